@@ -1,0 +1,3 @@
+"""difflab: one laboratory for ten diffusion papers."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,33 @@
+"""Between uint8 pixels and the floats in [-1, 1] that everything inside works on: one function each way."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+Rounding = Literal["truncate", "nearest", "edm"]
+
+
+def to_float(image: Tensor) -> Tensor:
+    """uint8 [...] in 0..255 -> float32 in [-1, 1]: x / 127.5 - 1."""
+    return image.float().div_(127.5).sub_(1.0)
+
+
+def to_uint8(image: Tensor, rounding: Rounding = "truncate") -> Tensor:
+    """float [...] in [-1, 1] (values outside are clamped) -> uint8, by the rule of an official code.
+
+    truncate: (x + 1) * 127.5, cut off (ADM, improved-diffusion, DDPM).
+    nearest:  the nearest of the 256 values (diffusers, SR3).
+    edm:      x * 127.5 + 128, cut off (EDM).
+    """
+    x = image.float()
+    if rounding == "truncate":
+        scaled = (x + 1.0) * 127.5
+    elif rounding == "nearest":
+        scaled = ((x + 1.0) * 127.5).round()
+    elif rounding == "edm":
+        scaled = x * 127.5 + 128.0
+    else:
+        raise ValueError(f"rounding={rounding!r} is not one of truncate, nearest, edm")
+    return scaled.clamp_(0, 255).byte()

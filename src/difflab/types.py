@@ -1,0 +1,151 @@
+"""The containers every part shares. Torch only: no part of difflab is imported here."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+Batch = dict[str, Any]
+"""One batch of the data pipeline: `image` uint8 [B, C, H, W], `index` int64 [B] (dataset index), `position` int64 [B]
+(place in the global batch), `weight` float32 [B] (0 marks padding), `key` list[str]; optional `label` int64 [B],
+`caption` list[str], `json` list[dict]."""
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What a network may be told besides x and time. Every field is optional; B is the batch size.
+
+    vector:         [B, D] joins the time embedding (class embeddings, pooled text).
+    pooled:         [B, D] a pooled embedding a network projects itself.
+    tokens:         [B, L, D] for attention; token_mask [B, L] is True where a token is real.
+    concat:         [B, C, H, W] joined to the network input along channels (low-resolution image, mask).
+    aug_level:      [B] strength of the conditioning augmentation.
+    grounding:      [B, N, D] grounding tokens; grounding_mask [B, N] is True where a box is real.
+    """
+
+    vector: Tensor | None = None
+    pooled: Tensor | None = None
+    tokens: Tensor | None = None
+    token_mask: Tensor | None = None
+    concat: Tensor | None = None
+    aug_level: Tensor | None = None
+    grounding: Tensor | None = None
+    grounding_mask: Tensor | None = None
+
+    def fields(self) -> dict[str, Tensor]:
+        """The fields that are set, by name."""
+        named = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
+        return {name: value for name, value in named if value is not None}
+
+    def map(self, fn: Callable[[Tensor], Tensor]) -> Conditioning:
+        """Apply `fn` to every field that is set."""
+        return Conditioning(**{name: fn(value) for name, value in self.fields().items()})
+
+    def to(self, *args: Any, **kwargs: Any) -> Conditioning:
+        """Move or cast every field, as `Tensor.to`; masks keep their type."""
+        return self.map(lambda t: t.to(*args, **kwargs) if t.is_floating_point() else t.to(device=_device_of(args, kwargs)))
+
+    def __getitem__(self, rows: Any) -> Conditioning:
+        """The conditioning of some rows of the batch."""
+        return self.map(lambda t: t[rows])
+
+    def merge(self, other: Conditioning) -> Conditioning:
+        """Both sets of fields; `vector` fields add up, a field set twice is an error."""
+        merged = self.fields()
+        for name, value in other.fields().items():
+            if name not in merged:
+                merged[name] = value
+            elif name == "vector":
+                merged[name] = merged[name] + value
+            elif name in ("tokens", "token_mask", "concat", "grounding", "grounding_mask"):
+                merged[name] = torch.cat([merged[name], value], dim=1)
+            else:
+                raise ValueError(f"two conditioners both make the field {name!r}; keep one of them")
+        return Conditioning(**merged)
+
+    @staticmethod
+    def cat(parts: Sequence[Conditioning]) -> Conditioning:
+        """Concatenate along the batch; every part must set the same fields."""
+        names = [tuple(part.fields()) for part in parts]
+        if any(n != names[0] for n in names):
+            raise ValueError(f"cannot concatenate conditionings with different fields: {names}")
+        return Conditioning(**{name: torch.cat([part.fields()[name] for part in parts]) for name in names[0]})
+
+
+def _device_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device | None:
+    candidates = [*args, *kwargs.values()]
+    for value in candidates:
+        if isinstance(value, (str, torch.device)):
+            return torch.device(value)
+        if isinstance(value, Tensor):
+            return value.device
+    return None
+
+
+@dataclass(frozen=True)
+class NoiseLevel:
+    """One point of the forward process, x = alpha * x0 + sigma * eps, in float64 and the same for a whole batch.
+
+    timestep is the position on the training schedule (an index of the table the network was trained on; fractional
+    between two entries), or None for a level that has none. The clean end has alpha = 1, sigma = 0.
+    """
+
+    alpha: float
+    sigma: float
+    timestep: float | None = None
+
+    @property
+    def log_snr(self) -> float:
+        """log(alpha^2 / sigma^2); infinite at the clean end."""
+        if self.sigma == 0.0:
+            return math.inf
+        return -math.inf if self.alpha == 0.0 else 2.0 * (math.log(self.alpha) - math.log(self.sigma))
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """Where a sampler stands: step `index` of `n_steps` (0 is the first call, at the highest noise), going from
+    `level` to `next_level` (the clean end, sigma = 0, at the last step).
+
+    table_index is the row of the sampler's own (respaced) process that `level` sits on, or None between rows.
+    """
+
+    index: int
+    n_steps: int
+    level: NoiseLevel
+    next_level: NoiseLevel
+    table_index: int | None = None
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """A denoiser's answer at one level: x0 and eps are two views of one prediction, both [B, ...] like x.
+
+    log_variance [B, ...] is the log of the reverse variance where the network learns it, else None.
+    """
+
+    x0: Tensor
+    eps: Tensor
+    log_variance: Tensor | None = None
+
+
+class Denoiser(Protocol):
+    """All a sampler knows of a network."""
+
+    def __call__(self, x: Tensor, step: StepContext) -> Denoised: ...
+
+
+class Network(Protocol):
+    """Every network: x [B, C, H, W] (or [B, D]), time float32 [B] as its process makes it, what it is told besides."""
+
+    def __call__(self, x: Tensor, time: Tensor, conditioning: Conditioning | None = None) -> Tensor: ...
+
+
+StepHook = Callable[[StepContext, Tensor, Denoised], Tensor | None]
+"""Called after every step with the step, the new x and the prediction; may return a changed x."""
