@@ -1,0 +1,12 @@
+"""The one place outside a run directory where difflab writes: its cache."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cache_root() -> Path:
+    """`$DIFFLAB_CACHE`, or `~/.cache/difflab`; made by whoever writes there first."""
+    configured = os.environ.get("DIFFLAB_CACHE")
+    return Path(configured).expanduser() if configured else Path.home() / ".cache" / "difflab"

@@ -1,0 +1,63 @@
+"""The callbacks of a training run, in the order they have to run in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lightning.pytorch.callbacks import Callback
+
+from difflab.callbacks.checkpoint import Checkpoint
+from difflab.callbacks.clock import Clock
+from difflab.callbacks.ema import EMA
+from difflab.callbacks.evaluation import Evaluation, SampleEvaluator
+from difflab.callbacks.generation import Generate
+from difflab.callbacks.guard import NonFiniteGuard
+from difflab.callbacks.preemption import Preemption
+from difflab.callbacks.progress import Progress
+from difflab.callbacks.sample_grid import Labels, SampleGrid
+from difflab.callbacks.throughput import Throughput
+from difflab.callbacks.training_log import TrainingLog
+from difflab.callbacks.weights import WeightsExport
+from difflab.config.model import ModelConfig
+from difflab.config.train import TrainConfig
+from difflab.tracking.rundir import RunDirectory
+
+
+def build_callbacks(
+    config: TrainConfig,
+    run: RunDirectory,
+    *,
+    model_config: ModelConfig,
+    generate: Generate,
+    labels: Labels | None = None,
+    make_evaluator: Callable[[], SampleEvaluator] | None = None,
+) -> list[Callback]:
+    """The callbacks of `config.callbacks`, which write into `run`.
+
+    model_config: exported beside the weights.
+    make_evaluator: needed by `callbacks.evaluation`; None where no metrics are configured.
+
+    The guard decides first whether the step counts, EMA follows, and what is saved comes before what may fail.
+    """
+    asked, max_steps = config.callbacks, config.trainer.max_steps
+    callbacks: list[Callback] = [Clock(max_steps)]
+    if asked.guard is not None:
+        callbacks.append(NonFiniteGuard.from_config(asked.guard))
+    if asked.ema is not None:
+        callbacks.append(EMA.from_config(asked.ema))
+    callbacks.append(TrainingLog(config.trainer.log_every_steps))
+    if asked.throughput is not None:
+        callbacks.append(Throughput.from_config(asked.throughput))
+    if asked.progress is not None:
+        callbacks.append(Progress.from_config(asked.progress, max_steps))
+    if asked.checkpoint is not None:
+        if asked.checkpoint.export_weights:
+            callbacks.append(WeightsExport(run.weights, model_config.model_dump(mode="json")))
+        callbacks.append(Checkpoint.from_config(asked.checkpoint, run.checkpoints))
+    if asked.sample_grid is not None:
+        callbacks.append(SampleGrid.from_config(asked.sample_grid, run.samples, generate, labels))
+    if asked.evaluation is not None and make_evaluator is not None:
+        callbacks.append(Evaluation.from_config(asked.evaluation, run.evaluations, generate, make_evaluator))
+    if asked.preemption is not None:
+        callbacks.append(Preemption.from_config(asked.preemption))
+    return callbacks

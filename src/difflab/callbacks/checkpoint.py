@@ -1,0 +1,151 @@
+"""Training checkpoints, named by the optimised step."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from typing_extensions import override
+
+from difflab.callbacks.checkpoint_io import DiskFullError
+from difflab.callbacks.clock import EverySteps, train_step
+from difflab.callbacks.guard import NonFiniteError
+from difflab.callbacks.throughput import off_the_clock
+from difflab.config.callbacks import CheckpointConfig
+from difflab.tracking.atomic import replacing
+
+log = logging.getLogger(__name__)
+
+LAST = "last.ckpt"
+_NAME = re.compile(r"step-(\d{6,})\.ckpt")
+
+
+class Checkpoint(Callback):
+    """Save `step-000100.ckpt` every `every_steps` optimised steps and at the end; `last.ckpt` is the newest of them.
+
+    The newest `keep_last` are kept. Weights that are not finite are never saved. A full disk ends training on all
+    processes with DiskFullError.
+
+    Use it with AtomicCheckpointIO (the Trainer's `plugins`) and `enable_checkpointing=False`. It is not one of
+    Lightning's Checkpoint classes, because those are moved behind all other callbacks, and would save only after an
+    evaluation that may fail or be killed.
+
+    An exception between two batches (a loader that gives up, say) saves too, in a run of one process; one in the
+    middle of a batch does not, because the loader would have counted a batch that was not trained on.
+    """
+
+    def __init__(
+        self,
+        dirpath: Path | str,
+        every_steps: int = 1000,
+        keep_last: int = 2,
+        at_end: bool = True,
+        on_exception: bool = True,
+    ) -> None:
+        self.dirpath = Path(dirpath)
+        self.keep_last, self.at_end, self.save_on_exception = keep_last, at_end, on_exception
+        self._every = EverySteps(every_steps)
+        self._saved_step: int | None = None
+        self._in_batch = True
+
+    @classmethod
+    def from_config(cls, config: CheckpointConfig, dirpath: Path | str) -> Checkpoint:
+        """`config.export_weights` is for the WeightsExport callback."""
+        return cls(dirpath, **config.model_dump(exclude={"export_weights"}))
+
+    def save(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Path | None:
+        """Save now, on every process; returns the file, or None where this step is saved already or must not be."""
+        step = train_step(pl_module)
+        if step == self._saved_step:
+            return None
+        if not _weights_are_finite(pl_module):
+            log.warning("step %d: the weights are not finite, no checkpoint is written", step)
+            return None
+        path = self.dirpath / f"step-{step:06d}.ckpt"
+        with off_the_clock(trainer):
+            _save_on_all_ranks(trainer, path)
+            if trainer.is_global_zero:
+                _link(path, self.dirpath / LAST)
+                for _, old in step_checkpoints(self.dirpath, up_to=step)[: -self.keep_last]:
+                    old.unlink(missing_ok=True)
+            trainer.strategy.barrier("difflab.checkpoint")
+        self._saved_step = step
+        return path
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        assert not trainer.checkpoint_callbacks, "difflab's Checkpoint wants Trainer(enable_checkpointing=False)"
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._every.start(train_step(pl_module))
+        self._in_batch = False
+
+    @override
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._in_batch = True
+
+    @override
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._every.due(train_step(pl_module)):
+            self.save(trainer, pl_module)
+        self._in_batch = False
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.at_end:
+            self.save(trainer, pl_module)
+
+    @override
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        unsavable = self._in_batch or trainer.world_size > 1 or isinstance(exception, NonFiniteError | DiskFullError)
+        if self.save_on_exception and not unsavable and train_step(pl_module) > 0:
+            self.save(trainer, pl_module)
+
+
+def step_checkpoints(dirpath: Path, up_to: int | None = None) -> list[tuple[int, Path]]:
+    """(step, file) of the checkpoints in `dirpath`, oldest first; those after step `up_to` are left out."""
+    matches = ((_NAME.fullmatch(path.name), path) for path in dirpath.glob("step-*.ckpt"))
+    found = sorted((int(match[1]), path) for match, path in matches if match)
+    return [(step, path) for step, path in found if up_to is None or step <= up_to]
+
+
+def _save_on_all_ranks(trainer: pl.Trainer, path: Path) -> None:
+    message = ""
+    try:
+        trainer.save_checkpoint(path)
+    except DiskFullError as error:
+        message = str(error)
+        # The other processes already wait in the barrier of save_checkpoint, which the error jumped over.
+        trainer.strategy.barrier("Trainer.save_checkpoint")
+    message = trainer.strategy.broadcast(message)
+    if message:
+        raise DiskFullError(message)
+
+
+def _weights_are_finite(pl_module: pl.LightningModule) -> bool:
+    weights = [p.detach() for p in pl_module.parameters() if p.requires_grad and p.numel()]
+    if not weights:
+        return True
+    # A norm is not finite where any entry is not (or where it overflows, and such weights are lost as well).
+    return bool(torch.stack([n.float() for n in torch._foreach_norm(weights, ord=float("inf"))]).isfinite().all())
+
+
+def _link(path: Path, link: Path) -> None:
+    with replacing(link) as temporary:
+        try:
+            os.link(path, temporary)
+        except OSError:
+            # File systems without hard links, and limits on their number.
+            shutil.copyfile(path, temporary)

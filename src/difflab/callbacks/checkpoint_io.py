@@ -1,0 +1,62 @@
+"""Checkpoint files that are whole or absent."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+from typing_extensions import override
+
+from difflab.errors import UserError
+from difflab.tracking.atomic import replacing
+
+
+class DiskFullError(UserError):
+    """There was no room for a file; what was there before is untouched."""
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Write beside the target, sync, rename. Read with weights_only=True: nothing in a checkpoint is executed."""
+
+    @override
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Raises DiskFullError when the disk or the quota is full; the old file at `path` stays."""
+        if storage_options is not None:
+            raise TypeError("AtomicCheckpointIO takes no storage_options")
+        target = Path(path)
+        try:
+            with replacing(target) as temporary, temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+        except (OSError, RuntimeError) as error:
+            # torch reports the failed write as its own RuntimeError, with the OSError behind it.
+            if not is_disk_full(error):
+                raise
+            raise DiskFullError(
+                f"no space left to write {target}; older checkpoints are untouched: free some space and start again"
+            ) from error
+
+    @override
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """The checkpoint on the CPU, unless `map_location` says otherwise; `weights_only` is always on."""
+        source = Path(path)
+        if not source.is_file():
+            raise UserError(f"checkpoint {source} does not exist; give the path of a .ckpt file or resume=never")
+        return torch.load(source, map_location="cpu" if map_location is None else map_location, weights_only=True)
+
+    @override
+    def remove_checkpoint(self, path: str | Path) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether `error`, or what caused it, is a full disk or quota."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,98 @@
+"""The clock of a run: optimised steps, not Lightning's global_step, which counts optimiser calls."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeVar, cast
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+from typing_extensions import override
+
+from difflab.tracking.clock import IMAGES, STEP, ClockedLogger
+
+C = TypeVar("C", bound=Callback)
+
+
+class Clock(Callback):
+    """Hand the module's `train_step` and `train_images` to the loggers, and stop after `max_steps` optimised steps."""
+
+    def __init__(self, max_steps: int | None = None) -> None:
+        self.max_steps = max_steps
+
+    @override
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        def read() -> dict[str, int]:
+            return {STEP: train_step(pl_module), IMAGES: train_images(pl_module)}
+
+        for logger in trainer.loggers:
+            if isinstance(logger, ClockedLogger):
+                logger.clock = read
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, ClockedLogger):
+                logger.resume_at(train_step(pl_module))
+        self._stop_when_done(trainer, pl_module)
+
+    @override
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._stop_when_done(trainer, pl_module)
+
+    def _stop_when_done(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.max_steps is not None and train_step(pl_module) >= self.max_steps:
+            trainer.should_stop = True
+
+
+class Clocked(Protocol):
+    """What callbacks rely on in a module.
+
+    train_step, train_images: optimised batches and their images so far, counted before on_train_batch_end runs.
+    step_skipped: set by the NonFiniteGuard; the module does not count a step for which it is True.
+    """
+
+    train_step: int
+    train_images: int
+    step_skipped: bool
+
+
+def clocked(pl_module: pl.LightningModule) -> Clocked:
+    """The module, seen as what callbacks rely on."""
+    return cast(Clocked, pl_module)
+
+
+def train_step(pl_module: pl.LightningModule) -> int:
+    """The number of optimised steps that `pl_module` has finished."""
+    return clocked(pl_module).train_step
+
+
+def train_images(pl_module: pl.LightningModule) -> int:
+    """The number of images that `pl_module` has been trained on."""
+    return clocked(pl_module).train_images
+
+
+def find_callback(trainer: pl.Trainer, kind: type[C]) -> C | None:
+    """The trainer's first callback of a class, or None."""
+    callbacks: list[Callback] = vars(trainer)["callbacks"]
+    return next((callback for callback in callbacks if isinstance(callback, kind)), None)
+
+
+class EverySteps:
+    """True once at each multiple of `every` optimised steps, also when several batches make one step."""
+
+    def __init__(self, every: int | None) -> None:
+        self.every = every
+        self.last_step = 0
+
+    def start(self, step: int) -> None:
+        """Training starts or goes on at `step`; what was due there is done."""
+        self.last_step = step
+
+    def due(self, step: int) -> bool:
+        """Whether `step` is a new multiple."""
+        if step == self.last_step:
+            return False
+        self.last_step = step
+        return self.every is not None and step % self.every == 0

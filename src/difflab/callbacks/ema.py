@@ -1,0 +1,199 @@
+"""The exponential moving average of the weights."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from typing_extensions import override
+
+from difflab.callbacks.clock import find_callback, train_step
+from difflab.config.callbacks import EMAConfig
+
+Warmup = Literal["none", "count", "inv_gamma"]
+
+
+def ema_decay(n: int, decay: float, warmup: Warmup = "none", power: float = 0.75, inv_gamma: float = 1.0) -> float:
+    """The decay of the n-th averaged step, n = 1, 2, ...
+
+    none:      decay.
+    count:     min(decay, (1 + n) / (10 + n)); tf.train.ExponentialMovingAverage with num_updates, LitEma.
+    inv_gamma: min(decay, 1 - (1 + (n - 1) / inv_gamma) ** -power); k-diffusion EMAWarmup, diffusers EMAModel.
+               The first step gives 0, so the average starts as a copy.
+    """
+    if warmup == "count":
+        return min(decay, (1 + n) / (10 + n))
+    if warmup == "inv_gamma":
+        return min(decay, 1.0 - (1.0 + (n - 1) / inv_gamma) ** -power)
+    return decay
+
+
+class EMA(Callback):
+    """average = d * average + (1 - d) * weights after every optimised step, in float32.
+
+    The average starts as a copy of the weights that training starts from (and stays a copy until `start_step`). It
+    follows the module's `train_step`: once per optimised step, whatever the accumulation or the number of optimisers.
+    Every process computes the same average from the same weights. With `every` = k it is updated every k steps with
+    the decays of those steps multiplied, so the horizon does not depend on k. Buffers are not averaged.
+
+    Frozen parameters are left out. The raw weights stay in the module; `applied` puts the average in their place.
+    """
+
+    def __init__(
+        self,
+        decay: float = 0.9999,
+        warmup: Warmup = "none",
+        power: float = 0.75,
+        inv_gamma: float = 1.0,
+        every: int = 1,
+        start_step: int = 0,
+        validate_with: Literal["ema", "raw"] = "ema",
+    ) -> None:
+        self.decay, self.warmup, self.power, self.inv_gamma = decay, warmup, power, inv_gamma
+        self.every, self.start_step, self.validate_with = every, start_step, validate_with
+        self.averages: dict[str, Tensor] = {}
+        self.step = 0
+        self._groups: list[tuple[list[Tensor], list[Tensor]]] = []
+        self._swapped = False
+        self._validation = contextlib.ExitStack()
+
+    @classmethod
+    def from_config(cls, config: EMAConfig) -> EMA:
+        return cls(**config.model_dump())
+
+    def start(self, module: nn.Module, step: int = 0) -> None:
+        """Begin at `step` with a copy of the trainable parameters, or go on with the averages that were loaded."""
+        parameters = _trainable(module)
+        if not self.averages:
+            self.averages = {name: p.detach().to(torch.float32, copy=True) for name, p in parameters.items()}
+            self.step = step
+        differing = parameters.keys() ^ self.averages.keys()
+        if differing:
+            raise ValueError(
+                f"the stored EMA and the model differ in {len(differing)} parameters: {min(differing)!r}, ..."
+            )
+        self.averages = {name: self.averages[name].to(p.device, torch.float32) for name, p in parameters.items()}
+        self._groups = _by_device_and_type(self.averages, parameters)
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take the weights after optimised step `step` into the average; a step seen before changes nothing."""
+        assert self._groups, "call start before update"
+        if step == self.step or (step % self.every and step != self.start_step):
+            return
+        decay = self._decay_between(self.step, step)
+        self.step = step
+        for averages, weights in self._groups:
+            if decay == 0.0:
+                torch._foreach_copy_(averages, weights)
+            else:
+                torch._foreach_lerp_(averages, _as_float32(weights), 1.0 - decay)
+
+    @contextlib.contextmanager
+    def applied(self, module: nn.Module) -> Iterator[None]:
+        """Inside, `module` has the averaged weights; afterwards the raw ones again, bit for bit. May be nested."""
+        if self._swapped or not self.averages:
+            yield
+            return
+        parameters = _trainable(module)
+        raw = {name: p.detach().clone() for name, p in parameters.items()}
+        _copy_into(parameters, self.averages)
+        self._swapped = True
+        try:
+            yield
+        finally:
+            _copy_into(parameters, raw)
+            self._swapped = False
+
+    def ema_state_dict(self, module: nn.Module) -> dict[str, Tensor]:
+        """The whole state dict of `module` with the averages (in the weights' own type) in place of raw parameters."""
+        by_identity = {id(p): self.averages[name].to(p.dtype) for name, p in _trainable(module).items()}
+        state = module.state_dict()
+        for name, parameter in module.named_parameters(remove_duplicate=False):
+            if id(parameter) in by_identity and name in state:
+                state[name] = by_identity[id(parameter)]
+        return state
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"averages": dict(self.averages), "step": self.step}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.averages = dict(state_dict["averages"])
+        self.step = int(state_dict["step"])
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.start(pl_module, train_step(pl_module))
+
+    @override
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.update(train_step(pl_module))
+
+    @override
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.validate_with == "ema":
+            if self.averages:
+                self.start(pl_module)
+            self._validation.enter_context(self.applied(pl_module))
+
+    @override
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._validation.close()
+
+    @override
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._validation.close()
+
+    def _decay_between(self, done: int, step: int) -> float:
+        if step <= self.start_step:
+            return 0.0
+        product = 1.0
+        for n in range(max(done, self.start_step) + 1, step + 1):
+            product *= ema_decay(n - self.start_step, self.decay, self.warmup, self.power, self.inv_gamma)
+        return product
+
+
+def find_ema(trainer: pl.Trainer) -> EMA | None:
+    """The trainer's EMA callback, or None."""
+    return find_callback(trainer, EMA)
+
+
+def averaged(trainer: pl.Trainer, module: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """A context in which `module` has its averaged weights, if the run keeps an average."""
+    ema = find_ema(trainer)
+    return contextlib.nullcontext() if ema is None else ema.applied(module)
+
+
+def _trainable(module: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in module.named_parameters() if p.requires_grad}
+
+
+def _by_device_and_type(
+    averages: dict[str, Tensor], weights: dict[str, nn.Parameter]
+) -> list[tuple[list[Tensor], list[Tensor]]]:
+    groups: dict[tuple[torch.device, torch.dtype], tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
+    for name, weight in weights.items():
+        group = groups[weight.device, weight.dtype]
+        group[0].append(averages[name])
+        group[1].append(weight)
+    return list(groups.values())
+
+
+def _as_float32(weights: list[Tensor]) -> list[Tensor]:
+    return [w.float() for w in weights]
+
+
+@torch.no_grad()
+def _copy_into(targets: dict[str, nn.Parameter], sources: dict[str, Tensor]) -> None:
+    for name, target in targets.items():
+        target.copy_(sources[name])

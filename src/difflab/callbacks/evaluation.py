@@ -1,0 +1,107 @@
+"""Metrics on samples while the model trains."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+from typing_extensions import override
+
+from difflab.callbacks.clock import EverySteps, train_step
+from difflab.callbacks.generation import Generate, batches_of_this_rank, ready_to_sample
+from difflab.config.callbacks import EvaluationConfig
+
+
+class MetricResult(Protocol):
+    """What an evaluator gives for one metric: its name with the protocol (`fd-lite0@512`), value and full record."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def value(self) -> float: ...
+    def as_dict(self) -> dict[str, Any]: ...
+
+
+class SampleEvaluator(Protocol):
+    """Takes the samples of this process; compute brings all processes together and gives the same on each."""
+
+    def update(self, images: Tensor) -> None: ...
+    def compute(self) -> Sequence[MetricResult]: ...
+
+
+class Evaluation(Callback):
+    """Evaluate samples 0..n-1 of `seed`, drawn with the averaged weights by all processes together.
+
+    Logs `eval/<name>` for each result, and appends its whole record with `train_step` and `seed` to `path`, one JSON
+    object a line. `make_evaluator` is called for each evaluation, on every process.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        generate: Generate,
+        make_evaluator: Callable[[], SampleEvaluator],
+        every_steps: int | None = None,
+        n: int = 512,
+        batch_size: int = 64,
+        seed: int = 0,
+        at_end: bool = True,
+    ) -> None:
+        self.path, self.generate, self.make_evaluator = Path(path), generate, make_evaluator
+        self.n, self.batch_size, self.seed, self.at_end = n, batch_size, seed, at_end
+        self._every = EverySteps(every_steps)
+        self._evaluated_step: int | None = None
+
+    @classmethod
+    def from_config(
+        cls,
+        config: EvaluationConfig,
+        path: Path | str,
+        generate: Generate,
+        make_evaluator: Callable[[], SampleEvaluator],
+    ) -> Evaluation:
+        return cls(path, generate, make_evaluator, **config.model_dump())
+
+    def evaluate(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Evaluate now, once per step, on every process."""
+        step = train_step(pl_module)
+        if step == self._evaluated_step:
+            return
+        with ready_to_sample(trainer, pl_module):
+            evaluator = self.make_evaluator()
+            for indices in batches_of_this_rank(trainer, self.n, self.batch_size):
+                evaluator.update(self.generate(indices, self.seed))
+            results = evaluator.compute()
+        self._evaluated_step = step
+        for logger in trainer.loggers:
+            logger.log_metrics({f"eval/{result.name}": result.value for result in results}, step=step)
+        if trainer.is_global_zero:
+            self._append(step, results)
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._every.start(train_step(pl_module))
+
+    @override
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._every.due(train_step(pl_module)):
+            self.evaluate(trainer, pl_module)
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.at_end:
+            self.evaluate(trainer, pl_module)
+
+    def _append(self, step: int, results: Sequence[MetricResult]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            for result in results:
+                record = {"train_step": step, "seed": self.seed, "name": result.name, **result.as_dict()}
+                file.write(json.dumps(record) + "\n")

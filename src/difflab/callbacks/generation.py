@@ -1,0 +1,50 @@
+"""Drawing samples in the middle of training, spread over all processes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from difflab.callbacks.ema import averaged
+from difflab.callbacks.throughput import off_the_clock
+
+Generate = Callable[[list[int], int], Tensor]
+"""(indices, seed) -> uint8 [len(indices), C, H, W]; sample i depends on (seed, i) alone."""
+
+
+@contextlib.contextmanager
+def ready_to_sample(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[None]:
+    """Inside: averaged weights if the run keeps them, evaluation mode, no gradients, no throughput counting."""
+    training = [module for module in pl_module.modules() if module.training]
+    with off_the_clock(trainer), averaged(trainer, pl_module), torch.no_grad():
+        pl_module.eval()
+        try:
+            yield
+        finally:
+            # Frozen parts were in evaluation mode before and stay there.
+            for module in training:
+                module.training = True
+
+
+def batches_of_this_rank(trainer: pl.Trainer, n: int, batch_size: int) -> Iterator[list[int]]:
+    """The sample indices 0..n-1 that fall to this process, in batches; together the processes have each one once."""
+    mine = list(range(n))[trainer.global_rank :: trainer.world_size]
+    for begin in range(0, len(mine), batch_size):
+        yield mine[begin : begin + batch_size]
+
+
+def draw_on_all_ranks(trainer: pl.Trainer, generate: Generate, n: int, seed: int, batch_size: int) -> Tensor:
+    """uint8 [n, C, H, W] on the CPU: samples 0..n-1 of `seed`, on every process."""
+    share = -(-n // trainer.world_size)
+    mine = [i for batch in batches_of_this_rank(trainer, n, batch_size) for i in batch]
+    # Gathering wants equal counts, so a process that has one sample less draws its first one (or sample 0) again.
+    mine += [mine[0] if mine else 0] * (share - len(mine))
+    drawn = torch.cat([generate(mine[i : i + batch_size], seed) for i in range(0, share, batch_size)])
+    if trainer.world_size == 1:
+        return drawn.cpu()
+    gathered = trainer.strategy.all_gather(drawn.to(trainer.strategy.root_device))
+    return gathered.transpose(0, 1).flatten(0, 1)[:n].cpu()

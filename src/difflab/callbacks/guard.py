@@ -1,0 +1,116 @@
+"""Skip the steps whose loss is not finite; stop when they do not end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+from torch.optim import Optimizer
+from typing_extensions import override
+
+from difflab.callbacks.agreement import all_reduce_max
+from difflab.callbacks.clock import clocked, train_step
+from difflab.config.callbacks import GuardConfig
+from difflab.errors import UserError
+
+
+class NonFiniteError(UserError):
+    """The loss was not finite too many steps in a row."""
+
+
+class NonFiniteGuard(Callback):
+    """Before each backward all processes agree whether any of them has a loss that is NaN or infinite.
+
+    Backward still runs everywhere (a process that left it out would block the others), then the gradients are
+    dropped before the optimiser step: optimisers pass over parameters without gradients, so neither weights nor
+    optimiser state change. One bad micro-batch drops its whole accumulated step. The flag travels to the host while
+    backward runs, so the check does not stall the device.
+
+    The module gets `step_skipped` (bool), True from the dropped step until the next batch starts: it must neither
+    count that step in `train_step` nor move its learning-rate schedule. Logs `train/skipped_steps`, the total.
+
+    Raises NonFiniteError after `max_in_a_row` skipped steps without a good one between.
+    """
+
+    def __init__(self, max_in_a_row: int = 10) -> None:
+        self.max_in_a_row = max_in_a_row
+        self.skipped = 0
+        self.in_a_row = 0
+        self._bad: Tensor | None = None
+        self._on_host: Tensor | None = None
+        self._copied: torch.cuda.Event | None = None
+
+    @classmethod
+    def from_config(cls, config: GuardConfig) -> NonFiniteGuard:
+        return cls(**config.model_dump())
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._forget(pl_module)
+
+    @override
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        clocked(pl_module).step_skipped = False
+
+    @override
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        bad = (~torch.isfinite(loss.detach())).any().to(torch.int32)
+        bad = all_reduce_max(trainer, bad)
+        self._bad = bad if self._bad is None else torch.maximum(self._bad, bad)
+        if bad.is_cuda:
+            self._on_host = self._bad.to("cpu", non_blocking=True)
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+        else:
+            self._on_host = self._bad
+
+    @override
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        if self._copied is not None:
+            self._copied.synchronize()
+        if self._on_host is None or not self._on_host.item():
+            return
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+        clocked(pl_module).step_skipped = True
+
+    @override
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.fit_loop._should_accumulate():
+            return
+        self._bad = self._on_host = self._copied = None
+        if not clocked(pl_module).step_skipped:
+            self.in_a_row = 0
+            return
+        self.skipped += 1
+        self.in_a_row += 1
+        for logger in trainer.loggers:
+            logger.log_metrics({"train/skipped_steps": self.skipped}, step=train_step(pl_module))
+        if self.in_a_row >= self.max_in_a_row:
+            raise NonFiniteError(
+                f"the loss was not finite {self.in_a_row} times in a row after step {train_step(pl_module)}; "
+                "the last good checkpoint is kept: go on from it with a lower optimizer.lr or trainer.precision=32-true"
+            )
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"skipped": self.skipped}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.skipped = int(state_dict["skipped"])
+
+    def _forget(self, pl_module: pl.LightningModule) -> None:
+        self.in_a_row = 0
+        self._bad = self._on_host = self._copied = None
+        clocked(pl_module).step_skipped = False

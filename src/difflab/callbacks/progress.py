@@ -1,0 +1,112 @@
+"""How far training is: a bar in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TextIO
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+from typing_extensions import override
+
+from difflab.callbacks.clock import train_images, train_step
+from difflab.config.callbacks import ProgressConfig
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+
+BAR_EVERY_S = 0.5
+
+
+class Progress(Callback):
+    """Step, loss, images per second and the time left, on the first process.
+
+    A bar (twice a second) where `stream` is a terminal, else a line every `line_every_s` seconds and at the end.
+    The loss is read from the device only then.
+    """
+
+    def __init__(
+        self,
+        max_steps: int,
+        line_every_s: float = 10.0,
+        stream: TextIO | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.max_steps, self.line_every_s = max_steps, line_every_s
+        self.stream, self._now = stream, now
+        self._bar: RichProgress | None = None
+
+    @classmethod
+    def from_config(cls, config: ProgressConfig, max_steps: int) -> Progress:
+        return cls(max_steps, config.line_every_s)
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._stream = self.stream or sys.stderr
+        self._shown = self._now()
+        self._shown_step, self._shown_images = train_step(pl_module), train_images(pl_module)
+        self._line_step: int | None = None
+        if trainer.is_global_zero and self._stream.isatty():
+            self._bar = _open_bar(self._stream)
+            self._task = self._bar.add_task("train", total=self.max_steps, completed=self._shown_step, text="")
+
+    @override
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        every = self.line_every_s if self._bar is None else BAR_EVERY_S
+        if trainer.is_global_zero and self._now() - self._shown >= every:
+            self._show(pl_module, outputs)
+        self._outputs = outputs
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero and train_step(pl_module) != self._line_step:
+            self._show(pl_module, getattr(self, "_outputs", None))
+        self._close()
+
+    @override
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._close()
+
+    def _show(self, pl_module: pl.LightningModule, outputs: Any) -> None:
+        now, step, images = self._now(), train_step(pl_module), train_images(pl_module)
+        seconds = max(now - self._shown, 1e-9)
+        text = f"loss {_loss(outputs)} | {(images - self._shown_images) / seconds:.1f} images/s"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, text=text)
+        else:
+            rate = (step - self._shown_step) / seconds
+            left = _duration((self.max_steps - step) / rate) if rate > 0 else "?"
+            self._stream.write(f"step {step}/{self.max_steps} | {text} | {left} left\n")
+            self._stream.flush()
+        self._shown, self._shown_step, self._shown_images, self._line_step = now, step, images, step
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _open_bar(stream: TextIO) -> RichProgress:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = [TextColumn("train"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}")]
+    bar = RichProgress(*columns, TimeRemainingColumn(), console=Console(file=stream), refresh_per_second=4)
+    bar.start()
+    return bar
+
+
+def _loss(outputs: Any) -> str:
+    loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+    return "-" if loss is None else f"{float(loss):.4g}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"

@@ -1,0 +1,96 @@
+"""Pictures of the model's samples while it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+from typing_extensions import override
+
+from difflab.callbacks.clock import EverySteps, train_step
+from difflab.callbacks.generation import Generate, draw_on_all_ranks, ready_to_sample
+from difflab.config.callbacks import SampleGridConfig
+from difflab.tracking.atomic import replacing
+from difflab.tracking.clock import ClockedLogger
+from difflab.tracking.grid import make_grid, to_pil
+
+Labels = Callable[[list[int], int], Sequence[int | str] | None]
+"""(indices, seed) -> the class of each sample, or None for a model without classes."""
+
+
+class SampleGrid(Callback):
+    """Draw samples 0..n-1 of `seed` with the averaged weights: `samples/step-000100.png` and the image `samples/grid`.
+
+    The noise is the same every time, so the pictures of one run show how the same samples change. With `table` also
+    log `samples/table` with the columns image, index, seed, class.
+    """
+
+    def __init__(
+        self,
+        dirpath: Path | str,
+        generate: Generate,
+        every_steps: int = 1000,
+        n: int = 64,
+        columns: int = 8,
+        batch_size: int = 64,
+        seed: int = 0,
+        min_side: int = 64,
+        table: bool = False,
+        at_end: bool = True,
+        labels: Labels | None = None,
+    ) -> None:
+        self.dirpath, self.generate, self.labels = Path(dirpath), generate, labels
+        self.n, self.columns, self.batch_size, self.seed = n, columns, batch_size, seed
+        self.min_side, self.table, self.at_end = min_side, table, at_end
+        self._every = EverySteps(every_steps)
+        self._drawn_step: int | None = None
+
+    @classmethod
+    def from_config(
+        cls, config: SampleGridConfig, dirpath: Path | str, generate: Generate, labels: Labels | None = None
+    ) -> SampleGrid:
+        return cls(dirpath, generate, labels=labels, **config.model_dump())
+
+    def draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw, save and log now, once per step, on every process."""
+        step = train_step(pl_module)
+        if step == self._drawn_step:
+            return
+        with ready_to_sample(trainer, pl_module):
+            images = draw_on_all_ranks(trainer, self.generate, self.n, self.seed, self.batch_size)
+        self._drawn_step = step
+        if not trainer.is_global_zero:
+            return
+        grid = make_grid(images, self.columns, min_side=self.min_side)
+        with replacing(self.dirpath / f"step-{step:06d}.png") as temporary:
+            grid.save(temporary, format="PNG")
+        loggers = [logger for logger in trainer.loggers if isinstance(logger, ClockedLogger)]
+        for logger in loggers:
+            logger.log_image("samples/grid", grid)
+            if self.table:
+                classes = self._classes()
+                rows = [[to_pil(image), i, self.seed, classes[i]] for i, image in enumerate(images)]
+                logger.log_table("samples/table", ["image", "index", "seed", "class"], rows)
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._every.start(train_step(pl_module))
+
+    @override
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._every.due(train_step(pl_module)):
+            self.draw(trainer, pl_module)
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.at_end:
+            self.draw(trainer, pl_module)
+
+    def _classes(self) -> Sequence[int | str | None]:
+        classes = self.labels(list(range(self.n)), self.seed) if self.labels is not None else None
+        return [None] * self.n if classes is None else classes

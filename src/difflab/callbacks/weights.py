@@ -1,0 +1,96 @@
+"""The weights that leave the run: safetensors with a config.json beside them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+from typing_extensions import override
+
+import difflab
+from difflab.callbacks.checkpoint_io import DiskFullError, is_disk_full
+from difflab.callbacks.clock import train_step
+from difflab.callbacks.ema import find_ema
+from difflab.tracking.atomic import replacing, write_text
+from difflab.tracking.clock import ClockedLogger
+
+
+class WeightsExport(Callback):
+    """Write `weights/ema.safetensors` (`raw.safetensors` in a run without EMA) with every checkpoint and at the end.
+
+    The file holds the module's state dict with the averages in place of the raw parameters; its metadata holds
+    `train_step`, `decay` and the version of difflab, all as strings. `config.json` beside it is `config`.
+    """
+
+    def __init__(self, dirpath: Path | str, config: dict[str, Any]) -> None:
+        self.dirpath, self.config = Path(dirpath), config
+        self._written_step: int | None = None
+        self._written: Path | None = None
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._written_step = None
+
+    @override
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self.write(trainer, pl_module)
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.write(trainer, pl_module)
+        if trainer.is_global_zero and self._written is not None:
+            for logger in trainer.loggers:
+                if isinstance(logger, ClockedLogger):
+                    metadata = {"train_step": train_step(pl_module)}
+                    logger.log_artifact(self._written, name=self._written.stem, kind="model", metadata=metadata)
+
+    def write(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the weights of the current step, once, on the first process.
+
+        Raises DiskFullError when the disk is full; the old file stays.
+        """
+        step = train_step(pl_module)
+        if not trainer.is_global_zero or step == self._written_step:
+            return
+        ema = find_ema(trainer)
+        averaged = ema is not None and bool(ema.averages)
+        state = ema.ema_state_dict(pl_module) if ema is not None and averaged else pl_module.state_dict()
+        metadata = {"train_step": str(step), "difflab": difflab.__version__, "format": "pt"}
+        if ema is not None and averaged:
+            metadata["decay"] = str(ema.decay)
+        self._written = self.dirpath / ("ema.safetensors" if averaged else "raw.safetensors")
+        save_weights(self._written, state, metadata)
+        write_text(self.dirpath / "config.json", json.dumps(self.config, indent=2) + "\n")
+        self._written_step = step
+
+
+def save_weights(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors to a safetensors file in one piece. Raises DiskFullError when the disk is full."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        with replacing(path) as temporary:
+            save_file(_separate(state), temporary, metadata=metadata)
+    except (OSError, SafetensorError) as error:
+        if not is_disk_full(error) and "No space left" not in str(error):
+            raise
+        raise DiskFullError(f"no space left to write {path}; the old file is untouched: free some space") from error
+
+
+def _separate(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    # safetensors refuses tensors that share memory (tied weights): each name gets its own copy.
+    seen: set[int] = set()
+    separate = {}
+    for name, tensor in state.items():
+        tensor = tensor.detach().cpu().contiguous()
+        pointer = tensor.untyped_storage().data_ptr()
+        separate[name] = tensor.clone() if pointer in seen else tensor
+        seen.add(pointer)
+    return separate

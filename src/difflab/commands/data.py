@@ -1,0 +1,184 @@
+"""Make, inspect and list data sets of shards."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from inspect import cleandoc
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+import yaml
+from pydantic import Field
+
+from difflab.commands.typer_app import run_typer
+from difflab.config.base import Config
+from difflab.config.validate import validate
+from difflab.data.sources.registry import SOURCES, find_source
+from difflab.errors import UserError
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
+
+
+class MakeConfig(Config):
+    """What `make` itself understands; all other keys belong to the source."""
+
+    source: str
+    out: str = Field(min_length=1)
+    shard_size: int = Field(default=10_000, ge=1)
+    format: Literal["png", "jpg", "webp"] = "png"
+    workers: int = Field(default=0, ge=0)
+    overwrite: bool = False
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def make(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help="source=shapes out=data/shapes32 key=value ... (or --key value)")
+    ] = None,
+) -> None:
+    """Write a source as WebDataset shards with an index.
+
+    difflab data make source=shapes out=data/shapes32 resolution=32 n=20000 val=2000
+
+    difflab data make source=folder path=photos out=data/photos64 resolution=64 crop=adm val=500
+
+    Keys of every source: out, shard_size, format (png, jpg, webp), workers, overwrite.
+    `source=shapes help=true` lists the keys of a source.
+    """
+    given = parse_arguments(arguments or [])
+    kind = find_source(str(given.get("source", "")) or _no_source())
+    source_model = kind.load_config()
+    if given.pop("help", False):
+        sys.stdout.write(describe_source(str(given["source"])))
+        return
+    own = {key: given.pop(key) for key in list(given) if key in MakeConfig.model_fields}
+    unknown = [key for key in given if key not in source_model.model_fields]
+    if unknown:
+        known = sorted({*MakeConfig.model_fields, *source_model.model_fields} - {"kind"})
+        raise UserError(f"unknown key {unknown[0]!r} for source={own['source']}; known: {', '.join(known)}")
+    options = validate(MakeConfig, own)
+    source_config = validate(source_model, given)
+    from difflab.data.writing import write_dataset
+
+    index = write_dataset(
+        kind.load_splits()(source_config),
+        options.out,
+        shard_size=options.shard_size,
+        image_format=options.format,
+        workers=options.workers,
+        overwrite=options.overwrite,
+        description={"name": options.source, **source_config.model_dump(mode="json")},
+    )
+    splits = ", ".join(f"{name} {entry.samples}" for name, entry in index.splits.items())
+    sys.stdout.write(f"{options.out}: {splits} samples in {sum(len(s.shards) for s in index.splits.values())} shards\n")
+
+
+@app.command()
+def inspect(
+    path: Annotated[str, typer.Argument(help="directory of shards")],
+    decode: Annotated[str, typer.Option(help="samples of each split to decode, or all")] = "256",
+    hashes: Annotated[bool, typer.Option(help="compare the SHA-256 of every shard")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+) -> None:
+    """Verify counts, sizes, hashes and images; a data set with problems ends with exit status 2."""
+    from difflab.data.inspecting import inspect_data
+
+    if decode != "all" and not decode.isdecimal():
+        raise UserError(f"--decode {decode} is not a number of samples; give a number or all")
+    report = inspect_data(path.removeprefix("path="), decode=None if decode == "all" else int(decode), hashes=hashes)
+    if as_json:
+        sys.stdout.write(json.dumps(report.as_dict(), indent=1) + "\n")
+    else:
+        from difflab.commands.data_tables import report_table
+
+        report_table(report)
+    if report.problems:
+        first = "; ".join(report.problems[:3])
+        raise UserError(f"{report.path} has {len(report.problems)} problem(s): {first}")
+
+
+@app.command(name="list")
+def list_data(
+    directory: Annotated[str, typer.Argument(help="where data sets lie")] = "data",
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+) -> None:
+    """The data sets below a directory, and the sources `make` knows."""
+    found = find_data_sets(Path(directory))
+    if as_json:
+        sources = {name: kind.summary for name, kind in SOURCES.items()}
+        sys.stdout.write(json.dumps({"data": found, "sources": sources}, indent=1) + "\n")
+        return
+    from difflab.commands.data_tables import list_tables
+
+    list_tables(directory, found)
+
+
+def parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:
+    """`key=value`, `--key value`, `--key=value`, `--flag`, and a first bare word as the source; values are YAML.
+
+    Raises UserError for a word that is none of these, or a key given twice.
+    """
+    given: dict[str, Any] = {}
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        key, equals, text = word.removeprefix("--").partition("=")
+        if not equals and word.startswith("--"):
+            text = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
+        elif not equals:
+            if given:
+                raise UserError(f"{word!r} is not key=value; write it as key={word}")
+            key, text = "source", word
+        key = key.replace("-", "_")
+        if key in given:
+            raise UserError(f"{key} is given twice; keep one of them")
+        given[key] = _value(key, text)
+    return given
+
+
+def _value(key: str, text: str) -> Any:
+    if key in ("out", "path", "source", "format"):
+        return text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"{key}={text} cannot be read as a value; put quotes around it") from None
+
+
+def _no_source() -> str:
+    raise UserError(f"which source? write source=... with one of {', '.join(SOURCES)}")
+
+
+def describe_source(name: str) -> str:
+    """The keys of a source with their defaults, one a line, under the description of its configuration."""
+    model = find_source(name).load_config()
+    keys = [
+        f"  {key}={'...' if field.is_required() else json.dumps(field.default)}"
+        for key, field in model.model_fields.items()
+        if key != "kind"
+    ]
+    return "\n".join([f"source={name}: {cleandoc(model.__doc__ or '')}", "", *keys]) + "\n"
+
+
+def find_data_sets(directory: Path) -> list[dict[str, Any]]:
+    """The directories with shards at most two levels below (or at) `directory`, with what their index says."""
+    from difflab.data.index import INDEX_NAME, read_index
+
+    found: list[dict[str, Any]] = []
+    for place in sorted({directory, *directory.glob("*/"), *directory.glob("*/*/")}):
+        if (place / INDEX_NAME).is_file():
+            index = read_index(place / INDEX_NAME)
+            splits = {name: entry.samples for name, entry in index.splits.items()}
+            size = sum(shard.bytes for entry in index.splits.values() for shard in entry.shards)
+            found.append({"path": str(place), "image_size": index.image_size, "splits": splits, "bytes": size})
+        elif tars := [path.stat().st_size for path in place.glob("*.tar")]:
+            found.append({"path": str(place), "image_size": None, "splits": None, "bytes": sum(tars)})
+    return found
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `difflab data`; returns the exit status."""
+    return run_typer(app, "data", argv)

@@ -1,0 +1,63 @@
+"""The tables that `difflab data` prints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+from difflab.data.inspecting import DataReport
+from difflab.data.sources.registry import SOURCES
+
+
+def report_table(report: DataReport) -> None:
+    """A row for each split of an inspected data set, and below it what is wrong."""
+    classes = "no classes" if report.classes is None else f"{report.classes} classes"
+    table = Table(title=f"{report.path} ({report.origin}, {classes})", title_justify="left", box=box.SIMPLE)
+    for column in ("split", "samples", "size", "files", "image sizes", "decoded", "hashed"):
+        table.add_column(column, justify="right" if column in ("samples", "size", "decoded", "hashed") else "left")
+    for split in report.splits:
+        table.add_row(
+            split.split,
+            f"{split.samples:,}",
+            decimal(split.bytes),
+            " ".join(sorted(split.members)),
+            ", ".join(list(split.image_sizes)[:3]) + (" ..." if len(split.image_sizes) > 3 else ""),
+            f"{split.decoded:,}",
+            f"{split.hashed} of {split.shards} shards",
+        )
+    console = Console()
+    console.print(table)
+    if report.ignored_members:
+        console.print(f"{report.ignored_members} members of the tars belong to no sample and are ignored")
+    if report.repeated_keys:
+        console.print(f"{report.repeated_keys} keys occur in several shards; the shard's name is put before them")
+    for problem in report.problems:
+        console.print(problem, style="red", highlight=False, markup=False)
+
+
+def list_tables(directory: str, found: list[dict[str, Any]]) -> None:
+    """The data sets found, then the known sources."""
+    console = Console()
+    if found:
+        table = Table(title=f"data sets in {directory}", title_justify="left", box=box.SIMPLE)
+        for column in ("path", "pixels", "samples", "size"):
+            table.add_column(column)
+        for entry in found:
+            splits = entry["splits"]
+            samples = "not indexed yet" if splits is None else ", ".join(f"{k} {v:,}" for k, v in splits.items())
+            table.add_row(entry["path"], str(entry["image_size"] or "?"), samples, decimal(entry["bytes"]))
+        console.print(table)
+    else:
+        console.print(
+            f"no data sets in {directory}; make one: difflab data make source=shapes out={directory}/shapes32"
+        )
+    sources = Table(title="sources for `difflab data make source=...`", title_justify="left", box=box.SIMPLE)
+    sources.add_column("source")
+    sources.add_column("what it gives")
+    for name, kind in SOURCES.items():
+        sources.add_row(name, kind.summary)
+    console.print(sources)

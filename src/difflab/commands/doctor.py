@@ -1,0 +1,131 @@
+"""`difflab doctor`: what is installed, which devices there are, what was found, and what a user should mend."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+import typer
+
+from difflab import __version__
+from difflab.cache import cache_root
+from difflab.commands.typer_app import run_typer
+
+MALICIOUS_LIGHTNING = ("2.6.2", "2.6.3")
+LOW_DISK_GB = 5.0
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report; a `problem` makes the exit status 1."""
+
+    topic: str
+    text: str
+    status: Literal["ok", "note", "problem"] = "ok"
+
+
+@app.command()
+def doctor() -> None:
+    """Look at this machine and say what difflab finds; exit status 1 if something must be mended."""
+    from rich.console import Console
+    from rich.table import Table
+
+    findings = list(examine())
+    table = Table(title=f"difflab {__version__}", show_header=False, box=None)
+    marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "problem": "[red]mend[/]"}
+    for finding in findings:
+        table.add_row(marks[finding.status], finding.topic, finding.text)
+    Console().print(table)
+    if any(finding.status == "problem" for finding in findings):
+        raise typer.Exit(1)
+
+
+def examine() -> Iterator[Finding]:
+    """Everything the report says, in its order."""
+    yield Finding("python", f"{platform.python_version()} ({sys.executable})")
+    yield from _packages()
+    yield from _devices()
+    yield from _places()
+    yield from _weights()
+    yield _tracking()
+
+
+def _packages() -> Iterator[Finding]:
+    for name in ("torch", "torchvision", "lightning", "hydra-core", "webdataset", "wandb", "torchmetrics", "torch-fidelity"):
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            yield Finding(name, "is not installed: run `make install` or `pip install difflab`", "problem")
+            continue
+        if name == "lightning" and version in MALICIOUS_LIGHTNING:
+            yield Finding(name, f"{version} was a malicious release: upgrade to 2.6.4 or newer at once", "problem")
+        else:
+            yield Finding(name, version)
+    try:
+        import torchvision.ops  # noqa: F401 - the import itself is the check
+    except (ImportError, RuntimeError) as error:
+        first = str(error).splitlines()[0]
+        yield Finding("torchvision", f"does not fit this torch ({first}): install both from the same build", "problem")
+
+
+def _devices() -> Iterator[Finding]:
+    import torch
+
+    threads = torch.get_num_threads()
+    amx = "with AMX (bf16 sampling is faster)" if torch.cpu._is_amx_tile_supported() else "without AMX"
+    yield Finding("cpu", f"{os.cpu_count()} cores, torch uses {threads} threads, {amx}")
+    if not torch.cuda.is_available():
+        yield Finding("gpu", "none that torch can use; everything runs on the CPU", "note")
+    for i in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(i)
+        bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
+        yield Finding(f"gpu {i}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, {bf16}")
+
+
+def _places() -> Iterator[Finding]:
+    from difflab.conf_dir import conf_dir
+
+    yield Finding("conf", str(conf_dir()))
+    root = cache_root()
+    yield Finding("cache", f"{root} (set DIFFLAB_CACHE to move it)")
+    for name, place in (("this directory", Path.cwd()), ("cache", _existing_parent(root))):
+        free = shutil.disk_usage(place).free / 1e9
+        if free < LOW_DISK_GB:
+            yield Finding(name, f"only {free:.1f} GB free: checkpoints may not fit", "problem")
+        if not os.access(place, os.W_OK):
+            yield Finding(name, f"{place} is not writable", "problem")
+
+
+def _weights() -> Iterator[Finding]:
+    from difflab.metrics.extractors import find_inception_weights
+
+    found = find_inception_weights()
+    if found is None:
+        yield Finding(
+            "inception", "FID weights not found: metrics=fid will try a download; fd-lite0 and kid-lite0 need none", "note"
+        )
+    else:
+        yield Finding("inception", str(found))
+
+
+def _tracking() -> Finding:
+    mode = os.environ.get("WANDB_MODE", "offline (difflab's default; logger.wandb.mode=online to change it)")
+    key = "an API key is set" if os.environ.get("WANDB_API_KEY") else "no API key in the environment"
+    return Finding("wandb", f"mode {mode}; {key}")
+
+
+def _existing_parent(path: Path) -> Path:
+    return next(p for p in (path, *path.parents) if p.exists())
+
+
+def main(argv: Sequence[str]) -> int:
+    return run_typer(app, "doctor", argv)

@@ -1,0 +1,82 @@
+"""`train`, `sample` and `evaluate` as Hydra applications whose mistakes are one line and exit status 2.
+
+An ordinary call is composed and validated here and runs at once. Hydra's own entry point takes over for what it is
+good at: showing (`--help`, `--cfg job --resolve`, `--info`) and multirun through a launcher that starts processes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from difflab.commands.composing import compose_and_validate, to_plain
+from difflab.conf_dir import conf_dir
+from difflab.config.base import Config
+from difflab.config.validate import validate
+from difflab.errors import UserError
+
+Model = TypeVar("Model", bound=Config)
+Execute = Callable[[Model, dict[str, Any], list[str]], None]
+
+SHOWING = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}
+MULTIRUN = {"--multirun", "-m"}
+IN_PROCESS_LAUNCHERS = {"basic"}
+
+
+def run_app(primary: str, model: type[Model], argv: Sequence[str], execute: Execute[Model]) -> None:
+    """Compose conf/<primary>.yaml with the overrides in `argv`, validate it as `model` and execute.
+
+    `execute` gets the validated model, the resolved plain containers it was made from, and the overrides.
+    """
+    flags = {argument.split("=")[0] for argument in argv if argument.startswith("-")}
+    if flags & SHOWING:
+        _hydra_main(primary, argv, lambda _: None)
+    elif flags & MULTIRUN:
+        _refuse_in_process(argv)
+        _hydra_main(primary, argv, lambda composed: _execute_composed(composed, model, execute))
+    elif flags:
+        raise UserError(f"unknown flag {sorted(flags)[0]}; overrides are written key=value, flags are in --hydra-help")
+    else:
+        config, plain = compose_and_validate(primary, model, argv)
+        execute(config, plain, list(argv))
+
+
+def _refuse_in_process(argv: Sequence[str]) -> None:
+    launcher = next((a.split("=", 1)[1] for a in argv if a.startswith("hydra/launcher=")), "basic")
+    if launcher in IN_PROCESS_LAUNCHERS:
+        raise UserError(
+            "-m would run every job in this one process, where they would share a W&B run and a process group; "
+            "use a launcher that starts processes (hydra/launcher=submitit_slurm or submitit_local)"
+        )
+
+
+def _hydra_main(primary: str, argv: Sequence[str], task: Callable[[Any], None]) -> None:
+    """Hydra reads sys.argv; the task sees it as it was, because a distributed launch starts it again."""
+    import hydra
+
+    original = sys.argv
+    failures: list[BaseException] = []
+
+    def guarded(composed: Any) -> None:
+        sys.argv = original
+        try:
+            task(composed)
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - kept for the caller, who raises it again
+            failures.append(error)
+
+    sys.argv = [original[0], *argv]
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=primary)(guarded)()
+    finally:
+        sys.argv = original
+    if failures:
+        raise failures[0]
+
+
+def _execute_composed(composed: Any, model: type[Model], execute: Execute[Model]) -> None:
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra_config = HydraConfig.get()
+    plain = to_plain(composed, hydra_config.runtime.choices)
+    execute(validate(model, plain), plain, list(hydra_config.overrides.task))

@@ -1,0 +1,72 @@
+"""`difflab sample`: pictures of a stored run, as PNGs, a grid and the ADM archive."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from difflab.commands.hydra_app import run_app
+from difflab.config.sample import SampleConfig
+
+
+def main(argv: Sequence[str]) -> int:
+    from difflab.commands.drawing import with_defaults_of_run
+
+    run_app("sample", SampleConfig, with_defaults_of_run(argv), sample)
+    return 0
+
+
+def sample(config: SampleConfig, plain: dict[str, Any], overrides: list[str]) -> None:
+    """Draw `n` samples and write them below `out`; prints where they lie."""
+    import numpy as np
+    from PIL import Image
+    from rich.console import Console
+
+    from difflab.commands.drawing import prepare_drawing
+    from difflab.tracking.atomic import replacing, write_text
+    from difflab.tracking.grid import make_grid
+
+    drawing = prepare_drawing(config)
+    out = Path(config.out) if config.out is not None else default_out(config, drawing.stored.path)
+    out.mkdir(parents=True, exist_ok=True)
+    images, labels = [], []
+    for indices, classes, batch in drawing.batches():
+        pixels = batch.permute(0, 2, 3, 1).cpu().numpy()
+        images.append(pixels)
+        labels.extend(classes or [])
+        if config.png:
+            for index, picture in zip(indices, pixels, strict=True):
+                Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture).save(out / f"{index:06d}.png")
+    everything = np.concatenate(images)
+    if config.npz:
+        arrays = {"arr_0": everything} | ({"arr_1": np.asarray(labels, dtype=np.int64)} if labels else {})
+        with replacing(out / "samples.npz") as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)
+    if config.grid:
+        make_grid(everything).save(out / "grid.png")
+    if config.trajectory:
+        draw_trajectory(drawing, config.trajectory).save(out / "trajectory.png")
+    write_text(out / "sample.json", json.dumps(plain, indent=2) + "\n")
+    Console(highlight=False, soft_wrap=True).print(f"{len(everything)} samples of {drawing.stored.path} in {out}")
+
+
+def default_out(config: SampleConfig, path: Path) -> Path:
+    """`samples/<sampler>-<steps>-seed<seed>` in the run directory or the exported folder."""
+    root = path.parent.parent if path.is_file() else path
+    steps = "all" if config.sampler.steps is None else str(config.sampler.steps).replace(",", "_").strip("[]")
+    return root / "samples" / f"{config.sampler.kind}-{steps.replace(' ', '')}-seed{config.seed}"
+
+
+def draw_trajectory(drawing: Any, moments: int) -> Any:
+    """A picture: one row per sample (at most 8), the predicted x0 at `moments` steps from noise to image."""
+    from difflab.diffusion.samplers.trajectory import Trajectory
+    from difflab.images import to_uint8
+    from difflab.tracking.grid import make_grid
+
+    indices = drawing.indices[:8]
+    recorder = Trajectory.evenly(moments, drawing.pipeline.process.num_timesteps)
+    drawing.pipeline.draw(indices, drawing.config.seed, classes=drawing.classes_of(indices), hook=recorder)
+    frames = to_uint8(recorder.x0, drawing.config.rounding).transpose(0, 1)
+    return make_grid(frames.flatten(0, 1), columns=frames.shape[1])

@@ -1,0 +1,50 @@
+"""`difflab train`: assemble a run from its configuration, train it, and say where everything lies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from difflab.commands.hydra_app import run_app
+from difflab.config.train import TrainConfig, run_defining
+from difflab.errors import UserError
+
+CHANGES_SHOWN = 3
+
+
+def main(argv: Sequence[str]) -> int:
+    run_app("train", TrainConfig, argv, train)
+    return 0
+
+
+def train(config: TrainConfig, plain: dict[str, Any], overrides: list[str]) -> None:
+    """Train until `trainer.max_steps`; an interrupted run goes on where it stopped."""
+    from difflab.commands.training import fit
+    from difflab.tracking.rundir import RunDirectory
+
+    run = RunDirectory.create(config.output_root, config.experiment, config.name, identity=run_defining(plain))
+    resume = run.checkpoint_to_resume(config.resume)
+    if run.config.is_file():
+        refuse_another_run(run_defining(run.read_config()), run_defining(plain), str(run.path))
+    fit(config, plain, overrides, run, resume)
+
+
+def refuse_another_run(stored: dict[str, Any], asked: dict[str, Any], path: str) -> None:
+    """Raises UserError where a directory holds a run whose model, data or optimizer differ from what is asked for."""
+    changes = list(differences(stored, asked))
+    if not changes:
+        return
+    shown = ", ".join(f"{key} was {old!r}, is {new!r}" for key, old, new in changes[:CHANGES_SHOWN])
+    more = f" and {len(changes) - CHANGES_SHOWN} more" if len(changes) > CHANGES_SHOWN else ""
+    raise UserError(f"{path} holds a run with another configuration ({shown}{more}); give this one another name=...")
+
+
+def differences(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]:
+    """(dotted key, old value, new value) of every leaf that differs between two nested mappings."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            change
+            for name in [*old, *(n for n in new if n not in old)]
+            for change in differences(old.get(name), new.get(name), f"{key}.{name}" if key else str(name))
+        ]
+    return [] if old == new else [(key, old, new)]

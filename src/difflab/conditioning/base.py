@@ -1,0 +1,43 @@
+"""Conditioners: from a batch to the `Conditioning` a network takes, each with a null for what was dropped."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from difflab.types import Batch, Conditioning
+
+
+class Conditioner(nn.Module):
+    """One thing a model is told. Subclasses say which batch keys they read, and make the fields.
+
+    drop_rate: probability, per training sample, of being replaced by the null (classifier-free training).
+    """
+
+    batch_keys: tuple[str, ...] = ()
+
+    def __init__(self, drop_rate: float = 0.0) -> None:
+        super().__init__()
+        self.drop_rate = drop_rate
+
+    def forward(self, batch: Batch, dropped: Tensor | None = None) -> Conditioning:
+        """The fields for a batch; rows where `dropped` (bool [B]) is True are null. Same shapes either way."""
+        raise NotImplementedError
+
+
+class ConditionerSet(nn.ModuleDict):
+    """A model's conditioners by name; their fields are merged."""
+
+    def conditioning(self, batch: Batch, dropped: dict[str, Tensor] | None = None) -> Conditioning | None:
+        """What the network is told, or None for an unconditional model.
+
+        dropped: by conditioner, bool [B]; None keeps every condition.
+        """
+        merged: Conditioning | None = None
+        for name, conditioner in self.items():
+            fields = conditioner(batch, None if dropped is None else dropped.get(name))
+            merged = fields if merged is None else merged.merge(fields)
+        return merged
+
+    def batch_keys(self) -> tuple[str, ...]:
+        """What the loader has to deliver besides images."""
+        return tuple(dict.fromkeys(key for conditioner in self.values() for key in conditioner.batch_keys))

@@ -1,0 +1,36 @@
+"""Class conditioning as in ADM: an embedding per class that joins the time embedding."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from difflab.conditioning.base import Conditioner
+from difflab.types import Batch, Conditioning
+
+
+class ClassConditioner(Conditioner):
+    """`batch["label"]` int64 [B] -> vector [B, embedding_dim].
+
+    With drop_rate > 0 there is one class more, the null class of classifier-free guidance (Ho & Salimans, 2022).
+    """
+
+    batch_keys = ("label",)
+
+    def __init__(self, classes: int, embedding_dim: int, drop_rate: float = 0.0) -> None:
+        super().__init__(drop_rate)
+        self.classes = classes
+        self.embedding = nn.Embedding(classes + (1 if drop_rate > 0 else 0), embedding_dim)
+
+    def forward(self, batch: Batch, dropped: Tensor | None = None) -> Conditioning:
+        """Raises ValueError for a class out of range, or a drop on a model that has no null class."""
+        label = batch["label"]
+        # On a GPU the look would wait for the device at every step; there the pipeline checks before the transfer.
+        if label.device.type == "cpu" and label.numel() and not 0 <= int(label.min()) <= int(label.max()) < self.classes:
+            worst = int(label.max()) if int(label.max()) >= self.classes else int(label.min())
+            raise ValueError(f"class {worst} is not in 0..{self.classes - 1}, the classes this model was built for")
+        if dropped is not None:
+            if self.drop_rate == 0.0:
+                raise ValueError("this model was trained without a null class (drop_rate 0): it cannot drop the class")
+            label = torch.where(dropped, self.classes, label)
+        return Conditioning(vector=self.embedding(label))

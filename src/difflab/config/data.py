@@ -1,0 +1,59 @@
+"""Where the training data lies and how its images reach the network."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from difflab.config.base import Config
+
+Crop = Literal["none", "adm", "edm", "resize_short"]
+Alpha = Literal["white", "black", "drop"]
+DataField = Literal["label", "caption", "json"]
+
+
+class DataConfig(Config):
+    """A directory of WebDataset shards, made by `difflab data make` or by another tool.
+
+    path: the directory with the .tar files.
+    train_split, val_split, classes: names of the splits (null: there is no validation split) and the number of
+        classes (null: unlabelled).
+    image_size, channels: what the network gets: [channels, image_size, image_size].
+    fields: what a batch carries besides the image: label, caption, json.
+    crop: how an image of another size is cut: none = refuse it; adm = box halving, bicubic, centre crop; edm = centre
+        crop, then Lanczos; resize_short = antialiased bicubic to the short side, then centre crop.
+    alpha: what transparent pixels are laid on: white, black, or drop = forget the alpha channel.
+    flip: mirror half of the training images; which ones is a function of (seed, epoch, image).
+    batch_size: images of one optimiser step over all ranks.
+    workers, prefetch: reading processes per rank (0 reads in the training process), batches each keeps ready.
+    max_bad_fraction: share of a split that may be unreadable before the run stops with the list.
+    """
+
+    kind: Literal["shards"] = "shards"
+    path: str = Field(min_length=1)
+    train_split: str = "train"
+    val_split: str | None = "val"
+    image_size: int = Field(ge=1)
+    channels: Literal[1, 3] = 3
+    classes: int | None = Field(default=None, ge=1)
+    fields: list[DataField] = Field(default_factory=list)
+    crop: Crop = "none"
+    alpha: Alpha = "white"
+    flip: bool = False
+    batch_size: int = Field(ge=1)
+    workers: int = Field(default=0, ge=0)
+    prefetch: int = Field(default=2, ge=1)
+    max_bad_fraction: float = Field(default=0.001, ge=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _fields_are_consistent(self) -> DataConfig:
+        if len(set(self.fields)) != len(self.fields):
+            raise ValueError(f"fields={self.fields} names a field twice; keep one of each")
+        if "label" in self.fields and self.classes is None:
+            raise ValueError("fields asks for label but classes is null; set classes to the number of classes")
+        if self.val_split == self.train_split:
+            raise ValueError(
+                f"val_split={self.val_split!r} is the training split; name another split, or null for none"
+            )
+        return self

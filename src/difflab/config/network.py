@@ -1,0 +1,107 @@
+"""The `network` axis: which network denoises."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from difflab.config.base import Config
+
+Positive = Annotated[int, Field(ge=1)]
+Resample = Literal["asymmetric_conv", "symmetric_conv", "pool", "residual"]
+
+
+class UNetConfig(Config):
+    """A U-Net of residual blocks and self-attention (DDPM, improved-diffusion, ADM and their kin).
+
+    channels:                image channels, in and out; the output doubles where the diffusion learns its variance.
+    concat_channels:         channels joined to the input (`Conditioning.concat`): a low-resolution image, a mask.
+    context_channels:        width of the tokens whose keys join each attention (`Conditioning.tokens`), null for none.
+    patch_size:              the network runs on size / patch_size pixels (space to depth), DDPM's `block_size`.
+    base_channels:           width of multiplier 1; the time embedding is 4 times as wide.
+    channel_mult:            width of each level, as a multiple of base_channels; each level halves the grid.
+    blocks_per_level:        residual blocks per encoder level, one number or one per level (the decoder has one more).
+    attention_resolutions:   grid sizes, in pixels of the network's own grid, where each block is followed by attention.
+    attention_heads:         heads of every attention, or null where attention_head_channels fixes their width instead.
+    middle_attention:        attention between the two middle blocks.
+    adaptive_norm:           the time embedding scales and shifts the second norm (ADM) instead of being added (DDPM).
+    resample:                asymmetric_conv: strided conv padded right and below, nearest + conv (DDPM);
+                             symmetric_conv: the same padded all round; pool: mean of 2x2 and nearest, no weights;
+                             residual: inside a residual block (BigGAN, ADM).
+    time_embedding:          ddpm: [sin, cos] with ln(1e4)/(half - 1); adm: [cos, sin] with ln(1e4)/half;
+                             sr3: [sin, cos] with ln(1e4)/half.
+    norm_groups, norm_eps:   every GroupNorm.
+    residual_scale:          factor on (shortcut + branch) of a residual block; 1/sqrt(2) in SR3.
+    skip_scale:              factor on the encoder's outputs where the decoder takes them in; 1/sqrt(2) in Imagen.
+    init:                    ddpm: variance scaling (fan average, uniform), last layers scaled by 1e-10;
+                             adm: torch's own, last layers zero.
+    checkpoint_activations:  recompute each block in the backward pass: less memory, about a third more time.
+    """
+
+    kind: Literal["unet"] = "unet"
+    channels: Positive = 3
+    concat_channels: Annotated[int, Field(ge=0)] = 0
+    context_channels: Positive | None = None
+    patch_size: Positive = 1
+    base_channels: Annotated[int, Field(ge=4)]
+    channel_mult: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    blocks_per_level: Positive | list[Positive]
+    attention_resolutions: list[Positive] = Field(default_factory=list)
+    attention_heads: Positive | None = 1
+    attention_head_channels: Positive | None = None
+    middle_attention: bool = True
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    adaptive_norm: bool = False
+    resample: Resample = "asymmetric_conv"
+    time_embedding: Literal["ddpm", "adm", "sr3"] = "ddpm"
+    norm_groups: Positive = 32
+    norm_eps: Annotated[float, Field(gt=0)] = 1e-6
+    residual_scale: Annotated[float, Field(gt=0)] = 1.0
+    skip_scale: Annotated[float, Field(gt=0)] = 1.0
+    init: Literal["ddpm", "adm"] = "ddpm"
+    checkpoint_activations: bool = False
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels of each level."""
+        return [int(self.base_channels * mult) for mult in self.channel_mult]
+
+    @property
+    def depths(self) -> list[int]:
+        """Residual blocks of each encoder level."""
+        given = self.blocks_per_level
+        return [given] * len(self.channel_mult) if isinstance(given, int) else list(given)
+
+    @property
+    def embedding_channels(self) -> int:
+        """Width of the time embedding, and so of `Conditioning.vector`."""
+        return 4 * self.base_channels
+
+    @property
+    def size_multiple(self) -> int:
+        """Image height and width must be multiples of this."""
+        return self.patch_size * 2 ** (len(self.channel_mult) - 1)
+
+    @model_validator(mode="after")
+    def _possible(self) -> UNetConfig:
+        if len(self.depths) != len(self.channel_mult):
+            raise ValueError(
+                f"blocks_per_level has {len(self.depths)} entries and channel_mult {len(self.channel_mult)}; "
+                "give one number, or one per level"
+            )
+        if (self.attention_heads is None) == (self.attention_head_channels is None):
+            raise ValueError("give exactly one of attention_heads and attention_head_channels (set the other to null)")
+        if self.base_channels % 2:
+            raise ValueError(f"base_channels={self.base_channels} must be even: the time embedding is half sines")
+        for width in self.widths:
+            if width % self.norm_groups:
+                raise ValueError(
+                    f"a level of {width} channels cannot be normalised in norm_groups={self.norm_groups} groups; "
+                    "choose base_channels * channel_mult as multiples of norm_groups"
+                )
+        return self
+
+
+# A union told apart by `kind` as soon as there is a second network.
+NetworkConfig = UNetConfig

@@ -1,0 +1,37 @@
+"""The optimizer and its learning-rate schedule."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from difflab.config.base import Config
+
+
+class LearningRateConfig(Config):
+    """A factor on the learning rate as a function of `train/step`.
+
+    warmup_steps: linear from 0 to 1 over the first steps (DDPM: 5,000).
+    decay: none; linear or cosine reach 0 at the last step of training (ADM's classifier: linear).
+    """
+
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    decay: Literal["none", "linear", "cosine"] = "none"
+
+
+class OptimizerConfig(Config):
+    """adam is torch's Adam (L2 weight decay), adamw decouples the decay."""
+
+    kind: Literal["adam", "adamw"]
+    lr: Annotated[float, Field(gt=0)]
+    betas: list[float] = [0.9, 0.999]
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    schedule: LearningRateConfig = LearningRateConfig()
+
+    @model_validator(mode="after")
+    def _two_betas(self) -> OptimizerConfig:
+        if len(self.betas) != 2 or not all(0.0 <= beta < 1.0 for beta in self.betas):
+            raise ValueError(f"betas={self.betas} must be two numbers in [0, 1), as in betas=[0.9,0.999]")
+        return self

@@ -1,0 +1,60 @@
+"""The `sampler` group: which sampler, with how many steps, spaced how."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from difflab.config.base import Config
+
+
+class _Strided(Config):
+    """steps: null for all training steps, a number, or for spacing=sections also "10,10,20", "ddim50" or a list."""
+
+    steps: int | str | list[int] | None = None
+    spacing: Literal["sections", "ddim", "leading", "linspace", "trailing", "ldm_uniform", "ldm_quad"] = "sections"
+    steps_offset: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _check_steps(self) -> Self:
+        steps = self.steps
+        if steps is None:
+            return self
+        if isinstance(steps, int):
+            if steps < 1:
+                raise ValueError(f"steps={steps} must be 1 or more (null takes every training step)")
+            return self
+        if self.spacing != "sections":
+            raise ValueError(f"spacing={self.spacing} takes a number in steps; {steps!r} needs spacing=sections")
+        if isinstance(steps, str) and not re.fullmatch(r"ddim\d+|\d+(,\d+)*", steps):
+            raise ValueError(f'steps={steps!r} is not understood; write a number, "10,10,20" or "ddim50"')
+        if isinstance(steps, list) and (not steps or min(steps) < 1):
+            raise ValueError(f"steps={steps} must list how many steps each section takes, 1 or more")
+        return self
+
+
+class AncestralConfig(_Strided):
+    """DDPM's own sampler."""
+
+    kind: Literal["ancestral"]
+
+
+class DDIMConfig(_Strided):
+    """DDIM; eta 0 is deterministic, 1 as noisy as the posterior."""
+
+    kind: Literal["ddim"]
+    eta: float = Field(default=0.0, ge=0)
+    final_level: Literal["clean", "first"] = "clean"
+    stride: Literal["listed", "constant"] = "listed"
+
+
+class DDIMInversionConfig(_Strided):
+    """From an image to its noise."""
+
+    kind: Literal["ddim_inversion"]
+    end: Literal["pure_noise", "last_row"] = "last_row"
+
+
+SamplerConfig = Annotated[AncestralConfig | DDIMConfig | DDIMInversionConfig, Field(discriminator="kind")]

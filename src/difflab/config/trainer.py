@@ -1,0 +1,41 @@
+"""Devices, precision and length of training: what goes to Lightning's Trainer, and a few defaults chosen per device."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from difflab.config.base import Config
+
+
+class TrainerConfig(Config):
+    """One optimised batch is one step.
+
+    max_steps: training ends after this many optimised batches.
+    accumulate: a global batch of `data.batch_size` is worked through in this many parts.
+    precision: auto = bf16-mixed on a GPU that has it, fp32 elsewhere.
+    compile, channels_last: auto = on for CUDA, off for CPU (docs/performance.md has the measurements).
+    val_every_steps: 0 = no validation; val_batches limits one validation.
+    """
+
+    max_steps: Annotated[int, Field(gt=0)]
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"] | list[int] = 1
+    num_nodes: Annotated[int, Field(ge=1)] = 1
+    strategy: Literal["auto", "ddp"] = "auto"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    gradient_clip: Annotated[float, Field(ge=0)] = 1.0
+    compile: Literal["auto"] | bool = "auto"
+    channels_last: Literal["auto"] | bool = "auto"
+    deterministic: bool = True
+    log_every_steps: Annotated[int, Field(ge=1)] = 10
+    val_every_steps: Annotated[int, Field(ge=0)] = 0
+    val_batches: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _scaler_and_clip(self) -> TrainerConfig:
+        if self.precision == "16-mixed" and self.accelerator == "cpu":
+            raise ValueError("precision=16-mixed needs a GPU; use trainer.precision=32-true on a CPU")
+        return self

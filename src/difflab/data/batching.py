@@ -1,0 +1,87 @@
+"""Turn the plan of a batch into the batch: what the reading processes run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from difflab.data.bad_samples import BadSample
+from difflab.data.reading import ShardDataset
+from difflab.data.sampling import BatchPlan
+from difflab.seeding import stream_seed
+from difflab.types import Batch
+
+_REPLACEMENTS_TRIED = 32
+
+
+@dataclass(frozen=True)
+class BatchRequest:
+    """A plan and, for each of its samples, whether the image is mirrored."""
+
+    plan: BatchPlan
+    flip: np.ndarray
+
+
+class BatchReader:
+    """Reads whole batches; a bad sample is replaced by another one, always the same.
+
+    one_pass: in an evaluation a replacement gets weight 0, because it also has its own turn.
+    subset: dataset index of each planned index, or None for all samples in order.
+    """
+
+    def __init__(self, dataset: ShardDataset, *, one_pass: bool, subset: np.ndarray | None = None) -> None:
+        self.dataset = dataset
+        self.one_pass = one_pass
+        self.subset = subset
+
+    def __len__(self) -> int:
+        return len(self.dataset) if self.subset is None else len(self.subset)
+
+    def __getitems__(self, request: BatchRequest) -> tuple[Batch | None, list[tuple[int, str]]]:
+        """The batch (None if no replacement could be read) and the bad samples met, as (dataset index, description)."""
+        plan = request.plan
+        weights = plan.weights.copy()
+        samples: list[dict[str, Any]] = []
+        bad: list[tuple[int, str]] = []
+        for i, planned in enumerate(plan.indices):
+            index = int(planned if self.subset is None else self.subset[planned])
+            sample = self._sample(index, bad)
+            if sample is None:
+                return None, bad
+            if self.one_pass and sample["index"] != index:
+                weights[i] = 0.0
+            samples.append(sample)
+        return _collate(samples, plan, weights, request.flip), bad
+
+    def _sample(self, index: int, bad: list[tuple[int, str]]) -> dict[str, Any] | None:
+        wanted = index
+        for attempt in range(_REPLACEMENTS_TRIED):
+            try:
+                return self.dataset[index]
+            except BadSample as error:
+                bad.append((index, str(error)))
+                index = stream_seed(wanted, "replacement", attempt) % len(self.dataset)
+        return None
+
+
+def _collate(samples: list[dict[str, Any]], plan: BatchPlan, weights: np.ndarray, flip: np.ndarray) -> Batch:
+    images = torch.stack([sample["image"] for sample in samples])
+    if flip.any():
+        chosen = torch.from_numpy(flip)
+        images[chosen] = images[chosen].flip(-1)
+    batch: Batch = {
+        "image": images,
+        "index": torch.tensor([sample["index"] for sample in samples], dtype=torch.int64),
+        "position": torch.from_numpy(plan.positions.astype(np.int64)),
+        "weight": torch.from_numpy(weights),
+        "key": [sample["key"] for sample in samples],
+    }
+    for field in ("caption", "json"):
+        if field in samples[0]:
+            batch[field] = [sample[field] for sample in samples]
+    if "label" in samples[0]:
+        batch["label"] = torch.tensor([sample["label"] for sample in samples], dtype=torch.int64)
+    return batch

@@ -1,0 +1,89 @@
+"""From the `data` group of the configuration to loaders."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from difflab.config.data import DataConfig
+from difflab.data.batching import BatchReader
+from difflab.data.index import DataDirectory
+from difflab.data.loader import ShardLoader
+from difflab.data.opening import open_data
+from difflab.data.reading import ShardDataset
+from difflab.data.sampling import GlobalBatches
+from difflab.errors import UserError
+
+
+def build_train_loader(
+    cfg: DataConfig, *, seed: int, rank: int = 0, world_size: int = 1, total_batches: int
+) -> ShardLoader:
+    """The training batches of `rank`: `total_batches` global batches of `cfg.batch_size` samples, shuffled by `seed`.
+
+    Raises UserError when the data is missing, does not fit the configuration, or is smaller than a batch.
+    """
+    dataset = build_dataset(cfg, split=cfg.train_split)
+    plan = GlobalBatches(len(dataset), cfg.batch_size, seed=seed, rank=rank, world_size=world_size)
+    return _loader(cfg, BatchReader(dataset, one_pass=False), plan, total_batches=total_batches)
+
+
+def build_eval_loader(
+    cfg: DataConfig, *, split: str, batch_size: int, rank: int = 0, world_size: int = 1, limit: int | None = None
+) -> ShardLoader:
+    """One pass over a split in order, `batch_size` samples at a time over all ranks; padding has weight 0.
+
+    limit: at most this many samples, spread evenly over the split.
+
+    Raises UserError when the data is missing or does not fit the configuration.
+    """
+    dataset = build_dataset(cfg, split=split)
+    n = len(dataset) if limit is None else min(limit, len(dataset))
+    subset = None if n == len(dataset) else np.arange(n) * len(dataset) // n
+    plan = GlobalBatches(n, batch_size, rank=rank, world_size=world_size, shuffle=False, drop_last=False)
+    return _loader(cfg, BatchReader(dataset, one_pass=True, subset=subset), plan, total_batches=None)
+
+
+def build_dataset(cfg: DataConfig, *, split: str) -> ShardDataset:
+    """The samples of one split as `cfg` wants them; any of them by its number.
+
+    Raises UserError when the data is missing or does not fit the configuration.
+    """
+    directory = open_data(cfg.path)
+    _refuse_misfit(cfg, directory)
+    return ShardDataset(
+        directory,
+        split,
+        image_size=cfg.image_size,
+        channels=cfg.channels,
+        crop=cfg.crop,
+        alpha=cfg.alpha,
+        fields=tuple(cfg.fields),
+        classes=cfg.classes,
+    )
+
+
+def _refuse_misfit(cfg: DataConfig, directory: DataDirectory) -> None:
+    index = directory.index
+    if cfg.crop == "none" and index.image_size not in (None, cfg.image_size):
+        raise UserError(
+            f"{cfg.path} holds {index.image_size} px images, data.image_size={cfg.image_size}: set "
+            f"data.image_size={index.image_size}, or choose a crop (data.crop=adm, edm or resize_short)"
+        )
+    if "label" in cfg.fields and index.classes is not None and len(index.classes) != cfg.classes:
+        raise UserError(
+            f"{cfg.path} has {len(index.classes)} classes, data.classes={cfg.classes}: "
+            f"set data.classes={len(index.classes)}"
+        )
+
+
+def _loader(cfg: DataConfig, reader: BatchReader, plan: GlobalBatches, *, total_batches: int | None) -> ShardLoader:
+    loader = ShardLoader(
+        reader,
+        plan,
+        total_batches=total_batches,
+        flip=cfg.flip and total_batches is not None,
+        workers=cfg.workers,
+        prefetch=cfg.prefetch,
+        max_bad_fraction=cfg.max_bad_fraction,
+    )
+    loader.bad.add(reader.dataset.beyond_the_end())
+    return loader

@@ -1,0 +1,41 @@
+"""From a source's sample to the files a shard stores."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any, Literal
+
+import numpy as np
+
+ImageFormat = Literal["png", "jpg", "webp"]
+
+_PILLOW: dict[ImageFormat, tuple[str, dict[str, Any]]] = {
+    "png": ("PNG", {}),
+    # Full-resolution colour: halving it would smear the edges that a model is to learn.
+    "jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
+    "webp": ("WEBP", {"lossless": True}),
+}
+
+
+def encode_sample(sample: dict[str, Any], image_format: ImageFormat) -> dict[str, bytes]:
+    """{extension: content} of a sample (see `difflab.data.sources.base.Source`)."""
+    extension, content = sample.get("file") or (image_format, encode_image(sample["image"], image_format))
+    files: dict[str, bytes] = {extension: content}
+    if sample.get("label") is not None:
+        files["cls"] = str(int(sample["label"])).encode()
+    if sample.get("caption") is not None:
+        files["txt"] = sample["caption"].encode()
+    if sample.get("json") is not None:
+        files["json"] = json.dumps(sample["json"], sort_keys=True, ensure_ascii=False).encode()
+    return files
+
+
+def encode_image(image: np.ndarray, image_format: ImageFormat) -> bytes:
+    """uint8 [H, W, 3] or [H, W] -> the bytes of an image file; png and webp are lossless, jpg has quality 95."""
+    from PIL import Image
+
+    name, options = _PILLOW[image_format]
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, name, **options)
+    return buffer.getvalue()

@@ -1,0 +1,139 @@
+"""Check a data set against its index: sizes, hashes, and whether the images decode."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from difflab.data.bad_samples import BadSample
+from difflab.data.index import DataDirectory, ShardEntry, sha256_of
+from difflab.data.opening import open_data
+from difflab.data.progress import track
+from difflab.data.reading import EXTENSION_OF, ShardDataset
+from difflab.errors import UserError
+
+
+@dataclass
+class SplitReport:
+    """One split: what the index says, what was checked, and the first lines of what is wrong."""
+
+    split: str
+    samples: int
+    shards: int
+    bytes: int
+    members: dict[str, int]
+    hashed: int = 0
+    decoded: int = 0
+    image_sizes: dict[str, int] = field(default_factory=dict)
+    labels: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass
+class DataReport:
+    """The whole data set; `ok` when no split has a problem."""
+
+    path: str
+    origin: str
+    classes: int | None
+    image_size: int | None
+    ignored_members: int
+    repeated_keys: int
+    splits: list[SplitReport]
+
+    @property
+    def problems(self) -> list[str]:
+        """Everything that is wrong, split by split."""
+        return [problem for split in self.splits for problem in split.problems]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain containers, for --json."""
+        return asdict(self) | {"ok": not self.problems}
+
+
+def inspect_data(path: str | Path, *, decode: int | None = 256, hashes: bool = True) -> DataReport:
+    """Verify every split of the data set at `path`.
+
+    decode: how many samples of each split to decode with all their fields, spread evenly (None: every one).
+    hashes: compare the SHA-256 of the shards, where the index has one.
+
+    Raises UserError when there is no data set; what is wrong inside one is in the report.
+    """
+    directory = open_data(path)
+    index = directory.index
+    return DataReport(
+        path=str(path),
+        origin=index.origin,
+        classes=None if index.classes is None else len(index.classes),
+        image_size=index.image_size,
+        ignored_members=index.ignored_members,
+        repeated_keys=index.repeated_keys,
+        splits=[_inspect_split(directory, name, decode, hashes) for name in index.splits],
+    )
+
+
+def _inspect_split(directory: DataDirectory, name: str, decode: int | None, hashes: bool) -> SplitReport:
+    entry = directory.split(name)
+    report = SplitReport(
+        split=name,
+        samples=entry.samples,
+        shards=len(entry.shards),
+        bytes=sum(shard.bytes for shard in entry.shards),
+        members=dict(sum((Counter(shard.members) for shard in entry.shards), Counter())),
+    )
+    whole = [shard for shard in entry.shards if _is_whole(directory, shard, report)]
+    if hashes:
+        for shard in track(whole, len(whole), f"hashing {name}"):
+            _check_hash(directory, shard, report)
+    if len(whole) == len(entry.shards):
+        _decode_some(directory, report, decode)
+    return report
+
+
+def _is_whole(directory: DataDirectory, shard: ShardEntry, report: SplitReport) -> bool:
+    path = directory.shard_path(shard)
+    if not path.is_file():
+        report.problems.append(f"shard {shard.name} is missing")
+        return False
+    if path.stat().st_size != shard.bytes:
+        report.problems.append(f"shard {shard.name} has {path.stat().st_size} bytes, the index says {shard.bytes}")
+        return False
+    return True
+
+
+def _check_hash(directory: DataDirectory, shard: ShardEntry, report: SplitReport) -> None:
+    if shard.sha256 is None:
+        return
+    report.hashed += 1
+    if sha256_of(directory.shard_path(shard)) != shard.sha256:
+        report.problems.append(f"shard {shard.name} has changed: its SHA-256 is not the one of the index")
+
+
+def _decode_some(directory: DataDirectory, report: SplitReport, decode: int | None) -> None:
+    # A field is checked where the whole split has it; a few stray captions are no promise.
+    fields = tuple(name for name, ext in EXTENSION_OF.items() if report.members.get(ext) == report.samples)
+    try:
+        dataset = ShardDataset(directory, report.split, fields=fields)
+        count = len(dataset) if decode is None else min(decode, len(dataset))
+        indices = np.arange(count) * len(dataset) // max(count, 1)
+        sizes: Counter[str] = Counter()
+        labels: set[int] = set()
+        for index in track(indices, count, f"decoding {report.split}"):
+            try:
+                sample = dataset[int(index)]
+            except BadSample as error:
+                report.problems.append(str(error))
+                continue
+            report.decoded += 1
+            height, width = sample["image"].shape[-2:]
+            sizes[f"{width}x{height}"] += 1
+            labels.add(sample.get("label", 0))
+    except UserError as error:
+        report.problems.append(str(error))
+        return
+    report.image_sizes = dict(sizes.most_common())
+    report.labels = len(labels) if "label" in fields else 0

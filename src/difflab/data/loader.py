@@ -1,0 +1,152 @@
+"""The loader: global batches in their order, read ahead by workers, resumable after any batch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from difflab.data.bad_samples import BadSamples
+from difflab.data.batching import BatchReader, BatchRequest
+from difflab.data.processes import process_context
+from difflab.data.sampling import GlobalBatches
+from difflab.data.transforms import flips
+from difflab.errors import UserError
+from difflab.types import Batch
+
+_log = logging.getLogger(__name__)
+
+
+class ShardLoader:
+    """Batches (`difflab.types.Batch`, this rank's share) of a plan.
+
+    Training (total_batches given): one iteration hands out the batches from the current position up to
+    total_batches, through as many epochs as that takes, so a trainer sees one long epoch of known length; an
+    iteration that starts at the end goes on with another total_batches.
+    Evaluation (total_batches None): every iteration is one pass over the plan.
+
+    The position counts the batches handed out, not those that workers have read ahead; with `state_dict` and
+    `load_state_dict` another loader, on any number of ranks and workers, goes on with the very next batch.
+
+    Raises UserError while iterating when more samples are bad than allowed.
+    """
+
+    def __init__(
+        self,
+        reader: BatchReader,
+        plan: GlobalBatches,
+        *,
+        total_batches: int | None = None,
+        flip: bool = False,
+        workers: int = 0,
+        prefetch: int = 2,
+        max_bad_fraction: float = 0.0,
+        pin_memory: bool | None = None,
+    ) -> None:
+        self.plan = plan
+        self.total_batches = total_batches
+        self.batches = 0
+        self.bad = BadSamples(total=len(reader), max_fraction=max_bad_fraction)
+        self._requests = _Requests(plan, flip)
+        self._loader = _torch_loader(reader, self._requests, workers, prefetch, pin_memory)
+        if plan.dropped_per_epoch and total_batches is not None:
+            _log.info(
+                "%d of %d samples do not fill a batch of %d and are left out of each epoch, other ones each time",
+                plan.dropped_per_epoch,
+                plan.n,
+                plan.global_batch,
+            )
+
+    def __len__(self) -> int:
+        """Number of batches of a whole iteration."""
+        return self.plan.batches_per_epoch if self.total_batches is None else self.total_batches
+
+    @property
+    def epoch(self) -> int:
+        """The epoch (pass over the data, from 0) of the batch handed out last."""
+        return self.plan.epoch_of(max(self.batches - 1, 0))
+
+    @property
+    def dropped_per_epoch(self) -> int:
+        """Samples left out of each epoch because they do not fill a batch."""
+        return self.plan.dropped_per_epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        start = 0 if self.total_batches is None else self.batches
+        stop = start + len(self) - start % len(self)
+        self.batches = start
+        self._requests.start, self._requests.stop = start, stop
+        for batch, bad in self._loader:
+            self.bad.add([(index, text) for index, text in bad])
+            if batch is None:
+                raise UserError(f"no readable sample found in place of {bad[0][1]}; mend the data set")
+            self.batches += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers: how many batches were handed out, and of which plan."""
+        return {
+            "batches": self.batches,
+            "samples": self.plan.n,
+            "global_batch": self.plan.global_batch,
+            "seed": self.plan.seed,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The next iteration starts with the batch after the last one handed out.
+
+        Raises UserError when the state belongs to other data, batch size or seed: its batches would be others.
+        """
+        for name, ours in self.state_dict().items():
+            if name != "batches" and state.get(name, ours) != ours:
+                raise UserError(
+                    f"cannot go on where the run stopped: its data had {name}={state[name]}, now it is {ours}; "
+                    "use the same data, batch size and seed, or start a new run"
+                )
+        self.batches = int(state["batches"])
+
+
+class _Requests:
+    """The batch sampler that DataLoader asks: the plans from `start` to `stop`."""
+
+    def __init__(self, plan: GlobalBatches, flip: bool) -> None:
+        self.plan = plan
+        self.flip = flip
+        self.start = 0
+        self.stop = 0
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __iter__(self) -> Iterator[BatchRequest]:
+        for number in range(self.start, self.stop):
+            plan = self.plan.batch(number)
+            mirrored = (
+                flips(self.plan.seed, plan.epoch, plan.indices) if self.flip else np.zeros(len(plan.indices), bool)
+            )
+            yield BatchRequest(plan, mirrored)
+
+
+def _torch_loader(
+    reader: BatchReader, requests: _Requests, workers: int, prefetch: int, pin_memory: bool | None
+) -> DataLoader[Any]:
+    return DataLoader(
+        reader,  # pyrefly: ignore
+        batch_sampler=requests,  # pyrefly: ignore
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
+        prefetch_factor=prefetch if workers else None,
+        persistent_workers=workers > 0,
+        multiprocessing_context=process_context() if workers else None,
+        # Its own generator: DataLoader draws a seed per iteration, which must not move the global random state.
+        generator=torch.Generator(),
+    )
+
+
+def _as_it_is(loaded: Any) -> Any:
+    return loaded

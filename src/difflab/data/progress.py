@@ -1,0 +1,30 @@
+"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+def track(items: Iterable[Item], total: int, description: str) -> Iterator[Item]:
+    """Hand on `items`, showing on standard error how many of `total` are done."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import track as rich_track
+
+        yield from rich_track(items, description=description, total=total, console=Console(stderr=True))
+        return
+    last = time.monotonic()
+    done = 0
+    for done, item in enumerate(items, start=1):
+        yield item
+        if time.monotonic() - last >= _SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            sys.stderr.write(f"{description}: {done} of {total}\n")
+    sys.stderr.write(f"{description}: {done} done\n")

@@ -1,0 +1,220 @@
+"""Random access to the samples of a split: `dataset[i]` reads a few bytes of one shard and decodes them."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from difflab.config.data import Alpha, Crop, DataField
+from difflab.data.bad_samples import BadSample
+from difflab.data.decode import BadImage, decode_image
+from difflab.data.index import DataDirectory, ShardEntry
+from difflab.data.recent import RecentlyUsed
+from difflab.data.tar_scan import IMAGE_EXTENSIONS, extensions_of
+from difflab.data.transforms import fit
+from difflab.errors import UserError
+
+EXTENSION_OF: dict[DataField, str] = {"label": "cls", "caption": "txt", "json": "json"}
+_OPEN_SHARDS = 200
+"""Shards a process keeps open; each takes two files, of the 1024 a process usually may have."""
+
+
+class ShardDataset:
+    """Map-style data set over one split.
+
+    Sample i is a dict: `image` uint8 [channels, image_size, image_size] (any size when image_size is None), `index`,
+    `key`, and the `fields` asked for: `label` int below `classes` (the index's, if it has them), `caption`
+    str, `json` dict. Shards are opened when they are first read, in whichever process reads them, so the object can be
+    sent to workers.
+
+    Raises UserError when a shard is missing or changed, or no sample has a field; reading a sample that is
+    damaged or lacks a field raises BadSample.
+    """
+
+    def __init__(
+        self,
+        directory: DataDirectory,
+        split: str,
+        *,
+        image_size: int | None = None,
+        channels: int = 3,
+        crop: Crop = "none",
+        alpha: Alpha = "white",
+        fields: tuple[DataField, ...] = (),
+        classes: int | None = None,
+    ) -> None:
+        self.directory = directory
+        self.split = split
+        self.image_size = image_size
+        self.channels = channels
+        self.crop: Crop = crop
+        self.alpha: Alpha = alpha
+        self.fields = fields
+        self.classes = classes if directory.index.classes is None else len(directory.index.classes)
+        self._shards = directory.split(split).shards
+        self._starts = np.cumsum([0, *(shard.samples for shard in self._shards)])
+        self._nothing_open()
+        self._check_fields()
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Sample `index`. Raises IndexError outside, BadSample when it cannot be used."""
+        shard, row = self._locate(index)
+        members = self._tables[shard][row]
+        sample: dict[str, Any] = {"image": self._image(shard, members), "index": index, "key": self.key(index)}
+        for field in self.fields:
+            sample[field] = self._field(shard, members, field)
+        return sample
+
+    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
+        """Several samples, in the order asked for."""
+        return [self[index] for index in indices]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_files", "_tables")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._nothing_open()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_files"):
+            self.close()
+
+    def close(self) -> None:
+        """Close the shards; the next access opens them again."""
+        self._files.clear()
+        self._tables.clear()
+
+    def key(self, index: int) -> str:
+        """The sample's key; where shards repeat keys, the shard's name comes first."""
+        shard, row = self._locate(index)
+        key = bytes(self._tables[shard]["key"][row]).decode()
+        if self.directory.index.repeated_keys:
+            return f"{self._shards[shard].name.removesuffix('.tar')}/{key}"
+        return key
+
+    def beyond_the_end(self) -> list[tuple[int, str]]:
+        """(index, description) of the samples that truncated shards have lost.
+
+        Raises UserError for a shard that is missing, or has more bytes than the index says.
+        """
+        lost: list[tuple[int, str]] = []
+        for number, shard in enumerate(self._shards):
+            size = self._size_on_disk(shard)
+            if size == shard.bytes:
+                continue
+            if size > shard.bytes:
+                raise UserError(
+                    f"{self.directory.shard_path(shard)} has {size} bytes, its index says {shard.bytes}: "
+                    "it was changed; make the data set again"
+                )
+            table = self._tables[number]
+            ends = np.max([table[extension].sum(axis=1) for extension in extensions_of(table)], axis=0)
+            reason = f"the shard is truncated ({size} of {shard.bytes} bytes)"
+            for row in np.flatnonzero(ends > size):
+                index = int(self._starts[number] + row)
+                lost.append((index, f"{shard.name}/{self.key(index)}: {reason}"))
+        return lost
+
+    def _nothing_open(self) -> None:
+        self._files = RecentlyUsed(_OPEN_SHARDS, self._open_file, os.close)
+        self._tables = RecentlyUsed(_OPEN_SHARDS, self._open_table, _forget)
+
+    def _open_file(self, shard: int) -> int:
+        return os.open(self.directory.shard_path(self._shards[shard]), os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+
+    def _open_table(self, shard: int) -> np.ndarray:
+        return self.directory.offsets(self._shards[shard])
+
+    def _check_fields(self) -> None:
+        shards = [shard for shard in self._shards if shard.samples]
+        for field in self.fields:
+            extension = EXTENSION_OF[field]
+            if shards and not any(shard.members.get(extension) for shard in shards):
+                raise UserError(
+                    f"{self.directory.root} has no {field} (.{extension} files) in split {self.split!r}; "
+                    f"take {field} out of data.fields, or add the files"
+                )
+
+    def _size_on_disk(self, shard: ShardEntry) -> int:
+        path = self.directory.shard_path(shard)
+        try:
+            return path.stat().st_size
+        except OSError:
+            raise UserError(
+                f"shard {path} is missing; the index names it: restore it or make the data set again"
+            ) from None
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return shard, int(index - self._starts[shard])
+
+    def _read(self, shard: int, members: np.void, extension: str) -> bytes | None:
+        if extension not in (members.dtype.names or ()) or members[extension][0] < 0:
+            return None
+        offset, size = (int(number) for number in members[extension])
+        try:
+            data = os.pread(self._files[shard], size, offset)
+        except OSError as error:
+            raise self._bad(shard, members, f"cannot be read ({error.strerror})") from None
+        if len(data) != size:
+            raise self._bad(shard, members, "the shard is truncated")
+        return data
+
+    def _image(self, shard: int, members: np.void) -> Tensor:
+        for extension in IMAGE_EXTENSIONS:
+            data = self._read(shard, members, extension)
+            if data is not None:
+                break
+        else:
+            raise self._bad(shard, members, f"has no image ({', '.join(IMAGE_EXTENSIONS)})")
+        try:
+            image = decode_image(data, channels=self.channels, alpha=self.alpha)
+            return image if self.image_size is None else fit(image, self.image_size, self.crop)
+        except BadImage as error:
+            raise self._bad(shard, members, f"the .{extension} is damaged: {error}") from None
+        except ValueError as error:
+            raise self._bad(shard, members, str(error)) from None
+
+    def _field(self, shard: int, members: np.void, field: DataField) -> int | str | dict[str, Any]:
+        extension = EXTENSION_OF[field]
+        data = self._read(shard, members, extension)
+        if data is None:
+            raise self._bad(shard, members, f"has no {field} (.{extension})")
+        try:
+            return {"label": self._as_label, "caption": _as_caption, "json": _as_json}[field](data)
+        except ValueError as error:
+            raise self._bad(shard, members, f"its .{extension} is no valid {field}: {data[:40]!r} ({error})") from None
+
+    def _as_label(self, data: bytes) -> int:
+        label = int(data)
+        if self.classes is not None and not 0 <= label < self.classes:
+            raise ValueError(f"outside the {self.classes} classes")
+        return label
+
+    def _bad(self, shard: int, members: np.void, reason: str) -> BadSample:
+        return BadSample(self._shards[shard].name, bytes(members["key"]).decode(), reason)
+
+
+def _forget(_table: np.ndarray) -> None:
+    """A memory map is closed when nobody holds it any more."""
+
+
+def _as_caption(data: bytes) -> str:
+    return data.decode().strip()
+
+
+def _as_json(data: bytes) -> dict[str, Any]:
+    value = json.loads(data)
+    if not isinstance(value, dict):
+        raise ValueError("not an object")
+    return value

@@ -1,0 +1,95 @@
+"""Drawing random scenes whose objects neither touch nor leave the image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from difflab.config.shapes import MAX_OBJECTS, MULTI_OBJECT_RESOLUTION
+from difflab.data.shapes.scene import BACKGROUNDS, COLOURS, EXTENTS, SHAPES, Scene, SceneObject
+
+GAP = 0.08
+"""Least distance of two boxes: more than two pixels at 32 px, so that anti-aliased edges stay apart."""
+MARGIN = 0.04
+"""Least distance of a box from the border of the image."""
+LEAD = 0.008
+"""By how much the largest object's extent leads, so that the main object, which gives the class, is plain to see."""
+
+_PLACES_TRIED = 24
+
+
+def sizes_at(resolution: int) -> tuple[str, ...]:
+    """The sizes whose shapes can be told apart at `resolution` pixels: no small ones below 32 px."""
+    return tuple(EXTENTS) if resolution >= MULTI_OBJECT_RESOLUTION else ("medium", "large")
+
+
+def draw_scene(seed: int, *, objects: tuple[int, int], sizes: tuple[str, ...] = tuple(EXTENTS)) -> Scene:
+    """The scene of `seed`, a pure function of its arguments.
+
+    The number of objects is uniform in objects = (fewest, most); no two objects have both shape and colour in common,
+    so that words tell them apart. Sizes are drawn again until the objects find room; the largest object
+    leads by `LEAD`.
+    """
+    fewest, most = objects
+    if not 1 <= fewest <= most <= MAX_OBJECTS:
+        raise ValueError(f"objects={objects} must be (fewest, most) with 1 <= fewest <= most <= {MAX_OBJECTS}")
+    draws = _uniforms(seed)
+
+    def pick(n: int) -> int:
+        return int(next(draws) * n)
+
+    background = tuple(BACKGROUNDS)[pick(len(BACKGROUNDS))]
+    count = fewest + pick(most - fewest + 1)
+    looks: list[int] = []
+    while len(looks) < count:
+        look = pick(len(SHAPES) * len(COLOURS))
+        if look not in looks:
+            looks.append(look)
+    placed: list[tuple[float, float, float]] | None = None
+    words: list[str] = []
+    while placed is None:
+        words = [sizes[pick(len(sizes))] for _ in looks]
+        placed = _place(_draw_extents(words, draws), draws)
+    colours = tuple(COLOURS)
+    return Scene(
+        tuple(
+            SceneObject(SHAPES[look % len(SHAPES)], colours[look // len(SHAPES)], word, (x, y), r)
+            for look, word, (x, y, r) in zip(looks, words, placed, strict=True)
+        ),
+        background,
+    )
+
+
+def _uniforms(seed: int) -> Iterator[float]:
+    # Only `random()` is used: NumPy keeps the doubles of PCG64 the same in every version.
+    generator = np.random.Generator(np.random.PCG64(seed))
+    while True:
+        yield from generator.random(32).tolist()
+
+
+def _between(ends: tuple[float, float], u: float) -> float:
+    return ends[0] + (ends[1] - ends[0]) * u
+
+
+def _draw_extents(words: list[str], draws: Iterator[float]) -> list[float]:
+    while True:
+        extents = [_between(EXTENTS[word], next(draws)) for word in words]
+        largest_first = sorted(extents, reverse=True)
+        if len(extents) == 1 or largest_first[0] - largest_first[1] >= LEAD:
+            return extents
+
+
+def _place(extents: list[float], draws: Iterator[float]) -> list[tuple[float, float, float]] | None:
+    places: dict[int, tuple[float, float, float]] = {}
+    for i in sorted(range(len(extents)), key=lambda i: -extents[i]):
+        r = extents[i]
+        ends = (MARGIN + r, 1 - MARGIN - r)
+        for _ in range(_PLACES_TRIED):
+            x, y = _between(ends, next(draws)), _between(ends, next(draws))
+            if all(max(abs(x - x2), abs(y - y2)) >= r + r2 + GAP for x2, y2, r2 in places.values()):
+                places[i] = (x, y, r)
+                break
+        else:
+            return None
+    return [places[i] for i in range(len(extents))]

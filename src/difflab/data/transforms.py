@@ -1,0 +1,84 @@
+"""From a decoded image to the square the network gets, by the rule of an official code."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from difflab.config.data import Crop
+from difflab.data.hashing import hash_indices
+from difflab.seeding import stream_seed
+
+if TYPE_CHECKING:
+    from PIL import Image as PillowImage
+
+
+def fit(image: Tensor, size: int, crop: Crop) -> Tensor:
+    """uint8 [C, H, W] -> uint8 [C, size, size] by the named rule (`difflab.config.data.DataConfig.crop`).
+
+    An image that already has the size is returned as it is; every rule leaves it unchanged.
+
+    Raises ValueError naming both sizes when `crop` is none and they differ.
+    """
+    height, width = image.shape[-2:]
+    if height == width == size:
+        return image
+    if crop == "none":
+        raise ValueError(
+            f"the image is {width}x{height} px, wanted is {size}x{size}: "
+            "set data.image_size, or data.crop to adm, edm or resize_short"
+        )
+    cut = {"adm": crop_adm, "edm": crop_edm, "resize_short": crop_resize_short}[crop]
+    return _from_pillow(cut(_to_pillow(image), size))
+
+
+def crop_adm(image: PillowImage.Image, size: int) -> PillowImage.Image:
+    """Halve by box filter while the short side is at least twice `size`, bicubic to the short side, centre crop.
+
+    ADM (guided-diffusion, `image_datasets.center_crop_arr`); EDM2 calls it center-crop-dhariwal.
+    """
+    from PIL import Image
+
+    while min(image.size) >= 2 * size:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    return crop_resize_short(image, size)
+
+
+def crop_edm(image: PillowImage.Image, size: int) -> PillowImage.Image:
+    """Centre square of the full image, then Lanczos to `size` (EDM, `dataset_tool.py --transform=center-crop`)."""
+    from PIL import Image
+
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    square = image.crop((left, top, left + side, top + side))
+    return square.resize((size, size), Image.Resampling.LANCZOS)
+
+
+def crop_resize_short(image: PillowImage.Image, size: int) -> PillowImage.Image:
+    """Bicubic (Pillow's is antialiased) until the short side is `size`, then the centre square."""
+    from PIL import Image
+
+    scale = size / min(image.size)
+    resized = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    left, top = (resized.width - size) // 2, (resized.height - size) // 2
+    return resized.crop((left, top, left + size, top + size))
+
+
+def flips(seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:
+    """Which images are mirrored: bool, one for each dataset index, a function of (seed, epoch, index) alone."""
+    return (hash_indices(indices, stream_seed(seed, "flip", epoch)) >> np.uint64(63)).astype(bool)
+
+
+def _to_pillow(image: Tensor) -> PillowImage.Image:
+    from PIL import Image
+
+    array = image[0] if image.shape[0] == 1 else image.permute(1, 2, 0)
+    return Image.fromarray(array.contiguous().numpy())
+
+
+def _from_pillow(image: PillowImage.Image) -> Tensor:
+    pixels = torch.from_numpy(np.array(image))
+    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()

@@ -1,0 +1,116 @@
+"""A network, its process and its guidance as the one call that a sampler sees."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from difflab.diffusion.guidance import Guidance, NetworkInput, combine_all, prepare_all
+from difflab.diffusion.process import GaussianProcess
+from difflab.diffusion.thresholding import Threshold
+from difflab.types import Conditioning, Denoised, Network, StepContext
+
+Region = Callable[[Tensor, StepContext], Tensor]
+"""(predicted x0 [B, ...], step) -> x0 with what is already known put in."""
+
+
+@dataclass(frozen=True)
+class KnownRegion:
+    """Where `mask` [B or 1, 1 or C, ...] is 1, x0 is known: `image` [B, C, ...] replaces the prediction (GLIDE)."""
+
+    image: Tensor
+    mask: Tensor
+
+    def __call__(self, x0: Tensor, step: StepContext) -> Tensor:
+        return x0 * (1 - self.mask) + self.image * self.mask
+
+
+class NetworkDenoiser:
+    """(x [B, C, ...], StepContext) -> Denoised, for samplers.
+
+    Order inside a step: prepare -> network (all inputs in one batch) -> process.predict -> combine -> known region ->
+    threshold. The sampler then makes the posterior and applies the guidance's shifts.
+
+    process:      the one the sampler steps on: `sampler.respace(process)`.
+    conditioning: what the network is told, with B rows.
+    threshold:    keeps x0 in range; None outside of pixel space.
+    rederive_eps: after x0 was changed, eps is computed anew from it (ADM, GLIDE). False keeps the network's eps
+                  (diffusers' `use_clipped_model_output=False`).
+
+    Raises ValueError where the step's level is not a row of `process`.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        process: GaussianProcess,
+        conditioning: Conditioning | None = None,
+        *,
+        guidance: Sequence[Guidance] = (),
+        threshold: Threshold | None = None,
+        known_region: Region | None = None,
+        rederive_eps: bool = True,
+    ) -> None:
+        self.network = network
+        self.process = process
+        self.conditioning = conditioning
+        self.guidance = tuple(guidance)
+        self.threshold = threshold
+        self.known_region = known_region
+        self.rederive_eps = rederive_eps
+
+    def on(self, process: GaussianProcess) -> NetworkDenoiser:
+        """The same denoiser on another (respaced) process."""
+        return NetworkDenoiser(
+            self.network,
+            process,
+            self.conditioning,
+            guidance=self.guidance,
+            threshold=self.threshold,
+            known_region=self.known_region,
+            rederive_eps=self.rederive_eps,
+        )
+
+    def __call__(self, x: Tensor, step: StepContext) -> Denoised:
+        row = self._row_of(step)
+        inputs, counts = prepare_all(self.guidance, x, self.conditioning, step)
+        outputs = self._run_network(inputs, self.process.time_at(step.level))
+        predictions = [self.process.predict(out, x_in, row) for out, (x_in, _) in zip(outputs, inputs, strict=True)]
+        return self._keep_in_range(combine_all(self.guidance, predictions, counts, step), x, row, step)
+
+    def _row_of(self, step: StepContext) -> int:
+        row = step.table_index
+        if row is None:
+            raise ValueError("this step lies between two rows of the process; use a sampler that steps on its rows")
+        if row >= self.process.num_timesteps or self.process.level(row) != step.level:
+            raise ValueError(
+                f"row {row} of the denoiser's process is another noise level than the sampler's: "
+                "build the denoiser with sampler.respace(process)"
+            )
+        return row
+
+    def _run_network(self, inputs: list[NetworkInput], time: float) -> list[Tensor]:
+        xs, conditionings = zip(*inputs, strict=True)
+        x = xs[0] if len(xs) == 1 else torch.cat(xs)
+        told = [c for c in conditionings if c is not None]
+        if told and len(told) != len(conditionings):
+            raise ValueError("guidance prepared some inputs with a conditioning and some without; give all of them one")
+        conditioning = None if not told else told[0] if len(told) == 1 else Conditioning.cat(told)
+        times = torch.full((len(x),), time, dtype=torch.float32, device=x.device)
+        out = self.network(x, times, conditioning).to(x.dtype)
+        return [out] if len(xs) == 1 else list(out.split([len(one) for one in xs]))
+
+    def _keep_in_range(self, denoised: Denoised, x: Tensor, row: int, step: StepContext) -> Denoised:
+        if self.known_region is None and self.threshold is None:
+            return denoised
+        x0 = denoised.x0
+        if self.known_region is not None:
+            x0 = self.known_region(x0, step)
+        if self.threshold is not None:
+            x0 = self.threshold(x0)
+        eps = self.process.eps_from_x0(x0, x, row) if self.rederive_eps else denoised.eps
+        return dataclasses.replace(denoised, x0=x0, eps=eps)

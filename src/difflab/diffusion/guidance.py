@@ -1,0 +1,78 @@
+"""Guidance: what may be done around a prediction, in four verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from difflab.types import Conditioning, Denoised, Denoiser, StepContext
+
+NetworkInput = tuple[Tensor, Conditioning | None]
+
+
+class Guidance:
+    """The base: every verb does nothing. A guidance overrides those it needs; several compose in their order.
+
+    Within a step: prepare -> network -> combine -> known region -> threshold -> posterior -> shift.
+    """
+
+    def prepare(self, x: Tensor, conditioning: Conditioning | None, step: StepContext) -> list[NetworkInput]:
+        """The inputs the network is run on; all of them go through it in one batch."""
+        return [(x, conditioning)]
+
+    def combine(self, predictions: Sequence[Denoised], step: StepContext) -> Denoised:
+        """One prediction of those made for the inputs of `prepare`, in the same order."""
+        return predictions[0]
+
+    def shift_mean(self, mean: Tensor, variance: Tensor, x: Tensor, step: StepContext) -> Tensor:
+        """The posterior mean of an ancestral step from x, moved (classifier guidance: ADM, Algorithm 1)."""
+        return mean
+
+    def shift_eps(self, eps: Tensor, x: Tensor, step: StepContext) -> Tensor:
+        """The eps of a DDIM step from x, moved (classifier guidance: ADM, Algorithm 2); x0 then follows it."""
+        return eps
+
+
+def shift_mean(denoiser: Denoiser, mean: Tensor, variance: Tensor, x: Tensor, step: StepContext) -> Tensor:
+    """`mean` after the shifts of all guidance that the denoiser carries."""
+    for guidance in _guidance_of(denoiser):
+        mean = guidance.shift_mean(mean, variance, x, step)
+    return mean
+
+
+def shift_eps(denoiser: Denoiser, eps: Tensor, x: Tensor, step: StepContext) -> Tensor:
+    """`eps` after the shifts of all guidance that the denoiser carries."""
+    for guidance in _guidance_of(denoiser):
+        eps = guidance.shift_eps(eps, x, step)
+    return eps
+
+
+def prepare_all(
+    guidance: Sequence[Guidance], x: Tensor, conditioning: Conditioning | None, step: StepContext
+) -> tuple[list[NetworkInput], list[list[int]]]:
+    """The network inputs that every guidance together asks for, and how many each made of each input it was given."""
+    inputs: list[NetworkInput] = [(x, conditioning)]
+    counts: list[list[int]] = []
+    for part in guidance:
+        made = [part.prepare(*one, step) for one in inputs]
+        counts.append([len(some) for some in made])
+        inputs = [one for some in made for one in some]
+    return inputs, counts
+
+
+def combine_all(
+    guidance: Sequence[Guidance], predictions: Sequence[Denoised], counts: Sequence[Sequence[int]], step: StepContext
+) -> Denoised:
+    """The one prediction left when every guidance has combined what came of its inputs, the last one first."""
+    left = list(predictions)
+    for part, sizes in zip(reversed(guidance), reversed(counts), strict=True):
+        rest = iter(left)
+        left = [part.combine([next(rest) for _ in range(size)], step) for size in sizes]
+    assert len(left) == 1, "every guidance combines all of its predictions"
+    return left[0]
+
+
+def _guidance_of(denoiser: Denoiser) -> Sequence[Guidance]:
+    # A sampler may be given any callable as its denoiser; only ours carries guidance.
+    return getattr(denoiser, "guidance", ())

@@ -1,0 +1,74 @@
+"""Bits per dimension: the whole bound of DDPM eq. 5 for given images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from difflab.diffusion.noise import NoiseSource
+from difflab.diffusion.process import GaussianProcess
+from difflab.diffusion.samplers.base import descending_steps
+from difflab.diffusion.vlb import mean_flat, prior_bpd, vb_terms_bpd
+from difflab.types import Denoiser
+
+
+@dataclass(frozen=True)
+class BitsPerDim:
+    """The bound per item. Columns run from the last timestep down to 0, as they are computed.
+
+    total [B] = prior [B] + sum of vb [B, T], all in bits per dimension; x0_mse and eps_mse [B, T] are the errors of the
+    two views of the prediction.
+    """
+
+    total: Tensor
+    prior: Tensor
+    vb: Tensor
+    x0_mse: Tensor
+    eps_mse: Tensor
+
+
+@torch.no_grad()
+def bits_per_dim(denoiser: Denoiser, process: GaussianProcess, x0: Tensor, noise: NoiseSource) -> BitsPerDim:
+    """An upper bound on -log2 p(x0) / D by one noise draw per timestep; DDPM eq. 5.
+
+    x0 [B, ...]: images in [-1, 1] on the grid of 8-bit pixels. The official codes clip x0 predictions here, which is
+    the denoiser's threshold. One network call per row of `process`: slow by nature.
+    """
+    vb, x0_mse, eps_mse = [], [], []
+    for step in descending_steps(process):
+        row = step.table_index
+        assert row is not None, "descending_steps walks the rows"
+        z = noise.randn_like(x0)
+        x_t = process.q_sample(x0, row, z)
+        denoised = denoiser(x_t, step)
+        vb.append(vb_terms_bpd(process, denoised, x0, x_t, row))
+        x0_mse.append(mean_flat((denoised.x0 - x0) ** 2))
+        eps_mse.append(mean_flat((denoised.eps - z) ** 2))
+    terms = torch.stack(vb, dim=1)
+    prior = prior_bpd(process, x0)
+    return BitsPerDim(terms.sum(dim=1) + prior, prior, terms, torch.stack(x0_mse, dim=1), torch.stack(eps_mse, dim=1))
+
+
+class BitsPerDimMean:
+    """The weighted mean of `bits_per_dim` over a data set, batch by batch, summed in float64."""
+
+    def __init__(self) -> None:
+        self._weight = 0.0
+        self._sums: dict[str, Tensor] = {}
+
+    def update(self, batch: BitsPerDim, weight: Tensor | None = None) -> None:
+        """Add a batch; weight [B] is 0 for padding (default 1)."""
+        weights = torch.ones(len(batch.total)) if weight is None else weight
+        weights = weights.to(device="cpu", dtype=torch.float64)
+        self._weight += float(weights.sum())
+        for name in ("total", "prior", "vb", "x0_mse", "eps_mse"):
+            weighted = torch.tensordot(weights, getattr(batch, name).cpu().double(), dims=1)
+            self._sums[name] = self._sums.get(name, torch.zeros_like(weighted)) + weighted
+
+    def compute(self) -> dict[str, Tensor]:
+        """total and prior (0-dim), vb, x0_mse and eps_mse [T], float64. Raises ValueError before the first sample."""
+        if self._weight == 0.0:
+            raise ValueError("bits per dimension of no samples: update with at least one of weight > 0")
+        return {name: value / self._weight for name, value in self._sums.items()}

@@ -1,0 +1,68 @@
+"""Training losses of one step, per item."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from difflab.diffusion.process import GaussianProcess, check_choice
+from difflab.diffusion.vlb import mean_flat, vb_terms_bpd
+
+LossKind = Literal["mse", "l1", "kl", "rescaled_kl", "hybrid", "hybrid_unscaled"]
+Weighting = Literal["none"]
+
+
+class DiffusionLoss:
+    """What a network output costs, per item of the batch.
+
+    mse:              mean squared error of the prediction; L_simple of DDPM, eq. 14.
+    l1:               mean absolute error (SR3).
+    kl:               one term of the bound, in bits per dimension; DDPM eq. 5.
+    rescaled_kl:      that times T, an estimate of the whole bound.
+    hybrid:           mse + T / 1000 times the term of the bound, whose gradient reaches only the variance; L_hybrid of
+                      Improved DDPM, eq. 16.
+    hybrid_unscaled:  the same without the factor (ADM's released models; the same thing at T = 1000).
+
+    Raises ValueError where the loss would leave a learned variance untrained, or trains one that does not exist.
+    """
+
+    def __init__(self, process: GaussianProcess, kind: LossKind = "mse", weighting: Weighting = "none") -> None:
+        check_choice("loss", kind, LossKind)
+        check_choice("weighting", weighting, Weighting)
+        hybrid = kind in ("hybrid", "hybrid_unscaled")
+        if process.learns_variance and kind in ("mse", "l1"):
+            raise ValueError(
+                f"loss={kind} does not train variance={process.variance}: use loss=hybrid, or a fixed variance"
+            )
+        if hybrid and not process.learns_variance:
+            raise ValueError(f"loss={kind} needs a learned variance, this one is {process.variance}: use loss=mse")
+        self.process = process
+        self.kind: LossKind = kind
+        self.weighting: Weighting = weighting
+
+    def __call__(self, model_output: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        """Tensors [B]: always `loss`; `mse` (or `l1`) and `vb` where they are parts of it.
+
+        model_output: [B, C or 2C, ...]; x0, x_t and noise: [B, C, ...]; t: int64 [B], rows of the process.
+        """
+        if self.kind in ("kl", "rescaled_kl"):
+            scale = self.process.num_timesteps if self.kind == "rescaled_kl" else 1
+            return {"loss": self._bound_term(model_output, x0, x_t, t) * scale}
+        out, values = self.process.split_output(model_output, x_t)
+        error = self.process.target(x0, noise, x_t, t) - out
+        if self.kind == "l1":
+            l1 = mean_flat(error.abs())
+            return {"loss": l1, "l1": l1}
+        mse = mean_flat(error**2)
+        if values is None:
+            return {"loss": mse, "mse": mse}
+        # Detaching the mean lets the bound train the variance alone.
+        vb = self._bound_term(torch.cat([out.detach(), values], dim=1), x0, x_t, t)
+        if self.kind == "hybrid":
+            vb = vb * (self.process.num_timesteps / 1000.0)
+        return {"loss": mse + vb, "mse": mse, "vb": vb}
+
+    def _bound_term(self, model_output: Tensor, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        return vb_terms_bpd(self.process, self.process.predict(model_output, x_t, t), x0, x_t, t)

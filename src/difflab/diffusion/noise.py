@@ -1,0 +1,55 @@
+"""Noise that belongs to the sample, not to the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class NoiseSource(Protocol):
+    """Where samplers take their step noise from."""
+
+    def randn_like(self, x: Tensor) -> Tensor:
+        """Standard normal noise of the shape, type and device of x [B, ...]."""
+        ...
+
+
+class SampleNoise:
+    """One generator per sample: its noise is the same bits whatever the batch size, the rank or the order.
+
+    seeds: one 63-bit seed per sample (see `difflab.seeding.stream_seed`). Draws are made in float32 on `device` and
+    then cast to `dtype`; CPU and GPU generators give different numbers for one seed.
+    """
+
+    def __init__(
+        self, seeds: Sequence[int], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self._generators = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
+
+    def __len__(self) -> int:
+        return len(self._generators)
+
+    def randn(self, shape: Sequence[int]) -> Tensor:
+        """Standard normals [B, *shape], the next ones of every sample's stream."""
+        out = torch.empty(len(self), *shape, dtype=torch.float32, device=self.device)
+        for row, generator in zip(out, self._generators, strict=True):
+            row.normal_(generator=generator)
+        return out.to(self.dtype)
+
+    def randn_like(self, x: Tensor) -> Tensor:
+        """Standard normals of the shape, type and device of x [B, ...]. Raises ValueError for another batch size."""
+        if len(x) != len(self):
+            raise ValueError(f"noise for {len(self)} samples was asked for a batch of {len(x)}")
+        return self.randn(x.shape[1:]).to(device=x.device, dtype=x.dtype)
+
+    def rand(self) -> Tensor:
+        """One uniform number in [0, 1) of every sample's stream, float32 [B]."""
+        out = torch.empty(len(self), dtype=torch.float32, device=self.device)
+        for row, generator in zip(out.unbind(), self._generators, strict=True):
+            row.uniform_(generator=generator)
+        return out

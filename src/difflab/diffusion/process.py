@@ -1,0 +1,309 @@
+"""The Gaussian diffusion process: every closed form of DDPM on a table of betas, without any network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from difflab.types import Denoised, NoiseLevel
+
+Prediction = Literal["eps", "x0", "v", "prev"]
+Variance = Literal["fixed_small", "fixed_large", "learned", "learned_range"]
+PosteriorClip = Literal["copy_second", "floor"]
+TimeInput = Literal["index", "scaled_index", "sqrt_alpha_bar", "log_snr"]
+
+Time = int | Tensor
+"""A row of the table: one int for the whole batch (cheap, no tensor is made), or int64 [B] on any device."""
+
+CLEAN = NoiseLevel(alpha=1.0, sigma=0.0)
+PURE_NOISE = NoiseLevel(alpha=0.0, sigma=1.0)
+
+
+@dataclass(frozen=True)
+class PreviousDenoised(Denoised):
+    """The answer of a network that predicts the mean of x_{t-1}: `previous` [B, ...] is that mean, never clipped."""
+
+    previous: Tensor | None = None
+
+
+class GaussianProcess:
+    """q(x_t | x_0) = N(sqrt(alpha_bar_t) x_0, (1 - alpha_bar_t) I) on T rows, and its reverse; DDPM section 2.
+
+    Row 0 is the least noisy. Tensors are [B, ...] of any trailing shape; a float64 x is worked on in float64, any other
+    x in float32. Tables are float64 numpy attributes of shape [T].
+
+    betas:           [T] in (0, 1]; 1 (zero terminal SNR) only where x0 can be recovered, so not with prediction="eps".
+    prediction:      what the network regresses: the noise, x_0, v = alpha eps - sigma x_0, or the mean of x_{t-1}.
+    variance:        of p(x_{t-1} | x_t): the posterior's (fixed_small), beta_t (fixed_large), the network's own
+                     log-variance (learned), or its mix of both bounds (learned_range; Improved DDPM eq. 15). Learned
+                     ones are a second half of the output's channels.
+    posterior_clip:  the posterior variance is 0 at row 0; its log is copied from row 1 (`copy_second`: DDPM's newer
+                     class, ADM) or floored at log(1e-20) (`floor`: DDPM's older class, used for LSUN and CelebA-HQ).
+    time_input:      what the network gets as time: the training index, index * 1000 / T (`rescale_timesteps`),
+                     sqrt(alpha_bar), or the log-SNR.
+    timestep_map:    the training index of each row; original_steps: T of the training process. Set by `respace`.
+
+    Raises ValueError for betas outside (0, 1], unknown option names and combinations that cannot work.
+    """
+
+    def __init__(
+        self,
+        betas: ArrayLike,
+        *,
+        prediction: Prediction = "eps",
+        variance: Variance = "fixed_small",
+        posterior_clip: PosteriorClip = "copy_second",
+        time_input: TimeInput = "index",
+        timestep_map: Sequence[int] | None = None,
+        original_steps: int | None = None,
+    ) -> None:
+        self.betas = np.array(betas, dtype=np.float64)
+        if self.betas.ndim != 1 or len(self.betas) == 0 or not ((self.betas > 0) & (self.betas <= 1)).all():
+            raise ValueError("betas must be a list of numbers in (0, 1]")
+        check_choice("prediction", prediction, Prediction)
+        check_choice("variance", variance, Variance)
+        check_choice("posterior_clip", posterior_clip, PosteriorClip)
+        check_choice("time_input", time_input, TimeInput)
+        self.prediction: Prediction = prediction
+        self.variance: Variance = variance
+        self.posterior_clip: PosteriorClip = posterior_clip
+        self.time_input: TimeInput = time_input
+        self.num_timesteps = len(self.betas)
+        self.timestep_map = list(range(self.num_timesteps)) if timestep_map is None else [int(t) for t in timestep_map]
+        self.original_steps = self.num_timesteps if original_steps is None else original_steps
+        if len(self.timestep_map) != self.num_timesteps:
+            raise ValueError(f"timestep_map has {len(self.timestep_map)} entries for {self.num_timesteps} betas")
+        self.base: GaussianProcess = self
+        self._cache: dict[tuple[str, torch.device, torch.dtype], Tensor] = {}
+        self._build_tables()
+        if self.alphas_cumprod[-1] == 0.0 and prediction == "eps":
+            raise ValueError("alpha_bar ends at 0, where x0 cannot be recovered from eps: use prediction v or x0")
+        if not np.isfinite(self.network_times).all():
+            raise ValueError("time_input=log_snr is infinite where alpha_bar is 0: use another time_input or schedule")
+
+    def _build_tables(self) -> None:
+        self.alphas_cumprod = np.cumprod(1.0 - self.betas)
+        self.alphas_cumprod_prev = np.append(1.0, self.alphas_cumprod[:-1])
+        self.sqrt_alphas, self.sqrt_betas = np.sqrt(1.0 - self.betas), np.sqrt(self.betas)
+        ab, ab_prev = self.alphas_cumprod, self.alphas_cumprod_prev
+        self.sqrt_alphas_cumprod = np.sqrt(ab)
+        self.sqrt_one_minus_alphas_cumprod = np.sqrt(1.0 - ab)
+        self.one_minus_alphas_cumprod = 1.0 - ab
+        self.log_one_minus_alphas_cumprod = np.log(1.0 - ab)
+        with np.errstate(divide="ignore"):
+            log_snr = np.log(ab) - np.log(1.0 - ab)
+
+        self.posterior_variance = self.betas * (1.0 - ab_prev) / (1.0 - ab)
+        self.posterior_mean_coef1 = self.betas * np.sqrt(ab_prev) / (1.0 - ab)
+        self.posterior_mean_coef2 = (1.0 - ab_prev) * self.sqrt_alphas / (1.0 - ab)
+        second = self.posterior_variance[1] if self.num_timesteps > 1 else 1e-20
+        if self.posterior_clip == "copy_second":
+            clipped = np.append(second, self.posterior_variance[1:])
+        else:
+            clipped = np.maximum(self.posterior_variance, 1e-20)
+        self.posterior_log_variance_clipped = np.log(clipped)
+        self.log_betas = np.log(self.betas)
+        self.fixed_large_variance = np.append(second, self.betas[1:])
+        self.fixed_large_log_variance = np.log(self.fixed_large_variance)
+
+        index = np.array(self.timestep_map, dtype=np.float64)
+        self.network_times = {
+            "index": index,
+            "scaled_index": index * (1000.0 / self.original_steps),
+            "sqrt_alpha_bar": self.sqrt_alphas_cumprod,
+            "log_snr": log_snr,
+        }[self.time_input]
+
+    def __len__(self) -> int:
+        return self.num_timesteps
+
+    @property
+    def learns_variance(self) -> bool:
+        """Whether the network's output has twice the channels of x."""
+        return self.variance in ("learned", "learned_range")
+
+    def respace(self, timesteps: Sequence[int]) -> GaussianProcess:
+        """The process on some of its rows (any order, without repeats), with betas made from the kept alpha_bar.
+
+        Networks go on seeing the training index. Raises ValueError for rows outside 0..T-1 and for repeats.
+        """
+        rows = sorted(int(t) for t in timesteps)
+        if not rows or len(set(rows)) != len(rows) or rows[0] < 0 or rows[-1] >= self.num_timesteps:
+            raise ValueError(f"respace needs different steps in 0..{self.num_timesteps - 1}, got {rows}")
+        kept = self.alphas_cumprod[rows]
+        spaced = GaussianProcess(
+            1.0 - kept / np.append(1.0, kept[:-1]),
+            prediction=self.prediction,
+            variance=self.variance,
+            posterior_clip=self.posterior_clip,
+            time_input=self.time_input,
+            timestep_map=[self.timestep_map[row] for row in rows],
+            original_steps=self.original_steps,
+        )
+        spaced.base = self.base
+        return spaced
+
+    def level(self, t: int) -> NoiseLevel:
+        """The noise level of row t; -1 is the clean end."""
+        if t == -1:
+            return CLEAN
+        return NoiseLevel(
+            float(self.sqrt_alphas_cumprod[t]),
+            float(self.sqrt_one_minus_alphas_cumprod[t]),
+            float(self.timestep_map[t]),
+        )
+
+    def network_time(self, t: Tensor) -> Tensor:
+        """What the network gets as time: int64 [B] -> float32 [B]."""
+        return self._cached("network_times", t.device, torch.float32)[t]
+
+    def time_at(self, level: NoiseLevel) -> float:
+        """What the network gets as time at any level, also between two rows.
+
+        Raises ValueError for a level without a timestep where the network is told the index.
+        """
+        if self.time_input == "sqrt_alpha_bar":
+            return level.alpha
+        if self.time_input == "log_snr":
+            return level.log_snr
+        if level.timestep is None:
+            raise ValueError(
+                f"the network takes the training index as time (time_input={self.time_input}); this level has none"
+            )
+        return level.timestep * (1000.0 / self.original_steps) if self.time_input == "scaled_index" else level.timestep
+
+    def q_mean_variance(self, x0: Tensor, t: Time) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean [B, ...], variance and log-variance (both broadcastable) of q(x_t | x_0); DDPM eq. 4."""
+        return (
+            self._at("sqrt_alphas_cumprod", t, x0) * x0,
+            _as_tensor(self._at("one_minus_alphas_cumprod", t, x0)),
+            _as_tensor(self._at("log_one_minus_alphas_cumprod", t, x0)),
+        )
+
+    def q_sample(self, x0: Tensor, t: Time, noise: Tensor) -> Tensor:
+        """x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) noise; DDPM eq. 4 reparameterised."""
+        return self._at("sqrt_alphas_cumprod", t, x0) * x0 + self._at("sqrt_one_minus_alphas_cumprod", t, x0) * noise
+
+    def q_step(self, x: Tensor, t: Time, noise: Tensor) -> Tensor:
+        """x_t from x_{t-1} [B, ...]: sqrt(1 - beta_t) x + sqrt(beta_t) noise; DDPM eq. 2."""
+        return self._at("sqrt_alphas", t, x) * x + self._at("sqrt_betas", t, x) * noise
+
+    def q_posterior_mean_variance(self, x0: Tensor, x_t: Tensor, t: Time) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean [B, ...], variance, clipped log-variance (broadcastable) of q(x_{t-1} | x_t, x_0); DDPM eq. 6, 7."""
+        return (
+            self._at("posterior_mean_coef1", t, x_t) * x0 + self._at("posterior_mean_coef2", t, x_t) * x_t,
+            _as_tensor(self._at("posterior_variance", t, x_t)),
+            _as_tensor(self._at("posterior_log_variance_clipped", t, x_t)),
+        )
+
+    def x0_from_eps(self, eps: Tensor, x_t: Tensor, t: Time) -> Tensor:
+        """x_0 = (x_t - sqrt(1 - alpha_bar) eps) / sqrt(alpha_bar); DDPM eq. 15."""
+        alpha, sigma = self._at("sqrt_alphas_cumprod", t, x_t), self._at("sqrt_one_minus_alphas_cumprod", t, x_t)
+        return (x_t - sigma * eps) / alpha
+
+    def eps_from_x0(self, x0: Tensor, x_t: Tensor, t: Time) -> Tensor:
+        """eps = (x_t - sqrt(alpha_bar) x_0) / sqrt(1 - alpha_bar); DDPM eq. 4 solved for the noise."""
+        alpha, sigma = self._at("sqrt_alphas_cumprod", t, x_t), self._at("sqrt_one_minus_alphas_cumprod", t, x_t)
+        return (x_t - alpha * x0) / sigma
+
+    def x0_from_prev(self, prev: Tensor, x_t: Tensor, t: Time) -> Tensor:
+        """x_0 of which `prev` is the posterior mean; DDPM eq. 7 solved for x_0."""
+        coef1, coef2 = self._at("posterior_mean_coef1", t, x_t), self._at("posterior_mean_coef2", t, x_t)
+        return (prev - coef2 * x_t) / coef1
+
+    def target(self, x0: Tensor, noise: Tensor, x_t: Tensor, t: Time) -> Tensor:
+        """What the network regresses, [B, ...], for this process's prediction."""
+        if self.prediction == "eps":
+            return noise
+        if self.prediction == "x0":
+            return x0
+        if self.prediction == "v":
+            alpha, sigma = self._at("sqrt_alphas_cumprod", t, x0), self._at("sqrt_one_minus_alphas_cumprod", t, x0)
+            return alpha * noise - sigma * x0
+        return self.q_posterior_mean_variance(x0, x_t, t)[0]
+
+    def split_output(self, model_output: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The prediction [B, C, ...] and, where the variance is learned, the variance values [B, C, ...].
+
+        Raises ValueError where the output has not C channels (2C with a learned variance).
+        """
+        channels = x_t.shape[1]
+        expected = 2 * channels if self.learns_variance else channels
+        if model_output.shape[1] != expected:
+            raise ValueError(
+                f"the network gives {model_output.shape[1]} channels for an input of {channels}; "
+                f"variance={self.variance} needs {expected}"
+            )
+        if not self.learns_variance:
+            return model_output, None
+        prediction, values = model_output.split(channels, dim=1)
+        return prediction, values
+
+    def predict(self, model_output: Tensor, x_t: Tensor, t: Time) -> Denoised:
+        """x_0, eps and the log-variance that a network output [B, C or 2C, ...] at row t stands for."""
+        out, values = self.split_output(model_output, x_t)
+        log_variance = None if values is None else self._log_variance_from(values, x_t, t)
+        if self.prediction == "eps":
+            return Denoised(self.x0_from_eps(out, x_t, t), out, log_variance)
+        if self.prediction == "x0":
+            return Denoised(out, self.eps_from_x0(out, x_t, t), log_variance)
+        if self.prediction == "v":
+            alpha, sigma = self._at("sqrt_alphas_cumprod", t, x_t), self._at("sqrt_one_minus_alphas_cumprod", t, x_t)
+            return Denoised(alpha * x_t - sigma * out, alpha * out + sigma * x_t, log_variance)
+        x0 = self.x0_from_prev(out, x_t, t)
+        return PreviousDenoised(x0, self.eps_from_x0(x0, x_t, t), log_variance, previous=out)
+
+    def reverse_mean_variance(self, denoised: Denoised, x_t: Tensor, t: Time) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean [B, ...], variance and log-variance (broadcastable) of p(x_{t-1} | x_t); DDPM section 3.2."""
+        if isinstance(denoised, PreviousDenoised) and denoised.previous is not None:
+            mean = denoised.previous
+        else:
+            mean = self.q_posterior_mean_variance(denoised.x0, x_t, t)[0]
+        if self.learns_variance:
+            if denoised.log_variance is None:
+                raise ValueError(f"variance={self.variance} needs a prediction that carries its log_variance")
+            return mean, torch.exp(denoised.log_variance), denoised.log_variance
+        if self.variance == "fixed_large":
+            variance, log_variance = "fixed_large_variance", "fixed_large_log_variance"
+        else:
+            variance, log_variance = "posterior_variance", "posterior_log_variance_clipped"
+        return mean, _as_tensor(self._at(variance, t, x_t)), _as_tensor(self._at(log_variance, t, x_t))
+
+    def _log_variance_from(self, values: Tensor, x_t: Tensor, t: Time) -> Tensor:
+        if self.variance == "learned":
+            return values
+        low, high = self._at("posterior_log_variance_clipped", t, x_t), self._at("log_betas", t, x_t)
+        fraction = (values + 1) / 2
+        return fraction * high + (1 - fraction) * low
+
+    def _at(self, table: str, t: Time, x: Tensor) -> float | Tensor:
+        """Entry t of a table, as a float, or gathered and shaped to broadcast over x."""
+        if isinstance(t, int):
+            return float(getattr(self, table)[t])
+        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        return self._cached(table, x.device, dtype)[t.to(x.device)].reshape(-1, *(1,) * (x.ndim - 1))
+
+    def _cached(self, table: str, device: torch.device, dtype: torch.dtype) -> Tensor:
+        key = (table, device, dtype)
+        if key not in self._cache:
+            # Sampling in inference mode must not leave tables behind that training cannot differentiate through.
+            with torch.inference_mode(False):
+                self._cache[key] = torch.as_tensor(getattr(self, table)).to(device=device, dtype=dtype)
+        return self._cache[key]
+
+
+def _as_tensor(value: float | Tensor) -> Tensor:
+    # A 0-dim tensor on the CPU mixes with tensors of any device and dtype, without a transfer.
+    return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
+
+
+def check_choice(name: str, value: str, choices: Any) -> None:
+    """Raise ValueError unless `value` is one of the Literal `choices`."""
+    if value not in get_args(choices):
+        raise ValueError(f"{name}={value!r} is not one of {', '.join(get_args(choices))}")

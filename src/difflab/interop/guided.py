@@ -1,0 +1,85 @@
+"""The UNets of improved-diffusion and guided-diffusion (openai), which share one key layout.
+
+Their attention stacks query, key and value in one of two orders that the file does not tell apart, so there are two
+layouts; only `64x64_diffusion` has the newer one. The class embedding of a conditional model (`label_emb.weight`) is a
+conditioner's here and no part of the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from difflab.interop.keymap import Entry, Fused, HeadsFirst, Shapes, both
+from difflab.interop.layout import Layout
+from difflab.networks.attention import AttentionSpec
+from difflab.networks.places import Place, places
+from difflab.networks.plan import UNetPlan
+
+_BLOCK = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "embed": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "shortcut": "skip_connection",
+}
+_RESAMPLERS = {"encoder": "op", "decoder": "conv"}
+
+
+def _entries_with(newer_order: bool) -> Callable[[UNetPlan, Shapes], list[Entry]]:
+    def entries(plan: UNetPlan, shapes: Shapes) -> list[Entry]:
+        found = [
+            *both("time_embed.0", "time_embed.linear1"),
+            *both("time_embed.2", "time_embed.linear2"),
+            *both("input_blocks.0.0", "conv_in"),
+            *both("out.0", "norm_out"),
+            *both("out.2", "conv_out"),
+        ]
+        for place, official in _official_prefixes(plan):
+            if isinstance(place.spec, AttentionSpec):
+                order = Fused(1, pointwise=1) if newer_order else HeadsFirst(place.spec.heads)
+                found += both(f"{official}.norm", f"{place.key}.norm")
+                found += both(f"{official}.qkv", f"{place.key}.qkv", order)
+                found += both(f"{official}.proj_out", f"{place.key}.out", Fused(1, pointwise=1))
+                continue
+            leaves = _BLOCK | ({"conv": _RESAMPLERS[place.side]} if place.side != "middle" else {})
+            for ours, theirs in leaves.items():
+                if f"{place.key}.{ours}.weight" in shapes:
+                    found += both(f"{official}.{theirs}", f"{place.key}.{ours}")
+        return found
+
+    return entries
+
+
+def _official_prefixes(plan: UNetPlan) -> Iterator[tuple[Place, str]]:
+    """Flat indices: a step of the encoder is one input block; in the decoder an upsampler joins the block before."""
+    counts = {"encoder": 1, "decoder": 0}
+    position = 0
+    for place in places(plan):
+        if place.side == "middle":
+            yield place, f"middle_block.{place.position}"
+            continue
+        if place.position == 0 and place.skip:
+            counts[place.side] += 1
+            position = 0
+        side, offset = ("input_blocks", 1) if place.side == "encoder" else ("output_blocks", 1)
+        yield place, f"{side}.{counts[place.side] - offset}.{position}"
+        position += 1
+
+
+_REQUIRES = {
+    "patch_size": 1,
+    "context_channels": None,
+    "middle_attention": True,
+    "time_embedding": "adm",
+    "norm_groups": 32,
+    "norm_eps": 1e-5,
+    "residual_scale": 1.0,
+    "skip_scale": 1.0,
+}
+_CODE = "openai/guided-diffusion"
+
+GUIDED = Layout("guided", _CODE, _entries_with(newer_order=False), _REQUIRES, marker="input_blocks.0.0.weight")
+GUIDED_NEW_ORDER = Layout(
+    "guided-new-order", _CODE, _entries_with(newer_order=True), _REQUIRES, marker="input_blocks.0.0.weight"
+)

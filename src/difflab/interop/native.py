@@ -1,0 +1,108 @@
+"""difflab's own export: a folder with `config.json` and `model.safetensors`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from difflab.errors import UserError
+from difflab.interop.unpickle import read_weights
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+_FORMAT = 1
+
+
+def sha256_of(path: str | Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_safetensors(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Write tensors beside the target, sync, then rename: what was there stays whole until the new file is."""
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, partial, metadata={"format": "pt"})
+    _replace(partial, path)
+
+
+def save_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON the same way."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    _replace(partial, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; UserError when the file is missing or is none."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds a {type(content).__name__}, not an object")
+    return content
+
+
+def save_export(folder: str | Path, state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+    """Write the weights, then config.json: the configuration, and under `difflab` the size and hash of the weights."""
+    folder = Path(folder)
+    weights = folder / WEIGHTS
+    save_safetensors(weights, state_dict)
+    facts = {
+        "format": _FORMAT,
+        "bytes": weights.stat().st_size,
+        "sha256": sha256_of(weights),
+        "tensors": len(state_dict),
+        "parameters": sum(tensor.numel() for tensor in state_dict.values()),
+    }
+    save_json(folder / CONFIG, {"difflab": facts, "config": dict(config)})
+
+
+def load_export(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights and the configuration of an exported folder, checked against the recorded hash.
+
+    Raises UserError when a file is missing or damaged, or is not what was exported.
+    """
+    folder = Path(folder)
+    content = _read_description(folder)
+    weights = folder / WEIGHTS
+    state = read_weights(weights).state
+    if sha256_of(weights) != content["difflab"]["sha256"]:
+        raise UserError(
+            f"{weights}: is not the file that was exported (its sha256 differs from {CONFIG}); export again"
+        )
+    return state, content["config"]
+
+
+def read_export_config(folder: str | Path) -> dict[str, Any]:
+    """The configuration of an exported folder alone, without reading weights."""
+    return _read_description(Path(folder))["config"]
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    content = read_json(folder / CONFIG)
+    if "difflab" not in content or "config" not in content:
+        raise UserError(f"{folder / CONFIG}: not a difflab export (no `difflab` and `config` in it)")
+    if content["difflab"].get("format") != _FORMAT:
+        raise UserError(
+            f"{folder / CONFIG}: format {content['difflab'].get('format')!r} is not {_FORMAT}; update difflab"
+        )
+    return content
+
+
+def _replace(partial: Path, path: Path) -> None:
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -1,0 +1,212 @@
+"""All metrics of one set of samples, over any number of processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from difflab.config.metrics import (
+    ExtractorBase,
+    FDConfig,
+    FIDConfig,
+    InceptionScoreConfig,
+    KIDConfig,
+    MetricConfig,
+    OracleConfig,
+    ReferenceBase,
+)
+from difflab.errors import UserError
+from difflab.metrics.extractors import FeatureExtractor, get_extractor
+from difflab.metrics.frechet import bias_warnings, frechet_distance
+from difflab.metrics.inception_score import inception_score
+from difflab.metrics.kid import kernel_distance
+from difflab.metrics.naming import metric_name
+from difflab.metrics.oracle_results import oracle_results
+from difflab.metrics.protocol import Protocol, Result, SamplingRecord, software_versions
+from difflab.metrics.reference import Reference, ReferenceStatistics
+from difflab.metrics.samples import SampleFeatures, SampleImages
+
+
+class Evaluator:
+    """Takes samples in any order and batching, from every process its share, and gives the results to all of them.
+
+    metrics: by the name they have in the configuration; None entries are off.
+    n: how many samples there will be over all processes.
+    reference: what to compare them with; needed by fid, fd and kid.
+    sampling: how the samples were made, for the record.
+    device: where features are computed.
+
+    Raises UserError where a metric cannot be computed from n samples or lacks its reference.
+    """
+
+    def __init__(
+        self,
+        metrics: Mapping[str, MetricConfig | None],
+        *,
+        n: int,
+        reference: Reference | None = None,
+        sampling: SamplingRecord | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.metrics = {name: config for name, config in metrics.items() if config is not None}
+        self.n = n
+        self.reference = reference
+        self.sampling = sampling
+        self.device = torch.device(device)
+        for name, config in self.metrics.items():
+            check_metric(name, config, n, has_reference=reference is not None)
+        self._features: dict[tuple[str, str | None], SampleFeatures] = {}
+        self._images: SampleImages | None = None
+        self._references: dict[str, ReferenceStatistics] = {}
+        self._prepared = False
+
+    def prepare(self) -> None:
+        """Load the extractors and the reference statistics (computed on first use). All processes call it together.
+
+        Called by the first update; call it before sampling, so that what is missing is known early.
+        Raises UserError where weights or data are missing, or the reference has too few images.
+        """
+        if self._prepared:
+            return
+        self._references = {
+            name: self._reference_of(config)
+            for name, config in self.metrics.items()
+            if isinstance(config, FIDConfig | FDConfig | KIDConfig)
+        }
+        for name, config in self.metrics.items():
+            if isinstance(config, KIDConfig):
+                _check_kid_reference(name, config, self._references[name])
+        self._prepared = True
+        self._start_over()
+
+    def reset(self) -> None:
+        """Forget all samples, keep extractors and reference statistics."""
+        if self._prepared:
+            self._start_over()
+
+    def update(self, images: Tensor, index: Tensor, weight: Tensor | None = None) -> None:
+        """Take in samples of this process.
+
+        images: uint8 [B, C, H, W]. index: int64 [B], the number of each sample, which each has once over all
+        processes. weight: [B], 0 marks padding.
+        """
+        self.prepare()
+        if weight is not None:
+            counts = weight.to(images.device) > 0
+            images, index = images[counts], index[counts.to(index.device)]
+        if not len(images):
+            return
+        for features in self._features.values():
+            features.update(images, index)
+        if self._images is not None:
+            self._images.update(images, index)
+
+    def compute(self) -> list[Result]:
+        """The results, the same on every process; all processes call it together.
+
+        Raises UserError for a metric that cannot be computed, ValueError unless samples 0..n-1 were each given once.
+        """
+        self.prepare()
+        features = {key: value.gathered(self.n) for key, value in self._features.items()}
+        images = None if self._images is None else self._images.gathered(self.n)
+        results: list[Result] = []
+        for name, config in self.metrics.items():
+            if isinstance(config, OracleConfig):
+                assert images is not None
+                results += oracle_results(images, self._protocol(name, config, "oracle", {}))
+            else:
+                results.append(self._feature_result(name, config, features[config.extractor, config.weights]))
+        return results
+
+    def _start_over(self) -> None:
+        self._features = {}
+        for config in self.metrics.values():
+            if isinstance(config, ExtractorBase):
+                key = (config.extractor, config.weights)
+                features = self._features.setdefault(key, SampleFeatures(self._extractor(config)))
+                features.keep_gaussian |= isinstance(config, FIDConfig | FDConfig)
+                features.keep_pool |= isinstance(config, KIDConfig)
+                features.keep_logits |= isinstance(config, InceptionScoreConfig)
+        wants_images = any(isinstance(config, OracleConfig) for config in self.metrics.values())
+        self._images = SampleImages() if wants_images else None
+
+    def _feature_result(
+        self, name: str, config: FIDConfig | FDConfig | KIDConfig | InceptionScoreConfig, samples: SampleFeatures
+    ) -> Result:
+        metric = metric_name(config, samples.extractor.record)
+        if isinstance(config, InceptionScoreConfig):
+            value, spread = inception_score(samples.logits, config.splits, config.seed)
+            parameters = {"splits": config.splits, "seed": config.seed}
+            protocol = self._protocol(name, config, metric, parameters)
+            return Result(metric=metric, value=value, spread=spread, protocol=protocol)
+        reference = self._references[name]
+        if isinstance(config, KIDConfig):
+            assert reference.features is not None
+            value, spread = kernel_distance(samples.pool, reference.features, config)
+            parameters = {key: getattr(config, key) for key in ("subsets", "subset_size", "degree", "gamma", "coef")}
+            parameters |= {"seed": config.seed, "reference_features": len(reference.features)}
+            protocol = self._protocol(name, config, metric, parameters)
+            return Result(metric=metric, value=value, spread=spread, protocol=protocol)
+        value = frechet_distance(samples.gaussian, reference.gaussian)
+        warnings = bias_warnings(metric, self.n, reference.record.n, samples.extractor.record.feature_dim)
+        return Result(metric=metric, value=value, protocol=self._protocol(name, config, metric, {}), warnings=warnings)
+
+    def _protocol(self, name: str, config: MetricConfig, metric: str, parameters: dict[str, Any]) -> Protocol:
+        return Protocol(
+            metric=metric,
+            n=self.n,
+            parameters=parameters,
+            extractor=self._extractor(config).record if isinstance(config, ExtractorBase) else None,
+            reference=self._references[name].record if name in self._references else None,
+            sampling=self.sampling,
+            label=config.label,
+            versions=software_versions(),
+        )
+
+    def _extractor(self, config: ExtractorBase) -> FeatureExtractor:
+        return get_extractor(config.extractor, config.weights, self.device)
+
+    def _reference_of(self, config: FIDConfig | FDConfig | KIDConfig) -> ReferenceStatistics:
+        assert self.reference is not None
+        extractor = self._extractor(config)
+        metric_name(config, extractor.record)
+        return self.reference.statistics(extractor, config.reference_n)
+
+
+def check_metric(name: str, config: MetricConfig, n: int, *, has_reference: bool = True) -> None:
+    """Raise UserError where the metric cannot be computed from n samples, naming the key to change."""
+    if config.n is not None and config.n != n:
+        raise UserError(
+            f"metrics.{name} is defined at n={config.n}, not n={n}; draw n={config.n} or set metrics.{name}.n=null"
+        )
+    if isinstance(config, ReferenceBase) and not has_reference:
+        raise UserError(
+            f"metrics.{name} compares with a data set and there is none; give data=, or metrics.{name}=null"
+        )
+    if isinstance(config, FIDConfig | FDConfig) and n < 2:
+        raise UserError(f"metrics.{name} needs at least n=2 samples, not n={n}")
+    if isinstance(config, KIDConfig) and n < config.subset_size:
+        raise UserError(
+            f"metrics.{name}.subset_size={config.subset_size} exceeds n={n}; "
+            f"draw more or set metrics.{name}.subset_size={n}"
+        )
+    if isinstance(config, InceptionScoreConfig) and n < config.splits:
+        raise UserError(
+            f"metrics.{name}.splits={config.splits} exceeds n={n}; draw more or set metrics.{name}.splits={n}"
+        )
+
+
+def _check_kid_reference(name: str, config: KIDConfig, reference: ReferenceStatistics) -> None:
+    if reference.features is None:
+        raise UserError(
+            f"metrics.{name} needs features of {reference.record.name} and only its statistics are known; "
+            "compare with the images themselves"
+        )
+    if len(reference.features) < config.subset_size:
+        raise UserError(
+            f"metrics.{name}.subset_size={config.subset_size} exceeds the {len(reference.features)} reference images; "
+            f"set metrics.{name}.subset_size={len(reference.features)}"
+        )

@@ -1,0 +1,53 @@
+"""One result from many processes: every function here must be called by all of them, and all get the same answer."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """Number of processes, 1 outside torch.distributed."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def sum_over_ranks(value: Tensor) -> Tensor:
+    """The sum of every process's `value` (equal shapes)."""
+    if world_size() == 1:
+        return value
+    total = value.to(_device()).clone()
+    dist.all_reduce(total)
+    return total.to(value.device)
+
+
+def all_true(value: bool) -> bool:
+    """Whether `value` is true on every process."""
+    return int(sum_over_ranks(torch.tensor(int(value)))) == world_size()
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """[n_r, ...] of every process -> [sum n_r, ...] in order of rank.
+
+    n_r may differ; a process without rows may give zeros for the sizes that it does not know.
+    """
+    if world_size() == 1:
+        return rows
+    mine = torch.tensor(rows.shape, device=_device())
+    shapes = [torch.zeros_like(mine) for _ in range(world_size())]
+    dist.all_gather(shapes, mine)
+    lengths = [int(shape[0]) for shape in shapes]
+    largest = torch.stack(shapes).amax(dim=0).tolist()
+    padded = torch.zeros(largest, dtype=rows.dtype, device=_device())
+    if len(rows):
+        padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in lengths]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)]).to(rows.device)
+
+
+def _device() -> torch.device:
+    """Where collectives take their tensors: NCCL has none on the CPU."""
+    if "nccl" in str(dist.get_backend()):
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")

@@ -1,0 +1,39 @@
+"""Kernel distance between features: unbiased at any sample count."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from difflab.config.metrics import KIDConfig
+from difflab.errors import UserError
+
+
+def kernel_distance(features: Tensor, reference: Tensor, config: KIDConfig) -> tuple[float, float]:
+    """Mean and standard deviation over subsets of the unbiased MMD^2; Binkowski et al. 2018, section 4, eq. 4.
+
+    features [n, D], reference [m, D]; computed by torch-fidelity in float64. Slightly negative values are genuine.
+    A permutation of the rows draws other subsets: give both in a fixed order.
+
+    Raises UserError where either side is smaller than a subset.
+    """
+    smaller = min(len(features), len(reference))
+    if smaller < config.subset_size:
+        raise UserError(
+            f"kid needs at least subset_size={config.subset_size} images on each side, there are {len(features)} and "
+            f"{len(reference)}; set subset_size={smaller} or draw more"
+        )
+    from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
+
+    values = kid_features_to_metric(
+        features.double(),
+        reference.double(),
+        kid_subsets=config.subsets,
+        kid_subset_size=config.subset_size,
+        kid_kernel="poly",
+        kid_kernel_poly_degree=config.degree,
+        kid_kernel_poly_gamma=config.gamma,
+        kid_kernel_poly_coef0=config.coef,
+        rng_seed=config.seed,
+        verbose=False,
+    )
+    return float(values[KEY_METRIC_KID_MEAN]), float(values[KEY_METRIC_KID_STD])

@@ -1,0 +1,69 @@
+"""From scenes read to rates: against the scenes that were asked for."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from difflab.data.shapes.scene import Box, Scene, SceneObject, relation
+
+
+def compare(found: Scene, wanted: Scene) -> dict[str, float]:
+    """How far `found` shows what `wanted` asks for, each in [0, 1]; see `Oracle.score` for the names.
+
+    `relations` is left out where only one object is wanted, since it has none.
+    """
+    scores: dict[str, float] = {
+        "count": len(found.objects) == len(wanted.objects),
+        "colours": Counter(o.colour for o in found.objects) == Counter(o.colour for o in wanted.objects),
+        "shapes": Counter(o.shape for o in found.objects) == Counter(o.shape for o in wanted.objects),
+        "sizes": Counter(o.size for o in found.objects) == Counter(o.size for o in wanted.objects),
+        "background": found.background == wanted.background,
+        "binding": all(_alike(found, obj) for obj in wanted.objects),
+        "class": bool(found.objects) and found.main.shape == wanted.main.shape,
+    }
+    strict = [scores[name] for name in ("count", "colours", "shapes", "sizes", "binding")]
+    if len(wanted.objects) > 1:
+        scores["relations"] = _relations_held(found, wanted)
+        strict.append(scores["relations"])
+    scores["all"] = all(score == 1 for score in strict)
+    scores["box_iou"] = sum(_best_overlap(found, obj) for obj in wanted.objects) / len(wanted.objects)
+    return {name: float(score) for name, score in scores.items()}
+
+
+def same_scene(found: Scene, wanted: Scene) -> bool:
+    """Whether words could not tell the two apart: same objects with the same sizes and relations, same background."""
+    looks = [Counter((o.shape, o.colour, o.size) for o in scene.objects) for scene in (found, wanted)]
+    scores = compare(found, wanted)
+    return looks[0] == looks[1] and scores["background"] == 1 and scores["all"] == 1
+
+
+def box_iou(a: Box, b: Box) -> float:
+    """Intersection over union of two boxes (x0, y0, x1, y1)."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    common = width * height
+    return common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common)
+
+
+def _alike(found: Scene, wanted: SceneObject) -> list[SceneObject]:
+    return [o for o in found.objects if (o.shape, o.colour) == (wanted.shape, wanted.colour)]
+
+
+def _best_overlap(found: Scene, wanted: SceneObject) -> float:
+    return max((box_iou(o.box, wanted.box) for o in _alike(found, wanted)), default=0.0)
+
+
+def _relations_held(found: Scene, wanted: Scene) -> float:
+    first, *others = wanted.objects
+    held = [
+        any(_holds(relation(first, other), a, b) for a in _alike(found, first) for b in _alike(found, other))
+        for other in others
+    ]
+    return sum(held) / len(held)
+
+
+def _holds(name: str, a: SceneObject, b: SceneObject) -> bool:
+    axis, sign = {"left of": (0, -1), "right of": (0, 1), "above": (1, -1), "below": (1, 1)}[name]
+    return (a.centre[axis] - b.centre[axis]) * sign > 0

@@ -1,0 +1,90 @@
+"""What is kept of the samples while they come in, and put together over processes at the end."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from difflab.metrics.extractors import FeatureExtractor
+from difflab.metrics.gather import gather_rows
+from difflab.metrics.gaussian import GaussianStatistics
+from difflab.metrics.reference import in_order, statistics_device
+
+_NO_INDEX = torch.zeros(0, dtype=torch.int64)
+
+
+class SampleFeatures:
+    """Features of samples by one extractor; only what some metric needs is kept (keep_*), in main memory.
+
+    pool float32 [n, D] and logits float32 [n, K], by sample number once gathered; gaussian: their statistics.
+    """
+
+    def __init__(self, extractor: FeatureExtractor) -> None:
+        self.extractor = extractor
+        self.keep_gaussian = False
+        self.keep_pool = False
+        self.keep_logits = False
+        dim = extractor.record.feature_dim
+        self.gaussian = GaussianStatistics.empty(dim, statistics_device(extractor.device))
+        self.pool = torch.zeros(0, dim)
+        self.logits = torch.zeros(0, 0)
+        self._pools: list[Tensor] = []
+        self._logits: list[Tensor] = []
+        self._indices: list[Tensor] = []
+
+    def update(self, images: Tensor, index: Tensor) -> None:
+        """images uint8 [B, C, H, W], index int64 [B]."""
+        features = self.extractor(images)
+        self._indices.append(index.cpu())
+        if self.keep_gaussian:
+            self.gaussian.update(features.pool)
+        if self.keep_pool:
+            self._pools.append(features.pool.cpu())
+        if self.keep_logits:
+            assert features.logits is not None
+            self._logits.append(features.logits.cpu())
+
+    def gathered(self, n: int) -> SampleFeatures:
+        """The features of every process's samples, which must be 0..n-1, each once."""
+        whole = SampleFeatures(self.extractor)
+        index = gather_rows(torch.cat([*self._indices, _NO_INDEX]))
+        check_all_there(index, n)
+        if self.keep_gaussian:
+            whole.gaussian = self.gaussian.over_ranks().cpu()
+        if self.keep_pool:
+            whole.pool = in_order(index, gather_rows(_joined(self._pools, whole.pool)))[1]
+        if self.keep_logits:
+            whole.logits = in_order(index, gather_rows(_joined(self._logits, whole.logits)))[1]
+        return whole
+
+
+class SampleImages:
+    """The samples themselves, for metrics that look at all of them at once."""
+
+    def __init__(self) -> None:
+        self._images: list[Tensor] = []
+        self._indices: list[Tensor] = []
+
+    def update(self, images: Tensor, index: Tensor) -> None:
+        """images uint8 [B, C, H, W], index int64 [B]."""
+        self._images.append(images.cpu())
+        self._indices.append(index.cpu())
+
+    def gathered(self, n: int) -> Tensor:
+        """uint8 [n, C, H, W] of every process, by sample number."""
+        index = gather_rows(torch.cat([*self._indices, _NO_INDEX]))
+        check_all_there(index, n)
+        images = _joined(self._images, torch.zeros(0, 0, 0, 0, dtype=torch.uint8))
+        return in_order(index, gather_rows(images))[1]
+
+
+def check_all_there(index: Tensor, n: int) -> None:
+    """Raise ValueError unless `index` holds 0..n-1, each once."""
+    if not torch.equal(index.sort().values, torch.arange(n)):
+        raise ValueError(
+            f"{len(index)} samples were given, {len(index.unique())} different ones; expected 0..{n - 1}, each once"
+        )
+
+
+def _joined(parts: list[Tensor], nothing: Tensor) -> Tensor:
+    return torch.cat(parts) if parts else nothing

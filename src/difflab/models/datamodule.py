@@ -1,0 +1,65 @@
+"""The loaders of a run, made once the processes of the run know who they are."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import lightning as L
+import torch
+
+from difflab.config.data import DataConfig
+from difflab.config.trainer import TrainerConfig
+from difflab.data.build import build_eval_loader, build_train_loader
+from difflab.data.loader import ShardLoader
+from difflab.errors import UserError
+from difflab.types import Batch
+
+HOST_KEYS = ("index", "position", "key")
+
+
+class ShardDataModule(L.LightningDataModule):
+    """Training and validation loaders of one data set.
+
+    The training loader has no end of its own: training stops after `trainer.max_steps` optimised batches, and a
+    skipped one must not cut it short.
+    """
+
+    def __init__(self, data: DataConfig, trainer: TrainerConfig, *, seed: int, fields: Sequence[str] = ()) -> None:
+        """fields: what the conditioners read, besides what `data.fields` asks for."""
+        super().__init__()
+        wanted = list(dict.fromkeys([*data.fields, *fields]))
+        # Each part of an accumulated batch is loaded as a batch of its own.
+        self.data = data.model_copy(update={"batch_size": data.batch_size // trainer.accumulate, "fields": wanted})
+        self.validates = bool(trainer.val_every_steps)
+        self.seed = seed
+
+    def train_dataloader(self) -> ShardLoader:
+        assert self.trainer is not None
+        return build_train_loader(
+            self.data,
+            seed=self.seed,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+            total_batches=sys.maxsize,
+        )
+
+    def val_dataloader(self) -> ShardLoader | list[ShardLoader]:
+        assert self.trainer is not None
+        if not self.validates:
+            return []
+        if self.data.val_split is None:
+            raise UserError("trainer.val_every_steps needs data.val_split; name a split, or set val_every_steps=0")
+        return build_eval_loader(
+            self.data,
+            split=self.data.val_split,
+            batch_size=self.data.batch_size,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+        )
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Indices and positions stay on the host: seeds are made of them, and the step must not wait for the device."""
+        kept = {key: batch[key] for key in HOST_KEYS if key in batch}
+        moving = {key: value for key, value in batch.items() if key not in kept}
+        return {**super().transfer_batch_to_device(moving, device, dataloader_idx), **kept}

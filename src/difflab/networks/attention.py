@@ -1,0 +1,71 @@
+"""Self-attention over pixels, with room for extra keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from difflab.networks.layers import FusedLinear, NormSpec, OutputLinear
+from difflab.networks.registry import register
+from difflab.types import Conditioning
+
+
+@dataclass(frozen=True)
+class AttentionSpec:
+    """norm, attention among all pixels, projection, beside the identity (DDPM appendix B).
+
+    context_channels: width of the tokens whose keys and values stand before those of the pixels (GLIDE), None for none.
+    scale:            factor on the sum of identity and branch.
+    """
+
+    channels: int
+    heads: int
+    norm: NormSpec
+    context_channels: int | None = None
+    scale: float = 1.0
+    name: str = "attention"
+    checkpoint: bool = False
+
+
+@register(AttentionSpec)
+class Attention(nn.Module):
+    """Multi-head self-attention over the pixels of a feature map.
+
+    The rows of `qkv` are [q, k, v][head][channel], those of `context_kv` [k, v][head][channel], whatever the order in
+    the official file was.
+    """
+
+    def __init__(self, spec: AttentionSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.norm = spec.norm.build(spec.channels)
+        self.qkv = FusedLinear(spec.channels, spec.channels, parts=3)
+        self.context_kv = None
+        if spec.context_channels is not None:
+            self.context_kv = FusedLinear(spec.context_channels, spec.channels, parts=2)
+        self.out = OutputLinear(spec.channels, spec.channels)
+
+    def forward(self, h: Tensor, emb: Tensor, cond: Conditioning | None, context: Tensor | None) -> Tensor:
+        """h [B, C, H, W] -> the same shape; context [B, L, D] where the specification asks for it."""
+        batch, channels, height, width = h.shape
+        pixels = self.norm(h).flatten(2).transpose(1, 2)
+        query, key, value = self._heads(self.qkv(pixels), 3)
+        mask = None
+        if self.context_kv is not None:
+            if context is None:
+                raise ValueError("this network attends to tokens (context_channels): give Conditioning.tokens")
+            context_key, context_value = self._heads(self.context_kv(context), 2)
+            key, value = torch.cat([context_key, key], dim=2), torch.cat([context_value, value], dim=2)
+            if cond is not None and cond.token_mask is not None:
+                mask = F.pad(cond.token_mask, (0, height * width), value=True)[:, None, None, :]
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        branch = self.out(attended.transpose(1, 2).reshape(batch, height * width, channels))
+        out = h + branch.transpose(1, 2).reshape(batch, channels, height, width)
+        return out if self.spec.scale == 1.0 else out * self.spec.scale
+
+    def _heads(self, rows: Tensor, parts: int) -> tuple[Tensor, ...]:
+        batch, length, _ = rows.shape
+        return rows.view(batch, length, parts, self.spec.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)

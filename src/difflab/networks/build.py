@@ -1,0 +1,19 @@
+"""From a network's configuration to the network."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from difflab.config.network import NetworkConfig
+from difflab.networks.plan import plan_unet
+from difflab.networks.unet import UNet
+
+
+def build_network(cfg: NetworkConfig, *, image_size: int, learned_variance: bool) -> nn.Module:
+    """The network of a configuration, freshly initialised on torch's default device.
+
+    image_size:       pixels per side of the images it denoises (or of the latents).
+    learned_variance: the diffusion learns its variance, so the network has twice the output channels.
+    Raises ValueError when the configuration does not fit the image size.
+    """
+    return UNet(plan_unet(cfg, image_size=image_size, learned_variance=learned_variance))

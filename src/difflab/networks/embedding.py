@@ -1,0 +1,52 @@
+"""The embedding of time that every block is told."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def sinusoidal_embedding(time: Tensor, channels: int, order: Literal["sin_cos", "cos_sin"], shift: int) -> Tensor:
+    """float [B] -> float32 [B, channels]: sines and cosines of `time` at frequencies 1e4^(-i / (channels/2 - shift)).
+
+    shift is 1 in DDPM ([sin, cos]) and 0 in ADM ([cos, sin]) and SR3 ([sin, cos]). `channels` must be even.
+    """
+    half = channels // 2
+    index = torch.arange(half, dtype=torch.float32, device=time.device)
+    angles = time.float()[:, None] * torch.exp(index * (-math.log(10_000.0) / (half - shift)))
+    halves = (angles.sin(), angles.cos()) if order == "sin_cos" else (angles.cos(), angles.sin())
+    return torch.cat(halves, dim=1)
+
+
+@dataclass(frozen=True)
+class EmbeddingSpec:
+    """A time embedding: `sinusoid_channels` sines and cosines, then two layers of `channels`."""
+
+    sinusoid_channels: int
+    channels: int
+    order: Literal["sin_cos", "cos_sin"]
+    shift: int
+
+
+class TimeEmbedding(nn.Module):
+    """Linear(SiLU(Linear(sinusoids of time))); DDPM appendix B."""
+
+    def __init__(self, spec: EmbeddingSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.linear1 = nn.Linear(spec.sinusoid_channels, spec.channels)
+        self.linear2 = nn.Linear(spec.channels, spec.channels)
+
+    def forward(self, time: Tensor, vector: Tensor | None = None) -> Tensor:
+        """time [B] (and what joins it, vector [B, channels]) -> [B, channels], already through the last SiLU.
+
+        Every block begins with that SiLU in the official codes; here it is computed once.
+        """
+        sinusoids = sinusoidal_embedding(time, self.spec.sinusoid_channels, self.spec.order, self.spec.shift)
+        emb = self.linear2(F.silu(self.linear1(sinusoids.to(self.linear1.weight.dtype))))
+        return F.silu(emb if vector is None else emb + vector)

@@ -1,0 +1,126 @@
+"""A stored model back from disk: a run directory, an exported folder, or a training checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from difflab.config.model import ModelConfig
+from difflab.config.train import TrainConfig
+from difflab.config.validate import validate
+from difflab.errors import UserError
+from difflab.interop.keymap import Shapes, describe_differences, shapes_of
+from difflab.interop.native import WEIGHTS, load_export, read_export_config
+from difflab.interop.unpickle import read_content, read_state_dict
+from difflab.models.build import Model, build_model
+
+Which = Literal["ema", "raw"]
+
+KEYS_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where a model lies and what it is.
+
+    run_dir: the run it belongs to, or None for an export. train: its whole training configuration, if known.
+    """
+
+    path: Path
+    config: ModelConfig
+    weights: Path
+    run_dir: Path | None = None
+    train: TrainConfig | None = None
+
+
+def find_stored(path: str | Path, which: Which = "ema") -> Stored:
+    """Look at a path without reading weights.
+
+    Raises UserError in one line when there is nothing there, or nothing usable.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"run={path} does not exist: give a run directory, an exported folder or a checkpoint")
+    if path.is_file():
+        run_dir = path.parent.parent
+        if path.suffix != ".ckpt" or not (run_dir / "config.yaml").is_file():
+            raise UserError(
+                f"run={path} is not a checkpoint inside a run directory; "
+                "make official weights into a folder with `difflab weights import` first"
+            )
+        train = read_run_config(run_dir)
+        return Stored(path, ModelConfig.of(train), path, run_dir, train)
+    if (path / "config.yaml").is_file():
+        train = read_run_config(path)
+        weights = path / "weights" / "ema.safetensors" if which == "ema" else path / "checkpoints" / "last.ckpt"
+        if not weights.is_file():
+            raise UserError(f"{path} has no {which} weights yet ({weights.relative_to(path)} is not there)")
+        return Stored(path, ModelConfig.of(train), weights, path, train)
+    if (path / "config.json").is_file():
+        return Stored(path, validate(ModelConfig, read_export_config(path)), path / WEIGHTS)
+    raise UserError(f"run={path} is neither a run directory (config.yaml) nor an exported folder (config.json)")
+
+
+def read_run_config(run_dir: Path) -> TrainConfig:
+    """The configuration a run was started with."""
+    data: Any = yaml.safe_load((run_dir / "config.yaml").read_text())
+    if not isinstance(data, dict):
+        raise UserError(f"{run_dir / 'config.yaml'} is not a configuration")
+    return validate(TrainConfig, data)
+
+
+def load_weights(stored: Stored, which: Which = "ema") -> dict[str, Tensor]:
+    """The state dict under `network.*` and `conditioners.*`, on the CPU."""
+    if stored.run_dir is None:
+        return load_export(stored.path)[0]
+    if stored.weights.suffix != ".ckpt":
+        return read_state_dict(stored.weights)
+    checkpoint = read_content(stored.weights)
+    state = dict(checkpoint["state_dict"])
+    if which == "ema":
+        averages = checkpoint.get("callbacks", {}).get("EMA", {}).get("averages")
+        if not averages:
+            raise UserError(f"{stored.weights} keeps no average; use weights=raw")
+        state.update(averages)
+    return state
+
+
+def load_stored(path: str | Path, which: Which = "ema", device: torch.device | str = "cpu") -> tuple[Model, Stored]:
+    """The model with its weights on `device`, in evaluation mode.
+
+    Raises UserError naming the first differing keys when weights and configuration do not fit.
+    """
+    stored = find_stored(path, which)
+    state = load_weights(stored, which)
+    with torch.device("meta"):
+        expected = shapes_of(build_model(stored.config).as_module().state_dict())
+    refuse_misfit(state, expected, stored.weights)
+    model = build_model(stored.config)
+    model.load(state)
+    model.as_module().to(device).eval().requires_grad_(False)
+    return model, stored
+
+
+def load_initial_weights(module: nn.Module, path: str, which: Which) -> None:
+    """Start `module` (with `network.*` and `conditioners.*`) from a stored model or a file of weights.
+
+    Raises UserError naming the first differing keys when they do not fit.
+    """
+    source = Path(path)
+    weights_file = source.is_file() and source.suffix != ".ckpt"
+    state = read_state_dict(source) if weights_file else load_weights(find_stored(source, which), which)
+    refuse_misfit(state, shapes_of(module.state_dict()), source)
+    module.load_state_dict(state, strict=True)
+
+
+def refuse_misfit(state: dict[str, Tensor], expected: Shapes, source: Path) -> None:
+    """Raises UserError naming the first keys in which weights differ from what a model expects."""
+    differences = describe_differences(shapes_of(state), expected)
+    if differences:
+        more = f" and {len(differences) - KEYS_SHOWN} more" if len(differences) > KEYS_SHOWN else ""
+        raise UserError(f"{source} is of another architecture: {'; '.join(differences[:KEYS_SHOWN])}{more}")

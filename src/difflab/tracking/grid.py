@@ -1,0 +1,42 @@
+"""Many small images as one that people can look at."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+BACKGROUND = 255
+
+
+def make_grid(images: Tensor, columns: int = 8, pad: int = 2, min_side: int = 1) -> Image.Image:
+    """uint8 [N, C, H, W] with C = 1 or 3 -> one RGB picture, row by row, with `pad` white pixels around each image.
+
+    Images whose shorter side is below `min_side` are enlarged by a whole factor with nearest neighbour, so pixels stay
+    pixels. Raises ValueError for other shapes or types.
+    """
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
+        raise ValueError(f"a grid takes uint8 images [N, 1 or 3, H, W] with N > 0, not {list(images.shape)}")
+    pixels = np.stack([_to_rgb(image) for image in images])
+    factor = -(-min_side // min(pixels.shape[1:3]))
+    pixels = pixels.repeat(factor, axis=1).repeat(factor, axis=2)
+    n, height, width, _ = pixels.shape
+    columns = min(columns, n)
+    rows = -(-n // columns)
+    canvas = np.full((rows * (height + pad) + pad, columns * (width + pad) + pad, 3), BACKGROUND, dtype=np.uint8)
+    for i, image in enumerate(pixels):
+        top, left = pad + i // columns * (height + pad), pad + i % columns * (width + pad)
+        canvas[top : top + height, left : left + width] = image
+    return Image.fromarray(canvas)
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """uint8 [1 or 3, H, W] -> an RGB picture."""
+    return Image.fromarray(_to_rgb(image))
+
+
+def _to_rgb(image: Tensor) -> np.ndarray:
+    pixels = image.cpu().numpy()
+    if pixels.dtype != np.uint8:
+        raise ValueError(f"a grid takes uint8 images, not {pixels.dtype}; convert with difflab.images.to_uint8")
+    return np.ascontiguousarray(np.broadcast_to(pixels, (3, *pixels.shape[1:])).transpose(1, 2, 0))

@@ -1,0 +1,247 @@
+"""The run directory: where everything of one run lies, and what it was started with."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from difflab.errors import UserError
+from difflab.tracking.atomic import write_text
+
+_ALLOWED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+,-]*")
+_ADJECTIVES = [
+    "amber",
+    "brisk",
+    "calm",
+    "coral",
+    "dusky",
+    "eager",
+    "fern",
+    "gentle",
+    "hazel",
+    "ivory",
+    "jolly",
+    "keen",
+    "lunar",
+    "mellow",
+    "noble",
+    "opal",
+    "plain",
+    "quiet",
+    "ruby",
+    "sunny",
+]
+_NOUNS = [
+    "anchor",
+    "beacon",
+    "canyon",
+    "delta",
+    "ember",
+    "fjord",
+    "grove",
+    "harbor",
+    "island",
+    "jetty",
+    "kettle",
+    "lagoon",
+    "meadow",
+    "nebula",
+    "orchard",
+    "pebble",
+    "quarry",
+    "river",
+    "summit",
+    "tide",
+]
+
+
+class RunDirectory:
+    """`runs/<experiment>/<name>/` with the paths inside it."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path).absolute()
+
+    @classmethod
+    def create(cls, root: Path | str, experiment: str, name: str | None, identity: Any) -> RunDirectory:
+        """The directory `<root>/<experiment>/<name>`, made if need be; `name` and `identity` as in run_name."""
+        run = cls(Path(root) / experiment / run_name(name, identity))
+        run.path.mkdir(parents=True, exist_ok=True)
+        return run
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "weights"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.csv"
+
+    @property
+    def evaluations(self) -> Path:
+        return self.path / "evaluations.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    @property
+    def wandb(self) -> Path:
+        return self.path / "wandb"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    def inside(self, relative: Path | str) -> Path:
+        """The path `relative` inside the run directory. Raises UserError where it leads out of it."""
+        path = (self.path / relative).resolve()
+        if not path.is_relative_to(self.path.resolve()):
+            raise UserError(f"{relative} lies outside the run directory {self.path}; give a path below it")
+        return path
+
+    def write_records(self, config: dict[str, Any], overrides: list[str]) -> None:
+        """Write config.yaml, overrides.txt, git.txt and environment.txt of this start.
+
+        They describe the newest start; where an earlier start differed, its file is kept as config.1.yaml and so on.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        _write_keeping_older(self.config, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        _write_keeping_older(self.path / "overrides.txt", "".join(f"{line}\n" for line in overrides))
+        _write_keeping_older(self.path / "git.txt", describe_git(Path.cwd()))
+        _write_keeping_older(self.path / "environment.txt", describe_environment())
+
+    def read_config(self) -> dict[str, Any]:
+        """The plain contents of config.yaml. Raises UserError where there is none."""
+        if not self.config.is_file():
+            raise UserError(f"{self.path} is not a run directory: it has no config.yaml")
+        return yaml.safe_load(self.config.read_text(encoding="utf-8"))
+
+    def checkpoint_to_resume(self, resume: str) -> Path | None:
+        """What training goes on from.
+
+        auto: checkpoints/last.ckpt, or None where there is none. must: the same, or an error.
+        never: None, and an error where the directory already holds a run. Anything else is the path of a checkpoint.
+        """
+        last = self.last_checkpoint
+        if resume == "auto":
+            return last if last.is_file() else None
+        if resume == "never":
+            if last.is_file():
+                raise UserError(f"resume=never, but {last} exists; give another name=... or resume=auto")
+            return None
+        path = last if resume == "must" else Path(resume).expanduser()
+        if not path.is_file():
+            raise UserError(f"resume={resume}: {path} does not exist; use resume=auto or the path of a checkpoint")
+        return path
+
+    @contextlib.contextmanager
+    def log_to_file(self) -> Iterator[None]:
+        """Inside, what Python's logging reports (INFO and above) is appended to log.txt as well."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(self.log, mode="a", encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setLevel(logging.INFO)
+        # Lightning's loggers do not propagate to the root logger.
+        loggers = [logging.getLogger(name) for name in ("", "lightning.pytorch", "lightning.fabric")]
+        ours = logging.getLogger("difflab")
+        level = ours.level
+        ours.setLevel(min(level, logging.INFO) if level else logging.INFO)
+        for logger in loggers:
+            logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            for logger in loggers:
+                logger.removeHandler(handler)
+            ours.setLevel(level)
+            handler.close()
+
+
+def run_name(name: str | None, identity: Any) -> str:
+    """The name of the run: `name` if given, else words made from `identity`.
+
+    identity: what makes the run this run and no other, as plain containers. The same configuration has the same name on
+    every process, after a requeue and when the command is given again, so it goes on with the run it began.
+
+    Raises UserError for a name that is no folder name.
+    """
+    if name is None:
+        return _words(json.dumps(identity, sort_keys=True))
+    if not _ALLOWED_NAME.fullmatch(name):
+        raise UserError(f"name={name!r} cannot name a folder; use letters, digits and . _ - + = ,")
+    return name
+
+
+def describe_git(folder: Path) -> str:
+    """Commit, branch and uncommitted changes of the checkout that `folder` is in, or a line saying there is none."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return "not a git checkout\n"
+    branch = _git(folder, "rev-parse", "--abbrev-ref", "HEAD") or "unknown"
+    changes = _git(folder, "status", "--porcelain") or ""
+    stat = _git(folder, "diff", "--stat", "HEAD") or ""
+    state = "clean" if not changes else f"uncommitted changes:\n{changes}\n{stat}"
+    return f"commit: {commit}\nbranch: {branch}\n{state.rstrip()}\n"
+
+
+def describe_environment() -> str:
+    """Python, system, devices and installed packages. Environment variables are left out: they may hold secrets."""
+    import torch
+
+    devices = [f"cpu: {os.cpu_count()} cores"]
+    devices += [f"cuda:{i}: {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
+    packages = sorted({f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions()}, key=str.lower)
+    return "\n".join(
+        [f"python: {platform.python_version()}", f"system: {platform.platform()}", *devices, "", *packages, ""]
+    )
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.rstrip() if done.returncode == 0 else None
+
+
+def _words(shared: str) -> str:
+    digest = hashlib.blake2b(shared.encode(), digest_size=8).hexdigest()
+    number = int(digest, 16)
+    return f"{_ADJECTIVES[number % 20]}-{_NOUNS[number // 20 % 20]}-{digest[:4]}"
+
+
+def _write_keeping_older(path: Path, text: str) -> None:
+    if path.is_file() and path.read_text(encoding="utf-8") != text:
+        n = 1
+        while (older := path.with_name(f"{path.stem}.{n}{path.suffix}")).exists():
+            n += 1
+        path.rename(older)
+    write_text(path, text)

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from callbacks.tiny import Tiny, loader, trainer
+from lightning.pytorch.callbacks import Callback
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from difflab.callbacks.checkpoint import Checkpoint
+from difflab.callbacks.checkpoint_io import AtomicCheckpointIO
+from difflab.callbacks.ema import EMA, ema_decay
+
+
+class History(Callback):
+    """The weights after every batch."""
+
+    def __init__(self) -> None:
+        self.weights: list[torch.Tensor] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
+        self.weights.append(pl_module.network.weight.detach().clone())
+
+
+def closed_form(start: torch.Tensor, weights: list[torch.Tensor], decays: list[float]) -> torch.Tensor:
+    average = start.double()
+    for w, d in zip(weights, decays, strict=True):
+        average = d * average + (1 - d) * w.double()
+    return average
+
+
+def test_decay_schedules() -> None:
+    assert ema_decay(5, 0.9) == 0.9
+    assert ema_decay(1, 0.9999, "count") == pytest.approx(2 / 11)
+    assert ema_decay(10**6, 0.9999, "count") == 0.9999
+    assert ema_decay(1, 0.9999, "inv_gamma") == 0.0
+    assert ema_decay(16, 0.9999, "inv_gamma", power=0.75) == pytest.approx(1 - 16**-0.75)
+    assert ema_decay(10**9, 0.9999, "inv_gamma", power=0.75) == 0.9999
+
+
+@pytest.mark.parametrize("warmup", ["none", "count", "inv_gamma"])
+def test_average_has_the_closed_form(tmp_path: Path, warmup: Any) -> None:
+    model, ema, history = Tiny(), EMA(0.8, warmup), History()
+    start = model.network.weight.detach().clone()
+    trainer(tmp_path, 7, [ema, history]).fit(model, loader(7))
+    decays = [ema_decay(n, 0.8, warmup) for n in range(1, 8)]
+    expected = closed_form(start, history.weights, decays)
+    torch.testing.assert_close(ema.averages["network.weight"].double(), expected, rtol=0, atol=1e-6)
+    assert not torch.equal(ema.averages["network.weight"], model.network.weight)
+
+
+def test_average_equals_torch_averaged_model() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+    theirs = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    theirs.update_parameters(module)  # its first update copies
+    ours = EMA(0.9)
+    ours.start(module)
+    for step in range(1, 20):
+        with torch.no_grad():
+            for p in module.parameters():
+                p.add_(torch.randn_like(p))
+        theirs.update_parameters(module)
+        ours.update(step)
+    for name, p in theirs.module.named_parameters():
+        torch.testing.assert_close(ours.averages[name], p.detach(), rtol=0, atol=1e-6)
+
+
+def test_accumulated_batches_count_once(tmp_path: Path) -> None:
+    model, ema, history = Tiny(), EMA(0.8), History()
+    start = model.network.weight.detach().clone()
+    trainer(tmp_path, 3, [ema, history], accumulate_grad_batches=2).fit(model, loader(6))
+    assert model.train_step == 3
+    expected = closed_form(start, history.weights[1::2], [0.8] * 3)
+    torch.testing.assert_close(ema.averages["network.weight"].double(), expected, rtol=0, atol=1e-6)
+
+
+def test_every_k_steps_keeps_the_horizon(tmp_path: Path) -> None:
+    model, ema, history = Tiny(), EMA(0.8, every=3), History()
+    start = model.network.weight.detach().clone()
+    trainer(tmp_path, 7, [ema, history]).fit(model, loader(7))
+    expected = closed_form(start, history.weights[2:6:3], [0.8**3] * 2)
+    torch.testing.assert_close(ema.averages["network.weight"].double(), expected, rtol=0, atol=1e-6)
+
+
+def test_average_is_a_copy_until_start_step(tmp_path: Path) -> None:
+    model, ema, history = Tiny(), EMA(0.8, start_step=3), History()
+    trainer(tmp_path, 5, [ema, history]).fit(model, loader(5))
+    expected = closed_form(history.weights[2], history.weights[3:], [0.8] * 2)
+    torch.testing.assert_close(ema.averages["network.weight"].double(), expected, rtol=0, atol=1e-6)
+
+
+def test_applied_restores_every_bit_and_exports_buffers() -> None:
+    model, ema = Tiny(), EMA(0.5)
+    model.network.bias.requires_grad_(False)
+    ema.start(model)
+    with torch.no_grad():
+        model.network.weight.add_(1 / 3)
+    ema.update(1)
+    raw = {name: t.clone() for name, t in model.state_dict().items()}
+    weight = model.network.weight
+    with pytest.raises(RuntimeError, match="inside"), ema.applied(model):
+        torch.testing.assert_close(model.network.weight.detach(), ema.averages["network.weight"], rtol=0, atol=0)
+        with ema.applied(model):
+            pass
+        assert not torch.equal(model.network.weight, raw["network.weight"]), "the inner context swapped back"
+        raise RuntimeError("inside")
+    assert model.network.weight is weight
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, raw[name]), name
+    exported = ema.ema_state_dict(model)
+    assert exported.keys() == raw.keys()
+    assert torch.equal(exported["network.weight"], ema.averages["network.weight"])
+    assert torch.equal(exported["network.bias"], raw["network.bias"]), "frozen parameters are exported as they are"
+    assert torch.equal(exported["table"], raw["table"])
+
+
+def test_tied_weights_are_exported_under_both_names() -> None:
+    module = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
+    module["b"].weight = module["a"].weight
+    ema = EMA(0.5)
+    ema.start(module)
+    with torch.no_grad():
+        module["a"].weight.add_(1)
+    ema.update(1)
+    exported = ema.ema_state_dict(module)
+    assert torch.equal(exported["a.weight"], exported["b.weight"])
+    assert not torch.equal(exported["b.weight"], module["b"].weight)
+
+
+def test_low_precision_weights_are_averaged_in_float32() -> None:
+    module = nn.Linear(1, 1, bias=False).to(torch.bfloat16)
+    with torch.no_grad():
+        module.weight.fill_(1.0)
+    ema = EMA(0.999)
+    ema.start(module)
+    with torch.no_grad():
+        module.weight.fill_(2.0)
+    for step in range(1, 101):
+        ema.update(step)
+    assert ema.averages["weight"].item() == pytest.approx(2 - 0.999**100, rel=1e-5)
+
+
+def test_validation_uses_the_average(tmp_path: Path) -> None:
+    for validate_with in ("ema", "raw"):
+        model, ema = Tiny(), EMA(0.8, validate_with=validate_with)
+        fit = trainer(tmp_path, 4, [ema], val_check_interval=4, limit_val_batches=1)
+        fit.fit(model, loader(4), loader(1))
+        used = ema.averages["network.weight"] if validate_with == "ema" else model.network.weight.detach()
+        assert fit.callback_metrics["val/weight"].item() == pytest.approx(used.sum().item())
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_resumed_run_equals_the_straight_one_bit_for_bit(tmp_path: Path, every: int) -> None:
+    straight, through = Tiny(), EMA(0.8, "count", every=every)
+    trainer(tmp_path, 8, [through]).fit(straight, loader(8))
+
+    def run(steps: int, model: Tiny, ema: EMA, ckpt_path: Path | None = None) -> None:
+        save = Checkpoint(tmp_path / "ckpt", every_steps=3)
+        fit = trainer(tmp_path, steps, [ema, save], plugins=[AtomicCheckpointIO()])
+        fit.fit(model, loader(8), ckpt_path=ckpt_path, weights_only=True)
+
+    run(3, Tiny(), EMA(0.8, "count", every=every))
+    resumed, ema = Tiny(), EMA(0.8, "count", every=every)
+    run(8, resumed, ema, tmp_path / "ckpt" / "last.ckpt")
+    assert resumed.seen == [3, 4, 5, 6, 7]
+    assert ema.step == through.step
+    for name, parameter in straight.named_parameters():
+        assert torch.equal(resumed.get_parameter(name), parameter), name
+        assert torch.equal(ema.averages[name], through.averages[name]), name
+
+
+def test_a_changed_model_is_refused() -> None:
+    ema = EMA(0.9)
+    ema.start(nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="differ in 1 parameters: 'bias'"):
+        ema.start(nn.Linear(2, 2, bias=False))

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from callbacks.tiny import Tiny, loader, trainer
+
+from difflab.callbacks.checkpoint import LAST, Checkpoint
+from difflab.callbacks.checkpoint_io import AtomicCheckpointIO
+from difflab.callbacks.clock import Clock
+from difflab.callbacks.ema import EMA
+from difflab.callbacks.guard import NonFiniteError, NonFiniteGuard
+from difflab.tracking.csv import CSVLogger, read_csv
+
+
+def fit(root: Path, steps: int, model: Tiny, callbacks: list[Any], **options: Any) -> Any:
+    run = trainer(root, steps, callbacks, plugins=[AtomicCheckpointIO()], **options)
+    run.fit(model, loader(50))
+    return run
+
+
+def everything(run: Any, model: Tiny, ema: EMA) -> dict[str, Any]:
+    optimizer = run.optimizers[0].state_dict()
+    state = {f"{i}.{name}": value for i, s in optimizer["state"].items() for name, value in s.items()}
+    return {
+        **{name: p.detach().clone() for name, p in model.named_parameters()},
+        **{f"ema.{name}": average for name, average in ema.averages.items()},
+        **state,
+        "lr": torch.tensor(optimizer["param_groups"][0]["lr"]),
+    }
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_a_run_with_a_bad_last_batch_ends_like_one_without_it(tmp_path: Path, clip: float | None) -> None:
+    good, good_ema = Tiny(), EMA(0.8)
+    run = fit(tmp_path, 3, good, [NonFiniteGuard(), good_ema], gradient_clip_val=clip)
+    expected = everything(run, good, good_ema)
+    bad, bad_ema, guard = Tiny(bad_batches=[3, 4]), EMA(0.8), NonFiniteGuard()
+    run = fit(tmp_path, 5, bad, [guard, bad_ema], gradient_clip_val=clip)
+    actual = everything(run, bad, bad_ema)
+    assert bad.seen == [0, 1, 2, 3, 4]
+    assert (bad.train_step, bad_ema.step, guard.skipped) == (3, 3, 2)
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(actual[name], value), name
+
+
+def test_one_bad_part_drops_its_whole_accumulated_step(tmp_path: Path) -> None:
+    model = Tiny(bad_batches=[2])
+    fit(tmp_path, 3, model, [NonFiniteGuard()], accumulate_grad_batches=2)
+    assert model.skipped_flags == [False, True, False]
+    assert model.train_step == 2
+    assert model.network.weight.isfinite().all()
+
+
+def test_training_goes_on_after_a_bad_batch_and_counts_it(tmp_path: Path) -> None:
+    model, csv = Tiny(bad_batches=[1, 3]), CSVLogger(tmp_path / "metrics.csv")
+    fit(tmp_path, 6, model, [Clock(), NonFiniteGuard(max_in_a_row=2)], logger=csv)
+    assert model.train_step == 4
+    counts = [(row["train/step"], row["train/skipped_steps"]) for row in read_csv(csv.path) if "train/skipped_steps" in row]
+    assert counts == [("1", "1"), ("2", "2")]
+
+
+def test_too_many_in_a_row_stop_with_the_last_good_checkpoint(tmp_path: Path) -> None:
+    model, folder = Tiny(bad_batches=[5, 6, 7]), tmp_path / "checkpoints"
+    with pytest.raises(NonFiniteError, match="3 times in a row after step 5") as caught:
+        fit(tmp_path, 50, model, [NonFiniteGuard(max_in_a_row=3), Checkpoint(folder, every_steps=2)])
+    assert "\n" not in str(caught.value)
+    assert sorted(p.name for p in folder.iterdir()) == [LAST, "step-000002.ckpt", "step-000004.ckpt"]
+    assert torch.load(folder / LAST, weights_only=True)["clock"]["train_step"] == 4
+
+
+def test_the_count_survives_a_resume() -> None:
+    guard = NonFiniteGuard()
+    guard.load_state_dict({"skipped": 4})
+    assert guard.state_dict() == {"skipped": 4}

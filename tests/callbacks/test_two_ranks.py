@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.slow
+
+SCRIPT = Path(__file__).with_name("two_ranks.py")
+
+
+def run(scenario: str, folder: Path) -> list[dict[str, Any]]:
+    """What each of two processes reports."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parent.parent), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, str(SCRIPT), scenario, str(folder)], env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+
+
+def test_ranks_agree_on_the_skipped_step_the_average_and_the_samples(tmp_path: Path) -> None:
+    first, second = run("averages_and_guard", tmp_path)
+    assert first["skipped_flags"] == second["skipped_flags"] == [False, False, True, False, False]
+    assert first["train_step"] == second["train_step"] == 4
+    assert first["weight"] == second["weight"]
+    assert first["average"] == second["average"]
+    assert first["average"] != first["weight"]
+    assert (first["evaluated"], second["evaluated"]) == ([0, 20, 40], [10, 30])
+    with Image.open(tmp_path / "samples" / "step-000004.png") as grid:
+        assert [grid.getpixel((2 + 4 * i, 2))[0] for i in range(3)] == [0, 10, 20]
+
+
+def test_all_ranks_stop_together(tmp_path: Path) -> None:
+    first, second = run("too_many", tmp_path)
+    assert first == second
+    assert "2 times in a row after step 1" in first["stopped"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_ends_all_ranks(tmp_path: Path) -> None:
+    first, second = run("full_disk", tmp_path)
+    assert first == second
+    assert "no space left" in first["full"]
+    assert first["files"] == ["last.ckpt", "step-000001.ckpt"]
+
+
+def test_a_signal_to_one_rank_saves_on_all(tmp_path: Path) -> None:
+    assert run("preempted", tmp_path) == [{"status": 75, "train_step": 4, "saved": 4}] * 2

@@ -1,0 +1,120 @@
+"""Run by two processes (see test_two_ranks): each trains under DDP and writes what it saw to <folder>/<rank>.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from callbacks.tiny import Tiny, loader, trainer
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from difflab.callbacks.checkpoint import LAST, Checkpoint
+from difflab.callbacks.checkpoint_io import AtomicCheckpointIO, DiskFullError
+from difflab.callbacks.ema import EMA
+from difflab.callbacks.evaluation import Evaluation
+from difflab.callbacks.guard import NonFiniteError, NonFiniteGuard
+from difflab.callbacks.preemption import Preempted, Preemption
+from difflab.callbacks.sample_grid import SampleGrid
+
+RANK = int(os.environ["RANK"])
+
+
+class RankTiny(Tiny):
+    """Rank r trains on other numbers than rank 0, and only rank 1 meets NaN."""
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        if RANK == 0:
+            self.bad_batches = set()
+        loss = super().training_step(batch, batch_idx)
+        return loss * (1.0 + RANK)
+
+
+class SignalMyself(Callback):
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if RANK == 1 and pl_module.train_step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Record:
+    """An evaluator that keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def update(self, images: Tensor) -> None:
+        self.seen += images[:, 0, 0, 0].tolist()
+
+    def compute(self) -> list[Any]:
+        return []
+
+
+def generate(indices: list[int], seed: int) -> Tensor:
+    return torch.stack([torch.full((1, 2, 2), 10 * i, dtype=torch.uint8) for i in indices])
+
+
+def fit(root: Path, steps: int, model: Tiny, callbacks: list[Callback]) -> pl.Trainer:
+    run = trainer(root, steps, callbacks, plugins=[AtomicCheckpointIO()], devices=2, strategy="ddp")
+    run.fit(model, loader(30))
+    return run
+
+
+def averages_and_guard(folder: Path) -> dict[str, Any]:
+    model, ema, guard = RankTiny(bad_batches=[2]), EMA(0.8), NonFiniteGuard()
+    record = Record()
+    grid = SampleGrid(folder / "samples", generate, every_steps=100, n=3, columns=3, min_side=1)
+    evaluation = Evaluation(folder / "evaluations.jsonl", generate, lambda: record, n=5, batch_size=2)
+    fit(folder, 5, model, [guard, ema, grid, evaluation])
+    return {
+        "skipped_flags": model.skipped_flags,
+        "train_step": model.train_step,
+        "weight": model.network.weight.tolist(),
+        "average": ema.averages["network.weight"].tolist(),
+        "evaluated": record.seen,
+    }
+
+
+def too_many(folder: Path) -> dict[str, Any]:
+    try:
+        fit(folder, 5, RankTiny(bad_batches=[1, 2]), [NonFiniteGuard(max_in_a_row=2)])
+    except NonFiniteError as error:
+        return {"stopped": str(error)}
+    return {}
+
+
+def full_disk(folder: Path) -> dict[str, Any]:
+    real_open = Path.open
+
+    def limited(self: Path, *args: Any, **kwargs: Any) -> Any:
+        return real_open(Path("/dev/full") if "step-000002.ckpt.partial" in self.name else self, *args, **kwargs)
+
+    Path.open = limited  # type: ignore[method-assign]
+    try:
+        fit(folder, 5, RankTiny(), [Checkpoint(folder / "full", every_steps=1)])
+    except DiskFullError as error:
+        return {"full": str(error), "files": sorted(p.name for p in (folder / "full").iterdir())}
+    finally:
+        Path.open = real_open  # type: ignore[method-assign]
+    return {}
+
+
+def preempted(folder: Path) -> dict[str, Any]:
+    model = RankTiny()
+    callbacks = [SignalMyself(), Checkpoint(folder / "preempted", every_steps=100), Preemption(check_every=2)]
+    try:
+        fit(folder, 9, model, callbacks)
+    except Preempted as error:
+        saved = torch.load(folder / "preempted" / LAST, weights_only=True)["clock"]["train_step"]
+        return {"status": error.code, "train_step": model.train_step, "saved": saved}
+    return {}
+
+
+if __name__ == "__main__":
+    scenario, target = {f.__name__: f for f in (averages_and_guard, too_many, full_disk, preempted)}[sys.argv[1]], Path(sys.argv[2])
+    (target / f"{RANK}.json").write_text(json.dumps(scenario(target)))

@@ -1,0 +1,65 @@
+import pytest
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from difflab.conf_dir import conf_dir
+from difflab.config.base import Config
+from difflab.config.metrics import FDConfig, FIDConfig, KIDConfig, MetricsConfig
+from difflab.config.validate import validate
+from difflab.errors import UserError
+
+FILES = sorted((conf_dir() / "metrics").glob("*.yaml"))
+METRICS = TypeAdapter(MetricsConfig)
+
+
+class Outer(Config):
+    metrics: MetricsConfig
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_choice_is_valid_and_shows_every_option(path):
+    written = yaml.safe_load(path.read_text())
+    for name, config in METRICS.validate_python(written).items():
+        hidden = set(type(config).model_fields) - set(written[name])
+        assert hidden <= {"extractor"} if isinstance(config, FIDConfig) else not hidden
+
+
+def test_the_choices_exist():
+    assert {path.stem for path in FILES} >= {"shapes", "fid50k", "lite0", "none"}
+    assert METRICS.validate_python(yaml.safe_load((conf_dir() / "metrics" / "none.yaml").read_text())) == {}
+
+
+def test_null_switches_a_metric_off():
+    assert METRICS.validate_python({"kid": None, "fd": {"kind": "fd"}}) == {"kid": None, "fd": FDConfig()}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "told"),
+    [
+        ({"fid": {"kind": "fd"}}, "metrics.fid is called FID but has kind=fd"),
+        ({"my_fid_lite": {"kind": "fd"}}, "called FID"),
+        ({"a": {"kind": "fd"}, "b": {"kind": "fd"}}, "metrics.a and metrics.b would be logged as one"),
+        ({"fid": {"kind": "fid", "extractor": "lite0"}}, "extractor"),
+        ({"fd": {"kind": "fd", "weights": "w.pth"}}, "weights=w.pth is not read by extractor=lite0"),
+        ({"fd": {"kind": "fd", "label": "ADM 50k"}}, "label"),
+        ({"kid": {"kind": "kid", "n": 100}}, "subset_size=1000 exceeds n=100"),
+        ({"kid": {"kind": "kid", "reference_n": 100}}, "subset_size=1000 exceeds reference_n=100"),
+        ({"is": {"kind": "inception_score", "n": 5}}, "splits=10 exceeds n=5"),
+        ({"fd": {"kind": "frechet"}}, "metrics.fd.kind='frechet' is not known"),
+    ],
+)
+def test_mistakes_are_named(metrics, told):
+    with pytest.raises(UserError) as caught:
+        validate(Outer, {"metrics": metrics})
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_label_makes_two_of_a_kind_distinct():
+    two = {"a": {"kind": "fd"}, "b": {"kind": "fd", "label": "val"}}
+    assert len(METRICS.validate_python(two)) == 2
+
+
+def test_unknown_keys_are_refused():
+    with pytest.raises(ValidationError, match="subset_sise"):
+        KIDConfig.model_validate({"subset_sise": 3})

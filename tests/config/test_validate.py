@@ -1,0 +1,67 @@
+"""A mistake in a configuration is one line that names key, value and fix."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import Field, model_validator
+
+from difflab.config.base import Config
+from difflab.config.validate import validate
+from difflab.errors import UserError
+
+
+class Linear(Config):
+    kind: Literal["linear"]
+    slope: float
+
+
+class Cosine(Config):
+    kind: Literal["cosine"]
+    offset: Annotated[float, Field(ge=0)] = 0.008
+
+
+class Whole(Config):
+    schedule: Annotated[Linear | Cosine, Field(discriminator="kind")]
+    steps: int
+    names: dict[str, Linear] = {}
+
+    @model_validator(mode="after")
+    def _even(self) -> Whole:
+        if self.steps % 2:
+            raise ValueError(f"steps={self.steps} must be even; use steps={self.steps + 1}")
+        return self
+
+
+GOOD = {"schedule": {"kind": "cosine", "offset": 0.1}, "steps": 4}
+
+
+def test_a_good_configuration_becomes_the_model() -> None:
+    assert validate(Whole, GOOD).schedule == Cosine(kind="cosine", offset=0.1)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"stesp": 3}, "unknown key 'stesp'; did you mean 'steps'?"),
+        ({"schedule": {"kind": "cosine", "ofset": 1.0}}, "unknown key 'schedule.ofset'; did you mean 'schedule.offset'?"),
+        ({"schedule": {"kind": "linear"}}, "missing key 'schedule.slope': give it a value, as in schedule.slope=..."),
+        ({"schedule": {"kind": "square"}}, "schedule.kind='square' is not known; choose one of 'linear', 'cosine'"),
+        ({"steps": "abc"}, "steps='abc': input should be a valid integer"),
+        ({"steps": "12"}, "steps='12': input should be a valid integer"),
+        ({"schedule": {"kind": "cosine", "offset": -1.0}}, "schedule.offset=-1.0: input should be greater than or equal to 0"),
+        ({"steps": 3}, "steps=3 must be even; use steps=4"),
+        ({"names": {"a": {"kind": "linear", "slop": 1.0}}}, "unknown key 'names.a.slop'"),
+    ],
+)
+def test_each_mistake_is_one_line(change: dict, line: str) -> None:
+    with pytest.raises(UserError) as error:
+        validate(Whole, {**GOOD, **change})
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_further_problems_are_counted() -> None:
+    with pytest.raises(UserError, match=r"\(and 1 more\)"):
+        validate(Whole, {**GOOD, "steps": "x", "bogus": 1})

@@ -1,0 +1,211 @@
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from difflab.config.data import DataConfig
+from difflab.data.build import build_eval_loader, build_train_loader
+from difflab.errors import UserError
+
+
+def config(path, **changes):
+    fields = ["label", "caption", "json"]
+    return DataConfig(path=str(path), **({"image_size": 8, "batch_size": 4, "classes": 2, "fields": fields} | changes))
+
+
+def train(path, total=12, seed=0, rank=0, world_size=1, **changes):
+    return build_train_loader(config(path, **changes), seed=seed, rank=rank, world_size=world_size, total_batches=total)
+
+
+def same(first, second):
+    return all(
+        torch.equal(first[name], second[name]) if isinstance(first[name], torch.Tensor) else first[name] == second[name]
+        for name in first.keys() | second.keys()
+    )
+
+
+def damage(tiny_data, numbers):
+    """Overwrite training images with text."""
+    from difflab.data.opening import open_data
+
+    directory = open_data(tiny_data)
+    for number in numbers:
+        shard = directory.split("train").shards[number // 10]
+        with directory.shard_path(shard).open("r+b") as file:
+            file.seek(int(directory.offsets(shard)["png"][number % 10][0]))
+            file.write(b"this is text, not a picture")
+
+
+def test_a_batch_is_complete(tiny_data, tiny_source):
+    batch = next(iter(train(tiny_data)))
+    assert batch["image"].shape == (4, 3, 8, 8)
+    assert batch["image"].dtype == torch.uint8
+    assert batch["position"].tolist() == [0, 1, 2, 3]
+    assert batch["weight"].tolist() == [1.0] * 4
+    for place, index in enumerate(batch["index"].tolist()):
+        expected = tiny_source(23).sample(index)
+        np.testing.assert_array_equal(batch["image"][place].permute(1, 2, 0).numpy(), expected["image"])
+        assert batch["label"][place] == expected["label"]
+        assert batch["caption"][place] == expected["caption"]
+        assert batch["json"][place] == expected["json"]
+        assert batch["key"][place] == f"{index:08d}"
+
+
+def test_an_iteration_runs_through_epochs_up_to_its_length(tiny_data):
+    loader = train(tiny_data, total=12)
+    epochs, seen = [], []
+    for batch in loader:
+        epochs.append(loader.epoch)
+        seen.append(batch["index"].tolist())
+    assert len(loader) == len(seen) == 12
+    assert epochs == [0] * 5 + [1] * 5 + [2] * 2
+    assert len({i for batch in seen[:5] for i in batch}) == 20
+    assert loader.dropped_per_epoch == 3
+    assert len(list(loader)) == 12, "the next iteration is as long"
+    assert loader.state_dict()["batches"] == 24
+
+
+def test_the_dropped_tail_is_logged(tiny_data, caplog):
+    with caplog.at_level(logging.INFO):
+        train(tiny_data)
+    assert "3 of 23 samples do not fill a batch of 4" in caplog.text
+
+
+def test_flips_mirror_the_image_and_nothing_else(tiny_data):
+    flipped = 0
+    for plain, mirrored in zip(train(tiny_data), train(tiny_data, flip=True), strict=True):
+        assert plain["index"].tolist() == mirrored["index"].tolist()
+        for a, b in zip(plain["image"], mirrored["image"], strict=True):
+            assert torch.equal(b, a) or torch.equal(b, a.flip(-1))
+            flipped += not torch.equal(a, b)
+    assert 12 < flipped < 36
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_global_batches_are_the_same_for_any_ranks_and_workers(tiny_data, workers, world_size):
+    expected = list(train(tiny_data, total=7, flip=True))
+    ranks = [
+        train(tiny_data, total=7, flip=True, rank=rank, world_size=world_size, workers=workers if rank < 2 else 0)
+        for rank in range(world_size)
+    ]
+    for whole, *shares in zip(expected, *ranks, strict=True):
+        joined = {
+            name: torch.cat([share[name] for share in shares])
+            if isinstance(value, torch.Tensor)
+            else [entry for share in shares for entry in share[name]]
+            for name, value in whole.items()
+        }
+        assert same(whole, joined)
+
+
+@pytest.mark.parametrize(("workers", "stops"), [(0, range(1, 12)), (2, (1, 5, 11))])
+def test_training_stopped_after_any_batch_goes_on_with_the_next(tiny_data, workers, stops):
+    expected = list(train(tiny_data, flip=True))
+    for stop in stops:
+        first = train(tiny_data, flip=True, workers=workers)
+        running = iter(first)
+        for _ in range(stop):
+            next(running)
+        state = first.state_dict()
+        assert state["batches"] == stop
+        again = train(tiny_data, flip=True, workers=workers)
+        again.load_state_dict(state)
+        rest = list(again)
+        assert len(rest) == 12 - stop
+        assert all(same(a, b) for a, b in zip(rest, expected[stop:], strict=True))
+
+
+def test_a_loader_that_is_iterated_again_goes_on(tiny_data):
+    expected = list(train(tiny_data))
+    loader = train(tiny_data, workers=2)
+    running = iter(loader)
+    next(running)
+    assert all(same(a, b) for a, b in zip(list(loader), expected[1:], strict=True))
+
+
+def test_training_goes_on_with_another_number_of_ranks(tiny_data):
+    loader = train(tiny_data, rank=1, world_size=2)
+    next(iter(loader))
+    resumed = train(tiny_data)
+    resumed.load_state_dict(loader.state_dict())
+    assert same(next(iter(resumed)), list(train(tiny_data))[1])
+
+
+def test_the_state_of_other_data_is_refused(tiny_data):
+    state = train(tiny_data).state_dict()
+    with pytest.raises(UserError, match=r"its data had global_batch=4, now it is 2"):
+        train(tiny_data, batch_size=2).load_state_dict(state)
+    with pytest.raises(UserError, match=r"its data had seed=0, now it is 1"):
+        train(tiny_data, seed=1).load_state_dict(state)
+
+
+def test_iterating_leaves_the_global_random_state_alone(tiny_data):
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    list(train(tiny_data))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_an_evaluation_counts_every_sample_once(tiny_data, world_size):
+    counted = torch.zeros(23)
+    for rank in range(world_size):
+        loader = build_eval_loader(
+            config(tiny_data, flip=True), split="train", batch_size=4, rank=rank, world_size=world_size
+        )
+        assert len(loader) == 6
+        for _ in range(2):
+            batches = list(loader)
+            assert len(batches) == 6
+        for batch in batches:
+            counted.index_add_(0, batch["index"], batch["weight"])
+    assert counted.tolist() == [1.0] * 23
+
+
+def test_an_evaluation_of_some_samples_spreads_them(tiny_data):
+    loader = build_eval_loader(config(tiny_data), split="train", batch_size=4, limit=5)
+    indices = [i for batch in loader for i, w in zip(batch["index"].tolist(), batch["weight"], strict=True) if w]
+    assert indices == [0, 4, 9, 13, 18]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_bad_samples_are_replaced_by_always_the_same_others(tiny_data, caplog, workers):
+    expected = list(train(tiny_data, total=5))
+    damage(tiny_data, [2])
+    runs = [list(train(tiny_data, total=5, max_bad_fraction=0.1, workers=workers)) for _ in range(2)]
+    assert all(same(a, b) for a, b in zip(*runs, strict=True))
+    different = [
+        (old, new)
+        for a, b in zip(expected, runs[0], strict=True)
+        for old, new in zip(a["index"].tolist(), b["index"].tolist(), strict=True)
+        if old != new
+    ]
+    assert [old for old, _ in different] == [2]
+    assert all(batch["weight"].sum() == 4 for batch in runs[0])
+    assert "bad sample train-000000.tar/00000002: the .png is damaged: not an image" in caplog.text
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_too_many_bad_samples_stop_the_run_with_the_list(tiny_data, workers):
+    damage(tiny_data, [2, 5])
+    with pytest.raises(
+        UserError, match=r"2 bad of 23 samples, 1 allowed: .*(00000002|00000005).*max_bad_frac"
+    ) as caught:
+        list(train(tiny_data, total=10, max_bad_fraction=0.05, workers=workers))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bad_sample_of_an_evaluation_counts_nothing(tiny_data):
+    damage(tiny_data, [2])
+    counted = torch.zeros(23)
+    for batch in build_eval_loader(config(tiny_data, max_bad_fraction=0.1), split="train", batch_size=4):
+        counted.index_add_(0, batch["index"], batch["weight"])
+    assert counted.tolist() == [float(i != 2) for i in range(23)]
+
+
+def test_data_without_one_good_sample_is_refused(tiny_data):
+    damage(tiny_data, range(23))
+    with pytest.raises(UserError, match="no readable sample found in place of"):
+        list(train(tiny_data, max_bad_fraction=1.0))

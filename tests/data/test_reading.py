@@ -1,0 +1,125 @@
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from difflab.data import reading
+from difflab.data.bad_samples import BadSample
+from difflab.data.opening import open_data
+from difflab.data.reading import ShardDataset
+from difflab.errors import UserError
+
+
+def test_every_sample_is_the_sources(open_tiny, tiny_source):
+    source = tiny_source(23)
+    dataset = ShardDataset(open_tiny, "train", image_size=8, fields=("label", "caption", "json"))
+    assert len(dataset) == 23
+    for i in (0, 9, 10, 22):
+        expected, sample = source.sample(i), dataset[i]
+        np.testing.assert_array_equal(sample["image"].permute(1, 2, 0).numpy(), expected["image"])
+        assert {name: sample[name] for name in ("label", "caption", "json")} == {
+            name: expected[name] for name in ("label", "caption", "json")
+        }
+        assert (sample["index"], sample["key"]) == (i, f"{i:08d}")
+
+
+def test_only_the_fields_asked_for_are_read(open_tiny):
+    assert set(ShardDataset(open_tiny, "val")[0]) == {"image", "index", "key"}
+
+
+def test_several_samples_come_in_the_order_asked_for(open_tiny):
+    dataset = ShardDataset(open_tiny, "train")
+    assert [sample["index"] for sample in dataset.__getitems__([22, 0, 11])] == [22, 0, 11]
+
+
+def test_numbers_outside_are_an_index_error(open_tiny):
+    dataset = ShardDataset(open_tiny, "train")
+    for index in (23, -1):
+        with pytest.raises(IndexError, match="of 23"):
+            dataset[index]
+
+
+def test_few_shards_are_kept_open(open_tiny, monkeypatch):
+    monkeypatch.setattr(reading, "_OPEN_SHARDS", 1)
+    dataset = ShardDataset(open_tiny, "train")
+    descriptors = Path("/proc/self/fd")
+    before = len(list(descriptors.glob("*")))
+    pictures = [dataset[i]["image"] for i in (0, 10, 20, 0)]
+    assert torch.equal(pictures[0], pictures[3])
+    if descriptors.is_dir():
+        # One tar and the map of its offsets.
+        assert len(list(descriptors.glob("*"))) <= before + 2
+    dataset.close()
+    assert torch.equal(dataset[0]["image"], pictures[0])
+
+
+def test_a_dataset_with_open_shards_can_be_sent_to_a_worker(open_tiny):
+    dataset = ShardDataset(open_tiny, "train")
+    expected = dataset[3]["image"]
+    copy = pickle.loads(pickle.dumps(dataset))
+    dataset.close()
+    assert torch.equal(copy[3]["image"], expected)
+
+
+def test_a_field_no_sample_has_is_refused_at_once(tmp_path, write_tar, encoded):
+    write_tar(tmp_path / "d/0.tar", {"a.png": encoded()})
+    with pytest.raises(
+        UserError, match=r"has no caption \(.txt files\) in split 'train'; take caption out of data.fields"
+    ):
+        ShardDataset(open_data(tmp_path / "d"), "train", fields=("caption",))
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"b.png": b"hello, I am text"}, r"0.tar/b: the .png is damaged: not an image \(it starts with b'hello, I am "),
+        ({"b.png": "image"}, "0.tar/b: has no label"),
+        ({"b.png": "image", "b.cls": b"dog"}, "0.tar/b: its .cls is no valid label: b'dog'"),
+        ({"b.png": "image", "b.cls": b"9"}, r"b'9' \(outside the 3 classes\)"),
+        ({"b.npy": b"", "b.cls": b"1"}, "0.tar/b: has no image"),
+        ({"b.png": "image", "b.cls": b"1", "b.txt": b"\xff"}, "0.tar/b: its .txt is no valid caption"),
+        ({"b.png": "image", "b.cls": b"1", "b.txt": b"x", "b.json": b"[1]"}, "0.tar/b: its .json is no valid json"),
+        ({"b.png": "large", "b.cls": b"1", "b.txt": b"x", "b.json": b"{}"}, "0.tar/b: the image is 12x8 px, wanted is"),
+    ],
+)
+def test_a_bad_sample_is_named_with_its_shard_key_and_reason(tmp_path, write_tar, encoded, members, message):
+    images = {"image": encoded(), "large": encoded(size=(12, 8))}
+    good = {"a.png": images["image"], "a.cls": b"0", "a.txt": b"a", "a.json": b"{}"}
+    write_tar(tmp_path / "d/0.tar", good | {name: images.get(value, value) for name, value in members.items()})
+    dataset = ShardDataset(
+        open_data(tmp_path / "d"), "train", image_size=8, fields=("label", "caption", "json"), classes=3
+    )
+    assert dataset[0]["label"] == 0
+    with pytest.raises(BadSample, match=message):
+        dataset[1]
+
+
+def test_a_truncated_shard_tells_which_samples_are_lost(tiny_data):
+    path = tiny_data / "train-000001.tar"
+    path.write_bytes(path.read_bytes()[:-14_000])
+    dataset = ShardDataset(open_data(tiny_data), "train")
+    lost = dataset.beyond_the_end()
+    assert lost
+    assert {index for index, _ in lost} == {i for i in range(10, 20) if is_bad(dataset, i)}
+    assert "train-000001.tar/00000019: the shard is truncated" in lost[-1][1]
+
+
+def is_bad(dataset, index):
+    try:
+        dataset[index]
+    except BadSample:
+        return True
+    return False
+
+
+def test_a_missing_or_changed_shard_is_refused(tiny_data):
+    dataset = ShardDataset(open_data(tiny_data), "train")
+    path = tiny_data / "train-000001.tar"
+    path.write_bytes(path.read_bytes() + b"more")
+    with pytest.raises(UserError, match=r"train-000001.tar has \d+ bytes, its index says \d+: it was changed"):
+        dataset.beyond_the_end()
+    path.unlink()
+    with pytest.raises(UserError, match=r"train-000001.tar is missing"):
+        dataset.beyond_the_end()

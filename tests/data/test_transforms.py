@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from difflab.data.transforms import fit, flips
+
+
+def picture(width, height, channels=3):
+    rng = np.random.default_rng(0)
+    return torch.from_numpy(rng.integers(0, 256, (channels, height, width), dtype=np.uint8))
+
+
+def as_pillow(image):
+    return Image.fromarray(image.permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize("crop", ["none", "adm", "edm", "resize_short"])
+def test_an_image_of_the_right_size_is_unchanged(crop):
+    image = picture(16, 16)
+    assert torch.equal(fit(image, 16, crop), image)
+
+
+@pytest.mark.parametrize(("width", "height"), [(40, 70), (33, 17), (16, 90), (10, 12)])
+@pytest.mark.parametrize("crop", ["adm", "edm", "resize_short"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_rule_gives_the_square_asked_for(width, height, crop, channels):
+    assert fit(picture(width, height, channels), 16, crop).shape == (channels, 16, 16)
+
+
+def test_adm_halves_by_box_then_goes_bicubic_to_the_short_side():
+    image = picture(40, 72)
+    # 40x72 is halved once (20x36; 20 < 32), then scaled by 16/20 to 16x29 and cut from row (29-16)//2 = 6.
+    halved = as_pillow(image).resize((20, 36), Image.Resampling.BOX)
+    expected = np.array(halved.resize((16, 29), Image.Resampling.BICUBIC))[6:22]
+    np.testing.assert_array_equal(fit(image, 16, "adm").permute(1, 2, 0).numpy(), expected)
+
+
+def test_edm_cuts_first_and_then_goes_lanczos():
+    image = picture(40, 71)
+    square = Image.fromarray(image.permute(1, 2, 0).numpy()[15:55])
+    expected = np.array(square.resize((16, 16), Image.Resampling.LANCZOS))
+    np.testing.assert_array_equal(fit(image, 16, "edm").permute(1, 2, 0).numpy(), expected)
+
+
+def test_resize_short_is_one_bicubic_step():
+    image = picture(40, 72)
+    expected = np.array(as_pillow(image).resize((16, 29), Image.Resampling.BICUBIC))[6:22]
+    np.testing.assert_array_equal(fit(image, 16, "resize_short").permute(1, 2, 0).numpy(), expected)
+
+
+def test_another_size_without_a_rule_names_both_sizes():
+    with pytest.raises(ValueError, match=r"the image is 40x72 px, wanted is 16x16: set data.image_size, or data.crop"):
+        fit(picture(40, 72), 16, "none")
+
+
+def test_flips_depend_on_seed_epoch_and_index_alone():
+    indices = np.arange(10_000)
+    first = flips(0, 0, indices)
+    assert np.array_equal(flips(0, 0, indices[::-1]), first[::-1])
+    assert abs(first.mean() - 0.5) < 0.02
+    for other in (flips(0, 1, indices), flips(1, 0, indices)):
+        assert abs((first == other).mean() - 0.5) < 0.02

@@ -1,0 +1,48 @@
+"""Interpolation: its ends, its mixes and its noise."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from difflab.diffusion.denoiser import NetworkDenoiser
+from difflab.diffusion.interpolate import interpolate, lerp, slerp, truncate
+from difflab.diffusion.noise import SampleNoise
+from difflab.diffusion.process import GaussianProcess
+from difflab.diffusion.samplers import AncestralSampler, DDIMSampler, StridedSampler
+from difflab.diffusion.schedules import linear_betas
+from diffusion.test_samplers import GaussianNetwork
+
+PROCESS = GaussianProcess(linear_betas(1000), prediction="x0")
+
+
+def test_slerp_keeps_the_norm_and_falls_back_to_lerp() -> None:
+    a, b = torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.tensor([[0.0, 1.0], [2.0, 2.0]])
+    half = slerp(a, b, 0.5)
+    torch.testing.assert_close(half[0], torch.tensor([0.5**0.5, 0.5**0.5]))
+    torch.testing.assert_close(half[1], torch.tensor([1.5, 1.5]))
+    torch.testing.assert_close(slerp(a, b, 0.0), a)
+    torch.testing.assert_close(lerp(a, b, 0.25), 0.75 * a + 0.25 * b)
+
+
+def test_truncate_keeps_the_rows_below() -> None:
+    spaced = PROCESS.respace(range(0, 1000, 100))
+    assert truncate(spaced, 450).timestep_map == [0, 100, 200, 300, 400]
+    with pytest.raises(ValueError, match="no kept step at or below timestep 5; the first is 10"):
+        truncate(PROCESS.respace([10, 20]), 5)
+
+
+@pytest.mark.parametrize("sampler", [DDIMSampler(steps=100), AncestralSampler(steps=100)])
+def test_the_ends_are_the_reconstructions_and_noise_is_shared(sampler: StridedSampler) -> None:
+    images = 0.4 + 0.3 * SampleNoise(range(4)).randn((1, 3, 3))
+    a, b = images[:2], images[2:]
+    network = GaussianNetwork(PROCESS)
+    denoiser = NetworkDenoiser(network, PROCESS)
+    arguments = {"timestep": 60, "noise": lambda: SampleNoise([10, 11])}
+    path = interpolate(denoiser, sampler, PROCESS, a, b, [0.0, 0.5, 1.0, 0.0], **arguments)
+    assert path.shape == (4, 2, 1, 3, 3)
+    assert torch.equal(path[0], path[3])
+    # Step 60 adds noise of 0.21; the Gaussian decoder shrinks it, so the ends are the images up to about that.
+    assert float((path[0] - a).abs().mean()) < 0.2 < float((a - b).abs().mean())
+    # The exact decoder is affine, and shared noise cancels: halfway is the mean of the ends.
+    torch.testing.assert_close(path[1], (path[0] + path[2]) / 2, atol=1e-4, rtol=0)

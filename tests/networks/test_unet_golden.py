@@ -1,0 +1,74 @@
+"""The UNet against the official networks, on the same weights and inputs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from difflab.types import Conditioning
+from golden_fixtures import Fixture, load
+from networks.official_networks import build_target, target_and_layout, trace
+
+DDPM = ["ddpm-model", "ddpm-model-b", "diffusers-unet2d", "diffusers-unet2d-heads"]
+ADM = [
+    "adm-unet-neworder-cond",
+    "adm-unet-legacy-cond",
+    "adm-unet-uncond-plain",
+    "adm-unet-mult-half",
+    "adm-unet-avgpool",
+    "adm-unet-four-levels",
+    "adm-unet-four-channels",
+    "adm-unet-64ch-headch",
+    "adm-superres",
+    "improved-unet",
+]
+
+
+def conditioning(fixture: Fixture, label_embedding: torch.Tensor | None) -> Conditioning:
+    vector = None if label_embedding is None else label_embedding[fixture.input("y")]
+    concat = None
+    if "low_res" in fixture.spec["inputs"]:
+        concat = F.interpolate(fixture.input("low_res"), size=16, mode="bilinear", align_corners=False)
+    return Conditioning(vector=vector, concat=concat)
+
+
+@pytest.mark.parametrize("name", DDPM + ADM)
+def test_output_is_the_official_one(name: str) -> None:
+    fixture = load("diffusion", name)
+    target, layout = target_and_layout(fixture)
+    official = fixture.state_dict()
+    labels = official.pop("label_emb.weight", None)
+    network = build_target(target)
+    keymap = layout.keymap(target)
+    network.load_state_dict(keymap.from_official(official))
+    cond = conditioning(fixture, labels)
+    with torch.inference_mode():
+        fixture.check("out", network(fixture.input("x"), fixture.input("t"), cond))
+        if "out_fractional_t" in fixture.arrays:
+            fixture.check("out_fractional_t", network(fixture.input("x"), fixture.input("t_fractional"), cond))
+    back = keymap.to_official(network.state_dict())
+    assert back.keys() == official.keys()
+    assert all(torch.equal(back[key], value) for key, value in official.items())
+
+
+@pytest.mark.parametrize("name", ["ddpm-model", "ddpm-model-b"])
+def test_every_block_gives_what_the_official_block_gives(name: str) -> None:
+    fixture = load("diffusion", name)
+    target, layout = target_and_layout(fixture)
+    network = build_target(target)
+    network.load_state_dict(layout.keymap(target).from_official(fixture.state_dict()))
+    official = sorted({key.removeprefix("trace.").rsplit(".", 1)[0] for key in fixture.arrays if key != "out"})
+    ours = {"mid.block_1": "middle.block.0", "mid.attn_1": "middle.attention.0", "mid.block_2": "middle.block.1"}
+    for block in official:
+        if block.startswith(("down.", "up.")):
+            side, level, kind, number = block.split(".")
+            group = "attention" if kind == "attn" else "block"
+            ours[block] = f"{'encoder' if side == 'down' else 'decoder'}.{level}.{group}.{number}"
+    names = {block: ours.get(block, block) for block in official}
+    seen = trace(network, names, lambda: network(fixture.input("x"), fixture.input("t")))
+    assert len(seen) == len(official) > 10
+    for block, output in seen.items():
+        fixture.check(f"trace.{block}.mean", output.mean(dim=(1, 2, 3)))
+        fixture.check(f"trace.{block}.std", output.std(dim=(1, 2, 3), correction=0))
+        fixture.check(f"trace.{block}.head", output[0].flatten()[:16])

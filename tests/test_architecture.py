@@ -1,0 +1,113 @@
+"""The house rules that a machine can hold: imports run one way, and light commands stay light."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[1] / "src" / "difflab"
+
+LAYERS = [
+    {"types", "errors", "seeding", "images", "cache", "conf_dir", "config"},
+    {"diffusion"},
+    {"networks", "data"},
+    {"metrics", "conditioning", "interop"},
+    {"models"},
+    {"pipelines"},
+    {"tracking"},
+    {"callbacks"},
+    {"commands"},
+    {"cli"},
+]
+LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
+# Neither of these may import the other, although they stand side by side.
+STRANGERS = [("networks", "data"), ("metrics", "interop"), ("metrics", "conditioning"), ("interop", "conditioning")]
+FORBIDDEN = {
+    "diffusion": {"lightning", "hydra", "omegaconf", "wandb", "pydantic", "torchvision"},
+    "networks": {"lightning", "hydra", "omegaconf", "wandb"},
+    "config": {"torch", "lightning", "hydra", "omegaconf", "wandb", "numpy", "torchmetrics"},
+    "types": {"lightning", "hydra", "wandb", "numpy"},
+}
+HEAVY = {"lightning", "wandb", "torchvision", "torchmetrics", "torch_fidelity", "transformers", "diffusers"}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted(SRC.rglob("*.py")):
+        relative = path.relative_to(SRC)
+        yield (relative.parts[0] if len(relative.parts) > 1 else relative.stem), path
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """(module, only for type checkers) of every import statement in a file."""
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, id(node) in typing_only
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module, id(node) in typing_only
+
+
+def test_every_part_has_its_place() -> None:
+    unknown = {part for part, _ in modules()} - LEVEL.keys() - {"__init__", "__main__"}
+    assert not unknown, f"say in this test where {sorted(unknown)} stands in the order of imports"
+
+
+def test_imports_run_one_way() -> None:
+    wrong = []
+    for part, path in modules():
+        for name, typing_only in imports(path):
+            if not name.startswith("difflab.") or typing_only or part == "__init__":
+                continue
+            target = name.split(".")[1]
+            if LEVEL[target] > LEVEL[part] or (part, target) in STRANGERS or (target, part) in STRANGERS:
+                wrong.append(f"{path.relative_to(SRC)} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("part", FORBIDDEN)
+def test_low_layers_know_no_frameworks(part: str) -> None:
+    wrong = [
+        f"{path.relative_to(SRC)} imports {name}"
+        for owner, path in modules()
+        if owner == part
+        for name, _ in imports(path)
+        if name.split(".")[0] in FORBIDDEN[part]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def _loaded(code: str) -> set[str]:
+    script = f"import sys, json\n{code}\nprint(json.dumps(sorted({{m.split('.')[0] for m in sys.modules}})))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_importing_difflab_is_light() -> None:
+    assert not _loaded("import difflab, difflab.cli") & (HEAVY | {"torch", "hydra", "pydantic"})
+
+
+def test_help_needs_no_framework() -> None:
+    assert not _loaded("import difflab.cli; difflab.cli.main(['--help'])") & (HEAVY | {"torch", "hydra"})
+
+
+def test_validating_a_configuration_needs_no_framework() -> None:
+    code = (
+        "from difflab.commands.composing import compose_and_validate\n"
+        "from difflab.config.train import TrainConfig\n"
+        "compose_and_validate('train', TrainConfig, ['experiment=ddpm/shapes32'])"
+    )
+    assert not _loaded(code) & (HEAVY | {"torch"})

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from callbacks.tiny import Tiny, loader, trainer
+from PIL import Image
+
+from difflab.callbacks.checkpoint import Checkpoint
+from difflab.callbacks.checkpoint_io import AtomicCheckpointIO
+from difflab.callbacks.clock import Clock
+from difflab.callbacks.ema import EMA
+from difflab.callbacks.sample_grid import SampleGrid
+from difflab.callbacks.weights import WeightsExport
+from difflab.config.logger import LoggerConfig, WandbConfig
+from difflab.errors import UserError
+from difflab.tracking.build import build_loggers
+from difflab.tracking.csv import read_csv
+from difflab.tracking.rundir import RunDirectory
+from difflab.tracking.runs import OfflineRun, read_offline_run
+from difflab.tracking.wandb import exit_status, wandb_run
+
+CONFIG = {"seed": 3, "network": {"channels": [32, 64], "dropout": 0.1}, "sampler": {"kind": "ddim", "eta": None}}
+
+
+def generate(indices: list[int], seed: int) -> torch.Tensor:
+    return torch.stack([torch.full((3, 8, 8), 10 * i + seed, dtype=torch.uint8) for i in indices])
+
+
+def train(run: RunDirectory, steps: int, resume: Path | None = None) -> Tiny:
+    model = Tiny()
+    with build_loggers(LoggerConfig(), run, CONFIG) as loggers:
+        callbacks = [
+            Clock(),
+            EMA(0.9),
+            WeightsExport(run.weights, CONFIG),
+            Checkpoint(run.checkpoints, every_steps=2),
+            SampleGrid(
+                run.samples, generate, every_steps=2, n=4, columns=2, seed=1, table=True, labels=lambda i, s: [7, 8, 9, 5]
+            ),
+        ]
+        fit = trainer(run.path, steps, callbacks, logger=loggers, plugins=[AtomicCheckpointIO()])
+        fit.fit(model, loader(20), ckpt_path=resume, weights_only=True)
+    return model
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDirectory, OfflineRun, OfflineRun]:
+    """A run of 5 steps, then resumed from step 4 and trained to step 7: the directory, what W&B had before and after."""
+    run = RunDirectory(tmp_path_factory.mktemp("runs") / "first")
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(home))
+        train(run, 5)
+        before = read_offline_run(run.path)
+        train(run, 7, run.checkpoints / "step-000004.ckpt")
+    assert not list(home.rglob("*")), "W&B wrote outside the run directory"
+    return run, before, read_offline_run(run.path)
+
+
+def test_the_configuration_is_the_resolved_one(trained: Any) -> None:
+    assert trained[1].config == CONFIG
+
+
+def test_every_promised_key_is_there_on_the_train_step_axis(trained: Any) -> None:
+    _, before, _ = trained
+    assert [step for step, _ in before.series("train/loss")] == [1, 2, 3, 4, 5]
+    assert [step for step, _ in before.series("samples/grid.path")] == [2, 4, 5]
+    assert all(row["train/images"] == 2 * row["train/step"] for row in before.history)
+    assert any(m.get("name") == "train/step" for m in before.metrics)
+    assert any(m.get("glob_name") == "*" and m["step_metric"] == "train/step" for m in before.metrics)
+
+
+def test_w_and_b_and_the_csv_agree(trained: Any) -> None:
+    run, _, after = trained
+    for key in ("train/loss", "train/images"):
+        in_csv = [(int(row["train/step"]), float(row[key])) for row in read_csv(run.metrics) if "train/loss" in row]
+        in_wandb = [(row["train/step"], row[key]) for row in after.history if "train/loss" in row]
+        assert in_csv == in_wandb
+    assert [step for step, _ in in_wandb] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_images_are_the_samples(trained: Any) -> None:
+    run, before, _ = trained
+    files = before.media["samples/grid"]
+    assert len(files) == 3
+    with Image.open(files[-1]) as logged, Image.open(run.samples / "step-000005.png") as saved:
+        assert logged.tobytes() == saved.tobytes()
+        assert logged.size == (2 + 2 * 66, 2 + 2 * 66)
+        assert logged.getpixel((2, 2)) == (1, 1, 1)
+        assert logged.getpixel((2 + 66, 2 + 66)) == (31, 31, 31)
+
+
+def test_the_table_names_each_sample(trained: Any) -> None:
+    _, before, _ = trained
+    table = json.loads(before.tables["samples/table"][-1].read_text())
+    assert table["columns"] == ["image", "index", "seed", "class"]
+    assert [row[1:] for row in table["data"]] == [[0, 1, 7], [1, 1, 8], [2, 1, 9], [3, 1, 5]]
+
+
+def test_the_averaged_weights_are_an_artifact(trained: Any) -> None:
+    run, before, _ = trained
+    (artifact,) = [a for a in before.artifacts if a["type"] == "model"]
+    assert artifact["name"] == f"{before.run_id}-ema"
+    assert artifact["metadata"] == {"train_step": 5}
+    assert "final" in artifact["aliases"]
+    (entry,) = artifact["manifest"]["contents"]
+    assert entry["path"] == "ema.safetensors"
+    assert Path(entry["local_path"]).is_relative_to(run.wandb)
+
+
+def test_a_resumed_run_is_one_run_with_two_segments(trained: Any) -> None:
+    _, before, after = trained
+    assert after.run_id == before.run_id
+    assert len(after.segments) == 2
+    assert (before.exit_code, after.exit_code) == (0, 0)
+
+
+def in_wandb(tmp_path: Path, error: BaseException | None) -> OfflineRun:
+    run = RunDirectory(tmp_path / "run")
+
+    def block() -> None:
+        with wandb_run(WandbConfig(), run, CONFIG) as logger:
+            assert logger is not None
+            logger.log_metrics({"train/loss": float("nan")}, step=1)
+            if error is not None:
+                raise error
+
+    if error is None:
+        block()
+    else:
+        with pytest.raises(type(error)):
+            block()
+    return read_offline_run(run.path)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(RuntimeError("crash"), 1), (SystemExit(75), 75), (KeyboardInterrupt(), 130)],
+)
+def test_a_run_that_dies_ends_with_its_status(tmp_path: Path, error: BaseException, status: int) -> None:
+    run = in_wandb(tmp_path, error)
+    assert run.exit_code == status
+    assert run.config == CONFIG
+    assert run.history[0]["train/loss"] != run.history[0]["train/loss"], "NaN comes back as a number"
+
+
+def test_exit_statuses() -> None:
+    assert exit_status(UserError("x")) == 2
+    assert exit_status(SystemExit(None)) == 0
+    assert exit_status(SystemExit("message")) == 1
+
+
+def test_a_second_run_is_refused_and_the_environment_comes_back(tmp_path: Path) -> None:
+    before = dict(os.environ)
+    with wandb_run(WandbConfig(), RunDirectory(tmp_path / "a"), {}):
+        with pytest.raises(UserError, match="still open"), wandb_run(WandbConfig(), RunDirectory(tmp_path / "b"), {}):
+            pass
+    assert {k: v for k, v in os.environ.items() if k.startswith("WANDB_")} == {
+        k: v for k, v in before.items() if k.startswith("WANDB_")
+    }
+
+
+@pytest.mark.parametrize("config", [None, WandbConfig(mode="disabled")])
+def test_no_logger_where_none_is_wanted(tmp_path: Path, config: WandbConfig | None) -> None:
+    with wandb_run(config, RunDirectory(tmp_path), {}) as logger:
+        assert logger is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_reading_a_folder_without_a_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no offline W&B run"):
+        read_offline_run(tmp_path)
