@@ -49,7 +49,9 @@ class Conditioning:
 
     def to(self, *args: Any, **kwargs: Any) -> Conditioning:
         """Move or cast every field, as `Tensor.to`; masks keep their type."""
-        return self.map(lambda t: t.to(*args, **kwargs) if t.is_floating_point() else t.to(device=_device_of(args, kwargs)))
+        return self.map(
+            lambda t: t.to(*args, **kwargs) if t.is_floating_point() else t.to(device=_device_of(args, kwargs))
+        )
 
     def __getitem__(self, rows: Any) -> Conditioning:
         """The conditioning of some rows of the batch."""

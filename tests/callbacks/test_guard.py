@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from callbacks.tiny import Tiny, loader, trainer
 
+from callbacks.tiny import Tiny, loader, trainer
 from difflab.callbacks.checkpoint import LAST, Checkpoint
 from difflab.callbacks.checkpoint_io import AtomicCheckpointIO
 from difflab.callbacks.clock import Clock
@@ -59,7 +59,9 @@ def test_training_goes_on_after_a_bad_batch_and_counts_it(tmp_path: Path) -> Non
     model, csv = Tiny(bad_batches=[1, 3]), CSVLogger(tmp_path / "metrics.csv")
     fit(tmp_path, 6, model, [Clock(), NonFiniteGuard(max_in_a_row=2)], logger=csv)
     assert model.train_step == 4
-    counts = [(row["train/step"], row["train/skipped_steps"]) for row in read_csv(csv.path) if "train/skipped_steps" in row]
+    counts = [
+        (row["train/step"], row["train/skipped_steps"]) for row in read_csv(csv.path) if "train/skipped_steps" in row
+    ]
     assert counts == [("1", "1"), ("2", "2")]
 
 

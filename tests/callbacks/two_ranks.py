@@ -11,10 +11,10 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from callbacks.tiny import Tiny, loader, trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from callbacks.tiny import Tiny, loader, trainer
 from difflab.callbacks.checkpoint import LAST, Checkpoint
 from difflab.callbacks.checkpoint_io import AtomicCheckpointIO, DiskFullError
 from difflab.callbacks.ema import EMA
@@ -48,7 +48,7 @@ class Record:
     def __init__(self) -> None:
         self.seen: list[int] = []
 
-    def update(self, images: Tensor) -> None:
+    def update(self, images: Tensor, index: Tensor) -> None:
         self.seen += images[:, 0, 0, 0].tolist()
 
     def compute(self) -> list[Any]:
@@ -116,5 +116,8 @@ def preempted(folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    scenario, target = {f.__name__: f for f in (averages_and_guard, too_many, full_disk, preempted)}[sys.argv[1]], Path(sys.argv[2])
+    scenario, target = (
+        {f.__name__: f for f in (averages_and_guard, too_many, full_disk, preempted)}[sys.argv[1]],
+        Path(sys.argv[2]),
+    )
     (target / f"{RANK}.json").write_text(json.dumps(scenario(target)))

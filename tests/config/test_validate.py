@@ -45,12 +45,18 @@ def test_a_good_configuration_becomes_the_model() -> None:
     ("change", "line"),
     [
         ({"stesp": 3}, "unknown key 'stesp'; did you mean 'steps'?"),
-        ({"schedule": {"kind": "cosine", "ofset": 1.0}}, "unknown key 'schedule.ofset'; did you mean 'schedule.offset'?"),
+        (
+            {"schedule": {"kind": "cosine", "ofset": 1.0}},
+            "unknown key 'schedule.ofset'; did you mean 'schedule.offset'?",
+        ),
         ({"schedule": {"kind": "linear"}}, "missing key 'schedule.slope': give it a value, as in schedule.slope=..."),
         ({"schedule": {"kind": "square"}}, "schedule.kind='square' is not known; choose one of 'linear', 'cosine'"),
         ({"steps": "abc"}, "steps='abc': input should be a valid integer"),
         ({"steps": "12"}, "steps='12': input should be a valid integer"),
-        ({"schedule": {"kind": "cosine", "offset": -1.0}}, "schedule.offset=-1.0: input should be greater than or equal to 0"),
+        (
+            {"schedule": {"kind": "cosine", "offset": -1.0}},
+            "schedule.offset=-1.0: input should be greater than or equal to 0",
+        ),
         ({"steps": 3}, "steps=3 must be even; use steps=4"),
         ({"names": {"a": {"kind": "linear", "slop": 1.0}}}, "unknown key 'names.a.slop'"),
     ],

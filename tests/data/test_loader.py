@@ -1,4 +1,5 @@
 import logging
+import sys
 
 import numpy as np
 import pytest
@@ -64,6 +65,14 @@ def test_an_iteration_runs_through_epochs_up_to_its_length(tiny_data):
     assert loader.dropped_per_epoch == 3
     assert len(list(loader)) == 12, "the next iteration is as long"
     assert loader.state_dict()["batches"] == 24
+
+
+def test_a_loader_may_be_as_good_as_endless(tiny_data):
+    loader = train(tiny_data, total=sys.maxsize)
+    for batch, expected in zip(loader, train(tiny_data, total=8), strict=False):
+        assert same(batch, expected)
+    assert len(loader) == sys.maxsize
+    assert loader.batches >= 8
 
 
 def test_the_dropped_tail_is_logged(tiny_data, caplog):

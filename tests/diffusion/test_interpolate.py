@@ -44,5 +44,7 @@ def test_the_ends_are_the_reconstructions_and_noise_is_shared(sampler: StridedSa
     assert torch.equal(path[0], path[3])
     # Step 60 adds noise of 0.21; the Gaussian decoder shrinks it, so the ends are the images up to about that.
     assert float((path[0] - a).abs().mean()) < 0.2 < float((a - b).abs().mean())
+    same = interpolate(denoiser, sampler, PROCESS, a, a, [0.0, 0.3, 1.0], **arguments)
+    torch.testing.assert_close(same, path[:1].expand_as(same), atol=1e-5, rtol=0)
     # The exact decoder is affine, and shared noise cancels: halfway is the mean of the ends.
     torch.testing.assert_close(path[1], (path[0] + path[2]) / 2, atol=1e-4, rtol=0)

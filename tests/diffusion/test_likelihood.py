@@ -81,7 +81,7 @@ def test_the_mean_over_batches_is_the_mean_over_samples() -> None:
     mean = BitsPerDimMean()
     with pytest.raises(ValueError, match="bits per dimension of no samples"):
         mean.compute()
-    parts = {name: value for name, value in vars(all_of_it).items()}
+    parts = vars(all_of_it)
     mean.update(BitsPerDim(**{name: value[:2] for name, value in parts.items()}))
     padded = {name: torch.cat([value[2:], value[:1]]) for name, value in parts.items()}
     mean.update(BitsPerDim(**padded), weight=torch.tensor([1.0, 1.0, 1.0, 0.0]))

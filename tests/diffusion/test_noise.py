@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -24,7 +26,7 @@ def draws(seeds: list[int]) -> torch.Tensor:
 def test_the_same_bits_whatever_the_split_and_the_order(order: list[int], cuts: list[int]) -> None:
     reference = draws(SEEDS)
     edges = [0, *sorted(cuts), 7]
-    parts = [order[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    parts = [order[a:b] for a, b in pairwise(edges)]
     for part in parts:
         assert torch.equal(draws([SEEDS[i] for i in part]), reference[part])
 

@@ -83,7 +83,7 @@ def test_tables(name: str) -> None:
         for array in fixture.arrays:
             if array.startswith(f"{label}."):
                 table = tables[array.removeprefix(f"{label}.")]
-                # The release rescales in float32, whose subtraction near the end loses digits of beta (measured 7.1e-6);
+                # The release rescales in float32, whose subtraction near the end loses digits of beta (by 7.1e-6);
                 # the test below holds its function to ours in float64.
                 rel = 1e-5 if array.endswith("_zsnr.betas") else None
                 checked(array, table[spec["indices"]] if "indices" in spec else table, rel)

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from difflab.errors import UserError
@@ -36,6 +35,7 @@ def test_a_row_is_in_the_file_before_log_metrics_returns(tmp_path: Path) -> None
     assert rows(logger.path) == [(("train/step", "1"), ("train/loss", "0.1"))]
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(), min_size=1, max_size=5))
 def test_numbers_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, values: list[float]) -> None:
     logger = CSVLogger(tmp_path_factory.mktemp("csv") / "metrics.csv")
@@ -76,16 +76,20 @@ def test_a_torn_last_line_is_repaired(tmp_path: Path, torn: str) -> None:
     assert [row["train/loss"] for row in read_csv(path)] == ["0.5", "0.4", "0.1"]
 
 
+def log_and_die(path: Path) -> None:
+    logger = CSVLogger(path)
+    for step in range(1, 6):
+        logger.log_metrics({"x": step / 3}, step=step)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_killed_process_loses_no_row(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
-    script = (
-        "import os, sys\nfrom difflab.tracking.csv import CSVLogger\n"
-        "logger = CSVLogger(sys.argv[1])\n"
-        "for step in range(1, 6): logger.log_metrics({'x': step / 3}, step=step)\n"
-        f"os.kill(os.getpid(), {int(signal.SIGKILL)})\n"
-    )
-    killed = subprocess.run([sys.executable, "-c", script, str(path)], env={**os.environ}, check=False)
-    assert killed.returncode == -signal.SIGKILL
+    process = multiprocessing.get_context("fork").Process(target=log_and_die, args=(path,))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert [float(row["x"]) for row in read_csv(path)] == [step / 3 for step in range(1, 6)]
 
 

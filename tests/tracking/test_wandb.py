@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from callbacks.tiny import Tiny, loader, trainer
 from PIL import Image
 
+from callbacks.tiny import Tiny, loader, trainer
 from difflab.callbacks.checkpoint import Checkpoint
 from difflab.callbacks.checkpoint_io import AtomicCheckpointIO
 from difflab.callbacks.clock import Clock
@@ -40,7 +40,14 @@ def train(run: RunDirectory, steps: int, resume: Path | None = None) -> Tiny:
             WeightsExport(run.weights, CONFIG),
             Checkpoint(run.checkpoints, every_steps=2),
             SampleGrid(
-                run.samples, generate, every_steps=2, n=4, columns=2, seed=1, table=True, labels=lambda i, s: [7, 8, 9, 5]
+                run.samples,
+                generate,
+                every_steps=2,
+                n=4,
+                columns=2,
+                seed=1,
+                table=True,
+                labels=lambda i, s: [7, 8, 9, 5],
             ),
         ]
         fit = trainer(run.path, steps, callbacks, logger=loggers, plugins=[AtomicCheckpointIO()])
@@ -50,7 +57,7 @@ def train(run: RunDirectory, steps: int, resume: Path | None = None) -> Tiny:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDirectory, OfflineRun, OfflineRun]:
-    """A run of 5 steps, then resumed from step 4 and trained to step 7: the directory, what W&B had before and after."""
+    """A run of 5 steps, resumed from step 4 and trained to step 7: the directory, what W&B had before and after."""
     run = RunDirectory(tmp_path_factory.mktemp("runs") / "first")
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
@@ -157,9 +164,9 @@ def test_exit_statuses() -> None:
 
 def test_a_second_run_is_refused_and_the_environment_comes_back(tmp_path: Path) -> None:
     before = dict(os.environ)
-    with wandb_run(WandbConfig(), RunDirectory(tmp_path / "a"), {}):
-        with pytest.raises(UserError, match="still open"), wandb_run(WandbConfig(), RunDirectory(tmp_path / "b"), {}):
-            pass
+    second = wandb_run(WandbConfig(), RunDirectory(tmp_path / "b"), {})
+    with wandb_run(WandbConfig(), RunDirectory(tmp_path / "a"), {}), pytest.raises(UserError, match="still open"):
+        second.__enter__()
     assert {k: v for k, v in os.environ.items() if k.startswith("WANDB_")} == {
         k: v for k, v in before.items() if k.startswith("WANDB_")
     }

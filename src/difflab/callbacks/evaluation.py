@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from typing_extensions import override
@@ -24,21 +25,21 @@ class MetricResult(Protocol):
     def name(self) -> str: ...
     @property
     def value(self) -> float: ...
-    def as_dict(self) -> dict[str, Any]: ...
+    def to_json(self) -> str: ...
 
 
 class SampleEvaluator(Protocol):
     """Takes the samples of this process; compute brings all processes together and gives the same on each."""
 
-    def update(self, images: Tensor) -> None: ...
+    def update(self, images: Tensor, index: Tensor) -> None: ...
     def compute(self) -> Sequence[MetricResult]: ...
 
 
 class Evaluation(Callback):
     """Evaluate samples 0..n-1 of `seed`, drawn with the averaged weights by all processes together.
 
-    Logs `eval/<name>` for each result, and appends its whole record with `train_step` and `seed` to `path`, one JSON
-    object a line. `make_evaluator` is called for each evaluation, on every process.
+    Logs `eval/<name>` for each result, and appends its whole record with `train_step` to `path`, one JSON object
+    a line. `make_evaluator` is called for each evaluation, on every process.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Evaluation(Callback):
         with ready_to_sample(trainer, pl_module):
             evaluator = self.make_evaluator()
             for indices in batches_of_this_rank(trainer, self.n, self.batch_size):
-                evaluator.update(self.generate(indices, self.seed))
+                evaluator.update(self.generate(indices, self.seed), torch.tensor(indices))
             results = evaluator.compute()
         self._evaluated_step = step
         for logger in trainer.loggers:
@@ -103,5 +104,5 @@ class Evaluation(Callback):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             for result in results:
-                record = {"train_step": step, "seed": self.seed, "name": result.name, **result.as_dict()}
+                record = {"train_step": step, **json.loads(result.to_json())}
                 file.write(json.dumps(record) + "\n")

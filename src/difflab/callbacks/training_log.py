@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from typing_extensions import override
 
 from difflab.callbacks.clock import EverySteps, train_step
+from difflab.models.diffusion import DiffusionModule
 
 
 class TrainingLog(Callback):
@@ -30,6 +31,7 @@ class TrainingLog(Callback):
     ) -> None:
         if not self._every.due(train_step(pl_module)):
             return
+        assert isinstance(pl_module, DiffusionModule)
         sums = trainer.strategy.reduce(pl_module.window.pop().to(pl_module.device), reduce_op="sum")
         assert isinstance(sums, torch.Tensor)
         metrics = pl_module.window.means(sums)
@@ -40,6 +42,7 @@ class TrainingLog(Callback):
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, DiffusionModule)
         _log(trainer, {"val/loss": pl_module.validation_loss()}, train_step(pl_module))
 
 

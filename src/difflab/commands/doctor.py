@@ -20,6 +20,16 @@ from difflab.commands.typer_app import run_typer
 
 MALICIOUS_LIGHTNING = ("2.6.2", "2.6.3")
 LOW_DISK_GB = 5.0
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "lightning",
+    "hydra-core",
+    "webdataset",
+    "wandb",
+    "torchmetrics",
+    "torch-fidelity",
+)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -60,7 +70,7 @@ def examine() -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    for name in ("torch", "torchvision", "lightning", "hydra-core", "webdataset", "wandb", "torchmetrics", "torch-fidelity"):
+    for name in PACKAGES:
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -106,13 +116,11 @@ def _places() -> Iterator[Finding]:
 
 
 def _weights() -> Iterator[Finding]:
-    from difflab.metrics.extractors import find_inception_weights
+    from difflab.metrics.extractors.inception import cached_weights
 
-    found = find_inception_weights()
+    found = cached_weights()
     if found is None:
-        yield Finding(
-            "inception", "FID weights not found: metrics=fid will try a download; fd-lite0 and kid-lite0 need none", "note"
-        )
+        yield Finding("inception", "FID weights not found: metrics=fid50k will try a download", "note")
     else:
         yield Finding("inception", str(found))
 

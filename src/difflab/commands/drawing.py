@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ from difflab.config.sample import DrawConfig
 from difflab.models.devices import resolve_accelerator, sampling_autocast
 from difflab.pipelines.single import SinglePipeline
 from difflab.pipelines.stored import Stored, find_stored, load_stored
-from difflab.tracking.progress import track
+from difflab.progress import track
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Drawing:
     def batches(self) -> Iterator[tuple[list[int], list[int] | None, Tensor]]:
         """(indices, classes, uint8 [b, C, H, W]) with a progress display."""
         chunks = [self.indices[i : i + self.batch_size] for i in range(0, len(self.indices), self.batch_size)]
-        for chunk in track(chunks, "sampling", weight=len, unit="images"):
+        for chunk in track(chunks, len(chunks), f"sampling {len(self.indices)} images, batches"):
             classes = self.classes_of(chunk)
             yield chunk, classes, self.pipeline(chunk, self.config.seed, classes=classes)
 
@@ -63,24 +65,41 @@ def prepare_drawing(config: DrawConfig, rank: int = 0, world_size: int = 1) -> D
     return Drawing(stored, pipeline, config, list(range(rank, config.n, world_size)), config.batch_size)
 
 
-def with_defaults_of_run(argv: Sequence[str], weights: str = "ema") -> list[str]:
-    """The overrides, after those that make the stored run's own sampler and guidance the starting point.
+def home_of(path: Path) -> Path:
+    """The folder that a stored model lies in: its run directory, or its exported folder."""
+    return path.parent.parent if path.is_file() else path
+
+
+def draw_name(config: DrawConfig) -> str:
+    """`ddim-50-seed0`: what tells one drawing from another, for folder names."""
+    steps = "all" if config.sampler.steps is None else re.sub(r"\W+", "_", str(config.sampler.steps)).strip("_")
+    raw = "-raw" if config.weights == "raw" else ""
+    return f"{config.sampler.kind}-{steps}-seed{config.seed}{raw}"
+
+
+def with_defaults_of_run(argv: Sequence[str], *, data: bool = False) -> list[str]:
+    """The overrides, after those that make the stored run's own sampler, guidance (and data) the starting point.
 
     A group that the user chooses (`sampler=ddim`) starts from that choice instead.
     """
-    run = next((a.split("=", 1)[1] for a in argv if a.startswith("run=")), None)
+    run = _value_of("run", argv)
     if run is None or any(a.split("=")[0] in SHOWING for a in argv):
         return list(argv)
-    which = next((a.split("=", 1)[1] for a in argv if a.startswith("weights=")), weights)
-    config = find_stored(run.strip("'\""), "raw" if which == "raw" else "ema").config
+    stored = find_stored(run, "raw" if _value_of("weights", argv) == "raw" else "ema")
+    groups: list[tuple[str, dict[str, Any]]] = [
+        ("sampler", stored.config.sampler.model_dump()),
+        ("guidance", stored.config.guidance.model_dump()),
+    ]
+    if data and stored.train is not None:
+        groups.append(("data", stored.train.data.model_dump()))
     defaults: list[str] = []
-    for group, choice in (("sampler", config.sampler), ("guidance", config.guidance)):
-        if not any(a.startswith(f"{group}=") for a in argv):
-            values = choice.model_dump()
-            defaults += [f"{group}={values.pop('kind')}"]
-            defaults += [f"{group}.{key}={_hydra_value(value)}" for key, value in values.items()]
+    for group, values in groups:
+        if _value_of(group, argv) is None:
+            defaults.append(f"{group}={values.pop('kind')}")
+            defaults += [f"{group}.{key}={json.dumps(value)}" for key, value in values.items()]
     return [*defaults, *argv]
 
 
-def _hydra_value(value: Any) -> str:
-    return json.dumps(value)
+def _value_of(key: str, argv: Sequence[str]) -> str | None:
+    found = [argument.split("=", 1)[1] for argument in argv if argument.startswith(f"{key}=")]
+    return found[-1].strip("'\"") if found else None

@@ -10,6 +10,8 @@ from typing import Any
 from difflab.commands.hydra_app import run_app
 from difflab.config.sample import SampleConfig
 
+GRID_MIN_SIDE = 64
+
 
 def main(argv: Sequence[str]) -> int:
     from difflab.commands.drawing import with_defaults_of_run
@@ -21,42 +23,37 @@ def main(argv: Sequence[str]) -> int:
 def sample(config: SampleConfig, plain: dict[str, Any], overrides: list[str]) -> None:
     """Draw `n` samples and write them below `out`; prints where they lie."""
     import numpy as np
-    from PIL import Image
+    import torch
     from rich.console import Console
 
-    from difflab.commands.drawing import prepare_drawing
+    from difflab.commands.drawing import draw_name, home_of, prepare_drawing
     from difflab.tracking.atomic import replacing, write_text
-    from difflab.tracking.grid import make_grid
+    from difflab.tracking.grid import make_grid, to_pil
 
     drawing = prepare_drawing(config)
-    out = Path(config.out) if config.out is not None else default_out(config, drawing.stored.path)
+    out = Path(config.out or home_of(drawing.stored.path) / "samples" / draw_name(config))
     out.mkdir(parents=True, exist_ok=True)
-    images, labels = [], []
-    for indices, classes, batch in drawing.batches():
-        pixels = batch.permute(0, 2, 3, 1).cpu().numpy()
-        images.append(pixels)
+    drawn: list[torch.Tensor] = []
+    labels: list[int] = []
+    for indices, classes, images in drawing.batches():
+        drawn.append(images.cpu())
         labels.extend(classes or [])
         if config.png:
-            for index, picture in zip(indices, pixels, strict=True):
-                Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture).save(out / f"{index:06d}.png")
-    everything = np.concatenate(images)
+            for index, image in zip(indices, drawn[-1], strict=True):
+                to_pil(image).save(out / f"{index:06d}.png")
+    everything = torch.cat(drawn)
     if config.npz:
-        arrays = {"arr_0": everything} | ({"arr_1": np.asarray(labels, dtype=np.int64)} if labels else {})
+        arrays = {"arr_0": everything.permute(0, 2, 3, 1).numpy()}
+        if labels:
+            arrays["arr_1"] = np.asarray(labels, dtype=np.int64)
         with replacing(out / "samples.npz") as temporary, temporary.open("wb") as file:
             np.savez(file, **arrays)
     if config.grid:
-        make_grid(everything).save(out / "grid.png")
+        make_grid(everything, min_side=GRID_MIN_SIDE).save(out / "grid.png")
     if config.trajectory:
         draw_trajectory(drawing, config.trajectory).save(out / "trajectory.png")
     write_text(out / "sample.json", json.dumps(plain, indent=2) + "\n")
     Console(highlight=False, soft_wrap=True).print(f"{len(everything)} samples of {drawing.stored.path} in {out}")
-
-
-def default_out(config: SampleConfig, path: Path) -> Path:
-    """`samples/<sampler>-<steps>-seed<seed>` in the run directory or the exported folder."""
-    root = path.parent.parent if path.is_file() else path
-    steps = "all" if config.sampler.steps is None else str(config.sampler.steps).replace(",", "_").strip("[]")
-    return root / "samples" / f"{config.sampler.kind}-{steps.replace(' ', '')}-seed{config.seed}"
 
 
 def draw_trajectory(drawing: Any, moments: int) -> Any:
@@ -69,4 +66,4 @@ def draw_trajectory(drawing: Any, moments: int) -> Any:
     recorder = Trajectory.evenly(moments, drawing.pipeline.process.num_timesteps)
     drawing.pipeline.draw(indices, drawing.config.seed, classes=drawing.classes_of(indices), hook=recorder)
     frames = to_uint8(recorder.x0, drawing.config.rounding).transpose(0, 1)
-    return make_grid(frames.flatten(0, 1), columns=frames.shape[1])
+    return make_grid(frames.flatten(0, 1), columns=frames.shape[1], min_side=GRID_MIN_SIDE)

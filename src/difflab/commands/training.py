@@ -18,10 +18,12 @@ from difflab.callbacks.build import build_callbacks
 from difflab.callbacks.checkpoint_io import AtomicCheckpointIO
 from difflab.config.model import ModelConfig
 from difflab.config.train import TrainConfig
+from difflab.metrics.evaluator import Evaluator
 from difflab.models.build import build_diffusion
 from difflab.models.datamodule import ShardDataModule
 from difflab.models.devices import Accelerator, on_cuda_only, resolve_accelerator, sampling_autocast, training_precision
 from difflab.models.diffusion import DiffusionModule
+from difflab.pipelines.evaluating import build_evaluator
 from difflab.pipelines.single import SinglePipeline
 from difflab.pipelines.stored import load_initial_weights
 from difflab.seeding import stream_seed
@@ -36,15 +38,13 @@ def fit(
 ) -> None:
     """Train in the run directory, from `resume` if there is one."""
     accelerator = resolve_accelerator(config.trainer.accelerator)
-    if rank_zero_only.rank == 0:
+    if getattr(rank_zero_only, "rank", 0) == 0:
         run.write_records(plain, overrides)
     with contextlib.ExitStack() as stack:
         stack.enter_context(run.log_to_file())
         hush_lightning()
         module = build_module(config, accelerator)
-        data = ShardDataModule(
-            config.data, config.trainer, seed=config.seed, fields=module.conditioners.batch_keys()
-        )
+        data = ShardDataModule(config.data, config.trainer, seed=config.seed, fields=module.conditioners.batch_keys())
         loggers = stack.enter_context(build_loggers(config.logger, run, plain))
         trainer = build_trainer(config, accelerator, run, module, loggers)
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
@@ -83,9 +83,9 @@ def build_trainer(
         model_config=ModelConfig.of(config),
         generate=pipeline,
         labels=pipeline.labels,
-        make_evaluator=None,
+        make_evaluator=lambda: build_run_evaluator(config, pipeline, trainer),
     )
-    return L.Trainer(
+    trainer = L.Trainer(
         accelerator=accelerator,
         devices=asked.devices,
         num_nodes=asked.num_nodes,
@@ -110,6 +110,24 @@ def build_trainer(
         enable_model_summary=False,
         use_distributed_sampler=False,
         default_root_dir=run.path,
+    )
+    return trainer
+
+
+def build_run_evaluator(config: TrainConfig, pipeline: SinglePipeline, trainer: L.Trainer) -> Evaluator:
+    """What judges the samples of the evaluation callback."""
+    asked = config.callbacks.evaluation
+    assert asked is not None, "only the evaluation callback asks for an evaluator"
+    return build_evaluator(
+        config.metrics,
+        pipeline,
+        n=asked.n,
+        seed=asked.seed,
+        weights="raw" if config.callbacks.ema is None else "ema",
+        data=config.data,
+        split=config.data.train_split,
+        rank=trainer.global_rank,
+        world_size=trainer.world_size,
     )
 
 

@@ -92,7 +92,7 @@ def export(
     else:
         network = {key.removeprefix("network."): value for key, value in state.items() if key.startswith("network.")}
         if len(network) < len(state):
-            raise UserError(f"{run} has conditioners, which the {layout} layout cannot hold; export with --layout difflab")
+            raise UserError(f"{run} has conditioners, which layout {layout} cannot hold; use --layout difflab")
         target = Target(stored.config.network, stored.config.image_size, stored.config.diffusion.learns_variance)
         written = export_weights(out, network, target, layout)
     sys.stdout.write(f"{run} -> {', '.join(map(str, written))}\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import Tensor, nn
 
 from difflab.types import Batch, Conditioning
@@ -27,17 +29,23 @@ class Conditioner(nn.Module):
 class ConditionerSet(nn.ModuleDict):
     """A model's conditioners by name; their fields are merged."""
 
+    def named(self) -> Iterator[tuple[str, Conditioner]]:
+        """(name, conditioner) in order."""
+        for name, conditioner in self.items():
+            assert isinstance(conditioner, Conditioner)
+            yield name, conditioner
+
     def conditioning(self, batch: Batch, dropped: dict[str, Tensor] | None = None) -> Conditioning | None:
         """What the network is told, or None for an unconditional model.
 
         dropped: by conditioner, bool [B]; None keeps every condition.
         """
         merged: Conditioning | None = None
-        for name, conditioner in self.items():
+        for name, conditioner in self.named():
             fields = conditioner(batch, None if dropped is None else dropped.get(name))
             merged = fields if merged is None else merged.merge(fields)
         return merged
 
     def batch_keys(self) -> tuple[str, ...]:
         """What the loader has to deliver besides images."""
-        return tuple(dict.fromkeys(key for conditioner in self.values() for key in conditioner.batch_keys))
+        return tuple(dict.fromkeys(key for _, conditioner in self.named() for key in conditioner.batch_keys))

@@ -12,8 +12,5 @@ from difflab.config.conditioning import ConditionerConfig
 def build_conditioners(config: Mapping[str, ConditionerConfig], *, embedding_dim: int) -> ConditionerSet:
     """embedding_dim: width of the network's time embedding, which `vector` fields must have."""
     return ConditionerSet(
-        {
-            name: ClassConditioner(choice.classes, embedding_dim, choice.drop_rate)
-            for name, choice in config.items()
-        }
+        {name: ClassConditioner(choice.classes, embedding_dim, choice.drop_rate) for name, choice in config.items()}
     )

@@ -26,7 +26,11 @@ class ClassConditioner(Conditioner):
         """Raises ValueError for a class out of range, or a drop on a model that has no null class."""
         label = batch["label"]
         # On a GPU the look would wait for the device at every step; there the pipeline checks before the transfer.
-        if label.device.type == "cpu" and label.numel() and not 0 <= int(label.min()) <= int(label.max()) < self.classes:
+        if (
+            label.device.type == "cpu"
+            and label.numel()
+            and not 0 <= int(label.min()) <= int(label.max()) < self.classes
+        ):
             worst = int(label.max()) if int(label.max()) >= self.classes else int(label.min())
             raise ValueError(f"class {worst} is not in 0..{self.classes - 1}, the classes this model was built for")
         if dropped is not None:

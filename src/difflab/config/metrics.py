@@ -42,7 +42,7 @@ class ExtractorBase(MetricBase):
 
 
 class ReferenceBase(ExtractorBase):
-    """A metric between samples and a data set. reference_n: that many of its images (drawn once); null = all."""
+    """A metric between samples and a data set; reference_n: at most that many of its images, null = all."""
 
     reference_n: int | None = Field(default=None, ge=2)
 
@@ -61,7 +61,7 @@ class FDConfig(ReferenceBase):
 
 
 class KIDConfig(ReferenceBase):
-    """Kernel Inception distance (Binkowski et al. 2018): unbiased MMD^2 with the kernel (x.y / gamma^-1 + coef)^degree.
+    """Kernel Inception distance (Binkowski et al. 2018): unbiased MMD^2, kernel (gamma x.y + coef)^degree.
 
     gamma: null = 1 / number of features. The value is the mean over `subsets` draws of `subset_size` images of each
     side, seeded by `seed`; its spread is their standard deviation.

@@ -61,7 +61,7 @@ class EvaluateConfig(DrawConfig):
     out: where the records go; null = <run>/evaluations.
     """
 
-    data: DataConfig | None
+    data: DataConfig | None = None
     split: str
     metrics: MetricsConfig
     logger: LoggerConfig

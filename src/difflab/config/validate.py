@@ -39,7 +39,7 @@ def _explain(model: type[BaseModel], data: Mapping[str, Any], problem: ErrorDeta
         return f"missing key {key!r}: give it a value, as in {key}=..."
     if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
         context = problem.get("ctx", {})
-        return f"{key}.kind={context.get('tag', None)!r} is not known; choose one of {context.get('expected_tags', '?')}"
+        return f"{key}.kind={context.get('tag')!r} is not known; choose one of {context.get('expected_tags', '?')}"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{key}: {message}" if key else message
@@ -51,15 +51,11 @@ def _path_in_data(data: Any, loc: tuple[int | str, ...]) -> list[int | str]:
     path: list[int | str] = []
     node = data
     for i, part in enumerate(loc):
-        last = i == len(loc) - 1
-        if isinstance(node, Mapping) and part in node:
+        inner = _entry(node, part)
+        is_tag = isinstance(node, Mapping) and node.get("kind") == part
+        if inner is not None or (i == len(loc) - 1 and not is_tag):
             path.append(part)
-            node = node[part]
-        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
-            path.append(part)
-            node = node[part]
-        elif last and not (isinstance(node, Mapping) and node.get("kind") == part):
-            path.append(part)
+            node = inner
     return path
 
 
@@ -75,7 +71,7 @@ def _known_keys(model: type[BaseModel], data: Any, path: list[int | str]) -> set
     models: list[type[BaseModel]] = [model]
     node = data
     for part in path:
-        node = node[part] if isinstance(node, (Mapping, list)) else None
+        node = _entry(node, part)
         models = [
             inner
             for outer in models
@@ -88,6 +84,12 @@ def _known_keys(model: type[BaseModel], data: Any, path: list[int | str]) -> set
         matching = [m for m in models if "kind" in m.model_fields and kind in typing.get_args(_kind_of(m))]
         models = matching or models
     return {name for m in models for name in m.model_fields}
+
+
+def _entry(node: Any, part: int | str) -> Any:
+    if isinstance(node, Mapping):
+        return node.get(part)
+    return node[part] if isinstance(node, list) and isinstance(part, int) and part < len(node) else None
 
 
 def _kind_of(model: type[BaseModel]) -> Any:

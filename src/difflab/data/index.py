@@ -103,10 +103,15 @@ class DataDirectory:
         try:
             table = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError):
-            raise UserError(f"{path} is missing or damaged; delete {self.tables / INDEX_NAME} to index again") from None
+            raise UserError(f"{path} is missing or damaged; {self._repair()}") from None
         if table.dtype.names is None or "key" not in table.dtype.names or len(table) != shard.samples:
-            raise UserError(f"{path} does not fit {shard.name}; delete {self.tables / INDEX_NAME} to index again")
+            raise UserError(f"{path} does not fit {shard.name}; {self._repair()}")
         return table
+
+    def _repair(self) -> str:
+        if self.index.origin == "made":
+            return "make the data set again"
+        return f"delete {self.tables / INDEX_NAME} to index the shards again"
 
 
 def offsets_path(tables: Path, shard_name: str) -> Path:
@@ -138,14 +143,14 @@ def write_index(tables: Path, index: DataIndex) -> None:
 
 
 def write_offsets(tables: Path, shard_name: str, table: np.ndarray) -> None:
-    """Write the offset table of a shard, whole or not at all."""
-    with _whole_or_not(offsets_path(tables, shard_name)) as file:
+    """Write the offset table of a shard, whole or not at all; it is not synced, since a lost one can be made again."""
+    with _whole_or_not(offsets_path(tables, shard_name), sync=False) as file:
         np.save(file, table, allow_pickle=False)
 
 
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file under a temporary name in the same folder, sync it, and rename it into place."""
-    with _whole_or_not(path) as file:
+    with _whole_or_not(path, sync=True) as file:
         file.write(content)
 
 
@@ -156,13 +161,14 @@ def sha256_of(path: Path) -> str:
 
 
 @contextmanager
-def _whole_or_not(path: Path) -> Iterator[BinaryIO]:
+def _whole_or_not(path: Path, *, sync: bool) -> Iterator[BinaryIO]:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -12,9 +12,9 @@ import numpy as np
 from difflab.data.bad_samples import BadSample
 from difflab.data.index import DataDirectory, ShardEntry, sha256_of
 from difflab.data.opening import open_data
-from difflab.data.progress import track
 from difflab.data.reading import EXTENSION_OF, ShardDataset
 from difflab.errors import UserError
+from difflab.progress import track
 
 
 @dataclass

@@ -105,7 +105,7 @@ class ShardLoader:
             if name != "batches" and state.get(name, ours) != ours:
                 raise UserError(
                     f"cannot go on where the run stopped: its data had {name}={state[name]}, now it is {ours}; "
-                    "use the same data, batch size and seed, or start a new run"
+                    "use the same data, batch size, accumulation and seed, or start a new run"
                 )
         self.batches = int(state["batches"])
 

@@ -42,12 +42,11 @@ def open_data(path: str | Path) -> DataDirectory:
     if not root.is_dir():
         what = "is a file, not a directory of shards" if root.exists() else "does not exist"
         raise UserError(f"data directory {root} {what}; {MAKE_HINT.format(path=root)}")
-    if (root / INDEX_NAME).is_file():
-        index = read_index(root / INDEX_NAME)
-        if index.origin == "made" or _still_fits(root, root, index):
-            return DataDirectory(root, root, index)
-    elif unfinished := sorted(p.name for p in root.glob(f".*{PARTIAL_SUFFIX}")):
+    index = read_index(root / INDEX_NAME) if (root / INDEX_NAME).is_file() else DataIndex(splits={})
+    if not index.splits and (unfinished := sorted(path.name for path in root.glob(f".*{PARTIAL_SUFFIX}"))):
         raise UserError(f"{root} is unfinished ({unfinished[0]}): the command that wrote it was stopped; run it again")
+    if index.splits and (index.origin == "made" or _still_fits(root, root, index)):
+        return DataDirectory(root, root, index)
     cached = cache_root() / "data-index" / f"{stream_seed(0, str(root.resolve())):016x}"
     if (cached / INDEX_NAME).is_file():
         index = read_index(cached / INDEX_NAME)

@@ -23,10 +23,10 @@ from difflab.data.index import (
     write_offsets,
 )
 from difflab.data.processes import process_context
-from difflab.data.progress import track
 from difflab.data.sources.base import Source
 from difflab.data.tar_scan import scan_tar
 from difflab.errors import UserError
+from difflab.progress import track
 
 _PARTIAL = f".making{PARTIAL_SUFFIX}"
 _CHUNK = 64
@@ -68,13 +68,13 @@ def write_dataset(
         for split, source in sources.items():
             samples = track(_encoded(source, image_format, workers), len(source), f"{root.name}/{split}")
             written[split] = SplitEntry(shards=_write_tars(samples, partial, split, shard_size, sizes))
-        extended = DataIndex(
-            image_size=_common_side(sizes),
-            classes=_classes_of(next(iter(sources.values()))),
-            splits={**index.splits, **written},
-            source={**index.source, **(description or {})},
-        )
-        _move_into_place(partial, root, index, extended, replaced=index.splits.keys() & written.keys())
+    extended = DataIndex(
+        image_size=_common_side(sizes),
+        classes=_classes_of(next(iter(sources.values()))),
+        splits={**index.splits, **written},
+        source={**index.source, **(description or {})},
+    )
+    _move_into_place(partial, root, index, extended, replaced=index.splits.keys() & written.keys())
     return extended
 
 
@@ -109,16 +109,17 @@ def _classes_of(source: Source) -> list[str] | None:
 
 @contextmanager
 def _partial_folder(root: Path) -> Iterator[Path]:
-    """A hidden folder for the new shards; while it stands, a directory without an index is taken for unfinished."""
+    """A hidden folder for the new shards, taken away again if they cannot be written."""
     partial = root / _PARTIAL
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
         yield partial
-    finally:
+    except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         if not any(root.iterdir()):
             root.rmdir()
+        raise
 
 
 def _write_tars(
@@ -149,7 +150,10 @@ def _write_tars(
 
 
 def _move_into_place(partial: Path, root: Path, old: DataIndex, new: DataIndex, replaced: set[str]) -> None:
-    """Replaced splits first leave the index, so that at no moment it names shards that are not its own."""
+    """Replaced splits first leave the index, so that at no moment it names shards that are not its own.
+
+    The hidden folder goes last: where there is no index yet, readers take a directory that has one for unfinished.
+    """
     if replaced:
         rest = {name: entry for name, entry in old.splits.items() if name not in replaced}
         write_index(root, old.model_copy(update={"splits": rest}))
@@ -159,6 +163,7 @@ def _move_into_place(partial: Path, root: Path, old: DataIndex, new: DataIndex, 
     for path in sorted(partial.iterdir()):
         path.replace(root / path.name)
     write_index(root, new)
+    partial.rmdir()
 
 
 def _common_side(sizes: set[Any]) -> int | None:

@@ -22,7 +22,7 @@ def lerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
 
 
 def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
-    """Spherical interpolation of each item [B, ...] (DDIM appendix D.5); falls back to lerp for parallel items."""
+    """Spherical interpolation of each item [B, ...] (DDIM appendix); falls back to lerp for parallel items."""
     flat_a, flat_b = a.flatten(1), b.flatten(1)
     cosine = torch.nn.functional.cosine_similarity(flat_a, flat_b, dim=1).clamp(-1.0, 1.0)
     angle = torch.acos(cosine).reshape(-1, *(1,) * (a.ndim - 1))

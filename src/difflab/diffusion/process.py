@@ -292,9 +292,7 @@ class GaussianProcess:
     def _cached(self, table: str, device: torch.device, dtype: torch.dtype) -> Tensor:
         key = (table, device, dtype)
         if key not in self._cache:
-            # Sampling in inference mode must not leave tables behind that training cannot differentiate through.
-            with torch.inference_mode(False):
-                self._cache[key] = torch.as_tensor(getattr(self, table)).to(device=device, dtype=dtype)
+            self._cache[key] = torch.as_tensor(getattr(self, table)).to(device=device, dtype=dtype)
         return self._cache[key]
 
 

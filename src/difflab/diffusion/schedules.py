@@ -72,7 +72,7 @@ def cosine_betas(timesteps: int, s: float = 0.008, max_beta: float = 0.999) -> B
 
 
 def laplace_betas(timesteps: int, max_beta: float = 0.999) -> Betas:
-    """Betas [T] of a Laplace-distributed log-SNR (Hang and Gu 2024, eq. 6, mu = 0, b = 0.5; as diffusers has it)."""
+    """Betas [T] of a Laplace-distributed log-SNR (Hang and Gu 2024), as diffusers has it."""
 
     def alpha_bar(u: float) -> float:
         log_snr = -0.5 * math.copysign(1.0, 0.5 - u) * math.log(1.0 - 2.0 * abs(0.5 - u) + 1e-6)

@@ -45,7 +45,7 @@ class Reference(Protocol):
     """Anything that samples can be compared with."""
 
     def statistics(self, extractor: FeatureExtractor, n: int | None = None) -> ReferenceStatistics:
-        """Statistics of n of its images (None: all of them). All processes call it together."""
+        """Statistics of at most n of its images (None: all of them). All processes call it together."""
         ...
 
 
@@ -68,12 +68,11 @@ class DataReference:
     batches: Callable[[int | None], Iterable[Batch]]
 
     def statistics(self, extractor: FeatureExtractor, n: int | None = None) -> ReferenceStatistics:
-        """From the cache, or computed by all processes together and put there.
+        """From the cache, or computed by all processes together and put there; all images where there are fewer than n.
 
-        Raises UserError where the split has fewer than n images.
+        Raises UserError where no image of the split can be read.
         """
-        if n is not None and n > self.total:
-            raise UserError(f"reference_n={n} but {self.name} split {self.split} has {self.total} images; lower it")
+        n = None if n is None or n >= self.total else n
         key = self._key(extractor.record, n)
         path = cache_path(key)
         cached = _read(path, key)

@@ -43,10 +43,8 @@ def build_model(config: ModelConfig) -> Model:
     with user_errors("diffusion"):
         process = build_process(config.diffusion)
     with user_errors("network"):
-        network = build_network(
-            config.network, image_size=config.image_size, learned_variance=process.learns_variance
-        )
-    conditioners = build_conditioners(config.conditioning, embedding_dim=network.embedding_channels)
+        network = build_network(config.network, image_size=config.image_size, learned_variance=process.learns_variance)
+    conditioners = build_conditioners(config.conditioning, embedding_dim=config.network.embedding_channels)
     return Model(config, network, conditioners, process)
 
 

@@ -12,6 +12,7 @@ import torch
 from difflab.errors import UserError
 
 Accelerator = Literal["cpu", "cuda", "mps"]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
 def resolve_accelerator(choice: str) -> Accelerator:
@@ -29,7 +30,7 @@ def resolve_accelerator(choice: str) -> Accelerator:
     return "cpu"
 
 
-def training_precision(choice: str, accelerator: Accelerator) -> str:
+def training_precision(choice: Precision | Literal["auto"], accelerator: Accelerator) -> Precision:
     """Lightning's name of the training precision. bf16 autocast makes training on a CPU slower, so auto avoids it."""
     if choice != "auto":
         return choice

@@ -22,7 +22,6 @@ from difflab.seeding import stream_seed
 from difflab.types import Batch
 
 
-
 class DiffusionModule(L.LightningModule):
     """A network trained to denoise (Ho et al. 2020, algorithm 1).
 
@@ -90,16 +89,14 @@ class DiffusionModule(L.LightningModule):
         total = self.trainer.strategy.reduce(self._val_sum, reduce_op="sum")
         return float(total[0] / total[1])
 
-    def _loss(
-        self, batch: Batch, seeds: list[int], drop: bool = True
-    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    def _loss(self, batch: Batch, seeds: list[int], drop: bool = True) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         x0 = to_float(batch["image"])
         noise_source = SampleNoise(seeds, x0.device)
         t, weight = self.timesteps.sample(noise_source.rand())
         noise = noise_source.randn_like(x0)
         dropped = {
             name: noise_source.rand() < conditioner.drop_rate
-            for name, conditioner in self.conditioners.items()
+            for name, conditioner in self.conditioners.named()
             if drop and conditioner.drop_rate > 0
         }
         x_t = self.process.q_sample(x0, t, noise)
@@ -111,6 +108,7 @@ class DiffusionModule(L.LightningModule):
         """Loss-aware sampling learns from the losses of all ranks, so that they keep drawing alike."""
         if isinstance(self.timesteps, LossAwareTimesteps):
             gathered = self.all_gather(torch.stack([t.double(), loss.double()]))
+            assert isinstance(gathered, Tensor)
             flat = gathered.movedim(-2, 0).reshape(2, -1)
             flat = flat[:, torch.isfinite(flat[1])]
             self.timesteps.update(flat[0].long(), flat[1])
@@ -140,9 +138,10 @@ class DiffusionModule(L.LightningModule):
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["difflab"] = {"train_step": self.train_step, "train_images": self.train_images}
+        state: dict[str, Any] = {"train_step": self.train_step, "train_images": self.train_images}
         if isinstance(self.timesteps, LossAwareTimesteps):
-            checkpoint["difflab"]["timesteps"] = self.timesteps.state_dict()
+            state["timesteps"] = self.timesteps.state_dict()
+        checkpoint["difflab"] = state
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["difflab"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from difflab.conditioning.base import ConditionerSet
+from difflab.conditioning.class_label import ClassConditioner
 from difflab.config.guidance import GuidanceConfig
 from difflab.config.sampler import SamplerConfig
 from difflab.diffusion.build import build_sampler, build_threshold
@@ -44,6 +44,7 @@ class SinglePipeline:
         self.conditioners = conditioners
         self.shape = shape
         self.guidance = guidance
+        self.sampler_config = sampler
         with user_errors("sampler"):
             self.sampler = build_sampler(sampler)
             self.process = self.sampler.respace(process)
@@ -89,7 +90,9 @@ class SinglePipeline:
 
     def _network(self, x: Tensor, time: Tensor, conditioning: Conditioning | None = None) -> Tensor:
         context = (
-            torch.autocast(x.device.type, dtype=self.autocast) if self.autocast is not None else contextlib.nullcontext()
+            torch.autocast(x.device.type, dtype=self.autocast)
+            if self.autocast is not None
+            else contextlib.nullcontext()
         )
         with context:
             return self.network(x, time, conditioning).float()
@@ -108,4 +111,4 @@ class SinglePipeline:
         return self.conditioners.conditioning({"label": torch.tensor(labels, device=self.device)})
 
     def _class_count(self) -> int | None:
-        return next((c.classes for c in self.conditioners.values() if hasattr(c, "classes")), None)
+        return next((c.classes for _, c in self.conditioners.named() if isinstance(c, ClassConditioner)), None)

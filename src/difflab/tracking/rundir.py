@@ -169,8 +169,9 @@ class RunDirectory:
         handler = logging.FileHandler(self.log, mode="a", encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         handler.setLevel(logging.INFO)
-        # Lightning's loggers do not propagate to the root logger.
-        loggers = [logging.getLogger(name) for name in ("", "lightning.pytorch", "lightning.fabric")]
+        # Lightning's loggers do not propagate to the root logger, unless that had a handler before their import.
+        lightning = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+        loggers = [logging.getLogger(), *(logger for logger in lightning if not logger.propagate)]
         ours = logging.getLogger("difflab")
         level = ours.level
         ours.setLevel(min(level, logging.INFO) if level else logging.INFO)
@@ -196,7 +197,7 @@ def run_name(name: str | None, identity: Any) -> str:
     if name is None:
         return _words(json.dumps(identity, sort_keys=True))
     if not _ALLOWED_NAME.fullmatch(name):
-        raise UserError(f"name={name!r} cannot name a folder; use letters, digits and . _ - + = ,")
+        raise UserError(f"name={name!r} cannot name a folder; use letters, digits and . _ - + ,")
     return name
 
 

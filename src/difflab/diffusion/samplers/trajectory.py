@@ -1,4 +1,4 @@
-"""Keeping what happens on the way: the pictures of DDPM figures 6 and 14."""
+"""Keeping what happens on the way: progressive generation, DDPM figure 6."""
 
 from __future__ import annotations
 

@@ -47,8 +47,8 @@ class InceptionExtractor(FeatureExtractor):
                 ["2048", "logits_unbiased"],
                 feature_extractor_weights_path=_plain_tensors(path),  # pyrefly: ignore[bad-argument-type]
             )
-        except (RuntimeError, TypeError, pickle.UnpicklingError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except (RuntimeError, TypeError, EOFError, pickle.UnpicklingError) as error:
+            reason = str(error).strip().partition("\n")[0] or "it is empty"
             raise UserError(f"{path} is not a state dict of the 2015 Inception network ({reason})") from None
         super().__init__(network, device)
         self.record = ExtractorRecord(
@@ -80,12 +80,17 @@ def find_weights(weights: Path | None) -> Path:
         if not weights.is_file():
             raise UserError(f"metrics weights={weights} does not exist; give the path of {FILE_NAMES[0]}")
         return weights
-    ours = cache_root() / "weights"
-    for folder in (ours, Path(torch.hub.get_dir()) / "checkpoints"):
-        for name in FILE_NAMES:
-            if (folder / name).is_file():
-                return folder / name
-    return _download(ours / FILE_NAMES[0])
+    return cached_weights() or _download(_our_folder() / FILE_NAMES[0])
+
+
+def cached_weights() -> Path | None:
+    """The weights file in one of the caches, or None."""
+    folders = (_our_folder(), Path(torch.hub.get_dir()) / "checkpoints")
+    return next((folder / name for folder in folders for name in FILE_NAMES if (folder / name).is_file()), None)
+
+
+def _our_folder() -> Path:
+    return cache_root() / "weights"
 
 
 def _download(target: Path) -> Path:

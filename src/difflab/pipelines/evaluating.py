@@ -1,0 +1,72 @@
+"""Judging what a pipeline draws: the evaluator with its reference, and the record of how the samples were made."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from difflab.config.data import DataConfig
+from difflab.config.metrics import MetricsConfig, ReferenceBase
+from difflab.metrics.evaluator import Evaluator
+from difflab.metrics.protocol import SamplingRecord
+from difflab.metrics.reference import DataReference, shards_reference
+from difflab.pipelines.single import SinglePipeline
+
+REFERENCE_BATCH = 64
+
+
+def build_evaluator(
+    metrics: MetricsConfig,
+    pipeline: SinglePipeline,
+    *,
+    n: int,
+    seed: int,
+    weights: Literal["ema", "raw"],
+    classes: list[int] | None = None,
+    data: DataConfig | None,
+    split: str,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Evaluator:
+    """The evaluator of `n` samples that `pipeline` draws with `seed`, over `world_size` processes.
+
+    data, split: what samples are compared with, read by the metrics that compare; None where there is nothing.
+    Raises UserError where a metric cannot be computed from n samples or lacks its reference.
+    """
+    return Evaluator(
+        metrics,
+        n=n,
+        reference=_reference(metrics, data, split, rank, world_size),
+        sampling=sampling_record(pipeline, seed=seed, weights=weights, classes=classes),
+        device=pipeline.device,
+    )
+
+
+def sampling_record(
+    pipeline: SinglePipeline, *, seed: int, weights: Literal["ema", "raw"], classes: list[int] | None = None
+) -> SamplingRecord:
+    """How the samples of a pipeline are made: everything about it that changes a metric."""
+    balance: Literal["none", "uniform", "given"] = "none"
+    if pipeline.labels([0], seed) is not None:
+        balance = "uniform" if classes is None else "given"
+    return SamplingRecord(
+        class_balance=balance,
+        seed=seed,
+        guidance=pipeline.guidance.model_dump(mode="json"),
+        sampler=pipeline.sampler_config.model_dump(mode="json"),
+        weights=weights,
+        rounding=pipeline.rounding,
+        precision=str(pipeline.autocast or torch.float32).removeprefix("torch."),
+        device=pipeline.device.type,
+    )
+
+
+def _reference(
+    metrics: MetricsConfig, data: DataConfig | None, split: str, rank: int, world_size: int
+) -> DataReference | None:
+    compares = any(isinstance(metric, ReferenceBase) for metric in metrics.values())
+    if data is None or not compares:
+        return None
+    batch_size = REFERENCE_BATCH * world_size
+    return shards_reference(data, split, batch_size=batch_size, rank=rank, world_size=world_size)

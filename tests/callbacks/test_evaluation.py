@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from callbacks.tiny import Tiny, loader, trainer
+from difflab.callbacks.clock import Clock
+from difflab.callbacks.ema import EMA
+from difflab.callbacks.evaluation import Evaluation
+from difflab.callbacks.sample_grid import SampleGrid
+from difflab.callbacks.throughput import Throughput
+from difflab.tracking.csv import CSVLogger, read_csv
+
+
+@dataclass
+class Result:
+    name: str
+    value: float
+
+    def to_json(self) -> str:
+        return json.dumps({"name": self.name, "value": self.value, "protocol": {"n": 5}})
+
+
+class MeanPixel:
+    def __init__(self) -> None:
+        self.images: list[Tensor] = []
+
+    def update(self, images: Tensor, index: Tensor) -> None:
+        assert (images[:, 0, 0, 0] == index + 7).all()
+        self.images.append(images)
+
+    def compute(self) -> list[Result]:
+        return [Result("mean@5", torch.cat(self.images).float().mean().item())]
+
+
+class Drawing:
+    """Samples that show what state the model was drawn in."""
+
+    def __init__(self, model: Tiny) -> None:
+        self.model = model
+        self.weights: list[Tensor] = []
+        self.calls: list[tuple[list[int], int]] = []
+
+    def __call__(self, indices: list[int], seed: int) -> Tensor:
+        assert not self.model.training
+        assert not torch.is_grad_enabled()
+        self.weights.append(self.model.network.weight.clone())
+        self.calls.append((indices, seed))
+        return torch.stack([torch.full((3, 4, 4), i + seed, dtype=torch.uint8) for i in indices])
+
+
+def test_metrics_of_the_averaged_weights_are_logged_and_recorded(tmp_path: Path) -> None:
+    model, ema, csv = Tiny(), EMA(0.9), CSVLogger(tmp_path / "metrics.csv")
+    draw = Drawing(model)
+    path = tmp_path / "evaluations.jsonl"
+    evaluation = Evaluation(path, draw, MeanPixel, every_steps=2, n=5, batch_size=2, seed=7)
+    trainer(tmp_path, 3, [Clock(), ema, evaluation], logger=csv).fit(model, loader(9))
+    assert draw.calls == [([0, 1], 7), ([2, 3], 7), ([4], 7)] * 2
+    assert torch.equal(draw.weights[-1], ema.averages["network.weight"])
+    assert model.training
+    values = [(row["train/step"], float(row["eval/mean@5"])) for row in read_csv(csv.path) if "eval/mean@5" in row]
+    assert values == [("2", 9.0), ("3", 9.0)]
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert records[1] == {"train_step": 3, "name": "mean@5", "value": 9.0, "protocol": {"n": 5}}
+
+
+def test_drawing_restores_weights_and_modes(tmp_path: Path) -> None:
+    model, ema = Tiny(), EMA(0.5)
+    plain, plain_ema = Tiny(), EMA(0.5)
+    model.conditioners.append(torch.nn.Dropout().eval())
+    grid = SampleGrid(tmp_path, Drawing(model), every_steps=1, n=2, columns=2)
+    trainer(tmp_path, 4, [ema, grid]).fit(model, loader(9))
+    trainer(tmp_path, 4, [plain_ema]).fit(plain, loader(9))
+    assert torch.equal(model.network.weight, plain.network.weight)
+    assert torch.equal(ema.averages["network.weight"], plain_ema.averages["network.weight"])
+
+
+def test_frozen_parts_stay_in_evaluation_mode(tmp_path: Path) -> None:
+    model = Tiny()
+    frozen = torch.nn.Dropout()
+    model.conditioners.append(frozen)
+
+    class Modes(Clock):
+        seen: list[bool] = []  # noqa: RUF012
+
+        def on_train_batch_start(self, *args: Any) -> None:
+            frozen.eval()
+
+        def on_train_batch_end(self, *args: Any) -> None:
+            self.seen.append(frozen.training)
+
+    modes = Modes()
+    trainer(tmp_path, 2, [SampleGrid(tmp_path, Drawing(model), every_steps=1, n=1, columns=1), modes]).fit(
+        model, loader(9)
+    )
+    assert modes.seen == [False, False]
+
+
+def test_grids_are_drawn_with_fixed_seeds_and_once_at_the_end(tmp_path: Path) -> None:
+    model = Tiny()
+    draw = Drawing(model)
+    grid = SampleGrid(tmp_path, draw, every_steps=2, n=3, columns=2, batch_size=2, seed=5, min_side=8)
+    trainer(tmp_path, 4, [grid]).fit(model, loader(9))
+    assert draw.calls == [([0, 1], 5), ([2], 5)] * 2
+    assert sorted(p.name for p in tmp_path.glob("*.png")) == ["step-000002.png", "step-000004.png"]
+    with Image.open(tmp_path / "step-000004.png") as image:
+        assert image.size == (2 + 2 * 10, 2 + 2 * 10)
+        assert image.getpixel((2, 12)) == (7, 7, 7)
+
+
+class Clockwork:
+    """A clock that moves only when told."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+@pytest.mark.parametrize("checkpoint_seconds", [0.0, 1000.0])
+def test_throughput_counts_training_alone(checkpoint_seconds: float) -> None:
+    now, logged = Clockwork(), []
+    model, throughput = Tiny(), Throughput(window=4, now=now)
+
+    class Trainer:
+        world_size = 1
+        loggers = [type("L", (), {"log_metrics": lambda self, metrics, step: logged.append((step, metrics))})()]  # noqa: RUF012
+
+    stub: Any = Trainer()
+    throughput.on_train_start(stub, model)
+    for step in range(1, 10):
+        now.time += 1.0  # waiting for data
+        throughput.on_train_batch_start(stub, model, None, 0)
+        now.time += 3.0  # training
+        model.train_step, model.train_images = step, 8 * step
+        throughput.on_train_batch_end(stub, model, None, None, 0)
+        with throughput.paused():
+            now.time += checkpoint_seconds
+        throughput.on_validation_start(stub, model)
+        now.time += checkpoint_seconds
+        throughput.on_validation_end(stub, model)
+    expected = {"throughput/images_per_s": 2.0, "throughput/data_wait_frac": 0.25}
+    assert logged == [(5, expected), (9, expected)]

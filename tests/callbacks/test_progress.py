@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import torch
+
+from callbacks.tiny import Tiny
+from difflab.callbacks.progress import Progress
+
+
+class Stub:
+    is_global_zero = True
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def drive(stream: io.StringIO, steps: int) -> Tiny:
+    time = [0.0]
+    model, stub = Tiny(), Stub()
+    trainer: Any = stub
+    progress = Progress(100, line_every_s=10.0, stream=stream, now=lambda: time[0])
+    progress.on_train_start(trainer, model)
+    for step in range(1, steps + 1):
+        time[0] += 4.0
+        model.train_step, model.train_images = step, 16 * step
+        progress.on_train_batch_end(trainer, model, {"loss": torch.tensor(1.0 / step)}, None, 0)
+    progress.on_train_end(trainer, model)
+    return model
+
+
+def test_plain_lines_where_there_is_no_terminal() -> None:
+    stream = io.StringIO()
+    drive(stream, 7)
+    assert stream.getvalue().splitlines() == [
+        "step 3/100 | loss 0.3333 | 4.0 images/s | 6:28 left",
+        "step 6/100 | loss 0.1667 | 4.0 images/s | 6:16 left",
+        "step 7/100 | loss 0.1429 | 4.0 images/s | 6:12 left",
+    ]
+
+
+def test_a_bar_in_a_terminal() -> None:
+    stream = Terminal()
+    drive(stream, 7)
+    assert "7/100" in stream.getvalue()
+    assert "loss 0.1429" in stream.getvalue()
+
+
+def test_other_processes_are_silent() -> None:
+    stream = io.StringIO()
+    Stub.is_global_zero = False
+    try:
+        drive(stream, 7)
+    finally:
+        Stub.is_global_zero = True
+    assert stream.getvalue() == ""

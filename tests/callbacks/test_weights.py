@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+import difflab
+from callbacks.tiny import Tiny, loader, trainer
+from difflab.callbacks.checkpoint import Checkpoint
+from difflab.callbacks.checkpoint_io import AtomicCheckpointIO, DiskFullError
+from difflab.callbacks.ema import EMA
+from difflab.callbacks.weights import WeightsExport, save_weights
+
+
+def fit(root: Path, steps: int, callbacks: list[Any]) -> Tiny:
+    model = Tiny()
+    trainer(root, steps, callbacks, plugins=[AtomicCheckpointIO()]).fit(model, loader(20))
+    return model
+
+
+def metadata(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as file:
+        return file.metadata()
+
+
+def test_the_average_is_exported_with_its_configuration(tmp_path: Path) -> None:
+    ema = EMA(0.9)
+    model = fit(tmp_path, 3, [ema, WeightsExport(tmp_path / "weights", {"network": {"kind": "unet"}})])
+    exported = load_file(tmp_path / "weights" / "ema.safetensors")
+    assert exported.keys() == model.state_dict().keys()
+    assert torch.equal(exported["network.weight"], ema.averages["network.weight"])
+    assert torch.equal(exported["table"], model.table)
+    expected = {"train_step": "3", "decay": "0.9", "difflab": difflab.__version__, "format": "pt"}
+    assert metadata(tmp_path / "weights" / "ema.safetensors") == expected
+    assert json.loads((tmp_path / "weights" / "config.json").read_text()) == {"network": {"kind": "unet"}}
+
+
+def test_every_checkpoint_brings_weights_of_its_step(tmp_path: Path) -> None:
+    seen = []
+
+    class Watching(WeightsExport):
+        def write(self, trainer: Any, pl_module: Any) -> None:
+            super().write(trainer, pl_module)
+            seen.append(int(metadata(self.dirpath / "ema.safetensors")["train_step"]))
+
+    fit(tmp_path, 5, [EMA(0.9), Watching(tmp_path, {}), Checkpoint(tmp_path / "c", every_steps=2)])
+    assert seen == [2, 4, 5, 5]
+
+
+def test_a_run_without_an_average_exports_its_raw_weights(tmp_path: Path) -> None:
+    model = fit(tmp_path, 2, [WeightsExport(tmp_path, {})])
+    assert torch.equal(load_file(tmp_path / "raw.safetensors")["network.weight"], model.network.weight)
+    assert not (tmp_path / "ema.safetensors").exists()
+
+
+def test_tied_and_strided_tensors_are_written(tmp_path: Path) -> None:
+    tied = torch.arange(6.0).view(2, 3)
+    save_weights(tmp_path / "w.safetensors", {"a": tied, "b": tied, "c": tied.T}, {})
+    loaded = load_file(tmp_path / "w.safetensors")
+    assert torch.equal(loaded["a"], loaded["b"])
+    assert torch.equal(loaded["c"], tied.T)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), "serialization"])
+def test_a_full_disk_leaves_the_old_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Any) -> None:
+    from safetensors import SafetensorError
+
+    path = tmp_path / "w.safetensors"
+    save_weights(path, {"a": torch.ones(1)}, {})
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise (
+            error if isinstance(error, OSError) else SafetensorError("I/O error: No space left on device (os error 28)")
+        )
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(DiskFullError, match="no space left to write"):
+        save_weights(path, {"a": torch.zeros(1)}, {})
+    assert load_file(path)["a"].item() == 1.0
+    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]

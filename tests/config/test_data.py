@@ -1,0 +1,43 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from difflab.config.data import DataConfig
+from difflab.config.folder import FolderSourceConfig
+from difflab.config.validate import validate
+from difflab.errors import UserError
+
+CONF = Path(__file__).parents[2] / "conf" / "data"
+BASE = {"path": "data/x", "image_size": 32, "batch_size": 8}
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_choice_shows_every_key_and_is_valid(path):
+    values = yaml.safe_load(path.read_text())
+    filled = {key: BASE[key] if value == "???" else value for key, value in values.items()}
+    assert set(values) == set(DataConfig.model_fields)
+    validate(DataConfig, filled)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fields": ["label"]}, "fields asks for label but classes is null"),
+        ({"fields": ["caption", "caption"]}, "names a field twice"),
+        ({"val_split": "train"}, "val_split='train' is the training split"),
+        ({"crop": "centre"}, "crop='centre'"),
+        ({"channels": 4}, "channels=4"),
+        ({"max_bad_fraction": 2.0}, "max_bad_fraction=2.0"),
+        ({"worker": 2}, "unknown key 'worker'; did you mean 'workers'"),
+    ],
+)
+def test_impossible_values_are_one_line(changes, message):
+    with pytest.raises(UserError, match=message):
+        validate(DataConfig, BASE | changes)
+
+
+def test_cutting_a_folder_needs_a_size():
+    with pytest.raises(UserError, match="set resolution too"):
+        validate(FolderSourceConfig, {"path": "x", "crop": "edm"})
+    assert validate(FolderSourceConfig, {"path": "x", "crop": "edm", "resolution": 8}).crop == "edm"

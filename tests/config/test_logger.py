@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from pydantic import ValidationError
+
+from difflab.config.logger import LoggerConfig
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+def composed(*overrides: str) -> LoggerConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose(overrides=[*overrides])
+    return LoggerConfig.model_validate(OmegaConf.to_container(config.logger, resolve=True))
+
+
+def test_choices() -> None:
+    names = {path.stem for path in (CONF / "logger").glob("*.yaml")}
+    assert names == {"csv", "none", "wandb"}
+    assert composed("+logger=csv") == LoggerConfig(csv=True, wandb=None)
+    assert composed("+logger=none") == LoggerConfig(csv=False, wandb=None)
+    assert composed("+logger=wandb") == LoggerConfig()
+
+
+def test_nothing_goes_to_a_server_unless_asked() -> None:
+    wandb = composed("+logger=wandb").wandb
+    assert wandb is not None
+    assert wandb.mode == "offline"
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"wandb\.mode"):
+        composed("+logger=wandb", "logger.wandb.mode=cloud")

@@ -1,0 +1,65 @@
+"""The sampler group."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from difflab.config.sampler import SamplerConfig
+from difflab.diffusion.build import build_sampler
+from difflab.diffusion.process import GaussianProcess
+from difflab.diffusion.schedules import linear_betas
+
+ADAPTER: TypeAdapter[Any] = TypeAdapter(SamplerConfig)
+FILES = sorted((Path(__file__).parents[2] / "conf" / "sampler").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_choice_shows_all_its_options_and_builds(path: Path) -> None:
+    data = yaml.safe_load(path.read_text())
+    config = ADAPTER.validate_python(data)
+    assert config.kind == path.stem
+    assert set(data) == set(type(config).model_fields)
+    process = build_sampler(config).respace(GaussianProcess(linear_betas(1000)))
+    assert process.num_timesteps == (data["steps"] or 1000)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"steps": None},
+        {"steps": 10, "spacing": "trailing"},
+        {"steps": "10,10,20"},
+        {"steps": "ddim50"},
+        {"steps": [1, 2, 3]},
+        {"steps": 50, "spacing": "leading", "steps_offset": 1},
+    ],
+)
+def test_ways_to_write_steps(options: dict[str, Any]) -> None:
+    config = ADAPTER.validate_python({"kind": "ancestral", **options})
+    process = build_sampler(config).respace(GaussianProcess(linear_betas(1000)))
+    assert process.num_timesteps in (1000, 10, 40, 50, 6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "ancestral", "steps": 0}, "steps=0 must be 1 or more"),
+        ({"kind": "ancestral", "steps": "10,10", "spacing": "leading"}, "'10,10' needs spacing=sections"),
+        ({"kind": "ancestral", "steps": "fast"}, "steps='fast' is not understood"),
+        ({"kind": "ancestral", "steps": []}, "must list how many steps each section takes"),
+        ({"kind": "ancestral", "steps": [3, 0]}, "must list how many"),
+        ({"kind": "ancestral", "eta": 1.0}, "Extra inputs"),
+        ({"kind": "ddim", "eta": -0.5}, "greater than or equal to 0"),
+        ({"kind": "ddim", "steps_offset": -1}, "greater than or equal to 0"),
+        ({"kind": "ddim", "steps": True}, "valid integer|valid string|valid list"),
+        ({"kind": "heun"}, "does not match any of the expected tags"),
+    ],
+)
+def test_mistakes_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        ADAPTER.validate_python(options)

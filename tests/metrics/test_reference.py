@@ -1,0 +1,186 @@
+import json
+import os
+
+import pytest
+import torch
+
+from difflab.errors import UserError
+from difflab.metrics import reference as module
+from difflab.metrics.extractors import get_extractor
+from difflab.metrics.gaussian import GaussianStatistics
+from difflab.metrics.reference import DataReference, cache_path, shards_reference
+
+
+@pytest.fixture
+def random_extractor():
+    return get_extractor("random")
+
+
+def files(tmp_path):
+    return sorted((tmp_path / "cache" / "reference").glob("*"))
+
+
+def test_statistics_are_those_of_the_images(reference_of, noise_images, random_extractor):
+    images = noise_images(50)
+    made = reference_of(images).statistics(random_extractor)
+    features = random_extractor(images).pool
+    whole = GaussianStatistics.of(features)
+    assert made.record.n == made.gaussian.n == 50
+    torch.testing.assert_close(made.gaussian.mean, whole.mean)
+    torch.testing.assert_close(made.gaussian.scatter, whole.scatter)
+    torch.testing.assert_close(made.features, features)
+    assert made.gaussian.mean.dtype == torch.float64
+
+
+def test_padding_does_not_count(reference_of, noise_images, random_extractor):
+    weights = torch.ones(50)
+    weights[40:] = 0
+    made = reference_of(noise_images(50), weights=weights, batch_size=7).statistics(random_extractor)
+    assert made.record.n == 40
+    torch.testing.assert_close(made.features, random_extractor(noise_images(50)[:40]).pool)
+
+
+def test_a_set_without_readable_images_is_refused(reference_of, noise_images, random_extractor, tmp_path):
+    with pytest.raises(UserError, match="noise split train holds no readable image"):
+        reference_of(noise_images(4), weights=torch.zeros(4)).statistics(random_extractor)
+    assert files(tmp_path) == []
+
+
+def test_made_once_then_read(reference_of, noise_images, random_extractor, tmp_path):
+    reference = reference_of(noise_images(20))
+    first = reference.statistics(random_extractor)
+    again = reference.statistics(random_extractor)
+    elsewhere = reference_of(noise_images(20)).statistics(random_extractor)
+    assert reference.opened == [None]
+    assert len(files(tmp_path)) == 1
+    for other in (again, elsewhere):
+        assert other.record == first.record
+        assert torch.equal(other.gaussian.mean, first.gaussian.mean)
+        assert torch.equal(other.gaussian.scatter, first.gaussian.scatter)
+        assert torch.equal(other.features, first.features)
+
+
+def test_the_extractor_is_not_called_again(reference_of, noise_images, monkeypatch, random_extractor):
+    calls = []
+    forward = type(random_extractor)._features
+    monkeypatch.setattr(
+        type(random_extractor), "_features", lambda self, images: (calls.append(len(images)), forward(self, images))[1]
+    )
+    reference = reference_of(noise_images(20), batch_size=8)
+    reference.statistics(random_extractor)
+    assert calls == [8, 8, 4]
+    reference.statistics(random_extractor)
+    assert calls == [8, 8, 4]
+
+
+def test_other_content_extractor_or_count_is_another_file(reference_of, noise_images, random_extractor, tmp_path):
+    images = noise_images(20)
+    reference_of(images).statistics(random_extractor)
+    reference_of(images, content_hash="beef").statistics(random_extractor)
+    reference_of(images).statistics(random_extractor, 10)
+    monkey = type(random_extractor)(torch.device("cpu"), seed=1)
+    reference_of(images).statistics(monkey)
+    assert len(files(tmp_path)) == 4
+
+
+def test_a_part_of_the_images(reference_of, noise_images, random_extractor):
+    reference = reference_of(noise_images(20))
+    assert reference.statistics(random_extractor, 5).record.n == 5
+    assert reference.opened == [5]
+    assert reference.statistics(random_extractor, 21).record == reference.statistics(random_extractor).record
+    assert reference.opened == [5, None]
+
+
+def test_the_order_of_the_batches_does_not_matter_to_the_features(noise_images, reference_of, random_extractor):
+    images = noise_images(20)
+
+    def backwards(limit):
+        for rows in torch.arange(20).flip(0).split(6):
+            yield {"image": images[rows], "index": rows, "weight": torch.ones(len(rows))}
+
+    other = DataReference("noise", "backwards", "train", "none", 20, backwards).statistics(random_extractor)
+    torch.testing.assert_close(other.features, reference_of(images).statistics(random_extractor).features)
+
+
+def test_images_given_twice_are_noticed(noise_images, random_extractor):
+    def twice(limit):
+        for _ in range(2):
+            yield {"image": noise_images(4), "index": torch.arange(4), "weight": torch.ones(4)}
+
+    with pytest.raises(ValueError, match="twice"):
+        DataReference("noise", "twice", "train", "none", 4, twice).statistics(random_extractor)
+
+
+def test_of_large_sets_a_fixed_sample_of_features_is_kept(reference_of, noise_images, random_extractor, monkeypatch):
+    monkeypatch.setattr(module, "KEPT_FEATURES", 50)
+    images = noise_images(200, size=8)
+    made = reference_of(images).statistics(random_extractor)
+    other_batches = reference_of(images, content_hash="same images", batch_size=64).statistics(random_extractor)
+    assert made.gaussian.n == 200
+    assert 25 < len(made.features) < 75
+    torch.testing.assert_close(other_batches.features, made.features)
+
+
+def test_a_damaged_file_is_made_again(reference_of, noise_images, random_extractor, tmp_path, caplog):
+    reference = reference_of(noise_images(20))
+    first = reference.statistics(random_extractor)
+    (path,) = files(tmp_path)
+    path.write_bytes(path.read_bytes()[:100])
+    again = reference.statistics(random_extractor)
+    assert torch.equal(again.features, first.features)
+    assert "damaged" in caplog.text
+    assert reference.opened == [None, None]
+
+
+def test_a_failed_write_leaves_nothing_behind(reference_of, noise_images, random_extractor, tmp_path, monkeypatch):
+    def fail(*args):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        reference_of(noise_images(4)).statistics(random_extractor)
+    assert not [path for path in files(tmp_path) if path.suffix == ".safetensors"]
+
+
+def test_the_path_says_what_it_holds(tmp_path):
+    key = {"extractor": {"name": "lite0"}, "split": "train", "n": 2000}
+    path = cache_path(key)
+    assert path.parent == tmp_path / "cache" / "reference"
+    assert path.name.startswith("lite0-train-2000-")
+    assert json.dumps(key) not in path.name
+
+
+class TestShards:
+    @pytest.fixture
+    def data(self, tmp_path):
+        return self.make(tmp_path / "shapes", seed=0)
+
+    @staticmethod
+    def make(path, seed, n=30):
+        from difflab.config.data import DataConfig
+        from difflab.data.shapes import ShapesSource
+        from difflab.data.writing import write_shards
+
+        write_shards(ShapesSource(resolution=16, n=n, split="train", seed=seed), path, shard_size=20)
+        return DataConfig(path=str(path), image_size=16, batch_size=4)
+
+    def test_the_split_is_read_once_over_all_ranks(self, data, random_extractor):
+        whole = shards_reference(data, "train", batch_size=8)
+        shares = [shards_reference(data, "train", batch_size=8, rank=r, world_size=2) for r in range(2)]
+        seen = [int(i) for s in shares for b in s.batches(None) for i in b["index"][b["weight"] > 0]]
+        assert sorted(seen) == list(range(30))
+        assert whole.total == whole.statistics(random_extractor).record.n == 30
+        assert len({r.content_hash for r in (whole, *shares)}) == 1
+
+    def test_equal_content_has_an_equal_hash_wherever_it_lies(self, data, tmp_path):
+        same = self.make(tmp_path / "elsewhere" / "copy", seed=0)
+        other = self.make(tmp_path / "other", seed=1)
+        first, second, third = (shards_reference(d, "train", batch_size=8) for d in (data, same, other))
+        assert first.content_hash == second.content_hash != third.content_hash
+
+    def test_the_limit_reaches_the_loader(self, data, random_extractor):
+        assert shards_reference(data, "train", batch_size=8).statistics(random_extractor, 7).record.n == 7
+
+    def test_an_unknown_split_is_refused(self, data):
+        with pytest.raises(UserError, match="no split 'val'"):
+            shards_reference(data, "val", batch_size=8)

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from difflab.tracking.grid import make_grid
+
+
+def test_images_stand_row_by_row_with_padding() -> None:
+    images = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 3, 2, 4) * 10
+    pixels = np.asarray(make_grid(images, columns=3, pad=1))
+    assert pixels.shape == (2 * 3 + 1, 3 * 5 + 1, 3)
+    for i in range(5):
+        top, left = 1 + i // 3 * 3, 1 + i % 3 * 5
+        assert (pixels[top : top + 2, left : left + 4] == 10 * i).all()
+    assert (pixels[4:6, 11:15] == 255).all(), "the empty place"
+    assert (pixels[0] == 255).all()
+
+
+def test_small_images_are_enlarged_by_a_whole_factor() -> None:
+    image = torch.tensor([[[[0, 255], [100, 50]]]], dtype=torch.uint8)
+    pixels = np.asarray(make_grid(image, columns=8, pad=0, min_side=5))
+    assert pixels.shape == (6, 6, 3)
+    assert (pixels[:3, 3:] == 255).all()
+    assert (pixels[3:, :3] == 100).all()
+
+
+def test_colours_keep_their_channels() -> None:
+    image = torch.tensor([1, 2, 3], dtype=torch.uint8).view(1, 3, 1, 1)
+    assert np.asarray(make_grid(image, pad=0)).tolist() == [[[1, 2, 3]]]
+
+
+@pytest.mark.parametrize(
+    "bad", [torch.zeros(2, 2, 4, 4, dtype=torch.uint8), torch.zeros(0, 3, 4, 4, dtype=torch.uint8)]
+)
+def test_other_shapes_are_refused(bad: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="a grid takes uint8 images"):
+        make_grid(bad)
+
+
+def test_floats_are_refused() -> None:
+    with pytest.raises(ValueError, match="not float32; convert"):
+        make_grid(torch.zeros(1, 3, 4, 4))

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from difflab.config.logger import WandbConfig
+from difflab.errors import UserError
+from difflab.tracking.rundir import RunDirectory
+from difflab.tracking.runs import read_offline_run
+from difflab.tracking.wandb import wandb_run
+
+
+def log(run: RunDirectory, steps: list[int]) -> None:
+    with wandb_run(WandbConfig(artifact=False), run, {"seed": 1}) as logger:
+        assert logger is not None
+        for step in steps:
+            logger.log_metrics({"x": step + 0.5, "inf": float("inf")}, step=step)
+
+
+def test_steps_trained_again_replace_the_earlier_ones(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "a")
+    log(run, [1, 2, 3, 4])
+    log(run, [3, 4, 5])
+    merged = read_offline_run(run.path)
+    assert merged.series("x") == [(s, s + 0.5) for s in (1, 2, 3, 4, 5)]
+    assert merged.series("inf")[0] == (1, float("inf"))
+    assert merged.summary["x"] == 5.5
+    only_first = read_offline_run(merged.segments[0])
+    assert only_first.series("x") == [(s, s + 0.5) for s in (1, 2, 3, 4)]
+    assert read_offline_run(run.wandb).run_id == (run.wandb / "run_id").read_text().strip()
+
+
+def test_a_folder_with_two_runs_is_refused(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "a")
+    log(run, [1])
+    (run.wandb / "run_id").write_text("another\n")
+    log(run, [1])
+    with pytest.raises(UserError, match="holds 2 W&B runs"):
+        read_offline_run(run.path)
+
+
+def test_a_file_that_is_no_run_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run-x.wandb").write_bytes(b"nothing of the kind")
+    with pytest.raises(UserError, match=r"run-x\.wandb"):
+        read_offline_run(tmp_path)
