@@ -89,12 +89,7 @@ class SinglePipeline:
         return None if classes is None else [stream_seed(seed, "class", i) % classes for i in indices]
 
     def _network(self, x: Tensor, time: Tensor, conditioning: Conditioning | None = None) -> Tensor:
-        context = (
-            torch.autocast(x.device.type, dtype=self.autocast)
-            if self.autocast is not None
-            else contextlib.nullcontext()
-        )
-        with context:
+        with torch.autocast(x.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             return self.network(x, time, conditioning).float()
 
     def _conditioning(self, indices: Sequence[int], seed: int, classes: Sequence[int] | None) -> Conditioning | None:
