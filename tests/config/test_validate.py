@@ -25,7 +25,7 @@ class Cosine(Config):
 class Whole(Config):
     schedule: Annotated[Linear | Cosine, Field(discriminator="kind")]
     steps: int
-    names: dict[str, Linear] = {}
+    names: dict[str, Linear] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _even(self) -> Whole:

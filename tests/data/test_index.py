@@ -3,8 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from difflab.data.index import DataIndex, ShardEntry, SplitEntry, read_index, replace_file, write_index
+from difflab.data.index import DataIndex, ShardEntry, SplitEntry, read_index, write_index
 from difflab.errors import UserError
+from difflab.files import write_shared
 
 
 def some_index(name="train-000000.tar"):
@@ -59,9 +60,9 @@ def test_offset_tables_that_are_missing_or_foreign_are_named(open_tiny, tiny_dat
 
 
 def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
-    replace_file(tmp_path / "a", b"old")
+    write_shared(tmp_path / "a", b"old")
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        replace_file(tmp_path / "a", b"new")
+        write_shared(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]

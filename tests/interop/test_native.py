@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from difflab.errors import UserError
-from difflab.interop.native import load_export, save_export, sha256_of
+from difflab.files import sha256_of
+from difflab.interop.native import load_export, save_export
 
 STATE = {"a": torch.arange(6.0).reshape(2, 3).t(), "b": torch.ones(2, dtype=torch.bfloat16)}
 CONFIG = {"network": {"kind": "unet", "channel_mult": [1, 2]}, "note": None}

@@ -49,7 +49,7 @@ def test_every_key_and_shape(path: Any) -> None:
 
 @pytest.mark.parametrize(
     ("preset", "parameters"),
-    [("ddpm/cifar10", 35_746_307), ("ddpm/lsun_bedroom", 113_673_219), ("ddpm/celebahq", 113_673_219)],
+    [("ddpm/cifar10", 35_746_307), ("ddpm/lsun_bedroom", 113_673_219), ("ddpm/celebahq256", 113_673_219)],
 )
 def test_presets_have_the_published_size(preset: str, parameters: int) -> None:
     target = PRESETS[preset].target()

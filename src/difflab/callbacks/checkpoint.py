@@ -19,7 +19,7 @@ from difflab.callbacks.clock import EverySteps, train_step
 from difflab.callbacks.guard import NonFiniteError
 from difflab.callbacks.throughput import off_the_clock
 from difflab.config.callbacks import CheckpointConfig
-from difflab.tracking.atomic import replacing
+from difflab.files import replacing
 
 log = logging.getLogger(__name__)
 

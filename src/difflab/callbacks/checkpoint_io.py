@@ -11,7 +11,7 @@ from lightning.fabric.plugins import CheckpointIO
 from typing_extensions import override
 
 from difflab.errors import UserError
-from difflab.tracking.atomic import replacing
+from difflab.files import replacing
 
 
 class DiskFullError(UserError):

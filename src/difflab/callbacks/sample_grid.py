@@ -13,7 +13,7 @@ from typing_extensions import override
 from difflab.callbacks.clock import EverySteps, train_step
 from difflab.callbacks.generation import Generate, draw_on_all_ranks, ready_to_sample
 from difflab.config.callbacks import SampleGridConfig
-from difflab.tracking.atomic import replacing
+from difflab.files import replacing
 from difflab.tracking.clock import ClockedLogger
 from difflab.tracking.grid import make_grid, to_pil
 

@@ -15,7 +15,7 @@ import difflab
 from difflab.callbacks.checkpoint_io import DiskFullError, is_disk_full
 from difflab.callbacks.clock import train_step
 from difflab.callbacks.ema import find_ema
-from difflab.tracking.atomic import replacing, write_text
+from difflab.files import replacing, write_text
 from difflab.tracking.clock import ClockedLogger
 
 

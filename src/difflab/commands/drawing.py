@@ -13,11 +13,16 @@ import torch
 from torch import Tensor
 
 from difflab.commands.hydra_app import SHOWING
+from difflab.config.model import ModelConfig
 from difflab.config.sample import DrawConfig
+from difflab.errors import UserError
 from difflab.models.devices import resolve_accelerator, sampling_autocast
 from difflab.pipelines.single import SinglePipeline
 from difflab.pipelines.stored import Stored, find_stored, load_stored
 from difflab.progress import track
+
+DEFAULTS_OF_RUN = {"sampler", "guidance"}
+PARTS_OF_MODEL = ModelConfig.model_fields.keys() - DEFAULTS_OF_RUN
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,17 @@ class Drawing:
 
 
 def prepare_drawing(config: DrawConfig, rank: int = 0, world_size: int = 1) -> Drawing:
-    """Load the model onto the device and share the samples out among the processes."""
+    """Load the model onto the device and share the samples out among the processes.
+
+    Raises UserError where the configuration asks for what drawing cannot do.
+    """
+    if config.devices not in (1, "auto"):
+        raise UserError(
+            f"devices={config.devices}, but one command draws on one device; leave devices=1 and start a command per "
+            "device with its own seed= and out="
+        )
+    if config.sampler.kind == "ddim_inversion":
+        raise UserError("sampler=ddim_inversion goes from images to noise and draws none; choose ddim or ancestral")
     accelerator = resolve_accelerator(config.accelerator)
     device = torch.device("cuda", torch.cuda.current_device()) if accelerator == "cuda" else torch.device(accelerator)
     model, stored = load_stored(config.run, config.weights, device)
@@ -81,7 +96,9 @@ def with_defaults_of_run(argv: Sequence[str], *, data: bool = False) -> list[str
     """The overrides, after those that make the stored run's own sampler, guidance (and data) the starting point.
 
     A group that the user chooses (`sampler=ddim`) starts from that choice instead.
+    Raises UserError for overrides of what the model is: that comes from the run.
     """
+    refuse_parts_of_model(argv)
     run = _value_of("run", argv)
     if run is None or any(a.split("=")[0] in SHOWING for a in argv):
         return list(argv)
@@ -96,8 +113,19 @@ def with_defaults_of_run(argv: Sequence[str], *, data: bool = False) -> list[str
     for group, values in groups:
         if _value_of(group, argv) is None:
             defaults.append(f"{group}={values.pop('kind')}")
-            defaults += [f"{group}.{key}={json.dumps(value)}" for key, value in values.items()]
+            defaults += [f"{group}.{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
     return [*defaults, *argv]
+
+
+def refuse_parts_of_model(argv: Sequence[str]) -> None:
+    """Raises UserError for overrides of diffusion, network and the like."""
+    for argument in argv:
+        key = argument.partition("=")[0].lstrip("+~")
+        if re.split(r"[./@]", key)[0] in PARTS_OF_MODEL:
+            raise UserError(
+                f"{argument}: the model comes from the run as it was trained; leave {key} out "
+                "(fewer steps are sampler.steps=...)"
+            )
 
 
 def _value_of(key: str, argv: Sequence[str]) -> str | None:

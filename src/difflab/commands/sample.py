@@ -27,7 +27,7 @@ def sample(config: SampleConfig, plain: dict[str, Any], overrides: list[str]) ->
     from rich.console import Console
 
     from difflab.commands.drawing import draw_name, home_of, prepare_drawing
-    from difflab.tracking.atomic import replacing, write_text
+    from difflab.files import replacing, write_text
     from difflab.tracking.grid import make_grid, to_pil
 
     drawing = prepare_drawing(config)

@@ -20,11 +20,15 @@ def main(argv: Sequence[str]) -> int:
 def train(config: TrainConfig, plain: dict[str, Any], overrides: list[str]) -> None:
     """Train until `trainer.max_steps`; an interrupted run goes on where it stopped."""
     from difflab.commands.training import fit
+    from difflab.data.build import build_dataset
     from difflab.tracking.rundir import RunDirectory
 
+    # Data that is missing or does not fit is found before anything is written.
+    build_dataset(config.data, split=config.data.train_split)
     run = RunDirectory.create(config.output_root, config.experiment, config.name, identity=run_defining(plain))
     resume = run.checkpoint_to_resume(config.resume)
-    if run.config.is_file():
+    # Without a checkpoint there is nothing to mix up: a first try that failed may be mended and started again.
+    if resume is not None and run.config.is_file():
         refuse_another_run(run_defining(run.read_config()), run_defining(plain), str(run.path))
     fit(config, plain, overrides, run, resume)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from difflab.callbacks.build import build_callbacks
 from difflab.callbacks.checkpoint_io import AtomicCheckpointIO
 from difflab.config.model import ModelConfig
 from difflab.config.train import TrainConfig
+from difflab.errors import UserError
+from difflab.interop.keymap import refuse_misfit, shapes_of
 from difflab.metrics.evaluator import Evaluator
 from difflab.models.build import build_diffusion
 from difflab.models.datamodule import ShardDataModule
@@ -25,7 +28,7 @@ from difflab.models.devices import Accelerator, on_cuda_only, resolve_accelerato
 from difflab.models.diffusion import DiffusionModule
 from difflab.pipelines.evaluating import build_evaluator
 from difflab.pipelines.single import SinglePipeline
-from difflab.pipelines.stored import load_initial_weights
+from difflab.pipelines.stored import load_initial_weights, read_checkpoint
 from difflab.seeding import stream_seed
 from difflab.tracking.build import build_loggers
 from difflab.tracking.rundir import RunDirectory
@@ -36,27 +39,57 @@ LIGHTNING_LOGGERS = ("lightning.pytorch", "lightning.fabric")
 def fit(
     config: TrainConfig, plain: dict[str, Any], overrides: list[str], run: RunDirectory, resume: Path | None
 ) -> None:
-    """Train in the run directory, from `resume` if there is one."""
+    """Train in the run directory, from `resume` if there is one; a run that has all its steps is left as it is.
+
+    Raises UserError where nothing can be trained on from `resume`.
+    """
     accelerator = resolve_accelerator(config.trainer.accelerator)
+    if resume is not None and is_finished(resume, run, config.trainer.max_steps):
+        if getattr(rank_zero_only, "rank", 0) == 0:
+            steps = config.trainer.max_steps
+            say(f"already at step {steps} of {steps}: nothing to train, everything is in {_short(run.path)}")
+        return
     if getattr(rank_zero_only, "rank", 0) == 0:
         run.write_records(plain, overrides)
     with contextlib.ExitStack() as stack:
         stack.enter_context(run.log_to_file())
         hush_lightning()
-        module = build_module(config, accelerator)
+        module = build_module(config, accelerator, initial_weights=resume is None)
+        if resume is not None:
+            refuse_misfit(read_checkpoint(resume)["state_dict"], shapes_of(module.state_dict()), str(resume))
         data = ShardDataModule(config.data, config.trainer, seed=config.seed, fields=module.conditioners.batch_keys())
         loggers = stack.enter_context(build_loggers(config.logger, run, plain))
         trainer = build_trainer(config, accelerator, run, module, loggers)
+        stack.enter_context(ctrl_c_as_such())
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     if trainer.is_global_zero:
         report(run, module)
 
 
-def build_module(config: TrainConfig, accelerator: Accelerator) -> DiffusionModule:
-    """The module with its initial weights, which are the same on every rank, in the layout of the device."""
+def is_finished(resume: Path, run: RunDirectory, max_steps: int) -> bool:
+    """Whether the run's own checkpoint has all the steps that are asked for.
+
+    Raises UserError where it has more, or where the checkpoint is another run's and leaves nothing to train.
+    """
+    step = read_checkpoint(resume)["difflab"]["train_step"]
+    if step < max_steps:
+        return False
+    if step > max_steps or not (run.last_checkpoint.is_file() and resume.samefile(run.last_checkpoint)):
+        raise UserError(
+            f"trainer.max_steps={max_steps}, but {_short(resume)} is at step {step} already: "
+            "give a larger trainer.max_steps, or another name=... to start anew"
+        )
+    return True
+
+
+def build_module(config: TrainConfig, accelerator: Accelerator, *, initial_weights: bool = True) -> DiffusionModule:
+    """The module with its initial weights, which are the same on every rank, in the layout of the device.
+
+    initial_weights: False where a checkpoint replaces them anyway; those of `init` need not exist any more.
+    """
     torch.manual_seed(stream_seed(config.seed, "init"))
     module = build_diffusion(config)
-    if config.init.kind == "weights":
+    if config.init.kind == "weights" and initial_weights:
         load_initial_weights(module, config.init.path, config.init.which)
     if on_cuda_only(config.trainer.channels_last, accelerator):
         module.network.to(memory_format=torch.channels_last)
@@ -158,16 +191,31 @@ def report(run: RunDirectory, module: DiffusionModule) -> None:
     """Say where everything of a finished run lies."""
     places = {
         "run": run.path,
-        "weights": run.weights / "ema.safetensors",
+        "weights": next(iter(sorted(run.weights.glob("*.safetensors"))), run.weights),
         "pictures": run.samples,
         "metrics": run.metrics,
         "W&B": run.wandb,
     }
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"trained {module.train_step} steps ({module.train_images} images)")
+    say(f"trained {module.train_step} steps ({module.train_images} images)")
     for name, path in places.items():
         if path.exists():
-            console.print(f"  {name:<9} {_short(path)}")
+            say(f"  {name:<9} {_short(path)}")
+
+
+def say(line: str) -> None:
+    """One line on standard output, as it is."""
+    Console(highlight=False, soft_wrap=True, markup=False).print(line)
+
+
+@contextlib.contextmanager
+def ctrl_c_as_such() -> Iterator[None]:
+    """Lightning turns Ctrl-C into SystemExit(1), which nobody can tell from a crash: turn it back."""
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
 
 
 def _short(path: Path) -> Path:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 
-import click
 import typer
 
 from difflab.errors import UserError
+
+# Typer brings its own copy of click in newer releases: take the exceptions from wherever its own come from.
+_exceptions = importlib.import_module(typer.BadParameter.__module__)
 
 
 def run_typer(app: typer.Typer, name: str, argv: Sequence[str]) -> int:
@@ -15,11 +18,11 @@ def run_typer(app: typer.Typer, name: str, argv: Sequence[str]) -> int:
     command = typer.main.get_command(app)
     try:
         result = command.main(args=list(argv), prog_name=f"difflab {name}", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
+    except _exceptions.NoArgsIsHelpError as error:
         error.show()
         return 2
-    except click.ClickException as error:
+    except _exceptions.ClickException as error:
         raise UserError(f"{error.format_message()} (see `difflab {name} --help`)") from None
-    except click.exceptions.Abort:
+    except typer.Abort:
         raise KeyboardInterrupt from None
     return result if isinstance(result, int) else 0

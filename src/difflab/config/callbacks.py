@@ -45,7 +45,7 @@ class SampleGridConfig(Config):
     batch_size: int = Field(default=64, ge=1)
     seed: int = Field(default=0, ge=0)
     min_side: int = Field(default=64, ge=1)
-    table: bool = False
+    table: bool = True
     at_end: bool = True
 
     @model_validator(mode="after")

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, ValidationError, field_validator
 
 from difflab.config.base import Config
 from difflab.errors import UserError
+from difflab.files import replacing, write_shared
 
 INDEX_NAME = "index.json"
 PARTIAL_SUFFIX = ".partial"
@@ -139,36 +135,10 @@ def read_index(path: Path) -> DataIndex:
 
 def write_index(tables: Path, index: DataIndex) -> None:
     """Write index.json so that a reader sees the old one or the new one, never half of one."""
-    replace_file(tables / INDEX_NAME, (index.model_dump_json(indent=1) + "\n").encode())
+    write_shared(tables / INDEX_NAME, (index.model_dump_json(indent=1) + "\n").encode())
 
 
 def write_offsets(tables: Path, shard_name: str, table: np.ndarray) -> None:
-    """Write the offset table of a shard, whole or not at all; it is not synced, since a lost one can be made again."""
-    with _whole_or_not(offsets_path(tables, shard_name), sync=False) as file:
+    """Write the offset table of a shard, whole or not at all."""
+    with replacing(offsets_path(tables, shard_name), sole_writer=False) as temporary, temporary.open("wb") as file:
         np.save(file, table, allow_pickle=False)
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name in the same folder, sync it, and rename it into place."""
-    with _whole_or_not(path, sync=True) as file:
-        file.write(content)
-
-
-def sha256_of(path: Path) -> str:
-    """Hash of a file, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _whole_or_not(path: Path, *, sync: bool) -> Iterator[BinaryIO]:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from difflab.data.bad_samples import BadSample
-from difflab.data.index import DataDirectory, ShardEntry, sha256_of
+from difflab.data.index import DataDirectory, ShardEntry
 from difflab.data.opening import open_data
 from difflab.data.reading import EXTENSION_OF, ShardDataset
 from difflab.errors import UserError
+from difflab.files import sha256_of
 from difflab.progress import track
 
 

@@ -18,7 +18,6 @@ from difflab.data.index import (
     SplitEntry,
     offsets_path,
     read_index,
-    sha256_of,
     write_index,
     write_offsets,
 )
@@ -26,6 +25,7 @@ from difflab.data.processes import process_context
 from difflab.data.sources.base import Source
 from difflab.data.tar_scan import scan_tar
 from difflab.errors import UserError
+from difflab.files import sha256_of
 from difflab.progress import track
 
 _PARTIAL = f".making{PARTIAL_SUFFIX}"

@@ -14,6 +14,8 @@ from difflab.errors import UserError
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+_KEYS_SHOWN = 3
+
 
 class Transform(Protocol):
     """How the official tensors of one entry become our tensor, and back. Works on the meta device too."""
@@ -156,3 +158,11 @@ def describe_differences(found: Shapes, expected: Shapes) -> list[str]:
     missing = [f"{name} {list(shape)} is missing" for name, shape in expected.items() if name not in found]
     unexpected = [f"{name} {list(shape)} is unexpected" for name, shape in found.items() if name not in expected]
     return wrong + missing[:2] + unexpected[:2] + missing[2:] + unexpected[2:]
+
+
+def refuse_misfit(state: Mapping[str, Tensor], expected: Shapes, source: str) -> None:
+    """Raises UserError naming the first keys in which weights differ from what a model expects."""
+    differences = describe_differences(shapes_of(state), expected)
+    if differences:
+        more = f" and {len(differences) - _KEYS_SHOWN} more" if len(differences) > _KEYS_SHOWN else ""
+        raise UserError(f"{source} is of another architecture: {'; '.join(differences[:_KEYS_SHOWN])}{more}")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,34 +10,24 @@ from typing import Any
 from torch import Tensor
 
 from difflab.errors import UserError
+from difflab.files import replacing, sha256_of, write_text
 from difflab.interop.unpickle import read_weights
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _FORMAT = 1
 
 
-def sha256_of(path: str | Path) -> str:
-    """The SHA-256 of a file, in hex."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def save_safetensors(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Write tensors beside the target, sync, then rename: what was there stays whole until the new file is."""
+    """Write tensors in one piece: what was there stays whole until the new file is."""
     from safetensors.torch import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, partial, metadata={"format": "pt"})
-    _replace(partial, path)
+    with replacing(path) as temporary:
+        save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, temporary, metadata={"format": "pt"})
 
 
 def save_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON the same way."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    _replace(partial, path)
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -100,9 +88,3 @@ def _read_description(folder: Path) -> dict[str, Any]:
             f"{folder / CONFIG}: format {content['difflab'].get('format')!r} is not {_FORMAT}; update difflab"
         )
     return content
-
-
-def _replace(partial: Path, path: Path) -> None:
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)

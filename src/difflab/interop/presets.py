@@ -43,7 +43,7 @@ PRESETS = {
         ),
         Preset("ddpm/lsun_church", "ddpm_256", 256, False, ("pesser", "diffusers"), f"{_PORT}; google/ddpm-church-256"),
         Preset("ddpm/lsun_cat", "ddpm_256", 256, False, ("pesser", "diffusers"), f"{_PORT}; google/ddpm-cat-256"),
-        Preset("ddpm/celebahq", "ddpm_256", 256, False, ("pesser", "diffusers"), "google/ddpm-celebahq-256"),
+        Preset("ddpm/celebahq256", "ddpm_256", 256, False, ("pesser", "diffusers"), "google/ddpm-celebahq-256"),
     )
 }
 

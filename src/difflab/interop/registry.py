@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from difflab.errors import UserError
+from difflab.files import replacing
 from difflab.interop import native
 from difflab.interop.diffusers_unet import (
     DIFFUSERS,
@@ -129,10 +130,8 @@ def export_weights(path: str | Path, state: Mapping[str, Tensor], target: Target
         native.save_json(path / native.CONFIG, config)
         return [path / native.CONFIG, path / _DIFFUSERS_WEIGHTS[0]]
     if path.suffix in (".pt", ".pth"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in official.items()}, partial)
-        partial.replace(path)
+        with replacing(path) as temporary:
+            torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in official.items()}, temporary)
     elif path.suffix == ".safetensors":
         native.save_safetensors(path, official)
     else:

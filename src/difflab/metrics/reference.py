@@ -15,8 +15,8 @@ from torch import Tensor
 
 from difflab.cache import cache_root
 from difflab.config.data import DataConfig
-from difflab.data.index import replace_file
 from difflab.errors import UserError
+from difflab.files import write_shared
 from difflab.metrics.extractors import FeatureExtractor
 from difflab.metrics.gather import all_true, gather_rows
 from difflab.metrics.gaussian import GaussianStatistics
@@ -180,9 +180,8 @@ def _write(path: Path, key: dict[str, Any], made: ReferenceStatistics) -> None:
 
     tensors = {"mean": made.gaussian.mean, "scatter": made.gaussian.scatter, "features": made.features}
     metadata = {"key": json.dumps(key, sort_keys=True), "record": made.record.model_dump_json()}
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = save({name: t.contiguous() for name, t in tensors.items() if t is not None}, metadata)
-    replace_file(path, content)
+    write_shared(path, content)
 
 
 def _read(path: Path, key: dict[str, Any]) -> ReferenceStatistics | None:

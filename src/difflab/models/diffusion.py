@@ -15,6 +15,7 @@ from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.timesteps import LossAwareTimesteps, TimestepSampler
 from difflab.images import to_float
+from difflab.interop.keymap import refuse_misfit, shapes_of
 from difflab.models.learning_rate import learning_rate_factor
 from difflab.models.optimizer import build_optimizer
 from difflab.models.windows import LossWindow
@@ -58,6 +59,7 @@ class DiffusionModule(L.LightningModule):
         self.step_skipped = False  # set by the non-finite guard between backward and the optimizer
         self._part = 0
         self._images_of_step = 0
+        self._seen_timesteps: list[Tensor] = []
         self.grad_norm: Tensor | None = None
 
     # -- the step -------------------------------------------------------------------------------------------------
@@ -71,7 +73,8 @@ class DiffusionModule(L.LightningModule):
         # Dropout draws from the global stream: tie it to the step, so that no state of it has to be stored.
         torch.manual_seed(stream_seed(self.seed, "dropout", self.train_step, self._part, self.global_rank))
         loss, terms, t = self._loss(batch, [stream_seed(self.seed, "train", self.train_step, p) for p in position])
-        self._update_timesteps(t, terms["loss"].detach())
+        if isinstance(self.timesteps, LossAwareTimesteps):
+            self._seen_timesteps.append(torch.stack([t.double(), terms["loss"].detach().double()]))
         self.window.add(terms["loss"].detach(), t)
         return loss
 
@@ -104,25 +107,29 @@ class DiffusionModule(L.LightningModule):
         terms = self.loss(output.float(), x0, x_t, t, noise)
         return (terms["loss"] * weight).mean(), terms, t
 
-    def _update_timesteps(self, t: Tensor, loss: Tensor) -> None:
-        """Loss-aware sampling learns from the losses of all ranks, so that they keep drawing alike."""
+    def _update_timesteps(self) -> None:
+        """Loss-aware sampling learns from the losses of all ranks and parts at once, so that all keep drawing alike."""
         if isinstance(self.timesteps, LossAwareTimesteps):
-            gathered = self.all_gather(torch.stack([t.double(), loss.double()]))
-            assert isinstance(gathered, Tensor)
-            flat = gathered.movedim(-2, 0).reshape(2, -1)
-            flat = flat[:, torch.isfinite(flat[1])]
-            self.timesteps.update(flat[0].long(), flat[1])
+            for seen in self._seen_timesteps:
+                gathered = self.all_gather(seen)
+                assert isinstance(gathered, Tensor)
+                flat = gathered.movedim(-2, 0).reshape(2, -1)
+                flat = flat[:, torch.isfinite(flat[1])]
+                self.timesteps.update(flat[0].long(), flat[1])
+            self._seen_timesteps.clear()
 
     # -- the clock and the optimizer --------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return build_optimizer(self.optimizer_config, self.parameters())
+        # A fused optimizer takes the loss scale out of the gradients itself, which is after they were clipped.
+        return build_optimizer(self.optimizer_config, self.parameters(), fused=self.trainer.precision != "16-mixed")
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         factor = learning_rate_factor(self.optimizer_config.schedule, self.train_step, self.max_steps)
         for group in optimizer.param_groups:
             group["lr"] = self.optimizer_config.lr * factor
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self._update_timesteps()
         if not self.step_skipped:
             self.train_step += 1
             self.train_images += self._images_of_step
@@ -138,14 +145,24 @@ class DiffusionModule(L.LightningModule):
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        state: dict[str, Any] = {"train_step": self.train_step, "train_images": self.train_images}
+        # Every rank comes here; the file is the first one's, so it gets the losses of all.
+        window = self.trainer.strategy.reduce(self.window.sums().to(self.device, copy=True), reduce_op="sum")
+        assert isinstance(window, Tensor)
+        state: dict[str, Any] = {
+            "train_step": self.train_step,
+            "train_images": self.train_images,
+            "loss_window": window.cpu(),
+        }
         if isinstance(self.timesteps, LossAwareTimesteps):
             state["timesteps"] = self.timesteps.state_dict()
         checkpoint["difflab"] = state
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        refuse_misfit(checkpoint["state_dict"], shapes_of(self.state_dict()), "the checkpoint")
         state = checkpoint["difflab"]
         self.train_step = state["train_step"]
         self.train_images = state["train_images"]
+        if self.global_rank == 0:
+            self.window.restore(state["loss_window"])
         if isinstance(self.timesteps, LossAwareTimesteps):
             self.timesteps.load_state_dict(state["timesteps"])

@@ -11,8 +11,8 @@ from torch.optim import Optimizer
 from difflab.config.optimizer import OptimizerConfig
 
 
-def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
-    """Adam or AdamW over the parameters that train; fused where the device has it."""
+def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter], *, fused: bool = True) -> Optimizer:
+    """Adam or AdamW over the parameters that train; fused: one kernel for all of them."""
     trained = [p for p in parameters if p.requires_grad]
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.kind]
     return kind(
@@ -21,5 +21,5 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter])
         betas=(config.betas[0], config.betas[1]),
         eps=config.eps,
         weight_decay=config.weight_decay,
-        fused=True,
+        fused=fused,
     )

@@ -17,18 +17,24 @@ class LossWindow:
 
     def add(self, loss: Tensor, t: Tensor) -> None:
         """loss float [B], t int64 [B]; losses that are not finite are left out."""
-        if self._sums is None or self._sums.device != loss.device:
-            self._sums = torch.zeros(2, QUARTILES, dtype=torch.float64, device=loss.device)
+        self._sums = self.sums().to(loss.device)
         quartile = (t * QUARTILES).div(self.num_timesteps, rounding_mode="floor")
         finite = torch.isfinite(loss)
         self._sums[0].index_add_(0, quartile, loss.double().where(finite, 0.0))
         self._sums[1].index_add_(0, quartile, finite.double())
 
+    def sums(self) -> Tensor:
+        """The sums float64 [2, 4] (losses, counts) since the last `pop`."""
+        return torch.zeros(2, QUARTILES, dtype=torch.float64) if self._sums is None else self._sums
+
     def pop(self) -> Tensor:
-        """The sums [2, 4] (losses, counts) since the last call, for the ranks to add up; then starts anew."""
-        sums = self._sums if self._sums is not None else torch.zeros(2, QUARTILES, dtype=torch.float64)
-        self._sums = None
+        """The sums, for the ranks to add up; then starts anew."""
+        sums, self._sums = self.sums(), None
         return sums
+
+    def restore(self, sums: Tensor) -> None:
+        """Go on from the `sums` of another window."""
+        self._sums = sums.clone()
 
     @staticmethod
     def means(sums: Tensor) -> dict[str, float]:

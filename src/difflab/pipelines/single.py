@@ -11,7 +11,7 @@ from difflab.conditioning.base import ConditionerSet
 from difflab.conditioning.class_label import ClassConditioner
 from difflab.config.guidance import GuidanceConfig
 from difflab.config.sampler import SamplerConfig
-from difflab.diffusion.build import build_sampler, build_threshold
+from difflab.diffusion.build import build_guidance, build_sampler, build_threshold
 from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.process import GaussianProcess
@@ -72,6 +72,7 @@ class SinglePipeline:
                 self._network,
                 self.process,
                 self._conditioning(indices, seed, classes),
+                guidance=build_guidance(self.guidance),
                 threshold=build_threshold(self.guidance),
                 rederive_eps=self.guidance.rederive_eps,
             )

@@ -14,14 +14,12 @@ from difflab.config.model import ModelConfig
 from difflab.config.train import TrainConfig
 from difflab.config.validate import validate
 from difflab.errors import UserError
-from difflab.interop.keymap import Shapes, describe_differences, shapes_of
+from difflab.interop.keymap import refuse_misfit, shapes_of
 from difflab.interop.native import WEIGHTS, load_export, read_export_config
 from difflab.interop.unpickle import read_content, read_state_dict
 from difflab.models.build import Model, build_model
 
 Which = Literal["ema", "raw"]
-
-KEYS_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -90,6 +88,17 @@ def load_weights(stored: Stored, which: Which = "ema") -> dict[str, Tensor]:
     return state
 
 
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A training checkpoint as plain containers; its tensors are read from the file when they are used.
+
+    Raises UserError where the file is none.
+    """
+    content = read_content(path)
+    if not isinstance(content, dict) or "difflab" not in content:
+        raise UserError(f"{path} is not a training checkpoint of difflab; give a .ckpt file of a run's checkpoints/")
+    return content
+
+
 def load_stored(path: str | Path, which: Which = "ema", device: torch.device | str = "cpu") -> tuple[Model, Stored]:
     """The model with its weights on `device`, in evaluation mode.
 
@@ -99,7 +108,7 @@ def load_stored(path: str | Path, which: Which = "ema", device: torch.device | s
     state = load_weights(stored, which)
     with torch.device("meta"):
         expected = shapes_of(build_model(stored.config).as_module().state_dict())
-    refuse_misfit(state, expected, stored.weights)
+    refuse_misfit(state, expected, str(stored.weights))
     model = build_model(stored.config)
     model.load(state)
     model.as_module().to(device).eval().requires_grad_(False)
@@ -114,13 +123,5 @@ def load_initial_weights(module: nn.Module, path: str, which: Which) -> None:
     source = Path(path)
     weights_file = source.is_file() and source.suffix != ".ckpt"
     state = read_state_dict(source) if weights_file else load_weights(find_stored(source, which), which)
-    refuse_misfit(state, shapes_of(module.state_dict()), source)
+    refuse_misfit(state, shapes_of(module.state_dict()), str(source))
     module.load_state_dict(state, strict=True)
-
-
-def refuse_misfit(state: dict[str, Tensor], expected: Shapes, source: Path) -> None:
-    """Raises UserError naming the first keys in which weights differ from what a model expects."""
-    differences = describe_differences(shapes_of(state), expected)
-    if differences:
-        more = f" and {len(differences) - KEYS_SHOWN} more" if len(differences) > KEYS_SHOWN else ""
-        raise UserError(f"{source} is of another architecture: {'; '.join(differences[:KEYS_SHOWN])}{more}")

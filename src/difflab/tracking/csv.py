@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from typing_extensions import override
 
 from difflab.errors import UserError
-from difflab.tracking.atomic import replacing
+from difflab.files import replacing
 from difflab.tracking.clock import STEP, ClockedLogger
 
 Row = dict[str, str]

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from difflab.errors import UserError
-from difflab.tracking.atomic import write_text
+from difflab.files import write_text
 
 _ALLOWED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+,-]*")
 _ADJECTIVES = [

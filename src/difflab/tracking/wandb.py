@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from difflab.config.logger import WandbConfig
 from difflab.errors import UserError
-from difflab.tracking.atomic import write_text
+from difflab.files import write_text
 from difflab.tracking.clock import STEP, ClockedLogger
 
 if TYPE_CHECKING:

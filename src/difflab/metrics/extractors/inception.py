@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from difflab.cache import cache_root
-from difflab.data.index import replace_file, sha256_of
 from difflab.errors import UserError
+from difflab.files import sha256_of, write_shared
 from difflab.metrics.extractors.base import FeatureExtractor, Features
 from difflab.metrics.protocol import ExtractorRecord
 
@@ -111,8 +111,7 @@ def _download(target: Path) -> Path:
     found = hashlib.sha256(content).hexdigest()
     if not found.startswith(SHA256_PREFIX):
         raise UserError(f"the download of the Inception weights is damaged (sha256 {found[:16]}): {help_text}")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(target, content)
+    write_shared(target, content)
     return target
 
 

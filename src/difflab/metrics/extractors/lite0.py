@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from difflab.data.index import sha256_of
 from difflab.errors import UserError
+from difflab.files import sha256_of
 from difflab.metrics.extractors.base import FeatureExtractor, Features, resize_bilinear_antialiased
 from difflab.metrics.protocol import ExtractorRecord
 

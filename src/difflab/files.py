@@ -1,9 +1,11 @@
-"""Files that are either old or new, never half of each."""
+"""Files that are either old or new, never half of each; and their hashes."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,15 +13,17 @@ _MARK = ".partial-"
 
 
 @contextlib.contextmanager
-def replacing(target: Path) -> Iterator[Path]:
+def replacing(target: Path, *, sole_writer: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `target` to write to; on success it is synced and takes target's place.
 
-    On any error the old `target` stays as it was and the temporary file is removed. What a killed process left behind
-    for the same target is removed first, so there must be one writer at a time.
+    On any error the old `target` stays as it was and the temporary file is removed.
+    sole_writer: nobody else writes this file, so what a killed process left behind for it is removed first. False for
+        a cache that several processes may fill at once.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(target)
-    temporary = target.with_name(f".{target.name}{_MARK}{os.getpid()}")
+    if sole_writer:
+        remove_leftovers(target)
+    temporary = target.with_name(f".{target.name}{_MARK}{os.getpid()}-{secrets.token_hex(4)}")
     try:
         yield temporary
         _sync(temporary)
@@ -39,6 +43,18 @@ def write_text(target: Path, text: str) -> None:
     """Write `text` to `target` in one piece."""
     with replacing(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_shared(target: Path, content: bytes) -> None:
+    """Write `content` to `target` in one piece, where others may be writing the same file."""
+    with replacing(target, sole_writer=False) as temporary:
+        temporary.write_bytes(content)
+
+
+def sha256_of(path: str | Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _glob_literal(name: str) -> str:

@@ -1,0 +1,91 @@
+"""The training loop that one would write by hand, for any network of the signature network(x, time)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from difflab.config.diffusion import DiffusionConfig
+from difflab.config.optimizer import OptimizerConfig
+from difflab.diffusion.build import build_betas
+from difflab.errors import UserError
+
+
+class BareLoop:
+    """Algorithm 1 of Ho et al. (2020): noise, loss, backward, clip, step, average. Nothing is logged, saved or checked.
+
+    images: uint8 [B, C, H, W] batches that lie on the network's device already; the loop goes round and round.
+    autocast: the type of the network's arithmetic, None for float32.
+
+    Raises UserError for a diffusion that would make the loop more than this (learned variance, weights, other losses).
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        images: Sequence[Tensor],
+        diffusion: DiffusionConfig,
+        optimizer: OptimizerConfig,
+        *,
+        gradient_clip: float,
+        ema_decay: float,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        _require_plain(diffusion)
+        self.network = network.train()
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
+        self.averages = [p.detach().clone() for p in self.parameters]
+        self.device = self.parameters[0].device
+        self.images = itertools.cycle(images)
+        self.predicts_v = diffusion.prediction == "v"
+        betas = torch.as_tensor(build_betas(diffusion.schedule, diffusion.timesteps), dtype=torch.float64)
+        alphas_cumprod = torch.cumprod(1.0 - betas, dim=0)
+        self.alpha = alphas_cumprod.sqrt().float().to(self.device)
+        self.sigma = (1.0 - alphas_cumprod).sqrt().float().to(self.device)
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer.kind]
+        self.optimizer = kind(
+            self.parameters,
+            lr=optimizer.lr,
+            betas=(optimizer.betas[0], optimizer.betas[1]),
+            eps=optimizer.eps,
+            weight_decay=optimizer.weight_decay,
+            fused=True,
+        )
+        self.gradient_clip, self.ema_decay, self.autocast = gradient_clip, ema_decay, autocast
+
+    def step(self) -> None:
+        """One optimised batch."""
+        x0 = next(self.images).float().div_(127.5).sub_(1.0)
+        t = torch.randint(len(self.alpha), (len(x0),), device=self.device)
+        loss = self.loss(x0, t, torch.randn_like(x0))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.gradient_clip:
+            nn.utils.clip_grad_norm_(self.parameters, self.gradient_clip)
+        self.optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(self.averages, self.parameters, 1.0 - self.ema_decay)
+
+    def loss(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """The mean squared error of the prediction; x0 and noise [B, C, H, W], t int64 [B]."""
+        alpha, sigma = self.alpha[t][:, None, None, None], self.sigma[t][:, None, None, None]
+        x_t = alpha * x0 + sigma * noise
+        target = alpha * noise - sigma * x0 if self.predicts_v else noise
+        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
+            output = self.network(x_t, t.float())
+        return F.mse_loss(output.float(), target)
+
+
+def _require_plain(diffusion: DiffusionConfig) -> None:
+    plain = {"loss": "mse", "weighting": "none", "time_input": "index"}
+    for key, value in plain.items():
+        if getattr(diffusion, key) != value:
+            raise UserError(f"the bare loop knows only diffusion.{key}={value}; benchmark another experiment")
+    if diffusion.prediction not in ("eps", "v") or diffusion.timestep_sampling.kind != "uniform":
+        raise UserError("the bare loop predicts eps or v at uniform timesteps; benchmark another experiment")
+    if diffusion.variance.startswith("learned"):
+        raise UserError("the bare loop has no learned variance; benchmark another experiment")

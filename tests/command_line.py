@@ -1,0 +1,121 @@
+"""Running the command line in tests: in this process, or as a program of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import torch
+
+SEEN_IN_TESTS = ("SLURM_", "WANDB_", "PL_", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_", "PYTEST_")
+
+TINY_NETWORK = [
+    "network.base_channels=32",
+    "network.channel_mult=[1,2]",
+    "network.attention_resolutions=[4]",
+    "network.norm_groups=8",
+    "diffusion.timesteps=50",
+]
+"""A UNet of 16 px that trains in milliseconds; `tiny_training` says the rest."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended: its exit status and what it wrote."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def last_error(self) -> str:
+        """The last line on standard error."""
+        return self.err.strip().splitlines()[-1] if self.err.strip() else ""
+
+
+def tiny_training(data: Path | str, *overrides: str) -> list[str]:
+    """Arguments of `difflab train` on 16 px data: six steps of four images, every step logged, no W&B, no pictures."""
+    return [
+        "train",
+        "experiment=ddpm/shapes32",
+        f"data.path={data}",
+        "data.image_size=16",
+        "data.batch_size=4",
+        *TINY_NETWORK,
+        "trainer.max_steps=6",
+        "trainer.log_every_steps=1",
+        "trainer.accelerator=cpu",
+        "optimizer.schedule.warmup_steps=2",
+        "callbacks.sample_grid=null",
+        "callbacks.throughput=null",
+        "logger.wandb=null",
+        "metrics=none",
+        *overrides,
+    ]
+
+
+def run_difflab(arguments: Sequence[str], cwd: Path) -> Done:
+    """`difflab <arguments>` in this process and the folder `cwd`; a bug keeps its traceback."""
+    from difflab.cli import main
+
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_torch_as_it_was())
+        stack.enter_context(warnings.catch_warnings())
+        stack.enter_context(contextlib.chdir(cwd))
+        # A distributed launch reads sys.argv, and Hydra does.
+        stack.enter_context(mock.patch.object(sys, "argv", ["difflab", *arguments]))
+        stack.enter_context(contextlib.redirect_stdout(out))
+        stack.enter_context(contextlib.redirect_stderr(err))
+        try:
+            status = main(list(arguments))
+        except SystemExit as exit:
+            status = exit.code if isinstance(exit.code, int) else int(exit.code is not None)
+    return Done(status, out.getvalue(), err.getvalue())
+
+
+def start_difflab(
+    arguments: Sequence[str], cwd: Path, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """`difflab <arguments>` as a program of its own, with pipes for its output."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(SEEN_IN_TESTS)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "difflab.cli", *arguments],
+        cwd=cwd,
+        env={**inherited, "OMP_NUM_THREADS": "1", **(environment or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def spawn_difflab(arguments: Sequence[str], cwd: Path, environment: Mapping[str, str] | None = None) -> Done:
+    """The same, waited for."""
+    process = start_difflab(arguments, cwd, environment)
+    out, err = process.communicate(timeout=300)
+    return Done(process.returncode, out, err)
+
+
+@contextlib.contextmanager
+def _torch_as_it_was() -> Iterator[None]:
+    """Training turns determinism on and may change the number of threads; other tests must not notice."""
+    threads = torch.get_num_threads()
+    deterministic, warn_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark, precision = torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision()
+    random = torch.random.get_rng_state()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.backends.cudnn.benchmark = benchmark
+        torch.set_float32_matmul_precision(precision)
+        torch.random.set_rng_state(random)

@@ -1,0 +1,47 @@
+"""What all tests share: a folder of their own, a small data set, and the command line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import Done
+from command_line import run_difflab as run_in_process
+
+SIDE = 16
+TRAIN, VAL = 96, 12
+
+
+@pytest.fixture(autouse=True)
+def own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every test runs in its own folder with its own cache, and leaves the number of threads as it was."""
+    monkeypatch.setenv("DIFFLAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def tiny_shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of shapes, 16x16: 96 training and 12 validation images in shards of 40, six classes."""
+    from difflab.data.shapes import ShapesSource
+    from difflab.data.writing import write_dataset
+
+    folder = tmp_path_factory.mktemp("shapes") / "tiny"
+    sources = {
+        split: ShapesSource(resolution=SIDE, n=n, seed=7, split=split) for split, n in (("train", TRAIN), ("val", VAL))
+    }
+    write_dataset(sources, folder, shard_size=40)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run_difflab(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Sequence[str], Path], Done]:
+    """run_difflab(arguments, cwd) -> Done(status, out, err): the command line in this process."""
+    # Fixtures of the session run before a test's own cache is set.
+    os.environ.setdefault("DIFFLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+    return run_in_process
