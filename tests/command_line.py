@@ -108,7 +108,10 @@ def spawn_difflab(arguments: Sequence[str], cwd: Path, environment: Mapping[str,
 def _torch_as_it_was() -> Iterator[None]:
     """Training turns determinism on and may change the number of threads; other tests must not notice."""
     threads = torch.get_num_threads()
-    deterministic, warn_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    deterministic, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
     benchmark, precision = torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision()
     random = torch.random.get_rng_state()
     try:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
+
 from command_line import Done
 from command_line import run_difflab as run_in_process
 
 SIDE = 16
 TRAIN, VAL = 96, 12
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """For the fixtures of the session, which are made before a test has its own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIFFLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -40,8 +48,6 @@ def tiny_shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run_difflab(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Sequence[str], Path], Done]:
+def run_difflab() -> Callable[[Sequence[str], Path], Done]:
     """run_difflab(arguments, cwd) -> Done(status, out, err): the command line in this process."""
-    # Fixtures of the session run before a test's own cache is set.
-    os.environ.setdefault("DIFFLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
     return run_in_process

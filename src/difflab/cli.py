@@ -45,15 +45,12 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (0 done, 2 a mistake the user can mend)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        sys.stdout.write(usage())
-        return 0
-    if arguments[0] == "--version":
-        sys.stdout.write(f"difflab {__version__}\n")
-        return 0
-    name, rest = arguments[0], arguments[1:]
+    name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     try:
-        return _command(name)(rest) or 0
+        status = _run(name, rest)
+        # Here, and not at exit, so that a reader who went away is noticed below.
+        sys.stdout.flush()
+        return status
     except UserError as error:
         sys.stderr.write(f"difflab {name}: {error}\n")
         return USAGE_ERROR
@@ -64,6 +61,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write(f"difflab {name}: interrupted\n")
         return INTERRUPTED
+
+
+def _run(name: str, rest: Sequence[str]) -> int:
+    if name in ("-h", "--help", "help"):
+        sys.stdout.write(usage())
+        return 0
+    if name == "--version":
+        sys.stdout.write(f"difflab {__version__}\n")
+        return 0
+    return _command(name)(rest) or 0
 
 
 def _command(name: str) -> Callable[[Sequence[str]], int | None]:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from typing_extensions import override
 
-from difflab.callbacks.clock import EverySteps, train_step
+from difflab.callbacks.clock import train_step
 from difflab.callbacks.generation import Generate, batches_of_this_rank, ready_to_sample
+from difflab.callbacks.periodic import Periodic
 from difflab.config.callbacks import EvaluationConfig
 
 
@@ -35,7 +35,7 @@ class SampleEvaluator(Protocol):
     def compute(self) -> Sequence[MetricResult]: ...
 
 
-class Evaluation(Callback):
+class Evaluation(Periodic):
     """Evaluate samples 0..n-1 of `seed`, drawn with the averaged weights by all processes together.
 
     Logs `eval/<name>` for each result, and appends its whole record with `train_step` to `path`, one JSON object
@@ -53,10 +53,9 @@ class Evaluation(Callback):
         seed: int = 0,
         at_end: bool = True,
     ) -> None:
+        super().__init__(every_steps, at_end=at_end)
         self.path, self.generate, self.make_evaluator = Path(path), generate, make_evaluator
-        self.n, self.batch_size, self.seed, self.at_end = n, batch_size, seed, at_end
-        self._every = EverySteps(every_steps)
-        self._evaluated_step: int | None = None
+        self.n, self.batch_size, self.seed = n, batch_size, seed
 
     @classmethod
     def from_config(
@@ -68,37 +67,19 @@ class Evaluation(Callback):
     ) -> Evaluation:
         return cls(path, generate, make_evaluator, **config.model_dump())
 
-    def evaluate(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Evaluate now, once per step, on every process."""
+    @override
+    def act(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Evaluate at this step."""
         step = train_step(pl_module)
-        if step == self._evaluated_step:
-            return
         with ready_to_sample(trainer, pl_module):
             evaluator = self.make_evaluator()
             for indices in batches_of_this_rank(trainer, self.n, self.batch_size):
                 evaluator.update(self.generate(indices, self.seed), torch.tensor(indices))
             results = evaluator.compute()
-        self._evaluated_step = step
         for logger in trainer.loggers:
             logger.log_metrics({f"eval/{result.name}": result.value for result in results}, step=step)
         if trainer.is_global_zero:
             self._append(step, results)
-
-    @override
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._every.start(train_step(pl_module))
-
-    @override
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if self._every.due(train_step(pl_module)):
-            self.evaluate(trainer, pl_module)
-
-    @override
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.at_end:
-            self.evaluate(trainer, pl_module)
 
     def _append(self, step: int, results: Sequence[MetricResult]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)

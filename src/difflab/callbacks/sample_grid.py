@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
 from typing_extensions import override
 
-from difflab.callbacks.clock import EverySteps, train_step
+from difflab.callbacks.clock import train_step
 from difflab.callbacks.generation import Generate, draw_on_all_ranks, ready_to_sample
+from difflab.callbacks.periodic import Periodic
 from difflab.config.callbacks import SampleGridConfig
 from difflab.files import replacing
 from difflab.tracking.clock import ClockedLogger
@@ -21,7 +20,7 @@ Labels = Callable[[list[int], int], Sequence[int | str] | None]
 """(indices, seed) -> the class of each sample, or None for a model without classes."""
 
 
-class SampleGrid(Callback):
+class SampleGrid(Periodic):
     """Draw samples 0..n-1 of `seed` with the averaged weights: `samples/step-000100.png` and the image `samples/grid`.
 
     The noise is the same every time, so the pictures of one run show how the same samples change. With `table` also
@@ -42,11 +41,10 @@ class SampleGrid(Callback):
         at_end: bool = True,
         labels: Labels | None = None,
     ) -> None:
+        super().__init__(every_steps, at_end=at_end)
         self.dirpath, self.generate, self.labels = Path(dirpath), generate, labels
         self.n, self.columns, self.batch_size, self.seed = n, columns, batch_size, seed
-        self.min_side, self.table, self.at_end = min_side, table, at_end
-        self._every = EverySteps(every_steps)
-        self._drawn_step: int | None = None
+        self.min_side, self.table = min_side, table
 
     @classmethod
     def from_config(
@@ -54,14 +52,12 @@ class SampleGrid(Callback):
     ) -> SampleGrid:
         return cls(dirpath, generate, labels=labels, **config.model_dump())
 
-    def draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw, save and log now, once per step, on every process."""
+    @override
+    def act(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw, save and log at this step."""
         step = train_step(pl_module)
-        if step == self._drawn_step:
-            return
         with ready_to_sample(trainer, pl_module):
             images = draw_on_all_ranks(trainer, self.generate, self.n, self.seed, self.batch_size)
-        self._drawn_step = step
         if not trainer.is_global_zero:
             return
         grid = make_grid(images, self.columns, min_side=self.min_side)
@@ -74,22 +70,6 @@ class SampleGrid(Callback):
                 classes = self._classes()
                 rows = [[to_pil(image), i, self.seed, classes[i]] for i, image in enumerate(images)]
                 logger.log_table("samples/table", ["image", "index", "seed", "class"], rows)
-
-    @override
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._every.start(train_step(pl_module))
-
-    @override
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if self._every.due(train_step(pl_module)):
-            self.draw(trainer, pl_module)
-
-    @override
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.at_end:
-            self.draw(trainer, pl_module)
 
     def _classes(self) -> Sequence[int | str | None]:
         classes = self.labels(list(range(self.n)), self.seed) if self.labels is not None else None

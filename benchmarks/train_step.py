@@ -1,0 +1,221 @@
+"""A training step of difflab against the same step by hand, and against diffusers' network in that loop.
+
+difflab trains as `difflab train` does: Lightning, shards, every default callback, a CSV log. Its step is the time from
+the end of the others' work to the end of its last callback, so all it does for a step is inside. The others take their
+steps between difflab's, in the same process, on the same threads, with torch's own defaults (no deterministic mode).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import nn
+
+from benchmarks import command
+from benchmarks.loops import BareLoop
+from benchmarks.machine import describe_machine, machine_lines
+from benchmarks.pairs import Rounds, Spread, Step, as_json, clocked, interleave, table, turns, verdict
+from benchmarks.peer import diffusers_network
+from benchmarks.stage import Stage, add_experiment_options, open_stage, overrides_of, synchroniser
+from difflab.callbacks.throughput import off_the_clock
+from difflab.commands.training import build_module, build_trainer, hush_lightning
+from difflab.models.datamodule import ShardDataModule
+from difflab.models.diffusion import DiffusionModule
+from difflab.tracking.build import build_loggers
+from difflab.tracking.rundir import RunDirectory
+
+FRAMEWORK_TAX = 1.05
+AGAINST_DIFFUSERS = 1.03
+DATA_WAIT = 0.05
+
+LOOP_PAIRS = [("difflab", "bare loop"), ("difflab", "diffusers loop"), ("bare loop", "diffusers loop")]
+NETWORK_PAIRS = [("ours", "diffusers")]
+# Grids and checkpoints at the end are not part of a step.
+QUIET_END = ["callbacks.sample_grid.at_end=false", "callbacks.checkpoint.at_end=false"]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    asked = _parse(argv)
+    facts = describe_machine()
+    overrides = [*overrides_of(asked), f"trainer.max_steps={(asked.rounds + asked.warmup) * asked.block}", *QUIET_END]
+    with open_stage(asked.experiment, overrides) as stage:
+        command.print_lines(*machine_lines(facts), stage.headline(), "")
+        content: dict[str, Any] = {"benchmark": "train_step", "machine": facts, "settings": stage.settings()}
+        if asked.part in ("all", "network"):
+            rounds = time_networks(stage, asked.rounds, asked.warmup, asked.block)
+            ratio = rounds.ratio(*NETWORK_PAIRS[0]).median
+            command.print_lines("Forward and backward of the network alone:", "", *table(rounds, NETWORK_PAIRS), "")
+            command.print_lines(verdict("our network / diffusers'", ratio, AGAINST_DIFFUSERS), "")
+            content["network"] = as_json(rounds, NETWORK_PAIRS)
+        if asked.part in ("all", "loop"):
+            rounds, waits = time_loops(stage, asked.warmup, asked.block)
+            tax = rounds.ratio(*LOOP_PAIRS[0]).median
+            command.print_lines("A training step:", "", *table(rounds, LOOP_PAIRS), "")
+            command.print_lines(verdict("framework tax (difflab / bare loop)", tax, FRAMEWORK_TAX))
+            wait = Spread.of(waits).median
+            command.print_lines(verdict("share of difflab's step spent waiting for data", wait, DATA_WAIT), "")
+            content |= {"loop": as_json(rounds, LOOP_PAIRS), "data_wait_frac": wait}
+    command.print_json(asked.json, content)
+
+
+def time_networks(stage: Stage, rounds: int, warmup: int, block: int) -> Rounds:
+    """Forward and backward of our network and of diffusers', with the same weights, on one batch of noise."""
+    ours = stage.network()
+    theirs = diffusers_network(ours, stage.config.network, stage.config.data.image_size)
+    contenders = {
+        name: forward_backward(stage, stage.placed(network)) for name, network in (("ours", ours), ("diffusers", theirs))
+    }
+    return interleave(
+        contenders, rounds=rounds, warmup=warmup, synchronise=synchroniser(stage.device), block=block
+    )
+
+
+def forward_backward(stage: Stage, network: nn.Module) -> Step:
+    """A step that fills the gradients of `network`."""
+    data = stage.config.data
+    x = torch.randn(data.batch_size, data.channels, data.image_size, data.image_size, device=stage.device)
+    t = torch.randint(stage.config.diffusion.timesteps, (data.batch_size,), device=stage.device).float()
+
+    def step() -> None:
+        network.zero_grad(set_to_none=True)
+        with torch.autocast(stage.device.type, stage.autocast, enabled=stage.autocast is not None):
+            out = network(x, t)
+        out.float().square().mean().backward()
+
+    return step
+
+
+def time_loops(stage: Stage, warmup: int, block: int) -> tuple[Rounds, list[float]]:
+    """difflab's own training with the other loops in its pauses; also the share of its steps that waited for data."""
+    hush_lightning()
+    config = stage.config
+    run = RunDirectory.create(config.output_root, config.experiment, "benchmark", identity=None)
+    module = build_module(config, stage.accelerator)
+    others = other_loops(stage, module)
+    pauses = Pauses(others, synchroniser(stage.device), warmup=warmup, block=block)
+    with run.log_to_file(), build_loggers(config.logger, run, stage.plain) as loggers:
+        trainer = build_trainer(config, stage.accelerator, run, module, loggers)
+        # Added last, so that the step ends after every other callback.
+        trainer.callbacks.append(pauses)  # pyrefly: ignore
+        data = ShardDataModule(config.data, config.trainer, seed=config.seed, fields=module.conditioners.batch_keys())
+        with _global_switches_kept():
+            trainer.fit(module, data)
+    _require_a_real_run(run.metrics, module, config.trainer.max_steps)
+    return pauses.rounds, pauses.waits
+
+
+def other_loops(stage: Stage, module: DiffusionModule) -> dict[str, Step]:
+    """The loop by hand, with our network and with diffusers', from the weights of `module`."""
+    config = stage.config
+    ours = stage.network()
+    ours.load_state_dict(module.network.state_dict())
+    theirs = diffusers_network(ours, config.network, config.data.image_size)
+    images = stage.batches()
+    ema = config.callbacks.ema
+    return {
+        name: BareLoop(
+            stage.placed(network),
+            images,
+            config.diffusion,
+            config.optimizer,
+            gradient_clip=config.trainer.gradient_clip,
+            ema_decay=0.9999 if ema is None else ema.decay,
+            autocast=stage.autocast,
+        ).step
+        for name, network in (("bare loop", ours), ("diffusers loop", theirs))
+    }
+
+
+class Pauses(Callback):
+    """After each `block` of difflab's steps every other loop takes as many; the first `warmup` rounds do not count."""
+
+    def __init__(self, others: Mapping[str, Step], synchronise: Step, *, warmup: int, block: int) -> None:
+        self.others, self.synchronise, self.warmup, self.block = others, synchronise, warmup, block
+        self.rounds = Rounds()
+        self.waits: list[float] = []
+        self._steps = self._number = 0
+        self._waited = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._begin()
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._waited += time.perf_counter() - self._batch_ended
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._steps += 1
+        if self._steps % self.block:
+            self._batch_ended = time.perf_counter()
+            return
+        self.synchronise()
+        elapsed = time.perf_counter() - self._begun
+        if self._number >= self.warmup:
+            self.waits.append(self._waited / elapsed)
+        with off_the_clock(trainer), torchs_own_defaults():
+            order = turns(list(self.others), self._number)
+            seconds = {name: clocked(self.others[name], self.synchronise, self.block) for name in order}
+        if self._number >= self.warmup:
+            self.rounds.add({"difflab": elapsed / self.block, **{name: seconds[name] for name in self.others}})
+        self._number += 1
+        self._begin()
+
+    def _begin(self) -> None:
+        self._begun = self._batch_ended = time.perf_counter()
+        self._waited = 0.0
+
+
+@contextlib.contextmanager
+def torchs_own_defaults() -> Iterator[None]:
+    """Inside, the switches that trainer.deterministic turns are as a plain script has them."""
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+
+
+@contextlib.contextmanager
+def _global_switches_kept() -> Iterator[None]:
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    random_state = torch.get_rng_state()
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.set_rng_state(random_state)
+
+
+def _require_a_real_run(metrics: Path, module: DiffusionModule, steps: int) -> None:
+    assert module.train_step == steps, f"difflab trained {module.train_step} of {steps} steps"
+    assert steps < 10 or metrics.is_file(), "difflab wrote no metrics"
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = command.parser("train_step", "difflab's training step against its peers.", rounds=30, warmup=5)
+    parser.add_argument("--steps", dest="rounds", type=int, default=argparse.SUPPRESS, help="the same as --rounds")
+    parser.add_argument(
+        "--block", type=int, default=1 if not torch.cuda.is_available() else 10, help="steps in a row (default %(default)s)"
+    )
+    parser.add_argument("--part", choices=["all", "loop", "network"], default="all")
+    add_experiment_options(parser)
+    return parser.parse_intermixed_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main))

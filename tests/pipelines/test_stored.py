@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from difflab.config.model import ModelConfig
+from difflab.errors import UserError
+from difflab.interop.native import save_export
+from difflab.pipelines.stored import find_stored, load_initial_weights, load_stored, load_weights, read_run_config
+
+MISFIT = "is of another architecture: network.time_embed.linear1.weight is [128, 32], expected [256, 64]; "
+
+
+def state_of(model) -> dict[str, Tensor]:
+    return model.as_module().state_dict()
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def exported(run: Path, folder: Path) -> Path:
+    stored = find_stored(run)
+    save_export(folder, load_weights(stored), stored.config.model_dump(mode="json"))
+    return folder
+
+
+def one_line(path: Path, which="ema") -> str:
+    with pytest.raises(UserError) as error:
+        load_stored(path, which)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_run_gives_its_averaged_weights(tiny_run: Path) -> None:
+    model, stored = load_stored(tiny_run)
+    assert same(state_of(model), load_file(tiny_run / "weights" / "ema.safetensors"))
+    assert stored.run_dir == tiny_run
+    assert stored.train is not None
+    assert stored.config == ModelConfig.of(stored.train)
+    assert not model.network.training
+    assert not any(p.requires_grad for p in model.as_module().parameters())
+
+
+def test_raw_weights_are_those_of_the_last_checkpoint(tiny_run: Path) -> None:
+    raw = state_of(load_stored(tiny_run, "raw")[0])
+    checkpoint = torch.load(tiny_run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert all(torch.equal(raw[key], checkpoint["state_dict"][key]) for key in raw)
+    assert not same(raw, state_of(load_stored(tiny_run)[0]))
+
+
+def test_a_checkpoint_gives_both(tiny_run: Path) -> None:
+    path = tiny_run / "checkpoints" / "step-000003.ckpt"
+    averaged, stored = load_stored(path)
+    assert (stored.run_dir, stored.weights) == (tiny_run, path)
+    assert same(state_of(averaged), state_of(load_stored(tiny_run)[0]))
+    assert same(state_of(load_stored(path, "raw")[0]), state_of(load_stored(tiny_run, "raw")[0]))
+
+
+def test_an_export_is_the_same_model_without_its_run(tiny_run: Path, tmp_path: Path) -> None:
+    model, stored = load_stored(exported(tiny_run, tmp_path / "export"))
+    original, of_run = load_stored(tiny_run)
+    assert same(state_of(model), state_of(original))
+    assert (stored.run_dir, stored.train) == (None, None)
+    assert stored.config == of_run.config
+
+
+def test_conditioners_are_stored_too(class_run: Path, tmp_path: Path) -> None:
+    model, _ = load_stored(exported(class_run, tmp_path / "export"))
+    assert state_of(model)["conditioners.class_label.embedding.weight"].shape[0] == 6
+    assert same(state_of(model), state_of(load_stored(class_run)[0]))
+
+
+def test_nothing_is_read_while_looking(own_run: Path) -> None:
+    (own_run / "weights" / "ema.safetensors").write_bytes(b"not weights")
+    assert find_stored(own_run).weights == own_run / "weights" / "ema.safetensors"
+
+
+def test_what_is_not_there_is_said(tmp_path: Path) -> None:
+    assert one_line(tmp_path / "nowhere").startswith(f"run={tmp_path / 'nowhere'} does not exist")
+    assert "neither a run directory (config.yaml) nor an exported folder" in one_line(tmp_path)
+    (tmp_path / "weights.safetensors").write_bytes(b"")
+    assert "`difflab weights import` first" in one_line(tmp_path / "weights.safetensors")
+
+
+@pytest.mark.parametrize(("which", "file"), [("ema", "weights/ema.safetensors"), ("raw", "checkpoints/last.ckpt")])
+def test_weights_that_are_missing_are_named(own_run: Path, which: str, file: str) -> None:
+    (own_run / file).unlink()
+    assert one_line(own_run, which) == f"{own_run} has no {which} weights yet ({file} is not there)"
+
+
+def test_a_checkpoint_without_an_average_names_the_way_out(own_run: Path) -> None:
+    path = own_run / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["callbacks"].pop("EMA")
+    torch.save(checkpoint, path)
+    assert one_line(path).endswith("keeps no average; use weights=raw")
+    load_stored(path, "raw")
+
+
+@pytest.mark.parametrize("place", ["run", "checkpoint"])
+def test_weights_of_another_architecture_name_the_first_keys(own_run: Path, place: str) -> None:
+    config = yaml.safe_load((own_run / "config.yaml").read_text())
+    config["network"]["base_channels"] = 64
+    (own_run / "config.yaml").write_text(yaml.safe_dump(config))
+    message = one_line(own_run if place == "run" else own_run / "checkpoints" / "last.ckpt")
+    assert MISFIT in message
+    assert message.endswith(" more")
+
+
+def test_an_export_with_another_configuration_is_refused_too(tiny_run: Path, tmp_path: Path) -> None:
+    stored = find_stored(tiny_run)
+    wider = stored.config.network.model_copy(update={"base_channels": 64})
+    config = stored.config.model_copy(update={"network": wider})
+    save_export(tmp_path / "export", load_weights(stored), config.model_dump(mode="json"))
+    assert MISFIT in one_line(tmp_path / "export")
+
+
+def test_damaged_weights_are_named(own_run: Path) -> None:
+    path = own_run / "weights" / "ema.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    assert str(path) in one_line(own_run)
+
+
+def test_an_export_that_was_changed_is_refused(tiny_run: Path, tmp_path: Path) -> None:
+    folder = exported(tiny_run, tmp_path / "export")
+    state = load_file(folder / "model.safetensors")
+    save_file({key: value + 1 for key, value in state.items()}, folder / "model.safetensors", {"format": "pt"})
+    assert "export again" in one_line(folder)
+
+
+def test_a_configuration_from_another_version_is_named(own_run: Path) -> None:
+    config = yaml.safe_load((own_run / "config.yaml").read_text())
+    config["network"]["wings"] = 2
+    (own_run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert "unknown key 'network.wings'" in one_line(own_run)
+    (own_run / "config.yaml").write_text("- 1\n")
+    assert "is not a configuration" in one_line(own_run)
+
+
+def test_a_run_keeps_its_whole_configuration(tiny_run: Path) -> None:
+    config = read_run_config(tiny_run)
+    assert (config.experiment, config.name) == ("ddpm/shapes32", "plain")
+    assert config.sampler.steps == 5
+
+
+@pytest.mark.parametrize("source", ["run", "file", "checkpoint"])
+def test_training_may_start_from_stored_weights(tiny_run: Path, class_run: Path, source: str) -> None:
+    path = {
+        "run": tiny_run,
+        "file": tiny_run / "weights" / "ema.safetensors",
+        "checkpoint": tiny_run / "checkpoints" / "last.ckpt",
+    }[source]
+    model, _ = load_stored(tiny_run)
+    expected = {key: value.clone() for key, value in state_of(model).items()}
+    module = model.as_module()
+    for parameter in module.parameters():
+        parameter.data.zero_()
+    load_initial_weights(module, str(path), "ema")
+    assert same(module.state_dict(), expected)
+    other = load_stored(class_run)[0].as_module()
+    with pytest.raises(UserError, match=r"conditioners\.class_label\.embedding\.weight"):
+        load_initial_weights(other, str(path), "ema")
+
+
+def test_a_run_may_be_moved(own_run: Path, tiny_run: Path, tmp_path: Path) -> None:
+    moved = shutil.move(own_run, tmp_path / "elsewhere" / "run")
+    assert same(state_of(load_stored(moved)[0]), state_of(load_stored(tiny_run)[0]))

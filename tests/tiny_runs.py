@@ -1,0 +1,82 @@
+"""Small trained runs, made once in a session for all the tests that only read them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from command_line import Done, run_difflab
+
+ON_CPU = ("accelerator=cpu", "precision=32-true")
+CLASSES = ("conditioning=class", "conditioning.class_label.classes=6", "data.fields=[label]")
+TRAINING = (
+    "experiment=ddpm/shapes32",
+    # A network that every layout of weights can hold.
+    "network.base_channels=32",
+    "network.channel_mult=[1,2]",
+    "network.patch_size=1",
+    "network.attention_heads=1",
+    "diffusion.timesteps=50",
+    "data.image_size=16",
+    "data.batch_size=4",
+    "optimizer.lr=1e-2",
+    "optimizer.schedule.warmup_steps=0",
+    "trainer.max_steps=3",
+    "trainer.accelerator=cpu",
+    "trainer.val_every_steps=0",
+    "callbacks.sample_grid=null",
+    "logger=csv",
+    # The run's own way of drawing, unlike the defaults of the groups.
+    "sampler.steps=5",
+    "sampler.eta=0.5",
+    "guidance.static_limit=1.25",
+)
+
+
+def difflab(*arguments: object) -> Done:
+    """Run a command in this process and the present directory."""
+    return run_difflab([str(argument) for argument in arguments], Path.cwd())
+
+
+def done(*arguments: object) -> Done:
+    """The same, where the command has to succeed."""
+    ended = difflab(*arguments)
+    assert ended.status == 0, ended
+    return ended
+
+
+def mistake(*arguments: object) -> str:
+    """The one line with which a command refuses a mistake that the user can mend."""
+    ended = difflab(*arguments)
+    assert ended.status == 2, ended
+    assert ended.err.count("\n") == 1, ended.err
+    return ended.err.strip()
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three steps, of an unconditional model. To be read only."""
+    return _trained(tiny_shapes, tmp_path_factory, "plain")
+
+
+@pytest.fixture(scope="session")
+def class_run(tiny_shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with six classes."""
+    return _trained(tiny_shapes, tmp_path_factory, "classes", *CLASSES)
+
+
+@pytest.fixture
+def own_run(tiny_run: Path, tmp_path: Path) -> Path:
+    """A copy of `tiny_run` that a test may write into."""
+    return Path(shutil.copytree(tiny_run, tmp_path / "own"))
+
+
+def _trained(data: Path, factory: pytest.TempPathFactory, name: str, *overrides: str) -> Path:
+    # Two folders of tests have these fixtures: the first to ask trains.
+    root = factory.getbasetemp() / "tiny-runs"
+    run = root / "ddpm" / "shapes32" / name
+    if not run.exists():
+        done("train", *TRAINING, f"data.path={data}", f"output_root={root}", f"name={name}", *overrides)
+    return run
