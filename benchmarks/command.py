@@ -41,7 +41,8 @@ def run(main: Callable[[Sequence[str] | None], None]) -> None:
     try:
         main(None)
     except UserError as error:
-        sys.exit(f"{error}")
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
 
 
 def _at_least(least: int) -> Callable[[str], int]:

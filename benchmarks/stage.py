@@ -79,9 +79,7 @@ class Stage:
     def network(self) -> nn.Module:
         """The experiment's network, freshly initialised, on the CPU."""
         learned = self.config.diffusion.variance.startswith("learned")
-        return build_network(
-            self.config.network, image_size=self.config.data.image_size, learned_variance=learned
-        )
+        return build_network(self.config.network, image_size=self.config.data.image_size, learned_variance=learned)
 
     def placed(self, network: nn.Module) -> nn.Module:
         """On the device, in the layout and compiled as training does it."""
@@ -122,7 +120,9 @@ def add_experiment_options(parser: argparse.ArgumentParser) -> None:
     """--experiment, --batch and any override of the configuration."""
     parser.add_argument("--experiment", default=EXPERIMENT, help="default %(default)s, at half its width")
     parser.add_argument("--batch", type=int, help="images of a step")
-    parser.add_argument("overrides", nargs="*", help="anything `difflab train` takes, as in trainer.precision=bf16-mixed")
+    parser.add_argument(
+        "overrides", nargs="*", help="anything `difflab train` takes, as in trainer.precision=bf16-mixed"
+    )
 
 
 def overrides_of(asked: argparse.Namespace) -> list[str]:

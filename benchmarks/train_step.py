@@ -8,10 +8,9 @@ steps between difflab's, in the same process, on the same threads, with torch's 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,10 @@ from torch import nn
 from benchmarks import command
 from benchmarks.loops import BareLoop
 from benchmarks.machine import describe_machine, machine_lines
-from benchmarks.pairs import Rounds, Spread, Step, as_json, clocked, interleave, table, turns, verdict
+from benchmarks.pairs import Rounds, Spread, Step, Stopwatch, as_json, clocked, interleave, table, turns, verdict
 from benchmarks.peer import diffusers_network
 from benchmarks.stage import Stage, add_experiment_options, open_stage, overrides_of, synchroniser
+from benchmarks.switches import deterministic
 from difflab.callbacks.throughput import off_the_clock
 from difflab.commands.training import build_module, build_trainer, hush_lightning
 from difflab.models.datamodule import ShardDataModule
@@ -49,21 +49,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     overrides = [*overrides_of(asked), f"trainer.max_steps={(asked.rounds + asked.warmup) * asked.block}", *QUIET_END]
     with open_stage(asked.experiment, overrides) as stage:
         command.print_lines(*machine_lines(facts), stage.headline(), "")
+        cpu = stage.accelerator == "cpu"
         content: dict[str, Any] = {"benchmark": "train_step", "machine": facts, "settings": stage.settings()}
         if asked.part in ("all", "network"):
             rounds = time_networks(stage, asked.rounds, asked.warmup, asked.block)
             ratio = rounds.ratio(*NETWORK_PAIRS[0]).median
-            command.print_lines("Forward and backward of the network alone:", "", *table(rounds, NETWORK_PAIRS), "")
+            command.print_lines(
+                "Forward and backward of the network alone:", "", *table(rounds, NETWORK_PAIRS, cpu=cpu), ""
+            )
             command.print_lines(verdict("our network / diffusers'", ratio, AGAINST_DIFFUSERS), "")
-            content["network"] = as_json(rounds, NETWORK_PAIRS)
+            content["network"] = as_json(rounds, NETWORK_PAIRS, cpu=cpu)
         if asked.part in ("all", "loop"):
             rounds, waits = time_loops(stage, asked.warmup, asked.block)
             tax = rounds.ratio(*LOOP_PAIRS[0]).median
-            command.print_lines("A training step:", "", *table(rounds, LOOP_PAIRS), "")
+            command.print_lines("A training step:", "", *table(rounds, LOOP_PAIRS, cpu=cpu), "")
             command.print_lines(verdict("framework tax (difflab / bare loop)", tax, FRAMEWORK_TAX))
             wait = Spread.of(waits).median
             command.print_lines(verdict("share of difflab's step spent waiting for data", wait, DATA_WAIT), "")
-            content |= {"loop": as_json(rounds, LOOP_PAIRS), "data_wait_frac": wait}
+            content |= {"loop": as_json(rounds, LOOP_PAIRS, cpu=cpu), "data_wait_frac": wait}
     command.print_json(asked.json, content)
 
 
@@ -72,11 +75,10 @@ def time_networks(stage: Stage, rounds: int, warmup: int, block: int) -> Rounds:
     ours = stage.network()
     theirs = diffusers_network(ours, stage.config.network, stage.config.data.image_size)
     contenders = {
-        name: forward_backward(stage, stage.placed(network)) for name, network in (("ours", ours), ("diffusers", theirs))
+        name: forward_backward(stage, stage.placed(network))
+        for name, network in (("ours", ours), ("diffusers", theirs))
     }
-    return interleave(
-        contenders, rounds=rounds, warmup=warmup, synchronise=synchroniser(stage.device), block=block
-    )
+    return interleave(contenders, rounds=rounds, warmup=warmup, synchronise=synchroniser(stage.device), block=block)
 
 
 def forward_backward(stage: Stage, network: nn.Module) -> Step:
@@ -102,13 +104,13 @@ def time_loops(stage: Stage, warmup: int, block: int) -> tuple[Rounds, list[floa
     module = build_module(config, stage.accelerator)
     others = other_loops(stage, module)
     pauses = Pauses(others, synchroniser(stage.device), warmup=warmup, block=block)
-    with run.log_to_file(), build_loggers(config.logger, run, stage.plain) as loggers:
+    # The Trainer turns trainer.deterministic on for the whole process.
+    with deterministic(False), run.log_to_file(), build_loggers(config.logger, run, stage.plain) as loggers:
         trainer = build_trainer(config, stage.accelerator, run, module, loggers)
         # Added last, so that the step ends after every other callback.
         trainer.callbacks.append(pauses)  # pyrefly: ignore
         data = ShardDataModule(config.data, config.trainer, seed=config.seed, fields=module.conditioners.batch_keys())
-        with _global_switches_kept():
-            trainer.fit(module, data)
+        trainer.fit(module, data)
     _require_a_real_run(run.metrics, module, config.trainer.max_steps)
     return pauses.rounds, pauses.waits
 
@@ -161,44 +163,19 @@ class Pauses(Callback):
             self._batch_ended = time.perf_counter()
             return
         self.synchronise()
-        elapsed = time.perf_counter() - self._begun
-        if self._number >= self.warmup:
-            self.waits.append(self._waited / elapsed)
-        with off_the_clock(trainer), torchs_own_defaults():
+        own = self._watch.lap(self.block)
+        with off_the_clock(trainer), deterministic(False):
             order = turns(list(self.others), self._number)
-            seconds = {name: clocked(self.others[name], self.synchronise, self.block) for name in order}
+            laps = {name: clocked(self.others[name], self.synchronise, self.block) for name in order}
         if self._number >= self.warmup:
-            self.rounds.add({"difflab": elapsed / self.block, **{name: seconds[name] for name in self.others}})
+            self.waits.append(self._waited / (own.wall * self.block))
+            self.rounds.add({"difflab": own, **{name: laps[name] for name in self.others}})
         self._number += 1
         self._begin()
 
     def _begin(self) -> None:
-        self._begun = self._batch_ended = time.perf_counter()
-        self._waited = 0.0
-
-
-@contextlib.contextmanager
-def torchs_own_defaults() -> Iterator[None]:
-    """Inside, the switches that trainer.deterministic turns are as a plain script has them."""
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(False)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-
-
-@contextlib.contextmanager
-def _global_switches_kept() -> Iterator[None]:
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    random_state = torch.get_rng_state()
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-        torch.set_rng_state(random_state)
+        self._watch = Stopwatch()
+        self._batch_ended, self._waited = time.perf_counter(), 0.0
 
 
 def _require_a_real_run(metrics: Path, module: DiffusionModule, steps: int) -> None:
@@ -210,7 +187,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = command.parser("train_step", "difflab's training step against its peers.", rounds=30, warmup=5)
     parser.add_argument("--steps", dest="rounds", type=int, default=argparse.SUPPRESS, help="the same as --rounds")
     parser.add_argument(
-        "--block", type=int, default=1 if not torch.cuda.is_available() else 10, help="steps in a row (default %(default)s)"
+        "--block",
+        type=int,
+        default=1 if not torch.cuda.is_available() else 10,
+        help="steps in a row (default %(default)s)",
     )
     parser.add_argument("--part", choices=["all", "loop", "network"], default="all")
     add_experiment_options(parser)

@@ -41,7 +41,7 @@ class Done:
         return self.err.strip().splitlines()[-1] if self.err.strip() else ""
 
 
-def tiny_training(data: Path | str, *overrides: str) -> list[str]:
+def tiny_training(data: Path | str, *overrides: str, logger: str = "csv") -> list[str]:
     """Arguments of `difflab train` on 16 px data: six steps of four images, every step logged, no W&B, no pictures."""
     return [
         "train",
@@ -56,7 +56,7 @@ def tiny_training(data: Path | str, *overrides: str) -> list[str]:
         "optimizer.schedule.warmup_steps=2",
         "callbacks.sample_grid=null",
         "callbacks.throughput=null",
-        "logger.wandb=null",
+        f"logger={logger}",
         "metrics=none",
         *overrides,
     ]

@@ -11,6 +11,8 @@ import torch
 from command_line import Done
 from command_line import run_difflab as run_in_process
 
+pytest.register_assert_rewrite("run_files")
+
 SIDE = 16
 TRAIN, VAL = 96, 12
 

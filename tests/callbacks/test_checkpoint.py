@@ -12,12 +12,12 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from callbacks.tiny import Numbered, Tiny, loader, trainer
+from difflab import files
 from difflab.callbacks.checkpoint import LAST, Checkpoint, step_checkpoints
 from difflab.callbacks.checkpoint_io import AtomicCheckpointIO, DiskFullError
 from difflab.callbacks.ema import EMA
 from difflab.callbacks.guard import NonFiniteGuard
 from difflab.errors import UserError
-from difflab.tracking import atomic
 
 FULL_DEVICE = Path("/dev/full")
 
@@ -132,8 +132,8 @@ def test_other_errors_of_writing_pass_through(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
-    leftover = tmp_path / f".{LAST}{atomic._MARK}123"
-    other = tmp_path / f".other.ckpt{atomic._MARK}123"
+    leftover = tmp_path / f".{LAST}{files._MARK}123"
+    other = tmp_path / f".other.ckpt{files._MARK}123"
     leftover.write_bytes(b"half")
     other.write_bytes(b"half")
     AtomicCheckpointIO().save_checkpoint({"step": 1}, tmp_path / LAST)
@@ -142,8 +142,8 @@ def test_leftovers_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    atomic.write_text(path, "old")
-    with contextlib.suppress(KeyboardInterrupt), atomic.replacing(path) as temporary:
+    files.write_text(path, "old")
+    with contextlib.suppress(KeyboardInterrupt), files.replacing(path) as temporary:
         temporary.write_text("ne")
         raise KeyboardInterrupt
     assert path.read_text() == "old"

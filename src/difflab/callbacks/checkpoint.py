@@ -98,7 +98,9 @@ class Checkpoint(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._every.due(train_step(pl_module)):
+        # The last step is saved here too: after the epoch's end Lightning would take a checkpoint for a finished fit,
+        # which nobody could train further.
+        if self._every.due(train_step(pl_module)) or (self.at_end and trainer.should_stop):
             self.save(trainer, pl_module)
         self._in_batch = False
 

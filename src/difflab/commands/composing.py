@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 from difflab.conf_dir import conf_dir
@@ -32,10 +31,13 @@ def compose(primary: str, overrides: Sequence[str]) -> dict[str, Any]:
         with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name=primary):
             composed = hydra_compose(primary, overrides=list(overrides), return_hydra_config=True)
         return to_plain(composed, composed.hydra.runtime.choices)
-    except HydraException as error:
-        raise UserError(_one_line(error, overrides)) from None
+    except UserError:
+        raise
     except OmegaConfBaseException as error:
-        raise UserError(_first_line(error)) from None
+        where = f"{error.full_key}: " if error.full_key else ""
+        raise UserError(f"{where}{_first_line(error)}") from None
+    except (HydraException, ValueError) as error:
+        raise UserError(_one_line(error, primary, overrides)) from None
 
 
 def to_plain(composed: Any, choices: Any) -> dict[str, Any]:
@@ -69,34 +71,86 @@ def choices_of(group: str) -> list[str]:
     return sorted(str(path.relative_to(root).with_suffix("")) for path in root.rglob("*.yaml"))
 
 
-def _one_line(error: Exception, overrides: Sequence[str]) -> str:
+def _one_line(error: Exception, primary: str, overrides: Sequence[str]) -> str:
     message = _first_line(error)
+    return (
+        _wrong_choice(message, overrides)
+        or _wrong_syntax(overrides)
+        or _wrong_key(error, message, primary, overrides)
+        or message
+    )
+
+
+def _wrong_choice(message: str, overrides: Sequence[str]) -> str | None:
     for override in overrides:
         key, _, value = override.partition("=")
         group = key.lstrip("+")
-        if (Path(conf_dir()) / group).is_dir() and value and value not in ("null", *choices_of(group)):
-            return f"{override}: no such choice{_near(value, choices_of(group))}"
+        if not (conf_dir() / group).is_dir() or not value:
+            continue
+        known = choices_of(group)
+        if value == "null" and message.startswith("Config group override must"):
+            return f"{override}: choose one of {', '.join(known)}, or leave {key} out"
+        if value not in ("null", *known):
+            return f"{override}: no such choice{_near(value, known)}"
+    return None
+
+
+def _wrong_syntax(overrides: Sequence[str]) -> str | None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
     for override in overrides:
-        key = override.partition("=")[0].lstrip("+~")
-        if f"'{key}'" in message or f"{key}" in message.split():
-            if "=" not in override and not override.startswith("~"):
-                break
-            return f"{override}: unknown key {key!r}{_near_key(key, message)}"
-    if "=" not in "".join(overrides[-1:]) and overrides:
-        bad = next((o for o in overrides if "=" not in o and not o.startswith("~")), None)
-        if bad is not None:
-            return f"{bad!r} is not an override; write key=value, as in seed=1"
-    return message
+        key, is_pair, value = override.partition("=")
+        if not is_pair and not override.startswith("~"):
+            return f"{override!r} is not an override; write key=value, as in seed=1"
+        quoted = f"quote a text, as in '{key}=\"{value}\"'"
+        try:
+            parsed = parser.parse_override(override)
+        except HydraException:
+            return f"{override}: the value cannot be read; {quoted}"
+        if parsed.is_sweep_override():
+            return f"{override}: one value is wanted here; write a list as [1,2], and {quoted}"
+    return None
+
+
+def _wrong_key(error: Exception, message: str, primary: str, overrides: Sequence[str]) -> str | None:
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~").split("@")[0]
+        if f"'{key}'" not in message and key not in message.split():
+            continue
+        if "already" in message:
+            if override.startswith("+"):
+                return f"{override}: {key!r} is there already; write it without +"
+            continue
+        # Where the value is a mapping, the key that is unknown stands inside it.
+        unknown = str(getattr(error.__cause__, "full_key", None) or key)
+        rest = [other for other in overrides if other != override]
+        return f"{override}: unknown key {unknown!r}{_known_beside(unknown, primary, rest)}"
+    return None
+
+
+def _known_beside(key: str, primary: str, overrides: Sequence[str]) -> str:
+    """What the configuration has where `key` was looked for."""
+    try:
+        node: Any = compose(primary, overrides)
+    except UserError:
+        return " (see the known keys with --cfg job)"
+    *parents, last = key.split(".")
+    for parent in parents:
+        node = node.get(parent) if isinstance(node, dict) else None
+    if not isinstance(node, dict) or not node:
+        return " (see the known keys with --cfg job)"
+    close = difflib.get_close_matches(last, node, n=1)
+    if close:
+        return f"; did you mean {'.'.join([*parents, close[0]])!r}?"
+    return f"; known here: {', '.join(node)} (with +{key}=... one that is not shown)"
 
 
 def _near(value: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(value, known, n=1, cutoff=0.5)
     hint = f"; did you mean {close[0]}?" if close else ""
     return f"{hint} (known: {', '.join(known)})"
-
-
-def _near_key(key: str, message: str) -> str:
-    return " (see the known keys with --cfg job)" if key else f": {message}"
 
 
 def _first_line(error: Exception) -> str:

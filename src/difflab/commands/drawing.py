@@ -1,28 +1,21 @@
-"""What `sample` and `evaluate` share: the stored model, its defaults, and drawing many samples in batches."""
+"""What `sample` and `evaluate` share: the stored model, and drawing many samples in batches."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from difflab.commands.hydra_app import SHOWING
-from difflab.config.model import ModelConfig
 from difflab.config.sample import DrawConfig
 from difflab.errors import UserError
 from difflab.models.devices import resolve_accelerator, sampling_autocast
 from difflab.pipelines.single import SinglePipeline
-from difflab.pipelines.stored import Stored, find_stored, load_stored
+from difflab.pipelines.stored import Stored, load_stored
 from difflab.progress import track
-
-DEFAULTS_OF_RUN = {"sampler", "guidance"}
-PARTS_OF_MODEL = ModelConfig.model_fields.keys() - DEFAULTS_OF_RUN
 
 
 @dataclass(frozen=True)
@@ -59,6 +52,8 @@ def prepare_drawing(config: DrawConfig, rank: int = 0, world_size: int = 1) -> D
             f"devices={config.devices}, but one command draws on one device; leave devices=1 and start a command per "
             "device with its own seed= and out="
         )
+    if config.classes == []:
+        raise UserError("classes=[] names no class; list some, or leave classes=null to draw them from the seed")
     if config.sampler.kind == "ddim_inversion":
         raise UserError("sampler=ddim_inversion goes from images to noise and draws none; choose ddim or ancestral")
     accelerator = resolve_accelerator(config.accelerator)
@@ -77,6 +72,9 @@ def prepare_drawing(config: DrawConfig, rank: int = 0, world_size: int = 1) -> D
         rounding=config.rounding,
         autocast=sampling_autocast(config.precision, accelerator),
     )
+    if config.classes is not None:
+        # Now, and not at the batch where the first wrong one turns up.
+        pipeline.check_classes(config.classes)
     return Drawing(stored, pipeline, config, list(range(rank, config.n, world_size)), config.batch_size)
 
 
@@ -90,44 +88,3 @@ def draw_name(config: DrawConfig) -> str:
     steps = "all" if config.sampler.steps is None else re.sub(r"\W+", "_", str(config.sampler.steps)).strip("_")
     raw = "-raw" if config.weights == "raw" else ""
     return f"{config.sampler.kind}-{steps}-seed{config.seed}{raw}"
-
-
-def with_defaults_of_run(argv: Sequence[str], *, data: bool = False) -> list[str]:
-    """The overrides, after those that make the stored run's own sampler, guidance (and data) the starting point.
-
-    A group that the user chooses (`sampler=ddim`) starts from that choice instead.
-    Raises UserError for overrides of what the model is: that comes from the run.
-    """
-    refuse_parts_of_model(argv)
-    run = _value_of("run", argv)
-    if run is None or any(a.split("=")[0] in SHOWING for a in argv):
-        return list(argv)
-    stored = find_stored(run, "raw" if _value_of("weights", argv) == "raw" else "ema")
-    groups: list[tuple[str, dict[str, Any]]] = [
-        ("sampler", stored.config.sampler.model_dump()),
-        ("guidance", stored.config.guidance.model_dump()),
-    ]
-    if data and stored.train is not None:
-        groups.append(("data", stored.train.data.model_dump()))
-    defaults: list[str] = []
-    for group, values in groups:
-        if _value_of(group, argv) is None:
-            defaults.append(f"{group}={values.pop('kind')}")
-            defaults += [f"{group}.{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
-    return [*defaults, *argv]
-
-
-def refuse_parts_of_model(argv: Sequence[str]) -> None:
-    """Raises UserError for overrides of diffusion, network and the like."""
-    for argument in argv:
-        key = argument.partition("=")[0].lstrip("+~")
-        if re.split(r"[./@]", key)[0] in PARTS_OF_MODEL:
-            raise UserError(
-                f"{argument}: the model comes from the run as it was trained; leave {key} out "
-                "(fewer steps are sampler.steps=...)"
-            )
-
-
-def _value_of(key: str, argv: Sequence[str]) -> str | None:
-    found = [argument.split("=", 1)[1] for argument in argv if argument.startswith(f"{key}=")]
-    return found[-1].strip("'\"") if found else None

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from difflab.commands.hydra_app import run_app
+from difflab.commands.run_defaults import with_defaults_of_run
 from difflab.config.sample import EvaluateConfig
 
 
 def main(argv: Sequence[str]) -> int:
-    from difflab.commands.drawing import with_defaults_of_run
-
     run_app("evaluate", EvaluateConfig, with_defaults_of_run(argv, data=True), evaluate)
     return 0
 
@@ -37,12 +36,12 @@ def evaluate(config: EvaluateConfig, plain: dict[str, Any], overrides: list[str]
         data=config.data,
         split=config.split,
     )
+    evaluator.prepare()
     home = home_of(drawing.stored.path)
     out = RunDirectory(config.out or home / "evaluations" / f"{draw_name(config)}-n{config.n}")
     out.write_records(plain, overrides)
     logged = {**plain, "model": drawing.stored.config.model_dump(mode="json")}
     with build_loggers(config.logger, out, logged) as loggers:
-        evaluator.prepare()
         for indices, _, images in drawing.batches():
             evaluator.update(images, torch.tensor(indices))
         results = evaluator.compute()

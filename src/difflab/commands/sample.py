@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from difflab.commands.hydra_app import run_app
+from difflab.commands.run_defaults import with_defaults_of_run
 from difflab.config.sample import SampleConfig
 
 GRID_MIN_SIDE = 64
+RECORD = "sample.json"
 
 
 def main(argv: Sequence[str]) -> int:
-    from difflab.commands.drawing import with_defaults_of_run
-
     run_app("sample", SampleConfig, with_defaults_of_run(argv), sample)
     return 0
 
@@ -33,6 +33,7 @@ def sample(config: SampleConfig, plain: dict[str, Any], overrides: list[str]) ->
     drawing = prepare_drawing(config)
     out = Path(config.out or home_of(drawing.stored.path) / "samples" / draw_name(config))
     out.mkdir(parents=True, exist_ok=True)
+    remove_earlier_drawing(out)
     drawn: list[torch.Tensor] = []
     labels: list[int] = []
     for indices, classes, images in drawing.batches():
@@ -52,8 +53,16 @@ def sample(config: SampleConfig, plain: dict[str, Any], overrides: list[str]) ->
         make_grid(everything, min_side=GRID_MIN_SIDE).save(out / "grid.png")
     if config.trajectory:
         draw_trajectory(drawing, config.trajectory).save(out / "trajectory.png")
-    write_text(out / "sample.json", json.dumps(plain, indent=2) + "\n")
+    write_text(out / RECORD, json.dumps(plain, indent=2) + "\n")
     Console(highlight=False, soft_wrap=True).print(f"{len(everything)} samples of {drawing.stored.path} in {out}")
+
+
+def remove_earlier_drawing(out: Path) -> None:
+    """Remove what an earlier drawing left in the same folder: it may have been larger, or drawn in another way."""
+    if (out / RECORD).is_file():
+        for pattern in ("[0-9]" * 6 + ".png", "grid.png", "trajectory.png", "samples.npz"):
+            for path in out.glob(pattern):
+                path.unlink()
 
 
 def draw_trajectory(drawing: Any, moments: int) -> Any:
@@ -63,7 +72,8 @@ def draw_trajectory(drawing: Any, moments: int) -> Any:
     from difflab.tracking.grid import make_grid
 
     indices = drawing.indices[:8]
-    recorder = Trajectory.evenly(moments, drawing.pipeline.process.num_timesteps)
+    steps = drawing.pipeline.process.num_timesteps
+    recorder = Trajectory.evenly(min(moments, steps), steps)
     drawing.pipeline.draw(indices, drawing.config.seed, classes=drawing.classes_of(indices), hook=recorder)
     frames = to_uint8(recorder.x0, drawing.config.rounding).transpose(0, 1)
     return make_grid(frames.flatten(0, 1), columns=frames.shape[1], min_side=GRID_MIN_SIDE)

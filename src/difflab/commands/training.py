@@ -33,7 +33,7 @@ from difflab.seeding import stream_seed
 from difflab.tracking.build import build_loggers
 from difflab.tracking.rundir import RunDirectory
 
-LIGHTNING_LOGGERS = ("lightning.pytorch", "lightning.fabric")
+LIGHTNING_LOGGERS = ("lightning", "lightning.pytorch", "lightning.fabric")
 
 
 def fit(

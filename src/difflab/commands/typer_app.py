@@ -17,7 +17,11 @@ def run_typer(app: typer.Typer, name: str, argv: Sequence[str]) -> int:
     """Run `app` with `argv`; returns its exit status. What the user typed wrong becomes a UserError."""
     command = typer.main.get_command(app)
     try:
-        result = command.main(args=list(argv), prog_name=f"difflab {name}", standalone_mode=False)
+        # Not `command.main`, which answers a reader who went away (`| head`) by exiting with status 1.
+        with command.make_context(f"difflab {name}", list(argv)) as context:
+            result = command.invoke(context)
+    except typer.Exit as exit:
+        return exit.exit_code
     except _exceptions.NoArgsIsHelpError as error:
         error.show()
         return 2

@@ -15,7 +15,6 @@ from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.timesteps import LossAwareTimesteps, TimestepSampler
 from difflab.images import to_float
-from difflab.interop.keymap import refuse_misfit, shapes_of
 from difflab.models.learning_rate import learning_rate_factor
 from difflab.models.optimizer import build_optimizer
 from difflab.models.windows import LossWindow
@@ -71,7 +70,8 @@ class DiffusionModule(L.LightningModule):
         self._images_of_step += part_size
         self._part += 1
         # Dropout draws from the global stream: tie it to the step, so that no state of it has to be stored.
-        torch.manual_seed(stream_seed(self.seed, "dropout", self.train_step, self._part, self.global_rank))
+        seed = stream_seed(self.seed, "dropout", self.train_step, self._part, self.global_rank)
+        _seed_global_stream(self.device, seed)
         loss, terms, t = self._loss(batch, [stream_seed(self.seed, "train", self.train_step, p) for p in position])
         if isinstance(self.timesteps, LossAwareTimesteps):
             self._seen_timesteps.append(torch.stack([t.double(), terms["loss"].detach().double()]))
@@ -158,7 +158,6 @@ class DiffusionModule(L.LightningModule):
         checkpoint["difflab"] = state
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        refuse_misfit(checkpoint["state_dict"], shapes_of(self.state_dict()), "the checkpoint")
         state = checkpoint["difflab"]
         self.train_step = state["train_step"]
         self.train_images = state["train_images"]
@@ -166,3 +165,10 @@ class DiffusionModule(L.LightningModule):
             self.window.restore(state["loss_window"])
         if isinstance(self.timesteps, LossAwareTimesteps):
             self.timesteps.load_state_dict(state["timesteps"])
+
+
+def _seed_global_stream(device: torch.device, seed: int) -> None:
+    # torch.manual_seed formats the call stack once for each kind of device that is not in use, at every call.
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)

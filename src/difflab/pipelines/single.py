@@ -93,17 +93,21 @@ class SinglePipeline:
         with torch.autocast(x.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             return self.network(x, time, conditioning).float()
 
-    def _conditioning(self, indices: Sequence[int], seed: int, classes: Sequence[int] | None) -> Conditioning | None:
+    def check_classes(self, classes: Sequence[int]) -> None:
+        """Raises UserError for classes that this model does not have."""
         count = self._class_count()
         if count is None:
-            if classes is not None:
-                raise UserError("this model has no classes: leave classes=null")
-            return None
+            raise UserError("this model has no classes: leave classes=null")
+        wrong = next((label for label in classes if not 0 <= label < count), None)
+        if wrong is not None:
+            raise UserError(f"class {wrong} is not in 0..{count - 1}, the classes of this model")
+
+    def _conditioning(self, indices: Sequence[int], seed: int, classes: Sequence[int] | None) -> Conditioning | None:
+        if classes is not None:
+            self.check_classes(classes)
         labels = self.labels(indices, seed) if classes is None else list(classes)
-        assert labels is not None
-        worst = next((label for label in labels if not 0 <= label < count), None)
-        if worst is not None:
-            raise UserError(f"class {worst} is not in 0..{count - 1}, the classes of this model")
+        if labels is None:
+            return None
         return self.conditioners.conditioning({"label": torch.tensor(labels, device=self.device)})
 
     def _class_count(self) -> int | None:

@@ -1,0 +1,93 @@
+"""How long a user waits before difflab has said its first word, and what it imports until then."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from benchmarks import command
+from benchmarks.machine import describe_machine, machine_lines
+from benchmarks.pairs import Lap, Rounds, as_json, turns, verdict
+
+HELP_SECONDS = 1.0
+HEAVY = {
+    "diffusers",
+    "lightning",
+    "torch",
+    "torch_fidelity",
+    "torchmetrics",
+    "torchvision",
+    "transformers",
+    "wandb",
+    "webdataset",
+}
+"""Packages that take a noticeable part of a second to import."""
+
+VALIDATE = """
+from difflab.commands.composing import compose_and_validate
+from difflab.config.train import TrainConfig
+compose_and_validate("train", TrainConfig, ["experiment=ddpm/shapes32"])
+"""
+
+COMMANDS = {
+    "difflab --help": ["-m", "difflab.cli", "--help"],
+    "difflab train --help": ["-m", "difflab.cli", "train", "--help"],
+    "validating ddpm/shapes32": ["-c", VALIDATE],
+    "python alone": ["-c", "pass"],
+}
+HELP = "difflab --help"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    asked = command.parser("startup", "Process time of the first answers.", rounds=7, warmup=1).parse_args(argv)
+    facts = describe_machine(with_torch=False)
+    command.print_lines(*machine_lines(facts), "")
+    rounds = time_commands(asked.rounds, asked.warmup)
+    imported = {name: heavy_imports(arguments) for name, arguments in COMMANDS.items()}
+    command.print_lines("| seconds | process time, median | min to max | wall, median | heavy imports |")
+    command.print_lines("|---|---|---|---|---|")
+    for name in COMMANDS:
+        cpu, wall = rounds.time_of(name, "cpu"), rounds.time_of(name)
+        found = ", ".join(imported[name]) or "none"
+        reach = f"{cpu.min:.2f} to {cpu.max:.2f}"
+        command.print_lines(f"| {name} | {cpu.median:.2f} | {reach} | {wall.median:.2f} | {found} |")
+    process_time = rounds.time_of(HELP, "cpu").median
+    command.print_lines("", verdict(f"process time of {HELP}, seconds", process_time, HELP_SECONDS))
+    content = as_json(rounds, [], cpu=True)
+    command.print_json(asked.json, {"benchmark": "startup", "machine": facts, "heavy_imports": imported, **content})
+
+
+def time_commands(rounds: int, warmup: int) -> Rounds:
+    """Every command in turn; the CPU clock is user and system time of the process, imports and all."""
+    measured = Rounds()
+    for number in range(-warmup, rounds):
+        laps = {name: time_process(COMMANDS[name]) for name in turns(list(COMMANDS), number)}
+        if number >= 0:
+            measured.add({name: laps[name] for name in COMMANDS})
+    return measured
+
+
+def time_process(arguments: Sequence[str]) -> Lap:
+    """One start of Python. Raises CalledProcessError where it fails."""
+    cpu, wall = _children_seconds(), time.perf_counter()
+    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+    return Lap(time.perf_counter() - wall, _children_seconds() - cpu)
+
+
+def heavy_imports(arguments: Sequence[str]) -> list[str]:
+    """The packages of HEAVY that the command imports, sorted."""
+    done = subprocess.run([sys.executable, "-X", "importtime", *arguments], check=True, capture_output=True, text=True)
+    modules = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    return sorted({name.partition(".")[0] for name in modules} & HEAVY)
+
+
+def _children_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main))

@@ -1,0 +1,58 @@
+"""The stored run behind `sample` and `evaluate`: the model is the run's, its sampler and guidance are the defaults."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from difflab.commands.hydra_app import SHOWING
+from difflab.config.model import ModelConfig
+from difflab.errors import UserError
+
+DEFAULTS_OF_RUN = {"sampler", "guidance"}
+PARTS_OF_MODEL = ModelConfig.model_fields.keys() - DEFAULTS_OF_RUN
+
+
+def with_defaults_of_run(argv: Sequence[str], *, data: bool = False) -> list[str]:
+    """The overrides, after those that make the stored run's own sampler, guidance (and data) the starting point.
+
+    A group that the user chooses (`sampler=ddim`) starts from that choice instead.
+    Raises UserError for overrides of what the model is: that comes from the run.
+    """
+    refuse_parts_of_model(argv)
+    run = _value_of("run", argv)
+    if run is None or any(a.split("=")[0] in SHOWING for a in argv):
+        return list(argv)
+    from difflab.pipelines.stored import find_stored
+
+    stored = find_stored(run, "raw" if _value_of("weights", argv) == "raw" else "ema")
+    groups: list[tuple[str, dict[str, Any]]] = [
+        ("sampler", stored.config.sampler.model_dump()),
+        ("guidance", stored.config.guidance.model_dump()),
+    ]
+    if data and stored.train is not None:
+        groups.append(("data", stored.train.data.model_dump()))
+    defaults: list[str] = []
+    for group, values in groups:
+        if _value_of(group, argv) is None:
+            defaults.append(f"{group}={values.pop('kind')}")
+            defaults += [f"{group}.{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
+    return [*defaults, *argv]
+
+
+def refuse_parts_of_model(argv: Sequence[str]) -> None:
+    """Raises UserError for overrides of diffusion, network and the like."""
+    for argument in argv:
+        key = argument.partition("=")[0].lstrip("+~")
+        if re.split(r"[./@]", key)[0] in PARTS_OF_MODEL:
+            raise UserError(
+                f"{argument}: the model comes from the run as it was trained; leave {key} out "
+                "(fewer steps are sampler.steps=...)"
+            )
+
+
+def _value_of(key: str, argv: Sequence[str]) -> str | None:
+    found = [argument.split("=", 1)[1] for argument in argv if argument.startswith(f"{key}=")]
+    return found[-1].strip("'\"") if found else None

@@ -1,0 +1,125 @@
+"""Every benchmark runs with tiny settings and prints its table. Nothing here looks at a time."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from benchmarks.pairs import Lap, Rounds
+
+from benchmarks import devices, loader, startup, train_step
+
+ROOT = Path(__file__).parents[2]
+TINY = [
+    "--experiment",
+    "ddpm/shapes32",
+    "--batch",
+    "2",
+    "network.base_channels=32",
+    "network.attention_resolutions=[4]",
+    "data.image_size=16",
+    "trainer.accelerator=cpu",
+    "data.workers=0",
+]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIFFLAB_CACHE", str(tmp_path))
+
+
+def printed(capsys):
+    """The output, and the content of its last line."""
+    out = capsys.readouterr().out
+    return out, json.loads(out.splitlines()[-1])
+
+
+def test_train_step(capsys):
+    before = torch.are_deterministic_algorithms_enabled()
+    train_step.main(["--steps", "2", "--warmup", "1", "--block", "2", "--json", *TINY])
+    out, content = printed(capsys)
+    assert torch.are_deterministic_algorithms_enabled() == before
+    for label in ("difflab / bare loop", "bare loop / diffusers loop", "ours / diffusers", "framework tax"):
+        assert label in out
+    assert "CPU: " in out
+    assert content["machine"]["threads"] == torch.get_num_threads()
+    assert {name: spread["n"] for name, spread in content["loop"]["ratios"].items()} == {
+        "difflab / bare loop": 2,
+        "difflab / diffusers loop": 2,
+        "bare loop / diffusers loop": 2,
+    }
+    assert content["settings"]["batch"] == 2
+    assert 0.0 <= content["data_wait_frac"] < 1.0
+    assert all(s["median"] > 0 for part in ("loop", "network") for s in content[part]["seconds"].values())
+
+
+def test_train_step_of_one_part(capsys):
+    train_step.main(["--steps", "1", "--warmup", "0", "--part", "network", "--json", *TINY])
+    _, content = printed(capsys)
+    assert "network" in content
+    assert "loop" not in content
+
+
+def test_devices_says_whether_auto_is_right(capsys):
+    devices.main(["--rounds", "1", "--warmup", "0", "--json", *TINY])
+    out, content = printed(capsys)
+    assert "Training step on cpu" in out
+    assert "Sampling forward on cpu" in out
+    assert out.count("fastest: ") == 2
+    assert out.count("auto chooses") == 2
+    assert set(content["training"]["seconds"]) == {str(way) for way in devices.ways_to_train(False)}
+
+
+def test_devices_judges_by_the_fastest():
+    rounds = Rounds()
+    rounds.add({"fp32": Lap(2.0, 2.0), "bf16": Lap(1.0, 1.0)})
+    assert "is NOT the fastest" in devices.judged("Step", rounds, "cpu", "fp32")[-1]
+    assert "is the right choice" in devices.judged("Step", rounds, "cpu", "bf16")[-1]
+    assert "was not measured" in devices.judged("Step", rounds, "cpu", "bf16 + compile")[-1]
+
+
+def test_loader(capsys):
+    tiny = ["--images", "16", "--batch", "4", "--sizes", "16", "--workers", "0", "--rounds", "1", "--warmup", "0"]
+    loader.main([*tiny, "--json"])
+    out, content = printed(capsys)
+    assert "| 16 px png, 0 workers |" in out
+    assert set(content["cases"]) == {"16 px png, 0 workers", "16 px jpg, 0 workers"}
+    assert all(math.isfinite(case["ratios"]["difflab / webdataset"]["median"]) for case in content["cases"].values())
+
+
+def test_both_loaders_read_the_same_images(tmp_path):
+    case = loader.Case(16, "png", 0, images=16, batch=4)
+    source = loader.ShapesSource(resolution=16, n=16)
+    loader.write_shards(source, tmp_path / "data", shard_size=4)
+    ours = torch.cat([batch["image"] for batch in loader.difflab_loader(case, tmp_path / "data")])
+    theirs = torch.cat([torch.as_tensor(batch[0]) for batch in loader.peer_loader(case, tmp_path / "data")])
+    assert ours.dtype == theirs.dtype == torch.uint8
+    assert sorted(map(bytes, ours.flatten(1).numpy())) == sorted(map(bytes, theirs.flatten(1).numpy()))
+
+
+def test_startup(capsys, monkeypatch):
+    kept = {name: startup.COMMANDS[name] for name in (startup.HELP, "python alone")}
+    monkeypatch.setattr(startup, "COMMANDS", kept)
+    startup.main(["--rounds", "1", "--warmup", "0", "--json"])
+    out, content = printed(capsys)
+    assert "| difflab --help |" in out
+    assert content["heavy_imports"] == {name: [] for name in kept}
+
+
+def test_heavy_imports_are_found():
+    assert startup.heavy_imports(["-c", "import webdataset.tariterators"])[-1] == "webdataset"
+
+
+def test_a_mistake_is_one_line():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.train_step", "--experiment", "ddpm/nothing"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "ddpm/nothing" in done.stderr

@@ -1,0 +1,88 @@
+import pytest
+from omegaconf import OmegaConf
+
+from difflab.commands.composing import choices_of, compose, compose_and_validate, to_plain
+from difflab.config.train import TrainConfig
+from difflab.errors import UserError
+
+
+def test_composing_gives_plain_resolved_containers_and_the_name_of_the_experiment() -> None:
+    composed = compose("train", ["experiment=ddpm/shapes32", "data.image_size=16"])
+    assert composed["experiment"] == "ddpm/shapes32"
+    assert composed["data"]["image_size"] == 16
+    assert "hydra" not in composed
+    assert type(composed["network"]["channel_mult"]) is list
+
+
+def test_without_an_experiment_the_run_is_called_custom() -> None:
+    assert compose("train", [])["experiment"] == "custom"
+
+
+def test_what_the_user_says_wins_over_the_experiment() -> None:
+    assert compose("train", ["experiment=ddpm/shapes32", "optimizer.lr=0.5"])["optimizer"]["lr"] == 0.5
+    assert compose("train", ["optimizer.lr=0.5", "experiment=ddpm/shapes32"])["optimizer"]["lr"] == 0.5
+
+
+def test_composing_twice_in_one_process_leaves_nothing_behind() -> None:
+    first = compose("train", ["experiment=ddpm/cifar10", "seed=4"])
+    assert compose("train", ["experiment=ddpm/shapes32"])["seed"] == 0
+    assert compose("train", ["experiment=ddpm/cifar10", "seed=4"]) == first
+
+
+def test_a_validated_configuration_comes_with_what_it_was_made_from() -> None:
+    config, plain = compose_and_validate("train", TrainConfig, ["experiment=ddpm/shapes32"])
+    assert config.model_dump()["trainer"] == plain["trainer"]
+
+
+def test_choices_are_named_as_they_are_given_on_the_command_line() -> None:
+    assert "ddpm/shapes32" in choices_of("experiment")
+    assert choices_of("sampler") == sorted(choices_of("sampler"))
+    assert "schedule/linear" in choices_of("diffusion")
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("sampler=dim", ["sampler=dim: no such choice", "did you mean ddim?"]),
+        ("experiment=ddpm", ["experiment=ddpm", "ddpm/shapes32"]),
+        ("experiment=null", ["experiment=null", "ddpm/shapes32", "leave experiment out"]),
+        ("diffusion/schedule=lin", ["diffusion/schedule=lin", "linear"]),
+        ("smapler=ddim", ["unknown key 'smapler'; did you mean 'sampler'?"]),
+        ("optimizer.l=1", ["unknown key 'optimizer.l'; did you mean 'optimizer.lr'?"]),
+        ("optimizer.pace=1", ["unknown key 'optimizer.pace'", "known here: kind, lr"]),
+        ("optimizer.schedule={pace: 1}", ["unknown key 'optimizer.schedule.pace'", "known here: warmup_steps"]),
+        ("conditioning.class_label.classes=6", ["unknown key 'conditioning.class_label'"]),
+        ("seed:3", ["'seed:3' is not an override", "key=value"]),
+        ("name=a=b", ["name=a=b", "'name=\"a=b\"'"]),
+        ("resume=step=100.ckpt", ["'resume=\"step=100.ckpt\"'"]),
+        ("seed=1,2", ["seed=1,2", "[1,2]"]),
+        ("network.channel_mult=[1,2", ["network.channel_mult=[1,2"]),
+        ("+trainer.max_steps=3", ["trainer.max_steps", "without +"]),
+        ("~nothing", ["~nothing", "unknown key 'nothing'"]),
+        ("data.path=${nowhere}", ["data.path", "nowhere"]),
+    ],
+)
+def test_what_hydra_refuses_is_one_line_that_names_the_override(override: str, parts: list[str]) -> None:
+    with pytest.raises(UserError) as refusal:
+        compose("train", ["experiment=ddpm/shapes32", override])
+    message = str(refusal.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+def test_quoted_as_it_was_said_a_value_with_an_equals_sign_arrives() -> None:
+    assert compose("train", ['resume="step=100.ckpt"'])["resume"] == "step=100.ckpt"
+
+
+def test_the_override_that_is_wrong_is_named_among_others_that_are_right() -> None:
+    with pytest.raises(UserError) as refusal:
+        compose("train", ["experiment=ddpm/shapes32", "seed=1", "optimizer.rate=1", "trainer.max_steps=3"])
+    assert "optimizer.rate" in str(refusal.value)
+    assert "max_steps" not in str(refusal.value)
+
+
+def test_a_value_that_has_to_be_given_is_asked_for() -> None:
+    composed = OmegaConf.create({"init": {"path": "???"}})
+    with pytest.raises(UserError, match=r"init\.path has no value: give one, as in init\.path=\.\.\."):
+        to_plain(composed, {})

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from collections import namedtuple
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from difflab.commands import doctor
+from tiny_runs import difflab, done, mistake
+
+
+def found(topic: str) -> list[doctor.Finding]:
+    return [finding for finding in doctor.examine() if finding.topic == topic]
+
+
+def pretend_versions(monkeypatch: pytest.MonkeyPatch, **versions: str | None) -> None:
+    """Installed versions as given; None is not installed."""
+    real = metadata.version
+
+    def version(name: str) -> str:
+        if name not in versions:
+            return real(name)
+        if versions[name] is None:
+            raise metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr(metadata, "version", version)
+
+
+def test_a_good_machine_needs_no_mending() -> None:
+    ended = done("doctor")
+    for topic in ("python", "torch", "lightning", "cpu", "conf", "cache", "inception", "wandb"):
+        assert topic in ended.out
+    assert "mend" not in ended.out.replace("more to mend", "")
+
+
+@pytest.mark.parametrize("version", ["2.6.2", "2.6.3"])
+def test_malicious_releases_of_lightning_are_named(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_versions(monkeypatch, lightning=version)
+    ended = difflab("doctor")
+    assert ended.status == 1
+    assert f"{version} was a malicious release" in ended.out
+    assert "Traceback" not in ended.err
+
+
+def test_a_missing_package_is_named_with_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_versions(monkeypatch, wandb=None)
+    assert difflab("doctor").status == 1
+    (problem,) = [finding for finding in doctor.examine() if finding.status == "problem"]
+    assert (problem.topic, problem.text.split(":")[0]) == ("wandb", "is not installed")
+
+
+def test_a_full_disk_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage(10**12, 10**12, 10**9))
+    assert "only 1.0 GB free" in found("this directory")[0].text
+    assert difflab("doctor").status == 1
+
+
+def test_a_directory_without_permission_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.os, "access", lambda path, mode: False)
+    assert found("this directory")[0].status == "problem"
+
+
+def test_the_cache_is_where_the_environment_says_and_is_not_made(tmp_path: Path) -> None:
+    assert str(tmp_path / "cache") in found("cache")[0].text
+    assert not (tmp_path / "cache").exists()
+
+
+def test_fid_weights_are_looked_for_and_never_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(*_: object) -> None:
+        raise AssertionError("the doctor must not download")
+
+    monkeypatch.setattr("difflab.metrics.extractors.inception._download", download)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    assert found("inception")[0].status == "note"
+    weights = tmp_path / "cache" / "weights" / "weights-inception-2015-12-05-6726825d.pth"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"")
+    assert found("inception") == [doctor.Finding("inception", str(weights))]
+
+
+def test_tracking_says_the_mode_and_never_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_API_KEY", "s3cret-of-mine")
+    ended = done("doctor")
+    assert "offline" in found("wandb")[-1].text
+    assert "an API key is set" in found("wandb")[-1].text
+    assert "s3cret" not in ended.out + ended.err
+
+
+def test_help_and_a_word_too_many() -> None:
+    assert "Usage: difflab doctor" in done("doctor", "--help").out
+    assert "(see `difflab doctor --help`)" in mistake("doctor", "now")

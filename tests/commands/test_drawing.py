@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from difflab.commands.composing import compose_and_validate
+from difflab.commands.drawing import draw_name, home_of, prepare_drawing
+from difflab.commands.run_defaults import with_defaults_of_run
+from difflab.config.sample import SampleConfig
+from tiny_runs import ON_CPU
+
+
+def configured(run: Path, *overrides: str) -> SampleConfig:
+    arguments = with_defaults_of_run([f"run={run}", *ON_CPU, *overrides])
+    return compose_and_validate("sample", SampleConfig, arguments)[0]
+
+
+@pytest.mark.parametrize(("n", "batch_size", "sizes"), [(5, 2, [2, 2, 1]), (4, 4, [4]), (3, 8, [3])])
+def test_every_sample_is_drawn_once(tiny_run: Path, n: int, batch_size: int, sizes: list[int]) -> None:
+    drawing = prepare_drawing(configured(tiny_run, f"n={n}", f"batch_size={batch_size}", "sampler.steps=1"))
+    batches = list(drawing.batches())
+    assert [len(images) for _, _, images in batches] == sizes
+    assert [i for indices, _, _ in batches for i in indices] == list(range(n))
+    assert all(classes is None for _, classes, _ in batches)
+
+
+def test_processes_share_the_samples_out(tiny_run: Path) -> None:
+    config = configured(tiny_run, "n=7", "sampler.steps=1")
+    shares = [prepare_drawing(config, rank=rank, world_size=3).indices for rank in range(3)]
+    assert sorted(i for share in shares for i in share) == list(range(7))
+
+
+def test_classes_given_are_cycled_through_by_number(class_run: Path) -> None:
+    drawing = prepare_drawing(configured(class_run, "n=5", "batch_size=2", "classes=[3,1,2]", "sampler.steps=1"))
+    assert [classes for _, classes, _ in drawing.batches()] == [[3, 1], [2, 3], [1]]
+    own = prepare_drawing(configured(class_run, "n=5", "sampler.steps=1"))
+    assert own.classes_of([4, 0]) == own.pipeline.labels([4, 0], 0)
+
+
+def test_names_tell_drawings_apart(tiny_run: Path) -> None:
+    assert draw_name(configured(tiny_run)) == "ddim-5-seed0"
+    ancestral = configured(tiny_run, "sampler=ancestral", "seed=4", "weights=raw")
+    assert draw_name(ancestral) == "ancestral-all-seed4-raw"
+    assert draw_name(configured(tiny_run, "sampler.steps=[10,10]")) == "ddim-10_10-seed0"
+
+
+def test_home_is_the_run_of_a_checkpoint(tiny_run: Path) -> None:
+    assert home_of(tiny_run) == tiny_run
+    assert home_of(tiny_run / "checkpoints" / "last.ckpt") == tiny_run

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from difflab.commands.composing import compose_and_validate
+from difflab.commands.run_defaults import refuse_parts_of_model, with_defaults_of_run
+from difflab.config.sample import EvaluateConfig
+from difflab.errors import UserError
+
+
+def test_defaults_stand_before_what_the_user_says(tiny_run: Path) -> None:
+    arguments = with_defaults_of_run([f"run={tiny_run}", "sampler.steps=9"], data=True)
+    assert arguments[-2:] == [f"run={tiny_run}", "sampler.steps=9"]
+    config, _ = compose_and_validate("evaluate", EvaluateConfig, arguments)
+    assert config.sampler.steps == 9
+    assert config.data is not None
+    assert config.data.image_size == 16
+
+
+def test_every_value_of_a_run_survives_the_way_through_hydra(tiny_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    stored = yaml.safe_load((run / "config.yaml").read_text())
+    stored["data"]["path"] = "/mnt/größe, (a) 'b'/x=1"
+    stored["sampler"] |= {"steps": "10,5", "eta": 1e-5}
+    (run / "config.yaml").write_text(yaml.safe_dump(stored))
+    config, _ = compose_and_validate("evaluate", EvaluateConfig, with_defaults_of_run([f"run={run}"], data=True))
+    assert config.data is not None
+    assert config.data.path == stored["data"]["path"]
+    assert (config.sampler.steps, config.sampler.eta) == ("10,5", 1e-5)
+
+
+@pytest.mark.parametrize("showing", ["--help", "--cfg", "--info"])
+def test_showing_the_configuration_reads_no_run(showing: str) -> None:
+    assert with_defaults_of_run(["run=nowhere", showing]) == ["run=nowhere", showing]
+
+
+@pytest.mark.parametrize(
+    "override", ["data.path=x", "networks=1", "sampler.steps=3", "experimental=1", "run=diffusion"]
+)
+def test_what_only_looks_like_a_part_of_the_model_is_left_alone(override: str) -> None:
+    refuse_parts_of_model([override])
+
+
+@pytest.mark.parametrize("override", ["experiment=ddpm/shapes32", "image_size=64", "~conditioning.class_label"])
+def test_parts_of_the_model_are_refused(override: str) -> None:
+    with pytest.raises(UserError, match="the model comes from the run as it was trained"):
+        refuse_parts_of_model([override])
+
+
+@pytest.mark.parametrize("command", ["sample", "evaluate"])
+def test_help_needs_no_torch(command: str) -> None:
+    code = f"import sys; from difflab.cli import main; main(['{command}', '--help']); print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "lightning", "wandb"} & set(ran.stdout.splitlines()[-1].split())

@@ -1,0 +1,62 @@
+"""Two processes train the run that one process trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from command_line import spawn_difflab, tiny_training
+from run_files import checkpoint, find_run, losses, rows
+
+pytestmark = pytest.mark.slow
+
+OPTIONS = [
+    "conditioning=class",
+    "conditioning.class_label.classes=6",
+    "conditioning.class_label.drop_rate=0.3",
+    "trainer.val_every_steps=3",
+    "callbacks.sample_grid={every_steps: 3, n: 4, columns: 2, batch_size: 2}",
+]
+TWO = ["trainer.devices=2", "trainer.strategy=ddp"]
+
+
+def trained(root: Path, data: Path, *overrides: str, logger: str = "csv") -> Path:
+    root.mkdir(exist_ok=True)
+    done = spawn_difflab(tiny_training(data, *OPTIONS, *overrides, logger=logger), root)
+    assert done.status == 0, done.err
+    return find_run(root)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, tiny_shapes: Path) -> Path:
+    return trained(tmp_path_factory.mktemp("one"), tiny_shapes)
+
+
+def assert_close_run(run: Path, reference: Path) -> None:
+    assert losses(run) == pytest.approx(losses(reference), rel=1e-5)
+    assert [row.keys() for row in rows(run)] == [row.keys() for row in rows(reference)]
+    ours, theirs = checkpoint(run), checkpoint(reference)
+    for clock in ("train_step", "train_images"):
+        assert ours["difflab"][clock] == theirs["difflab"][clock]
+    for name, tensor in theirs["state_dict"].items():
+        torch.testing.assert_close(ours["state_dict"][name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_two_processes_make_one_run_with_the_same_losses_and_weights(
+    alone: Path, tiny_shapes: Path, tmp_path: Path
+) -> None:
+    run = trained(tmp_path, tiny_shapes, *TWO, logger="wandb")
+    assert_close_run(run, alone)
+    assert len(list((run / "wandb").glob("offline-run-*"))) == 1
+    assert not list(run.glob("metrics.*.csv"))
+    assert not list(run.glob("config.*.yaml"))
+
+
+def test_a_run_goes_on_with_another_number_of_processes(alone: Path, tiny_shapes: Path, tmp_path: Path) -> None:
+    trained(tmp_path, tiny_shapes, *TWO, "trainer.max_steps=3", "trainer.log_every_steps=2")
+    run = trained(tmp_path, tiny_shapes, "trainer.log_every_steps=2")
+    reference = trained(tmp_path / "reference", tiny_shapes, "trainer.log_every_steps=2")
+    assert losses(run) == pytest.approx(losses(reference), rel=1e-5)
+    assert losses(run)[1] == pytest.approx(sum(losses(alone)[2:4]) / 2, rel=1e-5), "losses of rank 1 were lost"

@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from torch import Tensor
+
+from difflab.commands import composing
+from difflab.interop.presets import PRESETS
+from difflab.interop.registry import LAYOUTS
+from difflab.pipelines.stored import load_stored, read_run_config
+from golden_fixtures import draw
+from tiny_runs import ON_CPU, difflab, done, mistake
+
+
+class RunsCode:
+    """Unpickled without care, it leaves a file behind."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self):
+        return Path.touch, (self.trace,)
+
+
+def averaged(run: Path) -> dict[str, Tensor]:
+    return load_file(run / "weights" / "ema.safetensors")
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.fixture
+def tiny_preset(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An experiment of the tiny run's network, as if it were a published one."""
+    conf = Path(shutil.copytree(composing.conf_dir(), tmp_path / "conf"))
+    network = read_run_config(tiny_run).network.model_dump(mode="json")
+    (conf / "network" / "tiny.yaml").write_text(yaml.safe_dump(network))
+    experiment = (conf / "experiment" / "ddpm" / "shapes32.yaml").read_text()
+    experiment = experiment.replace("override /network: unet_small", "override /network: tiny")
+    experiment = experiment.replace("data:\n", "data:\n  image_size: 16\n").replace(
+        "trainer:\n", "diffusion:\n  timesteps: 50\ntrainer:\n"
+    )
+    (conf / "experiment" / "ddpm" / "tiny.yaml").write_text(experiment)
+    monkeypatch.setattr(composing, "conf_dir", lambda: conf)
+    return "ddpm/tiny"
+
+
+def test_a_run_is_inspected_by_its_averaged_weights(tiny_run: Path) -> None:
+    found = json.loads(done("weights", "inspect", tiny_run, "--json").out)
+    state = averaged(tiny_run)
+    assert found["layout"] == "difflab"
+    assert found["tensors"] == len(state)
+    assert found["parameters"] == sum(tensor.numel() for tensor in state.values())
+    assert (found["format"], found["dtypes"]) == ("safetensors", ["float32"])
+    text = done("weights", "inspect", tiny_run).out
+    assert f"tensors  {len(state)} with {found['parameters']:,} parameters, float32" in text
+    assert "layout   difflab" in text
+
+
+@pytest.mark.parametrize(
+    ("layout", "name"),
+    [("difflab", "folder"), ("diffusers", "folder"), ("pesser", "file.pt"), ("pesser", "f.safetensors")],
+)
+def test_what_was_exported_is_recognised(tiny_run: Path, layout: str, name: str) -> None:
+    ended = done("weights", "export", tiny_run, "--out", name, "--layout", layout)
+    assert name in ended.out
+    found = json.loads(done("weights", "inspect", name, "--json").out)
+    assert found["layout"] == layout
+    assert found["parameters"] == sum(tensor.numel() for tensor in averaged(tiny_run).values())
+
+
+@pytest.mark.parametrize(
+    ("layout", "name"), [("diffusers", "folder"), ("pesser", "file.pt"), ("pesser", "f.safetensors")]
+)
+def test_export_and_import_give_the_same_bits(tiny_run: Path, tiny_preset: str, layout: str, name: str) -> None:
+    done("weights", "export", tiny_run, "--out", name, "--layout", layout)
+    ended = done("weights", "import", name, "--preset", tiny_preset, "--out", "back")
+    assert f"{name} ({layout}) -> back: try `difflab sample run=back n=4`" in ended.out
+    model, stored = load_stored("back")
+    assert same(model.as_module().state_dict(), averaged(tiny_run))
+    assert stored.config.experiment == tiny_preset
+    done("sample", "run=back", "n=1", "sampler.steps=2", *ON_CPU)
+
+
+def test_export_of_an_export_is_the_same_file(tiny_run: Path, tmp_path: Path) -> None:
+    done("weights", "export", tiny_run, "--out", "first")
+    done("weights", "export", "first", "--out", "second")
+    for name in ("config.json", "model.safetensors"):
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+
+def test_raw_weights_can_be_exported(tiny_run: Path, tmp_path: Path) -> None:
+    done("weights", "export", tiny_run, "--out", "raw", "--weights", "raw")
+    state = torch.load(tiny_run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    exported = load_file(tmp_path / "raw" / "model.safetensors")
+    assert same(exported, {key: state[key] for key in exported})
+    assert not same(exported, averaged(tiny_run))
+
+
+def test_diffusers_computes_the_same_from_what_was_exported(tiny_run: Path, tmp_path: Path) -> None:
+    from diffusers import UNet2DModel
+
+    done("weights", "export", tiny_run, "--out", "theirs", "--layout", "diffusers")
+    theirs = UNet2DModel.from_pretrained(tmp_path / "theirs").eval()
+    ours, _ = load_stored(tiny_run)
+    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    time = torch.tensor([3, 40])
+    with torch.inference_mode():
+        expected = theirs(x, time).sample
+        assert torch.allclose(ours.network(x, time.float()), expected, atol=1e-5, rtol=1e-4)
+    assert expected.std() > 1e-3
+
+
+def test_a_model_with_classes_leaves_in_our_layout_only(class_run: Path) -> None:
+    message = mistake("weights", "export", class_run, "--out", "theirs", "--layout", "diffusers")
+    assert message.endswith("has conditioners, which layout diffusers cannot hold; use --layout difflab")
+    done("weights", "export", class_run, "--out", "ours")
+    assert same(load_stored("ours")[0].as_module().state_dict(), averaged(class_run))
+
+
+def test_weights_of_another_network_name_what_differs(tiny_run: Path) -> None:
+    done("weights", "export", tiny_run, "--out", "file.pt", "--layout", "pesser")
+    message = mistake("weights", "import", "file.pt", "--preset", "ddpm/cifar10", "--out", "back")
+    assert "expected [" in message
+    assert not Path("back").exists()
+
+
+@pytest.mark.parametrize("command", ["inspect", "import"])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_pickle_that_runs_code_is_refused(command: str, legacy: bool, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    torch.save(
+        {"temb.dense.0.weight": torch.zeros(1), "x": RunsCode(trace)},
+        "bad.pt",
+        _use_new_zipfile_serialization=not legacy,
+    )
+    options = [] if command == "inspect" else ["--preset", "ddpm/cifar10", "--out", "back"]
+    message = mistake("weights", command, "bad.pt", *options)
+    assert "bad.pt: refused, because reading it would run" in message
+    assert not trace.exists()
+    assert not (tmp_path / "back").exists()
+    with Path("bad.pt").open("rb") as file:
+        torch.load(file, weights_only=False)
+    assert trace.exists(), "the file is as bad as the test says"
+
+
+@pytest.mark.parametrize("name", ["file.pt", "f.safetensors"])
+@pytest.mark.parametrize("kept", [0, 100, 0.5])
+def test_a_file_cut_short_is_named(tiny_run: Path, name: str, kept: float) -> None:
+    done("weights", "export", tiny_run, "--out", name, "--layout", "pesser")
+    content = Path(name).read_bytes()
+    Path(name).write_bytes(content[: int(kept * len(content)) if kept < 1 else int(kept)])
+    assert name in mistake("weights", "inspect", name)
+
+
+def test_a_bare_pickle_is_no_weights() -> None:
+    Path("bare.pt").write_bytes(pickle.dumps([1, 2]))
+    assert "bare.pt" in mistake("weights", "inspect", "bare.pt")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["inspect", "gone.pt"], "gone.pt: no such file"),
+        (["inspect"], "Missing argument"),
+        (["inspect", "gone.pt", "--wrong"], "No such option"),
+        (["shrink"], "No such command 'shrink'"),
+        (["export", "runs/gone", "--out", "x"], "run=runs/gone does not exist"),
+        (
+            ["import", "gone.pt", "--preset", "ddpm/gone", "--out", "x"],
+            "--preset ddpm/gone is not an experiment; there are",
+        ),
+        (["import", "gone.pt", "--preset", "ddpm/cifar10", "--out", "x"], "gone.pt: no such file"),
+    ],
+)
+def test_mistakes_are_one_line(arguments: list[str], message: str) -> None:
+    assert message in mistake("weights", *arguments)
+    assert not Path("x").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--layout", "keras"], "no layout is called 'keras'; there are pesser, diffusers"),
+        (["--layout", "pesser"], "end the name in .safetensors or .pt"),
+        (["--weights", "best"], "--weights best is neither ema nor raw"),
+    ],
+)
+def test_an_export_that_cannot_be_is_one_line(tiny_run: Path, options: list[str], message: str) -> None:
+    assert message in mistake("weights", "export", tiny_run, "--out", "out", *options)
+    assert not Path("out").exists()
+
+
+def test_without_a_command_the_help_is_shown() -> None:
+    ended = difflab("weights")
+    assert ended.status == 2
+    for command in ("inspect", "import", "export"):
+        assert command in ended.out + ended.err
+
+
+@pytest.mark.slow
+def test_the_released_cifar10_model_comes_in_and_draws(tmp_path: Path) -> None:
+    keymap = LAYOUTS["pesser"].keymap(PRESETS["ddpm/cifar10"].target())
+    official = {key: torch.from_numpy(draw(0, key, shape)) for key, shape in keymap.official_shapes.items()}
+    torch.save(official, "ema_diffusion_cifar10_model-790000.ckpt")
+    found = done("weights", "inspect", "ema_diffusion_cifar10_model-790000.ckpt").out
+    assert "fits     ddpm/cifar10" in found
+    assert "35,746,307 parameters" in found
+    arguments = ("ema_diffusion_cifar10_model-790000.ckpt", "--preset", "ddpm/cifar10", "--out", "weights/cifar10")
+    done("weights", "import", *arguments)
+    done("sample", "run=weights/cifar10", "n=2", "sampler=ancestral", "sampler.steps=2", *ON_CPU)
+    done("weights", "export", "weights/cifar10", "--out", "back.safetensors", "--layout", "pesser")
+    assert same(load_file(tmp_path / "back.safetensors"), official)
+    message = mistake("weights", "import", "back.safetensors", "--preset", "ddpm/lsun_church", "--out", "wrong")
+    assert message.endswith("(they fit ddpm/cifar10)")

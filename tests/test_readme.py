@@ -1,0 +1,166 @@
+"""What the README says is run: every `difflab` command in it, made small, and every path and link."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from difflab.interop.presets import PRESETS
+from difflab.interop.registry import LAYOUTS, export_weights
+from golden_fixtures import draw
+from tiny_runs import ON_CPU, done
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+TRAINING = (
+    "network.base_channels=32",
+    "network.norm_groups=8",
+    "diffusion.timesteps=50",
+    "data.batch_size=4",
+    "trainer.max_steps=3",
+    "trainer.accelerator=cpu",
+    "trainer.log_every_steps=1",
+    "trainer.val_batches=1",
+    "callbacks.sample_grid.n=2",
+    "callbacks.sample_grid.columns=2",
+    "sampler.steps=2",
+)
+DRAWING = ("n=2", "sampler.steps=2", *ON_CPU)
+
+SMALLER: dict[str, tuple[str, ...]] = {
+    "difflab data make source=folder path=photos out=data/photos resolution=32 crop=adm": (),
+    "difflab data inspect data/photos": (),
+    "difflab train experiment=ddpm/shapes32 data.path=data/photos name=photos": (
+        *TRAINING,
+        "trainer.val_every_steps=0",
+    ),
+    "difflab data make source=shapes out=data/shapes32 resolution=32 n=20000 val=1000": ("n=48", "val=8"),
+    "difflab train experiment=ddpm/shapes32 name=demo trainer.max_steps=650": TRAINING,
+    "difflab sample run=runs/ddpm/shapes32/demo n=64 sampler=ddim sampler.steps=50 seed=0": DRAWING,
+    "difflab sample run=runs/ddpm/shapes32/demo n=8 sampler=ancestral sampler.steps=250 trajectory=8": DRAWING,
+    "difflab evaluate run=runs/ddpm/shapes32/demo n=512 metrics=shapes": (
+        *DRAWING,
+        "n=8",
+        "metrics.kid.subset_size=4",
+        "metrics.fd.reference_n=8",
+        "metrics.kid.reference_n=8",
+    ),
+    "difflab data list": (),
+    "difflab weights export runs/ddpm/shapes32/demo --out exported": (),
+    "difflab weights inspect exported": (),
+    "difflab doctor": (),
+    "difflab weights inspect ddpm-cifar10-32/": (),
+    "difflab weights import ddpm-cifar10-32/ --preset ddpm/cifar10 --out weights/ddpm-cifar10": (),
+    "difflab sample run=weights/ddpm-cifar10 n=16 sampler=ancestral": (*DRAWING, "n=1"),
+    "difflab train --help": (),
+    "difflab train experiment=ddpm/shapes32 --cfg job --resolve": (),
+}
+"""Command of the README -> arguments that replace its own of the same key, or are added."""
+
+
+def commands_of(section: str) -> list[str]:
+    """The `difflab` lines in the code blocks below a heading."""
+    text = README.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    return [
+        line.partition(" #")[0].strip()
+        for block in blocks
+        for line in block.splitlines()
+        if line.startswith("difflab ")
+    ]
+
+
+def inline_commands() -> list[str]:
+    prose = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
+    return [code for code in re.findall(r"`([^`]+)`", prose) if code.startswith("difflab ")]
+
+
+def smaller(command: str) -> list[str]:
+    """The arguments of a command after the table made it small."""
+    words = shlex.split(command)[1:]
+    for change in SMALLER[command]:
+        same = [i for i, word in enumerate(words) if word.split("=")[0] == change.split("=")[0]]
+        if same:
+            words[same[0]] = change
+        else:
+            words.append(change)
+    return words
+
+
+def run_section(section: str) -> None:
+    commands = commands_of(section)
+    assert commands
+    for command in commands:
+        done(*smaller(command))
+
+
+def sections() -> list[str]:
+    return [name for name in re.findall(r"^## (.+)$", README, re.MULTILINE) if commands_of(name)]
+
+
+def test_every_command_is_in_the_table_and_the_table_holds_no_other() -> None:
+    written = [command for section in sections() for command in commands_of(section)] + inline_commands()
+    missing = [command for command in written if command not in SMALLER]
+    assert not missing, f"say in SMALLER how to make these small: {missing}"
+    assert set(SMALLER) == set(written)
+    assert set(sections()) == {"Train on your own images", "The commands", "Published weights"}
+
+
+@pytest.mark.parametrize("command", inline_commands())
+def test_a_command_in_the_text_runs(command: str) -> None:
+    done(*smaller(command))
+
+
+def test_training_on_own_images(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("cats/a.jpg", "cats/b.png", "dogs/c.jpg", "dogs/d.jpg", "dogs/e.webp"):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(path)
+        path.with_suffix(".txt").write_text(f"a picture of {path.stem}")
+    run_section("Train on your own images")
+    assert (tmp_path / "runs" / "ddpm" / "shapes32" / "photos" / "weights" / "ema.safetensors").is_file()
+
+
+def test_the_commands_and_what_a_run_directory_holds(tmp_path: Path) -> None:
+    run_section("The commands")
+    listed = README.split("**A run directory**")[1].split("\n- ")[0]
+    names = re.findall(r"`([^`]+)`", listed)
+    assert len(names) > 8
+    run = tmp_path / "runs" / "ddpm" / "shapes32" / "demo"
+    for name in names:
+        assert (run / name).exists(), name
+    assert {path.name for path in tmp_path.iterdir()} <= {"runs", "data", "exported", "cache"}
+
+
+@pytest.mark.slow
+def test_published_weights(tmp_path: Path) -> None:
+    target = PRESETS["ddpm/cifar10"].target()
+    keymap = LAYOUTS["diffusers"].keymap(target)
+    drawn = {key: torch.from_numpy(draw(0, key, shape)) for key, shape in keymap.official_shapes.items()}
+    export_weights(tmp_path / "ddpm-cifar10-32", keymap.from_official(drawn), target, "diffusers")
+    run_section("Published weights")
+    assert len(list((tmp_path / "weights" / "ddpm-cifar10" / "samples").glob("*/000000.png"))) == 1
+
+
+def test_links_and_paths_lead_somewhere() -> None:
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    house = README.split("| where | what |")[1].split("\n\n")[0]
+    cells = [row.split("|")[1] for row in house.splitlines() if row.startswith("| `")]
+    paths = links + [path for cell in cells for path in re.findall(r"`([^`]+/)`", cell)]
+    assert len(paths) > 15
+    roots = (ROOT, ROOT / "src" / "difflab")
+    lost = [path for path in paths if not any((root / path).exists() for root in roots)]
+    assert not lost
+
+
+def test_files_named_in_commands_of_other_programs_exist() -> None:
+    for script in re.findall(r"sbatch (slurm/\S+)", README):
+        assert (ROOT / script).is_file()
