@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning as L
 import torch
+import torch.utils.deterministic as deterministic
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
@@ -109,6 +110,8 @@ def build_trainer(
     asked = config.trainer
     if accelerator == "cuda":
         torch.set_float32_matmul_precision("high")
+    # Deterministic algorithms are what a resumed run needs; filling every new buffer, too, only slows each step down.
+    deterministic.fill_uninitialized_memory = False  # pyrefly: ignore
     pipeline = sampling_pipeline(config, module, accelerator)
     callbacks = build_callbacks(
         config,

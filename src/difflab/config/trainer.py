@@ -14,7 +14,7 @@ class TrainerConfig(Config):
 
     max_steps: training ends after this many optimised batches.
     accumulate: a global batch of `data.batch_size` is worked through in this many parts.
-    precision: auto = bf16-mixed on a GPU that has it, fp32 elsewhere.
+    precision: auto = bf16-mixed on GPUs with bf16 and CPUs with AMX, fp32 elsewhere.
     compile, channels_last: auto = on for CUDA, off for CPU (docs/performance.md has the measurements).
     val_every_steps: 0 = no validation; val_batches limits one validation.
     """

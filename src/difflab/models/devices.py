@@ -31,24 +31,23 @@ def resolve_accelerator(choice: str) -> Accelerator:
 
 
 def training_precision(choice: Precision | Literal["auto"], accelerator: Accelerator) -> Precision:
-    """Lightning's name of the training precision. bf16 autocast makes training on a CPU slower, so auto avoids it."""
+    """Lightning's name of the training precision; auto is bf16-mixed where the device is built for it, else fp32."""
     if choice != "auto":
         return choice
-    return "bf16-mixed" if accelerator == "cuda" and torch.cuda.is_bf16_supported() else "32-true"
+    return "bf16-mixed" if _fast_in_bf16(accelerator) else "32-true"
 
 
-def sampling_autocast(choice: str, accelerator: Accelerator) -> torch.dtype | None:
-    """The dtype of the network's arithmetic in sampling, or None for float32.
+def sampling_autocast(choice: Literal["auto", "32-true", "bf16-mixed"], accelerator: Accelerator) -> torch.dtype | None:
+    """The dtype of the network's arithmetic in sampling, or None for float32; auto as in training."""
+    bf16 = _fast_in_bf16(accelerator) if choice == "auto" else choice == "bf16-mixed"
+    return torch.bfloat16 if bf16 else None
 
-    auto: bfloat16 on GPUs that have it and on CPUs with AMX, where it is faster.
-    """
-    if choice == "32-true":
-        return None
-    if choice == "bf16-mixed":
-        return torch.bfloat16
+
+def _fast_in_bf16(accelerator: Accelerator) -> bool:
+    """GPUs with bf16, and CPUs with AMX (x86 since 2023)."""
     if accelerator == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
-    return torch.bfloat16 if accelerator == "cpu" and torch.cpu._is_amx_tile_supported() else None
+        return torch.cuda.is_bf16_supported()
+    return accelerator == "cpu" and torch.cpu._is_amx_tile_supported()
 
 
 def on_cuda_only(choice: str | bool, accelerator: Accelerator) -> bool:

@@ -1,0 +1,133 @@
+"""The processes of `sample` and `evaluate`: one for each device, started here or by torchrun or srun."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+
+from difflab.errors import UserError
+from difflab.models.devices import Accelerator
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Which process this is: `rank` of `world_size`."""
+
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is the one that writes records, logs and prints."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Go on when every process is here."""
+        if self.world_size > 1:
+            dist.barrier()
+
+    @contextlib.contextmanager
+    def agreeing(self) -> Iterator[None]:
+        """Inside, a UserError of one process ends all of them, and the first process alone says it, in one line.
+
+        For what each process does for itself: nobody may wait for another one inside.
+        """
+        mine: UserError | None = None
+        try:
+            yield
+        except UserError as error:
+            mine = error
+        if self.world_size == 1:
+            if mine is not None:
+                raise mine
+            return
+        said: list[str | None] = [None] * self.world_size
+        dist.all_gather_object(said, None if mine is None else str(mine))
+        mistakes = [message for message in said if message is not None]
+        if mistakes and self.is_main:
+            raise mine or UserError(mistakes[0])
+        if mistakes:
+            # Not an error: Lightning kills the first process, before it has spoken, where another one ends in one.
+            raise SystemExit(0)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How many processes each of `nodes` machines has, and who starts them: this command, torchrun or srun."""
+
+    per_node: int
+    nodes: int = 1
+    starter: Literal["difflab", "torchrun", "srun"] = "difflab"
+
+    @property
+    def total(self) -> int:
+        return self.per_node * self.nodes
+
+
+def layout_of(devices: int | Literal["auto"], accelerator: Accelerator) -> Layout:
+    """The processes of this command. auto: one for each GPU, one on a CPU; torchrun and srun have decided already.
+
+    Raises UserError where there are fewer GPUs, or where a launcher started another number of processes.
+    """
+    layout = _started_by_others()
+    if layout is None:
+        available = torch.cuda.device_count() if accelerator == "cuda" else 1
+        layout = Layout(available if devices == "auto" else devices)
+    elif devices not in (1, "auto", layout.per_node):
+        raise UserError(
+            f"devices={devices}, but {layout.starter} started {layout.per_node} processes on each machine; "
+            "leave devices out"
+        )
+    if accelerator == "cuda" and layout.per_node > torch.cuda.device_count():
+        raise UserError(
+            f"devices={layout.per_node}, but torch finds {torch.cuda.device_count()} GPUs here; use devices=auto"
+        )
+    if accelerator == "mps" and layout.total > 1:
+        raise UserError(f"devices={layout.total}, but accelerator=mps has one device; use devices=1")
+    return layout
+
+
+@contextlib.contextmanager
+def started(devices: int | Literal["auto"], accelerator: Accelerator) -> Iterator[Processes]:
+    """Start the other processes, which run this same command line, and find out which one this is.
+
+    With one device nothing is started. Raises UserError as layout_of does.
+    """
+    layout = layout_of(devices, accelerator)
+    if layout.total == 1:
+        yield Processes()
+        return
+    from lightning.fabric import Fabric
+    from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
+
+    environments = {"difflab": LightningEnvironment, "torchrun": TorchElasticEnvironment, "srun": SLURMEnvironment}
+    # Its remarks about starting processes are of no use to anybody here.
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=layout.per_node,
+        num_nodes=layout.nodes,
+        strategy="ddp",
+        plugins=[environments[layout.starter]()],
+    )
+    fabric.launch()
+    yield Processes(fabric.global_rank, fabric.world_size)
+    # After an error others may still wait in a collective: then ending is left to the process itself.
+    dist.destroy_process_group()
+
+
+def _started_by_others() -> Layout | None:
+    seen = os.environ
+    if "TORCHELASTIC_RUN_ID" in seen:
+        per_node = int(seen["LOCAL_WORLD_SIZE"])
+        return Layout(per_node, int(seen["WORLD_SIZE"]) // per_node, "torchrun")
+    # A batch script itself is no task of srun's, whatever the allocation would hold.
+    tasks, nodes = int(seen.get("SLURM_STEP_NUM_TASKS", "1")), int(seen.get("SLURM_STEP_NUM_NODES", "1"))
+    return Layout(tasks // nodes, nodes, "srun") if tasks > 1 else None
