@@ -52,8 +52,6 @@ def test_every_choice_of_every_group_validates(group: str, name: str) -> None:
     overrides = [f"{group}={name}"]
     if (group, name) == ("init", "weights"):
         overrides.append("init.path=runs/somewhere")
-    if (group, name) == ("conditioning", "class"):
-        overrides += ["data.classes=1000", "data.fields=[label]"]
     if (group, name) == ("data", "shards"):
         overrides += ["data.path=data/mine", "data.image_size=32", "data.batch_size=8"]
     if (group, name) == ("diffusion/schedule", "jsd"):
@@ -105,6 +103,8 @@ def test_small_experiment_is_about_as_large_as_it_says(experiment: str) -> None:
         (["experiment=ddpm/shapes32", "optimizer.lr=-1"], "optimizer.lr=-1"),
         (["experiment=ddpm/shapes32", "trainer.accumulate=5"], "data.batch_size=32 cannot be split"),
         (["experiment=ddpm/shapes32", "seed"], "seed"),
+        (["conditioning=class", "conditioning.class_label.classes=7"], "conditioning.class_label.classes=7 but data."),
+        (["conditioning=class", "data.classes=null"], "conditioning.class_label.classes: the data has no classes; set"),
         (["experiment=ddpm/shapes32", "seed=1,2"], "seed=1,2"),
         (["experiment=ddpm/shapes32", "guidance.scale=2", "guidance.paper_w=1"], "give one of them"),
     ],
@@ -127,6 +127,11 @@ def test_every_point_of_a_sweep_is_a_valid_command(path: Path) -> None:
     model = {"train": TrainConfig, "evaluate": EvaluateConfig}[command]
     for point in points:
         compose_and_validate(command, model, point)
+
+
+def test_a_class_conditioner_has_the_classes_of_the_data() -> None:
+    config, _ = compose_and_validate("train", TrainConfig, ["conditioning=class", "data.classes=1000"])
+    assert config.conditioning["class_label"].classes == 1000
 
 
 def test_composing_leaves_no_trace() -> None:

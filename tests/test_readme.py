@@ -26,6 +26,7 @@ TRAINING = (
     "data.batch_size=4",
     "trainer.max_steps=3",
     "trainer.accelerator=cpu",
+    "trainer.precision=32-true",
     "trainer.log_every_steps=1",
     "trainer.val_batches=1",
     "callbacks.sample_grid.n=2",

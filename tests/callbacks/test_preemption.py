@@ -44,6 +44,9 @@ def test_a_signal_saves_after_the_batch_and_the_run_goes_on_exactly(tmp_path: Pa
     with pytest.raises(Preempted) as caught:
         fit(tmp_path, first, [EMA(0.9), Kill(number, 2)])
     assert caught.value.code == 75
+    assert str(caught.value) == (
+        f"{signal.Signals(number).name}: saved at step 3 in {tmp_path / LAST}; the same command goes on from there"
+    )
     assert first.train_step == 3
     assert {n: signal.getsignal(n) for n in before} == before
     second, ema = Tiny(), EMA(0.9)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from difflab.commands.composing import compose_and_validate
 from difflab.commands.drawing import draw_name, home_of, prepare_drawing
+from difflab.commands.processes import Processes
 from difflab.commands.run_defaults import with_defaults_of_run
 from difflab.config.sample import SampleConfig
 from tiny_runs import ON_CPU
@@ -27,7 +29,7 @@ def test_every_sample_is_drawn_once(tiny_run: Path, n: int, batch_size: int, siz
 
 def test_processes_share_the_samples_out(tiny_run: Path) -> None:
     config = configured(tiny_run, "n=7", "sampler.steps=1")
-    shares = [prepare_drawing(config, rank=rank, world_size=3).indices for rank in range(3)]
+    shares = [prepare_drawing(config, Processes(rank, 3)).indices for rank in range(3)]
     assert sorted(i for share in shares for i in share) == list(range(7))
 
 
@@ -39,10 +41,24 @@ def test_classes_given_are_cycled_through_by_number(class_run: Path) -> None:
 
 
 def test_names_tell_drawings_apart(tiny_run: Path) -> None:
-    assert draw_name(configured(tiny_run)) == "ddim-5-seed0"
-    ancestral = configured(tiny_run, "sampler=ancestral", "seed=4", "weights=raw")
-    assert draw_name(ancestral) == "ancestral-all-seed4-raw"
-    assert draw_name(configured(tiny_run, "sampler.steps=[10,10]")) == "ddim-10_10-seed0"
+    def name(*overrides: str) -> str:
+        return draw_name(configured(tiny_run, *overrides))
+
+    assert re.fullmatch(r"ddim-5-seed0-[0-9a-f]{6}", name())
+    assert name("sampler=ancestral", "seed=4", "weights=raw").startswith("ancestral-all-seed4-raw-")
+    assert name("sampler.steps=[10,10]").startswith("ddim-10_10-seed0-")
+    assert name() == name("n=3", "batch_size=1", "devices=auto", "out=elsewhere")
+
+
+@pytest.mark.parametrize(
+    "override", ["sampler.eta=1", "guidance.static_limit=2", "rounding=edm", "precision=bf16-mixed", "classes=[1]"]
+)
+def test_drawings_that_differ_do_not_share_a_folder(tiny_run: Path, override: str) -> None:
+    usual, other = draw_name(configured(tiny_run)), draw_name(configured(tiny_run, override))
+    assert usual != other
+    assert usual.rpartition("-")[0] == other.rpartition("-")[0]
+    checkpoints = [tiny_run / "checkpoints" / name for name in ("last.ckpt", "step-000003.ckpt")]
+    assert len({usual, *(draw_name(configured(path)) for path in checkpoints)}) == 3
 
 
 def test_home_is_the_run_of_a_checkpoint(tiny_run: Path) -> None:

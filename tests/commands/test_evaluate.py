@@ -44,7 +44,7 @@ def test_results_are_shown_and_kept_with_their_protocol(own_run: Path) -> None:
     for result in found:
         assert result.name in ended.out
         assert result.protocol.hash in ended.out
-        assert empty_fields(result.protocol) == {"label"}
+        assert empty_fields(result.protocol) == {"label", "sampling.classes"}
         protocol = result.protocol
         assert protocol.n == 8
         assert protocol.extractor is not None
@@ -68,7 +68,7 @@ def test_results_are_shown_and_kept_with_their_protocol(own_run: Path) -> None:
         }
         assert protocol.versions.keys() >= {"difflab", "torch", "torch-fidelity"}
     assert found[1].protocol.parameters["subset_size"] == 4
-    folder = own_run / "evaluations" / "ddim-5-seed0-n8"
+    (folder,) = (own_run / "evaluations").glob("ddim-5-seed0-*-n8")
     assert (folder / "evaluations.jsonl").read_text() == (own_run / "evaluations.jsonl").read_text()
     assert {path.name for path in folder.iterdir()} >= {"config.yaml", "overrides.txt", "metrics.csv"}
     assert "eval/fd-random@8" in (folder / "metrics.csv").read_text()
@@ -95,7 +95,8 @@ def test_the_oracle_judges_without_a_reference(own_run: Path) -> None:
 
 def test_a_wandb_run_can_be_read_back(own_run: Path) -> None:
     done("evaluate", f"run={own_run}", "n=4", *FD, *ON_CPU)
-    logged = read_offline_run(own_run / "evaluations" / "ddim-5-seed0-n4")
+    (folder,) = (own_run / "evaluations").glob("ddim-5-seed0-*-n4")
+    logged = read_offline_run(folder)
     (result,) = records(own_run / "evaluations.jsonl")
     assert logged.summary["eval/fd-random@4"] == pytest.approx(result.value)
     assert logged.config["sampler"]["steps"] == 5

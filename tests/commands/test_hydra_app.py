@@ -55,6 +55,8 @@ def test_an_ordinary_call_is_validated_and_executed_with_everything_it_was_given
         (["--multirun", "hydra/launcher=basic", "seed=1,2"], "launcher"),
         (["seed=-1"], "seed=-1"),
         (["+trainer.typo=1"], "trainer.typo"),
+        (["--cfg", "job", "debug=null"], "debug=null: choose one of fast"),
+        (["-m", "hydra/launcher=submitit_local", "sampler=null"], "sampler=null: choose one of"),
     ],
 )
 def test_nothing_is_executed_after_a_mistake(arguments: list[str], message: str) -> None:

@@ -72,8 +72,13 @@ def test_pictures_lie_in_the_run_unless_told_otherwise(own_run: Path) -> None:
     )
     done("sample", f"run={own_run}", *only, 'sampler.steps="1,2"', "sampler.spacing=sections", *ON_CPU)
     folders = {path.name: {inner.name for inner in path.iterdir()} for path in (own_run / "samples").iterdir()}
-    names = {"ddim-5-seed0", "ddim-5-seed2-raw", "ancestral-2-seed0", "ddim-1_2-seed0"}
-    assert folders == {name: {"sample.json"} for name in names}
+    assert {name.rpartition("-")[0] for name in folders} == {
+        "ddim-5-seed0",
+        "ddim-5-seed2-raw",
+        "ancestral-2-seed0",
+        "ddim-1_2-seed0",
+    }
+    assert list(folders.values()) == [{"sample.json"}] * 4
 
 
 def test_a_smaller_drawing_leaves_nothing_of_a_larger_one(tiny_run: Path, tmp_path: Path) -> None:
@@ -137,7 +142,7 @@ def test_the_model_comes_from_the_run(tiny_run: Path, override: str) -> None:
         (["classes=[1]"], "this model has no classes: leave classes=null"),
         (["weights=best"], "weights='best'"),
         (["rounding=up"], "rounding='up'"),
-        (["devices=2"], "devices=2, but one command draws on one device"),
+        (["devices=0"], "devices"),
         (["guidance.scale=3"], "guidance"),
         (["--trajectory"], "unknown flag --trajectory"),
         (["8"], "'8' is not an override; write key=value"),
@@ -175,4 +180,4 @@ def test_an_exported_folder_draws_the_same(tiny_run: Path, tmp_path: Path) -> No
         done("sample", f"run={run}", "n=2", f"out={out}", *ON_CPU)
     assert np.array_equal(pictures(tmp_path / "a"), pictures(tmp_path / "b"))
     done("sample", "run=exported", "n=1", *ON_CPU)
-    assert (tmp_path / "exported" / "samples" / "ddim-5-seed0" / "grid.png").is_file()
+    assert len(list((tmp_path / "exported" / "samples").glob("ddim-5-seed0-*/grid.png"))) == 1

@@ -58,11 +58,11 @@ def straight(tmp_path_factory: pytest.TempPathFactory, tiny_shapes: Path) -> Cal
 
 @pytest.fixture
 def train(tiny_shapes: Path, tmp_path: Path) -> Start:
-    """train(variant, *overrides, status=0) -> the run directory."""
+    """train(variant, *overrides) -> the run directory."""
 
-    def start(variant: str, *overrides: str, status: int = 0) -> Path:
+    def start(variant: str, *overrides: str) -> Path:
         done = run_difflab(tiny_training(tiny_shapes, *VARIANTS[variant], *overrides), tmp_path)
-        assert done.status == status, done.err
+        assert done.status == 0, done.err
         return find_run(tmp_path)
 
     return start
@@ -125,7 +125,12 @@ def poison(monkeypatch: pytest.MonkeyPatch, batches: set[int]) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_saves_and_exits_with_75_and_the_run_goes_on_exactly(
-    number: signal.Signals, straight: Callable[[str], Path], train: Start, monkeypatch: pytest.MonkeyPatch
+    number: signal.Signals,
+    straight: Callable[[str], Path],
+    train: Start,
+    tiny_shapes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     original = DiffusionModule.training_step
 
@@ -136,7 +141,13 @@ def test_a_signal_saves_and_exits_with_75_and_the_run_goes_on_exactly(
 
     with monkeypatch.context() as patch:
         patch.setattr(DiffusionModule, "training_step", training_step)
-        run = train("dropout", status=75)
+        done = run_difflab(tiny_training(tiny_shapes, *VARIANTS["dropout"]), tmp_path)
+    run = find_run(tmp_path)
+    assert done.status == 75
+    assert [line for line in done.err.splitlines() if "saved" in line] == [
+        f"difflab train: {number.name}: saved at step 3 in {run / 'checkpoints' / 'last.ckpt'}; "
+        "the same command goes on from there"
+    ]
     assert checkpoint(run)["difflab"]["train_step"] == 3
     assert_same_run(train("dropout"), straight("dropout"))
 

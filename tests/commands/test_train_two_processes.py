@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from command_line import spawn_difflab, tiny_training
+from command_line import spawn_difflab, start_difflab, tiny_training
 from run_files import checkpoint, find_run, losses, rows
 
 pytestmark = pytest.mark.slow
@@ -60,3 +62,18 @@ def test_a_run_goes_on_with_another_number_of_processes(alone: Path, tiny_shapes
     reference = trained(tmp_path / "reference", tiny_shapes, "trainer.log_every_steps=2")
     assert losses(run) == pytest.approx(losses(reference), rel=1e-5)
     assert losses(run)[1] == pytest.approx(sum(losses(alone)[2:4]) / 2, rel=1e-5), "losses of rank 1 were lost"
+
+
+def test_a_signal_ends_both_processes_with_the_status_of_the_first_and_one_line(
+    tiny_shapes: Path, tmp_path: Path
+) -> None:
+    options = [*TWO, "trainer.max_steps=100000", "callbacks.preemption.check_every=1"]
+    process = start_difflab(tiny_training(tiny_shapes, *options, logger="wandb"), tmp_path)
+    while not list(tmp_path.glob("runs/*/*/*/metrics.csv")) and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 75, err
+    (line,) = (line for line in err.splitlines() if "saved" in line)
+    assert line.startswith("difflab train: SIGTERM: saved at step ")
+    assert checkpoint(find_run(tmp_path))["difflab"]["train_step"] > 0

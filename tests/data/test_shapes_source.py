@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -141,3 +142,22 @@ def test_a_source_is_made_from_its_configuration() -> None:
     assert sources["val"].sample(7)["label"] == direct.sample(7)["label"]
     with pytest.raises(ValueError, match="split='dev'"):
         config.count("dev")
+
+
+def test_sizes_can_be_chosen() -> None:
+    source = ShapesSource(resolution=32, n=40, objects=(1, 2), sizes=["medium"])
+    assert {obj.size for i in range(40) for obj in source.scene(i).objects} == {"medium"}
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"sizes": ["large"]}, "leaves no room for a second object"),
+        ({"sizes": ["small"], "resolution": 16}, "small shapes cannot be told apart"),
+        ({"sizes": []}, "at least 1 item"),
+        ({"sizes": ["huge"]}, "'small', 'medium' or 'large'"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(options: dict[str, Any], line: str) -> None:
+    with pytest.raises(ValueError, match=line):
+        ShapesSourceConfig(**options)

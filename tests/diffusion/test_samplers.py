@@ -133,10 +133,18 @@ def test_trajectory_keeps_chosen_moments() -> None:
     assert torch.equal(kept.x[-1], out)
     # The last DDIM step ends at the prediction itself.
     torch.testing.assert_close(kept.x0[-1], out)
-    assert len(Trajectory.evenly(20, 5).steps) == 0
     everything = Trajectory()
     run(DDIMSampler(steps=10), process, x, everything)
     assert len(everything.steps) == 10
+
+
+@pytest.mark.parametrize(("n_kept", "n_steps"), [(20, 5), (6, 5), (5, 5), (1, 5), (3, 1)])
+def test_a_trajectory_has_as_many_moments_as_asked_for_or_all_there_are(n_kept: int, n_steps: int) -> None:
+    process = GaussianProcess(linear_betas(1000), prediction="x0")
+    kept = Trajectory.evenly(n_kept, n_steps)
+    run(DDIMSampler(steps=n_steps), process, SampleNoise([0]).randn((1, 4)), kept)
+    assert len(kept.steps) == min(n_kept, n_steps)
+    assert kept.steps[-1].index == n_steps - 1
 
 
 def test_no_gradient_is_kept_and_negative_eta_is_refused() -> None:

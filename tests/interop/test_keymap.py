@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from difflab.errors import UserError
-from difflab.interop.keymap import Entry, Fused, HeadsFirst, KeyMap, both, describe_differences
+from difflab.interop.keymap import Entry, Fused, HeadsFirst, KeyMap, both, describe_differences, refuse_misfit
 
 SHAPES = {"x.weight": (6, 2), "x.bias": (6,), "n.weight": (4,), "n.bias": (4,)}
 ENTRIES = [*both(["q", "k", "v"], "x", Fused(3, pointwise=2)), *both("norm", "n")]
@@ -55,14 +55,14 @@ def test_differences_name_key_and_both_shapes() -> None:
         keymap.from_official(state)
     message = str(error.value)
     assert "norm.weight is [5], expected [4]; q.bias [2] is missing; extra [1] is unexpected" in message
-    assert "test layout" in message
+    assert message.startswith("these weights do not fit the test layout of this network: ")
 
 
 def test_our_side_is_strict_too() -> None:
     keymap = KeyMap("test", ENTRIES, SHAPES)
     ours = keymap.from_official(official())
     del ours["n.bias"]
-    with pytest.raises(UserError, match=r"n\.bias \[4\] is missing"):
+    with pytest.raises(UserError, match=r"^these weights are not those of this network: n\.bias \[4\] is missing$"):
         keymap.to_official(ours)
 
 
@@ -70,8 +70,15 @@ def test_many_differences_are_cut_short() -> None:
     keymap = KeyMap("test", ENTRIES, SHAPES)
     with pytest.raises(UserError) as error:
         keymap.from_official({"other": torch.ones(1)})
-    assert str(error.value).endswith(", ...")
+    assert str(error.value).endswith(" and 6 more")
     assert len(str(error.value)) < 300
+
+
+def test_weights_of_another_model_are_named() -> None:
+    refuse_misfit({"a": torch.ones(2)}, {"a": (2,)}, "old.ckpt")
+    with pytest.raises(UserError) as error:
+        refuse_misfit({"a": torch.ones(2)}, {"a": (3,)}, "old.ckpt")
+    assert str(error.value) == "old.ckpt is of another architecture: a is [2], expected [3]"
 
 
 def test_an_incomplete_map_is_a_bug() -> None:

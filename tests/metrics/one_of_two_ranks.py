@@ -9,6 +9,7 @@ import torch.distributed as dist
 
 from difflab.config.metrics import FDConfig, InceptionScoreConfig, KIDConfig, OracleConfig
 from difflab.data.shapes import ShapesSource
+from difflab.metrics import gather
 from difflab.metrics.evaluator import Evaluator
 from difflab.metrics.gather import all_true, gather_rows
 from difflab.metrics.reference import DataReference
@@ -28,6 +29,7 @@ def share(images, rows_of_rank):
 
 
 torch.set_num_threads(1)
+gather._ROWS_AT_ONCE = 4  # so that few rows travel in several parts
 if world > 1:
     dist.init_process_group("gloo", init_method=f"file://{meeting_point}", rank=rank, world_size=world)
 metrics = {

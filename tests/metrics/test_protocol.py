@@ -94,7 +94,7 @@ def test_a_record_that_was_changed_is_refused():
         ({"reference": {"content_hash": "00"}}, "reference.content_hash"),
         ({"reference": {"n": 11}}, "reference.n"),
         ({"reference": {"split": "val"}}, "reference.split"),
-        ({"sampling": {"class_balance": "given"}}, "sampling.class_balance"),
+        ({"sampling": {"class_balance": "given", "classes": [1]}}, "sampling.class_balance"),
         ({"sampling": {"seed": 1}}, "sampling.seed"),
         ({"sampling": {"guidance": {"kind": "none"}}}, "sampling.guidance.kind"),
         ({"sampling": {"sampler": {"kind": "ddim", "steps": 10}}}, "sampling.sampler.steps (50 and 10)"),
@@ -111,6 +111,14 @@ def test_what_changes_a_number_forbids_comparing(changes, field):
         compare(ours, other)
     assert field in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_other_classes_are_another_protocol():
+    one, two = (make(sampling={"class_balance": "given", "classes": classes}) for classes in ([1, 2], [2, 1]))
+    assert one.protocol.hash != two.protocol.hash
+    with pytest.raises(UserError, match=r"sampling\.classes \(\[1, 2\] and \[2, 1\]\)"):
+        compare(one, two)
+    assert Result.from_json(one.to_json()) == one
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,10 @@ def test_the_record_says_how_samples_are_made(pipeline_of) -> None:
 
 
 def test_the_record_says_where_classes_come_from(class_pipeline) -> None:
-    assert sampling_record(class_pipeline, seed=0, weights="ema").class_balance == "uniform"
-    assert sampling_record(class_pipeline, seed=0, weights="ema", classes=[1, 2]).class_balance == "given"
+    drawn = sampling_record(class_pipeline, seed=0, weights="ema")
+    assert (drawn.class_balance, drawn.classes) == ("uniform", None)
+    given = sampling_record(class_pipeline, seed=0, weights="ema", classes=[1, 2])
+    assert (given.class_balance, given.classes) == ("given", [1, 2])
 
 
 def test_a_metric_that_compares_needs_data(pipeline_of, tmp_path: Path) -> None:

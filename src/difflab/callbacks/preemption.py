@@ -13,8 +13,8 @@ from lightning.pytorch.callbacks import Callback
 from typing_extensions import override
 
 from difflab.callbacks.agreement import max_over_ranks
-from difflab.callbacks.checkpoint import Checkpoint
-from difflab.callbacks.clock import find_callback
+from difflab.callbacks.checkpoint import LAST, Checkpoint
+from difflab.callbacks.clock import find_callback, train_step
 from difflab.config.callbacks import PreemptionConfig
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,15 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class Preempted(SystemExit):
-    """Training was told to stop and has saved; `code` is the exit status."""
+    """Training was told to stop and has saved; `code` is the exit status, the message says it to the user."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(code)
+        self.message = message
+
+    @override
+    def __str__(self) -> str:
+        return self.message
 
 
 class Preemption(Callback):
@@ -70,8 +78,9 @@ class Preemption(Callback):
         assert checkpoint is not None, "Preemption needs a Checkpoint callback"
         checkpoint.save(trainer, pl_module)
         name = signal.Signals(received).name
-        log.warning("%s: saved, exiting with status %d", name, self.exit_status)
-        raise Preempted(self.exit_status)
+        saved = f"{name}: saved at step {train_step(pl_module)} in {checkpoint.dirpath / LAST}"
+        log.info("%s, exiting with status %d", saved, self.exit_status)
+        raise Preempted(self.exit_status, f"{saved}; the same command goes on from there")
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -26,6 +26,7 @@ def compose(primary: str, overrides: Sequence[str]) -> dict[str, Any]:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    refuse_null_groups(overrides)
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name=primary):
@@ -65,6 +66,15 @@ def compose_and_validate(primary: str, model: type[Model], overrides: Sequence[s
     return validate(model, data), data
 
 
+def refuse_null_groups(overrides: Sequence[str]) -> None:
+    """Raises UserError for `<group>=null`, with which Hydra ends in a trace: a group is chosen or not mentioned."""
+    for override in overrides:
+        key, _, value = override.partition("=")
+        group = key.lstrip("+")
+        if value == "null" and (conf_dir() / group).is_dir():
+            raise UserError(f"{override}: choose one of {', '.join(choices_of(group))}, or leave {group} out")
+
+
 def choices_of(group: str) -> list[str]:
     """The names that `<group>=` takes, sorted."""
     root = conf_dir() / group
@@ -74,23 +84,21 @@ def choices_of(group: str) -> list[str]:
 def _one_line(error: Exception, primary: str, overrides: Sequence[str]) -> str:
     message = _first_line(error)
     return (
-        _wrong_choice(message, overrides)
+        _wrong_choice(overrides)
         or _wrong_syntax(overrides)
         or _wrong_key(error, message, primary, overrides)
         or message
     )
 
 
-def _wrong_choice(message: str, overrides: Sequence[str]) -> str | None:
+def _wrong_choice(overrides: Sequence[str]) -> str | None:
     for override in overrides:
         key, _, value = override.partition("=")
         group = key.lstrip("+")
         if not (conf_dir() / group).is_dir() or not value:
             continue
         known = choices_of(group)
-        if value == "null" and message.startswith("Config group override must"):
-            return f"{override}: choose one of {', '.join(known)}, or leave {key} out"
-        if value not in ("null", *known):
+        if value not in known:
             return f"{override}: no such choice{_near(value, known)}"
     return None
 

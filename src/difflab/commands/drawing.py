@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from difflab.commands.processes import ALONE, Processes, started
 from difflab.config.sample import DrawConfig
 from difflab.errors import UserError
 from difflab.models.devices import resolve_accelerator, sampling_autocast
@@ -17,21 +21,32 @@ from difflab.pipelines.single import SinglePipeline
 from difflab.pipelines.stored import Stored, load_stored
 from difflab.progress import track
 
+CHANGES_PICTURES = ("sampler", "guidance", "rounding", "precision", "classes", "weights")
+"""Keys of a drawing, besides n and seed, that make it another one."""
+
 
 @dataclass(frozen=True)
 class Drawing:
-    """A model ready to draw, the samples this process is to draw, and where it came from."""
+    """A model ready to draw, where it came from, and which process's share is drawn here."""
 
     stored: Stored
     pipeline: SinglePipeline
     config: DrawConfig
-    indices: list[int]
-    batch_size: int
+    processes: Processes
+
+    @property
+    def indices(self) -> list[int]:
+        """The numbers of this process's samples; together the processes have 0..n-1, each once."""
+        return list(range(self.processes.rank, self.config.n, self.processes.world_size))
 
     def batches(self) -> Iterator[tuple[list[int], list[int] | None, Tensor]]:
-        """(indices, classes, uint8 [b, C, H, W]) with a progress display."""
-        chunks = [self.indices[i : i + self.batch_size] for i in range(0, len(self.indices), self.batch_size)]
-        for chunk in track(chunks, len(chunks), f"sampling {len(self.indices)} images, batches"):
+        """(indices, classes, uint8 [b, C, H, W]) of this process; the first one displays its progress."""
+        indices, size = self.indices, self.config.batch_size
+        chunks = [indices[i : i + size] for i in range(0, len(indices), size)]
+        devices = self.processes.world_size
+        unit = f" on {devices} devices, batches of each" if devices > 1 else ", batches"
+        what = f"sampling {self.config.n} images{unit}"
+        for chunk in track(chunks, len(chunks), what) if self.processes.is_main else chunks:
             classes = self.classes_of(chunk)
             yield chunk, classes, self.pipeline(chunk, self.config.seed, classes=classes)
 
@@ -42,16 +57,23 @@ class Drawing:
         return [self.config.classes[i % len(self.config.classes)] for i in indices]
 
 
-def prepare_drawing(config: DrawConfig, rank: int = 0, world_size: int = 1) -> Drawing:
-    """Load the model onto the device and share the samples out among the processes.
+@contextlib.contextmanager
+def drawing_of(config: DrawConfig) -> Iterator[Drawing]:
+    """Start a process for each device; inside, each of them is ready to draw its share.
+
+    Raises UserError where the configuration asks for what drawing, or this machine, cannot do.
+    """
+    with started(config.devices, resolve_accelerator(config.accelerator)) as processes:
+        with processes.agreeing():
+            drawing = prepare_drawing(config, processes)
+        yield drawing
+
+
+def prepare_drawing(config: DrawConfig, processes: Processes = ALONE) -> Drawing:
+    """Load the model onto the device of this process.
 
     Raises UserError where the configuration asks for what drawing cannot do.
     """
-    if config.devices not in (1, "auto"):
-        raise UserError(
-            f"devices={config.devices}, but one command draws on one device; leave devices=1 and start a command per "
-            "device with its own seed= and out="
-        )
     if config.classes == []:
         raise UserError("classes=[] names no class; list some, or leave classes=null to draw them from the seed")
     if config.sampler.kind == "ddim_inversion":
@@ -75,7 +97,7 @@ def prepare_drawing(config: DrawConfig, rank: int = 0, world_size: int = 1) -> D
     if config.classes is not None:
         # Now, and not at the batch where the first wrong one turns up.
         pipeline.check_classes(config.classes)
-    return Drawing(stored, pipeline, config, list(range(rank, config.n, world_size)), config.batch_size)
+    return Drawing(stored, pipeline, config, processes)
 
 
 def home_of(path: Path) -> Path:
@@ -84,7 +106,14 @@ def home_of(path: Path) -> Path:
 
 
 def draw_name(config: DrawConfig) -> str:
-    """`ddim-50-seed0`: what tells one drawing from another, for folder names."""
+    """`ddim-50-seed0-3fa2c1`: what tells one drawing from another, for folder names.
+
+    The last part is of all that changes pictures, also of the file where the run is given as a checkpoint.
+    """
     steps = "all" if config.sampler.steps is None else re.sub(r"\W+", "_", str(config.sampler.steps)).strip("_")
     raw = "-raw" if config.weights == "raw" else ""
-    return f"{config.sampler.kind}-{steps}-seed{config.seed}{raw}"
+    how = config.model_dump(mode="json", include=set(CHANGES_PICTURES))
+    if Path(config.run).is_file():
+        how["checkpoint"] = Path(config.run).name
+    digest = hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()
+    return f"{config.sampler.kind}-{steps}-seed{config.seed}{raw}-{digest[:6]}"

@@ -20,37 +20,43 @@ def evaluate(config: EvaluateConfig, plain: dict[str, Any], overrides: list[str]
     """Draw `n` samples, measure them, print and keep the results."""
     import torch
 
-    from difflab.commands.drawing import draw_name, home_of, prepare_drawing
+    from difflab.commands.drawing import draw_name, drawing_of, home_of
     from difflab.pipelines.evaluating import build_evaluator
     from difflab.tracking.build import build_loggers
     from difflab.tracking.rundir import RunDirectory
 
-    drawing = prepare_drawing(config)
-    evaluator = build_evaluator(
-        config.metrics,
-        drawing.pipeline,
-        n=config.n,
-        seed=config.seed,
-        weights=config.weights,
-        classes=config.classes,
-        data=config.data,
-        split=config.split,
-    )
-    evaluator.prepare()
-    home = home_of(drawing.stored.path)
-    out = RunDirectory(config.out or home / "evaluations" / f"{draw_name(config)}-n{config.n}")
-    out.write_records(plain, overrides)
-    logged = {**plain, "model": drawing.stored.config.model_dump(mode="json")}
-    with build_loggers(config.logger, out, logged) as loggers:
-        for indices, _, images in drawing.batches():
-            evaluator.update(images, torch.tensor(indices))
-        results = evaluator.compute()
-        for logger in loggers:
-            logger.log_metrics({result.key: result.value for result in results}, step=0)
-    records = [result.to_json() for result in results]
-    for path in dict.fromkeys([out.evaluations, Path(home) / "evaluations.jsonl"]):
-        append_lines(path, records)
-    show(results, out.path)
+    with drawing_of(config) as drawing:
+        processes = drawing.processes
+        with processes.agreeing():
+            evaluator = build_evaluator(
+                config.metrics,
+                drawing.pipeline,
+                n=config.n,
+                seed=config.seed,
+                weights=config.weights,
+                classes=config.classes,
+                data=config.data,
+                split=config.split,
+                rank=processes.rank,
+                world_size=processes.world_size,
+            )
+            evaluator.load_extractors()
+        evaluator.prepare()
+        home = home_of(drawing.stored.path)
+        out = RunDirectory(config.out or home / "evaluations" / f"{draw_name(config)}-n{config.n}")
+        if processes.is_main:
+            out.write_records(plain, overrides)
+        logged = {**plain, "model": drawing.stored.config.model_dump(mode="json")}
+        with build_loggers(config.logger, out, logged) as loggers:
+            for indices, _, images in drawing.batches():
+                evaluator.update(images, torch.tensor(indices))
+            results = evaluator.compute()
+            for logger in loggers:
+                logger.log_metrics({result.key: result.value for result in results}, step=0)
+        if processes.is_main:
+            for path in dict.fromkeys([out.evaluations, home / "evaluations.jsonl"]):
+                append_lines(path, [result.to_json() for result in results])
+            show(results, out.path)
 
 
 def append_lines(path: Path, lines: list[str]) -> None:

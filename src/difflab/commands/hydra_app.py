@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from difflab.commands.composing import compose_and_validate, to_plain
+from difflab.commands.composing import compose_and_validate, refuse_null_groups, to_plain
 from difflab.conf_dir import conf_dir
 from difflab.config.base import Config
 from difflab.config.validate import validate
@@ -55,6 +55,7 @@ def _hydra_main(primary: str, argv: Sequence[str], task: Callable[[Any], None]) 
     """Hydra reads sys.argv; the task sees it as it was, because a distributed launch starts it again."""
     import hydra
 
+    refuse_null_groups(argv)
     original = sys.argv
     failures: list[BaseException] = []
 

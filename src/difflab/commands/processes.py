@@ -15,6 +15,8 @@ import torch.distributed as dist
 from difflab.errors import UserError
 from difflab.models.devices import Accelerator
 
+LIGHTNING_LOGGERS = ("lightning.fabric", "lightning.pytorch")
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -56,6 +58,9 @@ class Processes:
         if mistakes:
             # Not an error: Lightning kills the first process, before it has spoken, where another one ends in one.
             raise SystemExit(0)
+
+
+ALONE = Processes()
 
 
 @dataclass(frozen=True)
@@ -102,14 +107,15 @@ def started(devices: int | Literal["auto"], accelerator: Accelerator) -> Iterato
     """
     layout = layout_of(devices, accelerator)
     if layout.total == 1:
-        yield Processes()
+        yield ALONE
         return
     from lightning.fabric import Fabric
     from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 
     environments = {"difflab": LightningEnvironment, "torchrun": TorchElasticEnvironment, "srun": SLURMEnvironment}
-    # Its remarks about starting processes are of no use to anybody here.
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for name in LIGHTNING_LOGGERS:
+        # Their remarks about starting processes tell nobody anything here.
+        logging.getLogger(name).setLevel(logging.WARNING)
     fabric = Fabric(
         accelerator=accelerator,
         devices=layout.per_node,

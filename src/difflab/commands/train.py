@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def train(config: TrainConfig, plain: dict[str, Any], overrides: list[str]) -> None:
-    """Train until `trainer.max_steps`; an interrupted run goes on where it stopped."""
+    """Train until `trainer.max_steps`; an interrupted run goes on where it stopped.
+
+    Raises SystemExit with the status of callbacks.preemption where a scheduler told it to stop.
+    """
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+    from difflab.callbacks.preemption import Preempted
     from difflab.commands.training import fit
     from difflab.data.build import build_dataset
     from difflab.tracking.rundir import RunDirectory
@@ -30,7 +37,14 @@ def train(config: TrainConfig, plain: dict[str, Any], overrides: list[str]) -> N
     # Without a checkpoint there is nothing to mix up: a first try that failed may be mended and started again.
     if resume is not None and run.config.is_file():
         refuse_another_run(run_defining(run.read_config()), run_defining(plain), str(run.path))
-    fit(config, plain, overrides, run, resume)
+    try:
+        fit(config, plain, overrides, run, resume)
+    except Preempted as told_to_stop:
+        if getattr(rank_zero_only, "rank", 0) > 0:
+            # The first process speaks for all; Lightning kills it where another one ends with an error.
+            raise SystemExit(0) from None
+        sys.stderr.write(f"difflab train: {told_to_stop}\n")
+        raise
 
 
 def refuse_another_run(stored: dict[str, Any], asked: dict[str, Any], path: str) -> None:

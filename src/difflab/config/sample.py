@@ -22,6 +22,7 @@ class DrawConfig(Config):
     weights: the averaged (ema) or the raw weights.
     rounding: floats to uint8, by the rule of an official code (see difflab.images).
     classes: null draws classes uniformly from the seed where the model has classes; or a list that is cycled through.
+    devices: processes, each with its share of the samples; auto = one for each GPU, one on a CPU.
     precision: auto = bf16 autocast where the device makes it faster, fp32 elsewhere.
     """
 
@@ -42,7 +43,7 @@ class DrawConfig(Config):
 class SampleConfig(DrawConfig):
     """`difflab sample`.
 
-    out: where pictures go; null = <run>/samples/<sampler>-seed<seed>.
+    out: where pictures go; null = <run>/samples/<sampler>-<steps>-seed<seed>-<hash of the rest>.
     npz: also write the ADM archive (arr_0 uint8 NHWC, arr_1 labels).
     trajectory: number of moments of the sampling path to draw for the first samples (0 = none).
     """
@@ -58,7 +59,8 @@ class EvaluateConfig(DrawConfig):
     """`difflab evaluate`.
 
     data: the data set compared with; null = the one the run was trained on. split: which part of it.
-    out: where the records go; null = <run>/evaluations.
+    out: where the records go; null = <run>/evaluations/<sampler>-<steps>-seed<seed>-<hash of the rest>-n<n>. They are
+        also added to the run's evaluations.jsonl.
     """
 
     data: DataConfig | None = None

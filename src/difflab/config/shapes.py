@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from difflab.config.base import Config
 
 ClassKind = Literal["shape", "colour", "shape_colour"]
+Size = Literal["small", "medium", "large"]
 
 MAX_OBJECTS = 4
 MULTI_OBJECT_RESOLUTION = 32
@@ -30,6 +31,8 @@ class ShapesSourceConfig(Config):
     n, val, test: number of images of each split.
     objects: [fewest, most] objects of a scene, also written `2` or `"1-3"`; null follows the resolution
         (1 below 32 px, up to 3 below 64 px, up to 4 from there).
+    sizes: the sizes that objects have, of small, medium and large; null follows the resolution (no small ones below
+        32 px).
     classes: what the class label says about the main (largest) object: one of 6 shapes, 8 colours, or 48 pairs.
     """
 
@@ -40,6 +43,7 @@ class ShapesSourceConfig(Config):
     test: int = Field(default=0, ge=0)
     seed: int = 0
     objects: list[int] | None = None
+    sizes: Annotated[list[Size], Field(min_length=1)] | None = None
     classes: ClassKind = "shape"
 
     @field_validator("objects", mode="before")
@@ -68,6 +72,23 @@ class ShapesSourceConfig(Config):
                 "since smaller objects cannot be told apart"
             )
         return self
+
+    @model_validator(mode="after")
+    def _sizes_fit_the_resolution(self) -> ShapesSourceConfig:
+        if self.sizes is not None and "small" in self.sizes and self.resolution < MULTI_OBJECT_RESOLUTION:
+            raise ValueError(
+                f"sizes={self.sizes} do not fit {self.resolution} px: leave out small or set resolution>=32, "
+                "since small shapes cannot be told apart there"
+            )
+        if self.sizes is not None and set(self.sizes) == {"large"} and self.object_range()[1] > 1:
+            raise ValueError("sizes=[large] leaves no room for a second object: set objects=1, or allow smaller sizes")
+        return self
+
+    def object_sizes(self) -> tuple[Size, ...]:
+        """The sizes of objects, the default filled in."""
+        if self.sizes is not None:
+            return tuple(dict.fromkeys(self.sizes))
+        return ("small", "medium", "large") if self.resolution >= MULTI_OBJECT_RESOLUTION else ("medium", "large")
 
     def object_range(self) -> tuple[int, int]:
         """(fewest, most) objects of a scene, the default filled in."""

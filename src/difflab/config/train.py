@@ -65,6 +65,13 @@ class TrainConfig(Config):
             raise ValueError(
                 f"network.channels={self.network.channels} but data.channels={self.data.channels}; set them alike"
             )
+        for name, conditioner in self.conditioning.items():
+            if conditioner.classes != self.data.classes:
+                raise ValueError(
+                    f"conditioning.{name}.classes={conditioner.classes} but data.classes="
+                    f"{'null' if self.data.classes is None else self.data.classes}; set data.classes to the number of "
+                    f"classes and leave conditioning.{name}.classes out"
+                )
         return self
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Protocol
 
 import torch
@@ -117,12 +116,14 @@ class KeyMap:
 
     def from_official(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Official state dict -> ours; UserError naming the first keys that differ."""
-        self._check(state, self.official_shapes, f"these weights do not fit the {self.layout} layout of this network")
+        refuse_misfit(
+            state, self.official_shapes, "these weights", f"do not fit the {self.layout} layout of this network"
+        )
         return {e.ours: e.transform.to_ours([state[name] for name in e.official]) for e in self.entries}
 
     def to_official(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Our state dict -> official; UserError naming the first keys that differ."""
-        self._check(state, self.shapes, "these weights are not those of this network")
+        refuse_misfit(state, self.shapes, "these weights", "are not those of this network")
         return self._to_official(state)
 
     def fits(self, shapes: Shapes) -> bool:
@@ -134,13 +135,6 @@ class KeyMap:
         for entry in self.entries:
             made.update(zip(entry.official, entry.transform.to_official(state[entry.ours]), strict=True))
         return made
-
-    @staticmethod
-    def _check(state: Mapping[str, Tensor], expected: Shapes, message: str) -> None:
-        differences = list(islice(describe_differences(shapes_of(state), expected), 4))
-        if differences:
-            more = ", ..." if len(differences) == 4 else ""
-            raise UserError(f"{message}: {'; '.join(differences[:3])}{more}")
 
 
 def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -160,9 +154,11 @@ def describe_differences(found: Shapes, expected: Shapes) -> list[str]:
     return wrong + missing[:2] + unexpected[:2] + missing[2:] + unexpected[2:]
 
 
-def refuse_misfit(state: Mapping[str, Tensor], expected: Shapes, source: str) -> None:
-    """Raises UserError naming the first keys in which weights differ from what a model expects."""
+def refuse_misfit(
+    state: Mapping[str, Tensor], expected: Shapes, source: str, verdict: str = "is of another architecture"
+) -> None:
+    """Raises UserError, `<source> <verdict>` and the first keys in which weights differ from what a model expects."""
     differences = describe_differences(shapes_of(state), expected)
     if differences:
         more = f" and {len(differences) - _KEYS_SHOWN} more" if len(differences) > _KEYS_SHOWN else ""
-        raise UserError(f"{source} is of another architecture: {'; '.join(differences[:_KEYS_SHOWN])}{more}")
+        raise UserError(f"{source} {verdict}: {'; '.join(differences[:_KEYS_SHOWN])}{more}")

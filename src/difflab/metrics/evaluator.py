@@ -63,6 +63,15 @@ class Evaluator:
         self._references: dict[str, ReferenceStatistics] = {}
         self._prepared = False
 
+    def load_extractors(self) -> None:
+        """Load the networks that features come from. Each process may call it by itself, before `prepare`.
+
+        Raises UserError where weights are missing, or where a metric is not defined for its extractor.
+        """
+        for config in self.metrics.values():
+            if isinstance(config, ExtractorBase):
+                metric_name(config, self._extractor(config).record)
+
     def prepare(self) -> None:
         """Load the extractors and the reference statistics (computed on first use). All processes call it together.
 
@@ -71,6 +80,7 @@ class Evaluator:
         """
         if self._prepared:
             return
+        self.load_extractors()
         self._references = {
             name: self._reference_of(config)
             for name, config in self.metrics.items()
@@ -171,9 +181,7 @@ class Evaluator:
 
     def _reference_of(self, config: FIDConfig | FDConfig | KIDConfig) -> ReferenceStatistics:
         assert self.reference is not None
-        extractor = self._extractor(config)
-        metric_name(config, extractor.record)
-        return self.reference.statistics(extractor, config.reference_n)
+        return self.reference.statistics(self._extractor(config), config.reference_n)
 
 
 def check_metric(name: str, config: MetricConfig, n: int, *, has_reference: bool = True) -> None:

@@ -6,6 +6,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_ROWS_AT_ONCE = 1024
+"""Rows that travel together: all samples at once could fill the device's memory."""
+
 
 def world_size() -> int:
     """Number of processes, 1 outside torch.distributed."""
@@ -37,13 +40,18 @@ def gather_rows(rows: Tensor) -> Tensor:
     shapes = [torch.zeros_like(mine) for _ in range(world_size())]
     dist.all_gather(shapes, mine)
     lengths = [int(shape[0]) for shape in shapes]
-    largest = torch.stack(shapes).amax(dim=0).tolist()
-    padded = torch.zeros(largest, dtype=rows.dtype, device=_device())
-    if len(rows):
-        padded[: len(rows)] = rows
-    parts = [torch.empty_like(padded) for _ in lengths]
-    dist.all_gather(parts, padded)
-    return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)]).to(rows.device)
+    most, *sizes = torch.stack(shapes).amax(dim=0).tolist()
+    of_rank: list[list[Tensor]] = [[] for _ in lengths]
+    for begin in range(0, most, _ROWS_AT_ONCE):
+        padded = torch.zeros(min(_ROWS_AT_ONCE, most - begin), *sizes, dtype=rows.dtype, device=_device())
+        mine = rows[begin : begin + _ROWS_AT_ONCE]
+        if len(mine):
+            padded[: len(mine)] = mine
+        parts = [torch.empty_like(padded) for _ in lengths]
+        dist.all_gather(parts, padded)
+        for kept, part, length in zip(of_rank, parts, lengths, strict=True):
+            kept.append(part[: max(0, length - begin)].to(rows.device))
+    return torch.cat([part for kept in of_rank for part in kept]) if most else rows
 
 
 def _device() -> torch.device:

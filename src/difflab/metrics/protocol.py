@@ -45,12 +45,14 @@ class ReferenceRecord(Config):
 
 
 class SamplingRecord(Config):
-    """How the judged images were made. class_balance: none (no classes), uniform (drawn from the seed), given.
+    """How the judged images were made.
 
+    class_balance: none (no classes), uniform (drawn from the seed), given (`classes`, cycled through by sample number).
     guidance and sampler are their configurations as plain containers.
     """
 
     class_balance: Literal["none", "uniform", "given"]
+    classes: list[int] | None = None
     seed: int
     guidance: dict[str, JsonValue]
     sampler: dict[str, JsonValue]

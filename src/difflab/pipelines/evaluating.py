@@ -52,6 +52,7 @@ def sampling_record(
         balance = "uniform" if classes is None else "given"
     return SamplingRecord(
         class_balance=balance,
+        classes=classes if balance == "given" else None,
         seed=seed,
         guidance=pipeline.guidance.model_dump(mode="json"),
         sampler=pipeline.sampler_config.model_dump(mode="json"),

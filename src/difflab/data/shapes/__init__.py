@@ -1,7 +1,7 @@
 """Procedural scenes of coloured shapes, with captions, classes and exact boxes."""
 
 from difflab.data.shapes.captions import caption, paraphrases
-from difflab.data.shapes.layout import draw_scene, sizes_at
+from difflab.data.shapes.layout import draw_scene
 from difflab.data.shapes.render import render
 from difflab.data.shapes.scene import BACKGROUNDS, COLOURS, EXTENTS, SHAPES, Scene, SceneObject, relation
 from difflab.data.shapes.source import ShapesSource, class_label, class_names
@@ -21,5 +21,4 @@ __all__ = [
     "paraphrases",
     "relation",
     "render",
-    "sizes_at",
 ]

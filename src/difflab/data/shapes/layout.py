@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from difflab.config.shapes import MAX_OBJECTS, MULTI_OBJECT_RESOLUTION
+from difflab.config.shapes import MAX_OBJECTS
 from difflab.data.shapes.scene import BACKGROUNDS, COLOURS, EXTENTS, SHAPES, Scene, SceneObject
 
 GAP = 0.08
@@ -17,11 +17,6 @@ LEAD = 0.008
 """By how much the largest object's extent leads, so that the main object, which gives the class, is plain to see."""
 
 _PLACES_TRIED = 24
-
-
-def sizes_at(resolution: int) -> tuple[str, ...]:
-    """The sizes whose shapes can be told apart at `resolution` pixels: no small ones below 32 px."""
-    return tuple(EXTENTS) if resolution >= MULTI_OBJECT_RESOLUTION else ("medium", "large")
 
 
 def draw_scene(seed: int, *, objects: tuple[int, int], sizes: tuple[str, ...] = tuple(EXTENTS)) -> Scene:

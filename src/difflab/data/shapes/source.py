@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from difflab.config.shapes import ClassKind, ShapesSourceConfig
+from difflab.config.shapes import ClassKind, ShapesSourceConfig, Size
 from difflab.data.shapes.captions import caption, paraphrases
-from difflab.data.shapes.layout import draw_scene, sizes_at
+from difflab.data.shapes.layout import draw_scene
 from difflab.data.shapes.render import render
 from difflab.data.shapes.scene import COLOURS, SHAPES, Scene
 from difflab.seeding import stream_seed
@@ -35,7 +36,7 @@ class ShapesSource:
     Splits draw from different random streams. The scene of an index does not depend on the resolution as long as
     `objects` and the sizes in use are the same, so two resolutions from 32 px up make aligned pairs.
 
-    Args: resolution in pixels, 16..1024; objects = (fewest, most), None follows the resolution.
+    Args: resolution in pixels, 16..1024; objects = (fewest, most) and sizes, None follows the resolution.
     Raises: pydantic's ValidationError, a ValueError, where the options do not fit together; see `ShapesSourceConfig`.
     """
 
@@ -47,18 +48,27 @@ class ShapesSource:
         seed: int = 0,
         split: str = "train",
         objects: tuple[int, int] | None = None,
+        sizes: Sequence[Size] | None = None,
         classes: ClassKind = "shape",
     ) -> None:
         if split not in SPLITS:
             raise ValueError(f"split={split!r} is not one of {', '.join(SPLITS)}")
         wanted = None if objects is None else list(objects)
-        config = ShapesSourceConfig(resolution=resolution, n=n, seed=seed, objects=wanted, classes=classes)
+        config = ShapesSourceConfig(
+            resolution=resolution,
+            n=n,
+            seed=seed,
+            objects=wanted,
+            sizes=None if sizes is None else list(sizes),
+            classes=classes,
+        )
         self.resolution = resolution
         self.seed = seed
         self.split = split
         self.classes: ClassKind = classes
         self.class_names = class_names(classes)
         self.objects = config.object_range()
+        self.sizes = config.object_sizes()
         self._n = n
 
     @classmethod
@@ -70,6 +80,7 @@ class ShapesSource:
             seed=config.seed,
             split=split,
             objects=config.object_range(),
+            sizes=config.object_sizes(),
             classes=config.classes,
         )
 
@@ -81,7 +92,7 @@ class ShapesSource:
         if not 0 <= index < self._n:
             raise IndexError(f"sample {index} of {self._n}")
         seed = stream_seed(self.seed, "shapes", self.split, index)
-        return draw_scene(seed, objects=self.objects, sizes=sizes_at(self.resolution))
+        return draw_scene(seed, objects=self.objects, sizes=self.sizes)
 
     def sample(self, index: int) -> dict[str, Any]:
         """image uint8 [H, W, 3], label int, caption str and json (captions, boxes with phrases, scene, licence)."""

@@ -24,8 +24,9 @@ class Trajectory:
 
     @classmethod
     def evenly(cls, n_kept: int, n_steps: int) -> Trajectory:
-        """`n_kept` moments spread over `n_steps` steps, the last one included."""
-        return cls(round((i + 1) * n_steps / n_kept) - 1 for i in range(min(n_kept, n_steps)))
+        """`n_kept` moments spread over `n_steps` steps, the last one included; every step where there are fewer."""
+        n_kept = min(n_kept, n_steps)
+        return cls(round((i + 1) * n_steps / n_kept) - 1 for i in range(n_kept))
 
     def __call__(self, step: StepContext, x: Tensor, denoised: Denoised) -> None:
         if self._wanted is None or step.index in self._wanted:

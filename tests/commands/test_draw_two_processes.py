@@ -1,0 +1,96 @@
+"""Two processes draw and judge what one process draws and judges."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from command_line import Done, spawn_difflab, start_program
+from difflab.metrics.protocol import Result, compare
+from tiny_runs import ON_CPU
+
+pytestmark = pytest.mark.slow
+
+N = 5
+DRAWING = (f"n={N}", "batch_size=1", "trajectory=2", *ON_CPU)
+JUDGING = (
+    f"n={N}",
+    "batch_size=1",
+    "metrics.fd.extractor=random",
+    "metrics.fd.reference_n=null",
+    "metrics.kid=null",
+    *ON_CPU,
+)
+
+
+def spawned(root: Path, *arguments: object) -> Done:
+    ended = spawn_difflab([str(argument) for argument in arguments], root)
+    assert ended.status == 0, ended.err
+    return ended
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != "sample.json"}
+
+
+def test_the_pictures_are_the_same(class_run: Path, tmp_path: Path) -> None:
+    spawned(tmp_path, "sample", f"run={class_run}", "out=one", *DRAWING)
+    ended = spawned(tmp_path, "sample", f"run={class_run}", "out=two", "devices=2", *DRAWING)
+    assert ended.out == f"{N} samples of {class_run} in two\n"
+    assert ended.err == f"sampling {N} images on 2 devices, batches of each: 3 done\n"
+    one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
+    assert {f"{i:06d}.png" for i in range(N)} | {"grid.png", "trajectory.png", "samples.npz"} == set(one)
+    archives = [np.load(tmp_path / name / "samples.npz") for name in ("one", "two")]
+    for key in ("arr_0", "arr_1"):
+        assert np.array_equal(archives[0][key], archives[1][key])
+    for files in (one, two):
+        files.pop("samples.npz")  # its bytes hold the time
+    assert one == two
+
+
+def test_more_processes_than_samples(tiny_run: Path, tmp_path: Path) -> None:
+    spawned(tmp_path, "sample", f"run={tiny_run}", "out=one", "n=1", "devices=2", *ON_CPU)
+    assert np.load(tmp_path / "one" / "samples.npz")["arr_0"].shape == (1, 16, 16, 3)
+
+
+def test_the_numbers_are_the_same_and_written_once(tiny_run: Path, tmp_path: Path) -> None:
+    runs = [Path(shutil.copytree(tiny_run, tmp_path / name)) for name in ("one", "two")]
+    outputs = [
+        spawned(tmp_path, "evaluate", f"run={run}", f"devices={devices}", *JUDGING).out
+        for run, devices in zip(runs, (1, 2), strict=True)
+    ]
+    one, two = (
+        [Result.from_json(line) for line in (run / "evaluations.jsonl").read_text().splitlines()] for run in runs
+    )
+    assert len(one) >= 2
+    assert [result.name for result in one] == [result.name for result in two]
+    for ours, theirs in zip(one, two, strict=True):
+        assert compare(ours, theirs) == pytest.approx(0, abs=1e-4 * abs(ours.value))
+    (folder,) = (runs[1] / "evaluations").iterdir()
+    assert len(list((folder / "wandb").glob("offline-run-*"))) == 1
+    assert len(list(folder.glob("config*.yaml"))) == 1
+    assert outputs[1].count("records in") == outputs[0].count("records in") == 1
+
+
+def test_a_mistake_is_said_once(tiny_run: Path, tmp_path: Path) -> None:
+    ended = spawn_difflab(["sample", f"run={tiny_run}", "classes=[1]", "out=two", "devices=2", *ON_CPU], tmp_path)
+    assert ended.status == 2
+    assert ended.err == "difflab sample: this model has no classes: leave classes=null\n"
+    assert not (tmp_path / "two").exists()
+
+
+def test_torchrun_may_start_the_processes(tiny_run: Path, tmp_path: Path) -> None:
+    spawned(tmp_path, "sample", f"run={tiny_run}", "out=one", *DRAWING)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    arguments = ["-m", "difflab.cli", "sample", f"run={tiny_run}", "out=two", *DRAWING]
+    program = start_program([*launcher, *arguments], tmp_path)
+    out, err = program.communicate(timeout=300)
+    assert program.returncode == 0, err
+    assert out == f"{N} samples of {tiny_run} in two\n"
+    one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
+    assert one.keys() == two.keys()
+    assert all(one[name] == two[name] for name in one if name.endswith(".png"))
