@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from difflab.config.shapes import ShapesSourceConfig
-from difflab.data.shapes import ShapesSource, class_label, class_names, render
+from difflab.data.shapes import SHAPES, ShapesSource, class_label, class_names, render
 
 
 def digest(scenes: list[object]) -> str:
@@ -161,3 +161,13 @@ def test_sizes_can_be_chosen() -> None:
 def test_sizes_that_cannot_be_are_refused(options: dict[str, Any], line: str) -> None:
     with pytest.raises(ValueError, match=line):
         ShapesSourceConfig(**options)
+
+
+def test_shapes_can_be_chosen() -> None:
+    source = ShapesSource(resolution=32, n=40, objects=(1, 2), shapes=["circle", "ring"])
+    assert {obj.shape for i in range(40) for obj in source.scene(i).objects} == {"circle", "ring"}
+    assert source.class_names == class_names()
+
+
+def test_the_configuration_knows_every_shape() -> None:
+    assert ShapesSourceConfig().object_shapes() == tuple(SHAPES)

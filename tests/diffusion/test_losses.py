@@ -68,8 +68,8 @@ def test_combinations_that_train_nothing_are_refused() -> None:
         DiffusionLoss(fixed, "hybrid")
     with pytest.raises(ValueError, match="loss='mae' is not one of"):
         DiffusionLoss(fixed, "mae")
-    with pytest.raises(ValueError, match="weighting='min_snr' is not one of none"):
-        DiffusionLoss(fixed, "mse", weighting="min_snr")
+    with pytest.raises(ValueError, match="weighting='p2' is not one of none"):
+        DiffusionLoss(fixed, "mse", weighting="p2")
     with pytest.raises(ValueError, match="gives 3 channels for an input of 3; variance=learned_range needs 6"):
         DiffusionLoss(learned, "hybrid")(
             *(torch.zeros(1, 3, 2, 2),) * 3, torch.zeros(1).long(), torch.zeros(1, 3, 2, 2)

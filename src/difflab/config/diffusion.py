@@ -130,7 +130,8 @@ class DiffusionConfig(Config):
     posterior_clip: Literal["copy_second", "floor"] = "copy_second"
     time_input: Literal["index", "scaled_index", "sqrt_alpha_bar", "log_snr"] = "index"
     loss: Literal["mse", "l1", "kl", "rescaled_kl", "hybrid", "hybrid_unscaled"] = "mse"
-    weighting: Literal["none"] = "none"
+    weighting: Literal["none", "min_snr"] = "none"
+    min_snr_gamma: float = Field(default=5.0, gt=0)
     timestep_sampling: TimestepSampling = UniformSampling(kind="uniform")
 
     @property
@@ -166,4 +167,9 @@ class DiffusionConfig(Config):
             )
         if not self.learns_variance and self.loss in ("hybrid", "hybrid_unscaled"):
             raise ValueError(f"loss={self.loss} needs a learned variance: set variance=learned_range, or loss=mse")
+        if self.weighting != "none" and (self.loss in ("l1", "kl", "rescaled_kl") or self.prediction == "prev"):
+            raise ValueError(
+                f"weighting={self.weighting} weighs the squared error of eps, x0 or v, not loss={self.loss} of "
+                f"prediction={self.prediction}: set weighting=none"
+            )
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import typing
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -11,6 +12,7 @@ from difflab.config.base import Config
 
 ClassKind = Literal["shape", "colour", "shape_colour"]
 Size = Literal["small", "medium", "large"]
+Shape = Literal["circle", "square", "triangle", "diamond", "cross", "ring"]
 
 MAX_OBJECTS = 4
 MULTI_OBJECT_RESOLUTION = 32
@@ -33,6 +35,7 @@ class ShapesSourceConfig(Config):
         (1 below 32 px, up to 3 below 64 px, up to 4 from there).
     sizes: the sizes that objects have, of small, medium and large; null follows the resolution (no small ones below
         32 px).
+    shapes: the shapes that objects have, null for all six. Class labels are numbered alike whatever is chosen.
     classes: what the class label says about the main (largest) object: one of 6 shapes, 8 colours, or 48 pairs.
     """
 
@@ -44,6 +47,7 @@ class ShapesSourceConfig(Config):
     seed: int = 0
     objects: list[int] | None = None
     sizes: Annotated[list[Size], Field(min_length=1)] | None = None
+    shapes: Annotated[list[Shape], Field(min_length=1)] | None = None
     classes: ClassKind = "shape"
 
     @field_validator("objects", mode="before")
@@ -89,6 +93,10 @@ class ShapesSourceConfig(Config):
         if self.sizes is not None:
             return tuple(dict.fromkeys(self.sizes))
         return ("small", "medium", "large") if self.resolution >= MULTI_OBJECT_RESOLUTION else ("medium", "large")
+
+    def object_shapes(self) -> tuple[Shape, ...]:
+        """The shapes of objects, the default filled in."""
+        return typing.get_args(Shape) if self.shapes is None else tuple(dict.fromkeys(self.shapes))
 
     def object_range(self) -> tuple[int, int]:
         """(fewest, most) objects of a scene, the default filled in."""

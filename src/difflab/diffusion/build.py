@@ -58,7 +58,7 @@ def build_process(config: DiffusionConfig) -> GaussianProcess:
 
 def build_loss(config: DiffusionConfig, process: GaussianProcess) -> DiffusionLoss:
     """The training loss on `build_process`'s result."""
-    return DiffusionLoss(process, kind=config.loss, weighting=config.weighting)
+    return DiffusionLoss(process, kind=config.loss, weighting=config.weighting, gamma=config.min_snr_gamma)
 
 
 def build_timesteps(config: DiffusionConfig, process: GaussianProcess) -> TimestepSampler:

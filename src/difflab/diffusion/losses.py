@@ -9,9 +9,9 @@ from torch import Tensor
 
 from difflab.diffusion.process import GaussianProcess, check_choice
 from difflab.diffusion.vlb import mean_flat, vb_terms_bpd
+from difflab.diffusion.weighting import Weighting, loss_weights
 
 LossKind = Literal["mse", "l1", "kl", "rescaled_kl", "hybrid", "hybrid_unscaled"]
-Weighting = Literal["none"]
 
 
 class DiffusionLoss:
@@ -28,9 +28,18 @@ class DiffusionLoss:
     Raises ValueError where the loss would leave a learned variance untrained, or trains one that does not exist.
     """
 
-    def __init__(self, process: GaussianProcess, kind: LossKind = "mse", weighting: Weighting = "none") -> None:
+    def __init__(
+        self,
+        process: GaussianProcess,
+        kind: LossKind = "mse",
+        weighting: Weighting = "none",
+        gamma: float = 5.0,
+    ) -> None:
+        """weighting, gamma: of the squared error in mse and the hybrids; see `loss_weights`."""
         check_choice("loss", kind, LossKind)
-        check_choice("weighting", weighting, Weighting)
+        weights = loss_weights(process, weighting, gamma)
+        if weights is not None and kind in ("l1", "kl", "rescaled_kl"):
+            raise ValueError(f"weighting={weighting} weighs a squared error, loss={kind} has none: use weighting=none")
         hybrid = kind in ("hybrid", "hybrid_unscaled")
         if process.learns_variance and kind in ("mse", "l1"):
             raise ValueError(
@@ -40,7 +49,7 @@ class DiffusionLoss:
             raise ValueError(f"loss={kind} needs a learned variance, this one is {process.variance}: use loss=mse")
         self.process = process
         self.kind: LossKind = kind
-        self.weighting: Weighting = weighting
+        self._weights = None if weights is None else torch.as_tensor(weights)
 
     def __call__(self, model_output: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """Tensors [B]: always `loss`; `mse` (or `l1`) and `vb` where they are parts of it.
@@ -56,6 +65,9 @@ class DiffusionLoss:
             l1 = mean_flat(error.abs())
             return {"loss": l1, "l1": l1}
         mse = mean_flat(error**2)
+        if self._weights is not None:
+            self._weights = self._weights.to(mse)
+            mse = mse * self._weights[t]
         if values is None:
             return {"loss": mse, "mse": mse}
         # Detaching the mean lets the bound train the variance alone.

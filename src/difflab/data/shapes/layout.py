@@ -19,7 +19,13 @@ LEAD = 0.008
 _PLACES_TRIED = 24
 
 
-def draw_scene(seed: int, *, objects: tuple[int, int], sizes: tuple[str, ...] = tuple(EXTENTS)) -> Scene:
+def draw_scene(
+    seed: int,
+    *,
+    objects: tuple[int, int],
+    sizes: tuple[str, ...] = tuple(EXTENTS),
+    shapes: tuple[str, ...] = tuple(SHAPES),
+) -> Scene:
     """The scene of `seed`, a pure function of its arguments.
 
     The number of objects is uniform in objects = (fewest, most); no two objects have both shape and colour in common,
@@ -38,7 +44,7 @@ def draw_scene(seed: int, *, objects: tuple[int, int], sizes: tuple[str, ...] = 
     count = fewest + pick(most - fewest + 1)
     looks: list[int] = []
     while len(looks) < count:
-        look = pick(len(SHAPES) * len(COLOURS))
+        look = pick(len(shapes) * len(COLOURS))
         if look not in looks:
             looks.append(look)
     placed: list[tuple[float, float, float]] | None = None
@@ -49,7 +55,7 @@ def draw_scene(seed: int, *, objects: tuple[int, int], sizes: tuple[str, ...] = 
     colours = tuple(COLOURS)
     return Scene(
         tuple(
-            SceneObject(SHAPES[look % len(SHAPES)], colours[look // len(SHAPES)], word, (x, y), r)
+            SceneObject(shapes[look % len(shapes)], colours[look // len(shapes)], word, (x, y), r)
             for look, word, (x, y, r) in zip(looks, words, placed, strict=True)
         ),
         background,

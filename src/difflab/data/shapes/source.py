@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from difflab.config.shapes import ClassKind, ShapesSourceConfig, Size
+from difflab.config.shapes import ClassKind, Shape, ShapesSourceConfig, Size
 from difflab.data.shapes.captions import caption, paraphrases
 from difflab.data.shapes.layout import draw_scene
 from difflab.data.shapes.render import render
@@ -36,7 +36,7 @@ class ShapesSource:
     Splits draw from different random streams. The scene of an index does not depend on the resolution as long as
     `objects` and the sizes in use are the same, so two resolutions from 32 px up make aligned pairs.
 
-    Args: resolution in pixels, 16..1024; objects = (fewest, most) and sizes, None follows the resolution.
+    Args: resolution in pixels, 16..1024; objects = (fewest, most), sizes and shapes, None for the defaults.
     Raises: pydantic's ValidationError, a ValueError, where the options do not fit together; see `ShapesSourceConfig`.
     """
 
@@ -49,6 +49,7 @@ class ShapesSource:
         split: str = "train",
         objects: tuple[int, int] | None = None,
         sizes: Sequence[Size] | None = None,
+        shapes: Sequence[Shape] | None = None,
         classes: ClassKind = "shape",
     ) -> None:
         if split not in SPLITS:
@@ -60,6 +61,7 @@ class ShapesSource:
             seed=seed,
             objects=wanted,
             sizes=None if sizes is None else list(sizes),
+            shapes=None if shapes is None else list(shapes),
             classes=classes,
         )
         self.resolution = resolution
@@ -69,6 +71,7 @@ class ShapesSource:
         self.class_names = class_names(classes)
         self.objects = config.object_range()
         self.sizes = config.object_sizes()
+        self.shapes = config.object_shapes()
         self._n = n
 
     @classmethod
@@ -81,6 +84,7 @@ class ShapesSource:
             split=split,
             objects=config.object_range(),
             sizes=config.object_sizes(),
+            shapes=config.object_shapes(),
             classes=config.classes,
         )
 
@@ -92,7 +96,7 @@ class ShapesSource:
         if not 0 <= index < self._n:
             raise IndexError(f"sample {index} of {self._n}")
         seed = stream_seed(self.seed, "shapes", self.split, index)
-        return draw_scene(seed, objects=self.objects, sizes=self.sizes)
+        return draw_scene(seed, objects=self.objects, sizes=self.sizes, shapes=self.shapes)
 
     def sample(self, index: int) -> dict[str, Any]:
         """image uint8 [H, W, 3], label int, caption str and json (captions, boxes with phrases, scene, licence)."""
