@@ -22,6 +22,9 @@ TINY_NETWORK = [
     "network.channel_mult=[1,2]",
     "network.attention_resolutions=[4]",
     "network.norm_groups=8",
+    "network.blocks_per_level=1",
+    "network.attention_heads=2",
+    "network.adaptive_norm=false",
     "diffusion.timesteps=50",
 ]
 """A UNet of 16 px that trains in milliseconds; `tiny_training` says the rest."""
@@ -49,9 +52,13 @@ def tiny_training(data: Path | str, *overrides: str, logger: str = "csv") -> lis
         f"data.path={data}",
         "data.image_size=16",
         "data.batch_size=4",
-        # The losses of these two are written down; the experiment's own may be tuned.
+        # The losses of these are written down; the experiment's own may be tuned.
         "diffusion=v_cosine",
         "optimizer.lr=8e-4",
+        "optimizer.betas=[0.9,0.999]",
+        "optimizer.schedule.decay=none",
+        "callbacks.ema.decay=0.995",
+        "callbacks.ema.warmup=none",
         *TINY_NETWORK,
         "trainer.max_steps=6",
         "trainer.log_every_steps=1",

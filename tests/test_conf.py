@@ -101,7 +101,7 @@ def test_small_experiment_is_about_as_large_as_it_says(experiment: str) -> None:
         (["experiment=ddpm/shapes32", "sampler=dimm"], "did you mean ddim?"),
         (["experiment=ddpm/shapes32", "diffusion.timesteps=None"], "diffusion.timesteps='None'"),
         (["experiment=ddpm/shapes32", "optimizer.lr=-1"], "optimizer.lr=-1"),
-        (["experiment=ddpm/shapes32", "trainer.accumulate=5"], "data.batch_size=32 cannot be split"),
+        (["experiment=ddpm/shapes32", "trainer.accumulate=5"], "data.batch_size=16 cannot be split"),
         (["experiment=ddpm/shapes32", "seed"], "seed"),
         (["conditioning=class", "conditioning.class_label.classes=7"], "conditioning.class_label.classes=7 but data."),
         (["conditioning=class", "data.classes=null"], "conditioning.class_label.classes: the data has no classes; set"),

@@ -42,8 +42,11 @@ SMALLER: dict[str, tuple[str, ...]] = {
         *TRAINING,
         "trainer.val_every_steps=0",
     ),
-    "difflab data make source=shapes out=data/shapes32 resolution=32 n=20000 val=1000": ("n=48", "val=8"),
-    "difflab train experiment=ddpm/shapes32 name=demo trainer.max_steps=650": TRAINING,
+    "difflab data make source=shapes out=data/shapes32 objects=1 'sizes=[large]' 'shapes=[circle,triangle]'": (
+        "n=48",
+        "val=8",
+    ),
+    "difflab train experiment=ddpm/shapes32 name=demo": TRAINING,
     "difflab sample run=runs/ddpm/shapes32/demo n=64 sampler=ddim sampler.steps=50 seed=0": DRAWING,
     "difflab sample run=runs/ddpm/shapes32/demo n=8 sampler=ancestral sampler.steps=250 trajectory=8": DRAWING,
     "difflab evaluate run=runs/ddpm/shapes32/demo n=512 metrics=shapes": (

@@ -16,6 +16,9 @@ TINY = [
     "network.blocks_per_level=1",
     "network.attention_resolutions=[8]",
     "network.attention_heads=1",
+    "network.adaptive_norm=false",
+    "network.norm_groups=32",
+    "diffusion=v_cosine",
     "data.batch_size=4",
     "data.image_size=16",
 ]

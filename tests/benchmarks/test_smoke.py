@@ -21,6 +21,12 @@ TINY = [
     "network.base_channels=32",
     "network.attention_resolutions=[4]",
     "data.image_size=16",
+    # What the peers know: neither diffusers' network nor the bare loop has everything that the experiment has.
+    "network.adaptive_norm=false",
+    "network.norm_groups=32",
+    "network.channel_mult=[1,2]",
+    "network.blocks_per_level=1",
+    "diffusion=v_cosine",
     "trainer.accelerator=cpu",
     "data.workers=0",
 ]

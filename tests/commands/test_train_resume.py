@@ -204,6 +204,7 @@ def long_training(data: Path) -> list[str]:
 def test_a_process_that_was_killed_goes_on_exactly(
     number: signal.Signals, long_run: Path, tiny_shapes: Path, tmp_path: Path
 ) -> None:
+    from difflab.tracking.rundir import RunDirectory
     from difflab.tracking.runs import read_offline_run
 
     process = start_difflab(long_training(tiny_shapes), tmp_path)
@@ -214,7 +215,9 @@ def test_a_process_that_was_killed_goes_on_exactly(
     assert process.returncode == (75 if number == signal.SIGTERM else -number)
     run = find_run(tmp_path)
     run_id = (run / "wandb/run_id").read_text()
-    assert 0 < checkpoint(run)["difflab"]["train_step"] < LONG
+    saved = RunDirectory(run).checkpoint_to_resume("auto")
+    assert saved is not None
+    assert 0 < checkpoint(run, saved.name)["difflab"]["train_step"] < LONG
 
     done = spawn_difflab(long_training(tiny_shapes), tmp_path)
     assert done.status == 0, done.err

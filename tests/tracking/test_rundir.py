@@ -112,3 +112,11 @@ def test_the_log_is_appended_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "second start",
         "from Lightning, second start",
     ]
+
+
+def test_a_kill_before_last_was_made_leaves_the_newest_checkpoint(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.checkpoints.mkdir()
+    for step in (2, 10):
+        (run.checkpoints / f"step-{step:06d}.ckpt").touch()
+    assert run.checkpoint_to_resume("auto") == run.checkpoints / "step-000010.ckpt"

@@ -147,10 +147,13 @@ class RunDirectory:
     def checkpoint_to_resume(self, resume: str) -> Path | None:
         """What training goes on from.
 
-        auto: checkpoints/last.ckpt, or None where there is none. must: the same, or an error.
+        auto: checkpoints/last.ckpt (the newest other one, should a kill have come before last.ckpt was made), or None
+        where there is none. must: the same, or an error.
         never: None, and an error where the directory already holds a run. Anything else is the path of a checkpoint.
         """
         last = self.last_checkpoint
+        if not last.is_file():
+            last = max(self.checkpoints.glob("step-*.ckpt"), default=last, key=lambda path: (len(path.name), path.name))
         if resume == "auto":
             return last if last.is_file() else None
         if resume == "never":
