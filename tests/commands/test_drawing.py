@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from difflab.commands.composing import compose_and_validate
-from difflab.commands.drawing import draw_name, home_of, prepare_drawing
+from difflab.commands.drawing import draw_name, prepare_drawing
 from difflab.commands.processes import Processes
 from difflab.commands.run_defaults import with_defaults_of_run
 from difflab.config.sample import SampleConfig
+from difflab.pipelines.stored import find_stored
 from tiny_runs import ON_CPU
 
 
@@ -62,5 +63,5 @@ def test_drawings_that_differ_do_not_share_a_folder(tiny_run: Path, override: st
 
 
 def test_home_is_the_run_of_a_checkpoint(tiny_run: Path) -> None:
-    assert home_of(tiny_run) == tiny_run
-    assert home_of(tiny_run / "checkpoints" / "last.ckpt") == tiny_run
+    assert find_stored(tiny_run).home == tiny_run
+    assert find_stored(tiny_run / "checkpoints" / "last.ckpt").home == tiny_run

@@ -100,11 +100,6 @@ def prepare_drawing(config: DrawConfig, processes: Processes = ALONE) -> Drawing
     return Drawing(stored, pipeline, config, processes)
 
 
-def home_of(path: Path) -> Path:
-    """The folder that a stored model lies in: its run directory, or its exported folder."""
-    return path.parent.parent if path.is_file() else path
-
-
 def draw_name(config: DrawConfig) -> str:
     """`ddim-50-seed0-3fa2c1`: what tells one drawing from another, for folder names.
 

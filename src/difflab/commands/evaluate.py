@@ -20,7 +20,7 @@ def evaluate(config: EvaluateConfig, plain: dict[str, Any], overrides: list[str]
     """Draw `n` samples, measure them, print and keep the results."""
     import torch
 
-    from difflab.commands.drawing import draw_name, drawing_of, home_of
+    from difflab.commands.drawing import draw_name, drawing_of
     from difflab.pipelines.evaluating import build_evaluator
     from difflab.tracking.build import build_loggers
     from difflab.tracking.rundir import RunDirectory
@@ -42,7 +42,7 @@ def evaluate(config: EvaluateConfig, plain: dict[str, Any], overrides: list[str]
             )
             evaluator.load_extractors()
         evaluator.prepare()
-        home = home_of(drawing.stored.path)
+        home = drawing.stored.home
         out = RunDirectory(config.out or home / "evaluations" / f"{draw_name(config)}-n{config.n}")
         if processes.is_main:
             out.write_records(plain, overrides)

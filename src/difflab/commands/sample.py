@@ -31,13 +31,13 @@ def sample(config: SampleConfig, plain: dict[str, Any], overrides: list[str]) ->
     """Draw `n` samples and write them below `out`; prints where they lie."""
     import torch
 
-    from difflab.commands.drawing import draw_name, drawing_of, home_of
+    from difflab.commands.drawing import draw_name, drawing_of
     from difflab.metrics.samples import SampleImages
     from difflab.tracking.grid import to_pil
 
     with drawing_of(config) as drawing:
         processes = drawing.processes
-        out = Path(config.out or home_of(drawing.stored.path) / "samples" / draw_name(config))
+        out = Path(config.out or drawing.stored.home / "samples" / draw_name(config))
         if processes.is_main:
             out.mkdir(parents=True, exist_ok=True)
             remove_earlier_drawing(out)

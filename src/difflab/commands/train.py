@@ -23,11 +23,10 @@ def train(config: TrainConfig, plain: dict[str, Any], overrides: list[str]) -> N
 
     Raises SystemExit with the status of callbacks.preemption where a scheduler told it to stop.
     """
-    from lightning.pytorch.utilities.rank_zero import rank_zero_only
-
     from difflab.callbacks.preemption import Preempted
     from difflab.commands.training import fit
     from difflab.data.build import build_dataset
+    from difflab.models.devices import is_first_process
     from difflab.tracking.rundir import RunDirectory
 
     # Data that is missing or does not fit is found before anything is written.
@@ -40,7 +39,7 @@ def train(config: TrainConfig, plain: dict[str, Any], overrides: list[str]) -> N
     try:
         fit(config, plain, overrides, run, resume)
     except Preempted as told_to_stop:
-        if getattr(rank_zero_only, "rank", 0) > 0:
+        if not is_first_process():
             # The first process speaks for all; Lightning kills it where another one ends with an error.
             raise SystemExit(0) from None
         sys.stderr.write(f"difflab train: {told_to_stop}\n")

@@ -13,7 +13,6 @@ import lightning as L
 import torch
 import torch.utils.deterministic as deterministic
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 
 from difflab.callbacks.build import build_callbacks
@@ -25,7 +24,14 @@ from difflab.interop.keymap import refuse_misfit, shapes_of
 from difflab.metrics.evaluator import Evaluator
 from difflab.models.build import build_diffusion
 from difflab.models.datamodule import ShardDataModule
-from difflab.models.devices import Accelerator, on_cuda_only, resolve_accelerator, sampling_autocast, training_precision
+from difflab.models.devices import (
+    Accelerator,
+    is_first_process,
+    on_cuda_only,
+    resolve_accelerator,
+    sampling_autocast,
+    training_precision,
+)
 from difflab.models.diffusion import DiffusionModule
 from difflab.pipelines.evaluating import build_evaluator
 from difflab.pipelines.single import SinglePipeline
@@ -46,11 +52,11 @@ def fit(
     """
     accelerator = resolve_accelerator(config.trainer.accelerator)
     if resume is not None and is_finished(resume, run, config.trainer.max_steps):
-        if getattr(rank_zero_only, "rank", 0) == 0:
+        if is_first_process():
             steps = config.trainer.max_steps
             say(f"already at step {steps} of {steps}: nothing to train, everything is in {_short(run.path)}")
         return
-    if getattr(rank_zero_only, "rank", 0) == 0:
+    if is_first_process():
         run.write_records(plain, overrides)
     with contextlib.ExitStack() as stack:
         stack.enter_context(run.log_to_file())

@@ -25,7 +25,7 @@ class OptimizerConfig(Config):
 
     kind: Literal["adam", "adamw"]
     lr: Annotated[float, Field(gt=0)]
-    betas: Annotated[list[float], Field(min_length=2, max_length=2)] = Field(default_factory=lambda: [0.9, 0.999])
+    betas: list[float] = Field(default_factory=lambda: [0.9, 0.999])
     eps: Annotated[float, Field(gt=0)] = 1e-8
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     schedule: LearningRateConfig = LearningRateConfig()

@@ -53,3 +53,10 @@ def _fast_in_bf16(accelerator: Accelerator) -> bool:
 def on_cuda_only(choice: str | bool, accelerator: Accelerator) -> bool:
     """A choice of true, false, or auto = where there is a GPU."""
     return accelerator == "cuda" if choice == "auto" else bool(choice)
+
+
+def is_first_process() -> bool:
+    """Whether this process writes and speaks for the run, as far as is known before a Trainer has started."""
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+    return getattr(rank_zero_only, "rank", 0) == 0

@@ -35,6 +35,11 @@ class Stored:
     run_dir: Path | None = None
     train: TrainConfig | None = None
 
+    @property
+    def home(self) -> Path:
+        """The folder that the model lies in: its run directory, or its exported folder."""
+        return self.run_dir or self.path
+
 
 def find_stored(path: str | Path, which: Which = "ema") -> Stored:
     """Look at a path without reading weights.

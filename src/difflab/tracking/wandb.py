@@ -16,6 +16,7 @@ from typing_extensions import override
 from difflab.config.logger import WandbConfig
 from difflab.errors import UserError
 from difflab.files import write_text
+from difflab.models.devices import is_first_process
 from difflab.tracking.clock import STEP, ClockedLogger
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def wandb_run(
 
     Raises UserError where this process has a W&B run already: the second would be merged into it silently.
     """
-    if config is None or config.mode == "disabled" or getattr(rank_zero_only, "rank", 0) > 0:
+    if config is None or config.mode == "disabled" or not is_first_process():
         yield None
         return
     import wandb
