@@ -7,12 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from difflab.config.network import UNetConfig
-from difflab.interop.diffusers_unet import DIFFUSERS, from_diffusers_config
+from difflab.config.network import UNetConfig, UNetEncoderConfig
+from difflab.interop.diffusers_config import from_diffusers_config
+from difflab.interop.diffusers_unet import DIFFUSERS
 from difflab.interop.guided import GUIDED, GUIDED_NEW_ORDER
+from difflab.interop.keymap import KeyMap, shapes_of
 from difflab.interop.layout import Layout, Target
 from difflab.interop.pesser import PESSER
 from difflab.networks.build import build_network
+from difflab.networks.places import places
+from difflab.networks.plan import TorsoPlan
 from golden_fixtures import Fixture
 
 
@@ -30,25 +34,40 @@ def pesser_target(constructor: dict[str, Any]) -> Target:
 
 def guided_target(c: dict[str, Any], image_size: int, concat_channels: int = 0) -> Target:
     """guided-diffusion's and improved-diffusion's `UNetModel(...)`."""
-    head_channels = c.get("num_head_channels", -1)
-    plain = "symmetric_conv" if c.get("conv_resample", True) else "pool"
+    upsample_heads = c.get("num_heads_upsample", -1)
     network = UNetConfig(
-        channels=c["in_channels"],
+        **_guided_torso(c, image_size),
         concat_channels=concat_channels,
-        base_channels=c["model_channels"],
-        channel_mult=c["channel_mult"],
-        blocks_per_level=c["num_res_blocks"],
-        attention_resolutions=[image_size // factor for factor in c["attention_resolutions"]],
-        attention_heads=c["num_heads"] if head_channels == -1 else None,
-        attention_head_channels=None if head_channels == -1 else head_channels,
-        dropout=float(c["dropout"]),
-        adaptive_norm=c["use_scale_shift_norm"],
-        resample="residual" if c.get("resblock_updown") else plain,
-        time_embedding="adm",
-        norm_eps=1e-5,
-        init="adm",
+        decoder_attention_heads=None if upsample_heads == -1 else upsample_heads,
     )
     return Target(network, image_size, learned_variance=c["out_channels"] == 2 * c["in_channels"])
+
+
+def classifier_target(c: dict[str, Any]) -> Target:
+    """guided-diffusion's `EncoderUNetModel(...)`."""
+    torso = _guided_torso(c, c["image_size"])
+    network = UNetEncoderConfig(kind="unet_encoder", classes=c["out_channels"], pool=c["pool"], **torso)
+    return Target(network, c["image_size"])
+
+
+def _guided_torso(c: dict[str, Any], image_size: int) -> dict[str, Any]:
+    head_channels = c.get("num_head_channels", -1)
+    plain = "symmetric_conv" if c.get("conv_resample", True) else "pool"
+    return {
+        "channels": c["in_channels"],
+        "base_channels": c["model_channels"],
+        "channel_mult": c["channel_mult"],
+        "blocks_per_level": c["num_res_blocks"],
+        "attention_resolutions": [image_size // factor for factor in c["attention_resolutions"]],
+        "attention_heads": c["num_heads"] if head_channels == -1 else None,
+        "attention_head_channels": None if head_channels == -1 else head_channels,
+        "dropout": float(c["dropout"]),
+        "adaptive_norm": c["use_scale_shift_norm"],
+        "resample": "residual" if c.get("resblock_updown") else plain,
+        "time_embedding": "adm",
+        "norm_eps": 1e-5,
+        "init": "adm",
+    }
 
 
 def target_and_layout(fixture: Fixture) -> tuple[Target, Layout]:
@@ -58,15 +77,51 @@ def target_and_layout(fixture: Fixture) -> tuple[Target, Layout]:
         return pesser_target(c), PESSER
     if fixture.spec["kind"] == "unet2d":
         return from_diffusers_config(c), DIFFUSERS
-    concat = c["in_channels"] if fixture.spec.get("class") == "SuperResModel" else 0
     layout = GUIDED_NEW_ORDER if c.get("use_new_attention_order") else GUIDED
+    if fixture.spec["kind"] == "guided_encoder":
+        return classifier_target(c), layout
+    concat = c["in_channels"] if fixture.spec.get("class") == "SuperResModel" else 0
     return guided_target(c, fixture.spec["inputs"]["x"]["shape"][-1], concat), layout
+
+
+def network_keymap(layout: Layout, target: Target) -> KeyMap:
+    """The map of a network alone, under the keys of its own state dict."""
+    network = target.meta_network()
+    shapes = shapes_of(network.state_dict())
+    return KeyMap(layout.name, layout.entries(network.plan, shapes), shapes)
 
 
 def build_target(target: Target) -> nn.Module:
     """The network in eval mode."""
     network = build_network(target.network, image_size=target.image_size, learned_variance=target.learned_variance)
     return network.eval()
+
+
+def guided_blocks(plan: TorsoPlan) -> dict[str, str]:
+    """guided-diffusion's flat list of blocks -> our key of the last module of each."""
+    names = {"input_blocks.0": "conv_in"}
+    encoded, decoded = 0, -1
+    for place in places(plan):
+        if place.side == "middle":
+            names["middle_block"] = place.key
+        elif place.side == "encoder":
+            encoded += place.position == 0
+            names[f"input_blocks.{encoded}"] = place.key
+        else:
+            # An upsampler stands alone in its step here, and at the end of the block before it there.
+            decoded += place.skip and place.position == 0
+            names[f"output_blocks.{decoded}"] = place.key
+    return names
+
+
+def check_traces(fixture: Fixture, seen: dict[str, Tensor]) -> None:
+    """Compare what blocks put out, by official name, with the fixture's fingerprints of all its blocks."""
+    blocks = {key.removeprefix("trace.").rsplit(".", 1)[0] for key in fixture.arrays if key.startswith("trace.")}
+    assert seen.keys() == blocks
+    for block, output in seen.items():
+        fixture.check(f"trace.{block}.mean", output.mean(dim=(1, 2, 3)))
+        fixture.check(f"trace.{block}.std", output.std(dim=(1, 2, 3), correction=0))
+        fixture.check(f"trace.{block}.head", output[0].flatten()[:16])
 
 
 def trace(network: nn.Module, names: dict[str, str], call: Any) -> dict[str, Tensor]:

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from difflab.config.network import UNetConfig
+from difflab.config.network import UNetConfig, UNetEncoderConfig
+from difflab.networks.attention import AttentionSpec
 from difflab.networks.count import meta_network
 from difflab.networks.places import places
-from difflab.networks.plan import plan_unet
+from difflab.networks.plan import EncoderPlan, plan_encoder, plan_unet
+from difflab.networks.pools import AttentionPoolSpec, SpatialPoolSpec
 
 CONFIG = UNetConfig(
     base_channels=32, channel_mult=[1, 2, 2], blocks_per_level=2, attention_resolutions=[8], attention_heads=2
@@ -38,12 +40,63 @@ def test_the_middle_may_go_without_attention() -> None:
     assert [key for key in keys if key.startswith("middle")] == ["middle.block.0", "middle.block.1"]
 
 
+def test_the_decoder_may_have_another_number_of_heads() -> None:
+    cfg = CONFIG.model_copy(update={"decoder_attention_heads": 4})
+    heads = [
+        (place.side, place.spec.heads)
+        for place in places(plan_unet(cfg, image_size=32, learned_variance=False))
+        if isinstance(place.spec, AttentionSpec)
+    ]
+    assert heads == [("encoder", 2)] * 2 + [("middle", 2)] + [("decoder", 4)] * 3
+
+
+CLASSIFIER = UNetEncoderConfig(
+    kind="unet_encoder",
+    classes=7,
+    pool="attention",
+    base_channels=32,
+    channel_mult=[1, 2, 2],
+    blocks_per_level=2,
+    attention_resolutions=[8],
+    attention_heads=None,
+    attention_head_channels=16,
+)
+
+
+def classifier(**change: object) -> EncoderPlan:
+    return plan_encoder(CLASSIFIER.model_copy(update=change), image_size=32)
+
+
+def test_a_classifier_is_the_first_half_of_the_unet_and_a_pool() -> None:
+    half = CLASSIFIER.model_dump(exclude={"kind", "classes", "pool"})
+    whole = plan_unet(UNetConfig(**half), image_size=32, learned_variance=False)
+    plan = classifier()
+    assert (plan.encoder, plan.middle, plan.embedding) == (whole.encoder, whole.middle, whole.embedding)
+    assert [place.key for place in places(plan)] == [place.key for place in places(whole) if place.side != "decoder"]
+    assert plan.pool == AttentionPoolSpec(64, 7, plan.norm, heads=4, grid=8, image_size=32)
+
+
+def test_what_the_spatial_pools_see() -> None:
+    # The first convolution, two blocks and a halving, twice, then two blocks; and the middle.
+    features = 32 + 3 * 32 + 3 * 64 + 2 * 64 + 64
+    assert classifier(pool="spatial").pool == SpatialPoolSpec(features, 7, norm=None)
+    assert classifier(pool="spatial_v2").pool == SpatialPoolSpec(features, 7, norm=classifier().norm)
+
+
+def test_a_classifier_that_does_not_fit_is_named() -> None:
+    with pytest.raises(ValueError, match="64 channels cannot be divided by attention_head_channels=24"):
+        classifier(attention_head_channels=24, attention_resolutions=[], middle_attention=False)
+    with pytest.raises(ValueError, match="image size 30 is not a multiple of 4"):
+        plan_encoder(CLASSIFIER, image_size=30)
+
+
 @pytest.mark.parametrize(
     ("change", "size", "message"),
     [
         ({}, 30, "image size 30 is not a multiple of 4"),
         ({"attention_resolutions": [12]}, 32, r"attention_resolutions has 12, .* grids are \[32, 16, 8\]"),
         ({"attention_heads": 3}, 32, "64 channels cannot be divided by attention_heads=3"),
+        ({"decoder_attention_heads": 3}, 32, "divided by decoder_attention_heads=3"),
         ({"attention_heads": None, "attention_head_channels": 48}, 32, "divided by attention_head_channels=48"),
     ],
 )

@@ -5,41 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from difflab.config.network import UNetConfig
-from difflab.networks.build import build_network
-from difflab.networks.unet import UNet
 from difflab.types import Conditioning
-
-SMALL: dict[str, Any] = {
-    "base_channels": 16,
-    "channel_mult": [1, 2],
-    "blocks_per_level": 1,
-    "attention_resolutions": [8],
-    "norm_groups": 8,
-}
-
-
-def small(learned_variance: bool = False, **options: Any) -> UNet:
-    torch.manual_seed(0)
-    network = build_network(UNetConfig(**SMALL | options), image_size=16, learned_variance=learned_variance)
-    assert isinstance(network, UNet)
-    return network
-
-
-def awake(network: UNet) -> UNet:
-    """Redraw the layers that start at zero, so that every block shows in the output."""
-    generator = torch.Generator().manual_seed(1)
-    for parameter in network.parameters():
-        if parameter.ndim > 1 and parameter.abs().max() < 1e-3:
-            parameter.data.normal_(std=0.1, generator=generator)
-    return network
-
-
-def inputs(batch: int = 2, size: int = 16, channels: int = 3) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(2)
-    return torch.randn(batch, channels, size, size, generator=generator), torch.linspace(3, 900, batch)
+from networks.small_networks import awake, inputs, small
 
 
 def test_state_dict_keys_are_readable() -> None:
@@ -115,19 +84,6 @@ def test_items_of_a_batch_do_not_see_each_other() -> None:
     x, time = inputs(3)
     alone = network(x[1:2], time[1:2])
     torch.testing.assert_close(network(x, time)[1:2], alone, rtol=1e-5, atol=1e-5)
-
-
-def test_checkpointing_changes_memory_not_gradients() -> None:
-    x, time = inputs()
-    plain = awake(small())
-    frugal = awake(small(checkpoint_activations=True))
-    recomputed = []
-    frugal.get_submodule("encoder.0.block.0").register_forward_pre_hook(lambda *_: recomputed.append(1))
-    for network in (plain, frugal):
-        network(x, time).square().mean().backward()
-    assert len(recomputed) == 2
-    for (name, a), (_, b) in zip(plain.named_parameters(), frugal.named_parameters(), strict=True):
-        torch.testing.assert_close(a.grad, b.grad, msg=name)
 
 
 def test_channels_last_gives_the_same() -> None:

@@ -1,27 +1,27 @@
-"""The `network` axis: which network denoises."""
+"""The `network` axis: which network denoises, or tells the class of a noised image."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from difflab.config.base import Config
 
 Positive = Annotated[int, Field(ge=1)]
 Resample = Literal["asymmetric_conv", "symmetric_conv", "pool", "residual"]
+Pool = Literal["adaptive", "attention", "spatial", "spatial_v2"]
 
 
-class UNetConfig(Config):
-    """A U-Net of residual blocks and self-attention (DDPM, improved-diffusion, ADM and their kin).
+class UNetBase(Config):
+    """Levels of residual blocks and self-attention (DDPM, improved-diffusion, ADM and their kin): what a whole U-Net
+    and its encoder alone have in common.
 
-    channels:                image channels, in and out; the output doubles where the diffusion learns its variance.
-    concat_channels:         channels joined to the input (`Conditioning.concat`): a low-resolution image, a mask.
-    context_channels:        width of the tokens whose keys join each attention (`Conditioning.tokens`), null for none.
+    channels:                image channels.
     patch_size:              the network runs on size / patch_size pixels (space to depth), DDPM's `block_size`.
     base_channels:           width of multiplier 1; the time embedding is 4 times as wide.
     channel_mult:            width of each level, as a multiple of base_channels; each level halves the grid.
-    blocks_per_level:        residual blocks per encoder level, one number or one per level (the decoder has one more).
+    blocks_per_level:        residual blocks per encoder level, one number or one per level (a decoder has one more).
     attention_resolutions:   grid sizes, in pixels of the network's own grid, where each block is followed by attention.
     attention_heads:         heads of every attention, or null where attention_head_channels fixes their width instead.
     middle_attention:        attention between the two middle blocks.
@@ -33,16 +33,13 @@ class UNetConfig(Config):
                              sr3: [sin, cos] with ln(1e4)/half.
     norm_groups, norm_eps:   every GroupNorm.
     residual_scale:          factor on (shortcut + branch) of a residual block; 1/sqrt(2) in SR3.
-    skip_scale:              factor on the encoder's outputs where the decoder takes them in; 1/sqrt(2) in Imagen.
     init:                    ddpm: variance scaling (fan average, uniform), last layers scaled by 1e-10;
                              adm: torch's own, last layers zero.
     checkpoint_activations:  recompute each block in the backward pass: less memory, about a third more time.
     """
 
-    kind: Literal["unet"] = "unet"
+    kind: str
     channels: Positive = 3
-    concat_channels: Annotated[int, Field(ge=0)] = 0
-    context_channels: Positive | None = None
     patch_size: Positive = 1
     base_channels: Annotated[int, Field(ge=4)]
     channel_mult: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
@@ -58,7 +55,6 @@ class UNetConfig(Config):
     norm_groups: Positive = 32
     norm_eps: Annotated[float, Field(gt=0)] = 1e-6
     residual_scale: Annotated[float, Field(gt=0)] = 1.0
-    skip_scale: Annotated[float, Field(gt=0)] = 1.0
     init: Literal["ddpm", "adm"] = "ddpm"
     checkpoint_activations: bool = False
 
@@ -84,7 +80,7 @@ class UNetConfig(Config):
         return self.patch_size * 2 ** (len(self.channel_mult) - 1)
 
     @model_validator(mode="after")
-    def _possible(self) -> UNetConfig:
+    def _possible(self) -> UNetBase:
         if len(self.depths) != len(self.channel_mult):
             raise ValueError(
                 f"blocks_per_level has {len(self.depths)} entries and channel_mult {len(self.channel_mult)}; "
@@ -103,5 +99,53 @@ class UNetConfig(Config):
         return self
 
 
-# A union told apart by `kind` as soon as there is a second network.
-NetworkConfig = UNetConfig
+class UNetConfig(UNetBase):
+    """A whole U-Net, which denoises; `channels` go in and out, and the output doubles where the diffusion learns its
+    variance.
+
+    concat_channels:         channels joined to the input (`Conditioning.concat`): a low-resolution image, a mask.
+    context_channels:        width of the tokens whose keys join each attention (`Conditioning.tokens`), null for none.
+    decoder_attention_heads: heads of the decoder's attention (`num_heads_upsample` of the official code), null for as
+                             many as attention_heads.
+    skip_scale:              factor on the encoder's outputs where the decoder takes them in; 1/sqrt(2) in Imagen.
+    """
+
+    kind: Literal["unet"] = "unet"
+    concat_channels: Annotated[int, Field(ge=0)] = 0
+    context_channels: Positive | None = None
+    decoder_attention_heads: Positive | None = None
+    skip_scale: Annotated[float, Field(gt=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _decoder_counts_heads(self) -> UNetConfig:
+        if self.decoder_attention_heads is not None and self.attention_heads is None:
+            raise ValueError(
+                f"decoder_attention_heads={self.decoder_attention_heads} needs attention_heads, but "
+                f"attention_head_channels={self.attention_head_channels} fixes the width of the heads everywhere; "
+                "set one of the two to null"
+            )
+        return self
+
+
+class UNetEncoderConfig(UNetBase):
+    """The encoder and the middle of a U-Net, then a pool that gives logits: ADM's noisy classifier.
+
+    classes: how many logits, equal to data.classes.
+    pool:    from features to logits. adaptive: the mean over pixels, one linear layer; attention: that mean attends to
+             the pixels (CLIP's ResNets, ADM's released classifiers), which fixes the image size; spatial: the means of
+             every step's output, two layers; spatial_v2: the same with a norm between.
+    """
+
+    kind: Literal["unet_encoder"]
+    classes: Positive
+    pool: Pool
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _data_has_classes(cls, classes: object) -> object:
+        if classes is None:
+            raise ValueError("the data has no classes; set data.classes to their number")
+        return classes
+
+
+NetworkConfig = Annotated[UNetConfig | UNetEncoderConfig, Field(discriminator="kind")]

@@ -1,8 +1,8 @@
-"""The UNets of improved-diffusion and guided-diffusion (openai), which share one key layout.
+"""The networks of improved-diffusion and guided-diffusion (openai), which share one key layout.
 
 Their attention stacks query, key and value in one of two orders that the file does not tell apart, so there are two
 layouts; only `64x64_diffusion` has the newer one. The class embedding of a conditional model (`label_emb.weight`) is a
-conditioner's here and no part of the network.
+conditioner's here. A classifier's attention pool has the newer order in both.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from difflab.interop.keymap import Entry, Fused, HeadsFirst, Shapes, both
 from difflab.interop.layout import Layout
 from difflab.networks.attention import AttentionSpec
 from difflab.networks.places import Place, places
-from difflab.networks.plan import UNetPlan
+from difflab.networks.plan import EncoderPlan, TorsoPlan
+from difflab.networks.pools import AdaptivePoolSpec, AttentionPoolSpec, PoolSpec
 
 _BLOCK = {
     "norm1": "in_layers.0",
@@ -26,14 +27,13 @@ _BLOCK = {
 _RESAMPLERS = {"encoder": "op", "decoder": "conv"}
 
 
-def _entries_with(newer_order: bool) -> Callable[[UNetPlan, Shapes], list[Entry]]:
-    def entries(plan: UNetPlan, shapes: Shapes) -> list[Entry]:
+def _entries_with(newer_order: bool) -> Callable[[TorsoPlan, Shapes], list[Entry]]:
+    def entries(plan: TorsoPlan, shapes: Shapes) -> list[Entry]:
         found = [
             *both("time_embed.0", "time_embed.linear1"),
             *both("time_embed.2", "time_embed.linear2"),
             *both("input_blocks.0.0", "conv_in"),
-            *both("out.0", "norm_out"),
-            *both("out.2", "conv_out"),
+            *(_of_pool(plan.pool) if isinstance(plan, EncoderPlan) else _of_head()),
         ]
         for place, official in _official_prefixes(plan):
             if isinstance(place.spec, AttentionSpec):
@@ -51,7 +51,26 @@ def _entries_with(newer_order: bool) -> Callable[[UNetPlan, Shapes], list[Entry]
     return entries
 
 
-def _official_prefixes(plan: UNetPlan) -> Iterator[tuple[Place, str]]:
+def _of_head() -> list[Entry]:
+    return [*both("out.0", "norm_out"), *both("out.2", "conv_out")]
+
+
+def _of_pool(pool: PoolSpec) -> list[Entry]:
+    if isinstance(pool, AdaptivePoolSpec):
+        return [*both("out.0", "pool.norm"), *both("out.3", "pool.out", Fused(1, pointwise=2))]
+    if isinstance(pool, AttentionPoolSpec):
+        return [
+            *both("out.0", "pool.norm"),
+            Entry(("out.2.positional_embedding",), "pool.position"),
+            *both("out.2.qkv_proj", "pool.qkv", Fused(1, pointwise=1)),
+            *both("out.2.c_proj", "pool.out", Fused(1, pointwise=1)),
+        ]
+    if pool.norm is None:
+        return [*both("out.0", "pool.hidden"), *both("out.2", "pool.out")]
+    return [*both("out.0", "pool.hidden"), *both("out.1", "pool.norm"), *both("out.3", "pool.out")]
+
+
+def _official_prefixes(plan: TorsoPlan) -> Iterator[tuple[Place, str]]:
     """Flat indices: a step of the encoder is one input block; in the decoder an upsampler joins the block before."""
     counts = {"encoder": 1, "decoder": 0}
     position = 0
@@ -77,9 +96,20 @@ _REQUIRES = {
     "residual_scale": 1.0,
     "skip_scale": 1.0,
 }
-_CODE = "openai/guided-diffusion"
 
-GUIDED = Layout("guided", _CODE, _entries_with(newer_order=False), _REQUIRES, marker="input_blocks.0.0.weight")
-GUIDED_NEW_ORDER = Layout(
-    "guided-new-order", _CODE, _entries_with(newer_order=True), _REQUIRES, marker="input_blocks.0.0.weight"
-)
+
+def _layout(name: str, newer_order: bool) -> Layout:
+    return Layout(
+        name,
+        "openai/guided-diffusion",
+        _entries_with(newer_order),
+        _REQUIRES,
+        marker="input_blocks.0.0.weight",
+        networks=("unet", "unet_encoder"),
+        # The low-resolution image of an upsampler is enlarged and joined to x, without weights.
+        conditioners={"class": "label_emb", "low_res": None},
+    )
+
+
+GUIDED = _layout("guided", newer_order=False)
+GUIDED_NEW_ORDER = _layout("guided-new-order", newer_order=True)

@@ -36,6 +36,9 @@ class Attention(nn.Module):
 
     The rows of `qkv` are [q, k, v][head][channel], those of `context_kv` [k, v][head][channel], whatever the order in
     the official file was.
+
+    A gradient of a gradient (a gradient penalty, say) is more than torch's fast kernels have: take forward and backward
+    both inside `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`.
     """
 
     def __init__(self, spec: AttentionSpec) -> None:

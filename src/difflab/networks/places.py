@@ -1,4 +1,4 @@
-"""Walking through a UNet's plan: every block with the place it has in the state dict."""
+"""Walking through a plan: every block with the place it has in the state dict."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from difflab.networks.plan import Level, UNetPlan
+from difflab.networks.plan import Level, TorsoPlan, UNetPlan
 from difflab.networks.registry import BlockSpec
 
 
@@ -30,13 +30,14 @@ class Place:
     spec: BlockSpec
 
 
-def places(plan: UNetPlan) -> Iterator[Place]:
-    """Every block in the order in which it runs."""
+def places(plan: TorsoPlan) -> Iterator[Place]:
+    """Every block in the order in which it runs; a classifier's pool is no block."""
     for level, steps in enumerate(plan.encoder):
         yield from _of_level("encoder", level, steps)
     yield from _of_level("middle", 0, plan.middle)
-    for level in range(len(plan.decoder) - 1, -1, -1):
-        yield from _of_level("decoder", level, plan.decoder[level])
+    decoder = plan.decoder if isinstance(plan, UNetPlan) else ()
+    for level in range(len(decoder) - 1, -1, -1):
+        yield from _of_level("decoder", level, decoder[level])
 
 
 def numbered(level: Level) -> list[list[tuple[str, int]]]:

@@ -1,15 +1,16 @@
-"""The UNet as data: which blocks, in which order, and how the flat options of a configuration become that list."""
+"""A network as data: which blocks, in which order, and how the flat options of a configuration become that list."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from difflab.config.network import UNetConfig
+from difflab.config.network import UNetBase, UNetConfig, UNetEncoderConfig
 from difflab.networks.attention import AttentionSpec
 from difflab.networks.blocks import ResBlockSpec
 from difflab.networks.embedding import EmbeddingSpec
 from difflab.networks.layers import NormSpec
+from difflab.networks.pools import AdaptivePoolSpec, AttentionPoolSpec, PoolSpec, SpatialPoolSpec
 from difflab.networks.registry import BlockSpec
 from difflab.networks.resample import DownSpec, UpSpec
 
@@ -22,8 +23,8 @@ _EMBEDDINGS: dict[str, tuple[Literal["sin_cos", "cos_sin"], int]] = {
 
 @dataclass(frozen=True)
 class Step:
-    """Blocks applied in order. In the encoder `skip` keeps the output for the decoder; in the decoder it joins the
-    newest output still kept before the first block."""
+    """Blocks applied in order. In the encoder `skip` keeps the output for the decoder or the pool; in the decoder it
+    joins the newest output still kept before the first block."""
 
     blocks: tuple[BlockSpec, ...]
     skip: bool
@@ -34,32 +35,47 @@ Level = tuple[Step, ...]
 
 
 @dataclass(frozen=True)
-class UNetPlan:
-    """A whole UNet. Levels are listed by resolution, full size first, in the encoder and in the decoder."""
+class TorsoPlan:
+    """The encoder and the middle. Levels are listed by resolution, full size first."""
 
     channels: int
-    concat_channels: int
-    context_channels: int | None
-    out_channels: int
     patch_size: int
     size_multiple: int
     embedding: EmbeddingSpec
     stem_channels: int
     encoder: tuple[Level, ...]
     middle: Level
+    norm: NormSpec
+    init: Literal["ddpm", "adm"]
+
+
+@dataclass(frozen=True)
+class UNetPlan(TorsoPlan):
+    """A whole UNet. Levels are listed by resolution, full size first, in the decoder too."""
+
+    concat_channels: int
+    context_channels: int | None
+    out_channels: int
     decoder: tuple[Level, ...]
     head_channels: int
-    norm: NormSpec
     skip_scale: float
-    init: Literal["ddpm", "adm"]
+
+
+@dataclass(frozen=True)
+class EncoderPlan(TorsoPlan):
+    """The encoder and the middle of a UNet, and what makes logits of their features."""
+
+    pool: PoolSpec
 
 
 @dataclass(frozen=True)
 class _Blocks:
     """Makes the block specifications of one configuration."""
 
-    cfg: UNetConfig
+    cfg: UNetBase
     attended: frozenset[int]
+    context_channels: int | None = None
+    decoder_heads: int | None = None
 
     @property
     def norm(self) -> NormSpec:
@@ -82,22 +98,32 @@ class _Blocks:
             checkpoint=cfg.checkpoint_activations,
         )
 
-    def attention(self, channels: int) -> AttentionSpec:
+    def heads(self, channels: int, decoder: bool = False) -> int:
+        """How many heads attention at this width has."""
         cfg = self.cfg
-        name = "attention_heads" if cfg.attention_heads else "attention_head_channels"
-        divisor = cfg.attention_heads or cfg.attention_head_channels or 1
+        counts = {"attention_heads": cfg.attention_heads, "attention_head_channels": cfg.attention_head_channels}
+        if decoder and self.decoder_heads is not None:
+            counts = {"decoder_attention_heads": self.decoder_heads}
+        name, divisor = next((name, count) for name, count in counts.items() if count is not None)
         if channels % divisor:
             raise ValueError(
                 f"a level of {channels} channels cannot be divided by {name}={divisor}; change one of them"
             )
-        heads = cfg.attention_heads or channels // divisor
+        return channels // divisor if name == "attention_head_channels" else divisor
+
+    def attention(self, channels: int, decoder: bool = False) -> AttentionSpec:
         return AttentionSpec(
-            channels, heads, self.norm, cfg.context_channels, cfg.residual_scale, checkpoint=cfg.checkpoint_activations
+            channels,
+            self.heads(channels, decoder),
+            self.norm,
+            self.context_channels,
+            self.cfg.residual_scale,
+            checkpoint=self.cfg.checkpoint_activations,
         )
 
-    def stage(self, level: int, in_channels: int, out_channels: int) -> Step:
+    def stage(self, level: int, in_channels: int, out_channels: int, decoder: bool = False) -> Step:
         block = self.residual(in_channels, out_channels)
-        blocks = (block, self.attention(out_channels)) if level in self.attended else (block,)
+        blocks = (block, self.attention(out_channels, decoder)) if level in self.attended else (block,)
         return Step(blocks, skip=True)
 
     def down(self, channels: int) -> Step:
@@ -126,51 +152,77 @@ def plan_unet(cfg: UNetConfig, *, image_size: int, learned_variance: bool) -> UN
 
     Raises ValueError when image_size, an attention resolution or the heads do not fit the levels.
     """
-    widths, depths, last = cfg.widths, cfg.depths, len(cfg.widths) - 1
-    blocks = _Blocks(cfg, _attended_levels(cfg, image_size))
-    kept, encoder = [widths[0]], []
-    h = widths[0]
-    for level, (width, depth) in enumerate(zip(widths, depths, strict=True)):
-        steps = []
-        for _ in range(depth):
-            steps.append(blocks.stage(level, h, width))
-            h = width
-            kept.append(h)
-        if level < last:
-            steps.append(blocks.down(h))
-            kept.append(h)
-        encoder.append(tuple(steps))
-    middle = (blocks.middle(h),)
+    blocks = _Blocks(cfg, _attended_levels(cfg, image_size), cfg.context_channels, cfg.decoder_attention_heads)
+    torso, kept = _plan_torso(blocks)
+    h = kept[-1]
     decoder: list[Level] = []
-    for level in range(last, -1, -1):
+    for level in range(len(cfg.widths) - 1, -1, -1):
         steps = []
-        for _ in range(depths[level] + 1):
-            steps.append(blocks.stage(level, h + kept.pop(), widths[level]))
-            h = widths[level]
+        for _ in range(cfg.depths[level] + 1):
+            steps.append(blocks.stage(level, h + kept.pop(), cfg.widths[level], decoder=True))
+            h = cfg.widths[level]
         if level > 0:
             steps.append(blocks.up(h))
         decoder.insert(0, tuple(steps))
-    order, shift = _EMBEDDINGS[cfg.time_embedding]
     return UNetPlan(
-        channels=cfg.channels,
+        **vars(torso),
         concat_channels=cfg.concat_channels,
         context_channels=cfg.context_channels,
         out_channels=cfg.channels * (2 if learned_variance else 1),
-        patch_size=cfg.patch_size,
-        size_multiple=cfg.size_multiple,
-        embedding=EmbeddingSpec(cfg.base_channels, cfg.embedding_channels, order, shift),
-        stem_channels=widths[0],
-        encoder=tuple(encoder),
-        middle=middle,
         decoder=tuple(decoder),
         head_channels=h,
-        norm=blocks.norm,
         skip_scale=cfg.skip_scale,
-        init=cfg.init,
     )
 
 
-def _attended_levels(cfg: UNetConfig, image_size: int) -> frozenset[int]:
+def plan_encoder(cfg: UNetEncoderConfig, *, image_size: int) -> EncoderPlan:
+    """The classifying encoder of a configuration, for square images of `image_size` pixels.
+
+    Raises ValueError when image_size, an attention resolution or the heads do not fit the levels.
+    """
+    blocks = _Blocks(cfg, _attended_levels(cfg, image_size))
+    torso, kept = _plan_torso(blocks)
+    width = kept[-1]
+    pool: PoolSpec
+    if cfg.pool == "attention":
+        grid = image_size // cfg.size_multiple
+        pool = AttentionPoolSpec(width, cfg.classes, blocks.norm, blocks.heads(width), grid, image_size)
+    elif cfg.pool == "adaptive":
+        pool = AdaptivePoolSpec(width, cfg.classes, blocks.norm)
+    else:
+        pool = SpatialPoolSpec(sum(kept) + width, cfg.classes, blocks.norm if cfg.pool == "spatial_v2" else None)
+    return EncoderPlan(**vars(torso), pool=pool)
+
+
+def _plan_torso(blocks: _Blocks) -> tuple[TorsoPlan, list[int]]:
+    """The encoder and the middle, and the widths of what the encoder keeps: the stem's output, then every step's."""
+    cfg = blocks.cfg
+    kept, encoder = [cfg.widths[0]], []
+    for level, (width, depth) in enumerate(zip(cfg.widths, cfg.depths, strict=True)):
+        steps = []
+        for _ in range(depth):
+            steps.append(blocks.stage(level, kept[-1], width))
+            kept.append(width)
+        if level < len(cfg.widths) - 1:
+            steps.append(blocks.down(width))
+            kept.append(width)
+        encoder.append(tuple(steps))
+    order, shift = _EMBEDDINGS[cfg.time_embedding]
+    torso = TorsoPlan(
+        channels=cfg.channels,
+        patch_size=cfg.patch_size,
+        size_multiple=cfg.size_multiple,
+        embedding=EmbeddingSpec(cfg.base_channels, cfg.embedding_channels, order, shift),
+        stem_channels=cfg.widths[0],
+        encoder=tuple(encoder),
+        middle=(blocks.middle(kept[-1]),),
+        norm=blocks.norm,
+        init=cfg.init,
+    )
+    return torso, kept
+
+
+def _attended_levels(cfg: UNetBase, image_size: int) -> frozenset[int]:
     if image_size % cfg.size_multiple:
         raise ValueError(f"image size {image_size} is not a multiple of {cfg.size_multiple}, which this UNet needs")
     grids = [image_size // cfg.patch_size // 2**level for level in range(len(cfg.channel_mult))]

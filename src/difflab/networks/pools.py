@@ -1,0 +1,113 @@
+"""From a classifier's features to its logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from difflab.networks.layers import FusedLinear, NormSpec, OutputLinear
+
+_HIDDEN = 2048
+"""Width of the hidden layer of the spatial pools (guided-diffusion, EncoderUNetModel)."""
+
+
+@dataclass(frozen=True)
+class AdaptivePoolSpec:
+    """norm, SiLU, mean over the pixels, one linear layer that starts at zero."""
+
+    channels: int
+    classes: int
+    norm: NormSpec
+
+
+@dataclass(frozen=True)
+class AttentionPoolSpec:
+    """norm, SiLU, then the mean of the pixels attends to itself and to the pixels (CLIP, section 2.4).
+
+    grid:       pixels per side of the feature map, whose position embeddings are learned.
+    image_size: pixels per side of the images that have features of that size.
+    """
+
+    channels: int
+    classes: int
+    norm: NormSpec
+    heads: int
+    grid: int
+    image_size: int
+
+
+@dataclass(frozen=True)
+class SpatialPoolSpec:
+    """The means over the pixels of everything that the encoder keeps and of the middle's output, side by side
+    (`features` in all), then two linear layers: with ReLU between, or with a norm and SiLU where there is a norm."""
+
+    features: int
+    classes: int
+    norm: NormSpec | None
+
+
+PoolSpec = AdaptivePoolSpec | AttentionPoolSpec | SpatialPoolSpec
+
+
+class AdaptivePool(nn.Module):
+    """See its specification."""
+
+    def __init__(self, spec: AdaptivePoolSpec) -> None:
+        super().__init__()
+        self.norm = spec.norm.build(spec.channels)
+        self.out = OutputLinear(spec.channels, spec.classes)
+
+    def forward(self, h: Tensor, kept: Sequence[Tensor]) -> Tensor:
+        """The middle's output [B, C, H, W] -> logits [B, classes]; the encoder's outputs are not used."""
+        return self.out(F.silu(self.norm(h)).mean(dim=(2, 3)))
+
+
+class AttentionPool(nn.Module):
+    """See its specification. Token 0 is the mean; the rows of `qkv` are [q, k, v][head][channel]."""
+
+    def __init__(self, spec: AttentionPoolSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.norm = spec.norm.build(spec.channels)
+        self.position = nn.Parameter(torch.randn(spec.channels, spec.grid**2 + 1) / spec.channels**0.5)
+        self.qkv = FusedLinear(spec.channels, spec.channels, parts=3)
+        self.out = nn.Linear(spec.channels, spec.classes)
+
+    def forward(self, h: Tensor, kept: Sequence[Tensor]) -> Tensor:
+        """The middle's output [B, C, grid, grid] -> logits [B, classes]; the encoder's outputs are not used."""
+        pixels = F.silu(self.norm(h)).flatten(2)
+        tokens = torch.cat([pixels.mean(dim=2, keepdim=True), pixels], dim=2) + self.position
+        query, key, value = self._heads(self.qkv(tokens.transpose(1, 2)))
+        # Only what the mean attends to is read, so only its query asks.
+        attended = F.scaled_dot_product_attention(query[:, :, :1], key, value)
+        return self.out(attended.flatten(1))
+
+    def _heads(self, rows: Tensor) -> tuple[Tensor, ...]:
+        batch, length, _ = rows.shape
+        return rows.view(batch, length, 3, self.spec.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+class SpatialPool(nn.Module):
+    """See its specification."""
+
+    def __init__(self, spec: SpatialPoolSpec) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(spec.features, _HIDDEN)
+        self.norm = None if spec.norm is None else spec.norm.build(_HIDDEN)
+        self.out = nn.Linear(_HIDDEN, spec.classes)
+
+    def forward(self, h: Tensor, kept: Sequence[Tensor]) -> Tensor:
+        """The middle's output [B, C, H, W] and the encoder's [B, Ci, Hi, Wi], first to last -> logits [B, classes]."""
+        hidden = self.hidden(torch.cat([features.mean(dim=(2, 3)) for features in (*kept, h)], dim=1))
+        return self.out(F.relu(hidden) if self.norm is None else F.silu(self.norm(hidden)))
+
+
+def build_pool(spec: PoolSpec) -> nn.Module:
+    """The module of a pool's specification."""
+    if isinstance(spec, AdaptivePoolSpec):
+        return AdaptivePool(spec)
+    return AttentionPool(spec) if isinstance(spec, AttentionPoolSpec) else SpatialPool(spec)

@@ -1,0 +1,42 @@
+"""The classifying encoder: the first half of a UNet, then a pool (ADM, section 4)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from difflab.networks.init import initialise
+from difflab.networks.plan import EncoderPlan
+from difflab.networks.pools import AttentionPoolSpec, build_pool
+from difflab.networks.torso import Torso
+from difflab.types import Conditioning
+
+
+class UNetEncoder(Torso[EncoderPlan]):
+    """A classifier of noised images built from a plan (guided-diffusion's EncoderUNetModel).
+
+    State-dict keys: those of the torso (time_embed.*, conv_in.*, encoder.*, middle.*) and pool.*.
+    """
+
+    def __init__(self, plan: EncoderPlan) -> None:
+        super().__init__(plan, plan.channels)
+        self.pool = build_pool(plan.pool)
+        initialise(self, plan.init)
+
+    def forward(self, x: Tensor, time: Tensor, conditioning: Conditioning | None = None) -> Tensor:
+        """x [B, C, H, W], time float32 [B] -> logits [B, classes], in float32 under autocast too.
+
+        Of the conditioning it reads vector [B, embedding_channels]. Raises ValueError when a shape does not fit, with
+        the attention pool also where the images are not of the size that it was built for, or when it is told anything
+        that it does not read.
+        """
+        self._check_inputs(x, time, conditioning, {"vector"})
+        pool = self.plan.pool
+        if isinstance(pool, AttentionPoolSpec) and x.shape[2:] != (pool.image_size, pool.image_size):
+            raise ValueError(
+                f"the attention pool of this network is made for {pool.image_size}x{pool.image_size} pixels, got "
+                f"{x.shape[2]}x{x.shape[3]}; resize the images, or train with pool=adaptive"
+            )
+        emb = self.time_embed(time, None if conditioning is None else conditioning.vector)
+        logits = self.pool(*self.encode(x, emb, conditioning))
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
