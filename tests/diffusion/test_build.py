@@ -6,14 +6,28 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from difflab.config.diffusion import DiffusionConfig
-from difflab.config.guidance import GuidanceConfig
+from difflab.config.guidance import (
+    ClassifierFreeGuidance,
+    ClassifierFreeOptions,
+    ClassifierGuidance,
+    ClassifierOptions,
+    ComposedGuidance,
+    NoGuidance,
+    ReferenceConfig,
+)
 from difflab.config.sampler import AncestralConfig, DDIMConfig, DDIMInversionConfig
 from difflab.diffusion import build, schedules
+from difflab.diffusion import classifier_free as free
+from difflab.diffusion import classifier_guidance as by_classifier
+from difflab.diffusion.guidance import GuidanceParts
 from difflab.diffusion.samplers import AncestralSampler, DDIMInversion, DDIMSampler
 from difflab.diffusion.thresholding import DynamicThreshold, StaticThreshold
 from difflab.diffusion.timesteps import LossAwareTimesteps, UniformTimesteps
+from difflab.types import Conditioning, Denoised, NoiseLevel, StepContext
 
 
 def diffusion(**changes: Any) -> DiffusionConfig:
@@ -91,9 +105,68 @@ def test_samplers() -> None:
     assert inversion.end == "pure_noise"
 
 
-def test_guidance_and_thresholds() -> None:
-    assert build.build_guidance(GuidanceConfig(kind="none")) == ()
-    assert build.build_threshold(GuidanceConfig(kind="none", threshold="none")) is None
-    assert build.build_threshold(GuidanceConfig(kind="none", static_limit=2.0)) == StaticThreshold(2.0)
-    dynamic = GuidanceConfig(kind="none", threshold="dynamic", dynamic_percentile=0.9, dynamic_maximum=1.5)
+def log_prob(x: Tensor, level: NoiseLevel) -> Tensor:
+    return x.flatten(1).sum(dim=1)
+
+
+def reference(x: Tensor, step: StepContext) -> Denoised:
+    return Denoised(x, x)
+
+
+NULL = Conditioning(vector=torch.zeros(1, 1))
+PARTS = GuidanceParts(null=NULL, prediction="v", log_prob=log_prob)
+
+
+def test_no_guidance() -> None:
+    assert build.build_guidance(NoGuidance(kind="none")) == ()
+    assert build.build_guidance(NoGuidance(kind="none"), PARTS) == ()
+
+
+def test_classifier_free_guidance_takes_every_option() -> None:
+    config = ClassifierFreeGuidance(
+        kind="classifier_free", paper_w=2.0, interval=[0.3, 1.6], rescale=0.7, channels=3, threshold="none"
+    )
+    assert build.build_guidance(config, PARTS) == (
+        free.ClassifierFree(3.0, null=NULL, interval=(0.3, 1.6), rescale=0.7, channels=3, prediction="v"),
+    )
+    assert build.build_guidance(ClassifierFreeGuidance(kind="classifier_free")) == (free.ClassifierFree(1.0),)
+
+
+def test_a_reference_stands_in_for_the_null_condition() -> None:
+    config = ClassifierFreeGuidance(kind="classifier_free", scale=2.1, reference=ReferenceConfig(run="runs/weak"))
+    parts = GuidanceParts(null=NULL, reference=reference)
+    assert build.build_guidance(config, parts) == (free.ClassifierFree(2.1, reference=reference),)
+    with pytest.raises(ValueError, match=r"needs the network of runs/weak"):
+        build.build_guidance(config, PARTS)
+
+
+def test_classifier_guidance_takes_every_option() -> None:
+    config = ClassifierGuidance(kind="classifier", scale=4.0, run="runs/classifier", gradient_at="mean")
+    assert build.build_guidance(config, PARTS) == (by_classifier.ClassifierGuidance(log_prob, 4.0, "mean"),)
+
+
+def test_composed_guidance_is_classifier_free_first() -> None:
+    config = ComposedGuidance(
+        kind="composed", classifier_free=ClassifierFreeOptions(scale=2.0), classifier=ClassifierOptions(run="runs/c")
+    )
+    first, second = build.build_guidance(config, PARTS)
+    assert isinstance(first, free.ClassifierFree)
+    assert isinstance(second, by_classifier.ClassifierGuidance)
+    alone = ComposedGuidance(kind="composed", classifier=ClassifierOptions(run="runs/c"))
+    assert build.build_guidance(alone, PARTS) == (second,)
+
+
+def test_guidance_says_which_part_is_missing() -> None:
+    with pytest.raises(ValueError, match=r"trained with a condition dropped .* set guidance.scale=1, or choose"):
+        build.build_guidance(ClassifierFreeGuidance(kind="classifier_free", scale=2.0))
+    with pytest.raises(ValueError, match=r"needs a noisy classifier .* give guidance.run="):
+        build.build_guidance(ClassifierGuidance(kind="classifier", run="runs/classifier"))
+
+
+def test_thresholds() -> None:
+    assert build.build_threshold(NoGuidance(kind="none", threshold="none")) is None
+    assert build.build_threshold(NoGuidance(kind="none", static_limit=2.0)) == StaticThreshold(2.0)
+    dynamic = ClassifierFreeGuidance(
+        kind="classifier_free", threshold="dynamic", dynamic_percentile=0.9, dynamic_maximum=1.5
+    )
     assert build.build_threshold(dynamic) == DynamicThreshold(0.9, 1.5)

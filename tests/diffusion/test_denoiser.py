@@ -41,7 +41,7 @@ class Doubling(Guidance):
 
     def prepare(self, x: Tensor, conditioning: Conditioning | None, step: StepContext) -> list[NetworkInput]:
         assert conditioning is not None
-        return [(x, conditioning), (x, conditioning.map(torch.zeros_like))]
+        return [NetworkInput(x, conditioning), NetworkInput(x, conditioning.map(torch.zeros_like))]
 
     def combine(self, predictions: Sequence[Denoised], step: StepContext) -> Denoised:
         told, null = predictions
@@ -62,6 +62,43 @@ def test_guidance_runs_in_one_call_and_composes() -> None:
     )
     torch.testing.assert_close(twice.x0, x + 1.5 * vector.reshape(-1, 1, 1, 1))
     assert network.calls[-1][0] == (8, 3, 4, 4)
+
+
+def test_inputs_can_go_through_the_network_one_after_the_other() -> None:
+    x, told = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)), Conditioning(vector=torch.ones(2, 1))
+    step, network = context_at(PROCESS, 7), Recorder()
+    together = NetworkDenoiser(network, PROCESS, told, guidance=[Doubling(3.0)])
+    apart = NetworkDenoiser(network, PROCESS, told, guidance=[Doubling(3.0)], one_batch=False)
+    expected, actual = together(x, step), apart(x, step)
+    assert torch.equal(expected.x0, actual.x0)
+    assert torch.equal(expected.eps, actual.eps)
+    assert [len(time) for _, time in network.calls] == [4, 2, 2]
+    assert not apart.on(PROCESS).one_batch
+
+
+def test_another_denoiser_is_asked_for_its_own_inputs_alone() -> None:
+    """A guidance in front of it sees no input of the reference; the results come back in the order asked."""
+    x, step = torch.ones(2, 1, 2, 2), context_at(PROCESS, 7)
+    told = Conditioning(vector=torch.tensor([[1.0], [2.0]]))
+    asked: list[StepContext] = []
+
+    def reference(x: Tensor, step: StepContext) -> Denoised:
+        asked.append(step)
+        return Denoised(100 * x, 200 * x)
+
+    class Besides(Guidance):
+        def prepare(self, x: Tensor, conditioning: Conditioning | None, step: StepContext) -> list[NetworkInput]:
+            return [NetworkInput(x, denoiser=reference), NetworkInput(x, conditioning)]
+
+        def combine(self, predictions: Sequence[Denoised], step: StepContext) -> Denoised:
+            other, own = predictions
+            return Denoised(other.x0 + own.x0, other.eps + own.eps)
+
+    network = Recorder()
+    denoised = NetworkDenoiser(network, PROCESS, told, guidance=[Besides(), Doubling(3.0)])(x, step)
+    assert asked == [step]
+    assert [len(time) for _, time in network.calls] == [4]
+    assert denoised.x0[:, 0, 0, 0].tolist() == [100.0 + 1 + 3 * 1, 100.0 + 1 + 3 * 2]
 
 
 def test_known_region_comes_before_the_threshold_and_eps_follows() -> None:
@@ -93,7 +130,7 @@ def test_a_denoiser_on_another_process_is_refused() -> None:
 def test_a_half_conditioned_batch_is_refused() -> None:
     class Half(Doubling):
         def prepare(self, x: Tensor, conditioning: Conditioning | None, step: StepContext) -> list[NetworkInput]:
-            return [(x, conditioning), (x, None)]
+            return [NetworkInput(x, conditioning), NetworkInput(x)]
 
     denoiser = NetworkDenoiser(Recorder(), PROCESS, Conditioning(vector=torch.ones(1, 1)), guidance=[Half(2.0)])
     with pytest.raises(ValueError, match="some inputs with a conditioning and some without"):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from difflab.diffusion import schedules
-from difflab.diffusion.guidance import Guidance
+from difflab.diffusion.classifier_free import ClassifierFree
+from difflab.diffusion.classifier_guidance import ClassifierGuidance
+from difflab.diffusion.guidance import Guidance, GuidanceParts
 from difflab.diffusion.losses import DiffusionLoss
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.samplers import AncestralSampler, DDIMInversion, DDIMSampler, StridedSampler
@@ -14,7 +16,7 @@ from difflab.diffusion.timesteps import LossAwareTimesteps, TimestepSampler, Uni
 
 if TYPE_CHECKING:
     from difflab.config.diffusion import DiffusionConfig, Schedule
-    from difflab.config.guidance import GuidanceConfig
+    from difflab.config.guidance import ClassifierFreeOptions, ClassifierOptions, GuidanceConfig
     from difflab.config.sampler import SamplerConfig
 
 _BETAS = {
@@ -74,10 +76,49 @@ def build_sampler(config: SamplerConfig) -> StridedSampler:
     return _SAMPLERS[config.kind](**_options(config))
 
 
-def build_guidance(config: GuidanceConfig) -> tuple[Guidance, ...]:
-    """The guidance, in the order it is applied; kind=none has none."""
-    assert config.kind == "none", "the configuration knows no other kind"
-    return ()
+def build_guidance(config: GuidanceConfig, parts: GuidanceParts | None = None) -> tuple[Guidance, ...]:
+    """The guidance in the order it is applied, classifier-free before classifier; kind=none has none.
+
+    Raises ValueError where a part is missing that the configuration needs.
+    """
+    parts = GuidanceParts() if parts is None else parts
+    guidance: list[Guidance] = []
+    free, classifier = config.classifier_free_options(), config.classifier_options()
+    if free is not None:
+        guidance.append(_classifier_free(free, parts))
+    if classifier is not None:
+        guidance.append(_classifier_guidance(classifier, parts))
+    return tuple(guidance)
+
+
+def _classifier_free(options: ClassifierFreeOptions, parts: GuidanceParts) -> ClassifierFree:
+    scale = options.effective_scale
+    if options.reference is not None and parts.reference is None:
+        raise ValueError(f"guidance.reference needs the network of {options.reference.run}; load it first")
+    if scale != 1.0 and options.reference is None and parts.null is None:
+        raise ValueError(
+            "classifier-free guidance needs a model that was trained with a condition dropped now and then "
+            "(conditioning.<name>.drop_rate above 0); this one was not: set guidance.scale=1, or choose "
+            "guidance=autoguidance or guidance=classifier"
+        )
+    return ClassifierFree(
+        scale,
+        null=parts.null if options.reference is None else None,
+        reference=None if options.reference is None else parts.reference,
+        interval=None if options.interval is None else (options.interval[0], options.interval[1]),
+        rescale=options.rescale,
+        channels=options.channels,
+        prediction=parts.prediction,
+    )
+
+
+def _classifier_guidance(options: ClassifierOptions, parts: GuidanceParts) -> ClassifierGuidance:
+    if parts.log_prob is None:
+        raise ValueError(
+            "classifier guidance needs a noisy classifier and a class for every sample: give guidance.run=..., "
+            "a run trained with task=noisy_classifier"
+        )
+    return ClassifierGuidance(parts.log_prob, options.scale, options.gradient_at)
 
 
 def build_threshold(config: GuidanceConfig) -> Threshold | None:

@@ -32,14 +32,16 @@ class KnownRegion:
 class NetworkDenoiser:
     """(x [B, C, ...], StepContext) -> Denoised, for samplers.
 
-    Order inside a step: prepare -> network (all inputs in one batch) -> process.predict -> combine -> known region ->
-    threshold. The sampler then makes the posterior and applies the guidance's shifts.
+    Order inside a step: prepare -> network -> process.predict -> combine -> known region -> threshold. The sampler then
+    makes the posterior and applies the guidance's shifts.
 
     process:      the one the sampler steps on: `sampler.respace(process)`.
     conditioning: what the network is told, with B rows.
     threshold:    keeps x0 in range; None outside of pixel space.
     rederive_eps: after x0 was changed, eps is computed anew from it (ADM, GLIDE). False keeps the network's eps
                   (diffusers' `use_clipped_model_output=False`).
+    one_batch:    all inputs of its own network go through it together. False takes them one after the other: the same
+                  predictions up to rounding, slower, in less memory.
 
     Raises ValueError where the step's level is not a row of `process`.
     """
@@ -54,6 +56,7 @@ class NetworkDenoiser:
         threshold: Threshold | None = None,
         known_region: Region | None = None,
         rederive_eps: bool = True,
+        one_batch: bool = True,
     ) -> None:
         self.network = network
         self.process = process
@@ -62,6 +65,7 @@ class NetworkDenoiser:
         self.threshold = threshold
         self.known_region = known_region
         self.rederive_eps = rederive_eps
+        self.one_batch = one_batch
 
     def on(self, process: GaussianProcess) -> NetworkDenoiser:
         """The same denoiser on another (respaced) process."""
@@ -73,13 +77,13 @@ class NetworkDenoiser:
             threshold=self.threshold,
             known_region=self.known_region,
             rederive_eps=self.rederive_eps,
+            one_batch=self.one_batch,
         )
 
     def __call__(self, x: Tensor, step: StepContext) -> Denoised:
         row = self._row_of(step)
         inputs, counts = prepare_all(self.guidance, x, self.conditioning, step)
-        outputs = self._run_network(inputs, self.process.time_at(step.level))
-        predictions = [self.process.predict(out, x_in, row) for out, (x_in, _) in zip(outputs, inputs, strict=True)]
+        predictions = self._predict(inputs, row, step)
         return self._keep_in_range(combine_all(self.guidance, predictions, counts, step), x, row, step)
 
     def _row_of(self, step: StepContext) -> int:
@@ -93,16 +97,26 @@ class NetworkDenoiser:
             )
         return row
 
-    def _run_network(self, inputs: list[NetworkInput], time: float) -> list[Tensor]:
-        xs, conditionings = zip(*inputs, strict=True)
-        x = xs[0] if len(xs) == 1 else torch.cat(xs)
-        told = [c for c in conditionings if c is not None]
-        if told and len(told) != len(conditionings):
+    def _predict(self, inputs: Sequence[NetworkInput], row: int, step: StepContext) -> list[Denoised]:
+        own = [one for one in inputs if one.denoiser is None]
+        time = self.process.time_at(step.level)
+        together = self.one_batch and len(own) > 1
+        outputs = iter(self._run_together(own, time) if together else [self._run(one, time) for one in own])
+        return [
+            self.process.predict(next(outputs), one.x, row) if one.denoiser is None else one.denoiser(one.x, step)
+            for one in inputs
+        ]
+
+    def _run_together(self, inputs: Sequence[NetworkInput], time: float) -> list[Tensor]:
+        told = [one.conditioning for one in inputs if one.conditioning is not None]
+        if told and len(told) != len(inputs):
             raise ValueError("guidance prepared some inputs with a conditioning and some without; give all of them one")
-        conditioning = None if not told else told[0] if len(told) == 1 else Conditioning.cat(told)
-        times = torch.full((len(x),), time, dtype=torch.float32, device=x.device)
-        out = self.network(x, times, conditioning).to(x.dtype)
-        return [out] if len(xs) == 1 else list(out.split([len(one) for one in xs]))
+        joined = NetworkInput(torch.cat([one.x for one in inputs]), Conditioning.cat(told) if told else None)
+        return list(self._run(joined, time).split([len(one.x) for one in inputs]))
+
+    def _run(self, one: NetworkInput, time: float) -> Tensor:
+        times = torch.full((len(one.x),), time, dtype=torch.float32, device=one.x.device)
+        return self.network(one.x, times, one.conditioning).to(one.x.dtype)
 
     def _keep_in_range(self, denoised: Denoised, x: Tensor, row: int, step: StepContext) -> Denoised:
         if self.known_region is None and self.threshold is None:

@@ -2,13 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from difflab.types import Conditioning, Denoised, Denoiser, StepContext
+from difflab.diffusion.process import Prediction
+from difflab.types import Conditioning, Denoised, Denoiser, NoiseLevel, StepContext
 
-NetworkInput = tuple[Tensor, Conditioning | None]
+LogProb = Callable[[Tensor, NoiseLevel], Tensor]
+"""(x [B, ...], its level) -> [B]: log p(y | x) of the class asked for of each row, differentiable in x.
+
+Guidance asks for its gradient from within inference mode too; tensors made there have to be cloned by the function."""
+
+
+@dataclass(frozen=True)
+class NetworkInput:
+    """One question: x [B, ...] and what is told besides.
+
+    denoiser: asked instead of the denoiser's own network (a reference network); it has a conditioning of its own.
+    """
+
+    x: Tensor
+    conditioning: Conditioning | None = None
+    denoiser: Denoiser | None = None
+
+
+@dataclass(frozen=True)
+class GuidanceParts:
+    """What guidance needs of the trained parts for one batch of B samples; None where there is nothing of the kind.
+
+    null:       what the network is told when its condition is dropped, B rows (classifier-free guidance).
+    prediction: what the network regresses; guidance is rescaled there.
+    reference:  a network that predicts less well, or without the condition (autoguidance).
+    log_prob:   log p(y | x_t) of a noisy classifier (classifier guidance).
+    """
+
+    null: Conditioning | None = None
+    prediction: Prediction = "eps"
+    reference: Denoiser | None = None
+    log_prob: LogProb | None = None
 
 
 class Guidance:
@@ -18,8 +51,8 @@ class Guidance:
     """
 
     def prepare(self, x: Tensor, conditioning: Conditioning | None, step: StepContext) -> list[NetworkInput]:
-        """The inputs the network is run on; all of them go through it in one batch."""
-        return [(x, conditioning)]
+        """The inputs that predictions are wanted for."""
+        return [NetworkInput(x, conditioning)]
 
     def combine(self, predictions: Sequence[Denoised], step: StepContext) -> Denoised:
         """One prediction of those made for the inputs of `prepare`, in the same order."""
@@ -51,13 +84,16 @@ def shift_eps(denoiser: Denoiser, eps: Tensor, x: Tensor, step: StepContext) -> 
 def prepare_all(
     guidance: Sequence[Guidance], x: Tensor, conditioning: Conditioning | None, step: StepContext
 ) -> tuple[list[NetworkInput], list[list[int]]]:
-    """The network inputs that every guidance together asks for, and how many each made of each input it was given."""
-    inputs: list[NetworkInput] = [(x, conditioning)]
+    """The inputs that every guidance together asks for, and how many each made of each input it was given.
+
+    An input for another denoiser is that denoiser's own affair: no further guidance sees it, and its count is 0.
+    """
+    inputs = [NetworkInput(x, conditioning)]
     counts: list[list[int]] = []
     for part in guidance:
-        made = [part.prepare(*one, step) for one in inputs]
+        made = [part.prepare(one.x, one.conditioning, step) if one.denoiser is None else [] for one in inputs]
         counts.append([len(some) for some in made])
-        inputs = [one for some in made for one in some]
+        inputs = [one for given, some in zip(inputs, made, strict=True) for one in some or [given]]
     return inputs, counts
 
 
@@ -68,7 +104,7 @@ def combine_all(
     left = list(predictions)
     for part, sizes in zip(reversed(guidance), reversed(counts), strict=True):
         rest = iter(left)
-        left = [part.combine([next(rest) for _ in range(size)], step) for size in sizes]
+        left = [part.combine([next(rest) for _ in range(size)], step) if size else next(rest) for size in sizes]
     assert len(left) == 1, "every guidance combines all of its predictions"
     return left[0]
 

@@ -1,0 +1,135 @@
+"""Classifier-free guidance (Ho & Salimans 2022) and autoguidance (Karras et al. 2024)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from difflab.diffusion.guidance import Guidance, NetworkInput
+from difflab.diffusion.process import Prediction, PreviousDenoised
+from difflab.types import Conditioning, Denoised, Denoiser, StepContext
+
+
+@dataclass(frozen=True)
+class ClassifierFree(Guidance):
+    """eps = eps_weak + scale (eps_cond - eps_weak), and x0 alike; the learned variance is the conditional one (GLIDE).
+
+    The weak prediction is the network's own without its condition, or that of a reference network. At scale 1 and
+    outside of the interval the network runs once, on the condition alone. At scale 0, without rescale and channels,
+    only the weak prediction is made, and the variance is its own.
+
+    scale:      1 is the conditional prediction; the CFG paper's weight is w = scale - 1.
+    null:       what the network is told instead of its condition, with the rows of x.
+    reference:  another denoiser, on the same process, in place of `null` (autoguidance).
+    interval:   (low, high]: guidance acts where low < sigma / alpha <= high, the noise level of EDM; elsewhere the
+                conditional prediction stands (Kynkaanniemi et al. 2024).
+    rescale:    phi in [0, 1], how far the guided prediction is brought back to the standard deviation of the
+                conditional one, item by item, in the space that the network predicts (Lin et al. 2023, section 3.4).
+    channels:   only the first so many channels are guided, the others stay conditional (DiT guides 3); None for all.
+    prediction: that space; the mean of x_{t-1} (`prev`) cannot be rescaled.
+
+    Raises ValueError for a scale other than 1 with nothing to lead away from, and for options out of range.
+    """
+
+    scale: float
+    null: Conditioning | None = None
+    reference: Denoiser | None = None
+    interval: tuple[float, float] | None = None
+    rescale: float = 0.0
+    channels: int | None = None
+    prediction: Prediction = "eps"
+
+    def __post_init__(self) -> None:
+        if self.null is not None and self.reference is not None:
+            raise ValueError(
+                "classifier-free guidance leads away from the null condition or a reference, not from both"
+            )
+        if self.scale != 1.0 and self.null is None and self.reference is None:
+            raise ValueError(f"classifier-free guidance of scale {self.scale:g} needs a null condition or a reference")
+        if self.interval is not None and not 0 <= self.interval[0] < self.interval[1]:
+            raise ValueError(f"interval={list(self.interval)} must be [low, high] with 0 <= low < high")
+        if not 0 <= self.rescale <= 1:
+            raise ValueError(f"rescale={self.rescale:g} must be in [0, 1]")
+        if self.rescale > 0 and self.prediction == "prev":
+            raise ValueError("rescale works on predictions of eps, x0 and v, not on the mean of x_{t-1}: set it to 0")
+        if self.channels is not None and self.channels < 1:
+            raise ValueError(f"channels={self.channels} must be 1 or more, or None for all")
+
+    def prepare(self, x: Tensor, conditioning: Conditioning | None, step: StepContext) -> list[NetworkInput]:
+        """[conditional, weak], or the only one that is needed."""
+        told = NetworkInput(x, conditioning)
+        if self.scale == 1.0 or not self._acts_at(step):
+            return [told]
+        weak = NetworkInput(x, self.null) if self.reference is None else NetworkInput(x, denoiser=self.reference)
+        if self.scale == 0.0 and self.rescale == 0.0 and self.channels is None:
+            return [weak]
+        return [told, weak]
+
+    def combine(self, predictions: Sequence[Denoised], step: StepContext) -> Denoised:
+        """weak + scale (conditional - weak), rescaled, in the guided channels."""
+        if len(predictions) == 1:
+            return predictions[0]
+        told, weak = predictions
+        if self.channels is None:
+            return self._guide(told, weak, step)
+        if self.channels > told.x0.shape[1]:
+            raise ValueError(f"channels={self.channels} are to be guided, but x has only {told.x0.shape[1]}")
+        first, rest = slice(None, self.channels), slice(self.channels, None)
+        guided = self._guide(_channels(told, first), _channels(weak, first), step)
+        return _views(lambda parts: torch.cat(parts, dim=1), guided, _channels(told, rest))
+
+    def _acts_at(self, step: StepContext) -> bool:
+        if self.interval is None:
+            return True
+        alpha, sigma = step.level.alpha, step.level.sigma
+        noise = sigma / alpha if alpha > 0 else math.inf
+        return self.interval[0] < noise <= self.interval[1]
+
+    def _guide(self, told: Denoised, weak: Denoised, step: StepContext) -> Denoised:
+        guided = _views(lambda pair: pair[1] + self.scale * (pair[0] - pair[1]), told, weak)
+        return guided if self.rescale == 0.0 else self._rescale(guided, told, step)
+
+    def _rescale(self, guided: Denoised, told: Denoised, step: StepContext) -> Denoised:
+        """Lin et al. 2023, eq. 15 and 16; both views are moved so that alpha x0 + sigma eps remains x."""
+        alpha, sigma = step.level.alpha, step.level.sigma
+        before = self._predicted(guided, alpha, sigma)
+        ratio = _std(self._predicted(told, alpha, sigma)) / _std(before)
+        change = before * (self.rescale * (ratio - 1.0))
+        if self.prediction == "eps":
+            x0, eps = guided.x0 - change * (sigma / alpha), guided.eps + change
+        elif self.prediction == "x0":
+            x0, eps = guided.x0 + change, guided.eps - change * (alpha / sigma)
+        else:
+            x0, eps = guided.x0 - sigma * change, guided.eps + alpha * change
+        return dataclasses.replace(guided, x0=x0, eps=eps)
+
+    def _predicted(self, denoised: Denoised, alpha: float, sigma: float) -> Tensor:
+        if self.prediction == "eps":
+            return denoised.eps
+        return denoised.x0 if self.prediction == "x0" else alpha * denoised.eps - sigma * denoised.x0
+
+
+def _views(fn: Callable[[list[Tensor]], Tensor], *predictions: Denoised) -> Denoised:
+    """`fn` of each view of the predictions; the variance is that of the first."""
+    first = predictions[0]
+    x0, eps = fn([one.x0 for one in predictions]), fn([one.eps for one in predictions])
+    previous = [one.previous for one in predictions if isinstance(one, PreviousDenoised) and one.previous is not None]
+    if len(previous) < len(predictions):
+        # A reference network may regress something else; the sampler then makes the mean of x_{t-1} from x0.
+        return Denoised(x0, eps, first.log_variance)
+    return PreviousDenoised(x0, eps, first.log_variance, previous=fn(previous))
+
+
+def _channels(prediction: Denoised, which: slice) -> Denoised:
+    """Some channels of each view."""
+    return _views(lambda view: view[0][:, which], prediction)
+
+
+def _std(values: Tensor) -> Tensor:
+    """[B, ...] -> the standard deviation of each item, broadcastable."""
+    return values.std(dim=tuple(range(1, values.ndim)), keepdim=True)
