@@ -12,9 +12,16 @@ CONF = Path(__file__).parents[2] / "conf" / "data"
 BASE = {"path": "data/x", "image_size": 32, "batch_size": 8}
 
 
+def written_in(path):
+    """The keys of a file, over those of the files that it builds on."""
+    values = yaml.safe_load(path.read_text())
+    bases = [written_in(CONF / f"{name}.yaml") for name in values.pop("defaults", []) if name != "_self_"]
+    return {key: value for keys in (*bases, values) for key, value in keys.items()}
+
+
 @pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_choice_shows_every_key_and_is_valid(path):
-    values = yaml.safe_load(path.read_text())
+    values = written_in(path)
     filled = {key: BASE[key] if value == "???" else value for key, value in values.items()}
     assert set(values) == set(DataConfig.model_fields)
     validate(DataConfig, filled)
@@ -35,6 +42,13 @@ def test_every_choice_shows_every_key_and_is_valid(path):
 def test_impossible_values_are_one_line(changes, message):
     with pytest.raises(UserError, match=message):
         validate(DataConfig, BASE | changes)
+
+
+def test_only_training_draws_its_cuts():
+    assert validate(DataConfig, BASE | {"crop": "adm_random"}).fixed_crop == "adm"
+    assert validate(DataConfig, BASE | {"crop": "edm"}).fixed_crop == "edm"
+    with pytest.raises(UserError, match="crop='adm_random'"):
+        validate(FolderSourceConfig, {"path": "x", "crop": "adm_random", "resolution": 8})
 
 
 def test_cutting_a_folder_needs_a_size():

@@ -25,7 +25,7 @@ def test_every_choice_is_valid_and_shows_every_option(path):
 
 
 def test_the_choices_exist():
-    assert {path.stem for path in FILES} >= {"shapes", "fid50k", "lite0", "none"}
+    assert {path.stem for path in FILES} >= {"shapes", "guidance", "fid50k", "adm50k", "lite0", "none"}
     assert METRICS.validate_python(yaml.safe_load((conf_dir() / "metrics" / "none.yaml").read_text())) == {}
 
 
@@ -44,6 +44,9 @@ def test_null_switches_a_metric_off():
         ({"fd": {"kind": "fd", "label": "ADM 50k"}}, "label"),
         ({"kid": {"kind": "kid", "n": 100}}, "subset_size=1000 exceeds n=100"),
         ({"kid": {"kind": "kid", "reference_n": 100}}, "subset_size=1000 exceeds reference_n=100"),
+        ({"pr": {"kind": "precision_recall", "n": 3}}, "k=3 neighbours need at least 4 images, n=3"),
+        ({"pr": {"kind": "precision_recall", "reference_n": 5, "k": 5}}, "at least 6 images, reference_n=5"),
+        ({"pr": {"kind": "precision_recall", "k": 0}}, "metrics.pr.k=0"),
         ({"is": {"kind": "inception_score", "n": 5}}, "splits=10 exceeds n=5"),
         ({"fd": {"kind": "frechet"}}, "metrics.fd.kind='frechet' is not known"),
     ],

@@ -1,7 +1,8 @@
 import pytest
 
 from difflab.config.data import DataConfig
-from difflab.data.build import build_dataset, build_eval_loader, build_train_loader
+from difflab.data.build import build_dataset, build_eval_loader, build_train_loader, class_names_of
+from difflab.data.writing import write_shards
 from difflab.errors import UserError
 
 
@@ -25,6 +26,14 @@ def test_images_of_another_size_are_refused_before_the_first_batch(tiny_data):
 def test_another_number_of_classes_is_refused(tiny_data):
     with pytest.raises(UserError, match=r"has 2 classes, data.classes=10: set data.classes=2"):
         build_dataset(config(tiny_data, classes=10, fields=["label"]), split="train")
+
+
+def test_class_names_are_those_of_the_index(tiny_data, tiny_source, tmp_path):
+    assert class_names_of(config(tiny_data)) == ["cat", "dog"]
+    write_shards(tiny_source(3, classes=None), tmp_path / "nameless")
+    assert class_names_of(config(tmp_path / "nameless")) is None
+    with pytest.raises(UserError, match="does not exist"):
+        class_names_of(config(tmp_path / "nowhere"))
 
 
 def test_a_missing_split_is_named(tiny_data):

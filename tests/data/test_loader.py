@@ -7,6 +7,7 @@ import torch
 
 from difflab.config.data import DataConfig
 from difflab.data.build import build_eval_loader, build_train_loader
+from difflab.data.transforms import crop_draws, fit_drawn
 from difflab.errors import UserError
 
 
@@ -91,12 +92,45 @@ def test_flips_mirror_the_image_and_nothing_else(tiny_data):
     assert 12 < flipped < 36
 
 
+def test_a_drawn_cut_is_of_the_image_of_its_epoch(tiny_data, tiny_source):
+    cut: dict[int, list[torch.Tensor]] = {}
+    for number, batch in enumerate(train(tiny_data, crop="adm_random")):
+        for index, image in zip(batch["index"].tolist(), batch["image"], strict=True):
+            draws = crop_draws(0, number // 5, np.array([index]))[0].tolist()
+            pixels = torch.from_numpy(tiny_source(23).sample(index)["image"]).permute(2, 0, 1)
+            assert torch.equal(image, fit_drawn(pixels, 8, draws))
+            cut.setdefault(index, []).append(image)
+    again = [images for images in cut.values() if len(images) > 1]
+    assert sum(not torch.equal(images[0], images[1]) for images in again) > len(again) / 2
+
+
+def test_a_cut_and_a_flip_go_together(tiny_data):
+    mirrored = 0
+    for cut, both in zip(
+        train(tiny_data, crop="adm_random"), train(tiny_data, crop="adm_random", flip=True), strict=True
+    ):
+        for a, b in zip(cut["image"], both["image"], strict=True):
+            assert torch.equal(b, a) or torch.equal(b, a.flip(-1))
+            mirrored += not torch.equal(a, b)
+    assert 12 < mirrored < 36
+
+
+def test_an_evaluation_draws_no_cut(tiny_data):
+    def images(crop, size):
+        loader = build_eval_loader(config(tiny_data, crop=crop, image_size=size), split="train", batch_size=4)
+        return torch.cat([batch["image"] for batch in loader])
+
+    assert torch.equal(images("adm_random", 6), images("adm", 6))
+    assert torch.equal(images("adm_random", 8), images("none", 8))
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_global_batches_are_the_same_for_any_ranks_and_workers(tiny_data, workers, world_size):
-    expected = list(train(tiny_data, total=7, flip=True))
+    changes = {"total": 7, "flip": True, "crop": "adm_random"}
+    expected = list(train(tiny_data, **changes))
     ranks = [
-        train(tiny_data, total=7, flip=True, rank=rank, world_size=world_size, workers=workers if rank < 2 else 0)
+        train(tiny_data, rank=rank, world_size=world_size, workers=workers if rank < 2 else 0, **changes)
         for rank in range(world_size)
     ]
     for whole, *shares in zip(expected, *ranks, strict=True):
@@ -111,15 +145,16 @@ def test_global_batches_are_the_same_for_any_ranks_and_workers(tiny_data, worker
 
 @pytest.mark.parametrize(("workers", "stops"), [(0, range(1, 12)), (2, (1, 5, 11))])
 def test_training_stopped_after_any_batch_goes_on_with_the_next(tiny_data, workers, stops):
-    expected = list(train(tiny_data, flip=True))
+    changes = {"flip": True, "crop": "adm_random", "workers": workers}
+    expected = list(train(tiny_data, flip=True, crop="adm_random"))
     for stop in stops:
-        first = train(tiny_data, flip=True, workers=workers)
+        first = train(tiny_data, **changes)
         running = iter(first)
         for _ in range(stop):
             next(running)
         state = first.state_dict()
         assert state["batches"] == stop
-        again = train(tiny_data, flip=True, workers=workers)
+        again = train(tiny_data, **changes)
         again.load_state_dict(state)
         rest = list(again)
         assert len(rest) == 12 - stop

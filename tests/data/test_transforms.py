@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from difflab.data.transforms import fit, flips
+from difflab.data.transforms import crop_draws, fit, fit_drawn, flips
 
 
 def picture(width, height, channels=3):
@@ -47,6 +47,54 @@ def test_resize_short_is_one_bicubic_step():
     image = picture(40, 72)
     expected = np.array(as_pillow(image).resize((16, 29), Image.Resampling.BICUBIC))[6:22]
     np.testing.assert_array_equal(fit(image, 16, "resize_short").permute(1, 2, 0).numpy(), expected)
+
+
+@pytest.mark.parametrize(("draws", "side", "top", "left"), [((0, 5, 7), 16, 5, 0), ((3, 9, 2), 19, 9, 2)])
+def test_adm_random_halves_resizes_to_the_side_drawn_and_cuts_where_drawn(draws, side, top, left):
+    image = picture(80, 144)
+    # Sides 16..20 may be drawn; 80x144 is halved while it is at least twice that: to 20x36.
+    halved = as_pillow(image)
+    for size in ((40, 72), (20, 36)):
+        halved = halved.resize(size, Image.Resampling.BOX)
+    resized = np.array(halved.resize((side, round(36 * side / 20)), Image.Resampling.BICUBIC))
+    expected = resized[top : top + 16, left : left + 16]
+    np.testing.assert_array_equal(fit_drawn(image, 16, draws).permute(1, 2, 0).numpy(), expected)
+
+
+def test_adm_random_halves_for_the_side_drawn_and_not_for_the_size():
+    image = picture(38, 38)
+    for side, steps in ((19, [19]), (20, [38, 20])):
+        expected = as_pillow(image).resize((steps[0], steps[0]), Image.Resampling.BOX)
+        expected = np.array(expected.resize((side, side), Image.Resampling.BICUBIC))[:16, :16]
+        ours = fit_drawn(image, 16, (side - 16, 0, 0)).permute(1, 2, 0).numpy()
+        np.testing.assert_array_equal(ours, expected)
+
+
+def test_adm_random_enlarges_an_image_that_has_the_size():
+    image = picture(16, 16)
+    enlarged = np.array(as_pillow(image).resize((20, 20), Image.Resampling.BICUBIC))
+    corner = fit_drawn(image, 16, (4, 4, 4)).permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(corner, enlarged[4:, 4:])
+    assert torch.equal(fit_drawn(image, 16, (0, 3, 3)), image), "the smallest side leaves one place for the square"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("width", "height"), [(40, 70), (33, 17), (16, 90), (10, 12)])
+def test_adm_random_gives_the_square_asked_for(width, height, channels):
+    for draws in crop_draws(0, 0, np.arange(20)).tolist():
+        assert fit_drawn(picture(width, height, channels), 16, draws).shape == (channels, 16, 16)
+
+
+def test_crop_draws_depend_on_seed_epoch_and_index_alone():
+    indices = np.arange(10_000)
+    first = crop_draws(0, 0, indices)
+    assert np.array_equal(crop_draws(0, 0, indices[::-1]), first[::-1])
+    sides = np.bincount(first[:, 0] % 5)
+    assert np.all(abs(sides - 2000) < 200), "every side is drawn as often"
+    for column in range(3):
+        assert abs((first[:, column] % 2).mean() - 0.5) < 0.02
+        for other in (crop_draws(0, 1, indices), crop_draws(1, 0, indices), np.roll(first, 1, axis=1)):
+            assert not np.any(other[:, column] == first[:, column])
 
 
 def test_another_size_without_a_rule_names_both_sizes():

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from difflab.config.metrics import FDConfig, InceptionScoreConfig, KIDConfig, OracleConfig
-from difflab.data.shapes import ShapesSource
+from difflab.config.metrics import FDConfig, InceptionScoreConfig, KIDConfig, OracleConfig, PrecisionRecallConfig
+from difflab.data.shapes import ShapesSource, class_names
 from difflab.metrics import gather
 from difflab.metrics.evaluator import Evaluator
 from difflab.metrics.gather import all_true, gather_rows
@@ -35,21 +35,23 @@ if world > 1:
 metrics = {
     "fd": FDConfig(extractor="random"),
     "kid": KIDConfig(extractor="random", subsets=3, subset_size=10),
+    "pr": PrecisionRecallConfig(extractor="random"),
     "is": InceptionScoreConfig(extractor="random", splits=2),
     "oracle": OracleConfig(),
 }
 data = pictures("train", 31)
 reference = DataReference("shapes", "abc", "train", "none", 31, lambda limit: share(data, rank))
 samples = pictures("test", N)
+labels = torch.arange(N) % 6
 
 
 def results_of(uneven):
     """Every second sample to each rank, or all of them to the last one."""
-    evaluator = Evaluator(metrics, n=N, reference=reference)
+    evaluator = Evaluator(metrics, n=N, reference=reference, class_names=class_names())
     mine = range(rank, N, world) if not uneven else range(N if rank == world - 1 else 0)
     for start in range(0, len(mine), 8):
         index = torch.tensor(list(mine[start : start + 8]), dtype=torch.int64)
-        evaluator.update(samples[index], index)
+        evaluator.update(samples[index], index, label=labels[index])
     return {result.key: [result.value, result.spread, result.protocol.hash] for result in evaluator.compute()}
 
 

@@ -7,7 +7,9 @@ from difflab.config.metrics import (
     InceptionScoreConfig,
     KIDConfig,
     OracleConfig,
+    PrecisionRecallConfig,
 )
+from difflab.data.shapes import ShapesSource, class_names
 from difflab.errors import UserError
 from difflab.metrics import evaluator as module
 from difflab.metrics.evaluator import Evaluator
@@ -15,12 +17,14 @@ from difflab.metrics.extractors import get_extractor
 from difflab.metrics.frechet import frechet_distance
 from difflab.metrics.gaussian import GaussianStatistics
 from difflab.metrics.kid import kernel_distance
+from difflab.metrics.precision_recall import precision_recall
 from difflab.metrics.protocol import Result, SamplingRecord, compare
 from difflab.metrics.reference import ReferenceStatistics
 
 METRICS = {
     "fd": FDConfig(extractor="random"),
     "kid": KIDConfig(extractor="random", subsets=4, subset_size=10),
+    "pr": PrecisionRecallConfig(extractor="random", k=2),
     "is": InceptionScoreConfig(extractor="random", splits=2),
     "none": None,
 }
@@ -55,10 +59,13 @@ def test_the_numbers_are_those_of_the_functions(reference, noise_images):
     extractor = get_extractor("random")
     ours, theirs = extractor(images).pool, extractor(noise_images(40, seed=9)).pool
     distance = frechet_distance(GaussianStatistics.of(ours), GaussianStatistics.of(theirs))
-    assert set(results) == {"fd-random", "kid-random", "is-random"}
+    assert set(results) == {"fd-random", "kid-random", "precision-random", "recall-random", "is-random"}
     assert results["fd-random"].value == pytest.approx(distance, rel=1e-6)
     kid = kernel_distance(ours, theirs, METRICS["kid"])
     assert (results["kid-random"].value, results["kid-random"].spread) == pytest.approx(kid, rel=1e-4)
+    found = (results["precision-random"].value, results["recall-random"].value)
+    assert found == precision_recall(ours, theirs, 2)
+    assert found[0] != found[1]
     assert results["is-random"].value >= 1.0
 
 
@@ -99,6 +106,11 @@ def test_the_record_says_how_it_was_measured(reference, noise_images):
         "seed": 2020,
         "reference_features": 40,
     }
+    for metric in ("precision-random", "recall-random"):
+        protocol = results[metric].protocol
+        assert results[metric].key == f"eval/{metric}@30"
+        assert protocol.parameters == {"k": 2, "reference_features": 40}
+        assert protocol.reference.n == 40
     assert "torch" in protocol.versions
     for result in results.values():
         assert Result.from_json(result.to_json()) == result
@@ -142,6 +154,7 @@ def test_missing_or_repeated_samples_are_noticed(reference, noise_images, indice
     [
         (FDConfig(), 1, "metrics.m needs at least n=2"),
         (KIDConfig(subset_size=100), 64, "metrics.m.subset_size=100 exceeds n=64"),
+        (PrecisionRecallConfig(), 3, "metrics.m.k=3 needs at least n=4 samples, not n=3"),
         (InceptionScoreConfig(extractor="lite0"), 9, "metrics.m.splits=10 exceeds n=9"),
         (FIDConfig(n=50_000), 2000, "metrics.m is defined at n=50000, not n=2000"),
     ],
@@ -166,7 +179,15 @@ def test_a_reference_smaller_than_a_subset(reference_of, noise_images):
         evaluator.prepare()
 
 
-def test_a_reference_of_statistics_alone_serves_fd_and_not_kid(reference, noise_images):
+def test_a_reference_smaller_than_a_neighbourhood(reference_of, noise_images):
+    metrics = {"pr": PrecisionRecallConfig(extractor="random")}
+    evaluator = Evaluator(metrics, n=30, reference=reference_of(noise_images(3)))
+    with pytest.raises(UserError, match=r"metrics\.pr\.k=3 needs at least 4 reference images, there are 3"):
+        evaluator.prepare()
+
+
+@pytest.mark.parametrize("name", ["kid", "pr"])
+def test_a_reference_of_statistics_alone_serves_fd_and_nothing_else(reference, noise_images, name):
     class Bare:
         def statistics(self, extractor, n=None):
             made = reference.statistics(extractor, n)
@@ -176,7 +197,7 @@ def test_a_reference_of_statistics_alone_serves_fd_and_not_kid(reference, noise_
     evaluator.update(noise_images(30), torch.arange(30))
     assert evaluator.compute()[0].value > 0
     with pytest.raises(UserError, match="only its statistics are known"):
-        Evaluator({"kid": METRICS["kid"]}, n=30, reference=Bare()).prepare()
+        Evaluator({name: METRICS[name]}, n=30, reference=Bare()).prepare()
 
 
 def test_fid_without_weights_fails_before_sampling(reference, monkeypatch, tmp_path):
@@ -185,11 +206,65 @@ def test_fid_without_weights_fails_before_sampling(reference, monkeypatch, tmp_p
         Evaluator({"fid": FIDConfig()}, n=10, reference=reference).prepare()
 
 
-def test_the_oracle_judges_all_images_at_once():
-    from difflab.data.shapes import ShapesSource
+def shapes(n):
+    source = ShapesSource(resolution=32, n=n, split="test")
+    samples = [source.sample(i) for i in range(n)]
+    images = torch.stack([torch.from_numpy(sample["image"]) for sample in samples]).permute(0, 3, 1, 2)
+    return images, torch.tensor([sample["label"] for sample in samples])
 
-    source = ShapesSource(resolution=32, n=24, split="test")
-    images = torch.stack([torch.from_numpy(source.sample(i)["image"]) for i in range(24)]).permute(0, 3, 1, 2)
+
+def judge(images, labels, names, rows=None):
+    """The oracle's results by name; labels None, or int64 [n] of which only the batches `rows` are told."""
+    evaluator = Evaluator({"oracle": OracleConfig()}, n=len(images), class_names=names)
+    for number, chosen in enumerate(torch.randperm(len(images), generator=torch.Generator().manual_seed(0)).split(10)):
+        told = labels is not None and (rows is None or number in rows)
+        evaluator.update(images[chosen], chosen, label=labels[chosen] if told else None)
+    return {result.metric: result for result in evaluator.compute()}
+
+
+def test_the_oracle_tells_how_many_show_the_class_asked_for():
+    images, labels = shapes(24)
+    wrong = labels.clone()
+    wrong[:6] = (wrong[:6] + 1) % 6
+    results = judge(images, wrong, class_names())
+    accuracy = results["oracle-class-accuracy"]
+    assert accuracy.value == 0.75
+    assert accuracy.protocol.parameters["class_names"] == class_names()
+    by_class = results["oracle-well-formed-rate"].details["class_accuracies"]
+    asked = [class_names()[i] for i in wrong.tolist()]
+    assert sum(asked.count(name) * share for name, share in by_class.items()) == pytest.approx(18)
+    assert Result.from_json(accuracy.to_json()) == accuracy
+    assert judge(images, labels, class_names())["oracle-class-accuracy"].value == 1
+
+
+def test_class_accuracy_needs_the_class_of_every_sample_and_names_the_oracle_knows():
+    images, labels = shapes(24)
+    plain = judge(images, None, class_names())
+    assert "oracle-class-accuracy" not in plain
+    assert "class_accuracies" not in plain["oracle-well-formed-rate"].details
+    for others in (judge(images, labels, None), judge(images, labels, list("abcdef"))):
+        assert others == plain
+    assert judge(images, labels, class_names(), rows={0, 2}) == plain
+    assert judge(images, labels, class_names()).keys() - plain.keys() == {"oracle-class-accuracy"}
+
+
+def test_the_label_of_padding_does_not_count():
+    images, labels = shapes(12)
+    evaluator = Evaluator({"oracle": OracleConfig()}, n=12, class_names=class_names())
+    again = torch.cat([torch.arange(12), torch.zeros(3, dtype=torch.int64)])
+    weight = torch.cat([torch.ones(12), torch.zeros(3)])
+    evaluator.update(images[again], again, weight, torch.cat([labels, torch.full((3,), 99)]))
+    assert {r.metric: r.value for r in evaluator.compute()}["oracle-class-accuracy"] == 1
+
+
+def test_a_class_without_a_name_is_one_line():
+    images, labels = shapes(4)
+    with pytest.raises(UserError, match=r"oracle cannot judge these samples: label \d is none of the 1 classes"):
+        judge(images, labels, ["circle"])
+
+
+def test_the_oracle_judges_all_images_at_once():
+    images, _ = shapes(24)
     images[:6] = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     evaluator = Evaluator({"oracle": OracleConfig(label="test")}, n=24)
     for rows in torch.arange(24).split(10):

@@ -11,7 +11,7 @@ from difflab.config.metrics import FDConfig, FIDConfig, InceptionScoreConfig, KI
 from difflab.errors import UserError
 from difflab.metrics.extractors import get_extractor, inception, release_extractors
 from difflab.metrics.extractors.inception import FILE_NAMES, find_weights, is_fid_network
-from difflab.metrics.naming import metric_name
+from difflab.metrics.naming import metric_name, precision_recall_names
 from difflab.metrics.protocol import ExtractorRecord
 
 
@@ -114,6 +114,13 @@ def test_names_say_the_extractor():
     assert metric_name(InceptionScoreConfig(), record()) == "is-inception"
     assert metric_name(FDConfig(extractor="inception"), record(sha256="ab" * 32)) == "fd-inception-abababab"
     assert metric_name(FDConfig(extractor="random"), record("random")) == "fd-random"
+
+
+def test_precision_and_recall_have_bare_names_in_the_features_papers_use():
+    assert precision_recall_names(record()) == ("precision", "recall")
+    assert precision_recall_names(record("lite0")) == ("precision-lite0", "recall-lite0")
+    foreign = ("precision-inception-abababab", "recall-inception-abababab")
+    assert precision_recall_names(record(sha256="ab" * 32)) == foreign
 
 
 def test_the_real_architecture_runs_on_drawn_weights(tmp_path, monkeypatch, noise_images):

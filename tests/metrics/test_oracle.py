@@ -12,7 +12,7 @@ from torch import Tensor
 
 from difflab.data.shapes import BACKGROUNDS, COLOURS, Scene, SceneObject, ShapesSource, class_names, draw_scene, render
 from difflab.images import to_float, to_uint8
-from difflab.metrics.oracle import FoundObject, Oracle
+from difflab.metrics.oracle import FoundObject, Oracle, reads_classes
 from difflab.metrics.oracle_scores import same_scene
 
 ORACLE = Oracle()
@@ -270,6 +270,25 @@ def test_class_accuracy_follows_the_labels(classes: str) -> None:
     assert ORACLE.class_accuracy(images, labels, names) == 1
     assert ORACLE.class_accuracy(images, (labels + 1) % len(names), names) == 0
     assert ORACLE.class_accuracy(torch.zeros_like(images), labels, names) == 0
+
+
+def test_a_report_tells_the_accuracy_of_each_class_asked_for() -> None:
+    scenes = [one("circle"), one("circle"), one("square"), one("ring", "blue"), one("ring", "green")]
+    labels = torch.tensor([0, 1, 1, 5, 5])
+    report = ORACLE.report(images_of(scenes, 32), labels, class_names())
+    assert report.class_accuracy == pytest.approx(0.8)
+    assert report.class_accuracies == {"circle": 1.0, "square": 0.5, "ring": 1.0}
+    plain = ORACLE.report(images_of(scenes, 32))
+    assert plain.as_dict() == {k: v for k, v in report.as_dict().items() if not k.startswith("class_acc")}
+    with pytest.raises(ValueError, match="label 6 is none of the 6 classes"):
+        ORACLE.report(images_of(scenes, 32), labels + 1, class_names())
+
+
+def test_the_oracle_reads_its_own_class_names_alone() -> None:
+    assert all(reads_classes(class_names(kind)) for kind in ("shape", "colour", "shape_colour"))
+    assert reads_classes(["ring", "circle"])
+    for names in ([], ["cat", "dog"], [*class_names(), "cat"], ["circle red"]):
+        assert not reads_classes(names)
 
 
 def test_report_counts_what_is_there() -> None:

@@ -181,6 +181,14 @@ class TestShards:
     def test_the_limit_reaches_the_loader(self, data, random_extractor):
         assert shards_reference(data, "train", batch_size=8).statistics(random_extractor, 7).record.n == 7
 
+    def test_cuts_drawn_for_training_are_not_drawn_here(self, data):
+        drawn, fixed = (
+            shards_reference(data.model_copy(update={"crop": crop}), "train", batch_size=8)
+            for crop in ("adm_random", "adm")
+        )
+        assert drawn.preparation == fixed.preparation
+        assert drawn.preparation.startswith("crop=adm size=")
+
     def test_an_unknown_split_is_refused(self, data):
         with pytest.raises(UserError, match="no split 'val'"):
             shards_reference(data, "val", batch_size=8)

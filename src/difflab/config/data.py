@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 from difflab.config.base import Config
 
 Crop = Literal["none", "adm", "edm", "resize_short"]
+TrainingCrop = Literal[Crop, "adm_random"]
+"""The rules of a data set: the fixed ones, and those that draw a cut for training alone."""
+
 Alpha = Literal["white", "black", "drop"]
 DataField = Literal["label", "caption", "json"]
 
@@ -22,9 +25,11 @@ class DataConfig(Config):
     image_size, channels: what the network gets: [channels, image_size, image_size].
     fields: what a batch carries besides the image: label, caption, json.
     crop: how an image of another size is cut: none = refuse it; adm = box halving, bicubic, centre crop; edm = centre
-        crop, then Lanczos; resize_short = antialiased bicubic to the short side, then centre crop.
+        crop, then Lanczos; resize_short = antialiased bicubic to the short side, then centre crop; adm_random = for
+        training, a drawn square of at least 80 % of the short side, another in each epoch, also of images that have
+        the size already (ADM's noisy classifiers); what is evaluated is cut by adm.
     alpha: what transparent pixels are laid on: white, black, or drop = forget the alpha channel.
-    flip: mirror half of the training images; which ones is a function of (seed, epoch, image).
+    flip: mirror half of the training images; which ones is a function of (seed, epoch, image), as is a drawn cut.
     batch_size: images of one optimiser step over all ranks.
     workers, prefetch: reading processes per rank (0 reads in the training process), batches each keeps ready.
     max_bad_fraction: share of a split that may be unreadable before the run stops with the list.
@@ -38,13 +43,18 @@ class DataConfig(Config):
     channels: Literal[1, 3] = 3
     classes: int | None = Field(default=None, ge=1)
     fields: list[DataField] = Field(default_factory=list)
-    crop: Crop = "none"
+    crop: TrainingCrop = "none"
     alpha: Alpha = "white"
     flip: bool = False
     batch_size: int = Field(ge=1)
     workers: int = Field(default=0, ge=0)
     prefetch: int = Field(default=2, ge=1)
     max_bad_fraction: float = Field(default=0.001, ge=0.0, le=1.0)
+
+    @property
+    def fixed_crop(self) -> Crop:
+        """How images are cut outside training, where nothing is drawn."""
+        return "adm" if self.crop == "adm_random" else self.crop
 
     @model_validator(mode="after")
     def _fields_are_consistent(self) -> DataConfig:

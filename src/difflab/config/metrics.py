@@ -83,6 +83,24 @@ class KIDConfig(ReferenceBase):
         return self
 
 
+class PrecisionRecallConfig(ReferenceBase):
+    """Improved precision and recall (Kynkaanniemi et al. 2019): two results, `precision` and `recall`.
+
+    k: which nearest neighbour gives the radius of the ball around an image. Both numbers depend on the counts of either
+    side, so they compare at equal `n` and `reference_n` only.
+    """
+
+    kind: Literal["precision_recall"] = "precision_recall"
+    k: int = Field(default=3, ge=1)
+
+    @model_validator(mode="after")
+    def _neighbours_fit(self) -> PrecisionRecallConfig:
+        for name, count in (("n", self.n), ("reference_n", self.reference_n)):
+            if count is not None and count <= self.k:
+                raise ValueError(f"k={self.k} neighbours need at least {self.k + 1} images, {name}={count}; lower k")
+        return self
+
+
 class InceptionScoreConfig(ExtractorBase):
     """Inception score (Salimans et al. 2016): mean over `splits` parts, after a shuffle seeded by `seed`."""
 
@@ -99,13 +117,17 @@ class InceptionScoreConfig(ExtractorBase):
 
 
 class OracleConfig(MetricBase):
-    """The exact judge of the shapes data: share of well-formed images and what they show."""
+    """The exact judge of the shapes data: share of well-formed images and what they show.
+
+    Where every sample was asked for a class that it can read, also the share that show their class.
+    """
 
     kind: Literal["oracle"] = "oracle"
 
 
 MetricConfig = Annotated[
-    FIDConfig | FDConfig | KIDConfig | InceptionScoreConfig | OracleConfig, Field(discriminator="kind")
+    FIDConfig | FDConfig | KIDConfig | PrecisionRecallConfig | InceptionScoreConfig | OracleConfig,
+    Field(discriminator="kind"),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +20,11 @@ _REPLACEMENTS_TRIED = 32
 
 @dataclass(frozen=True)
 class BatchRequest:
-    """A plan and, for each of its samples, whether the image is mirrored."""
+    """A plan and, for each of its samples, whether the image is mirrored and how it is cut (None: nothing is drawn)."""
 
     plan: BatchPlan
     flip: np.ndarray
+    crop: np.ndarray | None = None
 
 
 class BatchReader:
@@ -48,7 +50,7 @@ class BatchReader:
         bad: list[tuple[int, str]] = []
         for i, planned in enumerate(plan.indices):
             index = int(planned if self.subset is None else self.subset[planned])
-            sample = self._sample(index, bad)
+            sample = self._sample(index, bad, None if request.crop is None else request.crop[i].tolist())
             if sample is None:
                 return None, bad
             if self.one_pass and sample["index"] != index:
@@ -56,11 +58,13 @@ class BatchReader:
             samples.append(sample)
         return _collate(samples, plan, weights, request.flip), bad
 
-    def _sample(self, index: int, bad: list[tuple[int, str]]) -> dict[str, Any] | None:
+    def _sample(
+        self, index: int, bad: list[tuple[int, str]], crop_draws: Sequence[int] | None
+    ) -> dict[str, Any] | None:
         wanted = index
         for attempt in range(_REPLACEMENTS_TRIED):
             try:
-                return self.dataset[index]
+                return self.dataset.sample(index, crop_draws)
             except BadSample as error:
                 bad.append((index, str(error)))
                 index = stream_seed(wanted, "replacement", attempt) % len(self.dataset)

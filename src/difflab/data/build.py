@@ -54,11 +54,19 @@ def build_dataset(cfg: DataConfig, *, split: str) -> ShardDataset:
         split,
         image_size=cfg.image_size,
         channels=cfg.channels,
-        crop=cfg.crop,
+        crop=cfg.fixed_crop,
         alpha=cfg.alpha,
         fields=tuple(cfg.fields),
         classes=cfg.classes,
     )
+
+
+def class_names_of(cfg: DataConfig) -> list[str] | None:
+    """The names of the classes in the order of the labels, or None where the data set does not say.
+
+    Raises UserError when the data is missing.
+    """
+    return open_data(cfg.path).index.classes
 
 
 def _refuse_misfit(cfg: DataConfig, directory: DataDirectory) -> None:
@@ -81,6 +89,7 @@ def _loader(cfg: DataConfig, reader: BatchReader, plan: GlobalBatches, *, total_
         plan,
         total_batches=total_batches,
         flip=cfg.flip and total_batches is not None,
+        random_crop=cfg.crop == "adm_random" and total_batches is not None,
         workers=cfg.workers,
         prefetch=cfg.prefetch,
         max_bad_fraction=cfg.max_bad_fraction,

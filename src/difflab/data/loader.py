@@ -14,7 +14,7 @@ from difflab.data.bad_samples import BadSamples
 from difflab.data.batching import BatchReader, BatchRequest
 from difflab.data.processes import process_context
 from difflab.data.sampling import GlobalBatches
-from difflab.data.transforms import flips
+from difflab.data.transforms import crop_draws, flips
 from difflab.errors import UserError
 from difflab.types import Batch
 
@@ -32,6 +32,8 @@ class ShardLoader:
     The position counts the batches handed out, not those that workers have read ahead; with `state_dict` and
     `load_state_dict` another loader, on any number of ranks and workers, goes on with the very next batch.
 
+    flip, random_crop: mirror and cut images at random, as functions of (seed, epoch, dataset index) alone.
+
     Raises UserError while iterating when more samples are bad than allowed.
     """
 
@@ -42,6 +44,7 @@ class ShardLoader:
         *,
         total_batches: int | None = None,
         flip: bool = False,
+        random_crop: bool = False,
         workers: int = 0,
         prefetch: int = 2,
         max_bad_fraction: float = 0.0,
@@ -51,7 +54,7 @@ class ShardLoader:
         self.total_batches = total_batches
         self.batches = 0
         self.bad = BadSamples(total=len(reader), max_fraction=max_bad_fraction)
-        self._requests = _Requests(plan, flip)
+        self._requests = _Requests(plan, flip, random_crop)
         self._loader = _torch_loader(reader, self._requests, workers, prefetch, pin_memory)
         if plan.dropped_per_epoch and total_batches is not None:
             _log.info(
@@ -113,9 +116,10 @@ class ShardLoader:
 class _Requests:
     """The batch sampler that DataLoader asks: the plans from `start` to `stop`."""
 
-    def __init__(self, plan: GlobalBatches, flip: bool) -> None:
+    def __init__(self, plan: GlobalBatches, flip: bool, random_crop: bool) -> None:
         self.plan = plan
         self.flip = flip
+        self.random_crop = random_crop
         self.start = 0
         self.stop = 0
 
@@ -128,7 +132,8 @@ class _Requests:
             mirrored = (
                 flips(self.plan.seed, plan.epoch, plan.indices) if self.flip else np.zeros(len(plan.indices), bool)
             )
-            yield BatchRequest(plan, mirrored)
+            cut = crop_draws(self.plan.seed, plan.epoch, plan.indices) if self.random_crop else None
+            yield BatchRequest(plan, mirrored, cut)
 
 
 def _torch_loader(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from difflab.data.decode import BadImage, decode_image
 from difflab.data.index import DataDirectory, ShardEntry
 from difflab.data.recent import RecentlyUsed
 from difflab.data.tar_scan import IMAGE_EXTENSIONS, extensions_of
-from difflab.data.transforms import fit
+from difflab.data.transforms import fit, fit_drawn
 from difflab.errors import UserError
 
 EXTENSION_OF: dict[DataField, str] = {"label": "cls", "caption": "txt", "json": "json"}
@@ -65,9 +66,14 @@ class ShardDataset:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Sample `index`. Raises IndexError outside, BadSample when it cannot be used."""
+        return self.sample(index)
+
+    def sample(self, index: int, crop_draws: Sequence[int] | None = None) -> dict[str, Any]:
+        """Sample `index`, its image cut as `crop` says, or as drawn (`transforms.fit_drawn`)."""
         shard, row = self._locate(index)
         members = self._tables[shard][row]
-        sample: dict[str, Any] = {"image": self._image(shard, members), "index": index, "key": self.key(index)}
+        image = self._image(shard, members, crop_draws)
+        sample: dict[str, Any] = {"image": image, "index": index, "key": self.key(index)}
         for field in self.fields:
             sample[field] = self._field(shard, members, field)
         return sample
@@ -170,7 +176,7 @@ class ShardDataset:
             raise self._bad(shard, members, "the shard is truncated")
         return data
 
-    def _image(self, shard: int, members: np.void) -> Tensor:
+    def _image(self, shard: int, members: np.void, crop_draws: Sequence[int] | None) -> Tensor:
         for extension in IMAGE_EXTENSIONS:
             data = self._read(shard, members, extension)
             if data is not None:
@@ -179,7 +185,11 @@ class ShardDataset:
             raise self._bad(shard, members, f"has no image ({', '.join(IMAGE_EXTENSIONS)})")
         try:
             image = decode_image(data, channels=self.channels, alpha=self.alpha)
-            return image if self.image_size is None else fit(image, self.image_size, self.crop)
+            if self.image_size is None:
+                return image
+            if crop_draws is not None:
+                return fit_drawn(image, self.image_size, crop_draws)
+            return fit(image, self.image_size, self.crop)
         except BadImage as error:
             raise self._bad(shard, members, f"the .{extension} is damaged: {error}") from None
         except ValueError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +16,9 @@ from difflab.seeding import stream_seed
 
 if TYPE_CHECKING:
     from PIL import Image as PillowImage
+
+SMALLEST_CUT, LARGEST_CUT = 0.8, 1.0
+"""Side of a drawn cut as a share of the short side; ADM (guided-diffusion, `image_datasets.random_crop_arr`)."""
 
 
 def fit(image: Tensor, size: int, crop: Crop) -> Tensor:
@@ -35,16 +40,34 @@ def fit(image: Tensor, size: int, crop: Crop) -> Tensor:
     return _from_pillow(cut(_to_pillow(image), size))
 
 
+def fit_drawn(image: Tensor, size: int, draws: Sequence[int]) -> Tensor:
+    """uint8 [C, H, W] -> uint8 [C, size, size]: a cut drawn by `crop_adm_random`, from images of any size.
+
+    An image that already has the size is enlarged and cut too: that is the augmentation.
+    """
+    return _from_pillow(crop_adm_random(_to_pillow(image), size, draws))
+
+
 def crop_adm(image: PillowImage.Image, size: int) -> PillowImage.Image:
     """Halve by box filter while the short side is at least twice `size`, bicubic to the short side, centre crop.
 
     ADM (guided-diffusion, `image_datasets.center_crop_arr`); EDM2 calls it center-crop-dhariwal.
     """
-    from PIL import Image
+    resized = _short_side_to(_halved(image, size), size)
+    return _square_at(resized, size, (resized.width - size) // 2, (resized.height - size) // 2)
 
-    while min(image.size) >= 2 * size:
-        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
-    return crop_resize_short(image, size)
+
+def crop_adm_random(image: PillowImage.Image, size: int, draws: Sequence[int]) -> PillowImage.Image:
+    """As `crop_adm`, but to a short side drawn from size / LARGEST_CUT .. size / SMALLEST_CUT, and cut anywhere.
+
+    draws: three whole numbers >= 0, uniform over a range that is large beside an image (`crop_draws`): for the short
+    side, the top and the left. ADM (guided-diffusion, `image_datasets.random_crop_arr`).
+    """
+    shortest, longest = math.ceil(size / LARGEST_CUT), math.ceil(size / SMALLEST_CUT)
+    for_side, for_top, for_left = draws
+    side = shortest + for_side % (longest - shortest + 1)
+    resized = _short_side_to(_halved(image, side), side)
+    return _square_at(resized, size, for_left % (resized.width - size + 1), for_top % (resized.height - size + 1))
 
 
 def crop_edm(image: PillowImage.Image, size: int) -> PillowImage.Image:
@@ -59,17 +82,38 @@ def crop_edm(image: PillowImage.Image, size: int) -> PillowImage.Image:
 
 def crop_resize_short(image: PillowImage.Image, size: int) -> PillowImage.Image:
     """Bicubic (Pillow's is antialiased) until the short side is `size`, then the centre square."""
-    from PIL import Image
-
-    scale = size / min(image.size)
-    resized = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
-    left, top = (resized.width - size) // 2, (resized.height - size) // 2
-    return resized.crop((left, top, left + size, top + size))
+    resized = _short_side_to(image, size)
+    return _square_at(resized, size, (resized.width - size) // 2, (resized.height - size) // 2)
 
 
 def flips(seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:
     """Which images are mirrored: bool, one for each dataset index, a function of (seed, epoch, index) alone."""
     return (hash_indices(indices, stream_seed(seed, "flip", epoch)) >> np.uint64(63)).astype(bool)
+
+
+def crop_draws(seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:
+    """What `crop_adm_random` cuts by: uint64 [n, 3], each row a function of (seed, epoch, dataset index) alone."""
+    streams = [stream_seed(seed, "crop", what, epoch) for what in ("side", "top", "left")]
+    return np.stack([hash_indices(indices, stream) for stream in streams], axis=1)
+
+
+def _halved(image: PillowImage.Image, size: int) -> PillowImage.Image:
+    from PIL import Image
+
+    while min(image.size) >= 2 * size:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    return image
+
+
+def _short_side_to(image: PillowImage.Image, size: int) -> PillowImage.Image:
+    from PIL import Image
+
+    scale = size / min(image.size)
+    return image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+
+
+def _square_at(image: PillowImage.Image, size: int, left: int, top: int) -> PillowImage.Image:
+    return image.crop((left, top, left + size, top + size))
 
 
 def _to_pillow(image: Tensor) -> PillowImage.Image:

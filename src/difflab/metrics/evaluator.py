@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from difflab.config.metrics import (
     KIDConfig,
     MetricConfig,
     OracleConfig,
+    PrecisionRecallConfig,
     ReferenceBase,
 )
 from difflab.errors import UserError
@@ -23,11 +24,15 @@ from difflab.metrics.extractors import FeatureExtractor, get_extractor
 from difflab.metrics.frechet import bias_warnings, frechet_distance
 from difflab.metrics.inception_score import inception_score
 from difflab.metrics.kid import kernel_distance
-from difflab.metrics.naming import metric_name
+from difflab.metrics.naming import metric_name, precision_recall_names
 from difflab.metrics.oracle_results import oracle_results
+from difflab.metrics.precision_recall import precision_recall
 from difflab.metrics.protocol import Protocol, Result, SamplingRecord, software_versions
-from difflab.metrics.reference import Reference, ReferenceStatistics
-from difflab.metrics.samples import SampleFeatures, SampleImages
+from difflab.metrics.reference import Reference, ReferenceStatistics, statistics_device
+from difflab.metrics.samples import SampleFeatures, SampleImages, SampleLabels
+
+_NEEDS_FEATURES = KIDConfig | PrecisionRecallConfig
+"""Metrics that compare images one by one: statistics of the reference are not enough for them."""
 
 
 class Evaluator:
@@ -35,9 +40,10 @@ class Evaluator:
 
     metrics: by the name they have in the configuration; None entries are off.
     n: how many samples there will be over all processes.
-    reference: what to compare them with; needed by fid, fd and kid.
+    reference: what to compare them with; needed by fid, fd, kid and precision_recall.
     sampling: how the samples were made, for the record.
     device: where features are computed.
+    class_names: of the labels given to `update`, in their order; with both the oracle says who shows their class.
 
     Raises UserError where a metric cannot be computed from n samples or lacks its reference.
     """
@@ -50,16 +56,19 @@ class Evaluator:
         reference: Reference | None = None,
         sampling: SamplingRecord | None = None,
         device: torch.device | str = "cpu",
+        class_names: Sequence[str] | None = None,
     ) -> None:
         self.metrics = {name: config for name, config in metrics.items() if config is not None}
         self.n = n
         self.reference = reference
         self.sampling = sampling
         self.device = torch.device(device)
+        self.class_names = class_names
         for name, config in self.metrics.items():
             check_metric(name, config, n, has_reference=reference is not None)
         self._features: dict[tuple[str, str | None], SampleFeatures] = {}
         self._images: SampleImages | None = None
+        self._labels = SampleLabels()
         self._references: dict[str, ReferenceStatistics] = {}
         self._prepared = False
 
@@ -70,7 +79,9 @@ class Evaluator:
         """
         for config in self.metrics.values():
             if isinstance(config, ExtractorBase):
-                metric_name(config, self._extractor(config).record)
+                record = self._extractor(config).record
+                if isinstance(config, FIDConfig):
+                    metric_name(config, record)
 
     def prepare(self) -> None:
         """Load the extractors and the reference statistics (computed on first use). All processes call it together.
@@ -84,11 +95,11 @@ class Evaluator:
         self._references = {
             name: self._reference_of(config)
             for name, config in self.metrics.items()
-            if isinstance(config, FIDConfig | FDConfig | KIDConfig)
+            if isinstance(config, ReferenceBase)
         }
         for name, config in self.metrics.items():
-            if isinstance(config, KIDConfig):
-                _check_kid_reference(name, config, self._references[name])
+            if isinstance(config, _NEEDS_FEATURES):
+                _check_reference(name, config, self._references[name])
         self._prepared = True
         self._start_over()
 
@@ -97,22 +108,24 @@ class Evaluator:
         if self._prepared:
             self._start_over()
 
-    def update(self, images: Tensor, index: Tensor, weight: Tensor | None = None) -> None:
+    def update(self, images: Tensor, index: Tensor, weight: Tensor | None = None, label: Tensor | None = None) -> None:
         """Take in samples of this process.
 
         images: uint8 [B, C, H, W]. index: int64 [B], the number of each sample, which each has once over all
-        processes. weight: [B], 0 marks padding.
+        processes. weight: [B], 0 marks padding. label: int64 [B], the class each sample was asked to show.
         """
         self.prepare()
         if weight is not None:
             counts = weight.to(images.device) > 0
             images, index = images[counts], index[counts.to(index.device)]
+            label = None if label is None else label[counts.to(label.device)]
         if not len(images):
             return
         for features in self._features.values():
             features.update(images, index)
         if self._images is not None:
             self._images.update(images, index)
+            self._labels.update(label, index)
 
     def compute(self) -> list[Result]:
         """The results, the same on every process; all processes call it together.
@@ -126,9 +139,10 @@ class Evaluator:
         for name, config in self.metrics.items():
             if isinstance(config, OracleConfig):
                 assert images is not None
-                results += oracle_results(images, self._protocol(name, config, "oracle", {}))
+                protocol = self._protocol(name, config, "oracle", {})
+                results += oracle_results(images, protocol, self._labels.gathered(self.n), self.class_names)
             else:
-                results.append(self._feature_result(name, config, features[config.extractor, config.weights]))
+                results += self._feature_results(name, config, features[config.extractor, config.weights])
         return results
 
     def _start_over(self) -> None:
@@ -138,20 +152,26 @@ class Evaluator:
                 key = (config.extractor, config.weights)
                 features = self._features.setdefault(key, SampleFeatures(self._extractor(config)))
                 features.keep_gaussian |= isinstance(config, FIDConfig | FDConfig)
-                features.keep_pool |= isinstance(config, KIDConfig)
+                features.keep_pool |= isinstance(config, _NEEDS_FEATURES)
                 features.keep_logits |= isinstance(config, InceptionScoreConfig)
         wants_images = any(isinstance(config, OracleConfig) for config in self.metrics.values())
         self._images = SampleImages() if wants_images else None
+        self._labels = SampleLabels()
 
-    def _feature_result(
-        self, name: str, config: FIDConfig | FDConfig | KIDConfig | InceptionScoreConfig, samples: SampleFeatures
-    ) -> Result:
+    def _feature_results(
+        self,
+        name: str,
+        config: FIDConfig | FDConfig | KIDConfig | PrecisionRecallConfig | InceptionScoreConfig,
+        samples: SampleFeatures,
+    ) -> list[Result]:
+        if isinstance(config, PrecisionRecallConfig):
+            return self._precision_and_recall(name, config, samples)
         metric = metric_name(config, samples.extractor.record)
         if isinstance(config, InceptionScoreConfig):
             value, spread = inception_score(samples.logits, config.splits, config.seed)
             parameters = {"splits": config.splits, "seed": config.seed}
             protocol = self._protocol(name, config, metric, parameters)
-            return Result(metric=metric, value=value, spread=spread, protocol=protocol)
+            return [Result(metric=metric, value=value, spread=spread, protocol=protocol)]
         reference = self._references[name]
         if isinstance(config, KIDConfig):
             assert reference.features is not None
@@ -159,10 +179,23 @@ class Evaluator:
             parameters = {key: getattr(config, key) for key in ("subsets", "subset_size", "degree", "gamma", "coef")}
             parameters |= {"seed": config.seed, "reference_features": len(reference.features)}
             protocol = self._protocol(name, config, metric, parameters)
-            return Result(metric=metric, value=value, spread=spread, protocol=protocol)
+            return [Result(metric=metric, value=value, spread=spread, protocol=protocol)]
         value = frechet_distance(samples.gaussian, reference.gaussian)
         warnings = bias_warnings(metric, self.n, reference.record.n, samples.extractor.record.feature_dim)
-        return Result(metric=metric, value=value, protocol=self._protocol(name, config, metric, {}), warnings=warnings)
+        return [
+            Result(metric=metric, value=value, protocol=self._protocol(name, config, metric, {}), warnings=warnings)
+        ]
+
+    def _precision_and_recall(self, name: str, config: PrecisionRecallConfig, samples: SampleFeatures) -> list[Result]:
+        features = self._references[name].features
+        assert features is not None
+        device = statistics_device(self.device)
+        values = precision_recall(samples.pool.to(device), features.to(device), config.k)
+        parameters = {"k": config.k, "reference_features": len(features)}
+        return [
+            Result(metric=metric, value=value, protocol=self._protocol(name, config, metric, parameters))
+            for metric, value in zip(precision_recall_names(samples.extractor.record), values, strict=True)
+        ]
 
     def _protocol(self, name: str, config: MetricConfig, metric: str, parameters: dict[str, Any]) -> Protocol:
         return Protocol(
@@ -179,7 +212,7 @@ class Evaluator:
     def _extractor(self, config: ExtractorBase) -> FeatureExtractor:
         return get_extractor(config.extractor, config.weights, self.device)
 
-    def _reference_of(self, config: FIDConfig | FDConfig | KIDConfig) -> ReferenceStatistics:
+    def _reference_of(self, config: ReferenceBase) -> ReferenceStatistics:
         assert self.reference is not None
         return self.reference.statistics(self._extractor(config), config.reference_n)
 
@@ -201,20 +234,31 @@ def check_metric(name: str, config: MetricConfig, n: int, *, has_reference: bool
             f"metrics.{name}.subset_size={config.subset_size} exceeds n={n}; "
             f"draw more or set metrics.{name}.subset_size={n}"
         )
+    if isinstance(config, PrecisionRecallConfig) and n <= config.k:
+        raise UserError(
+            f"metrics.{name}.k={config.k} needs at least n={config.k + 1} samples, not n={n}; "
+            f"draw more or lower metrics.{name}.k"
+        )
     if isinstance(config, InceptionScoreConfig) and n < config.splits:
         raise UserError(
             f"metrics.{name}.splits={config.splits} exceeds n={n}; draw more or set metrics.{name}.splits={n}"
         )
 
 
-def _check_kid_reference(name: str, config: KIDConfig, reference: ReferenceStatistics) -> None:
+def _check_reference(name: str, config: KIDConfig | PrecisionRecallConfig, reference: ReferenceStatistics) -> None:
     if reference.features is None:
         raise UserError(
             f"metrics.{name} needs features of {reference.record.name} and only its statistics are known; "
             "compare with the images themselves"
         )
-    if len(reference.features) < config.subset_size:
+    found = len(reference.features)
+    if isinstance(config, KIDConfig) and found < config.subset_size:
         raise UserError(
-            f"metrics.{name}.subset_size={config.subset_size} exceeds the {len(reference.features)} reference images; "
-            f"set metrics.{name}.subset_size={len(reference.features)}"
+            f"metrics.{name}.subset_size={config.subset_size} exceeds the {found} reference images; "
+            f"set metrics.{name}.subset_size={found}"
+        )
+    if isinstance(config, PrecisionRecallConfig) and found <= config.k:
+        raise UserError(
+            f"metrics.{name}.k={config.k} needs at least {config.k + 1} reference images, there are {found}; "
+            f"use more, or lower metrics.{name}.k"
         )

@@ -22,6 +22,16 @@ def metric_name(config: FIDConfig | FDConfig | KIDConfig | InceptionScoreConfig,
                 f"{extractor.weights_sha256[:8]}...; give that file, or use kind=fd with extractor=inception"
             )
         return "fid"
-    name = f"{_PREFIXES[config.kind]}-{extractor.name}"
+    return f"{_PREFIXES[config.kind]}-{_network(extractor)}"
+
+
+def precision_recall_names(extractor: ExtractorRecord) -> tuple[str, str]:
+    """`precision` and `recall` in the features of 2015, which papers report; else `precision-lite0`, `recall-lite0`."""
+    if is_fid_network(extractor):
+        return "precision", "recall"
+    return f"precision-{_network(extractor)}", f"recall-{_network(extractor)}"
+
+
+def _network(extractor: ExtractorRecord) -> str:
     foreign = extractor.name == "inception" and not is_fid_network(extractor)
-    return f"{name}-{extractor.weights_sha256[:8]}" if foreign else name
+    return f"{extractor.name}-{extractor.weights_sha256[:8]}" if foreign else extractor.name

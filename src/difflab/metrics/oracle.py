@@ -6,13 +6,14 @@ import functools
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from difflab.config.shapes import MAX_OBJECTS
-from difflab.data.shapes import EXTENTS, SHAPES, Scene, SceneObject, ShapesSource, render
+from difflab.config.shapes import MAX_OBJECTS, ClassKind
+from difflab.data.shapes import EXTENTS, SHAPES, Scene, SceneObject, ShapesSource, class_names, render
 from difflab.data.shapes.geometry import AREAS
 from difflab.data.shapes.scene import BACKGROUNDS, COLOURS, size_word
 from difflab.metrics.oracle_fit import fit_shapes
@@ -115,21 +116,21 @@ class Oracle:
 
         labels int [B] number `classes`, the names that `difflab.data.shapes.class_names` gives.
         """
-        readings = self.read(images)
-        if len(labels) != len(readings) or not readings:
-            raise ValueError(f"{len(readings)} images and {len(labels)} labels; give as many of both")
-        right = [
-            _is_of_class(reading, classes[label]) for reading, label in zip(readings, labels.tolist(), strict=True)
-        ]
-        return sum(right) / len(right)
+        return statistics.fmean(right for _, right in _classes_shown(self.read(images), labels, classes))
 
-    def report(self, images: Tensor) -> OracleReport:
-        """What a set of images contains and how much of it is well formed, beside the oracle's own error rate."""
+    def report(
+        self, images: Tensor, labels: Tensor | None = None, classes: Sequence[str] | None = None
+    ) -> OracleReport:
+        """What a set of images contains and how much of it is well formed, beside the oracle's own error rate.
+
+        With labels and class names (see `class_accuracy`) also how many show the class they were asked for.
+        """
         readings = self.read(images)
         if not readings:
             raise ValueError("no images to report on")
         objects = [obj for reading in readings for obj in reading.objects]
         counts = [len(reading.objects) for reading in readings]
+        shown = None if labels is None or classes is None else _classes_shown(readings, labels, classes)
         return OracleReport(
             n=len(readings),
             resolution=images.shape[-1],
@@ -143,6 +144,8 @@ class Oracle:
             sizes=shares((obj.size for obj in objects), EXTENTS),
             backgrounds=shares((reading.background for reading in readings), BACKGROUNDS),
             self_error=self.self_error(images.shape[-1]),
+            class_accuracy=None if shown is None else statistics.fmean(right for _, right in shown),
+            class_accuracies=None if shown is None else _accuracy_by_class(shown),
         )
 
     def self_error(self, resolution: int) -> float:
@@ -212,6 +215,30 @@ def _levels(images: Tensor) -> FloatArray:
         # A model that diverged leaves NaN behind; as black pixels those count against it.
         images = ((images.float() + 1) * 127.5).nan_to_num(0.0).clamp(0, 255)
     return images.float().cpu().contiguous().numpy()
+
+
+def reads_classes(classes: Sequence[str]) -> bool:
+    """Whether the oracle can tell every one of these classes: a shape, a colour, or "colour shape"."""
+    known = {name for kind in get_args(ClassKind) for name in class_names(kind)}
+    return bool(classes) and known.issuperset(classes)
+
+
+def _classes_shown(readings: list[Reading], labels: Tensor, classes: Sequence[str]) -> list[tuple[str, bool]]:
+    """For each image the class asked for, and whether its largest object is of that class."""
+    if len(labels) != len(readings) or not readings:
+        raise ValueError(f"{len(readings)} images and {len(labels)} labels; give as many of both")
+    outside = sorted({label for label in labels.tolist() if not 0 <= label < len(classes)})
+    if outside:
+        raise ValueError(f"label {outside[0]} is none of the {len(classes)} classes of the data")
+    asked = [classes[label] for label in labels.tolist()]
+    return [(name, _is_of_class(reading, name)) for reading, name in zip(readings, asked, strict=True)]
+
+
+def _accuracy_by_class(shown: list[tuple[str, bool]]) -> dict[str, float]:
+    right: dict[str, list[bool]] = {}
+    for name, is_right in shown:
+        right.setdefault(name, []).append(is_right)
+    return {name: statistics.fmean(right[name]) for name in sorted(right)}
 
 
 def _is_of_class(reading: Reading, name: str) -> bool:

@@ -20,6 +20,8 @@ class OracleReport:
     objects_per_image: share of the images with that many objects; shapes, colours, sizes, backgrounds: shares of
         the objects (images) that have each. All images count, not only the well formed.
     self_error: share of clean images of that resolution that the oracle itself misreads, the floor of its verdicts.
+    class_accuracy, class_accuracies: share of the images whose largest object is of the class asked for, of all and
+        of each class that was; None where no classes were asked for.
     """
 
     n: int
@@ -34,10 +36,12 @@ class OracleReport:
     sizes: dict[str, float]
     backgrounds: dict[str, float]
     self_error: float
+    class_accuracy: float | None = None
+    class_accuracies: dict[str, float] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as plain JSON values."""
-        values = dataclasses.asdict(self)
+        """The report as plain JSON values, without what is None."""
+        values = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
         values["objects_per_image"] = {str(n): rate for n, rate in self.objects_per_image.items()}
         return values
 

@@ -15,6 +15,9 @@ from difflab import __version__
 from difflab.config.base import Config
 from difflab.errors import UserError
 
+NEWER = ("sampling.pipeline",)
+"""Fields that older records have not; where they are empty the hash is that of an older record."""
+
 NAMES_ONLY = ("label", "versions", "reference.name")
 """Fields that are recorded and not hashed: names, and software versions (patch releases would split every history)."""
 
@@ -47,15 +50,18 @@ class ReferenceRecord(Config):
 class SamplingRecord(Config):
     """How the judged images were made.
 
-    class_balance: none (no classes), uniform (drawn from the seed), given (`classes`, cycled through by sample number).
-    guidance and sampler are their configurations as plain containers.
+    class_balance: none (no classes), uniform (drawn from the seed), given (`classes`, cycled through by sample number),
+        data (those of the low-resolution images).
+    guidance and sampler are their configurations as plain containers; pipeline is what else took part: the stages of a
+        cascade, what an upsampler enlarged.
     """
 
-    class_balance: Literal["none", "uniform", "given"]
+    class_balance: Literal["none", "uniform", "given", "data"]
     classes: list[int] | None = None
     seed: int
     guidance: dict[str, JsonValue]
     sampler: dict[str, JsonValue]
+    pipeline: dict[str, JsonValue] | None = None
     weights: Literal["ema", "raw"]
     rounding: str
     precision: str
@@ -92,7 +98,11 @@ class Protocol(Config):
 
     def measured(self) -> dict[str, Any]:
         """The fields that are hashed, flat: `sampling.guidance.scale` -> value."""
-        return {key: value for key, value in _flat(self.model_dump(mode="json")) if not _named_by(key, NAMES_ONLY)}
+        return {
+            key: value
+            for key, value in _flat(self.model_dump(mode="json"))
+            if not _named_by(key, NAMES_ONLY) and not (value is None and key in NEWER)
+        }
 
     def differences(self, other: Protocol) -> list[str]:
         """Names of the hashed fields in which the two differ."""

@@ -25,7 +25,7 @@ from difflab.seeding import stream_seed
 from difflab.types import Batch
 
 KEPT_FEATURES = 10_000
-"""Of larger data sets about this many features are kept, for kernel distances."""
+"""Of larger data sets about this many features are kept, for metrics that compare images one by one."""
 
 FORMAT_VERSION = 1
 _log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ def shards_reference(
         name=Path(data.path).name,
         content_hash=digest.hexdigest(),
         split=split,
-        preparation=f"crop={data.crop} size={data.image_size} channels={data.channels} alpha={data.alpha}",
+        preparation=f"crop={data.fixed_crop} size={data.image_size} channels={data.channels} alpha={data.alpha}",
         total=len(dataset),
         batches=lambda limit: build_eval_loader(
             data, split=split, batch_size=batch_size, rank=rank, world_size=world_size, limit=limit

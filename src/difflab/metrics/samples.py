@@ -11,6 +11,7 @@ from difflab.metrics.gaussian import GaussianStatistics
 from difflab.metrics.reference import in_order, statistics_device
 
 _NO_INDEX = torch.zeros(0, dtype=torch.int64)
+_UNKNOWN = -1
 
 
 class SampleFeatures:
@@ -76,6 +77,26 @@ class SampleImages:
         check_all_there(index, n)
         images = _joined(self._images, torch.zeros(0, 0, 0, 0, dtype=torch.uint8))
         return in_order(index, gather_rows(images))[1]
+
+
+class SampleLabels:
+    """The class that each sample was asked to show."""
+
+    def __init__(self) -> None:
+        self._labels: list[Tensor] = []
+        self._indices: list[Tensor] = []
+
+    def update(self, label: Tensor | None, index: Tensor) -> None:
+        """label int64 [B], or None where it is not known; index int64 [B]."""
+        self._labels.append(torch.full_like(index, _UNKNOWN).cpu() if label is None else label.cpu())
+        self._indices.append(index.cpu())
+
+    def gathered(self, n: int) -> Tensor | None:
+        """int64 [n] of every process, by sample number; None unless the class of every sample is known."""
+        index = gather_rows(torch.cat([*self._indices, _NO_INDEX]))
+        check_all_there(index, n)
+        labels = in_order(index, gather_rows(torch.cat([*self._labels, _NO_INDEX])))[1]
+        return None if bool((labels == _UNKNOWN).any()) else labels
 
 
 def check_all_there(index: Tensor, n: int) -> None:
