@@ -31,10 +31,12 @@ class Result:
 class MeanPixel:
     def __init__(self) -> None:
         self.images: list[Tensor] = []
+        self.labels: list[Tensor | None] = []
 
-    def update(self, images: Tensor, index: Tensor) -> None:
+    def update(self, images: Tensor, index: Tensor, *, label: Tensor | None = None) -> None:
         assert (images[:, 0, 0, 0] == index + 7).all()
         self.images.append(images)
+        self.labels.append(label)
 
     def compute(self) -> list[Result]:
         return [Result("mean@5", torch.cat(self.images).float().mean().item())]
@@ -69,6 +71,21 @@ def test_metrics_of_the_averaged_weights_are_logged_and_recorded(tmp_path: Path)
     assert values == [("2", 9.0), ("3", 9.0)]
     records = [json.loads(line) for line in path.read_text().splitlines()]
     assert records[1] == {"train_step": 3, "name": "mean@5", "value": 9.0, "protocol": {"n": 5}}
+
+
+def test_the_evaluator_is_told_what_each_sample_was_asked_to_show(tmp_path: Path) -> None:
+    model, judge = Tiny(), MeanPixel()
+    evaluation = Evaluation(
+        tmp_path / "evaluations.jsonl",
+        Drawing(model),
+        lambda: judge,
+        n=3,
+        batch_size=2,
+        seed=7,
+        labels=lambda indices, seed: [10 * seed + i for i in indices],
+    )
+    trainer(tmp_path, 1, [Clock(), evaluation]).fit(model, loader(9))
+    assert [label.tolist() for label in judge.labels] == [[70, 71], [72]]
 
 
 def test_drawing_restores_weights_and_modes(tmp_path: Path) -> None:

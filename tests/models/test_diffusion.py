@@ -242,7 +242,7 @@ def validated(module: DiffusionModule, batches: list[Batch]) -> float:
     with torch.no_grad():
         for i, batch in enumerate(batches):
             module.validation_step(batch, i)
-    return module.validation_loss()
+    return module.validation_means()["val/loss"]
 
 
 def test_the_validation_loss_depends_on_nothing_but_the_weights() -> None:

@@ -10,11 +10,11 @@ from difflab.callbacks.checkpoint import Checkpoint
 from difflab.callbacks.clock import Clock
 from difflab.callbacks.ema import EMA
 from difflab.callbacks.evaluation import Evaluation, SampleEvaluator
-from difflab.callbacks.generation import Generate
+from difflab.callbacks.generation import Generate, Labels
 from difflab.callbacks.guard import NonFiniteGuard
 from difflab.callbacks.preemption import Preemption
 from difflab.callbacks.progress import Progress
-from difflab.callbacks.sample_grid import Labels, SampleGrid
+from difflab.callbacks.sample_grid import SampleGrid
 from difflab.callbacks.throughput import Throughput
 from difflab.callbacks.training_log import TrainingLog
 from difflab.callbacks.weights import WeightsExport
@@ -28,13 +28,15 @@ def build_callbacks(
     run: RunDirectory,
     *,
     model_config: ModelConfig,
-    generate: Generate,
+    generate: Generate | None,
     labels: Labels | None = None,
     make_evaluator: Callable[[], SampleEvaluator] | None = None,
 ) -> list[Callback]:
     """The callbacks of `config.callbacks`, which write into `run`.
 
     model_config: exported beside the weights.
+    generate: draws the samples of `callbacks.sample_grid` and `callbacks.evaluation`; None where the task draws none.
+    labels: the classes of those samples.
     make_evaluator: needed by `callbacks.evaluation`; None where no metrics are configured.
 
     The guard decides first whether the step counts, EMA follows, and what is saved comes before what may fail.
@@ -54,10 +56,11 @@ def build_callbacks(
         if asked.checkpoint.export_weights:
             callbacks.append(WeightsExport(run.weights, model_config.model_dump(mode="json")))
         callbacks.append(Checkpoint.from_config(asked.checkpoint, run.checkpoints))
-    if asked.sample_grid is not None:
+    assert generate is not None or (asked.sample_grid, asked.evaluation) == (None, None), "nothing to draw with"
+    if asked.sample_grid is not None and generate is not None:
         callbacks.append(SampleGrid.from_config(asked.sample_grid, run.samples, generate, labels))
-    if asked.evaluation is not None and make_evaluator is not None:
-        callbacks.append(Evaluation.from_config(asked.evaluation, run.evaluations, generate, make_evaluator))
+    if asked.evaluation is not None and generate is not None and make_evaluator is not None:
+        callbacks.append(Evaluation.from_config(asked.evaluation, run.evaluations, generate, make_evaluator, labels))
     if asked.preemption is not None:
         callbacks.append(Preemption.from_config(asked.preemption))
     return callbacks

@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from difflab.callbacks.clock import train_step
-from difflab.callbacks.generation import Generate, batches_of_this_rank, ready_to_sample
+from difflab.callbacks.generation import Generate, Labels, batches_of_this_rank, ready_to_sample
 from difflab.callbacks.periodic import Periodic
 from difflab.config.callbacks import EvaluationConfig
 
@@ -31,7 +31,7 @@ class MetricResult(Protocol):
 class SampleEvaluator(Protocol):
     """Takes the samples of this process; compute brings all processes together and gives the same on each."""
 
-    def update(self, images: Tensor, index: Tensor) -> None: ...
+    def update(self, images: Tensor, index: Tensor, *, label: Tensor | None = None) -> None: ...
     def compute(self) -> Sequence[MetricResult]: ...
 
 
@@ -39,7 +39,8 @@ class Evaluation(Periodic):
     """Evaluate samples 0..n-1 of `seed`, drawn with the averaged weights by all processes together.
 
     Logs `eval/<name>` for each result, and appends its whole record with `train_step` to `path`, one JSON object
-    a line. `make_evaluator` is called for each evaluation, on every process.
+    a line. `make_evaluator` is called for each evaluation, on every process; `labels` says which class each sample is
+    asked to show.
     """
 
     def __init__(
@@ -52,9 +53,10 @@ class Evaluation(Periodic):
         batch_size: int = 64,
         seed: int = 0,
         at_end: bool = True,
+        labels: Labels | None = None,
     ) -> None:
         super().__init__(every_steps, at_end=at_end)
-        self.path, self.generate, self.make_evaluator = Path(path), generate, make_evaluator
+        self.path, self.generate, self.make_evaluator, self.labels = Path(path), generate, make_evaluator, labels
         self.n, self.batch_size, self.seed = n, batch_size, seed
 
     @classmethod
@@ -64,8 +66,9 @@ class Evaluation(Periodic):
         path: Path | str,
         generate: Generate,
         make_evaluator: Callable[[], SampleEvaluator],
+        labels: Labels | None = None,
     ) -> Evaluation:
-        return cls(path, generate, make_evaluator, **config.model_dump())
+        return cls(path, generate, make_evaluator, labels=labels, **config.model_dump())
 
     @override
     def act(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -74,7 +77,9 @@ class Evaluation(Periodic):
         with ready_to_sample(trainer, pl_module):
             evaluator = self.make_evaluator()
             for indices in batches_of_this_rank(trainer, self.n, self.batch_size):
-                evaluator.update(self.generate(indices, self.seed), torch.tensor(indices))
+                classes = None if self.labels is None else self.labels(indices, self.seed)
+                label = None if classes is None else torch.tensor(classes)
+                evaluator.update(self.generate(indices, self.seed), torch.tensor(indices), label=label)
             results = evaluator.compute()
         for logger in trainer.loggers:
             logger.log_metrics({f"eval/{result.name}": result.value for result in results}, step=step)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import lightning.pytorch as pl
 import torch
@@ -14,6 +14,9 @@ from difflab.callbacks.throughput import off_the_clock
 
 Generate = Callable[[list[int], int], Tensor]
 """(indices, seed) -> uint8 [len(indices), C, H, W]; sample i depends on (seed, i) alone."""
+
+Labels = Callable[[list[int], int], Sequence[int] | None]
+"""(indices, seed) -> the class each sample is asked to show, or None where none is."""
 
 
 @contextlib.contextmanager

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning.pytorch as pl
 from typing_extensions import override
 
 from difflab.callbacks.clock import train_step
-from difflab.callbacks.generation import Generate, draw_on_all_ranks, ready_to_sample
+from difflab.callbacks.generation import Generate, Labels, draw_on_all_ranks, ready_to_sample
 from difflab.callbacks.periodic import Periodic
 from difflab.config.callbacks import SampleGridConfig
 from difflab.files import replacing
 from difflab.tracking.clock import ClockedLogger
 from difflab.tracking.grid import make_grid, to_pil
-
-Labels = Callable[[list[int], int], Sequence[int | str] | None]
-"""(indices, seed) -> the class of each sample, or None for a model without classes."""
 
 
 class SampleGrid(Periodic):
@@ -71,6 +68,6 @@ class SampleGrid(Periodic):
                 rows = [[to_pil(image), i, self.seed, classes[i]] for i, image in enumerate(images)]
                 logger.log_table("samples/table", ["image", "index", "seed", "class"], rows)
 
-    def _classes(self) -> Sequence[int | str | None]:
+    def _classes(self) -> Sequence[int | None]:
         classes = self.labels(list(range(self.n)), self.seed) if self.labels is not None else None
         return [None] * self.n if classes is None else classes

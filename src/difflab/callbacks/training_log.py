@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import lightning.pytorch as pl
-import torch
 from typing_extensions import override
 
 from difflab.callbacks.clock import train_step
 from difflab.callbacks.periodic import Periodic
-from difflab.models.diffusion import DiffusionModule
+from difflab.models.training_module import TrainingModule
 
 
 class TrainingLog(Periodic):
-    """Every `every_steps` optimised steps: `train/loss` and `train/loss_q{0..3}` as means over all samples of all
-    processes since the last line, `train/lr` and `train/grad_norm`. After each validation: `val/loss`.
+    """Every `every_steps` optimised steps: `train/loss` and `train/loss_q{0..3}`, by quartile of the timestep, as means
+    over all samples of all processes since the last line, `train/lr` and `train/grad_norm`. A classifier's `top1` and
+    `top5` likewise. After each validation the same means of the held-out samples: `val/loss`, `val/loss_q{0..3}`, ...
     """
 
     def __init__(self, every_steps: int) -> None:
@@ -21,10 +21,8 @@ class TrainingLog(Periodic):
 
     @override
     def act(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, DiffusionModule)
-        sums = trainer.strategy.reduce(pl_module.window.pop().to(pl_module.device), reduce_op="sum")
-        assert isinstance(sums, torch.Tensor)
-        metrics = pl_module.window.means(sums)
+        assert isinstance(pl_module, TrainingModule)
+        metrics = pl_module.training_means()
         metrics["train/lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         if pl_module.grad_norm is not None:
             metrics["train/grad_norm"] = float(pl_module.grad_norm)
@@ -32,8 +30,8 @@ class TrainingLog(Periodic):
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, DiffusionModule)
-        _log(trainer, {"val/loss": pl_module.validation_loss()}, train_step(pl_module))
+        assert isinstance(pl_module, TrainingModule)
+        _log(trainer, pl_module.validation_means(), train_step(pl_module))
 
 
 def _log(trainer: pl.Trainer, metrics: dict[str, float], step: int) -> None:

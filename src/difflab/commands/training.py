@@ -19,10 +19,11 @@ from difflab.callbacks.build import build_callbacks
 from difflab.callbacks.checkpoint_io import AtomicCheckpointIO
 from difflab.config.model import ModelConfig
 from difflab.config.train import TrainConfig
+from difflab.data.build import class_names_of
 from difflab.errors import UserError
 from difflab.interop.keymap import refuse_misfit, shapes_of
 from difflab.metrics.evaluator import Evaluator
-from difflab.models.build import build_diffusion
+from difflab.models.build import build_training_module
 from difflab.models.datamodule import ShardDataModule
 from difflab.models.devices import (
     Accelerator,
@@ -32,8 +33,9 @@ from difflab.models.devices import (
     sampling_autocast,
     training_precision,
 )
-from difflab.models.diffusion import DiffusionModule
+from difflab.models.training_module import TrainingModule
 from difflab.pipelines.evaluating import build_evaluator
+from difflab.pipelines.low_res import open_low_res
 from difflab.pipelines.single import SinglePipeline
 from difflab.pipelines.stored import load_initial_weights, read_checkpoint
 from difflab.seeding import stream_seed
@@ -64,7 +66,7 @@ def fit(
         module = build_module(config, accelerator, initial_weights=resume is None)
         if resume is not None:
             refuse_misfit(read_checkpoint(resume)["state_dict"], shapes_of(module.state_dict()), str(resume))
-        data = ShardDataModule(config.data, config.trainer, seed=config.seed, fields=module.conditioners.batch_keys())
+        data = ShardDataModule(config.data, config.trainer, seed=config.seed, fields=module.batch_keys())
         loggers = stack.enter_context(build_loggers(config.logger, run, plain))
         trainer = build_trainer(config, accelerator, run, module, loggers)
         stack.enter_context(ctrl_c_as_such())
@@ -89,13 +91,13 @@ def is_finished(resume: Path, run: RunDirectory, max_steps: int) -> bool:
     return True
 
 
-def build_module(config: TrainConfig, accelerator: Accelerator, *, initial_weights: bool = True) -> DiffusionModule:
+def build_module(config: TrainConfig, accelerator: Accelerator, *, initial_weights: bool = True) -> TrainingModule:
     """The module with its initial weights, which are the same on every rank, in the layout of the device.
 
     initial_weights: False where a checkpoint replaces them anyway; those of `init` need not exist any more.
     """
     torch.manual_seed(stream_seed(config.seed, "init"))
-    module = build_diffusion(config)
+    module = build_training_module(config)
     if config.init.kind == "weights" and initial_weights:
         load_initial_weights(module, config.init.path, config.init.which)
     if on_cuda_only(config.trainer.channels_last, accelerator):
@@ -109,7 +111,7 @@ def build_trainer(
     config: TrainConfig,
     accelerator: Accelerator,
     run: RunDirectory,
-    module: DiffusionModule,
+    module: TrainingModule,
     loggers: list[Logger],
 ) -> L.Trainer:
     """Lightning's Trainer. Its own progress bar, checkpoints and summary give way to difflab's."""
@@ -124,8 +126,8 @@ def build_trainer(
         run,
         model_config=ModelConfig.of(config),
         generate=pipeline,
-        labels=pipeline.labels,
-        make_evaluator=lambda: build_run_evaluator(config, pipeline, trainer),
+        labels=None if pipeline is None else pipeline.labels,
+        make_evaluator=None if pipeline is None else lambda: build_run_evaluator(config, pipeline, trainer),
     )
     trainer = L.Trainer(
         accelerator=accelerator,
@@ -168,20 +170,35 @@ def build_run_evaluator(config: TrainConfig, pipeline: SinglePipeline, trainer: 
         weights="raw" if config.callbacks.ema is None else "ema",
         data=config.data,
         split=config.data.train_split,
+        class_names=class_names_of(config.data),
         rank=trainer.global_rank,
         world_size=trainer.world_size,
     )
 
 
-def sampling_pipeline(config: TrainConfig, module: DiffusionModule, accelerator: Accelerator) -> SinglePipeline:
-    """What the sample grid and the evaluation during training draw with: the run's own sampler and guidance."""
+def sampling_pipeline(config: TrainConfig, module: TrainingModule, accelerator: Accelerator) -> SinglePipeline | None:
+    """What the sample grid and the evaluation during training draw with: the run's own sampler and guidance.
+
+    None where the task draws nothing. An upsampler enlarges images of the validation split, where there is one.
+    Raises UserError for a guidance that asks further networks, which no training has beside it.
+    """
+    if config.task != "denoising":
+        return None
+    free = config.guidance.classifier_free_options()
+    if config.guidance.classifier_options() is not None or (free is not None and free.reference is not None):
+        raise UserError(
+            f"guidance.kind={config.guidance.kind} asks a further network: train with guidance=none or classifier_free "
+            "alone, and give it to `difflab sample` and `difflab evaluate`"
+        )
+    model = ModelConfig.of(config)
     return SinglePipeline(
         module.network,
         module.conditioners,
         module.process,
-        ModelConfig.of(config).shape,
+        model.shape,
         sampler=config.sampler,
         guidance=config.guidance,
+        low_res=open_low_res(None, model, config.data, config.data.val_split or config.data.train_split),
         autocast=sampling_autocast("auto", accelerator),
     )
 
@@ -196,7 +213,7 @@ def hush_lightning() -> None:
                 handler.setLevel(logging.WARNING)
 
 
-def report(run: RunDirectory, module: DiffusionModule) -> None:
+def report(run: RunDirectory, module: TrainingModule) -> None:
     """Say where everything of a finished run lies."""
     places = {
         "run": run.path,

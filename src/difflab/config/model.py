@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from difflab.config.base import Config
 from difflab.config.conditioning import ConditioningConfig
@@ -12,16 +12,18 @@ from difflab.config.diffusion import DiffusionConfig
 from difflab.config.guidance import GuidanceConfig
 from difflab.config.network import NetworkConfig
 from difflab.config.sampler import SamplerConfig
-from difflab.config.train import TrainConfig
+from difflab.config.train import Task, TrainConfig, refuse_other_task
 
 
 class ModelConfig(Config):
     """Stands in `config.json` beside exported weights, and is read out of a run's `config.yaml`.
 
+    task: what the network does, denoise an image or tell its class; exports of before there was a choice denoise.
     sampler and guidance are what the run used for its own pictures: defaults, not part of the model.
     """
 
     experiment: str
+    task: Task = "denoising"
     image_size: Annotated[int, Field(gt=0)]
     channels: Annotated[int, Field(gt=0)]
     diffusion: DiffusionConfig
@@ -35,6 +37,7 @@ class ModelConfig(Config):
         """The model that a training configuration trains."""
         return cls(
             experiment=config.experiment,
+            task=config.task,
             image_size=config.data.image_size,
             channels=config.data.channels,
             diffusion=config.diffusion,
@@ -43,6 +46,11 @@ class ModelConfig(Config):
             sampler=config.sampler,
             guidance=config.guidance,
         )
+
+    @model_validator(mode="after")
+    def _network_fits_task(self) -> ModelConfig:
+        refuse_other_task(self.task, self.network)
+        return self
 
     @property
     def shape(self) -> tuple[int, int, int]:

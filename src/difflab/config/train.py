@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from difflab.config.base import Config
 from difflab.config.callbacks import CallbacksConfig
-from difflab.config.conditioning import ConditioningConfig
+from difflab.config.conditioning import ClassConditionerConfig, ConditioningConfig, LowResConditionerConfig
 from difflab.config.data import DataConfig
 from difflab.config.diffusion import DiffusionConfig
 from difflab.config.guidance import GuidanceConfig
@@ -20,7 +20,9 @@ from difflab.config.optimizer import OptimizerConfig
 from difflab.config.sampler import SamplerConfig
 from difflab.config.trainer import TrainerConfig
 
-RUN_DEFINING = ("experiment", "seed", "diffusion", "network", "conditioning", "optimizer", "data", "init")
+Task = Literal["denoising", "noisy_classifier"]
+
+RUN_DEFINING = ("experiment", "task", "seed", "diffusion", "network", "conditioning", "optimizer", "data", "init")
 """What makes a run that run: these make its name, and a resumed run must agree on them."""
 
 FREE_IN_DATA = ("path", "workers", "prefetch", "max_bad_fraction")
@@ -30,6 +32,7 @@ FREE_IN_DATA = ("path", "workers", "prefetch", "max_bad_fraction")
 class TrainConfig(Config):
     """`difflab train`.
 
+    task: what the network learns: to denoise, or to tell the class of a noised image (ADM, section 4).
     name: the run's name below output_root/experiment; made from the configuration when null, so the same command
         goes on with the same run.
     resume: auto = go on from checkpoints/last.ckpt if there is one; never = refuse a directory that holds a run;
@@ -37,6 +40,7 @@ class TrainConfig(Config):
     """
 
     experiment: str
+    task: Task = "denoising"
     name: str | None
     output_root: str
     seed: Annotated[int, Field(ge=0)]
@@ -65,18 +69,80 @@ class TrainConfig(Config):
             raise ValueError(
                 f"network.channels={self.network.channels} but data.channels={self.data.channels}; set them alike"
             )
+        refuse_other_task(self.task, self.network)
+        if self.network.kind == "unet_encoder":
+            self._check_classifier(self.network.classes)
+        else:
+            self._check_conditioning(self.network.concat_channels)
+        return self
+
+    def _check_classifier(self, classes: int) -> None:
+        if self.data.classes is None:
+            raise ValueError("task=noisy_classifier needs labelled data: set data.classes to the number of classes")
+        if classes != self.data.classes:
+            raise ValueError(
+                f"network.classes={classes} but data.classes={self.data.classes}; "
+                "set data.classes to the number of classes and leave network.classes out"
+            )
+        if self.conditioning:
+            raise ValueError(
+                f"conditioning.{next(iter(self.conditioning))} tells a classifier what it has to find out: "
+                "choose conditioning=none with task=noisy_classifier"
+            )
+        if self.guidance.kind != "none":
+            raise ValueError(
+                f"guidance.kind={self.guidance.kind}, but a classifier draws nothing: choose guidance=none"
+            )
+        for name in ("sample_grid", "evaluation"):
+            if getattr(self.callbacks, name) is not None:
+                raise ValueError(f"callbacks.{name}: a classifier draws nothing: choose callbacks=classifier")
+
+    def _check_conditioning(self, concat_channels: int) -> None:
         for name, conditioner in self.conditioning.items():
-            if conditioner.classes != self.data.classes:
+            if isinstance(conditioner, ClassConditionerConfig) and conditioner.classes != self.data.classes:
                 raise ValueError(
                     f"conditioning.{name}.classes={conditioner.classes} but data.classes="
                     f"{'null' if self.data.classes is None else self.data.classes}; set data.classes to the number of "
                     f"classes and leave conditioning.{name}.classes out"
                 )
-        return self
+            if isinstance(conditioner, LowResConditionerConfig) and conditioner.size >= self.data.image_size:
+                raise ValueError(
+                    f"conditioning.{name}.size={conditioner.size} is not below data.image_size="
+                    f"{self.data.image_size}; set the size of the images that are to be enlarged"
+                )
+        joined = sum(isinstance(conditioner, LowResConditionerConfig) for conditioner in self.conditioning.values())
+        if concat_channels != joined * self.data.channels:
+            raise ValueError(
+                f"network.concat_channels={concat_channels}, but the conditioning joins "
+                f"{joined * self.data.channels} channels to the input; "
+                + (
+                    f"set network.concat_channels={joined * self.data.channels}"
+                    if joined
+                    else "choose conditioning=low_res, or network.concat_channels=0"
+                )
+            )
+
+
+def refuse_other_task(task: Task, network: NetworkConfig) -> None:
+    """Raises ValueError where a network is not made for its task."""
+    classifies = network.kind == "unet_encoder"
+    if classifies and task != "noisy_classifier":
+        raise ValueError(
+            f"task={task} cannot train network.kind={network.kind}, which gives logits: "
+            "set task=noisy_classifier, or choose a network of kind unet"
+        )
+    if task == "noisy_classifier" and not classifies:
+        raise ValueError(
+            f"task=noisy_classifier needs a network of kind unet_encoder, this one is {network.kind}: choose one "
+            "of that kind, as in network=adm_classifier_64, or set task=denoising"
+        )
 
 
 def run_defining(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a resolved training configuration that makes it this run and no other."""
     kept = {key: config[key] for key in RUN_DEFINING if key in config}
+    # Runs of before there was a choice do not say their task: their names, and what they agree with, stay.
+    if kept.get("task") == "denoising":
+        del kept["task"]
     kept["data"] = {key: value for key, value in config["data"].items() if key not in FREE_IN_DATA}
     return kept

@@ -17,7 +17,7 @@ from difflab.errors import user_errors
 from difflab.networks.build import build_network
 
 if TYPE_CHECKING:
-    from difflab.models.diffusion import DiffusionModule
+    from difflab.models.training_module import TrainingModule
 
 
 @dataclass
@@ -34,8 +34,11 @@ class Model:
         return nn.ModuleDict({"network": self.network, "conditioners": self.conditioners})
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Load weights under those keys. Raises RuntimeError where they do not fit; see `pipelines.stored`."""
-        self.as_module().load_state_dict(state, strict=True)
+        """Take `state` under those keys as the weights. Raises RuntimeError where they do not fit.
+
+        The tensors become the parameters, so that a model on the meta device gets real ones.
+        """
+        self.as_module().load_state_dict(state, strict=True, assign=True)
 
 
 def build_model(config: ModelConfig) -> Model:
@@ -44,22 +47,37 @@ def build_model(config: ModelConfig) -> Model:
         process = build_process(config.diffusion)
     with user_errors("network"):
         network = build_network(config.network, image_size=config.image_size, learned_variance=process.learns_variance)
-    conditioners = build_conditioners(config.conditioning, embedding_dim=config.network.embedding_channels)
+    conditioners = build_conditioners(
+        config.conditioning, embedding_dim=config.network.embedding_channels, image_size=config.image_size
+    )
     return Model(config, network, conditioners, process)
 
 
-def build_diffusion(config: TrainConfig) -> DiffusionModule:
-    """The LightningModule of a training configuration, with initial weights."""
+def build_training_module(config: TrainConfig) -> TrainingModule:
+    """The LightningModule of a training configuration's task, with initial weights."""
     from difflab.models.diffusion import DiffusionModule
+    from difflab.models.noisy_classifier import NoisyClassifierModule
 
     model = build_model(ModelConfig.of(config))
+    timesteps = build_timesteps(config.diffusion, model.process)
+    seed, max_steps = config.seed, config.trainer.max_steps
+    if config.network.kind == "unet_encoder":
+        return NoisyClassifierModule(
+            model.network,
+            model.process,
+            timesteps,
+            config.optimizer,
+            classes=config.network.classes,
+            seed=seed,
+            max_steps=max_steps,
+        )
     return DiffusionModule(
         model.network,
         model.process,
         build_loss(config.diffusion, model.process),
-        build_timesteps(config.diffusion, model.process),
+        timesteps,
         model.conditioners,
         config.optimizer,
-        seed=config.seed,
-        max_steps=config.trainer.max_steps,
+        seed=seed,
+        max_steps=max_steps,
     )

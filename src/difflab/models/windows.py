@@ -1,6 +1,8 @@
-"""Running means of the losses between two log lines, kept on the device so that no step waits for a number."""
+"""Running means between two log lines, kept on the device so that no step waits for a number."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -8,27 +10,34 @@ from torch import Tensor
 QUARTILES = 4
 
 
-class LossWindow:
-    """Sums of per-sample losses, in all and by quartile of the timestep (as improved-diffusion logs them)."""
+class QuartileWindow:
+    """Weighted sums of per-sample values, in all and by quartile of the timestep (as improved-diffusion logs them).
 
-    def __init__(self, num_timesteps: int) -> None:
+    names: of the values that every `add` gives.
+    """
+
+    def __init__(self, num_timesteps: int, names: Sequence[str] = ("loss",)) -> None:
         self.num_timesteps = num_timesteps
+        self.names = tuple(names)
         self._sums: Tensor | None = None
 
-    def add(self, loss: Tensor, t: Tensor) -> None:
-        """loss float [B], t int64 [B]; losses that are not finite are left out."""
-        self._sums = self.sums().to(loss.device)
+    def add(self, values: Mapping[str, Tensor], t: Tensor, weight: Tensor) -> None:
+        """values float [B] by name, t int64 [B]; weight [B] is what each sample counts, and 0 leaves out any value."""
+        self._sums = self.sums().to(t.device)
         quartile = (t * QUARTILES).div(self.num_timesteps, rounding_mode="floor")
-        finite = torch.isfinite(loss)
-        self._sums[0].index_add_(0, quartile, loss.double().where(finite, 0.0))
-        self._sums[1].index_add_(0, quartile, finite.double())
+        weight = weight.double()
+        for row, name in enumerate(self.names):
+            # Not a plain product: 0 times a value that is not finite is not 0.
+            weighted = (values[name].detach().double() * weight).where(weight > 0, 0.0)
+            self._sums[row].index_add_(0, quartile, weighted)
+        self._sums[-1].index_add_(0, quartile, weight)
 
     def sums(self) -> Tensor:
-        """The sums float64 [2, 4] (losses, counts) since the last `pop`."""
-        return torch.zeros(2, QUARTILES, dtype=torch.float64) if self._sums is None else self._sums
+        """The sums since the last `pop`, float64 [len(names) + 1, 4]: one row of each value, then the weights."""
+        return torch.zeros(len(self.names) + 1, QUARTILES, dtype=torch.float64) if self._sums is None else self._sums
 
     def pop(self) -> Tensor:
-        """The sums, for the ranks to add up; then starts anew."""
+        """The sums; then starts anew."""
         sums, self._sums = self.sums(), None
         return sums
 
@@ -36,9 +45,13 @@ class LossWindow:
         """Go on from the `sums` of another window."""
         self._sums = sums.clone()
 
-    @staticmethod
-    def means(sums: Tensor) -> dict[str, float]:
-        """`train/loss` and `train/loss_q0..3` of summed windows; a quartile nobody drew is left out."""
-        losses, counts = sums.tolist()
-        means = {f"train/loss_q{q}": losses[q] / counts[q] for q in range(QUARTILES) if counts[q]}
-        return {"train/loss": sum(losses) / sum(counts), **means} if sum(counts) else {}
+    def means(self, sums: Tensor, prefix: str) -> dict[str, float]:
+        """`<prefix>/<name>` and `<prefix>/<name>_q0..3` of summed windows; a quartile nobody drew is left out."""
+        *values, counts = sums.tolist()
+        if not sum(counts):
+            return {}
+        means: dict[str, float] = {}
+        for name, row in zip(self.names, values, strict=True):
+            means[f"{prefix}/{name}"] = sum(row) / sum(counts)
+            means |= {f"{prefix}/{name}_q{q}": row[q] / counts[q] for q in range(QUARTILES) if counts[q]}
+        return means
