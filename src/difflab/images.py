@@ -4,14 +4,33 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Rounding = Literal["truncate", "nearest", "edm"]
+Filter = Literal["nearest", "area", "bilinear", "bicubic"]
 
 
 def to_float(image: Tensor) -> Tensor:
     """uint8 [...] in 0..255 -> float32 in [-1, 1]: x / 127.5 - 1."""
     return image.float().div_(127.5).sub_(1.0)
+
+
+def as_float(image: Tensor) -> Tensor:
+    """uint8 pixels as `to_float` makes them; floats, which are in [-1, 1] already, as they are."""
+    return to_float(image) if image.dtype == torch.uint8 else image
+
+
+def resize(image: Tensor, size: int, filter: Filter) -> Tensor:
+    """float [B, C, H, W] -> [B, C, size, size]; pixel centres keep their place (align_corners=False).
+
+    area is the mean of the pixels a new one covers; bilinear and bicubic are antialiased where they shrink.
+    """
+    if filter in ("nearest", "area"):
+        return F.interpolate(image, (size, size), mode=filter)
+    shrinks = size < min(image.shape[-2:])
+    return F.interpolate(image, (size, size), mode=filter, align_corners=False, antialias=shrinks)
 
 
 def to_uint8(image: Tensor, rounding: Rounding = "truncate") -> Tensor:

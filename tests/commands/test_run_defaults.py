@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import TypeAdapter
 
 from difflab.commands.composing import compose_and_validate
 from difflab.commands.run_defaults import refuse_parts_of_model, with_defaults_of_run
+from difflab.config.guidance import GuidanceConfig
 from difflab.config.sample import EvaluateConfig
 from difflab.errors import UserError
 
@@ -58,3 +60,26 @@ def test_help_needs_no_torch(command: str) -> None:
     code = f"import sys; from difflab.cli import main; main(['{command}', '--help']); print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "lightning", "wandb"} & set(ran.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "guidance",
+    [
+        {"kind": "composed", "classifier_free": {"scale": 2.0, "interval": [0.25, 1.5]}, "classifier": None},
+        {"kind": "composed", "classifier": {"run": "a b/größe,x=1", "scale": 0.5, "gradient_at": "mean"}},
+        {"kind": "classifier_free", "paper_w": 0.5, "reference": {"run": "weak", "told": "nothing"}},
+    ],
+)
+def test_a_guidance_with_parts_survives_too(tiny_run: Path, tmp_path: Path, guidance: dict[str, object]) -> None:
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    stored = yaml.safe_load((run / "config.yaml").read_text())
+    stored["guidance"] = guidance
+    (run / "config.yaml").write_text(yaml.safe_dump(stored))
+    config, _ = compose_and_validate("evaluate", EvaluateConfig, with_defaults_of_run([f"run={run}"], data=True))
+    assert config.guidance == TypeAdapter(GuidanceConfig).validate_python(guidance)
+
+
+def test_a_cascade_leaves_no_place_for_a_sampler_or_guidance_beside_it() -> None:
+    with pytest.raises(UserError, match=r"^sampler\.steps=5: the stages of pipeline=adm_u_256 have samplers"):
+        with_defaults_of_run(["pipeline=adm_u_256", "sampler.steps=5"])
+    assert with_defaults_of_run(["pipeline=adm_u_256", "pipeline.stages.base.sampler.steps=5"])

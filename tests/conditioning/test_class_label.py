@@ -36,7 +36,7 @@ def test_a_class_out_of_range_is_refused_also_where_it_would_be_the_null_class(l
 
 def test_the_configuration_builds_them_under_their_names() -> None:
     built = build_conditioners(
-        {"shape": ClassConditionerConfig(kind="class", classes=6, drop_rate=0.2)}, embedding_dim=12
+        {"shape": ClassConditionerConfig(kind="class", classes=6, drop_rate=0.2)}, embedding_dim=12, image_size=16
     )
     (name, conditioner), *rest = built.named()
     assert (name, rest) == ("shape", [])

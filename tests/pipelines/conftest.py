@@ -15,6 +15,9 @@ from tiny_runs import CLASSES, TRAINING, class_run, own_run, tiny_run
 
 __all__ = ["class_run", "own_run", "tiny_run"]
 
+UPSAMPLER = ("conditioning=low_res", "conditioning.low_res.size=8", "network.concat_channels=3")
+"""Overrides that make the tiny model one that enlarges 8 px to 16."""
+
 
 @functools.cache
 def configuration(*overrides):

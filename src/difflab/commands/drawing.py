@@ -16,12 +16,13 @@ from torch import Tensor
 from difflab.commands.processes import ALONE, Processes, started
 from difflab.config.sample import DrawConfig
 from difflab.errors import UserError
-from difflab.models.devices import resolve_accelerator, sampling_autocast
-from difflab.pipelines.single import SinglePipeline
-from difflab.pipelines.stored import Stored, load_stored
+from difflab.models.devices import Accelerator, resolve_accelerator, sampling_autocast
+from difflab.pipelines.base import Pipeline
+from difflab.pipelines.build import StoredModels, build_pipeline
+from difflab.pipelines.stored import Stored
 from difflab.progress import track
 
-CHANGES_PICTURES = ("sampler", "guidance", "rounding", "precision", "classes", "weights")
+CHANGES_PICTURES = ("pipeline", "low_res", "sampler", "guidance", "rounding", "precision", "classes", "weights")
 """Keys of a drawing, besides n and seed, that make it another one."""
 
 
@@ -30,7 +31,7 @@ class Drawing:
     """A model ready to draw, where it came from, and which process's share is drawn here."""
 
     stored: Stored
-    pipeline: SinglePipeline
+    pipeline: Pipeline
     config: DrawConfig
     processes: Processes
 
@@ -63,14 +64,30 @@ def drawing_of(config: DrawConfig) -> Iterator[Drawing]:
 
     Raises UserError where the configuration asks for what drawing, or this machine, cannot do.
     """
-    with started(config.devices, resolve_accelerator(config.accelerator)) as processes:
+    with drawing_processes(config) as (processes, models):
         with processes.agreeing():
-            drawing = prepare_drawing(config, processes)
+            drawing = prepare_drawing(config, processes, models)
         yield drawing
 
 
-def prepare_drawing(config: DrawConfig, processes: Processes = ALONE) -> Drawing:
-    """Load the model onto the device of this process.
+@contextlib.contextmanager
+def drawing_processes(config: DrawConfig) -> Iterator[tuple[Processes, StoredModels]]:
+    """Start a process for each device; inside, each has a place for the models that it loads onto its device."""
+    accelerator = resolve_accelerator(config.accelerator)
+    with started(config.devices, accelerator) as processes:
+        yield processes, models_on(accelerator)
+
+
+def models_on(accelerator: Accelerator) -> StoredModels:
+    """A place for stored models on the device of this process."""
+    if accelerator != "cuda":
+        return StoredModels(accelerator)
+    torch.set_float32_matmul_precision("high")
+    return StoredModels(torch.device("cuda", torch.cuda.current_device()), torch.channels_last)
+
+
+def prepare_drawing(config: DrawConfig, processes: Processes = ALONE, models: StoredModels | None = None) -> Drawing:
+    """Load the models that are not there yet, and put the pipeline together.
 
     Raises UserError where the configuration asks for what drawing cannot do.
     """
@@ -79,21 +96,8 @@ def prepare_drawing(config: DrawConfig, processes: Processes = ALONE) -> Drawing
     if config.sampler.kind == "ddim_inversion":
         raise UserError("sampler=ddim_inversion goes from images to noise and draws none; choose ddim or ancestral")
     accelerator = resolve_accelerator(config.accelerator)
-    device = torch.device("cuda", torch.cuda.current_device()) if accelerator == "cuda" else torch.device(accelerator)
-    model, stored = load_stored(config.run, config.weights, device)
-    if accelerator == "cuda":
-        torch.set_float32_matmul_precision("high")
-        model.network.to(memory_format=torch.channels_last)
-    pipeline = SinglePipeline(
-        model.network,
-        model.conditioners,
-        model.process,
-        stored.config.shape,
-        sampler=config.sampler,
-        guidance=config.guidance,
-        rounding=config.rounding,
-        autocast=sampling_autocast(config.precision, accelerator),
-    )
+    autocast = sampling_autocast(config.precision, accelerator)
+    pipeline, stored = build_pipeline(config, models or models_on(accelerator), autocast=autocast)
     if config.classes is not None:
         # Now, and not at the batch where the first wrong one turns up.
         pipeline.check_classes(config.classes)
@@ -105,10 +109,12 @@ def draw_name(config: DrawConfig) -> str:
 
     The last part is of all that changes pictures, also of the file where the run is given as a checkpoint.
     """
-    steps = "all" if config.sampler.steps is None else re.sub(r"\W+", "_", str(config.sampler.steps)).strip("_")
-    raw = "-raw" if config.weights == "raw" else ""
     how = config.model_dump(mode="json", include=set(CHANGES_PICTURES))
-    if Path(config.run).is_file():
+    if config.run is not None and Path(config.run).is_file():
         how["checkpoint"] = Path(config.run).name
     digest = hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()
+    if config.pipeline.kind != "single":
+        return f"{config.pipeline.kind}-seed{config.seed}-{digest[:6]}"
+    steps = "all" if config.sampler.steps is None else re.sub(r"\W+", "_", str(config.sampler.steps)).strip("_")
+    raw = "-raw" if config.weights == "raw" else ""
     return f"{config.sampler.kind}-{steps}-seed{config.seed}{raw}-{digest[:6]}"

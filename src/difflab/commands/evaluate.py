@@ -4,59 +4,97 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from difflab.commands.hydra_app import run_app
 from difflab.commands.run_defaults import with_defaults_of_run
+from difflab.commands.sampling_sweep import points_of
 from difflab.config.sample import EvaluateConfig
+
+if TYPE_CHECKING:
+    from difflab.commands.drawing import Drawing
+    from difflab.config.data import DataConfig
+    from difflab.metrics.protocol import Result
+    from difflab.tracking.rundir import RunDirectory
 
 
 def main(argv: Sequence[str]) -> int:
-    run_app("evaluate", EvaluateConfig, with_defaults_of_run(argv, data=True), evaluate)
+    points = points_of(argv)
+    if points is None:
+        run_app("evaluate", EvaluateConfig, with_defaults_of_run(argv, data=True), evaluate)
+    else:
+        from difflab.commands.evaluate_sweep import evaluate_sweep
+
+        evaluate_sweep(points)
     return 0
 
 
 def evaluate(config: EvaluateConfig, plain: dict[str, Any], overrides: list[str]) -> None:
     """Draw `n` samples, measure them, print and keep the results."""
-    import torch
-
-    from difflab.commands.drawing import draw_name, drawing_of
-    from difflab.pipelines.evaluating import build_evaluator
-    from difflab.tracking.build import build_loggers
-    from difflab.tracking.rundir import RunDirectory
+    from difflab.commands.drawing import drawing_of
 
     with drawing_of(config) as drawing:
-        processes = drawing.processes
-        with processes.agreeing():
-            evaluator = build_evaluator(
-                config.metrics,
-                drawing.pipeline,
-                n=config.n,
-                seed=config.seed,
-                weights=config.weights,
-                classes=config.classes,
-                data=config.data,
-                split=config.split,
-                rank=processes.rank,
-                world_size=processes.world_size,
-            )
-            evaluator.load_extractors()
-        evaluator.prepare()
-        home = drawing.stored.home
-        out = RunDirectory(config.out or home / "evaluations" / f"{draw_name(config)}-n{config.n}")
-        if processes.is_main:
-            out.write_records(plain, overrides)
-        logged = {**plain, "model": drawing.stored.config.model_dump(mode="json")}
-        with build_loggers(config.logger, out, logged) as loggers:
-            for indices, _, images in drawing.batches():
-                evaluator.update(images, torch.tensor(indices))
-            results = evaluator.compute()
-            for logger in loggers:
-                logger.log_metrics({result.key: result.value for result in results}, step=0)
-        if processes.is_main:
-            for path in dict.fromkeys([out.evaluations, home / "evaluations.jsonl"]):
-                append_lines(path, [result.to_json() for result in results])
+        results, out = measure(drawing, config, plain, overrides)
+        if drawing.processes.is_main:
             show(results, out.path)
+
+
+def measure(
+    drawing: Drawing, config: EvaluateConfig, plain: dict[str, Any], overrides: list[str]
+) -> tuple[list[Result], RunDirectory]:
+    """Draw and measure; the records are kept in the folder of this evaluation and in the run's evaluations.jsonl."""
+    import torch
+
+    from difflab.pipelines.evaluating import build_evaluator
+    from difflab.tracking.build import build_loggers
+
+    processes = drawing.processes
+    with processes.agreeing():
+        evaluator = build_evaluator(
+            config.metrics,
+            drawing.pipeline,
+            n=config.n,
+            seed=config.seed,
+            weights=drawing.stored.which,
+            classes=config.classes,
+            data=config.data,
+            split=config.split,
+            class_names=_class_names(config.data),
+            rank=processes.rank,
+            world_size=processes.world_size,
+        )
+        evaluator.load_extractors()
+    evaluator.prepare()
+    out = folder_of(config, drawing.stored.home)
+    if processes.is_main:
+        out.write_records(plain, overrides)
+    logged = {**plain, "model": drawing.stored.config.model_dump(mode="json")}
+    with build_loggers(config.logger, out, logged) as loggers:
+        for indices, classes, images in drawing.batches():
+            label = None if classes is None else torch.tensor(classes)
+            evaluator.update(images, torch.tensor(indices), label=label)
+        results = evaluator.compute()
+        for logger in loggers:
+            logger.log_metrics({result.key: result.value for result in results}, step=0)
+    if processes.is_main:
+        for path in dict.fromkeys([out.evaluations, drawing.stored.home / "evaluations.jsonl"]):
+            append_lines(path, [result.to_json() for result in results])
+    return results, out
+
+
+def _class_names(data: DataConfig | None) -> list[str] | None:
+    """What the classes are called, where the data set is there to say it; not every metric needs it to be."""
+    from difflab.data.build import class_names_of
+
+    return class_names_of(data) if data is not None and Path(data.path).exists() else None
+
+
+def folder_of(config: EvaluateConfig, home: Path) -> RunDirectory:
+    """Where the records of an evaluation go."""
+    from difflab.commands.drawing import draw_name
+    from difflab.tracking.rundir import RunDirectory
+
+    return RunDirectory(config.out or home / "evaluations" / f"{draw_name(config)}-n{config.n}")
 
 
 def append_lines(path: Path, lines: list[str]) -> None:

@@ -23,6 +23,8 @@ def with_defaults_of_run(argv: Sequence[str], *, data: bool = False) -> list[str
     """
     refuse_parts_of_model(argv)
     run = _value_of("run", argv)
+    if run is None:
+        refuse_top_level(argv)
     if run is None or any(a.split("=")[0] in SHOWING for a in argv):
         return list(argv)
     from difflab.pipelines.stored import find_stored
@@ -38,8 +40,32 @@ def with_defaults_of_run(argv: Sequence[str], *, data: bool = False) -> list[str
     for group, values in groups:
         if _value_of(group, argv) is None:
             defaults.append(f"{group}={values.pop('kind')}")
-            defaults += [f"{group}.{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
+            defaults += [f"{group}.{key}={_in_hydra(value)}" for key, value in values.items()]
     return [*defaults, *argv]
+
+
+def _in_hydra(value: Any) -> str:
+    """A value in the grammar of Hydra's overrides: JSON, but for the keys of a mapping, which are not quoted."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_in_hydra(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_in_hydra, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def refuse_top_level(argv: Sequence[str]) -> None:
+    """Raises UserError for a sampler or a guidance beside a cascade, whose stages have their own."""
+    pipeline = _value_of("pipeline", argv)
+    if pipeline in (None, "single", "resize"):
+        return
+    for argument in argv:
+        key = argument.partition("=")[0]
+        if re.split(r"[./@]", key)[0] in DEFAULTS_OF_RUN:
+            raise UserError(
+                f"{argument}: the stages of pipeline={pipeline} have samplers and guidance of their own; write "
+                f"pipeline.stages.<name>.{key}=... (a choice of a group: {key.split('.')[0]}@pipeline.stages.<name>."
+                f"{key.split('.')[0]}=...)"
+            )
 
 
 def refuse_parts_of_model(argv: Sequence[str]) -> None:

@@ -107,7 +107,7 @@ def draw_trajectory(drawing: Drawing, moments: int) -> Image:
 
     config = drawing.config
     indices = range(min(config.n, ROWS_OF_TRAJECTORY))
-    recorder = Trajectory.evenly(moments, drawing.pipeline.process.num_timesteps)
+    recorder = Trajectory.evenly(moments, drawing.pipeline.n_steps)
     drawing.pipeline.draw(indices, config.seed, classes=drawing.classes_of(indices), hook=recorder)
     frames = to_uint8(recorder.x0, config.rounding).transpose(0, 1)
     return make_grid(frames.flatten(0, 1), columns=frames.shape[1], min_side=GRID_MIN_SIDE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor, nn
 
 from difflab.types import Batch, Conditioning
@@ -45,6 +46,18 @@ class ConditionerSet(nn.ModuleDict):
             fields = conditioner(batch, None if dropped is None else dropped.get(name))
             merged = fields if merged is None else merged.merge(fields)
         return merged
+
+    def null(self, batch: Batch) -> Conditioning | None:
+        """What the network is told when all that it was trained to do without is dropped (classifier-free guidance).
+
+        batch: the rows of `conditioning`. None where no conditioner was ever dropped in training.
+        """
+        droppable = [name for name, conditioner in self.named() if conditioner.drop_rate > 0]
+        if not droppable:
+            return None
+        values = next(value for value in batch.values() if isinstance(value, Tensor))
+        everywhere = torch.ones(len(values), dtype=torch.bool, device=values.device)
+        return self.conditioning(batch, dict.fromkeys(droppable, everywhere))
 
     def batch_keys(self) -> tuple[str, ...]:
         """What the loader has to deliver besides images."""

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from difflab.conditioning.base import ConditionerSet
+from difflab.conditioning.base import Conditioner, ConditionerSet
 from difflab.conditioning.class_label import ClassConditioner
-from difflab.config.conditioning import ConditionerConfig
+from difflab.conditioning.low_res import LowResConditioner
+from difflab.config.conditioning import ConditionerConfig, LowResConditionerConfig
 
 
-def build_conditioners(config: Mapping[str, ConditionerConfig], *, embedding_dim: int) -> ConditionerSet:
-    """embedding_dim: width of the network's time embedding, which `vector` fields must have."""
-    return ConditionerSet(
-        {name: ClassConditioner(choice.classes, embedding_dim, choice.drop_rate) for name, choice in config.items()}
-    )
+def build_conditioners(
+    config: Mapping[str, ConditionerConfig], *, embedding_dim: int, image_size: int
+) -> ConditionerSet:
+    """embedding_dim: width of the network's time embedding, which `vector` fields must have.
+
+    image_size: pixels per side of the images the network works on, which `concat` fields must have.
+    """
+    return ConditionerSet({name: _build(choice, embedding_dim, image_size) for name, choice in config.items()})
+
+
+def _build(config: ConditionerConfig, embedding_dim: int, image_size: int) -> Conditioner:
+    if isinstance(config, LowResConditionerConfig):
+        return LowResConditioner(
+            config.size, image_size, config.drop_rate, downsample=config.downsample, upsample=config.upsample
+        )
+    return ClassConditioner(config.classes, embedding_dim, config.drop_rate)

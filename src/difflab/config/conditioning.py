@@ -28,8 +28,24 @@ class ClassConditionerConfig(Config):
         return classes
 
 
-ConditionerConfig = Annotated[ClassConditionerConfig, Field()]
-"""One conditioner; a union over `kind` as soon as there are two."""
+class LowResConditionerConfig(Config):
+    """A low-resolution version of the image, enlarged and joined to the network's input (ADM's upsamplers).
+
+    size: pixels per side of the low-resolution image.
+    downsample: how training makes it of the image: area = the mean of each block of pixels (improved-diffusion, ADM).
+    upsample: how it is enlarged to the image's size again; bilinear with align_corners=False (ADM).
+    drop_rate: probability that a training sample gets zeros in its place.
+    """
+
+    kind: Literal["low_res"]
+    size: Annotated[int, Field(gt=0)]
+    downsample: Literal["area", "bilinear", "bicubic"] = "area"
+    upsample: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+    drop_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+ConditionerConfig = Annotated[ClassConditionerConfig | LowResConditionerConfig, Field(discriminator="kind")]
+"""One conditioner, told apart by `kind`."""
 
 ConditioningConfig = dict[str, ConditionerConfig]
 """Conditioners by name; empty for an unconditional model."""

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from difflab.config.base import Config
 from difflab.config.data import DataConfig
 from difflab.config.guidance import GuidanceConfig
 from difflab.config.logger import LoggerConfig
 from difflab.config.metrics import MetricsConfig
+from difflab.config.pipeline import PipelineConfig, SinglePipelineConfig
 from difflab.config.sampler import SamplerConfig
 
 
 class DrawConfig(Config):
     """What sampling and evaluation share.
 
-    run: a run directory, an exported folder, or a checkpoint file.
+    run: a run directory, an exported folder, or a checkpoint file. A cascade names those of its stages instead.
+    pipeline: single = the run alone; cascade = stages with their own runs, samplers and guidance; resize = no model.
+    low_res: what an upsampler enlarges: an archive that `difflab sample` wrote, or a folder of images, taken in turn;
+        null = those of the data set it was trained on, made smaller (`split` of them).
     n: number of samples; sample i depends on (seed, i) alone.
     weights: the averaged (ema) or the raw weights.
     rounding: floats to uint8, by the rule of an official code (see difflab.images).
-    classes: null draws classes uniformly from the seed where the model has classes; or a list that is cycled through.
+    classes: null draws classes uniformly from the seed where the model has classes (or takes those that come with
+        low_res); or a list that is cycled through.
     devices: processes, each with its share of the samples; auto = one for each GPU, one on a CPU.
     precision: auto = bf16 autocast where the device makes it faster, fp32 elsewhere.
     """
 
-    run: str
+    run: str | None
+    pipeline: PipelineConfig = SinglePipelineConfig(kind="single")
+    low_res: str | None = None
+    split: str
     n: Annotated[int, Field(ge=1)]
     seed: Annotated[int, Field(ge=0)]
     batch_size: Annotated[int, Field(ge=1)]
@@ -38,6 +46,22 @@ class DrawConfig(Config):
     precision: Literal["auto", "32-true", "bf16-mixed"]
     sampler: SamplerConfig
     guidance: GuidanceConfig
+
+    @model_validator(mode="after")
+    def _there_is_a_model(self) -> Self:
+        if self.pipeline.kind == "cascade":
+            if self.run is not None:
+                raise ValueError(
+                    f"run={self.run} has no place in a cascade: name the runs of its stages, as in "
+                    f"pipeline.stages.{next(iter(self.pipeline.stages))}.run={self.run}"
+                )
+            if self.low_res is not None:
+                raise ValueError("low_res has no place in a cascade, whose first stage draws what the next enlarges")
+        elif self.run is None:
+            raise ValueError(
+                "run has no value: give one, as in run=... (a run directory, an exported folder or a checkpoint)"
+            )
+        return self
 
 
 class SampleConfig(DrawConfig):
@@ -58,13 +82,12 @@ class SampleConfig(DrawConfig):
 class EvaluateConfig(DrawConfig):
     """`difflab evaluate`.
 
-    data: the data set compared with; null = the one the run was trained on. split: which part of it.
+    data: the data set compared with; null = the one the run was trained on. `split` is the part of it.
     out: where the records go; null = <run>/evaluations/<sampler>-<steps>-seed<seed>-<hash of the rest>-n<n>. They are
         also added to the run's evaluations.jsonl.
     """
 
     data: DataConfig | None = None
-    split: str
     metrics: MetricsConfig
     logger: LoggerConfig
     out: str | None

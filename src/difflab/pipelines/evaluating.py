@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -11,14 +12,14 @@ from difflab.config.metrics import MetricsConfig, ReferenceBase
 from difflab.metrics.evaluator import Evaluator
 from difflab.metrics.protocol import SamplingRecord
 from difflab.metrics.reference import DataReference, shards_reference
-from difflab.pipelines.single import SinglePipeline
+from difflab.pipelines.base import Pipeline
 
 REFERENCE_BATCH = 64
 
 
 def build_evaluator(
     metrics: MetricsConfig,
-    pipeline: SinglePipeline,
+    pipeline: Pipeline,
     *,
     n: int,
     seed: int,
@@ -26,12 +27,14 @@ def build_evaluator(
     classes: list[int] | None = None,
     data: DataConfig | None,
     split: str,
+    class_names: Sequence[str] | None = None,
     rank: int = 0,
     world_size: int = 1,
 ) -> Evaluator:
     """The evaluator of `n` samples that `pipeline` draws with `seed`, over `world_size` processes.
 
     data, split: what samples are compared with, read by the metrics that compare; None where there is nothing.
+    class_names: what the classes that samples are asked to show are called, for the metrics that look.
     Raises UserError where a metric cannot be computed from n samples or lacks its reference.
     """
     return Evaluator(
@@ -39,23 +42,27 @@ def build_evaluator(
         n=n,
         reference=_reference(metrics, data, split, rank, world_size),
         sampling=sampling_record(pipeline, seed=seed, weights=weights, classes=classes),
+        class_names=class_names,
         device=pipeline.device,
     )
 
 
 def sampling_record(
-    pipeline: SinglePipeline, *, seed: int, weights: Literal["ema", "raw"], classes: list[int] | None = None
+    pipeline: Pipeline, *, seed: int, weights: Literal["ema", "raw"], classes: list[int] | None = None
 ) -> SamplingRecord:
     """How the samples of a pipeline are made: everything about it that changes a metric."""
-    balance: Literal["none", "uniform", "given"] = "none"
+    how = pipeline.record()
+    balance: Literal["none", "uniform", "given", "data"] = "none"
     if pipeline.labels([0], seed) is not None:
-        balance = "uniform" if classes is None else "given"
+        known = "data" if "low_res" in (how.get("pipeline") or {}) else "uniform"
+        balance = known if classes is None else "given"
     return SamplingRecord(
         class_balance=balance,
         classes=classes if balance == "given" else None,
         seed=seed,
-        guidance=pipeline.guidance.model_dump(mode="json"),
-        sampler=pipeline.sampler_config.model_dump(mode="json"),
+        guidance=how["guidance"],
+        sampler=how["sampler"],
+        pipeline=how.get("pipeline"),
         weights=weights,
         rounding=pipeline.rounding,
         precision=str(pipeline.autocast or torch.float32).removeprefix("torch."),

@@ -10,6 +10,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from difflab.config.guidance import Weights
 from difflab.config.model import ModelConfig
 from difflab.config.train import TrainConfig
 from difflab.config.validate import validate
@@ -19,19 +20,19 @@ from difflab.interop.native import WEIGHTS, load_export, read_export_config
 from difflab.interop.unpickle import read_content, read_state_dict
 from difflab.models.build import Model, build_model
 
-Which = Literal["ema", "raw"]
-
 
 @dataclass(frozen=True)
 class Stored:
     """Where a model lies and what it is.
 
+    weights: the file; which: whether those are averaged or raw (an export does not say: it counts as averaged).
     run_dir: the run it belongs to, or None for an export. train: its whole training configuration, if known.
     """
 
     path: Path
     config: ModelConfig
     weights: Path
+    which: Literal["ema", "raw"] = "ema"
     run_dir: Path | None = None
     train: TrainConfig | None = None
 
@@ -41,7 +42,7 @@ class Stored:
         return self.run_dir or self.path
 
 
-def find_stored(path: str | Path, which: Which = "ema") -> Stored:
+def find_stored(path: str | Path, which: Weights = "ema") -> Stored:
     """Look at a path without reading weights.
 
     Raises UserError in one line when there is nothing there, or nothing usable.
@@ -57,16 +58,28 @@ def find_stored(path: str | Path, which: Which = "ema") -> Stored:
                 "make official weights into a folder with `difflab weights import` first"
             )
         train = read_run_config(run_dir)
-        return Stored(path, ModelConfig.of(train), path, run_dir, train)
+        kept = "raw" if which == "auto" and train.callbacks.ema is None else which
+        return Stored(path, ModelConfig.of(train), path, "raw" if kept == "raw" else "ema", run_dir, train)
     if (path / "config.yaml").is_file():
         train = read_run_config(path)
-        weights = path / "weights" / "ema.safetensors" if which == "ema" else path / "checkpoints" / "last.ckpt"
-        if not weights.is_file():
-            raise UserError(f"{path} has no {which} weights yet ({weights.relative_to(path)} is not there)")
-        return Stored(path, ModelConfig.of(train), weights, path, train)
+        weights, kept = _weights_of_run(path, which)
+        return Stored(path, ModelConfig.of(train), weights, kept, path, train)
     if (path / "config.json").is_file():
         return Stored(path, validate(ModelConfig, read_export_config(path)), path / WEIGHTS)
     raise UserError(f"run={path} is neither a run directory (config.yaml) nor an exported folder (config.json)")
+
+
+def _weights_of_run(run_dir: Path, which: Weights) -> tuple[Path, Literal["ema", "raw"]]:
+    averaged, exported = (run_dir / "weights" / f"{name}.safetensors" for name in ("ema", "raw"))
+    if which == "ema" or (which == "auto" and averaged.is_file()):
+        weights, kept = averaged, "ema"
+    else:
+        # A run without averages exports its raw weights; of another one the checkpoint has them.
+        weights, kept = exported if exported.is_file() else run_dir / "checkpoints" / "last.ckpt", "raw"
+    if not weights.is_file():
+        hint = "; the run keeps no averages: take weights=raw" if which == "ema" and exported.is_file() else ""
+        raise UserError(f"{run_dir} has no {kept} weights yet ({weights.relative_to(run_dir)} is not there){hint}")
+    return weights, "ema" if kept == "ema" else "raw"
 
 
 def read_run_config(run_dir: Path) -> TrainConfig:
@@ -77,7 +90,7 @@ def read_run_config(run_dir: Path) -> TrainConfig:
     return validate(TrainConfig, data)
 
 
-def load_weights(stored: Stored, which: Which = "ema") -> dict[str, Tensor]:
+def load_weights(stored: Stored) -> dict[str, Tensor]:
     """The state dict under `network.*` and `conditioners.*`, on the CPU."""
     if stored.run_dir is None:
         return load_export(stored.path)[0]
@@ -85,7 +98,7 @@ def load_weights(stored: Stored, which: Which = "ema") -> dict[str, Tensor]:
         return read_state_dict(stored.weights)
     checkpoint = read_content(stored.weights)
     state = dict(checkpoint["state_dict"])
-    if which == "ema":
+    if stored.which == "ema":
         averages = checkpoint.get("callbacks", {}).get("EMA", {}).get("averages")
         if not averages:
             raise UserError(f"{stored.weights} keeps no average; use weights=raw")
@@ -104,29 +117,29 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def load_stored(path: str | Path, which: Which = "ema", device: torch.device | str = "cpu") -> tuple[Model, Stored]:
+def load_stored(path: str | Path, which: Weights = "ema", device: torch.device | str = "cpu") -> tuple[Model, Stored]:
     """The model with its weights on `device`, in evaluation mode.
 
     Raises UserError naming the first differing keys when weights and configuration do not fit.
     """
     stored = find_stored(path, which)
-    state = load_weights(stored, which)
+    state = load_weights(stored)
+    # Initial weights would be drawn only to be overwritten.
     with torch.device("meta"):
-        expected = shapes_of(build_model(stored.config).as_module().state_dict())
-    refuse_misfit(state, expected, str(stored.weights))
-    model = build_model(stored.config)
-    model.load(state)
+        model = build_model(stored.config)
+    refuse_misfit(state, shapes_of(model.as_module().state_dict()), str(stored.weights))
+    model.load({key: value.float() if value.is_floating_point() else value for key, value in state.items()})
     model.as_module().to(device).eval().requires_grad_(False)
     return model, stored
 
 
-def load_initial_weights(module: nn.Module, path: str, which: Which) -> None:
+def load_initial_weights(module: nn.Module, path: str, which: Weights) -> None:
     """Start `module` (with `network.*` and `conditioners.*`) from a stored model or a file of weights.
 
     Raises UserError naming the first differing keys when they do not fit.
     """
     source = Path(path)
     weights_file = source.is_file() and source.suffix != ".ckpt"
-    state = read_state_dict(source) if weights_file else load_weights(find_stored(source, which), which)
+    state = read_state_dict(source) if weights_file else load_weights(find_stored(source, which))
     refuse_misfit(state, shapes_of(module.state_dict()), str(source))
     module.load_state_dict(state, strict=True)

@@ -1,0 +1,156 @@
+"""`difflab evaluate guidance.scale=1,2,4`: one evaluation per value, in one process, resumable value by value."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from difflab.commands.composing import compose_and_validate
+from difflab.commands.drawing import Drawing, drawing_processes, prepare_drawing
+from difflab.commands.evaluate import folder_of, measure
+from difflab.commands.run_defaults import with_defaults_of_run
+from difflab.commands.sampling_sweep import Point
+from difflab.commands.training import say
+from difflab.config.logger import WandbConfig
+from difflab.config.sample import EvaluateConfig
+from difflab.files import sha256_of, write_text
+from difflab.metrics.protocol import Result
+from difflab.tracking.rundir import RunDirectory
+from difflab.tracking.sweep_table import SweepRow, Value, swept_keys, to_rich, with_series, write_table
+
+RESULTS = "results.json"
+UNCHANGED_BY = ("logger", "out", "accelerator", "devices", "batch_size")
+"""Keys that leave the numbers of an evaluation as they are: with other ones it need not be made again."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One point, composed and validated."""
+
+    point: Point
+    config: EvaluateConfig
+    plain: dict[str, Any]
+
+
+def evaluate_sweep(points: Sequence[Point]) -> None:
+    """Evaluate every point; models, extractors and reference statistics are loaded once for all of them.
+
+    A point that was finished before with the same configuration and weights is read back instead. Every point is a
+    W&B run of its own, in one group. At the end a table, as CSV and Markdown, and a plot lie in a folder of the sweep.
+    Raises UserError, before anything is drawn, for a value that no evaluation can have.
+    """
+    planned = [_planned(point) for point in points]
+    group = _name_of(planned)
+    rows: list[SweepRow] = []
+    home: Path | None = None
+    with drawing_processes(planned[0].config) as (processes, models):
+        for number, each in enumerate(planned, start=1):
+            with processes.agreeing():
+                drawing = prepare_drawing(each.config, processes, models)
+            home = drawing.stored.home
+            out = _folder(each.config, home)
+            config = _grouped(each.config, group).model_copy(update={"out": str(out.path)})
+            results = finished(out, each.plain, drawing)
+            if processes.is_main:
+                what = ", ".join(f"{key}={value}" for key, value in each.point.values.items())
+                done = "" if results is None else " (done before)"
+                say(f"{number} of {len(planned)}: {what}{done}")
+            # Nobody starts before all have looked: the first to finish writes what the others look for.
+            processes.wait()
+            if results is None:
+                results, _ = measure(drawing, config, each.plain, each.point.argv)
+                if processes.is_main:
+                    keep(out, each.plain, drawing, results)
+            rows.append(_row(each.point, results))
+        if processes.is_main and home is not None:
+            report(rows, Path(planned[0].config.out or home / "evaluations") / group)
+
+
+def finished(out: RunDirectory, plain: dict[str, Any], drawing: Drawing) -> list[Result] | None:
+    """The results of an evaluation that was made before, with this configuration and these weights."""
+    path = out.path / RESULTS
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if content["made_of"] != _made_of(plain, drawing):
+        return None
+    return [Result.from_json(json.dumps(record)) for record in content["results"]]
+
+
+def keep(out: RunDirectory, plain: dict[str, Any], drawing: Drawing, results: Sequence[Result]) -> None:
+    """Write down that this evaluation is finished, last of all its files."""
+    records = [json.loads(result.to_json()) for result in results]
+    content = {"made_of": _made_of(plain, drawing), "results": records}
+    write_text(out.path / RESULTS, json.dumps(content, indent=1) + "\n")
+
+
+def report(rows: list[SweepRow], folder: Path) -> None:
+    """The table on the terminal, and table and plot as files."""
+    from rich.console import Console
+
+    from difflab.tracking.plot import is_number, plot_sweep
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_table(rows, folder / "table.csv", folder / "table.md")
+    Console(highlight=False, soft_wrap=True).print(to_rich(rows))
+    numeric = [key for key in swept_keys(rows) if all(is_number(row.values.get(key)) for row in rows)]
+    candidates = numeric or swept_keys(rows)
+    x = max(candidates, key=lambda key: len({row.values[key] for row in rows}))
+    metrics = [name for name in rows[0].metrics if all(name in row.metrics for row in rows)]
+    plot_sweep(with_series(rows, x), x, metrics, folder / "plot.svg")
+    say(f"table and plot in {folder}")
+
+
+def _planned(point: Point) -> Planned:
+    config, plain = compose_and_validate("evaluate", EvaluateConfig, with_defaults_of_run(point.argv, data=True))
+    return Planned(point, config, plain)
+
+
+def _folder(config: EvaluateConfig, home: Path) -> RunDirectory:
+    """Each point has a folder of its own, also below an `out` that was given for all of them."""
+    usual = folder_of(config.model_copy(update={"out": None}), home)
+    return usual if config.out is None else RunDirectory(Path(config.out) / usual.path.name)
+
+
+def _name_of(planned: Sequence[Planned]) -> str:
+    """`sweep-guidance.scale-3fa2c1`: the keys, and a hash of every point."""
+    keys = "-".join(planned[0].point.values)
+    text = json.dumps([_comparable(each.plain) for each in planned], sort_keys=True)
+    return f"sweep-{keys}-{hashlib.sha256(text.encode()).hexdigest()[:6]}".replace("@", "-").replace("/", "-")
+
+
+def _grouped(config: EvaluateConfig, group: str) -> EvaluateConfig:
+    """With the W&B group of the sweep, unless the user gave one."""
+    wandb = config.logger.wandb
+    if wandb is None or wandb.group is not None:
+        return config
+    grouped = WandbConfig.model_validate({**wandb.model_dump(), "group": group})
+    return config.model_copy(update={"logger": config.logger.model_copy(update={"wandb": grouped})})
+
+
+def _row(point: Point, results: Sequence[Result]) -> SweepRow:
+    return SweepRow(
+        values={key: _value(text) for key, text in point.values.items()},
+        metrics={result.name: result.value for result in results},
+        spreads={result.name: result.spread for result in results if result.spread is not None},
+    )
+
+
+def _value(text: str) -> Value:
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return int(text) if text.lstrip("+-").isdigit() else number
+
+
+def _made_of(plain: dict[str, Any], drawing: Drawing) -> dict[str, Any]:
+    return {"config": _comparable(plain), "weights_sha256": sha256_of(drawing.stored.weights)}
+
+
+def _comparable(plain: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in plain.items() if key not in UNCHANGED_BY}

@@ -1,0 +1,75 @@
+"""Several values of a sampling key in one command: `guidance.scale=1,2,4` is three evaluations of one checkpoint."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from difflab.commands.hydra_app import MULTIRUN, SHOWING
+from difflab.errors import UserError
+
+SAMPLING_KEYS = (
+    "guidance",
+    "sampler",
+    "pipeline",
+    "seed",
+    "n",
+    "weights",
+    "rounding",
+    "precision",
+    "low_res",
+)
+"""What may take several values: everything about the drawing that leaves the run, its data and the devices alone."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One combination of values: `values` key -> value as it was written, `argv` the command with it."""
+
+    values: dict[str, str]
+    argv: list[str]
+
+
+def points_of(argv: Sequence[str]) -> list[Point] | None:
+    """Every combination of the values, the last key changing fastest; None where no key has several.
+
+    Raises UserError for several values of a key that is no sampling key.
+    """
+    if any(argument.split("=")[0] in SHOWING | MULTIRUN for argument in argv):
+        return None
+    choices = {place: values for place, argument in enumerate(argv) if (values := _values_of(argument))}
+    if not choices:
+        return None
+    keys = {place: argv[place].partition("=")[0] for place in choices}
+    for place, key in keys.items():
+        if re.split(r"[./@]", key.lstrip("+"))[0] not in SAMPLING_KEYS:
+            raise UserError(
+                f"{argv[place]}: one value is wanted here; several may be given for {', '.join(SAMPLING_KEYS)}"
+            )
+    points = []
+    for combination in itertools.product(*choices.values()):
+        chosen = dict(zip(choices, combination, strict=True))
+        point = [f"{keys[i]}={chosen[i]}" if i in chosen else argument for i, argument in enumerate(argv)]
+        points.append(Point({keys[i]: _unquoted(value) for i, value in chosen.items()}, point))
+    return points
+
+
+def _values_of(argument: str) -> list[str]:
+    """The values of an argument that has several, by Hydra's own grammar (`a=1,2`, `a=range(1,4)`)."""
+    if "," not in argument and "(" not in argument:
+        return []
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_override(argument)
+    except HydraException:
+        # What is wrong with it is said where the whole command is composed.
+        return []
+    return list(parsed.sweep_string_iterator()) if parsed.is_sweep_override() else []
+
+
+def _unquoted(value: str) -> str:
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value

@@ -1,0 +1,50 @@
+"""Conditioning on a smaller version of the image, as the upsamplers of improved-diffusion and ADM do."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from difflab.conditioning.base import Conditioner
+from difflab.images import Filter, as_float, resize
+from difflab.types import Batch, Conditioning
+
+
+class LowResConditioner(Conditioner):
+    """`batch["low_res"]` [B, C, size, size] (uint8, or float in [-1, 1]) -> concat [B, C, image_size, image_size].
+
+    In training there is no such entry: the low-resolution image is made of `batch["image"]`. Dropped rows are zeros.
+    (improved-diffusion, `super_res_train.py`; guided-diffusion, `SuperResModel`.)
+    """
+
+    def __init__(
+        self,
+        size: int,
+        image_size: int,
+        drop_rate: float = 0.0,
+        *,
+        downsample: Filter = "area",
+        upsample: Filter = "bilinear",
+    ) -> None:
+        super().__init__(drop_rate)
+        self.size = size
+        self.image_size = image_size
+        self.downsample: Filter = downsample
+        self.upsample: Filter = upsample
+
+    def forward(self, batch: Batch, dropped: Tensor | None = None) -> Conditioning:
+        """Raises ValueError for a low-resolution image of another size, or a drop on a model that knows none."""
+        small = batch.get("low_res")
+        if small is None:
+            small = resize(as_float(batch["image"]), self.size, self.downsample)
+        if small.shape[-2:] != (self.size, self.size):
+            raise ValueError(
+                f"the low-resolution images are {small.shape[-1]}x{small.shape[-2]}, "
+                f"this model enlarges {self.size}x{self.size} to {self.image_size}x{self.image_size}"
+            )
+        large = resize(as_float(small), self.image_size, self.upsample)
+        if dropped is not None:
+            if self.drop_rate == 0.0:
+                raise ValueError("this model always saw its low-resolution image (drop_rate 0): it cannot drop it")
+            large = torch.where(dropped[:, None, None, None], 0.0, large)
+        return Conditioning(concat=large)

@@ -1,0 +1,86 @@
+"""The further networks that a guidance asks: a noisy classifier, a weaker or unconditional reference network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from difflab.config.guidance import GuidanceConfig, Weights
+from difflab.config.model import ModelConfig
+from difflab.config.network import UNetEncoderConfig
+from difflab.diffusion.build import build_process
+from difflab.errors import UserError
+from difflab.models.build import Model
+
+Load = Callable[[str, Weights], Model]
+"""(run, weights) -> the stored model; a sweep hands in one that loads each only once."""
+
+
+@dataclass(frozen=True)
+class Guides:
+    """What a guidance asks besides the model itself; None where it asks nothing of the kind."""
+
+    classifier: Model | None = None
+    reference: Model | None = None
+
+
+def load_guides(guidance: GuidanceConfig, model: ModelConfig, load: Load) -> Guides:
+    """Load what `guidance` names.
+
+    Raises UserError for a run that cannot guide `model`: of another kind, image size, classes or noise schedule.
+    """
+    classifier = reference = None
+    classifier_options, free = guidance.classifier_options(), guidance.classifier_free_options()
+    if classifier_options is not None:
+        classifier = load(classifier_options.run, classifier_options.weights)
+        check_classifier(classifier_options.run, classifier.config, model)
+    if free is not None and free.reference is not None:
+        reference = load(free.reference.run, free.reference.weights)
+        check_reference(free.reference.run, reference.config, model)
+    return Guides(classifier, reference)
+
+
+def check_classifier(run: str, classifier: ModelConfig, model: ModelConfig) -> None:
+    """Raises UserError where the classifier cannot guide the model."""
+    if not isinstance(classifier.network, UNetEncoderConfig):
+        raise UserError(
+            f"guidance: {run} is no noisy classifier but a model that draws; train one with task=noisy_classifier, "
+            "as experiment=adm/shapes32_classifier does"
+        )
+    _check_same_images(f"guidance: the classifier {run}", classifier, model)
+    _check_same_levels(f"guidance: the classifier {run}", classifier, model)
+    for name, conditioner in model.conditioning.items():
+        if conditioner.kind == "class" and conditioner.classes != classifier.network.classes:
+            raise UserError(
+                f"guidance: the classifier {run} tells {classifier.network.classes} classes apart, "
+                f"conditioning.{name} of the model has {conditioner.classes}; take one trained on the same classes"
+            )
+
+
+def check_reference(run: str, reference: ModelConfig, model: ModelConfig) -> None:
+    """Raises UserError where the reference network cannot stand beside the model."""
+    if isinstance(reference.network, UNetEncoderConfig):
+        raise UserError(f"guidance.reference: {run} is a classifier and predicts no image; name a diffusion model")
+    _check_same_images(f"guidance.reference: {run}", reference, model)
+    _check_same_levels(f"guidance.reference: {run}", reference, model)
+
+
+def _check_same_images(who: str, other: ModelConfig, model: ModelConfig) -> None:
+    if other.shape != model.shape:
+        raise UserError(f"{who} takes images {list(other.shape)}, the model draws {list(model.shape)}")
+
+
+def _check_same_levels(who: str, other: ModelConfig, model: ModelConfig) -> None:
+    ours, theirs = build_process(model.diffusion), build_process(other.diffusion)
+    same = len(ours) == len(theirs) and np.allclose(ours.alphas_cumprod, theirs.alphas_cumprod, rtol=1e-6, atol=0)
+    if not same:
+        raise UserError(
+            f"{who} was trained on another noise schedule ({_schedule(other)}) than the model ({_schedule(model)}), "
+            "so step t is another noise level to it; take one trained with the model's diffusion"
+        )
+
+
+def _schedule(model: ModelConfig) -> str:
+    return f"{model.diffusion.schedule.kind}, {model.diffusion.timesteps} steps"

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from difflab.tracking.runs import read_offline_run
+from tiny_runs import ON_CPU, difflab, done, mistake
+
+JUDGE = ("metrics=shapes", "metrics.fd=null", "metrics.kid=null")
+SMALL = (*ON_CPU, *JUDGE, "n=4", "batch_size=4", "sampler.steps=2", "logger=csv")
+
+
+def sweep(run: Path, *overrides: str) -> str:
+    return done("evaluate", f"run={run}", *SMALL, *overrides).out
+
+
+def folder_of_sweep(run: Path) -> Path:
+    (folder,) = (run / "evaluations").glob("sweep-*")
+    return folder
+
+
+def rows_of(run: Path) -> list[dict[str, str]]:
+    with (folder_of_sweep(run) / "table.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_each_value_is_an_evaluation_with_its_own_record_and_a_row_of_the_table(own_run: Path) -> None:
+    said = sweep(own_run, "sampler.eta=0,0.5,1")
+    assert "2 of 3: sampler.eta=0.5" in said
+    rows = rows_of(own_run)
+    assert [row["sampler.eta"] for row in rows] == ["0", "0.5", "1"]
+    folders = [path for path in (own_run / "evaluations").iterdir() if not path.name.startswith("sweep-")]
+    assert len(folders) == 3
+    for path in folders:
+        assert {"config.yaml", "results.json", "evaluations.jsonl", "metrics.csv"} <= {p.name for p in path.iterdir()}
+    records = [json.loads(line) for line in (own_run / "evaluations.jsonl").read_text().splitlines()]
+    etas = {record["protocol"]["sampling"]["sampler"]["eta"] for record in records}
+    assert etas == {0.0, 0.5, 1.0}
+    assert all((folder_of_sweep(own_run) / name).stat().st_size > 100 for name in ("table.md", "plot.svg", "plot.png"))
+
+
+def test_a_value_alone_gives_the_numbers_that_it_has_in_a_sweep(own_run: Path) -> None:
+    sweep(own_run, "sampler.eta=0,1")
+    alone = done("evaluate", f"run={own_run}", *SMALL, "sampler.eta=1", f"out={own_run / 'alone'}")
+    assert alone.status == 0
+    records = [json.loads(line) for line in (own_run / "alone" / "evaluations.jsonl").read_text().splitlines()]
+    row = rows_of(own_run)[1]
+    assert len(records) > 3
+    for record in records:
+        assert float(row[record["name"]]) == record["value"]
+
+
+def test_what_was_finished_is_not_made_again_unless_the_weights_changed(own_run: Path) -> None:
+    sweep(own_run, "sampler.eta=0,1")
+    first = rows_of(own_run)
+    lines = (own_run / "evaluations.jsonl").read_text()
+    (stopped,) = (p for p in (own_run / "evaluations").glob("*/results.json") if '"eta": 1.0' in p.read_text())
+    stopped.unlink()
+    said = sweep(own_run, "sampler.eta=0,1")
+    assert "1 of 2: sampler.eta=0 (done before)" in said
+    assert "2 of 2: sampler.eta=1\n" in said
+    assert rows_of(own_run) == first
+    added = (own_run / "evaluations.jsonl").read_text().removeprefix(lines).splitlines()
+    assert {json.loads(line)["protocol"]["sampling"]["sampler"]["eta"] for line in added} == {1.0}
+
+    weights = own_run / "weights" / "ema.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert "done before" not in sweep(own_run, "sampler.eta=0,1")
+
+
+def test_choices_of_a_group_and_a_second_key_are_curves(own_run: Path) -> None:
+    sweep(own_run, "sampler=ddim,ancestral", "sampler.steps=1,2")
+    rows = rows_of(own_run)
+    assert [(row["sampler"], row["sampler.steps"]) for row in rows] == [
+        ("ddim", "1"),
+        ("ddim", "2"),
+        ("ancestral", "1"),
+        ("ancestral", "2"),
+    ]
+
+
+def test_one_bad_value_is_found_before_anything_is_drawn(own_run: Path) -> None:
+    line = mistake("evaluate", f"run={own_run}", *SMALL, "sampler.eta=0,-1")
+    assert "sampler.eta=-1" in line
+    assert not (own_run / "evaluations").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("run=a,b", "one value is wanted here; several may be given for guidance, sampler"),
+        ("guidance.scale=1,2", "kind=none cannot apply a scale of 2"),
+        ("sampler.stepz=1,2", "unknown key 'sampler.stepz'"),
+    ],
+)
+def test_mistakes_are_one_line(own_run: Path, override: str, line: str) -> None:
+    assert line in mistake("evaluate", f"run={own_run}", *SMALL, override)
+
+
+def test_every_value_is_a_wandb_run_of_its_own(own_run: Path) -> None:
+    ended = difflab("evaluate", f"run={own_run}", *SMALL, "logger=wandb", "sampler.eta=0,1")
+    assert ended.status == 0, ended
+    folders = [path for path in (own_run / "evaluations").iterdir() if (path / "wandb").is_dir()]
+    runs = [read_offline_run(path) for path in folders]
+    assert len({run.run_id for run in runs}) == 2
+    assert {run.config["sampler"]["eta"] for run in runs} == {0.0, 1.0}
+    assert all("eval/oracle-well-formed-rate@4" in run.summary for run in runs)

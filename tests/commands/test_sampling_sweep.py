@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+
+from difflab.commands.sampling_sweep import points_of
+from difflab.errors import UserError
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["run=x", "guidance.scale=2"],
+        ["run=x", "sampler.steps=[10,20]", "classes=[1,2]"],
+        ["run=x", 'sampler.steps="10,20"'],
+        ["guidance.scale=1,2", "--help"],
+        ["guidance.scale=1,2", "-m"],
+        ["run=(broken"],
+    ],
+)
+def test_what_is_one_evaluation_is_left_alone(argv: list[str]) -> None:
+    assert points_of(argv) is None
+
+
+def test_every_combination_the_last_key_fastest() -> None:
+    points = points_of(["run=x", "guidance.scale=1,2.5", "n=8", "sampler=ddim,ancestral"])
+    assert points is not None
+    assert [point.values for point in points] == [
+        {"guidance.scale": scale, "sampler": sampler} for scale in ("1", "2.5") for sampler in ("ddim", "ancestral")
+    ]
+    assert points[1].argv == ["run=x", "guidance.scale=1", "n=8", "sampler=ancestral"]
+
+
+def test_lists_ranges_and_quoted_texts_are_values() -> None:
+    assert [p.argv[0] for p in points_of(["sampler.steps=range(1,4)"]) or []] == [
+        "sampler.steps=1",
+        "sampler.steps=2",
+        "sampler.steps=3",
+    ]
+    points = points_of(['sampler.steps=50,"10,20",[3,2]']) or []
+    assert [point.values["sampler.steps"] for point in points] == ["50", "10,20", "[3,2]"]
+
+
+@pytest.mark.parametrize("argument", ["run=a,b", "data.path=a,b", "devices=1,2", "trainer.max_steps=1,2"])
+def test_keys_that_are_no_sampling_keys_take_one_value(argument: str) -> None:
+    with pytest.raises(UserError, match=f"^{argument}: one value is wanted here; several may be given for guidance,"):
+        points_of([argument])

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from difflab.config.guidance import ClassifierFreeGuidance, ClassifierGuidance, NoGuidance, ReferenceConfig
+from difflab.config.model import ModelConfig
+from difflab.config.network import UNetEncoderConfig
+from difflab.config.sampler import AncestralConfig, DDIMConfig
+from difflab.errors import UserError
+from difflab.models.build import Model, build_model
+from difflab.pipelines.guides import Guides, load_guides
+from golden_fixtures import draw
+from pipelines.conftest import CLASSES, configuration
+
+DROPPED = (*CLASSES, "conditioning.class_label.drop_rate=0.1")
+
+
+def drawn_model(config: ModelConfig, seed: int = 0) -> Model:
+    model = build_model(config)
+    for key, parameter in model.as_module().named_parameters():
+        parameter.data.copy_(torch.from_numpy(draw(seed, key, tuple(parameter.shape))))
+    model.as_module().eval().requires_grad_(False)
+    return model
+
+
+def classifier_config(*overrides: str, **changes: object) -> ModelConfig:
+    """A tiny noisy classifier of the tiny model's six classes."""
+    plain = ModelConfig.of(configuration(*overrides))
+    shared = plain.network.model_dump(exclude={"concat_channels", "context_channels", "skip_scale"})
+    shared = {key: value for key, value in shared.items() if key in UNetEncoderConfig.model_fields}
+    network = UNetEncoderConfig(**{**shared, "kind": "unet_encoder", "classes": 6, "pool": "attention", **changes})
+    return plain.model_copy(update={"task": "noisy_classifier", "network": network, "conditioning": {}})
+
+
+def guided_by_classifier(scale: float, gradient_at: str = "x_t") -> ClassifierGuidance:
+    return ClassifierGuidance(kind="classifier", run="there", scale=scale, gradient_at=gradient_at)
+
+
+def load(guidance, model: ModelConfig, other: Model) -> Guides:
+    return load_guides(guidance, model, lambda run, weights: other)
+
+
+SAMPLERS = {
+    "ddim": DDIMConfig(kind="ddim", steps=3),
+    "ancestral": AncestralConfig(kind="ancestral", steps=3),
+}
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_classifier_moves_the_samples_and_scale_0_does_not(pipeline_of, sampler: str) -> None:
+    classifier = drawn_model(classifier_config(), seed=1)
+    plain = pipeline_of(sampler=SAMPLERS[sampler])
+    drawn = plain.draw([0, 1], 0)
+
+    def guided(scale: float, classes: list[int] | None = None, gradient_at: str = "x_t") -> torch.Tensor:
+        pipeline = pipeline_of(
+            sampler=SAMPLERS[sampler],
+            guidance=guided_by_classifier(scale, gradient_at).model_copy(update={"static_limit": 1.25}),
+            guides=Guides(classifier=classifier),
+        )
+        return pipeline.draw([0, 1], 0, classes=classes)
+
+    torch.testing.assert_close(guided(0.0), drawn)
+    assert not torch.allclose(guided(5.0), drawn, atol=1e-3)
+    assert not torch.allclose(guided(5.0, [0, 0]), guided(5.0, [3, 3]), atol=1e-3)
+    if sampler == "ancestral":
+        assert not torch.allclose(guided(5.0, [0, 0], "mean"), guided(5.0, [0, 0]), atol=1e-5)
+
+
+def test_an_unconditional_model_gets_its_classes_from_the_classifier(pipeline_of) -> None:
+    pipeline = pipeline_of(
+        guidance=guided_by_classifier(1.0), guides=Guides(classifier=drawn_model(classifier_config()))
+    )
+    assert all(0 <= label < 6 for label in pipeline.labels(range(20), 0) or [])
+    with pytest.raises(UserError, match="class 6 is not in 0"):
+        pipeline.draw([0], 0, classes=[6])
+
+
+def test_guidance_pulls_towards_the_class_that_the_classifier_sees(pipeline_of) -> None:
+    """Drawn classifiers are no judges of shapes, but samples guided by one must please it more."""
+    classifier = drawn_model(classifier_config(), seed=1)
+    told: list[float] = []
+    for scale in (0.0, 20.0):
+        pipeline = pipeline_of(
+            "sampler.steps=10",
+            "sampler.eta=0",
+            guidance=guided_by_classifier(scale),
+            guides=Guides(classifier=classifier),
+        )
+        drawn = pipeline.draw(list(range(8)), 0, classes=[2] * 8).clone()
+        logits = classifier.network(drawn, torch.zeros(8))
+        told.append(float(torch.log_softmax(logits, -1)[:, 2].mean()))
+    assert told[1] > told[0]
+
+
+def test_classifier_free_guidance_leads_away_from_the_null(pipeline_of) -> None:
+    def drawn(scale: float, **options: object) -> torch.Tensor:
+        guidance = ClassifierFreeGuidance(kind="classifier_free", scale=scale, static_limit=1.25, **options)
+        return pipeline_of(*DROPPED, guidance=guidance).draw([0, 1], 0, classes=[1, 4])
+
+    plain = pipeline_of(*DROPPED).draw([0, 1], 0, classes=[1, 4])
+    torch.testing.assert_close(drawn(1.0), plain)
+    assert not torch.allclose(drawn(3.0), plain, atol=1e-3)
+    torch.testing.assert_close(drawn(3.0, one_batch=False), drawn(3.0), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(drawn(3.0, interval=[1e5, 1e6]), plain)
+
+
+def test_a_reference_network_stands_for_the_null(pipeline_of) -> None:
+    weaker = drawn_model(ModelConfig.of(configuration(*DROPPED)), seed=2)
+    same = drawn_model(ModelConfig.of(configuration(*DROPPED)))
+
+    def drawn(reference: Model, told: str = "condition") -> torch.Tensor:
+        options = ReferenceConfig(run="there", told=told)
+        guidance = ClassifierFreeGuidance(kind="classifier_free", scale=2.0, static_limit=1.25, reference=options)
+        return pipeline_of(*DROPPED, guidance=guidance, guides=Guides(reference=reference)).draw([0, 1], 0)
+
+    usual = ClassifierFreeGuidance(kind="classifier_free", scale=2.0, static_limit=1.25)
+    plain = pipeline_of(*DROPPED)
+    # The model as its own reference: told the condition it changes nothing, told nothing it is the usual guidance.
+    torch.testing.assert_close(drawn(same), plain.draw([0, 1], 0), atol=1e-4, rtol=1e-4)
+    expected = pipeline_of(*DROPPED, guidance=usual).draw([0, 1], 0)
+    torch.testing.assert_close(drawn(same, "nothing"), expected, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(drawn(weaker), plain.draw([0, 1], 0), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"), [((), "is unconditional"), (CLASSES, "was trained with its condition always there")]
+)
+def test_classifier_free_guidance_without_a_null_is_refused(pipeline_of, overrides: tuple[str, ...], told: str) -> None:
+    guidance = ClassifierFreeGuidance(kind="classifier_free", scale=2.0)
+    with pytest.raises(UserError, match=f"^guidance: this model {told}, so classifier-free guidance has nothing"):
+        pipeline_of(*overrides, guidance=guidance)
+    pipeline_of(*overrides, guidance=guidance.model_copy(update={"scale": 1.0}))
+
+
+def test_no_guidance_loads_nothing() -> None:
+    def never(run: str, weights: str) -> Model:
+        raise AssertionError(run)
+
+    assert load_guides(NoGuidance(kind="none"), ModelConfig.of(configuration()), never) == Guides()
+
+
+@pytest.mark.parametrize(
+    ("other", "line"),
+    [
+        (lambda: ModelConfig.of(configuration()), "guidance: there is no noisy classifier but a model that draws"),
+        (
+            lambda: classifier_config("diffusion=v_cosine", "diffusion.timesteps=50"),
+            "was trained on another noise schedule (cosine, 50 steps) than the model (linear, 50 steps)",
+        ),
+        (lambda: classifier_config("diffusion.timesteps=60"), "(linear, 60 steps) than the model (linear, 50 steps)"),
+        (
+            lambda: classifier_config("data.image_size=32", "network.attention_resolutions=[16]"),
+            "takes images [3, 32, 32], the model draws [3, 16, 16]",
+        ),
+        (
+            lambda: classifier_config(classes=7),
+            "tells 7 classes apart, conditioning.class_label of the model has 6; take one trained on the same classes",
+        ),
+    ],
+)
+def test_a_classifier_that_cannot_guide_is_named(other, line: str) -> None:
+    model = ModelConfig.of(configuration(*CLASSES))
+    with torch.device("meta"):
+        unfit = build_model(other())
+    with pytest.raises(UserError) as error:
+        load(guided_by_classifier(1.0), model, unfit)
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_classifier_is_no_reference() -> None:
+    guidance = ClassifierFreeGuidance(kind="classifier_free", scale=2.0, reference=ReferenceConfig(run="there"))
+    with torch.device("meta"):
+        unfit = build_model(classifier_config())
+    with pytest.raises(UserError, match=r"^guidance\.reference: there is a classifier and predicts no image"):
+        load(guidance, ModelConfig.of(configuration(*CLASSES)), unfit)
