@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,19 +16,55 @@ from difflab.config.model import ModelConfig
 from difflab.config.sample import EvaluateConfig, SampleConfig
 from difflab.config.train import TrainConfig
 from difflab.errors import UserError
-from difflab.models.build import build_diffusion, build_model
+from difflab.models.build import build_model, build_training_module
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = choices_of("experiment")
 SMALL = [name for name in EXPERIMENTS if "shapes" in name]
 LARGE = [name for name in EXPERIMENTS if name not in SMALL]
-PARAMETERS = {
+PARAMETERS = {  # of the whole model, with its class embedding
+    "adm/imagenet64": 295_904_454,
+    "adm/imagenet128": 421_529_606,
+    "adm/imagenet256": 553_838_086,
+    "adm/imagenet256_uncond": 552_814_086,
+    "adm/imagenet512": 558_997_638,
+    "adm/lsun_bedroom": 552_814_086,
+    "adm/lsun_cat": 552_814_086,
+    "adm/lsun_horse": 552_814_086,
+    "adm/lsun_horse_nodropout": 552_814_086,
+    "adm/imagenet64_256_upsampler": 311_795_910,
+    "adm/imagenet128_512_upsampler": 308_835_270,
+    "adm/imagenet64_classifier": 65_438_568,
+    "adm/imagenet128_classifier": 42_568_040,
+    "adm/imagenet256_classifier": 54_096_360,
+    "adm/imagenet512_classifier": 54_448_360,
     "ddpm/cifar10": 35_746_307,
     "ddpm/celebahq256": 113_673_219,
     "ddpm/lsun_bedroom": 113_673_219,
     "ddpm/lsun_cat": 113_673_219,
     "ddpm/lsun_church": 113_673_219,
+    "improved/cifar10": 52_546_438,
+    "improved/cifar10_vlb": 52_546_438,
+    "improved/imagenet64": 121_063_942,
+    "improved/imagenet64_vlb": 121_063_942,
+    "improved/imagenet64_cond": 273_049_350,
+    "improved/imagenet64_256_upsampler": 279_792_390,
+    "improved/lsun_bedroom_bs128": 113_676_678,
+    "improved/lsun_bedroom_bs64": 113_676_678,
 }
+NEEDED = {  # what a choice cannot do without
+    ("init", "weights"): ["init.path=runs/somewhere"],
+    ("data", "shards"): ["data.path=data/mine", "data.image_size=32", "data.batch_size=8"],
+    # It ends in pure noise, where eps tells nothing of x0.
+    ("diffusion/schedule", "jsd"): ["diffusion.prediction=x0"],
+    ("guidance", "classifier"): ["guidance.run=runs/somewhere"],
+    ("guidance", "composed"): ["guidance.classifier.run=runs/somewhere"],
+    ("guidance", "autoguidance"): ["guidance.reference.run=runs/somewhere"],
+    ("conditioning", "low_res"): ["conditioning.low_res.size=16", "network.concat_channels=3"],
+    ("conditioning", "class_low_res"): ["conditioning.low_res.size=16", "network.concat_channels=3"],
+}
+NEEDED_BY_CLASSIFIERS = ["task=noisy_classifier", "callbacks=classifier"]
+NEEDED_BY_UPSAMPLERS = ["conditioning=low_res", "conditioning.low_res.size=16"]
 GROUPS = sorted(
     str(path.parent.relative_to(conf_dir()))
     for path in conf_dir().rglob("*.yaml")
@@ -37,25 +75,31 @@ CHOICES = sorted({(group, name) for group in set(GROUPS) for name in choices_of(
 
 def test_there_are_experiments_of_both_sizes() -> None:
     assert SMALL
-    assert set(PARAMETERS) <= set(LARGE)
+    assert set(PARAMETERS) == set(LARGE)
+
+
+@cache
+def composed(experiment: str) -> tuple[TrainConfig, dict[str, Any]]:
+    """An experiment as it stands, composed once for all tests; nobody changes the dictionary."""
+    return compose_and_validate("train", TrainConfig, [f"experiment={experiment}"])
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_experiment_composes_and_validates(experiment: str) -> None:
-    config, plain = compose_and_validate("train", TrainConfig, [f"experiment={experiment}"])
+    config, plain = composed(experiment)
     assert config.experiment == experiment
     assert TrainConfig.model_validate(plain) == config
 
 
-@pytest.mark.parametrize(("group", "name"), [c for c in CHOICES if not c[0].startswith("experiment")])
+@pytest.mark.parametrize(("group", "name"), [c for c in CHOICES if not c[0].startswith(("experiment", "pipeline"))])
 def test_every_choice_of_every_group_validates(group: str, name: str) -> None:
-    overrides = [f"{group}={name}"]
-    if (group, name) == ("init", "weights"):
-        overrides.append("init.path=runs/somewhere")
-    if (group, name) == ("data", "shards"):
-        overrides += ["data.path=data/mine", "data.image_size=32", "data.batch_size=8"]
-    if (group, name) == ("diffusion/schedule", "jsd"):
-        overrides.append("diffusion.prediction=x0")  # it ends in pure noise, where eps tells nothing of x0
+    overrides = [f"{group}={name}", *NEEDED.get((group, name), [])]
+    if group == "network":
+        network = yaml.safe_load((conf_dir() / "network" / f"{name}.yaml").read_text())
+        overrides += NEEDED_BY_CLASSIFIERS if network.get("kind") == "unet_encoder" else []
+        overrides += NEEDED_BY_UPSAMPLERS if network.get("concat_channels") else []
+    if (group, name) == ("callbacks", "classifier"):
+        overrides += ["task=noisy_classifier", "network=adm_classifier_64"]
     compose_and_validate("train", TrainConfig, overrides)
 
 
@@ -63,6 +107,14 @@ def test_every_choice_of_every_group_validates(group: str, name: str) -> None:
 @pytest.mark.parametrize("sampler", choices_of("sampler"))
 def test_primary_configurations_validate(primary: str, model: type, sampler: str) -> None:
     compose_and_validate(primary, model, ["run=somewhere", f"sampler={sampler}"])
+
+
+@pytest.mark.parametrize(("primary", "model"), [("sample", SampleConfig), ("evaluate", EvaluateConfig)])
+@pytest.mark.parametrize("pipeline", choices_of("pipeline"))
+def test_pipelines_validate(primary: str, model: type, pipeline: str) -> None:
+    kind = yaml.safe_load((conf_dir() / "pipeline" / f"{pipeline}.yaml").read_text())["kind"]
+    run = [] if kind == "cascade" else ["run=somewhere"]
+    compose_and_validate(primary, model, [f"pipeline={pipeline}", *run])
 
 
 @pytest.mark.parametrize("experiment", SMALL)
@@ -77,16 +129,16 @@ def test_large_experiment_builds_on_the_meta_device_with_the_published_size(expe
 
 
 def _on_meta(experiment: str) -> int:
-    config, _ = compose_and_validate("train", TrainConfig, [f"experiment={experiment}"])
+    config, _ = composed(experiment)
     with torch.device("meta"):
         model = build_model(ModelConfig.of(config))
-    return sum(p.numel() for p in model.network.parameters())
+    return sum(p.numel() for p in model.as_module().parameters())
 
 
 @pytest.mark.parametrize("experiment", SMALL)
 def test_small_experiment_is_about_as_large_as_it_says(experiment: str) -> None:
-    config, _ = compose_and_validate("train", TrainConfig, [f"experiment={experiment}"])
-    module = build_diffusion(config)
+    config, _ = composed(experiment)
+    module = build_training_module(config)
     assert sum(p.numel() for p in module.parameters()) < 5_000_000
 
 
@@ -107,6 +159,12 @@ def test_small_experiment_is_about_as_large_as_it_says(experiment: str) -> None:
         (["conditioning=class", "data.classes=null"], "conditioning.class_label.classes: the data has no classes; set"),
         (["experiment=ddpm/shapes32", "seed=1,2"], "seed=1,2"),
         (["experiment=ddpm/shapes32", "guidance.scale=2", "guidance.paper_w=1"], "give one of them"),
+        (["network=adm_classifier_64"], "set task=noisy_classifier, or choose a network of kind unet"),
+        (["experiment=adm/imagenet64_classifier", "callbacks=default"], "choose callbacks=classifier"),
+        (["experiment=adm/imagenet64_classifier", "data.classes=null"], "network.classes: the data has no classes"),
+        (["network=adm_64_256_upsampler"], "choose conditioning=low_res"),
+        (["conditioning=low_res", "network.concat_channels=3"], "conditioning.low_res.size has no value: give one"),
+        (["experiment=adm/imagenet64_256_upsampler", "conditioning.low_res.size=256"], "not below data.image_size=256"),
     ],
 )
 def test_mistakes_are_one_line(overrides: list[str], line: str) -> None:
@@ -130,8 +188,8 @@ def test_every_point_of_a_sweep_is_a_valid_command(path: Path) -> None:
 
 
 def test_a_class_conditioner_has_the_classes_of_the_data() -> None:
-    config, _ = compose_and_validate("train", TrainConfig, ["conditioning=class", "data.classes=1000"])
-    assert config.conditioning["class_label"].classes == 1000
+    _, plain = compose_and_validate("train", TrainConfig, ["conditioning=class", "data.classes=1000"])
+    assert plain["conditioning"]["class_label"]["classes"] == 1000
 
 
 def test_composing_leaves_no_trace() -> None:
