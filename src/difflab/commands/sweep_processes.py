@@ -1,0 +1,146 @@
+"""The processes of a sweep: each point is a program of its own, a few at a time, and none outlives the sweep."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import itertools
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+Grace = tuple[tuple[signal.Signals, float], ...]
+GRACE: Grace = ((signal.SIGINT, 30.0), (signal.SIGTERM, 10.0), (signal.SIGKILL, 0.0))
+"""What a process is told, and how long it is waited for before it is told the next."""
+GRACE_OF_TRAINING: Grace = ((signal.SIGTERM, 120.0), (signal.SIGKILL, 0.0))
+"""On SIGTERM training saves and ends; SIGINT would stop it in the middle of a step, where nothing can be saved."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One `difflab <arguments>` to run; what it writes is added to `log`."""
+
+    arguments: tuple[str, ...]
+    log: Path
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a job ended: its exit status (negative: the signal that killed it) and how long it took."""
+
+    status: int
+    seconds: float
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    at_once: int,
+    lock: int,
+    started: Callable[[int], None],
+    ended: Callable[[int, Ended], None],
+) -> None:
+    """Run the jobs, `at_once` of them at a time, and tell by index which one started (on any thread) and ended.
+
+    lock: a descriptor that every process holds open. On Ctrl-C, SIGTERM, SIGHUP or an error the processes are told to
+    end and waited for; they have process groups of their own, so a terminal's Ctrl-C reaches each of them once.
+    """
+    processes = _Processes(lock)
+
+    def run(index: int) -> Ended | None:
+        return processes.run(jobs[index], lambda: started(index))
+
+    with _ending_on_signals(), concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+        waiting = {pool.submit(run, index): index for index in range(len(jobs))}
+        try:
+            for future in concurrent.futures.as_completed(waiting):
+                how = future.result()
+                assert how is not None, "jobs are left out only where the sweep is ending"
+                ended(waiting[future], how)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            processes.end()
+            raise
+
+
+class _Processes:
+    """The processes that are alive."""
+
+    def __init__(self, lock: int) -> None:
+        self._lock = lock
+        self._alive: dict[subprocess.Popen[bytes], Grace] = {}
+        self._ending = False
+        self._guard = threading.Lock()
+
+    def run(self, job: Job, started: Callable[[], None]) -> Ended | None:
+        """Start a process and wait for it; None where the sweep is ending."""
+        begin = time.monotonic()
+        with self._guard, job.log.open("ab") as log:
+            if self._ending:
+                return None
+            log.write(f"$ {shlex.join(['difflab', *job.arguments])}\n".encode())
+            log.flush()
+            process = subprocess.Popen(
+                [sys.executable, "-m", "difflab.cli", *job.arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                start_new_session=True,
+                pass_fds=(self._lock,),
+            )
+            self._alive[process] = GRACE_OF_TRAINING if job.arguments[0] == "train" else GRACE
+        started()
+        status = process.wait()
+        with self._guard:
+            del self._alive[process]
+        return Ended(status, time.monotonic() - begin)
+
+    def end(self) -> None:
+        """End every process, the patient way first; another Ctrl-C ends them at once."""
+        with self._guard:
+            self._ending = True
+            alive = dict(self._alive)
+        try:
+            for process, grace in alive.items():
+                _tell(process, grace[0][0])
+            for process, grace in alive.items():
+                for (_, patience), (following, _) in itertools.pairwise(grace):
+                    try:
+                        process.wait(patience)
+                    except subprocess.TimeoutExpired:
+                        _tell(process, following)
+        except BaseException:
+            for process in alive:
+                _tell(process, signal.SIGKILL)
+            raise
+
+
+def _tell(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    # The whole group, because training on several devices starts a process for each.
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+
+
+@contextlib.contextmanager
+def _ending_on_signals() -> Iterator[None]:
+    """Inside, SIGTERM and SIGHUP raise SystemExit here, instead of ending this process and leaving the others."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, leave) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

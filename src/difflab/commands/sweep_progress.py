@@ -1,0 +1,79 @@
+"""What a running sweep says on standard error: which point of how many, how it ended, and the time left."""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from difflab.tracking.sweep_file import SweepPoint
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+class SweepProgress:
+    """A line when a point starts and when it ends, and on a terminal a bar below them."""
+
+    def __init__(self, total: int, missing: Sequence[SweepPoint], at_once: int) -> None:
+        self.total, self.left, self.at_once = total, len(missing), at_once
+        self._seconds: list[float] = []
+        self._guard = threading.Lock()
+        self._bar: tuple[Progress, TaskID] | None = None
+
+    def __enter__(self) -> SweepProgress:
+        if done := self.total - self.left:
+            self._say(f"{done} of {self.total} points are done already")
+        if self.left and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+            columns = (TextColumn("sweep"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            bar = Progress(*columns, console=Console(stderr=True, highlight=False))
+            self._bar = bar, bar.add_task("sweep", total=self.total, completed=self.total - self.left)
+            bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar[0].stop()
+
+    def started(self, point: SweepPoint) -> None:
+        """Say that a point begins; from any thread."""
+        self._say(f"{point.number} of {self.total} starts: {point.label}")
+
+    def ended(self, point: SweepPoint, status: int, seconds: float) -> None:
+        """Say that a point ended, and how long the others will take if they take as long."""
+        with self._guard:
+            self.left -= 1
+            self._seconds.append(seconds)
+            how = f"failed with status {status}" if status else "done"
+            rest = f"; {self.left} left, about {duration(self.seconds_left)}" if self.left else ""
+        self._say(f"{point.number} of {self.total} {how} after {duration(seconds)}{rest}")
+        if self._bar:
+            self._bar[0].advance(self._bar[1])
+
+    @property
+    def seconds_left(self) -> float:
+        """Rounds of `at_once` points that are still to come, each as long as the mean of those that ended."""
+        return math.ceil(self.left / self.at_once) * sum(self._seconds) / len(self._seconds)
+
+    def _say(self, text: str) -> None:
+        line = f"sweep: {text}"
+        if self._bar:
+            self._bar[0].console.print(line, markup=False, soft_wrap=True)
+        else:
+            sys.stderr.write(f"{line}\n")
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `3 min`, `2 h 05 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,84 @@
+"""What came out of a sweep: a table on the terminal, the same as CSV and Markdown, and a plot."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+
+from difflab.metrics.protocol import Result
+from difflab.tracking.sweep_file import Sweep, SweepPoint
+from difflab.tracking.sweep_ledger import Ledger, best_row, read_measured
+from difflab.tracking.sweep_table import SweepRow, metric_names, shown, to_rich, with_series, write_table
+
+EVALUATED = "eval/"
+
+
+def report(sweep: Sweep, points: Sequence[SweepPoint], ledger: Ledger, metrics: Sequence[str], x: str | None) -> None:
+    """Show the points that are done, and write table.csv, table.md, plot.svg and plot.png into the sweep's folder.
+
+    The terminal and the plot have the metric of the sweep and those in `metrics`, the files every metric of an
+    evaluation as well. A metric given without its protocol (`eval/fd-lite0`) stands for all of that name.
+    """
+    done = [point for point in points if ledger.is_done(point.digest)]
+    measured = [read_measured(ledger.entries[point.digest].place) for point in done]
+    rows = [SweepRow(point.values, m.metrics, m.spreads) for point, m in zip(done, measured)]
+    own = sweep.config.metric
+    wanted = [*([own.name] if own else []), *metrics]
+    names = metric_names(rows)
+    chosen = [name for want in wanted for name in names if name == want or name.startswith(f"{want}@")]
+    for want in wanted:
+        if rows and not any(name == want or name.startswith(f"{want}@") for name in names):
+            evaluated = [name for name in names if name.startswith(EVALUATED)]
+            _note(f"no point has {want}; evaluated were: {', '.join(evaluated) or 'none'}")
+    evaluated = [name for name in names if name in chosen or name.startswith(EVALUATED)]
+    if not evaluated:
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(to_rich(_only(rows, chosen or evaluated), sweep.name))
+    for name in evaluated:
+        _note_differing(name, [m.results for m in measured])
+    for name in [name for name in chosen if own and (name == own.name or name.startswith(f"{own.name}@"))]:
+        if own and (best := best_row(rows, name, own.goal)):
+            values = " ".join(f"{key}={shown(value)}" for key, value in best.values.items())
+            console.print(f"best {name}: {best.metrics[name]:.4g} at {values}", markup=False, soft_wrap=True)
+    write_table(_only(rows, evaluated), ledger.folder / "table.csv", ledger.folder / "table.md")
+    written = "table.csv, table.md" + _plotted(sweep, rows, chosen or evaluated, ledger, x)
+    console.print(f"{written} in {ledger.folder}", markup=False, soft_wrap=True)
+
+
+def _only(rows: Sequence[SweepRow], names: Sequence[str]) -> list[SweepRow]:
+    def kept(numbers: Mapping[str, float]) -> dict[str, float]:
+        return {name: numbers[name] for name in names if name in numbers}
+
+    return [SweepRow(row.values, kept(row.metrics), kept(row.spreads), row.series) for row in rows]
+
+
+def _plotted(sweep: Sweep, rows: Sequence[SweepRow], metrics: Sequence[str], ledger: Ledger, x: str | None) -> str:
+    from difflab.tracking.plot import plot_sweep
+
+    x = x or max(sweep.swept, key=lambda key: len(sweep.config.parameters[key].choices))
+    drawable = [name for name in metrics if any(math.isfinite(row.metrics.get(name, math.nan)) for row in rows)]
+    if not drawable:
+        return ""
+    plot_sweep(with_series(rows, x), x, drawable, ledger.folder / "plot.svg")
+    return ", plot.svg, plot.png"
+
+
+def _note_differing(name: str, records: Sequence[Mapping[str, Result]]) -> None:
+    """Say in what the protocols of one metric differ, apart from how samples are drawn: that is what sweeps vary."""
+    results = [results[name] for results in records if name in results]
+    differing = {
+        key
+        for result in results[1:]
+        for key in results[0].protocol.differences(result.protocol)
+        if not key.startswith("sampling.")
+    }
+    if differing:
+        _note(f"the points' {name} differ in their protocol and cannot be compared: {', '.join(sorted(differing))}")
+
+
+def _note(text: str) -> None:
+    sys.stderr.write(f"note: {text}\n")

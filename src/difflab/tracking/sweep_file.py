@@ -1,0 +1,226 @@
+"""W&B sweep files: a grid of parameters and the `difflab` command that each of its points is."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, model_validator
+
+from difflab.config.base import Config
+from difflab.config.validate import validate
+from difflab.errors import UserError
+from difflab.tracking.sweep_table import Value, shown
+
+COMMANDS = ("train", "sample", "evaluate")
+LEFT_OUT = ("${env}", "${interpreter}")
+"""What W&B puts before the program; a process started from here needs neither."""
+ARGUMENTS = "${args_no_hyphens}"
+LONGEST_SLUG = 80
+
+
+class SweepMetric(Config):
+    """The number a sweep is about, under its logged name (`eval/fd-lite0@512`)."""
+
+    name: str
+    goal: Literal["minimize", "maximize"] = "minimize"
+
+
+class SweepParameter(Config):
+    """One parameter: `value`, the same at every point, or `values`, one axis of the grid.
+
+    Lists are written as W&B passes them on, in brackets; null is written "null", in quotes, because W&B would say None.
+    """
+
+    value: Any = None
+    values: list[Any] | None = Field(default=None, min_length=1)
+    distribution: Literal["constant", "categorical"] | None = None
+
+    @model_validator(mode="after")
+    def _either(self) -> SweepParameter:
+        if ("value" in self.model_fields_set) == ("values" in self.model_fields_set):
+            raise ValueError("give either value (the same at every point) or values (a list of them)")
+        for value in self.choices:
+            if value is None:
+                raise ValueError('W&B cannot pass null on; write "null" in quotes')
+            if isinstance(value, dict):
+                raise ValueError(f"{value} is a mapping; give each of its keys as a parameter, as in a.b")
+        return self
+
+    @property
+    def choices(self) -> list[Any]:
+        return [self.value] if self.values is None else self.values
+
+
+class SweepConfig(Config):
+    """A sweep file. Of W&B's keys these are the ones that mean something in a grid of difflab commands."""
+
+    program: Literal["difflab"]
+    method: str
+    name: str | None = None
+    description: str | None = None
+    project: str | None = None
+    entity: str | None = None
+    metric: SweepMetric | None = None
+    parameters: dict[str, SweepParameter] = Field(min_length=1)
+    command: list[str]
+
+    @model_validator(mode="after")
+    def _can_run(self) -> SweepConfig:
+        if self.method != "grid":
+            raise ValueError(
+                f"method={self.method} takes its points from a W&B server: start it with `wandb sweep` and "
+                "`wandb agent`; here only method: grid runs"
+            )
+        words = self.words
+        if words[:1] not in (["${program}"], ["difflab"]) or len(words) < 2 or words[1] not in COMMANDS:
+            raise ValueError(f"command must be ${{env}}, ${{program}}, then one of {', '.join(COMMANDS)}")
+        if words.count(ARGUMENTS) != 1:
+            raise ValueError(f"command must have {ARGUMENTS} once: difflab takes key=value")
+        for word in words[2:]:
+            if word != ARGUMENTS and (word.startswith("$") or "=" not in word):
+                raise ValueError(f"command has {word!r}, which is not key=value; leave it out")
+            if "${envvar:" in word:
+                raise ValueError(f"command has {word!r}, which only W&B's agent fills in; write its value")
+        return self
+
+    @property
+    def words(self) -> list[str]:
+        """The command without what W&B puts before the program."""
+        return [word for word in self.command if word not in LEFT_OUT]
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """One point of the grid, as the command it is.
+
+    number:    from 1, in the order of the grid, whose last parameter changes fastest.
+    values:    the parameters that vary -> their values here.
+    slug:      words made from the values, fit to name a folder; no two points of a sweep share one.
+    arguments: of `difflab <command>`, all of them.
+    """
+
+    number: int
+    values: Mapping[str, Value]
+    slug: str
+    command: str
+    arguments: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """12 hex digits of the command: what tells whether this very point was run."""
+        return hashlib.sha256("\0".join([self.command, *self.arguments]).encode()).hexdigest()[:12]
+
+    @property
+    def label(self) -> str:
+        """`guidance.scale=2.0 sampler=ddim`"""
+        return " ".join(f"{key}={shown(value)}" for key, value in self.values.items())
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep file that was read; `name` is its own, or that of the file."""
+
+    name: str
+    config: SweepConfig
+
+    @property
+    def command(self) -> str:
+        return self.config.words[1]
+
+    @property
+    def swept(self) -> list[str]:
+        """The parameters with several values; all of them where none has."""
+        parameters = self.config.parameters
+        return [key for key, parameter in parameters.items() if len(parameter.choices) > 1] or list(parameters)
+
+    def points(self, overrides: Sequence[str] = ()) -> list[SweepPoint]:
+        """Every point of the grid. `overrides` (key=value) stand at the end and replace what the file fixes.
+
+        Raises UserError for an override of a parameter that is swept, or that is none.
+        """
+        replaced = {_key_of(override) for override in overrides}
+        for key in replaced & set(self.swept):
+            raise UserError(f"{key} is what this sweep varies; change its values in the file, or leave it out here")
+        kept = {key: parameter.choices for key, parameter in self.config.parameters.items() if key not in replaced}
+        grid = [dict(zip(kept, choice)) for choice in itertools.product(*kept.values())]
+        swept = [{key: _value(point[key]) for key in self.swept if key in point} for point in grid]
+        return [
+            SweepPoint(
+                number=number,
+                values=values,
+                slug=slug,
+                command=self.command,
+                arguments=(*self._arguments(point, replaced), *overrides),
+            )
+            for number, (point, values, slug) in enumerate(zip(grid, swept, _slugs(swept)), start=1)
+        ]
+
+    def _arguments(self, point: Mapping[str, Any], replaced: set[str]) -> list[str]:
+        arguments = []
+        for word in self.config.words[2:]:
+            if word == ARGUMENTS:
+                arguments += [f"{key}={_text(value)}" for key, value in point.items()]
+            elif _key_of(word) not in replaced:
+                arguments.append(word)
+        return arguments
+
+
+def read_sweep(path: Path | str) -> Sweep:
+    """Read a W&B sweep file. Raises UserError where it is none, or not one that can be run without a server."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; give a sweep file, as in sweeps/ddim_steps.yaml")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not a sweep file: it has no keys")
+    try:
+        config = validate(SweepConfig, content)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return Sweep(config.name or path.stem, config)
+
+
+def _key_of(override: str) -> str:
+    key, equals, _ = override.partition("=")
+    if not key or not (equals or override.startswith("~")):
+        raise UserError(f"{override!r} is not key=value")
+    return key.lstrip("+~")
+
+
+def _text(value: Any) -> str:
+    """A value in Hydra's own notation."""
+    return f"[{','.join(map(_text, value))}]" if isinstance(value, list) else shown(value)
+
+
+def _value(value: Any) -> Value:
+    """A value as a table has it; YAML reads 1e-3 as text, and it is a number."""
+    text = _text(value)
+    if isinstance(value, str) and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", text, re.IGNORECASE):
+        return float(text)
+    return text if isinstance(value, list) else value
+
+
+def _slugs(points: Sequence[Mapping[str, Value]]) -> list[str]:
+    """A folder name for each point, from the last words of its keys and its values; no commas, which Hydra splits."""
+    keys = list(points[0])
+    short = {key: key.rsplit(".", 1)[-1] for key in keys}
+    if len(set(short.values())) < len(keys):
+        short = {key: key for key in keys}
+    full = ["_".join(f"{short[key]}-{shown(value)}" for key, value in point.items()) for point in points]
+    slugs = [re.sub(r"[^A-Za-z0-9._+-]+", "_", text) for text in full]
+    clear = len(set(slugs)) == len(slugs) and max(map(len, slugs)) <= LONGEST_SLUG
+    return slugs if clear else [f"{slug[:LONGEST_SLUG]}-{_short_hash(text)}" for slug, text in zip(slugs, full)]
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:6]

@@ -1,0 +1,138 @@
+"""The table of a sweep: a row per point, what was varied and what was measured, as CSV, Markdown or on a terminal."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from difflab.files import write_text
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Value = str | int | float | bool | None
+SERIES = "series"
+SPREAD = " spread"
+DIGITS = 4
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """One point of a sweep.
+
+    values:  swept key -> its value here (`guidance.scale` -> 2.0). Lists and mappings are given as text.
+    metrics: metric -> number (`fd-lite0@512` -> 31.4); a metric that this point lacks is left out.
+    spreads: metric -> standard deviation over subsets or splits, for the metrics that have one.
+    series:  which curve of a plot the point belongs to; "" where there is one curve only (see `with_series`).
+    """
+
+    values: Mapping[str, Value]
+    metrics: Mapping[str, float]
+    spreads: Mapping[str, float] = field(default_factory=dict)
+    series: str = ""
+
+
+def swept_keys(rows: Sequence[SweepRow]) -> list[str]:
+    """Every key that some row has a value of, in the order in which they turn up."""
+    return list(dict.fromkeys(key for row in rows for key in row.values))
+
+
+def metric_names(rows: Sequence[SweepRow]) -> list[str]:
+    """Every metric that some row has, in the order in which they turn up."""
+    return list(dict.fromkeys(name for row in rows for name in row.metrics))
+
+
+def with_series(rows: Sequence[SweepRow], x: str) -> list[SweepRow]:
+    """The rows, each labelled by the values of everything that varies besides `x`: one curve per combination.
+
+    A label that a row has already stands in front.
+    """
+    others = [key for key in swept_keys(rows) if key != x and len({shown(row.values.get(key)) for row in rows}) > 1]
+
+    def label(row: SweepRow) -> str:
+        named = [f"{key}={shown(row.values[key])}" for key in others if key in row.values]
+        return ", ".join([row.series, *named] if row.series else named)
+
+    return [dataclasses.replace(row, series=label(row)) for row in rows]
+
+
+def write_table(rows: Sequence[SweepRow], path_csv: Path | str, path_md: Path | str) -> None:
+    """Write the rows as CSV (numbers in full, spreads in columns `<metric> spread`) and as a Markdown table.
+
+    What a row lacks is an empty cell. Raises ValueError where there are no rows.
+    """
+    write_text(Path(path_csv), to_csv(rows))
+    write_text(Path(path_md), to_markdown(rows))
+
+
+def to_csv(rows: Sequence[SweepRow]) -> str:
+    """The rows as CSV text: swept keys, the series if there are several, metrics, spreads."""
+    keys, metrics = _columns(rows)
+    spreads = [name for name in metrics if any(name in row.spreads for row in rows)]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([*keys, *metrics, *(name + SPREAD for name in spreads)])
+    for row in rows:
+        # An empty cell is "not measured here"; None is a value that was swept.
+        numbers = [row.metrics.get(name, "") for name in metrics] + [row.spreads.get(name, "") for name in spreads]
+        writer.writerow([*_value_cells(row, keys), *numbers])
+    return buffer.getvalue()
+
+
+def to_markdown(rows: Sequence[SweepRow]) -> str:
+    """The rows as a Markdown table; numbers have four digits, `31.42 ± 0.8` where there is a spread."""
+    keys, metrics = _columns(rows)
+    lines = [[*keys, *metrics], ["---"] * len(keys) + ["---:"] * len(metrics)]
+    lines += [_value_cells(row, keys) + _number_cells(row, metrics) for row in rows]
+    return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines)
+
+
+def to_rich(rows: Sequence[SweepRow], title: str | None = None) -> Table:
+    """The same table for a terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    keys, metrics = _columns(rows)
+    table = Table(title=title, title_justify="left")
+    for name in keys:
+        table.add_column(Text(name), overflow="fold")
+    for name in metrics:
+        table.add_column(Text(name), justify="right", overflow="fold")
+    for row in rows:
+        # Text, because a list as a value ([8,4]) would be read as markup.
+        table.add_row(*(Text(cell) for cell in _value_cells(row, keys) + _number_cells(row, metrics)))
+    return table
+
+
+def shown(value: Value) -> str:
+    """A value as it is written on a command line: `null`, `true`, `0.5`."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _columns(rows: Sequence[SweepRow]) -> tuple[list[str], list[str]]:
+    if not rows:
+        raise ValueError("a sweep's table needs at least one row")
+    series = [SERIES] if any(row.series for row in rows) else []
+    return series + swept_keys(rows), metric_names(rows)
+
+
+def _value_cells(row: SweepRow, keys: Sequence[str]) -> list[str]:
+    cells = {SERIES: row.series} | {key: shown(value) for key, value in row.values.items()}
+    return [cells.get(key, "") for key in keys]
+
+
+def _number_cells(row: SweepRow, metrics: Sequence[str]) -> list[str]:
+    return [_number(row.metrics.get(name), row.spreads.get(name)) for name in metrics]
+
+
+def _number(value: float | None, spread: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.{DIGITS}g}" if spread is None else f"{value:.{DIGITS}g} ± {spread:.2g}"

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from difflab.tracking.sweep_table import (
+    SweepRow,
+    metric_names,
+    shown,
+    swept_keys,
+    to_csv,
+    to_markdown,
+    to_rich,
+    with_series,
+    write_table,
+)
+
+ROWS = [
+    SweepRow({"guidance.scale": 1.0, "sampler": "ddim"}, {"fd@512": 30.123456, "kid@512": 0.01}, {"kid@512": 0.004}),
+    SweepRow({"guidance.scale": 2.0, "sampler": "ddim"}, {"fd@512": 20.0}),
+    SweepRow({"guidance.scale": 1.0, "sampler": "ancestral"}, {"fd@512": 40.0}),
+]
+
+
+def test_columns_stand_in_the_order_in_which_they_turn_up() -> None:
+    assert swept_keys(ROWS) == ["guidance.scale", "sampler"]
+    assert metric_names(ROWS) == ["fd@512", "kid@512"]
+
+
+def test_csv_has_the_numbers_in_full_and_empty_cells_for_what_is_missing(tmp_path: Path) -> None:
+    write_table(ROWS, tmp_path / "table.csv", tmp_path / "table.md")
+    with (tmp_path / "table.csv").open(newline="") as file:
+        first, second, third = csv.DictReader(file)
+    assert first == {
+        "guidance.scale": "1.0",
+        "sampler": "ddim",
+        "fd@512": "30.123456",
+        "kid@512": "0.01",
+        "kid@512 spread": "0.004",
+    }
+    assert (second["kid@512"], second["kid@512 spread"], third["fd@512"]) == ("", "", "40.0")
+    assert (tmp_path / "table.md").read_text() == to_markdown(ROWS)
+
+
+def test_csv_has_no_spread_column_where_nothing_has_a_spread() -> None:
+    assert to_csv(ROWS[1:]).splitlines()[0] == "guidance.scale,sampler,fd@512"
+
+
+def test_markdown_is_a_table_with_numbers_on_the_right() -> None:
+    assert to_markdown(ROWS).splitlines() == [
+        "| guidance.scale | sampler | fd@512 | kid@512 |",
+        "| --- | --- | ---: | ---: |",
+        "| 1.0 | ddim | 30.12 | 0.01 ± 0.004 |",
+        "| 2.0 | ddim | 20 |  |",
+        "| 1.0 | ancestral | 40 |  |",
+    ]
+
+
+def test_the_terminal_shows_lists_as_they_are() -> None:
+    written = io.StringIO()
+    table = to_rich([SweepRow({"network.attention_resolutions": "[8,4]"}, {"fd": 2.0})], "a sweep")
+    Console(width=80, file=written).print(table)
+    assert "[8,4]" in written.getvalue()
+
+
+def test_series_are_named_by_what_else_varies() -> None:
+    assert [row.series for row in with_series(ROWS, "guidance.scale")] == [
+        "sampler=ddim",
+        "sampler=ddim",
+        "sampler=ancestral",
+    ]
+    assert {row.series for row in with_series(ROWS[:2], "guidance.scale")} == {""}
+    labelled = [SweepRow({"a": 1, "b": True}, {}, series="mine"), SweepRow({"a": 1, "b": None}, {}, series="mine")]
+    assert [row.series for row in with_series(labelled, "a")] == ["mine, b=true", "mine, b=null"]
+
+
+def test_a_series_is_a_column_of_the_table() -> None:
+    assert to_markdown(with_series(ROWS, "guidance.scale")).startswith("| series | guidance.scale | sampler |")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "null"), (True, "true"), (False, "false"), (1.5, "1.5"), ("a", "a")]
+)
+def test_values_are_shown_as_on_a_command_line(value: object, text: str) -> None:
+    assert shown(value) == text
+
+
+def test_no_rows_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one row"):
+        to_csv([])
