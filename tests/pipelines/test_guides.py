@@ -3,13 +3,21 @@ from __future__ import annotations
 import pytest
 import torch
 
-from difflab.config.guidance import ClassifierFreeGuidance, ClassifierGuidance, NoGuidance, ReferenceConfig
+from difflab.config.guidance import (
+    ClassifierFreeGuidance,
+    ClassifierFreeOptions,
+    ClassifierGuidance,
+    ComposedGuidance,
+    NoGuidance,
+    ReferenceConfig,
+)
 from difflab.config.model import ModelConfig
 from difflab.config.network import UNetEncoderConfig
 from difflab.config.sampler import AncestralConfig, DDIMConfig
 from difflab.errors import UserError
 from difflab.models.build import Model, build_model
 from difflab.pipelines.guides import Guides, load_guides
+from difflab.pipelines.single import recorded
 from golden_fixtures import draw
 from pipelines.conftest import CLASSES, configuration
 
@@ -176,3 +184,13 @@ def test_a_classifier_is_no_reference() -> None:
         unfit = build_model(classifier_config())
     with pytest.raises(UserError, match=r"^guidance\.reference: there is a classifier and predicts no image"):
         load(guidance, ModelConfig.of(configuration(*CLASSES)), unfit)
+
+
+def test_both_conventions_of_the_scale_are_recorded_alike() -> None:
+    by_scale = recorded(ClassifierFreeGuidance(kind="classifier_free", scale=1.5))
+    by_weight = recorded(ClassifierFreeGuidance(kind="classifier_free", paper_w=0.5, one_batch=False))
+    assert by_scale == by_weight
+    assert (by_scale["scale"], by_scale["paper_w"]) == (1.5, 0.5)
+    composed = ComposedGuidance(kind="composed", classifier_free=ClassifierFreeOptions(scale=3.0))
+    assert recorded(composed)["classifier_free"]["paper_w"] == 2.0
+    assert recorded(NoGuidance(kind="none"))["scale"] is None

@@ -68,7 +68,8 @@ def measure(
     out = folder_of(config, drawing.stored.home)
     if processes.is_main:
         out.write_records(plain, overrides)
-    logged = {**plain, "model": drawing.stored.config.model_dump(mode="json")}
+    model = drawing.stored.config.model_dump(mode="json")
+    logged = {**plain, "model": model, "sampling": drawing.pipeline.record()}
     with build_loggers(config.logger, out, logged) as loggers:
         for indices, classes, images in drawing.batches():
             label = None if classes is None else torch.tensor(classes)

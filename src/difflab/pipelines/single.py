@@ -146,7 +146,7 @@ class SinglePipeline:
         """The sampler, the guidance, and what an upsampler enlarges."""
         record: dict[str, Any] = {
             "sampler": self.sampler_config.model_dump(mode="json"),
-            "guidance": self.guidance.model_dump(mode="json", exclude={"one_batch"}),
+            "guidance": recorded(self.guidance),
         }
         return record if self.low_res is None else {**record, "pipeline": {"low_res": self.low_res.name}}
 
@@ -242,3 +242,13 @@ class SinglePipeline:
                 return network(x, time, conditioning).float()
 
         return call
+
+
+def recorded(guidance: GuidanceConfig) -> dict[str, Any]:
+    """A guidance as it changes pictures: the scale in both conventions, whichever was given; not how it is batched."""
+    plain = guidance.model_dump(mode="json", exclude={"one_batch"})
+    free = guidance.classifier_free_options()
+    if free is not None:
+        section = plain if guidance.kind == "classifier_free" else plain["classifier_free"]
+        section |= {"scale": free.effective_scale, "paper_w": free.effective_scale - 1.0}
+    return plain
