@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from difflab.commands import composing
+from difflab.interop.layouts import LAYOUTS
 from difflab.interop.presets import PRESETS
-from difflab.interop.registry import LAYOUTS
 from difflab.pipelines.stored import load_stored, read_run_config
-from golden_fixtures import draw
+from golden_fixtures import Fixture, draw, load
+from interop.whole_models import whole_model
 from tiny_runs import ON_CPU, difflab, done, mistake
 
 
@@ -119,11 +120,76 @@ def test_diffusers_computes_the_same_from_what_was_exported(tiny_run: Path, tmp_
     assert expected.std() > 1e-3
 
 
-def test_a_model_with_classes_leaves_in_our_layout_only(class_run: Path) -> None:
-    message = mistake("weights", "export", class_run, "--out", "theirs", "--layout", "diffusers")
-    assert message.endswith("has conditioners, which layout diffusers cannot hold; use --layout difflab")
+def test_a_model_with_classes_leaves_in_layouts_that_have_them(class_run: Path, tmp_path: Path) -> None:
+    message = mistake("weights", "export", class_run, "--out", "theirs.pt", "--layout", "pesser")
+    assert message.endswith("layout pesser cannot hold class_label, a conditioner of kind class; use layout difflab")
     done("weights", "export", class_run, "--out", "ours")
     assert same(load_stored("ours")[0].as_module().state_dict(), averaged(class_run))
+    done("weights", "export", class_run, "--out", "theirs", "--layout", "diffusers")
+    names = {"config.json", "diffusion_pytorch_model.safetensors", "scheduler_config.json"}
+    assert {path.name for path in (tmp_path / "theirs").iterdir()} == names
+    assert "class-conditional with 6 classes" in done("weights", "inspect", "theirs").out
+
+
+@pytest.fixture
+def tiny_adm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """ADM's experiments with the networks of the golden fixtures, as if those were the published ones."""
+    conf = Path(shutil.copytree(composing.conf_dir(), tmp_path / "conf"))
+    for experiment, network, fixture, classes in ADM:
+        target = whole_model(load("diffusion", fixture))[0]
+        (conf / "network" / f"{network}.yaml").write_text(yaml.safe_dump(target.network.model_dump(mode="json")))
+        path = conf / "experiment" / f"{experiment}.yaml"
+        data = f"data:\n  image_size: 16\n  classes: {classes}\n"
+        path.write_text(path.read_text().replace("data:\n", data).replace("size: 64", "size: 4"))
+    monkeypatch.setattr(composing, "conf_dir", lambda: conf)
+    return tmp_path
+
+
+ADM = [
+    ("adm/imagenet64", "adm_64", "adm-unet-neworder-cond", 10),
+    ("adm/imagenet128", "adm_128", "adm-unet-legacy-cond", 10),
+    ("adm/imagenet64_classifier", "adm_classifier_64", "adm-classifier-attention", 10),
+    ("adm/imagenet64_256_upsampler", "adm_64_256_upsampler", "adm-superres", 6),
+]
+
+
+@pytest.mark.parametrize(("experiment", "network", "fixture", "classes"), ADM)
+def test_openais_files_come_in_and_go_out(
+    tiny_adm: Path, experiment: str, network: str, fixture: str, classes: int
+) -> None:
+    golden = load("diffusion", fixture)
+    layout = whole_model(golden)[1].name
+    torch.save(golden.state_dict(), "official.pt")
+    ended = done("weights", "import", "official.pt", "--preset", experiment, "--out", "ours")
+    assert f"official.pt ({layout}) -> ours: try `difflab sample run=" in ended.out
+    model, stored = load_stored("ours")
+    assert stored.config.experiment == experiment
+    facts = done("weights", "inspect", "ours").out
+    assert f"{classes} classes" in facts
+    cond = model.conditioners.conditioning({"label": golden.input("y")} | given_low_res(golden))
+    with torch.inference_mode():
+        out = model.network(golden.input("x"), golden.input("t").float(), cond)
+    golden.check("logits" if "logits" in golden.arrays else "out", out)
+    done("weights", "export", "ours", "--out", "back.pt", "--layout", layout)
+    assert same(torch.load("back.pt", weights_only=True), golden.state_dict())
+
+
+def given_low_res(fixture: Fixture) -> dict[str, Tensor]:
+    return {"low_res": fixture.input("low_res")} if "low_res" in fixture.spec["inputs"] else {}
+
+
+def test_a_file_under_the_name_of_another_model_is_remarked(tiny_adm: Path) -> None:
+    torch.save(load("diffusion", "adm-unet-legacy-cond").state_dict(), "256x256_diffusion.pt")
+    ended = done("weights", "import", "256x256_diffusion.pt", "--preset", "adm/imagenet128", "--out", "ours")
+    remark = "note: 256x256_diffusion.pt is the name of adm/imagenet256's file, but it was taken for adm/imagenet128"
+    assert remark in ended.out
+
+
+def test_a_classifier_is_not_taken_for_a_denoiser(tiny_adm: Path) -> None:
+    torch.save(load("diffusion", "adm-classifier-attention").state_dict(), "official.pt")
+    message = mistake("weights", "import", "official.pt", "--preset", "adm/imagenet128", "--out", "ours")
+    assert "official.pt: these weights do not fit the guided layout" in message
+    assert not Path("ours").exists()
 
 
 def test_weights_of_another_network_name_what_differs(tiny_run: Path) -> None:
@@ -191,7 +257,7 @@ def test_mistakes_are_one_line(arguments: list[str], message: str) -> None:
     [
         (["--layout", "keras"], "no layout is called 'keras'; there are pesser, diffusers"),
         (["--layout", "pesser"], "end the name in .safetensors or .pt"),
-        (["--weights", "best"], "--weights best is neither ema nor raw"),
+        (["--weights", "best"], "--weights best is none of auto, ema, raw"),
     ],
 )
 def test_an_export_that_cannot_be_is_one_line(tiny_run: Path, options: list[str], message: str) -> None:

@@ -32,6 +32,12 @@ def test_the_facts_are_recorded(tmp_path: Path) -> None:
     assert (facts["bytes"], facts["tensors"], facts["parameters"]) == (len(weights), 2, 8)
 
 
+def test_whoever_may_read_the_configuration_may_read_the_weights(tmp_path: Path) -> None:
+    save_export(tmp_path, STATE, CONFIG)
+    config, weights = tmp_path / "config.json", tmp_path / "model.safetensors"
+    assert weights.stat().st_mode == config.stat().st_mode
+
+
 def test_saving_again_replaces(tmp_path: Path) -> None:
     save_export(tmp_path, STATE, CONFIG)
     save_export(tmp_path, {"c": torch.zeros(1)}, {})

@@ -28,12 +28,12 @@ def keymap() -> KeyMap:
     ],
 )
 def test_keys(keymap: KeyMap, ours: str, official: str) -> None:
-    assert {entry.ours: entry.official for entry in keymap.entries}[ours] == (official,)
+    assert {entry.ours: entry.official for entry in keymap.entries}[f"network.{ours}"] == (official,)
 
 
 def test_query_key_and_value_are_stacked(keymap: KeyMap) -> None:
     state = load("diffusion", "ddpm-model-b").state_dict()
-    stacked = keymap.from_official(state)["encoder.1.attention.1.qkv.weight"]
+    stacked = keymap.from_official(state)["network.encoder.1.attention.1.qkv.weight"]
     expected = torch.cat([state[f"down.1.attn.1.{name}.weight"] for name in "qkv"])
     assert torch.equal(stacked, expected.flatten(1))
 

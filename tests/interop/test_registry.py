@@ -1,26 +1,34 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from difflab.config.conditioning import ClassConditionerConfig
 from difflab.errors import UserError
 from difflab.interop.layout import Target
-from difflab.interop.native import save_export
+from difflab.interop.layouts import LAYOUTS
 from difflab.interop.presets import PRESETS
-from difflab.interop.registry import LAYOUTS, export_weights, identify, import_weights
+from difflab.interop.registry import export_weights, import_weights
 from golden_fixtures import load
-from networks.official_networks import build_target, target_and_layout
+from interop.whole_models import network_of, saved, whole_model
+from networks.official_networks import build_target
 
-
-def saved(tmp_path: Path, name: str = "ddpm-model") -> tuple[Path, Target, dict[str, torch.Tensor]]:
-    fixture = load("diffusion", name)
-    target, _ = target_and_layout(fixture)
-    state = fixture.state_dict()
-    path = tmp_path / f"{name}.ckpt"
-    torch.save(state, path)
-    return path, target, state
+GUIDED_FIXTURES = [
+    "adm-classifier-adaptive",
+    "adm-classifier-attention",
+    "adm-classifier-spatial",
+    "adm-classifier-spatialv2",
+    "adm-superres",
+    "adm-superres-uncond",
+    "adm-unet-legacy-cond",
+    "adm-unet-neworder-cond",
+    "adm-unet-uncond-plain",
+    "improved-superres",
+    "improved-unet",
+]
 
 
 def released_cifar10(tmp_path: Path) -> Path:
@@ -32,29 +40,60 @@ def released_cifar10(tmp_path: Path) -> Path:
 
 
 def test_imported_weights_give_the_official_output(tmp_path: Path) -> None:
-    path, target, _ = saved(tmp_path)
+    path, target, _ = saved(tmp_path, "ddpm-model")
     imported = import_weights(path, target)
     assert imported.layout == "pesser"
     network = build_target(target)
-    network.load_state_dict(imported.state)
+    network.load_state_dict(network_of(imported.state))
     fixture = load("diffusion", "ddpm-model")
     with torch.inference_mode():
         fixture.check("out", network(fixture.input("x"), fixture.input("t")))
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_export_gives_back_what_was_imported(tmp_path: Path, suffix: str) -> None:
-    path, target, state = saved(tmp_path)
+@pytest.mark.parametrize("name", ["ddpm-model", *GUIDED_FIXTURES])
+def test_export_gives_back_the_bits_that_were_imported(tmp_path: Path, name: str, suffix: str) -> None:
+    path, target, official = saved(tmp_path, name)
+    layout = whole_model(load("diffusion", name))[1].name
+    ours = import_weights(path, target, layout).state
     out = tmp_path / "new" / f"back{suffix}"
-    assert export_weights(out, import_weights(path, target).state, target, "pesser") == [out]
-    again = import_weights(out, target, layout="pesser").state
-    assert all(torch.equal(again[key], value) for key, value in import_weights(path, target).state.items())
+    assert export_weights(out, ours, target, layout) == [out]
     assert [p.name for p in out.parent.iterdir()] == [out.name]
-    assert len(state) == sum(3 if key.split(".")[-2] == "qkv" else 1 for key in again)
+    back = import_weights(out, target, layout).state
+    assert back.keys() == ours.keys()
+    assert all(torch.equal(back[key], value) for key, value in ours.items())
+    written = LAYOUTS[layout].keymap(target).to_official(back)
+    assert written.keys() == official.keys()
+    assert all(torch.equal(written[key], value) for key, value in official.items())
+
+
+def test_the_class_embedding_is_a_conditioners(tmp_path: Path) -> None:
+    path, target, official = saved(tmp_path, "adm-unet-legacy-cond")
+    state = import_weights(path, target, "guided").state
+    assert torch.equal(state["conditioners.class_label.embedding.weight"], official["label_emb.weight"])
+    assert all(key.startswith(("network.", "conditioners.class_label.")) for key in state)
+
+
+def test_a_missing_class_embedding_is_named(tmp_path: Path) -> None:
+    path, target, _ = saved(tmp_path, "adm-unet-legacy-cond")
+    with pytest.raises(UserError, match=r"label_emb\.weight \[10, 128\] is unexpected"):
+        import_weights(path, replace(target, conditioning={}), "guided")
+    eleven = {"class_label": ClassConditionerConfig(kind="class", classes=10, drop_rate=0.1)}
+    with pytest.raises(UserError, match=r"label_emb\.weight is \[10, 128\], expected \[11, 128\]"):
+        import_weights(path, replace(target, conditioning=eleven), "guided")
+
+
+def test_a_classifier_is_no_denoiser(tmp_path: Path) -> None:
+    path, classifier, _ = saved(tmp_path, "adm-classifier-attention")
+    _, denoiser, _ = saved(tmp_path, "adm-unet-legacy-cond")
+    with pytest.raises(UserError, match=r"out\.2\.weight \[6, 32, 3, 3\] is missing"):
+        import_weights(path, denoiser, "guided")
+    with pytest.raises(UserError, match="pesser/pytorch_diffusion has no network of kind unet_encoder"):
+        import_weights(path, classifier, "pesser")
 
 
 def test_export_needs_a_known_ending_and_layout(tmp_path: Path) -> None:
-    path, target, _ = saved(tmp_path)
+    path, target, _ = saved(tmp_path, "ddpm-model")
     state = import_weights(path, target).state
     with pytest.raises(UserError, match=r"end the name in \.safetensors or \.pt"):
         export_weights(tmp_path / "out.onnx", state, target, "pesser")
@@ -62,39 +101,21 @@ def test_export_needs_a_known_ending_and_layout(tmp_path: Path) -> None:
         export_weights(tmp_path / "out.pt", state, target, "keras")
 
 
-def test_a_released_file_is_recognised(tmp_path: Path) -> None:
-    found = identify(released_cifar10(tmp_path))
-    assert found.layout == "pesser"
-    assert found.presets == ("ddpm/cifar10",)
-    assert (found.tensors, found.parameters, found.dtypes) == (328, 35_746_307, ("float16",))
-
-
-def test_unknown_networks_keep_their_layout(tmp_path: Path) -> None:
-    path, _, _ = saved(tmp_path)
-    found = identify(path)
-    assert (found.layout, found.presets) == ("pesser", ())
-    torch.save({"w": torch.ones(1)}, tmp_path / "other.pt")
-    assert identify(tmp_path / "other.pt").layout is None
-
-
-def test_the_two_orders_of_attention_must_be_told_apart_by_the_user(tmp_path: Path) -> None:
+def test_the_two_orders_of_attention_are_told_apart_by_the_model_or_the_user(tmp_path: Path) -> None:
     path, target, _ = saved(tmp_path, "improved-unet")
-    found = identify(path)
-    assert found.layout == "guided"
-    assert found.notes == ("the keys are the same in guided and guided-new-order",)
     with pytest.raises(UserError, match="do not tell guided from guided-new-order; give the layout"):
         import_weights(path, target)
-    assert import_weights(path, target, layout="guided").layout == "guided"
+    older = import_weights(path, target, layout="guided")
+    assert older.layout == "guided"
+    published = import_weights(path, target, published_in=("guided",))
+    assert all(torch.equal(published.state[key], value) for key, value in older.state.items())
+    newer = import_weights(path, target, published_in=("guided-new-order",))
+    assert newer.layout == "guided-new-order"
+    assert not all(torch.equal(newer.state[key], value) for key, value in older.state.items())
+    assert import_weights(path, target, layout="guided", published_in=("guided-new-order",)).layout == "guided"
 
 
-def test_weights_of_ours_are_recognised(tmp_path: Path) -> None:
-    path, target, _ = saved(tmp_path)
-    save_export(tmp_path / "export", import_weights(path, target).state, {})
-    found = identify(tmp_path / "export")
-    assert (found.layout, found.tensors) == ("difflab", 128)
-
-
-def test_the_wrong_network_is_refused_and_the_right_one_named(tmp_path: Path) -> None:
+def test_the_wrong_model_is_refused_and_the_right_one_named(tmp_path: Path) -> None:
     path = released_cifar10(tmp_path)
     with pytest.raises(UserError) as error:
         import_weights(path, "ddpm/lsun_church")
@@ -106,27 +127,22 @@ def test_the_wrong_network_is_refused_and_the_right_one_named(tmp_path: Path) ->
 
 
 def test_a_network_that_the_layout_cannot_express_is_refused(tmp_path: Path) -> None:
-    path, target, _ = saved(tmp_path)
+    path, target, _ = saved(tmp_path, "ddpm-model")
     odd = Target(target.network.model_copy(update={"norm_eps": 1e-5}), target.image_size)
     with pytest.raises(UserError, match=r"pesser/pytorch_diffusion has no network with norm_eps=1e-05 \(only 1e-06\)"):
         import_weights(path, odd)
 
 
-def test_a_network_must_be_named(tmp_path: Path) -> None:
-    path, _, _ = saved(tmp_path)
-    with pytest.raises(UserError, match="name the network these weights are for"):
+def test_a_model_must_be_named(tmp_path: Path) -> None:
+    path, _, _ = saved(tmp_path, "ddpm-model")
+    with pytest.raises(UserError, match="name the model these weights are for"):
         import_weights(path)
-    with pytest.raises(UserError, match="no published network is called 'ddpm/mnist'"):
+    with pytest.raises(UserError, match="no published model is called 'ddpm/mnist'"):
         import_weights(path, "ddpm/mnist")
 
 
 def test_weights_in_no_known_layout_are_refused(tmp_path: Path) -> None:
-    _, target, _ = saved(tmp_path)
+    _, target, _ = saved(tmp_path, "ddpm-model")
     torch.save({"w": torch.ones(1)}, tmp_path / "other.pt")
     with pytest.raises(UserError, match="in no known layout \\(first key 'w'\\)"):
         import_weights(tmp_path / "other.pt", target)
-
-
-def test_an_empty_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no weights in this folder"):
-        identify(tmp_path)

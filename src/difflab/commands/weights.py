@@ -7,12 +7,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
 from difflab.commands.typer_app import run_typer
+from difflab.config.guidance import Weights
 from difflab.errors import UserError
+
+if TYPE_CHECKING:
+    from difflab.config.model import ModelConfig
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
 
@@ -23,10 +27,10 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
     """Say what weights are, from their keys and shapes; nothing in the file is executed."""
-    from difflab.interop.registry import identify
+    from difflab.interop.identifying import identify
 
-    inside_run = path / "weights" / "ema.safetensors"
-    found = identify(inside_run if inside_run.is_file() else path)
+    kept = [file for name in ("ema", "raw") if (file := path / "weights" / f"{name}.safetensors").is_file()]
+    found = identify(kept[0] if kept else path)
     if as_json:
         sys.stdout.write(json.dumps(asdict(found), default=str, indent=1) + "\n")
         return
@@ -34,7 +38,8 @@ def inspect(
         "file": found.path,
         "format": found.format,
         "layout": found.layout or "none that is known",
-        "fits": ", ".join(found.presets) or "none of the published networks known here",
+        "is": ", ".join(found.facts) or "nothing that its keys and shapes tell",
+        "fits": ", ".join(found.presets) or "none of the published models known here",
         "tensors": f"{found.tensors} with {found.parameters:,} parameters, {', '.join(found.dtypes)}",
     }
     for name, value in rows.items():
@@ -46,7 +51,7 @@ def inspect(
 @app.command(name="import")
 def import_(
     path: Annotated[Path, typer.Argument(help="an official weights file, or a diffusers folder")],
-    preset: Annotated[str, typer.Option(help="the published experiment they are of, as in ddpm/cifar10")],
+    preset: Annotated[str, typer.Option(help="the experiment they are of, as in ddpm/cifar10 or adm/imagenet64")],
     out: Annotated[Path, typer.Option(help="folder to write, which `difflab sample run=` takes")],
     layout: Annotated[str | None, typer.Option(help="the official layout, where the keys do not tell")] = None,
 ) -> None:
@@ -56,16 +61,18 @@ def import_(
     from difflab.config.train import TrainConfig
     from difflab.interop.layout import Target
     from difflab.interop.native import save_export
+    from difflab.interop.presets import PRESETS
     from difflab.interop.registry import import_weights
 
     if preset not in choices_of("experiment"):
         raise UserError(f"--preset {preset} is not an experiment; there are {', '.join(choices_of('experiment'))}")
     experiment, _ = compose_and_validate("train", TrainConfig, [f"experiment={preset}"])
     config = ModelConfig.of(experiment)
-    target = Target(config.network, config.image_size, config.diffusion.learns_variance)
-    imported = import_weights(path, target, layout)
-    save_export(out, {f"network.{key}": value for key, value in imported.state.items()}, config.model_dump(mode="json"))
-    sys.stdout.write(f"{path} ({imported.layout}) -> {out}: try `difflab sample run={out} n=4`\n")
+    published_in = PRESETS[preset].layouts if preset in PRESETS else ()
+    imported = import_weights(path, Target.of(config), layout, published_in=published_in)
+    save_export(out, imported.state, config.model_dump(mode="json"))
+    sys.stdout.write(f"{path} ({imported.layout}) -> {out}: try `{_next_command(config, out)}`\n")
+    _warn_of_the_name(path, preset)
     for note in imported.notes:
         sys.stdout.write(f"note: {note}\n")
 
@@ -74,36 +81,39 @@ def import_(
 def export(
     run: Annotated[str, typer.Argument(help="a run directory, a checkpoint or an exported folder")],
     out: Annotated[Path, typer.Option(help="folder to write (a file for the layouts of one file)")],
-    layout: Annotated[str, typer.Option(help="difflab, diffusers or pesser")] = "difflab",
-    which: Annotated[str, typer.Option("--weights", help="ema or raw")] = "ema",
+    layout: Annotated[str, typer.Option(help="difflab, diffusers, guided, guided-new-order or pesser")] = "difflab",
+    which: Annotated[str, typer.Option("--weights", help="auto (averages where they are kept), ema or raw")] = "auto",
 ) -> None:
     """Write the weights of a run as difflab's folder, or in an official layout."""
-    from difflab.interop.layout import Target
-    from difflab.interop.native import save_export
-    from difflab.interop.registry import NATIVE, export_weights
+    from difflab.interop.registry import export_model
     from difflab.pipelines.stored import find_stored, load_weights
 
-    chosen = _which(which)
-    stored = find_stored(run, chosen)
-    state = load_weights(stored, chosen)
-    if layout == NATIVE:
-        save_export(out, state, stored.config.model_dump(mode="json"))
-        written = [out]
-    else:
-        network = {key.removeprefix("network."): value for key, value in state.items() if key.startswith("network.")}
-        if len(network) < len(state):
-            raise UserError(f"{run} has conditioners, which layout {layout} cannot hold; use --layout difflab")
-        target = Target(stored.config.network, stored.config.image_size, stored.config.diffusion.learns_variance)
-        written = export_weights(out, network, target, layout)
+    stored = find_stored(run, _which(which))
+    written = export_model(out, load_weights(stored), stored.config, layout)
     sys.stdout.write(f"{run} -> {', '.join(map(str, written))}\n")
 
 
-def _which(name: str) -> Literal["ema", "raw"]:
-    if name == "ema":
-        return "ema"
-    if name == "raw":
-        return "raw"
-    raise UserError(f"--weights {name} is neither ema nor raw")
+def _which(name: str) -> Weights:
+    if name not in get_args(Weights):
+        raise UserError(f"--weights {name} is none of {', '.join(get_args(Weights))}")
+    return cast(Weights, name)
+
+
+def _next_command(config: ModelConfig, out: Path) -> str:
+    if config.network.kind == "unet_encoder":
+        return f"difflab sample run=... guidance=classifier guidance.run={out}"
+    low_res = any(conditioner.kind == "low_res" for conditioner in config.conditioning.values())
+    return f"difflab sample run={out} n=4" + (" low_res=..." if low_res else "")
+
+
+def _warn_of_the_name(path: Path, preset: str) -> None:
+    """Models of one architecture are told apart by the names of their files alone."""
+    from difflab.interop.identifying import published_as
+    from difflab.interop.presets import PRESETS
+
+    named = published_as(path, PRESETS)
+    if named is not None and named != preset:
+        sys.stdout.write(f"note: {path.name} is the name of {named}'s file, but it was taken for {preset}\n")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -98,9 +98,9 @@ def both(official: str | Sequence[str], ours: str, transform: Transform | None =
 
 
 class KeyMap:
-    """A complete map of one network: every tensor of ours once, every official tensor once.
+    """A complete map of one model: every tensor of ours once, every official tensor once.
 
-    `shapes` are those of our network. Both directions are strict.
+    `shapes` are those of our model. Both directions are strict.
     """
 
     def __init__(self, layout: str, entries: Sequence[Entry], shapes: Shapes) -> None:
@@ -125,10 +125,6 @@ class KeyMap:
         """Our state dict -> official; UserError naming the first keys that differ."""
         refuse_misfit(state, self.shapes, "these weights", "are not those of this network")
         return self._to_official(state)
-
-    def fits(self, shapes: Shapes) -> bool:
-        """Whether an official state dict has exactly these keys and shapes."""
-        return dict(shapes) == self.official_shapes
 
     def _to_official(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         made: dict[str, Tensor] = {}

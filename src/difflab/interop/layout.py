@@ -1,59 +1,141 @@
-"""What an official layout of weights is: a name and a way to map one network's keys."""
+"""What an official layout of weights is: a name and a way to map one model's keys."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
-from difflab.config.network import UNetConfig
+import torch
+from torch import nn
+
+from difflab.conditioning.build import build_conditioners
+from difflab.config.conditioning import ConditioningConfig
+from difflab.config.model import ModelConfig
+from difflab.config.network import NetworkConfig
 from difflab.errors import UserError
 from difflab.interop.keymap import Entry, KeyMap, Shapes, shapes_of
 from difflab.networks.count import meta_network
-from difflab.networks.plan import UNetPlan, plan_unet
+
+NETWORK, CONDITIONERS = "network.", "conditioners."
+"""The two prefixes of every state dict that is stored here."""
+
+_NOT_ARCHITECTURE = {
+    *("dropout", "init", "checkpoint_activations"),
+    *("channel_mult", "blocks_per_level", "attention_heads", "attention_head_channels"),
+}
+"""What has no part in what the trained network computes, and what is told another way."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A network that weights are for: its configuration and what the experiment adds to it."""
+    """A model that weights are for: its network, what the experiment adds to it, and its conditioners by name."""
 
-    network: UNetConfig
+    network: NetworkConfig
     image_size: int
     learned_variance: bool = False
+    conditioning: ConditioningConfig = field(default_factory=dict)
 
-    def plan(self) -> UNetPlan:
-        """The blocks of the network; UserError when the configuration does not fit the image size."""
+    @classmethod
+    def of(cls, config: ModelConfig) -> Target:
+        """The model of a configuration."""
+        return cls(config.network, config.image_size, config.diffusion.learns_variance, config.conditioning)
+
+    def meta_network(self) -> nn.Module:
+        """The network without storage; UserError when the configuration does not fit the image size."""
         try:
-            return plan_unet(self.network, image_size=self.image_size, learned_variance=self.learned_variance)
+            return meta_network(self.network, image_size=self.image_size, learned_variance=self.learned_variance)
         except ValueError as error:
             raise UserError(str(error)) from error
 
-    def shapes(self) -> Shapes:
-        """Our keys and shapes, found without allocating weights."""
-        network = meta_network(self.network, image_size=self.image_size, learned_variance=self.learned_variance)
-        return shapes_of(network.state_dict())
+    def architecture(self) -> dict[str, object]:
+        """What decides keys, shapes and computation: equal where the weights of one target are weights of the other."""
+        cfg = self.network
+        facts: dict[str, object] = {"image_size": self.image_size}
+        if cfg.kind == "unet":
+            facts["learned_variance"] = self.learned_variance
+        facts |= {key: value for key, value in cfg.model_dump().items() if key not in _NOT_ARCHITECTURE}
+        facts["attention_resolutions"] = sorted(cfg.attention_resolutions)
+        if len(cfg.widths) == 1:
+            del facts["resample"]
+        facts |= {"widths": cfg.widths, "depths": cfg.depths, "heads": self._heads()}
+        rows = [shape[0] for key, shape in self.conditioner_shapes().items() if key.endswith(".embedding.weight")]
+        return facts | {"class_embeddings": rows}
+
+    def conditioner_shapes(self) -> Shapes:
+        """Key -> shape of the conditioners' weights, `<name>.embedding.weight`."""
+        with torch.device("meta"):
+            conditioners = build_conditioners(
+                self.conditioning, embedding_dim=self.network.embedding_channels, image_size=self.image_size
+            )
+        return shapes_of(conditioners.state_dict())
+
+    def _heads(self) -> dict[int, int]:
+        """Grid of each level with attention, and of the middle -> number of heads there."""
+        cfg = self.network
+        grids = [self.image_size // cfg.patch_size // 2**level for level in range(len(cfg.widths))]
+        attended = {*cfg.attention_resolutions, *grids[-1:]} if cfg.middle_attention else {*cfg.attention_resolutions}
+        return {
+            grid: cfg.attention_heads or width // (cfg.attention_head_channels or width)
+            for grid, width in zip(grids, cfg.widths, strict=True)
+            if grid in attended
+        }
 
 
 @dataclass(frozen=True)
 class Layout:
     """The key layout of one official code.
 
-    entries:  plan, our shapes -> the entries of the key map.
-    requires: configuration values without which the official network cannot be this one; the state dict cannot tell.
-    marker:   a key that only this layout has, to name the layout of a file that fits no known network.
+    entries:      plan, the network's shapes -> the entries of its key map; our keys without `network.`.
+    requires:     configuration values without which the official network cannot be this one, though keys may be equal.
+    marker:       a key that only this layout has, to name the layout of a file that fits no known model.
+    networks:     the kinds of networks the code has.
+    conditioners: the kinds of conditioners it has -> the official name of their embedding, None where they have no
+                  weights. The code has at most one of each.
     """
 
     name: str
     code: str
-    entries: Callable[[UNetPlan, Shapes], list[Entry]]
+    entries: Callable[[Any, Shapes], list[Entry]]
     requires: Mapping[str, Any]
     marker: str
+    networks: tuple[Literal["unet", "unet_encoder"], ...] = ("unet",)
+    conditioners: Mapping[str, str | None] = field(default_factory=dict)
 
     def keymap(self, target: Target) -> KeyMap:
-        """The map between this layout and ours; UserError when the layout cannot express the network."""
+        """The map between this layout and our whole model; UserError when the layout cannot express it."""
+        self._refuse_network(target.network)
+        network = target.meta_network()
+        shapes = shapes_of(network.state_dict())
+        told = target.conditioner_shapes()
+        entries = [
+            *(replace(entry, ours=NETWORK + entry.ours) for entry in self.entries(network.plan, shapes)),
+            *self._conditioner_entries(target.conditioning, told),
+        ]
+        ours = {NETWORK + key: shape for key, shape in shapes.items()}
+        return KeyMap(self.name, entries, ours | {CONDITIONERS + key: shape for key, shape in told.items()})
+
+    def _refuse_network(self, network: NetworkConfig) -> None:
+        if network.kind not in self.networks:
+            raise UserError(f"{self.code} has no network of kind {network.kind}; use another layout")
         for key, value in self.requires.items():
-            found = getattr(target.network, key)
+            # A kind of network that has no such option cannot differ in it.
+            found = getattr(network, key, value)
             if found != value:
                 raise UserError(f"{self.code} has no network with {key}={found!r} (only {value!r}); use another layout")
-        shapes = target.shapes()
-        return KeyMap(self.name, self.entries(target.plan(), shapes), shapes)
+
+    def _conditioner_entries(self, conditioning: ConditioningConfig, shapes: Shapes) -> list[Entry]:
+        kinds: set[str] = set()
+        entries = []
+        for name, config in conditioning.items():
+            if config.kind not in self.conditioners or config.kind in kinds:
+                which = "a second conditioner" if config.kind in kinds else "a conditioner"
+                raise UserError(
+                    f"layout {self.name} cannot hold {name}, {which} of kind {config.kind}; use layout difflab"
+                )
+            kinds.add(config.kind)
+            official = self.conditioners[config.kind]
+            own = [key for key in shapes if key.startswith(f"{name}.")]
+            assert own == ([] if official is None else [f"{name}.embedding.weight"]), own
+            entries += [Entry((f"{official}.weight",), CONDITIONERS + key) for key in own]
+        return entries

@@ -22,7 +22,11 @@ def save_safetensors(path: Path, state: Mapping[str, Tensor]) -> None:
     from safetensors.torch import save_file
 
     with replacing(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, temporary, metadata={"format": "pt"})
+        # The library's own files can be read by their owner alone.
+        temporary.chmod(mode)
 
 
 def save_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -62,6 +62,7 @@ PESSER = Layout(
         "concat_channels": 0,
         "context_channels": None,
         "attention_heads": 1,
+        "decoder_attention_heads": None,
         "middle_attention": True,
         "adaptive_norm": False,
         "resample": "asymmetric_conv",

@@ -1,23 +1,29 @@
-"""The published networks that weights may be for, by name."""
+"""The published models that weights may be of, by the name of their experiment."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import yaml
+from pydantic import TypeAdapter
 
 from difflab.conf_dir import conf_dir
-from difflab.config.network import NetworkConfig, UNetConfig
+from difflab.config.conditioning import ClassConditionerConfig, ConditioningConfig, LowResConditionerConfig
+from difflab.config.network import NetworkConfig
 from difflab.errors import UserError
 from difflab.interop.layout import Target
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A published network: which choice of conf/network it is, and what its experiment adds.
+    """A published model: which choice of conf/network it is, and what its experiment adds.
 
     layouts: those its released files come in.
+    file:    the published file's name, or how it ends; "" where the model was published as a folder alone.
     source:  where the weights were published.
+    classes: how many it is told (or, a classifier, tells apart); None for none.
+    low_res: pixels per side of the image that an upsampler is told; None for other models.
     """
 
     name: str
@@ -25,41 +31,96 @@ class Preset:
     image_size: int
     learned_variance: bool
     layouts: tuple[str, ...]
+    file: str
     source: str
+    classes: int | None = None
+    low_res: int | None = None
+
+    @property
+    def architecture(self) -> tuple[object, ...]:
+        """What decides keys and shapes: presets that share it need be compared with a file once."""
+        return (self.network, self.image_size, self.learned_variance, self.classes)
 
     def target(self) -> Target:
-        """The network itself."""
-        return Target(network_choice(self.network), self.image_size, self.learned_variance)
+        """The model itself."""
+        network = network_choice(self.network, self.classes)
+        conditioning: ConditioningConfig = {}
+        if self.classes is not None and network.kind == "unet":
+            conditioning["class_label"] = ClassConditionerConfig(kind="class", classes=self.classes)
+        if self.low_res is not None:
+            conditioning["low_res"] = LowResConditionerConfig(kind="low_res", size=self.low_res)
+        return Target(network, self.image_size, self.learned_variance, conditioning)
 
 
-_PORT = "pesser/pytorch_diffusion: converted from the TensorFlow checkpoints"
-
-PRESETS = {
-    preset.name: preset
-    for preset in (
-        Preset("ddpm/cifar10", "ddpm_cifar10", 32, False, ("pesser", "diffusers"), f"{_PORT}; google/ddpm-cifar10-32"),
-        Preset(
-            "ddpm/lsun_bedroom", "ddpm_256", 256, False, ("pesser", "diffusers"), f"{_PORT}; google/ddpm-bedroom-256"
-        ),
-        Preset("ddpm/lsun_church", "ddpm_256", 256, False, ("pesser", "diffusers"), f"{_PORT}; google/ddpm-church-256"),
-        Preset("ddpm/lsun_cat", "ddpm_256", 256, False, ("pesser", "diffusers"), f"{_PORT}; google/ddpm-cat-256"),
-        Preset("ddpm/celebahq256", "ddpm_256", 256, False, ("pesser", "diffusers"), "google/ddpm-celebahq-256"),
+def _ddpm() -> Iterator[Preset]:
+    port = "pesser/pytorch_diffusion (ckpt_util.py), converted from the TensorFlow checkpoints"
+    both = ("pesser", "diffusers")
+    yield Preset(
+        "ddpm/cifar10", "ddpm_cifar10", 32, False, both, "model-790000.ckpt", f"{port}; google/ddpm-cifar10-32"
     )
-}
+    for data, step in (("bedroom", 2388000), ("church", 4432000), ("cat", 1761000)):
+        file, source = f"model-{step}.ckpt", f"{port}; google/ddpm-{data}-256"
+        yield Preset(f"ddpm/lsun_{data}", "ddpm_256", 256, False, both, file, source)
+    yield Preset("ddpm/celebahq256", "ddpm_256", 256, False, both, "", "google/ddpm-celebahq-256")
 
 
-def network_choice(name: str) -> NetworkConfig:
-    """The configuration conf/network/<name>.yaml; UserError when there is none of that name."""
+def _adm() -> Iterator[Preset]:
+    source, older, imagenet = "openai/guided-diffusion (README)", ("guided",), 1000
+    for size in (64, 128, 256, 512):
+        # 64x64_diffusion alone was trained with --use_new_attention_order.
+        layouts = ("guided-new-order",) if size == 64 else older
+        file, name = f"{size}x{size}_diffusion.pt", f"adm/imagenet{size}"
+        yield Preset(name, f"adm_{size}", size, True, layouts, file, source, imagenet)
+        file, name = f"{size}x{size}_classifier.pt", f"adm/imagenet{size}_classifier"
+        yield Preset(name, f"adm_classifier_{size}", size, False, older, file, source, imagenet)
+    yield Preset("adm/imagenet256_uncond", "adm_256", 256, True, older, "256x256_diffusion_uncond.pt", source)
+    for data in ("bedroom", "cat", "horse", "horse_nodropout"):
+        yield Preset(f"adm/lsun_{data}", "adm_256", 256, True, older, f"lsun_{data}.pt", source)
+    for small, size in ((64, 256), (128, 512)):
+        name = f"{small}_{size}_upsampler"
+        file = f"{name}.pt"
+        yield Preset(f"adm/imagenet{name}", f"adm_{name}", size, True, older, file, source, imagenet, low_res=small)
+
+
+def _improved() -> Iterator[Preset]:
+    source, older, imagenet = "openai/improved-diffusion (README)", ("guided",), 1000
+    for name, network, size, file in (
+        ("cifar10", "improved_cifar10", 32, "cifar10_uncond_50M_500K.pt"),
+        ("cifar10_vlb", "improved_cifar10", 32, "cifar10_uncond_vlb_50M_500K.pt"),
+        ("imagenet64", "improved_imagenet64", 64, "imagenet64_uncond_100M_1500K.pt"),
+        ("imagenet64_vlb", "improved_imagenet64", 64, "imagenet64_uncond_vlb_100M_1500K.pt"),
+        ("lsun_bedroom_bs128", "improved_lsun", 256, "lsun_uncond_100M_1200K_bs128.pt"),
+        ("lsun_bedroom_bs64", "improved_lsun", 256, "lsun_uncond_100M_2400K_bs64.pt"),
+    ):
+        yield Preset(f"improved/{name}", network, size, True, older, file, source)
+    name, file = "improved/imagenet64_cond", "imagenet64_cond_270M_250K.pt"
+    yield Preset(name, "improved_imagenet64_cond", 64, True, older, file, source, imagenet)
+    name, file = "improved/imagenet64_256_upsampler", "upsample_cond_500K.pt"
+    yield Preset(name, "improved_upsampler", 256, True, older, file, source, imagenet, low_res=64)
+
+
+PRESETS = {preset.name: preset for preset in (*_ddpm(), *_adm(), *_improved())}
+"""By experiment. That each is the model of the experiment of its name is held by a test."""
+
+
+def network_choice(name: str, classes: int | None = None) -> NetworkConfig:
+    """The configuration conf/network/<name>.yaml; UserError when there is none of that name.
+
+    classes: stands where a classifier's file refers to the data.
+    """
     folder = conf_dir() / "network"
     path = folder / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
         raise UserError(f"network={name}: no such choice; there are {known}")
-    return UNetConfig.model_validate(yaml.safe_load(path.read_text()))
+    values = yaml.safe_load(path.read_text())
+    if "classes" in values:
+        values["classes"] = classes
+    return TypeAdapter(NetworkConfig).validate_python(values)
 
 
 def preset_named(name: str) -> Preset:
     """A preset; UserError when there is none of that name."""
     if name not in PRESETS:
-        raise UserError(f"no published network is called {name!r}; there are {', '.join(PRESETS)}")
+        raise UserError(f"no published model is called {name!r}; there are {', '.join(PRESETS)}")
     return PRESETS[name]

@@ -1,0 +1,116 @@
+"""Saying what weights are: their layout, the published models that they fit, and the facts their shapes tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from torch import Tensor
+
+from difflab.interop.describing import in_words, stem_of
+from difflab.interop.keymap import Shapes, shapes_of
+from difflab.interop.layout import Target
+from difflab.interop.layouts import NATIVE, layout_named, marked_layouts
+from difflab.interop.opening import open_weights
+from difflab.interop.presets import PRESETS
+
+_OUR_MARKER = "encoder.0.block.0.norm1.weight"
+
+
+@dataclass(frozen=True)
+class Identification:
+    """What a file or folder of weights is, from its keys and shapes alone.
+
+    layout:   the official layout, `difflab` for a model under our own keys, None when it is none that is known.
+    facts:    what the model is, in words.
+    presets:  the published models that it fits; several may share one architecture.
+    notes:    what was done to read it, and what is remarkable about it.
+    """
+
+    path: Path
+    format: str
+    layout: str | None
+    facts: tuple[str, ...]
+    presets: tuple[str, ...]
+    tensors: int
+    parameters: int
+    dtypes: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def identify(path: str | Path, wrapper: str | None = None) -> Identification:
+    """Say what the weights at `path` (a file, a diffusers folder or a difflab export) are."""
+    path = Path(path)
+    found = open_weights(path, wrapper)
+    fitting = fitting_presets(found.state)
+    marked = marked_layouts(found.state)
+    layout = next(iter(fitting.values()), None) or (marked[0].name if marked else None)
+    notes = list(found.notes)
+    if len(marked) > 1:
+        known = f"; the layout of {next(iter(fitting))} is known to be {layout}" if fitting else ""
+        notes.append(f"the keys are the same in {' and '.join(other.name for other in marked)}{known}")
+    named = published_as(path, fitting)
+    if named is not None and len(fitting) > 1:
+        notes.append(f"the file has the name of {named}")
+    if layout is None and any(key.endswith(_OUR_MARKER) for key in found.state):
+        layout = NATIVE
+    return Identification(
+        path=path,
+        format=found.format,
+        layout=layout,
+        facts=() if layout is None else in_words(shapes_of(found.state), layout),
+        presets=tuple(fitting),
+        tensors=len(found.state),
+        parameters=sum(tensor.numel() for tensor in found.state.values()),
+        dtypes=tuple(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in found.state.values()})),
+        notes=tuple(notes),
+    )
+
+
+def fitting_presets(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """Published model -> the layout in which the state dict is exactly that model."""
+    shapes = shapes_of(state)
+    return {
+        name: layout.name
+        for layout in marked_layouts(state)
+        for name, preset in PRESETS.items()
+        if layout.name in preset.layouts and _fits(layout.name, preset.architecture, shapes)
+    }
+
+
+def _fits(layout: str, architecture: tuple[object, ...], shapes: Shapes) -> bool:
+    """Whether these are the official shapes of an architecture; its network is built only where the stem agrees."""
+    network = _target(architecture).network
+    inputs = network.channels + getattr(network, "concat_channels", 0)
+    if shapes.get(stem_of(layout), ())[:2] != (network.widths[0], inputs):
+        return False
+    return _official_shapes(layout, architecture) == shapes
+
+
+@cache
+def _target(architecture: tuple[object, ...]) -> Target:
+    return next(preset.target() for preset in PRESETS.values() if preset.architecture == architecture)
+
+
+@cache
+def _official_shapes(layout: str, architecture: tuple[object, ...]) -> Shapes:
+    return layout_named(layout).keymap(_target(architecture)).official_shapes
+
+
+def fits_phrase(state: Mapping[str, Tensor]) -> str:
+    """What to add to a refusal: ` (they fit ...)`."""
+    fitting = fitting_presets(state)
+    if not fitting:
+        return " (they are none of the published models known here)"
+    return f" (they fit {', '.join(fitting)})"
+
+
+def published_as(path: Path, among: Mapping[str, object]) -> str | None:
+    """The preset whose published file is called as this one is; the shapes of several models are the same."""
+    for name in among:
+        preset = PRESETS[name]
+        if preset.file and path.name.endswith(preset.file):
+            return name
+    return None

@@ -1,0 +1,29 @@
+"""The official layouts that are known here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from difflab.errors import UserError
+from difflab.interop.diffusers_unet import DIFFUSERS
+from difflab.interop.guided import GUIDED, GUIDED_NEW_ORDER
+from difflab.interop.layout import Layout
+from difflab.interop.pesser import PESSER
+
+LAYOUTS = {layout.name: layout for layout in (PESSER, DIFFUSERS, GUIDED, GUIDED_NEW_ORDER)}
+NATIVE = "difflab"
+"""The name of our own layout."""
+
+
+def layout_named(name: str) -> Layout:
+    """A layout; UserError when there is none of that name."""
+    if name not in LAYOUTS:
+        raise UserError(f"no layout is called {name!r}; there are {', '.join(LAYOUTS)}")
+    return LAYOUTS[name]
+
+
+def marked_layouts(state: Mapping[str, Tensor]) -> list[Layout]:
+    """The layouts that a state dict's keys are of; two of them may have the same keys."""
+    return [layout for layout in LAYOUTS.values() if layout.marker in state]
