@@ -16,8 +16,8 @@ from difflab.errors import UserError
 def parser(module: str, description: str, *, rounds: int, warmup: int) -> argparse.ArgumentParser:
     """The options every benchmark has: how many rounds count, how many do not, and a line of JSON at the end."""
     made = argparse.ArgumentParser(prog=f"python -m benchmarks.{module}", description=description)
-    made.add_argument("--rounds", type=_at_least(1), default=rounds, help="rounds that count (default %(default)s)")
-    made.add_argument("--warmup", type=_at_least(0), default=warmup, help="rounds that do not (default %(default)s)")
+    made.add_argument("--rounds", type=at_least(1), default=rounds, help="rounds that count (default %(default)s)")
+    made.add_argument("--warmup", type=at_least(0), default=warmup, help="rounds that do not (default %(default)s)")
     made.add_argument("--json", action="store_true", help="end with one line of JSON")
     return made
 
@@ -45,7 +45,9 @@ def run(main: Callable[[Sequence[str] | None], None]) -> None:
         sys.exit(2)
 
 
-def _at_least(least: int) -> Callable[[str], int]:
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of an option that takes whole numbers from `least` up."""
+
     def read(text: str) -> int:
         value = int(text)
         if value < least:

@@ -1,0 +1,60 @@
+"""The peak memory of some work, each time in a process of its own."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+
+from difflab.errors import UserError
+
+Result = TypeVar("Result")
+
+_RESET_PEAK = "5"
+"""What Linux wants written to clear_refs to begin a new peak of the resident memory."""
+
+
+class Memory(NamedTuple):
+    """MB: before the work, and the most there was at any moment of it."""
+
+    before: float
+    peak: float
+
+
+def peak_memory(work: Callable[[], object], device: torch.device) -> Memory:
+    """Of this process on a CPU (Linux only), of torch's tensors on a GPU.
+
+    Not `ru_maxrss`, which begins at what the parent process had in memory when it started this one.
+    Raises UserError elsewhere.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated() / 1e6
+        work()
+        return Memory(before, torch.cuda.max_memory_allocated() / 1e6)
+    if not sys.platform.startswith("linux"):
+        raise UserError("the peak memory is measured on Linux and on CUDA only; choose --part time or --part outside")
+    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
+    work()
+    return Memory(before, _status("VmHWM"))
+
+
+def in_own_process(function: Callable[..., Result], *arguments: Any) -> Result:
+    """What a module's `function` returns in a fresh interpreter; its errors are raised here."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def _status(key: str) -> float:
+    """A line of /proc/self/status, which is in kB (of 1024 bytes), in MB."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines[key].split()[0]) * 1024 / 1e6
