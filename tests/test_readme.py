@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
+from difflab.interop.layouts import LAYOUTS
 from difflab.interop.presets import PRESETS
-from difflab.interop.registry import LAYOUTS, export_weights
+from difflab.interop.registry import export_weights
 from golden_fixtures import draw
 from tiny_runs import ON_CPU, done
 
@@ -35,6 +37,21 @@ TRAINING = (
 )
 DRAWING = ("n=2", "sampler.steps=2", *ON_CPU)
 
+ADM_TRAINING = (*TRAINING, "network.attention_head_channels=16")
+CLASSIFIER_TRAINING = (
+    "network.base_channels=16",
+    "network.attention_head_channels=16",
+    *(change for change in TRAINING if change.startswith(("trainer.", "diffusion.", "data."))),
+    "trainer.val_every_steps=0",
+)
+JUDGING = (
+    *DRAWING,
+    "n=8",
+    "metrics.kid.subset_size=4",
+    "metrics.fd.reference_n=8",
+    "metrics.kid.reference_n=8",
+)
+
 SMALLER: dict[str, tuple[str, ...]] = {
     "difflab data make source=folder path=photos out=data/photos resolution=32 crop=adm": (),
     "difflab data inspect data/photos": (),
@@ -49,13 +66,26 @@ SMALLER: dict[str, tuple[str, ...]] = {
     "difflab train experiment=ddpm/shapes32 name=demo": TRAINING,
     "difflab sample run=runs/ddpm/shapes32/demo n=64 sampler=ddim sampler.steps=50 seed=0": DRAWING,
     "difflab sample run=runs/ddpm/shapes32/demo n=8 sampler=ancestral sampler.steps=250 trajectory=8": DRAWING,
-    "difflab evaluate run=runs/ddpm/shapes32/demo n=512 metrics=shapes": (
-        *DRAWING,
-        "n=8",
-        "metrics.kid.subset_size=4",
-        "metrics.fd.reference_n=8",
-        "metrics.kid.reference_n=8",
+    "difflab evaluate run=runs/ddpm/shapes32/demo n=512 metrics=shapes": JUDGING,
+    "difflab data make source=shapes out=data/shapes32_single resolution=32 objects=1 'sizes=[large]'": (
+        "n=48",
+        "val=16",
     ),
+    "difflab train experiment=cfg/shapes32 name=demo": TRAINING,
+    "difflab evaluate run=runs/cfg/shapes32/demo metrics=guidance n=512 guidance.scale=1,1.5,2,3,4,6": (
+        *JUDGING,
+        "metrics.precision_recall.reference_n=8",
+        "guidance.scale=1,2",
+    ),
+    "difflab sample run=runs/cfg/shapes32/demo n=16 classes=[2] guidance.scale=3": DRAWING,
+    "difflab train experiment=adm/shapes32 name=demo": ADM_TRAINING,
+    "difflab train experiment=adm/shapes32_classifier name=demo": CLASSIFIER_TRAINING,
+    "difflab sample run=runs/adm/shapes32/demo guidance=classifier "
+    "guidance.run=runs/adm/shapes32_classifier/demo guidance.scale=4": DRAWING,
+    "difflab train experiment=adm/shapes32_upsampler name=demo": ADM_TRAINING,
+    "difflab evaluate run=runs/adm/shapes32_upsampler/demo split=val n=256": JUDGING,
+    "difflab evaluate run=runs/adm/shapes32_upsampler/demo split=val n=256 pipeline=resize": JUDGING,
+    "difflab sweep show sweeps/adm_ablation.yaml": (),
     "difflab data list": (),
     "difflab weights export runs/ddpm/shapes32/demo --out exported": (),
     "difflab weights inspect exported": (),
@@ -63,6 +93,8 @@ SMALLER: dict[str, tuple[str, ...]] = {
     "difflab weights inspect ddpm-cifar10-32/": (),
     "difflab weights import ddpm-cifar10-32/ --preset ddpm/cifar10 --out weights/ddpm-cifar10": (),
     "difflab sample run=weights/ddpm-cifar10 n=16 sampler=ancestral": (*DRAWING, "n=1"),
+    "difflab weights import cifar10_uncond_50M_500K.pt --preset improved/cifar10 --out weights/improved-cifar10": (),
+    "difflab weights export weights/improved-cifar10 --layout guided --out official.pt": (),
     "difflab train --help": (),
     "difflab train experiment=ddpm/shapes32 --cfg job --resolve": (),
 }
@@ -114,12 +146,25 @@ def test_every_command_is_in_the_table_and_the_table_holds_no_other() -> None:
     missing = [command for command in written if command not in SMALLER]
     assert not missing, f"say in SMALLER how to make these small: {missing}"
     assert set(SMALLER) == set(written)
-    assert set(sections()) == {"Train on your own images", "The commands", "Published weights"}
+    assert set(sections()) == {
+        "Train on your own images",
+        "The commands",
+        "Guided diffusion in a quarter of an hour",
+        "Published weights",
+    }
 
 
 @pytest.mark.parametrize("command", inline_commands())
-def test_a_command_in_the_text_runs(command: str) -> None:
+def test_a_command_in_the_text_runs(command: str, tmp_path: Path) -> None:
+    (tmp_path / "sweeps").symlink_to(ROOT / "sweeps")
     done(*smaller(command))
+
+
+@pytest.mark.slow
+def test_guided_diffusion(tmp_path: Path) -> None:
+    run_section("Guided diffusion in a quarter of an hour")
+    (table,) = (tmp_path / "runs" / "cfg" / "shapes32" / "demo" / "evaluations").glob("sweep-*/table.csv")
+    assert len(table.read_text().splitlines()) == 3
 
 
 def test_training_on_own_images(tmp_path: Path) -> None:
@@ -144,14 +189,24 @@ def test_the_commands_and_what_a_run_directory_holds(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} <= {"runs", "data", "exported", "cache"}
 
 
+def drawn_official(preset: str, layout: str) -> dict[str, Tensor]:
+    """Drawn weights as the published file of a preset would hold them."""
+    shapes = LAYOUTS[layout].keymap(PRESETS[preset].target()).official_shapes
+    return {key: torch.from_numpy(draw(0, key, shape)) for key, shape in shapes.items()}
+
+
 @pytest.mark.slow
 def test_published_weights(tmp_path: Path) -> None:
     target = PRESETS["ddpm/cifar10"].target()
-    keymap = LAYOUTS["diffusers"].keymap(target)
-    drawn = {key: torch.from_numpy(draw(0, key, shape)) for key, shape in keymap.official_shapes.items()}
-    export_weights(tmp_path / "ddpm-cifar10-32", keymap.from_official(drawn), target, "diffusers")
+    ours = LAYOUTS["diffusers"].keymap(target).from_official(drawn_official("ddpm/cifar10", "diffusers"))
+    export_weights(tmp_path / "ddpm-cifar10-32", ours, target, "diffusers")
+    published = drawn_official("improved/cifar10", "guided")
+    torch.save(published, tmp_path / "cifar10_uncond_50M_500K.pt")
     run_section("Published weights")
     assert len(list((tmp_path / "weights" / "ddpm-cifar10" / "samples").glob("*/000000.png"))) == 1
+    returned = torch.load(tmp_path / "official.pt", weights_only=True)
+    assert returned.keys() == published.keys()
+    assert all(torch.equal(returned[key], value) for key, value in published.items())
 
 
 def test_links_and_paths_lead_somewhere() -> None:
