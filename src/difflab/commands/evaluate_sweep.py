@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from difflab.commands.composing import compose_and_validate
-from difflab.commands.drawing import Drawing, drawing_processes, prepare_drawing
+from difflab.commands.drawing import drawing_processes, prepare_drawing
 from difflab.commands.evaluate import folder_of, measure
 from difflab.commands.run_defaults import with_defaults_of_run
 from difflab.commands.sampling_sweep import Point
@@ -19,6 +19,7 @@ from difflab.config.logger import WandbConfig
 from difflab.config.sample import EvaluateConfig
 from difflab.files import sha256_of, write_text
 from difflab.metrics.protocol import Result
+from difflab.pipelines.build import StoredModels, files_of
 from difflab.tracking.rundir import RunDirectory
 from difflab.tracking.sweep_table import SweepRow, Value, swept_keys, to_rich, with_series, write_table
 
@@ -54,7 +55,8 @@ def evaluate_sweep(points: Sequence[Point]) -> None:
             home = drawing.stored.home
             out = _folder(each.config, home)
             config = _grouped(each.config, group).model_copy(update={"out": str(out.path)})
-            results = finished(out, each.plain, drawing)
+            made_of = _made_of(each, models)
+            results = finished(out, made_of)
             if processes.is_main:
                 what = ", ".join(f"{key}={value}" for key, value in each.point.values.items())
                 done = "" if results is None else " (done before)"
@@ -64,27 +66,27 @@ def evaluate_sweep(points: Sequence[Point]) -> None:
             if results is None:
                 results, _ = measure(drawing, config, each.plain, each.point.argv)
                 if processes.is_main:
-                    keep(out, each.plain, drawing, results)
+                    keep(out, made_of, results)
             rows.append(_row(each.point, results))
         if processes.is_main and home is not None:
             report(rows, Path(planned[0].config.out or home / "evaluations") / group)
 
 
-def finished(out: RunDirectory, plain: dict[str, Any], drawing: Drawing) -> list[Result] | None:
-    """The results of an evaluation that was made before, with this configuration and these weights."""
+def finished(out: RunDirectory, made_of: dict[str, Any]) -> list[Result] | None:
+    """The results of an evaluation that was made before, of the same configuration and the same files."""
     path = out.path / RESULTS
     if not path.is_file():
         return None
     content = json.loads(path.read_text(encoding="utf-8"))
-    if content["made_of"] != _made_of(plain, drawing):
+    if content["made_of"] != made_of:
         return None
     return [Result.from_json(json.dumps(record)) for record in content["results"]]
 
 
-def keep(out: RunDirectory, plain: dict[str, Any], drawing: Drawing, results: Sequence[Result]) -> None:
+def keep(out: RunDirectory, made_of: dict[str, Any], results: Sequence[Result]) -> None:
     """Write down that this evaluation is finished, last of all its files."""
     records = [json.loads(result.to_json()) for result in results]
-    content = {"made_of": _made_of(plain, drawing), "results": records}
+    content = {"made_of": made_of, "results": records}
     write_text(out.path / RESULTS, json.dumps(content, indent=1) + "\n")
 
 
@@ -148,8 +150,9 @@ def _value(text: str) -> Value:
     return int(text) if text.lstrip("+-").isdigit() else number
 
 
-def _made_of(plain: dict[str, Any], drawing: Drawing) -> dict[str, Any]:
-    return {"config": _comparable(plain), "weights_sha256": sha256_of(drawing.stored.weights)}
+def _made_of(planned: Planned, models: StoredModels) -> dict[str, Any]:
+    hashes = {str(path): sha256_of(path) for path in files_of(planned.config, models)}
+    return {"config": _comparable(planned.plain), "sha256": hashes}
 
 
 def _comparable(plain: dict[str, Any]) -> dict[str, Any]:

@@ -27,9 +27,11 @@ def with_defaults_of_run(argv: Sequence[str], *, data: bool = False) -> list[str
         refuse_top_level(argv)
     if run is None or any(a.split("=")[0] in SHOWING for a in argv):
         return list(argv)
+    from difflab.pipelines.build import require_drawing
     from difflab.pipelines.stored import find_stored
 
-    stored = find_stored(run, "raw" if _value_of("weights", argv) == "raw" else "ema")
+    stored = find_stored(run, "auto")
+    require_drawing(run, stored.config)
     groups: list[tuple[str, dict[str, Any]]] = [
         ("sampler", stored.config.sampler.model_dump()),
         ("guidance", stored.config.guidance.model_dump()),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import torch
 
 from difflab.config.data import DataConfig
@@ -59,6 +62,32 @@ def build_pipeline(
         return _resize(config, config.pipeline, model, low_res), stored
     pipeline = _single(config.run, model, models, config, config.sampler, config.guidance, low_res, autocast)
     return pipeline, stored
+
+
+def files_of(config: DrawConfig, models: StoredModels) -> list[Path]:
+    """The files that decide what a drawing shows besides its configuration: all weights, and the archive to enlarge."""
+    files = [models.stored(run, which)[1].weights for run, which in _runs_of(config)]
+    given = [] if config.low_res is None or not Path(config.low_res).is_file() else [Path(config.low_res)]
+    return files + given
+
+
+def _runs_of(config: DrawConfig) -> Iterator[tuple[str, Weights]]:
+    if isinstance(config.pipeline, CascadePipelineConfig):
+        for stage in config.pipeline.stages.values():
+            yield stage.run, stage.weights
+            yield from _guides_of(stage.guidance)
+    elif config.run is not None:
+        yield config.run, config.weights
+        if config.pipeline.kind == "single":
+            yield from _guides_of(config.guidance)
+
+
+def _guides_of(guidance: GuidanceConfig) -> Iterator[tuple[str, Weights]]:
+    classifier, free = guidance.classifier_options(), guidance.classifier_free_options()
+    if classifier is not None:
+        yield classifier.run, classifier.weights
+    if free is not None and free.reference is not None:
+        yield free.reference.run, free.reference.weights
 
 
 def require_drawing(run: str, model: ModelConfig) -> None:
