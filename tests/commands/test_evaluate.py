@@ -44,7 +44,7 @@ def test_results_are_shown_and_kept_with_their_protocol(own_run: Path) -> None:
     for result in found:
         assert result.name in ended.out
         assert result.protocol.hash in ended.out
-        assert empty_fields(result.protocol) == {"label", "sampling.classes"}
+        assert empty_fields(result.protocol) == {"label", "sampling.classes", "sampling.pipeline"}
         protocol = result.protocol
         assert protocol.n == 8
         assert protocol.extractor is not None

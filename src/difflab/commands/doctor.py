@@ -90,9 +90,11 @@ def _packages() -> Iterator[Finding]:
 def _devices() -> Iterator[Finding]:
     import torch
 
+    from difflab.models.devices import fast_in_bf16
+
     threads = torch.get_num_threads()
-    amx = "with AMX (bf16 sampling is faster)" if torch.cpu._is_amx_tile_supported() else "without AMX"
-    yield Finding("cpu", f"{os.cpu_count()} cores, torch uses {threads} threads, {amx}")
+    bf16 = "multiplies in bf16, which auto precision uses" if fast_in_bf16("cpu") else "auto precision is fp32"
+    yield Finding("cpu", f"{os.cpu_count()} cores, torch uses {threads} threads; {bf16}")
     if not torch.cuda.is_available():
         yield Finding("gpu", "none that torch can use; everything runs on the CPU", "note")
     for i in range(torch.cuda.device_count()):

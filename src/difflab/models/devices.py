@@ -34,20 +34,20 @@ def training_precision(choice: Precision | Literal["auto"], accelerator: Acceler
     """Lightning's name of the training precision; auto is bf16-mixed where the device is built for it, else fp32."""
     if choice != "auto":
         return choice
-    return "bf16-mixed" if _fast_in_bf16(accelerator) else "32-true"
+    return "bf16-mixed" if fast_in_bf16(accelerator) else "32-true"
 
 
 def sampling_autocast(choice: Literal["auto", "32-true", "bf16-mixed"], accelerator: Accelerator) -> torch.dtype | None:
     """The dtype of the network's arithmetic in sampling, or None for float32; auto as in training."""
-    bf16 = _fast_in_bf16(accelerator) if choice == "auto" else choice == "bf16-mixed"
+    bf16 = fast_in_bf16(accelerator) if choice == "auto" else choice == "bf16-mixed"
     return torch.bfloat16 if bf16 else None
 
 
-def _fast_in_bf16(accelerator: Accelerator) -> bool:
-    """GPUs with bf16, and CPUs with AMX (x86 since 2023)."""
+def fast_in_bf16(accelerator: Accelerator) -> bool:
+    """GPUs with bf16, and CPUs that multiply in it: AMX (Intel since 2023) or AVX512-BF16 (AMD since Zen 4)."""
     if accelerator == "cuda":
         return torch.cuda.is_bf16_supported()
-    return accelerator == "cpu" and torch.cpu._is_amx_tile_supported()
+    return accelerator == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
 def on_cuda_only(choice: str | bool, accelerator: Accelerator) -> bool:
