@@ -81,7 +81,7 @@ class BareLoop:
 
 
 def _require_plain(diffusion: DiffusionConfig) -> None:
-    plain = {"loss": "mse", "weighting": "none", "time_input": "index"}
+    plain = {"kind": "discrete", "loss": "mse", "weighting": "none", "time_input": "index"}
     for key, value in plain.items():
         if getattr(diffusion, key) != value:
             raise UserError(f"the bare loop knows only diffusion.{key}={value}; benchmark another experiment")

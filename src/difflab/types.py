@@ -103,6 +103,11 @@ class NoiseLevel:
     timestep: float | None = None
 
     @property
+    def noise(self) -> float:
+        """sigma / alpha, the sigma of EDM and k-diffusion; infinite where there is no signal."""
+        return self.sigma / self.alpha if self.alpha > 0.0 else math.inf
+
+    @property
     def log_snr(self) -> float:
         """log(alpha^2 / sigma^2); infinite at the clean end."""
         if self.sigma == 0.0:

@@ -153,9 +153,8 @@ def test_mistakes_are_one_line(tiny_run: Path, arguments: list[str], message: st
 
 
 def test_a_run_must_be_given_and_be_there(tmp_path: Path) -> None:
-    assert mistake("sample", "n=2") == (
-        "difflab sample: run has no value: give one, as in run=... (a run directory, an exported folder or a checkpoint)"
-    )
+    wanted = "a run directory, an exported folder or a checkpoint"
+    assert mistake("sample", "n=2") == f"difflab sample: run has no value: give one, as in run=... ({wanted})"
     assert "run=runs/nowhere does not exist: give a run directory" in mistake("sample", "run=runs/nowhere")
     assert "neither a run directory (config.yaml)" in mistake("sample", f"run={tmp_path}")
     assert not list(tmp_path.iterdir()), "a refused command writes nothing"

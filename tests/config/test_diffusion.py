@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 
-from difflab.config.diffusion import DiffusionConfig
+from difflab.config.diffusion import DiscreteDiffusionConfig
 from difflab.diffusion.build import build_loss, build_process, build_timesteps
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -32,7 +32,7 @@ def keys_of(data: dict[str, Any], model: Any) -> None:
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_composes_and_builds(choice: str) -> None:
     data = composed(f"+diffusion={choice}")
-    config = DiffusionConfig.model_validate(data)
+    config = DiscreteDiffusionConfig.model_validate(data)
     keys_of(data, config)
     keys_of(data["schedule"], config.schedule)
     process = build_process(config)
@@ -45,19 +45,19 @@ def test_every_choice_composes_and_builds(choice: str) -> None:
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_every_schedule_can_be_selected(schedule: str) -> None:
     data = composed("+diffusion=v_cosine", f"diffusion/schedule={schedule}")
-    config = DiffusionConfig.model_validate(data)
+    config = DiscreteDiffusionConfig.model_validate(data)
     keys_of(data["schedule"], config.schedule)
     build_process(config)
 
 
 def test_the_papers_numbers() -> None:
-    ddpm = DiffusionConfig.model_validate(composed("+diffusion=ddpm"))
+    ddpm = DiscreteDiffusionConfig.model_validate(composed("+diffusion=ddpm"))
     assert (ddpm.schedule.kind, ddpm.timesteps, ddpm.prediction) == ("linear", 1000, "eps")
     assert (ddpm.variance, ddpm.posterior_clip, ddpm.loss) == ("fixed_large", "copy_second", "mse")
     assert build_process(ddpm).alphas_cumprod[-1] == pytest.approx(4.035829765e-05, rel=1e-9)
-    lsun = DiffusionConfig.model_validate(composed("+diffusion=ddpm_lsun"))
+    lsun = DiscreteDiffusionConfig.model_validate(composed("+diffusion=ddpm_lsun"))
     assert (lsun.variance, lsun.posterior_clip) == ("fixed_small", "floor")
-    improved = DiffusionConfig.model_validate(composed("+diffusion=improved"))
+    improved = DiscreteDiffusionConfig.model_validate(composed("+diffusion=improved"))
     assert build_process(improved).network_times[-1] == 999.75
 
 
@@ -86,7 +86,7 @@ BASE = {
         ({"schedule": {"kind": "linear", "beta_end": 1.5}}, "less than 1"),
         ({"schedule": {"kind": "linear", "s": 0.1}}, "Extra inputs are not permitted"),
         ({"schedule": {"kind": "cubic"}}, "does not match any of the expected tags"),
-        ({"weighting": "p2"}, "Input should be 'none' or 'min_snr'"),
+        ({"weighting": "p3"}, "Input should be 'none', 'min_snr', 'p2' or 'edm'"),
         ({"weighting": "min_snr", "loss": "l1"}, "weighting=min_snr weighs the squared error"),
         ({"weighting": "min_snr", "prediction": "prev"}, "weighting=min_snr weighs the squared error"),
         ({"timesteps": 0}, "greater than or equal to 1"),
@@ -96,10 +96,10 @@ BASE = {
 )
 def test_what_cannot_work_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        DiffusionConfig.model_validate({**BASE, **changes})
+        DiscreteDiffusionConfig.model_validate({**BASE, **changes})
 
 
 @pytest.mark.parametrize("loss", ["kl", "rescaled_kl"])
 @pytest.mark.parametrize("variance", ["fixed_small", "fixed_large", "learned", "learned_range"])
 def test_the_bound_trains_every_variance(loss: str, variance: str) -> None:
-    assert DiffusionConfig.model_validate({**BASE, "loss": loss, "variance": variance}).loss == loss
+    assert DiscreteDiffusionConfig.model_validate({**BASE, "loss": loss, "variance": variance}).loss == loss

@@ -24,8 +24,8 @@ def test_every_choice_shows_all_its_options_and_builds(path: Path) -> None:
     config = ADAPTER.validate_python(data)
     assert config.kind == path.stem
     assert set(data) == set(type(config).model_fields)
-    process = build_sampler(config).respace(GaussianProcess(linear_betas(1000)))
-    assert process.num_timesteps == (data["steps"] or 1000)
+    sampler = build_sampler(config)
+    assert sampler.n_steps(sampler.respace(GaussianProcess(linear_betas(1000)))) == (data["steps"] or 1000)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_ways_to_write_steps(options: dict[str, Any]) -> None:
         ({"kind": "ddim", "eta": -0.5}, "greater than or equal to 0"),
         ({"kind": "ddim", "steps_offset": -1}, "greater than or equal to 0"),
         ({"kind": "ddim", "steps": True}, "valid integer|valid string|valid list"),
-        ({"kind": "heun"}, "does not match any of the expected tags"),
+        ({"kind": "heum"}, "does not match any of the expected tags"),
     ],
 )
 def test_mistakes_are_refused(options: dict[str, Any], message: str) -> None:

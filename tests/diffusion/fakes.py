@@ -13,7 +13,7 @@ from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.samplers.base import descending_steps
 from difflab.diffusion.schedules import cosine_betas, linear_betas
 from difflab.diffusion.spacing import space_timesteps
-from difflab.types import Conditioning, StepContext
+from difflab.types import Conditioning, Denoised, StepContext
 from golden_fixtures import Fixture, draw
 
 PREDICTIONS = {"EPSILON": "eps", "START_X": "x0", "PREVIOUS_X": "prev"}
@@ -54,7 +54,7 @@ class ReplayedNoise:
     def randn_like(self, x: Tensor) -> Tensor:
         name = str(self.calls) if self.names is None else self.names[self.calls]
         self.calls += 1
-        return torch.as_tensor(draw(self.seed, f"input:noise_{name}", tuple(x.shape), "input"))
+        return torch.as_tensor(draw(self.seed, f"input:noise_{name}", tuple(x.shape), "input")).to(x.dtype)
 
 
 class Checked:
@@ -105,14 +105,15 @@ class Mixture:
         u = (float(time[0]) + 1) / 1000
         a = math.exp(-(0.1 * u + 9.95 * u**2))
         alpha, sigma = math.sqrt(a), math.sqrt(1 - a)
-        x0 = self._denoise(x.double() / alpha, sigma / alpha)
+        x0 = self.denoise(x.double() / alpha, sigma / alpha)
         eps = (x.double() - alpha * x0) / sigma
         out = {"epsilon": eps, "sample": x0, "v_prediction": alpha * eps - sigma * x0}[self.predicts].to(x.dtype)
         if self.learned is None:
             return out
         return torch.cat([out, self.learned["p"] + self.learned["q"] * torch.tanh(x)], dim=1)
 
-    def _denoise(self, x: Tensor, sigma: float) -> Tensor:
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
+        """E[x0 | x0 + sigma n = x], in float64."""
         dims = x[0].numel()
         log_r, means = [], []
         for w, m, s in self.parts:
@@ -122,3 +123,17 @@ class Mixture:
             means.append(m + s**2 / v * (x - m))
         r = torch.softmax(torch.stack(log_r), dim=0)
         return sum(r_k.reshape(-1, *(1,) * (x.ndim - 1)) * mean for r_k, mean in zip(r, means, strict=True))
+
+
+class MixtureDenoiser:
+    """The exact denoiser of a fixture's mixture, in float64, at any level; keeps the noise of every call."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self.mixture = Mixture(spec)
+        self.noises: list[float] = []
+
+    def __call__(self, x: Tensor, step: StepContext) -> Denoised:
+        level = step.level
+        self.noises.append(level.noise)
+        x0 = self.mixture.denoise(x / level.alpha, level.noise)
+        return Denoised(x0, (x - level.alpha * x0) / level.sigma)

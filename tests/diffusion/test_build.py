@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from difflab.config.diffusion import DiffusionConfig
+from difflab.config.diffusion import DiscreteDiffusionConfig
 from difflab.config.guidance import (
     ClassifierFreeGuidance,
     ClassifierFreeOptions,
@@ -30,7 +30,7 @@ from difflab.diffusion.timesteps import LossAwareTimesteps, UniformTimesteps
 from difflab.types import Conditioning, Denoised, NoiseLevel, StepContext
 
 
-def diffusion(**changes: Any) -> DiffusionConfig:
+def diffusion(**changes: Any) -> DiscreteDiffusionConfig:
     base = {
         "schedule": {"kind": "linear"},
         "timesteps": 100,
@@ -38,7 +38,7 @@ def diffusion(**changes: Any) -> DiffusionConfig:
         "variance": "fixed_large",
         "timestep_sampling": {"kind": "uniform"},
     }
-    return DiffusionConfig.model_validate({**base, **changes})
+    return DiscreteDiffusionConfig.model_validate({**base, **changes})
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def test_a_reference_as_edm2_leads_away_from_it() -> None:
         step = StepContext(0, 1, level, level)
 
         def denoised(network: Mixture, sigma: float = sigma) -> Denoised:
-            x0 = network._denoise(x, sigma)
+            x0 = network.denoise(x, sigma)
             return Denoised(x0, (x - x0) / sigma)
 
         def reference(x: Tensor, step: StepContext) -> Denoised:

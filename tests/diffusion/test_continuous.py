@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from difflab.diffusion.continuous import alpha_sigma, cfg_log_snr, cosine_log_snr, karras_sigmas
+from difflab.diffusion.continuous import alpha_sigma, cfg_log_snr, cosine_log_snr
 from difflab.diffusion.schedules import cosine_betas
 
 
@@ -33,18 +33,6 @@ def test_cosine_log_snr_agrees_with_the_discrete_table() -> None:
     alpha_bar = torch.as_tensor(np.cumprod(1 - cosine_betas(steps, s))[:-1])
     ours = torch.sigmoid(cosine_log_snr(u, s)) / first
     torch.testing.assert_close(ours[:-1], alpha_bar[:-1], atol=1e-12, rtol=1e-8)
-
-
-def test_karras_sigmas_of_edm() -> None:
-    sigmas = karras_sigmas(18)
-    assert sigmas.shape == (19,)
-    assert sigmas[0] == pytest.approx(80.0)
-    assert sigmas[17] == pytest.approx(0.002)
-    assert sigmas[18] == 0.0
-    middle = (80 ** (1 / 7) + 5 / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
-    assert sigmas[5] == pytest.approx(middle, rel=1e-12)
-    with pytest.raises(ValueError, match="n >= 2"):
-        karras_sigmas(1)
 
 
 @given(st.floats(-20, 20))

@@ -122,9 +122,16 @@ def test_a_denoiser_on_another_process_is_refused() -> None:
         NetworkDenoiser(Recorder(), PROCESS)(x, context_at(spaced, 3))
     moved = NetworkDenoiser(Recorder(), PROCESS, threshold=StaticThreshold()).on(spaced)
     assert moved(x, context_at(spaced, 3)).x0.shape == x.shape
+
+
+def test_a_step_between_rows_is_predicted_from_its_level() -> None:
+    x = torch.randn(2, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    denoiser = NetworkDenoiser(Recorder(), PROCESS)
     level = PROCESS.level(3)
-    with pytest.raises(ValueError, match="lies between two rows"):
-        moved(x, StepContext(0, 1, level, level))
+    on_row = denoiser(x, context_at(PROCESS, 3))
+    at_level = denoiser(x, StepContext(0, 1, level, level))
+    torch.testing.assert_close(at_level.x0, on_row.x0, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(at_level.eps, on_row.eps, rtol=1e-5, atol=1e-5)
 
 
 def test_a_half_conditioned_batch_is_refused() -> None:

@@ -2,49 +2,86 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.losses import DiffusionLoss
+from difflab.diffusion.noise_laws import LogNormalLaw
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.schedules import cosine_betas
-from difflab.diffusion.weighting import loss_weights
+from difflab.diffusion.weighting import LossWeighting
+
+SNR = torch.tensor([1e-6, 0.01, 1.0, 5.0, 300.0], dtype=torch.float64)
+KINDS = ["min_snr", "p2", "edm"]
 
 
 def process(prediction: str) -> GaussianProcess:
     return GaussianProcess(cosine_betas(100), prediction=prediction)
 
 
+def draws(n: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(4, 3, 2, 2, generator=generator, dtype=torch.float64) for _ in range(n)]
+
+
 def test_none_weighs_nothing() -> None:
-    assert loss_weights(process("eps"), "none") is None
+    assert LossWeighting()(SNR, "eps") is None
 
 
 def test_min_snr_of_x0_is_the_clipped_snr() -> None:
-    ab = process("x0").alphas_cumprod
-    np.testing.assert_allclose(loss_weights(process("x0"), "min_snr", 5.0), np.minimum(ab / (1 - ab), 5.0))
+    torch.testing.assert_close(LossWeighting("min_snr", gamma=5.0)(SNR, "x0"), SNR.clamp(max=5.0))
 
 
+def test_p2_of_eps_is_the_formula_of_the_paper() -> None:
+    weights = LossWeighting("p2", p2_k=2.0, p2_gamma=0.5)(SNR, "eps")
+    torch.testing.assert_close(weights, 1.0 / (2.0 + SNR) ** 0.5)
+
+
+def test_edm_weighs_the_error_of_its_denoiser_and_not_its_own_prediction() -> None:
+    sigma, sigma_data = SNR**-0.5, 0.7
+    weighting = LossWeighting("edm", sigma_data=sigma_data)
+    torch.testing.assert_close(weighting(SNR, "x0"), (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2)
+    torch.testing.assert_close(weighting(SNR, "edm"), torch.ones_like(SNR))
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("prediction", ["eps", "v"])
-def test_every_prediction_weighs_an_error_of_x0_alike(prediction: str) -> None:
+def test_every_prediction_weighs_an_error_of_x0_alike(prediction: str, kind: str) -> None:
     """The same wrong image costs the same, whatever the network predicts."""
-    generator = torch.Generator().manual_seed(0)
-    x0, noise, wrong = (torch.randn(4, 3, 2, 2, generator=generator, dtype=torch.float64) for _ in range(3))
+    x0, noise, wrong = draws(3)
     t = torch.tensor([3, 20, 60, 90])
     losses = []
-    for kind in ("x0", prediction):
-        p = process(kind)
+    for predicted in ("x0", prediction):
+        p = process(predicted)
         x_t = p.q_sample(x0, t, noise)
         output = p.target(wrong, p.eps_from_x0(wrong, x_t, t), x_t, t)
-        losses.append(DiffusionLoss(p, "mse", "min_snr", gamma=2.0)(output, x0, x_t, t, noise)["loss"])
+        loss = DiffusionLoss(p, "mse", LossWeighting(kind, gamma=2.0))
+        losses.append(loss(output, x0, x_t, t, noise)["loss"])
+    torch.testing.assert_close(*losses, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("prediction", ["eps", "v", "edm", "ve"])
+def test_so_it_is_in_continuous_time(prediction: str, kind: str) -> None:
+    x0, noise, wrong = draws(3)
+    u = torch.tensor([0.1, 0.4, 0.7, 0.95])
+    losses = []
+    for predicted in ("x0", prediction):
+        p = ContinuousProcess(LogNormalLaw(), prediction=predicted, noise_range=(0.002, 80.0))
+        x_t = p.q_sample(x0, u, noise)
+        alpha, sigma = p.q_sample(torch.ones_like(x0), u, 0 * x0), p.q_sample(0 * x0, u, torch.ones_like(x0))
+        output = p.target(wrong, (x_t - alpha * wrong) / sigma, x_t, u)
+        losses.append(DiffusionLoss(p, "mse", LossWeighting(kind))(output, x0, x_t, u, noise)["loss"])
     torch.testing.assert_close(*losses, rtol=1e-6, atol=0)
 
 
 def test_prev_is_refused() -> None:
     with pytest.raises(ValueError, match="not for prev"):
-        loss_weights(process("prev"), "min_snr")
+        LossWeighting("min_snr")(SNR, "prev")
 
 
 def test_losses_without_a_squared_error_are_refused() -> None:
     with pytest.raises(ValueError, match="weighting=min_snr weighs a squared error"):
-        DiffusionLoss(process("eps"), "l1", "min_snr")
+        DiffusionLoss(process("eps"), "l1", LossWeighting("min_snr"))

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from difflab.config.sampler import AncestralConfig, DDIMConfig
+from difflab.diffusion.samplers import DDIMSampler
 from difflab.errors import UserError
 from difflab.images import to_uint8
 
@@ -24,10 +25,11 @@ def in_batches(draw, indices: list[int], size: int) -> Tensor:
 def test_start_and_step_noise_are_the_same_bits_in_any_batch(pipeline_of, size: int) -> None:
     pipeline = pipeline_of()
 
-    def noises(denoiser, process, x, noise, hook) -> Tensor:
-        return torch.cat([x, noise.randn_like(x), noise.randn_like(x)], 1)
+    class Noises(DDIMSampler):
+        def __call__(self, denoiser, process, x, noise, hook=None) -> Tensor:
+            return torch.cat([x, noise.randn_like(x), noise.randn_like(x)], 1)
 
-    pipeline.sampler = noises
+    pipeline.sampler = Noises()
     together = pipeline.draw(EIGHT, seed=3)
     assert together.shape == (8, 9, 16, 16)
     assert torch.equal(in_batches(lambda i: pipeline.draw(i, 3), EIGHT, size), together)

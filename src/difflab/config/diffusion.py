@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from difflab.config.base import Config
 
@@ -120,24 +120,41 @@ class LossAwareSampling(Config):
 TimestepSampling = Annotated[UniformSampling | LossAwareSampling, Field(discriminator="kind")]
 
 
-class DiffusionConfig(Config):
-    """One diffusion process and how it is trained; configured once per stage, so nothing can disagree about it."""
+class _TrainingObjective(Config):
+    """What both kinds of process share: how errors count.
 
-    schedule: Schedule
-    timesteps: int = Field(ge=1)
-    prediction: Literal["eps", "x0", "v", "prev"]
-    variance: Literal["fixed_small", "fixed_large", "learned", "learned_range"]
-    posterior_clip: Literal["copy_second", "floor"] = "copy_second"
-    time_input: Literal["index", "scaled_index", "sqrt_alpha_bar", "log_snr"] = "index"
-    loss: Literal["mse", "l1", "kl", "rescaled_kl", "hybrid", "hybrid_unscaled"] = "mse"
-    weighting: Literal["none", "min_snr"] = "none"
+    weighting: of the squared error: none; min_snr (min_snr_gamma); p2 (p2_k, p2_gamma); edm (with sigma_data).
+    """
+
+    loss: str
+    weighting: Literal["none", "min_snr", "p2", "edm"] = "none"
     min_snr_gamma: float = Field(default=5.0, gt=0)
-    timestep_sampling: TimestepSampling = UniformSampling(kind="uniform")
+    p2_k: float = Field(default=1.0, gt=0)
+    p2_gamma: float = Field(default=1.0, ge=0)
+    variance_mix: float = Field(default=0.0, ge=0, le=1)
+    sigma_data: float = Field(default=0.5, gt=0)
 
     @property
     def learns_variance(self) -> bool:
         """Whether the network's output has twice the channels of its input."""
-        return self.variance in ("learned", "learned_range")
+        return getattr(self, "variance", None) in ("learned", "learned_range")
+
+
+class DiscreteDiffusionConfig(_TrainingObjective):
+    """A table of betas and how it is trained; configured once per stage, so nothing can disagree about it.
+
+    variance_mix: v of variance=interpolated, fixed_small^(1-v) fixed_large^v.
+    """
+
+    kind: Literal["discrete"] = "discrete"
+    schedule: Schedule
+    timesteps: int = Field(ge=1)
+    prediction: Literal["eps", "x0", "v", "prev"]
+    variance: Literal["fixed_small", "fixed_large", "learned", "learned_range", "interpolated"]
+    posterior_clip: Literal["copy_second", "floor"] = "copy_second"
+    time_input: Literal["index", "scaled_index", "sqrt_alpha_bar", "log_snr"] = "index"
+    loss: Literal["mse", "l1", "kl", "rescaled_kl", "hybrid", "hybrid_unscaled"] = "mse"
+    timestep_sampling: TimestepSampling = UniformSampling(kind="uniform")
 
     @model_validator(mode="after")
     def _check_schedule(self) -> Self:
@@ -173,3 +190,96 @@ class DiffusionConfig(Config):
                 f"prediction={self.prediction}: set weighting=none"
             )
         return self
+
+
+class CosineLawConfig(Config):
+    """The cosine schedule cut off at both ends of the log-SNR (classifier-free guidance, section 2)."""
+
+    kind: Literal["cosine"]
+    log_snr_min: float = -20.0
+    log_snr_max: float = 20.0
+
+    @model_validator(mode="after")
+    def _ends_are_ordered(self) -> Self:
+        if self.log_snr_min >= self.log_snr_max:
+            raise ValueError(f"log_snr_min={self.log_snr_min} must be below log_snr_max={self.log_snr_max}")
+        return self
+
+
+class LogNormalLawConfig(Config):
+    """The logarithm of the noise is normal (EDM)."""
+
+    kind: Literal["log_normal"]
+    mean: float = -1.2
+    std: float = Field(default=1.2, gt=0)
+
+
+class VPLawConfig(Config):
+    """Linear beta in continuous time (Song et al. 2021)."""
+
+    kind: Literal["vp"]
+    beta_d: float = Field(default=19.9, gt=0)
+    beta_min: float = Field(default=0.1, ge=0)
+    eps_t: float = Field(default=1e-5, gt=0, lt=1)
+
+
+class LogUniformLawConfig(Config):
+    """The logarithm of the noise is uniform (the VE process of Song et al. 2021)."""
+
+    kind: Literal["log_uniform"]
+    noise_min: float = Field(default=0.02, gt=0)
+    noise_max: float = Field(default=100.0, gt=0)
+
+    @model_validator(mode="after")
+    def _ends_are_ordered(self) -> Self:
+        if self.noise_min >= self.noise_max:
+            raise ValueError(f"noise_min={self.noise_min} must be below noise_max={self.noise_max}")
+        return self
+
+
+NoiseLawConfig = Annotated[
+    CosineLawConfig | LogNormalLawConfig | VPLawConfig | LogUniformLawConfig, Field(discriminator="kind")
+]
+
+
+class ContinuousDiffusionConfig(_TrainingObjective):
+    """A process in continuous time: the noise levels that are trained on, and what the network is told and regresses.
+
+    law: the distribution of training noise. noise_min, noise_max: the sigma / alpha that samplers visit; null = the
+    ends of the law. variance: of ancestral steps.
+    """
+
+    kind: Literal["continuous"]
+    law: NoiseLawConfig
+    prediction: Literal["eps", "x0", "v", "edm", "ve"]
+    time_input: Literal["log_snr", "edm", "vp", "ve"] = "log_snr"
+    noise_min: float | None = Field(default=None, gt=0)
+    noise_max: float | None = Field(default=None, gt=0)
+    variance: Literal["fixed_small", "fixed_large", "interpolated"] = "fixed_large"
+    loss: Literal["mse", "l1"] = "mse"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.noise_min is None) != (self.noise_max is None):
+            raise ValueError("noise_min and noise_max are given together, or neither")
+        if self.noise_min is not None and self.noise_max is not None and self.noise_min >= self.noise_max:
+            raise ValueError(f"noise_min={self.noise_min} must be below noise_max={self.noise_max}")
+        if self.law.kind == "log_normal" and self.noise_min is None:
+            raise ValueError("law=log_normal has no ends: give noise_min and noise_max, in EDM 0.002 and 80")
+        if self.time_input == "vp" and self.law.kind != "vp":
+            raise ValueError(f"time_input=vp is the time of law vp, not of law {self.law.kind}: set time_input=edm")
+        if self.weighting != "none" and self.loss == "l1":
+            raise ValueError(f"weighting={self.weighting} weighs the squared error, not loss=l1: set weighting=none")
+        return self
+
+
+def _kind_of(value: object) -> str:
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return "discrete" if kind is None else str(kind)
+
+
+DiffusionConfig = Annotated[
+    Annotated[DiscreteDiffusionConfig, Tag("discrete")] | Annotated[ContinuousDiffusionConfig, Tag("continuous")],
+    Discriminator(_kind_of),
+]
+"""Models stored before there was a choice do not say their kind: it is a table."""

@@ -28,6 +28,9 @@ RUN_DEFINING = ("experiment", "task", "seed", "diffusion", "network", "condition
 FREE_IN_DATA = ("path", "workers", "prefetch", "max_bad_fraction")
 """Keys of `data` that may change between two sittings of one run."""
 
+NEWER = {"kind": "discrete", "variance_mix": 0.0, "p2_k": 1.0, "p2_gamma": 1.0, "sigma_data": 0.5}
+"""Keys of `diffusion` that came later, with the values that change nothing."""
+
 
 class TrainConfig(Config):
     """`difflab train`.
@@ -141,8 +144,9 @@ def refuse_other_task(task: Task, network: NetworkConfig) -> None:
 def run_defining(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a resolved training configuration that makes it this run and no other."""
     kept = {key: config[key] for key in RUN_DEFINING if key in config}
-    # Runs of before there was a choice do not say their task: their names, and what they agree with, stay.
+    # Runs of before there was a choice do not say these: their names, and what they agree with, stay.
     if kept.get("task") == "denoising":
         del kept["task"]
+    kept["diffusion"] = {key: value for key, value in config["diffusion"].items() if NEWER.get(key) != value}
     kept["data"] = {key: value for key, value in config["data"].items() if key not in FREE_IN_DATA}
     return kept

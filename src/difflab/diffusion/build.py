@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from difflab.diffusion import schedules
+from difflab.diffusion.base_process import Process
 from difflab.diffusion.classifier_free import ClassifierFree
 from difflab.diffusion.classifier_guidance import ClassifierGuidance
+from difflab.diffusion.continuous_process import ContinuousProcess
+from difflab.diffusion.grid import Grid
 from difflab.diffusion.guidance import Guidance, GuidanceParts
 from difflab.diffusion.losses import DiffusionLoss
+from difflab.diffusion.noise_laws import CosineLaw, LogNormalLaw, LogUniformLaw, NoiseLaw, VPLaw
 from difflab.diffusion.process import GaussianProcess
-from difflab.diffusion.samplers import AncestralSampler, DDIMInversion, DDIMSampler, StridedSampler
+from difflab.diffusion.samplers import (
+    AncestralSampler,
+    Churn,
+    DDIMInversion,
+    DDIMSampler,
+    EulerSampler,
+    HeunSampler,
+    LevelSampler,
+    Sampler,
+    StridedSampler,
+)
 from difflab.diffusion.thresholding import DynamicThreshold, StaticThreshold, Threshold
-from difflab.diffusion.timesteps import LossAwareTimesteps, TimestepSampler, UniformTimesteps
+from difflab.diffusion.timesteps import LossAwareTimesteps, TimestepSampler, UniformPositions, UniformTimesteps
+from difflab.diffusion.weighting import LossWeighting
 
 if TYPE_CHECKING:
-    from difflab.config.diffusion import DiffusionConfig, Schedule
+    from difflab.config.diffusion import ContinuousDiffusionConfig, DiffusionConfig, Schedule
     from difflab.config.guidance import ClassifierFreeOptions, ClassifierOptions, GuidanceConfig
     from difflab.config.sampler import SamplerConfig
 
@@ -32,10 +50,22 @@ _BETAS = {
     "laplace": schedules.laplace_betas,
 }
 
-_SAMPLERS: dict[str, type[StridedSampler]] = {
+_LAWS: dict[str, Callable[..., NoiseLaw]] = {
+    "cosine": CosineLaw,
+    "log_normal": LogNormalLaw,
+    "vp": VPLaw,
+    "log_uniform": LogUniformLaw,
+}
+
+_STRIDED: dict[str, type[StridedSampler]] = {
     "ancestral": AncestralSampler,
     "ddim": DDIMSampler,
     "ddim_inversion": DDIMInversion,
+}
+
+_BETWEEN_LEVELS: dict[str, Callable[..., LevelSampler]] = {
+    "euler": EulerSampler,
+    "heun": HeunSampler,
 }
 
 
@@ -47,33 +77,70 @@ def build_betas(schedule: Schedule, timesteps: int) -> schedules.Betas:
     return schedules.zero_terminal_snr(betas) if zero_terminal_snr else betas
 
 
-def build_process(config: DiffusionConfig) -> GaussianProcess:
+def build_process(config: DiffusionConfig) -> Process:
     """The training process. Model, loss, sampler and evaluation all take it from here."""
+    if config.kind == "continuous":
+        return _continuous(config)
     return GaussianProcess(
         build_betas(config.schedule, config.timesteps),
         prediction=config.prediction,
         variance=config.variance,
+        variance_mix=config.variance_mix,
         posterior_clip=config.posterior_clip,
         time_input=config.time_input,
     )
 
 
-def build_loss(config: DiffusionConfig, process: GaussianProcess) -> DiffusionLoss:
+def _continuous(config: ContinuousDiffusionConfig) -> ContinuousProcess:
+    ends = None if config.noise_min is None or config.noise_max is None else (config.noise_min, config.noise_max)
+    return ContinuousProcess(
+        _LAWS[config.law.kind](**_options(config.law)),
+        prediction=config.prediction,
+        time_input=config.time_input,
+        sigma_data=config.sigma_data,
+        noise_range=ends,
+        variance=config.variance,
+        variance_mix=config.variance_mix,
+    )
+
+
+def build_loss(config: DiffusionConfig, process: Process) -> DiffusionLoss:
     """The training loss on `build_process`'s result."""
-    return DiffusionLoss(process, kind=config.loss, weighting=config.weighting, gamma=config.min_snr_gamma)
+    weighting = LossWeighting(
+        config.weighting,
+        gamma=config.min_snr_gamma,
+        p2_k=config.p2_k,
+        p2_gamma=config.p2_gamma,
+        sigma_data=config.sigma_data,
+    )
+    return DiffusionLoss(process, kind=config.loss, weighting=weighting)
 
 
-def build_timesteps(config: DiffusionConfig, process: GaussianProcess) -> TimestepSampler:
-    """How training timesteps are drawn from the rows of `build_process`'s result."""
+def build_timesteps(config: DiffusionConfig, process: Process) -> TimestepSampler:
+    """How training times are drawn of `build_process`'s result: rows of a table, or positions in [0, 1)."""
+    if not isinstance(process, GaussianProcess) or config.kind == "continuous":
+        return UniformPositions()
     sampling = config.timestep_sampling
     if sampling.kind == "loss_aware":
         return LossAwareTimesteps(process.num_timesteps, sampling.history_per_term, sampling.uniform_prob)
     return UniformTimesteps(process.num_timesteps)
 
 
-def build_sampler(config: SamplerConfig) -> StridedSampler:
+def build_sampler(config: SamplerConfig) -> Sampler:
     """The sampler with its steps and spacing."""
-    return _SAMPLERS[config.kind](**_options(config))
+    options = _options(config)
+    if config.kind in _STRIDED:
+        return _STRIDED[config.kind](**options)
+    grid = Grid(**{field.name: options.pop(field.name) for field in dataclasses.fields(Grid)})
+    if "churn" in options:
+        high = options.pop("churn_max")
+        options["churn"] = Churn(
+            options["churn"],
+            low=options.pop("churn_min"),
+            high=math.inf if high is None else high,
+            noise=options.pop("churn_noise"),
+        )
+    return _BETWEEN_LEVELS[config.kind](grid, **options)
 
 
 def build_guidance(config: GuidanceConfig, parts: GuidanceParts | None = None) -> tuple[Guidance, ...]:

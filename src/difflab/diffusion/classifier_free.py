@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -86,9 +85,7 @@ class ClassifierFree(Guidance):
     def _acts_at(self, step: StepContext) -> bool:
         if self.interval is None:
             return True
-        alpha, sigma = step.level.alpha, step.level.sigma
-        noise = sigma / alpha if alpha > 0 else math.inf
-        return self.interval[0] < noise <= self.interval[1]
+        return self.interval[0] < step.level.noise <= self.interval[1]
 
     def _guide(self, told: Denoised, weak: Denoised, step: StepContext) -> Denoised:
         guided = _views(lambda pair: pair[1] + self.scale * (pair[0] - pair[1]), told, weak)

@@ -1,12 +1,10 @@
-"""Continuous noise schedules: functions of u in [0, 1], and the sigmas of solvers that need no table."""
+"""Continuous noise schedules: the log-SNR as a function of u in [0, 1]."""
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -33,12 +31,3 @@ def cosine_log_snr(u: Tensor, s: float = 0.008) -> Tensor:
 def alpha_sigma(log_snr: Tensor) -> tuple[Tensor, Tensor]:
     """(alpha, sigma) of the variance-preserving process: alpha^2 = sigmoid(lambda), sigma^2 = sigmoid(-lambda)."""
     return torch.sigmoid(log_snr).sqrt(), torch.sigmoid(-log_snr).sqrt()
-
-
-def karras_sigmas(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> NDArray[np.float64]:
-    """n decreasing noise levels and a final 0, [n + 1] float64; EDM eq. 5. Needs n >= 2."""
-    if n < 2:
-        raise ValueError(f"karras_sigmas needs n >= 2 levels, got {n}")
-    ramp = np.arange(n, dtype=np.float64) / (n - 1)
-    high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
-    return np.append((high + ramp * (low - high)) ** rho, 0.0)

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from difflab.diffusion.base_process import Process
 from difflab.diffusion.guidance import Guidance, NetworkInput, combine_all, prepare_all
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.thresholding import Threshold
-from difflab.types import Conditioning, Denoised, Network, StepContext
+from difflab.types import Conditioning, Denoised, Network, NoiseLevel, StepContext
 
 Region = Callable[[Tensor, StepContext], Tensor]
 """(predicted x0 [B, ...], step) -> x0 with what is already known put in."""
@@ -35,7 +36,8 @@ class NetworkDenoiser:
     Order inside a step: prepare -> network -> process.predict -> combine -> known region -> threshold. The sampler then
     makes the posterior and applies the guidance's shifts.
 
-    process:      the one the sampler steps on: `sampler.respace(process)`.
+    process:      the one the sampler steps on: `sampler.respace(process)`. Steps on a row of its table are predicted
+                  with the row's numbers, others with those of their level.
     conditioning: what the network is told, with B rows.
     threshold:    keeps x0 in range; None outside of pixel space.
     rederive_eps: after x0 was changed, eps is computed anew from it (ADM, GLIDE). False keeps the network's eps
@@ -43,13 +45,13 @@ class NetworkDenoiser:
     one_batch:    all inputs of its own network go through it together. False takes them one after the other: the same
                   predictions up to rounding, slower, in less memory.
 
-    Raises ValueError where the step's level is not a row of `process`.
+    Raises ValueError where a step names a row that is another level in `process`.
     """
 
     def __init__(
         self,
         network: Network,
-        process: GaussianProcess,
+        process: Process,
         conditioning: Conditioning | None = None,
         *,
         guidance: Sequence[Guidance] = (),
@@ -67,7 +69,7 @@ class NetworkDenoiser:
         self.rederive_eps = rederive_eps
         self.one_batch = one_batch
 
-    def on(self, process: GaussianProcess) -> NetworkDenoiser:
+    def on(self, process: Process) -> NetworkDenoiser:
         """The same denoiser on another (respaced) process."""
         return NetworkDenoiser(
             self.network,
@@ -81,44 +83,50 @@ class NetworkDenoiser:
         )
 
     def __call__(self, x: Tensor, step: StepContext) -> Denoised:
-        row = self._row_of(step)
+        self._check_row(step)
         inputs, counts = prepare_all(self.guidance, x, self.conditioning, step)
-        predictions = self._predict(inputs, row, step)
-        return self._keep_in_range(combine_all(self.guidance, predictions, counts, step), x, row, step)
+        denoised = combine_all(self.guidance, self._predict(inputs, step), counts, step)
+        return self._keep_in_range(denoised, x, step)
 
-    def _row_of(self, step: StepContext) -> int:
-        row = step.table_index
+    def _predict(self, inputs: Sequence[NetworkInput], step: StepContext) -> list[Denoised]:
+        own = [one for one in inputs if one.denoiser is None]
+        together = self.one_batch and len(own) > 1
+        outputs = iter(self._run_together(own, step.level) if together else [self._run(one, step.level) for one in own])
+        return [
+            self._read(next(outputs), one.x, step) if one.denoiser is None else one.denoiser(one.x, step)
+            for one in inputs
+        ]
+
+    def _read(self, output: Tensor, x: Tensor, step: StepContext) -> Denoised:
+        """x0 and eps of the network's output."""
+        if step.table_index is None:
+            return self.process.predict_at(output, x, step.level)
+        assert isinstance(self.process, GaussianProcess), "checked when the step began"
+        return self.process.predict(output, x, step.table_index)
+
+    def _check_row(self, step: StepContext) -> None:
+        row, process = step.table_index, self.process
         if row is None:
-            raise ValueError("this step lies between two rows of the process; use a sampler that steps on its rows")
-        if row >= self.process.num_timesteps or self.process.level(row) != step.level:
+            return
+        if not isinstance(process, GaussianProcess) or row >= len(process) or process.level(row) != step.level:
             raise ValueError(
                 f"row {row} of the denoiser's process is another noise level than the sampler's: "
                 "build the denoiser with sampler.respace(process)"
             )
-        return row
 
-    def _predict(self, inputs: Sequence[NetworkInput], row: int, step: StepContext) -> list[Denoised]:
-        own = [one for one in inputs if one.denoiser is None]
-        time = self.process.time_at(step.level)
-        together = self.one_batch and len(own) > 1
-        outputs = iter(self._run_together(own, time) if together else [self._run(one, time) for one in own])
-        return [
-            self.process.predict(next(outputs), one.x, row) if one.denoiser is None else one.denoiser(one.x, step)
-            for one in inputs
-        ]
-
-    def _run_together(self, inputs: Sequence[NetworkInput], time: float) -> list[Tensor]:
+    def _run_together(self, inputs: Sequence[NetworkInput], level: NoiseLevel) -> list[Tensor]:
         told = [one.conditioning for one in inputs if one.conditioning is not None]
         if told and len(told) != len(inputs):
             raise ValueError("guidance prepared some inputs with a conditioning and some without; give all of them one")
         joined = NetworkInput(torch.cat([one.x for one in inputs]), Conditioning.cat(told) if told else None)
-        return list(self._run(joined, time).split([len(one.x) for one in inputs]))
+        return list(self._run(joined, level).split([len(one.x) for one in inputs]))
 
-    def _run(self, one: NetworkInput, time: float) -> Tensor:
+    def _run(self, one: NetworkInput, level: NoiseLevel) -> Tensor:
+        time = self.process.time_at(level)
         times = torch.full((len(one.x),), time, dtype=torch.float32, device=one.x.device)
-        return self.network(one.x, times, one.conditioning).to(one.x.dtype)
+        return self.network(self.process.input_at(one.x, level), times, one.conditioning).to(one.x.dtype)
 
-    def _keep_in_range(self, denoised: Denoised, x: Tensor, row: int, step: StepContext) -> Denoised:
+    def _keep_in_range(self, denoised: Denoised, x: Tensor, step: StepContext) -> Denoised:
         if self.known_region is None and self.threshold is None:
             return denoised
         x0 = denoised.x0
@@ -126,5 +134,5 @@ class NetworkDenoiser:
             x0 = self.known_region(x0, step)
         if self.threshold is not None:
             x0 = self.threshold(x0)
-        eps = self.process.eps_from_x0(x0, x, row) if self.rederive_eps else denoised.eps
+        eps = (x - step.level.alpha * x0) / step.level.sigma if self.rederive_eps else denoised.eps
         return dataclasses.replace(denoised, x0=x0, eps=eps)

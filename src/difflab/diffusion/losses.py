@@ -7,9 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from difflab.diffusion.base_process import Process
 from difflab.diffusion.process import GaussianProcess, check_choice
 from difflab.diffusion.vlb import mean_flat, vb_terms_bpd
-from difflab.diffusion.weighting import Weighting, loss_weights
+from difflab.diffusion.weighting import LossWeighting
 
 LossKind = Literal["mse", "l1", "kl", "rescaled_kl", "hybrid", "hybrid_unscaled"]
 
@@ -30,16 +31,19 @@ class DiffusionLoss:
 
     def __init__(
         self,
-        process: GaussianProcess,
+        process: Process,
         kind: LossKind = "mse",
-        weighting: Weighting = "none",
-        gamma: float = 5.0,
+        weighting: LossWeighting | None = None,
     ) -> None:
-        """weighting, gamma: of the squared error in mse and the hybrids; see `loss_weights`."""
+        """weighting: of the squared error in mse and the hybrids; None counts every level alike."""
         check_choice("loss", kind, LossKind)
-        weights = loss_weights(process, weighting, gamma)
-        if weights is not None and kind in ("l1", "kl", "rescaled_kl"):
-            raise ValueError(f"weighting={weighting} weighs a squared error, loss={kind} has none: use weighting=none")
+        weighting = weighting or LossWeighting()
+        if weighting.kind != "none" and kind in ("l1", "kl", "rescaled_kl"):
+            raise ValueError(
+                f"weighting={weighting.kind} weighs a squared error, loss={kind} has none: use weighting=none"
+            )
+        if kind not in ("mse", "l1") and not isinstance(process, GaussianProcess):
+            raise ValueError(f"loss={kind} is a bound on a table of steps; in continuous time use loss=mse")
         hybrid = kind in ("hybrid", "hybrid_unscaled")
         if process.learns_variance and kind in ("mse", "l1"):
             raise ValueError(
@@ -49,7 +53,8 @@ class DiffusionLoss:
             raise ValueError(f"loss={kind} needs a learned variance, this one is {process.variance}: use loss=mse")
         self.process = process
         self.kind: LossKind = kind
-        self._weights = None if weights is None else torch.as_tensor(weights)
+        self._weights = self._table(process, weighting) if isinstance(process, GaussianProcess) else None
+        self._weighting = weighting
 
     def __call__(self, model_output: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """Tensors [B]: always `loss`; `mse` (or `l1`) and `vb` where they are parts of it.
@@ -57,7 +62,7 @@ class DiffusionLoss:
         model_output: [B, C or 2C, ...]; x0, x_t and noise: [B, C, ...]; t: int64 [B], rows of the process.
         """
         if self.kind in ("kl", "rescaled_kl"):
-            scale = self.process.num_timesteps if self.kind == "rescaled_kl" else 1
+            scale = self.process.time_span if self.kind == "rescaled_kl" else 1.0
             return {"loss": self._bound_term(model_output, x0, x_t, t) * scale}
         out, values = self.process.split_output(model_output, x_t)
         error = self.process.target(x0, noise, x_t, t) - out
@@ -65,16 +70,31 @@ class DiffusionLoss:
             l1 = mean_flat(error.abs())
             return {"loss": l1, "l1": l1}
         mse = mean_flat(error**2)
-        if self._weights is not None:
-            self._weights = self._weights.to(mse)
-            mse = mse * self._weights[t]
+        weight = self._weight(t, mse)
+        if weight is not None:
+            mse = mse * weight
         if values is None:
             return {"loss": mse, "mse": mse}
         # Detaching the mean lets the bound train the variance alone.
         vb = self._bound_term(torch.cat([out.detach(), values], dim=1), x0, x_t, t)
         if self.kind == "hybrid":
-            vb = vb * (self.process.num_timesteps / 1000.0)
+            vb = vb * (self.process.time_span / 1000.0)
         return {"loss": mse + vb, "mse": mse, "vb": vb}
 
+    def _weight(self, t: Tensor, like: Tensor) -> Tensor | None:
+        if not isinstance(self.process, GaussianProcess):
+            weight = self._weighting(self.process.snr(t), self.process.parametrisation)
+            return None if weight is None else weight.to(like)
+        if self._weights is None:
+            return None
+        self._weights = self._weights.to(like)
+        return self._weights[t]
+
+    @staticmethod
+    def _table(process: GaussianProcess, weighting: LossWeighting) -> Tensor | None:
+        rows = torch.arange(process.num_timesteps)
+        return weighting(process.snr(rows), process.prediction)
+
     def _bound_term(self, model_output: Tensor, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        assert isinstance(self.process, GaussianProcess), "checked at construction"
         return vb_terms_bpd(self.process, self.process.predict(model_output, x_t, t), x0, x_t, t)

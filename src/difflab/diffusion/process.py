@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -11,15 +12,23 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from difflab.diffusion.base_process import Process, Variance
+from difflab.diffusion.parametrisation import Parametrisation
 from difflab.types import Denoised, NoiseLevel
 
 Prediction = Literal["eps", "x0", "v", "prev"]
-Variance = Literal["fixed_small", "fixed_large", "learned", "learned_range"]
 PosteriorClip = Literal["copy_second", "floor"]
 TimeInput = Literal["index", "scaled_index", "sqrt_alpha_bar", "log_snr"]
+Interpolation = Literal["log", "linear"]
 
 Time = int | Tensor
 """A row of the table: one int for the whole batch (cheap, no tensor is made), or int64 [B] on any device."""
+
+_TABLES_OF = {
+    "fixed_small": ("posterior_variance", "posterior_log_variance_clipped"),
+    "fixed_large": ("fixed_large_variance", "fixed_large_log_variance"),
+    "interpolated": ("interpolated_variance", "interpolated_log_variance"),
+}
 
 CLEAN = NoiseLevel(alpha=1.0, sigma=0.0)
 PURE_NOISE = NoiseLevel(alpha=0.0, sigma=1.0)
@@ -32,7 +41,7 @@ class PreviousDenoised(Denoised):
     previous: Tensor | None = None
 
 
-class GaussianProcess:
+class GaussianProcess(Process):
     """q(x_t | x_0) = N(sqrt(alpha_bar_t) x_0, (1 - alpha_bar_t) I) on T rows, and its reverse; DDPM section 2.
 
     Row 0 is the least noisy. Tensors are [B, ...] of any trailing shape; a float64 x is worked on in float64, any other
@@ -42,7 +51,8 @@ class GaussianProcess:
     prediction:      what the network regresses: the noise, x_0, v = alpha eps - sigma x_0, or the mean of x_{t-1}.
     variance:        of p(x_{t-1} | x_t): the posterior's (fixed_small), beta_t (fixed_large), the network's own
                      log-variance (learned), or its mix of both bounds (learned_range; Improved DDPM eq. 15). Learned
-                     ones are a second half of the output's channels.
+                     ones are a second half of the output's channels. interpolated: the bounds mixed by `variance_mix`.
+    variance_mix:    v of variance=interpolated, fixed_small^(1-v) fixed_large^v (classifier-free guidance, eq. 4).
     posterior_clip:  the posterior variance is 0 at row 0; its log is copied from row 1 (`copy_second`: DDPM's newer
                      class, ADM) or floored at log(1e-20) (`floor`: DDPM's older class, used for LSUN and CelebA-HQ).
     time_input:      what the network gets as time: the training index, index * 1000 / T (`rescale_timesteps`),
@@ -58,6 +68,7 @@ class GaussianProcess:
         *,
         prediction: Prediction = "eps",
         variance: Variance = "fixed_small",
+        variance_mix: float = 0.0,
         posterior_clip: PosteriorClip = "copy_second",
         time_input: TimeInput = "index",
         timestep_map: Sequence[int] | None = None,
@@ -72,9 +83,11 @@ class GaussianProcess:
         check_choice("time_input", time_input, TimeInput)
         self.prediction: Prediction = prediction
         self.variance: Variance = variance
+        self.variance_mix = variance_mix
         self.posterior_clip: PosteriorClip = posterior_clip
         self.time_input: TimeInput = time_input
         self.num_timesteps = len(self.betas)
+        self.time_span = float(self.num_timesteps)
         self.timestep_map = list(range(self.num_timesteps)) if timestep_map is None else [int(t) for t in timestep_map]
         self.original_steps = self.num_timesteps if original_steps is None else original_steps
         if len(self.timestep_map) != self.num_timesteps:
@@ -98,6 +111,8 @@ class GaussianProcess:
         self.log_one_minus_alphas_cumprod = np.log(1.0 - ab)
         with np.errstate(divide="ignore"):
             log_snr = np.log(ab) - np.log(1.0 - ab)
+            noise = self.sqrt_one_minus_alphas_cumprod / self.sqrt_alphas_cumprod
+        self.noises = noise[np.isfinite(noise)]  # all rows but a last one without any signal
 
         self.posterior_variance = self.betas * (1.0 - ab_prev) / (1.0 - ab)
         self.posterior_mean_coef1 = self.betas * np.sqrt(ab_prev) / (1.0 - ab)
@@ -111,6 +126,10 @@ class GaussianProcess:
         self.log_betas = np.log(self.betas)
         self.fixed_large_variance = np.append(second, self.betas[1:])
         self.fixed_large_log_variance = np.log(self.fixed_large_variance)
+        self.interpolated_log_variance = (
+            1.0 - self.variance_mix
+        ) * self.posterior_log_variance_clipped + self.variance_mix * self.fixed_large_log_variance
+        self.interpolated_variance = np.exp(self.interpolated_log_variance)
 
         index = np.array(self.timestep_map, dtype=np.float64)
         self.network_times = {
@@ -122,11 +141,6 @@ class GaussianProcess:
 
     def __len__(self) -> int:
         return self.num_timesteps
-
-    @property
-    def learns_variance(self) -> bool:
-        """Whether the network's output has twice the channels of x."""
-        return self.variance in ("learned", "learned_range")
 
     def respace(self, timesteps: Sequence[int]) -> GaussianProcess:
         """The process on some of its rows (any order, without repeats), with betas made from the kept alpha_bar.
@@ -141,6 +155,7 @@ class GaussianProcess:
             1.0 - kept / np.append(1.0, kept[:-1]),
             prediction=self.prediction,
             variance=self.variance,
+            variance_mix=self.variance_mix,
             posterior_clip=self.posterior_clip,
             time_input=self.time_input,
             timestep_map=[self.timestep_map[row] for row in rows],
@@ -177,6 +192,55 @@ class GaussianProcess:
                 f"the network takes the training index as time (time_input={self.time_input}); this level has none"
             )
         return level.timestep * (1000.0 / self.original_steps) if self.time_input == "scaled_index" else level.timestep
+
+    @property
+    def parametrisation(self) -> Parametrisation:
+        """The prediction, where it is defined between rows too. Raises ValueError for prediction=prev."""
+        if self.prediction == "prev":
+            raise ValueError(
+                "prediction=prev is the mean of a step on the table and has no meaning between its rows: "
+                "use sampler=ancestral or sampler=ddim"
+            )
+        return self.prediction
+
+    @property
+    def noise_range(self) -> tuple[float, float]:
+        """sigma / alpha of the first row and of the last one that has a signal."""
+        return float(self.noises[0]), float(self.noises[-1])
+
+    def starting_std(self, level: NoiseLevel) -> float:
+        """1: DDPM starts from unit normals whatever is left of the signal."""
+        return 1.0
+
+    def level_at(self, timestep: float, interpolate: Interpolation = "log") -> NoiseLevel:
+        """The level of a training timestep, between two rows by interpolating sigma / alpha or its logarithm.
+
+        log: k-diffusion. linear: diffusers. Timesteps beyond the ends are the ends.
+        """
+        if timestep in self.timestep_map:
+            return self.level(self.timestep_map.index(int(timestep)))
+        times = self.timestep_map[: len(self.noises)]
+        if interpolate == "log":
+            return _level(float(np.exp(np.interp(timestep, times, np.log(self.noises)))), timestep)
+        return _level(float(np.interp(timestep, times, self.noises)), timestep)
+
+    def level_of_noise(self, noise: float) -> NoiseLevel:
+        """The level of this sigma / alpha, its timestep interpolated in the logarithm as k-diffusion's sigma_to_t."""
+        timestep = np.interp(np.log(noise), np.log(self.noises), self.timestep_map[: len(self.noises)])
+        return _level(noise, float(timestep))
+
+    def network_input(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """x_t itself: a table's networks see x as it is."""
+        return x_t
+
+    def input_at(self, x: Tensor, level: NoiseLevel) -> Tensor:
+        """x itself."""
+        return x
+
+    def snr(self, t: Tensor) -> Tensor:
+        """alpha_bar / (1 - alpha_bar), float64 [B]."""
+        alphas_cumprod = self._cached("alphas_cumprod", t.device, torch.float64)[t]
+        return alphas_cumprod / (1.0 - alphas_cumprod)
 
     def q_mean_variance(self, x0: Tensor, t: Time) -> tuple[Tensor, Tensor, Tensor]:
         """Mean [B, ...], variance and log-variance (both broadcastable) of q(x_t | x_0); DDPM eq. 4."""
@@ -228,23 +292,6 @@ class GaussianProcess:
             return alpha * noise - sigma * x0
         return self.q_posterior_mean_variance(x0, x_t, t)[0]
 
-    def split_output(self, model_output: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The prediction [B, C, ...] and, where the variance is learned, the variance values [B, C, ...].
-
-        Raises ValueError where the output has not C channels (2C with a learned variance).
-        """
-        channels = x_t.shape[1]
-        expected = 2 * channels if self.learns_variance else channels
-        if model_output.shape[1] != expected:
-            raise ValueError(
-                f"the network gives {model_output.shape[1]} channels for an input of {channels}; "
-                f"variance={self.variance} needs {expected}"
-            )
-        if not self.learns_variance:
-            return model_output, None
-        prediction, values = model_output.split(channels, dim=1)
-        return prediction, values
-
     def predict(self, model_output: Tensor, x_t: Tensor, t: Time) -> Denoised:
         """x_0, eps and the log-variance that a network output [B, C or 2C, ...] at row t stands for."""
         out, values = self.split_output(model_output, x_t)
@@ -269,10 +316,7 @@ class GaussianProcess:
             if denoised.log_variance is None:
                 raise ValueError(f"variance={self.variance} needs a prediction that carries its log_variance")
             return mean, torch.exp(denoised.log_variance), denoised.log_variance
-        if self.variance == "fixed_large":
-            variance, log_variance = "fixed_large_variance", "fixed_large_log_variance"
-        else:
-            variance, log_variance = "posterior_variance", "posterior_log_variance_clipped"
+        variance, log_variance = _TABLES_OF[self.variance]
         return mean, _as_tensor(self._at(variance, t, x_t)), _as_tensor(self._at(log_variance, t, x_t))
 
     def _log_variance_from(self, values: Tensor, x_t: Tensor, t: Time) -> Tensor:
@@ -294,6 +338,11 @@ class GaussianProcess:
         if key not in self._cache:
             self._cache[key] = torch.as_tensor(getattr(self, table)).to(device=device, dtype=dtype)
         return self._cache[key]
+
+
+def _level(noise: float, timestep: float) -> NoiseLevel:
+    alpha = 1.0 / math.sqrt(1.0 + noise * noise)
+    return NoiseLevel(alpha, noise * alpha, timestep)
 
 
 def _as_tensor(value: float | Tensor) -> Tensor:

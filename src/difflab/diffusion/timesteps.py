@@ -12,8 +12,19 @@ class TimestepSampler(Protocol):
     """Draws are by inverse CDF from uniforms, so a sample's timestep depends on its own random stream only."""
 
     def sample(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """u [B] uniform in [0, 1) -> (t int64 [B], importance weight float32 [B]), on u's device."""
+        """u [B] uniform in [0, 1) -> (t [B], importance weight float32 [B]), on u's device.
+
+        t: int64 rows of a table, or float positions in [0, 1) of a process in continuous time.
+        """
         ...
+
+
+class UniformPositions:
+    """In continuous time: t = u, weight 1. Which noise levels these are is the law of the process."""
+
+    def sample(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """u [B] uniform in [0, 1) -> (u, ones [B])."""
+        return u, torch.ones(u.shape, dtype=torch.float32, device=u.device)
 
 
 class UniformTimesteps:

@@ -2,28 +2,62 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
+from torch import Tensor
 
-from difflab.diffusion.process import GaussianProcess, check_choice
+from difflab.diffusion.parametrisation import Parametrisation
+from difflab.diffusion.process import Prediction, check_choice
 
-Weighting = Literal["none", "min_snr"]
+Weighting = Literal["none", "min_snr", "p2", "edm"]
 
 
-def loss_weights(process: GaussianProcess, weighting: Weighting, gamma: float = 5.0) -> np.ndarray | None:
-    """The weight of each row of the process, float64 [T], on the squared error of its own prediction; None for 1.
+@dataclass(frozen=True)
+class LossWeighting:
+    """The weight of the squared error of what the network regresses, as a function of SNR = alpha^2 / sigma^2.
 
-    min_snr: min(SNR, gamma) on the error of x0, that is divided by SNR for eps and by SNR + 1 for v; Hang et al. 2023,
-        "Efficient diffusion training via min-SNR weighting strategy", section 3.4.
+    Each is defined as a weight on the error of x0, and divided by what an error of the prediction makes of it.
 
-    Raises ValueError for an unknown name, or a prediction that the weighting is not defined for.
+    min_snr: min(SNR, gamma); Hang et al. 2023, "Efficient diffusion training via min-SNR weighting strategy",
+             section 3.4.
+    p2:      SNR / (k + SNR)^gamma, which on eps is 1 / (k + SNR)^gamma; Choi et al. 2022, "Perception prioritized
+             training of diffusion models", eq. 8, with p2_k and p2_gamma.
+    edm:     SNR + 1 / sigma_data^2, which on EDM's own prediction is 1; Karras et al. 2022, table 1, lambda(sigma).
+
+    Raises ValueError for an unknown name.
     """
-    check_choice("weighting", weighting, Weighting)
-    if weighting == "none":
-        return None
-    if process.prediction == "prev":
-        raise ValueError("weighting=min_snr is defined for predictions eps, x0 and v, not for prev: use weighting=none")
-    snr = process.alphas_cumprod / (1.0 - process.alphas_cumprod)
-    per_x0_error = {"x0": np.ones_like(snr), "eps": snr, "v": snr + 1.0}[process.prediction]
-    return np.minimum(snr, gamma) / per_x0_error
+
+    kind: Weighting = "none"
+    gamma: float = 5.0
+    p2_k: float = 1.0
+    p2_gamma: float = 1.0
+    sigma_data: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_choice("weighting", self.kind, Weighting)
+
+    def __call__(self, snr: Tensor, prediction: Prediction | Parametrisation) -> Tensor | None:
+        """snr [B] -> weights [B], None for 1. Raises ValueError for a prediction that no weighting is defined for."""
+        if self.kind == "none":
+            return None
+        if prediction == "prev":
+            raise ValueError(
+                f"weighting={self.kind} is defined for predictions eps, x0 and v, not for prev: use weighting=none"
+            )
+        return self._on_x0(snr) / self._error_per_x0_error(snr, prediction)
+
+    def _on_x0(self, snr: Tensor) -> Tensor:
+        if self.kind == "min_snr":
+            return snr.clamp(max=self.gamma)
+        if self.kind == "p2":
+            return snr / (self.p2_k + snr) ** self.p2_gamma
+        return snr + self.sigma_data**-2
+
+    def _error_per_x0_error(self, snr: Tensor, prediction: Prediction | Parametrisation) -> Tensor | float:
+        """The squared error of the prediction where that of x0 is 1."""
+        if prediction in ("eps", "ve"):
+            return snr
+        if prediction == "v":
+            return snr + 1.0
+        return 1.0 if prediction == "x0" else snr + self.sigma_data**-2

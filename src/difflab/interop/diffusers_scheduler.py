@@ -6,7 +6,7 @@ from typing import Any
 
 from difflab.config.diffusion import (
     CosineSchedule,
-    DiffusionConfig,
+    DiscreteDiffusionConfig,
     LinearSchedule,
     QuadSchedule,
     ScaledLinearSchedule,
@@ -29,6 +29,8 @@ def to_scheduler_config(config: ModelConfig) -> dict[str, Any]:
     Its threshold is that of the model's guidance. Raises UserError where `DDPMScheduler` cannot be the process.
     """
     diffusion, guidance = config.diffusion, config.guidance
+    if diffusion.kind == "continuous":
+        raise UserError("diffusers' DDPMScheduler is a table of betas; this model is trained in continuous time")
     if diffusion.prediction not in _PREDICTIONS:
         raise UserError(f"diffusers' DDPMScheduler has no prediction={diffusion.prediction}")
     if diffusion.variance not in _VARIANCES:
@@ -55,7 +57,7 @@ def to_scheduler_config(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _tells_the_index(diffusion: DiffusionConfig) -> bool:
+def _tells_the_index(diffusion: DiscreteDiffusionConfig) -> bool:
     scaled_by_one = diffusion.time_input == "scaled_index" and diffusion.timesteps == 1000
     return diffusion.time_input == "index" or scaled_by_one
 

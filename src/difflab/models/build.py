@@ -11,8 +11,8 @@ from difflab.conditioning.base import ConditionerSet
 from difflab.conditioning.build import build_conditioners
 from difflab.config.model import ModelConfig
 from difflab.config.train import TrainConfig
+from difflab.diffusion.base_process import Process
 from difflab.diffusion.build import build_loss, build_process, build_timesteps
-from difflab.diffusion.process import GaussianProcess
 from difflab.errors import user_errors
 from difflab.networks.build import build_network
 
@@ -27,7 +27,7 @@ class Model:
     config: ModelConfig
     network: nn.Module
     conditioners: ConditionerSet
-    process: GaussianProcess
+    process: Process
 
     def as_module(self) -> nn.Module:
         """One module whose state dict has the keys of every checkpoint and export: `network.*`, `conditioners.*`."""

@@ -8,8 +8,8 @@ from torch import nn
 
 from difflab.conditioning.base import ConditionerSet
 from difflab.config.optimizer import OptimizerConfig
+from difflab.diffusion.base_process import Process
 from difflab.diffusion.losses import DiffusionLoss
-from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.timesteps import TimestepSampler
 from difflab.models.training_module import StepTerms, TrainingModule
 from difflab.types import Batch
@@ -21,7 +21,7 @@ class DiffusionModule(TrainingModule):
     def __init__(
         self,
         network: nn.Module,
-        process: GaussianProcess,
+        process: Process,
         loss: DiffusionLoss,
         timesteps: TimestepSampler,
         conditioners: ConditionerSet,
@@ -41,6 +41,7 @@ class DiffusionModule(TrainingModule):
             if training and conditioner.drop_rate > 0
         }
         conditioning = self.conditioners.conditioning(batch, dropped)
-        output = self.network(noised.x_t, self.process.network_time(noised.t), conditioning)
+        seen = self.process.network_input(noised.x_t, noised.t)
+        output = self.network(seen, self.process.network_time(noised.t), conditioning)
         loss = self.loss(output.float(), noised.x0, noised.x_t, noised.t, noised.noise)["loss"]
         return StepTerms((loss * noised.weight).mean(), {"loss": loss}, noised.t)

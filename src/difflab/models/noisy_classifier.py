@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from difflab.conditioning.base import ConditionerSet
 from difflab.config.optimizer import OptimizerConfig
-from difflab.diffusion.process import GaussianProcess
+from difflab.diffusion.base_process import Process
 from difflab.diffusion.timesteps import TimestepSampler
 from difflab.models.training_module import StepTerms, TrainingModule
 from difflab.types import Batch
@@ -31,7 +31,7 @@ class NoisyClassifierModule(TrainingModule):
     def __init__(
         self,
         network: nn.Module,
-        process: GaussianProcess,
+        process: Process,
         timesteps: TimestepSampler,
         optimizer: OptimizerConfig,
         *,
@@ -60,7 +60,8 @@ class NoisyClassifierModule(TrainingModule):
         """Raises ValueError for a class out of range."""
         label = self._label(batch)
         noised = self.noised(batch, seeds)
-        logits = self.network(noised.x_t, self.process.network_time(noised.t)).float()
+        seen = self.process.network_input(noised.x_t, noised.t)
+        logits = self.network(seen, self.process.network_time(noised.t)).float()
         loss = F.cross_entropy(logits, label, reduction="none")
         hits = {f"top{k}": _among_likeliest(logits.detach(), label, k) for k in self.top_k}
         return StepTerms((loss * noised.weight).mean(), {"loss": loss, **hits}, noised.t)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from difflab.conditioning.base import ConditionerSet
 from difflab.config.optimizer import OptimizerConfig
+from difflab.diffusion.base_process import Process
 from difflab.diffusion.noise import SampleNoise
-from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.timesteps import LossAwareTimesteps, TimestepSampler
 from difflab.images import to_float
 from difflab.models.learning_rate import learning_rate_factor
@@ -26,7 +26,7 @@ from difflab.types import Batch
 
 @dataclass(frozen=True)
 class Noised:
-    """Samples on their way to the network: x0, noise and x_t [B, C, H, W], t int64 [B] and its importance weight [B].
+    """Samples on their way to the network: x0, noise and x_t [B, C, H, W], t [B] and its importance weight [B].
 
     source: the random streams of the samples, for whatever else is drawn.
     """
@@ -64,7 +64,7 @@ class TrainingModule(L.LightningModule):
     def __init__(
         self,
         network: nn.Module,
-        process: GaussianProcess,
+        process: Process,
         timesteps: TimestepSampler,
         conditioners: ConditionerSet,
         optimizer: OptimizerConfig,
@@ -83,9 +83,9 @@ class TrainingModule(L.LightningModule):
         self.max_steps = max_steps
         self.train_step = 0
         self.train_images = 0
-        self.window = QuartileWindow(process.num_timesteps, logged)
+        self.window = QuartileWindow(process.time_span, logged)
         self.step_skipped = False  # set by the non-finite guard between backward and the optimizer
-        self._validation = QuartileWindow(process.num_timesteps, logged)
+        self._validation = QuartileWindow(process.time_span, logged)
         self._part = 0
         self._images_of_step = 0
         self._seen_timesteps: list[Tensor] = []

@@ -13,18 +13,19 @@ QUARTILES = 4
 class QuartileWindow:
     """Weighted sums of per-sample values, in all and by quartile of the timestep (as improved-diffusion logs them).
 
+    time_span: training times lie in [0, time_span).
     names: of the values that every `add` gives.
     """
 
-    def __init__(self, num_timesteps: int, names: Sequence[str] = ("loss",)) -> None:
-        self.num_timesteps = num_timesteps
+    def __init__(self, time_span: float, names: Sequence[str] = ("loss",)) -> None:
+        self.time_span = time_span
         self.names = tuple(names)
         self._sums: Tensor | None = None
 
     def add(self, values: Mapping[str, Tensor], t: Tensor, weight: Tensor) -> None:
-        """values float [B] by name, t int64 [B]; weight [B] is what each sample counts, and 0 leaves out any value."""
+        """values float [B] by name, t [B] rows or positions; weight [B] is what each counts, 0 leaves out any value."""
         self._sums = self.sums().to(t.device)
-        quartile = (t * QUARTILES).div(self.num_timesteps, rounding_mode="floor")
+        quartile = (t * QUARTILES).div(self.time_span, rounding_mode="floor").long()
         weight = weight.double()
         for row, name in enumerate(self.names):
             # Not a plain product: 0 times a value that is not finite is not 0.

@@ -10,7 +10,10 @@ import numpy as np
 from difflab.config.guidance import GuidanceConfig, Weights
 from difflab.config.model import ModelConfig
 from difflab.config.network import UNetEncoderConfig
+from difflab.diffusion.base_process import Process
 from difflab.diffusion.build import build_process
+from difflab.diffusion.continuous_process import ContinuousProcess
+from difflab.diffusion.process import GaussianProcess
 from difflab.errors import UserError
 from difflab.models.build import Model
 
@@ -73,8 +76,7 @@ def _check_same_images(who: str, other: ModelConfig, model: ModelConfig) -> None
 
 
 def _check_same_levels(who: str, other: ModelConfig, model: ModelConfig) -> None:
-    ours, theirs = build_process(model.diffusion), build_process(other.diffusion)
-    same = len(ours) == len(theirs) and np.allclose(ours.alphas_cumprod, theirs.alphas_cumprod, rtol=1e-6, atol=0)
+    same = _same_levels(build_process(model.diffusion), build_process(other.diffusion))
     if not same:
         raise UserError(
             f"{who} was trained on another noise schedule ({_schedule(other)}) than the model ({_schedule(model)}), "
@@ -82,5 +84,16 @@ def _check_same_levels(who: str, other: ModelConfig, model: ModelConfig) -> None
         )
 
 
+def _same_levels(ours: Process, theirs: Process) -> bool:
+    """Whether a time means the same noise to both: the same table, or the same time of a continuous process."""
+    if isinstance(ours, GaussianProcess) and isinstance(theirs, GaussianProcess):
+        alike = len(ours) == len(theirs)
+        return alike and np.allclose(ours.alphas_cumprod, theirs.alphas_cumprod, rtol=1e-6, atol=0)
+    # In continuous time a network is told the noise itself: any other that is may stand beside it.
+    return isinstance(ours, ContinuousProcess) and isinstance(theirs, ContinuousProcess)
+
+
 def _schedule(model: ModelConfig) -> str:
+    if model.diffusion.kind == "continuous":
+        return f"{model.diffusion.law.kind}, in continuous time"
     return f"{model.diffusion.schedule.kind}, {model.diffusion.timesteps} steps"

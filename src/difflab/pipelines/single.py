@@ -15,11 +15,13 @@ from difflab.conditioning.low_res import LowResConditioner
 from difflab.config.guidance import GuidanceConfig
 from difflab.config.network import UNetEncoderConfig
 from difflab.config.sampler import SamplerConfig
+from difflab.diffusion.base_process import Process
 from difflab.diffusion.build import build_guidance, build_sampler, build_threshold
+from difflab.diffusion.continuous_process import LevelTable
 from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.guidance import GuidanceParts, LogProb
 from difflab.diffusion.noise import SampleNoise
-from difflab.diffusion.process import GaussianProcess
+from difflab.diffusion.process import GaussianProcess, Prediction
 from difflab.errors import UserError, user_errors
 from difflab.images import Rounding, to_uint8
 from difflab.pipelines.guides import Guides
@@ -43,7 +45,7 @@ class SinglePipeline:
         self,
         network: nn.Module,
         conditioners: ConditionerSet,
-        process: GaussianProcess,
+        process: Process,
         shape: tuple[int, ...],
         *,
         sampler: SamplerConfig,
@@ -73,7 +75,7 @@ class SinglePipeline:
 
     @property
     def n_steps(self) -> int:
-        return self.process.num_timesteps
+        return self.sampler.n_steps(self.process)
 
     @torch.inference_mode()
     def draw(
@@ -94,7 +96,7 @@ class SinglePipeline:
         self.network.eval()
         try:
             noise = SampleNoise([stream_seed(seed, "sample", i) for i in indices], self.device)
-            start = noise.randn(self.shape)
+            start = noise.randn(self.shape) * self.sampler.starting_std(self.process)
             batch = self._asked_for(indices, seed, classes, low_res)
             denoiser = NetworkDenoiser(
                 self._under_autocast(self.network),
@@ -202,10 +204,17 @@ class SinglePipeline:
         """What guidance needs of the networks for one batch."""
         return GuidanceParts(
             null=self.conditioners.null(batch),
-            prediction=self.process.prediction,
+            prediction=self._guided_view(),
             reference=self._reference(batch),
             log_prob=self._log_prob(batch),
         )
+
+    def _guided_view(self) -> Prediction:
+        """The space that guidance is rescaled in: what the network regresses, of EDM's networks x0 or eps."""
+        if isinstance(self.process, GaussianProcess) and not isinstance(self.process, LevelTable):
+            return self.process.prediction
+        kind = self.process.parametrisation
+        return "x0" if kind == "edm" else "eps" if kind == "ve" else kind
 
     def _reference(self, batch: Batch) -> Denoiser | None:
         """The reference network as a denoiser on the sampler's steps, told what `guidance.reference` says."""
@@ -232,7 +241,8 @@ class SinglePipeline:
         def log_prob(x: Tensor, level: NoiseLevel) -> Tensor:
             times = torch.full((len(x),), process.time_at(level), dtype=torch.float32, device=x.device)
             # Cloned, because what inference mode made cannot be part of a gradient.
-            return F.log_softmax(classifier(x, times), dim=-1).gather(1, labels.clone()[:, None])[:, 0]
+            logits = classifier(process.input_at(x, level), times)
+            return F.log_softmax(logits, dim=-1).gather(1, labels.clone()[:, None])[:, 0]
 
         return log_prob
 

@@ -3,7 +3,20 @@
 from difflab.diffusion.samplers.ancestral import AncestralSampler
 from difflab.diffusion.samplers.base import Sampler, StridedSampler
 from difflab.diffusion.samplers.ddim import DDIMSampler
+from difflab.diffusion.samplers.euler import Churn, EulerSampler, HeunSampler
 from difflab.diffusion.samplers.inversion import DDIMInversion
+from difflab.diffusion.samplers.levels import LevelSampler
 from difflab.diffusion.samplers.trajectory import Trajectory
 
-__all__ = ["AncestralSampler", "DDIMInversion", "DDIMSampler", "Sampler", "StridedSampler", "Trajectory"]
+__all__ = [
+    "AncestralSampler",
+    "Churn",
+    "DDIMInversion",
+    "DDIMSampler",
+    "EulerSampler",
+    "HeunSampler",
+    "LevelSampler",
+    "Sampler",
+    "StridedSampler",
+    "Trajectory",
+]

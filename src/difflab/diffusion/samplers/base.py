@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from difflab.diffusion.base_process import Process
+from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.noise import NoiseSource
 from difflab.diffusion.process import PURE_NOISE, GaussianProcess
 from difflab.diffusion.spacing import Spacing, sampling_timesteps
@@ -16,16 +18,24 @@ from difflab.types import Denoised, Denoiser, StepContext, StepHook
 
 
 class Sampler(Protocol):
-    """The one call of every sampler. `respace` first: the denoiser and the call both take its result."""
+    """The one call of every sampler. `respace` first: the denoiser, the call and the rest take its result."""
 
-    def respace(self, process: GaussianProcess) -> GaussianProcess:
-        """The training process on the steps this sampler takes."""
+    def respace(self, process: Process) -> Any:
+        """The process on the steps this sampler takes. Raises ValueError for one that it cannot step on."""
+        ...
+
+    def n_steps(self, process: Any) -> int:
+        """How many steps the call takes, and how often it calls the hook."""
+        ...
+
+    def starting_std(self, process: Any) -> float:
+        """Standard deviation of the noise that the call starts from."""
         ...
 
     def __call__(
         self,
         denoiser: Denoiser,
-        process: GaussianProcess,
+        process: Any,
         x: Tensor,
         noise: NoiseSource,
         hook: StepHook | None = None,
@@ -63,11 +73,27 @@ class StridedSampler(ABC):
         self.spacing: Spacing = spacing
         self.steps_offset = steps_offset
 
-    def respace(self, process: GaussianProcess) -> GaussianProcess:
+    def respace(self, process: Process) -> GaussianProcess:
         """The training process on this sampler's steps. Raises ValueError where it has not as many."""
+        if isinstance(process, ContinuousProcess):
+            return self._on_levels(process)
+        assert isinstance(process, GaussianProcess), "a process is a table or continuous"
         if self.steps is None:
             return process
         return process.respace(sampling_timesteps(process.num_timesteps, self.steps, self.spacing, self.steps_offset))
+
+    def _on_levels(self, process: ContinuousProcess) -> GaussianProcess:
+        if not isinstance(self.steps, int):
+            raise ValueError(f"a model in continuous time takes a number of steps, not steps={self.steps}")
+        return process.on_levels(process.even_levels(self.steps)[::-1])
+
+    def n_steps(self, process: GaussianProcess) -> int:
+        """As many as the process has rows."""
+        return process.num_timesteps
+
+    def starting_std(self, process: GaussianProcess) -> float:
+        """That of the process at its noisiest row."""
+        return process.starting_std(process.level(process.num_timesteps - 1))
 
     def contexts(self, process: GaussianProcess) -> Iterator[StepContext]:
         """The steps in the order they are taken."""

@@ -1,0 +1,131 @@
+"""Which noise levels a sampler visits that is not bound to the rows of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, cast, get_args
+
+import numpy as np
+
+from difflab.diffusion.base_process import Process
+from difflab.diffusion.continuous_process import ContinuousProcess
+from difflab.diffusion.process import CLEAN, GaussianProcess, Interpolation
+from difflab.diffusion.sigmas import exponential_noises, karras_noises, polyexponential_noises, vp_noises
+from difflab.diffusion.spacing import Spacing, sampling_timesteps
+from difflab.types import NoiseLevel
+
+NoiseSpacing = Literal["karras", "exponential", "polyexponential", "vp"]
+TimeSpacing = Literal["fractional", "leading_inner", "linspace_inner"]
+GridSpacing = Spacing | TimeSpacing | NoiseSpacing
+Final = Literal["clean", "lowest"]
+Snap = Literal["none", "time", "level"]
+
+LOWEST, HIGHEST = 0.002, 80.0  # EDM table 1: no wider a range is worth steps, whatever the table has
+
+
+@dataclass(frozen=True)
+class Grid:
+    """`steps` levels and where the last step ends.
+
+    spacing:      by the noise sigma / alpha: karras (EDM), exponential (even log-SNR), polyexponential, vp. Or by
+                  training timesteps: those of `sampling_timesteps`; `fractional`, linspace without rounding (diffusers'
+                  Euler and Heun, k-diffusion); `leading_inner` and `linspace_inner`, n of n + 1 points without the
+                  least noisy one (diffusers' DPM-Solver and UniPC). In continuous time all of them are even in time.
+    steps_offset: added to timesteps.
+    rho:          of karras (7 in EDM) and polyexponential.
+    noise_min, noise_max: ends of a spacing by noise; None for those of the process, within [0.002, 80].
+    final:        the last step goes to the clean end, or the lowest level is where it ends (one step less is taken).
+    snap:         of levels between rows: none; time, the network is told the nearest row (diffusers' DPM-Solver);
+                  level, they are moved to the nearest row (EDM's iDDPM).
+    interpolate:  of fractional timesteps: the logarithm of the noise (k-diffusion), or the noise (diffusers).
+
+    Raises ValueError for options out of range, and in `levels` for more steps than a table has.
+    """
+
+    steps: int | str | Sequence[int] | None = 20
+    spacing: GridSpacing = "karras"
+    steps_offset: int = 0
+    rho: float = 7.0
+    noise_min: float | None = None
+    noise_max: float | None = None
+    final: Final = "clean"
+    snap: Snap = "none"
+    interpolate: Interpolation = "log"
+
+    def __post_init__(self) -> None:
+        if self.rho <= 0:
+            raise ValueError(f"rho={self.rho:g} must be above 0")
+        low, high = self.noise_min, self.noise_max
+        if (low is not None and low <= 0) or (low is not None and high is not None and low >= high):
+            raise ValueError(f"noise_min={low} and noise_max={high} must be 0 < noise_min < noise_max")
+
+    def levels(self, process: Process) -> list[NoiseLevel]:
+        """The levels from the noisiest down, the end of the last step included."""
+        levels = self._visited(process)
+        if self.final == "clean":
+            return [*levels, CLEAN]
+        if len(levels) < 2:
+            raise ValueError("final=lowest ends at the last of the levels: take 2 steps or more")
+        return levels
+
+    def level_of_noise(self, process: Process, noise: float) -> NoiseLevel:
+        """The level of this sigma / alpha, snapped to a row where that is asked for."""
+        level = process.level_of_noise(noise)
+        if self.snap == "none" or level.timestep is None:
+            return level
+        if self.snap == "time":
+            return replace(level, timestep=float(round(level.timestep)))
+        assert isinstance(process, GaussianProcess), "levels with a timestep are those of a table"
+        return process.level(int(np.abs(process.noises - noise).argmin()))
+
+    def _visited(self, process: Process) -> list[NoiseLevel]:
+        if self.spacing in get_args(NoiseSpacing):
+            return [self.level_of_noise(process, noise) for noise in self._noises(process)]
+        if isinstance(process, ContinuousProcess):
+            return process.even_levels(self._count())
+        assert isinstance(process, GaussianProcess), "a process is a table or continuous"
+        return [process.level_at(t, self.interpolate) for t in self._timesteps(process.num_timesteps)]
+
+    def _noises(self, process: Process) -> list[float]:
+        n, (low, high) = self._count(), process.noise_range
+        low = max(low, LOWEST) if self.noise_min is None else self.noise_min
+        high = min(high, HIGHEST) if self.noise_max is None else self.noise_max
+        if self.spacing == "karras":
+            noises = karras_noises(n, low, high, self.rho)
+        elif self.spacing == "exponential":
+            noises = exponential_noises(n, low, high)
+        elif self.spacing == "polyexponential":
+            noises = polyexponential_noises(n, low, high, self.rho)
+        else:
+            noises = vp_noises(n)
+        return noises.tolist()
+
+    def _timesteps(self, total: int) -> list[float]:
+        """Training timesteps from the noisiest down."""
+        if self.spacing == "fractional":
+            times = np.linspace(0, total - 1, self._count(total))
+        elif self.spacing == "linspace_inner":
+            times = np.linspace(0, total - 1, self._count(total) + 1).round()[1:]
+        elif self.spacing == "leading_inner":
+            n = self._count(total)
+            times = np.arange(1, n + 1) * float(total // (n + 1))
+        else:
+            steps = total if self.steps is None else self.steps
+            kept = sampling_timesteps(total, steps, cast("Spacing", self.spacing), self.steps_offset)
+            return [float(t) for t in reversed(kept)]
+        times = times[::-1] + self.steps_offset
+        if times[0] > total - 1:
+            raise ValueError(
+                f"spacing={self.spacing} with {self.steps} steps and offset {self.steps_offset} "
+                f"reaches step {times[0]:g}, beyond {total - 1}; take a smaller offset"
+            )
+        return times.tolist()
+
+    def _count(self, most: int | None = None) -> int:
+        if not isinstance(self.steps, int):
+            raise ValueError(f"spacing={self.spacing} takes a number of steps, got steps={self.steps!r}")
+        if self.steps < 1 or (most is not None and self.steps > most):
+            limit = "1 or more" if most is None else f"1..{most}"
+            raise ValueError(f"cannot take {self.steps} steps with spacing={self.spacing}; ask for {limit}")
+        return self.steps

@@ -1,0 +1,36 @@
+"""Grids of noise, sigma / alpha, from the highest to the lowest: float64 [n], without the clean end."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Noises = NDArray[np.float64]
+
+
+def karras_noises(n: int, lowest: float = 0.002, highest: float = 80.0, rho: float = 7.0) -> Noises:
+    """Evenly spaced in noise^(1 / rho); EDM eq. 5. One level alone is the highest."""
+    low, high = lowest ** (1 / rho), highest ** (1 / rho)
+    return (high + _ramp(n) * (low - high)) ** rho
+
+
+def exponential_noises(n: int, lowest: float, highest: float) -> Noises:
+    """Evenly spaced in the logarithm, and so in the log-SNR (k-diffusion's get_sigmas_exponential)."""
+    return np.exp(np.log(highest) + _ramp(n) * (np.log(lowest) - np.log(highest)))
+
+
+def polyexponential_noises(n: int, lowest: float, highest: float, rho: float = 1.0) -> Noises:
+    """The logarithm falls as a power rho of the way that is left (k-diffusion's get_sigmas_polyexponential)."""
+    return np.exp((1.0 - _ramp(n)) ** rho * (np.log(highest) - np.log(lowest)) + np.log(lowest))
+
+
+def vp_noises(n: int, beta_d: float = 19.9, beta_min: float = 0.1, eps_t: float = 1e-3) -> Noises:
+    """Evenly spaced in the time of the VP process (k-diffusion's get_sigmas_vp; Song et al. 2021)."""
+    t = 1.0 + _ramp(n) * (eps_t - 1.0)
+    return np.sqrt(np.expm1(0.5 * beta_d * t**2 + beta_min * t))
+
+
+def _ramp(n: int) -> Noises:
+    if n < 1:
+        raise ValueError(f"a grid needs 1 level or more, got {n}")
+    return np.linspace(0.0, 1.0, n) if n > 1 else np.zeros(1)
