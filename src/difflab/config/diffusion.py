@@ -144,6 +144,7 @@ class DiscreteDiffusionConfig(_TrainingObjective):
     """A table of betas and how it is trained; configured once per stage, so nothing can disagree about it.
 
     variance_mix: v of variance=interpolated, fixed_small^(1-v) fixed_large^v.
+    vlb_lambda: weight of the bound in loss=hybrid.
     """
 
     kind: Literal["discrete"] = "discrete"
@@ -154,6 +155,7 @@ class DiscreteDiffusionConfig(_TrainingObjective):
     posterior_clip: Literal["copy_second", "floor"] = "copy_second"
     time_input: Literal["index", "scaled_index", "sqrt_alpha_bar", "log_snr"] = "index"
     loss: Literal["mse", "l1", "kl", "rescaled_kl", "hybrid", "hybrid_unscaled"] = "mse"
+    vlb_lambda: float = Field(default=0.001, gt=0)
     timestep_sampling: TimestepSampling = UniformSampling(kind="uniform")
 
     @model_validator(mode="after")

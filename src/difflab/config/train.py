@@ -28,7 +28,7 @@ RUN_DEFINING = ("experiment", "task", "seed", "diffusion", "network", "condition
 FREE_IN_DATA = ("path", "workers", "prefetch", "max_bad_fraction")
 """Keys of `data` that may change between two sittings of one run."""
 
-NEWER = {"kind": "discrete", "variance_mix": 0.0, "p2_k": 1.0, "p2_gamma": 1.0, "sigma_data": 0.5}
+NEWER = {"kind": "discrete", "variance_mix": 0.0, "p2_k": 1.0, "p2_gamma": 1.0, "sigma_data": 0.5, "vlb_lambda": 0.001}
 """Keys of `diffusion` that came later, with the values that change nothing."""
 
 

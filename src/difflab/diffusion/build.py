@@ -113,7 +113,8 @@ def build_loss(config: DiffusionConfig, process: Process) -> DiffusionLoss:
         p2_gamma=config.p2_gamma,
         sigma_data=config.sigma_data,
     )
-    return DiffusionLoss(process, kind=config.loss, weighting=weighting)
+    vlb_lambda = config.vlb_lambda if config.kind == "discrete" else 0.0
+    return DiffusionLoss(process, kind=config.loss, weighting=weighting, vlb_lambda=vlb_lambda)
 
 
 def build_timesteps(config: DiffusionConfig, process: Process) -> TimestepSampler:

@@ -22,9 +22,9 @@ class DiffusionLoss:
     l1:               mean absolute error (SR3).
     kl:               one term of the bound, in bits per dimension; DDPM eq. 5.
     rescaled_kl:      that times T, an estimate of the whole bound.
-    hybrid:           mse + T / 1000 times the term of the bound, whose gradient reaches only the variance; L_hybrid of
-                      Improved DDPM, eq. 16.
-    hybrid_unscaled:  the same without the factor (ADM's released models; the same thing at T = 1000).
+    hybrid:           mse + vlb_lambda T times the term of the bound, whose gradient reaches only the variance; L_hybrid
+                      of Improved DDPM, eq. 16, where lambda = 0.001 keeps the bound from overwhelming the rest.
+    hybrid_unscaled:  the same with the factor 1 for any T (ADM's released models; the same thing at T = 1000).
 
     Raises ValueError where the loss would leave a learned variance untrained, or trains one that does not exist.
     """
@@ -34,6 +34,7 @@ class DiffusionLoss:
         process: Process,
         kind: LossKind = "mse",
         weighting: LossWeighting | None = None,
+        vlb_lambda: float = 0.001,
     ) -> None:
         """weighting: of the squared error in mse and the hybrids; None counts every level alike."""
         check_choice("loss", kind, LossKind)
@@ -53,6 +54,7 @@ class DiffusionLoss:
             raise ValueError(f"loss={kind} needs a learned variance, this one is {process.variance}: use loss=mse")
         self.process = process
         self.kind: LossKind = kind
+        self.vlb_lambda = vlb_lambda
         self._weights = self._table(process, weighting) if isinstance(process, GaussianProcess) else None
         self._weighting = weighting
 
@@ -78,7 +80,7 @@ class DiffusionLoss:
         # Detaching the mean lets the bound train the variance alone.
         vb = self._bound_term(torch.cat([out.detach(), values], dim=1), x0, x_t, t)
         if self.kind == "hybrid":
-            vb = vb * (self.process.time_span / 1000.0)
+            vb = vb * (self.process.time_span / 1000.0 * (self.vlb_lambda / 0.001))
         return {"loss": mse + vb, "mse": mse, "vb": vb}
 
     def _weight(self, t: Tensor, like: Tensor) -> Tensor | None:
