@@ -15,6 +15,7 @@ from callbacks.tiny import Tiny, loader, trainer
 from difflab.callbacks.checkpoint import Checkpoint
 from difflab.callbacks.checkpoint_io import AtomicCheckpointIO
 from difflab.callbacks.ema import EMA, ema_decay
+from difflab.config.callbacks import EMAConfig
 
 
 class History(Callback):
@@ -41,9 +42,33 @@ def test_decay_schedules() -> None:
     assert ema_decay(1, 0.9999, "inv_gamma") == 0.0
     assert ema_decay(16, 0.9999, "inv_gamma", power=0.75) == pytest.approx(1 - 16**-0.75)
     assert ema_decay(10**9, 0.9999, "inv_gamma", power=0.75) == 0.9999
+    assert ema_decay(1, 0.9999, "ramp_up") == 0.0
+    assert ema_decay(21, 0.9999, "ramp_up", ramp_up=0.05) == pytest.approx(0.5)
+    assert ema_decay(10**9, 0.9999, "ramp_up") == 0.9999
 
 
-@pytest.mark.parametrize("warmup", ["none", "count", "inv_gamma"])
+@pytest.mark.parametrize("step", [0, 1, 3, 100, 10**6])
+def test_a_half_life_in_images_decays_as_edms_training_loop(step: int) -> None:
+    """Line for line what it computes before it counts the batch, from the images of the steps that were done."""
+    batch_size, half_life_kimg, images = 512, 500, step * 512
+    half_life = min(half_life_kimg * 1000, images * 0.05)
+    expected = 0.5 ** (batch_size / max(half_life, 1e-8))
+    config = EMAConfig(decay=None, half_life=500_000, warmup="ramp_up")
+    ema = EMA.from_config(config, images_per_step=batch_size)
+    assert ema_decay(step + 1, ema.decay, ema.warmup, ramp_up=ema.ramp_up) == pytest.approx(expected)
+
+
+def test_a_weight_counts_half_after_the_half_life() -> None:
+    ema, module = EMA.from_config(EMAConfig(decay=None, half_life=64), images_per_step=16), nn.Linear(1, 1, bias=False)
+    nn.init.ones_(module.weight)
+    ema.start(module)
+    nn.init.zeros_(module.weight)
+    for step in range(1, 5):
+        ema.update(step)
+    assert ema.averages["weight"].item() == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("warmup", ["none", "count", "inv_gamma", "ramp_up"])
 def test_average_has_the_closed_form(tmp_path: Path, warmup: Any) -> None:
     model, ema, history = Tiny(), EMA(0.8, warmup), History()
     start = model.network.weight.detach().clone()

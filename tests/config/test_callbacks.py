@@ -44,6 +44,8 @@ def test_one_callback_is_left_out_with_null() -> None:
         (["callbacks.sample_grid.n=4"], "columns=8 exceeds n=4"),
         (["callbacks.ema.decay=1.0"], "less than 1"),
         (["+callbacks.ema.dekay=0.9"], "dekay"),
+        (["callbacks.ema.half_life=500000"], "give one of them, and null for the other"),
+        (["callbacks.ema.decay=null"], "give one of them, and null for the other"),
         (["callbacks.evaluation.at_end=false"], "evaluation never runs"),
         (["callbacks.preemption.exit_status=0"], "greater than or equal to 1"),
     ],

@@ -46,7 +46,7 @@ def build_callbacks(
     if asked.guard is not None:
         callbacks.append(NonFiniteGuard.from_config(asked.guard))
     if asked.ema is not None:
-        callbacks.append(EMA.from_config(asked.ema))
+        callbacks.append(EMA.from_config(asked.ema, config.data.batch_size))
     callbacks.append(TrainingLog(config.trainer.log_every_steps))
     if asked.throughput is not None:
         callbacks.append(Throughput.from_config(asked.throughput))

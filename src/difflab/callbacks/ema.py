@@ -16,17 +16,33 @@ from typing_extensions import override
 from difflab.callbacks.clock import find_callback, train_step
 from difflab.config.callbacks import EMAConfig
 
-Warmup = Literal["none", "count", "inv_gamma"]
+Warmup = Literal["none", "count", "inv_gamma", "ramp_up"]
 
 
-def ema_decay(n: int, decay: float, warmup: Warmup = "none", power: float = 0.75, inv_gamma: float = 1.0) -> float:
+def decay_of_half_life(half_life: float, images_per_step: int) -> float:
+    """The decay per step with which a weight counts half after `half_life` images; EDM's training_loop.py."""
+    return 0.5 ** (images_per_step / half_life)
+
+
+def ema_decay(
+    n: int,
+    decay: float,
+    warmup: Warmup = "none",
+    power: float = 0.75,
+    inv_gamma: float = 1.0,
+    ramp_up: float = 0.05,
+) -> float:
     """The decay of the n-th averaged step, n = 1, 2, ...
 
     none:      decay.
     count:     min(decay, (1 + n) / (10 + n)); tf.train.ExponentialMovingAverage with num_updates, LitEma.
     inv_gamma: min(decay, 1 - (1 + (n - 1) / inv_gamma) ** -power); k-diffusion EMAWarmup, diffusers EMAModel.
                The first step gives 0, so the average starts as a copy.
+    ramp_up:   the half-life is at most `ramp_up` of the training so far, n - 1 steps; EDM's ema_rampup_ratio. The first
+               step gives 0.
     """
+    if warmup == "ramp_up":
+        return 0.0 if n == 1 else min(decay, 0.5 ** (1.0 / (ramp_up * (n - 1))))
     if warmup == "count":
         return min(decay, (1 + n) / (10 + n))
     if warmup == "inv_gamma":
@@ -51,11 +67,12 @@ class EMA(Callback):
         warmup: Warmup = "none",
         power: float = 0.75,
         inv_gamma: float = 1.0,
+        ramp_up: float = 0.05,
         every: int = 1,
         start_step: int = 0,
         validate_with: Literal["ema", "raw"] = "ema",
     ) -> None:
-        self.decay, self.warmup, self.power, self.inv_gamma = decay, warmup, power, inv_gamma
+        self.decay, self.warmup, self.power, self.inv_gamma, self.ramp_up = decay, warmup, power, inv_gamma, ramp_up
         self.every, self.start_step, self.validate_with = every, start_step, validate_with
         self.averages: dict[str, Tensor] = {}
         self.step = 0
@@ -64,8 +81,12 @@ class EMA(Callback):
         self._validation = contextlib.ExitStack()
 
     @classmethod
-    def from_config(cls, config: EMAConfig) -> EMA:
-        return cls(**config.model_dump())
+    def from_config(cls, config: EMAConfig, images_per_step: int) -> EMA:
+        """images_per_step: of the global batch, which a half-life in images is counted in."""
+        options = config.model_dump(exclude={"half_life"})
+        if config.half_life is not None:
+            options["decay"] = decay_of_half_life(config.half_life, images_per_step)
+        return cls(**options)
 
     def start(self, module: nn.Module, step: int = 0) -> None:
         """Begin at `step` with a copy of the trainable parameters, or go on with the averages that were loaded."""
@@ -159,7 +180,7 @@ class EMA(Callback):
             return 0.0
         product = 1.0
         for n in range(max(done, self.start_step) + 1, step + 1):
-            product *= ema_decay(n - self.start_step, self.decay, self.warmup, self.power, self.inv_gamma)
+            product *= ema_decay(n - self.start_step, self.decay, self.warmup, self.power, self.inv_gamma, self.ramp_up)
         return product
 
 

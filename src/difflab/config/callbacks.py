@@ -12,18 +12,31 @@ from difflab.config.base import Config
 class EMAConfig(Config):
     """The moving average of the trainable parameters.
 
-    decay is per optimised step. warmup lowers it at the start; with n the number of steps averaged so far:
+    decay is per optimised step; half_life, in images, takes its place when decay is null (EDM). warmup lowers it at the
+    start; with n the number of steps averaged so far:
     none: always `decay`. count: min(decay, (1 + n) / (10 + n)), as TensorFlow and latent diffusion.
     inv_gamma: min(decay, 1 - (1 + (n - 1) / inv_gamma) ** -power), as k-diffusion and diffusers.
+    ramp_up: the half-life is at most this part of the training so far, as EDM.
     """
 
-    decay: float = Field(default=0.9999, ge=0.0, lt=1.0)
-    warmup: Literal["none", "count", "inv_gamma"] = "none"
+    decay: float | None = Field(default=0.9999, ge=0.0, lt=1.0)
+    half_life: float | None = Field(default=None, gt=0.0)
+    warmup: Literal["none", "count", "inv_gamma", "ramp_up"] = "none"
     power: float = Field(default=0.75, gt=0.0)
     inv_gamma: float = Field(default=1.0, gt=0.0)
+    ramp_up: float = Field(default=0.05, gt=0.0)
     every: int = Field(default=1, ge=1)
     start_step: int = Field(default=0, ge=0)
     validate_with: Literal["ema", "raw"] = "ema"
+
+    @model_validator(mode="after")
+    def _one_horizon(self) -> EMAConfig:
+        if (self.decay is None) == (self.half_life is None):
+            raise ValueError(
+                f"decay={self.decay} and half_life={self.half_life} both say how long the average is: "
+                "give one of them, and null for the other"
+            )
+        return self
 
 
 class CheckpointConfig(Config):
