@@ -27,6 +27,20 @@ def config_of(*overrides: str) -> TrainConfig:
     return compose_and_validate("train", TrainConfig, overrides)[0]
 
 
+def test_an_augmented_image_has_no_unaugmented_small_version() -> None:
+    augment = "+conditioning.augment={kind: augment, probability: 0.12}"
+    assert "conditioning.low_res would show the unchanged one" in complaint(
+        *UPSAMPLER, "network.concat_channels=3", augment
+    )
+    assert "conditioning.again augments the images a second time" in complaint(
+        *SMALL, augment, "+conditioning.again={kind: augment, probability: 0.12}"
+    )
+    off = ", ".join(f"{kind}: 0" for kind in ("x_flip", "y_flip", "scale", "rotation", "anisotropy", "translation"))
+    assert "leave the conditioner out" in complaint(
+        *SMALL, f"+conditioning.augment={{kind: augment, probability: 0.12, {off}}}"
+    )
+
+
 def complaint(*overrides: str) -> str:
     with pytest.raises(UserError) as error:
         config_of(*overrides)

@@ -10,10 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from difflab.conditioning.augment import AugmentConditioner
 from difflab.conditioning.base import ConditionerSet
 from difflab.conditioning.class_label import ClassConditioner
 from difflab.config.optimizer import OptimizerConfig
+from difflab.data.augmentation import Augmentation
 from difflab.diffusion.losses import DiffusionLoss
+from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.schedules import linear_betas
 from difflab.diffusion.timesteps import LossAwareTimesteps, UniformTimesteps
@@ -54,10 +57,14 @@ def make_module(
     prediction: Any = "eps",
     precision: str = "32-true",
     max_steps: int = 10,
+    augment: Augmentation | None = None,
 ) -> DiffusionModule:
     process = GaussianProcess(linear_betas(T), prediction=prediction, variance="fixed_small")
     timesteps = LossAwareTimesteps(T, history_per_term=1) if loss_aware else UniformTimesteps(T)
     conditioners = ConditionerSet({} if drop_rate is None else {"class": ClassConditioner(6, 2, drop_rate)})
+    if augment is not None:
+        conditioners["augment"] = AugmentConditioner(augment, augment.label_size)
+        torch.nn.init.eye_(conditioners["augment"].map.weight)
     config = OptimizerConfig(kind="adam", lr=0.5)
     module = DiffusionModule(
         Recorder(), process, DiffusionLoss(process), timesteps, conditioners, config, seed=SEED, max_steps=max_steps
@@ -235,6 +242,42 @@ def test_whether_classes_are_dropped_changes_neither_noise_nor_timesteps() -> No
         seen.append(module.network.x[0])
     assert torch.equal(seen[0], seen[1])
     assert torch.equal(seen[0], seen[2])
+
+
+def test_augmented_images_are_trained_on_and_the_network_is_told_how() -> None:
+    """The noise stays that of the step without augmentation, and so does the timestep."""
+    data, augment = images(8), Augmentation(0.9)
+    plain, module = make_module(), make_module(augment=augment)
+    plain.training_step(make_batch(data), 0)
+    module.training_step(make_batch(data), 0)
+    assert torch.equal(module.network.time[0], plain.network.time[0])
+    for position, image in enumerate(data):
+        generator = torch.Generator().manual_seed(stream_seed(SEED, "train", 0, position))
+        t, noise = int(torch.rand((), generator=generator).item() * T), torch.randn(3, SIDE, SIDE, generator=generator)
+        source = SampleNoise([0])
+        source._generators = [generator]
+        x0, label = augment((image.float() / 127.5 - 1)[None], source)
+        assert label.any()
+        expected = module.process.q_sample(x0, torch.tensor([t]), noise[None])
+        torch.testing.assert_close(module.network.x[0][position], expected[0], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(module.network.vector[0][position], label[0])
+
+
+def test_augmentation_does_not_depend_on_the_parts_of_a_batch() -> None:
+    data, augment = images(8), Augmentation(0.5)
+    whole, parted = make_module(augment=augment), make_module(augment=augment)
+    whole.training_step(make_batch(data), 0)
+    for part in data.chunk(4):
+        parted.training_step(make_batch(part), 0)
+    assert torch.equal(torch.cat(parted.network.vector), whole.network.vector[0])
+    torch.testing.assert_close(torch.cat(parted.network.x), whole.network.x[0], rtol=1e-5, atol=1e-5)
+
+
+def test_validation_never_augments() -> None:
+    plain, module = make_module(), make_module(augment=Augmentation(1.0))
+    assert validated(module, [make_batch(images(3))]) == validated(plain, [make_batch(images(3))])
+    assert torch.equal(module.network.x[0], plain.network.x[0])
+    assert module.network.vector == []
 
 
 def validated(module: DiffusionModule, batches: list[Batch]) -> float:

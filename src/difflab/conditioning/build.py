@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from difflab.conditioning.augment import AugmentConditioner
 from difflab.conditioning.base import Conditioner, ConditionerSet
 from difflab.conditioning.class_label import ClassConditioner
 from difflab.conditioning.low_res import LowResConditioner
-from difflab.config.conditioning import ConditionerConfig, LowResConditionerConfig
+from difflab.config.conditioning import AugmentConditionerConfig, ConditionerConfig, LowResConditionerConfig
+from difflab.data.augmentation import Augmentation
 
 
 def build_conditioners(
@@ -25,4 +27,6 @@ def _build(config: ConditionerConfig, embedding_dim: int, image_size: int) -> Co
         return LowResConditioner(
             config.size, image_size, config.drop_rate, downsample=config.downsample, upsample=config.upsample
         )
+    if isinstance(config, AugmentConditionerConfig):
+        return AugmentConditioner(Augmentation(**config.model_dump(exclude={"kind"})), embedding_dim)
     return ClassConditioner(config.classes, embedding_dim, config.drop_rate)

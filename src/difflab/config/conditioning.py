@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from difflab.config.base import Config
+
+Multiplier = Annotated[float, Field(ge=0)]
 
 
 class ClassConditionerConfig(Config):
@@ -44,7 +46,37 @@ class LowResConditionerConfig(Config):
     drop_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
-ConditionerConfig = Annotated[ClassConditionerConfig | LowResConditionerConfig, Field(discriminator="kind")]
+class AugmentConditionerConfig(Config):
+    """Non-leaky augmentation (Karras et al. 2022, appendix F.2): images are changed, and the network is told how.
+
+    probability: of each kind; the numbers below multiply it. 0 is never, and then the network is not told of the kind.
+    x_flip, y_flip: mirrored left to right, and upside down; one in two of the images that are drawn.
+    quarter_turn: turned by 0, 90, 180 or 270 degrees. rotation: by any angle.
+    scale, anisotropy: made larger or smaller as a whole, and along one axis at the cost of the other.
+    translation: moved.
+    """
+
+    kind: Literal["augment"]
+    probability: Annotated[float, Field(ge=0, le=1)]
+    x_flip: Multiplier = 1e8
+    y_flip: Multiplier = 1.0
+    quarter_turn: Multiplier = 0.0
+    scale: Multiplier = 1.0
+    rotation: Multiplier = 1.0
+    anisotropy: Multiplier = 1.0
+    translation: Multiplier = 1.0
+
+    @model_validator(mode="after")
+    def _something_happens(self) -> Self:
+        kinds = (self.x_flip, self.y_flip, self.quarter_turn, self.scale, self.rotation, self.anisotropy)
+        if not any((*kinds, self.translation)):
+            raise ValueError("every kind of augmentation is switched off: leave the conditioner out")
+        return self
+
+
+ConditionerConfig = Annotated[
+    ClassConditionerConfig | LowResConditionerConfig | AugmentConditionerConfig, Field(discriminator="kind")
+]
 """One conditioner, told apart by `kind`."""
 
 ConditioningConfig = dict[str, ConditionerConfig]

@@ -8,7 +8,12 @@ from pydantic import Field, model_validator
 
 from difflab.config.base import Config
 from difflab.config.callbacks import CallbacksConfig
-from difflab.config.conditioning import ClassConditionerConfig, ConditioningConfig, LowResConditionerConfig
+from difflab.config.conditioning import (
+    AugmentConditionerConfig,
+    ClassConditionerConfig,
+    ConditioningConfig,
+    LowResConditionerConfig,
+)
 from difflab.config.data import DataConfig
 from difflab.config.diffusion import DiffusionConfig
 from difflab.config.guidance import GuidanceConfig
@@ -113,6 +118,7 @@ class TrainConfig(Config):
                     f"conditioning.{name}.size={conditioner.size} is not below data.image_size="
                     f"{self.data.image_size}; set the size of the images that are to be enlarged"
                 )
+        self._check_augmentation()
         joined = sum(isinstance(conditioner, LowResConditionerConfig) for conditioner in self.conditioning.values())
         if concat_channels != joined * self.data.channels:
             raise ValueError(
@@ -123,6 +129,17 @@ class TrainConfig(Config):
                     if joined
                     else "choose conditioning=low_res, or network.concat_channels=0"
                 )
+            )
+
+    def _check_augmentation(self) -> None:
+        augments = [name for name, one in self.conditioning.items() if isinstance(one, AugmentConditionerConfig)]
+        if len(augments) > 1:
+            raise ValueError(f"conditioning.{augments[1]} augments the images a second time: leave one of the two out")
+        small = [name for name, one in self.conditioning.items() if isinstance(one, LowResConditionerConfig)]
+        if augments and small:
+            raise ValueError(
+                f"conditioning.{augments[0]} changes the image, of which conditioning.{small[0]} would show the "
+                "unchanged one: leave one of the two out"
             )
 
 

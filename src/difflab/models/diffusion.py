@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from difflab.conditioning.augment import AugmentConditioner
 from difflab.conditioning.base import ConditionerSet
 from difflab.config.optimizer import OptimizerConfig
 from difflab.diffusion.base_process import Process
@@ -32,9 +33,13 @@ class DiffusionModule(TrainingModule):
     ) -> None:
         super().__init__(network, process, timesteps, conditioners, optimizer, seed=seed, max_steps=max_steps)
         self.loss = loss
+        kinds = (conditioner for _, conditioner in conditioners.named() if isinstance(conditioner, AugmentConditioner))
+        self.augmentation = next((conditioner.augmentation for conditioner in kinds), None)
 
     def terms(self, batch: Batch, seeds: Sequence[int], *, training: bool) -> StepTerms:
-        noised = self.noised(batch, seeds)
+        noised = self.noised(batch, seeds, self.augmentation if training else None)
+        if noised.augment_label is not None:
+            batch = {**batch, "augment_label": noised.augment_label}
         dropped = {
             name: noised.source.rand() < conditioner.drop_rate
             for name, conditioner in self.conditioners.named()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from difflab.conditioning.base import ConditionerSet
 from difflab.config.optimizer import OptimizerConfig
+from difflab.data.augmentation import Augmentation
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.timesteps import LossAwareTimesteps, TimestepSampler
@@ -29,6 +30,7 @@ class Noised:
     """Samples on their way to the network: x0, noise and x_t [B, C, H, W], t [B] and its importance weight [B].
 
     source: the random streams of the samples, for whatever else is drawn.
+    augment_label: how each x0 was augmented [B, label_size], None where nothing augments.
     """
 
     x0: Tensor
@@ -37,6 +39,7 @@ class Noised:
     t: Tensor
     weight: Tensor
     source: SampleNoise
+    augment_label: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -101,13 +104,19 @@ class TrainingModule(L.LightningModule):
         """What the loader has to deliver besides images."""
         return self.conditioners.batch_keys()
 
-    def noised(self, batch: Batch, seeds: Sequence[int]) -> Noised:
-        """t, noise and x_t of each sample from its own stream; Ho et al. (2020), algorithm 1, lines 2 to 5."""
+    def noised(self, batch: Batch, seeds: Sequence[int], augmentation: Augmentation | None = None) -> Noised:
+        """t, noise and x_t of each sample from its own stream; Ho et al. (2020), algorithm 1, lines 2 to 5.
+
+        augmentation: what changes the images before; it draws after t and noise, so that both stay what they were.
+        """
         x0 = to_float(batch["image"])
         source = SampleNoise(seeds, x0.device)
         t, weight = self.timesteps.sample(source.rand())
         noise = source.randn_like(x0)
-        return Noised(x0, noise, self.process.q_sample(x0, t, noise), t, weight, source)
+        label = None
+        if augmentation is not None:
+            x0, label = augmentation(x0, source)
+        return Noised(x0, noise, self.process.q_sample(x0, t, noise), t, weight, source, label)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one part of a global batch."""

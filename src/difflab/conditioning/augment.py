@@ -1,0 +1,30 @@
+"""Telling the network how a training image was augmented, so that it draws images as they are (EDM)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from difflab.conditioning.base import Conditioner
+from difflab.data.augmentation import Augmentation
+from difflab.types import Batch, Conditioning
+
+
+class AugmentConditioner(Conditioner):
+    """`batch["augment_label"]` float [B, label_size] -> vector [B, embedding_dim] by a linear map without bias.
+
+    Training puts the labels there as it augments the images. Elsewhere there are none, and nothing is told: an image
+    as it is has the label 0, which the map makes 0 of. It starts at 0 (EDM's `DhariwalUNet.map_augment`).
+    """
+
+    def __init__(self, augmentation: Augmentation, embedding_dim: int) -> None:
+        super().__init__()
+        self.augmentation = augmentation
+        self.map = nn.Linear(augmentation.label_size, embedding_dim, bias=False)
+        nn.init.zeros_(self.map.weight)
+
+    def forward(self, batch: Batch, dropped: Tensor | None = None) -> Conditioning:
+        """Raises ValueError for a drop: there is no null besides the label 0."""
+        if dropped is not None:
+            raise ValueError("the labels of augmentation are not dropped: images that are not augmented have none")
+        label = batch.get("augment_label")
+        return Conditioning() if label is None else Conditioning(vector=self.map(label))
