@@ -6,15 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from difflab.config.diffusion import DiscreteDiffusionConfig
+from difflab.config.diffusion import ContinuousDiffusionConfig, DiffusionConfig, DiscreteDiffusionConfig
 from difflab.diffusion.build import build_loss, build_process, build_timesteps
+from difflab.diffusion.continuous_process import ContinuousProcess
+from difflab.diffusion.samplers import DDIMSampler
 
 CONF = Path(__file__).parents[2] / "conf"
 CHOICES = sorted(path.stem for path in (CONF / "diffusion").glob("*.yaml"))
+ADAPTER: TypeAdapter[Any] = TypeAdapter(DiffusionConfig)
 SCHEDULES = sorted(path.stem for path in (CONF / "diffusion" / "schedule").glob("*.yaml"))
 
 
@@ -32,11 +36,15 @@ def keys_of(data: dict[str, Any], model: Any) -> None:
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_composes_and_builds(choice: str) -> None:
     data = composed(f"+diffusion={choice}")
-    config = DiscreteDiffusionConfig.model_validate(data)
+    config = ADAPTER.validate_python(data)
     keys_of(data, config)
-    keys_of(data["schedule"], config.schedule)
     process = build_process(config)
-    assert process.num_timesteps == config.timesteps
+    if config.kind == "continuous":
+        keys_of(data["law"], config.law)
+        assert isinstance(process, ContinuousProcess)
+    else:
+        keys_of(data["schedule"], config.schedule)
+        assert process.num_timesteps == config.timesteps
     assert process.learns_variance == config.learns_variance
     build_loss(config, process)
     build_timesteps(config, process)
@@ -59,6 +67,66 @@ def test_the_papers_numbers() -> None:
     assert (lsun.variance, lsun.posterior_clip) == ("fixed_small", "floor")
     improved = DiscreteDiffusionConfig.model_validate(composed("+diffusion=improved"))
     assert build_process(improved).network_times[-1] == 999.75
+
+
+def test_the_numbers_of_continuous_time() -> None:
+    edm = ContinuousDiffusionConfig.model_validate(composed("+diffusion=edm"))
+    assert edm.law.model_dump() == {"kind": "log_normal", "mean": -1.2, "std": 1.2}
+    assert (edm.prediction, edm.time_input, edm.sigma_data, edm.weighting) == ("edm", "edm", 0.5, "none")
+    assert build_process(edm).noise_range == (0.002, 80.0)
+    vp = build_process(ADAPTER.validate_python(composed("+diffusion=edm_vp")))
+    # VPPrecond.sigma_max; its sigma_min is 9.77e-4, in float32.
+    assert vp.noise_range == pytest.approx((1.0005e-3, 152.166977), rel=1e-4)
+    ve = build_process(ADAPTER.validate_python(composed("+diffusion=edm_ve")))
+    assert ve.noise_range == pytest.approx((0.02, 100.0))
+    cfg = ADAPTER.validate_python(composed("+diffusion=cfg_continuous"))
+    assert (cfg.prediction, cfg.time_input, cfg.variance, cfg.variance_mix) == ("eps", "log_snr", "interpolated", 0.3)
+    ends = [level.log_snr for level in build_process(cfg).even_levels(256)]
+    assert (len(ends), ends[0], ends[-1]) == (256, pytest.approx(-20), pytest.approx(20))
+
+
+def test_a_schedule_without_terminal_signal_is_sampled_from_pure_noise_with_trailing_steps() -> None:
+    process = build_process(ADAPTER.validate_python(composed("+diffusion=v_zero_snr")))
+    assert process.alphas_cumprod[-1] == 0.0
+    assert process.prediction == "v"
+    trailing = DDIMSampler(steps=10, spacing="trailing").respace(process)
+    assert trailing.level(len(trailing) - 1).alpha == 0.0
+    assert DDIMSampler(steps=10, spacing="leading").respace(process).alphas_cumprod[-1] > 0.0
+
+
+def test_p2_weighs_the_squared_error_of_eps_by_its_formula() -> None:
+    config = ADAPTER.validate_python(composed("+diffusion=p2"))
+    process = build_process(config)
+    t, x = torch.tensor([10, 990]), torch.ones(2, 1, 1, 1)
+    mse = build_loss(config, process)(torch.zeros(2, 2, 1, 1), x, x, t, x)["mse"]
+    torch.testing.assert_close(mse.double(), 1 / (1 + process.snr(t)), rtol=1e-5, atol=0)
+
+
+CONTINUOUS = {
+    "kind": "continuous",
+    "law": {"kind": "log_normal"},
+    "prediction": "edm",
+    "noise_min": 0.1,
+    "noise_max": 9,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"noise_min": None, "noise_max": None}, "law=log_normal has no ends: give noise_min and noise_max"),
+        ({"noise_max": None}, "are given together, or neither"),
+        ({"noise_min": 10.0}, "must be below noise_max"),
+        ({"time_input": "vp"}, "time_input=vp is the time of law vp, not of law log_normal"),
+        ({"weighting": "edm", "loss": "l1"}, "weighting=edm weighs the squared error"),
+        ({"variance": "learned_range"}, "Input should be 'fixed_small'"),
+        ({"law": {"kind": "cosine", "log_snr_min": 20.0}}, "log_snr_min=20.0 must be below"),
+        ({"timesteps": 1000}, "Extra inputs are not permitted"),
+    ],
+)
+def test_what_cannot_work_in_continuous_time_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        ADAPTER.validate_python({**CONTINUOUS, **changes})
 
 
 BASE = {
