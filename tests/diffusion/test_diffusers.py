@@ -11,26 +11,11 @@ from torch import Tensor
 from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.samplers import AncestralSampler, DDIMSampler, StridedSampler
-from difflab.diffusion.schedules import linear_betas, quad_betas, zero_terminal_snr
+from difflab.diffusion.schedules import linear_betas
 from difflab.diffusion.thresholding import DynamicThreshold, StaticThreshold, Threshold
 from diffusion.fakes import Checked, Mixture, ReplayedNoise
+from diffusion.schedulers import process_of
 from golden_fixtures import Fixture, load
-
-PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
-
-
-def process_of(constructor: dict[str, Any]) -> GaussianProcess:
-    """Our process for a scheduler's constructor arguments."""
-    make = quad_betas if constructor["beta_schedule"] == "scaled_linear" else linear_betas
-    betas = make(1000, constructor["beta_start"], constructor["beta_end"])
-    if constructor.get("rescale_betas_zero_snr"):
-        betas = zero_terminal_snr(betas)
-    return GaussianProcess(
-        betas,
-        prediction=PREDICTIONS[constructor.get("prediction_type", "epsilon")],
-        variance=constructor.get("variance_type", "fixed_small"),
-        posterior_clip="floor",
-    )
 
 
 def threshold_of(constructor: dict[str, Any]) -> Threshold | None:

@@ -35,7 +35,8 @@ class Grid:
     steps_offset: added to timesteps.
     rho:          of karras (7 in EDM) and polyexponential.
     noise_min, noise_max: ends of a spacing by noise; None for those of the process, within [0.002, 80].
-    final:        the last step goes to the clean end, or the lowest level is where it ends (one step less is taken).
+    final:        the last step goes to the clean end, or to the lowest noise: the last of a spacing by noise (one step
+                  less is taken), row 0 of a table (likewise where the spacing visits it).
     snap:         of levels between rows: none; time, the network is told the nearest row (diffusers' DPM-Solver);
                   level, they are moved to the nearest row (EDM's iDDPM).
     interpolate:  of fractional timesteps: the logarithm of the noise (k-diffusion), or the noise (diffusers).
@@ -65,6 +66,9 @@ class Grid:
         levels = self._visited(process)
         if self.final == "clean":
             return [*levels, CLEAN]
+        if isinstance(process, GaussianProcess) and self.spacing not in get_args(NoiseSpacing):
+            first = process.level(0)
+            levels = levels if levels[-1] == first else [*levels, first]
         if len(levels) < 2:
             raise ValueError("final=lowest ends at the last of the levels: take 2 steps or more")
         return levels
@@ -106,9 +110,9 @@ class Grid:
         if self.spacing == "fractional":
             times = np.linspace(0, total - 1, self._count(total))
         elif self.spacing == "linspace_inner":
-            times = np.linspace(0, total - 1, self._count(total) + 1).round()[1:]
+            times = np.linspace(0, total - 1, self._count(total - 1) + 1).round()[1:]
         elif self.spacing == "leading_inner":
-            n = self._count(total)
+            n = self._count(total - 1)
             times = np.arange(1, n + 1) * float(total // (n + 1))
         else:
             steps = total if self.steps is None else self.steps

@@ -63,16 +63,20 @@ class LevelSampler(ABC):
     def respace(self, process: Process) -> Process:
         """The process itself. Raises ValueError where it has no such levels, or no meaning between rows."""
         _ = process.parametrisation
-        self.grid.levels(process)
+        self.levels(process)
         return process
+
+    def levels(self, process: Process) -> Sequence[NoiseLevel]:
+        """All levels from the noisiest down, the end of the last step included."""
+        return self.grid.levels(process)
 
     def n_steps(self, process: Process) -> int:
         """How many steps are taken, and how often the hook is called."""
-        return len(self.grid.levels(process)) - 1
+        return len(self.levels(process)) - 1
 
     def starting_std(self, process: Process) -> float:
         """Standard deviation of the noise that `__call__` starts from."""
-        return process.starting_std(self.grid.levels(process)[0])
+        return process.starting_std(self.levels(process)[0])
 
     @abstractmethod
     def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
@@ -88,7 +92,7 @@ class LevelSampler(ABC):
         hook: StepHook | None = None,
     ) -> Tensor:
         """x [B, ...] at the first level -> [B, ...] at the last."""
-        walk = Walk(denoiser, process, self.grid, self.grid.levels(process), noise)
+        walk = Walk(denoiser, process, self.grid, self.levels(process), noise)
         for index, (here, there) in enumerate(zip(walk.levels, walk.levels[1:])):
             walk.index = index
             context = StepContext(index, len(walk.levels) - 1, here, there)

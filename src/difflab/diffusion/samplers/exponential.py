@@ -1,0 +1,97 @@
+"""What the exponential integrators have in common: the linear part of the probability-flow ODE is solved exactly.
+
+In z = x / alpha and lambda = -ln(noise), half of the log-SNR, the ODE is dz/dlambda = x0 - z = -noise eps. Over a step
+h in lambda, x0 (or eps) is a polynomial through earlier predictions, and the rest is integrated in closed form.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Literal
+
+from torch import Tensor
+
+from difflab.diffusion.base_process import Process
+from difflab.diffusion.grid import Grid
+from difflab.diffusion.process import check_choice
+from difflab.diffusion.samplers.levels import LevelSampler
+from difflab.types import Denoised, NoiseLevel
+
+Extrapolated = Literal["x0", "eps"]
+
+
+class ExponentialSampler(LevelSampler):
+    """A multistep sampler on x0 (data prediction) or eps, whatever the network itself regresses.
+
+    order:             1, 2 or 3; the first steps take what the history allows.
+    prediction:        what is extrapolated. eps needs a grid with final=lowest.
+    lower_order_final: the last steps go down in order, which steadies walks of few steps. A step to the clean end is of
+                       order 1 in any case: it lands on x0 exactly.
+
+    Raises ValueError for options out of range, for prediction=eps with final=clean, and in `respace` for levels that do
+    not fall from one to the next.
+    """
+
+    def __init__(
+        self,
+        grid: Grid | None = None,
+        *,
+        order: int = 2,
+        prediction: Extrapolated = "x0",
+        lower_order_final: bool = True,
+    ) -> None:
+        super().__init__(grid)
+        if order not in (1, 2, 3):
+            raise ValueError(f"order={order} must be 1, 2 or 3")
+        check_choice("prediction", prediction, Extrapolated)
+        if prediction == "eps" and self.grid.final == "clean":
+            raise ValueError("prediction=eps cannot step to the clean end: set final=lowest, or prediction=x0")
+        self.order = order
+        self.prediction: Extrapolated = prediction
+        self.lower_order_final = lower_order_final
+
+    def respace(self, process: Process) -> Process:
+        """The process itself. Raises ValueError where two of the levels are one, as a multistep method divides by h."""
+        super().respace(process)
+        noises = [level.noise for level in self.levels(process)]
+        repeated = sum(here == there for here, there in itertools.pairwise(noises))
+        if repeated:
+            raise ValueError(
+                f"{repeated} of {len(noises) - 1} steps stay where they are (snap={self.grid.snap}): "
+                "take fewer steps, or snap=none"
+            )
+        return process
+
+    def extrapolated(self, denoised: Denoised) -> Tensor:
+        """m: x0 or eps."""
+        return denoised.x0 if self.prediction == "x0" else denoised.eps
+
+    def width(self, here: NoiseLevel, there: NoiseLevel) -> float:
+        """h = lambda' - lambda, with the sign that it has in the phi-functions: -h for x0, h for eps."""
+        h = half_log_snr(there) - half_log_snr(here)
+        return -h if self.prediction == "x0" else h
+
+    def scale(self, there: NoiseLevel) -> float:
+        """What the integral of m is multiplied with."""
+        return 1.0 if self.prediction == "x0" else there.noise
+
+    def constant(self, z: Tensor, m: Tensor, here: NoiseLevel, there: NoiseLevel) -> Tensor:
+        """z at `there` if m did not change on the way: DDIM (DPM-Solver eq. 3.7, in these coordinates)."""
+        if self.prediction == "x0":
+            left = there.noise / here.noise
+            return left * z + (1.0 - left) * m
+        return z + (there.noise - here.noise) * m
+
+
+def half_log_snr(level: NoiseLevel) -> float:
+    """lambda = ln(alpha / sigma); infinite at the clean end."""
+    return -math.log(level.noise) if level.noise > 0.0 else math.inf
+
+
+def phis(h: float, count: int) -> list[float]:
+    """h phi_1(h) = e^h - 1, h phi_2(h), ..., by h phi_{k+1}(h) = phi_k(h) - 1 / k!; DPM-Solver appendix B."""
+    values = [math.expm1(h)]
+    for k in range(1, count):
+        values.append(values[-1] / h - 1.0 / math.factorial(k))
+    return values

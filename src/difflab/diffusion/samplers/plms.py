@@ -1,0 +1,142 @@
+"""PNDM (Liu et al. 2022) and the form of it that latent diffusion calls PLMS: Adams-Bashforth on eps along DDIM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from difflab.diffusion.base_process import Process
+from difflab.diffusion.grid import Grid, NoiseSpacing
+from difflab.diffusion.process import GaussianProcess, check_choice
+from difflab.diffusion.samplers.ddim import FinalLevel, Stride
+from difflab.diffusion.samplers.levels import LevelSampler, Walk
+from difflab.types import Denoised, NoiseLevel
+
+WarmUp = Literal["improved_euler", "runge_kutta"]
+
+# Of eps now, one step ago, ...; PNDM eq. 12 and, while the history is short, the lower orders.
+ADAMS_BASHFORTH = (
+    (1.0,),
+    (3 / 2, -1 / 2),
+    (23 / 12, -16 / 12, 5 / 12),
+    (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+)
+
+
+class PLMSSampler(LevelSampler):
+    """Steps of DDIM (PNDM eq. 11) with eps extrapolated from the last four predictions, as if steps were even in time.
+
+    warm_up:     how the history begins. improved_euler: the first step asks twice (latent diffusion; diffusers'
+                 skip_prk_steps=True). runge_kutta: the first three ask four times each (PNDM, eq. 13).
+    final_level: where the last step ends: the clean end, or training step 0 (latent diffusion, Stable Diffusion;
+                 diffusers' set_alpha_to_one=False).
+    stride:      `listed` goes to the next kept timestep; `constant` goes down by T // steps whatever was kept, as
+                 diffusers does (the two differ for spacing=linspace).
+
+    Raises ValueError for a grid by noise or one that does not end clean, and in `respace` for a process in continuous
+    time.
+    """
+
+    def __init__(
+        self,
+        grid: Grid | None = None,
+        *,
+        warm_up: WarmUp = "improved_euler",
+        final_level: FinalLevel = "clean",
+        stride: Stride = "listed",
+    ) -> None:
+        super().__init__(grid or Grid(steps=50, spacing="leading"))
+        if self.grid.spacing in get_args(NoiseSpacing):
+            raise ValueError(f"PLMS steps in time: spacing={self.grid.spacing} is by noise; take spacing=leading")
+        if self.grid.final != "clean":
+            raise ValueError("PLMS ends where its final_level says: take final_level=first, not a grid's final=lowest")
+        check_choice("warm_up", warm_up, WarmUp)
+        check_choice("final_level", final_level, FinalLevel)
+        check_choice("stride", stride, Stride)
+        self.warm_up: WarmUp = warm_up
+        self.final_level: FinalLevel = final_level
+        self.stride: Stride = stride
+
+    def respace(self, process: Process) -> Process:
+        """The process itself."""
+        if not isinstance(process, GaussianProcess):
+            raise ValueError("PLMS steps on the timesteps of a table; in continuous time use sampler=dpm_solver_pp")
+        return super().respace(process)
+
+    def levels(self, process: Process) -> Sequence[NoiseLevel]:
+        levels = super().levels(process)
+        return levels if self.final_level == "clean" else [*levels[:-1], _table(process).level(0)]
+
+    def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
+        denoised = walk.ask(z, here)
+        x, eps = z * here.alpha, denoised.eps
+        last = walk.index == len(walk.levels) - 2  # nothing can be asked where it ends, as a warm-up would
+        if self.warm_up == "improved_euler" and not walk.past and not last:
+            x = self._improved_euler(walk, x, eps, here, there)
+        elif self.warm_up == "runge_kutta" and len(walk.past) < 3 and not last:
+            x = self._runge_kutta(walk, x, eps, here, there)
+        else:
+            x = transfer(x, self._extrapolated(walk, eps), here, self._end(walk, here, there))
+        walk.remember(here, eps, 3)
+        return x / there.alpha, denoised
+
+    def _extrapolated(self, walk: Walk, eps: Tensor) -> Tensor:
+        weights = ADAMS_BASHFORTH[len(walk.past)]
+        total = weights[0] * eps
+        for weight, (_, before) in zip(weights[1:], reversed(walk.past), strict=True):
+            total = total + weight * before
+        return total
+
+    def _improved_euler(self, walk: Walk, x: Tensor, eps: Tensor, here: NoiseLevel, there: NoiseLevel) -> Tensor:
+        second = _eps(walk, transfer(x, eps, here, self._end(walk, here, there)), there)
+        start = here if self.stride == "listed" else _later(walk, there, _stride(walk))
+        return transfer(x, 0.5 * (eps + second), start, there)
+
+    def _runge_kutta(self, walk: Walk, x: Tensor, eps: Tensor, here: NoiseLevel, there: NoiseLevel) -> Tensor:
+        first, middle = self._middle(walk, here, there)
+        second = _eps(walk, transfer(x, eps, here, first), middle)
+        third = _eps(walk, transfer(x, second, here, middle), middle)
+        fourth = _eps(walk, transfer(x, third, here, there), there)
+        return transfer(x, (eps + 2.0 * second + 2.0 * third + fourth) / 6.0, here, there)
+
+    def _middle(self, walk: Walk, here: NoiseLevel, there: NoiseLevel) -> tuple[NoiseLevel, NoiseLevel]:
+        """(where the first half step of Runge-Kutta ends, where the network is asked), the same if stride=listed."""
+        if self.stride == "listed":
+            middle = _later(walk, there, (_time(here) - _time(there)) // 2)
+            return middle, middle
+        half = _stride(walk) // 2
+        return _later(walk, here, -half), _later(walk, there, half)
+
+    def _end(self, walk: Walk, here: NoiseLevel, there: NoiseLevel) -> NoiseLevel:
+        if self.stride == "listed":
+            return there
+        return _later(walk, here, -_stride(walk)) if _time(here) >= _stride(walk) else walk.levels[-1]
+
+
+def transfer(x: Tensor, eps: Tensor, start: NoiseLevel, end: NoiseLevel) -> Tensor:
+    """x at `start` -> x at `end` along one eps: DDIM; PNDM eq. 11."""
+    return end.alpha * (x / start.alpha + (end.noise - start.noise) * eps)
+
+
+def _eps(walk: Walk, x: Tensor, level: NoiseLevel) -> Tensor:
+    return walk.ask(x / level.alpha, level).eps
+
+
+def _later(walk: Walk, level: NoiseLevel, timesteps: float) -> NoiseLevel:
+    return _table(walk.process).level_at(_time(level) + timesteps, walk.grid.interpolate)
+
+
+def _stride(walk: Walk) -> int:
+    return _table(walk.process).num_timesteps // (len(walk.levels) - 1)
+
+
+def _time(level: NoiseLevel) -> float:
+    assert level.timestep is not None, "levels of a table have a timestep, but for the clean end"
+    return level.timestep
+
+
+def _table(process: Process) -> GaussianProcess:
+    assert isinstance(process, GaussianProcess), "checked by respace"
+    return process

@@ -1,0 +1,116 @@
+"""UniPC (Zhao et al. 2023): a multistep predictor, and a corrector that costs no network call."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from torch import Tensor
+
+from difflab.diffusion.base_process import Process
+from difflab.diffusion.grid import Grid
+from difflab.diffusion.process import check_choice
+from difflab.diffusion.samplers.exponential import ExponentialSampler, Extrapolated, half_log_snr, phis
+from difflab.diffusion.samplers.levels import Walk
+from difflab.types import Denoised, NoiseLevel
+
+BH = Literal["bh1", "bh2"]
+History = Sequence[tuple[NoiseLevel, Tensor]]
+
+
+class UniPCSampler(ExponentialSampler):
+    """UniPC-p: UniP of order p, corrected by UniC to order p + 1 once the next step has asked the network.
+
+    A correction is what UniC changes of the predicted x, so whatever a hook has put there since is kept.
+
+    variant:           B(h) of theorem 3.1: h (bh1) or e^h - 1 (bh2).
+    disable_corrector: steps (0 is the first) whose result is not corrected.
+    lower_order_final: the last steps are of order 3, 2, 1 at most.
+
+    The other options, and what is refused: `ExponentialSampler`; besides, in `respace`, steps of disable_corrector that
+    are not taken.
+    """
+
+    def __init__(
+        self,
+        grid: Grid | None = None,
+        *,
+        order: int = 2,
+        variant: BH = "bh2",
+        prediction: Extrapolated = "x0",
+        lower_order_final: bool = True,
+        disable_corrector: Sequence[int] = (),
+    ) -> None:
+        super().__init__(grid, order=order, prediction=prediction, lower_order_final=lower_order_final)
+        check_choice("variant", variant, BH)
+        self.variant: BH = variant
+        self.disable_corrector = frozenset(disable_corrector)
+
+    def respace(self, process: Process) -> Process:
+        """The process itself."""
+        super().respace(process)
+        steps = self.n_steps(process)
+        absent = sorted(step for step in self.disable_corrector if not 0 <= step < steps)
+        if absent:
+            raise ValueError(f"disable_corrector={absent} names steps that are not taken; they are 0..{steps - 1}")
+        return process
+
+    def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
+        denoised = walk.ask(z, here)
+        m = self.extrapolated(denoised)
+        if walk.past and walk.index - 1 not in self.disable_corrector:
+            z = z + self._correction(walk.past, m, here, self._order(walk, walk.index - 1, len(walk.past)))
+        walk.remember(here, m, self.order)
+        order = self._order(walk, walk.index, len(walk.past)) if there.noise > 0.0 else 1
+        return self._predicted(walk.past, z, there, order), denoised
+
+    def _order(self, walk: Walk, step: int, known: int) -> int:
+        left = len(walk.levels) - 1 - step
+        return min(self.order, known, left if self.lower_order_final else self.order)
+
+    def _predicted(self, past: History, z: Tensor, there: NoiseLevel, order: int) -> Tensor:
+        """UniP, algorithm 2: from the level of the newest prediction."""
+        here, m = past[-1]
+        ahead = self.constant(z, m, here, there)
+        return ahead if order == 1 else ahead - self._residual(past, there, order)
+
+    def _residual(self, past: History, there: NoiseLevel, order: int) -> Tensor:
+        """What a predictor of order 2 or more subtracts."""
+        m = past[-1][1]
+        ratios, b, size = self._system(past, there, order)
+        weights = [0.5] if order == 2 else np.linalg.solve(_powers(ratios[:-1]), b[:-1]).tolist()
+        slopes = [(value - m) / r for (_, value), r in zip(reversed(past[:-1]), ratios[:-1])]
+        return self.scale(there) * size * _weighted(weights, slopes)
+
+    def _correction(self, past: History, new: Tensor, there: NoiseLevel, order: int) -> Tensor:
+        """UniC, algorithm 1, less what the predictor had subtracted already; `new` is m at the predicted z."""
+        m = past[-1][1]
+        ratios, b, size = self._system(past, there, order)
+        weights = [0.5] if order == 1 else np.linalg.solve(_powers(ratios), b).tolist()
+        slopes = [(value - m) / r for (_, value), r in zip(reversed(past[:-1]), ratios[:-1])]
+        corrected = self.scale(there) * size * _weighted(weights, [*slopes, new - m])
+        return -corrected if order == 1 else self._residual(past, there, order) - corrected
+
+    def _system(self, past: History, there: NoiseLevel, order: int) -> tuple[list[float], list[float], float]:
+        """(r_1 .. r_p, the right side b_1 .. b_p, B(h)) of theorem 3.1; r_p = 1 is the level stepped to."""
+        here = half_log_snr(past[-1][0])
+        h = half_log_snr(there) - here
+        signed = self.width(past[-1][0], there)
+        first, *others = phis(signed, order + 1)
+        size = signed if self.variant == "bh1" else first
+        earlier = [(half_log_snr(level) - here) / h for level, _ in reversed(past[-order:-1])]
+        return [*earlier, 1.0], [math.factorial(i) * phi / size for i, phi in enumerate(others, start=1)], size
+
+
+def _powers(ratios: Sequence[float]) -> np.ndarray:
+    """R_p of theorem 3.1: row i holds the i-th powers."""
+    return np.vander(np.array(ratios), increasing=True).T
+
+
+def _weighted(weights: Sequence[float], values: Sequence[Tensor]) -> Tensor:
+    total = weights[0] * values[0]
+    for weight, value in zip(weights[1:], values[1:], strict=True):
+        total = total + weight * value
+    return total
