@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from difflab.diffusion.parametrisation import Parametrisation, input_scale, views
 from difflab.types import Denoised, NoiseLevel
 
 Variance = Literal["fixed_small", "fixed_large", "learned", "learned_range", "interpolated"]
+
+
+@dataclass(frozen=True)
+class Levels:
+    """A level for every sample of a batch: alpha and sigma float64 [B, 1, ...] on the CPU, to broadcast over x."""
+
+    alpha: Tensor
+    sigma: Tensor
+
+    @classmethod
+    def of(cls, levels: Sequence[NoiseLevel], x: Tensor) -> Levels:
+        """Those of the samples of x [B, ...]."""
+        both = torch.tensor([(level.alpha, level.sigma) for level in levels], dtype=torch.float64)
+        alpha, sigma = both.reshape(len(levels), 2, *(1,) * (x.ndim - 1)).unbind(1)
+        return cls(alpha, sigma)
 
 
 class Process(ABC):
@@ -79,16 +97,16 @@ class Process(ABC):
     def starting_std(self, level: NoiseLevel) -> float:
         """Standard deviation of the noise that sampling starts from at this level: 1, or sigma as in EDM."""
 
-    def predict_at(self, model_output: Tensor, x: Tensor, level: NoiseLevel) -> Denoised:
+    def predict_at(self, model_output: Tensor, x: Tensor, level: NoiseLevel | Levels) -> Denoised:
         """x_0 and eps that a network output [B, C or 2C, ...] stands for at a level; a learned variance is left out."""
         out, _ = self.split_output(model_output, x)
         x0_x, x0_out, eps_x, eps_out = views(self.parametrisation, level.alpha, level.sigma, self.sigma_data)
         return Denoised(_linear(x0_x, x, x0_out, out), _linear(eps_x, x, eps_out, out))
 
-    def input_at(self, x: Tensor, level: NoiseLevel) -> Tensor:
+    def input_at(self, x: Tensor, level: NoiseLevel | Levels) -> Tensor:
         """x as the network wants to see it (c_in of EDM)."""
         scale = input_scale(self.parametrisation, level.alpha, level.sigma, self.sigma_data)
-        return x if scale == 1.0 else x * scale
+        return x if isinstance(scale, float) and scale == 1.0 else x * _factor(scale, x)
 
     def split_output(self, model_output: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor | None]:
         """The prediction [B, C, ...] and, where the variance is learned, the variance values [B, C, ...].
@@ -111,5 +129,10 @@ class Process(ABC):
 def _linear(a: float | Tensor, x: Tensor, b: float | Tensor, out: Tensor) -> Tensor:
     # 0 x is left out and not added: where alpha or sigma is 0, the other factor may be infinite.
     if isinstance(a, float) and a == 0.0:
-        return out if b == 1.0 else b * out
-    return a * x + b * out
+        return out if isinstance(b, float) and b == 1.0 else _factor(b, out) * out
+    return _factor(a, x) * x + _factor(b, out) * out
+
+
+def _factor(value: float | Tensor, x: Tensor) -> float | Tensor:
+    # Of every sample's level: worked out in float64 on the CPU, used as x is.
+    return value.to(x) if isinstance(value, Tensor) else value

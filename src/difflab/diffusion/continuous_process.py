@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from difflab.diffusion.base_process import Process, Variance
+from difflab.diffusion.base_process import Levels, Process, Variance
 from difflab.diffusion.noise_laws import LogNormalLaw, NoiseLaw, VPLaw, noise_of
 from difflab.diffusion.parametrisation import Parametrisation, input_scale, target
 from difflab.diffusion.process import GaussianProcess, Time, check_choice
@@ -174,7 +174,7 @@ class LevelTable(GaussianProcess):
     def time_at(self, level: NoiseLevel) -> float:
         return self.continuous.time_at(level)
 
-    def input_at(self, x: Tensor, level: NoiseLevel) -> Tensor:
+    def input_at(self, x: Tensor, level: NoiseLevel | Levels) -> Tensor:
         return self.continuous.input_at(x, level)
 
     def predict(self, model_output: Tensor, x_t: Tensor, t: Time) -> Denoised:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from difflab.diffusion.base_process import Process
+from difflab.diffusion.base_process import Levels, Process
 from difflab.diffusion.guidance import Guidance, NetworkInput, combine_all, prepare_all
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.thresholding import Threshold
@@ -87,6 +87,23 @@ class NetworkDenoiser:
         inputs, counts = prepare_all(self.guidance, x, self.conditioning, step)
         denoised = combine_all(self.guidance, self._predict(inputs, step), counts, step)
         return self._keep_in_range(denoised, x, step)
+
+    def at_levels(self, x: Tensor, levels: Sequence[NoiseLevel], rows: Tensor | None = None) -> Denoised:
+        """The network's own prediction for x [b, ...], every sample at a level of its own.
+
+        rows: int64 [b], which samples of the batch these are; None for all of them, in order.
+        Gradients with respect to x are kept where they are enabled. Raises ValueError for a denoiser with guidance, a
+        threshold or a known region.
+        """
+        if self.guidance or self.threshold is not None or self.known_region is not None:
+            raise ValueError(
+                "at levels of their own samples have no guidance, threshold or known region: leave them out"
+            )
+        told = self.conditioning if self.conditioning is None or rows is None else self.conditioning[rows]
+        each = Levels.of(levels, x)
+        times = torch.tensor([self.process.time_at(level) for level in levels], dtype=torch.float32, device=x.device)
+        output = self.network(self.process.input_at(x, each), times, told).to(x.dtype)
+        return self.process.predict_at(output, x, each)
 
     def _predict(self, inputs: Sequence[NetworkInput], step: StepContext) -> list[Denoised]:
         own = [one for one in inputs if one.denoiser is None]

@@ -47,8 +47,8 @@ class SampleNoise:
             raise ValueError(f"noise for {len(self)} samples was asked for a batch of {len(x)}")
         return self.randn(x.shape[1:]).to(device=x.device, dtype=x.dtype)
 
-    def rand(self, *shape: int) -> Tensor:
-        """Uniform numbers in [0, 1), the next ones of every sample's stream: float32 [B, *shape]; one each for ()."""
+    def rand(self, shape: Sequence[int] = ()) -> Tensor:
+        """Uniform numbers in [0, 1), float32 [B, *shape], the next ones of every sample's stream."""
         out = torch.empty(len(self), *shape, dtype=torch.float32, device=self.device)
         for row, generator in zip(out.unbind(), self._generators, strict=True):
             row.uniform_(generator=generator)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 
@@ -14,7 +14,7 @@ edm: x0 less the part of it that the input tells already, at unit variance (Karr
 ve:  the score's direction, -eps, of an input that is not scaled down (EDM table 1, column VE).
 """
 
-Number = TypeVar("Number", float, Tensor)
+Number = float | Tensor
 
 
 class Views(NamedTuple):
@@ -45,7 +45,7 @@ def views(kind: Parametrisation, alpha: Number, sigma: Number, sigma_data: float
     return Views(alpha * sigma_data**2 / total, sigma * sigma_data / root, sigma / total, -alpha * sigma_data / root)
 
 
-def input_scale(kind: Parametrisation, alpha: Number, sigma: Number, sigma_data: float = 0.5) -> Number | float:
+def input_scale(kind: Parametrisation, alpha: Number, sigma: Number, sigma_data: float = 0.5) -> Number:
     """What the input is multiplied with before the network sees it (c_in of EDM table 1, of x / alpha)."""
     if kind == "edm":
         return 1.0 / (sigma**2 + (alpha * sigma_data) ** 2) ** 0.5

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from difflab.diffusion.base_process import Process, Variance
+from difflab.diffusion.base_process import Levels, Process, Variance
 from difflab.diffusion.parametrisation import Parametrisation
 from difflab.types import Denoised, NoiseLevel
 
@@ -233,7 +233,7 @@ class GaussianProcess(Process):
         """x_t itself: a table's networks see x as it is."""
         return x_t
 
-    def input_at(self, x: Tensor, level: NoiseLevel) -> Tensor:
+    def input_at(self, x: Tensor, level: NoiseLevel | Levels) -> Tensor:
         """x itself."""
         return x
 

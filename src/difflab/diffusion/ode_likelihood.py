@@ -1,0 +1,210 @@
+"""The likelihood of given images by the probability-flow ODE; Song et al. (2021), section 4.3 and appendix D.2."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from difflab.diffusion.base_process import Process
+from difflab.diffusion.denoiser import NetworkDenoiser
+from difflab.diffusion.grid import HIGHEST, LOWEST
+from difflab.diffusion.noise import SampleNoise
+from difflab.diffusion.ode import HEUN, RK4, Solution, State, dormand_prince, fixed_steps
+from difflab.diffusion.process import GaussianProcess
+
+Trace = Literal["rademacher", "gaussian", "exact"]
+
+PIXEL_WIDTH = 2.0 / 255.0
+"""How far the 256 values of a pixel lie apart in [-1, 1]."""
+
+
+class Solver(Protocol):
+    """How the ODE is solved: `Adaptive` or `FixedSteps`."""
+
+    def __call__(self, field: Flow, state: State, start: float, stop: float) -> Solution: ...
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """Dormand and Prince's method of order 5(4); the error of a step is held within atol + rtol |state|."""
+
+    rtol: float = 1e-5
+    atol: float = 1e-5
+
+    def __call__(self, field: Flow, state: State, start: float, stop: float) -> Solution:
+        return dormand_prince(field, state, start, stop, rtol=self.rtol, atol=self.atol)
+
+
+@dataclass(frozen=True)
+class FixedSteps:
+    """Steps even in the logarithm of the noise, by Heun's method (2 calls a step) or the classical one (4)."""
+
+    steps: int
+    method: Literal["heun", "rk4"] = "rk4"
+
+    def __call__(self, field: Flow, state: State, start: float, stop: float) -> Solution:
+        return fixed_steps(field, state, start, stop, self.steps, {"heun": HEUN, "rk4": RK4}[self.method])
+
+
+@dataclass(frozen=True)
+class LogDensity:
+    """log p(x) in nats.
+
+    log_prob:    [B, P], one estimate for each probe.
+    prior:       [B], the part of it that is the log density of the noise where the ODE ends.
+    evaluations: int64 [B], how often the network was asked about each sample; every probe costs a gradient besides.
+    """
+
+    log_prob: Tensor
+    prior: Tensor
+    evaluations: Tensor
+
+
+@dataclass(frozen=True)
+class ODEBitsPerDim:
+    """Bits per dimension of 8-bit images: total [B, P] for each probe, prior [B], evaluations int64 [B]."""
+
+    total: Tensor
+    prior: Tensor
+    evaluations: Tensor
+
+
+def ode_bits_per_dim(
+    denoiser: NetworkDenoiser,
+    x0: Tensor,
+    noise: SampleNoise,
+    *,
+    solver: Solver,
+    trace: Trace = "rademacher",
+    probes: int = 1,
+    noise_min: float | None = None,
+    noise_max: float | None = None,
+) -> ODEBitsPerDim:
+    """An upper bound, in expectation over the dequantisation, on -log2 P(x0) / D of 8-bit images.
+
+    P(x0) is the integral of the density p over the bin of width 2 / 255 around every pixel, and by Jensen's inequality
+    log P(x0) >= E[log p(x0 + u)] + D log(2 / 255) with u uniform in the bin (Theis et al. 2016, section 3.1). One u is
+    drawn from the sample's stream, the probes after it.
+
+    x0 [B, ...]: images in [-1, 1] on the grid of 8-bit pixels. The rest as for `ode_log_density`.
+    """
+    shift = (noise.rand(x0.shape[1:]).to(x0) - 0.5) * PIXEL_WIDTH
+    found = ode_log_density(
+        denoiser, x0 + shift, noise, solver=solver, trace=trace, probes=probes, noise_min=noise_min, noise_max=noise_max
+    )
+    nats_per_bit = x0[0].numel() * math.log(2.0)
+    offset = -math.log2(PIXEL_WIDTH)
+    return ODEBitsPerDim(offset - found.log_prob / nats_per_bit, -found.prior / nats_per_bit, found.evaluations)
+
+
+@torch.no_grad()
+def ode_log_density(
+    denoiser: NetworkDenoiser,
+    z: Tensor,
+    noise: SampleNoise,
+    *,
+    solver: Solver,
+    trace: Trace = "rademacher",
+    probes: int = 1,
+    noise_min: float | None = None,
+    noise_max: float | None = None,
+) -> LogDensity:
+    """log p(z) of the density that the ODE carries from pure noise to the lowest level; Song et al. eq. 39.
+
+    In EDM's coordinates the ODE is dz / dnoise = (z - x0) / noise, z = x / alpha. It is solved for x over s = ln noise,
+
+        dx / ds = sigma (eps - sigma x),    log p(x_low) = log p(x_high) + int div(sigma (eps - sigma x)) ds,
+
+    where neither x nor its slope grows with the noise, so that one tolerance suits all levels. At the highest level p
+    is N(0, starting_std^2), as samplers start.
+
+    z [B, ...]:  points at the lowest level, in the units of images.
+    trace:       of the Jacobian: Hutchinson's estimate by `probes` vectors of signs (rademacher) or normals (gaussian)
+                 from each sample's own stream, kept all the way; or exact, a gradient for each of the D dimensions.
+    noise_min, noise_max: ends of sigma / alpha; None for those that samplers visit (see `noise_ends`).
+
+    Raises ValueError for a process without such an ODE, ends that are none, and a denoiser with guidance or clipping.
+    """
+    process = denoiser.process
+    low, high = noise_ends(process, noise_min, noise_max)
+    lowest, highest = process.level_of_noise(low), process.level_of_noise(high)
+    # Inference mode has no gradients: what is differentiated must be made outside of it.
+    with torch.inference_mode(False):
+        # Vectors first: a sample's stream must not depend on the solver.
+        flow = Flow(denoiser, _probes(z, noise, trace, probes))
+        x = z.clone() * lowest.alpha
+        state = x, x.new_zeros(len(x), len(flow.probes))
+        solution = solver(flow, state, math.log(low), math.log(high))
+        end, divergence = solution.state
+        dims = x[0].numel()
+        std = process.starting_std(highest)
+        squares = end.flatten(1).square().sum(dim=1)
+        prior = -0.5 * squares / std**2 - dims * (math.log(std) + 0.5 * math.log(2.0 * math.pi))
+        # The last term: from the density of x to that of z.
+        log_prob = prior[:, None] + dims * (divergence + math.log(lowest.alpha))
+    return LogDensity(log_prob, prior, solution.evaluations)
+
+
+def noise_ends(process: Process, noise_min: float | None = None, noise_max: float | None = None) -> tuple[float, float]:
+    """The lowest and the highest sigma / alpha of the ODE: those given, else the process's, within [0.002, 80].
+
+    Raises ValueError where the process has no such ODE between its levels, and for ends outside of it.
+    """
+    _ = process.parametrisation  # refuses what has no meaning between levels
+    if isinstance(process, GaussianProcess) and process.alphas_cumprod[-1] == 0.0:
+        raise ValueError("the schedule ends in pure noise (zero terminal SNR), where the ODE does not start")
+    lowest, highest = process.noise_range
+    low = max(lowest, LOWEST) if noise_min is None else noise_min
+    high = min(highest, HIGHEST) if noise_max is None else noise_max
+    slack = 1.0 + 1e-9  # a noise that was read and written again
+    if not lowest / slack <= low < high <= highest * slack:
+        raise ValueError(
+            f"noise_min={low:g} and noise_max={high:g} must be {lowest:g} <= noise_min < noise_max <= {highest:g}, "
+            "the levels that the network was trained on"
+        )
+    return low, high
+
+
+class Flow:
+    """The field of the ODE: of x [b, ...] and of the integral of its divergence, [b, P], divided by D.
+
+    probes: P tensors [B, ...]; the trace is taken as the sum of v J v over their `parts`.
+    """
+
+    def __init__(self, denoiser: NetworkDenoiser, probes: list[list[Tensor]]) -> None:
+        self.denoiser = denoiser
+        self.probes = probes
+
+    def __call__(self, times: np.ndarray, state: State, rows: np.ndarray) -> State:
+        levels = [self.denoiser.process.level_of_noise(math.exp(time)) for time in times]
+        with torch.enable_grad():
+            x = state[0].detach().requires_grad_()
+            chosen = torch.from_numpy(rows).to(x.device)
+            sigma = torch.tensor([level.sigma for level in levels], dtype=torch.float64).to(x)
+            sigma = sigma.reshape(-1, *(1,) * (x.ndim - 1))
+            eps = self.denoiser.at_levels(x, levels, chosen).eps
+            slope = sigma * (eps - sigma * x)
+            traces = [torch.stack([_vjv(slope, x, v[chosen]) for v in parts]).sum(dim=0) for parts in self.probes]
+        return slope.detach(), torch.stack(traces, dim=1) / x[0].numel()
+
+
+def _vjv(slope: Tensor, x: Tensor, v: Tensor) -> Tensor:
+    """v^T (d slope / d x) v per sample, [b]."""
+    (gradient,) = torch.autograd.grad(slope, x, v, retain_graph=True)
+    return (gradient * v).flatten(1).sum(dim=1)
+
+
+def _probes(z: Tensor, noise: SampleNoise, trace: Trace, count: int) -> list[list[Tensor]]:
+    """Of each estimate the vectors [B, ...] whose v J v are added up."""
+    if trace == "exact":
+        units = torch.eye(z[0].numel(), dtype=z.dtype, device=z.device)
+        return [[unit.reshape(1, *z.shape[1:]).expand_as(z) for unit in units]]
+    normals = [noise.randn_like(z) for _ in range(count)]
+    if trace == "gaussian":
+        return [[v] for v in normals]
+    return [[torch.where(v < 0, -1.0, 1.0).to(z)] for v in normals]
