@@ -19,6 +19,7 @@ LAYERS = [
     {"networks", "data"},
     {"metrics", "conditioning"},
     {"interop"},
+    {"averaging"},
     {"models"},
     {"pipelines"},
     {"tracking"},
@@ -33,6 +34,7 @@ FORBIDDEN = {
     "diffusion": {"lightning", "hydra", "omegaconf", "wandb", "pydantic", "torchvision"},
     "networks": {"lightning", "hydra", "omegaconf", "wandb"},
     "config": {"torch", "lightning", "hydra", "omegaconf", "wandb", "numpy", "torchmetrics"},
+    "averaging": {"lightning", "hydra", "omegaconf", "wandb", "pydantic", "torchvision"},
     "types": {"lightning", "hydra", "wandb", "numpy"},
 }
 HEAVY = {"lightning", "wandb", "torchvision", "torchmetrics", "torch_fidelity", "transformers", "diffusers"}

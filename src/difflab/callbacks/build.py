@@ -12,6 +12,7 @@ from difflab.callbacks.ema import EMA
 from difflab.callbacks.evaluation import Evaluation, SampleEvaluator
 from difflab.callbacks.generation import Generate, Labels
 from difflab.callbacks.guard import NonFiniteGuard
+from difflab.callbacks.power_ema import PowerEMA
 from difflab.callbacks.preemption import Preemption
 from difflab.callbacks.progress import Progress
 from difflab.callbacks.sample_grid import SampleGrid
@@ -39,7 +40,7 @@ def build_callbacks(
     labels: the classes of those samples.
     make_evaluator: needed by `callbacks.evaluation`; None where no metrics are configured.
 
-    The guard decides first whether the step counts, EMA follows, and what is saved comes before what may fail.
+    The guard decides first whether the step counts, the averages follow, and what is saved comes before what may fail.
     """
     asked, max_steps = config.callbacks, config.trainer.max_steps
     callbacks: list[Callback] = [Clock(max_steps)]
@@ -47,6 +48,8 @@ def build_callbacks(
         callbacks.append(NonFiniteGuard.from_config(asked.guard))
     if asked.ema is not None:
         callbacks.append(EMA.from_config(asked.ema, config.data.batch_size))
+    if asked.power_ema is not None:
+        callbacks.append(PowerEMA.from_config(asked.power_ema, run.power_ema))
     callbacks.append(TrainingLog(config.trainer.log_every_steps))
     if asked.throughput is not None:
         callbacks.append(Throughput.from_config(asked.throughput))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -13,6 +12,15 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from typing_extensions import override
 
+from difflab.averaging.parameters import (
+    Groups,
+    average_in,
+    by_device_and_type,
+    copies_of,
+    fitted,
+    trainable,
+    with_averages,
+)
 from difflab.callbacks.clock import find_callback, train_step
 from difflab.config.callbacks import EMAConfig
 
@@ -76,7 +84,7 @@ class EMA(Callback):
         self.every, self.start_step, self.validate_with = every, start_step, validate_with
         self.averages: dict[str, Tensor] = {}
         self.step = 0
-        self._groups: list[tuple[list[Tensor], list[Tensor]]] = []
+        self._groups: Groups = []
         self._swapped = False
         self._validation = contextlib.ExitStack()
 
@@ -90,19 +98,13 @@ class EMA(Callback):
 
     def start(self, module: nn.Module, step: int = 0) -> None:
         """Begin at `step` with a copy of the trainable parameters, or go on with the averages that were loaded."""
-        parameters = _trainable(module)
+        parameters = trainable(module)
         if not self.averages:
-            self.averages = {name: p.detach().to(torch.float32, copy=True) for name, p in parameters.items()}
+            self.averages = copies_of(parameters)
             self.step = step
-        differing = parameters.keys() ^ self.averages.keys()
-        if differing:
-            raise ValueError(
-                f"the stored EMA and the model differ in {len(differing)} parameters: {min(differing)!r}, ..."
-            )
-        self.averages = {name: self.averages[name].to(p.device, torch.float32) for name, p in parameters.items()}
-        self._groups = _by_device_and_type(self.averages, parameters)
+        self.averages = fitted(self.averages, parameters)
+        self._groups = by_device_and_type(self.averages, parameters)
 
-    @torch.no_grad()
     def update(self, step: int) -> None:
         """Take the weights after optimised step `step` into the average; a step seen before changes nothing."""
         assert self._groups, "call start before update"
@@ -110,11 +112,7 @@ class EMA(Callback):
             return
         decay = self._decay_between(self.step, step)
         self.step = step
-        for averages, weights in self._groups:
-            if decay == 0.0:
-                torch._foreach_copy_(averages, weights)
-            else:
-                torch._foreach_lerp_(averages, _as_float32(weights), 1.0 - decay)
+        average_in(self._groups, decay)
 
     @contextlib.contextmanager
     def applied(self, module: nn.Module) -> Iterator[None]:
@@ -122,7 +120,7 @@ class EMA(Callback):
         if self._swapped or not self.averages:
             yield
             return
-        parameters = _trainable(module)
+        parameters = trainable(module)
         raw = {name: p.detach().clone() for name, p in parameters.items()}
         _copy_into(parameters, self.averages)
         self._swapped = True
@@ -134,12 +132,7 @@ class EMA(Callback):
 
     def ema_state_dict(self, module: nn.Module) -> dict[str, Tensor]:
         """The whole state dict of `module` with the averages (in the weights' own type) in place of raw parameters."""
-        by_identity = {id(p): self.averages[name].to(p.dtype) for name, p in _trainable(module).items()}
-        state = module.state_dict()
-        for name, parameter in module.named_parameters(remove_duplicate=False):
-            if id(parameter) in by_identity and name in state:
-                state[name] = by_identity[id(parameter)]
-        return state
+        return with_averages(module, self.averages)
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -193,25 +186,6 @@ def averaged(trainer: pl.Trainer, module: nn.Module) -> contextlib.AbstractConte
     """A context in which `module` has its averaged weights, if the run keeps an average."""
     ema = find_ema(trainer)
     return contextlib.nullcontext() if ema is None else ema.applied(module)
-
-
-def _trainable(module: nn.Module) -> dict[str, nn.Parameter]:
-    return {name: p for name, p in module.named_parameters() if p.requires_grad}
-
-
-def _by_device_and_type(
-    averages: dict[str, Tensor], weights: dict[str, nn.Parameter]
-) -> list[tuple[list[Tensor], list[Tensor]]]:
-    groups: dict[tuple[torch.device, torch.dtype], tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
-    for name, weight in weights.items():
-        group = groups[weight.device, weight.dtype]
-        group[0].append(averages[name])
-        group[1].append(weight)
-    return list(groups.values())
-
-
-def _as_float32(weights: list[Tensor]) -> list[Tensor]:
-    return [w.float() for w in weights]
 
 
 @torch.no_grad()

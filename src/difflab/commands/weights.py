@@ -1,4 +1,4 @@
-"""Weights in official formats: what a file is, in, and out."""
+"""Weights: what a file is, official formats in and out, and EMA lengths chosen after training."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 import typer
 
 from difflab.commands.typer_app import run_typer
+from difflab.commands.weights_ema import ema
 from difflab.config.guidance import Weights
 from difflab.errors import UserError
 
@@ -91,6 +92,9 @@ def export(
     stored = find_stored(run, _which(which))
     written = export_model(out, load_weights(stored), stored.config, layout)
     sys.stdout.write(f"{run} -> {', '.join(map(str, written))}\n")
+
+
+app.command()(ema)
 
 
 def _which(name: str) -> Weights:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from difflab.config.base import Config
+
+# Up to the plain mean of all steps: difflab.averaging.profiles.SIGMA_REL_LIMIT, which this layer cannot import.
+SigmaRel = Annotated[float, Field(gt=0.0, lt=12**-0.5)]
 
 
 class EMAConfig(Config):
@@ -35,6 +38,31 @@ class EMAConfig(Config):
             raise ValueError(
                 f"decay={self.decay} and half_life={self.half_life} both say how long the average is: "
                 "give one of them, and null for the other"
+            )
+        return self
+
+
+class PowerEMAConfig(Config):
+    """Averages with power profiles beside `ema`, and snapshots of them, of which any length is made after training.
+
+    sigma_rel: their lengths relative to the training so far (the standard deviation of the profile).
+    every: steps between updates. snapshot_every_steps: a multiple of it. at_end: one more snapshot when training ends.
+    """
+
+    sigma_rel: list[SigmaRel] = Field(default=[0.05, 0.10], min_length=1)
+    every: int = Field(default=1, ge=1)
+    snapshot_every_steps: int = Field(default=1000, ge=1)
+    snapshot_dtype: Literal["float32", "float16"] = "float32"
+    at_end: bool = True
+
+    @model_validator(mode="after")
+    def _snapshots_are_up_to_date(self) -> PowerEMAConfig:
+        if len(set(self.sigma_rel)) != len(self.sigma_rel):
+            raise ValueError(f"sigma_rel={self.sigma_rel} has a length twice; give each once")
+        if self.snapshot_every_steps % self.every:
+            raise ValueError(
+                f"snapshot_every_steps={self.snapshot_every_steps} is no multiple of every={self.every}, "
+                "the steps between updates; give one that is"
             )
         return self
 
@@ -118,6 +146,7 @@ class CallbacksConfig(Config):
     """Each callback, or null for none."""
 
     ema: EMAConfig | None = EMAConfig()
+    power_ema: PowerEMAConfig | None = None
     checkpoint: CheckpointConfig | None = CheckpointConfig()
     sample_grid: SampleGridConfig | None = SampleGridConfig()
     evaluation: EvaluationConfig | None = None

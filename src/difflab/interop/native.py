@@ -47,18 +47,28 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def save_export(folder: str | Path, state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
-    """Write the weights, then config.json: the configuration, and under `difflab` the size and hash of the weights."""
+def save_export(
+    folder: str | Path,
+    state_dict: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    made_of: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the weights, then config.json: the configuration, and under `difflab` the size and hash of the weights.
+
+    made_of: where the weights come from, in plain containers, to be written there too.
+    """
     folder = Path(folder)
     weights = folder / WEIGHTS
     save_safetensors(weights, state_dict)
-    facts = {
+    facts: dict[str, Any] = {
         "format": _FORMAT,
         "bytes": weights.stat().st_size,
         "sha256": sha256_of(weights),
         "tensors": len(state_dict),
         "parameters": sum(tensor.numel() for tensor in state_dict.values()),
     }
+    if made_of is not None:
+        facts["made_of"] = dict(made_of)
     save_json(folder / CONFIG, {"difflab": facts, "config": dict(config)})
 
 

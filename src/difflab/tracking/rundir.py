@@ -101,6 +101,10 @@ class RunDirectory:
         return self.path / "weights"
 
     @property
+    def power_ema(self) -> Path:
+        return self.weights / "power_ema"
+
+    @property
     def metrics(self) -> Path:
         return self.path / "metrics.csv"
 

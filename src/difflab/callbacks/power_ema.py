@@ -1,0 +1,173 @@
+"""Power-function averages of the weights, with snapshots of which any EMA length is made after training."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from typing_extensions import override
+
+import difflab
+from difflab.averaging.parameters import (
+    Groups,
+    average_in,
+    by_device_and_type,
+    copies_of,
+    fitted,
+    trainable,
+    with_averages,
+)
+from difflab.averaging.profiles import Profile, gamma_of, power_decay
+from difflab.averaging.snapshots import snapshot_name, snapshots_in
+from difflab.callbacks.checkpoint_io import DiskFullError
+from difflab.callbacks.clock import EverySteps, train_step
+from difflab.callbacks.throughput import off_the_clock
+from difflab.callbacks.weights import save_weights
+from difflab.config.callbacks import PowerEMAConfig
+from difflab.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+class PowerEMA(Callback):
+    """For each length: average = b * average + (1 - b) * weights, b = (1 - 1 / step)**(gamma + 1), in float32.
+
+    Karras et al. 2024 (EDM2), section 3.1. After step t the average holds the weights of step s with the share
+    (s / t)**(gamma + 1) - ((s - 1) / t)**(gamma + 1): nothing of where training started from, and always the same
+    share of the training so far. It follows the module's `train_step`, as EMA does. With `every` = k it is updated
+    every k steps with the decays of those steps multiplied, so the profile does not depend on k. A callback that joins
+    a run later counts the weights it finds there for all steps before.
+
+    Every `snapshot_every_steps` and, with `at_end`, at the end the first process writes one file for each length,
+    `dirpath`/sigma_rel-0.050-step-001000.safetensors: the module's state dict with the averages in place of its
+    parameters. Its metadata says `step`, `sigma_rel`, `gamma`, `precision`, and which tensors are `not_averaged`
+    (frozen parameters and buffers, in their own type). Snapshots stay; those after the step that a run goes on from
+    are removed, as its rows in metrics.csv are, since that training is done again.
+    """
+
+    def __init__(
+        self,
+        dirpath: Path | str,
+        sigma_rel: Sequence[float] = (0.05, 0.10),
+        every: int = 1,
+        snapshot_every_steps: int = 1000,
+        snapshot_dtype: Literal["float32", "float16"] = "float32",
+        at_end: bool = True,
+    ) -> None:
+        self.dirpath, self.every, self.at_end = Path(dirpath), every, at_end
+        self.gammas = {length: gamma_of(length) for length in sigma_rel}
+        self.snapshot_dtype = getattr(torch, snapshot_dtype)
+        self.averages: dict[float, dict[str, Tensor]] = {}
+        self.step = 0
+        self._groups: dict[float, Groups] = {}
+        self._snapshots = EverySteps(snapshot_every_steps)
+
+    @classmethod
+    def from_config(cls, config: PowerEMAConfig, dirpath: Path | str) -> PowerEMA:
+        return cls(dirpath, **config.model_dump())
+
+    def start(self, module: nn.Module, step: int = 0) -> None:
+        """Begin at `step`, or go on with the averages that were loaded."""
+        parameters = trainable(module)
+        if not self.averages:
+            self.averages = {length: copies_of(parameters) for length in self.gammas}
+            self.step = step
+        self.averages = {length: fitted(averages, parameters) for length, averages in self.averages.items()}
+        self._groups = {length: by_device_and_type(self.averages[length], parameters) for length in self.gammas}
+
+    def update(self, step: int) -> None:
+        """Take the weights after optimised step `step` into the averages; a step seen before changes nothing."""
+        assert self._groups, "call start before update"
+        if step == self.step or step % self.every:
+            return
+        for length, gamma in self.gammas.items():
+            average_in(self._groups[length], power_decay(step, gamma, step - self.step))
+        self.step = step
+
+    def snapshot(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the averages as they are after their last update, on the first process; what is there stays.
+
+        Raises DiskFullError on every process when the disk is full.
+        """
+        message = ""
+        with off_the_clock(trainer):
+            if trainer.is_global_zero and self.step > 0:
+                try:
+                    for length in self.gammas:
+                        self._write(Profile(self.step, length), pl_module)
+                except DiskFullError as error:
+                    message = str(error)
+            message = trainer.strategy.broadcast(message)
+        if message:
+            raise DiskFullError(message)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        lengths = list(self.averages)
+        return {"sigma_rel": lengths, "averages": [dict(self.averages[n]) for n in lengths], "step": self.step}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        lengths = state_dict["sigma_rel"]
+        if lengths and set(lengths) != set(self.gammas):
+            raise UserError(
+                f"callbacks.power_ema.sigma_rel={list(self.gammas)}, but the run has averages of {lengths}; "
+                "give the same lengths, or train under another name=..."
+            )
+        self.averages = {n: dict(averages) for n, averages in zip(lengths, state_dict["averages"], strict=True)}
+        self.step = int(state_dict["step"])
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        step = train_step(pl_module)
+        self.start(pl_module, step)
+        self._snapshots.start(step)
+        if trainer.is_global_zero:
+            self._remove_after(step)
+
+    @override
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = train_step(pl_module)
+        self.update(step)
+        if self._snapshots.due(step):
+            self.snapshot(trainer, pl_module)
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.at_end:
+            self.snapshot(trainer, pl_module)
+
+    def _write(self, profile: Profile, module: nn.Module) -> None:
+        path = self.dirpath / snapshot_name(profile)
+        if path.is_file():
+            return
+        averages = self.averages[profile.sigma_rel]
+        state = with_averages(module, averages, self.snapshot_dtype)
+        averaged = {id(p) for p in trainable(module).values()}
+        names = {name for name, p in module.named_parameters(remove_duplicate=False) if id(p) in averaged}
+        metadata = {
+            "step": str(profile.step),
+            "sigma_rel": repr(profile.sigma_rel),
+            "gamma": repr(profile.gamma),
+            "precision": str(self.snapshot_dtype).removeprefix("torch."),
+            "not_averaged": json.dumps([name for name in state if name not in names]),
+            "difflab": difflab.__version__,
+            "format": "pt",
+        }
+        save_weights(path, state, metadata)
+
+    def _remove_after(self, step: int) -> None:
+        later = [snapshot for snapshot in snapshots_in(self.dirpath) if snapshot.profile.step > step]
+        for snapshot in later:
+            snapshot.path.unlink(missing_ok=True)
+        if later:
+            log.info("removed %d snapshots of power_ema after step %d, which is trained again", len(later), step)

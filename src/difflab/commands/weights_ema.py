@@ -1,0 +1,87 @@
+"""`difflab weights ema`: averages of any length, made of the snapshots that a run with callbacks.power_ema left."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from difflab.errors import UserError, user_errors
+
+if TYPE_CHECKING:
+    from difflab.averaging.snapshots import Recipe, Snapshot
+
+
+def ema(
+    run: Annotated[Path, typer.Argument(help="a run directory, trained with callbacks=power_ema")],
+    sigma_rel: Annotated[str, typer.Option(help="the length, or several: 0.05,0.1,0.15 (EDM2: 0.01 to 0.25)")],
+    out: Annotated[Path, typer.Option(help="folder to write; of several lengths each gets a folder in it")],
+    step: Annotated[int | None, typer.Option(help="a training step that has snapshots (the last)")] = None,
+) -> None:
+    """Make EMA weights of any length after training, as folders that `difflab sample run=` takes."""
+    import torch
+
+    from difflab.averaging.snapshots import length_name, recipe_for, reconstruct
+    from difflab.config.model import ModelConfig
+    from difflab.interop.keymap import shapes_of
+    from difflab.interop.native import save_export
+    from difflab.models.build import build_model
+    from difflab.pipelines.stored import read_run_config
+
+    lengths = _lengths(sigma_rel)
+    snapshots = _snapshots_of(run)
+    recipes = [recipe_for(length, snapshots, step) for length in lengths]
+    config = ModelConfig.of(read_run_config(run))
+    with torch.device("meta"):
+        expected = shapes_of(build_model(config).as_module().state_dict())
+    for recipe in recipes:
+        folder = out if len(recipes) == 1 else out / length_name(recipe.wanted.sigma_rel)
+        state = reconstruct(recipe, expected)
+        save_export(folder, state, config.model_dump(mode="json"), {"run": str(run), "power_ema": recipe.facts()})
+        sys.stdout.write(f"{folder}: {_described(recipe)}\n")
+    sys.stdout.write(f"try `difflab sample run={folder} n=4`\n")
+
+
+def _lengths(text: str) -> list[float]:
+    from difflab.averaging.profiles import gamma_of
+
+    lengths = []
+    for part in text.split(","):
+        try:
+            length = float(part)
+        except ValueError:
+            raise UserError(f"--sigma-rel {text}: {part!r} is no number; write 0.075 or 0.05,0.1,0.15") from None
+        with user_errors("--sigma-rel"):
+            gamma_of(length)
+        lengths.append(length)
+    return sorted(set(lengths))
+
+
+def _snapshots_of(run: Path) -> list[Snapshot]:
+    from difflab.averaging.snapshots import snapshots_in
+    from difflab.tracking.rundir import RunDirectory
+
+    directory = RunDirectory(run)
+    if not directory.config.is_file():
+        raise UserError(
+            f"{run} is not a run directory (it has no config.yaml): give one trained with callbacks=power_ema"
+        )
+    snapshots = snapshots_in(directory.power_ema)
+    if not snapshots:
+        raise UserError(
+            f"{run} has no snapshots in weights/power_ema: train with callbacks=power_ema, or with "
+            "'callbacks.power_ema={}' beside another choice of callbacks"
+        )
+    return snapshots
+
+
+def _described(recipe: Recipe) -> str:
+    profiles = [snapshot.profile for snapshot in recipe.snapshots]
+    made = f"sigma_rel {recipe.wanted.sigma_rel:g} (gamma {recipe.wanted.gamma:.4g}) at step {recipe.wanted.step}"
+    if profiles == [recipe.wanted]:
+        return f"{made}, tracked in training"
+    tracked = ", ".join(f"{length:g}" for length in sorted({p.sigma_rel for p in profiles}))
+    steps = f"steps {profiles[0].step} to {profiles[-1].step}" if len({p.step for p in profiles}) > 1 else "one step"
+    return f"{made}, made of {len(profiles)} snapshots (sigma_rel {tracked}; {steps}), profile error {recipe.error:.2%}"
