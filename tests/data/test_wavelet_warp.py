@@ -25,7 +25,11 @@ def places() -> tuple[Tensor, Tensor]:
 def wave(right: Tensor, down: Tensor, period: float) -> Tensor:
     """A pattern without symmetry and without anything finer than a period of so many pixels."""
     k = 2 * math.pi / period
-    return 0.5 * torch.cos(k * right + 0.4) + 0.3 * torch.sin(0.7 * k * down - 0.2) + 0.2 * torch.cos(k * (right - down) / 2)
+    return (
+        0.5 * torch.cos(k * right + 0.4)
+        + 0.3 * torch.sin(0.7 * k * down - 0.2)
+        + 0.2 * torch.cos(k * (right - down) / 2)
+    )
 
 
 def rotation(angle: float) -> Tensor:
@@ -64,7 +68,9 @@ def test_quarter_turns_of_a_smooth_image_turn_it_as_rot90(k: int) -> None:
     # rot90 turns from down towards right, and the map says where a pixel comes from.
     turned = warp(image, rotation(k * math.pi / 2), STILL)
     inside = slice(4, -4)
-    torch.testing.assert_close(turned[..., inside, inside], image.rot90(k, (2, 3))[..., inside, inside], rtol=0, atol=0.03)
+    torch.testing.assert_close(
+        turned[..., inside, inside], image.rot90(k, (2, 3))[..., inside, inside], rtol=0, atol=0.03
+    )
 
 
 @pytest.mark.parametrize(("period", "tolerance"), [(32.0, 0.01), (16.0, 0.025), (8.0, 0.06)])

@@ -55,7 +55,7 @@ class Augmentation:
         axis and the strength, but not which of the two axes became the longer one.
         """
         # Every stream gives the same numbers whichever kinds are in use, so that one more changes no other.
-        chance, uniform, normal = source.rand(7).unbind(1), source.rand(6).unbind(1), source.randn((4,)).unbind(1)
+        chance, uniform, normal = source.rand((7,)).unbind(1), source.rand((6,)).unbind(1), source.randn((4,)).unbind(1)
         x_flip = self._drawn(self.x_flip, chance[0]) & (uniform[0] < 0.5)
         y_flip = self._drawn(self.y_flip, chance[1]) & (uniform[1] < 0.5)
         turns = torch.where(self._drawn(self.quarter_turn, chance[2]), (4 * uniform[2]).long(), 0)
@@ -88,9 +88,7 @@ class Augmentation:
         return chance < multiplier * self.probability
 
 
-def _warped(
-    images: Tensor, scale: Tensor, angle: Tensor, stretch: Tensor, axis: Tensor, offset: Tensor
-) -> Tensor:
+def _warped(images: Tensor, scale: Tensor, angle: Tensor, stretch: Tensor, axis: Tensor, offset: Tensor) -> Tensor:
     """Images scaled, turned, stretched along an axis and moved, in this order; the others as they are."""
     rows = ((scale != 0) | (angle != 0) | (stretch != 0) | (offset != 0).any(dim=1)).nonzero()[:, 0]
     if len(rows) == 0:
