@@ -28,9 +28,13 @@ def test_every_choice_composes(choice: str) -> None:
 
 
 def test_the_default_file_shows_every_option_of_its_models() -> None:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        shown = OmegaConf.to_container(compose(overrides=["+callbacks=evaluation"]).callbacks)
-    assert shown == CallbacksConfig.model_validate(shown).model_dump()
+    shown: dict[str, object] = {}
+    for choice in ("evaluation", "power_ema"):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            part = OmegaConf.to_container(compose(overrides=[f"+callbacks={choice}"]).callbacks)
+        assert part == CallbacksConfig.model_validate(part).model_dump()
+        shown |= {name: options for name, options in part.items() if options is not None}
+    assert shown.keys() == CallbacksConfig.model_fields.keys()
 
 
 def test_one_callback_is_left_out_with_null() -> None:
@@ -46,6 +50,9 @@ def test_one_callback_is_left_out_with_null() -> None:
         (["+callbacks.ema.dekay=0.9"], "dekay"),
         (["callbacks.ema.half_life=500000"], "give one of them, and null for the other"),
         (["callbacks.ema.decay=null"], "give one of them, and null for the other"),
+        (["callbacks.power_ema={sigma_rel: [0.05, 0.3]}"], "less than 0.2886"),
+        (["callbacks.power_ema={sigma_rel: [0.1, 0.1]}"], "a length twice"),
+        (["callbacks.power_ema={every: 3}"], "snapshot_every_steps=1000 is no multiple of every=3"),
         (["callbacks.evaluation.at_end=false"], "evaluation never runs"),
         (["callbacks.preemption.exit_status=0"], "greater than or equal to 1"),
     ],
