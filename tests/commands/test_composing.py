@@ -54,7 +54,10 @@ def test_choices_are_named_as_they_are_given_on_the_command_line() -> None:
         ("optimizer.l=1", ["unknown key 'optimizer.l'; did you mean 'optimizer.lr'?"]),
         ("optimizer.pace=1", ["unknown key 'optimizer.pace'", "known here: kind, lr"]),
         ("optimizer.schedule={pace: 1}", ["unknown key 'optimizer.schedule.pace'", "known here: warmup_steps"]),
-        ("conditioning.class_label.classes=6", ["unknown key 'conditioning.class_label'"]),
+        (
+            "conditioning.class_label.classes=6",
+            ["conditioning, as it is here, has no 'class_label'", "conditioning=class"],
+        ),
         ("seed:3", ["'seed:3' is not an override", "key=value"]),
         ("name=a=b", ["name=a=b", "'name=\"a=b\"'"]),
         ("resume=step=100.ckpt", ["'resume=\"step=100.ckpt\"'"]),
@@ -72,6 +75,37 @@ def test_what_hydra_refuses_is_one_line_that_names_the_override(override: str, p
     assert "\n" not in message
     for part in parts:
         assert part in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (
+            ["sampler=heun", "sampler.eta=1"],
+            "sampler.eta=1: sampler=heun has no 'eta'; sampler=ddim has it; known here: ",
+        ),
+        (["sampler=ddim", "sampler.churn=1"], "sampler=ddim has no 'churn'; sampler=euler, sampler=heun have it"),
+        (["sampler.churn=1"], "sampler, as it is here, has no 'churn'; sampler=euler, sampler=heun have it"),
+        # The name of an option of another choice is no slip of the pen.
+        (
+            ["sampler=ancestral", "sampler.end=last_row"],
+            "has no 'end'; sampler=ddim_inversion has it; known here: kind",
+        ),
+        (["guidance=none", "guidance.reference.run=x"], "guidance=none has no 'reference'; guidance=autoguidance, "),
+        (["sampler=heun", "sampler.step=5"], "unknown key 'sampler.step'; did you mean 'sampler.steps'?"),
+    ],
+)
+def test_a_key_of_another_choice_says_which_choices_have_it(overrides: list[str], line: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        compose("sample", ["run=somewhere", *overrides])
+    assert line in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_key_inside_what_another_choice_has_says_so_too() -> None:
+    line = "callbacks, as it is here, has no 'power_ema.every'; callbacks=power_ema has it"
+    with pytest.raises(UserError, match=line):
+        compose("train", ["experiment=ddpm/shapes32", "callbacks.power_ema.every=2"])
 
 
 def test_quoted_as_it_was_said_a_value_with_an_equals_sign_arrives() -> None:

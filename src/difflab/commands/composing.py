@@ -134,12 +134,43 @@ def _wrong_key(error: Exception, message: str, primary: str, overrides: Sequence
         # Where the value is a mapping, the key that is unknown stands inside it.
         unknown = str(getattr(error.__cause__, "full_key", None) or key)
         rest = [other for other in overrides if other != override]
-        return f"{override}: unknown key {unknown!r}{_known_beside(unknown, primary, rest)}"
+        elsewhere = _in_other_choices(unknown, rest)
+        beside = _known_beside(unknown, primary, rest, guess=elsewhere is None)
+        return f"{override}: {elsewhere or f'unknown key {unknown!r}'}{beside}"
     return None
 
 
-def _known_beside(key: str, primary: str, overrides: Sequence[str]) -> str:
-    """What the configuration has where `key` was looked for."""
+def _in_other_choices(key: str, overrides: Sequence[str]) -> str | None:
+    """Which choices of its group know a key that the present one does not; None where no choice does."""
+    parts = key.split(".")
+    for end in range(len(parts) - 1, 0, -1):
+        group = "/".join(parts[:end])
+        if not (conf_dir() / group).is_dir():
+            continue
+        choices = [choice for choice in choices_of(group) if "/" not in choice]
+        owners = [f"{group}={choice}" for choice in choices if _has(group, choice, parts[end:])]
+        if not owners:
+            return None
+        chosen = [value for name, _, value in (o.partition("=") for o in overrides) if name == group]
+        present = f"{group}={chosen[-1]}" if chosen else f"{group}, as it is here,"
+        inside = ".".join(parts[end:])
+        return f"{present} has no {inside!r}; {', '.join(owners)} {'has' if len(owners) == 1 else 'have'} it"
+    return None
+
+
+def _has(group: str, choice: str, path: Sequence[str]) -> bool:
+    import yaml
+
+    node: Any = yaml.safe_load((conf_dir() / group / f"{choice}.yaml").read_text(encoding="utf-8"))
+    for part in path:
+        if not isinstance(node, dict) or part not in node:
+            return False
+        node = node[part]
+    return True
+
+
+def _known_beside(key: str, primary: str, overrides: Sequence[str], *, guess: bool) -> str:
+    """What the configuration has where `key` was looked for; with `guess`, what may have been meant."""
     try:
         node: Any = compose(primary, overrides)
     except UserError:
@@ -150,9 +181,10 @@ def _known_beside(key: str, primary: str, overrides: Sequence[str]) -> str:
     if not isinstance(node, dict) or not node:
         return " (see the known keys with --cfg job)"
     close = difflib.get_close_matches(last, node, n=1)
-    if close:
+    if close and guess:
         return f"; did you mean {'.'.join([*parents, close[0]])!r}?"
-    return f"; known here: {', '.join(node)} (with +{key}=... one that is not shown)"
+    unshown = f" (with +{key}=... one that is not shown)" if guess else ""
+    return f"; known here: {', '.join(node)}{unshown}"
 
 
 def _near(value: str, known: Sequence[str]) -> str:
