@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from difflab.diffusion.base_process import Process
 from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.grid import Grid
 from difflab.diffusion.noise import NoiseSource
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.samplers import LevelSampler
 from difflab.diffusion.schedules import linear_betas, quad_betas, zero_terminal_snr
-from difflab.types import Denoised, Denoiser, NoiseLevel, StepContext
+from difflab.types import Denoised, Denoiser, Network, NoiseLevel, StepContext
 from diffusion.fakes import Mixture
 
 PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
@@ -101,12 +102,25 @@ class Run:
         self.x0 = x0s[0]
 
 
-def their_run(scheduler: Any, steps: int, mixture: dict[str, Any], predicts: str, start: Tensor) -> Tensor:
-    """The last sample of a diffusers scheduler; `start` is unit noise."""
+def their_run(
+    scheduler: Any, steps: int, network: Network, start: Tensor, ours: Process, noises: list[float]
+) -> Tensor:
+    """The last sample of a diffusers scheduler, in float64; `start` is unit noise.
+
+    Its tables are float32, which the wide steps at high noise make visible. They are held against ours, given as the
+    noise of every step and of the end, and replaced by them.
+    """
+    assert isinstance(ours, GaussianProcess)
+    table = torch.as_tensor(ours.alphas_cumprod)
+    torch.testing.assert_close(scheduler.alphas_cumprod.double(), table, rtol=2e-5, atol=0)
+    scheduler.alphas_cumprod = table
     scheduler.set_timesteps(steps)
-    network = Mixture(mixture, predicts)
+    if hasattr(scheduler, "sigmas"):
+        sigmas = torch.tensor(noises, dtype=torch.float64)
+        torch.testing.assert_close(scheduler.sigmas.double(), sigmas, rtol=1e-6, atol=0)
+        scheduler.sigmas = sigmas
     x = start * scheduler.init_noise_sigma
     for t in scheduler.timesteps:
-        out = network(scheduler.scale_model_input(x, t), torch.as_tensor(t)[None])
+        out = network(scheduler.scale_model_input(x, t), torch.as_tensor(t)[None], None)
         x = scheduler.step(out, t, x).prev_sample
     return x

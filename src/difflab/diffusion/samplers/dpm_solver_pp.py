@@ -13,6 +13,7 @@ from difflab.diffusion.samplers.levels import Walk
 from difflab.types import Denoised, NoiseLevel
 
 Variant = Literal["midpoint", "heun"]
+SecondDerivative = Literal["half", "full"]
 
 FEW_STEPS = 15  # below it, lower_order_final goes down in order at the end (the authors' and diffusers' rule)
 
@@ -22,6 +23,8 @@ class DPMSolverPPSampler(ExponentialSampler):
 
     variant:           of order 2: the derivative of m enters as the midpoint method takes it, or integrated exactly
                        (heun; the same up to third order in h).
+    second_derivative: of order 3. half: as the authors' code takes it, and diffusers and k-diffusion after it, which
+                       leaves a local error of h^3 and so the order 2. full: what the expansion asks for, order 3.
     lower_order_final: with fewer than 15 steps, the last step is of order 1 and the one before of order 2 at most.
 
     The other options, and what is refused: `ExponentialSampler`.
@@ -33,12 +36,15 @@ class DPMSolverPPSampler(ExponentialSampler):
         *,
         order: int = 2,
         variant: Variant = "midpoint",
+        second_derivative: SecondDerivative = "half",
         prediction: Extrapolated = "x0",
         lower_order_final: bool = True,
     ) -> None:
         super().__init__(grid, order=order, prediction=prediction, lower_order_final=lower_order_final)
         check_choice("variant", variant, Variant)
+        check_choice("second_derivative", second_derivative, SecondDerivative)
         self.variant: Variant = variant
+        self.second_derivative: SecondDerivative = second_derivative
 
     def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
         denoised = walk.ask(z, here)
@@ -67,5 +73,6 @@ class DPMSolverPPSampler(ExponentialSampler):
             return self.scale(there) * (0.5 * one if self.variant == "midpoint" else two) * first
         earlier, m_earlier = walk.past[-2]
         r1 = (half_log_snr(before) - half_log_snr(earlier)) / h
-        second = (first - (m_before - m_earlier) / r1) / (r0 + r1)
-        return self.scale(there) * (two * (first + r0 * second) + three * second)
+        half = (first - (m_before - m_earlier) / r1) / (r0 + r1)  # h^2 m'' / 2
+        second = half if self.second_derivative == "half" else 2.0 * half
+        return self.scale(there) * (two * (first + r0 * half) + three * second)
