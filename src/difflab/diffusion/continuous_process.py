@@ -98,7 +98,7 @@ class ContinuousProcess(Process):
     def time_at(self, level: NoiseLevel) -> float:
         if self.time_input == "log_snr":
             return level.log_snr
-        return float(self._time_of_noise(torch.tensor(level.noise, dtype=torch.float64)))
+        return float(self._time_of_noise(torch.tensor(level.noise, dtype=torch.float64, device="cpu")))
 
     def level_of_noise(self, noise: float) -> NoiseLevel:
         alpha = (1.0 + noise * noise) ** -0.5
@@ -116,7 +116,7 @@ class ContinuousProcess(Process):
         low, high = self._noise_range
         if isinstance(self.law, LogNormalLaw):
             return [self.level_of_noise(noise) for noise in karras_noises(n, low, high).tolist()]
-        noises = self.law.noise(torch.linspace(1.0, 0.0, n, dtype=torch.float64)).clamp(low, high)
+        noises = self.law.noise(torch.linspace(1.0, 0.0, n, dtype=torch.float64, device="cpu")).clamp(low, high)
         return [self.level_of_noise(noise) for noise in noises.tolist()]
 
     def on_levels(self, levels: list[NoiseLevel]) -> LevelTable:

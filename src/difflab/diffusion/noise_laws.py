@@ -76,6 +76,7 @@ class LogUniformLaw:
 
 def noise_of(law: NoiseLaw, u: float) -> float:
     """The noise at one u."""
-    value = float(law.noise(torch.tensor(u, dtype=torch.float64)))
+    # On the CPU by name: a model without weights is built under torch.device("meta"), its process is a real one.
+    value = float(law.noise(torch.tensor(u, dtype=torch.float64, device="cpu")))
     assert math.isfinite(value), "every law is finite on [0, 1]"
     return value
