@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, cast, get_args
+from typing import Literal, Protocol, cast, get_args
 
 import numpy as np
 
@@ -22,6 +22,18 @@ Final = Literal["clean", "lowest"]
 Snap = Literal["none", "time", "level"]
 
 LOWEST, HIGHEST = 0.002, 80.0  # EDM table 1: no wider a range is worth steps, whatever the table has
+
+
+class LevelGrid(Protocol):
+    """What a sampler asks that steps between levels."""
+
+    def levels(self, process: Process) -> list[NoiseLevel]:
+        """The levels from the noisiest down, the end of the last step included. Raises ValueError for too many."""
+        ...
+
+    def level_of_noise(self, process: Process, noise: float) -> NoiseLevel:
+        """The level of a sigma / alpha in between."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -55,11 +67,7 @@ class Grid:
     interpolate: Interpolation = "log"
 
     def __post_init__(self) -> None:
-        if self.rho <= 0:
-            raise ValueError(f"rho={self.rho:g} must be above 0")
-        low, high = self.noise_min, self.noise_max
-        if (low is not None and low <= 0) or (low is not None and high is not None and low >= high):
-            raise ValueError(f"noise_min={low} and noise_max={high} must be 0 < noise_min < noise_max")
+        check_spacing(self.rho, self.noise_min, self.noise_max)
 
     def levels(self, process: Process) -> list[NoiseLevel]:
         """The levels from the noisiest down, the end of the last step included."""
@@ -75,13 +83,7 @@ class Grid:
 
     def level_of_noise(self, process: Process, noise: float) -> NoiseLevel:
         """The level of this sigma / alpha, snapped to a row where that is asked for."""
-        level = process.level_of_noise(noise)
-        if self.snap == "none" or level.timestep is None:
-            return level
-        if self.snap == "time":
-            return replace(level, timestep=float(round(level.timestep)))
-        assert isinstance(process, GaussianProcess), "levels with a timestep are those of a table"
-        return process.level(int(np.abs(process.noises - noise).argmin()))
+        return level_of_noise(process, noise, self.snap)
 
     def _visited(self, process: Process) -> list[NoiseLevel]:
         if self.spacing in get_args(NoiseSpacing):
@@ -133,3 +135,22 @@ class Grid:
             limit = "1 or more" if most is None else f"1..{most}"
             raise ValueError(f"cannot take {self.steps} steps with spacing={self.spacing}; ask for {limit}")
         return self.steps
+
+
+def level_of_noise(process: Process, noise: float, snap: Snap) -> NoiseLevel:
+    """The level of this sigma / alpha, snapped to a row of a table as `Grid` says."""
+    level = process.level_of_noise(noise)
+    if snap == "none" or level.timestep is None:
+        return level
+    if snap == "time":
+        return replace(level, timestep=float(round(level.timestep)))
+    assert isinstance(process, GaussianProcess), "levels with a timestep are those of a table"
+    return process.level(int(np.abs(process.noises - noise).argmin()))
+
+
+def check_spacing(rho: float, low: float | None, high: float | None) -> None:
+    """Raise ValueError unless rho is above 0 and 0 < noise_min < noise_max, None for either end."""
+    if rho <= 0:
+        raise ValueError(f"rho={rho:g} must be above 0")
+    if (low is not None and low <= 0) or (low is not None and high is not None and low >= high):
+        raise ValueError(f"noise_min={low} and noise_max={high} must be 0 < noise_min < noise_max")

@@ -8,12 +8,22 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from difflab.diffusion.brownian import BrownianPaths
+
 
 class NoiseSource(Protocol):
     """Where samplers take their step noise from."""
 
     def randn_like(self, x: Tensor) -> Tensor:
         """Standard normal noise of the shape, type and device of x [B, ...]."""
+        ...
+
+    def brownian_like(self, x: Tensor, start: float, end: float, finest: float) -> Tensor:
+        """(W(end) - W(start)) / sqrt(|end - start|) of every sample's Brownian motion on [0, 1], like x [B, ...].
+
+        Standard normals too, but of a path: whoever asks for other times sees the same one. finest is the shortest
+        stretch that is asked for in this run.
+        """
         ...
 
 
@@ -29,7 +39,9 @@ class SampleNoise:
     ) -> None:
         self.device = torch.device(device)
         self.dtype = dtype
+        self._seeds = list(seeds)
         self._generators = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
+        self._paths: BrownianPaths | None = None
 
     def __len__(self) -> int:
         return len(self._generators)
@@ -43,9 +55,17 @@ class SampleNoise:
 
     def randn_like(self, x: Tensor) -> Tensor:
         """Standard normals of the shape, type and device of x [B, ...]. Raises ValueError for another batch size."""
-        if len(x) != len(self):
-            raise ValueError(f"noise for {len(self)} samples was asked for a batch of {len(x)}")
+        self._check_batch(x)
         return self.randn(x.shape[1:]).to(device=x.device, dtype=x.dtype)
+
+    def brownian_like(self, x: Tensor, start: float, end: float, finest: float) -> Tensor:
+        """The increment of every sample's Brownian motion at unit variance, like x [B, ...]; it draws nothing from the
+        streams. Raises ValueError for another batch size, times outside of [0, 1] and start = end.
+        """
+        self._check_batch(x)
+        if self._paths is None or self._paths.shape != x.shape[1:]:
+            self._paths = BrownianPaths(self._seeds, x.shape[1:], self.device)
+        return self._paths.increment(start, end, finest).to(self.dtype).to(device=x.device, dtype=x.dtype)
 
     def rand(self, shape: Sequence[int] = ()) -> Tensor:
         """Uniform numbers in [0, 1), float32 [B, *shape], the next ones of every sample's stream."""
@@ -53,3 +73,7 @@ class SampleNoise:
         for row, generator in zip(out.unbind(), self._generators, strict=True):
             row.uniform_(generator=generator)
         return out
+
+    def _check_batch(self, x: Tensor) -> None:
+        if len(x) != len(self):
+            raise ValueError(f"noise for {len(self)} samples was asked for a batch of {len(x)}")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from difflab.diffusion.base_process import Process
-from difflab.diffusion.grid import Grid
+from difflab.diffusion.grid import Grid, LevelGrid
 from difflab.diffusion.guidance import shift_eps
 from difflab.diffusion.noise import NoiseSource
 from difflab.types import Denoised, Denoiser, NoiseLevel, StepContext, StepHook
@@ -29,7 +32,7 @@ class Walk:
 
     denoiser: Denoiser
     process: Process
-    grid: Grid
+    grid: LevelGrid
     levels: Sequence[NoiseLevel]
     noise: NoiseSource
     past: list[tuple[NoiseLevel, Tensor]] = field(default_factory=list)
@@ -49,6 +52,29 @@ class Walk:
         """The level between two of the grid where sigma / alpha is `noise`."""
         return self.grid.level_of_noise(self.process, noise)
 
+    def brownian(self, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> Tensor:
+        """Standard normals like z [B, ...]: how far every sample's Brownian motion goes between two levels.
+
+        Its time is the logarithm of the noise, from the highest of the process (0) to its lowest (1), so walks of other
+        lengths or spacings on the same process follow the same path.
+        """
+        return self.noise.brownian_like(z, self._time(here.noise), self._time(there.noise), self._finest)
+
+    def _time(self, noise: float) -> float:
+        low, high = self._ends
+        return min(max(math.log(high / noise) / math.log(high / low), 0.0), 1.0)
+
+    @cached_property
+    def _ends(self) -> tuple[float, float]:
+        low, high = self.process.noise_range
+        visited = [level.noise for level in self.levels if 0.0 < level.noise < math.inf]
+        return min(low, *visited), max(high, *visited)
+
+    @cached_property
+    def _finest(self) -> float:
+        times = [self._time(level.noise) for level in self.levels if 0.0 < level.noise < math.inf]
+        return min((after - before for before, after in pairwise(times)), default=1.0)
+
     def remember(self, level: NoiseLevel, value: Tensor, most: int) -> None:
         """Keep a value for later steps, and of all of them the last `most`."""
         self.past = [*self.past, (level, value)][-most:]
@@ -57,13 +83,17 @@ class Walk:
 class LevelSampler(ABC):
     """A sampler that takes one step per level of a grid."""
 
-    def __init__(self, grid: Grid | None = None) -> None:
-        self.grid = grid or Grid()
+    def __init__(self, grid: LevelGrid | None = None) -> None:
+        self.grid: LevelGrid = grid or Grid()
 
     def respace(self, process: Process) -> Process:
         """The process itself. Raises ValueError where it has no such levels, or no meaning between rows."""
         _ = process.parametrisation
-        self.levels(process)
+        for here, there in pairwise(self.levels(process)):
+            if here.noise <= there.noise:
+                raise ValueError(
+                    f"two steps are at the noise {here.noise:g} or go up from it: take fewer steps, or snap=none"
+                )
         return process
 
     def levels(self, process: Process) -> Sequence[NoiseLevel]:
@@ -107,6 +137,12 @@ class LevelSampler(ABC):
                 changed = hook(context, x, denoised)
                 x = x if changed is None else changed
         return x
+
+
+def towards(z: Tensor, x0: Tensor, here: float, there: float) -> Tensor:
+    """z at noise `there`, on the straight way from z at noise `here` to x0 at noise 0: Euler's step."""
+    ratio = there / here
+    return ratio * z + (1.0 - ratio) * x0
 
 
 def slope(z: Tensor, x0: Tensor, noise: float) -> Tensor:
