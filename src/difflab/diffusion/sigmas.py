@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 Noises = NDArray[np.float64]
@@ -28,6 +29,28 @@ def vp_noises(n: int, beta_d: float = 19.9, beta_min: float = 0.1, eps_t: float 
     """Evenly spaced in the time of the VP process (k-diffusion's get_sigmas_vp; Song et al. 2021)."""
     t = 1.0 + _ramp(n) * (eps_t - 1.0)
     return np.sqrt(np.expm1(0.5 * beta_d * t**2 + beta_min * t))
+
+
+def iddpm_noises(
+    n: int, lowest: float, highest: float, *, c_1: float = 0.001, c_2: float = 0.008, m: int = 1000
+) -> Noises:
+    """Evenly spaced in the rows of improved DDPM's cosine schedule of m steps that lie within the ends; EDM table 1.
+
+    c_1: alpha_bar falls to no less than this share of itself in a row; c_2: where the cosine begins.
+    Raises ValueError where fewer than n rows lie within the ends.
+    """
+    # In float32, as the official code: their ratio is all but 1 at the lowest rows, where it makes 5e-4 of the noise.
+    alphas_cumprod = (0.5 * np.pi * torch.arange(m + 1) / m / (c_2 + 1.0)).sin() ** 2
+    kept = (alphas_cumprod[:-1] / alphas_cumprod[1:]).double().clamp(min=c_1).numpy()
+    rows = np.zeros(m + 1)
+    for row in range(m, 0, -1):
+        rows[row - 1] = np.sqrt((rows[row] ** 2 + 1.0) / kept[row - 1] - 1.0)
+    within = rows[(rows >= lowest) & (rows <= highest)]
+    if n > len(within):
+        raise ValueError(
+            f"{len(within)} rows of the iddpm schedule lie within {lowest:g} and {highest:g}; take fewer steps than {n}"
+        )
+    return within[np.round((len(within) - 1) * _ramp(n)).astype(int)]
 
 
 def _ramp(n: int) -> Noises:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from difflab.diffusion.grid import Grid
+from difflab.diffusion.grid import LevelGrid
 from difflab.diffusion.samplers.levels import LevelSampler, Walk, slope
 from difflab.types import Denoised, NoiseLevel
 
@@ -52,7 +52,7 @@ class Churn:
 class EulerSampler(LevelSampler):
     """z' = z + (noise' - noise) dz / dnoise; the same as DDIM where there is no churn."""
 
-    def __init__(self, grid: Grid | None = None, *, churn: Churn | None = None) -> None:
+    def __init__(self, grid: LevelGrid | None = None, *, churn: Churn | None = None) -> None:
         super().__init__(grid)
         self.churn = churn or Churn()
 

@@ -1,0 +1,83 @@
+"""The noise levels that EDM's ablation compares (table 1, time steps)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from difflab.diffusion.base_process import Process
+from difflab.diffusion.grid import Snap, check_spacing, level_of_noise
+from difflab.diffusion.noise_laws import VPLaw, noise_of
+from difflab.diffusion.noise_times import VPTime
+from difflab.diffusion.process import CLEAN, check_choice
+from difflab.diffusion.sigmas import exponential_noises, iddpm_noises, karras_noises, vp_noises
+from difflab.types import NoiseLevel
+
+Discretization = Literal["vp", "ve", "iddpm", "edm"]
+
+
+@dataclass(frozen=True)
+class AblationGrid:
+    """`steps` levels as one of four methods spaces them, then the clean end.
+
+    discretization: vp, even in the time of the VP process; ve, even in the logarithm; iddpm, rows of the cosine
+                    schedule of `m` steps (with its `c_1` and `c_2`); edm, Karras' rho.
+    noise_min, noise_max: None for those of the method (vp: at `epsilon_s` and 1; ve: 0.02 and 100; iddpm: 0.002 and 81;
+                    edm: 0.002 and 80) as far as the process has them. Given ones are taken as they are.
+    snap:           level: moved to the nearest row of a table, as EDM does for iDDPM's networks.
+
+    Raises ValueError for options out of range, and in `levels` where iddpm has too few rows.
+    """
+
+    steps: int = 18
+    discretization: Discretization = "edm"
+    noise_min: float | None = None
+    noise_max: float | None = None
+    rho: float = 7.0
+    epsilon_s: float = 1e-3
+    c_1: float = 0.001
+    c_2: float = 0.008
+    m: int = 1000
+    snap: Snap = "none"
+
+    def __post_init__(self) -> None:
+        check_choice("discretization", self.discretization, Discretization)
+        check_spacing(self.rho, self.noise_min, self.noise_max)
+        if self.steps < 1:
+            raise ValueError(f"steps={self.steps} must be 1 or more")
+        if not 0 < self.epsilon_s < 1:
+            raise ValueError(f"epsilon_s={self.epsilon_s:g} must be above 0 and below 1")
+
+    def levels(self, process: Process) -> list[NoiseLevel]:
+        """The levels from the noisiest down, the clean end included."""
+        n, (low, high) = self.steps, self.ends(process)
+        if self.discretization == "vp":
+            time = self.vp_time(process)
+            noises = vp_noises(n, time.beta_d, time.beta_min, self.epsilon_s)
+        elif self.discretization == "ve":
+            noises = exponential_noises(n, low, high)
+        elif self.discretization == "iddpm":
+            noises = iddpm_noises(n, low, high, c_1=self.c_1, c_2=self.c_2, m=self.m)
+        else:
+            noises = karras_noises(n, low, high, self.rho)
+        return [*(self.level_of_noise(process, noise) for noise in noises.tolist()), CLEAN]
+
+    def level_of_noise(self, process: Process, noise: float) -> NoiseLevel:
+        """The level of this sigma / alpha, snapped to a row where that is asked for."""
+        return level_of_noise(process, noise, self.snap)
+
+    def ends(self, process: Process) -> tuple[float, float]:
+        """The lowest and the highest sigma / alpha that is aimed at."""
+        lowest, highest = self._usual_ends()
+        process_low, process_high = process.noise_range
+        return self.noise_min or max(lowest, process_low), self.noise_max or min(highest, process_high)
+
+    def vp_time(self, process: Process) -> VPTime:
+        """The time of the VP process whose noise is that of the ends at epsilon_s and at 1."""
+        return VPTime.through(*self.ends(process), self.epsilon_s)
+
+    def _usual_ends(self) -> tuple[float, float]:
+        if self.discretization == "vp":
+            law = VPLaw(eps_t=self.epsilon_s)
+            return noise_of(law, 0.0), noise_of(law, 1.0)
+        return {"ve": (0.02, 100.0), "iddpm": (0.002, 81.0), "edm": (0.002, 80.0)}[self.discretization]

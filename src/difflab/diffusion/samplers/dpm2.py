@@ -1,0 +1,42 @@
+"""DPM-Solver-2 on the probability-flow ODE, and with new noise in every step (k-diffusion's DPM2)."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from difflab.diffusion.samplers.euler import EulerSampler
+from difflab.diffusion.samplers.euler_ancestral import EulerAncestralSampler
+from difflab.diffusion.samplers.levels import Walk, slope, towards
+from difflab.types import Denoised, NoiseLevel
+
+
+class DPM2Sampler(EulerSampler):
+    """Two network calls in every step but one to the clean end, which is Euler's; churn as in EDM."""
+
+    def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
+        z, start = self.churn(walk, z, here)
+        denoised = walk.ask(z, start)
+        return midpoint_step(walk, z, denoised.x0, start.noise, there.noise), denoised
+
+
+class DPM2AncestralSampler(EulerAncestralSampler):
+    """The same as far as below the next level, then noise up to it."""
+
+    def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
+        denoised = walk.ask(z, here)
+        down, up = self.fresh.split(here.noise, there.noise)
+        return self.fresh.add(walk, midpoint_step(walk, z, denoised.x0, here.noise, down), up), denoised
+
+
+def midpoint_step(walk: Walk, z: Tensor, x0: Tensor, here: float, there: float) -> Tensor:
+    """From noise `here` to `there` with the slope of half way, in the logarithm; Lu et al. 2022, algorithm 1.
+
+    x0: the prediction at `here`. To the clean end, where half way is nowhere, it is Euler's step.
+    """
+    if there == 0.0:
+        return x0
+    middle = walk.level(math.sqrt(here * there))
+    half_way = towards(z, x0, here, middle.noise)
+    return z + (there - here) * slope(half_way, walk.ask(half_way, middle).x0, middle.noise)

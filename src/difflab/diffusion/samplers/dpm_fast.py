@@ -1,0 +1,91 @@
+"""DPM-Solver-fast: as few network calls as one can spend (Lu et al. 2022; k-diffusion's sample_dpm_fast)."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from difflab.diffusion.grid import Grid, Snap
+from difflab.diffusion.samplers.ancestral_noise import AncestralNoise
+from difflab.diffusion.samplers.dpm2 import midpoint_step
+from difflab.diffusion.samplers.levels import LevelSampler, Walk, slope, towards
+from difflab.types import Denoised, NoiseLevel
+
+
+class DPMFastSampler(LevelSampler):
+    """Steps of third order, and at the end one or two of a lower order, so that `calls` network calls are made.
+
+    Steps are even in lambda = -ln(noise), and the last one ends at the lowest level, not at the clean end.
+
+    calls:                in all.
+    noise_min, noise_max, snap: as in `Grid`.
+    eta, noise_scale:     new noise in every step, as in `AncestralNoise`; eta = 0 is the ODE.
+
+    Raises ValueError for calls below 1, and for options out of range.
+    """
+
+    def __init__(
+        self,
+        calls: int = 20,
+        *,
+        noise_min: float | None = None,
+        noise_max: float | None = None,
+        snap: Snap = "none",
+        eta: float = 0.0,
+        noise_scale: float = 1.0,
+    ) -> None:
+        if calls < 1:
+            raise ValueError(f"calls={calls} must be 1 or more")
+        self.orders = orders_of(calls)
+        super().__init__(
+            Grid(
+                steps=len(self.orders) + 1,
+                spacing="exponential",
+                noise_min=noise_min,
+                noise_max=noise_max,
+                final="lowest",
+                snap=snap,
+            )
+        )
+        self.fresh = AncestralNoise(eta, noise_scale)
+
+    def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
+        lowest = walk.levels[-1].noise
+        down = max(self.fresh.split(here.noise, there.noise)[0], lowest)
+        up = math.sqrt(there.noise**2 - down**2)
+        denoised = walk.ask(z, here)
+        z = _STEPS[self.orders[walk.index]](walk, z, denoised.x0, here.noise, down)
+        return self.fresh.add(walk, z, up), denoised
+
+
+def orders_of(calls: int) -> list[int]:
+    """The order of every step, which is the number of its network calls; they add up to `calls`."""
+    if calls % 3 == 0:
+        return [3] * (calls // 3 - 1) + [2, 1]
+    return [3] * (calls // 3) + [calls % 3]
+
+
+def _first_order(walk: Walk, z: Tensor, x0: Tensor, here: float, there: float) -> Tensor:
+    """DPM-Solver-1, which is DDIM."""
+    return towards(z, x0, here, there)
+
+
+def _third_order(walk: Walk, z: Tensor, x0: Tensor, here: float, there: float) -> Tensor:
+    """DPM-Solver-3; Lu et al. 2022, algorithm 2 (r1 = 1/3, r2 = 2/3)."""
+    eps = slope(z, x0, here)
+    width = math.log(here / there)
+    one, two = walk.level(here * math.exp(-width / 3)), walk.level(here * math.exp(-2 * width / 3))
+    ahead = z + (one.noise - here) * eps
+    change = slope(ahead, walk.ask(ahead, one).x0, one.noise) - eps
+    ahead = z + (two.noise - here) * eps - 2.0 * two.noise * _bend(2 * width / 3) * change
+    change = slope(ahead, walk.ask(ahead, two).x0, two.noise) - eps
+    return z + (there - here) * eps - 1.5 * there * _bend(width) * change
+
+
+def _bend(width: float) -> float:
+    """(e^h - 1) / h - 1: what a slope of eps over the step adds, at its end."""
+    return math.expm1(width) / width - 1.0
+
+
+_STEPS = {1: _first_order, 2: midpoint_step, 3: _third_order}
