@@ -166,7 +166,7 @@ def test_mistakes_at_construction(make: Any, options: dict[str, Any], message: s
         (DPMSolverPPSampler(Grid(1001, "trailing")), r"cannot take 1001 steps .* ask for 1\.\.1000"),
         (
             UniPCSampler(Grid(400, "karras", snap="level")),
-            "steps stay where they are .* take fewer steps, or snap=none",
+            "or go up from it: take fewer steps, or snap=none",
         ),
     ],
 )

@@ -6,13 +6,11 @@ h in lambda, x0 (or eps) is a polynomial through earlier predictions, and the re
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import Literal
 
 from torch import Tensor
 
-from difflab.diffusion.base_process import Process
 from difflab.diffusion.grid import Grid
 from difflab.diffusion.process import check_choice
 from difflab.diffusion.samplers.levels import LevelSampler
@@ -29,8 +27,7 @@ class ExponentialSampler(LevelSampler):
     lower_order_final: the last steps go down in order, which steadies walks of few steps. A step to the clean end is of
                        order 1 in any case: it lands on x0 exactly.
 
-    Raises ValueError for options out of range, for prediction=eps with final=clean, and in `respace` for levels that do
-    not fall from one to the next.
+    Raises ValueError for options out of range and for prediction=eps with final=clean.
     """
 
     def __init__(
@@ -41,27 +38,16 @@ class ExponentialSampler(LevelSampler):
         prediction: Extrapolated = "x0",
         lower_order_final: bool = True,
     ) -> None:
+        grid = grid or Grid()
         super().__init__(grid)
         if order not in (1, 2, 3):
             raise ValueError(f"order={order} must be 1, 2 or 3")
         check_choice("prediction", prediction, Extrapolated)
-        if prediction == "eps" and self.grid.final == "clean":
+        if prediction == "eps" and grid.final == "clean":
             raise ValueError("prediction=eps cannot step to the clean end: set final=lowest, or prediction=x0")
         self.order = order
         self.prediction: Extrapolated = prediction
         self.lower_order_final = lower_order_final
-
-    def respace(self, process: Process) -> Process:
-        """The process itself. Raises ValueError where two of the levels are one, as a multistep method divides by h."""
-        super().respace(process)
-        noises = [level.noise for level in self.levels(process)]
-        repeated = sum(here == there for here, there in itertools.pairwise(noises))
-        if repeated:
-            raise ValueError(
-                f"{repeated} of {len(noises) - 1} steps stay where they are (snap={self.grid.snap}): "
-                "take fewer steps, or snap=none"
-            )
-        return process
 
     def extrapolated(self, denoised: Denoised) -> Tensor:
         """m: x0 or eps."""

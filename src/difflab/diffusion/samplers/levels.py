@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -81,7 +82,12 @@ class Walk:
 
 
 class LevelSampler(ABC):
-    """A sampler that takes one step per level of a grid."""
+    """A sampler that takes one step per level of a grid.
+
+    may_end_where_it_is: the last step may end at the level where it begins, as PLMS does at training step 0.
+    """
+
+    may_end_where_it_is: ClassVar[bool] = False
 
     def __init__(self, grid: LevelGrid | None = None) -> None:
         self.grid: LevelGrid = grid or Grid()
@@ -89,7 +95,9 @@ class LevelSampler(ABC):
     def respace(self, process: Process) -> Process:
         """The process itself. Raises ValueError where it has no such levels, or no meaning between rows."""
         _ = process.parametrisation
-        for here, there in pairwise(self.levels(process)):
+        levels = self.levels(process)
+        falling = levels[:-1] if self.may_end_where_it_is else levels
+        for here, there in pairwise(falling):
             if here.noise <= there.noise:
                 raise ValueError(
                     f"two steps are at the noise {here.noise:g} or go up from it: take fewer steps, or snap=none"

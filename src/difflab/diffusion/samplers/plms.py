@@ -39,6 +39,8 @@ class PLMSSampler(LevelSampler):
     time.
     """
 
+    may_end_where_it_is = True
+
     def __init__(
         self,
         grid: Grid | None = None,
@@ -47,10 +49,11 @@ class PLMSSampler(LevelSampler):
         final_level: FinalLevel = "clean",
         stride: Stride = "listed",
     ) -> None:
-        super().__init__(grid or Grid(steps=50, spacing="leading"))
-        if self.grid.spacing in get_args(NoiseSpacing):
-            raise ValueError(f"PLMS steps in time: spacing={self.grid.spacing} is by noise; take spacing=leading")
-        if self.grid.final != "clean":
+        grid = grid or Grid(steps=50, spacing="leading")
+        super().__init__(grid)
+        if grid.spacing in get_args(NoiseSpacing):
+            raise ValueError(f"PLMS steps in time: spacing={grid.spacing} is by noise; take spacing=leading")
+        if grid.final != "clean":
             raise ValueError("PLMS ends where its final_level says: take final_level=first, not a grid's final=lowest")
         check_choice("warm_up", warm_up, WarmUp)
         check_choice("final_level", final_level, FinalLevel)
@@ -125,6 +128,7 @@ def _eps(walk: Walk, x: Tensor, level: NoiseLevel) -> Tensor:
 
 
 def _later(walk: Walk, level: NoiseLevel, timesteps: float) -> NoiseLevel:
+    assert isinstance(walk.grid, Grid), "PLMS is made with one"
     return _table(walk.process).level_at(_time(level) + timesteps, walk.grid.interpolate)
 
 
