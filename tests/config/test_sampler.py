@@ -57,6 +57,17 @@ def test_ways_to_write_steps(options: dict[str, Any]) -> None:
         ({"kind": "ddim", "eta": -0.5}, "greater than or equal to 0"),
         ({"kind": "ddim", "steps_offset": -1}, "greater than or equal to 0"),
         ({"kind": "ddim", "steps": True}, "valid integer|valid string|valid list"),
+        ({"kind": "dpm_solver_pp", "order": 4}, "less than or equal to 3"),
+        (
+            {"kind": "dpm_solver_pp", "prediction": "eps"},
+            "prediction=eps cannot step to the clean end: set final=lowest",
+        ),
+        ({"kind": "dpm_solver_pp", "variant": "bh2"}, "'midpoint' or 'heun'"),
+        ({"kind": "unipc", "order": 0}, "greater than or equal to 1"),
+        ({"kind": "unipc", "prediction": "eps"}, "set final=lowest, or prediction=x0"),
+        ({"kind": "unipc", "disable_corrector": [-1]}, "greater than or equal to 0"),
+        ({"kind": "plms", "spacing": "karras"}, "Input should be 'sections', 'ddim', 'leading'"),
+        ({"kind": "plms", "warm_up": "heun"}, "'improved_euler' or 'runge_kutta'"),
         ({"kind": "heum"}, "does not match any of the expected tags"),
     ],
 )

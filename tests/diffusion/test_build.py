@@ -19,12 +19,27 @@ from difflab.config.guidance import (
     NoGuidance,
     ReferenceConfig,
 )
-from difflab.config.sampler import AncestralConfig, DDIMConfig, DDIMInversionConfig
+from difflab.config.sampler import (
+    AncestralConfig,
+    DDIMConfig,
+    DDIMInversionConfig,
+    DPMSolverPPConfig,
+    PLMSConfig,
+    UniPCConfig,
+)
 from difflab.diffusion import build, schedules
 from difflab.diffusion import classifier_free as free
 from difflab.diffusion import classifier_guidance as by_classifier
+from difflab.diffusion.grid import Grid
 from difflab.diffusion.guidance import GuidanceParts
-from difflab.diffusion.samplers import AncestralSampler, DDIMInversion, DDIMSampler
+from difflab.diffusion.samplers import (
+    AncestralSampler,
+    DDIMInversion,
+    DDIMSampler,
+    DPMSolverPPSampler,
+    PLMSSampler,
+    UniPCSampler,
+)
 from difflab.diffusion.thresholding import DynamicThreshold, StaticThreshold
 from difflab.diffusion.timesteps import LossAwareTimesteps, UniformTimesteps
 from difflab.types import Conditioning, Denoised, NoiseLevel, StepContext
@@ -103,6 +118,53 @@ def test_samplers() -> None:
     inversion = build.build_sampler(DDIMInversionConfig(kind="ddim_inversion", steps=10, end="pure_noise"))
     assert isinstance(inversion, DDIMInversion)
     assert inversion.end == "pure_noise"
+
+
+def test_multistep_samplers() -> None:
+    shared: dict[str, Any] = {"steps": 12, "spacing": "exponential", "final": "lowest", "noise_max": 20.0}
+    solver = build.build_sampler(
+        DPMSolverPPConfig(
+            kind="dpm_solver_pp",
+            order=3,
+            variant="heun",
+            second_derivative="full",
+            prediction="eps",
+            lower_order_final=False,
+            **shared,
+        )
+    )
+    grid = Grid(12, "exponential", final="lowest", noise_max=20.0)
+    assert isinstance(solver, DPMSolverPPSampler)
+    assert (solver.grid, solver.order, solver.variant, solver.second_derivative) == (grid, 3, "heun", "full")
+    assert (solver.prediction, solver.lower_order_final) == ("eps", False)
+    unipc = build.build_sampler(
+        UniPCConfig(
+            kind="unipc",
+            order=1,
+            variant="bh1",
+            prediction="eps",
+            lower_order_final=False,
+            disable_corrector=[0, 2],
+            **shared,
+        )
+    )
+    assert isinstance(unipc, UniPCSampler)
+    assert (unipc.grid, unipc.order, unipc.variant, unipc.disable_corrector) == (grid, 1, "bh1", {0, 2})
+    assert (unipc.prediction, unipc.lower_order_final) == ("eps", False)
+    plms = build.build_sampler(
+        PLMSConfig(
+            kind="plms",
+            steps=10,
+            spacing="leading",
+            steps_offset=1,
+            warm_up="runge_kutta",
+            final_level="first",
+            stride="constant",
+        )
+    )
+    assert isinstance(plms, PLMSSampler)
+    assert plms.grid == Grid(10, "leading", steps_offset=1)
+    assert (plms.warm_up, plms.final_level, plms.stride) == ("runge_kutta", "first", "constant")
 
 
 def log_prob(x: Tensor, level: NoiseLevel) -> Tensor:

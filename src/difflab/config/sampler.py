@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
 from difflab.config.base import Config
 
@@ -126,7 +126,53 @@ class HeunConfig(ChurnConfig):
     kind: Literal["heun"]
 
 
+class ExponentialConfig(LevelsConfig):
+    """Multistep, one network call a step; see `difflab.diffusion.samplers.exponential.ExponentialSampler`."""
+
+    order: int = Field(default=2, ge=1, le=3)
+    prediction: Literal["x0", "eps"] = "x0"
+    lower_order_final: bool = True
+
+    @model_validator(mode="after")
+    def _check_end(self) -> Self:
+        if self.prediction == "eps" and self.final == "clean":
+            raise ValueError("prediction=eps cannot step to the clean end: set final=lowest, or prediction=x0")
+        return self
+
+
+class DPMSolverPPConfig(ExponentialConfig):
+    """DPM-Solver++, or DPM-Solver with prediction=eps."""
+
+    kind: Literal["dpm_solver_pp"]
+    variant: Literal["midpoint", "heun"] = "midpoint"
+    second_derivative: Literal["half", "full"] = "half"
+
+
+class UniPCConfig(ExponentialConfig):
+    """UniPC; disable_corrector lists steps, 0 the first."""
+
+    kind: Literal["unipc"]
+    variant: Literal["bh1", "bh2"] = "bh2"
+    disable_corrector: list[NonNegativeInt] = Field(default_factory=list)
+
+
+class PLMSConfig(_Strided):
+    """PLMS of latent diffusion, or PNDM with warm_up=runge_kutta; on the timesteps of a table."""
+
+    kind: Literal["plms"]
+    warm_up: Literal["improved_euler", "runge_kutta"] = "improved_euler"
+    final_level: Literal["clean", "first"] = "clean"
+    stride: Literal["listed", "constant"] = "listed"
+
+
 SamplerConfig = Annotated[
-    AncestralConfig | DDIMConfig | DDIMInversionConfig | EulerConfig | HeunConfig,
+    AncestralConfig
+    | DDIMConfig
+    | DDIMInversionConfig
+    | EulerConfig
+    | HeunConfig
+    | DPMSolverPPConfig
+    | UniPCConfig
+    | PLMSConfig,
     Field(discriminator="kind"),
 ]

@@ -22,11 +22,14 @@ from difflab.diffusion.samplers import (
     Churn,
     DDIMInversion,
     DDIMSampler,
+    DPMSolverPPSampler,
     EulerSampler,
     HeunSampler,
     LevelSampler,
+    PLMSSampler,
     Sampler,
     StridedSampler,
+    UniPCSampler,
 )
 from difflab.diffusion.thresholding import DynamicThreshold, StaticThreshold, Threshold
 from difflab.diffusion.timesteps import LossAwareTimesteps, TimestepSampler, UniformPositions, UniformTimesteps
@@ -66,7 +69,12 @@ _STRIDED: dict[str, type[StridedSampler]] = {
 _BETWEEN_LEVELS: dict[str, Callable[..., LevelSampler]] = {
     "euler": EulerSampler,
     "heun": HeunSampler,
+    "dpm_solver_pp": DPMSolverPPSampler,
+    "unipc": UniPCSampler,
+    "plms": PLMSSampler,
 }
+
+_GRID_OPTIONS = [field.name for field in dataclasses.fields(Grid)]
 
 
 def build_betas(schedule: Schedule, timesteps: int) -> schedules.Betas:
@@ -132,7 +140,7 @@ def build_sampler(config: SamplerConfig) -> Sampler:
     options = _options(config)
     if config.kind in _STRIDED:
         return _STRIDED[config.kind](**options)
-    grid = Grid(**{field.name: options.pop(field.name) for field in dataclasses.fields(Grid)})
+    grid = Grid(**{name: options.pop(name) for name in _GRID_OPTIONS if name in options})
     if "churn" in options:
         high = options.pop("churn_max")
         options["churn"] = Churn(
