@@ -19,27 +19,39 @@ from difflab.config.guidance import (
     NoGuidance,
     ReferenceConfig,
 )
-from difflab.config.sampler import (
-    AncestralConfig,
-    DDIMConfig,
-    DDIMInversionConfig,
+from difflab.config.level_sampler import (
+    DPM2Config,
+    DPMFastConfig,
+    DPMSolverPP2MSDEConfig,
     DPMSolverPPConfig,
-    PLMSConfig,
+    DPMSolverPPSDEConfig,
+    EDMAblationConfig,
+    LMSConfig,
     UniPCConfig,
 )
+from difflab.config.sampler import AncestralConfig, DDIMConfig, DDIMInversionConfig, PLMSConfig
 from difflab.diffusion import build, schedules
 from difflab.diffusion import classifier_free as free
 from difflab.diffusion import classifier_guidance as by_classifier
+from difflab.diffusion.ablation_grid import AblationGrid
 from difflab.diffusion.grid import Grid
 from difflab.diffusion.guidance import GuidanceParts
 from difflab.diffusion.samplers import (
     AncestralSampler,
+    Churn,
     DDIMInversion,
     DDIMSampler,
+    DPM2Sampler,
+    DPMFastSampler,
+    DPMSolverPP2MSDESampler,
     DPMSolverPPSampler,
+    DPMSolverPPSDESampler,
+    EDMAblationSampler,
+    LMSSampler,
     PLMSSampler,
     UniPCSampler,
 )
+from difflab.diffusion.samplers.ancestral_noise import AncestralNoise
 from difflab.diffusion.thresholding import DynamicThreshold, StaticThreshold
 from difflab.diffusion.timesteps import LossAwareTimesteps, UniformTimesteps
 from difflab.types import Conditioning, Denoised, NoiseLevel, StepContext
@@ -165,6 +177,54 @@ def test_multistep_samplers() -> None:
     assert isinstance(plms, PLMSSampler)
     assert plms.grid == Grid(10, "leading", steps_offset=1)
     assert (plms.warm_up, plms.final_level, plms.stride) == ("runge_kutta", "first", "constant")
+
+
+def test_samplers_between_levels_get_their_grid_and_options() -> None:
+    lms = build.build_sampler(LMSConfig(kind="lms", steps=7, rho=3.0, noise_max=10.0, snap="time", order=2))
+    assert isinstance(lms, LMSSampler)
+    assert (lms.grid, lms.order) == (Grid(steps=7, rho=3.0, noise_max=10.0, snap="time"), 2)
+    churned = build.build_sampler(DPM2Config(kind="dpm_2", churn=5.0, churn_min=0.1, churn_max=2.0, churn_noise=1.1))
+    assert isinstance(churned, DPM2Sampler)
+    assert churned.churn == Churn(5.0, low=0.1, high=2.0, noise=1.1)
+    sde = build.build_sampler(DPMSolverPPSDEConfig(kind="dpm_solver_pp_sde", eta=0.5, noise_scale=1.1, r=0.3))
+    assert isinstance(sde, DPMSolverPPSDESampler)
+    assert (sde.fresh, sde.r) == (AncestralNoise(0.5, 1.1), 0.3)
+    multistep = build.build_sampler(
+        DPMSolverPP2MSDEConfig(kind="dpm_solver_pp_2m_sde", eta=1.5, noise_scale=1.1, solver="heun")
+    )
+    assert isinstance(multistep, DPMSolverPP2MSDESampler)
+    assert (multistep.eta, multistep.noise_scale, multistep.solver) == (1.5, 1.1, "heun")
+    fast = build.build_sampler(DPMFastConfig(kind="dpm_fast", steps=10, noise_min=0.1, eta=0.5, noise_scale=1.1))
+    assert isinstance(fast, DPMFastSampler)
+    assert (fast.orders, fast.fresh) == ([3, 3, 3, 1], AncestralNoise(0.5, 1.1))
+    assert fast.grid == Grid(steps=5, spacing="exponential", noise_min=0.1, final="lowest")
+
+
+def test_the_ablation_gets_every_option() -> None:
+    sampler = build.build_sampler(
+        EDMAblationConfig(
+            kind="edm_ablation",
+            steps=9,
+            solver="euler",
+            alpha=0.5,
+            discretization="iddpm",
+            schedule="ve",
+            scaling="vp",
+            noise_min=0.01,
+            noise_max=50.0,
+            rho=5.0,
+            epsilon_s=0.01,
+            c_1=0.002,
+            c_2=0.009,
+            m=500,
+            snap="level",
+            churn=3.0,
+        )
+    )
+    assert isinstance(sampler, EDMAblationSampler)
+    assert sampler.grid == AblationGrid(9, "iddpm", 0.01, 50.0, 5.0, 0.01, 0.002, 0.009, 500, "level")
+    assert (sampler.solver, sampler.alpha, sampler.schedule, sampler.scaling) == ("euler", 0.5, "ve", "vp")
+    assert sampler.churn == Churn(3.0)
 
 
 def log_prob(x: Tensor, level: NoiseLevel) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from difflab.diffusion import schedules
+from difflab.diffusion.ablation_grid import AblationGrid
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.classifier_free import ClassifierFree
 from difflab.diffusion.classifier_guidance import ClassifierGuidance
@@ -22,10 +23,20 @@ from difflab.diffusion.samplers import (
     Churn,
     DDIMInversion,
     DDIMSampler,
+    DPM2AncestralSampler,
+    DPM2Sampler,
+    DPMFastSampler,
+    DPMSolverPP2MSDESampler,
+    DPMSolverPP2SAncestralSampler,
+    DPMSolverPP3MSDESampler,
     DPMSolverPPSampler,
+    DPMSolverPPSDESampler,
+    EDMAblationSampler,
+    EulerAncestralSampler,
     EulerSampler,
     HeunSampler,
     LevelSampler,
+    LMSSampler,
     PLMSSampler,
     Sampler,
     StridedSampler,
@@ -72,9 +83,16 @@ _BETWEEN_LEVELS: dict[str, Callable[..., LevelSampler]] = {
     "dpm_solver_pp": DPMSolverPPSampler,
     "unipc": UniPCSampler,
     "plms": PLMSSampler,
+    "euler_ancestral": EulerAncestralSampler,
+    "dpm_2": DPM2Sampler,
+    "dpm_2_ancestral": DPM2AncestralSampler,
+    "lms": LMSSampler,
+    "dpm_solver_pp_2s_ancestral": DPMSolverPP2SAncestralSampler,
+    "dpm_solver_pp_sde": DPMSolverPPSDESampler,
+    "dpm_solver_pp_2m_sde": DPMSolverPP2MSDESampler,
+    "dpm_solver_pp_3m_sde": DPMSolverPP3MSDESampler,
+    "edm_ablation": EDMAblationSampler,
 }
-
-_GRID_OPTIONS = [field.name for field in dataclasses.fields(Grid)]
 
 
 def build_betas(schedule: Schedule, timesteps: int) -> schedules.Betas:
@@ -140,7 +158,11 @@ def build_sampler(config: SamplerConfig) -> Sampler:
     options = _options(config)
     if config.kind in _STRIDED:
         return _STRIDED[config.kind](**options)
-    grid = Grid(**{name: options.pop(name) for name in _GRID_OPTIONS if name in options})
+    if config.kind == "dpm_fast":
+        return DPMFastSampler(options.pop("steps"), **options)
+    grid_type = AblationGrid if config.kind == "edm_ablation" else Grid
+    names = [field.name for field in dataclasses.fields(grid_type) if field.name in options]
+    grid = grid_type(**{name: options.pop(name) for name in names})
     if "churn" in options:
         high = options.pop("churn_max")
         options["churn"] = Churn(

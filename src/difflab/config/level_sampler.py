@@ -1,0 +1,226 @@
+"""The samplers between noise levels: their grid, the noise they add, their order."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, NonNegativeInt, model_validator
+
+from difflab.config.base import Config
+
+Snap = Literal["none", "time", "level"]
+
+
+def check_ends(low: float | None, high: float | None) -> None:
+    """Raise ValueError unless noise_min is below noise_max, where both are given."""
+    if low is not None and high is not None and low >= high:
+        raise ValueError(f"noise_min={low} must be below noise_max={high}")
+
+
+class LevelsConfig(Config):
+    """What the samplers have in common that step between noise levels; see `difflab.diffusion.grid.Grid`.
+
+    steps: a number; for a spacing by timesteps also what `sections` understands.
+    """
+
+    steps: int | str | list[int] | None = 20
+    spacing: Literal[
+        "karras",
+        "exponential",
+        "polyexponential",
+        "vp",
+        "sections",
+        "ddim",
+        "leading",
+        "linspace",
+        "trailing",
+        "fractional",
+        "leading_inner",
+        "linspace_inner",
+        "ldm_uniform",
+        "ldm_quad",
+    ] = "karras"
+    steps_offset: int = Field(default=0, ge=0)
+    rho: float = Field(default=7.0, gt=0)
+    noise_min: float | None = Field(default=None, gt=0)
+    noise_max: float | None = Field(default=None, gt=0)
+    final: Literal["clean", "lowest"] = "clean"
+    snap: Snap = "none"
+    interpolate: Literal["log", "linear"] = "log"
+
+    @model_validator(mode="after")
+    def _check_grid(self) -> Self:
+        if isinstance(self.steps, int) and self.steps < 1:
+            raise ValueError(f"steps={self.steps} must be 1 or more")
+        if not isinstance(self.steps, int) and self.spacing != "sections":
+            raise ValueError(f"spacing={self.spacing} takes a number in steps; {self.steps!r} needs spacing=sections")
+        check_ends(self.noise_min, self.noise_max)
+        return self
+
+
+class _Churned(Config):
+    """EDM's noise added at the start of a step, where churn_min <= sigma / alpha <= churn_max (null: no upper end)."""
+
+    churn: float = Field(default=0.0, ge=0)
+    churn_min: float = Field(default=0.0, ge=0)
+    churn_max: float | None = Field(default=None, gt=0)
+    churn_noise: float = Field(default=1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _check_churn(self) -> Self:
+        if self.churn_max is not None and self.churn_min >= self.churn_max:
+            raise ValueError(f"churn_min={self.churn_min} must be below churn_max={self.churn_max}")
+        return self
+
+
+class ChurnConfig(LevelsConfig, _Churned):
+    """Levels, and EDM's noise added at the start of a step."""
+
+
+class AncestralNoiseConfig(LevelsConfig):
+    """New noise in every step: eta from 0 (none, the ODE) to 1 (as much as DDPM), times noise_scale."""
+
+    eta: float = Field(default=1.0, ge=0, le=1)
+    noise_scale: float = Field(default=1.0, gt=0)
+
+
+class MultistepSDEConfig(LevelsConfig):
+    """Noise of the SDE: eta 0 is the ODE, 1 the reverse SDE, and more is possible."""
+
+    eta: float = Field(default=1.0, ge=0)
+    noise_scale: float = Field(default=1.0, gt=0)
+
+
+class EulerConfig(ChurnConfig):
+    """Euler's method on the probability-flow ODE; DDIM where there is no churn."""
+
+    kind: Literal["euler"]
+
+
+class HeunConfig(ChurnConfig):
+    """EDM's second-order sampler: two network calls in every step but the last."""
+
+    kind: Literal["heun"]
+
+
+class EulerAncestralConfig(AncestralNoiseConfig):
+    """Euler's method with new noise in every step."""
+
+    kind: Literal["euler_ancestral"]
+
+
+class DPM2Config(ChurnConfig):
+    """DPM-Solver-2: two network calls in every step but the last."""
+
+    kind: Literal["dpm_2"]
+
+
+class DPM2AncestralConfig(AncestralNoiseConfig):
+    """DPM-Solver-2 with new noise in every step."""
+
+    kind: Literal["dpm_2_ancestral"]
+
+
+class LMSConfig(LevelsConfig):
+    """Linear multistep: one network call a step, `order` slopes."""
+
+    kind: Literal["lms"]
+    order: int = Field(default=4, ge=1, le=4)
+
+
+class DPMSolverPP2SAncestralConfig(AncestralNoiseConfig):
+    """DPM-Solver++(2S) with new noise in every step."""
+
+    kind: Literal["dpm_solver_pp_2s_ancestral"]
+
+
+class DPMSolverPPSDEConfig(AncestralNoiseConfig):
+    """DPM-Solver++ on the SDE with two network calls a step, the second at r of the way."""
+
+    kind: Literal["dpm_solver_pp_sde"]
+    r: float = Field(default=0.5, gt=0, lt=1)
+
+
+class DPMSolverPP2MSDEConfig(MultistepSDEConfig):
+    """DPM-Solver++(2M) on the SDE."""
+
+    kind: Literal["dpm_solver_pp_2m_sde"]
+    solver: Literal["midpoint", "heun"] = "midpoint"
+
+
+class DPMSolverPP3MSDEConfig(MultistepSDEConfig):
+    """DPM-Solver++(3M) on the SDE."""
+
+    kind: Literal["dpm_solver_pp_3m_sde"]
+
+
+class DPMFastConfig(Config):
+    """DPM-Solver-fast: `steps` network calls in all, in steps of third order; it ends at the lowest level."""
+
+    kind: Literal["dpm_fast"]
+    steps: int = Field(default=20, ge=1)
+    noise_min: float | None = Field(default=None, gt=0)
+    noise_max: float | None = Field(default=None, gt=0)
+    snap: Snap = "none"
+    eta: float = Field(default=0.0, ge=0, le=1)
+    noise_scale: float = Field(default=1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _check_ends(self) -> Self:
+        check_ends(self.noise_min, self.noise_max)
+        return self
+
+
+class EDMAblationConfig(_Churned):
+    """EDM's ablation: solver, time steps, time and scaling chosen one by one."""
+
+    kind: Literal["edm_ablation"]
+    steps: int = Field(default=18, ge=1)
+    solver: Literal["euler", "heun"] = "heun"
+    alpha: float = Field(default=1.0, gt=0, le=1)
+    discretization: Literal["vp", "ve", "iddpm", "edm"] = "edm"
+    schedule: Literal["linear", "vp", "ve"] = "linear"
+    scaling: Literal["none", "vp"] = "none"
+    noise_min: float | None = Field(default=None, gt=0)
+    noise_max: float | None = Field(default=None, gt=0)
+    rho: float = Field(default=7.0, gt=0)
+    epsilon_s: float = Field(default=1e-3, gt=0, lt=1)
+    c_1: float = Field(default=0.001, gt=0, lt=1)
+    c_2: float = Field(default=0.008, gt=0)
+    m: int = Field(default=1000, ge=1)
+    snap: Snap = "none"
+
+    @model_validator(mode="after")
+    def _check_ends(self) -> Self:
+        check_ends(self.noise_min, self.noise_max)
+        return self
+
+
+class ExponentialConfig(LevelsConfig):
+    """Multistep, one network call a step; see `difflab.diffusion.samplers.exponential.ExponentialSampler`."""
+
+    order: int = Field(default=2, ge=1, le=3)
+    prediction: Literal["x0", "eps"] = "x0"
+    lower_order_final: bool = True
+
+    @model_validator(mode="after")
+    def _check_end(self) -> Self:
+        if self.prediction == "eps" and self.final == "clean":
+            raise ValueError("prediction=eps cannot step to the clean end: set final=lowest, or prediction=x0")
+        return self
+
+
+class DPMSolverPPConfig(ExponentialConfig):
+    """DPM-Solver++, or DPM-Solver with prediction=eps."""
+
+    kind: Literal["dpm_solver_pp"]
+    variant: Literal["midpoint", "heun"] = "midpoint"
+    second_derivative: Literal["half", "full"] = "half"
+
+
+class UniPCConfig(ExponentialConfig):
+    """UniPC; disable_corrector lists steps, 0 the first."""
+
+    kind: Literal["unipc"]
+    variant: Literal["bh1", "bh2"] = "bh2"
+    disable_corrector: list[NonNegativeInt] = Field(default_factory=list)
