@@ -56,6 +56,9 @@ class ReplayedNoise:
         self.calls += 1
         return torch.as_tensor(draw(self.seed, f"input:noise_{name}", tuple(x.shape), "input")).to(x.dtype)
 
+    def brownian_like(self, x: Tensor, start: float, end: float, finest: float) -> Tensor:
+        return self.randn_like(x)
+
 
 class Checked:
     """A fixture that remembers which of its arrays were compared."""
