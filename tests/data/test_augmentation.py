@@ -156,6 +156,15 @@ def test_an_image_is_augmented_by_its_own_stream_in_any_batch(size: int) -> None
         torch.testing.assert_close(alone, together[rows], rtol=0, atol=1e-5)
 
 
+def test_autocast_changes_nothing() -> None:
+    before, seeds = images(20), range(20)
+    after, labels = Augmentation(0.8)(before, streams(*seeds))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low, told = Augmentation(0.8)(before, streams(*seeds))
+    assert torch.equal(low, after)
+    assert torch.equal(told, labels)
+
+
 def test_one_kind_more_changes_no_other() -> None:
     before, seeds = images(50), range(50)
     flips, turns = only(x_flip=1.0), only(x_flip=1.0, quarter_turn=1.0)

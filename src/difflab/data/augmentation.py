@@ -54,6 +54,11 @@ class Augmentation:
         the label 0; what happens to one image does not depend on the others. Of a stretch the labels of EDM tell the
         axis and the strength, but not which of the two axes became the longer one.
         """
+        # In full precision: autocast would take angles and pixels in bfloat16.
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+            return self._augmented(images, source)
+
+    def _augmented(self, images: Tensor, source: SampleNoise) -> tuple[Tensor, Tensor]:
         # Every stream gives the same numbers whichever kinds are in use, so that one more changes no other.
         chance, uniform, normal = source.rand((7,)).unbind(1), source.rand((6,)).unbind(1), source.randn((4,)).unbind(1)
         x_flip = self._drawn(self.x_flip, chance[0]) & (uniform[0] < 0.5)

@@ -25,7 +25,6 @@ SYM6 = (
 CENTRE = 5  # the tap next to the filter's centre of mass: pixel i lies at 2 i on the fine grid
 
 
-@torch.no_grad()
 def warp(images: Tensor, linear: Tensor, shift: Tensor) -> Tensor:
     """Each pixel takes the value that the image has at linear (p - shift); Karras et al. 2020, appendix B.
 
@@ -33,17 +32,16 @@ def warp(images: Tensor, linear: Tensor, shift: Tensor) -> Tensor:
     centre of the image. Beyond its edges an image goes on as its mirror image, and a whole image further it is 0. An
     image comes out the same whatever batch it is in, up to rounding.
     """
-    with torch.autocast(images.device.type, enabled=False):
-        size, margin = images.shape[-1], images.shape[-1] - 1
-        fine = _up(F.pad(images.float(), [margin] * 4, mode="reflect"))
-        index = torch.arange(-CENTRE, 2 * size + len(SYM6) - CENTRE - 2, device=images.device)
-        place = index.float() / 2 - (size - 1) / 2
-        down, right = torch.meshgrid(place, place, indexing="ij")
-        wanted = torch.stack([right, down], dim=-1) - shift[:, None, None, :]
-        source = torch.einsum("bij,byxj->byxi", linear, wanted)
-        at = 2 * (source + (size - 1) / 2 + margin)
-        moved = F.grid_sample(fine, 2 * at / (fine.shape[-1] - 1) - 1, align_corners=True)
-        return _down(moved).to(images.dtype)
+    size, margin = images.shape[-1], images.shape[-1] - 1
+    fine = _up(F.pad(images, [margin] * 4, mode="reflect"))
+    index = torch.arange(-CENTRE, 2 * size + len(SYM6) - CENTRE - 2, device=images.device)
+    place = index.to(images) / 2 - (size - 1) / 2
+    down, right = torch.meshgrid(place, place, indexing="ij")
+    wanted = torch.stack([right, down], dim=-1) - shift[:, None, None, :]
+    source = torch.einsum("bij,byxj->byxi", linear, wanted)
+    at = 2 * (source + (size - 1) / 2 + margin)
+    moved = F.grid_sample(fine, 2 * at / (fine.shape[-1] - 1) - 1, align_corners=True)
+    return _down(moved)
 
 
 def _up(images: Tensor) -> Tensor:
