@@ -40,7 +40,21 @@ def test_lists_ranges_and_quoted_texts_are_values() -> None:
     assert [point.values["sampler.steps"] for point in points] == ["50", "10,20", "[3,2]"]
 
 
-@pytest.mark.parametrize("argument", ["run=a,b", "data.path=a,b", "devices=1,2", "trainer.max_steps=1,2"])
+def test_lists_of_classes_may_vary() -> None:
+    points = points_of(["classes=[0],[1,2],null"]) or []
+    assert [point.values["classes"] for point in points] == ["[0]", "[1,2]", "null"]
+
+
+@pytest.mark.parametrize("again", ["guidance.scale=3", "guidance.scale=3,4"])
+def test_several_values_are_the_last_word_on_their_key(again: str) -> None:
+    with pytest.raises(UserError, match=r"^guidance.scale=1,2 and guidance.scale=3.*: give guidance.scale once"):
+        points_of(["run=x", "guidance.scale=1,2", again])
+    assert len(points_of(["run=x", "guidance.scale=3", "guidance.scale=1,2"]) or []) == 2, "the last one counts"
+
+
+@pytest.mark.parametrize(
+    "argument", ["run=a,b", "data.path=a,b", "devices=1,2", "split=train,val", "trainer.max_steps=1,2"]
+)
 def test_keys_that_are_no_sampling_keys_take_one_value(argument: str) -> None:
     with pytest.raises(UserError, match=f"^{argument}: one value is wanted here; several may be given for guidance,"):
         points_of([argument])

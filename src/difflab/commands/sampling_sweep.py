@@ -16,6 +16,7 @@ SAMPLING_KEYS = (
     "pipeline",
     "seed",
     "n",
+    "classes",
     "weights",
     "rounding",
     "precision",
@@ -35,7 +36,8 @@ class Point:
 def points_of(argv: Sequence[str]) -> list[Point] | None:
     """Every combination of the values, the last key changing fastest; None where no key has several.
 
-    Raises UserError for several values of a key that is no sampling key.
+    Raises UserError for several values of a key that is no sampling key, or of one that is given again behind them:
+    that one would count, under the names of the others.
     """
     if any(argument.split("=")[0] in SHOWING | MULTIRUN for argument in argv):
         return None
@@ -48,6 +50,9 @@ def points_of(argv: Sequence[str]) -> list[Point] | None:
             raise UserError(
                 f"{argv[place]}: one value is wanted here; several may be given for {', '.join(SAMPLING_KEYS)}"
             )
+        again = [argument for argument in argv[place + 1 :] if argument.partition("=")[0] == key]
+        if again:
+            raise UserError(f"{argv[place]} and {again[0]}: give {key} once, with all of its values")
     points = []
     for combination in itertools.product(*choices.values()):
         chosen = dict(zip(choices, combination, strict=True))
