@@ -79,6 +79,26 @@ def test_a_guidance_with_parts_survives_too(tiny_run: Path, tmp_path: Path, guid
     assert config.guidance == TypeAdapter(GuidanceConfig).validate_python(guidance)
 
 
+@pytest.mark.parametrize(
+    ("stored", "override", "scale"),
+    [
+        ({"kind": "classifier_free", "scale": 2.0}, "guidance.paper_w=0.3", 1.3),
+        ({"kind": "classifier_free", "paper_w": 2.0}, "guidance.scale=1.5", 1.5),
+        ({"kind": "composed", "classifier_free": {"scale": 2.0}}, "guidance.classifier_free.paper_w=3", 4.0),
+    ],
+)
+def test_the_scale_may_be_given_in_either_convention(
+    tiny_run: Path, tmp_path: Path, stored: dict[str, object], override: str, scale: float
+) -> None:
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump(config | {"guidance": stored}))
+    arguments = with_defaults_of_run([f"run={run}", override], data=True)
+    free = compose_and_validate("evaluate", EvaluateConfig, arguments)[0].guidance.classifier_free_options()
+    assert free is not None
+    assert free.effective_scale == scale
+
+
 def test_a_cascade_leaves_no_place_for_a_sampler_or_guidance_beside_it() -> None:
     with pytest.raises(UserError, match=r"^sampler\.steps=5: the stages of pipeline=adm_u_256 have samplers"):
         with_defaults_of_run(["pipeline=adm_u_256", "sampler.steps=5"])

@@ -36,6 +36,7 @@ def with_defaults_of_run(argv: Sequence[str], *, data: bool = False) -> list[str
         ("sampler", stored.config.sampler.model_dump()),
         ("guidance", stored.config.guidance.model_dump()),
     ]
+    _leave_out_the_other_convention(groups[1][1], argv)
     if data and stored.train is not None:
         groups.append(("data", stored.train.data.model_dump()))
     defaults: list[str] = []
@@ -44,6 +45,15 @@ def with_defaults_of_run(argv: Sequence[str], *, data: bool = False) -> list[str
             defaults.append(f"{group}={values.pop('kind')}")
             defaults += [f"{group}.{key}={_in_hydra(value)}" for key, value in values.items()]
     return [*defaults, *argv]
+
+
+def _leave_out_the_other_convention(guidance: dict[str, Any], argv: Sequence[str]) -> None:
+    """The run's scale gives way to a `paper_w` of the user, and the other way round: they say the same thing."""
+    given = {argument.partition("=")[0] for argument in argv}
+    for place, section in (("guidance", guidance), ("guidance.classifier_free", guidance.get("classifier_free"))):
+        for key, other in (("scale", "paper_w"), ("paper_w", "scale")):
+            if section is not None and other in section and f"{place}.{key}" in given:
+                section[other] = None
 
 
 def _in_hydra(value: Any) -> str:

@@ -159,7 +159,9 @@ GuidanceConfig = Annotated[
 
 def _refuse_both(scale: float | None, paper_w: float | None) -> None:
     if scale is not None and paper_w is not None:
-        raise ValueError("scale and paper_w say the same thing (scale = 1 + paper_w): give one of them")
+        raise ValueError(
+            "scale and paper_w say the same thing (scale = 1 + paper_w): give one of them, and null for the other"
+        )
 
 
 def _effective_scale(scale: float | None, paper_w: float | None) -> float:
