@@ -186,6 +186,30 @@ def test_a_classifier_is_no_reference() -> None:
         load(guidance, ModelConfig.of(configuration(*CLASSES)), unfit)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (
+            (*CLASSES, "data.classes=7"),
+            "has conditioning.class_label.classes=7, the model has 6; take one trained on the",
+        ),
+        (
+            ("conditioning=low_res", "conditioning.low_res.size=8", "network.concat_channels=3"),
+            "has conditioning.low_res (low_res), of which the model knows nothing",
+        ),
+    ],
+)
+def test_a_reference_that_is_told_something_else_is_named(overrides: tuple[str, ...], line: str) -> None:
+    guidance = ClassifierFreeGuidance(kind="classifier_free", scale=2.0, reference=ReferenceConfig(run="there"))
+    with torch.device("meta"):
+        unfit, unconditional = (build_model(ModelConfig.of(configuration(*some))) for some in (overrides, ()))
+    model = ModelConfig.of(configuration(*CLASSES))
+    with pytest.raises(UserError) as error:
+        load(guidance, model, unfit)
+    assert str(error.value).startswith(f"guidance.reference: there {line}")
+    assert load(guidance, model, unconditional).reference is unconditional
+
+
 def test_both_conventions_of_the_scale_are_recorded_alike() -> None:
     by_scale = recorded(ClassifierFreeGuidance(kind="classifier_free", scale=1.5))
     by_weight = recorded(ClassifierFreeGuidance(kind="classifier_free", paper_w=0.5, one_batch=False))

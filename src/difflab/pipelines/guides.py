@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from difflab.config.conditioning import ConditionerConfig
 from difflab.config.guidance import GuidanceConfig, Weights
 from difflab.config.model import ModelConfig
 from difflab.config.network import UNetEncoderConfig
@@ -68,6 +69,21 @@ def check_reference(run: str, reference: ModelConfig, model: ModelConfig) -> Non
         raise UserError(f"guidance.reference: {run} is a classifier and predicts no image; name a diffusion model")
     _check_same_images(f"guidance.reference: {run}", reference, model)
     _check_same_levels(f"guidance.reference: {run}", reference, model)
+    for name, conditioner in reference.conditioning.items():
+        _check_told(f"guidance.reference: {run}", name, conditioner, model)
+
+
+def _check_told(who: str, name: str, conditioner: ConditionerConfig, model: ModelConfig) -> None:
+    """A reference network is told what the model is told: it may want less, not more and nothing else."""
+    known = [ours for ours in model.conditioning.values() if ours.kind == conditioner.kind]
+    if not known:
+        raise UserError(f"{who} has conditioning.{name} ({conditioner.kind}), of which the model knows nothing")
+    for key in ("classes", "size"):
+        theirs, ours = getattr(conditioner, key, None), getattr(known[0], key, None)
+        if theirs != ours:
+            raise UserError(
+                f"{who} has conditioning.{name}.{key}={theirs}, the model has {ours}; take one trained on the same data"
+            )
 
 
 def _check_same_images(who: str, other: ModelConfig, model: ModelConfig) -> None:
