@@ -185,6 +185,14 @@ def test_a_file_under_the_name_of_another_model_is_remarked(tiny_adm: Path) -> N
     assert remark in ended.out
 
 
+def test_a_layout_that_the_model_was_not_published_in_is_remarked(tiny_adm: Path) -> None:
+    torch.save(load("diffusion", "adm-unet-legacy-cond").state_dict(), "official.pt")
+    command = ("weights", "import", "official.pt", "--preset", "adm/imagenet128", "--out", "ours", "--layout")
+    remark = "note: adm/imagenet128 was published in layout guided, not guided-new-order"
+    assert remark in done(*command, "guided-new-order").out
+    assert "note:" not in done(*command, "guided").out
+
+
 def test_a_classifier_is_not_taken_for_a_denoiser(tiny_adm: Path) -> None:
     torch.save(load("diffusion", "adm-classifier-attention").state_dict(), "official.pt")
     message = mistake("weights", "import", "official.pt", "--preset", "adm/imagenet128", "--out", "ours")

@@ -86,7 +86,7 @@ def test_a_missing_class_embedding_is_named(tmp_path: Path) -> None:
 def test_a_classifier_is_no_denoiser(tmp_path: Path) -> None:
     path, classifier, _ = saved(tmp_path, "adm-classifier-attention")
     _, denoiser, _ = saved(tmp_path, "adm-unet-legacy-cond")
-    with pytest.raises(UserError, match=r"out\.2\.weight \[6, 32, 3, 3\] is missing"):
+    with pytest.raises(UserError, match=r"label_emb\.weight \[10, 128\] is missing"):
         import_weights(path, denoiser, "guided")
     with pytest.raises(UserError, match="pesser/pytorch_diffusion has no network of kind unet_encoder"):
         import_weights(path, classifier, "pesser")
@@ -103,7 +103,9 @@ def test_export_needs_a_known_ending_and_layout(tmp_path: Path) -> None:
 
 def test_the_two_orders_of_attention_are_told_apart_by_the_model_or_the_user(tmp_path: Path) -> None:
     path, target, _ = saved(tmp_path, "improved-unet")
-    with pytest.raises(UserError, match="do not tell guided from guided-new-order; give the layout"):
+    with pytest.raises(
+        UserError, match="do not tell guided from guided-new-order; give the layout, as in --layout guided"
+    ):
         import_weights(path, target)
     older = import_weights(path, target, layout="guided")
     assert older.layout == "guided"
@@ -124,6 +126,20 @@ def test_the_wrong_model_is_refused_and_the_right_one_named(tmp_path: Path) -> N
     assert "down.1.block.0.conv1.weight is [256, 128, 3, 3], expected [128, 128, 3, 3]" in message
     assert message.endswith("(they fit ddpm/cifar10)")
     assert "\n" not in message
+
+
+def test_a_file_of_another_code_names_keys_and_models_too(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as of_ho:
+        import_weights(released_cifar10(tmp_path), "improved/cifar10")
+    assert "time_embed.0.weight [512, 128] is missing" in str(of_ho.value)
+    assert str(of_ho.value).endswith("(they fit ddpm/cifar10)")
+    path, target, _ = saved(tmp_path, "improved-unet")
+    with pytest.raises(
+        UserError, match=r"temb\.dense\.0\.weight .* is missing; .*time_embed\.0\.weight .* is unexpected"
+    ):
+        import_weights(path, "ddpm/cifar10")
+    with pytest.raises(UserError, match="pesser/pytorch_diffusion has no network with"):
+        import_weights(path, target, "pesser", published_in=("guided",))
 
 
 def test_a_network_that_the_layout_cannot_express_is_refused(tmp_path: Path) -> None:

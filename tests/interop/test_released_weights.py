@@ -60,6 +60,8 @@ def test_a_released_file_is_exactly_the_model_of_its_preset(path: Path) -> None:
     assert sum(tensor.numel() for tensor in ours.values()) == released["parameter_count"]
     back = keymap.to_official(ours)
     assert shapes_of(back) == {key: tuple(shape) for key, shape in released["keys"].items()}
+    if released["name"].startswith(("guided-", "improved-")):
+        assert list(back) == list(released["keys"]), "in the order of the official file"
     assert sum(prod(shape) for shape in shapes_of(back).values()) == released["parameter_count"]
 
 

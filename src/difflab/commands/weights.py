@@ -74,6 +74,8 @@ def import_(
     save_export(out, imported.state, config.model_dump(mode="json"))
     sys.stdout.write(f"{path} ({imported.layout}) -> {out}: try `{_next_command(config, out)}`\n")
     _warn_of_the_name(path, preset)
+    if layout is not None and published_in and layout not in published_in:
+        sys.stdout.write(f"note: {preset} was published in layout {' or '.join(published_in)}, not {layout}\n")
     for note in imported.notes:
         sys.stdout.write(f"note: {note}\n")
 

@@ -108,6 +108,7 @@ def _layout(name: str, newer_order: bool) -> Layout:
         networks=("unet", "unet_encoder"),
         # The low-resolution image of an upsampler is enlarged and joined to x, without weights.
         conditioners={"class": "label_emb", "low_res": None},
+        order=("time_embed", "label_emb", "input_blocks", "middle_block", "output_blocks", "out"),
     )
 
 

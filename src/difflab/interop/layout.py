@@ -92,6 +92,7 @@ class Layout:
     networks:     the kinds of networks the code has.
     conditioners: the kinds of conditioners it has -> the official name of their embedding, None where they have no
                   weights. The code has at most one of each.
+    order:        the modules of the official network as its state dict lists them; () where the entries' order is it.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Layout:
     marker: str
     networks: tuple[Literal["unet", "unet_encoder"], ...] = ("unet",)
     conditioners: Mapping[str, str | None] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
 
     def keymap(self, target: Target) -> KeyMap:
         """The map between this layout and our whole model; UserError when the layout cannot express it."""
@@ -112,6 +114,8 @@ class Layout:
             *(replace(entry, ours=NETWORK + entry.ours) for entry in self.entries(network.plan, shapes)),
             *self._conditioner_entries(target.conditioning, told),
         ]
+        if self.order:
+            entries.sort(key=lambda entry: self.order.index(entry.official[0].partition(".")[0]))
         ours = {NETWORK + key: shape for key, shape in shapes.items()}
         return KeyMap(self.name, entries, ours | {CONDITIONERS + key: shape for key, shape in told.items()})
 

@@ -17,6 +17,7 @@ from difflab.interop import native
 from difflab.interop.diffusers_folder import save_diffusers
 from difflab.interop.diffusers_unet import DIFFUSERS
 from difflab.interop.identifying import fits_phrase
+from difflab.interop.keymap import KeyMap
 from difflab.interop.layout import Layout, Target
 from difflab.interop.layouts import LAYOUTS, NATIVE, layout_named, marked_layouts
 from difflab.interop.opening import described_by_folder, open_weights
@@ -62,10 +63,11 @@ def import_weights(
         raise UserError(f"{path}: name the model these weights are for{fits_phrase(found.state)}")
     chosen = _choose_layout(path, found.state, layout, published_in)
     try:
-        state = chosen.keymap(target).from_official(found.state)
+        keymap = _keymap(chosen, target, () if layout else published_in)
+        state = keymap.from_official(found.state)
     except UserError as error:
         raise UserError(f"{path}: {error}{fits_phrase(found.state)}") from error
-    return Imported(state, target, chosen.name, found.notes)
+    return Imported(state, target, keymap.layout, found.notes)
 
 
 def export_model(path: str | Path, state: Mapping[str, Tensor], config: ModelConfig, layout: str) -> list[Path]:
@@ -94,8 +96,9 @@ def export_weights(path: str | Path, state: Mapping[str, Tensor], target: Target
         return save_diffusers(path, state, target)
     official = layout_named(layout).keymap(target).to_official(state)
     if path.suffix in (".pt", ".pth"):
-        with replacing(path) as temporary:
-            torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in official.items()}, temporary)
+        # Given a path, torch writes the temporary file's name into the archive.
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in official.items()}, file)
     elif path.suffix == ".safetensors":
         native.save_safetensors(path, official)
     else:
@@ -113,16 +116,27 @@ def _require_agreement(path: Path, described: Target, target: Target) -> None:
             )
 
 
+def _keymap(layout: Layout, target: Target, published_in: Sequence[str]) -> KeyMap:
+    """The map of the file's layout; where that has no such model, of the model's own, which says what keys differ."""
+    try:
+        return layout.keymap(target)
+    except UserError:
+        if not published_in or layout.name in published_in:
+            raise
+        return layout_named(published_in[0]).keymap(target)
+
+
 def _choose_layout(path: Path, state: Mapping[str, Tensor], name: str | None, published_in: Sequence[str]) -> Layout:
     if name is not None:
         return layout_named(name)
     marked = marked_layouts(state)
     if not marked:
         raise UserError(f"{path}: in no known layout (first key {next(iter(state))!r}); known are {', '.join(LAYOUTS)}")
-    if len(marked) > 1:
-        published = [layout for layout in marked if layout.name in published_in]
-        if len(published) != 1:
-            names = " from ".join(layout.name for layout in marked)
-            raise UserError(f"{path}: the keys do not tell {names}; give the layout")
-        return published[0]
-    return marked[0]
+    if len(marked) == 1:
+        return marked[0]
+    published = [layout for layout in marked if layout.name in published_in]
+    if published_in:
+        # Of a model that was published in neither, its own layout says which keys differ.
+        return published[0] if len(published) == 1 else layout_named(published_in[0])
+    names = " from ".join(layout.name for layout in marked)
+    raise UserError(f"{path}: the keys do not tell {names}; give the layout, as in --layout {marked[0].name}")
