@@ -67,6 +67,24 @@ def test_the_terminal_shows_lists_as_they_are() -> None:
     assert "[8,4]" in written.getvalue()
 
 
+def test_a_table_too_wide_for_the_terminal_is_turned() -> None:
+    names = [f"a-metric-of-a-long-name-{i}@512" for i in range(6)]
+    rows = [SweepRow({"guidance.scale": s, "seed": 0}, dict.fromkeys(names, 0.5 * s)) for s in (1, 1.5)]
+
+    def printed(width: int | None) -> list[str]:
+        written = io.StringIO()
+        Console(width=width or 400, file=written).print(to_rich(rows, width=width))
+        return written.getvalue().splitlines()
+
+    turned = printed(80)
+    cells = [line.split() for line in turned]
+    for expected in (["guidance.scale", "1", "1.5"], ["seed", "0", "0"], [names[5], "0.5", "0.75"]):
+        assert expected in cells
+    assert max(map(len, turned)) <= 80
+    assert printed(400) == printed(None)
+    assert sum("a-metric-of-a-long-name" in line for line in printed(400)) == 1
+
+
 def test_series_are_named_by_what_else_varies() -> None:
     assert [row.series for row in with_series(ROWS, "guidance.scale")] == [
         "sampler=ddim",

@@ -98,7 +98,8 @@ def report(rows: list[SweepRow], folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     write_table(rows, folder / "table.csv", folder / "table.md")
-    Console(highlight=False, soft_wrap=True).print(to_rich(rows))
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(to_rich(rows, width=console.width))
     numeric = [key for key in swept_keys(rows) if all(is_number(row.values.get(key)) for row in rows)]
     candidates = numeric or swept_keys(rows)
     x = max(candidates, key=lambda key: len({row.values[key] for row in rows}))

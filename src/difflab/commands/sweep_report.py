@@ -37,7 +37,7 @@ def report(sweep: Sweep, points: Sequence[SweepPoint], ledger: Ledger, metrics: 
     from rich.console import Console
 
     console = Console(highlight=False)
-    console.print(to_rich(_only(rows, chosen or evaluated), sweep.name))
+    console.print(to_rich(_only(rows, chosen or evaluated), sweep.name, console.width))
     for name in evaluated:
         _note_differing(name, [m.results for m in measured])
     for name in [name for name in chosen if own and (name == own.name or name.startswith(f"{own.name}@"))]:

@@ -92,21 +92,44 @@ def to_markdown(rows: Sequence[SweepRow]) -> str:
     return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines)
 
 
-def to_rich(rows: Sequence[SweepRow], title: str | None = None) -> Table:
-    """The same table for a terminal."""
+def to_rich(rows: Sequence[SweepRow], title: str | None = None, width: int | None = None) -> Table:
+    """The same table for a terminal; turned, a column per point, where it is wider than `width` otherwise."""
+    keys, metrics = _columns(rows)
+    lines = [[*keys, *metrics]] + [_value_cells(row, keys) + _number_cells(row, metrics) for row in rows]
+    upright = _rich_table(lines, 1, len(keys), title)
+    if width is None or _width_of(upright) <= width:
+        return upright
+    turned = _rich_table([list(line) for line in zip(*lines, strict=True)], len(keys), 1, title, tight=True)
+    return min(upright, turned, key=_width_of)
+
+
+def _rich_table(
+    lines: Sequence[Sequence[str]], heads: int, labels: int, title: str | None, tight: bool = False
+) -> Table:
+    """The first `heads` lines stand above a rule, the first `labels` columns on the left.
+
+    tight: the labels are kept in one piece and the rest is as narrow as it can be.
+    """
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    keys, metrics = _columns(rows)
-    table = Table(title=title, title_justify="left")
-    for name in keys:
-        table.add_column(Text(name), overflow="fold")
-    for name in metrics:
-        table.add_column(Text(name), justify="right", overflow="fold")
-    for row in rows:
+    style = box.SIMPLE if tight else box.SQUARE
+    table = Table(title=title, title_justify="left", show_header=False, box=style, padding=(0, 0 if tight else 1))
+    for column in range(len(lines[0])):
+        named = column < labels
+        table.add_column(justify="left" if named else "right", overflow="fold", no_wrap=tight and named)
+    for number, line in enumerate(lines, start=1):
         # Text, because a list as a value ([8,4]) would be read as markup.
-        table.add_row(*(Text(cell) for cell in _value_cells(row, keys) + _number_cells(row, metrics)))
+        table.add_row(*map(Text, line), style="bold" if number <= heads else None, end_section=number == heads)
     return table
+
+
+def _width_of(table: Table) -> int:
+    """How wide it is where no cell is folded."""
+    from rich.console import Console
+
+    return Console(width=10_000).measure(table).maximum
 
 
 def shown(value: Value) -> str:
