@@ -26,6 +26,7 @@ class Whole(Config):
     schedule: Annotated[Linear | Cosine, Field(discriminator="kind")]
     steps: int
     names: dict[str, Linear] = Field(default_factory=dict)
+    classes: list[int] | None = None
 
     @model_validator(mode="after")
     def _even(self) -> Whole:
@@ -52,6 +53,7 @@ def test_a_good_configuration_becomes_the_model() -> None:
         ({"schedule": {"kind": "linear"}}, "missing key 'schedule.slope': give it a value, as in schedule.slope=..."),
         ({"schedule": {"kind": "square"}}, "schedule.kind='square' is not known; choose one of 'linear', 'cosine'"),
         ({"steps": "abc"}, "steps='abc': input should be a valid integer"),
+        ({"classes": 3}, "classes=3: write a list, as in classes=[3]"),
         ({"steps": "12"}, "steps='12': input should be a valid integer"),
         (
             {"schedule": {"kind": "cosine", "offset": -1.0}},

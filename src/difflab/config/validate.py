@@ -40,6 +40,8 @@ def _explain(model: type[BaseModel], data: Mapping[str, Any], problem: ErrorDeta
     if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
         context = problem.get("ctx", {})
         return f"{key}.kind={context.get('tag')!r} is not known; choose one of {context.get('expected_tags', '?')}"
+    if problem["type"] == "list_type":
+        return f"{key}={problem['input']!r}: write a list, as in {key}=[{problem['input']}]"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{key}: {message}" if key else message

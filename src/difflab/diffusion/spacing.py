@@ -87,8 +87,11 @@ def _integer_stride(total: int, steps: int) -> list[int]:
         kept = range(0, total, stride)
         if len(kept) == steps:
             return list(kept)
+    reachable = {len(range(0, total, stride)) for stride in range(1, total + 1)}
+    nearest = [*sorted(n for n in reachable if n < steps)[-1:], *sorted(n for n in reachable if n > steps)[:1]]
+    freely = f", or steps={steps} with spacing=sections" if 1 <= steps <= total else ""
     raise ValueError(
-        f"no integer stride takes exactly {steps} of {total} steps; use spacing=sections, or a divisor of {total}"
+        f"no integer stride takes exactly {steps} of {total} steps; ask for {' or '.join(map(str, nearest))}{freely}"
     )
 
 
