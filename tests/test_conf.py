@@ -48,8 +48,10 @@ PARAMETERS = {  # of the whole model, with its class embedding
     "edm/cifar10": 57_122_563,
     "edm/imagenet64": 295_899_267,  # of the official file too
     "improved/cifar10": 52_546_438,
+    "improved/cifar10_simple": 52_542_979,
     "improved/cifar10_vlb": 52_546_438,
     "improved/imagenet64": 121_063_942,
+    "improved/imagenet64_simple": 121_060_483,
     "improved/imagenet64_vlb": 121_063_942,
     "improved/imagenet64_cond": 273_049_350,
     "improved/imagenet64_256_upsampler": 279_792_390,

@@ -39,11 +39,69 @@ RELEASED = {
     "improved/lsun_bedroom_bs128": "improved-lsun_uncond_100M_1200K_bs128",
     "improved/lsun_bedroom_bs64": "improved-lsun_uncond_100M_2400K_bs64",
 }
+NOT_RELEASED = {"improved/cifar10_simple": "improved/cifar10", "improved/imagenet64_simple": "improved/imagenet64"}
+"""The paper's baselines with L_simple -> the released experiment that they are compared with."""
+
+ADM, WITHOUT_FLIPS = (0.9999, True), (0.9999, False)
+CLASSIFIER = (None, True)
+RECIPES = {  # iterations, batch size, learning rate, weight decay, annealed; decay of the average, flips
+    "adm/imagenet64": (540_000, 2048, 3e-4, 0.0, False, *ADM),
+    "adm/imagenet128": (4_360_000, 256, 1e-4, 0.0, False, *ADM),
+    "adm/imagenet256": (1_980_000, 256, 1e-4, 0.0, False, *ADM),
+    "adm/imagenet256_uncond": (2_000_000, 256, 1e-4, 0.0, False, *ADM),
+    "adm/imagenet512": (1_940_000, 256, 1e-4, 0.0, False, *ADM),
+    "adm/lsun_bedroom": (500_000, 256, 1e-4, 0.0, False, *ADM),
+    "adm/lsun_cat": (200_000, 256, 1e-4, 0.0, False, *ADM),
+    "adm/lsun_horse": (250_000, 256, 1e-4, 0.0, False, *ADM),
+    "adm/lsun_horse_nodropout": (250_000, 256, 1e-4, 0.0, False, *ADM),
+    "adm/imagenet64_256_upsampler": (500_000, 256, 1e-4, 0.0, False, *ADM),
+    "adm/imagenet128_512_upsampler": (1_050_000, 256, 1e-4, 0.0, False, *ADM),
+    "adm/imagenet64_classifier": (300_000, 1024, 6e-4, 0.2, True, *CLASSIFIER),
+    "adm/imagenet128_classifier": (300_000, 256, 3e-4, 0.05, True, *CLASSIFIER),
+    "adm/imagenet256_classifier": (500_000, 256, 3e-4, 0.05, True, *CLASSIFIER),
+    "adm/imagenet512_classifier": (500_000, 256, 3e-4, 0.05, True, *CLASSIFIER),
+    "improved/cifar10": (500_000, 128, 1e-4, 0.0, False, *WITHOUT_FLIPS),
+    "improved/cifar10_simple": (500_000, 128, 1e-4, 0.0, False, *WITHOUT_FLIPS),
+    "improved/cifar10_vlb": (500_000, 128, 1e-4, 0.0, False, *WITHOUT_FLIPS),
+    "improved/imagenet64": (1_500_000, 128, 1e-4, 0.0, False, *WITHOUT_FLIPS),
+    "improved/imagenet64_simple": (200_000, 128, 1e-4, 0.0, False, *WITHOUT_FLIPS),
+    "improved/imagenet64_vlb": (1_500_000, 128, 1e-4, 0.0, False, *WITHOUT_FLIPS),
+    "improved/imagenet64_cond": (250_000, 2048, 3e-4, 0.0, False, *WITHOUT_FLIPS),
+    "improved/imagenet64_256_upsampler": (500_000, 256, 3e-4, 0.0, False, *WITHOUT_FLIPS),
+    "improved/lsun_bedroom_bs128": (1_200_000, 128, 1e-4, 0.0, False, *WITHOUT_FLIPS),
+    "improved/lsun_bedroom_bs64": (2_400_000, 64, 2e-5, 0.0, False, *WITHOUT_FLIPS),
+}
+"""ADM tables 11, 12 and 13; the READMEs of both codes; the names of the files."""
 
 
 def test_every_published_experiment_of_both_codes_is_here() -> None:
     published = {name for name in choices_of("experiment") if name.startswith(("adm/", "improved/"))}
-    assert {name for name in published if "shapes" not in name} == set(RELEASED)
+    assert {name for name in published if "shapes" not in name} == {*RELEASED, *NOT_RELEASED} == RECIPES.keys()
+
+
+@pytest.mark.parametrize("experiment", RECIPES)
+def test_a_published_model_is_trained_as_it_was(experiment: str) -> None:
+    config, _ = compose_and_validate("train", TrainConfig, [f"experiment={experiment}"])
+    steps, batch_size, lr, weight_decay, annealed, average, flips = RECIPES[experiment]
+    optimizer, ema = config.optimizer, config.callbacks.ema
+    assert (config.trainer.max_steps, config.data.batch_size) == (steps, batch_size)
+    assert (optimizer.kind, optimizer.lr, optimizer.weight_decay) == ("adamw", lr, weight_decay)
+    assert (optimizer.betas, optimizer.eps) == ([0.9, 0.999], 1e-8)
+    assert (optimizer.schedule.warmup_steps, optimizer.schedule.decay) == (0, "linear" if annealed else "none")
+    assert (None if ema is None else (ema.decay, ema.warmup, ema.every)) == (average and (average, "none", 1))
+    assert (config.trainer.gradient_clip, config.data.flip) == (0.0, flips)
+    assert (config.data.crop == "adm_random") == experiment.endswith("_classifier")
+
+
+@pytest.mark.parametrize("experiment", NOT_RELEASED)
+def test_a_baseline_differs_in_what_it_is_the_baseline_of(experiment: str) -> None:
+    ours, theirs = (
+        compose_and_validate("train", TrainConfig, [f"experiment={name}"])[0]
+        for name in (experiment, NOT_RELEASED[experiment])
+    )
+    assert (ours.diffusion.loss, ours.diffusion.variance) == ("mse", "fixed_large")
+    assert ours.diffusion.model_copy(update={"loss": "hybrid", "variance": "learned_range"}) == theirs.diffusion
+    assert (ours.network, ours.data, ours.optimizer) == (theirs.network, theirs.data, theirs.optimizer)
 
 
 @pytest.mark.parametrize("experiment", RELEASED)
