@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from difflab.commands.sampling_sweep import points_of
+from difflab.commands.sampling_sweep import SAMPLING_KEYS, points_of
 from difflab.errors import UserError
+from tiny_runs import done
 
 
 @pytest.mark.parametrize(
@@ -58,3 +59,8 @@ def test_several_values_are_the_last_word_on_their_key(again: str) -> None:
 def test_keys_that_are_no_sampling_keys_take_one_value(argument: str) -> None:
     with pytest.raises(UserError, match=f"^{argument}: one value is wanted here; several may be given for guidance,"):
         points_of([argument])
+
+
+def test_the_help_names_the_keys_that_take_several_values() -> None:
+    shown = " ".join(done("evaluate", "--help").out.split())
+    assert f"Several values of a key of the drawing ({', '.join(SAMPLING_KEYS)}) are an evaluation each" in shown
