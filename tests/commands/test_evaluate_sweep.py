@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from difflab.pipelines import build
+from difflab.pipelines.stored import load_stored
 from difflab.tracking.runs import read_offline_run
 from tiny_runs import ON_CPU, difflab, done, mistake
 
@@ -82,6 +84,18 @@ def test_choices_of_a_group_and_a_second_key_are_curves(own_run: Path) -> None:
         ("ancestral", "1"),
         ("ancestral", "2"),
     ]
+
+
+def test_weights_are_loaded_once_for_all_values(own_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[object] = []
+
+    def counted(*arguments: object) -> object:
+        loaded.append(arguments)
+        return load_stored(*arguments)
+
+    monkeypatch.setattr(build, "load_stored", counted)
+    sweep(own_run, "sampler.eta=0,0.5,1")
+    assert len(loaded) == 1
 
 
 def test_one_bad_value_is_found_before_anything_is_drawn(own_run: Path) -> None:
