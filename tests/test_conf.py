@@ -12,6 +12,7 @@ import yaml
 
 from difflab.commands.composing import choices_of, compose, compose_and_validate
 from difflab.conf_dir import conf_dir
+from difflab.config.likelihood import LikelihoodConfig
 from difflab.config.model import ModelConfig
 from difflab.config.sample import EvaluateConfig, SampleConfig
 from difflab.config.train import TrainConfig
@@ -69,6 +70,7 @@ NEEDED = {  # what a choice cannot do without
     ("conditioning", "low_res"): ["conditioning.low_res.size=16", "network.concat_channels=3"],
     ("conditioning", "class_low_res"): ["conditioning.low_res.size=16", "network.concat_channels=3"],
 }
+NOT_OF_TRAINING = ("experiment", "pipeline", "method")
 NEEDED_BY_CLASSIFIERS = ["task=noisy_classifier", "callbacks=classifier"]
 NEEDED_BY_UPSAMPLERS = ["conditioning=low_res", "conditioning.low_res.size=16"]
 GROUPS = sorted(
@@ -97,7 +99,7 @@ def test_experiment_composes_and_validates(experiment: str) -> None:
     assert TrainConfig.model_validate(plain) == config
 
 
-@pytest.mark.parametrize(("group", "name"), [c for c in CHOICES if not c[0].startswith(("experiment", "pipeline"))])
+@pytest.mark.parametrize(("group", "name"), [c for c in CHOICES if not c[0].startswith(NOT_OF_TRAINING)])
 def test_every_choice_of_every_group_validates(group: str, name: str) -> None:
     overrides = [f"{group}={name}", *NEEDED.get((group, name), [])]
     if group == "network":
@@ -121,6 +123,12 @@ def test_pipelines_validate(primary: str, model: type, pipeline: str) -> None:
     kind = yaml.safe_load((conf_dir() / "pipeline" / f"{pipeline}.yaml").read_text())["kind"]
     run = [] if kind == "cascade" else ["run=somewhere"]
     compose_and_validate(primary, model, [f"pipeline={pipeline}", *run])
+
+
+@pytest.mark.parametrize("method", choices_of("method"))
+def test_methods_of_likelihood_validate(method: str) -> None:
+    config, _ = compose_and_validate("likelihood", LikelihoodConfig, ["run=somewhere", f"method={method}"])
+    assert config.method.kind == method
 
 
 @pytest.mark.parametrize("experiment", SMALL)

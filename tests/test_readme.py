@@ -67,6 +67,7 @@ SMALLER: dict[str, tuple[str, ...]] = {
     "difflab sample run=runs/ddpm/shapes32/demo n=64 sampler=ddim sampler.steps=50 seed=0": DRAWING,
     "difflab sample run=runs/ddpm/shapes32/demo n=8 sampler=ancestral sampler.steps=250 trajectory=8": DRAWING,
     "difflab evaluate run=runs/ddpm/shapes32/demo n=512 metrics=shapes": JUDGING,
+    "difflab likelihood run=runs/ddpm/shapes32/demo split=val n=256": ("n=2", *ON_CPU),
     "difflab data make source=shapes out=data/shapes32_single resolution=32 objects=1 'sizes=[large]'": (
         "n=48",
         "val=16",

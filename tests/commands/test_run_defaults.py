@@ -55,7 +55,7 @@ def test_parts_of_the_model_are_refused(override: str) -> None:
         refuse_parts_of_model([override])
 
 
-@pytest.mark.parametrize("command", ["sample", "evaluate"])
+@pytest.mark.parametrize("command", ["sample", "evaluate", "likelihood"])
 def test_help_needs_no_torch(command: str) -> None:
     code = f"import sys; from difflab.cli import main; main(['{command}', '--help']); print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from difflab.diffusion.denoiser import NetworkDenoiser
-from difflab.diffusion.likelihood import BitsPerDim, BitsPerDimMean, bits_per_dim
+from difflab.diffusion.likelihood import bits_per_dim
 from difflab.diffusion.thresholding import StaticThreshold
 from difflab.diffusion.vlb import (
     approx_standard_normal_cdf,
@@ -73,22 +73,6 @@ def test_bits_per_dim_fixture(name: str) -> None:
         checked(f"{label}.xstart_mse", result.x0_mse)
         checked(f"{label}.mse", result.eps_mse)
     checked.assert_all()
-
-
-def test_the_mean_over_batches_is_the_mean_over_samples() -> None:
-    values = torch.arange(1.0, 6.0)
-    all_of_it = BitsPerDim(values, values / 2, values[:, None] * torch.ones(1, 3), values[:, None], values[:, None])
-    mean = BitsPerDimMean()
-    with pytest.raises(ValueError, match="bits per dimension of no samples"):
-        mean.compute()
-    parts = vars(all_of_it)
-    mean.update(BitsPerDim(**{name: value[:2] for name, value in parts.items()}))
-    padded = {name: torch.cat([value[2:], value[:1]]) for name, value in parts.items()}
-    mean.update(BitsPerDim(**padded), weight=torch.tensor([1.0, 1.0, 1.0, 0.0]))
-    result = mean.compute()
-    assert float(result["total"]) == pytest.approx(3.0)
-    assert float(result["prior"]) == pytest.approx(1.5)
-    assert result["vb"].tolist() == pytest.approx([3.0, 3.0, 3.0])
 
 
 @given(st.floats(-3, 3), st.floats(-3, 3), st.floats(-3, 3), st.floats(-3, 3))

@@ -1,4 +1,4 @@
-"""`train`, `sample` and `evaluate` as Hydra applications whose mistakes are one line and exit status 2.
+"""`train`, `sample`, `evaluate` and `likelihood` as Hydra applications whose mistakes are one line and exit status 2.
 
 An ordinary call is composed and validated here and runs at once. Hydra's own entry point takes over for what it is
 good at: showing (`--help`, `--cfg job --resolve`, `--info`) and multirun through a launcher that starts processes.

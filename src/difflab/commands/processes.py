@@ -1,4 +1,4 @@
-"""The processes of `sample` and `evaluate`: one for each device, started here or by torchrun or srun."""
+"""The processes of `sample`, `evaluate` and `likelihood`: one for each device, started here or by torchrun or srun."""
 
 from __future__ import annotations
 

@@ -15,10 +15,11 @@ DEFAULTS_OF_RUN = {"sampler", "guidance"}
 PARTS_OF_MODEL = ModelConfig.model_fields.keys() - DEFAULTS_OF_RUN
 
 
-def with_defaults_of_run(argv: Sequence[str], *, data: bool = False) -> list[str]:
+def with_defaults_of_run(argv: Sequence[str], *, data: bool = False, drawing: bool = True) -> list[str]:
     """The overrides, after those that make the stored run's own sampler, guidance (and data) the starting point.
 
     A group that the user chooses (`sampler=ddim`) starts from that choice instead.
+    drawing: whether the command draws with the run, and has a sampler and guidance.
     Raises UserError for overrides of what the model is: that comes from the run.
     """
     refuse_parts_of_model(argv)
@@ -31,12 +32,12 @@ def with_defaults_of_run(argv: Sequence[str], *, data: bool = False) -> list[str
     from difflab.pipelines.stored import find_stored
 
     stored = find_stored(run, "auto")
-    require_drawing(run, stored.config)
-    groups: list[tuple[str, dict[str, Any]]] = [
-        ("sampler", stored.config.sampler.model_dump()),
-        ("guidance", stored.config.guidance.model_dump()),
-    ]
-    _leave_out_the_other_convention(groups[1][1], argv)
+    groups: list[tuple[str, dict[str, Any]]] = []
+    if drawing:
+        require_drawing(run, stored.config)
+        guidance = stored.config.guidance.model_dump()
+        _leave_out_the_other_convention(guidance, argv)
+        groups += [("sampler", stored.config.sampler.model_dump()), ("guidance", guidance)]
     if data and stored.train is not None:
         groups.append(("data", stored.train.data.model_dump()))
     defaults: list[str] = []

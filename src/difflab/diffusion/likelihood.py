@@ -49,26 +49,3 @@ def bits_per_dim(denoiser: Denoiser, process: GaussianProcess, x0: Tensor, noise
     terms = torch.stack(vb, dim=1)
     prior = prior_bpd(process, x0)
     return BitsPerDim(terms.sum(dim=1) + prior, prior, terms, torch.stack(x0_mse, dim=1), torch.stack(eps_mse, dim=1))
-
-
-class BitsPerDimMean:
-    """The weighted mean of `bits_per_dim` over a data set, batch by batch, summed in float64."""
-
-    def __init__(self) -> None:
-        self._weight = 0.0
-        self._sums: dict[str, Tensor] = {}
-
-    def update(self, batch: BitsPerDim, weight: Tensor | None = None) -> None:
-        """Add a batch; weight [B] is 0 for padding (default 1)."""
-        weights = torch.ones(len(batch.total)) if weight is None else weight
-        weights = weights.to(device="cpu", dtype=torch.float64)
-        self._weight += float(weights.sum())
-        for name in ("total", "prior", "vb", "x0_mse", "eps_mse"):
-            weighted = torch.tensordot(weights, getattr(batch, name).cpu().double(), dims=1)
-            self._sums[name] = self._sums.get(name, torch.zeros_like(weighted)) + weighted
-
-    def compute(self) -> dict[str, Tensor]:
-        """total and prior (0-dim), vb, x0_mse and eps_mse [T], float64. Raises ValueError before the first sample."""
-        if self._weight == 0.0:
-            raise ValueError("bits per dimension of no samples: update with at least one of weight > 0")
-        return {name: value / self._weight for name, value in self._sums.items()}

@@ -155,9 +155,11 @@ def noise_ends(process: Process, noise_min: float | None = None, noise_max: floa
 
     Raises ValueError where the process has no such ODE between its levels, and for ends outside of it.
     """
-    _ = process.parametrisation  # refuses what has no meaning between levels
-    if isinstance(process, GaussianProcess) and process.alphas_cumprod[-1] == 0.0:
-        raise ValueError("the schedule ends in pure noise (zero terminal SNR), where the ODE does not start")
+    if isinstance(process, GaussianProcess):
+        if process.prediction == "prev":
+            raise ValueError("prediction=prev is the mean of a step and makes no ODE between steps: use method=bound")
+        if process.alphas_cumprod[-1] == 0.0:
+            raise ValueError("the schedule ends in pure noise (zero terminal SNR), beyond any ODE: use method=bound")
     lowest, highest = process.noise_range
     low = max(lowest, LOWEST) if noise_min is None else noise_min
     high = min(highest, HIGHEST) if noise_max is None else noise_max

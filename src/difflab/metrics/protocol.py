@@ -112,7 +112,8 @@ class Protocol(Config):
 
 
 class Result(Config):
-    """One number. spread: standard deviation over subsets or splits, where the metric has them.
+    """One number. spread: standard deviation over subsets or splits, where the metric has them; of a likelihood the
+    standard error of the mean over the images.
 
     details: what else the metric found, as plain JSON values; warnings: what a reader of the number must know.
     """

@@ -8,8 +8,10 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from torch import Tensor, nn
 
 from difflab.errors import UserError
+from difflab.types import Conditioning, Network
 
 Accelerator = Literal["cpu", "cuda", "mps"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -41,6 +43,16 @@ def sampling_autocast(choice: Literal["auto", "32-true", "bf16-mixed"], accelera
     """The dtype of the network's arithmetic in sampling, or None for float32; auto as in training."""
     bf16 = fast_in_bf16(accelerator) if choice == "auto" else choice == "bf16-mixed"
     return torch.bfloat16 if bf16 else None
+
+
+def under_autocast(network: nn.Module, dtype: torch.dtype | None) -> Network:
+    """The network with its arithmetic in `dtype` and its answers in float32; None for float32 throughout."""
+
+    def call(x: Tensor, time: Tensor, conditioning: Conditioning | None = None) -> Tensor:
+        with torch.autocast(x.device.type, dtype=dtype, enabled=dtype is not None):
+            return network(x, time, conditioning).float()
+
+    return call
 
 
 def fast_in_bf16(accelerator: Accelerator) -> bool:

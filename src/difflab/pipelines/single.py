@@ -24,10 +24,11 @@ from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.process import GaussianProcess, Prediction
 from difflab.errors import UserError, user_errors
 from difflab.images import Rounding, to_uint8
+from difflab.models.devices import under_autocast
 from difflab.pipelines.guides import Guides
 from difflab.pipelines.low_res import LowRes
 from difflab.seeding import stream_seed
-from difflab.types import Batch, Conditioning, Denoiser, Network, NoiseLevel, StepHook
+from difflab.types import Batch, Denoiser, NoiseLevel, StepHook
 
 
 class SinglePipeline:
@@ -99,7 +100,7 @@ class SinglePipeline:
             start = noise.randn(self.shape) * self.sampler.starting_std(self.process)
             batch = self._asked_for(indices, seed, classes, low_res)
             denoiser = NetworkDenoiser(
-                self._under_autocast(self.network),
+                under_autocast(self.network, self.autocast),
                 self.process,
                 self.conditioners.conditioning(batch),
                 guidance=build_guidance(self.guidance, self._parts(batch)),
@@ -229,14 +230,14 @@ class SinglePipeline:
                     "guidance.reference.told=nothing, but that model was trained with its condition always there: "
                     "set guidance.reference.told=condition"
                 )
-        return NetworkDenoiser(self._under_autocast(model.network), self.sampler.respace(model.process), told)
+        return NetworkDenoiser(under_autocast(model.network, self.autocast), self.sampler.respace(model.process), told)
 
     def _log_prob(self, batch: Batch) -> LogProb | None:
         """log p(y | x_t) of the class asked for, by the noisy classifier (ADM, section 4)."""
         model = self.guides.classifier
         if model is None:
             return None
-        classifier, process, labels = self._under_autocast(model.network), model.process, batch["label"]
+        classifier, process, labels = under_autocast(model.network, self.autocast), model.process, batch["label"]
 
         def log_prob(x: Tensor, level: NoiseLevel) -> Tensor:
             times = torch.full((len(x),), process.time_at(level), dtype=torch.float32, device=x.device)
@@ -245,13 +246,6 @@ class SinglePipeline:
             return F.log_softmax(logits, dim=-1).gather(1, labels.clone()[:, None])[:, 0]
 
         return log_prob
-
-    def _under_autocast(self, network: nn.Module) -> Network:
-        def call(x: Tensor, time: Tensor, conditioning: Conditioning | None = None) -> Tensor:
-            with torch.autocast(x.device.type, dtype=self.autocast, enabled=self.autocast is not None):
-                return network(x, time, conditioning).float()
-
-        return call
 
 
 def recorded(guidance: GuidanceConfig) -> dict[str, Any]:

@@ -31,12 +31,17 @@ def plot_sweep(rows: Sequence[SweepRow], x: str, metrics: Sequence[str], path: P
     Raises ValueError where a panel would be empty.
     """
     import altair
+
+    panels = [_panel(rows, x, metric) for metric in metrics]
+    save_chart(altair.concat(*panels, columns=min(COLUMNS, len(panels))), Path(path))
+
+
+def save_chart(chart: Any, path: Path) -> None:
+    """Write an altair chart to `path` (SVG) and the same picture beside it as PNG."""
+    import altair
     import vl_convert
 
-    path = Path(path)
-    panels = [_panel(rows, x, metric) for metric in metrics]
-    chart = altair.concat(*panels, columns=min(COLUMNS, len(panels))).configure(background="white")
-    specification = chart.configure_view(stroke="#dddddd").to_dict()
+    specification = chart.configure(background="white").configure_view(stroke="#dddddd").to_dict()
     version = altair.SCHEMA_VERSION.removeprefix("v").rsplit(".", 1)[0]
     with replacing(path) as temporary:
         svg = vl_convert.vegalite_to_svg(specification, vl_version=version)

@@ -1,0 +1,145 @@
+"""One trained model put together for likelihoods: network, conditioners, and how bits per dimension are found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from difflab.conditioning.class_label import ClassConditioner
+from difflab.config.data import DataConfig
+from difflab.config.likelihood import BoundConfig, MethodConfig, ODEConfig
+from difflab.config.model import ModelConfig
+from difflab.diffusion.continuous_process import ContinuousProcess
+from difflab.diffusion.denoiser import NetworkDenoiser
+from difflab.diffusion.likelihood import bits_per_dim
+from difflab.diffusion.noise import SampleNoise
+from difflab.diffusion.ode_likelihood import Adaptive, FixedSteps, Solver, noise_ends, ode_bits_per_dim
+from difflab.diffusion.process import GaussianProcess
+from difflab.diffusion.thresholding import StaticThreshold
+from difflab.errors import UserError, user_errors
+from difflab.images import as_float
+from difflab.metrics.likelihood import Measured
+from difflab.models.build import Model
+from difflab.models.devices import under_autocast
+from difflab.seeding import stream_seed
+from difflab.types import Batch
+
+
+def require_likelihood(run: str, model: ModelConfig) -> None:
+    """Raises UserError for a stored model that says nothing of how likely an image is."""
+    if model.task == "noisy_classifier":
+        raise UserError(f"run={run} is a noisy classifier and has no likelihood of images: give run= a diffusion model")
+
+
+class LikelihoodPipeline:
+    """Bits per dimension of images, each told what it was told in training, with nothing dropped.
+
+    The noise of an image depends on the seed and its index alone, whatever the batch.
+    autocast: dtype of the network's arithmetic, None for float32.
+
+    Raises UserError for a model that has none by this method.
+    """
+
+    def __init__(self, model: Model, method: MethodConfig, *, autocast: torch.dtype | None = None) -> None:
+        if isinstance(method, BoundConfig):
+            if isinstance(model.process, ContinuousProcess):
+                raise UserError(
+                    "method=bound adds up the steps of a table, and this model was trained in continuous time: "
+                    "use method=ode"
+                )
+        else:
+            with user_errors("method"):
+                noise_ends(model.process, method.noise_min, method.noise_max)
+        self.model = model
+        self.method = method
+        self.autocast = autocast
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.network.parameters()).device
+
+    @property
+    def steps(self) -> int:
+        """How many terms the bound has, 0 for the ODE."""
+        process = self.model.process
+        return process.num_timesteps if self.method.kind == "bound" and isinstance(process, GaussianProcess) else 0
+
+    @property
+    def noises(self) -> list[float]:
+        """sigma / alpha of the bound's terms, the least noisy first."""
+        process = self.model.process
+        assert isinstance(process, GaussianProcess), "checked at construction"
+        return [process.level(t).noise for t in range(self.steps)]
+
+    def record(self) -> dict[str, Any]:
+        """How it is found, with the ends of the ODE as they are and without options that do nothing."""
+        if isinstance(self.method, BoundConfig):
+            return self.method.model_dump(mode="json")
+        unused = {"steps"} if self.method.solver == "dopri5" else {"rtol", "atol"}
+        low, high = noise_ends(self.model.process, self.method.noise_min, self.method.noise_max)
+        return {**self.method.model_dump(mode="json", exclude=unused), "noise_min": low, "noise_max": high}
+
+    def check_data(self, data: DataConfig) -> None:
+        """Raises UserError for images or classes that are not those of the model."""
+        config = self.model.config
+        if (data.channels, data.image_size) != (config.channels, config.image_size):
+            raise UserError(
+                f"the model is of {config.channels}x{config.image_size}x{config.image_size} images, the data gives "
+                f"{data.channels}x{data.image_size}x{data.image_size}: set data.image_size={config.image_size} and "
+                f"data.channels={config.channels}, or choose other data"
+            )
+        for name, conditioner in self.model.conditioners.named():
+            if isinstance(conditioner, ClassConditioner) and conditioner.classes != data.classes:
+                raise UserError(
+                    f"{name}: the model knows {conditioner.classes} classes, the data has "
+                    f"data.classes={data.classes}: choose data with the classes that it was trained on"
+                )
+
+    def __call__(self, batch: Batch, seed: int) -> Measured:
+        """batch: `image` uint8 [B, C, H, W], `index` int64 [B] and what the conditioners read, on any device."""
+        seeds = [stream_seed(seed, "likelihood", i) for i in batch["index"].tolist()]
+        moved = {key: value.to(self.device) for key, value in batch.items() if isinstance(value, Tensor)}
+        clips = isinstance(self.method, BoundConfig) and self.method.clip_denoised
+        with torch.no_grad():
+            denoiser = NetworkDenoiser(
+                under_autocast(self.model.network, self.autocast),
+                self.model.process,
+                self.model.conditioners.conditioning(moved),
+                threshold=StaticThreshold(1.0) if clips else None,
+            )
+            x0 = as_float(moved["image"])
+            if isinstance(self.method, ODEConfig):
+                return self._by_ode(denoiser, x0, seeds, self.method)
+            return self._by_bound(denoiser, x0, seeds)
+
+    def _by_bound(self, denoiser: NetworkDenoiser, x0: Tensor, seeds: Sequence[int]) -> Measured:
+        process = self.model.process
+        assert isinstance(process, GaussianProcess), "checked at construction"
+        found = bits_per_dim(denoiser, process, x0, SampleNoise(seeds, self.device))
+        evaluations = torch.full((len(x0),), process.num_timesteps)
+        return Measured(found.total, found.prior, torch.zeros_like(found.total), evaluations, found)
+
+    def _by_ode(self, denoiser: NetworkDenoiser, x0: Tensor, seeds: Sequence[int], method: ODEConfig) -> Measured:
+        with user_errors("method"):
+            found = ode_bits_per_dim(
+                denoiser,
+                x0,
+                SampleNoise(seeds, self.device),
+                solver=_solver(method),
+                trace=method.trace,
+                probes=method.probes,
+                noise_min=method.noise_min,
+                noise_max=method.noise_max,
+            )
+        several = method.probes > 1
+        variance = found.total.var(dim=1) / method.probes if several else torch.zeros_like(found.prior)
+        return Measured(found.total.mean(dim=1), found.prior, variance, found.evaluations)
+
+
+def _solver(method: ODEConfig) -> Solver:
+    if method.solver == "dopri5":
+        return Adaptive(method.rtol, method.atol)
+    return FixedSteps(method.steps, method.solver)
