@@ -43,13 +43,13 @@ def edited(run: Path, **changes: Any) -> Path:
 
 
 def test_the_bound_is_said_and_kept_with_its_terms(own_run: Path) -> None:
-    ended = done("likelihood", f"run={own_run}", "n=5", "batch_size=2", *ON_CPU)
-    folder = only_folder(own_run, "bound-val-n5-*")
+    ended = done("likelihood", f"run={own_run}", "n=3", "batch_size=2", *ON_CPU)
+    folder = only_folder(own_run, "bound-val-n3-*")
     result = result_of(folder)
-    assert f"bpd@bound-val-5: {result.value:.4f} ± {result.spread:.2g} bits/dim (prior 0.3" in ended.out
+    assert f"bpd@bound-val-3: {result.value:.4f} ± {result.spread:.2g} bits/dim (prior 0.3" in ended.out
     assert "50 network evaluations an image" in ended.out
     assert ended.out.splitlines()[-1] == f"records in {folder}"
-    assert ended.err.endswith("likelihood of 5 images, batches of 2: 3 done\n")
+    assert ended.err.endswith("likelihood of 3 images, batches of 2: 2 done\n")
     names = {path.name for path in folder.iterdir()}
     assert names >= {"likelihood.json", "images.csv", "terms.csv", "terms.svg", "terms.png", "config.yaml"}
     assert (own_run / "evaluations.jsonl").read_text() == (folder / "evaluations.jsonl").read_text()
@@ -58,14 +58,14 @@ def test_the_bound_is_said_and_kept_with_its_terms(own_run: Path) -> None:
     noises = [row["noise"] for row in terms]
     assert noises == sorted(noises)
     assert all(0 < row["x0_mse"] < 4 for row in terms)
-    prior = sum(row["prior"] for row in images) / 5
+    prior = sum(row["prior"] for row in images) / 3
     assert sum(row["vb"] for row in terms) + prior == pytest.approx(result.value, abs=1e-4)
-    assert sum(row["bpd"] for row in images) / 5 == pytest.approx(result.value, abs=1e-6)
+    assert sum(row["bpd"] for row in images) / 3 == pytest.approx(result.value, abs=1e-6)
     totals = torch.tensor([row["bpd"] for row in images], dtype=torch.float64)
-    assert result.spread == pytest.approx(float(totals.std()) / 5**0.5)
+    assert result.spread == pytest.approx(float(totals.std()) / 3**0.5)
     assert result.details["prior"] == pytest.approx(prior)
     logged = read_offline_run(folder)
-    assert logged.summary["eval/bpd@bound-val-5"] == pytest.approx(result.value)
+    assert logged.summary["eval/bpd@bound-val-3"] == pytest.approx(result.value)
     assert len(logged.media["eval/bpd_terms"]) == 1
 
 
@@ -92,15 +92,15 @@ def test_the_protocol_says_what_changes_the_number(own_run: Path) -> None:
 
 def test_the_ode_agrees_with_the_bound_and_counts_evaluations(own_run: Path) -> None:
     """Hardly trained, the network says next to nothing, and neither has much to lose on the other."""
-    ended = done("likelihood", f"run={own_run}", "n=4", *ODE, "method.probes=2", *QUIET)
-    done("likelihood", f"run={own_run}", "n=4", *QUIET)
+    ended = done("likelihood", f"run={own_run}", "n=3", *ODE, "method.probes=2", *QUIET)
+    done("likelihood", f"run={own_run}", "n=3", *QUIET)
     ode, bound = (result_of(only_folder(own_run, f"{kind}-*")) for kind in ("ode", "bound"))
     assert ode.value == pytest.approx(bound.value, abs=0.2)
     images = rows(only_folder(own_run, "ode-*") / "images.csv")
     counts = [row["evaluations"] for row in images]
     assert all(count > 20 and count % 6 == 1 for count in counts)
-    assert ode.details["evaluations"] == {"mean": sum(counts) / 4, "min": min(counts), "max": max(counts)}
-    assert f"{sum(counts) / 4:.4g} network evaluations an image" in ended.out
+    assert ode.details["evaluations"] == {"mean": sum(counts) / 3, "min": min(counts), "max": max(counts)}
+    assert f"{sum(counts) / 3:.4g} network evaluations an image" in ended.out
     assert ode.spread is not None
     assert 0 < float(str(ode.details["probe_standard_error"])) < ode.spread
     assert not (only_folder(own_run, "ode-*") / "terms.csv").exists()
@@ -109,8 +109,8 @@ def test_the_ode_agrees_with_the_bound_and_counts_evaluations(own_run: Path) -> 
 @pytest.mark.parametrize("method", [("method=bound",), ("method=ode", "method.solver=heun", "method.steps=6")])
 def test_an_image_knows_nothing_of_its_batch(own_run: Path, method: tuple[str, ...]) -> None:
     found = []
-    for size in (2, 5):
-        done("likelihood", f"run={own_run}", "n=5", f"batch_size={size}", f"out=by-{size}", *method, *QUIET)
+    for size in (1, 3):
+        done("likelihood", f"run={own_run}", "n=3", f"batch_size={size}", f"out=by-{size}", *method, *QUIET)
         found.append(rows(Path(f"by-{size}") / "images.csv"))
     for one, other in zip(*found, strict=True):
         assert one == pytest.approx(other, abs=1e-4)
