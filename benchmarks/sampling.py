@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
 from benchmarks import command
 from benchmarks.devices import Way, judged, ways_to_sample
@@ -60,6 +61,21 @@ SMALL = [
 
 PARTS = ("time", "memory", "outside")
 OUTSIDE_ROUNDS = 3
+OTHER_SAMPLERS = [
+    "plms",
+    "euler",
+    "euler_ancestral",
+    "heun",
+    "dpm_2",
+    "dpm_2_ancestral",
+    "lms",
+    "dpm_solver_pp",
+    "dpm_solver_pp_2s_ancestral",
+    "dpm_solver_pp_sde",
+    "dpm_solver_pp_2m_sde",
+    "dpm_solver_pp_3m_sde",
+    "unipc",
+]
 """A share needs no neighbours to be compared with."""
 
 
@@ -246,7 +262,7 @@ def outside_part(drawing: Drawing, asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def outside_cases(drawing: Drawing) -> dict[str, tuple[SamplerConfig, GuidanceConfig]]:
-    """Both samplers, alone, guided, and guided with a percentile of every x0."""
+    """Ancestral and DDIM sampling alone, guided, and guided with a percentile of every x0; the other samplers alone."""
     samplers: dict[str, SamplerConfig] = {
         "ancestral": AncestralConfig(kind="ancestral", steps=drawing.steps),
         "ddim": drawing.ddim,
@@ -256,7 +272,10 @@ def outside_cases(drawing: Drawing) -> dict[str, tuple[SamplerConfig, GuidanceCo
         ", guided": drawing.guidance,
         ", guided, dynamic threshold": drawing.guidance.model_copy(update={"threshold": "dynamic"}),
     }
-    return {f"{sampler}{way}": (samplers[sampler], ways[way]) for sampler in samplers for way in ways}
+    cases = {f"{sampler}{way}": (samplers[sampler], ways[way]) for sampler in samplers for way in ways}
+    adapter: TypeAdapter[SamplerConfig] = TypeAdapter(SamplerConfig)
+    others = {kind: adapter.validate_python({"kind": kind, "steps": drawing.steps}) for kind in OTHER_SAMPLERS}
+    return cases | {kind: (sampler, ways[""]) for kind, sampler in others.items()}
 
 
 def outside_of(pipeline: SinglePipeline, drawing: Drawing, rounds: int) -> tuple[Spread, Spread]:

@@ -207,7 +207,7 @@ def test_outside(capsys):
         f"{sampler}{way}"
         for sampler in ("ancestral", "ddim")
         for way in ("", ", guided", ", guided, dynamic threshold")
-    }
+    } | set(sampling.OTHER_SAMPLERS)
     assert all(0 < case["share"]["median"] < 1 for case in content["outside"].values())
 
 
