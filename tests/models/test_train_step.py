@@ -14,6 +14,7 @@ from difflab.callbacks.ema import EMA
 from difflab.conditioning.build import build_conditioners
 from difflab.config.conditioning import ClassConditionerConfig
 from difflab.config.optimizer import OptimizerConfig
+from difflab.data.augmentation import Augmentation
 from difflab.diffusion.losses import DiffusionLoss
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.schedules import cosine_betas
@@ -34,7 +35,7 @@ FIXTURE = load("diffusion", "train-step")
 class GivenDraws(DiffusionModule):
     """The module with the images, timesteps, importance weights and noise of the fixture."""
 
-    def noised(self, batch: Batch, seeds: Sequence[int]) -> Noised:
+    def noised(self, batch: Batch, seeds: Sequence[int], augmentation: Augmentation | None = None) -> Noised:
         x0, noise, t = (FIXTURE.input(name) for name in ("x_start", "noise", "t"))
         drawn = super().noised({"image": torch.zeros(x0.shape, dtype=torch.uint8)}, seeds)
         return Noised(x0, noise, self.process.q_sample(x0, t, noise), t, FIXTURE.input("weights"), drawn.source)
