@@ -10,7 +10,7 @@ from torch import Tensor
 
 from difflab.diffusion.base_process import Levels, Process, Variance
 from difflab.diffusion.noise_laws import LogNormalLaw, NoiseLaw, VPLaw, noise_of
-from difflab.diffusion.parametrisation import Parametrisation, input_scale, target
+from difflab.diffusion.parametrisation import Parametrisation, input_scale, nearest_view, target
 from difflab.diffusion.process import GaussianProcess, Time, check_choice
 from difflab.diffusion.sigmas import karras_noises
 from difflab.types import Denoised, NoiseLevel
@@ -148,10 +148,10 @@ class LevelTable(GaussianProcess):
 
     def __init__(self, continuous: ContinuousProcess, levels: list[NoiseLevel]) -> None:
         alphas_cumprod = np.array([level.alpha**2 for level in levels])
-        # prediction only says how rows are read, and `predict` below does that itself.
+        # `predict` below reads the rows itself: the prediction here is what guidance may be rescaled in.
         super().__init__(
             1.0 - alphas_cumprod / np.append(1.0, alphas_cumprod[:-1]),
-            prediction="x0",
+            prediction=nearest_view(continuous.prediction),
             variance=continuous.variance,
             variance_mix=continuous.variance_mix,
         )

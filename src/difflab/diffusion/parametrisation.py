@@ -17,6 +17,13 @@ ve:  the score's direction, -eps, of an input that is not scaled down (EDM table
 Number = float | Tensor
 
 
+def nearest_view(kind: Parametrisation) -> Literal["eps", "x0", "v"]:
+    """The view that what the network regresses is closest to: of EDM's prediction x0, of VE's eps."""
+    if kind == "edm":
+        return "x0"
+    return "eps" if kind == "ve" else kind
+
+
 class Views(NamedTuple):
     """x0 = x0_x x + x0_out F and eps = eps_x x + eps_out F, for an input x = alpha x0 + sigma eps and an output F."""
 

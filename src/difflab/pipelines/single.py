@@ -17,10 +17,10 @@ from difflab.config.network import UNetEncoderConfig
 from difflab.config.sampler import SamplerConfig
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.build import build_guidance, build_sampler, build_threshold
-from difflab.diffusion.continuous_process import LevelTable
 from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.guidance import GuidanceParts, LogProb
 from difflab.diffusion.noise import SampleNoise
+from difflab.diffusion.parametrisation import nearest_view
 from difflab.diffusion.process import GaussianProcess, Prediction
 from difflab.errors import UserError, user_errors
 from difflab.images import Rounding, to_uint8
@@ -211,11 +211,10 @@ class SinglePipeline:
         )
 
     def _guided_view(self) -> Prediction:
-        """The space that guidance is rescaled in: what the network regresses, of EDM's networks x0 or eps."""
-        if isinstance(self.process, GaussianProcess) and not isinstance(self.process, LevelTable):
+        """The space that guidance is rescaled in: what the network regresses, or the view closest to it."""
+        if isinstance(self.process, GaussianProcess):
             return self.process.prediction
-        kind = self.process.parametrisation
-        return "x0" if kind == "edm" else "eps" if kind == "ve" else kind
+        return nearest_view(self.process.parametrisation)
 
     def _reference(self, batch: Batch) -> Denoiser | None:
         """The reference network as a denoiser on the sampler's steps, told what `guidance.reference` says."""
