@@ -22,6 +22,7 @@ from difflab.callbacks.evaluation import Evaluation
 from difflab.callbacks.guard import NonFiniteError, NonFiniteGuard
 from difflab.callbacks.preemption import Preempted, Preemption
 from difflab.callbacks.sample_grid import SampleGrid
+from difflab.commands.processes import leave_process_group
 
 RANK = int(os.environ["RANK"])
 
@@ -121,3 +122,4 @@ if __name__ == "__main__":
         Path(sys.argv[2]),
     )
     (target / f"{RANK}.json").write_text(json.dumps(scenario(target)))
+    leave_process_group()

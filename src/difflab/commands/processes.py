@@ -126,7 +126,28 @@ def started(devices: int | Literal["auto"], accelerator: Accelerator) -> Iterato
     fabric.launch()
     yield Processes(fabric.global_rank, fabric.world_size)
     # After an error others may still wait in a collective: then ending is left to the process itself.
-    dist.destroy_process_group()
+    leave_process_group()
+
+
+@contextlib.contextmanager
+def leaving_together(*agreed: type[BaseException]) -> Iterator[None]:
+    """Leave the process group after the block, and after an error of the `agreed` types, which all processes raise."""
+    try:
+        yield
+    except agreed:
+        leave_process_group()
+        raise
+    leave_process_group()
+
+
+def leave_process_group() -> None:
+    """End the communication of processes that all come here; nothing where there is none.
+
+    Threads of a group that is left open may free a tensor while the interpreter ends, and then abort the process
+    (SIGABRT): a launcher would take a run that has all its steps for a crash.
+    """
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _started_by_others() -> Layout | None:
