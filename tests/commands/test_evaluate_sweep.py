@@ -44,6 +44,21 @@ def test_each_value_is_an_evaluation_with_its_own_record_and_a_row_of_the_table(
     assert all((folder_of_sweep(own_run) / name).stat().st_size > 100 for name in ("table.md", "plot.svg", "plot.png"))
 
 
+def test_seeds_are_averaged_on_the_terminal_and_one_by_one_in_the_csv(own_run: Path) -> None:
+    said = sweep(own_run, "sampler.eta=0,1", "seed=3,4,5")
+    assert said.count("3,4,5") == 2
+    assert [(row["sampler.eta"], row["seed"]) for row in rows_of(own_run)] == [
+        (eta, seed) for eta in "01" for seed in "345"
+    ]
+    markdown = (folder_of_sweep(own_run) / "table.md").read_text().splitlines()
+    assert len(markdown) == 2 + 2
+    assert "| 3,4,5 |" in markdown[2]
+    assert "±" in markdown[2]
+    alone = sweep(own_run, "seed=3,4")
+    assert "2 of 2: seed=4" in alone
+    assert "3,4 " in alone
+
+
 def test_a_value_alone_gives_the_numbers_that_it_has_in_a_sweep(own_run: Path) -> None:
     sweep(own_run, "sampler.eta=0,1")
     alone = done("evaluate", f"run={own_run}", *SMALL, "sampler.eta=1", f"out={own_run / 'alone'}")

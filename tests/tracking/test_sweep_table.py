@@ -10,6 +10,7 @@ from rich.console import Console
 from difflab.tracking.sweep_table import (
     SweepRow,
     metric_names,
+    over_seeds,
     shown,
     swept_keys,
     to_csv,
@@ -110,3 +111,30 @@ def test_values_are_shown_as_on_a_command_line(value: object, text: str) -> None
 def test_no_rows_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one row"):
         to_csv([])
+
+
+def test_seeds_are_repetitions_their_row_has_means_and_the_deviation_over_them(tmp_path: Path) -> None:
+    rows = [
+        SweepRow({"sampler": sampler, "seed": seed}, {"fd@8": fd}, {"fd@8": 99.0})
+        for seed, (ddim, heun) in enumerate([(1.0, 10.0), (2.0, 10.0), (6.0, 10.0)])
+        for sampler, fd in (("ddim", ddim), ("heun", heun))
+    ]
+    ddim, heun = over_seeds(rows)
+    assert (ddim.values, heun.values) == ({"sampler": "ddim", "seed": "0,1,2"}, {"sampler": "heun", "seed": "0,1,2"})
+    assert (ddim.metrics, heun.metrics) == ({"fd@8": 3.0}, {"fd@8": 10.0})
+    assert ddim.spreads["fd@8"] == pytest.approx(7**0.5)  # (4 + 1 + 9) / (3 - 1)
+    assert heun.spreads["fd@8"] == 0
+    write_table(rows, tmp_path / "table.csv", tmp_path / "table.md")
+    assert len((tmp_path / "table.csv").read_text().splitlines()) == 1 + 6
+    assert (tmp_path / "table.md").read_text() == to_markdown([ddim, heun])
+
+
+def test_what_has_no_second_seed_keeps_its_own_spread() -> None:
+    assert over_seeds(ROWS) == ROWS
+    alone = [SweepRow({"seed": 3, "sampler": s}, {"kid": 1.0}, {"kid": 0.1}) for s in ("ddim", "heun")]
+    assert over_seeds(alone) == alone
+
+
+def test_a_metric_that_one_seed_lacks_is_averaged_over_the_others() -> None:
+    (row,) = over_seeds([SweepRow({"seed": 0}, {"a": 1.0, "b": 2.0}), SweepRow({"seed": 1}, {"b": 4.0})])
+    assert (row.metrics, set(row.spreads)) == ({"a": 1.0, "b": 3.0}, {"b"})

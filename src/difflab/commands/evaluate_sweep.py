@@ -21,7 +21,7 @@ from difflab.files import sha256_of, write_text
 from difflab.metrics.protocol import Result
 from difflab.pipelines.build import StoredModels, files_of
 from difflab.tracking.rundir import RunDirectory
-from difflab.tracking.sweep_table import SweepRow, Value, swept_keys, to_rich, with_series, write_table
+from difflab.tracking.sweep_table import SweepRow, Value, over_seeds, swept_keys, to_rich, with_series, write_table
 
 RESULTS = "results.json"
 UNCHANGED_BY = ("logger", "out", "accelerator", "devices", "batch_size")
@@ -91,13 +91,14 @@ def keep(out: RunDirectory, made_of: dict[str, Any], results: Sequence[Result]) 
 
 
 def report(rows: list[SweepRow], folder: Path) -> None:
-    """The table on the terminal, and table and plot as files."""
+    """The table on the terminal, and table and plot as files; all are of means over seeds but table.csv."""
     from rich.console import Console
 
     from difflab.tracking.plot import is_number, plot_sweep
 
     folder.mkdir(parents=True, exist_ok=True)
     write_table(rows, folder / "table.csv", folder / "table.md")
+    rows = over_seeds(rows)
     console = Console(highlight=False, soft_wrap=True)
     console.print(to_rich(rows, width=console.width))
     numeric = [key for key in swept_keys(rows) if all(is_number(row.values.get(key)) for row in rows)]

@@ -9,7 +9,16 @@ from collections.abc import Mapping, Sequence
 from difflab.metrics.protocol import Result
 from difflab.tracking.sweep_file import Sweep, SweepPoint
 from difflab.tracking.sweep_ledger import Ledger, best_row, read_measured
-from difflab.tracking.sweep_table import SweepRow, metric_names, shown, to_rich, with_series, write_table
+from difflab.tracking.sweep_table import (
+    SEED,
+    SweepRow,
+    metric_names,
+    over_seeds,
+    shown,
+    to_rich,
+    with_series,
+    write_table,
+)
 
 EVALUATED = "eval/"
 
@@ -18,7 +27,8 @@ def report(sweep: Sweep, points: Sequence[SweepPoint], ledger: Ledger, metrics: 
     """Show the points that are done, and write table.csv, table.md, plot.svg and plot.png into the sweep's folder.
 
     The terminal and the plot have the metric of the sweep and those in `metrics`, the files every metric of an
-    evaluation as well. A metric given without its protocol (`eval/fd-lite0`) stands for all of that name.
+    evaluation as well. A metric given without its protocol (`eval/fd-lite0`) stands for all of that name. Points that
+    differ in their seed alone are one line, with the standard deviation over them; table.csv has every point.
     """
     done = [point for point in points if ledger.is_done(point.digest)]
     measured = [read_measured(ledger.entries[point.digest].place) for point in done]
@@ -37,11 +47,12 @@ def report(sweep: Sweep, points: Sequence[SweepPoint], ledger: Ledger, metrics: 
     from rich.console import Console
 
     console = Console(highlight=False)
-    console.print(to_rich(_only(rows, chosen or evaluated), sweep.name, console.width))
+    means = over_seeds(rows)
+    console.print(to_rich(_only(means, chosen or evaluated), sweep.name, console.width))
     for name in evaluated:
         _note_differing(name, [m.results for m in measured])
     for name in [name for name in chosen if own and (name == own.name or name.startswith(f"{own.name}@"))]:
-        if own and (best := best_row(rows, name, own.goal)):
+        if own and (best := best_row(means, name, own.goal)):
             values = " ".join(f"{key}={shown(value)}" for key, value in best.values.items())
             console.print(f"best {name}: {best.metrics[name]:.4g} at {values}", markup=False, soft_wrap=True)
     write_table(_only(rows, evaluated), ledger.folder / "table.csv", ledger.folder / "table.md")
@@ -59,7 +70,8 @@ def _only(rows: Sequence[SweepRow], names: Sequence[str]) -> list[SweepRow]:
 def _plotted(sweep: Sweep, rows: Sequence[SweepRow], metrics: Sequence[str], ledger: Ledger, x: str | None) -> str:
     from difflab.tracking.plot import plot_sweep
 
-    x = x or max(sweep.swept, key=lambda key: len(sweep.config.parameters[key].choices))
+    x = x or max(sweep.swept, key=lambda key: (key != SEED, len(sweep.config.parameters[key].choices)))
+    rows = rows if x == SEED and len(sweep.swept) > 1 else over_seeds(rows)
     drawable = [name for name in metrics if any(math.isfinite(row.metrics.get(name, math.nan)) for row in rows)]
     if not drawable:
         return ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 Value = str | int | float | bool | None
 SERIES = "series"
+SEED = "seed"
+"""The key whose values are repetitions of one setting, not settings to compare."""
 SPREAD = " spread"
 DIGITS = 4
 
@@ -27,7 +30,7 @@ class SweepRow:
 
     values:  swept key -> its value here (`guidance.scale` -> 2.0). Lists and mappings are given as text.
     metrics: metric -> number (`fd-lite0@512` -> 31.4); a metric that this point lacks is left out.
-    spreads: metric -> standard deviation over subsets or splits, for the metrics that have one.
+    spreads: metric -> standard deviation over subsets, splits or seeds, for the metrics that have one.
     series:  which curve of a plot the point belongs to; "" where there is one curve only (see `with_series`).
     """
 
@@ -61,13 +64,37 @@ def with_series(rows: Sequence[SweepRow], x: str) -> list[SweepRow]:
     return [dataclasses.replace(row, series=label(row)) for row in rows]
 
 
-def write_table(rows: Sequence[SweepRow], path_csv: Path | str, path_md: Path | str) -> None:
-    """Write the rows as CSV (numbers in full, spreads in columns `<metric> spread`) and as a Markdown table.
+def over_seeds(rows: Sequence[SweepRow]) -> list[SweepRow]:
+    """Rows that differ in `seed` alone as one row, in the place of the first: the means of their metrics.
 
-    What a row lacks is an empty cell. Raises ValueError where there are no rows.
+    The spread of each is the standard deviation over these seeds (n - 1), in place of what spreads the rows had
+    themselves; the value of `seed` names them all (`0,1,2`). A row with no such sibling stays as it is.
+    """
+    groups: dict[tuple[tuple[str, str], ...], list[SweepRow]] = {}
+    for row in rows:
+        rest = tuple((key, shown(value)) for key, value in row.values.items() if key != SEED)
+        groups.setdefault(((SERIES, row.series), *rest), []).append(row)
+    return [group[0] if len(group) == 1 else _mean_row(group) for group in groups.values()]
+
+
+def _mean_row(rows: Sequence[SweepRow]) -> SweepRow:
+    measured = {name: [row.metrics[name] for row in rows if name in row.metrics] for name in metric_names(rows)}
+    seeds = ",".join(shown(row.values[SEED]) for row in rows)
+    return dataclasses.replace(
+        rows[0],
+        values={**rows[0].values, SEED: seeds},
+        metrics={name: statistics.fmean(numbers) for name, numbers in measured.items()},
+        spreads={name: statistics.stdev(numbers) for name, numbers in measured.items() if len(numbers) > 1},
+    )
+
+
+def write_table(rows: Sequence[SweepRow], path_csv: Path | str, path_md: Path | str) -> None:
+    """Write every row as CSV (numbers in full, spreads in columns `<metric> spread`), and the Markdown table.
+
+    The latter is of means over seeds. What a row lacks is an empty cell. Raises ValueError where there are no rows.
     """
     write_text(Path(path_csv), to_csv(rows))
-    write_text(Path(path_md), to_markdown(rows))
+    write_text(Path(path_md), to_markdown(over_seeds(rows)))
 
 
 def to_csv(rows: Sequence[SweepRow]) -> str:
