@@ -76,6 +76,7 @@ def test_ways_to_write_steps(options: dict[str, Any]) -> None:
         ({"kind": "euler_ancestral", "eta": 1.1}, "less than or equal to 1"),
         ({"kind": "dpm_2_ancestral", "noise_scale": 0}, "greater than 0"),
         ({"kind": "dpm_2", "churn": -1}, "greater than or equal to 0"),
+        ({"kind": "heun", "churn": float("inf")}, "finite number"),
         ({"kind": "dpm_2", "churn_min": 2.0, "churn_max": 1.0}, "churn_min=2.0 must be below churn_max=1.0"),
         ({"kind": "edm_ablation", "churn_min": 2.0, "churn_max": 1.0}, "churn_min=2.0 must be below churn_max=1.0"),
         ({"kind": "edm_ablation", "alpha": 0.0}, "greater than 0"),

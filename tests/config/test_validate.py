@@ -50,6 +50,10 @@ def test_a_good_configuration_becomes_the_model() -> None:
             {"schedule": {"kind": "cosine", "ofset": 1.0}},
             "unknown key 'schedule.ofset'; did you mean 'schedule.offset'?",
         ),
+        (
+            {"schedule": {"kind": "cosine", "slope": 1.0}},
+            "schedule.kind=cosine has no 'slope'; linear has it; known here: kind, offset",
+        ),
         ({"schedule": {"kind": "linear"}}, "missing key 'schedule.slope': give it a value, as in schedule.slope=..."),
         ({"schedule": {"kind": "square"}}, "schedule.kind='square' is not known; choose one of 'linear', 'cosine'"),
         ({"steps": "abc"}, "steps='abc': input should be a valid integer"),

@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Config(BaseModel):
-    """Strict and closed: unknown keys and values of the wrong type are errors, and a built model does not change."""
+    """Strict and closed: unknown keys, values of the wrong type and numbers that are not finite are errors.
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    A built model does not change.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)

@@ -8,8 +8,6 @@ from pydantic import Field, model_validator
 
 from difflab.config.base import Config
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-
 Weights = Literal["auto", "ema", "raw"]
 """Which weights of a run: the averaged ones where it keeps them (auto), the averaged, or the raw ones."""
 
@@ -36,9 +34,9 @@ class ClassifierFreeOptions(Config):
     reference: a further network to lead away from; null = the model itself, without its condition.
     """
 
-    scale: Finite | None = None
-    paper_w: Finite | None = None
-    interval: Annotated[list[Finite], Field(min_length=2, max_length=2)] | None = None
+    scale: float | None = None
+    paper_w: float | None = None
+    interval: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
     rescale: Annotated[float, Field(ge=0, le=1)] = 0.0
     channels: Annotated[int, Field(ge=1)] | None = None
     reference: ReferenceConfig | None = None
@@ -63,7 +61,7 @@ class ClassifierOptions(Config):
     gradient_at: where an ancestral step takes it: x_t, or the mean of the next x.
     """
 
-    scale: Annotated[Finite, Field(ge=0)] = 1.0
+    scale: Annotated[float, Field(ge=0)] = 1.0
     run: str
     weights: Weights = "auto"
     gradient_at: Literal["x_t", "mean"] = "x_t"
@@ -87,8 +85,8 @@ class NoGuidance(_Prediction):
     """The network's own prediction. scale and paper_w are there to be refused with a line that helps."""
 
     kind: Literal["none"]
-    scale: Finite | None = None
-    paper_w: Finite | None = None
+    scale: float | None = None
+    paper_w: float | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:

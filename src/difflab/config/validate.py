@@ -34,7 +34,7 @@ def _explain(model: type[BaseModel], data: Mapping[str, Any], problem: ErrorDeta
     path = _path_in_data(data, problem["loc"])
     key = ".".join(str(part) for part in path)
     if problem["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{_suggest(model, data, path)}"
+        return _unknown_key(model, data, path)
     if problem["type"] == "missing":
         return f"missing key {key!r}: give it a value, as in {key}=..."
     if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
@@ -61,19 +61,30 @@ def _path_in_data(data: Any, loc: tuple[int | str, ...]) -> list[int | str]:
     return path
 
 
-def _suggest(model: type[BaseModel], data: Any, path: list[int | str]) -> str:
-    known = sorted(_known_keys(model, data, path[:-1]))
-    close = difflib.get_close_matches(str(path[-1]), known, n=1)
-    if close:
-        return f"; did you mean {'.'.join([*map(str, path[:-1]), close[0]])!r}?"
-    return f"; known here: {', '.join(known)}" if known else ""
+def _unknown_key(model: type[BaseModel], data: Any, path: list[int | str]) -> str:
+    *parents, last = map(str, path)
+    here, elsewhere = _models_at(model, data, path[:-1])
+    known = f"; known here: {', '.join(_fields(here))}" if here else ""
+    owners = sorted({kind for other in elsewhere if last in other.model_fields for kind in _kinds_of(other)})
+    if owners:
+        chosen = f"{'.'.join(parents)}.kind={_at(data, path[:-1])['kind']}"
+        return f"{chosen} has no {last!r}; {', '.join(owners)} {'has' if len(owners) == 1 else 'have'} it{known}"
+    close = difflib.get_close_matches(last, _fields(here), n=1)
+    return f"unknown key {'.'.join([*parents, last])!r}" + (
+        f"; did you mean {'.'.join([*parents, close[0]])!r}?" if close else known
+    )
 
 
-def _known_keys(model: type[BaseModel], data: Any, path: list[int | str]) -> set[str]:
+def _fields(models: list[type[BaseModel]]) -> list[str]:
+    return sorted({name for model in models for name in model.model_fields})
+
+
+def _models_at(
+    model: type[BaseModel], data: Any, path: list[int | str]
+) -> tuple[list[type[BaseModel]], list[type[BaseModel]]]:
+    """The models that the mapping at `path` may be, by its `kind` where it has one, and those of the other kinds."""
     models: list[type[BaseModel]] = [model]
-    node = data
     for part in path:
-        node = _entry(node, part)
         models = [
             inner
             for outer in models
@@ -81,11 +92,16 @@ def _known_keys(model: type[BaseModel], data: Any, path: list[int | str]) -> set
                 _models_in(outer.model_fields[str(part)].annotation) if str(part) in outer.model_fields else []
             )
         ]
+    node = _at(data, path)
     kind = node.get("kind") if isinstance(node, Mapping) else None
-    if kind is not None:
-        matching = [m for m in models if "kind" in m.model_fields and kind in typing.get_args(_kind_of(m))]
-        models = matching or models
-    return {name for m in models for name in m.model_fields}
+    matching = [m for m in models if "kind" in m.model_fields and kind in _kinds_of(m)]
+    return (matching, [m for m in models if m not in matching]) if matching else (models, [])
+
+
+def _at(data: Any, path: list[int | str]) -> Any:
+    for part in path:
+        data = _entry(data, part)
+    return data
 
 
 def _entry(node: Any, part: int | str) -> Any:
@@ -94,8 +110,8 @@ def _entry(node: Any, part: int | str) -> Any:
     return node[part] if isinstance(node, list) and isinstance(part, int) and part < len(node) else None
 
 
-def _kind_of(model: type[BaseModel]) -> Any:
-    return model.model_fields["kind"].annotation
+def _kinds_of(model: type[BaseModel]) -> tuple[str, ...]:
+    return typing.get_args(model.model_fields["kind"].annotation) if "kind" in model.model_fields else ()
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
