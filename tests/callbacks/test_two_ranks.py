@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from safetensors.torch import load_file
 
 pytestmark = pytest.mark.slow
 
@@ -33,6 +34,9 @@ def test_ranks_agree_on_the_skipped_step_the_average_and_the_samples(tmp_path: P
     assert first["weight"] == second["weight"]
     assert first["average"] == second["average"]
     assert first["average"] != first["weight"]
+    assert first["power_average"] == second["power_average"] not in (first["average"], first["weight"])
+    (snapshot,) = (tmp_path / "power_ema").iterdir()
+    assert load_file(snapshot)["network.weight"].tolist() == first["power_average"]
     assert (first["evaluated"], second["evaluated"]) == ([0, 20, 40], [10, 30])
     with Image.open(tmp_path / "samples" / "step-000004.png") as grid:
         assert [grid.getpixel((2 + 4 * i, 2))[0] for i in range(3)] == [0, 10, 20]

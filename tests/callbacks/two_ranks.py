@@ -20,6 +20,7 @@ from difflab.callbacks.checkpoint_io import AtomicCheckpointIO, DiskFullError
 from difflab.callbacks.ema import EMA
 from difflab.callbacks.evaluation import Evaluation
 from difflab.callbacks.guard import NonFiniteError, NonFiniteGuard
+from difflab.callbacks.power_ema import PowerEMA
 from difflab.callbacks.preemption import Preempted, Preemption
 from difflab.callbacks.sample_grid import SampleGrid
 from difflab.commands.processes import leave_process_group
@@ -71,12 +72,14 @@ def averages_and_guard(folder: Path) -> dict[str, Any]:
     record = Record()
     grid = SampleGrid(folder / "samples", generate, every_steps=100, n=3, columns=3, min_side=1)
     evaluation = Evaluation(folder / "evaluations.jsonl", generate, lambda: record, n=5, batch_size=2)
-    fit(folder, 5, model, [guard, ema, grid, evaluation])
+    power = PowerEMA(folder / "power_ema", sigma_rel=[0.1], snapshot_every_steps=100)
+    fit(folder, 5, model, [guard, ema, power, grid, evaluation])
     return {
         "skipped_flags": model.skipped_flags,
         "train_step": model.train_step,
         "weight": model.network.weight.tolist(),
         "average": ema.averages["network.weight"].tolist(),
+        "power_average": power.averages[0.1]["network.weight"].tolist(),
         "evaluated": record.seen,
     }
 
