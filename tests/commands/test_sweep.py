@@ -114,10 +114,10 @@ def test_run_does_what_is_missing_and_shows_a_table(tmp_path: Path, machine: Mac
     folder = tmp_path / "runs" / "sweeps" / "tiny"
     with (folder / "table.csv").open(newline="") as file:
         assert [row["eval/fd@8"] for row in csv.DictReader(file)] == ["10.0", "9.0", "8.0"]
-    assert "| 2 | 8 |" in (folder / "table.md").read_text()
+    assert "| 0,1,2 | 9 ± 1 |" in (folder / "table.md").read_text()
     assert (folder / "plot.svg").is_file()
     assert (folder / "plot.png").is_file()
-    assert "best eval/fd@8: 8 at seed=2" in ended.out
+    assert "best eval/fd@8: 9 at seed=0,1,2" in ended.out
     assert "2 of 3 done after 60 s; 1 left, about 60 s" in ended.err
     again = run_difflab(["sweep", "run", str(path)], tmp_path)
     assert len(machine.ran) == 3
