@@ -64,15 +64,15 @@ def _path_in_data(data: Any, loc: tuple[int | str, ...]) -> list[int | str]:
 def _unknown_key(model: type[BaseModel], data: Any, path: list[int | str]) -> str:
     *parents, last = map(str, path)
     here, elsewhere = _models_at(model, data, path[:-1])
-    known = f"; known here: {', '.join(_fields(here))}" if here else ""
+    fields = _fields(here)
+    known = f"; known here: {', '.join(fields)}" if fields else ""
     owners = sorted({kind for other in elsewhere if last in other.model_fields for kind in _kinds_of(other)})
     if owners:
         chosen = f"{'.'.join(parents)}.kind={_at(data, path[:-1])['kind']}"
         return f"{chosen} has no {last!r}; {', '.join(owners)} {'has' if len(owners) == 1 else 'have'} it{known}"
-    close = difflib.get_close_matches(last, _fields(here), n=1)
-    return f"unknown key {'.'.join([*parents, last])!r}" + (
-        f"; did you mean {'.'.join([*parents, close[0]])!r}?" if close else known
-    )
+    close = difflib.get_close_matches(last, fields, n=1)
+    hint = f"; did you mean {'.'.join([*parents, close[0]])!r}?" if close else known
+    return f"unknown key {'.'.join([*parents, last])!r}{hint}"
 
 
 def _fields(models: list[type[BaseModel]]) -> list[str]:
@@ -94,7 +94,7 @@ def _models_at(
         ]
     node = _at(data, path)
     kind = node.get("kind") if isinstance(node, Mapping) else None
-    matching = [m for m in models if "kind" in m.model_fields and kind in _kinds_of(m)]
+    matching = [m for m in models if kind in _kinds_of(m)]
     return (matching, [m for m in models if m not in matching]) if matching else (models, [])
 
 
