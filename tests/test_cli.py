@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import subprocess
@@ -90,6 +91,29 @@ def test_a_bug_ends_a_program_with_its_traceback_and_status_1() -> None:
     assert ran.returncode == 1
     assert "Traceback" in ran.stderr
     assert "ZeroDivisionError" in ran.stderr
+
+
+@pytest.mark.parametrize(("number", "status"), [(errno.ENOSPC, 1), (errno.EACCES, 1), (errno.ENOTDIR, 2)])
+def test_what_the_machine_refuses_is_one_line(number: int, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def main(argv: Sequence[str]) -> int:
+        raise RuntimeError("could not write") from OSError(number, os.strerror(number), "/out/file")
+
+    replace_doctor(monkeypatch, main)
+    ended = difflab("doctor")
+    assert (ended.status, ended.out, ended.err.count("\n")) == (status, "", 1)
+    assert ended.err.startswith("difflab doctor: ")
+    assert "/out/file" in ended.err
+
+
+def test_output_that_cannot_be_written_is_status_1(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "difflab.cli", "--help"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert (ran.returncode, ran.stderr) == (
+        1,
+        "difflab --help: standard output cannot be written (No space left on device)\n",
+    )
 
 
 def test_an_interrupt_is_status_130(monkeypatch: pytest.MonkeyPatch) -> None:

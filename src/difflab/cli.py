@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from difflab import __version__
 from difflab.errors import UserError
+from difflab.machine import machine_error
+from difflab.streams import unstoppable_streams
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ COMMANDS = {
 }
 
 USAGE_ERROR = 2
+FAILED = 1
 INTERRUPTED = 130
 
 
@@ -45,24 +47,36 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status (0 done, 2 a mistake the user can mend)."""
+    """Run one command; returns the exit status: 0 done, 2 a mistake the user can mend, 1 what the machine refused.
+
+    A reader of the output who goes away (`| head`) does not stop the command.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    with unstoppable_streams() as (out, _):
+        status = _answered(name, rest)
+        out.flush()
+        if out.failure is not None:
+            sys.stderr.write(f"difflab {name}: standard output cannot be written ({out.failure.strerror})\n")
+            status = status or FAILED
+    return status
+
+
+def _answered(name: str, rest: Sequence[str]) -> int:
     try:
-        status = _run(name, rest)
-        # Here, and not at exit, so that a reader who went away is noticed below.
-        sys.stdout.flush()
-        return status
+        return _run(name, rest)
     except UserError as error:
         sys.stderr.write(f"difflab {name}: {error}\n")
         return USAGE_ERROR
-    except BrokenPipeError:
-        # The reader of our output went away (`| head`); writing the rest at exit would fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
         sys.stderr.write(f"difflab {name}: interrupted\n")
         return INTERRUPTED
+    except Exception as error:
+        refused = machine_error(error)
+        if refused is None:
+            raise
+        sys.stderr.write(f"difflab {name}: {refused}\n")
+        return refused.status
 
 
 def _run(name: str, rest: Sequence[str]) -> int:

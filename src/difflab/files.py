@@ -9,6 +9,8 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+from difflab.machine import machine_errors
+
 _MARK = ".partial-"
 
 
@@ -17,20 +19,23 @@ def replacing(target: Path, *, sole_writer: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `target` to write to; on success it is synced and takes target's place.
 
     On any error the old `target` stays as it was and the temporary file is removed.
+    Raises MachineError, which names `target`, where the machine refuses: no space, no permission.
     sole_writer: nobody else writes this file, so what a killed process left behind for it is removed first. False for
         a cache that several processes may fill at once.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if sole_writer:
-        remove_leftovers(target)
     temporary = target.with_name(f".{target.name}{_MARK}{os.getpid()}-{secrets.token_hex(4)}")
-    try:
-        yield temporary
-        _sync(temporary)
-        temporary.replace(target)
-        _sync(target.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with machine_errors(target, instead_of=temporary):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if sole_writer:
+            remove_leftovers(target)
+        try:
+            yield temporary
+            _sync(temporary)
+            temporary.replace(target)
+            _sync(target.parent)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def remove_leftovers(target: Path) -> None:

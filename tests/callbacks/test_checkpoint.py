@@ -14,10 +14,11 @@ from torch import Tensor
 from callbacks.tiny import Numbered, Tiny, loader, trainer
 from difflab import files
 from difflab.callbacks.checkpoint import LAST, Checkpoint, step_checkpoints
-from difflab.callbacks.checkpoint_io import AtomicCheckpointIO, DiskFullError
+from difflab.callbacks.checkpoint_io import AtomicCheckpointIO
 from difflab.callbacks.ema import EMA
 from difflab.callbacks.guard import NonFiniteGuard
 from difflab.errors import UserError
+from difflab.machine import MachineError
 
 FULL_DEVICE = Path("/dev/full")
 
@@ -100,7 +101,7 @@ def test_a_full_disk_leaves_the_old_file_and_says_one_line(tmp_path: Path, monke
     monkeypatch.setattr(
         Path, "open", lambda self, *a, **k: real_open(FULL_DEVICE if ".partial-" in self.name else self, *a, **k)
     )
-    with pytest.raises(DiskFullError, match=r"no space left to write .*last\.ckpt") as caught:
+    with pytest.raises(MachineError, match=r"no space left to write .*last\.ckpt") as caught:
         io.save_checkpoint({"weights": torch.zeros(10**6)}, path)
     assert "\n" not in str(caught.value)
     monkeypatch.undo()
@@ -119,15 +120,15 @@ def test_a_full_disk_ends_training_with_the_last_good_checkpoint(
         return real_open(FULL_DEVICE if full else self, *args, **kwargs)
 
     monkeypatch.setattr(Path, "open", limited)
-    with pytest.raises(DiskFullError, match="step-000004"):
+    with pytest.raises(MachineError, match="step-000004"):
         fit(tmp_path, 9, [Checkpoint(tmp_path, every_steps=2)])
     assert names(tmp_path) == [LAST, "step-000002.ckpt"]
     assert torch.load(tmp_path / LAST, weights_only=True)["clock"]["train_step"] == 2
 
 
-def test_other_errors_of_writing_pass_through(tmp_path: Path) -> None:
+def test_a_file_in_the_place_of_the_directory_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(MachineError, match="file exists and is not a directory"):
         AtomicCheckpointIO().save_checkpoint({}, tmp_path / "file" / LAST)
 
 

@@ -17,11 +17,12 @@ from callbacks.tiny import Tiny, loader, trainer
 from difflab.averaging.profiles import gamma_of
 from difflab.averaging.snapshots import recipe_for, reconstruct, snapshots_in
 from difflab.callbacks.checkpoint import Checkpoint
-from difflab.callbacks.checkpoint_io import AtomicCheckpointIO, DiskFullError
+from difflab.callbacks.checkpoint_io import AtomicCheckpointIO
 from difflab.callbacks.ema import EMA, find_ema
 from difflab.callbacks.guard import NonFiniteGuard
 from difflab.callbacks.power_ema import PowerEMA
 from difflab.errors import UserError
+from difflab.machine import MachineError
 from run_files import differing
 
 NAME = "network.weight"
@@ -210,7 +211,7 @@ def test_a_full_disk_ends_training_and_says_so(tmp_path: Path, monkeypatch: pyte
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("safetensors.torch.save_file", full)
-    with pytest.raises(DiskFullError, match="no space left to write"):
+    with pytest.raises(MachineError, match="no space left to write"):
         run(tmp_path, 3)
 
 

@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 import difflab
 from callbacks.tiny import Tiny, loader, trainer
 from difflab.callbacks.checkpoint import Checkpoint
-from difflab.callbacks.checkpoint_io import AtomicCheckpointIO, DiskFullError
+from difflab.callbacks.checkpoint_io import AtomicCheckpointIO
 from difflab.callbacks.ema import EMA
 from difflab.callbacks.weights import WeightsExport, save_weights
+from difflab.machine import MachineError
 
 
 def fit(root: Path, steps: int, callbacks: list[Any]) -> Tiny:
@@ -79,7 +80,7 @@ def test_a_full_disk_leaves_the_old_weights(tmp_path: Path, monkeypatch: pytest.
         )
 
     monkeypatch.setattr("safetensors.torch.save_file", full)
-    with pytest.raises(DiskFullError, match="no space left to write"):
+    with pytest.raises(MachineError, match="no space left to write"):
         save_weights(path, {"a": torch.zeros(1)}, {})
     assert load_file(path)["a"].item() == 1.0
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]

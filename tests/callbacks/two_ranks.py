@@ -16,7 +16,7 @@ from torch import Tensor
 
 from callbacks.tiny import Tiny, loader, trainer
 from difflab.callbacks.checkpoint import LAST, Checkpoint
-from difflab.callbacks.checkpoint_io import AtomicCheckpointIO, DiskFullError
+from difflab.callbacks.checkpoint_io import AtomicCheckpointIO
 from difflab.callbacks.ema import EMA
 from difflab.callbacks.evaluation import Evaluation
 from difflab.callbacks.guard import NonFiniteError, NonFiniteGuard
@@ -24,6 +24,7 @@ from difflab.callbacks.power_ema import PowerEMA
 from difflab.callbacks.preemption import Preempted, Preemption
 from difflab.callbacks.sample_grid import SampleGrid
 from difflab.commands.processes import leave_process_group
+from difflab.machine import MachineError
 
 RANK = int(os.environ["RANK"])
 
@@ -101,7 +102,7 @@ def full_disk(folder: Path) -> dict[str, Any]:
     Path.open = limited  # type: ignore[method-assign]
     try:
         fit(folder, 5, RankTiny(), [Checkpoint(folder / "full", every_steps=1)])
-    except DiskFullError as error:
+    except MachineError as error:
         return {"full": str(error), "files": sorted(p.name for p in (folder / "full").iterdir())}
     finally:
         Path.open = real_open  # type: ignore[method-assign]

@@ -7,6 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from difflab.machine import MachineError
+
 
 def all_reduce_max(trainer: pl.Trainer, value: Tensor) -> Tensor:
     """The largest `value` of any process, on every process; queued on the device, the host does not wait."""
@@ -21,3 +23,10 @@ def max_over_ranks(trainer: pl.Trainer, value: int) -> int:
     if trainer.world_size == 1:
         return value
     return int(all_reduce_max(trainer, torch.tensor(value, device=trainer.strategy.root_device)).item())
+
+
+def refuse_together(trainer: pl.Trainer, refused: MachineError | None) -> None:
+    """Raises MachineError on every process where the first one has one; all processes call it together."""
+    first = trainer.strategy.broadcast(None if refused is None else (refused.errno, refused.filename))
+    if first is not None:
+        raise MachineError(*first) from refused

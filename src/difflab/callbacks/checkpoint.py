@@ -14,12 +14,13 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from typing_extensions import override
 
-from difflab.callbacks.checkpoint_io import DiskFullError
+from difflab.callbacks.agreement import refuse_together
 from difflab.callbacks.clock import EverySteps, train_step
 from difflab.callbacks.guard import NonFiniteError
 from difflab.callbacks.throughput import off_the_clock
 from difflab.config.callbacks import CheckpointConfig
 from difflab.files import replacing
+from difflab.machine import MachineError, machine_errors
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class Checkpoint(Callback):
     """Save `step-000100.ckpt` every `every_steps` optimised steps and at the end; `last.ckpt` is the newest of them.
 
     The newest `keep_last` are kept. Weights that are not finite are never saved. A full disk ends training on all
-    processes with DiskFullError.
+    processes with MachineError.
 
     Use it with AtomicCheckpointIO (the Trainer's `plugins`) and `enable_checkpointing=False`. It is not one of
     Lightning's Checkpoint classes, because those are moved behind all other callbacks, and would save only after an
@@ -70,12 +71,7 @@ class Checkpoint(Callback):
             return None
         path = self.dirpath / f"step-{step:06d}.ckpt"
         with off_the_clock(trainer):
-            _save_on_all_ranks(trainer, path)
-            if trainer.is_global_zero:
-                _link(path, self.dirpath / LAST)
-                for _, old in step_checkpoints(self.dirpath, up_to=step)[: -self.keep_last]:
-                    old.unlink(missing_ok=True)
-            trainer.strategy.barrier("difflab.checkpoint")
+            self._save_on_all_ranks(trainer, path, step)
         self._saved_step = step
         return path
 
@@ -111,9 +107,30 @@ class Checkpoint(Callback):
 
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        unsavable = self._in_batch or trainer.world_size > 1 or isinstance(exception, NonFiniteError | DiskFullError)
+        unsavable = self._in_batch or trainer.world_size > 1 or isinstance(exception, NonFiniteError | MachineError)
         if self.save_on_exception and not unsavable and train_step(pl_module) > 0:
             self.save(trainer, pl_module)
+
+    def _save_on_all_ranks(self, trainer: pl.Trainer, path: Path, step: int) -> None:
+        refused: MachineError | None = None
+        try:
+            trainer.save_checkpoint(path)
+        except MachineError as error:
+            refused = error
+            # The other processes already wait in the barrier of save_checkpoint, which the error jumped over.
+            trainer.strategy.barrier("Trainer.save_checkpoint")
+        if refused is None and trainer.is_global_zero:
+            try:
+                self._name_newest(path, step)
+            except MachineError as error:
+                refused = error
+        refuse_together(trainer, refused)
+
+    def _name_newest(self, path: Path, step: int) -> None:
+        _link(path, self.dirpath / LAST)
+        for _, old in step_checkpoints(self.dirpath, up_to=step)[: -self.keep_last]:
+            with machine_errors(old):
+                old.unlink(missing_ok=True)
 
 
 def step_checkpoints(dirpath: Path, up_to: int | None = None) -> list[tuple[int, Path]]:
@@ -121,19 +138,6 @@ def step_checkpoints(dirpath: Path, up_to: int | None = None) -> list[tuple[int,
     matches = ((_NAME.fullmatch(path.name), path) for path in dirpath.glob("step-*.ckpt"))
     found = sorted((int(match[1]), path) for match, path in matches if match)
     return [(step, path) for step, path in found if up_to is None or step <= up_to]
-
-
-def _save_on_all_ranks(trainer: pl.Trainer, path: Path) -> None:
-    message = ""
-    try:
-        trainer.save_checkpoint(path)
-    except DiskFullError as error:
-        message = str(error)
-        # The other processes already wait in the barrier of save_checkpoint, which the error jumped over.
-        trainer.strategy.barrier("Trainer.save_checkpoint")
-    message = trainer.strategy.broadcast(message)
-    if message:
-        raise DiskFullError(message)
 
 
 def _weights_are_finite(pl_module: pl.LightningModule) -> bool:

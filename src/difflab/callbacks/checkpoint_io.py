@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +13,16 @@ from difflab.errors import UserError
 from difflab.files import replacing
 
 
-class DiskFullError(UserError):
-    """There was no room for a file; what was there before is untouched."""
-
-
 class AtomicCheckpointIO(CheckpointIO):
     """Write beside the target, sync, rename. Read with weights_only=True: nothing in a checkpoint is executed."""
 
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Raises DiskFullError when the disk or the quota is full; the old file at `path` stays."""
+        """Raises MachineError where the machine refuses (a full disk, no permission); the old file at `path` stays."""
         if storage_options is not None:
             raise TypeError("AtomicCheckpointIO takes no storage_options")
-        target = Path(path)
-        try:
-            with replacing(target) as temporary, temporary.open("wb") as file:
-                torch.save(checkpoint, file)
-        except (OSError, RuntimeError) as error:
-            # torch reports the failed write as its own RuntimeError, with the OSError behind it.
-            if not is_disk_full(error):
-                raise
-            raise DiskFullError(
-                f"no space left to write {target}; older checkpoints are untouched: free some space and start again"
-            ) from error
+        with replacing(Path(path)) as temporary, temporary.open("wb") as file:
+            torch.save(checkpoint, file)
 
     @override
     def load_checkpoint(
@@ -51,12 +37,3 @@ class AtomicCheckpointIO(CheckpointIO):
     @override
     def remove_checkpoint(self, path: str | Path) -> None:
         Path(path).unlink(missing_ok=True)
-
-
-def is_disk_full(error: BaseException | None) -> bool:
-    """Whether `error`, or what caused it, is a full disk or quota."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

@@ -26,12 +26,13 @@ from difflab.averaging.parameters import (
 )
 from difflab.averaging.profiles import Profile, gamma_of, power_decay
 from difflab.averaging.snapshots import snapshot_name, snapshots_in
-from difflab.callbacks.checkpoint_io import DiskFullError
+from difflab.callbacks.agreement import refuse_together
 from difflab.callbacks.clock import EverySteps, train_step
 from difflab.callbacks.throughput import off_the_clock
 from difflab.callbacks.weights import save_weights
 from difflab.config.callbacks import PowerEMAConfig
 from difflab.errors import UserError
+from difflab.machine import MachineError
 
 log = logging.getLogger(__name__)
 
@@ -94,19 +95,17 @@ class PowerEMA(Callback):
     def snapshot(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the averages as they are after their last update, on the first process; what is there stays.
 
-        Raises DiskFullError on every process when the disk is full.
+        Raises MachineError on every process where the machine refuses, as on a full disk.
         """
-        message = ""
+        refused: MachineError | None = None
         with off_the_clock(trainer):
             if trainer.is_global_zero and self.step > 0:
                 try:
                     for length in self.gammas:
                         self._write(Profile(self.step, length), pl_module)
-                except DiskFullError as error:
-                    message = str(error)
-            message = trainer.strategy.broadcast(message)
-        if message:
-            raise DiskFullError(message)
+                except MachineError as error:
+                    refused = error
+            refuse_together(trainer, refused)
 
     @override
     def state_dict(self) -> dict[str, Any]:

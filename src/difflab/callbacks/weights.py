@@ -12,7 +12,6 @@ from torch import Tensor
 from typing_extensions import override
 
 import difflab
-from difflab.callbacks.checkpoint_io import DiskFullError, is_disk_full
 from difflab.callbacks.clock import train_step
 from difflab.callbacks.ema import find_ema
 from difflab.files import replacing, write_text
@@ -53,7 +52,7 @@ class WeightsExport(Callback):
     def write(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the weights of the current step, once, on the first process.
 
-        Raises DiskFullError when the disk is full; the old file stays.
+        Raises MachineError where the machine refuses (a full disk); the old file stays.
         """
         step = train_step(pl_module)
         if not trainer.is_global_zero or step == self._written_step:
@@ -71,17 +70,11 @@ class WeightsExport(Callback):
 
 
 def save_weights(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write tensors to a safetensors file in one piece. Raises DiskFullError when the disk is full."""
-    from safetensors import SafetensorError
+    """Write tensors to a safetensors file in one piece. Raises MachineError where the machine refuses."""
     from safetensors.torch import save_file
 
-    try:
-        with replacing(path) as temporary:
-            save_file(_separate(state), temporary, metadata=metadata)
-    except (OSError, SafetensorError) as error:
-        if not is_disk_full(error) and "No space left" not in str(error):
-            raise
-        raise DiskFullError(f"no space left to write {path}; the old file is untouched: free some space") from error
+    with replacing(path) as temporary:
+        save_file(_separate(state), temporary, metadata=metadata)
 
 
 def _separate(state: dict[str, Tensor]) -> dict[str, Tensor]:

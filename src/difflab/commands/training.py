@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import Logger
 from rich.console import Console
 
 from difflab.callbacks.build import build_callbacks
-from difflab.callbacks.checkpoint_io import AtomicCheckpointIO, DiskFullError
+from difflab.callbacks.checkpoint_io import AtomicCheckpointIO
 from difflab.callbacks.guard import NonFiniteError
 from difflab.callbacks.preemption import Preempted
 from difflab.commands.processes import leaving_together
@@ -25,6 +25,7 @@ from difflab.config.train import TrainConfig
 from difflab.data.build import class_names_of
 from difflab.errors import UserError
 from difflab.interop.keymap import refuse_misfit, shapes_of
+from difflab.machine import MachineError
 from difflab.metrics.evaluator import Evaluator
 from difflab.models.build import build_training_module
 from difflab.models.datamodule import ShardDataModule
@@ -73,7 +74,7 @@ def fit(
         loggers = stack.enter_context(build_loggers(config.logger, run, plain))
         trainer = build_trainer(config, accelerator, run, module, loggers)
         stack.enter_context(ctrl_c_as_such())
-        stack.enter_context(leaving_together(DiskFullError, NonFiniteError, Preempted))
+        stack.enter_context(leaving_together(MachineError, NonFiniteError, Preempted))
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     if trainer.is_global_zero:
         report(run, module)

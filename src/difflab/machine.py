@@ -1,0 +1,122 @@
+"""What the machine refuses: no space, no permission, too many open files. Each is one line that names the path."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+MACHINE = 1
+"""The exit status of a refusal by the machine."""
+MISTAKE = 2
+"""The exit status of a path that cannot be what it was given as: the user's mistake."""
+
+_SENTENCES = {
+    errno.ENOSPC: "no space left to write {path}: free some space and give the same command again",
+    errno.EDQUOT: "the disk quota does not allow to write {path}: free some space and give the same command again",
+    errno.EFBIG: "{path} would be larger than this file system or `ulimit -f` allows",
+    errno.EACCES: "no permission to use {path}: change its mode or owner, or choose another place",
+    errno.EPERM: "no permission to use {path}: change its mode or owner, or choose another place",
+    errno.EROFS: "{path} is on a read-only file system: choose another place",
+    errno.ENAMETOOLONG: "a name is too long for this file system: {path}",
+    errno.EMFILE: "too many open files, at {path}: raise the limit of this shell (`ulimit -n 65536`)",
+    errno.ENFILE: "too many open files on this machine, at {path}",
+    errno.EIO: "the device failed to read or write {path} (input/output error)",
+    errno.ESTALE: "{path} went away on the file server (stale file handle): give the same command again",
+    errno.ETXTBSY: "{path} is in use by another program",
+    errno.EBUSY: "{path} is in use by another program",
+    errno.ENOTCONN: "the file server of {path} is not connected",
+    errno.ENODEV: "{path} is on a device that is not there",
+    errno.ENXIO: "{path} is on a device that is not there",
+    errno.ENOMEM: "the machine has no memory left, at {path}",
+    errno.ENOTDIR: "{path} cannot be reached: a part of that path is a file, not a directory",
+    errno.EISDIR: "{path} is a directory, not a file",
+    errno.ELOOP: "{path} leads in a circle of symbolic links",
+    errno.EEXIST: "{path} exists and is not a directory",
+}
+_MISTAKES = {errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EEXIST}
+_ONLY_BY_NUMBER = {errno.ENOMEM, *_MISTAKES}
+"""Their texts are too common to be taken from the message of an exception that is no OSError."""
+
+
+class MachineError(OSError):
+    """The machine refused to read or write `filename`. The message is one line that names the path.
+
+    The command line prints the line alone and exits with `status`: 1, or 2 where the path itself is the user's mistake.
+    """
+
+    def __init__(self, number: int | None, path: str | os.PathLike[str] | None) -> None:
+        number = errno.EIO if number is None else number
+        super().__init__(number, os.strerror(number), None if path is None else os.fspath(path))
+
+    @property
+    def status(self) -> int:
+        """The exit status of a command that ends with this error."""
+        return MISTAKE if self.errno in _MISTAKES else MACHINE
+
+    def __str__(self) -> str:
+        path = "a file" if self.filename is None else _shown(os.fsdecode(self.filename))
+        return _SENTENCES[self.errno or errno.EIO].format(path=path)
+
+    def __reduce__(self) -> tuple[type[MachineError], tuple[int | None, str | None]]:
+        return type(self), (self.errno, self.filename)
+
+
+def machine_error(error: BaseException, path: Path | None = None, *, contexts: bool = False) -> MachineError | None:
+    """The machine's refusal that `error` is, or was raised from; None where it is something else, a bug perhaps.
+
+    Libraries written in other languages report a full disk as exceptions of their own; those are known by their text.
+
+    path: what was being read or written, for errors that do not say.
+    contexts: an error that was being handled when another one was raised counts as well.
+    """
+    while error is not None:
+        if isinstance(error, MachineError):
+            return error
+        number = _number_of(error)
+        if number is not None:
+            named = error.filename if isinstance(error, OSError) and _names_a_file(error) else path
+            return MachineError(number, named)
+        error = error.__cause__ or (error.__context__ if contexts else None)  # pyrefly: ignore
+    return None
+
+
+@contextlib.contextmanager
+def machine_errors(path: Path, *, instead_of: Path | None = None) -> Iterator[None]:
+    """Inside, what the machine refuses becomes a MachineError, which names `path` where no other file is known.
+
+    instead_of: a temporary file, for which `path` is named as well.
+    """
+    try:
+        yield
+    except MachineError:
+        raise
+    except Exception as error:
+        refused = machine_error(error, path, contexts=True)
+        if refused is None:
+            raise
+        if refused.filename is None or (instead_of is not None and refused.filename == os.fspath(instead_of)):
+            refused = MachineError(refused.errno, path)
+        raise refused from error
+
+
+def _number_of(error: BaseException) -> int | None:
+    if isinstance(error, OSError):
+        if error.errno == errno.EEXIST:
+            return errno.EEXIST if _names_a_file(error) and not Path(os.fsdecode(error.filename)).is_dir() else None
+        return error.errno if error.errno in _SENTENCES else None
+    if isinstance(error, MemoryError):
+        return errno.ENOMEM
+    text = str(error).lower()
+    return next((n for n in _SENTENCES if n not in _ONLY_BY_NUMBER and os.strerror(n).lower() in text), None)
+
+
+def _names_a_file(error: OSError) -> bool:
+    # Of a system call on an open file Python knows the number alone, which says nothing to anybody.
+    return isinstance(error.filename, str | bytes)
+
+
+def _shown(path: str, limit: int = 300) -> str:
+    return path if len(path) <= limit else f"{path[: limit // 2]}...{path[-limit // 2 :]}"
