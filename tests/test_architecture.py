@@ -14,7 +14,20 @@ import pytest
 SRC = Path(__file__).parents[1] / "src" / "difflab"
 
 LAYERS = [
-    {"types", "errors", "machine", "streams", "seeding", "images", "cache", "conf_dir", "config", "progress", "files"},
+    {
+        "types",
+        "errors",
+        "machine",
+        "streams",
+        "console",
+        "seeding",
+        "images",
+        "cache",
+        "conf_dir",
+        "config",
+        "progress",
+        "files",
+    },
     {"diffusion"},
     {"networks", "data"},
     {"metrics", "conditioning"},
