@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,10 +97,14 @@ SWEEP = {
 }
 
 
-def prepare(folder: Path, difflab: Callable[[Sequence[str], Path], None]) -> None:
-    """Make what the commands start from: a data set, a trained model, a sweep file."""
+def prepare(folder: Path, needed: Set[str], difflab: Callable[[Sequence[str], Path], None]) -> None:
+    """Make what the commands start from, where it is needed: a data set, a trained model, a sweep file."""
     folder.mkdir(parents=True)
+    if not needed:
+        return
     difflab((*DATA, "out=data", "n=200", "val=40"), folder)
+    if not needed & {"runs"}:
+        return
     start = ("train", *TRAINING, "data.path=data", "name=model", "trainer.max_steps=20", "logger=csv")
     difflab((*start, "callbacks.sample_grid=null", "callbacks.evaluation=null"), folder)
     (folder / "sweep.yaml").write_text(yaml.safe_dump(SWEEP), encoding="utf-8")

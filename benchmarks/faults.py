@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     command.print_lines(*machine_lines(describe_machine()), "")
     with tempfile.TemporaryDirectory() as scratch:
         prepared = Path(scratch) / "prepared"
-        prepare(prepared, _complete)
+        prepare(prepared, {name for kind in chosen for name in kind.needs}, _complete)
         tallies = [_campaign(kind, asked, prepared, Path(scratch)) for kind in chosen]
     command.print_lines(
         "| command | trials | kills | finished | identical to the undisturbed one |", "|---|---|---|---|---|"
