@@ -198,8 +198,8 @@ class CosineLawConfig(Config):
     """The cosine schedule cut off at both ends of the log-SNR (classifier-free guidance, section 2)."""
 
     kind: Literal["cosine"]
-    log_snr_min: float = -20.0
-    log_snr_max: float = 20.0
+    log_snr_min: float = Field(default=-20.0, ge=-50)
+    log_snr_max: float = Field(default=20.0, le=50)
 
     @model_validator(mode="after")
     def _ends_are_ordered(self) -> Self:
@@ -220,7 +220,7 @@ class VPLawConfig(Config):
     """Linear beta in continuous time (Song et al. 2021)."""
 
     kind: Literal["vp"]
-    beta_d: float = Field(default=19.9, gt=0)
+    beta_d: float = Field(default=19.9, ge=0)
     beta_min: float = Field(default=0.1, ge=0)
     eps_t: float = Field(default=1e-5, gt=0, lt=1)
 
@@ -247,14 +247,15 @@ NoiseLawConfig = Annotated[
 class ContinuousDiffusionConfig(_TrainingObjective):
     """A process in continuous time: the noise levels that are trained on, and what the network is told and regresses.
 
-    law: the distribution of training noise. noise_min, noise_max: the sigma / alpha that samplers visit; null = the
-    ends of the law. variance: of ancestral steps.
+    law: the distribution of training noise. m: M of time_input=vp, which is (m - 1) t. noise_min, noise_max: the
+    sigma / alpha that samplers visit; null = the ends of the law. variance: of ancestral steps.
     """
 
     kind: Literal["continuous"]
     law: NoiseLawConfig
     prediction: Literal["eps", "x0", "v", "edm", "ve"]
     time_input: Literal["log_snr", "edm", "vp", "ve"] = "log_snr"
+    m: int = Field(default=1000, ge=2)
     noise_min: float | None = Field(default=None, gt=0)
     noise_max: float | None = Field(default=None, gt=0)
     variance: Literal["fixed_small", "fixed_large", "interpolated"] = "fixed_large"
@@ -270,6 +271,8 @@ class ContinuousDiffusionConfig(_TrainingObjective):
             raise ValueError("law=log_normal has no ends: give noise_min and noise_max, in EDM 0.002 and 80")
         if self.time_input == "vp" and self.law.kind != "vp":
             raise ValueError(f"time_input=vp is the time of law vp, not of law {self.law.kind}: set time_input=edm")
+        if self.m != 1000 and self.time_input != "vp":
+            raise ValueError(f"m={self.m} is of time_input=vp, not of time_input={self.time_input}: leave it out")
         if self.weighting != "none" and self.loss == "l1":
             raise ValueError(f"weighting={self.weighting} weighs the squared error, not loss=l1: set weighting=none")
         return self

@@ -10,6 +10,7 @@ from difflab.config.base import Config
 
 Positive = Annotated[int, Field(ge=1)]
 Resample = Literal["asymmetric_conv", "symmetric_conv", "pool", "residual"]
+Stem = Literal["base", "first_level"]
 Pool = Literal["adaptive", "attention", "spatial", "spatial_v2"]
 
 
@@ -20,6 +21,9 @@ class UNetBase(Config):
     channels:                image channels.
     patch_size:              the network runs on size / patch_size pixels (space to depth), DDPM's `block_size`.
     base_channels:           width of multiplier 1; the time embedding is 4 times as wide.
+    stem:                    width of the first convolution. base: base_channels (DDPM, SR3, EDM's SongUNet);
+                             first_level: that of the first level (ADM). Left out, it is what the code has whose
+                             time_embedding is taken: first_level beside adm, else base.
     channel_mult:            width of each level, as a multiple of base_channels; each level halves the grid.
     blocks_per_level:        residual blocks per encoder level, one number or one per level (a decoder has one more).
     attention_resolutions:   grid sizes, in pixels of the network's own grid, where each block is followed by attention.
@@ -52,6 +56,7 @@ class UNetBase(Config):
     adaptive_norm: bool = False
     resample: Resample = "asymmetric_conv"
     time_embedding: Literal["ddpm", "adm", "sr3"] = "ddpm"
+    stem: Stem = Field(default_factory=lambda given: "first_level" if given.get("time_embedding") == "adm" else "base")
     norm_groups: Positive = 32
     norm_eps: Annotated[float, Field(gt=0)] = 1e-6
     residual_scale: Annotated[float, Field(gt=0)] = 1.0
@@ -62,6 +67,11 @@ class UNetBase(Config):
     def widths(self) -> list[int]:
         """Channels of each level."""
         return [int(self.base_channels * mult) for mult in self.channel_mult]
+
+    @property
+    def stem_channels(self) -> int:
+        """Width of the first convolution's output."""
+        return self.base_channels if self.stem == "base" else self.widths[0]
 
     @property
     def depths(self) -> list[int]:
@@ -90,7 +100,7 @@ class UNetBase(Config):
             raise ValueError("give exactly one of attention_heads and attention_head_channels (set the other to null)")
         if self.base_channels % 2:
             raise ValueError(f"base_channels={self.base_channels} must be even: the time embedding is half sines")
-        for width in self.widths:
+        for width in (self.stem_channels, *self.widths):
             if width % self.norm_groups:
                 raise ValueError(
                     f"a level of {width} channels cannot be normalised in norm_groups={self.norm_groups} groups; "

@@ -123,6 +123,7 @@ def _continuous(config: ContinuousDiffusionConfig) -> ContinuousProcess:
         _LAWS[config.law.kind](**_options(config.law)),
         prediction=config.prediction,
         time_input=config.time_input,
+        m=config.m,
         sigma_data=config.sigma_data,
         noise_range=ends,
         variance=config.variance,

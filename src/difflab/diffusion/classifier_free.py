@@ -13,6 +13,8 @@ from difflab.diffusion.guidance import Guidance, NetworkInput
 from difflab.diffusion.process import Prediction, PreviousDenoised
 from difflab.types import Conditioning, Denoised, Denoiser, StepContext
 
+FLAT = 16.0  # spacings of floating point about the largest value: a spread below it is rounding
+
 
 @dataclass(frozen=True)
 class ClassifierFree(Guidance):
@@ -29,6 +31,7 @@ class ClassifierFree(Guidance):
                 conditional prediction stands (Kynkaanniemi et al. 2024).
     rescale:    phi in [0, 1], how far the guided prediction is brought back to the standard deviation of the
                 conditional one, item by item, in the space that the network predicts (Lin et al. 2023, section 3.4).
+                An item whose guided prediction is flat, one value up to rounding, has no spread and stays.
     channels:   only the first so many channels are guided, the others stay conditional (DiT guides 3); None for all.
     prediction: that space; the mean of x_{t-1} (`prev`) cannot be rescaled.
 
@@ -95,8 +98,10 @@ class ClassifierFree(Guidance):
         """Lin et al. 2023, eq. 15 and 16; both views are moved so that alpha x0 + sigma eps remains x."""
         alpha, sigma = step.level.alpha, step.level.sigma
         before = self._predicted(guided, alpha, sigma)
-        ratio = _std(self._predicted(told, alpha, sigma)) / _std(before)
-        change = before * (self.rescale * (ratio - 1.0))
+        spread = _std(before)
+        flat = spread <= FLAT * torch.finfo(before.dtype).eps * _largest(before)
+        ratio = _std(self._predicted(told, alpha, sigma)) / torch.where(flat, 1.0, spread)
+        change = before * torch.where(flat, 0.0, self.rescale * (ratio - 1.0))
         if self.prediction == "eps":
             x0, eps = guided.x0 - change * (sigma / alpha), guided.eps + change
         elif self.prediction == "x0":
@@ -128,5 +133,11 @@ def _channels(prediction: Denoised, which: slice) -> Denoised:
 
 
 def _std(values: Tensor) -> Tensor:
-    """[B, ...] -> the standard deviation of each item, broadcastable."""
-    return values.std(dim=tuple(range(1, values.ndim)), keepdim=True)
+    """[B, ...] -> the standard deviation of each item, broadcastable; 0 of a single value."""
+    single = values[0].numel() < 2
+    return values.std(dim=tuple(range(1, values.ndim)), keepdim=True, correction=0 if single else 1)
+
+
+def _largest(values: Tensor) -> Tensor:
+    """[B, ...] -> the largest magnitude of each item, broadcastable."""
+    return values.abs().amax(dim=tuple(range(1, values.ndim)), keepdim=True)

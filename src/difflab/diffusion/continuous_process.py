@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -16,8 +17,8 @@ from difflab.diffusion.sigmas import karras_noises
 from difflab.types import Denoised, NoiseLevel
 
 ContinuousTime = Literal["log_snr", "edm", "vp", "ve"]
-"""log_snr: ln(alpha^2 / sigma^2). EDM table 1, c_noise, with noise = sigma / alpha: edm is ln(noise) / 4, vp is 999 t,
-ve is ln(noise / 2)."""
+"""log_snr: ln(alpha^2 / sigma^2). EDM table 1, c_noise, with noise = sigma / alpha: edm is ln(noise) / 4, vp is
+(M - 1) t, ve is ln(noise / 2)."""
 
 
 class ContinuousProcess(Process):
@@ -26,10 +27,12 @@ class ContinuousProcess(Process):
     law:         the noise level of u; uniform u are trained on.
     prediction:  what the network regresses.
     time_input:  what it gets as time.
+    m:           M of time_input=vp: the steps that a table would have, whose index the network is told.
     noise_range: the lowest and highest sigma / alpha that samplers visit; the ends of the law when None.
     variance:    fixed_small, fixed_large or interpolated (by variance_mix), of ancestral steps on a grid of levels.
 
-    Raises ValueError for names that are not known and a time_input=vp without its law.
+    Raises ValueError for names that are not known, a time_input=vp without its law, an m below 2, and noise that is
+    not above 0 and finite.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class ContinuousProcess(Process):
         *,
         prediction: Parametrisation,
         time_input: ContinuousTime = "log_snr",
+        m: int = 1000,
         sigma_data: float = 0.5,
         noise_range: tuple[float, float] | None = None,
         variance: Variance = "fixed_large",
@@ -48,11 +52,17 @@ class ContinuousProcess(Process):
         check_choice("variance", variance, Literal["fixed_small", "fixed_large", "interpolated"])
         if time_input == "vp" and not isinstance(law, VPLaw):
             raise ValueError("time_input=vp is the time of the vp law: use law=vp, or time_input=edm")
+        if m < 2:
+            raise ValueError(f"m={m} must be 2 or more: time_input=vp is (m - 1) t")
+        ends = noise_of(law, 0.0), noise_of(law, 1.0)
+        self._noise_range = ends if noise_range is None else noise_range
+        if not 0.0 < self._noise_range[0] < self._noise_range[1] < math.inf:
+            raise ValueError(f"noise_range={self._noise_range} must be two numbers above 0, the lower one first")
         self.law = law
         self.prediction: Parametrisation = prediction
         self.time_input: ContinuousTime = time_input
+        self.m = m
         self.sigma_data = sigma_data
-        self._noise_range = noise_range or (noise_of(law, 0.0), noise_of(law, 1.0))
         self.variance: Variance = variance
         self.variance_mix = variance_mix
         self.time_span = 1.0
@@ -140,7 +150,7 @@ class ContinuousProcess(Process):
         if self.time_input == "ve":
             return torch.log(0.5 * noise)
         assert isinstance(self.law, VPLaw), "checked at construction"
-        return 999.0 * self.law.time(noise)
+        return (self.m - 1.0) * self.law.time(noise)
 
 
 class LevelTable(GaussianProcess):

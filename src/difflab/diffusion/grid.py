@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, cast, get_args
@@ -10,9 +11,10 @@ import numpy as np
 
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.continuous_process import ContinuousProcess
+from difflab.diffusion.noise_laws import VPLaw
 from difflab.diffusion.process import CLEAN, GaussianProcess, Interpolation
-from difflab.diffusion.sigmas import exponential_noises, karras_noises, polyexponential_noises, vp_noises
-from difflab.diffusion.spacing import Spacing, sampling_timesteps
+from difflab.diffusion.sigmas import Noises, exponential_noises, karras_noises, polyexponential_noises, vp_noises
+from difflab.diffusion.spacing import Spacing, steps_as_asked
 from difflab.types import NoiseLevel
 
 NoiseSpacing = Literal["karras", "exponential", "polyexponential", "vp"]
@@ -40,7 +42,8 @@ class LevelGrid(Protocol):
 class Grid:
     """`steps` levels and where the last step ends.
 
-    spacing:      by the noise sigma / alpha: karras (EDM), exponential (even log-SNR), polyexponential, vp. Or by
+    spacing:      by the noise sigma / alpha: karras (EDM), exponential (even log-SNR), polyexponential, vp (even in the
+                  time of the VP process, of the model's own where it is one; without noise_min and noise_max). Or by
                   training timesteps: those of `sampling_timesteps`; `fractional`, linspace without rounding (diffusers'
                   Euler and Heun, k-diffusion); `leading_inner` and `linspace_inner`, n of n + 1 points without the
                   least noisy one (diffusers' DPM-Solver and UniPC). In continuous time all of them are even in time.
@@ -91,21 +94,33 @@ class Grid:
         if isinstance(process, ContinuousProcess):
             return process.even_levels(self._count())
         assert isinstance(process, GaussianProcess), "a process is a table or continuous"
-        return [process.level_at(t, self.interpolate) for t in self._timesteps(process.num_timesteps)]
+        levels = [process.level_at(t, self.interpolate) for t in self._timesteps(process.num_timesteps)]
+        return [snapped(process, level, self.snap) for level in levels]
 
     def _noises(self, process: Process) -> list[float]:
         n, (low, high) = self._count(), process.noise_range
+        if self.spacing == "vp":
+            return self._vp_noises(n, process).tolist()
         low = max(low, LOWEST) if self.noise_min is None else self.noise_min
         high = min(high, HIGHEST) if self.noise_max is None else self.noise_max
+        if low >= high:
+            raise ValueError(
+                f"the levels would go from {high:g} up to {low:g}: set noise_min below noise_max (null: what the "
+                f"process has, within {LOWEST:g} and {HIGHEST:g})"
+            )
         if self.spacing == "karras":
             noises = karras_noises(n, low, high, self.rho)
         elif self.spacing == "exponential":
             noises = exponential_noises(n, low, high)
-        elif self.spacing == "polyexponential":
-            noises = polyexponential_noises(n, low, high, self.rho)
         else:
-            noises = vp_noises(n)
+            noises = polyexponential_noises(n, low, high, self.rho)
         return noises.tolist()
+
+    def _vp_noises(self, n: int, process: Process) -> Noises:
+        if self.noise_min is not None or self.noise_max is not None:
+            raise ValueError("spacing=vp has the ends of its own beta(t): leave noise_min and noise_max out")
+        law = process.law if isinstance(process, ContinuousProcess) else None
+        return vp_noises(n, law.beta_d, law.beta_min) if isinstance(law, VPLaw) else vp_noises(n)
 
     def _timesteps(self, total: int) -> list[float]:
         """Training timesteps from the noisiest down."""
@@ -118,7 +133,7 @@ class Grid:
             times = np.arange(1, n + 1) * float(total // (n + 1))
         else:
             steps = total if self.steps is None else self.steps
-            kept = sampling_timesteps(total, steps, cast("Spacing", self.spacing), self.steps_offset)
+            kept = steps_as_asked(total, steps, cast("Spacing", self.spacing), self.steps_offset)
             return [float(t) for t in reversed(kept)]
         times = times[::-1] + self.steps_offset
         if times[0] > total - 1:
@@ -139,18 +154,24 @@ class Grid:
 
 def level_of_noise(process: Process, noise: float, snap: Snap) -> NoiseLevel:
     """The level of this sigma / alpha, snapped to a row of a table as `Grid` says."""
-    level = process.level_of_noise(noise)
-    if snap == "none" or level.timestep is None:
+    return snapped(process, process.level_of_noise(noise), snap)
+
+
+def snapped(process: Process, level: NoiseLevel, snap: Snap) -> NoiseLevel:
+    """A level moved to a row, or told as one; itself where it is a row already or there are no rows."""
+    if snap == "none" or level.timestep is None or level.alpha == 0.0:
         return level
     if snap == "time":
         return replace(level, timestep=float(round(level.timestep)))
     assert isinstance(process, GaussianProcess), "levels with a timestep are those of a table"
-    return process.level(int(np.abs(process.noises - noise).argmin()))
+    return process.level(int(np.abs(process.noises - level.noise).argmin()))
 
 
 def check_spacing(rho: float, low: float | None, high: float | None) -> None:
     """Raise ValueError unless rho is above 0 and 0 < noise_min < noise_max, None for either end."""
     if rho <= 0:
         raise ValueError(f"rho={rho:g} must be above 0")
-    if (low is not None and low <= 0) or (low is not None and high is not None and low >= high):
+    if any(end is not None and not 0 < end < math.inf for end in (low, high)) or (
+        low is not None and high is not None and low >= high
+    ):
         raise ValueError(f"noise_min={low} and noise_max={high} must be 0 < noise_min < noise_max")

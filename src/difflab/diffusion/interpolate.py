@@ -15,6 +15,8 @@ from difflab.diffusion.samplers.base import Sampler
 
 Mix = Literal["lerp", "slerp"]
 
+STRAIGHT = 1e-4  # the sine of an angle below which there is no arc to speak of
+
 
 def lerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
     """(1 - weight) a + weight b, as DDPM mixes its latents."""
@@ -22,15 +24,23 @@ def lerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
 
 
 def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
-    """Spherical interpolation of each item [B, ...] (DDIM appendix); falls back to lerp for parallel items."""
-    flat_a, flat_b = a.flatten(1), b.flatten(1)
-    cosine = torch.nn.functional.cosine_similarity(flat_a, flat_b, dim=1).clamp(-1.0, 1.0)
-    angle = torch.acos(cosine).reshape(-1, *(1,) * (a.ndim - 1))
+    """Spherical interpolation of each item [B, ...]: DDIM, appendix.
+
+    Where no arc is defined it is `lerp`: between parallel items, opposite ones, and an item of zeros and another.
+    """
+    angle = _angle(a.flatten(1).double(), b.flatten(1).double()).reshape(-1, *(1,) * (a.ndim - 1))
     sine = torch.sin(angle)
-    parallel = sine.abs() < 1e-4
-    safe = torch.where(parallel, torch.ones_like(sine), sine)
-    curved = (torch.sin((1 - weight) * angle) * a + torch.sin(weight * angle) * b) / safe
-    return torch.where(parallel, lerp(a, b, weight), curved)
+    straight = ~(sine > STRAIGHT)
+    safe = torch.where(straight, 1.0, sine)
+    of_a, of_b = (torch.sin(share * angle) / safe for share in (1 - weight, weight))
+    return torch.where(straight, lerp(a, b, weight), of_a.to(a) * a + of_b.to(b) * b)
+
+
+def _angle(a: Tensor, b: Tensor) -> Tensor:
+    """Between the rows of a and b [B, D], in [0, pi], exact near both ends; 0 where one of them is zero."""
+    a, b = (row / row.norm(dim=1, keepdim=True).clamp(min=torch.finfo(row.dtype).tiny) for row in (a, b))
+    angle = 2.0 * torch.atan2((a - b).norm(dim=1), (a + b).norm(dim=1))
+    return torch.where((a == 0).all(dim=1) | (b == 0).all(dim=1), 0.0, angle)
 
 
 def truncate(process: GaussianProcess, timestep: int) -> GaussianProcess:

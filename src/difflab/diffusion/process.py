@@ -47,7 +47,8 @@ class GaussianProcess(Process):
     Row 0 is the least noisy. Tensors are [B, ...] of any trailing shape; a float64 x is worked on in float64, any other
     x in float32. Tables are float64 numpy attributes of shape [T].
 
-    betas:           [T] in (0, 1]; 1 (zero terminal SNR) only where x0 can be recovered, so not with prediction="eps".
+    betas:           [T] in (0, 1]; 1 (zero terminal SNR) only in the last row and where x0 can be recovered, so not
+                     with prediction="eps".
     prediction:      what the network regresses: the noise, x_0, v = alpha eps - sigma x_0, or the mean of x_{t-1}.
     variance:        of p(x_{t-1} | x_t): the posterior's (fixed_small), beta_t (fixed_large), the network's own
                      log-variance (learned), or its mix of both bounds (learned_range; Improved DDPM eq. 15). Learned
@@ -59,7 +60,8 @@ class GaussianProcess(Process):
                      sqrt(alpha_bar), or the log-SNR.
     timestep_map:    the training index of each row; original_steps: T of the training process. Set by `respace`.
 
-    Raises ValueError for betas outside (0, 1], unknown option names and combinations that cannot work.
+    Raises ValueError for betas outside (0, 1] or too small to count, for more than one row without signal, unknown
+    option names and combinations that cannot work.
     """
 
     def __init__(
@@ -77,6 +79,8 @@ class GaussianProcess(Process):
         self.betas = np.array(betas, dtype=np.float64)
         if self.betas.ndim != 1 or len(self.betas) == 0 or not ((self.betas > 0) & (self.betas <= 1)).all():
             raise ValueError("betas must be a list of numbers in (0, 1]")
+        if (1.0 - self.betas == 1.0).any():
+            raise ValueError(f"beta={self.betas.min():g} adds no noise in float64: take betas of 1e-15 or more")
         check_choice("prediction", prediction, Prediction)
         check_choice("variance", variance, Variance)
         check_choice("posterior_clip", posterior_clip, PosteriorClip)
@@ -95,6 +99,11 @@ class GaussianProcess(Process):
         self.base: GaussianProcess = self
         self._cache: dict[tuple[str, torch.device, torch.dtype], Tensor] = {}
         self._build_tables()
+        if len(self.noises) < self.num_timesteps - 1:
+            raise ValueError(
+                f"alpha_bar is 0 from step {len(self.noises)} of {self.num_timesteps} on, and only the last step may "
+                "be without any signal: take fewer timesteps or smaller betas"
+            )
         if self.alphas_cumprod[-1] == 0.0 and prediction == "eps":
             raise ValueError("alpha_bar ends at 0, where x0 cannot be recovered from eps: use prediction v or x0")
         if not np.isfinite(self.network_times).all():
@@ -205,7 +214,9 @@ class GaussianProcess(Process):
 
     @property
     def noise_range(self) -> tuple[float, float]:
-        """sigma / alpha of the first row and of the last one that has a signal."""
+        """sigma / alpha of the first row and of the last one that has a signal. ValueError where none has."""
+        if not len(self.noises):
+            raise ValueError("the only step of this schedule is pure noise, between whose levels no sampler can step")
         return float(self.noises[0]), float(self.noises[-1])
 
     def starting_std(self, level: NoiseLevel) -> float:

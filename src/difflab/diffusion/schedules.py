@@ -89,7 +89,12 @@ def betas_for_alpha_bar(timesteps: int, alpha_bar: Callable[[float], float], max
 
 
 def zero_terminal_snr(betas: Betas) -> Betas:
-    """Shift and scale sqrt(alpha_bar) to end at exactly 0 and start as before; Lin et al. 2024, Algorithm 1."""
+    """Shift and scale sqrt(alpha_bar) to end at exactly 0 and start as before; Lin et al. 2024, Algorithm 1.
+
+    Raises ValueError for fewer than two steps, which cannot do both.
+    """
+    if len(betas) < 2:
+        raise ValueError(f"zero terminal SNR needs 2 steps or more, a first and a last one; got {len(betas)}")
     root = np.sqrt(np.cumprod(1.0 - betas))
     root = (root - root[-1]) * (root[0] / (root[0] - root[-1]))
     alphas_cumprod = root**2

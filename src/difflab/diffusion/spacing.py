@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 Spacing = Literal["sections", "ddim", "leading", "linspace", "trailing", "ldm_uniform", "ldm_quad"]
+
+QUAD_LENGTH = 2  # times T: the length of an official quad list that has every entry it can have
+
+_log = logging.getLogger(__name__)
 
 
 def space_timesteps(num_timesteps: int, spec: str | int | Sequence[int]) -> list[int]:
@@ -40,10 +46,14 @@ def sampling_timesteps(
     leading:      0, r, 2r, ... with r = T // steps, each plus `offset` (diffusers; Lin et al. 2024, table 2).
     linspace:     from 0 to T - 1, both ends included, rounded.
     trailing:     T - 1 downwards by T / steps.
-    ldm_uniform:  stride T // steps, all shifted by one (latent diffusion; may give more steps than asked for).
-    ldm_quad:     squares of an even spacing up to sqrt(0.8 T), shifted by one (latent diffusion).
+    ldm_uniform:  stride T // steps, all shifted by one (latent diffusion). Where that stride gives another number than
+                  was asked for, it gives more: 31 of 1000 for 30. `steps_as_asked` refuses those.
+    ldm_quad:     squares of an even spacing up to sqrt(0.8 T), shifted by one (latent diffusion): `steps` different
+                  ones. The official list repeats its first entries once it has 30 or more of 1000 (33 begin with 1,
+                  1, 4), and a repeated step changes nothing: it is not counted, so the official 33 are 32 here.
 
-    Raises ValueError for more steps than the process has and for steps that fall outside of it.
+    Raises ValueError for more steps than the process has, for steps that fall outside of it, and where no list of
+    ldm_quad has as many different ones.
     """
     if spacing == "sections":
         kept = space_timesteps(num_timesteps, steps)
@@ -64,6 +74,33 @@ def sampling_timesteps(
     return kept
 
 
+def steps_as_asked(
+    num_timesteps: int, steps: int | str | Sequence[int], spacing: Spacing = "sections", offset: int = 0
+) -> list[int]:
+    """`sampling_timesteps` for a sampler, which takes exactly the steps that it was asked for.
+
+    One step that is timestep 0 is logged: x is taken for an image there, while sampling starts from noise.
+
+    Raises ValueError besides where the spacing gives another number of steps.
+    """
+    kept = sampling_timesteps(num_timesteps, steps, spacing, offset)
+    if isinstance(steps, int) and len(kept) != steps:
+        exact = [n for n in range(1, num_timesteps // 2 + 1) if len(range(0, num_timesteps, num_timesteps // n)) == n]
+        nearest = [*[n for n in exact if n < steps][-1:], *[n for n in exact if n > steps][:1]]
+        raise ValueError(
+            f"spacing={spacing} takes {len(kept)} of {num_timesteps} steps where {steps} are asked for, its stride "
+            f"being {num_timesteps} // {steps}; ask for {' or '.join(map(str, nearest))}"
+        )
+    if len(kept) == 1 and kept[0] < num_timesteps // 2:
+        _log.warning(
+            "the only step of spacing=%s is timestep %d, where there is next to no noise to take away; "
+            "take spacing=trailing, which begins in noise",
+            spacing,
+            kept[0],
+        )
+    return kept
+
+
 def _even(total: int, steps: int, spacing: Spacing) -> list[int]:
     if spacing == "ddim":
         return _integer_stride(total, steps)
@@ -76,10 +113,25 @@ def _even(total: int, steps: int, spacing: Spacing) -> list[int]:
     elif spacing == "ldm_uniform":
         values = np.arange(0, total, total // steps) + 1
     elif spacing == "ldm_quad":
-        values = np.unique((np.linspace(0, np.sqrt(total * 0.8), steps) ** 2).astype(np.int64) + 1)
+        values = _different_squares(total, steps)
     else:
         raise ValueError(f"spacing={spacing!r} is not one of {', '.join(get_args(Spacing))}")
     return [int(v) for v in values]
+
+
+def _different_squares(total: int, steps: int) -> NDArray[np.int64]:
+    """The shortest list of latent diffusion's quad spacing that has as many different entries."""
+    most = int(np.sqrt(total * 0.8) ** 2) + 1
+    shorter = 0
+    for length in range(steps, QUAD_LENGTH * total + 2):
+        values = np.unique((np.linspace(0, np.sqrt(total * 0.8), length) ** 2).astype(np.int64) + 1)
+        if len(values) == steps:
+            return values
+        if len(values) > steps:
+            break
+        shorter = max(shorter, len(values))
+    nearest = f"{shorter} or {len(values)}" if len(values) > steps else f"at most {most}"
+    raise ValueError(f"spacing=ldm_quad never visits exactly {steps} of {total} steps; ask for {nearest}")
 
 
 def _integer_stride(total: int, steps: int) -> list[int]:

@@ -63,10 +63,14 @@ class LossAwareTimesteps:
         return bool((self._counts >= self._history.shape[1]).all())
 
     def weights(self) -> Tensor:
-        """Relative weights of the timesteps, float64 [T] on the CPU; all 1 before the warm-up ends."""
+        """Relative weights of the timesteps, float64 [T] on the CPU; all 1 before the warm-up ends and where every loss
+        is 0.
+        """
         if not self.warmed_up:
             return torch.ones(self.num_timesteps, dtype=torch.float64)
         weights = self._history.square().mean(dim=1).sqrt()
+        if weights.sum() == 0.0:  # nothing left to learn anywhere: no timestep before another
+            return torch.ones(self.num_timesteps, dtype=torch.float64)
         weights = weights / weights.sum()
         return weights * (1.0 - self.uniform_prob) + self.uniform_prob / self.num_timesteps
 

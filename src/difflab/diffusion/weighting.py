@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from difflab.diffusion.parametrisation import Parametrisation
@@ -38,14 +39,21 @@ class LossWeighting:
         check_choice("weighting", self.kind, Weighting)
 
     def __call__(self, snr: Tensor, prediction: Prediction | Parametrisation) -> Tensor | None:
-        """snr [B] -> weights [B], None for 1. Raises ValueError for a prediction that no weighting is defined for."""
+        """snr [B] -> weights [B], None for 1; infinite only for edm on eps at snr = 0.
+
+        Raises ValueError for a prediction that no weighting is defined for.
+        """
         if self.kind == "none":
             return None
         if prediction == "prev":
             raise ValueError(
                 f"weighting={self.kind} is defined for predictions eps, x0 and v, not for prev: use weighting=none"
             )
-        return self._on_x0(snr) / self._error_per_x0_error(snr, prediction)
+        weights = self._on_x0(snr) / self._error_per_x0_error(snr, prediction)
+        if prediction not in ("eps", "ve") or self.kind == "edm":
+            return weights
+        # Without any signal the error of eps is that of x0 times 0: the limit of two zeros' ratio.
+        return torch.where(snr == 0.0, 1.0 if self.kind == "min_snr" else self.p2_k**-self.p2_gamma, weights)
 
     def _on_x0(self, snr: Tensor) -> Tensor:
         if self.kind == "min_snr":

@@ -78,6 +78,7 @@ DIFFUSERS = Layout(
         "skip_scale": 1.0,
         "decoder_attention_heads": None,
     },
+    stem="base",
     marker="down_blocks.0.resnets.0.norm1.weight",
     conditioners={"class": "class_embedding"},
 )

@@ -104,6 +104,7 @@ def _layout(name: str, newer_order: bool) -> Layout:
         "openai/guided-diffusion",
         _entries_with(newer_order),
         _REQUIRES,
+        stem="first_level",
         marker="input_blocks.0.0.weight",
         networks=("unet", "unet_encoder"),
         # The low-resolution image of an upsampler is enlarged and joined to x, without weights.

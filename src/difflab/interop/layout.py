@@ -12,7 +12,7 @@ from torch import nn
 from difflab.conditioning.build import build_conditioners
 from difflab.config.conditioning import ConditioningConfig
 from difflab.config.model import ModelConfig
-from difflab.config.network import NetworkConfig
+from difflab.config.network import NetworkConfig, Stem
 from difflab.errors import UserError
 from difflab.interop.keymap import Entry, KeyMap, Shapes, shapes_of
 from difflab.networks.count import meta_network
@@ -22,7 +22,7 @@ NETWORK, CONDITIONERS = "network.", "conditioners."
 
 _NOT_ARCHITECTURE = {
     *("dropout", "init", "checkpoint_activations"),
-    *("channel_mult", "blocks_per_level", "attention_heads", "attention_head_channels"),
+    *("channel_mult", "stem", "blocks_per_level", "attention_heads", "attention_head_channels"),
 }
 """What has no part in what the trained network computes, and what is told another way."""
 
@@ -58,7 +58,12 @@ class Target:
         facts["attention_resolutions"] = sorted(cfg.attention_resolutions)
         if len(cfg.widths) == 1:
             del facts["resample"]
-        facts |= {"widths": cfg.widths, "depths": cfg.depths, "heads": self._heads()}
+        facts |= {
+            "stem_channels": cfg.stem_channels,
+            "widths": cfg.widths,
+            "depths": cfg.depths,
+            "heads": self._heads(),
+        }
         rows = [shape[0] for key, shape in self.conditioner_shapes().items() if key.endswith(".embedding.weight")]
         return facts | {"class_embeddings": rows}
 
@@ -88,6 +93,7 @@ class Layout:
 
     entries:      plan, the network's shapes -> the entries of its key map; our keys without `network.`.
     requires:     configuration values without which the official network cannot be this one, though keys may be equal.
+    stem:         how wide its first convolution is.
     marker:       a key that only this layout has, to name the layout of a file that fits no known model.
     networks:     the kinds of networks the code has.
     conditioners: the kinds of conditioners it has -> the official name of their embedding, None where they have no
@@ -99,6 +105,7 @@ class Layout:
     code: str
     entries: Callable[[Any, Shapes], list[Entry]]
     requires: Mapping[str, Any]
+    stem: Stem
     marker: str
     networks: tuple[Literal["unet", "unet_encoder"], ...] = ("unet",)
     conditioners: Mapping[str, str | None] = field(default_factory=dict)
@@ -127,6 +134,12 @@ class Layout:
             found = getattr(network, key, value)
             if found != value:
                 raise UserError(f"{self.code} has no network with {key}={found!r} (only {value!r}); use another layout")
+        expected = network.base_channels if self.stem == "base" else network.widths[0]
+        if network.stem_channels != expected:
+            raise UserError(
+                f"{self.code} begins with a convolution of {expected} channels, this network with one of "
+                f"{network.stem_channels} (stem={network.stem}); use another layout"
+            )
 
     def _conditioner_entries(self, conditioning: ConditioningConfig, shapes: Shapes) -> list[Entry]:
         kinds: set[str] = set()

@@ -72,5 +72,6 @@ PESSER = Layout(
         "residual_scale": 1.0,
         "skip_scale": 1.0,
     },
+    stem="base",
     marker="temb.dense.0.weight",
 )

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 def sinusoidal_embedding(time: Tensor, channels: int, order: Literal["sin_cos", "cos_sin"], shift: int) -> Tensor:
     """float [B] -> float32 [B, channels]: sines and cosines of `time` at frequencies 1e4^(-i / (channels/2 - shift)).
 
-    shift is 1 in DDPM ([sin, cos]) and 0 in ADM ([cos, sin]) and SR3 ([sin, cos]). `channels` must be even.
+    shift is 1 in DDPM ([sin, cos]) and 0 in ADM ([cos, sin]) and SR3 ([sin, cos]). `channels` must be even; of two
+    there is one frequency, 1.
     """
     half = channels // 2
     index = torch.arange(half, dtype=torch.float32, device=time.device)
-    angles = time.float()[:, None] * torch.exp(index * (-math.log(10_000.0) / (half - shift)))
+    angles = time.float()[:, None] * torch.exp(index * (-math.log(10_000.0) / max(half - shift, 1)))
     halves = (angles.sin(), angles.cos()) if order == "sin_cos" else (angles.cos(), angles.sin())
     return torch.cat(halves, dim=1)
 

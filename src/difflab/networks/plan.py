@@ -197,7 +197,7 @@ def plan_encoder(cfg: UNetEncoderConfig, *, image_size: int) -> EncoderPlan:
 def _plan_torso(blocks: _Blocks) -> tuple[TorsoPlan, list[int]]:
     """The encoder and the middle, and the widths of what the encoder keeps: the stem's output, then every step's."""
     cfg = blocks.cfg
-    kept, encoder = [cfg.widths[0]], []
+    kept, encoder = [cfg.stem_channels], []
     for level, (width, depth) in enumerate(zip(cfg.widths, cfg.depths, strict=True)):
         steps = []
         for _ in range(depth):
@@ -213,7 +213,7 @@ def _plan_torso(blocks: _Blocks) -> tuple[TorsoPlan, list[int]]:
         patch_size=cfg.patch_size,
         size_multiple=cfg.size_multiple,
         embedding=EmbeddingSpec(cfg.base_channels, cfg.embedding_channels, order, shift),
-        stem_channels=cfg.widths[0],
+        stem_channels=cfg.stem_channels,
         encoder=tuple(encoder),
         middle=(blocks.middle(kept[-1]),),
         norm=blocks.norm,

@@ -13,7 +13,7 @@ from difflab.diffusion.base_process import Process
 from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.noise import NoiseSource
 from difflab.diffusion.process import PURE_NOISE, GaussianProcess
-from difflab.diffusion.spacing import Spacing, sampling_timesteps
+from difflab.diffusion.spacing import Spacing, steps_as_asked
 from difflab.types import Denoised, Denoiser, StepContext, StepHook
 
 
@@ -80,7 +80,7 @@ class StridedSampler(ABC):
         assert isinstance(process, GaussianProcess), "a process is a table or continuous"
         if self.steps is None:
             return process
-        return process.respace(sampling_timesteps(process.num_timesteps, self.steps, self.spacing, self.steps_offset))
+        return process.respace(steps_as_asked(process.num_timesteps, self.steps, self.spacing, self.steps_offset))
 
     def _on_levels(self, process: ContinuousProcess) -> GaussianProcess:
         if not isinstance(self.steps, int):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from torch import Tensor
@@ -47,6 +47,11 @@ class DDIMSampler(StridedSampler):
         self.final_level: FinalLevel = final_level
         self.stride: Stride = stride
 
+    def contexts(self, process: GaussianProcess) -> Iterator[StepContext]:
+        """The rows from the noisiest down, each with the level that its step goes to."""
+        for context in super().contexts(process):
+            yield dataclasses.replace(context, next_level=self._next_level(process, row_of(context)))
+
     def step(
         self,
         denoiser: Denoiser,
@@ -60,7 +65,8 @@ class DDIMSampler(StridedSampler):
         context = dataclasses.replace(context, next_level=self._next_level(process, row))
         denoised = denoiser(x, context)
         x0, eps = denoised.x0, denoised.eps
-        shifted = shift_eps(denoiser, eps, x, context)
+        # Pure noise tells nothing of x0, and so nothing of its class: there is no score to be led by.
+        shifted = shift_eps(denoiser, eps, x, context) if context.level.alpha > 0.0 else eps
         if shifted is not eps:
             x0, eps = process.x0_from_eps(shifted, x, row), shifted
         spread = self.eta * posterior_std(context.level, context.next_level)

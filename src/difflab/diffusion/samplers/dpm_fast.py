@@ -9,6 +9,7 @@ from torch import Tensor
 from difflab.diffusion.grid import Grid, Snap
 from difflab.diffusion.samplers.ancestral_noise import AncestralNoise
 from difflab.diffusion.samplers.dpm2 import midpoint_step
+from difflab.diffusion.samplers.exponential import phis
 from difflab.diffusion.samplers.levels import LevelSampler, Walk, slope, towards
 from difflab.types import Denoised, NoiseLevel
 
@@ -84,8 +85,8 @@ def _third_order(walk: Walk, z: Tensor, x0: Tensor, here: float, there: float) -
 
 
 def _bend(width: float) -> float:
-    """(e^h - 1) / h - 1: what a slope of eps over the step adds, at its end."""
-    return math.expm1(width) / width - 1.0
+    """(e^h - 1) / h - 1 = h phi_2(h): what a slope of eps over the step adds, at its end."""
+    return phis(width, 2)[1]
 
 
 _STEPS = {1: _first_order, 2: midpoint_step, 3: _third_order}

@@ -11,6 +11,7 @@ from torch import Tensor
 from difflab.diffusion.grid import LevelGrid
 from difflab.diffusion.process import check_choice
 from difflab.diffusion.samplers.ancestral_noise import check_scale
+from difflab.diffusion.samplers.exponential import phis
 from difflab.diffusion.samplers.levels import LevelSampler, Walk
 from difflab.types import Denoised, NoiseLevel
 
@@ -26,6 +27,7 @@ class MultistepSDESampler(LevelSampler):
     number of steps sees the same path. Raises ValueError for an eta below 0 and a noise_scale that is not above 0.
     """
 
+    extrapolates = True
     remembered: int
 
     def __init__(self, grid: LevelGrid | None = None, *, eta: float = 1.0, noise_scale: float = 1.0) -> None:
@@ -101,7 +103,7 @@ class DPMSolverPP2MSDESampler(MultistepSDESampler):
             return z
         level, before = past[-1]
         change = (x0 - before) * (width / math.log(level.noise / here.noise))
-        weight = -0.5 * math.expm1(-decay) if self.solver == "midpoint" else _phi_2(decay)
+        weight = -0.5 * math.expm1(-decay) if self.solver == "midpoint" else -phis(-decay, 2)[1]
         return z + weight * change
 
 
@@ -124,19 +126,10 @@ class DPMSolverPP3MSDESampler(MultistepSDESampler):
         level, before = past[-1]
         r0 = math.log(level.noise / here.noise) / width
         first = (x0 - before) / r0
+        _, of_slope, of_curvature = phis(-decay, 3)
         if len(past) == 1:
-            return z + _phi_2(decay) * first
+            return z - of_slope * first
         earlier_level, earlier = past[-2]
         r1 = math.log(earlier_level.noise / level.noise) / width
         second = (first - (before - earlier) / r1) / (r0 + r1)
-        return z + _phi_2(decay) * (first + r0 * second) - _phi_3(decay) * second
-
-
-def _phi_2(decay: float) -> float:
-    """(e^-h - 1) / h + 1: the exact weight of a slope in x0."""
-    return math.expm1(-decay) / decay + 1.0
-
-
-def _phi_3(decay: float) -> float:
-    """phi_2 / h - 1/2: the exact weight of a curvature, up to its sign."""
-    return _phi_2(decay) / decay - 0.5
+        return z - of_slope * (first + r0 * second) - of_curvature * second

@@ -18,6 +18,8 @@ from difflab.types import Denoised, NoiseLevel
 
 Extrapolated = Literal["x0", "eps"]
 
+SHORT = 1e-3  # a step in lambda so short that the second difference has lost half of its digits
+
 
 class ExponentialSampler(LevelSampler):
     """A multistep sampler on x0 (data prediction) or eps, whatever the network itself regresses.
@@ -29,6 +31,8 @@ class ExponentialSampler(LevelSampler):
 
     Raises ValueError for options out of range and for prediction=eps with final=clean.
     """
+
+    extrapolates = True
 
     def __init__(
         self,
@@ -76,7 +80,12 @@ def half_log_snr(level: NoiseLevel) -> float:
 
 
 def phis(h: float, count: int) -> list[float]:
-    """h phi_1(h) = e^h - 1, h phi_2(h), ..., by h phi_{k+1}(h) = phi_k(h) - 1 / k!; DPM-Solver appendix B."""
+    """h phi_1(h) = e^h - 1, h phi_2(h), ..., by h phi_{k+1}(h) = phi_k(h) - 1 / k!; DPM-Solver appendix B.
+
+    Near 0, where these differences lose their digits, the series h / k! + h^2 / (k + 1)! + ... is summed.
+    """
+    if abs(h) < SHORT:
+        return [sum(h**j / math.factorial(k + j - 1) for j in range(1, 6)) for k in range(1, count + 1)]
     values = [math.expm1(h)]
     for k in range(1, count):
         values.append(values[-1] / h - 1.0 / math.factorial(k))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
 from typing import Literal
 
 from torch import Tensor
@@ -36,11 +38,15 @@ class DDIMInversion(StridedSampler):
         super().__init__(steps=steps, spacing=spacing, steps_offset=steps_offset)
         self.end: InversionEnd = end
 
+    def n_steps(self, process: GaussianProcess) -> int:
+        """As many as the process has rows, one less where it stops at the highest."""
+        return process.num_timesteps - (self.end == "last_row")
+
     def contexts(self, process: GaussianProcess) -> Iterator[StepContext]:
         """The rows from the cleanest up."""
-        for context in ascending_steps(process):
-            if self.end == "pure_noise" or context.index + 1 < context.n_steps:
-                yield context
+        steps = self.n_steps(process)
+        for context in islice(ascending_steps(process), steps):
+            yield replace(context, n_steps=steps)
 
     def step(
         self,

@@ -17,6 +17,7 @@ from difflab.diffusion.base_process import Process
 from difflab.diffusion.grid import Grid, LevelGrid
 from difflab.diffusion.guidance import shift_eps
 from difflab.diffusion.noise import NoiseSource
+from difflab.diffusion.samplers.spread import warn_if_too_wide
 from difflab.types import Denoised, Denoiser, NoiseLevel, StepContext, StepHook
 
 
@@ -85,9 +86,12 @@ class LevelSampler(ABC):
     """A sampler that takes one step per level of a grid.
 
     may_end_where_it_is: the last step may end at the level where it begins, as PLMS does at training step 0.
+    extrapolates: x0 is extrapolated from earlier steps, which a step much wider than those before cannot bear:
+                  `respace` logs a line where a Gaussian would come out too wide.
     """
 
     may_end_where_it_is: ClassVar[bool] = False
+    extrapolates: ClassVar[bool] = False
 
     def __init__(self, grid: LevelGrid | None = None) -> None:
         self.grid: LevelGrid = grid or Grid()
@@ -102,6 +106,8 @@ class LevelSampler(ABC):
                 raise ValueError(
                     f"two steps are at the noise {here.noise:g} or go up from it: take fewer steps, or snap=none"
                 )
+        if self.extrapolates:
+            warn_if_too_wide(self, process)
         return process
 
     def levels(self, process: Process) -> Sequence[NoiseLevel]:
