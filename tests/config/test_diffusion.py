@@ -171,3 +171,11 @@ def test_what_cannot_work_is_refused(changes: dict[str, Any], message: str) -> N
 @pytest.mark.parametrize("variance", ["fixed_small", "fixed_large", "learned", "learned_range"])
 def test_the_bound_trains_every_variance(loss: str, variance: str) -> None:
     assert DiscreteDiffusionConfig.model_validate({**BASE, "loss": loss, "variance": variance}).loss == loss
+
+
+def test_m_belongs_to_the_time_of_vp() -> None:
+    vp = composed("+diffusion=edm_vp") | {"m": 500}
+    process = build_process(ADAPTER.validate_python(vp))
+    assert process.time_at(process.level_of_noise(process.noise_range[1])) == pytest.approx(499.0)
+    with pytest.raises(ValidationError, match="m=500 is of time_input=vp, not of time_input=edm"):
+        ADAPTER.validate_python(composed("+diffusion=edm") | {"m": 500})

@@ -121,6 +121,7 @@ def test_neutral_scales_are_allowed_without_guidance(options: dict[str, Any]) ->
             r"interval=\[2.0, 1.0\] must be \[low, high\] with 0 <= low < high",
         ),
         ("classifier_free", {"interval": [-1.0, 1.0]}, "0 <= low < high"),
+        ("classifier_free", {"interval": [1.0, 1.0]}, "0 <= low < high"),
         ("classifier_free", {"interval": [1.0]}, "at least 2 items"),
         ("classifier_free", {"interval": [0.0, float("inf")]}, "finite number"),
         ("classifier_free", {"rescale": 1.5}, "less than or equal to 1"),

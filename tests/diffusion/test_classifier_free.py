@@ -257,3 +257,44 @@ def test_more_channels_than_there_are_cannot_be_guided() -> None:
 
 def test_a_scale_of_1_needs_nothing_to_lead_away_from() -> None:
     assert ClassifierFree(1.0).combine([STRONG], STEP) is STRONG
+
+
+def flat(*shape: int, value: float, offset: float = 0.0) -> Denoised:
+    """x0 and eps of one value each."""
+    return Denoised(torch.full(shape, value + offset), torch.full(shape, value))
+
+
+@pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
+@pytest.mark.parametrize("value", [0.0, 0.1, -3.3])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (2, 1, 1, 1), (2, 1)])
+def test_a_flat_prediction_has_no_spread_to_rescale(
+    prediction: Prediction, value: float, shape: tuple[int, ...]
+) -> None:
+    told, weak = flat(*shape, value=value, offset=0.2), flat(*shape, value=0.3 * value)
+    options: dict[str, Any] = {"null": NULL, "prediction": prediction}
+    guided = ClassifierFree(3.0, rescale=0.7, **options).combine([told, weak], STEP)
+    plain = ClassifierFree(3.0, **options).combine([told, weak], STEP)
+    assert torch.equal(guided.x0, plain.x0)
+    assert torch.equal(guided.eps, plain.eps)
+
+
+def test_one_value_up_to_rounding_is_flat() -> None:
+    rounded = 0.1 + 1e-8 * drawn(3)
+    assert float(rounded.std()) > 0
+    told, weak = Denoised(STRONG.x0, STRONG.eps), Denoised(STRONG.x0, (3.0 * STRONG.eps - rounded) / 2.0)
+    guided = ClassifierFree(3.0, null=NULL, rescale=1.0).combine([told, weak], STEP)
+    assert float(guided.eps.abs().max()) < 1.0
+
+
+def test_a_flat_item_leaves_the_others_as_they_are() -> None:
+    guidance = ClassifierFree(3.0, null=NULL, rescale=0.7)
+    alone = guidance.combine([STRONG, WEAK], STEP)
+    pair = [Denoised(*(torch.cat([view, torch.zeros(1, 3, 4, 4)]) for view in (a.x0, a.eps))) for a in (STRONG, WEAK)]
+    beside = guidance.combine(pair, STEP)
+    assert torch.equal(beside.eps[:2], alone.eps)
+    assert not beside.eps[2].any()
+
+
+def test_an_empty_interval_is_refused() -> None:
+    with pytest.raises(ValueError, match="0 <= low < high"):
+        ClassifierFree(2.0, null=NULL, interval=(1.0, 1.0))

@@ -12,11 +12,12 @@ from torch import Tensor
 from difflab.diffusion.classifier_guidance import ClassifierGuidance
 from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.guidance import LogProb
+from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.samplers import AncestralSampler, DDIMSampler, StridedSampler
-from difflab.diffusion.schedules import linear_betas
+from difflab.diffusion.schedules import linear_betas, zero_terminal_snr
 from difflab.diffusion.thresholding import StaticThreshold
-from difflab.types import NoiseLevel, StepContext
+from difflab.types import Conditioning, NoiseLevel, StepContext
 from diffusion.fakes import VARIANCES, Checked, FakeNetwork, context_at, official_process
 from golden_fixtures import Fixture, load
 
@@ -211,3 +212,23 @@ def test_a_log_prob_of_another_shape_is_a_bug() -> None:
     guidance = ClassifierGuidance(lambda x, level: x.flatten(1))
     with pytest.raises(AssertionError, match="one number a row"):
         guidance.shift_eps(X, X, context_at(PROCESS, 500))
+
+
+def test_pure_noise_leads_to_no_class() -> None:
+    """DDIM from a table that ends without signal: its first step has no score to be led by, the others have."""
+    sampler = DDIMSampler(steps=4, spacing="trailing")
+    process = sampler.respace(GaussianProcess(zero_terminal_snr(linear_betas(100)), prediction="v"))
+
+    def network(x: Tensor, time: Tensor, conditioning: Conditioning | None = None) -> Tensor:
+        return 0.1 * x
+
+    def drawn(*guidance: ClassifierGuidance) -> list[Tensor]:
+        seen: list[Tensor] = []
+        denoiser = NetworkDenoiser(network, process, guidance=guidance)
+        sampler(denoiser, process, X, SampleNoise(range(3)), lambda step, x, denoised: seen.append(x))
+        return seen
+
+    led, free = drawn(ClassifierGuidance(linear_in(torch.ones(2, 2)), 2.0)), drawn()
+    assert torch.equal(led[0], free[0])
+    assert torch.isfinite(torch.stack(led)).all()
+    assert (led[1] > free[1]).all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from torch import Tensor
 from difflab.diffusion.grid import Grid
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.samplers import DPMSolverPPSampler, LevelSampler, UniPCSampler
+from difflab.diffusion.samplers.exponential import phis
+from difflab.diffusion.samplers.levels import Walk
 from difflab.diffusion.schedules import linear_betas
 from difflab.types import Denoised, StepContext
 from diffusion.gaussian import EDM, error, exact
@@ -153,3 +156,32 @@ def test_mistakes_at_construction(make: Any, options: dict[str, Any], message: s
 def test_mistakes_that_the_process_shows(sampler: LevelSampler, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         sampler.respace(GaussianProcess(linear_betas(1000)))
+
+
+def test_phi_functions_keep_their_digits_down_to_no_step_at_all() -> None:
+    """h phi_k(h) = sum of h^j / (j + k - 1)!, of which three terms are enough at 1e-3 and below."""
+    for h in (0.0, 1e-12, -1e-12, 1e-6, -1e-6, 9.9e-4, -9.9e-4, 1.1e-3, -1.1e-3):
+        for k, value in enumerate(phis(h, 3), start=1):
+            series = sum(h**j / math.factorial(j + k - 1) for j in range(1, 6))
+            assert value == pytest.approx(series, rel=2e-6, abs=0)
+
+
+@pytest.mark.parametrize(("steps", "orders"), [(14, [1, 2, 3, 3, 2, 1]), (15, [1, 2, 3, 3, 3, 3])])
+def test_fewer_than_fifteen_steps_go_down_in_order_at_the_end(steps: int, orders: list[int]) -> None:
+    """`lower_order_final` of the authors' code and diffusers: len(timesteps) < 15."""
+    sampler = DPMSolverPPSampler(Grid(steps + 1, final="lowest"), order=3)
+    walk = Walk(exact, EDM, sampler.grid, sampler.levels(EDM), Still())
+    found = []
+    for index, (here, there) in enumerate(pairwise(sampler.levels(EDM))):
+        walk.index = index
+        found.append(sampler._order(walk, there))
+        walk.remember(here, torch.zeros(1), 2)
+    assert found[:3] + found[-3:] == orders
+
+
+@pytest.mark.parametrize(("lower", "orders"), [(True, [1, 2, 3, 3, 2, 1]), (False, [1, 2, 3, 3, 3, 3])])
+def test_unipc_goes_down_in_order_at_any_number_of_steps(lower: bool, orders: list[int]) -> None:
+    sampler = UniPCSampler(Grid(31, final="lowest"), order=3, lower_order_final=lower)
+    walk = Walk(exact, EDM, sampler.grid, sampler.levels(EDM), Still())
+    found = [sampler._order(walk, step, min(step + 1, 3)) for step in range(30)]
+    assert found[:3] + found[-3:] == orders

@@ -6,13 +6,17 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from difflab.diffusion.continuous_process import ContinuousProcess
-from difflab.diffusion.grid import Grid
-from difflab.diffusion.noise_laws import CosineLaw, LogNormalLaw
+from difflab.diffusion.grid import Grid, GridSpacing
+from difflab.diffusion.noise import SampleNoise
+from difflab.diffusion.noise_laws import CosineLaw, LogNormalLaw, VPLaw
 from difflab.diffusion.process import CLEAN, GaussianProcess
+from difflab.diffusion.samplers import Churn, EulerSampler
 from difflab.diffusion.schedules import cosine_betas, linear_betas, zero_terminal_snr
 from difflab.diffusion.sigmas import karras_noises
+from diffusion.gaussian import exact
 
 TABLE = GaussianProcess(linear_betas(1000))
 EDM = ContinuousProcess(LogNormalLaw(), prediction="edm", time_input="edm", noise_range=(0.002, 80.0))
@@ -120,3 +124,39 @@ def test_grids_that_cannot_be(options: dict, message: str) -> None:
 def test_options_out_of_range(options: dict) -> None:
     with pytest.raises(ValueError, match="must be"):
         Grid(**options)
+
+
+def test_vp_is_even_in_the_time_of_the_models_own_process() -> None:
+    own = ContinuousProcess(VPLaw(5.0, 2.0), prediction="eps")
+    t = np.linspace(1.0, 1e-3, 6)
+    np.testing.assert_allclose(noises(Grid(6, "vp"), own)[:-1], np.sqrt(np.expm1(2.5 * t**2 + 2.0 * t)))
+    np.testing.assert_allclose(noises(Grid(6, "vp"))[:-1], np.sqrt(np.expm1(9.95 * t**2 + 0.1 * t)))
+    for ends in ({"noise_min": 0.1}, {"noise_max": 10.0}):
+        with pytest.raises(ValueError, match="spacing=vp has the ends of its own beta"):
+            Grid(6, "vp", **ends).levels(TABLE)
+
+
+@pytest.mark.parametrize("spacing", ["karras", "exponential", "polyexponential"])
+def test_an_end_beyond_the_other_is_named(spacing: GridSpacing) -> None:
+    for ends in ({"noise_min": 90.0}, {"noise_max": 0.001}):
+        with pytest.raises(ValueError, match="set noise_min below noise_max"):
+            Grid(6, spacing, **ends).levels(TABLE)
+    with pytest.raises(ValueError, match="must be 0 < noise_min"):
+        Grid(6, spacing, noise_max=0.0)
+
+
+def test_fractional_timesteps_are_snapped_too() -> None:
+    free = Grid(8, "fractional").levels(TABLE)[:-1]
+    told = Grid(8, "fractional", snap="time").levels(TABLE)[:-1]
+    moved = Grid(8, "fractional", snap="level").levels(TABLE)[:-1]
+    assert [level.noise for level in told] == [level.noise for level in free]
+    assert all(level.timestep == round(level.timestep or 0.0) for level in told)
+    assert all(level == TABLE.level(int(level.timestep or 0.0)) for level in moved)
+
+
+@pytest.mark.parametrize("spacing", ["fractional", "karras"])
+def test_churn_never_takes_noise_away_where_levels_are_snapped(spacing: GridSpacing) -> None:
+    """A level moved to the nearest row is never less noisy than the row that it was churned from."""
+    sampler = EulerSampler(Grid(30, spacing, snap="level"), churn=Churn(0.3))
+    ended = sampler(exact, sampler.respace(TABLE), torch.ones(2, 3), SampleNoise([0, 1]))
+    assert torch.isfinite(ended).all()

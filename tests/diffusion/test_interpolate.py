@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -48,3 +50,24 @@ def test_the_ends_are_the_reconstructions_and_noise_is_shared(sampler: StridedSa
     torch.testing.assert_close(same, path[:1].expand_as(same), atol=1e-5, rtol=0)
     # The exact decoder is affine, and shared noise cancels: halfway is the mean of the ends.
     torch.testing.assert_close(path[1], (path[0] + path[2]) / 2, atol=1e-4, rtol=0)
+
+
+def test_slerp_where_no_arc_is_defined_is_lerp() -> None:
+    a = torch.tensor([[3.0, 4.0], [0.0, 0.0], [0.0, 0.0], [3.0, 4.0]])
+    b = torch.tensor([[-6.0, -8.0], [1.0, 2.0], [0.0, 0.0], [6.0, 8.0]])
+    for weight in (0.0, 0.25, 0.5, 1.0):
+        torch.testing.assert_close(slerp(a, b, weight), lerp(a, b, weight))
+
+
+def test_slerp_close_to_both_ends_of_the_half_circle() -> None:
+    """The angle is as exact next to 0 and next to pi as between, and does not depend on how long the items are."""
+    for angle in (1e-3, 1.0, math.pi - 1e-3):
+        for size in (1e-12, 1.0, 1e6):
+            ends = [torch.tensor([[math.cos(phi), math.sin(phi)]], dtype=torch.float64) for phi in (0.0, angle)]
+            middle = slerp(size * ends[0], size * ends[1], 0.5) / size
+            expected = torch.tensor([[math.cos(angle / 2), math.sin(angle / 2)]], dtype=torch.float64)
+            torch.testing.assert_close(middle, expected, rtol=1e-7, atol=1e-7)
+
+
+def test_truncating_at_a_kept_step_keeps_it() -> None:
+    assert truncate(PROCESS.respace(range(0, 1000, 100)), 400).timestep_map[-1] == 400

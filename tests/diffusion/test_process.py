@@ -231,3 +231,31 @@ def test_misuse_is_refused() -> None:
     x = normals(1, 2)
     with pytest.raises(ValueError, match="carries its log_variance"):
         process.reverse_mean_variance(Denoised(x, x), x, 0)
+
+
+def test_betas_too_small_to_count_are_refused() -> None:
+    with pytest.raises(ValueError, match="beta=1e-17 adds no noise in float64"):
+        GaussianProcess([1e-17, 0.1])
+    assert np.isfinite(GaussianProcess([1e-15, 0.1]).log_one_minus_alphas_cumprod).all()
+
+
+@pytest.mark.parametrize("betas", [[0.5] * 1200, [0.1, 1.0, 0.1], [0.1, 1.0, 1.0]])
+def test_only_the_last_row_may_be_without_signal(betas: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"alpha_bar is 0 from step .* only the last step may be without any signal"):
+        GaussianProcess(betas, prediction="v")
+
+
+def test_one_step_of_pure_noise_has_no_levels_between() -> None:
+    with pytest.raises(ValueError, match="the only step of this schedule is pure noise"):
+        _ = GaussianProcess([1.0], prediction="x0").noise_range
+
+
+@pytest.mark.parametrize("prediction", ["x0", "v", "prev"])
+def test_a_table_that_ends_in_pure_noise_is_finite_everywhere(prediction: str) -> None:
+    process = GaussianProcess(zero_terminal_snr(linear_betas(20)), prediction=prediction)
+    x, out = normals(2, 3), normals(2, 3, seed=1)
+    for row in range(20):
+        denoised = process.predict(out, x, row)
+        mean, variance, log_variance = process.reverse_mean_variance(denoised, x, row)
+        for value in (denoised.x0, denoised.eps, mean, variance, log_variance):
+            assert torch.isfinite(value).all()

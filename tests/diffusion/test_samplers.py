@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
+from pydantic import TypeAdapter
 from torch import Tensor
 
+from difflab.conf_dir import conf_dir
+from difflab.config.sampler import SamplerConfig
+from difflab.diffusion.build import build_sampler
 from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.noise import SampleNoise
-from difflab.diffusion.process import GaussianProcess
+from difflab.diffusion.process import CLEAN, GaussianProcess
 from difflab.diffusion.samplers import AncestralSampler, DDIMInversion, DDIMSampler, StridedSampler, Trajectory
-from difflab.diffusion.schedules import cosine_betas, linear_betas
+from difflab.diffusion.samplers.dpm_fast import orders_of
+from difflab.diffusion.schedules import cosine_betas, linear_betas, zero_terminal_snr
+from difflab.diffusion.spacing import sampling_timesteps
 from difflab.types import Denoised, StepContext
+from diffusion.gaussian import exact
 
 MEAN, STD = 0.4, 0.3
 
@@ -154,3 +164,74 @@ def test_no_gradient_is_kept_and_negative_eta_is_refused() -> None:
     assert not DDIMSampler(steps=3)(denoiser, process, torch.ones(1, 2), SampleNoise([0])).requires_grad
     with pytest.raises(ValueError, match="eta=-1"):
         DDIMSampler(eta=-1)
+
+
+SAMPLER_FILES = sorted((conf_dir() / "sampler").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SAMPLER_FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("steps", [1, 2, 3, 6])
+@pytest.mark.parametrize("zero_snr", [False, True])
+def test_the_hook_is_called_after_every_step_with_its_number(path: Path, steps: int, zero_snr: bool) -> None:
+    config = yaml.safe_load(path.read_text()) | {"steps": steps}
+    if "spacing" in config and path.stem != "ddim_inversion":
+        config["spacing"] = "trailing"
+    sampler = build_sampler(TypeAdapter(SamplerConfig).validate_python(config))
+    betas = zero_terminal_snr(linear_betas(1000)) if zero_snr else linear_betas(1000)
+    process = sampler.respace(GaussianProcess(betas, prediction="v"))
+    seen: list[tuple[StepContext, Tensor, Tensor]] = []
+    noise = SampleNoise([1, 2])
+    x = sampler.starting_std(process) * noise.randn((1, 2, 2))
+    out = sampler(exact, process, x, noise, lambda step, x, denoised: seen.append((step, x, denoised.x0)))
+    n = sampler.n_steps(process)
+    assert [step.index for step, _, _ in seen] == list(range(n))
+    assert {step.n_steps for step, _, _ in seen} == {n}
+    assert n == (len(orders_of(steps)) if path.stem == "dpm_fast" else steps)
+    for (step, _, _), (following, _, _) in pairwise(seen):
+        assert step.next_level == following.level
+    assert torch.equal(seen[-1][1], out)
+    assert all(torch.isfinite(value).all() for _, x_t, x0 in seen for value in (x_t, x0))
+
+
+@pytest.mark.parametrize("end", ["last_row", "pure_noise"])
+@pytest.mark.parametrize("steps", [1, 2, 10])
+def test_inversion_counts_the_steps_that_it_takes(end: str, steps: int) -> None:
+    sampler = DDIMInversion(steps=steps, end=end)
+    process = GaussianProcess(linear_betas(1000), prediction="x0")
+    kept = Trajectory()
+    run(sampler, process, torch.ones(1, 1, 2), kept)
+    n = steps if end == "pure_noise" else steps - 1
+    assert sampler.n_steps(sampler.respace(process)) == len(kept.steps) == n
+    assert [(step.index, step.n_steps) for step in kept.steps] == [(i, n) for i in range(n)]
+
+
+@pytest.mark.parametrize("final", ["clean", "first"])
+@pytest.mark.parametrize("stride", ["listed", "constant"])
+def test_the_hook_is_told_where_a_ddim_step_goes(final: str, stride: str) -> None:
+    """30 of 1000 evenly kept, ends included, are 34 or 35 apart; a constant stride goes down by 1000 // 30 = 33."""
+    process = GaussianProcess(linear_betas(1000), prediction="x0")
+    kept = Trajectory()
+    sampler = DDIMSampler(steps=30, spacing="linspace", final_level=final, stride=stride)
+    run(sampler, process, torch.ones(1, 1, 2), kept)
+    rows = sampling_timesteps(1000, 30, "linspace")[::-1]
+    assert [step.level.timestep for step in kept.steps] == rows
+    below = [*rows[1:], -1] if stride == "listed" else [row - 33 for row in rows]
+    end = CLEAN if final == "clean" else process.level(0)
+    for step, row in zip(kept.steps, below, strict=True):
+        there = process.level(row) if row >= 0 else end
+        assert step.next_level.timestep == there.timestep
+        assert step.next_level.alpha == pytest.approx(there.alpha, rel=1e-9)
+
+
+def test_a_constant_stride_is_a_whole_number_of_training_steps() -> None:
+    """Each step of DDIM by hand, from the row to 33 below it, the last one to the clean end."""
+    process = GaussianProcess(linear_betas(1000), prediction="x0")
+    x = expected = SampleNoise([0]).randn((1, 4))
+    for row in sampling_timesteps(1000, 30, "linspace")[::-1]:
+        here = process.level(row)
+        there = process.level(row - 33) if row >= 33 else CLEAN
+        total = (here.alpha * STD) ** 2 + here.sigma**2
+        x0 = MEAN + here.alpha * STD**2 / total * (expected - here.alpha * MEAN)
+        expected = there.alpha * x0 + there.sigma * (expected - here.alpha * x0) / here.sigma
+    found = run(DDIMSampler(steps=30, spacing="linspace", stride="constant"), process, x)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

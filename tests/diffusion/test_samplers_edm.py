@@ -47,3 +47,12 @@ def test_edm_sampler(name: str) -> None:
         check(f"{case['label']}.sigma_calls", denoiser.noises)
         check(f"{case['label']}.noise_calls", sampler.n_steps(EDM))
     check.assert_all()
+
+
+def test_churn_acts_at_both_ends_of_its_range() -> None:
+    """EDM algorithm 2: S_tmin <= t_i <= S_tmax."""
+    churn = Churn(2.0, low=0.05, high=50.0)
+    more = 1.0 + min(2.0 / 10, 2**0.5 - 1)
+    noises = (0.05, 1.0, 50.0, 0.0499, 50.01)
+    assert [churn.factor(noise, 10) for noise in noises] == [more] * 3 + [1.0] * 2
+    assert Churn(2.0).factor(1.0, 4) == 2**0.5

@@ -136,3 +136,19 @@ def test_diffusers_makes_the_same_betas(schedule: str, ours: Any, options: dict[
 
     theirs = DDPMScheduler(num_train_timesteps=steps, beta_schedule=schedule, beta_start=1e-4, beta_end=0.02)
     np.testing.assert_allclose(ours(steps), theirs.betas.numpy(), rtol=1e-4, atol=3e-7)
+
+
+@pytest.mark.parametrize(("steps", "fraction", "rising"), [(26, 0.1, 2), (1000, 0.1, 100), (57, 0.5, 28), (9, 0.1, 0)])
+def test_a_warm_up_takes_whole_steps_rounded_down(steps: int, fraction: float, rising: int) -> None:
+    """diffusion_utils.py: int(num_diffusion_timesteps * warmup_frac)."""
+    betas = schedules.warmup_betas(steps, 1e-4, 0.02, fraction=fraction)
+    np.testing.assert_array_equal(betas[:rising], np.linspace(1e-4, 0.02, rising))
+    assert (betas[rising:] == 0.02).all()
+    assert betas[0] == (1e-4 if rising else 0.02)
+
+
+@pytest.mark.parametrize("make", [schedules.linear_betas, schedules.quad_betas, schedules.jsd_betas])
+def test_one_step_cannot_end_in_pure_noise_and_begin_as_before(make: Any) -> None:
+    assert np.isfinite(make(1)).all()
+    with pytest.raises(ValueError, match="zero terminal SNR needs 2 steps or more"):
+        schedules.zero_terminal_snr(make(1))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
+import numpy as np
 import pytest
 
+from difflab.diffusion.grid import Grid
 from difflab.diffusion.process import GaussianProcess
+from difflab.diffusion.samplers import DDIMSampler, EulerSampler
 from difflab.diffusion.schedules import cosine_betas, linear_betas
-from difflab.diffusion.spacing import sampling_timesteps, space_timesteps
+from difflab.diffusion.spacing import Spacing, sampling_timesteps, space_timesteps, steps_as_asked
 from diffusion.fakes import Checked
 from golden_fixtures import load
 
@@ -75,3 +80,51 @@ def test_leading_with_offset() -> None:
 def test_mistakes_say_what_to_do(arguments: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         sampling_timesteps(*arguments)
+
+
+def test_quad_gives_as_many_different_steps_as_are_asked_for() -> None:
+    """The official 33 of 1000 begin with 1, 1, 4: 32 different ones, which are the 32 here."""
+    official = (np.linspace(0, np.sqrt(1000 * 0.8), 33) ** 2).astype(int) + 1
+    assert official[:3].tolist() == [1, 1, 4]
+    assert sampling_timesteps(1000, 32, "ldm_quad") == sorted(set(official.tolist()))
+    for total, steps in ((1000, 29), (1000, 30), (1000, 33), (1000, 50), (1000, 801), (100, 25), (50, 7), (2, 1)):
+        kept = sampling_timesteps(total, steps, "ldm_quad")
+        assert len(kept) == len(set(kept)) == steps
+        assert kept == sorted(kept)
+    with pytest.raises(ValueError, match="ldm_quad never visits exactly 802 of 1000 steps; ask for at most 801"):
+        sampling_timesteps(1000, 802, "ldm_quad")
+
+
+@pytest.mark.parametrize("spacing", get_args(Spacing))
+@pytest.mark.parametrize("total", [7, 50, 300, 1000])
+def test_a_sampler_takes_as_many_steps_as_it_was_asked_for_or_says_why_not(spacing: Spacing, total: int) -> None:
+    process, taken = GaussianProcess(linear_betas(total)), 0
+    for steps in (1, 2, 3, 5, 6, 7, 20, 30, 33, 49, 50, 100, 250):
+        sampler, levels = DDIMSampler(steps=steps, spacing=spacing), EulerSampler(Grid(steps, spacing))
+        try:
+            spaced = sampler.respace(process)
+        except ValueError:
+            with pytest.raises(ValueError, match=r"ask for|take fewer steps"):
+                levels.levels(process)
+            continue
+        taken += 1
+        assert sampler.n_steps(spaced) == levels.n_steps(process) == steps
+    assert taken
+
+
+def test_a_stride_that_gives_another_number_is_refused_by_samplers() -> None:
+    assert len(sampling_timesteps(1000, 30, "ldm_uniform")) == 31
+    with pytest.raises(ValueError, match=r"takes 31 of 1000 steps where 30 are asked for.*ask for 25 or 40"):
+        steps_as_asked(1000, 30, "ldm_uniform")
+    assert steps_as_asked(1000, 40, "ldm_uniform") == sampling_timesteps(1000, 40, "ldm_uniform")
+
+
+@pytest.mark.parametrize(
+    ("spacing", "said"),
+    [("sections", True), ("leading", True), ("linspace", True), ("ldm_quad", True), ("trailing", False)],
+)
+def test_one_step_that_starts_where_there_is_no_noise_is_said(
+    spacing: Spacing, said: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = steps_as_asked(1000, 1, spacing)
+    assert (kept[0] < 2) == said == ("take spacing=trailing" in caplog.text)

@@ -78,3 +78,23 @@ def test_importance_weights_keep_the_mean() -> None:
     t, weight = sampler.sample((torch.arange(100_000) + 0.5) / 100_000)
     loss = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
     assert float((loss[t] * weight).mean()) == pytest.approx(float(loss.mean()), rel=1e-3)
+
+
+def test_losses_of_zero_prefer_no_timestep() -> None:
+    sampler = LossAwareTimesteps(4, history_per_term=1)
+    sampler.update(torch.arange(4), torch.zeros(4))
+    assert sampler.warmed_up
+    t, weight = sampler.sample(torch.tensor([0.1, 0.4, 0.6, 0.9]))
+    assert t.tolist() == [0, 1, 2, 3]
+    assert weight.tolist() == [1.0] * 4
+
+
+def test_a_boundary_belongs_to_the_timestep_above_it() -> None:
+    """u in [k/4, (k+1)/4) is timestep k, as of UniformTimesteps; a timestep of no mass is never drawn."""
+    u = torch.tensor([0.0, 0.25, 0.5, 0.75])
+    sampler = LossAwareTimesteps(4, history_per_term=1, uniform_prob=0.0)
+    assert sampler.sample(u)[0].tolist() == UniformTimesteps(4).sample(u)[0].tolist() == [0, 1, 2, 3]
+    sampler.update(torch.arange(4), torch.tensor([0.0, 1.0, 0.0, 1.0]))
+    t, weight = sampler.sample(u)
+    assert t.tolist() == [1, 1, 3, 3]
+    assert weight.tolist() == [0.5] * 4

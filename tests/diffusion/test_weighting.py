@@ -85,3 +85,17 @@ def test_prev_is_refused() -> None:
 def test_losses_without_a_squared_error_are_refused() -> None:
     with pytest.raises(ValueError, match="weighting=min_snr weighs a squared error"):
         DiffusionLoss(process("eps"), "l1", LossWeighting("min_snr"))
+
+
+@pytest.mark.parametrize("prediction", ["eps", "ve"])
+@pytest.mark.parametrize(("kind", "limit"), [("min_snr", 1.0), ("p2", 2.0**-0.5)])
+def test_without_signal_the_weight_of_eps_is_its_limit(prediction: str, kind: str, limit: float) -> None:
+    weighting = LossWeighting(kind, p2_k=2.0, p2_gamma=0.5)
+    weights = weighting(torch.tensor([0.0, 1e-12], dtype=torch.float64), prediction)
+    torch.testing.assert_close(weights, torch.full((2,), limit, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("kind", "limits"), [("min_snr", (0.0, 0.0)), ("p2", (0.0, 0.0)), ("edm", (4.0, 4.0))])
+def test_without_signal_x0_and_v_weigh_the_same(kind: str, limits: tuple[float, float]) -> None:
+    nothing = torch.zeros(1, dtype=torch.float64)
+    assert tuple(float(LossWeighting(kind)(nothing, p)) for p in ("x0", "v")) == limits

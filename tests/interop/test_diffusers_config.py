@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from difflab.conditioning.build import build_conditioners
 from difflab.config.conditioning import ClassConditionerConfig
 from difflab.config.network import UNetConfig
 from difflab.errors import UserError
+from difflab.interop import diffusers_config
 from difflab.interop.diffusers_config import from_diffusers_config, to_diffusers_config
 from difflab.interop.layout import Target
 from difflab.interop.presets import preset_named
@@ -170,3 +172,20 @@ def test_blocks_that_diffusers_has_not_are_named(tmp_path: Path, change: dict[st
     target = Target(DDPM.model_copy(update=change), 32)
     with pytest.raises(UserError, match=f"diffusers' UNet2DModel has no network with {list(change)[-1]}="):
         export_weights(tmp_path, {}, target, "diffusers")
+
+
+def test_the_epsilon_of_norms_is_the_librarys_where_a_file_leaves_it_out() -> None:
+    content = to_diffusers_config(Target(DDPM, 32))
+    assert content["norm_eps"] == 1e-6
+    assert from_diffusers_config({**content, "norm_eps": 1e-6}).network.norm_eps == 1e-6
+    del content["norm_eps"]
+    assert from_diffusers_config(content).network.norm_eps == 1e-5
+
+
+def test_every_default_is_the_librarys() -> None:
+    from diffusers import UNet2DModel
+
+    theirs = {name: p.default for name, p in inspect.signature(UNet2DModel.__init__).parameters.items()}
+    listed = {key: list(value) if isinstance(value, tuple) else value for key, value in theirs.items()}
+    ours = diffusers_config._DEFAULTS | diffusers_config._FIXED
+    assert {key: listed[key] for key in ours} == ours

@@ -7,7 +7,7 @@ from difflab.config.network import UNetConfig, UNetEncoderConfig
 from difflab.errors import UserError
 from difflab.interop.diffusers_unet import DIFFUSERS
 from difflab.interop.guided import GUIDED
-from difflab.interop.layout import Target
+from difflab.interop.layout import Layout, Target
 from difflab.interop.pesser import PESSER
 
 SMALL = UNetConfig(base_channels=32, channel_mult=[1, 2, 2], blocks_per_level=1)
@@ -93,3 +93,23 @@ def test_what_is_around_the_network_makes_another_architecture() -> None:
     one = Target(SMALL, 32).architecture()
     for other in (Target(SMALL, 64), Target(SMALL, 32, True), Target(SMALL, 32, conditioning={"told": CLASSES})):
         assert other.architecture() != one
+
+
+@pytest.mark.parametrize(("layout", "stem"), [(PESSER, "first_level"), (GUIDED, "base")])
+def test_a_stem_that_a_layout_has_not_is_named(layout: Layout, stem: str) -> None:
+    wide = (SMALL if layout is PESSER else ADM).model_copy(update={"channel_mult": [2, 1, 2], "stem": stem})
+    if layout is GUIDED:
+        wide = wide.model_copy(update={"resample": "symmetric_conv"})
+    with pytest.raises(UserError, match=rf"begins with a convolution of .* channels, this network .* \(stem={stem}\)"):
+        layout.keymap(Target(wide, 32))
+    # With a first multiplier of 1 both are one network.
+    layout.keymap(Target(wide.model_copy(update={"channel_mult": [1, 2, 2]}), 32))
+
+
+def test_the_stem_makes_an_architecture_where_it_makes_a_width() -> None:
+    for mult, same in (([1, 2, 2], True), ([2, 1, 2], False)):
+        one, other = (
+            Target(SMALL.model_copy(update={"channel_mult": mult, "stem": stem}), 32).architecture()
+            for stem in ("base", "first_level")
+        )
+        assert (one == other) == same

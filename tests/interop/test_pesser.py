@@ -41,3 +41,21 @@ def test_query_key_and_value_are_stacked(keymap: KeyMap) -> None:
 def test_the_official_shapes_are_all_there(keymap: KeyMap) -> None:
     keys = load("diffusion", "ddpm-model-b").spec["keys"]
     assert keymap.official_shapes == {key: tuple(shape) for key, shape in keys.items()}
+
+
+def test_a_first_level_that_is_wider_than_the_stem() -> None:
+    constructor = load("diffusion", "ddpm-model").spec["constructor"]
+    shapes = PESSER.keymap(pesser_target({**constructor, "ch_mult": [2, 1, 2]})).official_shapes
+    expected = {
+        "conv_in.weight": (32, 3, 3, 3),
+        "down.0.block.0.norm1.weight": (32,),
+        "down.0.block.0.nin_shortcut.weight": (64, 32, 1, 1),
+        "down.1.block.0.nin_shortcut.weight": (32, 64, 1, 1),
+        "mid.block_1.conv1.weight": (64, 64, 3, 3),
+        "up.2.block.1.conv1.weight": (64, 96, 3, 3),
+        "up.1.block.1.conv1.weight": (32, 96, 3, 3),
+        "up.0.block.1.nin_shortcut.weight": (64, 96, 1, 1),
+        "norm_out.weight": (64,),
+        "conv_out.weight": (3, 64, 3, 3),
+    }
+    assert {key: shapes[key] for key in expected} == expected

@@ -29,3 +29,9 @@ def test_what_joins_the_time_is_added_before_the_last_activation() -> None:
     hidden = torch.nn.functional.silu(embedding.linear1(sinusoidal_embedding(time, 8, "sin_cos", 1)))
     expected = torch.nn.functional.silu(embedding.linear2(hidden) + vector)
     torch.testing.assert_close(embedding(time, vector), expected)
+
+
+def test_two_channels_have_one_frequency() -> None:
+    for shift in (0, 1):
+        got = sinusoidal_embedding(torch.tensor([7.0]), 2, "sin_cos", shift)
+        torch.testing.assert_close(got, torch.tensor([[math.sin(7), math.cos(7)]]))

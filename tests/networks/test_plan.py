@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from pydantic import ValidationError
 
 from difflab.config.network import UNetConfig, UNetEncoderConfig
 from difflab.networks.attention import AttentionSpec
+from difflab.networks.blocks import ResBlockSpec
 from difflab.networks.count import meta_network
 from difflab.networks.places import places
-from difflab.networks.plan import EncoderPlan, plan_encoder, plan_unet
+from difflab.networks.plan import EncoderPlan, UNetPlan, plan_encoder, plan_unet
 from difflab.networks.pools import AttentionPoolSpec, SpatialPoolSpec
 
 CONFIG = UNetConfig(
@@ -103,3 +107,53 @@ def test_a_classifier_that_does_not_fit_is_named() -> None:
 def test_what_does_not_fit_is_named(change: dict[str, object], size: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         plan_unet(CONFIG.model_copy(update=change), image_size=size, learned_variance=False)
+
+
+def widths_of(plan: UNetPlan) -> list[tuple[str, int, int]]:
+    """(key, in, out) of every residual block in running order."""
+    specs = ((place.key, place.spec) for place in places(plan))
+    return [(key, spec.in_channels, spec.out_channels) for key, spec in specs if isinstance(spec, ResBlockSpec)]
+
+
+def test_the_first_convolution_of_ddpm_is_as_wide_as_multiplier_1() -> None:
+    """pesser's Model with ch=32, ch_mult=(2, 1, 2), by its code: conv_in is ch wide, skips and head follow."""
+    cfg = CONFIG.model_copy(update={"channel_mult": [2, 1, 2], "blocks_per_level": 1})
+    plan = plan_unet(cfg, image_size=32, learned_variance=False)
+    assert (plan.stem_channels, plan.head_channels, plan.embedding.channels) == (32, 64, 128)
+    assert widths_of(plan) == [
+        ("encoder.0.block.0", 32, 64),
+        ("encoder.1.block.0", 64, 32),
+        ("encoder.2.block.0", 32, 64),
+        ("middle.block.0", 64, 64),
+        ("middle.block.1", 64, 64),
+        ("decoder.2.block.0", 64 + 64, 64),
+        ("decoder.2.block.1", 64 + 32, 64),
+        ("decoder.1.block.0", 64 + 32, 32),
+        ("decoder.1.block.1", 32 + 64, 32),
+        ("decoder.0.block.0", 32 + 64, 64),
+        ("decoder.0.block.1", 64 + 32, 64),
+    ]
+
+
+@pytest.mark.parametrize("family", ["ddpm", "adm", "sr3"])
+@pytest.mark.parametrize("mult", [[0.5, 1], [1, 2], [2, 1, 2]])
+def test_the_first_convolution_is_that_of_the_family(family: Any, mult: list[float]) -> None:
+    """ADM: int(channel_mult[0] * model_channels); DDPM, SR3: the base width. Its classifiers as its networks."""
+    options: dict[str, Any] = {"base_channels": 64, "channel_mult": mult, "blocks_per_level": 1}
+    unet = UNetConfig(time_embedding=family, **options)
+    encoder = UNetEncoderConfig(kind="unet_encoder", classes=3, pool="spatial", time_embedding=family, **options)
+    expected = int(64 * mult[0]) if family == "adm" else 64
+    for plan in (plan_unet(unet, image_size=32, learned_variance=False), plan_encoder(encoder, image_size=32)):
+        assert plan.stem_channels == expected
+        assert plan.embedding.channels == 256
+    state = meta_network(unet, image_size=32, learned_variance=False).state_dict()
+    assert state["conv_in.weight"].shape == (expected, 3, 3, 3)
+    assert state["conv_out.weight"].shape == (3, int(64 * mult[0]), 3, 3)
+
+
+def test_the_stem_can_be_said() -> None:
+    options: dict[str, Any] = {"base_channels": 64, "channel_mult": [2], "blocks_per_level": 1}
+    assert UNetConfig(stem="first_level", **options).stem_channels == 128
+    assert UNetConfig(stem="base", time_embedding="adm", **options).stem_channels == 64
+    with pytest.raises(ValidationError, match="level of 40 channels cannot be normalised"):
+        UNetConfig(**options | {"base_channels": 40, "channel_mult": [0.8]})

@@ -65,7 +65,7 @@ def test_levels_may_differ_in_depth_and_width() -> None:
     network = small(channel_mult=[0.5, 1.5, 2], blocks_per_level=[1, 2, 3], attention_resolutions=[4])
     assert [len(level["block"]) for level in network.encoder] == [1, 2, 3]
     assert [len(level["block"]) for level in network.decoder] == [2, 3, 4]
-    assert network.conv_in.out_channels == 8
+    assert network.conv_in.out_channels == 16
     x, time = inputs()
     assert network(x, time).shape == x.shape
 

@@ -81,10 +81,19 @@ class VPLaw:
 
 @dataclass(frozen=True)
 class LogUniformLaw:
-    """ln(noise) is uniform between two ends; Song et al. 2021, appendix C; EDM table 1, VE."""
+    """ln(noise) is uniform between two ends; Song et al. 2021, appendix C; EDM table 1, VE.
+
+    Raises ValueError unless 0 < noise_min < noise_max.
+    """
 
     noise_min: float = 0.02
     noise_max: float = 100.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.noise_min < self.noise_max:
+            raise ValueError(
+                f"noise_min={self.noise_min:g} and noise_max={self.noise_max:g} must be 0 < noise_min < noise_max"
+            )
 
     def noise(self, u: Tensor) -> Tensor:
         return self.noise_min * (self.noise_max / self.noise_min) ** u
