@@ -95,3 +95,10 @@ def test_mistakes_that_the_process_shows() -> None:
         PLMSSampler().respace(EDM)
     with pytest.raises(ValueError, match="cannot take 1001 steps"):
         PLMSSampler(Grid(1001, "leading")).respace(TABLE)
+
+
+def test_half_of_an_odd_stride_is_rounded_down() -> None:
+    """diffusers' step_prk: diff = T // steps // 2 below the kept timestep; 62 of a stride of 125."""
+    sampler, asked = PLMSSampler(Grid(8, "leading"), warm_up="runge_kutta", stride="constant"), Recorded(exact)
+    sampler(asked, sampler.respace(TABLE), torch.zeros(1, 1), Still())
+    assert [level.timestep for level in asked.levels[:4]] == [875, 812, 812, 750]

@@ -259,3 +259,12 @@ def test_a_table_that_ends_in_pure_noise_is_finite_everywhere(prediction: str) -
         mean, variance, log_variance = process.reverse_mean_variance(denoised, x, row)
         for value in (denoised.x0, denoised.eps, mean, variance, log_variance):
             assert torch.isfinite(value).all()
+
+
+@pytest.mark.parametrize("steps", [2, 3])
+def test_the_first_of_few_rows_has_the_posterior_variance_of_the_second(steps: int) -> None:
+    """DDPM's fixedlarge: np.append(posterior_variance[1], betas[1:]), for two rows as for a thousand."""
+    process = GaussianProcess(np.linspace(0.1, 0.3, steps))
+    assert process.fixed_large_variance[0] == process.posterior_variance[1] > 0
+    assert process.fixed_large_variance[1:].tolist() == process.betas[1:].tolist()
+    assert process.posterior_log_variance_clipped[0] == math.log(process.posterior_variance[1])

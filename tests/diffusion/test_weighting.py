@@ -99,3 +99,8 @@ def test_without_signal_the_weight_of_eps_is_its_limit(prediction: str, kind: st
 def test_without_signal_x0_and_v_weigh_the_same(kind: str, limits: tuple[float, float]) -> None:
     nothing = torch.zeros(1, dtype=torch.float64)
     assert tuple(float(LossWeighting(kind)(nothing, p)) for p in ("x0", "v")) == limits
+
+
+def test_gamma_is_where_min_snr_clips() -> None:
+    torch.testing.assert_close(LossWeighting("min_snr", gamma=2.0)(SNR, "x0"), SNR.clamp(max=2.0))
+    torch.testing.assert_close(LossWeighting("min_snr", gamma=2.0)(SNR, "eps"), SNR.clamp(max=2.0) / SNR)
