@@ -93,3 +93,10 @@ def test_a_sampler_says_where_it_widens(sampler: Any, said: bool, caplog: pytest
     sampler.respace(LINEAR)
     assert ("these levels are too far apart for" in caplog.text) == said
     assert len(caplog.records) == said
+
+
+@pytest.mark.parametrize("make", [DPMSolverPP2MSDESampler, DPMSolverPP3MSDESampler])
+@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0, 2.0])
+def test_any_eta_keeps_the_spread_in_enough_steps(make: Any, eta: float) -> None:
+    made, right = gaussian_spread(make(Grid(200, "exponential"), eta=eta), LINEAR)
+    assert made == pytest.approx(right, rel=0.004)
