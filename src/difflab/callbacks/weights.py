@@ -15,7 +15,8 @@ import difflab
 from difflab.callbacks.checkpoint_io import DiskFullError, is_disk_full
 from difflab.callbacks.clock import train_step
 from difflab.callbacks.ema import find_ema
-from difflab.files import replacing, write_text
+from difflab.files import write_text
+from difflab.interop.tensor_files import write_safetensors
 from difflab.tracking.clock import ClockedLogger
 
 
@@ -72,25 +73,9 @@ class WeightsExport(Callback):
 
 def save_weights(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write tensors to a safetensors file in one piece. Raises DiskFullError when the disk is full."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     try:
-        with replacing(path) as temporary:
-            save_file(_separate(state), temporary, metadata=metadata)
-    except (OSError, SafetensorError) as error:
-        if not is_disk_full(error) and "No space left" not in str(error):
+        write_safetensors(path, state, metadata)
+    except OSError as error:
+        if not is_disk_full(error):
             raise
         raise DiskFullError(f"no space left to write {path}; the old file is untouched: free some space") from error
-
-
-def _separate(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    # safetensors refuses tensors that share memory (tied weights): each name gets its own copy.
-    seen: set[int] = set()
-    separate = {}
-    for name, tensor in state.items():
-        tensor = tensor.detach().cpu().contiguous()
-        pointer = tensor.untyped_storage().data_ptr()
-        separate[name] = tensor.clone() if pointer in seen else tensor
-        seen.add(pointer)
-    return separate

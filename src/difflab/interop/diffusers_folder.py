@@ -14,6 +14,7 @@ from difflab.interop.diffusers_scheduler import to_scheduler_config
 from difflab.interop.diffusers_unet import DIFFUSERS
 from difflab.interop.layout import Target
 from difflab.interop.opening import DIFFUSERS_WEIGHTS
+from difflab.interop.tensor_files import write_safetensors
 
 SCHEDULER, INDEX = "scheduler_config.json", "model_index.json"
 _PIPELINE = {
@@ -39,7 +40,7 @@ def save_diffusers(
         if not config.conditioning:
             described[INDEX] = _PIPELINE
     weights = folder / DIFFUSERS_WEIGHTS[0]
-    native.save_safetensors(weights, official)
+    write_safetensors(weights, official)
     for name, content in described.items():
         native.save_json(folder / name, content)
     return [weights, *(folder / name for name in described)]

@@ -12,11 +12,9 @@ from torch import Tensor
 from difflab.interop.describing import in_words, stem_of
 from difflab.interop.keymap import Shapes, shapes_of
 from difflab.interop.layout import Target
-from difflab.interop.layouts import NATIVE, layout_named, marked_layouts
+from difflab.interop.layouts import NATIVE, OUR_MARKER, layout_named, marked_layouts
 from difflab.interop.opening import open_weights
 from difflab.interop.presets import PRESETS
-
-_OUR_MARKER = "encoder.0.block.0.norm1.weight"
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ def identify(path: str | Path, wrapper: str | None = None) -> Identification:
     named = published_as(path, fitting)
     if named is not None and len(fitting) > 1:
         notes.append(f"the file has the name of {named}")
-    if layout is None and any(key.endswith(_OUR_MARKER) for key in found.state):
+    if layout is None and any(key.endswith(OUR_MARKER) for key in found.state):
         layout = NATIVE
     return Identification(
         path=path,

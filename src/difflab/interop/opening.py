@@ -9,7 +9,7 @@ from difflab.interop import native
 from difflab.interop.diffusers_config import from_diffusers_config
 from difflab.interop.diffusers_unet import modern_attention_names
 from difflab.interop.layout import Target
-from difflab.interop.unpickle import WeightFile, read_weights
+from difflab.interop.unwrapping import WeightFile, read_weights
 
 DIFFUSERS_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 _SUBFOLDER = "unet"

@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from difflab.config.model import ModelConfig
 from difflab.errors import UserError
-from difflab.files import replacing
 from difflab.interop import native
 from difflab.interop.diffusers_folder import save_diffusers
 from difflab.interop.diffusers_unet import DIFFUSERS
@@ -22,6 +20,7 @@ from difflab.interop.layout import Layout, Target
 from difflab.interop.layouts import LAYOUTS, NATIVE, layout_named, marked_layouts
 from difflab.interop.opening import described_by_folder, open_weights
 from difflab.interop.presets import preset_named
+from difflab.interop.tensor_files import write_safetensors, write_torch
 
 
 @dataclass(frozen=True)
@@ -96,11 +95,9 @@ def export_weights(path: str | Path, state: Mapping[str, Tensor], target: Target
         return save_diffusers(path, state, target)
     official = layout_named(layout).keymap(target).to_official(state)
     if path.suffix in (".pt", ".pth"):
-        # Given a path, torch writes the temporary file's name into the archive.
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in official.items()}, file)
+        write_torch(path, official)
     elif path.suffix == ".safetensors":
-        native.save_safetensors(path, official)
+        write_safetensors(path, official)
     else:
         raise UserError(f"{path}: end the name in .safetensors or .pt")
     return [path]

@@ -17,7 +17,8 @@ from difflab.config.validate import validate
 from difflab.errors import UserError
 from difflab.interop.keymap import refuse_misfit, shapes_of
 from difflab.interop.native import WEIGHTS, load_export, read_export_config
-from difflab.interop.unpickle import read_content, read_state_dict
+from difflab.interop.unpickle import read_content, read_tensors
+from difflab.interop.unwrapping import read_weights
 from difflab.models.build import Model, build_model
 
 
@@ -95,8 +96,8 @@ def load_weights(stored: Stored) -> dict[str, Tensor]:
     if stored.run_dir is None:
         return load_export(stored.path)[0]
     if stored.weights.suffix != ".ckpt":
-        return read_state_dict(stored.weights)
-    checkpoint = read_content(stored.weights)
+        return read_tensors(stored.weights)
+    checkpoint = read_content(stored.weights)[1]
     state = dict(checkpoint["state_dict"])
     if stored.which == "ema":
         averages = checkpoint.get("callbacks", {}).get("EMA", {}).get("averages")
@@ -111,7 +112,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises UserError where the file is none.
     """
-    content = read_content(path)
+    _, content = read_content(path)
     if not isinstance(content, dict) or "difflab" not in content:
         raise UserError(f"{path} is not a training checkpoint of difflab; give a .ckpt file of a run's checkpoints/")
     return content
@@ -140,6 +141,6 @@ def load_initial_weights(module: nn.Module, path: str, which: Weights) -> None:
     """
     source = Path(path)
     weights_file = source.is_file() and source.suffix != ".ckpt"
-    state = read_state_dict(source) if weights_file else load_weights(find_stored(source, which))
+    state = read_weights(source).state if weights_file else load_weights(find_stored(source, which))
     refuse_misfit(state, shapes_of(module.state_dict()), str(source))
     module.load_state_dict(state, strict=True)
