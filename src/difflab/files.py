@@ -1,4 +1,4 @@
-"""Files that are either old or new, never half of each; and their hashes."""
+"""Files that are either old or new, never half of each; their hashes; and which of them is the newest."""
 
 from __future__ import annotations
 
@@ -87,6 +87,14 @@ def write_shared(target: Path, content: bytes) -> None:
     """Write `content` to `target` in one piece, where others may be writing the same file."""
     with replacing(target, sole_writer=False) as temporary:
         temporary.write_bytes(content)
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint of a run that is last: last.ckpt, or where a kill came before it was made, the newest other."""
+    last = folder / "last.ckpt"
+    if last.is_file():
+        return last
+    return max(folder.glob("step-*.ckpt"), default=None, key=lambda path: (len(path.name), path.name))
 
 
 def sha256_of(path: str | Path) -> str:
