@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -154,11 +155,9 @@ def test_a_folder_of_diffusers_names_the_command_that_imports_it(tmp_path: Path,
     for name in FOREIGN[kind]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text('{"_class_name": "UNet2DModel"}')
+    load = find_stored if key == "run" else partial(load_initial_weights, torch.nn.Linear(1, 1), which="auto")
     with pytest.raises(UserError) as error:
-        if key == "run":
-            load_stored(folder)
-        else:
-            load_initial_weights(torch.nn.Linear(1, 1), str(folder), "auto")
+        load(path=str(folder))
     assert str(error.value).startswith(f"{key}={folder} is a folder of diffusers, not of difflab; ")
     assert f"`difflab weights import {folder} --out FOLDER`" in str(error.value)
 

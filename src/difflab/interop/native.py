@@ -1,4 +1,4 @@
-"""difflab's own export: a folder with `config.json` and `model.safetensors`."""
+"""difflab's own folders: an export with `config.json` and `model.safetensors`, and the configuration of a run."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from torch import Tensor
 
+from difflab.config.train import TrainConfig
+from difflab.config.validate import validate
 from difflab.errors import UserError
 from difflab.files import replacing_together, sha256_of, write_text
 from difflab.interop.tensor_files import write_safetensors
@@ -80,6 +83,18 @@ def load_export(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def read_export_config(folder: str | Path) -> dict[str, Any]:
     """The configuration of an exported folder alone, without reading weights."""
     return _read_description(Path(folder))["config"]
+
+
+def read_run_config(run_dir: Path) -> TrainConfig:
+    """The configuration a run was started with. Raises UserError where config.yaml is damaged or is none."""
+    path = run_dir / "config.yaml"
+    try:
+        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())[:200]})") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{path} is not a configuration")
+    return validate(TrainConfig, data)
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

@@ -138,11 +138,12 @@ def _read_shards(index: Path, wrapper: str | None) -> WeightFile:
     listed = native.read_json(index).get("weight_map")
     if not isinstance(listed, Mapping) or not listed:
         raise UserError(f"{index}: not an index of weights (no weight_map in it)")
+    odd = [name for name in listed.values() if not isinstance(name, str) or Path(name).name != name]
+    if odd:
+        raise UserError(f"{index}: weight_map names {odd[0]!r}, which is no file beside it")
     state: dict[str, Any] = {}
     kinds: dict[str, None] = {}
     for name in dict.fromkeys(listed.values()):
-        if not isinstance(name, str) or Path(name).name != name:
-            raise UserError(f"{index}: weight_map names {name!r}, which is no file beside it")
         kind, content = read_content(index.parent / name)
         kinds[kind] = None
         state |= _part(index, index.parent / name, content, {key for key, file in listed.items() if file == name})

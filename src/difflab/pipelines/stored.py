@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from difflab.config.guidance import Weights
@@ -18,7 +17,7 @@ from difflab.errors import UserError
 from difflab.files import newest_checkpoint
 from difflab.interop.keymap import refuse_misfit, shapes_of
 from difflab.interop.layouts import marked_layouts
-from difflab.interop.native import WEIGHTS, load_export, read_export_config
+from difflab.interop.native import WEIGHTS, load_export, read_export_config, read_run_config
 from difflab.interop.opening import is_diffusers
 from difflab.interop.unpickle import read_content, read_tensors
 from difflab.interop.unwrapping import read_weights
@@ -99,18 +98,6 @@ def _weights_of_run(run_dir: Path, which: Weights, averages: bool) -> tuple[Path
         hint = "; the run keeps no averages: take weights=raw" if which == "ema" and exported.is_file() else ""
         raise UserError(f"{run_dir} has no {kept} weights yet ({weights.relative_to(run_dir)} is not there){hint}")
     return weights, "ema" if kept == "ema" else "raw"
-
-
-def read_run_config(run_dir: Path) -> TrainConfig:
-    """The configuration a run was started with. Raises UserError where config.yaml is damaged or is none."""
-    path = run_dir / "config.yaml"
-    try:
-        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())[:200]})") from error
-    if not isinstance(data, dict):
-        raise UserError(f"{path} is not a configuration")
-    return validate(TrainConfig, data)
 
 
 def load_weights(stored: Stored) -> dict[str, Tensor]:
