@@ -90,7 +90,7 @@ def test_the_call_that_is_named_draws_our_pictures(
 ) -> None:
     model = drawn(model_config("diffusion.timesteps=1000", *overrides))
     folder = tmp_path / "out"
-    (note,) = check_export(folder, model.config, "diffusers")
+    note, *_ = check_export(folder, model.config, "diffusers")
     export_model(folder, model.as_module().state_dict(), model.config, "diffusers")
     generator = torch.Generator().manual_seed(1)
     start, *noises = (torch.randn(2, model.config.channels, 16, 16, generator=generator) for _ in range(30))
@@ -109,7 +109,7 @@ def test_the_call_that_is_named_draws_our_pictures(
         (["sampler.spacing=sections", "sampler.steps=[5,5]"], r"steps=\[5, 5\], stride=listed of 1000"),
         (["sampler.spacing=linspace", "sampler.steps=10"], "spacing=linspace, steps=10, stride=listed of 1000"),
         (["sampler.spacing=trailing", "sampler.steps=7"], "spacing=trailing, steps=7, stride=listed of 1000"),
-        (["sampler=heun", "~sampler.eta"], "sampler=heun is not in the folder"),
+        (["sampler=heun", "~sampler.eta"], r"\(sampler=heun\): diffusers' DDPM and DDIM are all"),
         (["diffusion=improved", "diffusion.timesteps=1000", *LEADING], "takes no network with variance=learned_range"),
         (
             ["diffusion.variance=fixed_large", "sampler=ancestral", "~sampler.eta", *LEADING, "sampler.steps_offset=1"],
@@ -121,9 +121,17 @@ def test_the_call_that_is_named_draws_our_pictures(
 def test_what_diffusers_draws_otherwise_is_said_with_the_reason(
     tmp_path: Path, overrides: list[str], reason: str
 ) -> None:
-    (note,) = check_export(tmp_path / "out", model_config("diffusion=ddpm", *overrides), "diffusers")
+    note, *_ = check_export(tmp_path / "out", model_config("diffusion=ddpm", *overrides), "diffusers")
     assert note.startswith("diffusers' pictures differ from the run's own")
     assert re.search(reason, note)
+
+
+@pytest.mark.parametrize("overrides", [["sampler=ancestral", "~sampler.eta"], ["sampler=heun", "~sampler.eta"], []])
+def test_how_their_ddim_becomes_ours_is_said_for_every_sampler(tmp_path: Path, overrides: list[str]) -> None:
+    line = "DDIM of diffusers is that of difflab with use_clipped_model_output=True in its call"
+    for options, said in (([], True), (["guidance.rederive_eps=false"], False), (["guidance.threshold=none"], False)):
+        config = model_config("diffusion=ddpm", *overrides, *options)
+        assert (line in notes_of(config, tmp_path / "out").splitlines()) == said
 
 
 def notes_of(config: ModelConfig, folder: Path) -> str:

@@ -65,8 +65,7 @@ def test_models_of_one_architecture_are_told_apart_by_the_name_of_the_file(tmp_p
     ],
 )
 def test_what_a_model_is_in_words(tmp_path: Path, name: str, facts: tuple[str, ...]) -> None:
-    path, target, _ = saved(tmp_path, name)
-    found = identify(path)
+    found = identify(saved(tmp_path, name)[0])
     assert (found.layout, found.presets, found.facts) == ("guided", (), facts)
 
 

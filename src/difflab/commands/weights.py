@@ -69,7 +69,9 @@ def import_(
     from difflab.interop.presets import PRESETS
     from difflab.interop.registry import check_export, export_model, import_weights
 
-    config, notes = _named_model(path, preset)
+    if (path / "config.yaml").is_file():
+        raise UserError(f"{path}: a run of difflab's own, which every command takes as it is: run={path}")
+    config, notes = _named_model(path, preset, wrapper)
     check_export(out, config, NATIVE)
     published_in = PRESETS[preset].layouts if preset in PRESETS else ()
     imported = import_weights(path, Target.of(config), layout, wrapper, published_in)
@@ -83,14 +85,13 @@ def import_(
         sys.stdout.write(f"note: {note}\n")
 
 
-def _named_model(path: Path, preset: str | None) -> tuple[ModelConfig, Sequence[str]]:
+def _named_model(path: Path, preset: str | None, wrapper: str | None) -> tuple[ModelConfig, Sequence[str]]:
     """The model that the weights are for, and what there is to say about how it was found."""
     from difflab.commands.composing import choices_of, compose_and_validate
     from difflab.config.model import ModelConfig
     from difflab.config.train import TrainConfig
     from difflab.interop.diffusers_model import model_of_folder
-    from difflab.interop.identifying import fits_phrase
-    from difflab.interop.opening import open_weights
+    from difflab.interop.registry import import_weights
 
     if preset is not None:
         if preset not in choices_of("experiment"):
@@ -100,11 +101,9 @@ def _named_model(path: Path, preset: str | None) -> tuple[ModelConfig, Sequence[
         return ModelConfig.of(experiment), ()
     described = model_of_folder(path)
     if described is None:
-        fitting = fits_phrase(open_weights(path).state)
-        raise UserError(
-            f"{path}: give the experiment that these weights are of, as in --preset ddpm/cifar10; only a folder with "
-            f"the config.json of diffusers says it itself{fitting}"
-        )
+        # Which says what the weights fit, or that they are our own.
+        import_weights(path, None, wrapper=wrapper)
+    assert described is not None, "weights that nothing describes are refused"
     return described.config, described.notes
 
 

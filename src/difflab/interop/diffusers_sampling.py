@@ -22,7 +22,7 @@ def sampling_keys(config: ModelConfig) -> dict[str, Any]:
     sampler, diffusion = config.sampler, config.diffusion
     if diffusion.kind == "continuous" or not isinstance(sampler, AncestralConfig | DDIMConfig):
         return _DEFAULT
-    return _steps(sampler, diffusion) or _DEFAULT
+    return _steps(sampler, diffusion) or {**_DEFAULT, "set_alpha_to_one": _ends_clean(sampler)}
 
 
 def how_to_draw(config: ModelConfig, folder: str) -> list[str]:
@@ -38,22 +38,22 @@ def how_to_draw(config: ModelConfig, folder: str) -> list[str]:
     if guidance.kind != "none":
         lines.append(f"guidance={guidance.kind} has no part in the folder: diffusers' pictures are without it")
     assert isinstance(diffusion, DiscreteDiffusionConfig), "diffusers has no continuous time"
-    if not isinstance(sampler, AncestralConfig | DDIMConfig):
-        lines.append(f"diffusers' pictures differ from the run's own: sampler={sampler.kind} is not in the folder")
-        return lines
+    strided = isinstance(sampler, AncestralConfig | DDIMConfig)
+    reason = _why_not(sampler, diffusion) if strided else "diffusers' DDPM and DDIM are all that the folder has"
+    clips_anew = guidance.rederive_eps and guidance.threshold != "none" and not diffusion.learns_variance
+    if clips_anew and (reason is not None or not isinstance(sampler, DDIMConfig)):
+        lines.append("DDIM of diffusers is that of difflab with use_clipped_model_output=True in its call")
+    if reason is not None or not strided:
+        return [f"diffusers' pictures differ from the run's own (sampler={sampler.kind}): {reason}", *lines]
     pipeline = "DDIMPipeline" if isinstance(sampler, DDIMConfig) else "DDPMPipeline"
-    reason = _why_not(sampler, diffusion)
-    if reason is not None:
-        lines.append(f"diffusers' pictures differ from the run's own sampler={sampler.kind}: {reason}")
-        return lines
     options = {"num_inference_steps": len(_kept(sampler, diffusion))}
     call = ", ".join(f"{key}={value}" for key, value in (options | _call(sampler, guidance)).items())
     if config.conditioning:
         scheduler = pipeline.replace("Pipeline", "Scheduler")
         lines.append(f"the run's own sampler is {scheduler} with {call}")
     else:
-        lines.append(
-            f"diffusers draws as the run's own sampler does with {pipeline}.from_pretrained({folder!r})({call})"
+        lines.insert(
+            0, f"diffusers draws as the run's own sampler does with {pipeline}.from_pretrained({folder!r})({call})"
         )
     return lines
 
@@ -111,6 +111,9 @@ def _steps(sampler: AncestralConfig | DDIMConfig, diffusion: DiscreteDiffusionCo
         except ValueError:
             continue
         if theirs == kept:
-            ends_clean = not isinstance(sampler, DDIMConfig) or sampler.final_level == "clean"
-            return {"timestep_spacing": spacing, "steps_offset": offset, "set_alpha_to_one": ends_clean}
+            return {"timestep_spacing": spacing, "steps_offset": offset, "set_alpha_to_one": _ends_clean(sampler)}
     return None
+
+
+def _ends_clean(sampler: AncestralConfig | DDIMConfig) -> bool:
+    return not isinstance(sampler, DDIMConfig) or sampler.final_level == "clean"

@@ -18,7 +18,7 @@ from difflab.interop.diffusers_unet import DIFFUSERS
 from difflab.interop.identifying import fits_phrase
 from difflab.interop.keymap import KeyMap
 from difflab.interop.layout import Layout, Target
-from difflab.interop.layouts import LAYOUTS, NATIVE, layout_named, marked_layouts
+from difflab.interop.layouts import LAYOUTS, NATIVE, OUR_MARKER, layout_named, marked_layouts
 from difflab.interop.opening import DIFFUSERS_WEIGHTS, described_by_folder, open_weights
 from difflab.interop.presets import preset_named
 from difflab.interop.tensor_files import write_safetensors, write_torch
@@ -58,12 +58,17 @@ def import_weights(
         preset = preset_named(target)
         target, published_in = preset.target(), preset.layouts
     found = open_weights(path, wrapper)
+    if any(key.endswith(OUR_MARKER) for key in found.state):
+        raise UserError(f"{path}: these are difflab's own weights; give the run, or its exported folder, as it is")
     described = described_by_folder(path)
     if described is not None and target is not None:
         _require_agreement(path, described, target)
     target = target or described
     if target is None:
-        raise UserError(f"{path}: name the model these weights are for, as with --preset{fits_phrase(found.state)}")
+        raise UserError(
+            f"{path}: name the experiment that these weights are of, as in --preset ddpm/cifar10; only a folder with "
+            f"the config.json of diffusers says it itself{fits_phrase(found.state)}"
+        )
     chosen = _choose_layout(path, found.state, layout, published_in)
     try:
         keymap = _keymap(chosen, target, () if layout else published_in)
