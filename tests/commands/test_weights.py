@@ -126,6 +126,13 @@ def test_every_command_that_takes_a_run_names_the_import(tiny_run: Path, command
     assert "run=theirs is a folder of diffusers, not of difflab; make it one with `difflab weights import`" in message
 
 
+def test_a_folder_of_another_process_than_the_preset_is_remarked(tiny_run: Path, tiny_preset: str) -> None:
+    done("weights", "export", tiny_run, "--out", "theirs", "--layout", "diffusers")
+    out = done("weights", "import", "theirs", "--preset", tiny_preset, "--out", "back").out
+    assert f"note: theirs has prediction=eps, but it was taken for {tiny_preset}, which has x0" in out
+    assert "has timesteps=" not in out
+
+
 def test_a_file_without_a_preset_names_what_it_fits(tiny_run: Path) -> None:
     done("weights", "export", tiny_run, "--out", "file.pt", "--layout", "pesser")
     message = mistake("weights", "import", "file.pt", "--out", "back")

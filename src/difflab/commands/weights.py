@@ -98,7 +98,8 @@ def _named_model(path: Path, preset: str | None, wrapper: str | None) -> tuple[M
             known = ", ".join(choices_of("experiment"))
             raise UserError(f"--preset {preset} is not an experiment; there are {known}")
         experiment, _ = compose_and_validate("train", TrainConfig, [f"experiment={preset}"])
-        return ModelConfig.of(experiment), ()
+        config = ModelConfig.of(experiment)
+        return config, _other_process(path, config, preset)
     described = model_of_folder(path)
     if described is None:
         # Which says what the weights fit, or that they are our own.
@@ -127,6 +128,25 @@ def export(
 
 
 app.command()(ema)
+
+
+def _other_process(path: Path, config: ModelConfig, preset: str) -> list[str]:
+    """Where a folder says itself that its noise is another than the experiment's."""
+    from difflab.interop.diffusers_model import model_of_folder
+
+    try:
+        described = model_of_folder(path)
+    except UserError:
+        # A preset is also there for folders that do not say it, or say what is not known here.
+        return []
+    if described is None:
+        return []
+    theirs, ours = described.config.diffusion.model_dump(), config.diffusion.model_dump()
+    return [
+        f"{path} has {key}={theirs[key]}, but it was taken for {preset}, which has {ours.get(key)}"
+        for key in ("schedule", "timesteps", "prediction", "variance")
+        if theirs[key] != ours.get(key)
+    ]
 
 
 def _which(name: str) -> Weights:
