@@ -123,6 +123,28 @@ def test_bad_files_are_one_line_and_run_nothing(tmp_path: Path, kind: str, name:
     assert not trace.exists()
 
 
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("compressed zip", "its members would unpack to 10,000,000 bytes from a file of"),
+        ("zip of many copies", "its members would unpack to 300,000,000 bytes from a file of"),
+        ("zip declaring more than it has", "its members would unpack to"),
+        ("TorchScript", "a TorchScript archive, which holds code"),
+        ("tar", "a tar checkpoint of torch before 0.1.10"),
+        ("torch that runs", f"refused, because reading it would run {os.system.__module__}.system"),
+        ("whole module", "refused, because reading it would run torch.nn.modules.linear.Linear"),
+        ("header of 2^63", "damaged safetensors file"),
+        ("torch cut short", "the file is cut short or damaged"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path: Path, kind: str, message: str) -> None:
+    path = tmp_path / "w.pt"
+    path.write_bytes(BAD[kind](tmp_path / "trace"))
+    with pytest.raises(UserError) as error:
+        read_weights(path)
+    assert message in str(error.value)
+
+
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
 @pytest.mark.parametrize("legacy", [False, True, None])
 def test_a_whole_file_is_read_whatever_its_name(tmp_path: Path, name: str, legacy: bool | None) -> None:

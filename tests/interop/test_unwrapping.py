@@ -64,6 +64,14 @@ def test_torch_wrappers_are_dropped_inside_keys(tmp_path: Path) -> None:
     assert found.notes == ("dropped '_orig_mod.' from the keys",)
 
 
+def test_a_compiled_copy_beside_the_weights_is_another_set(tmp_path: Path) -> None:
+    other = {key: value + 1 for key, value in GUIDED.items()}
+    path = saved(tmp_path / "file.pt", GUIDED | under("_orig_mod.", other))
+    with pytest.raises(UserError, match="choose one, as with --wrapper _orig_mod"):
+        read_weights(path)
+    assert same(read_weights(path, "_orig_mod").state, other)
+
+
 @pytest.mark.parametrize("entries", [["state_dict"], ["model"], ["checkpoint", "model"], ["a", "b", "c", "ema"]])
 def test_nested_entries_are_opened_and_said(tmp_path: Path, entries: list[str]) -> None:
     content: Any = under("module.", GUIDED)

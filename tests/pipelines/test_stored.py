@@ -256,9 +256,14 @@ def test_a_configuration_from_another_version_is_named(own_run: Path) -> None:
     config = yaml.safe_load((own_run / "config.yaml").read_text())
     config["network"]["wings"] = 2
     (own_run / "config.yaml").write_text(yaml.safe_dump(config))
-    assert "unknown key 'network.wings'" in one_line(own_run)
+    assert one_line(own_run).startswith(f"{own_run / 'config.yaml'}: unknown key 'network.wings'")
     (own_run / "config.yaml").write_text("- 1\n")
     assert "is not a configuration" in one_line(own_run)
+
+
+def test_an_export_of_another_version_is_named(tiny_run: Path, tmp_path: Path) -> None:
+    save_export(tmp_path / "export", {}, {"wings": 2})
+    assert one_line(tmp_path / "export").startswith(f"{tmp_path / 'export' / 'config.json'}: unknown key 'wings'")
 
 
 def test_a_run_keeps_its_whole_configuration(tiny_run: Path) -> None:

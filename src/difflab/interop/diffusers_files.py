@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from difflab.config.validate import validate
 from difflab.errors import UserError
+from difflab.interop.native import validated
 
 Count = Annotated[int, Field(ge=1)]
 
 
 class _File(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
-
-
-File = TypeVar("File", bound=_File)
 
 
 class UNetFile(_File):
@@ -73,7 +70,7 @@ class SchedulerFile(_File):
 
 def checked_unet(path: Path, content: Mapping[str, Any]) -> UNetFile:
     """The file at `path`; UserError that names the first key of the wrong type."""
-    found = _checked(UNetFile, path, content)
+    found = validated(UNetFile, content, path)
     levels = len(found.block_out_channels)
     for key, blocks in (("down_block_types", found.down_block_types), ("up_block_types", found.up_block_types)):
         if len(blocks) != levels:
@@ -83,11 +80,4 @@ def checked_unet(path: Path, content: Mapping[str, Any]) -> UNetFile:
 
 def checked_scheduler(path: Path, content: Mapping[str, Any]) -> SchedulerFile:
     """The file at `path`; UserError that names the first key of the wrong type."""
-    return _checked(SchedulerFile, path, content)
-
-
-def _checked(model: type[File], path: Path, content: Mapping[str, Any]) -> File:
-    try:
-        return validate(model, content)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+    return validated(SchedulerFile, content, path)

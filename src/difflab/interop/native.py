@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import BaseModel
 from torch import Tensor
 
 from difflab.config.train import TrainConfig
@@ -16,6 +17,8 @@ from difflab.errors import UserError
 from difflab.files import replacing_together, sha256_of, write_text
 from difflab.interop.tensor_files import write_safetensors
 from difflab.interop.unpickle import read_tensors, refuse_what_is_no_file
+
+Model = TypeVar("Model", bound=BaseModel)
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _FORMAT = 1
@@ -94,7 +97,15 @@ def read_run_config(run_dir: Path) -> TrainConfig:
         raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())[:200]})") from error
     if not isinstance(data, dict):
         raise UserError(f"{path} is not a configuration")
-    return validate(TrainConfig, data)
+    return validated(TrainConfig, data, path)
+
+
+def validated(model: type[Model], data: Mapping[str, Any], path: Path) -> Model:
+    """`validate` of what a file holds, which its refusal names."""
+    try:
+        return validate(model, data)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from difflab.config.guidance import Weights
 from difflab.config.model import ModelConfig
 from difflab.config.train import TrainConfig
-from difflab.config.validate import validate
 from difflab.errors import UserError
 from difflab.files import newest_checkpoint
 from difflab.interop.keymap import refuse_misfit, shapes_of
 from difflab.interop.layouts import marked_layouts
-from difflab.interop.native import WEIGHTS, load_export, read_export_config, read_run_config
+from difflab.interop.native import CONFIG, WEIGHTS, load_export, read_export_config, read_run_config, validated
 from difflab.interop.opening import is_diffusers
 from difflab.interop.unpickle import read_content, read_tensors
 from difflab.interop.unwrapping import read_weights
@@ -68,7 +67,7 @@ def find_stored(path: str | Path, which: Weights = "ema", key: str = "run") -> S
     if is_diffusers(path):
         raise UserError(f"{key}={path} is a folder of diffusers, not of difflab; {_how_to_import(path, key)}")
     if (path / "config.json").is_file():
-        return Stored(path, validate(ModelConfig, read_export_config(path)), path / WEIGHTS)
+        return Stored(path, validated(ModelConfig, read_export_config(path), path / CONFIG), path / WEIGHTS)
     raise UserError(f"{key}={path} is neither a run directory (config.yaml) nor an exported folder (config.json)")
 
 
