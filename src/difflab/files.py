@@ -1,4 +1,4 @@
-"""Files that are either old or new, never half of each; and their hashes."""
+"""Files that are either old or new, never half of each; their hashes; and which of them is the newest."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import os
 import secrets
+import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +20,8 @@ _MARK = ".partial-"
 def replacing(target: Path, *, sole_writer: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `target` to write to; on success it is synced and takes target's place.
 
-    On any error the old `target` stays as it was and the temporary file is removed.
+    On any error the old `target` stays as it was and the temporary file is removed. Others may read the new one as the
+    umask lets them, whatever mode its writer gave it.
     Raises MachineError, which names `target`, where the machine refuses: no space, no permission.
     sole_writer: nobody else writes this file, so what a killed process left behind for it is removed first. False for
         a cache that several processes may fill at once.
@@ -29,7 +32,11 @@ def replacing(target: Path, *, sole_writer: bool = True) -> Iterator[Path]:
         if sole_writer:
             remove_leftovers(target)
         try:
+            mode = _mode_of_new_file(temporary)
             yield temporary
+            if not temporary.is_symlink():
+                # Some writers (safetensors) put a file of their own in its place, which its owner alone may read.
+                temporary.chmod(mode)
             _sync(temporary)
             temporary.replace(target)
             _sync(target.parent)
@@ -38,10 +45,38 @@ def replacing(target: Path, *, sole_writer: bool = True) -> Iterator[Path]:
                 temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def replacing_together(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `folder` to write files to; on success they take their places in `folder`.
+
+    On any error `folder` stays as it was, and is not made where it was not. Other files in it are left alone.
+    Raises MachineError where the machine refuses; a file in the temporary folder is named by its place in `folder`.
+    """
+    temporary = folder.with_name(f".{folder.name}{_MARK}{os.getpid()}-{secrets.token_hex(4)}")
+    with machine_errors(folder, instead_of=temporary):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
+        temporary.mkdir()
+        try:
+            yield temporary
+            if not folder.exists():
+                temporary.replace(folder)
+            else:
+                for file in sorted(temporary.iterdir()):
+                    file.replace(folder / file.name)
+                _sync(folder)
+            _sync(folder.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
 def remove_leftovers(target: Path) -> None:
-    """Remove temporary files of `target` that an interrupted writer left."""
+    """Remove temporary files, and folders, of `target` that an interrupted writer left."""
     for leftover in target.parent.glob(f".{_glob_literal(target.name)}{_MARK}*"):
-        leftover.unlink(missing_ok=True)
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def write_text(target: Path, text: str) -> None:
@@ -56,10 +91,26 @@ def write_shared(target: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint of a run that is last: last.ckpt, or where a kill came before it was made, the newest other."""
+    last = folder / "last.ckpt"
+    if last.is_file():
+        return last
+    return max(folder.glob("step-*.ckpt"), default=None, key=lambda path: (len(path.name), path.name))
+
+
 def sha256_of(path: str | Path) -> str:
     """The SHA-256 of a file, in hex."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _mode_of_new_file(path: Path) -> int:
+    """The mode that the umask gives to a new file; asked of a file, because asking the process would set it."""
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    path.unlink()
+    return mode
 
 
 def _glob_literal(name: str) -> str:

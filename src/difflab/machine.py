@@ -87,19 +87,24 @@ def machine_error(error: BaseException, path: Path | None = None, *, contexts: b
 def machine_errors(path: Path, *, instead_of: Path | None = None) -> Iterator[None]:
     """Inside, what the machine refuses becomes a MachineError, which names `path` where no other file is known.
 
-    instead_of: a temporary file, for which `path` is named as well.
+    instead_of: a temporary file or folder that will take the place of `path`.
     """
     try:
         yield
-    except MachineError:
-        raise
     except Exception as error:
         refused = machine_error(error, path, contexts=True)
         if refused is None:
             raise
-        if refused.filename is None or (instead_of is not None and refused.filename == os.fspath(instead_of)):
-            refused = MachineError(refused.errno, path)
-        raise refused from error
+        raise MachineError(refused.errno, _final(refused.filename, path, instead_of)) from error
+
+
+def _final(named: str | None, path: Path, instead_of: Path | None) -> str | Path:
+    """What a refusal names: never a temporary file or folder, of which nobody knows."""
+    if named is None:
+        return path
+    if instead_of is None or not Path(named).is_relative_to(instead_of):
+        return named
+    return path / Path(named).relative_to(instead_of)
 
 
 def _number_of(error: BaseException) -> int | None:

@@ -3,21 +3,25 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
+from command_line import start_program
 from difflab.commands import composing
+from difflab.config.train import TrainConfig
 from difflab.interop.layouts import LAYOUTS
 from difflab.interop.presets import PRESETS
 from difflab.pipelines.stored import load_stored, read_run_config
 from golden_fixtures import Fixture, draw, load
 from interop.whole_models import whole_model
-from tiny_runs import ON_CPU, difflab, done, mistake
+from tiny_runs import ON_CPU, TRAINING, difflab, done, mistake
 
 
 class RunsCode:
@@ -64,6 +68,154 @@ def test_a_run_is_inspected_by_its_averaged_weights(tiny_run: Path) -> None:
     text = done("weights", "inspect", tiny_run).out
     assert f"tensors  {len(state)} with {found['parameters']:,} parameters, float32" in text
     assert "layout   difflab" in text
+
+
+@pytest.mark.parametrize("what", ["run", "weights/ema.safetensors", "checkpoints/last.ckpt", "killed", "export"])
+def test_whatever_holds_our_own_weights_is_told_by_its_configuration(own_run: Path, what: str) -> None:
+    path = own_run / what
+    if what == "export":
+        done("weights", "export", own_run, "--out", path)
+    if what in ("run", "killed"):
+        path = own_run
+    if what == "killed":
+        for file in (*(own_run / "weights").iterdir(), own_run / "checkpoints" / "last.ckpt"):
+            file.unlink()
+    found = json.loads(done("weights", "inspect", path, "--json").out)
+    assert (found["layout"], found["facts"]) == ("difflab", ["denoiser of 3-channel images"])
+    assert any("a training checkpoint of difflab" in note for note in found["notes"]) == (
+        what in ("killed", "checkpoints/last.ckpt")
+    )
+
+
+def test_a_snapshot_of_power_ema_is_told_by_its_run(own_run: Path) -> None:
+    snapshots = own_run / "weights" / "power_ema"
+    snapshots.mkdir()
+    shutil.copy(own_run / "weights" / "ema.safetensors", snapshots / "sigma_rel-0.050-step-000003.safetensors")
+    found = json.loads(done("weights", "inspect", *snapshots.iterdir(), "--json").out)
+    assert (found["layout"], found["facts"]) == ("difflab", ["denoiser of 3-channel images"])
+
+
+def test_of_several_sets_of_weights_one_is_asked_for(tiny_run: Path) -> None:
+    state = averaged(tiny_run)
+    torch.save({"model": {key: value + 1 for key, value in state.items()}, "ema": state, "step": 3}, "both.pt")
+    message = mistake("weights", "inspect", "both.pt")
+    assert message.endswith("choose one, as with --wrapper model")
+    found = json.loads(done("weights", "inspect", "both.pt", "--wrapper", "ema", "--json").out)
+    assert (found["layout"], found["tensors"]) == ("difflab", len(state))
+    assert found["notes"][:2] == ["took the weights under 'ema'", "left out the entries beside it: model, step"]
+
+
+@pytest.mark.parametrize("overrides", [(), ("sampler=ancestral", "sampler.steps=4"), ("sampler=heun",)])
+def test_there_and_back_without_a_preset_draws_the_same_bits(tiny_run: Path, overrides: tuple[str, ...]) -> None:
+    done("weights", "export", tiny_run, "--out", "theirs", "--layout", "diffusers")
+    assert "`difflab weights import theirs --out FOLDER`" in mistake("sample", "run=theirs", "n=1", *ON_CPU)
+    ended = done("weights", "import", "theirs", "--out", "back")
+    assert ended.out == "theirs (diffusers) -> back: try `difflab sample run=back n=4`\n"
+    for run, out in ((tiny_run, "first"), ("back", "second")):
+        done("sample", f"run={run}", f"out={out}", "n=2", "seed=3", *overrides, *ON_CPU)
+    first, second = (np.load(Path(out) / "samples.npz") for out in ("first", "second"))
+    assert first.files == second.files
+    assert all(np.array_equal(first[name], second[name]) for name in first.files)
+    assert load_stored("back")[1].config == load_stored(tiny_run)[1].config
+
+
+@pytest.mark.parametrize("command", ["sample", "evaluate", "likelihood"])
+def test_every_command_that_takes_a_run_names_the_import(tiny_run: Path, command: str) -> None:
+    done("weights", "export", tiny_run, "--out", "theirs", "--layout", "diffusers")
+    message = mistake(command, "run=theirs", *ON_CPU)
+    assert "run=theirs is a folder of diffusers, not of difflab; make it one with `difflab weights import`" in message
+
+
+def test_a_folder_of_another_process_than_the_preset_is_remarked(tiny_run: Path, tiny_preset: str) -> None:
+    done("weights", "export", tiny_run, "--out", "theirs", "--layout", "diffusers")
+    out = done("weights", "import", "theirs", "--preset", tiny_preset, "--out", "back").out
+    assert f"note: theirs has prediction=eps, but it was taken for {tiny_preset}, which has x0" in out
+    assert "has timesteps=" not in out
+
+
+def test_a_file_without_a_preset_names_what_it_fits(tiny_run: Path) -> None:
+    done("weights", "export", tiny_run, "--out", "file.pt", "--layout", "pesser")
+    message = mistake("weights", "import", "file.pt", "--out", "back")
+    assert "file.pt: name the experiment that these weights are of, as in --preset ddpm/cifar10" in message
+    assert not Path("back").exists()
+
+
+@pytest.mark.parametrize("preset", [(), ("--preset", "ddpm/cifar10")])
+def test_our_own_weights_need_no_import(tiny_run: Path, preset: tuple[str, ...]) -> None:
+    command = ("--out", "back", *preset)
+    message = mistake("weights", "import", tiny_run, *command)
+    assert message.endswith(f"{tiny_run}: a run of difflab's own, which every command takes as it is: run={tiny_run}")
+    done("weights", "export", tiny_run, "--out", "ours")
+    for path in ("ours", "ours/model.safetensors", tiny_run / "checkpoints" / "last.ckpt"):
+        assert f"{path}: these are difflab's own weights" in mistake("weights", "import", path, *command)
+
+
+def test_an_export_says_how_diffusers_draws_the_same(tiny_run: Path) -> None:
+    out = done("weights", "export", tiny_run, "--out", "theirs", "--layout", "diffusers").out
+    assert "note: diffusers' pictures differ from the run's own (sampler=ddim): it does not take the steps of" in out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "layout", "message"),
+    [
+        (["network.patch_size=2"], "diffusers", "has no network with patch_size=2"),
+        (["conditioning=low_res", "conditioning.low_res.size=8", "network.concat_channels=3"], "diffusers", "concat"),
+        (["network.adaptive_norm=true"], "pesser", "has no network with adaptive_norm=True"),
+        (["diffusion.prediction=prev", "diffusion.weighting=none"], "diffusers", "has no prediction=prev"),
+        (["conditioning=class"], "pesser", "cannot hold class_label"),
+    ],
+)
+def test_what_a_layout_cannot_hold_is_said_before_weights_are_read(
+    own_run: Path, overrides: list[str], layout: str, message: str
+) -> None:
+    config = yaml.safe_load((own_run / "config.yaml").read_text())
+    composed = composing.compose_and_validate("train", TrainConfig, [*TRAINING, *overrides])[0]
+    whole = composed.model_dump(mode="json")
+    for group in ("network", "diffusion", "conditioning"):
+        config[group] = whole[group]
+    (own_run / "config.yaml").write_text(yaml.safe_dump(config))
+    (own_run / "weights" / "ema.safetensors").write_bytes(b"not to be read")
+    assert message in mistake("weights", "export", own_run, "--out", "out.pt", "--layout", layout)
+    assert not Path("out.pt").exists()
+
+
+def test_an_export_does_not_mix_with_another_layout(tiny_run: Path) -> None:
+    done("weights", "export", tiny_run, "--out", "folder", "--layout", "diffusers")
+    assert "folder: holds diffusion_pytorch_model" in mistake("weights", "export", tiny_run, "--out", "folder")
+    done("weights", "export", tiny_run, "--out", "ours")
+    message = mistake("weights", "export", tiny_run, "--out", "ours", "--layout", "diffusers")
+    assert "ours: holds model.safetensors, a model in another layout" in message
+    Path("file").touch()
+    assert "file: a file, where layout difflab writes a folder" in mistake(
+        "weights", "export", tiny_run, "--out", "file"
+    )
+    message = mistake("weights", "export", tiny_run, "--out", "ours.pt", "--layout", "keras")
+    Path("folder.pt").mkdir()
+    assert "folder.pt: a folder" in mistake("weights", "export", tiny_run, "--out", "folder.pt", "--layout", "pesser")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["difflab", "diffusers"])
+def test_an_export_on_a_full_disk_leaves_what_was_there(tiny_run: Path, tmp_path: Path, layout: str) -> None:
+    """A limit on the size of files is the full disk that a test can make."""
+    program = (
+        "import resource, signal, sys; from difflab.cli import main\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    for kept in (False, True):
+        if kept:
+            done("weights", "export", tiny_run, "--out", "out", "--layout", layout)
+        before = {path.name: path.read_bytes() for path in Path("out").glob("*")}
+        command = [sys.executable, "-c", program, "weights", "export", tiny_run, "--out", "out", "--layout", layout]
+        process = start_program([str(part) for part in command], tmp_path)
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 1
+        assert "File too large" in err
+        assert "out/" in err.strip().splitlines()[-1]
+        assert {path.name: path.read_bytes() for path in Path("out").glob("*")} == before
+        assert [path.name for path in tmp_path.iterdir()] == (["out"] if kept else [])
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from difflab.interop.layouts import LAYOUTS
 from difflab.interop.native import save_export
 from difflab.interop.presets import PRESETS
 from difflab.interop.registry import export_weights, import_weights
+from difflab.models.build import build_model
+from interop.test_diffusers_folder import model_config
 from interop.whole_models import saved
 
 DENOISER, SIGMA = "denoiser of 3-channel images", "learned sigma"
@@ -63,12 +65,60 @@ def test_models_of_one_architecture_are_told_apart_by_the_name_of_the_file(tmp_p
     ],
 )
 def test_what_a_model_is_in_words(tmp_path: Path, name: str, facts: tuple[str, ...]) -> None:
-    path, target, _ = saved(tmp_path, name)
-    found = identify(path)
+    found = identify(saved(tmp_path, name)[0])
     assert (found.layout, found.presets, found.facts) == ("guided", (), facts)
-    save_export(tmp_path / "ours", import_weights(path, target, "guided").state, {})
-    ours = identify(tmp_path / "ours")
-    assert (ours.layout, ours.facts) == ("difflab", facts)
+
+
+GREY = ["data.channels=1", "network.channels=1", "network.patch_size=2", "network.channel_mult=[1]"]
+TOLD = ["conditioning=class", "conditioning.class_label.drop_rate=0.1"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "known", "deduced"),
+    [
+        ([], (DENOISER,), (DENOISER,)),
+        (
+            GREY,
+            ("denoiser of 1-channel images",),
+            ("denoiser of 4-channel images, or denoiser of 1-channel images in patches of 2",),
+        ),
+        (
+            [*GREY, "diffusion=improved", "diffusion.timesteps=1000"],
+            ("denoiser of 1-channel images", SIGMA),
+            (f"denoiser of 4-channel images, {SIGMA}, or denoiser of 1-channel images in patches of 2, {SIGMA}",),
+        ),
+        (
+            TOLD,
+            (DENOISER, "class-conditional with 6 classes and a null class"),
+            (DENOISER, "class-conditional with 7 classes, or with 6 and a null class"),
+        ),
+        (
+            TOLD[:1],
+            (DENOISER, "class-conditional with 6 classes"),
+            (DENOISER, "class-conditional with 6 classes, or with 5 and a null class"),
+        ),
+        (["network.patch_size=2", "network.channel_mult=[1]"], (DENOISER,), (f"{DENOISER} in patches of 2",)),
+    ],
+    ids=str,
+)
+def test_our_own_weights_are_told_by_their_configuration_and_deduced_without(
+    tmp_path: Path, overrides: list[str], known: tuple[str, ...], deduced: tuple[str, ...]
+) -> None:
+    config = model_config(*overrides)
+    state = build_model(config).as_module().state_dict()
+    save_export(tmp_path / "ours", state, config.model_dump(mode="json"))
+    for path in (tmp_path / "ours", tmp_path / "ours" / "model.safetensors"):
+        found = identify(path)
+        assert (found.layout, found.facts, found.notes) == ("difflab", known, ())
+    (tmp_path / "ours" / "config.json").unlink()
+    assert identify(tmp_path / "ours").facts == deduced
+    save_export(tmp_path / "ours", state, model_config("network.base_channels=32").model_dump(mode="json"))
+    found = identify(tmp_path / "ours")
+    assert found.facts == deduced
+    assert found.notes == (f"{tmp_path / 'ours' / 'config.json'} beside it is of another model",)
+    save_export(tmp_path / "ours", state, {})
+    (note,) = identify(tmp_path / "ours").notes
+    assert note.startswith(f"{tmp_path / 'ours' / 'config.json'} beside it is of no use: missing key")
 
 
 def test_the_words_of_other_layouts(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from difflab.errors import UserError
-from difflab.interop.unpickle import read_state_dict, read_weights
+from difflab.interop.unwrapping import read_weights
 
 STATE = {"a.weight": torch.arange(600.0).reshape(20, 30), "a.bias": torch.ones(20)}
 
@@ -48,7 +48,7 @@ def test_reads_what_torch_saved(tmp_path: Path, legacy: bool) -> None:
 def test_reads_safetensors_whatever_the_name(tmp_path: Path) -> None:
     path = tmp_path / "weights.bin"
     save_file(STATE, path)
-    assert same(read_state_dict(path))
+    assert same(read_weights(path).state)
     assert read_weights(path).format == "safetensors"
 
 
@@ -123,34 +123,3 @@ def test_other_files_are_named(tmp_path: Path, content: bytes, message: str) -> 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone\.pt: no such file"):
         read_weights(tmp_path / "gone.pt")
-
-
-def test_wrappers_are_opened_and_said(tmp_path: Path) -> None:
-    path = tmp_path / "run.ckpt"
-    raw = {key: torch.zeros_like(value) for key, value in STATE.items()}
-    torch.save({"state_dict": raw, "ema": STATE, "epoch": 3}, path)
-    found = read_weights(path)
-    assert same(found.state)
-    assert found.notes == ("took the weights under 'ema'",)
-    assert not read_weights(path, wrapper="state_dict").state["a.bias"].any()
-    with pytest.raises(UserError, match=r"no weights under 'model'; its entries are state_dict, ema, epoch"):
-        read_weights(path, wrapper="model")
-
-
-def test_what_is_left_out_is_said(tmp_path: Path) -> None:
-    path = tmp_path / "run.pt"
-    torch.save({f"module.{key}": value for key, value in STATE.items()} | {"step": 7}, path)
-    found = read_weights(path)
-    assert same(found.state)
-    assert found.notes == (
-        "left out entries that are not tensors: step",
-        "dropped the prefix 'module.' of every key",
-    )
-
-
-@pytest.mark.parametrize(("content", "message"), [([1, 2], "holds a list"), ({"epoch": 1}, "no weights in it")])
-def test_files_without_weights_are_named(tmp_path: Path, content: Any, message: str) -> None:
-    path = tmp_path / "none.pt"
-    torch.save(content, path)
-    with pytest.raises(UserError, match=message):
-        read_weights(path)

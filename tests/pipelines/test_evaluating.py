@@ -8,8 +8,8 @@ import torch
 from difflab.config.metrics import FDConfig, InceptionScoreConfig, OracleConfig
 from difflab.config.sampler import AncestralConfig
 from difflab.errors import UserError
+from difflab.interop.native import read_run_config
 from difflab.pipelines.evaluating import build_evaluator, sampling_record
-from difflab.pipelines.stored import read_run_config
 
 FD = {"fd": FDConfig(extractor="random")}
 ALONE = {"oracle": OracleConfig(), "is": InceptionScoreConfig(extractor="random", splits=2)}

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +14,14 @@ from torch import Tensor
 from difflab.config.model import ModelConfig
 from difflab.errors import UserError
 from difflab.interop.native import save_export
-from difflab.pipelines.stored import find_stored, load_initial_weights, load_stored, load_weights, read_run_config
+from difflab.pipelines.stored import (
+    find_stored,
+    load_initial_weights,
+    load_stored,
+    load_weights,
+    read_checkpoint,
+    read_run_config,
+)
 
 MISFIT = "is of another architecture: network.time_embed.linear1.weight is [128, 32], expected [256, 64]; "
 
@@ -55,6 +64,113 @@ def test_raw_weights_are_those_of_the_last_checkpoint(tiny_run: Path) -> None:
     assert not same(raw, state_of(load_stored(tiny_run)[0]))
 
 
+def test_raw_weights_of_a_run_that_was_killed_are_those_of_its_newest_checkpoint(own_run: Path) -> None:
+    checkpoints = own_run / "checkpoints"
+    (checkpoints / "last.ckpt").unlink()
+    newest = torch.load(checkpoints / "step-000003.ckpt", weights_only=True)
+    newest["state_dict"] = {key: torch.full_like(value, 7) for key, value in newest["state_dict"].items()}
+    torch.save(newest, checkpoints / "step-1000000.ckpt")
+    assert find_stored(own_run, "raw").weights == checkpoints / "step-1000000.ckpt"
+    assert all((value == 7).all() for value in state_of(load_stored(own_run, "raw")[0]).values())
+
+
+def without_averages(run: Path) -> dict[str, Tensor]:
+    """Make of a run one that was trained without averages; returns its weights."""
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["callbacks"]["ema"] = None
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    raw = {key: value + 1 for key, value in load_file(run / "weights" / "ema.safetensors").items()}
+    save_file(raw, run / "weights" / "raw.safetensors")
+    return raw
+
+
+@pytest.mark.parametrize("which", ["raw", "auto"])
+@pytest.mark.parametrize("stale", [False, True])
+def test_a_run_without_averages_gives_the_raw_weights_that_it_exports(own_run: Path, which, stale: bool) -> None:
+    """Also where it kept averages before it went on without, and their file is still there."""
+    raw = without_averages(own_run)
+    if not stale:
+        (own_run / "weights" / "ema.safetensors").unlink()
+    model, stored = load_stored(own_run, which)
+    assert (stored.which, stored.weights) == ("raw", own_run / "weights" / "raw.safetensors")
+    assert same(state_of(model), raw)
+
+
+def test_averages_of_a_run_without_them_name_the_way_out(own_run: Path) -> None:
+    without_averages(own_run)
+    (own_run / "weights" / "ema.safetensors").unlink()
+    assert one_line(own_run).endswith(
+        "(weights/ema.safetensors is not there); the run keeps no averages: take weights=raw"
+    )
+
+
+def test_raw_weights_that_an_earlier_part_of_the_run_exported_are_out_of_date(own_run: Path) -> None:
+    shutil.copy(own_run / "weights" / "ema.safetensors", own_run / "weights" / "raw.safetensors")
+    assert find_stored(own_run, "raw").weights == own_run / "checkpoints" / "last.ckpt"
+
+
+def test_a_checkpoint_of_a_run_without_averages_is_raw(own_run: Path) -> None:
+    without_averages(own_run)
+    path = own_run / "checkpoints" / "last.ckpt"
+    assert [find_stored(path, which).which for which in ("auto", "raw", "ema")] == ["raw", "raw", "ema"]
+
+
+@pytest.mark.parametrize("kept", [0, 500, -100])
+def test_a_damaged_checkpoint_is_named(own_run: Path, kept: int) -> None:
+    path = own_run / "checkpoints" / "last.ckpt"
+    content = path.read_bytes()[:kept]
+    path.unlink()
+    path.write_bytes(content)
+    for name in (own_run, path):
+        assert str(path) in one_line(name, "raw")
+
+
+@pytest.mark.parametrize("content", [{"epoch": 1}, [1], {"difflab": {}, "state_dict": 3}, {"state_dict": {}}])
+def test_a_checkpoint_of_another_program_is_named(own_run: Path, content: Any) -> None:
+    path = own_run / "checkpoints" / "other.ckpt"
+    torch.save(content, path)
+    assert one_line(path, "raw").startswith(f"{path} is not a training checkpoint of difflab")
+    with pytest.raises(UserError, match="is not a training checkpoint of difflab"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("content", [b"a: [1", b"\xff\xfe\x00", b"[" * 5000, b"a: !!python/object:os.system x"])
+def test_a_damaged_configuration_is_named(own_run: Path, content: bytes) -> None:
+    (own_run / "config.yaml").write_bytes(content)
+    assert one_line(own_run).startswith(f"{own_run / 'config.yaml'}: not valid YAML (")
+
+
+FOREIGN = {
+    "pipeline": ["model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.fp16.safetensors"],
+    "flat": ["config.json", "scheduler_config.json", "diffusion_pytorch_model.bin"],
+    "network": ["config.json", "diffusion_pytorch_model.safetensors.index.json"],
+    "configuration": ["config.json"],
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+@pytest.mark.parametrize("key", ["run", "init.path"])
+def test_a_folder_of_diffusers_names_the_command_that_imports_it(tmp_path: Path, kind: str, key: str) -> None:
+    folder = tmp_path / "theirs"
+    for name in FOREIGN[kind]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text('{"_class_name": "UNet2DModel"}')
+    load = find_stored if key == "run" else partial(load_initial_weights, torch.nn.Linear(1, 1), which="auto")
+    with pytest.raises(UserError) as error:
+        load(path=str(folder))
+    assert str(error.value).startswith(f"{key}={folder} is a folder of diffusers, not of difflab; ")
+    assert f"`difflab weights import {folder} --out FOLDER`" in str(error.value)
+
+
+def test_official_weights_name_the_command_that_imports_them(tmp_path: Path, tiny_run: Path) -> None:
+    path = tmp_path / "official.pt"
+    torch.save({"input_blocks.0.0.weight": torch.ones(2, 3, 3, 3)}, path)
+    assert f"`difflab weights import {path} --preset EXPERIMENT --out FOLDER`" in one_line(path)
+    module = load_stored(tiny_run)[0].as_module()
+    with pytest.raises(UserError, match=r"official\.pt is in the layout guided or guided-new-order, not in difflab's"):
+        load_initial_weights(module, str(path), "ema")
+
+
 def test_a_checkpoint_gives_both(tiny_run: Path) -> None:
     path = tiny_run / "checkpoints" / "step-000003.ckpt"
     averaged, stored = load_stored(path)
@@ -91,7 +207,8 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("which", "file"), [("ema", "weights/ema.safetensors"), ("raw", "checkpoints/last.ckpt")])
 def test_weights_that_are_missing_are_named(own_run: Path, which: str, file: str) -> None:
-    (own_run / file).unlink()
+    for path in (own_run / file).parent.iterdir():
+        path.unlink()
     assert one_line(own_run, which) == f"{own_run} has no {which} weights yet ({file} is not there)"
 
 
@@ -139,9 +256,14 @@ def test_a_configuration_from_another_version_is_named(own_run: Path) -> None:
     config = yaml.safe_load((own_run / "config.yaml").read_text())
     config["network"]["wings"] = 2
     (own_run / "config.yaml").write_text(yaml.safe_dump(config))
-    assert "unknown key 'network.wings'" in one_line(own_run)
+    assert one_line(own_run).startswith(f"{own_run / 'config.yaml'}: unknown key 'network.wings'")
     (own_run / "config.yaml").write_text("- 1\n")
     assert "is not a configuration" in one_line(own_run)
+
+
+def test_an_export_of_another_version_is_named(tiny_run: Path, tmp_path: Path) -> None:
+    save_export(tmp_path / "export", {}, {"wings": 2})
+    assert one_line(tmp_path / "export").startswith(f"{tmp_path / 'export' / 'config.json'}: unknown key 'wings'")
 
 
 def test_a_run_keeps_its_whole_configuration(tiny_run: Path) -> None:

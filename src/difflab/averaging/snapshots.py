@@ -16,6 +16,7 @@ from torch import Tensor
 from difflab.averaging.profiles import Profile, profile_error, solve_weights
 from difflab.errors import UserError
 from difflab.interop.keymap import Shapes, describe_differences
+from difflab.interop.unpickle import refuse_what_is_no_file
 
 _NAME = re.compile(r"sigma_rel-(\d\.\d{3,})-step-(\d{6,})\.safetensors")
 
@@ -135,9 +136,12 @@ def _check(snapshot: Snapshot, expected: Shapes) -> set[str]:
 def _opened(snapshot: Snapshot) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
+    refuse_what_is_no_file(snapshot.path)
+    # The library tells every failure to open a file as one that is not there.
+    snapshot.path.open("rb").close()
     try:
         opened = safe_open(snapshot.path, framework="pt")
-    except (SafetensorError, OSError) as error:
+    except SafetensorError as error:
         raise UserError(f"{snapshot.path}: no readable safetensors file ({error}); take another step") from error
     with opened as file:
         yield file

@@ -14,7 +14,8 @@ from typing_extensions import override
 import difflab
 from difflab.callbacks.clock import train_step
 from difflab.callbacks.ema import find_ema
-from difflab.files import replacing, write_text
+from difflab.files import write_text
+from difflab.interop.tensor_files import write_safetensors
 from difflab.tracking.clock import ClockedLogger
 
 
@@ -71,19 +72,4 @@ class WeightsExport(Callback):
 
 def save_weights(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write tensors to a safetensors file in one piece. Raises MachineError where the machine refuses."""
-    from safetensors.torch import save_file
-
-    with replacing(path) as temporary:
-        save_file(_separate(state), temporary, metadata=metadata)
-
-
-def _separate(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    # safetensors refuses tensors that share memory (tied weights): each name gets its own copy.
-    seen: set[int] = set()
-    separate = {}
-    for name, tensor in state.items():
-        tensor = tensor.detach().cpu().contiguous()
-        pointer = tensor.untyped_storage().data_ptr()
-        separate[name] = tensor.clone() if pointer in seen else tensor
-        seen.add(pointer)
-    return separate
+    write_safetensors(path, state, metadata)

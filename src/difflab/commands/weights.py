@@ -19,6 +19,8 @@ from difflab.errors import UserError
 if TYPE_CHECKING:
     from difflab.config.model import ModelConfig
 
+_WRAPPER = "where the weights are in a file that has several, as in ema or state_dict.ema_model"
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
 
 
@@ -26,12 +28,13 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_
 def inspect(
     path: Annotated[Path, typer.Argument(help="a weights file, a diffusers folder, an exported folder or a run")],
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+    wrapper: Annotated[str | None, typer.Option(help=_WRAPPER)] = None,
 ) -> None:
     """Say what weights are, from their keys and shapes; nothing in the file is executed."""
     from difflab.interop.identifying import identify
+    from difflab.pipelines.stored import weights_of_run
 
-    kept = [file for name in ("ema", "raw") if (file := path / "weights" / f"{name}.safetensors").is_file()]
-    found = identify(kept[0] if kept else path)
+    found = identify(weights_of_run(path) or path, wrapper)
     if as_json:
         sys.stdout.write(json.dumps(asdict(found), default=str, indent=1) + "\n")
         return
@@ -52,32 +55,57 @@ def inspect(
 @app.command(name="import")
 def import_(
     path: Annotated[Path, typer.Argument(help="an official weights file, or a diffusers folder")],
-    preset: Annotated[str, typer.Option(help="the experiment they are of, as in ddpm/cifar10 or adm/imagenet64")],
     out: Annotated[Path, typer.Option(help="folder to write, which `difflab sample run=` takes")],
+    preset: Annotated[
+        str | None,
+        typer.Option(help="the experiment they are of, as in ddpm/cifar10; a diffusers folder may say it itself"),
+    ] = None,
     layout: Annotated[str | None, typer.Option(help="the official layout, where the keys do not tell")] = None,
+    wrapper: Annotated[str | None, typer.Option(help=_WRAPPER)] = None,
 ) -> None:
     """Turn official weights into a folder (config.json, model.safetensors) that every command takes."""
+    from difflab.interop.layout import Target
+    from difflab.interop.layouts import NATIVE
+    from difflab.interop.presets import PRESETS
+    from difflab.interop.registry import check_export, export_model, import_weights
+
+    if (path / "config.yaml").is_file():
+        raise UserError(f"{path}: a run of difflab's own, which every command takes as it is: run={path}")
+    config, notes = _named_model(path, preset, wrapper)
+    check_export(out, config, NATIVE)
+    published_in = PRESETS[preset].layouts if preset in PRESETS else ()
+    imported = import_weights(path, Target.of(config), layout, wrapper, published_in)
+    export_model(out, imported.state, config, NATIVE)
+    sys.stdout.write(f"{path} ({imported.layout}) -> {out}: try `{_next_command(config, out)}`\n")
+    if preset is not None:
+        _warn_of_the_name(path, preset)
+        if layout is not None and published_in and layout not in published_in:
+            sys.stdout.write(f"note: {preset} was published in layout {' or '.join(published_in)}, not {layout}\n")
+    for note in (*notes, *imported.notes):
+        sys.stdout.write(f"note: {note}\n")
+
+
+def _named_model(path: Path, preset: str | None, wrapper: str | None) -> tuple[ModelConfig, Sequence[str]]:
+    """The model that the weights are for, and what there is to say about how it was found."""
     from difflab.commands.composing import choices_of, compose_and_validate
     from difflab.config.model import ModelConfig
     from difflab.config.train import TrainConfig
-    from difflab.interop.layout import Target
-    from difflab.interop.native import save_export
-    from difflab.interop.presets import PRESETS
+    from difflab.interop.diffusers_model import model_of_folder
     from difflab.interop.registry import import_weights
 
-    if preset not in choices_of("experiment"):
-        raise UserError(f"--preset {preset} is not an experiment; there are {', '.join(choices_of('experiment'))}")
-    experiment, _ = compose_and_validate("train", TrainConfig, [f"experiment={preset}"])
-    config = ModelConfig.of(experiment)
-    published_in = PRESETS[preset].layouts if preset in PRESETS else ()
-    imported = import_weights(path, Target.of(config), layout, published_in=published_in)
-    save_export(out, imported.state, config.model_dump(mode="json"))
-    sys.stdout.write(f"{path} ({imported.layout}) -> {out}: try `{_next_command(config, out)}`\n")
-    _warn_of_the_name(path, preset)
-    if layout is not None and published_in and layout not in published_in:
-        sys.stdout.write(f"note: {preset} was published in layout {' or '.join(published_in)}, not {layout}\n")
-    for note in imported.notes:
-        sys.stdout.write(f"note: {note}\n")
+    if preset is not None:
+        if preset not in choices_of("experiment"):
+            known = ", ".join(choices_of("experiment"))
+            raise UserError(f"--preset {preset} is not an experiment; there are {known}")
+        experiment, _ = compose_and_validate("train", TrainConfig, [f"experiment={preset}"])
+        config = ModelConfig.of(experiment)
+        return config, _other_process(path, config, preset)
+    described = model_of_folder(path)
+    if described is None:
+        # Which says what the weights fit, or that they are our own.
+        import_weights(path, None, wrapper=wrapper)
+    assert described is not None, "weights that nothing describes are refused"
+    return described.config, described.notes
 
 
 @app.command()
@@ -88,15 +116,37 @@ def export(
     which: Annotated[str, typer.Option("--weights", help="auto (averages where they are kept), ema or raw")] = "auto",
 ) -> None:
     """Write the weights of a run as difflab's folder, or in an official layout."""
-    from difflab.interop.registry import export_model
+    from difflab.interop.registry import check_export, export_model
     from difflab.pipelines.stored import find_stored, load_weights
 
     stored = find_stored(run, _which(which))
+    notes = check_export(out, stored.config, layout)
     written = export_model(out, load_weights(stored), stored.config, layout)
     sys.stdout.write(f"{run} -> {', '.join(map(str, written))}\n")
+    for note in notes:
+        sys.stdout.write(f"note: {note}\n")
 
 
 app.command()(ema)
+
+
+def _other_process(path: Path, config: ModelConfig, preset: str) -> list[str]:
+    """Where a folder says itself that its noise is another than the experiment's."""
+    from difflab.interop.diffusers_model import model_of_folder
+
+    try:
+        described = model_of_folder(path)
+    except UserError:
+        # A preset is also there for folders that do not say it, or say what is not known here.
+        return []
+    if described is None:
+        return []
+    theirs, ours = described.config.diffusion.model_dump(), config.diffusion.model_dump()
+    return [
+        f"{path} has {key}={theirs[key]}, but it was taken for {preset}, which has {ours.get(key)}"
+        for key in ("schedule", "timesteps", "prediction", "variance")
+        if theirs[key] != ours.get(key)
+    ]
 
 
 def _which(name: str) -> Weights:

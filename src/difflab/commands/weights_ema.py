@@ -26,9 +26,8 @@ def ema(
     from difflab.averaging.snapshots import length_name, recipe_for, reconstruct
     from difflab.config.model import ModelConfig
     from difflab.interop.keymap import shapes_of
-    from difflab.interop.native import save_export
+    from difflab.interop.native import read_run_config, save_export
     from difflab.models.build import build_model
-    from difflab.pipelines.stored import read_run_config
 
     lengths = _lengths(sigma_rel)
     snapshots = _snapshots_of(run)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from difflab.config.model import ModelConfig
 from difflab.interop.keymap import Shapes
 from difflab.interop.layout import CONDITIONERS, NETWORK
+from difflab.interop.layouts import NATIVE
 
 _IMAGE_CHANNELS = (3, 1, 4)
 """What images (or latents) have, the likeliest first."""
+_LEARNED = "learned sigma"
+_PATCHES = (1, 2, 4, 8)
+"""How wide the patches may be that our own networks run on, the likeliest first."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,39 @@ def in_words(shapes: Shapes, layout: str) -> tuple[str, ...]:
         return () if logits is None else (f"classifier of {logits[0]} classes",)
     if places.stem not in network or places.head not in network:
         return ()
-    facts = _channels(network[places.stem][1], network[places.head][0])
-    return (*facts, *(f"class-conditional with {rows} classes" for rows in _class_rows(shapes, places)))
+    inputs, outputs = network[places.stem][1], network[places.head][0]
+    if layout != NATIVE:
+        return (*_channels(inputs, outputs), *(_told(rows) for rows in _class_rows(shapes, places)))
+    # From our own networks' shapes alone patches cannot be told from channels, nor a null class from the others.
+    classes = (f"{_told(rows)}, or with {rows - 1} and a null class" for rows in _class_rows(shapes, places))
+    return (*_channels_in_patches(inputs, outputs), *classes)
+
+
+def of_config(config: ModelConfig) -> tuple[str, ...]:
+    """The same facts of a model whose configuration is known."""
+    network = config.network
+    if network.kind == "unet_encoder":
+        return (f"classifier of {network.classes} classes",)
+    kinds = [conditioner.kind for conditioner in config.conditioning.values()]
+    facts = [_denoiser("low_res" in kinds, config.channels)]
+    if config.diffusion.learns_variance:
+        facts.append(_LEARNED)
+    for conditioner in config.conditioning.values():
+        if conditioner.kind == "class":
+            null = " and a null class" if conditioner.drop_rate > 0 else ""
+            facts.append(_told(conditioner.classes) + null)
+        elif conditioner.kind != "low_res":
+            facts.append(f"told of {conditioner.kind}")
+    return tuple(facts)
+
+
+def _told(classes: int) -> str:
+    return f"class-conditional with {classes} classes"
+
+
+def _denoiser(upsamples: bool, channels: int) -> str:
+    kind = "upsampler (takes a low-resolution image beside x)" if upsamples else "denoiser"
+    return f"{kind} of {channels}-channel images"
 
 
 def _channels(inputs: int, outputs: int) -> tuple[str, ...]:
@@ -65,9 +101,21 @@ def _channels(inputs: int, outputs: int) -> tuple[str, ...]:
     if not fitting:
         return (f"denoiser with {inputs} channels in and {outputs} out",)
     channels = fitting[0]
-    kind = "upsampler (takes a low-resolution image beside x)" if inputs == 2 * channels else "denoiser"
-    learned = ("learned sigma",) if outputs == 2 * channels else ()
-    return (f"{kind} of {channels}-channel images", *learned)
+    learned = (_LEARNED,) if outputs == 2 * channels else ()
+    return (_denoiser(inputs == 2 * channels, channels), *learned)
+
+
+def _channels_in_patches(inputs: int, outputs: int) -> tuple[str, ...]:
+    """The facts of `_channels`; where several sizes of patches have the same shapes, one that names them all."""
+    possible: dict[int, tuple[str, ...]] = {}
+    for patch in _PATCHES:
+        area = patch * patch
+        facts = _channels(inputs // area, outputs // area)
+        if inputs % area == outputs % area == 0 and "channels in" not in facts[0]:
+            possible[patch] = facts if patch == 1 else (f"{facts[0]} in patches of {patch}", *facts[1:])
+    if len(possible) > 1:
+        return (", or ".join(", ".join(facts) for facts in possible.values()),)
+    return next(iter(possible.values()), None) or _channels(inputs, outputs)
 
 
 def _class_rows(shapes: Shapes, places: _Places) -> list[int]:

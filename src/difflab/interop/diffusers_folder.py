@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from difflab.config.model import ModelConfig
+from difflab.files import replacing_together
 from difflab.interop import native
 from difflab.interop.diffusers_config import to_diffusers_config
+from difflab.interop.diffusers_model import OWN, SCHEDULER
 from difflab.interop.diffusers_scheduler import to_scheduler_config
 from difflab.interop.diffusers_unet import DIFFUSERS
 from difflab.interop.layout import Target
-from difflab.interop.opening import DIFFUSERS_WEIGHTS
+from difflab.interop.opening import DIFFUSERS_WEIGHTS, PIPELINE
+from difflab.interop.tensor_files import write_safetensors
 
-SCHEDULER, INDEX = "scheduler_config.json", "model_index.json"
 _PIPELINE = {
     "_class_name": "DDPMPipeline",
     "scheduler": ["diffusers", "DDPMScheduler"],
@@ -30,16 +33,22 @@ def save_diffusers(
 
     With the configuration of the whole model it has a scheduler too, and `DDPMPipeline.from_pretrained` loads it; of a
     model with conditioners there is no pipeline, because that one tells the network nothing.
-    Raises UserError when diffusers cannot be this network or this process.
+    All of the files appear, or none does. Raises UserError when diffusers cannot be this network or this process.
     """
+    described = diffusers_files(target, config)
     official = DIFFUSERS.keymap(target).to_official(state)
-    described = {native.CONFIG: to_diffusers_config(target)}
+    with replacing_together(folder) as temporary:
+        write_safetensors(temporary / DIFFUSERS_WEIGHTS, official)
+        for name, content in described.items():
+            native.save_json(temporary / name, content)
+    return [folder / name for name in (DIFFUSERS_WEIGHTS, *described)]
+
+
+def diffusers_files(target: Target, config: ModelConfig | None) -> dict[str, dict[str, Any]]:
+    """Name -> content of the JSON files of the folder. Raises UserError when diffusers cannot be this model."""
+    described: dict[str, dict[str, Any]] = {native.CONFIG: to_diffusers_config(target)}
     if config is not None:
-        described[SCHEDULER] = to_scheduler_config(config)
+        described[SCHEDULER] = {**to_scheduler_config(config), OWN: config.model_dump(mode="json")}
         if not config.conditioning:
-            described[INDEX] = _PIPELINE
-    weights = folder / DIFFUSERS_WEIGHTS[0]
-    native.save_safetensors(weights, official)
-    for name, content in described.items():
-        native.save_json(folder / name, content)
-    return [weights, *(folder / name for name in described)]
+            described[PIPELINE] = _PIPELINE
+    return described

@@ -16,26 +16,28 @@ from difflab.config.diffusion import (
 from difflab.config.model import ModelConfig
 from difflab.diffusion.build import build_betas
 from difflab.errors import UserError
+from difflab.interop.diffusers_sampling import sampling_keys
 
-_PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
-_VARIANCES = ("fixed_small", "fixed_large", "learned_range")
+PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
+VARIANCES = ("fixed_small", "fixed_large", "learned_range")
 _SCHEDULES = {"linear": "linear", "quad": "scaled_linear", "scaled_linear": "scaled_linear", "sigmoid": "sigmoid"}
 _COSINE = CosineSchedule(kind="cosine")
 
 
 def to_scheduler_config(config: ModelConfig) -> dict[str, Any]:
-    """The scheduler_config.json that makes diffusers sample this model as our ancestral sampler does.
+    """The scheduler_config.json that makes diffusers sample this model as our ancestral sampler and our DDIM do.
 
-    Its threshold is that of the model's guidance. Raises UserError where `DDPMScheduler` cannot be the process.
+    Its threshold is that of the model's guidance, its steps are those of the model's sampler where it can take them.
+    Raises UserError where `DDPMScheduler` cannot be the process.
     """
     diffusion, guidance = config.diffusion, config.guidance
     if diffusion.kind == "continuous":
         raise UserError("diffusers' DDPMScheduler is a table of betas; this model is trained in continuous time")
-    if diffusion.prediction not in _PREDICTIONS:
+    if diffusion.prediction not in PREDICTIONS:
         raise UserError(f"diffusers' DDPMScheduler has no prediction={diffusion.prediction}")
-    if diffusion.variance not in _VARIANCES:
+    if diffusion.variance not in VARIANCES:
         # Its own `learned` takes the network's output for the variance, not for the logarithm of it.
-        raise UserError(f"diffusers' DDPMScheduler has no variance={diffusion.variance} (only {', '.join(_VARIANCES)})")
+        raise UserError(f"diffusers' DDPMScheduler has no variance={diffusion.variance} (only {', '.join(VARIANCES)})")
     if not _tells_the_index(diffusion):
         raise UserError(
             f"diffusers' DDPMScheduler tells the network the index of a step, not time_input={diffusion.time_input} "
@@ -44,16 +46,15 @@ def to_scheduler_config(config: ModelConfig) -> dict[str, Any]:
     return {
         "_class_name": "DDPMScheduler",
         "num_train_timesteps": diffusion.timesteps,
-        **_betas(diffusion.schedule, diffusion.timesteps),
-        "prediction_type": _PREDICTIONS[diffusion.prediction],
+        **_betas(diffusion.schedule, diffusion.timesteps, config.sampler.kind == "ddim"),
+        "prediction_type": PREDICTIONS[diffusion.prediction],
         "variance_type": diffusion.variance,
         "clip_sample": guidance.threshold == "static",
         "clip_sample_range": guidance.static_limit,
         "thresholding": guidance.threshold == "dynamic",
         "dynamic_thresholding_ratio": guidance.dynamic_percentile,
         "sample_max_value": guidance.dynamic_maximum,
-        "timestep_spacing": "leading",
-        "steps_offset": 0,
+        **sampling_keys(config),
     }
 
 
@@ -62,13 +63,16 @@ def _tells_the_index(diffusion: DiscreteDiffusionConfig) -> bool:
     return diffusion.time_input == "index" or scaled_by_one
 
 
-def _betas(schedule: Schedule, timesteps: int) -> dict[str, Any]:
+def _betas(schedule: Schedule, timesteps: int, ddim: bool) -> dict[str, Any]:
     """The schedule by name where the library has it, else its betas one by one."""
     zero_snr = {"rescale_betas_zero_snr": schedule.zero_terminal_snr}
     plain = schedule.model_copy(update={"zero_terminal_snr": False})
     if plain == _COSINE:
         return {"beta_schedule": "squaredcos_cap_v2", **zero_snr}
-    if isinstance(schedule, LinearSchedule | QuadSchedule | ScaledLinearSchedule | SigmoidSchedule):
+    if isinstance(schedule, LinearSchedule | QuadSchedule | ScaledLinearSchedule | SigmoidSchedule) and not (
+        # Its DDIM has no schedule of that name.
+        schedule.kind == "sigmoid" and ddim
+    ):
         scaled = isinstance(schedule, LinearSchedule) and schedule.scale_with_steps
         scale = 1000 / timesteps if scaled else 1
         start, end = scale * schedule.beta_start, scale * schedule.beta_end

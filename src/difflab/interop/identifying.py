@@ -9,14 +9,16 @@ from pathlib import Path
 
 from torch import Tensor
 
-from difflab.interop.describing import in_words, stem_of
+from difflab.config.model import ModelConfig
+from difflab.config.validate import validate
+from difflab.errors import UserError
+from difflab.interop.describing import in_words, of_config, stem_of
 from difflab.interop.keymap import Shapes, shapes_of
 from difflab.interop.layout import Target
-from difflab.interop.layouts import NATIVE, layout_named, marked_layouts
+from difflab.interop.layouts import NATIVE, OUR_MARKER, layout_named, marked_layouts
+from difflab.interop.native import read_export_config, read_json, read_run_config
 from difflab.interop.opening import open_weights
 from difflab.interop.presets import PRESETS
-
-_OUR_MARKER = "encoder.0.block.0.norm1.weight"
 
 
 @dataclass(frozen=True)
@@ -54,19 +56,50 @@ def identify(path: str | Path, wrapper: str | None = None) -> Identification:
     named = published_as(path, fitting)
     if named is not None and len(fitting) > 1:
         notes.append(f"the file has the name of {named}")
-    if layout is None and any(key.endswith(_OUR_MARKER) for key in found.state):
+    if layout is None and any(key.endswith(OUR_MARKER) for key in found.state):
         layout = NATIVE
+    shapes = shapes_of(found.state)
+    config = _config_beside(found.path, shapes, notes) if layout == NATIVE else None
+    deduced = () if layout is None else in_words(shapes, layout)
     return Identification(
         path=path,
         format=found.format,
         layout=layout,
-        facts=() if layout is None else in_words(shapes_of(found.state), layout),
+        facts=deduced if config is None else of_config(config),
         presets=tuple(fitting),
         tensors=len(found.state),
         parameters=sum(tensor.numel() for tensor in found.state.values()),
         dtypes=tuple(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in found.state.values()})),
         notes=tuple(notes),
     )
+
+
+def _config_beside(file: Path, shapes: Shapes, notes: list[str]) -> ModelConfig | None:
+    """The configuration of weights of ours: that of their export, or of the run that they lie in."""
+    for folder in file.absolute().parents[:3]:
+        for name in ("config.json", "config.yaml"):
+            path = folder / name
+            if not path.is_file():
+                continue
+            try:
+                config = _read_config(path)
+                fits = Target.of(config).shapes() == shapes
+            except UserError as error:
+                notes.append(f"{path} beside it is of no use: {error}")
+                return None
+            if not fits:
+                notes.append(f"{path} beside it is of another model")
+                return None
+            return config
+    return None
+
+
+def _read_config(path: Path) -> ModelConfig:
+    if path.suffix == ".json":
+        content = read_json(path)
+        # An export wraps the configuration, a run does not.
+        return validate(ModelConfig, read_export_config(path.parent) if "difflab" in content else content)
+    return ModelConfig.of(read_run_config(path.parent))
 
 
 def fitting_presets(state: Mapping[str, Tensor]) -> dict[str, str]:

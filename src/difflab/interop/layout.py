@@ -75,6 +75,11 @@ class Target:
             )
         return shapes_of(conditioners.state_dict())
 
+    def shapes(self) -> Shapes:
+        """Key -> shape of everything that is stored of the model, under our own keys."""
+        shapes = {NETWORK + key: shape for key, shape in shapes_of(self.meta_network().state_dict()).items()}
+        return shapes | {CONDITIONERS + key: shape for key, shape in self.conditioner_shapes().items()}
+
     def _heads(self) -> dict[int, int]:
         """Grid of each level with attention, and of the middle -> number of heads there."""
         cfg = self.network

@@ -15,6 +15,8 @@ from difflab.interop.pesser import PESSER
 LAYOUTS = {layout.name: layout for layout in (PESSER, DIFFUSERS, GUIDED, GUIDED_NEW_ORDER)}
 NATIVE = "difflab"
 """The name of our own layout."""
+OUR_MARKER = "encoder.0.block.0.norm1.weight"
+"""A key that every network of our own layout has."""
 
 
 def layout_named(name: str) -> Layout:

@@ -1,32 +1,27 @@
-"""difflab's own export: a folder with `config.json` and `model.safetensors`."""
+"""difflab's own folders: an export with `config.json` and `model.safetensors`, and the configuration of a run."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import yaml
+from pydantic import BaseModel
 from torch import Tensor
 
+from difflab.config.train import TrainConfig
+from difflab.config.validate import validate
 from difflab.errors import UserError
-from difflab.files import replacing, sha256_of, write_text
-from difflab.interop.unpickle import read_weights
+from difflab.files import replacing_together, sha256_of, write_text
+from difflab.interop.tensor_files import write_safetensors
+from difflab.interop.unpickle import read_tensors, refuse_what_is_no_file
+
+Model = TypeVar("Model", bound=BaseModel)
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _FORMAT = 1
-
-
-def save_safetensors(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Write tensors in one piece: what was there stays whole until the new file is."""
-    from safetensors.torch import save_file
-
-    with replacing(path) as temporary:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, temporary, metadata={"format": "pt"})
-        # The library's own files can be read by their owner alone.
-        temporary.chmod(mode)
 
 
 def save_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -36,11 +31,10 @@ def save_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; UserError when the file is missing or is none."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
+    refuse_what_is_no_file(path)
     try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a {type(content).__name__}, not an object")
@@ -53,23 +47,24 @@ def save_export(
     config: Mapping[str, Any],
     made_of: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the weights, then config.json: the configuration, and under `difflab` the size and hash of the weights.
+    """Write the weights and config.json: the configuration, and under `difflab` the size and hash of the weights.
 
+    Both or neither: on an error the folder stays as it was.
     made_of: where the weights come from, in plain containers, to be written there too.
     """
-    folder = Path(folder)
-    weights = folder / WEIGHTS
-    save_safetensors(weights, state_dict)
-    facts: dict[str, Any] = {
-        "format": _FORMAT,
-        "bytes": weights.stat().st_size,
-        "sha256": sha256_of(weights),
-        "tensors": len(state_dict),
-        "parameters": sum(tensor.numel() for tensor in state_dict.values()),
-    }
-    if made_of is not None:
-        facts["made_of"] = dict(made_of)
-    save_json(folder / CONFIG, {"difflab": facts, "config": dict(config)})
+    with replacing_together(Path(folder)) as temporary:
+        weights = temporary / WEIGHTS
+        write_safetensors(weights, state_dict)
+        facts: dict[str, Any] = {
+            "format": _FORMAT,
+            "bytes": weights.stat().st_size,
+            "sha256": sha256_of(weights),
+            "tensors": len(state_dict),
+            "parameters": sum(tensor.numel() for tensor in state_dict.values()),
+        }
+        if made_of is not None:
+            facts["made_of"] = dict(made_of)
+        save_json(temporary / CONFIG, {"difflab": facts, "config": dict(config)})
 
 
 def load_export(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -80,8 +75,8 @@ def load_export(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     folder = Path(folder)
     content = _read_description(folder)
     weights = folder / WEIGHTS
-    state = read_weights(weights).state
-    if sha256_of(weights) != content["difflab"]["sha256"]:
+    state = read_tensors(weights)
+    if sha256_of(weights) != content["difflab"].get("sha256"):
         raise UserError(
             f"{weights}: is not the file that was exported (its sha256 differs from {CONFIG}); export again"
         )
@@ -93,12 +88,31 @@ def read_export_config(folder: str | Path) -> dict[str, Any]:
     return _read_description(Path(folder))["config"]
 
 
+def read_run_config(run_dir: Path) -> TrainConfig:
+    """The configuration a run was started with. Raises UserError where config.yaml is damaged or is none."""
+    path = run_dir / "config.yaml"
+    try:
+        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())[:200]})") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{path} is not a configuration")
+    return validated(TrainConfig, data, path)
+
+
+def validated(model: type[Model], data: Mapping[str, Any], path: Path) -> Model:
+    """`validate` of what a file holds, which its refusal names."""
+    try:
+        return validate(model, data)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
 def _read_description(folder: Path) -> dict[str, Any]:
     content = read_json(folder / CONFIG)
-    if "difflab" not in content or "config" not in content:
+    facts = content.get("difflab")
+    if not isinstance(facts, dict) or not isinstance(content.get("config"), dict):
         raise UserError(f"{folder / CONFIG}: not a difflab export (no `difflab` and `config` in it)")
-    if content["difflab"].get("format") != _FORMAT:
-        raise UserError(
-            f"{folder / CONFIG}: format {content['difflab'].get('format')!r} is not {_FORMAT}; update difflab"
-        )
+    if facts.get("format") != _FORMAT:
+        raise UserError(f"{folder / CONFIG}: format {facts.get('format')!r} is not {_FORMAT}; update difflab")
     return content

@@ -2,51 +2,162 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from torch import Tensor
 
 from difflab.errors import UserError
 from difflab.interop import native
 from difflab.interop.diffusers_config import from_diffusers_config
+from difflab.interop.diffusers_files import checked_unet
 from difflab.interop.diffusers_unet import modern_attention_names
 from difflab.interop.layout import Target
-from difflab.interop.unpickle import WeightFile, read_weights
+from difflab.interop.unpickle import read_content
+from difflab.interop.unwrapping import WeightFile, read_weights, unwrap
 
-DIFFUSERS_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
-_SUBFOLDER = "unet"
-"""Where a diffusers pipeline keeps its network, unless the folder is flat."""
+DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
+PIPELINE = "model_index.json"
+_SUBFOLDERS = ("unet", "unet_ema")
+"""Where a diffusers pipeline keeps its network, unless the folder is flat, and where its training the averages."""
+_FORMATS = ("safetensors", "bin")
+_SHARD = re.compile(r".*-\d{5}-of-\d{5}\b.*\.(safetensors|bin)")
+_WEIGHTS = re.compile(
+    r"diffusion_pytorch_model(\.(?P<variant>[\w-]+))?\.(?P<format>safetensors|bin)"
+    r"|diffusion_pytorch_model\.(?P<index>safetensors|bin)\.index(\.(?P<of>[\w-]+))?\.json"
+)
 
 
 def open_weights(path: Path, wrapper: str | None = None) -> WeightFile:
     """The tensors at `path`, with diffusers' older attention keys under today's names. Raises UserError; see
     `read_weights`."""
-    found = read_weights(_file_of(path), wrapper)
+    notes: list[str] = []
+    file = _file_of(path, notes)
+    found = _read_shards(file, wrapper) if file.name.endswith(".json") else read_weights(file, wrapper)
     renamed = modern_attention_names(found.state)
-    if renamed.keys() == found.state.keys():
-        return found
-    notes = (*found.notes, "took the attention keys of older diffusers files (query, key, value, proj_attn)")
-    return WeightFile(found.path, found.format, renamed, notes)
+    if renamed.keys() != found.state.keys():
+        notes.append("took the attention keys of older diffusers files (query, key, value, proj_attn)")
+    return WeightFile(found.path, found.format, renamed, (*found.notes, *notes))
+
+
+def is_diffusers(path: Path) -> bool:
+    """Whether a path is a folder of diffusers', a pipeline or a network, or one of their files of weights."""
+    if not path.is_dir():
+        return _WEIGHTS.fullmatch(path.name) is not None
+    if any((path / name).is_file() for name in (PIPELINE, "scheduler_config.json")):
+        return True
+    if any(_WEIGHTS.fullmatch(file.name) for folder in (path, path / "unet") for file in folder.glob("*_model.*")):
+        return True
+    config = path / native.CONFIG
+    return config.is_file() and "_class_name" in native.read_json(config)
 
 
 def described_by_folder(path: Path) -> Target | None:
-    """The model that a diffusers folder says itself that it is; None for anything else."""
-    folder = _network_folder(path)
+    """The model that a diffusers folder (or a file of weights in one) says that it is; None for anything else."""
+    folder = network_folder(path)
     config = folder / native.CONFIG
     if not config.is_file() or (folder / native.WEIGHTS).is_file():
         return None
-    return from_diffusers_config(native.read_json(config))
+    content = native.read_json(config)
+    if "_class_name" not in content and "block_out_channels" not in content:
+        raise UserError(f"{config}: not the configuration of a diffusers network (no _class_name in it)")
+    if "cross_attention_dim" in content or content.get("_class_name") == "UNet2DConditionModel":
+        raise UserError(
+            f"{config}: _class_name is {content.get('_class_name')!r}, whose network attends to a text "
+            f"(cross_attention_dim={content.get('cross_attention_dim', 1280)!r}); only UNet2DModel is read"
+        )
+    if content.get("_class_name", "UNet2DModel") == "UNet2DModel":
+        checked_unet(config, content)
+    try:
+        return from_diffusers_config(content)
+    except UserError as error:
+        # The message names config.json, of which there may be several.
+        raise UserError(str(error).replace(f"{native.CONFIG}:", f"{config}:", 1)) from error
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        raise UserError(f"{config}: {problem['msg'].removeprefix('Value error, ')}") from error
 
 
-def _file_of(path: Path) -> Path:
+def network_folder(path: Path) -> Path:
+    """The folder that holds the network of a path: itself, its unet/, or the folder of a file."""
     if not path.is_dir():
+        return path.parent if _WEIGHTS.fullmatch(path.name) else path
+    if (path / native.CONFIG).is_file():
         return path
-    folder = _network_folder(path)
-    names = (native.WEIGHTS, *DIFFUSERS_WEIGHTS)
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise UserError(f"{path}: no weights in this folder; looked for {', '.join(names)}, here and in {_SUBFOLDER}/")
+    inside = [path / name for name in _SUBFOLDERS if (path / name).is_dir()]
+    if len(inside) > 1:
+        raise UserError(f"{path}: holds both {' and '.join(_SUBFOLDERS)}; give one of them, as {inside[0]}")
+    return inside[0] if inside else path
 
 
-def _network_folder(path: Path) -> Path:
-    inside = path / _SUBFOLDER
-    return inside if inside.is_dir() and not (path / native.CONFIG).is_file() else path
+def _file_of(path: Path, notes: list[str]) -> Path:
+    if not path.is_dir():
+        if _SHARD.fullmatch(path.name):
+            raise UserError(f"{path}: one part of several; give the folder they are in, or the .index.json beside them")
+        return path
+    folder = network_folder(path)
+    if (folder / native.WEIGHTS).is_file():
+        return folder / native.WEIGHTS
+    by_variant: dict[str | None, list[Path]] = {}
+    for file in sorted(folder.glob("diffusion_pytorch_model.*")):
+        matched = _WEIGHTS.fullmatch(file.name)
+        if matched and not _SHARD.fullmatch(file.name):
+            by_variant.setdefault(matched["variant"] or matched["of"], []).append(file)
+    if not by_variant:
+        names = ", ".join((native.WEIGHTS, *(f"diffusion_pytorch_model.{name}" for name in _FORMATS)))
+        raise UserError(
+            f"{path}: no weights in this folder; looked for {names} (or its .index.json), here and in {_SUBFOLDERS[0]}/"
+        )
+    if None not in by_variant and len(by_variant) > 1:
+        files = [file for found in by_variant.values() for file in found]
+        raise UserError(f"{path}: several variants of the weights, {_named(files)}; give one of the files")
+    files = by_variant[None] if None in by_variant else next(iter(by_variant.values()))
+    chosen = min(files, key=_preference)
+    others = [file for found in by_variant.values() for file in found if file != chosen]
+    if others:
+        notes.append(f"took {chosen.name}; beside it lie {_named(others)}")
+    elif None not in by_variant:
+        notes.append(f"took {chosen.name}, the only variant of the weights")
+    return chosen
+
+
+def _named(files: list[Path]) -> str:
+    return ", ".join(file.name for file in files)
+
+
+def _preference(file: Path) -> tuple[bool, bool]:
+    """As the library chooses: safetensors first."""
+    return ".bin" in file.name, file.name.endswith(".json")
+
+
+def _read_shards(index: Path, wrapper: str | None) -> WeightFile:
+    """The tensors of the files that an index names. Raises UserError where they are not those that it lists."""
+    listed = native.read_json(index).get("weight_map")
+    if not isinstance(listed, Mapping) or not listed:
+        raise UserError(f"{index}: not an index of weights (no weight_map in it)")
+    odd = [name for name in listed.values() if not isinstance(name, str) or Path(name).name != name]
+    if odd:
+        raise UserError(f"{index}: weight_map names {odd[0]!r}, which is no file beside it")
+    state: dict[str, Any] = {}
+    kinds: dict[str, None] = {}
+    for name in dict.fromkeys(listed.values()):
+        kind, content = read_content(index.parent / name)
+        kinds[kind] = None
+        state |= _part(index, index.parent / name, content, {key for key, file in listed.items() if file == name})
+    state, notes = unwrap(index, state, wrapper)
+    files = len(set(listed.values()))
+    return WeightFile(index, " and ".join(kinds), state, (f"put together from {files} files", *notes))
+
+
+def _part(index: Path, path: Path, content: Any, listed: set[str]) -> dict[str, Tensor]:
+    found = (
+        {key for key, value in content.items() if isinstance(value, Tensor)} if isinstance(content, Mapping) else set()
+    )
+    if found != listed:
+        odd = sorted(found ^ listed)[0]
+        where = "is missing from it" if odd in listed else "is in it and should not be"
+        raise UserError(f"{path}: not the part that {index.name} lists: {odd} {where}; fetch both again")
+    return {key: content[key] for key in sorted(found)}

@@ -7,21 +7,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from difflab.config.model import ModelConfig
 from difflab.errors import UserError
-from difflab.files import replacing
 from difflab.interop import native
-from difflab.interop.diffusers_folder import save_diffusers
+from difflab.interop.diffusers_folder import diffusers_files, save_diffusers
+from difflab.interop.diffusers_sampling import how_to_draw
 from difflab.interop.diffusers_unet import DIFFUSERS
 from difflab.interop.identifying import fits_phrase
 from difflab.interop.keymap import KeyMap
 from difflab.interop.layout import Layout, Target
-from difflab.interop.layouts import LAYOUTS, NATIVE, layout_named, marked_layouts
-from difflab.interop.opening import described_by_folder, open_weights
+from difflab.interop.layouts import LAYOUTS, NATIVE, OUR_MARKER, layout_named, marked_layouts
+from difflab.interop.opening import DIFFUSERS_WEIGHTS, described_by_folder, open_weights
 from difflab.interop.presets import preset_named
+from difflab.interop.tensor_files import write_safetensors, write_torch
+
+_ONE_FILE = {".safetensors": write_safetensors, ".pt": write_torch, ".pth": write_torch}
+"""How a path ends -> what writes all weights to it."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,17 @@ def import_weights(
         preset = preset_named(target)
         target, published_in = preset.target(), preset.layouts
     found = open_weights(path, wrapper)
+    if any(key.endswith(OUR_MARKER) for key in found.state):
+        raise UserError(f"{path}: these are difflab's own weights; give the run, or its exported folder, as it is")
     described = described_by_folder(path)
     if described is not None and target is not None:
         _require_agreement(path, described, target)
     target = target or described
     if target is None:
-        raise UserError(f"{path}: name the model these weights are for{fits_phrase(found.state)}")
+        raise UserError(
+            f"{path}: name the experiment that these weights are of, as in --preset ddpm/cifar10; only a folder with "
+            f"the config.json of diffusers says it itself{fits_phrase(found.state)}"
+        )
     chosen = _choose_layout(path, found.state, layout, published_in)
     try:
         keymap = _keymap(chosen, target, () if layout else published_in)
@@ -70,19 +78,50 @@ def import_weights(
     return Imported(state, target, keymap.layout, found.notes)
 
 
+def check_export(path: str | Path, config: ModelConfig, layout: str) -> list[str]:
+    """Whether a whole model can be written to `path` in a layout, before its weights are read: what there is to say.
+
+    Raises UserError when the layout cannot express the model, and for a path that it cannot be written to.
+    """
+    path, target = Path(path), Target.of(config)
+    if layout == NATIVE:
+        _refuse_other_model(path, NATIVE)
+        return []
+    layout_named(layout).keymap(target)
+    if layout == DIFFUSERS.name:
+        diffusers_files(target, config)
+        _refuse_other_model(path, layout)
+        return how_to_draw(config, str(path))
+    if path.suffix not in _ONE_FILE:
+        raise UserError(f"{path}: end the name in .safetensors or .pt")
+    if path.is_dir():
+        raise UserError(f"{path}: a folder, where layout {layout} writes a file; give another name")
+    return []
+
+
 def export_model(path: str | Path, state: Mapping[str, Tensor], config: ModelConfig, layout: str) -> list[Path]:
     """Write a whole model: as our own folder (layout `difflab`), or as `export_weights` does; returns what was written.
 
-    In layout `diffusers` the process goes along, so that the folder is a pipeline. Raises UserError when the layout
-    cannot express the model.
+    In layout `diffusers` the process goes along, so that the folder is a pipeline. A folder appears whole or not at
+    all. The refusals of `check_export`.
     """
     path = Path(path)
+    check_export(path, config, layout)
     if layout == NATIVE:
         native.save_export(path, state, config.model_dump(mode="json"))
         return [path / native.CONFIG, path / native.WEIGHTS]
     if layout == DIFFUSERS.name:
         return save_diffusers(path, state, Target.of(config), config)
     return export_weights(path, state, Target.of(config), layout)
+
+
+def _refuse_other_model(path: Path, layout: str) -> None:
+    """Files of two layouts in one folder would be taken for one model."""
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path}: a file, where layout {layout} writes a folder; give another name")
+    other = DIFFUSERS_WEIGHTS if layout == NATIVE else native.WEIGHTS
+    if (path / other).is_file():
+        raise UserError(f"{path}: holds {other}, a model in another layout; give another folder")
 
 
 def export_weights(path: str | Path, state: Mapping[str, Tensor], target: Target, layout: str) -> list[Path]:
@@ -95,14 +134,10 @@ def export_weights(path: str | Path, state: Mapping[str, Tensor], target: Target
     if layout == DIFFUSERS.name:
         return save_diffusers(path, state, target)
     official = layout_named(layout).keymap(target).to_official(state)
-    if path.suffix in (".pt", ".pth"):
-        # Given a path, torch writes the temporary file's name into the archive.
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in official.items()}, file)
-    elif path.suffix == ".safetensors":
-        native.save_safetensors(path, official)
-    else:
+    write = _ONE_FILE.get(path.suffix)
+    if write is None:
         raise UserError(f"{path}: end the name in .safetensors or .pt")
+    write(path, official)
     return [path]
 
 

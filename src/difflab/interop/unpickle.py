@@ -1,15 +1,15 @@
-"""Reading weight files that others made: tensors and plain containers, and nothing that runs code."""
+"""Reading files that others made: tensors and plain containers, and nothing that runs code."""
 
 from __future__ import annotations
 
 import pickle
 import pickletools
+import re
 import struct
 import tarfile
 import warnings
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,60 +17,51 @@ import torch
 from torch import Tensor
 
 from difflab.errors import UserError
+from difflab.interop.numpy_pickles import STAND_INS
+from difflab.machine import machine_error
 
-WRAPPERS = ("ema", "ema_state_dict", "state_dict", "model_state_dict", "model", "net")
-"""Where a checkpoint keeps its weights, in the order in which they are looked for: averaged weights come first."""
-
-_PARALLEL_PREFIX = "module."
 _UNREADABLE = (
     pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, OverflowError,
-    AssertionError, struct.error,
+    AssertionError, MemoryError, struct.error,
 )  # fmt: skip
-_TENSOR_MODULES = ("torch", "collections", "_codecs")
+_TENSOR_MODULES = ("torch", "collections", "_codecs", "numpy")
+_REFUSED = re.compile(r"[Uu]nsupported (?:global: )?GLOBAL (\S+) ")
+_CUT_SHORT = "the file is cut short or damaged"
 
 
-@dataclass(frozen=True)
-class WeightFile:
-    """The tensors of a file. `notes` says, in one line each, what was done to find them."""
+def read_content(path: str | Path) -> tuple[str, Any]:
+    """The format of a file and everything in it: tensors in plain containers.
 
-    path: Path
-    format: str
-    state: dict[str, Tensor]
-    notes: tuple[str, ...] = ()
-
-
-def read_weights(path: str | Path, wrapper: str | None = None) -> WeightFile:
-    """The state dict in a .safetensors file or in one that torch.save wrote (.pt, .pth, .ckpt, .bin).
-
-    wrapper names the entry that holds the weights; without it the first of WRAPPERS that is there is taken. A prefix
-    `module.` shared by all keys is dropped. Nothing in the file is executed. Raises UserError when the file is missing,
-    damaged, asks for anything but tensors and containers, or holds no weights.
+    It may be a .safetensors file or one that torch.save wrote, whatever its name. Nothing in it is executed. Raises
+    UserError when there is no such file, when it is damaged, or when it asks for anything but tensors and containers;
+    OSError when the machine cannot read it.
     """
     path = Path(path)
-    kind, content = _read(path)
-    notes: list[str] = []
-    state = _unwrap(path, content, wrapper, notes)
-    if state and all(key.startswith(_PARALLEL_PREFIX) for key in state):
-        state = {key.removeprefix(_PARALLEL_PREFIX): value for key, value in state.items()}
-        notes.append(f"dropped the prefix {_PARALLEL_PREFIX!r} of every key")
-    return WeightFile(path, kind, state, tuple(notes))
-
-
-def read_state_dict(path: str | Path, wrapper: str | None = None) -> dict[str, Tensor]:
-    """The tensors alone; see `read_weights`."""
-    return read_weights(path, wrapper).state
-
-
-def read_content(path: str | Path) -> Any:
-    """Everything in a file that torch.save wrote: tensors in plain containers. The same refusals as `read_weights`."""
-    return _read(Path(path))[1]
-
-
-def _read(path: Path) -> tuple[str, Any]:
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
+    refuse_what_is_no_file(path)
     kind = _format_of(path)
     return kind, _read_safetensors(path) if kind == "safetensors" else _read_torch(path, kind)
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a file of difflab's own, which holds them under their keys and nothing else.
+
+    The refusals of `read_content`, and UserError where there is anything else.
+    """
+    _, content = read_content(path)
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise UserError(f"{path}: not a state dict of difflab's own; make it one with `difflab weights import`")
+    return content
+
+
+def refuse_what_is_no_file(path: Path) -> None:
+    """Raises UserError unless `path` is a regular file."""
+    if path.is_file():
+        return
+    if path.is_dir():
+        raise UserError(f"{path}: a folder, where a file is needed")
+    if path.is_symlink():
+        raise UserError(f"{path}: a symbolic link that leads nowhere")
+    raise UserError(f"{path}: not a regular file" if path.exists() else f"{path}: no such file")
 
 
 def _format_of(path: Path) -> str:
@@ -89,6 +80,8 @@ def _format_of(path: Path) -> str:
             f"{path}: a tar checkpoint of torch before 0.1.10, which cannot be read safely; "
             "load it where you trust it and write it again as safetensors"
         )
+    if path.suffix == ".safetensors" and len(start) < 9:
+        raise UserError(f"{path}: {_CUT_SHORT}; fetch it again")
     raise UserError(f"{path}: neither a safetensors file nor one that torch.save wrote")
 
 
@@ -98,31 +91,66 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
     try:
         return load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, *_UNREADABLE) as error:
+        _pass_on(error, path)
         raise UserError(f"{path}: damaged safetensors file ({_one_line(error)}); fetch it again") from error
 
 
 def _read_torch(path: Path, kind: str) -> Any:
-    if kind == "torch zip" and not zipfile.is_zipfile(path):
-        raise UserError(f"{path}: the file is cut short or damaged; fetch it again")
+    if kind == "torch zip":
+        _check_archive(path)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(STAND_INS):
             # Of an unusual pickle protocol torch warns, then reads it or raises; the error below says more.
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            if path.suffix == ".safetensors":
+                # By its name torch would take the file for what it is not.
+                with path.open("rb") as file:
+                    return torch.load(file, map_location="cpu", weights_only=True)
             return torch.load(path, map_location="cpu", weights_only=True, mmap=kind == "torch zip")
     except _UNREADABLE as error:
-        forbidden = _first_foreign_global(path, kind)
+        _pass_on(error, path)
+        forbidden = _refused_global(error) or _first_foreign_global(path, kind)
         if forbidden is not None:
             raise UserError(
                 f"{path}: refused, because reading it would run {forbidden}; only tensors and plain containers are "
                 "read, so ask its author for a safetensors file"
             ) from error
-        raise UserError(f"{path}: the file is cut short or damaged ({_one_line(error)}); fetch it again") from error
+        raise UserError(f"{path}: {_CUT_SHORT} ({_one_line(error)}); fetch it again") from error
 
 
-def _one_line(error: Exception) -> str:
+def _check_archive(path: Path) -> None:
+    """Raises UserError for an archive that torch.save did not write: it stores its members as they are."""
+    try:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, *_UNREADABLE) as error:
+        raise UserError(f"{path}: {_CUT_SHORT}; fetch it again") from error
+    if any(Path(member.filename).name == "constants.pkl" for member in members):
+        raise UserError(f"{path}: a TorchScript archive, which holds code; ask its author for a state dict")
+    size, declared = path.stat().st_size, sum(member.file_size for member in members)
+    if declared > size or any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise UserError(
+            f"{path}: refused, because it is no archive that torch.save writes: its members would unpack to "
+            f"{declared:,} bytes from a file of {size:,}"
+        )
+
+
+def _pass_on(error: BaseException, path: Path) -> None:
+    """A machine that cannot read is no damage of the file."""
+    refusal = machine_error(error, path, contexts=True)
+    if refusal is not None:
+        raise refusal from error
+
+
+def _one_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:120] if lines else type(error).__name__
+
+
+def _refused_global(error: BaseException) -> str | None:
+    found = _REFUSED.search(str(error))
+    return found[1] if found else None
 
 
 def _first_foreign_global(path: Path, kind: str) -> str | None:
@@ -151,30 +179,6 @@ def _globals_of(file: IO[bytes]) -> Iterator[str]:
                     yield ".".join(strings[-2:])
                 elif isinstance(argument, str):
                     strings.append(argument)
-    except ValueError:
+    except (ValueError, zipfile.BadZipFile, MemoryError, OverflowError):
         # The raw tensor data after the last pickle, or the cut end of the file.
         return
-
-
-def _unwrap(path: Path, content: Any, wrapper: str | None, notes: list[str]) -> dict[str, Tensor]:
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds a {type(content).__name__}, not a state dict")
-    if wrapper is not None:
-        if not isinstance(content.get(wrapper), dict):
-            found = ", ".join(str(key) for key in list(content)[:8])
-            raise UserError(f"{path}: has no weights under {wrapper!r}; its entries are {found}")
-        content = content[wrapper]
-        notes.append(f"took the weights under {wrapper!r}")
-    elif not any(isinstance(value, Tensor) for value in content.values()):
-        name = next((key for key in WRAPPERS if isinstance(content.get(key), dict)), None)
-        if name is not None:
-            notes.append(f"took the weights under {name!r}")
-            content = content[name]
-    state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    if not state:
-        found = ", ".join(str(key) for key in list(content)[:8]) or "none"
-        raise UserError(f"{path}: no weights in it (entries: {found})")
-    ignored = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
-    if ignored:
-        notes.append(f"left out entries that are not tensors: {', '.join(ignored[:8])}")
-    return state

@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from difflab.config.guidance import Weights
 from difflab.config.model import ModelConfig
 from difflab.config.train import TrainConfig
-from difflab.config.validate import validate
 from difflab.errors import UserError
+from difflab.files import newest_checkpoint
 from difflab.interop.keymap import refuse_misfit, shapes_of
-from difflab.interop.native import WEIGHTS, load_export, read_export_config
-from difflab.interop.unpickle import read_content, read_state_dict
+from difflab.interop.layouts import marked_layouts
+from difflab.interop.native import CONFIG, WEIGHTS, load_export, read_export_config, read_run_config, validated
+from difflab.interop.opening import is_diffusers
+from difflab.interop.unpickle import read_content, read_tensors
+from difflab.interop.unwrapping import read_weights
 from difflab.models.build import Model, build_model
 
 
@@ -42,52 +44,59 @@ class Stored:
         return self.run_dir or self.path
 
 
-def find_stored(path: str | Path, which: Weights = "ema") -> Stored:
+def find_stored(path: str | Path, which: Weights = "ema", key: str = "run") -> Stored:
     """Look at a path without reading weights.
 
+    key: what the user gave the path to, to be named in a refusal.
     Raises UserError in one line when there is nothing there, or nothing usable.
     """
     path = Path(path)
     if not path.exists():
-        raise UserError(f"run={path} does not exist: give a run directory, an exported folder or a checkpoint")
+        raise UserError(f"{key}={path} does not exist: give a run directory, an exported folder or a checkpoint")
     if path.is_file():
         run_dir = path.parent.parent
         if path.suffix != ".ckpt" or not (run_dir / "config.yaml").is_file():
-            raise UserError(
-                f"run={path} is not a checkpoint inside a run directory; "
-                "make official weights into a folder with `difflab weights import` first"
-            )
+            raise UserError(f"{key}={path} is not a checkpoint inside a run directory; {_how_to_import(path, key)}")
         train = read_run_config(run_dir)
         kept = "raw" if which == "auto" and train.callbacks.ema is None else which
         return Stored(path, ModelConfig.of(train), path, "raw" if kept == "raw" else "ema", run_dir, train)
     if (path / "config.yaml").is_file():
         train = read_run_config(path)
-        weights, kept = _weights_of_run(path, which)
+        weights, kept = _weights_of_run(path, which, train.callbacks.ema is not None)
         return Stored(path, ModelConfig.of(train), weights, kept, path, train)
+    if is_diffusers(path):
+        raise UserError(f"{key}={path} is a folder of diffusers, not of difflab; {_how_to_import(path, key)}")
     if (path / "config.json").is_file():
-        return Stored(path, validate(ModelConfig, read_export_config(path)), path / WEIGHTS)
-    raise UserError(f"run={path} is neither a run directory (config.yaml) nor an exported folder (config.json)")
+        return Stored(path, validated(ModelConfig, read_export_config(path), path / CONFIG), path / WEIGHTS)
+    raise UserError(f"{key}={path} is neither a run directory (config.yaml) nor an exported folder (config.json)")
 
 
-def _weights_of_run(run_dir: Path, which: Weights) -> tuple[Path, Literal["ema", "raw"]]:
+def _how_to_import(path: Path, key: str) -> str:
+    preset = "" if is_diffusers(path) else " --preset EXPERIMENT"
+    command = f"difflab weights import {path}{preset} --out FOLDER"
+    return f"make it one with `difflab weights import` first, as in `{command}`, and give {key}=FOLDER"
+
+
+def weights_of_run(path: Path) -> Path | None:
+    """The file of weights that a run directory draws with; None where the path is no run directory."""
+    return _weights_of_run(path, "auto", True)[0] if (path / "config.yaml").is_file() else None
+
+
+def _weights_of_run(run_dir: Path, which: Weights, averages: bool) -> tuple[Path, Literal["ema", "raw"]]:
+    """averages: whether the run keeps them; files that it wrote while it did otherwise are out of date."""
     averaged, exported = (run_dir / "weights" / f"{name}.safetensors" for name in ("ema", "raw"))
-    if which == "ema" or (which == "auto" and averaged.is_file()):
+    if which == "ema" or (which == "auto" and averages and averaged.is_file()):
         weights, kept = averaged, "ema"
     else:
         # A run without averages exports its raw weights; of another one the checkpoint has them.
-        weights, kept = exported if exported.is_file() else run_dir / "checkpoints" / "last.ckpt", "raw"
+        current = exported.is_file() and not (averages and averaged.is_file())
+        checkpoints = run_dir / "checkpoints"
+        weights = exported if current else newest_checkpoint(checkpoints) or checkpoints / "last.ckpt"
+        kept = "raw"
     if not weights.is_file():
         hint = "; the run keeps no averages: take weights=raw" if which == "ema" and exported.is_file() else ""
         raise UserError(f"{run_dir} has no {kept} weights yet ({weights.relative_to(run_dir)} is not there){hint}")
     return weights, "ema" if kept == "ema" else "raw"
-
-
-def read_run_config(run_dir: Path) -> TrainConfig:
-    """The configuration a run was started with."""
-    data: Any = yaml.safe_load((run_dir / "config.yaml").read_text())
-    if not isinstance(data, dict):
-        raise UserError(f"{run_dir / 'config.yaml'} is not a configuration")
-    return validate(TrainConfig, data)
 
 
 def load_weights(stored: Stored) -> dict[str, Tensor]:
@@ -95,8 +104,8 @@ def load_weights(stored: Stored) -> dict[str, Tensor]:
     if stored.run_dir is None:
         return load_export(stored.path)[0]
     if stored.weights.suffix != ".ckpt":
-        return read_state_dict(stored.weights)
-    checkpoint = read_content(stored.weights)
+        return read_tensors(stored.weights)
+    checkpoint = read_checkpoint(stored.weights)
     state = dict(checkpoint["state_dict"])
     if stored.which == "ema":
         averages = checkpoint.get("callbacks", {}).get("EMA", {}).get("averages")
@@ -111,8 +120,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises UserError where the file is none.
     """
-    content = read_content(path)
-    if not isinstance(content, dict) or "difflab" not in content:
+    _, content = read_content(path)
+    if not isinstance(content, dict) or not all(isinstance(content.get(k), dict) for k in ("difflab", "state_dict")):
         raise UserError(f"{path} is not a training checkpoint of difflab; give a .ckpt file of a run's checkpoints/")
     return content
 
@@ -140,6 +149,14 @@ def load_initial_weights(module: nn.Module, path: str, which: Weights) -> None:
     """
     source = Path(path)
     weights_file = source.is_file() and source.suffix != ".ckpt"
-    state = read_state_dict(source) if weights_file else load_weights(find_stored(source, which))
+    if weights_file:
+        state = read_weights(source).state
+        if layouts := marked_layouts(state):
+            raise UserError(
+                f"init.path={source} is in the layout {' or '.join(layout.name for layout in layouts)}, not in "
+                f"difflab's; {_how_to_import(source, 'init.path')}"
+            )
+    else:
+        state = load_weights(find_stored(source, which, "init.path"))
     refuse_misfit(state, shapes_of(module.state_dict()), str(source))
     module.load_state_dict(state, strict=True)

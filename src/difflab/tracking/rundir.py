@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from difflab.errors import UserError
-from difflab.files import write_text
+from difflab.files import newest_checkpoint, write_text
 
 _ALLOWED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+,-]*")
 _ADJECTIVES = [
@@ -155,9 +155,7 @@ class RunDirectory:
         where there is none. must: the same, or an error.
         never: None, and an error where the directory already holds a run. Anything else is the path of a checkpoint.
         """
-        last = self.last_checkpoint
-        if not last.is_file():
-            last = max(self.checkpoints.glob("step-*.ckpt"), default=last, key=lambda path: (len(path.name), path.name))
+        last = newest_checkpoint(self.checkpoints) or self.last_checkpoint
         if resume == "auto":
             return last if last.is_file() else None
         if resume == "never":

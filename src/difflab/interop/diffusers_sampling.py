@@ -1,0 +1,119 @@
+"""How diffusers has to be called to draw as a model's own sampler does, or why it cannot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from difflab.config.diffusion import DiscreteDiffusionConfig
+from difflab.config.guidance import GuidanceConfig
+from difflab.config.model import ModelConfig
+from difflab.config.sampler import AncestralConfig, DDIMConfig
+from difflab.diffusion.spacing import Spacing, sampling_timesteps
+
+_SPACINGS: tuple[Spacing, ...] = ("leading", "trailing", "linspace")
+_DEFAULT = {"timestep_spacing": "leading", "steps_offset": 0, "set_alpha_to_one": True}
+
+
+def sampling_keys(config: ModelConfig) -> dict[str, Any]:
+    """The keys of scheduler_config.json by which diffusers takes the steps of the model's own sampler.
+
+    Those of its own defaults where it has no such steps; `how_to_draw` says so.
+    """
+    sampler, diffusion = config.sampler, config.diffusion
+    if diffusion.kind == "continuous" or not isinstance(sampler, AncestralConfig | DDIMConfig):
+        return _DEFAULT
+    return _steps(sampler, diffusion) or {**_DEFAULT, "set_alpha_to_one": _ends_clean(sampler)}
+
+
+def how_to_draw(config: ModelConfig, folder: str) -> list[str]:
+    """In lines: the call of diffusers that draws the pictures of `difflab sample`, and what no call of it does."""
+    sampler, diffusion, guidance = config.sampler, config.diffusion, config.guidance
+    lines = []
+    if config.conditioning:
+        told = ", ".join(config.conditioning)
+        lines.append(
+            f"diffusers has no pipeline that tells UNet2DModel its {told}: the folder has none; load UNet2DModel and "
+            "DDPMScheduler from it and give class_labels at every step"
+        )
+    if guidance.kind != "none":
+        lines.append(f"guidance={guidance.kind} has no part in the folder: diffusers' pictures are without it")
+    assert isinstance(diffusion, DiscreteDiffusionConfig), "diffusers has no continuous time"
+    strided = isinstance(sampler, AncestralConfig | DDIMConfig)
+    reason = _why_not(sampler, diffusion) if strided else "diffusers' DDPM and DDIM are all that the folder has"
+    clips_anew = guidance.rederive_eps and guidance.threshold != "none" and not diffusion.learns_variance
+    if clips_anew and (reason is not None or not isinstance(sampler, DDIMConfig)):
+        lines.append("DDIM of diffusers is that of difflab with use_clipped_model_output=True in its call")
+    if reason is not None or not strided:
+        return [f"diffusers' pictures differ from the run's own (sampler={sampler.kind}): {reason}", *lines]
+    pipeline = "DDIMPipeline" if isinstance(sampler, DDIMConfig) else "DDPMPipeline"
+    options = {"num_inference_steps": len(_kept(sampler, diffusion))}
+    call = ", ".join(f"{key}={value}" for key, value in (options | _call(sampler, guidance)).items())
+    if config.conditioning:
+        scheduler = pipeline.replace("Pipeline", "Scheduler")
+        lines.append(f"the run's own sampler is {scheduler} with {call}")
+    else:
+        lines.insert(
+            0, f"diffusers draws as the run's own sampler does with {pipeline}.from_pretrained({folder!r})({call})"
+        )
+    return lines
+
+
+def _call(sampler: AncestralConfig | DDIMConfig, guidance: GuidanceConfig) -> dict[str, Any]:
+    if not isinstance(sampler, DDIMConfig):
+        return {}
+    # Where nothing is clipped, deriving eps anew changes nothing.
+    rederived = guidance.rederive_eps and guidance.threshold != "none"
+    return {"eta": sampler.eta, "use_clipped_model_output": rederived}
+
+
+def _why_not(sampler: AncestralConfig | DDIMConfig, diffusion: DiscreteDiffusionConfig) -> str | None:
+    if isinstance(sampler, DDIMConfig) and diffusion.learns_variance:
+        return f"its DDIM takes no network with variance={diffusion.variance}"
+    if _steps(sampler, diffusion) is None:
+        stride = f", stride={sampler.stride}" if isinstance(sampler, DDIMConfig) else ""
+        return (
+            f"it does not take the steps of spacing={sampler.spacing}, steps={sampler.steps}{stride} of "
+            f"{diffusion.timesteps}; those of spacing=leading, with a number of steps that divides "
+            f"{diffusion.timesteps}, are the same in both"
+        )
+    if (
+        isinstance(sampler, AncestralConfig)
+        and _kept(sampler, diffusion)[0] > 0
+        and diffusion.variance != "fixed_small"
+    ):
+        return "its last step adds noise where it does not end at timestep 0"
+    return None
+
+
+def _kept(sampler: AncestralConfig | DDIMConfig, diffusion: DiscreteDiffusionConfig) -> list[int]:
+    if sampler.steps is None:
+        return list(range(diffusion.timesteps))
+    return sampling_timesteps(diffusion.timesteps, sampler.steps, sampler.spacing, sampler.steps_offset)
+
+
+def _steps(sampler: AncestralConfig | DDIMConfig, diffusion: DiscreteDiffusionConfig) -> dict[str, Any] | None:
+    """The keys by which diffusers visits the very timesteps that the sampler does, in the same strides."""
+    total = diffusion.timesteps
+    try:
+        kept = _kept(sampler, diffusion)
+    except ValueError:
+        # The run draws with other options; these it never could.
+        return None
+    stride = total // len(kept)
+    if isinstance(sampler, DDIMConfig) and sampler.stride == "listed":
+        following = [t - stride for t in kept]
+        if following[1:] != kept[:-1] or following[0] >= 0:
+            return None
+    for spacing in _SPACINGS:
+        offset = kept[0] if spacing == "leading" else 0
+        try:
+            theirs = sampling_timesteps(total, len(kept), spacing, offset)
+        except ValueError:
+            continue
+        if theirs == kept:
+            return {"timestep_spacing": spacing, "steps_offset": offset, "set_alpha_to_one": _ends_clean(sampler)}
+    return None
+
+
+def _ends_clean(sampler: AncestralConfig | DDIMConfig) -> bool:
+    return not isinstance(sampler, DDIMConfig) or sampler.final_level == "clean"
