@@ -53,7 +53,7 @@ def test_shards_that_came_later_are_found(plain, write_tar, encoded):
 
 
 def test_shard_names_say_the_split(tmp_path, write_tar, encoded):
-    for name in ("train-0.tar", "valid-0.tar", "validation-1.tar", "test-0.tar", "cc3m-0.tar"):
+    for name in ("train-0.tar", "valid-0.tar", "validation-1.tar", "test-0.tar", "cc3m-train-0.tar"):
         write_tar(tmp_path / "d" / name, {f"{name[:5]}.png": encoded()})
     splits = open_data(tmp_path / "d").index.splits
     assert {name: entry.samples for name, entry in splits.items()} == {"train": 2, "val": 2, "test": 1}

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from inspect import cleandoc
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast, get_args
 
 import typer
 import yaml
@@ -15,6 +15,7 @@ from pydantic import Field
 
 from difflab.commands.typer_app import run_typer
 from difflab.config.base import Config
+from difflab.config.data import KeyRule
 from difflab.config.validate import validate
 from difflab.data.sources.registry import SOURCES, find_source
 from difflab.errors import UserError
@@ -81,6 +82,9 @@ def inspect(
     path: Annotated[str, typer.Argument(help="directory of shards")],
     decode: Annotated[str, typer.Option(help="samples of each split to decode, or all")] = "256",
     hashes: Annotated[bool, typer.Option(help="compare the SHA-256 of every shard")] = True,
+    keys: Annotated[
+        str, typer.Option(help="where names of other tools' files end: first_dot or last_dot")
+    ] = "first_dot",
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
     """Verify counts, sizes, hashes and images; a data set with problems ends with exit status 2."""
@@ -88,7 +92,14 @@ def inspect(
 
     if decode != "all" and not decode.isdecimal():
         raise UserError(f"--decode {decode} is not a number of samples; give a number or all")
-    report = inspect_data(path.removeprefix("path="), decode=None if decode == "all" else int(decode), hashes=hashes)
+    if keys not in get_args(KeyRule):
+        raise UserError(f"--keys {keys} is not known; choose one of {', '.join(get_args(KeyRule))}")
+    report = inspect_data(
+        path.removeprefix("path="),
+        keys=cast(KeyRule, keys),
+        decode=None if decode == "all" else int(decode),
+        hashes=hashes,
+    )
     if as_json:
         sys.stdout.write(json.dumps(report.as_dict(), indent=1) + "\n")
     else:

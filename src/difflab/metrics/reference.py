@@ -138,9 +138,9 @@ def shards_reference(
     directory = dataset.directory
     digest = hashlib.sha256()
     for shard in directory.split(split).shards:
-        # Shards that others made have no hash of their bytes; the offset table holds every key and size in them.
-        content = shard.sha256 or hashlib.sha256(directory.offsets(shard).tobytes()).hexdigest()
-        digest.update(f"{shard.name} {shard.samples} {shard.bytes} {content}\n".encode())
+        # Shards that others made have no hash of all their bytes, but one of every name, size and beginning in them.
+        content = shard.sha256 or shard.content or hashlib.sha256(directory.offsets(shard).tobytes()).hexdigest()
+        digest.update(f"{shard.path} {shard.samples} {shard.bytes} {content}\n".encode())
     return DataReference(
         name=Path(data.path).name,
         content_hash=digest.hexdigest(),
