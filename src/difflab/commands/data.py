@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
@@ -176,12 +177,17 @@ def describe_source(name: str) -> str:
 
 def find_data_sets(directory: Path) -> list[dict[str, Any]]:
     """The directories with shards at most two levels below (or at) `directory`, with what their index says."""
-    from difflab.data.index import INDEX_NAME, read_index
+    from difflab.data.index import INDEX_NAME, ForeignIndexError, read_index
 
     found: list[dict[str, Any]] = []
     for place in sorted({directory, *directory.glob("*/"), *directory.glob("*/*/")}):
+        index = None
+        if place != directory and place.name.startswith("."):
+            continue
         if (place / INDEX_NAME).is_file():
-            index = read_index(place / INDEX_NAME)
+            with contextlib.suppress(ForeignIndexError):
+                index = read_index(place / INDEX_NAME)
+        if index is not None:
             splits = {name: entry.samples for name, entry in index.splits.items()}
             size = sum(shard.bytes for entry in index.splits.values() for shard in entry.shards)
             found.append({"path": str(place), "image_size": index.image_size, "splits": splits, "bytes": size})

@@ -12,15 +12,15 @@ from difflab.config.base import Config
 Reason = Literal["dotted", "no_image", "unnamed", "long", "link", "sparse", "special", "extension"]
 
 _SAYS: dict[Reason, str] = {
-    "dotted": "of images with further dots in the name, which WebDataset counts to the extension: data.keys=last_dot "
-    "reads them",
-    "no_image": "without an image of that key",
-    "unnamed": "hidden, without an extension, or in a __folder__",
-    "long": "with names of more than 1024 bytes",
-    "link": "that are links to nothing in the tar: make it with tar --dereference --hard-dereference",
-    "sparse": "stored as sparse files: make the tar without --sparse",
-    "special": "that are devices or pipes",
-    "extension": "with extensions that are too many to list",
+    "dotted": "images with further dots in their names (WebDataset counts those to the extension; data.keys=last_dot "
+    "reads them)",
+    "no_image": "files without an image of the same key",
+    "unnamed": "files that are hidden, without an extension, or in a __folder__",
+    "long": "files with names of more than 1024 characters",
+    "link": "links to nothing in the tar (make it with tar --dereference --hard-dereference)",
+    "sparse": "sparse files (make the tar without --sparse)",
+    "special": "devices or pipes",
+    "extension": "files with an extension named key, or of a kind that only few samples have",
 }
 
 
@@ -43,5 +43,5 @@ def in_total(kinds: Iterable[LeftOut]) -> list[LeftOut]:
 
 def described(total: Sequence[LeftOut]) -> str:
     """All of it in one line."""
-    reasons = "; ".join(f"{kind.count} {_SAYS[kind.reason]} (such as {kind.example})" for kind in total)
-    return f"{sum(kind.count for kind in total)} members of the tars are not read: {reasons}"
+    reasons = "; ".join(f"{kind.count} {_SAYS[kind.reason]}, such as {kind.example}" for kind in total)
+    return f"of the files in the tars, {sum(kind.count for kind in total)} are not read: {reasons}"

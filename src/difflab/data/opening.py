@@ -84,8 +84,13 @@ def open_data(path: str | Path, keys: KeyRule = "first_dot") -> DataDirectory:
 def _open_plain(root: Path, keys: KeyRule, *, foreign_index: bool) -> DataDirectory:
     listing = list_shards(root)
     if not listing.tars:
-        inside = f" itself, but {', '.join(listing.unread[:3])} in it does: give its path" if listing.unread else ""
-        raise UserError(f"data directory {root} holds no .tar shards{inside}; {MAKE_HINT.format(path=root)}")
+        if listing.unread:
+            inside = ", ".join(listing.unread[:3])
+            raise UserError(
+                f"data directory {root} holds no .tar shards, but {inside} in it does: give that as the path, or name "
+                "the sub-directories train and val"
+            )
+        raise UserError(f"data directory {root} holds no .tar shards; {MAKE_HINT.format(path=root)}")
     folders = _table_folders(root, keys, foreign_index=foreign_index)
     known = [opened for folder in folders if (opened := _indexed_before(root, folder, keys)) is not None]
     if (kept := _kept.get((str(root.resolve()), keys))) is not None:

@@ -24,7 +24,7 @@ from difflab.errors import UserError
 
 EXTENSION_OF: dict[DataField, str] = {"label": "cls", "caption": "txt", "json": "json"}
 _OPEN_SHARDS = 200
-"""Shards a process keeps open; each takes two files, of the 1024 a process usually may have."""
+"""Shards a process keeps open, at most; each takes two files."""
 
 
 class ShardDataset:
@@ -134,8 +134,9 @@ class ShardDataset:
         return lost
 
     def _nothing_open(self) -> None:
-        self._files = RecentlyUsed(_OPEN_SHARDS, self._open_file, os.close)
-        self._tables = RecentlyUsed(_OPEN_SHARDS, self._open_table, _forget)
+        limit = min(_OPEN_SHARDS, _affordable_shards())
+        self._files = RecentlyUsed(limit, self._open_file, os.close)
+        self._tables = RecentlyUsed(limit, self._open_table, _forget)
 
     def _open_file(self, shard: int) -> int:
         return os.open(self.directory.shard_path(self._shards[shard]), os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
@@ -233,6 +234,16 @@ class ShardDataset:
 
     def _bad(self, shard: int, members: np.void, reason: str) -> BadSample:
         return BadSample(self._shards[shard].path, bytes(members["key"]).decode(), reason)
+
+
+def _affordable_shards() -> int:
+    """As many shards as take half of the files that this process may have open (often 1024, 256 on macOS)."""
+    if os.name != "posix":
+        return _OPEN_SHARDS
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _OPEN_SHARDS if limit == resource.RLIM_INFINITY else max(limit // 4, 1)
 
 
 def _forget(_table: np.ndarray) -> None:

@@ -93,6 +93,11 @@ def matches(pattern: str, shards: Iterable[str]) -> set[str]:
     }
 
 
+def as_word(split: str) -> str:
+    """A split as part of a name of a file or metric: what a glob has besides letters, digits, - and . becomes _."""
+    return re.sub(r"[^\w.-]+", "_", split)
+
+
 def _splits_named(path: str) -> set[str]:
     words = (word.lower() for word in _WORD.findall(path))
     return {_SPLIT_OF_WORD[word] for word in words if word in _SPLIT_OF_WORD}
@@ -106,6 +111,10 @@ def _entries(folder: Path) -> tuple[list[str], list[str]]:
     # Path.glob takes a directory that may not be read for an empty one.
     with os.scandir(folder) as entries:
         shown = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    for entry in shown:
+        path = Path(entry.path)
+        if _is_tar(entry.name) and entry.is_symlink() and not path.exists():
+            raise UserError(f"shard {path} is a link to {path.readlink()}, which is missing; restore it")
     return [e.name for e in shown if not e.is_dir()], [e.name for e in shown if e.is_dir()]
 
 

@@ -68,7 +68,7 @@ def scan_tar(path: Path, keys: KeyRule = "first_dot") -> ShardScan:
     with path.open("rb", buffering=0) as raw, _archive(path) as archive:
         before = -1
         for member in archive:
-            if not before < member.offset < member.offset_data <= archive.offset:
+            if member.size < 0 or not before < member.offset < member.offset_data <= archive.offset:
                 raise UserError(f"{path} is damaged at byte {member.offset}: the header there makes no sense")
             before = member.offset
             found.add(member, raw.fileno())
@@ -178,7 +178,7 @@ class _Members:
         ranked = sorted(counts, key=lambda ext: (ext not in wanted, -counts[ext], ext))
         columns = set(ranked[:MOST_COLUMNS])
         for key, found in samples.items():
-            for ext in found.keys() - columns:
+            for ext in sorted(found.keys() - columns):
                 if not (ext.rpartition(".")[2] in IMAGE_EXTENSIONS and "." in ext):
                     self._leave_out("extension", self._names[key, ext])
         return sorted(columns)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from difflab.cache import cache_root
 from difflab.config.data import DataConfig
+from difflab.data.shard_names import as_word
 from difflab.errors import UserError
 from difflab.files import write_shared
 from difflab.metrics.extractors import FeatureExtractor
@@ -156,7 +157,8 @@ def shards_reference(
 def cache_path(key: dict[str, Any]) -> Path:
     """Where the statistics that `key` describes are kept."""
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    return cache_root() / "reference" / f"{key['extractor']['name']}-{key['split']}-{key['n']}-{digest}.safetensors"
+    split = as_word(key["split"])
+    return cache_root() / "reference" / f"{key['extractor']['name']}-{split}-{key['n']}-{digest}.safetensors"
 
 
 def statistics_device(device: torch.device) -> torch.device:
