@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
@@ -21,6 +22,9 @@ MOST_COLUMNS = 64
 
 Place = tuple[int, int, int]
 """Offset, size, and CRC-32 of the header."""
+
+_DAMAGE = (ValueError, EOFError, TypeError, LookupError, OverflowError, RecursionError, SyntaxError, TokenError)
+"""What NumPy raises for files that are no arrays; their head is parsed as Python. An OSError is none of these."""
 
 _PLACE = np.dtype(("<i8", (2,)))
 _HEADER = np.dtype("<u4")
@@ -74,7 +78,7 @@ def read_offsets(tables: Path, shard: str, *, samples: int, repair: str) -> np.n
         table = np.lib.format.open_memmap(path, mode="r")
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path} is missing or damaged (there is no such file); {repair}") from None
-    except (ValueError, EOFError, TypeError, LookupError, OverflowError, RecursionError, SyntaxError) as error:
+    except _DAMAGE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} is missing or damaged ({reason[:80]}); {repair}") from None
     if not _has_layout(table.dtype) or table.ndim != 1 or len(table) != samples:
