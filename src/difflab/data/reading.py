@@ -189,12 +189,8 @@ class ShardDataset:
             raise self._bad(shard, members, "the shard is truncated")
         column = header_column(extension)
         if column in names and zlib.crc32(data[:HEADER_BYTES]) != members[column]:
-            raise self._bad(
-                shard,
-                members,
-                f"the tar has something else where its .{extension} was: it was changed since it was read"
-                f" first; {self.directory.repair}",
-            )
+            changed = f"the tar was changed, and has something else where its .{extension} was"
+            raise self._bad(shard, members, f"{changed}: {self.directory.repair}")
         return data[HEADER_BYTES:]
 
     def _image(self, shard: int, members: np.void, crop_draws: Sequence[int] | None) -> Tensor:
