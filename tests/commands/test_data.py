@@ -125,3 +125,51 @@ def test_values_are_read_as_yaml_except_paths():
     }
     with pytest.raises(UserError, match="given twice"):
         parse_arguments(["--n", "1", "n=1"])
+
+
+def plain_tar(path, *names):
+    import io
+    import tarfile
+
+    from PIL import Image
+
+    image = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(image, "PNG")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name in names:
+            info = tarfile.TarInfo(name)
+            info.size = len(image.getvalue())
+            tar.addfile(info, io.BytesIO(image.getvalue()))
+
+
+def test_inspecting_other_peoples_tars_says_what_is_left_out(tmp_path, capsys):
+    plain_tar(tmp_path / "dots/0.tar", "22.05.png", "a.png")
+    assert main(["data", "inspect", "dots"]) == 0
+    assert "1 images with further dots in their names" in " ".join(capsys.readouterr().out.split())
+    assert main(["data", "inspect", "dots", "--keys", "last_dot", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["keys"], report["splits"][0]["samples"], report["left_out"]) == ("last_dot", 2, [])
+    assert main(["data", "inspect", "dots", "--keys", "dot"]) == 2
+    assert "choose one of first_dot, last_dot" in complaint(capsys)
+    assert main(["data", "list", "."]) == 0
+    assert ".last_dot" not in capsys.readouterr().out
+
+
+def test_inspecting_a_set_without_samples_is_an_error(tmp_path, capsys):
+    plain_tar(tmp_path / "none/0.tar", "22.05.png")
+    plain_tar(tmp_path / "empty/0.tar")
+    for path, why in (("none", "last_dot"), ("empty", "its tars are empty")):
+        assert main(["data", "inspect", path, "--json"]) == 2
+        shown = capsys.readouterr()
+        assert json.loads(shown.out)["ok"] is False
+        assert f"{path} has 1 problem(s): split train holds no samples" in shown.err
+        assert why in shown.err
+
+
+def test_another_tools_index_does_not_hide_the_other_data_sets(tmp_path, capsys):
+    plain_tar(tmp_path / "wids/0.tar", "a.png")
+    (tmp_path / "wids/index.json").write_text('{"wids_version": 1}')
+    plain_tar(tmp_path / "x/0.tar", "a.png")
+    assert main(["data", "list", ".", "--json"]) == 0
+    assert [entry["path"] for entry in json.loads(capsys.readouterr().out)["data"]] == ["wids", "x"]

@@ -53,3 +53,54 @@ def test_a_truncated_shard_is_counted_before_training(tiny_data):
     assert lost
     for batch in loader:
         assert not lost & set(batch["index"].tolist())
+
+
+def plain_config(path, **changes):
+    return config(path, classes=None, batch_size=1, **changes)
+
+
+def test_what_is_left_out_of_the_tars_is_said(tmp_path, write_tar, encoded, caplog):
+    write_tar(tmp_path / "d/0.tar", {"22.05.png": encoded(), "22.06.png": encoded(), "a.png": encoded()})
+    build_train_loader(plain_config(tmp_path / "d"), seed=0, total_batches=1)
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 1
+    assert lines[0].startswith(
+        f"{tmp_path / 'd'}: of the files in the tars, 2 are not read: 2 images with further dots"
+    )
+    caplog.clear()
+    dataset = build_dataset(plain_config(tmp_path / "d", keys="last_dot"), split="train")
+    assert [dataset.key(i) for i in range(3)] == ["22.05", "22.06", "a"]
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("members", "why"),
+    [
+        ({}, "its tars are empty"),
+        ({"2.5.png": b"x"}, "1 images with further dots .*last_dot"),
+        ({"README": b""}, "README"),
+    ],
+)
+def test_a_split_without_samples_says_why(tmp_path, write_tar, members, why):
+    write_tar(tmp_path / "d/0.tar", members)
+    for build in (
+        lambda: build_dataset(plain_config(tmp_path / "d"), split="train"),
+        lambda: build_eval_loader(plain_config(tmp_path / "d"), split="train", batch_size=1),
+    ):
+        with pytest.raises(UserError, match=rf"the split 'train' holds no samples: .*{why}"):
+            build()
+
+
+def test_globs_for_training_and_validation_may_not_share_a_shard(tmp_path, write_tar, encoded):
+    for name in ("a-0.tar", "a-1.tar", "b-0.tar"):
+        write_tar(tmp_path / "d" / name, {f"{name[:3]}.png": encoded()})
+    for train, val in (("*.tar", "b-*.tar"), ("a-*.tar", "*-0.tar"), ("train", "a-1.tar"), ("b-0.tar", "*")):
+        with pytest.raises(
+            UserError, match=rf"data.train_split='{train}' and data.val_split='{val}' share".replace("*", r"\*")
+        ):
+            build_dataset(plain_config(tmp_path / "d", train_split=train, val_split=val), split=train)
+    cfg = plain_config(tmp_path / "d", train_split="a-*.tar", val_split="b-*.tar")
+    assert len(build_dataset(cfg, split=cfg.train_split)) == 2
+    assert len(build_eval_loader(cfg, split=cfg.val_split, batch_size=1)) == 1
+    # A validation split that does not exist is asked for by nobody yet.
+    assert len(build_dataset(plain_config(tmp_path / "d", train_split="a-*.tar"), split="a-*.tar")) == 2

@@ -66,3 +66,75 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
         write_shared(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[" * 200_000, "not valid JSON"),
+        ('{"splits": ' + "9" * 5000 + "}", "not valid JSON"),
+        (b"\xff\xfe{", "not valid JSON"),
+        (
+            '{"format": "difflab-shards", "splits": {"train": {"shards": [{"name": "a.tar"}]}}}',
+            "samples: Field required",
+        ),
+        ('{"shards": [], "version": 2}', "another tool wrote it"),
+    ],
+)
+def test_a_mad_index_is_one_line(tmp_path, content, message):
+    (tmp_path / "index.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=message) as caught:
+        read_index(tmp_path / "index.json")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_index_of_absurd_size_is_not_read(tmp_path):
+    with (tmp_path / "index.json").open("wb") as file:
+        file.truncate(200 << 20)
+    with pytest.raises(UserError, match="no index of shards: it has 209715200 bytes"):
+        read_index(tmp_path / "index.json")
+
+
+def written_with(tmp_path, **changes):
+    content = json.loads(some_index().model_dump_json())
+    content["splits"]["train"]["shards"][0] |= changes
+    (tmp_path / "index.json").write_text(json.dumps(content))
+    return tmp_path / "index.json"
+
+
+@pytest.mark.parametrize("folder", ["..", "/etc", "train/..", "a\\b", "a//b", "."])
+def test_a_folder_of_a_shard_stays_below_the_directory(tmp_path, folder):
+    with pytest.raises(UserError, match="must be a path below the data directory"):
+        read_index(written_with(tmp_path, folder=folder))
+    assert read_index(written_with(tmp_path, folder="train/a")).shards[0].path == "train/a/train-000000.tar"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"samples": -1}, {"samples": 10**30}, {"samples": 2**40 + 1}, {"bytes": -1}, {"bytes": 10**19}]
+)
+def test_absurd_counts_are_refused(tmp_path, changes):
+    with pytest.raises(UserError, match=f"not a valid index: splits.train.shards.0.{next(iter(changes))}"):
+        read_index(written_with(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("second", ["train", "val"])
+def test_a_shard_that_is_listed_twice_is_refused(tmp_path, second):
+    content = json.loads(some_index().model_dump_json())
+    shard = content["splits"]["train"]["shards"][0]
+    content["splits"].setdefault(second, {"shards": []})["shards"].append(shard)
+    (tmp_path / "index.json").write_text(json.dumps(content))
+    with pytest.raises(
+        UserError, match=rf"index: shard train-000000.tar is listed 2 times \(splits: train, {second}\)"
+    ):
+        read_index(tmp_path / "index.json")
+
+
+def test_what_the_machine_refuses_is_no_damage_of_the_index(tmp_path, monkeypatch):
+    written_with(tmp_path)
+
+    def refused(path):
+        raise OSError(24, "Too many open files", str(path))
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", refused)
+    with pytest.raises(OSError, match=r"Too many open files: .*index.json"):
+        read_index(tmp_path / "index.json")

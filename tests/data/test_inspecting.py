@@ -59,3 +59,23 @@ def test_a_label_outside_the_classes_is_reported(tiny_data):
     problems = inspect_data(tiny_data, decode=None).problems
     assert len(problems) == 11 + 3
     assert "b'1' (outside the 1 classes)" in problems[0]
+
+
+def test_a_split_without_samples_is_a_problem(tmp_path, write_tar, encoded):
+    write_tar(tmp_path / "d/train-0.tar", {"22.05.png": encoded(), "22.06.png": encoded()})
+    write_tar(tmp_path / "d/val-0.tar", {"a.png": encoded()})
+    report = inspect_data(tmp_path / "d")
+    assert len(report.problems) == 1
+    assert re.match("split train holds no samples: .* 2 images with further dots", report.problems[0])
+    shown = json.loads(json.dumps(report.as_dict()))
+    assert (shown["ok"], shown["ignored_members"]) == (False, 2)
+    assert shown["left_out"] == [{"reason": "dotted", "count": 2, "example": "22.05.png in train-0.tar"}]
+    assert inspect_data(tmp_path / "d", keys="last_dot").problems == []
+
+
+def test_names_that_do_not_say_the_split_are_a_problem(tmp_path, write_tar, encoded):
+    for name in ("train-0.tar", "0.tar"):
+        write_tar(tmp_path / "d" / name, {f"{len(name)}.png": encoded()})
+    report = inspect_data(tmp_path / "d")
+    assert [split.decoded for split in report.splits] == [2]
+    assert re.match("which shards are for training is unclear: train-0.tar names a split and 0.tar", report.problems[0])

@@ -253,3 +253,22 @@ def test_data_without_one_good_sample_is_refused(tiny_data):
     damage(tiny_data, range(23))
     with pytest.raises(UserError, match="no readable sample found in place of"):
         list(train(tiny_data, max_bad_fraction=1.0))
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_table_missing_in_a_reading_process_is_one_line_here(tiny_data, workers):
+    loader = train(tiny_data, workers=workers)
+    (tiny_data / "train-000000.offsets.npy").unlink()
+    with pytest.raises(UserError, match=r"train-000000.offsets.npy is missing or damaged") as caught:
+        list(loader)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_what_the_machine_refuses_a_reading_process_keeps_its_path(tiny_data, workers):
+    loader = train(tiny_data, workers=workers)
+    (tiny_data / "train-000001.tar").unlink()
+    with pytest.raises(FileNotFoundError) as caught:
+        list(loader)
+    assert caught.value.filename == str(tiny_data / "train-000001.tar")
+    assert "\n" not in str(caught.value)

@@ -1,10 +1,14 @@
+import errno
 import json
+import os
+import pickle
 from pathlib import Path
 
 import pytest
 import webdataset
 
 from difflab.data import opening
+from difflab.data.bad_samples import BadSample
 from difflab.data.opening import open_data
 from difflab.data.reading import ShardDataset
 from difflab.errors import UserError
@@ -53,7 +57,7 @@ def test_shards_that_came_later_are_found(plain, write_tar, encoded):
 
 
 def test_shard_names_say_the_split(tmp_path, write_tar, encoded):
-    for name in ("train-0.tar", "valid-0.tar", "validation-1.tar", "test-0.tar", "cc3m-0.tar"):
+    for name in ("train-0.tar", "valid-0.tar", "validation-1.tar", "test-0.tar", "cc3m-train-0.tar"):
         write_tar(tmp_path / "d" / name, {f"{name[:5]}.png": encoded()})
     splits = open_data(tmp_path / "d").index.splits
     assert {name: entry.samples for name, entry in splits.items()} == {"train": 2, "val": 2, "test": 1}
@@ -122,3 +126,200 @@ def test_a_truncated_plain_shard_is_named(plain):
     with pytest.raises(UserError, match=r"00001.tar.*truncated"):
         open_data(plain)
     assert not (plain / "index.json").exists()
+
+
+def counted(monkeypatch):
+    """The names of the tars that are scanned from now on."""
+    scanned = []
+    scan = opening.scan_tar
+
+    def scan_and_tell(path, *rule):
+        scanned.append(path.name)
+        return scan(path, *rule)
+
+    monkeypatch.setattr(opening, "scan_tar", scan_and_tell)
+    return scanned
+
+
+def captions(root, **options):
+    dataset = ShardDataset(open_data(root, **options), "train", fields=("caption",))
+    return [dataset[i]["caption"] for i in range(len(dataset))]
+
+
+def with_times_of(path, write):
+    """Rebuild a tar and give it the times it had, as rsync -t and cp -p do."""
+    before = path.stat()
+    write()
+    assert path.stat().st_size == before.st_size
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("keeps_its_time", [True, False])
+def test_a_tar_rebuilt_with_the_same_size_is_read_anew(tmp_path, write_tar, encoded, caplog, keeps_its_time):
+    path = tmp_path / "d/0.tar"
+    other = write_tar(tmp_path / "d/1.tar", {"z.png": encoded(), "z.txt": b"z"})
+    write_tar(path, {"a.txt": b"12", "a.png": encoded(), "b.png": encoded(), "b.txt": b"short"})
+    assert captions(tmp_path / "d") == ["12", "short", "z"]
+
+    def rebuild():
+        write_tar(path, {"b.png": encoded(), "b.txt": b"a longer one", "a.png": encoded(), "a.txt": b"1"})
+
+    with_times_of(path, rebuild) if keeps_its_time else rebuild()
+    assert captions(tmp_path / "d") == ["a longer one", "1", "z"]
+    assert "1 shards changed since they were indexed, 0.tar first: indexed again" in caplog.text
+    assert other.is_file()
+
+
+def test_a_change_in_the_middle_of_a_large_tar_is_noticed(tmp_path, write_tar, encoded):
+    path, fill = tmp_path / "d/0.tar", {"0.npy": bytes(200_000)}
+    write_tar(path, {**fill, "a.png": encoded(), "a.txt": b"12", "9.npy": bytes(200_000)})
+    before = open_data(tmp_path / "d").index
+    with_times_of(path, lambda: write_tar(path, {**fill, "a.txt": b"1", "a.png": encoded(), "9.npy": bytes(200_000)}))
+    dataset = ShardDataset(open_data(tmp_path / "d"), "train", fields=("caption",))
+    assert dataset[1]["caption"] == "1"
+    assert dataset.directory.index.shards[0].content != before.shards[0].content
+
+
+def test_a_touched_tar_is_checked_once_and_its_index_kept(plain, monkeypatch, caplog):
+    before = open_data(plain).index
+    scanned = counted(monkeypatch)
+    os.utime(plain / "00001.tar", ns=(1, 10**18))
+    after = open_data(plain).index
+    assert scanned == ["00001.tar"]
+    assert [shard.content for shard in after.shards] == [shard.content for shard in before.shards]
+    assert caplog.text == ""
+    open_data(plain)
+    assert scanned == ["00001.tar"]
+
+
+def test_only_the_shards_that_came_are_scanned(plain, write_tar, encoded, monkeypatch):
+    open_data(plain)
+    scanned = counted(monkeypatch)
+    write_tar(plain / "00002.tar", {"d.png": encoded(), "d.txt": b"fourth"})
+    assert captions(plain) == ["first", "second", "third", "fourth"]
+    assert scanned == ["00002.tar"]
+    (plain / "00000.tar").unlink()
+    assert captions(plain) == ["third", "fourth"]
+    assert scanned == ["00002.tar"]
+
+
+def test_a_table_that_is_missing_or_foreign_is_made_anew(plain, monkeypatch):
+    open_data(plain)
+    (plain / "00001.offsets.npy").unlink()
+    assert captions(plain) == ["first", "second", "third"]
+
+
+def test_each_rule_of_keys_has_its_own_index(tmp_path, write_tar, encoded, monkeypatch):
+    write_tar(
+        tmp_path / "d/0.tar", {"22.05.png": encoded(), "22.05.txt": b"dots", "a.png": encoded(), "a.txt": b"none"}
+    )
+    assert captions(tmp_path / "d") == ["none"]
+    assert captions(tmp_path / "d", keys="last_dot") == ["dots", "none"]
+    monkeypatch.setattr(opening, "scan_tar", refuse_to_scan)
+    assert captions(tmp_path / "d") == ["none"]
+    assert captions(tmp_path / "d", keys="last_dot") == ["dots", "none"]
+    assert open_data(tmp_path / "d", "last_dot").index.keys == "last_dot"
+
+
+def test_what_is_left_out_is_in_the_index(tmp_path, write_tar, encoded):
+    write_tar(tmp_path / "d/0.tar", {"2.5.png": encoded(), "a.png": encoded(), "b.txt": b""})
+    write_tar(tmp_path / "d/1.tar", {"2.6.png": encoded(), "c.png": encoded()})
+    for _ in range(2):
+        directory = open_data(tmp_path / "d")
+        left_out = [(kind.reason, kind.count, kind.example) for kind in directory.left_out()]
+        assert left_out == [("dotted", 2, "2.5.png in 0.tar"), ("no_image", 1, "b.txt in 0.tar")]
+        assert directory.index.ignored_members == 3
+
+
+def test_splits_in_sub_directories_are_read(tmp_path, write_tar, encoded):
+    for name in ("train/0.tar", "train/1.tar", "val/0.tar"):
+        write_tar(tmp_path / "d" / name, {"x.png": encoded(), "x.txt": name.encode()})
+    dataset = ShardDataset(open_data(tmp_path / "d"), "train", fields=("caption",))
+    assert [(dataset[i]["key"], dataset[i]["caption"]) for i in range(2)] == [
+        ("train/0/x", "train/0.tar"),
+        ("train/1/x", "train/1.tar"),
+    ]
+    assert open_data(tmp_path / "d").split("val").samples == 1
+
+
+def test_sub_directories_that_name_no_split_are_named(tmp_path, write_tar, encoded, caplog):
+    write_tar(tmp_path / "d/part0/0.tar", {"x.png": encoded()})
+    with pytest.raises(UserError, match=r"d holds no .tar shards, but part0 in it does: give that as the path"):
+        open_data(tmp_path / "d")
+    write_tar(tmp_path / "d/0.tar", {"y.png": encoded()})
+    assert open_data(tmp_path / "d").split("train").samples == 1
+    assert "the tars in part0 are not read" in caplog.text
+
+
+def test_names_that_are_unclear_are_refused_until_globs_choose(tmp_path, write_tar, encoded):
+    for name in ("00000.tar", "00001.tar", "val-0.tar"):
+        write_tar(tmp_path / "d" / name, {f"{name}.png": encoded()})
+    for _ in range(2):
+        directory = open_data(tmp_path / "d")
+        for split in ("train", "val"):
+            with pytest.raises(
+                UserError, match=rf"'{split}': val-0.tar names a split and 00000.tar names none; .*\*.tar"
+            ):
+                directory.split(split)
+            assert not directory.has_split(split)
+        assert [shard.name for shard in directory.split("0*.tar").shards] == ["00000.tar", "00001.tar"]
+        assert directory.has_split("val-*.tar")
+    with pytest.raises(UserError, match=r"has no shards 'x\*.tar' \(it has: 00000.tar, 00001.tar, val-0.tar\)"):
+        directory.split("x*.tar")
+    assert not directory.has_split("x*.tar")
+
+
+def test_a_glob_chooses_shards_of_made_data_too(tiny_data):
+    dataset = ShardDataset(open_data(tiny_data), "train-00000[12].tar", fields=("label",))
+    assert [dataset.key(0), len(dataset)] == ["00000010", 13]
+
+
+def test_another_tools_index_is_left_as_it_is(plain, tmp_path, monkeypatch):
+    (plain / "index.json").write_text('{"version": 2, "shards": []}')
+    assert captions(plain) == ["first", "second", "third"]
+    monkeypatch.setattr(opening, "scan_tar", refuse_to_scan)
+    assert captions(plain) == ["first", "second", "third"]
+    assert (plain / "index.json").read_text() == '{"version": 2, "shards": []}'
+    assert sorted(path.name for path in plain.iterdir()) == ["00000.tar", "00001.tar", "index.json"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES])
+def test_tables_that_can_be_written_nowhere_are_kept_and_that_is_said_once(plain, monkeypatch, caplog, number):
+    def refused(*_, **__):
+        raise OSError(number, "refused")
+
+    monkeypatch.setattr(opening, "write_offsets", refused)
+    assert captions(plain) == ["first", "second", "third"]
+    dataset = pickle.loads(pickle.dumps(ShardDataset(open_data(plain), "train", fields=("caption",))))
+    monkeypatch.setattr(opening, "scan_tar", refuse_to_scan)
+    assert captions(plain) == ["first", "second", "third"]
+    assert dataset[2]["caption"] == "third"
+    assert caplog.text.count("its index can be written neither there nor in the cache") == 1
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.ENOMEM])
+def test_other_refusals_of_the_machine_are_not_covered_up(plain, monkeypatch, number):
+    def refused(*_, **__):
+        raise OSError(number, "refused")
+
+    monkeypatch.setattr(opening, "write_offsets", refused)
+    with pytest.raises(OSError, match="refused"):
+        open_data(plain)
+
+
+def test_a_damaged_index_in_the_cache_is_made_anew(plain, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    open_data(plain)
+    (index,) = (tmp_path / "cache/data-index").glob("*/index.json")
+    index.write_text("[" * 100_000)
+    assert captions(plain) == ["first", "second", "third"]
+    assert "is damaged; indexing the shards" in caplog.text
+
+
+def test_members_that_change_behind_an_open_data_set_are_never_read_as_others(plain, write_tar, encoded):
+    dataset = ShardDataset(open_data(plain), "train", fields=("caption",))
+    image = encoded()
+    write_tar(plain / "00000.tar", {"b.png": image, "b.txt": b"second", "a.png": image, "a.txt": b"first"})
+    with pytest.raises(BadSample, match=r"00000.tar/a: the tar was changed, and has something else where its .png was"):
+        dataset[0]
+    assert dataset[2]["caption"] == "third"

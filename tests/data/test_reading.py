@@ -123,3 +123,48 @@ def test_a_missing_or_changed_shard_is_refused(tiny_data):
     path.unlink()
     with pytest.raises(UserError, match=r"train-000001.tar is missing"):
         dataset.beyond_the_end()
+
+
+@pytest.mark.parametrize("number", [5, 12, 116])
+def test_a_disk_that_fails_is_no_bad_sample(open_tiny, monkeypatch, number):
+    dataset = ShardDataset(open_tiny, "train")
+
+    def refused(*_):
+        raise OSError(number, "refused")
+
+    monkeypatch.setattr("os.pread", refused)
+    with pytest.raises(OSError, match=r"refused: .*train-000001.tar"):
+        dataset[12]
+
+
+def test_a_shard_that_may_not_be_looked_at_is_not_called_missing(open_tiny, monkeypatch):
+    dataset = ShardDataset(open_tiny, "train")
+
+    def refused(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("pathlib.Path.stat", refused)
+    with pytest.raises(PermissionError, match=r"train-000000.tar"):
+        dataset.beyond_the_end()
+
+
+@pytest.mark.parametrize(("limit", "shards"), [(1024, 200), (256, 64), (2, 1), (-1, 200)])
+def test_no_more_shards_are_kept_open_than_half_of_the_files_allow(open_tiny, monkeypatch, limit, shards):
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY if limit == -1 else limit, 0))
+    assert ShardDataset(open_tiny, "train")._files._limit == shards
+
+
+def test_a_member_with_another_header_than_was_indexed_is_bad(tiny_data):
+    path = tiny_data / "train-000001.tar"
+    dataset = ShardDataset(open_data(tiny_data), "train", fields=("label",))
+    expected = dataset[12]["image"]
+    data = bytearray(path.read_bytes())
+    at = int(dataset.directory.offsets(dataset._shards[1])["cls"][2][0]) - 512
+    data[at + 130] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(
+        BadSample, match=r"train-000001.tar/00000012: the tar was changed, and has something else where its .cls was"
+    ):
+        dataset[12]
+    assert torch.equal(ShardDataset(open_data(tiny_data), "train")[12]["image"], expected)

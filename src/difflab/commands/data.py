@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
 from inspect import cleandoc
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast, get_args
 
 import typer
 import yaml
@@ -15,6 +16,7 @@ from pydantic import Field
 
 from difflab.commands.typer_app import run_typer
 from difflab.config.base import Config
+from difflab.config.data import KeyRule
 from difflab.config.validate import validate
 from difflab.data.sources.registry import SOURCES, find_source
 from difflab.errors import UserError
@@ -81,6 +83,9 @@ def inspect(
     path: Annotated[str, typer.Argument(help="directory of shards")],
     decode: Annotated[str, typer.Option(help="samples of each split to decode, or all")] = "256",
     hashes: Annotated[bool, typer.Option(help="compare the SHA-256 of every shard")] = True,
+    keys: Annotated[
+        str, typer.Option(help="where names of other tools' files end: first_dot or last_dot")
+    ] = "first_dot",
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
     """Verify counts, sizes, hashes and images; a data set with problems ends with exit status 2."""
@@ -88,7 +93,14 @@ def inspect(
 
     if decode != "all" and not decode.isdecimal():
         raise UserError(f"--decode {decode} is not a number of samples; give a number or all")
-    report = inspect_data(path.removeprefix("path="), decode=None if decode == "all" else int(decode), hashes=hashes)
+    if keys not in get_args(KeyRule):
+        raise UserError(f"--keys {keys} is not known; choose one of {', '.join(get_args(KeyRule))}")
+    report = inspect_data(
+        path.removeprefix("path="),
+        keys=cast(KeyRule, keys),
+        decode=None if decode == "all" else int(decode),
+        hashes=hashes,
+    )
     if as_json:
         sys.stdout.write(json.dumps(report.as_dict(), indent=1) + "\n")
     else:
@@ -165,12 +177,17 @@ def describe_source(name: str) -> str:
 
 def find_data_sets(directory: Path) -> list[dict[str, Any]]:
     """The directories with shards at most two levels below (or at) `directory`, with what their index says."""
-    from difflab.data.index import INDEX_NAME, read_index
+    from difflab.data.index import INDEX_NAME, ForeignIndexError, read_index
 
     found: list[dict[str, Any]] = []
     for place in sorted({directory, *directory.glob("*/"), *directory.glob("*/*/")}):
+        index = None
+        if place != directory and place.name.startswith("."):
+            continue
         if (place / INDEX_NAME).is_file():
-            index = read_index(place / INDEX_NAME)
+            with contextlib.suppress(ForeignIndexError):
+                index = read_index(place / INDEX_NAME)
+        if index is not None:
             splits = {name: entry.samples for name, entry in index.splits.items()}
             size = sum(shard.bytes for entry in index.splits.values() for shard in entry.shards)
             found.append({"path": str(place), "image_size": index.image_size, "splits": splits, "bytes": size})

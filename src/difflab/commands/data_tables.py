@@ -10,6 +10,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from difflab.data.inspecting import DataReport
+from difflab.data.left_out import LeftOut, described
 from difflab.data.sources.registry import SOURCES
 
 
@@ -31,8 +32,8 @@ def report_table(report: DataReport) -> None:
         )
     console = Console()
     console.print(table)
-    if report.ignored_members:
-        console.print(f"{report.ignored_members} members of the tars belong to no sample and are ignored")
+    if report.left_out:
+        console.print(described([LeftOut(**kind) for kind in report.left_out]), highlight=False, markup=False)
     if report.repeated_keys:
         console.print(f"{report.repeated_keys} keys occur in several shards; the shard's name is put before them")
     for problem in report.problems:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from difflab.commands.hydra_app import run_app
 from difflab.commands.run_defaults import with_defaults_of_run
 from difflab.config.likelihood import LikelihoodConfig
+from difflab.data.shard_names import as_word
 from difflab.errors import UserError
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def result_of(
             n=n,
             parameters=parameters,
             reference=reference,
-            label=f"{config.method.kind}-{config.split}",
+            label=f"{config.method.kind}-{as_word(config.split)}",
             versions=software_versions(),
         ),
         details=details,
@@ -237,7 +238,7 @@ def folder_of(config: LikelihoodConfig, stored: Stored) -> RunDirectory:
     if stored.path.is_file():
         how["checkpoint"] = stored.path.name
     digest = hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()
-    name = f"{config.method.kind}-{config.split}-n{config.n}-{digest[:6]}"
+    name = f"{config.method.kind}-{as_word(config.split)}-n{config.n}-{digest[:6]}"
     return RunDirectory(config.out or stored.home / "likelihood" / name)
 
 

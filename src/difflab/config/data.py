@@ -14,14 +14,18 @@ TrainingCrop = Literal[Crop, "adm_random"]
 
 Alpha = Literal["white", "black", "drop"]
 DataField = Literal["label", "caption", "json"]
+KeyRule = Literal["first_dot", "last_dot"]
 
 
 class DataConfig(Config):
     """A directory of WebDataset shards, made by `difflab data make` or by another tool.
 
     path: the directory with the .tar files.
-    train_split, val_split, classes: names of the splits (null: there is no validation split) and the number of
-        classes (null: unlabelled).
+    train_split, val_split: names of the splits (null: there is no validation split), or globs of the shards that make
+        them, such as `imagenet-train-*.tar` or `train/*.tar`.
+    keys: where the name of a file in other people's tars is cut into the sample's key and the extension: at its
+        first_dot, as WebDataset does, or at its last_dot, for names like 22.05.png.
+    classes: the number of classes (null: unlabelled).
     image_size, channels: what the network gets: [channels, image_size, image_size].
     fields: what a batch carries besides the image: label, caption, json.
     crop: how an image of another size is cut: none = refuse it; adm = box halving, bicubic, centre crop; edm = centre
@@ -39,6 +43,7 @@ class DataConfig(Config):
     path: str = Field(min_length=1)
     train_split: str = "train"
     val_split: str | None = "val"
+    keys: KeyRule = "first_dot"
     image_size: int = Field(ge=1)
     channels: Literal[1, 3] = 3
     classes: int | None = Field(default=None, ge=1)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 
 from difflab.config.data import DataConfig
 from difflab.data.batching import BatchReader
-from difflab.data.index import DataDirectory
+from difflab.data.directory import DataDirectory
+from difflab.data.left_out import described
 from difflab.data.loader import ShardLoader
 from difflab.data.opening import open_data
 from difflab.data.reading import ShardDataset
 from difflab.data.sampling import GlobalBatches
+from difflab.data.shard_names import is_pattern
 from difflab.errors import UserError
+
+_log = logging.getLogger(__name__)
 
 
 def build_train_loader(
@@ -35,7 +41,7 @@ def build_eval_loader(
 
     Raises UserError when the data is missing or does not fit the configuration.
     """
-    dataset = build_dataset(cfg, split=split)
+    dataset = _dataset(cfg, open_data(cfg.path, cfg.keys), split)
     n = len(dataset) if limit is None else min(limit, len(dataset))
     subset = None if n == len(dataset) else np.arange(n) * len(dataset) // n
     plan = GlobalBatches(n, batch_size, rank=rank, world_size=world_size, shuffle=False, drop_last=False)
@@ -43,12 +49,24 @@ def build_eval_loader(
 
 
 def build_dataset(cfg: DataConfig, *, split: str) -> ShardDataset:
-    """The samples of one split as `cfg` wants them; any of them by its number.
+    """The samples of one split as `cfg` wants them; any of them by its number. Logs what of the tars is not read.
 
     Raises UserError when the data is missing or does not fit the configuration.
     """
-    directory = open_data(cfg.path)
+    directory = open_data(cfg.path, cfg.keys)
+    dataset = _dataset(cfg, directory, split)
+    if left_out := directory.left_out():
+        _log.warning("%s: %s", cfg.path, described(left_out))
+    return dataset
+
+
+def _dataset(cfg: DataConfig, directory: DataDirectory, split: str) -> ShardDataset:
     _refuse_misfit(cfg, directory)
+    _refuse_overlap(cfg, directory)
+    if directory.split(split).samples == 0:
+        left_out = directory.left_out()
+        why = described(left_out) if left_out else "its tars are empty"
+        raise UserError(f"{cfg.path}: the split {split!r} holds no samples: {why}")
     return ShardDataset(
         directory,
         split,
@@ -66,7 +84,7 @@ def class_names_of(cfg: DataConfig) -> list[str] | None:
 
     Raises UserError when the data is missing.
     """
-    return open_data(cfg.path).index.classes
+    return open_data(cfg.path, cfg.keys).index.classes
 
 
 def _refuse_misfit(cfg: DataConfig, directory: DataDirectory) -> None:
@@ -81,6 +99,21 @@ def _refuse_misfit(cfg: DataConfig, directory: DataDirectory) -> None:
             f"{cfg.path} has {len(index.classes)} classes, data.classes={cfg.classes}: "
             f"set data.classes={len(index.classes)}"
         )
+
+
+def _refuse_overlap(cfg: DataConfig, directory: DataDirectory) -> None:
+    """Named splits never share a shard; globs can."""
+    train, val = cfg.train_split, cfg.val_split
+    if val is None or not (is_pattern(train) or is_pattern(val)):
+        return
+    if directory.has_split(train) and directory.has_split(val):
+        both = {shard.path for shard in directory.split(train).shards}
+        both &= {shard.path for shard in directory.split(val).shards}
+        if both:
+            raise UserError(
+                f"data.train_split={train!r} and data.val_split={val!r} share {len(both)} shard(s) of {cfg.path} such "
+                f"as {min(both)}; what a run trains on cannot validate it: make them disjoint"
+            )
 
 
 def _loader(cfg: DataConfig, reader: BatchReader, plan: GlobalBatches, *, total_batches: int | None) -> ShardLoader:

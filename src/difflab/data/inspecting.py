@@ -9,8 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from difflab.config.data import KeyRule
 from difflab.data.bad_samples import BadSample
-from difflab.data.index import DataDirectory, ShardEntry
+from difflab.data.directory import DataDirectory
+from difflab.data.index import ShardEntry
+from difflab.data.left_out import described
+from difflab.data.offset_table import rows_outside
 from difflab.data.opening import open_data
 from difflab.data.reading import EXTENSION_OF, ShardDataset
 from difflab.errors import UserError
@@ -36,43 +40,62 @@ class SplitReport:
 
 @dataclass
 class DataReport:
-    """The whole data set; `ok` when no split has a problem."""
+    """The whole data set; `ok` when nothing is wrong.
+
+    ignored_members: how many members of the tars are not read; left_out: which, by reason.
+    unclear: why the names of the shards do not say which are for training, or None where they do.
+    """
 
     path: str
     origin: str
+    keys: str
     classes: int | None
     image_size: int | None
     ignored_members: int
+    left_out: list[dict[str, Any]]
     repeated_keys: int
+    unclear: str | None
     splits: list[SplitReport]
 
     @property
     def problems(self) -> list[str]:
         """Everything that is wrong, split by split."""
-        return [problem for split in self.splits for problem in split.problems]
+        problems = [problem for split in self.splits for problem in split.problems]
+        if self.unclear is not None:
+            problems.append(
+                f"which shards are for training is unclear: {self.unclear}; name them by globs, such as "
+                "data.train_split='a-*.tar' data.val_split='b-*.tar'"
+            )
+        return problems
 
     def as_dict(self) -> dict[str, Any]:
         """Plain containers, for --json."""
         return asdict(self) | {"ok": not self.problems}
 
 
-def inspect_data(path: str | Path, *, decode: int | None = 256, hashes: bool = True) -> DataReport:
+def inspect_data(
+    path: str | Path, *, keys: KeyRule = "first_dot", decode: int | None = 256, hashes: bool = True
+) -> DataReport:
     """Verify every split of the data set at `path`.
 
+    keys: where the names in other people's tars are cut into key and extension (`data.keys`).
     decode: how many samples of each split to decode with all their fields, spread evenly (None: every one).
     hashes: compare the SHA-256 of the shards, where the index has one.
 
     Raises UserError when there is no data set; what is wrong inside one is in the report.
     """
-    directory = open_data(path)
+    directory = open_data(path, keys)
     index = directory.index
     return DataReport(
         path=str(path),
         origin=index.origin,
+        keys=index.keys,
         classes=None if index.classes is None else len(index.classes),
         image_size=index.image_size,
         ignored_members=index.ignored_members,
+        left_out=[kind.model_dump() for kind in directory.left_out()],
         repeated_keys=index.repeated_keys,
+        unclear=index.unclear,
         splits=[_inspect_split(directory, name, decode, hashes) for name in index.splits],
     )
 
@@ -86,11 +109,16 @@ def _inspect_split(directory: DataDirectory, name: str, decode: int | None, hash
         bytes=sum(shard.bytes for shard in entry.shards),
         members=dict(sum((Counter(shard.members) for shard in entry.shards), Counter())),
     )
+    if entry.samples == 0:
+        left_out = directory.left_out()
+        report.problems.append(
+            f"split {name} holds no samples" + (f": {described(left_out)}" if left_out else "; its tars are empty")
+        )
     whole = [shard for shard in entry.shards if _is_whole(directory, shard, report)]
     if hashes:
         for shard in track(whole, len(whole), f"hashing {name}"):
             _check_hash(directory, shard, report)
-    if len(whole) == len(entry.shards):
+    if len(whole) == len(entry.shards) and all(_offsets_fit(directory, shard, report) for shard in whole):
         _decode_some(directory, report, decode)
     return report
 
@@ -98,12 +126,25 @@ def _inspect_split(directory: DataDirectory, name: str, decode: int | None, hash
 def _is_whole(directory: DataDirectory, shard: ShardEntry, report: SplitReport) -> bool:
     path = directory.shard_path(shard)
     if not path.is_file():
-        report.problems.append(f"shard {shard.name} is missing")
+        report.problems.append(f"shard {shard.path} is missing")
         return False
     if path.stat().st_size != shard.bytes:
-        report.problems.append(f"shard {shard.name} has {path.stat().st_size} bytes, the index says {shard.bytes}")
+        report.problems.append(f"shard {shard.path} has {path.stat().st_size} bytes, the index says {shard.bytes}")
         return False
     return True
+
+
+def _offsets_fit(directory: DataDirectory, shard: ShardEntry, report: SplitReport) -> bool:
+    try:
+        outside = rows_outside(directory.offsets(shard), shard.bytes)
+    except UserError as error:
+        report.problems.append(str(error))
+        return False
+    if len(outside):
+        report.problems.append(
+            f"the offset table of {shard.path} puts {len(outside)} samples outside of the tar; {directory.repair}"
+        )
+    return not len(outside)
 
 
 def _check_hash(directory: DataDirectory, shard: ShardEntry, report: SplitReport) -> None:
@@ -111,7 +152,7 @@ def _check_hash(directory: DataDirectory, shard: ShardEntry, report: SplitReport
         return
     report.hashed += 1
     if sha256_of(directory.shard_path(shard)) != shard.sha256:
-        report.problems.append(f"shard {shard.name} has changed: its SHA-256 is not the one of the index")
+        report.problems.append(f"shard {shard.path} has changed: its SHA-256 is not the one of the index")
 
 
 def _decode_some(directory: DataDirectory, report: SplitReport, decode: int | None) -> None:

@@ -34,7 +34,8 @@ class ShardLoader:
 
     flip, random_crop: mirror and cut images at random, as functions of (seed, epoch, dataset index) alone.
 
-    Raises UserError while iterating when more samples are bad than allowed.
+    Raises UserError while iterating when more samples are bad than allowed, and OSError with the path of the shard
+    where the machine cannot read it.
     """
 
     def __init__(
@@ -83,7 +84,10 @@ class ShardLoader:
         stop = start + len(self) - start % len(self)
         self.batches = start
         self._requests.start, self._requests.stop = start, stop
-        for batch, bad in self._loader:
+        for loaded in self._loader:
+            if isinstance(loaded, Exception):
+                raise loaded
+            batch, bad = loaded
             self.bad.add([(index, text) for index, text in bad])
             if batch is None:
                 raise UserError(f"no readable sample found in place of {bad[0][1]}; mend the data set")
@@ -136,11 +140,28 @@ class _Requests:
             yield BatchRequest(plan, mirrored, cut)
 
 
+class _Reporting:
+    """Hands on what the user or the machine must mend as it is: from another process DataLoader would raise an error
+    whose message is a traceback."""
+
+    def __init__(self, reader: BatchReader) -> None:
+        self.reader = reader
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitems__(self, request: BatchRequest) -> Any:
+        try:
+            return self.reader.__getitems__(request)
+        except (UserError, OSError) as error:
+            return error
+
+
 def _torch_loader(
     reader: BatchReader, requests: _Requests, workers: int, prefetch: int, pin_memory: bool | None
 ) -> DataLoader[Any]:
     return DataLoader(
-        reader,  # pyrefly: ignore
+        _Reporting(reader),  # pyrefly: ignore
         batch_sampler=requests,  # pyrefly: ignore
         num_workers=workers,
         collate_fn=_as_it_is,

@@ -2,39 +2,65 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
-import re
 from collections import Counter
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
 
 from difflab.cache import cache_root
+from difflab.config.data import KeyRule
+from difflab.data.directory import DataDirectory
+from difflab.data.freshness import is_unchanged, stamp_of
 from difflab.data.index import (
     INDEX_NAME,
     PARTIAL_SUFFIX,
-    DataDirectory,
     DataIndex,
+    ForeignIndexError,
     ShardEntry,
     SplitEntry,
-    offsets_path,
     read_index,
     write_index,
-    write_offsets,
 )
+from difflab.data.offset_table import write_offsets
+from difflab.data.shard_names import list_shards, sort_into_splits
 from difflab.data.tar_scan import scan_tar
 from difflab.errors import UserError
+from difflab.progress import track
 from difflab.seeding import stream_seed
 
 _log = logging.getLogger(__name__)
-_SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 MAKE_HINT = "make it with `difflab data make source=shapes out={path}` (or source=folder path=<images> out={path})"
+_kept: dict[tuple[str, KeyRule], DataDirectory] = {}
+"""Directories whose index could be written nowhere: this process at least reads their tars once only."""
 
 
-def open_data(path: str | Path) -> DataDirectory:
+_WORTH_A_BAR = 20
+_NOT_TO_BE_WRITTEN = {
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ENOTDIR,
+    errno.EEXIST,
+}
+"""What is wrong with a place, not with the machine: the tables can go to another one."""
+
+_Indexed = tuple[ShardEntry, np.ndarray]
+
+
+def open_data(path: str | Path, keys: KeyRule = "first_dot") -> DataDirectory:
     """The shards in the directory `path`, with a checked index.
 
-    A directory without index.json is indexed on first use: shards named `<split>-<number>.tar` go to that split,
-    all others to `train`. The index is written beside the shards, or under the cache root if that is not allowed.
+    A directory without difflab's index.json is indexed on first use, and again where tars came, went or changed. The
+    splits are told from the names of the tars and of the sub-directories (`shard_names.sort_into_splits`). The index
+    is written beside the shards, or under the cache root if that is not allowed, or kept in memory.
+
+    keys: where the names in other people's tars are cut into key and extension (`member_names.safe_key`).
 
     Raises UserError naming the path, and the command that makes it, when there is nothing to read.
     """
@@ -42,68 +68,186 @@ def open_data(path: str | Path) -> DataDirectory:
     if not root.is_dir():
         what = "is a file, not a directory of shards" if root.exists() else "does not exist"
         raise UserError(f"data directory {root} {what}; {MAKE_HINT.format(path=root)}")
-    index = read_index(root / INDEX_NAME) if (root / INDEX_NAME).is_file() else DataIndex(splits={})
+    try:
+        index = read_index(root / INDEX_NAME) if (root / INDEX_NAME).is_file() else DataIndex(splits={})
+    except ForeignIndexError:
+        if not list_shards(root).tars:
+            raise
+        return _open_plain(root, keys, foreign_index=True)
     if not index.splits and (unfinished := sorted(path.name for path in root.glob(f".*{PARTIAL_SUFFIX}"))):
         raise UserError(f"{root} is unfinished ({unfinished[0]}): the command that wrote it was stopped; run it again")
-    if index.splits and (index.origin == "made" or _still_fits(root, root, index)):
+    if index.splits and index.origin == "made":
         return DataDirectory(root, root, index)
-    cached = cache_root() / "data-index" / f"{stream_seed(0, str(root.resolve())):016x}"
-    if (cached / INDEX_NAME).is_file():
-        index = read_index(cached / INDEX_NAME)
-        if _still_fits(root, cached, index):
-            return DataDirectory(root, cached, index)
-    return _index_plain_tars(root, cached)
+    return _open_plain(root, keys, foreign_index=False)
 
 
-def _tars_in(root: Path) -> list[Path]:
-    return sorted(path for path in root.glob("*.tar") if path.is_file() and not path.name.startswith("."))
-
-
-def _still_fits(root: Path, tables: Path, index: DataIndex) -> bool:
-    listed = {shard.name: shard.bytes for split in index.splits.values() for shard in split.shards}
-    present = {path.name: path.stat().st_size for path in _tars_in(root)}
-    return listed == present and all(offsets_path(tables, name).is_file() for name in listed)
-
-
-def _index_plain_tars(root: Path, cached: Path) -> DataDirectory:
-    tars = _tars_in(root)
-    if not tars:
-        raise UserError(f"data directory {root} holds no .tar shards; {MAKE_HINT.format(path=root)}")
-    tables = root if os.access(root, os.W_OK) else cached
-    tables.mkdir(parents=True, exist_ok=True)
-    _log.info("indexing %d shards of %s once", len(tars), root)
-    splits: dict[str, list[ShardEntry]] = {}
-    keys: dict[str, Counter[bytes]] = {}
-    ignored = 0
-    for path in tars:
-        scan = scan_tar(path)
-        ignored += scan.ignored
-        split = _split_of(path.name)
-        write_offsets(tables, path.name, scan.table)
-        splits.setdefault(split, []).append(
-            ShardEntry(
-                name=path.name,
-                samples=len(scan.table),
-                bytes=path.stat().st_size,
-                sha256=None,
-                members=scan.members,
+def _open_plain(root: Path, keys: KeyRule, *, foreign_index: bool) -> DataDirectory:
+    listing = list_shards(root)
+    if not listing.tars:
+        if listing.unread:
+            inside = ", ".join(listing.unread[:3])
+            raise UserError(
+                f"data directory {root} holds no .tar shards, but {inside} in it does: give that as the path, or name "
+                "the sub-directories train and val"
             )
-        )
-        keys.setdefault(split, Counter()).update(scan.table["key"].tolist())
-    index = DataIndex(
-        origin="indexed",
-        splits={name: SplitEntry(shards=shards) for name, shards in splits.items()},
-        repeated_keys=sum(1 for counts in keys.values() for count in counts.values() if count > 1),
-        ignored_members=ignored,
-    )
-    if index.repeated_keys:
+        raise UserError(f"data directory {root} holds no .tar shards; {MAKE_HINT.format(path=root)}")
+    folders = _table_folders(root, keys, foreign_index=foreign_index)
+    known = [opened for folder in folders if (opened := _indexed_before(root, folder, keys)) is not None]
+    if (kept := _kept.get((str(root.resolve()), keys))) is not None:
+        known.append(kept)
+    for directory in known:
+        if _still_fits(directory, listing.tars):
+            return directory
+    if listing.unread:
         _log.warning(
-            "%s: %d keys occur in several shards; the shard's name is put before them", root, index.repeated_keys
+            "%s: the tars in %s are not read, because no name of a split is in that of the folder",
+            root,
+            ", ".join(listing.unread),
         )
-    write_index(tables, index)
-    return DataDirectory(root, tables, index)
+    opened, is_written = _index_tars(root, listing.tars, keys, folders, known=known[0] if known else None)
+    if not is_written:
+        _kept[str(root.resolve()), keys] = opened
+    return opened
 
 
-def _split_of(name: str) -> str:
-    match = re.match(r"([a-z]+)[-_.]", name)
-    return _SPLIT_NAMES.get(match[1], "train") if match else "train"
+def _indexed_before(root: Path, folder: Path, keys: KeyRule) -> DataDirectory | None:
+    path = folder / INDEX_NAME
+    if not path.is_file():
+        return None
+    try:
+        index = read_index(path)
+    except UserError:
+        if folder == root:
+            raise
+        # Nobody but difflab writes there, and what it wrote can be made anew.
+        _log.warning("%s is damaged; indexing the shards of %s again", path, root)
+        return None
+    return DataDirectory(root, folder, index) if index.origin == "indexed" and index.keys == keys else None
+
+
+def _still_fits(directory: DataDirectory, tars: list[str]) -> bool:
+    shards = directory.index.shards
+    return sorted(shard.path for shard in shards) == tars and all(
+        directory.has_offsets(shard) and is_unchanged(directory.shard_path(shard), shard.bytes, shard.stamp)
+        for shard in shards
+    )
+
+
+def _table_folders(root: Path, keys: KeyRule, *, foreign_index: bool) -> list[Path]:
+    """Where the index and the tables of `root` may lie, the best place first; each rule of keys has its own.
+
+    foreign_index: the index.json in `root` is another tool's, and stays.
+    """
+    cached = cache_root() / "data-index" / f"{stream_seed(0, str(root.resolve())):016x}"
+    if keys == "first_dot":
+        return [cached] if foreign_index else [root, cached]
+    return [root / f".{keys}", cached / keys]
+
+
+def _index_tars(
+    root: Path, tars: Sequence[str], keys: KeyRule, folders: Sequence[Path], *, known: DataDirectory | None
+) -> tuple[DataDirectory, bool]:
+    """The directory with an index of `tars`, and whether that was written to one of `folders` (or only kept in memory).
+
+    known: an index made before; of its shards those that were touched are scanned again, and the others taken over.
+
+    Raises UserError naming the tar that cannot be read.
+    """
+    before = {shard.path: shard for shard in known.index.shards} if known is not None else {}
+    _log.info("indexing %d shards of %s", len(tars), root)
+    indexed: dict[str, _Indexed] = {}
+    changed: list[str] = []
+    for tar in track(tars, len(tars), f"indexing {root.name}") if len(tars) >= _WORTH_A_BAR else tars:
+        entry = before.get(tar)
+        old = None if entry is None or known is None else (entry, _table_of(known, entry))
+        indexed[tar], is_new = _of_one(root, tar, keys, old)
+        if is_new and entry is not None:
+            changed.append(tar)
+    if changed:
+        _log.warning("%s: %d shards changed since they were indexed, %s first: indexed again", root, *_count(changed))
+    index = _as_index(root, keys, indexed)
+    tables = {tar: table for tar, (_, table) in indexed.items()}
+    for folder in folders:
+        if folder in (root, root / f".{keys}") and not os.access(root, os.W_OK):
+            continue
+        lie_there = known is not None and known.tables == folder
+        new = {tar: table for tar, table in tables.items() if not (lie_there and indexed[tar][0] is before.get(tar))}
+        if _write(folder, new, index):
+            return DataDirectory(root, folder, index), True
+    _log.warning(
+        "%s: its index can be written neither there nor in the cache (%s), so every process reads all tars first; "
+        "set DIFFLAB_CACHE to a directory with space",
+        root,
+        cache_root(),
+    )
+    return DataDirectory(root, root, index, kept=tables), False
+
+
+def _count(names: list[str]) -> tuple[int, str]:
+    return len(names), names[0]
+
+
+def _table_of(known: DataDirectory, entry: ShardEntry) -> np.ndarray | None:
+    try:
+        return known.offsets(entry)
+    except UserError:
+        return None
+
+
+def _of_one(
+    root: Path, tar: str, keys: KeyRule, old: tuple[ShardEntry, np.ndarray | None] | None
+) -> tuple[_Indexed, bool]:
+    """The entry and table of a shard, and whether they are others than the old ones."""
+    path = root / tar
+    if old is not None and old[1] is not None and is_unchanged(path, old[0].bytes, old[0].stamp):
+        return (old[0], old[1]), False
+    # Before the scan, so that a change during it is noticed the next time.
+    size, stamp = stamp_of(path)
+    scan = scan_tar(path, keys)
+    where = PurePosixPath(tar)
+    entry = ShardEntry(
+        name=where.name,
+        folder="" if where.parent == PurePosixPath() else where.parent.as_posix(),
+        samples=len(scan.table),
+        bytes=size,
+        sha256=None,
+        members=scan.members,
+        left_out=list(scan.left_out),
+        content=scan.content,
+        stamp=stamp,
+    )
+    is_same = old is not None and (old[0].bytes, old[0].content) == (size, scan.content)
+    return (entry, scan.checked_table), not is_same
+
+
+def _as_index(root: Path, keys: KeyRule, indexed: dict[str, _Indexed]) -> DataIndex:
+    names, unclear = sort_into_splits(list(indexed))
+    splits = {split: SplitEntry(shards=[indexed[tar][0] for tar in tars]) for split, tars in names.items()}
+    repeated = 0
+    for tars in names.values():
+        counts = Counter(key for tar in tars for key in indexed[tar][1]["key"].tolist())
+        repeated += sum(1 for count in counts.values() if count > 1)
+    if repeated:
+        _log.warning("%s: %d keys occur in several shards; the shard's name is put before them", root, repeated)
+    return DataIndex(
+        origin="indexed",
+        keys=keys,
+        splits=splits,
+        repeated_keys=repeated,
+        ignored_members=sum(kind.count for entry, _ in indexed.values() for kind in entry.left_out),
+        unclear=unclear,
+    )
+
+
+def _write(folder: Path, tables: dict[str, np.ndarray], index: DataIndex) -> bool:
+    """Whether the tables and, after them, the index could be written to `folder`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for tar, table in tables.items():
+            write_offsets(folder, tar, table)
+        write_index(folder, index)
+    except OSError as error:
+        if error.errno not in _NOT_TO_BE_WRITTEN:
+            raise
+        return False
+    return True

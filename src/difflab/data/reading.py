@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,15 +14,17 @@ from torch import Tensor
 from difflab.config.data import Alpha, Crop, DataField
 from difflab.data.bad_samples import BadSample
 from difflab.data.decode import BadImage, decode_image
-from difflab.data.index import DataDirectory, ShardEntry
+from difflab.data.directory import DataDirectory
+from difflab.data.index import ShardEntry
+from difflab.data.member_names import IMAGE_EXTENSIONS
+from difflab.data.offset_table import HEADER_BYTES, columns_of, header_column
 from difflab.data.recent import RecentlyUsed
-from difflab.data.tar_scan import IMAGE_EXTENSIONS, extensions_of
 from difflab.data.transforms import fit, fit_drawn
 from difflab.errors import UserError
 
 EXTENSION_OF: dict[DataField, str] = {"label": "cls", "caption": "txt", "json": "json"}
 _OPEN_SHARDS = 200
-"""Shards a process keeps open; each takes two files, of the 1024 a process usually may have."""
+"""Shards a process keeps open, at most; each takes two files."""
 
 
 class ShardDataset:
@@ -33,7 +36,8 @@ class ShardDataset:
     sent to workers.
 
     Raises UserError when a shard is missing or changed, or no sample has a field; reading a sample that is
-    damaged or lacks a field raises BadSample.
+    damaged or lacks a field, or lies where the tar now has something else, raises BadSample. What the machine refuses
+    (too many open files, a failing disk) stays an OSError: it is no fault of the data.
     """
 
     def __init__(
@@ -103,7 +107,7 @@ class ShardDataset:
         shard, row = self._locate(index)
         key = bytes(self._tables[shard]["key"][row]).decode()
         if self.directory.index.repeated_keys:
-            return f"{self._shards[shard].name.removesuffix('.tar')}/{key}"
+            return f"{self._shards[shard].path[: -len('.tar')]}/{key}"
         return key
 
     def beyond_the_end(self) -> list[tuple[int, str]]:
@@ -122,16 +126,17 @@ class ShardDataset:
                     "it was changed; make the data set again"
                 )
             table = self._tables[number]
-            ends = np.max([table[extension].sum(axis=1) for extension in extensions_of(table)], axis=0)
+            ends = np.max([table[extension].sum(axis=1) for extension in columns_of(table)], axis=0)
             reason = f"the shard is truncated ({size} of {shard.bytes} bytes)"
             for row in np.flatnonzero(ends > size):
                 index = int(self._starts[number] + row)
-                lost.append((index, f"{shard.name}/{self.key(index)}: {reason}"))
+                lost.append((index, f"{shard.path}/{self.key(index)}: {reason}"))
         return lost
 
     def _nothing_open(self) -> None:
-        self._files = RecentlyUsed(_OPEN_SHARDS, self._open_file, os.close)
-        self._tables = RecentlyUsed(_OPEN_SHARDS, self._open_table, _forget)
+        limit = min(_OPEN_SHARDS, _affordable_shards())
+        self._files = RecentlyUsed(limit, self._open_file, os.close)
+        self._tables = RecentlyUsed(limit, self._open_table, _forget)
 
     def _open_file(self, shard: int) -> int:
         return os.open(self.directory.shard_path(self._shards[shard]), os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
@@ -153,7 +158,7 @@ class ShardDataset:
         path = self.directory.shard_path(shard)
         try:
             return path.stat().st_size
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             raise UserError(
                 f"shard {path} is missing; the index names it: restore it or make the data set again"
             ) from None
@@ -165,16 +170,28 @@ class ShardDataset:
         return shard, int(index - self._starts[shard])
 
     def _read(self, shard: int, members: np.void, extension: str) -> bytes | None:
-        if extension not in (members.dtype.names or ()) or members[extension][0] < 0:
+        names = members.dtype.names or ()
+        if extension not in names or members[extension][0] == -1:
             return None
         offset, size = (int(number) for number in members[extension])
+        entry = self._shards[shard]
+        if offset < HEADER_BYTES or not 0 <= size <= entry.bytes - offset:
+            place = f"{size} bytes at {offset}, of {entry.bytes}"
+            raise self._bad(
+                shard, members, f"its .{extension} lies outside of the tar ({place}): {self.directory.repair}"
+            )
         try:
-            data = os.pread(self._files[shard], size, offset)
+            data = os.pread(self._files[shard], HEADER_BYTES + size, offset - HEADER_BYTES)
         except OSError as error:
-            raise self._bad(shard, members, f"cannot be read ({error.strerror})") from None
-        if len(data) != size:
+            error.filename = error.filename or str(self.directory.shard_path(entry))
+            raise
+        if len(data) != HEADER_BYTES + size:
             raise self._bad(shard, members, "the shard is truncated")
-        return data
+        column = header_column(extension)
+        if column in names and zlib.crc32(data[:HEADER_BYTES]) != members[column]:
+            changed = f"the tar was changed, and has something else where its .{extension} was"
+            raise self._bad(shard, members, f"{changed}: {self.directory.repair}")
+        return data[HEADER_BYTES:]
 
     def _image(self, shard: int, members: np.void, crop_draws: Sequence[int] | None) -> Tensor:
         for extension in IMAGE_EXTENSIONS:
@@ -212,7 +229,17 @@ class ShardDataset:
         return label
 
     def _bad(self, shard: int, members: np.void, reason: str) -> BadSample:
-        return BadSample(self._shards[shard].name, bytes(members["key"]).decode(), reason)
+        return BadSample(self._shards[shard].path, bytes(members["key"]).decode(), reason)
+
+
+def _affordable_shards() -> int:
+    """As many shards as take half of the files that this process may have open (often 1024, 256 on macOS)."""
+    if os.name != "posix":
+        return _OPEN_SHARDS
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _OPEN_SHARDS if limit == resource.RLIM_INFINITY else max(limit // 4, 1)
 
 
 def _forget(_table: np.ndarray) -> None:

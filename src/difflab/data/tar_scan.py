@@ -2,118 +2,192 @@
 
 from __future__ import annotations
 
-import re
+import hashlib
+import os
 import tarfile
+import zlib
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from difflab.config.data import KeyRule
+from difflab.data.left_out import LeftOut, Reason
+from difflab.data.member_names import IMAGE_EXTENSIONS, PAYLOAD_EXTENSIONS, link_target, place_name, safe_key
+from difflab.data.offset_table import HEADER_BYTES, MOST_COLUMNS, Place, as_table, columns_of
+from difflab.data.tar_ending import refuse_bad_ending, what_it_is
 from difflab.errors import UserError
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
-PAYLOAD_EXTENSIONS = (*IMAGE_EXTENSIONS, "npy")
-"""A sample has one of these; what has none (a README, a stray caption) is not a sample."""
-
-_BLOCK = tarfile.BLOCKSIZE
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTENT_SAMPLED = 4096
+_LINKS = (tarfile.LNKTYPE, tarfile.SYMTYPE)
+_LONGEST_NAME = 1024
+_FIELD_EXTENSIONS = ("cls", "txt", "json")
 
 
 @dataclass(frozen=True)
 class ShardScan:
     """What a tar holds.
 
-    table: structured array, one row per sample in the order of the tar: `key` as UTF-8 bytes, and one column per
-        extension with int64 [offset, size]; offset -1 where the sample has no such member.
-    ignored: members that are not part of a sample: links, devices, hidden files, keys without an image.
+    checked_table: the offset table (see `offset_table`), one row per sample in the order of the tar.
+    left_out: the members that cannot be read as part of a sample, by reason.
+    content: hash of names, sizes and the first 4 KiB of all members of samples: equal for equal tars, whatever
+        their times.
     """
 
-    table: np.ndarray
-    ignored: int
+    checked_table: np.ndarray
+    left_out: tuple[LeftOut, ...]
+    content: str
+
+    @property
+    def table(self) -> np.ndarray:
+        """The keys and places alone, without the checksums of the headers."""
+        return self.checked_table[["key", *columns_of(self.checked_table)]]
+
+    @property
+    def ignored(self) -> int:
+        """How many members are left out."""
+        return sum(kind.count for kind in self.left_out)
 
     @property
     def members(self) -> dict[str, int]:
         """How many samples have each extension."""
-        return {ext: int((self.table[ext][:, 0] >= 0).sum()) for ext in extensions_of(self.table)}
+        return {ext: int((self.table[ext][:, 0] >= 0).sum()) for ext in columns_of(self.table)}
 
 
-def extensions_of(table: np.ndarray) -> list[str]:
-    """The extensions an offset table has a column for."""
-    return [name for name in table.dtype.names or () if name != "key"]
+def scan_tar(path: Path, keys: KeyRule = "first_dot") -> ShardScan:
+    """Scan a plain, uncompressed tar; nothing is extracted, and links are followed to members of the same tar only.
 
+    keys: where a member's name is cut into the key and the extension (`member_names.safe_key`).
 
-def safe_key(name: str) -> tuple[str, str]:
-    """(key, extension) of a member name as WebDataset splits it: at the first dot of the base name.
-
-    The key is a relative path without `..`, empty parts or control characters, so it can name a file below a
-    directory; both are empty for members that belong to no sample.
+    Raises UserError naming the file when it is not a tar, is cut short or damaged, or holds the same member twice.
     """
-    parts = [part for part in _CONTROL.sub("_", name).replace("\\", "/").split("/") if part not in ("", ".", "..")]
-    if not parts:
-        return "", ""
-    stem, _, extension = parts[-1].partition(".")
-    if not stem or not extension or (stem.startswith("__") and stem.endswith("__")):
-        return "", ""
-    return "/".join([*parts[:-1], stem]), extension.lower()
+    found = _Members(path, keys)
+    with path.open("rb", buffering=0) as raw, _archive(path) as archive:
+        before = -1
+        for member in archive:
+            if member.size < 0 or not before < member.offset < member.offset_data <= archive.offset:
+                raise UserError(f"{path} is damaged at byte {member.offset}: the header there makes no sense")
+            before = member.offset
+            found.add(member, raw.fileno())
+        end = archive.offset
+    refuse_bad_ending(path, end)
+    return found.scan()
 
 
-def scan_tar(path: Path) -> ShardScan:
-    """Scan a plain, uncompressed tar; nothing is extracted, and links are not followed.
-
-    Raises UserError naming the file when it is not a tar, is cut short, or holds the same member twice.
-    """
-    samples: dict[str, dict[str, tuple[int, int]]] = {}
-    ignored = 0
-    end = 0
+@contextmanager
+def _archive(path: Path) -> Iterator[tarfile.TarFile]:
     try:
-        with tarfile.open(path, mode="r:") as archive:
-            for member in archive:
-                end = member.offset_data + (-(-member.size // _BLOCK) * _BLOCK if member.isreg() else 0)
-                if member.isdir():
-                    continue
-                key, extension = safe_key(member.name)
-                if not key or not member.isreg() or member.issparse():
-                    ignored += 1
-                    continue
-                if extension in samples.setdefault(key, {}):
-                    raise UserError(f"{path} holds {key}.{extension} twice; keys must be unique within a shard")
-                samples[key][extension] = (member.offset_data, member.size)
-    except tarfile.ReadError as error:
-        raise UserError(f"{path}: {_what_it_is(path, error)}") from None
+        # The names are bytes; what is no UTF-8 in them survives as surrogates.
+        with tarfile.open(path, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
+            yield archive
+    except UserError:
+        raise
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    _refuse_cut_short(path, end)
-    kept = {key: found for key, found in samples.items() if any(ext in found for ext in PAYLOAD_EXTENSIONS)}
-    ignored += sum(len(found) for key, found in samples.items() if key not in kept)
-    return ShardScan(_as_table(kept), ignored)
+        error.filename = error.filename or str(path)
+        raise
+    except (tarfile.TarError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
+        # tarfile lets whatever a mad header causes through: int() of garbage, chains of long names without end.
+        raise UserError(f"{path}: {what_it_is(path, error)}") from None
 
 
-def _refuse_cut_short(path: Path, end: int) -> None:
-    """A whole tar ends in empty blocks; one cut between two members still parses, and would lose samples unseen."""
-    if path.stat().st_size < end + _BLOCK:
-        raise UserError(f"{path} is truncated: the end of the archive is missing; make or download it again")
+class _Members:
+    """The members of one tar, as they come."""
+
+    def __init__(self, path: Path, keys: KeyRule) -> None:
+        self._path = path
+        self._keys: KeyRule = keys
+        self._samples: dict[str, dict[str, Place]] = {}
+        self._names: dict[tuple[str, str], str] = {}
+        self._places: dict[str, Place] = {}
+        self._links: dict[str, tuple[str, str]] = {}
+        self._left_out: dict[Reason, LeftOut] = {}
+        self._content = hashlib.blake2b(digest_size=16)
+
+    def add(self, member: tarfile.TarInfo, descriptor: int) -> None:
+        if member.isdir():
+            return
+        if member.type in _LINKS:
+            target = link_target(member.name, member.linkname, symbolic=member.issym())
+            self._links.setdefault(place_name(member.name), (member.name, target))
+        elif member.issparse() or not member.isreg():
+            self._leave_out("sparse" if member.issparse() else "special", member.name)
+        else:
+            place, start = self._look_at(member, descriptor)
+            self._places[place_name(member.name)] = place
+            if self._put(member.name, place):
+                self._content.update(f"{safe_key(member.name, self._keys)} {member.size} ".encode())
+                self._content.update(start)
+
+    def scan(self) -> ShardScan:
+        for name, target in self._links.values():
+            place = self._follow(target)
+            if place is None:
+                self._leave_out("link", name)
+            elif self._put(name, place):
+                self._content.update(f"{safe_key(name, self._keys)} -> {target!r} ".encode())
+        kept: dict[str, dict[str, Place]] = {}
+        for key, found in self._samples.items():
+            has_payload = any(ext in found for ext in PAYLOAD_EXTENSIONS)
+            if has_payload:
+                kept[key] = found
+            for ext in found:
+                if ext.rpartition(".")[2] in IMAGE_EXTENSIONS and "." in ext:
+                    self._leave_out("dotted", self._names[key, ext])
+                elif not has_payload:
+                    self._leave_out("no_image", self._names[key, ext])
+        columns = self._columns(kept)
+        return ShardScan(as_table(kept, columns), tuple(self._left_out.values()), self._content.hexdigest())
+
+    def _look_at(self, member: tarfile.TarInfo, descriptor: int) -> tuple[Place, bytes]:
+        wanted = HEADER_BYTES + min(member.size, _CONTENT_SAMPLED)
+        start = os.pread(descriptor, wanted, member.offset_data - HEADER_BYTES)
+        return (member.offset_data, member.size, zlib.crc32(start[:HEADER_BYTES])), start[HEADER_BYTES:]
+
+    def _put(self, name: str, place: Place) -> bool:
+        key, extension = safe_key(name, self._keys)
+        if not key or len(name) > _LONGEST_NAME:
+            # Every row of the table is as wide as the longest key.
+            self._leave_out("long" if key else "unnamed", name[:_LONGEST_NAME])
+            return False
+        sample = self._samples.setdefault(key, {})
+        # GNU tar stores a file that it is told to add twice as a link to itself.
+        if extension in sample and sample[extension] != place:
+            both = f"{self._names[key, extension]!r} and {name!r}"
+            raise UserError(
+                f"{self._path} holds {key}.{extension} twice (as {both}); keys must be unique within a shard: "
+                "rename one of them, or make the tar again"
+            )
+        sample[extension] = place
+        self._names[key, extension] = name
+        return True
+
+    def _follow(self, target: str) -> Place | None:
+        seen: set[str] = set()
+        while target not in self._places and target in self._links and target not in seen:
+            seen.add(target)
+            target = self._links[target][1]
+        return self._places.get(target)
+
+    def _columns(self, samples: dict[str, dict[str, Place]]) -> list[str]:
+        """The extensions worth a column: all, unless there are so many that they must be something else."""
+        counts = Counter(ext for found in samples.values() for ext in found if ext != "key")
+        wanted = (*PAYLOAD_EXTENSIONS, *_FIELD_EXTENSIONS)
+        ranked = sorted(counts, key=lambda ext: (ext not in wanted, -counts[ext], ext))
+        columns = set(ranked[:MOST_COLUMNS])
+        for key, found in samples.items():
+            for ext in sorted(found.keys() - columns):
+                if not (ext.rpartition(".")[2] in IMAGE_EXTENSIONS and "." in ext):
+                    self._leave_out("extension", self._names[key, ext])
+        return sorted(columns)
+
+    def _leave_out(self, reason: Reason, name: str) -> None:
+        before = self._left_out.get(reason)
+        example = before.example if before else f"{_printable(name)} in {self._path.name}"
+        self._left_out[reason] = LeftOut(reason=reason, count=before.count + 1 if before else 1, example=example)
 
 
-def _what_it_is(path: Path, error: tarfile.ReadError) -> str:
-    with path.open("rb") as file:
-        start = file.read(4)
-    if not start:
-        return "an empty file, not a tar; make or download it again"
-    if start[:2] == b"\x1f\x8b" or start in (b"BZh9", b"\xfd7zX", b"\x28\xb5\x2f\xfd"):
-        return "a compressed tar; unpack it to a plain .tar, since samples are read by their position"
-    if "unexpected end" in str(error) or "truncated" in str(error):
-        return "truncated: it ends in the middle of a member; make or download it again"
-    return f"not a readable tar ({error})"
-
-
-def _as_table(samples: dict[str, dict[str, tuple[int, int]]]) -> np.ndarray:
-    counts = Counter(extension for found in samples.values() for extension in found)
-    extensions = sorted(counts)
-    keys = [key.encode() for key in samples]
-    width = max(map(len, keys), default=1)
-    table = np.zeros(len(keys), dtype=[("key", f"S{width}"), *((ext, "<i8", (2,)) for ext in extensions)])
-    table["key"] = keys
-    for extension in extensions:
-        table[extension] = [found.get(extension, (-1, 0)) for found in samples.values()]
-    return table
+def _printable(name: str) -> str:
+    return ascii(name)[1:-1] if not name.isprintable() else name

@@ -16,11 +16,10 @@ from difflab.data.index import (
     DataIndex,
     ShardEntry,
     SplitEntry,
-    offsets_path,
     read_index,
     write_index,
-    write_offsets,
 )
+from difflab.data.offset_table import offsets_path, write_offsets
 from difflab.data.processes import process_context
 from difflab.data.sources.base import Source
 from difflab.data.tar_scan import scan_tar
@@ -136,7 +135,7 @@ def _write_tars(
                 tar.write({"__key__": f"{i:08d}", **files})
                 sizes.add(size)
         scan = scan_tar(path)
-        write_offsets(folder, path.name, scan.table)
+        write_offsets(folder, path.name, scan.checked_table)
         shards.append(
             ShardEntry(
                 name=path.name,

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from difflab.cache import cache_root
 from difflab.config.data import DataConfig
+from difflab.data.shard_names import as_word
 from difflab.errors import UserError
 from difflab.files import write_shared
 from difflab.metrics.extractors import FeatureExtractor
@@ -138,9 +139,9 @@ def shards_reference(
     directory = dataset.directory
     digest = hashlib.sha256()
     for shard in directory.split(split).shards:
-        # Shards that others made have no hash of their bytes; the offset table holds every key and size in them.
-        content = shard.sha256 or hashlib.sha256(directory.offsets(shard).tobytes()).hexdigest()
-        digest.update(f"{shard.name} {shard.samples} {shard.bytes} {content}\n".encode())
+        # Shards that others made have no hash of all their bytes, but one of every name, size and beginning in them.
+        content = shard.sha256 or shard.content or hashlib.sha256(directory.offsets(shard).tobytes()).hexdigest()
+        digest.update(f"{shard.path} {shard.samples} {shard.bytes} {content}\n".encode())
     return DataReference(
         name=Path(data.path).name,
         content_hash=digest.hexdigest(),
@@ -156,7 +157,8 @@ def shards_reference(
 def cache_path(key: dict[str, Any]) -> Path:
     """Where the statistics that `key` describes are kept."""
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    return cache_root() / "reference" / f"{key['extractor']['name']}-{key['split']}-{key['n']}-{digest}.safetensors"
+    split = as_word(key["split"])
+    return cache_root() / "reference" / f"{key['extractor']['name']}-{split}-{key['n']}-{digest}.safetensors"
 
 
 def statistics_device(device: torch.device) -> torch.device:

@@ -1,0 +1,58 @@
+"""The names of a tar's members: which sample they belong to, and what they are of it."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+
+from difflab.config.data import KeyRule
+
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+PAYLOAD_EXTENSIONS = (*IMAGE_EXTENSIONS, "npy")
+"""A sample has one of these; what has none (a README, a stray caption) is not a sample."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_NOT_UTF8 = re.compile(r"[\ud800-\udfff]")
+_SKIPPED_BY_WEBDATASET = re.compile(r"__[^/]*__(/|$)")
+
+
+def safe_key(name: str, keys: KeyRule = "first_dot") -> tuple[str, str]:
+    """(key, extension) of a member name; `("", "")` for a member that belongs to no sample.
+
+    keys: `first_dot` cuts the base name at its first dot, as WebDataset does; `last_dot` at its last, for names like
+        `22.05.png`. The extension is in lower case.
+
+    The key is a relative path without `..`, empty parts or control characters, so it can name a file below a
+    directory; bytes that are no UTF-8 (surrogates in `name`) are written %XX in it.
+    """
+    name = _NOT_UTF8.sub(_percent, _CONTROL.sub("_", name)).replace("\\", "/")
+    parts = [part for part in name.split("/") if part not in ("", ".", "..")]
+    if not parts or parts[-1].startswith(".") or _SKIPPED_BY_WEBDATASET.match("/".join(parts)):
+        return "", ""
+    if keys == "first_dot":
+        stem, _, extension = parts[-1].partition(".")
+    else:
+        stem, _, extension = parts[-1].rpartition(".")
+    if not stem or not extension:
+        return "", ""
+    return "/".join([*parts[:-1], stem]), extension.lower()
+
+
+def place_name(name: str) -> str:
+    """One spelling for a member's path within its tar."""
+    return posixpath.normpath(name).lstrip("/")
+
+
+def link_target(name: str, linkname: str, *, symbolic: bool) -> str:
+    """The path within the tar that a link names; a symbolic one counts from its own folder, and may lead outside.
+
+    A target outside keeps its leading `/` or `..`, which no path within the tar has.
+    """
+    if not symbolic:
+        return place_name(linkname)
+    return posixpath.normpath(posixpath.join(posixpath.dirname(place_name(name)), linkname))
+
+
+def _percent(surrogate: re.Match[str]) -> str:
+    code = ord(surrogate[0])
+    return f"%{code - 0xDC00:02X}" if 0xDC80 <= code <= 0xDCFF else f"%u{code:04X}"

@@ -1,0 +1,136 @@
+"""The shards of a directory by their names: which there are, and which split each belongs to."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from difflab.errors import UserError
+
+_SPLIT_OF_WORD = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "eval": "val",
+    "test": "test",
+    "testing": "test",
+}
+_WORD = re.compile(r"[^\W\d_]+")
+_PACKED = re.compile(r"\.(tgz|tbz2?|txz|tar\.\w{1,4})$", re.IGNORECASE)
+UNSORTED = "unsorted"
+"""The one split of a directory whose names do not say which shards are for training; only globs choose from it."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """tars: paths below the directory, sorted; unread: sub-directories with tars whose name is no split's."""
+
+    tars: list[str]
+    unread: list[str]
+
+
+def list_shards(root: Path) -> Listing:
+    """The tars in `root`, and below those of its sub-directories that are named for a split; hidden ones are left out.
+
+    Raises UserError for compressed tars without a plain one beside them, and names that no index could hold.
+    """
+    files, folders = _entries(root)
+    unread: list[str] = []
+    for folder in folders:
+        if _splits_named(folder):
+            files += [f"{folder}/{name}" for name in _below(root / folder)]
+        elif any(_is_tar(name) for name in _entries(root / folder)[0]):
+            unread.append(folder)
+    tars = sorted(name for name in files if _is_tar(name))
+    _refuse_packed(root, files, {name[: -len(".tar")] for name in tars})
+    for name in tars:
+        if "\\" in name or not name.isprintable():
+            raise UserError(f"{root} holds a shard named {name!r}; rename it to letters, digits, - _ and .")
+    return Listing(tars, unread)
+
+
+def sort_into_splits(tars: Sequence[str]) -> tuple[dict[str, list[str]], str | None]:
+    """{split: its shards}, by the words in their paths: train, val (valid, validation, dev, eval) and test.
+
+    A word stands between separators, digits, or the ends of the name, in upper or lower case: `train000`, but not
+    `trainer`. Without such a word in any name, all shards are for training. Where names contradict each other, all are
+    in the split UNSORTED and the second value says why.
+    """
+    named = {tar: _splits_named(tar[: -len(".tar")]) for tar in tars}
+    for tar, splits in named.items():
+        if len(splits) > 1:
+            return {UNSORTED: list(tars)}, f"{tar} names {' and '.join(sorted(splits))}"
+    with_split = next((tar for tar in tars if named[tar]), None)
+    without = next((tar for tar in tars if not named[tar]), None)
+    if with_split and without:
+        return {UNSORTED: list(tars)}, f"{with_split} names a split and {without} names none"
+    sorted_: dict[str, list[str]] = {}
+    for tar in tars:
+        sorted_.setdefault(next(iter(named[tar]), "train"), []).append(tar)
+    return sorted_, None
+
+
+def is_pattern(split: str) -> bool:
+    """Whether a split is given as a glob of shards, or as the one shard that makes it."""
+    return any(character in split for character in "*?[") or _is_tar(split)
+
+
+def matches(pattern: str, shards: Iterable[str]) -> set[str]:
+    """The shards that a glob names, folder by folder: `*.tar` names none in `val/`."""
+    parts = pattern.split("/")
+    return {
+        shard
+        for shard in shards
+        if len(shard.split("/")) == len(parts)
+        and all(fnmatchcase(name, part) for name, part in zip(shard.split("/"), parts, strict=True))
+    }
+
+
+def as_word(split: str) -> str:
+    """A split as part of a name of a file or metric: what a glob has besides letters, digits, - and . becomes _."""
+    return re.sub(r"[^\w.-]+", "_", split)
+
+
+def _splits_named(path: str) -> set[str]:
+    words = (word.lower() for word in _WORD.findall(path))
+    return {_SPLIT_OF_WORD[word] for word in words if word in _SPLIT_OF_WORD}
+
+
+def _is_tar(name: str) -> bool:
+    return name.lower().endswith(".tar")
+
+
+def _entries(folder: Path) -> tuple[list[str], list[str]]:
+    # Path.glob takes a directory that may not be read for an empty one.
+    with os.scandir(folder) as entries:
+        shown = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    for entry in shown:
+        path = Path(entry.path)
+        if _is_tar(entry.name) and entry.is_symlink() and not path.exists():
+            raise UserError(f"shard {path} is a link to {path.readlink()}, which is missing; restore it")
+    return [e.name for e in shown if not e.is_dir()], [e.name for e in shown if e.is_dir()]
+
+
+def _below(folder: Path) -> Iterator[str]:
+    files, folders = _entries(folder)
+    yield from files
+    for inner in folders:
+        yield from (f"{inner}/{name}" for name in _below(folder / inner))
+
+
+def _refuse_packed(root: Path, files: Iterable[str], unpacked: set[str]) -> None:
+    packed = sorted(name for name in files if _PACKED.search(name) and _PACKED.sub("", name) not in unpacked)
+    if packed:
+        first = packed[0]
+        tool = "gunzip" if first.lower().endswith(("gz", "tgz")) else "a decompressor"
+        raise UserError(
+            f"{root} holds {len(packed)} compressed tar(s) such as {first}; samples are read by their position in a "
+            f"plain .tar: unpack them with {tool}, or move them elsewhere"
+        )
