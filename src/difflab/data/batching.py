@@ -20,7 +20,7 @@ _REPLACEMENTS_TRIED = 32
 
 @dataclass(frozen=True)
 class BatchRequest:
-    """A plan and, for each of its samples, whether the image is mirrored, and what is drawn for its cut and its caption.
+    """A plan and, for each of its samples, whether the image is mirrored, and what its cut and caption are drawn by.
 
     crop, caption: None where nothing is drawn.
     """

@@ -13,11 +13,11 @@ from torch import Tensor
 from difflab.config.data import Alpha, Captions, Crop, DataField
 from difflab.data.bad_samples import BadSample
 from difflab.data.captions import chosen_caption, decode_caption
-from difflab.data.decode import BadImage, decode_image
+from difflab.data.decode import BadImage, decode_image, image_size
 from difflab.data.index import DataDirectory, ShardEntry
 from difflab.data.recent import RecentlyUsed
 from difflab.data.tar_scan import IMAGE_EXTENSIONS, extensions_of
-from difflab.data.transforms import fit, fit_drawn
+from difflab.data.transforms import fit, fit_drawn, refuse_other_size
 from difflab.errors import UserError
 
 EXTENSION_OF: dict[DataField, str] = {"label": "cls", "caption": "txt", "json": "json"}
@@ -192,6 +192,8 @@ class ShardDataset:
         else:
             raise self._bad(shard, members, f"has no image ({', '.join(IMAGE_EXTENSIONS)})")
         try:
+            if self.image_size is not None and self.crop == "none" and crop_draws is None:
+                refuse_other_size(*image_size(data), self.image_size)
             image = decode_image(data, channels=self.channels, alpha=self.alpha)
             if self.image_size is None:
                 return image
