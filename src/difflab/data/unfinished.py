@@ -46,9 +46,14 @@ class FinishedShard(Config):
 
 
 class Moving(Config):
-    """What a command puts in place when all its shards are made: the new index, and the lines about files skipped."""
+    """What a command puts in place when all its shards are made.
 
+    identity: of the command, or None. old: names of the shards that leave. bad: lines about files skipped.
+    """
+
+    identity: str | None
     index: DataIndex
+    old: list[str]
     bad: list[str]
 
 
@@ -66,7 +71,9 @@ class Unfinished:
 
     def belongs_to(self, identity: str | None) -> bool:
         """Whether what an earlier command left is of the same identity."""
-        return identity is not None and _read_text(self.folder / _IDENTITY) == identity
+        moving = self.left_moving()
+        known = _read_text(self.folder / _IDENTITY) if moving is None else moving.identity
+        return identity is not None and known == identity
 
     def take_up(self, identity: str | None) -> bool:
         """Read what an earlier command left, if it did the same; otherwise remove it. True where something was removed.
@@ -142,8 +149,8 @@ class Unfinished:
         return {file for name in names for file in (name, offsets_path(Path(), name).name, f"{name}{_DONE_SUFFIX}")}
 
     def _remove_all_but(self, kept: set[str]) -> None:
-        # The identity goes last: a folder without it is nobody's.
-        for path in sorted(self.folder.iterdir(), key=lambda path: path.name == _IDENTITY):
+        # What says whose the rest is goes last.
+        for path in sorted(self.folder.iterdir(), key=lambda path: (path.name == _MOVING, path.name == _IDENTITY)):
             if path.name not in kept and path.name != _LOCK:
                 path.unlink()
 

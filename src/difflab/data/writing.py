@@ -27,7 +27,7 @@ from difflab.data.sources.base import Fingerprinted, Source
 from difflab.data.tar_scan import scan_tar
 from difflab.data.unfinished import FOLDER_NAME, FinishedShard, Moving, Unfinished, shard_name, unfinished
 from difflab.errors import UserError
-from difflab.files import sha256_of
+from difflab.files import remove_leftovers, sha256_of
 from difflab.progress import say, track
 
 _NAMED = 5
@@ -82,12 +82,14 @@ def write_dataset(
         with _kept_when_stopped(hidden):
             if moving is None:
                 written = _write_splits(sources, hidden, shard_size, image_format, workers, bad)
-                moving = Moving(index=_extended(index, written, hidden, sources, description), bad=bad.found)
+                extended = _extended(index, written, hidden, sources, description)
+                old = [shard.name for split in sources if split in index.splits for shard in index.splits[split].shards]
+                moving = Moving(identity=identity, index=extended, old=old, bad=bad.found)
                 hidden.start_moving(moving)
             else:
                 say(f"{printable(root)}: all shards are made; moving them into place")
                 bad.found[:] = moving.bad
-            _move_into_place(hidden, root, index, moving.index, replaced=index.splits.keys() & sources.keys())
+            _move_into_place(hidden, root, index, moving, replaced=index.splits.keys() & sources.keys())
         if remarks is not None:
             remarks += _remarks(hidden, moving.index)
         hidden.empty()
@@ -329,19 +331,21 @@ def _take_back_moved(root: Path, index: DataIndex, hidden: Unfinished) -> None:
             offsets_path(root, shard.name).unlink(missing_ok=True)
 
 
-def _move_into_place(hidden: Unfinished, root: Path, old: DataIndex, new: DataIndex, replaced: set[str]) -> None:
+def _move_into_place(hidden: Unfinished, root: Path, index: DataIndex, moving: Moving, replaced: set[str]) -> None:
     """Replaced splits first leave the index, so that at no moment it names shards that are not its own.
 
     Every step can be done again by a command that goes on after this one was stopped. The hidden folder goes last:
     where there is no index yet, readers take a directory that has one for unfinished.
     """
-    if replaced and old.splits != new.splits:
-        rest = {name: entry for name, entry in old.splits.items() if name not in replaced}
-        write_index(root, old.model_copy(update={"splits": rest}))
-    names = {shard.name for entry in new.splits.values() for shard in entry.shards}
-    for shard in (shard for split in replaced for shard in old.splits[split].shards if shard.name not in names):
-        (root / shard.name).unlink(missing_ok=True)
-        offsets_path(root, shard.name).unlink(missing_ok=True)
+    remove_leftovers(root / INDEX_NAME)
+    if replaced and index.splits != moving.index.splits:
+        rest = {name: entry for name, entry in index.splits.items() if name not in replaced}
+        write_index(root, index.model_copy(update={"splits": rest}))
+    new = {shard.name for entry in moving.index.splits.values() for shard in entry.shards}
+    for name in moving.old:
+        if name not in new:
+            (root / name).unlink(missing_ok=True)
+            offsets_path(root, name).unlink(missing_ok=True)
     for path in hidden.shards_to_move():
         path.replace(root / path.name)
-    write_index(root, new)
+    write_index(root, moving.index)
