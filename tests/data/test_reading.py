@@ -123,3 +123,15 @@ def test_a_missing_or_changed_shard_is_refused(tiny_data):
     path.unlink()
     with pytest.raises(UserError, match=r"train-000001.tar is missing"):
         dataset.beyond_the_end()
+
+
+def test_an_image_of_another_size_is_refused_before_it_is_decoded(tmp_path, encoded, write_tar, monkeypatch):
+    huge = encoded()
+    huge = huge[:16] + (12_000).to_bytes(4) * 2 + huge[24:]
+    write_tar(tmp_path / "plain/0.tar", {"a.png": huge, "b.png": huge[:16] + (16_000).to_bytes(4) * 2 + huge[24:]})
+    monkeypatch.setattr(reading, "decode_image", None)
+    dataset = ShardDataset(open_data(tmp_path / "plain"), "train", image_size=8)
+    with pytest.raises(BadSample, match="the image is 12000x12000 px, wanted is 8x8"):
+        dataset[0]
+    with pytest.raises(BadSample, match="claims 16000x16000 pixels"):
+        dataset[1]
