@@ -1,6 +1,5 @@
 import io
 import struct
-import warnings
 import zlib
 
 import numpy as np
@@ -170,14 +169,15 @@ def test_16000_pixels_a_side_are_too_many(encoded, read):
     canvas[24:30] = 2 * (16_000 - 1).to_bytes(3, "little")
     with pytest.raises(BadImage, match="claims 16000x16000 pixels"):
         read(bytes(canvas))
-    tiff = Image.new("1", (16_000, 16_000))
+    bitmap = bytearray(encoded(fmt="BMP"))
+    bitmap[18:26] = struct.pack("<ii", 16_000, 16_000)
     with pytest.raises(BadImage, match="pixels"):
-        read(save(tiff, "TIFF", compression="group4"))
+        read(bytes(bitmap))
 
 
+@pytest.mark.filterwarnings("error")
 def test_many_pixels_within_the_limit_give_no_warning(encoded):
-    with pytest.raises(BadImage, match=r"^(?!claims)"), warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with pytest.raises(BadImage, match=r"^(?!claims)"):
         decode_image(claiming(encoded("RGBA"), 11_000, 11_000))
 
 
@@ -196,11 +196,6 @@ def test_16_bit_gray_with_a_transparent_value_is_laid_on_the_ground():
 def test_32_bit_numbers_are_refused(values):
     with pytest.raises(BadImage, match="an image of 32-bit numbers"):
         decode_image(save(Image.fromarray(np.array(values, dtype=np.int32)), "TIFF"))
-
-
-def test_a_mode_that_has_no_colours_of_its_own_is_a_bad_image():
-    with pytest.raises(BadImage, match="LAB"):
-        decode_image(save(Image.new("LAB", (2, 2)), "TIFF"))
 
 
 @pytest.mark.parametrize(
