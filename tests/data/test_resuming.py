@@ -1,6 +1,5 @@
 """`difflab data make` stopped at any moment goes on, to the same bytes."""
 
-import fcntl
 import hashlib
 import os
 import sys
@@ -11,7 +10,7 @@ from data.conftest import TinySource
 from difflab.data import writing
 from difflab.data.bad_files import BadFile, BadFiles
 from difflab.data.opening import open_data
-from difflab.data.unfinished import FOLDER_NAME, kept_shards
+from difflab.data.unfinished import FOLDER_NAME, kept_shards, unfinished
 from difflab.data.writing import write_dataset
 from difflab.errors import UserError
 
@@ -233,10 +232,9 @@ def test_killed_at_any_moment_another_command_is_not_mixed_with_it(tmp_path):
 def test_two_commands_do_not_write_to_one_folder(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_dataset(splits(stop=15), tmp_path / "d", shard_size=10)
-    with (tmp_path / "d" / FOLDER_NAME / "lock").open("r+") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match=rf"another `difflab data make` is writing to {tmp_path}/d; wait"):
-            write_dataset(splits(), tmp_path / "d", shard_size=10)
+    message = rf"another `difflab data make` is writing to {tmp_path}/d; wait"
+    with unfinished(tmp_path / "d"), pytest.raises(UserError, match=message):
+        write_dataset(splits(), tmp_path / "d", shard_size=10)
     assert kept_shards(tmp_path / "d") == 1
     write_dataset(splits(), tmp_path / "d", shard_size=10)
 
