@@ -95,16 +95,19 @@ def run_difflab(arguments: Sequence[str], cwd: Path) -> Done:
 
 
 def start_difflab(
-    arguments: Sequence[str], cwd: Path, environment: Mapping[str, str] | None = None
+    arguments: Sequence[str], cwd: Path, environment: Mapping[str, str] | None = None, *, new_group: bool = False
 ) -> subprocess.Popen[str]:
-    """`difflab <arguments>` as a program of its own, with pipes for its output."""
-    return start_program([sys.executable, "-m", "difflab.cli", *arguments], cwd, environment)
+    """`difflab <arguments>` as a program of its own, with pipes for its output; see `start_program`."""
+    return start_program([sys.executable, "-m", "difflab.cli", *arguments], cwd, environment, new_group=new_group)
 
 
 def start_program(
-    command: Sequence[str], cwd: Path, environment: Mapping[str, str] | None = None
+    command: Sequence[str], cwd: Path, environment: Mapping[str, str] | None = None, *, new_group: bool = False
 ) -> subprocess.Popen[str]:
-    """A program on one thread that sees none of the variables in SEEN_IN_TESTS."""
+    """A program on one thread that sees none of the variables in SEEN_IN_TESTS.
+
+    new_group: it and its children are a process group of their own, which a signal may be sent to.
+    """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(SEEN_IN_TESTS)}
     return subprocess.Popen(
         command,
@@ -113,6 +116,7 @@ def start_program(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=new_group,
     )
 
 

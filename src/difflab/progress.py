@@ -28,3 +28,8 @@ def track(items: Iterable[Item], total: int, description: str) -> Iterator[Item]
             last = time.monotonic()
             sys.stderr.write(f"{description}: {done} of {total}\n")
     sys.stderr.write(f"{description}: {done} done\n")
+
+
+def say(line: str) -> None:
+    """One line about long work, on standard error."""
+    sys.stderr.write(f"{line}\n")

@@ -1,9 +1,16 @@
+import contextlib
 import json
+import os
+import signal
+import time
+from pathlib import Path
 
 import pytest
 
+from command_line import start_difflab
 from difflab.cli import main
 from difflab.commands.data import parse_arguments
+from difflab.data.unfinished import kept_shards
 from difflab.errors import UserError
 
 
@@ -173,3 +180,125 @@ def test_another_tools_index_does_not_hide_the_other_data_sets(tmp_path, capsys)
     plain_tar(tmp_path / "x/0.tar", "a.png")
     assert main(["data", "list", ".", "--json"]) == 0
     assert [entry["path"] for entry in json.loads(capsys.readouterr().out)["data"]] == ["wids", "x"]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    from PIL import Image
+
+    (tmp_path / "photos").mkdir()
+    for i in range(6):
+        Image.new("RGB", (20, 30), (i, i, i)).save(tmp_path / f"photos/{i}.png")
+    return tmp_path / "photos"
+
+
+def test_what_a_folder_leaves_out_is_said_in_the_closing_line(photos, capsys):
+    (photos / ".DS_Store").write_text("")
+    (photos / "notes.md").write_text("")
+    (photos / "5.png").write_text("words")
+    assert make("source=folder", "path=photos", "out=o", "n=2", "val=1", "bad=skip", "seed=1") == 0
+    line = capsys.readouterr().out
+    assert line.startswith("o: train ")
+    assert "hidden: 1 (.DS_Store)" in line
+    assert "not read as images: 1 (notes.md)" in line
+    assert "not asked for by n and val: 3 (" in line
+
+
+def test_bad_files_are_all_named_or_skipped_and_counted(photos, capsys):
+    for name in ("1.png", "4.png"):
+        (photos / name).write_bytes((photos / name).read_bytes()[:40])
+    assert make("source=folder", "path=photos", "out=o") == 2
+    said = complaint(capsys)
+    assert "2 of 6 files are bad: photos/" in said
+    assert "photos/1.png" in said
+    assert "photos/4.png" in said
+    assert make("source=folder", "path=photos", "out=o", "bad=skip", "max_bad_fraction=0.3") == 2
+    assert "2 of 6 files are bad, 1 allowed" in complaint(capsys)
+    assert make("source=folder", "path=photos", "out=o", "bad=skip") == 0
+    assert "train 4 samples in 1 shards; left out 2 files: bad: 2 (photos/1.png cannot" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("captions=all", "captions='all'"),
+        ("bad=perhaps", "bad='perhaps'"),
+        ("max_bad_fraction=0.1", "set bad=skip too"),
+    ],
+)
+def test_misused_keys_of_a_folder_are_one_line(photos, capsys, key, message):
+    assert make("source=folder", "path=photos", "out=o", key) == 2
+    assert message in complaint(capsys)
+
+
+def test_the_index_of_a_good_folder_names_only_what_was_chosen(photos, tmp_path):
+    assert make("source=folder", "path=photos", "out=o") == 0
+    chosen = json.loads((tmp_path / "o/index.json").read_text())["source"]
+    assert sorted(chosen) == ["alpha", "crop", "kind", "n", "name", "path", "resolution", "seed", "val"]
+    assert make("source=folder", "path=photos", "out=p", "captions=lines") == 0
+    assert json.loads((tmp_path / "p/index.json").read_text())["source"]["captions"] == "lines"
+
+
+def test_paths_are_printed_as_they_are(photos, capsys):
+    assert make("source=folder", "path=photos", "out=o ü[red] '%s'") == 0
+    assert capsys.readouterr().out.startswith("o ü[red] '%s': train 6 samples")
+
+
+def test_a_stopped_command_says_what_it_keeps(photos, capsys, monkeypatch):
+    from difflab.data.sources.folder import FolderSource
+
+    sample = FolderSource.sample
+    with monkeypatch.context() as stopped:
+
+        def interrupted(self, index):
+            if index == 5:
+                raise KeyboardInterrupt
+            return sample(self, index)
+
+        stopped.setattr(FolderSource, "sample", interrupted)
+        assert make("source=folder", "path=photos", "out=o", "shard_size=2") == 130
+    assert "o: stopped; shards: 2 finished, kept for the same command" in capsys.readouterr().err
+    assert make("source=folder", "path=photos", "out=o", "shard_size=2") == 0
+    assert "o: going on after 2 finished shards (4 samples)" in capsys.readouterr().err
+    assert make("source=folder", "path=photos", "out=p", "shard_size=2") == 0
+    for name in ("train-000000.tar", "train-000001.tar", "train-000002.tar", "index.json"):
+        assert Path("o", name).read_bytes() == Path("p", name).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "workers"), [(signal.SIGINT, 2), (signal.SIGKILL, 2), (signal.SIGINT, 0)])
+def test_a_command_ended_by_a_signal_leaves_no_process_and_goes_on(tmp_path, kind, workers):
+    command = ["data", "make", "source=shapes", "out=o", "resolution=64", "n=100000", "val=0", "shard_size=64"]
+    process = start_difflab([*command, f"workers={workers}"], tmp_path, new_group=True)
+    try:
+        wait_until(lambda: kept_shards(tmp_path / "o") >= 2, process)
+        # As a terminal does, to all processes; a kill reaches one.
+        os.kill(process.pid, kind) if kind == signal.SIGKILL else os.killpg(process.pid, kind)
+        _, err = process.communicate(timeout=120)
+        wait_until(lambda: not group_is_there(process.pid), None)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    if kind == signal.SIGINT:
+        assert process.returncode == 130
+        assert "Traceback" not in err
+        assert "finished, kept for the same command" in err
+    kept = kept_shards(tmp_path / "o")
+    assert kept >= 2
+    assert not list(tmp_path.glob("o/*.tar"))
+
+
+def group_is_there(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_until(true, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not true():
+        assert process is None or process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)

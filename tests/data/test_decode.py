@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageOps
 
 from difflab.data import decode
-from difflab.data.decode import BadImage, decode_image
+from difflab.data.decode import BadImage, decode_image, frame_count, image_size, readable_endings
 
 
 def save(image, fmt="PNG", **options):
@@ -145,3 +145,74 @@ def test_a_header_that_claims_too_many_pixels_is_refused_before_decoding(encoded
     data[16:24] = struct.pack(">II", 100_000, 100_000)
     with pytest.raises(BadImage, match="claims 100000x100000 pixels"):
         decode_image(bytes(data))
+
+
+def claiming(data, width, height):
+    """A PNG whose header says another size."""
+    return data[:16] + struct.pack(">II", width, height) + data[24:]
+
+
+def test_a_size_is_read_from_the_header_alone(encoded, monkeypatch):
+    monkeypatch.setattr(decode, "_decode_plain", None)
+    assert image_size(claiming(encoded(), 12_000, 9_000)) == (9_000, 12_000)
+    for fmt in ("JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF"):
+        assert image_size(encoded(fmt=fmt, size=(12, 10))) == (10, 12), fmt
+    assert image_size(encoded("RGBA", "WEBP", size=(12, 10))) == (10, 12)
+
+
+@pytest.mark.parametrize("read", [decode_image, image_size])
+def test_16000_pixels_a_side_are_too_many(encoded, read):
+    with pytest.raises(BadImage, match="claims 16000x16000 pixels, more than 178956970"):
+        read(claiming(encoded(), 16_000, 16_000))
+    canvas = bytearray(encoded("RGBA", "WEBP"))
+    assert canvas[12:16] == b"VP8X"
+    canvas[24:30] = 2 * (16_000 - 1).to_bytes(3, "little")
+    with pytest.raises(BadImage, match="claims 16000x16000 pixels"):
+        read(bytes(canvas))
+    bitmap = bytearray(encoded(fmt="BMP"))
+    bitmap[18:26] = struct.pack("<ii", 16_000, 16_000)
+    with pytest.raises(BadImage, match="pixels"):
+        read(bytes(bitmap))
+
+
+@pytest.mark.filterwarnings("error")
+def test_many_pixels_within_the_limit_give_no_warning(encoded):
+    with pytest.raises(BadImage, match=r"^(?!claims)"):
+        decode_image(claiming(encoded("RGBA"), 11_000, 11_000))
+
+
+def test_16_bit_gray_with_a_transparent_value_is_laid_on_the_ground():
+    values = np.array([[0x1234, 0x8000]], dtype=np.uint16)
+    data = save(Image.fromarray(values))
+    clear = struct.pack(">I", 2) + b"tRNS" + struct.pack(">H", 0x1234)
+    clear += struct.pack(">I", zlib.crc32(clear[4:]))
+    at = data.index(b"IDAT") - 4
+    data = data[:at] + clear + data[at:]
+    assert decode_image(data)[0].tolist() == [[255, 0x80]]
+    assert decode_image(data, alpha="black")[0].tolist() == [[0, 0x80]]
+
+
+@pytest.mark.parametrize("values", [[[-1, 5]], [[70_000, 5]]])
+def test_32_bit_numbers_are_refused(values):
+    with pytest.raises(BadImage, match="an image of 32-bit numbers"):
+        decode_image(save(Image.fromarray(np.array(values, dtype=np.int32)), "TIFF"))
+
+
+@pytest.mark.parametrize(
+    ("fmt", "options"),
+    [("GIF", {}), ("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {}), ("AVIF", {"quality": 100})],
+)
+def test_of_several_frames_the_first_is_taken(fmt, options):
+    frames = [Image.new("RGB", (16, 16), (value,) * 3) for value in (10, 200)]
+    data = save(frames[0], fmt, save_all=True, append_images=frames[1:], **options)
+    assert frame_count(data) == 2
+    assert (decode_image(data).int() - 10).abs().max() <= 1
+    assert frame_count(save(frames[0], fmt)) == 1
+
+
+def test_ghostscript_and_containers_of_data_are_left_alone():
+    endings = readable_endings()
+    assert {".png", ".jfif", ".jpe", ".avif", ".bmp", ".tga"} <= set(endings)
+    assert not {".eps", ".ps", ".h5", ".mpg", ".wmf", ".txt", ".svg", ".pdf"} & set(endings)
+    with pytest.raises(BadImage, match="not an image"):
+        decode_image(save(Image.new("RGB", (4, 4)), "EPS"))

@@ -1,11 +1,16 @@
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from difflab.config.folder import FolderSourceConfig
+from difflab.data.bad_files import BadFiles
 from difflab.data.opening import open_data
 from difflab.data.reading import ShardDataset
 from difflab.data.sources.folder import FolderSource, folder_splits
+from difflab.data.sources.listing import list_folder
 from difflab.data.writing import write_dataset
 from difflab.errors import UserError
 
@@ -122,3 +127,197 @@ def test_a_16_bit_image_is_stored_with_8_bits_when_cut(tmp_path):
     (tmp_path / "deep").mkdir()
     Image.fromarray(np.full((8, 8), 0x1234, dtype=np.uint16)).save(tmp_path / "deep/a.png")
     assert (FolderSource(tmp_path / "deep", resolution=8).sample(0)["image"] == 0x12).all()
+
+
+def listed(path):
+    """{reason: sorted files} of a folder."""
+    return {reason: sorted(names) for reason, names in list_folder(path).left_out.items()}
+
+
+def files_below(path):
+    """Every file as `find -L` counts them, links to nothing and links back to a folder around them too."""
+    return sum(len(names) for _, _, names in os.walk(path)) + sum(
+        1 for folder, names, _ in os.walk(path) for name in names if (Path(folder) / name).is_symlink()
+    )
+
+
+def test_links_to_folders_and_files_are_followed(photos, tmp_path, encoded):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/one.png").write_bytes(encoded())
+    (photos / "bird").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (photos / "cat/z.png").symlink_to(tmp_path / "elsewhere/one.png")
+    source = FolderSource(photos)
+    assert source.class_names == ["bird", "cat", "dog"]
+    assert source.files[0] == "bird/one.png"
+    assert source.sample(0)["label"] == 0
+    assert "cat/z.png" in source.files
+
+
+def test_every_file_is_a_sample_a_caption_or_named_with_its_reason(photos, encoded):
+    (photos / "cat/loop").symlink_to(photos, target_is_directory=True)
+    (photos / "cat/gone.png").symlink_to(photos / "nowhere.png")
+    (photos / "cat/itself.png").symlink_to(photos / "cat/itself.png")
+    (photos / "cat/Thumbs.db").write_bytes(b"x")
+    (photos / "cat/a.TXT").write_text("upper case")
+    (photos / "cat/orphan.txt").write_text("of no image")
+    (photos / ".git").mkdir()
+    (photos / ".git/deep.png").write_bytes(encoded())
+    (photos / "cat/drawing.svg").write_text("<svg/>")
+    os.mkfifo(photos / "cat/pipe.png")
+    listing = list_folder(photos)
+    assert listing.images == ["cat/a.jpg", "cat/b.png", "dog/c.gif", "dog/deep/d.JPEG"]
+    assert listing.captions == {"cat/a.jpg": "cat/a.TXT", "dog/deep/d.JPEG": "dog/deep/d.txt"}
+    assert listed(photos) == {
+        "hidden": [".git/deep.png", "cat/Thumbs.db", "dog/.hidden.png"],
+        "broken links": ["cat/gone.png", "cat/itself.png"],
+        "links to a folder around them": ["cat/loop"],
+        "not read as images": ["cat/drawing.svg", "dog/notes.md"],
+        "neither files nor folders": ["cat/pipe.png"],
+        "captions without an image": ["cat/orphan.txt"],
+    }
+    assert files_below(photos) == 4 + 2 + sum(map(len, listing.left_out.values()))
+
+
+def test_a_folder_that_cannot_be_read_is_named(photos, monkeypatch):
+    def refused(path):
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", refused)
+    assert listed(photos)["folders that cannot be read (Permission denied)"] == ["dog/deep"]
+
+
+@pytest.mark.parametrize(
+    "ending", ["jfif", "JPE", "avif", "bmp", "tga", "qoi", "ico", "pgm", "jp2", "apng", "DDS", "pcx"]
+)
+def test_every_ending_that_pillow_decodes_is_taken(tmp_path, ending):
+    (tmp_path / "p").mkdir()
+    image = Image.new("L" if ending == "pgm" else "RGB", (16, 12), 99 if ending == "pgm" else (90, 99, 108))
+    image.save(tmp_path / f"p/a.{ending}", format={"apng": "PNG"}.get(ending))
+    sample = FolderSource(tmp_path / "p").sample(0)
+    stored = {"jfif": "jpg", "JPE": "jpg"}
+    if ending in stored:
+        assert sample["file"] == (stored[ending], (tmp_path / f"p/a.{ending}").read_bytes())
+    else:
+        assert ending == "ico" or sample["image"].shape == (12, 16, 3), "an icon has sizes of its own"
+        assert abs(sample["image"][0, 0].astype(int) - (99 if ending == "pgm" else np.array([90, 99, 108]))).max() <= 3
+
+
+def test_images_of_one_stem_share_a_caption_and_both_count(tmp_path, encoded):
+    (tmp_path / "p").mkdir()
+    for name in ("a.png", "a.bmp"):
+        (tmp_path / "p" / name).write_bytes(encoded(fmt=name[2:].upper()))
+    (tmp_path / "p/a.Txt").write_bytes(b"\xef\xbb\xbfone\r\n\r\n two \r\n")
+    for captions, expected in (("whole", "one\n\n two"), ("first_line", "one"), ("lines", "one\ntwo")):
+        source = FolderSource(tmp_path / "p", captions=captions)
+        assert [source.sample(i)["caption"] for i in range(len(source))] == [expected] * 2
+
+
+def test_a_name_whose_bytes_are_no_text_is_kept(tmp_path, encoded):
+    (tmp_path / "p").mkdir()
+    name = os.fsdecode(b"n\xff\xc3\xa9\n.png")
+    (tmp_path / "p" / name).write_bytes(encoded())
+    write_dataset(folder_splits(FolderSourceConfig(path=str(tmp_path / "p"))), tmp_path / "out")
+    assert ShardDataset(open_data(tmp_path / "out"), "train", fields=("json",))[0]["json"] == {"file": name}
+    (tmp_path / "p" / name).write_bytes(b"words")
+    with pytest.raises(UserError, match=r"p/n\\udcffé\\n.png cannot be used") as error:
+        FolderSource(tmp_path / "p").sample(0)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("n", [None, 3])
+def test_validation_images_are_no_training_images(tmp_path, encoded, seed, n):
+    (tmp_path / "p").mkdir()
+    for i in range(9):
+        (tmp_path / f"p/{i}.png").write_bytes(encoded())
+    splits = folder_splits(FolderSourceConfig(path=str(tmp_path / "p"), val=4, n=n, seed=seed))
+    train, val = splits["train"].files, splits["val"].files
+    assert (len(train), len(val)) == (n or 5, 4)
+    assert not set(train) & set(val)
+    left = splits["train"].left_out.get("not asked for by n and val", [])
+    assert sorted([*train, *val, *left]) == [f"{i}.png" for i in range(9)]
+
+
+def make_with_bad(photos, out, **policy):
+    for name in ("cat/bad1.png", "cat/bad2.jpg", "dog/bad3.webp"):
+        (photos / name).write_bytes(b"words")
+    bad = BadFiles(**policy)
+    write_dataset(folder_splits(FolderSourceConfig(path=str(photos), resolution=8)), out, bad=bad)
+    return bad
+
+
+def test_all_bad_files_are_named_before_the_command_ends(photos, tmp_path):
+    with pytest.raises(UserError, match=r"^3 of 7 files are bad: ") as error:
+        make_with_bad(photos, tmp_path / "out")
+    assert all(f"{photos}/{name}" in str(error.value) for name in ("cat/bad1.png", "cat/bad2.jpg", "dog/bad3.webp"))
+    assert "bad=skip" in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_first_ten_of_many_bad_files_are_named(tmp_path):
+    (tmp_path / "p").mkdir()
+    for i in range(14):
+        (tmp_path / f"p/{i:02d}.png").write_bytes(b"words")
+    with pytest.raises(UserError, match=r"14 of 14 files are bad: .*; and 4 more \(mend") as error:
+        write_dataset(folder_splits(FolderSourceConfig(path=str(tmp_path / "p"))), tmp_path / "out")
+    assert str(error.value).count("cannot be used") == 10
+
+
+def test_bad_files_are_skipped_within_the_fraction(photos, tmp_path):
+    write_dataset(folder_splits(FolderSourceConfig(path=str(photos), resolution=8)), tmp_path / "good")
+    bad = make_with_bad(photos, tmp_path / "out", skip=True, max_fraction=3 / 7)
+    assert len(bad.found) == 3
+    directory = open_data(tmp_path / "out")
+    dataset = ShardDataset(directory, "train", fields=("json", "label"))
+    found = {dataset[i]["json"]["file"]: dataset[i]["label"] for i in range(len(dataset))}
+    assert found == {"cat/a.jpg": 0, "cat/b.png": 0, "dog/c.gif": 1, "dog/deep/d.JPEG": 1}
+    assert [dataset[i]["key"] for i in range(4)] == [f"{i:08d}" for i in range(4)]
+    with pytest.raises(UserError, match=r"3 of 7 files are bad, 2 allowed: .*allow more with max_bad_fraction"):
+        make_with_bad(photos, tmp_path / "few", skip=True, max_fraction=0.42)
+
+
+def test_a_class_of_bad_files_keeps_its_label_and_is_named(photos, tmp_path):
+    for name in ("a.jpg", "b.png"):
+        (photos / "cat" / name).write_bytes(b"words")
+    remarks: list[str] = []
+    splits = folder_splits(FolderSourceConfig(path=str(photos)))
+    index = write_dataset(splits, tmp_path / "out", bad=BadFiles(skip=True), remarks=remarks)
+    assert index.classes == ["cat", "dog"]
+    assert {ShardDataset(open_data(tmp_path / "out"), "train", fields=("label",))[i]["label"] for i in (0, 1)} == {1}
+    assert remarks == ["1 of 2 classes without a sample (cat)"]
+
+
+def test_a_split_of_bad_files_is_refused(photos, tmp_path):
+    for path in photos.rglob("*.*"):
+        path.write_bytes(b"words")
+    with pytest.raises(UserError, match="all files of split 'train' are bad, as "):
+        write_dataset(folder_splits(FolderSourceConfig(path=str(photos))), tmp_path / "o", bad=BadFiles(skip=True))
+
+
+def test_what_is_unusual_is_remarked(photos, tmp_path, encoded):
+    frames = [Image.new("L", (8, 8), value) for value in (10, 200)]
+    frames[0].save(photos / "dog/moving.gif", save_all=True, append_images=frames[1:])
+    (photos / "cat/a.txt").write_text("one\ntwo")
+    (photos / "cat/b.txt").write_text("")
+    remarks: list[str] = []
+    write_dataset(folder_splits(FolderSourceConfig(path=str(photos))), tmp_path / "out", remarks=remarks)
+    assert sorted(line.split(" (")[0] for line in remarks) == [
+        "1 captions of several lines, stored whole",
+        "1 empty captions",
+        "1 of several frames, the first is taken",
+    ]
+    assert (FolderSource(photos).sample(4)["image"] == 10).all()
+
+
+def test_a_changed_file_is_another_source(photos):
+    def fingerprint(**options):
+        return FolderSource(photos, **options).fingerprint()
+
+    first = fingerprint()
+    assert first == fingerprint()
+    assert len({first, fingerprint(captions="lines"), fingerprint(resolution=8), fingerprint(alpha="black")}) == 4
+    (photos / "dog/deep/d.txt").write_text("another caption")
+    assert fingerprint() != first

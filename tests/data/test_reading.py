@@ -168,3 +168,15 @@ def test_a_member_with_another_header_than_was_indexed_is_bad(tiny_data):
     ):
         dataset[12]
     assert torch.equal(ShardDataset(open_data(tiny_data), "train")[12]["image"], expected)
+
+
+def test_an_image_of_another_size_is_refused_before_it_is_decoded(tmp_path, encoded, write_tar, monkeypatch):
+    huge = encoded()
+    huge = huge[:16] + (12_000).to_bytes(4) * 2 + huge[24:]
+    write_tar(tmp_path / "plain/0.tar", {"a.png": huge, "b.png": huge[:16] + (16_000).to_bytes(4) * 2 + huge[24:]})
+    monkeypatch.setattr(reading, "decode_image", None)
+    dataset = ShardDataset(open_data(tmp_path / "plain"), "train", image_size=8)
+    with pytest.raises(BadSample, match="the image is 12000x12000 px, wanted is 8x8"):
+        dataset[0]
+    with pytest.raises(BadSample, match="claims 16000x16000 pixels"):
+        dataset[1]

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import io
+import pickle
+import struct
+import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +13,7 @@ import torch
 from PIL import Image
 
 from difflab.config.model import ModelConfig
+from difflab.data.decode import decode_image
 from difflab.errors import UserError
 from difflab.images import to_float
 from difflab.pipelines.low_res import ArchiveLowRes, DataLowRes, FolderLowRes, open_low_res
@@ -101,3 +107,166 @@ def test_mistakes_are_named(model: ModelConfig, tmp_path: Path, archive: Path) -
     assert "a.png cannot be read as an image" in refused(tmp_path / "broken")
     plain = ModelConfig.of(configuration())
     assert refused(archive, plain) == f"low_res={archive}: this model enlarges nothing; leave low_res out"
+
+
+def refusal(path: Path, model: ModelConfig) -> str:
+    with pytest.raises(UserError) as error:
+        open_low_res(str(path), model, None, "val")
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def _a(**arrays: np.ndarray) -> dict[str, np.ndarray]:
+    return arrays
+
+
+ARCHIVES = {
+    "tall": (_a(arr_0=np.zeros((2, 10, 8, 3), np.uint8)), "holds 8x10 images; this model enlarges 8x8 to 16x16"),
+    "wide": (_a(arr_0=np.zeros((2, 8, 10, 3), np.uint8)), "holds 10x8 images; this model enlarges 8x8 to 16x16"),
+    "gray": (_a(arr_0=np.zeros((2, 8, 8, 1), np.uint8)), "with 1 channels [n, H, W, C]; this model has 3"),
+    "alpha": (_a(arr_0=np.zeros((2, 8, 8, 4), np.uint8)), "with 4 channels [n, H, W, C]; this model has 3"),
+    "channels first": (_a(arr_0=np.zeros((2, 3, 8, 8), np.uint8)), "arr_0 is uint8 [2, 3, 8, 8], with 8 channels"),
+    "floats": (_a(arr_0=np.zeros((2, 8, 8, 3))), "arr_0 is float64 [2, 8, 8, 3], not uint8"),
+    "flat": (_a(arr_0=np.zeros((8, 8, 3), np.uint8)), "arr_0 is uint8 [8, 8, 3], not uint8 [n, H, W, C]"),
+    "none": (_a(arr_0=np.zeros((0, 8, 8, 3), np.uint8)), "arr_0 is uint8 [0, 8, 8, 3], not uint8"),
+    "objects": (_a(arr_0=np.array([{}, {}], dtype=object)), "Object arrays cannot be loaded"),
+    "another name": (_a(images=PIXELS), "it holds images; write it with np.savez"),
+    "fewer classes": (_a(arr_0=PIXELS, arr_1=np.zeros(2, int)), "arr_1 is int64 [2], not one whole number for each"),
+    "one-hot classes": (_a(arr_0=PIXELS, arr_1=np.eye(3, dtype=int)), "arr_1 is int64 [3, 3], not one whole number"),
+    "float classes": (_a(arr_0=PIXELS, arr_1=np.zeros(3)), "arr_1 is float64 [3], not one whole number for each"),
+    "negative class": (_a(arr_0=PIXELS, arr_1=np.array([0, -1, 1])), "arr_1 has class -1, which is not in 0"),
+    "object classes": (_a(arr_0=PIXELS, arr_1=np.array([1, "a", None], object)), "Object arrays cannot be loaded"),
+}
+
+
+@pytest.mark.parametrize("kind", ARCHIVES)
+def test_an_archive_that_does_not_fit_is_one_line(model: ModelConfig, tmp_path: Path, kind: str) -> None:
+    arrays, message = ARCHIVES[kind]
+    np.savez(tmp_path / "a.npz", **arrays)
+    said = refusal(tmp_path / "a.npz", model)
+    assert said.startswith(f"low_res={tmp_path / 'a.npz'}")
+    assert message in said
+
+
+def test_classes_that_the_model_does_not_have_are_refused(tmp_path: Path, pipeline_of) -> None:
+    conditional = ModelConfig.of(configuration(*UPSAMPLER, "conditioning=class_low_res"))
+    np.savez(tmp_path / "a.npz", arr_0=PIXELS, arr_1=np.array([0, 5, 6]))
+    assert "arr_1 has class 6, which is not in 0..5, the classes of this model" in refusal(
+        tmp_path / "a.npz", conditional
+    )
+    pipeline = pipeline_of(*UPSAMPLER, "conditioning=class_low_res", low_res=ArchiveLowRes(tmp_path / "a.npz"))
+    with pytest.raises(UserError, match=r"class 6 is not in 0\.\.5"):
+        pipeline.labels([2], seed=0)
+
+
+def _tar(path: Path) -> None:
+    with tarfile.open(path, "w") as tar:
+        tar.addfile(tarfile.TarInfo("arr_0.npy"))
+
+
+def _zip_of_text(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("arr_0", "words")
+
+
+def _damaged(path: Path) -> None:
+    np.savez_compressed(path, arr_0=PIXELS)
+    data = bytearray(path.read_bytes())
+    data[60:90] = bytes(30)
+    path.write_bytes(bytes(data))
+
+
+def _cut_short(path: Path) -> None:
+    np.savez(path, arr_0=PIXELS)
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+FILES = {
+    "npy": (lambda path: path.write_bytes(_npy()), "it is one array (.npy)"),
+    "pickle": (lambda path: path.write_bytes(pickle.dumps(PIXELS)), "it is a pickle"),
+    "tar": (_tar, "it is no zip file"),
+    "png": (lambda path: Image.fromarray(PIXELS[0]).save(path, "PNG"), "it is no zip file"),
+    "zip of text": (_zip_of_text, "its members are no arrays of numpy"),
+    "damaged": (_damaged, "it is damaged"),
+    "cut short": (_cut_short, "it is a zip file that is cut short"),
+    "empty": (lambda path: path.write_bytes(b""), "it is empty"),
+}
+
+
+def _npy() -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, PIXELS)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_another_file_by_the_name_of_an_archive_is_one_line(model: ModelConfig, tmp_path: Path, kind: str) -> None:
+    write, message = FILES[kind]
+    write(tmp_path / "a.npz")
+    said = refusal(tmp_path / "a.npz", model)
+    assert said.startswith(f"low_res={tmp_path / 'a.npz'} is no archive of images")
+    assert message in said
+
+
+def test_a_folder_is_read_as_data_is(tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    deep = np.full((8, 8), 0x1234, dtype=np.uint16)
+    clear = np.dstack([PIXELS[0], np.zeros((8, 8), np.uint8)])
+    Image.fromarray(deep).save(tmp_path / "a.png")
+    Image.fromarray(clear).save(tmp_path / "b.PNG")
+    Image.fromarray(PIXELS[0]).save(tmp_path / "c.png", exif=turned)
+    Image.fromarray(PIXELS[0]).convert("CMYK").save(tmp_path / "d.jfif", "JPEG")
+    Image.fromarray(PIXELS[1]).save(tmp_path / "e.bmp")
+    images = FolderLowRes(tmp_path, channels=3)(range(5))["low_res"]
+    assert (images[0] == 0x12).all()
+    assert (images[1] == 255).all()
+    assert torch.equal(images[2], torch.from_numpy(PIXELS[0]).permute(2, 0, 1).rot90(-1, (1, 2)))
+    for number, name in enumerate(["a.png", "b.PNG", "c.png", "d.jfif", "e.bmp"]):
+        assert torch.equal(images[number], decode_image((tmp_path / name).read_bytes()))
+    assert torch.equal(FolderLowRes(tmp_path, 1)([4])["low_res"][0], decode_image(_png(PIXELS[1]), channels=1))
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_a_folder_of_several_sizes_or_other_shapes_is_one_line(model: ModelConfig, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    Image.new("RGB", (9, 8)).save(tmp_path / "z.png")
+    assert "holds images of several sizes: 8x8 (a.png), 9x8 (z.png); make them one" in refusal(tmp_path, model)
+    (tmp_path / "a.png").unlink()
+    assert refusal(tmp_path, model).endswith("holds 9x8 images; this model enlarges 8x8 to 16x16")
+
+
+def test_every_image_of_a_folder_is_looked_at_before_anything_is_drawn(model: ModelConfig, tmp_path: Path) -> None:
+    for number in range(13):
+        (tmp_path / f"{number:02d}.png").write_bytes(_png(PIXELS[0]))
+    open_low_res(str(tmp_path), model, None, "val")
+    for number in range(1, 13):
+        (tmp_path / f"{number:02d}.png").write_bytes(_png(PIXELS[0])[:-60])
+    said = refusal(tmp_path, model)
+    assert f"{tmp_path}/01.png cannot be read as an image" in said
+    assert "/10.png" in said
+    assert "/11.png" not in said
+    assert "and 2 more" in said
+
+
+def test_what_is_no_image_in_a_folder_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a.png").write_bytes(_png(PIXELS[0]))
+    (tmp_path / "notes.md").write_text("words")
+    (tmp_path / ".DS_Store").write_text("")
+    assert FolderLowRes(tmp_path, channels=3).size == (8, 8)
+    assert "left out are hidden: 1 (.DS_Store), not read as images: 1 (notes.md)" in caplog.text
+
+
+def test_a_huge_image_is_refused_by_its_header(model: ModelConfig, tmp_path: Path) -> None:
+    data = bytearray(_png(PIXELS[0]))
+    data[16:24] = struct.pack(">II", 16_000, 16_000)
+    (tmp_path / "a.png").write_bytes(bytes(data))
+    assert "claims 16000x16000 pixels, more than 178956970" in refusal(tmp_path, model)
+    data[16:24] = struct.pack(">II", 12_000, 12_000)
+    (tmp_path / "a.png").write_bytes(bytes(data))
+    assert refusal(tmp_path, model).endswith("holds 12000x12000 images; this model enlarges 8x8 to 16x16")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from inspect import cleandoc
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
@@ -17,9 +18,12 @@ from pydantic import Field
 from difflab.commands.typer_app import run_typer
 from difflab.config.base import Config
 from difflab.config.data import KeyRule
+from difflab.config.folder import FolderSourceConfig
 from difflab.config.validate import validate
+from difflab.data.sources.base import Source
 from difflab.data.sources.registry import SOURCES, find_source
 from difflab.errors import UserError
+from difflab.progress import say
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
 
@@ -49,6 +53,8 @@ def make(
 
     Keys of every source: out, shard_size, format (png, jpg, webp), workers, overwrite.
     `source=shapes help=true` lists the keys of a source.
+
+    A command that was stopped goes on where it stood when it is given again.
     """
     given = parse_arguments(arguments or [])
     kind = find_source(str(given.get("source", "")) or _no_source())
@@ -63,19 +69,58 @@ def make(
         raise UserError(f"unknown key {unknown[0]!r} for source={own['source']}; known: {', '.join(known)}")
     options = validate(MakeConfig, own)
     source_config = validate(source_model, given)
+    from difflab.data.bad_files import BadFiles, printable
+    from difflab.data.unfinished import kept_shards
     from difflab.data.writing import write_dataset
 
-    index = write_dataset(
-        kind.load_splits()(source_config),
-        options.out,
-        shard_size=options.shard_size,
-        image_format=options.format,
-        workers=options.workers,
-        overwrite=options.overwrite,
-        description={"name": options.source, **source_config.model_dump(mode="json")},
-    )
+    sources = kind.load_splits()(source_config)
+    bad = BadFiles()
+    if isinstance(source_config, FolderSourceConfig):
+        bad = BadFiles(skip=source_config.bad == "skip", max_fraction=source_config.max_bad_fraction)
+    remarks: list[str] = []
+    try:
+        index = write_dataset(
+            sources,
+            options.out,
+            shard_size=options.shard_size,
+            image_format=options.format,
+            workers=options.workers,
+            overwrite=options.overwrite,
+            description={"name": options.source, **_as_text(source_config.model_dump())},
+            bad=bad,
+            remarks=remarks,
+        )
+    except KeyboardInterrupt:
+        kept = kept_shards(options.out)
+        goes_on = f"{kept} finished, kept for the same command, which goes on after them" if kept else "none finished"
+        say(f"{printable(options.out)}: stopped; shards: {goes_on}")
+        raise
     splits = ", ".join(f"{name} {entry.samples}" for name, entry in index.splits.items())
-    sys.stdout.write(f"{options.out}: {splits} samples in {sum(len(s.shards) for s in index.splits.values())} shards\n")
+    shards = sum(len(entry.shards) for entry in index.splits.values())
+    lines = [f"{options.out}: {splits} samples in {shards} shards{_left_out(sources, bad.found)}", *remarks]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A path whose bytes are no text is printed as these bytes.
+        sys.stdout.reconfigure(errors="surrogateescape")
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def _as_text(values: dict[str, Any]) -> dict[str, Any]:
+    """The same for an index, which is UTF-8: bytes of a path that are no text become escapes."""
+    escaped = {
+        key: value.encode(errors="backslashreplace").decode() for key, value in values.items() if isinstance(value, str)
+    }
+    return values | escaped
+
+
+def _left_out(sources: Mapping[str, Source], bad: list[str]) -> str:
+    """`; left out 3 files: bad: 1 (...), hidden: 2 (...)`, or nothing."""
+    from difflab.data.sources.base import FromFiles
+    from difflab.data.sources.listing import in_words
+
+    first = next(iter(sources.values()))
+    reasons = {"bad": bad[:], **(first.left_out if isinstance(first, FromFiles) else {})}
+    count = sum(map(len, reasons.values()))
+    return f"; left out {count} files: {in_words(reasons)}" if count else ""
 
 
 @app.command()

@@ -15,6 +15,7 @@ TrainingCrop = Literal[Crop, "adm_random"]
 Alpha = Literal["white", "black", "drop"]
 DataField = Literal["label", "caption", "json"]
 KeyRule = Literal["first_dot", "last_dot"]
+Captions = Literal["whole", "first_line", "lines"]
 
 
 class DataConfig(Config):
@@ -28,6 +29,9 @@ class DataConfig(Config):
     classes: the number of classes (null: unlabelled).
     image_size, channels: what the network gets: [channels, image_size, image_size].
     fields: what a batch carries besides the image: label, caption, json.
+    captions: which part of a .txt is the caption: whole = all of it; first_line; lines = each line is one, and training
+        draws another in each epoch, a function of (seed, epoch, image), while what is evaluated takes the first. The
+        default keeps what the file says: several lines may be several captions or the paragraphs of one.
     crop: how an image of another size is cut: none = refuse it; adm = box halving, bicubic, centre crop; edm = centre
         crop, then Lanczos; resize_short = antialiased bicubic to the short side, then centre crop; adm_random = for
         training, a drawn square of at least 80 % of the short side, another in each epoch, also of images that have
@@ -48,6 +52,7 @@ class DataConfig(Config):
     channels: Literal[1, 3] = 3
     classes: int | None = Field(default=None, ge=1)
     fields: list[DataField] = Field(default_factory=list)
+    captions: Captions = "whole"
     crop: TrainingCrop = "none"
     alpha: Alpha = "white"
     flip: bool = False
@@ -67,6 +72,8 @@ class DataConfig(Config):
             raise ValueError(f"fields={self.fields} names a field twice; keep one of each")
         if "label" in self.fields and self.classes is None:
             raise ValueError("fields asks for label but classes is null; set classes to the number of classes")
+        if self.captions != "whole" and "caption" not in self.fields:
+            raise ValueError(f"captions={self.captions} is of no use without captions: add caption to fields")
         if self.val_split == self.train_split:
             raise ValueError(
                 f"val_split={self.val_split!r} is the training split; name another split, or null for none"

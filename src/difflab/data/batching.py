@@ -20,11 +20,15 @@ _REPLACEMENTS_TRIED = 32
 
 @dataclass(frozen=True)
 class BatchRequest:
-    """A plan and, for each of its samples, whether the image is mirrored and how it is cut (None: nothing is drawn)."""
+    """A plan and, for each of its samples, whether the image is mirrored, and what its cut and caption are drawn by.
+
+    crop, caption: None where nothing is drawn.
+    """
 
     plan: BatchPlan
     flip: np.ndarray
     crop: np.ndarray | None = None
+    caption: np.ndarray | None = None
 
 
 class BatchReader:
@@ -50,7 +54,9 @@ class BatchReader:
         bad: list[tuple[int, str]] = []
         for i, planned in enumerate(plan.indices):
             index = int(planned if self.subset is None else self.subset[planned])
-            sample = self._sample(index, bad, None if request.crop is None else request.crop[i].tolist())
+            cut = None if request.crop is None else request.crop[i].tolist()
+            line = None if request.caption is None else int(request.caption[i])
+            sample = self._sample(index, bad, cut, line)
             if sample is None:
                 return None, bad
             if self.one_pass and sample["index"] != index:
@@ -59,12 +65,12 @@ class BatchReader:
         return _collate(samples, plan, weights, request.flip), bad
 
     def _sample(
-        self, index: int, bad: list[tuple[int, str]], crop_draws: Sequence[int] | None
+        self, index: int, bad: list[tuple[int, str]], crop_draws: Sequence[int] | None, caption_draw: int | None
     ) -> dict[str, Any] | None:
         wanted = index
         for attempt in range(_REPLACEMENTS_TRIED):
             try:
-                return self.dataset.sample(index, crop_draws)
+                return self.dataset.sample(index, crop_draws, caption_draw)
             except BadSample as error:
                 bad.append((index, str(error)))
                 index = stream_seed(wanted, "replacement", attempt) % len(self.dataset)

@@ -75,6 +75,7 @@ def _dataset(cfg: DataConfig, directory: DataDirectory, split: str) -> ShardData
         crop=cfg.fixed_crop,
         alpha=cfg.alpha,
         fields=tuple(cfg.fields),
+        captions=cfg.captions,
         classes=cfg.classes,
     )
 
@@ -123,6 +124,7 @@ def _loader(cfg: DataConfig, reader: BatchReader, plan: GlobalBatches, *, total_
         total_batches=total_batches,
         flip=cfg.flip and total_batches is not None,
         random_crop=cfg.crop == "adm_random" and total_batches is not None,
+        random_caption=cfg.captions == "lines" and total_batches is not None,
         workers=cfg.workers,
         prefetch=cfg.prefetch,
         max_bad_fraction=cfg.max_bad_fraction,

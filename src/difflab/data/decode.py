@@ -6,7 +6,13 @@ same pixels; but it drops transparency, and Pillow is needed for CMYK, palettes 
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,11 +25,32 @@ from difflab.config.data import Alpha
 if TYPE_CHECKING:
     from PIL import Image as PillowImage
 
-MAX_PIXELS = 1 << 28
-"""A file that claims more pixels than this is refused before memory is reserved for it."""
+MAX_PIXELS = 178_956_970
+"""A file that claims more pixels than this (Pillow's limit too) is refused before memory is reserved for it."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PILLOW_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_FIRST_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_LAST_FORMATS = ("TGA", "PCD", "IM")
+"""These have no signature: they are tried when no other format knows the bytes."""
+_NO_PICTURES = frozenset({"EPS", "MPEG", "IPTC", "IMT", "MCIDAS", "SPIDER", "XVTHUMB"})
+"""What Pillow lists without decoding (MPEG), what runs a program (EPS: Ghostscript), and bare data under any name."""
+_PAGES_OF_ONE_PICTURE = frozenset({"ICO", "ICNS", "CUR", "PSD", "MPO"})
+"""Their further frames are other sizes, layers or previews of the first."""
+_DECODER_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow's decoders raise about damaged bytes; the bytes are in memory, so an OSError is about them too."""
 _BACKGROUND = {"white": 255, "black": 0}
 _JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
 
@@ -46,7 +73,7 @@ def decode_image(data: bytes, *, channels: int = 3, alpha: Alpha = "white") -> T
     """uint8 [channels, H, W] of an encoded image; channels is 1 or 3.
 
     The EXIF orientation is applied, 16-bit images keep their high byte, transparent ones are laid on white or black
-    (or `drop` the alpha channel).
+    (or `drop` the alpha channel); of several frames the first is taken (`frame_count`).
 
     Raises BadImage with the reason when the bytes are no image, cut short, or larger than MAX_PIXELS.
     """
@@ -57,6 +84,55 @@ def decode_image(data: bytes, *, channels: int = 3, alpha: Alpha = "white") -> T
         if header.plain and header.channels <= channels:
             return _decode_plain(data, channels)
     return _decode_with_pillow(data, channels, alpha)
+
+
+def image_size(data: bytes) -> tuple[int, int]:
+    """(height, width) as the header says, before the EXIF orientation; no pixel is decoded.
+
+    Raises BadImage as `decode_image` does, though not for what only decoding shows.
+    """
+    header = _read_header(data)
+    if header is not None:
+        _refuse_huge(header.width, header.height)
+        return header.height, header.width
+    with _opened(data) as image:
+        return image.height, image.width
+
+
+def frame_count(data: bytes) -> int:
+    """How many frames or pages an image file has; 1 for all but animations and scans."""
+    header = _read_header(data)
+    if header is not None and header.plain and data.find(b"acTL", 33, data.find(b"IDAT")) < 0:
+        return 1
+    try:
+        with _opened(data) as image:
+            return 1 if image.format in _PAGES_OF_ONE_PICTURE else getattr(image, "n_frames", 1)
+    except _DECODER_ERRORS:
+        return 1
+
+
+@functools.cache
+def readable_endings() -> dict[str, str]:
+    """{ending with its dot, in lower case: Pillow's format} of what this Pillow decodes to pictures."""
+    from PIL import Image
+
+    known = set(_readable_formats())
+    return {ending.lower(): name for ending, name in sorted(Image.registered_extensions().items()) if name in known}
+
+
+@functools.cache
+def _readable_formats() -> tuple[str, ...]:
+    from PIL import Image
+    from PIL.ImageFile import StubImageFile
+
+    Image.init()
+    stubs = {
+        name
+        for name, (opener, _) in Image.OPEN.items()
+        if isinstance(opener, type) and issubclass(opener, StubImageFile)
+    }
+    others = sorted(Image.OPEN.keys() - stubs - _NO_PICTURES - {*_FIRST_FORMATS, *_LAST_FORMATS})
+    return (*_FIRST_FORMATS, *others, *_LAST_FORMATS)
 
 
 def _decode_plain(data: bytes, channels: int) -> Tensor:
@@ -115,6 +191,10 @@ def _read_webp_header(data: bytes) -> _Header | None:
     if data[15:16] == b"L":
         bits = int.from_bytes(data[21:25], "little")
         return _Header(not bits >> 28 & 1, 3, (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
+    if data[15:16] == b"X":
+        # Animated, transparent or turned: Pillow decodes it, if the canvas is no larger than it may be.
+        width, height = (int.from_bytes(data[i : i + 3], "little") + 1 for i in (24, 27))
+        return _Header(False, 3, width, height)
     return None
 
 
@@ -123,21 +203,32 @@ def _refuse_huge(width: int, height: int) -> None:
         raise BadImage(f"claims {width}x{height} pixels, more than {MAX_PIXELS}")
 
 
-def _decode_with_pillow(data: bytes, channels: int, alpha: Alpha) -> Tensor:
-    from PIL import Image, ImageOps, UnidentifiedImageError
+@contextlib.contextmanager
+def _opened(data: bytes) -> Iterator[PillowImage.Image]:
+    """The image with its header read; what its decoder raises inside becomes a BadImage."""
+    from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS) as opened:
-            _refuse_huge(*opened.size)
-            image = ImageOps.exif_transpose(opened)
-            image.load()
+        with warnings.catch_warnings():
+            # The limit is ours, and warnings about odd tags say nothing about the pixels.
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=_readable_formats()) as image:
+                _refuse_huge(*image.size)
+                yield image
+    except BadImage:
+        raise
     except UnidentifiedImageError:
         raise BadImage(f"not an image (it starts with {data[:12]!r})" if data else "an empty file") from None
-    except Image.DecompressionBombError as error:
-        raise BadImage(str(error)) from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise BadImage(str(error)) from None
-    array = np.asarray(_to_8_bits(_without_alpha(image, alpha)).convert("RGB" if channels == 3 else "L"))
+    except (Image.DecompressionBombError, *_DECODER_ERRORS) as error:
+        raise BadImage(" ".join(str(error).split()) or type(error).__name__) from None
+
+
+def _decode_with_pillow(data: bytes, channels: int, alpha: Alpha) -> Tensor:
+    from PIL import ImageOps
+
+    with _opened(data) as opened:
+        image = _without_alpha(_to_8_bits(ImageOps.exif_transpose(opened)), alpha)
+        array = np.asarray(image.convert("RGB" if channels == 3 else "L"))
     pixels = torch.from_numpy(array.copy())
     return pixels.permute(2, 0, 1).contiguous() if channels == 3 else pixels[None]
 
@@ -161,4 +252,11 @@ def _to_8_bits(image: PillowImage.Image) -> PillowImage.Image:
         return image
     if image.mode == "F":
         raise BadImage("a floating-point image; store it with 8 or 16 bits per channel")
-    return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+    values = np.asarray(image).astype(np.int64)
+    if values.size and not 0 <= values.min() <= values.max() <= 0xFFFF:
+        raise BadImage("an image of 32-bit numbers; store it with 8 or 16 bits per channel")
+    gray = Image.fromarray((values >> 8).astype(np.uint8))
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):
+        gray.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    return gray

@@ -27,7 +27,7 @@ def encode_sample(sample: dict[str, Any], image_format: ImageFormat) -> dict[str
     if sample.get("caption") is not None:
         files["txt"] = sample["caption"].encode()
     if sample.get("json") is not None:
-        files["json"] = json.dumps(sample["json"], sort_keys=True, ensure_ascii=False).encode()
+        files["json"] = _as_json(sample["json"])
     return files
 
 
@@ -39,3 +39,11 @@ def encode_image(image: np.ndarray, image_format: ImageFormat) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, name, **options)
     return buffer.getvalue()
+
+
+def _as_json(value: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(value, sort_keys=True, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        # A file name whose bytes are no text: escaped, it comes back as it was.
+        return json.dumps(value, sort_keys=True).encode()

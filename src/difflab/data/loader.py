@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from difflab.data.bad_samples import BadSamples
 from difflab.data.batching import BatchReader, BatchRequest
+from difflab.data.captions import caption_draws
 from difflab.data.processes import process_context
 from difflab.data.sampling import GlobalBatches
 from difflab.data.transforms import crop_draws, flips
@@ -32,7 +33,8 @@ class ShardLoader:
     The position counts the batches handed out, not those that workers have read ahead; with `state_dict` and
     `load_state_dict` another loader, on any number of ranks and workers, goes on with the very next batch.
 
-    flip, random_crop: mirror and cut images at random, as functions of (seed, epoch, dataset index) alone.
+    flip, random_crop, random_caption: mirror and cut images and choose a line of a caption file at random, as functions
+        of (seed, epoch, dataset index) alone.
 
     Raises UserError while iterating when more samples are bad than allowed, and OSError with the path of the shard
     where the machine cannot read it.
@@ -46,6 +48,7 @@ class ShardLoader:
         total_batches: int | None = None,
         flip: bool = False,
         random_crop: bool = False,
+        random_caption: bool = False,
         workers: int = 0,
         prefetch: int = 2,
         max_bad_fraction: float = 0.0,
@@ -55,7 +58,7 @@ class ShardLoader:
         self.total_batches = total_batches
         self.batches = 0
         self.bad = BadSamples(total=len(reader), max_fraction=max_bad_fraction)
-        self._requests = _Requests(plan, flip, random_crop)
+        self._requests = _Requests(plan, flip, random_crop, random_caption)
         self._loader = _torch_loader(reader, self._requests, workers, prefetch, pin_memory)
         if plan.dropped_per_epoch and total_batches is not None:
             _log.info(
@@ -120,10 +123,11 @@ class ShardLoader:
 class _Requests:
     """The batch sampler that DataLoader asks: the plans from `start` to `stop`."""
 
-    def __init__(self, plan: GlobalBatches, flip: bool, random_crop: bool) -> None:
+    def __init__(self, plan: GlobalBatches, flip: bool, random_crop: bool, random_caption: bool) -> None:
         self.plan = plan
         self.flip = flip
         self.random_crop = random_crop
+        self.random_caption = random_caption
         self.start = 0
         self.stop = 0
 
@@ -137,7 +141,8 @@ class _Requests:
                 flips(self.plan.seed, plan.epoch, plan.indices) if self.flip else np.zeros(len(plan.indices), bool)
             )
             cut = crop_draws(self.plan.seed, plan.epoch, plan.indices) if self.random_crop else None
-            yield BatchRequest(plan, mirrored, cut)
+            line = caption_draws(self.plan.seed, plan.epoch, plan.indices) if self.random_caption else None
+            yield BatchRequest(plan, mirrored, cut, line)
 
 
 class _Reporting:

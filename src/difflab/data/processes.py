@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 
 _PRELOADED = ["torch", "torchvision.io", "difflab.data.batching"]
@@ -15,3 +17,19 @@ def process_context() -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
     return context
+
+
+def unaware_of_interrupts(context: BaseContext) -> None:
+    """Processes of the fork server never see Ctrl-C, which would end each in a traceback: this one tells them to stop.
+
+    A server that runs already stays as it is.
+    """
+    if context.get_start_method() != "forkserver":
+        return
+    # The tracker first: starting it unblocks the signal.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

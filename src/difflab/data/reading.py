@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from difflab.config.data import Alpha, Crop, DataField
+from difflab.config.data import Alpha, Captions, Crop, DataField
 from difflab.data.bad_samples import BadSample
-from difflab.data.decode import BadImage, decode_image
+from difflab.data.captions import chosen_caption, decode_caption
+from difflab.data.decode import BadImage, decode_image, image_size
 from difflab.data.directory import DataDirectory
 from difflab.data.index import ShardEntry
 from difflab.data.member_names import IMAGE_EXTENSIONS
 from difflab.data.offset_table import HEADER_BYTES, columns_of, header_column
 from difflab.data.recent import RecentlyUsed
-from difflab.data.transforms import fit, fit_drawn
+from difflab.data.transforms import fit, fit_drawn, refuse_other_size
 from difflab.errors import UserError
 
 EXTENSION_OF: dict[DataField, str] = {"label": "cls", "caption": "txt", "json": "json"}
@@ -50,6 +51,7 @@ class ShardDataset:
         crop: Crop = "none",
         alpha: Alpha = "white",
         fields: tuple[DataField, ...] = (),
+        captions: Captions = "whole",
         classes: int | None = None,
     ) -> None:
         self.directory = directory
@@ -59,6 +61,7 @@ class ShardDataset:
         self.crop: Crop = crop
         self.alpha: Alpha = alpha
         self.fields = fields
+        self.captions: Captions = captions
         self.classes = classes if directory.index.classes is None else len(directory.index.classes)
         self._shards = directory.split(split).shards
         self._starts = np.cumsum([0, *(shard.samples for shard in self._shards)])
@@ -72,14 +75,19 @@ class ShardDataset:
         """Sample `index`. Raises IndexError outside, BadSample when it cannot be used."""
         return self.sample(index)
 
-    def sample(self, index: int, crop_draws: Sequence[int] | None = None) -> dict[str, Any]:
-        """Sample `index`, its image cut as `crop` says, or as drawn (`transforms.fit_drawn`)."""
+    def sample(
+        self, index: int, crop_draws: Sequence[int] | None = None, caption_draw: int | None = None
+    ) -> dict[str, Any]:
+        """Sample `index`, its image cut as `crop` says, or as drawn (`transforms.fit_drawn`).
+
+        caption_draw: which line of a caption file it gets, where `captions` is lines; None for the first one.
+        """
         shard, row = self._locate(index)
         members = self._tables[shard][row]
         image = self._image(shard, members, crop_draws)
         sample: dict[str, Any] = {"image": image, "index": index, "key": self.key(index)}
         for field in self.fields:
-            sample[field] = self._field(shard, members, field)
+            sample[field] = self._field(shard, members, field, caption_draw)
         return sample
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
@@ -201,6 +209,8 @@ class ShardDataset:
         else:
             raise self._bad(shard, members, f"has no image ({', '.join(IMAGE_EXTENSIONS)})")
         try:
+            if self.image_size is not None and self.crop == "none" and crop_draws is None:
+                refuse_other_size(*image_size(data), self.image_size)
             image = decode_image(data, channels=self.channels, alpha=self.alpha)
             if self.image_size is None:
                 return image
@@ -212,13 +222,17 @@ class ShardDataset:
         except ValueError as error:
             raise self._bad(shard, members, str(error)) from None
 
-    def _field(self, shard: int, members: np.void, field: DataField) -> int | str | dict[str, Any]:
+    def _field(
+        self, shard: int, members: np.void, field: DataField, caption_draw: int | None
+    ) -> int | str | dict[str, Any]:
         extension = EXTENSION_OF[field]
         data = self._read(shard, members, extension)
         if data is None:
             raise self._bad(shard, members, f"has no {field} (.{extension})")
         try:
-            return {"label": self._as_label, "caption": _as_caption, "json": _as_json}[field](data)
+            if field == "caption":
+                return chosen_caption(decode_caption(data), self.captions, caption_draw)
+            return self._as_label(data) if field == "label" else _as_json(data)
         except ValueError as error:
             raise self._bad(shard, members, f"its .{extension} is no valid {field}: {data[:40]!r} ({error})") from None
 
@@ -244,10 +258,6 @@ def _affordable_shards() -> int:
 
 def _forget(_table: np.ndarray) -> None:
     """A memory map is closed when nobody holds it any more."""
-
-
-def _as_caption(data: bytes) -> str:
-    return data.decode().strip()
 
 
 def _as_json(data: bytes) -> dict[str, Any]:

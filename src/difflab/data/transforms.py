@@ -32,12 +32,18 @@ def fit(image: Tensor, size: int, crop: Crop) -> Tensor:
     if height == width == size:
         return image
     if crop == "none":
+        refuse_other_size(height, width, size)
+    cut = {"adm": crop_adm, "edm": crop_edm, "resize_short": crop_resize_short}[crop]
+    return _from_pillow(cut(_to_pillow(image), size))
+
+
+def refuse_other_size(height: int, width: int, size: int) -> None:
+    """Raises ValueError naming both sizes where they differ."""
+    if not height == width == size:
         raise ValueError(
             f"the image is {width}x{height} px, wanted is {size}x{size}: "
             "set data.image_size, or data.crop to adm, edm or resize_short"
         )
-    cut = {"adm": crop_adm, "edm": crop_edm, "resize_short": crop_resize_short}[crop]
-    return _from_pillow(cut(_to_pillow(image), size))
 
 
 def fit_drawn(image: Tensor, size: int, draws: Sequence[int]) -> Tensor:

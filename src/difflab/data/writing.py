@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
-import shutil
+import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from difflab.data.encode import ImageFormat, encode_sample
+from difflab import __version__
+from difflab.data.bad_files import BadFiles, printable
+from difflab.data.encode import ImageFormat
+from difflab.data.encoding import Encoded, encoded_samples
 from difflab.data.index import (
     INDEX_NAME,
-    PARTIAL_SUFFIX,
     DataIndex,
     ShardEntry,
     SplitEntry,
@@ -20,18 +22,14 @@ from difflab.data.index import (
     write_index,
 )
 from difflab.data.offset_table import offsets_path, write_offsets
-from difflab.data.processes import process_context
-from difflab.data.sources.base import Source
+from difflab.data.sources.base import Fingerprinted, Source
 from difflab.data.tar_scan import scan_tar
+from difflab.data.unfinished import FOLDER_NAME, FinishedShard, Moving, Unfinished, shard_name, unfinished
 from difflab.errors import UserError
-from difflab.files import sha256_of
-from difflab.progress import track
+from difflab.files import remove_leftovers, sha256_of
+from difflab.progress import say, track
 
-_PARTIAL = f".making{PARTIAL_SUFFIX}"
-_CHUNK = 64
-
-_Size = tuple[int, int]
-_Encoded = tuple[dict[str, bytes], _Size]
+_NAMED = 5
 
 
 def write_shards(source: Source, out: str | Path, *, split: str = "train", **options: Any) -> DataIndex:
@@ -48,43 +46,61 @@ def write_dataset(
     workers: int = 0,
     overwrite: bool = False,
     description: dict[str, Any] | None = None,
+    bad: BadFiles | None = None,
+    remarks: list[str] | None = None,
 ) -> DataIndex:
     """Write {split: source} into the directory `out`, beside the splits it already has; returns the new index.
 
     Shards `<split>-000000.tar` hold `shard_size` samples each; beside them lie their offset tables and index.json.
     Everything is first written in a hidden folder of `out` and the index comes last, so a stopped command leaves no
-    half data set. workers: processes that make and encode samples (0: this one). description is kept in the index.
+    half data set. What it finished stays in that folder: the same call goes on from there, to the same bytes; one with
+    other sources (`Fingerprinted`) or options starts over. workers: processes that make and encode samples (0: this
+    one). description is kept in the index. bad: which bad files are skipped, and afterwards which were (None: the first
+    ends it). remarks: gets lines about what the samples are like.
 
-    Raises UserError when a split exists (unless `overwrite`), a source is empty, or classes differ between splits.
+    Raises UserError when a split exists (unless `overwrite`), a source is empty or has too many bad files, classes
+    differ between splits, or another process writes to `out`.
     """
     root = Path(out)
-    index = _index_to_extend(root)
-    _refuse_misfits(root, index, sources, overwrite)
-    sizes = {(index.image_size, index.image_size)} if index.splits else set()
-    root.mkdir(parents=True, exist_ok=True)
-    with _partial_folder(root) as partial:
-        written: dict[str, SplitEntry] = {}
-        for split, source in sources.items():
-            samples = track(_encoded(source, image_format, workers), len(source), f"{root.name}/{split}")
-            written[split] = SplitEntry(shards=_write_tars(samples, partial, split, shard_size, sizes))
-    extended = DataIndex(
-        image_size=_common_side(sizes),
-        classes=_classes_of(next(iter(sources.values()))),
-        splits={**index.splits, **written},
-        source={**index.source, **(description or {})},
-    )
-    _move_into_place(partial, root, index, extended, replaced=index.splits.keys() & written.keys())
-    return extended
-
-
-def _index_to_extend(root: Path) -> DataIndex:
     if root.exists() and not root.is_dir():
-        raise UserError(f"out={root} is a file; choose a directory")
+        raise UserError(f"out={printable(root)} is a file; choose a directory")
+    bad = BadFiles() if bad is None else bad
+    bad.total = sum(map(len, sources.values()))
+    identity = _identity(sources, shard_size, image_format, description)
+    interrupted = (root / FOLDER_NAME).exists()
+    with unfinished(root) as hidden:
+        index = _index_to_extend(root, interrupted)
+        moving = hidden.left_moving() if hidden.belongs_to(identity) else None
+        if moving is None:
+            _refuse_misfits(root, index, sources, overwrite)
+            _take_back_moved(root, index, hidden)
+        if hidden.take_up(identity):
+            say(
+                f"{printable(root)}: the shards that a stopped command left are of another configuration; starting over"
+            )
+        with _kept_when_stopped(hidden):
+            if moving is None:
+                written = _write_splits(sources, hidden, shard_size, image_format, workers, bad)
+                extended = _extended(index, written, hidden, sources, description)
+                old = [shard.name for split in sources if split in index.splits for shard in index.splits[split].shards]
+                moving = Moving(identity=identity, index=extended, old=old, bad=bad.found)
+                hidden.start_moving(moving)
+            else:
+                say(f"{printable(root)}: all shards are made; moving them into place")
+                bad.found[:] = moving.bad
+            _move_into_place(hidden, root, index, moving, replaced=index.splits.keys() & sources.keys())
+        if remarks is not None:
+            remarks += _remarks(hidden, moving.index)
+        hidden.empty()
+    return moving.index
+
+
+def _index_to_extend(root: Path, interrupted: bool) -> DataIndex:
     index = read_index(root / INDEX_NAME) if (root / INDEX_NAME).exists() else DataIndex(splits={})
-    foreign = index.origin != "made" or (not index.splits and root.is_dir() and any(root.glob("*.tar")))
+    foreign = index.origin != "made" or (not index.splits and any(root.glob("*.tar")))
     # A stopped command may have moved some shards already; its hidden folder tells them from other people's.
-    if foreign and not (root / _PARTIAL).exists():
-        raise UserError(f"{root} holds shards made by another tool; choose another directory for out")
+    if foreign and not interrupted:
+        raise UserError(f"{printable(root)} holds shards made by another tool; choose another directory for out")
     return index
 
 
@@ -93,108 +109,242 @@ def _refuse_misfits(root: Path, index: DataIndex, sources: Mapping[str, Source],
         raise UserError("nothing to write: the source has no samples in any split; ask for at least one (n=...)")
     kept = {split: entry for split, entry in index.splits.items() if split not in sources}
     classes = index.classes if kept else _classes_of(next(iter(sources.values())))
+    shown = printable(root)
     for split, source in sources.items():
         if split in index.splits and not overwrite:
-            raise UserError(f"{root} already has a split {split!r}; give overwrite=true to replace it, or another out")
+            raise UserError(f"{shown} already has a split {split!r}; give overwrite=true to replace it, or another out")
         if len(source) == 0:
             raise UserError(f"the source of split {split!r} holds no samples; ask for at least one")
         if _classes_of(source) != classes:
-            raise UserError(f"split {split!r} has other classes than the rest of {root}; write it to another directory")
+            raise UserError(
+                f"split {split!r} has other classes than the rest of {shown}; write it to another directory"
+            )
 
 
 def _classes_of(source: Source) -> list[str] | None:
     return list(source.class_names) if source.class_names else None
 
 
+def _identity(
+    sources: Mapping[str, Source], shard_size: int, image_format: ImageFormat, description: dict[str, Any] | None
+) -> str | None:
+    """Another text for other shards; None where a source cannot tell itself from others."""
+    from PIL import __version__ as pillow
+
+    splits: list[Any] = []
+    for split, source in sources.items():
+        if not isinstance(source, Fingerprinted):
+            return None
+        splits.append([split, len(source), source.class_names, source.fingerprint()])
+    return json.dumps([__version__, pillow, description, shard_size, image_format, splits]) + "\n"
+
+
 @contextmanager
-def _partial_folder(root: Path) -> Iterator[Path]:
-    """A hidden folder for the new shards, taken away again if they cannot be written."""
-    partial = root / _PARTIAL
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
+def _kept_when_stopped(hidden: Unfinished) -> Iterator[None]:
+    """What the user has to mend leaves nothing; anything else that stops the command leaves the finished shards."""
     try:
-        yield partial
+        yield
+    except UserError:
+        hidden.empty()
+        raise
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        if not any(root.iterdir()):
-            root.rmdir()
+        hidden.drop_what_is_not_finished()
         raise
 
 
+def _write_splits(
+    sources: Mapping[str, Source],
+    hidden: Unfinished,
+    shard_size: int,
+    image_format: ImageFormat,
+    workers: int,
+    bad: BadFiles,
+) -> dict[str, SplitEntry]:
+    if finished := _all(hidden):
+        samples = sum(shard.entry.samples for shard in finished)
+        say(f"{printable(hidden.folder.parent)}: going on after {len(finished)} finished shards ({samples} samples)")
+        bad.add(*(text for shard in finished for text in shard.bad))
+    last = list(sources)[-1]
+    for split, source in sources.items():
+        start = hidden.finished[split][-1].read if hidden.finished.get(split) else 0
+        if start == len(source):
+            continue
+        with closing(encoded_samples(source, start, image_format, workers)) as samples:
+            name = f"{hidden.folder.parent.name}/{split}"
+            tracked = track(samples, len(source) - start, name)
+            _write_tars(tracked, start, len(source), split, shard_size, hidden, bad, is_last=split == last)
+    bad.refuse()
+    empty = next((split for split in sources if not hidden.finished.get(split)), None)
+    if empty is not None:
+        raise UserError(f"all files of split {empty!r} are bad, as {bad.found[0]}")
+    return {split: SplitEntry(shards=[shard.entry for shard in hidden.finished[split]]) for split in sources}
+
+
 def _write_tars(
-    samples: Iterator[_Encoded], folder: Path, split: str, shard_size: int, sizes: set[Any]
-) -> list[ShardEntry]:
-    from webdataset import TarWriter
+    samples: Iterator[Encoded],
+    read: int,
+    total: int,
+    split: str,
+    shard_size: int,
+    hidden: Unfinished,
+    bad: BadFiles,
+    *,
+    is_last: bool,
+) -> None:
+    """Shards of the samples that can be used; once too many cannot, the others are only looked through."""
+    done = hidden.finished.get(split, [])
+    number = sum(shard.entry.samples for shard in done)
+    shard = _Shard(hidden.folder / shard_name(split, len(done)))
+    try:
+        for sample in samples:
+            read += 1
+            if sample.bad is not None:
+                bad.add(sample.bad)
+                shard.bad.append(sample.bad)
+            elif not bad.too_many:
+                shard.add(f"{number:08d}", sample)
+                number += 1
+            if shard.samples and (shard.samples == shard_size or read == total) and not bad.too_many:
+                hidden.finish(shard.close(split, read))
+                shard = _Shard(hidden.folder / shard_name(split, len(hidden.finished[split])))
+            if is_last and read == total:
+                bad.refuse()
+    finally:
+        shard.abandon()
 
-    shards: list[ShardEntry] = []
-    numbered = enumerate(samples)
-    while first := next(numbered, None):
-        path = folder / f"{split}-{len(shards):06d}.tar"
-        with path.open("wb") as file, TarWriter(file, user="", group="", mtime=0, encoder=False) as tar:
-            for i, (files, size) in itertools.chain([first], itertools.islice(numbered, shard_size - 1)):
-                tar.write({"__key__": f"{i:08d}", **files})
-                sizes.add(size)
-        scan = scan_tar(path)
-        write_offsets(folder, path.name, scan.checked_table)
-        shards.append(
-            ShardEntry(
-                name=path.name,
-                samples=len(scan.table),
-                bytes=path.stat().st_size,
-                sha256=sha256_of(path),
-                members=scan.members,
-            )
+
+class _Shard:
+    """A tar in the making and what is met meanwhile; the file is there from the first sample on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.samples = 0
+        self.bad: list[str] = []
+        self._sizes: set[tuple[int, int]] = set()
+        self._labels: Counter[int] = Counter()
+        self._notes: dict[str, list[Any]] = {}
+        self._file: BinaryIO | None = None
+        self._tar: Any = None
+
+    def add(self, key: str, sample: Encoded) -> None:
+        """Append one sample."""
+        if self._file is None:
+            from webdataset import TarWriter
+
+            self._file = self.path.open("wb")
+            self._tar = TarWriter(self._file, user="", group="", mtime=0, encoder=False)
+        self._tar.write({"__key__": key, **sample.files})
+        self.samples += 1
+        self._sizes.add(sample.size)
+        if sample.label is not None:
+            self._labels[sample.label] += 1
+        for note, where in sample.notes.items():
+            self._notes.setdefault(note, [0, where])[0] += 1
+
+    def close(self, split: str, read: int) -> FinishedShard:
+        """End the tar, write its offset table and say what it holds; see `FinishedShard` for `read`."""
+        assert self._file is not None, "a shard has samples"
+        self._tar.close()
+        self._file.close()
+        scan = scan_tar(self.path)
+        write_offsets(self.path.parent, self.path.name, scan.checked_table)
+        entry = ShardEntry(
+            name=self.path.name,
+            samples=len(scan.table),
+            bytes=self.path.stat().st_size,
+            sha256=sha256_of(self.path),
+            members=scan.members,
         )
-    return shards
+        sizes = sorted(map(list, self._sizes))
+        return FinishedShard(
+            entry=entry,
+            split=split,
+            read=read,
+            sizes=sizes,
+            labels=dict(self._labels),
+            bad=self.bad,
+            notes=self._notes,
+        )
+
+    def abandon(self) -> None:
+        """Let go of the file if it was not ended; it is removed with all that is not finished."""
+        if self._file is not None and not self._file.closed:
+            # What stopped the writing, a full disk, would be said a second time.
+            with suppress(OSError):
+                self._tar.close()
+            with suppress(OSError):
+                self._file.close()
 
 
-def _move_into_place(partial: Path, root: Path, old: DataIndex, new: DataIndex, replaced: set[str]) -> None:
-    """Replaced splits first leave the index, so that at no moment it names shards that are not its own.
+def _extended(
+    index: DataIndex,
+    written: dict[str, SplitEntry],
+    hidden: Unfinished,
+    sources: Mapping[str, Source],
+    description: dict[str, Any] | None,
+) -> DataIndex:
+    sizes: set[tuple[int | None, int | None]] = {(index.image_size, index.image_size)} if index.splits else set()
+    sizes |= {(height, width) for shard in _all(hidden) for height, width in shard.sizes}
+    return DataIndex(
+        image_size=_common_side(sizes),
+        classes=_classes_of(next(iter(sources.values()))),
+        splits={**index.splits, **written},
+        source={**index.source, **(description or {})},
+    )
 
-    The hidden folder goes last: where there is no index yet, readers take a directory that has one for unfinished.
-    """
-    if replaced:
-        rest = {name: entry for name, entry in old.splits.items() if name not in replaced}
-        write_index(root, old.model_copy(update={"splits": rest}))
-    for shard in (shard for split in replaced for shard in old.splits[split].shards):
-        (root / shard.name).unlink(missing_ok=True)
-        offsets_path(root, shard.name).unlink(missing_ok=True)
-    for path in sorted(partial.iterdir()):
-        path.replace(root / path.name)
-    write_index(root, new)
-    partial.rmdir()
 
-
-def _common_side(sizes: set[Any]) -> int | None:
+def _common_side(sizes: set[tuple[int | None, int | None]]) -> int | None:
     height, width = next(iter(sizes)) if len(sizes) == 1 else (None, None)
     return height if height == width else None
 
 
-def _encoded(source: Source, image_format: ImageFormat, workers: int) -> Iterator[_Encoded]:
-    if workers == 0:
-        for i in range(len(source)):
-            yield _encode_one(source, i, image_format)
+def _all(hidden: Unfinished) -> list[FinishedShard]:
+    return [shard for shards in hidden.finished.values() for shard in shards]
+
+
+def _remarks(hidden: Unfinished, index: DataIndex) -> list[str]:
+    """What the samples are like that a user may not expect, one line for each kind."""
+    notes: dict[str, list[Any]] = {}
+    labels: Counter[int] = Counter()
+    for shard in _all(hidden):
+        labels.update(shard.labels)
+        for note, (count, where) in shard.notes.items():
+            notes.setdefault(note, [0, where])[0] += count
+    lines = [f"{count} {note} ({printable(where)})" for note, (count, where) in notes.items()]
+    without = [name for label, name in enumerate(index.classes or []) if not labels[label]]
+    if without:
+        listed = ", ".join(map(printable, without[:_NAMED])) + (", ..." if len(without) > _NAMED else "")
+        lines.append(f"{len(without)} of {len(index.classes or [])} classes without a sample ({listed})")
+    return lines
+
+
+def _take_back_moved(root: Path, index: DataIndex, hidden: Unfinished) -> None:
+    """Shards that another command had moved, but not yet put into the index, when it was stopped."""
+    left = hidden.left_moving()
+    if left is None or left.index.splits == index.splits:
         return
-    with process_context().Pool(workers, initializer=_set_source, initargs=(source, image_format)) as pool:
-        yield from pool.imap(_encode_in_worker, range(len(source)), chunksize=_CHUNK)
+    named = {shard.name for entry in index.splits.values() for shard in entry.shards}
+    for shard in (shard for entry in left.index.splits.values() for shard in entry.shards):
+        if shard.name not in named:
+            (root / shard.name).unlink(missing_ok=True)
+            offsets_path(root, shard.name).unlink(missing_ok=True)
 
 
-def _encode_one(source: Source, index: int, image_format: ImageFormat) -> _Encoded:
-    sample = source.sample(index)
-    height, width = sample["size"] if "file" in sample else sample["image"].shape[:2]
-    return encode_sample(sample, image_format), (height, width)
+def _move_into_place(hidden: Unfinished, root: Path, index: DataIndex, moving: Moving, replaced: set[str]) -> None:
+    """Replaced splits first leave the index, so that at no moment it names shards that are not its own.
 
-
-_worker_source: tuple[Source, ImageFormat] | None = None
-"""Set once in each worker: a source may list a million files, too much to send with every task."""
-
-
-def _set_source(source: Source, image_format: ImageFormat) -> None:
-    global _worker_source
-    _worker_source = (source, image_format)
-
-
-def _encode_in_worker(index: int) -> _Encoded:
-    assert _worker_source is not None, "the pool's initialiser sets the source"
-    source, image_format = _worker_source
-    return _encode_one(source, index, image_format)
+    Every step can be done again by a command that goes on after this one was stopped. The hidden folder goes last:
+    where there is no index yet, readers take a directory that has one for unfinished.
+    """
+    remove_leftovers(root / INDEX_NAME)
+    if replaced and index.splits != moving.index.splits:
+        rest = {name: entry for name, entry in index.splits.items() if name not in replaced}
+        write_index(root, index.model_copy(update={"splits": rest}))
+    new = {shard.name for entry in moving.index.splits.values() for shard in entry.shards}
+    for name in moving.old:
+        if name not in new:
+            (root / name).unlink(missing_ok=True)
+            offsets_path(root, name).unlink(missing_ok=True)
+    for path in hidden.shards_to_move():
+        path.replace(root / path.name)
+    write_index(root, moving.index)

@@ -133,6 +133,7 @@ class SinglePipeline:
             return None
         known = None if self.low_res is None else self.low_res.labels(indices)
         if known is not None:
+            self.check_classes(known)
             return known
         return [stream_seed(seed, "class", i) % classes for i in indices]
 

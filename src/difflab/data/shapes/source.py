@@ -91,6 +91,10 @@ class ShapesSource:
     def __len__(self) -> int:
         return self._n
 
+    def fingerprint(self) -> str:
+        """All that samples are a function of; see `difflab.data.sources.base.Fingerprinted`."""
+        return repr((self.resolution, self.seed, self.split, self.objects, self.sizes, self.shapes, self.classes))
+
     def scene(self, index: int) -> Scene:
         """The scene behind sample `index`, 0 <= index < n; raises IndexError outside."""
         if not 0 <= index < self._n:

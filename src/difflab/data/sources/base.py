@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 
 class Source(Protocol):
@@ -10,7 +11,9 @@ class Source(Protocol):
 
     class_names: in the order of the labels, or None or empty where there are none.
     sample(i): a dict with either `image` uint8 [H, W, 3] or [H, W], or an image file to store as it is: `file`
-        (extension, bytes) with `size` (height, width); and optionally `label` int, `caption` str, `json` dict.
+        (extension, bytes) with `size` (height, width); and optionally `label` int, `caption` str, `json` dict, and
+        `notes`, {what the user should know: the file it is about}. Raises `difflab.data.bad_files.BadFile` for a file
+        that cannot be used.
     """
 
     @property
@@ -19,3 +22,22 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def sample(self, index: int) -> dict[str, Any]: ...
+
+
+@runtime_checkable
+class Fingerprinted(Protocol):
+    """A source that can tell whether it is the one that finished shards were made from."""
+
+    def fingerprint(self) -> str:
+        """Another text for other samples."""
+        ...
+
+
+@runtime_checkable
+class FromFiles(Protocol):
+    """A source that leaves files out."""
+
+    @property
+    def left_out(self) -> Mapping[str, Sequence[str]]:
+        """{why: files}, of all splits together."""
+        ...

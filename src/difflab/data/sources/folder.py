@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from difflab.config.data import Alpha, Crop
+from difflab.config.data import Alpha, Captions, Crop
 from difflab.config.folder import FolderSourceConfig
-from difflab.data.decode import BadImage, decode_image
+from difflab.data.bad_files import BadFile, printable
+from difflab.data.captions import BadCaption, decode_caption, stored_caption
+from difflab.data.decode import BadImage, decode_image, frame_count, image_size
 from difflab.data.hashing import permutation
 from difflab.data.sources.base import Source
-from difflab.data.transforms import fit
+from difflab.data.sources.listing import Listing, list_folder
+from difflab.data.transforms import fit, refuse_other_size
 from difflab.errors import UserError
 from difflab.seeding import stream_seed
 
-STORED_AS_THEY_ARE = {".jpg": "jpg", ".jpeg": "jpg", ".png": "png", ".webp": "webp"}
-RE_ENCODED = (".bmp", ".gif", ".tif", ".tiff", ".ppm")
+STORED_AS_THEY_ARE = {
+    ".jpg": "jpg",
+    ".jpeg": "jpg",
+    ".jpe": "jpg",
+    ".jfif": "jpg",
+    ".png": "png",
+    ".webp": "webp",
+}
+NOT_ASKED_FOR = "not asked for by n and val"
+FIRST_FRAME = "of several frames, the first is taken"
+SEVERAL_LINES = "captions of several lines, stored whole (captions=first_line or lines, or data.captions, chooses)"
+EMPTY_CAPTION = "empty captions"
 
 
 class FolderSource:
@@ -26,7 +42,11 @@ class FolderSource:
     The first directory below `path` is the class, if there are directories; `name.txt` beside an image is its
     caption. With a resolution every image is cut to that square by `crop`; without one, files are stored as they are.
 
-    Raises UserError when the directory is missing or holds no images, and, from `sample`, when a file is no image.
+    captions: which part of a caption file is stored; see `FolderSourceConfig`.
+    listing: what `list_folder(path)` found, where it has been called already.
+
+    Raises UserError when the directory is missing or holds no images, and, from `sample`, its kind BadFile when a file
+    is no image or no caption.
     """
 
     def __init__(
@@ -37,68 +57,77 @@ class FolderSource:
         resolution: int | None = None,
         crop: Crop = "adm",
         alpha: Alpha = "white",
+        captions: Captions = "whole",
+        listing: Listing | None = None,
     ) -> None:
         self.path = Path(path)
-        all_files = list_images(self.path)
-        self.files = all_files if files is None else files
+        listing = list_folder(self.path) if listing is None else listing
+        self.files = listing.images if files is None else files
         self.resolution = resolution
         self.crop: Crop = crop
         self.alpha: Alpha = alpha
-        names = sorted({file.split("/")[0] for file in all_files if "/" in file})
-        loose = sum("/" not in file for file in all_files)
-        if names and loose:
-            raise UserError(
-                f"{self.path} has images in sub-directories (classes) and {loose} beside them; "
-                "move those into a class, or keep all of them in one place"
-            )
-        self.class_names: list[str] | None = names or None
+        self.captions: Captions = captions
+        self._state = listing.state
+        self.left_out: Mapping[str, Sequence[str]] = listing.left_out
+        self._caption_of = {name: listing.captions[name] for name in self.files if name in listing.captions}
+        self.class_names = _class_names(self.path, listing.images)
+        self._label_of = {name: label for label, name in enumerate(self.class_names or [])}
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What the processes that read samples need: not the files that are left out."""
+        return self.__dict__ | {"left_out": {}}
 
     def sample(self, index: int) -> dict[str, Any]:
         """One image with its class, caption and relative path; see `difflab.data.sources.base.Source`."""
         name = self.files[index]
         path = self.path / name
-        content = path.read_bytes()
+        content = _read(path)
+        size, image = self._image(path, content)
+        sample: dict[str, Any] = {"json": {"file": name}}
+        if image is None:
+            sample |= {"file": (STORED_AS_THEY_ARE[path.suffix.lower()], content), "size": size}
+        else:
+            sample["image"] = image
+        if self.class_names:
+            sample["label"] = self._label_of[name.split("/")[0]]
+        notes = {} if frame_count(content) == 1 else {FIRST_FRAME: name}
+        if (caption := self._caption_of.get(name)) is not None:
+            sample["caption"], noted = self._caption(self.path / caption)
+            notes |= {} if noted is None else {noted: caption}
+        return sample | ({"notes": notes} if notes else {})
+
+    def fingerprint(self) -> str:
+        """A hash of how images are cut and of which files there are, with their sizes and times of change."""
+        how = [self.resolution, self.crop, self.alpha, self.captions, self.class_names, self._state, self.files]
+        return hashlib.sha256(json.dumps(how).encode()).hexdigest()
+
+    def _image(self, path: Path, content: bytes) -> tuple[tuple[int, int], np.ndarray | None]:
+        """(height, width) and the pixels [H, W, 3]; None where the file is stored as it is."""
         try:
+            if self.resolution is not None and self.crop == "none":
+                refuse_other_size(*image_size(content), self.resolution)
             pixels = decode_image(content, alpha=self.alpha)
             if self.resolution is not None:
                 pixels = fit(pixels, self.resolution, self.crop)
         except BadImage as error:
-            raise UserError(f"{path} cannot be used: {error}; mend or remove it") from None
+            raise BadFile(f"{printable(path)} cannot be used: {error}; mend or remove it") from None
         except ValueError as error:
-            raise UserError(f"{path}: {error}") from None
-        sample: dict[str, Any] = {"json": {"file": name}}
-        extension = STORED_AS_THEY_ARE.get(path.suffix.lower())
-        if self.resolution is None and extension is not None:
-            sample |= {"file": (extension, content), "size": tuple(pixels.shape[-2:])}
-        else:
-            sample["image"] = np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
-        if self.class_names:
-            sample["label"] = self.class_names.index(name.split("/")[0])
-        caption = path.with_suffix(".txt")
-        if caption.is_file():
-            sample["caption"] = _read_caption(caption)
-        return sample
+            raise BadFile(f"{printable(path)}: {error}") from None
+        height, width = pixels.shape[-2:]
+        as_it_is = self.resolution is None and path.suffix.lower() in STORED_AS_THEY_ARE
+        return (height, width), None if as_it_is else np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
 
-
-def list_images(path: Path) -> list[str]:
-    """Relative paths ("class/name.png") of the image files below a directory, sorted; hidden files are left out.
-
-    Raises UserError when the directory is missing or holds none.
-    """
-    if not path.is_dir():
-        what = "is a file, not a directory" if path.exists() else "does not exist"
-        raise UserError(f"image directory {path} {what}; give the path of a directory of images")
-    suffixes = (*STORED_AS_THEY_ARE, *RE_ENCODED)
-    relative = (
-        file.relative_to(path) for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file()
-    )
-    found = sorted(file.as_posix() for file in relative if not any(part.startswith(".") for part in file.parts))
-    if not found:
-        raise UserError(f"image directory {path} holds no images ({', '.join(sorted(suffixes))})")
-    return found
+    def _caption(self, path: Path) -> tuple[str, str | None]:
+        """The caption of a file, and what is to be said about it."""
+        try:
+            text = decode_caption(_read(path))
+        except BadCaption as error:
+            raise BadFile(f"{printable(path)} is {error}; save it as UTF-8") from None
+        noted = EMPTY_CAPTION if not text else SEVERAL_LINES if "\n" in text and self.captions == "whole" else None
+        return stored_caption(text, self.captions), noted
 
 
 def folder_splits(config: FolderSourceConfig) -> dict[str, Source]:
@@ -107,22 +136,49 @@ def folder_splits(config: FolderSourceConfig) -> dict[str, Source]:
     Raises UserError when the directory holds too few.
     """
     path = Path(config.path)
-    files = list_images(path)
+    listing = list_folder(path)
+    files = listing.images
     if config.val + (config.n or 1) > len(files):
         raise UserError(
-            f"{path} holds {len(files)} images, fewer than val={config.val} and n={config.n or 1}; ask for less"
+            f"{printable(path)} holds {len(files)} images, fewer than val={config.val} and n={config.n or 1}; "
+            "ask for less"
         )
     shuffled = [files[i] for i in permutation(len(files), stream_seed(config.seed, "folder"))]
     chosen = {"train": shuffled[config.val :][: config.n], "val": shuffled[: config.val]}
+    listing.leave_out(NOT_ASKED_FOR, *shuffled[config.val + len(chosen["train"]) :])
     return {
-        split: FolderSource(path, files=names, resolution=config.resolution, crop=config.crop, alpha=config.alpha)
+        split: FolderSource(
+            path,
+            files=names,
+            resolution=config.resolution,
+            crop=config.crop,
+            alpha=config.alpha,
+            captions=config.captions,
+            listing=listing,
+        )
         for split, names in chosen.items()
         if names
     }
 
 
-def _read_caption(path: Path) -> str:
+def _class_names(path: Path, images: Sequence[str]) -> list[str] | None:
+    names = sorted({file.split("/")[0] for file in images if "/" in file})
+    loose = sum("/" not in file for file in images)
+    if names and loose:
+        raise UserError(
+            f"{printable(path)} has images in sub-directories (classes) and {loose} beside them; "
+            "move those into a class, or keep all of them in one place"
+        )
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"{printable(path / name)}: the name of a class must be UTF-8 text; rename it") from None
+    return names or None
+
+
+def _read(path: Path) -> bytes:
     try:
-        return path.read_text(encoding="utf-8").strip()
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text; save it as UTF-8") from None
+        return path.read_bytes()
+    except OSError as error:
+        raise BadFile(f"{printable(path)} cannot be read: {error.strerror}; mend or remove it") from None

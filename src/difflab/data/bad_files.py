@@ -1,0 +1,70 @@
+"""Files of a source that cannot be used: named, counted, and how many of them a data set may lose."""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+from dataclasses import dataclass, field
+
+from difflab.errors import UserError
+
+_log = logging.getLogger(__name__)
+_NAMED_IN_ERROR = 10
+
+
+class BadFile(UserError):  # noqa: N818 (as BadImage: it is what happened to the file)
+    """One file of a source cannot be used; the message says which one and why."""
+
+
+@dataclass
+class BadFiles:
+    """The bad files met so far. They end the command, unless `skip` and at most `max_fraction` of `total` are bad.
+
+    The command goes through all files first, so that one attempt names them all.
+    """
+
+    skip: bool = False
+    max_fraction: float = 1.0
+    total: int = 0
+    found: list[str] = field(default_factory=list)
+
+    @property
+    def allowed(self) -> int:
+        """How many may be skipped."""
+        return int(self.max_fraction * self.total) if self.skip else 0
+
+    @property
+    def too_many(self) -> bool:
+        """Whether they end the command; from then on nothing is written."""
+        return len(self.found) > self.allowed
+
+    def add(self, *texts: str) -> None:
+        """Note some, each by a line that says which file and why."""
+        before = self.too_many
+        self.found += texts
+        if self.too_many and not before:
+            _log.warning("%s (looking through the other files before stopping)", self.found[-1])
+
+    def refuse(self) -> None:
+        """Raises UserError with the first ten where there are too many."""
+        if not self.too_many:
+            return
+        several = len(self.found) > 1
+        count = f"{len(self.found)} of {self.total} files are bad" + (f", {self.allowed} allowed" if self.skip else "")
+        listed = "; ".join(self.found[:_NAMED_IN_ERROR])
+        more = len(self.found) - _NAMED_IN_ERROR
+        remedy = "allow more with max_bad_fraction" if self.skip else "leave bad files out with bad=skip"
+        raise UserError(
+            (f"{count}: " if several or self.skip else "")
+            + listed
+            + (f"; and {more} more" if more > 0 else "")
+            + f" (mend or remove {'them' if several else 'it'}, or {remedy})"
+        )
+
+
+def printable(path: object) -> str:
+    """A path as it is written, save for what would garble a line: control characters, and bytes that are no text."""
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c
+        for c in str(path)
+    )

@@ -1,0 +1,69 @@
+"""Caption files: their bytes to text, and which of their lines is the caption."""
+
+from __future__ import annotations
+
+import codecs
+
+import numpy as np
+
+from difflab.config.data import Captions
+from difflab.data.hashing import hash_indices
+from difflab.seeding import stream_seed
+
+# UTF-32 first: its little-endian mark starts with UTF-16's.
+_MARKED = {
+    codecs.BOM_UTF8: "UTF-8",
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+
+
+class BadCaption(ValueError):  # noqa: N818 (it is what happened to the file, not a fault of the program)
+    """The bytes are not text in a known encoding."""
+
+
+def decode_caption(data: bytes) -> str:
+    """The text of a caption file: UTF-8, or UTF-16 and UTF-32 that say so by a byte order mark.
+
+    The mark is taken off, line ends become newlines, and white space at both ends goes. An empty file is an empty
+    caption.
+
+    Raises BadCaption for any other encoding.
+    """
+    mark, encoding = next(((mark, name) for mark, name in _MARKED.items() if data.startswith(mark)), (b"", "UTF-8"))
+    try:
+        text = data.decode("utf-8-sig" if encoding == "UTF-8" else encoding)
+    except UnicodeDecodeError:
+        marked = f" (it starts with the mark of {encoding}, but is not that either)" if mark else ""
+        raise BadCaption(f"not UTF-8 text{marked}") from None
+    if "\0" in text:
+        raise BadCaption("not UTF-8 text (it holds zero bytes, as UTF-16 without its mark does)")
+    return text.replace("\r\n", "\n").replace("\r", "\n").strip()
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines that are not blank, without white space at their ends; of an empty text, one empty line."""
+    return [line.strip() for line in text.split("\n") if line.strip()] or [""]
+
+
+def stored_caption(text: str, captions: Captions) -> str:
+    """What a shard keeps of a decoded caption file; with `lines`, all of them, one caption a line."""
+    return {"whole": text, "first_line": lines_of(text)[0], "lines": "\n".join(lines_of(text))}[captions]
+
+
+def chosen_caption(text: str, captions: Captions, draw: int | None = None) -> str:
+    """The caption that a sample gets of a decoded file.
+
+    draw: for `lines`, a whole number >= 0 from a large range (`caption_draws`); None takes the first line.
+    """
+    if captions == "whole":
+        return text
+    lines = lines_of(text)
+    return lines[0] if captions == "first_line" or draw is None else lines[draw % len(lines)]
+
+
+def caption_draws(seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:
+    """What `chosen_caption` draws by: uint64, one for each dataset index, a function of (seed, epoch, index) alone."""
+    return hash_indices(indices, stream_seed(seed, "caption", epoch))

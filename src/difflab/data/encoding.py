@@ -1,0 +1,106 @@
+"""The samples of a source as the files of a shard, made here or by several processes, in order."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from multiprocessing import connection, parent_process
+
+from difflab.data.bad_files import BadFile
+from difflab.data.encode import ImageFormat, encode_sample
+from difflab.data.processes import process_context, unaware_of_interrupts
+from difflab.data.sources.base import Source
+
+_CHUNK = 16
+_CHUNKS_AHEAD = 3
+"""Chunks per process that are made before they are asked for: enough to keep it busy, few enough for the memory."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One sample: its files by extension, (height, width), label and notes; or, instead, why it cannot be used."""
+
+    files: dict[str, bytes]
+    size: tuple[int, int]
+    label: int | None = None
+    notes: dict[str, str] = field(default_factory=dict)
+    bad: str | None = None
+
+
+def encoded_samples(
+    source: Source, start: int, image_format: ImageFormat, workers: int
+) -> Generator[Encoded, None, None]:
+    """The samples of a source from number `start` on.
+
+    workers: processes that make them (0: this one); they end with this one, however it ends.
+
+    Raises ChildProcessError when one of them is ended from outside, as for want of memory.
+    """
+    if workers == 0:
+        for i in range(start, len(source)):
+            yield _encode_one(source, i, image_format)
+        return
+    context = process_context()
+    unaware_of_interrupts(context)
+    pool = ProcessPoolExecutor(workers, context, initializer=_set_source, initargs=(source, image_format))
+    try:
+        yield from _in_order(pool, range(start, len(source), _CHUNK), len(source), workers * _CHUNKS_AHEAD)
+    except BrokenProcessPool:
+        raise ChildProcessError(
+            "a process that makes samples was ended from outside, as for want of memory; give a smaller workers=..."
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _in_order(pool: ProcessPoolExecutor, starts: range, stop: int, ahead: int) -> Iterator[Encoded]:
+    remaining = iter(starts)
+    waiting: deque[Future[list[Encoded]]] = deque()
+    while True:
+        for start in itertools.islice(remaining, ahead - len(waiting)):
+            waiting.append(pool.submit(_encode_in_worker, range(start, min(start + starts.step, stop))))
+        if not waiting:
+            return
+        yield from waiting.popleft().result()
+
+
+def _encode_one(source: Source, index: int, image_format: ImageFormat) -> Encoded:
+    try:
+        sample = source.sample(index)
+    except BadFile as error:
+        return Encoded({}, (0, 0), bad=str(error))
+    height, width = sample["size"] if "file" in sample else sample["image"].shape[:2]
+    files = encode_sample(sample, image_format)
+    return Encoded(files, (height, width), sample.get("label"), sample.get("notes", {}))
+
+
+_worker_source: tuple[Source, ImageFormat] | None = None
+"""Set once in each worker: a source may list a million files, too much to send with every task."""
+
+
+def _set_source(source: Source, image_format: ImageFormat) -> None:
+    global _worker_source
+    _worker_source = (source, image_format)
+    # Ctrl-C reaches every process of the terminal: the first one decides, the others end when it says so.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None, "workers are started by multiprocessing"
+    connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def _encode_in_worker(indices: range) -> list[Encoded]:
+    assert _worker_source is not None, "the pool's initialiser sets the source"
+    source, image_format = _worker_source
+    return [_encode_one(source, index, image_format) for index in indices]

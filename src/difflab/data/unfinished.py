@@ -1,0 +1,234 @@
+"""The hidden folder of a data set in the making: one writer at a time, and finished shards outlive a killed command."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from difflab.config.base import Config
+from difflab.data.bad_files import printable
+from difflab.data.index import PARTIAL_SUFFIX, DataIndex, ShardEntry
+from difflab.data.offset_table import offsets_path
+from difflab.errors import UserError
+from difflab.files import sha256_of, write_text
+
+FOLDER_NAME = f".making{PARTIAL_SUFFIX}"
+_LOCK = "lock"
+_IDENTITY = "identity.txt"
+_DONE_SUFFIX = ".done.json"
+_MOVING = "moving.json"
+
+_log = logging.getLogger(__name__)
+
+
+class FinishedShard(Config):
+    """A shard that is whole, with what was met while it was made.
+
+    read: samples of the source that are in it or were skipped, counted from the first one of the split.
+    sizes: [height, width] of its images. labels: samples of each label. bad: lines about the files skipped.
+    notes: {what the user should know: [how many times, the first file]}.
+    """
+
+    entry: ShardEntry
+    split: str
+    read: int = Field(ge=0)
+    sizes: list[list[int]] = Field(default_factory=list)
+    labels: dict[int, int] = Field(default_factory=dict)
+    bad: list[str] = Field(default_factory=list)
+    notes: dict[str, list[Any]] = Field(default_factory=dict)
+
+
+class Moving(Config):
+    """What a command puts in place when all its shards are made.
+
+    identity: of the command, or None. old: names of the shards that leave. bad: lines about files skipped.
+    """
+
+    identity: str | None
+    index: DataIndex
+    old: list[str]
+    bad: list[str]
+
+
+class Unfinished:
+    """The hidden folder, locked by this process.
+
+    finished: the shards of each split that an earlier command with the same identity completed, in order.
+    moving: what such a command was putting in place, or None.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.finished: dict[str, list[FinishedShard]] = {}
+        self.moving: Moving | None = None
+
+    def belongs_to(self, identity: str | None) -> bool:
+        """Whether what an earlier command left is of the same identity."""
+        moving = self.left_moving()
+        known = _read_text(self.folder / _IDENTITY) if moving is None else moving.identity
+        return identity is not None and known == identity
+
+    def take_up(self, identity: str | None) -> bool:
+        """Read what an earlier command left, if it did the same; otherwise remove it. True where something was removed.
+
+        identity: another text for other shards; None where it is not known, and nothing is taken up.
+        """
+        if self.belongs_to(identity):
+            self.moving = self.left_moving()
+            self.finished = self._whole_shards()
+            self._remove_all_but(self._names_of_finished() | {_IDENTITY, _MOVING})
+            return False
+        had_shards = any(self.folder.glob(f"*{_DONE_SUFFIX}"))
+        self._remove_all_but(set())
+        if identity is not None:
+            write_text(self.folder / _IDENTITY, identity)
+        return had_shards
+
+    def left_moving(self) -> Moving | None:
+        """What a command, whichever it was, was putting in place when it was stopped."""
+        moving = _read_text(self.folder / _MOVING)
+        return None if moving is None else Moving.model_validate_json(moving)
+
+    def finish(self, shard: FinishedShard) -> None:
+        """Note a shard that is whole; its tar and offset table lie in the folder."""
+        _sync(self.folder / shard.entry.name)
+        write_text(self.folder / f"{shard.entry.name}{_DONE_SUFFIX}", shard.model_dump_json())
+        self.finished.setdefault(shard.split, []).append(shard)
+
+    def start_moving(self, moving: Moving) -> None:
+        """From here on a command that is stopped is one whose shards are all made."""
+        write_text(self.folder / _MOVING, moving.model_dump_json())
+        self.moving = moving
+
+    def shards_to_move(self) -> list[Path]:
+        """The tars and offset tables that still lie here."""
+        return sorted(path for path in self.folder.iterdir() if path.suffix in (".tar", ".npy"))
+
+    def drop_what_is_not_finished(self) -> None:
+        """Remove the shard that was being written, and everything where nobody could go on."""
+        if (self.folder / _IDENTITY).exists() and (self.finished or self.moving):
+            self._remove_all_but(self._names_of_finished() | {_IDENTITY, _MOVING})
+        elif self.moving is None:
+            self._remove_all_but(set())
+
+    def empty(self) -> None:
+        """Remove everything but the lock."""
+        self.finished = {}
+        self.moving = None
+        self._remove_all_but(set())
+
+    def _whole_shards(self) -> dict[str, list[FinishedShard]]:
+        """Those up to the first that is missing or damaged, split by split."""
+        found: dict[str, list[FinishedShard]] = {}
+        for path in sorted(self.folder.glob(f"*{_DONE_SUFFIX}")):
+            try:
+                shard = FinishedShard.model_validate_json(path.read_bytes())
+            except ValidationError:
+                continue
+            earlier = found.setdefault(shard.split, [])
+            if shard.entry.name == shard_name(shard.split, len(earlier)) and self._is_whole(shard.entry):
+                earlier.append(shard)
+        return found
+
+    def _is_whole(self, entry: ShardEntry) -> bool:
+        if self.moving is not None:
+            return True  # all of them were; some have left the folder
+        path = self.folder / entry.name
+        there = path.is_file() and offsets_path(self.folder, entry.name).is_file()
+        return there and path.stat().st_size == entry.bytes and sha256_of(path) == entry.sha256
+
+    def _names_of_finished(self) -> set[str]:
+        names = [shard.entry.name for shards in self.finished.values() for shard in shards]
+        return {file for name in names for file in (name, offsets_path(Path(), name).name, f"{name}{_DONE_SUFFIX}")}
+
+    def _remove_all_but(self, kept: set[str]) -> None:
+        # What says whose the rest is goes last.
+        for path in sorted(self.folder.iterdir(), key=lambda path: (path.name == _MOVING, path.name == _IDENTITY)):
+            if path.name not in kept and path.name != _LOCK:
+                path.unlink()
+
+
+def shard_name(split: str, number: int) -> str:
+    """The file name of a shard."""
+    return f"{split}-{number:06d}.tar"
+
+
+@contextlib.contextmanager
+def unfinished(root: Path) -> Iterator[Unfinished]:
+    """The hidden folder of `root`, made if need be and locked; afterwards it is removed if nothing is left in it.
+
+    The lock goes with the process, however that ends. Raises UserError while another process holds it.
+    """
+    made_root = not root.exists()
+    root.mkdir(parents=True, exist_ok=True)
+    folder = root / FOLDER_NAME
+    lock = _lock(folder, root)
+    try:
+        yield Unfinished(folder)
+    finally:
+        if [path.name for path in folder.iterdir()] == [_LOCK]:
+            (folder / _LOCK).unlink()
+            # Another command may have come in between; then the folder is its own.
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+                if made_root:
+                    root.rmdir()
+        os.close(lock)
+
+
+def kept_shards(root: str | Path) -> int:
+    """How many finished shards a stopped command left for the next one."""
+    return sum(1 for _ in (Path(root) / FOLDER_NAME).glob(f"*{_DONE_SUFFIX}"))
+
+
+def _lock(folder: Path, root: Path) -> int:
+    while True:
+        folder.mkdir(exist_ok=True)
+        try:
+            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except FileNotFoundError:
+            continue  # its owner has just finished and removed the folder
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise UserError(
+                f"another `difflab data make` is writing to {printable(root)}; wait for its end, or choose another out"
+            ) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            _log.warning("%s: this file system has no locks; run one `difflab data make` at a time", printable(root))
+        if _is_still_there(lock, folder / _LOCK):
+            return lock
+        os.close(lock)
+
+
+def _is_still_there(lock: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(lock), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _read_text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
