@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from difflab.config.guidance import Weights
 from difflab.config.model import ModelConfig
+from difflab.config.stored import read_train_config
 from difflab.config.train import TrainConfig
 from difflab.config.validate import validate
 from difflab.errors import UserError
@@ -84,10 +84,7 @@ def _weights_of_run(run_dir: Path, which: Weights) -> tuple[Path, Literal["ema",
 
 def read_run_config(run_dir: Path) -> TrainConfig:
     """The configuration a run was started with."""
-    data: Any = yaml.safe_load((run_dir / "config.yaml").read_text())
-    if not isinstance(data, dict):
-        raise UserError(f"{run_dir / 'config.yaml'} is not a configuration")
-    return validate(TrainConfig, data)
+    return read_train_config(run_dir / "config.yaml")
 
 
 def load_weights(stored: Stored) -> dict[str, Tensor]:
