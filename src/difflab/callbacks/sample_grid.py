@@ -78,11 +78,14 @@ class SampleGrid(Periodic):
 
     @override
     def forget_after(self, step: int) -> None:
-        later = [path for drawn, path in numbered(self.dirpath, "step-", ".png") if drawn > step]
-        for path in later:
+        # Where a run goes on, the later ones come out the same; one that begins anew may be another.
+        if step > 0:
+            return
+        earlier = [path for _, path in numbered(self.dirpath, "step-", ".png")]
+        for path in earlier:
             path.unlink(missing_ok=True)
-        if later:
-            log.info("removed %d pictures after step %d, which is trained again", len(later), step)
+        if earlier:
+            log.info("removed %d pictures of an earlier start: the run begins anew", len(earlier))
 
     def _path(self, step: int) -> Path:
         return self.dirpath / f"step-{step:06d}.png"

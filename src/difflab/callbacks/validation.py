@@ -31,13 +31,16 @@ class Validation(Periodic):
     @override
     def act(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Validate at this step."""
-        validation = trainer.fit_loop.epoch_loop.val_loop
         pl_module.on_validation_model_zero_grad()
+        # As Lightning's own loop does between two batches.
+        connector = trainer._logger_connector
+        in_first_batch = connector._first_loop_iter
         trainer.validating = True
         try:
-            validation.run()
+            trainer.fit_loop.epoch_loop.val_loop.run()
         finally:
             trainer.training = True
+            connector._first_loop_iter = in_first_batch
 
     @override
     def finished(self, step: int) -> bool:
