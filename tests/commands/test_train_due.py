@@ -30,8 +30,7 @@ EVERYTHING = [
     "callbacks.sample_grid={every_steps: 2, n: 2, columns: 2, batch_size: 2}",
     "callbacks.evaluation={every_steps: 2, n: 2, batch_size: 2}",
     "callbacks.power_ema={sigma_rel: [0.1], snapshot_every_steps: 2}",
-    "metrics=shapes",
-    "metrics.oracle.n=null",
+    "+metrics.oracle={kind: oracle}",
 ]
 AT_END = [
     *EVERYTHING,

@@ -6,17 +6,10 @@ import os
 
 from difflab.config.data import DataConfig
 from difflab.config.trainer import TrainerConfig
+from difflab.data.processes import PER_CORE, cores, refuse_workers
 from difflab.errors import UserError
 
-PER_CORE = 4
-"""So many processes may share a core: readers wait most of the time, and tests share cores. More is a slip."""
-
 STARTED_BY_OTHERS = ("SLURM_NTASKS", "TORCHELASTIC_RUN_ID", "NODE_RANK", "GROUP_RANK")
-
-
-def cores() -> int:
-    """The CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def refuse_more_than_there_is(trainer: TrainerConfig, data: DataConfig) -> None:
@@ -64,14 +57,3 @@ def refuse_nodes(num_nodes: int) -> None:
     there = os.environ.get("SLURM_NNODES")
     if there is not None and there.isdecimal() and num_nodes > int(there):
         raise UserError(f"trainer.num_nodes={num_nodes}, but this job has {there} machines; use num_nodes={there}")
-
-
-def refuse_workers(workers: int, processes: int = 1) -> None:
-    """Raises UserError where `workers` readers for each of `processes` are far more than the cores."""
-    most = PER_CORE * cores()
-    if workers * processes > most:
-        each = f" for each of {processes} processes" if processes > 1 else ""
-        raise UserError(
-            f"data.workers={workers}{each}, but this machine has {cores()} cores, which at most {most} readers may "
-            f"share; use data.workers={most // processes} or fewer"
-        )

@@ -9,6 +9,7 @@ from difflab.data.batching import BatchReader
 from difflab.data.index import DataDirectory
 from difflab.data.loader import ShardLoader
 from difflab.data.opening import open_data
+from difflab.data.processes import refuse_workers
 from difflab.data.reading import ShardDataset
 from difflab.data.sampling import GlobalBatches
 from difflab.errors import UserError
@@ -84,6 +85,7 @@ def _refuse_misfit(cfg: DataConfig, directory: DataDirectory) -> None:
 
 
 def _loader(cfg: DataConfig, reader: BatchReader, plan: GlobalBatches, *, total_batches: int | None) -> ShardLoader:
+    refuse_workers(cfg.workers)
     loader = ShardLoader(
         reader,
         plan,
