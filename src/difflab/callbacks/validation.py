@@ -33,11 +33,13 @@ class Validation(Periodic):
         """Validate at this step."""
         pl_module.on_validation_model_zero_grad()
         # As Lightning's own loop does between two batches.
-        connector = trainer._logger_connector
+        validation, connector = trainer.fit_loop.epoch_loop.val_loop, trainer._logger_connector
+        # Else the first one after a resume would leave out as many batches as the last one before it had.
+        validation.restarting = False
         in_first_batch = connector._first_loop_iter
         trainer.validating = True
         try:
-            trainer.fit_loop.epoch_loop.val_loop.run()
+            validation.run()
         finally:
             trainer.training = True
             connector._first_loop_iter = in_first_batch

@@ -56,4 +56,6 @@ def refuse_nodes(num_nodes: int) -> None:
         )
     there = os.environ.get("SLURM_NNODES")
     if there is not None and there.isdecimal() and num_nodes > int(there):
-        raise UserError(f"trainer.num_nodes={num_nodes}, but this job has {there} machines; use num_nodes={there}")
+        raise UserError(
+            f"trainer.num_nodes={num_nodes}, but this job has {there} machines; use trainer.num_nodes={there}"
+        )
