@@ -57,7 +57,7 @@ def test_a_value_from_elsewhere_is_refused_by_its_key(override: str, key: str) -
         (["init=weights", "init.path=${oc.env:PLACE}"], ("init", "path"), "/scratch/data"),
         (["resume=${oc.env:PLACE}"], ("resume",), "/scratch/data"),
         (["seed=${data.image_size}"], ("seed",), 32),
-        (["name=${optimizer.kind}"], ("name",), "adam"),
+        (["name=${sampler.kind}"], ("name",), "ddim"),
         (["name=\\${oc.env:TOKEN}"], ("name",), "${oc.env:TOKEN}"),
     ],
 )

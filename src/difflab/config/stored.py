@@ -11,7 +11,7 @@ from difflab.config.train import TrainConfig
 from difflab.config.validate import validate
 from difflab.errors import UserError
 
-ANOTHER_NAME = "restore it from a copy, or train under another name=..."
+ANOTHER_NAME = "restore it from a copy (config.1.yaml is that of an earlier start), or take another run"
 
 
 def read_config(path: Path) -> dict[str, Any]:
