@@ -169,3 +169,14 @@ def test_without_hard_links_last_is_a_copy(tmp_path: Path, monkeypatch: pytest.M
     fit(tmp_path, 2, [Checkpoint(tmp_path, every_steps=2)])
     assert (tmp_path / LAST).read_bytes() == (tmp_path / "step-000002.ckpt").read_bytes()
     assert not (tmp_path / LAST).samefile(tmp_path / "step-000002.ckpt")
+
+
+def test_a_step_that_is_saved_already_is_not_saved_at_the_end_of_a_fit(tmp_path: Path) -> None:
+    """Lightning's state is then that of a finished fit, from which nobody could train on."""
+    fit(tmp_path, 4, [Checkpoint(tmp_path, every_steps=2)])
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    fit(tmp_path, 4, [Checkpoint(tmp_path, every_steps=2)], ckpt_path=tmp_path / LAST)
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+    elsewhere = tmp_path / "branch"
+    fit(tmp_path, 4, [Checkpoint(elsewhere, every_steps=2)], ckpt_path=tmp_path / LAST)
+    assert names(elsewhere) == [LAST, "step-000004.ckpt"], "another run's checkpoint is none of its own"
