@@ -15,6 +15,8 @@ LEARNED = ["diffusion.variance=learned_range", "diffusion.loss=hybrid"]
 CASES = [
     (["callbacks.checkpoint=null"], ["callbacks.preemption=null"]),
     (["+callbacks.evaluation={every_steps: null, at_end: false}"], ["callbacks.evaluation=null"]),
+    (["callbacks=evaluation", "metrics=none"], ["metrics=shapes"]),
+    (["callbacks=evaluation", "metrics=none"], ["callbacks.evaluation=null"]),
     (["trainer.accelerator=cpu", "trainer.precision=16-mixed"], ["trainer.precision=32-true"]),
     (["guidance.scale=3.0"], ["guidance=classifier_free"]),
     (["diffusion.variance=learned_range", "diffusion.loss=mse"], ["diffusion.loss=hybrid"]),

@@ -74,6 +74,11 @@ class TrainConfig(Config):
             self._check_classifier(self.network.classes)
         else:
             self._check_conditioning(self.network.concat_channels)
+        if self.callbacks.evaluation is not None and not any(self.metrics.values()):
+            raise ValueError(
+                "callbacks.evaluation has nothing to measure: choose metrics, as metrics=shapes, or "
+                "callbacks.evaluation=null"
+            )
         return self
 
     def _check_classifier(self, classes: int) -> None:
