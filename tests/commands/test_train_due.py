@@ -96,16 +96,16 @@ def is_left_alone(start: Callable[[], Done], run: Path) -> None:
 @pytest.mark.parametrize(
     ("owner", "method", "step"),
     [
-        (SampleGrid, "act", 4),
-        (Evaluation, "act", 4),
+        pytest.param(SampleGrid, "act", 4, marks=pytest.mark.slow),
+        pytest.param(Evaluation, "act", 4, marks=pytest.mark.slow),
         (Evaluation, "_append", 4),
         (Validation, "act", 4),
-        (TrainingLog, "on_validation_end", 2),
-        (PowerEMA, "snapshot", 4),
-        (SampleGrid, "act", 6),
+        pytest.param(TrainingLog, "on_validation_end", 2, marks=pytest.mark.slow),
+        pytest.param(PowerEMA, "snapshot", 4, marks=pytest.mark.slow),
+        pytest.param(SampleGrid, "act", 6, marks=pytest.mark.slow),
         (Evaluation, "_append", 6),
-        (Validation, "act", 6),
-        (WeightsExport, "on_train_end", 6),
+        pytest.param(Validation, "act", 6, marks=pytest.mark.slow),
+        pytest.param(WeightsExport, "on_train_end", 6, marks=pytest.mark.slow),
     ],
 )
 def test_a_kill_at_the_step_of_a_checkpoint_loses_and_doubles_nothing(
@@ -122,11 +122,11 @@ def test_a_kill_at_the_step_of_a_checkpoint_loses_and_doubles_nothing(
 @pytest.mark.parametrize(
     ("owner", "method"),
     [
-        (Validation, "act"),
+        pytest.param(Validation, "act", marks=pytest.mark.slow),
         (PowerEMA, "snapshot"),
-        (WeightsExport, "on_train_end"),
-        (SampleGrid, "act"),
-        (Evaluation, "act"),
+        pytest.param(WeightsExport, "on_train_end", marks=pytest.mark.slow),
+        pytest.param(SampleGrid, "act", marks=pytest.mark.slow),
+        pytest.param(Evaluation, "act", marks=pytest.mark.slow),
         (Evaluation, "_append"),
     ],
 )
@@ -174,6 +174,7 @@ def test_an_evaluation_that_comes_to_a_finished_run_is_made(train: Train, tmp_pa
     is_left_alone(lambda: train("at_end"), run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["samples/step-000006.png", "weights/ema.safetensors", "evaluations.jsonl"])
 def test_what_somebody_took_away_from_a_finished_run_is_made_again(
     lost: str, train: Train, undisturbed: Callable[[str], Path], tmp_path: Path
