@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -85,18 +86,53 @@ def write_text(target: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make `target`, in one piece, the same file as `source`; a copy where the file system has no hard links."""
+    with replacing(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            # File systems without hard links, and limits on their number.
+            shutil.copyfile(source, temporary)
+
+
+def keep_older(path: Path) -> Path:
+    """Keep what `path` holds beside it, as `<stem>.<n><suffix>` with the first free n; `path` itself stays."""
+    n = 1
+    while (older := path.with_name(f"{path.stem}.{n}{path.suffix}")).exists():
+        n += 1
+    link_or_copy(path, older)
+    return older
+
+
+def write_keeping_older(path: Path, text: str) -> None:
+    """write_text; where the file had another content, that is kept as keep_older does.
+
+    At every moment `path` is either the old file or the new one, and after an error it is the old one.
+    """
+    content = text.encode("utf-8")
+    if not path.is_file():
+        write_text(path, text)
+    elif path.read_bytes() != content:
+        older = keep_older(path)
+        try:
+            write_text(path, text)
+        except BaseException:
+            older.unlink()
+            raise
+
+
+def numbered(folder: Path, prefix: str, suffix: str) -> list[tuple[int, Path]]:
+    """(number, path) of the files `<prefix><number><suffix>` in `folder`, by number, however many digits it has."""
+    name = re.compile(re.escape(prefix) + r"(\d{6,})" + re.escape(suffix))
+    found = ((name.fullmatch(path.name), path) for path in folder.glob(f"{prefix}*{suffix}"))
+    return sorted((int(match[1]), path) for match, path in found if match)
+
+
 def write_shared(target: Path, content: bytes) -> None:
     """Write `content` to `target` in one piece, where others may be writing the same file."""
     with replacing(target, sole_writer=False) as temporary:
         temporary.write_bytes(content)
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of a run that is last: last.ckpt, or where a kill came before it was made, the newest other."""
-    last = folder / "last.ckpt"
-    if last.is_file():
-        return last
-    return max(folder.glob("step-*.ckpt"), default=None, key=lambda path: (len(path.name), path.name))
 
 
 def sha256_of(path: str | Path) -> str:

@@ -15,6 +15,7 @@ from callbacks.tiny import Numbered, Tiny, loader, trainer
 from difflab import files
 from difflab.callbacks.checkpoint import LAST, Checkpoint, step_checkpoints
 from difflab.callbacks.checkpoint_io import AtomicCheckpointIO
+from difflab.callbacks.clock import Clock
 from difflab.callbacks.ema import EMA
 from difflab.callbacks.guard import NonFiniteGuard
 from difflab.errors import UserError
@@ -170,3 +171,19 @@ def test_without_hard_links_last_is_a_copy(tmp_path: Path, monkeypatch: pytest.M
     fit(tmp_path, 2, [Checkpoint(tmp_path, every_steps=2)])
     assert (tmp_path / LAST).read_bytes() == (tmp_path / "step-000002.ckpt").read_bytes()
     assert not (tmp_path / LAST).samefile(tmp_path / "step-000002.ckpt")
+
+
+def test_a_step_that_is_saved_already_is_not_saved_at_the_end_of_a_fit(tmp_path: Path) -> None:
+    """Lightning's state is then that of a finished fit, from which nobody could train on."""
+
+    def up_to_four(folder: Path, **options: Any) -> None:
+        # The clock ends it, as it ends a run: Lightning's own limit would leave out the end of a fit.
+        fit(tmp_path, -1, [Clock(4), Checkpoint(folder, every_steps=2)], max_epochs=1, **options)
+
+    up_to_four(tmp_path)
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert before.keys() == {LAST, "step-000002.ckpt", "step-000004.ckpt"}
+    up_to_four(tmp_path, ckpt_path=tmp_path / LAST)
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+    up_to_four(tmp_path / "branch", ckpt_path=tmp_path / LAST)
+    assert names(tmp_path / "branch") == [LAST, "step-000004.ckpt"], "another run's checkpoint is none of its own"

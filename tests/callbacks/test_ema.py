@@ -120,6 +120,16 @@ def test_average_is_a_copy_until_start_step(tmp_path: Path) -> None:
     torch.testing.assert_close(ema.averages["network.weight"].double(), expected, rtol=0, atol=1e-6)
 
 
+def test_a_start_step_between_two_updates_is_where_the_average_begins(tmp_path: Path) -> None:
+    """With every=2 and start_step=3 the average is a copy at 3, and 4 is one step after it."""
+    model, ema, history = Tiny(), EMA(0.8, every=2, start_step=3), History()
+    trainer(tmp_path, 7, [ema, history]).fit(model, loader(7))
+    after = history.weights
+    expected = closed_form(after[2], [after[3], after[5]], [0.8, 0.8**2])
+    torch.testing.assert_close(ema.averages["network.weight"].double(), expected, rtol=0, atol=1e-6)
+    assert ema.step == 6
+
+
 def test_applied_restores_every_bit_and_exports_buffers() -> None:
     model, ema = Tiny(), EMA(0.5)
     model.network.bias.requires_grad_(False)

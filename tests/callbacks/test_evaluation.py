@@ -132,6 +132,41 @@ def test_grids_are_drawn_with_fixed_seeds_and_once_at_the_end(tmp_path: Path) ->
         assert image.getpixel((2, 12)) == (7, 7, 7)
 
 
+class Dying(CSVLogger):
+    """A logger that ends with the process in the middle of what it was asked for."""
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        if any(key.startswith("eval/") for key in metrics):
+            raise KeyboardInterrupt
+
+    def log_image(self, key: str, image: Any) -> None:
+        raise KeyboardInterrupt
+
+
+def test_the_file_that_says_so_is_written_when_all_is_logged(tmp_path: Path) -> None:
+    """What lies on disk decides whether the work is made up: it comes last."""
+    model = Tiny()
+    grid = SampleGrid(tmp_path / "samples", Drawing(model), every_steps=1, n=2, columns=2)
+    evaluation = Evaluation(tmp_path / "evaluations.jsonl", Drawing(model), MeanPixel, every_steps=1, n=2, seed=7)
+    for callback in (grid, evaluation):
+        with pytest.raises(SystemExit):
+            trainer(tmp_path, 1, [callback], logger=Dying(tmp_path / "metrics.csv")).fit(model, loader(9))
+        assert not callback.finished(1)
+        assert callback.owes(1, at_end=False)
+    assert not list(tmp_path.glob("samples/*"))
+    assert not (tmp_path / "evaluations.jsonl").exists()
+
+
+def test_pictures_of_an_earlier_start_go_where_a_run_begins_anew(tmp_path: Path) -> None:
+    (tmp_path / "step-000009.png").touch()
+    (tmp_path / "mine.png").touch()
+    grid = SampleGrid(tmp_path, Drawing(Tiny()), every_steps=1, n=2, columns=2)
+    grid.forget_after(3)
+    assert grid.finished(9), "they come out the same where it goes on"
+    grid.forget_after(0)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.png"]
+
+
 class Clockwork:
     """A clock that moves only when told."""
 

@@ -78,3 +78,28 @@ def test_the_count_survives_a_resume() -> None:
     guard = NonFiniteGuard()
     guard.load_state_dict({"skipped": 4})
     assert guard.state_dict() == {"skipped": 4}
+
+
+def test_the_advice_names_what_there_is(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "mine"
+    folder = run / "checkpoints"
+    bad = range(5, 9)
+    with pytest.raises(NonFiniteError) as caught:
+        fit(tmp_path, 50, Tiny(bad_batches=bad), [NonFiniteGuard(3, folder, 0.1)], precision="bf16-mixed")
+    assert "there is no checkpoint yet: start again with a lower learning rate, as optimizer.lr=0.05" in str(
+        caught.value
+    )
+    assert "or the same command with trainer.precision=32-true" in str(caught.value)
+    run.with_name("mine-2").mkdir(parents=True)
+    callbacks = [NonFiniteGuard(3, folder, 0.1), Checkpoint(folder, every_steps=2)]
+    with pytest.raises(NonFiniteError) as caught:
+        fit(tmp_path, 50, Tiny(bad_batches=bad), callbacks)
+    assert f"resume={folder / LAST} name=mine-3 optimizer.lr=0.05" in str(caught.value)
+    assert "precision" not in str(caught.value)
+
+
+def test_only_rows_of_skips_after_the_checkpoint_come_again() -> None:
+    guard = NonFiniteGuard()
+    guard.load_state_dict({"skipped": 4})
+    assert [guard.logs_again(7, {"train/skipped_steps": n}) for n in ("3", "4", "5")] == [False, False, True]
+    assert not guard.logs_again(7, {"train/loss": "9.0"})

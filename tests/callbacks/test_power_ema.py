@@ -192,6 +192,21 @@ def test_snapshots_of_training_that_is_done_again_are_removed(tmp_path: Path, ca
     assert not file_of(folder, "0.050", 7).exists()
 
 
+def test_the_snapshot_of_the_very_step_that_is_gone_on_from_stays_or_is_made_again(tmp_path: Path) -> None:
+    run(tmp_path, 4)
+    kept, lost = (file_of(tmp_path / "snapshots", length, 4) for length in ("0.050", "0.100"))
+    before, content = (kept.stat().st_mtime_ns, kept.stat().st_ino), load_file(lost)
+    lost.unlink()
+    _, power = run(tmp_path, 5, resume=True)
+    assert (kept.stat().st_mtime_ns, kept.stat().st_ino) == before
+    assert differing(load_file(lost), content) == []
+    assert metadata(lost)["step"] == "4"
+    assert not power.owes(4, at_end=False)
+    lost.unlink()
+    assert power.owes(4, at_end=False)
+    assert not power.owes(3, at_end=False)
+
+
 def test_a_finished_run_started_again_writes_nothing(tmp_path: Path) -> None:
     run(tmp_path, 3, at_end=True)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "snapshots").iterdir()}

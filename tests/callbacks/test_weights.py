@@ -84,3 +84,20 @@ def test_a_full_disk_leaves_the_old_weights(tmp_path: Path, monkeypatch: pytest.
         save_weights(path, {"a": torch.zeros(1)}, {})
     assert load_file(path)["a"].item() == 1.0
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_what_a_finished_run_owes_is_read_off_its_files(tmp_path: Path) -> None:
+    mark = tmp_path / "wandb" / "artifact_step"
+    export = WeightsExport(tmp_path / "weights", {}, mark)
+    assert export.owes(2, at_end=False)
+    trainer(tmp_path, 2, [EMA(0.5), export]).fit(Tiny(), loader(9))
+    assert not export.owes(2, at_end=True), "no logger that keeps files, no mark"
+    assert export.owes(3, at_end=False)
+    mark.parent.mkdir()
+    assert export.owes(2, at_end=True)
+    assert not export.owes(2, at_end=False)
+    trainer(tmp_path, 2, [EMA(0.5), export]).fit(Tiny(), loader(9))
+    assert mark.read_text() == "2\n"
+    assert not export.owes(2, at_end=True)
+    (tmp_path / "weights" / "ema.safetensors").write_bytes(b"cut")
+    assert export.owes(2, at_end=True)

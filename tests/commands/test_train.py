@@ -12,6 +12,8 @@ import yaml
 
 from command_line import run_difflab, spawn_difflab, tiny_training
 from difflab.commands.composing import compose
+from difflab.config.train import TrainConfig
+from difflab.config.validate import validate
 from difflab.models.diffusion import DiffusionModule
 from run_files import checkpoint, differing, exported, find_run, losses, rows
 
@@ -93,15 +95,15 @@ def test_the_weights_that_leave_the_run_are_the_average(trained: Path) -> None:
 def test_the_records_say_what_was_run(trained: Path, tiny_shapes: Path) -> None:
     run, arguments = find_run(trained), tiny_training(tiny_shapes)[1:]
     assert (run / "overrides.txt").read_text().splitlines() == arguments
-    assert yaml.safe_load((run / "config.yaml").read_text()) == compose("train", arguments)
+    stored = yaml.safe_load((run / "config.yaml").read_text())
+    assert stored == validate(TrainConfig, compose("train", arguments)).plain()
+    assert stored["network"]["skip_scale"] == 1.0, "defaults that the YAML leaves out are stored, too"
     assert (run / "git.txt").read_text() == "not a git checkout\n"
     assert f"torch=={torch.__version__.split('+')[0]}" in (run / "environment.txt").read_text()
 
 
 def test_the_stored_configuration_trains_the_same_run(trained: Path, tmp_path: Path) -> None:
     from difflab.commands.train import train
-    from difflab.config.train import TrainConfig
-    from difflab.config.validate import validate
 
     stored = yaml.safe_load((find_run(trained) / "config.yaml").read_text())
     train(validate(TrainConfig, stored), stored, [])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from command_line import Done, run_difflab, tiny_training
 from difflab.models.diffusion import DiffusionModule
@@ -191,3 +194,144 @@ def test_a_bug_keeps_its_traceback_and_the_run_can_go_on(
     a, b = (tmp_path / "runs/ddpm/shapes32" / name for name in "ab")
     assert differing(checkpoint(a), checkpoint(b)) == []
     assert rows(a) == rows(b)
+
+
+def advised(done: Done) -> list[str]:
+    """The overrides that a message names, as a shell would read them."""
+    return [word for word in shlex.split(done.err) if re.fullmatch(r"[a-z_.]+=\S+", word) and "..." not in word]
+
+
+def test_the_advice_after_losses_that_are_not_finite_works(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = DiffusionModule.training_step
+
+    def training_step(self: DiffusionModule, batch: Any, batch_idx: int) -> Any:
+        return original(self, batch, batch_idx) * (math.nan if self.train_step == 4 else 1.0)
+
+    options = ["callbacks.checkpoint.every_steps=2", "callbacks.guard.max_in_a_row=2", "name=mine"]
+    with monkeypatch.context() as patch:
+        patch.setattr(DiffusionModule, "training_step", training_step)
+        done = train(*options)
+    assert advised(done) == [
+        f"resume={tmp_path / 'runs/ddpm/shapes32/mine/checkpoints/last.ckpt'}",
+        "name=mine-2",
+        "optimizer.lr=0.0004",
+    ]
+    again = train(*options[:-1], *advised(done))
+    assert again.status == 0, again.err
+    slower = tmp_path / "runs/ddpm/shapes32/mine-2"
+    assert checkpoint(slower)["difflab"]["train_step"] == 6
+    assert [row["train/step"] for row in rows(slower)] == ["5", "6"]
+    # Given once more, as a scheduler would, the command goes on with the new run and does not begin it again.
+    assert "nothing to train" in train(*options[:-1], *advised(done)).out
+
+
+def test_the_advice_without_a_checkpoint_works(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = DiffusionModule.training_step
+
+    def training_step(self: DiffusionModule, batch: Any, batch_idx: int) -> Any:
+        return original(self, batch, batch_idx) * math.nan
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DiffusionModule, "training_step", training_step)
+        done = train("name=mine", "callbacks.guard.max_in_a_row=2")
+    assert "there is no checkpoint yet" in done.err
+    assert advised(done) == ["optimizer.lr=0.0004"]
+    assert train("name=mine", "trainer.max_steps=2", *advised(done)).status == 0
+
+
+def test_a_run_that_was_begun_with_a_checkpoint_goes_on_from_its_own(train: Train, run: Path, tmp_path: Path) -> None:
+    begun = ["name=branch", f"resume={run / 'checkpoints/last.ckpt'}", "optimizer.lr=1e-4"]
+    assert train(*begun, "trainer.max_steps=4").status == 0
+    branch = tmp_path / "runs/ddpm/shapes32/branch"
+    # The checkpoint it began with may be gone by now.
+    (run / "checkpoints/last.ckpt").unlink()
+    assert train(*begun, "trainer.max_steps=6").status == 0
+    assert [row["train/step"] for row in rows(branch)] == ["3", "4", "5", "6"]
+
+
+def test_a_run_with_checkpoints_does_not_begin_with_anothers(train: Train, run: Path) -> None:
+    """Neither a finished one nor one that could go on: what it has trained would be lost."""
+    assert train("name=other", "seed=1", "trainer.max_steps=3").status == 0
+    last = run.parent / "other/checkpoints/last.ckpt"
+    before = (run / "checkpoints/last.ckpt").read_bytes()
+    for steps in (2, 3, 9):
+        done = train("name=run", f"resume={last}", f"trainer.max_steps={steps}")
+        assert_refused(done, f"resume={last}", "has checkpoints of its own", "resume=auto", "name=")
+    assert (run / "checkpoints/last.ckpt").read_bytes() == before
+    assert train("name=run", "resume=auto", "trainer.max_steps=3").status == 0
+
+
+def test_a_run_may_be_set_back_and_then_goes_on_from_there(train: Train, tmp_path: Path) -> None:
+    options = ["name=run", "callbacks.checkpoint.every_steps=2", "callbacks.checkpoint.keep_last=9"]
+    assert train(*options).status == 0
+    run = tmp_path / "runs/ddpm/shapes32/run"
+    whole = rows(run)
+    back = f"resume={run / 'checkpoints/step-000002.ckpt'}"
+    assert train(*options, back, "trainer.max_steps=3").status == 0
+    assert checkpoint(run)["difflab"]["train_step"] == 3
+    assert train(*options, back, "trainer.max_steps=4").status == 0
+    assert rows(run) == whole[:4]
+    assert "nothing to train" in train(*options, "trainer.max_steps=4").out
+    assert train(*options).status == 0
+    assert rows(run) == whole
+
+
+def test_a_kill_before_the_last_checkpoint_was_called_last(train: Train, run: Path) -> None:
+    (run / "checkpoints/last.ckpt").unlink()
+    assert "nothing to train" in train("name=run", "trainer.max_steps=2").out
+    assert train("name=run", "trainer.max_steps=3").status == 0
+    assert checkpoint(run)["difflab"]["train_step"] == 3
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"- a\n", b"!!python/object/apply:os.system ['true']\n", b"\xff", b"a: [\n"]
+)
+def test_a_configuration_that_cannot_be_read_permits_nothing(train: Train, run: Path, content: bytes | None) -> None:
+    path = run / "config.yaml"
+    path.unlink() if content is None else path.write_bytes(content)
+    for changed in ("optimizer.lr=1", "trainer.max_steps=4"):
+        assert_refused(train("name=run", changed), "config.yaml")
+    assert not path.exists() if content is None else path.read_bytes() == content
+
+
+def test_a_configuration_of_another_version_is_not_called_another_run(train: Train, run: Path) -> None:
+    path = run / "config.yaml"
+    stored = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**stored, "quantum": True}))
+    assert_refused(train("name=run", "trainer.max_steps=4"), "another version of difflab", "unknown key 'quantum'")
+    # An option that came later is not in it, a default that changed since is.
+    del stored["network"]["skip_scale"]
+    path.write_text(yaml.safe_dump(stored))
+    assert train("name=run", "trainer.max_steps=3").status == 0
+    stored["network"]["residual_scale"] = 0.5
+    path.write_text(yaml.safe_dump(stored))
+    assert_refused(train("name=run", "trainer.max_steps=4"), "network.residual_scale was 0.5, is 1.0", "name=")
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("trainer.devices=1000000", ["trainer.devices=1000000", "cores"]),
+        ("data.workers=100000", ["data.workers=100000", "cores"]),
+        ("trainer.num_nodes=1000", ["trainer.num_nodes=1000", "srun"]),
+        ("data.prefetch=1000000", ["data.prefetch=1000000", "1024"]),
+        ("data.batch_size=1000000000", ["data.batch_size"]),
+        ("trainer.accumulate=1000000", ["trainer.accumulate=1000000"]),
+        ("callbacks.sample_grid={n: 1000000000}", ["callbacks.sample_grid.n=1000000000", "4096"]),
+    ],
+)
+def test_what_no_machine_has_is_refused_before_anything_is_written(
+    train: Train, override: str, parts: list[str], tmp_path: Path
+) -> None:
+    assert_refused(train(override), *parts)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_goes_into_a_jobs_environment_is_not_written_down(tmp_path: Path) -> None:
+    from difflab.tracking.rundir import RunDirectory
+
+    run = RunDirectory(tmp_path / "run")
+    run.write_records({"seed": 0}, ["seed=0", "+hydra.job.env_set.WANDB_API_KEY=0123secret"])
+    assert (run.path / "overrides.txt").read_text() == "seed=0\n+hydra.job.env_set.WANDB_API_KEY=***\n"

@@ -19,6 +19,8 @@ STEPS = 6
 VARIANTS = {
     "dropout": ["network.dropout=0.3"],
     "accumulate": ["trainer.accumulate=2", "network.dropout=0.3"],
+    # Parts of 32 of 96 images: the second step takes its second part from the next epoch.
+    "straddling": ["trainer.accumulate=2", "data.batch_size=64", "data.flip=true"],
     "classes": [
         "conditioning=class",
         "conditioning.class_label.classes=6",

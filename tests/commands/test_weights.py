@@ -15,10 +15,11 @@ from torch import Tensor
 
 from command_line import start_program
 from difflab.commands import composing
+from difflab.config.stored import read_train_config
 from difflab.config.train import TrainConfig
 from difflab.interop.layouts import LAYOUTS
 from difflab.interop.presets import PRESETS
-from difflab.pipelines.stored import load_stored, read_run_config
+from difflab.pipelines.stored import load_stored
 from golden_fixtures import Fixture, draw, load
 from interop.whole_models import whole_model
 from tiny_runs import ON_CPU, TRAINING, difflab, done, mistake
@@ -46,7 +47,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 def tiny_preset(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """An experiment of the tiny run's network, as if it were a published one."""
     conf = Path(shutil.copytree(composing.conf_dir(), tmp_path / "conf"))
-    network = read_run_config(tiny_run).network.model_dump(mode="json")
+    network = read_train_config(tiny_run / "config.yaml").network.model_dump(mode="json")
     (conf / "network" / "tiny.yaml").write_text(yaml.safe_dump(network))
     experiment = (conf / "experiment" / "ddpm" / "shapes32.yaml").read_text()
     experiment = experiment.replace("override /network: unet_small", "override /network: tiny")

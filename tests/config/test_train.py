@@ -6,7 +6,7 @@ import pytest
 
 from difflab.commands.composing import compose, compose_and_validate
 from difflab.config.model import ModelConfig
-from difflab.config.train import TrainConfig, run_defining
+from difflab.config.train import TrainConfig
 from difflab.config.validate import validate
 from difflab.errors import UserError
 
@@ -54,18 +54,13 @@ def test_a_run_denoises_unless_it_says_otherwise() -> None:
     assert classifier.task == ModelConfig.of(classifier).task == "noisy_classifier"
 
 
-def test_configurations_of_before_there_was_a_choice_denoise_and_stay_the_same_run() -> None:
+def test_configurations_of_before_there_was_a_choice_denoise() -> None:
     now = compose("train", SMALL)
     before = {key: value for key, value in now.items() if key != "task"}
     assert validate(TrainConfig, before) == validate(TrainConfig, now)
-    assert run_defining(before) == run_defining(now)
     model = ModelConfig.of(validate(TrainConfig, before)).model_dump(mode="json")
     del model["task"]
     assert validate(ModelConfig, model).task == "denoising"
-
-
-def test_a_classifier_is_another_run_than_a_denoiser() -> None:
-    assert run_defining(compose("train", CLASSIFIER))["task"] == "noisy_classifier"
 
 
 @pytest.mark.parametrize(

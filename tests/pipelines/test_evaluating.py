@@ -7,8 +7,8 @@ import torch
 
 from difflab.config.metrics import FDConfig, InceptionScoreConfig, OracleConfig
 from difflab.config.sampler import AncestralConfig
+from difflab.config.stored import read_train_config
 from difflab.errors import UserError
-from difflab.interop.native import read_run_config
 from difflab.pipelines.evaluating import build_evaluator, sampling_record
 
 FD = {"fd": FDConfig(extractor="random")}
@@ -39,7 +39,7 @@ def test_a_metric_that_compares_needs_data(pipeline_of, tmp_path: Path) -> None:
 
 
 def test_data_is_opened_only_where_a_metric_compares(pipeline_of, tiny_run: Path, tmp_path: Path) -> None:
-    gone = read_run_config(tiny_run).data.model_copy(update={"path": str(tmp_path / "gone")})
+    gone = read_train_config(tiny_run / "config.yaml").data.model_copy(update={"path": str(tmp_path / "gone")})
     options = {"n": 4, "seed": 0, "weights": "ema", "split": "train"}
     build_evaluator(ALONE, pipeline_of(), data=gone, **options)
     build_evaluator({"fd": None, **ALONE}, pipeline_of(), data=gone, **options)
@@ -49,7 +49,7 @@ def test_data_is_opened_only_where_a_metric_compares(pipeline_of, tiny_run: Path
 
 def test_samples_of_a_pipeline_are_judged(pipeline_of, tiny_run: Path, tmp_path: Path) -> None:
     pipeline = pipeline_of()
-    data = read_run_config(tiny_run).data
+    data = read_train_config(tiny_run / "config.yaml").data
     results = []
     for size in (2, 6):
         evaluator = build_evaluator(FD, pipeline, n=6, seed=0, weights="ema", data=data, split="val")

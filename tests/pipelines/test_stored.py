@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from difflab.config.model import ModelConfig
+from difflab.config.stored import read_train_config
 from difflab.errors import UserError
 from difflab.interop.native import save_export
 from difflab.pipelines.stored import (
@@ -20,7 +21,6 @@ from difflab.pipelines.stored import (
     load_stored,
     load_weights,
     read_checkpoint,
-    read_run_config,
 )
 
 MISFIT = "is of another architecture: network.time_embed.linear1.weight is [128, 32], expected [256, 64]; "
@@ -267,7 +267,7 @@ def test_an_export_of_another_version_is_named(tiny_run: Path, tmp_path: Path) -
 
 
 def test_a_run_keeps_its_whole_configuration(tiny_run: Path) -> None:
-    config = read_run_config(tiny_run)
+    config = read_train_config(tiny_run / "config.yaml")
     assert (config.experiment, config.name) == ("ddpm/shapes32", "plain")
     assert config.sampler.steps == 5
 

@@ -98,3 +98,88 @@ def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
     path.write_text("epoch,loss\n1,2\n")
     with pytest.raises(UserError, match="no column 'train/step'"):
         CSVLogger(path).log_metrics({"x": 1.0}, step=1)
+
+
+HEAD = b"train/step,train/loss\n1,0.5\n2,0.4\n"
+
+
+@pytest.mark.parametrize(
+    ("damage", "kept"),
+    [
+        (b"\0" * 100, ["1", "2"]),
+        (b"3,0.3\n" + b"\0" * 7, ["1", "2", "3"]),
+        (b"3,0\0\0\0\n4,0.2\n", ["1", "2", "4"]),
+        (b"\0\0\0,0.3\n4,0.2\n", ["1", "2", "4"]),
+        (b"3,0.3,9\n4,0.2\n", ["1", "2", "4"]),
+        (b"3\n4,0.2\n", ["1", "2", "4"]),
+        (b"x,0.3\n4,0.2\n", ["1", "2", "4"]),
+        (b"-3,0.3\n\n4,0.2\n", ["1", "2", "4"]),
+        (b"3,\xff\xfe\n4,0.2\n", ["1", "2", "4"]),
+    ],
+)
+def test_what_a_crash_damaged_is_dropped_and_said(
+    damage: bytes, kept: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(HEAD + damage)
+    assert [row["train/step"] for row in read_csv(path)] == kept
+    logger = CSVLogger(path)
+    logger.resume_at(9)
+    logger.log_metrics({"train/loss": 0.1}, step=9)
+    assert [row["train/step"] for row in read_csv(path)] == [*kept, "9"]
+    assert b"\0" not in path.read_bytes()
+    assert ("damaged" in caplog.text) == (damage.count(b"\n") > len(kept) - 2)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\0" * 40, b"train/st", b"train/step,train/lo", b"train/step\n", b"train/step,a\n"]
+)
+def test_a_file_that_was_hardly_begun_is_begun_again(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(content)
+    CSVLogger(path).resume_at(3)
+    logger = CSVLogger(path)
+    logger.log_metrics({"x": 1.0}, step=4)
+    assert read_csv(path) == [{"train/step": "4", "x": "1.0"}]
+
+
+@pytest.mark.parametrize(
+    "content", [b"epoch,loss", b"epoch,loss\n", b"hello", b"\x89PNG\r\n\x1a\n\0\0", b"train/step,a,a\n1,2,3\n"]
+)
+def test_somebody_elses_file_is_refused_and_left_alone(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(content)
+    for use in (lambda: CSVLogger(path).resume_at(3), lambda: CSVLogger(path).log_metrics({"x": 1.0}, step=1)):
+        with pytest.raises(UserError, match=r"metrics\.csv") as error:
+            use()
+        assert "\n" not in str(error.value)
+    assert path.read_bytes() == content
+
+
+def test_rows_of_the_step_itself_that_come_again_are_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    first = CSVLogger(path)
+    for step, name in ((1, "eval/a"), (2, "train/loss"), (2, "eval/a"), (3, "train/loss")):
+        first.log_metrics({name: 1.0}, step=step)
+    CSVLogger(path).resume_at(2, lambda row: "eval/a" in row)
+    assert [(row["train/step"], "eval/a" in row) for row in read_csv(path)] == [("1", True), ("2", False)]
+
+
+def test_a_cell_stays_on_its_line(tmp_path: Path) -> None:
+    logger = CSVLogger(tmp_path / "metrics.csv")
+    for step, note in enumerate(("a\r\nb", "a\rb", "a\u2028b", "a\0b", 'a "b", c')):
+        logger.log_metrics({"note": note}, step=step)
+    assert [row["note"] for row in read_csv(logger.path)] == ["a b", "a b", "a b", "ab", 'a "b", c']
+
+
+def test_a_foreign_key_of_time_is_kept_and_the_clock_fills_in_the_rest(tmp_path: Path) -> None:
+    """The time that a metric names itself (an evaluation of an older checkpoint) is its time."""
+    logger = CSVLogger(tmp_path / "metrics.csv")
+    logger.clock = lambda: {"train/step": 7, "train/images": 28}
+    logger.log_metrics({"a": 1.0}, step=99)
+    logger.log_metrics({"a": 2.0, "train/step": 3}, step=99)
+    assert read_csv(logger.path) == [
+        {"train/step": "7", "train/images": "28", "a": "1.0"},
+        {"train/step": "3", "train/images": "28", "a": "2.0"},
+    ]
+    assert next(iter(logger.stamped({"a": 1.0}, None))) == "train/step"

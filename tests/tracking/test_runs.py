@@ -6,8 +6,9 @@ import pytest
 
 from difflab.config.logger import WandbConfig
 from difflab.errors import UserError
+from difflab.tracking.clock import STEP
 from difflab.tracking.rundir import RunDirectory
-from difflab.tracking.runs import read_offline_run
+from difflab.tracking.runs import OfflineRun, _drop_repeated, read_offline_run
 from difflab.tracking.wandb import wandb_run
 
 
@@ -44,3 +45,17 @@ def test_a_file_that_is_no_run_is_named(tmp_path: Path) -> None:
     (tmp_path / "run-x.wandb").write_bytes(b"nothing of the kind")
     with pytest.raises(UserError, match=r"run-x\.wandb"):
         read_offline_run(tmp_path)
+
+
+def test_what_was_made_up_at_a_checkpoint_stands_beside_what_was_logged_there() -> None:
+    rows = [{STEP: 2, "train/loss": 0.2}, {STEP: 4, "train/loss": 0.4}, {STEP: 4, "eval/a": 1.0, "_step": 3}]
+    for new, kept in (
+        ([{STEP: 4, "eval/a": 2.0, "_step": 0}, {STEP: 5, "train/loss": 0.5}], rows[:2]),
+        ([{STEP: 4, "val/loss": 2.0, "_step": 0}], rows),
+        ([{STEP: 4, "train/loss": 0.4}], [rows[0], rows[2]]),
+        ([{STEP: 3, "train/loss": 0.3}], rows[:1]),
+        ([{"_step": 1}], rows),
+    ):
+        run = OfflineRun("id", [], history=list(rows))
+        _drop_repeated(run, new)
+        assert run.history == kept

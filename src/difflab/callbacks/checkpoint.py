@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +15,12 @@ from difflab.callbacks.agreement import refuse_together
 from difflab.callbacks.clock import EverySteps, train_step
 from difflab.callbacks.guard import NonFiniteError
 from difflab.callbacks.throughput import off_the_clock
+from difflab.checkpoints import LAST, checkpoint_name, step_checkpoints
 from difflab.config.callbacks import CheckpointConfig
-from difflab.files import replacing
+from difflab.files import link_or_copy
 from difflab.machine import MachineError, machine_errors
 
 log = logging.getLogger(__name__)
-
-LAST = "last.ckpt"
-_NAME = re.compile(r"step-(\d{6,})\.ckpt")
 
 
 class Checkpoint(Callback):
@@ -69,7 +64,7 @@ class Checkpoint(Callback):
         if not _weights_are_finite(pl_module):
             log.warning("step %d: the weights are not finite, no checkpoint is written", step)
             return None
-        path = self.dirpath / f"step-{step:06d}.ckpt"
+        path = self.dirpath / checkpoint_name(step)
         with off_the_clock(trainer):
             self._save_on_all_ranks(trainer, path, step)
         self._saved_step = step
@@ -81,7 +76,12 @@ class Checkpoint(Callback):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._every.start(train_step(pl_module))
+        step = train_step(pl_module)
+        self._every.start(step)
+        # What training goes on from is saved: at the end Lightning would take a second one for a finished fit.
+        source = trainer.ckpt_path
+        own = source is not None and Path(source).resolve().parent == self.dirpath.resolve()
+        self._saved_step = step if own else None
         self._in_batch = False
 
     @override
@@ -127,17 +127,10 @@ class Checkpoint(Callback):
         refuse_together(trainer, refused)
 
     def _name_newest(self, path: Path, step: int) -> None:
-        _link(path, self.dirpath / LAST)
+        link_or_copy(path, self.dirpath / LAST)
         for _, old in step_checkpoints(self.dirpath, up_to=step)[: -self.keep_last]:
             with machine_errors(old):
                 old.unlink(missing_ok=True)
-
-
-def step_checkpoints(dirpath: Path, up_to: int | None = None) -> list[tuple[int, Path]]:
-    """(step, file) of the checkpoints in `dirpath`, oldest first; those after step `up_to` are left out."""
-    matches = ((_NAME.fullmatch(path.name), path) for path in dirpath.glob("step-*.ckpt"))
-    found = sorted((int(match[1]), path) for match, path in matches if match)
-    return [(step, path) for step, path in found if up_to is None or step <= up_to]
 
 
 def _weights_are_finite(pl_module: pl.LightningModule) -> bool:
@@ -146,12 +139,3 @@ def _weights_are_finite(pl_module: pl.LightningModule) -> bool:
         return True
     # A norm is not finite where any entry is not (or where it overflows, and such weights are lost as well).
     return bool(torch.stack([n.float() for n in torch._foreach_norm(weights, ord=float("inf"))]).isfinite().all())
-
-
-def _link(path: Path, link: Path) -> None:
-    with replacing(link) as temporary:
-        try:
-            os.link(path, temporary)
-        except OSError:
-            # File systems without hard links, and limits on their number.
-            shutil.copyfile(path, temporary)

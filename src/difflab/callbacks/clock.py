@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeVar, cast
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
@@ -30,9 +31,15 @@ class Clock(Callback):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        step = train_step(pl_module)
+        relogging = [callback for callback in callbacks_of(trainer) if isinstance(callback, Relogging)]
+
+        def again(row: Mapping[str, str]) -> bool:
+            return any(callback.logs_again(step, row) for callback in relogging)
+
         for logger in trainer.loggers:
             if isinstance(logger, ClockedLogger):
-                logger.resume_at(train_step(pl_module))
+                logger.resume_at(step, again)
         self._stop_when_done(trainer, pl_module)
 
     @override
@@ -44,6 +51,15 @@ class Clock(Callback):
     def _stop_when_done(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.max_steps is not None and train_step(pl_module) >= self.max_steps:
             trainer.should_stop = True
+
+
+@runtime_checkable
+class Relogging(Protocol):
+    """A callback that may log rows at the step of a checkpoint after the checkpoint was written."""
+
+    def logs_again(self, step: int, row: Mapping[str, str]) -> bool:
+        """Whether `row`, logged at the `step` that training goes on from, will be logged once more."""
+        ...
 
 
 class Clocked(Protocol):
@@ -75,8 +91,12 @@ def train_images(pl_module: pl.LightningModule) -> int:
 
 def find_callback(trainer: pl.Trainer, kind: type[C]) -> C | None:
     """The trainer's first callback of a class, or None."""
-    callbacks: list[Callback] = vars(trainer)["callbacks"]
-    return next((callback for callback in callbacks if isinstance(callback, kind)), None)
+    return next((callback for callback in callbacks_of(trainer) if isinstance(callback, kind)), None)
+
+
+def callbacks_of(trainer: pl.Trainer) -> list[Callback]:
+    """The trainer's callbacks, in their order."""
+    return vars(trainer)["callbacks"]
 
 
 class EverySteps:
@@ -95,4 +115,8 @@ class EverySteps:
         if step == self.last_step:
             return False
         self.last_step = step
-        return self.every is not None and step % self.every == 0
+        return self.falls_on(step)
+
+    def falls_on(self, step: int) -> bool:
+        """Whether `step` is a multiple, new or not."""
+        return self.every is not None and step > 0 and step % self.every == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from difflab.callbacks.clock import train_step
 from difflab.callbacks.generation import Generate, Labels, batches_of_this_rank, ready_to_sample
 from difflab.callbacks.periodic import Periodic
 from difflab.config.callbacks import EvaluationConfig
+from difflab.tracking import evaluations
 
 
 class MetricResult(Protocol):
@@ -86,9 +87,20 @@ class Evaluation(Periodic):
         if trainer.is_global_zero:
             self._append(step, results)
 
+    @override
+    def finished(self, step: int) -> bool:
+        return evaluations.is_recorded(self.path, step)
+
+    @override
+    def forget_after(self, step: int) -> None:
+        evaluations.forget_after(self.path, step)
+
+    @override
+    def logs_again(self, step: int, row: Mapping[str, str]) -> bool:
+        return any(key.startswith("eval/") for key in row) and not self.finished(step)
+
     def _append(self, step: int, results: Sequence[MetricResult]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        records = [{"train_step": step, **json.loads(result.to_json())} for result in results]
         with self.path.open("a", encoding="utf-8") as file:
-            for result in results:
-                record = {"train_step": step, **json.loads(result.to_json())}
-                file.write(json.dumps(record) + "\n")
+            file.write("".join(json.dumps(record) + "\n" for record in records))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,7 +15,9 @@ from typing_extensions import override
 
 from difflab.callbacks.agreement import all_reduce_max
 from difflab.callbacks.clock import clocked, train_step
+from difflab.checkpoints import newest_checkpoint
 from difflab.config.callbacks import GuardConfig
+from difflab.config.overrides import as_override
 from difflab.errors import UserError
 
 
@@ -35,8 +39,9 @@ class NonFiniteGuard(Callback):
     Raises NonFiniteError after `max_in_a_row` skipped steps without a good one between.
     """
 
-    def __init__(self, max_in_a_row: int = 10) -> None:
-        self.max_in_a_row = max_in_a_row
+    def __init__(self, max_in_a_row: int = 10, checkpoints: Path | None = None, lr: float | None = None) -> None:
+        """checkpoints, lr: the folder and the learning rate of the run, for the advice in the error."""
+        self.max_in_a_row, self.checkpoints, self.lr = max_in_a_row, checkpoints, lr
         self.skipped = 0
         self.in_a_row = 0
         self._bad: Tensor | None = None
@@ -44,8 +49,8 @@ class NonFiniteGuard(Callback):
         self._copied: torch.cuda.Event | None = None
 
     @classmethod
-    def from_config(cls, config: GuardConfig) -> NonFiniteGuard:
-        return cls(**config.model_dump())
+    def from_config(cls, config: GuardConfig, checkpoints: Path, lr: float) -> NonFiniteGuard:
+        return cls(**config.model_dump(), checkpoints=checkpoints, lr=lr)
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -99,8 +104,23 @@ class NonFiniteGuard(Callback):
         if self.in_a_row >= self.max_in_a_row:
             raise NonFiniteError(
                 f"the loss was not finite {self.in_a_row} times in a row after step {train_step(pl_module)}; "
-                "the last good checkpoint is kept: go on from it with a lower optimizer.lr or trainer.precision=32-true"
+                f"{self._advice(trainer)}"
             )
+
+    def _advice(self, trainer: pl.Trainer) -> str:
+        lower = "optimizer.lr=..." if self.lr is None else f"optimizer.lr={self.lr / 2:g}"
+        full = "" if trainer.precision == "32-true" else ", or the same command with trainer.precision=32-true"
+        own = None if self.checkpoints is None else newest_checkpoint(self.checkpoints)
+        good = own or trainer.ckpt_path
+        if good is None:
+            return f"there is no checkpoint yet: start again with a lower learning rate, as {lower}{full}"
+        name = "..." if self.checkpoints is None else _free_name(self.checkpoints.parent)
+        begin = as_override("resume", str(good))
+        return f"go on from the last good checkpoint, as another run and more slowly: {begin} name={name} {lower}{full}"
+
+    def logs_again(self, step: int, row: Mapping[str, str]) -> bool:
+        """Steps that were skipped after the checkpoint of `step` left rows of that step, and will be skipped again."""
+        return float(row.get("train/skipped_steps", "0")) > self.skipped
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -114,3 +134,10 @@ class NonFiniteGuard(Callback):
         self.in_a_row = 0
         self._bad = self._on_host = self._copied = None
         clocked(pl_module).step_skipped = False
+
+
+def _free_name(run: Path) -> str:
+    n = 2
+    while run.with_name(f"{run.name}-{n}").exists():
+        n += 1
+    return f"{run.name}-{n}"

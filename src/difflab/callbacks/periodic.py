@@ -1,8 +1,10 @@
-"""What happens every so many optimised steps, and once more at the end."""
+"""What happens every so many optimised steps, and once more at the end; a kill puts it off, no more."""
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -11,10 +13,17 @@ from typing_extensions import override
 
 from difflab.callbacks.clock import EverySteps, train_step
 
+log = logging.getLogger(__name__)
+
 
 class Periodic(Callback):
     """Calls `act` at every multiple of `every_steps` optimised steps (None: never) and, with `at_end`, at the end of
-    training; at most once per step, on every process."""
+    training; at most once per step, on every process.
+
+    The checkpoint of a step is written before what is due at it, so that this may fail. What a kill kept from being
+    finished is made up when training goes on from that checkpoint, before the next step: `finished` says, from what
+    lies on disk, whether that is needed.
+    """
 
     def __init__(self, every_steps: int | None, *, at_end: bool) -> None:
         self.at_end = at_end
@@ -25,6 +34,21 @@ class Periodic(Callback):
     def act(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Do it, at the module's current step."""
 
+    def finished(self, step: int) -> bool:
+        """Whether all that `act` leaves after `step` steps is there. True for what is done before a checkpoint."""
+        return True
+
+    def forget_after(self, step: int) -> None:
+        """Training goes on from `step`: remove, on the first process, what was left of later steps."""
+
+    def logs_again(self, step: int, row: Mapping[str, str]) -> bool:
+        """Whether `row` of metrics.csv, logged at the `step` that training goes on from, will be logged once more."""
+        return False
+
+    def owes(self, step: int, *, at_end: bool) -> bool:
+        """Whether something was due after `step` steps (`at_end`: the last ones) and is not finished."""
+        return (self._every.falls_on(step) or (at_end and self.at_end)) and not self.finished(step)
+
     def run(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """`act`, unless it was done at this step already."""
         step = train_step(pl_module)
@@ -34,7 +58,16 @@ class Periodic(Callback):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._every.start(train_step(pl_module))
+        step = train_step(pl_module)
+        self._every.start(step)
+        if trainer.is_global_zero:
+            self.forget_after(step)
+        # The first process looks for all, so that they agree.
+        finished = step > 0 and trainer.strategy.broadcast(self.finished(step))
+        self._acted_step = step if finished else None
+        if not finished and self._is_due(trainer, step):
+            log.info("step %d: %s was not finished and is made up", step, type(self).__name__)
+            self.run(trainer, pl_module)
 
     @override
     def on_train_batch_end(
@@ -47,3 +80,6 @@ class Periodic(Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.at_end:
             self.run(trainer, pl_module)
+
+    def _is_due(self, trainer: pl.Trainer, step: int) -> bool:
+        return self._every.falls_on(step)

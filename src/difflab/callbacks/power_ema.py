@@ -130,6 +130,16 @@ class PowerEMA(Callback):
         self._snapshots.start(step)
         if trainer.is_global_zero:
             self._remove_after(step)
+        if self._snapshots.falls_on(step):
+            # A kill came between the snapshots of one step and its checkpoint, or somebody took one away.
+            self.snapshot(trainer, pl_module)
+
+    def owes(self, step: int, *, at_end: bool) -> bool:
+        """Whether snapshots were due after `step` steps (`at_end`: the last ones) and are not all there."""
+        due = self._snapshots.falls_on(step) or (at_end and self.at_end)
+        updated = step - step % self.every
+        names = [snapshot_name(Profile(updated, length)) for length in self.gammas]
+        return due and updated > 0 and not all((self.dirpath / name).is_file() for name in names)
 
     @override
     def on_train_batch_end(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from difflab.callbacks.clock import train_step
 from difflab.callbacks.generation import Generate, Labels, draw_on_all_ranks, ready_to_sample
 from difflab.callbacks.periodic import Periodic
 from difflab.config.callbacks import SampleGridConfig
-from difflab.files import replacing
+from difflab.files import numbered, replacing
 from difflab.tracking.clock import ClockedLogger
 from difflab.tracking.grid import make_grid, to_pil
+
+log = logging.getLogger(__name__)
 
 
 class SampleGrid(Periodic):
@@ -58,8 +61,6 @@ class SampleGrid(Periodic):
         if not trainer.is_global_zero:
             return
         grid = make_grid(images, self.columns, min_side=self.min_side)
-        with replacing(self.dirpath / f"step-{step:06d}.png") as temporary:
-            grid.save(temporary, format="PNG")
         loggers = [logger for logger in trainer.loggers if isinstance(logger, ClockedLogger)]
         for logger in loggers:
             logger.log_image("samples/grid", grid)
@@ -67,6 +68,27 @@ class SampleGrid(Periodic):
                 classes = self._classes()
                 rows = [[to_pil(image), i, self.seed, classes[i]] for i, image in enumerate(images)]
                 logger.log_table("samples/table", ["image", "index", "seed", "class"], rows)
+        # Last, because the file says that it is done.
+        with replacing(self._path(step)) as temporary:
+            grid.save(temporary, format="PNG")
+
+    @override
+    def finished(self, step: int) -> bool:
+        return self._path(step).is_file()
+
+    @override
+    def forget_after(self, step: int) -> None:
+        # Where a run goes on, the later ones come out the same; one that begins anew may be another.
+        if step > 0:
+            return
+        earlier = [path for _, path in numbered(self.dirpath, "step-", ".png")]
+        for path in earlier:
+            path.unlink(missing_ok=True)
+        if earlier:
+            log.info("removed %d pictures of an earlier start: the run begins anew", len(earlier))
+
+    def _path(self, step: int) -> Path:
+        return self.dirpath / f"step-{step:06d}.png"
 
     def _classes(self) -> Sequence[int | None]:
         classes = self.labels(list(range(self.n)), self.seed) if self.labels is not None else None

@@ -26,8 +26,9 @@ class WeightsExport(Callback):
     `train_step`, `decay` and the version of difflab, all as strings. `config.json` beside it is `config`.
     """
 
-    def __init__(self, dirpath: Path | str, config: dict[str, Any]) -> None:
-        self.dirpath, self.config = Path(dirpath), config
+    def __init__(self, dirpath: Path | str, config: dict[str, Any], artifact_mark: Path | None = None) -> None:
+        """artifact_mark: the file that keeps the step of which the weights were handed to the loggers."""
+        self.dirpath, self.config, self.artifact_mark = Path(dirpath), config, artifact_mark
         self._written_step: int | None = None
         self._written: Path | None = None
 
@@ -49,6 +50,19 @@ class WeightsExport(Callback):
                 if isinstance(logger, ClockedLogger):
                     metadata = {"train_step": train_step(pl_module)}
                     logger.log_artifact(self._written, name=self._written.stem, kind="model", metadata=metadata)
+            if self.artifact_mark is not None and self.artifact_mark.parent.is_dir():
+                write_text(self.artifact_mark, f"{train_step(pl_module)}\n")
+
+    def owes(self, step: int, *, at_end: bool) -> bool:
+        """Whether the weights after `step` steps are not written or, `at_end`, not handed to the loggers."""
+        written = [self.dirpath / f"{name}.safetensors" for name in ("ema", "raw")]
+        if not any(_step_of(path) == step for path in written) or not (self.dirpath / "config.json").is_file():
+            return True
+        mark = self.artifact_mark
+        # Without its folder there is no logger that keeps files.
+        if not at_end or mark is None or not mark.parent.is_dir():
+            return False
+        return not mark.is_file() or mark.read_text(encoding="utf-8").strip() != str(step)
 
     def write(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the weights of the current step, once, on the first process.
@@ -73,3 +87,17 @@ class WeightsExport(Callback):
 def save_weights(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write tensors to a safetensors file in one piece. Raises MachineError where the machine refuses."""
     write_safetensors(path, state, metadata)
+
+
+def _step_of(path: Path) -> int | None:
+    """The step of exported weights; None where there are none, or none that can be read."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            step = (file.metadata() or {}).get("train_step", "")
+    except SafetensorError:
+        return None
+    return int(step) if step.isdecimal() else None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
+from difflab.commands.interpolation import refuse_resolvers
 from difflab.conf_dir import conf_dir
 from difflab.config.base import Config
 from difflab.config.validate import validate
@@ -20,18 +22,42 @@ def compose(primary: str, overrides: Sequence[str]) -> dict[str, Any]:
     The experiment that was chosen stands under `experiment` (primary configurations with that group only).
     Raises UserError with one line for anything Hydra refuses.
     """
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
+    with _in_one_line(primary, overrides):
+        composed = _composed(primary, overrides)
+        return to_plain(composed, composed.hydra.runtime.choices)
+
+
+def refuse_what_is_not_shown(primary: str, overrides: Sequence[str]) -> None:
+    """Raises UserError for a configuration that would show what it takes from elsewhere; the rest Hydra says."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    try:
+        composed = _composed(primary, overrides)
+    except (HydraException, OmegaConfBaseException, ValueError):
+        return
+    _pop_hydra(composed)
+    refuse_resolvers(composed)
+
+
+def _composed(primary: str, overrides: Sequence[str]) -> Any:
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
     refuse_null_groups(overrides)
     GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name=primary):
+        return hydra_compose(primary, overrides=list(overrides), return_hydra_config=True)
+
+
+@contextlib.contextmanager
+def _in_one_line(primary: str, overrides: Sequence[str]) -> Iterator[None]:
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
     try:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name=primary):
-            composed = hydra_compose(primary, overrides=list(overrides), return_hydra_config=True)
-        return to_plain(composed, composed.hydra.runtime.choices)
+        yield
     except UserError:
         raise
     except OmegaConfBaseException as error:
@@ -43,11 +69,11 @@ def compose(primary: str, overrides: Sequence[str]) -> dict[str, Any]:
 
 def to_plain(composed: Any, choices: Any) -> dict[str, Any]:
     """A composed configuration as plain, resolved containers, without Hydra's own section."""
-    from omegaconf import OmegaConf, open_dict
+    from omegaconf import OmegaConf
     from omegaconf.errors import MissingMandatoryValue
 
-    with open_dict(composed):
-        composed.pop("hydra", None)
+    _pop_hydra(composed)
+    refuse_resolvers(composed)
     try:
         plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
@@ -58,6 +84,13 @@ def to_plain(composed: Any, choices: Any) -> dict[str, Any]:
     if "experiment" in choices:
         data["experiment"] = choices["experiment"] or "custom"
     return data
+
+
+def _pop_hydra(composed: Any) -> None:
+    from omegaconf import open_dict
+
+    with open_dict(composed):
+        composed.pop("hydra", None)
 
 
 def compose_and_validate(primary: str, model: type[Model], overrides: Sequence[str]) -> tuple[Model, dict[str, Any]]:

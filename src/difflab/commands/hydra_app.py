@@ -10,7 +10,12 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from difflab.commands.composing import compose_and_validate, refuse_null_groups, to_plain
+from difflab.commands.composing import (
+    compose_and_validate,
+    refuse_null_groups,
+    refuse_what_is_not_shown,
+    to_plain,
+)
 from difflab.conf_dir import conf_dir
 from difflab.config.base import Config
 from difflab.config.validate import validate
@@ -31,6 +36,7 @@ def run_app(primary: str, model: type[Model], argv: Sequence[str], execute: Exec
     """
     flags = {argument.split("=")[0] for argument in argv if argument.startswith("-")}
     if flags & SHOWING:
+        refuse_what_is_not_shown(primary, [argument for argument in argv if "=" in argument and argument[0] != "-"])
         _hydra_main(primary, argv, lambda _: None)
     elif flags & MULTIRUN:
         _refuse_in_process(argv)

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 
+from difflab.commands.machine import refuse_devices
 from difflab.errors import UserError
 from difflab.models.devices import Accelerator
 
@@ -90,6 +91,8 @@ def layout_of(devices: int | Literal["auto"], accelerator: Accelerator) -> Layou
             f"devices={devices}, but {layout.starter} started {layout.per_node} processes on each machine; "
             "leave devices out"
         )
+    if layout.starter == "difflab" and accelerator == "cpu":
+        refuse_devices("devices", layout.per_node, accelerator)
     if accelerator == "cuda" and layout.per_node > torch.cuda.device_count():
         raise UserError(
             f"devices={layout.per_node}, but torch finds {torch.cuda.device_count()} GPUs here; use devices=auto"

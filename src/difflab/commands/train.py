@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from difflab.commands.hydra_app import run_app
-from difflab.config.train import TrainConfig, run_defining
+from difflab.config.identity import differences, identity, name_identity
+from difflab.config.stored import read_train_config
+from difflab.config.train import TrainConfig
 from difflab.errors import UserError
+
+if TYPE_CHECKING:
+    from difflab.tracking.rundir import RunDirectory
 
 CHANGES_SHOWN = 3
 
@@ -18,26 +24,30 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def train(config: TrainConfig, plain: dict[str, Any], overrides: list[str]) -> None:
+def train(config: TrainConfig, composed: dict[str, Any], overrides: list[str]) -> None:
     """Train until `trainer.max_steps`; an interrupted run goes on where it stopped.
+
+    What is stored is the validated configuration with all its defaults, and not what was `composed`: a default that
+    another version of difflab changes is then noticed where the run goes on.
 
     Raises SystemExit with the status of callbacks.preemption where a scheduler told it to stop.
     """
     from difflab.callbacks.preemption import Preempted
+    from difflab.commands.machine import refuse_more_than_there_is
     from difflab.commands.training import fit
     from difflab.data.build import build_dataset
+    from difflab.data.sampling import GlobalBatches
     from difflab.models.devices import is_first_process
     from difflab.tracking.rundir import RunDirectory
 
-    # Data that is missing or does not fit is found before anything is written.
-    build_dataset(config.data, split=config.data.train_split)
-    run = RunDirectory.create(config.output_root, config.experiment, config.name, identity=run_defining(plain))
-    resume = run.checkpoint_to_resume(config.resume)
-    # Without a checkpoint there is nothing to mix up: a first try that failed may be mended and started again.
-    if resume is not None and run.config.is_file():
-        refuse_another_run(run_defining(run.read_config()), run_defining(plain), str(run.path))
+    # What the machine has not got, and data that is missing or does not fit, is found before anything is written.
+    refuse_more_than_there_is(config.trainer, config.data)
+    images = build_dataset(config.data, split=config.data.train_split)
+    GlobalBatches(len(images), config.data.batch_size // config.trainer.accumulate, seed=config.seed)
+    run = RunDirectory.create(config.output_root, config.experiment, config.name, identity=name_identity(config))
+    resume = beginning_of(run, config)
     try:
-        fit(config, plain, overrides, run, resume)
+        fit(config, config.plain(), overrides, run, resume)
     except Preempted as told_to_stop:
         if not is_first_process():
             # The first process speaks for all; Lightning kills it where another one ends with an error.
@@ -46,22 +56,38 @@ def train(config: TrainConfig, plain: dict[str, Any], overrides: list[str]) -> N
         raise
 
 
-def refuse_another_run(stored: dict[str, Any], asked: dict[str, Any], path: str) -> None:
+def beginning_of(run: RunDirectory, config: TrainConfig) -> Path | None:
+    """The checkpoint that training goes on from; None where it begins anew.
+
+    Raises UserError where the directory holds another run, or the run would lose what it has trained.
+    """
+    from difflab.checkpoints import newest_checkpoint
+
+    own = newest_checkpoint(run.checkpoints)
+    # Without a checkpoint there is nothing to mix up: a first try that failed may be mended and started again.
+    if own is None or config.resume == "never":
+        return run.checkpoint_to_resume(config.resume)
+    stored = read_train_config(run.config)
+    refuse_another_run(stored, config, run.path)
+    if config.resume in ("auto", "must"):
+        return own
+    if config.resume == stored.resume:
+        # The run began so, or was set back so: this is the same command once more, after a requeue say.
+        return own
+    asked = run.checkpoint_to_resume(config.resume)
+    if asked is not None and not run.owns(asked):
+        raise UserError(
+            f"resume={config.resume}, but {run.path} has checkpoints of its own: resume=auto goes on from those, "
+            "another name=... begins with that one"
+        )
+    return asked
+
+
+def refuse_another_run(stored: TrainConfig, asked: TrainConfig, path: Path) -> None:
     """Raises UserError where a directory holds a run whose model, data or optimizer differ from what is asked for."""
-    changes = list(differences(stored, asked))
+    changes = list(differences(identity(stored), identity(asked)))
     if not changes:
         return
     shown = ", ".join(f"{key} was {old!r}, is {new!r}" for key, old, new in changes[:CHANGES_SHOWN])
     more = f" and {len(changes) - CHANGES_SHOWN} more" if len(changes) > CHANGES_SHOWN else ""
     raise UserError(f"{path} holds a run with another configuration ({shown}{more}); give this one another name=...")
-
-
-def differences(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]:
-    """(dotted key, old value, new value) of every leaf that differs between two nested mappings."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        return [
-            change
-            for name in [*old, *(n for n in new if n not in old)]
-            for change in differences(old.get(name), new.get(name), f"{key}.{name}" if key else str(name))
-        ]
-    return [] if old == new else [(key, old, new)]

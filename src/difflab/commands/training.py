@@ -15,15 +15,17 @@ import torch.utils.deterministic as deterministic
 from lightning.pytorch.loggers import Logger
 from rich.console import Console
 
-from difflab.callbacks.build import build_callbacks
+from difflab.callbacks.build import build_callbacks, owed_at_end
 from difflab.callbacks.checkpoint_io import AtomicCheckpointIO
 from difflab.callbacks.guard import NonFiniteError
 from difflab.callbacks.preemption import Preempted
+from difflab.checkpoints import newest_checkpoint
 from difflab.commands.processes import leaving_together
 from difflab.config.model import ModelConfig
 from difflab.config.train import TrainConfig
 from difflab.data.build import class_names_of
 from difflab.errors import UserError
+from difflab.files import link_or_copy
 from difflab.interop.keymap import refuse_misfit, shapes_of
 from difflab.machine import MachineError
 from difflab.metrics.evaluator import Evaluator
@@ -52,25 +54,37 @@ LIGHTNING_LOGGERS = ("lightning", "lightning.pytorch", "lightning.fabric")
 def fit(
     config: TrainConfig, plain: dict[str, Any], overrides: list[str], run: RunDirectory, resume: Path | None
 ) -> None:
-    """Train in the run directory, from `resume` if there is one; a run that has all its steps is left as it is.
+    """Train in the run directory, from `resume` if there is one.
 
+    A run that has all its steps makes up what a kill kept from being done after the last one; one that has that too is
+    left as it is.
+
+    plain: the whole configuration as plain containers, for the records and the loggers.
     Raises UserError where nothing can be trained on from `resume`.
     """
     accelerator = resolve_accelerator(config.trainer.accelerator)
-    if resume is not None and is_finished(resume, run, config.trainer.max_steps):
+    steps = config.trainer.max_steps
+    checkpoint = None if resume is None else read_checkpoint(resume)
+    finished = resume is not None and checkpoint is not None and is_finished(resume, checkpoint, run, steps)
+    owed = owed_at_end(config, run, ModelConfig.of(config), steps) if finished else []
+    if finished and not owed:
         if is_first_process():
-            steps = config.trainer.max_steps
             say(f"already at step {steps} of {steps}: nothing to train, everything is in {_short(run.path)}")
         return
-    if is_first_process():
-        run.write_records(plain, overrides)
     with contextlib.ExitStack() as stack:
         stack.enter_context(run.log_to_file())
         hush_lightning()
         module = build_module(config, accelerator, initial_weights=resume is None)
-        if resume is not None:
-            refuse_misfit(read_checkpoint(resume)["state_dict"], shapes_of(module.state_dict()), str(resume))
+        if checkpoint is not None:
+            refuse_misfit(checkpoint["state_dict"], shapes_of(module.state_dict()), str(resume))
         data = ShardDataModule(config.data, config.trainer, seed=config.seed, fields=module.batch_keys())
+        if is_first_process():
+            if owed:
+                say(f"already at step {steps} of {steps}, but not everything was done there: {', '.join(owed)}")
+            if resume is not None and run.owns(resume) and not _same_file(resume, run.last_checkpoint):
+                # From now on the run is where it goes on from, whatever becomes of this start.
+                link_or_copy(resume, run.last_checkpoint)
+            run.write_records(plain, overrides)
         loggers = stack.enter_context(build_loggers(config.logger, run, plain))
         trainer = build_trainer(config, accelerator, run, module, loggers)
         stack.enter_context(ctrl_c_as_such())
@@ -80,15 +94,17 @@ def fit(
         report(run, module)
 
 
-def is_finished(resume: Path, run: RunDirectory, max_steps: int) -> bool:
-    """Whether the run's own checkpoint has all the steps that are asked for.
+def is_finished(resume: Path, checkpoint: dict[str, Any], run: RunDirectory, max_steps: int) -> bool:
+    """Whether `resume`, the file of `checkpoint`, is the run's newest and has all the steps that are asked for.
 
-    Raises UserError where it has more, or where the checkpoint is another run's and leaves nothing to train.
+    Raises UserError where it has more, or where it is another run's or an older one and leaves nothing to train.
     """
-    step = read_checkpoint(resume)["difflab"]["train_step"]
+    step = checkpoint["difflab"]["train_step"]
     if step < max_steps:
         return False
-    if step > max_steps or not (run.last_checkpoint.is_file() and resume.samefile(run.last_checkpoint)):
+    newest = newest_checkpoint(run.checkpoints)
+    is_newest = newest is not None and run.owns(resume) and _step_of(newest) == step
+    if step > max_steps or not is_newest:
         raise UserError(
             f"trainer.max_steps={max_steps}, but {_short(resume)} is at step {step} already: "
             "give a larger trainer.max_steps, or another name=... to start anew"
@@ -146,8 +162,8 @@ def build_trainer(
         gradient_clip_val=asked.gradient_clip or None,
         deterministic="warn" if asked.deterministic else False,
         benchmark=not asked.deterministic,
-        val_check_interval=asked.val_every_steps * asked.accumulate or None,
-        check_val_every_n_epoch=None if asked.val_every_steps else 1,
+        # The Validation callback validates; the one epoch of a fit never comes to a second.
+        check_val_every_n_epoch=2,
         limit_val_batches=asked.val_batches if asked.val_every_steps else 0,
         num_sanity_val_steps=0,
         log_every_n_steps=asked.log_every_steps,
@@ -247,6 +263,14 @@ def ctrl_c_as_such() -> Iterator[None]:
         if isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
+
+
+def _step_of(checkpoint: Path) -> int:
+    return read_checkpoint(checkpoint)["difflab"]["train_step"]
+
+
+def _same_file(path: Path, other: Path) -> bool:
+    return other.is_file() and path.samefile(other)
 
 
 def _short(path: Path) -> Path:

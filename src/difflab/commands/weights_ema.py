@@ -25,14 +25,15 @@ def ema(
 
     from difflab.averaging.snapshots import length_name, recipe_for, reconstruct
     from difflab.config.model import ModelConfig
+    from difflab.config.stored import read_train_config
     from difflab.interop.keymap import shapes_of
-    from difflab.interop.native import read_run_config, save_export
+    from difflab.interop.native import save_export
     from difflab.models.build import build_model
 
     lengths = _lengths(sigma_rel)
     snapshots = _snapshots_of(run)
     recipes = [recipe_for(length, snapshots, step) for length in lengths]
-    config = ModelConfig.of(read_run_config(run))
+    config = ModelConfig.of(read_train_config(run / "config.yaml"))
     with torch.device("meta"):
         expected = shapes_of(build_model(config).as_module().state_dict())
     for recipe in recipes:

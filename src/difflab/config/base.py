@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -12,3 +14,8 @@ class Config(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    def plain(self) -> dict[str, Any]:
+        """The whole configuration, defaults too, as what YAML and JSON hold; validating it gives an equal model."""
+        # As any: a field typed by a base class would lose the keys of its subclass.
+        return self.model_dump(mode="json", serialize_as_any=True)

@@ -81,11 +81,11 @@ class SampleGridConfig(Config):
     """A picture of `n` samples with fixed seeds every `every_steps` optimised steps."""
 
     every_steps: int = Field(default=1000, ge=1)
-    n: int = Field(default=64, ge=1)
+    n: int = Field(default=64, ge=1, le=4096)
     columns: int = Field(default=8, ge=1)
-    batch_size: int = Field(default=64, ge=1)
+    batch_size: int = Field(default=64, ge=1, le=4096)
     seed: int = Field(default=0, ge=0)
-    min_side: int = Field(default=64, ge=1)
+    min_side: int = Field(default=64, ge=1, le=1024)
     table: bool = True
     at_end: bool = True
 
@@ -100,8 +100,8 @@ class EvaluationConfig(Config):
     """Metrics on `n` samples every `every_steps` optimised steps (null: only at the end)."""
 
     every_steps: int | None = Field(default=None, ge=1)
-    n: int = Field(default=512, ge=2)
-    batch_size: int = Field(default=64, ge=1)
+    n: int = Field(default=512, ge=2, le=10_000_000)
+    batch_size: int = Field(default=64, ge=1, le=65_536)
     seed: int = Field(default=0, ge=0)
     at_end: bool = True
 

@@ -58,7 +58,7 @@ class DataConfig(Config):
     flip: bool = False
     batch_size: int = Field(ge=1)
     workers: int = Field(default=0, ge=0)
-    prefetch: int = Field(default=2, ge=1)
+    prefetch: int = Field(default=2, ge=1, le=1024)
     max_bad_fraction: float = Field(default=0.001, ge=0.0, le=1.0)
 
     @property

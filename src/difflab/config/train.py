@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -27,15 +27,6 @@ from difflab.config.trainer import TrainerConfig
 
 Task = Literal["denoising", "noisy_classifier"]
 
-RUN_DEFINING = ("experiment", "task", "seed", "diffusion", "network", "conditioning", "optimizer", "data", "init")
-"""What makes a run that run: these make its name, and a resumed run must agree on them."""
-
-FREE_IN_DATA = ("path", "workers", "prefetch", "max_bad_fraction")
-"""Keys of `data` that may change between two sittings of one run."""
-
-NEWER = {"kind": "discrete", "variance_mix": 0.0, "p2_k": 1.0, "p2_gamma": 1.0, "sigma_data": 0.5, "vlb_lambda": 0.001}
-"""Keys of `diffusion` that came later, with the values that change nothing."""
-
 
 class TrainConfig(Config):
     """`difflab train`.
@@ -44,7 +35,8 @@ class TrainConfig(Config):
     name: the run's name below output_root/experiment; made from the configuration when null, so the same command
         goes on with the same run.
     resume: auto = go on from checkpoints/last.ckpt if there is one; never = refuse a directory that holds a run;
-        or the path of a checkpoint.
+        or the path of a checkpoint, of this run or of another one, which the run begins with. The same command given
+        again, after a requeue say, goes on from the run's own last.ckpt.
     """
 
     experiment: str
@@ -82,6 +74,11 @@ class TrainConfig(Config):
             self._check_classifier(self.network.classes)
         else:
             self._check_conditioning(self.network.concat_channels)
+        if self.callbacks.evaluation is not None and not any(self.metrics.values()):
+            raise ValueError(
+                "callbacks.evaluation has nothing to measure: choose metrics, as metrics=shapes, or "
+                "callbacks.evaluation=null"
+            )
         return self
 
     def _check_classifier(self, classes: int) -> None:
@@ -156,14 +153,3 @@ def refuse_other_task(task: Task, network: NetworkConfig) -> None:
             f"task=noisy_classifier needs a network of kind unet_encoder, this one is {network.kind}: choose one "
             "of that kind, as in network=adm_classifier_64, or set task=denoising"
         )
-
-
-def run_defining(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a resolved training configuration that makes it this run and no other."""
-    kept = {key: config[key] for key in RUN_DEFINING if key in config}
-    # Runs of before there was a choice do not say these: their names, and what they agree with, stay.
-    if kept.get("task") == "denoising":
-        del kept["task"]
-    kept["diffusion"] = {key: value for key, value in config["diffusion"].items() if NEWER.get(key) != value}
-    kept["data"] = {key: value for key, value in config["data"].items() if key not in FREE_IN_DATA}
-    return kept

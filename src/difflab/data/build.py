@@ -12,6 +12,7 @@ from difflab.data.directory import DataDirectory
 from difflab.data.left_out import described
 from difflab.data.loader import ShardLoader
 from difflab.data.opening import open_data
+from difflab.data.processes import refuse_workers
 from difflab.data.reading import ShardDataset
 from difflab.data.sampling import GlobalBatches
 from difflab.data.shard_names import is_pattern
@@ -118,6 +119,7 @@ def _refuse_overlap(cfg: DataConfig, directory: DataDirectory) -> None:
 
 
 def _loader(cfg: DataConfig, reader: BatchReader, plan: GlobalBatches, *, total_batches: int | None) -> ShardLoader:
+    refuse_workers(cfg.workers)
     loader = ShardLoader(
         reader,
         plan,

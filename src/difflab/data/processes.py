@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 
+from difflab.errors import UserError
+
 _PRELOADED = ["torch", "torchvision.io", "difflab.data.batching"]
+
+PER_CORE = 4
+"""So many processes may share a core: readers wait most of the time, and trials share cores. More is a slip."""
+
+
+def cores() -> int:
+    """The CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def refuse_workers(workers: int, processes: int = 1) -> None:
+    """Raises UserError where `workers` readers for each of `processes` are far more than the cores."""
+    most = PER_CORE * cores()
+    if workers * processes > most:
+        each = f" for each of {processes} processes" if processes > 1 else ""
+        raise UserError(
+            f"data.workers={workers}{each}, but this machine has {cores()} cores, which at most {most} readers may "
+            f"share; use data.workers={most // processes} or fewer"
+        )
 
 
 def process_context() -> BaseContext:

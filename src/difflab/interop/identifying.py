@@ -10,13 +10,14 @@ from pathlib import Path
 from torch import Tensor
 
 from difflab.config.model import ModelConfig
+from difflab.config.stored import read_train_config
 from difflab.config.validate import validate
 from difflab.errors import UserError
 from difflab.interop.describing import in_words, of_config, stem_of
 from difflab.interop.keymap import Shapes, shapes_of
 from difflab.interop.layout import Target
 from difflab.interop.layouts import NATIVE, OUR_MARKER, layout_named, marked_layouts
-from difflab.interop.native import read_export_config, read_json, read_run_config
+from difflab.interop.native import read_export_config, read_json
 from difflab.interop.opening import open_weights
 from difflab.interop.presets import PRESETS
 
@@ -99,7 +100,7 @@ def _read_config(path: Path) -> ModelConfig:
         content = read_json(path)
         # An export wraps the configuration, a run does not.
         return validate(ModelConfig, read_export_config(path.parent) if "difflab" in content else content)
-    return ModelConfig.of(read_run_config(path.parent))
+    return ModelConfig.of(read_train_config(path.parent / "config.yaml"))
 
 
 def fitting_presets(state: Mapping[str, Tensor]) -> dict[str, str]:

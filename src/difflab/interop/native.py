@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel
 from torch import Tensor
 
-from difflab.config.train import TrainConfig
 from difflab.config.validate import validate
 from difflab.errors import UserError
 from difflab.files import replacing_together, sha256_of, write_text
@@ -86,18 +84,6 @@ def load_export(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def read_export_config(folder: str | Path) -> dict[str, Any]:
     """The configuration of an exported folder alone, without reading weights."""
     return _read_description(Path(folder))["config"]
-
-
-def read_run_config(run_dir: Path) -> TrainConfig:
-    """The configuration a run was started with. Raises UserError where config.yaml is damaged or is none."""
-    path = run_dir / "config.yaml"
-    try:
-        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())[:200]})") from error
-    if not isinstance(data, dict):
-        raise UserError(f"{path} is not a configuration")
-    return validated(TrainConfig, data, path)
 
 
 def validated(model: type[Model], data: Mapping[str, Any], path: Path) -> Model:

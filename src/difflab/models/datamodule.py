@@ -28,6 +28,8 @@ class ShardDataModule(L.LightningDataModule):
     def __init__(self, data: DataConfig, trainer: TrainerConfig, *, seed: int, fields: Sequence[str] = ()) -> None:
         """fields: what the conditioners read, besides what `data.fields` asks for."""
         super().__init__()
+        if trainer.val_every_steps and data.val_split is None:
+            raise UserError("trainer.val_every_steps needs data.val_split; name a split, or set val_every_steps=0")
         wanted = list(dict.fromkeys([*data.fields, *fields]))
         # Each part of an accumulated batch is loaded as a batch of its own.
         self.data = data.model_copy(update={"batch_size": data.batch_size // trainer.accumulate, "fields": wanted})
@@ -48,8 +50,7 @@ class ShardDataModule(L.LightningDataModule):
         assert self.trainer is not None
         if not self.validates:
             return []
-        if self.data.val_split is None:
-            raise UserError("trainer.val_every_steps needs data.val_split; name a split, or set val_every_steps=0")
+        assert self.data.val_split is not None
         return build_eval_loader(
             self.data,
             split=self.data.val_split,

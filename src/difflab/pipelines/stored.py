@@ -9,14 +9,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from difflab.checkpoints import newest_checkpoint
 from difflab.config.guidance import Weights
 from difflab.config.model import ModelConfig
+from difflab.config.stored import read_train_config
 from difflab.config.train import TrainConfig
 from difflab.errors import UserError
-from difflab.files import newest_checkpoint
 from difflab.interop.keymap import refuse_misfit, shapes_of
 from difflab.interop.layouts import marked_layouts
-from difflab.interop.native import CONFIG, WEIGHTS, load_export, read_export_config, read_run_config, validated
+from difflab.interop.native import CONFIG, WEIGHTS, load_export, read_export_config, validated
 from difflab.interop.opening import is_diffusers
 from difflab.interop.unpickle import read_content, read_tensors
 from difflab.interop.unwrapping import read_weights
@@ -57,11 +58,11 @@ def find_stored(path: str | Path, which: Weights = "ema", key: str = "run") -> S
         run_dir = path.parent.parent
         if path.suffix != ".ckpt" or not (run_dir / "config.yaml").is_file():
             raise UserError(f"{key}={path} is not a checkpoint inside a run directory; {_how_to_import(path, key)}")
-        train = read_run_config(run_dir)
+        train = read_train_config(run_dir / "config.yaml")
         kept = "raw" if which == "auto" and train.callbacks.ema is None else which
         return Stored(path, ModelConfig.of(train), path, "raw" if kept == "raw" else "ema", run_dir, train)
     if (path / "config.yaml").is_file():
-        train = read_run_config(path)
+        train = read_train_config(path / "config.yaml")
         weights, kept = _weights_of_run(path, which, train.callbacks.ema is not None)
         return Stored(path, ModelConfig.of(train), weights, kept, path, train)
     if is_diffusers(path):

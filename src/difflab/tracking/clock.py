@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 STEP = "train/step"
 IMAGES = "train/images"
 
+Again = Callable[[Mapping[str, str]], bool]
+
+
+def never(row: Mapping[str, str]) -> bool:
+    """The `again` of loggers whose rows are all final."""
+    return False
+
 
 class ClockedLogger(Logger):
     """A Lightning logger whose rows carry `train/step` and `train/images`.
@@ -29,8 +36,11 @@ class ClockedLogger(Logger):
             return {**self.clock(), **metrics}
         return {**({} if step is None else {STEP: int(step)}), **metrics}
 
-    def resume_at(self, step: int) -> None:
-        """Training goes on from `step`: forget what was logged for later steps, where that is possible."""
+    def resume_at(self, step: int, again: Again = never) -> None:
+        """Training goes on from `step`: forget what was logged for later steps, where that is possible.
+
+        again: tells of a row of `step` itself whether it will be logged once more; such rows are forgotten, too.
+        """
 
     def log_image(self, key: str, image: Image) -> None:
         """Record a picture; loggers that keep none do nothing."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,8 +15,10 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from typing_extensions import override
 
 from difflab.errors import UserError
-from difflab.files import replacing
-from difflab.tracking.clock import STEP, ClockedLogger
+from difflab.files import keep_older, replacing
+from difflab.tracking.clock import STEP, Again, ClockedLogger, never
+
+log = logging.getLogger(__name__)
 
 Row = dict[str, str]
 
@@ -62,20 +66,19 @@ class CSVLogger(ClockedLogger):
 
     @override
     @rank_zero_only
-    def resume_at(self, step: int) -> None:
-        """Drop rows after `step`; starting over (step 0) moves the old file aside as metrics.<n>.csv instead."""
+    def resume_at(self, step: int, again: Again = never) -> None:
+        """Drop rows after `step`, and those of `step` that `again` is true for; starting over (step 0) keeps the old
+        file as metrics.<n>.csv."""
         if not self.path.exists():
             return
         self._open()
         rows = self._read()
-        kept = [row for row in rows if not row.get(STEP) or int(row[STEP]) <= step]
+        kept = [row for row in rows if _stays(row, step, again)]
         if len(kept) == len(rows):
             return
         if step == 0:
-            self._close()
-            self.path.rename(_free_name(self.path))
-        else:
-            self._rewrite(kept, self._columns)
+            keep_older(self.path)
+        self._rewrite(kept, self._columns if step else [STEP])
 
     @override
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
@@ -99,18 +102,13 @@ class CSVLogger(ClockedLogger):
             self._file = None
 
     def _repair(self) -> None:
-        self._columns = [STEP]
         content = self.path.read_bytes() if self.path.exists() else b""
-        whole = content[: content.rfind(b"\n") + 1]
-        if not whole:
-            self._rewrite([], self._columns)
-            return
-        if whole != content:
-            with replacing(self.path) as temporary:
-                temporary.write_bytes(whole)
-        self._columns = next(csv.reader(io.StringIO(whole.decode("utf-8"))))
-        if STEP not in self._columns:
-            raise UserError(f"{self.path} has no column {STEP!r}; move the file away, difflab did not write it")
+        table = _parse(content, self.path)
+        self._columns = table.columns
+        if table.damaged:
+            log.warning("%s: dropped %d damaged lines that a crash left", self.path, table.damaged)
+        if table.damaged or not table.whole:
+            self._rewrite(table.rows, table.columns)
 
     def _read(self) -> list[Row]:
         return read_csv(self.path)
@@ -123,9 +121,57 @@ class CSVLogger(ClockedLogger):
 
 
 def read_csv(path: Path | str) -> list[Row]:
-    """The rows of a metrics.csv; cells that were not logged are left out."""
-    with Path(path).open(encoding="utf-8", newline="") as file:
-        return [{name: cell for name, cell in row.items() if cell} for row in csv.DictReader(file)]
+    """The rows of a metrics.csv; cells that were not logged are left out, and so are lines that a crash damaged.
+
+    Raises UserError for a file that difflab did not write.
+    """
+    return _parse(Path(path).read_bytes(), Path(path)).rows
+
+
+@dataclass(frozen=True)
+class _Table:
+    """columns and rows of a file; how many of its lines are damaged; whole: it has a header and its last line ends."""
+
+    columns: list[str]
+    rows: list[Row]
+    damaged: int
+    whole: bool
+
+
+def _parse(content: bytes, path: Path) -> _Table:
+    # After a crash of the machine, file systems give back zeros for what did not reach the disk.
+    header, *lines = content.replace(b"\0", b"").split(b"\n")
+    damaged = [b"\0" in line for line in content.split(b"\n")]
+    columns = [] if damaged[0] else _cells(header) or []
+    torn_header = STEP.encode().startswith(header) or (not lines and header.startswith(STEP.encode() + b","))
+    if not lines and torn_header:
+        return _Table([STEP], [], 0, whole=False)
+    if STEP not in columns or len(set(columns)) != len(columns):
+        raise UserError(f"{path} has no column {STEP!r}; move the file away, difflab did not write it")
+    *lines, rest = lines
+    rows = [None if bad else _row(line, columns) for line, bad in zip(lines, damaged[1:], strict=False)]
+    kept = [row for row in rows if row is not None]
+    return _Table(columns, kept, len(rows) - len(kept), whole=not rest and not damaged[-1])
+
+
+def _row(line: bytes, columns: list[str]) -> Row | None:
+    cells = _cells(line)
+    if cells is None or len(cells) != len(columns):
+        return None
+    row = {name: cell for name, cell in zip(columns, cells, strict=True) if cell}
+    return row if row.get(STEP, "0").isdecimal() else None
+
+
+def _cells(line: bytes) -> list[str] | None:
+    try:
+        return next(csv.reader(io.StringIO(line.decode("utf-8"), newline="")), [])
+    except (UnicodeDecodeError, csv.Error):
+        return None
+
+
+def _stays(row: Row, step: int, again: Again) -> bool:
+    logged = int(row.get(STEP, "-1"))
+    return logged < step or (logged == step and not again(row))
 
 
 def _lines(rows: Iterable[Mapping[str, str]], columns: list[str]) -> str:
@@ -138,11 +184,4 @@ def _lines(rows: Iterable[Mapping[str, str]], columns: list[str]) -> str:
 def _cell(value: Any) -> str:
     value = value.item() if hasattr(value, "item") else value
     # A line break inside a cell would make a torn line look whole.
-    return repr(value) if isinstance(value, float) else str(value).replace("\n", " ")
-
-
-def _free_name(path: Path) -> Path:
-    n = 1
-    while (candidate := path.with_name(f"{path.stem}.{n}{path.suffix}")).exists():
-        n += 1
-    return candidate
+    return repr(value) if isinstance(value, float) else " ".join(str(value).splitlines()).replace("\0", "")

@@ -17,8 +17,10 @@ from typing import Any
 
 import yaml
 
+from difflab.checkpoints import LAST, newest_checkpoint
+from difflab.config.stored import read_config
 from difflab.errors import UserError
-from difflab.files import newest_checkpoint, write_text
+from difflab.files import write_keeping_older
 
 _ALLOWED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+,-]*")
 _ADJECTIVES = [
@@ -94,7 +96,7 @@ class RunDirectory:
 
     @property
     def last_checkpoint(self) -> Path:
-        return self.checkpoints / "last.ckpt"
+        return self.checkpoints / LAST
 
     @property
     def weights(self) -> Path:
@@ -137,16 +139,14 @@ class RunDirectory:
         They describe the newest start; where an earlier start differed, its file is kept as config.1.yaml and so on.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        _write_keeping_older(self.config, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-        _write_keeping_older(self.path / "overrides.txt", "".join(f"{line}\n" for line in overrides))
-        _write_keeping_older(self.path / "git.txt", describe_git(Path.cwd()))
-        _write_keeping_older(self.path / "environment.txt", describe_environment())
+        write_keeping_older(self.config, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        write_keeping_older(self.path / "overrides.txt", "".join(f"{_masked(line)}\n" for line in overrides))
+        write_keeping_older(self.path / "git.txt", describe_git(Path.cwd()))
+        write_keeping_older(self.path / "environment.txt", describe_environment())
 
     def read_config(self) -> dict[str, Any]:
-        """The plain contents of config.yaml. Raises UserError where there is none."""
-        if not self.config.is_file():
-            raise UserError(f"{self.path} is not a run directory: it has no config.yaml")
-        return yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        """The plain contents of config.yaml. Raises UserError where there is none, or nothing that is one."""
+        return read_config(self.config)
 
     def checkpoint_to_resume(self, resume: str) -> Path | None:
         """What training goes on from.
@@ -155,17 +155,21 @@ class RunDirectory:
         where there is none. must: the same, or an error.
         never: None, and an error where the directory already holds a run. Anything else is the path of a checkpoint.
         """
-        last = newest_checkpoint(self.checkpoints) or self.last_checkpoint
+        newest = newest_checkpoint(self.checkpoints)
         if resume == "auto":
-            return last if last.is_file() else None
+            return newest
         if resume == "never":
-            if last.is_file():
-                raise UserError(f"resume=never, but {last} exists; give another name=... or resume=auto")
+            if newest is not None:
+                raise UserError(f"resume=never, but {newest} exists; give another name=... or resume=auto")
             return None
-        path = last if resume == "must" else Path(resume).expanduser()
+        path = (newest or self.last_checkpoint) if resume == "must" else Path(resume).expanduser()
         if not path.is_file():
             raise UserError(f"resume={resume}: {path} does not exist; use resume=auto or the path of a checkpoint")
         return path
+
+    def owns(self, checkpoint: Path) -> bool:
+        """Whether a checkpoint lies in this directory."""
+        return checkpoint.resolve().parent == self.checkpoints.resolve()
 
     @contextlib.contextmanager
     def log_to_file(self) -> Iterator[None]:
@@ -230,6 +234,12 @@ def describe_environment() -> str:
     )
 
 
+def _masked(override: str) -> str:
+    """An override without what it puts into the environment of a job, which may be a key."""
+    key, _, value = override.partition("=")
+    return f"{key}=***" if value and "env_set" in key else override
+
+
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20)
@@ -242,12 +252,3 @@ def _words(shared: str) -> str:
     digest = hashlib.blake2b(shared.encode(), digest_size=8).hexdigest()
     number = int(digest, 16)
     return f"{_ADJECTIVES[number % 20]}-{_NOUNS[number // 20 % 20]}-{digest[:4]}"
-
-
-def _write_keeping_older(path: Path, text: str) -> None:
-    if path.is_file() and path.read_text(encoding="utf-8") != text:
-        n = 1
-        while (older := path.with_name(f"{path.stem}.{n}{path.suffix}")).exists():
-            n += 1
-        path.rename(older)
-    write_text(path, text)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from difflab.errors import UserError
-from difflab.tracking.clock import STEP
+from difflab.tracking.clock import IMAGES, STEP
 
 Record = dict[str, Any]
 _NOT_FINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
@@ -100,8 +100,17 @@ def _add_media(run: OfflineRun, files: Path, key: str, kind: str, row: Record) -
 
 def _drop_repeated(run: OfflineRun, history: list[Record]) -> None:
     first = min((row[STEP] for row in history if STEP in row), default=None)
-    if first is not None:
-        run.history = [row for row in run.history if row.get(STEP, -1) < first]
+    if first is None:
+        return
+    # What was made up at the step of the checkpoint stands beside what was logged there before it.
+    again = {key for row in history if row.get(STEP) == first for key in row if not _is_clock(key)}
+    run.history = [
+        row for row in run.history if row.get(STEP, -1) < first or (row[STEP] == first and not again.intersection(row))
+    ]
+
+
+def _is_clock(key: str) -> bool:
+    return key in (STEP, IMAGES) or key.startswith("_")
 
 
 def _update(config: dict[str, Any], content: Record) -> None:

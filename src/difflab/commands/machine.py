@@ -1,0 +1,61 @@
+"""What a configuration asks of this machine, compared with what the machine has, before anybody waits for it."""
+
+from __future__ import annotations
+
+import os
+
+from difflab.config.data import DataConfig
+from difflab.config.trainer import TrainerConfig
+from difflab.data.processes import PER_CORE, cores, refuse_workers
+from difflab.errors import UserError
+
+STARTED_BY_OTHERS = ("SLURM_NTASKS", "TORCHELASTIC_RUN_ID", "NODE_RANK", "GROUP_RANK")
+
+
+def refuse_more_than_there_is(trainer: TrainerConfig, data: DataConfig) -> None:
+    """Raises UserError for devices, machines or readers that would be waited for, and tried, for minutes."""
+    from difflab.models.devices import resolve_accelerator
+
+    accelerator = resolve_accelerator(trainer.accelerator)
+    devices = trainer.devices
+    refuse_devices("trainer.devices", devices, accelerator)
+    refuse_nodes(trainer.num_nodes)
+    here = len(devices) if isinstance(devices, list) else 1 if devices == "auto" else devices
+    refuse_workers(data.workers, here)
+
+
+def refuse_devices(key: str, devices: int | str | list[int], accelerator: str) -> None:
+    """Raises UserError where a machine has not got so many devices (`accelerator`: cpu, cuda or mps)."""
+    if devices == "auto":
+        return
+    if accelerator == "cuda":
+        import torch
+
+        there = torch.cuda.device_count()
+        asked = devices if isinstance(devices, list) else range(int(devices))
+        if len(set(asked)) != len(asked) or not asked or any(not 0 <= index < there for index in asked):
+            raise UserError(f"{key}={devices}, but torch finds {there} GPUs here; use {key}=auto, or at most {there}")
+        return
+    if isinstance(devices, list):
+        raise UserError(f"{key}={devices} chooses among GPUs, but accelerator={accelerator}; give a number, as {key}=1")
+    most = 1 if accelerator == "mps" else PER_CORE * cores()
+    if int(devices) > most:
+        there = "one device" if accelerator == "mps" else f"{cores()} cores, which at most {most} processes may share"
+        raise UserError(f"{key}={devices}, but this machine has {there}; use {key}={min(most, cores())} or fewer")
+
+
+def refuse_nodes(num_nodes: int) -> None:
+    """Raises UserError where nothing has started processes on that many machines."""
+    if num_nodes == 1:
+        return
+    started = [name for name in STARTED_BY_OTHERS if name in os.environ]
+    if not started:
+        raise UserError(
+            f"trainer.num_nodes={num_nodes}, but nothing has started processes on other machines: start this command "
+            "with srun or torchrun, or use trainer.num_nodes=1"
+        )
+    there = os.environ.get("SLURM_NNODES")
+    if there is not None and there.isdecimal() and num_nodes > int(there):
+        raise UserError(
+            f"trainer.num_nodes={num_nodes}, but this job has {there} machines; use trainer.num_nodes={there}"
+        )

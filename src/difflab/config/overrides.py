@@ -1,0 +1,15 @@
+"""Overrides as a user would type them."""
+
+from __future__ import annotations
+
+import re
+
+_PLAIN = re.compile(r"[\w./+-]+")
+
+
+def as_override(key: str, value: str) -> str:
+    """`key=value` for a shell; a value that Hydra would read otherwise is quoted."""
+    if _PLAIN.fullmatch(value):
+        return f"{key}={value}"
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f"'{key}=\"{escaped}\"'"
