@@ -35,7 +35,10 @@ class Pipeline(Protocol):
     def draw(
         self, indices: Sequence[int], seed: int, *, classes: Sequence[int] | None = None, hook: StepHook | None = None
     ) -> Tensor:
-        """The same as float32, nominally in [-1, 1]; hook: called after each step of the last network."""
+        """The same as float32, nominally in [-1, 1]; hook: called after each step of the last network.
+
+        Raises NonFiniteSamples where a sample is NaN or infinite, or was on the way.
+        """
         ...
 
     def labels(self, indices: Sequence[int], seed: int) -> list[int] | None:

@@ -1,0 +1,142 @@
+"""Noticing samples that are not finite, which pixel and step first, without waiting for the device at any step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from difflab.config.guidance import GuidanceConfig
+from difflab.diffusion.thresholding import Threshold
+from difflab.errors import UserError
+from difflab.types import Denoised, Denoiser, StepContext
+
+SHOWN = 8
+
+
+class NonFiniteSamples(UserError):
+    """Some samples of a batch are NaN or infinite, or were on the way.
+
+    why:     which samples, where and what to do about it, without a stage.
+    rows:    their places in the batch, ascending; count: how many.
+    drawn:   float32 [B, C, H, W] of the whole batch, with zeros in place of the bad ones.
+    """
+
+    def __init__(self, why: str, rows: Sequence[int], drawn: Tensor, stage: str | None = None) -> None:
+        super().__init__(why if stage is None else f"pipeline.stages.{stage}: {why}")
+        self.why, self.rows, self.drawn = why, list(rows), drawn
+
+    def in_stage(self, stage: str) -> NonFiniteSamples:
+        """The same, of a stage of a cascade."""
+        return NonFiniteSamples(self.why, self.rows, self.drawn, stage)
+
+
+class FiniteWatch:
+    """Watches one drawing: put `threshold` and `denoiser` in place of those that it is made of, then `check` x.
+
+    What a step starts from and what it predicts, before clipping makes a picture of infinity, leave a sum per sample
+    on the device, which is NaN or infinite where any value is; the sums are read once, at the end.
+    """
+
+    def __init__(self, threshold: Threshold | None) -> None:
+        self._inner = threshold
+        self._step = 0
+        self._steps: list[int] = []
+        self._sums: list[Tensor] = []
+
+    @property
+    def threshold(self) -> Threshold | None:
+        """The threshold, which looks at x0 before it is changed; None where there is none."""
+        return None if self._inner is None else self._thresholded
+
+    def denoiser(self, denoiser: Denoiser) -> Denoiser:
+        """The denoiser, which tells the watch where it stands."""
+
+        def watched(x: Tensor, step: StepContext) -> Denoised:
+            # What a step starts from was made by the step before it.
+            self._note(self._step, x)
+            self._step = step.index
+            denoised = denoiser(x, step)
+            if self._inner is None:
+                self._note(step.index, denoised.x0)
+            return denoised
+
+        return watched
+
+    def first_bad_steps(self, x: Tensor) -> list[int | None] | None:
+        """For each sample the first step that left it not finite, None where it is; None alone where all are.
+
+        x: [B, ...], what the sampler gave.
+        """
+        self._note(self._step, x)
+        fine = torch.isfinite(torch.stack(self._sums))
+        fine[-1] &= torch.isfinite(x).flatten(1).all(1)
+        if bool(fine.all()):
+            return None
+        columns = fine.T.tolist()
+        return [next((s for s, good in zip(self._steps, column) if not good), None) for column in columns]
+
+    def _thresholded(self, x0: Tensor) -> Tensor:
+        assert self._inner is not None, "handed out only where there is one"
+        self._note(self._step, x0)
+        return self._inner(x0)
+
+    def _note(self, step: int, values: Tensor) -> None:
+        self._steps.append(step)
+        self._sums.append(values.flatten(1).sum(1, dtype=torch.float32))
+
+
+def refuse_non_finite(
+    watch: FiniteWatch,
+    x: Tensor,
+    *,
+    indices: Sequence[int],
+    n_steps: int,
+    parts: Iterable[tuple[str, nn.Module]],
+    guidance: GuidanceConfig,
+    autocast: torch.dtype | None,
+) -> None:
+    """Raises NonFiniteSamples unless x [B, ...] and all that led to it are finite.
+
+    indices: the numbers of the samples. parts: by name, the networks that took part.
+    """
+    steps = watch.first_bad_steps(x)
+    if steps is None:
+        return
+    rows = [row for row, step in enumerate(steps) if step is not None]
+    first = min(step for step in steps if step is not None)
+    broken = first_broken_weight(parts)
+    if broken is not None:
+        fix = f"the weights themselves are not finite ({broken}): take another checkpoint"
+    else:
+        fix = _advice(guidance, autocast)
+    drawn = torch.where(torch.isfinite(x), x, 0.0)
+    drawn[rows] = 0.0
+    why = f"{named([indices[row] for row in rows])} not finite from step {first + 1} of {n_steps} on: {fix}"
+    raise NonFiniteSamples(why, rows, drawn)
+
+
+def first_broken_weight(parts: Iterable[tuple[str, nn.Module]]) -> str | None:
+    """The name of the first parameter or buffer that is not finite."""
+    for name, module in parts:
+        for key, value in [*module.named_parameters(), *module.named_buffers()]:
+            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                return f"{name}.{key}"
+    return None
+
+
+def named(indices: Sequence[int]) -> str:
+    """`sample 3 is`, `samples 3, 5, 8 are`, `samples 0, 1, ... (64 of them) are`."""
+    if len(indices) == 1:
+        return f"sample {indices[0]} is"
+    shown = ", ".join(map(str, indices[:SHOWN]))
+    return f"samples {shown} are" if len(indices) <= SHOWN else f"samples {shown}, ... ({len(indices)} of them) are"
+
+
+def _advice(guidance: GuidanceConfig, autocast: torch.dtype | None) -> str:
+    if guidance.kind != "none":
+        return "lower the scale of the guidance" + ("" if autocast is None else ", or set precision=32-true")
+    if autocast is not None:
+        return "set precision=32-true, take more sampler.steps, or another checkpoint"
+    return "take more sampler.steps, another sampler, or another checkpoint"
