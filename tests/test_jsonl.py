@@ -32,7 +32,7 @@ def test_a_torn_line_costs_itself_alone_and_is_said_once(
     assert f"{path}: line 2 is no whole record" in said
     jsonl.append(path, ['{"a": 3}', '{"a": 4}'])
     assert jsonl.read(path) == [{"a": 1}, {"a": 3}, {"a": 4}]
-    assert "line 2 is" in capsys.readouterr().err
+    assert capsys.readouterr().err == ""
 
 
 def test_a_whole_record_without_its_line_break_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,12 +13,14 @@ _MARK = ".partial-"
 
 
 @contextlib.contextmanager
-def replacing(target: Path, *, sole_writer: bool = True) -> Iterator[Path]:
+def replacing(target: Path, *, sole_writer: bool = True, synced: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `target` to write to; on success it is synced and takes target's place.
 
     On any error the old `target` stays as it was and the temporary file is removed.
     sole_writer: nobody else writes this file, so what a killed process left behind for it is removed first. False for
         a cache that several processes may fill at once.
+    synced: False leaves it to the system when the content reaches the disk, for thousands of files that can be made
+        again: after a power cut they may be empty, after a kill they are not.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     if sole_writer:
@@ -26,9 +28,11 @@ def replacing(target: Path, *, sole_writer: bool = True) -> Iterator[Path]:
     temporary = target.with_name(f".{target.name}{_MARK}{os.getpid()}-{secrets.token_hex(4)}")
     try:
         yield temporary
-        _sync(temporary)
+        if synced:
+            _sync(temporary)
         temporary.replace(target)
-        _sync(target.parent)
+        if synced:
+            _sync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 Record = dict[str, Any]
+_said: set[tuple[Path, tuple[int, ...]]] = set()
 
 
 def append(path: Path, lines: Sequence[str]) -> None:
@@ -35,7 +36,7 @@ def read(path: Path) -> list[Record]:
     """The records of a file, none where there is no file.
 
     Lines that are no whole record, as a writer leaves that was stopped or had no space, are left out and named in one
-    line on standard error.
+    line on standard error, once.
     """
     if not path.is_file():
         return []
@@ -49,7 +50,8 @@ def read(path: Path) -> list[Record]:
             torn.append(number)
         else:
             records.append(record)
-    if torn:
+    if torn and (path, tuple(torn)) not in _said:
+        _said.add((path, tuple(torn)))
         which = f"line {torn[0]} is" if len(torn) == 1 else f"lines {', '.join(map(str, torn))} are"
         sys.stderr.write(f"note: {path}: {which} no whole record (a writer was stopped there), left out\n")
     return records

@@ -46,7 +46,7 @@ def test_the_samples_and_the_first_step_are_named(pipeline_of, value: float, kin
     with pytest.raises(NonFiniteSamples) as caught:
         pipeline([7, 8, 9], 0)
     assert str(caught.value).startswith("sample 8 is not finite from step 3 of ")
-    assert caught.value.rows == [1]
+    assert caught.value.steps == [0, 3, 0]
     drawn = caught.value.drawn
     assert torch.isfinite(drawn).all()
     assert not drawn[1].any()

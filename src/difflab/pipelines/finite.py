@@ -1,4 +1,4 @@
-"""Noticing samples that are not finite, which pixel and step first, without waiting for the device at any step."""
+"""Noticing samples that are not finite, and the step that made them so, without waiting for the device at any step."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ SHOWN = 8
 class NonFiniteSamples(UserError):
     """Some samples of a batch are NaN or infinite, or were on the way.
 
-    why:     which samples, where and what to do about it, without a stage.
-    rows:    their places in the batch, ascending; count: how many.
-    drawn:   float32 [B, C, H, W] of the whole batch, with zeros in place of the bad ones.
+    why:   which samples, where and what to do about it, without a stage.
+    steps: for each sample of the batch, the step (from 1) that left it not finite; 0 for one that is finite.
+    drawn: float32 [B, C, H, W] of the whole batch, with zeros in place of the bad ones.
     """
 
-    def __init__(self, why: str, rows: Sequence[int], drawn: Tensor, stage: str | None = None) -> None:
+    def __init__(self, why: str, steps: Sequence[int], drawn: Tensor, stage: str | None = None) -> None:
         super().__init__(why if stage is None else f"pipeline.stages.{stage}: {why}")
-        self.why, self.rows, self.drawn = why, list(rows), drawn
+        self.why, self.steps, self.drawn = why, list(steps), drawn
 
     def in_stage(self, stage: str) -> NonFiniteSamples:
         """The same, of a stage of a cascade."""
-        return NonFiniteSamples(self.why, self.rows, self.drawn, stage)
+        return NonFiniteSamples(self.why, self.steps, self.drawn, stage)
 
 
 class FiniteWatch:
@@ -64,8 +64,8 @@ class FiniteWatch:
 
         return watched
 
-    def first_bad_steps(self, x: Tensor) -> list[int | None] | None:
-        """For each sample the first step that left it not finite, None where it is; None alone where all are.
+    def first_bad_steps(self, x: Tensor) -> list[int] | None:
+        """For each sample the first step (from 1) that left it not finite, or 0; None where all are finite.
 
         x: [B, ...], what the sampler gave.
         """
@@ -75,7 +75,7 @@ class FiniteWatch:
         if bool(fine.all()):
             return None
         columns = fine.T.tolist()
-        return [next((s for s, good in zip(self._steps, column) if not good), None) for column in columns]
+        return [next((step + 1 for step, good in zip(self._steps, column) if not good), 0) for column in columns]
 
     def _thresholded(self, x0: Tensor) -> Tensor:
         assert self._inner is not None, "handed out only where there is one"
@@ -104,8 +104,8 @@ def refuse_non_finite(
     steps = watch.first_bad_steps(x)
     if steps is None:
         return
-    rows = [row for row, step in enumerate(steps) if step is not None]
-    first = min(step for step in steps if step is not None)
+    rows = [row for row, step in enumerate(steps) if step]
+    first = min(steps[row] for row in rows)
     broken = first_broken_weight(parts)
     if broken is not None:
         fix = f"the weights themselves are not finite ({broken}): take another checkpoint"
@@ -113,8 +113,8 @@ def refuse_non_finite(
         fix = _advice(guidance, autocast)
     drawn = torch.where(torch.isfinite(x), x, 0.0)
     drawn[rows] = 0.0
-    why = f"{named([indices[row] for row in rows])} not finite from step {first + 1} of {n_steps} on: {fix}"
-    raise NonFiniteSamples(why, rows, drawn)
+    why = f"{named([indices[row] for row in rows])} not finite from step {first} of {n_steps} on: {fix}"
+    raise NonFiniteSamples(why, steps, drawn)
 
 
 def first_broken_weight(parts: Iterable[tuple[str, nn.Module]]) -> str | None:
