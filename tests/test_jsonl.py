@@ -48,7 +48,8 @@ def test_lines_of_two_processes_do_not_mix(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     program = (
         "import json, sys; from pathlib import Path; from difflab import jsonl\n"
-        "for i in range(50): jsonl.append(Path(sys.argv[1]), [json.dumps({'who': sys.argv[2], 'i': i, 'x': 'y' * 9000})] * 2)"
+        "for i in range(50):\n"
+        "    jsonl.append(Path(sys.argv[1]), [json.dumps({'who': sys.argv[2], 'i': i, 'x': 'y' * 9000})] * 2)"
     )
     processes = [subprocess.Popen([sys.executable, "-c", program, str(path), who]) for who in "ab"]
     assert [process.wait(60) for process in processes] == [0, 0]

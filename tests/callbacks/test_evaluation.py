@@ -16,7 +16,7 @@ from difflab.callbacks.ema import EMA
 from difflab.callbacks.evaluation import Evaluation
 from difflab.callbacks.sample_grid import SampleGrid
 from difflab.callbacks.throughput import Throughput
-from difflab.pipelines.finite import NonFiniteSamples
+from difflab.pipelines.finite import NonFiniteSamplesError
 from difflab.tracking.csv import CSVLogger, read_csv
 
 
@@ -145,7 +145,7 @@ class NonFinite(Drawing):
         images = super().__call__(indices, seed)
         steps = [{1: 9, 4: 3}.get(i, 0) if len(self.calls) > self.first_calls else 0 for i in indices]
         if any(steps):
-            raise NonFiniteSamples("some are not", steps, images / 127.5 - 1)
+            raise NonFiniteSamplesError("some are not", steps, images / 127.5 - 1)
         return images
 
     first_calls = 3

@@ -15,7 +15,7 @@ from difflab.callbacks.ema import averaged
 from difflab.callbacks.throughput import off_the_clock
 from difflab.images import to_uint8
 from difflab.metrics.gather import gather_rows
-from difflab.pipelines.finite import NonFiniteSamples, named
+from difflab.pipelines.finite import NonFiniteSamplesError, named
 from difflab.tracking.grid import missing_tile
 
 _log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def draw_marked(generate: Generate, indices: list[int], seed: int) -> tuple[Tens
     try:
         images = generate(indices, seed)
         return images, torch.zeros(len(indices), dtype=torch.int64, device=images.device)
-    except NonFiniteSamples as bad:
+    except NonFiniteSamplesError as bad:
         images = to_uint8(bad.drawn)
         steps = torch.tensor(bad.steps, device=images.device)
         images[steps > 0] = missing_tile(*images.shape[1:]).to(images.device)

@@ -24,13 +24,14 @@ def train(config: TrainConfig, plain: dict[str, Any], overrides: list[str]) -> N
     Raises SystemExit with the status of callbacks.preemption where a scheduler told it to stop.
     """
     from difflab.callbacks.preemption import Preempted
-    from difflab.commands.training import fit
+    from difflab.commands.training import fit, with_checked_evaluation
     from difflab.data.build import build_dataset
     from difflab.models.devices import is_first_process
     from difflab.tracking.rundir import RunDirectory
 
-    # Data that is missing or does not fit is found before anything is written.
+    # Data that is missing or does not fit, and evaluations of it that cannot be, are found before anything is written.
     build_dataset(config.data, split=config.data.train_split)
+    config = with_checked_evaluation(config, overrides)
     run = RunDirectory.create(config.output_root, config.experiment, config.name, identity=run_defining(plain))
     resume = run.checkpoint_to_resume(config.resume)
     # Without a checkpoint there is nothing to mix up: a first try that failed may be mended and started again.

@@ -42,7 +42,10 @@ class ReferenceStatistics:
 
 
 class Reference(Protocol):
-    """Anything that samples can be compared with."""
+    """Anything that samples can be compared with. total: the number of its images."""
+
+    @property
+    def total(self) -> int: ...
 
     def statistics(self, extractor: FeatureExtractor, n: int | None = None) -> ReferenceStatistics:
         """Statistics of at most n of its images (None: all of them). All processes call it together."""

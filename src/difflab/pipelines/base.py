@@ -37,12 +37,16 @@ class Pipeline(Protocol):
     ) -> Tensor:
         """The same as float32, nominally in [-1, 1]; hook: called after each step of the last network.
 
-        Raises NonFiniteSamples where a sample is NaN or infinite, or was on the way.
+        Raises NonFiniteSamplesError where a sample is NaN or infinite, or was on the way.
         """
         ...
 
     def labels(self, indices: Sequence[int], seed: int) -> list[int] | None:
         """The class each sample is asked to show, or None where nothing asks for one."""
+        ...
+
+    def class_count(self) -> int | None:
+        """How many classes samples may be asked to show, or None where nothing asks for one."""
         ...
 
     def check_classes(self, classes: Sequence[int]) -> None:

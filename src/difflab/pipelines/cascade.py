@@ -10,7 +10,7 @@ from torch import Tensor
 
 from difflab.errors import UserError
 from difflab.images import Rounding, to_uint8
-from difflab.pipelines.finite import NonFiniteSamples
+from difflab.pipelines.finite import NonFiniteSamplesError
 from difflab.pipelines.single import SinglePipeline
 from difflab.seeding import stream_seed
 from difflab.types import StepHook
@@ -58,7 +58,7 @@ class CascadePipeline:
                     low_res=images,
                     hook=hook if stage is self.last else None,
                 )
-            except NonFiniteSamples as bad:
+            except NonFiniteSamplesError as bad:
                 raise bad.in_stage(name) from None
             images = None if stage is self.last else to_uint8(drawn, stage.rounding)
         assert drawn is not None, "a cascade has stages"
@@ -73,6 +73,10 @@ class CascadePipeline:
         return next(
             (stage.labels(indices, seed) for stage in self.stages.values() if stage.class_count() is not None), None
         )
+
+    def class_count(self) -> int | None:
+        """That of the first stage that has any."""
+        return next((count for stage in self.stages.values() if (count := stage.class_count()) is not None), None)
 
     def check_classes(self, classes: Sequence[int]) -> None:
         """Raises UserError for classes that a stage does not have, or where none has any."""

@@ -9,6 +9,7 @@ import torch
 
 from difflab.config.data import DataConfig
 from difflab.config.metrics import MetricsConfig, ReferenceBase
+from difflab.errors import UserError
 from difflab.metrics.evaluator import Evaluator
 from difflab.metrics.protocol import SamplingRecord
 from difflab.metrics.reference import DataReference, shards_reference
@@ -35,16 +36,29 @@ def build_evaluator(
 
     data, split: what samples are compared with, read by the metrics that compare; None where there is nothing.
     class_names: what the classes that samples are asked to show are called, for the metrics that look.
-    Raises UserError where a metric cannot be computed from n samples or lacks its reference.
+    Raises UserError where a metric cannot be computed from n samples or lacks its reference, and where the classes of
+    the data are not those that samples show.
     """
+    refuse_other_classes(metrics, pipeline.class_count(), class_names)
     return Evaluator(
         metrics,
         n=n,
-        reference=_reference(metrics, data, split, rank, world_size),
+        reference=reference_of(metrics, data, split, rank, world_size),
         sampling=sampling_record(pipeline, seed=seed, weights=weights, classes=classes),
         class_names=class_names,
         device=pipeline.device,
     )
+
+
+def refuse_other_classes(metrics: MetricsConfig, count: int | None, class_names: Sequence[str] | None) -> None:
+    """Raises UserError where a metric looks for classes and samples show another number of them than the data names."""
+    for name, config in metrics.items():
+        looks = config is not None and config.needs == "shapes"
+        if looks and count is not None and class_names is not None and count != len(class_names):
+            raise UserError(
+                f"metrics.{name}: samples show {count} classes and the data set names {len(class_names)}: evaluate on "
+                f"the data that the model was trained on, or set metrics.{name}=null"
+            )
 
 
 def sampling_record(
@@ -70,9 +84,10 @@ def sampling_record(
     )
 
 
-def _reference(
-    metrics: MetricsConfig, data: DataConfig | None, split: str, rank: int, world_size: int
+def reference_of(
+    metrics: MetricsConfig, data: DataConfig | None, split: str, rank: int = 0, world_size: int = 1
 ) -> DataReference | None:
+    """What samples are compared with; None where no metric compares, or there is no data."""
     compares = any(isinstance(metric, ReferenceBase) for metric in metrics.values())
     if data is None or not compares:
         return None

@@ -15,7 +15,7 @@ from difflab.types import Denoised, Denoiser, StepContext
 SHOWN = 8
 
 
-class NonFiniteSamples(UserError):
+class NonFiniteSamplesError(UserError):
     """Some samples of a batch are NaN or infinite, or were on the way.
 
     why:   which samples, where and what to do about it, without a stage.
@@ -27,9 +27,9 @@ class NonFiniteSamples(UserError):
         super().__init__(why if stage is None else f"pipeline.stages.{stage}: {why}")
         self.why, self.steps, self.drawn = why, list(steps), drawn
 
-    def in_stage(self, stage: str) -> NonFiniteSamples:
+    def in_stage(self, stage: str) -> NonFiniteSamplesError:
         """The same, of a stage of a cascade."""
-        return NonFiniteSamples(self.why, self.steps, self.drawn, stage)
+        return NonFiniteSamplesError(self.why, self.steps, self.drawn, stage)
 
 
 class FiniteWatch:
@@ -97,7 +97,7 @@ def refuse_non_finite(
     guidance: GuidanceConfig,
     autocast: torch.dtype | None,
 ) -> None:
-    """Raises NonFiniteSamples unless x [B, ...] and all that led to it are finite.
+    """Raises NonFiniteSamplesError unless x [B, ...] and all that led to it are finite.
 
     indices: the numbers of the samples. parts: by name, the networks that took part.
     """
@@ -114,7 +114,7 @@ def refuse_non_finite(
     drawn = torch.where(torch.isfinite(x), x, 0.0)
     drawn[rows] = 0.0
     why = f"{named([indices[row] for row in rows])} not finite from step {first} of {n_steps} on: {fix}"
-    raise NonFiniteSamples(why, steps, drawn)
+    raise NonFiniteSamplesError(why, steps, drawn)
 
 
 def first_broken_weight(parts: Iterable[tuple[str, nn.Module]]) -> str | None:

@@ -94,7 +94,7 @@ class SinglePipeline:
         classes: one per sample; those of `labels` when None.
         low_res: what an upsampler enlarges, uint8 or float [len(indices), C, h, w]; its own source when None.
 
-        Raises NonFiniteSamples where a sample is NaN or infinite.
+        Raises NonFiniteSamplesError where a sample is NaN or infinite.
         """
         training = self.network.training
         self.network.eval()
