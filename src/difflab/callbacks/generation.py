@@ -49,8 +49,8 @@ def batches_of_this_rank(trainer: pl.Trainer, n: int, batch_size: int) -> Iterat
 
 
 def draw_marked(generate: Generate, indices: list[int], seed: int) -> tuple[Tensor, Tensor]:
-    """uint8 [b, C, H, W], where a tile stands for each sample that is not finite, and int64 [b]: the sampling step (from
-    1) that made it so, 0 for a picture."""
+    """uint8 [b, C, H, W], where a tile stands for each sample that is not finite, and int64 [b]: the sampling step that
+    made it so, from 1, or 0 for a picture."""
     try:
         images = generate(indices, seed)
         return images, torch.zeros(len(indices), dtype=torch.int64, device=images.device)

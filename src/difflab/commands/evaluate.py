@@ -92,7 +92,7 @@ def measure(
 
 
 def evaluator_of(drawing: Drawing, config: EvaluateConfig, overrides: list[str]) -> Evaluator:
-    """What judges the samples, with its extractors loaded; metrics that the data is not made for are left out, and said.
+    """What judges the samples, with its extractors loaded; metrics that do not suit the data are left out, and said.
 
     Raises UserError where they cannot be measured.
     """

@@ -66,10 +66,6 @@ class Evaluator:
         self.class_names = class_names
         for name, config in self.metrics.items():
             check_metric(name, config, n, has_reference=reference is not None)
-            if isinstance(config, ReferenceBase) and reference is not None:
-                # All that there are, should each be readable: what is known before any image is read.
-                most = reference.total if config.reference_n is None else min(reference.total, config.reference_n)
-                check_reference(name, config, most)
         self._features: dict[tuple[str, str | None], SampleFeatures] = {}
         self._images: SampleImages | None = None
         self._labels = SampleLabels()

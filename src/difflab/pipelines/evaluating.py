@@ -10,7 +10,7 @@ import torch
 from difflab.config.data import DataConfig
 from difflab.config.metrics import MetricsConfig, ReferenceBase
 from difflab.errors import UserError
-from difflab.metrics.evaluator import Evaluator
+from difflab.metrics.evaluator import Evaluator, check_reference
 from difflab.metrics.protocol import SamplingRecord
 from difflab.metrics.reference import DataReference, shards_reference
 from difflab.pipelines.base import Pipeline
@@ -87,9 +87,17 @@ def sampling_record(
 def reference_of(
     metrics: MetricsConfig, data: DataConfig | None, split: str, rank: int = 0, world_size: int = 1
 ) -> DataReference | None:
-    """What samples are compared with; None where no metric compares, or there is no data."""
+    """What samples are compared with; None where no metric compares, or there is no data.
+
+    Raises UserError where the data is missing or has fewer images than a metric needs, should all of them be readable.
+    """
     compares = any(isinstance(metric, ReferenceBase) for metric in metrics.values())
     if data is None or not compares:
         return None
     batch_size = REFERENCE_BATCH * world_size
-    return shards_reference(data, split, batch_size=batch_size, rank=rank, world_size=world_size)
+    reference = shards_reference(data, split, batch_size=batch_size, rank=rank, world_size=world_size)
+    for name, metric in metrics.items():
+        if isinstance(metric, ReferenceBase):
+            most = reference.total if metric.reference_n is None else min(reference.total, metric.reference_n)
+            check_reference(name, metric, most)
+    return reference

@@ -126,12 +126,12 @@ def first_broken_weight(parts: Iterable[tuple[str, nn.Module]]) -> str | None:
     return None
 
 
-def named(indices: Sequence[int]) -> str:
+def named(indices: Sequence[int], what: str = "sample") -> str:
     """`sample 3 is`, `samples 3, 5, 8 are`, `samples 0, 1, ... (64 of them) are`."""
     if len(indices) == 1:
-        return f"sample {indices[0]} is"
+        return f"{what} {indices[0]} is"
     shown = ", ".join(map(str, indices[:SHOWN]))
-    return f"samples {shown} are" if len(indices) <= SHOWN else f"samples {shown}, ... ({len(indices)} of them) are"
+    return f"{what}s {shown} are" if len(indices) <= SHOWN else f"{what}s {shown}, ... ({len(indices)} of them) are"
 
 
 def _advice(guidance: GuidanceConfig, autocast: torch.dtype | None) -> str:

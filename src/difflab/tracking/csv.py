@@ -15,8 +15,9 @@ from typing_extensions import override
 from difflab.errors import UserError
 from difflab.files import replacing
 from difflab.tracking.clock import STEP, ClockedLogger
+from difflab.tracking.csv_rows import Row, read_csv
 
-Row = dict[str, str]
+__all__ = ["CSVLogger", "read_csv"]
 
 
 class CSVLogger(ClockedLogger):
@@ -120,12 +121,6 @@ class CSVLogger(ClockedLogger):
         with replacing(self.path) as temporary:
             temporary.write_text(_lines([{c: c for c in columns}, *rows], columns), encoding="utf-8", newline="")
         self._columns = columns
-
-
-def read_csv(path: Path | str) -> list[Row]:
-    """The rows of a metrics.csv; cells that were not logged are left out."""
-    with Path(path).open(encoding="utf-8", newline="") as file:
-        return [{name: cell for name, cell in row.items() if cell} for row in csv.DictReader(file)]
 
 
 def _lines(rows: Iterable[Mapping[str, str]], columns: list[str]) -> str:
