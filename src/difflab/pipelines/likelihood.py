@@ -139,7 +139,7 @@ class LikelihoodPipeline:
         else:
             fix = "set method.clip_denoised=true, more method.steps, or take another checkpoint"
         which = named([index for index, row in zip(indices, bad.tolist()) if row], "image")
-        raise UserError(f"the likelihood of {which} not finite{where}: {fix}".replace(" are not", " is not"))
+        raise UserError(f"{which} of a likelihood that is not finite{where}: {fix}")
 
     def _by_bound(self, denoiser: NetworkDenoiser, x0: Tensor, seeds: Sequence[int]) -> Measured:
         process = self.model.process
