@@ -60,9 +60,8 @@ def points_of(argv: Sequence[str]) -> list[Point] | None:
     points: list[Point] = []
     total = math.prod(len(values) for values in choices.values())
     if total > MOST_POINTS:
-        raise UserError(
-            f"{' '.join(argv[place] for place in choices)}: {total} evaluations, at most {MOST_POINTS} at once"
-        )
+        given = " ".join(argv[place] for place in choices)
+        raise UserError(f"{given}: these are {total} evaluations; give at most {MOST_POINTS} at once")
     for combination in itertools.product(*choices.values()):
         chosen = dict(zip(choices, combination, strict=True))
         point = [f"{keys[i]}={chosen[i]}" if i in chosen else argument for i, argument in enumerate(argv)]

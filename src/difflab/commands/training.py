@@ -185,7 +185,7 @@ def with_checked_evaluation(config: TrainConfig, overrides: Sequence[str]) -> Tr
         raise UserError("callbacks.evaluation has no metrics to find: choose some, or callbacks.evaluation=null")
     labelled = any(conditioner.kind == "class" for conditioner in config.conditioning.values())
     refuse_other_classes(metrics, config.data.classes if labelled else None, class_names_of(config.data))
-    Evaluator(metrics, n=asked.n, reference=reference_of(metrics, config.data, config.data.train_split))
+    reference_of(metrics, asked.n, config.data, config.data.train_split)
     if is_first_process():
         sys.stderr.writelines(f"note: {line}\n" for line in left_out)
     return config.model_copy(update={"metrics": metrics})

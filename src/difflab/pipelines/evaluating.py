@@ -10,7 +10,7 @@ import torch
 from difflab.config.data import DataConfig
 from difflab.config.metrics import MetricsConfig, ReferenceBase
 from difflab.errors import UserError
-from difflab.metrics.evaluator import Evaluator, check_reference
+from difflab.metrics.evaluator import Evaluator, check_metric, check_reference
 from difflab.metrics.protocol import SamplingRecord
 from difflab.metrics.reference import DataReference, shards_reference
 from difflab.pipelines.base import Pipeline
@@ -43,7 +43,7 @@ def build_evaluator(
     return Evaluator(
         metrics,
         n=n,
-        reference=reference_of(metrics, data, split, rank, world_size),
+        reference=reference_of(metrics, n, data, split, rank, world_size),
         sampling=sampling_record(pipeline, seed=seed, weights=weights, classes=classes),
         class_names=class_names,
         device=pipeline.device,
@@ -85,12 +85,16 @@ def sampling_record(
 
 
 def reference_of(
-    metrics: MetricsConfig, data: DataConfig | None, split: str, rank: int = 0, world_size: int = 1
+    metrics: MetricsConfig, n: int, data: DataConfig | None, split: str, rank: int = 0, world_size: int = 1
 ) -> DataReference | None:
-    """What samples are compared with; None where no metric compares, or there is no data.
+    """What n samples are compared with; None where no metric compares, or there is no data.
 
-    Raises UserError where the data is missing or has fewer images than a metric needs, should all of them be readable.
+    Raises UserError where a metric cannot be computed from n samples, and where the data is missing or has fewer images
+    than a metric needs, should all of them be readable.
     """
+    for name, metric in metrics.items():
+        if metric is not None:
+            check_metric(name, metric, n, has_reference=data is not None)
     compares = any(isinstance(metric, ReferenceBase) for metric in metrics.values())
     if data is None or not compares:
         return None
