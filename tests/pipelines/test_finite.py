@@ -104,3 +104,21 @@ def test_many_samples_are_counted() -> None:
     assert named([3]) == "sample 3 is"
     assert named([3, 5]) == "samples 3, 5 are"
     assert named(range(64)).endswith("7, ... (64 of them) are")
+
+
+def test_a_step_that_spoils_x_is_the_one_that_is_named(pipeline_of) -> None:
+    """Not the next one, whose network only gets it: the shift of a guidance, or a hook, changes x behind the network."""
+    pipeline = pipeline_of(sampler=sampler("ddim"))
+
+    def spoil(step, x, denoised):
+        return torch.where(torch.arange(len(x))[:, None, None, None] == 1, math.nan, x) if step.index == 1 else None
+
+    with pytest.raises(NonFiniteSamplesError, match=r"^sample 6 is not finite from step 2 of 5 on"):
+        pipeline.draw([5, 6], 0, hook=spoil)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_the_last_step_counts_too(pipeline_of, value: float) -> None:
+    pipeline = pipeline_of(sampler=sampler("ddim"))
+    with pytest.raises(NonFiniteSamplesError, match=r"^sample 0 is not finite from step 5 of 5 on"):
+        pipeline.draw([0], 0, hook=lambda step, x, _: x + value if step.index == 4 else None)
