@@ -93,7 +93,7 @@ def not_finite(folder: Path) -> dict[str, Any]:
     def draw(indices: list[int], seed: int) -> Tensor:
         images = generate(indices, seed)
         if 3 in indices:
-            raise NonFiniteSamplesError("one is not", [4 * (i == 3) for i in indices], images / 127.5 - 1)
+            raise NonFiniteSamplesError("one is not", [4 * (i == 3) for i in indices], (images + 0.5) / 127.5 - 1)
         return images
 
     class NoNumbers(Record):

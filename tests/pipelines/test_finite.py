@@ -107,7 +107,7 @@ def test_many_samples_are_counted() -> None:
 
 
 def test_a_step_that_spoils_x_is_the_one_that_is_named(pipeline_of) -> None:
-    """Not the next one, whose network only gets it: the shift of a guidance, or a hook, changes x behind the network."""
+    """Not the next one, whose network only gets it: the shift of a guidance or a hook changes x behind the network."""
     pipeline = pipeline_of(sampler=sampler("ddim"))
 
     def spoil(step, x, denoised):
