@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from difflab.config.guidance import GuidanceConfig
+from difflab.diffusion.guidance import guidance_of
 from difflab.diffusion.thresholding import Threshold
 from difflab.errors import UserError
 from difflab.types import Denoised, Denoiser, StepContext
@@ -52,17 +53,17 @@ class FiniteWatch:
 
     def denoiser(self, denoiser: Denoiser) -> Denoiser:
         """The denoiser, which tells the watch where it stands."""
+        return _Watched(self, denoiser)
 
-        def watched(x: Tensor, step: StepContext) -> Denoised:
-            # What a step starts from was made by the step before it.
-            self._note(self._step, x)
-            self._step = step.index
-            denoised = denoiser(x, step)
-            if self._inner is None:
-                self._note(step.index, denoised.x0)
-            return denoised
-
-        return watched
+    def predicted(self, denoiser: Denoiser, x: Tensor, step: StepContext) -> Denoised:
+        """What `denoiser` says, with x and the prediction noted."""
+        # What a step starts from was made by the step before it.
+        self._note(self._step, x)
+        self._step = step.index
+        denoised = denoiser(x, step)
+        if self._inner is None:
+            self._note(step.index, denoised.x0)
+        return denoised
 
     def first_bad_steps(self, x: Tensor) -> list[int] | None:
         """For each sample the first step (from 1) that left it not finite, or 0; None where all are finite.
@@ -85,6 +86,17 @@ class FiniteWatch:
     def _note(self, step: int, values: Tensor) -> None:
         self._steps.append(step)
         self._sums.append(values.flatten(1).sum(1, dtype=torch.float32))
+
+
+class _Watched:
+    """guidance: samplers ask a denoiser for it, to shift the mean by themselves."""
+
+    def __init__(self, watch: FiniteWatch, denoiser: Denoiser) -> None:
+        self._watch, self._denoiser = watch, denoiser
+        self.guidance = guidance_of(denoiser)
+
+    def __call__(self, x: Tensor, step: StepContext) -> Denoised:
+        return self._watch.predicted(self._denoiser, x, step)
 
 
 def refuse_non_finite(
