@@ -27,7 +27,7 @@ from benchmarks.peer import diffusers_network
 from benchmarks.stage import Stage, add_experiment_options, open_stage, overrides_of, synchroniser
 from benchmarks.switches import deterministic
 from difflab.callbacks.throughput import off_the_clock
-from difflab.commands.training import build_module, build_trainer, hush_lightning
+from difflab.commands.training import build_module, build_trainer, hush_lightning, sampling_pipeline
 from difflab.models.datamodule import ShardDataModule
 from difflab.models.diffusion import DiffusionModule
 from difflab.tracking.build import build_loggers
@@ -106,7 +106,8 @@ def time_loops(stage: Stage, warmup: int, block: int) -> tuple[Rounds, list[floa
     pauses = Pauses(others, synchroniser(stage.device), warmup=warmup, block=block)
     # The Trainer turns trainer.deterministic on for the whole process.
     with deterministic(False), run.log_to_file(), build_loggers(config.logger, run, stage.plain) as loggers:
-        trainer = build_trainer(config, stage.accelerator, run, module, loggers)
+        pipeline = sampling_pipeline(config, module, stage.accelerator)
+        trainer = build_trainer(config, stage.accelerator, run, pipeline, loggers)
         # Added last, so that the step ends after every other callback.
         trainer.callbacks.append(pauses)  # pyrefly: ignore
         data = ShardDataModule(config.data, config.trainer, seed=config.seed, fields=module.conditioners.batch_keys())

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from difflab.tracking.csv import read_csv
+from difflab.tracking.csv_rows import read_csv
 
 TIMES = ("throughput/images_per_s", "throughput/data_wait_frac")
 

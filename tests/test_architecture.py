@@ -20,6 +20,8 @@ LAYERS = [
         "machine",
         "streams",
         "console",
+        "checkpoints",
+        "jsonl",
         "seeding",
         "images",
         "cache",

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -60,3 +62,10 @@ def test_types_and_other_precisions() -> None:
 def test_an_unknown_rule_is_named() -> None:
     with pytest.raises(ValueError, match="rounding='up' is not one of truncate, nearest, edm"):
         to_uint8(torch.zeros(1), "up")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("rounding", ["truncate", "nearest", "edm"])
+def test_what_is_not_finite_is_no_pixel(value: float, rounding) -> None:
+    with pytest.raises(ValueError, match="is no pixel"):
+        to_uint8(torch.tensor([0.0, value]), rounding)

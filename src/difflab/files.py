@@ -18,7 +18,7 @@ _MARK = ".partial-"
 
 
 @contextlib.contextmanager
-def replacing(target: Path, *, sole_writer: bool = True) -> Iterator[Path]:
+def replacing(target: Path, *, sole_writer: bool = True, synced: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `target` to write to; on success it is synced and takes target's place.
 
     On any error the old `target` stays as it was and the temporary file is removed. Others may read the new one as the
@@ -26,6 +26,8 @@ def replacing(target: Path, *, sole_writer: bool = True) -> Iterator[Path]:
     Raises MachineError, which names `target`, where the machine refuses: no space, no permission.
     sole_writer: nobody else writes this file, so what a killed process left behind for it is removed first. False for
         a cache that several processes may fill at once.
+    synced: False leaves it to the system when the content reaches the disk, for thousands of files that can be made
+        again: after a power cut they may be empty, after a kill they are not.
     """
     temporary = target.with_name(f".{target.name}{_MARK}{os.getpid()}-{secrets.token_hex(4)}")
     with machine_errors(target, instead_of=temporary):
@@ -38,9 +40,11 @@ def replacing(target: Path, *, sole_writer: bool = True) -> Iterator[Path]:
             if not temporary.is_symlink():
                 # Some writers (safetensors) put a file of their own in its place, which its owner alone may read.
                 temporary.chmod(mode)
-            _sync(temporary)
+            if synced:
+                _sync(temporary)
             temporary.replace(target)
-            _sync(target.parent)
+            if synced:
+                _sync(target.parent)
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)

@@ -39,8 +39,12 @@ def to_uint8(image: Tensor, rounding: Rounding = "truncate") -> Tensor:
     truncate: (x + 1) * 127.5, cut off (ADM, improved-diffusion, DDPM).
     nearest:  the nearest of the 256 values (diffusers, SR3).
     edm:      x * 127.5 + 128, cut off (EDM).
+
+    Raises ValueError for NaN and infinity, which are no pixels and would become black or white ones.
     """
     x = image.float()
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError("NaN or infinity is no pixel: refuse such images before they are converted")
     if rounding == "truncate":
         scaled = (x + 1.0) * 127.5
     elif rounding == "nearest":

@@ -16,7 +16,9 @@ from difflab.callbacks.ema import EMA
 from difflab.callbacks.evaluation import Evaluation
 from difflab.callbacks.sample_grid import SampleGrid
 from difflab.callbacks.throughput import Throughput
-from difflab.tracking.csv import CSVLogger, read_csv
+from difflab.pipelines.finite import NonFiniteSamplesError
+from difflab.tracking.csv import CSVLogger
+from difflab.tracking.csv_rows import read_csv
 
 
 @dataclass
@@ -40,6 +42,11 @@ class MeanPixel:
 
     def compute(self) -> list[Result]:
         return [Result("mean@5", torch.cat(self.images).float().mean().item())]
+
+
+class AnyPixel(MeanPixel):
+    def update(self, images: Tensor, index: Tensor, *, label: Tensor | None = None) -> None:
+        self.images.append(images)
 
 
 class Drawing:
@@ -165,6 +172,76 @@ def test_pictures_of_an_earlier_start_go_where_a_run_begins_anew(tmp_path: Path)
     assert grid.finished(9), "they come out the same where it goes on"
     grid.forget_after(0)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.png"]
+
+
+class NonFinite(Drawing):
+    """At the second drawing samples 1 and 4 are not finite, from sampling steps 9 and 3 on."""
+
+    def __call__(self, indices: list[int], seed: int) -> Tensor:
+        images = super().__call__(indices, seed)
+        steps = [{1: 9, 4: 3}.get(i, 0) if len(self.calls) > self.first_calls else 0 for i in indices]
+        if any(steps):
+            raise NonFiniteSamplesError("some are not", steps, images / 127.5 - 1)
+        return images
+
+    first_calls = 3
+
+
+def test_an_evaluation_of_samples_that_are_not_finite_gives_no_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, csv = Tiny(), CSVLogger(tmp_path / "metrics.csv")
+    path = tmp_path / "evaluations.jsonl"
+    evaluation = Evaluation(path, NonFinite(model), AnyPixel, every_steps=2, n=5, batch_size=2, seed=7)
+    trainer(tmp_path, 4, [Clock(), evaluation], logger=csv).fit(model, loader(9))
+    evaluated = [{k: v for k, v in row.items() if k.startswith(("eval", "train/step"))} for row in read_csv(csv.path)]
+    evaluated = [row for row in evaluated if len(row) > 1]
+    assert [row["train/step"] for row in evaluated] == ["2", "4"]
+    assert evaluated[0].keys() == {"train/step", "eval/mean@5"}
+    assert evaluated[1].keys() == {"train/step", "eval/nonfinite_samples"}
+    assert float(evaluated[1]["eval/nonfinite_samples"]) == 2
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(record["train_step"], record["name"]) for record in records] == [(2, "mean@5"), (4, "nonfinite-samples@5")]
+    assert evaluation.finished(4), "it is not made again"
+    said = "note: evaluation at step 4: samples 1, 4 are not finite, 2 of 5, from sampling step 3 on\n"
+    assert said in capsys.readouterr().err
+
+
+def test_a_grid_crosses_out_samples_that_are_not_finite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, csv = Tiny(), CSVLogger(tmp_path / "metrics.csv")
+    draw = NonFinite(model)
+    draw.first_calls = 0
+    grid = SampleGrid(tmp_path, draw, every_steps=2, n=5, columns=5, batch_size=2, seed=7, min_side=4)
+    trainer(tmp_path, 2, [Clock(), grid], logger=csv).fit(model, loader(9))
+    with Image.open(tmp_path / "step-000002.png") as image:
+        tiles = [[image.getpixel((2 + 6 * i + x, 2)) for x in (0, 1)] for i in range(5)]
+    crossed = [(0, 0, 0), (255, 0, 255)]
+    assert [tile == crossed for tile in tiles] == [False, True, False, False, True]
+    assert "note: sample grid at step 2: samples 1, 4 are not finite, 2 of 5, from" in capsys.readouterr().err
+    assert [row["samples/nonfinite"] for row in read_csv(csv.path) if "samples/nonfinite" in row] == ["2"]
+
+
+def test_another_protocol_under_one_name_has_a_column_of_its_own(tmp_path: Path) -> None:
+    class Hashed(Result):
+        def to_json(self) -> str:
+            return json.dumps({"name": self.name, "value": self.value, "protocol_hash": self.hash})
+
+        hash = "aaaaaaaa11111111"
+
+    class Judge(AnyPixel):
+        def compute(self) -> list[Result]:
+            return [Hashed("mean@5", 1.0)]
+
+    path, logged = tmp_path / "evaluations.jsonl", []
+    # Of somebody who evaluated the same run in another way.
+    path.write_text(json.dumps({"name": "mean@5", "value": 3.0, "protocol_hash": "cccccccc"}) + "\n")
+    for sitting, protocol in enumerate(["aaaaaaaa11111111", "bbbbbbbb22222222", "aaaaaaaa11111111"]):
+        Hashed.hash = protocol
+        model, csv = Tiny(), CSVLogger(tmp_path / f"metrics-{sitting}.csv")
+        evaluation = Evaluation(path, Drawing(model), Judge, every_steps=1, n=5, batch_size=5, seed=7)
+        trainer(tmp_path, 1, [Clock(), evaluation], logger=csv).fit(model, loader(9))
+        logged += [key for row in read_csv(csv.path) for key in row if key.startswith("eval/")]
+    assert logged == ["eval/mean@5", "eval/mean@5-bbbbbb", "eval/mean@5"]
 
 
 class Clockwork:

@@ -12,7 +12,8 @@ from difflab.callbacks.checkpoint_io import AtomicCheckpointIO
 from difflab.callbacks.clock import Clock
 from difflab.callbacks.ema import EMA
 from difflab.callbacks.guard import NonFiniteError, NonFiniteGuard
-from difflab.tracking.csv import CSVLogger, read_csv
+from difflab.tracking.csv import CSVLogger
+from difflab.tracking.csv_rows import read_csv
 
 
 def fit(root: Path, steps: int, model: Tiny, callbacks: list[Any], **options: Any) -> Any:

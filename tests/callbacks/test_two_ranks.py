@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
+from difflab.tracking.csv_rows import read_csv
+
 pytestmark = pytest.mark.slow
 
 SCRIPT = Path(__file__).with_name("two_ranks.py")
@@ -19,7 +21,9 @@ SCRIPT = Path(__file__).with_name("two_ranks.py")
 def run(scenario: str, folder: Path) -> list[dict[str, Any]]:
     """What each of two processes reports."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parent.parent), "OMP_NUM_THREADS": "1"}
+    # Behind the tests the sources that this process was told to take, if any.
+    paths = os.pathsep.join(filter(None, [str(SCRIPT.parent.parent), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, str(SCRIPT), scenario, str(folder)], env=environment, capture_output=True, text=True, timeout=200
     )
@@ -40,6 +44,17 @@ def test_ranks_agree_on_the_skipped_step_the_average_and_the_samples(tmp_path: P
     assert (first["evaluated"], second["evaluated"]) == ([0, 20, 40], [10, 30])
     with Image.open(tmp_path / "samples" / "step-000004.png") as grid:
         assert [grid.getpixel((2 + 4 * i, 2))[0] for i in range(3)] == [0, 10, 20]
+
+
+def test_a_sample_of_one_rank_that_is_not_finite_is_counted_on_all(tmp_path: Path) -> None:
+    assert run("not_finite", tmp_path) == [{"train_step": 2}] * 2
+    logged = {key: cell for row in read_csv(tmp_path / "metrics.csv") for key, cell in row.items()}
+    assert logged["samples/nonfinite"] == "1"
+    assert float(logged["eval/nonfinite_samples"]) == 1
+    assert not (tmp_path / "evaluations.jsonl").exists()
+    with Image.open(tmp_path / "samples" / "step-000002.png") as grid:
+        assert [grid.getpixel((2 + 4 * i + 1, 2)) for i in range(5)] != [(10 * i,) * 3 for i in range(5)]
+        assert [grid.getpixel((2 + 4 * i, 2))[0] for i in range(5)] == [0, 10, 20, 0, 40]
 
 
 def test_all_ranks_stop_together(tmp_path: Path) -> None:

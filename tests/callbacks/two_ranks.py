@@ -17,6 +17,7 @@ from torch import Tensor
 from callbacks.tiny import Tiny, loader, trainer
 from difflab.callbacks.checkpoint import LAST, Checkpoint
 from difflab.callbacks.checkpoint_io import AtomicCheckpointIO
+from difflab.callbacks.clock import Clock
 from difflab.callbacks.ema import EMA
 from difflab.callbacks.evaluation import Evaluation
 from difflab.callbacks.guard import NonFiniteError, NonFiniteGuard
@@ -25,6 +26,8 @@ from difflab.callbacks.preemption import Preempted, Preemption
 from difflab.callbacks.sample_grid import SampleGrid
 from difflab.commands.processes import leave_process_group
 from difflab.machine import MachineError
+from difflab.pipelines.finite import NonFiniteSamplesError
+from difflab.tracking.csv import CSVLogger
 
 RANK = int(os.environ["RANK"])
 
@@ -85,6 +88,29 @@ def averages_and_guard(folder: Path) -> dict[str, Any]:
     }
 
 
+def not_finite(folder: Path) -> dict[str, Any]:
+    """Rank 1 alone draws a sample that is not finite; both leave the numbers out."""
+
+    def draw(indices: list[int], seed: int) -> Tensor:
+        images = generate(indices, seed)
+        if 3 in indices:
+            raise NonFiniteSamplesError("one is not", [4 * (i == 3) for i in indices], (images + 0.5) / 127.5 - 1)
+        return images
+
+    class NoNumbers(Record):
+        def compute(self) -> list[Any]:
+            raise AssertionError("there is something to compute")
+
+    model, csv = RankTiny(), CSVLogger(folder / "metrics.csv")
+    grid = SampleGrid(folder / "samples", draw, every_steps=100, n=5, columns=5, min_side=1)
+    evaluation = Evaluation(folder / "evaluations.jsonl", draw, NoNumbers, n=5, batch_size=2)
+    run = trainer(
+        folder, 2, [Clock(), grid, evaluation], plugins=[AtomicCheckpointIO()], devices=2, strategy="ddp", logger=csv
+    )
+    run.fit(model, loader(30))
+    return {"train_step": model.train_step}
+
+
 def too_many(folder: Path) -> dict[str, Any]:
     try:
         fit(folder, 5, RankTiny(bad_batches=[1, 2]), [NonFiniteGuard(max_in_a_row=2)])
@@ -122,7 +148,7 @@ def preempted(folder: Path) -> dict[str, Any]:
 
 if __name__ == "__main__":
     scenario, target = (
-        {f.__name__: f for f in (averages_and_guard, too_many, full_disk, preempted)}[sys.argv[1]],
+        {f.__name__: f for f in (averages_and_guard, not_finite, too_many, full_disk, preempted)}[sys.argv[1]],
         Path(sys.argv[2]),
     )
     (target / f"{RANK}.json").write_text(json.dumps(scenario(target)))

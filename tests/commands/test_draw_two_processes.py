@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from command_line import Done, spawn_difflab, start_program
 from difflab.metrics.protocol import Result, compare
@@ -94,3 +96,24 @@ def test_torchrun_may_start_the_processes(tiny_run: Path, tmp_path: Path) -> Non
     one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
     assert one.keys() == two.keys()
     assert all(one[name] == two[name] for name in one if name.endswith(".png"))
+
+
+@pytest.mark.parametrize(
+    "command", [("sample", "out=two"), ("evaluate", "metrics=lite0", "logger=none", *JUDGING[2:5])]
+)
+def test_samples_of_one_process_that_are_not_finite_end_both(
+    class_run: Path, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    run = Path(shutil.copytree(class_run, tmp_path / "run"))
+    weights = run / "weights" / "ema.safetensors"
+    state = load_file(weights)
+    (embedding,) = [value for key, value in state.items() if key.startswith("conditioners.")]
+    embedding[1] = math.nan
+    save_file(state, weights)
+    asked = ("n=4", "batch_size=1", "classes=[0,1]", "devices=2", *ON_CPU)
+    ended = spawn_difflab([command[0], f"run={run}", *command[1:], *asked], tmp_path)
+    assert ended.status == 2, ended.err
+    assert ended.err.count(f"difflab {command[0]}: sample 1 is not finite from step 1 of 5 on") == 1
+    assert ended.err.count("difflab ") == 1, ended.err
+    assert not (run / "evaluations.jsonl").exists()
+    assert not (tmp_path / "two" / "sample.json").exists()

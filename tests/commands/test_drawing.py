@@ -65,3 +65,13 @@ def test_drawings_that_differ_do_not_share_a_folder(tiny_run: Path, override: st
 def test_home_is_the_run_of_a_checkpoint(tiny_run: Path) -> None:
     assert find_stored(tiny_run).home == tiny_run
     assert find_stored(tiny_run / "checkpoints" / "last.ckpt").home == tiny_run
+
+
+@pytest.mark.parametrize(
+    "change", [{"low_res": "small.npz"}, {"weights": "raw"}, {"classes": [2]}, {"rounding": "edm"}]
+)
+def test_everything_that_changes_pictures_is_in_the_hash(tiny_run: Path, change: dict[str, object]) -> None:
+    config = configured(tiny_run)
+    ends = [draw_name(one).rpartition("-")[2] for one in (config, config.model_copy(update=change))]
+    assert ends[0] != ends[1]
+    assert draw_name(config, "n") != draw_name(config.model_copy(update={"n": 5}), "n")

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from difflab.commands.evaluate_sweep import finished
 from difflab.pipelines import build
 from difflab.pipelines.stored import load_stored
+from difflab.tracking.rundir import RunDirectory
 from difflab.tracking.runs import read_offline_run
 from tiny_runs import ON_CPU, difflab, done, mistake
 
@@ -139,3 +141,58 @@ def test_every_value_is_a_wandb_run_of_its_own(own_run: Path) -> None:
     assert len({run.run_id for run in runs}) == 2
     assert {run.config["sampler"]["eta"] for run in runs} == {0.0, 1.0}
     assert all("eval/oracle-well-formed-rate@4" in run.summary for run in runs)
+
+
+def test_a_point_whose_results_cannot_be_read_is_made_again(own_run: Path) -> None:
+    sweep(own_run, "sampler.eta=0,1")
+    (path,) = [path for path in (own_run / "evaluations").glob("*/results.json") if '"eta": 1' in path.read_text()]
+    kept = json.loads(path.read_text())
+    path.write_text(path.read_text()[:100])
+    ended = done("evaluate", f"run={own_run}", *SMALL, "sampler.eta=0,1")
+    assert "1 of 2: sampler.eta=0 (done before)" in ended.out
+    assert "2 of 2: sampler.eta=1\n" in ended.out
+    assert json.loads(path.read_text())["made_of"] == kept["made_of"]
+    assert ended.err.count("is damaged; this evaluation is made again") == 1
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", "3", '{"results": []}', '{"made_of": {}, "results": [3]}'])
+def test_whatever_lies_in_place_of_results_is_no_result(
+    tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "results.json").write_text(content)
+    assert finished(RunDirectory(tmp_path), {}) is None
+    assert "is damaged" in capsys.readouterr().err
+    assert finished(RunDirectory(tmp_path / "none"), {}) is None
+    (tmp_path / "results.json").write_text('{"made_of": {"seed": 1}, "results": []}')
+    assert finished(RunDirectory(tmp_path), {}) is None
+    assert finished(RunDirectory(tmp_path), {"seed": 1}) == []
+    assert capsys.readouterr().err == ""
+
+
+def test_an_interrupted_sweep_says_what_is_done_and_goes_on(own_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from difflab.commands import evaluate_sweep
+
+    real, measured = evaluate_sweep.measure, []
+
+    def stopped(*arguments, **options):
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        measured.append(arguments)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(evaluate_sweep, "measure", stopped)
+    ended = difflab("evaluate", f"run={own_run}", *SMALL, "sampler.eta=0,0.5,1")
+    assert ended.status == 130
+    assert "2 of 3 evaluations are done; the same command goes on with the others" in ended.err
+    assert not list((own_run / "evaluations").glob("sweep-*"))
+    monkeypatch.setattr(evaluate_sweep, "measure", real)
+    said = sweep(own_run, "sampler.eta=0,0.5,1")
+    assert said.count("(done before)") == 2
+    assert len(rows_of(own_run)) == 3
+
+
+def test_the_table_says_how_its_numbers_were_measured(own_run: Path) -> None:
+    sweep(own_run, "sampler.eta=0,1")
+    first, second = rows_of(own_run)
+    assert len(first["protocol"]) == 6
+    assert first["protocol"] == second["protocol"], "the drawing is what the sweep varies"

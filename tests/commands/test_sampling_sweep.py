@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from difflab.commands.sampling_sweep import SAMPLING_KEYS, points_of
@@ -64,3 +66,27 @@ def test_keys_that_are_no_sampling_keys_take_one_value(argument: str) -> None:
 def test_the_help_names_the_keys_that_take_several_values() -> None:
     shown = " ".join(done("evaluate", "--help").out.split())
     assert f"Several values of a key of the drawing ({', '.join(SAMPLING_KEYS)}) are an evaluation each" in shown
+
+
+@pytest.mark.parametrize(
+    ("argument", "why"),
+    [
+        ("seed=glob(*)", "this lists no values; write them out, as in seed=1,2,4"),
+        ("guidance=glob([a*,b*])", "this lists no values"),
+        ("seed=interval(0,1)", "this lists no values"),
+        ("seed=range(0,10,0)", "this lists no values"),
+        ("seed=range(0,1,0.0)", "this lists no values"),
+        ("seed=range(5,1)", "this lists no values"),
+        ("seed=range(0,1000000000)", "more than 1000 values; give fewer at once"),
+        ("seed=1,2,1", "1 is there twice; give each value once"),
+    ],
+)
+def test_functions_that_list_no_values_are_one_line(argument: str, why: str) -> None:
+    with pytest.raises(UserError, match=rf"^{re.escape(argument)}: {why}") as caught:
+        points_of(["run=x", argument])
+    assert "\n" not in str(caught.value)
+
+
+def test_too_many_combinations_are_refused() -> None:
+    with pytest.raises(UserError, match="these are 10000 evaluations; give at most 1000"):
+        points_of(["run=x", "seed=range(100)", "guidance.scale=range(100)"])

@@ -304,3 +304,20 @@ def test_no_metrics_no_results(noise_images):
     evaluator = module.Evaluator({}, n=4)
     evaluator.update(noise_images(4), torch.arange(4))
     assert evaluator.compute() == []
+
+
+def test_the_labels_of_padding_are_left_out_with_it():
+    images, labels = shapes(6)
+    report = {}
+    for padded in (False, True):
+        evaluator = Evaluator({"oracle": OracleConfig()}, n=6, class_names=class_names())
+        if padded:
+            # Padding in front, so that labels which stay behind would be those of other images.
+            index = torch.tensor([0, 0, 1, 2, 3, 4, 5])
+            weight = torch.tensor([0.0, *[1.0] * 6])
+            evaluator.update(images[index], index, weight, labels[index])
+        else:
+            evaluator.update(images, torch.arange(6), label=labels)
+        report[padded] = {result.metric: result.value for result in evaluator.compute()}
+    assert report[True] == report[False]
+    assert report[True]["oracle-class-accuracy"] == 1.0

@@ -1,8 +1,13 @@
+import dataclasses
+import errno
 import json
+import math
 import os
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from difflab.errors import UserError
 from difflab.metrics import reference as module
@@ -132,14 +137,78 @@ def test_a_damaged_file_is_made_again(reference_of, noise_images, random_extract
     assert reference.opened == [None, None]
 
 
-def test_a_failed_write_leaves_nothing_behind(reference_of, noise_images, random_extractor, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff" * 200, b"\x08\0\0\0\0\0\0\0{}      ", None, "no record", "no mean", "not finite"],
+    ids=["empty", "noise", "no tensors", "folder", "no record", "no mean", "not finite"],
+)
+def test_whatever_lies_in_the_cache_in_place_of_statistics_is_made_again(
+    reference_of, noise_images, random_extractor, tmp_path, caplog, content
+):
+    reference = reference_of(noise_images(20))
+    first = reference.statistics(random_extractor)
+    (path,) = files(tmp_path)
+    if content is None:
+        path.unlink()
+        path.mkdir()
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        with safe_open(path, framework="pt") as stored:
+            metadata, tensors = stored.metadata(), {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        if content == "no record":
+            del metadata["record"]
+        elif content == "no mean":
+            del tensors["mean"]
+        else:
+            tensors["mean"][0] = math.nan
+        save_file(tensors, path, metadata)
+    again = reference.statistics(random_extractor)
+    assert torch.equal(again.gaussian.mean, first.gaussian.mean)
+    assert reference.opened == [None, None]
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_cache_that_cannot_be_written_only_costs_time(
+    reference_of, noise_images, random_extractor, tmp_path, monkeypatch, capsys, error
+):
     def fail(*args):
-        raise OSError("disk full")
+        raise OSError(error, os.strerror(error))
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
-        reference_of(noise_images(4)).statistics(random_extractor)
+    reference = reference_of(noise_images(4))
+    made = [reference.statistics(random_extractor) for _ in range(2)]
+    assert torch.equal(made[0].gaussian.mean, made[1].gaussian.mean)
+    assert reference.opened == [None, None]
     assert not [path for path in files(tmp_path) if path.suffix == ".safetensors"]
+    said = capsys.readouterr().err
+    assert said.count("cannot be kept in") == 1
+    assert os.strerror(error) in said
+
+
+def test_statistics_of_another_preparation_are_others(reference_of, noise_images, random_extractor):
+    """A crop changes the images: what the cache has of one is not what the other one needs."""
+    images = noise_images(20)
+    plain, cropped = (
+        reference_of(images),
+        dataclasses.replace(reference_of(images[:, :, 4:12, 4:12]), preparation="crop"),
+    )
+    first, second = plain.statistics(random_extractor), cropped.statistics(random_extractor)
+    assert not torch.equal(first.gaussian.mean, second.gaussian.mean)
+    assert (first.record.preparation, second.record.preparation) == ("none", "crop")
+    keys = [reference._key(random_extractor.record, None) for reference in (plain, cropped)]
+    assert cache_path(keys[0]) != cache_path(keys[1])
+
+
+@pytest.mark.parametrize("change", [{"content_hash": "beef"}, {"split": "val"}, {"preparation": "crop"}])
+def test_everything_that_changes_the_images_is_in_the_key(reference_of, noise_images, random_extractor, change):
+    reference = reference_of(noise_images(4))
+    other = dataclasses.replace(reference, **change)
+    keys = [one._key(random_extractor.record, None) for one in (reference, other)]
+    assert cache_path(keys[0]) != cache_path(keys[1])
+    extractor = random_extractor.record.model_copy(update={"weights_sha256": "0" * 64})
+    assert cache_path(reference._key(extractor, None)) != cache_path(keys[0])
+    assert cache_path(reference._key(random_extractor.record, 3)) != cache_path(keys[0])
 
 
 def test_the_path_says_what_it_holds(tmp_path):

@@ -87,3 +87,10 @@ def test_the_record_has_every_stage(cascade: CascadePipeline) -> None:
     record = cascade.record()["pipeline"]
     assert record["kind"] == "cascade"
     assert record["stages"]["upsampler"]["sampler"]["kind"] == "ddim"
+
+
+def test_a_hook_sees_the_last_stage_alone(pipeline_of) -> None:
+    cascade = CascadePipeline({"base": pipeline_of("data.image_size=8"), "up": pipeline_of(*UPSAMPLER)})
+    sides: list[int] = []
+    cascade.draw([0], 0, hook=lambda step, x, _: sides.append(x.shape[-1]))
+    assert sides == [16] * cascade.n_steps

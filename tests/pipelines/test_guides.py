@@ -17,7 +17,7 @@ from difflab.config.sampler import AncestralConfig, DDIMConfig
 from difflab.errors import UserError
 from difflab.models.build import Model, build_model
 from difflab.pipelines.guides import Guides, load_guides
-from difflab.pipelines.single import recorded
+from difflab.pipelines.single import SinglePipeline, recorded
 from golden_fixtures import draw
 from pipelines.conftest import CLASSES, configuration
 
@@ -112,6 +112,26 @@ def test_classifier_free_guidance_leads_away_from_the_null(pipeline_of) -> None:
     assert not torch.allclose(drawn(3.0), plain, atol=1e-3)
     torch.testing.assert_close(drawn(3.0, one_batch=False), drawn(3.0), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(drawn(3.0, interval=[1e5, 1e6]), plain)
+
+
+def test_a_reference_network_is_read_by_its_own_process(pipeline_of) -> None:
+    """A reference that predicts v beside a model that predicts eps: at scale 0 the samples are the reference's own."""
+    config = ModelConfig.of(configuration("diffusion.prediction=v"))
+    reference = drawn_model(config, seed=1)
+    guidance = ClassifierFreeGuidance(
+        kind="classifier_free", scale=0.0, reference=ReferenceConfig(run="there"), static_limit=1.25
+    )
+    sampler = DDIMConfig(kind="ddim", steps=3)
+    led = pipeline_of(sampler=sampler, guidance=guidance, guides=Guides(reference=reference))
+    alone = SinglePipeline(
+        reference.network,
+        reference.conditioners,
+        reference.process,
+        config.shape,
+        sampler=sampler,
+        guidance=NoGuidance(kind="none", static_limit=1.25),
+    )
+    torch.testing.assert_close(led.draw([0, 1], 0), alone.draw([0, 1], 0))
 
 
 def test_a_reference_network_stands_for_the_null(pipeline_of) -> None:

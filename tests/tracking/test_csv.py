@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from difflab.errors import UserError
-from difflab.tracking.csv import CSVLogger, read_csv
+from difflab.tracking.csv import CSVLogger
+from difflab.tracking.csv_rows import read_csv
 
 
 def rows(path: Path) -> list[tuple[str, ...]]:

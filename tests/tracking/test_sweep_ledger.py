@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from difflab.errors import UserError
-from difflab.metrics.protocol import Protocol, Result
-from difflab.tracking.sweep_ledger import Ledger, LedgerEntry, best_row, read_measured
+from difflab.metrics.protocol import Protocol, ReferenceRecord, Result, SamplingRecord
+from difflab.tracking.sweep_ledger import Ledger, LedgerEntry, best_row, read_all_measured, read_measured
 from difflab.tracking.sweep_table import SweepRow
 
 
@@ -74,6 +74,81 @@ def test_the_newest_numbers_count(tmp_path: Path) -> None:
     }
     assert measured.spreads == {"eval/kid@8": 0.01}
     assert measured.results["eval/fd@8"].protocol.n == 8
+
+
+def judged(reference_n: int, scale: float = 1.0, value: float = 1.0, n: int = 8) -> Result:
+    """A distance to so many reference images, of samples drawn with a guidance scale."""
+    sampling = SamplingRecord(
+        class_balance="none",
+        seed=0,
+        guidance={"scale": scale},
+        sampler={},
+        weights="ema",
+        rounding="truncate",
+        precision="float32",
+        device="cpu",
+    )
+    reference = ReferenceRecord(name="d", content_hash="c", split="train", preparation="p", n=reference_n)
+    return Result(metric="fd", value=value, protocol=Protocol(metric="fd", n=n, reference=reference, sampling=sampling))
+
+
+def write(folder: Path, *results: Result) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "evaluations.jsonl").write_text("".join(f"{result.to_json()}\n" for result in results))
+    return folder
+
+
+def test_two_protocols_of_one_name_are_two_columns(tmp_path: Path) -> None:
+    small, whole = judged(2000, value=3.0), judged(50_000, value=4.0)
+    place = write(tmp_path, small, whole, judged(2000, value=5.0))
+    (tmp_path / "metrics.csv").write_text(f"train/step,eval/fd@8,eval/fd@8-{whole.protocol.hash[:6]}\n0,5.0,4.0\n")
+    other = f"eval/fd@8-{whole.protocol.yardstick[:6]}"
+    measured = read_measured(place)
+    assert measured.metrics == {"train/step": 0.0, "eval/fd@8": 5.0, other: 4.0}
+    assert {name: result.protocol.reference.n for name, result in measured.results.items()} == {
+        "eval/fd@8": 2000,
+        other: 50_000,
+    }
+
+
+def test_a_name_is_one_protocol_in_all_places_of_a_sweep(tmp_path: Path) -> None:
+    places = [
+        write(tmp_path / "a", judged(2000, 1.0)),
+        write(tmp_path / "b", judged(50_000, 2.0)),
+        write(tmp_path / "c", judged(2000, 3.0)),
+    ]
+    a, b, c = read_all_measured(places)
+    assert a.metrics.keys() == c.metrics.keys() == {"eval/fd@8"}, "what is swept is no other protocol"
+    assert b.metrics.keys() == {f"eval/fd@8-{judged(50_000).protocol.yardstick[:6]}"}
+
+
+def test_a_run_that_was_evaluated_in_two_ways_has_both_numbers(tmp_path: Path) -> None:
+    first, second = judged(2000, 1.0, value=3.0), judged(2000, 4.0, value=9.0)
+    measured = read_measured(write(tmp_path, first, second))
+    assert measured.metrics == {"eval/fd@8": 3.0, f"eval/fd@8-{second.protocol.hash[:6]}": 9.0}
+
+
+def test_torn_and_foreign_records_cost_themselves_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, judged(2000, value=3.0))
+    with (tmp_path / "evaluations.jsonl").open("a") as file:
+        file.write('{"name": "kid@8", "value": "many"}\n{"name": "fd@8", "val')
+    assert read_measured(tmp_path).metrics == {"eval/fd@8": 3.0}
+    said = capsys.readouterr().err
+    assert "line 3 is no whole record" in said
+    assert "a record of kid@8 is none" in said
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"sweep": 3}', '{"sweep": "mine", "entries": {"aa": {}}}'])
+def test_a_damaged_ledger_counts_as_empty_and_is_said(
+    tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Ledger.read(tmp_path, "mine").record("aa", entry(tmp_path))
+    (tmp_path / "ledger.json").write_text(content)
+    ledger = Ledger.read(tmp_path, "mine")
+    assert not ledger.entries
+    assert "ledger.json is damaged" in capsys.readouterr().err
+    ledger.record("bb", entry(tmp_path))
+    assert Ledger.read(tmp_path, "mine").is_done("bb")
 
 
 def test_a_folder_without_records_measured_nothing(tmp_path: Path) -> None:

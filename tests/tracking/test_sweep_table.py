@@ -138,3 +138,14 @@ def test_what_has_no_second_seed_keeps_its_own_spread() -> None:
 def test_a_metric_that_one_seed_lacks_is_averaged_over_the_others() -> None:
     (row,) = over_seeds([SweepRow({"seed": 0}, {"a": 1.0, "b": 2.0}), SweepRow({"seed": 1}, {"b": 4.0})])
     assert (row.metrics, set(row.spreads)) == ({"a": 1.0, "b": 3.0}, {"b"})
+
+
+def test_rows_of_different_protocols_are_told_apart_and_not_averaged() -> None:
+    rows = [
+        SweepRow({"seed": seed}, {"fd": float(seed)}, protocol=protocol)
+        for seed, protocol in ((0, "aaaaaa"), (1, "bbbbbb"), (2, "aaaaaa"))
+    ]
+    assert to_csv(rows).splitlines()[:2] == ["seed,protocol,fd", "0,aaaaaa,0.0"]
+    assert [(row.values["seed"], row.metrics["fd"]) for row in over_seeds(rows)] == [("0,2", 1.0), (1, 1.0)]
+    assert "| seed | protocol | fd |" in to_markdown(rows)
+    assert "protocol" not in to_csv([SweepRow({"seed": 0}, {"fd": 1.0})])

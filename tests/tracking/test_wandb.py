@@ -19,7 +19,7 @@ from difflab.callbacks.weights import WeightsExport
 from difflab.config.logger import LoggerConfig, WandbConfig
 from difflab.errors import UserError
 from difflab.tracking.build import build_loggers
-from difflab.tracking.csv import read_csv
+from difflab.tracking.csv_rows import read_csv
 from difflab.tracking.rundir import RunDirectory
 from difflab.tracking.runs import OfflineRun, read_offline_run
 from difflab.tracking.wandb import exit_status, wandb_run

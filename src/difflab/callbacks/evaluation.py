@@ -12,10 +12,22 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from difflab import jsonl
 from difflab.callbacks.clock import train_step
-from difflab.callbacks.generation import Generate, Labels, batches_of_this_rank, ready_to_sample
+from difflab.callbacks.generation import (
+    Generate,
+    Labels,
+    bad_samples,
+    batches_of_this_rank,
+    draw_marked,
+    ready_to_sample,
+    tell_bad_samples,
+)
 from difflab.callbacks.periodic import Periodic
 from difflab.config.callbacks import EvaluationConfig
+from difflab.metrics.naming import distinct_names
+from difflab.metrics.protocol import Protocol as ProtocolRecord
+from difflab.metrics.protocol import Result
 from difflab.tracking import evaluations
 
 
@@ -40,8 +52,10 @@ class Evaluation(Periodic):
     """Evaluate samples 0..n-1 of `seed`, drawn with the averaged weights by all processes together.
 
     Logs `eval/<name>` for each result, and appends its whole record with `train_step` to `path`, one JSON object
-    a line. `make_evaluator` is called for each evaluation, on every process; `labels` says which class each sample is
-    asked to show.
+    a line. A name that earlier records of `path` have under another protocol is logged with the start of its hash.
+    Where samples are not finite nothing is measured: their number is logged as `eval/nonfinite_samples`, and said.
+    `make_evaluator` is called for each evaluation, on every process; `labels` says which class each sample is asked to
+    show.
     """
 
     def __init__(
@@ -75,17 +89,30 @@ class Evaluation(Periodic):
     def act(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Evaluate at this step."""
         step = train_step(pl_module)
+        indices: list[int] = []
+        bad_steps: list[int] = []
         with ready_to_sample(trainer, pl_module):
             evaluator = self.make_evaluator()
-            for indices in batches_of_this_rank(trainer, self.n, self.batch_size):
-                classes = None if self.labels is None else self.labels(indices, self.seed)
+            for batch in batches_of_this_rank(trainer, self.n, self.batch_size):
+                classes = None if self.labels is None else self.labels(batch, self.seed)
                 label = None if classes is None else torch.tensor(classes)
-                evaluator.update(self.generate(indices, self.seed), torch.tensor(indices), label=label)
-            results = evaluator.compute()
+                images, steps = draw_marked(self.generate, batch, self.seed)
+                indices += batch
+                bad_steps += steps.tolist()
+                evaluator.update(images, torch.tensor(batch), label=label)
+            bad = bad_samples(indices, bad_steps)
+            results = [] if len(bad) else evaluator.compute()
+        if len(bad) and trainer.is_global_zero:
+            tell_bad_samples(bad, self.n, step, "evaluation")
+        records = [json.loads(result.to_json()) for result in results or [self._nothing_measured(len(bad))]]
+        numbers = {"eval/nonfinite_samples": float(len(bad))} if len(bad) else {}
+        if trainer.is_global_zero and results:
+            names = distinct_names(records, self._earlier())
+            numbers |= {f"eval/{name}": result.value for name, result in zip(names, results, strict=True)}
         for logger in trainer.loggers:
-            logger.log_metrics({f"eval/{result.name}": result.value for result in results}, step=step)
+            logger.log_metrics(numbers, step=step)
         if trainer.is_global_zero:
-            self._append(step, results)
+            jsonl.append(self.path, [json.dumps({"train_step": step, **record}) for record in records])
 
     @override
     def finished(self, step: int) -> bool:
@@ -99,8 +126,11 @@ class Evaluation(Periodic):
     def logs_again(self, step: int, row: Mapping[str, str]) -> bool:
         return any(key.startswith("eval/") for key in row) and not self.finished(step)
 
-    def _append(self, step: int, results: Sequence[MetricResult]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        records = [{"train_step": step, **json.loads(result.to_json())} for result in results]
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write("".join(json.dumps(record) + "\n" for record in records))
+    def _nothing_measured(self, bad: int) -> Result:
+        """A record all the same: it says that the evaluation was made."""
+        metric = "nonfinite-samples"
+        return Result(metric=metric, value=float(bad), protocol=ProtocolRecord(metric=metric, n=self.n))
+
+    def _earlier(self) -> list[jsonl.Record]:
+        """The records of this training, not those that others added to the same file."""
+        return [record for record in jsonl.read(self.path) if "train_step" in record]

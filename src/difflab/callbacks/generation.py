@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import lightning.pytorch as pl
@@ -11,6 +13,12 @@ from torch import Tensor
 
 from difflab.callbacks.ema import averaged
 from difflab.callbacks.throughput import off_the_clock
+from difflab.images import to_uint8
+from difflab.metrics.gather import gather_rows
+from difflab.pipelines.finite import NonFiniteSamplesError, named
+from difflab.tracking.grid import missing_tile
+
+_log = logging.getLogger(__name__)
 
 Generate = Callable[[list[int], int], Tensor]
 """(indices, seed) -> uint8 [len(indices), C, H, W]; sample i depends on (seed, i) alone."""
@@ -40,14 +48,50 @@ def batches_of_this_rank(trainer: pl.Trainer, n: int, batch_size: int) -> Iterat
         yield mine[begin : begin + batch_size]
 
 
-def draw_on_all_ranks(trainer: pl.Trainer, generate: Generate, n: int, seed: int, batch_size: int) -> Tensor:
-    """uint8 [n, C, H, W] on the CPU: samples 0..n-1 of `seed`, on every process."""
+def draw_marked(generate: Generate, indices: list[int], seed: int) -> tuple[Tensor, Tensor]:
+    """uint8 [b, C, H, W], where a tile stands for each sample that is not finite, and int64 [b]: the sampling step that
+    made it so, from 1, or 0 for a picture."""
+    try:
+        images = generate(indices, seed)
+        return images, torch.zeros(len(indices), dtype=torch.int64, device=images.device)
+    except NonFiniteSamplesError as bad:
+        images = to_uint8(bad.drawn)
+        steps = torch.tensor(bad.steps, device=images.device)
+        images[steps > 0] = missing_tile(*images.shape[1:]).to(images.device)
+        return images, steps
+
+
+def draw_on_all_ranks(
+    trainer: pl.Trainer, generate: Generate, n: int, seed: int, batch_size: int
+) -> tuple[Tensor, Tensor]:
+    """uint8 [n, C, H, W] and int64 [n] as `draw_marked` gives them, on the CPU and every process: samples 0..n-1."""
     share = -(-n // trainer.world_size)
     mine = [i for batch in batches_of_this_rank(trainer, n, batch_size) for i in batch]
     # Gathering wants equal counts, so a process that has one sample less draws its first one (or sample 0) again.
     mine += [mine[0] if mine else 0] * (share - len(mine))
-    drawn = torch.cat([generate(mine[i : i + batch_size], seed) for i in range(0, share, batch_size)])
+    drawn = [draw_marked(generate, mine[i : i + batch_size], seed) for i in range(0, share, batch_size)]
+    return tuple(_of_all_ranks(trainer, torch.cat(parts), n) for parts in zip(*drawn, strict=True))  # pyrefly: ignore
+
+
+def _of_all_ranks(trainer: pl.Trainer, rows: Tensor, n: int) -> Tensor:
     if trainer.world_size == 1:
-        return drawn.cpu()
-    gathered = trainer.strategy.all_gather(drawn.to(trainer.strategy.root_device))
+        return rows.cpu()
+    gathered = trainer.strategy.all_gather(rows.to(trainer.strategy.root_device))
     return gathered.transpose(0, 1).flatten(0, 1)[:n].cpu()
+
+
+def bad_samples(indices: Sequence[int], steps: Sequence[int]) -> Tensor:
+    """int64 [k, 2] of all processes together: number and sampling step of every sample that is not finite."""
+    mine = [[index, step] for index, step in zip(indices, steps, strict=True) if step]
+    return gather_rows(torch.tensor(mine, dtype=torch.int64).reshape(-1, 2))
+
+
+def tell_bad_samples(bad: Tensor, n: int, train_step: int, what: str) -> None:
+    """Say on the terminal and in the log which of n samples are not finite. bad: as `bad_samples` gives it."""
+    ordered = bad[bad[:, 0].argsort()]
+    line = (
+        f"{what} at step {train_step}: {named(ordered[:, 0].tolist())} not finite, {len(bad)} of {n}, "
+        f"from sampling step {int(bad[:, 1].min())} on"
+    )
+    _log.info(line)
+    sys.stderr.write(f"note: {line}\n")

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lightning.pytorch as pl
+import torch
 from typing_extensions import override
 
 from difflab.callbacks.clock import train_step
-from difflab.callbacks.generation import Generate, Labels, draw_on_all_ranks, ready_to_sample
+from difflab.callbacks.generation import Generate, Labels, draw_on_all_ranks, ready_to_sample, tell_bad_samples
 from difflab.callbacks.periodic import Periodic
 from difflab.config.callbacks import SampleGridConfig
-from difflab.files import numbered, replacing
+from difflab.files import numbered
 from difflab.tracking.clock import ClockedLogger
-from difflab.tracking.grid import make_grid, to_pil
+from difflab.tracking.grid import make_grid, save_picture, to_pil
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,8 @@ class SampleGrid(Periodic):
     """Draw samples 0..n-1 of `seed` with the averaged weights: `samples/step-000100.png` and the image `samples/grid`.
 
     The noise is the same every time, so the pictures of one run show how the same samples change. With `table` also
-    log `samples/table` with the columns image, index, seed, class.
+    log `samples/table` with the columns image, index, seed, class. A sample that is not finite is a tile crossed out;
+    how many there are is logged as `samples/nonfinite`, and said.
     """
 
     def __init__(
@@ -57,10 +59,15 @@ class SampleGrid(Periodic):
         """Draw, save and log at this step."""
         step = train_step(pl_module)
         with ready_to_sample(trainer, pl_module):
-            images = draw_on_all_ranks(trainer, self.generate, self.n, self.seed, self.batch_size)
+            images, bad_steps = draw_on_all_ranks(trainer, self.generate, self.n, self.seed, self.batch_size)
         if not trainer.is_global_zero:
             return
         grid = make_grid(images, self.columns, min_side=self.min_side)
+        if bool(bad_steps.any()):
+            (rows,) = bad_steps.nonzero(as_tuple=True)
+            tell_bad_samples(torch.stack([rows, bad_steps[rows]], dim=1), self.n, step, "sample grid")
+            for logger in trainer.loggers:
+                logger.log_metrics({"samples/nonfinite": len(rows)}, step=step)
         loggers = [logger for logger in trainer.loggers if isinstance(logger, ClockedLogger)]
         for logger in loggers:
             logger.log_image("samples/grid", grid)
@@ -69,8 +76,7 @@ class SampleGrid(Periodic):
                 rows = [[to_pil(image), i, self.seed, classes[i]] for i, image in enumerate(images)]
                 logger.log_table("samples/table", ["image", "index", "seed", "class"], rows)
         # Last, because the file says that it is done.
-        with replacing(self._path(step)) as temporary:
-            grid.save(temporary, format="PNG")
+        save_picture(grid, self._path(step))
 
     @override
     def finished(self, step: int) -> bool:

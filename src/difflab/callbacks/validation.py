@@ -11,7 +11,7 @@ from typing_extensions import override
 from difflab.callbacks.clock import train_step
 from difflab.callbacks.periodic import Periodic
 from difflab.tracking.clock import STEP
-from difflab.tracking.csv import read_csv
+from difflab.tracking.csv_rows import read_csv
 
 
 class Validation(Periodic):

@@ -5,51 +5,78 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import re
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from difflab.commands.limits import memory_of, refusing_too_large, require_memory
 from difflab.commands.processes import ALONE, Processes, started
 from difflab.config.sample import DrawConfig
 from difflab.errors import UserError
 from difflab.models.devices import Accelerator, resolve_accelerator, sampling_autocast
 from difflab.pipelines.base import Pipeline
-from difflab.pipelines.build import StoredModels, build_pipeline
+from difflab.pipelines.build import StoredModels, build_pipeline, files_of
 from difflab.pipelines.stored import Stored
 from difflab.progress import track
 
 CHANGES_PICTURES = ("pipeline", "low_res", "sampler", "guidance", "rounding", "precision", "classes", "weights")
 """Keys of a drawing, besides n and seed, that make it another one."""
 
+MANY_BATCHES = 10_000
+"""From so many on the first line is not waited for."""
+
+FLOATS_A_PIXEL = 4
+"""What any sampler holds at least: x, its noise, and what the network takes and gives."""
+
 
 @dataclass(frozen=True)
 class Drawing:
-    """A model ready to draw, where it came from, and which process's share is drawn here."""
+    """A model ready to draw, where it came from, and which process's share is drawn here.
+
+    files: those that decide what is drawn besides the configuration.
+    """
 
     stored: Stored
     pipeline: Pipeline
     config: DrawConfig
     processes: Processes
+    files: list[Path]
 
     @property
-    def indices(self) -> list[int]:
+    def indices(self) -> range:
         """The numbers of this process's samples; together the processes have 0..n-1, each once."""
-        return list(range(self.processes.rank, self.config.n, self.processes.world_size))
+        return range(self.processes.rank, self.config.n, self.processes.world_size)
 
-    def batches(self) -> Iterator[tuple[list[int], list[int] | None, Tensor]]:
-        """(indices, classes, uint8 [b, C, H, W]) of this process; the first one displays its progress."""
+    def batches(
+        self, kept: Callable[[list[int]], Tensor | None] | None = None
+    ) -> Iterator[tuple[list[int], list[int] | None, Tensor]]:
+        """(indices, classes, uint8 [b, C, H, W]) of this process; the first one displays its progress.
+
+        kept: the images of a batch that was drawn before, or None for one that has to be drawn.
+
+        Raises UserError for samples that are not finite, and where a batch does not fit the memory of the device.
+        """
         indices, size = self.indices, self.config.batch_size
-        chunks = [indices[i : i + size] for i in range(0, len(indices), size)]
+        count = -(-len(indices) // size)
+        chunks = (list(indices[i : i + size]) for i in range(0, len(indices), size))
         devices = self.processes.world_size
         unit = f" on {devices} devices, batches of each" if devices > 1 else ", batches"
         what = f"sampling {self.config.n} images{unit}"
-        for chunk in track(chunks, len(chunks), what) if self.processes.is_main else chunks:
+        if self.processes.is_main and count >= MANY_BATCHES:
+            sys.stderr.write(f"{what}: {count} to draw\n")
+        for chunk in track(chunks, count, what) if self.processes.is_main else chunks:
+            images = None if kept is None else kept(chunk)
             classes = self.classes_of(chunk)
-            yield chunk, classes, self.pipeline(chunk, self.config.seed, classes=classes)
+            if images is None:
+                with refusing_too_large(f"batch_size={size}"):
+                    images = self.pipeline(chunk, self.config.seed, classes=classes)
+            yield chunk, classes, images
 
     def classes_of(self, indices: Sequence[int]) -> list[int] | None:
         """The class of each sample, or None for a model without classes."""
@@ -93,23 +120,35 @@ def prepare_drawing(config: DrawConfig, processes: Processes = ALONE, models: St
     """
     if config.classes == []:
         raise UserError("classes=[] names no class; list some, or leave classes=null to draw them from the seed")
-    if config.sampler.kind == "ddim_inversion":
-        raise UserError("sampler=ddim_inversion goes from images to noise and draws none; choose ddim or ancestral")
     accelerator = resolve_accelerator(config.accelerator)
     autocast = sampling_autocast(config.precision, accelerator)
-    pipeline, stored = build_pipeline(config, models or models_on(accelerator), autocast=autocast)
+    models = models or models_on(accelerator)
+    pipeline, stored = build_pipeline(config, models, autocast=autocast)
     if config.classes is not None:
         # Now, and not at the batch where the first wrong one turns up.
         pipeline.check_classes(config.classes)
-    return Drawing(stored, pipeline, config, processes)
+    shape = stored.config.shape
+    require_memory(
+        f"batch_size={config.batch_size}: {min(config.batch_size, config.n)} images of {shape} at once",
+        min(config.batch_size, -(-config.n // processes.world_size)) * FLOATS_A_PIXEL * 4 * math.prod(shape),
+        memory_of(pipeline.device),
+        "lower batch_size",
+    )
+    return Drawing(stored, pipeline, config, processes, files_of(config, models))
 
 
-def draw_name(config: DrawConfig) -> str:
+def say(line: str) -> None:
+    """One line on standard output, as it is."""
+    sys.stdout.write(f"{line}\n")
+
+
+def draw_name(config: DrawConfig, *also: str) -> str:
     """`ddim-50-seed0-3fa2c1`: what tells one drawing from another, for folder names.
 
-    The last part is of all that changes pictures, also of the file where the run is given as a checkpoint.
+    The last part is of all that changes pictures, also of the file where the run is given as a checkpoint, and of the
+    keys in `also`.
     """
-    how = config.model_dump(mode="json", include=set(CHANGES_PICTURES))
+    how = config.model_dump(mode="json", include={*CHANGES_PICTURES, *also})
     if config.run is not None and Path(config.run).is_file():
         how["checkpoint"] = Path(config.run).name
     digest = hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from difflab import jsonl
 from difflab.commands.hydra_app import run_app
 from difflab.commands.run_defaults import with_defaults_of_run
 from difflab.commands.sampling_sweep import points_of
@@ -14,8 +18,12 @@ from difflab.config.sample import EvaluateConfig
 if TYPE_CHECKING:
     from difflab.commands.drawing import Drawing
     from difflab.config.data import DataConfig
+    from difflab.metrics.evaluator import Evaluator
     from difflab.metrics.protocol import Result
     from difflab.tracking.rundir import RunDirectory
+
+CHANGES_MEASURES = ("metrics", "data", "split")
+"""Keys of an evaluation that change its numbers with the pictures left as they are."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -32,9 +40,16 @@ def main(argv: Sequence[str]) -> int:
 def evaluate(config: EvaluateConfig, plain: dict[str, Any], overrides: list[str]) -> None:
     """Draw `n` samples, measure them, print and keep the results."""
     from difflab.commands.drawing import drawing_of
+    from difflab.commands.limits import require_folder
 
+    require_folder("out", config.out)
     with drawing_of(config) as drawing:
-        results, out = measure(drawing, config, plain, overrides)
+        try:
+            results, out = measure(drawing, config, plain, overrides)
+        except KeyboardInterrupt:
+            if drawing.processes.is_main:
+                sys.stderr.write("nothing is kept of an unfinished evaluation; the same command starts over\n")
+            raise
         if drawing.processes.is_main:
             show(results, out.path)
 
@@ -45,25 +60,12 @@ def measure(
     """Draw and measure; the records are kept in the folder of this evaluation and in the run's evaluations.jsonl."""
     import torch
 
-    from difflab.pipelines.evaluating import build_evaluator
+    from difflab.metrics.naming import distinct_names
     from difflab.tracking.build import build_loggers
 
     processes = drawing.processes
     with processes.agreeing():
-        evaluator = build_evaluator(
-            config.metrics,
-            drawing.pipeline,
-            n=config.n,
-            seed=config.seed,
-            weights=drawing.stored.which,
-            classes=config.classes,
-            data=config.data,
-            split=config.split,
-            class_names=_class_names(config.data),
-            rank=processes.rank,
-            world_size=processes.world_size,
-        )
-        evaluator.load_extractors()
+        evaluator = evaluator_of(drawing, config, overrides)
     evaluator.prepare()
     out = folder_of(config, drawing.stored.home)
     if processes.is_main:
@@ -71,16 +73,54 @@ def measure(
     model = drawing.stored.config.model_dump(mode="json")
     logged = {**plain, "model": model, "sampling": drawing.pipeline.record()}
     with build_loggers(config.logger, out, logged) as loggers:
-        for indices, classes, images in drawing.batches():
-            label = None if classes is None else torch.tensor(classes)
-            evaluator.update(images, torch.tensor(indices), label=label)
+        with processes.agreeing():
+            for indices, classes, images in drawing.batches():
+                label = None if classes is None else torch.tensor(classes)
+                evaluator.update(images, torch.tensor(indices), label=label)
         results = evaluator.compute()
-        for logger in loggers:
-            logger.log_metrics({result.key: result.value for result in results}, step=0)
+        records = [json.loads(result.to_json()) for result in results]
+        if processes.is_main:
+            # A folder that was given may hold numbers of another protocol already.
+            names = distinct_names(records, jsonl.read(out.evaluations))
+            for logger in loggers:
+                numbers = {f"eval/{name}": result.value for name, result in zip(names, results, strict=True)}
+                logger.log_metrics(numbers, step=0)
     if processes.is_main:
         for path in dict.fromkeys([out.evaluations, drawing.stored.home / "evaluations.jsonl"]):
-            append_lines(path, [result.to_json() for result in results])
+            jsonl.append(path, [json.dumps(record) for record in records])
     return results, out
+
+
+def evaluator_of(drawing: Drawing, config: EvaluateConfig, overrides: list[str]) -> Evaluator:
+    """What judges the samples, with its extractors loaded; metrics that do not suit the data are left out, and said.
+
+    Raises UserError where they cannot be measured.
+    """
+    from difflab.commands.limits import main_memory, require_memory
+    from difflab.metrics.suiting import without_unsuited
+    from difflab.pipelines.evaluating import build_evaluator
+
+    processes, model = drawing.processes, drawing.stored.config
+    metrics, left_out = without_unsuited(config.metrics, config.data, overrides, image_size=model.image_size)
+    if processes.is_main:
+        sys.stderr.writelines(f"note: {line}\n" for line in left_out)
+    evaluator = build_evaluator(
+        metrics,
+        drawing.pipeline,
+        n=config.n,
+        seed=config.seed,
+        weights=drawing.stored.which,
+        classes=config.classes,
+        data=config.data,
+        split=config.split,
+        class_names=_class_names(config.data),
+        rank=processes.rank,
+        world_size=processes.world_size,
+    )
+    evaluator.load_extractors()
+    needed = config.n * evaluator.bytes_per_sample(math.prod(model.shape))
+    require_memory(f"n={config.n}: what the metrics keep of the samples", needed, main_memory(), "lower n")
+    return evaluator
 
 
 def _class_names(data: DataConfig | None) -> list[str] | None:
@@ -91,30 +131,26 @@ def _class_names(data: DataConfig | None) -> list[str] | None:
 
 
 def folder_of(config: EvaluateConfig, home: Path) -> RunDirectory:
-    """Where the records of an evaluation go."""
+    """Where the records of an evaluation go: each protocol has a folder, and so a W&B run, of its own."""
     from difflab.commands.drawing import draw_name
     from difflab.tracking.rundir import RunDirectory
 
-    return RunDirectory(config.out or home / "evaluations" / f"{draw_name(config)}-n{config.n}")
+    name = draw_name(config, *CHANGES_MEASURES)
+    return RunDirectory(config.out or home / "evaluations" / f"{name}-n{config.n}")
 
 
-def append_lines(path: Path, lines: list[str]) -> None:
-    """Add lines to a file of records."""
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(f"{line}\n" for line in lines)
-
-
-def show(results: Sequence[Any], out: Path) -> None:
+def show(results: Sequence[Result], out: Path) -> None:
     """A table of the results, their warnings, and where the records lie."""
     from rich.console import Console
     from rich.table import Table
+
+    from difflab.commands.drawing import say
 
     table = Table("metric", "value", "spread", "protocol")
     for result in results:
         spread = "" if result.spread is None else f"{result.spread:.4g}"
         table.add_row(result.name, f"{result.value:.4g}", spread, result.protocol.hash)
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(table)
+    Console(highlight=False, soft_wrap=True).print(table)
     for warning in dict.fromkeys(warning for result in results for warning in result.warnings):
-        console.print(f"note: {warning}")
-    console.print(f"records in {out}")
+        say(f"note: {warning}")
+    say(f"records in {out}")

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from difflab.commands.composing import compose_and_validate
-from difflab.commands.drawing import drawing_processes, prepare_drawing
+from difflab.commands.drawing import Drawing, drawing_processes, prepare_drawing, say
 from difflab.commands.evaluate import folder_of, measure
+from difflab.commands.limits import require_folder
 from difflab.commands.run_defaults import with_defaults_of_run
 from difflab.commands.sampling_sweep import Point
-from difflab.commands.training import say
 from difflab.config.logger import WandbConfig
 from difflab.config.sample import EvaluateConfig
 from difflab.files import sha256_of, write_text
 from difflab.metrics.protocol import Result
+from difflab.models.devices import is_first_process
 from difflab.pipelines.build import StoredModels, files_of
 from difflab.tracking.rundir import RunDirectory
-from difflab.tracking.sweep_table import SweepRow, Value, over_seeds, swept_keys, to_rich, with_series, write_table
+from difflab.tracking.sweep_table import (
+    SweepRow,
+    Value,
+    over_seeds,
+    protocol_of,
+    swept_keys,
+    to_rich,
+    with_series,
+    write_table,
+)
 
 RESULTS = "results.json"
 UNCHANGED_BY = ("logger", "out", "accelerator", "devices", "batch_size")
@@ -45,42 +56,62 @@ def evaluate_sweep(points: Sequence[Point]) -> None:
     Raises UserError, before anything is drawn, for a value that no evaluation can have.
     """
     planned = [_planned(point) for point in points]
+    require_folder("out", planned[0].config.out)
     group = _name_of(planned)
     rows: list[SweepRow] = []
     home: Path | None = None
     with drawing_processes(planned[0].config) as (processes, models):
-        for number, each in enumerate(planned, start=1):
-            with processes.agreeing():
-                drawing = prepare_drawing(each.config, processes, models)
-            home = drawing.stored.home
-            out = _folder(each.config, home)
-            config = _grouped(each.config, group).model_copy(update={"out": str(out.path)})
-            made_of = _made_of(each, models)
-            results = finished(out, made_of)
+        try:
+            for number, each in enumerate(planned, start=1):
+                with processes.agreeing():
+                    drawing = prepare_drawing(each.config, processes, models)
+                home = drawing.stored.home
+                rows.append(_row(each.point, _results_of(each, drawing, models, group, f"{number} of {len(planned)}")))
+        except KeyboardInterrupt:
             if processes.is_main:
-                what = ", ".join(f"{key}={value}" for key, value in each.point.values.items())
-                done = "" if results is None else " (done before)"
-                say(f"{number} of {len(planned)}: {what}{done}")
-            # Nobody starts before all have looked: the first to finish writes what the others look for.
-            processes.wait()
-            if results is None:
-                results, _ = measure(drawing, config, each.plain, each.point.argv)
-                if processes.is_main:
-                    keep(out, made_of, results)
-            rows.append(_row(each.point, results))
+                done = f"{len(rows)} of {len(planned)} evaluations are done"
+                sys.stderr.write(f"{done}; the same command goes on with the others\n")
+            raise
         if processes.is_main and home is not None:
             report(rows, Path(planned[0].config.out or home / "evaluations") / group)
 
 
+def _results_of(each: Planned, drawing: Drawing, models: StoredModels, group: str, which: str) -> list[Result]:
+    """The results of one point, which are read back where it was finished before."""
+    processes = drawing.processes
+    out = _folder(each.config, drawing.stored.home)
+    config = _grouped(each.config, group).model_copy(update={"out": str(out.path)})
+    made_of = _made_of(each, models)
+    results = finished(out, made_of)
+    if processes.is_main:
+        what = ", ".join(f"{key}={value}" for key, value in each.point.values.items())
+        say(f"{which}: {what}{'' if results is None else ' (done before)'}")
+    # Nobody starts before all have looked: the first to finish writes what the others look for.
+    processes.wait()
+    if results is None:
+        results, _ = measure(drawing, config, each.plain, each.point.argv)
+        if processes.is_main:
+            keep(out, made_of, results)
+    return results
+
+
 def finished(out: RunDirectory, made_of: dict[str, Any]) -> list[Result] | None:
-    """The results of an evaluation that was made before, of the same configuration and the same files."""
+    """The results of an evaluation that was made before, of the same configuration and the same files.
+
+    None also where they cannot be read, which is said: then the evaluation is made again.
+    """
     path = out.path / RESULTS
     if not path.is_file():
         return None
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if content["made_of"] != made_of:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["made_of"] != made_of:
+            return None
+        return [Result.from_json(json.dumps(record)) for record in content["results"]]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        if is_first_process():
+            sys.stderr.write(f"note: {path} is damaged; this evaluation is made again\n")
         return None
-    return [Result.from_json(json.dumps(record)) for record in content["results"]]
 
 
 def keep(out: RunDirectory, made_of: dict[str, Any], results: Sequence[Result]) -> None:
@@ -141,6 +172,7 @@ def _row(point: Point, results: Sequence[Result]) -> SweepRow:
         values={key: _value(text) for key, text in point.values.items()},
         metrics={result.name: result.value for result in results},
         spreads={result.name: result.spread for result in results if result.spread is not None},
+        protocol=protocol_of(results),
     )
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from difflab import jsonl
 from difflab.commands.hydra_app import run_app
 from difflab.commands.run_defaults import with_defaults_of_run
 from difflab.config.likelihood import LikelihoodConfig
@@ -48,14 +50,21 @@ def refuse_guidance(argv: Sequence[str]) -> None:
 
 def likelihood(config: LikelihoodConfig, plain: dict[str, Any], overrides: list[str]) -> None:
     """Find the bits per dimension of n images, print them and keep the record."""
+    from difflab.commands.limits import require_folder
     from difflab.commands.processes import started
     from difflab.models.devices import resolve_accelerator
 
+    require_folder("out", config.out)
     accelerator = resolve_accelerator(config.accelerator)
     with started(config.devices, accelerator) as processes:
         with processes.agreeing():
             pipeline, stored, images = prepare(config, accelerator, processes)
-        found = measure(config, pipeline, images, processes)
+        try:
+            found = measure(config, pipeline, images, processes)
+        except KeyboardInterrupt:
+            if processes.is_main:
+                sys.stderr.write("nothing is kept of an unfinished likelihood; the same command starts over\n")
+            raise
         if processes.is_main:
             result = result_of(config, pipeline, stored, images, found)
             keep(config, plain, overrides, stored, pipeline, found, result)
@@ -111,6 +120,7 @@ def measure(
     config: LikelihoodConfig, pipeline: LikelihoodPipeline, images: DataReference, processes: Processes
 ) -> Likelihood:
     """The likelihoods of all images, of which each process finds its share."""
+    from difflab.commands.limits import refusing_too_large
     from difflab.metrics.likelihood import LikelihoodTally
     from difflab.progress import track
 
@@ -118,10 +128,11 @@ def measure(
     batches = images.batches(config.n)
     size = config.batch_size * processes.world_size
     what = f"likelihood of {config.n} images, batches of {size}"
-    for batch in track(batches, -(-config.n // size), what) if processes.is_main else batches:
-        kept = rows_of(batch, batch["weight"] > 0)
-        if len(kept["index"]):
-            tally.add(kept["index"], pipeline(kept, config.seed))
+    with processes.agreeing(), refusing_too_large(f"batch_size={config.batch_size}"):
+        for batch in track(batches, -(-config.n // size), what) if processes.is_main else batches:
+            kept = rows_of(batch, batch["weight"] > 0)
+            if len(kept["index"]):
+                tally.add(kept["index"], pipeline(kept, config.seed))
     return tally.over_ranks()
 
 
@@ -197,17 +208,18 @@ def keep(
     result: Result,
 ) -> None:
     """Write the record and its files, log the number, and say it."""
-    from difflab.commands.evaluate import append_lines
     from difflab.files import write_text
+    from difflab.metrics.naming import distinct_names
     from difflab.tracking.build import build_loggers
     from difflab.tracking.terms import plot_terms, write_images, write_terms
 
     out = folder_of(config, stored)
+    (name,) = distinct_names([json.loads(result.to_json())], jsonl.read(out.evaluations))
     out.write_records(plain, overrides)
     logged = {**plain, "model": stored.config.model_dump(mode="json"), "protocol": result.protocol.measured()}
     with build_loggers(config.logger, out, logged) as loggers:
         for logger in loggers:
-            logger.log_metrics({result.key: result.value}, step=0)
+            logger.log_metrics({f"eval/{name}": result.value}, step=0)
         write_images(found, out.path / "images.csv")
         if found.terms is not None:
             write_terms(found.terms, pipeline.noises, out.path / "terms.csv")
@@ -215,7 +227,7 @@ def keep(
             log_picture(loggers, "eval/bpd_terms", out.path / "terms.png")
     write_text(out.path / "likelihood.json", json.dumps(json.loads(result.to_json()), indent=2) + "\n")
     for path in dict.fromkeys([out.evaluations, stored.home / "evaluations.jsonl"]):
-        append_lines(path, [result.to_json()])
+        jsonl.append(path, [result.to_json()])
     show(result, out.path)
 
 
@@ -244,16 +256,15 @@ def folder_of(config: LikelihoodConfig, stored: Stored) -> RunDirectory:
 
 def show(result: Result, out: Path) -> None:
     """The number with its standard error, and where the records lie."""
-    from rich.console import Console
+    from difflab.commands.drawing import say
 
     details = result.details
     spread = "" if result.spread is None else f" ± {result.spread:.2g}"
     evaluations: Any = details["evaluations"]
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(
+    say(
         f"{result.name}: {result.value:.4f}{spread} bits/dim (prior {details['prior']:.4g}, "
         f"{evaluations['mean']:.4g} network evaluations an image, protocol {result.protocol.hash})"
     )
     for warning in result.warnings:
-        console.print(f"note: {warning}")
-    console.print(f"records in {out}")
+        say(f"note: {warning}")
+    say(f"records in {out}")

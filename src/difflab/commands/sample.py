@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
 
 GRID_MIN_SIDE = 64
 ROWS_OF_TRAJECTORY = 8
-RECORD = "sample.json"
+SMALLEST_PNG = 512
+"""Bytes that a picture takes at least, on a file system that packs small files."""
+
+WRITTEN_BESIDE = ("out", "npz", "png", "grid", "trajectory", "accelerator", "devices")
+"""Keys that leave the pictures as they are, or are recorded in another way."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -28,32 +33,72 @@ def main(argv: Sequence[str]) -> int:
 
 
 def sample(config: SampleConfig, plain: dict[str, Any], overrides: list[str]) -> None:
-    """Draw `n` samples and write them below `out`; prints where they lie."""
+    """Draw `n` samples and write them below `out`; prints where they lie.
+
+    Where an earlier drawing of just these was stopped, its batches are read back and the others drawn. An interruption
+    keeps the pictures that are drawn, and says how many.
+    """
     import torch
 
-    from difflab.commands.drawing import draw_name, drawing_of
+    from difflab.commands.drawing import draw_name, drawing_of, say
+    from difflab.commands.limits import require_folder
+    from difflab.commands.sample_folder import SampleFolder
     from difflab.metrics.samples import SampleImages
-    from difflab.tracking.grid import to_pil
 
+    require_folder("out", config.out)
     with drawing_of(config) as drawing:
         processes = drawing.processes
-        out = Path(config.out or drawing.stored.home / "samples" / draw_name(config))
+        folder = Path(config.out or drawing.stored.home / "samples" / draw_name(config))
+        out = SampleFolder(folder, drawing.stored.config.channels)
+        with processes.agreeing():
+            refuse_too_many(drawing, out.path)
         if processes.is_main:
-            out.mkdir(parents=True, exist_ok=True)
-            remove_earlier_drawing(out)
+            out.begin(made_of(plain, drawing), config.n, png=config.png)
         processes.wait()
         drawn = SampleImages()
-        for indices, _, images in drawing.batches():
-            if config.npz or config.grid:
-                drawn.update(images, torch.tensor(indices))
-            if config.png:
-                for index, image in zip(indices, images.cpu(), strict=True):
-                    to_pil(image).save(out / f"{index:06d}.png")
-        everything = drawn.gathered(config.n) if config.npz or config.grid else None
-        processes.wait()
+        try:
+            with processes.agreeing():
+                for indices, _, images in drawing.batches(out.kept if config.png else None):
+                    if config.npz or config.grid:
+                        drawn.update(images, torch.tensor(indices))
+                    if config.png:
+                        out.write(indices, images.cpu())
+            everything = drawn.gathered(config.n) if config.npz or config.grid else None
+            processes.wait()
+            if processes.is_main:
+                write_together(out.path, drawing, everything)
+                out.finish(plain)
+        except KeyboardInterrupt:
+            if processes.is_main:
+                sys.stderr.write(out.left_behind(config.n, png=config.png))
+            raise
         if processes.is_main:
-            write_together(out, drawing, everything)
-            finish(out, plain, f"{config.n} samples of {drawing.stored.path} in {out}")
+            say(f"{config.n} samples of {drawing.stored.path} in {out.path}")
+
+
+def made_of(plain: dict[str, Any], drawing: Drawing) -> dict[str, Any]:
+    """All that decides the bits of every picture: the configuration, the files, and how many processes share them."""
+    config = {key: value for key, value in plain.items() if key not in WRITTEN_BESIDE}
+    files = {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in drawing.files}
+    return {"config": config, "files": files, "processes": drawing.processes.world_size}
+
+
+def refuse_too_many(drawing: Drawing, out: Path) -> None:
+    """Raises UserError for more samples than the machine can keep."""
+    from difflab.commands.limits import main_memory, require_disk, require_memory
+
+    config = drawing.config
+    assert isinstance(config, SampleConfig)
+    pixels = math.prod(drawing.stored.config.shape)
+    if config.npz or config.grid:
+        # While they are put together they are there twice.
+        what = f"n={config.n}: samples for the archive and the grid"
+        fix = "lower n, or set npz=false and grid=false"
+        require_memory(what, 2 * config.n * pixels, main_memory(), fix)
+    if config.png:
+        require_disk(f"n={config.n}: pictures", config.n * SMALLEST_PNG, out, "lower n, or give another out=...")
+    if config.npz:
+        require_disk(f"n={config.n}: samples.npz", config.n * pixels, out, "lower n, or set npz=false")
 
 
 def write_together(out: Path, drawing: Drawing, images: Tensor | None) -> None:
@@ -64,7 +109,7 @@ def write_together(out: Path, drawing: Drawing, images: Tensor | None) -> None:
     import numpy as np
 
     from difflab.files import replacing
-    from difflab.tracking.grid import make_grid
+    from difflab.tracking.grid import make_grid, save_picture
 
     config = drawing.config
     assert isinstance(config, SampleConfig)
@@ -76,27 +121,9 @@ def write_together(out: Path, drawing: Drawing, images: Tensor | None) -> None:
         with replacing(out / "samples.npz") as temporary, temporary.open("wb") as file:
             np.savez(file, **arrays)
     if images is not None and config.grid:
-        make_grid(images, min_side=GRID_MIN_SIDE).save(out / "grid.png")
+        save_picture(make_grid(images, min_side=GRID_MIN_SIDE), out / "grid.png")
     if config.trajectory:
-        draw_trajectory(drawing, config.trajectory).save(out / "trajectory.png")
-
-
-def finish(out: Path, plain: dict[str, Any], line: str) -> None:
-    """Write down how the samples were made, and say where they lie."""
-    from rich.console import Console
-
-    from difflab.files import write_text
-
-    write_text(out / RECORD, json.dumps(plain, indent=2) + "\n")
-    Console(highlight=False, soft_wrap=True).print(line)
-
-
-def remove_earlier_drawing(out: Path) -> None:
-    """Remove what an earlier drawing left in the same folder: it may have been larger, or drawn in another way."""
-    if (out / RECORD).is_file():
-        for pattern in ("[0-9]" * 6 + ".png", "grid.png", "trajectory.png", "samples.npz"):
-            for path in out.glob(pattern):
-                path.unlink()
+        save_picture(draw_trajectory(drawing, config.trajectory), out / "trajectory.png")
 
 
 def draw_trajectory(drawing: Drawing, moments: int) -> Image:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from difflab.commands.hydra_app import MULTIRUN, SHOWING
 from difflab.errors import UserError
+
+MOST_POINTS = 1000
+"""Evaluations of one command; a list that is longer is a slip of the pen."""
 
 SAMPLING_KEYS = (
     "guidance",
@@ -53,7 +57,11 @@ def points_of(argv: Sequence[str]) -> list[Point] | None:
         again = [argument for argument in argv[place + 1 :] if argument.partition("=")[0] == key]
         if again:
             raise UserError(f"{argv[place]} and {again[0]}: give {key} once, with all of its values")
-    points = []
+    points: list[Point] = []
+    total = math.prod(len(values) for values in choices.values())
+    if total > MOST_POINTS:
+        given = " ".join(argv[place] for place in choices)
+        raise UserError(f"{given}: these are {total} evaluations; give at most {MOST_POINTS} at once")
     for combination in itertools.product(*choices.values()):
         chosen = dict(zip(choices, combination, strict=True))
         point = [f"{keys[i]}={chosen[i]}" if i in chosen else argument for i, argument in enumerate(argv)]
@@ -62,7 +70,10 @@ def points_of(argv: Sequence[str]) -> list[Point] | None:
 
 
 def _values_of(argument: str) -> list[str]:
-    """The values of an argument that has several, by Hydra's own grammar (`a=1,2`, `a=range(1,4)`)."""
+    """The values of an argument that has several, by Hydra's own grammar (`a=1,2`, `a=range(1,4)`).
+
+    Raises UserError for a sweep that lists no values, as glob and interval, and for one without end.
+    """
     if "," not in argument and "(" not in argument:
         return []
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -73,7 +84,21 @@ def _values_of(argument: str) -> list[str]:
     except HydraException:
         # What is wrong with it is said where the whole command is composed.
         return []
-    return list(parsed.sweep_string_iterator()) if parsed.is_sweep_override() else []
+    if not parsed.is_sweep_override():
+        return []
+    try:
+        values = list(itertools.islice(parsed.sweep_string_iterator(), MOST_POINTS + 1))
+    except (HydraException, ValueError):
+        values = []
+    if not values:
+        key = argument.partition("=")[0]
+        raise UserError(f"{argument}: this lists no values; write them out, as in {key}=1,2,4")
+    if len(values) > MOST_POINTS:
+        raise UserError(f"{argument}: more than {MOST_POINTS} values; give fewer at once")
+    if len(set(values)) < len(values):
+        twice = next(value for value in values if values.count(value) > 1)
+        raise UserError(f"{argument}: {twice} is there twice; give each value once")
+    return values
 
 
 def _unquoted(value: str) -> str:

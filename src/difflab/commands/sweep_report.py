@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import re
 import sys
 from collections.abc import Mapping, Sequence
 
 from difflab.metrics.protocol import Result
 from difflab.tracking.sweep_file import Sweep, SweepPoint
-from difflab.tracking.sweep_ledger import Ledger, best_row, read_measured
+from difflab.tracking.sweep_ledger import Ledger, best_row, read_all_measured
 from difflab.tracking.sweep_table import (
     SEED,
     SweepRow,
     metric_names,
     over_seeds,
+    protocol_of,
     shown,
     to_rich,
     with_series,
@@ -31,14 +34,17 @@ def report(sweep: Sweep, points: Sequence[SweepPoint], ledger: Ledger, metrics: 
     differ in their seed alone are one line, with the standard deviation over them; table.csv has every point.
     """
     done = [point for point in points if ledger.is_done(point.digest)]
-    measured = [read_measured(ledger.entries[point.digest].place) for point in done]
-    rows = [SweepRow(point.values, m.metrics, m.spreads) for point, m in zip(done, measured)]
+    measured = read_all_measured([ledger.entries[point.digest].place for point in done])
+    rows = [
+        SweepRow(point.values, m.metrics, m.spreads, protocol=protocol_of(m.results.values()))
+        for point, m in zip(done, measured)
+    ]
     own = sweep.config.metric
     wanted = [*([own.name] if own else []), *metrics]
     names = metric_names(rows)
-    chosen = [name for want in wanted for name in names if name == want or name.startswith(f"{want}@")]
+    chosen = [name for want in wanted for name in names if _is_meant(name, want)]
     for want in wanted:
-        if rows and not any(name == want or name.startswith(f"{want}@") for name in names):
+        if rows and not any(_is_meant(name, want) for name in names):
             evaluated = [name for name in names if name.startswith(EVALUATED)]
             _note(f"no point has {want}; evaluated were: {', '.join(evaluated) or 'none'}")
     evaluated = [name for name in names if name in chosen or name.startswith(EVALUATED)]
@@ -51,7 +57,7 @@ def report(sweep: Sweep, points: Sequence[SweepPoint], ledger: Ledger, metrics: 
     console.print(to_rich(_only(means, chosen or evaluated), sweep.name, console.width))
     for name in evaluated:
         _note_differing(name, [m.results for m in measured])
-    for name in [name for name in chosen if own and (name == own.name or name.startswith(f"{own.name}@"))]:
+    for name in [name for name in chosen if own and _is_meant(name, own.name)]:
         if own and (best := best_row(means, name, own.goal)):
             values = " ".join(f"{key}={shown(value)}" for key, value in best.values.items())
             console.print(f"best {name}: {best.metrics[name]:.4g} at {values}", markup=False, soft_wrap=True)
@@ -60,11 +66,18 @@ def report(sweep: Sweep, points: Sequence[SweepPoint], ledger: Ledger, metrics: 
     console.print(f"{written} in {ledger.folder}", markup=False, soft_wrap=True)
 
 
+def _is_meant(name: str, want: str) -> bool:
+    """Whether a metric goes by the name that was asked for, without its protocol or without the hash of one."""
+    return (
+        name == want or name.startswith(f"{want}@") or re.fullmatch(re.escape(want) + "-[0-9a-f]{6}", name) is not None
+    )
+
+
 def _only(rows: Sequence[SweepRow], names: Sequence[str]) -> list[SweepRow]:
     def kept(numbers: Mapping[str, float]) -> dict[str, float]:
         return {name: numbers[name] for name in names if name in numbers}
 
-    return [SweepRow(row.values, kept(row.metrics), kept(row.spreads), row.series) for row in rows]
+    return [dataclasses.replace(row, metrics=kept(row.metrics), spreads=kept(row.spreads)) for row in rows]
 
 
 def _plotted(sweep: Sweep, rows: Sequence[SweepRow], metrics: Sequence[str], ledger: Ledger, x: str | None) -> str:

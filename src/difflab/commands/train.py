@@ -34,16 +34,18 @@ def train(config: TrainConfig, composed: dict[str, Any], overrides: list[str]) -
     """
     from difflab.callbacks.preemption import Preempted
     from difflab.commands.machine import refuse_more_than_there_is
-    from difflab.commands.training import fit
+    from difflab.commands.training import fit, with_checked_evaluation
     from difflab.data.build import build_dataset
     from difflab.data.sampling import GlobalBatches
     from difflab.models.devices import is_first_process
     from difflab.tracking.rundir import RunDirectory
 
-    # What the machine has not got, and data that is missing or does not fit, is found before anything is written.
+    # What the machine has not got, data that is missing or does not fit, and evaluations of it that cannot be made are
+    # found before anything is written.
     refuse_more_than_there_is(config.trainer, config.data)
     images = build_dataset(config.data, split=config.data.train_split)
     GlobalBatches(len(images), config.data.batch_size // config.trainer.accumulate, seed=config.seed)
+    config = with_checked_evaluation(config, overrides)
     run = RunDirectory.create(config.output_root, config.experiment, config.name, identity=name_identity(config))
     resume = beginning_of(run, config)
     try:

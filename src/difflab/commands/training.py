@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from difflab.files import link_or_copy
 from difflab.interop.keymap import refuse_misfit, shapes_of
 from difflab.machine import MachineError
 from difflab.metrics.evaluator import Evaluator
+from difflab.metrics.suiting import without_unsuited
 from difflab.models.build import build_training_module
 from difflab.models.datamodule import ShardDataModule
 from difflab.models.devices import (
@@ -40,7 +42,7 @@ from difflab.models.devices import (
     training_precision,
 )
 from difflab.models.training_module import TrainingModule
-from difflab.pipelines.evaluating import build_evaluator
+from difflab.pipelines.evaluating import build_evaluator, reference_of, refuse_other_classes
 from difflab.pipelines.low_res import open_low_res
 from difflab.pipelines.single import SinglePipeline
 from difflab.pipelines.stored import load_initial_weights, read_checkpoint
@@ -78,6 +80,10 @@ def fit(
         if checkpoint is not None:
             refuse_misfit(checkpoint["state_dict"], shapes_of(module.state_dict()), str(resume))
         data = ShardDataModule(config.data, config.trainer, seed=config.seed, fields=module.batch_keys())
+        # What cannot draw or be judged is refused before anything is logged.
+        pipeline = sampling_pipeline(config, module, accelerator)
+        if pipeline is not None and config.callbacks.evaluation is not None:
+            build_run_evaluator(config, pipeline).load_extractors()
         if is_first_process():
             if owed:
                 say(f"already at step {steps} of {steps}, but not everything was done there: {', '.join(owed)}")
@@ -86,7 +92,7 @@ def fit(
                 link_or_copy(resume, run.last_checkpoint)
             run.write_records(plain, overrides)
         loggers = stack.enter_context(build_loggers(config.logger, run, plain))
-        trainer = build_trainer(config, accelerator, run, module, loggers)
+        trainer = build_trainer(config, accelerator, run, pipeline, loggers)
         stack.enter_context(ctrl_c_as_such())
         stack.enter_context(leaving_together(MachineError, NonFiniteError, Preempted))
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
@@ -132,23 +138,27 @@ def build_trainer(
     config: TrainConfig,
     accelerator: Accelerator,
     run: RunDirectory,
-    module: TrainingModule,
+    pipeline: SinglePipeline | None,
     loggers: list[Logger],
 ) -> L.Trainer:
-    """Lightning's Trainer. Its own progress bar, checkpoints and summary give way to difflab's."""
+    """Lightning's Trainer. Its own progress bar, checkpoints and summary give way to difflab's.
+
+    pipeline: what pictures are drawn with; None where the task draws nothing.
+    """
     asked = config.trainer
     if accelerator == "cuda":
         torch.set_float32_matmul_precision("high")
     # Deterministic algorithms are what a resumed run needs; filling every new buffer, too, only slows each step down.
     deterministic.fill_uninitialized_memory = False  # pyrefly: ignore
-    pipeline = sampling_pipeline(config, module, accelerator)
     callbacks = build_callbacks(
         config,
         run,
         model_config=ModelConfig.of(config),
         generate=pipeline,
         labels=None if pipeline is None else pipeline.labels,
-        make_evaluator=None if pipeline is None else lambda: build_run_evaluator(config, pipeline, trainer),
+        make_evaluator=None
+        if pipeline is None
+        else lambda: build_run_evaluator(config, pipeline, trainer.global_rank, trainer.world_size),
     )
     trainer = L.Trainer(
         accelerator=accelerator,
@@ -179,8 +189,30 @@ def build_trainer(
     return trainer
 
 
-def build_run_evaluator(config: TrainConfig, pipeline: SinglePipeline, trainer: L.Trainer) -> Evaluator:
-    """What judges the samples of the evaluation callback."""
+def with_checked_evaluation(config: TrainConfig, overrides: Sequence[str]) -> TrainConfig:
+    """The configuration with the metrics that its data can be measured with; what is left out is said.
+
+    Raises UserError where the evaluations of this training could not be made, by what configuration and data say.
+    """
+    asked = config.callbacks.evaluation
+    if asked is None:
+        return config
+    metrics, left_out = without_unsuited(config.metrics, config.data, overrides, image_size=config.data.image_size)
+    if all(metric is None for metric in metrics.values()):
+        raise UserError("callbacks.evaluation has no metrics to find: choose some, or callbacks.evaluation=null")
+    labelled = any(conditioner.kind == "class" for conditioner in config.conditioning.values())
+    refuse_other_classes(metrics, config.data.classes if labelled else None, class_names_of(config.data))
+    reference_of(metrics, asked.n, config.data, config.data.train_split)
+    if is_first_process():
+        sys.stderr.writelines(f"note: {line}\n" for line in left_out)
+    return config.model_copy(update={"metrics": metrics})
+
+
+def build_run_evaluator(config: TrainConfig, pipeline: SinglePipeline, rank: int = 0, world_size: int = 1) -> Evaluator:
+    """What judges the samples of the evaluation callback, of which process `rank` has its share.
+
+    Raises UserError where a metric cannot be computed of them.
+    """
     asked = config.callbacks.evaluation
     assert asked is not None, "only the evaluation callback asks for an evaluator"
     return build_evaluator(
@@ -192,8 +224,8 @@ def build_run_evaluator(config: TrainConfig, pipeline: SinglePipeline, trainer: 
         data=config.data,
         split=config.data.train_split,
         class_names=class_names_of(config.data),
-        rank=trainer.global_rank,
-        world_size=trainer.world_size,
+        rank=rank,
+        world_size=world_size,
     )
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from difflab.config.base import Config
 
 ExtractorName = Literal["lite0", "inception", "random"]
+Need = Literal["samples", "reference", "shapes"]
+"""What a metric needs besides a network: the samples alone, a data set to compare with, or shapes data."""
+
 Label = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 
 
@@ -18,6 +21,8 @@ class MetricBase(Config):
     label: put before the sample count in the logged name (`adm` gives `fid@adm-50k`); it names, it measures nothing.
     n: the sample count the metric is defined at; null takes whatever is drawn, any other count is refused.
     """
+
+    needs: ClassVar[Need] = "samples"
 
     label: Label | None = None
     n: int | None = Field(default=None, ge=2)
@@ -43,6 +48,8 @@ class ExtractorBase(MetricBase):
 
 class ReferenceBase(ExtractorBase):
     """A metric between samples and a data set; reference_n: at most that many of its images, null = all."""
+
+    needs: ClassVar[Need] = "reference"
 
     reference_n: int | None = Field(default=None, ge=2)
 
@@ -121,6 +128,8 @@ class OracleConfig(MetricBase):
 
     Where every sample was asked for a class that it can read, also the share that show their class.
     """
+
+    needs: ClassVar[Need] = "shapes"
 
     kind: Literal["oracle"] = "oracle"
 

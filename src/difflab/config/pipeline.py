@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from difflab.config.base import Config
 from difflab.config.guidance import GuidanceConfig, Weights
-from difflab.config.sampler import SamplerConfig
+from difflab.config.sampler import SamplerConfig, refuse_inversion
 
 
 class SinglePipelineConfig(Config):
@@ -31,6 +31,12 @@ class CascadePipelineConfig(Config):
 
     kind: Literal["cascade"]
     stages: Annotated[dict[str, StageConfig], Field(min_length=2)]
+
+    @model_validator(mode="after")
+    def _every_stage_draws(self) -> Self:
+        for name, stage in self.stages.items():
+            refuse_inversion(stage.sampler, f"stages.{name}.sampler")
+        return self
 
 
 class ResizePipelineConfig(Config):

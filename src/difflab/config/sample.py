@@ -12,7 +12,7 @@ from difflab.config.guidance import GuidanceConfig
 from difflab.config.logger import LoggerConfig
 from difflab.config.metrics import MetricsConfig
 from difflab.config.pipeline import PipelineConfig, SinglePipelineConfig
-from difflab.config.sampler import SamplerConfig
+from difflab.config.sampler import SamplerConfig, refuse_inversion
 
 
 class DrawConfig(Config):
@@ -49,6 +49,7 @@ class DrawConfig(Config):
 
     @model_validator(mode="after")
     def _there_is_a_model(self) -> Self:
+        refuse_inversion(self.sampler)
         if self.pipeline.kind == "cascade":
             if self.run is not None:
                 raise ValueError(

@@ -104,3 +104,9 @@ SamplerConfig = Annotated[
     AncestralConfig | DDIMConfig | DDIMInversionConfig | PLMSConfig | BetweenLevels,
     Field(discriminator="kind"),
 ]
+
+
+def refuse_inversion(sampler: SamplerConfig, key: str = "sampler") -> None:
+    """Raises ValueError for a sampler that draws nothing. key: where it was chosen."""
+    if isinstance(sampler, DDIMInversionConfig):
+        raise ValueError(f"{key}=ddim_inversion goes from images to noise and draws none; choose ddim or ancestral")

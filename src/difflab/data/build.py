@@ -89,6 +89,15 @@ def class_names_of(cfg: DataConfig) -> list[str] | None:
     return open_data(cfg.path, cfg.keys).index.classes
 
 
+def source_of(cfg: DataConfig) -> str | None:
+    """The source that `difflab data make` made the data set from, or None where its index does not say.
+
+    Raises UserError when the data is missing.
+    """
+    name = open_data(cfg.path).index.source.get("name")
+    return None if name is None else str(name)
+
+
 def _refuse_misfit(cfg: DataConfig, directory: DataDirectory) -> None:
     index = directory.index
     if cfg.crop == "none" and index.image_size not in (None, cfg.image_size):

@@ -69,14 +69,14 @@ class Guidance:
 
 def shift_mean(denoiser: Denoiser, mean: Tensor, variance: Tensor, x: Tensor, step: StepContext) -> Tensor:
     """`mean` after the shifts of all guidance that the denoiser carries."""
-    for guidance in _guidance_of(denoiser):
+    for guidance in guidance_of(denoiser):
         mean = guidance.shift_mean(mean, variance, x, step)
     return mean
 
 
 def shift_eps(denoiser: Denoiser, eps: Tensor, x: Tensor, step: StepContext) -> Tensor:
     """`eps` after the shifts of all guidance that the denoiser carries."""
-    for guidance in _guidance_of(denoiser):
+    for guidance in guidance_of(denoiser):
         eps = guidance.shift_eps(eps, x, step)
     return eps
 
@@ -109,6 +109,7 @@ def combine_all(
     return left[0]
 
 
-def _guidance_of(denoiser: Denoiser) -> Sequence[Guidance]:
+def guidance_of(denoiser: Denoiser) -> Sequence[Guidance]:
+    """The guidance that a denoiser carries, whose shifts are left to the sampler."""
     # A sampler may be given any callable as its denoiser; only ours carries guidance.
     return getattr(denoiser, "guidance", ())

@@ -83,6 +83,16 @@ class Evaluator:
                 if isinstance(config, FIDConfig):
                     metric_name(config, record)
 
+    def bytes_per_sample(self, pixels: int) -> int:
+        """Main memory that is kept of each sample of so many values, once the extractors are loaded."""
+        kept = {"index": 8}
+        for config in self.metrics.values():
+            if isinstance(config, OracleConfig):
+                kept["image"] = pixels
+            elif isinstance(config, _NEEDS_FEATURES):
+                kept[f"{config.extractor} {config.weights}"] = 4 * self._extractor(config).record.feature_dim
+        return sum(kept.values())
+
     def prepare(self) -> None:
         """Load the extractors and the reference statistics (computed on first use). All processes call it together.
 
@@ -98,8 +108,8 @@ class Evaluator:
             if isinstance(config, ReferenceBase)
         }
         for name, config in self.metrics.items():
-            if isinstance(config, _NEEDS_FEATURES):
-                _check_reference(name, config, self._references[name])
+            if isinstance(config, ReferenceBase):
+                _check_statistics(name, config, self._references[name])
         self._prepared = True
         self._start_over()
 
@@ -245,13 +255,8 @@ def check_metric(name: str, config: MetricConfig, n: int, *, has_reference: bool
         )
 
 
-def _check_reference(name: str, config: KIDConfig | PrecisionRecallConfig, reference: ReferenceStatistics) -> None:
-    if reference.features is None:
-        raise UserError(
-            f"metrics.{name} needs features of {reference.record.name} and only its statistics are known; "
-            "compare with the images themselves"
-        )
-    found = len(reference.features)
+def check_reference(name: str, config: ReferenceBase, found: int) -> None:
+    """Raise UserError where the metric cannot compare with `found` reference images, naming the key to change."""
     if isinstance(config, KIDConfig) and found < config.subset_size:
         raise UserError(
             f"metrics.{name}.subset_size={config.subset_size} exceeds the {found} reference images; "
@@ -262,3 +267,16 @@ def _check_reference(name: str, config: KIDConfig | PrecisionRecallConfig, refer
             f"metrics.{name}.k={config.k} needs at least {config.k + 1} reference images, there are {found}; "
             f"use more, or lower metrics.{name}.k"
         )
+    if isinstance(config, FIDConfig | FDConfig) and found < 2:
+        raise UserError(f"metrics.{name} needs at least 2 reference images, there are {found}; choose another split")
+
+
+def _check_statistics(name: str, config: ReferenceBase, reference: ReferenceStatistics) -> None:
+    if not isinstance(config, _NEEDS_FEATURES):
+        return check_reference(name, config, reference.record.n)
+    if reference.features is None:
+        raise UserError(
+            f"metrics.{name} needs features of {reference.record.name} and only its statistics are known; "
+            "compare with the images themselves"
+        )
+    return check_reference(name, config, len(reference.features))

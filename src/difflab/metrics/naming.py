@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
 from difflab.config.metrics import FDConfig, FIDConfig, InceptionScoreConfig, KIDConfig
 from difflab.errors import UserError
 from difflab.metrics.extractors.inception import FILE_NAMES, SHA256_PREFIX, is_fid_network
@@ -30,6 +33,28 @@ def precision_recall_names(extractor: ExtractorRecord) -> tuple[str, str]:
     if is_fid_network(extractor):
         return "precision", "recall"
     return f"precision-{_network(extractor)}", f"recall-{_network(extractor)}"
+
+
+def distinct_names(records: Sequence[Mapping[str, Any]], earlier: Iterable[Mapping[str, Any]] = ()) -> list[str]:
+    """What each record is called beside the earlier ones: its name, which the first protocol to have it keeps.
+
+    Under any other protocol the name goes on with the start of its hash, `fd-lite0@512-3fa2c1`. Records as written by
+    `Result.to_json`.
+    """
+    owners: dict[str, Any] = {}
+    for record in [*earlier, *records]:
+        owners.setdefault(record["name"], record.get("protocol_hash"))
+    return [
+        record["name"]
+        if owners[record["name"]] == record.get("protocol_hash")
+        else with_hash(record["name"], record["protocol_hash"])
+        for record in records
+    ]
+
+
+def with_hash(name: str, protocol_hash: str) -> str:
+    """`fd-lite0@512-3fa2c1`."""
+    return f"{name}-{protocol_hash[:6]}"
 
 
 def _network(extractor: ExtractorRecord) -> str:

@@ -93,8 +93,17 @@ class Protocol(Config):
     @property
     def hash(self) -> str:
         """16 hex digits of everything that changes the number."""
-        text = json.dumps(self.measured(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return _digest(self.measured())
+
+    @property
+    def yardstick(self) -> str:
+        """The same of how samples are judged, whichever way they were drawn: a sweep varies that, and this must not.
+
+        Of a likelihood, which judges no samples, of the images whose likelihood it is, however it is found.
+        """
+        judges = self.sampling is not None or self.extractor is not None
+        varied = ["sampling" if judges else "parameters"]
+        return _digest({key: value for key, value in self.measured().items() if not _named_by(key, varied)})
 
     def measured(self) -> dict[str, Any]:
         """The fields that are hashed, flat: `sampling.guidance.scale` -> value."""
@@ -179,6 +188,11 @@ def check_comparable(results: Iterable[Result], vary: Sequence[str] = ()) -> Non
                 f"{key} ({_shown(first.protocol, key)} and {_shown(other.protocol, key)})" for key in differing
             )
             raise UserError(f"{first.name} and {other.name} are of different protocols and cannot be compared: {shown}")
+
+
+def _digest(fields: dict[str, Any]) -> str:
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _shown(protocol: Protocol, key: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,28 +180,51 @@ def _drawn(index: Tensor, total: int) -> Tensor:
 
 
 def _write(path: Path, key: dict[str, Any], made: ReferenceStatistics) -> None:
+    """Put statistics into the cache; one that cannot be written to makes the next evaluation slower, which is said."""
     from safetensors.torch import save
 
     tensors = {"mean": made.gaussian.mean, "scatter": made.gaussian.scatter, "features": made.features}
     metadata = {"key": json.dumps(key, sort_keys=True), "record": made.record.model_dump_json()}
     content = save({name: t.contiguous() for name, t in tensors.items() if t is not None}, metadata)
-    write_shared(path, content)
+    try:
+        write_shared(path, content)
+    except OSError as error:
+        _say_once(
+            f"reference statistics cannot be kept in {path.parent} ({error.strerror or error}), so they will be "
+            "computed again; set DIFFLAB_CACHE to a folder that can be written to"
+        )
 
 
 def _read(path: Path, key: dict[str, Any]) -> ReferenceStatistics | None:
+    """What the cache has; None where that is nothing, of another key, or damaged."""
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
+    if not path.exists():
         return None
     try:
         with safe_open(path, framework="pt") as stored:
             metadata = stored.metadata() or {}
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-    except SafetensorError:
-        _log.warning("%s is damaged; computing it again", path)
+        if metadata.get("key") != json.dumps(key, sort_keys=True):
+            return None
+        record = ReferenceRecord.model_validate_json(metadata["record"])
+        gaussian = GaussianStatistics(record.n, tensors["mean"], tensors["scatter"])
+        whole = all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())
+    except (SafetensorError, ValueError, KeyError) as error:
+        _say_once(f"{path} is damaged ({type(error).__name__}); computing it again")
         return None
-    if metadata.get("key") != json.dumps(key, sort_keys=True):
+    except OSError as error:
+        _say_once(f"{path} cannot be read ({error.strerror or error}); computing it again")
         return None
-    record = ReferenceRecord.model_validate_json(metadata["record"])
-    gaussian = GaussianStatistics(record.n, tensors["mean"], tensors["scatter"])
+    if not whole:
+        _say_once(f"{path} is damaged (its numbers are not finite); computing it again")
+        return None
     return ReferenceStatistics(record, gaussian, tensors.get("features"))
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    _log.warning(line)
+    if logging.getLogger().handlers:
+        # Else Python shows a warning by itself; here it went to a file.
+        sys.stderr.write(f"note: {line}\n")

@@ -35,11 +35,18 @@ class Pipeline(Protocol):
     def draw(
         self, indices: Sequence[int], seed: int, *, classes: Sequence[int] | None = None, hook: StepHook | None = None
     ) -> Tensor:
-        """The same as float32, nominally in [-1, 1]; hook: called after each step of the last network."""
+        """The same as float32, nominally in [-1, 1]; hook: called after each step of the last network.
+
+        Raises NonFiniteSamplesError where a sample is NaN or infinite, or was on the way.
+        """
         ...
 
     def labels(self, indices: Sequence[int], seed: int) -> list[int] | None:
         """The class each sample is asked to show, or None where nothing asks for one."""
+        ...
+
+    def class_count(self) -> int | None:
+        """How many classes samples may be asked to show, or None where nothing asks for one."""
         ...
 
     def check_classes(self, classes: Sequence[int]) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from difflab.errors import UserError
 from difflab.images import Rounding, to_uint8
+from difflab.pipelines.finite import NonFiniteSamplesError
 from difflab.pipelines.single import SinglePipeline
 from difflab.seeding import stream_seed
 from difflab.types import StepHook
@@ -47,11 +48,21 @@ class CascadePipeline:
         if classes is None:
             classes = self.labels(indices, seed)
         images: Tensor | None = None
-        *earlier, (_, last) = enumerate(self.stages.values())
-        for number, stage in earlier:
-            images = stage(indices, _seed_of(number, seed), _told(stage, classes), low_res=images)
-        last_seed = _seed_of(len(earlier), seed)
-        return last.draw(indices, last_seed, classes=_told(last, classes), low_res=images, hook=hook)
+        drawn: Tensor | None = None
+        for number, (name, stage) in enumerate(self.stages.items()):
+            try:
+                drawn = stage.draw(
+                    indices,
+                    _seed_of(number, seed),
+                    classes=_told(stage, classes),
+                    low_res=images,
+                    hook=hook if stage is self.last else None,
+                )
+            except NonFiniteSamplesError as bad:
+                raise bad.in_stage(name) from None
+            images = None if stage is self.last else to_uint8(drawn, stage.rounding)
+        assert drawn is not None, "a cascade has stages"
+        return drawn
 
     def __call__(self, indices: Sequence[int], seed: int, classes: Sequence[int] | None = None) -> Tensor:
         """The same as uint8 [len(indices), C, H, W]."""
@@ -62,6 +73,10 @@ class CascadePipeline:
         return next(
             (stage.labels(indices, seed) for stage in self.stages.values() if stage.class_count() is not None), None
         )
+
+    def class_count(self) -> int | None:
+        """That of the first stage that has any."""
+        return next((count for stage in self.stages.values() if (count := stage.class_count()) is not None), None)
 
     def check_classes(self, classes: Sequence[int]) -> None:
         """Raises UserError for classes that a stage does not have, or where none has any."""

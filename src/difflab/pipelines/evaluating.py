@@ -9,7 +9,8 @@ import torch
 
 from difflab.config.data import DataConfig
 from difflab.config.metrics import MetricsConfig, ReferenceBase
-from difflab.metrics.evaluator import Evaluator
+from difflab.errors import UserError
+from difflab.metrics.evaluator import Evaluator, check_metric, check_reference
 from difflab.metrics.protocol import SamplingRecord
 from difflab.metrics.reference import DataReference, shards_reference
 from difflab.pipelines.base import Pipeline
@@ -35,16 +36,29 @@ def build_evaluator(
 
     data, split: what samples are compared with, read by the metrics that compare; None where there is nothing.
     class_names: what the classes that samples are asked to show are called, for the metrics that look.
-    Raises UserError where a metric cannot be computed from n samples or lacks its reference.
+    Raises UserError where a metric cannot be computed from n samples or lacks its reference, and where the classes of
+    the data are not those that samples show.
     """
+    refuse_other_classes(metrics, pipeline.class_count(), class_names)
     return Evaluator(
         metrics,
         n=n,
-        reference=_reference(metrics, data, split, rank, world_size),
+        reference=reference_of(metrics, n, data, split, rank, world_size),
         sampling=sampling_record(pipeline, seed=seed, weights=weights, classes=classes),
         class_names=class_names,
         device=pipeline.device,
     )
+
+
+def refuse_other_classes(metrics: MetricsConfig, count: int | None, class_names: Sequence[str] | None) -> None:
+    """Raises UserError where a metric looks for classes and samples show another number of them than the data names."""
+    for name, config in metrics.items():
+        looks = config is not None and config.needs == "shapes"
+        if looks and count is not None and class_names is not None and count != len(class_names):
+            raise UserError(
+                f"metrics.{name}: samples show {count} classes and the data set names {len(class_names)}: evaluate on "
+                f"the data that the model was trained on, or set metrics.{name}=null"
+            )
 
 
 def sampling_record(
@@ -70,11 +84,24 @@ def sampling_record(
     )
 
 
-def _reference(
-    metrics: MetricsConfig, data: DataConfig | None, split: str, rank: int, world_size: int
+def reference_of(
+    metrics: MetricsConfig, n: int, data: DataConfig | None, split: str, rank: int = 0, world_size: int = 1
 ) -> DataReference | None:
+    """What n samples are compared with; None where no metric compares, or there is no data.
+
+    Raises UserError where a metric cannot be computed from n samples, and where the data is missing or has fewer images
+    than a metric needs, should all of them be readable.
+    """
+    for name, metric in metrics.items():
+        if metric is not None:
+            check_metric(name, metric, n, has_reference=data is not None)
     compares = any(isinstance(metric, ReferenceBase) for metric in metrics.values())
     if data is None or not compares:
         return None
     batch_size = REFERENCE_BATCH * world_size
-    return shards_reference(data, split, batch_size=batch_size, rank=rank, world_size=world_size)
+    reference = shards_reference(data, split, batch_size=batch_size, rank=rank, world_size=world_size)
+    for name, metric in metrics.items():
+        if isinstance(metric, ReferenceBase):
+            most = reference.total if metric.reference_n is None else min(reference.total, metric.reference_n)
+            check_reference(name, metric, most)
+    return reference

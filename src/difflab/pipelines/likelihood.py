@@ -24,6 +24,7 @@ from difflab.images import as_float
 from difflab.metrics.likelihood import Measured
 from difflab.models.build import Model
 from difflab.models.devices import under_autocast
+from difflab.pipelines.finite import first_broken_weight, named
 from difflab.seeding import stream_seed
 from difflab.types import Batch
 
@@ -99,7 +100,10 @@ class LikelihoodPipeline:
                 )
 
     def __call__(self, batch: Batch, seed: int) -> Measured:
-        """batch: `image` uint8 [B, C, H, W], `index` int64 [B] and what the conditioners read, on any device."""
+        """batch: `image` uint8 [B, C, H, W], `index` int64 [B] and what the conditioners read, on any device.
+
+        Raises UserError for images whose likelihood is not finite.
+        """
         seeds = [stream_seed(seed, "likelihood", i) for i in batch["index"].tolist()]
         moved = {key: value.to(self.device) for key, value in batch.items() if isinstance(value, Tensor)}
         clips = isinstance(self.method, BoundConfig) and self.method.clip_denoised
@@ -112,8 +116,30 @@ class LikelihoodPipeline:
             )
             x0 = as_float(moved["image"])
             if isinstance(self.method, ODEConfig):
-                return self._by_ode(denoiser, x0, seeds, self.method)
-            return self._by_bound(denoiser, x0, seeds)
+                found = self._by_ode(denoiser, x0, seeds, self.method)
+            else:
+                found = self._by_bound(denoiser, x0, seeds)
+        self._refuse_non_finite(found, batch["index"].tolist())
+        return found
+
+    def _refuse_non_finite(self, found: Measured, indices: Sequence[int]) -> None:
+        bad = ~torch.isfinite(found.total)
+        if not bool(bad.any()):
+            return
+        where = ""
+        if found.terms is not None and not bool(torch.isfinite(found.terms.vb).all()):
+            # They were computed from the last row down.
+            step = int((~torch.isfinite(found.terms.vb)).any(0).nonzero()[0])
+            where = f" from step {step + 1} of {self.steps} on"
+        broken = first_broken_weight([("network", self.model.network), ("conditioners", self.model.conditioners)])
+        if broken is not None:
+            fix = f"the weights themselves are not finite ({broken}): take another checkpoint"
+        elif self.autocast is not None:
+            fix = "set precision=32-true"
+        else:
+            fix = "set method.clip_denoised=true, more method.steps, or take another checkpoint"
+        which = named([index for index, row in zip(indices, bad.tolist()) if row], "image")
+        raise UserError(f"{which} of a likelihood that is not finite{where}: {fix}")
 
     def _by_bound(self, denoiser: NetworkDenoiser, x0: Tensor, seeds: Sequence[int]) -> Measured:
         process = self.model.process

@@ -62,6 +62,10 @@ class ResizePipeline:
         """The classes of the images, where they are known."""
         return self.low_res.labels(indices)
 
+    def class_count(self) -> int | None:
+        """None: the images show what they show."""
+        return None
+
     def check_classes(self, classes: Sequence[int]) -> None:
         """Raises UserError: nothing here follows a class."""
         raise UserError("pipeline=resize follows no classes: leave classes=null")

@@ -25,6 +25,7 @@ from difflab.diffusion.process import GaussianProcess, Prediction
 from difflab.errors import UserError, user_errors
 from difflab.images import Rounding, to_uint8
 from difflab.models.devices import under_autocast
+from difflab.pipelines.finite import FiniteWatch, refuse_non_finite
 from difflab.pipelines.guides import Guides
 from difflab.pipelines.low_res import LowRes
 from difflab.seeding import stream_seed
@@ -92,6 +93,8 @@ class SinglePipeline:
 
         classes: one per sample; those of `labels` when None.
         low_res: what an upsampler enlarges, uint8 or float [len(indices), C, h, w]; its own source when None.
+
+        Raises NonFiniteSamplesError where a sample is NaN or infinite.
         """
         training = self.network.training
         self.network.eval()
@@ -99,16 +102,27 @@ class SinglePipeline:
             noise = SampleNoise([stream_seed(seed, "sample", i) for i in indices], self.device)
             start = noise.randn(self.shape) * self.sampler.starting_std(self.process)
             batch = self._asked_for(indices, seed, classes, low_res)
+            watch = FiniteWatch(build_threshold(self.guidance))
             denoiser = NetworkDenoiser(
                 under_autocast(self.network, self.autocast),
                 self.process,
                 self.conditioners.conditioning(batch),
                 guidance=build_guidance(self.guidance, self._parts(batch)),
-                threshold=build_threshold(self.guidance),
+                threshold=watch.threshold,
                 rederive_eps=self.guidance.rederive_eps,
                 one_batch=self.guidance.one_batch,
             )
-            return self.sampler(denoiser, self.process, start, noise, hook)
+            x = self.sampler(watch.denoiser(denoiser), self.process, start, noise, hook)
+            refuse_non_finite(
+                watch,
+                x,
+                indices=indices,
+                n_steps=self.n_steps,
+                parts=self._networks(),
+                guidance=self.guidance,
+                autocast=self.autocast,
+            )
+            return x
         finally:
             self.network.train(training)
 
@@ -166,6 +180,13 @@ class SinglePipeline:
     def enlarges(self) -> LowResConditioner | None:
         """The conditioner that makes this an upsampler, or None."""
         return next((c for _, c in self.conditioners.named() if isinstance(c, LowResConditioner)), None)
+
+    def _networks(self) -> list[tuple[str, nn.Module]]:
+        """Every network that takes part, by the name that it has in a message."""
+        parts: list[tuple[str, nn.Module]] = [("network", self.network), ("conditioners", self.conditioners)]
+        for name, guide in (("classifier", self.guides.classifier), ("reference", self.guides.reference)):
+            parts += [] if guide is None else [(f"guidance {name}", guide.as_module())]
+        return parts
 
     # -- what the samples are asked to show -----------------------------------------------------------------------
 

@@ -7,20 +7,17 @@ import io
 import logging
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from typing_extensions import override
 
-from difflab.errors import UserError
 from difflab.files import keep_older, replacing
 from difflab.tracking.clock import STEP, Again, ClockedLogger, never
+from difflab.tracking.csv_rows import Row, parse, read_csv
 
 log = logging.getLogger(__name__)
-
-Row = dict[str, str]
 
 
 class CSVLogger(ClockedLogger):
@@ -103,7 +100,7 @@ class CSVLogger(ClockedLogger):
 
     def _repair(self) -> None:
         content = self.path.read_bytes() if self.path.exists() else b""
-        table = _parse(content, self.path)
+        table = parse(content, self.path)
         self._columns = table.columns
         if table.damaged:
             log.warning("%s: dropped %d damaged lines that a crash left", self.path, table.damaged)
@@ -118,55 +115,6 @@ class CSVLogger(ClockedLogger):
         with replacing(self.path) as temporary:
             temporary.write_text(_lines([{c: c for c in columns}, *rows], columns), encoding="utf-8", newline="")
         self._columns = columns
-
-
-def read_csv(path: Path | str) -> list[Row]:
-    """The rows of a metrics.csv; cells that were not logged are left out, and so are lines that a crash damaged.
-
-    Raises UserError for a file that difflab did not write.
-    """
-    return _parse(Path(path).read_bytes(), Path(path)).rows
-
-
-@dataclass(frozen=True)
-class _Table:
-    """columns and rows of a file; how many of its lines are damaged; whole: it has a header and its last line ends."""
-
-    columns: list[str]
-    rows: list[Row]
-    damaged: int
-    whole: bool
-
-
-def _parse(content: bytes, path: Path) -> _Table:
-    # After a crash of the machine, file systems give back zeros for what did not reach the disk.
-    header, *lines = content.replace(b"\0", b"").split(b"\n")
-    damaged = [b"\0" in line for line in content.split(b"\n")]
-    columns = [] if damaged[0] else _cells(header) or []
-    torn_header = STEP.encode().startswith(header) or (not lines and header.startswith(STEP.encode() + b","))
-    if not lines and torn_header:
-        return _Table([STEP], [], 0, whole=False)
-    if STEP not in columns or len(set(columns)) != len(columns):
-        raise UserError(f"{path} has no column {STEP!r}; move the file away, difflab did not write it")
-    *lines, rest = lines
-    rows = [None if bad else _row(line, columns) for line, bad in zip(lines, damaged[1:], strict=False)]
-    kept = [row for row in rows if row is not None]
-    return _Table(columns, kept, len(rows) - len(kept), whole=not rest and not damaged[-1])
-
-
-def _row(line: bytes, columns: list[str]) -> Row | None:
-    cells = _cells(line)
-    if cells is None or len(cells) != len(columns):
-        return None
-    row = {name: cell for name, cell in zip(columns, cells, strict=True) if cell}
-    return row if row.get(STEP, "0").isdecimal() else None
-
-
-def _cells(line: bytes) -> list[str] | None:
-    try:
-        return next(csv.reader(io.StringIO(line.decode("utf-8"), newline="")), [])
-    except (UnicodeDecodeError, csv.Error):
-        return None
 
 
 def _stays(row: Row, step: int, again: Again) -> bool:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
+from difflab.files import replacing
+
 BACKGROUND = 255
+MISSING = (255, 0, 255)
+"""The colour of a tile for a sample that is no picture; its diagonals are black."""
 
 
 def make_grid(images: Tensor, columns: int = 8, pad: int = 2, min_side: int = 1) -> Image.Image:
@@ -33,6 +40,23 @@ def make_grid(images: Tensor, columns: int = 8, pad: int = 2, min_side: int = 1)
 def to_pil(image: Tensor) -> Image.Image:
     """uint8 [1 or 3, H, W] -> an RGB picture."""
     return Image.fromarray(_to_rgb(image))
+
+
+def missing_tile(channels: int, height: int, width: int) -> Tensor:
+    """uint8 [channels, height, width] in place of a sample that is not finite: magenta, or light grey, crossed out."""
+    colour = torch.tensor(MISSING if channels == len(MISSING) else [200] * channels, dtype=torch.uint8)
+    tile = colour[:, None, None].repeat(1, height, width)
+    rows = torch.arange(height)
+    across = rows * width // height
+    tile[:, rows, across] = 0
+    tile[:, rows, width - 1 - across] = 0
+    return tile
+
+
+def save_picture(picture: Image.Image, path: Path, *, synced: bool = True) -> None:
+    """Write a PNG, whole or not at all. synced: on the disk before this returns; dear where there are thousands."""
+    with replacing(path, sole_writer=synced, synced=synced) as temporary:
+        picture.save(temporary, format="PNG")
 
 
 def _to_rgb(image: Tensor) -> np.ndarray:

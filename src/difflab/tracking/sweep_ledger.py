@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import fcntl
 import json
 import math
+import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from pydantic import ValidationError
+
+from difflab import jsonl
 from difflab.config.base import Config
 from difflab.config.validate import validate
 from difflab.errors import UserError
 from difflab.files import write_text
+from difflab.metrics.naming import with_hash
 from difflab.metrics.protocol import Result
+from difflab.tracking.csv_rows import read_csv
 from difflab.tracking.sweep_table import SweepRow
 
 
@@ -51,12 +57,16 @@ class Ledger:
     def read(cls, folder: Path | str, sweep: str) -> Ledger:
         """The ledger of a folder; empty where there is none.
 
-        Raises UserError where the folder is another sweep's.
+        One that cannot be read counts as empty, which is said. Raises UserError where the folder is another sweep's.
         """
         folder = Path(folder)
         if not (folder / "ledger.json").is_file():
             return cls(folder, sweep)
-        content = validate(LedgerFile, json.loads((folder / "ledger.json").read_text(encoding="utf-8")))
+        try:
+            content = validate(LedgerFile, json.loads((folder / "ledger.json").read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            sys.stderr.write(f"note: {folder / 'ledger.json'} is damaged ({error}); its points are made again\n")
+            return cls(folder, sweep)
         if content.sweep != sweep:
             raise UserError(f"{folder} holds the sweep {content.sweep!r}, this one is {sweep!r}; give another --out")
         return cls(folder, sweep, dict(content.entries))
@@ -102,21 +112,67 @@ class Measured:
 
 def read_measured(place: Path | str) -> Measured:
     """The newest numbers in a folder's metrics.csv and evaluations.jsonl (of a run, or of one evaluation)."""
-    place = Path(place)
-    logged = _last_cells(place / "metrics.csv") if (place / "metrics.csv").is_file() else {}
-    results: dict[str, Result] = {}
-    if (place / "evaluations.jsonl").is_file():
-        for line in (place / "evaluations.jsonl").read_text(encoding="utf-8").splitlines():
-            record = json.loads(line)
-            # What training adds to the record.
-            record.pop("train_step", None)
+    return read_all_measured([place])[0]
+
+
+def read_all_measured(places: Sequence[Path | str]) -> list[Measured]:
+    """The same of several places, with one name for one protocol in all of them.
+
+    A name belongs to the protocol that has it first, apart from how samples are drawn, which is what sweeps vary; where
+    a single place has it of several drawings, to the first of these. Under any other protocol it goes on with the start
+    of that one's hash, `eval/fd-lite0@512-3fa2c1`.
+    """
+    found = [(_last_cells(Path(place) / "metrics.csv"), _newest(Path(place))) for place in places]
+    several = {key for _, results in found for key in _of_several_drawings(results)}
+    owners: dict[str, str] = {}
+
+    def protocol_of(result: Result) -> str:
+        return result.protocol.hash if result.key in several else result.protocol.yardstick
+
+    for _, results in found:
+        for result in results:
+            owners.setdefault(result.key, protocol_of(result))
+    measured: list[Measured] = []
+    for logged, results in found:
+        named = {
+            result.key
+            if owners[result.key] == protocol_of(result)
+            else with_hash(result.key, protocol_of(result)): result
+            for result in results
+        }
+        # What was logged of an evaluation is in its record too, with the protocol.
+        recorded = {with_hash(result.key, result.protocol.hash) for result in results} | {r.key for r in results}
+        measured.append(
+            Measured(
+                metrics={name: value for name, value in logged.items() if name not in recorded}
+                | {name: result.value for name, result in named.items()},
+                spreads={name: result.spread for name, result in named.items() if result.spread is not None},
+                results=named,
+            )
+        )
+    return measured
+
+
+def _newest(place: Path) -> list[Result]:
+    """The last record of each name and protocol, in the order in which they turned up first."""
+    path, newest = place / "evaluations.jsonl", {}
+    for record in jsonl.read(path):
+        # What training adds to the record.
+        record.pop("train_step", None)
+        try:
             result = Result.from_json(json.dumps(record))
-            results[result.key] = result
-    return Measured(
-        metrics=logged | {key: result.value for key, result in results.items()},
-        spreads={key: result.spread for key, result in results.items() if result.spread is not None},
-        results=results,
-    )
+        except ValidationError as error:
+            where = ".".join(map(str, error.errors()[0]["loc"]))
+            sys.stderr.write(f"note: {path}: a record of {record.get('name')} is none ({where}), left out\n")
+            continue
+        newest[result.key, result.protocol.hash] = result
+    return list(newest.values())
+
+
+def _of_several_drawings(results: Sequence[Result]) -> set[str]:
+    """The names that one place has twice, of samples drawn in different ways."""
+    seen = Counter((result.key, result.protocol.yardstick) for result in results)
+    return {key for (key, _), count in seen.items() if count > 1}
 
 
 def best_row(rows: Sequence[SweepRow], metric: str, goal: Literal["minimize", "maximize"]) -> SweepRow | None:
@@ -128,9 +184,8 @@ def best_row(rows: Sequence[SweepRow], metric: str, goal: Literal["minimize", "m
 
 def _last_cells(path: Path) -> dict[str, float]:
     last: dict[str, float] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            for name, cell in row.items():
-                with contextlib.suppress(ValueError):
-                    last |= {name: float(cell)} if cell else {}
+    for row in read_csv(path) if path.is_file() else []:
+        for name, cell in row.items():
+            with contextlib.suppress(ValueError):
+                last[name] = float(cell)
     return last

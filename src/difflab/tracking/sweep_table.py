@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import io
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,11 +17,14 @@ from difflab.files import write_text
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from difflab.metrics.protocol import Result
+
 Value = str | int | float | bool | None
 SERIES = "series"
 SEED = "seed"
 """The key whose values are repetitions of one setting, not settings to compare."""
 SPREAD = " spread"
+PROTOCOL = "protocol"
 DIGITS = 4
 
 
@@ -32,12 +36,15 @@ class SweepRow:
     metrics: metric -> number (`fd-lite0@512` -> 31.4); a metric that this point lacks is left out.
     spreads: metric -> standard deviation over subsets, splits or seeds, for the metrics that have one.
     series:  which curve of a plot the point belongs to; "" where there is one curve only (see `with_series`).
+    protocol: how the metrics were measured, apart from how samples are drawn; "" where nothing says so. Numbers of rows
+        with different ones cannot be compared.
     """
 
     values: Mapping[str, Value]
     metrics: Mapping[str, float]
     spreads: Mapping[str, float] = field(default_factory=dict)
     series: str = ""
+    protocol: str = ""
 
 
 def swept_keys(rows: Sequence[SweepRow]) -> list[str]:
@@ -73,7 +80,7 @@ def over_seeds(rows: Sequence[SweepRow]) -> list[SweepRow]:
     groups: dict[tuple[tuple[str, str], ...], list[SweepRow]] = {}
     for row in rows:
         rest = tuple((key, shown(value)) for key, value in row.values.items() if key != SEED)
-        groups.setdefault(((SERIES, row.series), *rest), []).append(row)
+        groups.setdefault(((SERIES, row.series), (PROTOCOL, row.protocol), *rest), []).append(row)
     return [group[0] if len(group) == 1 else _mean_row(group) for group in groups.values()]
 
 
@@ -88,6 +95,12 @@ def _mean_row(rows: Sequence[SweepRow]) -> SweepRow:
     )
 
 
+def protocol_of(results: Iterable[Result]) -> str:
+    """Six hex digits of how these numbers were measured together; "" where there are none."""
+    yardsticks = sorted({f"{result.metric} {result.protocol.yardstick}" for result in results})
+    return hashlib.sha256("\n".join(yardsticks).encode()).hexdigest()[:6] if yardsticks else ""
+
+
 def write_table(rows: Sequence[SweepRow], path_csv: Path | str, path_md: Path | str) -> None:
     """Write every row as CSV (numbers in full, spreads in columns `<metric> spread`), and the Markdown table.
 
@@ -98,7 +111,7 @@ def write_table(rows: Sequence[SweepRow], path_csv: Path | str, path_md: Path | 
 
 
 def to_csv(rows: Sequence[SweepRow]) -> str:
-    """The rows as CSV text: swept keys, the series if there are several, metrics, spreads."""
+    """The rows as CSV text: the series if there are several, swept keys, protocol, metrics, spreads."""
     keys, metrics = _columns(rows)
     spreads = [name for name in metrics if any(name in row.spreads for row in rows)]
     buffer = io.StringIO()
@@ -170,11 +183,12 @@ def _columns(rows: Sequence[SweepRow]) -> tuple[list[str], list[str]]:
     if not rows:
         raise ValueError("a sweep's table needs at least one row")
     series = [SERIES] if any(row.series for row in rows) else []
-    return series + swept_keys(rows), metric_names(rows)
+    protocol = [PROTOCOL] if any(row.protocol for row in rows) else []
+    return series + swept_keys(rows) + protocol, metric_names(rows)
 
 
 def _value_cells(row: SweepRow, keys: Sequence[str]) -> list[str]:
-    cells = {SERIES: row.series} | {key: shown(value) for key, value in row.values.items()}
+    cells = {SERIES: row.series, PROTOCOL: row.protocol} | {key: shown(value) for key, value in row.values.items()}
     return [cells.get(key, "") for key in keys]
 
 

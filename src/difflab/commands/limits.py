@@ -1,0 +1,62 @@
+"""What a machine cannot hold, said in one line before the work begins."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from difflab.errors import UserError
+
+GB = 1e9
+
+
+def main_memory() -> int:
+    """Bytes of main memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def memory_of(device: torch.device) -> int:
+    """Bytes of memory of a device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return main_memory()
+
+
+def require_memory(what: str, needed: int, there: int, fix: str) -> None:
+    """Raises UserError where `what` needs more bytes of memory than there are at all."""
+    if needed > there:
+        raise UserError(f"{what} need {needed / GB:,.0f} GB of memory at least, of {there / GB:,.0f} GB: {fix}")
+
+
+def require_disk(what: str, needed: int, folder: Path, fix: str) -> None:
+    """Raises UserError where `what` needs more bytes than are free where `folder` is, or will be."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise UserError(f"{what} need {needed / GB:,.1f} GB at least, of {free / GB:,.1f} GB free in {there}: {fix}")
+
+
+def require_folder(key: str, path: str | Path | None) -> None:
+    """Raises UserError where a folder is to be made and a file is in its place."""
+    if path is None:
+        return
+    for place in (Path(path), *Path(path).parents):
+        if place.exists() and not place.is_dir():
+            raise UserError(f"{key}={path}: {place} is a file; give a folder")
+
+
+@contextlib.contextmanager
+def refusing_too_large(key: str) -> Iterator[None]:
+    """Inside, memory of the device that is not enough is a mistake of the user's, who can lower `key`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        said = str(error)
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in said:
+            raise
+        raise UserError(f"{key} does not fit the memory of the device: lower batch_size") from None

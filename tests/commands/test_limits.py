@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from difflab.commands.limits import refusing_too_large, require_disk, require_memory
+from difflab.errors import UserError
+from tiny_runs import ON_CPU, mistake
+
+LITE = (
+    "logger=none",
+    "metrics=shapes",
+    "metrics.fd.extractor=random",
+    "metrics.kid.extractor=random",
+    "metrics.kid.subset_size=8",
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["n=1000000000"], "n=1000000000: samples for the archive and the grid need 1,536 GB of memory"),
+        (["n=10000000000", "npz=false", "grid=false"], "n=10000000000: pictures need 5,120.0 GB at least"),
+        (["n=1000000000000", "batch_size=1000000000", "png=false", "npz=false", "grid=false"], "lower batch_size"),
+    ],
+)
+def test_what_the_machine_cannot_hold_is_refused_at_once(
+    tiny_run: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    assert message in mistake("sample", f"run={tiny_run}", "out=drawn", *arguments, *ON_CPU)
+    assert not (tmp_path / "drawn").exists()
+
+
+def test_an_evaluation_that_keeps_too_much_is_refused_before_it_begins(own_run: Path) -> None:
+    message = mistake("evaluate", f"run={own_run}", "n=1000000000", *LITE, *ON_CPU)
+    assert "n=1000000000: what the metrics keep of the samples need" in message
+    assert not (own_run / "evaluations").exists()
+
+
+def test_memory_that_is_not_enough_is_one_line() -> None:
+    require_memory("these", 10, 10, "lower n")
+    with pytest.raises(UserError, match=r"^these need 0 GB of memory at least, of 0 GB: lower n$"):
+        require_memory("these", 11, 10, "lower n")
+    for error in (torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("can't allocate memory")):
+        with pytest.raises(UserError, match="batch_size=8 does not fit"), refusing_too_large("batch_size=8"):
+            raise error
+    with pytest.raises(RuntimeError, match="shapes"), refusing_too_large("batch_size=8"):
+        raise RuntimeError("shapes do not match")
+
+
+def test_the_disk_that_is_asked_is_that_of_the_folder(tmp_path: Path) -> None:
+    require_disk("these", 1, tmp_path / "not" / "yet" / "there", "lower n")
+    with pytest.raises(UserError, match=r"these need .* GB free in .*: lower n"):
+        require_disk("these", 10**18, tmp_path / "not" / "yet", "lower n")
