@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from difflab.metrics.protocol import Result
     from difflab.tracking.rundir import RunDirectory
 
+UNCHANGED_BY = ("logger", "out", "accelerator", "devices", "batch_size")
+"""Keys that leave the numbers of an evaluation as they are: with other ones it need not be made again."""
+
 
 def main(argv: Sequence[str]) -> int:
     points = points_of(argv)
@@ -32,7 +35,9 @@ def main(argv: Sequence[str]) -> int:
 def evaluate(config: EvaluateConfig, plain: dict[str, Any], overrides: list[str]) -> None:
     """Draw `n` samples, measure them, print and keep the results."""
     from difflab.commands.drawing import drawing_of
+    from difflab.tracking.wandb_environment import refuse_unusable
 
+    refuse_unusable(config.logger)
     with drawing_of(config) as drawing:
         results, out = measure(drawing, config, plain, overrides)
         if drawing.processes.is_main:
@@ -47,6 +52,7 @@ def measure(
 
     from difflab.pipelines.evaluating import build_evaluator
     from difflab.tracking.build import build_loggers
+    from difflab.tracking.job import Job
 
     processes = drawing.processes
     with processes.agreeing():
@@ -70,7 +76,8 @@ def measure(
         out.write_records(plain, overrides)
     model = drawing.stored.config.model_dump(mode="json")
     logged = {**plain, "model": model, "sampling": drawing.pipeline.record()}
-    with build_loggers(config.logger, out, logged) as loggers:
+    job = Job.measuring("evaluate", drawing.stored, out, identity=what_counts(plain))
+    with build_loggers(config.logger, out, logged, job) as loggers:
         for indices, classes, images in drawing.batches():
             label = None if classes is None else torch.tensor(classes)
             evaluator.update(images, torch.tensor(indices), label=label)
@@ -81,6 +88,11 @@ def measure(
         for path in dict.fromkeys([out.evaluations, drawing.stored.home / "evaluations.jsonl"]):
             append_lines(path, [result.to_json() for result in results])
     return results, out
+
+
+def what_counts(plain: dict[str, Any]) -> dict[str, Any]:
+    """The part of a configuration that the numbers of its evaluation depend on."""
+    return {key: value for key, value in plain.items() if key not in UNCHANGED_BY}
 
 
 def _class_names(data: DataConfig | None) -> list[str] | None:

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from difflab.commands.composing import compose_and_validate
 from difflab.commands.drawing import drawing_processes, prepare_drawing
-from difflab.commands.evaluate import folder_of, measure
+from difflab.commands.evaluate import folder_of, measure, what_counts
 from difflab.commands.run_defaults import with_defaults_of_run
 from difflab.commands.sampling_sweep import Point
 from difflab.commands.training import say
 from difflab.config.logger import WandbConfig
 from difflab.config.sample import EvaluateConfig
+from difflab.errors import UserError
 from difflab.files import sha256_of, write_text
 from difflab.metrics.protocol import Result
 from difflab.pipelines.build import StoredModels, files_of
+from difflab.pipelines.stored import Stored
+from difflab.tracking.job import LONGEST, trained_name
 from difflab.tracking.rundir import RunDirectory
 from difflab.tracking.sweep_table import SweepRow, Value, over_seeds, swept_keys, to_rich, with_series, write_table
+from difflab.tracking.wandb_environment import refuse_unusable
 
 RESULTS = "results.json"
-UNCHANGED_BY = ("logger", "out", "accelerator", "devices", "batch_size")
-"""Keys that leave the numbers of an evaluation as they are: with other ones it need not be made again."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,12 @@ def evaluate_sweep(points: Sequence[Point]) -> None:
     Raises UserError, before anything is drawn, for a value that no evaluation can have.
     """
     planned = [_planned(point) for point in points]
+    refuse_unusable(planned[0].config.logger)
+    if planned[0].config.logger.wandb is not None and len(planned) > 1 and os.environ.get("WANDB_RUN_ID"):
+        raise UserError(
+            f"WANDB_RUN_ID names one W&B run, but these are {len(planned)} evaluations: give one value of each key (as "
+            "an agent of a sweep has to), or logger=csv"
+        )
     group = _name_of(planned)
     rows: list[SweepRow] = []
     home: Path | None = None
@@ -54,7 +63,7 @@ def evaluate_sweep(points: Sequence[Point]) -> None:
                 drawing = prepare_drawing(each.config, processes, models)
             home = drawing.stored.home
             out = _folder(each.config, home)
-            config = _grouped(each.config, group).model_copy(update={"out": str(out.path)})
+            config = _named(each, group, drawing.stored).model_copy(update={"out": str(out.path)})
             made_of = _made_of(each, models)
             results = finished(out, made_of)
             if processes.is_main:
@@ -123,17 +132,30 @@ def _folder(config: EvaluateConfig, home: Path) -> RunDirectory:
 def _name_of(planned: Sequence[Planned]) -> str:
     """`sweep-guidance.scale-3fa2c1`: the keys, and a hash of every point."""
     keys = "-".join(planned[0].point.values)
-    text = json.dumps([_comparable(each.plain) for each in planned], sort_keys=True)
+    text = json.dumps([what_counts(each.plain) for each in planned], sort_keys=True)
     return f"sweep-{keys}-{hashlib.sha256(text.encode()).hexdigest()[:6]}".replace("@", "-").replace("/", "-")
 
 
-def _grouped(config: EvaluateConfig, group: str) -> EvaluateConfig:
-    """With the W&B group of the sweep, unless the user gave one."""
-    wandb = config.logger.wandb
-    if wandb is None or wandb.group is not None:
-        return config
-    grouped = WandbConfig.model_validate({**wandb.model_dump(), "group": group})
-    return config.model_copy(update={"logger": config.logger.model_copy(update={"wandb": grouped})})
+def _named(each: Planned, sweep: str, stored: Stored) -> EvaluateConfig:
+    """With a W&B name, what differs in the point, and the group of its run and sweep, unless the user gave some."""
+    wandb = each.config.logger.wandb
+    if wandb is None:
+        return each.config
+    group = f"{trained_name(stored)} {sweep}"
+    # What tells sweeps apart is at the end.
+    usual = {"name": point_name(each.point.values)[:LONGEST], "group": group[-LONGEST:]}
+    given = {key: value for key, value in wandb.model_dump().items() if value is not None}
+    named = WandbConfig.model_validate({**wandb.model_dump(), **usual, **given})
+    return each.config.model_copy(update={"logger": each.config.logger.model_copy(update={"wandb": named})})
+
+
+def point_name(values: Mapping[str, str]) -> str:
+    """`scale=2 seed=0`: the values of a point, under the last part of their keys where only one key has it."""
+    last = [key.rpartition(".")[2] for key in values]
+    return " ".join(
+        f"{short if last.count(short) == 1 else key}={value}"
+        for (key, value), short in zip(values.items(), last, strict=True)
+    )
 
 
 def _row(point: Point, results: Sequence[Result]) -> SweepRow:
@@ -154,8 +176,4 @@ def _value(text: str) -> Value:
 
 def _made_of(planned: Planned, models: StoredModels) -> dict[str, Any]:
     hashes = {str(path): sha256_of(path) for path in files_of(planned.config, models)}
-    return {"config": _comparable(planned.plain), "sha256": hashes}
-
-
-def _comparable(plain: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in plain.items() if key not in UNCHANGED_BY}
+    return {"config": what_counts(planned.plain), "sha256": hashes}

@@ -49,7 +49,9 @@ def likelihood(config: LikelihoodConfig, plain: dict[str, Any], overrides: list[
     """Find the bits per dimension of n images, print them and keep the record."""
     from difflab.commands.processes import started
     from difflab.models.devices import resolve_accelerator
+    from difflab.tracking.wandb_environment import refuse_unusable
 
+    refuse_unusable(config.logger)
     accelerator = resolve_accelerator(config.accelerator)
     with started(config.devices, accelerator) as processes:
         with processes.agreeing():
@@ -199,12 +201,14 @@ def keep(
     from difflab.commands.evaluate import append_lines
     from difflab.files import write_text
     from difflab.tracking.build import build_loggers
+    from difflab.tracking.job import Job
     from difflab.tracking.terms import plot_terms, write_images, write_terms
 
     out = folder_of(config, stored)
     out.write_records(plain, overrides)
     logged = {**plain, "model": stored.config.model_dump(mode="json"), "protocol": result.protocol.measured()}
-    with build_loggers(config.logger, out, logged) as loggers:
+    job = Job.measuring("likelihood", stored, out, identity=result.protocol.measured())
+    with build_loggers(config.logger, out, logged, job) as loggers:
         for logger in loggers:
             logger.log_metrics({result.key: result.value}, step=0)
         write_images(found, out.path / "images.csv")

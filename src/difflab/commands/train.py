@@ -28,9 +28,11 @@ def train(config: TrainConfig, plain: dict[str, Any], overrides: list[str]) -> N
     from difflab.data.build import build_dataset
     from difflab.models.devices import is_first_process
     from difflab.tracking.rundir import RunDirectory
+    from difflab.tracking.wandb_environment import refuse_unusable
 
-    # Data that is missing or does not fit is found before anything is written.
+    # Data that is missing or does not fit, and a missing key, are found before anything is written.
     build_dataset(config.data, split=config.data.train_split)
+    refuse_unusable(config.logger)
     run = RunDirectory.create(config.output_root, config.experiment, config.name, identity=run_defining(plain))
     resume = run.checkpoint_to_resume(config.resume)
     # Without a checkpoint there is nothing to mix up: a first try that failed may be mended and started again.

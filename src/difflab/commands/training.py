@@ -43,6 +43,7 @@ from difflab.pipelines.single import SinglePipeline
 from difflab.pipelines.stored import load_initial_weights, read_checkpoint
 from difflab.seeding import stream_seed
 from difflab.tracking.build import build_loggers
+from difflab.tracking.job import Job
 from difflab.tracking.rundir import RunDirectory
 
 LIGHTNING_LOGGERS = ("lightning", "lightning.pytorch", "lightning.fabric")
@@ -70,7 +71,8 @@ def fit(
         if resume is not None:
             refuse_misfit(read_checkpoint(resume)["state_dict"], shapes_of(module.state_dict()), str(resume))
         data = ShardDataModule(config.data, config.trainer, seed=config.seed, fields=module.batch_keys())
-        loggers = stack.enter_context(build_loggers(config.logger, run, plain))
+        job = Job.training(run, config.experiment, config.output_root)
+        loggers = stack.enter_context(build_loggers(config.logger, run, plain, job))
         trainer = build_trainer(config, accelerator, run, module, loggers)
         stack.enter_context(ctrl_c_as_such())
         stack.enter_context(leaving_together(DiskFullError, NonFiniteError, Preempted))
