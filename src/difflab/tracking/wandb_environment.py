@@ -1,4 +1,4 @@
-"""What the environment says about Weights & Biases: the mode, the agent of a sweep, the key. W&B is not imported."""
+"""What the environment says about Weights & Biases: the mode, the agent of a sweep, the server and the key."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ MODES: dict[str, Mode] = {
 }
 """The values of WANDB_MODE; `run` and `dryrun` are W&B's old names."""
 BOOLEANS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
-SERVER = "https://api.wandb.ai"
+HOSTED = "https://api.wandb.ai"
+"""One address of W&B's own server; newer releases call it by another one, and keys are for both."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def unseen_by_sweep(config: LoggerConfig, environ: Mapping[str, str] = os.enviro
 
 def server(environ: Mapping[str, str] = os.environ) -> str:
     """The address of the W&B server."""
-    return (environ.get("WANDB_BASE_URL") or _setting("base_url", environ) or SERVER).rstrip("/")
+    return (environ.get("WANDB_BASE_URL") or _setting("base_url", environ) or _hosted()).rstrip("/")
 
 
 def key_source(environ: Mapping[str, str] = os.environ) -> str | None:
@@ -93,10 +94,17 @@ def key_source(environ: Mapping[str, str] = os.environ) -> str | None:
     for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"):
         if environ.get(name):
             return name
-    path = _netrc_file(environ)
-    if _has_netrc_entry(path, urlsplit(server(environ)).netloc):
+    path, address = _netrc_file(environ), server(environ)
+    addresses = {address, HOSTED, _hosted()} if address in (HOSTED, _hosted()) else {address}
+    if any(_has_netrc_entry(path, urlsplit(each).netloc) for each in addresses):
         return str(path)
     return str(_settings_file(environ)) if _setting("api_key", environ) else None
+
+
+def _hosted() -> str:
+    import wandb
+
+    return wandb.Settings.model_fields["base_url"].default
 
 
 def _is_disabled(text: str) -> bool:
