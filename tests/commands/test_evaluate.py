@@ -102,6 +102,9 @@ def test_a_wandb_run_can_be_read_back(own_run: Path) -> None:
     assert logged.config["sampler"]["steps"] == 5
     assert logged.config["model"]["diffusion"]["timesteps"] == 50
     assert logged.exit_code == 0
+    assert logged.config["run"] == {"name": "ddpm/shapes32/own", "id": None, "path": str(own_run.absolute())}
+    assert (logged.name, logged.job_type) == (f"own {folder.name}", "evaluate")
+    assert logged.group == "ddpm/shapes32/own"
 
 
 def test_the_reference_is_computed_once(own_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

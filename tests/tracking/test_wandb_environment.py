@@ -114,6 +114,8 @@ def test_a_key_is_for_one_server(home: Path) -> None:
     assert server({}) == "https://wandb.example.org:8080"
     assert key_source({}) == str(home / ".netrc")
     assert server({"WANDB_BASE_URL": "http://localhost:9/"}) == "http://localhost:9"
+    assert server({"WANDB_BASE_URL": "https://me:s3cret@host:9/w/"}) == "https://host:9/w"
+    assert server({"WANDB_BASE_URL": "nonsense"}) == "nonsense"
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 RUN_ID_FILE = "run_id"
 MADE_OF_FILE = "made_of"
 PROJECT = "difflab"
+LONGEST_REASON = 300
 FLUSH_SECONDS = 1.0
 """How old the last line in the run's file may be when W&B's process is killed; W&B's own default is 15."""
 OFFLINE_SECONDS = 60.0
@@ -137,7 +138,7 @@ def _opened(arguments: dict[str, Any]) -> Run:
         tear_down(service_process(), 1, kill=True)
         if not isinstance(error, wandb.errors.Error | TimeoutError | ConnectionError | ValueError):
             raise
-        reason = str(error).strip().partition("\n")[0].rstrip(".:")
+        reason = " ".join(str(error).split())[:LONGEST_REASON]
         if arguments["mode"] == "offline":
             raise UserError(f"W&B could not start ({reason}); logger=csv does without it") from error
         raise UserError(

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from difflab.config.logger import LoggerConfig, Mode, WandbConfig
 from difflab.errors import UserError
@@ -85,8 +85,9 @@ def unseen_by_sweep(config: LoggerConfig, environ: Mapping[str, str] = os.enviro
 
 
 def server(environ: Mapping[str, str] = os.environ) -> str:
-    """The address of the W&B server."""
-    return (environ.get("WANDB_BASE_URL") or _setting("base_url", environ) or _hosted()).rstrip("/")
+    """The address of the W&B server, without a name and a password that may stand in it."""
+    address = urlsplit(environ.get("WANDB_BASE_URL") or _setting("base_url", environ) or _hosted())
+    return urlunsplit(address._replace(netloc=address.netloc.rpartition("@")[2])).rstrip("/")
 
 
 def key_source(environ: Mapping[str, str] = os.environ) -> str | None:
