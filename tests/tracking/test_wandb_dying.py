@@ -131,6 +131,42 @@ def test_what_a_run_ends_with_stays(tmp_path: Path, error: BaseException | None)
     assert (again.series("x"), again.exit_code) == ([(1, 2.0)], 0)
 
 
+@pytest.mark.parametrize(
+    ("error", "config", "seconds"),
+    [
+        (None, WandbConfig(), 65.0),
+        (None, WandbConfig(finish_timeout=7.5), 12.5),
+        (SystemExit(75), WandbConfig(), 20.0),
+        (SystemExit(75), WandbConfig(finish_timeout=7.5), 7.5),
+    ],
+)
+def test_how_long_the_end_is_waited_for_and_a_second_ctrl_c(
+    error: BaseException | None,
+    config: WandbConfig,
+    seconds: float,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waited: list[float] = []
+
+    def interrupted(run: object, call: object, status: int, patience: float) -> None:
+        waited.append(patience)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tracking, "finish", interrupted)
+    with (
+        pytest.raises(KeyboardInterrupt if error is None else SystemExit),
+        wandb_run(config, RunDirectory(tmp_path), {}),
+    ):
+        process = service_process()
+        if error is not None:
+            raise error
+    assert waited == [seconds]
+    assert process is not None
+    assert process.poll() is not None
+    assert service_process() is None
+
+
 def test_a_signal_to_every_process_saves_and_ends_with_its_status(tiny_shapes: Path, tmp_path: Path) -> None:
     run = tmp_path / "runs/ddpm/shapes32/run"
     arguments = tiny_training(tiny_shapes, "name=run", "trainer.max_steps=100000", logger="wandb")

@@ -172,6 +172,15 @@ def test_online_without_a_key_names_the_ways_out(config: WandbConfig, environ: d
     refuse_unusable(LoggerConfig(wandb=config), {**environ, "WANDB_API_KEY": KEY})
 
 
+def test_online_the_users_own_settings_stay(tmp_path: Path) -> None:
+    from difflab.tracking.wandb import _folders
+
+    assert "WANDB_CONFIG_DIR" in _folders(tmp_path / "wandb", chosen_mode(OFFLINE, {}))
+    online = _folders(tmp_path / "wandb", chosen_mode(ONLINE, {}))
+    assert online["WANDB_DIR"] == str(tmp_path)
+    assert "WANDB_CONFIG_DIR" not in online
+
+
 def test_a_point_that_the_sweep_does_not_see_is_said() -> None:
     assert unseen_by_sweep(LoggerConfig(), {}) is None
     assert unseen_by_sweep(LoggerConfig(), AGENT) is None
