@@ -154,13 +154,17 @@ def test_how_long_the_end_is_waited_for_and_a_second_ctrl_c(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(tracking, "finish", interrupted)
-    with (
-        pytest.raises(KeyboardInterrupt if error is None else SystemExit),
-        wandb_run(config, RunDirectory(tmp_path), {}),
-    ):
-        process = service_process()
-        if error is not None:
-            raise error
+    found: list[subprocess.Popen[bytes] | None] = []
+
+    def block() -> None:
+        with wandb_run(config, RunDirectory(tmp_path), {}):
+            found.append(service_process())
+            if error is not None:
+                raise error
+
+    with pytest.raises(KeyboardInterrupt if error is None else SystemExit):
+        block()
+    (process,) = found
     assert waited == [seconds]
     assert process is not None
     assert process.poll() is not None
