@@ -32,7 +32,7 @@ demo: install ## shapes shards, a small DDPM, a sample grid, an evaluation, all 
 	@echo "pictures   $(DEMO_RUN)/samples/demo/grid.png (and one PNG each beside it)"
 	@echo "metrics    $(DEMO_RUN)/metrics.csv (training), $(DEMO_RUN)/evaluations.jsonl"
 	@echo "weights    $(DEMO_RUN)/weights/ema.safetensors"
-	@echo "W&B        $(DEMO_RUN)/wandb (offline: wandb sync uploads it)"
+	@echo "W&B        runs/wandb (offline: wandb leet shows it, wandb sync uploads it)"
 
 test: install ## the fast suite
 	$(PYTEST) -m "not slow"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -86,7 +87,12 @@ def _run(name: str, rest: Sequence[str]) -> int:
     if name == "--version":
         sys.stdout.write(f"difflab {__version__}\n")
         return 0
-    return _command(name)(rest) or 0
+    command = _command(name)
+    if os.environ.get("WANDB_SWEEP_PARAM_PATH"):
+        from difflab.commands.agent_arguments import as_the_sweep_means
+
+        rest = as_the_sweep_means(rest)
+    return command(rest) or 0
 
 
 def _command(name: str) -> Callable[[Sequence[str]], int | None]:

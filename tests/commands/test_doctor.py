@@ -87,7 +87,31 @@ def test_tracking_says_the_mode_and_never_the_key(monkeypatch: pytest.MonkeyPatc
     ended = done("doctor")
     assert "offline" in found("wandb")[-1].text
     assert "an API key is set" in found("wandb")[-1].text
+    assert "WANDB_API_KEY" in found("wandb")[-1].text
     assert "s3cret" not in ended.out + ended.err
+
+
+def test_tracking_says_what_the_environment_chose_and_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"HOME": str(tmp_path), "WANDB_MODE": "online", "NETRC": str(tmp_path / "netrc")}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    finding = found("wandb")[-1]
+    assert finding.status == "problem"
+    assert "mode online (WANDB_MODE); no API key for" in finding.text
+    assert "`wandb login`" in finding.text
+    (tmp_path / "netrc").write_text(f"machine api.wandb.ai login user password {'s3cret' * 8}\n")
+    finding = found("wandb")[-1]
+    assert finding.status == "ok"
+    assert finding.text.endswith(f"in {tmp_path / 'netrc'}")
+    assert "s3cret" not in finding.text
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    assert "mode disabled (WANDB_DISABLED)" in found("wandb")[-1].text
+    monkeypatch.delenv("WANDB_DISABLED")
+    monkeypatch.setenv("WANDB_MODE", "cloud")
+    assert found("wandb")[-1].status == "problem"
+    assert "WANDB_MODE=cloud is not a mode" in found("wandb")[-1].text
 
 
 def test_help_and_a_word_too_many() -> None:

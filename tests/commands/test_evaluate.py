@@ -102,6 +102,9 @@ def test_a_wandb_run_can_be_read_back(own_run: Path) -> None:
     assert logged.config["sampler"]["steps"] == 5
     assert logged.config["model"]["diffusion"]["timesteps"] == 50
     assert logged.exit_code == 0
+    assert logged.config["run"] == {"name": "ddpm/shapes32/own", "id": None, "path": str(own_run.absolute())}
+    assert (logged.name, logged.job_type) == (f"own {folder.name}", "evaluate")
+    assert logged.group == "ddpm/shapes32/own"
 
 
 def test_the_reference_is_computed_once(own_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,3 +195,27 @@ def test_a_changed_record_is_noticed(own_run: Path) -> None:
     path.write_text(path.read_text().replace('"steps": 5', '"steps": 6'))
     with pytest.raises(ValueError, match="protocol_hash"):
         records(path)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "likelihood"])
+def test_online_without_a_key_is_refused_before_anything_is_written(
+    command: str, own_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"HOME": str(tmp_path), "WANDB_MODE": "online"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    before = sorted(own_run.rglob("*"))
+    line = mistake(command, f"run={own_run}", "n=4", "logger=wandb", "accelerator=cpu")
+    assert "there is no API key" in line
+    assert sorted(own_run.rglob("*")) == before
+
+
+@pytest.mark.slow
+def test_two_protocols_in_one_folder_are_two_wandb_runs(own_run: Path, tmp_path: Path) -> None:
+    def run_id(*overrides: str) -> str:
+        done("evaluate", f"run={own_run}", "n=4", f"out={tmp_path / 'out'}", *FD, *ON_CPU, "logger=wandb", *overrides)
+        return (tmp_path / "out/wandb/run_id").read_text()
+
+    first = run_id()
+    assert run_id("batch_size=2") == first, "the same numbers once more are a further segment"
+    assert run_id("seed=1") != first

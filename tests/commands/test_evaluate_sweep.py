@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from difflab.commands.evaluate_sweep import finished
+from difflab.commands.evaluate_sweep import finished, point_name
 from difflab.pipelines import build
 from difflab.pipelines.stored import load_stored
 from difflab.tracking.rundir import RunDirectory
@@ -139,7 +140,11 @@ def test_every_value_is_a_wandb_run_of_its_own(own_run: Path) -> None:
     folders = [path for path in (own_run / "evaluations").iterdir() if (path / "wandb").is_dir()]
     runs = [read_offline_run(path) for path in folders]
     assert len({run.run_id for run in runs}) == 2
-    assert {run.config["sampler"]["eta"] for run in runs} == {0.0, 1.0}
+    assert {run.name: run.config["sampler"]["eta"] for run in runs} == {"eta=0": 0.0, "eta=1": 1.0}
+    (group,) = {run.group for run in runs}
+    assert re.fullmatch(r"ddpm/shapes32/own sweep-sampler\.eta-[0-9a-f]{6}", group)
+    assert {run.job_type for run in runs} == {"evaluate"}
+    assert {run.config["run"]["name"] for run in runs} == {"ddpm/shapes32/own"}
     assert all("eval/oracle-well-formed-rate@4" in run.summary for run in runs)
 
 
@@ -196,3 +201,19 @@ def test_the_table_says_how_its_numbers_were_measured(own_run: Path) -> None:
     first, second = rows_of(own_run)
     assert len(first["protocol"]) == 6
     assert first["protocol"] == second["protocol"], "the drawing is what the sweep varies"
+
+
+def test_a_point_is_called_by_what_differs() -> None:
+    assert point_name({"guidance.scale": "2"}) == "scale=2"
+    assert point_name({"guidance.scale": "2", "seed": "0"}) == "scale=2 seed=0"
+    assert point_name({"sampler.steps": "5", "pipeline.stages.up.sampler.steps": "9"}) == (
+        "sampler.steps=5 pipeline.stages.up.sampler.steps=9"
+    )
+
+
+@pytest.mark.slow
+def test_a_name_and_a_group_that_were_given_stay(own_run: Path) -> None:
+    given = ("logger=wandb", "logger.wandb.group=mine", "logger.wandb.name=ours", "sampler.eta=0,1")
+    assert difflab("evaluate", f"run={own_run}", *SMALL, *given).status == 0
+    runs = [read_offline_run(path) for path in (own_run / "evaluations").iterdir() if (path / "wandb").is_dir()]
+    assert {(run.name, run.group) for run in runs} == {("ours", "mine")}

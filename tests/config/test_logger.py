@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 from pydantic import ValidationError
 
 from difflab.config.logger import LoggerConfig
+from difflab.tracking.wandb_environment import chosen_mode
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -29,9 +30,16 @@ def test_choices() -> None:
 def test_nothing_goes_to_a_server_unless_asked() -> None:
     wandb = composed("+logger=wandb").wandb
     assert wandb is not None
-    assert wandb.mode == "offline"
+    assert wandb.mode is None, "the environment decides"
+    assert chosen_mode(wandb, {}).mode == "offline"
 
 
 def test_an_unknown_mode_is_refused() -> None:
     with pytest.raises(ValidationError, match=r"wandb\.mode"):
         composed("+logger=wandb", "logger.wandb.mode=cloud")
+
+
+@pytest.mark.parametrize("override", ["name=''", "group=''", "project=''", "tags=['']", "finish_timeout=0"])
+def test_values_that_w_and_b_would_refuse_are_refused_here(override: str) -> None:
+    with pytest.raises(ValidationError, match=rf"wandb\.{override.partition('=')[0]}"):
+        composed("+logger=wandb", f"logger.wandb.{override}")

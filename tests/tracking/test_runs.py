@@ -41,6 +41,23 @@ def test_a_folder_with_two_runs_is_refused(tmp_path: Path) -> None:
         read_offline_run(run.path)
 
 
+def test_segments_that_a_kill_emptied_or_cut_do_not_hide_the_others(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "a")
+    log(run, list(range(1, 30)))
+    (whole,) = run.wandb.glob("offline-run-*/*.wandb")
+    content = whole.read_bytes()
+    empty, cut = (run.wandb / f"offline-run-2000010{n}_000000-x" / whole.name for n in (1, 2))
+    for path, size in ((empty, 7), (cut, len(content) // 2)):
+        path.parent.mkdir()
+        path.write_bytes(content[:size])
+    assert read_offline_run(run.path).series("x") == [(s, s + 0.5) for s in range(1, 30)]
+    steps = [step for step, _ in read_offline_run(cut).series("x")]
+    assert steps == list(range(1, len(steps) + 1))
+    assert read_offline_run(cut).exit_code is None
+    with pytest.raises(UserError, match="holds no row yet"):
+        read_offline_run(empty)
+
+
 def test_a_file_that_is_no_run_is_named(tmp_path: Path) -> None:
     (tmp_path / "run-x.wandb").write_bytes(b"nothing of the kind")
     with pytest.raises(UserError, match=r"run-x\.wandb"):

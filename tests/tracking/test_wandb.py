@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import http.server
 import json
 import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import wandb
 from PIL import Image
 
 from callbacks.tiny import Tiny, loader, trainer
@@ -20,9 +26,11 @@ from difflab.config.logger import LoggerConfig, WandbConfig
 from difflab.errors import UserError
 from difflab.tracking.build import build_loggers
 from difflab.tracking.csv_rows import read_csv
+from difflab.tracking.job import Job
 from difflab.tracking.rundir import RunDirectory
 from difflab.tracking.runs import OfflineRun, read_offline_run
 from difflab.tracking.wandb import exit_status, wandb_run
+from difflab.tracking.wandb_service import service_process
 
 CONFIG = {"seed": 3, "network": {"channels": [32, 64], "dropout": 0.1}, "sampler": {"kind": "ddim", "eta": None}}
 
@@ -182,3 +190,111 @@ def test_no_logger_where_none_is_wanted(tmp_path: Path, config: WandbConfig | No
 def test_reading_a_folder_without_a_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no offline W&B run"):
         read_offline_run(tmp_path)
+
+
+class Refusing(http.server.BaseHTTPRequestHandler):
+    """A W&B server that does not know the key."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(401)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is said."""
+
+
+@pytest.fixture
+def refusing_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setenv("WANDB_BASE_URL", address)
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    yield address
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"), [("0" * 40, "401"), ("abc", "API key must have 40"), ("0" * 39 + "\n", "API key")]
+)
+def test_a_server_that_refuses_is_one_line(
+    tmp_path: Path, refusing_server: str, key: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", key)
+    with pytest.raises(UserError) as caught, wandb_run(WandbConfig(mode="online"), RunDirectory(tmp_path / "a"), {}):
+        pytest.fail("it must not begin")
+    line = str(caught.value)
+    assert "\n" not in line
+    assert reason in line
+    assert refusing_server in line
+    assert "logger.wandb.mode=offline" in line
+    assert key not in line
+    assert wandb.run is None
+    assert service_process() is None
+
+
+def test_after_a_refusal_the_next_run_is_as_ever(
+    tmp_path: Path, refusing_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    with pytest.raises(UserError), wandb_run(WandbConfig(mode="online"), RunDirectory(tmp_path / "a"), {}):
+        pytest.fail("it must not begin")
+    assert in_wandb(tmp_path, None).exit_code == 0
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_the_run(tmp_path: Path) -> None:
+    (tmp_path / "wandb").write_text("a file")
+    with pytest.raises(OSError, match=str(tmp_path / "wandb")), wandb_run(WandbConfig(), RunDirectory(tmp_path), {}):
+        pytest.fail("it must not begin")
+
+
+def test_a_folder_without_permission_is_named_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(PermissionError, match=str(tmp_path / "wandb")):
+        wandb_run(WandbConfig(), RunDirectory(tmp_path), {}).__enter__()
+
+
+def test_the_environment_names_what_the_configuration_leaves_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "WANDB_PROJECT": "theirs",
+        "WANDB_NAME": "named",
+        "WANDB_RUN_GROUP": "grouped",
+        "WANDB_RUN_ID": "own-id",
+        "WANDB_MODE": "dryrun",
+    }.items():
+        monkeypatch.setenv(name, value)
+    run = in_wandb(tmp_path / "a", None)
+    assert (run.run_id, run.project, run.name, run.group) == ("own-id", "theirs", "named", "grouped")
+    given = WandbConfig(project="ours", name="n", group="g")
+    with wandb_run(given, RunDirectory(tmp_path / "b"), {}, Job("job", "likelihood", group="by the job")):
+        pass
+    run = read_offline_run(tmp_path / "b")
+    assert (run.project, run.name, run.group, run.job_type) == ("ours", "n", "g", "likelihood")
+
+
+def test_w_and_b_is_told_to_flush_and_to_end_in_time(tmp_path: Path) -> None:
+    with wandb_run(WandbConfig(finish_timeout=7.5), RunDirectory(tmp_path), {}) as logger:
+        assert logger is not None
+        settings = logger.logger.run.settings  # type: ignore[attr-defined]
+        assert settings.finish_timeout == 7.5
+        assert settings.x_transaction_log_flush_interval == 1.0
+
+
+@pytest.mark.slow
+def test_leet_and_sync_take_all_runs_of_an_output_root(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        run = RunDirectory(tmp_path / "runs/x" / name)
+        with wandb_run(WandbConfig(), run, {}, Job.training(run, "x", tmp_path / "runs")) as logger:
+            assert logger is not None
+            logger.log_metrics({"loss": 1.0}, step=1)
+    program = Path(sys.executable).with_name("wandb")
+    environment = {**os.environ, "HOME": str(tmp_path / "home")}
+    done = subprocess.run([program, "sync", "--dry-run", "runs/wandb"], capture_output=True, text=True, env=environment)
+    assert "Would sync 2 run(s)" in done.stdout + done.stderr
+    (first, _) = sorted((tmp_path / "runs/wandb").iterdir())
+    assert read_offline_run(first).series("loss") == [(1, 1.0)]

@@ -27,7 +27,7 @@ class Clock(Callback):
 
         for logger in trainer.loggers:
             if isinstance(logger, ClockedLogger):
-                logger.clock = read
+                logger.follow(read)
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -128,9 +128,19 @@ def _weights() -> Iterator[Finding]:
 
 
 def _tracking() -> Finding:
-    mode = os.environ.get("WANDB_MODE", "offline (difflab's default; logger.wandb.mode=online to change it)")
-    key = "an API key is set" if os.environ.get("WANDB_API_KEY") else "no API key in the environment"
-    return Finding("wandb", f"mode {mode}; {key}")
+    from difflab.config.logger import WandbConfig
+    from difflab.errors import UserError
+    from difflab.tracking.wandb_environment import chosen_mode, key_source, server
+
+    try:
+        chosen = chosen_mode(WandbConfig())
+    except UserError as error:
+        return Finding("wandb", str(error), "problem")
+    source = key_source()
+    key = f"no API key for {server()}" if source is None else f"an API key is set for {server()} in {source}"
+    unusable = chosen.needs_server and source is None
+    mend = ": run `wandb login` or set WANDB_API_KEY" if unusable else ""
+    return Finding("wandb", f"mode {chosen.mode} ({chosen.chosen_by}); {key}{mend}", "problem" if unusable else "ok")
 
 
 def _existing_parent(path: Path) -> Path:

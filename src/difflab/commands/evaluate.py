@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 CHANGES_MEASURES = ("metrics", "data", "split")
 """Keys of an evaluation that change its numbers with the pictures left as they are."""
 
+UNCHANGED_BY = ("logger", "out", "accelerator", "devices", "batch_size")
+"""Keys that leave the numbers of an evaluation as they are: with other ones it need not be made again."""
+
 
 def main(argv: Sequence[str]) -> int:
     points = points_of(argv)
@@ -41,8 +44,10 @@ def evaluate(config: EvaluateConfig, plain: dict[str, Any], overrides: list[str]
     """Draw `n` samples, measure them, print and keep the results."""
     from difflab.commands.drawing import drawing_of
     from difflab.commands.limits import require_folder
+    from difflab.tracking.wandb_environment import refuse_unusable
 
     require_folder("out", config.out)
+    refuse_unusable(config.logger)
     with drawing_of(config) as drawing:
         try:
             results, out = measure(drawing, config, plain, overrides)
@@ -62,6 +67,7 @@ def measure(
 
     from difflab.metrics.naming import distinct_names
     from difflab.tracking.build import build_loggers
+    from difflab.tracking.job import Job
 
     processes = drawing.processes
     with processes.agreeing():
@@ -72,7 +78,8 @@ def measure(
         out.write_records(plain, overrides)
     model = drawing.stored.config.model_dump(mode="json")
     logged = {**plain, "model": model, "sampling": drawing.pipeline.record()}
-    with build_loggers(config.logger, out, logged) as loggers:
+    job = Job.measuring("evaluate", drawing.stored, out, identity=what_counts(plain))
+    with build_loggers(config.logger, out, logged, job) as loggers:
         with processes.agreeing():
             for indices, classes, images in drawing.batches():
                 label = None if classes is None else torch.tensor(classes)
@@ -121,6 +128,11 @@ def evaluator_of(drawing: Drawing, config: EvaluateConfig, overrides: list[str])
     needed = config.n * evaluator.bytes_per_sample(math.prod(model.shape))
     require_memory(f"n={config.n}: what the metrics keep of the samples", needed, main_memory(), "lower n")
     return evaluator
+
+
+def what_counts(plain: dict[str, Any]) -> dict[str, Any]:
+    """The part of a configuration that the numbers of its evaluation depend on."""
+    return {key: value for key, value in plain.items() if key not in UNCHANGED_BY}
 
 
 def _class_names(data: DataConfig | None) -> list[str] | None:

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from difflab.commands.composing import compose_and_validate
 from difflab.commands.drawing import Drawing, drawing_processes, prepare_drawing, say
-from difflab.commands.evaluate import folder_of, measure
+from difflab.commands.evaluate import folder_of, measure, what_counts
 from difflab.commands.limits import require_folder
 from difflab.commands.run_defaults import with_defaults_of_run
 from difflab.commands.sampling_sweep import Point
 from difflab.config.logger import WandbConfig
 from difflab.config.sample import EvaluateConfig
+from difflab.errors import UserError
 from difflab.files import sha256_of, write_text
 from difflab.metrics.protocol import Result
 from difflab.models.devices import is_first_process
 from difflab.pipelines.build import StoredModels, files_of
+from difflab.pipelines.stored import Stored
+from difflab.tracking.job import LONGEST, trained_name
 from difflab.tracking.rundir import RunDirectory
 from difflab.tracking.sweep_table import (
     SweepRow,
@@ -33,10 +37,9 @@ from difflab.tracking.sweep_table import (
     with_series,
     write_table,
 )
+from difflab.tracking.wandb_environment import refuse_unusable
 
 RESULTS = "results.json"
-UNCHANGED_BY = ("logger", "out", "accelerator", "devices", "batch_size")
-"""Keys that leave the numbers of an evaluation as they are: with other ones it need not be made again."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,12 @@ def evaluate_sweep(points: Sequence[Point]) -> None:
     """
     planned = [_planned(point) for point in points]
     require_folder("out", planned[0].config.out)
+    refuse_unusable(planned[0].config.logger)
+    if planned[0].config.logger.wandb is not None and len(planned) > 1 and os.environ.get("WANDB_RUN_ID"):
+        raise UserError(
+            f"WANDB_RUN_ID names one W&B run, but these are {len(planned)} evaluations: give one value of each key (as "
+            "an agent of a sweep has to), or logger=csv"
+        )
     group = _name_of(planned)
     rows: list[SweepRow] = []
     home: Path | None = None
@@ -80,7 +89,7 @@ def _results_of(each: Planned, drawing: Drawing, models: StoredModels, group: st
     """The results of one point, which are read back where it was finished before."""
     processes = drawing.processes
     out = _folder(each.config, drawing.stored.home)
-    config = _grouped(each.config, group).model_copy(update={"out": str(out.path)})
+    config = _named(each, group, drawing.stored).model_copy(update={"out": str(out.path)})
     made_of = _made_of(each, models)
     results = finished(out, made_of)
     if processes.is_main:
@@ -154,17 +163,30 @@ def _folder(config: EvaluateConfig, home: Path) -> RunDirectory:
 def _name_of(planned: Sequence[Planned]) -> str:
     """`sweep-guidance.scale-3fa2c1`: the keys, and a hash of every point."""
     keys = "-".join(planned[0].point.values)
-    text = json.dumps([_comparable(each.plain) for each in planned], sort_keys=True)
+    text = json.dumps([what_counts(each.plain) for each in planned], sort_keys=True)
     return f"sweep-{keys}-{hashlib.sha256(text.encode()).hexdigest()[:6]}".replace("@", "-").replace("/", "-")
 
 
-def _grouped(config: EvaluateConfig, group: str) -> EvaluateConfig:
-    """With the W&B group of the sweep, unless the user gave one."""
-    wandb = config.logger.wandb
-    if wandb is None or wandb.group is not None:
-        return config
-    grouped = WandbConfig.model_validate({**wandb.model_dump(), "group": group})
-    return config.model_copy(update={"logger": config.logger.model_copy(update={"wandb": grouped})})
+def _named(each: Planned, sweep: str, stored: Stored) -> EvaluateConfig:
+    """With a W&B name, what differs in the point, and the group of its run and sweep, unless the user gave some."""
+    wandb = each.config.logger.wandb
+    if wandb is None:
+        return each.config
+    group = f"{trained_name(stored)} {sweep}"
+    # What tells sweeps apart is at the end.
+    usual = {"name": point_name(each.point.values)[:LONGEST], "group": group[-LONGEST:]}
+    given = {key: value for key, value in wandb.model_dump().items() if value is not None}
+    named = WandbConfig.model_validate({**wandb.model_dump(), **usual, **given})
+    return each.config.model_copy(update={"logger": each.config.logger.model_copy(update={"wandb": named})})
+
+
+def point_name(values: Mapping[str, str]) -> str:
+    """`scale=2 seed=0`: the values of a point, under the last part of their keys where only one key has it."""
+    last = [key.rpartition(".")[2] for key in values]
+    return " ".join(
+        f"{short if last.count(short) == 1 else key}={value}"
+        for (key, value), short in zip(values.items(), last, strict=True)
+    )
 
 
 def _row(point: Point, results: Sequence[Result]) -> SweepRow:
@@ -186,8 +208,4 @@ def _value(text: str) -> Value:
 
 def _made_of(planned: Planned, models: StoredModels) -> dict[str, Any]:
     hashes = {str(path): sha256_of(path) for path in files_of(planned.config, models)}
-    return {"config": _comparable(planned.plain), "sha256": hashes}
-
-
-def _comparable(plain: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in plain.items() if key not in UNCHANGED_BY}
+    return {"config": what_counts(planned.plain), "sha256": hashes}

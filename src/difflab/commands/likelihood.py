@@ -53,8 +53,10 @@ def likelihood(config: LikelihoodConfig, plain: dict[str, Any], overrides: list[
     from difflab.commands.limits import require_folder
     from difflab.commands.processes import started
     from difflab.models.devices import resolve_accelerator
+    from difflab.tracking.wandb_environment import refuse_unusable
 
     require_folder("out", config.out)
+    refuse_unusable(config.logger)
     accelerator = resolve_accelerator(config.accelerator)
     with started(config.devices, accelerator) as processes:
         with processes.agreeing():
@@ -211,13 +213,15 @@ def keep(
     from difflab.files import write_text
     from difflab.metrics.naming import distinct_names
     from difflab.tracking.build import build_loggers
+    from difflab.tracking.job import Job
     from difflab.tracking.terms import plot_terms, write_images, write_terms
 
     out = folder_of(config, stored)
     (name,) = distinct_names([json.loads(result.to_json())], jsonl.read(out.evaluations))
     out.write_records(plain, overrides)
     logged = {**plain, "model": stored.config.model_dump(mode="json"), "protocol": result.protocol.measured()}
-    with build_loggers(config.logger, out, logged) as loggers:
+    job = Job.measuring("likelihood", stored, out, identity=result.protocol.measured())
+    with build_loggers(config.logger, out, logged, job) as loggers:
         for logger in loggers:
             logger.log_metrics({f"eval/{name}": result.value}, step=0)
         write_images(found, out.path / "images.csv")

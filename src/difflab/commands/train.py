@@ -46,6 +46,7 @@ def train(config: TrainConfig, composed: dict[str, Any], overrides: list[str]) -
     images = build_dataset(config.data, split=config.data.train_split)
     GlobalBatches(len(images), config.data.batch_size // config.trainer.accumulate, seed=config.seed)
     config = with_checked_evaluation(config, overrides)
+    refuse_unusable(config.logger)
     run = RunDirectory.create(config.output_root, config.experiment, config.name, identity=name_identity(config))
     resume = beginning_of(run, config)
     try:

@@ -91,7 +91,8 @@ def fit(
                 # From now on the run is where it goes on from, whatever becomes of this start.
                 link_or_copy(resume, run.last_checkpoint)
             run.write_records(plain, overrides)
-        loggers = stack.enter_context(build_loggers(config.logger, run, plain))
+        job = Job.training(run, config.experiment, config.output_root)
+        loggers = stack.enter_context(build_loggers(config.logger, run, plain, job))
         trainer = build_trainer(config, accelerator, run, pipeline, loggers)
         stack.enter_context(ctrl_c_as_such())
         stack.enter_context(leaving_together(MachineError, NonFiniteError, Preempted))

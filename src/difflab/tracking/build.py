@@ -9,19 +9,40 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 
 from difflab.config.logger import LoggerConfig
+from difflab.models.devices import is_first_process
 from difflab.tracking.csv import CSVLogger
+from difflab.tracking.job import Job
+from difflab.tracking.resilient import ResilientLogger, say
 from difflab.tracking.rundir import RunDirectory
 from difflab.tracking.wandb import wandb_run
+from difflab.tracking.wandb_environment import unseen_by_sweep
 
 
 @contextlib.contextmanager
-def build_loggers(config: LoggerConfig, run: RunDirectory, resolved: dict[str, Any]) -> Iterator[list[Logger]]:
+def build_loggers(
+    config: LoggerConfig, run: RunDirectory, resolved: dict[str, Any], job: Job | None = None
+) -> Iterator[list[Logger]]:
     """The loggers of `config` that write into `run`, closed with the right status at the end of the block.
 
+    Any of them may fail without ending the block.
+
     resolved: the whole configuration as plain containers; it becomes the configuration of the W&B run.
+    job: what the W&B run is called and belongs to.
     """
-    with wandb_run(config.wandb, run, resolved) as wandb_logger:
-        loggers: list[Logger] = [CSVLogger(run.metrics)] if config.csv else []
+    unseen = unseen_by_sweep(config)
+    if unseen is not None and is_first_process():
+        say(unseen)
+    with wandb_run(config.wandb, run, resolved, job) as wandb_logger:
+        loggers: list[Logger] = []
+        if config.csv:
+            rows = "its rows are kept and tried again"
+            loggers.append(ResilientLogger(CSVLogger(run.metrics), str(run.metrics), rows, retries=True))
         if wandb_logger is not None:
             loggers.append(wandb_logger)
-        yield loggers
+        status = "failed"
+        try:
+            yield loggers
+            status = "success"
+        finally:
+            for logger in loggers:
+                logger.finalize(status)

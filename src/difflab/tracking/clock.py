@@ -25,10 +25,14 @@ def never(row: Mapping[str, str]) -> bool:
 class ClockedLogger(Logger):
     """A Lightning logger whose rows carry `train/step` and `train/images`.
 
-    `clock` is set by the Clock callback; without it `train/step` is the step that Lightning passes.
+    The Clock callback hands its `clock` to `follow`; without one `train/step` is the step that Lightning passes.
     """
 
     clock: Callable[[], dict[str, int]] | None = None
+
+    def follow(self, clock: Callable[[], dict[str, int]]) -> None:
+        """From now on rows carry the time that `clock` reads."""
+        self.clock = clock
 
     def stamped(self, metrics: Mapping[str, Any], step: int | None) -> dict[str, Any]:
         """`metrics` with the time in front; a time that is already among them is kept."""

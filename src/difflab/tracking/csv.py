@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import logging
@@ -58,8 +59,13 @@ class CSVLogger(ClockedLogger):
         if new:
             self._rewrite(self._read(), [*self._columns, *new])
             file = self._open()
-        file.write(_lines([row], self._columns))
-        file.flush()
+        try:
+            file.write(_lines([row], self._columns))
+            file.flush()
+        except OSError:
+            # Opened again, the file loses the torn line; this handle would write it again.
+            self._discard()
+            raise
 
     @override
     @rank_zero_only
@@ -97,6 +103,11 @@ class CSVLogger(ClockedLogger):
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def _discard(self) -> None:
+        with contextlib.suppress(OSError):
+            self._close()
+        self._file = None
 
     def _repair(self) -> None:
         content = self.path.read_bytes() if self.path.exists() else b""

@@ -11,11 +11,13 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
+from typing_extensions import override
 
 from difflab.checkpoints import LAST, newest_checkpoint
 from difflab.config.stored import read_config
@@ -175,7 +177,7 @@ class RunDirectory:
     def log_to_file(self) -> Iterator[None]:
         """Inside, what Python's logging reports (INFO and above) is appended to log.txt as well."""
         self.path.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(self.log, mode="a", encoding="utf-8")
+        handler = _LogFile(self.log, mode="a", encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         handler.setLevel(logging.INFO)
         # Lightning's loggers do not propagate to the root logger, unless that had a handler before their import.
@@ -193,6 +195,23 @@ class RunDirectory:
                 logger.removeHandler(handler)
             ours.setLevel(level)
             handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    """A log that cannot be written ends nothing and is said once, not with a traceback for each line."""
+
+    said = False
+
+    @override
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not self.said:
+            self.said = True
+            sys.stderr.write(f"difflab: {self.baseFilename} cannot be written ({sys.exc_info()[1]}); the run goes on\n")
+
+    @override
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 def run_name(name: str | None, identity: Any) -> str:

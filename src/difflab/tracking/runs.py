@@ -22,6 +22,7 @@ _NOT_FINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float
 class OfflineRun:
     """One W&B run, put together from all its offline segments.
 
+    name, job_type, group, project: as W&B shows them; empty where the run has none.
     config:    nested, as it was at the end.
     history:   one dict per logging call; media keys come flattened (`samples/grid.path`). Rows that a resumed segment
                trained again are left out.
@@ -33,6 +34,10 @@ class OfflineRun:
 
     run_id: str
     segments: list[Path]
+    name: str = ""
+    job_type: str = ""
+    group: str = ""
+    project: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     history: list[Record] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
@@ -54,6 +59,8 @@ def read_offline_run(path: Path | str) -> OfflineRun:
     """
     segments = [(file, _records(file)) for file in _log_files(Path(path))]
     ids = {record["run"]["run_id"] for _, records in segments for record in records if record["type"] == "run"}
+    if not ids:
+        raise UserError(f"{path} holds no row yet: W&B's process was killed before it wrote any, or has just started")
     if len(ids) != 1:
         raise UserError(f"{path} holds {len(ids)} W&B runs ({', '.join(sorted(ids))}); give the folder of one run")
     segments.sort(key=lambda segment: _start_time(segment[1]))
@@ -71,6 +78,9 @@ def _add_segment(run: OfflineRun, files: Path, records: Iterable[Record]) -> Non
         content = record.get(kind, {})
         if kind in ("run", "config"):
             _update(run.config, content.get("config", content))
+            if kind == "run":
+                run.name, run.job_type = content.get("display_name", ""), content.get("job_type", "")
+                run.group, run.project = content.get("run_group", ""), content.get("project", "")
         elif kind == "history":
             history.append(_finite_names(content["item"]))
         elif kind == "summary":

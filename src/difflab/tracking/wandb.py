@@ -1,137 +1,102 @@
-"""Weights & Biases runs that stay in the run directory and always end with the right status."""
+"""Weights & Biases runs that stay in the run directory and never change how a command ends."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
+import json
 import os
 import secrets
-from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from typing_extensions import override
 
 from difflab.config.logger import WandbConfig
 from difflab.errors import UserError
 from difflab.files import write_text
 from difflab.models.devices import is_first_process
-from difflab.tracking.clock import STEP, ClockedLogger
+from difflab.tracking.bounded import BoundedCaller
+from difflab.tracking.job import Job, link_segment
+from difflab.tracking.resilient import ResilientLogger, say
+from difflab.tracking.wandb_environment import ChosenMode, chosen_mode, in_agent, server
+from difflab.tracking.wandb_logger import WandbLogger
+from difflab.tracking.wandb_service import finish, own_exit, service_process, tear_down
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from wandb import Run
 
     from difflab.tracking.rundir import RunDirectory
 
 RUN_ID_FILE = "run_id"
-
-
-class WandbLogger(ClockedLogger):
-    """Log to an open W&B run. W&B's own step is never given: the axis of every plot is `train/step`."""
-
-    def __init__(self, run: Run, artifacts: bool = True) -> None:
-        super().__init__()
-        self.run, self.artifacts = run, artifacts
-        run.define_metric(STEP)
-        run.define_metric("*", step_metric=STEP)
-
-    @property
-    @override
-    def name(self) -> str:
-        return "wandb"
-
-    @property
-    @override
-    def version(self) -> str:
-        return self.run.id
-
-    @override
-    @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        self.run.log(self.stamped(metrics, step))
-
-    @override
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """The resolved configuration went to wandb.init, so that even a run that dies at once has it."""
-
-    @override
-    @rank_zero_only
-    def log_image(self, key: str, image: Image) -> None:
-        import wandb
-
-        self.run.log(self.stamped({key: wandb.Image(image)}, None))
-
-    @override
-    @rank_zero_only
-    def log_table(self, key: str, columns: list[str], rows: list[list[Any]]) -> None:
-        import wandb
-        from PIL.Image import Image
-
-        cells = [[wandb.Image(cell) if isinstance(cell, Image) else cell for cell in row] for row in rows]
-        self.run.log(self.stamped({key: wandb.Table(columns=[*columns], data=cells)}, None))
-
-    @override
-    @rank_zero_only
-    def log_artifact(self, path: Path, name: str, kind: str, metadata: dict[str, Any]) -> None:
-        """Add the file under `<run id>-<name>`, unless the run was set up without artifacts."""
-        import wandb
-
-        if self.artifacts:
-            artifact = wandb.Artifact(f"{self.run.id}-{name}", type=kind, metadata=metadata)
-            artifact.add_file(str(path))
-            self.run.log_artifact(artifact, aliases=["final"])
+MADE_OF_FILE = "made_of"
+PROJECT = "difflab"
+LONGEST_REASON = 300
+FLUSH_SECONDS = 1.0
+"""How old the last line in the run's file may be when W&B's process is killed; W&B's own default is 15."""
+OFFLINE_SECONDS = 60.0
+"""How long the end of an offline run, which has nothing to upload, is waited for."""
+SECONDS_AFTER_ERROR = 20.0
+"""How long the end of a run is waited for after an error or a signal: a scheduler kills what does not go soon."""
 
 
 @contextlib.contextmanager
 def wandb_run(
-    config: WandbConfig | None, directory: RunDirectory, resolved: dict[str, Any]
-) -> Iterator[WandbLogger | None]:
-    """Open a W&B run for the first process; None elsewhere, and where the configuration says null or disabled.
+    config: WandbConfig | None, directory: RunDirectory, resolved: dict[str, Any], job: Job | None = None
+) -> Iterator[ResilientLogger | None]:
+    """Open a W&B run for the first process; None elsewhere, and where the mode (`chosen_mode`) is disabled.
 
     resolved: the whole configuration as plain containers; it is part of the first record.
+    job: what the run is called and belongs to; None: it is called as the directory and belongs to nothing.
     Everything W&B writes lies in `<run directory>/wandb`. Its id is kept in `wandb/run_id`, so a resumed training goes
-    on with the same run (offline as a further segment). The run is always finished: status 0 after the block, the
-    status of a SystemExit, 130 after Ctrl-C, 2 after a UserError, 1 after any other exception.
+    on with the same run (offline as a further segment); inside `wandb agent` the agent gives the id.
 
-    Raises UserError where this process has a W&B run already: the second would be merged into it silently.
+    W&B may fail at any time: that is said once, and the block goes on. The run is always finished, in bounded time:
+    status 0 after the block, the status of a SystemExit, 130 after Ctrl-C, 2 after a UserError, 1 after any other
+    exception; what the block raises is raised, whatever becomes of W&B.
+
+    Raises UserError where this process has a W&B run already (the second would be merged into it silently) and where
+    the server cannot be used, OSError where the directory cannot be written.
     """
-    if config is None or config.mode == "disabled" or not is_first_process():
+    chosen = chosen_mode(config)
+    if config is None or chosen.mode == "disabled" or not is_first_process():
         yield None
         return
     import wandb
 
     if wandb.run is not None:
         raise UserError(f"W&B run {wandb.run.id} is still open in this process; finish it before starting another")
-    with _environment(_folders(directory.wandb, config)):
-        run = wandb.init(
-            mode=config.mode,
-            project=config.project,
-            entity=config.entity,
-            group=config.group,
-            tags=list(config.tags),
-            notes=config.notes,
-            name=directory.name,
-            id=_kept_id(directory.wandb),
-            resume="allow",
-            config=resolved,
-            save_code=config.save_code,
-            settings=wandb.Settings(
-                console="off", x_disable_stats=not config.system_stats, silent=config.mode == "offline"
-            ),
-        )
+    job = job or Job(directory.name)
+    run_id = kept_id(directory.wandb, job.identity)
+    _refuse_read_only(directory.wandb)
+    with _environment(_folders(directory.wandb, chosen)), own_exit():
+        run = _opened(_arguments(config, chosen, directory, job, run_id, resolved))
+        process, call = service_process(), BoundedCaller("W&B")
+        logger = ResilientLogger(WandbLogger(run, config.artifact), "W&B", "the run goes on without it", call)
+        segment = Path(run.dir).parent
         status = 1
         try:
-            yield WandbLogger(run, config.artifact)
+            link_segment(segment, job.output_root)
+            yield logger
             status = 0
         except BaseException as error:
             status = exit_status(error)
             raise
         finally:
-            run.finish(exit_code=status)
-            # W&B reads the folders once per process: without this a next run would lie in this one's folder.
-            wandb.teardown(exit_code=status)
+            seconds = config.finish_timeout if chosen.needs_server else min(OFFLINE_SECONDS, config.finish_timeout)
+            patience = seconds + 5 if status == 0 else min(SECONDS_AFTER_ERROR, seconds)
+            try:
+                problem = None if logger.failed else finish(run, call, status, patience)
+                if problem is not None:
+                    say(f"W&B did not end well ({problem}); what it has is in {segment}, for `wandb sync`")
+            except KeyboardInterrupt:
+                # Whoever waits for W&B no longer wants to; an outcome that was there before stays.
+                call.stuck = True
+                if status == 0:
+                    raise
+            finally:
+                call.close()
+                tear_down(process, status, kill=logger.failed or call.stuck)
 
 
 def exit_status(error: BaseException) -> int:
@@ -145,7 +110,85 @@ def exit_status(error: BaseException) -> int:
     return 2 if isinstance(error, UserError) else 1
 
 
-def _folders(root: Path, config: WandbConfig) -> dict[str, str]:
+def kept_id(root: Path, identity: Any = None, environ: Mapping[str, str] = os.environ) -> str:
+    """The id of the W&B run of the folder `root`, made the first time; WANDB_RUN_ID, an agent's too, goes first.
+
+    identity: what the run is about, as plain containers. When it is another one than last time, in a folder that was
+        used again, the run is a new one: two protocols never share a run.
+    """
+    file, made_of = root / RUN_ID_FILE, root / MADE_OF_FILE
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    kept = file.read_text(encoding="utf-8").strip() if file.is_file() else ""
+    same = not made_of.is_file() or made_of.read_text(encoding="utf-8").strip() == digest
+    run_id = environ.get("WANDB_RUN_ID") or (kept if same and kept else secrets.token_hex(6))
+    if identity is not None:
+        write_text(made_of, digest + "\n")
+    if run_id != kept:
+        write_text(file, run_id + "\n")
+    return run_id
+
+
+def _opened(arguments: dict[str, Any]) -> Run:
+    """wandb.init; where it does not come about W&B's state is as before. Raises UserError for W&B's own refusals."""
+    import wandb
+
+    try:
+        return wandb.init(**arguments)
+    except BaseException as error:
+        tear_down(service_process(), 1, kill=True)
+        if not isinstance(error, wandb.errors.Error | TimeoutError | ConnectionError | ValueError):
+            raise
+        reason = " ".join(str(error).split())[:LONGEST_REASON]
+        if arguments["mode"] == "offline":
+            raise UserError(f"W&B could not start ({reason}); logger=csv does without it") from error
+        raise UserError(
+            f"W&B could not start at {server()} ({reason}): check the network, the key (`wandb login`), entity and "
+            "project, or log offline with logger.wandb.mode=offline"
+        ) from error
+
+
+def _refuse_read_only(root: Path) -> None:
+    # W&B itself would go to the temporary directory, and nobody would find the run there.
+    root.mkdir(parents=True, exist_ok=True)
+    if not os.access(root, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(root))
+
+
+def _arguments(
+    config: WandbConfig, chosen: ChosenMode, directory: RunDirectory, job: Job, run_id: str, resolved: dict[str, Any]
+) -> dict[str, Any]:
+    """What wandb.init is asked for. None leaves a thing to W&B, which looks at its variables."""
+    import wandb
+
+    environ = os.environ
+    settings: dict[str, Any] = {
+        "console": "off",
+        "x_disable_stats": not config.system_stats,
+        "silent": chosen.mode == "offline",
+        "finish_timeout": config.finish_timeout,
+        "x_transaction_log_flush_interval": FLUSH_SECONDS,
+    }
+    known = {name: value for name, value in settings.items() if name in wandb.Settings.model_fields}
+    # An agent has decided on project, entity and id; W&B warns of others and drops them.
+    by_agent = in_agent()
+    return {
+        "mode": chosen.mode,
+        "project": None if by_agent else config.project or environ.get("WANDB_PROJECT") or PROJECT,
+        "entity": None if by_agent else config.entity,
+        "id": None if by_agent else run_id,
+        "resume": None if by_agent else "allow",
+        "group": config.group or (None if environ.get("WANDB_RUN_GROUP") else job.group),
+        "job_type": None if environ.get("WANDB_JOB_TYPE") else job.type,
+        "name": config.name or environ.get("WANDB_NAME") or job.name,
+        "tags": list(config.tags) or None,
+        "notes": config.notes,
+        "config": {**resolved, **job.record(run_id)},
+        "save_code": config.save_code,
+        "settings": known,
+    }
+
+
+def _folders(root: Path, chosen: ChosenMode) -> dict[str, str]:
     # W&B puts its own `wandb` folder into WANDB_DIR.
     folders = {
         "WANDB_DIR": root.parent,
@@ -153,17 +196,10 @@ def _folders(root: Path, config: WandbConfig) -> dict[str, str]:
         "WANDB_CACHE_DIR": root / "cache",
         "WANDB_ARTIFACT_DIR": root / "artifacts",
     }
-    if config.mode == "offline":
+    if not chosen.needs_server:
         # Online, the user's own folder has to stay: it names the server and the account.
         folders["WANDB_CONFIG_DIR"] = root / "config"
     return {name: str(path) for name, path in folders.items()}
-
-
-def _kept_id(root: Path) -> str:
-    path = root / RUN_ID_FILE
-    if not path.is_file():
-        write_text(path, secrets.token_hex(6) + "\n")
-    return path.read_text(encoding="utf-8").strip()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,3 @@
+from tiny_runs import tiny_run
+
+__all__ = ["tiny_run"]
