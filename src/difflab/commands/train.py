@@ -39,6 +39,7 @@ def train(config: TrainConfig, composed: dict[str, Any], overrides: list[str]) -
     from difflab.data.sampling import GlobalBatches
     from difflab.models.devices import is_first_process
     from difflab.tracking.rundir import RunDirectory
+    from difflab.tracking.wandb_environment import refuse_unusable
 
     # What the machine has not got, data that is missing or does not fit, and evaluations of it that cannot be made are
     # found before anything is written.

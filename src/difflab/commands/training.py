@@ -48,6 +48,7 @@ from difflab.pipelines.single import SinglePipeline
 from difflab.pipelines.stored import load_initial_weights, read_checkpoint
 from difflab.seeding import stream_seed
 from difflab.tracking.build import build_loggers
+from difflab.tracking.job import Job
 from difflab.tracking.rundir import RunDirectory
 
 LIGHTNING_LOGGERS = ("lightning", "lightning.pytorch", "lightning.fabric")
