@@ -14,7 +14,7 @@ import pytest
 SRC = Path(__file__).parents[1] / "src" / "difflab"
 
 LAYERS = [
-    {"types", "errors", "seeding", "images", "cache", "conf_dir", "config", "progress", "files"},
+    {"types", "errors", "seeding", "images", "cache", "conf_dir", "config", "progress", "files", "signals", "lock"},
     {"diffusion"},
     {"networks", "data"},
     {"metrics", "conditioning"},

@@ -9,17 +9,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from difflab import __version__
-from difflab.errors import UserError
+from difflab.errors import LostProcessError, UserError
+from difflab.signals import OF_SCHEDULERS, TRY_AGAIN, Stopped, follows_another, listening, speaks
 
 
 @dataclass(frozen=True)
 class _Command:
+    """again: whether a scheduler that took the machine away may simply start it again."""
+
     module: str
     summary: str
+    again: bool = False
 
 
 COMMANDS = {
-    "train": _Command("difflab.commands.train", "train an experiment: experiment=ddpm/shapes32 [any Hydra override]"),
+    "train": _Command(
+        "difflab.commands.train", "train an experiment: experiment=ddpm/shapes32 [any Hydra override]", again=True
+    ),
     "sample": _Command("difflab.commands.sample", "draw pictures from a run: run=... n=64 sampler=ddim seed=0"),
     "evaluate": _Command("difflab.commands.evaluate", "score a run's samples: run=... metrics=shapes n=512"),
     "likelihood": _Command("difflab.commands.likelihood", "bits/dim of real images: run=... split=val n=256"),
@@ -29,6 +35,7 @@ COMMANDS = {
     "doctor": _Command("difflab.commands.doctor", "what is installed, which devices there are, what to mend"),
 }
 
+FAILED = 1
 USAGE_ERROR = 2
 INTERRUPTED = 130
 
@@ -45,9 +52,28 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status (0 done, 2 a mistake the user can mend)."""
+    """Run one command; returns the exit status.
+
+    0 done, 2 a mistake the user can mend, 128 + n where signal n stopped it (75 where training may be started again).
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    with listening(f"difflab {name}"):
+        try:
+            status = _status_of(name, rest)
+        except SystemExit as leaving:
+            if not follows_another():
+                raise
+            status = leaving.code if isinstance(leaving.code, int) else 0
+        if follows_another():
+            # A further rank: threads of a process group may abort an interpreter that ends after it.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+        return status
+
+
+def _status_of(name: str, rest: Sequence[str]) -> int:
     try:
         status = _run(name, rest)
         # Here, and not at exit, so that a reader who went away is noticed below.
@@ -60,9 +86,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output went away (`| head`); writing the rest at exit would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
-        sys.stderr.write(f"difflab {name}: interrupted\n")
+    except LostProcessError as error:
+        if speaks():
+            sys.stderr.write(f"difflab {name}: {error}\n")
+        return FAILED
+    except KeyboardInterrupt as stop:
+        return _stopped(name, stop)
+    except (ImportError, SystemError) as error:
+        # A signal in the middle of an import, which some extension modules turn into another error.
+        if not isinstance(error.__cause__ or error.__context__, Stopped):
+            raise
+        return _stopped(name, error.__cause__ or error.__context__)
+
+
+def _stopped(name: str, stop: BaseException | None) -> int:
+    kept = "".join(f"; {note}" for note in getattr(stop, "__notes__", ()))
+    what = f"{stop.number.name}: stopped" if isinstance(stop, Stopped) else "interrupted"
+    if speaks():
+        sys.stderr.write(f"difflab {name}: {what}{kept}\n")
+    if not isinstance(stop, Stopped):
         return INTERRUPTED
+    again = name in COMMANDS and COMMANDS[name].again and stop.number in OF_SCHEDULERS
+    return TRY_AGAIN if again else stop.status
 
 
 def _run(name: str, rest: Sequence[str]) -> int:

@@ -15,6 +15,7 @@ from typing_extensions import override
 from difflab.callbacks.clock import train_step
 from difflab.callbacks.generation import Generate, Labels, batches_of_this_rank, ready_to_sample
 from difflab.callbacks.periodic import Periodic
+from difflab.callbacks.preemption import stoppable
 from difflab.config.callbacks import EvaluationConfig
 
 
@@ -75,12 +76,15 @@ class Evaluation(Periodic):
         """Evaluate at this step."""
         step = train_step(pl_module)
         with ready_to_sample(trainer, pl_module):
-            evaluator = self.make_evaluator()
+            with stoppable(trainer):
+                evaluator = self.make_evaluator()
             for indices in batches_of_this_rank(trainer, self.n, self.batch_size):
                 classes = None if self.labels is None else self.labels(indices, self.seed)
                 label = None if classes is None else torch.tensor(classes)
-                evaluator.update(self.generate(indices, self.seed), torch.tensor(indices), label=label)
-            results = evaluator.compute()
+                with stoppable(trainer):
+                    evaluator.update(self.generate(indices, self.seed), torch.tensor(indices), label=label)
+            with stoppable(trainer):
+                results = evaluator.compute()
         for logger in trainer.loggers:
             logger.log_metrics({f"eval/{result.name}": result.value for result in results}, step=step)
         if trainer.is_global_zero:

@@ -74,7 +74,7 @@ def drawing_of(config: DrawConfig) -> Iterator[Drawing]:
 def drawing_processes(config: DrawConfig) -> Iterator[tuple[Processes, StoredModels]]:
     """Start a process for each device; inside, each has a place for the models that it loads onto its device."""
     accelerator = resolve_accelerator(config.accelerator)
-    with started(config.devices, accelerator) as processes:
+    with started(config.devices, accelerator, config.ranks) as processes:
         yield processes, models_on(accelerator)
 
 

@@ -24,7 +24,7 @@ from difflab.tracking.rundir import RunDirectory
 from difflab.tracking.sweep_table import SweepRow, Value, over_seeds, swept_keys, to_rich, with_series, write_table
 
 RESULTS = "results.json"
-UNCHANGED_BY = ("logger", "out", "accelerator", "devices", "batch_size")
+UNCHANGED_BY = ("logger", "out", "accelerator", "devices", "ranks", "batch_size")
 """Keys that leave the numbers of an evaluation as they are: with other ones it need not be made again."""
 
 

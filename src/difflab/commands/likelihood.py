@@ -51,7 +51,7 @@ def likelihood(config: LikelihoodConfig, plain: dict[str, Any], overrides: list[
     from difflab.models.devices import resolve_accelerator
 
     accelerator = resolve_accelerator(config.accelerator)
-    with started(config.devices, accelerator) as processes:
+    with started(config.devices, accelerator, config.ranks) as processes:
         with processes.agreeing():
             pipeline, stored, images = prepare(config, accelerator, processes)
         found = measure(config, pipeline, images, processes)
