@@ -89,6 +89,8 @@ class _Heart:
         while not dist.is_initialized():
             if self.over.wait(self._beat_s):
                 return
+        # All of them have met, so all have started.
+        self._heard = dict.fromkeys(self._listens_to, time.monotonic())
         # Where the store goes away, its rank has ended: what was heard of it last is judged.
         with contextlib.suppress(RuntimeError):
             store, number = _store(), 0
