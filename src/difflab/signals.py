@@ -15,7 +15,7 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from types import FrameType
 from typing import Any
 
@@ -109,16 +109,19 @@ def shielded() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def passed_on_to(pids: list[int]) -> Iterator[None]:
-    """Inside, the first signal is passed on to these processes, and the second kills them; the list may grow."""
+def passed_on_to(pids: Collection[int], *, first: bool = True) -> Iterator[None]:
+    """Inside, the first signal is passed on to these processes, and the second kills them.
+
+    pids: may change inside; -n is the process group n. first: False where they are told about the first one otherwise.
+    """
     if _listener is None:
         yield
         return
-    _listener.followers.append(pids)
+    _listener.followers.append((pids, first))
     try:
         yield
     finally:
-        _listener.followers.remove(pids)
+        _listener.followers = [(others, told) for others, told in _listener.followers if others is not pids]
 
 
 def received() -> int:
@@ -162,7 +165,7 @@ class _Listener:
         self.speaker = speaker
         self.received = 0
         self.finishes: str | None = None
-        self.followers: list[list[int]] = []
+        self.followers: list[tuple[Collection[int], bool]] = []
         self._raised = threading.Event()
         self._before: dict[signal.Signals, Any] = {}
 
@@ -253,8 +256,8 @@ class _Listener:
                 return number
 
     def _pass_on(self, number: int) -> None:
-        for pids in self.followers:
-            for pid in list(pids):
+        for pids, first in self.followers:
+            for pid in list(pids) if first or number == signal.SIGKILL else []:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from difflab.commands.processes import ALONE, Processes, started
+from difflab.commands.processes import Processes, started
 from difflab.config.sample import DrawConfig
 from difflab.errors import UserError
 from difflab.models.devices import Accelerator, resolve_accelerator, sampling_autocast
@@ -86,7 +86,9 @@ def models_on(accelerator: Accelerator) -> StoredModels:
     return StoredModels(torch.device("cuda", torch.cuda.current_device()), torch.channels_last)
 
 
-def prepare_drawing(config: DrawConfig, processes: Processes = ALONE, models: StoredModels | None = None) -> Drawing:
+def prepare_drawing(
+    config: DrawConfig, processes: Processes | None = None, models: StoredModels | None = None
+) -> Drawing:
     """Load the models that are not there yet, and put the pipeline together.
 
     Raises UserError where the configuration asks for what drawing cannot do.
@@ -101,7 +103,7 @@ def prepare_drawing(config: DrawConfig, processes: Processes = ALONE, models: St
     if config.classes is not None:
         # Now, and not at the batch where the first wrong one turns up.
         pipeline.check_classes(config.classes)
-    return Drawing(stored, pipeline, config, processes)
+    return Drawing(stored, pipeline, config, processes or Processes())
 
 
 def draw_name(config: DrawConfig) -> str:

@@ -66,6 +66,7 @@ def measure(
         evaluator.load_extractors()
     evaluator.prepare()
     out = folder_of(config, drawing.stored.home)
+    processes.take(out.path, "is being evaluated into")
     if processes.is_main:
         out.write_records(plain, overrides)
     model = drawing.stored.config.model_dump(mode="json")

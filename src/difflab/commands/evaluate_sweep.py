@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def evaluate_sweep(points: Sequence[Point]) -> None:
     group = _name_of(planned)
     rows: list[SweepRow] = []
     home: Path | None = None
-    with drawing_processes(planned[0].config) as (processes, models):
+    with drawing_processes(planned[0].config) as (processes, models), _saying_what_is_done(rows, len(planned)):
         for number, each in enumerate(planned, start=1):
             with processes.agreeing():
                 drawing = prepare_drawing(each.config, processes, models)
@@ -70,6 +71,15 @@ def evaluate_sweep(points: Sequence[Point]) -> None:
             rows.append(_row(each.point, results))
         if processes.is_main and home is not None:
             report(rows, Path(planned[0].config.out or home / "evaluations") / group)
+
+
+@contextlib.contextmanager
+def _saying_what_is_done(rows: Sequence[SweepRow], planned: int) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        stop.add_note(f"{len(rows)} of {planned} evaluations are done; the same command goes on with the others")
+        raise
 
 
 def finished(out: RunDirectory, made_of: dict[str, Any]) -> list[Result] | None:

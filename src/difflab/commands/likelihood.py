@@ -54,6 +54,7 @@ def likelihood(config: LikelihoodConfig, plain: dict[str, Any], overrides: list[
     with started(config.devices, accelerator, config.ranks) as processes:
         with processes.agreeing():
             pipeline, stored, images = prepare(config, accelerator, processes)
+        processes.take(folder_of(config, stored).path, "is being measured into")
         found = measure(config, pipeline, images, processes)
         if processes.is_main:
             result = result_of(config, pipeline, stored, images, found)

@@ -6,7 +6,8 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -16,6 +17,7 @@ from difflab.commands.heartbeat import beating
 from difflab.commands.launching import launched
 from difflab.config.ranks import RanksConfig
 from difflab.errors import UserError
+from difflab.lock import locked
 from difflab.models.devices import Accelerator
 
 if TYPE_CHECKING:
@@ -26,10 +28,11 @@ LIGHTNING_LOGGERS = ("lightning.fabric", "lightning.pytorch")
 
 @dataclass(frozen=True)
 class Processes:
-    """Which process this is: `rank` of `world_size`."""
+    """Which process this is: `rank` of `world_size`. held: what is given back when the command ends."""
 
     rank: int = 0
     world_size: int = 1
+    held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, compare=False, repr=False)
 
     @property
     def is_main(self) -> bool:
@@ -65,8 +68,14 @@ class Processes:
             # Not an error: Lightning kills the first process, before it has spoken, where another one ends in one.
             raise SystemExit(0)
 
+    def take(self, folder: Path, what: str) -> None:
+        """Keep other commands from writing into `folder` until this one ends, for all processes together.
 
-ALONE = Processes()
+        what: goes on there, for the message of another command: "is being drawn into". Raises UserError as locked does.
+        """
+        with self.agreeing():
+            if self.is_main:
+                self.held.enter_context(locked(folder, what, "give another out=..."))
 
 
 @dataclass(frozen=True)
@@ -144,7 +153,8 @@ def started(
     """
     layout = layout_of(devices, accelerator)
     if layout.total == 1:
-        yield ALONE
+        with contextlib.ExitStack() as held:
+            yield Processes(held=held)
         return
     from lightning.fabric import Fabric
 
@@ -161,8 +171,9 @@ def started(
         )
         with leaving_together(UserError, SystemExit):
             fabric.launch()
-            with beating(fabric.global_rank, fabric.world_size, ranks or RanksConfig(), others):
-                yield Processes(fabric.global_rank, fabric.world_size)
+            rank, world_size = fabric.global_rank, fabric.world_size
+            with beating(rank, world_size, ranks or RanksConfig(), others), contextlib.ExitStack() as held:
+                yield Processes(rank, world_size, held)
 
 
 def environment_of(layout: Layout) -> ClusterEnvironment:

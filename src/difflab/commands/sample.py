@@ -38,6 +38,7 @@ def sample(config: SampleConfig, plain: dict[str, Any], overrides: list[str]) ->
     with drawing_of(config) as drawing:
         processes = drawing.processes
         out = Path(config.out or drawing.stored.home / "samples" / draw_name(config))
+        processes.take(out, "is being drawn into")
         if processes.is_main:
             out.mkdir(parents=True, exist_ok=True)
             remove_earlier_drawing(out)
