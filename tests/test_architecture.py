@@ -22,6 +22,8 @@ LAYERS = [
         "console",
         "checkpoints",
         "jsonl",
+        "signals",
+        "lock",
         "seeding",
         "images",
         "cache",

@@ -9,19 +9,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from difflab import __version__
-from difflab.errors import UserError
+from difflab.errors import LostProcessError, UserError
 from difflab.machine import machine_error
+from difflab.signals import OF_SCHEDULERS, TRY_AGAIN, Stopped, follows_another, listening, speaks
 from difflab.streams import unstoppable_streams
 
 
 @dataclass(frozen=True)
 class _Command:
+    """again: whether a scheduler that took the machine away may simply start it again."""
+
     module: str
     summary: str
+    again: bool = False
 
 
 COMMANDS = {
-    "train": _Command("difflab.commands.train", "train an experiment: experiment=ddpm/shapes32 [any Hydra override]"),
+    "train": _Command(
+        "difflab.commands.train", "train an experiment: experiment=ddpm/shapes32 [any Hydra override]", again=True
+    ),
     "sample": _Command("difflab.commands.sample", "draw pictures from a run: run=... n=64 sampler=ddim seed=0"),
     "evaluate": _Command("difflab.commands.evaluate", "score a run's samples: run=... metrics=shapes n=512"),
     "likelihood": _Command("difflab.commands.likelihood", "bits/dim of real images: run=... split=val n=256"),
@@ -31,8 +37,8 @@ COMMANDS = {
     "doctor": _Command("difflab.commands.doctor", "what is installed, which devices there are, what to mend"),
 }
 
-USAGE_ERROR = 2
 FAILED = 1
+USAGE_ERROR = 2
 INTERRUPTED = 130
 
 
@@ -48,36 +54,64 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 done, 2 a mistake the user can mend, 1 what the machine refused.
+    """Run one command; returns the exit status.
 
-    A reader of the output who goes away (`| head`) does not stop the command.
+    0 done, 2 a mistake the user can mend, 1 what the machine refused, 128 + n where signal n stopped it (75 where
+    training may be started again). A reader of the output who goes away (`| head`) does not stop the command.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
-    with unstoppable_streams() as (out, _):
-        status = _answered(name, rest)
+    with unstoppable_streams() as (out, _), listening(f"difflab {name}"):
+        try:
+            status = _status_of(name, rest)
+        except SystemExit as leaving:
+            if not follows_another():
+                raise
+            status = leaving.code if isinstance(leaving.code, int) else 0
         out.flush()
         if out.failure is not None:
             sys.stderr.write(f"difflab {name}: standard output cannot be written ({out.failure.strerror})\n")
             status = status or FAILED
+        if follows_another():
+            # A further rank: threads of a process group may abort an interpreter that ends after it.
+            sys.stderr.flush()
+            os._exit(status)
     return status
 
 
-def _answered(name: str, rest: Sequence[str]) -> int:
+def _status_of(name: str, rest: Sequence[str]) -> int:
     try:
         return _run(name, rest)
     except UserError as error:
         sys.stderr.write(f"difflab {name}: {error}\n")
         return USAGE_ERROR
-    except KeyboardInterrupt:
-        sys.stderr.write(f"difflab {name}: interrupted\n")
-        return INTERRUPTED
+    except LostProcessError as error:
+        if speaks():
+            sys.stderr.write(f"difflab {name}: {error}\n")
+        return FAILED
+    except KeyboardInterrupt as stop:
+        return _stopped(name, stop)
     except Exception as error:
+        # A signal in the middle of an import, which some extension modules turn into another error.
+        stop = error.__cause__ or error.__context__
+        if isinstance(error, ImportError | SystemError) and isinstance(stop, Stopped):
+            return _stopped(name, stop)
         refused = machine_error(error)
         if refused is None:
             raise
         sys.stderr.write(f"difflab {name}: {refused}\n")
         return refused.status
+
+
+def _stopped(name: str, stop: BaseException) -> int:
+    kept = "".join(f"; {note}" for note in getattr(stop, "__notes__", ()))
+    what = f"{stop.number.name}: stopped" if isinstance(stop, Stopped) else "interrupted"
+    if speaks():
+        sys.stderr.write(f"difflab {name}: {what}{kept}\n")
+    if not isinstance(stop, Stopped):
+        return INTERRUPTED
+    again = name in COMMANDS and COMMANDS[name].again and stop.number in OF_SCHEDULERS
+    return TRY_AGAIN if again else stop.status
 
 
 def _run(name: str, rest: Sequence[str]) -> int:

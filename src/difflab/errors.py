@@ -13,6 +13,13 @@ class UserError(ValueError):
     """
 
 
+class LostProcessError(RuntimeError):
+    """Another process of the same work ended, or gives no sign of life; the message says which.
+
+    The command line prints the line alone and exits with status 1.
+    """
+
+
 @contextlib.contextmanager
 def user_errors(what: str = "") -> Iterator[None]:
     """Inside, a ValueError is the user's: the low layers, which know nothing of users, refuse what cannot be built.

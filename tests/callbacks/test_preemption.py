@@ -10,11 +10,13 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from callbacks.tiny import Tiny, loader, trainer
+from difflab.callbacks import checkpoint
 from difflab.callbacks.checkpoint import LAST, Checkpoint
 from difflab.callbacks.checkpoint_io import AtomicCheckpointIO
 from difflab.callbacks.clock import Clock
 from difflab.callbacks.ema import EMA
 from difflab.callbacks.preemption import Preempted, Preemption
+from difflab.callbacks.sample_grid import SampleGrid
 
 
 class Kill(Callback):
@@ -35,15 +37,18 @@ def fit(root: Path, model: Tiny, callbacks: list[Callback], steps: int = 8, **op
     run.fit(model, loader(20), weights_only=True, **resume)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_saves_after_the_batch_and_the_run_goes_on_exactly(tmp_path: Path, number: int) -> None:
+STATUS = {signal.SIGTERM: 75, signal.SIGUSR1: 75, signal.SIGINT: 130, signal.SIGHUP: 129}
+
+
+@pytest.mark.parametrize("number", STATUS)
+def test_a_signal_saves_after_the_batch_and_the_run_goes_on_exactly(tmp_path: Path, number: signal.Signals) -> None:
     straight, straight_ema = Tiny(), EMA(0.9)
     trainer(tmp_path, 8, [straight_ema]).fit(straight, loader(20))
-    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGUSR1)}
+    before = {n: signal.getsignal(n) for n in STATUS}
     first = Tiny()
     with pytest.raises(Preempted) as caught:
         fit(tmp_path, first, [EMA(0.9), Kill(number, 2)])
-    assert caught.value.code == 75
+    assert caught.value.code == STATUS[number]
     assert str(caught.value) == (
         f"{signal.Signals(number).name}: saved at step 3 in {tmp_path / LAST}; the same command goes on from there"
     )
@@ -61,6 +66,79 @@ def test_an_accumulated_step_is_finished_first(tmp_path: Path) -> None:
     with pytest.raises(Preempted):
         fit(tmp_path, model, [Kill(signal.SIGTERM, 1)], accumulate_grad_batches=3)
     assert (model.train_step, len(model.seen)) == (2, 6)
+
+
+def killing(number: int) -> Any:
+    """Draws, and is told to stop while it does."""
+
+    def generate(indices: list[int], seed: int) -> torch.Tensor:
+        os.kill(os.getpid(), number)
+        # A long drawing, which is not waited for.
+        for _ in range(100_000_000):
+            pass
+        raise AssertionError("the signal was not heeded")
+
+    return generate
+
+
+@pytest.mark.parametrize("at_end", [True, False])
+def test_a_signal_ends_a_drawing_and_saves_at_its_step(at_end: bool, tmp_path: Path) -> None:
+    straight = Tiny()
+    trainer(tmp_path, 3, []).fit(straight, loader(20))
+    model = Tiny()
+    grid = SampleGrid(tmp_path / "grid", killing(signal.SIGINT), every_steps=100 if at_end else 3, n=4)
+    with pytest.raises(Preempted, match="SIGINT: saved at step 3 in"):
+        fit(tmp_path, model, [EMA(0.5), grid], steps=3 if at_end else 8)
+    saved = torch.load(tmp_path / LAST, weights_only=True)
+    assert saved["clock"]["train_step"] == 3
+    # The raw weights, not those that it was drawn with.
+    assert torch.equal(saved["state_dict"]["network.weight"], straight.network.weight)
+    assert not (tmp_path / "grid").exists()
+    second = Tiny()
+    fit(tmp_path, second, [EMA(0.5)], ckpt_path=tmp_path / LAST)
+    assert second.seen == [3, 4, 5, 6, 7]
+
+
+class Validated(Tiny):
+    """Is told to stop in the validation after step 4."""
+
+    kills = True
+
+    def validation_step(self, batch: torch.Tensor, batch_idx: int) -> None:
+        if self.kills and self.train_step == 4:
+            assert batch_idx == 0, "validation went on"
+            os.kill(os.getpid(), signal.SIGHUP)
+
+
+def test_a_signal_ends_a_validation_and_saves_at_its_step(tmp_path: Path) -> None:
+    every_two = {"val_check_interval": 2, "limit_val_batches": 3, "check_val_every_n_epoch": None}
+
+    def validated(model: Tiny, **options: Any) -> None:
+        save = Checkpoint(tmp_path, every_steps=100)
+        callbacks = [EMA(0.5), save, Preemption()]
+        run = trainer(
+            tmp_path, 8, callbacks, plugins=[AtomicCheckpointIO()], **{**every_two, "num_sanity_val_steps": 0}
+        )
+        run.fit(model, loader(20), loader(6), weights_only=True, **options)
+
+    straight = Validated()
+    straight.kills = False
+    validated(straight)
+    (tmp_path / LAST).unlink()
+    with pytest.raises(Preempted, match="SIGHUP: saved at step 4 in"):
+        validated(Validated())
+    second = Validated()
+    second.kills = False
+    validated(second, ckpt_path=tmp_path / LAST)
+    assert second.seen == [4, 5, 6, 7]
+    assert torch.equal(second.network.weight, straight.network.weight)
+
+
+def test_weights_that_cannot_be_saved_are_not_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "_weights_are_finite", lambda module: False)
+    with pytest.raises(Preempted, match=r"step 3 is not saved, its weights are not finite; .* is as it was"):
+        fit(tmp_path, Tiny(), [Kill(signal.SIGTERM, 2)])
+    assert not (tmp_path / LAST).exists()
 
 
 def test_the_clock_stops_training_by_optimised_steps(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -291,7 +292,11 @@ def test_ctrl_c_ends_the_training_which_goes_on_later(tiny_shapes: Path, tmp_pat
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert err.splitlines()[-1] == "difflab sweep: interrupted"
+    assert re.fullmatch(
+        r"difflab sweep: SIGINT: stopped; \d of \d points are done, in \S+/ledger.json; "
+        "the same command goes on with the others",
+        err.splitlines()[-1],
+    )
     assert (run / "checkpoints" / "last.ckpt").is_file()
     ledger = tmp_path / "runs" / "sweeps" / "tiny" / "ledger.json"
     assert not ledger.exists() or json.loads(ledger.read_text())["entries"] == {}

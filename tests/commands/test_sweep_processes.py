@@ -11,6 +11,7 @@ import pytest
 
 from difflab.commands import sweep_processes
 from difflab.commands.sweep_processes import Ended, Job, run_jobs
+from difflab.signals import Stopped
 
 
 def descriptor(folder: Path) -> int:
@@ -72,19 +73,18 @@ def interrupt_when_up(folder: Path, names: list[str], number: signal.Signals) ->
     return thread
 
 
-@pytest.mark.parametrize(
-    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit), (signal.SIGHUP, SystemExit)]
-)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_ends_every_process_and_starts_no_other(
-    number: signal.Signals, error: type[BaseException], tmp_path: Path, lock: int, monkeypatch: pytest.MonkeyPatch
+    number: signal.Signals, tmp_path: Path, lock: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sleeping(monkeypatch, tmp_path)
     before = signal.getsignal(signal.SIGTERM)
     interrupt_when_up(tmp_path, ["train", "b"], number)
     begin = time.monotonic()
     ended: list[int] = []
-    with pytest.raises(error):
+    with pytest.raises(Stopped) as caught:
         run_jobs(jobs(tmp_path, "train", "b", "c"), 2, lock, lambda i: None, lambda i, how: ended.append(i))
+    assert caught.value.number is number
     assert time.monotonic() - begin < 30
     assert ended == []
     assert not (tmp_path / "up-c").exists()

@@ -56,6 +56,11 @@ class Checkpoint(Callback):
         """`config.export_weights` is for the WeightsExport callback."""
         return cls(dirpath, **config.model_dump(exclude={"export_weights"}))
 
+    @property
+    def saved_step(self) -> int | None:
+        """The step of the newest checkpoint that this training has written."""
+        return self._saved_step
+
     def save(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Path | None:
         """Save now, on every process; returns the file, or None where this step is saved already or must not be."""
         step = train_step(pl_module)

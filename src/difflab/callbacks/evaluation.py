@@ -24,6 +24,7 @@ from difflab.callbacks.generation import (
     tell_bad_samples,
 )
 from difflab.callbacks.periodic import Periodic
+from difflab.callbacks.preemption import stoppable
 from difflab.config.callbacks import EvaluationConfig
 from difflab.metrics.naming import distinct_names
 from difflab.metrics.protocol import Protocol as ProtocolRecord
@@ -92,16 +93,19 @@ class Evaluation(Periodic):
         indices: list[int] = []
         bad_steps: list[int] = []
         with ready_to_sample(trainer, pl_module):
-            evaluator = self.make_evaluator()
+            with stoppable(trainer):
+                evaluator = self.make_evaluator()
             for batch in batches_of_this_rank(trainer, self.n, self.batch_size):
                 classes = None if self.labels is None else self.labels(batch, self.seed)
                 label = None if classes is None else torch.tensor(classes)
-                images, steps = draw_marked(self.generate, batch, self.seed)
+                with stoppable(trainer):
+                    images, steps = draw_marked(self.generate, batch, self.seed)
+                    evaluator.update(images, torch.tensor(batch), label=label)
                 indices += batch
                 bad_steps += steps.tolist()
-                evaluator.update(images, torch.tensor(batch), label=label)
             bad = bad_samples(indices, bad_steps)
-            results = [] if len(bad) else evaluator.compute()
+            with stoppable(trainer):
+                results = [] if len(bad) else evaluator.compute()
         if len(bad) and trainer.is_global_zero:
             tell_bad_samples(bad, self.n, step, "evaluation")
         records = [json.loads(result.to_json()) for result in results or [self._nothing_measured(len(bad))]]

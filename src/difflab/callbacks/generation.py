@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from difflab.callbacks.ema import averaged
+from difflab.callbacks.preemption import stop_together, stoppable, stopping_within
 from difflab.callbacks.throughput import off_the_clock
 from difflab.images import to_uint8
 from difflab.metrics.gather import gather_rows
@@ -29,9 +30,17 @@ Labels = Callable[[list[int], int], Sequence[int] | None]
 
 @contextlib.contextmanager
 def ready_to_sample(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[None]:
-    """Inside: averaged weights if the run keeps them, evaluation mode, no gradients, no throughput counting."""
+    """Inside: averaged weights if the run keeps them, evaluation mode, no gradients, no throughput counting.
+
+    A signal that ends what goes on inside saves the run afterwards, and ends it.
+    """
     training = [module for module in pl_module.modules() if module.training]
-    with off_the_clock(trainer), averaged(trainer, pl_module), torch.no_grad():
+    with (
+        stopping_within(trainer, pl_module),
+        off_the_clock(trainer),
+        averaged(trainer, pl_module),
+        torch.no_grad(),
+    ):
         pl_module.eval()
         try:
             yield
@@ -42,10 +51,20 @@ def ready_to_sample(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Itera
 
 
 def batches_of_this_rank(trainer: pl.Trainer, n: int, batch_size: int) -> Iterator[list[int]]:
-    """The sample indices 0..n-1 that fall to this process, in batches; together the processes have each one once."""
+    """The sample indices 0..n-1 that fall to this process, in batches; together the processes have each one once.
+
+    Raises Stopped between two batches on all processes where one was told to stop.
+    """
     mine = list(range(n))[trainer.global_rank :: trainer.world_size]
-    for begin in range(0, len(mine), batch_size):
-        yield mine[begin : begin + batch_size]
+    for begin in range(0, share_of_all(trainer, n), batch_size):
+        stop_together(trainer)
+        if begin < len(mine):
+            yield mine[begin : begin + batch_size]
+
+
+def share_of_all(trainer: pl.Trainer, n: int) -> int:
+    """The largest number of n samples that falls to one process."""
+    return -(-n // trainer.world_size)
 
 
 def draw_marked(generate: Generate, indices: list[int], seed: int) -> tuple[Tensor, Tensor]:
@@ -65,11 +84,15 @@ def draw_on_all_ranks(
     trainer: pl.Trainer, generate: Generate, n: int, seed: int, batch_size: int
 ) -> tuple[Tensor, Tensor]:
     """uint8 [n, C, H, W] and int64 [n] as `draw_marked` gives them, on the CPU and every process: samples 0..n-1."""
-    share = -(-n // trainer.world_size)
-    mine = [i for batch in batches_of_this_rank(trainer, n, batch_size) for i in batch]
+    share = share_of_all(trainer, n)
+    mine = list(range(n))[trainer.global_rank :: trainer.world_size]
     # Gathering wants equal counts, so a process that has one sample less draws its first one (or sample 0) again.
     mine += [mine[0] if mine else 0] * (share - len(mine))
-    drawn = [draw_marked(generate, mine[i : i + batch_size], seed) for i in range(0, share, batch_size)]
+    drawn: list[tuple[Tensor, Tensor]] = []
+    for begin in range(0, share, batch_size):
+        stop_together(trainer)
+        with stoppable(trainer):
+            drawn.append(draw_marked(generate, mine[begin : begin + batch_size], seed))
     return tuple(_of_all_ranks(trainer, torch.cat(parts), n) for parts in zip(*drawn, strict=True))  # pyrefly: ignore
 
 

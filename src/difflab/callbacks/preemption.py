@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
-import threading
-from types import FrameType
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback
 from typing_extensions import override
 
-from difflab.callbacks.agreement import max_over_ranks
+from difflab.callbacks.agreement import all_reduce_max, max_over_ranks
 from difflab.callbacks.checkpoint import LAST, Checkpoint
 from difflab.callbacks.clock import find_callback, train_step
+from difflab.callbacks.ema import find_ema
 from difflab.config.callbacks import PreemptionConfig
+from difflab.signals import OF_SCHEDULERS, Stopped, deferred, interruptible, listen_again, received
 
 log = logging.getLogger(__name__)
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+_HEEDED_WITHIN_S = 10.0
+"""Several processes agree so often that a signal waits no longer, however long a step takes."""
 
 
 class Preempted(SystemExit):
@@ -35,21 +40,24 @@ class Preempted(SystemExit):
 
 
 class Preemption(Callback):
-    """On SIGTERM or SIGUSR1 save `last.ckpt` after the current batch and raise Preempted with `exit_status`.
+    """On the first SIGINT (Ctrl-C), SIGHUP, SIGTERM or SIGUSR1 save `last.ckpt` after the current step and raise
+    Preempted; the second ends the process at once.
 
-    75 (EX_TEMPFAIL of sysexits.h: try again later) for both signals, so one line of a batch script requeues the job
-    and tells it from a crash. The handlers only set a number: nothing is saved at a random bytecode. With several
-    processes the number is agreed on every `check_every` steps, so all of them save after the same step.
+    Its status is `exit_status` for SIGTERM and SIGUSR1, which schedulers send: 75 (EX_TEMPFAIL of sysexits.h: try again
+    later), so one line of a batch script requeues the job and tells it from a crash. It is 130 for SIGINT and 129 for
+    SIGHUP. The handlers only set a number: nothing is saved at a random bytecode.
 
-    While training runs these handlers replace Lightning's (which save inside the handler, and of which SIGTERM exits
-    without saving); afterwards those are back. Under SLURM use SLURMEnvironment(auto_requeue=False).
+    With several processes the number is agreed on every `check_every` steps, and more often where steps are slow, so
+    all of them save after the same step. Validation ends at its next batch, drawing samples (`stopping_within`) at once
+    or, with several processes, at its next batch; both then save at the present step.
     """
 
     def __init__(self, exit_status: int = 75, check_every: int = 10) -> None:
         self.exit_status, self.check_every = exit_status, check_every
-        self._received = 0
         self._steps = 0
-        self._previous: dict[signal.Signals, Any] = {}
+        self._interval, self._agreed_at = 1, 0.0
+        self._deferring = contextlib.ExitStack()
+        self._before_validation: dict[str, Any] = {}
 
     @classmethod
     def from_config(cls, config: PreemptionConfig) -> Preemption:
@@ -57,9 +65,8 @@ class Preemption(Callback):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._received = self._steps = 0
-        if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+        self._steps, self._interval, self._agreed_at = 0, 1, time.monotonic()
+        self._deferring.enter_context(deferred("this step"))
 
     @override
     def on_train_batch_end(
@@ -69,31 +76,102 @@ class Preemption(Callback):
         if trainer.fit_loop._should_accumulate():
             return
         self._steps += 1
-        if trainer.world_size > 1 and self._steps % self.check_every:
+        if trainer.world_size == 1:
+            number = received()
+        elif self._steps % self._interval:
             return
-        received = max_over_ranks(trainer, self._received)
-        if not received:
+        else:
+            number = self._agree_and_pace(trainer)
+        if number:
+            self._leave(trainer, pl_module, number)
+
+    @override
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._before_validation = trainer.fit_loop.epoch_loop.val_loop.state_dict()
+
+    @override
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        number = max_over_ranks(trainer, received())
+        if not number:
             return
-        checkpoint = find_callback(trainer, Checkpoint)
-        assert checkpoint is not None, "Preemption needs a Checkpoint callback"
-        checkpoint.save(trainer, pl_module)
-        name = signal.Signals(received).name
-        saved = f"{name}: saved at step {train_step(pl_module)} in {checkpoint.dirpath / LAST}"
-        log.info("%s, exiting with status %d", saved, self.exit_status)
-        raise Preempted(self.exit_status, f"{saved}; the same command goes on from there")
+        # As after the step: the raw weights, and no part of a validation that would be taken for the whole one.
+        ema = find_ema(trainer)
+        if ema is not None:
+            ema.on_validation_end(trainer, pl_module)
+        trainer.fit_loop.epoch_loop.val_loop.load_state_dict(self._before_validation)
+        self._leave(trainer, pl_module, number)
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._restore()
+        number = max_over_ranks(trainer, received())
+        if number:
+            self._leave(trainer, pl_module, number)
+        self._deferring.close()
 
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._restore()
+        # Lightning lets Ctrl-C be ignored from here on.
+        listen_again()
+        with contextlib.suppress(Stopped):
+            # The error that ends training is told, whatever signal came beside it.
+            self._deferring.close()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self._received = number
+    def _agree_and_pace(self, trainer: pl.Trainer) -> int:
+        now = time.monotonic()
+        mine = torch.tensor([received(), (now - self._agreed_at) / self._interval])
+        number, seconds = all_reduce_max(trainer, mine.double()).tolist()
+        # The same on every process: the slowest one's time for a step.
+        self._interval = max(1, min(self.check_every, int(_HEEDED_WITHIN_S / max(seconds, 1e-6))))
+        self._agreed_at = now
+        return int(number)
 
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous = {}
+    def _leave(self, trainer: pl.Trainer, pl_module: pl.LightningModule, number: int) -> None:
+        checkpoint = find_callback(trainer, Checkpoint)
+        assert checkpoint is not None, "Preemption needs a Checkpoint callback"
+        saved = checkpoint.save(trainer, pl_module) is not None or checkpoint.saved_step == train_step(pl_module)
+        status = self.exit_status if number in OF_SCHEDULERS else Stopped(number).status
+        name, step, last = signal.Signals(number).name, train_step(pl_module), checkpoint.dirpath / LAST
+        what = f"{name}: saved at step {step} in {last}"
+        if not saved:
+            what = f"{name}: step {step} is not saved, its weights are not finite; {last} is as it was"
+        log.info("%s, exiting with status %d", what, status)
+        raise Preempted(status, f"{what}; the same command goes on from there")
+
+
+@contextlib.contextmanager
+def stopping_within(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[None]:
+    """Around long work between two steps: a signal ends it where it allows that, and saves as after the step."""
+    try:
+        yield
+    except Stopped as stop:
+        preemption = find_callback(trainer, Preemption)
+        if preemption is None:
+            raise
+        preemption._leave(trainer, pl_module, stop.number)
+
+
+@contextlib.contextmanager
+def stoppable(trainer: pl.Trainer) -> Iterator[None]:
+    """Inside, a signal raises Stopped: for work that changes nothing.
+
+    With several processes only `stop_together` does, because the others would wait for this one.
+    """
+    if trainer.world_size > 1:
+        yield
+        return
+    with interruptible():
+        yield
+
+
+def stop_together(trainer: pl.Trainer) -> None:
+    """Raises Stopped on all processes where one of them was told to stop; each has to come here equally often."""
+    if find_callback(trainer, Preemption) is not None and (number := max_over_ranks(trainer, received())):
+        raise Stopped(number)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from difflab.commands.limits import memory_of, refusing_too_large, require_memory
-from difflab.commands.processes import ALONE, Processes, started
+from difflab.commands.processes import Processes, started
 from difflab.config.sample import DrawConfig
 from difflab.errors import UserError
 from difflab.models.devices import Accelerator, resolve_accelerator, sampling_autocast
@@ -101,7 +101,7 @@ def drawing_of(config: DrawConfig) -> Iterator[Drawing]:
 def drawing_processes(config: DrawConfig) -> Iterator[tuple[Processes, StoredModels]]:
     """Start a process for each device; inside, each has a place for the models that it loads onto its device."""
     accelerator = resolve_accelerator(config.accelerator)
-    with started(config.devices, accelerator) as processes:
+    with started(config.devices, accelerator, config.ranks) as processes:
         yield processes, models_on(accelerator)
 
 
@@ -113,13 +113,16 @@ def models_on(accelerator: Accelerator) -> StoredModels:
     return StoredModels(torch.device("cuda", torch.cuda.current_device()), torch.channels_last)
 
 
-def prepare_drawing(config: DrawConfig, processes: Processes = ALONE, models: StoredModels | None = None) -> Drawing:
+def prepare_drawing(
+    config: DrawConfig, processes: Processes | None = None, models: StoredModels | None = None
+) -> Drawing:
     """Load the models that are not there yet, and put the pipeline together.
 
     Raises UserError where the configuration asks for what drawing cannot do.
     """
     if config.classes == []:
         raise UserError("classes=[] names no class; list some, or leave classes=null to draw them from the seed")
+    processes = processes or Processes()
     accelerator = resolve_accelerator(config.accelerator)
     autocast = sampling_autocast(config.precision, accelerator)
     models = models or models_on(accelerator)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 CHANGES_MEASURES = ("metrics", "data", "split")
 """Keys of an evaluation that change its numbers with the pictures left as they are."""
 
-UNCHANGED_BY = ("logger", "out", "accelerator", "devices", "batch_size")
+UNCHANGED_BY = ("logger", "out", "accelerator", "devices", "ranks", "batch_size")
 """Keys that leave the numbers of an evaluation as they are: with other ones it need not be made again."""
 
 
@@ -51,9 +51,8 @@ def evaluate(config: EvaluateConfig, plain: dict[str, Any], overrides: list[str]
     with drawing_of(config) as drawing:
         try:
             results, out = measure(drawing, config, plain, overrides)
-        except KeyboardInterrupt:
-            if drawing.processes.is_main:
-                sys.stderr.write("nothing is kept of an unfinished evaluation; the same command starts over\n")
+        except KeyboardInterrupt as stop:
+            stop.add_note("nothing is kept of an unfinished evaluation; the same command starts over")
             raise
         if drawing.processes.is_main:
             show(results, out.path)
@@ -74,6 +73,7 @@ def measure(
         evaluator = evaluator_of(drawing, config, overrides)
     evaluator.prepare()
     out = folder_of(config, drawing.stored.home)
+    processes.take(out.path, "is being evaluated into")
     if processes.is_main:
         out.write_records(plain, overrides)
     model = drawing.stored.config.model_dump(mode="json")

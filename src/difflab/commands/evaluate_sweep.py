@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,18 +70,12 @@ def evaluate_sweep(points: Sequence[Point]) -> None:
     group = _name_of(planned)
     rows: list[SweepRow] = []
     home: Path | None = None
-    with drawing_processes(planned[0].config) as (processes, models):
-        try:
-            for number, each in enumerate(planned, start=1):
-                with processes.agreeing():
-                    drawing = prepare_drawing(each.config, processes, models)
-                home = drawing.stored.home
-                rows.append(_row(each.point, _results_of(each, drawing, models, group, f"{number} of {len(planned)}")))
-        except KeyboardInterrupt:
-            if processes.is_main:
-                done = f"{len(rows)} of {len(planned)} evaluations are done"
-                sys.stderr.write(f"{done}; the same command goes on with the others\n")
-            raise
+    with drawing_processes(planned[0].config) as (processes, models), _saying_what_is_done(rows, len(planned)):
+        for number, each in enumerate(planned, start=1):
+            with processes.agreeing():
+                drawing = prepare_drawing(each.config, processes, models)
+            home = drawing.stored.home
+            rows.append(_row(each.point, _results_of(each, drawing, models, group, f"{number} of {len(planned)}")))
         if processes.is_main and home is not None:
             report(rows, Path(planned[0].config.out or home / "evaluations") / group)
 
@@ -102,6 +97,15 @@ def _results_of(each: Planned, drawing: Drawing, models: StoredModels, group: st
         if processes.is_main:
             keep(out, made_of, results)
     return results
+
+
+@contextlib.contextmanager
+def _saying_what_is_done(rows: Sequence[SweepRow], planned: int) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        stop.add_note(f"{len(rows)} of {planned} evaluations are done; the same command goes on with the others")
+        raise
 
 
 def finished(out: RunDirectory, made_of: dict[str, Any]) -> list[Result] | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,14 +57,14 @@ def likelihood(config: LikelihoodConfig, plain: dict[str, Any], overrides: list[
     require_folder("out", config.out)
     refuse_unusable(config.logger)
     accelerator = resolve_accelerator(config.accelerator)
-    with started(config.devices, accelerator) as processes:
+    with started(config.devices, accelerator, config.ranks) as processes:
         with processes.agreeing():
             pipeline, stored, images = prepare(config, accelerator, processes)
+        processes.take(folder_of(config, stored).path, "is being measured into")
         try:
             found = measure(config, pipeline, images, processes)
-        except KeyboardInterrupt:
-            if processes.is_main:
-                sys.stderr.write("nothing is kept of an unfinished likelihood; the same command starts over\n")
+        except KeyboardInterrupt as stop:
+            stop.add_note("nothing is kept of an unfinished likelihood; the same command starts over")
             raise
         if processes.is_main:
             result = result_of(config, pipeline, stored, images, found)

@@ -6,25 +6,34 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.distributed as dist
 
+from difflab.commands.heartbeat import beating
+from difflab.commands.launching import launched
 from difflab.commands.machine import refuse_devices
+from difflab.config.ranks import RanksConfig
 from difflab.errors import UserError
+from difflab.lock import locked
 from difflab.models.devices import Accelerator
+
+if TYPE_CHECKING:
+    from lightning.fabric.plugins.environments import ClusterEnvironment
 
 LIGHTNING_LOGGERS = ("lightning.fabric", "lightning.pytorch")
 
 
 @dataclass(frozen=True)
 class Processes:
-    """Which process this is: `rank` of `world_size`."""
+    """Which process this is: `rank` of `world_size`. held: what is given back when the command ends."""
 
     rank: int = 0
     world_size: int = 1
+    held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, compare=False, repr=False)
 
     @property
     def is_main(self) -> bool:
@@ -60,8 +69,14 @@ class Processes:
             # Not an error: Lightning kills the first process, before it has spoken, where another one ends in one.
             raise SystemExit(0)
 
+    def take(self, folder: Path, what: str) -> None:
+        """Keep other commands from writing into `folder` until this one ends, for all processes together.
 
-ALONE = Processes()
+        what: goes on there, for the message of another command: "is being drawn into". Raises UserError as locked does.
+        """
+        with self.agreeing():
+            if self.is_main:
+                self.held.enter_context(locked(folder, what, "give another out=..."))
 
 
 @dataclass(frozen=True)
@@ -75,6 +90,14 @@ class Layout:
     @property
     def total(self) -> int:
         return self.per_node * self.nodes
+
+    @property
+    def rank(self) -> int:
+        """Which of them this process is, known before any of them has spoken to another."""
+        seen = os.environ
+        if self.starter == "difflab":
+            return int(seen.get("NODE_RANK", "0")) * self.per_node + int(seen.get("LOCAL_RANK", "0"))
+        return int(seen["RANK" if self.starter == "torchrun" else "SLURM_PROCID"])
 
 
 def layout_of(devices: int | Literal["auto"], accelerator: Accelerator) -> Layout:
@@ -102,43 +125,81 @@ def layout_of(devices: int | Literal["auto"], accelerator: Accelerator) -> Layou
     return layout
 
 
+def layout_of_training(devices: int | Literal["auto"] | list[int], nodes: int, accelerator: Accelerator) -> Layout:
+    """The processes of a training. auto: one for each GPU, one on a CPU.
+
+    Raises UserError where torchrun or srun started another number of processes.
+    """
+    layout = _started_by_others()
+    available = torch.cuda.device_count() if accelerator == "cuda" else 1
+    if layout is None:
+        count = len(devices) if isinstance(devices, list) else available if devices == "auto" else devices
+        return Layout(count, nodes)
+    count = len(devices) if isinstance(devices, list) else layout.per_node if devices == "auto" else devices
+    if (count, nodes) != (layout.per_node, layout.nodes):
+        raise UserError(
+            f"{layout.starter} started {layout.per_node} processes on each of {layout.nodes} machines, but "
+            f"trainer.devices={devices} and trainer.num_nodes={nodes}; "
+            f"set trainer.devices={layout.per_node} and trainer.num_nodes={layout.nodes}"
+        )
+    return layout
+
+
 @contextlib.contextmanager
-def started(devices: int | Literal["auto"], accelerator: Accelerator) -> Iterator[Processes]:
+def started(
+    devices: int | Literal["auto"], accelerator: Accelerator, ranks: RanksConfig | None = None
+) -> Iterator[Processes]:
     """Start the other processes, which run this same command line, and find out which one this is.
 
-    With one device nothing is started. Raises UserError as layout_of does.
+    With one device nothing is started. Raises UserError as layout_of does, and LostProcessError where another process
+    ends, or is silent for as long as `ranks` allows.
     """
     layout = layout_of(devices, accelerator)
     if layout.total == 1:
-        yield ALONE
+        with contextlib.ExitStack() as held:
+            yield Processes(held=held)
         return
     from lightning.fabric import Fabric
-    from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 
-    environments = {"difflab": LightningEnvironment, "torchrun": TorchElasticEnvironment, "srun": SLURMEnvironment}
     for name in LIGHTNING_LOGGERS:
         # Their remarks about starting processes tell nobody anything here.
         logging.getLogger(name).setLevel(logging.WARNING)
-    fabric = Fabric(
-        accelerator=accelerator,
-        devices=layout.per_node,
-        num_nodes=layout.nodes,
-        strategy="ddp",
-        plugins=[environments[layout.starter]()],
-    )
-    fabric.launch()
-    yield Processes(fabric.global_rank, fabric.world_size)
-    # After an error others may still wait in a collective: then ending is left to the process itself.
-    leave_process_group()
+    with launched(layout.per_node, layout.nodes, by_others=layout.starter != "difflab") as others:
+        fabric = Fabric(
+            accelerator=accelerator,
+            devices=layout.per_node,
+            num_nodes=layout.nodes,
+            strategy="ddp",
+            plugins=[environment_of(layout)],
+        )
+        with leaving_together(UserError, SystemExit):
+            fabric.launch()
+            rank, world_size = fabric.global_rank, fabric.world_size
+            with beating(rank, world_size, ranks or RanksConfig(), others), contextlib.ExitStack() as held:
+                yield Processes(rank, world_size, held)
+
+
+def environment_of(layout: Layout) -> ClusterEnvironment:
+    """How Lightning finds the processes. Its own requeueing under SLURM stays off: it saves in the middle of a step."""
+    from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
+
+    if layout.starter == "srun":
+        return SLURMEnvironment(auto_requeue=False)
+    return TorchElasticEnvironment() if layout.starter == "torchrun" else LightningEnvironment()
 
 
 @contextlib.contextmanager
 def leaving_together(*agreed: type[BaseException]) -> Iterator[None]:
-    """Leave the process group after the block, and after an error of the `agreed` types, which all processes raise."""
+    """Leave the process group after the block, and after an error.
+
+    agreed: errors that all processes raise. After others some may still wait in a collective: leaving makes theirs fail
+    (gloo), or would itself wait for them (NCCL), which is left to the end of the process.
+    """
     try:
         yield
-    except agreed:
-        leave_process_group()
+    except BaseException as error:
+        if isinstance(error, agreed) or (dist.is_initialized() and dist.get_backend() == "gloo"):
+            leave_process_group()
         raise
     leave_process_group()
 
@@ -158,6 +219,8 @@ def _started_by_others() -> Layout | None:
     if "TORCHELASTIC_RUN_ID" in seen:
         per_node = int(seen["LOCAL_WORLD_SIZE"])
         return Layout(per_node, int(seen["WORLD_SIZE"]) // per_node, "torchrun")
-    # A batch script itself is no task of srun's, whatever the allocation would hold.
+    # A batch script itself is no task of srun's, whatever the allocation would hold; nor is a shell that srun opened.
+    if "SLURM_PTY_PORT" in seen or seen.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+        return None
     tasks, nodes = int(seen.get("SLURM_STEP_NUM_TASKS", "1")), int(seen.get("SLURM_STEP_NUM_NODES", "1"))
     return Layout(tasks // nodes, nodes, "srun") if tasks > 1 else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +51,7 @@ def sample(config: SampleConfig, plain: dict[str, Any], overrides: list[str]) ->
         out = SampleFolder(folder, drawing.stored.config.channels)
         with processes.agreeing():
             refuse_too_many(drawing, out.path)
+        processes.take(out.path, "is being drawn into")
         if processes.is_main:
             out.begin(made_of(plain, drawing), config.n, png=config.png)
         processes.wait()
@@ -68,9 +68,8 @@ def sample(config: SampleConfig, plain: dict[str, Any], overrides: list[str]) ->
             if processes.is_main:
                 write_together(out.path, drawing, everything)
                 out.finish(plain)
-        except KeyboardInterrupt:
-            if processes.is_main:
-                sys.stderr.write(out.left_behind(config.n, png=config.png))
+        except KeyboardInterrupt as stop:
+            stop.add_note(out.left_behind(config.n, png=config.png))
             raise
         if processes.is_main:
             say(f"{config.n} samples of {drawing.stored.path} in {out.path}")

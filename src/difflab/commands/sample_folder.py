@@ -73,11 +73,11 @@ class SampleFolder:
         self._unfinished.unlink(missing_ok=True)
 
     def left_behind(self, n: int, *, png: bool) -> str:
-        """The line that says what a drawing leaves that was stopped."""
+        """What is said of what a drawing leaves that was stopped."""
         if not png:
-            return "nothing is kept of an unfinished drawing with png=false; the same command starts over\n"
+            return "nothing is kept of an unfinished drawing with png=false; the same command starts over"
         drawn = sum(1 for path in self._pictures())
-        return f"{drawn} of {n} pictures lie in {self.path}; the same command goes on from there\n"
+        return f"{drawn} of {n} pictures lie in {self.path}; the same command goes on from there"
 
     @property
     def _record(self) -> Path:

@@ -107,7 +107,13 @@ def run_missing(points: Sequence[SweepPoint], ledger: Ledger, at_once: int) -> l
 
         (ledger.folder / "logs").mkdir(exist_ok=True)
         work = [Job((point.command, *placed[i][0]), _log(ledger, point)) for i, point in enumerate(missing)]
-        run_jobs(work, at_once, lock, lambda index: progress.started(missing[index]), ended)
+        try:
+            run_jobs(work, at_once, lock, lambda index: progress.started(missing[index]), ended)
+        except KeyboardInterrupt as stop:
+            done = sum(ledger.is_done(point.digest) for point in points)
+            stop.add_note(f"{done} of {len(points)} points are done, in {ledger.folder / 'ledger.json'}")
+            stop.add_note("the same command goes on with the others")
+            raise
     return sorted(failed, key=lambda point: point.number)
 
 

@@ -12,16 +12,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+
+from difflab.signals import listening, passed_on_to
 
 Grace = tuple[tuple[signal.Signals, float], ...]
-GRACE: Grace = ((signal.SIGINT, 30.0), (signal.SIGTERM, 10.0), (signal.SIGKILL, 0.0))
-"""What a process is told, and how long it is waited for before it is told the next."""
-GRACE_OF_TRAINING: Grace = ((signal.SIGTERM, 120.0), (signal.SIGKILL, 0.0))
-"""On SIGTERM training saves and ends; SIGINT would stop it in the middle of a step, where nothing can be saved."""
+GRACE: Grace = ((signal.SIGTERM, 120.0), (signal.SIGKILL, 0.0))
+"""What a process is told, and how long it is waited for before it is told the next.
+
+Training saves first. Not SIGINT, which children of a job in the background ignore.
+"""
 
 
 @dataclass(frozen=True)
@@ -49,15 +51,20 @@ def run_jobs(
 ) -> None:
     """Run the jobs, `at_once` of them at a time, and tell by index which one started (on any thread) and ended.
 
-    lock: a descriptor that every process holds open. On Ctrl-C, SIGTERM, SIGHUP or an error the processes are told to
-    end and waited for; they have process groups of their own, so a terminal's Ctrl-C reaches each of them once.
+    lock: a descriptor that every process holds open. On a signal (which raises Stopped) or an error the processes are
+    told to end, once, and waited for; they have process groups of their own, which a terminal's Ctrl-C does not reach.
+    A second signal kills them.
     """
     processes = _Processes(lock)
 
     def run(index: int) -> Ended | None:
         return processes.run(jobs[index], lambda: started(index))
 
-    with _ending_on_signals(), concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+    with (
+        listening("difflab sweep"),
+        passed_on_to(processes.groups, first=False),
+        concurrent.futures.ThreadPoolExecutor(at_once) as pool,
+    ):
         waiting = {pool.submit(run, index): index for index in range(len(jobs))}
         try:
             for future in concurrent.futures.as_completed(waiting):
@@ -75,7 +82,8 @@ class _Processes:
 
     def __init__(self, lock: int) -> None:
         self._lock = lock
-        self._alive: dict[subprocess.Popen[bytes], Grace] = {}
+        self.groups: list[int] = []
+        self._alive: list[subprocess.Popen[bytes]] = []
         self._ending = False
         self._guard = threading.Lock()
 
@@ -96,23 +104,25 @@ class _Processes:
                 start_new_session=True,
                 pass_fds=(self._lock,),
             )
-            self._alive[process] = GRACE_OF_TRAINING if job.arguments[0] == "train" else GRACE
+            self._alive.append(process)
+            self.groups.append(-process.pid)
         started()
         status = process.wait()
         with self._guard:
-            del self._alive[process]
+            self._alive.remove(process)
+            self.groups.remove(-process.pid)
         return Ended(status, time.monotonic() - begin)
 
     def end(self) -> None:
-        """End every process, the patient way first; another Ctrl-C ends them at once."""
+        """End every process, the patient way first."""
         with self._guard:
             self._ending = True
-            alive = dict(self._alive)
+            alive = list(self._alive)
         try:
-            for process, grace in alive.items():
-                _tell(process, grace[0][0])
-            for process, grace in alive.items():
-                for (_, patience), (following, _) in itertools.pairwise(grace):
+            for process in alive:
+                _tell(process, GRACE[0][0])
+            for process in alive:
+                for (_, patience), (following, _) in itertools.pairwise(GRACE):
                     try:
                         process.wait(patience)
                     except subprocess.TimeoutExpired:
@@ -128,19 +138,3 @@ def _tell(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
-
-
-@contextlib.contextmanager
-def _ending_on_signals() -> Iterator[None]:
-    """Inside, SIGTERM and SIGHUP raise SystemExit here, instead of ending this process and leaving the others."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, leave) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from difflab.config.identity import differences, identity, name_identity
 from difflab.config.stored import read_train_config
 from difflab.config.train import TrainConfig
 from difflab.errors import UserError
+from difflab.signals import Stopped
 
 if TYPE_CHECKING:
     from difflab.tracking.rundir import RunDirectory
@@ -30,13 +32,15 @@ def train(config: TrainConfig, composed: dict[str, Any], overrides: list[str]) -
     What is stored is the validated configuration with all its defaults, and not what was `composed`: a default that
     another version of difflab changes is then noticed where the run goes on.
 
-    Raises SystemExit with the status of callbacks.preemption where a scheduler told it to stop.
+    Raises SystemExit where a signal told it to stop (see callbacks.preemption), and UserError where another process
+    trains this run.
     """
     from difflab.callbacks.preemption import Preempted
     from difflab.commands.machine import refuse_more_than_there_is
     from difflab.commands.training import fit, with_checked_evaluation
     from difflab.data.build import build_dataset
     from difflab.data.sampling import GlobalBatches
+    from difflab.lock import locked
     from difflab.models.devices import is_first_process
     from difflab.tracking.rundir import RunDirectory
     from difflab.tracking.wandb_environment import refuse_unusable
@@ -49,15 +53,22 @@ def train(config: TrainConfig, composed: dict[str, Any], overrides: list[str]) -
     config = with_checked_evaluation(config, overrides)
     refuse_unusable(config.logger)
     run = RunDirectory.create(config.output_root, config.experiment, config.name, identity=name_identity(config))
-    resume = beginning_of(run, config)
-    try:
-        fit(config, config.plain(), overrides, run, resume)
-    except Preempted as told_to_stop:
-        if not is_first_process():
-            # The first process speaks for all; Lightning kills it where another one ends with an error.
-            raise SystemExit(0) from None
-        sys.stderr.write(f"difflab train: {told_to_stop}\n")
-        raise
+    with contextlib.ExitStack() as stack:
+        if is_first_process():
+            stack.enter_context(locked(run.path, "is being trained", "give this one another name=..."))
+        resume = beginning_of(run, config)
+        try:
+            fit(config, config.plain(), overrides, run, resume)
+        except Preempted as told_to_stop:
+            if not is_first_process():
+                # The first process speaks for all; a launcher would end it where another one fails before it.
+                raise SystemExit(0) from None
+            sys.stderr.write(f"difflab train: {told_to_stop}\n")
+            raise
+        except Stopped as stop:
+            last = run.last_checkpoint
+            stop.add_note(f"{last} is as it was" if last.is_file() else "no step was taken, nothing is to be saved")
+            raise
 
 
 def beginning_of(run: RunDirectory, config: TrainConfig) -> Path | None:

@@ -13,7 +13,9 @@ from typing import Any
 import lightning as L
 import torch
 import torch.utils.deterministic as deterministic
+from lightning.fabric.plugins.environments import ClusterEnvironment
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 from rich.console import Console
 
 from difflab.callbacks.build import build_callbacks, owed_at_end
@@ -21,7 +23,9 @@ from difflab.callbacks.checkpoint_io import AtomicCheckpointIO
 from difflab.callbacks.guard import NonFiniteError
 from difflab.callbacks.preemption import Preempted
 from difflab.checkpoints import newest_checkpoint
-from difflab.commands.processes import leaving_together
+from difflab.commands.heartbeat import beating
+from difflab.commands.launching import launched
+from difflab.commands.processes import environment_of, layout_of_training, leaving_together
 from difflab.config.model import ModelConfig
 from difflab.config.train import TrainConfig
 from difflab.data.build import class_names_of
@@ -47,6 +51,7 @@ from difflab.pipelines.low_res import open_low_res
 from difflab.pipelines.single import SinglePipeline
 from difflab.pipelines.stored import load_initial_weights, read_checkpoint
 from difflab.seeding import stream_seed
+from difflab.signals import shielded
 from difflab.tracking.build import build_loggers
 from difflab.tracking.job import Job
 from difflab.tracking.rundir import RunDirectory
@@ -93,10 +98,15 @@ def fit(
                 link_or_copy(resume, run.last_checkpoint)
             run.write_records(plain, overrides)
         job = Job.training(run, config.experiment, config.output_root)
-        loggers = stack.enter_context(build_loggers(config.logger, run, plain, job))
-        trainer = build_trainer(config, accelerator, run, pipeline, loggers)
-        stack.enter_context(ctrl_c_as_such())
+        with shielded():
+            # A scheduler signals every process of a job; those that log have to outlive the last metrics.
+            loggers = stack.enter_context(build_loggers(config.logger, run, plain, job))
+        layout = layout_of_training(config.trainer.devices, config.trainer.num_nodes, accelerator)
+        others = stack.enter_context(launched(layout.per_node, layout.nodes, by_others=layout.starter != "difflab"))
+        trainer = build_trainer(config, accelerator, run, pipeline, loggers, environment_of(layout))
         stack.enter_context(leaving_together(MachineError, NonFiniteError, Preempted))
+        stack.enter_context(beating(layout.rank, layout.total, config.trainer.ranks, others))
+        stack.enter_context(signals_as_such())
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     if trainer.is_global_zero:
         report(run, module)
@@ -142,6 +152,7 @@ def build_trainer(
     run: RunDirectory,
     pipeline: SinglePipeline | None,
     loggers: list[Logger],
+    environment: ClusterEnvironment,
 ) -> L.Trainer:
     """Lightning's Trainer. Its own progress bar, checkpoints and summary give way to difflab's.
 
@@ -181,14 +192,23 @@ def build_trainer(
         log_every_n_steps=asked.log_every_steps,
         logger=loggers,
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), environment],
         enable_progress_bar=False,
         enable_checkpointing=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
         default_root_dir=run.path,
     )
+    # Ours are there from the first line of the command to the last.
+    trainer._signal_connector = _NoHandlers(trainer)
     return trainer
+
+
+class _NoHandlers(_SignalConnector):
+    """Lightning's handlers broadcast and save wherever a signal finds them, so that ranks wait for each other."""
+
+    def register_signal_handlers(self) -> None:
+        self.received_sigterm = False
 
 
 def with_checked_evaluation(config: TrainConfig, overrides: Sequence[str]) -> TrainConfig:
@@ -289,13 +309,13 @@ def say(line: str) -> None:
 
 
 @contextlib.contextmanager
-def ctrl_c_as_such() -> Iterator[None]:
-    """Lightning turns Ctrl-C into SystemExit(1), which nobody can tell from a crash: turn it back."""
+def signals_as_such() -> Iterator[None]:
+    """Lightning turns a signal into SystemExit(1), which nobody can tell from a crash: turn it back."""
     try:
         yield
     except SystemExit as error:
         if isinstance(error.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
+            raise error.__context__ from None
         raise
 
 

@@ -133,9 +133,11 @@ class ProgressConfig(Config):
 
 
 class PreemptionConfig(Config):
-    """On SIGTERM or SIGUSR1: save after the current step and exit with `exit_status` (75: EX_TEMPFAIL, try again).
+    """On a signal: save after the current step and exit.
 
-    With several processes the signal is agreed on every `check_every` steps.
+    exit_status: for SIGTERM and SIGUSR1, which schedulers send (75: EX_TEMPFAIL, try again). Ctrl-C (SIGINT) is 130 and
+        SIGHUP 129, always.
+    check_every: with several processes the signal is agreed on at least every so many steps.
     """
 
     exit_status: int = Field(default=75, ge=1, le=255)

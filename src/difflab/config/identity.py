@@ -70,13 +70,18 @@ def _without_free(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _without_defaults(value: Any) -> Any:
     if isinstance(value, Config):
-        fields = type(value).model_fields
-        present = ((name, getattr(value, name)) for name in fields)
+        present = {name: getattr(value, name) for name in type(value).model_fields}
         return {
             name: _without_defaults(inner)
-            for name, inner in present
-            if name == "kind" or inner != fields[name].get_default(call_default_factory=True)
+            for name, inner in present.items()
+            if name == "kind" or inner != _default(value, name, present)
         }
     if isinstance(value, dict):
         return {str(key): _without_defaults(inner) for key, inner in value.items()}
     return [_without_defaults(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _default(config: Config, name: str, present: dict[str, Any]) -> Any:
+    # Some defaults follow from other keys.
+    field = type(config).model_fields[name]
+    return field.get_default(call_default_factory=True, validated_data=present)

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from difflab.config.base import Config
 from difflab.config.data import DataConfig
 from difflab.config.logger import LoggerConfig
+from difflab.config.ranks import RanksConfig
 
 
 class BoundConfig(Config):
@@ -53,6 +54,7 @@ class LikelihoodConfig(Config):
     batch_size: images of each process at once.
     weights: the averaged (ema) or the raw weights.
     devices: processes, each with its share of the images; auto = one for each GPU, one on a CPU.
+    ranks: how long they wait for a silent one.
     precision: of the network's arithmetic.
     out: where the records go; null = <run>/likelihood/<method>-<split>-n<n>-<hash of the rest>. They are also added to
         the run's evaluations.jsonl.
@@ -68,6 +70,7 @@ class LikelihoodConfig(Config):
     weights: Literal["ema", "raw"]
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
     devices: Annotated[int, Field(ge=1)] | Literal["auto"]
+    ranks: RanksConfig = RanksConfig()
     precision: Literal["32-true", "bf16-mixed"]
     logger: LoggerConfig
     out: str | None

@@ -12,6 +12,7 @@ from difflab.config.guidance import GuidanceConfig
 from difflab.config.logger import LoggerConfig
 from difflab.config.metrics import MetricsConfig
 from difflab.config.pipeline import PipelineConfig, SinglePipelineConfig
+from difflab.config.ranks import RanksConfig
 from difflab.config.sampler import SamplerConfig, refuse_inversion
 
 
@@ -28,6 +29,7 @@ class DrawConfig(Config):
     classes: null draws classes uniformly from the seed where the model has classes (or takes those that come with
         low_res); or a list that is cycled through.
     devices: processes, each with its share of the samples; auto = one for each GPU, one on a CPU.
+    ranks: how long they wait for a silent one.
     precision: auto = bf16 autocast where the device makes it faster, fp32 elsewhere.
     """
 
@@ -43,6 +45,7 @@ class DrawConfig(Config):
     classes: list[int] | None
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
     devices: Annotated[int, Field(ge=1)] | Literal["auto"]
+    ranks: RanksConfig = RanksConfig()
     precision: Literal["auto", "32-true", "bf16-mixed"]
     sampler: SamplerConfig
     guidance: GuidanceConfig

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from difflab.config.base import Config
+from difflab.config.ranks import RanksConfig
 
 
 class TrainerConfig(Config):
@@ -17,6 +18,7 @@ class TrainerConfig(Config):
     precision: auto = bf16-mixed on GPUs with bf16 and CPUs with AMX, fp32 elsewhere.
     compile, channels_last: auto = on for CUDA, off for CPU (docs/performance.md has the measurements).
     val_every_steps: 0 = no validation; val_batches limits one validation.
+    ranks: how long several processes wait for a silent one.
     """
 
     max_steps: Annotated[int, Field(gt=0)]
@@ -33,6 +35,7 @@ class TrainerConfig(Config):
     log_every_steps: Annotated[int, Field(ge=1)] = 10
     val_every_steps: Annotated[int, Field(ge=0)] = 0
     val_batches: Annotated[int, Field(ge=1)] | None = None
+    ranks: RanksConfig = RanksConfig()
 
     @model_validator(mode="after")
     def _scaler_and_clip(self) -> TrainerConfig:

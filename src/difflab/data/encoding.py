@@ -17,6 +17,7 @@ from difflab.data.bad_files import BadFile
 from difflab.data.encode import ImageFormat, encode_sample
 from difflab.data.processes import process_context, unaware_of_interrupts
 from difflab.data.sources.base import Source
+from difflab.errors import LostProcessError
 
 _CHUNK = 16
 _CHUNKS_AHEAD = 3
@@ -41,7 +42,7 @@ def encoded_samples(
 
     workers: processes that make them (0: this one); they end with this one, however it ends.
 
-    Raises ChildProcessError when one of them is ended from outside, as for want of memory.
+    Raises LostProcessError when one of them is ended from outside, as for want of memory.
     """
     if workers == 0:
         for i in range(start, len(source)):
@@ -53,7 +54,7 @@ def encoded_samples(
     try:
         yield from _in_order(pool, range(start, len(source), _CHUNK), len(source), workers * _CHUNKS_AHEAD)
     except BrokenProcessPool:
-        raise ChildProcessError(
+        raise LostProcessError(
             "a process that makes samples was ended from outside, as for want of memory; give a smaller workers=..."
         ) from None
     finally:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from difflab.data.bad_samples import BadSamples
 from difflab.data.batching import BatchReader, BatchRequest
 from difflab.data.captions import caption_draws
-from difflab.data.processes import process_context
+from difflab.data.processes import EndsWith, reading_context
 from difflab.data.sampling import GlobalBatches
 from difflab.data.transforms import crop_draws, flips
 from difflab.errors import UserError
@@ -173,7 +173,8 @@ def _torch_loader(
         pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
         prefetch_factor=prefetch if workers else None,
         persistent_workers=workers > 0,
-        multiprocessing_context=process_context() if workers else None,
+        multiprocessing_context=reading_context() if workers else None,
+        worker_init_fn=EndsWith() if workers else None,
         # Its own generator: DataLoader draws a seed per iteration, which must not move the global random state.
         generator=torch.Generator(),
     )

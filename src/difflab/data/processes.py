@@ -5,10 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 
 from difflab.errors import UserError
+from difflab.signals import shielded
 
 _PRELOADED = ["torch", "torchvision.io", "difflab.data.batching"]
 
@@ -55,3 +57,34 @@ def unaware_of_interrupts(context: BaseContext) -> None:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def reading_context() -> BaseContext:
+    """The same for processes that read until they are told to end, whatever signals reach the whole group or job.
+
+    Use it with EndsWith as the initializer of each process.
+    """
+    context = process_context()
+    if context.get_start_method() == "forkserver":
+        with shielded():
+            # What the server ignores, all that it starts do.
+            forkserver.ensure_running()
+    return context
+
+
+class EndsWith:
+    """The initializer of a reading process: of all SIGTERM it heeds only those of the process that it reads for, which
+    sends one where it has waited in vain; that process saves first, and may need further batches until then."""
+
+    def __init__(self) -> None:
+        self._reads_for = os.getpid()
+
+    def __call__(self, worker: int) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1))
+        if hasattr(signal, "sigwaitinfo"):
+            threading.Thread(target=self._await_end, name="end", daemon=True).start()
+
+    def _await_end(self) -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != self._reads_for:
+            pass
+        os._exit(0)

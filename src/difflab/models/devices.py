@@ -5,6 +5,7 @@ The choices are measured; docs/performance.md has the figures.
 
 from __future__ import annotations
 
+import os
 from typing import Literal
 
 import torch
@@ -71,4 +72,5 @@ def is_first_process() -> bool:
     """Whether this process writes and speaks for the run, as far as is known before a Trainer has started."""
     from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-    return getattr(rank_zero_only, "rank", 0) == 0
+    # On a further machine the process that starts the others does not know its rank before that.
+    return getattr(rank_zero_only, "rank", 0) == 0 and os.environ.get("NODE_RANK", "0") == "0"

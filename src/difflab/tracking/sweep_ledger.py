@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import math
 import sys
@@ -20,6 +19,7 @@ from difflab.config.base import Config
 from difflab.config.validate import validate
 from difflab.errors import UserError
 from difflab.files import write_text
+from difflab.lock import locked
 from difflab.metrics.naming import with_hash
 from difflab.metrics.protocol import Result
 from difflab.tracking.csv_rows import read_csv
@@ -89,13 +89,8 @@ class Ledger:
 
         Raises UserError where the sweep is running already.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"{self.folder}: this sweep is running already; wait for it, or end it first") from None
-            yield file.fileno()
+        with locked(self.folder, "holds a sweep that is running", shared_with_children=True) as descriptor:
+            yield descriptor
 
 
 @dataclass(frozen=True)

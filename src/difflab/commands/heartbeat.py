@@ -1,0 +1,153 @@
+"""Signs of life of the ranks: who is waited for is said, where otherwise all would wait in silence."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import torch.distributed as dist
+
+from difflab.commands.launching import Ranks
+from difflab.config.ranks import RanksConfig
+from difflab.errors import LostProcessError, UserError
+from difflab.signals import follows_another, received, say, speaks
+
+_BEAT_S = 1.0
+_START_S = 60.0
+"""How much later than this process another one may start."""
+_ENDED = "ended"
+_ANSWER = datetime.timedelta(seconds=5)
+
+
+@contextlib.contextmanager
+def beating(rank: int, world_size: int, config: RanksConfig, ranks: Ranks) -> Iterator[None]:
+    """Inside, each rank gives signs of life in the store of the process group, and those of the others are heard.
+
+    Rank 0 listens to all, rank 1 to rank 0, on threads of their own. Raises LostProcessError in place of an error
+    inside, where another rank has fallen silent.
+    """
+    if world_size == 1:
+        yield
+        return
+    heart = _Heart(rank, world_size, config, ranks)
+    heart.start()
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        lost = None if ranks.pids or follows_another() or received() else heart.silent()
+        if not lost:
+            raise
+        message = f"{_names(lost)} ended or cannot be reached; the others are ended too"
+        if not speaks() and rank == min(set(range(world_size)) - set(lost)):
+            say(message, anyway=True)
+        raise LostProcessError(message) from error
+    finally:
+        heart.stop()
+
+
+class _Heart:
+    def __init__(self, rank: int, world_size: int, config: RanksConfig, ranks: Ranks) -> None:
+        self.rank, self.world_size, self.config, self.ranks = rank, world_size, config, ranks
+        self.over = threading.Event()
+        self._listens_to = range(1, world_size) if rank == 0 else range(0 if rank == 1 else 1, 1)
+        limits = [limit for limit in (config.warning_s, config.timeout_s) if limit is not None]
+        self._beat_s = min([_BEAT_S, *(limit / 4 for limit in limits)])
+        self._heard = dict.fromkeys(self._listens_to, time.monotonic() + _START_S)
+        self._last: dict[int, bytes] = {}
+        self._named: set[int] = set()
+
+        self._talking = threading.Thread(target=self._talk, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        self._talking.start()
+        threading.Thread(target=self._judge, name="listening to ranks", daemon=True).start()
+
+    def stop(self) -> None:
+        self.over.set()
+        # Nobody has to wait for this, and it may wait for a rank that is gone.
+        self._talking.join(timeout=self._beat_s)
+
+    def silent(self) -> list[int]:
+        """The ranks that give no sign of life within a few seconds."""
+        try:
+            store = _store()
+            before = {rank: _sign(store, rank) for rank in range(self.world_size)}
+            time.sleep(3 * self._beat_s)
+            return [r for r, sign in before.items() if r != self.rank and _sign(store, r) == sign]
+        except RuntimeError:
+            # The store is the first rank's.
+            return [0] if self.rank else []
+
+    def _talk(self) -> None:
+        while not dist.is_initialized():
+            if self.over.wait(self._beat_s):
+                return
+        # All of them have met, so all have started.
+        self._heard = dict.fromkeys(self._listens_to, time.monotonic())
+        # Where the store goes away, its rank has ended: what was heard of it last is judged.
+        with contextlib.suppress(RuntimeError):
+            store, number = _store(), 0
+            while not self.over.wait(self._beat_s):
+                number += 1
+                store.set(_key(self.rank), str(number))
+                for rank in self._listens_to:
+                    sign = _sign(store, rank)
+                    if sign is not None and sign != self._last.get(rank):
+                        self._last[rank] = sign
+                        self._heard[rank] = time.monotonic()
+                        self._named.discard(rank)
+            store.set(_key(self.rank), _ENDED)
+
+    def _judge(self) -> None:
+        last = time.monotonic()
+        while not self.over.wait(self._beat_s):
+            now = time.monotonic()
+            if now - last > 10 * self._beat_s:
+                # This process itself was stopped: what it has not heard says nothing.
+                self._heard = dict.fromkeys(self._heard, now)
+            last = now
+            for rank, heard in self._heard.items():
+                if self._last.get(rank) != _ENDED.encode():
+                    self._judge_one(rank, now - heard)
+
+    def _judge_one(self, rank: int, silence: float) -> None:
+        warning, timeout = self.config.warning_s, self.config.timeout_s
+        if timeout is not None and silence > timeout:
+            self._end(rank, f"rank {rank} has given no sign of life for {timeout:g} s; all ranks are ended")
+        elif silence > warning and rank not in self._named:
+            self._named.add(rank)
+            say(f"waiting for rank {rank}, which has given no sign of life for {warning:g} s", anyway=True)
+
+    def _end(self, rank: int, verdict: str) -> None:
+        self.over.set()
+        if self.ranks.end_silent(rank, verdict):
+            # The error that this makes of the collective is explained where the ranks were started.
+            return
+        say(verdict, anyway=True)
+        if rank == 0 and follows_another():
+            os.kill(os.getppid(), signal.SIGKILL)
+        os._exit(1)
+
+
+def _store() -> dist.TCPStore:
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return dist.TCPStore(address, port, is_master=False, timeout=_ANSWER, wait_for_workers=False)
+
+
+def _key(rank: int) -> str:
+    return f"difflab/sign/{rank}"
+
+
+def _sign(store: dist.TCPStore, rank: int) -> bytes | None:
+    return store.get(_key(rank)) if store.check([_key(rank)]) else None
+
+
+def _names(ranks: list[int]) -> str:
+    return f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {', '.join(map(str, ranks))}"

@@ -1,0 +1,150 @@
+"""One writer to a folder: a lock that says who holds it, and that a killed process leaves open."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import errno
+import fcntl
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from difflab.errors import UserError
+
+LOCK = ".lock"
+_UNSUPPORTED = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+_TRIES = 5
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lock, as its file says. processes: the name space in which `pid` means something."""
+
+    pid: int
+    host: str
+    since: str
+    processes: str | None = None
+    job: str | None = None
+    restarts: int = 0
+
+    @classmethod
+    def me(cls) -> Holder:
+        now = datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+        job = os.environ.get("SLURM_JOB_ID")
+        restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+        return cls(os.getpid(), socket.gethostname(), now, _name_space(), job, restarts)
+
+    @classmethod
+    def read(cls, file: int) -> Holder | None:
+        """None where the file says nothing: its holder has not written yet."""
+        try:
+            content: dict[str, Any] = json.loads(os.pread(file, 4096, 0))
+            return cls(**content)
+        except (ValueError, TypeError):
+            return None
+
+    def __str__(self) -> str:
+        job = "" if self.job is None else f", job {self.job}"
+        return f"process {self.pid} on {self.host}{job}, since {self.since}"
+
+    def is_gone(self, me: Holder) -> bool:
+        """Whether it is certain that this holder lives no more, although its lock is still there.
+
+        A requeued job starts after SLURM has ended its predecessor, whose lock a file server may keep for a while; and
+        a process that is dead here may have left its lock to one that it forked.
+        """
+        if self.job is not None and self.job == me.job:
+            return self.restarts < me.restarts
+        if self.host != me.host or self.processes is None or self.processes != me.processes:
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+        return False
+
+
+@contextlib.contextmanager
+def locked(folder: Path | str, what: str, instead: str = "", *, shared_with_children: bool = False) -> Iterator[int]:
+    """Inside, no other process has the lock of `folder`, which is made if need be. Yields the descriptor that holds it.
+
+    what: goes on in the folder, for the message: "is being trained". instead: what else the user may do.
+    shared_with_children: the descriptor is handed to children, who keep the folder locked if this process is killed.
+
+    The lock is flock's, so it ends with the process however that ends; over NFS it holds between machines where the
+    server knows locks. A file system without locks is named once on standard error, and used without.
+    Raises UserError, with the holder's process, machine and time, where the folder is locked.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK
+    file = _acquired(path, what, instead, takes_over=not shared_with_children)
+    try:
+        os.ftruncate(file, 0)
+        os.pwrite(file, json.dumps(asdict(Holder.me())).encode(), 0)
+        yield file
+    finally:
+        # Removed before it is unlocked: nobody can hold this file afterwards (see _is_at).
+        if _is_at(file, path):
+            with contextlib.suppress(OSError):
+                path.unlink()
+        os.close(file)
+
+
+def _acquired(path: Path, what: str, instead: str, *, takes_over: bool) -> int:
+    holder: Holder | None = None
+    for _ in range(_TRIES):
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            held = _is_held(file, path.parent)
+        except BaseException:
+            os.close(file)
+            raise
+        if not held and _is_at(file, path):
+            return file
+        # Either another one removed the file between the two calls, or it is locked.
+        holder = Holder.read(file) if held else None
+        if held and not (takes_over and holder is not None and holder.is_gone(Holder.me())):
+            os.close(file)
+            break
+        if held and _is_at(file, path):
+            # Whoever still has this file open holds the lock of a file that is no more.
+            path.unlink(missing_ok=True)
+        os.close(file)
+    who = "" if holder is None else f" ({holder})"
+    raise UserError(f"{path.parent} {what} already{who}; wait for it, or end it first{instead and f', or {instead}'}")
+
+
+def _is_held(file: int, folder: Path) -> bool:
+    """Whether another process holds the lock; otherwise it is ours now, if the file system knows locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        sys.stderr.write(f"difflab: {folder} cannot be locked ({error.strerror}): let no second process write there\n")
+    return False
+
+
+def _is_at(file: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _name_space() -> str | None:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return None

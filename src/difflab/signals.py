@@ -1,0 +1,277 @@
+"""Being told to stop: the signals of terminals and schedulers, heard from the first line of a command to its last.
+
+Python runs handlers between two bytecodes of the main thread, which may wait for minutes in a collective or a compiler.
+A thread of its own therefore reads the numbers as they arrive: it answers at once, passes them on to the processes that
+this one has started, and ends everything at the second one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import stat
+import sys
+import threading
+import time
+from collections.abc import Collection, Iterator
+from types import FrameType
+from typing import Any
+
+HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+OF_SCHEDULERS = (signal.SIGTERM, signal.SIGUSR1)
+"""What a scheduler sends before it takes the machine away; it may start the command again."""
+TRY_AGAIN = 75
+"""EX_TEMPFAIL of sysexits.h."""
+LAUNCHED_BY = "DIFFLAB_LAUNCHED_BY"
+"""The process that started this one as a further rank; it alone is told to stop, and tells it on."""
+
+_ECHO_S = 0.1
+"""`timeout`, a closing terminal and systemd send two signals in a row, and mean one."""
+_ANSWER_S = 1.0
+"""A main thread that has not stopped by then is busy: it is said that the signal was heard."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asks this program to stop. Notes (`add_note`) are what the user is told besides: what is kept."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = signal.Signals(number)
+
+    @property
+    def status(self) -> int:
+        """The exit status of a program that a signal ended."""
+        return 128 + self.number
+
+
+@contextlib.contextmanager
+def listening(speaker: str) -> Iterator[None]:
+    """Inside, the first of HEEDED raises Stopped in the main thread, the second ends the process at once.
+
+    speaker: what lines begin with. A signal that is ignored (nohup, a job in the background) stays ignored.
+    Does nothing in other threads, and inside another `listening`.
+    """
+    global _listener
+    if _listener is not None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _listener = _Listener(speaker)
+    try:
+        with _listener:
+            yield
+    finally:
+        _listener = None
+
+
+@contextlib.contextmanager
+def deferred(what: str) -> Iterator[None]:
+    """Inside, the first signal is only noted (`received`), and the user told that `what` is finished first.
+
+    Raises Stopped at the end for a signal that came in time.
+    """
+    with listening("difflab"):
+        assert _listener is not None, "signals reach the main thread alone"
+        with _listener.finishing(what):
+            yield
+        if _listener.received:
+            raise Stopped(_listener.received)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Inside `deferred`, a signal raises Stopped after all, also one that came before.
+
+    For long work that changes nothing which would have to be whole again. Does nothing elsewhere.
+    """
+    if _listener is None or _listener.finishes is None:
+        yield
+        return
+    with _listener.finishing(None):
+        if _listener.received:
+            raise Stopped(_listener.received)
+        yield
+
+
+@contextlib.contextmanager
+def shielded() -> Iterator[None]:
+    """Programs that are started inside, on this thread, are never reached by the signals heeded here.
+
+    For what serves this process and has to outlive its saving: a scheduler signals every process of a job, a terminal
+    every one of the group. They end by being told, or because this one is gone.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HEEDED)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def passed_on_to(pids: Collection[int], *, first: bool = True) -> Iterator[None]:
+    """Inside, the first signal is passed on to these processes, and the second kills them.
+
+    pids: may change inside; -n is the process group n. first: False where they are told about the first one otherwise.
+    """
+    if _listener is None:
+        yield
+        return
+    _listener.followers.append((pids, first))
+    try:
+        yield
+    finally:
+        _listener.followers = [(others, told) for others, told in _listener.followers if others is not pids]
+
+
+def received() -> int:
+    """The first signal that came since listening began; 0 where none did."""
+    return 0 if _listener is None else _listener.received
+
+
+def say(text: str, *, anyway: bool = False) -> None:
+    """One line on standard error from any thread, by the process that speaks for all ranks; by another one `anyway`."""
+    if not (anyway or speaks()):
+        return
+    speaker = "difflab" if _listener is None else _listener.speaker
+    with contextlib.suppress(OSError, ValueError):
+        # Behind a progress bar, which has no end of line.
+        begin = "\n" if sys.stderr.isatty() else ""
+        sys.stderr.write(f"{begin}{speaker}: {text}\n")
+        sys.stderr.flush()
+
+
+def listen_again() -> None:
+    """Put the handlers back after a library has replaced them."""
+    if _listener is not None:
+        _listener.install()
+
+
+def follows_another() -> bool:
+    """Whether another process of this program has started this one as one of its ranks."""
+    return os.environ.get(LAUNCHED_BY) == str(os.getppid())
+
+
+def speaks() -> bool:
+    """Whether this process speaks for all ranks, as far as its environment says."""
+    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    return all(os.environ.get(name, "0") == "0" for name in ranks)
+
+
+class _Listener:
+    """Handlers and a thread; `received` is the first signal, `finishes` what is done before it is heeded."""
+
+    def __init__(self, speaker: str) -> None:
+        self.speaker = speaker
+        self.received = 0
+        self.finishes: str | None = None
+        self.followers: list[tuple[Collection[int], bool]] = []
+        self._raised = threading.Event()
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> _Listener:
+        self._reading, self._writing = os.pipe()
+        os.set_blocking(self._writing, False)
+        self._thread = threading.Thread(target=self._watch, name="signals", daemon=True)
+        self._thread.start()
+        self._wakeup_before = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+        self._before = {
+            number: handler
+            for number in HEEDED
+            if (handler := signal.getsignal(number)) is not None and handler is not signal.SIG_IGN
+        }
+        self.install()
+        if follows_another():
+            # Started with these blocked, so that none could end it before there were handlers.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HEEDED)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.finishes = "the end"
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup_before)
+        os.write(self._writing, b"\0")
+        self._thread.join()
+        os.close(self._reading)
+        os.close(self._writing)
+
+    def install(self) -> None:
+        for number in self._before:
+            signal.signal(number, self._heed)
+
+    @contextlib.contextmanager
+    def finishing(self, what: str | None) -> Iterator[None]:
+        before, self.finishes = self.finishes, what
+        try:
+            yield
+        finally:
+            self.finishes = before
+
+    def _heed(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            _leave_lost_terminal()
+        if self.received:
+            return
+        self.received = number
+        if self.finishes is None:
+            self._raised.set()
+            raise Stopped(number)
+
+    def _watch(self) -> None:
+        first = self._next()
+        if not first:
+            return
+        ends = time.monotonic() + _ECHO_S
+        while (echo := self._next(ends - time.monotonic())) is not None:
+            if not echo:
+                return
+        self._pass_on(first)
+        if self.finishes is not None:
+            say(f"{signal.Signals(first).name}: stopping after {self.finishes} (again: at once)")
+            again = self._next()
+        else:
+            again = self._next(_ANSWER_S)
+            if again is None and not self._raised.is_set():
+                say(f"{signal.Signals(first).name}: stopping as soon as possible (again: at once)")
+            if again is None:
+                again = self._next()
+        # Who was started by another process ends with that one.
+        while again and follows_another():
+            again = self._next()
+        if again:
+            self._pass_on(signal.SIGKILL)
+            say(f"{signal.Signals(again).name}: stopped at once")
+            os._exit(128 + again)
+
+    def _next(self, timeout: float | None = None) -> int | None:
+        """The next signal that is heeded; 0 where listening ends, None after `timeout` seconds without one."""
+        ends = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if ends is None else max(ends - time.monotonic(), 0.0)
+            if not select.select([self._reading], [], [], left)[0]:
+                return None
+            number = os.read(self._reading, 1)[0]
+            if number == 0 or number in self._before:
+                return number
+
+    def _pass_on(self, number: int) -> None:
+        for pids, first in self.followers:
+            for pid in list(pids) if first or number == signal.SIGKILL else []:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+
+
+_listener: _Listener | None = None
+
+
+def _leave_lost_terminal() -> None:
+    """Write to nowhere in place of a terminal that is gone, where writing fails: an error would come before saving."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):
+            status = os.fstat(descriptor)
+            is_device = stat.S_ISCHR(status.st_mode) and status.st_rdev != os.fstat(nowhere).st_rdev
+            if is_device and not os.isatty(descriptor):
+                os.dup2(nowhere, descriptor)
+    os.close(nowhere)

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from difflab import lock
+from difflab.errors import UserError
+from difflab.lock import LOCK, Holder, locked
+
+HOLD = "import sys\nfrom difflab.lock import locked\nwith locked(sys.argv[1], 'is held'):\n print('up', flush=True)\n "
+
+
+def holding(folder: Path, meanwhile: str = "input()", **environment: str) -> subprocess.Popen[str]:
+    """A process that has the lock of a folder."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD + meanwhile, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    return process
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(UserError) as caught, locked(folder, "is being trained", "give another name=..."):
+        pass
+    return str(caught.value)
+
+
+def test_the_second_is_told_who_holds_it_and_what_to_do(tmp_path: Path) -> None:
+    folder = tmp_path / "made"
+    with locked(folder, "is being trained"):
+        me = Holder(**json.loads((folder / LOCK).read_text()))
+        message = refused(folder)
+    assert me.pid == os.getpid()
+    assert message == (
+        f"{folder} is being trained already (process {me.pid} on {me.host}, since {me.since}); "
+        "wait for it, or end it first, or give another name=..."
+    )
+    assert list(folder.iterdir()) == []
+    with locked(folder, "is being trained"):
+        pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_holder_leaves_it_open(tmp_path: Path, number: int) -> None:
+    process = holding(tmp_path)
+    assert f"process {process.pid} on" in refused(tmp_path)
+    process.send_signal(number)
+    process.wait(timeout=30)
+    assert (tmp_path / LOCK).exists()
+    with locked(tmp_path, "is held"):
+        assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
+    assert not (tmp_path / LOCK).exists()
+
+
+def test_programs_that_the_holder_started_do_not_hold_it(tmp_path: Path) -> None:
+    process = holding(tmp_path, "import subprocess; print(subprocess.Popen(['sleep', '60']).pid, flush=True); input()")
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    try:
+        process.kill()
+        process.wait(timeout=30)
+        with locked(tmp_path, "is held"):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+FORKED = "import os, time\n child = os.fork() or time.sleep(60)\n print(child, flush=True)\n time.sleep(60)"
+
+
+def test_a_fork_of_a_dead_holder_does_not_hold_it(tmp_path: Path) -> None:
+    process = holding(tmp_path, FORKED)
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    try:
+        assert "is being trained already" in refused(tmp_path)
+        process.kill()
+        process.wait(timeout=30)
+        with locked(tmp_path, "is held"):
+            assert str(os.getpid()) in refused(tmp_path)
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+SHARED = """import os, subprocess, sys
+from difflab.lock import locked
+with locked(sys.argv[1], 'is held', shared_with_children=True) as file:
+    print(subprocess.Popen(['sleep', '60'], pass_fds=(file,)).pid, flush=True)
+    input()
+"""
+
+
+def test_it_stays_with_children_that_it_is_shared_with(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SHARED, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    process.kill()
+    process.wait(timeout=30)
+    try:
+        with (
+            pytest.raises(UserError, match=f"process {process.pid} on"),
+            locked(tmp_path, "is held", shared_with_children=True),
+        ):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_requeued_job_takes_over_from_its_predecessor_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = holding(tmp_path, SLURM_JOB_ID="17", SLURM_RESTART_COUNT="")
+    try:
+        monkeypatch.setenv("SLURM_JOB_ID", "18")
+        monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+        assert "job 17, since" in refused(tmp_path)
+        monkeypatch.setenv("SLURM_JOB_ID", "17")
+        monkeypatch.delenv("SLURM_RESTART_COUNT")
+        assert "job 17, since" in refused(tmp_path), "two steps of one job at once"
+        monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+        with locked(tmp_path, "is held"):
+            assert f"process {os.getpid()} on" in refused(tmp_path)
+            # What the predecessor still does at its end changes nothing.
+            process.communicate("\n", timeout=30)
+            assert f"process {os.getpid()} on" in refused(tmp_path)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize(
+    ("other", "gone"),
+    [
+        ({"pid": 999999999}, True),
+        ({"pid": 999999999, "host": "elsewhere"}, False),
+        ({"pid": 999999999, "processes": "pid:[1]"}, False),
+        ({"pid": 1}, False),
+        ({}, False),
+    ],
+)
+def test_who_is_certainly_gone(other: dict[str, Any], gone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    me = Holder.me()
+    assert Holder(**{**vars(me), **other}).is_gone(me) is gone
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named_and_used(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def flock(file: int, how: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(lock.fcntl, "flock", flock)
+    with locked(tmp_path, "is held"):
+        pass
+    said = f"difflab: {tmp_path} cannot be locked ({os.strerror(number)}): let no second process write there\n"
+    assert capsys.readouterr().err == said
+
+
+def test_any_other_error_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(file: int, how: int) -> None:
+        raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr(lock.fcntl, "flock", flock)
+    with pytest.raises(OSError, match="input/output"), locked(tmp_path, "is held"):
+        pass
+
+
+def test_a_holder_that_has_not_yet_said_who_it_is_is_a_holder(tmp_path: Path) -> None:
+    file = os.open(tmp_path / LOCK, os.O_CREAT | os.O_RDWR)
+    fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        assert refused(tmp_path).startswith(f"{tmp_path} is being trained already; wait")
+    finally:
+        os.close(file)
