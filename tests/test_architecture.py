@@ -24,6 +24,7 @@ LAYERS = [
         "jsonl",
         "signals",
         "lock",
+        "environment",
         "seeding",
         "images",
         "cache",

@@ -38,13 +38,13 @@ def test_there_is_a_file_at_every_moment(tmp_path: Path, monkeypatch: pytest.Mon
     path = tmp_path / "config.yaml"
     path.write_text("one")
     seen: list[str] = []
-    original = files._sync
+    original = files.sync
 
     def watched(synced: Path) -> None:
         seen.append(path.read_text())
         original(synced)
 
-    monkeypatch.setattr(files, "_sync", watched)
+    monkeypatch.setattr(files, "sync", watched)
     write_keeping_older(path, "two")
     assert set(seen) == {"one", "two"}
     assert seen == sorted(seen), "first the old one, then the new one"
@@ -64,7 +64,7 @@ def test_a_full_disk_changes_nothing(links: bool, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(Path, "write_text", full)
     if not links:
         monkeypatch.setattr(os, "link", no_links)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="no space left to write"):
         write_keeping_older(path, "two")
     monkeypatch.undo()
     assert contents(tmp_path) == {"config.yaml": "one"}
@@ -126,7 +126,7 @@ def test_a_file_has_the_mode_that_the_umask_gives(tmp_path: Path) -> None:
 
 def test_an_error_leaves_the_old_file_alone(tmp_path: Path) -> None:
     write_text(tmp_path / "text", "old")
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match="no space left to write"):
         half_written(tmp_path / "text")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("text", "old")]
 
@@ -142,14 +142,14 @@ def test_a_folder_appears_whole(tmp_path: Path) -> None:
 
 def test_an_error_leaves_no_folder_and_no_half_of_one(tmp_path: Path) -> None:
     for _ in range(2):
-        with pytest.raises(OSError, match="No space") as error:
+        with pytest.raises(OSError, match="no space left to write") as error:
             half_a_folder(tmp_path / "out")
         assert error.value.filename == str(tmp_path / "out" / "b")
         assert list(tmp_path.iterdir()) == []
     (tmp_path / "out").mkdir()
     write_text(tmp_path / "out" / "a", "old")
     write_text(tmp_path / "out" / "kept", "old")
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match="no space left to write"):
         half_a_folder(tmp_path / "out")
     assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == {"a": "old", "kept": "old"}
     with replacing_together(tmp_path / "out") as temporary:

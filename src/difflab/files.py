@@ -41,10 +41,10 @@ def replacing(target: Path, *, sole_writer: bool = True, synced: bool = True) ->
                 # Some writers (safetensors) put a file of their own in its place, which its owner alone may read.
                 temporary.chmod(mode)
             if synced:
-                _sync(temporary)
+                sync(temporary)
             temporary.replace(target)
             if synced:
-                _sync(target.parent)
+                sync(target.parent)
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -69,8 +69,8 @@ def replacing_together(folder: Path) -> Iterator[Path]:
             else:
                 for file in sorted(temporary.iterdir()):
                     file.replace(folder / file.name)
-                _sync(folder)
-            _sync(folder.parent)
+                sync(folder)
+            sync(folder.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -157,7 +157,8 @@ def _glob_literal(name: str) -> str:
     return "".join(f"[{c}]" if c in "*?[" else c for c in name)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

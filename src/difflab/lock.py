@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from difflab.errors import UserError
+from difflab.machine import machine_errors
 
 LOCK = ".lock"
 _UNSUPPORTED = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
@@ -83,13 +84,12 @@ def locked(folder: Path | str, what: str, instead: str = "", *, shared_with_chil
     server knows locks. A file system without locks is named once on standard error, and used without.
     Raises UserError, with the holder's process, machine and time, where the folder is locked.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOCK
+    path = Path(folder) / LOCK
     file = _acquired(path, what, instead, takes_over=not shared_with_children)
     try:
-        os.ftruncate(file, 0)
-        os.pwrite(file, json.dumps(asdict(Holder.me())).encode(), 0)
+        with machine_errors(path):
+            os.ftruncate(file, 0)
+            os.pwrite(file, json.dumps(asdict(Holder.me())).encode(), 0)
         yield file
     finally:
         # Removed before it is unlocked: nobody can hold this file afterwards (see _is_at).
@@ -102,7 +102,12 @@ def locked(folder: Path | str, what: str, instead: str = "", *, shared_with_chil
 def _acquired(path: Path, what: str, instead: str, *, takes_over: bool) -> int:
     holder: Holder | None = None
     for _ in range(_TRIES):
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except FileNotFoundError:
+            # The last holder has just removed the folder, which it had made.
+            continue
         try:
             held = _is_held(file, path.parent)
         except BaseException:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from difflab.console import console
+
 Item = TypeVar("Item")
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -15,10 +17,9 @@ _SECONDS_BETWEEN_LINES = 10.0
 def track(items: Iterable[Item], total: int, description: str) -> Iterator[Item]:
     """Hand on `items`, showing on standard error how many of `total` are done."""
     if sys.stderr.isatty():
-        from rich.console import Console
         from rich.progress import track as rich_track
 
-        yield from rich_track(items, description=description, total=total, console=Console(stderr=True))
+        yield from rich_track(items, description=description, total=total, console=console(stderr=True))
         return
     last = time.monotonic()
     done = 0

@@ -52,5 +52,5 @@ def test_memory_that_is_not_enough_is_one_line() -> None:
 
 def test_the_disk_that_is_asked_is_that_of_the_folder(tmp_path: Path) -> None:
     require_disk("these", 1, tmp_path / "not" / "yet" / "there", "lower n")
-    with pytest.raises(UserError, match=r"these need .* GB free in .*: lower n"):
+    with pytest.raises(UserError, match=r"these need .* GB that the disk of .* has: lower n"):
         require_disk("these", 10**18, tmp_path / "not" / "yet", "lower n")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
+from difflab.console import console
 from difflab.data.inspecting import DataReport
 from difflab.data.left_out import LeftOut, described
 from difflab.data.sources.registry import SOURCES
@@ -30,19 +30,19 @@ def report_table(report: DataReport) -> None:
             f"{split.decoded:,}",
             f"{split.hashed} of {split.shards} shards",
         )
-    console = Console()
-    console.print(table)
+    terminal = console()
+    terminal.print(table)
     if report.left_out:
-        console.print(described([LeftOut(**kind) for kind in report.left_out]), highlight=False, markup=False)
+        terminal.print(described([LeftOut(**kind) for kind in report.left_out]))
     if report.repeated_keys:
-        console.print(f"{report.repeated_keys} keys occur in several shards; the shard's name is put before them")
+        terminal.print(f"{report.repeated_keys} keys occur in several shards; the shard's name is put before them")
     for problem in report.problems:
-        console.print(problem, style="red", highlight=False, markup=False)
+        terminal.print(problem, style="red")
 
 
 def list_tables(directory: str, found: list[dict[str, Any]]) -> None:
     """The data sets found, then the known sources."""
-    console = Console()
+    terminal = console()
     if found:
         table = Table(title=f"data sets in {directory}", title_justify="left", box=box.SIMPLE)
         for column in ("path", "pixels", "samples", "size"):
@@ -51,9 +51,9 @@ def list_tables(directory: str, found: list[dict[str, Any]]) -> None:
             splits = entry["splits"]
             samples = "not indexed yet" if splits is None else ", ".join(f"{k} {v:,}" for k, v in splits.items())
             table.add_row(entry["path"], str(entry["image_size"] or "?"), samples, decimal(entry["bytes"]))
-        console.print(table)
+        terminal.print(table)
     else:
-        console.print(
+        terminal.print(
             f"no data sets in {directory}; make one: difflab data make source=shapes out={directory}/shapes32"
         )
     sources = Table(title="sources for `difflab data make source=...`", title_justify="left", box=box.SIMPLE)
@@ -61,4 +61,4 @@ def list_tables(directory: str, found: list[dict[str, Any]]) -> None:
     sources.add_column("what it gives")
     for name, kind in SOURCES.items():
         sources.add_row(name, kind.summary)
-    console.print(sources)
+    terminal.print(sources)

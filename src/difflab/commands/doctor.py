@@ -17,6 +17,7 @@ import typer
 from difflab import __version__
 from difflab.cache import cache_root
 from difflab.commands.typer_app import run_typer
+from difflab.console import console
 
 MALICIOUS_LIGHTNING = ("2.6.2", "2.6.3")
 LOW_DISK_GB = 5.0
@@ -46,15 +47,15 @@ class Finding:
 @app.command()
 def doctor() -> None:
     """Look at this machine and say what difflab finds; exit status 1 if something must be mended."""
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     findings = list(examine())
     table = Table(title=f"difflab {__version__}", show_header=False, box=None)
-    marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "problem": "[red]mend[/]"}
+    marks = {"ok": ("ok", "green"), "note": ("note", "yellow"), "problem": ("mend", "red")}
     for finding in findings:
-        table.add_row(marks[finding.status], finding.topic, finding.text)
-    Console().print(table)
+        table.add_row(Text(*marks[finding.status]), finding.topic, finding.text)
+    console().print(table)
     if any(finding.status == "problem" for finding in findings):
         raise typer.Exit(1)
 

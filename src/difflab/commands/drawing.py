@@ -140,11 +140,6 @@ def prepare_drawing(
     return Drawing(stored, pipeline, config, processes, files_of(config, models))
 
 
-def say(line: str) -> None:
-    """One line on standard output, as it is."""
-    sys.stdout.write(f"{line}\n")
-
-
 def draw_name(config: DrawConfig, *also: str) -> str:
     """`ddim-50-seed0-3fa2c1`: what tells one drawing from another, for folder names.
 

@@ -153,16 +153,15 @@ def folder_of(config: EvaluateConfig, home: Path) -> RunDirectory:
 
 def show(results: Sequence[Result], out: Path) -> None:
     """A table of the results, their warnings, and where the records lie."""
-    from rich.console import Console
     from rich.table import Table
 
-    from difflab.commands.drawing import say
+    from difflab.console import console, say
 
     table = Table("metric", "value", "spread", "protocol")
     for result in results:
         spread = "" if result.spread is None else f"{result.spread:.4g}"
         table.add_row(result.name, f"{result.value:.4g}", spread, result.protocol.hash)
-    Console(highlight=False, soft_wrap=True).print(table)
+    console().print(table)
     for warning in dict.fromkeys(warning for result in results for warning in result.warnings):
         say(f"note: {warning}")
     say(f"records in {out}")

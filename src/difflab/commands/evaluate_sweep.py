@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from difflab.commands.composing import compose_and_validate
-from difflab.commands.drawing import Drawing, drawing_processes, prepare_drawing, say
+from difflab.commands.drawing import Drawing, drawing_processes, prepare_drawing
 from difflab.commands.evaluate import folder_of, measure, what_counts
 from difflab.commands.limits import require_folder
 from difflab.commands.run_defaults import with_defaults_of_run
 from difflab.commands.sampling_sweep import Point
 from difflab.config.logger import WandbConfig
 from difflab.config.sample import EvaluateConfig
+from difflab.console import console, say
 from difflab.errors import UserError
 from difflab.files import sha256_of, write_text
 from difflab.metrics.protocol import Result
@@ -136,15 +137,14 @@ def keep(out: RunDirectory, made_of: dict[str, Any], results: Sequence[Result]) 
 
 def report(rows: list[SweepRow], folder: Path) -> None:
     """The table on the terminal, and table and plot as files; all are of means over seeds but table.csv."""
-    from rich.console import Console
 
     from difflab.tracking.plot import is_number, plot_sweep
 
     folder.mkdir(parents=True, exist_ok=True)
     write_table(rows, folder / "table.csv", folder / "table.md")
     rows = over_seeds(rows)
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(to_rich(rows, width=console.width))
+    terminal = console()
+    terminal.print(to_rich(rows, width=terminal.width))
     numeric = [key for key in swept_keys(rows) if all(is_number(row.values.get(key)) for row in rows)]
     candidates = numeric or swept_keys(rows)
     x = max(candidates, key=lambda key: len({row.values[key] for row in rows}))

@@ -14,9 +14,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import NoReturn
 
+from difflab.environment import environment
 from difflab.errors import LostProcessError, UserError
 from difflab.signals import LAUNCHED_BY, Stopped, follows_another, passed_on_to, received, say, shielded
 
@@ -41,10 +42,10 @@ class Ranks:
     def start(self, number: int) -> None:
         """Start so many, which run this command line."""
         for local in range(1, number + 1):
-            environment = {**os.environ, "LOCAL_RANK": str(local), LAUNCHED_BY: str(os.getpid())}
+            theirs = {**os.environ, "LOCAL_RANK": str(local), LAUNCHED_BY: str(os.getpid())}
             # Blocked until their handlers are there: a signal to the whole group must not end them before.
             with shielded():
-                self._processes.append(subprocess.Popen(_this_command(), env=environment))
+                self._processes.append(subprocess.Popen(_this_command(), env=theirs))
             self.pids.append(self._processes[-1].pid)
 
     def lost(self) -> str | None:
@@ -98,9 +99,9 @@ def launched(per_node: int, nodes: int = 1, *, by_others: bool = False) -> Itera
         with _following():
             yield Ranks()
         return
-    environment = _rendezvous(per_node, nodes)
-    ranks = Ranks(first=int(environment["NODE_RANK"]) * per_node)
-    with _with_environment(environment), passed_on_to(ranks.pids), _watched(ranks):
+    variables = _rendezvous(per_node, nodes)
+    ranks = Ranks(first=int(variables["NODE_RANK"]) * per_node)
+    with environment(variables), passed_on_to(ranks.pids), _watched(ranks):
         try:
             ranks.start(per_node - 1)
             yield ranks
@@ -197,20 +198,6 @@ def _free_port() -> int:
     with socket.socket() as one:
         one.bind(("", 0))
         return one.getsockname()[1]
-
-
-@contextlib.contextmanager
-def _with_environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _named(status: int) -> str:

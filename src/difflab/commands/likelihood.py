@@ -259,7 +259,7 @@ def folder_of(config: LikelihoodConfig, stored: Stored) -> RunDirectory:
 
 def show(result: Result, out: Path) -> None:
     """The number with its standard error, and where the records lie."""
-    from difflab.commands.drawing import say
+    from difflab.console import say
 
     details = result.details
     spread = "" if result.spread is None else f" ± {result.spread:.2g}"

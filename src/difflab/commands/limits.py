@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import torch
 
 from difflab.errors import UserError
+from difflab.machine import MachineError
 
 GB = 1e9
 
@@ -34,11 +36,14 @@ def require_memory(what: str, needed: int, there: int, fix: str) -> None:
 
 
 def require_disk(what: str, needed: int, folder: Path, fix: str) -> None:
-    """Raises UserError where `what` needs more bytes than are free where `folder` is, or will be."""
+    """Raises UserError where `what` needs more bytes than the disk of `folder` has, MachineError if fewer are free."""
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    free = shutil.disk_usage(there).free
-    if needed > free:
-        raise UserError(f"{what} need {needed / GB:,.1f} GB at least, of {free / GB:,.1f} GB free in {there}: {fix}")
+    disk = shutil.disk_usage(there)
+    if needed > disk.total:
+        has = f"of {disk.total / GB:,.1f} GB that the disk of {there} has"
+        raise UserError(f"{what} need {needed / GB:,.1f} GB at least, {has}: {fix}")
+    if needed > disk.free:
+        raise MachineError(errno.ENOSPC, folder)
 
 
 def require_folder(key: str, path: str | Path | None) -> None:

@@ -39,9 +39,10 @@ def sample(config: SampleConfig, plain: dict[str, Any], overrides: list[str]) ->
     """
     import torch
 
-    from difflab.commands.drawing import draw_name, drawing_of, say
+    from difflab.commands.drawing import draw_name, drawing_of
     from difflab.commands.limits import require_folder
     from difflab.commands.sample_folder import SampleFolder
+    from difflab.console import say
     from difflab.metrics.samples import SampleImages
 
     require_folder("out", config.out)

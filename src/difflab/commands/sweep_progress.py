@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from difflab.console import console
 from difflab.tracking.sweep_file import SweepPoint
 
 if TYPE_CHECKING:
@@ -28,11 +29,10 @@ class SweepProgress:
         if done := self.total - self.left:
             self._say(f"{done} of {self.total} points are done already")
         if self.left and sys.stderr.isatty():
-            from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
             columns = (TextColumn("sweep"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            bar = Progress(*columns, console=Console(stderr=True, highlight=False))
+            bar = Progress(*columns, console=console(stderr=True))
             self._bar = bar, bar.add_task("sweep", total=self.total, completed=self.total - self.left)
             bar.start()
         return self
@@ -66,7 +66,7 @@ class SweepProgress:
     def _say(self, text: str) -> None:
         line = f"sweep: {text}"
         if self._bar:
-            self._bar[0].console.print(line, markup=False, soft_wrap=True)
+            self._bar[0].console.print(line)
         else:
             sys.stderr.write(f"{line}\n")
 

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 
+from difflab.console import console
 from difflab.metrics.protocol import Result
 from difflab.tracking.sweep_file import Sweep, SweepPoint
 from difflab.tracking.sweep_ledger import Ledger, best_row, read_all_measured
@@ -50,20 +51,18 @@ def report(sweep: Sweep, points: Sequence[SweepPoint], ledger: Ledger, metrics: 
     evaluated = [name for name in names if name in chosen or name.startswith(EVALUATED)]
     if not evaluated:
         return
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    terminal = console()
     means = over_seeds(rows)
-    console.print(to_rich(_only(means, chosen or evaluated), sweep.name, console.width))
+    terminal.print(to_rich(_only(means, chosen or evaluated), sweep.name, terminal.width))
     for name in evaluated:
         _note_differing(name, [m.results for m in measured])
     for name in [name for name in chosen if own and _is_meant(name, own.name)]:
         if own and (best := best_row(means, name, own.goal)):
             values = " ".join(f"{key}={shown(value)}" for key, value in best.values.items())
-            console.print(f"best {name}: {best.metrics[name]:.4g} at {values}", markup=False, soft_wrap=True)
+            terminal.print(f"best {name}: {best.metrics[name]:.4g} at {values}")
     write_table(_only(rows, evaluated), ledger.folder / "table.csv", ledger.folder / "table.md")
     written = "table.csv, table.md" + _plotted(sweep, rows, chosen or evaluated, ledger, x)
-    console.print(f"{written} in {ledger.folder}", markup=False, soft_wrap=True)
+    terminal.print(f"{written} in {ledger.folder}")
 
 
 def _is_meant(name: str, want: str) -> bool:

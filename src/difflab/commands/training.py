@@ -16,7 +16,6 @@ import torch.utils.deterministic as deterministic
 from lightning.fabric.plugins.environments import ClusterEnvironment
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
-from rich.console import Console
 
 from difflab.callbacks.build import build_callbacks, owed_at_end
 from difflab.callbacks.checkpoint_io import AtomicCheckpointIO
@@ -28,6 +27,7 @@ from difflab.commands.launching import launched
 from difflab.commands.processes import environment_of, layout_of_training, leaving_together
 from difflab.config.model import ModelConfig
 from difflab.config.train import TrainConfig
+from difflab.console import say
 from difflab.data.build import class_names_of
 from difflab.errors import UserError
 from difflab.files import link_or_copy
@@ -301,11 +301,6 @@ def report(run: RunDirectory, module: TrainingModule) -> None:
     for name, path in places.items():
         if path.exists():
             say(f"  {name:<9} {_short(path)}")
-
-
-def say(line: str) -> None:
-    """One line on standard output, as it is."""
-    Console(highlight=False, soft_wrap=True, markup=False).print(line)
 
 
 @contextlib.contextmanager

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,14 +11,12 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from difflab.config.base import Config
-from difflab.data.bad_files import printable
 from difflab.data.index import PARTIAL_SUFFIX, DataIndex, ShardEntry
 from difflab.data.offset_table import offsets_path
-from difflab.errors import UserError
-from difflab.files import sha256_of, write_text
+from difflab.files import sha256_of, sync, write_text
+from difflab.lock import locked
 
 FOLDER_NAME = f".making{PARTIAL_SUFFIX}"
-_LOCK = "lock"
 _IDENTITY = "identity.txt"
 _DONE_SUFFIX = ".done.json"
 _MOVING = "moving.json"
@@ -99,7 +94,7 @@ class Unfinished:
 
     def finish(self, shard: FinishedShard) -> None:
         """Note a shard that is whole; its tar and offset table lie in the folder."""
-        _sync(self.folder / shard.entry.name)
+        sync(self.folder / shard.entry.name)
         write_text(self.folder / f"{shard.entry.name}{_DONE_SUFFIX}", shard.model_dump_json())
         self.finished.setdefault(shard.split, []).append(shard)
 
@@ -152,7 +147,7 @@ class Unfinished:
     def _remove_all_but(self, kept: set[str]) -> None:
         # What says whose the rest is goes last.
         for path in sorted(self.folder.iterdir(), key=lambda path: (path.name == _MOVING, path.name == _IDENTITY)):
-            if path.name not in kept and path.name != _LOCK:
+            if path.name not in kept:
                 path.unlink()
 
 
@@ -168,20 +163,20 @@ def unfinished(root: Path) -> Iterator[Unfinished]:
     The lock goes with the process, however that ends. Raises UserError while another process holds it.
     """
     made_root = not root.exists()
-    root.mkdir(parents=True, exist_ok=True)
     folder = root / FOLDER_NAME
-    lock = _lock(folder, root)
     try:
-        yield Unfinished(folder)
+        with locked(root, "is being written by `difflab data make`", "choose another out=..."):
+            folder.mkdir(exist_ok=True)
+            try:
+                yield Unfinished(folder)
+            finally:
+                # With something in it, it is for the next command.
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
     finally:
-        if [path.name for path in folder.iterdir()] == [_LOCK]:
-            (folder / _LOCK).unlink()
-            # Another command may have come in between; then the folder is its own.
+        if made_root:
             with contextlib.suppress(OSError):
-                folder.rmdir()
-                if made_root:
-                    root.rmdir()
-        os.close(lock)
+                root.rmdir()
 
 
 def kept_shards(root: str | Path) -> int:
@@ -189,46 +184,8 @@ def kept_shards(root: str | Path) -> int:
     return sum(1 for _ in (Path(root) / FOLDER_NAME).glob(f"*{_DONE_SUFFIX}"))
 
 
-def _lock(folder: Path, root: Path) -> int:
-    while True:
-        folder.mkdir(exist_ok=True)
-        try:
-            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except FileNotFoundError:
-            continue  # its owner has just finished and removed the folder
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            raise UserError(
-                f"another `difflab data make` is writing to {printable(root)}; wait for its end, or choose another out"
-            ) from None
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                raise
-            _log.warning("%s: this file system has no locks; run one `difflab data make` at a time", printable(root))
-        if _is_still_there(lock, folder / _LOCK):
-            return lock
-        os.close(lock)
-
-
-def _is_still_there(lock: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(lock), path.stat())
-    except FileNotFoundError:
-        return False
-
-
 def _read_text(path: Path) -> str | None:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from difflab.config.logger import WandbConfig
+from difflab.environment import environment
 from difflab.errors import UserError
 from difflab.files import write_text
 from difflab.models.devices import is_first_process
@@ -69,7 +70,7 @@ def wandb_run(
     job = job or Job(directory.name)
     run_id = kept_id(directory.wandb, job.identity)
     _refuse_read_only(directory.wandb)
-    with _environment(_folders(directory.wandb, chosen)), own_exit():
+    with environment(_folders(directory.wandb, chosen)), own_exit():
         run = _opened(_arguments(config, chosen, directory, job, run_id, resolved))
         process, call = service_process(), BoundedCaller("W&B")
         logger = ResilientLogger(WandbLogger(run, config.artifact), "W&B", "the run goes on without it", call)
@@ -200,17 +201,3 @@ def _folders(root: Path, chosen: ChosenMode) -> dict[str, str]:
         # Online, the user's own folder has to stay: it names the server and the account.
         folders["WANDB_CONFIG_DIR"] = root / "config"
     return {name: str(path) for name, path in folders.items()}
-
-
-@contextlib.contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
