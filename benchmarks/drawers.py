@@ -115,7 +115,9 @@ class Drawing:
     def _scheduler(self) -> Any:
         from diffusers import DDIMScheduler
 
-        config = to_scheduler_config(self.model.config.model_copy(update={"guidance": self.guidance}))
+        config = to_scheduler_config(
+            self.model.config.model_copy(update={"guidance": self.guidance, "sampler": self.ddim})
+        )
         ancestral_only = ("_class_name", "variance_type")
         return DDIMScheduler(**{key: value for key, value in config.items() if key not in ancestral_only})
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
@@ -107,7 +108,7 @@ def time_loops(stage: Stage, warmup: int, block: int) -> tuple[Rounds, list[floa
     # The Trainer turns trainer.deterministic on for the whole process.
     with deterministic(False), run.log_to_file(), build_loggers(config.logger, run, stage.plain) as loggers:
         pipeline = sampling_pipeline(config, module, stage.accelerator)
-        trainer = build_trainer(config, stage.accelerator, run, pipeline, loggers)
+        trainer = build_trainer(config, stage.accelerator, run, pipeline, loggers, LightningEnvironment())
         # Added last, so that the step ends after every other callback.
         trainer.callbacks.append(pauses)  # pyrefly: ignore
         data = ShardDataModule(config.data, config.trainer, seed=config.seed, fields=module.conditioners.batch_keys())

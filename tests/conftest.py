@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from command_line import Done
 from command_line import run_difflab as run_in_process
 
 pytest.register_assert_rewrite("run_files")
+
+# Started in the background or by nohup, Python ignores these, and so would every program that the tests stop.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 SIDE = 16
 TRAIN, VAL = 96, 12

@@ -49,9 +49,10 @@ def test_the_second_is_told_who_holds_it_and_what_to_do(tmp_path: Path) -> None:
         f"{folder} is being trained already (process {me.pid} on {me.host}, since {me.since}); "
         "wait for it, or end it first, or give another name=..."
     )
-    assert list(folder.iterdir()) == []
+    assert not folder.exists(), "it was made for the lock alone"
     with locked(folder, "is being trained"):
-        pass
+        (folder / "kept").touch()
+    assert [path.name for path in folder.iterdir()] == ["kept"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

@@ -77,6 +77,8 @@ class Holder:
 def locked(folder: Path | str, what: str, instead: str = "", *, shared_with_children: bool = False) -> Iterator[int]:
     """Inside, no other process has the lock of `folder`, which is made if need be. Yields the descriptor that holds it.
 
+    A folder that was made for it and is empty at the end is removed.
+
     what: goes on in the folder, for the message: "is being trained". instead: what else the user may do.
     shared_with_children: the descriptor is handed to children, who keep the folder locked if this process is killed.
 
@@ -85,6 +87,7 @@ def locked(folder: Path | str, what: str, instead: str = "", *, shared_with_chil
     Raises UserError, with the holder's process, machine and time, where the folder is locked.
     """
     path = Path(folder) / LOCK
+    made = [place for place in path.parents if not place.exists()]
     file = _acquired(path, what, instead, takes_over=not shared_with_children)
     try:
         with machine_errors(path):
@@ -96,6 +99,9 @@ def locked(folder: Path | str, what: str, instead: str = "", *, shared_with_chil
         if _is_at(file, path):
             with contextlib.suppress(OSError):
                 path.unlink()
+                # What nothing was written into need not stay.
+                for place in made:
+                    place.rmdir()
         os.close(file)
 
 

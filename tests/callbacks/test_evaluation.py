@@ -224,23 +224,20 @@ def test_a_grid_crosses_out_samples_that_are_not_finite(tmp_path: Path, capsys: 
 def test_another_protocol_under_one_name_has_a_column_of_its_own(tmp_path: Path) -> None:
     class Hashed(Result):
         def to_json(self) -> str:
-            return json.dumps({"name": self.name, "value": self.value, "protocol_hash": self.hash})
-
-        hash = "aaaaaaaa11111111"
+            return json.dumps({"name": self.name, "value": self.value, "protocol_hash": next(protocols)})
 
     class Judge(AnyPixel):
         def compute(self) -> list[Result]:
             return [Hashed("mean@5", 1.0)]
 
-    path, logged = tmp_path / "evaluations.jsonl", []
+    protocols = iter(["aaaaaaaa11111111", "bbbbbbbb22222222", "aaaaaaaa11111111"])
+    path = tmp_path / "evaluations.jsonl"
     # Of somebody who evaluated the same run in another way.
     path.write_text(json.dumps({"name": "mean@5", "value": 3.0, "protocol_hash": "cccccccc"}) + "\n")
-    for sitting, protocol in enumerate(["aaaaaaaa11111111", "bbbbbbbb22222222", "aaaaaaaa11111111"]):
-        Hashed.hash = protocol
-        model, csv = Tiny(), CSVLogger(tmp_path / f"metrics-{sitting}.csv")
-        evaluation = Evaluation(path, Drawing(model), Judge, every_steps=1, n=5, batch_size=5, seed=7)
-        trainer(tmp_path, 1, [Clock(), evaluation], logger=csv).fit(model, loader(9))
-        logged += [key for row in read_csv(csv.path) for key in row if key.startswith("eval/")]
+    model, csv = Tiny(), CSVLogger(tmp_path / "metrics.csv")
+    evaluation = Evaluation(path, Drawing(model), Judge, every_steps=1, n=5, batch_size=5, seed=7)
+    trainer(tmp_path, 3, [Clock(), evaluation], logger=csv).fit(model, loader(9))
+    logged = [key for row in read_csv(csv.path) for key in row if key.startswith("eval/")]
     assert logged == ["eval/mean@5", "eval/mean@5-bbbbbb", "eval/mean@5"]
 
 

@@ -40,7 +40,7 @@ def train(tiny_shapes: Path, tmp_path: Path) -> Callable[..., Done]:
         (["callbacks.evaluation.n=200", "metrics.kid.subset_size=100"], "exceeds the 96 reference images"),
         (["+metrics.pr.kind=precision_recall", "+metrics.pr.k=4"], "metrics.pr.k=4 needs at least n=5 samples"),
         (["+metrics.is.kind=inception_score"], "metrics.is.splits=10 exceeds n=4"),
-        (["metrics.fd=null", "metrics.kid=null", "metrics.oracle=null"], "callbacks.evaluation has no metrics to find"),
+        (["metrics.fd=null", "metrics.kid=null", "metrics.oracle=null"], "callbacks.evaluation has nothing to measure"),
         (["sampler.steps=51"], "sampler: cannot take 51 steps"),
     ],
 )

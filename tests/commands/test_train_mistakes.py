@@ -61,6 +61,10 @@ def assert_refused(done: Done, *parts: str) -> None:
         (["data.channels=1"], ["network.channels=3", "data.channels=1"]),
         (["network.norm_groups=7"], ["network"]),
         (["sampler.steps=51"], ["sampler"]),
+        (
+            ["sampler=ddim_inversion", "~sampler.eta"],
+            ["sampler=ddim_inversion goes from images to noise and draws none"],
+        ),
         (["diffusion.variance=learned_range"], ["diffusion", "hybrid"]),
         (["trainer.val_every_steps=2", "data.val_split=null"], ["data.val_split"]),
         (["trainer.accelerator=mps"], ["accelerator=mps"]),

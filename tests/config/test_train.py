@@ -104,9 +104,3 @@ def test_low_resolution_images_join_the_input_once_each() -> None:
 def test_classes_of_a_conditioner_are_compared_beside_a_low_resolution_image() -> None:
     both = [*UPSAMPLER, "network.concat_channels=3", "+conditioning.class_label={kind: class, classes: 7}"]
     assert "conditioning.class_label.classes=7 but data.classes=6" in complaint(*both)
-
-
-def test_a_run_has_a_sampler_that_draws() -> None:
-    data = compose("train", SMALL) | {"sampler": {"kind": "ddim_inversion", "steps": 5}}
-    with pytest.raises(UserError, match=r"^sampler=ddim_inversion goes from images to noise and draws none"):
-        validate(TrainConfig, data)

@@ -231,11 +231,11 @@ def test_a_disk_that_cannot_be_read_is_no_damage(good: Path, monkeypatch: pytest
 
     def fails(*args: object, **kwargs: object) -> dict[str, Tensor]:
         if unpickle._format_of(good) == "safetensors":
-            raise SafetensorError("Error while deserializing header: I/O error: Input/output error (os error 5)")
-        raise RuntimeError(f"unable to mmap 24 bytes from file <{good}>: Input/output error (5)")
+            raise SafetensorError("Error while deserializing header: I/O error: input/output error (os error 5)")
+        raise RuntimeError(f"unable to mmap 24 bytes from file <{good}>: input/output error (5)")
 
     monkeypatch.setattr("torch.load", fails)
     monkeypatch.setattr("safetensors.torch.load_file", fails)
-    with pytest.raises(OSError, match="Input/output error") as error:
+    with pytest.raises(OSError, match="input/output error") as error:
         read_weights(good)
     assert (error.value.errno, error.value.filename) == (errno.EIO, str(good))

@@ -151,7 +151,7 @@ def test_a_network_that_the_layout_cannot_express_is_refused(tmp_path: Path) -> 
 
 def test_a_model_must_be_named(tmp_path: Path) -> None:
     path, _, _ = saved(tmp_path, "ddpm-model")
-    with pytest.raises(UserError, match="name the model these weights are for"):
+    with pytest.raises(UserError, match="name the experiment that these weights are of"):
         import_weights(path)
     with pytest.raises(UserError, match="no published model is called 'ddpm/mnist'"):
         import_weights(path, "ddpm/mnist")

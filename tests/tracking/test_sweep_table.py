@@ -145,7 +145,7 @@ def test_rows_of_different_protocols_are_told_apart_and_not_averaged() -> None:
         SweepRow({"seed": seed}, {"fd": float(seed)}, protocol=protocol)
         for seed, protocol in ((0, "aaaaaa"), (1, "bbbbbb"), (2, "aaaaaa"))
     ]
-    assert to_csv(rows).splitlines()[:2] == ["seed,protocol,fd", "0,aaaaaa,0.0"]
+    assert to_csv(rows).splitlines()[:2] == ["seed,fd,protocol", "0,0.0,aaaaaa"]
     assert [(row.values["seed"], row.metrics["fd"]) for row in over_seeds(rows)] == [("0,2", 1.0), (1, 1.0)]
-    assert "| seed | protocol | fd |" in to_markdown(rows)
+    assert "| seed | fd | protocol |" in to_markdown(rows)
     assert "protocol" not in to_csv([SweepRow({"seed": 0}, {"fd": 1.0})])

@@ -116,7 +116,7 @@ class Evaluation(Periodic):
         for logger in trainer.loggers:
             logger.log_metrics(numbers, step=step)
         if trainer.is_global_zero:
-            jsonl.append(self.path, [json.dumps({"train_step": step, **record}) for record in records])
+            self._append(step, records)
 
     @override
     def finished(self, step: int) -> bool:
@@ -134,6 +134,9 @@ class Evaluation(Periodic):
         """A record all the same: it says that the evaluation was made."""
         metric = "nonfinite-samples"
         return Result(metric=metric, value=float(bad), protocol=ProtocolRecord(metric=metric, n=self.n))
+
+    def _append(self, step: int, records: list[jsonl.Record]) -> None:
+        jsonl.append(self.path, [json.dumps({"train_step": step, **record}) for record in records])
 
     def _earlier(self) -> list[jsonl.Record]:
         """The records of this training, not those that others added to the same file."""

@@ -18,7 +18,8 @@ from torch import Tensor
 from difflab.commands.limits import memory_of, refusing_too_large, require_memory
 from difflab.commands.processes import Processes, started
 from difflab.config.sample import DrawConfig
-from difflab.errors import UserError
+from difflab.config.sampler import refuse_inversion
+from difflab.errors import UserError, user_errors
 from difflab.models.devices import Accelerator, resolve_accelerator, sampling_autocast
 from difflab.pipelines.base import Pipeline
 from difflab.pipelines.build import StoredModels, build_pipeline, files_of
@@ -120,6 +121,8 @@ def prepare_drawing(
 
     Raises UserError where the configuration asks for what drawing cannot do.
     """
+    with user_errors():
+        refuse_inversion(config.sampler)
     if config.classes == []:
         raise UserError("classes=[] names no class; list some, or leave classes=null to draw them from the seed")
     processes = processes or Processes()

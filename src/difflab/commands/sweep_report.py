@@ -54,8 +54,7 @@ def report(sweep: Sweep, points: Sequence[SweepPoint], ledger: Ledger, metrics: 
     terminal = console()
     means = over_seeds(rows)
     terminal.print(to_rich(_only(means, chosen or evaluated), sweep.name, terminal.width))
-    for name in evaluated:
-        _note_differing(name, [m.results for m in measured])
+    _note_differing([result for m in measured for result in m.results.values()])
     for name in [name for name in chosen if own and _is_meant(name, own.name)]:
         if own and (best := best_row(means, name, own.goal)):
             values = " ".join(f"{key}={shown(value)}" for key, value in best.values.items())
@@ -91,17 +90,13 @@ def _plotted(sweep: Sweep, rows: Sequence[SweepRow], metrics: Sequence[str], led
     return ", plot.svg, plot.png"
 
 
-def _note_differing(name: str, records: Sequence[Mapping[str, Result]]) -> None:
+def _note_differing(results: Sequence[Result]) -> None:
     """Say in what the protocols of one metric differ, apart from how samples are drawn: that is what sweeps vary."""
-    results = [results[name] for results in records if name in results]
-    differing = {
-        key
-        for result in results[1:]
-        for key in results[0].protocol.differences(result.protocol)
-        if not key.startswith("sampling.")
-    }
-    if differing:
-        _note(f"the points' {name} differ in their protocol and cannot be compared: {', '.join(sorted(differing))}")
+    for key in dict.fromkeys(result.key for result in results):
+        first, *others = [result.protocol for result in results if result.key == key]
+        differing = {name for other in others for name in first.differences(other) if not name.startswith("sampling.")}
+        if differing:
+            _note(f"the points' {key} differ in their protocol and cannot be compared: {', '.join(sorted(differing))}")
 
 
 def _note(text: str) -> None:

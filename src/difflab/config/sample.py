@@ -13,7 +13,7 @@ from difflab.config.logger import LoggerConfig
 from difflab.config.metrics import MetricsConfig
 from difflab.config.pipeline import PipelineConfig, SinglePipelineConfig
 from difflab.config.ranks import RanksConfig
-from difflab.config.sampler import SamplerConfig, refuse_inversion
+from difflab.config.sampler import SamplerConfig
 
 
 class DrawConfig(Config):
@@ -52,7 +52,6 @@ class DrawConfig(Config):
 
     @model_validator(mode="after")
     def _there_is_a_model(self) -> Self:
-        refuse_inversion(self.sampler)
         if self.pipeline.kind == "cascade":
             if self.run is not None:
                 raise ValueError(

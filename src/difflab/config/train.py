@@ -22,7 +22,7 @@ from difflab.config.logger import LoggerConfig
 from difflab.config.metrics import MetricsConfig
 from difflab.config.network import NetworkConfig
 from difflab.config.optimizer import OptimizerConfig
-from difflab.config.sampler import SamplerConfig, refuse_inversion
+from difflab.config.sampler import SamplerConfig
 from difflab.config.trainer import TrainerConfig
 
 Task = Literal["denoising", "noisy_classifier"]
@@ -60,7 +60,6 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> TrainConfig:
-        refuse_inversion(self.sampler)
         if self.data.batch_size % self.trainer.accumulate:
             raise ValueError(
                 f"data.batch_size={self.data.batch_size} cannot be split into trainer.accumulate="

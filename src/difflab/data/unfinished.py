@@ -162,21 +162,15 @@ def unfinished(root: Path) -> Iterator[Unfinished]:
 
     The lock goes with the process, however that ends. Raises UserError while another process holds it.
     """
-    made_root = not root.exists()
     folder = root / FOLDER_NAME
-    try:
-        with locked(root, "is being written by `difflab data make`", "choose another out=..."):
-            folder.mkdir(exist_ok=True)
-            try:
-                yield Unfinished(folder)
-            finally:
-                # With something in it, it is for the next command.
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
-    finally:
-        if made_root:
+    with locked(root, "is being written by `difflab data make`", "choose another out=..."):
+        folder.mkdir(exist_ok=True)
+        try:
+            yield Unfinished(folder)
+        finally:
+            # With something in it, it is for the next command.
             with contextlib.suppress(OSError):
-                root.rmdir()
+                folder.rmdir()
 
 
 def kept_shards(root: str | Path) -> int:

@@ -138,7 +138,8 @@ def _check_archive(path: Path) -> None:
 
 def _pass_on(error: BaseException, path: Path) -> None:
     """A machine that cannot read is no damage of the file."""
-    refusal = machine_error(error, path, contexts=True)
+    # A file that asks for more memory than there is was made to: the sizes that it names are its own.
+    refusal = None if isinstance(error, MemoryError) else machine_error(error, path, contexts=True)
     if refusal is not None:
         raise refusal from error
 

@@ -111,31 +111,32 @@ def write_table(rows: Sequence[SweepRow], path_csv: Path | str, path_md: Path | 
 
 
 def to_csv(rows: Sequence[SweepRow]) -> str:
-    """The rows as CSV text: the series if there are several, swept keys, protocol, metrics, spreads."""
+    """The rows as CSV text: the series if there are several, swept keys, metrics, spreads, protocol."""
     keys, metrics = _columns(rows)
     spreads = [name for name in metrics if any(name in row.spreads for row in rows)]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*keys, *metrics, *(name + SPREAD for name in spreads)])
+    protocol = [PROTOCOL] if any(row.protocol for row in rows) else []
+    writer.writerow([*keys, *metrics, *(name + SPREAD for name in spreads), *protocol])
     for row in rows:
         # An empty cell is "not measured here"; None is a value that was swept.
         numbers = [row.metrics.get(name, "") for name in metrics] + [row.spreads.get(name, "") for name in spreads]
-        writer.writerow([*_value_cells(row, keys), *numbers])
+        writer.writerow([*_value_cells(row, keys), *numbers, *(row.protocol for _ in protocol)])
     return buffer.getvalue()
 
 
 def to_markdown(rows: Sequence[SweepRow]) -> str:
     """The rows as a Markdown table; numbers have four digits, `31.42 ± 0.8` where there is a spread."""
     keys, metrics = _columns(rows)
-    lines = [[*keys, *metrics], ["---"] * len(keys) + ["---:"] * len(metrics)]
-    lines += [_value_cells(row, keys) + _number_cells(row, metrics) for row in rows]
+    head, *rest = _lines_of(rows, keys, metrics)
+    lines = [head, ["---"] * len(keys) + ["---:"] * (len(head) - len(keys)), *rest]
     return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines)
 
 
 def to_rich(rows: Sequence[SweepRow], title: str | None = None, width: int | None = None) -> Table:
     """The same table for a terminal; turned, a column per point, where it is wider than `width` otherwise."""
     keys, metrics = _columns(rows)
-    lines = [[*keys, *metrics]] + [_value_cells(row, keys) + _number_cells(row, metrics) for row in rows]
+    lines = _lines_of(rows, keys, metrics)
     upright = _rich_table(lines, 1, len(keys), title)
     if width is None or _width_of(upright) <= width:
         return upright
@@ -183,12 +184,20 @@ def _columns(rows: Sequence[SweepRow]) -> tuple[list[str], list[str]]:
     if not rows:
         raise ValueError("a sweep's table needs at least one row")
     series = [SERIES] if any(row.series for row in rows) else []
+    return series + swept_keys(rows), metric_names(rows)
+
+
+def _lines_of(rows: Sequence[SweepRow], keys: Sequence[str], metrics: Sequence[str]) -> list[list[str]]:
+    """The head and a line a row, for readers; the protocol comes last."""
     protocol = [PROTOCOL] if any(row.protocol for row in rows) else []
-    return series + swept_keys(rows) + protocol, metric_names(rows)
+    lines = [[*keys, *metrics, *protocol]]
+    for row in rows:
+        lines.append([*_value_cells(row, keys), *_number_cells(row, metrics), *(row.protocol for _ in protocol)])
+    return lines
 
 
 def _value_cells(row: SweepRow, keys: Sequence[str]) -> list[str]:
-    cells = {SERIES: row.series, PROTOCOL: row.protocol} | {key: shown(value) for key, value in row.values.items()}
+    cells = {SERIES: row.series} | {key: shown(value) for key, value in row.values.items()}
     return [cells.get(key, "") for key in keys]
 
 
