@@ -46,7 +46,7 @@ PARAMETERS = {  # of the whole model, with its class embedding
     "ddpm/lsun_bedroom": 113_673_219,
     "ddpm/lsun_cat": 113_673_219,
     "ddpm/lsun_church": 113_673_219,
-    "edm/cifar10": 56_524_291,
+    "edm/cifar10": 56_528_899,
     "edm/imagenet64": 295_899_267,  # of the official file too
     "improved/cifar10": 52_546_438,
     "improved/cifar10_simple": 52_542_979,

@@ -51,7 +51,8 @@ def test_a_sample_of_one_rank_that_is_not_finite_is_counted_on_all(tmp_path: Pat
     logged = {key: cell for row in read_csv(tmp_path / "metrics.csv") for key, cell in row.items()}
     assert logged["samples/nonfinite"] == "1"
     assert float(logged["eval/nonfinite_samples"]) == 1
-    assert not (tmp_path / "evaluations.jsonl").exists()
+    (record,) = (tmp_path / "evaluations.jsonl").read_text().splitlines()
+    assert '"metric": "nonfinite-samples"' in record
     with Image.open(tmp_path / "samples" / "step-000002.png") as grid:
         assert [grid.getpixel((2 + 4 * i + 1, 2)) for i in range(5)] != [(10 * i,) * 3 for i in range(5)]
         assert [grid.getpixel((2 + 4 * i, 2))[0] for i in range(5)] == [0, 10, 20, 0, 40]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from difflab.callbacks.sample_grid import SampleGrid
 from difflab.callbacks.training_log import TrainingLog
 from difflab.callbacks.validation import Validation
 from difflab.callbacks.weights import WeightsExport
-from difflab.tracking.csv import CSVLogger
+from killed_training import killed_for_good
 from run_files import assert_same_run, find_run, rows
 
 EVERYTHING = [
@@ -211,20 +210,7 @@ def test_steps_skipped_after_a_checkpoint_are_logged_once(
     assert [row["train/step"] for row in rows(two) if "val/loss" in row] == ["3", "6"]
 
 
-def killed_for_good(arguments: list[str], folder: Path) -> None:
-    original = CSVLogger.log_metrics
-
-    def log_metrics(self: CSVLogger, metrics: Any, step: int | None = None) -> None:
-        if step == 6 and any(key.startswith("eval/") for key in metrics):
-            os.kill(os.getpid(), signal.SIGKILL)
-        original(self, metrics, step)
-
-    CSVLogger.log_metrics = log_metrics  # type: ignore[method-assign]
-    run_difflab(arguments, folder)
-
-
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_real_kill_after_the_last_checkpoint(
     train: Train, undisturbed: Callable[[str], Path], tiny_shapes: Path, tmp_path: Path
 ) -> None:
