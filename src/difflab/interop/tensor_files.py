@@ -11,40 +11,26 @@ import torch
 from torch import Tensor
 
 from difflab.files import replacing
-from difflab.machine import machine_error
 
 
 def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors and metadata to a .safetensors file; what was there stays whole until the new file is.
 
-    Equal tensors and metadata make equal files. Raises OSError, with the path, where the machine does not let it.
+    Equal tensors and metadata make equal files. Raises MachineError, with the path, where the machine refuses.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     metadata = {"format": "pt", **(metadata or {})}
-    try:
-        with replacing(path) as temporary:
-            save_file(_separate(state), temporary, metadata=metadata)
-            _sort_metadata(temporary, metadata)
-    except (OSError, SafetensorError) as error:
-        refusal = machine_error(error, path, contexts=True)
-        if refusal is None:
-            raise
-        raise refusal from error
+    with replacing(path) as temporary:
+        save_file(_separate(state), temporary, metadata=metadata)
+        _sort_metadata(temporary, metadata)
 
 
 def write_torch(path: Path, state: Mapping[str, Tensor]) -> None:
     """The same with torch.save."""
-    try:
-        # Given a path, torch writes the temporary file's name into the archive.
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, file)
-    except (OSError, RuntimeError) as error:
-        refusal = machine_error(error, path, contexts=True)
-        if refusal is None:
-            raise
-        raise refusal from error
+    # Given a path, torch writes the temporary file's name into the archive.
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, file)
 
 
 def _separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
