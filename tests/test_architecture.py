@@ -39,6 +39,7 @@ LAYERS = [
     {"networks", "data"},
     {"conditioning", "requests"},
     {"metrics", "interop"},
+    {"parts"},
     {"averaging"},
     {"tasks"},
     {"pipelines"},

@@ -70,8 +70,8 @@ def assert_refused(done: Done, *parts: str) -> None:
         (["trainer.accelerator=mps"], ["accelerator=mps"]),
         (["resume=must"], ["resume=must", "last.ckpt"]),
         (["resume=gone.ckpt"], ["resume=gone.ckpt", "does not exist"]),
-        (["init=weights"], ["init.path"]),
-        (["init=weights", "init.path=gone"], ["gone", "does not exist"]),
+        (["init=weights"], ["init.from"]),
+        (["init=weights", "init.from=gone"], ["gone", "does not exist"]),
         (["--max-steps=3"], ["--max-steps"]),
         (["-m", "seed=1,2"], ["-m", "launcher"]),
         (["-m", "hydra/launcher=basic", "seed=1,2"], ["launcher"]),
@@ -140,7 +140,7 @@ def test_a_torch_file_that_is_no_training_checkpoint_is_refused(train: Train, tm
 
 
 def test_weights_of_another_architecture_name_the_first_keys_that_differ(train: Train, run: Path) -> None:
-    done = train("init=weights", f"init.path={run}", "network.channel_mult=[1,1]", "name=tuned")
+    done = train("init=weights", f"init.from={run}", "network.channel_mult=[1,1]", "name=tuned")
     assert_refused(done, "another architecture", "network.", "expected", "more")
 
 

@@ -83,7 +83,7 @@ def test_what_may_change_between_two_sittings(override: str) -> None:
         ("data.flip=true", "data.flip"),
         ("data.batch_size=8", "data.batch_size"),
         ("diffusion.timesteps=77", "diffusion.timesteps"),
-        ("init=weights init.path=a", "init.kind"),
+        ("init=weights init.from=a", "init.kind"),
         ("diffusion/schedule=linear", "diffusion.schedule.kind"),
     ],
 )
@@ -93,9 +93,9 @@ def test_what_makes_another_run(override: str, key: str) -> None:
 
 
 def test_a_key_is_free_only_in_its_own_place() -> None:
-    """`path` of the data may change, `path` of the initial weights may not."""
-    one, two = (config_of("init=weights", f"init.path={path}") for path in "ab")
-    assert list(differences(identity(one), identity(two))) == [("init.path", "a", "b")]
+    """Where the data lies may change, where the initial weights come from may not."""
+    one, two = (config_of("init=weights", f"init.from={path}") for path in "ab")
+    assert list(differences(identity(one), identity(two))) == [("init.from", "a", "b")]
 
 
 def test_a_free_key_is_a_key() -> None:

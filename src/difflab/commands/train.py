@@ -43,6 +43,7 @@ def train(config: TrainConfig, composed: dict[str, Any], overrides: list[str]) -
     from difflab.data.sampling import GlobalBatches
     from difflab.devices import is_first_process
     from difflab.lock import locked
+    from difflab.parts.finding import with_recorded_parts
     from difflab.tracking.rundir import RunDirectory
     from difflab.tracking.wandb_environment import refuse_unusable
 
@@ -53,7 +54,7 @@ def train(config: TrainConfig, composed: dict[str, Any], overrides: list[str]) -
     refuse_more_than_there_is(config.trainer, config.data)
     images = build_dataset(config.data, split=config.data.train_split)
     GlobalBatches(len(images), config.data.batch_size // config.trainer.accumulate, seed=config.seed)
-    config = with_checked_evaluation(config, overrides)
+    config = with_recorded_parts(with_checked_evaluation(config, overrides))
     refuse_unusable(config.logger)
     run = RunDirectory.create(config.output_root, config.experiment, config.name, identity=name_identity(config))
     with contextlib.ExitStack() as stack:

@@ -44,6 +44,9 @@ from difflab.interop.keymap import refuse_misfit, shapes_of
 from difflab.machine import MachineError
 from difflab.metrics.evaluator import Evaluator
 from difflab.metrics.suiting import without_unsuited
+from difflab.parts.loading import load_frozen
+from difflab.parts.selection import trained, written
+from difflab.parts.starting import choose_trained
 from difflab.pipelines.evaluating import build_evaluator, reference_of, refuse_other_classes
 from difflab.pipelines.low_res import open_low_res
 from difflab.pipelines.single import SinglePipeline
@@ -84,7 +87,8 @@ def fit(
         hush_lightning()
         module = build_module(config, accelerator, initial_weights=resume is None)
         if checkpoint is not None:
-            refuse_misfit(checkpoint["state_dict"], shapes_of(module.state_dict()), str(resume))
+            refuse_misfit(checkpoint["state_dict"], shapes_of(written(module)), str(resume))
+            refuse_other_training(checkpoint, module, str(resume))
         data = ShardDataModule(config.data, config.trainer, seed=config.seed, fields=module.batch_keys())
         # What cannot draw or be judged is refused before anything is logged.
         pipeline = sampling_pipeline(config, module, accelerator)
@@ -130,6 +134,19 @@ def is_finished(resume: Path, checkpoint: dict[str, Any], run: RunDirectory, max
     return True
 
 
+def refuse_other_training(checkpoint: dict[str, Any], module: TrainingModule, path: str) -> None:
+    """Raises UserError where a checkpoint is of a training that trained other parameters than this one."""
+    theirs = [
+        len(group["params"]) for state in checkpoint.get("optimizer_states", []) for group in state["param_groups"]
+    ]
+    ours = len(trained(module))
+    if sum(theirs) != ours:
+        raise UserError(
+            f"{path} is of a training of {sum(theirs)} tensors, this one trains {ours} (init.freeze, init.train): "
+            f"begin from its weights instead, as in init=weights init.from={path}"
+        )
+
+
 def build_module(config: TrainConfig, accelerator: Accelerator, *, initial_weights: bool = True) -> TrainingModule:
     """The module with its initial weights, which are the same on every rank, in the layout of the device.
 
@@ -137,8 +154,12 @@ def build_module(config: TrainConfig, accelerator: Accelerator, *, initial_weigh
     """
     torch.manual_seed(stream_seed(config.seed, "init"))
     module = build_training_module(config)
-    if config.init.kind == "weights" and initial_weights:
-        load_initial_weights(module, config.init.path, config.init.which)
+    if config.init.kind == "weights":
+        lines = load_initial_weights(module, config.init) if initial_weights else []
+        if is_first_process():
+            sys.stderr.writelines(f"{line}\n" for line in lines)
+        choose_trained(module, config.init)
+    load_frozen(module)
     if on_cuda_only(config.trainer.channels_last, accelerator):
         module.network.to(memory_format=torch.channels_last)
     if on_cuda_only(config.trainer.compile, accelerator):

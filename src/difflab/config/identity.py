@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from difflab.config.base import Config
+from difflab.config.base import Config, fields_by_key
+from difflab.config.parts import without_places
 from difflab.config.train import TrainConfig
 
 FREE = frozenset(
@@ -34,7 +35,7 @@ FREE = frozenset(
 
 def identity(config: TrainConfig) -> dict[str, Any]:
     """All that two sittings of a run must agree on, with the defaults filled in."""
-    return _without_free(config.plain())
+    return _without_free(without_places(config).plain())
 
 
 def name_identity(config: TrainConfig) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def name_identity(config: TrainConfig) -> dict[str, Any]:
     An option that difflab gets later therefore leaves all names as they are. The kinds always stay, since they say
     whose defaults are left out.
     """
-    return _without_free(_without_defaults(config))
+    return _without_free(_without_defaults(without_places(config)))
 
 
 def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -72,9 +73,9 @@ def _without_defaults(value: Any) -> Any:
     if isinstance(value, Config):
         present = {name: getattr(value, name) for name in type(value).model_fields}
         return {
-            name: _without_defaults(inner)
-            for name, inner in present.items()
-            if name == "kind" or inner != _default(value, name, present)
+            key: _without_defaults(present[name])
+            for key, name in fields_by_key(type(value)).items()
+            if name == "kind" or present[name] != _default(value, name, present)
         }
     if isinstance(value, dict):
         return {str(key): _without_defaults(inner) for key, inner in value.items()}

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from difflab.config.base import fields_by_key
 from difflab.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -66,7 +67,7 @@ def _unknown_key(model: type[BaseModel], data: Any, path: list[int | str]) -> st
     here, elsewhere = _models_at(model, data, path[:-1])
     fields = _fields(here)
     known = f"; known here: {', '.join(fields)}" if fields else ""
-    owners = sorted({kind for other in elsewhere if last in other.model_fields for kind in _kinds_of(other)})
+    owners = sorted({kind for other in elsewhere if last in fields_by_key(other) for kind in _kinds_of(other)})
     if owners:
         chosen = f"{'.'.join(parents)}.kind={_at(data, path[:-1])['kind']}"
         return f"{chosen} has no {last!r}; {', '.join(owners)} {'has' if len(owners) == 1 else 'have'} it{known}"
@@ -76,7 +77,7 @@ def _unknown_key(model: type[BaseModel], data: Any, path: list[int | str]) -> st
 
 
 def _fields(models: list[type[BaseModel]]) -> list[str]:
-    return sorted({name for model in models for name in model.model_fields})
+    return sorted({key for model in models for key in fields_by_key(model)})
 
 
 def _models_at(
@@ -88,9 +89,9 @@ def _models_at(
         models = [
             inner
             for outer in models
-            for inner in (
-                _models_in(outer.model_fields[str(part)].annotation) if str(part) in outer.model_fields else []
-            )
+            for key, field in fields_by_key(outer).items()
+            if key == str(part)
+            for inner in _models_in(outer.model_fields[field].annotation)
         ]
     node = _at(data, path)
     kind = node.get("kind") if isinstance(node, Mapping) else None
