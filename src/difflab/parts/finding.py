@@ -44,7 +44,7 @@ def find(part: FrozenConfig) -> tuple[Path, str]:
     Raises UserError where it is in neither place, or where there is only a file with another hash.
     """
     path = _recorded_place(part)
-    refusal = f"no file has sha256 {_short(part.sha256)}" if path is None else f"{path} does not exist"
+    refusal = f"no place of {_short(part.sha256)} is recorded" if path is None else f"{path} does not exist"
     if path is not None and path.is_file():
         found = cached_sha256(path)
         if part.sha256 in (None, found):
@@ -54,7 +54,7 @@ def find(part: FrozenConfig) -> tuple[Path, str]:
         for candidate in _candidates(None if path is None else path.name):
             if cached_sha256(candidate) == part.sha256:
                 return candidate, part.sha256
-        searched = f"nor is it below {ROOTS}={os.environ[ROOTS]}" if roots() else f"{ROOTS} names no folder"
+        searched = f"no file below {ROOTS}={os.environ[ROOTS]} is it" if roots() else f"{ROOTS} names no folder"
         raise UserError(f"{refusal}, and {searched}: put the right file there, or its folder into {ROOTS}")
     raise UserError(f"{refusal}: give the path of the weights of this part")
 
