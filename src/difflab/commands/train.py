@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from difflab.config.identity import differences, identity, name_identity
 from difflab.config.sampler import refuse_inversion
 from difflab.config.stored import read_train_config
 from difflab.config.train import TrainConfig
+from difflab.console import say_on_stderr
 from difflab.errors import UserError, user_errors
 from difflab.signals import Stopped
 
@@ -66,7 +66,7 @@ def train(config: TrainConfig, composed: dict[str, Any], overrides: list[str]) -
             if not is_first_process():
                 # The first process speaks for all; a launcher would end it where another one fails before it.
                 raise SystemExit(0) from None
-            sys.stderr.write(f"difflab train: {told_to_stop}\n")
+            say_on_stderr(f"difflab train: {told_to_stop}")
             raise
         except Stopped as stop:
             last = run.last_checkpoint

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ from difflab.commands.launching import launched
 from difflab.commands.processes import environment_of, layout_of_training, leaving_together
 from difflab.config.model import ModelConfig
 from difflab.config.train import TrainConfig
-from difflab.console import say
+from difflab.console import say, say_on_stderr
 from difflab.data.build import class_names_of
 from difflab.errors import UserError
 from difflab.files import link_or_copy
@@ -226,7 +225,8 @@ def with_checked_evaluation(config: TrainConfig, overrides: Sequence[str]) -> Tr
     refuse_other_classes(metrics, config.data.classes if labelled else None, class_names_of(config.data))
     reference_of(metrics, asked.n, config.data, config.data.train_split)
     if is_first_process():
-        sys.stderr.writelines(f"note: {line}\n" for line in left_out)
+        for line in left_out:
+            say_on_stderr(f"note: {line}")
     return config.model_copy(update={"metrics": metrics})
 
 

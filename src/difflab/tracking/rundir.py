@@ -21,6 +21,7 @@ from typing_extensions import override
 
 from difflab.checkpoints import LAST, newest_checkpoint
 from difflab.config.stored import read_config
+from difflab.console import say_on_stderr
 from difflab.errors import UserError
 from difflab.files import write_keeping_older
 
@@ -206,7 +207,7 @@ class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
         if not self.said:
             self.said = True
-            sys.stderr.write(f"difflab: {self.baseFilename} cannot be written ({sys.exc_info()[1]}); the run goes on\n")
+            say_on_stderr(f"difflab: {self.baseFilename} cannot be written ({sys.exc_info()[1]}); the run goes on")
 
     @override
     def close(self) -> None:

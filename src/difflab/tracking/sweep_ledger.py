@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from pydantic import ValidationError
 from difflab import jsonl
 from difflab.config.base import Config
 from difflab.config.validate import validate
+from difflab.console import say_on_stderr
 from difflab.errors import UserError
 from difflab.files import write_text
 from difflab.lock import locked
@@ -65,7 +65,7 @@ class Ledger:
         try:
             content = validate(LedgerFile, json.loads((folder / "ledger.json").read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
-            sys.stderr.write(f"note: {folder / 'ledger.json'} is damaged ({error}); its points are made again\n")
+            say_on_stderr(f"note: {folder / 'ledger.json'} is damaged ({error}); its points are made again")
             return cls(folder, sweep)
         if content.sweep != sweep:
             raise UserError(f"{folder} holds the sweep {content.sweep!r}, this one is {sweep!r}; give another --out")
@@ -158,7 +158,7 @@ def _newest(place: Path) -> list[Result]:
             result = Result.from_json(json.dumps(record))
         except ValidationError as error:
             where = ".".join(map(str, error.errors()[0]["loc"]))
-            sys.stderr.write(f"note: {path}: a record of {record.get('name')} is none ({where}), left out\n")
+            say_on_stderr(f"note: {path}: a record of {record.get('name')} is none ({where}), left out")
             continue
         newest[result.key, result.protocol.hash] = result
     return list(newest.values())

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from difflab.config.logger import WandbConfig
+from difflab.console import say_and_log
 from difflab.environment import environment
 from difflab.errors import UserError
 from difflab.files import write_text
 from difflab.models.devices import is_first_process
 from difflab.tracking.bounded import BoundedCaller
 from difflab.tracking.job import Job, link_segment
-from difflab.tracking.resilient import ResilientLogger, say
+from difflab.tracking.resilient import ResilientLogger
 from difflab.tracking.wandb_environment import ChosenMode, chosen_mode, in_agent, server
 from difflab.tracking.wandb_logger import WandbLogger
 from difflab.tracking.wandb_service import finish, own_exit, service_process, tear_down
@@ -89,7 +90,7 @@ def wandb_run(
             try:
                 problem = None if logger.failed else finish(run, call, status, patience)
                 if problem is not None:
-                    say(f"W&B did not end well ({problem}); what it has is in {segment}, for `wandb sync`")
+                    say_and_log(f"W&B did not end well ({problem}); what it has is in {segment}, for `wandb sync`")
             except KeyboardInterrupt:
                 # Whoever waits for W&B no longer wants to; an outcome that was there before stays.
                 call.stuck = True
