@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import unicodedata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,3 +42,11 @@ def say_and_log(line: str) -> None:
     """One line on standard error, and as a warning in log.txt."""
     say_on_stderr(f"difflab: {line}")
     _log.warning("%s", line)
+
+
+def printable(path: object) -> str:
+    """A path as it is written, save for what would garble a line: control characters, and bytes that are no text."""
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c
+        for c in str(path)
+    )

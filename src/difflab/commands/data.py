@@ -19,7 +19,7 @@ from difflab.config.base import Config
 from difflab.config.data import KeyRule
 from difflab.config.folder import FolderSourceConfig
 from difflab.config.validate import validate
-from difflab.console import say, say_on_stderr
+from difflab.console import printable, say, say_on_stderr
 from difflab.data.sources.base import Source
 from difflab.data.sources.registry import SOURCES, find_source
 from difflab.errors import UserError
@@ -68,7 +68,7 @@ def make(
         raise UserError(f"unknown key {unknown[0]!r} for source={own['source']}; known: {', '.join(known)}")
     options = validate(MakeConfig, own)
     source_config = validate(source_model, given)
-    from difflab.data.bad_files import BadFiles, printable
+    from difflab.data.bad_files import BadFiles
     from difflab.data.unfinished import kept_shards
     from difflab.data.writing import write_dataset
 

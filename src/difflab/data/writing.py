@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from difflab import __version__
-from difflab.console import say_on_stderr
-from difflab.data.bad_files import BadFiles, printable
+from difflab.console import printable, say_on_stderr
+from difflab.data.bad_files import BadFiles
 from difflab.data.encode import ImageFormat
 from difflab.data.encoding import Encoded, encoded_samples
 from difflab.data.index import (

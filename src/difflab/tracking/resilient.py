@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from typing_extensions import override
 
 from difflab.console import say_and_log
-from difflab.errors import UserError
+from difflab.errors import UserError, in_one_line
 from difflab.tracking.clock import Again, ClockedLogger, never
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class ResilientLogger(ClockedLogger):
         self.failed = True
         if not self._said:
             self._said = True
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = in_one_line(error)
             say_and_log(f"{self.what} failed ({reason}); {self.kept}")
 
     def _do_in_order(self, function: Callable[[], Any]) -> None:

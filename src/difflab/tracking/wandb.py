@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from difflab.config.logger import WandbConfig
 from difflab.console import say_and_log
 from difflab.environment import environment
-from difflab.errors import UserError
+from difflab.errors import UserError, in_one_line
 from difflab.files import write_text
 from difflab.models.devices import is_first_process
 from difflab.tracking.bounded import BoundedCaller
@@ -140,7 +140,7 @@ def _opened(arguments: dict[str, Any]) -> Run:
         tear_down(service_process(), 1, kill=True)
         if not isinstance(error, wandb.errors.Error | TimeoutError | ConnectionError | ValueError):
             raise
-        reason = " ".join(str(error).split())[:LONGEST_REASON]
+        reason = in_one_line(error)[:LONGEST_REASON]
         if arguments["mode"] == "offline":
             raise UserError(f"W&B could not start ({reason}); logger=csv does without it") from error
         raise UserError(
