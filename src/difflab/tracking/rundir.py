@@ -7,7 +7,6 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import os
 import platform
 import re
 import subprocess
@@ -22,6 +21,7 @@ from typing_extensions import override
 from difflab.checkpoints import LAST, newest_checkpoint
 from difflab.config.stored import read_config
 from difflab.console import say_on_stderr
+from difflab.data.processes import cores
 from difflab.errors import UserError
 from difflab.files import write_keeping_older
 
@@ -246,7 +246,7 @@ def describe_environment() -> str:
     """Python, system, devices and installed packages. Environment variables are left out: they may hold secrets."""
     import torch
 
-    devices = [f"cpu: {os.cpu_count()} cores"]
+    devices = [f"cpu: {cores()} cores"]
     devices += [f"cuda:{i}: {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
     packages = sorted({f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions()}, key=str.lower)
     return "\n".join(
