@@ -48,11 +48,6 @@ class ShardScan:
         return self.checked_table[["key", *columns_of(self.checked_table)]]
 
     @property
-    def ignored(self) -> int:
-        """How many members are left out."""
-        return sum(kind.count for kind in self.left_out)
-
-    @property
     def members(self) -> dict[str, int]:
         """How many samples have each extension."""
         return {ext: int((self.table[ext][:, 0] >= 0).sum()) for ext in columns_of(self.table)}

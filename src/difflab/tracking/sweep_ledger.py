@@ -105,13 +105,10 @@ class Measured:
     results: dict[str, Result]
 
 
-def read_measured(place: Path | str) -> Measured:
-    """The newest numbers in a folder's metrics.csv and evaluations.jsonl (of a run, or of one evaluation)."""
-    return read_all_measured([place])[0]
-
-
 def read_all_measured(places: Sequence[Path | str]) -> list[Measured]:
-    """The same of several places, with one name for one protocol in all of them.
+    """The newest numbers in each folder's metrics.csv and evaluations.jsonl (of a run, or of one evaluation).
+
+    They have one name for one protocol in all of the places.
 
     A name belongs to the protocol that has it first, apart from how samples are drawn, which is what sweeps vary; where
     a single place has it of several drawings, to the first of these. Under any other protocol it goes on with the start

@@ -72,7 +72,7 @@ def wandb_run(
     run_id = kept_id(directory.wandb, job.identity)
     _refuse_read_only(directory.wandb)
     with environment(_folders(directory.wandb, chosen)), own_exit():
-        run = _opened(_arguments(config, chosen, directory, job, run_id, resolved))
+        run = _opened(_arguments(config, chosen, job, run_id, resolved))
         process, call = service_process(), BoundedCaller("W&B")
         logger = ResilientLogger(WandbLogger(run, config.artifact), "W&B", "the run goes on without it", call)
         segment = Path(run.dir).parent
@@ -157,7 +157,7 @@ def _refuse_read_only(root: Path) -> None:
 
 
 def _arguments(
-    config: WandbConfig, chosen: ChosenMode, directory: RunDirectory, job: Job, run_id: str, resolved: dict[str, Any]
+    config: WandbConfig, chosen: ChosenMode, job: Job, run_id: str, resolved: dict[str, Any]
 ) -> dict[str, Any]:
     """What wandb.init is asked for. None leaves a thing to W&B, which looks at its variables."""
     import wandb
