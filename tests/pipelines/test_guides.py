@@ -160,6 +160,9 @@ def test_classifier_free_guidance_without_a_null_is_refused(pipeline_of, overrid
     with pytest.raises(UserError, match=f"^guidance: this model {told}, so classifier-free guidance has nothing"):
         pipeline_of(*overrides, guidance=guidance)
     pipeline_of(*overrides, guidance=guidance.model_copy(update={"scale": 1.0}))
+    # Towards the null is a way as well.
+    with pytest.raises(UserError, match="has nothing to lead away from"):
+        pipeline_of(*overrides, guidance=guidance.model_copy(update={"scale": 0.5}))
 
 
 def test_no_guidance_loads_nothing() -> None:
@@ -228,6 +231,49 @@ def test_a_reference_that_is_told_something_else_is_named(overrides: tuple[str, 
         load(guidance, model, unfit)
     assert str(error.value).startswith(f"guidance.reference: there {line}")
     assert load(guidance, model, unconditional).reference is unconditional
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (
+            ("diffusion/schedule=cosine",),
+            "was trained on another noise schedule (cosine, 50 steps) than the model (linear,",
+        ),
+        (("diffusion.timesteps=60",), "(linear, 60 steps) than the model (linear, 50 steps)"),
+        (
+            ("data.image_size=32", "network.attention_resolutions=[16]"),
+            "takes images [3, 32, 32], the model draws [3, 16",
+        ),
+    ],
+)
+def test_a_reference_of_other_noise_or_images_is_named(overrides: tuple[str, ...], line: str) -> None:
+    guidance = ClassifierFreeGuidance(kind="classifier_free", scale=2.0, reference=ReferenceConfig(run="there"))
+    with torch.device("meta"):
+        unfit = build_model(ModelConfig.of(configuration(*overrides)))
+    with pytest.raises(UserError) as error:
+        load(guidance, ModelConfig.of(configuration()), unfit)
+    assert str(error.value).startswith("guidance.reference: there ")
+    assert line in str(error.value)
+
+
+def test_guides_are_loaded_with_the_weights_that_were_asked_for() -> None:
+    asked: list[tuple[str, str]] = []
+    with torch.device("meta"):
+        classifier, model = build_model(classifier_config()), ModelConfig.of(configuration())
+        others = {"judge": classifier, "weak": build_model(model)}
+
+    def noting(run: str, weights: str) -> Model:
+        asked.append((run, weights))
+        return others[run]
+
+    guidance = ComposedGuidance(
+        kind="composed",
+        classifier={"run": "judge", "weights": "raw"},
+        classifier_free={"scale": 2.0, "reference": {"run": "weak", "weights": "raw"}},
+    )
+    assert load_guides(guidance, model, noting) == Guides(classifier, others["weak"])
+    assert asked == [("judge", "raw"), ("weak", "raw")]
 
 
 def test_both_conventions_of_the_scale_are_recorded_alike() -> None:
