@@ -14,6 +14,10 @@ import torch
 import yaml
 
 from command_line import Done, run_difflab, tiny_training
+from difflab.commands.composing import compose_and_validate
+from difflab.commands.train import refuse_another_run
+from difflab.config.train import TrainConfig
+from difflab.errors import UserError
 from difflab.models.diffusion import DiffusionModule
 from run_files import checkpoint, differing, find_run, rows
 
@@ -198,6 +202,41 @@ def test_a_bug_keeps_its_traceback_and_the_run_can_go_on(
     a, b = (tmp_path / "runs/ddpm/shapes32" / name for name in "ab")
     assert differing(checkpoint(a), checkpoint(b)) == []
     assert rows(a) == rows(b)
+
+
+def test_a_start_from_anothers_checkpoint_that_fails_leaves_none_of_it(
+    train: Train, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it began with is not its own: the next start may begin with something else."""
+
+    def training_step(self: DiffusionModule, batch: Any, batch_idx: int) -> Any:
+        raise RuntimeError("a bug")
+
+    branch = ["name=branch", f"resume={run / 'checkpoints/last.ckpt'}", "trainer.max_steps=4"]
+    with monkeypatch.context() as patch:
+        patch.setattr(DiffusionModule, "training_step", training_step)
+        with pytest.raises(RuntimeError, match="a bug"):
+            train(*branch)
+    assert list((run.parent / "branch" / "checkpoints").glob("*.ckpt")) == []
+    assert train("name=branch", "resume=never", "trainer.max_steps=1", "optimizer.lr=1e-4").status == 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["seed=3"], "(seed was 0, is 3)"),
+        (["seed=3", "optimizer.lr=1", "data.flip=true"], "optimizer.lr was 0.001, is 1.0)"),
+        (["seed=3", "optimizer.lr=1", "data.flip=true", "network.dropout=0.5"], " and 1 more)"),
+    ],
+)
+def test_three_changes_are_shown_and_the_others_counted(overrides: list[str], said: str) -> None:
+    plain = ["experiment=ddpm/shapes32", "trainer.max_steps=2"]
+    stored, asked = (compose_and_validate("train", TrainConfig, [*plain, *more])[0] for more in ([], overrides))
+    with pytest.raises(UserError) as error:
+        refuse_another_run(stored, asked, Path("there"))
+    assert said in str(error.value)
+    assert str(error.value).count(" was ") == min(len(overrides), 3)
+    assert (" more" in str(error.value)) == (len(overrides) > 3)
 
 
 def advised(done: Done) -> list[str]:
