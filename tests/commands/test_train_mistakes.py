@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,22 @@ def test_a_torch_file_that_is_no_training_checkpoint_is_refused(train: Train, tm
 def test_weights_of_another_architecture_name_the_first_keys_that_differ(train: Train, run: Path) -> None:
     done = train("init=weights", f"init.path={run}", "network.channel_mult=[1,1]", "name=tuned")
     assert_refused(done, "another architecture", "network.", "expected", "more")
+
+
+def test_batches_in_parts_are_as_large_as_their_parts(train: Train) -> None:
+    """96 images are enough for parts of 64, of which two make a step."""
+    done = train("data.batch_size=128", "trainer.accumulate=2", "trainer.max_steps=1")
+    assert done.status == 0, done.err
+
+
+def test_a_run_goes_on_without_the_weights_that_it_began_with(train: Train, run: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "initial.safetensors"
+    shutil.copy(run / "weights" / "ema.safetensors", weights)
+    begun = ["name=tuned", "init=weights", f"init.path={weights}"]
+    assert train(*begun, "trainer.max_steps=1").status == 0
+    weights.unlink()
+    done = train(*begun, "trainer.max_steps=2")
+    assert done.status == 0, done.err
 
 
 def test_a_first_try_that_failed_does_not_forbid_the_second(train: Train) -> None:

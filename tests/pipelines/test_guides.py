@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,9 +15,11 @@ from difflab.config.guidance import (
 from difflab.config.model import ModelConfig
 from difflab.config.network import UNetEncoderConfig
 from difflab.config.sampler import AncestralConfig, DDIMConfig
+from difflab.diffusion.build import build_process
+from difflab.diffusion.process import GaussianProcess
 from difflab.errors import UserError
 from difflab.models.build import Model, build_model
-from difflab.pipelines.guides import Guides, load_guides
+from difflab.pipelines.guides import Guides, _same_levels, load_guides
 from difflab.pipelines.single import SinglePipeline, recorded
 from golden_fixtures import draw
 from pipelines.conftest import CLASSES, configuration
@@ -255,6 +258,15 @@ def test_a_reference_of_other_noise_or_images_is_named(overrides: tuple[str, ...
         load(guidance, ModelConfig.of(configuration()), unfit)
     assert str(error.value).startswith("guidance.reference: there ")
     assert line in str(error.value)
+
+
+def test_tables_that_differ_at_their_noisiest_step_alone_are_two() -> None:
+    """alpha_bar is 4e-9 there, or 8e-9: one and a half times the noise, in numbers that hardly differ."""
+    betas = build_process(ModelConfig.of(configuration()).diffusion).betas
+    before = float(np.prod(1 - betas[:-1]))
+    one, same, other = (GaussianProcess([*betas[:-1], 1 - last / before]) for last in (4e-9, 4.000001e-9, 8e-9))
+    assert _same_levels(one, same)
+    assert not _same_levels(one, other)
 
 
 def test_guides_are_loaded_with_the_weights_that_were_asked_for() -> None:
