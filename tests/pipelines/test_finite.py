@@ -7,11 +7,15 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
+from difflab.config.guidance import ClassifierFreeGuidance, ReferenceConfig
+from difflab.config.model import ModelConfig
 from difflab.config.sampler import SamplerConfig
 from difflab.errors import UserError
+from difflab.models.build import build_model
 from difflab.pipelines.cascade import CascadePipeline
 from difflab.pipelines.finite import NonFiniteSamplesError, first_broken_weight, named
-from pipelines.conftest import UPSAMPLER
+from difflab.pipelines.guides import Guides
+from pipelines.conftest import UPSAMPLER, configuration
 from tiny_runs import CLASSES
 
 GUIDED = [*CLASSES, "conditioning.class_label.drop_rate=0.1", "guidance=classifier_free", "guidance.scale=2"]
@@ -86,6 +90,15 @@ def test_weights_that_are_not_finite_are_said_instead(pipeline_of) -> None:
     with pytest.raises(NonFiniteSamplesError, match=rf"the weights themselves are not finite \(network.{key}\)"):
         pipeline.draw([0], 0)
     assert first_broken_weight([("network", pipeline.network)]) == f"network.{key}"
+
+
+def test_the_weights_of_guides_are_looked_at_too(pipeline_of) -> None:
+    reference = build_model(ModelConfig.of(configuration()))
+    guidance = ClassifierFreeGuidance(kind="classifier_free", scale=2.0, reference=ReferenceConfig(run="weak"))
+    pipeline = pipeline_of(guidance=guidance, guides=Guides(reference=reference))
+    next(reference.network.parameters()).data.fill_(math.nan)
+    with pytest.raises(NonFiniteSamplesError, match=r"the weights themselves are not finite \(guidance reference\."):
+        pipeline.draw([0], 0)
 
 
 def test_buffers_are_weights_too() -> None:
