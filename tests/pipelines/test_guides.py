@@ -79,6 +79,20 @@ def test_a_classifier_moves_the_samples_and_scale_0_does_not(pipeline_of, sample
         assert not torch.allclose(guided(5.0, [0, 0], "mean"), guided(5.0, [0, 0]), atol=1e-5)
 
 
+def test_a_classifier_is_told_the_time_in_its_own_way(pipeline_of) -> None:
+    """Of two processes with the same noise, one may number its steps up to 1000 whatever their count."""
+    classifier = drawn_model(classifier_config("diffusion.time_input=scaled_index"))
+    pipeline = pipeline_of(
+        sampler=SAMPLERS["ddim"], guidance=guided_by_classifier(1.0), guides=Guides(classifier=classifier)
+    )
+    told: dict[str, list[float]] = {"model": [], "classifier": []}
+    for name, network in (("model", pipeline.network), ("classifier", classifier.network)):
+        network.register_forward_pre_hook(lambda _, inputs, name=name: told[name].append(float(inputs[1][0])))
+    pipeline.draw([0], 0)
+    assert told["classifier"] == pytest.approx([time * 1000 / 50 for time in told["model"]])
+    assert max(told["classifier"]) > 50
+
+
 def test_an_unconditional_model_gets_its_classes_from_the_classifier(pipeline_of) -> None:
     pipeline = pipeline_of(
         guidance=guided_by_classifier(1.0), guides=Guides(classifier=drawn_model(classifier_config()))
