@@ -265,18 +265,6 @@ def test_points_that_a_signal_killed_failed_and_are_named_in_their_order(
     assert len(machine.ran) == 3
 
 
-def test_two_points_in_one_folder_are_refused(tmp_path: Path, machine: Machine) -> None:
-    path = write_sweep(
-        tmp_path,
-        {"experiment": {"value": "ddpm/shapes32"}, "seed": {"values": [0, 1]}, "name": {"value": "one"}},
-    )
-    ended = run_difflab(["sweep", "run", str(path)], tmp_path)
-    assert ended.status == 2
-    folder = tmp_path / "runs" / "ddpm" / "shapes32" / "one"
-    assert ended.err == f"difflab sweep: points 1 and 2 would both lie in {folder}; leave name= out\n"
-    assert machine.ran == []
-
-
 @pytest.mark.parametrize(
     ("parameters", "x", "drawn"),
     [
