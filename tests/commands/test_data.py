@@ -182,6 +182,26 @@ def test_another_tools_index_does_not_hide_the_other_data_sets(tmp_path, capsys)
     assert [entry["path"] for entry in json.loads(capsys.readouterr().out)["data"]] == ["wids", "x"]
 
 
+def test_a_hidden_directory_is_listed_only_where_it_is_asked_for(tmp_path, capsys):
+    plain_tar(tmp_path / ".kept/0.tar", "a.png")
+    plain_tar(tmp_path / "x/0.tar", "a.png")
+    for place, found in ((".", ["x"]), (".kept", [".kept"])):
+        assert main(["data", "list", place, "--json"]) == 0
+        assert [entry["path"] for entry in json.loads(capsys.readouterr().out)["data"]] == found
+
+
+def test_no_sample_is_decoded_where_none_is_asked_for(tmp_path, capsys, monkeypatch):
+    from difflab.data import inspecting
+
+    assert make("shapes", "out=o", "n=4", "resolution=16", "val=0") == 0
+    asked = []
+    real = inspecting.inspect_data
+    monkeypatch.setattr(inspecting, "inspect_data", lambda *a, **how: asked.append(how["decode"]) or real(*a, **how))
+    for given in ("0", "3", "all"):
+        assert main(["data", "inspect", "o", "--decode", given]) == 0
+    assert asked == [0, 3, None]
+
+
 @pytest.fixture
 def photos(tmp_path):
     from PIL import Image

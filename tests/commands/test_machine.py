@@ -78,3 +78,5 @@ def test_a_training_is_looked_at_as_a_whole() -> None:
     refuse_more_than_there_is(TrainerConfig(max_steps=1, accelerator="cpu"), data)
     with pytest.raises(UserError, match="for each of 2 processes"):
         refuse_more_than_there_is(TrainerConfig(max_steps=1, accelerator="cpu", devices=2), data)
+    with pytest.raises(UserError, match="srun or torchrun"):
+        refuse_more_than_there_is(TrainerConfig(max_steps=1, accelerator="cpu", num_nodes=2), data)
