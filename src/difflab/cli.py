@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from difflab import __version__
 from difflab.errors import LostProcessError, UserError
 from difflab.machine import machine_error
+from difflab.rank_logging import is_said_here
 from difflab.signals import OF_SCHEDULERS, Stopped, follows_another, interruptible, listening, speaks, status_of
 from difflab.streams import unstoppable_streams
 
@@ -63,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     # Looking through all that torch is made of takes a second of the end of each command, and finds nothing.
     atexit.register(gc.freeze)
+    if logging.lastResort is not None:
+        logging.lastResort.addFilter(is_said_here)
     arguments = list(sys.argv[1:] if argv is None else argv)
     name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     again = OF_SCHEDULERS if name in COMMANDS and COMMANDS[name].again else ()

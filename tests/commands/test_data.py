@@ -174,6 +174,28 @@ def test_inspecting_a_set_without_samples_is_an_error(tmp_path, capsys):
         assert why in shown.err
 
 
+def test_the_splits_of_a_set_are_not_listed_as_sets(tmp_path, capsys):
+    for tar in ("photos/train/0.tar", "photos/val/a/0.tar", "loose/0.tar", "val/0.tar", "two/train/0.tar"):
+        plain_tar(tmp_path / tar, "a.png", "b.png")
+    # A set of its own, whatever it is called.
+    assert make("source=shapes", "out=two/test", "resolution=16", "n=2", "val=0") == 0
+
+    def listed():
+        capsys.readouterr()
+        assert main(["data", "list", ".", "--json"]) == 0
+        return {entry["path"]: entry for entry in json.loads(capsys.readouterr().out)["data"]}
+
+    found = listed()
+    assert sorted(found) == ["loose", "photos", "two", "two/test", "val"]
+    tars = [tmp_path / "photos/train/0.tar", tmp_path / "photos/val/a/0.tar"]
+    assert found["photos"]["bytes"] == sum(tar.stat().st_size for tar in tars)
+    assert found["photos"]["splits"] is None
+    assert main(["data", "inspect", "photos"]) == 0
+    found = listed()
+    assert sorted(found) == ["loose", "photos", "two", "two/test", "val"]
+    assert found["photos"]["splits"] == {"train": 2, "val": 2}
+
+
 def test_another_tools_index_does_not_hide_the_other_data_sets(tmp_path, capsys):
     plain_tar(tmp_path / "wids/0.tar", "a.png")
     (tmp_path / "wids/index.json").write_text('{"wids_version": 1}')

@@ -25,6 +25,7 @@ from difflab.metrics.gather import all_true, gather_rows
 from difflab.metrics.gaussian import GaussianStatistics
 from difflab.metrics.protocol import ExtractorRecord, ReferenceRecord
 from difflab.seeding import stream_seed
+from difflab.signals import speaks
 from difflab.types import Batch
 
 KEPT_FEATURES = 10_000
@@ -225,6 +226,6 @@ def _read(path: Path, key: dict[str, Any]) -> ReferenceStatistics | None:
 @functools.cache
 def _say_once(line: str) -> None:
     _log.warning(line)
-    if logging.getLogger().handlers:
+    if logging.getLogger().handlers and speaks():
         # Else Python shows a warning by itself; here it went to a file.
         sys.stderr.write(f"note: {line}\n")
