@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from command_line import start_program
 from difflab import signals
 from difflab.signals import Stopped, deferred, interruptible, listening, received, shielded
 
@@ -146,13 +147,7 @@ def test_two_in_a_row_are_one() -> None:
 
 def program(code: str, begins: str = "up\n", environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
     head = "import os, signal, sys, time\nfrom difflab.signals import *\nfrom difflab import signals\n"
-    running = subprocess.Popen(
-        [sys.executable, "-c", head + code],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **(environment or {})},
-    )
+    running = start_program([sys.executable, "-c", head + code], Path.cwd(), environment)
     assert running.stdout is not None
     assert running.stdout.readline() == begins
     return running

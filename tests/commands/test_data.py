@@ -2,12 +2,11 @@ import contextlib
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
-from command_line import start_difflab
+from command_line import start_difflab, wait_until
 from difflab.cli import main
 from difflab.commands.data import parse_arguments
 from difflab.data.unfinished import kept_shards
@@ -291,7 +290,7 @@ def test_a_stopped_command_says_what_it_keeps(photos, capsys, monkeypatch):
 @pytest.mark.parametrize(("kind", "workers"), [(signal.SIGINT, 2), (signal.SIGKILL, 2), (signal.SIGINT, 0)])
 def test_a_command_ended_by_a_signal_leaves_no_process_and_goes_on(tmp_path, kind, workers):
     command = ["data", "make", "source=shapes", "out=o", "resolution=64", "n=100000", "val=0", "shard_size=64"]
-    process = start_difflab([*command, f"workers={workers}"], tmp_path, new_group=True)
+    process = start_difflab([*command, f"workers={workers}"], tmp_path)
     try:
         wait_until(lambda: kept_shards(tmp_path / "o") >= 2, process)
         # As a terminal does, to all processes; a kill reaches one.
@@ -316,11 +315,3 @@ def group_is_there(group):
     except ProcessLookupError:
         return False
     return True
-
-
-def wait_until(true, process, seconds=120):
-    end = time.monotonic() + seconds
-    while not true():
-        assert process is None or process.poll() is None, process.communicate()
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from command_line import start_program
 from difflab import signals
 from difflab.commands import launching
 from difflab.commands.launching import Ranks, launched
@@ -64,21 +65,11 @@ with listening("here", again=OF_SCHEDULERS), launching.launched(2):
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
 def test_ranks_that_are_told_to_stop_before_they_meet_end(number: signal.Signals, status: int) -> None:
-    program = subprocess.Popen(
-        [sys.executable, "-c", MEETING],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        assert program.stdout is not None
-        assert program.stdout.readline() == "up\n"
-        program.send_signal(number)
-        _, err = program.communicate(timeout=60)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(program.pid, signal.SIGKILL)
+    program = start_program([sys.executable, "-c", MEETING], Path.cwd())
+    assert program.stdout is not None
+    assert program.stdout.readline() == "up\n"
+    program.send_signal(number)
+    _, err = program.communicate(timeout=60)
     assert program.returncode == status
     said = [line for line in err.splitlines() if line.startswith("here: ")]
     assert said[-1] == f"here: {number.name}: stopped"
