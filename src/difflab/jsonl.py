@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from difflab.console import say_on_stderr
 from difflab.machine import machine_errors
+from difflab.signals import speaks
 
 Record = dict[str, Any]
 _said: set[tuple[Path, tuple[int, ...]]] = set()
@@ -53,10 +54,10 @@ def read(path: Path) -> list[Record]:
             torn.append(number)
         else:
             records.append(record)
-    if torn and (path, tuple(torn)) not in _said:
+    if torn and speaks() and (path, tuple(torn)) not in _said:
         _said.add((path, tuple(torn)))
         which = f"line {torn[0]} is" if len(torn) == 1 else f"lines {', '.join(map(str, torn))} are"
-        sys.stderr.write(f"note: {path}: {which} no whole record (a writer was stopped there), left out\n")
+        say_on_stderr(f"note: {path}: {which} no whole record (a writer was stopped there), left out")
     return records
 
 

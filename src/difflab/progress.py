@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from difflab.console import console
+from difflab.console import console, say_on_stderr
+from difflab.signals import speaks
 
 Item = TypeVar("Item")
 
@@ -15,7 +16,10 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 def track(items: Iterable[Item], total: int, description: str) -> Iterator[Item]:
-    """Hand on `items`, showing on standard error how many of `total` are done."""
+    """Hand on `items`, showing on standard error how many of `total` are done; of several processes the first does."""
+    if not speaks():
+        yield from items
+        return
     if sys.stderr.isatty():
         from rich.progress import track as rich_track
 
@@ -27,10 +31,5 @@ def track(items: Iterable[Item], total: int, description: str) -> Iterator[Item]
         yield item
         if time.monotonic() - last >= _SECONDS_BETWEEN_LINES:
             last = time.monotonic()
-            sys.stderr.write(f"{description}: {done} of {total}\n")
-    sys.stderr.write(f"{description}: {done} done\n")
-
-
-def say(line: str) -> None:
-    """One line about long work, on standard error."""
-    sys.stderr.write(f"{line}\n")
+            say_on_stderr(f"{description}: {done} of {total}")
+    say_on_stderr(f"{description}: {done} done")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,10 +19,10 @@ from difflab.config.base import Config
 from difflab.config.data import KeyRule
 from difflab.config.folder import FolderSourceConfig
 from difflab.config.validate import validate
+from difflab.console import printable, say, say_on_stderr
 from difflab.data.sources.base import Source
 from difflab.data.sources.registry import SOURCES, find_source
 from difflab.errors import UserError
-from difflab.progress import say
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
 
@@ -69,10 +68,12 @@ def make(
         raise UserError(f"unknown key {unknown[0]!r} for source={own['source']}; known: {', '.join(known)}")
     options = validate(MakeConfig, own)
     source_config = validate(source_model, given)
-    from difflab.data.bad_files import BadFiles, printable
+    from difflab.data.bad_files import BadFiles
+    from difflab.data.processes import refuse_workers
     from difflab.data.unfinished import kept_shards
     from difflab.data.writing import write_dataset
 
+    refuse_workers(options.workers, key="workers")
     sources = kind.load_splits()(source_config)
     bad = BadFiles()
     if isinstance(source_config, FolderSourceConfig):
@@ -93,15 +94,13 @@ def make(
     except KeyboardInterrupt:
         kept = kept_shards(options.out)
         goes_on = f"{kept} finished, kept for the same command, which goes on after them" if kept else "none finished"
-        say(f"{printable(options.out)}: stopped; shards: {goes_on}")
+        say_on_stderr(f"{printable(options.out)}: stopped; shards: {goes_on}")
         raise
     splits = ", ".join(f"{name} {entry.samples}" for name, entry in index.splits.items())
     shards = sum(len(entry.shards) for entry in index.splits.values())
     lines = [f"{options.out}: {splits} samples in {shards} shards{_left_out(sources, bad.found)}", *remarks]
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A path whose bytes are no text is printed as these bytes.
-        sys.stdout.reconfigure(errors="surrogateescape")
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    for line in lines:
+        say(line)
 
 
 def _as_text(values: dict[str, Any]) -> dict[str, Any]:
@@ -147,7 +146,7 @@ def inspect(
         hashes=hashes,
     )
     if as_json:
-        sys.stdout.write(json.dumps(report.as_dict(), indent=1) + "\n")
+        say(json.dumps(report.as_dict(), indent=1))
     else:
         from difflab.commands.data_tables import report_table
 
@@ -166,7 +165,7 @@ def list_data(
     found = find_data_sets(Path(directory))
     if as_json:
         sources = {name: kind.summary for name, kind in SOURCES.items()}
-        sys.stdout.write(json.dumps({"data": found, "sources": sources}, indent=1) + "\n")
+        say(json.dumps({"data": found, "sources": sources}, indent=1))
         return
     from difflab.commands.data_tables import list_tables
 
@@ -221,24 +220,47 @@ def describe_source(name: str) -> str:
 
 
 def find_data_sets(directory: Path) -> list[dict[str, Any]]:
-    """The directories with shards at most two levels below (or at) `directory`, with what their index says."""
+    """The directories with shards at most two levels below (or at) `directory`, with what their index says.
+
+    Sub-directories that are splits of one (train/, val/) are no sets of their own.
+    """
     from difflab.data.index import INDEX_NAME, ForeignIndexError, read_index
 
     found: list[dict[str, Any]] = []
+    parts: set[Path] = set()
     for place in sorted({directory, *directory.glob("*/"), *directory.glob("*/*/")}):
         index = None
-        if place != directory and place.name.startswith("."):
+        if place in parts or (place != directory and place.name.startswith(".")):
             continue
         if (place / INDEX_NAME).is_file():
             with contextlib.suppress(ForeignIndexError):
                 index = read_index(place / INDEX_NAME)
         if index is not None:
             splits = {name: entry.samples for name, entry in index.splits.items()}
-            size = sum(shard.bytes for entry in index.splits.values() for shard in entry.shards)
-            found.append({"path": str(place), "image_size": index.image_size, "splits": splits, "bytes": size})
-        elif tars := [path.stat().st_size for path in place.glob("*.tar")]:
-            found.append({"path": str(place), "image_size": None, "splits": None, "bytes": sum(tars)})
+            tars = {place / shard.path: shard.bytes for shard in index.shards}
+            entry = {"path": str(place), "image_size": index.image_size, "splits": splits}
+        else:
+            tars = {tar: tar.stat().st_size for tar in _tars_without_index(place)}
+            entry = {"path": str(place), "image_size": None, "splits": None}
+        if tars or index is not None:
+            found.append({**entry, "bytes": sum(tars.values())})
+        parts |= {folder for tar in tars for folder in tar.parents if place in folder.parents}
     return found
+
+
+def _tars_without_index(place: Path) -> list[Path]:
+    """What training would read of a directory; of one that holds splits alone, where one of them is for training."""
+    from difflab.data.index import INDEX_NAME
+    from difflab.data.shard_names import list_shards, sort_into_splits
+
+    own = sorted(path for path in place.glob("*.tar") if path.exists())
+    try:
+        listed = list_shards(place).tars
+    except UserError:
+        # Training says what is wrong with it.
+        return own
+    tars = [tar for tar in listed if not (place / tar.split("/")[0] / INDEX_NAME).is_file()]
+    return [place / tar for tar in tars] if own or "train" in sort_into_splits(tars)[0] else []
 
 
 def main(argv: Sequence[str]) -> int:
