@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,8 +79,8 @@ def test_half_a_network_is_frozen_everywhere(tune: Tune, source: Path, tmp_path:
     assert saved["callbacks"]["EMA"]["averages"].keys() == names - frozen
     for averages in saved["callbacks"]["PowerEMA"]["averages"]:
         assert averages.keys() == names - frozen
-    numbers = "parameters are trained"
-    assert numbers in (run / "log.txt").read_text()
+    total, trained = (sum(weights[name].numel() for name in some) for some in (names, names - frozen))
+    assert f"init: {trained} of {total} parameters are trained" in (run / "log.txt").read_text()
     # Loaded as any other.
     model, _ = load_stored(run)
     assert differing(model.as_module().state_dict(), weights) == []
@@ -192,3 +194,22 @@ def test_another_choice_of_what_is_trained_is_another_run(
     assert done.status == 2
     assert f"begin from its weights instead, as in init=weights init.from={last}" in done.last_error
     assert done.err.count("\n") == 1, done.err
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "fine-tuning.md"
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_work(tiny_shapes: Path, tmp_path: Path) -> None:
+    text = PAGE.read_text().replace("\\\n", " ")
+    commands = [shlex.split(line) for line in re.findall(r"^    difflab (train .*)$", text, re.MULTILINE)]
+    assert len(commands) == 6
+    for command in commands:
+        tiny = [option for option in tiny_training(tiny_shapes, "trainer.max_steps=1")[2:] if "=class" not in option]
+        # Of images of 16 px.
+        given = [option.replace("low_res.size=16", "low_res.size=8") for option in command]
+        done = run_difflab([*given[:2], *tiny, *given[2:]], tmp_path)
+        assert done.status == 0, (command, done.err)
+    assert {run.name for run in (tmp_path / "runs" / "ddpm" / "shapes32").iterdir()} == {
+        next(option.removeprefix("name=") for option in command if option.startswith("name=")) for command in commands
+    }

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from difflab.cache import cache_root
+from difflab.config.base import Config
 from difflab.config.parts import FrozenConfig
 from difflab.errors import UserError
 from difflab.files import sha256_of
 from difflab.parts import finding
-from difflab.parts.finding import cached_sha256, find, recorded, roots
+from difflab.parts.finding import cached_sha256, find, recorded, roots, with_recorded_parts
 
 
 @pytest.fixture(autouse=True)
@@ -121,6 +122,16 @@ def test_what_is_recorded_is_the_hash_and_the_place_where_it_was_found(
     assert recorded(FrozenConfig(path="gone.safetensors", sha256=sha256_of(path))) == expected
 
 
+def test_a_configuration_records_its_parts(tmp_path: Path) -> None:
+    class Model(Config):
+        encoder: FrozenConfig
+        width: int = 3
+
+    path = file(tmp_path / "a.safetensors")
+    recorded_model = with_recorded_parts(Model(encoder=FrozenConfig(path=str(path))))
+    assert recorded_model == Model(encoder=FrozenConfig(path=str(path), sha256=sha256_of(path)))
+
+
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files whose hash was computed."""
@@ -168,7 +179,7 @@ def test_a_cache_that_cannot_be_written_is_only_slower(
     one, two = file(tmp_path / "a.safetensors"), file(tmp_path / "b.safetensors", b"other")
     assert [cached_sha256(path) for path in (one, two, one)] == [sha256_of(path) for path in (one, two, one)]
     assert hashed == [one, two]
-    assert capsys.readouterr().err.count("note: hashes of weights cannot be kept in") == 1
+    assert capsys.readouterr().err.count("difflab: hashes of weights cannot be kept in") == 1
 
 
 @pytest.mark.slow

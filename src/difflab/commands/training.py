@@ -58,6 +58,8 @@ from difflab.tracking.build import build_loggers
 from difflab.tracking.job import Job
 from difflab.tracking.rundir import RunDirectory
 
+log = logging.getLogger(__name__)
+
 LIGHTNING_LOGGERS = ("lightning", "lightning.pytorch", "lightning.fabric")
 
 
@@ -155,9 +157,10 @@ def build_module(config: TrainConfig, accelerator: Accelerator, *, initial_weigh
     module = build_training_module(config)
     if config.init.kind == "weights":
         lines = load_initial_weights(module, config.init) if initial_weights else []
-        if is_first_process():
-            sys.stderr.writelines(f"{line}\n" for line in lines)
-        choose_trained(module, config.init)
+        for line in lines + choose_trained(module, config.init):
+            log.info(line)
+            if is_first_process():
+                say_on_stderr(line)
     load_frozen(module)
     if on_cuda_only(config.trainer.channels_last, accelerator):
         module.network.to(memory_format=torch.channels_last)

@@ -10,7 +10,6 @@ import importlib.util
 import json
 import logging
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -18,9 +17,11 @@ from typing import TypeVar
 from difflab.cache import cache_root
 from difflab.config.base import Config
 from difflab.config.parts import FrozenConfig, with_frozen
+from difflab.console import say_and_log
 from difflab.errors import UserError
 from difflab.files import sha256_of, write_shared
 from difflab.machine import machine_errors
+from difflab.signals import speaks
 
 Model = TypeVar("Model", bound=Config)
 
@@ -160,7 +161,8 @@ def _write(kept: Path, key: tuple[str, int, int], sha256: str) -> None:
 
 @functools.cache
 def _say_once(line: str) -> None:
-    sys.stderr.write(f"note: {line}\n")
+    if speaks():
+        say_and_log(line)
 
 
 def _short(sha256: str | None) -> str:

@@ -47,15 +47,13 @@ def frozen_parts(module: nn.Module) -> dict[str, Frozen]:
     return {name: part for name, part in module.named_modules() if isinstance(part, Frozen)}
 
 
-def whole(module: nn.Module) -> dict[str, Tensor]:
-    """`written`, and the tensors of its frozen parts (which have to be loaded) under the names they stand at.
+def frozen_state(module: nn.Module) -> dict[str, Tensor]:
+    """The tensors of the frozen parts, which have to be loaded, under the names at which the parts stand.
 
     For layouts of other programs, which know no part that lies elsewhere.
     """
-    state = dict(written(module))
-    for name, part in frozen_parts(module).items():
-        state |= {f"{name}.{key}": tensor for key, tensor in part.module.state_dict().items()}
-    return state
+    parts = frozen_parts(module).items()
+    return {f"{name}.{key}": tensor for name, part in parts for key, tensor in part.module.state_dict().items()}
 
 
 def count(module: nn.Module) -> Count:

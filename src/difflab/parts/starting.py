@@ -47,13 +47,14 @@ class Started:
         return lines
 
 
-def choose_trained(module: nn.Module, init: WeightsInitConfig) -> None:
-    """Keep from being trained what `init.freeze` and `init.train` say, and log how much is left."""
+def choose_trained(module: nn.Module, init: WeightsInitConfig) -> list[str]:
+    """Keep from being trained what `init.freeze` and `init.train` say; the lines that say how much is left."""
     names = frozen_names(module, init.freeze, init.train)
-    if names:
-        freeze_named(module, names)
-        numbers = count(module)
-        _log.info("init: %d of %d parameters are trained", numbers.trained, numbers.trained + numbers.frozen)
+    if not names:
+        return []
+    freeze_named(module, names)
+    numbers = count(module)
+    return [f"init: {numbers.trained} of {numbers.trained + numbers.frozen} parameters are trained"]
 
 
 def start_from(module: nn.Module, state: Mapping[str, Tensor], source: str, init: WeightsInitConfig) -> list[str]:

@@ -23,7 +23,7 @@ from difflab.interop.opening import is_diffusers
 from difflab.interop.unpickle import read_content, read_tensors
 from difflab.interop.unwrapping import read_weights
 from difflab.parts.loading import load_frozen
-from difflab.parts.selection import written
+from difflab.parts.selection import frozen_state, written
 from difflab.parts.starting import start_from
 from difflab.tasks.build import Model, build_model
 
@@ -118,6 +118,14 @@ def load_weights(stored: Stored) -> dict[str, Tensor]:
             raise UserError(f"{stored.weights} keeps no average; use weights=raw")
         state.update(averages)
     return state
+
+
+def load_whole_weights(stored: Stored) -> dict[str, Tensor]:
+    """The same with the tensors of frozen parts, for layouts of other programs, which hold those themselves."""
+    with torch.device("meta"):
+        model = build_model(stored.config).as_module()
+    load_frozen(model)
+    return load_weights(stored) | frozen_state(model)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
