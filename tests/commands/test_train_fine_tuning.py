@@ -194,6 +194,13 @@ def test_another_choice_of_what_is_trained_is_another_run(
     assert done.status == 2
     assert f"begin from its weights instead, as in init=weights init.from={last}" in done.last_error
     assert done.err.count("\n") == 1, done.err
+    # As many, but others.
+    one, other = (f"init.freeze=[network.encoder.0.block.0.conv{n}.*]" for n in (1, 2))
+    assert started(tmp_path, one, "trainer.max_steps=1", "name=one").status == 0
+    last = tmp_path / "runs/ddpm/shapes32/one/checkpoints/last.ckpt"
+    done = started(tmp_path, other, f"resume={last}", "trainer.max_steps=2", "name=other")
+    assert done.status == 2
+    assert "and not the same (init.freeze, init.train)" in done.last_error
 
 
 PAGE = Path(__file__).parents[2] / "docs" / "fine-tuning.md"

@@ -158,7 +158,7 @@ def test_batches_in_parts_are_as_large_as_their_parts(train: Train) -> None:
 def test_a_run_goes_on_without_the_weights_that_it_began_with(train: Train, run: Path, tmp_path: Path) -> None:
     weights = tmp_path / "initial.safetensors"
     shutil.copy(run / "weights" / "ema.safetensors", weights)
-    begun = ["name=tuned", "init=weights", f"init.path={weights}"]
+    begun = ["name=tuned", "init=weights", f"init.from={weights}"]
     assert train(*begun, "trainer.max_steps=1").status == 0
     weights.unlink()
     done = train(*begun, "trainer.max_steps=2")

@@ -137,14 +137,14 @@ def is_finished(resume: Path, checkpoint: dict[str, Any], run: RunDirectory, max
 
 def refuse_other_training(checkpoint: dict[str, Any], module: TrainingModule, path: str) -> None:
     """Raises UserError where a checkpoint is of a training that trained other parameters than this one."""
-    theirs = [
-        len(group["params"]) for state in checkpoint.get("optimizer_states", []) for group in state["param_groups"]
-    ]
-    ours = len(trained(module))
-    if sum(theirs) != ours:
+    states = checkpoint.get("optimizer_states", [])
+    theirs = sum(len(group["params"]) for state in states for group in state["param_groups"])
+    averaged = checkpoint.get("callbacks", {}).get("EMA", {}).get("averages")
+    ours = trained(module)
+    if theirs != len(ours) or (averaged and averaged.keys() != ours.keys()):
         raise UserError(
-            f"{path} is of a training of {sum(theirs)} tensors, this one trains {ours} (init.freeze, init.train): "
-            f"begin from its weights instead, as in init=weights init.from={path}"
+            f"{path} is of a run that trained {theirs} tensors, this one trains {len(ours)}, and not the same "
+            f"(init.freeze, init.train): begin from its weights instead, as in init=weights init.from={path}"
         )
 
 
