@@ -153,6 +153,7 @@ def test_other_files_are_refused_in_one_line(source: FrozenConfig, tmp_path: Pat
     ):
         with pytest.raises(UserError) as refusal:
             load_frozen(model(part))
+        assert str(refusal.value).startswith("conditioners.encoder: ")
         assert words in str(refusal.value)
         assert "\n" not in str(refusal.value)
 

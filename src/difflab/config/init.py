@@ -23,7 +23,7 @@ class WeightsInitConfig(Config):
     source (`from`): where they lie. which: the averaged or the raw weights, where the source has both.
     extend_input: zero = the network takes more input channels than the source's; those that come after the source's
         begin with weights of zero, so that the first predictions are the source's whatever they hold (fine-tuning to
-        inpaint: GLIDE, section 4.1). null = the channels have to agree.
+        inpaint, as in GLIDE, Nichol et al. 2021). null = the channels have to agree.
     partial: take what fits and list what was taken and what was not; otherwise all has to fit.
     freeze, train: patterns of parameter names, as network.encoder.*; `train` wins over `freeze`, and alone it freezes
         everything else.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from difflab.errors import UserError
 from difflab.interop.keymap import refuse_misfit, shapes_of
 from difflab.interop.unpickle import read_tensors
 from difflab.networks.frozen import Frozen
@@ -16,9 +17,13 @@ def load_frozen(module: nn.Module) -> None:
 
     Raises UserError, in one line, where the weights are not found, are not those that were recorded, or do not fit.
     """
-    for part in frozen_parts(module).values():
-        if not part.is_loaded:
+    for name, part in frozen_parts(module).items():
+        if part.is_loaded:
+            continue
+        try:
             _load(part)
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from error
 
 
 def _load(part: Frozen) -> None:
