@@ -14,6 +14,7 @@ from difflab.config.base import Config
 from difflab.config.identity import differences, identity, name_identity
 from difflab.config.network import UNetConfig
 from difflab.config.optimizer import LearningRateConfig
+from difflab.config.parts import FrozenConfig
 from difflab.config.train import TrainConfig
 from difflab.config.validate import validate
 
@@ -96,6 +97,24 @@ def test_a_key_is_free_only_in_its_own_place() -> None:
     """Where the data lies may change, where the initial weights come from may not."""
     one, two = (config_of("init=weights", f"init.from={path}") for path in "ab")
     assert list(differences(identity(one), identity(two))) == [("init.from", "a", "b")]
+
+
+def test_what_is_frozen_is_known_by_its_hash_wherever_it_lies() -> None:
+    class Encoder(Config):
+        kind: str = "encoder"
+        weights: FrozenConfig
+
+    def config(path: str, sha256: str) -> TrainConfig:
+        encoder = Encoder(weights=FrozenConfig(path=path, sha256=sha256 * 32))
+        return config_of().model_copy(update={"conditioning": {"text": encoder}})
+
+    here, moved, other = config("a", "ab"), config("b", "ab"), config("a", "cd")
+    assert here.plain() != moved.plain()
+    assert identity(here) == identity(moved)
+    assert name_identity(here) == name_identity(moved)
+    assert name_identity(here) != name_identity(other)
+    (difference,) = differences(identity(here), identity(other))
+    assert difference == ("conditioning.text.weights.sha256", "ab" * 32, "cd" * 32)
 
 
 def test_a_free_key_is_a_key() -> None:
