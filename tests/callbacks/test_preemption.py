@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from callbacks.tiny import Tiny, loader, trainer
-from difflab.callbacks import checkpoint
+from difflab.callbacks import checkpoint, preemption
 from difflab.callbacks.checkpoint import LAST, Checkpoint
 from difflab.callbacks.checkpoint_io import AtomicCheckpointIO
 from difflab.callbacks.clock import Clock
@@ -145,3 +146,34 @@ def test_the_clock_stops_training_by_optimised_steps(tmp_path: Path) -> None:
     model = Tiny()
     trainer(tmp_path, -1, [Clock(max_steps=5)], max_epochs=1, accumulate_grad_batches=2).fit(model, loader(100))
     assert (model.train_step, len(model.seen)) == (5, 10)
+
+
+def test_a_signal_in_the_step_of_a_checkpoint_finds_it_saved(tmp_path: Path) -> None:
+    save = Checkpoint(tmp_path, every_steps=3)
+    run = trainer(tmp_path, 8, [Kill(signal.SIGTERM, 2), save, Preemption()], plugins=[AtomicCheckpointIO()])
+    with pytest.raises(Preempted, match="SIGTERM: saved at step 3 in"):
+        run.fit(Tiny(), loader(20))
+
+
+def test_how_often_processes_agree_follows_the_time_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal waits for 10 s, whatever a step takes, and no longer than `check_every` steps."""
+    now, agreeing = [0.0], Preemption(check_every=8)
+    monkeypatch.setattr(preemption.time, "monotonic", lambda: now[0])
+    one: Any = SimpleNamespace(world_size=1)
+    intervals = []
+    for seconds_of_a_step in (30.0, 4.0, 4.0, 1.0, 0.001, 0.001, 2.0):
+        now[0] += seconds_of_a_step * agreeing._interval
+        assert agreeing._agree_and_pace(one) == 0
+        intervals.append(agreeing._interval)
+    assert intervals == [1, 2, 2, 8, 8, 8, 5]
+
+
+def test_a_signal_after_the_last_step_finds_it_saved(tmp_path: Path) -> None:
+    class KillAtEnd(Callback):
+        def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Preempted, match="SIGTERM: saved at step 8 in") as caught:
+        fit(tmp_path, Tiny(), [KillAtEnd()])
+    assert caught.value.code == 75
+    assert torch.load(tmp_path / LAST, weights_only=True)["clock"]["train_step"] == 8

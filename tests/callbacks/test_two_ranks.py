@@ -20,6 +20,12 @@ SCRIPT = Path(__file__).with_name("two_ranks.py")
 
 def run(scenario: str, folder: Path) -> list[dict[str, Any]]:
     """What each of two processes reports."""
+    said(scenario, folder)
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+
+
+def said(scenario: str, folder: Path) -> list[str]:
+    """The lines that the two processes wrote on standard error."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     # Behind the tests the sources that this process was told to take, if any.
     paths = os.pathsep.join(filter(None, [str(SCRIPT.parent.parent), os.environ.get("PYTHONPATH")]))
@@ -28,7 +34,7 @@ def run(scenario: str, folder: Path) -> list[dict[str, Any]]:
         [*command, str(SCRIPT), scenario, str(folder)], env=environment, capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+    return done.stderr.splitlines()
 
 
 def test_ranks_agree_on_the_skipped_step_the_average_and_the_samples(tmp_path: Path) -> None:
@@ -47,7 +53,10 @@ def test_ranks_agree_on_the_skipped_step_the_average_and_the_samples(tmp_path: P
 
 
 def test_a_sample_of_one_rank_that_is_not_finite_is_counted_on_all(tmp_path: Path) -> None:
-    assert run("not_finite", tmp_path) == [{"train_step": 2}] * 2
+    lines = said("not_finite", tmp_path)
+    assert [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)] == [{"train_step": 2}] * 2
+    for what in ("evaluation", "sample grid"):
+        assert sum(line.startswith(f"note: {what} at step 2: sample 3 ") for line in lines) == 1, "not by each process"
     logged = {key: cell for row in read_csv(tmp_path / "metrics.csv") for key, cell in row.items()}
     assert logged["samples/nonfinite"] == "1"
     assert float(logged["eval/nonfinite_samples"]) == 1
