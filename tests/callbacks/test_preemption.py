@@ -18,6 +18,7 @@ from difflab.callbacks.clock import Clock
 from difflab.callbacks.ema import EMA
 from difflab.callbacks.preemption import Preempted, Preemption
 from difflab.callbacks.sample_grid import SampleGrid
+from difflab.callbacks.validation import Validation
 
 
 class Kill(Callback):
@@ -101,36 +102,37 @@ def test_a_signal_ends_a_drawing_and_saves_at_its_step(at_end: bool, tmp_path: P
 
 
 class Validated(Tiny):
-    """Is told to stop in the validation after step 4."""
+    """Is told to stop in the validation after step 4, at one of its three batches."""
 
-    kills = True
+    def __init__(self, stop_at: int | None = None) -> None:
+        super().__init__()
+        self.stop_at = stop_at
+        self.validated: list[tuple[int, int]] = []
 
     def validation_step(self, batch: torch.Tensor, batch_idx: int) -> None:
-        if self.kills and self.train_step == 4:
-            assert batch_idx == 0, "validation went on"
+        self.validated.append((self.train_step, int(batch[0, 0])))
+        if (self.train_step, batch_idx) == (4, self.stop_at):
             os.kill(os.getpid(), signal.SIGHUP)
 
 
-def test_a_signal_ends_a_validation_and_saves_at_its_step(tmp_path: Path) -> None:
-    every_two = {"val_check_interval": 2, "limit_val_batches": 3, "check_val_every_n_epoch": None}
+@pytest.mark.parametrize("stop_at", [0, 1, 2])
+def test_a_signal_ends_a_validation_and_saves_at_its_step(stop_at: int, tmp_path: Path) -> None:
+    held_out = torch.utils.data.DataLoader(list(loader(3)), batch_size=None)
 
-    def validated(model: Tiny, **options: Any) -> None:
-        save = Checkpoint(tmp_path, every_steps=100)
-        callbacks = [EMA(0.5), save, Preemption()]
-        run = trainer(
-            tmp_path, 8, callbacks, plugins=[AtomicCheckpointIO()], **{**every_two, "num_sanity_val_steps": 0}
-        )
-        run.fit(model, loader(20), loader(6), weights_only=True, **options)
+    def fit_validated(model: Validated, folder: Path, **options: Any) -> list[tuple[int, int]]:
+        callbacks = [Clock(8), EMA(0.5), Checkpoint(folder, every_steps=100), Validation(2), Preemption()]
+        lightnings_own = {"max_epochs": 1, "check_val_every_n_epoch": 2}
+        run = trainer(tmp_path, -1, callbacks, plugins=[AtomicCheckpointIO()], **lightnings_own)
+        run.fit(model, loader(20), held_out, weights_only=True, **options)
+        return model.validated
 
-    straight = Validated()
-    straight.kills = False
-    validated(straight)
-    (tmp_path / LAST).unlink()
+    straight, first, second = Validated(), Validated(stop_at), Validated()
+    validated = fit_validated(straight, tmp_path / "straight")
+    assert validated == [(step, batch) for step in (2, 4, 6, 8) for batch in range(3)]
     with pytest.raises(Preempted, match="SIGHUP: saved at step 4 in"):
-        validated(Validated())
-    second = Validated()
-    second.kills = False
-    validated(second, ckpt_path=tmp_path / LAST)
+        fit_validated(first, tmp_path / "stopped")
+    assert first.validated == validated[: 3 + stop_at + 1]
+    assert fit_validated(second, tmp_path / "stopped", ckpt_path=tmp_path / "stopped" / LAST) == validated[3:]
     assert second.seen == [4, 5, 6, 7]
     assert torch.equal(second.network.weight, straight.network.weight)
 
