@@ -229,3 +229,16 @@ def test_a_validation_that_fails_leaves_the_raw_weights_to_be_saved(tmp_path: Pa
     assert model.train_step == 4
     assert torch.equal(model.network.weight, straight.network.weight)
     assert not torch.equal(model.network.weight, ema.averages["network.weight"])
+
+
+def test_one_that_joins_late_begins_there() -> None:
+    """The steps before had no average that they could have decayed."""
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(module.weight, 1.0)
+    ema = EMA(0.5)
+    ema.start(module, step=10)
+    nn.init.constant_(module.weight, 2.0)
+    ema.update(10)
+    assert ema.averages["weight"].item() == 1.0
+    ema.update(11)
+    assert ema.averages["weight"].item() == 1.5
