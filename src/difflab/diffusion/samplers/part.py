@@ -43,13 +43,9 @@ class Part:
 
     def __post_init__(self) -> None:
         if not isinstance(self.start, NoiseLevel) and not 0 < self.start <= 1:
-            raise ValueError(
-                f"start={self.start:g} must be above 0 (the share of the steps that is kept) and at most 1"
-            )
+            raise ValueError(f"start={self.start:g} must be above 0 and at most 1, the share of the steps that is kept")
         if not isinstance(self.end, NoiseLevel) and not 0 <= self.end < 1:
-            raise ValueError(
-                f"end={self.end:g} must be 0 or more (the share of the steps that is left out) and below 1"
-            )
+            raise ValueError(f"end={self.end:g} must be 0 or more and below 1, the share of the steps left out")
         if self.inverted and self.image is None:
             raise ValueError("inverted=true needs the image to invert")
 
