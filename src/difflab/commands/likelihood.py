@@ -13,6 +13,7 @@ from difflab import jsonl
 from difflab.commands.hydra_app import run_app
 from difflab.commands.run_defaults import with_defaults_of_run
 from difflab.config.likelihood import LikelihoodConfig
+from difflab.console import say
 from difflab.data.shard_names import as_word
 from difflab.errors import UserError
 
@@ -51,7 +52,7 @@ def likelihood(config: LikelihoodConfig, plain: dict[str, Any], overrides: list[
     """Find the bits per dimension of n images, print them and keep the record."""
     from difflab.commands.limits import require_folder
     from difflab.commands.processes import started
-    from difflab.models.devices import resolve_accelerator
+    from difflab.devices import resolve_accelerator
     from difflab.tracking.wandb_environment import refuse_unusable
 
     require_folder("out", config.out)
@@ -78,8 +79,8 @@ def prepare(
     import torch
 
     from difflab.commands.drawing import models_on
+    from difflab.devices import sampling_autocast
     from difflab.metrics.reference import shards_reference
-    from difflab.models.devices import sampling_autocast
     from difflab.pipelines.likelihood import LikelihoodPipeline, require_likelihood
     from difflab.pipelines.stored import find_stored
 
@@ -259,8 +260,6 @@ def folder_of(config: LikelihoodConfig, stored: Stored) -> RunDirectory:
 
 def show(result: Result, out: Path) -> None:
     """The number with its standard error, and where the records lie."""
-    from difflab.console import say
-
     details = result.details
     spread = "" if result.spread is None else f" ± {result.spread:.2g}"
     evaluations: Any = details["evaluations"]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from difflab.console import say
 from difflab.errors import UserError, user_errors
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def ema(
     from difflab.config.stored import read_train_config
     from difflab.interop.keymap import shapes_of
     from difflab.interop.native import save_export
-    from difflab.models.build import build_model
+    from difflab.tasks.build import build_model
 
     lengths = _lengths(sigma_rel)
     snapshots = _snapshots_of(run)
@@ -40,8 +40,8 @@ def ema(
         folder = out if len(recipes) == 1 else out / length_name(recipe.wanted.sigma_rel)
         state = reconstruct(recipe, expected)
         save_export(folder, state, config.model_dump(mode="json"), {"run": str(run), "power_ema": recipe.facts()})
-        sys.stdout.write(f"{folder}: {_described(recipe)}\n")
-    sys.stdout.write(f"try `difflab sample run={folder} n=4`\n")
+        say(f"{folder}: {_described(recipe)}")
+    say(f"try `difflab sample run={folder} n=4`")
 
 
 def _lengths(text: str) -> list[float]:
