@@ -251,7 +251,7 @@ def test_guidance_is_found_around_a_region() -> None:
 
 
 def test_masks_between_0_and_1_and_shapes_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match="a mask is 1 where the image is drawn anew .* round what lies between"):
+    with pytest.raises(ValueError, match=r"a mask is 1 where the image is drawn anew .* round what lies between"):
         KnownRegion(IMAGE, 0.5 * HALF)
     with pytest.raises(ValueError, match="round what lies between"):
         KnownRegion(IMAGE, torch.full((3, 3), math.nan))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -341,16 +342,27 @@ def test_shares_out_of_range_are_refused(options: dict[str, Any], message: str) 
 
 def test_a_part_without_steps_or_with_a_level_that_is_not_visited_is_refused() -> None:
     sampler = DDIMSampler(steps=10)
-    with pytest.raises(ValueError, match="start=0.3 and end=0.5 leave none of 10 steps: end further down"):
+    with pytest.raises(ValueError, match=r"start=0.3 and end=0.5 leave none of 10 steps: end further down"):
         draw(sampler, Part(start=0.3, image=IMAGE, end=0.5))
-    with pytest.raises(
-        ValueError, match=r"noise 3.44297 \(timestep 500\); next to it are .*timestep 555.*timestep 444"
-    ):
+    with pytest.raises(ValueError, match=r"\(timestep 500\); next to it are .*timestep 555.*timestep 444"):
         draw(sampler, Part(start=PROCESS.level(500)))
     with pytest.raises(ValueError, match=r"start=noise 0 keeps none of 10 steps: take 0.1 or more"):
         draw(sampler, Part(start=CLEAN))
+    with pytest.raises(ValueError, match=r"end=0.05 leaves out none of 10 steps: take 0.1 or more, or 0"):
+        draw(sampler, Part(end=0.05))
     with pytest.raises(ValueError, match=r"the image to start from is \[1, 1, 2, 2\], but x is \[2, 1, 2, 2\]"):
         draw(sampler, Part(start=0.5, image=IMAGE[:1]))
+
+
+@pytest.mark.parametrize("name", ["heun", "dpm_solver_pp", "edm_ablation"])
+def test_the_levels_that_the_message_names_are_taken(name: str) -> None:
+    sampler = sampler_named(name)
+    with pytest.raises(ValueError, match=r"end: .* no level with noise 1.9 .* next to it are noise") as refused:
+        draw(sampler, Part(end=PROCESS.level_of_noise(1.9)))
+    for named in re.findall(r"are noise (\S+) .* and noise (\S+) ", str(refused.value))[0]:
+        kept = Trajectory()
+        draw(sampler, Part(end=PROCESS.level_of_noise(float(named))), hook=kept)
+        assert kept.steps[-1].next_level.noise == pytest.approx(float(named), rel=1e-5)
 
 
 def test_ddim_inversion_takes_a_part_of_its_way_but_no_image() -> None:

@@ -1,8 +1,8 @@
-"""From a noised image as diffusers' image-to-image pipelines do it: their `strength`, their schedulers, the last sample.
+"""From a noised image as diffusers' image-to-image pipelines do it: their `strength` and schedulers, the last sample.
 
-Two of their schedulers go wrong from the middle, and are not followed. LMS takes the coefficients of a full history while
-it has none. PNDM counts on its list of timesteps beginning with a repeated one: a list that is cut has its first step twice
-and leaves one out; given the list that it means, it is ours.
+Two of their schedulers go wrong from the middle, and are not followed. LMS takes the coefficients of a full history
+while it has none. PNDM's list of timesteps repeats the second one: a list that is cut has no repeat, and the scheduler
+leaves one out; given the list that it means, it is ours.
 """
 
 from __future__ import annotations

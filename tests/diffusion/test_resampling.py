@@ -16,8 +16,9 @@ from difflab.diffusion.samplers import AncestralSampler, Part, Resampling, Traje
 from difflab.diffusion.samplers.resampling import noised_further
 from difflab.diffusion.schedules import linear_betas
 from difflab.types import Denoised, StepContext
-from diffusion.every_sampler import BROWNIAN, DRAWING, PROCESS, Normals, sampler_named
+from diffusion.every_sampler import BROWNIAN, DRAWING, MULTISTEP, PROCESS, Normals, sampler_named
 from diffusion.gaussian import MEAN, STD, exact
+from diffusion.mixtures import Still
 from diffusion.test_samplers import MEAN as LEARNED_MEAN
 from diffusion.test_samplers import STD as LEARNED_STD
 from diffusion.test_samplers import GaussianNetwork
@@ -129,11 +130,25 @@ def test_the_steps_of_a_walk_with_jumps_are_counted_and_end_at_the_data(name: st
     assert float(out.std()) == pytest.approx(STD, rel=0.2)
 
 
+@pytest.mark.parametrize("name", sorted(MULTISTEP - BROWNIAN))
+def test_after_a_jump_a_multistep_sampler_begins_a_new_history(name: str) -> None:
+    """The last jump goes from row 0 to row 3: from there it is a walk that begins at row 3, to the bit."""
+    sampler = sampler_named(name, 10)
+    process = sampler.respace(PROCESS)
+    levels, kept = sampler.levels(process), Trajectory()
+    x = torch.linspace(-2.0, 2.0, 9, dtype=torch.float64)[:, None] * sampler.starting_std(process)
+    out = sampler(exact, process, x, Still(), kept, Part(resampling=Resampling(3, 2)))
+    below = kept.x[-5]
+    for place in (9, 8, 7):
+        below = noised_further(below, levels[place], levels[place - 1], Still())
+    assert torch.equal(sampler(exact, process, below, Still(), None, Part(start=levels[6])), out)
+
+
 @pytest.mark.parametrize("name", sorted(BROWNIAN))
 def test_a_brownian_path_cannot_be_walked_twice(name: str) -> None:
     sampler = sampler_named(name)
     noise = SampleNoise([0])
-    with pytest.raises(ValueError, match="takes its noise from a Brownian path, .* such as ancestral"):
+    with pytest.raises(ValueError, match=r"takes its noise from a Brownian path, .* such as ancestral"):
         sampler(exact, PROCESS, noise.randn((1,)), noise, None, Part(resampling=Resampling(2, 2)))
 
 
@@ -141,7 +156,5 @@ def test_a_jump_longer_than_the_part_is_refused() -> None:
     sampler, noise = sampler_named("ddim", 20), SampleNoise([0])
     process, image = sampler.respace(PROCESS), torch.zeros(1, 1)
     part = Part(start=0.5, image=image, resampling=Resampling(10, 2))
-    with pytest.raises(
-        ValueError, match=r"a jump over 10 steps needs more .* and 10 are taken: .* shorter jump_length"
-    ):
+    with pytest.raises(ValueError, match=r"a jump over 10 steps needs more .* and 10 are taken: .* shorter"):
         sampler(exact, process, image, noise, None, part)

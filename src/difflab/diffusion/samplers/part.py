@@ -13,6 +13,9 @@ from difflab.diffusion.known_region import KnownRegion
 from difflab.diffusion.samplers.resampling import Resampling
 from difflab.types import NoiseLevel, StepContext
 
+AS_PRINTED = 1e-5
+"""How far the noise of a level may be from one that is visited: what is left out in a message."""
+
 
 @dataclass(frozen=True, eq=False)
 class Part:
@@ -64,6 +67,8 @@ class Part:
         last = _place(steps, self.end, "end") if isinstance(self.end, NoiseLevel) else n - _share(n, self.end)
         if first == n > 0:
             raise ValueError(f"start={_named(self.start)} keeps none of {n} steps: take {_enough(n):g} or more")
+        if last == n and not isinstance(self.end, NoiseLevel) and self.end > 0:
+            raise ValueError(f"end={self.end:g} leaves out none of {n} steps: take {_enough(n):g} or more, or 0")
         if first >= last > 0:
             raise ValueError(
                 f"start={_named(self.start)} and end={_named(self.end)} leave none of {n} steps: end further down"
@@ -117,7 +122,7 @@ def _enough(n: int) -> float:
 def _place(steps: Sequence[StepContext], level: NoiseLevel, name: str) -> int:
     visited = [*(step.level for step in steps), steps[-1].next_level]
     for place, one in enumerate(visited):
-        if one.noise == level.noise or math.isclose(one.noise, level.noise, rel_tol=1e-6):
+        if one.noise == level.noise or math.isclose(one.noise, level.noise, rel_tol=AS_PRINTED):
             return place
     nearest = sorted(visited, key=lambda one: abs(math.atan(one.noise) - math.atan(level.noise)))[:2]
     raise ValueError(
