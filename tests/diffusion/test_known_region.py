@@ -13,7 +13,7 @@ from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.known_region import KnownRegion
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.process import CLEAN, GaussianProcess, PreviousDenoised
-from difflab.diffusion.samplers import AncestralSampler, DDIMSampler, Part, Resampling, Sampler
+from difflab.diffusion.samplers import AncestralSampler, DDIMSampler, Part, Resampling, Sampler, Trajectory
 from difflab.diffusion.schedules import linear_betas, zero_terminal_snr
 from difflab.types import Denoised, NoiseLevel, StepContext
 from diffusion.every_sampler import BROWNIAN, DRAWING, PROCESS, Correlated, Normals, sampler_named
@@ -162,9 +162,9 @@ def test_x_t_is_replaced_by_the_noised_image_after_every_step() -> None:
     """Algorithm 1 of RePaint, line by line, with the noise in its order."""
     sampler = AncestralSampler(steps=5)
     process = sampler.respace(PROCESS)
-    noise = SampleNoise([3, 4])
+    noise, kept = SampleNoise([3, 4]), Trajectory()
     x = noise.randn((3, 3, 3))
-    out = sampler(exact, process, x, noise, None, Part(region=KnownRegion(IMAGE, HALF)))
+    sampler(exact, process, x, noise, kept, Part(region=KnownRegion(IMAGE, HALF)))
     again = SampleNoise([3, 4])
     x = again.randn((3, 3, 3))
     for row in range(4, -1, -1):
@@ -176,7 +176,7 @@ def test_x_t_is_replaced_by_the_noised_image_after_every_step() -> None:
         else:
             unknown, known = mean, IMAGE
         x = HALF * unknown + (1 - HALF) * known
-    torch.testing.assert_close(out, x, rtol=0, atol=1e-6)
+        torch.testing.assert_close(kept.x[4 - row], x, rtol=0, atol=1e-6)
 
 
 def test_diffusers_repaint_step_for_step() -> None:
@@ -234,6 +234,15 @@ def test_a_prediction_of_the_mean_is_replaced_too() -> None:
     known = HALF.expand_as(x) == 0
     torch.testing.assert_close(mean[known], process.q_posterior_mean_variance(IMAGE, x, 7)[0][known])
     torch.testing.assert_close(mean[~known], (0.9 * x)[~known], rtol=1e-4, atol=1e-5)
+
+
+def test_a_learned_variance_is_kept() -> None:
+    def denoiser(x: Tensor, step: StepContext) -> Denoised:
+        return Denoised(x, x, -2.0 * torch.ones_like(x))
+
+    step = StepContext(0, 1, PROCESS.level(7), PROCESS.level(6), 7)
+    denoised = KnownRegion(IMAGE, HALF, "x0").like(IMAGE).around(denoiser)(IMAGE.flip(0), step)
+    assert torch.equal(denoised.log_variance, -2.0 * torch.ones_like(IMAGE))
 
 
 def test_guidance_is_found_around_a_region() -> None:
