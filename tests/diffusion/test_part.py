@@ -350,6 +350,8 @@ def test_a_part_without_steps_or_with_a_level_that_is_not_visited_is_refused() -
         draw(sampler, Part(start=CLEAN))
     with pytest.raises(ValueError, match=r"end=0.05 leaves out none of 10 steps: take 0.1 or more, or 0"):
         draw(sampler, Part(end=0.05))
+    with pytest.raises(ValueError, match=r"start=1 and end=noise 157.\d+ \(timestep 999\) leave none of 10 steps"):
+        draw(sampler, Part(end=PROCESS.level(999)))
     with pytest.raises(ValueError, match=r"the image to start from is \[1, 1, 2, 2\], but x is \[2, 1, 2, 2\]"):
         draw(sampler, Part(start=0.5, image=IMAGE[:1]))
 

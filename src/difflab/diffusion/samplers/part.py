@@ -69,7 +69,7 @@ class Part:
             raise ValueError(f"start={_named(self.start)} keeps none of {n} steps: take {_enough(n):g} or more")
         if last == n and not isinstance(self.end, NoiseLevel) and self.end > 0:
             raise ValueError(f"end={self.end:g} leaves out none of {n} steps: take {_enough(n):g} or more, or 0")
-        if first >= last > 0:
+        if n > 0 and first >= last:
             raise ValueError(
                 f"start={_named(self.start)} and end={_named(self.end)} leave none of {n} steps: end further down"
             )
