@@ -9,12 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.known_region import KnownRegion
 from difflab.diffusion.noise import SampleNoise
+from difflab.diffusion.noise_laws import CosineLaw
 from difflab.diffusion.process import CLEAN, GaussianProcess, PreviousDenoised
 from difflab.diffusion.samplers import AncestralSampler, DDIMSampler, Part, Resampling, Sampler, Trajectory
-from difflab.diffusion.schedules import linear_betas, zero_terminal_snr
+from difflab.diffusion.schedules import cosine_betas, linear_betas, zero_terminal_snr
+from difflab.diffusion.thresholding import StaticThreshold
 from difflab.types import Denoised, NoiseLevel, StepContext
 from diffusion.every_sampler import BROWNIAN, DRAWING, PROCESS, Correlated, Normals, sampler_named
 from diffusion.fakes import Mixture
@@ -76,6 +79,42 @@ def test_they_stay_with_everything_else_that_a_part_may_do(
     known = MASKS["one"].expand_as(out) == 0
     assert torch.equal(out[known], IMAGE[known])
     assert torch.isfinite(out).all()
+
+
+MODELS = {
+    "learned_range": GaussianProcess(
+        linear_betas(1000), prediction="eps", variance="learned_range", time_input="scaled_index"
+    ),
+    "x0_of_4000": GaussianProcess(cosine_betas(4000), prediction="x0"),
+    "prev": GaussianProcess(linear_betas(1000), prediction="prev"),
+    "edm": EDM,
+    "log_snr": ContinuousProcess(CosineLaw(), prediction="eps"),
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("inverted", [False, True])
+def test_they_stay_with_a_network_whatever_it_predicts(model: str, inverted: bool) -> None:
+    process = MODELS[model]
+
+    def network(x: Tensor, time: Tensor, conditioning: Any = None) -> Tensor:
+        assert torch.isfinite(time).all()
+        out = 0.5 * torch.tanh(x)
+        return torch.cat([out, torch.zeros_like(out)], dim=1) if process.learns_variance else out
+
+    names = {"prev": ["ancestral", "ddim"]}.get(model, DRAWING)
+    for name in names:
+        if name == "plms" and isinstance(process, ContinuousProcess):
+            continue
+        spacing = {} if name in ("dpm_fast", "edm_ablation") else {"spacing": "trailing"}
+        sampler, noise = sampler_named(name, 6, **spacing), SampleNoise([5, 6])
+        spaced = sampler.respace(process)
+        denoiser = NetworkDenoiser(network, spaced, threshold=StaticThreshold())
+        x = sampler.starting_std(spaced) * noise.randn((3, 3, 3))
+        part = Part(start=0.7, image=IMAGE, inverted=inverted, region=KnownRegion(IMAGE, HALF, "x_t"))
+        out = sampler(denoiser, spaced, x, noise, None, part)
+        assert torch.equal(out[..., HALF == 0], IMAGE[..., HALF == 0])
+        assert torch.isfinite(out).all()
 
 
 @pytest.mark.parametrize("final", [{"name": "ddim", "final_level": "first"}, {"name": "euler", "final": "lowest"}])
