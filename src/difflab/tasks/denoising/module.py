@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from difflab.conditioning.augment import AugmentConditioner
 from difflab.conditioning.base import ConditionerSet
 from difflab.config.optimizer import OptimizerConfig
 from difflab.diffusion.base_process import Process
@@ -33,8 +32,8 @@ class DenoisingModule(TrainingModule):
     ) -> None:
         super().__init__(network, process, timesteps, conditioners, optimizer, seed=seed, max_steps=max_steps)
         self.loss = loss
-        kinds = (conditioner for _, conditioner in conditioners.named() if isinstance(conditioner, AugmentConditioner))
-        self.augmentation = next((conditioner.augmentation for conditioner in kinds), None)
+        augmentations = (conditioner.augmentation for _, conditioner in conditioners.named())
+        self.augmentation = next((one for one in augmentations if one is not None), None)
 
     def terms(self, batch: Batch, seeds: Sequence[int], *, training: bool) -> StepTerms:
         noised = self.noised(batch, seeds, self.augmentation if training else None)
