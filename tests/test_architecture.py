@@ -121,6 +121,14 @@ def test_low_layers_know_no_frameworks(part: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_what_all_tasks_share_knows_nothing_of_noise() -> None:
+    shared = [SRC / "tasks" / name for name in ("training_module.py", "windows.py", "registry.py")]
+    wrong = [
+        name for path in shared for name, _ in imports(path) if name.startswith(("difflab.diffusion", "difflab.cond"))
+    ]
+    assert not wrong, wrong
+
+
 def _loaded(code: str) -> set[str]:
     script = f"import sys, json\n{code}\nprint(json.dumps(sorted({{m.split('.')[0] for m in sys.modules}})))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

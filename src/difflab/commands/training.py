@@ -50,6 +50,7 @@ from difflab.pipelines.stored import load_initial_weights, read_checkpoint
 from difflab.seeding import stream_seed
 from difflab.signals import shielded
 from difflab.tasks.build import build_training_module
+from difflab.tasks.noised_module import NoisedModule
 from difflab.tasks.training_module import TrainingModule
 from difflab.tracking.build import build_loggers
 from difflab.tracking.job import Job
@@ -138,10 +139,11 @@ def build_module(config: TrainConfig, accelerator: Accelerator, *, initial_weigh
     module = build_training_module(config)
     if config.init.kind == "weights" and initial_weights:
         load_initial_weights(module, config.init.path, config.init.which)
-    if on_cuda_only(config.trainer.channels_last, accelerator):
-        module.network.to(memory_format=torch.channels_last)
-    if on_cuda_only(config.trainer.compile, accelerator):
-        module.network.compile()
+    for network in module.networks():
+        if on_cuda_only(config.trainer.channels_last, accelerator):
+            network.to(memory_format=torch.channels_last)
+        if on_cuda_only(config.trainer.compile, accelerator):
+            network.compile()
     return module
 
 
@@ -267,6 +269,7 @@ def sampling_pipeline(config: TrainConfig, module: TrainingModule, accelerator: 
             f"guidance.kind={model.guidance.kind} asks a further network: train with guidance=none or classifier_free "
             "alone, and give it to `difflab sample` and `difflab evaluate`"
         )
+    assert isinstance(module, NoisedModule), "what draws by diffusion learns from noise"
     return SinglePipeline(
         module.network,
         module.conditioners,

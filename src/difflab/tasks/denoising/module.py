@@ -11,11 +11,12 @@ from difflab.config.optimizer import OptimizerConfig
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.losses import DiffusionLoss
 from difflab.diffusion.timesteps import TimestepSampler
-from difflab.tasks.training_module import StepTerms, TrainingModule
+from difflab.tasks.noised_module import NoisedModule
+from difflab.tasks.training_module import StepTerms
 from difflab.types import Batch
 
 
-class DenoisingModule(TrainingModule):
+class DenoisingModule(NoisedModule):
     """A network trained to denoise (Ho et al. 2020, algorithm 1). Logs `loss`."""
 
     def __init__(
