@@ -57,6 +57,7 @@ FORBIDDEN = {
     "averaging": {"lightning", "hydra", "omegaconf", "wandb", "pydantic", "torchvision"},
     "types": {"lightning", "hydra", "wandb", "numpy"},
 }
+NOISE = ("difflab.diffusion", "difflab.conditioning")
 HEAVY = {"lightning", "wandb", "torchvision", "torchmetrics", "torch_fidelity", "transformers", "diffusers"}
 
 
