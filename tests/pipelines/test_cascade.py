@@ -6,7 +6,7 @@ import torch
 from difflab.diffusion.samplers import StridedSampler
 from difflab.errors import UserError
 from difflab.images import to_uint8
-from difflab.pipelines.cascade import CascadePipeline
+from difflab.pipelines.cascade import CascadePipeline, check_stage
 from pipelines.conftest import UPSAMPLER
 
 BASE = ("data.image_size=8", "network.attention_resolutions=[4]")
@@ -81,6 +81,36 @@ def test_stages_that_do_not_fit_are_named(pipeline_of) -> None:
         CascadePipeline({"first": base, "second": base})
     with pytest.raises(UserError, match=r"second enlarges 8x8 images, the stage before it draws 16x16$"):
         CascadePipeline({"first": pipeline_of(), "second": upsampler})
+
+
+@pytest.mark.parametrize(
+    ("before", "message"),
+    [
+        ((3, 4, 4), "enlarges 8x8 images, the stage before it draws 4x4"),
+        ((3, 16, 16), "enlarges 8x8 images, the stage before it draws 16x16"),
+        ((1, 8, 8), "enlarges images of 3 channels, the stage before it draws 1"),
+        ((4, 8, 8), "enlarges images of 3 channels, the stage before it draws 4"),
+    ],
+)
+def test_a_stage_takes_what_the_one_before_it_draws(pipeline_of, before: tuple[int, ...], message: str) -> None:
+    upsampler = pipeline_of(*UPSAMPLER)
+    check_stage("up", (3, 8, 8), upsampler)
+    with pytest.raises(UserError, match=rf"^pipeline\.stages\.up {message}$"):
+        check_stage("up", before, upsampler)
+
+
+def test_each_stage_rounds_its_pictures_as_it_is_told(pipeline_of) -> None:
+    base, upsampler = pipeline_of(*BASE, rounding="nearest"), pipeline_of(*UPSAMPLER, rounding="truncate")
+    cascade = CascadePipeline({"base": base, "up": upsampler})
+    assert not torch.equal(base([0, 1], 3), to_uint8(base.draw([0, 1], 3), "truncate"))
+    given: list[torch.Tensor] = []
+    upsampler.draw, draws = (
+        (lambda *a, low_res, **k: given.append(low_res) or draws(*a, low_res=low_res, **k)),
+        upsampler.draw,
+    )
+    drawn = cascade([0, 1], 3)
+    assert torch.equal(given[0], base([0, 1], 3))
+    assert torch.equal(drawn, to_uint8(cascade.draw([0, 1], 3), "truncate"))
 
 
 def test_the_record_has_every_stage(cascade: CascadePipeline) -> None:

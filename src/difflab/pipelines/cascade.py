@@ -105,6 +105,11 @@ def check_stage(name: str, before: Sequence[int], stage: SinglePipeline) -> None
             f"pipeline.stages.{name} enlarges {upsampler.size}x{upsampler.size} images, "
             f"the stage before it draws {before[-2]}x{before[-1]}"
         )
+    if before[0] != stage.shape[0]:
+        raise UserError(
+            f"pipeline.stages.{name} enlarges images of {stage.shape[0]} channels, "
+            f"the stage before it draws {before[0]}"
+        )
 
 
 def _seed_of(number: int, seed: int) -> int:

@@ -14,6 +14,8 @@ from difflab.metrics.evaluator import Evaluator, check_metric, check_reference
 from difflab.metrics.protocol import SamplingRecord
 from difflab.metrics.reference import DataReference, shards_reference
 from difflab.pipelines.base import Pipeline
+from difflab.pipelines.resizing import ResizePipeline
+from difflab.pipelines.single import SinglePipeline
 
 REFERENCE_BATCH = 64
 
@@ -68,7 +70,7 @@ def sampling_record(
     how = pipeline.record()
     balance: Literal["none", "uniform", "given", "data"] = "none"
     if pipeline.labels([0], seed) is not None:
-        known = "data" if "low_res" in (how.get("pipeline") or {}) else "uniform"
+        known = "data" if _classes_are_datas(pipeline) else "uniform"
         balance = known if classes is None else "given"
     return SamplingRecord(
         class_balance=balance,
@@ -82,6 +84,12 @@ def sampling_record(
         precision=str(pipeline.autocast or torch.float32).removeprefix("torch."),
         device=pipeline.device.type,
     )
+
+
+def _classes_are_datas(pipeline: Pipeline) -> bool:
+    """Whether samples show the classes of the images that they are enlarged from; a folder of images names none."""
+    low_res = pipeline.low_res if isinstance(pipeline, SinglePipeline | ResizePipeline) else None
+    return low_res is not None and low_res.labels([0]) is not None
 
 
 def reference_of(
