@@ -30,7 +30,7 @@ class Rounds:
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     lines: list[str] = []
-    monkeypatch.setattr(heartbeat, "say", lambda text, anyway=False: lines.append(text))
+    monkeypatch.setattr(heartbeat, "announce", lambda text, anyway=False: lines.append(text))
     return lines
 
 
