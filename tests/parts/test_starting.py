@@ -95,6 +95,7 @@ def test_extending_what_need_not_be_extended_is_refused() -> None:
     )
     assert "there has no network.conv_in.weight" in refused(unet(1), {"a": torch.ones(1)}, extend_input="zero")
     assert "no input channels" in refused(nn.ModuleDict({"network": nn.Linear(1, 1)}), {}, extend_input="zero")
+    assert "no input channels" in refused(nn.ModuleDict({"other": nn.Linear(1, 1)}), {}, extend_input="zero")
 
 
 def test_other_channels_are_a_misfit_without_extension() -> None:

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from difflab.commands.composing import compose_and_validate
-from difflab.config.model import ModelConfig
 from difflab.config.train import TrainConfig
 from difflab.pipelines.single import SinglePipeline
 from difflab.tasks.build import build_model
@@ -30,7 +29,7 @@ def pipeline_of():
 
     def make(*overrides, **options):
         config = configuration(*overrides)
-        model = build_model(ModelConfig.of(config))
+        model = build_model(config.model())
         for key, parameter in model.as_module().named_parameters():
             parameter.data.copy_(torch.from_numpy(draw(0, key, tuple(parameter.shape))))
         defaults = {"sampler": config.sampler, "guidance": config.guidance}
@@ -38,7 +37,7 @@ def pipeline_of():
             model.network,
             model.conditioners,
             model.process,
-            ModelConfig.of(config).shape,
+            config.model().shape,
             **{**defaults, **options},
         )
 

@@ -24,7 +24,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
 
 @pytest.fixture
 def model() -> ModelConfig:
-    return ModelConfig.of(configuration(*UPSAMPLER))
+    return configuration(*UPSAMPLER).model()
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_mistakes_are_named(model: ModelConfig, tmp_path: Path, archive: Path) -
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.png").write_bytes(b"no picture")
     assert "a.png cannot be read as an image" in refused(tmp_path / "broken")
-    plain = ModelConfig.of(configuration())
+    plain = configuration().model()
     assert refused(archive, plain) == f"low_res={archive}: this model enlarges nothing; leave low_res out"
 
 
@@ -149,7 +149,7 @@ def test_an_archive_that_does_not_fit_is_one_line(model: ModelConfig, tmp_path: 
 
 
 def test_classes_that_the_model_does_not_have_are_refused(tmp_path: Path, pipeline_of) -> None:
-    conditional = ModelConfig.of(configuration(*UPSAMPLER, "conditioning=class_low_res"))
+    conditional = configuration(*UPSAMPLER, "conditioning=class_low_res").model()
     np.savez(tmp_path / "a.npz", arr_0=PIXELS, arr_1=np.array([0, 5, 6]))
     assert "arr_1 has class 6, which is not in 0..5, the classes of this model" in refusal(
         tmp_path / "a.npz", conditional

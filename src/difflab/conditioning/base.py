@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from difflab.data.augmentation import Augmentation
 from difflab.types import Batch, Conditioning
 
 
@@ -14,8 +15,10 @@ class Conditioner(nn.Module):
     """One thing a model is told. Subclasses say which batch keys they read, and make the fields.
 
     drop_rate: probability, per training sample, of being replaced by the null (classifier-free training).
+    augmentation: how training changes the images that it tells of; None where it leaves them alone.
     """
 
+    augmentation: Augmentation | None = None
     batch_keys: tuple[str, ...] = ()
 
     def __init__(self, drop_rate: float = 0.0) -> None:

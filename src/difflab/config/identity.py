@@ -15,9 +15,7 @@ FREE = frozenset(
         "name",
         "output_root",
         "resume",
-        # What it is drawn with and what is measured, written and shown while it trains.
-        "guidance",
-        "sampler",
+        # What is measured, written and shown while it trains.
         "callbacks",
         "logger",
         "metrics",
@@ -30,12 +28,13 @@ FREE = frozenset(
         "data.max_bad_fraction",
     }
 )
-"""The keys that may change between two sittings of one run. All others, those to come too, must stay."""
+"""The keys that may change between two sittings of one run, besides those that its task names. All others, those to
+come too, must stay."""
 
 
 def identity(config: TrainConfig) -> dict[str, Any]:
     """All that two sittings of a run must agree on, with the defaults filled in."""
-    return _without_free(without_places(config).plain())
+    return _without(FREE | config.free, without_places(config).plain())
 
 
 def name_identity(config: TrainConfig) -> dict[str, Any]:
@@ -44,7 +43,7 @@ def name_identity(config: TrainConfig) -> dict[str, Any]:
     An option that difflab gets later therefore leaves all names as they are. The kinds always stay, since they say
     whose defaults are left out.
     """
-    return _without_free(_without_defaults(without_places(config)))
+    return _without(FREE | config.free, _without_defaults(without_places(config)))
 
 
 def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -64,9 +63,9 @@ def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, A
         yield from differences(old.get(name), new.get(name), f"{prefix}{name}")
 
 
-def _without_free(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    kept = {key: value for key, value in content.items() if f"{prefix}{key}" not in FREE}
-    return {key: _without_free(v, f"{prefix}{key}.") if isinstance(v, dict) else v for key, v in kept.items()}
+def _without(free: frozenset[str], content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    kept = {key: value for key, value in content.items() if f"{prefix}{key}" not in free}
+    return {key: _without(free, v, f"{prefix}{key}.") if isinstance(v, dict) else v for key, v in kept.items()}
 
 
 def _without_defaults(value: Any) -> Any:

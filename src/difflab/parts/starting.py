@@ -95,7 +95,7 @@ def _take(module: nn.Module, state: Mapping[str, Tensor], expected: Shapes, exte
 
 def _input_weight(module: nn.Module) -> str:
     """The weight of the network's first convolution, which sees its input channels."""
-    name = getattr(module.network, "input_weight", None)
+    name = getattr(getattr(module, "network", None), "input_weight", None)
     if name is None:
         raise UserError("init.extend_input: this network has no input channels that could be more; leave it out")
     return f"network.{name}"

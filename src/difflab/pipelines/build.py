@@ -9,7 +9,7 @@ import torch
 
 from difflab.config.data import DataConfig
 from difflab.config.guidance import GuidanceConfig, Weights
-from difflab.config.model import ModelConfig
+from difflab.config.model import DrawingModelConfig, ModelConfig
 from difflab.config.pipeline import CascadePipelineConfig, ResizePipelineConfig
 from difflab.config.sample import DrawConfig, EvaluateConfig
 from difflab.config.sampler import SamplerConfig
@@ -57,9 +57,10 @@ def build_pipeline(
         return _cascade(config, config.pipeline, models, autocast)
     assert config.run is not None, "the configuration asks for a run, except in a cascade"
     model, stored = models.stored(config.run, config.weights)
-    low_res = open_low_res(config.low_res, model.config, _data_of(config, stored), config.split)
+    drawing = require_drawing(config.run, model.config)
+    low_res = open_low_res(config.low_res, drawing, _data_of(config, stored), config.split)
     if isinstance(config.pipeline, ResizePipelineConfig):
-        return _resize(config, config.pipeline, model, low_res), stored
+        return _resize(config, config.pipeline, drawing, low_res), stored
     pipeline = _single(config.run, model, models, config, config.sampler, config.guidance, low_res, autocast)
     return pipeline, stored
 
@@ -90,13 +91,14 @@ def _guides_of(guidance: GuidanceConfig) -> Iterator[tuple[str, Weights]]:
         yield free.reference.run, free.reference.weights
 
 
-def require_drawing(run: str, model: ModelConfig) -> None:
-    """Raises UserError for a stored model that draws nothing by itself."""
-    if model.task == "noisy_classifier":
+def require_drawing(run: str, model: ModelConfig) -> DrawingModelConfig:
+    """The configuration of a stored model that draws. Raises UserError for one that draws nothing by itself."""
+    if not isinstance(model, DrawingModelConfig):
         raise UserError(
-            f"run={run} is a noisy classifier and draws nothing: give run= a diffusion model, and the classifier as "
-            f"guidance=classifier guidance.run={run}"
+            f"run={run} is {model.title} and draws nothing: give run= a diffusion model"
+            + (f", and this one as guidance=classifier guidance.run={run}" if model.logits is not None else "")
         )
+    return model
 
 
 def _single(
@@ -109,7 +111,7 @@ def _single(
     low_res: LowRes | None,
     autocast: torch.dtype | None,
 ) -> SinglePipeline:
-    require_drawing(run, model.config)
+    drawing = require_drawing(run, model.config)
     return SinglePipeline(
         model.network,
         model.conditioners,
@@ -117,7 +119,7 @@ def _single(
         model.config.shape,
         sampler=sampler,
         guidance=guidance,
-        guides=load_guides(guidance, model.config, models.load),
+        guides=load_guides(guidance, drawing, models.load),
         low_res=low_res,
         rounding=config.rounding,
         autocast=autocast,
@@ -136,11 +138,13 @@ def _cascade(
     return CascadePipeline(stages), stored
 
 
-def _resize(config: DrawConfig, resize: ResizePipelineConfig, model: Model, low_res: LowRes | None) -> ResizePipeline:
-    upsampler = low_res_of(model.config)
+def _resize(
+    config: DrawConfig, resize: ResizePipelineConfig, model: DrawingModelConfig, low_res: LowRes | None
+) -> ResizePipeline:
+    upsampler = low_res_of(model)
     if upsampler is None or low_res is None:
         raise UserError(f"pipeline=resize enlarges what an upsampler would; run={config.run} is none")
-    return ResizePipeline(upsampler, model.config.image_size, low_res, filter=resize.filter, rounding=config.rounding)
+    return ResizePipeline(upsampler, model.image_size, low_res, filter=resize.filter, rounding=config.rounding)
 
 
 def _data_of(config: DrawConfig, stored: Stored) -> DataConfig | None:

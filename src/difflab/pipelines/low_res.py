@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from difflab.config.conditioning import ClassConditionerConfig, LowResConditionerConfig
+from difflab.config.conditioning import LowResConditionerConfig
 from difflab.config.data import DataConfig
-from difflab.config.model import ModelConfig
+from difflab.config.model import DrawingModelConfig
 from difflab.console import printable
 from difflab.data.decode import BadImage, decode_image, image_size
 from difflab.data.sources.listing import in_words, list_folder
@@ -213,12 +213,12 @@ def _checked_labels(shown: str, labels: np.ndarray, n: int, classes: int | None)
     return [int(label) for label in labels]
 
 
-def low_res_of(model: ModelConfig) -> LowResConditionerConfig | None:
+def low_res_of(model: DrawingModelConfig) -> LowResConditionerConfig | None:
     """The conditioner that makes a model an upsampler, or None."""
     return next((c for c in model.conditioning.values() if isinstance(c, LowResConditionerConfig)), None)
 
 
-def open_low_res(path: str | None, model: ModelConfig, data: DataConfig | None, split: str) -> LowRes | None:
+def open_low_res(path: str | None, model: DrawingModelConfig, data: DataConfig | None, split: str) -> LowRes | None:
     """What the upsampler `model` enlarges; None for any other model.
 
     path: an archive or a folder; None takes `split` of `data`.
@@ -242,7 +242,7 @@ def open_low_res(path: str | None, model: ModelConfig, data: DataConfig | None, 
     if where.is_dir():
         source = FolderLowRes(where, model.channels)
     else:
-        source = ArchiveLowRes(where, model.channels, _classes_of(model))
+        source = ArchiveLowRes(where, model.channels, model.classes)
     height, width = source.size
     if not height == width == conditioner.size:
         raise UserError(
@@ -252,7 +252,3 @@ def open_low_res(path: str | None, model: ModelConfig, data: DataConfig | None, 
     if isinstance(source, FolderLowRes):
         source.decode_all()
     return source
-
-
-def _classes_of(model: ModelConfig) -> int | None:
-    return next((c.classes for c in model.conditioning.values() if isinstance(c, ClassConditionerConfig)), None)

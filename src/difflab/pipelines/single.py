@@ -13,7 +13,6 @@ from difflab.conditioning.base import ConditionerSet
 from difflab.conditioning.class_label import ClassConditioner
 from difflab.conditioning.low_res import LowResConditioner
 from difflab.config.guidance import GuidanceConfig
-from difflab.config.network import UNetEncoderConfig
 from difflab.config.sampler import SamplerConfig
 from difflab.devices import under_autocast
 from difflab.diffusion.base_process import Process
@@ -172,9 +171,7 @@ class SinglePipeline:
         """How many classes samples may be asked to show: the model's, else those of the classifier that guides it."""
         own = next((c.classes for _, c in self.conditioners.named() if isinstance(c, ClassConditioner)), None)
         if own is None and self.guides.classifier is not None:
-            network = self.guides.classifier.config.network
-            assert isinstance(network, UNetEncoderConfig), "load_guides takes nothing else as a classifier"
-            return network.classes
+            return self.guides.classifier.config.logits
         return own
 
     def enlarges(self) -> LowResConditioner | None:
