@@ -42,3 +42,7 @@ def test_other_shapes_are_refused(bad: torch.Tensor) -> None:
 def test_floats_are_refused() -> None:
     with pytest.raises(ValueError, match="not float32; convert"):
         make_grid(torch.zeros(1, 3, 4, 4))
+
+
+def test_a_row_is_no_wider_than_there_are_images() -> None:
+    assert make_grid(torch.zeros(3, 1, 4, 4, dtype=torch.uint8), columns=8, pad=2).size == (3 * 6 + 2, 4 + 2 * 2)
