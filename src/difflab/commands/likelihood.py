@@ -94,7 +94,7 @@ def prepare(
     pipeline = LikelihoodPipeline(model, config.method, autocast=sampling_autocast(config.precision, accelerator))
     data = data_of(config, stored)
     pipeline.check_data(data)
-    fields = list(dict.fromkeys([*data.fields, *model.conditioners.batch_keys()]))
+    fields = list(dict.fromkeys([*data.fields, *model.conditioners.missing(["image"])]))
     data = data.model_copy(update={"fields": fields})
     size = config.batch_size * processes.world_size
     images = shards_reference(data, config.split, batch_size=size, rank=processes.rank, world_size=processes.world_size)

@@ -7,15 +7,23 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from difflab.config.base import Config
+from difflab.config.kinds import Kind, Kinds
 
 Multiplier = Annotated[float, Field(ge=0)]
 
 
-class ClassConditionerConfig(Config):
+class ConditionerBase(Config):
+    """What every conditioner's configuration has. Most have a drop_rate, too: the probability that a training sample
+    gets the null in place of its condition (classifier-free training)."""
+
+    kind: str
+
+
+class ClassConditionerConfig(ConditionerBase):
     """A learned embedding per class that joins the time embedding (ADM), with one more for "no class" when dropped.
 
     classes: how many there are, equal to data.classes.
-    drop_rate: probability that a training sample loses its class (classifier-free training).
+    drop_rate: probability that a training sample loses its class.
     """
 
     kind: Literal["class"]
@@ -30,7 +38,7 @@ class ClassConditionerConfig(Config):
         return classes
 
 
-class LowResConditionerConfig(Config):
+class LowResConditionerConfig(ConditionerBase):
     """A low-resolution version of the image, enlarged and joined to the network's input (ADM's upsamplers).
 
     size: pixels per side of the low-resolution image.
@@ -74,9 +82,16 @@ class AugmentConditionerConfig(Config):
         return self
 
 
-ConditionerConfig = Annotated[
-    ClassConditionerConfig | LowResConditionerConfig | AugmentConditionerConfig, Field(discriminator="kind")
-]
+CONDITIONERS = Kinds(
+    {
+        "class": Kind(ClassConditionerConfig, "difflab.conditioning.class_label:build"),
+        "low_res": Kind(LowResConditionerConfig, "difflab.conditioning.low_res:build"),
+        "augment": Kind(AugmentConditionerConfig, "difflab.conditioning.augment:build"),
+    }
+)
+"""All that there are. Their builders take (config, embedding_dim=, image_size=) and give a `Conditioner`."""
+
+ConditionerConfig = Annotated[ConditionerBase, CONDITIONERS]
 """One conditioner, told apart by `kind`."""
 
 ConditioningConfig = dict[str, ConditionerConfig]

@@ -102,7 +102,7 @@ class TrainingModule(L.LightningModule):
 
     def batch_keys(self) -> tuple[str, ...]:
         """What the loader has to deliver besides images."""
-        return self.conditioners.batch_keys()
+        return self.conditioners.missing(["image"])
 
     def noised(self, batch: Batch, seeds: Sequence[int], augmentation: Augmentation | None = None) -> Noised:
         """t, noise and x_t of each sample from its own stream; Ho et al. (2020), algorithm 1, lines 2 to 5.

@@ -197,7 +197,9 @@ class SinglePipeline:
         if classes is not None:
             self.check_classes(classes)
         labels = self.labels(indices, seed) if classes is None else list(classes)
-        batch: Batch = {} if labels is None else {"label": torch.tensor(labels, device=self.device)}
+        batch: Batch = {"index": torch.tensor(list(indices), device=self.device)}
+        if labels is not None:
+            batch["label"] = torch.tensor(labels, device=self.device)
         upsampler = self.enlarges()
         if upsampler is None:
             return batch
