@@ -141,8 +141,9 @@ def _records(folder: Path) -> Digests:
 
 
 def _swept(folder: Path) -> Digests:
-    ledger = json.loads((folder / "swept" / "ledger.json").read_text(encoding="utf-8"))
-    found = {"ledger.json": _digest(_plain(ledger))}
+    # The ledger says where each point lies, which is another folder in every trial.
+    text = (folder / "swept" / "ledger.json").read_text(encoding="utf-8").replace(str(folder.resolve()), "")
+    found = {"ledger.json": _digest(_plain(json.loads(text)))}
     names = ("evaluations.jsonl", "table.csv", "table.md")
     files = [path for path in sorted((folder / "swept").rglob("*")) if path.name in names]
     return found | {str(path.relative_to(folder)): _digest(_content(path)) for path in files}

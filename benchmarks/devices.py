@@ -1,6 +1,7 @@
 """What `auto` should mean on this device: the ways to run a training step and a sampling step, in turn.
 
-A training step is the bare loop's, whose cost is the network's; `models/devices.py` holds the choice that is judged.
+A training step is the bare loop's, whose cost is the network's;
+`src/difflab/devices.py` holds the choice that is judged.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from benchmarks.machine import describe_machine, machine_lines
 from benchmarks.pairs import Rounds, Step, as_json, interleave, table
 from benchmarks.stage import Stage, add_experiment_options, open_stage, overrides_of, synchroniser
 from benchmarks.switches import deterministic
-from difflab.models.devices import Accelerator, on_cuda_only, sampling_autocast, training_precision
+from difflab.devices import Accelerator, on_cuda_only, sampling_autocast, training_precision
 
 TIE = 1.03
 """A choice this close to the fastest is as good: less is noise."""
@@ -150,7 +151,7 @@ def judged(title: str, rounds: Rounds, accelerator: Accelerator, auto: str) -> l
     if auto not in rounds.names():
         return [*lines, f"fastest: {fastest}; auto chooses {auto}, which was not measured"]
     behind = rounds.ratio(auto, fastest).median
-    verdict = "is the right choice" if behind <= TIE else "is NOT the fastest; see models/devices.py"
+    verdict = "is the right choice" if behind <= TIE else "is NOT the fastest; see src/difflab/devices.py"
     return [*lines, f"fastest: {fastest}; auto chooses {auto} ({behind:.3f} of the fastest's time), which {verdict}"]
 
 

@@ -16,13 +16,13 @@ from benchmarks.devices import Way
 from benchmarks.peer import PeerNetwork, class_conditioner
 from difflab.config.guidance import ClassifierFreeGuidance, GuidanceConfig
 from difflab.config.sampler import DDIMConfig, SamplerConfig
+from difflab.devices import Accelerator, on_cuda_only, sampling_autocast
 from difflab.diffusion.noise import SampleNoise
 from difflab.errors import UserError
 from difflab.interop.diffusers_scheduler import to_scheduler_config
-from difflab.models.build import Model
-from difflab.models.devices import Accelerator, on_cuda_only, sampling_autocast
 from difflab.pipelines.single import SinglePipeline
 from difflab.seeding import stream_seed
+from difflab.tasks.build import Model
 
 Drawer = Callable[[], Tensor]
 """Draws one batch, float32 [B, C, H, W] in [-1, 1]."""

@@ -16,7 +16,7 @@ from difflab.errors import UserError
 from difflab.interop.diffusers_config import to_diffusers_config
 from difflab.interop.diffusers_unet import DIFFUSERS
 from difflab.interop.layout import NETWORK, Target
-from difflab.models.build import Model
+from difflab.tasks.build import Model
 from difflab.types import Batch, Conditioning
 
 AGREEMENT = 1e-4

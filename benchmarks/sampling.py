@@ -36,12 +36,12 @@ from benchmarks.switches import deterministic
 from difflab.config.guidance import GuidanceConfig, NoGuidance
 from difflab.config.model import ModelConfig
 from difflab.config.sampler import AncestralConfig, SamplerConfig
+from difflab.devices import resolve_accelerator
 from difflab.errors import UserError
-from difflab.models.build import Model, build_model
-from difflab.models.devices import resolve_accelerator
 from difflab.pipelines.build import require_drawing
 from difflab.pipelines.single import SinglePipeline
 from difflab.pipelines.stored import load_stored
+from difflab.tasks.build import Model, build_model
 
 AGAINST_DIFFUSERS = 1.03
 DEFAULTS_AGAINST_DIFFUSERS = 1 / 1.5

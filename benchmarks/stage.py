@@ -18,7 +18,7 @@ from difflab.config.train import TrainConfig
 from difflab.data.build import build_train_loader
 from difflab.data.shapes.source import ShapesSource
 from difflab.data.writing import write_shards
-from difflab.models.devices import Accelerator, on_cuda_only, resolve_accelerator, training_precision
+from difflab.devices import Accelerator, on_cuda_only, resolve_accelerator, training_precision
 from difflab.networks.build import build_network
 
 EXPERIMENT = "ddpm/cifar10"

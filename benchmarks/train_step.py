@@ -29,8 +29,8 @@ from benchmarks.stage import Stage, add_experiment_options, open_stage, override
 from benchmarks.switches import deterministic
 from difflab.callbacks.throughput import off_the_clock
 from difflab.commands.training import build_module, build_trainer, hush_lightning, sampling_pipeline
-from difflab.models.datamodule import ShardDataModule
-from difflab.models.diffusion import DiffusionModule
+from difflab.data.datamodule import ShardDataModule
+from difflab.tasks.denoising.module import DenoisingModule
 from difflab.tracking.build import build_loggers
 from difflab.tracking.rundir import RunDirectory
 
@@ -117,7 +117,7 @@ def time_loops(stage: Stage, warmup: int, block: int) -> tuple[Rounds, list[floa
     return pauses.rounds, pauses.waits
 
 
-def other_loops(stage: Stage, module: DiffusionModule) -> dict[str, Step]:
+def other_loops(stage: Stage, module: DenoisingModule) -> dict[str, Step]:
     """The loop by hand, with our network and with diffusers', from the weights of `module`."""
     config = stage.config
     ours = stage.network()
@@ -180,7 +180,7 @@ class Pauses(Callback):
         self._batch_ended, self._waited = time.perf_counter(), 0.0
 
 
-def _require_a_real_run(metrics: Path, module: DiffusionModule, steps: int) -> None:
+def _require_a_real_run(metrics: Path, module: DenoisingModule, steps: int) -> None:
     assert module.train_step == steps, f"difflab trained {module.train_step} of {steps} steps"
     assert steps < 10 or metrics.is_file(), "difflab wrote no metrics"
 

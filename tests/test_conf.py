@@ -17,7 +17,7 @@ from difflab.config.model import ModelConfig
 from difflab.config.sample import EvaluateConfig, SampleConfig
 from difflab.config.train import TrainConfig
 from difflab.errors import UserError
-from difflab.models.build import build_model, build_training_module
+from difflab.tasks.build import build_model, build_training_module
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = choices_of("experiment")

@@ -14,7 +14,7 @@ from command_line import run_difflab, spawn_difflab, tiny_training
 from difflab.commands.composing import compose
 from difflab.config.train import TrainConfig
 from difflab.config.validate import validate
-from difflab.models.diffusion import DiffusionModule
+from difflab.tasks.denoising.module import DenoisingModule
 from run_files import checkpoint, differing, exported, find_run, losses, rows
 
 FIRST_LOSSES = [0.362762, 0.663941, 0.895349, 0.825001, 0.772737]
@@ -187,13 +187,13 @@ def test_validation_runs_when_it_is_asked_for_and_with_the_average(
     again: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[torch.Tensor] = []
-    original = DiffusionModule.on_validation_epoch_start
+    original = DenoisingModule.on_validation_epoch_start
 
-    def watched(self: DiffusionModule) -> None:
+    def watched(self: DenoisingModule) -> None:
         seen.append(next(self.network.parameters()).detach().clone())
         original(self)
 
-    monkeypatch.setattr(DiffusionModule, "on_validation_epoch_start", watched)
+    monkeypatch.setattr(DenoisingModule, "on_validation_epoch_start", watched)
     run = again(tmp_path, "trainer.val_every_steps=3", "trainer.accumulate=2", "name=watched")
     assert [row["train/step"] for row in rows(run) if "val/loss" in row] == ["3", "6"]
     averages = checkpoint(run)["callbacks"]["EMA"]["averages"]

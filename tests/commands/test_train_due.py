@@ -189,14 +189,14 @@ def test_steps_skipped_after_a_checkpoint_are_logged_once(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They carry the step of the checkpoint, and are skipped again after a kill."""
-    from difflab.models.diffusion import DiffusionModule
+    from difflab.tasks.denoising.module import DenoisingModule
 
-    original = DiffusionModule.training_step
+    original = DenoisingModule.training_step
 
-    def training_step(self: DiffusionModule, batch: Any, batch_idx: int) -> Any:
+    def training_step(self: DenoisingModule, batch: Any, batch_idx: int) -> Any:
         return original(self, batch, batch_idx) * (float("nan") if batch_idx in (1, 4, 5) else 1.0)
 
-    monkeypatch.setattr(DiffusionModule, "training_step", training_step)
+    monkeypatch.setattr(DenoisingModule, "training_step", training_step)
     options = ["callbacks.checkpoint.every_steps=3", "trainer.val_every_steps=3", "callbacks.evaluation=null"]
     assert train("everything", *options, "name=one").status == 0
     with killing(TrainingLog, "act", 4), pytest.raises(Killed):

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from command_line import Done, run_difflab, tiny_training
-from difflab.models.diffusion import DiffusionModule
+from difflab.tasks.denoising.module import DenoisingModule
 from run_files import checkpoint, differing, find_run, rows
 
 Train = Callable[..., Done]
@@ -152,14 +152,14 @@ def test_a_first_try_that_failed_does_not_forbid_the_second(train: Train) -> Non
 def test_losses_that_stay_not_finite_end_training_and_keep_the_last_good_checkpoint(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = DiffusionModule.training_step
+    original = DenoisingModule.training_step
 
-    def training_step(self: DiffusionModule, batch: Any, batch_idx: int) -> Any:
+    def training_step(self: DenoisingModule, batch: Any, batch_idx: int) -> Any:
         return original(self, batch, batch_idx) * (math.nan if self.train_step == 4 else 1.0)
 
     options = ["callbacks.checkpoint.every_steps=2", "callbacks.guard.max_in_a_row=3"]
     with monkeypatch.context() as patch:
-        patch.setattr(DiffusionModule, "training_step", training_step)
+        patch.setattr(DenoisingModule, "training_step", training_step)
         done = train(*options)
     assert_refused(done, "not finite 3 times in a row after step 4", "optimizer.lr")
     run = find_run(tmp_path)
@@ -181,16 +181,16 @@ def test_a_learning_rate_that_explodes_ends_in_one_line_without_a_bad_checkpoint
 def test_a_bug_keeps_its_traceback_and_the_run_can_go_on(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = DiffusionModule.training_step
+    original = DenoisingModule.training_step
 
-    def training_step(self: DiffusionModule, batch: Any, batch_idx: int) -> Any:
+    def training_step(self: DenoisingModule, batch: Any, batch_idx: int) -> Any:
         if self.train_step == 3:
             raise RuntimeError("a bug")
         return original(self, batch, batch_idx)
 
     options = ["callbacks.checkpoint.every_steps=2"]
     with monkeypatch.context() as patch:
-        patch.setattr(DiffusionModule, "training_step", training_step)
+        patch.setattr(DenoisingModule, "training_step", training_step)
         with pytest.raises(RuntimeError, match="a bug"):
             train(*options, "name=a")
     assert train(*options, "name=a").status == 0
@@ -208,14 +208,14 @@ def advised(done: Done) -> list[str]:
 def test_the_advice_after_losses_that_are_not_finite_works(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = DiffusionModule.training_step
+    original = DenoisingModule.training_step
 
-    def training_step(self: DiffusionModule, batch: Any, batch_idx: int) -> Any:
+    def training_step(self: DenoisingModule, batch: Any, batch_idx: int) -> Any:
         return original(self, batch, batch_idx) * (math.nan if self.train_step == 4 else 1.0)
 
     options = ["callbacks.checkpoint.every_steps=2", "callbacks.guard.max_in_a_row=2", "name=mine"]
     with monkeypatch.context() as patch:
-        patch.setattr(DiffusionModule, "training_step", training_step)
+        patch.setattr(DenoisingModule, "training_step", training_step)
         done = train(*options)
     assert advised(done) == [
         f"resume={tmp_path / 'runs/ddpm/shapes32/mine/checkpoints/last.ckpt'}",
@@ -232,13 +232,13 @@ def test_the_advice_after_losses_that_are_not_finite_works(
 
 
 def test_the_advice_without_a_checkpoint_works(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = DiffusionModule.training_step
+    original = DenoisingModule.training_step
 
-    def training_step(self: DiffusionModule, batch: Any, batch_idx: int) -> Any:
+    def training_step(self: DenoisingModule, batch: Any, batch_idx: int) -> Any:
         return original(self, batch, batch_idx) * math.nan
 
     with monkeypatch.context() as patch:
-        patch.setattr(DiffusionModule, "training_step", training_step)
+        patch.setattr(DenoisingModule, "training_step", training_step)
         done = train("name=mine", "callbacks.guard.max_in_a_row=2")
     assert "there is no checkpoint yet" in done.err
     assert advised(done) == ["optimizer.lr=0.0004"]

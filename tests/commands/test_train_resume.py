@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from command_line import run_difflab, spawn_difflab, start_difflab, tiny_training
-from difflab.models.diffusion import DiffusionModule
+from difflab.tasks.denoising.module import DenoisingModule
 from run_files import assert_same_run, checkpoint, find_run, losses, rows
 
 STEPS = 6
@@ -117,12 +117,12 @@ def test_steps_that_were_skipped_stay_skipped(
 
 def poison(monkeypatch: pytest.MonkeyPatch, batches: set[int]) -> None:
     """The loss of the batches with these numbers (Lightning's count, which goes on after a resume) is NaN."""
-    original = DiffusionModule.training_step
+    original = DenoisingModule.training_step
 
-    def training_step(self: DiffusionModule, batch: Any, batch_idx: int) -> Any:
+    def training_step(self: DenoisingModule, batch: Any, batch_idx: int) -> Any:
         return original(self, batch, batch_idx) * (float("nan") if batch_idx in batches else 1.0)
 
-    monkeypatch.setattr(DiffusionModule, "training_step", training_step)
+    monkeypatch.setattr(DenoisingModule, "training_step", training_step)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
@@ -134,15 +134,15 @@ def test_a_signal_saves_and_exits_with_75_and_the_run_goes_on_exactly(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    original = DiffusionModule.training_step
+    original = DenoisingModule.training_step
 
-    def training_step(self: DiffusionModule, batch: Any, batch_idx: int) -> Any:
+    def training_step(self: DenoisingModule, batch: Any, batch_idx: int) -> Any:
         if self.train_step == 2:
             os.kill(os.getpid(), number)
         return original(self, batch, batch_idx)
 
     with monkeypatch.context() as patch:
-        patch.setattr(DiffusionModule, "training_step", training_step)
+        patch.setattr(DenoisingModule, "training_step", training_step)
         done = run_difflab(tiny_training(tiny_shapes, *VARIANTS["dropout"]), tmp_path)
     run = find_run(tmp_path)
     assert done.status == 75
@@ -157,11 +157,11 @@ def test_a_signal_saves_and_exits_with_75_and_the_run_goes_on_exactly(
 def test_an_interrupted_run_is_not_taken_for_a_crash(
     tiny_shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def training_step(self: DiffusionModule, batch: Any, batch_idx: int) -> Any:
+    def training_step(self: DenoisingModule, batch: Any, batch_idx: int) -> Any:
         raise KeyboardInterrupt
 
     handler = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(DiffusionModule, "training_step", training_step)
+    monkeypatch.setattr(DenoisingModule, "training_step", training_step)
     try:
         done = run_difflab(tiny_training(tiny_shapes), tmp_path)
     finally:

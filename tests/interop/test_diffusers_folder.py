@@ -18,7 +18,7 @@ from difflab.diffusion.samplers import AncestralSampler
 from difflab.errors import UserError
 from difflab.interop.diffusers_scheduler import to_scheduler_config
 from difflab.interop.registry import export_model, import_weights
-from difflab.models.build import Model, build_model
+from difflab.tasks.build import Model, build_model
 
 TINY = [
     "experiment=ddpm/shapes32", "data.image_size=16", "network.patch_size=1", "network.base_channels=16",

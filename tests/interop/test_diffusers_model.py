@@ -16,7 +16,7 @@ from difflab.interop.diffusers_model import model_of_folder
 from difflab.interop.layout import Target
 from difflab.interop.opening import is_diffusers, open_weights
 from difflab.interop.registry import export_model, import_weights
-from difflab.models.build import Model, build_model
+from difflab.tasks.build import Model, build_model
 from interop.test_diffusers_folder import GivenNoise, drawn, model_config
 from interop.test_diffusers_sampling import our_pictures
 

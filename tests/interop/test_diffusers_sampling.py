@@ -13,7 +13,7 @@ from difflab.config.model import ModelConfig
 from difflab.diffusion.build import build_process, build_sampler, build_threshold
 from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.interop.registry import check_export, export_model
-from difflab.models.build import Model
+from difflab.tasks.build import Model
 from interop.test_diffusers_folder import GivenNoise, drawn, model_config
 
 LEADING = ["sampler.spacing=leading", "sampler.steps=10"]

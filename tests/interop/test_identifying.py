@@ -13,7 +13,7 @@ from difflab.interop.layouts import LAYOUTS
 from difflab.interop.native import save_export
 from difflab.interop.presets import PRESETS
 from difflab.interop.registry import export_weights, import_weights
-from difflab.models.build import build_model
+from difflab.tasks.build import build_model
 from interop.test_diffusers_folder import model_config
 from interop.whole_models import saved
 

@@ -19,7 +19,7 @@ from difflab.interop.keymap import shapes_of
 from difflab.interop.layout import Target
 from difflab.interop.layouts import LAYOUTS
 from difflab.interop.presets import PRESETS, preset_named
-from difflab.models.build import build_model
+from difflab.tasks.build import build_model
 from golden_fixtures import ROOT
 
 RELEASED = sorted((ROOT / "diffusion" / "released").glob("*.keys.json.gz"))

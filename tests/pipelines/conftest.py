@@ -8,8 +8,8 @@ import torch
 from difflab.commands.composing import compose_and_validate
 from difflab.config.model import ModelConfig
 from difflab.config.train import TrainConfig
-from difflab.models.build import build_model
 from difflab.pipelines.single import SinglePipeline
+from difflab.tasks.build import build_model
 from golden_fixtures import draw
 from tiny_runs import CLASSES, TRAINING, class_run, own_run, tiny_run
 

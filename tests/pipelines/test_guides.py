@@ -15,9 +15,9 @@ from difflab.config.model import ModelConfig
 from difflab.config.network import UNetEncoderConfig
 from difflab.config.sampler import AncestralConfig, DDIMConfig
 from difflab.errors import UserError
-from difflab.models.build import Model, build_model
 from difflab.pipelines.guides import Guides, load_guides
 from difflab.pipelines.single import SinglePipeline, recorded
+from difflab.tasks.build import Model, build_model
 from golden_fixtures import draw
 from pipelines.conftest import CLASSES, configuration
 

@@ -7,7 +7,7 @@ from typing_extensions import override
 
 from difflab.callbacks.clock import train_step
 from difflab.callbacks.periodic import Periodic
-from difflab.models.training_module import TrainingModule
+from difflab.tasks.training_module import TrainingModule
 
 
 class TrainingLog(Periodic):

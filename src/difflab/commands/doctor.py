@@ -91,7 +91,7 @@ def _packages() -> Iterator[Finding]:
 def _devices() -> Iterator[Finding]:
     import torch
 
-    from difflab.models.devices import fast_in_bf16
+    from difflab.devices import fast_in_bf16
 
     threads = torch.get_num_threads()
     bf16 = "multiplies in bf16, which auto precision uses" if fast_in_bf16("cpu") else "auto precision is fp32"

@@ -19,8 +19,8 @@ from difflab.commands.limits import memory_of, refusing_too_large, require_memor
 from difflab.commands.processes import Processes, started
 from difflab.config.sample import DrawConfig
 from difflab.config.sampler import refuse_inversion
+from difflab.devices import Accelerator, resolve_accelerator, sampling_autocast
 from difflab.errors import UserError, user_errors
-from difflab.models.devices import Accelerator, resolve_accelerator, sampling_autocast
 from difflab.pipelines.base import Pipeline
 from difflab.pipelines.build import StoredModels, build_pipeline, files_of
 from difflab.pipelines.stored import Stored

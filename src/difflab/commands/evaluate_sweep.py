@@ -21,10 +21,10 @@ from difflab.commands.sampling_sweep import Point
 from difflab.config.logger import WandbConfig
 from difflab.config.sample import EvaluateConfig
 from difflab.console import console, say
+from difflab.devices import is_first_process
 from difflab.errors import UserError
 from difflab.files import sha256_of, write_text
 from difflab.metrics.protocol import Result
-from difflab.models.devices import is_first_process
 from difflab.pipelines.build import StoredModels, files_of
 from difflab.pipelines.stored import Stored
 from difflab.tracking.job import LONGEST, trained_name

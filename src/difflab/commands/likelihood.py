@@ -51,7 +51,7 @@ def likelihood(config: LikelihoodConfig, plain: dict[str, Any], overrides: list[
     """Find the bits per dimension of n images, print them and keep the record."""
     from difflab.commands.limits import require_folder
     from difflab.commands.processes import started
-    from difflab.models.devices import resolve_accelerator
+    from difflab.devices import resolve_accelerator
     from difflab.tracking.wandb_environment import refuse_unusable
 
     require_folder("out", config.out)
@@ -78,8 +78,8 @@ def prepare(
     import torch
 
     from difflab.commands.drawing import models_on
+    from difflab.devices import sampling_autocast
     from difflab.metrics.reference import shards_reference
-    from difflab.models.devices import sampling_autocast
     from difflab.pipelines.likelihood import LikelihoodPipeline, require_likelihood
     from difflab.pipelines.stored import find_stored
 

@@ -14,7 +14,7 @@ STARTED_BY_OTHERS = ("SLURM_NTASKS", "TORCHELASTIC_RUN_ID", "NODE_RANK", "GROUP_
 
 def refuse_more_than_there_is(trainer: TrainerConfig, data: DataConfig) -> None:
     """Raises UserError for devices, machines or readers that would be waited for, and tried, for minutes."""
-    from difflab.models.devices import resolve_accelerator
+    from difflab.devices import resolve_accelerator
 
     accelerator = resolve_accelerator(trainer.accelerator)
     devices = trainer.devices

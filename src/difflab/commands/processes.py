@@ -17,9 +17,9 @@ from difflab.commands.heartbeat import beating
 from difflab.commands.launching import launched
 from difflab.commands.machine import refuse_devices
 from difflab.config.ranks import RanksConfig
+from difflab.devices import Accelerator
 from difflab.errors import UserError
 from difflab.lock import locked
-from difflab.models.devices import Accelerator
 
 if TYPE_CHECKING:
     from lightning.fabric.plugins.environments import ClusterEnvironment

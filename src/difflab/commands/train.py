@@ -41,8 +41,8 @@ def train(config: TrainConfig, composed: dict[str, Any], overrides: list[str]) -
     from difflab.commands.training import fit, with_checked_evaluation
     from difflab.data.build import build_dataset
     from difflab.data.sampling import GlobalBatches
+    from difflab.devices import is_first_process
     from difflab.lock import locked
-    from difflab.models.devices import is_first_process
     from difflab.tracking.rundir import RunDirectory
     from difflab.tracking.wandb_environment import refuse_unusable
 

@@ -29,15 +29,8 @@ from difflab.config.model import ModelConfig
 from difflab.config.train import TrainConfig
 from difflab.console import say
 from difflab.data.build import class_names_of
-from difflab.errors import UserError
-from difflab.files import link_or_copy
-from difflab.interop.keymap import refuse_misfit, shapes_of
-from difflab.machine import MachineError
-from difflab.metrics.evaluator import Evaluator
-from difflab.metrics.suiting import without_unsuited
-from difflab.models.build import build_training_module
-from difflab.models.datamodule import ShardDataModule
-from difflab.models.devices import (
+from difflab.data.datamodule import ShardDataModule
+from difflab.devices import (
     Accelerator,
     is_first_process,
     on_cuda_only,
@@ -45,13 +38,20 @@ from difflab.models.devices import (
     sampling_autocast,
     training_precision,
 )
-from difflab.models.training_module import TrainingModule
+from difflab.errors import UserError
+from difflab.files import link_or_copy
+from difflab.interop.keymap import refuse_misfit, shapes_of
+from difflab.machine import MachineError
+from difflab.metrics.evaluator import Evaluator
+from difflab.metrics.suiting import without_unsuited
 from difflab.pipelines.evaluating import build_evaluator, reference_of, refuse_other_classes
 from difflab.pipelines.low_res import open_low_res
 from difflab.pipelines.single import SinglePipeline
 from difflab.pipelines.stored import load_initial_weights, read_checkpoint
 from difflab.seeding import stream_seed
 from difflab.signals import shielded
+from difflab.tasks.build import build_training_module
+from difflab.tasks.training_module import TrainingModule
 from difflab.tracking.build import build_loggers
 from difflab.tracking.job import Job
 from difflab.tracking.rundir import RunDirectory

@@ -28,7 +28,7 @@ def ema(
     from difflab.config.stored import read_train_config
     from difflab.interop.keymap import shapes_of
     from difflab.interop.native import save_export
-    from difflab.models.build import build_model
+    from difflab.tasks.build import build_model
 
     lengths = _lengths(sigma_rel)
     snapshots = _snapshots_of(run)

@@ -14,7 +14,6 @@ from difflab.config.pipeline import CascadePipelineConfig, ResizePipelineConfig
 from difflab.config.sample import DrawConfig, EvaluateConfig
 from difflab.config.sampler import SamplerConfig
 from difflab.errors import UserError
-from difflab.models.build import Model
 from difflab.pipelines.base import Pipeline
 from difflab.pipelines.cascade import CascadePipeline
 from difflab.pipelines.guides import load_guides
@@ -22,6 +21,7 @@ from difflab.pipelines.low_res import LowRes, low_res_of, open_low_res
 from difflab.pipelines.resizing import ResizePipeline
 from difflab.pipelines.single import SinglePipeline
 from difflab.pipelines.stored import Stored, load_stored
+from difflab.tasks.build import Model
 
 
 class StoredModels:

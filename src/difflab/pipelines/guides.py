@@ -16,7 +16,7 @@ from difflab.diffusion.build import build_process
 from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.process import GaussianProcess
 from difflab.errors import UserError
-from difflab.models.build import Model
+from difflab.tasks.build import Model
 
 Load = Callable[[str, Weights], Model]
 """(run, weights) -> the stored model; a sweep hands in one that loads each only once."""

@@ -12,6 +12,7 @@ from difflab.conditioning.class_label import ClassConditioner
 from difflab.config.data import DataConfig
 from difflab.config.likelihood import BoundConfig, MethodConfig, ODEConfig
 from difflab.config.model import ModelConfig
+from difflab.devices import under_autocast
 from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.likelihood import bits_per_dim
@@ -22,10 +23,9 @@ from difflab.diffusion.thresholding import StaticThreshold
 from difflab.errors import UserError, user_errors
 from difflab.images import as_float
 from difflab.metrics.likelihood import Measured
-from difflab.models.build import Model
-from difflab.models.devices import under_autocast
 from difflab.pipelines.finite import first_broken_weight, named
 from difflab.seeding import stream_seed
+from difflab.tasks.build import Model
 from difflab.types import Batch
 
 

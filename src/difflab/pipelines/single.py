@@ -15,6 +15,7 @@ from difflab.conditioning.low_res import LowResConditioner
 from difflab.config.guidance import GuidanceConfig
 from difflab.config.network import UNetEncoderConfig
 from difflab.config.sampler import SamplerConfig
+from difflab.devices import under_autocast
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.build import build_guidance, build_sampler, build_threshold
 from difflab.diffusion.denoiser import NetworkDenoiser
@@ -24,7 +25,6 @@ from difflab.diffusion.parametrisation import nearest_view
 from difflab.diffusion.process import GaussianProcess, Prediction
 from difflab.errors import UserError, user_errors
 from difflab.images import Rounding, to_uint8
-from difflab.models.devices import under_autocast
 from difflab.pipelines.finite import FiniteWatch, refuse_non_finite
 from difflab.pipelines.guides import Guides
 from difflab.pipelines.low_res import LowRes

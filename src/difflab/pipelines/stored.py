@@ -21,7 +21,7 @@ from difflab.interop.native import CONFIG, WEIGHTS, load_export, read_export_con
 from difflab.interop.opening import is_diffusers
 from difflab.interop.unpickle import read_content, read_tensors
 from difflab.interop.unwrapping import read_weights
-from difflab.models.build import Model, build_model
+from difflab.tasks.build import Model, build_model
 
 
 @dataclass(frozen=True)

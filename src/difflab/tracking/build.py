@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 
 from difflab.config.logger import LoggerConfig
-from difflab.models.devices import is_first_process
+from difflab.devices import is_first_process
 from difflab.tracking.csv import CSVLogger
 from difflab.tracking.job import Job
 from difflab.tracking.resilient import ResilientLogger, say

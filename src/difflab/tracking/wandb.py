@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from difflab.config.logger import WandbConfig
+from difflab.devices import is_first_process
 from difflab.environment import environment
 from difflab.errors import UserError
 from difflab.files import write_text
-from difflab.models.devices import is_first_process
 from difflab.tracking.bounded import BoundedCaller
 from difflab.tracking.job import Job, link_segment
 from difflab.tracking.resilient import ResilientLogger, say

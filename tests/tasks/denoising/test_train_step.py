@@ -22,9 +22,9 @@ from difflab.diffusion.timesteps import UniformTimesteps
 from difflab.interop.guided import GUIDED
 from difflab.interop.keymap import KeyMap
 from difflab.interop.layout import Target
-from difflab.models.diffusion import DiffusionModule
-from difflab.models.training_module import Noised
 from difflab.networks.build import build_network
+from difflab.tasks.denoising.module import DenoisingModule
+from difflab.tasks.training_module import Noised
 from difflab.types import Batch
 from golden_fixtures import Fixture, load
 from networks.official_networks import guided_target
@@ -32,7 +32,7 @@ from networks.official_networks import guided_target
 FIXTURE = load("diffusion", "train-step")
 
 
-class GivenDraws(DiffusionModule):
+class GivenDraws(DenoisingModule):
     """The module with the images, timesteps, importance weights and noise of the fixture."""
 
     def noised(self, batch: Batch, seeds: Sequence[int], augmentation: Augmentation | None = None) -> Noised:
@@ -47,7 +47,7 @@ def keymap() -> KeyMap:
 
 
 @pytest.fixture
-def module(keymap: KeyMap) -> DiffusionModule:
+def module(keymap: KeyMap) -> DenoisingModule:
     """The model of the fixture with its drawn weights."""
     target = _target(FIXTURE)
     process = GaussianProcess(cosine_betas(FIXTURE.spec["process"]["T"]), variance="learned_range")
@@ -83,7 +83,7 @@ def _official(keymap: KeyMap, tensors: Iterable[tuple[str, Tensor]]) -> dict[str
     return {name: tensor.detach() for name, tensor in keymap.to_official(dict(tensors)).items()}
 
 
-def test_the_loss_and_its_terms_are_the_official_ones(module: DiffusionModule) -> None:
+def test_the_loss_and_its_terms_are_the_official_ones(module: DenoisingModule) -> None:
     terms = module.terms(_batch(), [0, 0], training=True)
     FIXTURE.check("terms.loss", terms.values["loss"])
     FIXTURE.check("loss_weighted_mean", terms.minimised)
@@ -95,7 +95,7 @@ def test_the_loss_and_its_terms_are_the_official_ones(module: DiffusionModule) -
     FIXTURE.check("terms.vb", parts["vb"])
 
 
-def test_the_gradient_of_every_parameter_is_the_official_one(module: DiffusionModule, keymap: KeyMap) -> None:
+def test_the_gradient_of_every_parameter_is_the_official_one(module: DenoisingModule, keymap: KeyMap) -> None:
     module.training_step(_batch(), 0).backward()
     # Gradients are permuted like the weights they belong to.
     gradients = _official(keymap, ((name, p.grad) for name, p in module.named_parameters() if p.grad is not None))
@@ -112,7 +112,7 @@ def test_the_gradient_of_every_parameter_is_the_official_one(module: DiffusionMo
 
 
 def test_the_weights_and_their_average_after_the_step_are_the_official_ones(
-    module: DiffusionModule, keymap: KeyMap
+    module: DenoisingModule, keymap: KeyMap
 ) -> None:
     ema, optimizer = EMA(FIXTURE.spec["optim"]["ema_rate"]), module.configure_optimizers()
     ema.start(module)

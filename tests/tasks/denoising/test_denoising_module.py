@@ -20,8 +20,8 @@ from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.schedules import linear_betas
 from difflab.diffusion.timesteps import LossAwareTimesteps, UniformTimesteps
-from difflab.models.diffusion import DiffusionModule
 from difflab.seeding import stream_seed
+from difflab.tasks.denoising.module import DenoisingModule
 from difflab.types import Batch, Conditioning
 
 T = 20
@@ -58,7 +58,7 @@ def make_module(
     precision: str = "32-true",
     max_steps: int = 10,
     augment: Augmentation | None = None,
-) -> DiffusionModule:
+) -> DenoisingModule:
     process = GaussianProcess(linear_betas(T), prediction=prediction, variance="fixed_small")
     timesteps = LossAwareTimesteps(T, history_per_term=1) if loss_aware else UniformTimesteps(T)
     conditioners = ConditionerSet({} if drop_rate is None else {"class": ClassConditioner(6, 2, drop_rate)})
@@ -66,7 +66,7 @@ def make_module(
         conditioners["augment"] = AugmentConditioner(augment, augment.label_size)
         torch.nn.init.eye_(conditioners["augment"].map.weight)
     config = OptimizerConfig(kind="adam", lr=0.5)
-    module = DiffusionModule(
+    module = DenoisingModule(
         Recorder(), process, DiffusionLoss(process), timesteps, conditioners, config, seed=SEED, max_steps=max_steps
     )
     strategy = SimpleNamespace(reduce=lambda value, reduce_op: value, all_gather=lambda value, **_: value)
@@ -280,7 +280,7 @@ def test_validation_never_augments() -> None:
     assert module.network.vector == []
 
 
-def validated(module: DiffusionModule, batches: list[Batch]) -> float:
+def validated(module: DenoisingModule, batches: list[Batch]) -> float:
     module.on_validation_epoch_start()
     with torch.no_grad():
         for i, batch in enumerate(batches):
@@ -314,7 +314,7 @@ def test_padding_counts_nothing_in_validation() -> None:
     assert validated(module, [padded]) == pytest.approx(validated(module, [make_batch(data)]), rel=1e-6)
 
 
-def train_loss_aware(module: DiffusionModule, steps: int, accumulate: int = 1) -> None:
+def train_loss_aware(module: DenoisingModule, steps: int, accumulate: int = 1) -> None:
     """Batches of 20 whose samples lie in every timestep soon, so that the weights stop being uniform."""
     optimizer = torch.optim.SGD(module.parameters(), lr=0.0)
     for _ in range(steps):

@@ -17,7 +17,7 @@ from difflab.errors import user_errors
 from difflab.networks.build import build_network
 
 if TYPE_CHECKING:
-    from difflab.models.training_module import TrainingModule
+    from difflab.tasks.training_module import TrainingModule
 
 
 @dataclass
@@ -55,8 +55,8 @@ def build_model(config: ModelConfig) -> Model:
 
 def build_training_module(config: TrainConfig) -> TrainingModule:
     """The LightningModule of a training configuration's task, with initial weights."""
-    from difflab.models.diffusion import DiffusionModule
-    from difflab.models.noisy_classifier import NoisyClassifierModule
+    from difflab.tasks.denoising.module import DenoisingModule
+    from difflab.tasks.noisy_classifier.module import NoisyClassifierModule
 
     model = build_model(ModelConfig.of(config))
     timesteps = build_timesteps(config.diffusion, model.process)
@@ -71,7 +71,7 @@ def build_training_module(config: TrainConfig) -> TrainingModule:
             seed=seed,
             max_steps=max_steps,
         )
-    return DiffusionModule(
+    return DenoisingModule(
         model.network,
         model.process,
         build_loss(config.diffusion, model.process),

@@ -18,10 +18,9 @@ from difflab.diffusion.base_process import Process
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.timesteps import LossAwareTimesteps, TimestepSampler
 from difflab.images import to_float
-from difflab.models.learning_rate import learning_rate_factor
-from difflab.models.optimizer import build_optimizer
-from difflab.models.windows import QuartileWindow
+from difflab.optimizer import build_optimizer, learning_rate_factor
 from difflab.seeding import stream_seed
+from difflab.tasks.windows import QuartileWindow
 from difflab.types import Batch
 
 

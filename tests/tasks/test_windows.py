@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from difflab.models.windows import QuartileWindow
+from difflab.tasks.windows import QuartileWindow
 
 
 def add(window: QuartileWindow, loss: Tensor, t: Tensor, weight: Tensor | None = None) -> None:

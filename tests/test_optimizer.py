@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from difflab.config.optimizer import OptimizerConfig
-from difflab.models.optimizer import build_optimizer
+from difflab.optimizer import build_optimizer
 
 
 def stepped(kind: str, weight_decay: float) -> float:

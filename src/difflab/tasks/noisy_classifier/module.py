@@ -11,7 +11,7 @@ from difflab.conditioning.base import ConditionerSet
 from difflab.config.optimizer import OptimizerConfig
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.timesteps import TimestepSampler
-from difflab.models.training_module import StepTerms, TrainingModule
+from difflab.tasks.training_module import StepTerms, TrainingModule
 from difflab.types import Batch
 
 TOP_K = (1, 5)

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from difflab.config.optimizer import LearningRateConfig
-from difflab.models.learning_rate import learning_rate_factor
+from difflab.optimizer import learning_rate_factor
 
 STEPS = 200
 

@@ -1,4 +1,4 @@
-"""The diffusion LightningModule: what a denoiser's training step minimises."""
+"""The denoising LightningModule: what a denoiser's training step minimises."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from difflab.config.optimizer import OptimizerConfig
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.losses import DiffusionLoss
 from difflab.diffusion.timesteps import TimestepSampler
-from difflab.models.training_module import StepTerms, TrainingModule
+from difflab.tasks.training_module import StepTerms, TrainingModule
 from difflab.types import Batch
 
 
-class DiffusionModule(TrainingModule):
+class DenoisingModule(TrainingModule):
     """A network trained to denoise (Ho et al. 2020, algorithm 1). Logs `loss`."""
 
     def __init__(

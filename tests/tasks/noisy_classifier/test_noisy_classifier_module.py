@@ -16,10 +16,10 @@ from difflab.config.optimizer import OptimizerConfig
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.schedules import linear_betas
 from difflab.diffusion.timesteps import TimestepSampler, UniformTimesteps
-from difflab.models.noisy_classifier import NoisyClassifierModule
 from difflab.networks.build import build_network
+from difflab.tasks.noisy_classifier.module import NoisyClassifierModule
 from difflab.types import Batch
-from models.test_diffusion import SEED, T, by_hand, images, make_batch
+from tasks.denoising.test_denoising_module import SEED, T, by_hand, images, make_batch
 
 CLASSES = 7
 

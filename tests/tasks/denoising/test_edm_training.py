@@ -10,8 +10,8 @@ from torch import Tensor
 
 from difflab.commands.composing import compose_and_validate
 from difflab.config.train import TrainConfig
-from difflab.models.build import build_training_module
-from difflab.models.training_module import TrainingModule
+from difflab.tasks.build import build_training_module
+from difflab.tasks.training_module import TrainingModule
 from difflab.types import Batch
 
 AUGMENTED = "conditioning=augment"

@@ -1,0 +1,43 @@
+"""The optimizer of a configuration, and its learning rate.
+
+The rate is a pure function of the step, so that a resumed run has no schedule state to lose.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from difflab.config.optimizer import LearningRateConfig, OptimizerConfig
+
+
+def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter], *, fused: bool = True) -> Optimizer:
+    """Adam or AdamW over the parameters that train; fused: one kernel for all of them."""
+    trained = [p for p in parameters if p.requires_grad]
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.kind]
+    return kind(
+        trained,
+        lr=config.lr,
+        betas=(config.betas[0], config.betas[1]),
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        fused=fused,
+    )
+
+
+def learning_rate_factor(config: LearningRateConfig, step: int, max_steps: int) -> float:
+    """The factor on the base rate for the optimised batch number `step` (0 is the first) of `max_steps`.
+
+    Warm-up is linear, min(1, (step + 1) / warmup_steps); decays reach 0 after the last step and multiply with it.
+    """
+    warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+    done = min(1.0, step / max_steps)
+    if config.decay == "linear":
+        return warmup * (1.0 - done)
+    if config.decay == "cosine":
+        return warmup * 0.5 * (1.0 + math.cos(math.pi * done))
+    return warmup
