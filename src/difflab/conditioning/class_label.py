@@ -22,7 +22,7 @@ class ClassConditioner(Conditioner):
 
     def __init__(self, classes: int, embedding_dim: int, drop_rate: float = 0.0) -> None:
         super().__init__(drop_rate)
-        self.classes: int = classes
+        self.classes = self.null_class = classes
         self.embedding = nn.Embedding(classes + (1 if drop_rate > 0 else 0), embedding_dim)
 
     def check(self, batch: Batch) -> None:
@@ -30,9 +30,9 @@ class ClassConditioner(Conditioner):
         super().check(batch)
         label = batch["label"]
         # On a GPU the look would wait for the device at every step; there the pipeline checks before the transfer.
-        outside = [c for c in label.tolist() if not 0 <= c < self.classes] if label.device.type == "cpu" else []
+        outside = [c for c in label.tolist() if not 0 <= c < self.null_class] if label.device.type == "cpu" else []
         if outside:
-            raise ValueError(f"class {outside[0]} is not in 0..{self.classes - 1}, the classes of this model")
+            raise ValueError(f"class {outside[0]} is not in 0..{self.null_class - 1}, the classes of this model")
 
     def make(self, batch: Batch, dropped: Tensor | None, noise: SampleNoise | None) -> Conditioning:
         """Raises ValueError for a drop on a model that has no null class."""
@@ -40,7 +40,7 @@ class ClassConditioner(Conditioner):
         if dropped is not None:
             if self.drop_rate == 0.0:
                 raise ValueError("this model was trained without a null class (drop_rate 0): it cannot drop the class")
-            label = torch.where(dropped, self.classes, label)
+            label = torch.where(dropped, self.null_class, label)
         return Conditioning(vector=self.embedding(label))
 
 

@@ -18,6 +18,11 @@ class ConditionerBase(Config):
 
     kind: str
 
+    @property
+    def told_classes(self) -> int | None:
+        """How many classes it tells apart, None where it tells of none."""
+        return None
+
 
 class ClassConditionerConfig(ConditionerBase):
     """A learned embedding per class that joins the time embedding (ADM), with one more for "no class" when dropped.
@@ -36,6 +41,10 @@ class ClassConditionerConfig(ConditionerBase):
         if classes is None:
             raise ValueError("the data has no classes; set data.classes to their number, or leave conditioning out")
         return classes
+
+    @property
+    def told_classes(self) -> int | None:
+        return self.classes
 
 
 class LowResConditionerConfig(ConditionerBase):

@@ -56,10 +56,10 @@ def check_classifier(run: str, classifier: ModelConfig, model: ModelConfig) -> N
     _check_same_images(f"guidance: the classifier {run}", classifier, model)
     _check_same_levels(f"guidance: the classifier {run}", classifier, model)
     for name, conditioner in model.conditioning.items():
-        if conditioner.kind == "class" and conditioner.classes != classifier.network.classes:
+        if conditioner.told_classes not in (None, classifier.network.classes):
             raise UserError(
                 f"guidance: the classifier {run} tells {classifier.network.classes} classes apart, "
-                f"conditioning.{name} of the model has {conditioner.classes}; take one trained on the same classes"
+                f"conditioning.{name} of the model has {conditioner.told_classes}; take one trained on the same classes"
             )
 
 
