@@ -1,7 +1,7 @@
 """A tiny text conditioner that difflab knows nothing of: what an installed package could add.
 
-Words are hashed to rows of a learned embedding; they become tokens with a mask, or their mean becomes a vector. No words
-at all are the null. `KIND` goes into the table of conditioners, as the fixture `with_words` in conftest.py does.
+Words are hashed to rows of a learned embedding; they become tokens with a mask, or their mean becomes a vector. No
+words at all are the null. `KIND` goes into the table of conditioners, as the fixture `with_words` in conftest.py does.
 """
 
 from __future__ import annotations

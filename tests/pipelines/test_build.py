@@ -10,6 +10,7 @@ from difflab.commands.composing import compose_and_validate
 from difflab.config.guidance import ClassifierFreeGuidance, ClassifierGuidance, ReferenceConfig
 from difflab.config.sample import SampleConfig
 from difflab.pipelines.build import files_of
+from difflab.requests.base import Nothing
 
 
 @dataclass
@@ -34,6 +35,6 @@ class Models:
 def test_the_weights_of_guides_decide_what_is_drawn(guidance: Any, further: str) -> None:
     """A sweep, or a drawing that was stopped, does not go on beside other ones."""
     config, _ = compose_and_validate("sample", SampleConfig, ["run=mine"])
-    assert files_of(config, Models()) == [Path("mine/ema")]
-    found = files_of(config.model_copy(update={"guidance": guidance}), Models())
+    assert files_of(config, Models(), Nothing()) == [Path("mine/ema")]
+    found = files_of(config.model_copy(update={"guidance": guidance}), Models(), Nothing())
     assert found == [Path("mine/ema"), Path(further)]

@@ -10,6 +10,7 @@ from difflab.config.sampler import AncestralConfig
 from difflab.config.stored import read_train_config
 from difflab.errors import UserError
 from difflab.pipelines.evaluating import build_evaluator, sampling_record
+from tiny_runs import CLASSES
 
 FD = {"fd": FDConfig(extractor="random")}
 ALONE = {"oracle": OracleConfig(), "is": InceptionScoreConfig(extractor="random", splits=2)}
@@ -26,10 +27,10 @@ def test_the_record_says_how_samples_are_made(pipeline_of) -> None:
     assert sampling_record(pipeline_of(), seed=3, weights="ema").precision == "float32"
 
 
-def test_the_record_says_where_classes_come_from(class_pipeline) -> None:
+def test_the_record_says_where_classes_come_from(class_pipeline, pipeline_of) -> None:
     drawn = sampling_record(class_pipeline, seed=0, weights="ema")
     assert (drawn.class_balance, drawn.classes) == ("uniform", None)
-    given = sampling_record(class_pipeline, seed=0, weights="ema", classes=[1, 2])
+    given = sampling_record(pipeline_of(*CLASSES, asked={"classes": [1, 2]}), seed=0, weights="ema")
     assert (given.class_balance, given.classes) == ("given", [1, 2])
 
 

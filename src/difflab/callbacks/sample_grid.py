@@ -11,10 +11,11 @@ import torch
 from typing_extensions import override
 
 from difflab.callbacks.clock import train_step
-from difflab.callbacks.generation import Generate, Labels, draw_on_all_ranks, ready_to_sample, tell_bad_samples
+from difflab.callbacks.generation import Generate, draw_on_all_ranks, ready_to_sample, tell_bad_samples
 from difflab.callbacks.periodic import Periodic
 from difflab.config.callbacks import SampleGridConfig
 from difflab.files import numbered
+from difflab.requests.base import Request, labels_of
 from difflab.tracking.clock import ClockedLogger
 from difflab.tracking.grid import make_grid, save_picture, to_pil
 
@@ -41,18 +42,18 @@ class SampleGrid(Periodic):
         min_side: int = 64,
         table: bool = False,
         at_end: bool = True,
-        labels: Labels | None = None,
+        request: Request | None = None,
     ) -> None:
         super().__init__(every_steps, at_end=at_end)
-        self.dirpath, self.generate, self.labels = Path(dirpath), generate, labels
+        self.dirpath, self.generate, self.request = Path(dirpath), generate, request
         self.n, self.columns, self.batch_size, self.seed = n, columns, batch_size, seed
         self.min_side, self.table = min_side, table
 
     @classmethod
     def from_config(
-        cls, config: SampleGridConfig, dirpath: Path | str, generate: Generate, labels: Labels | None = None
+        cls, config: SampleGridConfig, dirpath: Path | str, generate: Generate, request: Request | None = None
     ) -> SampleGrid:
-        return cls(dirpath, generate, labels=labels, **config.model_dump())
+        return cls(dirpath, generate, request=request, **config.model_dump())
 
     @override
     def act(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -97,5 +98,5 @@ class SampleGrid(Periodic):
         return self.dirpath / f"step-{step:06d}.png"
 
     def _classes(self) -> Sequence[int | None]:
-        classes = self.labels(list(range(self.n)), self.seed) if self.labels is not None else None
+        classes = None if self.request is None else labels_of(self.request(range(self.n), self.seed))
         return [None] * self.n if classes is None else classes

@@ -141,7 +141,11 @@ def rows_of(batch: dict[str, Any], chosen: Any) -> dict[str, Any]:
     """The rows of a batch that are no padding."""
     import torch
 
-    return {key: value[chosen] for key, value in batch.items() if isinstance(value, torch.Tensor)}
+    kept = chosen.nonzero()[:, 0].tolist()
+    return {
+        key: value[chosen] if isinstance(value, torch.Tensor) else [value[row] for row in kept]
+        for key, value in batch.items()
+    }
 
 
 def result_of(

@@ -37,8 +37,6 @@ def sample(config: SampleConfig, plain: dict[str, Any], overrides: list[str]) ->
     Where an earlier drawing of just these was stopped, its batches are read back and the others drawn. An interruption
     keeps the pictures that are drawn, and says how many.
     """
-    import torch
-
     from difflab.commands.drawing import draw_name, drawing_of
     from difflab.commands.limits import require_folder
     from difflab.commands.sample_folder import SampleFolder
@@ -59,11 +57,11 @@ def sample(config: SampleConfig, plain: dict[str, Any], overrides: list[str]) ->
         drawn = SampleImages()
         try:
             with processes.agreeing():
-                for indices, _, images in drawing.batches(out.kept if config.png else None):
+                for asked, images in drawing.batches(out.kept if config.png else None):
                     if config.npz or config.grid:
-                        drawn.update(images, torch.tensor(indices))
+                        drawn.update(images, asked["index"])
                     if config.png:
-                        out.write(indices, images.cpu())
+                        out.write(asked["index"].tolist(), images.cpu())
             everything = drawn.gathered(config.n) if config.npz or config.grid else None
             processes.wait()
             if processes.is_main:
@@ -109,13 +107,14 @@ def write_together(out: Path, drawing: Drawing, images: Tensor | None) -> None:
     import numpy as np
 
     from difflab.files import replacing
+    from difflab.requests.base import labels_of
     from difflab.tracking.grid import make_grid, save_picture
 
     config = drawing.config
     assert isinstance(config, SampleConfig)
     if images is not None and config.npz:
         arrays = {"arr_0": images.permute(0, 2, 3, 1).numpy()}
-        labels = drawing.classes_of(range(config.n))
+        labels = labels_of(drawing.pipeline.request(range(config.n), config.seed))
         if labels is not None:
             arrays["arr_1"] = np.asarray(labels, dtype=np.int64)
         with replacing(out / "samples.npz") as temporary, temporary.open("wb") as file:
@@ -135,6 +134,6 @@ def draw_trajectory(drawing: Drawing, moments: int) -> Image:
     config = drawing.config
     indices = range(min(config.n, ROWS_OF_TRAJECTORY))
     recorder = Trajectory.evenly(moments, drawing.pipeline.n_steps)
-    drawing.pipeline.draw(indices, config.seed, classes=drawing.classes_of(indices), hook=recorder)
+    drawing.pipeline.draw(indices, config.seed, hook=recorder)
     frames = to_uint8(recorder.x0, config.rounding).transpose(0, 1)
     return make_grid(frames.flatten(0, 1), columns=frames.shape[1], min_side=GRID_MIN_SIDE)

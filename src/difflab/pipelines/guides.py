@@ -29,6 +29,12 @@ class Guides:
     classifier: Model | None = None
     reference: Model | None = None
 
+    @property
+    def classes(self) -> int | None:
+        """How many classes the classifier tells apart, None where there is none."""
+        network = None if self.classifier is None else self.classifier.config.network
+        return network.classes if network is not None and network.kind == "unet_encoder" else None
+
 
 def load_guides(guidance: GuidanceConfig, model: ModelConfig, load: Load) -> Guides:
     """Load what `guidance` names.
