@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from difflab import __version__
+from difflab.console import say, say_on_stderr
 from difflab.errors import LostProcessError, UserError
 from difflab.machine import machine_error
 from difflab.signals import OF_SCHEDULERS, TRY_AGAIN, Stopped, follows_another, listening, speaks
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             status = leaving.code if isinstance(leaving.code, int) else 0
         out.flush()
         if out.failure is not None:
-            sys.stderr.write(f"difflab {name}: standard output cannot be written ({out.failure.strerror})\n")
+            say_on_stderr(f"difflab {name}: standard output cannot be written ({out.failure.strerror})")
             status = status or FAILED
         if follows_another():
             # A further rank: threads of a process group may abort an interpreter that ends after it.
@@ -83,11 +84,11 @@ def _status_of(name: str, rest: Sequence[str]) -> int:
     try:
         return _run(name, rest)
     except UserError as error:
-        sys.stderr.write(f"difflab {name}: {error}\n")
+        say_on_stderr(f"difflab {name}: {error}")
         return USAGE_ERROR
     except LostProcessError as error:
         if speaks():
-            sys.stderr.write(f"difflab {name}: {error}\n")
+            say_on_stderr(f"difflab {name}: {error}")
         return FAILED
     except KeyboardInterrupt as stop:
         return _stopped(name, stop)
@@ -99,7 +100,7 @@ def _status_of(name: str, rest: Sequence[str]) -> int:
         refused = machine_error(error)
         if refused is None:
             raise
-        sys.stderr.write(f"difflab {name}: {refused}\n")
+        say_on_stderr(f"difflab {name}: {refused}")
         return refused.status
 
 
@@ -107,7 +108,7 @@ def _stopped(name: str, stop: BaseException) -> int:
     kept = "".join(f"; {note}" for note in getattr(stop, "__notes__", ()))
     what = f"{stop.number.name}: stopped" if isinstance(stop, Stopped) else "interrupted"
     if speaks():
-        sys.stderr.write(f"difflab {name}: {what}{kept}\n")
+        say_on_stderr(f"difflab {name}: {what}{kept}")
     if not isinstance(stop, Stopped):
         return INTERRUPTED
     again = name in COMMANDS and COMMANDS[name].again and stop.number in OF_SCHEDULERS
@@ -119,7 +120,7 @@ def _run(name: str, rest: Sequence[str]) -> int:
         sys.stdout.write(usage())
         return 0
     if name == "--version":
-        sys.stdout.write(f"difflab {__version__}\n")
+        say(f"difflab {__version__}")
         return 0
     command = _command(name)
     if os.environ.get("WANDB_SWEEP_PARAM_PATH"):

@@ -1,4 +1,4 @@
-"""The one exception that means: the user can fix this."""
+"""Errors that end a command in one line, and any other error in one line."""
 
 from __future__ import annotations
 
@@ -32,3 +32,14 @@ def user_errors(what: str = "") -> Iterator[None]:
         raise
     except ValueError as error:
         raise UserError(f"{what}: {error}" if what else str(error)) from error
+
+
+def in_one_line(error: BaseException) -> str:
+    """The whole message without its line breaks; the name of the error where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of the message, where the others go into details; the name of the error where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

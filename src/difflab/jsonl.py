@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from difflab.console import say_on_stderr
 from difflab.machine import machine_errors
 
 Record = dict[str, Any]
@@ -56,7 +56,7 @@ def read(path: Path) -> list[Record]:
     if torn and (path, tuple(torn)) not in _said:
         _said.add((path, tuple(torn)))
         which = f"line {torn[0]} is" if len(torn) == 1 else f"lines {', '.join(map(str, torn))} are"
-        sys.stderr.write(f"note: {path}: {which} no whole record (a writer was stopped there), left out\n")
+        say_on_stderr(f"note: {path}: {which} no whole record (a writer was stopped there), left out")
     return records
 
 

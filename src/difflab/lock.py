@@ -9,12 +9,12 @@ import fcntl
 import json
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from difflab.console import say_on_stderr
 from difflab.errors import UserError
 from difflab.machine import machine_errors
 
@@ -143,7 +143,7 @@ def _is_held(file: int, folder: Path) -> bool:
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
             raise
-        sys.stderr.write(f"difflab: {folder} cannot be locked ({error.strerror}): let no second process write there\n")
+        say_on_stderr(f"difflab: {folder} cannot be locked ({error.strerror}): let no second process write there")
     return False
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from difflab.console import console
+from difflab.console import console, say_on_stderr
 
 Item = TypeVar("Item")
 
@@ -27,10 +27,5 @@ def track(items: Iterable[Item], total: int, description: str) -> Iterator[Item]
         yield item
         if time.monotonic() - last >= _SECONDS_BETWEEN_LINES:
             last = time.monotonic()
-            sys.stderr.write(f"{description}: {done} of {total}\n")
-    sys.stderr.write(f"{description}: {done} done\n")
-
-
-def say(line: str) -> None:
-    """One line about long work, on standard error."""
-    sys.stderr.write(f"{line}\n")
+            say_on_stderr(f"{description}: {done} of {total}")
+    say_on_stderr(f"{description}: {done} done")

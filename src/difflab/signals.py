@@ -19,6 +19,8 @@ from collections.abc import Collection, Iterator
 from types import FrameType
 from typing import Any
 
+from difflab.console import say_on_stderr
+
 HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 OF_SCHEDULERS = (signal.SIGTERM, signal.SIGUSR1)
 """What a scheduler sends before it takes the machine away; it may start the command again."""
@@ -129,16 +131,14 @@ def received() -> int:
     return 0 if _listener is None else _listener.received
 
 
-def say(text: str, *, anyway: bool = False) -> None:
+def announce(text: str, *, anyway: bool = False) -> None:
     """One line on standard error from any thread, by the process that speaks for all ranks; by another one `anyway`."""
     if not (anyway or speaks()):
         return
     speaker = "difflab" if _listener is None else _listener.speaker
-    with contextlib.suppress(OSError, ValueError):
-        # Behind a progress bar, which has no end of line.
-        begin = "\n" if sys.stderr.isatty() else ""
-        sys.stderr.write(f"{begin}{speaker}: {text}\n")
-        sys.stderr.flush()
+    # Behind a progress bar, which has no end of line.
+    begin = "\n" if sys.stderr.isatty() else ""
+    say_on_stderr(f"{begin}{speaker}: {text}")
 
 
 def listen_again() -> None:
@@ -228,12 +228,12 @@ class _Listener:
                 return
         self._pass_on(first)
         if self.finishes is not None:
-            say(f"{signal.Signals(first).name}: stopping after {self.finishes} (again: at once)")
+            announce(f"{signal.Signals(first).name}: stopping after {self.finishes} (again: at once)")
             again = self._next()
         else:
             again = self._next(_ANSWER_S)
             if again is None and not self._raised.is_set():
-                say(f"{signal.Signals(first).name}: stopping as soon as possible (again: at once)")
+                announce(f"{signal.Signals(first).name}: stopping as soon as possible (again: at once)")
             if again is None:
                 again = self._next()
         # Who was started by another process ends with that one.
@@ -241,7 +241,7 @@ class _Listener:
             again = self._next()
         if again:
             self._pass_on(signal.SIGKILL)
-            say(f"{signal.Signals(again).name}: stopped at once")
+            announce(f"{signal.Signals(again).name}: stopped at once")
             os._exit(128 + again)
 
     def _next(self, timeout: float | None = None) -> int | None:

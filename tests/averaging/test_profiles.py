@@ -14,9 +14,13 @@ from difflab.averaging.profiles import (
     p_dot_p,
     power_decay,
     profile_error,
-    sigma_rel_of,
     solve_weights,
 )
+
+
+def sigma_rel_of(gamma: float) -> float:
+    """EDM2 eq. 123."""
+    return math.sqrt((gamma + 1) / ((gamma + 2) ** 2 * (gamma + 3)))
 
 
 def density(profile: Profile, tau: np.ndarray) -> np.ndarray:

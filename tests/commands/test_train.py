@@ -106,7 +106,7 @@ def test_the_stored_configuration_trains_the_same_run(trained: Path, tmp_path: P
     from difflab.commands.train import train
 
     stored = yaml.safe_load((find_run(trained) / "config.yaml").read_text())
-    train(validate(TrainConfig, stored), stored, [])
+    train(validate(TrainConfig, stored), [])
     assert differing(checkpoint(find_run(tmp_path)), checkpoint(find_run(trained))) == []
 
 

@@ -25,7 +25,7 @@ def test_offsets_point_at_the_members_bytes(tmp_path, write_tar):
     assert members_of(path, scan.table, "x/1") == {"png": b"one", "cls": b"0"}
     assert members_of(path, scan.table, "x/2") == {"jpg": b"twotwo"}
     assert scan.members == {"png": 1, "cls": 1, "jpg": 1}
-    assert scan.ignored == 0
+    assert scan.left_out == ()
 
 
 @pytest.mark.parametrize("fmt", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -56,7 +56,7 @@ def test_links_devices_hidden_files_and_samples_without_image_are_ignored(tmp_pa
             tar.addfile(tarfile.TarInfo(name))
     scan = scan_tar(path)
     assert scan.table["key"].tolist() == [b"folder/a"]
-    assert scan.ignored == 7
+    assert sum(kind.count for kind in scan.left_out) == 7
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from difflab.diffusion.classifier_free import ClassifierFree
-from difflab.diffusion.continuous import alpha_sigma, cfg_log_snr
+from difflab.diffusion.continuous import cfg_log_snr
 from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.process import GaussianProcess, Prediction, PreviousDenoised
 from difflab.diffusion.schedules import linear_betas
@@ -82,10 +82,9 @@ def check_continuous_process(fixture: Fixture, checked: Checked) -> None:
     """The paper's log-SNR schedule, and its step as one of a process of two rows with a learned range at v."""
     spec = fixture.spec["lambda"]
     log_snr = cfg_log_snr(torch.linspace(0, 1, spec["n"], dtype=torch.float64), spec["min"], spec["max"])
-    alpha, sigma = alpha_sigma(log_snr)
     checked("lambda_u", log_snr)
-    checked("alpha2", alpha**2)
-    checked("sigma2", sigma**2)
+    checked("alpha2", torch.sigmoid(log_snr))
+    checked("sigma2", torch.sigmoid(-log_snr))
     noisy, clean = (float(torch.sigmoid(torch.tensor(spec[name]).double())) for name in ("step_from", "step_to"))
     process = GaussianProcess([1 - clean, 1 - noisy / clean], prediction="x0", variance="learned_range")
     z, xhat = fixture.input("z").double(), fixture.input("xhat").double()

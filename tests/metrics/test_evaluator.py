@@ -129,17 +129,6 @@ def test_the_bias_of_few_samples_is_in_the_record(reference, noise_images):
     assert results["kid-random"].warnings == []
 
 
-def test_reset_starts_over_without_reading_the_reference_again(reference, noise_images):
-    evaluator = Evaluator(METRICS, n=30, reference=reference)
-    values = []
-    for _ in range(2):
-        evaluator.update(noise_images(30), torch.arange(30))
-        values.append([result.value for result in evaluator.compute()])
-        evaluator.reset()
-    assert values[0] == values[1]
-    assert reference.opened == [None]
-
-
 @pytest.mark.parametrize("indices", [range(29), range(1, 31), [*range(29), 28]])
 def test_missing_or_repeated_samples_are_noticed(reference, noise_images, indices):
     evaluator = Evaluator(METRICS, n=30, reference=reference)

@@ -7,8 +7,12 @@ import pytest
 
 from difflab.errors import UserError
 from difflab.metrics.protocol import Protocol, ReferenceRecord, Result, SamplingRecord
-from difflab.tracking.sweep_ledger import Ledger, LedgerEntry, best_row, read_all_measured, read_measured
+from difflab.tracking.sweep_ledger import Ledger, LedgerEntry, Measured, best_row, read_all_measured
 from difflab.tracking.sweep_table import SweepRow
+
+
+def read_measured(place: Path) -> Measured:
+    return read_all_measured([place])[0]
 
 
 def entry(place: Path, status: str = "done") -> LedgerEntry:

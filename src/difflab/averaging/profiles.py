@@ -23,11 +23,6 @@ SIGMA_REL_LIMIT = 1 / math.sqrt(12)
 """sigma_rel of gamma = 0, the plain mean of all weights since the start; power profiles are shorter."""
 
 
-def sigma_rel_of(gamma: float) -> float:
-    """The relative length of exponent `gamma` >= 0; EDM2 eq. 123."""
-    return math.sqrt((gamma + 1) / ((gamma + 2) ** 2 * (gamma + 3)))
-
-
 def gamma_of(sigma_rel: float) -> float:
     """The exponent of relative length `sigma_rel`: 0.05 is 16.97, 0.10 is 6.94; EDM2 eq. 126.
 

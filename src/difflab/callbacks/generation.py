@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import lightning.pytorch as pl
@@ -14,6 +13,7 @@ from torch import Tensor
 from difflab.callbacks.ema import averaged
 from difflab.callbacks.preemption import stop_together, stoppable, stopping_within
 from difflab.callbacks.throughput import off_the_clock
+from difflab.console import say_on_stderr
 from difflab.images import to_uint8
 from difflab.metrics.gather import gather_rows
 from difflab.pipelines.finite import NonFiniteSamplesError, named
@@ -114,4 +114,4 @@ def tell_bad_samples(bad: Tensor, n: int, train_step: int, what: str) -> None:
         f"from sampling step {int(bad[:, 1].min())} on"
     )
     _log.info(line)
-    sys.stderr.write(f"note: {line}\n")
+    say_on_stderr(f"note: {line}")

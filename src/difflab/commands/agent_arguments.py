@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from difflab.errors import UserError
+from difflab.errors import UserError, in_one_line
 
 
 def as_the_sweep_means(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> list[str]:
@@ -33,7 +33,7 @@ def _values(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(
-            f"WANDB_SWEEP_PARAM_PATH={path} cannot be read ({' '.join(str(error).split())}): it is the file of "
+            f"WANDB_SWEEP_PARAM_PATH={path} cannot be read ({in_one_line(error)}): it is the file of "
             "`wandb agent`; unset it outside an agent"
         ) from None
     entries = content.items() if isinstance(content, dict) else ()

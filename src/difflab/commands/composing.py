@@ -11,7 +11,7 @@ from difflab.commands.interpolation import refuse_resolvers
 from difflab.conf_dir import conf_dir
 from difflab.config.base import Config
 from difflab.config.validate import validate
-from difflab.errors import UserError
+from difflab.errors import UserError, first_line
 
 Model = TypeVar("Model", bound=Config)
 
@@ -62,9 +62,9 @@ def _in_one_line(primary: str, overrides: Sequence[str]) -> Iterator[None]:
         raise
     except OmegaConfBaseException as error:
         where = f"{error.full_key}: " if error.full_key else ""
-        raise UserError(f"{where}{_first_line(error)}") from None
+        raise UserError(f"{where}{first_line(error)}") from None
     except (HydraException, ValueError) as error:
-        raise UserError(_one_line(error, primary, overrides)) from None
+        raise UserError(_what_is_wrong(error, primary, overrides)) from None
 
 
 def to_plain(composed: Any, choices: Any) -> dict[str, Any]:
@@ -114,8 +114,8 @@ def choices_of(group: str) -> list[str]:
     return sorted(str(path.relative_to(root).with_suffix("")) for path in root.rglob("*.yaml"))
 
 
-def _one_line(error: Exception, primary: str, overrides: Sequence[str]) -> str:
-    message = _first_line(error)
+def _what_is_wrong(error: Exception, primary: str, overrides: Sequence[str]) -> str:
+    message = first_line(error)
     return (
         _wrong_choice(overrides)
         or _wrong_syntax(overrides)
@@ -224,8 +224,3 @@ def _near(value: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(value, known, n=1, cutoff=0.5)
     hint = f"; did you mean {close[0]}?" if close else ""
     return f"{hint} (known: {', '.join(known)})"
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,10 +19,10 @@ from difflab.config.base import Config
 from difflab.config.data import KeyRule
 from difflab.config.folder import FolderSourceConfig
 from difflab.config.validate import validate
+from difflab.console import printable, say, say_on_stderr
 from difflab.data.sources.base import Source
 from difflab.data.sources.registry import SOURCES, find_source
 from difflab.errors import UserError
-from difflab.progress import say
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
 
@@ -69,7 +68,7 @@ def make(
         raise UserError(f"unknown key {unknown[0]!r} for source={own['source']}; known: {', '.join(known)}")
     options = validate(MakeConfig, own)
     source_config = validate(source_model, given)
-    from difflab.data.bad_files import BadFiles, printable
+    from difflab.data.bad_files import BadFiles
     from difflab.data.unfinished import kept_shards
     from difflab.data.writing import write_dataset
 
@@ -93,15 +92,13 @@ def make(
     except KeyboardInterrupt:
         kept = kept_shards(options.out)
         goes_on = f"{kept} finished, kept for the same command, which goes on after them" if kept else "none finished"
-        say(f"{printable(options.out)}: stopped; shards: {goes_on}")
+        say_on_stderr(f"{printable(options.out)}: stopped; shards: {goes_on}")
         raise
     splits = ", ".join(f"{name} {entry.samples}" for name, entry in index.splits.items())
     shards = sum(len(entry.shards) for entry in index.splits.values())
     lines = [f"{options.out}: {splits} samples in {shards} shards{_left_out(sources, bad.found)}", *remarks]
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A path whose bytes are no text is printed as these bytes.
-        sys.stdout.reconfigure(errors="surrogateescape")
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    for line in lines:
+        say(line)
 
 
 def _as_text(values: dict[str, Any]) -> dict[str, Any]:
@@ -147,7 +144,7 @@ def inspect(
         hashes=hashes,
     )
     if as_json:
-        sys.stdout.write(json.dumps(report.as_dict(), indent=1) + "\n")
+        say(json.dumps(report.as_dict(), indent=1))
     else:
         from difflab.commands.data_tables import report_table
 
@@ -166,7 +163,7 @@ def list_data(
     found = find_data_sets(Path(directory))
     if as_json:
         sources = {name: kind.summary for name, kind in SOURCES.items()}
-        sys.stdout.write(json.dumps({"data": found, "sources": sources}, indent=1) + "\n")
+        say(json.dumps({"data": found, "sources": sources}, indent=1))
         return
     from difflab.commands.data_tables import list_tables
 

@@ -18,6 +18,7 @@ from difflab import __version__
 from difflab.cache import cache_root
 from difflab.commands.typer_app import run_typer
 from difflab.console import console
+from difflab.errors import first_line
 
 MALICIOUS_LIGHTNING = ("2.6.2", "2.6.3")
 LOW_DISK_GB = 5.0
@@ -84,18 +85,19 @@ def _packages() -> Iterator[Finding]:
     try:
         import torchvision.ops  # noqa: F401 - the import itself is the check
     except (ImportError, RuntimeError) as error:
-        first = str(error).splitlines()[0]
-        yield Finding("torchvision", f"does not fit this torch ({first}): install both from the same build", "problem")
+        mend = "install both from the same build"
+        yield Finding("torchvision", f"does not fit this torch ({first_line(error)}): {mend}", "problem")
 
 
 def _devices() -> Iterator[Finding]:
     import torch
 
+    from difflab.data.processes import cores
     from difflab.devices import fast_in_bf16
 
     threads = torch.get_num_threads()
     bf16 = "multiplies in bf16, which auto precision uses" if fast_in_bf16("cpu") else "auto precision is fp32"
-    yield Finding("cpu", f"{os.cpu_count()} cores, torch uses {threads} threads; {bf16}")
+    yield Finding("cpu", f"{cores()} cores, torch uses {threads} threads; {bf16}")
     if not torch.cuda.is_available():
         yield Finding("gpu", "none that torch can use; everything runs on the CPU", "note")
     for i in range(torch.cuda.device_count()):

@@ -7,7 +7,6 @@ import hashlib
 import json
 import math
 import re
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from difflab.commands.processes import Processes, started
 from difflab.config.request import GIVEN
 from difflab.config.sample import DrawConfig
 from difflab.config.sampler import refuse_inversion
+from difflab.console import say_on_stderr
 from difflab.devices import Accelerator, resolve_accelerator, sampling_autocast
 from difflab.errors import user_errors
 from difflab.images import to_uint8
@@ -71,7 +71,7 @@ class Drawing:
         unit = f" on {devices} devices, batches of each" if devices > 1 else ", batches"
         what = f"sampling {self.config.n} images{unit}"
         if self.processes.is_main and count >= MANY_BATCHES:
-            sys.stderr.write(f"{what}: {count} to draw\n")
+            say_on_stderr(f"{what}: {count} to draw")
         for chunk in track(chunks, count, what) if self.processes.is_main else chunks:
             images = None if kept is None else kept(chunk)
             asked = self.pipeline.request(chunk, self.config.seed)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from difflab.commands.hydra_app import run_app
 from difflab.commands.run_defaults import with_defaults_of_run
 from difflab.commands.sampling_sweep import points_of
 from difflab.config.sample import EvaluateConfig
+from difflab.console import console, say, say_on_stderr
 
 if TYPE_CHECKING:
     from difflab.commands.drawing import Drawing
@@ -107,7 +107,8 @@ def evaluator_of(drawing: Drawing, config: EvaluateConfig, overrides: list[str])
     processes, model = drawing.processes, drawing.stored.config
     metrics, left_out = without_unsuited(config.metrics, config.data, overrides, image_size=model.image_size)
     if processes.is_main:
-        sys.stderr.writelines(f"note: {line}\n" for line in left_out)
+        for line in left_out:
+            say_on_stderr(f"note: {line}")
     evaluator = build_evaluator(
         metrics,
         drawing.pipeline,
@@ -150,8 +151,6 @@ def folder_of(config: EvaluateConfig, home: Path) -> RunDirectory:
 def show(results: Sequence[Result], out: Path) -> None:
     """A table of the results, their warnings, and where the records lie."""
     from rich.table import Table
-
-    from difflab.console import console, say
 
     table = Table("metric", "value", "spread", "protocol")
     for result in results:

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from difflab.commands.run_defaults import with_defaults_of_run
 from difflab.commands.sampling_sweep import Point
 from difflab.config.logger import WandbConfig
 from difflab.config.sample import EvaluateConfig
-from difflab.console import console, say
+from difflab.console import console, say, say_on_stderr
 from difflab.devices import is_first_process
 from difflab.errors import UserError
 from difflab.files import sha256_of, write_text
@@ -123,7 +122,7 @@ def finished(out: RunDirectory, made_of: dict[str, Any]) -> list[Result] | None:
         return [Result.from_json(json.dumps(record)) for record in content["results"]]
     except (ValueError, KeyError, TypeError, AttributeError):
         if is_first_process():
-            sys.stderr.write(f"note: {path} is damaged; this evaluation is made again\n")
+            say_on_stderr(f"note: {path} is damaged; this evaluation is made again")
         return None
 
 

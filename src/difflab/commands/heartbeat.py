@@ -15,7 +15,7 @@ import torch.distributed as dist
 from difflab.commands.launching import Ranks
 from difflab.config.ranks import RanksConfig
 from difflab.errors import LostProcessError, UserError
-from difflab.signals import follows_another, received, say, speaks
+from difflab.signals import announce, follows_another, received, speaks
 
 _BEAT_S = 1.0
 _START_S = 60.0
@@ -46,7 +46,7 @@ def beating(rank: int, world_size: int, config: RanksConfig, ranks: Ranks) -> It
             raise
         message = f"{_names(lost)} ended or cannot be reached; the others are ended too"
         if not speaks() and rank == min(set(range(world_size)) - set(lost)):
-            say(message, anyway=True)
+            announce(message, anyway=True)
         raise LostProcessError(message) from error
     finally:
         heart.stop()
@@ -123,14 +123,14 @@ class _Heart:
             self._end(rank, f"rank {rank} has given no sign of life for {timeout:g} s; all ranks are ended")
         elif silence > warning and rank not in self._named:
             self._named.add(rank)
-            say(f"waiting for rank {rank}, which has given no sign of life for {warning:g} s", anyway=True)
+            announce(f"waiting for rank {rank}, which has given no sign of life for {warning:g} s", anyway=True)
 
     def _end(self, rank: int, verdict: str) -> None:
         self.over.set()
         if self.ranks.end_silent(rank, verdict):
             # The error that this makes of the collective is explained where the ranks were started.
             return
-        say(verdict, anyway=True)
+        announce(verdict, anyway=True)
         if rank == 0 and follows_another():
             os.kill(os.getppid(), signal.SIGKILL)
         os._exit(1)

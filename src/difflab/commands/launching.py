@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from difflab.environment import environment
 from difflab.errors import LostProcessError, UserError
-from difflab.signals import LAUNCHED_BY, Stopped, follows_another, passed_on_to, received, say, shielded
+from difflab.signals import LAUNCHED_BY, Stopped, announce, follows_another, passed_on_to, received, shielded
 
 _TURN_S = 0.1
 _ERROR_S = 3.0
@@ -139,7 +139,7 @@ def _watched(ranks: Ranks) -> Iterator[None]:
             lost = ranks.lost()
             since = None if lost is None else since or time.monotonic()
             if lost is not None and since is not None and time.monotonic() - since > _STUCK_S:
-                say(lost)
+                announce(lost)
                 ranks.kill()
                 os._exit(1)
 
@@ -175,7 +175,7 @@ def _end_with_the_first() -> None:
     while follows_another():
         time.sleep(_TURN_S)
     if os.environ["LOCAL_RANK"] == "1":
-        say(f"rank {int(os.environ['NODE_RANK'])} ended; the others are ended too", anyway=True)
+        announce(f"rank {int(os.environ['NODE_RANK'])} ended; the others are ended too", anyway=True)
     os._exit(1)
 
 

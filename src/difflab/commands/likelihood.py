@@ -13,6 +13,7 @@ from difflab import jsonl
 from difflab.commands.hydra_app import run_app
 from difflab.commands.run_defaults import with_defaults_of_run
 from difflab.config.likelihood import LikelihoodConfig
+from difflab.console import say
 from difflab.data.shard_names import as_word
 from difflab.errors import UserError
 
@@ -263,8 +264,6 @@ def folder_of(config: LikelihoodConfig, stored: Stored) -> RunDirectory:
 
 def show(result: Result, out: Path) -> None:
     """The number with its standard error, and where the records lie."""
-    from difflab.console import say
-
     details = result.details
     spread = "" if result.spread is None else f" ± {result.spread:.2g}"
     evaluations: Any = details["evaluations"]

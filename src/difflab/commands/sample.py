@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from difflab.commands.hydra_app import run_app
 from difflab.commands.run_defaults import with_defaults_of_run
 from difflab.config.sample import SampleConfig
+from difflab.console import say
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -40,7 +41,6 @@ def sample(config: SampleConfig, plain: dict[str, Any], overrides: list[str]) ->
     from difflab.commands.drawing import draw_name, drawing_of
     from difflab.commands.limits import require_folder
     from difflab.commands.sample_folder import SampleFolder
-    from difflab.console import say
     from difflab.metrics.samples import SampleImages
 
     require_folder("out", config.out)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +11,7 @@ from typing import Annotated
 import typer
 
 from difflab.commands.typer_app import run_typer
+from difflab.console import say, say_on_stderr
 from difflab.errors import UserError
 from difflab.tracking.sweep_file import Sweep, SweepPoint, read_sweep
 from difflab.tracking.sweep_ledger import Ledger, LedgerEntry
@@ -32,9 +32,9 @@ def show(file: File, overrides: Overrides = None, out: Out = None) -> None:
     done = 0
     for point in points:
         command = shlex.join(["difflab", point.command, *point.arguments])
-        sys.stdout.write(f"{point.number:>4}  {_state(ledger, point):<8}  {command}\n")
+        say(f"{point.number:>4}  {_state(ledger, point):<8}  {command}")
         done += ledger.is_done(point.digest)
-    sys.stdout.write(f"{sweep.name}: {done} of {len(points)} points are done in {ledger.folder}\n")
+    say(f"{sweep.name}: {done} of {len(points)} points are done in {ledger.folder}")
 
 
 @app.command()
@@ -68,7 +68,7 @@ def run(
     report(sweep, points, ledger, metric or [], x)
     if failed:
         named = "; ".join(f"{point.number} ({point.label}), see {_log(ledger, point)}" for point in failed)
-        sys.stderr.write(f"difflab sweep: {len(failed)} of {len(points)} points failed: {named}\n")
+        say_on_stderr(f"difflab sweep: {len(failed)} of {len(points)} points failed: {named}")
         raise typer.Exit(FAILED)
 
 
@@ -82,7 +82,7 @@ def run_missing(points: Sequence[SweepPoint], ledger: Ledger, at_once: int) -> l
 
     missing = [point for point in points if not ledger.is_done(point.digest)]
     if not missing:
-        sys.stderr.write(f"sweep: all {len(points)} points are done already\n")
+        say_on_stderr(f"sweep: all {len(points)} points are done already")
         return []
     placed = place_points(missing, ledger)
     failed: list[SweepPoint] = []

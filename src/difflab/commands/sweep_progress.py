@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from difflab.console import console
+from difflab.console import console, say_on_stderr
 from difflab.tracking.sweep_file import SweepPoint
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class SweepProgress:
         if self._bar:
             self._bar[0].console.print(line)
         else:
-            sys.stderr.write(f"{line}\n")
+            say_on_stderr(line)
 
 
 def duration(seconds: float) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-import sys
 from collections.abc import Mapping, Sequence
 
-from difflab.console import console
+from difflab.console import console, say_on_stderr
 from difflab.metrics.protocol import Result
 from difflab.tracking.sweep_file import Sweep, SweepPoint
 from difflab.tracking.sweep_ledger import Ledger, best_row, read_all_measured
@@ -100,4 +99,4 @@ def _note_differing(results: Sequence[Result]) -> None:
 
 
 def _note(text: str) -> None:
-    sys.stderr.write(f"note: {text}\n")
+    say_on_stderr(f"note: {text}")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from difflab.commands.hydra_app import run_app
 from difflab.config.identity import differences, identity, name_identity
 from difflab.config.sampler import refuse_inversion
 from difflab.config.stored import read_train_config
 from difflab.config.train import TrainConfig
+from difflab.console import say_on_stderr
 from difflab.errors import UserError, user_errors
 from difflab.signals import Stopped
 
@@ -23,15 +23,12 @@ CHANGES_SHOWN = 3
 
 
 def main(argv: Sequence[str]) -> int:
-    run_app("train", TrainConfig, argv, train)
+    run_app("train", TrainConfig, argv, lambda config, _, overrides: train(config, overrides))
     return 0
 
 
-def train(config: TrainConfig, composed: dict[str, Any], overrides: list[str]) -> None:
+def train(config: TrainConfig, overrides: list[str]) -> None:
     """Train until `trainer.max_steps`; an interrupted run goes on where it stopped.
-
-    What is stored is the validated configuration with all its defaults, and not what was `composed`: a default that
-    another version of difflab changes is then noticed where the run goes on.
 
     Raises SystemExit where a signal told it to stop (see callbacks.preemption), and UserError where another process
     trains this run.
@@ -61,12 +58,12 @@ def train(config: TrainConfig, composed: dict[str, Any], overrides: list[str]) -
             stack.enter_context(locked(run.path, "is being trained", "give this one another name=..."))
         resume = beginning_of(run, config)
         try:
-            fit(config, config.plain(), overrides, run, resume)
+            fit(config, overrides, run, resume)
         except Preempted as told_to_stop:
             if not is_first_process():
                 # The first process speaks for all; a launcher would end it where another one fails before it.
                 raise SystemExit(0) from None
-            sys.stderr.write(f"difflab train: {told_to_stop}\n")
+            say_on_stderr(f"difflab train: {told_to_stop}")
             raise
         except Stopped as stop:
             last = run.last_checkpoint

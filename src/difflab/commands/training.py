@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,7 +27,7 @@ from difflab.commands.processes import environment_of, layout_of_training, leavi
 from difflab.config.model import ModelConfig
 from difflab.config.request import RequestConfig
 from difflab.config.train import TrainConfig
-from difflab.console import say
+from difflab.console import say, say_on_stderr
 from difflab.data.build import class_names_of
 from difflab.data.datamodule import ShardDataModule
 from difflab.devices import (
@@ -61,15 +60,15 @@ from difflab.tracking.rundir import RunDirectory
 LIGHTNING_LOGGERS = ("lightning", "lightning.pytorch", "lightning.fabric")
 
 
-def fit(
-    config: TrainConfig, plain: dict[str, Any], overrides: list[str], run: RunDirectory, resume: Path | None
-) -> None:
+def fit(config: TrainConfig, overrides: list[str], run: RunDirectory, resume: Path | None) -> None:
     """Train in the run directory, from `resume` if there is one.
 
     A run that has all its steps makes up what a kill kept from being done after the last one; one that has that too is
     left as it is.
 
-    plain: the whole configuration as plain containers, for the records and the loggers.
+    What the records and the loggers get is the validated configuration with all its defaults: one that another version
+    of difflab changes is then noticed where the run goes on.
+
     Raises UserError where nothing can be trained on from `resume`.
     """
     accelerator = resolve_accelerator(config.trainer.accelerator)
@@ -98,11 +97,11 @@ def fit(
             if resume is not None and run.owns(resume) and not _same_file(resume, run.last_checkpoint):
                 # From now on the run is where it goes on from, whatever becomes of this start.
                 link_or_copy(resume, run.last_checkpoint)
-            run.write_records(plain, overrides)
+            run.write_records(config.plain(), overrides)
         job = Job.training(run, config.experiment, config.output_root)
         with shielded():
             # A scheduler signals every process of a job; those that log have to outlive the last metrics.
-            loggers = stack.enter_context(build_loggers(config.logger, run, plain, job))
+            loggers = stack.enter_context(build_loggers(config.logger, run, config.plain(), job))
         layout = layout_of_training(config.trainer.devices, config.trainer.num_nodes, accelerator)
         others = stack.enter_context(launched(layout.per_node, layout.nodes, by_others=layout.starter != "difflab"))
         trainer = build_trainer(config, accelerator, run, pipeline, loggers, environment_of(layout))
@@ -228,7 +227,8 @@ def with_checked_evaluation(config: TrainConfig, overrides: Sequence[str]) -> Tr
     refuse_other_classes(metrics, config.data.classes if labelled else None, class_names_of(config.data))
     reference_of(metrics, asked.n, config.data, config.data.train_split)
     if is_first_process():
-        sys.stderr.writelines(f"note: {line}\n" for line in left_out)
+        for line in left_out:
+            say_on_stderr(f"note: {line}")
     return config.model_copy(update={"metrics": metrics})
 
 

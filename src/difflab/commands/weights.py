@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ import typer
 from difflab.commands.typer_app import run_typer
 from difflab.commands.weights_ema import ema
 from difflab.config.guidance import Weights
+from difflab.console import say
 from difflab.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def inspect(
 
     found = identify(weights_of_run(path) or path, wrapper)
     if as_json:
-        sys.stdout.write(json.dumps(asdict(found), default=str, indent=1) + "\n")
+        say(json.dumps(asdict(found), default=str, indent=1))
         return
     rows = {
         "file": found.path,
@@ -47,9 +47,9 @@ def inspect(
         "tensors": f"{found.tensors} with {found.parameters:,} parameters, {', '.join(found.dtypes)}",
     }
     for name, value in rows.items():
-        sys.stdout.write(f"{name:<8} {value}\n")
+        say(f"{name:<8} {value}")
     for note in found.notes:
-        sys.stdout.write(f"{'note':<8} {note}\n")
+        say(f"{'note':<8} {note}")
 
 
 @app.command(name="import")
@@ -76,13 +76,13 @@ def import_(
     published_in = PRESETS[preset].layouts if preset in PRESETS else ()
     imported = import_weights(path, Target.of(config), layout, wrapper, published_in)
     export_model(out, imported.state, config, NATIVE)
-    sys.stdout.write(f"{path} ({imported.layout}) -> {out}: try `{_next_command(config, out)}`\n")
+    say(f"{path} ({imported.layout}) -> {out}: try `{_next_command(config, out)}`")
     if preset is not None:
         _warn_of_the_name(path, preset)
         if layout is not None and published_in and layout not in published_in:
-            sys.stdout.write(f"note: {preset} was published in layout {' or '.join(published_in)}, not {layout}\n")
+            say(f"note: {preset} was published in layout {' or '.join(published_in)}, not {layout}")
     for note in (*notes, *imported.notes):
-        sys.stdout.write(f"note: {note}\n")
+        say(f"note: {note}")
 
 
 def _named_model(path: Path, preset: str | None, wrapper: str | None) -> tuple[ModelConfig, Sequence[str]]:
@@ -122,9 +122,9 @@ def export(
     stored = find_stored(run, _which(which))
     notes = check_export(out, stored.config, layout)
     written = export_model(out, load_weights(stored), stored.config, layout)
-    sys.stdout.write(f"{run} -> {', '.join(map(str, written))}\n")
+    say(f"{run} -> {', '.join(map(str, written))}")
     for note in notes:
-        sys.stdout.write(f"note: {note}\n")
+        say(f"note: {note}")
 
 
 app.command()(ema)
@@ -169,7 +169,7 @@ def _warn_of_the_name(path: Path, preset: str) -> None:
 
     named = published_as(path, PRESETS)
     if named is not None and named != preset:
-        sys.stdout.write(f"note: {path.name} is the name of {named}'s file, but it was taken for {preset}\n")
+        say(f"note: {path.name} is the name of {named}'s file, but it was taken for {preset}")
 
 
 def main(argv: Sequence[str]) -> int:

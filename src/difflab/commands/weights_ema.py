@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from difflab.console import say
 from difflab.errors import UserError, user_errors
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ def ema(
         folder = out if len(recipes) == 1 else out / length_name(recipe.wanted.sigma_rel)
         state = reconstruct(recipe, expected)
         save_export(folder, state, config.model_dump(mode="json"), {"run": str(run), "power_ema": recipe.facts()})
-        sys.stdout.write(f"{folder}: {_described(recipe)}\n")
-    sys.stdout.write(f"try `difflab sample run={folder} n=4`\n")
+        say(f"{folder}: {_described(recipe)}")
+    say(f"try `difflab sample run={folder} n=4`")
 
 
 def _lengths(text: str) -> list[float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import unicodedata
 from dataclasses import dataclass, field
 
 from difflab.errors import UserError
@@ -60,11 +59,3 @@ class BadFiles:
             + (f"; and {more} more" if more > 0 else "")
             + f" (mend or remove {'them' if several else 'it'}, or {remedy})"
         )
-
-
-def printable(path: object) -> str:
-    """A path as it is written, save for what would garble a line: control characters, and bytes that are no text."""
-    return "".join(
-        c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c
-        for c in str(path)
-    )

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from difflab.config.data import Alpha
+from difflab.errors import in_one_line
 
 if TYPE_CHECKING:
     from PIL import Image as PillowImage
@@ -220,7 +221,7 @@ def _opened(data: bytes) -> Iterator[PillowImage.Image]:
     except UnidentifiedImageError:
         raise BadImage(f"not an image (it starts with {data[:12]!r})" if data else "an empty file") from None
     except (Image.DecompressionBombError, *_DECODER_ERRORS) as error:
-        raise BadImage(" ".join(str(error).split()) or type(error).__name__) from None
+        raise BadImage(in_one_line(error)) from None
 
 
 def _decode_with_pillow(data: bytes, channels: int, alpha: Alpha) -> Tensor:

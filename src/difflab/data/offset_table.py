@@ -14,7 +14,7 @@ from tokenize import TokenError
 
 import numpy as np
 
-from difflab.errors import UserError
+from difflab.errors import UserError, first_line
 from difflab.files import replacing
 
 HEADER_BYTES = 512
@@ -79,8 +79,7 @@ def read_offsets(tables: Path, shard: str, *, samples: int, repair: str) -> np.n
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path} is missing or damaged (there is no such file); {repair}") from None
     except _DAMAGE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is missing or damaged ({reason[:80]}); {repair}") from None
+        raise UserError(f"{path} is missing or damaged ({first_line(error)[:80]}); {repair}") from None
     if not _has_layout(table.dtype) or table.ndim != 1 or len(table) != samples:
         raise UserError(f"{path} does not fit {shard} with its {samples} samples; {repair}")
     return table

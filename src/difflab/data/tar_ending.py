@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from difflab.data.offset_table import HEADER_BYTES
-from difflab.errors import UserError
+from difflab.errors import UserError, in_one_line
 
 _CHUNK = 1 << 20
 _COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zX": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
@@ -52,7 +52,7 @@ def what_it_is(path: Path, error: Exception) -> str:
         return f"not a readable tar: it starts with {start[:16]!r}; make or download it again"
     if "unexpected end" in str(error) or "truncated" in str(error):
         return "truncated: it ends in the middle of a member; make or download it again"
-    return f"a damaged tar ({str(error) or type(error).__name__}); make or download it again"
+    return f"a damaged tar ({in_one_line(error)}); make or download it again"
 
 
 def _is_header(block: bytes) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from difflab.config.data import KeyRule
+from difflab.console import printable
 from difflab.data.left_out import LeftOut, Reason
 from difflab.data.member_names import IMAGE_EXTENSIONS, PAYLOAD_EXTENSIONS, link_target, place_name, safe_key
 from difflab.data.offset_table import HEADER_BYTES, MOST_COLUMNS, Place, as_table, columns_of
@@ -45,11 +46,6 @@ class ShardScan:
     def table(self) -> np.ndarray:
         """The keys and places alone, without the checksums of the headers."""
         return self.checked_table[["key", *columns_of(self.checked_table)]]
-
-    @property
-    def ignored(self) -> int:
-        """How many members are left out."""
-        return sum(kind.count for kind in self.left_out)
 
     @property
     def members(self) -> dict[str, int]:
@@ -185,9 +181,5 @@ class _Members:
 
     def _leave_out(self, reason: Reason, name: str) -> None:
         before = self._left_out.get(reason)
-        example = before.example if before else f"{_printable(name)} in {self._path.name}"
+        example = before.example if before else f"{printable(name)} in {self._path.name}"
         self._left_out[reason] = LeftOut(reason=reason, count=before.count + 1 if before else 1, example=example)
-
-
-def _printable(name: str) -> str:
-    return ascii(name)[1:-1] if not name.isprintable() else name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,6 @@ FOLDER_NAME = f".making{PARTIAL_SUFFIX}"
 _IDENTITY = "identity.txt"
 _DONE_SUFFIX = ".done.json"
 _MOVING = "moving.json"
-
-_log = logging.getLogger(__name__)
 
 
 class FinishedShard(Config):

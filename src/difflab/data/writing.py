@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from difflab import __version__
-from difflab.data.bad_files import BadFiles, printable
+from difflab.console import printable, say_on_stderr
+from difflab.data.bad_files import BadFiles
 from difflab.data.encode import ImageFormat
 from difflab.data.encoding import Encoded, encoded_samples
 from difflab.data.index import (
@@ -27,7 +28,7 @@ from difflab.data.tar_scan import scan_tar
 from difflab.data.unfinished import FOLDER_NAME, FinishedShard, Moving, Unfinished, shard_name, unfinished
 from difflab.errors import UserError
 from difflab.files import remove_leftovers, sha256_of
-from difflab.progress import say, track
+from difflab.progress import track
 
 _NAMED = 5
 
@@ -75,7 +76,7 @@ def write_dataset(
             _refuse_misfits(root, index, sources, overwrite)
             _take_back_moved(root, index, hidden)
         if hidden.take_up(identity):
-            say(
+            say_on_stderr(
                 f"{printable(root)}: the shards that a stopped command left are of another configuration; starting over"
             )
         with _kept_when_stopped(hidden):
@@ -86,7 +87,7 @@ def write_dataset(
                 moving = Moving(identity=identity, index=extended, old=old, bad=bad.found)
                 hidden.start_moving(moving)
             else:
-                say(f"{printable(root)}: all shards are made; moving them into place")
+                say_on_stderr(f"{printable(root)}: all shards are made; moving them into place")
                 bad.found[:] = moving.bad
             _move_into_place(hidden, root, index, moving, replaced=index.splits.keys() & sources.keys())
         if remarks is not None:
@@ -162,7 +163,9 @@ def _write_splits(
 ) -> dict[str, SplitEntry]:
     if finished := _all(hidden):
         samples = sum(shard.entry.samples for shard in finished)
-        say(f"{printable(hidden.folder.parent)}: going on after {len(finished)} finished shards ({samples} samples)")
+        say_on_stderr(
+            f"{printable(hidden.folder.parent)}: going on after {len(finished)} finished shards ({samples} samples)"
+        )
         bad.add(*(text for shard in finished for text in shard.bad))
     last = list(sources)[-1]
     for split, source in sources.items():

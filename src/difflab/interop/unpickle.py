@@ -16,7 +16,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from difflab.errors import UserError
+from difflab.errors import UserError, first_line
 from difflab.interop.numpy_pickles import STAND_INS
 from difflab.machine import machine_error
 
@@ -27,6 +27,7 @@ _UNREADABLE = (
 _TENSOR_MODULES = ("torch", "collections", "_codecs", "numpy")
 _REFUSED = re.compile(r"[Uu]nsupported (?:global: )?GLOBAL (\S+) ")
 _CUT_SHORT = "the file is cut short or damaged"
+_LONGEST = 120
 
 
 def read_content(path: str | Path) -> tuple[str, Any]:
@@ -93,7 +94,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, *_UNREADABLE) as error:
         _pass_on(error, path)
-        raise UserError(f"{path}: damaged safetensors file ({_one_line(error)}); fetch it again") from error
+        raise UserError(f"{path}: damaged safetensors file ({first_line(error)[:_LONGEST]}); fetch it again") from error
 
 
 def _read_torch(path: Path, kind: str) -> Any:
@@ -116,7 +117,7 @@ def _read_torch(path: Path, kind: str) -> Any:
                 f"{path}: refused, because reading it would run {forbidden}; only tensors and plain containers are "
                 "read, so ask its author for a safetensors file"
             ) from error
-        raise UserError(f"{path}: {_CUT_SHORT} ({_one_line(error)}); fetch it again") from error
+        raise UserError(f"{path}: {_CUT_SHORT} ({first_line(error)[:_LONGEST]}); fetch it again") from error
 
 
 def _check_archive(path: Path) -> None:
@@ -142,11 +143,6 @@ def _pass_on(error: BaseException, path: Path) -> None:
     refusal = None if isinstance(error, MemoryError) else machine_error(error, path, contexts=True)
     if refusal is not None:
         raise refusal from error
-
-
-def _one_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:120] if lines else type(error).__name__
 
 
 def _refused_global(error: BaseException) -> str | None:

@@ -111,12 +111,7 @@ class Evaluator:
             if isinstance(config, ReferenceBase):
                 _check_statistics(name, config, self._references[name])
         self._prepared = True
-        self._start_over()
-
-    def reset(self) -> None:
-        """Forget all samples, keep extractors and reference statistics."""
-        if self._prepared:
-            self._start_over()
+        self._expect_samples()
 
     def update(self, images: Tensor, index: Tensor, weight: Tensor | None = None, label: Tensor | None = None) -> None:
         """Take in samples of this process.
@@ -155,7 +150,7 @@ class Evaluator:
                 results += self._feature_results(name, config, features[config.extractor, config.weights])
         return results
 
-    def _start_over(self) -> None:
+    def _expect_samples(self) -> None:
         self._features = {}
         for config in self.metrics.values():
             if isinstance(config, ExtractorBase):

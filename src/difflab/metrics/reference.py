@@ -6,7 +6,6 @@ import functools
 import hashlib
 import json
 import logging
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from difflab.cache import cache_root
 from difflab.config.data import DataConfig
+from difflab.console import say_and_log
 from difflab.data.shard_names import as_word
 from difflab.errors import UserError
 from difflab.files import write_shared
@@ -224,7 +224,4 @@ def _read(path: Path, key: dict[str, Any]) -> ReferenceStatistics | None:
 
 @functools.cache
 def _say_once(line: str) -> None:
-    _log.warning(line)
-    if logging.getLogger().handlers:
-        # Else Python shows a warning by itself; here it went to a file.
-        sys.stderr.write(f"note: {line}\n")
+    say_and_log(line)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from difflab.data.bad_files import printable
-from difflab.errors import UserError
+from difflab.console import printable
+from difflab.errors import UserError, in_one_line
 from difflab.requests.base import Nothing
 from difflab.types import Batch
 
@@ -85,9 +85,9 @@ def _read_archive(path: Path, shown: str) -> tuple[np.ndarray, np.ndarray | None
     except UserError:
         raise
     except (OSError, ValueError, LookupError, EOFError, NotImplementedError, RuntimeError, SyntaxError) as error:
-        raise UserError(f"{what}: {_one_line(error)}") from None
+        raise UserError(f"{what}: {in_one_line(error)}") from None
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, MemoryError, struct.error, tokenize.TokenError) as error:
-        raise UserError(f"{what}: it is damaged ({_one_line(error)})") from None
+        raise UserError(f"{what}: it is damaged ({in_one_line(error)})") from None
     if not isinstance(images, np.ndarray) or not isinstance(labels, np.ndarray | None):
         raise UserError(f"{what}: its members are no arrays of numpy")
     return images, labels
@@ -105,10 +105,6 @@ def _what_it_is(path: Path) -> str:
     if start.startswith(b"PK"):
         return "it is a zip file that is cut short"
     return f"it is no zip file (it starts with {start!r})"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _checked_labels(shown: str, labels: np.ndarray, n: int, classes: int | None) -> list[int]:

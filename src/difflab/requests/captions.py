@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from difflab.data.bad_files import printable
+from difflab.console import printable
 from difflab.data.captions import BadCaption, decode_caption
 from difflab.errors import UserError
 

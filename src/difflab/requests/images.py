@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from difflab.data.bad_files import printable
+from difflab.console import printable
 from difflab.data.decode import BadImage, decode_image, image_size
 from difflab.data.sources.listing import in_words, list_folder
 from difflab.errors import UserError

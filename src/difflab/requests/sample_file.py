@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from difflab.data.bad_files import printable
-from difflab.errors import UserError
+from difflab.console import printable
+from difflab.errors import UserError, in_one_line
 from difflab.requests.base import Nothing, Wanted
 from difflab.requests.classes import class_numbers
 from difflab.requests.images import channels_of, picture_size, read_picture, refuse_other_size
@@ -86,7 +86,7 @@ class SampleFile(Nothing):
         try:
             content = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{where} is no JSON: {' '.join(str(error).split())}") from None
+            raise UserError(f"{where} is no JSON: {in_one_line(error)}") from None
         if not isinstance(content, dict) or not content:
             raise UserError(
                 f'{where} is no sample: write an object with its fields, as in {{"caption": "a red circle"}}'
@@ -113,7 +113,7 @@ class SampleFile(Nothing):
             try:
                 value = np.load(path, allow_pickle=False)
             except (OSError, ValueError, EOFError) as error:
-                raise UserError(f"{where}: {printable(path)} is no .npy file: {' '.join(str(error).split())}") from None
+                raise UserError(f"{where}: {printable(path)} is no .npy file: {in_one_line(error)}") from None
         try:
             found = torch.as_tensor(np.asarray(value, dtype=np.float32))
         except (TypeError, ValueError):

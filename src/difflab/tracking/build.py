@@ -9,10 +9,11 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 
 from difflab.config.logger import LoggerConfig
+from difflab.console import say_and_log
 from difflab.devices import is_first_process
 from difflab.tracking.csv import CSVLogger
 from difflab.tracking.job import Job
-from difflab.tracking.resilient import ResilientLogger, say
+from difflab.tracking.resilient import ResilientLogger
 from difflab.tracking.rundir import RunDirectory
 from difflab.tracking.wandb import wandb_run
 from difflab.tracking.wandb_environment import unseen_by_sweep
@@ -31,7 +32,7 @@ def build_loggers(
     """
     unseen = unseen_by_sweep(config)
     if unseen is not None and is_first_process():
-        say(unseen)
+        say_and_log(unseen)
     with wandb_run(config.wandb, run, resolved, job) as wandb_logger:
         loggers: list[Logger] = []
         if config.csv:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from difflab.console import say_and_log
 from difflab.pipelines.stored import Stored
-from difflab.tracking.resilient import say
 from difflab.tracking.rundir import RunDirectory
 
 LONGEST = 128
@@ -101,7 +101,7 @@ def link_segment(segment: Path, output_root: Path | None) -> None:
         with contextlib.suppress(FileExistsError):
             (folder / segment.name).symlink_to(target, target_is_directory=True)
     except OSError as error:
-        say(f"{folder} has no link to {segment} ({error.strerror}): `wandb sync` takes it by its own path")
+        say_and_log(f"{folder} has no link to {segment} ({error.strerror}): `wandb sync` takes it by its own path")
 
 
 def _remove_dangling(folder: Path) -> None:

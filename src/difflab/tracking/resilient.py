@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import sys
 from argparse import Namespace
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -14,15 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from typing_extensions import override
 
-from difflab.errors import UserError
+from difflab.console import say_and_log
+from difflab.errors import UserError, in_one_line
 from difflab.tracking.clock import Again, ClockedLogger, never
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-log = logging.getLogger(__name__)
-# Without a handler Python would show warnings on standard error, where `say_once` has put the line already.
-log.addHandler(logging.NullHandler())
 
 LOG_SECONDS = 60.0
 """How long a row, a picture or a table may take before its logger is given up."""
@@ -116,7 +110,7 @@ class ResilientLogger(ClockedLogger):
     def finalize(self, status: str) -> None:
         self._catch_up()
         if self._waiting:
-            say(f"{self.what}: {len(self._waiting)} rows could not be written and are lost")
+            say_and_log(f"{self.what}: {len(self._waiting)} rows could not be written and are lost")
             self._waiting.clear()
         self._try(lambda: self.logger.finalize(status))
 
@@ -125,8 +119,8 @@ class ResilientLogger(ClockedLogger):
         self.failed = True
         if not self._said:
             self._said = True
-            reason = " ".join(str(error).split()) or type(error).__name__
-            say(f"{self.what} failed ({reason}); {self.kept}")
+            reason = in_one_line(error)
+            say_and_log(f"{self.what} failed ({reason}); {self.kept}")
 
     def _do_in_order(self, function: Callable[[], Any]) -> None:
         if self.retries:
@@ -151,10 +145,3 @@ class ResilientLogger(ClockedLogger):
             return False
         self.failed = False
         return True
-
-
-def say(line: str) -> None:
-    """One line on standard error and in log.txt."""
-    with contextlib.suppress(OSError, ValueError):  # a terminal that went away, or a closed stream
-        sys.stderr.write(f"difflab: {line}\n")
-    log.warning("%s", line)

@@ -7,7 +7,6 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import os
 import platform
 import re
 import subprocess
@@ -21,6 +20,8 @@ from typing_extensions import override
 
 from difflab.checkpoints import LAST, newest_checkpoint
 from difflab.config.stored import read_config
+from difflab.console import say_on_stderr
+from difflab.data.processes import cores
 from difflab.errors import UserError
 from difflab.files import write_keeping_older
 
@@ -206,7 +207,7 @@ class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
         if not self.said:
             self.said = True
-            sys.stderr.write(f"difflab: {self.baseFilename} cannot be written ({sys.exc_info()[1]}); the run goes on\n")
+            say_on_stderr(f"difflab: {self.baseFilename} cannot be written ({sys.exc_info()[1]}); the run goes on")
 
     @override
     def close(self) -> None:
@@ -245,7 +246,7 @@ def describe_environment() -> str:
     """Python, system, devices and installed packages. Environment variables are left out: they may hold secrets."""
     import torch
 
-    devices = [f"cpu: {os.cpu_count()} cores"]
+    devices = [f"cpu: {cores()} cores"]
     devices += [f"cuda:{i}: {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
     packages = sorted({f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions()}, key=str.lower)
     return "\n".join(

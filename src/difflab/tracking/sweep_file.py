@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from difflab.config.base import Config
 from difflab.config.validate import validate
-from difflab.errors import UserError
+from difflab.errors import UserError, in_one_line
 from difflab.tracking.sweep_table import Value, shown
 
 COMMANDS = ("train", "sample", "evaluate")
@@ -180,7 +180,7 @@ def read_sweep(path: Path | str) -> Sweep:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} is not YAML: {in_one_line(error)}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a sweep file: it has no keys")
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from pydantic import ValidationError
 from difflab import jsonl
 from difflab.config.base import Config
 from difflab.config.validate import validate
+from difflab.console import say_on_stderr
 from difflab.errors import UserError
 from difflab.files import write_text
 from difflab.lock import locked
@@ -65,7 +65,7 @@ class Ledger:
         try:
             content = validate(LedgerFile, json.loads((folder / "ledger.json").read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
-            sys.stderr.write(f"note: {folder / 'ledger.json'} is damaged ({error}); its points are made again\n")
+            say_on_stderr(f"note: {folder / 'ledger.json'} is damaged ({error}); its points are made again")
             return cls(folder, sweep)
         if content.sweep != sweep:
             raise UserError(f"{folder} holds the sweep {content.sweep!r}, this one is {sweep!r}; give another --out")
@@ -105,13 +105,10 @@ class Measured:
     results: dict[str, Result]
 
 
-def read_measured(place: Path | str) -> Measured:
-    """The newest numbers in a folder's metrics.csv and evaluations.jsonl (of a run, or of one evaluation)."""
-    return read_all_measured([place])[0]
-
-
 def read_all_measured(places: Sequence[Path | str]) -> list[Measured]:
-    """The same of several places, with one name for one protocol in all of them.
+    """The newest numbers in each folder's metrics.csv and evaluations.jsonl (of a run, or of one evaluation).
+
+    They have one name for one protocol in all of the places.
 
     A name belongs to the protocol that has it first, apart from how samples are drawn, which is what sweeps vary; where
     a single place has it of several drawings, to the first of these. Under any other protocol it goes on with the start
@@ -158,7 +155,7 @@ def _newest(place: Path) -> list[Result]:
             result = Result.from_json(json.dumps(record))
         except ValidationError as error:
             where = ".".join(map(str, error.errors()[0]["loc"]))
-            sys.stderr.write(f"note: {path}: a record of {record.get('name')} is none ({where}), left out\n")
+            say_on_stderr(f"note: {path}: a record of {record.get('name')} is none ({where}), left out")
             continue
         newest[result.key, result.protocol.hash] = result
     return list(newest.values())

@@ -7,10 +7,10 @@ import dataclasses
 import hashlib
 import io
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from difflab.files import write_text
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from difflab.metrics.protocol import Result
 
+Cell = TypeVar("Cell")
 Value = str | int | float | bool | None
 SERIES = "series"
 SEED = "seed"
@@ -114,21 +115,21 @@ def to_csv(rows: Sequence[SweepRow]) -> str:
     """The rows as CSV text: the series if there are several, swept keys, metrics, spreads, protocol."""
     keys, metrics = _columns(rows)
     spreads = [name for name in metrics if any(name in row.spreads for row in rows)]
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    protocol = [PROTOCOL] if any(row.protocol for row in rows) else []
-    writer.writerow([*keys, *metrics, *(name + SPREAD for name in spreads), *protocol])
-    for row in rows:
+    measured = [*metrics, *(name + SPREAD for name in spreads)]
+
+    def numbers(row: SweepRow) -> list[float | str]:
         # An empty cell is "not measured here"; None is a value that was swept.
-        numbers = [row.metrics.get(name, "") for name in metrics] + [row.spreads.get(name, "") for name in spreads]
-        writer.writerow([*_value_cells(row, keys), *numbers, *(row.protocol for _ in protocol)])
+        return [row.metrics.get(name, "") for name in metrics] + [row.spreads.get(name, "") for name in spreads]
+
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(_lines_of(rows, keys, measured, numbers))
     return buffer.getvalue()
 
 
 def to_markdown(rows: Sequence[SweepRow]) -> str:
     """The rows as a Markdown table; numbers have four digits, `31.42 ± 0.8` where there is a spread."""
     keys, metrics = _columns(rows)
-    head, *rest = _lines_of(rows, keys, metrics)
+    head, *rest = _lines_for_readers(rows, keys, metrics)
     lines = [head, ["---"] * len(keys) + ["---:"] * (len(head) - len(keys)), *rest]
     return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines)
 
@@ -136,7 +137,7 @@ def to_markdown(rows: Sequence[SweepRow]) -> str:
 def to_rich(rows: Sequence[SweepRow], title: str | None = None, width: int | None = None) -> Table:
     """The same table for a terminal; turned, a column per point, where it is wider than `width` otherwise."""
     keys, metrics = _columns(rows)
-    lines = _lines_of(rows, keys, metrics)
+    lines = _lines_for_readers(rows, keys, metrics)
     upright = _rich_table(lines, 1, len(keys), title)
     if width is None or _width_of(upright) <= width:
         return upright
@@ -187,22 +188,33 @@ def _columns(rows: Sequence[SweepRow]) -> tuple[list[str], list[str]]:
     return series + swept_keys(rows), metric_names(rows)
 
 
-def _lines_of(rows: Sequence[SweepRow], keys: Sequence[str], metrics: Sequence[str]) -> list[list[str]]:
-    """The head and a line a row, for readers; the protocol comes last."""
+def _lines_for_readers(rows: Sequence[SweepRow], keys: Sequence[str], metrics: Sequence[str]) -> list[list[str]]:
+    def numbers(row: SweepRow) -> list[str]:
+        return [_number(row.metrics.get(name), row.spreads.get(name)) for name in metrics]
+
+    return _lines_of(rows, keys, metrics, numbers)
+
+
+def _lines_of(
+    rows: Sequence[SweepRow],
+    keys: Sequence[str],
+    measured: Sequence[str],
+    numbers: Callable[[SweepRow], Sequence[Cell]],
+) -> list[list[str | Cell]]:
+    """The head and a line a row; the protocol comes last.
+
+    measured: the heads of the columns that `numbers` fills.
+    """
     protocol = [PROTOCOL] if any(row.protocol for row in rows) else []
-    lines = [[*keys, *metrics, *protocol]]
+    lines: list[list[str | Cell]] = [[*keys, *measured, *protocol]]
     for row in rows:
-        lines.append([*_value_cells(row, keys), *_number_cells(row, metrics), *(row.protocol for _ in protocol)])
+        lines.append([*_value_cells(row, keys), *numbers(row), *(row.protocol for _ in protocol)])
     return lines
 
 
 def _value_cells(row: SweepRow, keys: Sequence[str]) -> list[str]:
     cells = {SERIES: row.series} | {key: shown(value) for key, value in row.values.items()}
     return [cells.get(key, "") for key in keys]
-
-
-def _number_cells(row: SweepRow, metrics: Sequence[str]) -> list[str]:
-    return [_number(row.metrics.get(name), row.spreads.get(name)) for name in metrics]
 
 
 def _number(value: float | None, spread: float | None) -> str:

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from difflab.config.logger import WandbConfig
+from difflab.console import say_and_log
 from difflab.devices import is_first_process
 from difflab.environment import environment
-from difflab.errors import UserError
+from difflab.errors import UserError, in_one_line
 from difflab.files import write_text
 from difflab.tracking.bounded import BoundedCaller
 from difflab.tracking.job import Job, link_segment
-from difflab.tracking.resilient import ResilientLogger, say
+from difflab.tracking.resilient import ResilientLogger
 from difflab.tracking.wandb_environment import ChosenMode, chosen_mode, in_agent, server
 from difflab.tracking.wandb_logger import WandbLogger
 from difflab.tracking.wandb_service import finish, own_exit, service_process, tear_down
@@ -71,7 +72,7 @@ def wandb_run(
     run_id = kept_id(directory.wandb, job.identity)
     _refuse_read_only(directory.wandb)
     with environment(_folders(directory.wandb, chosen)), own_exit():
-        run = _opened(_arguments(config, chosen, directory, job, run_id, resolved))
+        run = _opened(_arguments(config, chosen, job, run_id, resolved))
         process, call = service_process(), BoundedCaller("W&B")
         logger = ResilientLogger(WandbLogger(run, config.artifact), "W&B", "the run goes on without it", call)
         segment = Path(run.dir).parent
@@ -89,7 +90,7 @@ def wandb_run(
             try:
                 problem = None if logger.failed else finish(run, call, status, patience)
                 if problem is not None:
-                    say(f"W&B did not end well ({problem}); what it has is in {segment}, for `wandb sync`")
+                    say_and_log(f"W&B did not end well ({problem}); what it has is in {segment}, for `wandb sync`")
             except KeyboardInterrupt:
                 # Whoever waits for W&B no longer wants to; an outcome that was there before stays.
                 call.stuck = True
@@ -139,7 +140,7 @@ def _opened(arguments: dict[str, Any]) -> Run:
         tear_down(service_process(), 1, kill=True)
         if not isinstance(error, wandb.errors.Error | TimeoutError | ConnectionError | ValueError):
             raise
-        reason = " ".join(str(error).split())[:LONGEST_REASON]
+        reason = in_one_line(error)[:LONGEST_REASON]
         if arguments["mode"] == "offline":
             raise UserError(f"W&B could not start ({reason}); logger=csv does without it") from error
         raise UserError(
@@ -156,7 +157,7 @@ def _refuse_read_only(root: Path) -> None:
 
 
 def _arguments(
-    config: WandbConfig, chosen: ChosenMode, directory: RunDirectory, job: Job, run_id: str, resolved: dict[str, Any]
+    config: WandbConfig, chosen: ChosenMode, job: Job, run_id: str, resolved: dict[str, Any]
 ) -> dict[str, Any]:
     """What wandb.init is asked for. None leaves a thing to W&B, which looks at its variables."""
     import wandb

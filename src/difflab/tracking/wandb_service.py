@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from difflab.errors import in_one_line
 from difflab.tracking.bounded import BoundedCaller, CallTimeoutError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def finish(run: Run, call: BoundedCaller, status: int, seconds: float) -> str | 
     try:
         call(lambda: run.finish(exit_code=status), seconds)
     except Exception as error:  # noqa: BLE001 - whatever W&B does, the outcome of the program stays
-        return " ".join(str(error).split()) or type(error).__name__
+        return in_one_line(error)
     return None
 
 

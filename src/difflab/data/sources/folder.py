@@ -12,7 +12,8 @@ import numpy as np
 
 from difflab.config.data import Alpha, Captions, Crop
 from difflab.config.folder import FolderSourceConfig
-from difflab.data.bad_files import BadFile, printable
+from difflab.console import printable
+from difflab.data.bad_files import BadFile
 from difflab.data.captions import BadCaption, decode_caption, stored_caption
 from difflab.data.decode import BadImage, decode_image, frame_count, image_size
 from difflab.data.hashing import permutation

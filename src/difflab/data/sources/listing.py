@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from difflab.data.bad_files import printable
+from difflab.console import printable
 from difflab.data.decode import readable_endings
 from difflab.errors import UserError
 
