@@ -276,6 +276,7 @@ def sampling_pipeline(config: TrainConfig, module: TrainingModule, accelerator: 
             ModelConfig.of(config).shape,
             sampler=config.sampler,
             guidance=config.guidance,
+            class_names=config.data.class_names,
             autocast=sampling_autocast("auto", accelerator),
         )
     }

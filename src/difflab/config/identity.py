@@ -32,6 +32,10 @@ FREE = frozenset(
 """The keys that may change between two sittings of one run. All others, those to come too, must stay."""
 
 
+NAMES = "data.class_names"
+"""What the data set calls its classes, which a run takes over when it starts: no other run for having been told."""
+
+
 def identity(config: TrainConfig) -> dict[str, Any]:
     """All that two sittings of a run must agree on, with the defaults filled in."""
     return _without_free(config.plain())
@@ -43,7 +47,9 @@ def name_identity(config: TrainConfig) -> dict[str, Any]:
     An option that difflab gets later therefore leaves all names as they are. The kinds always stay, since they say
     whose defaults are left out.
     """
-    return _without_free(_without_defaults(config))
+    named = _without_free(_without_defaults(config))
+    part, _, key = NAMES.rpartition(".")
+    return {**named, part: {name: value for name, value in named[part].items() if name != key}}
 
 
 def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:

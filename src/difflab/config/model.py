@@ -19,6 +19,7 @@ class ModelConfig(Config):
     """Stands in `config.json` beside exported weights, and is read out of a run's `config.yaml`.
 
     task: what the network does, denoise an image or tell its class; exports of before there was a choice denoise.
+    class_names: what the classes of its data are called, in the order of the labels, where that is known.
     sampler and guidance are what the run used for its own pictures: defaults, not part of the model.
     """
 
@@ -26,6 +27,7 @@ class ModelConfig(Config):
     task: Task = "denoising"
     image_size: Annotated[int, Field(gt=0)]
     channels: Annotated[int, Field(gt=0)]
+    class_names: list[str] | None = None
     diffusion: DiffusionConfig
     network: NetworkConfig
     conditioning: ConditioningConfig
@@ -40,6 +42,7 @@ class ModelConfig(Config):
             task=config.task,
             image_size=config.data.image_size,
             channels=config.data.channels,
+            class_names=config.data.class_names,
             diffusion=config.diffusion,
             network=config.network,
             conditioning=config.conditioning,

@@ -128,6 +128,9 @@ def _diffusing(
     autocast: torch.dtype | None,
 ) -> DiffusingStage:
     require_drawing(run, model.config)
+    guides = load_guides(guidance, model.config, models.load)
+    leads = model.conditioners.classes is None and guides.classifier is not None
+    names = guides.classifier.config.class_names if leads and guides.classifier else model.config.class_names
     return DiffusingStage(
         model.network,
         model.conditioners,
@@ -135,7 +138,8 @@ def _diffusing(
         model.config.shape,
         sampler=sampler,
         guidance=guidance,
-        guides=load_guides(guidance, model.config, models.load),
+        guides=guides,
+        class_names=names,
         autocast=autocast,
     )
 
