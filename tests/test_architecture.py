@@ -23,6 +23,7 @@ LAYERS = [
         "checkpoints",
         "jsonl",
         "signals",
+        "rank_logging",
         "lock",
         "environment",
         "seeding",

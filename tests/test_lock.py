@@ -140,7 +140,7 @@ def test_a_requeued_job_takes_over_from_its_predecessor_alone(tmp_path: Path, mo
             assert f"process {os.getpid()} on" in refused(tmp_path)
     finally:
         process.kill()
-        process.wait()
+        process.wait(timeout=30)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from pydantic import create_model
+from pydantic import Field, create_model
 
 from difflab.commands.composing import choices_of, compose, compose_and_validate
 from difflab.commands.train import refuse_another_run
@@ -127,6 +127,24 @@ def test_an_option_with_a_default_leaves_the_automatic_names(monkeypatch: pytest
     assert identity(widened())["network"]["attention_kind"] == "self", "a subclass keeps its keys"
     assert name_identity(widened()) == name_identity(config_of())
     assert name_identity(widened(attention_kind="linear")) != name_identity(config_of())
+
+
+def test_a_default_that_follows_from_other_keys_leaves_the_names_too() -> None:
+    class Following(LearningRateConfig):
+        rest_steps: int = Field(default_factory=lambda known: 2 * known["warmup_steps"])
+        cycles: list[int] = Field(default_factory=lambda: [1])
+
+    def followed(warmup_steps: int, **new: object) -> TrainConfig:
+        config = config_of(f"optimizer.schedule.warmup_steps={warmup_steps}")
+        schedule = Following(**config.optimizer.schedule.model_dump(), **new)
+        optimizer = config.optimizer.model_copy(update={"schedule": schedule})
+        return config.model_copy(update={"optimizer": optimizer})
+
+    plain = name_identity(config_of("optimizer.schedule.warmup_steps=7"))
+    assert name_identity(followed(7)) == name_identity(followed(7, rest_steps=14, cycles=[1])) == plain
+    # The default of another warm-up is none of this one.
+    assert name_identity(followed(7, rest_steps=12)) != plain
+    assert name_identity(followed(7, cycles=[2])) != plain
 
 
 def test_a_default_that_is_spelled_out_is_the_same_run() -> None:

@@ -295,6 +295,17 @@ def test_training_may_start_from_stored_weights(tiny_run: Path, class_run: Path,
         load_initial_weights(other, str(path), "ema")
 
 
+@pytest.mark.parametrize("which", ["ema", "raw"])
+def test_training_starts_from_the_weights_that_are_asked_for(tiny_run: Path, which: Any) -> None:
+    expected = {key: value.clone() for key, value in state_of(load_stored(tiny_run, which)[0]).items()}
+    for path in (tiny_run, tiny_run / "checkpoints" / "last.ckpt"):
+        module = load_stored(tiny_run)[0].as_module()
+        for parameter in module.parameters():
+            parameter.data.zero_()
+        load_initial_weights(module, str(path), which)
+        assert same(module.state_dict(), expected)
+
+
 def test_a_run_may_be_moved(own_run: Path, tiny_run: Path, tmp_path: Path) -> None:
     moved = shutil.move(own_run, tmp_path / "elsewhere" / "run")
     assert same(state_of(load_stored(moved)[0]), state_of(load_stored(tiny_run)[0]))

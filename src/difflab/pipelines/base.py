@@ -175,3 +175,8 @@ def check_stage(name: str, before: Sequence[int], stage: Stage) -> None:
         raise UserError(
             f"pipeline.stages.{name} enlarges {size}x{size} images, the stage before it draws {before[-2]}x{before[-1]}"
         )
+    if before[0] != stage.shape[0]:
+        raise UserError(
+            f"pipeline.stages.{name} enlarges images of {stage.shape[0]} channels, "
+            f"the stage before it draws {before[0]}"
+        )
