@@ -223,7 +223,7 @@ def with_checked_evaluation(config: TrainConfig, overrides: Sequence[str]) -> Tr
     metrics, left_out = without_unsuited(config.metrics, config.data, overrides, image_size=config.data.image_size)
     if all(metric is None for metric in metrics.values()):
         raise UserError("callbacks.evaluation has no metrics to find: choose some, or callbacks.evaluation=null")
-    labelled = any(conditioner.kind == "class" for conditioner in config.conditioning.values())
+    labelled = any(conditioner.told_classes is not None for conditioner in config.conditioning.values())
     refuse_other_classes(metrics, config.data.classes if labelled else None, class_names_of(config.data))
     reference_of(metrics, asked.n, config.data, config.data.train_split)
     if is_first_process():

@@ -91,7 +91,7 @@ class DiffusingStage:
     @property
     def sizes(self) -> dict[str, int]:
         read = {field: size for part in self._told() for field, size in part.sizes.items()}
-        return {"image": self.shape[-1], **read}
+        return {"image": self.shape[-1], "mask": self.shape[-1], **read}
 
     @property
     def classes(self) -> int | None:
