@@ -254,3 +254,63 @@ def test_a_lost_terminal_is_no_error(tmp_path: Path) -> None:
     os.close(master)
     running.wait(timeout=30)
     assert path.read_text() == "SIGHUP"
+
+
+def test_the_first_of_two_kinds_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scheduler's SIGTERM beside the SIGHUP of its shell: the status is that of the first."""
+    monkeypatch.setattr(signals, "_ECHO_S", 60.0)
+
+    def step() -> None:
+        with listening("here"), deferred("this step"):
+            kill(signal.SIGTERM)
+            kill(signal.SIGHUP)
+            assert received() == signal.SIGTERM
+
+    with pytest.raises(Stopped) as caught:
+        step()
+    assert caught.value.number is signal.SIGTERM
+
+
+def test_followers_that_hear_of_the_first_otherwise_are_killed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[int, int]] = []
+    with listening("here"), signals.passed_on_to([-11]), signals.passed_on_to([12, 13], first=False):
+        monkeypatch.setattr(signals.os, "kill", lambda pid, number: sent.append((pid, number)))
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            signals._listener._pass_on(number)  # type: ignore[union-attr]
+    assert sent == [(-11, signal.SIGTERM), (-11, signal.SIGKILL), (12, signal.SIGKILL), (13, signal.SIGKILL)]
+
+
+def test_signals_of_other_libraries_stop_nothing() -> None:
+    code = (
+        "signal.signal(signal.SIGALRM, lambda *_: None)\nwith listening('here'):\n"
+        " print('up', flush=True)\n"
+        " for _ in range(3): signal.raise_signal(signal.SIGALRM); time.sleep(2 * signals._ECHO_S)\n"
+    )
+    running = program(code)
+    assert running.communicate(timeout=30) == ("", "")
+    assert running.returncode == 0
+
+
+def test_the_wakeup_descriptor_of_others_comes_back() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = signal.set_wakeup_fd(writing)
+    try:
+        with listening("here"):
+            pass
+        assert signal.set_wakeup_fd(before) == writing
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(reading)
+        os.close(writing)
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"])
+def test_the_first_rank_speaks_for_all(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for other in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(other, raising=False)
+    assert signals.speaks()
+    monkeypatch.setenv(name, "0")
+    assert signals.speaks()
+    monkeypatch.setenv(name, "1")
+    assert not signals.speaks()

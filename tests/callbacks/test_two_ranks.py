@@ -80,6 +80,10 @@ def test_ranks_agree_on_the_skipped_step_the_average_and_the_samples(trained: Pa
 def test_a_sample_of_one_rank_that_is_not_finite_is_counted_on_all(trained: Path) -> None:
     folder = trained / "not_finite"
     assert reports(folder) == [{"train_step": 2}] * 2
+    lines = (trained / "errors.txt").read_text().splitlines()
+    for what in ("evaluation", "sample grid"):
+        said = [line for line in lines if line.startswith(f"note: {what} at step 2: sample 3 ")]
+        assert len(said) == 1, "not by each process"
     logged = {key: cell for row in read_csv(folder / "metrics.csv") for key, cell in row.items()}
     assert logged["samples/nonfinite"] == "1"
     assert float(logged["eval/nonfinite_samples"]) == 1

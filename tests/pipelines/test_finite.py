@@ -8,7 +8,6 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from difflab.config.guidance import ClassifierFreeGuidance, ReferenceConfig
-from difflab.config.model import ModelConfig
 from difflab.config.sampler import SamplerConfig
 from difflab.errors import UserError
 from difflab.pipelines.finite import NonFiniteSamplesError, first_broken_weight, named
@@ -92,7 +91,7 @@ def test_weights_that_are_not_finite_are_said_instead(pipeline_of) -> None:
 
 
 def test_the_weights_of_guides_are_looked_at_too(pipeline_of) -> None:
-    reference = build_model(ModelConfig.of(configuration()))
+    reference = build_model(configuration().model())
     guidance = ClassifierFreeGuidance(kind="classifier_free", scale=2.0, reference=ReferenceConfig(run="weak"))
     pipeline = pipeline_of(guidance=guidance, guides=Guides(reference=reference))
     next(reference.network.parameters()).data.fill_(math.nan)

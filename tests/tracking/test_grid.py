@@ -55,3 +55,7 @@ def test_a_label_stands_below_its_picture_and_nowhere_else(label: str) -> None:
         written = pixels[top + 64 : top + 64 + LABEL_HEIGHT, left : left + 64].min() < 255
         assert written == (label != "" and (row, column) != (0, 1))
     assert (pixels[2 + 64 : 2 + 64 + LABEL_HEIGHT, 66:68] == 255).all(), "it ends with its picture"
+
+
+def test_a_row_is_no_wider_than_there_are_images() -> None:
+    assert make_grid(torch.zeros(3, 1, 4, 4, dtype=torch.uint8), columns=8, pad=2).size == (3 * 6 + 2, 4 + 2 * 2)

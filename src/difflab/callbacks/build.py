@@ -93,7 +93,7 @@ def owed_at_end(config: TrainConfig, run: RunDirectory, model_config: ModelConfi
     def nothing(*_: object) -> NoReturn:
         raise AssertionError("what is owed is read off the disk")
 
-    draws = nothing if config.task == "denoising" else None
+    draws = nothing if "samples" in model_config.measures else None
     callbacks = build_callbacks(config, run, model_config=model_config, generate=draws, make_evaluator=draws)
     owing = [callback for callback in callbacks if isinstance(callback, Owing) and callback.owes(step, at_end=True)]
     return [type(callback).__name__ for callback in owing]

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 from difflab.commands.hydra_app import run_app
 from difflab.config.identity import NAMES, differences, identity, name_identity
-from difflab.config.sampler import refuse_inversion
 from difflab.config.stored import read_train_config
 from difflab.config.train import TrainConfig
 from difflab.console import say_on_stderr
-from difflab.errors import UserError, user_errors
+from difflab.errors import UserError
 from difflab.signals import Stopped
 
 if TYPE_CHECKING:
@@ -43,8 +42,6 @@ def train(config: TrainConfig, overrides: list[str]) -> None:
     from difflab.tracking.rundir import RunDirectory
     from difflab.tracking.wandb_environment import refuse_unusable
 
-    with user_errors():
-        refuse_inversion(config.sampler)
     # What the machine has not got, data that is missing or does not fit, and evaluations of it that cannot be made are
     # found before anything is written.
     refuse_more_than_there_is(config.trainer, config.data)
