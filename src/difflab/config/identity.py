@@ -31,6 +31,10 @@ FREE = frozenset(
 come too, must stay."""
 
 
+NAMES = "data.class_names"
+"""What the data set calls its classes, which a run takes over when it starts: no other run for having been told."""
+
+
 def identity(config: TrainConfig) -> dict[str, Any]:
     """All that two sittings of a run must agree on, with the defaults filled in."""
     return _without(FREE | config.free, config.plain())
@@ -42,7 +46,7 @@ def name_identity(config: TrainConfig) -> dict[str, Any]:
     An option that difflab gets later therefore leaves all names as they are. The kinds always stay, since they say
     whose defaults are left out.
     """
-    return _without(FREE | config.free, _without_defaults(config))
+    return _without(FREE | config.free | {NAMES}, _without_defaults(config))
 
 
 def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
