@@ -15,12 +15,15 @@ from torch import Tensor, nn
 from benchmarks.devices import Way
 from benchmarks.peer import PeerNetwork, class_conditioner
 from difflab.config.guidance import ClassifierFreeGuidance, GuidanceConfig
+from difflab.config.request import RequestConfig
 from difflab.config.sampler import DDIMConfig, SamplerConfig
 from difflab.devices import Accelerator, on_cuda_only, sampling_autocast
 from difflab.diffusion.noise import SampleNoise
 from difflab.errors import UserError
 from difflab.interop.diffusers_scheduler import to_scheduler_config
-from difflab.pipelines.single import SinglePipeline
+from difflab.pipelines.base import Pipeline
+from difflab.pipelines.build import pipeline_of
+from difflab.pipelines.diffusing import DiffusingStage
 from difflab.seeding import stream_seed
 from difflab.tasks.build import Model
 
@@ -56,10 +59,10 @@ class Drawing:
 
     def pipeline(
         self, way: Way, sampler: SamplerConfig | None = None, guidance: GuidanceConfig | None = None
-    ) -> SinglePipeline:
+    ) -> Pipeline:
         """difflab's pipeline, with a network of its own, laid out the way that is asked for."""
         model = self.model
-        return SinglePipeline(
+        stage = DiffusingStage(
             way.placed(copy.deepcopy(model.network), self.device),
             copy.deepcopy(model.conditioners).to(self.device),
             model.process,
@@ -68,6 +71,7 @@ class Drawing:
             guidance=guidance or self.guidance,
             autocast=way.autocast,
         )
+        return pipeline_of({"single": stage}, RequestConfig())
 
     def ours(self, way: Way, guidance: GuidanceConfig | None = None) -> Drawer:
         """A batch as `difflab sample` draws it."""

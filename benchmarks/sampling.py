@@ -37,8 +37,8 @@ from difflab.config.guidance import GuidanceConfig, NoGuidance
 from difflab.config.sampler import AncestralConfig, SamplerConfig
 from difflab.devices import resolve_accelerator
 from difflab.errors import UserError
+from difflab.pipelines.base import Pipeline
 from difflab.pipelines.build import require_drawing
-from difflab.pipelines.single import SinglePipeline
 from difflab.pipelines.stored import load_stored
 from difflab.tasks.build import Model, build_model
 
@@ -277,12 +277,12 @@ def outside_cases(drawing: Drawing) -> dict[str, tuple[SamplerConfig, GuidanceCo
     return cases | {kind: (sampler, ways[""]) for kind, sampler in others.items()}
 
 
-def outside_of(pipeline: SinglePipeline, drawing: Drawing, rounds: int) -> tuple[Spread, Spread]:
+def outside_of(pipeline: Pipeline, drawing: Drawing, rounds: int) -> tuple[Spread, Spread]:
     """Seconds of a step, and the share of its time, that are not the network's; one draw before does not count."""
     costs, shares = [], []
     for number in range(-1, rounds):
         clock = NetworkClock(synchroniser(drawing.device))
-        with clock.watching(pipeline.network):
+        with clock.watching(pipeline.last.network):
             lap = clocked(lambda: pipeline.draw(range(drawing.batch), SEED), synchroniser(drawing.device))
         if number >= 0:
             costs.append((lap.wall - clock.seconds) / pipeline.n_steps)

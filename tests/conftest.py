@@ -59,3 +59,12 @@ def tiny_shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_difflab() -> Callable[[Sequence[str], Path], Done]:
     """run_difflab(arguments, cwd) -> Done(status, out, err): the command line in this process."""
     return run_in_process
+
+
+@pytest.fixture
+def with_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes `words` (tests/words.py) a kind of conditioner."""
+    from difflab.config.conditioning import CONDITIONERS
+    from words import KIND
+
+    monkeypatch.setitem(CONDITIONERS, "words", KIND)

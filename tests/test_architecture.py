@@ -51,7 +51,13 @@ LAYERS = [
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 # Neither of these may import the other, although they stand side by side.
-STRANGERS = [("networks", "data"), ("metrics", "interop"), ("metrics", "conditioning")]
+STRANGERS = [
+    ("requests", "conditioning"),
+    ("networks", "data"),
+    ("metrics", "interop"),
+    ("metrics", "conditioning"),
+    ("requests", "metrics"),
+]
 FORBIDDEN = {
     "diffusion": {"lightning", "hydra", "omegaconf", "wandb", "pydantic", "torchvision"},
     "networks": {"lightning", "hydra", "omegaconf", "wandb"},

@@ -12,9 +12,16 @@ import torch
 from torch import Tensor
 
 Batch = dict[str, Any]
-"""One batch of the data pipeline: `image` uint8 [B, C, H, W], `index` int64 [B] (dataset index), `position` int64 [B]
-(place in the global batch), `weight` float32 [B] (0 marks padding), `key` list[str]; optional `label` int64 [B],
-`caption` list[str], `json` list[dict]."""
+"""Samples, field by field. `index` int64 [B] is always there: the number of each sample, in its data set or among those
+that are drawn.
+
+From the data pipeline also `image` uint8 [B, C, H, W], `position` int64 [B] (place in the global batch), `weight`
+float32 [B] (0 marks padding), `key` list[str], and what is asked for: `label` int64 [B], `caption` list[str], `json`
+list[dict]. From a request, and between the stages of a pipeline, any fields that conditioners read; pictures there are
+uint8, or floats in [-1, 1]."""
+
+_MASKS = {"tokens": "token_mask", "grounding": "grounding_mask"}
+"""Fields of `Conditioning` that may have a mask, and its field."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +65,11 @@ class Conditioning:
         return self.map(lambda t: t[rows])
 
     def merge(self, other: Conditioning) -> Conditioning:
-        """Both sets of fields; `vector` fields add up, a field set twice is an error."""
-        merged = self.fields()
-        for name, value in other.fields().items():
+        """Both sets of fields; `vector` fields add up, tokens, grounding and concat follow each other (tokens without a
+        mask are all real), any other field set twice is an error."""
+        masks = {mask for field, mask in _MASKS.items() if self._masked(field) or other._masked(field)}
+        merged = self._with_masks(masks).fields()
+        for name, value in other._with_masks(masks).fields().items():
             if name not in merged:
                 merged[name] = value
             elif name == "vector":
@@ -73,11 +82,25 @@ class Conditioning:
 
     @staticmethod
     def cat(parts: Sequence[Conditioning]) -> Conditioning:
-        """Concatenate along the batch; every part must set the same fields."""
+        """Concatenate along the batch; every part must set the same fields, but for masks where all are real."""
+        masks = {mask for field, mask in _MASKS.items() if any(part._masked(field) for part in parts)}
+        parts = [part._with_masks(masks) for part in parts]
         names = [tuple(part.fields()) for part in parts]
         if any(n != names[0] for n in names):
             raise ValueError(f"cannot concatenate conditionings with different fields: {names}")
         return Conditioning(**{name: torch.cat([part.fields()[name] for part in parts]) for name in names[0]})
+
+    def _masked(self, field: str) -> bool:
+        return getattr(self, _MASKS[field]) is not None
+
+    def _with_masks(self, masks: set[str]) -> Conditioning:
+        """With a mask of ones for each field that has none, of those in `masks`."""
+        ones: dict[str, Tensor] = {}
+        for field, mask in _MASKS.items():
+            value = getattr(self, field)
+            if mask in masks and value is not None and not self._masked(field):
+                ones[mask] = torch.ones(value.shape[:2], dtype=torch.bool, device=value.device)
+        return dataclasses.replace(self, **ones) if ones else self
 
 
 def _device_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device | None:

@@ -5,7 +5,6 @@ from typing import Any
 
 from difflab.callbacks.build import build_callbacks, owed_at_end
 from difflab.commands.composing import compose_and_validate
-from difflab.config.model import ModelConfig
 from difflab.config.train import TrainConfig
 from difflab.tracking.rundir import RunDirectory
 
@@ -32,7 +31,7 @@ def test_the_guard_comes_first_then_the_averages_and_what_saves_before_what_may_
     built = build_callbacks(
         config,
         RunDirectory(tmp_path),
-        model_config=ModelConfig.of(config),
+        model_config=config.model(),
         generate=draw,
         make_evaluator=draw,
     )
@@ -56,7 +55,7 @@ def test_the_guard_comes_first_then_the_averages_and_what_saves_before_what_may_
 def test_a_run_owes_all_that_is_due_at_its_end_and_can_be_seen(tmp_path: Path) -> None:
     def owed(*overrides: str) -> list[str]:
         config = config_of(*overrides)
-        return owed_at_end(config, RunDirectory(tmp_path), ModelConfig.of(config), 6)
+        return owed_at_end(config, RunDirectory(tmp_path), config.model(), 6)
 
     assert owed() == ["PowerEMA", "WeightsExport", "SampleGrid", "Evaluation", "Validation"]
     assert "Validation" not in owed("logger.csv=false"), "nothing would ever say that it was made"

@@ -90,7 +90,7 @@ def test_the_evaluator_is_told_what_each_sample_was_asked_to_show(tmp_path: Path
         n=3,
         batch_size=2,
         seed=7,
-        labels=lambda indices, seed: [10 * seed + i for i in indices],
+        request=lambda indices, seed: {"label": torch.tensor([10 * seed + i for i in indices])},
     )
     trainer(tmp_path, 1, [Clock(), evaluation]).fit(model, loader(9))
     assert [label.tolist() for label in judge.labels] == [[70, 71], [72]]

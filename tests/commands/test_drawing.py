@@ -26,9 +26,9 @@ def configured(run: Path, *overrides: str) -> SampleConfig:
 def test_every_sample_is_drawn_once(tiny_run: Path, n: int, batch_size: int, sizes: list[int]) -> None:
     drawing = prepare_drawing(configured(tiny_run, f"n={n}", f"batch_size={batch_size}", "sampler.steps=1"))
     batches = list(drawing.batches())
-    assert [len(images) for _, _, images in batches] == sizes
-    assert [i for indices, _, _ in batches for i in indices] == list(range(n))
-    assert all(classes is None for _, classes, _ in batches)
+    assert [len(images) for _, images in batches] == sizes
+    assert [i for asked, _ in batches for i in asked["index"].tolist()] == list(range(n))
+    assert all(asked.keys() == {"index"} for asked, _ in batches)
 
 
 def test_processes_share_the_samples_out(tiny_run: Path) -> None:
@@ -39,9 +39,7 @@ def test_processes_share_the_samples_out(tiny_run: Path) -> None:
 
 def test_classes_given_are_cycled_through_by_number(class_run: Path) -> None:
     drawing = prepare_drawing(configured(class_run, "n=5", "batch_size=2", "classes=[3,1,2]", "sampler.steps=1"))
-    assert [classes for _, classes, _ in drawing.batches()] == [[3, 1], [2, 3], [1]]
-    own = prepare_drawing(configured(class_run, "n=5", "sampler.steps=1"))
-    assert own.classes_of([4, 0]) == own.pipeline.labels([4, 0], 0)
+    assert [asked["label"].tolist() for asked, _ in drawing.batches()] == [[3, 1], [2, 3], [1]]
 
 
 def test_names_tell_drawings_apart(tiny_run: Path) -> None:

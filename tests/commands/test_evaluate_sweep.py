@@ -11,7 +11,6 @@ from difflab.commands.composing import compose_and_validate
 from difflab.commands.evaluate import folder_of, what_counts
 from difflab.commands.evaluate_sweep import Planned, _folder, _named, finished, point_name, report
 from difflab.commands.sampling_sweep import Point
-from difflab.config.model import ModelConfig
 from difflab.config.sample import EvaluateConfig
 from difflab.config.train import TrainConfig
 from difflab.pipelines import build
@@ -225,7 +224,7 @@ def planned(*overrides: str, **values: str) -> Planned:
 
 def stored_in(folder: str) -> Stored:
     config = compose_and_validate("train", TrainConfig, ["experiment=ddpm/shapes32", "trainer.max_steps=1"])[0]
-    return Stored(Path(folder), ModelConfig.of(config), Path("weights"), run_dir=Path(folder), train=config)
+    return Stored(Path(folder), config.model(), Path("weights"), run_dir=Path(folder), train=config)
 
 
 def test_names_and_groups_give_way_to_those_of_the_user_and_to_length() -> None:

@@ -193,7 +193,7 @@ def test_a_model_is_told_the_classes_of_the_images(class_run: Path, tmp_path: Pa
     done("likelihood", f"run={run}", "n=3", *ODE, *QUIET)
     assert result_of(only_folder(run)).protocol.parameters["told"] == ["class_label"]
     message = mistake("likelihood", f"run={run}", "n=3", "data.classes=5", *ODE, *QUIET)
-    assert "class_label: the model knows 6 classes, the data has data.classes=5" in message
+    assert "the model knows 6 classes, the data has data.classes=5" in message
 
 
 def test_a_model_in_continuous_time_has_an_ode_and_no_bound(own_run: Path) -> None:

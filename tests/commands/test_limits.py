@@ -24,7 +24,7 @@ LITE = (
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["n=1000000000"], "n=1000000000: samples for the archive and the grid need 1,536 GB of memory"),
+        (["n=1000000000", "png=false"], "n=1000000000: samples.npz need 1,536.0 GB at least"),
         (["n=10000000000", "npz=false", "grid=false"], "n=10000000000: pictures need 5,120.0 GB at least"),
         (["n=1000000000000", "batch_size=1000000000", "png=false", "npz=false", "grid=false"], "lower batch_size"),
     ],

@@ -35,11 +35,11 @@ def stops_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], list[
                 def __getattr__(self, name):
                     return getattr(pipeline, name)
 
-                def __call__(self, indices, seed, classes=None):
+                def follow(self, batch, seed):
                     if len(drawn) == batches:
                         raise KeyboardInterrupt
-                    drawn.append(list(indices))
-                    return pipeline(indices, seed, classes=classes)
+                    drawn.append(batch["index"].tolist())
+                    return pipeline.follow(batch, seed)
 
             object.__setattr__(self, "pipeline", Counting())
             return real(self, kept)

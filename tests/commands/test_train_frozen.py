@@ -2,38 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import pytest
 import torch
+import yaml
 
 from command_line import Done, run_difflab, tiny_training
-from difflab.conditioning import build
+from difflab.config.conditioning import CONDITIONERS
 from difflab.config.parts import FrozenConfig
 from difflab.interop.native import load_export
-from parts.frozen_conditioner import FrozenConditioner, write_encoder
+from difflab.networks import frozen
+from parts.frozen_conditioner import KIND, write_encoder
 from run_files import assert_same_run, checkpoint, exported, find_run
 
-CLASSES = ["conditioning=class", "conditioning.class_label.classes=6"]
-OWN = {"conditioners.class_label.projection.weight", "conditioners.class_label.projection.bias"}
+OWN = {"conditioners.told.projection.weight", "conditioners.told.projection.bias"}
 
 
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrozenConfig:
-    """Until the test ends every conditioner is one with this frozen encoder."""
-    config = write_encoder(tmp_path / "encoders" / "encoder.safetensors")
-    monkeypatch.setattr(build, "_build", lambda choice, width, size: FrozenConditioner(config, width))
-    return config
+    """The encoder of the trainings; until the test ends there is a kind of conditioner that has one."""
+    monkeypatch.setitem(CONDITIONERS, "frozen_class", KIND)
+    monkeypatch.setattr(frozen, "_LOADED", WeakValueDictionary())
+    return write_encoder(tmp_path / "encoders" / "encoder.safetensors")
 
 
-def train(data: Path, root: Path, *overrides: str) -> Done:
-    root.mkdir(exist_ok=True)
-    return run_difflab(tiny_training(data, *CLASSES, *overrides), root)
+@pytest.fixture
+def train(source: FrozenConfig, tiny_shapes: Path) -> Callable[..., Done]:
+    """train(root, *overrides): a training that is told by the encoder. Its hash is not given, but found."""
+
+    def start(root: Path, *overrides: str, path: str | None = source.path) -> Done:
+        root.mkdir(exist_ok=True)
+        told = f"+conditioning.told={{kind: frozen_class, encoder: {{path: {path}}}}}"
+        return run_difflab(tiny_training(tiny_shapes, "data.classes=6", told, *overrides), root)
+
+    return start
 
 
-def test_it_is_in_nothing_that_the_run_writes(source: FrozenConfig, tiny_shapes: Path, tmp_path: Path) -> None:
-    assert train(tiny_shapes, tmp_path / "a", "trainer.max_steps=2", "optimizer.lr=1e-2").status == 0
+def recorded(run: Path) -> dict[str, str]:
+    return yaml.safe_load((run / "config.yaml").read_text())["conditioning"]["told"]["encoder"]
+
+
+def test_it_is_in_nothing_that_the_run_writes(source: FrozenConfig, train: Callable[..., Done], tmp_path: Path) -> None:
+    assert train(tmp_path / "a", "trainer.max_steps=2", "optimizer.lr=1e-2").status == 0
     run = find_run(tmp_path / "a")
+    assert recorded(run) == {"path": source.path, "package": None, "sha256": source.sha256}
     saved, weights = checkpoint(run), exported(run)
     for state in (saved["state_dict"], saved["callbacks"]["EMA"]["averages"], weights):
         assert {name for name in state if name.startswith("conditioners.")} == OWN
@@ -55,25 +70,31 @@ def test_it_is_in_nothing_that_the_run_writes(source: FrozenConfig, tiny_shapes:
 
 @pytest.mark.slow
 def test_a_run_goes_on_bit_for_bit_where_the_file_has_moved(
-    source: FrozenConfig, tiny_shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: FrozenConfig, train: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert train(tiny_shapes, tmp_path / "straight").status == 0
-    assert train(tiny_shapes, tmp_path / "stopped", "trainer.max_steps=2").status == 0
+    assert train(tmp_path / "straight").status == 0
+    assert train(tmp_path / "stopped", "trainer.max_steps=2").status == 0
     (tmp_path / "encoders").rename(tmp_path / "moved")
-    done = train(tiny_shapes, tmp_path / "stopped")
+    told = f"+conditioning.told.encoder.sha256={source.sha256}"
+    done = train(tmp_path / "stopped", told)
     assert done.status == 2
     assert "does not exist, and DIFFLAB_WEIGHTS names no folder" in done.last_error
     monkeypatch.setenv("DIFFLAB_WEIGHTS", str(tmp_path / "moved"))
-    assert train(tiny_shapes, tmp_path / "stopped").status == 0
-    assert_same_run(find_run(tmp_path / "stopped"), find_run(tmp_path / "straight"))
+    assert train(tmp_path / "stopped", told).status == 0
+    run = find_run(tmp_path / "stopped")
+    assert_same_run(run, find_run(tmp_path / "straight"))
+    assert recorded(run)["path"] == str(tmp_path / "moved" / "encoder.safetensors")
+    # Another file at the place that is named makes another run.
+    done = train(tmp_path / "stopped", f"name={run.name}", path=write_encoder(tmp_path / "other.safetensors", 1).path)
+    assert done.status == 2
+    assert "conditioning.told.encoder.sha256 was" in done.last_error
 
 
-def test_training_moves_what_is_around_it(source: FrozenConfig, tiny_shapes: Path, tmp_path: Path) -> None:
+def test_training_moves_what_is_around_it(train: Callable[..., Done], tmp_path: Path) -> None:
     options = ["init=weights", "optimizer.lr=1e-2", "trainer.max_steps=1"]
-    assert train(tiny_shapes, tmp_path / "a", "trainer.max_steps=1").status == 0
+    assert train(tmp_path / "a", "trainer.max_steps=1").status == 0
     first = exported(find_run(tmp_path / "a"))
     done = train(
-        tiny_shapes,
         tmp_path / "b",
         *options,
         f"init.from={find_run(tmp_path / 'a')}",

@@ -31,7 +31,7 @@ def test_it_stands_beside_a_class() -> None:
     classes = ClassConditionerConfig(kind="class", classes=5, drop_rate=0.1)
     conditioners = build_conditioners({"class": classes, "augment": CONFIG}, embedding_dim=6, image_size=8)
     conditioners["augment"].map.weight.data.normal_()
-    label = {"label": torch.tensor([1, 2])}
+    label = {"index": torch.arange(2), "label": torch.tensor([1, 2])}
     plain = conditioners["class"](label).vector
     told = conditioners.conditioning({**label, "augment_label": torch.ones(2, 9)})
     torch.testing.assert_close(told.vector, plain + conditioners["augment"].map.weight.sum(dim=1))

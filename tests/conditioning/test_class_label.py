@@ -43,4 +43,5 @@ def test_the_configuration_builds_them_under_their_names() -> None:
     assert isinstance(conditioner, ClassConditioner)
     assert (conditioner.classes, conditioner.drop_rate) == (6, 0.2)
     assert conditioner.embedding.weight.shape == (7, 12)
-    assert built.batch_keys() == ("label",)
+    assert built.reads == ("label",)
+    assert built.classes == 6

@@ -52,7 +52,7 @@ def test_the_null_drops_what_training_dropped_and_keeps_the_rest() -> None:
         embedding_dim=6,
         image_size=8,
     )
-    batch = {"label": torch.tensor([1, 2]), "low_res": IMAGES[:, :, :4, :4]}
+    batch = {"index": torch.arange(2), "label": torch.tensor([1, 2]), "low_res": IMAGES[:, :, :4, :4]}
     told, null = conditioners.conditioning(batch), conditioners.null(batch)
     assert null.fields().keys() == told.fields().keys()
     assert torch.equal(null.concat, told.concat)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Literal
 
 import pytest
 from pydantic import Field, create_model
 
 from difflab.commands.composing import choices_of, compose, compose_and_validate
+from difflab.commands.train import refuse_another_run
 from difflab.config import identity as identities
 from difflab.config.base import Config
 from difflab.config.identity import differences, identity, name_identity
@@ -17,6 +19,7 @@ from difflab.config.optimizer import LearningRateConfig
 from difflab.config.parts import FrozenConfig
 from difflab.config.train import TrainConfig
 from difflab.config.validate import validate
+from difflab.errors import UserError
 
 SMALL = ["experiment=ddpm/shapes32"]
 
@@ -223,3 +226,13 @@ def test_every_choice_comes_back_from_what_is_stored(group: str) -> None:
         seen += 1
         assert validate(TrainConfig, config.plain()) == config, choice
     assert seen
+
+
+def test_what_classes_are_called_makes_no_other_run_unless_both_say_it(tmp_path: Path) -> None:
+    names = [f"shape {number}" for number in range(6)]
+    bare, named = config_of(), config_of(f"data.class_names={names}")
+    assert name_identity(bare) == name_identity(named)
+    for stored, asked in ((bare, named), (named, bare), (named, named)):
+        refuse_another_run(stored, asked, tmp_path)
+    with pytest.raises(UserError, match=r"data\.class_names was"):
+        refuse_another_run(named, config_of(f"data.class_names={names[::-1]}"), tmp_path)

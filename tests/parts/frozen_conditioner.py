@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from difflab.conditioning.class_label import ClassConditioner
+from difflab.config.conditioning import ConditionerBase
+from difflab.config.kinds import Kind
 from difflab.config.parts import FrozenConfig
 from difflab.files import sha256_of
 from difflab.networks.frozen import Frozen
@@ -41,6 +44,22 @@ class FrozenConditioner(ClassConditioner):
 
     def embedding(self, label: Tensor) -> Tensor:
         return self.projection(self.encoder(label))
+
+
+class FrozenClassConfig(ConditionerBase):
+    kind: Literal["frozen_class"]
+    encoder: FrozenConfig
+
+    @property
+    def told_classes(self) -> int:
+        return CLASSES
+
+
+KIND = Kind(FrozenClassConfig, "parts.frozen_conditioner:build")
+
+
+def build(config: FrozenClassConfig, *, embedding_dim: int, image_size: int) -> FrozenConditioner:
+    return FrozenConditioner(config.encoder, embedding_dim)
 
 
 def write_encoder(path: Path, seed: int = 0) -> FrozenConfig:

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from difflab.commands.composing import compose_and_validate
+from difflab.config.request import RequestConfig
 from difflab.config.train import TrainConfig
-from difflab.pipelines.single import SinglePipeline
+from difflab.pipelines import build
+from difflab.pipelines.diffusing import DiffusingStage
 from difflab.tasks.build import build_model
 from golden_fixtures import draw
 from tiny_runs import CLASSES, TRAINING, class_run, own_run, tiny_run
@@ -24,8 +26,8 @@ def configuration(*overrides):
 
 
 @pytest.fixture
-def pipeline_of():
-    """pipeline_of(*overrides, **options of SinglePipeline): weights are drawn, so nothing cancels or is zero."""
+def stage_of():
+    """stage_of(*overrides, **options of DiffusingStage): weights are drawn, so nothing cancels or is zero."""
 
     def make(*overrides, **options):
         config = configuration(*overrides)
@@ -33,13 +35,35 @@ def pipeline_of():
         for key, parameter in model.as_module().named_parameters():
             parameter.data.copy_(torch.from_numpy(draw(0, key, tuple(parameter.shape))))
         defaults = {"sampler": config.sampler, "guidance": config.guidance}
-        return SinglePipeline(
+        return DiffusingStage(
             model.network,
             model.conditioners,
             model.process,
             config.model().shape,
             **{**defaults, **options},
         )
+
+    return make
+
+
+@pytest.fixture
+def pipeline_of(stage_of):
+    """pipeline_of(*overrides, asked={keys of a request}, rounding=..., **options of DiffusingStage)."""
+
+    def make(*overrides, asked=None, rounding="truncate", data=None, **options):
+        stages = {"single": stage_of(*overrides, **options)}
+        return build.pipeline_of(stages, RequestConfig(**(asked or {})), data=data, split="val", rounding=rounding)
+
+    return make
+
+
+@pytest.fixture
+def cascade_of(stage_of):
+    """cascade_of(base=overrides, upsampler=overrides, asked={keys of a request})."""
+
+    def make(asked=None, **stages):
+        built = {name: stage_of(*overrides) for name, overrides in stages.items()}
+        return build.pipeline_of(built, RequestConfig(**(asked or {})))
 
     return make
 

@@ -9,7 +9,7 @@ AUGMENT = "conditioning=augment"
 
 def test_it_draws_as_the_same_network_without_labels(pipeline_of) -> None:
     augmented = pipeline_of(AUGMENT)
-    assert augmented.conditioners["augment"].map.weight.abs().max() > 0, "drawn weights, which would be seen"
+    assert augmented.last.conditioners["augment"].map.weight.abs().max() > 0, "drawn weights, which would be seen"
     assert torch.equal(augmented.draw([0, 1], 0), pipeline_of().draw([0, 1], 0))
 
 

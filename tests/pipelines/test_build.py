@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +13,8 @@ from difflab.config.guidance import ClassifierFreeGuidance, ClassifierGuidance, 
 from difflab.config.pipeline import CascadePipelineConfig
 from difflab.config.sample import SampleConfig
 from difflab.pipelines.build import StoredModels, files_of
+from difflab.requests.archives import ArchivePictures
+from difflab.requests.base import Nothing
 
 
 @dataclass
@@ -36,8 +39,8 @@ class Models:
 def test_the_weights_of_guides_decide_what_is_drawn(guidance: Any, further: str) -> None:
     """A sweep, or a drawing that was stopped, does not go on beside other ones."""
     config, _ = compose_and_validate("sample", SampleConfig, ["run=mine"])
-    assert files_of(config, Models()) == [Path("mine/ema")]
-    found = files_of(config.model_copy(update={"guidance": guidance}), Models())
+    assert files_of(config, Models(), Nothing()) == [Path("mine/ema")]
+    found = files_of(config.model_copy(update={"guidance": guidance}), Models(), Nothing())
     assert found == [Path("mine/ema"), Path(further)]
 
 
@@ -50,17 +53,15 @@ def test_every_stage_of_a_cascade_decides_with_its_guides() -> None:
         "up": {"run": "large", "weights": "ema", "sampler": sampler, "guidance": {"kind": "none"}},
     }
     cascade = CascadePipelineConfig.model_validate({"kind": "cascade", "stages": stages})
-    found = files_of(config.model_copy(update={"run": None, "pipeline": cascade}), Models())
+    found = files_of(config.model_copy(update={"run": None, "pipeline": cascade}), Models(), Nothing())
     assert found == [Path("small/raw"), Path("judge/raw"), Path("large/ema")]
 
 
 def test_an_archive_to_enlarge_decides_too(tmp_path: Path) -> None:
     archive = tmp_path / "small.npz"
-    archive.touch()
-    config, _ = compose_and_validate("sample", SampleConfig, ["run=mine", f"low_res={archive}"])
-    assert files_of(config, Models()) == [Path("mine/ema"), archive]
-    folder, _ = compose_and_validate("sample", SampleConfig, ["run=mine", f"low_res={tmp_path}"])
-    assert files_of(folder, Models()) == [Path("mine/ema")]
+    np.savez(archive, np.zeros((1, 8, 8, 3), np.uint8))
+    config, _ = compose_and_validate("sample", SampleConfig, ["run=mine"])
+    assert files_of(config, Models(), ArchivePictures("low_res", archive)) == [Path("mine/ema"), archive]
 
 
 def test_raw_and_averaged_weights_of_one_run_are_two_models(tiny_run: Path) -> None:

@@ -11,8 +11,8 @@ from difflab.config.sampler import AncestralConfig
 from difflab.config.stored import read_train_config
 from difflab.errors import UserError
 from difflab.pipelines.evaluating import REFERENCE_BATCH, build_evaluator, reference_of, sampling_record
-from difflab.pipelines.low_res import ArchiveLowRes
 from pipelines.conftest import UPSAMPLER
+from tiny_runs import CLASSES
 
 FD = {"fd": FDConfig(extractor="random")}
 ALONE = {"oracle": OracleConfig(), "is": InceptionScoreConfig(extractor="random", splits=2)}
@@ -29,10 +29,10 @@ def test_the_record_says_how_samples_are_made(pipeline_of) -> None:
     assert sampling_record(pipeline_of(), seed=3, weights="ema").precision == "float32"
 
 
-def test_the_record_says_where_classes_come_from(class_pipeline) -> None:
+def test_the_record_says_where_classes_come_from(class_pipeline, pipeline_of) -> None:
     drawn = sampling_record(class_pipeline, seed=0, weights="ema")
     assert (drawn.class_balance, drawn.classes) == ("uniform", None)
-    given = sampling_record(class_pipeline, seed=0, weights="ema", classes=[1, 2])
+    given = sampling_record(pipeline_of(*CLASSES, asked={"classes": [1, 2]}), seed=0, weights="ema")
     assert (given.class_balance, given.classes) == ("given", [1, 2])
 
 
@@ -42,12 +42,13 @@ def test_classes_of_images_to_enlarge_are_the_datas_where_they_are_known(pipelin
     np.savez(tmp_path / "unnamed.npz", arr_0=pixels)
     balances = []
     for name in ("named.npz", "unnamed.npz"):
-        source = ArchiveLowRes(tmp_path / name)
-        pipeline = pipeline_of(*UPSAMPLER, "conditioning=class_low_res", low_res=source)
+        asked = {"low_res": str(tmp_path / name)}
+        pipeline = pipeline_of(*UPSAMPLER, "conditioning=class_low_res", asked=asked)
         balances.append(sampling_record(pipeline, seed=0, weights="ema").class_balance)
     # Where the archive names none, they are drawn from the seed.
     assert balances == ["data", "uniform"]
-    assert sampling_record(pipeline, seed=0, weights="ema", classes=[1]).class_balance == "given"
+    given = pipeline_of(*UPSAMPLER, "conditioning=class_low_res", asked={**asked, "classes": [1]})
+    assert sampling_record(given, seed=0, weights="ema").class_balance == "given"
 
 
 @pytest.mark.parametrize("names", [["a"] * 5, ["a"] * 7])

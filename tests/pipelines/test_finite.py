@@ -8,10 +8,8 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from difflab.config.guidance import ClassifierFreeGuidance, ReferenceConfig
-from difflab.config.model import ModelConfig
 from difflab.config.sampler import SamplerConfig
 from difflab.errors import UserError
-from difflab.pipelines.cascade import CascadePipeline
 from difflab.pipelines.finite import NonFiniteSamplesError, first_broken_weight, named
 from difflab.pipelines.guides import Guides
 from difflab.tasks.build import build_model
@@ -48,7 +46,7 @@ def test_the_samples_and_the_first_step_are_named(pipeline_of, value: float, kin
     pipeline = pipeline_of(sampler=sampler(kind))
     # Two steps of heun are four calls; the first step of plms is two.
     calls = {"heun": 4, "plms": 3}.get(kind, 2)
-    pipeline.network = BreaksAt(pipeline.network, calls, 1, value)
+    pipeline.last.network = BreaksAt(pipeline.last.network, calls, 1, value)
     with pytest.raises(NonFiniteSamplesError) as caught:
         pipeline([7, 8, 9], 0)
     assert str(caught.value).startswith("sample 8 is not finite from step 3 of ")
@@ -61,7 +59,7 @@ def test_the_samples_and_the_first_step_are_named(pipeline_of, value: float, kin
 
 def test_of_several_samples_the_first_bad_step_is_named(pipeline_of) -> None:
     pipeline = pipeline_of(sampler=sampler("ddim"))
-    pipeline.network = BreaksAt(BreaksAt(pipeline.network, 3, 0, math.nan), 1, 2, math.inf)
+    pipeline.last.network = BreaksAt(BreaksAt(pipeline.last.network, 3, 0, math.nan), 1, 2, math.inf)
     with pytest.raises(NonFiniteSamplesError, match=r"^samples 4, 6 are not finite from step 2 of 5 on") as caught:
         pipeline.draw([4, 5, 6], 0)
     assert caught.value.steps == [4, 0, 2]
@@ -69,7 +67,7 @@ def test_of_several_samples_the_first_bad_step_is_named(pipeline_of) -> None:
 
 def test_infinity_that_clipping_would_hide_is_noticed(pipeline_of) -> None:
     pipeline = pipeline_of("guidance.threshold=static", sampler=sampler("ddim", 4))
-    pipeline.network = BreaksAt(pipeline.network, 0, 0, math.inf)
+    pipeline.last.network = BreaksAt(pipeline.last.network, 0, 0, math.inf)
     with pytest.raises(NonFiniteSamplesError, match="sample 0 is not finite from step 1 of 4"):
         pipeline([0, 1], 0)
 
@@ -85,15 +83,15 @@ def test_a_guidance_that_overflows_says_to_lower_it(pipeline_of) -> None:
 
 def test_weights_that_are_not_finite_are_said_instead(pipeline_of) -> None:
     pipeline = pipeline_of()
-    next(pipeline.network.parameters()).data[0] = math.nan
-    key = next(name for name, _ in pipeline.network.named_parameters())
+    next(pipeline.last.network.parameters()).data[0] = math.nan
+    key = next(name for name, _ in pipeline.last.network.named_parameters())
     with pytest.raises(NonFiniteSamplesError, match=rf"the weights themselves are not finite \(network.{key}\)"):
         pipeline.draw([0], 0)
-    assert first_broken_weight([("network", pipeline.network)]) == f"network.{key}"
+    assert first_broken_weight([("network", pipeline.last.network)]) == f"network.{key}"
 
 
 def test_the_weights_of_guides_are_looked_at_too(pipeline_of) -> None:
-    reference = build_model(ModelConfig.of(configuration()))
+    reference = build_model(configuration().model())
     guidance = ClassifierFreeGuidance(kind="classifier_free", scale=2.0, reference=ReferenceConfig(run="weak"))
     pipeline = pipeline_of(guidance=guidance, guides=Guides(reference=reference))
     next(reference.network.parameters()).data.fill_(math.nan)
@@ -119,16 +117,15 @@ def test_buffers_are_weights_too() -> None:
 )
 def test_the_advice_fits_the_drawing(pipeline_of, overrides: list[str], autocast: torch.dtype | None, fix: str) -> None:
     pipeline = pipeline_of(*overrides, autocast=autocast)
-    pipeline.network = BreaksAt(pipeline.network, 0, 0, math.nan)
+    pipeline.last.network = BreaksAt(pipeline.last.network, 0, 0, math.nan)
     with pytest.raises(NonFiniteSamplesError) as caught:
         pipeline.draw([0], 0)
     assert str(caught.value).endswith(f"of 5 on: {fix}")
 
 
-def test_the_stage_of_a_cascade_is_named(pipeline_of) -> None:
-    first = pipeline_of("data.image_size=8")
-    second = pipeline_of(*UPSAMPLER)
-    cascade = CascadePipeline({"base": first, "up": second})
+def test_the_stage_of_a_cascade_is_named(cascade_of) -> None:
+    cascade = cascade_of(base=("data.image_size=8",), up=UPSAMPLER)
+    first, second = cascade.stages.values()
     whole = first.network
     first.network = BreaksAt(whole, 3, 0, math.nan)
     with pytest.raises(NonFiniteSamplesError, match=r"^pipeline.stages.base: sample 4 is not finite from step 4 of 5"):

@@ -14,12 +14,14 @@ from difflab.config.guidance import (
 )
 from difflab.config.model import ModelConfig
 from difflab.config.network import UNetEncoderConfig
+from difflab.config.request import RequestConfig
 from difflab.config.sampler import AncestralConfig, DDIMConfig
 from difflab.diffusion.build import build_process
 from difflab.diffusion.process import GaussianProcess
 from difflab.errors import UserError
+from difflab.pipelines import build
+from difflab.pipelines.diffusing import DiffusingStage, recorded
 from difflab.pipelines.guides import Guides, _same_levels, load_guides
-from difflab.pipelines.single import SinglePipeline, recorded
 from difflab.tasks.build import Model, build_model
 from difflab.tasks.noisy_classifier.config import NoisyClassifierModelConfig
 from golden_fixtures import draw
@@ -71,8 +73,9 @@ def test_a_classifier_moves_the_samples_and_scale_0_does_not(pipeline_of, sample
             sampler=SAMPLERS[sampler],
             guidance=guided_by_classifier(scale, gradient_at).model_copy(update={"static_limit": 1.25}),
             guides=Guides(classifier=classifier),
+            asked={"classes": classes},
         )
-        return pipeline.draw([0, 1], 0, classes=classes)
+        return pipeline.draw([0, 1], 0)
 
     torch.testing.assert_close(guided(0.0), drawn)
     assert not torch.allclose(guided(5.0), drawn, atol=1e-3)
@@ -88,7 +91,7 @@ def test_a_classifier_is_told_the_time_in_its_own_way(pipeline_of) -> None:
         sampler=SAMPLERS["ddim"], guidance=guided_by_classifier(1.0), guides=Guides(classifier=classifier)
     )
     told: dict[str, list[float]] = {"model": [], "classifier": []}
-    for name, network in (("model", pipeline.network), ("classifier", classifier.network)):
+    for name, network in (("model", pipeline.last.network), ("classifier", classifier.network)):
         network.register_forward_pre_hook(lambda _, inputs, name=name: told[name].append(float(inputs[1][0])))
     pipeline.draw([0], 0)
     assert told["classifier"] == pytest.approx([time * 1000 / 50 for time in told["model"]])
@@ -96,12 +99,14 @@ def test_a_classifier_is_told_the_time_in_its_own_way(pipeline_of) -> None:
 
 
 def test_an_unconditional_model_gets_its_classes_from_the_classifier(pipeline_of) -> None:
-    pipeline = pipeline_of(
-        guidance=guided_by_classifier(1.0), guides=Guides(classifier=drawn_model(classifier_config()))
-    )
-    assert all(0 <= label < 6 for label in pipeline.labels(range(20), 0) or [])
+    led = {"guidance": guided_by_classifier(1.0), "guides": Guides(classifier=drawn_model(classifier_config()))}
+    pipeline = pipeline_of(**led)
+    assert pipeline.wanted.reads == ("label",)
+    assert set(pipeline.request(range(40), 0)["label"].tolist()) == set(range(6))
     with pytest.raises(UserError, match="class 6 is not in 0"):
-        pipeline.draw([0], 0, classes=[6])
+        pipeline_of(**led, asked={"classes": [6]})
+    with pytest.raises(UserError, match=r"^class 6 is not in 0\.\.5, the classes of the classifier$"):
+        pipeline.follow({"index": torch.arange(1), "label": torch.tensor([6])}, 0)
 
 
 def test_guidance_pulls_towards_the_class_that_the_classifier_sees(pipeline_of) -> None:
@@ -114,19 +119,22 @@ def test_guidance_pulls_towards_the_class_that_the_classifier_sees(pipeline_of) 
             "sampler.eta=0",
             guidance=guided_by_classifier(scale),
             guides=Guides(classifier=classifier),
+            asked={"classes": [2]},
         )
-        drawn = pipeline.draw(list(range(8)), 0, classes=[2] * 8).clone()
+        drawn = pipeline.draw(list(range(8)), 0).clone()
         logits = classifier.network(drawn, torch.zeros(8))
         told.append(float(torch.log_softmax(logits, -1)[:, 2].mean()))
     assert told[1] > told[0]
 
 
 def test_classifier_free_guidance_leads_away_from_the_null(pipeline_of) -> None:
+    asked = {"classes": [1, 4]}
+
     def drawn(scale: float, **options: object) -> torch.Tensor:
         guidance = ClassifierFreeGuidance(kind="classifier_free", scale=scale, static_limit=1.25, **options)
-        return pipeline_of(*DROPPED, guidance=guidance).draw([0, 1], 0, classes=[1, 4])
+        return pipeline_of(*DROPPED, guidance=guidance, asked=asked).draw([0, 1], 0)
 
-    plain = pipeline_of(*DROPPED).draw([0, 1], 0, classes=[1, 4])
+    plain = pipeline_of(*DROPPED, asked=asked).draw([0, 1], 0)
     torch.testing.assert_close(drawn(1.0), plain)
     assert not torch.allclose(drawn(3.0), plain, atol=1e-3)
     torch.testing.assert_close(drawn(3.0, one_batch=False), drawn(3.0), atol=1e-4, rtol=1e-4)
@@ -142,7 +150,7 @@ def test_a_reference_network_is_read_by_its_own_process(pipeline_of) -> None:
     )
     sampler = DDIMConfig(kind="ddim", steps=3)
     led = pipeline_of(sampler=sampler, guidance=guidance, guides=Guides(reference=reference))
-    alone = SinglePipeline(
+    stage = DiffusingStage(
         reference.network,
         reference.conditioners,
         reference.process,
@@ -150,6 +158,7 @@ def test_a_reference_network_is_read_by_its_own_process(pipeline_of) -> None:
         sampler=sampler,
         guidance=NoGuidance(kind="none", static_limit=1.25),
     )
+    alone = build.pipeline_of({"single": stage}, RequestConfig())
     torch.testing.assert_close(led.draw([0, 1], 0), alone.draw([0, 1], 0))
 
 
@@ -269,16 +278,16 @@ def test_a_reference_that_is_told_something_else_is_named(overrides: tuple[str, 
 def test_a_reference_of_other_noise_or_images_is_named(overrides: tuple[str, ...], line: str) -> None:
     guidance = ClassifierFreeGuidance(kind="classifier_free", scale=2.0, reference=ReferenceConfig(run="there"))
     with torch.device("meta"):
-        unfit = build_model(ModelConfig.of(configuration(*overrides)))
+        unfit = build_model(configuration(*overrides).model())
     with pytest.raises(UserError) as error:
-        load(guidance, ModelConfig.of(configuration()), unfit)
+        load(guidance, configuration().model(), unfit)
     assert str(error.value).startswith("guidance.reference: there ")
     assert line in str(error.value)
 
 
 def test_tables_that_differ_at_their_noisiest_step_alone_are_two() -> None:
     """alpha_bar is 4e-9 there, or 8e-9: one and a half times the noise, in numbers that hardly differ."""
-    betas = build_process(ModelConfig.of(configuration()).diffusion).betas
+    betas = build_process(configuration().model().diffusion).betas
     before = float(np.prod(1 - betas[:-1]))
     one, same, other = (GaussianProcess([*betas[:-1], 1 - last / before]) for last in (4e-9, 4.000001e-9, 8e-9))
     assert _same_levels(one, same)
@@ -288,7 +297,7 @@ def test_tables_that_differ_at_their_noisiest_step_alone_are_two() -> None:
 def test_guides_are_loaded_with_the_weights_that_were_asked_for() -> None:
     asked: list[tuple[str, str]] = []
     with torch.device("meta"):
-        classifier, model = build_model(classifier_config()), ModelConfig.of(configuration())
+        classifier, model = build_model(classifier_config()), configuration().model()
         others = {"judge": classifier, "weak": build_model(model)}
 
     def noting(run: str, weights: str) -> Model:

@@ -11,13 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from difflab.config.request import RequestConfig
 from difflab.config.sampler import AncestralConfig, DDIMConfig, EulerConfig, HeunConfig, SamplerConfig
 from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.noise_laws import CosineLaw, LogNormalLaw
 from difflab.diffusion.samplers import AncestralSampler, DDIMSampler
 from difflab.diffusion.sigmas import karras_noises
-from difflab.pipelines.single import SinglePipeline
+from difflab.pipelines import build
+from difflab.pipelines.base import Pipeline
+from difflab.pipelines.diffusing import DiffusingStage
 from difflab.seeding import stream_seed
 from difflab.types import Denoised, StepContext
 
@@ -29,14 +32,14 @@ EDM = ContinuousProcess(LogNormalLaw(), prediction="edm", time_input="edm", nois
 CFG = ContinuousProcess(CosineLaw(), prediction="v", variance="interpolated", variance_mix=0.3)
 
 
-def edms_view(pipeline: SinglePipeline, noises: NDArray[np.float64], *, whole: bool) -> Denoise:
+def edms_view(stage: DiffusingStage, noises: NDArray[np.float64], *, whole: bool) -> Denoise:
     """D(x, sigma) of a network that tells eps, as iDDPMPrecond makes it (EDM table 1): c_skip 1, c_out -sigma, c_in
     1 / sqrt(1 + sigma^2), c_noise the timestep of sigma."""
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         time = float(np.interp(np.log(sigma), np.log(noises), np.arange(len(noises))))
         assert not whole or time == round(time)
-        eps = pipeline.network(x / (1 + sigma**2) ** 0.5, torch.full((len(x),), time))[:, :3]
+        eps = stage.network(x / (1 + sigma**2) ** 0.5, torch.full((len(x),), time))[:, :3]
         return x - sigma * eps
 
     return denoise
@@ -54,9 +57,9 @@ def heun(denoise: Denoise, x: Tensor, sigmas: list[float], *, second: bool) -> T
     return x
 
 
-def first_noise(pipeline: SinglePipeline, n: int) -> Tensor:
+def first_noise(stage: DiffusingStage, n: int) -> Tensor:
     """The unit normals that samples 0..n-1 of seed 0 start from."""
-    return SampleNoise([stream_seed(0, "sample", i) for i in range(n)]).randn(pipeline.shape)
+    return SampleNoise([stream_seed(0, "sample", i) for i in range(n)]).randn(stage.shape)
 
 
 @pytest.mark.parametrize("model", [DDPM, ADM], ids=["ddpm", "adm"])
@@ -67,15 +70,16 @@ def test_a_model_of_a_table_is_drawn_through_edms_view(
 ) -> None:
     name = kind.__name__.removesuffix("Config").lower()
     pipeline = pipeline_of(*model, sampler=kind(kind=name, steps=5, snap=snap))
-    noises = pipeline.process.noises
-    sigmas = karras_noises(5, *pipeline.process.noise_range).tolist()
+    stage = pipeline.last
+    noises = stage.process.noises
+    sigmas = karras_noises(5, *stage.process.noise_range).tolist()
     if snap == "level":
         sigmas = [float(noises[np.abs(noises - sigma).argmin()]) for sigma in sigmas]
-    pipeline.network.eval()
+    stage.network.eval()
     with torch.inference_mode():
         # A table starts from x of unit variance, and EDM's x is x / alpha.
-        start = first_noise(pipeline, 2) * (1 + sigmas[0] ** 2) ** 0.5
-        expected = heun(edms_view(pipeline, noises, whole=snap == "level"), start, sigmas, second=name == "heun")
+        start = first_noise(stage, 2) * (1 + sigmas[0] ** 2) ** 0.5
+        expected = heun(edms_view(stage, noises, whole=snap == "level"), start, sigmas, second=name == "heun")
     drawn = pipeline.draw([0, 1], 0)
     assert float(expected.std()) > 0.1
     torch.testing.assert_close(drawn, expected, rtol=1e-3, atol=1e-3)
@@ -84,16 +88,10 @@ def test_a_model_of_a_table_is_drawn_through_edms_view(
 # -- the other way round ----------------------------------------------------------------------------------------------
 
 
-def continuous(pipeline: SinglePipeline, process: ContinuousProcess, sampler: SamplerConfig) -> SinglePipeline:
-    """The network of a pipeline under another process."""
-    return SinglePipeline(
-        pipeline.network,
-        pipeline.conditioners,
-        process,
-        pipeline.shape,
-        sampler=sampler,
-        guidance=pipeline.guidance,
-    )
+def continuous(of: DiffusingStage, process: ContinuousProcess, sampler: SamplerConfig) -> Pipeline:
+    """The network of a stage under another process."""
+    stage = DiffusingStage(of.network, of.conditioners, process, of.shape, sampler=sampler, guidance=of.guidance)
+    return build.pipeline_of({"single": stage}, RequestConfig())
 
 
 @pytest.mark.parametrize("process", [EDM, CFG], ids=["edm", "cfg"])
@@ -102,10 +100,10 @@ def continuous(pipeline: SinglePipeline, process: ContinuousProcess, sampler: Sa
     [AncestralConfig(kind="ancestral", steps=6), DDIMConfig(kind="ddim", steps=6, eta=0.5)],
     ids=["ancestral", "ddim"],
 )
-def test_a_model_in_continuous_time_is_drawn_by_samplers_of_a_table(pipeline_of, process, sampler) -> None:
-    pipeline = continuous(pipeline_of(), process, sampler)
+def test_a_model_in_continuous_time_is_drawn_by_samplers_of_a_table(stage_of, process, sampler) -> None:
+    pipeline = continuous(stage_of(), process, sampler)
     times: list[float] = []
-    pipeline.network.register_forward_pre_hook(lambda module, inputs: times.append(float(inputs[1][0])))
+    pipeline.last.network.register_forward_pre_hook(lambda module, inputs: times.append(float(inputs[1][0])))
     drawn = pipeline.draw([0, 1, 2], 0)
     assert times == pytest.approx([process.time_at(level) for level in process.even_levels(6)], rel=1e-6)
     assert torch.isfinite(drawn).all()
@@ -114,9 +112,9 @@ def test_a_model_in_continuous_time_is_drawn_by_samplers_of_a_table(pipeline_of,
 
 
 @pytest.mark.parametrize("process", [EDM, CFG], ids=["edm", "cfg"])
-def test_ddim_on_levels_is_eulers_method_on_them(pipeline_of, process) -> None:
-    ddim = continuous(pipeline_of(*DDPM), process, DDIMConfig(kind="ddim", steps=6))
-    euler = continuous(pipeline_of(*DDPM), process, EulerConfig(kind="euler", steps=6, spacing="linspace"))
+def test_ddim_on_levels_is_eulers_method_on_them(stage_of, process) -> None:
+    ddim = continuous(stage_of(*DDPM), process, DDIMConfig(kind="ddim", steps=6))
+    euler = continuous(stage_of(*DDPM), process, EulerConfig(kind="euler", steps=6, spacing="linspace"))
     # Between levels x / alpha is kept, which is 22,000 at the paper's log-SNR of -20: float32 holds it to a thousandth.
     torch.testing.assert_close(ddim.draw([0, 1], 0), euler.draw([0, 1], 0), rtol=1e-3, atol=5e-3)
 

@@ -306,7 +306,7 @@ def test_training_starts_from_the_weights_that_are_asked_for(tiny_run: Path, whi
         module = load_stored(tiny_run)[0].as_module()
         for parameter in module.parameters():
             parameter.data.zero_()
-        load_initial_weights(module, str(path), which)
+        starting(module, path, which=which)
         assert same(module.state_dict(), expected)
 
 

@@ -11,7 +11,7 @@ from difflab.callbacks.checkpoint import Checkpoint
 from difflab.callbacks.clock import Clock
 from difflab.callbacks.ema import EMA
 from difflab.callbacks.evaluation import Evaluation, SampleEvaluator
-from difflab.callbacks.generation import Generate, Labels
+from difflab.callbacks.generation import Generate
 from difflab.callbacks.guard import NonFiniteGuard
 from difflab.callbacks.power_ema import PowerEMA
 from difflab.callbacks.preemption import Preemption
@@ -23,6 +23,7 @@ from difflab.callbacks.validation import Validation
 from difflab.callbacks.weights import WeightsExport
 from difflab.config.model import ModelConfig
 from difflab.config.train import TrainConfig
+from difflab.requests.base import Request
 from difflab.tracking.rundir import RunDirectory
 
 
@@ -32,14 +33,14 @@ def build_callbacks(
     *,
     model_config: ModelConfig,
     generate: Generate | None,
-    labels: Labels | None = None,
+    request: Request | None = None,
     make_evaluator: Callable[[], SampleEvaluator] | None = None,
 ) -> list[Callback]:
     """The callbacks of `config.callbacks`, which write into `run`.
 
     model_config: exported beside the weights.
     generate: draws the samples of `callbacks.sample_grid` and `callbacks.evaluation`; None where the task draws none.
-    labels: the classes of those samples.
+    request: what those samples have to show.
     make_evaluator: needed by `callbacks.evaluation`; None where no metrics are configured.
 
     The guard decides first whether the step counts, the averages follow, and what is saved comes before what may fail.
@@ -65,9 +66,11 @@ def build_callbacks(
         callbacks.append(Checkpoint.from_config(asked.checkpoint, run.checkpoints))
     assert generate is not None or (asked.sample_grid, asked.evaluation) == (None, None), "nothing to draw with"
     if asked.sample_grid is not None and generate is not None:
-        callbacks.append(SampleGrid.from_config(asked.sample_grid, run.samples, generate, labels))
+        callbacks.append(
+            SampleGrid.from_config(asked.sample_grid, run.samples, generate, request, config.data.class_names)
+        )
     if asked.evaluation is not None and generate is not None and make_evaluator is not None:
-        callbacks.append(Evaluation.from_config(asked.evaluation, run.evaluations, generate, make_evaluator, labels))
+        callbacks.append(Evaluation.from_config(asked.evaluation, run.evaluations, generate, make_evaluator, request))
     if config.trainer.val_every_steps:
         callbacks.append(Validation(config.trainer.val_every_steps, run.metrics if config.logger.csv else None))
     if asked.preemption is not None:

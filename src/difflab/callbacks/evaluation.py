@@ -16,7 +16,6 @@ from difflab import jsonl
 from difflab.callbacks.clock import train_step
 from difflab.callbacks.generation import (
     Generate,
-    Labels,
     bad_samples,
     batches_of_this_rank,
     draw_marked,
@@ -29,6 +28,7 @@ from difflab.config.callbacks import EvaluationConfig
 from difflab.metrics.naming import distinct_names
 from difflab.metrics.protocol import Protocol as ProtocolRecord
 from difflab.metrics.protocol import Result
+from difflab.requests.base import Request
 from difflab.tracking import evaluations
 
 
@@ -55,8 +55,8 @@ class Evaluation(Periodic):
     Logs `eval/<name>` for each result, and appends its whole record with `train_step` to `path`, one JSON object
     a line. A name that earlier records of `path` have under another protocol is logged with the start of its hash.
     Where samples are not finite nothing is measured: their number is logged as `eval/nonfinite_samples`, and said.
-    `make_evaluator` is called for each evaluation, on every process; `labels` says which class each sample is asked to
-    show.
+    `make_evaluator` is called for each evaluation, on every process; `request` says what each sample has to
+    show, None where nothing is known of it.
     """
 
     def __init__(
@@ -69,10 +69,10 @@ class Evaluation(Periodic):
         batch_size: int = 64,
         seed: int = 0,
         at_end: bool = True,
-        labels: Labels | None = None,
+        request: Request | None = None,
     ) -> None:
         super().__init__(every_steps, at_end=at_end)
-        self.path, self.generate, self.make_evaluator, self.labels = Path(path), generate, make_evaluator, labels
+        self.path, self.generate, self.make_evaluator, self.request = Path(path), generate, make_evaluator, request
         self.n, self.batch_size, self.seed = n, batch_size, seed
 
     @classmethod
@@ -82,9 +82,9 @@ class Evaluation(Periodic):
         path: Path | str,
         generate: Generate,
         make_evaluator: Callable[[], SampleEvaluator],
-        labels: Labels | None = None,
+        request: Request | None = None,
     ) -> Evaluation:
-        return cls(path, generate, make_evaluator, labels=labels, **config.model_dump())
+        return cls(path, generate, make_evaluator, request=request, **config.model_dump())
 
     @override
     def act(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -96,8 +96,7 @@ class Evaluation(Periodic):
             with stoppable(trainer):
                 evaluator = self.make_evaluator()
             for batch in batches_of_this_rank(trainer, self.n, self.batch_size):
-                classes = None if self.labels is None else self.labels(batch, self.seed)
-                label = None if classes is None else torch.tensor(classes)
+                label = None if self.request is None else self.request(batch, self.seed).get("label")
                 with stoppable(trainer):
                     images, steps = draw_marked(self.generate, batch, self.seed)
                     evaluator.update(images, torch.tensor(batch), label=label)

@@ -24,9 +24,6 @@ _log = logging.getLogger(__name__)
 Generate = Callable[[list[int], int], Tensor]
 """(indices, seed) -> uint8 [len(indices), C, H, W]; sample i depends on (seed, i) alone."""
 
-Labels = Callable[[list[int], int], Sequence[int] | None]
-"""(indices, seed) -> the class each sample is asked to show, or None where none is."""
-
 
 @contextlib.contextmanager
 def ready_to_sample(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[None]:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,17 +16,20 @@ from torch import Tensor
 
 from difflab.commands.limits import memory_of, refusing_too_large, require_memory
 from difflab.commands.processes import Processes, started
+from difflab.config.request import GIVEN
 from difflab.config.sample import DrawConfig
 from difflab.config.sampler import refuse_inversion
 from difflab.console import say_on_stderr
 from difflab.devices import Accelerator, resolve_accelerator, sampling_autocast
-from difflab.errors import UserError, user_errors
+from difflab.errors import user_errors
+from difflab.images import to_uint8
 from difflab.pipelines.base import Pipeline
 from difflab.pipelines.build import StoredModels, build_pipeline, files_of
 from difflab.pipelines.stored import Stored
 from difflab.progress import track
+from difflab.types import Batch
 
-CHANGES_PICTURES = ("pipeline", "low_res", "sampler", "guidance", "rounding", "precision", "classes", "weights")
+CHANGES_PICTURES = (*GIVEN, "pipeline", "sampler", "guidance", "rounding", "precision", "weights")
 """Keys of a drawing, besides n and seed, that make it another one."""
 
 MANY_BATCHES = 10_000
@@ -54,10 +57,8 @@ class Drawing:
         """The numbers of this process's samples; together the processes have 0..n-1, each once."""
         return range(self.processes.rank, self.config.n, self.processes.world_size)
 
-    def batches(
-        self, kept: Callable[[list[int]], Tensor | None] | None = None
-    ) -> Iterator[tuple[list[int], list[int] | None, Tensor]]:
-        """(indices, classes, uint8 [b, C, H, W]) of this process; the first one displays its progress.
+    def batches(self, kept: Callable[[list[int]], Tensor | None] | None = None) -> Iterator[tuple[Batch, Tensor]]:
+        """(what is asked for, uint8 [b, C, H, W]) of this process; the first one displays its progress.
 
         kept: the images of a batch that was drawn before, or None for one that has to be drawn.
 
@@ -73,17 +74,12 @@ class Drawing:
             say_on_stderr(f"{what}: {count} to draw")
         for chunk in track(chunks, count, what) if self.processes.is_main else chunks:
             images = None if kept is None else kept(chunk)
-            classes = self.classes_of(chunk)
+            asked = self.pipeline.request(chunk, self.config.seed)
             if images is None:
                 with refusing_too_large(f"batch_size={size}"):
-                    images = self.pipeline(chunk, self.config.seed, classes=classes)
-            yield chunk, classes, images
-
-    def classes_of(self, indices: Sequence[int]) -> list[int] | None:
-        """The class of each sample, or None for a model without classes."""
-        if self.config.classes is None:
-            return self.pipeline.labels(indices, self.config.seed)
-        return [self.config.classes[i % len(self.config.classes)] for i in indices]
+                    drawn = self.pipeline.follow(asked, self.config.seed)
+                    images = to_uint8(drawn, self.pipeline.rounding)
+            yield asked, images
 
 
 @contextlib.contextmanager
@@ -123,16 +119,11 @@ def prepare_drawing(
     """
     with user_errors():
         refuse_inversion(config.sampler)
-    if config.classes == []:
-        raise UserError("classes=[] names no class; list some, or leave classes=null to draw them from the seed")
     processes = processes or Processes()
     accelerator = resolve_accelerator(config.accelerator)
     autocast = sampling_autocast(config.precision, accelerator)
     models = models or models_on(accelerator)
     pipeline, stored = build_pipeline(config, models, autocast=autocast)
-    if config.classes is not None:
-        # Now, and not at the batch where the first wrong one turns up.
-        pipeline.check_classes(config.classes)
     shape = stored.config.shape
     require_memory(
         f"batch_size={config.batch_size}: {min(config.batch_size, config.n)} images of {shape} at once",
@@ -140,7 +131,7 @@ def prepare_drawing(
         memory_of(pipeline.device),
         "lower batch_size",
     )
-    return Drawing(stored, pipeline, config, processes, files_of(config, models))
+    return Drawing(stored, pipeline, config, processes, files_of(config, models, pipeline.request))
 
 
 def draw_name(config: DrawConfig, *also: str) -> str:

@@ -62,8 +62,6 @@ def measure(
     drawing: Drawing, config: EvaluateConfig, plain: dict[str, Any], overrides: list[str]
 ) -> tuple[list[Result], RunDirectory]:
     """Draw and measure; the records are kept in the folder of this evaluation and in the run's evaluations.jsonl."""
-    import torch
-
     from difflab.metrics.naming import distinct_names
     from difflab.tracking.build import build_loggers
     from difflab.tracking.job import Job
@@ -81,9 +79,8 @@ def measure(
     job = Job.measuring("evaluate", drawing.stored, out, identity=what_counts(plain))
     with build_loggers(config.logger, out, logged, job) as loggers:
         with processes.agreeing():
-            for indices, classes, images in drawing.batches():
-                label = None if classes is None else torch.tensor(classes)
-                evaluator.update(images, torch.tensor(indices), label=label)
+            for asked, images in drawing.batches():
+                evaluator.update(images, asked["index"], label=asked.get("label"))
         results = evaluator.compute()
         records = [json.loads(result.to_json()) for result in results]
         if processes.is_main:
@@ -118,7 +115,6 @@ def evaluator_of(drawing: Drawing, config: EvaluateConfig, overrides: list[str])
         n=config.n,
         seed=config.seed,
         weights=drawing.stored.which,
-        classes=config.classes,
         data=config.data,
         split=config.split,
         class_names=_class_names(config.data),

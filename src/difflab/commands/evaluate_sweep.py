@@ -24,7 +24,6 @@ from difflab.devices import is_first_process
 from difflab.errors import UserError
 from difflab.files import sha256_of, write_text
 from difflab.metrics.protocol import Result
-from difflab.pipelines.build import StoredModels, files_of
 from difflab.pipelines.stored import Stored
 from difflab.tracking.job import LONGEST, trained_name
 from difflab.tracking.rundir import RunDirectory
@@ -75,17 +74,17 @@ def evaluate_sweep(points: Sequence[Point]) -> None:
             with processes.agreeing():
                 drawing = prepare_drawing(each.config, processes, models)
             home = drawing.stored.home
-            rows.append(_row(each.point, _results_of(each, drawing, models, group, f"{number} of {len(planned)}")))
+            rows.append(_row(each.point, _results_of(each, drawing, group, f"{number} of {len(planned)}")))
         if processes.is_main and home is not None:
             report(rows, Path(planned[0].config.out or home / "evaluations") / group)
 
 
-def _results_of(each: Planned, drawing: Drawing, models: StoredModels, group: str, which: str) -> list[Result]:
+def _results_of(each: Planned, drawing: Drawing, group: str, which: str) -> list[Result]:
     """The results of one point, which are read back where it was finished before."""
     processes = drawing.processes
     out = _folder(each.config, drawing.stored.home)
     config = _named(each, group, drawing.stored).model_copy(update={"out": str(out.path)})
-    made_of = _made_of(each, models)
+    made_of = _made_of(each, drawing.files)
     results = finished(out, made_of)
     if processes.is_main:
         what = ", ".join(f"{key}={value}" for key, value in each.point.values.items())
@@ -209,6 +208,6 @@ def _value(text: str) -> Value:
     return int(text) if text.lstrip("+-").isdigit() else number
 
 
-def _made_of(planned: Planned, models: StoredModels) -> dict[str, Any]:
-    hashes = {str(path): sha256_of(path) for path in files_of(planned.config, models)}
+def _made_of(planned: Planned, files: Sequence[Path]) -> dict[str, Any]:
+    hashes = {str(path): sha256_of(path) for path in files}
     return {"config": what_counts(planned.plain), "sha256": hashes}

@@ -11,7 +11,10 @@ from difflab.errors import UserError
 # These look up other keys of the configuration and evaluate nothing (as oc.decode would, at a second reading).
 OF_KEYS = {"oc.select", "oc.deprecated", "oc.dict.keys", "oc.dict.values"}
 ENVIRONMENT = "oc.env"
-PLACES = re.compile(r"output_root|resume|run|out|low_res|init\.from|(.+\.)?(path|run)|metrics\.[^.]+\.weights")
+PLACES = re.compile(
+    r"output_root|resume|run|out|low_res|images|mask|prompts|request|init\.from|(.+\.)?(path|run)"
+    r"|metrics\.[^.]+\.weights"
+)
 """The keys that name a place on this machine."""
 
 SAFE = "places alone may come from it: output_root, data.path, init.from, resume, run, out"

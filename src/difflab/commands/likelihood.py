@@ -95,7 +95,7 @@ def prepare(
     pipeline = LikelihoodPipeline(model, config.method, autocast=sampling_autocast(config.precision, accelerator))
     data = data_of(config, stored)
     pipeline.check_data(data)
-    fields = list(dict.fromkeys([*data.fields, *model.conditioners.batch_keys()]))
+    fields = list(dict.fromkeys([*data.fields, *model.conditioners.missing(["image"])]))
     data = data.model_copy(update={"fields": fields})
     size = config.batch_size * processes.world_size
     images = shards_reference(data, config.split, batch_size=size, rank=processes.rank, world_size=processes.world_size)
@@ -142,7 +142,11 @@ def rows_of(batch: dict[str, Any], chosen: Any) -> dict[str, Any]:
     """The rows of a batch that are no padding."""
     import torch
 
-    return {key: value[chosen] for key, value in batch.items() if isinstance(value, torch.Tensor)}
+    kept = chosen.nonzero()[:, 0].tolist()
+    return {
+        key: value[chosen] if isinstance(value, torch.Tensor) else [value[row] for row in kept]
+        for key, value in batch.items()
+    }
 
 
 def result_of(

@@ -39,7 +39,8 @@ def with_defaults_of_run(argv: Sequence[str], *, data: bool = False, drawing: bo
         _leave_out_the_other_convention(guidance, argv)
         groups += [("sampler", model.sampler.model_dump()), ("guidance", guidance)]
     if data and stored.train is not None:
-        groups.append(("data", stored.train.data.model_dump()))
+        # What the classes are called stays with the model; of other data the index says it.
+        groups.append(("data", stored.train.data.model_dump(exclude={"class_names"})))
     defaults: list[str] = []
     for group, values in groups:
         if _value_of(group, argv) is None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from difflab.commands.hydra_app import MULTIRUN, SHOWING
+from difflab.config.request import GIVEN
 from difflab.errors import UserError
 
 MOST_POINTS = 1000
@@ -20,11 +21,10 @@ SAMPLING_KEYS = (
     "pipeline",
     "seed",
     "n",
-    "classes",
+    *GIVEN,
     "weights",
     "rounding",
     "precision",
-    "low_res",
 )
 """What may take several values: everything about the drawing that leaves the run, its data and the devices alone."""
 

@@ -25,6 +25,7 @@ from difflab.commands.heartbeat import beating
 from difflab.commands.launching import launched
 from difflab.commands.processes import environment_of, layout_of_training, leaving_together
 from difflab.config.model import DrawingModelConfig
+from difflab.config.request import RequestConfig
 from difflab.config.train import TrainConfig
 from difflab.console import say, say_on_stderr
 from difflab.data.build import class_names_of
@@ -46,9 +47,10 @@ from difflab.metrics.suiting import without_unsuited
 from difflab.parts.loading import load_frozen
 from difflab.parts.selection import trained, written
 from difflab.parts.starting import choose_trained
+from difflab.pipelines.base import Pipeline
+from difflab.pipelines.build import pipeline_of
+from difflab.pipelines.diffusing import DiffusingStage
 from difflab.pipelines.evaluating import build_evaluator, reference_of, refuse_other_classes
-from difflab.pipelines.low_res import open_low_res
-from difflab.pipelines.single import SinglePipeline
 from difflab.pipelines.stored import load_initial_weights, read_checkpoint
 from difflab.seeding import stream_seed
 from difflab.signals import shielded
@@ -175,7 +177,7 @@ def build_trainer(
     config: TrainConfig,
     accelerator: Accelerator,
     run: RunDirectory,
-    pipeline: SinglePipeline | None,
+    pipeline: Pipeline | None,
     loggers: list[Logger],
     environment: ClusterEnvironment,
 ) -> L.Trainer:
@@ -193,7 +195,7 @@ def build_trainer(
         run,
         model_config=config.model(),
         generate=pipeline,
-        labels=None if pipeline is None else pipeline.labels,
+        request=None if pipeline is None else pipeline.request,
         make_evaluator=None
         if pipeline is None
         else lambda: build_run_evaluator(config, pipeline, trainer.global_rank, trainer.world_size),
@@ -257,7 +259,7 @@ def with_checked_evaluation(config: TrainConfig, overrides: Sequence[str]) -> Tr
     return config.model_copy(update={"metrics": metrics})
 
 
-def build_run_evaluator(config: TrainConfig, pipeline: SinglePipeline, rank: int = 0, world_size: int = 1) -> Evaluator:
+def build_run_evaluator(config: TrainConfig, pipeline: Pipeline, rank: int = 0, world_size: int = 1) -> Evaluator:
     """What judges the samples of the evaluation callback, of which process `rank` has its share.
 
     Raises UserError where a metric cannot be computed of them.
@@ -278,10 +280,11 @@ def build_run_evaluator(config: TrainConfig, pipeline: SinglePipeline, rank: int
     )
 
 
-def sampling_pipeline(config: TrainConfig, module: TrainingModule, accelerator: Accelerator) -> SinglePipeline | None:
+def sampling_pipeline(config: TrainConfig, module: TrainingModule, accelerator: Accelerator) -> Pipeline | None:
     """What the sample grid and the evaluation during training draw with: the run's own sampler and guidance.
 
-    None where the task draws nothing. An upsampler enlarges images of the validation split, where there is one.
+    None where the task draws nothing. Captions, and the images that an upsampler enlarges, are those of the validation
+    split, where there is one.
     Raises UserError for a guidance that asks further networks, which no training has beside it.
     """
     model = config.model()
@@ -294,16 +297,20 @@ def sampling_pipeline(config: TrainConfig, module: TrainingModule, accelerator: 
             "alone, and give it to `difflab sample` and `difflab evaluate`"
         )
     assert isinstance(module, NoisedModule), "what draws by diffusion learns from noise"
-    return SinglePipeline(
-        module.network,
-        module.conditioners,
-        module.process,
-        model.shape,
-        sampler=model.sampler,
-        guidance=model.guidance,
-        low_res=open_low_res(None, model, config.data, config.data.val_split or config.data.train_split),
-        autocast=sampling_autocast("auto", accelerator),
-    )
+    stages = {
+        "single": DiffusingStage(
+            module.network,
+            module.conditioners,
+            module.process,
+            model.shape,
+            sampler=model.sampler,
+            guidance=model.guidance,
+            class_names=model.class_names,
+            autocast=sampling_autocast("auto", accelerator),
+        )
+    }
+    split = config.data.val_split or config.data.train_split
+    return pipeline_of(stages, RequestConfig(), data=config.data, split=split)
 
 
 def hush_lightning() -> None:

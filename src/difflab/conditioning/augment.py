@@ -5,7 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from difflab.conditioning.base import Conditioner
+from difflab.config.conditioning import AugmentConditionerConfig
 from difflab.data.augmentation import Augmentation
+from difflab.diffusion.noise import SampleNoise
 from difflab.types import Batch, Conditioning
 
 
@@ -16,15 +18,23 @@ class AugmentConditioner(Conditioner):
     as it is has the label 0, which the map makes 0 of. It starts at 0 (EDM's `DhariwalUNet.map_augment`).
     """
 
+    optional = ("augment_label",)
+    makes = ("vector",)
+
     def __init__(self, augmentation: Augmentation, embedding_dim: int) -> None:
         super().__init__()
         self.augmentation = augmentation
         self.map = nn.Linear(augmentation.label_size, embedding_dim, bias=False)
         nn.init.zeros_(self.map.weight)
 
-    def forward(self, batch: Batch, dropped: Tensor | None = None) -> Conditioning:
+    def make(self, batch: Batch, dropped: Tensor | None, noise: SampleNoise | None) -> Conditioning:
         """Raises ValueError for a drop: there is no null besides the label 0."""
         if dropped is not None:
             raise ValueError("the labels of augmentation are not dropped: images that are not augmented have none")
         label = batch.get("augment_label")
         return Conditioning() if label is None else Conditioning(vector=self.map(label))
+
+
+def build(config: AugmentConditionerConfig, *, embedding_dim: int, image_size: int) -> AugmentConditioner:
+    """The conditioner of a configuration; see `build_conditioners`."""
+    return AugmentConditioner(Augmentation(**config.model_dump(exclude={"kind"})), embedding_dim)

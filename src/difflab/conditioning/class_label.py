@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from difflab.conditioning.base import Conditioner
+from difflab.config.conditioning import ClassConditionerConfig
+from difflab.diffusion.noise import SampleNoise
 from difflab.types import Batch, Conditioning
 
 
@@ -15,22 +17,33 @@ class ClassConditioner(Conditioner):
     With drop_rate > 0 there is one class more, the null class of classifier-free guidance (Ho & Salimans, 2022).
     """
 
-    batch_keys = ("label",)
+    reads = ("label",)
+    makes = ("vector",)
 
     def __init__(self, classes: int, embedding_dim: int, drop_rate: float = 0.0) -> None:
         super().__init__(drop_rate)
-        self.classes = classes
+        self.classes = self.null_class = classes
         self.embedding = nn.Embedding(classes + (1 if drop_rate > 0 else 0), embedding_dim)
 
-    def forward(self, batch: Batch, dropped: Tensor | None = None) -> Conditioning:
-        """Raises ValueError for a class out of range, or a drop on a model that has no null class."""
+    def check(self, batch: Batch) -> None:
+        """Raises ValueError for a class out of range."""
+        super().check(batch)
         label = batch["label"]
         # On a GPU the look would wait for the device at every step; there the pipeline checks before the transfer.
-        outside = [c for c in label.tolist() if not 0 <= c < self.classes] if label.device.type == "cpu" else []
+        outside = [c for c in label.tolist() if not 0 <= c < self.null_class] if label.device.type == "cpu" else []
         if outside:
-            raise ValueError(f"class {outside[0]} is not in 0..{self.classes - 1}, the classes of this model")
+            raise ValueError(f"class {outside[0]} is not in 0..{self.null_class - 1}, the classes of this model")
+
+    def make(self, batch: Batch, dropped: Tensor | None, noise: SampleNoise | None) -> Conditioning:
+        """Raises ValueError for a drop on a model that has no null class."""
+        label = batch["label"]
         if dropped is not None:
             if self.drop_rate == 0.0:
                 raise ValueError("this model was trained without a null class (drop_rate 0): it cannot drop the class")
-            label = torch.where(dropped, self.classes, label)
+            label = torch.where(dropped, self.null_class, label)
         return Conditioning(vector=self.embedding(label))
+
+
+def build(config: ClassConditionerConfig, *, embedding_dim: int, image_size: int) -> ClassConditioner:
+    """The conditioner of a configuration; see `build_conditioners`."""
+    return ClassConditioner(config.classes, embedding_dim, config.drop_rate)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from difflab.conditioning.base import Conditioner
+from difflab.config.conditioning import LowResConditionerConfig
+from difflab.diffusion.noise import SampleNoise
 from difflab.images import Filter, as_float, resize
 from difflab.types import Batch, Conditioning
 
@@ -16,6 +20,10 @@ class LowResConditioner(Conditioner):
     In training there is no such entry: the low-resolution image is made of `batch["image"]`. Dropped rows are zeros.
     (improved-diffusion, `super_res_train.py`; guided-diffusion, `SuperResModel`.)
     """
+
+    reads = ("low_res",)
+    stand_ins: Mapping[str, str] = {"low_res": "image"}
+    makes = ("concat",)
 
     def __init__(
         self,
@@ -28,23 +36,40 @@ class LowResConditioner(Conditioner):
     ) -> None:
         super().__init__(drop_rate)
         self.size = size
+        self.sizes = {"low_res": size}
         self.image_size = image_size
         self.downsample: Filter = downsample
         self.upsample: Filter = upsample
 
-    def forward(self, batch: Batch, dropped: Tensor | None = None) -> Conditioning:
-        """Raises ValueError for a low-resolution image of another size, or a drop on a model that knows none."""
+    def complete(self, batch: Batch) -> Batch:
+        """`low_res` made of `image`, as in training, where there is none."""
+        if "low_res" in batch or "image" not in batch:
+            return batch
+        return {**batch, "low_res": resize(as_float(batch["image"]), self.size, self.downsample)}
+
+    def check(self, batch: Batch) -> None:
+        """Raises ValueError for a low-resolution image of another size."""
+        super().check(batch)
         small = batch.get("low_res")
-        if small is None:
-            small = resize(as_float(batch["image"]), self.size, self.downsample)
-        if small.shape[-2:] != (self.size, self.size):
+        if small is not None and small.shape[-2:] != (self.size, self.size):
             raise ValueError(
                 f"the low-resolution images are {small.shape[-1]}x{small.shape[-2]}, "
                 f"this model enlarges {self.size}x{self.size} to {self.image_size}x{self.image_size}"
             )
+
+    def make(self, batch: Batch, dropped: Tensor | None, noise: SampleNoise | None) -> Conditioning:
+        """Raises ValueError for a drop on a model that knows none."""
+        small = batch["low_res"]
         large = resize(as_float(small), self.image_size, self.upsample)
         if dropped is not None:
             if self.drop_rate == 0.0:
                 raise ValueError("this model always saw its low-resolution image (drop_rate 0): it cannot drop it")
             large = torch.where(dropped[:, None, None, None], 0.0, large)
         return Conditioning(concat=large)
+
+
+def build(config: LowResConditionerConfig, *, embedding_dim: int, image_size: int) -> LowResConditioner:
+    """The conditioner of a configuration; see `build_conditioners`."""
+    return LowResConditioner(
+        config.size, image_size, config.drop_rate, downsample=config.downsample, upsample=config.upsample
+    )

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from difflab.config.base import Config
 from difflab.config.data import DataConfig
+from difflab.config.kinds import Kind, Kinds
 
 Multiplier = Annotated[float, Field(ge=0)]
 
@@ -41,7 +42,7 @@ class ClassConditionerConfig(ConditionerBase):
     """A learned embedding per class that joins the time embedding (ADM), with one more for "no class" when dropped.
 
     classes: how many there are, equal to data.classes.
-    drop_rate: probability that a training sample loses its class (classifier-free training).
+    drop_rate: probability that a training sample loses its class.
     """
 
     kind: Literal["class"]
@@ -126,9 +127,16 @@ class AugmentConditionerConfig(ConditionerBase):
         return self
 
 
-ConditionerConfig = Annotated[
-    ClassConditionerConfig | LowResConditionerConfig | AugmentConditionerConfig, Field(discriminator="kind")
-]
+CONDITIONERS = Kinds(
+    {
+        "class": Kind(ClassConditionerConfig, "difflab.conditioning.class_label:build"),
+        "low_res": Kind(LowResConditionerConfig, "difflab.conditioning.low_res:build"),
+        "augment": Kind(AugmentConditionerConfig, "difflab.conditioning.augment:build"),
+    }
+)
+"""All that there are. Their builders take (config, embedding_dim=, image_size=) and give a `Conditioner`."""
+
+ConditionerConfig = Annotated[ConditionerBase, CONDITIONERS]
 """One conditioner, told apart by `kind`."""
 
 ConditioningConfig = dict[str, ConditionerConfig]

@@ -32,6 +32,10 @@ FREE = frozenset(
 come too, must stay."""
 
 
+NAMES = "data.class_names"
+"""What the data set calls its classes, which a run takes over when it starts: no other run for having been told."""
+
+
 def identity(config: TrainConfig) -> dict[str, Any]:
     """All that two sittings of a run must agree on, with the defaults filled in."""
     return _without(FREE | config.free, without_places(config).plain())
@@ -43,7 +47,7 @@ def name_identity(config: TrainConfig) -> dict[str, Any]:
     An option that difflab gets later therefore leaves all names as they are. The kinds always stay, since they say
     whose defaults are left out.
     """
-    return _without(FREE | config.free, _without_defaults(without_places(config)))
+    return _without(FREE | config.free | {NAMES}, _without_defaults(without_places(config)))
 
 
 def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -20,7 +20,11 @@ Measurement = Literal["samples", "likelihood"]
 class ModelConfig(Config):
     """Stands in `config.json` beside exported weights, and is read out of a run's `config.yaml`.
 
-    Validating this class gives the model of the task that `task` names. What it is good for:
+    Validating this class gives the model of the task that `task` names.
+
+    class_names: what the classes of its data are called, in the order of the labels, where that is known.
+
+    What it is good for:
 
     title: what it is, in words.
     measures: what can be measured of it: the samples that it draws, how likely images are.
@@ -33,6 +37,7 @@ class ModelConfig(Config):
     task: str
     image_size: Annotated[int, Field(gt=0)]
     channels: Annotated[int, Field(gt=0)]
+    class_names: list[str] | None = None
 
     @classmethod
     def chosen(cls, content: Mapping[str, Any]) -> type[Self]:

@@ -6,28 +6,25 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from difflab.config.base import Config
 from difflab.config.data import DataConfig
 from difflab.config.guidance import GuidanceConfig
 from difflab.config.logger import LoggerConfig
 from difflab.config.metrics import MetricsConfig
 from difflab.config.pipeline import PipelineConfig, SinglePipelineConfig
 from difflab.config.ranks import RanksConfig
+from difflab.config.request import RequestConfig
 from difflab.config.sampler import SamplerConfig
 
 
-class DrawConfig(Config):
-    """What sampling and evaluation share.
+class DrawConfig(RequestConfig):
+    """What sampling and evaluation share; what samples have to show is said by the keys of `RequestConfig`.
 
     run: a run directory, an exported folder, or a checkpoint file. A cascade names those of its stages instead.
     pipeline: single = the run alone; cascade = stages with their own runs, samplers and guidance; resize = no model.
-    low_res: what an upsampler enlarges: an archive that `difflab sample` wrote, or a folder of images, taken in turn;
-        null = those of the data set it was trained on, made smaller (`split` of them).
+    split: the part of the data set that is asked for where nothing is given.
     n: number of samples; sample i depends on (seed, i) alone.
     weights: the averaged (ema) or the raw weights.
     rounding: floats to uint8, by the rule of an official code (see difflab.images).
-    classes: null draws classes uniformly from the seed where the model has classes (or takes those that come with
-        low_res); or a list that is cycled through.
     devices: processes, each with its share of the samples; auto = one for each GPU, one on a CPU.
     ranks: how long they wait for a silent one.
     precision: auto = bf16 autocast where the device makes it faster, fp32 elsewhere.
@@ -35,14 +32,12 @@ class DrawConfig(Config):
 
     run: str | None
     pipeline: PipelineConfig = SinglePipelineConfig(kind="single")
-    low_res: str | None = None
     split: str
     n: Annotated[int, Field(ge=1)]
     seed: Annotated[int, Field(ge=0)]
     batch_size: Annotated[int, Field(ge=1)]
     weights: Literal["ema", "raw"]
     rounding: Literal["truncate", "nearest", "edm"]
-    classes: list[int] | None
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
     devices: Annotated[int, Field(ge=1)] | Literal["auto"]
     ranks: RanksConfig = RanksConfig()
@@ -72,6 +67,7 @@ class SampleConfig(DrawConfig):
 
     out: where pictures go; null = <run>/samples/<sampler>-<steps>-seed<seed>-<hash of the rest>.
     npz: also write the ADM archive (arr_0 uint8 NHWC, arr_1 labels).
+    grid: also a picture of the first 256 samples; columns: how many of them stand side by side.
     trajectory: number of moments of the sampling path to draw for the first samples (0 = none).
     """
 
@@ -79,6 +75,7 @@ class SampleConfig(DrawConfig):
     npz: bool
     png: bool
     grid: bool
+    columns: Annotated[int, Field(ge=1)]
     trajectory: Annotated[int, Field(ge=0)]
 
 

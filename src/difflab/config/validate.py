@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from difflab.config.base import Config, fields_by_key
+from difflab.config.kinds import Kinds
 from difflab.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -86,19 +87,28 @@ def _models_at(
     model: type[BaseModel], data: Any, path: list[int | str]
 ) -> tuple[list[type[BaseModel]], list[type[BaseModel]]]:
     """The models that the mapping at `path` may be, by its `kind` where it has one, and those of the other kinds."""
-    models: list[type[BaseModel]] = [model]
+    annotations: list[Any] = [model]
     for part in path:
-        models = [
-            inner
-            for outer in models
-            for key, field in fields_by_key(outer).items()
-            if key == str(part)
-            for inner in _models_in(outer.model_fields[field].annotation)
-        ]
+        annotations = [inner for outer in annotations for inner in _inside(outer, str(part))]
+    models = [found for annotation in annotations for found in _models_in(annotation)]
     node = _at(data, path)
     kind = node.get("kind") if isinstance(node, Mapping) else None
     matching = [m for m in models if kind in _kinds_of(m)]
     return (matching, [m for m in models if m not in matching]) if matching else (models, [])
+
+
+def _inside(annotation: Any, part: str) -> list[Any]:
+    """What `part` of something of that type may be: a field of a model, or any value of a mapping by name."""
+    if typing.get_origin(annotation) is dict:
+        return [typing.get_args(annotation)[1]]
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return [inner for one in typing.get_args(annotation) for inner in _inside(one, part)]
+    return [
+        m.model_fields[field].annotation
+        for m in _models_in(annotation)
+        for key, field in fields_by_key(m).items()
+        if key == part
+    ]
 
 
 def _at(data: Any, path: list[int | str]) -> Any:
@@ -125,4 +135,7 @@ def kinds_in(annotation: Any) -> tuple[str, ...]:
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
         return [annotation] if issubclass(annotation, BaseModel) else []
+    for metadata in getattr(annotation, "__metadata__", ()):
+        if isinstance(metadata, Kinds):
+            return list(metadata.models)
     return [m for argument in typing.get_args(annotation) for m in _models_in(argument)]

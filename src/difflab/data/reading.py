@@ -76,16 +76,23 @@ class ShardDataset:
         return self.sample(index)
 
     def sample(
-        self, index: int, crop_draws: Sequence[int] | None = None, caption_draw: int | None = None
+        self,
+        index: int,
+        crop_draws: Sequence[int] | None = None,
+        caption_draw: int | None = None,
+        *,
+        image: bool = True,
     ) -> dict[str, Any]:
         """Sample `index`, its image cut as `crop` says, or as drawn (`transforms.fit_drawn`).
 
         caption_draw: which line of a caption file it gets, where `captions` is lines; None for the first one.
+        image: whether the image is read, too.
         """
         shard, row = self._locate(index)
         members = self._tables[shard][row]
-        image = self._image(shard, members, crop_draws)
-        sample: dict[str, Any] = {"image": image, "index": index, "key": self.key(index)}
+        sample: dict[str, Any] = {"index": index, "key": self.key(index)}
+        if image:
+            sample["image"] = self._image(shard, members, crop_draws)
         for field in self.fields:
             sample[field] = self._field(shard, members, field, caption_draw)
         return sample
@@ -155,7 +162,12 @@ class ShardDataset:
     def _check_fields(self) -> None:
         shards = [shard for shard in self._shards if shard.samples]
         for field in self.fields:
-            extension = EXTENSION_OF[field]
+            extension = EXTENSION_OF.get(field)
+            if extension is None:
+                raise UserError(
+                    f"{self.directory.root} cannot give {field}, which this model reads: shards have "
+                    f"{', '.join(EXTENSION_OF)}"
+                )
             if shards and not any(shard.members.get(extension) for shard in shards):
                 raise UserError(
                     f"{self.directory.root} has no {field} (.{extension} files) in split {self.split!r}; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from difflab.config.conditioning import ClassConditionerConfig
 from difflab.config.model import DrawingModelConfig, ModelConfig
 from difflab.interop.keymap import Shapes
 from difflab.interop.layout import CONDITIONERS, NETWORK
@@ -78,7 +79,7 @@ def of_config(config: ModelConfig) -> tuple[str, ...]:
     if config.diffusion.learns_variance:
         facts.append(_LEARNED)
     for conditioner in config.conditioning.values():
-        if conditioner.kind == "class":
+        if isinstance(conditioner, ClassConditionerConfig):
             null = " and a null class" if conditioner.drop_rate > 0 else ""
             facts.append(_told(conditioner.classes) + null)
         elif conditioner.kind != "low_res":

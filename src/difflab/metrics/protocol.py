@@ -51,9 +51,9 @@ class SamplingRecord(Config):
     """How the judged images were made.
 
     class_balance: none (no classes), uniform (drawn from the seed), given (`classes`, cycled through by sample number),
-        data (those of the low-resolution images).
+        data (those of a data set, an archive or a file).
     guidance and sampler are their configurations as plain containers; pipeline is what else took part: the stages of a
-        cascade, what an upsampler enlarged.
+        cascade, and where captions and pictures that samples follow come from.
     """
 
     class_balance: Literal["none", "uniform", "given", "data"]

@@ -1,58 +1,182 @@
-"""What every pipeline can do, for those who draw with it: commands, callbacks, evaluations."""
+"""Stages put together: what samples have to show goes in, batches go from stage to stage, pictures come out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from difflab.images import Rounding
-from difflab.types import StepHook
+from difflab.errors import UserError, user_errors
+from difflab.images import Rounding, to_uint8
+from difflab.pipelines.finite import NonFiniteSamplesError
+from difflab.requests.base import Request, Wanted
+from difflab.seeding import stream_seed
+from difflab.types import Batch, StepHook
 
 
-class Pipeline(Protocol):
-    """Sample i of seed s depends on (s, i) alone: not on the batch, the device count, or the order.
+class Stage(Protocol):
+    """One part of a drawing, batch -> batch: it reads some fields and makes `image`, float [B, C, H, W] in [-1, 1].
 
-    rounding: floats to uint8. autocast: the dtype of the networks' arithmetic, None for float32.
-    n_steps: how many steps the last network takes, 0 where there is none.
+    shape:     of one image that it makes, (C, H, W).
+    reads, stand_ins, optional, classes, sizes: of the batch, as `difflab.conditioning.base.Conditioner` says.
+    class_names: what those classes are called, where that is known.
+    autocast:  the dtype of its networks' arithmetic, None for float32.
+    n_steps:   how many steps its network takes, 0 where it has none.
+    Sample i of seed s comes out the same whatever batch it is drawn in.
     """
 
-    rounding: Rounding
+    shape: tuple[int, ...]
+    class_names: Sequence[str] | None
     autocast: torch.dtype | None
 
     @property
+    def reads(self) -> tuple[str, ...]: ...
+    @property
+    def stand_ins(self) -> Mapping[str, str]: ...
+    @property
+    def optional(self) -> tuple[str, ...]: ...
+    @property
+    def classes(self) -> int | None: ...
+    @property
+    def sizes(self) -> Mapping[str, int]: ...
+    @property
     def device(self) -> torch.device: ...
-
     @property
     def n_steps(self) -> int: ...
 
-    def __call__(self, indices: Sequence[int], seed: int, classes: Sequence[int] | None = None) -> Tensor:
-        """uint8 [len(indices), C, H, W]. classes: one per sample, of `labels` when None."""
+    def check(self, batch: Batch) -> None:
+        """Raises ValueError, in one line, for a batch that it cannot read; called before anything is moved."""
         ...
 
-    def draw(
-        self, indices: Sequence[int], seed: int, *, classes: Sequence[int] | None = None, hook: StepHook | None = None
-    ) -> Tensor:
-        """The same as float32, nominally in [-1, 1]; hook: called after each step of the last network.
+    def __call__(self, batch: Batch, seed: int, hook: StepHook | None = None) -> Batch:
+        """The batch with `image`. hook: called after each step of the network.
 
         Raises NonFiniteSamplesError where a sample is NaN or infinite, or was on the way.
         """
         ...
 
-    def labels(self, indices: Sequence[int], seed: int) -> list[int] | None:
-        """The class each sample is asked to show, or None where nothing asks for one."""
+    def record(self) -> dict[str, Any]:
+        """How it draws, as plain containers: `sampler` and `guidance`, or `pipeline` where it has neither."""
         ...
 
-    def class_count(self) -> int | None:
-        """How many classes samples may be asked to show, or None where nothing asks for one."""
-        ...
 
-    def check_classes(self, classes: Sequence[int]) -> None:
-        """Raises UserError for classes that nothing here knows."""
-        ...
+class Pipeline:
+    """Stages one after the other (ADM-U, section 5.2 of the paper, is two): the `image` of one is the `low_res` of the
+    next, as floats; what the request asks for is told to each that reads it, and each has noise of its own.
+
+    stages: by name, in their order.
+    request: what samples have to show.
+    rounding: of the last stage's floats to uint8, once, at the end.
+
+    Raises UserError where a stage enlarges nothing, or another size than the stage before it makes, where stages have
+    other classes, and where the request lacks what a stage reads.
+    """
+
+    def __init__(self, stages: Mapping[str, Stage], request: Request, rounding: Rounding = "truncate") -> None:
+        self.stages = dict(stages)
+        self.request = request
+        self.rounding: Rounding = rounding
+        self.last = list(self.stages.values())[-1]
+        self.wanted = wanted_by(self.stages)
+        missing = self.wanted.missing(request.fields)
+        if missing:
+            raise UserError(f"this model reads {missing[0]}, which the request does not say")
+
+    @property
+    def device(self) -> torch.device:
+        return self.last.device
+
+    @property
+    def n_steps(self) -> int:
+        return self.last.n_steps
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        return self.last.autocast
+
+    def __call__(self, indices: Sequence[int], seed: int) -> Tensor:
+        """uint8 [len(indices), C, H, W]; sample i depends on (seed, i) alone."""
+        return to_uint8(self.draw(indices, seed), self.rounding)
+
+    def draw(self, indices: Sequence[int], seed: int, *, hook: StepHook | None = None) -> Tensor:
+        """The same as float32, nominally in [-1, 1]; hook: called after each step of the last stage.
+
+        Raises NonFiniteSamplesError where a sample is NaN or infinite, or was on the way.
+        """
+        return self.follow(self.request(indices, seed), seed, hook=hook)
+
+    def follow(self, batch: Batch, seed: int, *, hook: StepHook | None = None) -> Tensor:
+        """What the samples of a request's batch look like. Raises UserError for a batch that no stage can read."""
+        for number, (name, stage) in enumerate(self.stages.items()):
+            with user_errors():
+                stage.check(batch)
+            try:
+                # The first stage draws what it would draw alone.
+                drawn = stage(
+                    batch,
+                    seed if number == 0 else stream_seed(seed, "stage", number),
+                    hook if stage is self.last else None,
+                )["image"]
+            except NonFiniteSamplesError as bad:
+                raise (bad.in_stage(name) if len(self.stages) > 1 else bad) from None
+            batch = {**{field: value for field, value in batch.items() if field != "image"}, "low_res": drawn}
+        return batch["low_res"]
 
     def record(self) -> dict[str, Any]:
-        """How it draws, as plain containers: `sampler`, `guidance`, and `pipeline` where it is more than one model."""
-        ...
+        """How it draws, as plain containers: `sampler`, `guidance`, and `pipeline` where there is more to say: several
+        stages, and where what they read comes from (classes are said elsewhere)."""
+        asked = {field: source for field, source in self.request.record().items() if field != "label"}
+        if len(self.stages) > 1:
+            stages = {name: stage.record() for name, stage in self.stages.items()}
+            return {"sampler": {}, "guidance": {}, "pipeline": {"kind": "cascade", "stages": stages, **asked}}
+        record = self.last.record()
+        pipeline = {**record.get("pipeline", {}), **asked}
+        return {**record, "pipeline": pipeline} if pipeline else record
+
+
+def wanted_by(stages: Mapping[str, Stage]) -> Wanted:
+    """What a pipeline of these stages wants of its request.
+
+    Raises UserError where they do not fit one another.
+    """
+    names, parts = list(stages), list(stages.values())
+    for name, before, stage in zip(names[1:], parts, parts[1:], strict=False):
+        check_stage(name, before.shape, stage)
+    having = {name: stage.classes for name, stage in stages.items() if stage.classes is not None}
+    counts = list(having.values())
+    if len(set(counts)) > 1:
+        listed = ", ".join(f"{name} {count}" for name, count in having.items())
+        raise UserError(f"pipeline.stages: all of them are told the same classes, but they have others: {listed}")
+    first = parts[0]
+    made = {"low_res"} if len(parts) > 1 else set()
+    later = [field for stage in parts[1:] for field in stage.reads if field not in made]
+    return Wanted(
+        reads=tuple(dict.fromkeys([*first.reads, *later])),
+        stand_ins=first.stand_ins,
+        optional=tuple(dict.fromkeys(field for stage in parts for field in stage.optional)),
+        classes=counts[0] if counts else None,
+        class_names=next((stages[name].class_names for name in having), None),
+        sizes=first.sizes,
+        channels=first.shape[0],
+    )
+
+
+def check_stage(name: str, before: Sequence[int], stage: Stage) -> None:
+    """Raises UserError unless `stage` enlarges images of the shape `before`."""
+    size = stage.sizes.get("low_res")
+    if size is None:
+        raise UserError(
+            f"pipeline.stages.{name} enlarges nothing: only the first stage draws from noise alone; "
+            "give the run of an upsampler"
+        )
+    if before[-1] != size:
+        raise UserError(
+            f"pipeline.stages.{name} enlarges {size}x{size} images, the stage before it draws {before[-2]}x{before[-1]}"
+        )
+    if before[0] != stage.shape[0]:
+        raise UserError(
+            f"pipeline.stages.{name} enlarges images of {stage.shape[0]} channels, "
+            f"the stage before it draws {before[0]}"
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -11,16 +11,18 @@ from difflab.config.data import DataConfig
 from difflab.config.guidance import GuidanceConfig, Weights
 from difflab.config.model import DrawingModelConfig, ModelConfig
 from difflab.config.pipeline import CascadePipelineConfig, ResizePipelineConfig
+from difflab.config.request import RequestConfig
 from difflab.config.sample import DrawConfig, EvaluateConfig
 from difflab.config.sampler import SamplerConfig
 from difflab.errors import UserError
-from difflab.pipelines.base import Pipeline
-from difflab.pipelines.cascade import CascadePipeline
+from difflab.images import Rounding
+from difflab.pipelines.base import Pipeline, Stage, wanted_by
+from difflab.pipelines.diffusing import DiffusingStage
 from difflab.pipelines.guides import load_guides
-from difflab.pipelines.low_res import LowRes, low_res_of, open_low_res
-from difflab.pipelines.resizing import ResizePipeline
-from difflab.pipelines.single import SinglePipeline
+from difflab.pipelines.resizing import ResizingStage
 from difflab.pipelines.stored import Stored, load_stored
+from difflab.requests.base import Request
+from difflab.requests.build import build_request
 from difflab.tasks.build import Model
 
 
@@ -51,25 +53,43 @@ def build_pipeline(
 ) -> tuple[Pipeline, Stored]:
     """The pipeline of a drawing, and the stored model that its pictures belong to: the run, or the last stage's.
 
-    Raises UserError where a run is none, draws nothing, or does not fit the others.
+    Raises UserError where a run is none, draws nothing, or does not fit the others, and for a request that it cannot
+    follow.
     """
     if isinstance(config.pipeline, CascadePipelineConfig):
-        return _cascade(config, config.pipeline, models, autocast)
-    assert config.run is not None, "the configuration asks for a run, except in a cascade"
-    model, stored = models.stored(config.run, config.weights)
-    drawing = require_drawing(config.run, model.config)
-    low_res = open_low_res(config.low_res, drawing, _data_of(config, stored), config.split)
-    if isinstance(config.pipeline, ResizePipelineConfig):
-        return _resize(config, config.pipeline, drawing, low_res), stored
-    pipeline = _single(config.run, model, models, config, config.sampler, config.guidance, low_res, autocast)
+        stages, stored = _cascade(config.pipeline, models, autocast)
+    else:
+        assert config.run is not None, "the configuration asks for a run, except in a cascade"
+        model, stored = models.stored(config.run, config.weights)
+        drawing = require_drawing(config.run, model.config)
+        if isinstance(config.pipeline, ResizePipelineConfig):
+            stage: Stage = ResizingStage(model.conditioners, drawing.shape, filter=config.pipeline.filter)
+        else:
+            stage = _diffusing(config.run, model, models, config.sampler, config.guidance, autocast)
+        stages = {"single": stage}
+    pipeline = pipeline_of(stages, config, data=_data_of(config, stored), split=config.split, rounding=config.rounding)
     return pipeline, stored
 
 
-def files_of(config: DrawConfig, models: StoredModels) -> list[Path]:
-    """The files that decide what a drawing shows besides its configuration: all weights, and the archive to enlarge."""
-    files = [models.stored(run, which)[1].weights for run, which in _runs_of(config)]
-    given = [] if config.low_res is None or not Path(config.low_res).is_file() else [Path(config.low_res)]
-    return files + given
+def pipeline_of(
+    stages: Mapping[str, Stage],
+    asked: RequestConfig,
+    *,
+    data: DataConfig | None = None,
+    split: str = "train",
+    rounding: Rounding = "truncate",
+) -> Pipeline:
+    """Stages with the request of what is asked for; what is not comes from the seed or from `split` of `data`.
+
+    Raises UserError where stages do not fit one another, and for a request that they cannot follow.
+    """
+    return Pipeline(stages, build_request(asked, wanted_by(stages), data, split), rounding)
+
+
+def files_of(config: DrawConfig, models: StoredModels, request: Request) -> list[Path]:
+    """The files that decide what a drawing shows besides its configuration: all weights, and what it asks for."""
+    weights = [models.stored(run, which)[1].weights for run, which in _runs_of(config)]
+    return [*weights, *request.files]
 
 
 def _runs_of(config: DrawConfig) -> Iterator[tuple[str, Weights]]:
@@ -101,50 +121,41 @@ def require_drawing(run: str, model: ModelConfig) -> DrawingModelConfig:
     return model
 
 
-def _single(
+def _diffusing(
     run: str,
     model: Model,
     models: StoredModels,
-    config: DrawConfig,
     sampler: SamplerConfig,
     guidance: GuidanceConfig,
-    low_res: LowRes | None,
     autocast: torch.dtype | None,
-) -> SinglePipeline:
+) -> DiffusingStage:
     drawing = require_drawing(run, model.config)
-    return SinglePipeline(
+    guides = load_guides(guidance, drawing, models.load)
+    leads = model.conditioners.classes is None and guides.classifier is not None
+    names = guides.classifier.config.class_names if leads and guides.classifier else drawing.class_names
+    return DiffusingStage(
         model.network,
         model.conditioners,
         model.process,
         model.config.shape,
         sampler=sampler,
         guidance=guidance,
-        guides=load_guides(guidance, drawing, models.load),
-        low_res=low_res,
-        rounding=config.rounding,
+        guides=guides,
+        class_names=names,
         autocast=autocast,
     )
 
 
 def _cascade(
-    config: DrawConfig, cascade: CascadePipelineConfig, models: StoredModels, autocast: torch.dtype | None
-) -> tuple[CascadePipeline, Stored]:
-    stages: dict[str, SinglePipeline] = {}
+    cascade: CascadePipelineConfig, models: StoredModels, autocast: torch.dtype | None
+) -> tuple[dict[str, Stage], Stored]:
+    stages: dict[str, Stage] = {}
     stored: Stored | None = None
     for name, stage in cascade.stages.items():
         model, stored = models.stored(stage.run, stage.weights)
-        stages[name] = _single(stage.run, model, models, config, stage.sampler, stage.guidance, None, autocast)
+        stages[name] = _diffusing(stage.run, model, models, stage.sampler, stage.guidance, autocast)
     assert stored is not None, "a cascade has stages"
-    return CascadePipeline(stages), stored
-
-
-def _resize(
-    config: DrawConfig, resize: ResizePipelineConfig, model: DrawingModelConfig, low_res: LowRes | None
-) -> ResizePipeline:
-    upsampler = low_res_of(model)
-    if upsampler is None or low_res is None:
-        raise UserError(f"pipeline=resize enlarges what an upsampler would; run={config.run} is none")
-    return ResizePipeline(upsampler, model.image_size, low_res, filter=resize.filter, rounding=config.rounding)
+    return stages, stored
 
 
 def _data_of(config: DrawConfig, stored: Stored) -> DataConfig | None:

@@ -14,8 +14,7 @@ from difflab.metrics.evaluator import Evaluator, check_metric, check_reference
 from difflab.metrics.protocol import SamplingRecord
 from difflab.metrics.reference import DataReference, shards_reference
 from difflab.pipelines.base import Pipeline
-from difflab.pipelines.resizing import ResizePipeline
-from difflab.pipelines.single import SinglePipeline
+from difflab.requests.base import UNIFORM
 
 REFERENCE_BATCH = 64
 
@@ -27,7 +26,6 @@ def build_evaluator(
     n: int,
     seed: int,
     weights: Literal["ema", "raw"],
-    classes: list[int] | None = None,
     data: DataConfig | None,
     split: str,
     class_names: Sequence[str] | None = None,
@@ -41,12 +39,12 @@ def build_evaluator(
     Raises UserError where a metric cannot be computed from n samples or lacks its reference, and where the classes of
     the data are not those that samples show.
     """
-    refuse_other_classes(metrics, pipeline.class_count(), class_names)
+    refuse_other_classes(metrics, pipeline.wanted.classes, class_names)
     return Evaluator(
         metrics,
         n=n,
         reference=reference_of(metrics, n, data, split, rank, world_size),
-        sampling=sampling_record(pipeline, seed=seed, weights=weights, classes=classes),
+        sampling=sampling_record(pipeline, seed=seed, weights=weights),
         class_names=class_names,
         device=pipeline.device,
     )
@@ -63,15 +61,13 @@ def refuse_other_classes(metrics: MetricsConfig, count: int | None, class_names:
             )
 
 
-def sampling_record(
-    pipeline: Pipeline, *, seed: int, weights: Literal["ema", "raw"], classes: list[int] | None = None
-) -> SamplingRecord:
+def sampling_record(pipeline: Pipeline, *, seed: int, weights: Literal["ema", "raw"]) -> SamplingRecord:
     """How the samples of a pipeline are made: everything about it that changes a metric."""
     how = pipeline.record()
-    balance: Literal["none", "uniform", "given", "data"] = "none"
-    if pipeline.labels([0], seed) is not None:
-        known = "data" if _classes_are_datas(pipeline) else "uniform"
-        balance = known if classes is None else "given"
+    classes = pipeline.request.record().get("label")
+    balance: Literal["none", "uniform", "given", "data"] = "none" if classes is None else "data"
+    if classes == UNIFORM or isinstance(classes, list):
+        balance = "uniform" if classes == UNIFORM else "given"
     return SamplingRecord(
         class_balance=balance,
         classes=classes if balance == "given" else None,
@@ -84,12 +80,6 @@ def sampling_record(
         precision=str(pipeline.autocast or torch.float32).removeprefix("torch."),
         device=pipeline.device.type,
     )
-
-
-def _classes_are_datas(pipeline: Pipeline) -> bool:
-    """Whether samples show the classes of the images that they are enlarged from; a folder of images names none."""
-    low_res = pipeline.low_res if isinstance(pipeline, SinglePipeline | ResizePipeline) else None
-    return low_res is not None and low_res.labels([0]) is not None
 
 
 def reference_of(

@@ -28,6 +28,11 @@ class Guides:
     classifier: Model | None = None
     reference: Model | None = None
 
+    @property
+    def classes(self) -> int | None:
+        """How many classes the classifier tells apart, None where there is none."""
+        return None if self.classifier is None else self.classifier.config.logits
+
 
 def load_guides(guidance: GuidanceConfig, model: DrawingModelConfig, load: Load) -> Guides:
     """Load what `guidance` names.

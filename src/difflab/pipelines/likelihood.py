@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from difflab.conditioning.class_label import ClassConditioner
 from difflab.config.data import DataConfig
 from difflab.config.likelihood import BoundConfig, MethodConfig, ODEConfig
 from difflab.config.model import ModelConfig
@@ -92,12 +91,12 @@ class LikelihoodPipeline:
                 f"{data.channels}x{data.image_size}x{data.image_size}: set data.image_size={config.image_size} and "
                 f"data.channels={config.channels}, or choose other data"
             )
-        for name, conditioner in self.model.conditioners.named():
-            if isinstance(conditioner, ClassConditioner) and conditioner.classes != data.classes:
-                raise UserError(
-                    f"{name}: the model knows {conditioner.classes} classes, the data has "
-                    f"data.classes={data.classes}: choose data with the classes that it was trained on"
-                )
+        known = self.model.conditioners.classes
+        if known is not None and known != data.classes:
+            raise UserError(
+                f"the model knows {known} classes, the data has data.classes={data.classes}: choose data with the "
+                "classes that it was trained on"
+            )
 
     def __call__(self, batch: Batch, seed: int) -> Measured:
         """batch: `image` uint8 [B, C, H, W], `index` int64 [B] and what the conditioners read, on any device.
@@ -105,13 +104,15 @@ class LikelihoodPipeline:
         Raises UserError for images whose likelihood is not finite.
         """
         seeds = [stream_seed(seed, "likelihood", i) for i in batch["index"].tolist()]
-        moved = {key: value.to(self.device) for key, value in batch.items() if isinstance(value, Tensor)}
+        with user_errors():
+            self.model.conditioners.check(batch)
+        moved = {key: value.to(self.device) if isinstance(value, Tensor) else value for key, value in batch.items()}
         clips = isinstance(self.method, BoundConfig) and self.method.clip_denoised
         with torch.no_grad():
             denoiser = NetworkDenoiser(
                 under_autocast(self.model.network, self.autocast),
                 self.model.process,
-                self.model.conditioners.conditioning(moved),
+                self.model.conditioners.conditioning(moved, seeds=seeds),
                 threshold=StaticThreshold(1.0) if clips else None,
             )
             x0 = as_float(moved["image"])

@@ -70,7 +70,7 @@ class NoisedModule(TrainingModule):
         self._seen_timesteps: list[Tensor] = []
 
     def batch_keys(self) -> tuple[str, ...]:
-        return self.conditioners.batch_keys()
+        return self.conditioners.missing(["image"])
 
     def networks(self) -> Sequence[nn.Module]:
         return (self.network,)

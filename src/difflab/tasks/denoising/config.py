@@ -78,6 +78,7 @@ class DenoisingTrainConfig(TrainConfig):
             experiment=self.experiment,
             image_size=self.data.image_size,
             channels=self.data.channels,
+            class_names=self.data.class_names,
             diffusion=self.diffusion,
             network=self.network,
             conditioning=self.conditioning,

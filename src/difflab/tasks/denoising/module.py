@@ -45,7 +45,7 @@ class DenoisingModule(NoisedModule):
             for name, conditioner in self.conditioners.named()
             if training and conditioner.drop_rate > 0
         }
-        conditioning = self.conditioners.conditioning(batch, dropped)
+        conditioning = self.conditioners.conditioning(batch, dropped, seeds)
         seen = self.process.network_input(noised.x_t, noised.t)
         output = self.network(seen, self.process.network_time(noised.t), conditioning)
         loss = self.loss(output.float(), noised.x0, noised.x_t, noised.t, noised.noise)["loss"]

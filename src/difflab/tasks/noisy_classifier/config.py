@@ -53,6 +53,7 @@ class NoisyClassifierTrainConfig(TrainConfig):
             experiment=self.experiment,
             image_size=self.data.image_size,
             channels=self.data.channels,
+            class_names=self.data.class_names,
             diffusion=self.diffusion,
             network=self.network,
         )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import pickle
 import struct
@@ -12,19 +13,18 @@ import pytest
 import torch
 from PIL import Image
 
-from difflab.config.model import ModelConfig
 from difflab.data.decode import decode_image
 from difflab.errors import UserError
-from difflab.images import to_float
-from difflab.pipelines.low_res import ArchiveLowRes, DataLowRes, FolderLowRes, open_low_res
-from pipelines.conftest import UPSAMPLER, configuration
+from difflab.images import to_float, to_uint8
+from difflab.requests.archives import ArchivePictures
+from difflab.requests.base import Wanted
+from difflab.requests.images import FolderPictures, open_pictures
+from pipelines.conftest import UPSAMPLER
 
+WANTED = Wanted(("low_res",), {"low_res": "image"}, sizes={"low_res": 8, "image": 16})
+"""By the tiny model that enlarges 8 px to 16."""
+LABELLED = dataclasses.replace(WANTED, reads=("low_res", "label"), classes=6)
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
-
-
-@pytest.fixture
-def model() -> ModelConfig:
-    return configuration(*UPSAMPLER).model()
 
 
 @pytest.fixture
@@ -35,83 +35,97 @@ def archive(tmp_path: Path) -> Path:
 
 
 def test_an_archive_is_taken_in_turn_with_its_classes(archive: Path) -> None:
-    source = ArchiveLowRes(archive)
-    images = source([1, 4])["low_res"]
-    assert torch.equal(images[0], images[1])
-    assert torch.equal(images[0], torch.from_numpy(PIXELS[1]).permute(2, 0, 1))
-    assert source.labels([0, 1, 2, 3]) == [4, 0, 2, 4]
+    source = ArchivePictures("low_res", archive)
+    batch = source([1, 4, 3], 0)
+    assert batch["index"].tolist() == [1, 4, 3]
+    assert torch.equal(batch["low_res"][0], batch["low_res"][1])
+    assert torch.equal(batch["low_res"][0], torch.from_numpy(PIXELS[1]).permute(2, 0, 1))
+    assert batch["label"].tolist() == [0, 0, 4]
+    assert source.record() == {"low_res": "samples.npz", "label": "samples.npz"}
+    assert source.files == [archive]
+
+
+def test_classes_that_nobody_reads_are_left_out(archive: Path) -> None:
+    assert open_pictures("low_res", str(archive), WANTED).fields == ("low_res",)
+    assert open_pictures("low_res", str(archive), LABELLED).fields == ("low_res", "label")
 
 
 def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
     for name, pixels in zip(("b.png", "a.png", "c.png"), PIXELS, strict=True):
         Image.fromarray(pixels).save(tmp_path / name)
-    source = FolderLowRes(tmp_path, channels=3)
-    assert torch.equal(source([0, 3])["low_res"][1], torch.from_numpy(PIXELS[1]).permute(2, 0, 1))
-    assert source.labels([0]) is None
-
-
-def test_a_data_set_gives_whole_images_and_their_classes(tiny_shapes: Path) -> None:
-    data = configuration(*UPSAMPLER, f"data.path={tiny_shapes}").data
-    source = DataLowRes(data, "val")
-    assert source([0, 1])["image"].shape == (2, 3, 16, 16)
-    assert source.name == "tiny/val"
-    assert source.labels([0, 12]) == [source.labels([0])[0]] * 2
+    source = FolderPictures("low_res", tmp_path)
+    assert torch.equal(source([0, 3], 0)["low_res"][1], torch.from_numpy(PIXELS[1]).permute(2, 0, 1))
+    assert source.fields == ("low_res",)
+    assert len(source) == 3
 
 
 def test_upsampling_draws_from_the_small_images(pipeline_of, archive: Path) -> None:
-    pipeline = pipeline_of(*UPSAMPLER, low_res=ArchiveLowRes(archive))
+    pipeline = pipeline_of(*UPSAMPLER, asked={"low_res": str(archive)})
     drawn = pipeline([0, 1], 0)
     assert drawn.shape == (2, 3, 16, 16)
     given = torch.from_numpy(PIXELS[:2]).permute(0, 3, 1, 2)
-    assert torch.equal(pipeline([0, 1], 0, low_res=given), drawn)
-    assert torch.equal(pipeline([0, 1], 0, low_res=to_float(given)), drawn)
-    assert not torch.equal(pipeline([0, 1], 0, low_res=given.flip(0)), drawn)
+    index = torch.arange(2)
+    assert torch.equal(to_uint8(pipeline.follow({"index": index, "low_res": given}, 0)), drawn)
+    assert torch.equal(to_uint8(pipeline.follow({"index": index, "low_res": to_float(given)}, 0)), drawn)
+    assert not torch.equal(to_uint8(pipeline.follow({"index": index, "low_res": given.flip(0)}, 0)), drawn)
     # Sample 3 has image 0 again, but noise of its own.
     assert not torch.equal(pipeline([3], 0)[0], drawn[0])
+    assert pipeline.record()["pipeline"] == {"low_res": "samples.npz"}
 
 
-def test_an_upsampler_without_small_images_says_what_it_wants(pipeline_of) -> None:
-    with pytest.raises(UserError, match=r"^this model enlarges 8x8 images: give them as low_res=\.\.\.$"):
-        pipeline_of(*UPSAMPLER)([0], 0)
+def test_whole_images_are_made_smaller_as_in_training(pipeline_of, tmp_path: Path) -> None:
+    large = np.random.default_rng(1).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+    np.savez(tmp_path / "large.npz", large)
+    whole = pipeline_of(*UPSAMPLER, asked={"images": str(tmp_path / "large.npz")})
+    assert whole.request([0], 0).keys() == {"index", "image"}
+    small = torch.nn.functional.avg_pool2d(to_float(torch.from_numpy(large).permute(0, 3, 1, 2)), 2)
+    told = {"index": torch.arange(2), "low_res": small}
+    torch.testing.assert_close(whole.draw([0, 1], 0), whole.follow(told, 0), rtol=1e-5, atol=1e-5)
 
 
 def test_classes_of_the_small_images_are_followed(pipeline_of, archive: Path) -> None:
-    pipeline = pipeline_of(*UPSAMPLER, "conditioning=class_low_res", low_res=ArchiveLowRes(archive))
-    assert pipeline.labels([0, 1, 2], seed=0) == [4, 0, 2]
-    drawn = pipeline([0, 1], 0)
-    assert torch.equal(pipeline([0, 1], 0, classes=[4, 0]), drawn)
-    assert not torch.equal(pipeline([0, 1], 0, classes=[1, 1]), drawn)
+    both = (*UPSAMPLER, "conditioning=class_low_res")
+    pipeline = pipeline_of(*both, asked={"low_res": str(archive)})
+    assert pipeline.request([0, 1, 2], 0)["label"].tolist() == [4, 0, 2]
+    drawn = pipeline([0, 1, 2], 0)
+    given = pipeline_of(*both, asked={"low_res": str(archive), "classes": [4, 0, 2]})
+    assert torch.equal(given([0, 1, 2], 0), drawn)
+    other = pipeline_of(*both, asked={"low_res": str(archive), "classes": [1]})
+    assert other.request([0, 1], 0)["label"].tolist() == [1, 1]
+    assert not torch.equal(other([0, 1, 2], 0), drawn)
 
 
-def test_mistakes_are_named(model: ModelConfig, tmp_path: Path, archive: Path) -> None:
-    def refused(path: object, of: ModelConfig = model) -> str:
-        with pytest.raises(UserError) as error:
-            open_low_res(None if path is None else str(path), of, None, "val")
-        assert "\n" not in str(error.value)
-        return str(error.value)
-
-    assert refused(None).startswith("this model enlarges 8x8 images: give an archive or a folder")
-    assert refused(tmp_path / "nothing") == (
+def test_mistakes_are_named(tmp_path: Path, archive: Path) -> None:
+    assert refusal(tmp_path / "nothing") == (
         f"low_res={tmp_path / 'nothing'} does not exist: give an archive (.npz) or a folder of images"
     )
     large = tmp_path / "large.npz"
     np.savez(large, arr_0=np.zeros((2, 10, 10, 3), dtype=np.uint8))
-    assert refused(large) == f"low_res={large} holds 10x10 images; this model enlarges 8x8 to 16x16"
+    assert refusal(large) == f"low_res={large} holds 10x10 images; this model takes 8x8 as low_res"
     wrong = tmp_path / "wrong.npz"
     np.savez(wrong, arr_0=np.zeros((2, 8, 8), dtype=np.float32))
-    assert "arr_0 is float32 [2, 8, 8], not uint8 [n, H, W, C]" in refused(wrong)
+    assert "arr_0 is float32 [2, 8, 8], not uint8 [n, H, W, C]" in refusal(wrong)
     (tmp_path / "empty").mkdir()
-    assert "holds no images" in refused(tmp_path / "empty")
+    assert "holds no images" in refusal(tmp_path / "empty")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.png").write_bytes(b"no picture")
-    assert "a.png cannot be read as an image" in refused(tmp_path / "broken")
-    plain = configuration().model()
-    assert refused(archive, plain) == f"low_res={archive}: this model enlarges nothing; leave low_res out"
+    assert "a.png cannot be read as an image" in refusal(tmp_path / "broken")
 
 
-def refusal(path: Path, model: ModelConfig) -> str:
+def test_a_mask_of_another_size_is_refused_by_the_key_it_was_given_to(tmp_path: Path) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    wanted = Wanted(("image", "mask"), sizes={"image": 16, "mask": 16})
+    with pytest.raises(UserError, match=r"^mask=.* holds 8x8 images; this model takes 16x16 as mask$"):
+        open_pictures("mask", str(tmp_path), wanted)
+    Image.new("L", (16, 16), 200).save(tmp_path / "a.png")
+    assert open_pictures("mask", str(tmp_path), wanted)([0], 0)["mask"].shape == (1, 1, 16, 16)
+    with pytest.raises(UserError, match=r"^images=.*/gone does not exist"):
+        open_pictures("image", str(tmp_path / "gone"), wanted, key="images")
+
+
+def refusal(path: Path, wanted: Wanted = WANTED) -> str:
     with pytest.raises(UserError) as error:
-        open_low_res(str(path), model, None, "val")
+        open_pictures("low_res", str(path), wanted)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -121,8 +135,8 @@ def _a(**arrays: np.ndarray) -> dict[str, np.ndarray]:
 
 
 ARCHIVES = {
-    "tall": (_a(arr_0=np.zeros((2, 10, 8, 3), np.uint8)), "holds 8x10 images; this model enlarges 8x8 to 16x16"),
-    "wide": (_a(arr_0=np.zeros((2, 8, 10, 3), np.uint8)), "holds 10x8 images; this model enlarges 8x8 to 16x16"),
+    "tall": (_a(arr_0=np.zeros((2, 10, 8, 3), np.uint8)), "holds 8x10 images; this model takes 8x8 as low_res"),
+    "wide": (_a(arr_0=np.zeros((2, 8, 10, 3), np.uint8)), "holds 10x8 images; this model takes 8x8 as low_res"),
     "gray": (_a(arr_0=np.zeros((2, 8, 8, 1), np.uint8)), "with 1 channels [n, H, W, C]; this model has 3"),
     "alpha": (_a(arr_0=np.zeros((2, 8, 8, 4), np.uint8)), "with 4 channels [n, H, W, C]; this model has 3"),
     "channels first": (_a(arr_0=np.zeros((2, 3, 8, 8), np.uint8)), "arr_0 is uint8 [2, 3, 8, 8], with 8 channels"),
@@ -140,23 +154,18 @@ ARCHIVES = {
 
 
 @pytest.mark.parametrize("kind", ARCHIVES)
-def test_an_archive_that_does_not_fit_is_one_line(model: ModelConfig, tmp_path: Path, kind: str) -> None:
+def test_an_archive_that_does_not_fit_is_one_line(tmp_path: Path, kind: str) -> None:
     arrays, message = ARCHIVES[kind]
     np.savez(tmp_path / "a.npz", **arrays)
-    said = refusal(tmp_path / "a.npz", model)
+    said = refusal(tmp_path / "a.npz")
     assert said.startswith(f"low_res={tmp_path / 'a.npz'}")
     assert message in said
 
 
-def test_classes_that_the_model_does_not_have_are_refused(tmp_path: Path, pipeline_of) -> None:
-    conditional = configuration(*UPSAMPLER, "conditioning=class_low_res").model()
+def test_classes_that_the_model_does_not_have_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", arr_0=PIXELS, arr_1=np.array([0, 5, 6]))
-    assert "arr_1 has class 6, which is not in 0..5, the classes of this model" in refusal(
-        tmp_path / "a.npz", conditional
-    )
-    pipeline = pipeline_of(*UPSAMPLER, "conditioning=class_low_res", low_res=ArchiveLowRes(tmp_path / "a.npz"))
-    with pytest.raises(UserError, match=r"class 6 is not in 0\.\.5"):
-        pipeline.labels([2], seed=0)
+    said = refusal(tmp_path / "a.npz", LABELLED)
+    assert "arr_1 has class 6, which is not in 0..5, the classes of this model" in said
 
 
 def _tar(path: Path) -> None:
@@ -200,10 +209,10 @@ def _npy() -> bytes:
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_another_file_by_the_name_of_an_archive_is_one_line(model: ModelConfig, tmp_path: Path, kind: str) -> None:
+def test_another_file_by_the_name_of_an_archive_is_one_line(tmp_path: Path, kind: str) -> None:
     write, message = FILES[kind]
     write(tmp_path / "a.npz")
-    said = refusal(tmp_path / "a.npz", model)
+    said = refusal(tmp_path / "a.npz")
     assert said.startswith(f"low_res={tmp_path / 'a.npz'} is no archive of images")
     assert message in said
 
@@ -218,13 +227,15 @@ def test_a_folder_is_read_as_data_is(tmp_path: Path) -> None:
     Image.fromarray(PIXELS[0]).save(tmp_path / "c.png", exif=turned)
     Image.fromarray(PIXELS[0]).convert("CMYK").save(tmp_path / "d.jfif", "JPEG")
     Image.fromarray(PIXELS[1]).save(tmp_path / "e.bmp")
-    images = FolderLowRes(tmp_path, channels=3)(range(5))["low_res"]
+    images = FolderPictures("low_res", tmp_path)(range(5), 0)["low_res"]
     assert (images[0] == 0x12).all()
     assert (images[1] == 255).all()
     assert torch.equal(images[2], torch.from_numpy(PIXELS[0]).permute(2, 0, 1).rot90(-1, (1, 2)))
     for number, name in enumerate(["a.png", "b.PNG", "c.png", "d.jfif", "e.bmp"]):
         assert torch.equal(images[number], decode_image((tmp_path / name).read_bytes()))
-    assert torch.equal(FolderLowRes(tmp_path, 1)([4])["low_res"][0], decode_image(_png(PIXELS[1]), channels=1))
+    assert torch.equal(
+        FolderPictures("low_res", tmp_path, 1)([4], 0)["low_res"][0], decode_image(_png(PIXELS[1]), channels=1)
+    )
 
 
 def _png(pixels: np.ndarray) -> bytes:
@@ -233,21 +244,21 @@ def _png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def test_a_folder_of_several_sizes_or_other_shapes_is_one_line(model: ModelConfig, tmp_path: Path) -> None:
+def test_a_folder_of_several_sizes_or_other_shapes_is_one_line(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     Image.new("RGB", (9, 8)).save(tmp_path / "z.png")
-    assert "holds images of several sizes: 8x8 (a.png), 9x8 (z.png); make them one" in refusal(tmp_path, model)
+    assert "holds images of several sizes: 8x8 (a.png), 9x8 (z.png); make them one" in refusal(tmp_path)
     (tmp_path / "a.png").unlink()
-    assert refusal(tmp_path, model).endswith("holds 9x8 images; this model enlarges 8x8 to 16x16")
+    assert refusal(tmp_path).endswith("holds 9x8 images; this model takes 8x8 as low_res")
 
 
-def test_every_image_of_a_folder_is_looked_at_before_anything_is_drawn(model: ModelConfig, tmp_path: Path) -> None:
+def test_every_image_of_a_folder_is_looked_at_before_anything_is_drawn(tmp_path: Path) -> None:
     for number in range(13):
         (tmp_path / f"{number:02d}.png").write_bytes(_png(PIXELS[0]))
-    open_low_res(str(tmp_path), model, None, "val")
+    open_pictures("low_res", str(tmp_path), WANTED)
     for number in range(1, 13):
         (tmp_path / f"{number:02d}.png").write_bytes(_png(PIXELS[0])[:-60])
-    said = refusal(tmp_path, model)
+    said = refusal(tmp_path)
     assert f"{tmp_path}/01.png cannot be read as an image" in said
     assert "/10.png" in said
     assert "/11.png" not in said
@@ -255,12 +266,10 @@ def test_every_image_of_a_folder_is_looked_at_before_anything_is_drawn(model: Mo
 
 
 @pytest.mark.parametrize(("bad", "more"), [(10, ""), (11, "; and 1 more")])
-def test_ten_bad_files_are_named_and_the_others_counted(
-    model: ModelConfig, tmp_path: Path, bad: int, more: str
-) -> None:
+def test_ten_bad_files_are_named_and_the_others_counted(tmp_path: Path, bad: int, more: str) -> None:
     for number in range(bad):
         (tmp_path / f"{number:02d}.png").write_bytes(b"no picture")
-    said = refusal(tmp_path, model)
+    said = refusal(tmp_path)
     assert said.count("cannot be read as an image") == 10
     assert said.endswith(f"{more} (mend or remove them)")
     assert ("; and" in said) == bool(more)
@@ -270,15 +279,15 @@ def test_what_is_no_image_in_a_folder_is_named(tmp_path: Path, caplog: pytest.Lo
     (tmp_path / "a.png").write_bytes(_png(PIXELS[0]))
     (tmp_path / "notes.md").write_text("words")
     (tmp_path / ".DS_Store").write_text("")
-    assert FolderLowRes(tmp_path, channels=3).size == (8, 8)
+    assert FolderPictures("low_res", tmp_path).size == (8, 8)
     assert "left out are hidden: 1 (.DS_Store), not read as images: 1 (notes.md)" in caplog.text
 
 
-def test_a_huge_image_is_refused_by_its_header(model: ModelConfig, tmp_path: Path) -> None:
+def test_a_huge_image_is_refused_by_its_header(tmp_path: Path) -> None:
     data = bytearray(_png(PIXELS[0]))
     data[16:24] = struct.pack(">II", 16_000, 16_000)
     (tmp_path / "a.png").write_bytes(bytes(data))
-    assert "claims 16000x16000 pixels, more than 178956970" in refusal(tmp_path, model)
+    assert "claims 16000x16000 pixels, more than 178956970" in refusal(tmp_path)
     data[16:24] = struct.pack(">II", 12_000, 12_000)
     (tmp_path / "a.png").write_bytes(bytes(data))
-    assert refusal(tmp_path, model).endswith("holds 12000x12000 images; this model enlarges 8x8 to 16x16")
+    assert refusal(tmp_path).endswith("holds 12000x12000 images; this model takes 8x8 as low_res")

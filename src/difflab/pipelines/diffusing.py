@@ -1,4 +1,4 @@
-"""One trained model put together for sampling: network, conditioners, sampler and guidance."""
+"""The stage that diffuses: one trained model put together for sampling, with its sampler and guidance."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difflab.conditioning.base import ConditionerSet
-from difflab.conditioning.class_label import ClassConditioner
-from difflab.conditioning.low_res import LowResConditioner
 from difflab.config.guidance import GuidanceConfig
 from difflab.config.sampler import SamplerConfig
 from difflab.devices import under_autocast
@@ -23,20 +21,18 @@ from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.parametrisation import nearest_view
 from difflab.diffusion.process import GaussianProcess, Prediction
 from difflab.errors import UserError, user_errors
-from difflab.images import Rounding, to_uint8
 from difflab.pipelines.finite import FiniteWatch, refuse_non_finite
 from difflab.pipelines.guides import Guides
-from difflab.pipelines.low_res import LowRes
 from difflab.seeding import stream_seed
 from difflab.types import Batch, Denoiser, NoiseLevel, StepHook
 
 
-class SinglePipeline:
-    """Draws samples of one model. Sample i of seed s has the same noise whatever the batch it is drawn in.
+class DiffusingStage:
+    """Draws images with one model. Sample i of seed s has the same noise whatever the batch it is drawn in.
 
     shape: of one sample, (C, H, W).
     guides: the further networks that `guidance` asks.
-    low_res: where an upsampler's low-resolution images come from when `draw` is given none.
+    class_names: what the classes that samples may be asked to show are called, where that is known.
     autocast: dtype of the networks' arithmetic, None for full precision; the sampler always works in float32.
 
     Raises UserError for steps that the schedule has not, and for a guidance that the model cannot have.
@@ -52,8 +48,7 @@ class SinglePipeline:
         sampler: SamplerConfig,
         guidance: GuidanceConfig,
         guides: Guides | None = None,
-        low_res: LowRes | None = None,
-        rounding: Rounding = "truncate",
+        class_names: Sequence[str] | None = None,
         autocast: torch.dtype | None = None,
     ) -> None:
         self.network = network
@@ -61,12 +56,11 @@ class SinglePipeline:
         self.shape = shape
         self.guidance = guidance
         self.guides = guides or Guides()
-        self.low_res = low_res
+        self.class_names = class_names
         self.sampler_config = sampler
         with user_errors("sampler"):
             self.sampler = build_sampler(sampler)
             self.process = self.sampler.respace(process)
-        self.rounding: Rounding = rounding
         self.autocast = autocast
         self._check_guidance()
 
@@ -78,35 +72,71 @@ class SinglePipeline:
     def n_steps(self) -> int:
         return self.sampler.n_steps(self.process)
 
-    @torch.inference_mode()
-    def draw(
-        self,
-        indices: Sequence[int],
-        seed: int,
-        *,
-        classes: Sequence[int] | None = None,
-        low_res: Tensor | None = None,
-        hook: StepHook | None = None,
-    ) -> Tensor:
-        """float32 [len(indices), C, H, W], nominally in [-1, 1], on the model's device.
+    # -- what it reads --------------------------------------------------------------------------------------------
 
-        classes: one per sample; those of `labels` when None.
-        low_res: what an upsampler enlarges, uint8 or float [len(indices), C, h, w]; its own source when None.
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """What the conditioners read, and the class that a classifier leads to."""
+        told = [field for part in self._told() for field in part.reads]
+        return tuple(dict.fromkeys([*told, *(("label",) if self.guides.classifier is not None else ())]))
+
+    @property
+    def stand_ins(self) -> dict[str, str]:
+        return {field: other for part in self._told() for field, other in part.stand_ins.items()}
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(field for part in self._told() for field in part.optional))
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        read = {field: size for part in self._told() for field, size in part.sizes.items()}
+        return {"image": self.shape[-1], "mask": self.shape[-1], **read}
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes samples may be asked to show: the model's, else those of the classifier that guides it."""
+        return self.conditioners.classes if self.conditioners.classes is not None else self.guides.classes
+
+    def check(self, batch: Batch) -> None:
+        """Raises ValueError, in one line, for a batch that the conditioners cannot read."""
+        for part in self._told():
+            part.check(batch)
+        if self.guides.classes is not None:
+            if "label" not in batch:
+                raise ValueError("label is missing: the classifier leads to a class")
+            outside = [label for label in batch["label"].tolist() if not 0 <= label < self.guides.classes]
+            if outside:
+                raise ValueError(
+                    f"class {outside[0]} is not in 0..{self.guides.classes - 1}, the classes of the classifier"
+                )
+
+    def _told(self) -> list[ConditionerSet]:
+        reference = self.guides.reference
+        return [self.conditioners] if reference is None else [self.conditioners, reference.conditioners]
+
+    # -- drawing --------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def __call__(self, batch: Batch, seed: int, hook: StepHook | None = None) -> Batch:
+        """The batch with `image`, float32 [B, C, H, W] on the model's device, nominally in [-1, 1].
 
         Raises NonFiniteSamplesError where a sample is NaN or infinite.
         """
+        indices = batch["index"].tolist()
+        seeds = [stream_seed(seed, "sample", i) for i in indices]
+        asked = {key: v.to(self.device) if isinstance(v, Tensor) else v for key, v in batch.items()}
         training = self.network.training
         self.network.eval()
         try:
-            noise = SampleNoise([stream_seed(seed, "sample", i) for i in indices], self.device)
+            noise = SampleNoise(seeds, self.device)
             start = noise.randn(self.shape) * self.sampler.starting_std(self.process)
-            batch = self._asked_for(indices, seed, classes, low_res)
             watch = FiniteWatch(build_threshold(self.guidance))
             denoiser = NetworkDenoiser(
                 under_autocast(self.network, self.autocast),
                 self.process,
-                self.conditioners.conditioning(batch),
-                guidance=build_guidance(self.guidance, self._parts(batch)),
+                self.conditioners.conditioning(asked, seeds=seeds),
+                guidance=build_guidance(self.guidance, self._parts(asked, seeds)),
                 threshold=watch.threshold,
                 rederive_eps=self.guidance.rederive_eps,
                 one_batch=self.guidance.one_batch,
@@ -121,62 +151,13 @@ class SinglePipeline:
                 guidance=self.guidance,
                 autocast=self.autocast,
             )
-            return x
+            return {**batch, "image": x}
         finally:
             self.network.train(training)
 
-    def __call__(
-        self,
-        indices: Sequence[int],
-        seed: int,
-        classes: Sequence[int] | None = None,
-        *,
-        low_res: Tensor | None = None,
-    ) -> Tensor:
-        """The same as uint8 [len(indices), C, H, W]."""
-        return to_uint8(self.draw(indices, seed, classes=classes, low_res=low_res), self.rounding)
-
-    def labels(self, indices: Sequence[int], seed: int) -> list[int] | None:
-        """The classes that `draw` takes when it is given none; None where neither model nor classifier has classes.
-
-        An upsampler takes those of its low-resolution images where they are known; others come from (seed, index).
-        """
-        classes = self.class_count()
-        if classes is None:
-            return None
-        known = None if self.low_res is None else self.low_res.labels(indices)
-        if known is not None:
-            self.check_classes(known)
-            return known
-        return [stream_seed(seed, "class", i) % classes for i in indices]
-
-    def check_classes(self, classes: Sequence[int]) -> None:
-        """Raises UserError for classes that this model does not have."""
-        count = self.class_count()
-        if count is None:
-            raise UserError("this model has no classes: leave classes=null")
-        wrong = next((label for label in classes if not 0 <= label < count), None)
-        if wrong is not None:
-            raise UserError(f"class {wrong} is not in 0..{count - 1}, the classes of this model")
-
     def record(self) -> dict[str, Any]:
-        """The sampler, the guidance, and what an upsampler enlarges."""
-        record: dict[str, Any] = {
-            "sampler": self.sampler_config.model_dump(mode="json"),
-            "guidance": recorded(self.guidance),
-        }
-        return record if self.low_res is None else {**record, "pipeline": {"low_res": self.low_res.name}}
-
-    def class_count(self) -> int | None:
-        """How many classes samples may be asked to show: the model's, else those of the classifier that guides it."""
-        own = next((c.classes for _, c in self.conditioners.named() if isinstance(c, ClassConditioner)), None)
-        if own is None and self.guides.classifier is not None:
-            return self.guides.classifier.config.logits
-        return own
-
-    def enlarges(self) -> LowResConditioner | None:
-        """The conditioner that makes this an upsampler, or None."""
-        return next((c for _, c in self.conditioners.named() if isinstance(c, LowResConditioner)), None)
+        """The sampler and the guidance."""
+        return {"sampler": self.sampler_config.model_dump(mode="json"), "guidance": recorded(self.guidance)}
 
     def _networks(self) -> list[tuple[str, nn.Module]]:
         """Every network that takes part, by the name that it has in a message."""
@@ -184,27 +165,6 @@ class SinglePipeline:
         for name, guide in (("classifier", self.guides.classifier), ("reference", self.guides.reference)):
             parts += [] if guide is None else [(f"guidance {name}", guide.as_module())]
         return parts
-
-    # -- what the samples are asked to show -----------------------------------------------------------------------
-
-    def _asked_for(
-        self, indices: Sequence[int], seed: int, classes: Sequence[int] | None, low_res: Tensor | None
-    ) -> Batch:
-        """The batch that the conditioners read."""
-        if classes is not None:
-            self.check_classes(classes)
-        labels = self.labels(indices, seed) if classes is None else list(classes)
-        batch: Batch = {} if labels is None else {"label": torch.tensor(labels, device=self.device)}
-        upsampler = self.enlarges()
-        if upsampler is None:
-            return batch
-        if low_res is not None:
-            images: Batch = {"low_res": low_res}
-        elif self.low_res is not None:
-            images = self.low_res(indices)
-        else:
-            raise UserError(f"this model enlarges {upsampler.size}x{upsampler.size} images: give them as low_res=...")
-        return {**batch, **{key: value.to(self.device) for key, value in images.items()}}
 
     # -- guidance -------------------------------------------------------------------------------------------------
 
@@ -220,12 +180,12 @@ class SinglePipeline:
             )
         assert classifier is None or self.guides.classifier is not None, "load_guides loads what the guidance names"
 
-    def _parts(self, batch: Batch) -> GuidanceParts:
+    def _parts(self, batch: Batch, seeds: Sequence[int]) -> GuidanceParts:
         """What guidance needs of the networks for one batch."""
         return GuidanceParts(
-            null=self.conditioners.null(batch),
+            null=self.conditioners.null(batch, seeds),
             prediction=self._guided_view(),
-            reference=self._reference(batch),
+            reference=self._reference(batch, seeds),
             log_prob=self._log_prob(batch),
         )
 
@@ -235,14 +195,14 @@ class SinglePipeline:
             return self.process.prediction
         return nearest_view(self.process.parametrisation)
 
-    def _reference(self, batch: Batch) -> Denoiser | None:
+    def _reference(self, batch: Batch, seeds: Sequence[int]) -> Denoiser | None:
         """The reference network as a denoiser on the sampler's steps, told what `guidance.reference` says."""
         model, options = self.guides.reference, self.guidance.classifier_free_options()
         if model is None or options is None or options.reference is None:
             return None
-        told = model.conditioners.conditioning(batch)
+        told = model.conditioners.conditioning(batch, seeds=seeds)
         if options.reference.told == "nothing" and told is not None:
-            told = model.conditioners.null(batch)
+            told = model.conditioners.null(batch, seeds)
             if told is None:
                 raise UserError(
                     "guidance.reference.told=nothing, but that model was trained with its condition always there: "

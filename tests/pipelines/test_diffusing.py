@@ -8,6 +8,8 @@ from difflab.config.sampler import AncestralConfig, DDIMConfig
 from difflab.diffusion.samplers import DDIMSampler
 from difflab.errors import UserError
 from difflab.images import to_uint8
+from difflab.seeding import stream_seed
+from tiny_runs import CLASSES
 
 EIGHT = list(range(8))
 SAMPLERS = {
@@ -29,7 +31,7 @@ def test_start_and_step_noise_are_the_same_bits_in_any_batch(pipeline_of, size: 
         def __call__(self, denoiser, process, x, noise, hook=None) -> Tensor:
             return torch.cat([x, noise.randn_like(x), noise.randn_like(x)], 1)
 
-    pipeline.sampler = Noises()
+    pipeline.last.sampler = Noises()
     together = pipeline.draw(EIGHT, seed=3)
     assert together.shape == (8, 9, 16, 16)
     assert torch.equal(in_batches(lambda i: pipeline.draw(i, 3), EIGHT, size), together)
@@ -51,33 +53,37 @@ def test_pixels_agree_within_one_level_in_any_batch(pipeline_of, sampler: str, s
 
 
 def test_classes_come_from_the_seed_and_the_index_alone(class_pipeline) -> None:
-    labels = class_pipeline.labels(range(600), seed=0)
-    assert [class_pipeline.labels([i], seed=0) for i in (0, 599)] == [[labels[0]], [labels[599]]]
-    assert class_pipeline.labels(range(600), seed=1) != labels
-    counts = torch.bincount(torch.tensor(labels), minlength=6)
+    labels = class_pipeline.request(range(600), 0)["label"]
+    assert [class_pipeline.request([i], 0)["label"].tolist() for i in (0, 599)] == [[labels[0]], [labels[599]]]
+    assert not torch.equal(class_pipeline.request(range(600), 1)["label"], labels)
+    assert labels[:4].tolist() == [stream_seed(0, "class", i) % 6 for i in range(4)]
+    counts = torch.bincount(labels, minlength=6)
     # 100 expected, standard deviation 9.
     assert counts.tolist() == [c for c in counts.tolist() if 60 < c < 140]
 
 
-def test_given_classes_are_drawn(class_pipeline) -> None:
-    labels = class_pipeline.labels([0, 1, 2], seed=0)
+def test_given_classes_are_drawn(pipeline_of, class_pipeline) -> None:
+    labels = class_pipeline.request([0, 1, 2], 0)["label"].tolist()
     own = class_pipeline([0, 1, 2], 0)
-    assert torch.equal(class_pipeline([0, 1, 2], 0, classes=labels), own)
+    assert torch.equal(pipeline_of(*CLASSES, asked={"classes": labels})([0, 1, 2], 0), own)
     others = [(label + 1) % 6 for label in labels]
-    assert not torch.equal(class_pipeline([0, 1, 2], 0, classes=others), own)
+    assert not torch.equal(pipeline_of(*CLASSES, asked={"classes": others})([0, 1, 2], 0), own)
 
 
 @pytest.mark.parametrize("label", [6, -1])
-def test_a_class_out_of_range_is_named(class_pipeline, label: int) -> None:
+def test_a_class_out_of_range_is_named(pipeline_of, class_pipeline, label: int) -> None:
     with pytest.raises(UserError, match=rf"^class {label} is not in 0\.\.5, the classes of this model$"):
-        class_pipeline([0, 1], 0, classes=[0, label])
+        pipeline_of(*CLASSES, asked={"classes": [0, label]})
+    batch = {"index": torch.arange(2), "label": torch.tensor([0, label])}
+    with pytest.raises(UserError, match=rf"^class {label} is not in 0\.\.5, the classes of this model$"):
+        class_pipeline.follow(batch, 0)
 
 
 def test_classes_of_a_model_without_any_are_refused(pipeline_of) -> None:
     pipeline = pipeline_of()
-    assert pipeline.labels([0], seed=0) is None
-    with pytest.raises(UserError, match="this model has no classes"):
-        pipeline([0], 0, classes=[0])
+    assert pipeline.request([0], 0).keys() == {"index"}
+    with pytest.raises(UserError, match=r"^this model has no classes: leave classes=null$"):
+        pipeline_of(asked={"classes": [0]})
 
 
 @pytest.mark.parametrize(
@@ -105,7 +111,7 @@ def test_autocast_reaches_the_network_and_nothing_else(pipeline_of) -> None:
     def network_hook(module, arguments, output) -> None:
         inside.append((torch.is_autocast_enabled("cpu"), arguments[0].dtype, output.dtype))
 
-    pipeline.network.conv_in.register_forward_hook(network_hook)
+    pipeline.last.network.conv_in.register_forward_hook(network_hook)
     drawn = pipeline.draw(
         [0], 0, hook=lambda step, x, found: outside.append((torch.is_autocast_enabled("cpu"), x.dtype, found.x0.dtype))
     )
@@ -119,27 +125,31 @@ def test_autocast_reaches_the_network_and_nothing_else(pipeline_of) -> None:
 def test_full_precision_needs_no_autocast(pipeline_of) -> None:
     pipeline = pipeline_of()
     seen: list[bool] = []
-    pipeline.network.conv_in.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    pipeline.last.network.conv_in.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
     pipeline.draw([0], 0)
     assert seen == [False] * 5
 
 
 def test_drawing_is_without_dropout_and_leaves_the_mode_as_it_was(pipeline_of) -> None:
     pipeline = pipeline_of("network.dropout=0.5")
-    pipeline.network.train()
+    pipeline.last.network.train()
     drawn = pipeline.draw([0], 0)
-    assert pipeline.network.training
+    assert pipeline.last.network.training
     assert torch.equal(pipeline.draw([0], 0), drawn)
-    pipeline.network.eval()
+    pipeline.last.network.eval()
     pipeline.draw([0], 0)
-    assert not pipeline.network.training
+    assert not pipeline.last.network.training
 
 
 def test_the_mode_is_given_back_after_an_error(class_pipeline) -> None:
-    class_pipeline.network.train()
-    with pytest.raises(UserError):
-        class_pipeline([0], 0, classes=[9])
-    assert class_pipeline.network.training
+    class_pipeline.last.network.train()
+
+    def stop(step, x, found) -> None:
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        class_pipeline.draw([0], 0, hook=stop)
+    assert class_pipeline.last.network.training
 
 
 @pytest.mark.parametrize("limit", [0.25, 1.0])

@@ -1,0 +1,121 @@
+"""From what the user says to a request, and to what nobody said: classes from the seed, the rest from a data split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Sized
+from pathlib import Path
+
+from difflab.config.data import DataConfig
+from difflab.config.request import RequestConfig
+from difflab.errors import UserError
+from difflab.requests.base import Listed, Merged, Nothing, Request, UniformClasses, Wanted
+from difflab.requests.captions import read_captions
+from difflab.requests.classes import class_numbers
+from difflab.requests.data_split import DataSplit
+from difflab.requests.images import open_pictures
+from difflab.requests.sample_file import SampleFile
+
+KEY_OF = {"label": "classes", "caption": "prompts", "image": "images"}
+"""The key of a field, where it is not called the same."""
+
+EXAMPLES = {
+    "label": "classes=[0,1]",
+    "caption": "prompts=['a red circle'] or prompts=FILE.txt",
+    "image": "images=FOLDER",
+    "low_res": "low_res=samples.npz",
+    "mask": "mask=FOLDER",
+}
+
+IN_DATA = ("image", "label", "caption", "json")
+"""Fields that a data split can give."""
+
+
+def build_request(
+    asked: RequestConfig, wanted: Wanted, data: DataConfig | None = None, split: str = "train"
+) -> Request:
+    """The request of a drawing.
+
+    data, split: where what nobody gave comes from, None where there is no data set; classes alone come from the seed.
+
+    Raises UserError, in one line, for what nobody reads, lists of unequal lengths, whatever a model of this kind cannot
+    be told, and where something is missing.
+    """
+    parts = _given(asked, wanted)
+    request = _merged([*parts, *_from_data(parts, wanted, data, split)])
+    if "label" in wanted.reads and "label" not in request.fields and wanted.classes is not None:
+        request = _merged([request, UniformClasses(wanted.classes)])
+    missing = wanted.missing(request.fields)
+    if missing:
+        example = EXAMPLES.get(missing[0], "request=FILE.jsonl")
+        size = wanted.sizes.get(missing[0])
+        pictures = "" if size is None else f" ({size}x{size} images)"
+        raise UserError(f"this model reads {missing[0]}{pictures}, and nobody says it: give it, as in {example}")
+    return request
+
+
+def _given(asked: RequestConfig, wanted: Wanted) -> list[Request]:
+    """What the user gave, key by key."""
+    given: dict[str, Request] = {}
+    if asked.classes is not None:
+        if wanted.classes is None:
+            raise UserError("this model has no classes: leave classes=null")
+        numbers = class_numbers(asked.classes, wanted.classes, wanted.class_names)
+        given["classes"] = Listed("label", numbers)
+    if asked.prompts is not None:
+        _refuse_unread("prompts", "caption", wanted)
+        path = Path(asked.prompts) if isinstance(asked.prompts, str) else None
+        texts = list(asked.prompts) if path is None else read_captions(path)
+        given["prompts"] = Listed("caption", texts, path)
+    for field in ("image", "low_res", "mask"):
+        key = KEY_OF.get(field, field)
+        where: str | None = getattr(asked, key)
+        if where is not None:
+            _refuse_unread(f"{key}={where}", field, wanted)
+            given[key] = open_pictures(field, where, wanted, key=key)
+    if asked.request is not None:
+        lines = SampleFile(Path(asked.request), wanted)
+        for field in lines.fields:
+            _refuse_unread(f"request={asked.request}: {field}", field, wanted)
+        given["request"] = lines
+        for key, other in given.items():
+            twice = [field for field in lines.fields if other is not lines and field == other.fields[0]]
+            if twice:
+                raise UserError(f"{key} and request={asked.request} both give {twice[0]}: leave one of the two out")
+    _refuse_unequal_lengths(given)
+    return list(given.values())
+
+
+def _refuse_unread(given: str, field: str, wanted: Wanted) -> None:
+    if field in wanted.known and (field != "label" or wanted.classes is not None):
+        return
+    if field == "low_res":
+        raise UserError(f"{given}: this model enlarges nothing; leave low_res out")
+    known = [f for f in wanted.known if f != "label" or wanted.classes is not None]
+    reads = f"it reads {', '.join(known)}" if known else "it is unconditional"
+    raise UserError(f"{given}: this model reads no {field}, {reads}; leave it out")
+
+
+def _refuse_unequal_lengths(given: dict[str, Request]) -> None:
+    lengths = {key: len(part) for key, part in given.items() if isinstance(part, Sized)}
+    several = {key: n for key, n in lengths.items() if n > 1}
+    if len(set(several.values())) > 1:
+        (one, n), (other, m) = next((a, b) for a in several.items() for b in several.items() if a[1] != b[1])
+        raise UserError(f"{one} gives {n} and {other} {m}: give as many of both, or one of them for all samples")
+
+
+def _from_data(parts: Sequence[Request], wanted: Wanted, data: DataConfig | None, split: str) -> list[Request]:
+    """What nobody gave, where a data split has to give something anyway; else classes come from the seed."""
+    given = {field for part in parts for field in part.fields}
+    needed = [field for field in wanted.missing(given) if field != "label"]
+    if not needed or data is None:
+        return []
+    standing_in = {wanted.stand_ins.get(field, field): field for field in needed}
+    if not standing_in.keys() <= set(IN_DATA):
+        return []
+    labelled = "label" not in given and "label" in wanted.known and data.classes is not None
+    records = {stand_in: field for stand_in, field in standing_in.items() if stand_in != field}
+    return [DataSplit(data, split, [*standing_in, *(["label"] if labelled else [])], records)]
+
+
+def _merged(parts: Sequence[Request]) -> Request:
+    return parts[0] if len(parts) == 1 else Merged(parts) if parts else Nothing()

@@ -1,0 +1,34 @@
+"""Captions from a text file, one a line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from difflab.console import printable
+from difflab.data.captions import BadCaption, decode_caption
+from difflab.errors import UserError
+
+
+def read_captions(path: Path, where: str = "prompts") -> list[str]:
+    """The lines of a text file that are not blank, without white space at their ends.
+
+    Raises UserError where there is no such file, or no text in it.
+    """
+    shown = f"{where}={printable(path)}"
+    if path.is_dir():
+        raise UserError(f"{shown} is a folder: give a text file, one prompt a line")
+    if not path.is_file():
+        raise UserError(
+            f"{shown} does not exist: give a text file, one prompt a line, or a list of them, as in "
+            f"{where}=['a red circle']"
+        )
+    try:
+        text = decode_caption(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{shown} cannot be read: {error.strerror}") from None
+    except BadCaption as error:
+        raise UserError(f"{shown} holds no prompts: {error}") from None
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    if not lines:
+        raise UserError(f"{shown} holds no prompts: it has no text")
+    return lines

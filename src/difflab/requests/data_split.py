@@ -1,0 +1,60 @@
+"""What the samples of a data split show: captions, labels, images, as the data set has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from difflab.config.data import DataConfig
+from difflab.errors import UserError
+from difflab.requests.base import Nothing
+from difflab.types import Batch
+
+if TYPE_CHECKING:
+    from difflab.data.reading import ShardDataset
+
+
+class DataSplit(Nothing):
+    """Sample i shows what sample i of the split is, and the first one again where there are fewer.
+
+    fields: image, label, caption or json. records: the field that stands in for another is recorded under its name.
+
+    Raises UserError where the data set is missing or has no such field.
+    """
+
+    def __init__(
+        self, data: DataConfig, split: str, fields: Sequence[str], records: Mapping[str, str] | None = None
+    ) -> None:
+        from difflab.data.build import build_dataset
+
+        self.fields = tuple(fields)
+        self._records = records or {}
+        self._name = f"{Path(data.path).name}/{split}"
+        others = [field for field in fields if field != "image"]
+        self._dataset: ShardDataset = build_dataset(data.model_copy(update={"fields": others}), split=split)
+
+    def __call__(self, indices: Sequence[int], seed: int) -> Batch:
+        samples = [self._sample(i) for i in indices]
+        batch = super().__call__(indices, seed)
+        for field in self.fields:
+            values = [sample[field] for sample in samples]
+            if field == "image":
+                batch[field] = torch.stack(values)
+            else:
+                batch[field] = torch.tensor(values, dtype=torch.int64) if field == "label" else values
+        return batch
+
+    def record(self) -> dict[str, Any]:
+        return {self._records.get(field, field): self._name for field in self.fields}
+
+    def _sample(self, index: int) -> Batch:
+        from difflab.data.bad_samples import BadSample
+
+        try:
+            return self._dataset.sample(index % len(self._dataset), image="image" in self.fields)
+        except BadSample as error:
+            what = ", ".join(self._records.get(field, field) for field in self.fields)
+            raise UserError(f"{what}: {self._name}: {error}; mend the data set, or say what to draw") from error

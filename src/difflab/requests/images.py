@@ -1,0 +1,134 @@
+"""Numbered images of a folder or an archive: what an upsampler enlarges, what a drawing starts from, masks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from difflab.console import printable
+from difflab.data.decode import BadImage, decode_image, image_size
+from difflab.data.sources.listing import in_words, list_folder
+from difflab.errors import UserError
+from difflab.requests.archives import ArchivePictures
+from difflab.requests.base import Nothing, Wanted
+from difflab.types import Batch
+
+_log = logging.getLogger(__name__)
+_NAMED = 10
+_Result = TypeVar("_Result")
+
+
+class FolderPictures(Nothing):
+    """The images of a folder as `field`, in the order of their names and taken in turn, read as
+    `difflab data make source=folder` reads them.
+
+    size: (H, W) of every one of them, as their headers say. Raises UserError where there are none, where one is no
+    image, and where their sizes differ; other files are named in a warning.
+    """
+
+    def __init__(self, field: str, path: Path, channels: int = 3, *, key: str | None = None) -> None:
+        self.fields = (field,)
+        self._shown = f"{key or field}={printable(path)}"
+        self._name = path.name
+        self._channels = channels
+        try:
+            listing = list_folder(path)
+        except UserError as error:
+            raise UserError(f"{self._shown}: {error}") from None
+        self._paths = [path / name for name in listing.images]
+        if listing.left_out:
+            _log.warning("%s: left out are %s", self._shown, in_words(listing.left_out))
+        sizes: dict[tuple[int, int], Path] = {}
+        for path_of_one, size in zip(self._paths, self._each(image_size), strict=True):
+            sizes.setdefault(size, path_of_one)
+        if len(sizes) > 1:
+            listed = ", ".join(f"{w}x{h} ({printable(one.name)})" for (h, w), one in list(sizes.items())[:_NAMED])
+            raise UserError(f"{self._shown} holds images of several sizes: {listed}; make them one")
+        self.size = next(iter(sizes))
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __call__(self, indices: Sequence[int], seed: int) -> Batch:
+        pictures = [read_picture(self._paths[i % len(self._paths)], self._channels) for i in indices]
+        return {**super().__call__(indices, seed), self.fields[0]: torch.stack(pictures)}
+
+    def record(self) -> dict[str, Any]:
+        return {self.fields[0]: self._name}
+
+    def decode_all(self) -> None:
+        """So that no drawing of hours ends at the last image. Raises UserError naming those that cannot be decoded."""
+        self._each(lambda data: decode_image(data, channels=self._channels).shape)
+
+    def _each(self, what: Callable[[bytes], _Result]) -> list[_Result]:
+        results: list[_Result] = []
+        bad: list[str] = []
+        for path in self._paths:
+            try:
+                results.append(_of_file(path, what))
+            except UserError as error:
+                bad.append(str(error))
+        if bad:
+            more = f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+            raise UserError(f"{self._shown}: {'; '.join(bad[:_NAMED])}{more} (mend or remove them)")
+        return results
+
+
+def read_picture(path: Path, channels: int) -> Tensor:
+    """uint8 [channels, H, W] of an image file. Raises UserError where it is none."""
+    return _of_file(path, lambda data: decode_image(data, channels=channels))
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """(H, W) of an image file, as its header says. Raises UserError where it is none."""
+    return _of_file(path, image_size)
+
+
+def _of_file(path: Path, what: Callable[[bytes], _Result]) -> _Result:
+    try:
+        return what(path.read_bytes())
+    except BadImage as error:
+        raise UserError(f"{printable(path)} cannot be read as an image: {error}") from None
+    except OSError as error:
+        raise UserError(f"{printable(path)} cannot be read: {error.strerror}") from None
+
+
+def open_pictures(
+    field: str, given: str, wanted: Wanted, *, key: str | None = None
+) -> ArchivePictures | FolderPictures:
+    """The pictures of an archive or a folder as `field`.
+
+    key: what the user gave the path to, where that is called otherwise.
+    Raises UserError where there are none, or where they have not the size or the channels that are wanted.
+    """
+    path, key = Path(given), key or field
+    if not path.is_dir() and not path.is_file():
+        raise UserError(f"{key}={given} does not exist: give an archive (.npz) or a folder of images")
+    channels = channels_of(field, wanted)
+    labelled = "label" in wanted.known and field != "mask"
+    source = (
+        FolderPictures(field, path, channels, key=key)
+        if path.is_dir()
+        else ArchivePictures(field, path, channels, wanted.classes, labelled=labelled, key=key)
+    )
+    refuse_other_size(f"{key}={printable(path)}", field, source.size, wanted)
+    if isinstance(source, FolderPictures):
+        source.decode_all()
+    return source
+
+
+def channels_of(field: str, wanted: Wanted) -> int:
+    """How many channels the pictures of a field have."""
+    return 1 if field == "mask" else wanted.channels
+
+
+def refuse_other_size(shown: str, field: str, size: tuple[int, int], wanted: Wanted) -> None:
+    """Raises UserError unless pictures of (H, W) `size` are those that are wanted as `field`."""
+    side = wanted.sizes.get(field)
+    if side is not None and size != (side, side):
+        raise UserError(f"{shown} holds {size[1]}x{size[0]} images; this model takes {side}x{side} as {field}")

@@ -1,0 +1,187 @@
+"""Requests from a file of JSON lines: a sample a line, with any fields, and paths relative to the file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from difflab.console import printable
+from difflab.errors import UserError, in_one_line
+from difflab.requests.base import Nothing, Wanted
+from difflab.requests.classes import class_numbers
+from difflab.requests.images import channels_of, picture_size, read_picture, refuse_other_size
+from difflab.types import Batch
+
+PICTURES = ("image", "low_res", "mask")
+"""Fields that are paths of picture files."""
+
+
+class SampleFile(Nothing):
+    """Sample i shows what line i says, and the first one again where there are fewer; blank lines are left out.
+
+    `label` is a class by number or name, `caption` a text, `image`, `low_res` and `mask` are paths of picture files,
+    `embedding` is a list of numbers or the path of an .npy file; other fields stay as JSON has them. Paths are relative
+    to the file, and inside of its folder.
+
+    Raises UserError, before anything is drawn, for lines that have not the same fields, and for values that no model
+    of this kind can be told.
+    """
+
+    def __init__(self, path: Path, wanted: Wanted) -> None:
+        self._path, self._wanted = path, wanted
+        self._shown = f"request={printable(path)}"
+        self._samples = [(number, self._sample(number, line)) for number, line in self._lines()]
+        if not self._samples:
+            raise UserError(f"{self._shown} asks for nothing: it has no line")
+        self._refuse_other_fields()
+        self.fields = tuple(self._samples[0][1])
+        self._refuse_unequal_sizes()
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    @property
+    def files(self) -> list[Path]:
+        pictures = [sample[field] for _, sample in self._samples for field in self.fields if field in PICTURES]
+        return list(dict.fromkeys([self._path, *pictures]))
+
+    def __call__(self, indices: Sequence[int], seed: int) -> Batch:
+        samples = [self._samples[i % len(self._samples)][1] for i in indices]
+        batch = super().__call__(indices, seed)
+        for field in self.fields:
+            values = [sample[field] for sample in samples]
+            if field in PICTURES:
+                batch[field] = torch.stack([read_picture(path, channels_of(field, self._wanted)) for path in values])
+            elif isinstance(values[0], Tensor):
+                batch[field] = torch.stack(values)
+            else:
+                batch[field] = torch.tensor(values, dtype=torch.int64) if field == "label" else values
+        return batch
+
+    def record(self) -> dict[str, Any]:
+        return dict.fromkeys(self.fields, self._path.name)
+
+    # -- reading it -----------------------------------------------------------------------------------------------
+
+    def _lines(self) -> list[tuple[int, str]]:
+        if not self._path.is_file():
+            why = "is a folder" if self._path.is_dir() else "does not exist"
+            raise UserError(f"{self._shown} {why}: give a file of JSON lines, one sample a line")
+        try:
+            text = self._path.read_bytes().decode("utf-8-sig")
+        except OSError as error:
+            raise UserError(f"{self._shown} cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise UserError(f"{self._shown} is not UTF-8 text: give a file of JSON lines, one sample a line") from None
+        return [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+
+    def _sample(self, number: int, line: str) -> dict[str, Any]:
+        where = f"{self._shown}, line {number}"
+        try:
+            content = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{where} is no JSON: {in_one_line(error)}") from None
+        if not isinstance(content, dict) or not content:
+            raise UserError(
+                f'{where} is no sample: write an object with its fields, as in {{"caption": "a red circle"}}'
+            )
+        readers: dict[str, Callable[[Any, str], Any]] = {
+            "label": self._label,
+            "caption": _text,
+            "embedding": self._embedding,
+            **dict.fromkeys(PICTURES, self._picture),
+        }
+        return {field: readers.get(field, _as_it_is)(value, f"{where}: {field}") for field, value in content.items()}
+
+    def _label(self, value: Any, where: str) -> int:
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise UserError(f"{where} is {json.dumps(value)}: give the number or the name of a class")
+        if self._wanted.classes is None:
+            # That nobody reads it is said of the field, not of a value.
+            return value if isinstance(value, int) else 0
+        return class_numbers([value], self._wanted.classes, self._wanted.class_names, where)[0]
+
+    def _embedding(self, value: Any, where: str) -> Tensor:
+        if isinstance(value, str):
+            path = self._inside(value, where)
+            try:
+                value = np.load(path, allow_pickle=False)
+            except (OSError, ValueError, EOFError) as error:
+                raise UserError(f"{where}: {printable(path)} is no .npy file: {in_one_line(error)}") from None
+        try:
+            found = torch.as_tensor(np.asarray(value, dtype=np.float32))
+        except (TypeError, ValueError):
+            found = torch.zeros(0)
+        if found.ndim == 0 or not found.numel() or not bool(torch.isfinite(found).all()):
+            raise UserError(f"{where} is no embedding: give a list of finite numbers, or the path of an .npy file")
+        return found
+
+    def _picture(self, value: Any, where: str) -> Path:
+        if not isinstance(value, str):
+            raise UserError(f"{where} is {json.dumps(value)}: give the path of a picture, relative to the file")
+        return self._inside(value, where)
+
+    def _inside(self, value: str, where: str) -> Path:
+        """The file that a path names. Raises UserError where it leaves the folder of the request, or is not there."""
+        folder = self._path.parent.resolve()
+        try:
+            path = (folder / value).resolve()
+            there = path.is_file()
+        except (OSError, ValueError, RuntimeError):
+            raise UserError(f"{where}={value!r} is no path of a file") from None
+        if not path.is_relative_to(folder) or Path(value).is_absolute():
+            raise UserError(
+                f"{where}={printable(value)} leaves the folder of {self._path.name}: put the file inside of it"
+            )
+        if not there:
+            raise UserError(f"{where}={printable(value)} does not exist in {printable(folder)}")
+        return path
+
+    def _refuse_other_fields(self) -> None:
+        first_number, first = self._samples[0]
+        for number, sample in self._samples[1:]:
+            for field in first.keys() ^ sample.keys():
+                missing, other = (number, first_number) if field in first else (first_number, number)
+                raise UserError(
+                    f"{self._shown}, line {missing}: {field} is missing, which line {other} has: give every sample the "
+                    "same fields"
+                )
+
+    def _refuse_unequal_sizes(self) -> None:
+        """Every picture and embedding of a field is as large as its first; pictures of a sample as its image."""
+        for field in self.fields:
+            sizes: dict[tuple[int, ...], int] = {}
+            for number, sample in self._samples:
+                value = sample[field]
+                if field in PICTURES:
+                    size = picture_size(value)
+                    refuse_other_size(f"{self._shown}, line {number}: {field}", field, size, self._wanted)
+                    sizes.setdefault(size, number)
+                elif isinstance(value, Tensor):
+                    sizes.setdefault(tuple(value.shape), number)
+            if len(sizes) > 1:
+                (one, first), (other, second) = list(sizes.items())[:2]
+                raise UserError(
+                    f"{self._shown}: {field} is {_size(other)} in line {second} and {_size(one)} in line {first}; "
+                    "make all of them one size"
+                )
+
+
+def _size(size: tuple[int, ...]) -> str:
+    return "x".join(map(str, size[::-1])) if len(size) > 1 else f"{size[0]} numbers"
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"{where} is {json.dumps(value)}: give a text")
+    return value
+
+
+def _as_it_is(value: Any, where: str) -> Any:
+    return value
