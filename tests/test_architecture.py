@@ -40,6 +40,7 @@ LAYERS = [
     {"networks", "data"},
     {"conditioning", "requests"},
     {"metrics", "interop"},
+    {"parts"},
     {"averaging"},
     {"tasks"},
     {"pipelines"},

@@ -60,7 +60,7 @@ PARAMETERS = {  # of the whole model, with its class embedding
     "improved/lsun_bedroom_bs64": 113_676_678,
 }
 NEEDED = {  # what a choice cannot do without
-    ("init", "weights"): ["init.path=runs/somewhere"],
+    ("init", "weights"): ["init.from=runs/somewhere"],
     ("data", "shards"): ["data.path=data/mine", "data.image_size=32", "data.batch_size=8"],
     # It ends in pure noise, where eps tells nothing of x0.
     ("diffusion/schedule", "jsd"): ["diffusion.prediction=x0"],

@@ -16,11 +16,10 @@ from difflab.config.optimizer import LearningRateConfig, OptimizerConfig
 
 
 def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter], *, fused: bool = True) -> Optimizer:
-    """Adam or AdamW over the parameters that train; fused: one kernel for all of them."""
-    trained = [p for p in parameters if p.requires_grad]
+    """Adam or AdamW over `parameters`; fused: one kernel for all of them."""
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.kind]
     return kind(
-        trained,
+        list(parameters),
         lr=config.lr,
         betas=(config.betas[0], config.betas[1]),
         eps=config.eps,

@@ -68,6 +68,15 @@ def test_the_cache_is_where_the_environment_says_and_is_not_made(tmp_path: Path)
     assert not (tmp_path / "cache").exists()
 
 
+def test_the_folders_of_frozen_parts_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DIFFLAB_WEIGHTS", raising=False)
+    assert found("frozen parts") == []
+    monkeypatch.setenv("DIFFLAB_WEIGHTS", f"{tmp_path}:{tmp_path / 'gone'}")
+    there, gone = found("frozen parts")
+    assert (there.status, gone.status) == ("ok", "problem")
+    assert str(tmp_path / "gone") in gone.text
+
+
 def test_fid_weights_are_looked_for_and_never_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def download(*_: object) -> None:
         raise AssertionError("the doctor must not download")

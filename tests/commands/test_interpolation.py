@@ -58,7 +58,7 @@ def test_a_value_from_elsewhere_is_refused_by_its_key(override: str, key: str) -
     [
         (["output_root=${oc.env:PLACE}/runs"], ("output_root",), "/scratch/data/runs"),
         (["data.path=${oc.env:PLACE}"], ("data", "path"), "/scratch/data"),
-        (["init=weights", "init.path=${oc.env:PLACE}"], ("init", "path"), "/scratch/data"),
+        (["init=weights", "init.from=${oc.env:PLACE}"], ("init", "from"), "/scratch/data"),
         (["resume=${oc.env:PLACE}"], ("resume",), "/scratch/data"),
         (["seed=${data.image_size}"], ("seed",), 32),
         (["name=${sampler.kind}"], ("name",), "ddim"),

@@ -173,7 +173,7 @@ def test_a_run_starts_from_the_weights_of_another_one(
     trained: Path, again: Callable[..., Path], tmp_path: Path
 ) -> None:
     source = find_run(trained)
-    options = ["init=weights", f"init.path={source}", "optimizer.lr=1e-30", "trainer.max_steps=1"]
+    options = ["init=weights", f"init.from={source}", "optimizer.lr=1e-30", "trainer.max_steps=1"]
     tuned = again(tmp_path / "ema", *options)
     saved = checkpoint(tuned)
     assert saved["difflab"]["train_step"] == 1

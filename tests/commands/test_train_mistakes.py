@@ -75,8 +75,8 @@ def assert_refused(done: Done, *parts: str) -> None:
         (["trainer.accelerator=mps"], ["accelerator=mps"]),
         (["resume=must"], ["resume=must", "last.ckpt"]),
         (["resume=gone.ckpt"], ["resume=gone.ckpt", "does not exist"]),
-        (["init=weights"], ["init.path"]),
-        (["init=weights", "init.path=gone"], ["gone", "does not exist"]),
+        (["init=weights"], ["init.from"]),
+        (["init=weights", "init.from=gone"], ["gone", "does not exist"]),
         (["--max-steps=3"], ["--max-steps"]),
         (["-m", "seed=1,2"], ["-m", "launcher"]),
         (["-m", "hydra/launcher=basic", "seed=1,2"], ["launcher"]),
@@ -145,7 +145,7 @@ def test_a_torch_file_that_is_no_training_checkpoint_is_refused(train: Train, tm
 
 
 def test_weights_of_another_architecture_name_the_first_keys_that_differ(train: Train, run: Path) -> None:
-    done = train("init=weights", f"init.path={run}", "network.channel_mult=[1,1]", "name=tuned")
+    done = train("init=weights", f"init.from={run}", "network.channel_mult=[1,1]", "name=tuned")
     assert_refused(done, "another architecture", "network.", "expected", "more")
 
 
@@ -158,7 +158,7 @@ def test_batches_in_parts_are_as_large_as_their_parts(train: Train) -> None:
 def test_a_run_goes_on_without_the_weights_that_it_began_with(train: Train, run: Path, tmp_path: Path) -> None:
     weights = tmp_path / "initial.safetensors"
     shutil.copy(run / "weights" / "ema.safetensors", weights)
-    begun = ["name=tuned", "init=weights", f"init.path={weights}"]
+    begun = ["name=tuned", "init=weights", f"init.from={weights}"]
     assert train(*begun, "trainer.max_steps=1").status == 0
     weights.unlink()
     done = train(*begun, "trainer.max_steps=2")

@@ -16,6 +16,7 @@ from difflab.config.base import Config
 from difflab.config.identity import differences, identity, name_identity
 from difflab.config.network import UNetConfig
 from difflab.config.optimizer import LearningRateConfig
+from difflab.config.parts import FrozenConfig
 from difflab.config.train import TrainConfig
 from difflab.config.validate import validate
 from difflab.errors import UserError
@@ -86,7 +87,7 @@ def test_what_may_change_between_two_sittings(override: str) -> None:
         ("data.flip=true", "data.flip"),
         ("data.batch_size=8", "data.batch_size"),
         ("diffusion.timesteps=77", "diffusion.timesteps"),
-        ("init=weights init.path=a", "init.kind"),
+        ("init=weights init.from=a", "init.kind"),
         ("diffusion/schedule=linear", "diffusion.schedule.kind"),
     ],
 )
@@ -96,9 +97,27 @@ def test_what_makes_another_run(override: str, key: str) -> None:
 
 
 def test_a_key_is_free_only_in_its_own_place() -> None:
-    """`path` of the data may change, `path` of the initial weights may not."""
-    one, two = (config_of("init=weights", f"init.path={path}") for path in "ab")
-    assert list(differences(identity(one), identity(two))) == [("init.path", "a", "b")]
+    """Where the data lies may change, where the initial weights come from may not."""
+    one, two = (config_of("init=weights", f"init.from={path}") for path in "ab")
+    assert list(differences(identity(one), identity(two))) == [("init.from", "a", "b")]
+
+
+def test_what_is_frozen_is_known_by_its_hash_wherever_it_lies() -> None:
+    class Encoder(Config):
+        kind: str = "encoder"
+        weights: FrozenConfig
+
+    def config(path: str, sha256: str) -> TrainConfig:
+        encoder = Encoder(weights=FrozenConfig(path=path, sha256=sha256 * 32))
+        return config_of().model_copy(update={"conditioning": {"text": encoder}})
+
+    here, moved, other = config("a", "ab"), config("b", "ab"), config("a", "cd")
+    assert here.plain() != moved.plain()
+    assert identity(here) == identity(moved)
+    assert name_identity(here) == name_identity(moved)
+    assert name_identity(here) != name_identity(other)
+    (difference,) = differences(identity(here), identity(other))
+    assert difference == ("conditioning.text.weights.sha256", "ab" * 32, "cd" * 32)
 
 
 def test_a_free_key_is_a_key() -> None:

@@ -9,8 +9,9 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from difflab.config.init import WeightsInitConfig
 from difflab.config.stored import read_train_config
 from difflab.errors import UserError
 from difflab.interop.native import save_export
@@ -23,6 +24,10 @@ from difflab.pipelines.stored import (
 )
 
 MISFIT = "is of another architecture: network.time_embed.linear1.weight is [128, 32], expected [256, 64]; "
+
+
+def starting(module: nn.Module, path: Path | str, **options: Any) -> list[str]:
+    return load_initial_weights(module, WeightsInitConfig(**{"kind": "weights", "from": str(path), **options}))
 
 
 def state_of(model) -> dict[str, Tensor]:
@@ -150,15 +155,15 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
-@pytest.mark.parametrize("key", ["run", "init.path"])
+@pytest.mark.parametrize("key", ["run", "init.from"])
 def test_a_folder_of_diffusers_names_the_command_that_imports_it(tmp_path: Path, kind: str, key: str) -> None:
     folder = tmp_path / "theirs"
     for name in FOREIGN[kind]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text('{"_class_name": "UNet2DModel"}')
-    load = find_stored if key == "run" else partial(load_initial_weights, torch.nn.Linear(1, 1), which="auto")
+    load = find_stored if key == "run" else partial(starting, torch.nn.Linear(1, 1))
     with pytest.raises(UserError) as error:
-        load(path=str(folder))
+        load(str(folder))
     assert str(error.value).startswith(f"{key}={folder} is a folder of diffusers, not of difflab; ")
     assert f"`difflab weights import {folder} --out FOLDER`" in str(error.value)
 
@@ -169,7 +174,7 @@ def test_official_weights_name_the_command_that_imports_them(tmp_path: Path, tin
     assert f"`difflab weights import {path} --preset EXPERIMENT --out FOLDER`" in one_line(path)
     module = load_stored(tiny_run)[0].as_module()
     with pytest.raises(UserError, match=r"official\.pt is in the layout guided or guided-new-order, not in difflab's"):
-        load_initial_weights(module, str(path), "ema")
+        starting(module, path)
 
 
 def test_a_checkpoint_gives_both(tiny_run: Path) -> None:
@@ -287,11 +292,11 @@ def test_training_may_start_from_stored_weights(tiny_run: Path, class_run: Path,
     module = model.as_module()
     for parameter in module.parameters():
         parameter.data.zero_()
-    load_initial_weights(module, str(path), "ema")
+    starting(module, path)
     assert same(module.state_dict(), expected)
     other = load_stored(class_run)[0].as_module()
     with pytest.raises(UserError, match=r"conditioners\.class_label\.embedding\.weight"):
-        load_initial_weights(other, str(path), "ema")
+        starting(other, path)
 
 
 @pytest.mark.parametrize("which", ["ema", "raw"])
@@ -301,7 +306,7 @@ def test_training_starts_from_the_weights_that_are_asked_for(tiny_run: Path, whi
         module = load_stored(tiny_run)[0].as_module()
         for parameter in module.parameters():
             parameter.data.zero_()
-        load_initial_weights(module, str(path), which)
+        starting(module, path, which=which)
         assert same(module.state_dict(), expected)
 
 

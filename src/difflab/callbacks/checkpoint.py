@@ -19,6 +19,7 @@ from difflab.checkpoints import LAST, checkpoint_name, step_checkpoints
 from difflab.config.callbacks import CheckpointConfig
 from difflab.files import link_or_copy
 from difflab.machine import MachineError, machine_errors
+from difflab.parts.selection import trained
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +140,7 @@ class Checkpoint(Callback):
 
 
 def _weights_are_finite(pl_module: pl.LightningModule) -> bool:
-    weights = [p.detach() for p in pl_module.parameters() if p.requires_grad and p.numel()]
+    weights = [p.detach() for p in trained(pl_module).values() if p.numel()]
     if not weights:
         return True
     # A norm is not finite where any entry is not (or where it overflows, and such weights are lost as well).

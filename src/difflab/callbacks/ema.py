@@ -18,11 +18,11 @@ from difflab.averaging.parameters import (
     by_device_and_type,
     copies_of,
     fitted,
-    trainable,
     with_averages,
 )
 from difflab.callbacks.clock import find_callback, train_step
 from difflab.config.callbacks import EMAConfig
+from difflab.parts.selection import trained
 
 Warmup = Literal["none", "count", "inv_gamma", "ramp_up"]
 
@@ -66,7 +66,8 @@ class EMA(Callback):
     Every process computes the same average from the same weights. With `every` = k it is updated every k steps with
     the decays of those steps multiplied, so the horizon does not depend on k. Buffers are not averaged.
 
-    Frozen parameters are left out. The raw weights stay in the module; `applied` puts the average in their place.
+    Parameters that are not trained are left as they are. The raw weights stay in the module; `applied` puts the average
+    in their place.
     """
 
     def __init__(
@@ -97,8 +98,8 @@ class EMA(Callback):
         return cls(**options)
 
     def start(self, module: nn.Module, step: int = 0) -> None:
-        """Begin at `step` with a copy of the trainable parameters, or go on with the averages that were loaded."""
-        parameters = trainable(module)
+        """Begin at `step` with a copy of the trained parameters, or go on with the averages that were loaded."""
+        parameters = trained(module)
         if not self.averages:
             self.averages = copies_of(parameters)
             self.step = step
@@ -120,7 +121,7 @@ class EMA(Callback):
         if self._swapped or not self.averages:
             yield
             return
-        parameters = trainable(module)
+        parameters = trained(module)
         raw = {name: p.detach().clone() for name, p in parameters.items()}
         _copy_into(parameters, self.averages)
         self._swapped = True

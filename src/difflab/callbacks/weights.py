@@ -16,6 +16,7 @@ from difflab.callbacks.clock import train_step
 from difflab.callbacks.ema import find_ema
 from difflab.files import write_text
 from difflab.interop.tensor_files import write_safetensors
+from difflab.parts.selection import written
 from difflab.tracking.clock import ClockedLogger
 
 
@@ -74,7 +75,7 @@ class WeightsExport(Callback):
             return
         ema = find_ema(trainer)
         averaged = ema is not None and bool(ema.averages)
-        state = ema.ema_state_dict(pl_module) if ema is not None and averaged else pl_module.state_dict()
+        state = ema.ema_state_dict(pl_module) if ema is not None and averaged else written(pl_module)
         metadata = {"train_step": str(step), "difflab": difflab.__version__, "format": "pt"}
         if ema is not None and averaged:
             metadata["decay"] = str(ema.decay)

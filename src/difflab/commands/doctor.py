@@ -108,10 +108,16 @@ def _devices() -> Iterator[Finding]:
 
 def _places() -> Iterator[Finding]:
     from difflab.conf_dir import conf_dir
+    from difflab.parts.finding import roots
 
     yield Finding("conf", str(conf_dir()))
     root = cache_root()
     yield Finding("cache", f"{root} (set DIFFLAB_CACHE to move it)")
+    for folder in roots():
+        if folder.is_dir():
+            yield Finding("frozen parts", f"looked for in {folder} (DIFFLAB_WEIGHTS)")
+        else:
+            yield Finding("frozen parts", f"DIFFLAB_WEIGHTS names {folder}, which is no folder", "problem")
     for name, place in (("this directory", Path.cwd()), ("cache", _existing_parent(root))):
         free = shutil.disk_usage(place).free / 1e9
         if free < LOW_DISK_GB:

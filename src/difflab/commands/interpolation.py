@@ -12,11 +12,12 @@ from difflab.errors import UserError
 OF_KEYS = {"oc.select", "oc.deprecated", "oc.dict.keys", "oc.dict.values"}
 ENVIRONMENT = "oc.env"
 PLACES = re.compile(
-    r"output_root|resume|run|out|low_res|images|mask|prompts|request|(.+\.)?(path|run)|metrics\.[^.]+\.weights"
+    r"output_root|resume|run|out|low_res|images|mask|prompts|request|init\.from|(.+\.)?(path|run)"
+    r"|metrics\.[^.]+\.weights"
 )
 """The keys that name a place on this machine."""
 
-SAFE = "places alone may come from it: output_root, data.path, init.path, resume, run, out"
+SAFE = "places alone may come from it: output_root, data.path, init.from, resume, run, out"
 
 
 def refuse_resolvers(composed: Any) -> None:

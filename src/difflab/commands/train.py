@@ -39,6 +39,7 @@ def train(config: TrainConfig, overrides: list[str]) -> None:
     from difflab.data.sampling import GlobalBatches
     from difflab.devices import is_first_process
     from difflab.lock import locked
+    from difflab.parts.finding import with_recorded_parts
     from difflab.tracking.rundir import RunDirectory
     from difflab.tracking.wandb_environment import refuse_unusable
 
@@ -48,7 +49,7 @@ def train(config: TrainConfig, overrides: list[str]) -> None:
     images = build_dataset(config.data, split=config.data.train_split)
     config = config.model_copy(update={"data": with_class_names(config.data)})
     GlobalBatches(len(images), config.data.batch_size // config.trainer.accumulate, seed=config.seed)
-    config = with_checked_evaluation(config, overrides)
+    config = with_recorded_parts(with_checked_evaluation(config, overrides))
     refuse_unusable(config.logger)
     run = RunDirectory.create(config.output_root, config.experiment, config.name, identity=name_identity(config))
     with contextlib.ExitStack() as stack:

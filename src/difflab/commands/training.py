@@ -44,6 +44,9 @@ from difflab.interop.keymap import refuse_misfit, shapes_of
 from difflab.machine import MachineError
 from difflab.metrics.evaluator import Evaluator
 from difflab.metrics.suiting import without_unsuited
+from difflab.parts.loading import load_frozen
+from difflab.parts.selection import trained, written
+from difflab.parts.starting import choose_trained
 from difflab.pipelines.base import Pipeline
 from difflab.pipelines.build import pipeline_of
 from difflab.pipelines.diffusing import DiffusingStage
@@ -57,6 +60,8 @@ from difflab.tasks.training_module import TrainingModule
 from difflab.tracking.build import build_loggers
 from difflab.tracking.job import Job
 from difflab.tracking.rundir import RunDirectory
+
+log = logging.getLogger(__name__)
 
 LIGHTNING_LOGGERS = ("lightning", "lightning.pytorch", "lightning.fabric")
 
@@ -86,7 +91,8 @@ def fit(config: TrainConfig, overrides: list[str], run: RunDirectory, resume: Pa
         hush_lightning()
         module = build_module(config, accelerator, initial_weights=resume is None)
         if checkpoint is not None:
-            refuse_misfit(checkpoint["state_dict"], shapes_of(module.state_dict()), str(resume))
+            refuse_misfit(checkpoint["state_dict"], shapes_of(written(module)), str(resume))
+            refuse_other_training(checkpoint, module, str(resume))
         data = ShardDataModule(config.data, config.trainer, seed=config.seed, fields=module.batch_keys())
         # What cannot draw or be judged is refused before anything is logged.
         pipeline = sampling_pipeline(config, module, accelerator)
@@ -132,6 +138,19 @@ def is_finished(resume: Path, checkpoint: dict[str, Any], run: RunDirectory, max
     return True
 
 
+def refuse_other_training(checkpoint: dict[str, Any], module: TrainingModule, path: str) -> None:
+    """Raises UserError where a checkpoint is of a training that trained other parameters than this one."""
+    states = checkpoint.get("optimizer_states", [])
+    theirs = sum(len(group["params"]) for state in states for group in state["param_groups"])
+    averaged = checkpoint.get("callbacks", {}).get("EMA", {}).get("averages")
+    ours = trained(module)
+    if theirs != len(ours) or (averaged and averaged.keys() != ours.keys()):
+        raise UserError(
+            f"{path} is of a run that trained {theirs} tensors, this one trains {len(ours)}, and not the same "
+            f"(init.freeze, init.train): begin from its weights instead, as in init=weights init.from={path}"
+        )
+
+
 def build_module(config: TrainConfig, accelerator: Accelerator, *, initial_weights: bool = True) -> TrainingModule:
     """The module with its initial weights, which are the same on every rank, in the layout of the device.
 
@@ -139,8 +158,13 @@ def build_module(config: TrainConfig, accelerator: Accelerator, *, initial_weigh
     """
     torch.manual_seed(stream_seed(config.seed, "init"))
     module = build_training_module(config)
-    if config.init.kind == "weights" and initial_weights:
-        load_initial_weights(module, config.init.path, config.init.which)
+    if config.init.kind == "weights":
+        lines = load_initial_weights(module, config.init) if initial_weights else []
+        for line in lines + choose_trained(module, config.init):
+            log.info(line)
+            if is_first_process():
+                say_on_stderr(line)
+    load_frozen(module)
     for network in module.networks():
         if on_cuda_only(config.trainer.channels_last, accelerator):
             network.to(memory_format=torch.channels_last)

@@ -115,12 +115,13 @@ def export(
     which: Annotated[str, typer.Option("--weights", help="auto (averages where they are kept), ema or raw")] = "auto",
 ) -> None:
     """Write the weights of a run as difflab's folder, or in an official layout."""
-    from difflab.interop.registry import check_export, export_model
-    from difflab.pipelines.stored import find_stored, load_weights
+    from difflab.interop.registry import NATIVE, check_export, export_model
+    from difflab.pipelines.stored import find_stored, load_weights, load_whole_weights
 
     stored = find_stored(run, _which(which))
     notes = check_export(out, stored.config, layout)
-    written = export_model(out, load_weights(stored), stored.config, layout)
+    load = load_weights if layout == NATIVE else load_whole_weights
+    written = export_model(out, load(stored), stored.config, layout)
     say(f"{run} -> {', '.join(map(str, written))}")
     for note in notes:
         say(f"note: {note}")

@@ -27,6 +27,7 @@ def ema(
     from difflab.config.stored import read_train_config
     from difflab.interop.keymap import shapes_of
     from difflab.interop.native import save_export
+    from difflab.parts.selection import written
     from difflab.tasks.build import build_model
 
     lengths = _lengths(sigma_rel)
@@ -34,7 +35,7 @@ def ema(
     recipes = [recipe_for(length, snapshots, step) for length in lengths]
     config = read_train_config(run / "config.yaml").model()
     with torch.device("meta"):
-        expected = shapes_of(build_model(config).as_module().state_dict())
+        expected = shapes_of(written(build_model(config).as_module()))
     for recipe in recipes:
         folder = out if len(recipes) == 1 else out / length_name(recipe.wanted.sigma_rel)
         state = reconstruct(recipe, expected)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 class Config(BaseModel):
     """Strict and closed: unknown keys, values of the wrong type and numbers that are not finite are errors.
 
-    A built model does not change.
+    A built model does not change. A key that is a word of Python's (`from`) is the alias of its field.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
@@ -24,4 +24,9 @@ class Config(BaseModel):
     def plain(self) -> dict[str, Any]:
         """The whole configuration, defaults too, as what YAML and JSON hold; validating it gives an equal model."""
         # As any: a field typed by a base class would lose the keys of its subclass.
-        return self.model_dump(mode="json", serialize_as_any=True)
+        return self.model_dump(mode="json", serialize_as_any=True, by_alias=True)
+
+
+def fields_by_key(model: type[BaseModel]) -> dict[str, str]:
+    """The name of the field behind each key that YAML has."""
+    return {field.alias or name: name for name, field in model.model_fields.items()}

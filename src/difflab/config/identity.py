@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from difflab.config.base import Config
+from difflab.config.base import Config, fields_by_key
+from difflab.config.parts import without_places
 from difflab.config.train import TrainConfig
 
 FREE = frozenset(
@@ -37,7 +38,7 @@ NAMES = "data.class_names"
 
 def identity(config: TrainConfig) -> dict[str, Any]:
     """All that two sittings of a run must agree on, with the defaults filled in."""
-    return _without(FREE | config.free, config.plain())
+    return _without(FREE | config.free, without_places(config).plain())
 
 
 def name_identity(config: TrainConfig) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def name_identity(config: TrainConfig) -> dict[str, Any]:
     An option that difflab gets later therefore leaves all names as they are. The kinds always stay, since they say
     whose defaults are left out.
     """
-    return _without(FREE | config.free | {NAMES}, _without_defaults(config))
+    return _without(FREE | config.free | {NAMES}, _without_defaults(without_places(config)))
 
 
 def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -75,9 +76,9 @@ def _without_defaults(value: Any) -> Any:
     if isinstance(value, Config):
         present = {name: getattr(value, name) for name in type(value).model_fields}
         return {
-            name: _without_defaults(inner)
-            for name, inner in present.items()
-            if name == "kind" or inner != _default(value, name, present)
+            key: _without_defaults(present[name])
+            for key, name in fields_by_key(type(value)).items()
+            if name == "kind" or present[name] != _default(value, name, present)
         }
     if isinstance(value, dict):
         return {str(key): _without_defaults(inner) for key, inner in value.items()}

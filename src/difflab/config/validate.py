@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from difflab.config.base import Config
+from difflab.config.base import Config, fields_by_key
 from difflab.config.kinds import Kinds
 from difflab.errors import UserError
 
@@ -70,7 +70,7 @@ def _unknown_key(model: type[BaseModel], data: Any, path: list[int | str]) -> st
     here, elsewhere = _models_at(model, data, path[:-1])
     fields = _fields(here)
     known = f"; known here: {', '.join(fields)}" if fields else ""
-    owners = sorted({kind for other in elsewhere if last in other.model_fields for kind in _kinds_of(other)})
+    owners = sorted({kind for other in elsewhere if last in fields_by_key(other) for kind in _kinds_of(other)})
     if owners:
         chosen = f"{'.'.join(parents)}.kind={_at(data, path[:-1])['kind']}"
         return f"{chosen} has no {last!r}; {', '.join(owners)} {'has' if len(owners) == 1 else 'have'} it{known}"
@@ -80,7 +80,7 @@ def _unknown_key(model: type[BaseModel], data: Any, path: list[int | str]) -> st
 
 
 def _fields(models: list[type[BaseModel]]) -> list[str]:
-    return sorted({name for model in models for name in model.model_fields})
+    return sorted({key for model in models for key in fields_by_key(model)})
 
 
 def _models_at(
@@ -103,7 +103,12 @@ def _inside(annotation: Any, part: str) -> list[Any]:
         return [typing.get_args(annotation)[1]]
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return [inner for one in typing.get_args(annotation) for inner in _inside(one, part)]
-    return [m.model_fields[part].annotation for m in _models_in(annotation) if part in m.model_fields]
+    return [
+        m.model_fields[field].annotation
+        for m in _models_in(annotation)
+        for key, field in fields_by_key(m).items()
+        if key == part
+    ]
 
 
 def _at(data: Any, path: list[int | str]) -> Any:

@@ -54,6 +54,9 @@ class Torso(nn.Module, Generic[P]):
     the full resolution. The subclass initialises the weights once all its parts are there.
     """
 
+    input_weight = "conv_in.weight"
+    """What sees the input channels, along its dimension 1: the image's, then those of what conditions it."""
+
     def __init__(self, plan: P, in_channels: int) -> None:
         super().__init__()
         self.plan = plan

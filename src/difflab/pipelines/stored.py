@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from difflab.checkpoints import newest_checkpoint
 from difflab.config.guidance import Weights
+from difflab.config.init import WeightsInitConfig
 from difflab.config.model import ModelConfig
 from difflab.config.stored import read_train_config
 from difflab.config.train import TrainConfig
@@ -21,6 +22,9 @@ from difflab.interop.native import CONFIG, WEIGHTS, load_export, read_export_con
 from difflab.interop.opening import is_diffusers
 from difflab.interop.unpickle import read_content, read_tensors
 from difflab.interop.unwrapping import read_weights
+from difflab.parts.loading import load_frozen
+from difflab.parts.selection import frozen_state, written
+from difflab.parts.starting import start_from
 from difflab.tasks.build import Model, build_model
 
 
@@ -116,6 +120,14 @@ def load_weights(stored: Stored) -> dict[str, Tensor]:
     return state
 
 
+def load_whole_weights(stored: Stored) -> dict[str, Tensor]:
+    """The same with the tensors of frozen parts, for layouts of other programs, which hold those themselves."""
+    with torch.device("meta"):
+        model = build_model(stored.config).as_module()
+    load_frozen(model)
+    return load_weights(stored) | frozen_state(model)
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A training checkpoint as plain containers; its tensors are read from the file when they are used.
 
@@ -137,27 +149,28 @@ def load_stored(path: str | Path, which: Weights = "ema", device: torch.device |
     # Initial weights would be drawn only to be overwritten.
     with torch.device("meta"):
         model = build_model(stored.config)
-    refuse_misfit(state, shapes_of(model.as_module().state_dict()), str(stored.weights))
+    refuse_misfit(state, shapes_of(written(model.as_module())), str(stored.weights))
     model.load({key: value.float() if value.is_floating_point() else value for key, value in state.items()})
+    load_frozen(model.as_module())
     model.as_module().to(device).eval().requires_grad_(False)
     return model, stored
 
 
-def load_initial_weights(module: nn.Module, path: str, which: Weights) -> None:
+def load_initial_weights(module: nn.Module, init: WeightsInitConfig) -> list[str]:
     """Start `module` (with `network.*` and `conditioners.*`) from a stored model or a file of weights.
 
-    Raises UserError naming the first differing keys when they do not fit.
+    Returns the lines that say what was not simply taken. Raises UserError naming the first differing keys when they do
+    not fit.
     """
-    source = Path(path)
+    source = Path(init.source)
     weights_file = source.is_file() and source.suffix != ".ckpt"
     if weights_file:
         state = read_weights(source).state
         if layouts := marked_layouts(state):
             raise UserError(
-                f"init.path={source} is in the layout {' or '.join(layout.name for layout in layouts)}, not in "
-                f"difflab's; {_how_to_import(source, 'init.path')}"
+                f"init.from={source} is in the layout {' or '.join(layout.name for layout in layouts)}, not in "
+                f"difflab's; {_how_to_import(source, 'init.from')}"
             )
     else:
-        state = load_weights(find_stored(source, which, "init.path"))
-    refuse_misfit(state, shapes_of(module.state_dict()), str(source))
-    module.load_state_dict(state, strict=True)
+        state = load_weights(find_stored(source, init.which, "init.from"))
+    return start_from(module, state, str(source), init)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from difflab.config.optimizer import OptimizerConfig
 from difflab.optimizer import build_optimizer, learning_rate_factor
+from difflab.parts.selection import trained
 from difflab.seeding import stream_seed
 from difflab.tasks.windows import MeanWindow
 from difflab.types import Batch
@@ -126,7 +127,8 @@ class TrainingModule(L.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         # A fused optimizer takes the loss scale out of the gradients itself, which is after they were clipped.
-        return build_optimizer(self.optimizer_config, self.parameters(), fused=self.trainer.precision != "16-mixed")
+        fused = self.trainer.precision != "16-mixed"
+        return build_optimizer(self.optimizer_config, trained(self).values(), fused=fused)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         factor = learning_rate_factor(self.optimizer_config.schedule, self.train_step, self.max_steps)
@@ -144,7 +146,7 @@ class TrainingModule(L.LightningModule):
     ) -> None:
         """Clip the global norm and keep it for the log."""
         limit = gradient_clip_val or float("inf")
-        self.grad_norm = nn.utils.clip_grad_norm_(self.parameters(), limit)
+        self.grad_norm = nn.utils.clip_grad_norm_(trained(self).values(), limit)
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 

@@ -1,0 +1,52 @@
+"""Parts of a model whose weights lie elsewhere: where, and which they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from difflab.config.base import Config
+
+
+class FrozenConfig(Config):
+    """A file of weights that is never trained, and never copied.
+
+    path: the file; or package: a file inside an installed Python package, as `package_name/folder/model.safetensors`.
+    sha256: of the file. What is trained records it, and finds the file by it where it has moved (DIFFLAB_WEIGHTS).
+    """
+
+    path: str | None = None
+    package: Annotated[str, Field(pattern=r"^\w+/.+$")] | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> FrozenConfig:
+        if self.path is not None and self.package is not None:
+            raise ValueError("path and package are both given: give one of them")
+        if self.path is None and self.package is None and self.sha256 is None:
+            raise ValueError("neither path nor package is given: say where the weights lie, as in path=...")
+        return self
+
+
+def with_frozen(config: Any, change: Callable[[FrozenConfig], FrozenConfig]) -> Any:
+    """A configuration with `change` made to everything frozen in it, at any depth; itself where nothing is."""
+    if isinstance(config, FrozenConfig):
+        return change(config)
+    if isinstance(config, Config):
+        changed = {name: with_frozen(getattr(config, name), change) for name in type(config).model_fields}
+        changed = {name: value for name, value in changed.items() if value is not getattr(config, name)}
+        return config.model_copy(update=changed) if changed else config
+    if isinstance(config, dict):
+        entries = {key: with_frozen(value, change) for key, value in config.items()}
+        return entries if any(entries[key] is not value for key, value in config.items()) else config
+    if isinstance(config, list | tuple):
+        items = [with_frozen(value, change) for value in config]
+        return type(config)(items) if any(a is not b for a, b in zip(items, config, strict=True)) else config
+    return config
+
+
+def without_places(config: Any) -> Any:
+    """The configuration with what is frozen known by its hash alone, wherever it lies."""
+    return with_frozen(config, lambda part: part if part.sha256 is None else FrozenConfig(sha256=part.sha256))

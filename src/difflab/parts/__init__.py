@@ -1,0 +1,1 @@
+"""What of a model is trained, averaged, saved and loaded."""

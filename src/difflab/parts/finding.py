@@ -1,0 +1,169 @@
+"""The files of frozen parts: where they lie, and whether they are the right ones."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from difflab.cache import cache_root
+from difflab.config.base import Config
+from difflab.config.parts import FrozenConfig, with_frozen
+from difflab.console import say_and_log
+from difflab.errors import UserError
+from difflab.files import sha256_of, write_shared
+from difflab.machine import machine_errors
+from difflab.signals import speaks
+
+Model = TypeVar("Model", bound=Config)
+
+ROOTS = "DIFFLAB_WEIGHTS"
+SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+
+_log = logging.getLogger(__name__)
+_known: dict[tuple[str, int, int], str] = {}
+
+
+def roots() -> list[Path]:
+    """The folders of $DIFFLAB_WEIGHTS, separated as in $PATH, in which frozen parts are looked for by their hash."""
+    given = os.environ.get(ROOTS, "").split(os.pathsep)
+    return [Path(root).expanduser() for root in given if root]
+
+
+def find(part: FrozenConfig) -> tuple[Path, str]:
+    """The file of a frozen part, and its sha256.
+
+    It is at the place that is recorded, or else, where a hash is recorded, anywhere below `roots`.
+    Raises UserError where it is in neither place, or where there is only a file with another hash.
+    """
+    path = _recorded_place(part)
+    refusal = f"no place of {_short(part.sha256)} is recorded" if path is None else f"{path} does not exist"
+    if path is not None and path.is_file():
+        found = cached_sha256(path)
+        if part.sha256 in (None, found):
+            return path, found
+        refusal = f"{path} has sha256 {_short(found)}, the model was trained with {_short(part.sha256)}"
+    if part.sha256 is not None:
+        for candidate in _candidates(None if path is None else path.name):
+            if cached_sha256(candidate) == part.sha256:
+                return candidate, part.sha256
+        searched = f"no file below {ROOTS}={os.environ[ROOTS]} is it" if roots() else f"{ROOTS} names no folder"
+        raise UserError(f"{refusal}, and {searched}: put the right file there, or its folder into {ROOTS}")
+    raise UserError(f"{refusal}: give the path of the weights of this part")
+
+
+def recorded(config: FrozenConfig) -> FrozenConfig:
+    """The same part as it is recorded: with its hash, and the place where it was found."""
+    path, sha256 = find(config)
+    if config.package is not None and path == _recorded_place(config):
+        return FrozenConfig(package=config.package, sha256=sha256)
+    return FrozenConfig(path=str(path.absolute()), sha256=sha256)
+
+
+def with_recorded_parts(config: Model) -> Model:
+    """A configuration with every frozen part in it as it is recorded. Raises UserError where one is not found."""
+    return with_frozen(config, recorded)
+
+
+def cached_sha256(path: Path) -> str:
+    """The SHA-256 of a file, computed once as long as its size and time of change stay.
+
+    Of processes that ask at once (the ranks of a job) the first computes and the others wait for what it keeps in the
+    cache; where that cannot be written each computes its own.
+    """
+    with machine_errors(path):
+        stat = path.stat()
+    key = (str(path.absolute()), stat.st_size, stat.st_mtime_ns)
+    if key in _known:
+        return _known[key]
+    kept = cache_root() / "sha256" / f"{hashlib.sha256(key[0].encode()).hexdigest()[:32]}.json"
+    found = _read(kept, key)
+    if found is None:
+        with _alone(kept):
+            found = _read(kept, key)
+            if found is None:
+                with machine_errors(path):
+                    found = sha256_of(path)
+                _write(kept, key, found)
+    _known[key] = found
+    return found
+
+
+def _recorded_place(part: FrozenConfig) -> Path | None:
+    if part.path is not None:
+        return Path(part.path).expanduser()
+    if part.package is None:
+        return None
+    package, _, inside = part.package.partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"package={part.package}: {package} is not installed; install it, or give path=...")
+    return Path(next(iter(spec.submodule_search_locations))) / inside
+
+
+def _candidates(name: str | None) -> list[Path]:
+    """The files of weights below the roots; those of the recorded name first, since a hash takes its time."""
+    files = {
+        path: None
+        for root in roots()
+        for folder, _, names in os.walk(root)
+        for path in (Path(folder, file) for file in names)
+        if path.suffix in SUFFIXES or path.name == name
+    }
+    return sorted((path for path in files if path.is_file()), key=lambda path: (path.name != name, str(path)))
+
+
+@contextlib.contextmanager
+def _alone(kept: Path) -> Iterator[None]:
+    """Inside, no other process computes what is kept there; without a cache that can be written, anyone may."""
+    lock = kept.with_suffix(".lock")
+    with contextlib.ExitStack() as stack:
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(lock.open("w"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            _log.info("%s cannot be locked (%s): every process computes the hash itself", lock, error.strerror)
+        yield
+
+
+def _read(kept: Path, key: tuple[str, int, int]) -> str | None:
+    try:
+        content = json.loads(kept.read_text(encoding="utf-8"))
+        same = [content[name] for name in ("path", "size", "mtime_ns")] == list(key)
+        return str(content["sha256"]) if same else None
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        _log.info("%s cannot be read (%s): computing the hash again", kept, error)
+        return None
+
+
+def _write(kept: Path, key: tuple[str, int, int], sha256: str) -> None:
+    path, size, mtime = key
+    content = json.dumps({"path": path, "size": size, "mtime_ns": mtime, "sha256": sha256})
+    try:
+        write_shared(kept, content.encode())
+    except OSError as error:
+        _say_once(
+            f"hashes of weights cannot be kept in {kept.parent} ({error.strerror or error}), so they are computed "
+            "again each time; set DIFFLAB_CACHE to a folder that can be written to"
+        )
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    if speaks():
+        say_and_log(line)
+
+
+def _short(sha256: str | None) -> str:
+    return "none" if sha256 is None else f"{sha256[:16]}..."

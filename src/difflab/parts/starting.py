@@ -1,0 +1,129 @@
+"""Initial weights from another model: what is taken of them, and what must not be left out in silence."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from difflab.config.init import WeightsInitConfig
+from difflab.errors import UserError
+from difflab.interop.keymap import Shapes, describe_differences, refuse_misfit, shapes_of
+from difflab.parts.selection import count, freeze_named, frozen_names, written
+
+_NAMES_SHOWN = 3
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Started:
+    """What of a source a model began with.
+
+    taken: its tensors. extended: the one among them that was given more input channels.
+    left: phrases for what of either side found no match, empty unless that was permitted.
+    """
+
+    taken: tuple[str, ...]
+    extended: str | None
+    left: tuple[str, ...]
+
+    def lines(self, source: str, total: int) -> list[str]:
+        """What a user has to know, a line each; `total` tensors has the model."""
+        lines = []
+        if self.extended is not None:
+            lines.append(f"init: {self.extended} has more input channels than {source}; the new ones begin at zero")
+        if self.left:
+            shown = "; ".join(self.left[:_NAMES_SHOWN])
+            more = (
+                f" and {len(self.left) - _NAMES_SHOWN} more, listed in log.txt" if len(self.left) > _NAMES_SHOWN else ""
+            )
+            lines.append(
+                f"init: {len(self.taken)} of {total} tensors from {source} ({_shown(self.taken)}); not: {shown}{more}"
+            )
+        return lines
+
+
+def choose_trained(module: nn.Module, init: WeightsInitConfig) -> list[str]:
+    """Keep from being trained what `init.freeze` and `init.train` say; the lines that say how much is left."""
+    names = frozen_names(module, init.freeze, init.train)
+    if not names:
+        return []
+    freeze_named(module, names)
+    numbers = count(module)
+    return [f"init: {numbers.trained} of {numbers.trained + numbers.frozen} parameters are trained"]
+
+
+def start_from(module: nn.Module, state: Mapping[str, Tensor], source: str, init: WeightsInitConfig) -> list[str]:
+    """Give `module` the weights `state` of `source` as its first ones; the lines that say what was not simply taken.
+
+    Raises UserError where they do not fit, or where what is frozen would be left without weights.
+    """
+    expected = shapes_of(written(module))
+    frozen = frozen_names(module, init.freeze, init.train)
+    extended = None
+    if init.extend_input is not None:
+        key = _input_weight(module)
+        state, extended = {**state, key: _extended(state, expected, key, source)}, key
+        if key in frozen:
+            raise UserError(
+                f"init.extend_input={init.extend_input}, but {key} is frozen, so that its new channels would stay at "
+                f"zero: add it to init.train, or leave it out of init.freeze"
+            )
+    if not init.partial:
+        refuse_misfit(state, expected, source)
+    started = _take(module, state, expected, extended)
+    if not started.taken:
+        refuse_misfit(state, expected, source, "has nothing that fits")
+    _refuse_frozen_at_random(frozen, started.taken, source)
+    for name in started.taken if started.left else ():
+        _log.info("init: taken from %s: %s", source, name)
+    for phrase in started.left:
+        _log.info("init: not taken from %s: %s", source, phrase)
+    return started.lines(source, len(expected))
+
+
+def _take(module: nn.Module, state: Mapping[str, Tensor], expected: Shapes, extended: str | None) -> Started:
+    fitting = {name: value for name, value in state.items() if expected.get(name) == tuple(value.shape)}
+    module.load_state_dict(fitting, strict=False)
+    left = describe_differences(shapes_of(state), expected)
+    return Started(tuple(name for name in expected if name in fitting), extended, tuple(left))
+
+
+def _input_weight(module: nn.Module) -> str:
+    """The weight of the network's first convolution, which sees its input channels."""
+    name = getattr(getattr(module, "network", None), "input_weight", None)
+    if name is None:
+        raise UserError("init.extend_input: this network has no input channels that could be more; leave it out")
+    return f"network.{name}"
+
+
+def _extended(state: Mapping[str, Tensor], expected: Shapes, key: str, source: str) -> Tensor:
+    weight, wanted = state.get(key), expected[key]
+    if weight is None:
+        raise UserError(f"init.extend_input: {source} has no {key} that could be extended")
+    if weight.ndim != len(wanted) or weight.shape[1] >= wanted[1]:
+        raise UserError(
+            f"init.extend_input: the network takes {wanted[1]} input channels, {source} "
+            f"{weight.shape[1] if weight.ndim > 1 else 'none'}: there is nothing to extend; leave it out"
+        )
+    # The source's come first: what conditions is joined behind the image.
+    shape = (*weight.shape[:1], wanted[1] - weight.shape[1], *weight.shape[2:])
+    return torch.cat([weight, weight.new_zeros(shape)], dim=1)
+
+
+def _refuse_frozen_at_random(frozen: Collection[str], taken: Collection[str], source: str) -> None:
+    missing = sorted(set(frozen) - set(taken))
+    if missing:
+        raise UserError(
+            f"{source} does not give {_shown(missing)}, which init.freeze keeps from being trained: random weights "
+            "would stay; train them, as in 'init.train=[...]', or take another source"
+        )
+
+
+def _shown(names: Collection[str]) -> str:
+    first = ", ".join(list(names)[:_NAMES_SHOWN])
+    return f"{first}, ..." if len(names) > _NAMES_SHOWN else first
