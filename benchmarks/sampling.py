@@ -34,7 +34,6 @@ from benchmarks.peer import PeerNetwork, diffusers_model
 from benchmarks.stage import open_stage, synchroniser
 from benchmarks.switches import deterministic
 from difflab.config.guidance import GuidanceConfig, NoGuidance
-from difflab.config.model import ModelConfig
 from difflab.config.sampler import AncestralConfig, SamplerConfig
 from difflab.devices import resolve_accelerator
 from difflab.errors import UserError
@@ -126,7 +125,7 @@ def drawn_model(asked: argparse.Namespace) -> Model:
     """An experiment's model with drawn weights, on the CPU."""
     small = SMALL if asked.experiment == EXPERIMENT else []
     with open_stage(asked.experiment, [*small, *asked.overrides], with_shards=False) as stage:
-        config = ModelConfig.of(stage.config)
+        config = stage.config.model()
     torch.manual_seed(0)
     model = build_model(config)
     fill_zero_layers(model.network)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -16,6 +19,10 @@ from unittest import mock
 import torch
 
 SEEN_IN_TESTS = ("SLURM_", "WANDB_", "PL_", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_", "PYTEST_")
+
+# Linux tells a process when its parent is gone; whoever follows a program of ours ends with that one.
+_ENDING_WITH_THE_TESTS = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
+_started: list[subprocess.Popen[str]] = []
 
 TINY_NETWORK = [
     "network.base_channels=32",
@@ -94,30 +101,59 @@ def run_difflab(arguments: Sequence[str], cwd: Path) -> Done:
     return Done(status, out.getvalue(), err.getvalue())
 
 
+def surroundings() -> dict[str, str]:
+    """The environment of programs that are tested."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(SEEN_IN_TESTS)}
+    return {**inherited, "OMP_NUM_THREADS": "1"}
+
+
 def start_difflab(
-    arguments: Sequence[str], cwd: Path, environment: Mapping[str, str] | None = None, *, new_group: bool = False
+    arguments: Sequence[str], cwd: Path, environment: Mapping[str, str] | None = None
 ) -> subprocess.Popen[str]:
     """`difflab <arguments>` as a program of its own, with pipes for its output; see `start_program`."""
-    return start_program([sys.executable, "-m", "difflab.cli", *arguments], cwd, environment, new_group=new_group)
+    return start_program([sys.executable, "-m", "difflab.cli", *arguments], cwd, environment)
 
 
 def start_program(
-    command: Sequence[str], cwd: Path, environment: Mapping[str, str] | None = None, *, new_group: bool = False
+    command: Sequence[str], cwd: Path, environment: Mapping[str, str] | None = None, *, stdin: int | None = None
 ) -> subprocess.Popen[str]:
     """A program on one thread that sees none of the variables in SEEN_IN_TESTS.
 
-    new_group: it and its children are a process group of their own, which a signal may be sent to.
+    It and its children are a process group of their own, which a signal may be sent to. None of them outlives the test
+    (`end_programs`), nor the process of the tests, whatever ends that.
     """
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(SEEN_IN_TESTS)}
-    return subprocess.Popen(
-        command,
+    program = subprocess.Popen(
+        [*_ENDING_WITH_THE_TESTS, *command],
         cwd=cwd,
-        env={**inherited, "OMP_NUM_THREADS": "1", **(environment or {})},
+        env={**surroundings(), **(environment or {})},
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=new_group,
+        start_new_session=True,
     )
+    _started.append(program)
+    return program
+
+
+def end_programs() -> None:
+    """End every process group that `start_program` has begun."""
+    while _started:
+        program = _started.pop()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(program.pid, signal.SIGKILL)
+        # Closes the pipes and waits.
+        with program:
+            pass
+
+
+def wait_until(ready: Callable[[], object], program: subprocess.Popen[str] | None = None, seconds: float = 120) -> None:
+    """Wait for something that `program` does; fails where it ends before, or after so many seconds."""
+    ends = time.monotonic() + seconds
+    while not ready():
+        assert program is None or program.poll() is None, program.communicate(timeout=30)
+        assert time.monotonic() < ends
+        time.sleep(0.02)
 
 
 def spawn_difflab(arguments: Sequence[str], cwd: Path, environment: Mapping[str, str] | None = None) -> Done:

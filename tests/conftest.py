@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from command_line import Done
+from command_line import Done, end_programs
 from command_line import run_difflab as run_in_process
 
 pytest.register_assert_rewrite("run_files")
@@ -32,11 +32,12 @@ def cache_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 
 @pytest.fixture(autouse=True)
 def own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every test runs in its own folder with its own cache, and leaves the number of threads as it was."""
+    """Every test runs in its own folder with its own cache, leaves the number of threads as it was, and no program."""
     monkeypatch.setenv("DIFFLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     threads = torch.get_num_threads()
     yield
+    end_programs()
     torch.set_num_threads(threads)
 
 

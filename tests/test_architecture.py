@@ -23,6 +23,7 @@ LAYERS = [
         "checkpoints",
         "jsonl",
         "signals",
+        "rank_logging",
         "lock",
         "environment",
         "seeding",
@@ -63,13 +64,22 @@ FORBIDDEN = {
     "averaging": {"lightning", "hydra", "omegaconf", "wandb", "pydantic", "torchvision"},
     "types": {"lightning", "hydra", "wandb", "numpy"},
 }
+NOISE = ("difflab.diffusion", "difflab.conditioning")
 HEAVY = {"lightning", "wandb", "torchvision", "torchmetrics", "torch_fidelity", "transformers", "diffusers"}
+
+
+LEAVES = {"config", "registry"}
+"""Files by these names inside a task belong to the configuration: they are validated without torch."""
+
+
+def part_of(*parts: str) -> str:
+    """The part that a module belongs to, of which the names below `difflab` are given."""
+    return "config" if parts[0] == "tasks" and parts[-1] in LEAVES else parts[0]
 
 
 def modules() -> Iterator[tuple[str, Path]]:
     for path in sorted(SRC.rglob("*.py")):
-        relative = path.relative_to(SRC)
-        yield (relative.parts[0] if len(relative.parts) > 1 else relative.stem), path
+        yield part_of(*path.relative_to(SRC).with_suffix("").parts), path
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:
@@ -101,7 +111,7 @@ def test_imports_run_one_way() -> None:
         for name, typing_only in imports(path):
             if not name.startswith("difflab.") or typing_only or part == "__init__":
                 continue
-            target = name.split(".")[1]
+            target = part_of(*name.split(".")[1:])
             if LEVEL[target] > LEVEL[part] or (part, target) in STRANGERS or (target, part) in STRANGERS:
                 wrong.append(f"{path.relative_to(SRC)} imports {name}")
     assert not wrong, "\n".join(wrong)
@@ -117,6 +127,14 @@ def test_low_layers_know_no_frameworks(part: str) -> None:
         if name.split(".")[0] in FORBIDDEN[part]
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_what_all_tasks_share_knows_nothing_of_noise() -> None:
+    shared = [SRC / "tasks" / name for name in ("training_module.py", "windows.py", "registry.py")]
+    wrong = [
+        name for path in shared for name, _ in imports(path) if name.startswith(("difflab.diffusion", "difflab.cond"))
+    ]
+    assert not wrong, wrong
 
 
 def _loaded(code: str) -> set[str]:

@@ -165,3 +165,61 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     with replacing_together(tmp_path / "out") as temporary:
         write_text(temporary / "a", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """What was waited for until it was on the disk, in order."""
+    paths: list[Path] = []
+    monkeypatch.setattr(files, "sync", paths.append)
+    return paths
+
+
+def test_a_content_is_on_the_disk_before_it_has_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a power cut leaves an empty file in place of the old one."""
+    path, seen = tmp_path / "config.yaml", []
+    path.write_text("old")
+    monkeypatch.setattr(files, "sync", lambda synced: seen.append((synced.is_dir(), path.read_text())))
+    write_text(path, "new")
+    assert seen == [(False, "old"), (True, "new")]
+
+
+def test_a_folder_that_files_come_into_is_on_the_disk_too(tmp_path: Path, synced: list[Path]) -> None:
+    (tmp_path / "out").mkdir()
+    with replacing_together(tmp_path / "out") as temporary:
+        (temporary / "a").write_text("new")
+    assert synced == [tmp_path / "out", tmp_path]
+
+
+def test_what_need_not_be_on_the_disk_is_not_waited_for(tmp_path: Path, synced: list[Path]) -> None:
+    with replacing(tmp_path / "picture", synced=False) as temporary:
+        temporary.write_text("new")
+    assert synced == []
+
+
+def test_two_writers_of_a_shared_file_do_not_disturb_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "cache"
+    with replacing(path, sole_writer=False) as temporary:
+        temporary.write_text("slow")
+        write_shared(path, b"quick")
+        assert path.read_text() == "quick"
+    assert contents(tmp_path) == {"cache": "slow"}
+
+
+@pytest.mark.parametrize("name", ["a [x].txt", "a*.txt", "a?.txt", "[", "[!a]"])
+def test_leftovers_are_those_of_this_very_name(name: str, tmp_path: Path) -> None:
+    (tmp_path / f".{name}.partial-1-abc").touch()
+    for other in ("a x.txt", "ab.txt", "b"):
+        (tmp_path / f".{other}.partial-1-abc").touch()
+    write_text(tmp_path / name, "new")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        name,
+        *(f".{other}.partial-1-abc" for other in ("a x.txt", "ab.txt", "b")),
+    }
+
+
+def test_what_somebody_made_private_stays_private_beside_its_new_name(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    write_text(path, "old")
+    path.chmod(0o600)
+    assert mode(keep_older(path)) == mode(path) == 0o600

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -56,3 +57,10 @@ def test_lines_of_two_processes_do_not_mix(tmp_path: Path) -> None:
     records = [json.loads(line) for line in path.read_text().splitlines()]
     for who in "ab":
         assert [record["i"] for record in records if record["who"] == who] == [i for i in range(50) for _ in "ab"]
+
+
+def test_a_file_system_may_take_a_line_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(jsonl.os, "write", lambda descriptor, content: write(descriptor, content[:5]))
+    jsonl.append(tmp_path / "records.jsonl", ['{"a": "one"}', '{"a": "two"}'])
+    assert [record["a"] for record in jsonl.read(tmp_path / "records.jsonl")] == ["one", "two"]

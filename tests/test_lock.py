@@ -140,7 +140,7 @@ def test_a_requeued_job_takes_over_from_its_predecessor_alone(tmp_path: Path, mo
             assert f"process {os.getpid()} on" in refused(tmp_path)
     finally:
         process.kill()
-        process.wait()
+        process.wait(timeout=30)
 
 
 @pytest.mark.parametrize(
@@ -189,3 +189,41 @@ def test_a_holder_that_has_not_yet_said_who_it_is_is_a_holder(tmp_path: Path) ->
         assert refused(tmp_path).startswith(f"{tmp_path} is being trained already; wait")
     finally:
         os.close(file)
+
+
+def test_the_file_of_a_holder_that_ends_just_now_is_not_taken_for_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is removed between our opening and our locking it: whoever comes next would lock another file."""
+    flock, tries = fcntl.flock, []
+
+    def late(file: int, how: int) -> None:
+        tries.append(file)
+        if len(tries) == 1:
+            (tmp_path / LOCK).unlink()
+        flock(file, how)
+
+    monkeypatch.setattr(lock.fcntl, "flock", late)
+    with locked(tmp_path, "is held"):
+        assert len(tries) == 2
+        assert f"process {os.getpid()} on" in refused(tmp_path)
+
+
+def test_the_file_goes_before_the_lock_is_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the next holder could have it by then, and lose it."""
+    closing, there = os.close, []
+
+    def close(file: int) -> None:
+        there.append((tmp_path / LOCK).exists())
+        closing(file)
+
+    with locked(tmp_path, "is held"):
+        monkeypatch.setattr(lock.os, "close", close)
+    monkeypatch.undo()
+    assert there == [False]
+
+
+def test_what_a_longer_name_left_in_the_file_is_not_read_with_ours(tmp_path: Path) -> None:
+    (tmp_path / LOCK).write_text(json.dumps({**vars(Holder.me()), "host": "a" * 500}))
+    with locked(tmp_path, "is held"):
+        assert f"process {os.getpid()} on" in refused(tmp_path)

@@ -34,7 +34,18 @@ def test_a_refusal_is_one_line_with_the_path(number: int, status: int, said: str
     assert refused.status == status
 
 
-@pytest.mark.parametrize("error", [FileNotFoundError(errno.ENOENT, "", "/a"), ValueError("wrong"), OSError("a bug")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(errno.ENOENT, "", "/a"),
+        ValueError("wrong"),
+        OSError("a bug"),
+        # Texts too common to be the machine's.
+        RuntimeError("expected a file, but it is a directory"),
+        ValueError("key: file exists"),
+        RuntimeError("not a directory of shards"),
+    ],
+)
 def test_a_bug_is_none(error: Exception) -> None:
     assert machine_error(error) is None
 
@@ -91,6 +102,11 @@ def test_the_block_names_its_path_where_the_error_names_none() -> None:
         machine_errors(Path("/out/file"), instead_of=Path("/out/.file.partial")),
     ):
         raise OSError(errno.EACCES, "", "/out/.file.partial")
+    with (
+        pytest.raises(MachineError, match=r"/out/set/train/0\.tar:"),
+        machine_errors(Path("/out/set"), instead_of=Path("/out/.set.partial")),
+    ):
+        raise OSError(errno.EACCES, "", "/out/.set.partial/train/0.tar")
     with pytest.raises(ZeroDivisionError), machine_errors(Path("/out/file")):
         raise ZeroDivisionError
 

@@ -4,11 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from command_line import start_program
 from difflab import signals
 from difflab.signals import Stopped, deferred, interruptible, listening, received, shielded
 
@@ -75,6 +77,47 @@ def test_inside_it_may_be_raised_at_once_also_when_it_came_before() -> None:
     assert reached == [1]
 
 
+def test_signals_may_be_noted_until_somebody_catches_them() -> None:
+    with listening("here", at_once=False):
+        kill(signal.SIGTERM)
+        assert received() == signal.SIGTERM
+        with pytest.raises(Stopped), interruptible():
+            pytest.fail("it came before")
+
+
+def test_a_signal_that_waits_for_the_handlers_finds_them_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A further rank is started with these blocked."""
+    monkeypatch.setattr(signals, "_first", os.getppid())
+    before = {n: signal.getsignal(n) for n in ALL}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ALL)
+    # To this thread, as the only one of a rank that starts: other tests have left some that block nothing.
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+    with pytest.raises(Stopped), listening("here"):
+        pytest.fail("it came before")
+    assert {n: signal.getsignal(n) for n in ALL} == before
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(ALL)
+
+
+@pytest.mark.parametrize(("again", "status"), [("()", 143), ("OF_SCHEDULERS", 75)])
+def test_an_import_is_ended_and_not_broken(again: str, status: int, tmp_path: Path) -> None:
+    """Extension modules turn what is raised there into errors of their own."""
+    (tmp_path / "interrupted.py").write_text(
+        "import os, signal, time\nprint('up')\ntry:\n os.kill(os.getpid(), signal.SIGTERM)\n time.sleep(30)\n"
+        "except BaseException: raise SystemError('broken') from None\n"
+    )
+    code = f"sys.path.append({str(tmp_path)!r})\nwith listening('here', again={again}): import interrupted"
+    running = program(code)
+    assert running.communicate(timeout=30)[1] == "here: SIGTERM: stopped\n"
+    assert running.returncode == status
+
+
+def test_the_first_process_may_be_gone_before_the_first_line() -> None:
+    code = "print('up', follows_another(), signals.first_is_gone(), LAUNCHED_BY in os.environ)"
+    for first, gone in ((os.getpid(), False), (1, True)):
+        with program(code, f"up True {gone} False\n", {signals.LAUNCHED_BY: str(first)}) as ran:
+            assert ran.wait(timeout=30) == 0
+
+
 def test_interruptible_alone_changes_nothing() -> None:
     with interruptible():
         assert received() == 0
@@ -104,13 +147,11 @@ def test_two_in_a_row_are_one() -> None:
         step()
 
 
-def program(code: str) -> subprocess.Popen[str]:
+def program(code: str, begins: str = "up\n", environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
     head = "import os, signal, sys, time\nfrom difflab.signals import *\nfrom difflab import signals\n"
-    running = subprocess.Popen(
-        [sys.executable, "-c", head + code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    running = start_program([sys.executable, "-c", head + code], Path.cwd(), environment)
     assert running.stdout is not None
-    assert running.stdout.readline() == "up\n"
+    assert running.stdout.readline() == begins
     return running
 
 
@@ -213,3 +254,63 @@ def test_a_lost_terminal_is_no_error(tmp_path: Path) -> None:
     os.close(master)
     running.wait(timeout=30)
     assert path.read_text() == "SIGHUP"
+
+
+def test_the_first_of_two_kinds_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scheduler's SIGTERM beside the SIGHUP of its shell: the status is that of the first."""
+    monkeypatch.setattr(signals, "_ECHO_S", 60.0)
+
+    def step() -> None:
+        with listening("here"), deferred("this step"):
+            kill(signal.SIGTERM)
+            kill(signal.SIGHUP)
+            assert received() == signal.SIGTERM
+
+    with pytest.raises(Stopped) as caught:
+        step()
+    assert caught.value.number is signal.SIGTERM
+
+
+def test_followers_that_hear_of_the_first_otherwise_are_killed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[int, int]] = []
+    with listening("here"), signals.passed_on_to([-11]), signals.passed_on_to([12, 13], first=False):
+        monkeypatch.setattr(signals.os, "kill", lambda pid, number: sent.append((pid, number)))
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            signals._listener._pass_on(number)  # type: ignore[union-attr]
+    assert sent == [(-11, signal.SIGTERM), (-11, signal.SIGKILL), (12, signal.SIGKILL), (13, signal.SIGKILL)]
+
+
+def test_signals_of_other_libraries_stop_nothing() -> None:
+    code = (
+        "signal.signal(signal.SIGALRM, lambda *_: None)\nwith listening('here'):\n"
+        " print('up', flush=True)\n"
+        " for _ in range(3): signal.raise_signal(signal.SIGALRM); time.sleep(2 * signals._ECHO_S)\n"
+    )
+    running = program(code)
+    assert running.communicate(timeout=30) == ("", "")
+    assert running.returncode == 0
+
+
+def test_the_wakeup_descriptor_of_others_comes_back() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = signal.set_wakeup_fd(writing)
+    try:
+        with listening("here"):
+            pass
+        assert signal.set_wakeup_fd(before) == writing
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(reading)
+        os.close(writing)
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"])
+def test_the_first_rank_speaks_for_all(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for other in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(other, raising=False)
+    assert signals.speaks()
+    monkeypatch.setenv(name, "0")
+    assert signals.speaks()
+    monkeypatch.setenv(name, "1")
+    assert not signals.speaks()

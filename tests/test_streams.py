@@ -21,7 +21,7 @@ with unstoppable_streams() as (out, err):
         sys.stderr.write("a line of errors\\n")
     sys.stdout.flush()
     with open(sys.argv[1], "w") as file:
-        file.write(f"done {out.failure} {err.failure}")
+        file.write(f"done {out.failure} {err.failure}" if file.fileno() > 2 else "in place of a stream")
 """
 
 

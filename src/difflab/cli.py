@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -12,7 +15,8 @@ from difflab import __version__
 from difflab.console import say, say_on_stderr
 from difflab.errors import LostProcessError, UserError
 from difflab.machine import machine_error
-from difflab.signals import OF_SCHEDULERS, TRY_AGAIN, Stopped, follows_another, listening, speaks
+from difflab.rank_logging import is_said_here
+from difflab.signals import OF_SCHEDULERS, Stopped, follows_another, interruptible, listening, speaks, status_of
 from difflab.streams import unstoppable_streams
 
 
@@ -60,9 +64,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 done, 2 a mistake the user can mend, 1 what the machine refused, 128 + n where signal n stopped it (75 where
     training may be started again). A reader of the output who goes away (`| head`) does not stop the command.
     """
+    # Looking through all that torch is made of takes a second of the end of each command, and finds nothing.
+    atexit.register(gc.freeze)
+    if logging.lastResort is not None:
+        logging.lastResort.addFilter(is_said_here)
     arguments = list(sys.argv[1:] if argv is None else argv)
     name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
-    with unstoppable_streams() as (out, _), listening(f"difflab {name}"):
+    again = OF_SCHEDULERS if name in COMMANDS and COMMANDS[name].again else ()
+    with unstoppable_streams() as (out, _), listening(f"difflab {name}", again=again, at_once=False):
+        if follows_another():
+            from difflab.commands.launching import end_with_the_first
+
+            end_with_the_first()
         try:
             status = _status_of(name, rest)
         except SystemExit as leaving:
@@ -82,7 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _status_of(name: str, rest: Sequence[str]) -> int:
     try:
-        return _run(name, rest)
+        with interruptible():
+            return _run(name, rest)
     except UserError as error:
         say_on_stderr(f"difflab {name}: {error}")
         return USAGE_ERROR
@@ -93,10 +107,6 @@ def _status_of(name: str, rest: Sequence[str]) -> int:
     except KeyboardInterrupt as stop:
         return _stopped(name, stop)
     except Exception as error:
-        # A signal in the middle of an import, which some extension modules turn into another error.
-        stop = error.__cause__ or error.__context__
-        if isinstance(error, ImportError | SystemError) and isinstance(stop, Stopped):
-            return _stopped(name, stop)
         refused = machine_error(error)
         if refused is None:
             raise
@@ -109,10 +119,7 @@ def _stopped(name: str, stop: BaseException) -> int:
     what = f"{stop.number.name}: stopped" if isinstance(stop, Stopped) else "interrupted"
     if speaks():
         say_on_stderr(f"difflab {name}: {what}{kept}")
-    if not isinstance(stop, Stopped):
-        return INTERRUPTED
-    again = name in COMMANDS and COMMANDS[name].again and stop.number in OF_SCHEDULERS
-    return TRY_AGAIN if again else stop.status
+    return status_of(stop.number) if isinstance(stop, Stopped) else INTERRUPTED
 
 
 def _run(name: str, rest: Sequence[str]) -> int:

@@ -37,8 +37,9 @@ def replacing(target: Path, *, sole_writer: bool = True, synced: bool = True) ->
         try:
             mode = _mode_of_new_file(temporary)
             yield temporary
-            if not temporary.is_symlink():
-                # Some writers (safetensors) put a file of their own in its place, which its owner alone may read.
+            if not temporary.is_symlink() and temporary.stat().st_nlink == 1:
+                # Some writers (safetensors) put a file of their own in its place, which its owner alone may read. A
+                # hard link shares its mode with the file it was made of, which somebody may have made private.
                 temporary.chmod(mode)
             if synced:
                 sync(temporary)

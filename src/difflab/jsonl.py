@@ -10,6 +10,7 @@ from typing import Any
 
 from difflab.console import say_on_stderr
 from difflab.machine import machine_errors
+from difflab.signals import speaks
 
 Record = dict[str, Any]
 _said: set[tuple[Path, tuple[int, ...]]] = set()
@@ -53,7 +54,7 @@ def read(path: Path) -> list[Record]:
             torn.append(number)
         else:
             records.append(record)
-    if torn and (path, tuple(torn)) not in _said:
+    if torn and speaks() and (path, tuple(torn)) not in _said:
         _said.add((path, tuple(torn)))
         which = f"line {torn[0]} is" if len(torn) == 1 else f"lines {', '.join(map(str, torn))} are"
         say_on_stderr(f"note: {path}: {which} no whole record (a writer was stopped there), left out")

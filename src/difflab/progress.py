@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from difflab.console import console, say_on_stderr
+from difflab.signals import speaks
 
 Item = TypeVar("Item")
 
@@ -15,7 +16,10 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 def track(items: Iterable[Item], total: int, description: str) -> Iterator[Item]:
-    """Hand on `items`, showing on standard error how many of `total` are done."""
+    """Hand on `items`, showing on standard error how many of `total` are done; of several processes the first does."""
+    if not speaks():
+        yield from items
+        return
     if sys.stderr.isatty():
         from rich.progress import track as rich_track
 

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from difflab.console import say_on_stderr
 
@@ -33,6 +33,10 @@ _ECHO_S = 0.1
 """`timeout`, a closing terminal and systemd send two signals in a row, and mean one."""
 _ANSWER_S = 1.0
 """A main thread that has not stopped by then is busy: it is said that the signal was heard."""
+_AT_THE_EDGES = "the last lines"
+
+# Not for the programs that this one starts.
+_first = int(os.environ.pop(LAUNCHED_BY, "0"))
 
 
 class Stopped(KeyboardInterrupt):
@@ -49,19 +53,24 @@ class Stopped(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def listening(speaker: str) -> Iterator[None]:
+def listening(speaker: str, *, again: Collection[int] = (), at_once: bool = True) -> Iterator[None]:
     """Inside, the first of HEEDED raises Stopped in the main thread, the second ends the process at once.
 
-    speaker: what lines begin with. A signal that is ignored (nohup, a job in the background) stays ignored.
+    In the middle of an import the first ends the process at once, too: extension modules turn an error into another
+    one, or into an abort.
+
+    speaker: what lines begin with. again: signals after which a scheduler may start the command again (TRY_AGAIN).
+    at_once: False where signals are only noted except inside `interruptible`, so that none is raised where nobody
+    catches it. A signal that is ignored (nohup, a job in the background) stays ignored.
     Does nothing in other threads, and inside another `listening`.
     """
     global _listener
     if _listener is not None or threading.current_thread() is not threading.main_thread():
         yield
         return
-    _listener = _Listener(speaker)
+    _listener = _Listener(speaker, again)
     try:
-        with _listener:
+        with _listener, interruptible() if at_once else contextlib.nullcontext():
             yield
     finally:
         _listener = None
@@ -83,7 +92,7 @@ def deferred(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Inside `deferred`, a signal raises Stopped after all, also one that came before.
+    """Inside `deferred`, or where `listening` only notes them, a signal raises Stopped after all, also an earlier one.
 
     For long work that changes nothing which would have to be whole again. Does nothing elsewhere.
     """
@@ -131,6 +140,27 @@ def received() -> int:
     return 0 if _listener is None else _listener.received
 
 
+def unanswered() -> int:
+    """A signal that should have raised Stopped, where the main thread waits in C and runs no handler; else 0."""
+    if _listener is None or _listener.finishes is not None or _listener.received:
+        return 0
+    return _listener.heard
+
+
+def status_of(number: int) -> int:
+    """The exit status of this program when a signal has stopped it."""
+    again = () if _listener is None else _listener.again
+    return TRY_AGAIN if number in again else Stopped(number).status
+
+
+def leave(number: int) -> NoReturn:
+    """End this process at once, from any thread, in the words of the first signal: nothing has to be saved."""
+    announce(f"{signal.Signals(number).name}: stopped")
+    with contextlib.suppress(OSError, ValueError, RuntimeError):
+        sys.stdout.flush()
+    os._exit(status_of(number))
+
+
 def announce(text: str, *, anyway: bool = False) -> None:
     """One line on standard error from any thread, by the process that speaks for all ranks; by another one `anyway`."""
     if not (anyway or speaks()):
@@ -149,7 +179,12 @@ def listen_again() -> None:
 
 def follows_another() -> bool:
     """Whether another process of this program has started this one as one of its ranks."""
-    return os.environ.get(LAUNCHED_BY) == str(os.getppid())
+    return _first != 0
+
+
+def first_is_gone() -> bool:
+    """Whether the process that this one follows has ended, perhaps before this one's first line."""
+    return os.getppid() != _first
 
 
 def speaks() -> bool:
@@ -159,12 +194,13 @@ def speaks() -> bool:
 
 
 class _Listener:
-    """Handlers and a thread; `received` is the first signal, `finishes` what is done before it is heeded."""
+    """Handlers and a thread; `received` is the first signal that a handler was run for, `heard` the first that came,
+    `finishes` what is done before it is heeded."""
 
-    def __init__(self, speaker: str) -> None:
-        self.speaker = speaker
-        self.received = 0
-        self.finishes: str | None = None
+    def __init__(self, speaker: str, again: Collection[int]) -> None:
+        self.speaker, self.again = speaker, again
+        self.received = self.heard = 0
+        self.finishes: str | None = _AT_THE_EDGES
         self.followers: list[tuple[Collection[int], bool]] = []
         self._raised = threading.Event()
         self._before: dict[signal.Signals, Any] = {}
@@ -215,6 +251,8 @@ class _Listener:
             return
         self.received = number
         if self.finishes is None:
+            if not any(pids for pids, _ in self.followers) and _imports(frame):
+                leave(number)
             self._raised.set()
             raise Stopped(number)
 
@@ -222,6 +260,7 @@ class _Listener:
         first = self._next()
         if not first:
             return
+        self.heard = first
         ends = time.monotonic() + _ECHO_S
         while (echo := self._next(ends - time.monotonic())) is not None:
             if not echo:
@@ -263,6 +302,14 @@ class _Listener:
 
 
 _listener: _Listener | None = None
+
+
+def _imports(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _leave_lost_terminal() -> None:

@@ -70,17 +70,34 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, caplog: pyt
 
 
 class Failing(Numbered):
+    """Gives up in place of batch `at`."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__(50)
+        self.at = at
+
     def __iter__(self) -> Iterator[Tensor]:
         for i, batch in enumerate(super().__iter__()):
-            if i == 3:
+            if i == self.at:
                 raise RuntimeError("too many corrupt samples")
             yield batch
 
 
 def test_an_exception_between_two_batches_saves(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="too many corrupt"):
-        fit(tmp_path, 9, [Checkpoint(tmp_path, every_steps=100)], data=Failing(50))
+        fit(tmp_path, 9, [Checkpoint(tmp_path, every_steps=100)], data=Failing(3))
     assert names(tmp_path) == [LAST, "step-000003.ckpt"]
+
+
+def test_an_exception_before_the_first_step_leaves_nothing_to_go_on_from(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="too many corrupt"):
+        fit(tmp_path, 9, [Checkpoint(tmp_path / "c", every_steps=100)], data=Failing(0))
+    assert not (tmp_path / "c").exists()
+
+
+def test_without_at_end_only_the_multiples_are_saved(tmp_path: Path) -> None:
+    fit(tmp_path, -1, [Clock(5), Checkpoint(tmp_path, every_steps=2, at_end=False)], max_epochs=1)
+    assert names(tmp_path) == [LAST, "step-000002.ckpt", "step-000004.ckpt"]
 
 
 def test_an_exception_inside_a_batch_leaves_the_last_checkpoint(tmp_path: Path) -> None:

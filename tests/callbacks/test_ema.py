@@ -215,3 +215,30 @@ def test_a_changed_model_is_refused() -> None:
     ema.start(nn.Linear(2, 2))
     with pytest.raises(ValueError, match="differ in 1 parameters: 'bias'"):
         ema.start(nn.Linear(2, 2, bias=False))
+
+
+def test_a_validation_that_fails_leaves_the_raw_weights_to_be_saved(tmp_path: Path) -> None:
+    class Failing(Tiny):
+        def validation_step(self, batch: torch.Tensor, batch_idx: int) -> None:
+            raise RuntimeError("too many corrupt samples")
+
+    straight, model, ema = Tiny(), Failing(), EMA(0.8)
+    trainer(tmp_path, 4, []).fit(straight, loader(9))
+    with pytest.raises(RuntimeError, match="too many corrupt"):
+        trainer(tmp_path, 9, [ema], val_check_interval=4).fit(model, loader(9), loader(1))
+    assert model.train_step == 4
+    assert torch.equal(model.network.weight, straight.network.weight)
+    assert not torch.equal(model.network.weight, ema.averages["network.weight"])
+
+
+def test_one_that_joins_late_begins_there() -> None:
+    """The steps before had no average that they could have decayed."""
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(module.weight, 1.0)
+    ema = EMA(0.5)
+    ema.start(module, step=10)
+    nn.init.constant_(module.weight, 2.0)
+    ema.update(10)
+    assert ema.averages["weight"].item() == 1.0
+    ema.update(11)
+    assert ema.averages["weight"].item() == 1.5

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -275,3 +276,31 @@ def test_throughput_counts_training_alone(checkpoint_seconds: float) -> None:
         throughput.on_validation_end(stub, model)
     expected = {"throughput/images_per_s": 2.0, "throughput/data_wait_frac": 0.25}
     assert logged == [(5, expected), (9, expected)]
+
+
+def test_time_off_the_clock_inside_such_time_counts_once() -> None:
+    """As a checkpoint that a signal makes while samples are drawn."""
+    now, logged = Clockwork(), []
+    model, throughput = Tiny(), Throughput(window=1, now=now)
+    logger = SimpleNamespace(log_metrics=lambda metrics, step: logged.append(metrics["throughput/images_per_s"]))
+    stub: Any = SimpleNamespace(loggers=[logger])
+    throughput.on_train_start(stub, model)
+    for step in (1, 2):
+        throughput.on_train_batch_start(stub, model, None, 0)
+        now.time += 2.0
+        with throughput.paused():
+            now.time += 100.0
+            with throughput.paused():
+                now.time += 100.0
+            now.time += 100.0
+        model.train_step, model.train_images = step, 8 * step
+        throughput.on_train_batch_end(stub, model, None, None, 0)
+    assert logged == [4.0]
+
+
+def test_only_rows_of_an_evaluation_without_its_records_come_again(tmp_path: Path) -> None:
+    evaluation = Evaluation(tmp_path / "evaluations.jsonl", Drawing(Tiny()), MeanPixel, every_steps=2)
+    (tmp_path / "evaluations.jsonl").write_text('{"train_step": 2}\n')
+    row = {"train/step": "2", "eval/mean@5": "9.0"}
+    assert [evaluation.logs_again(step, row) for step in (2, 4)] == [False, True]
+    assert not evaluation.logs_again(4, {"train/step": "4", "train/loss": "9.0"})

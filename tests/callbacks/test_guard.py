@@ -104,3 +104,14 @@ def test_only_rows_of_skips_after_the_checkpoint_come_again() -> None:
     guard.load_state_dict({"skipped": 4})
     assert [guard.logs_again(7, {"train/skipped_steps": n}) for n in ("3", "4", "5")] == [False, False, True]
     assert not guard.logs_again(7, {"train/loss": "9.0"})
+
+
+def test_the_advice_is_to_go_on_from_the_runs_own_checkpoint_where_it_has_one(tmp_path: Path) -> None:
+    """A run that was begun with another's checkpoint may have gone far since."""
+    fit(tmp_path, 2, Tiny(), [Checkpoint(tmp_path / "other", every_steps=2)])
+    for bad, good in ((range(2, 9), tmp_path / "other" / LAST), (range(4, 9), tmp_path / "own" / LAST)):
+        callbacks = [NonFiniteGuard(2, tmp_path / "own", 0.1), Checkpoint(tmp_path / "own", every_steps=2)]
+        run = trainer(tmp_path, 50, callbacks, plugins=[AtomicCheckpointIO()])
+        with pytest.raises(NonFiniteError) as caught:
+            run.fit(Tiny(bad_batches=bad), loader(50), ckpt_path=tmp_path / "other" / LAST, weights_only=True)
+        assert f"resume={good} " in str(caught.value)

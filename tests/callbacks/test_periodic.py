@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -66,3 +67,20 @@ def test_nothing_falls_on_the_beginning_or_on_never() -> None:
     every = EverySteps(3)
     every.start(3)
     assert [every.due(step) for step in (3, 4, 6, 6)] == [False, False, True, False]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_first_process_alone_removes_what_was_left_of_later_steps(first: bool, tmp_path: Path) -> None:
+    class Forgetful(Noting):
+        def forget_after(self, step: int) -> None:
+            forgotten.append(step)
+
+    forgotten: list[int] = []
+    strategy = SimpleNamespace(broadcast=lambda answer: True)
+    stub: Any = SimpleNamespace(is_global_zero=first, strategy=strategy)
+    model = Tiny()
+    model.train_step = 4
+    noting = Forgetful(tmp_path)
+    noting.on_train_start(stub, model)
+    assert forgotten == ([4] if first else [])
+    assert noting.acted == [], "the first process says that it is done"

@@ -234,3 +234,15 @@ def test_it_is_not_taken_for_the_average_that_the_run_samples_with(tmp_path: Pat
     ema = EMA()
     assert find_ema(trainer(tmp_path, 1, [PowerEMA(tmp_path), ema])) is ema
     assert find_ema(trainer(tmp_path, 1, [PowerEMA(tmp_path)])) is None
+
+
+@pytest.mark.parametrize(("every", "snapshots"), [(1, [4, 5]), (2, [4]), (3, [3]), (9, [])])
+def test_what_is_there_after_the_last_update_is_all_that_is_owed(
+    every: int, snapshots: list[int], tmp_path: Path
+) -> None:
+    power = PowerEMA(tmp_path / "s", [0.1], every=every, snapshot_every_steps=4)
+    assert power.owes(5, at_end=True) is bool(snapshots)
+    trainer(tmp_path, 5, [power]).fit(Tiny(), loader(20))
+    assert [snapshot.profile.step for snapshot in snapshots_in(tmp_path / "s")] == snapshots
+    assert not power.owes(4, at_end=False)
+    assert not power.owes(5, at_end=True)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,13 +11,14 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from callbacks.tiny import Tiny, loader, trainer
-from difflab.callbacks import checkpoint
+from difflab.callbacks import checkpoint, preemption
 from difflab.callbacks.checkpoint import LAST, Checkpoint
 from difflab.callbacks.checkpoint_io import AtomicCheckpointIO
 from difflab.callbacks.clock import Clock
 from difflab.callbacks.ema import EMA
 from difflab.callbacks.preemption import Preempted, Preemption
 from difflab.callbacks.sample_grid import SampleGrid
+from difflab.callbacks.validation import Validation
 
 
 class Kill(Callback):
@@ -100,36 +102,37 @@ def test_a_signal_ends_a_drawing_and_saves_at_its_step(at_end: bool, tmp_path: P
 
 
 class Validated(Tiny):
-    """Is told to stop in the validation after step 4."""
+    """Is told to stop in the validation after step 4, at one of its three batches."""
 
-    kills = True
+    def __init__(self, stop_at: int | None = None) -> None:
+        super().__init__()
+        self.stop_at = stop_at
+        self.validated: list[tuple[int, int]] = []
 
     def validation_step(self, batch: torch.Tensor, batch_idx: int) -> None:
-        if self.kills and self.train_step == 4:
-            assert batch_idx == 0, "validation went on"
+        self.validated.append((self.train_step, int(batch[0, 0])))
+        if (self.train_step, batch_idx) == (4, self.stop_at):
             os.kill(os.getpid(), signal.SIGHUP)
 
 
-def test_a_signal_ends_a_validation_and_saves_at_its_step(tmp_path: Path) -> None:
-    every_two = {"val_check_interval": 2, "limit_val_batches": 3, "check_val_every_n_epoch": None}
+@pytest.mark.parametrize("stop_at", [0, 1, 2])
+def test_a_signal_ends_a_validation_and_saves_at_its_step(stop_at: int, tmp_path: Path) -> None:
+    held_out = torch.utils.data.DataLoader(list(loader(3)), batch_size=None)
 
-    def validated(model: Tiny, **options: Any) -> None:
-        save = Checkpoint(tmp_path, every_steps=100)
-        callbacks = [EMA(0.5), save, Preemption()]
-        run = trainer(
-            tmp_path, 8, callbacks, plugins=[AtomicCheckpointIO()], **{**every_two, "num_sanity_val_steps": 0}
-        )
-        run.fit(model, loader(20), loader(6), weights_only=True, **options)
+    def fit_validated(model: Validated, folder: Path, **options: Any) -> list[tuple[int, int]]:
+        callbacks = [Clock(8), EMA(0.5), Checkpoint(folder, every_steps=100), Validation(2), Preemption()]
+        lightnings_own = {"max_epochs": 1, "check_val_every_n_epoch": 2}
+        run = trainer(tmp_path, -1, callbacks, plugins=[AtomicCheckpointIO()], **lightnings_own)
+        run.fit(model, loader(20), held_out, weights_only=True, **options)
+        return model.validated
 
-    straight = Validated()
-    straight.kills = False
-    validated(straight)
-    (tmp_path / LAST).unlink()
+    straight, first, second = Validated(), Validated(stop_at), Validated()
+    validated = fit_validated(straight, tmp_path / "straight")
+    assert validated == [(step, batch) for step in (2, 4, 6, 8) for batch in range(3)]
     with pytest.raises(Preempted, match="SIGHUP: saved at step 4 in"):
-        validated(Validated())
-    second = Validated()
-    second.kills = False
-    validated(second, ckpt_path=tmp_path / LAST)
+        fit_validated(first, tmp_path / "stopped")
+    assert first.validated == validated[: 3 + stop_at + 1]
+    assert fit_validated(second, tmp_path / "stopped", ckpt_path=tmp_path / "stopped" / LAST) == validated[3:]
     assert second.seen == [4, 5, 6, 7]
     assert torch.equal(second.network.weight, straight.network.weight)
 
@@ -145,3 +148,34 @@ def test_the_clock_stops_training_by_optimised_steps(tmp_path: Path) -> None:
     model = Tiny()
     trainer(tmp_path, -1, [Clock(max_steps=5)], max_epochs=1, accumulate_grad_batches=2).fit(model, loader(100))
     assert (model.train_step, len(model.seen)) == (5, 10)
+
+
+def test_a_signal_in_the_step_of_a_checkpoint_finds_it_saved(tmp_path: Path) -> None:
+    save = Checkpoint(tmp_path, every_steps=3)
+    run = trainer(tmp_path, 8, [Kill(signal.SIGTERM, 2), save, Preemption()], plugins=[AtomicCheckpointIO()])
+    with pytest.raises(Preempted, match="SIGTERM: saved at step 3 in"):
+        run.fit(Tiny(), loader(20))
+
+
+def test_how_often_processes_agree_follows_the_time_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal waits for 10 s, whatever a step takes, and no longer than `check_every` steps."""
+    now, agreeing = [0.0], Preemption(check_every=8)
+    monkeypatch.setattr(preemption.time, "monotonic", lambda: now[0])
+    one: Any = SimpleNamespace(world_size=1)
+    intervals = []
+    for seconds_of_a_step in (30.0, 4.0, 4.0, 1.0, 0.001, 0.001, 2.0):
+        now[0] += seconds_of_a_step * agreeing._interval
+        assert agreeing._agree_and_pace(one) == 0
+        intervals.append(agreeing._interval)
+    assert intervals == [1, 2, 2, 8, 8, 8, 5]
+
+
+def test_a_signal_after_the_last_step_finds_it_saved(tmp_path: Path) -> None:
+    class KillAtEnd(Callback):
+        def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Preempted, match="SIGTERM: saved at step 8 in") as caught:
+        fit(tmp_path, Tiny(), [KillAtEnd()])
+    assert caught.value.code == 75
+    assert torch.load(tmp_path / LAST, weights_only=True)["clock"]["train_step"] == 8

@@ -18,13 +18,15 @@ class Terminal(io.StringIO):
         return True
 
 
-def drive(stream: io.StringIO, steps: int) -> Tiny:
+def drive(stream: io.StringIO, steps: int, done: int = 0) -> Tiny:
+    """Trains up to `steps`, where `done` were done before."""
     time = [0.0]
     model, stub = Tiny(), Stub()
+    model.train_step, model.train_images = done, 16 * done
     trainer: Any = stub
     progress = Progress(100, line_every_s=10.0, stream=stream, now=lambda: time[0])
     progress.on_train_start(trainer, model)
-    for step in range(1, steps + 1):
+    for step in range(done + 1, steps + 1):
         time[0] += 4.0
         model.train_step, model.train_images = step, 16 * step
         progress.on_train_batch_end(trainer, model, {"loss": torch.tensor(1.0 / step)}, None, 0)
@@ -40,6 +42,12 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
         "step 6/100 | loss 0.1667 | 4.0 images/s | 6:16 left",
         "step 7/100 | loss 0.1429 | 4.0 images/s | 6:12 left",
     ]
+
+
+def test_what_was_done_before_is_no_speed_of_today() -> None:
+    stream = io.StringIO()
+    drive(stream, 53, done=50)
+    assert stream.getvalue().splitlines() == ["step 53/100 | loss 0.01887 | 4.0 images/s | 3:08 left"]
 
 
 def test_a_bar_in_a_terminal() -> None:

@@ -16,6 +16,7 @@ from difflab.callbacks.checkpoint_io import AtomicCheckpointIO
 from difflab.callbacks.ema import EMA
 from difflab.callbacks.weights import WeightsExport, save_weights
 from difflab.machine import MachineError
+from difflab.tracking.csv import CSVLogger
 
 
 def fit(root: Path, steps: int, callbacks: list[Any]) -> Tiny:
@@ -99,5 +100,27 @@ def test_what_a_finished_run_owes_is_read_off_its_files(tmp_path: Path) -> None:
     trainer(tmp_path, 2, [EMA(0.5), export]).fit(Tiny(), loader(9))
     assert mark.read_text() == "2\n"
     assert not export.owes(2, at_end=True)
+    (tmp_path / "weights" / "config.json").rename(tmp_path / "config.json")
+    assert export.owes(2, at_end=False), "weights without their configuration are of no use"
+    (tmp_path / "config.json").rename(tmp_path / "weights" / "config.json")
     (tmp_path / "weights" / "ema.safetensors").write_bytes(b"cut")
+    assert export.owes(2, at_end=True)
+
+
+class Dying(CSVLogger):
+    """A logger that ends with the process while it takes a file."""
+
+    def log_artifact(self, *_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+
+def test_the_mark_is_written_when_the_loggers_have_the_weights(tmp_path: Path) -> None:
+    """It decides whether they are handed over when the run is started again."""
+    mark = tmp_path / "wandb" / "artifact_step"
+    mark.parent.mkdir()
+    export = WeightsExport(tmp_path / "weights", {}, mark)
+    with pytest.raises(SystemExit):
+        trainer(tmp_path, 2, [export], logger=Dying(tmp_path / "metrics.csv")).fit(Tiny(), loader(9))
+    assert not mark.exists()
+    assert not export.owes(2, at_end=False)
     assert export.owes(2, at_end=True)

@@ -1,4 +1,5 @@
-"""Run by two processes (see test_two_ranks): each trains under DDP and writes what it saw to <folder>/<rank>.json."""
+"""Run by two processes (see test_two_ranks): each trains under DDP, once for every scenario, and writes what it saw to
+<folder>/<scenario>/<rank>.json."""
 
 from __future__ import annotations
 
@@ -147,11 +148,10 @@ def preempted(folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    scenario, target = (
-        {f.__name__: f for f in (averages_and_guard, not_finite, too_many, full_disk, preempted)}[sys.argv[1]],
-        Path(sys.argv[2]),
-    )
-    (target / f"{RANK}.json").write_text(json.dumps(scenario(target)))
+    for scenario in (averages_and_guard, not_finite, too_many, full_disk, preempted):
+        target = Path(sys.argv[1]) / scenario.__name__
+        target.mkdir(exist_ok=True)
+        (target / f"{RANK}.json").write_text(json.dumps(scenario(target)))
     leave_process_group()
     # Now and then an interpreter that ends after gloo aborts (torch 2.14); what is tested here is done by then.
     os._exit(0)

@@ -2,12 +2,11 @@ import contextlib
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
-from command_line import start_difflab
+from command_line import start_difflab, wait_until
 from difflab.cli import main
 from difflab.commands.data import parse_arguments
 from difflab.data.unfinished import kept_shards
@@ -174,12 +173,54 @@ def test_inspecting_a_set_without_samples_is_an_error(tmp_path, capsys):
         assert why in shown.err
 
 
+def test_the_splits_of_a_set_are_not_listed_as_sets(tmp_path, capsys):
+    for tar in ("photos/train/0.tar", "photos/val/a/0.tar", "loose/0.tar", "val/0.tar", "two/train/0.tar"):
+        plain_tar(tmp_path / tar, "a.png", "b.png")
+    # A set of its own, whatever it is called.
+    assert make("source=shapes", "out=two/test", "resolution=16", "n=2", "val=0") == 0
+
+    def listed():
+        capsys.readouterr()
+        assert main(["data", "list", ".", "--json"]) == 0
+        return {entry["path"]: entry for entry in json.loads(capsys.readouterr().out)["data"]}
+
+    found = listed()
+    assert sorted(found) == ["loose", "photos", "two", "two/test", "val"]
+    tars = [tmp_path / "photos/train/0.tar", tmp_path / "photos/val/a/0.tar"]
+    assert found["photos"]["bytes"] == sum(tar.stat().st_size for tar in tars)
+    assert found["photos"]["splits"] is None
+    assert main(["data", "inspect", "photos"]) == 0
+    found = listed()
+    assert sorted(found) == ["loose", "photos", "two", "two/test", "val"]
+    assert found["photos"]["splits"] == {"train": 2, "val": 2}
+
+
 def test_another_tools_index_does_not_hide_the_other_data_sets(tmp_path, capsys):
     plain_tar(tmp_path / "wids/0.tar", "a.png")
     (tmp_path / "wids/index.json").write_text('{"wids_version": 1}')
     plain_tar(tmp_path / "x/0.tar", "a.png")
     assert main(["data", "list", ".", "--json"]) == 0
     assert [entry["path"] for entry in json.loads(capsys.readouterr().out)["data"]] == ["wids", "x"]
+
+
+def test_a_hidden_directory_is_listed_only_where_it_is_asked_for(tmp_path, capsys):
+    plain_tar(tmp_path / ".kept/0.tar", "a.png")
+    plain_tar(tmp_path / "x/0.tar", "a.png")
+    for place, found in ((".", ["x"]), (".kept", [".kept"])):
+        assert main(["data", "list", place, "--json"]) == 0
+        assert [entry["path"] for entry in json.loads(capsys.readouterr().out)["data"]] == found
+
+
+def test_no_sample_is_decoded_where_none_is_asked_for(tmp_path, capsys, monkeypatch):
+    from difflab.data import inspecting
+
+    assert make("shapes", "out=o", "n=4", "resolution=16", "val=0") == 0
+    asked = []
+    real = inspecting.inspect_data
+    monkeypatch.setattr(inspecting, "inspect_data", lambda *a, **how: asked.append(how["decode"]) or real(*a, **how))
+    for given in ("0", "3", "all"):
+        assert main(["data", "inspect", "o", "--decode", given]) == 0
+    assert asked == [0, 3, None]
 
 
 @pytest.fixture
@@ -269,7 +310,7 @@ def test_a_stopped_command_says_what_it_keeps(photos, capsys, monkeypatch):
 @pytest.mark.parametrize(("kind", "workers"), [(signal.SIGINT, 2), (signal.SIGKILL, 2), (signal.SIGINT, 0)])
 def test_a_command_ended_by_a_signal_leaves_no_process_and_goes_on(tmp_path, kind, workers):
     command = ["data", "make", "source=shapes", "out=o", "resolution=64", "n=100000", "val=0", "shard_size=64"]
-    process = start_difflab([*command, f"workers={workers}"], tmp_path, new_group=True)
+    process = start_difflab([*command, f"workers={workers}"], tmp_path)
     try:
         wait_until(lambda: kept_shards(tmp_path / "o") >= 2, process)
         # As a terminal does, to all processes; a kill reaches one.
@@ -294,11 +335,3 @@ def group_is_there(group):
     except ProcessLookupError:
         return False
     return True
-
-
-def wait_until(true, process, seconds=120):
-    end = time.monotonic() + seconds
-    while not true():
-        assert process is None or process.poll() is None, process.communicate()
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)

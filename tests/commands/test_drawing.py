@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -9,7 +10,9 @@ from difflab.commands.composing import compose_and_validate
 from difflab.commands.drawing import draw_name, prepare_drawing
 from difflab.commands.processes import Processes
 from difflab.commands.run_defaults import with_defaults_of_run
+from difflab.commands.sample import made_of
 from difflab.config.sample import SampleConfig
+from difflab.errors import UserError
 from difflab.pipelines.stored import find_stored
 from tiny_runs import ON_CPU
 
@@ -58,6 +61,34 @@ def test_drawings_that_differ_do_not_share_a_folder(tiny_run: Path, override: st
     assert usual.rpartition("-")[0] == other.rpartition("-")[0]
     checkpoints = [tiny_run / "checkpoints" / name for name in ("last.ckpt", "step-000003.ckpt")]
     assert len({usual, *(draw_name(configured(path)) for path in checkpoints)}) == 3
+
+
+def test_memory_is_asked_for_the_images_that_there_are(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for a batch larger than a process's share, which is rounded up."""
+    asked: list[tuple[str, int]] = []
+    monkeypatch.setattr(
+        "difflab.commands.drawing.require_memory", lambda what, needed, there, fix: asked.append((what, needed))
+    )
+    config = configured(tiny_run, "n=7", "batch_size=1000000000")
+    for processes in (Processes(), Processes(2, 3)):
+        prepare_drawing(config, processes)
+    prepare_drawing(configured(tiny_run, "n=7", "batch_size=2"))
+    image = 4 * 4 * 3 * 16 * 16
+    assert [needed for _, needed in asked] == [7 * image, 3 * image, 2 * image]
+
+
+def test_classes_that_are_none_are_refused_before_anything_is_drawn(class_run: Path) -> None:
+    with pytest.raises(UserError, match=r"class 6 is not in 0\.\.5"):
+        prepare_drawing(configured(class_run, "n=1", "classes=[0,6]"))
+
+
+def test_a_drawing_that_was_stopped_goes_on_with_as_many_processes(tiny_run: Path) -> None:
+    drawing = prepare_drawing(configured(tiny_run, "n=7"))
+    plain = {"seed": 0, "out": "here", "devices": 1}
+    alone = made_of(plain, drawing)
+    assert alone == made_of(plain | {"out": "there", "devices": "auto"}, drawing)
+    assert alone != made_of(plain, dataclasses.replace(drawing, processes=Processes(0, 2)))
+    assert alone != made_of(plain | {"seed": 1}, drawing)
 
 
 def test_home_is_the_run_of_a_checkpoint(tiny_run: Path) -> None:

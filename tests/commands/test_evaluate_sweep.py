@@ -7,11 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from difflab.commands.evaluate_sweep import finished, point_name
+from difflab.commands.composing import compose_and_validate
+from difflab.commands.evaluate import folder_of, what_counts
+from difflab.commands.evaluate_sweep import Planned, _folder, _named, finished, point_name, report
+from difflab.commands.sampling_sweep import Point
+from difflab.config.sample import EvaluateConfig
+from difflab.config.train import TrainConfig
 from difflab.pipelines import build
-from difflab.pipelines.stored import load_stored
+from difflab.pipelines.stored import Stored, load_stored
 from difflab.tracking.rundir import RunDirectory
 from difflab.tracking.runs import read_offline_run
+from difflab.tracking.sweep_table import SweepRow, Value
 from tiny_runs import ON_CPU, difflab, done, mistake
 
 JUDGE = ("metrics=shapes", "metrics.fd=null", "metrics.kid=null")
@@ -209,6 +215,76 @@ def test_a_point_is_called_by_what_differs() -> None:
     assert point_name({"sampler.steps": "5", "pipeline.stages.up.sampler.steps": "9"}) == (
         "sampler.steps=5 pipeline.stages.up.sampler.steps=9"
     )
+
+
+def planned(*overrides: str, **values: str) -> Planned:
+    config, plain = compose_and_validate("evaluate", EvaluateConfig, ["run=mine", *overrides])
+    return Planned(Point(values or {"guidance.scale": "2"}, list(overrides)), config, plain)
+
+
+def stored_in(folder: str) -> Stored:
+    config = compose_and_validate("train", TrainConfig, ["experiment=ddpm/shapes32", "trainer.max_steps=1"])[0]
+    return Stored(Path(folder), config.model(), Path("weights"), run_dir=Path(folder), train=config)
+
+
+def test_names_and_groups_give_way_to_those_of_the_user_and_to_length() -> None:
+    usual = _named(planned("logger=wandb"), "sweep-scale-123456", stored_in("/runs/a")).logger.wandb
+    assert usual is not None
+    assert (usual.name, usual.group) == ("scale=2", "ddpm/shapes32/a sweep-scale-123456")
+    own = planned("logger=wandb", "logger.wandb.name=ours", "logger.wandb.group=mine")
+    given = _named(own, "sweep-scale-123456", stored_in("/runs/a")).logger.wandb
+    assert given is not None
+    assert (given.name, given.group) == ("ours", "mine")
+    # Too long for W&B: the names are cut behind, the groups before, where the hash tells sweeps apart.
+    long = planned("logger=wandb", **{"guidance.scale": "3" * 200})
+    cut = _named(long, "sweep-scale-123456", stored_in(f"/runs/{'a' * 200}")).logger.wandb
+    assert cut is not None
+    assert cut.name == f"scale={'3' * 122}"
+    assert cut.group is not None
+    assert (len(cut.group), cut.group[-19:]) == (128, " sweep-scale-123456")
+
+
+def test_every_point_has_a_folder_of_its_own_below_one_that_is_given() -> None:
+    one, two = (planned("out=/given", f"seed={seed}").config for seed in (0, 1))
+    folders = [_folder(config, Path("home")).path for config in (one, two)]
+    assert len(set(folders)) == 2
+    assert {path.parent for path in folders} == {Path("/given")}
+    usual = _folder(planned("seed=0").config, Path("/home")).path
+    assert usual == Path("/home/evaluations") / folders[0].name
+
+
+@pytest.mark.parametrize("key", ["devices=1", "ranks.warning_s=7", "batch_size=3", "logger=none", "out=elsewhere"])
+def test_what_leaves_the_numbers_alone_makes_no_other_evaluation(key: str) -> None:
+    assert what_counts(planned(key).plain) == what_counts(planned().plain)
+
+
+@pytest.mark.parametrize("key", ["split=val", "seed=1", "n=7", "weights=raw", "precision=32-true", "metrics=none"])
+def test_what_changes_the_numbers_makes_another_one(key: str) -> None:
+    assert what_counts(planned(key).plain) != what_counts(planned().plain)
+    assert folder_of(planned(key).config, Path("home")).path != folder_of(planned().config, Path("home")).path
+
+
+@pytest.mark.parametrize(
+    ("values", "x"),
+    [
+        ([{"sampler.steps": 50, "seed": 0}, {"sampler.steps": 20, "seed": 0}], "sampler.steps"),
+        # A text among them: along an axis of numbers it has no place.
+        ([{"a": 50, "b": 0}, {"a": "10,20", "b": 1}, {"a": 30, "b": 1}], "b"),
+        ([{"a": "x", "b": "u"}, {"a": "y", "b": "u"}], "a"),
+    ],
+)
+def test_what_runs_along_the_plot_of_a_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: list[dict[str, Value]], x: str
+) -> None:
+    seen: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(
+        "difflab.tracking.plot.plot_sweep", lambda rows, x, metrics, path: seen.append((x, list(metrics)))
+    )
+    rows = [SweepRow(one, {"fd@8": 1.0} | ({"is@8": 2.0} if number else {})) for number, one in enumerate(values)]
+    report(rows, tmp_path)
+    # A metric that a point lacks is in the table alone.
+    assert seen == [(x, ["fd@8"])]
+    assert "is@8" in (tmp_path / "table.csv").read_text()
 
 
 @pytest.mark.slow

@@ -27,6 +27,26 @@ def test_help_shows_the_groups_their_choices_and_the_defaults(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("choice", ["task=noisy_classifier", "experiment=adm/shapes32_classifier"])
+def test_help_shows_what_the_chosen_task_has(tmp_path: Path, choice: str) -> None:
+    done = run_difflab(["train", "--help", choice], tmp_path)
+    assert done.status == 0
+    defaults = done.out.partition("== Defaults")[2]
+    assert "\nnetwork:\n  kind: unet_encoder" in defaults
+    assert "\nsampler:" not in defaults
+    assert "task=noisy_classifier has the keys above" in defaults
+
+
+@pytest.mark.parametrize("showing", [["--help"], ["--cfg", "job"]])
+def test_another_task_than_the_experiments_is_one_line_before_anything_is_shown(
+    tmp_path: Path, showing: list[str]
+) -> None:
+    done = run_difflab(["train", *showing, EXPERIMENT, "task=noisy_classifier"], tmp_path)
+    assert done.status == 2
+    assert done.err.count("\n") == 1
+    assert "task=noisy_classifier, but experiment=ddpm/shapes32 has task=denoising" in done.err
+
+
 @pytest.mark.parametrize("flags", [["--cfg", "job", "--resolve"], ["-c", "job"]])
 def test_the_configuration_is_shown_as_yaml_that_loads_and_nothing_is_trained(tmp_path: Path, flags: list[str]) -> None:
     done = run_difflab(["train", EXPERIMENT, "seed=3", *flags], tmp_path)

@@ -36,6 +36,10 @@ def secret(monkeypatch: pytest.MonkeyPatch) -> None:
         ("name=${hydra:job.name}", "name"),
         ("name=${my_resolver:1}", "name"),
         ("+anything=${oc.env:TOKEN}", "anything"),
+        # A key that only begins or ends like a place.
+        ("+outsider=${oc.env:TOKEN}", "outsider"),
+        ("+run_token=${oc.env:TOKEN}", "run_token"),
+        ("+data.searchpath=${oc.env:TOKEN}", "data.searchpath"),
         ("guidance.scale=${oc.env:TOKEN}", "guidance.scale"),
     ],
 )

@@ -12,7 +12,15 @@ import yaml
 
 from command_line import run_difflab, spawn_difflab
 from commands.test_train_classifier import trained as trained_classifier
+from difflab.commands.composing import compose_and_validate
+from difflab.commands.likelihood import folder_of
+from difflab.commands.run_defaults import with_defaults_of_run
+from difflab.config.likelihood import LikelihoodConfig, ODEConfig
+from difflab.errors import UserError
 from difflab.metrics.protocol import Result, compare
+from difflab.pipelines import likelihood
+from difflab.pipelines.likelihood import LikelihoodPipeline
+from difflab.pipelines.stored import find_stored, load_stored
 from difflab.tracking.runs import read_offline_run
 from tiny_runs import ON_CPU, done, mistake
 
@@ -132,6 +140,52 @@ def test_what_changes_the_number_has_a_folder_of_its_own(own_run: Path) -> None:
         values.append(result_of(folder).value)
         assert result_of(folder).spread is None
     assert len(set(values)) == 4
+
+
+@pytest.mark.parametrize("change", ["precision=bf16-mixed", "seed=1", "weights=raw", "split=train", "n=2"])
+def test_no_two_likelihoods_share_a_folder(tiny_run: Path, change: str) -> None:
+    def folder(run: Path, *overrides: str) -> Path:
+        argv = with_defaults_of_run([f"run={run}", "n=1", *ODE, *QUIET, *overrides], data=True, drawing=False)
+        return folder_of(compose_and_validate("likelihood", LikelihoodConfig, argv)[0], find_stored(run, "auto")).path
+
+    assert folder(tiny_run, change) != folder(tiny_run)
+    assert folder(tiny_run, "batch_size=3", "devices=auto") == folder(tiny_run)
+    checkpoints = [tiny_run / "checkpoints" / name for name in ("last.ckpt", "step-000003.ckpt")]
+    assert len({folder(tiny_run), *map(folder, checkpoints)}) == 3
+
+
+def test_several_probes_give_the_error_of_their_mean(tiny_run: Path) -> None:
+    model = load_stored(tiny_run)[0]
+    method = ODEConfig(kind="ode", solver="heun", steps=2, probes=4)
+    image = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+    batch = {"image": image, "index": torch.tensor([0, 1])}
+    pipeline = LikelihoodPipeline(model, method)
+    singles = []
+    real = likelihood.ode_bits_per_dim
+
+    def noting(*arguments: Any, **options: Any) -> Any:
+        singles.append(real(*arguments, **options))
+        return singles[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(likelihood, "ode_bits_per_dim", noting)
+        found = pipeline(batch, 0)
+    (one,) = singles
+    assert one.total.shape == (2, 4)
+    torch.testing.assert_close(found.total, one.total.mean(1))
+    torch.testing.assert_close(found.probe_variance, one.total.var(1) / 4)
+
+
+def test_data_without_classes_does_not_fit_a_model_that_has_some(class_run: Path) -> None:
+    model, stored = load_stored(class_run)
+    assert stored.train is not None
+    pipeline = LikelihoodPipeline(model, ODEConfig(kind="ode"))
+    pipeline.check_data(stored.train.data)
+    with pytest.raises(UserError, match=r"the model knows 6 classes, the data has data\.classes=None"):
+        pipeline.check_data(stored.train.data.model_copy(update={"classes": None}))
+    for change in ({"channels": 1}, {"image_size": 8}):
+        with pytest.raises(UserError, match="the model is of 3x16x16 images"):
+            pipeline.check_data(stored.train.data.model_copy(update=change))
 
 
 def test_a_model_is_told_the_classes_of_the_images(class_run: Path, tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from difflab.commands.limits import refusing_too_large, require_disk, require_memory
 from difflab.errors import UserError
-from tiny_runs import ON_CPU, mistake
+from difflab.machine import MachineError
+from tiny_runs import ON_CPU, difflab, mistake
 
 LITE = (
     "logger=none",
@@ -21,7 +24,7 @@ LITE = (
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["n=1000000000"], "n=1000000000: samples for the archive and the grid need 1,536 GB of memory"),
+        (["n=1000000000", "png=false"], "n=1000000000: samples.npz need 1,536.0 GB at least"),
         (["n=10000000000", "npz=false", "grid=false"], "n=10000000000: pictures need 5,120.0 GB at least"),
         (["n=1000000000000", "batch_size=1000000000", "png=false", "npz=false", "grid=false"], "lower batch_size"),
     ],
@@ -48,6 +51,33 @@ def test_memory_that_is_not_enough_is_one_line() -> None:
             raise error
     with pytest.raises(RuntimeError, match="shapes"), refusing_too_large("batch_size=8"):
         raise RuntimeError("shapes do not match")
+
+
+def test_a_disk_that_is_too_full_is_the_machines_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=100, used=70, free=30))
+    require_disk("these", 30, tmp_path, "lower n")
+    with pytest.raises(MachineError, match="no space left to write") as refused:
+        require_disk("these", 31, tmp_path / "out", "lower n")
+    assert (refused.value.status, refused.value.filename) == (1, str(tmp_path / "out"))
+    # More than the disk could ever hold is the user's to mend.
+    with pytest.raises(MachineError):
+        require_disk("these", 100, tmp_path, "lower n")
+    with pytest.raises(UserError, match="lower n"):
+        require_disk("these", 101, tmp_path, "lower n")
+
+
+def test_pictures_are_counted_on_the_disk_that_they_go_to(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def usage(path: Path) -> SimpleNamespace:
+        free = 0 if Path(path).name == "full" else 10**15
+        return SimpleNamespace(total=10**15, used=0, free=free)
+
+    (tmp_path / "full").mkdir()
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    ended = difflab("sample", f"run={tiny_run}", "n=2", "out=full/drawn", *ON_CPU)
+    assert ended.status == 1
+    assert "no space left to write full/drawn" in ended.err
 
 
 def test_the_disk_that_is_asked_is_that_of_the_folder(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from difflab.commands import machine
@@ -12,6 +14,7 @@ from difflab.config.trainer import TrainerConfig
 from difflab.data import processes
 from difflab.data.processes import refuse_workers
 from difflab.errors import UserError
+from tiny_runs import mistake
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +64,16 @@ def test_readers_are_counted_over_all_processes() -> None:
         refuse_workers(7, processes=2)
 
 
+def test_making_data_refuses_them_before_anything_is_read(tmp_path: Path) -> None:
+    made = ("data", "make", "source=folder", "path=nowhere", "out=o")
+    assert mistake(*made, "workers=13") == (
+        "difflab data: workers=13, but this machine has 3 cores, which at most 12 workers may share; "
+        "use workers=12 or fewer"
+    )
+    assert "nowhere" in mistake(*made, "workers=12")
+    assert not (tmp_path / "o").exists()
+
+
 def test_other_machines_need_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     refuse_nodes(1)
     with pytest.raises(UserError, match="srun or torchrun"):
@@ -78,3 +91,5 @@ def test_a_training_is_looked_at_as_a_whole() -> None:
     refuse_more_than_there_is(TrainerConfig(max_steps=1, accelerator="cpu"), data)
     with pytest.raises(UserError, match="for each of 2 processes"):
         refuse_more_than_there_is(TrainerConfig(max_steps=1, accelerator="cpu", devices=2), data)
+    with pytest.raises(UserError, match="srun or torchrun"):
+        refuse_more_than_there_is(TrainerConfig(max_steps=1, accelerator="cpu", num_nodes=2), data)

@@ -5,7 +5,14 @@ import sys
 import pytest
 import torch
 
-from difflab.commands.processes import Layout, Processes, layout_of, started
+from difflab.commands.processes import (
+    Layout,
+    Processes,
+    environment_of,
+    layout_of,
+    layout_of_training,
+    started,
+)
 from difflab.errors import UserError
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
@@ -44,6 +51,55 @@ def test_a_launcher_has_decided_already(
     if layout.total > 1:
         with pytest.raises(UserError, match=f"devices=7, but {layout.starter} started {layout.per_node} processes"):
             layout_of(7, "cpu")
+
+
+def test_a_training_has_the_processes_that_it_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert layout_of_training("auto", 1, "cpu") == Layout(1)
+    assert layout_of_training(3, 2, "cpu") == Layout(3, 2)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert layout_of_training("auto", 2, "cuda") == Layout(4, 2)
+    assert layout_of_training([3, 1], 1, "cuda") == Layout(2)
+
+
+@pytest.mark.parametrize(
+    ("environment", "layout"), [(TORCHRUN, Layout(4, 2, "torchrun")), (SRUN, Layout(3, 2, "srun"))]
+)
+def test_a_training_agrees_with_its_launcher(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], layout: Layout
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for devices in ("auto", layout.per_node, list(range(layout.per_node))):
+        assert layout_of_training(devices, 2, "cpu") == layout
+    # As many in all, on other machines, are another layout.
+    for devices, nodes in ((layout.total, 1), (1, layout.total), (layout.per_node, 1), ("auto", 3)):
+        with pytest.raises(UserError, match=rf"set trainer\.devices={layout.per_node} and trainer\.num_nodes=2$"):
+            layout_of_training(devices, nodes, "cpu")
+
+
+def test_a_process_knows_its_rank_before_it_speaks_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NODE_RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert Layout(4, 3).rank == 0
+    for name, value in {
+        "NODE_RANK": "2",
+        "LOCAL_RANK": "1",
+        "RANK": "5",
+        "SLURM_PROCID": "7",
+        "SLURM_LOCALID": "3",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert Layout(4, 3).rank == 9
+    assert Layout(4, 3, "torchrun").rank == 5
+    assert Layout(4, 3, "srun").rank == 7
+
+
+def test_slurm_is_not_asked_to_queue_again_by_lightning() -> None:
+    environment = environment_of(Layout(3, 2, "srun"))
+    assert type(environment).__name__ == "SLURMEnvironment"
+    assert not environment.auto_requeue
+    assert type(environment_of(Layout(3, 2, "torchrun"))).__name__ == "TorchElasticEnvironment"
+    assert type(environment_of(Layout(3))).__name__ == "LightningEnvironment"
 
 
 def test_one_device_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

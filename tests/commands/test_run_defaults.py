@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from difflab.commands.composing import compose_and_validate
 from difflab.commands.run_defaults import refuse_parts_of_model, with_defaults_of_run
 from difflab.config.guidance import GuidanceConfig
-from difflab.config.sample import EvaluateConfig
+from difflab.config.sample import EvaluateConfig, SampleConfig
 from difflab.errors import UserError
 
 
@@ -23,6 +23,18 @@ def test_defaults_stand_before_what_the_user_says(tiny_run: Path) -> None:
     assert config.sampler.steps == 9
     assert config.data is not None
     assert config.data.image_size == 16
+
+
+def test_the_last_run_that_is_named_counts(tiny_run: Path, tmp_path: Path) -> None:
+    """As it does for Hydra, which reads the same overrides."""
+    other = Path(shutil.copytree(tiny_run, tmp_path / "other"))
+    stored = yaml.safe_load((other / "config.yaml").read_text())
+    stored["sampler"]["steps"] = 7
+    (other / "config.yaml").write_text(yaml.safe_dump(stored))
+    for first, last, steps in ((tiny_run, other, 7), (other, tiny_run, 5)):
+        arguments = with_defaults_of_run([f"run={first}", f"run={last}"])
+        config, _ = compose_and_validate("sample", SampleConfig, arguments)
+        assert (config.run, config.sampler.steps) == (str(last), steps)
 
 
 def test_every_value_of_a_run_survives_the_way_through_hydra(tiny_run: Path, tmp_path: Path) -> None:

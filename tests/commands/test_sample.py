@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from difflab.config.stored import read_train_config
+from difflab.data.shapes import class_names
+from difflab.tracking.grid import LABEL_HEIGHT
 from tiny_runs import ON_CPU, done, mistake
+
+SHAPES = class_names()
 
 
 def pictures(folder: Path) -> np.ndarray:
@@ -107,6 +112,46 @@ def test_classes_are_kept_beside_the_images(class_run: Path, tmp_path: Path) -> 
     assert set(own) <= set(range(6))
     done("sample", f"run={class_run}", "n=5", "batch_size=2", "classes=[4,1]", "out=given", *ON_CPU)
     assert np.load(tmp_path / "given" / "samples.npz")["arr_1"].tolist() == [4, 1, 4, 1, 4]
+
+
+def test_classes_are_given_by_name_to_a_run_a_checkpoint_and_an_export(class_run: Path, tmp_path: Path) -> None:
+    """Their names come from the data's index, and stay with the model where the data is gone."""
+    fast = ("n=3", "sampler.steps=1", *ON_CPU)
+    stored = read_train_config(class_run / "config.yaml")
+    assert stored.data.class_names == SHAPES
+    done("weights", "export", class_run, "--out", "exported")
+    assert json.loads(Path("exported/config.json").read_text())["config"]["class_names"] == SHAPES
+    for name, run in (("a", class_run), ("b", class_run / "checkpoints" / "last.ckpt"), ("c", "exported")):
+        done("sample", f"run={run}", f"classes=[{SHAPES[3]},{SHAPES[1]}]", f"out={name}", *fast)
+        assert np.load(f"{name}/samples.npz")["arr_1"].tolist() == [3, 1, 3]
+        assert json.loads(Path(f"{name}/sample.json").read_text())["class_names"] == SHAPES
+    done("sample", f"run={class_run}", "classes=[3,1]", "out=numbers", *fast)
+    assert np.array_equal(pictures(tmp_path / "a"), pictures(tmp_path / "numbers"))
+    message = mistake("sample", f"run={class_run}", "classes=[sqare]", "out=wrong")
+    assert message == "difflab sample: no class of this model is called 'sqare'; did you mean 'square'?"
+
+
+def test_the_grid_says_what_was_asked_for_and_is_as_wide_as_asked(class_run: Path, tmp_path: Path) -> None:
+    done("sample", f"run={class_run}", "n=5", "columns=3", "classes=[1]", "out=drawn", "sampler.steps=1", *ON_CPU)
+    with Image.open(tmp_path / "drawn" / "grid.png") as grid:
+        # Two rows of three pictures of 64 px, each with a line below it, two pixels around each.
+        assert grid.size == (2 + 3 * 66, 2 + 2 * (66 + LABEL_HEIGHT))
+        below = np.asarray(grid)[2 + 64 : 2 + 64 + LABEL_HEIGHT, 2:66]
+    assert below.min() < 100, "there are letters"
+
+
+def test_the_grid_is_of_the_first_samples_alone(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("difflab.commands.sample_archive.GRID_MOST", 4)
+    drawn = ("n=9", "batch_size=2", "columns=2", "sampler.steps=1", *ON_CPU)
+    ended = done("sample", f"run={tiny_run}", "out=drawn", *drawn)
+    assert "note: grid.png shows the first 4 of 9 samples" in ended.err
+    done("sample", f"run={tiny_run}", "out=alone", "npz=false", "png=false", *drawn)
+    with Image.open(tmp_path / "drawn" / "grid.png") as grid, Image.open(tmp_path / "alone" / "grid.png") as alone:
+        assert grid.size == (2 + 2 * 66, 2 + 2 * 66)
+        assert np.array_equal(np.asarray(grid), np.asarray(alone))
+    assert sorted(path.name for path in (tmp_path / "alone").iterdir()) == ["grid.png", "sample.json"]
 
 
 def test_without_a_terminal_progress_is_lines(tiny_run: Path) -> None:

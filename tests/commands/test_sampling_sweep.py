@@ -90,3 +90,23 @@ def test_functions_that_list_no_values_are_one_line(argument: str, why: str) -> 
 def test_too_many_combinations_are_refused() -> None:
     with pytest.raises(UserError, match="these are 10000 evaluations; give at most 1000"):
         points_of(["run=x", "seed=range(100)", "guidance.scale=range(100)"])
+    with pytest.raises(UserError, match="these are 1001 evaluations; give at most 1000"):
+        points_of(["run=x", "seed=range(7)", "guidance.scale=range(143)"])
+    with pytest.raises(UserError, match="more than 1000 values"):
+        points_of(["run=x", "seed=range(1001)"])
+    assert len(points_of(["run=x", "seed=range(1000)"]) or []) == 1000
+    assert len(points_of(["run=x", "seed=range(40)", "guidance.scale=range(25)"]) or []) == 1000
+
+
+def test_a_choice_and_a_key_inside_it_are_two_keys() -> None:
+    points = points_of(["sampler=ddim,heun", "sampler.steps=7", "+sampler.snap=none,level"]) or []
+    assert [point.argv for point in points][:2] == [
+        ["sampler=ddim", "sampler.steps=7", "+sampler.snap=none"],
+        ["sampler=ddim", "sampler.steps=7", "+sampler.snap=level"],
+    ]
+    assert len(points) == 4
+
+
+def test_images_to_enlarge_may_vary() -> None:
+    points = points_of(["low_res=a.npz,b.npz"]) or []
+    assert [point.values for point in points] == [{"low_res": "a.npz"}, {"low_res": "b.npz"}]

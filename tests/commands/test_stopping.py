@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
-import subprocess
-import time
-from collections.abc import Callable, Iterator
+import tarfile
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import pytest
 
-from command_line import run_difflab, spawn_difflab, start_program, tiny_training
+from command_line import run_difflab, start_difflab, tiny_training, wait_until
+from difflab.signals import LAUNCHED_BY
 from run_files import checkpoint, find_run
+from warm_python import Forked, WarmPython
 
 pytestmark = pytest.mark.slow
 
@@ -23,47 +25,54 @@ ENDLESS = "trainer.max_steps=100000"
 TWO = ("trainer.devices=2", "callbacks.preemption.check_every=1")
 
 
+Start = Callable[..., Forked]
+
+
+@pytest.fixture(scope="module")
+def python() -> Iterator[WarmPython]:
+    with contextlib.closing(WarmPython()) as python:
+        yield python
+
+
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def start(python: WarmPython, tmp_path: Path) -> Iterator[Start]:
     """start(arguments) -> the program, the first of a process group of its own, which does not outlive the test."""
-    programs: list[subprocess.Popen[str]] = []
+    with contextlib.ExitStack() as stack:
 
-    def started(arguments: list[str]) -> subprocess.Popen[str]:
-        import sys
+        def started(arguments: list[str], ignored: Collection[signal.Signals] = ()) -> Forked:
+            return stack.enter_context(contextlib.closing(python.start(arguments, tmp_path, ignored)))
 
-        command = ["setsid", sys.executable, "-m", "difflab.cli", *arguments]
-        programs.append(start_program(command, tmp_path))
-        return programs[-1]
-
-    yield started
-    for program in programs:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(program.pid, signal.SIGKILL)
-        program.wait()
+        yield started
 
 
-def when(ready: Callable[[], object], program: subprocess.Popen[str]) -> None:
-    ends = time.monotonic() + 120
-    while not ready() and program.poll() is None:
-        assert time.monotonic() < ends
-        time.sleep(0.02)
+def when(ready: Callable[[], object], program: Forked) -> None:
+    def ready_or_ended() -> bool:
+        return bool(ready()) or program.poll() is not None
+
+    wait_until(ready_or_ended)
+    assert program.poll() is None, program.ended(30)
 
 
-def when_training(folder: Path, program: subprocess.Popen[str]) -> None:
+def when_training(folder: Path, program: Forked) -> None:
     when(lambda: list(folder.glob("runs/*/*/*/metrics.csv")), program)
 
 
-def ended(program: subprocess.Popen[str]) -> tuple[int, list[str]]:
+def ended(program: Forked) -> tuple[int, list[str]]:
     """The status of a program, and what it said on standard error without lines of progress."""
-    _, err = program.communicate(timeout=120)
-    return program.returncode, [
-        line for line in err.splitlines() if "| loss" not in line and "devices, batches" not in line
-    ]
+    status, err = program.ended(120)
+    return status, [line for line in err.splitlines() if "| loss" not in line and "devices, batches" not in line]
 
 
-def children(program: subprocess.Popen[str]) -> list[int]:
+def children(program: Forked) -> list[int]:
+    """The further ranks that a program has started."""
     pids = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
-    return [int(pid) for pid in pids if b"difflab.cli" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [int(pid) for pid in pids if f"{LAUNCHED_BY}={program.pid}".encode() in environment_of(int(pid))]
+
+
+def environment_of(pid: int) -> bytes:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    return b""
 
 
 def is_alive(pid: int) -> bool:
@@ -73,10 +82,7 @@ def is_alive(pid: int) -> bool:
 
 
 def assert_gone(*pids: int) -> None:
-    ends = time.monotonic() + 20
-    while any(map(is_alive, pids)):
-        assert time.monotonic() < ends
-        time.sleep(0.02)
+    wait_until(lambda: not any(map(is_alive, pids)), seconds=20)
 
 
 def assert_saved(number: signal.Signals, folder: Path, status: int, said: list[str]) -> None:
@@ -96,7 +102,7 @@ def assert_saved(number: signal.Signals, folder: Path, status: int, said: list[s
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_to_the_group_with_readers_saves(
-    number: signal.Signals, start: Callable[..., subprocess.Popen[str]], tiny_shapes: Path, tmp_path: Path
+    number: signal.Signals, start: Start, tiny_shapes: Path, tmp_path: Path
 ) -> None:
     """As a terminal and SLURM send it: to the readers, their server and everything else, too."""
     program = start(tiny_training(tiny_shapes, ENDLESS, "data.workers=2"))
@@ -109,7 +115,7 @@ def test_a_signal_to_the_group_with_readers_saves(
 def test_two_ranks_save_once_and_end_together(
     number: signal.Signals,
     whole_group: bool,
-    start: Callable[..., subprocess.Popen[str]],
+    start: Start,
     tiny_shapes: Path,
     tmp_path: Path,
 ) -> None:
@@ -121,70 +127,94 @@ def test_two_ranks_save_once_and_end_together(
     assert_gone(other)
 
 
-def test_a_signal_to_the_other_rank_saves(
-    start: Callable[..., subprocess.Popen[str]], tiny_shapes: Path, tmp_path: Path
+def test_a_signal_to_the_other_rank_saves_and_each_line_is_said_once(
+    start: Start, tiny_shapes: Path, tmp_path: Path
 ) -> None:
-    program = start(tiny_training(tiny_shapes, ENDLESS, *TWO))
+    tars = tmp_path / "tars"
+    shutil.copytree(tiny_shapes, tars, ignore=shutil.ignore_patterns("*.json", "*.npy"))
+    with tarfile.open(next(tars.glob("train*.tar")), "a") as tar:
+        tar.add(__file__, "22.05.png")
+    program = start(tiny_training(tars, ENDLESS, *TWO))
     when_training(tmp_path, program)
     os.kill(children(program)[0], signal.SIGUSR1)
     status, said = ended(program)
     assert status == 75
-    assert len(said) == 1
-    assert said[0].startswith("difflab train: SIGUSR1: saved at step ")
+    assert len(said) == 2
+    assert said[0].startswith(f"{tars}: of the files in the tars, 1 are not read")
+    assert said[1].startswith("difflab train: SIGUSR1: saved at step ")
+    # Neither does the log repeat it for each rank.
+    assert (find_run(tmp_path) / "log.txt").read_text().count("1 are not read") == 1
 
 
-@pytest.mark.parametrize(("devices", "number"), [(1, signal.SIGUSR1), (2, signal.SIGINT)])
-def test_a_signal_while_starting_is_heeded(
-    devices: int, number: signal.Signals, start: Callable[..., subprocess.Popen[str]], tiny_shapes: Path, tmp_path: Path
+def test_a_signal_before_anything_is_imported_is_heeded(tiny_shapes: Path, tmp_path: Path) -> None:
+    program = start_difflab(tiny_training(tiny_shapes, ENDLESS), tmp_path)
+    wait_until(lambda: handles(program.pid, signal.SIGUSR1), program)
+    program.send_signal(signal.SIGUSR1)
+    _, err = program.communicate(timeout=120)
+    assert program.returncode == 75
+    assert err == "difflab train: SIGUSR1: stopped\n"
+
+
+def wait_for_each_other(program: Forked) -> bool:
+    """Whether the first rank has opened the place where all of them meet."""
+    threads = Path(f"/proc/{program.pid}/task").glob("*/comm")
+    return any(name.read_text().startswith("pt_tcpstore") for name in threads)
+
+
+@pytest.mark.parametrize(
+    ("number", "ready"), [(signal.SIGINT, children), (signal.SIGTERM, wait_for_each_other)], ids=["started", "meeting"]
+)
+def test_a_signal_while_ranks_start_is_heeded(
+    number: signal.Signals, ready: Callable[[Forked], object], start: Start, tiny_shapes: Path, tmp_path: Path
 ) -> None:
-    program = start(tiny_training(tiny_shapes, ENDLESS, f"trainer.devices={devices}"))
-    if devices == 1:
-        # Before anything of training is imported.
-        when(lambda: b"difflab" in Path(f"/proc/{program.pid}/maps").read_bytes() or handles(program, number), program)
-    else:
-        when(lambda: children(program), program)
+    program = start(tiny_training(tiny_shapes, ENDLESS, *TWO))
+    when(lambda: ready(program), program)
     others = children(program)
+    assert others
     program.send_signal(number)
     status, said = ended(program)
     assert status == STATUS[number]
-    assert len(said) == 1
-    assert said[0].startswith(f"difflab train: {number.name}: stopped")
+    assert said[:-1] in ([], [f"difflab train: {number.name}: stopping as soon as possible (again: at once)"])
+    assert said[-1].startswith(f"difflab train: {number.name}: stopped")
     assert_gone(*others)
     # The next one finds nothing in its way.
-    assert spawn_difflab(tiny_training(tiny_shapes, "trainer.max_steps=1"), tmp_path).status == 0
+    assert run_difflab(tiny_training(tiny_shapes, "trainer.max_steps=1"), tmp_path).status == 0
 
 
-def handles(program: subprocess.Popen[str], number: signal.Signals) -> bool:
+def test_no_rank_waits_for_a_first_that_was_killed_while_it_started(
+    start: Start, tiny_shapes: Path, tmp_path: Path
+) -> None:
+    program = start(tiny_training(tiny_shapes, ENDLESS, *TWO))
+    when(lambda: children(program), program)
+    others = children(program)
+    os.kill(program.pid, signal.SIGKILL)
+    assert ended(program) == (-9, ["difflab train: rank 0 ended; the others are ended too"])
+    assert_gone(*others)
+
+
+def handles(pid: int, number: signal.Signals) -> bool:
     """Whether a program has a handler for a signal."""
-    status = dict(
-        line.split(":\t") for line in Path(f"/proc/{program.pid}/status").read_text().splitlines() if ":\t" in line
-    )
+    status = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
     return bool(int(status["SigCgt"], 16) >> (number - 1) & 1)
 
 
-def test_a_rank_that_is_killed_ends_the_other_in_one_line(
-    start: Callable[..., subprocess.Popen[str]], tiny_shapes: Path, tmp_path: Path
-) -> None:
+def test_a_rank_that_is_killed_ends_the_other_in_one_line(start: Start, tiny_shapes: Path, tmp_path: Path) -> None:
     program = start(tiny_training(tiny_shapes, ENDLESS, *TWO))
     when_training(tmp_path, program)
     os.kill(children(program)[0], signal.SIGKILL)
     assert ended(program) == (1, ["difflab train: rank 1 ended (signal 9, SIGKILL); the others are ended too"])
 
 
-def test_no_rank_outlives_the_first(
-    start: Callable[..., subprocess.Popen[str]], tiny_shapes: Path, tmp_path: Path
-) -> None:
+def test_no_rank_outlives_the_first(start: Start, tiny_shapes: Path, tmp_path: Path) -> None:
     program = start(tiny_training(tiny_shapes, ENDLESS, *TWO))
     when_training(tmp_path, program)
     (other,) = children(program)
-    program.kill()
+    program.send_signal(signal.SIGKILL)
     assert ended(program) == (-9, ["difflab train: rank 0 ended; the others are ended too"])
     assert_gone(other)
 
 
-def test_a_silent_rank_is_named_and_ended(
-    start: Callable[..., subprocess.Popen[str]], tiny_shapes: Path, tmp_path: Path
-) -> None:
+def test_a_silent_rank_is_named_and_ended(start: Start, tiny_shapes: Path, tmp_path: Path) -> None:
     limits = ("trainer.ranks.warning_s=1", "trainer.ranks.timeout_s=4")
     program = start(tiny_training(tiny_shapes, ENDLESS, *TWO, *limits))
     when_training(tmp_path, program)
@@ -200,7 +230,7 @@ def test_a_silent_rank_is_named_and_ended(
     assert_gone(other)
 
 
-def test_a_run_has_one_trainer(start: Callable[..., subprocess.Popen[str]], tiny_shapes: Path, tmp_path: Path) -> None:
+def test_a_run_has_one_trainer(start: Start, tiny_shapes: Path, tmp_path: Path) -> None:
     program = start(tiny_training(tiny_shapes, ENDLESS, "data.workers=1"))
     when_training(tmp_path, program)
     second = run_difflab(tiny_training(tiny_shapes, ENDLESS), tmp_path)
@@ -208,18 +238,14 @@ def test_a_run_has_one_trainer(start: Callable[..., subprocess.Popen[str]], tiny
     assert second.err.startswith(
         f"difflab train: {find_run(tmp_path)} is being trained already (process {program.pid} on"
     )
-    program.kill()
-    program.wait()
+    program.send_signal(signal.SIGKILL)
+    program.wait(60)
     # Readers and their server may still be there.
     assert run_difflab(tiny_training(tiny_shapes, "trainer.max_steps=2"), tmp_path).status == 0
 
 
-def test_nohup_stays_nohup(start: Callable[..., subprocess.Popen[str]], tiny_shapes: Path, tmp_path: Path) -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        program = start(tiny_training(tiny_shapes, "trainer.max_steps=12"))
-    finally:
-        signal.signal(signal.SIGHUP, before)
+def test_nohup_stays_nohup(start: Start, tiny_shapes: Path, tmp_path: Path) -> None:
+    program = start(tiny_training(tiny_shapes, "trainer.max_steps=12"), ignored=[signal.SIGHUP])
     when_training(tmp_path, program)
     program.send_signal(signal.SIGHUP)
     assert ended(program) == (0, [])
@@ -227,13 +253,19 @@ def test_nohup_stays_nohup(start: Callable[..., subprocess.Popen[str]], tiny_sha
 
 
 @pytest.mark.parametrize("devices", [1, 2])
-def test_drawing_stops_with_a_line(
-    devices: int, class_run: Path, start: Callable[..., subprocess.Popen[str]], tmp_path: Path
+def test_drawing_has_its_folder_to_itself_and_stops_with_a_line(
+    devices: int, class_run: Path, start: Start, tmp_path: Path
 ) -> None:
-    options = ["n=100000", "batch_size=1", "out=out", "npz=false", "grid=false", f"devices={devices}"]
-    program = start(["sample", f"run={class_run}", "accelerator=cpu", "precision=32-true", *options])
+    options = ["n=100000", "batch_size=1", "out=out", "npz=false", "grid=false"]
+    arguments = ["sample", f"run={class_run}", "accelerator=cpu", "precision=32-true", *options]
+    program = start([*arguments, f"devices={devices}"])
     when(lambda: len(list(tmp_path.glob("out/*.png"))) > 3, program)
     others = children(program)
+    assert len(others) == devices - 1
+    second = run_difflab(arguments, tmp_path)
+    assert second.status == 2
+    assert second.err.startswith(f"difflab sample: out is being drawn into already (process {program.pid} on ")
+    assert second.err.endswith("give another out=...\n")
     program.send_signal(signal.SIGTERM)
     status, said = ended(program)
     assert status == 143
@@ -246,23 +278,9 @@ def test_drawing_stops_with_a_line(
     assert not (tmp_path / "out" / ".lock").exists()
 
 
-def test_a_rank_that_is_killed_ends_drawing(
-    class_run: Path, start: Callable[..., subprocess.Popen[str]], tmp_path: Path
-) -> None:
+def test_a_rank_that_is_killed_ends_drawing(class_run: Path, start: Start, tmp_path: Path) -> None:
     options = ["n=100000", "batch_size=1", "out=out", "npz=false", "grid=false", "devices=2"]
     program = start(["sample", f"run={class_run}", "accelerator=cpu", "precision=32-true", *options])
     when(lambda: len(list(tmp_path.glob("out/*.png"))) > 3, program)
     os.kill(children(program)[0], signal.SIGKILL)
     assert ended(program) == (1, ["difflab sample: rank 1 ended (signal 9, SIGKILL); the others are ended too"])
-
-
-def test_two_drawings_into_one_folder(
-    class_run: Path, start: Callable[..., subprocess.Popen[str]], tmp_path: Path
-) -> None:
-    arguments = ["sample", f"run={class_run}", "accelerator=cpu", "n=100000", "batch_size=1", "out=out"]
-    program = start(arguments)
-    when(lambda: len(list(tmp_path.glob("out/*.png"))) > 3, program)
-    second = run_difflab(arguments, tmp_path)
-    assert second.status == 2
-    assert second.err.startswith(f"difflab sample: out is being drawn into already (process {program.pid} on ")
-    assert second.err.endswith("give another out=...\n")

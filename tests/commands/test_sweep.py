@@ -16,8 +16,9 @@ from command_line import run_difflab, start_difflab, tiny_training
 from difflab.commands import sweep_processes
 from difflab.commands.sweep import quoted
 from difflab.commands.sweep_processes import Ended, Job
-from difflab.commands.sweep_progress import duration
+from difflab.commands.sweep_progress import SweepProgress, duration
 from difflab.metrics.protocol import Protocol, Result, SamplingRecord
+from difflab.tracking.sweep_file import read_sweep
 from tiny_runs import ON_CPU
 
 SEEDS = [0, 1, 2]
@@ -233,6 +234,58 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
 )
 def test_durations_are_short(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_the_time_left_is_of_whole_rounds(tmp_path: Path) -> None:
+    points = read_sweep(str(seeds(tmp_path, range(6)))).points([])
+    progress = SweepProgress(7, points, at_once=2)
+    progress.ended(points[0], 0, 100.0)
+    # Five points, two at a time: three rounds.
+    assert progress.seconds_left == 300.0
+    progress.ended(points[1], 1, 200.0)
+    assert progress.seconds_left == 300.0
+
+
+def test_points_that_a_signal_killed_failed_and_are_named_in_their_order(
+    tmp_path: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(jobs, at_once, lock, started, ended) -> None:
+        for index in reversed(range(len(jobs))):
+            started(index)
+            ended(index, Ended(-9, 1.0))
+
+    monkeypatch.setattr(sweep_processes, "run_jobs", killed)
+    ended = run_difflab(["sweep", "run", str(seeds(tmp_path))], tmp_path)
+    assert ended.status == 1
+    assert re.findall(r"(\d) \(seed=\d\)", ended.last_error) == ["1", "2", "3"]
+    shown = run_difflab(["sweep", "show", str(seeds(tmp_path))], tmp_path)
+    assert [line.split()[1] for line in shown.out.splitlines()[:3]] == ["failed"] * 3
+    monkeypatch.setattr(sweep_processes, "run_jobs", machine)
+    assert run_difflab(["sweep", "run", str(seeds(tmp_path))], tmp_path).status == 0
+    assert len(machine.ran) == 3
+
+
+@pytest.mark.parametrize(
+    ("parameters", "x", "drawn"),
+    [
+        # Seeds are repetitions, however many there are.
+        ({"seed": [0, 1, 2], "optimizer.lr": [0.1, 0.2]}, None, ("optimizer.lr", 2)),
+        ({"seed": [0, 1, 2]}, None, ("seed", 1)),
+        ({"seed": [0, 1, 2], "optimizer.lr": [0.1, 0.2]}, "seed", ("seed", 6)),
+    ],
+)
+def test_what_runs_along_the_plot(
+    tmp_path: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch, parameters, x, drawn
+) -> None:
+    from difflab.tracking import plot
+
+    seen: list[tuple[str, int]] = []
+    monkeypatch.setattr(plot, "plot_sweep", lambda rows, x, metrics, path: seen.append((x, len(rows))))
+    swept = {key: {"values": values} for key, values in parameters.items()}
+    path = write_sweep(tmp_path, {"experiment": {"value": "ddpm/shapes32"}, **swept})
+    options = [] if x is None else ["--x", x]
+    assert run_difflab(["sweep", "run", str(path), *options], tmp_path).status == 0
+    assert seen == [drawn]
 
 
 def training(data: Path, *overrides: str) -> dict[str, Any]:

@@ -47,6 +47,15 @@ def test_logs_are_added_to(tmp_path: Path, lock: int) -> None:
     assert (tmp_path / "0.log").read_text().count("$ difflab --version") == 2
 
 
+def test_nothing_starts_while_a_sweep_is_ending(tmp_path: Path, lock: int) -> None:
+    """A thread that had taken its job already must not start a program that nobody would end."""
+    processes = sweep_processes._Processes(lock)
+    processes.end()
+    (job,) = jobs(tmp_path, "--version")
+    assert processes.run(job, lambda: pytest.fail("it started")) is None
+    assert processes.groups == []
+
+
 def sleeping(monkeypatch: pytest.MonkeyPatch, folder: Path, ignoring: str = "") -> None:
     """Let every job be a program that sleeps for a minute, after it said so in a file named by its first argument."""
     code = (

@@ -10,8 +10,10 @@ import pytest
 from command_line import Done, run_difflab, spawn_difflab, tiny_training
 from run_files import checkpoint, differing, find_run, losses, rows
 
+EXPERIMENT = "adm/shapes32_classifier"
 CLASSIFIER = [
-    "task=noisy_classifier",
+    f"experiment={EXPERIMENT}",
+    "data.crop=none",
     "network=adm_classifier_64",
     # A new choice of the groups brings back what `tiny_training` had made small.
     "network.base_channels=16",
@@ -21,12 +23,9 @@ CLASSIFIER = [
     "network.attention_head_channels=8",
     "network.norm_groups=8",
     "network.adaptive_norm=true",
-    "callbacks=classifier",
-    "callbacks.ema=null",
     "callbacks.throughput=null",
     "diffusion=ddpm",
     "diffusion.timesteps=50",
-    "sampler.steps=50",
     "optimizer.weight_decay=0.05",
     "optimizer.schedule.decay=linear",
     "trainer.val_every_steps=3",
@@ -36,7 +35,8 @@ QUARTILES = [f"_q{q}" for q in range(4)]
 
 def classifier_training(data: Path, *overrides: str) -> list[str]:
     """Arguments of `difflab train` for a tiny classifier of the six shapes."""
-    kept = [o for o in tiny_training(data) if not o.startswith(("callbacks.", "network.attention_heads"))]
+    left_out = ("experiment=", "callbacks.", "network.attention_heads")
+    kept = [o for o in tiny_training(data) if not o.startswith(left_out)]
     return [*kept, *CLASSIFIER, *overrides]
 
 
@@ -48,7 +48,7 @@ def trained(data: Path, root: Path, *overrides: str) -> Path:
     root.mkdir(exist_ok=True)
     done = train(data, root, *overrides)
     assert done.status == 0, done.err
-    return find_run(root)
+    return find_run(root, EXPERIMENT)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_a_stored_classifier_is_the_one_that_was_trained(run: Path) -> None:
 def test_stopped_and_continued_is_the_run_that_was_not(run: Path, tiny_shapes: Path, tmp_path: Path) -> None:
     # The rate falls to 0 at the last step, so the run has to be stopped, not told to be shorter.
     trained(tiny_shapes, tmp_path, "callbacks.checkpoint.every_steps=2")
-    again = find_run(tmp_path)
+    again = find_run(tmp_path, EXPERIMENT)
     checkpoints = again / "checkpoints"
     for later in ("last.ckpt", "step-000006.ckpt"):
         (checkpoints / later).unlink()
@@ -114,7 +114,7 @@ def test_two_processes_train_the_classifier_that_one_trains(run: Path, tiny_shap
     arguments = classifier_training(tiny_shapes, "trainer.devices=2", "trainer.strategy=ddp")
     done = spawn_difflab(arguments, tmp_path)
     assert done.status == 0, done.err
-    two = find_run(tmp_path)
+    two = find_run(tmp_path, EXPERIMENT)
     assert losses(two) == pytest.approx(losses(run), rel=1e-4)
     for name in ("train/top1", "val/loss", "val/top1"):
         ours, theirs = ([float(row[name]) for row in rows(r) if name in row] for r in (two, run))

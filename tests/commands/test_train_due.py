@@ -218,6 +218,7 @@ def test_a_real_kill_after_the_last_checkpoint(
     process = multiprocessing.get_context("spawn").Process(target=killed_for_good, args=(arguments, tmp_path))
     process.start()
     process.join(300)
+    process.kill()
     assert process.exitcode == -signal.SIGKILL
     assert train("at_end").status == 0
     assert_as_undisturbed(find_run(tmp_path), undisturbed("at_end"))

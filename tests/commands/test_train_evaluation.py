@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from command_line import Done, run_difflab, tiny_training
+from difflab.commands.composing import compose_and_validate
+from difflab.commands.training import build_module, build_run_evaluator, sampling_pipeline
+from difflab.config.train import TrainConfig
 from difflab.data.index import INDEX_NAME
 from run_files import find_run
 from tiny_runs import CLASSES
@@ -80,6 +83,39 @@ def test_classes_that_do_not_fit_the_data_are_refused(train: Callable[..., Done]
     assert "5" in done.err
     assert "6" in done.err
     assert not list(tmp_path.rglob("wandb"))
+
+
+def test_an_evaluation_of_a_training_has_its_own_seed_and_says_whose_weights(tiny_shapes: Path) -> None:
+    def evaluator(*overrides: str):
+        arguments = tiny_training(tiny_shapes, *EVALUATED, *SMALL, "seed=1", "callbacks.evaluation.seed=7", *overrides)
+        config = compose_and_validate("train", TrainConfig, arguments[1:])[0]
+        pipeline = sampling_pipeline(config, build_module(config, "cpu"), "cpu")
+        assert pipeline is not None
+        return build_run_evaluator(config, pipeline)
+
+    averaged, raw = evaluator(), evaluator("callbacks.ema=null")
+    assert (averaged.sampling.seed, averaged.sampling.weights) == (7, "ema")
+    assert raw.sampling.weights == "raw"
+    assert averaged.reference is not None
+    assert averaged.reference.split == "train"
+
+
+def test_pictures_of_an_upsampler_are_made_of_images_that_it_was_not_trained_on(tiny_shapes: Path) -> None:
+    for split, expected in (("val", "val"), ("null", "train")):
+        overrides = ["conditioning=low_res", "conditioning.low_res.size=8", "network.concat_channels=3"]
+        arguments = tiny_training(tiny_shapes, *overrides, f"data.val_split={split}", "trainer.val_every_steps=0")
+        config = compose_and_validate("train", TrainConfig, arguments[1:])[0]
+        pipeline = sampling_pipeline(config, build_module(config, "cpu"), "cpu")
+        assert pipeline is not None
+        assert pipeline.record()["pipeline"] == {"low_res": f"tiny/{expected}"}
+
+
+@pytest.mark.parametrize("guidance", ["autoguidance", "classifier"])
+def test_a_training_has_no_further_network_beside_it(train: Callable[..., Done], tmp_path: Path, guidance: str) -> None:
+    named = "guidance.reference.run=weak" if guidance == "autoguidance" else "guidance.run=judge"
+    done = train(f"guidance={guidance}", named)
+    assert (done.status, done.err.count("\n")) == (2, 1), done.err
+    assert "asks a further network: train with guidance=none or classifier_free alone" in done.err
 
 
 def test_missing_weights_of_a_metric_are_noticed_before_the_first_step(

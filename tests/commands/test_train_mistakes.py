@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ import torch
 import yaml
 
 from command_line import Done, run_difflab, tiny_training
+from difflab.commands.composing import compose_and_validate
+from difflab.commands.train import refuse_another_run
+from difflab.config.train import TrainConfig
+from difflab.errors import UserError
 from difflab.tasks.denoising.module import DenoisingModule
 from run_files import checkpoint, differing, find_run, rows
 
@@ -144,6 +149,22 @@ def test_weights_of_another_architecture_name_the_first_keys_that_differ(train: 
     assert_refused(done, "another architecture", "network.", "expected", "more")
 
 
+def test_batches_in_parts_are_as_large_as_their_parts(train: Train) -> None:
+    """96 images are enough for parts of 64, of which two make a step."""
+    done = train("data.batch_size=128", "trainer.accumulate=2", "trainer.max_steps=1")
+    assert done.status == 0, done.err
+
+
+def test_a_run_goes_on_without_the_weights_that_it_began_with(train: Train, run: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "initial.safetensors"
+    shutil.copy(run / "weights" / "ema.safetensors", weights)
+    begun = ["name=tuned", "init=weights", f"init.path={weights}"]
+    assert train(*begun, "trainer.max_steps=1").status == 0
+    weights.unlink()
+    done = train(*begun, "trainer.max_steps=2")
+    assert done.status == 0, done.err
+
+
 def test_a_first_try_that_failed_does_not_forbid_the_second(train: Train) -> None:
     assert_refused(train("name=mine", "data.image_size=32"), "data.image_size")
     assert train("name=mine", "trainer.max_steps=1").status == 0
@@ -198,6 +219,41 @@ def test_a_bug_keeps_its_traceback_and_the_run_can_go_on(
     a, b = (tmp_path / "runs/ddpm/shapes32" / name for name in "ab")
     assert differing(checkpoint(a), checkpoint(b)) == []
     assert rows(a) == rows(b)
+
+
+def test_a_start_from_anothers_checkpoint_that_fails_leaves_none_of_it(
+    train: Train, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it began with is not its own: the next start may begin with something else."""
+
+    def training_step(self: DenoisingModule, batch: Any, batch_idx: int) -> Any:
+        raise RuntimeError("a bug")
+
+    branch = ["name=branch", f"resume={run / 'checkpoints/last.ckpt'}", "trainer.max_steps=4"]
+    with monkeypatch.context() as patch:
+        patch.setattr(DenoisingModule, "training_step", training_step)
+        with pytest.raises(RuntimeError, match="a bug"):
+            train(*branch)
+    assert list((run.parent / "branch" / "checkpoints").glob("*.ckpt")) == []
+    assert train("name=branch", "resume=never", "trainer.max_steps=1", "optimizer.lr=1e-4").status == 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["seed=3"], "(seed was 0, is 3)"),
+        (["seed=3", "optimizer.lr=1", "data.flip=true"], "optimizer.lr was 0.001, is 1.0)"),
+        (["seed=3", "optimizer.lr=1", "data.flip=true", "network.dropout=0.5"], " and 1 more)"),
+    ],
+)
+def test_three_changes_are_shown_and_the_others_counted(overrides: list[str], said: str) -> None:
+    plain = ["experiment=ddpm/shapes32", "trainer.max_steps=2"]
+    stored, asked = (compose_and_validate("train", TrainConfig, [*plain, *more])[0] for more in ([], overrides))
+    with pytest.raises(UserError) as error:
+        refuse_another_run(stored, asked, Path("there"))
+    assert said in str(error.value)
+    assert str(error.value).count(" was ") == min(len(overrides), 3)
+    assert (" more" in str(error.value)) == (len(overrides) > 3)
 
 
 def advised(done: Done) -> list[str]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from command_line import run_difflab, spawn_difflab, start_difflab, tiny_training
+from command_line import run_difflab, spawn_difflab, start_difflab, tiny_training, wait_until
 from difflab.tasks.denoising.module import DenoisingModule
 from run_files import assert_same_run, checkpoint, find_run, losses, rows
 
@@ -210,8 +209,7 @@ def test_a_process_that_was_killed_goes_on_exactly(
     from difflab.tracking.runs import read_offline_run
 
     process = start_difflab(long_training(tiny_shapes), tmp_path)
-    while not list(tmp_path.glob("runs/*/*/*/checkpoints/step-*.ckpt")) and process.poll() is None:
-        time.sleep(0.02)
+    wait_until(lambda: list(tmp_path.glob("runs/*/*/*/checkpoints/step-*.ckpt")), process)
     process.send_signal(number)
     process.communicate(timeout=120)
     assert process.returncode == (75 if number == signal.SIGTERM else -number)

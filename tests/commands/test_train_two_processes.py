@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import signal
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from command_line import spawn_difflab, start_difflab, tiny_training
+from command_line import spawn_difflab, start_difflab, tiny_training, wait_until
 from run_files import checkpoint, find_run, losses, rows
 
 pytestmark = pytest.mark.slow
@@ -69,8 +68,7 @@ def test_a_signal_ends_both_processes_with_the_status_of_the_first_and_one_line(
 ) -> None:
     options = [*TWO, "trainer.max_steps=100000", "callbacks.preemption.check_every=1"]
     process = start_difflab(tiny_training(tiny_shapes, *options, logger="wandb"), tmp_path)
-    while not list(tmp_path.glob("runs/*/*/*/metrics.csv")) and process.poll() is None:
-        time.sleep(0.02)
+    wait_until(lambda: list(tmp_path.glob("runs/*/*/*/metrics.csv")), process)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 75, err

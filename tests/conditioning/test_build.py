@@ -12,7 +12,7 @@ from words import WordsConditioner, WordsConfig
 
 
 def plain_model(**conditioning: object) -> dict[str, object]:
-    model = ModelConfig.of(configuration("conditioning=class")).plain()
+    model = configuration("conditioning=class").model().plain()
     return {**model, "conditioning": conditioning}
 
 

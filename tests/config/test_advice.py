@@ -9,7 +9,6 @@ from difflab.config.train import TrainConfig
 from difflab.errors import UserError
 
 SMALL = ["experiment=ddpm/shapes32"]
-CLASSIFIER = [*SMALL, "network=adm_classifier_64", "metrics=none", "callbacks.ema=null"]
 LEARNED = ["diffusion.variance=learned_range", "diffusion.loss=hybrid"]
 
 CASES = [
@@ -29,14 +28,15 @@ CASES = [
     (["data.fields=[label]", "data.classes=null"], ["data.classes=6"]),
     (["data.val_split=train"], ["data.val_split=null"]),
     (["optimizer.betas=[0.9]"], ["optimizer.betas=[0.9,0.999]"]),
-    ([*CLASSIFIER, "task=noisy_classifier", "callbacks=default"], ["callbacks=classifier"]),
-    ([*CLASSIFIER, "callbacks=classifier"], ["task=noisy_classifier"]),
+    (["experiment=adm/shapes32_classifier", "callbacks=default"], ["callbacks=classifier"]),
+    (["task=denoising", "network=adm_classifier_small"], ["task=noisy_classifier"]),
+    (["task=noisy_classifier", "network=unet_small"], ["task=denoising"]),
 ]
 
 
 @pytest.mark.parametrize(("mistake", "advice"), CASES, ids=lambda value: " ".join(value[-1:]))
 def test_the_advice_makes_a_good_command(mistake: list[str], advice: list[str]) -> None:
-    given = [*SMALL, *mistake]
+    given = mistake if mistake[0].startswith(("experiment=", "task=")) else [*SMALL, *mistake]
     with pytest.raises(UserError) as error:
         compose_and_validate("train", TrainConfig, given)
     for override in advice:

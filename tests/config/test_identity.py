@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Literal
 
 import pytest
-from pydantic import create_model
+from pydantic import Field, create_model
 
 from difflab.commands.composing import choices_of, compose, compose_and_validate
+from difflab.commands.train import refuse_another_run
 from difflab.config import identity as identities
 from difflab.config.base import Config
 from difflab.config.identity import differences, identity, name_identity
@@ -16,6 +18,7 @@ from difflab.config.network import UNetConfig
 from difflab.config.optimizer import LearningRateConfig
 from difflab.config.train import TrainConfig
 from difflab.config.validate import validate
+from difflab.errors import UserError
 
 SMALL = ["experiment=ddpm/shapes32"]
 
@@ -32,7 +35,7 @@ def changed(*overrides: str) -> list[str]:
 
 def test_what_an_older_version_did_not_say_has_todays_default() -> None:
     before = compose("train", SMALL)
-    del before["task"], before["optimizer"]["eps"], before["network"]["skip_scale"]
+    del before["optimizer"]["eps"], before["network"]["skip_scale"]
     assert list(differences(identity(validate(TrainConfig, before)), identity(config_of()))) == []
 
 
@@ -44,7 +47,7 @@ def test_the_whole_configuration_is_compared_and_stored() -> None:
     stored["network"]["skip_scale"] = 0.5
     stored["optimizer"]["eps"] = 1e-6
     found = list(differences(identity(validate(TrainConfig, stored)), identity(config_of())))
-    assert found == [("network.skip_scale", 0.5, 1.0), ("optimizer.eps", 1e-6, 1e-8)]
+    assert sorted(found) == [("network.skip_scale", 0.5, 1.0), ("optimizer.eps", 1e-6, 1e-8)]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +103,7 @@ def test_a_key_is_free_only_in_its_own_place() -> None:
 
 def test_a_free_key_is_a_key() -> None:
     plain = config_of().plain()
-    for key in identities.FREE:
+    for key in identities.FREE | config_of().free:
         node = plain
         for part in key.split("."):
             assert part in node, f"{key} is no key of a training configuration"
@@ -124,6 +127,24 @@ def test_an_option_with_a_default_leaves_the_automatic_names(monkeypatch: pytest
     assert identity(widened())["network"]["attention_kind"] == "self", "a subclass keeps its keys"
     assert name_identity(widened()) == name_identity(config_of())
     assert name_identity(widened(attention_kind="linear")) != name_identity(config_of())
+
+
+def test_a_default_that_follows_from_other_keys_leaves_the_names_too() -> None:
+    class Following(LearningRateConfig):
+        rest_steps: int = Field(default_factory=lambda known: 2 * known["warmup_steps"])
+        cycles: list[int] = Field(default_factory=lambda: [1])
+
+    def followed(warmup_steps: int, **new: object) -> TrainConfig:
+        config = config_of(f"optimizer.schedule.warmup_steps={warmup_steps}")
+        schedule = Following(**config.optimizer.schedule.model_dump(), **new)
+        optimizer = config.optimizer.model_copy(update={"schedule": schedule})
+        return config.model_copy(update={"optimizer": optimizer})
+
+    plain = name_identity(config_of("optimizer.schedule.warmup_steps=7"))
+    assert name_identity(followed(7)) == name_identity(followed(7, rest_steps=14, cycles=[1])) == plain
+    # The default of another warm-up is none of this one.
+    assert name_identity(followed(7, rest_steps=12)) != plain
+    assert name_identity(followed(7, cycles=[2])) != plain
 
 
 def test_a_default_that_is_spelled_out_is_the_same_run() -> None:
@@ -186,3 +207,13 @@ def test_every_choice_comes_back_from_what_is_stored(group: str) -> None:
         seen += 1
         assert validate(TrainConfig, config.plain()) == config, choice
     assert seen
+
+
+def test_what_classes_are_called_makes_no_other_run_unless_both_say_it(tmp_path: Path) -> None:
+    names = [f"shape {number}" for number in range(6)]
+    bare, named = config_of(), config_of(f"data.class_names={names}")
+    assert name_identity(bare) == name_identity(named)
+    for stored, asked in ((bare, named), (named, bare), (named, named)):
+        refuse_another_run(stored, asked, tmp_path)
+    with pytest.raises(UserError, match=r"data\.class_names was"):
+        refuse_another_run(named, config_of(f"data.class_names={names[::-1]}"), tmp_path)

@@ -44,6 +44,14 @@ def test_what_is_no_configuration_is_refused(content: bytes, tmp_path: Path) -> 
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize(("content", "line"), [(b"]\n", 1), (b"seed: 1\nname: }\n", 2)])
+def test_the_line_that_cannot_be_read_is_named_as_editors_count(content: bytes, line: int, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"config\.yaml, line {line} cannot be read as YAML"):
+        read_config(path)
+
+
 def test_a_missing_one_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"not a run directory: it has no config\.yaml"):
         read_config(tmp_path / "config.yaml")

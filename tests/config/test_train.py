@@ -9,17 +9,12 @@ from difflab.config.model import ModelConfig
 from difflab.config.train import TrainConfig
 from difflab.config.validate import validate
 from difflab.errors import UserError
+from difflab.tasks.denoising.config import DenoisingModelConfig, DenoisingTrainConfig
+from difflab.tasks.noisy_classifier.config import NoisyClassifierModelConfig, NoisyClassifierTrainConfig
+from difflab.tasks.registry import TASKS
 
 SMALL = ["experiment=ddpm/shapes32"]
-CLASSIFIER = [
-    *SMALL,
-    "task=noisy_classifier",
-    "network=adm_classifier_64",
-    "callbacks=classifier",
-    "metrics=none",
-    # The experiment's own average.
-    "callbacks.ema=null",
-]
+CLASSIFIER = ["experiment=adm/shapes32_classifier"]
 UPSAMPLER = [*SMALL, "+conditioning.low_res={kind: low_res, size: 8}"]
 
 
@@ -49,33 +44,63 @@ def complaint(*overrides: str) -> str:
 
 
 def test_a_run_denoises_unless_it_says_otherwise() -> None:
-    assert config_of(*SMALL).task == "denoising"
-    classifier = config_of(*CLASSIFIER)
-    assert classifier.task == ModelConfig.of(classifier).task == "noisy_classifier"
+    config, classifier = config_of(), config_of(*CLASSIFIER)
+    assert (type(config), type(config.model())) == (DenoisingTrainConfig, DenoisingModelConfig)
+    assert (type(classifier), type(classifier.model())) == (NoisyClassifierTrainConfig, NoisyClassifierModelConfig)
+    assert [config.task, classifier.task] == [config.model().task, classifier.model().task] == list(TASKS)
 
 
-def test_configurations_of_before_there_was_a_choice_denoise() -> None:
-    now = compose("train", SMALL)
-    before = {key: value for key, value in now.items() if key != "task"}
-    assert validate(TrainConfig, before) == validate(TrainConfig, now)
-    model = ModelConfig.of(validate(TrainConfig, before)).model_dump(mode="json")
-    del model["task"]
-    assert validate(ModelConfig, model).task == "denoising"
+def test_a_task_has_the_axes_that_it_needs() -> None:
+    assert TrainConfig.model_fields.keys().isdisjoint({"diffusion", "network", "sampler", "guidance", "conditioning"})
+    own = {name: task.train.model_fields.keys() - TrainConfig.model_fields.keys() for name, task in TASKS.items()}
+    assert own == {
+        "denoising": {"diffusion", "network", "conditioning", "guidance", "sampler"},
+        "noisy_classifier": {"diffusion", "network"},
+    }
+    for name, task in TASKS.items():
+        assert set(compose("train", [f"task={name}"])) == task.train.model_fields.keys()
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_task_chooses_what_stored_contents_are_read_as(name: str) -> None:
+    config = config_of(f"task={name}")
+    assert validate(TrainConfig, config.plain()) == config
+    assert validate(ModelConfig, config.model().plain()) == config.model()
+    for model in (TrainConfig, ModelConfig):
+        for content, line in (({}, "missing key 'task'"), ({"task": "telling"}, "task='telling' is not known")):
+            with pytest.raises(UserError, match=line):
+                validate(model, content)
 
 
 @pytest.mark.parametrize(
     ("overrides", "parts"),
     [
-        ([*SMALL, "task=classifier"], ["task='classifier'", "'noisy_classifier'"]),
-        ([*SMALL, "task=noisy_classifier"], ["needs a network of kind unet_encoder", "network=adm_classifier_64"]),
-        ([*SMALL, "network=adm_classifier_64"], ["network.kind=unet_encoder", "set task=noisy_classifier"]),
+        (["task=classifier"], ["task=classifier", "known: denoising, noisy_classifier"]),
+        ([*SMALL, "task=noisy_classifier"], ["experiment=ddpm/shapes32 has task=denoising", "leave task out"]),
+        ([*CLASSIFIER, "task=denoising"], ["adm/shapes32_classifier has task=noisy_classifier", "leave task out"]),
+        (["task=noisy_classifier", "network=unet_small"], ["cannot train kind=unet", "unet_encoder", "task=denoising"]),
+        (
+            ["network=adm_classifier_64"],
+            ["cannot train kind=unet_encoder", "of kind unet", "or set task=noisy_class"],
+        ),
+        ([*SMALL, "network=adm_classifier_64"], ["network: task=denoising", "take an experiment of task=noisy_class"]),
+        (["network.kind=other"], ["network: kind='other' is not known", "kind unet"]),
         ([*CLASSIFIER, "data.classes=null"], ["network.classes", "no classes", "set data.classes"]),
         ([*CLASSIFIER, "data.classes=null", "network.classes=6"], ["needs labelled data", "data.classes"]),
         ([*CLASSIFIER, "network.classes=7"], ["network.classes=7 but data.classes=6"]),
-        ([*CLASSIFIER, "conditioning=class"], ["conditioning.class_label", "choose conditioning=none"]),
-        ([*CLASSIFIER, "guidance=classifier", "guidance.run=some"], ["guidance.kind=classifier", "guidance=none"]),
+        ([*CLASSIFIER, "data.channels=1"], ["network.channels=3 but data.channels=1"]),
+        ([*SMALL, "data.channels=1"], ["network.channels=3 but data.channels=1"]),
+        ([*CLASSIFIER, "sampler=heun"], ["sampler=heun: task=noisy_classifier has no sampler", "task=denoising has"]),
+        ([*CLASSIFIER, "sampler.steps=3", "sampler=heun"], ["sampler", "task=noisy_classifier has no sampler"]),
+        ([*CLASSIFIER, "+sampler=heun"], ["unknown key 'sampler'"]),
+        ([*CLASSIFIER, "conditioning=class"], ["conditioning=class: task=noisy_classifier has no conditioning"]),
+        ([*CLASSIFIER, "guidance=classifier", "guidance.run=some"], ["task=noisy_classifier has no guidance"]),
+        ([*SMALL, "sampler=ddim_inversion", "~sampler.eta"], ["sampler=ddim_inversion goes from images to noise"]),
         ([*CLASSIFIER, "callbacks=default"], ["callbacks.sample_grid: a classifier draws nothing", "=classifier"]),
-        ([*CLASSIFIER, "callbacks.evaluation={at_end: true}"], ["callbacks.evaluation", "callbacks=classifier"]),
+        (
+            [*CLASSIFIER, "callbacks.evaluation={at_end: true}", "metrics=shapes"],
+            ["callbacks.evaluation: a"],
+        ),
         (UPSAMPLER, ["network.concat_channels=0", "joins 3 channels", "set network.concat_channels=3"]),
         ([*UPSAMPLER, "network.concat_channels=6"], ["network.concat_channels=6", "set network.concat_channels=3"]),
         ([*SMALL, "network.concat_channels=3"], ["joins 0 channels", "conditioning=low_res", "concat_channels=0"]),
@@ -84,7 +109,7 @@ def test_configurations_of_before_there_was_a_choice_denoise() -> None:
             ["conditioning.low_res.size=32", "data.image_size=32"],
         ),
     ],
-    ids=lambda value: " ".join(value[1:]) if isinstance(value, list) and "experiment" in value[0] else "",
+    ids=lambda value: " ".join(value) if isinstance(value, list) and "=" in value[0] else "",
 )
 def test_a_mistake_is_one_line_that_names_the_fix(overrides: list[str], parts: list[str]) -> None:
     said = complaint(*overrides)

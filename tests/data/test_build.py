@@ -1,7 +1,7 @@
 import pytest
 
 from difflab.config.data import DataConfig
-from difflab.data.build import build_dataset, build_eval_loader, build_train_loader, class_names_of
+from difflab.data.build import build_dataset, build_eval_loader, build_train_loader, class_names_of, with_class_names
 from difflab.data.writing import write_shards
 from difflab.errors import UserError
 
@@ -104,3 +104,22 @@ def test_globs_for_training_and_validation_may_not_share_a_shard(tmp_path, write
     assert len(build_eval_loader(cfg, split=cfg.val_split, batch_size=1)) == 1
     # A validation split that does not exist is asked for by nobody yet.
     assert len(build_dataset(plain_config(tmp_path / "d", train_split="a-*.tar"), split="a-*.tar")) == 2
+
+
+def test_a_configuration_takes_over_the_names_of_the_index(tiny_data):
+    asked = config(tiny_data, classes=2)
+    assert with_class_names(asked).class_names == ["cat", "dog"]
+    assert with_class_names(with_class_names(asked)).class_names == ["cat", "dog"]
+    assert with_class_names(config(tiny_data, classes=None)).class_names is None, "unlabelled"
+    assert with_class_names(config(tiny_data, classes=3)).class_names is None, "of another number"
+    with pytest.raises(
+        UserError, match=r"^data\.class_names calls class 1 'cow', the index of .* calls it 'dog': leave"
+    ):
+        with_class_names(config(tiny_data, classes=2, class_names=["cat", "cow"]))
+
+
+def test_names_are_as_many_as_classes(tiny_data):
+    with pytest.raises(ValueError, match="class_names are 1, classes=2: name each class once"):
+        config(tiny_data, classes=2, class_names=["cat"])
+    with pytest.raises(ValueError, match="class_names are 1, classes=null"):
+        config(tiny_data, classes=None, class_names=["cat"])

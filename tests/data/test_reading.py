@@ -180,3 +180,14 @@ def test_an_image_of_another_size_is_refused_before_it_is_decoded(tmp_path, enco
         dataset[0]
     with pytest.raises(BadSample, match="claims 16000x16000 pixels"):
         dataset[1]
+
+
+def test_a_field_that_no_shard_has_is_one_line(tiny_data):
+    with pytest.raises(UserError, match=r"cannot give embedding, which this model reads: shards have label, caption"):
+        ShardDataset(open_data(tiny_data), "train", fields=("embedding",))
+
+
+def test_captions_are_read_without_their_images(tiny_data):
+    dataset = ShardDataset(open_data(tiny_data), "train", fields=("caption",))
+    whole = dataset[3]
+    assert dataset.sample(3, image=False) == {key: value for key, value in whole.items() if key != "image"}

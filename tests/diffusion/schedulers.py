@@ -103,12 +103,19 @@ class Run:
 
 
 def their_run(
-    scheduler: Any, steps: int, network: Network, start: Tensor, ours: Process, noises: list[float]
+    scheduler: Any,
+    steps: int,
+    network: Network,
+    start: Tensor,
+    ours: Process,
+    noises: list[float],
+    image: Tensor | None = None,
+    strength: float = 1.0,
 ) -> Tensor:
     """The last sample of a diffusers scheduler, in float64; `start` is unit noise.
 
     Its tables are float32, which the wide steps at high noise make visible. They are held against ours, given as the
-    noise of every step and of the end, and replaced by them.
+    noise of every step and of the end, and replaced by them. With an image it runs as diffusers' image-to-image does.
     """
     assert isinstance(ours, GaussianProcess)
     table = torch.as_tensor(ours.alphas_cumprod)
@@ -119,8 +126,15 @@ def their_run(
         sigmas = torch.tensor(noises, dtype=torch.float64)
         torch.testing.assert_close(scheduler.sigmas.double(), sigmas, rtol=1e-6, atol=0)
         scheduler.sigmas = sigmas
-    x = start * scheduler.init_noise_sigma
-    for t in scheduler.timesteps:
+    first = (steps - min(int(steps * strength), steps)) * scheduler.order
+    timesteps = scheduler.timesteps[first:]
+    if image is None:
+        x = start * scheduler.init_noise_sigma
+    else:
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(first)
+        x = scheduler.add_noise(image, start, timesteps[:1].repeat(len(image)))
+    for t in timesteps:
         out = network(scheduler.scale_model_input(x, t), torch.as_tensor(t)[None], None)
         x = scheduler.step(out, t, x).prev_sample
     return x

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from difflab.diffusion.denoiser import KnownRegion, NetworkDenoiser
+from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.guidance import Guidance, NetworkInput
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.samplers import AncestralSampler
@@ -101,13 +101,11 @@ def test_another_denoiser_is_asked_for_its_own_inputs_alone() -> None:
     assert denoised.x0[:, 0, 0, 0].tolist() == [100.0 + 1 + 3 * 1, 100.0 + 1 + 3 * 2]
 
 
-def test_known_region_comes_before_the_threshold_and_eps_follows() -> None:
+def test_the_threshold_clips_x0_and_eps_follows() -> None:
     x = torch.full((1, 1, 2, 2), 5.0)
-    mask = torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]])
     step = context_at(PROCESS, 9)
-    region = KnownRegion(torch.full((1, 1, 2, 2), -3.0), mask)
-    denoised = NetworkDenoiser(Recorder(), PROCESS, threshold=StaticThreshold(), known_region=region)(x, step)
-    assert denoised.x0.flatten().tolist() == [-1.0, 1.0, 1.0, 1.0]
+    denoised = NetworkDenoiser(Recorder(), PROCESS, threshold=StaticThreshold())(x, step)
+    assert denoised.x0.flatten().tolist() == [1.0, 1.0, 1.0, 1.0]
     again = step.level.alpha * denoised.x0 + step.level.sigma * denoised.eps
     torch.testing.assert_close(again, x)
     kept = NetworkDenoiser(Recorder(), PROCESS, threshold=StaticThreshold(), rederive_eps=False)(x, step)

@@ -72,7 +72,7 @@ def test_reverse_mean_variance(name: str) -> None:
     c = fixture.spec["denoised_fn"]["c"]
     process = official_process(fixture.spec["process"], "EPSILON", "LEARNED_RANGE")
     network = FakeNetwork(fixture, "EPSILON", "LEARNED_RANGE")
-    denoiser = NetworkDenoiser(network, process, threshold=CLIP, known_region=lambda x0, step: c * x0)
+    denoiser = NetworkDenoiser(network, process, threshold=lambda x0: CLIP(c * x0))
     rows = [_row(denoiser, process, x, t, i) for i in range(len(t))]
     checked("denoised_fn.pred_xstart", torch.cat([row[0] for row in rows]))
     checked("denoised_fn.mean", torch.cat([row[1] for row in rows]))

@@ -6,13 +6,16 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
+from difflab.diffusion.base_process import Process
 from difflab.diffusion.denoiser import NetworkDenoiser
-from difflab.diffusion.interpolate import interpolate, lerp, slerp, truncate
+from difflab.diffusion.interpolate import interpolate, lerp, slerp
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.samplers import AncestralSampler, DDIMSampler, StridedSampler
 from difflab.diffusion.schedules import linear_betas
+from difflab.types import Denoised, StepContext
 from diffusion.test_samplers import GaussianNetwork
 
 PROCESS = GaussianProcess(linear_betas(1000), prediction="x0")
@@ -27,11 +30,27 @@ def test_slerp_keeps_the_norm_and_falls_back_to_lerp() -> None:
     torch.testing.assert_close(lerp(a, b, 0.25), 0.75 * a + 0.25 * b)
 
 
-def test_truncate_keeps_the_rows_below() -> None:
-    spaced = PROCESS.respace(range(0, 1000, 100))
-    assert truncate(spaced, 450).timestep_map == [0, 100, 200, 300, 400]
-    with pytest.raises(ValueError, match="no kept step at or below timestep 5; the first is 10"):
-        truncate(PROCESS.respace([10, 20]), 5)
+def test_decoding_begins_at_the_first_step_at_or_below_the_timestep() -> None:
+    asked: list[float | None] = []
+
+    class Asked(NetworkDenoiser):
+        def on(self, process: Process) -> NetworkDenoiser:
+            return Asked(self.network, process)
+
+        def __call__(self, x: Tensor, step: StepContext) -> Denoised:
+            asked.append(step.level.timestep)
+            return super().__call__(x, step)
+
+    sampler, images = DDIMSampler(steps=10, spacing="leading"), torch.zeros(1, 1, 2)
+    denoiser = Asked(lambda x, time, conditioning=None: x, PROCESS)
+    interpolate(denoiser, sampler, PROCESS, images, images, [0.5], timestep=450, noise=lambda: SampleNoise([0]))
+    assert asked == [400.0, 300.0, 200.0, 100.0, 0.0]
+    asked.clear()
+    interpolate(denoiser, sampler, PROCESS, images, images, [0.5], timestep=200, noise=lambda: SampleNoise([0]))
+    assert asked == [200.0, 100.0, 0.0]
+    late = DDIMSampler(steps=10, spacing="leading", steps_offset=10)
+    with pytest.raises(ValueError, match="no step of the sampler at or below timestep 5; the first is 10"):
+        interpolate(denoiser, late, PROCESS, images, images, [0.5], timestep=5, noise=lambda: SampleNoise([0]))
 
 
 @pytest.mark.parametrize("sampler", [DDIMSampler(steps=100), AncestralSampler(steps=100)])
@@ -67,7 +86,3 @@ def test_slerp_close_to_both_ends_of_the_half_circle() -> None:
             middle = slerp(size * ends[0], size * ends[1], 0.5) / size
             expected = torch.tensor([[math.cos(angle / 2), math.sin(angle / 2)]], dtype=torch.float64)
             torch.testing.assert_close(middle, expected, rtol=1e-7, atol=1e-7)
-
-
-def test_truncating_at_a_kept_step_keeps_it() -> None:
-    assert truncate(PROCESS.respace(range(0, 1000, 100)), 400).timestep_map[-1] == 400

@@ -27,7 +27,7 @@ TINY = [
 
 
 def model_config(*overrides: str) -> ModelConfig:
-    return ModelConfig.of(compose_and_validate("train", TrainConfig, [*TINY, *overrides])[0])
+    return compose_and_validate("train", TrainConfig, [*TINY, *overrides])[0].model()
 
 
 def drawn(config: ModelConfig) -> Model:

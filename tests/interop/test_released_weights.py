@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from difflab.commands.composing import choices_of, compose_and_validate
-from difflab.config.model import ModelConfig
 from difflab.config.train import TrainConfig
 from difflab.interop.identifying import fitting_presets
 from difflab.interop.keymap import shapes_of
@@ -74,7 +73,7 @@ def test_every_published_file_has_a_preset() -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_is_the_model_of_its_experiment(name: str) -> None:
     assert name in choices_of("experiment")
-    config = ModelConfig.of(compose_and_validate("train", TrainConfig, [f"experiment={name}"])[0])
+    config = compose_and_validate("train", TrainConfig, [f"experiment={name}"])[0].model()
     preset = preset_named(name)
     target = Target.of(config)
     assert preset.target().architecture() == target.architecture()

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from difflab.commands.composing import compose_and_validate
-from difflab.config.model import ModelConfig
 from difflab.config.request import RequestConfig
 from difflab.config.train import TrainConfig
 from difflab.pipelines import build
@@ -32,7 +31,7 @@ def stage_of():
 
     def make(*overrides, **options):
         config = configuration(*overrides)
-        model = build_model(ModelConfig.of(config))
+        model = build_model(config.model())
         for key, parameter in model.as_module().named_parameters():
             parameter.data.copy_(torch.from_numpy(draw(0, key, tuple(parameter.shape))))
         defaults = {"sampler": config.sampler, "guidance": config.guidance}
@@ -40,7 +39,7 @@ def stage_of():
             model.network,
             model.conditioners,
             model.process,
-            ModelConfig.of(config).shape,
+            config.model().shape,
             **{**defaults, **options},
         )
 

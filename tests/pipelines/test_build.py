@@ -4,12 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from difflab.commands.composing import compose_and_validate
 from difflab.config.guidance import ClassifierFreeGuidance, ClassifierGuidance, ReferenceConfig
+from difflab.config.pipeline import CascadePipelineConfig
 from difflab.config.sample import SampleConfig
-from difflab.pipelines.build import files_of
+from difflab.pipelines.build import StoredModels, files_of
+from difflab.requests.archives import ArchivePictures
 from difflab.requests.base import Nothing
 
 
@@ -38,3 +42,31 @@ def test_the_weights_of_guides_decide_what_is_drawn(guidance: Any, further: str)
     assert files_of(config, Models(), Nothing()) == [Path("mine/ema")]
     found = files_of(config.model_copy(update={"guidance": guidance}), Models(), Nothing())
     assert found == [Path("mine/ema"), Path(further)]
+
+
+def test_every_stage_of_a_cascade_decides_with_its_guides() -> None:
+    config, _ = compose_and_validate("sample", SampleConfig, ["run=mine"])
+    guided = {"kind": "classifier", "run": "judge", "weights": "raw"}
+    sampler = config.sampler.model_dump()
+    stages = {
+        "base": {"run": "small", "weights": "raw", "sampler": sampler, "guidance": guided},
+        "up": {"run": "large", "weights": "ema", "sampler": sampler, "guidance": {"kind": "none"}},
+    }
+    cascade = CascadePipelineConfig.model_validate({"kind": "cascade", "stages": stages})
+    found = files_of(config.model_copy(update={"run": None, "pipeline": cascade}), Models(), Nothing())
+    assert found == [Path("small/raw"), Path("judge/raw"), Path("large/ema")]
+
+
+def test_an_archive_to_enlarge_decides_too(tmp_path: Path) -> None:
+    archive = tmp_path / "small.npz"
+    np.savez(archive, np.zeros((1, 8, 8, 3), np.uint8))
+    config, _ = compose_and_validate("sample", SampleConfig, ["run=mine"])
+    assert files_of(config, Models(), ArchivePictures("low_res", archive)) == [Path("mine/ema"), archive]
+
+
+def test_raw_and_averaged_weights_of_one_run_are_two_models(tiny_run: Path) -> None:
+    models = StoredModels("cpu")
+    averaged, raw = models.load(str(tiny_run), "ema"), models.load(str(tiny_run), "raw")
+    key = next(iter(averaged.network.state_dict()))
+    assert not torch.equal(averaged.network.state_dict()[key], raw.network.state_dict()[key])
+    assert models.load(str(tiny_run), "ema") is averaged

@@ -6,7 +6,7 @@ import torch
 from difflab.diffusion.samplers import StridedSampler
 from difflab.errors import UserError
 from difflab.images import to_uint8
-from difflab.pipelines.base import Pipeline
+from difflab.pipelines.base import Pipeline, check_stage
 from pipelines.conftest import UPSAMPLER
 
 BASE = ("data.image_size=8", "network.attention_resolutions=[4]")
@@ -90,6 +90,22 @@ def test_stages_that_do_not_fit_are_named(cascade_of) -> None:
         cascade_of(first=BASE, second=BASE)
     with pytest.raises(UserError, match=r"second enlarges 8x8 images, the stage before it draws 16x16$"):
         cascade_of(first=(), second=UPSAMPLER)
+
+
+@pytest.mark.parametrize(
+    ("before", "message"),
+    [
+        ((3, 4, 4), "enlarges 8x8 images, the stage before it draws 4x4"),
+        ((3, 16, 16), "enlarges 8x8 images, the stage before it draws 16x16"),
+        ((1, 8, 8), "enlarges images of 3 channels, the stage before it draws 1"),
+        ((4, 8, 8), "enlarges images of 3 channels, the stage before it draws 4"),
+    ],
+)
+def test_a_stage_takes_what_the_one_before_it_draws(stage_of, before: tuple[int, ...], message: str) -> None:
+    upsampler = stage_of(*UPSAMPLER)
+    check_stage("up", (3, 8, 8), upsampler)
+    with pytest.raises(UserError, match=rf"^pipeline\.stages\.up {message}$"):
+        check_stage("up", before, upsampler)
 
 
 def test_the_record_has_every_stage(cascade: Pipeline) -> None:

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from difflab.config.metrics import FDConfig, InceptionScoreConfig, OracleConfig
+from difflab.config.metrics import FDConfig, InceptionScoreConfig, KIDConfig, OracleConfig
 from difflab.config.sampler import AncestralConfig
 from difflab.config.stored import read_train_config
 from difflab.errors import UserError
-from difflab.pipelines.evaluating import build_evaluator, sampling_record
+from difflab.pipelines.evaluating import REFERENCE_BATCH, build_evaluator, reference_of, sampling_record
+from pipelines.conftest import UPSAMPLER
 from tiny_runs import CLASSES
 
 FD = {"fd": FDConfig(extractor="random")}
@@ -32,6 +34,59 @@ def test_the_record_says_where_classes_come_from(class_pipeline, pipeline_of) ->
     assert (drawn.class_balance, drawn.classes) == ("uniform", None)
     given = sampling_record(pipeline_of(*CLASSES, asked={"classes": [1, 2]}), seed=0, weights="ema")
     assert (given.class_balance, given.classes) == ("given", [1, 2])
+
+
+def test_classes_of_images_to_enlarge_are_the_datas_where_they_are_known(pipeline_of, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    np.savez(tmp_path / "named.npz", arr_0=pixels, arr_1=np.array([4, 0, 2]))
+    np.savez(tmp_path / "unnamed.npz", arr_0=pixels)
+    balances = []
+    for name in ("named.npz", "unnamed.npz"):
+        asked = {"low_res": str(tmp_path / name)}
+        pipeline = pipeline_of(*UPSAMPLER, "conditioning=class_low_res", asked=asked)
+        balances.append(sampling_record(pipeline, seed=0, weights="ema").class_balance)
+    # Where the archive names none, they are drawn from the seed.
+    assert balances == ["data", "uniform"]
+    given = pipeline_of(*UPSAMPLER, "conditioning=class_low_res", asked={**asked, "classes": [1]})
+    assert sampling_record(given, seed=0, weights="ema").class_balance == "given"
+
+
+@pytest.mark.parametrize("names", [["a"] * 5, ["a"] * 7])
+def test_the_oracle_needs_as_many_classes_as_samples_show(class_pipeline, names: list[str]) -> None:
+    options = {"n": 4, "seed": 0, "weights": "ema", "data": None, "split": "train"}
+    with pytest.raises(
+        UserError, match=rf"metrics\.oracle: samples show 6 classes and the data set names {len(names)}"
+    ):
+        build_evaluator({"oracle": OracleConfig()}, class_pipeline, class_names=names, **options)
+    build_evaluator({"oracle": OracleConfig()}, class_pipeline, class_names=["a"] * 6, **options)
+
+
+def test_a_reference_cannot_have_more_images_than_the_data(pipeline_of, tiny_run: Path) -> None:
+    data = read_train_config(tiny_run / "config.yaml").data
+
+    def evaluator(subset_size: int, reference_n: int | None, **ranks: int):
+        kid = KIDConfig(extractor="random", subset_size=subset_size, reference_n=reference_n)
+        options = {"n": 20, "seed": 0, "weights": "ema", "data": data, "split": "val"}
+        return build_evaluator({"kid": kid}, pipeline_of(), **options, **ranks)
+
+    evaluator(11, 11)
+    for reference_n in (None, 100):
+        evaluator(12, reference_n)
+        with pytest.raises(UserError, match=r"subset_size=13 exceeds the 12 reference images"):
+            evaluator(13, reference_n)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_processes_share_the_reference_out(pipeline_of, tiny_run: Path, world_size: int) -> None:
+    data = read_train_config(tiny_run / "config.yaml").data
+    seen: list[int] = []
+    for rank in range(world_size):
+        reference = reference_of(FD, 4, data, "val", rank, world_size)
+        assert reference is not None
+        for batch in reference.batches(None):
+            assert len(batch["weight"]) == REFERENCE_BATCH
+            seen += batch["index"][batch["weight"] > 0].tolist()
+    assert sorted(seen) == list(range(12))
 
 
 def test_a_metric_that_compares_needs_data(pipeline_of, tmp_path: Path) -> None:

@@ -7,11 +7,16 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
+from difflab.config.guidance import ClassifierFreeGuidance, ReferenceConfig
 from difflab.config.sampler import SamplerConfig
 from difflab.errors import UserError
 from difflab.pipelines.finite import NonFiniteSamplesError, first_broken_weight, named
-from pipelines.conftest import UPSAMPLER
+from difflab.pipelines.guides import Guides
+from difflab.tasks.build import build_model
+from pipelines.conftest import UPSAMPLER, configuration
 from tiny_runs import CLASSES
+
+GUIDED = [*CLASSES, "conditioning.class_label.drop_rate=0.1", "guidance=classifier_free", "guidance.scale=2"]
 
 
 def sampler(kind: str, steps: int = 5):
@@ -52,6 +57,14 @@ def test_the_samples_and_the_first_step_are_named(pipeline_of, value: float, kin
     assert drawn[0].any()
 
 
+def test_of_several_samples_the_first_bad_step_is_named(pipeline_of) -> None:
+    pipeline = pipeline_of(sampler=sampler("ddim"))
+    pipeline.last.network = BreaksAt(BreaksAt(pipeline.last.network, 3, 0, math.nan), 1, 2, math.inf)
+    with pytest.raises(NonFiniteSamplesError, match=r"^samples 4, 6 are not finite from step 2 of 5 on") as caught:
+        pipeline.draw([4, 5, 6], 0)
+    assert caught.value.steps == [4, 0, 2]
+
+
 def test_infinity_that_clipping_would_hide_is_noticed(pipeline_of) -> None:
     pipeline = pipeline_of("guidance.threshold=static", sampler=sampler("ddim", 4))
     pipeline.last.network = BreaksAt(pipeline.last.network, 0, 0, math.inf)
@@ -75,6 +88,39 @@ def test_weights_that_are_not_finite_are_said_instead(pipeline_of) -> None:
     with pytest.raises(NonFiniteSamplesError, match=rf"the weights themselves are not finite \(network.{key}\)"):
         pipeline.draw([0], 0)
     assert first_broken_weight([("network", pipeline.last.network)]) == f"network.{key}"
+
+
+def test_the_weights_of_guides_are_looked_at_too(pipeline_of) -> None:
+    reference = build_model(configuration().model())
+    guidance = ClassifierFreeGuidance(kind="classifier_free", scale=2.0, reference=ReferenceConfig(run="weak"))
+    pipeline = pipeline_of(guidance=guidance, guides=Guides(reference=reference))
+    next(reference.network.parameters()).data.fill_(math.nan)
+    with pytest.raises(NonFiniteSamplesError, match=r"the weights themselves are not finite \(guidance reference\."):
+        pipeline.draw([0], 0)
+
+
+def test_buffers_are_weights_too() -> None:
+    module = nn.BatchNorm2d(2)
+    assert first_broken_weight([("conditioners", module)]) is None
+    module.running_var[1] = math.inf
+    assert first_broken_weight([("conditioners", module)]) == "conditioners.running_var"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "autocast", "fix"),
+    [
+        ([], None, "take more sampler.steps, another sampler, or another checkpoint"),
+        ([], torch.bfloat16, "set precision=32-true, take more sampler.steps, or another checkpoint"),
+        (GUIDED, None, "lower the scale of the guidance"),
+        (GUIDED, torch.bfloat16, "lower the scale of the guidance, or set precision=32-true"),
+    ],
+)
+def test_the_advice_fits_the_drawing(pipeline_of, overrides: list[str], autocast: torch.dtype | None, fix: str) -> None:
+    pipeline = pipeline_of(*overrides, autocast=autocast)
+    pipeline.last.network = BreaksAt(pipeline.last.network, 0, 0, math.nan)
+    with pytest.raises(NonFiniteSamplesError) as caught:
+        pipeline.draw([0], 0)
+    assert str(caught.value).endswith(f"of 5 on: {fix}")
 
 
 def test_the_stage_of_a_cascade_is_named(cascade_of) -> None:
@@ -101,6 +147,8 @@ def test_watching_changes_no_bit(pipeline_of, monkeypatch: pytest.MonkeyPatch) -
 def test_many_samples_are_counted() -> None:
     assert named([3]) == "sample 3 is"
     assert named([3, 5]) == "samples 3, 5 are"
+    assert named(range(8)) == "samples 0, 1, 2, 3, 4, 5, 6, 7 are"
+    assert named(range(9)) == "samples 0, 1, 2, 3, 4, 5, 6, 7, ... (9 of them) are"
     assert named(range(64)).endswith("7, ... (64 of them) are")
 
 

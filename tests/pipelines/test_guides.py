@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,11 +16,14 @@ from difflab.config.model import ModelConfig
 from difflab.config.network import UNetEncoderConfig
 from difflab.config.request import RequestConfig
 from difflab.config.sampler import AncestralConfig, DDIMConfig
+from difflab.diffusion.build import build_process
+from difflab.diffusion.process import GaussianProcess
 from difflab.errors import UserError
 from difflab.pipelines import build
 from difflab.pipelines.diffusing import DiffusingStage, recorded
-from difflab.pipelines.guides import Guides, load_guides
+from difflab.pipelines.guides import Guides, _same_levels, load_guides
 from difflab.tasks.build import Model, build_model
+from difflab.tasks.noisy_classifier.config import NoisyClassifierModelConfig
 from golden_fixtures import draw
 from pipelines.conftest import CLASSES, configuration
 
@@ -36,11 +40,12 @@ def drawn_model(config: ModelConfig, seed: int = 0) -> Model:
 
 def classifier_config(*overrides: str, **changes: object) -> ModelConfig:
     """A tiny noisy classifier of the tiny model's six classes."""
-    plain = ModelConfig.of(configuration(*overrides))
+    plain = configuration(*overrides).model()
     shared = plain.network.model_dump(exclude={"concat_channels", "context_channels", "skip_scale"})
     shared = {key: value for key, value in shared.items() if key in UNetEncoderConfig.model_fields}
     network = UNetEncoderConfig(**{**shared, "kind": "unet_encoder", "classes": 6, "pool": "attention", **changes})
-    return plain.model_copy(update={"task": "noisy_classifier", "network": network, "conditioning": {}})
+    kept = {key: getattr(plain, key) for key in ("experiment", "image_size", "channels", "diffusion")}
+    return NoisyClassifierModelConfig(**kept, network=network)
 
 
 def guided_by_classifier(scale: float, gradient_at: str = "x_t") -> ClassifierGuidance:
@@ -77,6 +82,20 @@ def test_a_classifier_moves_the_samples_and_scale_0_does_not(pipeline_of, sample
     assert not torch.allclose(guided(5.0, [0, 0]), guided(5.0, [3, 3]), atol=1e-3)
     if sampler == "ancestral":
         assert not torch.allclose(guided(5.0, [0, 0], "mean"), guided(5.0, [0, 0]), atol=1e-5)
+
+
+def test_a_classifier_is_told_the_time_in_its_own_way(pipeline_of) -> None:
+    """Of two processes with the same noise, one may number its steps up to 1000 whatever their count."""
+    classifier = drawn_model(classifier_config("diffusion.time_input=scaled_index"))
+    pipeline = pipeline_of(
+        sampler=SAMPLERS["ddim"], guidance=guided_by_classifier(1.0), guides=Guides(classifier=classifier)
+    )
+    told: dict[str, list[float]] = {"model": [], "classifier": []}
+    for name, network in (("model", pipeline.last.network), ("classifier", classifier.network)):
+        network.register_forward_pre_hook(lambda _, inputs, name=name: told[name].append(float(inputs[1][0])))
+    pipeline.draw([0], 0)
+    assert told["classifier"] == pytest.approx([time * 1000 / 50 for time in told["model"]])
+    assert max(told["classifier"]) > 50
 
 
 def test_an_unconditional_model_gets_its_classes_from_the_classifier(pipeline_of) -> None:
@@ -124,7 +143,7 @@ def test_classifier_free_guidance_leads_away_from_the_null(pipeline_of) -> None:
 
 def test_a_reference_network_is_read_by_its_own_process(pipeline_of) -> None:
     """A reference that predicts v beside a model that predicts eps: at scale 0 the samples are the reference's own."""
-    config = ModelConfig.of(configuration("diffusion.prediction=v"))
+    config = configuration("diffusion.prediction=v").model()
     reference = drawn_model(config, seed=1)
     guidance = ClassifierFreeGuidance(
         kind="classifier_free", scale=0.0, reference=ReferenceConfig(run="there"), static_limit=1.25
@@ -144,8 +163,8 @@ def test_a_reference_network_is_read_by_its_own_process(pipeline_of) -> None:
 
 
 def test_a_reference_network_stands_for_the_null(pipeline_of) -> None:
-    weaker = drawn_model(ModelConfig.of(configuration(*DROPPED)), seed=2)
-    same = drawn_model(ModelConfig.of(configuration(*DROPPED)))
+    weaker = drawn_model(configuration(*DROPPED).model(), seed=2)
+    same = drawn_model(configuration(*DROPPED).model())
 
     def drawn(reference: Model, told: str = "condition") -> torch.Tensor:
         options = ReferenceConfig(run="there", told=told)
@@ -169,19 +188,22 @@ def test_classifier_free_guidance_without_a_null_is_refused(pipeline_of, overrid
     with pytest.raises(UserError, match=f"^guidance: this model {told}, so classifier-free guidance has nothing"):
         pipeline_of(*overrides, guidance=guidance)
     pipeline_of(*overrides, guidance=guidance.model_copy(update={"scale": 1.0}))
+    # Towards the null is a way as well.
+    with pytest.raises(UserError, match="has nothing to lead away from"):
+        pipeline_of(*overrides, guidance=guidance.model_copy(update={"scale": 0.5}))
 
 
 def test_no_guidance_loads_nothing() -> None:
     def never(run: str, weights: str) -> Model:
         raise AssertionError(run)
 
-    assert load_guides(NoGuidance(kind="none"), ModelConfig.of(configuration()), never) == Guides()
+    assert load_guides(NoGuidance(kind="none"), configuration().model(), never) == Guides()
 
 
 @pytest.mark.parametrize(
     ("other", "line"),
     [
-        (lambda: ModelConfig.of(configuration()), "guidance: there is no noisy classifier but a model that draws"),
+        (lambda: configuration().model(), "guidance: there is no noisy classifier but a model that draws"),
         (
             lambda: classifier_config("diffusion=v_cosine", "diffusion.timesteps=50"),
             "was trained on another noise schedule (cosine, 50 steps) than the model (linear, 50 steps)",
@@ -198,7 +220,7 @@ def test_no_guidance_loads_nothing() -> None:
     ],
 )
 def test_a_classifier_that_cannot_guide_is_named(other, line: str) -> None:
-    model = ModelConfig.of(configuration(*CLASSES))
+    model = configuration(*CLASSES).model()
     with torch.device("meta"):
         unfit = build_model(other())
     with pytest.raises(UserError) as error:
@@ -211,8 +233,8 @@ def test_a_classifier_is_no_reference() -> None:
     guidance = ClassifierFreeGuidance(kind="classifier_free", scale=2.0, reference=ReferenceConfig(run="there"))
     with torch.device("meta"):
         unfit = build_model(classifier_config())
-    with pytest.raises(UserError, match=r"^guidance\.reference: there is a classifier and predicts no image"):
-        load(guidance, ModelConfig.of(configuration(*CLASSES)), unfit)
+    with pytest.raises(UserError, match=r"^guidance\.reference: there is a noisy classifier and predicts no image"):
+        load(guidance, configuration(*CLASSES).model(), unfit)
 
 
 @pytest.mark.parametrize(
@@ -231,12 +253,64 @@ def test_a_classifier_is_no_reference() -> None:
 def test_a_reference_that_is_told_something_else_is_named(overrides: tuple[str, ...], line: str) -> None:
     guidance = ClassifierFreeGuidance(kind="classifier_free", scale=2.0, reference=ReferenceConfig(run="there"))
     with torch.device("meta"):
-        unfit, unconditional = (build_model(ModelConfig.of(configuration(*some))) for some in (overrides, ()))
-    model = ModelConfig.of(configuration(*CLASSES))
+        unfit, unconditional = (build_model(configuration(*some).model()) for some in (overrides, ()))
+    model = configuration(*CLASSES).model()
     with pytest.raises(UserError) as error:
         load(guidance, model, unfit)
     assert str(error.value).startswith(f"guidance.reference: there {line}")
     assert load(guidance, model, unconditional).reference is unconditional
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (
+            ("diffusion/schedule=cosine",),
+            "was trained on another noise schedule (cosine, 50 steps) than the model (linear,",
+        ),
+        (("diffusion.timesteps=60",), "(linear, 60 steps) than the model (linear, 50 steps)"),
+        (
+            ("data.image_size=32", "network.attention_resolutions=[16]"),
+            "takes images [3, 32, 32], the model draws [3, 16",
+        ),
+    ],
+)
+def test_a_reference_of_other_noise_or_images_is_named(overrides: tuple[str, ...], line: str) -> None:
+    guidance = ClassifierFreeGuidance(kind="classifier_free", scale=2.0, reference=ReferenceConfig(run="there"))
+    with torch.device("meta"):
+        unfit = build_model(configuration(*overrides).model())
+    with pytest.raises(UserError) as error:
+        load(guidance, configuration().model(), unfit)
+    assert str(error.value).startswith("guidance.reference: there ")
+    assert line in str(error.value)
+
+
+def test_tables_that_differ_at_their_noisiest_step_alone_are_two() -> None:
+    """alpha_bar is 4e-9 there, or 8e-9: one and a half times the noise, in numbers that hardly differ."""
+    betas = build_process(configuration().model().diffusion).betas
+    before = float(np.prod(1 - betas[:-1]))
+    one, same, other = (GaussianProcess([*betas[:-1], 1 - last / before]) for last in (4e-9, 4.000001e-9, 8e-9))
+    assert _same_levels(one, same)
+    assert not _same_levels(one, other)
+
+
+def test_guides_are_loaded_with_the_weights_that_were_asked_for() -> None:
+    asked: list[tuple[str, str]] = []
+    with torch.device("meta"):
+        classifier, model = build_model(classifier_config()), configuration().model()
+        others = {"judge": classifier, "weak": build_model(model)}
+
+    def noting(run: str, weights: str) -> Model:
+        asked.append((run, weights))
+        return others[run]
+
+    guidance = ComposedGuidance(
+        kind="composed",
+        classifier={"run": "judge", "weights": "raw"},
+        classifier_free={"scale": 2.0, "reference": {"run": "weak", "weights": "raw"}},
+    )
+    assert load_guides(guidance, model, noting) == Guides(classifier, others["weak"])
+    assert asked == [("judge", "raw"), ("weak", "raw")]
 
 
 def test_both_conventions_of_the_scale_are_recorded_alike() -> None:

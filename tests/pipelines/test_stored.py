@@ -11,7 +11,6 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from difflab.config.model import ModelConfig
 from difflab.config.stored import read_train_config
 from difflab.errors import UserError
 from difflab.interop.native import save_export
@@ -52,7 +51,7 @@ def test_a_run_gives_its_averaged_weights(tiny_run: Path) -> None:
     assert same(state_of(model), load_file(tiny_run / "weights" / "ema.safetensors"))
     assert stored.run_dir == tiny_run
     assert stored.train is not None
-    assert stored.config == ModelConfig.of(stored.train)
+    assert stored.config == stored.train.model()
     assert not model.network.training
     assert not any(p.requires_grad for p in model.as_module().parameters())
 
@@ -266,7 +265,7 @@ def test_a_configuration_from_another_version_is_named(own_run: Path) -> None:
 
 
 def test_an_export_of_another_version_is_named(tiny_run: Path, tmp_path: Path) -> None:
-    save_export(tmp_path / "export", {}, {"wings": 2})
+    save_export(tmp_path / "export", {}, {"task": "denoising", "wings": 2})
     assert one_line(tmp_path / "export").startswith(f"{tmp_path / 'export' / 'config.json'}: unknown key 'wings'")
 
 
@@ -293,6 +292,17 @@ def test_training_may_start_from_stored_weights(tiny_run: Path, class_run: Path,
     other = load_stored(class_run)[0].as_module()
     with pytest.raises(UserError, match=r"conditioners\.class_label\.embedding\.weight"):
         load_initial_weights(other, str(path), "ema")
+
+
+@pytest.mark.parametrize("which", ["ema", "raw"])
+def test_training_starts_from_the_weights_that_are_asked_for(tiny_run: Path, which: Any) -> None:
+    expected = {key: value.clone() for key, value in state_of(load_stored(tiny_run, which)[0]).items()}
+    for path in (tiny_run, tiny_run / "checkpoints" / "last.ckpt"):
+        module = load_stored(tiny_run)[0].as_module()
+        for parameter in module.parameters():
+            parameter.data.zero_()
+        load_initial_weights(module, str(path), which)
+        assert same(module.state_dict(), expected)
 
 
 def test_a_run_may_be_moved(own_run: Path, tiny_run: Path, tmp_path: Path) -> None:

@@ -265,6 +265,16 @@ def test_every_image_of_a_folder_is_looked_at_before_anything_is_drawn(tmp_path:
     assert "and 2 more" in said
 
 
+@pytest.mark.parametrize(("bad", "more"), [(10, ""), (11, "; and 1 more")])
+def test_ten_bad_files_are_named_and_the_others_counted(tmp_path: Path, bad: int, more: str) -> None:
+    for number in range(bad):
+        (tmp_path / f"{number:02d}.png").write_bytes(b"no picture")
+    said = refusal(tmp_path)
+    assert said.count("cannot be read as an image") == 10
+    assert said.endswith(f"{more} (mend or remove them)")
+    assert ("; and" in said) == bool(more)
+
+
 def test_what_is_no_image_in_a_folder_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "a.png").write_bytes(_png(PIXELS[0]))
     (tmp_path / "notes.md").write_text("words")

@@ -89,7 +89,7 @@ def test_a_killed_process_loses_no_row(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     process = multiprocessing.get_context("fork").Process(target=log_and_die, args=(path,))
     process.start()
-    process.join()
+    process.join(60)
     assert process.exitcode == -signal.SIGKILL
     assert [float(row["x"]) for row in read_csv(path)] == [step / 3 for step in range(1, 6)]
 

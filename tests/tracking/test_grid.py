@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from difflab.tracking.grid import make_grid
+from difflab.tracking.grid import LABEL_HEIGHT, make_grid
 
 
 def test_images_stand_row_by_row_with_padding() -> None:
@@ -42,3 +42,20 @@ def test_other_shapes_are_refused(bad: torch.Tensor) -> None:
 def test_floats_are_refused() -> None:
     with pytest.raises(ValueError, match="not float32; convert"):
         make_grid(torch.zeros(1, 3, 4, 4))
+
+
+@pytest.mark.parametrize("label", ["square", "a caption much too long for it", "красный круг", "", "a\nb"])
+def test_a_label_stands_below_its_picture_and_nowhere_else(label: str) -> None:
+    images = torch.zeros(3, 3, 64, 64, dtype=torch.uint8) + 9
+    pixels = np.asarray(make_grid(images, columns=2, pad=2, labels=[label, "", label]))
+    assert pixels.shape == (2 + 2 * (66 + LABEL_HEIGHT), 2 + 2 * 66, 3)
+    for row, column in ((0, 0), (0, 1), (1, 0)):
+        top, left = 2 + row * (66 + LABEL_HEIGHT), 2 + column * 66
+        assert (pixels[top : top + 64, left : left + 64] == 9).all()
+        written = pixels[top + 64 : top + 64 + LABEL_HEIGHT, left : left + 64].min() < 255
+        assert written == (label != "" and (row, column) != (0, 1))
+    assert (pixels[2 + 64 : 2 + 64 + LABEL_HEIGHT, 66:68] == 255).all(), "it ends with its picture"
+
+
+def test_a_row_is_no_wider_than_there_are_images() -> None:
+    assert make_grid(torch.zeros(3, 1, 4, 4, dtype=torch.uint8), columns=8, pad=2).size == (3 * 6 + 2, 4 + 2 * 2)

@@ -101,3 +101,11 @@ def test_the_id_of_the_environment_goes_first_and_is_kept(tmp_path: Path) -> Non
     assert kept_id(tmp_path, None, {}) == own
     assert kept_id(tmp_path, None, {"WANDB_RUN_ID": "given"}) == "given"
     assert kept_id(tmp_path, None, {}) == "given"
+
+
+def test_w_and_b_takes_names_and_groups_of_limited_length(tiny_run: Path, tmp_path: Path) -> None:
+    stored = find_stored(Path(shutil.copytree(tiny_run, tmp_path / ("n" * 200))))
+    job = Job.measuring("evaluate", stored, RunDirectory(tmp_path / "out"), {})
+    assert job.group is not None
+    assert (len(job.name), len(job.group)) == (128, 128)
+    assert job.trained == f"ddpm/shapes32/{'n' * 200}", "this is no name of W&B's, and stays whole"

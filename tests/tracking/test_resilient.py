@@ -151,3 +151,62 @@ def test_bounded_calls_run_in_order_in_one_thread() -> None:
     with pytest.raises(CallTimeoutError, match="stuck"):
         call(lambda: seen.append("never"), 5.0)
     assert len(seen) == 5
+
+
+class Noting(ClockedLogger):
+    """Keeps what it was asked for; it fails as long as `broken`."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+        self.broken = False
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        self._note(metrics["x"])
+
+    def resume_at(self, step: int, again: Any = None) -> None:
+        self._note((step, again))
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        """It keeps none."""
+
+    def _note(self, what: Any) -> None:
+        if self.broken:
+            raise OSError(28, "No space left on device")
+        self.asked.append(what)
+
+    name = version = property(lambda self: "noting")
+
+
+def test_what_failed_last_is_tried_once_more_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    inner = Noting()
+    logger = ResilientLogger(inner, "metrics.csv", "kept", retries=True)
+    inner.broken = True
+    for x in (1, 2):
+        logger.log_metrics({"x": x})
+    inner.broken = False
+    logger.finalize("success")
+    assert inner.asked == [1, 2]
+    assert "lost" not in capsys.readouterr().err
+
+
+def test_forgetting_that_failed_comes_before_the_rows_that_follow() -> None:
+    """Later it would take them for rows of a training that was dropped."""
+    inner, again = Noting(), dict[str, str]().__contains__
+    logger = ResilientLogger(inner, "metrics.csv", "kept", retries=True)
+    inner.broken = True
+    logger.resume_at(3, again)
+    inner.broken = False
+    logger.log_metrics({"x": 4})
+    assert inner.asked == [(3, again), 4]
+
+
+def test_a_file_may_take_longer_than_a_row() -> None:
+    limits: list[float] = []
+
+    def call(function: Callable[[], Any], seconds: float) -> None:
+        limits.append(seconds)
+
+    logger = ResilientLogger(Noting(), "W&B", "", call)
+    for name in ("log_metrics", "log_image", "log_table", "log_artifact", "resume_at"):
+        CALLS[name](logger)
+    assert limits == [60.0, 60.0, 60.0, 600.0, 60.0]

@@ -73,7 +73,7 @@ def test_a_made_name_belongs_to_the_configuration() -> None:
     assert run_name(made, {}) == made, "it can be given back"
 
 
-def test_what_training_resumes_from(tmp_path: Path) -> None:
+def test_what_training_resumes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunDirectory(tmp_path)
     assert run.checkpoint_to_resume("auto") is None
     assert run.checkpoint_to_resume("never") is None
@@ -86,6 +86,9 @@ def test_what_training_resumes_from(tmp_path: Path) -> None:
     assert run.checkpoint_to_resume("auto") == run.last_checkpoint
     assert run.checkpoint_to_resume("must") == run.last_checkpoint
     assert run.checkpoint_to_resume(str(other)) == other
+    with monkeypatch.context() as home:
+        home.setenv("HOME", str(tmp_path))
+        assert run.checkpoint_to_resume("~/other.ckpt") == other
     with pytest.raises(UserError, match="resume=never, but"):
         run.checkpoint_to_resume("never")
     with pytest.raises(UserError, match="does not exist"):
@@ -120,3 +123,36 @@ def test_a_kill_before_last_was_made_leaves_the_newest_checkpoint(tmp_path: Path
     for step in (2, 10):
         (run.checkpoints / f"step-{step:06d}.ckpt").touch()
     assert run.checkpoint_to_resume("auto") == run.checkpoints / "step-000010.ckpt"
+
+
+def test_a_checkpoint_is_its_own_by_whatever_path(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    run.checkpoints.mkdir(parents=True)
+    run.last_checkpoint.touch()
+    (tmp_path / "link").symlink_to(run.path, target_is_directory=True)
+    assert run.owns(tmp_path / "link/checkpoints/last.ckpt")
+    assert run.owns(tmp_path / "run/../run/checkpoints/last.ckpt")
+    assert RunDirectory(tmp_path / "link").owns(run.last_checkpoint)
+    assert not run.owns(run.path / "last.ckpt")
+
+
+@pytest.mark.parametrize("level", [logging.NOTSET, logging.DEBUG, logging.ERROR])
+def test_afterwards_the_program_logs_as_before(level: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = logging.getLogger("difflab")
+    monkeypatch.setattr(ours, "level", level)
+    before = [*logging.getLogger().handlers]
+    with RunDirectory(tmp_path).log_to_file():
+        assert ours.level == (logging.DEBUG if level == logging.DEBUG else logging.INFO)
+    assert ours.level == level
+    assert logging.getLogger().handlers == before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_log_that_cannot_be_written_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = RunDirectory(tmp_path)
+    run.log.symlink_to("/dev/full")
+    with run.log_to_file():
+        for _ in range(3):
+            logging.getLogger("difflab.anything").warning("a line")
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("difflab:")]
+    assert "log.txt cannot be written" in line

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from difflab.config.logger import WandbConfig
 from difflab.errors import UserError
+from difflab.tracking import runs
 from difflab.tracking.clock import STEP
 from difflab.tracking.rundir import RunDirectory
-from difflab.tracking.runs import OfflineRun, _drop_repeated, read_offline_run
+from difflab.tracking.runs import OfflineRun, _add_segment, _drop_repeated, read_offline_run
 from difflab.tracking.wandb import wandb_run
 
 
@@ -76,3 +78,27 @@ def test_what_was_made_up_at_a_checkpoint_stands_beside_what_was_logged_there() 
         run = OfflineRun("id", [], history=list(rows))
         _drop_repeated(run, new)
         assert run.history == kept
+
+
+def test_a_segment_that_was_killed_has_no_exit_code_whatever_the_one_before_had() -> None:
+    run = OfflineRun("id", [])
+    for records, code in (([{"type": "exit", "exit": {"exit_code": 1}}], 1), ([], None), ([{"type": "exit"}], 0)):
+        _add_segment(run, Path(), records)
+        assert run.exit_code == code
+
+
+def test_segments_follow_each_other_as_they_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their folders are named by the local time, which is set back once a year."""
+    starts = {
+        "offline-run-20261025_021000-x": "2026-10-25T01:10:00Z",
+        "offline-run-20261025_025000-x": "2026-10-25T00:50:00Z",
+    }
+    for name in starts:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run-x.wandb").touch()
+
+    def records(file: Path) -> list[Any]:
+        return [{"type": "run", "run": {"run_id": "x", "start_time": starts[file.parent.name]}}]
+
+    monkeypatch.setattr(runs, "_records", records)
+    assert [folder.name for folder in read_offline_run(tmp_path).segments] == sorted(starts, reverse=True)

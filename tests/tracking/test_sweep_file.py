@@ -176,3 +176,19 @@ def test_what_is_no_sweep_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_sweeps_of_the_project_can_be_read(path: Path) -> None:
     assert len(read_sweep(path).points()) > 1
+
+
+def test_the_same_arguments_of_another_command_are_another_point(tmp_path: Path) -> None:
+    digests = set()
+    for command in ("train", "sample", "evaluate"):
+        words = ["${env}", "${program}", command, "${args_no_hyphens}"]
+        digests |= {point.digest for point in read(tmp_path, {"seed": {"values": [0, 1]}}, command=words).points()}
+    assert len(digests) == 6
+
+
+@pytest.mark.parametrize(("letters", "cut"), [(78, False), (79, True)])
+def test_a_slug_is_cut_where_it_is_longer_than_80(letters: int, cut: bool, tmp_path: Path) -> None:
+    (point,) = read(tmp_path, {"a": {"values": ["v" * letters]}}).points()
+    whole = f"a-{'v' * letters}"
+    assert (point.slug != whole) is cut
+    assert point.slug.startswith(whole[:80])

@@ -66,7 +66,9 @@ def build_callbacks(
         callbacks.append(Checkpoint.from_config(asked.checkpoint, run.checkpoints))
     assert generate is not None or (asked.sample_grid, asked.evaluation) == (None, None), "nothing to draw with"
     if asked.sample_grid is not None and generate is not None:
-        callbacks.append(SampleGrid.from_config(asked.sample_grid, run.samples, generate, request))
+        callbacks.append(
+            SampleGrid.from_config(asked.sample_grid, run.samples, generate, request, config.data.class_names)
+        )
     if asked.evaluation is not None and generate is not None and make_evaluator is not None:
         callbacks.append(Evaluation.from_config(asked.evaluation, run.evaluations, generate, make_evaluator, request))
     if config.trainer.val_every_steps:
@@ -91,7 +93,7 @@ def owed_at_end(config: TrainConfig, run: RunDirectory, model_config: ModelConfi
     def nothing(*_: object) -> NoReturn:
         raise AssertionError("what is owed is read off the disk")
 
-    draws = nothing if config.task == "denoising" else None
+    draws = nothing if "samples" in model_config.measures else None
     callbacks = build_callbacks(config, run, model_config=model_config, generate=draws, make_evaluator=draws)
     owing = [callback for callback in callbacks if isinstance(callback, Owing) and callback.owes(step, at_end=True)]
     return [type(callback).__name__ for callback in owing]

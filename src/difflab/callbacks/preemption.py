@@ -57,7 +57,6 @@ class Preemption(Callback):
         self._steps = 0
         self._interval, self._agreed_at = 1, 0.0
         self._deferring = contextlib.ExitStack()
-        self._before_validation: dict[str, Any] = {}
 
     @classmethod
     def from_config(cls, config: PreemptionConfig) -> Preemption:
@@ -86,10 +85,6 @@ class Preemption(Callback):
             self._leave(trainer, pl_module, number)
 
     @override
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._before_validation = trainer.fit_loop.epoch_loop.val_loop.state_dict()
-
-    @override
     def on_validation_batch_end(
         self,
         trainer: pl.Trainer,
@@ -102,11 +97,10 @@ class Preemption(Callback):
         number = max_over_ranks(trainer, received())
         if not number:
             return
-        # As after the step: the raw weights, and no part of a validation that would be taken for the whole one.
+        # As after the step: the raw weights. The validation is made up as a whole.
         ema = find_ema(trainer)
         if ema is not None:
             ema.on_validation_end(trainer, pl_module)
-        trainer.fit_loop.epoch_loop.val_loop.load_state_dict(self._before_validation)
         self._leave(trainer, pl_module, number)
 
     @override

@@ -15,7 +15,8 @@ from difflab.callbacks.generation import Generate, draw_on_all_ranks, ready_to_s
 from difflab.callbacks.periodic import Periodic
 from difflab.config.callbacks import SampleGridConfig
 from difflab.files import numbered
-from difflab.requests.base import Request, labels_of
+from difflab.requests.base import Request
+from difflab.requests.words import class_words, in_words
 from difflab.tracking.clock import ClockedLogger
 from difflab.tracking.grid import make_grid, save_picture, to_pil
 
@@ -25,9 +26,9 @@ log = logging.getLogger(__name__)
 class SampleGrid(Periodic):
     """Draw samples 0..n-1 of `seed` with the averaged weights: `samples/step-000100.png` and the image `samples/grid`.
 
-    The noise is the same every time, so the pictures of one run show how the same samples change. With `table` also
-    log `samples/table` with the columns image, index, seed, class. A sample that is not finite is a tile crossed out;
-    how many there are is logged as `samples/nonfinite`, and said.
+    The noise is the same every time, so the pictures of one run show how the same samples change. What they were asked
+    to show stands below them. With `table` also log `samples/table` with the columns image, index, seed, class. A
+    sample that is not finite is a tile crossed out; how many there are is logged as `samples/nonfinite`, and said.
     """
 
     def __init__(
@@ -43,17 +44,23 @@ class SampleGrid(Periodic):
         table: bool = False,
         at_end: bool = True,
         request: Request | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> None:
         super().__init__(every_steps, at_end=at_end)
         self.dirpath, self.generate, self.request = Path(dirpath), generate, request
         self.n, self.columns, self.batch_size, self.seed = n, columns, batch_size, seed
-        self.min_side, self.table = min_side, table
+        self.min_side, self.table, self.class_names = min_side, table, class_names
 
     @classmethod
     def from_config(
-        cls, config: SampleGridConfig, dirpath: Path | str, generate: Generate, request: Request | None = None
+        cls,
+        config: SampleGridConfig,
+        dirpath: Path | str,
+        generate: Generate,
+        request: Request | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> SampleGrid:
-        return cls(dirpath, generate, request=request, **config.model_dump())
+        return cls(dirpath, generate, request=request, class_names=class_names, **config.model_dump())
 
     @override
     def act(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -63,7 +70,9 @@ class SampleGrid(Periodic):
             images, bad_steps = draw_on_all_ranks(trainer, self.generate, self.n, self.seed, self.batch_size)
         if not trainer.is_global_zero:
             return
-        grid = make_grid(images, self.columns, min_side=self.min_side)
+        asked = {} if self.request is None else self.request(range(self.n), self.seed)
+        labels = in_words(asked, self.class_names)
+        grid = make_grid(images, self.columns, min_side=self.min_side, labels=labels)
         if bool(bad_steps.any()):
             (rows,) = bad_steps.nonzero(as_tuple=True)
             tell_bad_samples(torch.stack([rows, bad_steps[rows]], dim=1), self.n, step, "sample grid")
@@ -73,7 +82,7 @@ class SampleGrid(Periodic):
         for logger in loggers:
             logger.log_image("samples/grid", grid)
             if self.table:
-                classes = self._classes()
+                classes = class_words(asked, self.class_names) or [None] * self.n
                 rows = [[to_pil(image), i, self.seed, classes[i]] for i, image in enumerate(images)]
                 logger.log_table("samples/table", ["image", "index", "seed", "class"], rows)
         # Last, because the file says that it is done.
@@ -96,7 +105,3 @@ class SampleGrid(Periodic):
 
     def _path(self, step: int) -> Path:
         return self.dirpath / f"step-{step:06d}.png"
-
-    def _classes(self) -> Sequence[int | None]:
-        classes = None if self.request is None else labels_of(self.request(range(self.n), self.seed))
-        return [None] * self.n if classes is None else classes

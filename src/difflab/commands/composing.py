@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -45,7 +46,7 @@ def _composed(primary: str, overrides: Sequence[str]) -> Any:
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    refuse_null_groups(overrides)
+    refuse_before_composing(primary, overrides)
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name=primary):
         return hydra_compose(primary, overrides=list(overrides), return_hydra_config=True)
@@ -97,6 +98,30 @@ def compose_and_validate(primary: str, model: type[Model], overrides: Sequence[s
     """The validated model and the plain containers it was made from."""
     data = compose(primary, overrides)
     return validate(model, data), data
+
+
+def refuse_before_composing(primary: str, overrides: Sequence[str]) -> None:
+    """Raises UserError for choices of which Hydra would say something else, or end in a trace."""
+    refuse_null_groups(overrides)
+    _refuse_another_task(primary, overrides)
+
+
+def _refuse_another_task(primary: str, overrides: Sequence[str]) -> None:
+    """An experiment chooses among the groups of its own task."""
+    task, experiment = (_chosen(group, overrides) for group in ("task", "experiment"))
+    if task is None or experiment is None or task not in choices_of("task"):
+        return
+    own = compose(primary, [f"experiment={experiment}"])["task"]
+    if task != own:
+        raise UserError(
+            f"task={task}, but experiment={experiment} has task={own}: leave task out, or choose an experiment of "
+            f"task={task}"
+        )
+
+
+def _chosen(group: str, overrides: Sequence[str]) -> str | None:
+    """What the last override of a whole group chooses."""
+    return next((o.partition("=")[2] for o in reversed(overrides) if o.partition("=")[0] == group), None)
 
 
 def refuse_null_groups(overrides: Sequence[str]) -> None:
@@ -167,10 +192,36 @@ def _wrong_key(error: Exception, message: str, primary: str, overrides: Sequence
         # Where the value is a mapping, the key that is unknown stands inside it.
         unknown = str(getattr(error.__cause__, "full_key", None) or key)
         rest = [other for other in overrides if other != override]
+        if of_other_tasks := _in_other_tasks(key, primary, overrides):
+            return f"{override}: {of_other_tasks}"
         elsewhere = _in_other_choices(unknown, rest)
         beside = _known_beside(unknown, primary, rest, guess=elsewhere is None)
         return f"{override}: {elsewhere or f'unknown key {unknown!r}'}{beside}"
     return None
+
+
+def _in_other_tasks(key: str, primary: str, overrides: Sequence[str]) -> str | None:
+    """Which tasks have the axis that a key belongs to, where the present one has not."""
+    axis = re.split(r"[./]", key)[0]
+    owners = [f"task={task}" for task in choices_of("task") if axis in _axes_of(task)]
+    if not owners:
+        return None
+    chosen = {group: _chosen(group, overrides) for group in ("experiment", "task")}
+    try:
+        present = compose(primary, [f"{group}={choice}" for group, choice in chosen.items() if choice])
+    except UserError:
+        return None
+    if "task" not in present or axis in present:
+        return None
+    return f"task={present['task']} has no {axis}: leave it out ({', '.join(owners)} has one)"
+
+
+def _axes_of(task: str) -> set[str]:
+    """The groups that a task brings besides those that all share."""
+    import yaml
+
+    defaults = yaml.safe_load((conf_dir() / "task" / f"{task}.yaml").read_text(encoding="utf-8"))["defaults"]
+    return {group.strip("/") for choice in defaults for group in choice if group.startswith("/")}
 
 
 def _in_other_choices(key: str, overrides: Sequence[str]) -> str | None:

@@ -69,9 +69,11 @@ def make(
     options = validate(MakeConfig, own)
     source_config = validate(source_model, given)
     from difflab.data.bad_files import BadFiles
+    from difflab.data.processes import refuse_workers
     from difflab.data.unfinished import kept_shards
     from difflab.data.writing import write_dataset
 
+    refuse_workers(options.workers, key="workers")
     sources = kind.load_splits()(source_config)
     bad = BadFiles()
     if isinstance(source_config, FolderSourceConfig):
@@ -218,24 +220,47 @@ def describe_source(name: str) -> str:
 
 
 def find_data_sets(directory: Path) -> list[dict[str, Any]]:
-    """The directories with shards at most two levels below (or at) `directory`, with what their index says."""
+    """The directories with shards at most two levels below (or at) `directory`, with what their index says.
+
+    Sub-directories that are splits of one (train/, val/) are no sets of their own.
+    """
     from difflab.data.index import INDEX_NAME, ForeignIndexError, read_index
 
     found: list[dict[str, Any]] = []
+    parts: set[Path] = set()
     for place in sorted({directory, *directory.glob("*/"), *directory.glob("*/*/")}):
         index = None
-        if place != directory and place.name.startswith("."):
+        if place in parts or (place != directory and place.name.startswith(".")):
             continue
         if (place / INDEX_NAME).is_file():
             with contextlib.suppress(ForeignIndexError):
                 index = read_index(place / INDEX_NAME)
         if index is not None:
             splits = {name: entry.samples for name, entry in index.splits.items()}
-            size = sum(shard.bytes for entry in index.splits.values() for shard in entry.shards)
-            found.append({"path": str(place), "image_size": index.image_size, "splits": splits, "bytes": size})
-        elif tars := [path.stat().st_size for path in place.glob("*.tar")]:
-            found.append({"path": str(place), "image_size": None, "splits": None, "bytes": sum(tars)})
+            tars = {place / shard.path: shard.bytes for shard in index.shards}
+            entry = {"path": str(place), "image_size": index.image_size, "splits": splits}
+        else:
+            tars = {tar: tar.stat().st_size for tar in _tars_without_index(place)}
+            entry = {"path": str(place), "image_size": None, "splits": None}
+        if tars or index is not None:
+            found.append({**entry, "bytes": sum(tars.values())})
+        parts |= {folder for tar in tars for folder in tar.parents if place in folder.parents}
     return found
+
+
+def _tars_without_index(place: Path) -> list[Path]:
+    """What training would read of a directory; of one that holds splits alone, where one of them is for training."""
+    from difflab.data.index import INDEX_NAME
+    from difflab.data.shard_names import list_shards, sort_into_splits
+
+    own = sorted(path for path in place.glob("*.tar") if path.exists())
+    try:
+        listed = list_shards(place).tars
+    except UserError:
+        # Training says what is wrong with it.
+        return own
+    tars = [tar for tar in listed if not (place / tar.split("/")[0] / INDEX_NAME).is_file()]
+    return [place / tar for tar in tars] if own or "train" in sort_into_splits(tars)[0] else []
 
 
 def main(argv: Sequence[str]) -> int:

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from difflab.commands.launching import Ranks
 from difflab.config.ranks import RanksConfig
 from difflab.errors import LostProcessError, UserError
-from difflab.signals import announce, follows_another, received, speaks
+from difflab.signals import announce, first_is_gone, follows_another, received, speaks
 
 _BEAT_S = 1.0
 _START_S = 60.0
@@ -131,7 +131,7 @@ class _Heart:
             # The error that this makes of the collective is explained where the ranks were started.
             return
         announce(verdict, anyway=True)
-        if rank == 0 and follows_another():
+        if rank == 0 and follows_another() and not first_is_gone():
             os.kill(os.getppid(), signal.SIGKILL)
         os._exit(1)
 

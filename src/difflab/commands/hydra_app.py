@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from difflab.commands.composing import (
     compose_and_validate,
-    refuse_null_groups,
+    refuse_before_composing,
     refuse_what_is_not_shown,
     to_plain,
 )
@@ -61,7 +61,7 @@ def _hydra_main(primary: str, argv: Sequence[str], task: Callable[[Any], None]) 
     """Hydra reads sys.argv; the task sees it as it was, because a distributed launch starts it again."""
     import hydra
 
-    refuse_null_groups(argv)
+    refuse_before_composing(primary, argv)
     original = sys.argv
     failures: list[BaseException] = []
 

@@ -19,7 +19,19 @@ from typing import NoReturn
 
 from difflab.environment import environment
 from difflab.errors import LostProcessError, UserError
-from difflab.signals import LAUNCHED_BY, Stopped, announce, follows_another, passed_on_to, received, shielded
+from difflab.signals import (
+    LAUNCHED_BY,
+    Stopped,
+    announce,
+    deferred,
+    first_is_gone,
+    follows_another,
+    leave,
+    passed_on_to,
+    received,
+    shielded,
+    unanswered,
+)
 
 _TURN_S = 0.1
 _ERROR_S = 3.0
@@ -28,6 +40,8 @@ _END_S = 30.0
 """How long the ranks have to end by themselves once this process has ended its work."""
 _STUCK_S = 10.0
 """How long this process may go on after another rank ended: some collectives wait for ever."""
+_TOLD_S = 1.0
+"""The same where both were told to stop before there was anything to save."""
 
 
 class Ranks:
@@ -43,10 +57,11 @@ class Ranks:
         """Start so many, which run this command line."""
         for local in range(1, number + 1):
             theirs = {**os.environ, "LOCAL_RANK": str(local), LAUNCHED_BY: str(os.getpid())}
-            # Blocked until their handlers are there: a signal to the whole group must not end them before.
-            with shielded():
+            # Blocked until their handlers are there: a signal to the whole group must not end them before. And one to
+            # this process, which other threads take in, must not come between a start and the note of it.
+            with deferred("the start of the other ranks"), shielded():
                 self._processes.append(subprocess.Popen(_this_command(), env=theirs))
-            self.pids.append(self._processes[-1].pid)
+                self.pids.append(self._processes[-1].pid)
 
     def lost(self) -> str | None:
         """What became of a rank that ended with an error or had to be ended; None where all is well."""
@@ -138,7 +153,13 @@ def _watched(ranks: Ranks) -> Iterator[None]:
         while not over.wait(_TURN_S):
             lost = ranks.lost()
             since = None if lost is None else since or time.monotonic()
-            if lost is not None and since is not None and time.monotonic() - since > _STUCK_S:
+            if lost is None or since is None:
+                continue
+            if (number := unanswered()) and time.monotonic() - since > _TOLD_S:
+                # They were told to stop, and this process waits for them to meet.
+                ranks.kill()
+                leave(number)
+            if time.monotonic() - since > _STUCK_S:
                 announce(lost)
                 ranks.kill()
                 os._exit(1)
@@ -154,11 +175,10 @@ def _watched(ranks: Ranks) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _following() -> Iterator[None]:
-    """Inside, this process ends when the one that started it does, which also says why."""
+    """An error inside is left to the process that started this one, if that is how it came to be."""
     if not follows_another():
         yield
         return
-    threading.Thread(target=_end_with_the_first, name="first rank", daemon=True).start()
     try:
         yield
     except UserError:
@@ -171,12 +191,17 @@ def _following() -> Iterator[None]:
         raise
 
 
-def _end_with_the_first() -> None:
-    while follows_another():
-        time.sleep(_TURN_S)
-    if os.environ["LOCAL_RANK"] == "1":
-        announce(f"rank {int(os.environ['NODE_RANK'])} ended; the others are ended too", anyway=True)
-    os._exit(1)
+def end_with_the_first() -> None:
+    """From now on this process, a further rank, ends when the one that started it does, or has already."""
+
+    def watch() -> None:
+        while not first_is_gone():
+            time.sleep(_TURN_S)
+        if os.environ["LOCAL_RANK"] == "1":
+            announce(f"rank {int(os.environ['NODE_RANK'])} ended; the others are ended too", anyway=True)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="first rank", daemon=True).start()
 
 
 def _this_command() -> list[str]:

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from difflab.commands.hydra_app import SHOWING
-from difflab.config.model import ModelConfig
 from difflab.errors import UserError
+from difflab.tasks.registry import TASKS
 
 DEFAULTS_OF_RUN = {"sampler", "guidance"}
-PARTS_OF_MODEL = ModelConfig.model_fields.keys() - DEFAULTS_OF_RUN
+PARTS_OF_MODEL = {part for task in TASKS.values() for part in task.model.model_fields} - DEFAULTS_OF_RUN
 
 
 def with_defaults_of_run(argv: Sequence[str], *, data: bool = False, drawing: bool = True) -> list[str]:
@@ -34,12 +34,13 @@ def with_defaults_of_run(argv: Sequence[str], *, data: bool = False, drawing: bo
     stored = find_stored(run, "auto")
     groups: list[tuple[str, dict[str, Any]]] = []
     if drawing:
-        require_drawing(run, stored.config)
-        guidance = stored.config.guidance.model_dump()
+        model = require_drawing(run, stored.config)
+        guidance = model.guidance.model_dump()
         _leave_out_the_other_convention(guidance, argv)
-        groups += [("sampler", stored.config.sampler.model_dump()), ("guidance", guidance)]
+        groups += [("sampler", model.sampler.model_dump()), ("guidance", guidance)]
     if data and stored.train is not None:
-        groups.append(("data", stored.train.data.model_dump()))
+        # What the classes are called stays with the model; of other data the index says it.
+        groups.append(("data", stored.train.data.model_dump(exclude={"class_names"})))
     defaults: list[str] = []
     for group, values in groups:
         if _value_of(group, argv) is None:

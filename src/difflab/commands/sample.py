@@ -14,16 +14,14 @@ from difflab.console import say
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from torch import Tensor
 
     from difflab.commands.drawing import Drawing
 
-GRID_MIN_SIDE = 64
 ROWS_OF_TRAJECTORY = 8
 SMALLEST_PNG = 512
 """Bytes that a picture takes at least, on a file system that packs small files."""
 
-WRITTEN_BESIDE = ("out", "npz", "png", "grid", "trajectory", "accelerator", "devices")
+WRITTEN_BESIDE = ("out", "npz", "png", "grid", "columns", "trajectory", "accelerator", "devices")
 """Keys that leave the pictures as they are, or are recorded in another way."""
 
 
@@ -40,8 +38,8 @@ def sample(config: SampleConfig, plain: dict[str, Any], overrides: list[str]) ->
     """
     from difflab.commands.drawing import draw_name, drawing_of
     from difflab.commands.limits import require_folder
+    from difflab.commands.sample_archive import SampleArchive
     from difflab.commands.sample_folder import SampleFolder
-    from difflab.metrics.samples import SampleImages
 
     require_folder("out", config.out)
     with drawing_of(config) as drawing:
@@ -51,27 +49,39 @@ def sample(config: SampleConfig, plain: dict[str, Any], overrides: list[str]) ->
         with processes.agreeing():
             refuse_too_many(drawing, out.path)
         processes.take(out.path, "is being drawn into")
+        together = SampleArchive(out.path, drawing)
         if processes.is_main:
             out.begin(made_of(plain, drawing), config.n, png=config.png)
+            together.begin()
         processes.wait()
-        drawn = SampleImages()
         try:
             with processes.agreeing():
                 for asked, images in drawing.batches(out.kept if config.png else None):
-                    if config.npz or config.grid:
-                        drawn.update(images, asked["index"])
+                    drawn = images.cpu()
+                    together.add(asked, drawn)
                     if config.png:
-                        out.write(asked["index"].tolist(), images.cpu())
-            everything = drawn.gathered(config.n) if config.npz or config.grid else None
+                        out.write(asked["index"].tolist(), drawn)
             processes.wait()
             if processes.is_main:
-                write_together(out.path, drawing, everything)
-                out.finish(plain)
+                together.finish()
+                if config.trajectory:
+                    save_trajectory(drawing, config.trajectory, out.path)
+                out.finish(recorded(plain, drawing))
         except KeyboardInterrupt as stop:
             stop.add_note(out.left_behind(config.n, png=config.png))
             raise
+        finally:
+            if processes.is_main:
+                together.remove()
         if processes.is_main:
             say(f"{config.n} samples of {drawing.stored.path} in {out.path}")
+
+
+def recorded(plain: dict[str, Any], drawing: Drawing) -> dict[str, Any]:
+    """What is written down of a drawing: its configuration, and what its classes are called, where it has any."""
+    wanted = drawing.pipeline.wanted
+    named = wanted.classes is not None and wanted.class_names is not None
+    return {**plain, "class_names": list(wanted.class_names or [])} if named else plain
 
 
 def made_of(plain: dict[str, Any], drawing: Drawing) -> dict[str, Any]:
@@ -82,51 +92,29 @@ def made_of(plain: dict[str, Any], drawing: Drawing) -> dict[str, Any]:
 
 
 def refuse_too_many(drawing: Drawing, out: Path) -> None:
-    """Raises UserError for more samples than the machine can keep."""
-    from difflab.commands.limits import main_memory, require_disk, require_memory
+    """Raises UserError for more samples than the disk can keep."""
+    from difflab.commands.limits import require_disk
 
     config = drawing.config
     assert isinstance(config, SampleConfig)
     pixels = math.prod(drawing.stored.config.shape)
-    if config.npz or config.grid:
-        # While they are put together they are there twice.
-        what = f"n={config.n}: samples for the archive and the grid"
-        fix = "lower n, or set npz=false and grid=false"
-        require_memory(what, 2 * config.n * pixels, main_memory(), fix)
     if config.png:
         require_disk(f"n={config.n}: pictures", config.n * SMALLEST_PNG, out, "lower n, or give another out=...")
     if config.npz:
-        require_disk(f"n={config.n}: samples.npz", config.n * pixels, out, "lower n, or set npz=false")
+        # Until the archive is whole its samples lie beside it, too.
+        require_disk(f"n={config.n}: samples.npz", 2 * config.n * pixels, out, "lower n, or set npz=false")
 
 
-def write_together(out: Path, drawing: Drawing, images: Tensor | None) -> None:
-    """The files that hold many samples: the archive, the grid, the trajectory.
+def save_trajectory(drawing: Drawing, moments: int, out: Path) -> None:
+    """Write the picture of `draw_trajectory`."""
+    from difflab.tracking.grid import save_picture
 
-    images: uint8 [n, C, H, W], all samples in order; None where neither archive nor grid is asked for.
-    """
-    import numpy as np
-
-    from difflab.files import replacing
-    from difflab.requests.base import labels_of
-    from difflab.tracking.grid import make_grid, save_picture
-
-    config = drawing.config
-    assert isinstance(config, SampleConfig)
-    if images is not None and config.npz:
-        arrays = {"arr_0": images.permute(0, 2, 3, 1).numpy()}
-        labels = labels_of(drawing.pipeline.request(range(config.n), config.seed))
-        if labels is not None:
-            arrays["arr_1"] = np.asarray(labels, dtype=np.int64)
-        with replacing(out / "samples.npz") as temporary, temporary.open("wb") as file:
-            np.savez(file, **arrays)
-    if images is not None and config.grid:
-        save_picture(make_grid(images, min_side=GRID_MIN_SIDE), out / "grid.png")
-    if config.trajectory:
-        save_picture(draw_trajectory(drawing, config.trajectory), out / "trajectory.png")
+    save_picture(draw_trajectory(drawing, moments), out / "trajectory.png")
 
 
 def draw_trajectory(drawing: Drawing, moments: int) -> Image:
     """A picture: one row per sample (at most 8), the predicted x0 at `moments` steps from noise to image."""
+    from difflab.commands.sample_archive import GRID_MIN_SIDE
     from difflab.diffusion.samplers.trajectory import Trajectory
     from difflab.images import to_uint8
     from difflab.tracking.grid import make_grid

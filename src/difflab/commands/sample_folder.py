@@ -35,7 +35,7 @@ class SampleFolder:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         made_of = json.loads(json.dumps(made_of))
-        for leftover in self.path.glob(".*.png.partial-*"):
+        for leftover in [*self.path.glob(".*.png.partial-*"), *self.path.glob(".samples-*.rows")]:
             leftover.unlink(missing_ok=True)
         if png and not self._record.exists() and self._stopped() == made_of:
             return

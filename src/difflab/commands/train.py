@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from difflab.commands.hydra_app import run_app
-from difflab.config.identity import differences, identity, name_identity
-from difflab.config.sampler import refuse_inversion
+from difflab.config.identity import NAMES, differences, identity, name_identity
 from difflab.config.stored import read_train_config
 from difflab.config.train import TrainConfig
 from difflab.console import say_on_stderr
-from difflab.errors import UserError, user_errors
+from difflab.errors import UserError
 from difflab.signals import Stopped
 
 if TYPE_CHECKING:
@@ -36,19 +35,18 @@ def train(config: TrainConfig, overrides: list[str]) -> None:
     from difflab.callbacks.preemption import Preempted
     from difflab.commands.machine import refuse_more_than_there_is
     from difflab.commands.training import fit, with_checked_evaluation
-    from difflab.data.build import build_dataset
+    from difflab.data.build import build_dataset, with_class_names
     from difflab.data.sampling import GlobalBatches
     from difflab.devices import is_first_process
     from difflab.lock import locked
     from difflab.tracking.rundir import RunDirectory
     from difflab.tracking.wandb_environment import refuse_unusable
 
-    with user_errors():
-        refuse_inversion(config.sampler)
     # What the machine has not got, data that is missing or does not fit, and evaluations of it that cannot be made are
     # found before anything is written.
     refuse_more_than_there_is(config.trainer, config.data)
     images = build_dataset(config.data, split=config.data.train_split)
+    config = config.model_copy(update={"data": with_class_names(config.data)})
     GlobalBatches(len(images), config.data.batch_size // config.trainer.accumulate, seed=config.seed)
     config = with_checked_evaluation(config, overrides)
     refuse_unusable(config.logger)
@@ -100,7 +98,11 @@ def beginning_of(run: RunDirectory, config: TrainConfig) -> Path | None:
 
 def refuse_another_run(stored: TrainConfig, asked: TrainConfig, path: Path) -> None:
     """Raises UserError where a directory holds a run whose model, data or optimizer differ from what is asked for."""
-    changes = list(differences(identity(stored), identity(asked)))
+    changes = [
+        (key, old, new)
+        for key, old, new in differences(identity(stored), identity(asked))
+        if not (key == NAMES and None in (old, new))
+    ]
     if not changes:
         return
     shown = ", ".join(f"{key} was {old!r}, is {new!r}" for key, old, new in changes[:CHANGES_SHOWN])

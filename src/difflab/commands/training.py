@@ -24,7 +24,7 @@ from difflab.checkpoints import newest_checkpoint
 from difflab.commands.heartbeat import beating
 from difflab.commands.launching import launched
 from difflab.commands.processes import environment_of, layout_of_training, leaving_together
-from difflab.config.model import ModelConfig
+from difflab.config.model import DrawingModelConfig
 from difflab.config.request import RequestConfig
 from difflab.config.train import TrainConfig
 from difflab.console import say, say_on_stderr
@@ -52,6 +52,7 @@ from difflab.pipelines.stored import load_initial_weights, read_checkpoint
 from difflab.seeding import stream_seed
 from difflab.signals import shielded
 from difflab.tasks.build import build_training_module
+from difflab.tasks.noised_module import NoisedModule
 from difflab.tasks.training_module import TrainingModule
 from difflab.tracking.build import build_loggers
 from difflab.tracking.job import Job
@@ -75,7 +76,7 @@ def fit(config: TrainConfig, overrides: list[str], run: RunDirectory, resume: Pa
     steps = config.trainer.max_steps
     checkpoint = None if resume is None else read_checkpoint(resume)
     finished = resume is not None and checkpoint is not None and is_finished(resume, checkpoint, run, steps)
-    owed = owed_at_end(config, run, ModelConfig.of(config), steps) if finished else []
+    owed = owed_at_end(config, run, config.model(), steps) if finished else []
     if finished and not owed:
         if is_first_process():
             say(f"already at step {steps} of {steps}: nothing to train, everything is in {_short(run.path)}")
@@ -140,10 +141,11 @@ def build_module(config: TrainConfig, accelerator: Accelerator, *, initial_weigh
     module = build_training_module(config)
     if config.init.kind == "weights" and initial_weights:
         load_initial_weights(module, config.init.path, config.init.which)
-    if on_cuda_only(config.trainer.channels_last, accelerator):
-        module.network.to(memory_format=torch.channels_last)
-    if on_cuda_only(config.trainer.compile, accelerator):
-        module.network.compile()
+    for network in module.networks():
+        if on_cuda_only(config.trainer.channels_last, accelerator):
+            network.to(memory_format=torch.channels_last)
+        if on_cuda_only(config.trainer.compile, accelerator):
+            network.compile()
     return module
 
 
@@ -167,7 +169,7 @@ def build_trainer(
     callbacks = build_callbacks(
         config,
         run,
-        model_config=ModelConfig.of(config),
+        model_config=config.model(),
         generate=pipeline,
         request=None if pipeline is None else pipeline.request,
         make_evaluator=None
@@ -223,8 +225,9 @@ def with_checked_evaluation(config: TrainConfig, overrides: Sequence[str]) -> Tr
     metrics, left_out = without_unsuited(config.metrics, config.data, overrides, image_size=config.data.image_size)
     if all(metric is None for metric in metrics.values()):
         raise UserError("callbacks.evaluation has no metrics to find: choose some, or callbacks.evaluation=null")
-    labelled = any(conditioner.kind == "class" for conditioner in config.conditioning.values())
-    refuse_other_classes(metrics, config.data.classes if labelled else None, class_names_of(config.data))
+    model = config.model()
+    classes = model.classes if isinstance(model, DrawingModelConfig) else None
+    refuse_other_classes(metrics, classes, class_names_of(config.data))
     reference_of(metrics, asked.n, config.data, config.data.train_split)
     if is_first_process():
         for line in left_out:
@@ -260,22 +263,25 @@ def sampling_pipeline(config: TrainConfig, module: TrainingModule, accelerator: 
     split, where there is one.
     Raises UserError for a guidance that asks further networks, which no training has beside it.
     """
-    if config.task != "denoising":
+    model = config.model()
+    if not isinstance(model, DrawingModelConfig):
         return None
-    free = config.guidance.classifier_free_options()
-    if config.guidance.classifier_options() is not None or (free is not None and free.reference is not None):
+    free = model.guidance.classifier_free_options()
+    if model.guidance.classifier_options() is not None or (free is not None and free.reference is not None):
         raise UserError(
-            f"guidance.kind={config.guidance.kind} asks a further network: train with guidance=none or classifier_free "
+            f"guidance.kind={model.guidance.kind} asks a further network: train with guidance=none or classifier_free "
             "alone, and give it to `difflab sample` and `difflab evaluate`"
         )
+    assert isinstance(module, NoisedModule), "what draws by diffusion learns from noise"
     stages = {
         "single": DiffusingStage(
             module.network,
             module.conditioners,
             module.process,
-            ModelConfig.of(config).shape,
-            sampler=config.sampler,
-            guidance=config.guidance,
+            model.shape,
+            sampler=model.sampler,
+            guidance=model.guidance,
+            class_names=model.class_names,
             autocast=sampling_autocast("auto", accelerator),
         )
     }

@@ -88,7 +88,6 @@ def import_(
 def _named_model(path: Path, preset: str | None, wrapper: str | None) -> tuple[ModelConfig, Sequence[str]]:
     """The model that the weights are for, and what there is to say about how it was found."""
     from difflab.commands.composing import choices_of, compose_and_validate
-    from difflab.config.model import ModelConfig
     from difflab.config.train import TrainConfig
     from difflab.interop.diffusers_model import model_of_folder
     from difflab.interop.registry import import_weights
@@ -98,7 +97,7 @@ def _named_model(path: Path, preset: str | None, wrapper: str | None) -> tuple[M
             known = ", ".join(choices_of("experiment"))
             raise UserError(f"--preset {preset} is not an experiment; there are {known}")
         experiment, _ = compose_and_validate("train", TrainConfig, [f"experiment={preset}"])
-        config = ModelConfig.of(experiment)
+        config = experiment.model()
         return config, _other_process(path, config, preset)
     described = model_of_folder(path)
     if described is None:
@@ -132,6 +131,7 @@ app.command()(ema)
 
 def _other_process(path: Path, config: ModelConfig, preset: str) -> list[str]:
     """Where a folder says itself that its noise is another than the experiment's."""
+    from difflab.config.model import NoisedModelConfig
     from difflab.interop.diffusers_model import model_of_folder
 
     try:
@@ -139,7 +139,7 @@ def _other_process(path: Path, config: ModelConfig, preset: str) -> list[str]:
     except UserError:
         # A preset is also there for folders that do not say it, or say what is not known here.
         return []
-    if described is None:
+    if described is None or not isinstance(config, NoisedModelConfig):
         return []
     theirs, ours = described.config.diffusion.model_dump(), config.diffusion.model_dump()
     return [
@@ -156,9 +156,12 @@ def _which(name: str) -> Weights:
 
 
 def _next_command(config: ModelConfig, out: Path) -> str:
-    if config.network.kind == "unet_encoder":
+    from difflab.config.model import DrawingModelConfig
+
+    if config.logits is not None:
         return f"difflab sample run=... guidance=classifier guidance.run={out}"
-    low_res = any(conditioner.kind == "low_res" for conditioner in config.conditioning.values())
+    told = config.conditioning.values() if isinstance(config, DrawingModelConfig) else ()
+    low_res = any(conditioner.shows_image for conditioner in told)
     return f"difflab sample run={out} n=4" + (" low_res=..." if low_res else "")
 
 

@@ -24,7 +24,6 @@ def ema(
     import torch
 
     from difflab.averaging.snapshots import length_name, recipe_for, reconstruct
-    from difflab.config.model import ModelConfig
     from difflab.config.stored import read_train_config
     from difflab.interop.keymap import shapes_of
     from difflab.interop.native import save_export
@@ -33,7 +32,7 @@ def ema(
     lengths = _lengths(sigma_rel)
     snapshots = _snapshots_of(run)
     recipes = [recipe_for(length, snapshots, step) for length in lengths]
-    config = ModelConfig.of(read_train_config(run / "config.yaml"))
+    config = read_train_config(run / "config.yaml").model()
     with torch.device("meta"):
         expected = shapes_of(build_model(config).as_module().state_dict())
     for recipe in recipes:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from difflab.data.augmentation import Augmentation
 from difflab.diffusion.noise import SampleNoise
 from difflab.seeding import stream_seed
 from difflab.types import Batch, Conditioning
@@ -23,6 +24,7 @@ class Conditioner(nn.Module):
     sizes:     pixels per side of the pictures that it reads, by field.
     draws:     whether it needs noise of its own.
     drop_rate: probability, per training sample, of being replaced by the null (classifier-free training).
+    augmentation: how training changes the images that it tells of; None where it leaves them alone.
     """
 
     reads: tuple[str, ...] = ()
@@ -32,6 +34,7 @@ class Conditioner(nn.Module):
     classes: int | None = None
     sizes: Mapping[str, int] = {}
     draws: bool = False
+    augmentation: Augmentation | None = None
 
     def __init__(self, drop_rate: float = 0.0) -> None:
         super().__init__()

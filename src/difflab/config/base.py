@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -14,6 +15,11 @@ class Config(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def chosen(cls, content: Mapping[str, Any]) -> type[Self]:
+        """The class to validate plain contents with, where a key of them chooses among several."""
+        return cls
 
     def plain(self) -> dict[str, Any]:
         """The whole configuration, defaults too, as what YAML and JSON hold; validating it gives an equal model."""

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from difflab.config.base import Config
+from difflab.config.data import DataConfig
 from difflab.config.kinds import Kind, Kinds
 
 Multiplier = Annotated[float, Field(ge=0)]
 
 
 class ConditionerBase(Config):
-    """What every conditioner's configuration has. Most have a drop_rate, too: the probability that a training sample
-    gets the null in place of its condition (classifier-free training)."""
+    """What the configuration of every conditioner says of it.
+
+    augments: whether training changes the images, of which it tells.
+    shows_image: whether it shows something of the image itself.
+    """
+
+    augments: ClassVar[bool] = False
+    shows_image: ClassVar[bool] = False
 
     kind: str
 
@@ -22,6 +29,13 @@ class ConditionerBase(Config):
     def told_classes(self) -> int | None:
         """How many classes it tells apart, None where it tells of none."""
         return None
+
+    def joined_channels(self, channels: int) -> int:
+        """How many channels it joins to the network's input of images with so many."""
+        return 0
+
+    def refuse_other_data(self, name: str, data: DataConfig) -> None:
+        """Raises ValueError where `data` has not what `conditioning.<name>` reads."""
 
 
 class ClassConditionerConfig(ConditionerBase):
@@ -46,6 +60,14 @@ class ClassConditionerConfig(ConditionerBase):
     def told_classes(self) -> int | None:
         return self.classes
 
+    def refuse_other_data(self, name: str, data: DataConfig) -> None:
+        if self.classes != data.classes:
+            raise ValueError(
+                f"conditioning.{name}.classes={self.classes} but data.classes="
+                f"{'null' if data.classes is None else data.classes}; set data.classes to the number of "
+                f"classes and leave conditioning.{name}.classes out"
+            )
+
 
 class LowResConditionerConfig(ConditionerBase):
     """A low-resolution version of the image, enlarged and joined to the network's input (ADM's upsamplers).
@@ -56,14 +78,26 @@ class LowResConditionerConfig(ConditionerBase):
     drop_rate: probability that a training sample gets zeros in its place.
     """
 
+    shows_image: ClassVar[bool] = True
+
     kind: Literal["low_res"]
     size: Annotated[int, Field(gt=0)]
     downsample: Literal["area", "bilinear", "bicubic"] = "area"
     upsample: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
     drop_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
 
+    def joined_channels(self, channels: int) -> int:
+        return channels
 
-class AugmentConditionerConfig(Config):
+    def refuse_other_data(self, name: str, data: DataConfig) -> None:
+        if self.size >= data.image_size:
+            raise ValueError(
+                f"conditioning.{name}.size={self.size} is not below data.image_size={data.image_size}; "
+                "set the size of the images that are to be enlarged"
+            )
+
+
+class AugmentConditionerConfig(ConditionerBase):
     """Non-leaky augmentation (Karras et al. 2022, appendix F.2): images are changed, and the network is told how.
 
     probability: of each kind; the numbers below multiply it. 0 is never, and then the network is not told of the kind.
@@ -72,6 +106,8 @@ class AugmentConditionerConfig(Config):
     scale, anisotropy: made larger or smaller as a whole, and along one axis at the cost of the other.
     translation: moved.
     """
+
+    augments: ClassVar[bool] = True
 
     kind: Literal["augment"]
     probability: Annotated[float, Field(ge=0, le=1)]

@@ -27,6 +27,8 @@ class DataConfig(Config):
     keys: where the name of a file in other people's tars is cut into the sample's key and the extension: at its
         first_dot, as WebDataset does, or at its last_dot, for names like 22.05.png.
     classes: the number of classes (null: unlabelled).
+    class_names: what they are called, in the order of the labels; null = what the index of the data says, which a run
+        takes over when it starts.
     image_size, channels: what the network gets: [channels, image_size, image_size].
     fields: what a batch carries besides the image: label, caption, json.
     captions: which part of a .txt is the caption: whole = all of it; first_line; lines = each line is one, and training
@@ -51,6 +53,7 @@ class DataConfig(Config):
     image_size: int = Field(ge=1)
     channels: Literal[1, 3] = 3
     classes: int | None = Field(default=None, ge=1)
+    class_names: list[str] | None = None
     fields: list[DataField] = Field(default_factory=list)
     captions: Captions = "whole"
     crop: TrainingCrop = "none"
@@ -72,6 +75,11 @@ class DataConfig(Config):
             raise ValueError(f"fields={self.fields} names a field twice; keep one of each")
         if "label" in self.fields and self.classes is None:
             raise ValueError("fields asks for label but classes is null; set classes to the number of classes")
+        if self.class_names is not None and len(self.class_names) != self.classes:
+            raise ValueError(
+                f"class_names are {len(self.class_names)}, classes={'null' if self.classes is None else self.classes}: "
+                "name each class once, or leave class_names=null"
+            )
         if self.captions != "whole" and "caption" not in self.fields:
             raise ValueError(f"captions={self.captions} is of no use without captions: add caption to fields")
         if self.val_split == self.train_split:

@@ -14,9 +14,7 @@ FREE = frozenset(
         "name",
         "output_root",
         "resume",
-        # What it is drawn with and what is measured, written and shown while it trains.
-        "guidance",
-        "sampler",
+        # What is measured, written and shown while it trains.
         "callbacks",
         "logger",
         "metrics",
@@ -29,12 +27,17 @@ FREE = frozenset(
         "data.max_bad_fraction",
     }
 )
-"""The keys that may change between two sittings of one run. All others, those to come too, must stay."""
+"""The keys that may change between two sittings of one run, besides those that its task names. All others, those to
+come too, must stay."""
+
+
+NAMES = "data.class_names"
+"""What the data set calls its classes, which a run takes over when it starts: no other run for having been told."""
 
 
 def identity(config: TrainConfig) -> dict[str, Any]:
     """All that two sittings of a run must agree on, with the defaults filled in."""
-    return _without_free(config.plain())
+    return _without(FREE | config.free, config.plain())
 
 
 def name_identity(config: TrainConfig) -> dict[str, Any]:
@@ -43,7 +46,7 @@ def name_identity(config: TrainConfig) -> dict[str, Any]:
     An option that difflab gets later therefore leaves all names as they are. The kinds always stay, since they say
     whose defaults are left out.
     """
-    return _without_free(_without_defaults(config))
+    return _without(FREE | config.free | {NAMES}, _without_defaults(config))
 
 
 def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -63,9 +66,9 @@ def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, A
         yield from differences(old.get(name), new.get(name), f"{prefix}{name}")
 
 
-def _without_free(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    kept = {key: value for key, value in content.items() if f"{prefix}{key}" not in FREE}
-    return {key: _without_free(v, f"{prefix}{key}.") if isinstance(v, dict) else v for key, v in kept.items()}
+def _without(free: frozenset[str], content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    kept = {key: value for key, value in content.items() if f"{prefix}{key}" not in free}
+    return {key: _without(free, v, f"{prefix}{key}.") if isinstance(v, dict) else v for key, v in kept.items()}
 
 
 def _without_defaults(value: Any) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from difflab.config.base import Config
 from difflab.config.conditioning import ConditioningConfig
@@ -12,47 +13,67 @@ from difflab.config.diffusion import DiffusionConfig
 from difflab.config.guidance import GuidanceConfig
 from difflab.config.network import NetworkConfig
 from difflab.config.sampler import SamplerConfig
-from difflab.config.train import Task, TrainConfig, refuse_other_task
+
+Measurement = Literal["samples", "likelihood"]
 
 
 class ModelConfig(Config):
     """Stands in `config.json` beside exported weights, and is read out of a run's `config.yaml`.
 
-    task: what the network does, denoise an image or tell its class; exports of before there was a choice denoise.
-    sampler and guidance are what the run used for its own pictures: defaults, not part of the model.
+    Validating this class gives the model of the task that `task` names.
+
+    class_names: what the classes of its data are called, in the order of the labels, where that is known.
+
+    What it is good for:
+
+    title: what it is, in words.
+    measures: what can be measured of it: the samples that it draws, how likely images are.
     """
 
+    title: ClassVar[str]
+    measures: ClassVar[tuple[Measurement, ...]] = ()
+
     experiment: str
-    task: Task = "denoising"
+    task: str
     image_size: Annotated[int, Field(gt=0)]
     channels: Annotated[int, Field(gt=0)]
-    diffusion: DiffusionConfig
-    network: NetworkConfig
-    conditioning: ConditioningConfig
-    sampler: SamplerConfig
-    guidance: GuidanceConfig
+    class_names: list[str] | None = None
 
     @classmethod
-    def of(cls, config: TrainConfig) -> ModelConfig:
-        """The model that a training configuration trains."""
-        return cls(
-            experiment=config.experiment,
-            task=config.task,
-            image_size=config.data.image_size,
-            channels=config.data.channels,
-            diffusion=config.diffusion,
-            network=config.network,
-            conditioning=config.conditioning,
-            sampler=config.sampler,
-            guidance=config.guidance,
-        )
+    def chosen(cls, content: Mapping[str, Any]) -> type[Self]:
+        from difflab.tasks.registry import task_of
 
-    @model_validator(mode="after")
-    def _network_fits_task(self) -> ModelConfig:
-        refuse_other_task(self.task, self.network)
-        return self
+        return cast(type[Self], task_of(content).model) if cls is ModelConfig else cls
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one sample."""
         return (self.channels, self.image_size, self.image_size)
+
+    @property
+    def logits(self) -> int | None:
+        """How many classes it tells apart, None where it classifies nothing."""
+        return None
+
+
+class NoisedModelConfig(ModelConfig):
+    """A network that looks at noised images."""
+
+    diffusion: DiffusionConfig
+    network: NetworkConfig
+
+
+class DrawingModelConfig(NoisedModelConfig):
+    """A model that draws by diffusion.
+
+    sampler and guidance are what the run used for its own pictures: defaults, not part of the model.
+    """
+
+    conditioning: ConditioningConfig
+    sampler: SamplerConfig
+    guidance: GuidanceConfig
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes it is told of, None where it is told of none."""
+        return next((n for one in self.conditioning.values() if (n := one.told_classes) is not None), None)

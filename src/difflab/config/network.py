@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from difflab.config.base import Config
+from difflab.config.data import DataConfig
 
 Positive = Annotated[int, Field(ge=1)]
 Resample = Literal["asymmetric_conv", "symmetric_conv", "pool", "residual"]
@@ -89,6 +91,11 @@ class UNetBase(Config):
         """Image height and width must be multiples of this."""
         return self.patch_size * 2 ** (len(self.channel_mult) - 1)
 
+    def refuse_other_data(self, data: DataConfig) -> None:
+        """Raises ValueError where it is not made for images of `data`."""
+        if self.channels != data.channels:
+            raise ValueError(f"network.channels={self.channels} but data.channels={data.channels}; set them alike")
+
     @model_validator(mode="after")
     def _possible(self) -> UNetBase:
         if len(self.depths) != len(self.channel_mult):
@@ -157,5 +164,34 @@ class UNetEncoderConfig(UNetBase):
             raise ValueError("the data has no classes; set data.classes to their number")
         return classes
 
+    def refuse_other_data(self, data: DataConfig) -> None:
+        super().refuse_other_data(data)
+        if self.classes != data.classes:
+            raise ValueError(
+                f"network.classes={self.classes} but data.classes={data.classes}; "
+                "set data.classes to the number of classes and leave network.classes out"
+            )
+
 
 NetworkConfig = Annotated[UNetConfig | UNetEncoderConfig, Field(discriminator="kind")]
+"""All that there are; each task takes some of them."""
+
+
+def of_other_tasks(value: Any, info: ValidationInfo) -> Any:
+    """A validator before the networks of one task: says what takes a network of another kind. Raises ValueError."""
+    from difflab.tasks.registry import TASKS
+
+    kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
+    kinds = {name: task.network_kinds for name, task in TASKS.items()}
+    ours = kinds.get(info.data.get("task", ""), ())
+    others = [name for name, taken in kinds.items() if kind in taken]
+    if ours and kind is not None and kind not in ours:
+        wanted = f"choose one of kind {' or '.join(ours)}"
+        if not others:
+            raise ValueError(f"kind={kind!r} is not known; {wanted}")
+        # An experiment has its task.
+        set_ = "set" if info.data.get("experiment") == "custom" else "take an experiment of"
+        raise ValueError(
+            f"task={info.data['task']} cannot train kind={kind}: {wanted}, or {set_} task={' or task='.join(others)}"
+        )
+    return value

@@ -67,6 +67,7 @@ class SampleConfig(DrawConfig):
 
     out: where pictures go; null = <run>/samples/<sampler>-<steps>-seed<seed>-<hash of the rest>.
     npz: also write the ADM archive (arr_0 uint8 NHWC, arr_1 labels).
+    grid: also a picture of the first 256 samples; columns: how many of them stand side by side.
     trajectory: number of moments of the sampling path to draw for the first samples (0 = none).
     """
 
@@ -74,6 +75,7 @@ class SampleConfig(DrawConfig):
     npz: bool
     png: bool
     grid: bool
+    columns: Annotated[int, Field(ge=1)]
     trajectory: Annotated[int, Field(ge=0)]
 
 

@@ -6,11 +6,12 @@ import difflib
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from difflab.config.base import Config
 from difflab.config.kinds import Kinds
 from difflab.errors import UserError
 
@@ -18,10 +19,12 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def validate(model: type[Model], data: Mapping[str, Any]) -> Model:
-    """Build `model` from plain containers.
+    """Build `model`, or the one that it chooses by their contents, from plain containers.
 
     Raises UserError with one line for the first problem (and the number of the others).
     """
+    if issubclass(model, Config):
+        model = cast(type[Model], model.chosen(data))
     try:
         return model.model_validate(dict(data))
     except ValidationError as error:
@@ -117,6 +120,11 @@ def _entry(node: Any, part: int | str) -> Any:
 
 def _kinds_of(model: type[BaseModel]) -> tuple[str, ...]:
     return typing.get_args(model.model_fields["kind"].annotation) if "kind" in model.model_fields else ()
+
+
+def kinds_in(annotation: Any) -> tuple[str, ...]:
+    """The values of `kind` of all models that an annotation takes."""
+    return tuple(kind for model in _models_in(annotation) for kind in _kinds_of(model))
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass, field
 
 from difflab.errors import UserError
+from difflab.rank_logging import OF_THIS_RANK
 
 _log = logging.getLogger(__name__)
 _NAMED_IN_ERROR = 5
@@ -39,7 +40,7 @@ class BadSamples:
         for index, text in bad:
             if index not in self.found:
                 self.found[index] = text
-                _log.warning("bad sample %s", text)
+                _log.warning("bad sample %s", text, extra=OF_THIS_RANK)
         if len(self.found) > self.allowed:
             listed = "; ".join(list(self.found.values())[:_NAMED_IN_ERROR])
             more = len(self.found) - _NAMED_IN_ERROR

@@ -89,6 +89,25 @@ def class_names_of(cfg: DataConfig) -> list[str] | None:
     return open_data(cfg.path, cfg.keys).index.classes
 
 
+def with_class_names(cfg: DataConfig) -> DataConfig:
+    """The same, with the names that the data set has for its classes where none are given.
+
+    Raises UserError where those that are given are not those that the data set has.
+    """
+    names = class_names_of(cfg) if cfg.classes is not None else None
+    if names is None or len(names) != cfg.classes or cfg.class_names == names:
+        return cfg
+    if cfg.class_names is not None:
+        number, ours, theirs = next(
+            (i, a, b) for i, (a, b) in enumerate(zip(cfg.class_names, names, strict=True)) if a != b
+        )
+        raise UserError(
+            f"data.class_names calls class {number} {ours!r}, the index of {cfg.path} calls it {theirs!r}: leave "
+            "data.class_names=null"
+        )
+    return cfg.model_copy(update={"class_names": names})
+
+
 def source_of(cfg: DataConfig) -> str | None:
     """The source that `difflab data make` made the data set from, or None where its index does not say.
 

@@ -162,7 +162,12 @@ class ShardDataset:
     def _check_fields(self) -> None:
         shards = [shard for shard in self._shards if shard.samples]
         for field in self.fields:
-            extension = EXTENSION_OF[field]
+            extension = EXTENSION_OF.get(field)
+            if extension is None:
+                raise UserError(
+                    f"{self.directory.root} cannot give {field}, which this model reads: shards have "
+                    f"{', '.join(EXTENSION_OF)}"
+                )
             if shards and not any(shard.members.get(extension) for shard in shards):
                 raise UserError(
                     f"{self.directory.root} has no {field} (.{extension} files) in split {self.split!r}; "

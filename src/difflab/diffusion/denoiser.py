@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,26 +14,12 @@ from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.thresholding import Threshold
 from difflab.types import Conditioning, Denoised, Network, NoiseLevel, StepContext
 
-Region = Callable[[Tensor, StepContext], Tensor]
-"""(predicted x0 [B, ...], step) -> x0 with what is already known put in."""
-
-
-@dataclass(frozen=True)
-class KnownRegion:
-    """Where `mask` [B or 1, 1 or C, ...] is 1, x0 is known: `image` [B, C, ...] replaces the prediction (GLIDE)."""
-
-    image: Tensor
-    mask: Tensor
-
-    def __call__(self, x0: Tensor, step: StepContext) -> Tensor:
-        return x0 * (1 - self.mask) + self.image * self.mask
-
 
 class NetworkDenoiser:
     """(x [B, C, ...], StepContext) -> Denoised, for samplers.
 
-    Order inside a step: prepare -> network -> process.predict -> combine -> known region -> threshold. The sampler then
-    makes the posterior and applies the guidance's shifts.
+    Order inside a step: prepare -> network -> process.predict -> combine -> threshold. The sampler then puts in what is
+    known (`KnownRegion`), makes the posterior and applies the guidance's shifts.
 
     process:      the one the sampler steps on: `sampler.respace(process)`. Steps on a row of its table are predicted
                   with the row's numbers, others with those of their level.
@@ -56,7 +41,6 @@ class NetworkDenoiser:
         *,
         guidance: Sequence[Guidance] = (),
         threshold: Threshold | None = None,
-        known_region: Region | None = None,
         rederive_eps: bool = True,
         one_batch: bool = True,
     ) -> None:
@@ -65,7 +49,6 @@ class NetworkDenoiser:
         self.conditioning = conditioning
         self.guidance = tuple(guidance)
         self.threshold = threshold
-        self.known_region = known_region
         self.rederive_eps = rederive_eps
         self.one_batch = one_batch
 
@@ -77,7 +60,6 @@ class NetworkDenoiser:
             self.conditioning,
             guidance=self.guidance,
             threshold=self.threshold,
-            known_region=self.known_region,
             rederive_eps=self.rederive_eps,
             one_batch=self.one_batch,
         )
@@ -92,13 +74,11 @@ class NetworkDenoiser:
         """The network's own prediction for x [b, ...], every sample at a level of its own.
 
         rows: int64 [b], which samples of the batch these are; None for all of them, in order.
-        Gradients with respect to x are kept where they are enabled. Raises ValueError for a denoiser with guidance, a
-        threshold or a known region.
+        Gradients with respect to x are kept where they are enabled. Raises ValueError for a denoiser with guidance or
+        a threshold.
         """
-        if self.guidance or self.threshold is not None or self.known_region is not None:
-            raise ValueError(
-                "at levels of their own samples have no guidance, threshold or known region: leave them out"
-            )
+        if self.guidance or self.threshold is not None:
+            raise ValueError("at levels of their own samples have no guidance or threshold: leave them out")
         told = self.conditioning if self.conditioning is None or rows is None else self.conditioning[rows]
         each = Levels.of(levels, x)
         times = torch.tensor([self.process.time_at(level) for level in levels], dtype=torch.float32, device=x.device)
@@ -144,12 +124,8 @@ class NetworkDenoiser:
         return self.network(self.process.input_at(one.x, level), times, one.conditioning).to(one.x.dtype)
 
     def _keep_in_range(self, denoised: Denoised, x: Tensor, step: StepContext) -> Denoised:
-        if self.known_region is None and self.threshold is None:
+        if self.threshold is None:
             return denoised
-        x0 = denoised.x0
-        if self.known_region is not None:
-            x0 = self.known_region(x0, step)
-        if self.threshold is not None:
-            x0 = self.threshold(x0)
+        x0 = self.threshold(denoised.x0)
         eps = (x - step.level.alpha * x0) / step.level.sigma if self.rederive_eps else denoised.eps
         return dataclasses.replace(denoised, x0=x0, eps=eps)

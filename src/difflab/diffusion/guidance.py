@@ -47,7 +47,7 @@ class GuidanceParts:
 class Guidance:
     """The base: every verb does nothing. A guidance overrides those it needs; several compose in their order.
 
-    Within a step: prepare -> network -> combine -> known region -> threshold -> posterior -> shift.
+    Within a step: prepare -> network -> combine -> threshold -> known region -> posterior -> shift.
     """
 
     def prepare(self, x: Tensor, conditioning: Conditioning | None, step: StepContext) -> list[NetworkInput]:

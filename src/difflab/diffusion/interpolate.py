@@ -12,6 +12,9 @@ from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.noise import NoiseSource
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.samplers.base import Sampler
+from difflab.diffusion.samplers.encode import noised
+from difflab.diffusion.samplers.part import Part
+from difflab.types import NoiseLevel
 
 Mix = Literal["lerp", "slerp"]
 
@@ -43,17 +46,6 @@ def _angle(a: Tensor, b: Tensor) -> Tensor:
     return torch.where((a == 0).all(dim=1) | (b == 0).all(dim=1), 0.0, angle)
 
 
-def truncate(process: GaussianProcess, timestep: int) -> GaussianProcess:
-    """The rows of a process up to training step `timestep`: sampling on it starts from x at that step.
-
-    Raises ValueError where the process keeps no such row.
-    """
-    rows = [row for row, kept in enumerate(process.timestep_map) if kept <= timestep]
-    if not rows:
-        raise ValueError(f"no kept step at or below timestep {timestep}; the first is {process.timestep_map[0]}")
-    return process.respace(rows)
-
-
 def interpolate(
     denoiser: NetworkDenoiser,
     sampler: Sampler,
@@ -68,19 +60,30 @@ def interpolate(
 ) -> Tensor:
     """Images between a and b [B, ...] in [-1, 1] -> [len(weights), B, ...]; weight 0 is a, 1 is b, both as decoded.
 
-    Both are encoded with q(x_t | x_0) at training step `timestep` with the same noise, mixed, and decoded by `sampler`.
-    `process` is the training process. `noise()` gives a source at its beginning each time it is called, so every weight
-    sees the same noise and only the weight changes.
+    Both are encoded with q(x_t | x_0) with the same noise, at the first level of the sampler at or below training step
+    `timestep`, mixed, and decoded by `sampler` from there. `process` is the training process. `noise()` gives a source
+    at its beginning each time it is called, so every weight sees the same noise and only the weight changes.
+
+    Raises ValueError where the sampler takes no step from there.
     """
-    spaced = truncate(sampler.respace(process), timestep)
-    row = spaced.num_timesteps - 1
+    spaced = sampler.respace(process)
+    level = _level_below(sampler.levels(spaced), timestep)
     z = noise().randn_like(a)
-    x_a, x_b = spaced.q_sample(a, row, z), spaced.q_sample(b, row, z)
+    x_a, x_b = noised(a, level, z), noised(b, level, z)
     between = lerp if mix == "lerp" else slerp
     decoder = denoiser.on(spaced)
     images = []
     for weight in weights:
         source = noise()
         source.randn_like(a)
-        images.append(sampler(decoder, spaced, between(x_a, x_b, weight), source))
+        images.append(sampler(decoder, spaced, between(x_a, x_b, weight), source, None, Part(start=level)))
     return torch.stack(images)
+
+
+def _level_below(levels: Sequence[NoiseLevel], timestep: int) -> NoiseLevel:
+    timed = [(level.timestep, level) for level in levels[:-1] if level.timestep is not None]
+    below = [level for own, level in timed if own <= timestep]
+    if not below:
+        first = f"; the first is {timed[-1][0]:g}" if timed else ": its levels have none"
+        raise ValueError(f"no step of the sampler at or below timestep {timestep}{first}")
+    return below[0]

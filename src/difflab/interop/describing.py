@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from difflab.config.conditioning import ClassConditionerConfig
-from difflab.config.model import ModelConfig
+from difflab.config.model import DrawingModelConfig, ModelConfig
 from difflab.interop.keymap import Shapes
 from difflab.interop.layout import CONDITIONERS, NETWORK
 from difflab.interop.layouts import NATIVE
@@ -72,9 +72,8 @@ def in_words(shapes: Shapes, layout: str) -> tuple[str, ...]:
 
 def of_config(config: ModelConfig) -> tuple[str, ...]:
     """The same facts of a model whose configuration is known."""
-    network = config.network
-    if network.kind == "unet_encoder":
-        return (f"classifier of {network.classes} classes",)
+    if not isinstance(config, DrawingModelConfig):
+        return (config.title if config.logits is None else f"classifier of {config.logits} classes",)
     kinds = [conditioner.kind for conditioner in config.conditioning.values()]
     facts = [_denoiser("low_res" in kinds, config.channels)]
     if config.diffusion.learns_variance:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from difflab.config.model import ModelConfig
+from difflab.config.model import DrawingModelConfig
 from difflab.files import replacing_together
 from difflab.interop import native
 from difflab.interop.diffusers_config import to_diffusers_config
@@ -27,7 +27,7 @@ _PIPELINE = {
 
 
 def save_diffusers(
-    folder: Path, state: Mapping[str, Tensor], target: Target, config: ModelConfig | None = None
+    folder: Path, state: Mapping[str, Tensor], target: Target, config: DrawingModelConfig | None = None
 ) -> list[Path]:
     """Write a folder that `UNet2DModel.from_pretrained` loads; returns the files written.
 
@@ -44,7 +44,7 @@ def save_diffusers(
     return [folder / name for name in (DIFFUSERS_WEIGHTS, *described)]
 
 
-def diffusers_files(target: Target, config: ModelConfig | None) -> dict[str, dict[str, Any]]:
+def diffusers_files(target: Target, config: DrawingModelConfig | None) -> dict[str, dict[str, Any]]:
     """Name -> content of the JSON files of the folder. Raises UserError when diffusers cannot be this model."""
     described: dict[str, dict[str, Any]] = {native.CONFIG: to_diffusers_config(target)}
     if config is not None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 
 from difflab.config.diffusion import DiscreteDiffusionConfig, Schedule
 from difflab.config.guidance import NoGuidance
-from difflab.config.model import ModelConfig
+from difflab.config.network import UNetConfig
 from difflab.config.sampler import AncestralConfig, DDIMConfig, SamplerConfig
 from difflab.config.validate import validate
 from difflab.errors import UserError
@@ -21,6 +21,7 @@ from difflab.interop.diffusers_files import SchedulerFile, checked_scheduler
 from difflab.interop.diffusers_scheduler import PREDICTIONS, VARIANCES, to_scheduler_config
 from difflab.interop.layout import Target
 from difflab.interop.opening import described_by_folder, network_folder
+from difflab.tasks.denoising.config import DenoisingModelConfig
 
 SCHEDULER = "scheduler_config.json"
 OWN = "_difflab"
@@ -36,7 +37,7 @@ _DDIM_STEPS = 50
 class Described:
     """The model of a folder, and what is remarkable about how it was read."""
 
-    config: ModelConfig
+    config: DenoisingModelConfig
     notes: tuple[str, ...] = ()
 
 
@@ -65,12 +66,12 @@ def model_of_folder(path: Path) -> Described | None:
     return Described(_model(file, content, target, folder.resolve().name), tuple(notes))
 
 
-def _stored_beside(target: Target, content: Mapping[str, Any]) -> ModelConfig | None:
+def _stored_beside(target: Target, content: Mapping[str, Any]) -> DenoisingModelConfig | None:
     """The configuration that an export left in the scheduler's file, unless the files were changed since."""
     if not isinstance(content.get(OWN), Mapping):
         return None
     try:
-        config = validate(ModelConfig, content[OWN])
+        config = validate(DenoisingModelConfig, content[OWN])
         written = to_scheduler_config(config)
         same_network = to_diffusers_config(Target.of(config)) == to_diffusers_config(target)
     except UserError:
@@ -78,7 +79,7 @@ def _stored_beside(target: Target, content: Mapping[str, Any]) -> ModelConfig | 
     return config if same_network and all(content.get(key) == value for key, value in written.items()) else None
 
 
-def _model(path: Path, content: Mapping[str, Any], target: Target, name: str) -> ModelConfig:
+def _model(path: Path, content: Mapping[str, Any], target: Target, name: str) -> DenoisingModelConfig:
     kind = content.get("_class_name", "DDPMScheduler")
     if kind not in _SAMPLERS:
         raise UserError(
@@ -87,12 +88,12 @@ def _model(path: Path, content: Mapping[str, Any], target: Target, name: str) ->
         )
     scheduler = checked_scheduler(path, content)
     try:
-        return ModelConfig(
+        return DenoisingModelConfig(
             experiment=f"diffusers/{name}",
             image_size=target.image_size,
             channels=target.network.channels,
             diffusion=_process(path, scheduler, target),
-            network=target.network,
+            network=cast(UNetConfig, target.network),
             conditioning=target.conditioning,
             sampler=_sampler(scheduler, kind),
             guidance=_range_of_x0(scheduler, kind),

@@ -6,7 +6,7 @@ from typing import Any
 
 from difflab.config.diffusion import DiscreteDiffusionConfig
 from difflab.config.guidance import GuidanceConfig
-from difflab.config.model import ModelConfig
+from difflab.config.model import DrawingModelConfig
 from difflab.config.sampler import AncestralConfig, DDIMConfig
 from difflab.diffusion.spacing import Spacing, sampling_timesteps
 
@@ -14,7 +14,7 @@ _SPACINGS: tuple[Spacing, ...] = ("leading", "trailing", "linspace")
 _DEFAULT = {"timestep_spacing": "leading", "steps_offset": 0, "set_alpha_to_one": True}
 
 
-def sampling_keys(config: ModelConfig) -> dict[str, Any]:
+def sampling_keys(config: DrawingModelConfig) -> dict[str, Any]:
     """The keys of scheduler_config.json by which diffusers takes the steps of the model's own sampler.
 
     Those of its own defaults where it has no such steps; `how_to_draw` says so.
@@ -25,7 +25,7 @@ def sampling_keys(config: ModelConfig) -> dict[str, Any]:
     return _steps(sampler, diffusion) or {**_DEFAULT, "set_alpha_to_one": _ends_clean(sampler)}
 
 
-def how_to_draw(config: ModelConfig, folder: str) -> list[str]:
+def how_to_draw(config: DrawingModelConfig, folder: str) -> list[str]:
     """In lines: the call of diffusers that draws the pictures of `difflab sample`, and what no call of it does."""
     sampler, diffusion, guidance = config.sampler, config.diffusion, config.guidance
     lines = []

@@ -13,7 +13,7 @@ from difflab.config.diffusion import (
     Schedule,
     SigmoidSchedule,
 )
-from difflab.config.model import ModelConfig
+from difflab.config.model import DrawingModelConfig
 from difflab.diffusion.build import build_betas
 from difflab.errors import UserError
 from difflab.interop.diffusers_sampling import sampling_keys
@@ -24,7 +24,7 @@ _SCHEDULES = {"linear": "linear", "quad": "scaled_linear", "scaled_linear": "sca
 _COSINE = CosineSchedule(kind="cosine")
 
 
-def to_scheduler_config(config: ModelConfig) -> dict[str, Any]:
+def to_scheduler_config(config: DrawingModelConfig) -> dict[str, Any]:
     """The scheduler_config.json that makes diffusers sample this model as our ancestral sampler and our DDIM do.
 
     Its threshold is that of the model's guidance, its steps are those of the model's sampler where it can take them.

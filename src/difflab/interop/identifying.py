@@ -100,7 +100,7 @@ def _read_config(path: Path) -> ModelConfig:
         content = read_json(path)
         # An export wraps the configuration, a run does not.
         return validate(ModelConfig, read_export_config(path.parent) if "difflab" in content else content)
-    return ModelConfig.of(read_train_config(path.parent / "config.yaml"))
+    return read_train_config(path.parent / "config.yaml").model()
 
 
 def fitting_presets(state: Mapping[str, Tensor]) -> dict[str, str]:

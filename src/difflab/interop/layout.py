@@ -11,7 +11,7 @@ from torch import nn
 
 from difflab.conditioning.build import build_conditioners
 from difflab.config.conditioning import ConditioningConfig
-from difflab.config.model import ModelConfig
+from difflab.config.model import DrawingModelConfig, ModelConfig, NoisedModelConfig
 from difflab.config.network import NetworkConfig, Stem
 from difflab.errors import UserError
 from difflab.interop.keymap import Entry, KeyMap, Shapes, shapes_of
@@ -38,8 +38,11 @@ class Target:
 
     @classmethod
     def of(cls, config: ModelConfig) -> Target:
-        """The model of a configuration."""
-        return cls(config.network, config.image_size, config.diffusion.learns_variance, config.conditioning)
+        """The model of a configuration. Raises UserError for one of another kind than there are layouts of."""
+        if not isinstance(config, NoisedModelConfig):
+            raise UserError(f"{config.title} has no layout but difflab's own")
+        conditioning = config.conditioning if isinstance(config, DrawingModelConfig) else {}
+        return cls(config.network, config.image_size, config.diffusion.learns_variance, conditioning)
 
     def meta_network(self) -> nn.Module:
         """The network without storage; UserError when the configuration does not fit the image size."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from difflab.config.model import ModelConfig
+from difflab.config.model import DrawingModelConfig, ModelConfig
 from difflab.errors import UserError
 from difflab.interop import native
 from difflab.interop.diffusers_folder import diffusers_files, save_diffusers
@@ -89,9 +89,10 @@ def check_export(path: str | Path, config: ModelConfig, layout: str) -> list[str
         return []
     layout_named(layout).keymap(target)
     if layout == DIFFUSERS.name:
-        diffusers_files(target, config)
+        drawing = _drawing(config)
+        diffusers_files(target, drawing)
         _refuse_other_model(path, layout)
-        return how_to_draw(config, str(path))
+        return how_to_draw(drawing, str(path))
     if path.suffix not in _ONE_FILE:
         raise UserError(f"{path}: end the name in .safetensors or .pt")
     if path.is_dir():
@@ -111,8 +112,14 @@ def export_model(path: str | Path, state: Mapping[str, Tensor], config: ModelCon
         native.save_export(path, state, config.model_dump(mode="json"))
         return [path / native.CONFIG, path / native.WEIGHTS]
     if layout == DIFFUSERS.name:
-        return save_diffusers(path, state, Target.of(config), config)
+        return save_diffusers(path, state, Target.of(config), _drawing(config))
     return export_weights(path, state, Target.of(config), layout)
+
+
+def _drawing(config: ModelConfig) -> DrawingModelConfig:
+    if not isinstance(config, DrawingModelConfig):
+        raise UserError(f"diffusers has no pipeline that draws with {config.title}")
+    return config
 
 
 def _refuse_other_model(path: Path, layout: str) -> None:

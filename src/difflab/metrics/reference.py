@@ -25,6 +25,7 @@ from difflab.metrics.gather import all_true, gather_rows
 from difflab.metrics.gaussian import GaussianStatistics
 from difflab.metrics.protocol import ExtractorRecord, ReferenceRecord
 from difflab.seeding import stream_seed
+from difflab.signals import speaks
 from difflab.types import Batch
 
 KEPT_FEATURES = 10_000
@@ -224,4 +225,5 @@ def _read(path: Path, key: dict[str, Any]) -> ReferenceStatistics | None:
 
 @functools.cache
 def _say_once(line: str) -> None:
-    say_and_log(line)
+    if speaks():
+        say_and_log(line)

@@ -21,12 +21,14 @@ class Stage(Protocol):
 
     shape:     of one image that it makes, (C, H, W).
     reads, stand_ins, optional, classes, sizes: of the batch, as `difflab.conditioning.base.Conditioner` says.
+    class_names: what those classes are called, where that is known.
     autocast:  the dtype of its networks' arithmetic, None for float32.
     n_steps:   how many steps its network takes, 0 where it has none.
     Sample i of seed s comes out the same whatever batch it is drawn in.
     """
 
     shape: tuple[int, ...]
+    class_names: Sequence[str] | None
     autocast: torch.dtype | None
 
     @property
@@ -134,7 +136,7 @@ class Pipeline:
         return {**record, "pipeline": pipeline} if pipeline else record
 
 
-def wanted_by(stages: Mapping[str, Stage], class_names: Sequence[str] | None = None) -> Wanted:
+def wanted_by(stages: Mapping[str, Stage]) -> Wanted:
     """What a pipeline of these stages wants of its request.
 
     Raises UserError where they do not fit one another.
@@ -155,7 +157,7 @@ def wanted_by(stages: Mapping[str, Stage], class_names: Sequence[str] | None = N
         stand_ins=first.stand_ins,
         optional=tuple(dict.fromkeys(field for stage in parts for field in stage.optional)),
         classes=counts[0] if counts else None,
-        class_names=class_names,
+        class_names=next((stages[name].class_names for name in having), None),
         sizes=first.sizes,
         channels=first.shape[0],
     )
@@ -172,4 +174,9 @@ def check_stage(name: str, before: Sequence[int], stage: Stage) -> None:
     if before[-1] != size:
         raise UserError(
             f"pipeline.stages.{name} enlarges {size}x{size} images, the stage before it draws {before[-2]}x{before[-1]}"
+        )
+    if before[0] != stage.shape[0]:
+        raise UserError(
+            f"pipeline.stages.{name} enlarges images of {stage.shape[0]} channels, "
+            f"the stage before it draws {before[0]}"
         )

@@ -9,7 +9,7 @@ import torch
 
 from difflab.config.data import DataConfig
 from difflab.config.guidance import GuidanceConfig, Weights
-from difflab.config.model import ModelConfig
+from difflab.config.model import DrawingModelConfig, ModelConfig
 from difflab.config.pipeline import CascadePipelineConfig, ResizePipelineConfig
 from difflab.config.request import RequestConfig
 from difflab.config.sample import DrawConfig, EvaluateConfig
@@ -61,8 +61,9 @@ def build_pipeline(
     else:
         assert config.run is not None, "the configuration asks for a run, except in a cascade"
         model, stored = models.stored(config.run, config.weights)
+        drawing = require_drawing(config.run, model.config)
         if isinstance(config.pipeline, ResizePipelineConfig):
-            stage: Stage = ResizingStage(model.conditioners, model.config.shape, filter=config.pipeline.filter)
+            stage: Stage = ResizingStage(model.conditioners, drawing.shape, filter=config.pipeline.filter)
         else:
             stage = _diffusing(config.run, model, models, config.sampler, config.guidance, autocast)
         stages = {"single": stage}
@@ -110,13 +111,14 @@ def _guides_of(guidance: GuidanceConfig) -> Iterator[tuple[str, Weights]]:
         yield free.reference.run, free.reference.weights
 
 
-def require_drawing(run: str, model: ModelConfig) -> None:
-    """Raises UserError for a stored model that draws nothing by itself."""
-    if model.task == "noisy_classifier":
+def require_drawing(run: str, model: ModelConfig) -> DrawingModelConfig:
+    """The configuration of a stored model that draws. Raises UserError for one that draws nothing by itself."""
+    if not isinstance(model, DrawingModelConfig):
         raise UserError(
-            f"run={run} is a noisy classifier and draws nothing: give run= a diffusion model, and the classifier as "
-            f"guidance=classifier guidance.run={run}"
+            f"run={run} is {model.title} and draws nothing: give run= a diffusion model"
+            + (f", and this one as guidance=classifier guidance.run={run}" if model.logits is not None else "")
         )
+    return model
 
 
 def _diffusing(
@@ -127,7 +129,10 @@ def _diffusing(
     guidance: GuidanceConfig,
     autocast: torch.dtype | None,
 ) -> DiffusingStage:
-    require_drawing(run, model.config)
+    drawing = require_drawing(run, model.config)
+    guides = load_guides(guidance, drawing, models.load)
+    leads = model.conditioners.classes is None and guides.classifier is not None
+    names = guides.classifier.config.class_names if leads and guides.classifier else drawing.class_names
     return DiffusingStage(
         model.network,
         model.conditioners,
@@ -135,7 +140,8 @@ def _diffusing(
         model.config.shape,
         sampler=sampler,
         guidance=guidance,
-        guides=load_guides(guidance, model.config, models.load),
+        guides=guides,
+        class_names=names,
         autocast=autocast,
     )
 

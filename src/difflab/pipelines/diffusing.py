@@ -32,6 +32,7 @@ class DiffusingStage:
 
     shape: of one sample, (C, H, W).
     guides: the further networks that `guidance` asks.
+    class_names: what the classes that samples may be asked to show are called, where that is known.
     autocast: dtype of the networks' arithmetic, None for full precision; the sampler always works in float32.
 
     Raises UserError for steps that the schedule has not, and for a guidance that the model cannot have.
@@ -47,6 +48,7 @@ class DiffusingStage:
         sampler: SamplerConfig,
         guidance: GuidanceConfig,
         guides: Guides | None = None,
+        class_names: Sequence[str] | None = None,
         autocast: torch.dtype | None = None,
     ) -> None:
         self.network = network
@@ -54,6 +56,7 @@ class DiffusingStage:
         self.shape = shape
         self.guidance = guidance
         self.guides = guides or Guides()
+        self.class_names = class_names
         self.sampler_config = sampler
         with user_errors("sampler"):
             self.sampler = build_sampler(sampler)
@@ -88,7 +91,7 @@ class DiffusingStage:
     @property
     def sizes(self) -> dict[str, int]:
         read = {field: size for part in self._told() for field, size in part.sizes.items()}
-        return {"image": self.shape[-1], **read}
+        return {"image": self.shape[-1], "mask": self.shape[-1], **read}
 
     @property
     def classes(self) -> int | None:

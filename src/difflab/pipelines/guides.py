@@ -9,8 +9,7 @@ import numpy as np
 
 from difflab.config.conditioning import ConditionerConfig
 from difflab.config.guidance import GuidanceConfig, Weights
-from difflab.config.model import ModelConfig
-from difflab.config.network import UNetEncoderConfig
+from difflab.config.model import DrawingModelConfig, NoisedModelConfig
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.build import build_process
 from difflab.diffusion.continuous_process import ContinuousProcess
@@ -32,11 +31,10 @@ class Guides:
     @property
     def classes(self) -> int | None:
         """How many classes the classifier tells apart, None where there is none."""
-        network = None if self.classifier is None else self.classifier.config.network
-        return network.classes if network is not None and network.kind == "unet_encoder" else None
+        return None if self.classifier is None else self.classifier.config.logits
 
 
-def load_guides(guidance: GuidanceConfig, model: ModelConfig, load: Load) -> Guides:
+def load_guides(guidance: GuidanceConfig, model: DrawingModelConfig, load: Load) -> Guides:
     """Load what `guidance` names.
 
     Raises UserError for a run that cannot guide `model`: of another kind, image size, classes or noise schedule.
@@ -52,9 +50,9 @@ def load_guides(guidance: GuidanceConfig, model: ModelConfig, load: Load) -> Gui
     return Guides(classifier, reference)
 
 
-def check_classifier(run: str, classifier: ModelConfig, model: ModelConfig) -> None:
+def check_classifier(run: str, classifier: NoisedModelConfig, model: DrawingModelConfig) -> None:
     """Raises UserError where the classifier cannot guide the model."""
-    if not isinstance(classifier.network, UNetEncoderConfig):
+    if classifier.logits is None:
         raise UserError(
             f"guidance: {run} is no noisy classifier but a model that draws; train one with task=noisy_classifier, "
             "as experiment=adm/shapes32_classifier does"
@@ -62,24 +60,24 @@ def check_classifier(run: str, classifier: ModelConfig, model: ModelConfig) -> N
     _check_same_images(f"guidance: the classifier {run}", classifier, model)
     _check_same_levels(f"guidance: the classifier {run}", classifier, model)
     for name, conditioner in model.conditioning.items():
-        if conditioner.told_classes not in (None, classifier.network.classes):
+        if conditioner.told_classes not in (None, classifier.logits):
             raise UserError(
-                f"guidance: the classifier {run} tells {classifier.network.classes} classes apart, "
+                f"guidance: the classifier {run} tells {classifier.logits} classes apart, "
                 f"conditioning.{name} of the model has {conditioner.told_classes}; take one trained on the same classes"
             )
 
 
-def check_reference(run: str, reference: ModelConfig, model: ModelConfig) -> None:
+def check_reference(run: str, reference: NoisedModelConfig, model: DrawingModelConfig) -> None:
     """Raises UserError where the reference network cannot stand beside the model."""
-    if isinstance(reference.network, UNetEncoderConfig):
-        raise UserError(f"guidance.reference: {run} is a classifier and predicts no image; name a diffusion model")
+    if not isinstance(reference, DrawingModelConfig):
+        raise UserError(f"guidance.reference: {run} is {reference.title} and predicts no image; name a diffusion model")
     _check_same_images(f"guidance.reference: {run}", reference, model)
     _check_same_levels(f"guidance.reference: {run}", reference, model)
     for name, conditioner in reference.conditioning.items():
         _check_told(f"guidance.reference: {run}", name, conditioner, model)
 
 
-def _check_told(who: str, name: str, conditioner: ConditionerConfig, model: ModelConfig) -> None:
+def _check_told(who: str, name: str, conditioner: ConditionerConfig, model: DrawingModelConfig) -> None:
     """A reference network is told what the model is told: it may want less, not more and nothing else."""
     known = [ours for ours in model.conditioning.values() if ours.kind == conditioner.kind]
     if not known:
@@ -92,12 +90,12 @@ def _check_told(who: str, name: str, conditioner: ConditionerConfig, model: Mode
             )
 
 
-def _check_same_images(who: str, other: ModelConfig, model: ModelConfig) -> None:
+def _check_same_images(who: str, other: NoisedModelConfig, model: NoisedModelConfig) -> None:
     if other.shape != model.shape:
         raise UserError(f"{who} takes images {list(other.shape)}, the model draws {list(model.shape)}")
 
 
-def _check_same_levels(who: str, other: ModelConfig, model: ModelConfig) -> None:
+def _check_same_levels(who: str, other: NoisedModelConfig, model: NoisedModelConfig) -> None:
     same = _same_levels(build_process(model.diffusion), build_process(other.diffusion))
     if not same:
         raise UserError(
@@ -115,7 +113,7 @@ def _same_levels(ours: Process, theirs: Process) -> bool:
     return isinstance(ours, ContinuousProcess) and isinstance(theirs, ContinuousProcess)
 
 
-def _schedule(model: ModelConfig) -> str:
+def _schedule(model: NoisedModelConfig) -> str:
     if model.diffusion.kind == "continuous":
         return f"{model.diffusion.law.kind}, in continuous time"
     return f"{model.diffusion.schedule.kind}, {model.diffusion.timesteps} steps"

@@ -30,8 +30,8 @@ from difflab.types import Batch
 
 def require_likelihood(run: str, model: ModelConfig) -> None:
     """Raises UserError for a stored model that says nothing of how likely an image is."""
-    if model.task == "noisy_classifier":
-        raise UserError(f"run={run} is a noisy classifier and has no likelihood of images: give run= a diffusion model")
+    if "likelihood" not in model.measures:
+        raise UserError(f"run={run} is {model.title} and has no likelihood of images: give run= a diffusion model")
 
 
 class LikelihoodPipeline:

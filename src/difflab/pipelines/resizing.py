@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ class ResizingStage:
     n_steps = 0
     autocast: torch.dtype | None = None
     classes: int | None = None
+    class_names: Sequence[str] | None = None
     reads = ("low_res",)
     optional = ("label",)
 

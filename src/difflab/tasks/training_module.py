@@ -1,4 +1,4 @@
-"""What every network that learns from noised images shares: clock, draws, optimizer, running means, checkpoints."""
+"""What all that is trained shares: clock, seeds, optimizer, running means, checkpoints."""
 
 from __future__ import annotations
 
@@ -11,34 +11,11 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from difflab.conditioning.base import ConditionerSet
 from difflab.config.optimizer import OptimizerConfig
-from difflab.data.augmentation import Augmentation
-from difflab.diffusion.base_process import Process
-from difflab.diffusion.noise import SampleNoise
-from difflab.diffusion.timesteps import LossAwareTimesteps, TimestepSampler
-from difflab.images import to_float
 from difflab.optimizer import build_optimizer, learning_rate_factor
 from difflab.seeding import stream_seed
-from difflab.tasks.windows import QuartileWindow
+from difflab.tasks.windows import MeanWindow
 from difflab.types import Batch
-
-
-@dataclass(frozen=True)
-class Noised:
-    """Samples on their way to the network: x0, noise and x_t [B, C, H, W], t [B] and its importance weight [B].
-
-    source: the random streams of the samples, for whatever else is drawn.
-    augment_label: how each x0 was augmented [B, label_size], None where nothing augments.
-    """
-
-    x0: Tensor
-    noise: Tensor
-    x_t: Tensor
-    t: Tensor
-    weight: Tensor
-    source: SampleNoise
-    augment_label: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -46,51 +23,44 @@ class StepTerms:
     """One part of a batch: what is minimised (a scalar), and what is logged of each sample.
 
     values: [B] each, by the name they are logged under; `loss` is always there.
+    where: [B], what the windows of the task split their means by.
     """
 
     minimised: Tensor
     values: dict[str, Tensor]
-    t: Tensor
+    where: Tensor | None = None
 
 
 class TrainingModule(L.LightningModule):
-    """A network trained on x_t ~ q(x_t | x_0). Subclasses say what is minimised; see `terms`.
+    """One or more networks in training. Subclasses say what is minimised; see `terms`.
 
-    logged:       names of the per-sample values that `terms` gives.
+    window, validation_window: of the values that `terms` gives, in training and in validation.
     train_step:   optimised batches so far, the clock of everything that is logged, saved and averaged.
     train_images: images so far, over all ranks.
-    Noise, timesteps and condition drops of a sample are functions of (seed, train_step, its position in the global
-    batch), whatever the number of ranks, workers and accumulation parts.
+    What is drawn for a sample is a function of (seed, train_step, its position in the global batch), whatever the
+    number of ranks, workers and accumulation parts.
     """
 
     def __init__(
         self,
-        network: nn.Module,
-        process: Process,
-        timesteps: TimestepSampler,
-        conditioners: ConditionerSet,
         optimizer: OptimizerConfig,
         *,
         seed: int,
         max_steps: int,
-        logged: Sequence[str] = ("loss",),
+        window: MeanWindow,
+        validation_window: MeanWindow,
     ) -> None:
         super().__init__()
-        self.network = network
-        self.conditioners = conditioners
-        self.process = process
-        self.timesteps = timesteps
         self.optimizer_config = optimizer
         self.seed = seed
         self.max_steps = max_steps
         self.train_step = 0
         self.train_images = 0
-        self.window = QuartileWindow(process.time_span, logged)
+        self.window = window
         self.step_skipped = False  # set by the non-finite guard between backward and the optimizer
-        self._validation = QuartileWindow(process.time_span, logged)
+        self._validation = validation_window
         self._part = 0
         self._images_of_step = 0
-        self._seen_timesteps: list[Tensor] = []
         self.grad_norm: Tensor | None = None
 
     # -- the step -------------------------------------------------------------------------------------------------
@@ -101,21 +71,17 @@ class TrainingModule(L.LightningModule):
 
     def batch_keys(self) -> tuple[str, ...]:
         """What the loader has to deliver besides images."""
-        return self.conditioners.missing(["image"])
+        return ()
 
-    def noised(self, batch: Batch, seeds: Sequence[int], augmentation: Augmentation | None = None) -> Noised:
-        """t, noise and x_t of each sample from its own stream; Ho et al. (2020), algorithm 1, lines 2 to 5.
+    def networks(self) -> Sequence[nn.Module]:
+        """What takes the time of a step: compiled, and in the memory layout of the device, where that is asked for."""
+        return ()
 
-        augmentation: what changes the images before; it draws after t and noise, so that both stay what they were.
-        """
-        x0 = to_float(batch["image"])
-        source = SampleNoise(seeds, x0.device)
-        t, weight = self.timesteps.sample(source.rand())
-        noise = source.randn_like(x0)
-        label = None
-        if augmentation is not None:
-            x0, label = augmentation(x0, source)
-        return Noised(x0, noise, self.process.q_sample(x0, t, noise), t, weight, source, label)
+    def observe(self, terms: StepTerms) -> None:
+        """Told of every part of a training batch."""
+
+    def on_optimized(self) -> None:
+        """Told after every step of the optimizer."""
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one part of a global batch."""
@@ -129,15 +95,14 @@ class TrainingModule(L.LightningModule):
         seeds = [stream_seed(self.seed, "train", self.train_step, p) for p in position]
         terms = self.terms(batch, seeds, training=True)
         values = {name: value.detach() for name, value in terms.values.items()}
-        if isinstance(self.timesteps, LossAwareTimesteps):
-            self._seen_timesteps.append(torch.stack([terms.t.double(), values["loss"].double()]))
-        self.window.add(values, terms.t, torch.isfinite(values["loss"]))
+        self.observe(terms)
+        self.window.add(values, terms.where, torch.isfinite(values["loss"]))
         return terms.minimised
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The same on held-out samples, whose noise and timesteps never change; padding counts nothing."""
         terms = self.terms(batch, [stream_seed(self.seed, "val", i) for i in batch["index"].tolist()], training=False)
-        self._validation.add(terms.values, terms.t, batch["weight"].to(terms.t.device))
+        self._validation.add(terms.values, terms.where, batch["weight"].to(self.device))
 
     def on_validation_epoch_start(self) -> None:
         self._validation.pop()
@@ -152,21 +117,10 @@ class TrainingModule(L.LightningModule):
         self.window.pop()
         return self.window.means(sums, "train")
 
-    def _over_all_ranks(self, window: QuartileWindow) -> Tensor:
+    def _over_all_ranks(self, window: MeanWindow) -> Tensor:
         sums = self.trainer.strategy.reduce(window.sums().to(self.device, copy=True), reduce_op="sum")
         assert isinstance(sums, Tensor)
         return sums
-
-    def _update_timesteps(self) -> None:
-        """Loss-aware sampling learns from the losses of all ranks and parts at once, so that all keep drawing alike."""
-        if isinstance(self.timesteps, LossAwareTimesteps):
-            for seen in self._seen_timesteps:
-                gathered = self.all_gather(seen)
-                assert isinstance(gathered, Tensor)
-                flat = gathered.movedim(-2, 0).reshape(2, -1)
-                flat = flat[:, torch.isfinite(flat[1])]
-                self.timesteps.update(flat[0].long(), flat[1])
-            self._seen_timesteps.clear()
 
     # -- the clock and the optimizer --------------------------------------------------------------------------------
 
@@ -179,7 +133,7 @@ class TrainingModule(L.LightningModule):
         for group in optimizer.param_groups:
             group["lr"] = self.optimizer_config.lr * factor
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self._update_timesteps()
+        self.on_optimized()
         if not self.step_skipped:
             self.train_step += 1
             self.train_images += self._images_of_step
@@ -201,9 +155,7 @@ class TrainingModule(L.LightningModule):
             "train_images": self.train_images,
             "loss_window": self._over_all_ranks(self.window).cpu(),
         }
-        if isinstance(self.timesteps, LossAwareTimesteps):
-            state["timesteps"] = self.timesteps.state_dict()
-        checkpoint["difflab"] = state
+        checkpoint["difflab"] = {**state, **self.task_state()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["difflab"]
@@ -211,8 +163,14 @@ class TrainingModule(L.LightningModule):
         self.train_images = state["train_images"]
         if self.global_rank == 0:
             self.window.restore(state["loss_window"])
-        if isinstance(self.timesteps, LossAwareTimesteps):
-            self.timesteps.load_state_dict(state["timesteps"])
+        self.load_task_state(state)
+
+    def task_state(self) -> dict[str, Any]:
+        """What a task keeps in a checkpoint besides its parameters; alike on all ranks."""
+        return {}
+
+    def load_task_state(self, state: dict[str, Any]) -> None:
+        """Go on from the `task_state` that is among `state`."""
 
 
 def _seed_global_stream(device: torch.device, seed: int) -> None:

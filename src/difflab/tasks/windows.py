@@ -10,32 +10,42 @@ from torch import Tensor
 QUARTILES = 4
 
 
-class QuartileWindow:
-    """Weighted sums of per-sample values, in all and by quartile of the timestep (as improved-diffusion logs them).
+class MeanWindow:
+    """Weighted sums of per-sample values.
 
-    time_span: training times lie in [0, time_span).
     names: of the values that every `add` gives.
+    groups: the endings of the names of further means, over a part of the samples each; see `group_of`.
     """
 
-    def __init__(self, time_span: float, names: Sequence[str] = ("loss",)) -> None:
-        self.time_span = time_span
+    groups: tuple[str, ...] = ()
+
+    def __init__(self, names: Sequence[str] = ("loss",)) -> None:
         self.names = tuple(names)
         self._sums: Tensor | None = None
 
-    def add(self, values: Mapping[str, Tensor], t: Tensor, weight: Tensor) -> None:
-        """values float [B] by name, t [B] rows or positions; weight [B] is what each counts, 0 leaves out any value."""
-        self._sums = self.sums().to(t.device)
-        quartile = (t * QUARTILES).div(self.time_span, rounding_mode="floor").long()
+    def group_of(self, where: Tensor) -> Tensor:
+        """The row of `groups` that each sample counts in, int64 [B]; where: what the task says of it, [B]."""
+        raise NotImplementedError
+
+    def add(self, values: Mapping[str, Tensor], where: Tensor | None, weight: Tensor) -> None:
+        """values float [B] by name; weight [B] is what each sample counts, 0 leaves out any value."""
+        self._sums = self.sums().to(weight.device)
+        if self.groups:
+            assert where is not None, "the task says where each sample is"
+            group = self.group_of(where)
+        else:
+            group = torch.zeros_like(weight, dtype=torch.int64)
         weight = weight.double()
         for row, name in enumerate(self.names):
             # Not a plain product: 0 times a value that is not finite is not 0.
             weighted = (values[name].detach().double() * weight).where(weight > 0, 0.0)
-            self._sums[row].index_add_(0, quartile, weighted)
-        self._sums[-1].index_add_(0, quartile, weight)
+            self._sums[row].index_add_(0, group, weighted)
+        self._sums[-1].index_add_(0, group, weight)
 
     def sums(self) -> Tensor:
-        """The sums since the last `pop`, float64 [len(names) + 1, 4]: one row of each value, then the weights."""
-        return torch.zeros(len(self.names) + 1, QUARTILES, dtype=torch.float64) if self._sums is None else self._sums
+        """The sums since the last `pop`, float64 [len(names) + 1, groups]: one row of each value, then the weights."""
+        columns = max(1, len(self.groups))
+        return torch.zeros(len(self.names) + 1, columns, dtype=torch.float64) if self._sums is None else self._sums
 
     def pop(self) -> Tensor:
         """The sums; then starts anew."""
@@ -47,12 +57,28 @@ class QuartileWindow:
         self._sums = sums.clone()
 
     def means(self, sums: Tensor, prefix: str) -> dict[str, float]:
-        """`<prefix>/<name>` and `<prefix>/<name>_q0..3` of summed windows; a quartile nobody drew is left out."""
+        """`<prefix>/<name>` and `<prefix>/<name>_<group>` of summed windows; a group of no samples is left out."""
         *values, counts = sums.tolist()
         if not sum(counts):
             return {}
         means: dict[str, float] = {}
         for name, row in zip(self.names, values, strict=True):
             means[f"{prefix}/{name}"] = sum(row) / sum(counts)
-            means |= {f"{prefix}/{name}_q{q}": row[q] / counts[q] for q in range(QUARTILES) if counts[q]}
+            means |= {f"{prefix}/{name}_{g}": row[i] / counts[i] for i, g in enumerate(self.groups) if counts[i]}
         return means
+
+
+class QuartileWindow(MeanWindow):
+    """In all and by quartile of the timestep, as improved-diffusion logs them. A sample is where its timestep is.
+
+    time_span: training times lie in [0, time_span).
+    """
+
+    groups = tuple(f"q{q}" for q in range(QUARTILES))
+
+    def __init__(self, time_span: float, names: Sequence[str] = ("loss",)) -> None:
+        super().__init__(names)
+        self.time_span = time_span
+
+    def group_of(self, where: Tensor) -> Tensor:
+        return (where * QUARTILES).div(self.time_span, rounding_mode="floor").long()

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from difflab.files import replacing
 
 BACKGROUND = 255
+LABEL_SIZE, LABEL_HEIGHT = 10, 14
+"""Of the letters of a label, and of the line that it stands in, in pixels."""
 MISSING = (255, 0, 255)
 """The colour of a tile for a sample that is no picture; its diagonals are black."""
 
 
-def make_grid(images: Tensor, columns: int = 8, pad: int = 2, min_side: int = 1) -> Image.Image:
+def make_grid(
+    images: Tensor, columns: int = 8, pad: int = 2, min_side: int = 1, labels: Sequence[str] | None = None
+) -> Image.Image:
     """uint8 [N, C, H, W] with C = 1 or 3 -> one RGB picture, row by row, with `pad` white pixels around each image.
 
+    labels: a line for each image, written below it and shortened to its width; the font has Latin letters alone.
     Images whose shorter side is below `min_side` are enlarged by a whole factor with nearest neighbour, so pixels stay
     pixels. Raises ValueError for other shapes or types.
     """
@@ -30,11 +36,27 @@ def make_grid(images: Tensor, columns: int = 8, pad: int = 2, min_side: int = 1)
     n, height, width, _ = pixels.shape
     columns = min(columns, n)
     rows = -(-n // columns)
-    canvas = np.full((rows * (height + pad) + pad, columns * (width + pad) + pad, 3), BACKGROUND, dtype=np.uint8)
-    for i, image in enumerate(pixels):
-        top, left = pad + i // columns * (height + pad), pad + i % columns * (width + pad)
+    below = 0 if labels is None else LABEL_HEIGHT
+    step = height + below + pad
+    canvas = np.full((rows * step + pad, columns * (width + pad) + pad, 3), BACKGROUND, dtype=np.uint8)
+    places = [(pad + i // columns * step, pad + i % columns * (width + pad)) for i in range(n)]
+    for (top, left), image in zip(places, pixels, strict=True):
         canvas[top : top + height, left : left + width] = image
-    return Image.fromarray(canvas)
+    picture = Image.fromarray(canvas)
+    if labels is not None:
+        font, draw = ImageFont.load_default(LABEL_SIZE), ImageDraw.Draw(picture)
+        for (top, left), label in zip(places, labels, strict=True):
+            draw.text((left, top + height), _fitting(label, font, width), fill=(0, 0, 0), font=font)
+    return picture
+
+
+def _fitting(label: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int) -> str:
+    """As much of a label as is `width` pixels wide, in letters that every font has."""
+    text = " ".join(label.split()).encode("latin-1", "replace").decode("latin-1")
+    if font.getlength(text) <= width:
+        return text
+    kept = next((k for k in range(len(text), 0, -1) if font.getlength(text[:k] + "...") <= width), 0)
+    return text[:kept].rstrip() + "..."
 
 
 def to_pil(image: Tensor) -> Image.Image:

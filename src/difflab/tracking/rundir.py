@@ -24,6 +24,7 @@ from difflab.console import say_on_stderr
 from difflab.data.processes import cores
 from difflab.errors import UserError
 from difflab.files import write_keeping_older
+from difflab.rank_logging import is_said_here
 
 _ALLOWED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+,-]*")
 _ADJECTIVES = [
@@ -181,6 +182,7 @@ class RunDirectory:
         handler = _LogFile(self.log, mode="a", encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         handler.setLevel(logging.INFO)
+        handler.addFilter(is_said_here)
         # Lightning's loggers do not propagate to the root logger, unless that had a handler before their import.
         lightning = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
         loggers = [logging.getLogger(), *(logger for logger in lightning if not logger.propagate)]

@@ -24,7 +24,7 @@ from difflab.interop.keymap import KeyMap
 from difflab.interop.layout import Target
 from difflab.networks.build import build_network
 from difflab.tasks.denoising.module import DenoisingModule
-from difflab.tasks.training_module import Noised
+from difflab.tasks.noised_module import Noised
 from difflab.types import Batch
 from golden_fixtures import Fixture, load
 from networks.official_networks import guided_target

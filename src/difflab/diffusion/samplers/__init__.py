@@ -1,4 +1,4 @@
-"""Samplers: one call for all of them, (denoiser, process, start noise, noise source, hook) -> sample."""
+"""Samplers: one call for all of them, (denoiser, process, start noise, noise source, hook, part) -> sample."""
 
 from difflab.diffusion.samplers.ancestral import AncestralSampler
 from difflab.diffusion.samplers.base import Sampler, StridedSampler
@@ -15,7 +15,9 @@ from difflab.diffusion.samplers.euler_ancestral import EulerAncestralSampler
 from difflab.diffusion.samplers.inversion import DDIMInversion
 from difflab.diffusion.samplers.levels import LevelSampler
 from difflab.diffusion.samplers.lms import LMSSampler
+from difflab.diffusion.samplers.part import Part
 from difflab.diffusion.samplers.plms import PLMSSampler
+from difflab.diffusion.samplers.resampling import Resampling
 from difflab.diffusion.samplers.trajectory import Trajectory
 from difflab.diffusion.samplers.unipc import UniPCSampler
 
@@ -39,6 +41,8 @@ __all__ = [
     "LMSSampler",
     "LevelSampler",
     "PLMSSampler",
+    "Part",
+    "Resampling",
     "Sampler",
     "StridedSampler",
     "Trajectory",

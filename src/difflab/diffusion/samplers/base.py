@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -13,8 +14,14 @@ from difflab.diffusion.base_process import Process
 from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.noise import NoiseSource
 from difflab.diffusion.process import PURE_NOISE, GaussianProcess
+from difflab.diffusion.samplers.encode import inverted, noised
+from difflab.diffusion.samplers.part import Part, Visit
+from difflab.diffusion.samplers.resampling import noised_further
 from difflab.diffusion.spacing import Spacing, steps_as_asked
-from difflab.types import Denoised, Denoiser, StepContext, StepHook
+from difflab.types import Denoised, Denoiser, NoiseLevel, StepContext, StepHook
+
+Take = Callable[[Tensor, Visit], tuple[Tensor, Denoised]]
+"""(x [B, ...] at the level of a step, the step) -> (x at the level it goes to, the prediction made on the way)."""
 
 
 class Sampler(Protocol):
@@ -24,12 +31,16 @@ class Sampler(Protocol):
         """The process on the steps this sampler takes. Raises ValueError for one that it cannot step on."""
         ...
 
-    def n_steps(self, process: Any) -> int:
+    def levels(self, process: Any) -> Sequence[NoiseLevel]:
+        """All levels in the order they are visited, the end of the last step included."""
+        ...
+
+    def n_steps(self, process: Any, part: Part | None = None) -> int:
         """How many steps the call takes, and how often it calls the hook."""
         ...
 
     def starting_std(self, process: Any) -> float:
-        """Standard deviation of the noise that the call starts from."""
+        """Standard deviation of the noise that the call starts from, whatever part of the way it takes."""
         ...
 
     def __call__(
@@ -39,9 +50,96 @@ class Sampler(Protocol):
         x: Tensor,
         noise: NoiseSource,
         hook: StepHook | None = None,
+        part: Part | None = None,
     ) -> Tensor:
-        """x [B, ...] at the sampler's first level -> [B, ...] at its last; no gradient is kept."""
+        """x [B, ...] at the sampler's first level -> [B, ...] at its last; no gradient is kept.
+
+        part: another way than all of it from noise. Raises ValueError for one that this sampler cannot take.
+        """
         ...
+
+
+class SteppingSampler(ABC):
+    """The way that all samplers go: step after step, with what a `Part` puts before, between and after them.
+
+    on_brownian_path: noise belongs to a time on each sample's path, so a level visited again would see it again.
+    """
+
+    on_brownian_path: ClassVar[bool] = False
+
+    @abstractmethod
+    def contexts(self, process: Any) -> Iterator[StepContext]:
+        """All of its own steps in the order they are taken."""
+
+    @abstractmethod
+    def begin(self, denoiser: Denoiser, process: Any, noise: NoiseSource) -> Take:
+        """What takes the steps of one call, and remembers what it has to."""
+
+    @abstractmethod
+    def starting_std(self, process: Any) -> float:
+        """Standard deviation of the noise that `__call__` starts from."""
+
+    def levels(self, process: Any) -> Sequence[NoiseLevel]:
+        """All levels in the order they are visited, the end of the last step included."""
+        steps = list(self.contexts(process))
+        return [step.level for step in steps] + [step.next_level for step in steps[-1:]]
+
+    def n_steps(self, process: Any, part: Part | None = None) -> int:
+        """How many steps are taken, and how often the hook is called; those of an inversion are not among them."""
+        return len((part or Part()).visits(list(self.contexts(process))))
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        process: Any,
+        x: Tensor,
+        noise: NoiseSource,
+        hook: StepHook | None = None,
+        part: Part | None = None,
+    ) -> Tensor:
+        """x [B, ...] at the first level -> [B, ...] at the last; `process` is `respace`'s result, as the denoiser's.
+
+        With a part whose image is noised, x is the noise, of deviation `starting_std`.
+        """
+        part = part or Part()
+        self.check(part)
+        steps = list(self.contexts(process))
+        visits = part.visits(steps)
+        region = None if part.region is None else part.region.like(x)
+        asked = denoiser if region is None else region.around(denoiser)
+        x = self._begun(part, denoiser, process, x, steps[part.bounds(steps)[0] :])
+        take = self.begin(asked, process, noise)
+        for visit in visits:
+            for here, there in pairwise(visit.climbed):
+                x = noised_further(x, here, there, noise)
+            x, denoised = take(x, visit)
+            if region is not None:
+                finished = visit.place == len(steps) - 1 and visit is visits[-1]
+                x = region.final(x) if finished else region.noised(x, visit.context.next_level, noise)
+            if hook is not None:
+                changed = hook(visit.context, x, denoised)
+                x = x if changed is None else changed
+        return x
+
+    def check(self, part: Part) -> None:
+        """Raise ValueError for a part that this sampler cannot take."""
+        if part.resampling is not None and part.resampling.resamplings > 1 and self.on_brownian_path:
+            raise ValueError(
+                f"{type(self).__name__} takes its noise from a Brownian path, which is the same whenever a level is "
+                "visited again: jumps back up need another sampler, such as ancestral, ddim or euler_ancestral"
+            )
+
+    def _begun(self, part: Part, denoiser: Denoiser, process: Any, x: Tensor, steps: Sequence[StepContext]) -> Tensor:
+        """x at the level of the first of `steps`."""
+        if part.image is None or part.from_noise:
+            return x
+        if part.image.shape != x.shape:
+            raise ValueError(f"the image to start from is {list(part.image.shape)}, but x is {list(x.shape)}")
+        image = part.image.to(x)
+        if part.inverted:
+            return inverted(denoiser, process, image, steps)
+        return noised(image, steps[0].level, x / self.starting_std(process))
 
 
 def descending_steps(process: GaussianProcess) -> Iterator[StepContext]:
@@ -59,7 +157,7 @@ def ascending_steps(process: GaussianProcess) -> Iterator[StepContext]:
         yield StepContext(row, n, process.level(row), following, table_index=row)
 
 
-class StridedSampler(ABC):
+class StridedSampler(SteppingSampler):
     """A sampler that takes one step per row of a respaced process.
 
     steps:        how many (or a list, see `sampling_timesteps`), None for all of the training process.
@@ -87,10 +185,6 @@ class StridedSampler(ABC):
             raise ValueError(f"a model in continuous time takes a number of steps, not steps={self.steps}")
         return process.on_levels(process.even_levels(self.steps)[::-1])
 
-    def n_steps(self, process: GaussianProcess) -> int:
-        """As many as the process has rows."""
-        return process.num_timesteps
-
     def starting_std(self, process: GaussianProcess) -> float:
         """That of the process at its noisiest row."""
         return process.starting_std(process.level(process.num_timesteps - 1))
@@ -110,22 +204,9 @@ class StridedSampler(ABC):
     ) -> tuple[Tensor, Denoised]:
         """x at `context.level` -> (x at `context.next_level`, the prediction made on the way)."""
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        denoiser: Denoiser,
-        process: GaussianProcess,
-        x: Tensor,
-        noise: NoiseSource,
-        hook: StepHook | None = None,
-    ) -> Tensor:
-        """x [B, ...] at the first level -> [B, ...] at the last; `process` is `respace`'s result, as the denoiser's."""
-        for context in self.contexts(process):
-            x, denoised = self.step(denoiser, process, x, context, noise)
-            if hook is not None:
-                changed = hook(context, x, denoised)
-                x = x if changed is None else changed
-        return x
+    def begin(self, denoiser: Denoiser, process: GaussianProcess, noise: NoiseSource) -> Take:
+        """Steps on rows remember nothing."""
+        return lambda x, visit: self.step(denoiser, process, x, visit.context, noise)
 
 
 def row_of(context: StepContext) -> int:

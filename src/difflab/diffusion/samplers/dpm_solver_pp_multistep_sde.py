@@ -28,6 +28,7 @@ class MultistepSDESampler(LevelSampler):
     """
 
     extrapolates = True
+    on_brownian_path = True
     remembered: int
 
     def __init__(self, grid: LevelGrid | None = None, *, eta: float = 1.0, noise_scale: float = 1.0) -> None:

@@ -18,6 +18,8 @@ class DPMSolverPPSDESampler(LevelSampler):
     0 and an r outside of (0, 1).
     """
 
+    on_brownian_path = True
+
     def __init__(
         self, grid: LevelGrid | None = None, *, eta: float = 1.0, noise_scale: float = 1.0, r: float = 0.5
     ) -> None:

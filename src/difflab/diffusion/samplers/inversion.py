@@ -12,6 +12,8 @@ from torch import Tensor
 from difflab.diffusion.noise import NoiseSource
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.samplers.base import StridedSampler, ascending_steps
+from difflab.diffusion.samplers.encode import deterministic
+from difflab.diffusion.samplers.part import Part
 from difflab.diffusion.spacing import Spacing
 from difflab.types import Denoised, Denoiser, StepContext
 
@@ -38,13 +40,14 @@ class DDIMInversion(StridedSampler):
         super().__init__(steps=steps, spacing=spacing, steps_offset=steps_offset)
         self.end: InversionEnd = end
 
-    def n_steps(self, process: GaussianProcess) -> int:
-        """As many as the process has rows, one less where it stops at the highest."""
-        return process.num_timesteps - (self.end == "last_row")
+    def check(self, part: Part) -> None:
+        """Raise ValueError for all but steps that are left out: it draws nothing."""
+        if part.image is not None or part.region is not None or part.resampling is not None:
+            raise ValueError("DDIM inversion goes up from the image that it is called with: no image, region or jumps")
 
     def contexts(self, process: GaussianProcess) -> Iterator[StepContext]:
-        """The rows from the cleanest up."""
-        steps = self.n_steps(process)
+        """The rows from the cleanest up, one step less than there are where it stops at the highest."""
+        steps = process.num_timesteps - (self.end == "last_row")
         for context in islice(ascending_steps(process), steps):
             yield replace(context, n_steps=steps)
 
@@ -58,4 +61,4 @@ class DDIMInversion(StridedSampler):
     ) -> tuple[Tensor, Denoised]:
         """x at one row -> x at the next noisier one: alpha' x0 + sigma' eps."""
         denoised = denoiser(x, context)
-        return context.next_level.alpha * denoised.x0 + context.next_level.sigma * denoised.eps, denoised
+        return deterministic(denoised, context.next_level), denoised

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.grid import Grid, LevelGrid
 from difflab.diffusion.guidance import shift_eps
 from difflab.diffusion.noise import NoiseSource
+from difflab.diffusion.samplers.base import SteppingSampler, Take
+from difflab.diffusion.samplers.encode import deterministic
+from difflab.diffusion.samplers.part import Visit
 from difflab.diffusion.samplers.spread import warn_if_too_wide
-from difflab.types import Denoised, Denoiser, NoiseLevel, StepContext, StepHook
+from difflab.types import Denoised, Denoiser, NoiseLevel, StepContext
 
 
 @dataclass
@@ -28,8 +30,9 @@ class Walk:
     Made anew by every call, so that a sampler keeps nothing itself and a multistep one starts cleanly. Everything is in
     EDM's coordinates, z = x / alpha, where the probability-flow ODE is dz / dnoise = (z - x0) / noise.
 
-    levels: all levels from the noisiest down, the end of the last step included.
+    levels: all levels from the noisiest down, the end of the last step included, whatever part of them is visited.
     past:   what earlier steps left, the newest last.
+    index:  which of the sampler's own steps is taken: from level `index` to the next.
     """
 
     denoiser: Denoiser
@@ -39,11 +42,18 @@ class Walk:
     noise: NoiseSource
     past: list[tuple[NoiseLevel, Tensor]] = field(default_factory=list)
     index: int = 0
+    context: StepContext = field(init=False)
+
+    def arrive(self, visit: Visit) -> None:
+        """Begin a step. After a jump nothing is remembered: the walk starts anew from there."""
+        self.index, self.context = visit.place, visit.context
+        if visit.climbed:
+            self.past = []
 
     def ask(self, z: Tensor, level: NoiseLevel) -> Denoised:
         """The prediction for z [B, ...] at a level, shifted by what guidance adds to the score."""
         x = z * level.alpha
-        context = StepContext(self.index, len(self.levels) - 1, level, self.levels[self.index + 1])
+        context = replace(self.context, level=level)
         denoised = self.denoiser(x, context)
         shifted = shift_eps(self.denoiser, denoised.eps, x, context)
         if shifted is denoised.eps:
@@ -82,7 +92,7 @@ class Walk:
         self.past = [*self.past, (level, value)][-most:]
 
 
-class LevelSampler(ABC):
+class LevelSampler(SteppingSampler):
     """A sampler that takes one step per level of a grid.
 
     may_end_where_it_is: the last step may end at the level where it begins, as PLMS does at training step 0.
@@ -114,9 +124,11 @@ class LevelSampler(ABC):
         """All levels from the noisiest down, the end of the last step included."""
         return self.grid.levels(process)
 
-    def n_steps(self, process: Process) -> int:
-        """How many steps are taken, and how often the hook is called."""
-        return len(self.levels(process)) - 1
+    def contexts(self, process: Process) -> Iterator[StepContext]:
+        """The steps in the order they are taken."""
+        levels = self.levels(process)
+        for index, (here, there) in enumerate(pairwise(levels)):
+            yield StepContext(index, len(levels) - 1, here, there)
 
     def starting_std(self, process: Process) -> float:
         """Standard deviation of the noise that `__call__` starts from."""
@@ -126,31 +138,21 @@ class LevelSampler(ABC):
     def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
         """z [B, ...] at `here` -> (z at `there`, the prediction made at `here`)."""
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        denoiser: Denoiser,
-        process: Process,
-        x: Tensor,
-        noise: NoiseSource,
-        hook: StepHook | None = None,
-    ) -> Tensor:
-        """x [B, ...] at the first level -> [B, ...] at the last."""
+    def begin(self, denoiser: Denoiser, process: Process, noise: NoiseSource) -> Take:
+        """The steps of one walk."""
         walk = Walk(denoiser, process, self.grid, self.levels(process), noise)
-        for index, (here, there) in enumerate(zip(walk.levels, walk.levels[1:])):
-            walk.index = index
-            context = StepContext(index, len(walk.levels) - 1, here, there)
+
+        def take(x: Tensor, visit: Visit) -> tuple[Tensor, Denoised]:
+            walk.arrive(visit)
+            here, there = visit.context.level, visit.context.next_level
             if here.alpha == 0.0:
                 # Nothing of x0 is left in x, and z has no meaning: the first step is DDIM's, whatever the sampler.
-                denoised = denoiser(x, context)
-                x = there.alpha * denoised.x0 + there.sigma * denoised.eps
-            else:
-                z, denoised = self.step(walk, x / here.alpha, here, there)
-                x = z * there.alpha
-            if hook is not None:
-                changed = hook(context, x, denoised)
-                x = x if changed is None else changed
-        return x
+                denoised = denoiser(x, visit.context)
+                return deterministic(denoised, there), denoised
+            z, denoised = self.step(walk, x / here.alpha, here, there)
+            return z * there.alpha, denoised
+
+        return take
 
 
 def towards(z: Tensor, x0: Tensor, here: float, there: float) -> Tensor:

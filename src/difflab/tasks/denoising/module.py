@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from difflab.conditioning.augment import AugmentConditioner
 from difflab.conditioning.base import ConditionerSet
 from difflab.config.optimizer import OptimizerConfig
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.losses import DiffusionLoss
 from difflab.diffusion.timesteps import TimestepSampler
-from difflab.tasks.training_module import StepTerms, TrainingModule
+from difflab.tasks.noised_module import NoisedModule
+from difflab.tasks.training_module import StepTerms
 from difflab.types import Batch
 
 
-class DenoisingModule(TrainingModule):
+class DenoisingModule(NoisedModule):
     """A network trained to denoise (Ho et al. 2020, algorithm 1). Logs `loss`."""
 
     def __init__(
@@ -33,8 +33,8 @@ class DenoisingModule(TrainingModule):
     ) -> None:
         super().__init__(network, process, timesteps, conditioners, optimizer, seed=seed, max_steps=max_steps)
         self.loss = loss
-        kinds = (conditioner for _, conditioner in conditioners.named() if isinstance(conditioner, AugmentConditioner))
-        self.augmentation = next((conditioner.augmentation for conditioner in kinds), None)
+        augmentations = (conditioner.augmentation for _, conditioner in conditioners.named())
+        self.augmentation = next((one for one in augmentations if one is not None), None)
 
     def terms(self, batch: Batch, seeds: Sequence[int], *, training: bool) -> StepTerms:
         noised = self.noised(batch, seeds, self.augmentation if training else None)

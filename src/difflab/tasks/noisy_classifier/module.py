@@ -11,13 +11,14 @@ from difflab.conditioning.base import ConditionerSet
 from difflab.config.optimizer import OptimizerConfig
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.timesteps import TimestepSampler
-from difflab.tasks.training_module import StepTerms, TrainingModule
+from difflab.tasks.noised_module import NoisedModule
+from difflab.tasks.training_module import StepTerms
 from difflab.types import Batch
 
 TOP_K = (1, 5)
 
 
-class NoisyClassifierModule(TrainingModule):
+class NoisyClassifierModule(NoisedModule):
     """A network trained to tell the class of a noised image by cross entropy (ADM, section 4; `classifier_train.py`).
 
     network: (x_t [B, C, H, W], time [B]) -> logits [B, classes].

@@ -1,0 +1,76 @@
+"""The files that hold many samples, made while these come in: the ADM archive and the grid."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from difflab.commands.drawing import Drawing
+from difflab.config.sample import SampleConfig
+from difflab.console import say_on_stderr
+from difflab.files import replacing
+from difflab.requests.words import in_words
+from difflab.tracking.grid import make_grid, save_picture
+from difflab.tracking.row_file import RowFile
+from difflab.types import Batch
+
+GRID_MIN_SIDE = 64
+GRID_MOST = 256
+"""Pictures that a grid has at most."""
+
+
+class SampleArchive:
+    """Samples of all processes on their way into `samples.npz` and `grid.png`; no process holds more than a batch."""
+
+    def __init__(self, folder: Path, drawing: Drawing) -> None:
+        config = drawing.config
+        assert isinstance(config, SampleConfig)
+        self.folder, self.drawing, self.config = folder, drawing, config
+        channels, height, width = drawing.stored.config.shape
+        kept = config.n if config.npz else min(config.n, GRID_MOST) if config.grid else 0
+        self._images = RowFile(folder / ".samples-images.rows", kept, (height, width, channels), np.dtype(np.uint8))
+        labelled = config.npz and "label" in drawing.pipeline.request.fields
+        self._labels = RowFile(folder / ".samples-labels.rows", config.n if labelled else 0, (), np.dtype(np.int64))
+
+    def begin(self) -> None:
+        """Make room for them; one process does."""
+        for file in (self._images, self._labels):
+            if file.n:
+                file.create()
+
+    def add(self, asked: Batch, images: Tensor) -> None:
+        """Take in a batch of this process. images: uint8 [b, C, H, W] on the CPU."""
+        indices = asked["index"].tolist()
+        if self._images.n:
+            self._images.write(indices, images.permute(0, 2, 3, 1).numpy())
+        if self._labels.n:
+            self._labels.write(indices, asked["label"].numpy())
+
+    def finish(self) -> None:
+        """Write the files, now that all samples are there; one process does."""
+        if self.config.npz:
+            with replacing(self.folder / "samples.npz") as temporary, zipfile.ZipFile(temporary, "w") as archive:
+                self._images.copy_into(archive, "arr_0")
+                if self._labels.n:
+                    self._labels.copy_into(archive, "arr_1")
+        if self.config.grid:
+            self._write_grid()
+
+    def remove(self) -> None:
+        """Leave nothing behind but what was asked for."""
+        for file in (self._images, self._labels):
+            file.remove()
+
+    def _write_grid(self) -> None:
+        n = min(self.config.n, GRID_MOST)
+        if n < self.config.n:
+            say_on_stderr(f"note: grid.png shows the first {n} of {self.config.n} samples")
+        images = torch.from_numpy(self._images.read(0, n).copy()).permute(0, 3, 1, 2)
+        pipeline = self.drawing.pipeline
+        words = in_words(pipeline.request(range(n), self.config.seed), pipeline.wanted.class_names)
+        grid = make_grid(images, self.config.columns, min_side=GRID_MIN_SIDE, labels=words)
+        save_picture(grid, self.folder / "grid.png")

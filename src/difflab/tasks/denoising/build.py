@@ -1,0 +1,29 @@
+"""From a validated configuration to a model that draws, and to the module that trains it."""
+
+from __future__ import annotations
+
+from difflab.diffusion.build import build_loss, build_timesteps
+from difflab.tasks.build import Model
+from difflab.tasks.denoising.config import DenoisingModelConfig, DenoisingTrainConfig
+from difflab.tasks.denoising.module import DenoisingModule
+from difflab.tasks.noised import noised_model
+
+
+def build_model(config: DenoisingModelConfig) -> Model:
+    """The model with initial weights."""
+    return noised_model(config, config.conditioning)
+
+
+def build_module(config: DenoisingTrainConfig) -> DenoisingModule:
+    """The LightningModule with initial weights."""
+    model = build_model(config.model())
+    return DenoisingModule(
+        model.network,
+        model.process,
+        build_loss(config.diffusion, model.process),
+        build_timesteps(config.diffusion, model.process),
+        model.conditioners,
+        config.optimizer,
+        seed=config.seed,
+        max_steps=config.trainer.max_steps,
+    )

@@ -1,0 +1,87 @@
+"""Denoising: the configuration of its runs, and of the models that they leave."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import BeforeValidator, model_validator
+
+from difflab.config.conditioning import ConditioningConfig
+from difflab.config.diffusion import DiffusionConfig
+from difflab.config.guidance import GuidanceConfig
+from difflab.config.model import DrawingModelConfig, Measurement
+from difflab.config.network import UNetConfig, of_other_tasks
+from difflab.config.sampler import SamplerConfig, refuse_inversion
+from difflab.config.train import TrainConfig
+
+DenoisingNetwork = Annotated[UNetConfig, BeforeValidator(of_other_tasks)]
+
+
+class DenoisingModelConfig(DrawingModelConfig):
+    """A network that tells the noise in an image, and so draws."""
+
+    title: ClassVar[str] = "a diffusion model"
+    measures: ClassVar[tuple[Measurement, ...]] = ("samples", "likelihood")
+
+    task: Literal["denoising"] = "denoising"
+    network: DenoisingNetwork
+
+
+class DenoisingTrainConfig(TrainConfig):
+    """`task=denoising`: a network learns to tell the noise in an image (Ho et al. 2020, algorithm 1).
+
+    sampler, guidance: what the pictures and evaluations during training are drawn with.
+    """
+
+    free: ClassVar[frozenset[str]] = frozenset({"guidance", "sampler"})
+
+    task: Literal["denoising"]
+    diffusion: DiffusionConfig
+    network: DenoisingNetwork
+    conditioning: ConditioningConfig
+    guidance: GuidanceConfig
+    sampler: SamplerConfig
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        refuse_inversion(self.sampler)
+        self.network.refuse_other_data(self.data)
+        for name, conditioner in self.conditioning.items():
+            conditioner.refuse_other_data(name, self.data)
+        self._check_augmentation()
+        joined = sum(one.joined_channels(self.data.channels) for one in self.conditioning.values())
+        if self.network.concat_channels != joined:
+            raise ValueError(
+                f"network.concat_channels={self.network.concat_channels}, but the conditioning joins "
+                f"{joined} channels to the input; "
+                + (
+                    f"set network.concat_channels={joined}"
+                    if joined
+                    else "choose conditioning=low_res, or network.concat_channels=0"
+                )
+            )
+        return self
+
+    def _check_augmentation(self) -> None:
+        augments = [name for name, one in self.conditioning.items() if one.augments]
+        if len(augments) > 1:
+            raise ValueError(f"conditioning.{augments[1]} augments the images a second time: leave one of the two out")
+        unchanged = [name for name, one in self.conditioning.items() if one.shows_image]
+        if augments and unchanged:
+            raise ValueError(
+                f"conditioning.{augments[0]} changes the image, of which conditioning.{unchanged[0]} would show the "
+                "unchanged one: leave one of the two out"
+            )
+
+    def model(self) -> DenoisingModelConfig:
+        return DenoisingModelConfig(
+            experiment=self.experiment,
+            image_size=self.data.image_size,
+            channels=self.data.channels,
+            class_names=self.data.class_names,
+            diffusion=self.diffusion,
+            network=self.network,
+            conditioning=self.conditioning,
+            sampler=self.sampler,
+            guidance=self.guidance,
+        )

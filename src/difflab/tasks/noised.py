@@ -1,0 +1,25 @@
+"""What all models of noised images are built of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from difflab.conditioning.build import build_conditioners
+from difflab.config.conditioning import ConditionerConfig
+from difflab.config.model import NoisedModelConfig
+from difflab.diffusion.build import build_process
+from difflab.errors import user_errors
+from difflab.networks.build import build_network
+from difflab.tasks.build import Model
+
+
+def noised_model(config: NoisedModelConfig, conditioning: Mapping[str, ConditionerConfig]) -> Model:
+    """The model of a configuration, whose network is told what `conditioning` says, with initial weights."""
+    with user_errors("diffusion"):
+        process = build_process(config.diffusion)
+    with user_errors("network"):
+        network = build_network(config.network, image_size=config.image_size, learned_variance=process.learns_variance)
+    conditioners = build_conditioners(
+        conditioning, embedding_dim=config.network.embedding_channels, image_size=config.image_size
+    )
+    return Model(config, network, conditioners, process)

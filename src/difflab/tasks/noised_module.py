@@ -1,0 +1,115 @@
+"""What every network that learns from noised images shares: process, timesteps, noised batches, means by noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from difflab.conditioning.base import ConditionerSet
+from difflab.config.optimizer import OptimizerConfig
+from difflab.data.augmentation import Augmentation
+from difflab.diffusion.base_process import Process
+from difflab.diffusion.noise import SampleNoise
+from difflab.diffusion.timesteps import LossAwareTimesteps, TimestepSampler
+from difflab.images import to_float
+from difflab.tasks.training_module import StepTerms, TrainingModule
+from difflab.tasks.windows import QuartileWindow
+from difflab.types import Batch
+
+
+@dataclass(frozen=True)
+class Noised:
+    """Samples on their way to the network: x0, noise and x_t [B, C, H, W], t [B] and its importance weight [B].
+
+    source: the random streams of the samples, for whatever else is drawn.
+    augment_label: how each x0 was augmented [B, label_size], None where nothing augments.
+    """
+
+    x0: Tensor
+    noise: Tensor
+    x_t: Tensor
+    t: Tensor
+    weight: Tensor
+    source: SampleNoise
+    augment_label: Tensor | None = None
+
+
+class NoisedModule(TrainingModule):
+    """A network trained on x_t ~ q(x_t | x_0). Subclasses say what is minimised; a sample is `where` its timestep is.
+
+    logged: names of the per-sample values that `terms` gives; they are logged by quartile of the timestep, too.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        process: Process,
+        timesteps: TimestepSampler,
+        conditioners: ConditionerSet,
+        optimizer: OptimizerConfig,
+        *,
+        seed: int,
+        max_steps: int,
+        logged: Sequence[str] = ("loss",),
+    ) -> None:
+        super().__init__(
+            optimizer,
+            seed=seed,
+            max_steps=max_steps,
+            window=QuartileWindow(process.time_span, logged),
+            validation_window=QuartileWindow(process.time_span, logged),
+        )
+        self.network = network
+        self.conditioners = conditioners
+        self.process = process
+        self.timesteps = timesteps
+        self._seen_timesteps: list[Tensor] = []
+
+    def batch_keys(self) -> tuple[str, ...]:
+        return self.conditioners.missing(["image"])
+
+    def networks(self) -> Sequence[nn.Module]:
+        return (self.network,)
+
+    def noised(self, batch: Batch, seeds: Sequence[int], augmentation: Augmentation | None = None) -> Noised:
+        """t, noise and x_t of each sample from its own stream; Ho et al. (2020), algorithm 1, lines 2 to 5.
+
+        augmentation: what changes the images before; it draws after t and noise, so that both stay what they were.
+        """
+        x0 = to_float(batch["image"])
+        source = SampleNoise(seeds, x0.device)
+        t, weight = self.timesteps.sample(source.rand())
+        noise = source.randn_like(x0)
+        label = None
+        if augmentation is not None:
+            x0, label = augmentation(x0, source)
+        return Noised(x0, noise, self.process.q_sample(x0, t, noise), t, weight, source, label)
+
+    # -- what the timesteps learn from the losses ---------------------------------------------------------------------
+
+    def observe(self, terms: StepTerms) -> None:
+        if isinstance(self.timesteps, LossAwareTimesteps):
+            assert terms.where is not None, "a sample is where its timestep is"
+            self._seen_timesteps.append(torch.stack([terms.where.double(), terms.values["loss"].detach().double()]))
+
+    def on_optimized(self) -> None:
+        """Loss-aware sampling learns from the losses of all ranks and parts at once, so that all keep drawing alike."""
+        if isinstance(self.timesteps, LossAwareTimesteps):
+            for seen in self._seen_timesteps:
+                gathered = self.all_gather(seen)
+                assert isinstance(gathered, Tensor)
+                flat = gathered.movedim(-2, 0).reshape(2, -1)
+                flat = flat[:, torch.isfinite(flat[1])]
+                self.timesteps.update(flat[0].long(), flat[1])
+            self._seen_timesteps.clear()
+
+    def task_state(self) -> dict[str, Any]:
+        return {"timesteps": self.timesteps.state_dict()} if isinstance(self.timesteps, LossAwareTimesteps) else {}
+
+    def load_task_state(self, state: dict[str, Any]) -> None:
+        if isinstance(self.timesteps, LossAwareTimesteps):
+            self.timesteps.load_state_dict(state["timesteps"])

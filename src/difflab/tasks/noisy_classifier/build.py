@@ -1,0 +1,28 @@
+"""From a validated configuration to a noisy classifier, and to the module that trains it."""
+
+from __future__ import annotations
+
+from difflab.diffusion.build import build_timesteps
+from difflab.tasks.build import Model
+from difflab.tasks.noised import noised_model
+from difflab.tasks.noisy_classifier.config import NoisyClassifierModelConfig, NoisyClassifierTrainConfig
+from difflab.tasks.noisy_classifier.module import NoisyClassifierModule
+
+
+def build_model(config: NoisyClassifierModelConfig) -> Model:
+    """The model with initial weights. It is told nothing: what the image shows is what it finds out."""
+    return noised_model(config, {})
+
+
+def build_module(config: NoisyClassifierTrainConfig) -> NoisyClassifierModule:
+    """The LightningModule with initial weights."""
+    model = build_model(config.model())
+    return NoisyClassifierModule(
+        model.network,
+        model.process,
+        build_timesteps(config.diffusion, model.process),
+        config.optimizer,
+        classes=config.network.classes,
+        seed=config.seed,
+        max_steps=config.trainer.max_steps,
+    )

@@ -1,0 +1,59 @@
+"""The noisy classifier: the configuration of its runs, and of the models that they leave."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import BeforeValidator, model_validator
+
+from difflab.config.diffusion import DiffusionConfig
+from difflab.config.model import NoisedModelConfig
+from difflab.config.network import UNetEncoderConfig, of_other_tasks
+from difflab.config.train import TrainConfig
+
+ClassifierNetwork = Annotated[UNetEncoderConfig, BeforeValidator(of_other_tasks)]
+
+
+class NoisyClassifierModelConfig(NoisedModelConfig):
+    """A network that tells the class of a noised image."""
+
+    title: ClassVar[str] = "a noisy classifier"
+
+    task: Literal["noisy_classifier"] = "noisy_classifier"
+    network: ClassifierNetwork
+
+    @property
+    def logits(self) -> int | None:
+        return self.network.classes
+
+
+class NoisyClassifierTrainConfig(TrainConfig):
+    """`task=noisy_classifier`: a network learns the class of noised images, so that it can guide a model that draws
+    (ADM, section 4).
+
+    diffusion: of this, only the noise schedule and the timesteps count.
+    """
+
+    task: Literal["noisy_classifier"]
+    diffusion: DiffusionConfig
+    network: ClassifierNetwork
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if self.data.classes is None:
+            raise ValueError("task=noisy_classifier needs labelled data: set data.classes to the number of classes")
+        self.network.refuse_other_data(self.data)
+        for name in ("sample_grid", "evaluation"):
+            if getattr(self.callbacks, name) is not None:
+                raise ValueError(f"callbacks.{name}: a classifier draws nothing: choose callbacks=classifier")
+        return self
+
+    def model(self) -> NoisyClassifierModelConfig:
+        return NoisyClassifierModelConfig(
+            experiment=self.experiment,
+            image_size=self.data.image_size,
+            channels=self.data.channels,
+            class_names=self.data.class_names,
+            diffusion=self.diffusion,
+            network=self.network,
+        )
