@@ -24,6 +24,7 @@ from difflab.interop.diffusers_scheduler import to_scheduler_config
 from difflab.pipelines.base import Pipeline
 from difflab.pipelines.build import pipeline_of
 from difflab.pipelines.diffusing import DiffusingStage
+from difflab.requests.base import labels_of
 from difflab.seeding import stream_seed
 from difflab.tasks.build import Model
 
@@ -112,7 +113,7 @@ class Drawing:
         conditioner = class_conditioner(self.model.conditioners)
         if conditioner is None:
             return None
-        labels = self.pipeline(Way()).labels(range(self.batch), SEED) or []
+        labels = labels_of(self.pipeline(Way()).request(range(self.batch), SEED)) or []
         null = [conditioner.classes] * len(labels) if self._guided else []
         return torch.tensor([*labels, *null], device=self.device)
 

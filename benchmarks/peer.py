@@ -89,7 +89,7 @@ def _two_conditions(conditioners: ConditionerSet) -> tuple[Conditioning | None, 
     classes = class_conditioner(conditioners)
     if classes is None:
         return None, None
-    batch: Batch = {"label": torch.zeros(1, dtype=torch.int64)}
+    batch: Batch = {"index": torch.zeros(1, dtype=torch.int64), "label": torch.zeros(1, dtype=torch.int64)}
     given, null = conditioners.conditioning(batch), conditioners.null(batch)
     assert given is not None
     if null is None:

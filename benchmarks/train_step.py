@@ -111,7 +111,7 @@ def time_loops(stage: Stage, warmup: int, block: int) -> tuple[Rounds, list[floa
         trainer = build_trainer(config, stage.accelerator, run, pipeline, loggers, LightningEnvironment())
         # Added last, so that the step ends after every other callback.
         trainer.callbacks.append(pauses)  # pyrefly: ignore
-        data = ShardDataModule(config.data, config.trainer, seed=config.seed, fields=module.conditioners.batch_keys())
+        data = ShardDataModule(config.data, config.trainer, seed=config.seed, fields=module.batch_keys())
         trainer.fit(module, data)
     _require_a_real_run(run.metrics, module, config.trainer.max_steps)
     return pauses.rounds, pauses.waits

@@ -99,7 +99,7 @@ def test_other_images_are_refused():
 
 def test_each_contender_has_a_network_of_its_own():
     drawing = drawing_of(tiny_model())
-    weight = drawing.pipeline(Way(channels_last=True)).network.conv_in.weight
+    weight = drawing.pipeline(Way(channels_last=True)).last.network.conv_in.weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
     assert not drawing.model.network.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
 
@@ -158,7 +158,7 @@ def test_time_outside_is_what_the_network_did_not_take(monkeypatch):
             network(torch.zeros(1))
             wait(1.0)
 
-    pipeline = SimpleNamespace(network=network, draw=draw, n_steps=4)
+    pipeline = SimpleNamespace(last=SimpleNamespace(network=network), draw=draw, n_steps=4)
     costs, shares = sampling.outside_of(pipeline, drawing_of(None), rounds=2)
     assert (costs.median, costs.n) == (1.0, 2)
     assert shares.median == 0.25
