@@ -14,12 +14,13 @@ from difflab.commands.composing import compose_and_validate
 from difflab.commands.drawing import Drawing, models_on, prepare_drawing
 from difflab.commands.evaluate import evaluator_of, judge, table_of
 from difflab.commands.run_defaults import in_hydra, with_defaults_of_run
-from difflab.config.model import ModelConfig
+from difflab.config.model import DrawingModelConfig
 from difflab.config.sample import DrawConfig, EvaluateConfig, SampleConfig
 from difflab.devices import resolve_accelerator
 from difflab.errors import UserError
 from difflab.metrics.protocol import Result
-from difflab.pipelines.stored import Stored, find_stored
+from difflab.pipelines.build import require_drawing
+from difflab.pipelines.stored import find_stored
 from difflab.tracking.grid import make_grid, save_picture, to_pil
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Run:
     def __init__(self, path: str | Path, *, weights: str = "ema", accelerator: str = "auto") -> None:
         self._weights, self._accelerator = weights, accelerator
         self._stored = find_stored(path, "raw" if weights == "raw" else "ema")
+        self._model = require_drawing(str(path), self._stored.config)
         self._models = models_on(resolve_accelerator(accelerator))
 
     @property
@@ -52,9 +54,9 @@ class Run:
         return self._stored.path
 
     @property
-    def config(self) -> ModelConfig:
+    def config(self) -> DrawingModelConfig:
         """What the model is."""
-        return self._stored.config
+        return self._model
 
     def sample(
         self,
@@ -63,6 +65,9 @@ class Run:
         seed: int = 0,
         classes: Sequence[int | str] | None = None,
         prompts: Sequence[str] | str | None = None,
+        images: str | Path | None = None,
+        mask: str | Path | None = None,
+        start: float | None = None,
         sampler: str | None = None,
         steps: int | None = None,
         guidance: float | str | None = None,
@@ -71,18 +76,20 @@ class Run:
         """Draw samples 0..n-1 of `seed`.
 
         classes, prompts: what they have to show, taken in turn; classes by number or by name.
+        images: a folder or an archive: where the drawing begins, with the share `start` of the sampler's steps
+            (SDEdit), or what stays as it is where the pictures of `mask` are black.
         sampler: a choice of the group, such as "heun"; steps: `sampler.steps`.
         guidance: its scale (1 = the condition alone), or a choice of the group such as "none". A scale for a run that
             has no guidance of its own is that of classifier-free guidance.
         overrides: anything else as the command line has it, such as ["sampler.eta=0.5", "batch_size=16"].
         """
-        given = {"n": n, "seed": seed, "classes": _listed(classes), "prompts": _listed(prompts)}
+        given = {"n": n, "seed": seed, **_asked(classes, prompts, images, mask, start)}
         drawing = self._drawing("sample", SampleConfig, given, sampler, steps, guidance, overrides)[0]
         asked: list[Mapping[str, Any]] = []
         drawn: list[Tensor] = []
-        for batch, images in drawing.batches():
+        for batch, pictures in drawing.batches():
             asked.append({field: value for field, value in batch.items() if field in ("label", "caption")})
-            drawn.append(images.cpu())
+            drawn.append(pictures.cpu())
         return Images(torch.cat(drawn), _joined(asked))
 
     def evaluate(
@@ -93,6 +100,9 @@ class Run:
         seed: int = 0,
         classes: Sequence[int | str] | None = None,
         prompts: Sequence[str] | str | None = None,
+        images: str | Path | None = None,
+        mask: str | Path | None = None,
+        start: float | None = None,
         sampler: str | None = None,
         steps: int | None = None,
         guidance: float | str | None = None,
@@ -104,7 +114,7 @@ class Run:
 
         No record is kept: `difflab evaluate` keeps them. Reference statistics are cached as the command does it.
         """
-        given = {"n": n, "seed": seed, "metrics": metrics, "classes": _listed(classes), "prompts": _listed(prompts)}
+        given = {"n": n, "seed": seed, "metrics": metrics, **_asked(classes, prompts, images, mask, start)}
         drawing, config, argv = self._drawing("evaluate", EvaluateConfig, given, sampler, steps, guidance, overrides)
         evaluator = evaluator_of(drawing, config, argv)
         evaluator.prepare()
@@ -121,7 +131,7 @@ class Run:
         overrides: Sequence[str],
     ) -> tuple[Drawing, Asked, list[str]]:
         own = {"run": str(self.path), "weights": self._weights, "accelerator": self._accelerator, **given}
-        own |= {"sampler": sampler, "sampler.steps": steps, **_guidance(guidance, self._stored)}
+        own |= {"sampler": sampler, "sampler.steps": steps, **_guidance(guidance, self._model)}
         words = [f"{key}={_word(value)}" for key, value in own.items() if value is not None]
         argv = [*words, *overrides]
         config, _ = compose_and_validate(primary, model, with_defaults_of_run(argv, data=primary == "evaluate"))
@@ -196,14 +206,23 @@ class Results(list[Result]):
         return f"<table><tr><th>metric</th><th>value</th><th>spread</th><th>protocol</th></tr>{rows}</table>"
 
 
-def _listed(values: Sequence[int | str] | str | None) -> list[int | str] | str | None:
-    return values if values is None or isinstance(values, str) else list(values)
+def _asked(
+    classes: Sequence[int | str] | None,
+    prompts: Sequence[str] | str | None,
+    images: str | Path | None,
+    mask: str | Path | None,
+    start: float | None,
+) -> dict[str, Any]:
+    texts = prompts if prompts is None or isinstance(prompts, str) else list(prompts)
+    paths = {"images": images, "mask": mask}
+    shown = {"classes": None if classes is None else list(classes), "prompts": texts, "start": start}
+    return shown | {key: None if path is None else str(path) for key, path in paths.items()}
 
 
-def _guidance(asked: float | str | None, stored: Stored) -> dict[str, Any]:
+def _guidance(asked: float | str | None, model: DrawingModelConfig) -> dict[str, Any]:
     if asked is None or isinstance(asked, str):
         return {"guidance": asked}
-    without = stored.config.guidance.kind == "none"
+    without = model.guidance.kind == "none"
     return {"guidance": "classifier_free" if without else None, "guidance.scale": asked}
 
 
