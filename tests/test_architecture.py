@@ -47,7 +47,7 @@ LAYERS = [
     {"tracking"},
     {"callbacks"},
     {"commands"},
-    {"cli"},
+    {"cli", "api"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 # Neither of these may import the other, although they stand side by side.

@@ -16,20 +16,20 @@ from torch import Tensor
 
 from difflab.commands.limits import memory_of, refusing_too_large, require_memory
 from difflab.commands.processes import Processes, started
+from difflab.config.editing import EDITING
 from difflab.config.request import GIVEN
 from difflab.config.sample import DrawConfig
 from difflab.config.sampler import refuse_inversion
 from difflab.console import say_on_stderr
 from difflab.devices import Accelerator, resolve_accelerator, sampling_autocast
 from difflab.errors import user_errors
-from difflab.images import to_uint8
 from difflab.pipelines.base import Pipeline
 from difflab.pipelines.build import StoredModels, build_pipeline, files_of
 from difflab.pipelines.stored import Stored
 from difflab.progress import track
 from difflab.types import Batch
 
-CHANGES_PICTURES = (*GIVEN, "pipeline", "sampler", "guidance", "rounding", "precision", "weights")
+CHANGES_PICTURES = (*GIVEN, *EDITING, "pipeline", "sampler", "guidance", "rounding", "precision", "weights")
 """Keys of a drawing, besides n and seed, that make it another one."""
 
 MANY_BATCHES = 10_000
@@ -77,8 +77,7 @@ class Drawing:
             asked = self.pipeline.request(chunk, self.config.seed)
             if images is None:
                 with refusing_too_large(f"batch_size={size}"):
-                    drawn = self.pipeline.follow(asked, self.config.seed)
-                    images = to_uint8(drawn, self.pipeline.rounding)
+                    images = self.pipeline.drawn(asked, self.config.seed)
             yield asked, images
 
 

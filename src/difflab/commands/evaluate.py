@@ -78,10 +78,7 @@ def measure(
     logged = {**plain, "model": model, "sampling": drawing.pipeline.record()}
     job = Job.measuring("evaluate", drawing.stored, out, identity=what_counts(plain))
     with build_loggers(config.logger, out, logged, job) as loggers:
-        with processes.agreeing():
-            for asked, images in drawing.batches():
-                evaluator.update(images, asked["index"], label=asked.get("label"))
-        results = evaluator.compute()
+        results = judge(drawing, evaluator)
         records = [json.loads(result.to_json()) for result in results]
         if processes.is_main:
             # A folder that was given may hold numbers of another protocol already.
@@ -93,6 +90,14 @@ def measure(
         for path in dict.fromkeys([out.evaluations, drawing.stored.home / "evaluations.jsonl"]):
             jsonl.append(path, [json.dumps(record) for record in records])
     return results, out
+
+
+def judge(drawing: Drawing, evaluator: Evaluator) -> list[Result]:
+    """Draw all samples, each process its share, and measure them."""
+    with drawing.processes.agreeing():
+        for asked, images in drawing.batches():
+            evaluator.update(images, asked["index"], label=asked.get("label"))
+    return evaluator.compute()
 
 
 def evaluator_of(drawing: Drawing, config: EvaluateConfig, overrides: list[str]) -> Evaluator:
@@ -153,10 +158,17 @@ def show(results: Sequence[Result], out: Path) -> None:
     from rich.table import Table
 
     table = Table("metric", "value", "spread", "protocol")
-    for result in results:
-        spread = "" if result.spread is None else f"{result.spread:.4g}"
-        table.add_row(result.name, f"{result.value:.4g}", spread, result.protocol.hash)
+    for row in table_of(results):
+        table.add_row(*row)
     console().print(table)
     for warning in dict.fromkeys(warning for result in results for warning in result.warnings):
         say(f"note: {warning}")
     say(f"records in {out}")
+
+
+def table_of(results: Sequence[Result]) -> list[tuple[str, str, str, str]]:
+    """Name, value, spread and the protocol's hash of each."""
+    return [
+        (one.name, f"{one.value:.4g}", "" if one.spread is None else f"{one.spread:.4g}", one.protocol.hash)
+        for one in results
+    ]

@@ -45,7 +45,7 @@ def with_defaults_of_run(argv: Sequence[str], *, data: bool = False, drawing: bo
     for group, values in groups:
         if _value_of(group, argv) is None:
             defaults.append(f"{group}={values.pop('kind')}")
-            defaults += [f"{group}.{key}={_in_hydra(value)}" for key, value in values.items()]
+            defaults += [f"{group}.{key}={in_hydra(value)}" for key, value in values.items()]
     return [*defaults, *argv]
 
 
@@ -58,12 +58,12 @@ def _leave_out_the_other_convention(guidance: dict[str, Any], argv: Sequence[str
                 section[other] = None
 
 
-def _in_hydra(value: Any) -> str:
+def in_hydra(value: Any) -> str:
     """A value in the grammar of Hydra's overrides: JSON, but for the keys of a mapping, which are not quoted."""
     if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{_in_hydra(inner)}" for key, inner in value.items()) + "}"
+        return "{" + ",".join(f"{key}:{in_hydra(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ",".join(map(_in_hydra, value)) + "]"
+        return "[" + ",".join(map(in_hydra, value)) + "]"
     return json.dumps(value, ensure_ascii=False)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from difflab.commands.hydra_app import MULTIRUN, SHOWING
+from difflab.config.editing import EDITING
 from difflab.config.request import GIVEN
 from difflab.errors import UserError
 
@@ -22,6 +23,7 @@ SAMPLING_KEYS = (
     "seed",
     "n",
     *GIVEN,
+    *EDITING,
     "weights",
     "rounding",
     "precision",

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from difflab.config.data import DataConfig
+from difflab.config.editing import EditingConfig
 from difflab.config.guidance import GuidanceConfig
 from difflab.config.logger import LoggerConfig
 from difflab.config.metrics import MetricsConfig
@@ -16,8 +17,9 @@ from difflab.config.request import RequestConfig
 from difflab.config.sampler import SamplerConfig
 
 
-class DrawConfig(RequestConfig):
-    """What sampling and evaluation share; what samples have to show is said by the keys of `RequestConfig`.
+class DrawConfig(RequestConfig, EditingConfig):
+    """What sampling and evaluation share; what samples have to show is said by the keys of `RequestConfig`, and how an
+    image is used by those of `EditingConfig`.
 
     run: a run directory, an exported folder, or a checkpoint file. A cascade names those of its stages instead.
     pipeline: single = the run alone; cascade = stages with their own runs, samplers and guidance; resize = no model.
@@ -44,6 +46,17 @@ class DrawConfig(RequestConfig):
     precision: Literal["auto", "32-true", "bf16-mixed"]
     sampler: SamplerConfig
     guidance: GuidanceConfig
+
+    @model_validator(mode="after")
+    def _one_model_edits(self) -> Self:
+        edits = "mask" if self.mask is not None else "start" if self.start is not None else "inverted"
+        if self.pipeline.kind != "single" and (self.mask is not None or self.start is not None or self.inverted):
+            raise ValueError(
+                f"{edits} has no place in pipeline={self.pipeline.kind}: one model alone draws from an image"
+            )
+        if self.inpaint.resamplings > 1 and self.mask is None and self.request is None:
+            raise ValueError("inpaint.resamplings harmonises what a mask leaves known: give mask=, or leave it out")
+        return self
 
     @model_validator(mode="after")
     def _there_is_a_model(self) -> Self:

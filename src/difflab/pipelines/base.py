@@ -57,6 +57,10 @@ class Stage(Protocol):
         """
         ...
 
+    def known(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """What of an image stays to the bit: (uint8 [B, C, H, W], where: bool [B, 1, H, W]), or None."""
+        ...
+
     def record(self) -> dict[str, Any]:
         """How it draws, as plain containers: `sampler` and `guidance`, or `pipeline` where it has neither."""
         ...
@@ -98,7 +102,17 @@ class Pipeline:
 
     def __call__(self, indices: Sequence[int], seed: int) -> Tensor:
         """uint8 [len(indices), C, H, W]; sample i depends on (seed, i) alone."""
-        return to_uint8(self.draw(indices, seed), self.rounding)
+        return self.drawn(self.request(indices, seed), seed)
+
+    def drawn(self, batch: Batch, seed: int) -> Tensor:
+        """The same for a request's batch: what `follow` gives, in uint8."""
+        images = to_uint8(self.follow(batch, seed), self.rounding)
+        known = self.last.known(batch)
+        if known is None:
+            return images
+        # Rounding does not bring every pixel back: those that stay are put in again.
+        image, stays = (tensor.to(images.device) for tensor in known)
+        return torch.where(stays, image, images)
 
     def draw(self, indices: Sequence[int], seed: int, *, hook: StepHook | None = None) -> Tensor:
         """The same as float32, nominally in [-1, 1]; hook: called after each step of the last stage.

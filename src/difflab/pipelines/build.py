@@ -18,11 +18,13 @@ from difflab.errors import UserError
 from difflab.images import Rounding
 from difflab.pipelines.base import Pipeline, Stage, wanted_by
 from difflab.pipelines.diffusing import DiffusingStage
+from difflab.pipelines.editing import Editing
 from difflab.pipelines.guides import load_guides
 from difflab.pipelines.resizing import ResizingStage
 from difflab.pipelines.stored import Stored, load_stored
 from difflab.requests.base import Request
 from difflab.requests.build import build_request
+from difflab.requests.sample_file import gives
 from difflab.tasks.build import Model
 
 
@@ -65,7 +67,9 @@ def build_pipeline(
         if isinstance(config.pipeline, ResizePipelineConfig):
             stage: Stage = ResizingStage(model.conditioners, drawing.shape, filter=config.pipeline.filter)
         else:
-            stage = _diffusing(config.run, model, models, config.sampler, config.guidance, autocast)
+            masked = config.mask is not None or (config.request is not None and gives(config.request, "mask"))
+            editing = Editing(config, masked)
+            stage = _diffusing(config.run, model, models, config.sampler, config.guidance, autocast, editing)
         stages = {"single": stage}
     pipeline = pipeline_of(stages, config, data=_data_of(config, stored), split=config.split, rounding=config.rounding)
     return pipeline, stored
@@ -128,6 +132,7 @@ def _diffusing(
     sampler: SamplerConfig,
     guidance: GuidanceConfig,
     autocast: torch.dtype | None,
+    editing: Editing | None = None,
 ) -> DiffusingStage:
     drawing = require_drawing(run, model.config)
     guides = load_guides(guidance, drawing, models.load)
@@ -141,6 +146,7 @@ def _diffusing(
         sampler=sampler,
         guidance=guidance,
         guides=guides,
+        editing=editing,
         class_names=names,
         autocast=autocast,
     )

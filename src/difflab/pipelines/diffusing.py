@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difflab.conditioning.base import ConditionerSet
+from difflab.config.editing import EditingConfig
 from difflab.config.guidance import GuidanceConfig
 from difflab.config.sampler import SamplerConfig
 from difflab.devices import under_autocast
@@ -21,6 +22,7 @@ from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.parametrisation import nearest_view
 from difflab.diffusion.process import GaussianProcess, Prediction
 from difflab.errors import UserError, user_errors
+from difflab.pipelines.editing import Editing
 from difflab.pipelines.finite import FiniteWatch, refuse_non_finite
 from difflab.pipelines.guides import Guides
 from difflab.seeding import stream_seed
@@ -32,6 +34,7 @@ class DiffusingStage:
 
     shape: of one sample, (C, H, W).
     guides: the further networks that `guidance` asks.
+    editing: what is done with an image, where one is given.
     class_names: what the classes that samples may be asked to show are called, where that is known.
     autocast: dtype of the networks' arithmetic, None for full precision; the sampler always works in float32.
 
@@ -48,6 +51,7 @@ class DiffusingStage:
         sampler: SamplerConfig,
         guidance: GuidanceConfig,
         guides: Guides | None = None,
+        editing: Editing | None = None,
         class_names: Sequence[str] | None = None,
         autocast: torch.dtype | None = None,
     ) -> None:
@@ -56,11 +60,13 @@ class DiffusingStage:
         self.shape = shape
         self.guidance = guidance
         self.guides = guides or Guides()
+        self.editing = editing or Editing(EditingConfig())
         self.class_names = class_names
         self.sampler_config = sampler
         with user_errors("sampler"):
             self.sampler = build_sampler(sampler)
             self.process = self.sampler.respace(process)
+            self.n_steps = self.sampler.n_steps(self.process, self.editing.walk)
         self.autocast = autocast
         self._check_guidance()
 
@@ -68,17 +74,14 @@ class DiffusingStage:
     def device(self) -> torch.device:
         return next(self.network.parameters()).device
 
-    @property
-    def n_steps(self) -> int:
-        return self.sampler.n_steps(self.process)
-
     # -- what it reads --------------------------------------------------------------------------------------------
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """What the conditioners read, and the class that a classifier leads to."""
+        """What the conditioners read, the class that a classifier leads to, the image that is edited."""
         told = [field for part in self._told() for field in part.reads]
-        return tuple(dict.fromkeys([*told, *(("label",) if self.guides.classifier is not None else ())]))
+        led = ("label",) if self.guides.classifier is not None else ()
+        return tuple(dict.fromkeys([*told, *led, *self.editing.reads]))
 
     @property
     def stand_ins(self) -> dict[str, str]:
@@ -102,6 +105,7 @@ class DiffusingStage:
         """Raises ValueError, in one line, for a batch that the conditioners cannot read."""
         for part in self._told():
             part.check(batch)
+        self.editing.check(batch)
         if self.guides.classes is not None:
             if "label" not in batch:
                 raise ValueError("label is missing: the classifier leads to a class")
@@ -141,7 +145,9 @@ class DiffusingStage:
                 rederive_eps=self.guidance.rederive_eps,
                 one_batch=self.guidance.one_batch,
             )
-            x = self.sampler(watch.denoiser(denoiser), self.process, start, noise, hook)
+            with user_errors():
+                part = self.editing.part(asked)
+                x = self.sampler(watch.denoiser(denoiser), self.process, start, noise, hook, part)
             refuse_non_finite(
                 watch,
                 x,
@@ -156,8 +162,17 @@ class DiffusingStage:
             self.network.train(training)
 
     def record(self) -> dict[str, Any]:
-        """The sampler and the guidance."""
-        return {"sampler": self.sampler_config.model_dump(mode="json"), "guidance": recorded(self.guidance)}
+        """The sampler and the guidance, and under `pipeline` what is done with an image."""
+        record: dict[str, Any] = {
+            "sampler": self.sampler_config.model_dump(mode="json"),
+            "guidance": recorded(self.guidance),
+        }
+        edited = self.editing.record()
+        return {**record, "pipeline": edited} if edited else record
+
+    def known(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """What of the images stays, as `Editing.known` gives it; None where all is drawn."""
+        return self.editing.known(batch)
 
     def _networks(self) -> list[tuple[str, nn.Module]]:
         """Every network that takes part, by the name that it has in a message."""

@@ -49,6 +49,9 @@ class ResizingStage:
         small = as_float(self.upsampler.complete(batch)["low_res"])
         return {**batch, "image": resize(small.cpu(), self.shape[-1], self.filter)}
 
+    def known(self, batch: Batch) -> None:
+        """Nothing stays as it is."""
+
     def record(self) -> dict[str, Any]:
         """The filter, and what size it enlarges."""
         how = {"kind": "resize", "filter": self.filter, "size": self.sizes["low_res"]}

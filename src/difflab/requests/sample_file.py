@@ -177,6 +177,15 @@ def _size(size: tuple[int, ...]) -> str:
     return "x".join(map(str, size[::-1])) if len(size) > 1 else f"{size[0]} numbers"
 
 
+def gives(path: str | Path, field: str) -> bool:
+    """Whether the first line of a file of samples has a field; what is wrong with the file is said where it is read."""
+    try:
+        first = next(line for line in Path(path).read_text(encoding="utf-8-sig").split("\n") if line.strip())
+        return field in json.loads(first)
+    except (OSError, ValueError, TypeError, RecursionError, StopIteration):
+        return False
+
+
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str):
         raise UserError(f"{where} is {json.dumps(value)}: give a text")

@@ -1,0 +1,239 @@
+"""difflab from Python: a stored model that draws and is measured as the commands do it, with nothing written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from difflab.commands.composing import compose_and_validate
+from difflab.commands.drawing import Drawing, models_on, prepare_drawing
+from difflab.commands.evaluate import evaluator_of, judge, table_of
+from difflab.commands.run_defaults import in_hydra, with_defaults_of_run
+from difflab.config.model import DrawingModelConfig
+from difflab.config.sample import DrawConfig, EvaluateConfig, SampleConfig
+from difflab.devices import resolve_accelerator
+from difflab.errors import UserError
+from difflab.metrics.protocol import Result
+from difflab.pipelines.build import require_drawing
+from difflab.pipelines.stored import find_stored
+from difflab.tracking.grid import make_grid, save_picture, to_pil
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Asked = TypeVar("Asked", bound=DrawConfig)
+
+MIN_SIDE = 64
+"""Pixels of the shorter side of a picture in a grid at least; smaller ones are enlarged by a whole factor."""
+
+
+class Run:
+    """A stored model: made by `difflab.load`.
+
+    What is not given to a method is what the command takes: the run's own sampler and guidance, the defaults of
+    `difflab sample` and `difflab evaluate`. Samples and numbers are those of the commands, bit for bit: sample i of
+    seed s depends on (s, i) alone, up to the rounding of a batch of another size. Weights are read once.
+
+    Every method raises `difflab.UserError`, with the line that the command would end in.
+    """
+
+    def __init__(self, path: str | Path, *, weights: str = "ema", accelerator: str = "auto") -> None:
+        self._weights, self._accelerator = weights, accelerator
+        self._stored = find_stored(path, "raw" if weights == "raw" else "ema")
+        self._model = require_drawing(str(path), self._stored.config)
+        self._models = models_on(resolve_accelerator(accelerator))
+
+    @property
+    def path(self) -> Path:
+        """Where it lies: a run directory, an exported folder or a checkpoint."""
+        return self._stored.path
+
+    @property
+    def config(self) -> DrawingModelConfig:
+        """What the model is."""
+        return self._model
+
+    def sample(
+        self,
+        n: int = 64,
+        *,
+        seed: int = 0,
+        classes: Sequence[int | str] | None = None,
+        prompts: Sequence[str] | str | None = None,
+        images: str | Path | None = None,
+        mask: str | Path | None = None,
+        start: float | None = None,
+        sampler: str | None = None,
+        steps: int | None = None,
+        guidance: float | str | None = None,
+        overrides: Sequence[str] = (),
+    ) -> Images:
+        """Draw samples 0..n-1 of `seed`.
+
+        classes, prompts: what they have to show, taken in turn; classes by number or by name.
+        images: a folder or an archive: where the drawing begins, with the share `start` of the sampler's steps
+            (SDEdit), or what stays as it is where the pictures of `mask` are black.
+        sampler: a choice of the group, such as "heun"; steps: `sampler.steps`.
+        guidance: its scale (1 = the condition alone), or a choice of the group such as "none". A scale for a run that
+            has no guidance of its own is that of classifier-free guidance.
+        overrides: anything else as the command line has it, such as ["sampler.eta=0.5", "batch_size=16"].
+        """
+        given = {"n": n, "seed": seed, **_asked(classes, prompts, images, mask, start)}
+        drawing = self._drawing("sample", SampleConfig, given, sampler, steps, guidance, overrides)[0]
+        asked: list[Mapping[str, Any]] = []
+        drawn: list[Tensor] = []
+        for batch, pictures in drawing.batches():
+            asked.append({field: value for field, value in batch.items() if field in ("label", "caption")})
+            drawn.append(pictures.cpu())
+        return Images(torch.cat(drawn), _joined(asked))
+
+    def evaluate(
+        self,
+        n: int = 512,
+        *,
+        metrics: str = "shapes",
+        seed: int = 0,
+        classes: Sequence[int | str] | None = None,
+        prompts: Sequence[str] | str | None = None,
+        images: str | Path | None = None,
+        mask: str | Path | None = None,
+        start: float | None = None,
+        sampler: str | None = None,
+        steps: int | None = None,
+        guidance: float | str | None = None,
+        overrides: Sequence[str] = (),
+    ) -> Results:
+        """Draw n samples and measure them.
+
+        metrics: a choice of the group, such as "lite0" or "guidance". The other arguments are those of `sample`.
+
+        No record is kept: `difflab evaluate` keeps them. Reference statistics are cached as the command does it.
+        """
+        given = {"n": n, "seed": seed, "metrics": metrics, **_asked(classes, prompts, images, mask, start)}
+        drawing, config, argv = self._drawing("evaluate", EvaluateConfig, given, sampler, steps, guidance, overrides)
+        evaluator = evaluator_of(drawing, config, argv)
+        evaluator.prepare()
+        return Results(judge(drawing, evaluator))
+
+    def _drawing(
+        self,
+        primary: str,
+        model: type[Asked],
+        given: Mapping[str, Any],
+        sampler: str | None,
+        steps: int | None,
+        guidance: float | str | None,
+        overrides: Sequence[str],
+    ) -> tuple[Drawing, Asked, list[str]]:
+        own = {"run": str(self.path), "weights": self._weights, "accelerator": self._accelerator, **given}
+        own |= {"sampler": sampler, "sampler.steps": steps, **_guidance(guidance, self._model)}
+        words = [f"{key}={_word(value)}" for key, value in own.items() if value is not None]
+        argv = [*words, *overrides]
+        config, _ = compose_and_validate(primary, model, with_defaults_of_run(argv, data=primary == "evaluate"))
+        if config.devices != 1:
+            raise UserError(f"devices={config.devices}: from Python one process draws; use `difflab {primary}`")
+        return prepare_drawing(config, models=self._models), config, argv
+
+    def __repr__(self) -> str:
+        model = self.config
+        return f"<{model.experiment}, {model.channels}x{model.image_size}x{model.image_size}, {self.path}>"
+
+
+class Images(Sequence["Image"]):
+    """Samples: a sequence of pictures, which a notebook shows as a grid.
+
+    tensor: uint8 [n, C, H, W]. asked: what each had to show, by field: `label` list[int], `caption` list[str].
+    """
+
+    def __init__(self, tensor: Tensor, asked: Mapping[str, Sequence[Any]]) -> None:
+        self.tensor = tensor
+        self.asked = dict(asked)
+
+    def grid(self, columns: int = 8) -> Image:
+        """All of them as one picture, row by row."""
+        return make_grid(self.tensor, columns, min_side=MIN_SIDE)
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write `000000.png`, ... into a folder, which is made; the paths. Files of the same names are replaced."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / f"{number:06d}.png" for number in range(len(self))]
+        for path, image in zip(paths, self.tensor, strict=True):
+            save_picture(to_pil(image), path, synced=False)
+        return paths
+
+    def __len__(self) -> int:
+        return len(self.tensor)
+
+    def __getitem__(self, index: Any) -> Any:
+        """One picture, or for a slice some of the samples."""
+        if isinstance(index, slice):
+            return Images(self.tensor[index], {field: values[index] for field, values in self.asked.items()})
+        return to_pil(self.tensor[index])
+
+    def __iter__(self) -> Iterator[Image]:
+        return map(to_pil, self.tensor)
+
+    def __repr__(self) -> str:
+        n, *shape = self.tensor.shape
+        return f"<{n} samples, {'x'.join(map(str, shape))}>"
+
+    def _repr_png_(self) -> bytes | None:
+        return self.grid()._repr_png_() if len(self) else None
+
+
+class Results(list[Result]):
+    """Numbers with their protocols; `results["fd-lite0@512"]` is that number, and a notebook shows a table."""
+
+    def __getitem__(self, which: Any) -> Any:
+        if not isinstance(which, str):
+            return super().__getitem__(which)
+        found = [result.value for result in self if result.name == which]
+        if not found:
+            raise KeyError(f"{which}: measured are {', '.join(result.name for result in self)}")
+        return found[0]
+
+    def __repr__(self) -> str:
+        return "\n".join("  ".join(row) for row in table_of(self))
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in table_of(self))
+        return f"<table><tr><th>metric</th><th>value</th><th>spread</th><th>protocol</th></tr>{rows}</table>"
+
+
+def _asked(
+    classes: Sequence[int | str] | None,
+    prompts: Sequence[str] | str | None,
+    images: str | Path | None,
+    mask: str | Path | None,
+    start: float | None,
+) -> dict[str, Any]:
+    texts = prompts if prompts is None or isinstance(prompts, str) else list(prompts)
+    paths = {"images": images, "mask": mask}
+    shown = {"classes": None if classes is None else list(classes), "prompts": texts, "start": start}
+    return shown | {key: None if path is None else str(path) for key, path in paths.items()}
+
+
+def _guidance(asked: float | str | None, model: DrawingModelConfig) -> dict[str, Any]:
+    if asked is None or isinstance(asked, str):
+        return {"guidance": asked}
+    without = model.guidance.kind == "none"
+    return {"guidance": "classifier_free" if without else None, "guidance.scale": asked}
+
+
+def _word(value: Any) -> str:
+    """A value as the command line has it; plain words as they are, because they may be a choice of a group."""
+    return value if isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w/]*", value) else in_hydra(value)
+
+
+def _joined(batches: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    joined: dict[str, list[Any]] = {}
+    for batch in batches:
+        for field, values in batch.items():
+            joined.setdefault(field, []).extend(values.tolist() if isinstance(values, Tensor) else values)
+    return joined

@@ -1,0 +1,138 @@
+"""difflab from Python: what the commands give, bit for bit, and nothing written."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import difflab
+from tiny_runs import CLASSES, TRAINING, done
+
+SETTING = ("sampler=ddim", "sampler.steps=4", "accelerator=cpu", "precision=32-true")
+FAST = ["precision=32-true"]
+
+
+@pytest.fixture(scope="module")
+def run_dir(tiny_shapes, tmp_path_factory):
+    """A run of three steps with classes that are dropped now and then. To be read only."""
+    root = tmp_path_factory.mktemp("api")
+    given = (f"data.path={tiny_shapes}", f"output_root={root}", "name=free", "conditioning.class_label.drop_rate=0.5")
+    done("train", *TRAINING, *CLASSES, *given)
+    return root / "ddpm" / "shapes32" / "free"
+
+
+@pytest.fixture(scope="module")
+def run(run_dir):
+    return difflab.load(run_dir, accelerator="cpu")
+
+
+def everything(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_samples_are_those_of_the_command(run_dir, run, tmp_path):
+    command = (
+        "sample",
+        f"run={run_dir}",
+        "n=5",
+        "seed=3",
+        "classes=[1,2]",
+        *SETTING,
+        "guidance=classifier_free",
+        "guidance.scale=2.0",
+    )
+    done(*command, f"out={tmp_path / 'drawn'}")
+    before = everything(run_dir)
+    images = run.sample(n=5, seed=3, classes=[1, 2], sampler="ddim", steps=4, guidance=2.0, overrides=FAST)
+    with np.load(tmp_path / "drawn" / "samples.npz") as archive:
+        assert np.array_equal(images.tensor.permute(0, 2, 3, 1).numpy(), archive["arr_0"])
+        assert images.asked["label"] == archive["arr_1"].tolist() == [1, 2, 1, 2, 1]
+    assert everything(run_dir) == before
+
+
+def test_pictures_are_a_sequence_that_can_be_shown_and_saved(run, tmp_path):
+    images = run.sample(n=3, sampler="ddim", steps=2)
+    assert len(images) == len(list(images)) == 3
+    assert images[1:].asked["label"] == images.asked["label"][1:]
+    assert np.array_equal(np.asarray(images[-1])[..., 0], images.tensor[-1, 0].numpy())
+    paths = images.save(tmp_path / "a" / "b")
+    assert [path.name for path in paths] == ["000000.png", "000001.png", "000002.png"]
+    assert Image.open(paths[2]).tobytes() == images[2].tobytes()
+    assert images.grid(columns=1).height > 2 * images.grid(columns=3).height
+    shown = images._repr_png_()
+    assert shown is not None
+    assert shown[:4] == b"\x89PNG"
+
+
+def test_numbers_are_those_of_the_command(run_dir, run, tmp_path):
+    more = ["metrics.kid.subset_size=4"]
+    command = ("evaluate", f"run={run_dir}", "n=8", *SETTING, "metrics=shapes", "logger=none")
+    done(*command, *more, f"out={tmp_path / 'judged'}")
+    records = [json.loads(line) for line in (tmp_path / "judged" / "evaluations.jsonl").read_text().splitlines()]
+    before = everything(run_dir)
+    rows = run.evaluate(n=8, metrics="shapes", sampler="ddim", steps=4, overrides=[*FAST, *more])
+    assert [(row.name, row.value, row.protocol.hash) for row in rows] == [
+        (record["name"], record["value"], record["protocol_hash"]) for record in records
+    ]
+    assert rows[records[0]["name"]] == records[0]["value"]
+    assert records[0]["name"] in rows._repr_html_()
+    assert everything(run_dir) == before
+    with pytest.raises(KeyError, match="measured are"):
+        rows["fid"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ({"classes": [99]}, "class 99 is not in 0.."),
+        ({"sampler": "heum"}, "did you mean heun"),
+        ({"overrides": ["network.dropout=1"]}, "the model comes from the run"),
+        ({"overrides": ["devices=2"]}, "from Python one process draws"),
+        ({"prompts": ["a cat"]}, "reads no caption"),
+        ({"steps": 100000}, "sampler"),
+    ],
+)
+def test_mistakes_are_the_commands_lines(run, arguments, line):
+    with pytest.raises(difflab.UserError, match=line) as error:
+        run.sample(n=2, **arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_no_model_is_refused(tmp_path):
+    with pytest.raises(difflab.UserError, match="does not exist"):
+        difflab.load(tmp_path / "nothing")
+
+
+def test_a_scale_is_of_classifier_free_guidance_where_the_run_has_none(run):
+    assert run.config.guidance.kind == "none"
+    alone, led, none = (run.sample(n=2, steps=2, guidance=asked).tensor for asked in (1.0, 4.0, "none"))
+    assert (alone == none).all()
+    assert (alone != led).any()
+
+
+def test_a_model_that_cannot_be_led_says_so(tiny_shapes, tmp_path):
+    done("train", *TRAINING, "trainer.max_steps=1", f"data.path={tiny_shapes}", f"output_root={tmp_path}", "name=plain")
+    with pytest.raises(difflab.UserError, match="nothing to lead away from"):
+        difflab.load(tmp_path / "ddpm" / "shapes32" / "plain", accelerator="cpu").sample(n=1, guidance=3.0)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_what_the_pages_say_runs(page, run_dir, tmp_path, monkeypatch):
+    text = (Path(__file__).parents[1] / page).read_text()
+    lines = [line for line in re.split(r"\n", text) if re.match(r"( {4})?(import difflab|run|images|rows)\b", line)]
+    assert len(lines) >= 5
+    code = re.sub(r'"runs/[^"]*"', f'"{run_dir}", accelerator="cpu"', "\n".join(line.strip() for line in lines))
+    code = re.sub(r"n=(16|512)", "n=4", code).replace("steps=20", "steps=2").replace("@512", "@4")
+    fewer = "metrics.kid.subset_size=4", "sampler.steps=2", "metrics.kid.reference_n=8", "metrics.fd.reference_n=8"
+    code = code.replace('metrics="lite0"', f'metrics="lite0", overrides={list(fewer)}')
+    monkeypatch.chdir(tmp_path)
+    said: dict[str, Any] = {}
+    exec(code, said)
+    assert len(said["images"]) == 4
+    assert [row.name for row in said["rows"]] == ["fd-lite0@4", "kid-lite0@4"]
