@@ -14,7 +14,6 @@ from difflab.config.validate import kinds_in
 from difflab.tasks.registry import TASKS
 
 SRC = Path(__file__).parents[1] / "src" / "difflab"
-TO_DO = {"pipelines/low_res.py", "pipelines/likelihood.py", "pipelines/single.py"}
 BASES = {"UNetBase", "ConditionerBase", "Conditioner", "ConditionerSet", "Torso"}
 """What all of a kind have in common."""
 
@@ -73,7 +72,7 @@ def test_everybody_asks_for_what_a_thing_can_do() -> None:
     wrong = []
     for path in sorted(SRC.rglob("*.py")):
         place = path.relative_to(SRC).as_posix()
-        if place.startswith("interop/") or place in TO_DO:
+        if place.startswith("interop/"):
             continue
         wrong += [
             f"{place}:{line} asks for {asked}"
@@ -81,11 +80,6 @@ def test_everybody_asks_for_what_a_thing_can_do() -> None:
             if not place.startswith(owner_of(asked))
         ]
     assert not wrong, "\n".join(wrong)
-
-
-def test_what_is_still_to_do_is_there() -> None:
-    done = {place for place in TO_DO if not (SRC / place).is_file() or not list(questions((SRC / place).read_text()))}
-    assert not done, f"take {sorted(done)} off the list"
 
 
 @pytest.mark.parametrize(
