@@ -1,3 +1,4 @@
+import errno
 import os
 from pathlib import Path
 
@@ -187,6 +188,20 @@ def test_a_folder_that_cannot_be_read_is_named(photos, monkeypatch):
     scandir = os.scandir
     monkeypatch.setattr(os, "scandir", refused)
     assert listed(photos)["folders that cannot be read (Permission denied)"] == ["dog/deep"]
+
+
+def test_what_the_machine_refuses_leaves_nothing_out(photos, tmp_path, monkeypatch):
+    def refused(path, *_):
+        if "deep" in str(path):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(path)
+
+    for owner, name in ((Path, "read_bytes"), (os, "scandir")):
+        real = getattr(owner, name)
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, refused)
+            with pytest.raises(OSError, match=r"[Tt]oo many open files"):
+                write_dataset({"train": FolderSource(photos)}, tmp_path / "out", bad=BadFiles(skip=True, total=4))
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,25 @@
 from __future__ import annotations
 
+import errno
 import io
 import pickle
 import struct
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from difflab.config.data import DataConfig
 from difflab.config.model import ModelConfig
 from difflab.data.decode import decode_image
 from difflab.errors import UserError
 from difflab.images import to_float
+from difflab.machine import MachineError
 from difflab.pipelines.low_res import ArchiveLowRes, DataLowRes, FolderLowRes, open_low_res
 from pipelines.conftest import UPSAMPLER, configuration
 
@@ -227,6 +231,16 @@ def test_a_folder_is_read_as_data_is(tmp_path: Path) -> None:
     assert torch.equal(FolderLowRes(tmp_path, 1)([4])["low_res"][0], decode_image(_png(PIXELS[1]), channels=1))
 
 
+def test_transparent_pixels_are_laid_on_what_those_of_the_data_are(model: ModelConfig, tmp_path: Path) -> None:
+    clear = np.dstack([PIXELS[0], np.zeros((8, 8), np.uint8)])
+    Image.fromarray(clear).save(tmp_path / "a.png")
+    for alpha, value in {"white": 255, "black": 0}.items():
+        data = DataConfig(path="data", image_size=16, batch_size=1, alpha=alpha)
+        images = open_low_res(str(tmp_path), model, data, "val")
+        assert images is not None
+        assert (images([0])["low_res"] == value).all(), alpha
+
+
 def _png(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
@@ -270,3 +284,22 @@ def test_a_huge_image_is_refused_by_its_header(model: ModelConfig, tmp_path: Pat
     data[16:24] = struct.pack(">II", 12_000, 12_000)
     (tmp_path / "a.png").write_bytes(bytes(data))
     assert refusal(tmp_path, model).endswith("holds 12000x12000 images; this model enlarges 8x8 to 16x16")
+
+
+@pytest.mark.parametrize("name", ["a.npz", "folder"])
+def test_what_the_machine_refuses_is_no_fault_of_the_images(
+    model: ModelConfig, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> NoReturn:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    path = tmp_path / name
+    if name == "folder":
+        path.mkdir()
+        (path / "a.png").write_bytes(_png(PIXELS[0]))
+        monkeypatch.setattr(Path, "read_bytes", refused)
+    else:
+        np.savez(path, arr_0=PIXELS)
+        monkeypatch.setattr(np, "load", refused)
+    with pytest.raises(MachineError, match="too many open files, at"):
+        open_low_res(str(path), model, None, "val")

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import unicodedata
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from difflab.errors import UserError
+from difflab.machine import machine_errors
 
 _log = logging.getLogger(__name__)
 _NAMED_IN_ERROR = 10
+_OF_THE_FILE = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+}
+"""What is wrong with one path, where others can be read."""
 
 
 class BadFile(UserError):  # noqa: N818 (as BadImage: it is what happened to the file)
@@ -60,6 +73,25 @@ class BadFiles:
             + (f"; and {more} more" if more > 0 else "")
             + f" (mend or remove {'them' if several else 'it'}, or {remedy})"
         )
+
+
+def is_of_the_file(error: OSError) -> bool:
+    """Whether it is this file that cannot be read, and not that the machine refuses: no files left, a failing disk."""
+    return error.errno in _OF_THE_FILE
+
+
+def read_whole(path: Path) -> bytes:
+    """The content of one file of a source.
+
+    Raises BadFile where the file is what cannot be read, and MachineError for what no other file would mend.
+    """
+    try:
+        with machine_errors(path):
+            return path.read_bytes()
+    except OSError as error:
+        if not is_of_the_file(error):
+            raise
+        raise BadFile(f"{printable(path)} cannot be read: {error.strerror}; mend or remove it") from None
 
 
 def printable(path: object) -> str:

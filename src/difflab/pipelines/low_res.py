@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from difflab.config.conditioning import ClassConditionerConfig, LowResConditionerConfig
-from difflab.config.data import DataConfig
+from difflab.config.data import Alpha, DataConfig
 from difflab.config.model import ModelConfig
-from difflab.data.bad_files import printable
+from difflab.data.bad_files import printable, read_whole
 from difflab.data.decode import BadImage, decode_image, image_size
 from difflab.data.sources.listing import in_words, list_folder
 from difflab.errors import UserError
+from difflab.machine import machine_error
 from difflab.types import Batch
 
 _log = logging.getLogger(__name__)
@@ -81,12 +82,15 @@ class FolderLowRes:
 
     size: (H, W) of every one of them, as their headers say. Raises UserError where there are none, where one is no
     image, and where their sizes differ; other files are named in a warning.
+
+    alpha: what transparent pixels are laid on, as in the data that the model was trained on.
     """
 
-    def __init__(self, path: Path, channels: int) -> None:
+    def __init__(self, path: Path, channels: int, alpha: Alpha = "white") -> None:
         self.name = path.name
         self._folder = path
         self._channels = channels
+        self._alpha: Alpha = alpha
         try:
             listing = list_folder(path)
         except UserError as error:
@@ -110,7 +114,7 @@ class FolderLowRes:
 
     def decode_all(self) -> None:
         """So that no drawing of hours ends at the last image. Raises UserError naming those that cannot be decoded."""
-        self._each(lambda data: decode_image(data, channels=self._channels).shape)
+        self._each(lambda data: self._decoded(data).shape)
 
     def _each(self, what: Callable[[bytes], _Result]) -> list[_Result]:
         results: list[_Result] = []
@@ -126,16 +130,18 @@ class FolderLowRes:
         return results
 
     def _read(self, path: Path) -> Tensor:
-        return _of_file(path, lambda data: decode_image(data, channels=self._channels))
+        return _of_file(path, self._decoded)
+
+    def _decoded(self, data: bytes) -> Tensor:
+        return decode_image(data, channels=self._channels, alpha=self._alpha)
 
 
 def _of_file(path: Path, what: Callable[[bytes], _Result]) -> _Result:
+    content = read_whole(path)
     try:
-        return what(path.read_bytes())
+        return what(content)
     except BadImage as error:
         raise UserError(f"{printable(path)} cannot be read as an image: {error}") from None
-    except OSError as error:
-        raise UserError(f"{printable(path)} cannot be read: {error.strerror}") from None
 
 
 class DataLowRes:
@@ -178,6 +184,9 @@ def _read_archive(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     except UserError:
         raise
     except (OSError, ValueError, LookupError, EOFError, NotImplementedError, RuntimeError, SyntaxError) as error:
+        refused = machine_error(error, path) if isinstance(error, OSError) else None
+        if refused is not None:
+            raise refused from None
         raise UserError(f"{what}: {_one_line(error)}") from None
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, MemoryError, struct.error, tokenize.TokenError) as error:
         raise UserError(f"{what}: it is damaged ({_one_line(error)})") from None
@@ -244,7 +253,7 @@ def open_low_res(path: str | None, model: ModelConfig, data: DataConfig | None, 
     if not where.is_dir() and not where.is_file():
         raise UserError(f"low_res={path} does not exist: give an archive (.npz) or a folder of images")
     if where.is_dir():
-        source = FolderLowRes(where, model.channels)
+        source = FolderLowRes(where, model.channels, "white" if data is None else data.alpha)
     else:
         source = ArchiveLowRes(where, model.channels, _classes_of(model))
     height, width = source.size
