@@ -242,6 +242,14 @@ def test_splits_in_sub_directories_are_read(tmp_path, write_tar, encoded):
     assert open_data(tmp_path / "d").split("val").samples == 1
 
 
+@pytest.mark.parametrize(("tar", "inside"), [("a/train/0.tar", "a"), ("a/b/0.tar", "a/b")])
+def test_tars_deeper_down_are_named(tmp_path, write_tar, encoded, tar, inside):
+    write_tar(tmp_path / "d" / tar, {"x.png": encoded()})
+    with pytest.raises(UserError, match=f"holds no .tar shards, but {tmp_path}/d/{inside} does: give that as the path"):
+        open_data(tmp_path / "d")
+    assert open_data(tmp_path / "d" / inside).split("train").samples == 1
+
+
 def test_sub_directories_that_name_no_split_are_named(tmp_path, write_tar, encoded, caplog):
     write_tar(tmp_path / "d/part0/0.tar", {"x.png": encoded()})
     with pytest.raises(UserError, match=r"d holds no .tar shards, but part0 in it does: give that as the path"):
