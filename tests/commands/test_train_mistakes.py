@@ -9,11 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from command_line import Done, run_difflab, tiny_training
+from difflab.data.writing import write_shards
 from difflab.models.diffusion import DiffusionModule
 from run_files import checkpoint, differing, find_run, rows
 
@@ -88,6 +90,36 @@ def run(train: Train, tmp_path: Path) -> Path:
     done = train("name=run", "trainer.max_steps=2")
     assert done.status == 0, done.err
     return tmp_path / "runs" / "ddpm" / "shapes32" / "run"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.val_split=dev", "trainer.val_every_steps=2"], "has no split 'dev' (it has: train, val)"),
+        (["conditioning=class", "data.classes=2"], "has no label (.cls files) in split 'train'"),
+    ],
+)
+def test_data_that_does_not_fit_is_refused_before_anything_is_logged(
+    tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    for split in ("train", "val"):
+        write_shards(Unlabelled(), tmp_path / "plain", split=split)
+    done = run_difflab(tiny_training(tmp_path / "plain", "name=a", *overrides, logger="wandb"), tmp_path)
+    assert_refused(done, message)
+    assert not list(tmp_path.rglob("wandb"))
+    assert not list(tmp_path.rglob("config.yaml"))
+
+
+class Unlabelled:
+    """Eight black images without classes."""
+
+    class_names = None
+
+    def __len__(self) -> int:
+        return 8
+
+    def sample(self, index: int) -> dict[str, Any]:
+        return {"image": np.zeros((16, 16, 3), np.uint8)}
 
 
 def test_a_directory_with_another_run_is_refused_and_left_alone(train: Train, run: Path) -> None:

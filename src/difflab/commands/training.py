@@ -86,7 +86,8 @@ def fit(
         if checkpoint is not None:
             refuse_misfit(checkpoint["state_dict"], shapes_of(module.state_dict()), str(resume))
         data = ShardDataModule(config.data, config.trainer, seed=config.seed, fields=module.batch_keys())
-        # What cannot draw or be judged is refused before anything is logged.
+        # What cannot be trained on, cannot draw or be judged is refused before anything is logged.
+        data.refuse_misfits()
         pipeline = sampling_pipeline(config, module, accelerator)
         if pipeline is not None and config.callbacks.evaluation is not None:
             build_run_evaluator(config, pipeline).load_extractors()
