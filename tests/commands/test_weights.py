@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 import sys
@@ -477,3 +478,10 @@ def test_the_released_cifar10_model_comes_in_and_draws(tmp_path: Path) -> None:
     assert same(load_file(tmp_path / "back.safetensors"), official)
     message = mistake("weights", "import", "back.safetensors", "--preset", "ddpm/lsun_church", "--out", "wrong")
     assert message.endswith("(they fit ddpm/cifar10)")
+
+
+def test_whether_a_path_may_be_read_is_left_to_reading_it(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what the machine refuses is called a mistake of the user's, with its own status and without advice."""
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    done("weights", "inspect", tiny_run)
+    done("weights", "export", tiny_run, "--out", "folder")
