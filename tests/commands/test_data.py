@@ -182,6 +182,23 @@ def test_another_tools_index_does_not_hide_the_other_data_sets(tmp_path, capsys)
     assert [entry["path"] for entry in json.loads(capsys.readouterr().out)["data"]] == ["wids", "x"]
 
 
+def test_one_data_set_that_cannot_be_read_does_not_hide_the_others(tmp_path, capsys, caplog, monkeypatch):
+    def refused(path):
+        if path.parent.name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    for name in ("closed", "damaged", "x"):
+        plain_tar(tmp_path / name / "0.tar", "a.png")
+    (tmp_path / "damaged/index.json").write_text("{")
+    is_file = Path.is_file
+    monkeypatch.setattr(Path, "is_file", refused)
+    assert main(["data", "list", ".", "--json"]) == 0
+    assert [entry["path"] for entry in json.loads(capsys.readouterr().out)["data"]] == ["x"]
+    assert "closed is not listed: [Errno 13] Permission denied" in caplog.text
+    assert "damaged is not listed: damaged/index.json is not valid JSON" in caplog.text
+
+
 @pytest.fixture
 def photos(tmp_path):
     from PIL import Image

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from inspect import cleandoc
@@ -25,6 +26,7 @@ from difflab.data.sources.registry import SOURCES, find_source
 from difflab.errors import UserError
 from difflab.progress import say
 
+_log = logging.getLogger(__name__)
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
 
 
@@ -221,24 +223,39 @@ def describe_source(name: str) -> str:
 
 
 def find_data_sets(directory: Path) -> list[dict[str, Any]]:
-    """The directories with shards at most two levels below (or at) `directory`, with what their index says."""
-    from difflab.data.index import INDEX_NAME, ForeignIndexError, read_index
+    """The directories with shards at most two levels below (or at) `directory`, with what their index says.
 
+    Those below that cannot be read are named in a warning.
+    """
     found: list[dict[str, Any]] = []
     for place in sorted({directory, *directory.glob("*/"), *directory.glob("*/*/")}):
-        index = None
         if place != directory and place.name.startswith("."):
             continue
-        if (place / INDEX_NAME).is_file():
-            with contextlib.suppress(ForeignIndexError):
-                index = read_index(place / INDEX_NAME)
-        if index is not None:
-            splits = {name: entry.samples for name, entry in index.splits.items()}
-            size = sum(shard.bytes for entry in index.splits.values() for shard in entry.shards)
-            found.append({"path": str(place), "image_size": index.image_size, "splits": splits, "bytes": size})
-        elif tars := [path.stat().st_size for path in place.glob("*.tar")]:
-            found.append({"path": str(place), "image_size": None, "splits": None, "bytes": sum(tars)})
+        try:
+            entry = _data_set_at(place)
+        except (UserError, PermissionError) as error:
+            if place == directory:
+                raise
+            _log.warning("%s is not listed: %s", place, error)
+            continue
+        if entry is not None:
+            found.append(entry)
     return found
+
+
+def _data_set_at(place: Path) -> dict[str, Any] | None:
+    from difflab.data.index import INDEX_NAME, ForeignIndexError, read_index
+
+    index = None
+    if (place / INDEX_NAME).is_file():
+        with contextlib.suppress(ForeignIndexError):
+            index = read_index(place / INDEX_NAME)
+    if index is not None:
+        splits = {name: entry.samples for name, entry in index.splits.items()}
+        size = sum(shard.bytes for entry in index.splits.values() for shard in entry.shards)
+        return {"path": str(place), "image_size": index.image_size, "splits": splits, "bytes": size}
+    tars = [path.stat().st_size for path in place.glob("*.tar")]
+    return {"path": str(place), "image_size": None, "splits": None, "bytes": sum(tars)} if tars else None
 
 
 def main(argv: Sequence[str]) -> int:
