@@ -227,12 +227,15 @@ def test_bad_files_are_all_named_or_skipped_and_counted(photos, capsys):
     assert make("source=folder", "path=photos", "out=o") == 2
     said = complaint(capsys)
     assert "2 of 6 files are bad: photos/" in said
+    assert said.count("mend or remove") == 1
     assert "photos/1.png" in said
     assert "photos/4.png" in said
     assert make("source=folder", "path=photos", "out=o", "bad=skip", "max_bad_fraction=0.3") == 2
     assert "2 of 6 files are bad, 1 allowed" in complaint(capsys)
     assert make("source=folder", "path=photos", "out=o", "bad=skip") == 0
-    assert "train 4 samples in 1 shards; left out 2 files: bad: 2 (photos/1.png cannot" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "train 4 samples in 1 shards; left out 2 files: bad: 2 (photos/1.png cannot" in said
+    assert {line.split()[1] for line in said.splitlines()[1:]} == {"photos/1.png", "photos/4.png"}
 
 
 @pytest.mark.parametrize(

@@ -103,12 +103,14 @@ def test_a_folder_without_images_is_named(tmp_path, kind, message):
 
 def test_a_text_file_named_jpg_is_named(photos):
     (photos / "cat/a.jpg").write_text("this is not a picture")
-    with pytest.raises(UserError, match=rf"{photos}/cat/a.jpg cannot be used: not an image .*mend or remove it"):
+    with pytest.raises(UserError, match=rf"{photos}/cat/a.jpg cannot be used: not an image "):
         FolderSource(photos).sample(0)
 
 
 def test_an_image_of_the_wrong_size_is_named_with_both_sizes(photos):
-    with pytest.raises(UserError, match=rf"{photos}/cat/a.jpg: the image is 20x12 px, wanted is 8x8"):
+    with pytest.raises(
+        UserError, match=rf"{photos}/cat/a.jpg: the image is 20x12 px, wanted is 8x8: set resolution, or crop to adm"
+    ):
         FolderSource(photos, resolution=8, crop="none").sample(0)
 
 

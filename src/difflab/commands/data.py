@@ -100,6 +100,7 @@ def make(
     splits = ", ".join(f"{name} {entry.samples}" for name, entry in index.splits.items())
     shards = sum(len(entry.shards) for entry in index.splits.values())
     lines = [f"{options.out}: {splits} samples in {shards} shards{_left_out(sources, bad.found)}", *remarks]
+    lines += [f"bad: {line}" for line in bad.named()] if len(bad.found) > 1 else []
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A path whose bytes are no text is printed as these bytes.
         sys.stdout.reconfigure(errors="surrogateescape")

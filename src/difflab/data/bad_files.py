@@ -58,19 +58,22 @@ class BadFiles:
         if self.too_many and not before:
             _log.warning("%s (looking through the other files before stopping)", self.found[-1])
 
+    def named(self) -> list[str]:
+        """A line for each of the first ten, and how many more there are."""
+        more = len(self.found) - _NAMED_IN_ERROR
+        return [*self.found[:_NAMED_IN_ERROR], *([f"and {more} more"] if more > 0 else [])]
+
     def refuse(self) -> None:
         """Raises UserError with the first ten where there are too many."""
         if not self.too_many:
             return
         several = len(self.found) > 1
         count = f"{len(self.found)} of {self.total} files are bad" + (f", {self.allowed} allowed" if self.skip else "")
-        listed = "; ".join(self.found[:_NAMED_IN_ERROR])
-        more = len(self.found) - _NAMED_IN_ERROR
+        listed = "; ".join(self.named())
         remedy = "allow more with max_bad_fraction" if self.skip else "leave bad files out with bad=skip"
         raise UserError(
             (f"{count}: " if several or self.skip else "")
             + listed
-            + (f"; and {more} more" if more > 0 else "")
             + f" (mend or remove {'them' if several else 'it'}, or {remedy})"
         )
 
@@ -91,7 +94,7 @@ def read_whole(path: Path) -> bytes:
     except OSError as error:
         if not is_of_the_file(error):
             raise
-        raise BadFile(f"{printable(path)} cannot be read: {error.strerror}; mend or remove it") from None
+        raise BadFile(f"{printable(path)} cannot be read: {error.strerror}") from None
 
 
 def printable(path: object) -> str:

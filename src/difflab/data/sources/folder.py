@@ -108,12 +108,12 @@ class FolderSource:
         """(height, width) and the pixels [H, W, 3]; None where the file is stored as it is."""
         try:
             if self.resolution is not None and self.crop == "none":
-                refuse_other_size(*image_size(content), self.resolution)
+                refuse_other_size(*image_size(content), self.resolution, "resolution, or crop")
             pixels = decode_image(content, alpha=self.alpha)
             if self.resolution is not None:
                 pixels = fit(pixels, self.resolution, self.crop)
         except BadImage as error:
-            raise BadFile(f"{printable(path)} cannot be used: {error}; mend or remove it") from None
+            raise BadFile(f"{printable(path)} cannot be used: {error}") from None
         except ValueError as error:
             raise BadFile(f"{printable(path)}: {error}") from None
         height, width = pixels.shape[-2:]
