@@ -237,6 +237,9 @@ class ShardDataset:
             raise self._bad(shard, members, f"its .{extension} is no valid {field}: {data[:40]!r} ({error})") from None
 
     def _as_label(self, data: bytes) -> int:
+        # int() also reads 1_0, as Python does in programs.
+        if b"_" in data:
+            raise ValueError("not a whole number")
         label = int(data)
         if self.classes is not None and not 0 <= label < self.classes:
             raise ValueError(f"outside the {self.classes} classes")
