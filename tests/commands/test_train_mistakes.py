@@ -314,6 +314,25 @@ def test_a_run_may_be_set_back_and_then_goes_on_from_there(train: Train, tmp_pat
     assert rows(run) == whole
 
 
+@pytest.mark.parametrize("kept", [0, 1000])
+def test_a_damaged_checkpoint_names_the_one_to_go_on_from(train: Train, tmp_path: Path, kept: int) -> None:
+    options = ["name=run", "callbacks.checkpoint.every_steps=2", "callbacks.checkpoint.keep_last=9"]
+    assert train(*options).status == 0
+    run = tmp_path / "runs/ddpm/shapes32/run"
+    whole = rows(run)
+    with (run / "checkpoints/last.ckpt").open("r+b") as file:
+        file.truncate(kept)
+    refused = train(*options)
+    assert_refused(
+        refused, "last.ckpt: the file is", "; go on from resume=runs/ddpm/shapes32/run/checkpoints/step-000004"
+    )
+    assert train(*options, refused.err.split()[-1]).status == 0
+    assert rows(run) == whole
+    for path in (run / "checkpoints").iterdir():
+        path.write_bytes(b"")
+    assert_refused(train(*options), "last.ckpt: the file is empty; give another name=... to start anew")
+
+
 def test_a_kill_before_the_last_checkpoint_was_called_last(train: Train, run: Path) -> None:
     (run / "checkpoints/last.ckpt").unlink()
     assert "nothing to train" in train("name=run", "trainer.max_steps=2").out
