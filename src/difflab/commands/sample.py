@@ -69,8 +69,11 @@ def sample(config: SampleConfig, plain: dict[str, Any], overrides: list[str]) ->
             if processes.is_main:
                 write_together(out.path, drawing, everything)
                 out.finish(plain)
-        except KeyboardInterrupt as stop:
-            stop.add_note(out.left_behind(config.n, png=config.png))
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                error.add_note(out.left_behind(config.n, png=config.png))
+            if processes.is_main:
+                out.leave()
             raise
         if processes.is_main:
             say(f"{config.n} samples of {drawing.stored.path} in {out.path}")
