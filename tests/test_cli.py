@@ -105,14 +105,16 @@ def test_what_the_machine_refuses_is_one_line(number: int, status: int, monkeypa
     assert "/out/file" in ended.err
 
 
-def test_output_that_cannot_be_written_is_status_1(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"]])
+def test_output_that_cannot_be_written_is_status_1(arguments: list[str]) -> None:
+    """Also where a library (Hydra, for its help) leaves by SystemExit."""
     with Path("/dev/full").open("w") as full:
         ran = subprocess.run(
-            [sys.executable, "-m", "difflab.cli", "--help"], stdout=full, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", "difflab.cli", *arguments], stdout=full, stderr=subprocess.PIPE, text=True
         )
     assert (ran.returncode, ran.stderr) == (
         1,
-        "difflab --help: standard output cannot be written (No space left on device)\n",
+        f"difflab {arguments[0]}: standard output cannot be written (No space left on device)\n",
     )
 
 

@@ -182,6 +182,17 @@ def test_any_other_error_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         pass
 
 
+def test_a_lock_that_cannot_be_made_leaves_no_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: object, *_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    (tmp_path / "there").mkdir()
+    monkeypatch.setattr(os, "open", full)
+    with pytest.raises(OSError, match="No space left"), locked(tmp_path / "there/new/run", "is held"):
+        pass
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+
+
 def test_a_holder_that_has_not_yet_said_who_it_is_is_a_holder(tmp_path: Path) -> None:
     file = os.open(tmp_path / LOCK, os.O_CREAT | os.O_RDWR)
     fcntl.flock(file, fcntl.LOCK_EX)

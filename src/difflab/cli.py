@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             status = _status_of(name, rest)
         except SystemExit as leaving:
-            if not follows_another():
+            if isinstance(leaving.code, str) and not follows_another():
                 raise
             status = leaving.code if isinstance(leaving.code, int) else 0
         out.flush()

@@ -58,7 +58,10 @@ def replacing_together(folder: Path) -> Iterator[Path]:
     On any error `folder` stays as it was, and is not made where it was not. Other files in it are left alone.
     Raises MachineError where the machine refuses; a file in the temporary folder is named by its place in `folder`.
     """
-    temporary = folder.with_name(f".{folder.name}{_MARK}{os.getpid()}-{secrets.token_hex(4)}")
+    if folder.name in ("", ".."):
+        # `.` and `..` have no name to put something beside.
+        folder = folder.resolve()
+    temporary = folder.parent / f".{folder.name}{_MARK}{os.getpid()}-{secrets.token_hex(4)}"
     with machine_errors(folder, instead_of=temporary):
         folder.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)

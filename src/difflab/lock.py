@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,11 @@ def locked(folder: Path | str, what: str, instead: str = "", *, shared_with_chil
     """
     path = Path(folder) / LOCK
     made = [place for place in path.parents if not place.exists()]
-    file = _acquired(path, what, instead, takes_over=not shared_with_children)
+    try:
+        file = _acquired(path, what, instead, takes_over=not shared_with_children)
+    except BaseException:
+        _remove_empty(made)
+        raise
     try:
         with machine_errors(path):
             os.ftruncate(file, 0)
@@ -99,10 +103,15 @@ def locked(folder: Path | str, what: str, instead: str = "", *, shared_with_chil
         if _is_at(file, path):
             with contextlib.suppress(OSError):
                 path.unlink()
-                # What nothing was written into need not stay.
-                for place in made:
-                    place.rmdir()
+                _remove_empty(made)
         os.close(file)
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """What nothing was written into need not stay. folders: the innermost first."""
+    with contextlib.suppress(OSError):
+        for place in folders:
+            place.rmdir()
 
 
 def _acquired(path: Path, what: str, instead: str, *, takes_over: bool) -> int:

@@ -223,6 +223,23 @@ def test_no_sample_is_decoded_where_none_is_asked_for(tmp_path, capsys, monkeypa
     assert asked == [0, 3, None]
 
 
+def test_one_data_set_that_cannot_be_read_does_not_hide_the_others(tmp_path, capsys, caplog, monkeypatch):
+    def refused(path):
+        if path.parent.name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    for name in ("closed", "damaged", "x"):
+        plain_tar(tmp_path / name / "0.tar", "a.png")
+    (tmp_path / "damaged/index.json").write_text("{")
+    is_file = Path.is_file
+    monkeypatch.setattr(Path, "is_file", refused)
+    assert main(["data", "list", ".", "--json"]) == 0
+    assert [entry["path"] for entry in json.loads(capsys.readouterr().out)["data"]] == ["x"]
+    assert "closed is not listed: [Errno 13] Permission denied" in caplog.text
+    assert "damaged is not listed: damaged/index.json is not valid JSON" in caplog.text
+
+
 @pytest.fixture
 def photos(tmp_path):
     from PIL import Image
@@ -251,12 +268,15 @@ def test_bad_files_are_all_named_or_skipped_and_counted(photos, capsys):
     assert make("source=folder", "path=photos", "out=o") == 2
     said = complaint(capsys)
     assert "2 of 6 files are bad: photos/" in said
+    assert said.count("mend or remove") == 1
     assert "photos/1.png" in said
     assert "photos/4.png" in said
     assert make("source=folder", "path=photos", "out=o", "bad=skip", "max_bad_fraction=0.3") == 2
     assert "2 of 6 files are bad, 1 allowed" in complaint(capsys)
     assert make("source=folder", "path=photos", "out=o", "bad=skip") == 0
-    assert "train 4 samples in 1 shards; left out 2 files: bad: 2 (photos/1.png cannot" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "train 4 samples in 1 shards; left out 2 files: bad: 2 (photos/1.png cannot" in said
+    assert {line.split()[1] for line in said.splitlines()[1:]} == {"photos/1.png", "photos/4.png"}
 
 
 @pytest.mark.parametrize(

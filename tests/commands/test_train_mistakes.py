@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -18,6 +19,7 @@ from command_line import Done, run_difflab, tiny_training
 from difflab.commands.composing import compose_and_validate
 from difflab.commands.train import refuse_another_run
 from difflab.config.train import TrainConfig
+from difflab.data.writing import write_shards
 from difflab.errors import UserError
 from difflab.tasks.denoising.module import DenoisingModule
 from run_files import checkpoint, differing, find_run, rows
@@ -93,6 +95,36 @@ def run(train: Train, tmp_path: Path) -> Path:
     done = train("name=run", "trainer.max_steps=2")
     assert done.status == 0, done.err
     return tmp_path / "runs" / "ddpm" / "shapes32" / "run"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.val_split=dev", "trainer.val_every_steps=2"], "has no split 'dev' (it has: train, val)"),
+        (["conditioning=class", "data.classes=2"], "has no label (.cls files) in split 'train'"),
+    ],
+)
+def test_data_that_does_not_fit_is_refused_before_anything_is_logged(
+    tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    for split in ("train", "val"):
+        write_shards(Unlabelled(), tmp_path / "plain", split=split)
+    done = run_difflab(tiny_training(tmp_path / "plain", "name=a", *overrides, logger="wandb"), tmp_path)
+    assert_refused(done, message)
+    assert not list(tmp_path.rglob("wandb"))
+    assert not list(tmp_path.rglob("config.yaml"))
+
+
+class Unlabelled:
+    """Eight black images without classes."""
+
+    class_names = None
+
+    def __len__(self) -> int:
+        return 8
+
+    def sample(self, index: int) -> dict[str, Any]:
+        return {"image": np.zeros((16, 16, 3), np.uint8)}
 
 
 def test_a_directory_with_another_run_is_refused_and_left_alone(train: Train, run: Path) -> None:
@@ -336,6 +368,25 @@ def test_a_run_may_be_set_back_and_then_goes_on_from_there(train: Train, tmp_pat
     assert "nothing to train" in train(*options, "trainer.max_steps=4").out
     assert train(*options).status == 0
     assert rows(run) == whole
+
+
+@pytest.mark.parametrize("kept", [0, 1000])
+def test_a_damaged_checkpoint_names_the_one_to_go_on_from(train: Train, tmp_path: Path, kept: int) -> None:
+    options = ["name=run", "callbacks.checkpoint.every_steps=2", "callbacks.checkpoint.keep_last=9"]
+    assert train(*options).status == 0
+    run = tmp_path / "runs/ddpm/shapes32/run"
+    whole = rows(run)
+    with (run / "checkpoints/last.ckpt").open("r+b") as file:
+        file.truncate(kept)
+    refused = train(*options)
+    assert_refused(
+        refused, "last.ckpt: the file is", "; go on from resume=runs/ddpm/shapes32/run/checkpoints/step-000004"
+    )
+    assert train(*options, refused.err.split()[-1]).status == 0
+    assert rows(run) == whole
+    for path in (run / "checkpoints").iterdir():
+        path.write_bytes(b"")
+    assert_refused(train(*options), "last.ckpt: the file is empty; give another name=... to start anew")
 
 
 def test_a_kill_before_the_last_checkpoint_was_called_last(train: Train, run: Path) -> None:

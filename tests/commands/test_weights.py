@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 import sys
@@ -193,6 +194,35 @@ def test_an_export_does_not_mix_with_another_layout(tiny_run: Path) -> None:
     message = mistake("weights", "export", tiny_run, "--out", "ours.pt", "--layout", "keras")
     Path("folder.pt").mkdir()
     assert "folder.pt: a folder" in mistake("weights", "export", tiny_run, "--out", "folder.pt", "--layout", "pesser")
+
+
+@pytest.mark.parametrize("layout", ["difflab", "diffusers"])
+@pytest.mark.parametrize(
+    ("there", "message"),
+    [
+        ("config.yaml", "folder: holds config.yaml, a run; give another folder"),
+        ("config.json", "folder: holds a config.json that difflab did not write; give another folder"),
+        ("model_index.json", "folder: holds model_index.json, a model in another layout; give another folder"),
+    ],
+)
+def test_an_export_writes_over_nothing_of_others(tiny_run: Path, layout: str, there: str, message: str) -> None:
+    Path("folder").mkdir()
+    (Path("folder") / there).write_text('{"mine": 1}')
+    assert message in mistake("weights", "export", tiny_run, "--out", "folder", "--layout", layout)
+    assert [path.read_text() for path in Path("folder").iterdir()] == ['{"mine": 1}']
+
+
+@pytest.mark.parametrize("layout", ["difflab", "diffusers"])
+@pytest.mark.parametrize("out", [".", "below/.."])
+def test_an_export_into_the_present_folder(
+    tiny_run: Path, tmp_path: Path, layout: str, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    for _ in range(2):
+        done("weights", "export", tiny_run, "--out", out, "--layout", layout)
+    assert Path("config.json").is_file()
+    assert not list(tmp_path.rglob("*partial*"))
 
 
 @pytest.mark.slow
@@ -448,3 +478,10 @@ def test_the_released_cifar10_model_comes_in_and_draws(tmp_path: Path) -> None:
     assert same(load_file(tmp_path / "back.safetensors"), official)
     message = mistake("weights", "import", "back.safetensors", "--preset", "ddpm/lsun_church", "--out", "wrong")
     assert message.endswith("(they fit ddpm/cifar10)")
+
+
+def test_whether_a_path_may_be_read_is_left_to_reading_it(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what the machine refuses is called a mistake of the user's, with its own status and without advice."""
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    done("weights", "inspect", tiny_run)
+    done("weights", "export", tiny_run, "--out", "folder")

@@ -1,11 +1,14 @@
 import errno
+import io
 import json
 import os
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import webdataset
+from PIL import Image
 
 from difflab.data import opening
 from difflab.data.bad_samples import BadSample
@@ -231,6 +234,36 @@ def test_what_is_left_out_is_in_the_index(tmp_path, write_tar, encoded):
         assert directory.index.ignored_members == 3
 
 
+def test_tars_are_read_with_every_ending_that_folders_are_read_with(tmp_path, write_tar):
+    pixels = np.full((8, 8, 3), (90, 99, 108), np.uint8)
+    members = {}
+    for ending, kind in {
+        "jfif": "JPEG",
+        "jpe": "JPEG",
+        "BMP": "BMP",
+        "tiff": "TIFF",
+        "gif": "GIF",
+        "avif": "AVIF",
+    }.items():
+        content = io.BytesIO()
+        Image.fromarray(pixels).save(content, kind)
+        members |= {f"{ending}.{ending}": content.getvalue(), f"{ending}.cls": b"1"}
+    write_tar(tmp_path / "d/0.tar", members)
+    dataset = ShardDataset(open_data(tmp_path / "d"), "train", image_size=8, fields=("label",))
+    assert len(dataset) == 6
+    assert open_data(tmp_path / "d").left_out() == []
+    for i in range(6):
+        assert np.abs(dataset[i]["image"].numpy().transpose(1, 2, 0).astype(int) - pixels).max() <= 3
+
+
+def test_a_second_image_of_a_key_is_counted(tmp_path, write_tar, encoded):
+    write_tar(tmp_path / "d/0.tar", {"a.png": encoded(), "a.jpg": encoded("L", "JPEG"), "b.bmp": encoded("RGB", "BMP")})
+    directory = open_data(tmp_path / "d")
+    left_out = [(kind.reason, kind.count, kind.example) for kind in directory.left_out()]
+    assert left_out == [("second_image", 1, "a.png in 0.tar")]
+    assert len(ShardDataset(directory, "train")) == 2
+
+
 def test_splits_in_sub_directories_are_read(tmp_path, write_tar, encoded):
     for name in ("train/0.tar", "train/1.tar", "val/0.tar"):
         write_tar(tmp_path / "d" / name, {"x.png": encoded(), "x.txt": name.encode()})
@@ -240,6 +273,14 @@ def test_splits_in_sub_directories_are_read(tmp_path, write_tar, encoded):
         ("train/1/x", "train/1.tar"),
     ]
     assert open_data(tmp_path / "d").split("val").samples == 1
+
+
+@pytest.mark.parametrize(("tar", "inside"), [("a/train/0.tar", "a"), ("a/b/0.tar", "a/b")])
+def test_tars_deeper_down_are_named(tmp_path, write_tar, encoded, tar, inside):
+    write_tar(tmp_path / "d" / tar, {"x.png": encoded()})
+    with pytest.raises(UserError, match=f"holds no .tar shards, but {tmp_path}/d/{inside} does: give that as the path"):
+        open_data(tmp_path / "d")
+    assert open_data(tmp_path / "d" / inside).split("train").samples == 1
 
 
 def test_sub_directories_that_name_no_split_are_named(tmp_path, write_tar, encoded, caplog):

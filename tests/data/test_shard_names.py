@@ -24,6 +24,12 @@ from difflab.errors import UserError
         ("val/0001", "val"),
         ("Train/part-3/0", "train"),
         ("val-valid-0", "val"),
+        ("imagenetTrain000", "train"),
+        ("ImageNetVAL-0", "val"),
+        ("trainset-000", "train"),
+        ("valdata000", "val"),
+        ("TestSet_1", "test"),
+        ("cc3m-evaluation-0", "val"),
     ],
 )
 def test_a_word_of_the_name_says_the_split(name, split):
@@ -32,7 +38,7 @@ def test_a_word_of_the_name_says_the_split(name, split):
 
 @pytest.mark.parametrize(
     "name",
-    ["trainer", "constraint-0", "interval_3", "evaluation", "devices", "contest-1", "trainval", "valve", "00000"],
+    ["trainer", "constraint-0", "interval_3", "evaluator", "devices", "contest-1", "trainval", "valve", "00000"],
 )
 def test_a_word_inside_of_another_says_nothing(name):
     assert sort_into_splits([f"{name}.tar", "x.tar"]) == ({"train": [f"{name}.tar", "x.tar"]}, None)
@@ -43,12 +49,19 @@ def test_a_word_inside_of_another_says_nothing(name):
     [
         (["imagenet-train-val-0.tar", "train-1.tar"], "imagenet-train-val-0.tar names train and val"),
         (["0.tar", "train-1.tar"], "train-1.tar names a split and 0.tar names none"),
-        (["training-0.tar", "evaluation-0.tar"], "training-0.tar names a split and evaluation-0.tar names none"),
+        (["training-0.tar", "evaluator-0.tar"], "training-0.tar names a split and evaluator-0.tar names none"),
+        (["trainVal-0.tar"], "trainVal-0.tar names train and val"),
+        (["mytrain.tar", "myval.tar"], "mytrain.tar may name train and myval.tar val"),
+        (["trainx-0.tar", "testx-0.tar"], "testx-0.tar may name test and trainx-0.tar train"),
+        (
+            ["photos-0.tar", "photos-1.tar", "photosval-0.tar"],
+            "photosval-0.tar may name val, which photos-0.tar does not",
+        ),
         (["0.tar", "val/0.tar"], "val/0.tar names a split and 0.tar names none"),
         (["train/test-0.tar"], "train/test-0.tar names test and train"),
     ],
 )
-def test_names_that_contradict_each_other_are_not_sorted(tars, why):
+def test_names_that_contradict_each_other_or_may_do_so_are_not_sorted(tars, why):
     assert sort_into_splits(tars) == ({UNSORTED: tars}, why)
 
 

@@ -84,10 +84,25 @@ def test_a_small_part_of_the_state_is_held_to_the_tolerance_too() -> None:
 
 
 @pytest.mark.parametrize("answer", [math.nan, math.inf])
-def test_what_cannot_be_solved_is_said(answer: float) -> None:
+def test_a_sample_whose_slope_is_not_finite_is_not_a_number_and_the_others_arrive(answer: float) -> None:
     def field(times: np.ndarray, state: State, rows: np.ndarray) -> State:
-        late = torch.from_numpy(times > 0.5)[:, None]
-        return torch.where(late, answer, state[0]), torch.zeros_like(state[1])
+        broken = torch.from_numpy((times > 0.5) & (rows == 1))[:, None]
+        return torch.where(broken, answer, state[0]), torch.zeros_like(state[1])
 
+    state = torch.ones(3, 2, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    found = dormand_prince(field, state, 0.0, 1.0, rtol=1e-5, atol=1e-5)
+    assert bool(found.state[0][1].isnan().all())
+    assert bool(found.state[1][1].isnan())
+    torch.testing.assert_close(
+        found.state[0][[0, 2]], torch.full((2, 2), math.e, dtype=torch.float64), rtol=1e-4, atol=0
+    )
+
+
+def test_what_cannot_be_solved_is_said() -> None:
+    def field(times: np.ndarray, state: State, rows: np.ndarray) -> State:
+        """Of a solution that goes to infinity at 0.5."""
+        return state[0].square() * 2, torch.zeros_like(state[1])
+
+    state = torch.ones(1, 2, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
     with pytest.raises(ValueError, match="could not be solved to rtol=1e-05 and atol=1e-05"):
-        dormand_prince(field, start(), 0.0, 1.0, rtol=1e-5, atol=1e-5)
+        dormand_prince(field, state, 0.0, 1.0, rtol=1e-5, atol=1e-5)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,22 @@ def test_what_was_there_stays(command: str, full_disk: Path, tiny_run: Path, tin
     (full_disk / "fill").rename(full_disk / "notes.txt")
     refused(command, full_disk, tiny_run, tiny_shapes)
     assert (full_disk / "notes.txt").stat().st_size > 0
+
+
+@contextlib.contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Inside, no file can become larger: as on a full disk, it is a write to an open file that fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_shard_that_cannot_be_written_to_its_end_is_named(tmp_path: Path) -> None:
+    with largest_file(20 << 10):
+        ended = difflab("data", "make", "source=shapes", f"out={tmp_path / 'out'}", "n=100", "resolution=16")
+    assert ended.status == 1
+    assert ended.last_error.startswith(f"difflab data: {tmp_path / 'out' / 'train-000000.tar'} would be larger than")
+    assert not list(tmp_path.rglob("*.tar"))

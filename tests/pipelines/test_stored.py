@@ -119,6 +119,22 @@ def test_a_checkpoint_of_a_run_without_averages_is_raw(own_run: Path) -> None:
     assert [find_stored(path, which).which for which in ("auto", "raw", "ema")] == ["raw", "raw", "ema"]
 
 
+@pytest.mark.parametrize("part", ["weights/ema.safetensors", "weights", "checkpoints", "config.yaml"])
+def test_a_part_of_a_run_names_the_run(own_run: Path, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert one_line(own_run / part) == f"run={own_run / part} is a part of {own_run}: give run={own_run}"
+    monkeypatch.chdir(own_run.parent)
+    assert one_line(Path(own_run.name) / part).endswith(f" is a part of {own_run.name}: give run={own_run.name}")
+
+
+def test_an_export_inside_of_a_run_is_a_model_and_its_parts_are_not(own_run: Path) -> None:
+    model, stored = load_stored(own_run)
+    folder = own_run / "exported"
+    save_export(folder, state_of(model), stored.config.model_dump(mode="json"))
+    assert find_stored(folder).path == folder
+    for part in ("model.safetensors", "config.json"):
+        assert one_line(folder / part).endswith(f"is a part of {folder}: give run={folder}")
+
+
 @pytest.mark.parametrize("kept", [0, 500, -100])
 def test_a_damaged_checkpoint_is_named(own_run: Path, kept: int) -> None:
     path = own_run / "checkpoints" / "last.ckpt"

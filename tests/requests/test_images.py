@@ -1,23 +1,29 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import io
 import pickle
 import struct
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from difflab.config.data import DataConfig
+from difflab.config.request import RequestConfig
 from difflab.data.decode import decode_image
 from difflab.errors import UserError
 from difflab.images import to_float, to_uint8
+from difflab.machine import MachineError
 from difflab.requests.archives import ArchivePictures
 from difflab.requests.base import Wanted
+from difflab.requests.build import build_request
 from difflab.requests.images import FolderPictures, open_pictures
 from pipelines.conftest import UPSAMPLER
 
@@ -238,6 +244,15 @@ def test_a_folder_is_read_as_data_is(tmp_path: Path) -> None:
     )
 
 
+def test_transparent_pixels_are_laid_on_what_those_of_the_data_are(tmp_path: Path) -> None:
+    clear = np.dstack([PIXELS[0], np.zeros((8, 8), np.uint8)])
+    Image.fromarray(clear).save(tmp_path / "a.png")
+    for alpha, value in {"white": 255, "black": 0}.items():
+        data = DataConfig(path="data", image_size=16, batch_size=1, alpha=alpha)
+        images = build_request(RequestConfig(low_res=str(tmp_path)), WANTED, data, "val")
+        assert (images([0], 0)["low_res"] == value).all(), alpha
+
+
 def _png(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
@@ -291,3 +306,22 @@ def test_a_huge_image_is_refused_by_its_header(tmp_path: Path) -> None:
     data[16:24] = struct.pack(">II", 12_000, 12_000)
     (tmp_path / "a.png").write_bytes(bytes(data))
     assert refusal(tmp_path).endswith("holds 12000x12000 images; this model takes 8x8 as low_res")
+
+
+@pytest.mark.parametrize("name", ["a.npz", "folder"])
+def test_what_the_machine_refuses_is_no_fault_of_the_images(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> NoReturn:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    path = tmp_path / name
+    if name == "folder":
+        path.mkdir()
+        (path / "a.png").write_bytes(_png(PIXELS[0]))
+        monkeypatch.setattr(Path, "read_bytes", refused)
+    else:
+        np.savez(path, arr_0=PIXELS)
+        monkeypatch.setattr(np, "load", refused)
+    with pytest.raises(MachineError, match="too many open files, at"):
+        open_pictures("low_res", str(path), WANTED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from inspect import cleandoc
@@ -24,6 +25,7 @@ from difflab.data.sources.base import Source
 from difflab.data.sources.registry import SOURCES, find_source
 from difflab.errors import UserError
 
+_log = logging.getLogger(__name__)
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
 
 
@@ -99,6 +101,7 @@ def make(
     splits = ", ".join(f"{name} {entry.samples}" for name, entry in index.splits.items())
     shards = sum(len(entry.shards) for entry in index.splits.values())
     lines = [f"{options.out}: {splits} samples in {shards} shards{_left_out(sources, bad.found)}", *remarks]
+    lines += [f"bad: {line}" for line in bad.named()] if len(bad.found) > 1 else []
     for line in lines:
         say(line)
 
@@ -222,30 +225,44 @@ def describe_source(name: str) -> str:
 def find_data_sets(directory: Path) -> list[dict[str, Any]]:
     """The directories with shards at most two levels below (or at) `directory`, with what their index says.
 
-    Sub-directories that are splits of one (train/, val/) are no sets of their own.
+    Sub-directories that are splits of one (train/, val/) are no sets of their own. Those below that cannot be read are
+    named in a warning.
     """
-    from difflab.data.index import INDEX_NAME, ForeignIndexError, read_index
-
     found: list[dict[str, Any]] = []
     parts: set[Path] = set()
     for place in sorted({directory, *directory.glob("*/"), *directory.glob("*/*/")}):
-        index = None
         if place in parts or (place != directory and place.name.startswith(".")):
             continue
-        if (place / INDEX_NAME).is_file():
-            with contextlib.suppress(ForeignIndexError):
-                index = read_index(place / INDEX_NAME)
-        if index is not None:
-            splits = {name: entry.samples for name, entry in index.splits.items()}
-            tars = {place / shard.path: shard.bytes for shard in index.shards}
-            entry = {"path": str(place), "image_size": index.image_size, "splits": splits}
-        else:
-            tars = {tar: tar.stat().st_size for tar in _tars_without_index(place)}
-            entry = {"path": str(place), "image_size": None, "splits": None}
-        if tars or index is not None:
-            found.append({**entry, "bytes": sum(tars.values())})
+        try:
+            entry, tars = _data_set_at(place)
+        except (UserError, PermissionError) as error:
+            if place == directory:
+                raise
+            _log.warning("%s is not listed: %s", place, error)
+            continue
+        if entry is not None:
+            found.append(entry)
         parts |= {folder for tar in tars for folder in tar.parents if place in folder.parents}
     return found
+
+
+def _data_set_at(place: Path) -> tuple[dict[str, Any] | None, list[Path]]:
+    """What is said of the data set in a directory, None where there is none; and its tars."""
+    from difflab.data.index import INDEX_NAME, ForeignIndexError, read_index
+
+    index = None
+    if (place / INDEX_NAME).is_file():
+        with contextlib.suppress(ForeignIndexError):
+            index = read_index(place / INDEX_NAME)
+    if index is not None:
+        splits = {name: entry.samples for name, entry in index.splits.items()}
+        tars = {place / shard.path: shard.bytes for shard in index.shards}
+        entry = {"path": str(place), "image_size": index.image_size, "splits": splits}
+    else:
+        tars = {tar: tar.stat().st_size for tar in _tars_without_index(place)}
+        entry = {"path": str(place), "image_size": None, "splits": None}
+    there = bool(tars) or index is not None
+    return ({**entry, "bytes": sum(tars.values())} if there else None), list(tars)
 
 
 def _tars_without_index(place: Path) -> list[Path]:

@@ -14,12 +14,18 @@ import torch
 from difflab.errors import UserError
 from difflab.machine import MachineError
 
-GB = 1e9
+_UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
 
 def main_memory() -> int:
     """Bytes of main memory of this machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def in_words(size: int) -> str:
+    """Bytes in the largest unit that leaves a number above 1: `1,536 GB`, `2.5 MB`."""
+    unit, width = next(((unit, width) for unit, width in _UNITS if size >= width), ("bytes", 1))
+    return f"{size / width:,.0f} {unit}" if size >= 10 * width or width == 1 else f"{size / width:,.1f} {unit}"
 
 
 def memory_of(device: torch.device) -> int:
@@ -32,7 +38,7 @@ def memory_of(device: torch.device) -> int:
 def require_memory(what: str, needed: int, there: int, fix: str) -> None:
     """Raises UserError where `what` needs more bytes of memory than there are at all."""
     if needed > there:
-        raise UserError(f"{what} need {needed / GB:,.0f} GB of memory at least, of {there / GB:,.0f} GB: {fix}")
+        raise UserError(f"{what} need {in_words(needed)} of memory at least, of {in_words(there)}: {fix}")
 
 
 def require_disk(what: str, needed: int, folder: Path, fix: str) -> None:
@@ -40,8 +46,8 @@ def require_disk(what: str, needed: int, folder: Path, fix: str) -> None:
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     disk = shutil.disk_usage(there)
     if needed > disk.total:
-        has = f"of {disk.total / GB:,.1f} GB that the disk of {there} has"
-        raise UserError(f"{what} need {needed / GB:,.1f} GB at least, {has}: {fix}")
+        has = f"of {in_words(disk.total)} that the disk of {there} has"
+        raise UserError(f"{what} need {in_words(needed)} at least, {has}: {fix}")
     if needed > disk.free:
         raise MachineError(errno.ENOSPC, folder)
 

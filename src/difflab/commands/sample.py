@@ -67,8 +67,11 @@ def sample(config: SampleConfig, plain: dict[str, Any], overrides: list[str]) ->
                 if config.trajectory:
                     save_trajectory(drawing, config.trajectory, out.path)
                 out.finish(recorded(plain, drawing))
-        except KeyboardInterrupt as stop:
-            stop.add_note(out.left_behind(config.n, png=config.png))
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                error.add_note(out.left_behind(config.n, png=config.png))
+            if processes.is_main:
+                out.leave()
             raise
         finally:
             if processes.is_main:

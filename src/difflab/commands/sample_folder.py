@@ -72,6 +72,11 @@ class SampleFolder:
         write_text(self._record, json.dumps(plain, indent=2) + "\n")
         self._unfinished.unlink(missing_ok=True)
 
+    def leave(self) -> None:
+        """Where a drawing ended before it left anything, it leaves no mark either."""
+        if not self._pictures() and not any((self.path / name).exists() for name in TOGETHER):
+            self._unfinished.unlink(missing_ok=True)
+
     def left_behind(self, n: int, *, png: bool) -> str:
         """What is said of what a drawing leaves that was stopped."""
         if not png:

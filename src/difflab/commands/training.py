@@ -20,7 +20,7 @@ from difflab.callbacks.build import build_callbacks, owed_at_end
 from difflab.callbacks.checkpoint_io import AtomicCheckpointIO
 from difflab.callbacks.guard import NonFiniteError
 from difflab.callbacks.preemption import Preempted
-from difflab.checkpoints import newest_checkpoint
+from difflab.checkpoints import newest_checkpoint, step_checkpoints
 from difflab.commands.heartbeat import beating
 from difflab.commands.launching import launched
 from difflab.commands.processes import environment_of, layout_of_training, leaving_together
@@ -79,7 +79,7 @@ def fit(config: TrainConfig, overrides: list[str], run: RunDirectory, resume: Pa
     """
     accelerator = resolve_accelerator(config.trainer.accelerator)
     steps = config.trainer.max_steps
-    checkpoint = None if resume is None else read_checkpoint(resume)
+    checkpoint = None if resume is None else begun(resume, run)
     finished = resume is not None and checkpoint is not None and is_finished(resume, checkpoint, run, steps)
     owed = owed_at_end(config, run, config.model(), steps) if finished else []
     if finished and not owed:
@@ -94,7 +94,8 @@ def fit(config: TrainConfig, overrides: list[str], run: RunDirectory, resume: Pa
             refuse_misfit(checkpoint["state_dict"], shapes_of(written(module)), str(resume))
             refuse_other_training(checkpoint, module, str(resume))
         data = ShardDataModule(config.data, config.trainer, seed=config.seed, fields=module.batch_keys())
-        # What cannot draw or be judged is refused before anything is logged.
+        # What cannot be trained on, cannot draw or be judged is refused before anything is logged.
+        data.refuse_misfits()
         pipeline = sampling_pipeline(config, module, accelerator)
         if pipeline is not None and config.callbacks.evaluation is not None:
             build_run_evaluator(config, pipeline).load_extractors()
@@ -118,6 +119,29 @@ def fit(config: TrainConfig, overrides: list[str], run: RunDirectory, resume: Pa
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     if trainer.is_global_zero:
         report(run, module)
+
+
+def begun(resume: Path, run: RunDirectory) -> dict[str, Any]:
+    """The checkpoint that training goes on from.
+
+    Raises UserError where it cannot be read; of a run's own one the message names the newest that can.
+    """
+    try:
+        return read_checkpoint(resume)
+    except UserError as error:
+        if not run.owns(resume):
+            raise
+        older = next((path for _, path in reversed(step_checkpoints(run.checkpoints)) if _is_readable(path)), None)
+        instead = "give another name=... to start anew" if older is None else f"go on from resume={_short(older)}"
+        raise UserError(f"{str(error).removesuffix('; fetch it again')}; {instead}") from error
+
+
+def _is_readable(checkpoint: Path) -> bool:
+    try:
+        read_checkpoint(checkpoint)
+    except UserError:
+        return False
+    return True
 
 
 def is_finished(resume: Path, checkpoint: dict[str, Any], run: RunDirectory, max_steps: int) -> bool:

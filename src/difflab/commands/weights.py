@@ -26,7 +26,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_
 
 @app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(help="a weights file, a diffusers folder, an exported folder or a run")],
+    path: Annotated[
+        Path, typer.Argument(readable=False, help="a weights file, a diffusers folder, an exported folder or a run")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
     wrapper: Annotated[str | None, typer.Option(help=_WRAPPER)] = None,
 ) -> None:
@@ -54,8 +56,8 @@ def inspect(
 
 @app.command(name="import")
 def import_(
-    path: Annotated[Path, typer.Argument(help="an official weights file, or a diffusers folder")],
-    out: Annotated[Path, typer.Option(help="folder to write, which `difflab sample run=` takes")],
+    path: Annotated[Path, typer.Argument(readable=False, help="an official weights file, or a diffusers folder")],
+    out: Annotated[Path, typer.Option(readable=False, help="folder to write, which `difflab sample run=` takes")],
     preset: Annotated[
         str | None,
         typer.Option(help="the experiment they are of, as in ddpm/cifar10; a diffusers folder may say it itself"),
@@ -110,7 +112,7 @@ def _named_model(path: Path, preset: str | None, wrapper: str | None) -> tuple[M
 @app.command()
 def export(
     run: Annotated[str, typer.Argument(help="a run directory, a checkpoint or an exported folder")],
-    out: Annotated[Path, typer.Option(help="folder to write (a file for the layouts of one file)")],
+    out: Annotated[Path, typer.Option(readable=False, help="folder to write (a file for the layouts of one file)")],
     layout: Annotated[str, typer.Option(help="difflab, diffusers, guided, guided-new-order or pesser")] = "difflab",
     which: Annotated[str, typer.Option("--weights", help="auto (averages where they are kept), ema or raw")] = "auto",
 ) -> None:

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 
 def ema(
-    run: Annotated[Path, typer.Argument(help="a run directory, trained with callbacks=power_ema")],
+    run: Annotated[Path, typer.Argument(readable=False, help="a run directory, trained with callbacks=power_ema")],
     sigma_rel: Annotated[str, typer.Option(help="the length, or several: 0.05,0.1,0.15 (EDM2: 0.01 to 0.25)")],
-    out: Annotated[Path, typer.Option(help="folder to write; of several lengths each gets a folder in it")],
+    out: Annotated[
+        Path, typer.Option(readable=False, help="folder to write; of several lengths each gets a folder in it")
+    ],
     step: Annotated[int | None, typer.Option(help="a training step that has snapshots (the last)")] = None,
 ) -> None:
     """Make EMA weights of any length after training, as folders that `difflab sample run=` takes."""

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from difflab.console import printable
 from difflab.errors import UserError
+from difflab.machine import machine_errors
 
 _log = logging.getLogger(__name__)
 _NAMED_IN_ERROR = 10
+_OF_THE_FILE = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+}
+"""What is wrong with one path, where others can be read."""
 
 
 class BadFile(UserError):  # noqa: N818 (as BadImage: it is what happened to the file)
@@ -44,18 +58,40 @@ class BadFiles:
         if self.too_many and not before:
             _log.warning("%s (looking through the other files before stopping)", self.found[-1])
 
+    def named(self) -> list[str]:
+        """A line for each of the first ten, and how many more there are."""
+        more = len(self.found) - _NAMED_IN_ERROR
+        return [*self.found[:_NAMED_IN_ERROR], *([f"and {more} more"] if more > 0 else [])]
+
     def refuse(self) -> None:
         """Raises UserError with the first ten where there are too many."""
         if not self.too_many:
             return
         several = len(self.found) > 1
         count = f"{len(self.found)} of {self.total} files are bad" + (f", {self.allowed} allowed" if self.skip else "")
-        listed = "; ".join(self.found[:_NAMED_IN_ERROR])
-        more = len(self.found) - _NAMED_IN_ERROR
+        listed = "; ".join(self.named())
         remedy = "allow more with max_bad_fraction" if self.skip else "leave bad files out with bad=skip"
         raise UserError(
             (f"{count}: " if several or self.skip else "")
             + listed
-            + (f"; and {more} more" if more > 0 else "")
             + f" (mend or remove {'them' if several else 'it'}, or {remedy})"
         )
+
+
+def is_of_the_file(error: OSError) -> bool:
+    """Whether it is this file that cannot be read, and not that the machine refuses: no files left, a failing disk."""
+    return error.errno in _OF_THE_FILE
+
+
+def read_whole(path: Path) -> bytes:
+    """The content of one file of a source.
+
+    Raises BadFile where the file is what cannot be read, and MachineError for what no other file would mend.
+    """
+    try:
+        with machine_errors(path):
+            return path.read_bytes()
+    except OSError as error:
+        if not is_of_the_file(error):
+            raise
+        raise BadFile(f"{printable(path)} cannot be read: {error.strerror}") from None

@@ -61,8 +61,13 @@ def build_dataset(cfg: DataConfig, *, split: str) -> ShardDataset:
     return dataset
 
 
+def refuse_misfit(cfg: DataConfig, split: str) -> None:
+    """Raises UserError where `cfg` cannot be had of a split, as far as the index says."""
+    _dataset(cfg, open_data(cfg.path, cfg.keys), split).close()
+
+
 def _dataset(cfg: DataConfig, directory: DataDirectory, split: str) -> ShardDataset:
-    _refuse_misfit(cfg, directory)
+    _refuse_other_images(cfg, directory)
     _refuse_overlap(cfg, directory)
     if directory.split(split).samples == 0:
         left_out = directory.left_out()
@@ -117,7 +122,7 @@ def source_of(cfg: DataConfig) -> str | None:
     return None if name is None else str(name)
 
 
-def _refuse_misfit(cfg: DataConfig, directory: DataDirectory) -> None:
+def _refuse_other_images(cfg: DataConfig, directory: DataDirectory) -> None:
     index = directory.index
     if cfg.crop == "none" and index.image_size not in (None, cfg.image_size):
         raise UserError(

@@ -10,7 +10,7 @@ import torch
 
 from difflab.config.data import DataConfig
 from difflab.config.trainer import TrainerConfig
-from difflab.data.build import build_eval_loader, build_train_loader
+from difflab.data.build import build_eval_loader, build_train_loader, refuse_misfit
 from difflab.data.loader import ShardLoader
 from difflab.errors import UserError
 from difflab.types import Batch
@@ -35,6 +35,13 @@ class ShardDataModule(L.LightningDataModule):
         self.data = data.model_copy(update={"batch_size": data.batch_size // trainer.accumulate, "fields": wanted})
         self.validates = bool(trainer.val_every_steps)
         self.seed = seed
+
+    def refuse_misfits(self) -> None:
+        """Raises UserError where a split is missing, or has other images or lacks a field, before any is read."""
+        refuse_misfit(self.data, self.data.train_split)
+        if self.validates:
+            assert self.data.val_split is not None
+            refuse_misfit(self.data, self.data.val_split)
 
     def train_dataloader(self) -> ShardLoader:
         assert self.trainer is not None

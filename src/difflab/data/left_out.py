@@ -9,12 +9,13 @@ from pydantic import Field
 
 from difflab.config.base import Config
 
-Reason = Literal["dotted", "no_image", "unnamed", "long", "link", "sparse", "special", "extension"]
+Reason = Literal["dotted", "no_image", "second_image", "unnamed", "long", "link", "sparse", "special", "extension"]
 
 _SAYS: dict[Reason, str] = {
     "dotted": "images with further dots in their names (WebDataset counts those to the extension; data.keys=last_dot "
     "reads them)",
-    "no_image": "files without an image of the same key",
+    "no_image": "files without an image of the same key (of an ending that Pillow reads)",
+    "second_image": "further images of the same key (a sample has one: jpg comes before jpeg, png, webp and others)",
     "unnamed": "files that are hidden, without an extension, or in a __folder__",
     "long": "files with names of more than 1024 characters",
     "link": "links to nothing in the tar (make it with tar --dereference --hard-dereference)",

@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+import functools
 import posixpath
 import re
+from collections.abc import Iterator
 
 from difflab.config.data import KeyRule
+from difflab.data.decode import readable_endings
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
-PAYLOAD_EXTENSIONS = (*IMAGE_EXTENSIONS, "npy")
-"""A sample has one of these; what has none (a README, a stray caption) is not a sample."""
+_USUAL = ("jpg", "jpeg", "png", "webp")
+_ARRAY = "npy"
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NOT_UTF8 = re.compile(r"[\ud800-\udfff]")
 _SKIPPED_BY_WEBDATASET = re.compile(r"__[^/]*__(/|$)")
+
+
+def image_extensions() -> Iterator[str]:
+    """All that are decoded, without the dot; of several images of one key, the first of these is the sample's."""
+    yield from _USUAL
+    # Pillow takes a while to say which, and is seldom asked.
+    yield from _unusual()
+
+
+@functools.cache
+def _unusual() -> tuple[str, ...]:
+    return tuple(sorted({ending.removeprefix(".") for ending in readable_endings()} - {*_USUAL}))
+
+
+@functools.cache
+def payload_extensions() -> tuple[str, ...]:
+    """A sample has one of these; what has none (a README, a stray caption) is not a sample."""
+    return (*image_extensions(), _ARRAY)
+
+
+def is_image(extension: str) -> bool:
+    """Whether files of this extension are decoded."""
+    return extension in payload_extensions() and extension != _ARRAY
 
 
 def safe_key(name: str, keys: KeyRule = "first_dot") -> tuple[str, str]:

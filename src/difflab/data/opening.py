@@ -26,7 +26,7 @@ from difflab.data.index import (
     write_index,
 )
 from difflab.data.offset_table import write_offsets
-from difflab.data.shard_names import list_shards, sort_into_splits
+from difflab.data.shard_names import list_shards, nested_shards, sort_into_splits
 from difflab.data.tar_scan import scan_tar
 from difflab.errors import UserError
 from difflab.progress import track
@@ -89,6 +89,10 @@ def _open_plain(root: Path, keys: KeyRule, *, foreign_index: bool) -> DataDirect
             raise UserError(
                 f"data directory {root} holds no .tar shards, but {inside} in it does: give that as the path, or name "
                 "the sub-directories train and val"
+            )
+        if inside := nested_shards(root):
+            raise UserError(
+                f"data directory {root} holds no .tar shards, but {root / inside} does: give that as the path"
             )
         raise UserError(f"data directory {root} holds no .tar shards; {MAKE_HINT.format(path=root)}")
     folders = _table_folders(root, keys, foreign_index=foreign_index)

@@ -17,7 +17,7 @@ from difflab.data.captions import chosen_caption, decode_caption
 from difflab.data.decode import BadImage, decode_image, image_size
 from difflab.data.directory import DataDirectory
 from difflab.data.index import ShardEntry
-from difflab.data.member_names import IMAGE_EXTENSIONS
+from difflab.data.member_names import image_extensions
 from difflab.data.offset_table import HEADER_BYTES, columns_of, header_column
 from difflab.data.recent import RecentlyUsed
 from difflab.data.transforms import fit, fit_drawn, refuse_other_size
@@ -214,12 +214,12 @@ class ShardDataset:
         return data[HEADER_BYTES:]
 
     def _image(self, shard: int, members: np.void, crop_draws: Sequence[int] | None) -> Tensor:
-        for extension in IMAGE_EXTENSIONS:
+        for extension in image_extensions():
             data = self._read(shard, members, extension)
             if data is not None:
                 break
         else:
-            raise self._bad(shard, members, f"has no image ({', '.join(IMAGE_EXTENSIONS)})")
+            raise self._bad(shard, members, "has no image (.jpg, .png, .webp or another ending that Pillow reads)")
         try:
             if self.image_size is not None and self.crop == "none" and crop_draws is None:
                 refuse_other_size(*image_size(data), self.image_size)
@@ -249,6 +249,9 @@ class ShardDataset:
             raise self._bad(shard, members, f"its .{extension} is no valid {field}: {data[:40]!r} ({error})") from None
 
     def _as_label(self, data: bytes) -> int:
+        # int() also reads 1_0, as Python does in programs.
+        if b"_" in data:
+            raise ValueError("not a whole number")
         label = int(data)
         if self.classes is not None and not 0 <= label < self.classes:
             raise ValueError(f"outside the {self.classes} classes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,10 +20,13 @@ _SPLIT_OF_WORD = {
     "validation": "val",
     "dev": "val",
     "eval": "val",
+    "evaluation": "val",
     "test": "test",
     "testing": "test",
 }
 _WORD = re.compile(r"[^\W\d_]+")
+_CAMEL_CASE = re.compile(r"[A-Z]*[^A-Z]+|[A-Z]+")
+_OF_A_SET = re.compile(r"(set|data|split|shard|image|img)s?$")
 _PACKED = re.compile(r"\.(tgz|tbz2?|txz|tar\.\w{1,4})$", re.IGNORECASE)
 UNSORTED = "unsorted"
 """The one split of a directory whose names do not say which shards are for training; only globs choose from it."""
@@ -56,12 +60,23 @@ def list_shards(root: Path) -> Listing:
     return Listing(tars, unread)
 
 
+def nested_shards(root: Path) -> str | None:
+    """The directory below `root` that would be a directory of shards, or None where there is no tar at any depth."""
+    first = min((Path(folder) for folder, _, files in os.walk(root) if any(map(_is_tar, files))), default=None)
+    if first is None:
+        return None
+    while first.parent != root and _splits_named(first.name):
+        first = first.parent
+    return str(first.relative_to(root))
+
+
 def sort_into_splits(tars: Sequence[str]) -> tuple[dict[str, list[str]], str | None]:
     """{split: its shards}, by the words in their paths: train, val (valid, validation, dev, eval) and test.
 
-    A word stands between separators, digits, or the ends of the name, in upper or lower case: `train000`, but not
-    `trainer`. Without such a word in any name, all shards are for training. Where names contradict each other, all are
-    in the split UNSORTED and the second value says why.
+    A word stands between separators, digits, or the ends of the name, in upper or lower case or camel case, and may end
+    in set, data, split, shard or image: `train000`, `cocoTrain`, `valset`, but not `trainer`. Without such a word in
+    any name, all shards are for training. Where names contradict each other, or may do so (`mytrain` beside `myval`),
+    all are in the split UNSORTED and the second value says why.
     """
     named = {tar: _splits_named(tar[: -len(".tar")]) for tar in tars}
     for tar, splits in named.items():
@@ -71,6 +86,8 @@ def sort_into_splits(tars: Sequence[str]) -> tuple[dict[str, list[str]], str | N
     without = next((tar for tar in tars if not named[tar]), None)
     if with_split and without:
         return {UNSORTED: list(tars)}, f"{with_split} names a split and {without} names none"
+    if not with_split and (why := _hidden_splits(tars)):
+        return {UNSORTED: list(tars)}, why
     sorted_: dict[str, list[str]] = {}
     for tar in tars:
         sorted_.setdefault(next(iter(named[tar]), "train"), []).append(tar)
@@ -99,8 +116,34 @@ def as_word(split: str) -> str:
 
 
 def _splits_named(path: str) -> set[str]:
-    words = (word.lower() for word in _WORD.findall(path))
-    return {_SPLIT_OF_WORD[word] for word in words if word in _SPLIT_OF_WORD}
+    words = _WORD.findall(path)
+    candidates = {part.lower() for word in words for part in (word, *_CAMEL_CASE.findall(word))}
+    candidates |= {_OF_A_SET.sub("", word) for word in candidates}
+    return {_SPLIT_OF_WORD[word] for word in candidates if word in _SPLIT_OF_WORD}
+
+
+def _hidden_splits(tars: Sequence[str]) -> str | None:
+    """Why names without a word for a split may yet tell splits apart, by a beginning or an end of their words.
+
+    One alone proves nothing (`trainer`, `festival`); two that differ, or one that another name lacks, do.
+    """
+    first_of: dict[tuple[str, ...], str] = {}
+    for tar in tars:
+        first_of.setdefault(tuple(_WORD.findall(tar[: -len(".tar")].lower())), tar)
+    hints: dict[str, str] = {}
+    for words, tar in first_of.items():
+        for (at, word), (glued, split) in itertools.product(enumerate(words), _SPLIT_OF_WORD.items()):
+            rest = word.removeprefix(glued) if word.startswith(glued) else word.removesuffix(glued)
+            if rest == word:
+                continue
+            bare = first_of.get((*words[:at], rest, *words[at + 1 :]))
+            if bare is not None:
+                return f"{tar} may name {split}, which {bare} does not"
+            hints.setdefault(split, tar)
+    if len(hints) < 2:
+        return None
+    (first, one), (second, other) = sorted(hints.items())[:2]
+    return None if one == other else f"{one} may name {first} and {other} {second}"
 
 
 def _is_tar(name: str) -> bool:

@@ -17,7 +17,14 @@ import numpy as np
 from difflab.config.data import KeyRule
 from difflab.console import printable
 from difflab.data.left_out import LeftOut, Reason
-from difflab.data.member_names import IMAGE_EXTENSIONS, PAYLOAD_EXTENSIONS, link_target, place_name, safe_key
+from difflab.data.member_names import (
+    image_extensions,
+    is_image,
+    link_target,
+    payload_extensions,
+    place_name,
+    safe_key,
+)
 from difflab.data.offset_table import HEADER_BYTES, MOST_COLUMNS, Place, as_table, columns_of
 from difflab.data.tar_ending import refuse_bad_ending, what_it_is
 from difflab.errors import UserError
@@ -125,15 +132,19 @@ class _Members:
             elif self._put(name, place):
                 self._content.update(f"{safe_key(name, self._keys)} -> {target!r} ".encode())
         kept: dict[str, dict[str, Place]] = {}
+        payload = {*payload_extensions()}
         for key, found in self._samples.items():
-            has_payload = any(ext in found for ext in PAYLOAD_EXTENSIONS)
+            has_payload = any(ext in payload for ext in found)
             if has_payload:
                 kept[key] = found
+            image = next((ext for ext in image_extensions() if ext in found), None) if len(found) > 1 else None
             for ext in found:
-                if ext.rpartition(".")[2] in IMAGE_EXTENSIONS and "." in ext:
+                if _is_dotted_image(ext):
                     self._leave_out("dotted", self._names[key, ext])
                 elif not has_payload:
                     self._leave_out("no_image", self._names[key, ext])
+                elif image not in (None, ext) and is_image(ext):
+                    self._leave_out("second_image", self._names[key, ext])
         columns = self._columns(kept)
         return ShardScan(as_table(kept, columns), tuple(self._left_out.values()), self._content.hexdigest())
 
@@ -170,12 +181,12 @@ class _Members:
     def _columns(self, samples: dict[str, dict[str, Place]]) -> list[str]:
         """The extensions worth a column: all, unless there are so many that they must be something else."""
         counts = Counter(ext for found in samples.values() for ext in found if ext != "key")
-        wanted = (*PAYLOAD_EXTENSIONS, *_FIELD_EXTENSIONS)
+        wanted = {*payload_extensions(), *_FIELD_EXTENSIONS}
         ranked = sorted(counts, key=lambda ext: (ext not in wanted, -counts[ext], ext))
         columns = set(ranked[:MOST_COLUMNS])
         for key, found in samples.items():
             for ext in sorted(found.keys() - columns):
-                if not (ext.rpartition(".")[2] in IMAGE_EXTENSIONS and "." in ext):
+                if not _is_dotted_image(ext):
                     self._leave_out("extension", self._names[key, ext])
         return sorted(columns)
 
@@ -183,3 +194,7 @@ class _Members:
         before = self._left_out.get(reason)
         example = before.example if before else f"{printable(name)} in {self._path.name}"
         self._left_out[reason] = LeftOut(reason=reason, count=before.count + 1 if before else 1, example=example)
+
+
+def _is_dotted_image(extension: str) -> bool:
+    return "." in extension and is_image(extension.rpartition(".")[2])

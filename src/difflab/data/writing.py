@@ -28,6 +28,7 @@ from difflab.data.tar_scan import scan_tar
 from difflab.data.unfinished import FOLDER_NAME, FinishedShard, Moving, Unfinished, shard_name, unfinished
 from difflab.errors import UserError
 from difflab.files import remove_leftovers, sha256_of
+from difflab.machine import machine_errors
 from difflab.progress import track
 
 _NAMED = 5
@@ -221,6 +222,7 @@ class _Shard:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.final = path.parent.parent / path.name
         self.samples = 0
         self.bad: list[str] = []
         self._sizes: set[tuple[int, int]] = set()
@@ -231,12 +233,14 @@ class _Shard:
 
     def add(self, key: str, sample: Encoded) -> None:
         """Append one sample."""
-        if self._file is None:
-            from webdataset import TarWriter
+        # Of a write to an open file the system does not say which one.
+        with machine_errors(self.final, instead_of=self.path):
+            if self._file is None:
+                from webdataset import TarWriter
 
-            self._file = self.path.open("wb")
-            self._tar = TarWriter(self._file, user="", group="", mtime=0, encoder=False)
-        self._tar.write({"__key__": key, **sample.files})
+                self._file = self.path.open("wb")
+                self._tar = TarWriter(self._file, user="", group="", mtime=0, encoder=False)
+            self._tar.write({"__key__": key, **sample.files})
         self.samples += 1
         self._sizes.add(sample.size)
         if sample.label is not None:
@@ -247,8 +251,9 @@ class _Shard:
     def close(self, split: str, read: int) -> FinishedShard:
         """End the tar, write its offset table and say what it holds; see `FinishedShard` for `read`."""
         assert self._file is not None, "a shard has samples"
-        self._tar.close()
-        self._file.close()
+        with machine_errors(self.final, instead_of=self.path):
+            self._tar.close()
+            self._file.close()
         scan = scan_tar(self.path)
         write_offsets(self.path.parent, self.path.name, scan.checked_table)
         entry = ShardEntry(

@@ -83,7 +83,8 @@ def dormand_prince(field: Field, state: State, start: float, stop: float, *, rto
     """The state at `stop` > `start`, in steps whose error is held within atol + rtol |state| for every sample alone.
 
     The error of a step is the root mean square over each tensor of the state, and of those the largest. No sample knows
-    of the others: those that have arrived leave the batch. Raises ValueError where a step would have to be next to 0.
+    of the others: those that have arrived leave the batch, and so do, as NaN, those whose slope is not finite however
+    short the step. Raises ValueError where a step would have to be next to 0 for another reason.
     """
     rows = np.arange(len(state[0]))
     ends = tuple(part.clone() for part in state)
@@ -105,16 +106,18 @@ def dormand_prince(field: Field, state: State, start: float, stop: float, *, rto
         change = np.clip(SAFETY * np.maximum(errors, 1e-10) ** -0.2, SMALLEST_CHANGE, np.where(good, LARGEST_CHANGE, 1))
         widths = widths * np.where(np.isfinite(errors), change, SMALLEST_CHANGE)
         arrived = good & last
-        if arrived.any():
+        lost = ~np.isfinite(errors) & (widths < SHORTEST_STEP * (stop - start))
+        if arrived.any() or lost.any():
             for end, part in zip(ends, state, strict=True):
                 end[_index(rows[arrived], end)] = part[_index(np.flatnonzero(arrived), part)]
-            left = np.flatnonzero(~arrived)
+                end[_index(rows[lost], end)] = torch.nan
+            left = np.flatnonzero(~(arrived | lost))
             rows, times, widths = rows[left], times[left], widths[left]
             state, slope = _rows_of(state, left), _rows_of(slope, left)
         if len(rows) and widths.min() < SHORTEST_STEP * (stop - start):
             raise ValueError(
-                f"the ODE could not be solved to rtol={rtol:g} and atol={atol:g}: the network's answers jump or are "
-                "not finite; allow a larger error, or take a fixed number of steps"
+                f"the ODE could not be solved to rtol={rtol:g} and atol={atol:g}: the network's answers jump; allow a "
+                "larger error, or take a fixed number of steps"
             )
     return Solution(ends, evaluations)
 

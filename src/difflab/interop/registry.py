@@ -12,19 +12,21 @@ from torch import Tensor
 from difflab.config.model import DrawingModelConfig, ModelConfig
 from difflab.errors import UserError
 from difflab.interop import native
-from difflab.interop.diffusers_folder import diffusers_files, save_diffusers
+from difflab.interop.diffusers_folder import PIPELINE, diffusers_files, save_diffusers
 from difflab.interop.diffusers_sampling import how_to_draw
 from difflab.interop.diffusers_unet import DIFFUSERS
 from difflab.interop.identifying import fits_phrase
 from difflab.interop.keymap import KeyMap
 from difflab.interop.layout import Layout, Target
 from difflab.interop.layouts import LAYOUTS, NATIVE, OUR_MARKER, layout_named, marked_layouts
-from difflab.interop.opening import DIFFUSERS_WEIGHTS, described_by_folder, open_weights
+from difflab.interop.opening import described_by_folder, open_weights
 from difflab.interop.presets import preset_named
 from difflab.interop.tensor_files import write_safetensors, write_torch
 
 _ONE_FILE = {".safetensors": write_safetensors, ".pt": write_torch, ".pth": write_torch}
 """How a path ends -> what writes all weights to it."""
+_RUN = "config.yaml"
+_OTHER = "a model in another layout"
 
 
 @dataclass(frozen=True)
@@ -123,12 +125,25 @@ def _drawing(config: ModelConfig) -> DrawingModelConfig:
 
 
 def _refuse_other_model(path: Path, layout: str) -> None:
-    """Files of two layouts in one folder would be taken for one model."""
+    """Files of two layouts in one folder would be taken for one model; and what others wrote is not written over."""
     if path.exists() and not path.is_dir():
         raise UserError(f"{path}: a file, where layout {layout} writes a folder; give another name")
-    other = DIFFUSERS_WEIGHTS if layout == NATIVE else native.WEIGHTS
-    if (path / other).is_file():
-        raise UserError(f"{path}: holds {other}, a model in another layout; give another folder")
+    described = (path / native.CONFIG).is_file()
+    others = {_RUN: "a run", "diffusion_pytorch_model*": _OTHER, PIPELINE: _OTHER}
+    if layout != NATIVE:
+        others = {_RUN: "a run", native.WEIGHTS: _OTHER, **({} if described else {PIPELINE: _OTHER})}
+    for pattern, what in others.items():
+        for file in path.glob(pattern):
+            raise UserError(f"{path}: holds {file.name}, {what}; give another folder")
+    if described and ("difflab" if layout == NATIVE else "_class_name") not in _content_of(path / native.CONFIG):
+        raise UserError(f"{path}: holds a {native.CONFIG} that difflab did not write; give another folder")
+
+
+def _content_of(path: Path) -> Mapping[str, object]:
+    try:
+        return native.read_json(path)
+    except UserError:
+        return {}
 
 
 def export_weights(path: str | Path, state: Mapping[str, Tensor], target: Target, layout: str) -> list[Path]:

@@ -138,7 +138,7 @@ class LikelihoodPipeline:
         elif self.autocast is not None:
             fix = "set precision=32-true"
         else:
-            fix = "set method.clip_denoised=true, more method.steps, or take another checkpoint"
+            fix = f"{_option_left(self.method)}take another checkpoint"
         which = named([index for index, row in zip(indices, bad.tolist()) if row], "image")
         raise UserError(f"{which} of a likelihood that is not finite{where}: {fix}")
 
@@ -164,6 +164,13 @@ class LikelihoodPipeline:
         several = method.probes > 1
         variance = found.total.var(dim=1) / method.probes if several else torch.zeros_like(found.prior)
         return Measured(found.total.mean(dim=1), found.prior, variance, found.evaluations)
+
+
+def _option_left(method: BoundConfig | ODEConfig) -> str:
+    """What else than another checkpoint may give a number."""
+    if isinstance(method, BoundConfig):
+        return "" if method.clip_denoised else "set method.clip_denoised=true, or "
+    return "" if method.solver == "dopri5" else "set more method.steps, or "
 
 
 def _solver(method: ODEConfig) -> Solver:

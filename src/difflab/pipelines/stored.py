@@ -61,6 +61,7 @@ def find_stored(path: str | Path, which: Weights = "ema", key: str = "run") -> S
     if path.is_file():
         run_dir = path.parent.parent
         if path.suffix != ".ckpt" or not (run_dir / "config.yaml").is_file():
+            _refuse_part(path, key)
             raise UserError(f"{key}={path} is not a checkpoint inside a run directory; {_how_to_import(path, key)}")
         train = read_train_config(run_dir / "config.yaml")
         kept = "raw" if which == "auto" and train.callbacks.ema is None else which
@@ -71,9 +72,23 @@ def find_stored(path: str | Path, which: Weights = "ema", key: str = "run") -> S
         return Stored(path, train.model(), weights, kept, path, train)
     if is_diffusers(path):
         raise UserError(f"{key}={path} is a folder of diffusers, not of difflab; {_how_to_import(path, key)}")
+    if not (path / WEIGHTS).is_file():
+        _refuse_part(path, key)
     if (path / "config.json").is_file():
         return Stored(path, validated(ModelConfig, read_export_config(path), path / CONFIG), path / WEIGHTS)
     raise UserError(f"{key}={path} is neither a run directory (config.yaml) nor an exported folder (config.json)")
+
+
+def _refuse_part(path: Path, key: str) -> None:
+    """Raises UserError for what lies in a run or an exported folder, and is not all of it."""
+    parents = path.absolute().parents[:2]
+    run = next((p for p in parents if (p / "config.yaml").is_file() and (p / "checkpoints").is_dir()), None)
+    export = path.parent if path.name in (WEIGHTS, CONFIG) and (path.parent / WEIGHTS).is_file() else None
+    whole = export or run
+    if whole is not None:
+        # As the user wrote it, where that is possible.
+        shown = next((p for p in path.parents if p.absolute() == whole.absolute()), whole)
+        raise UserError(f"{key}={path} is a part of {shown}: give {key}={shown}")
 
 
 def _how_to_import(path: Path, key: str) -> str:

@@ -16,6 +16,7 @@ import torch
 
 from difflab.console import printable
 from difflab.errors import UserError, in_one_line
+from difflab.machine import machine_error
 from difflab.requests.base import Nothing
 from difflab.types import Batch
 
@@ -85,6 +86,9 @@ def _read_archive(path: Path, shown: str) -> tuple[np.ndarray, np.ndarray | None
     except UserError:
         raise
     except (OSError, ValueError, LookupError, EOFError, NotImplementedError, RuntimeError, SyntaxError) as error:
+        refused = machine_error(error, path) if isinstance(error, OSError) else None
+        if refused is not None:
+            raise refused from None
         raise UserError(f"{what}: {in_one_line(error)}") from None
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, MemoryError, struct.error, tokenize.TokenError) as error:
         raise UserError(f"{what}: it is damaged ({in_one_line(error)})") from None

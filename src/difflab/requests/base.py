@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from difflab.config.data import Alpha
 from difflab.seeding import stream_seed
 from difflab.types import Batch
 
@@ -42,7 +43,8 @@ class Wanted:
     """What a pipeline wants of a request; see `difflab.conditioning.base.Conditioner` for the first three.
 
     classes: how many classes `label` has, None where nothing follows one; class_names: what they are called.
-    sizes: pixels per side of the pictures that are read, by field; channels: of them.
+    sizes: pixels per side of the pictures that are read, by field; channels: of them; alpha: what their transparent
+        pixels are laid on, as those of the data that the model was trained on.
     """
 
     reads: tuple[str, ...] = ()
@@ -52,6 +54,7 @@ class Wanted:
     class_names: Sequence[str] | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
     channels: int = 3
+    alpha: Alpha = "white"
 
     def missing(self, given: Collection[str]) -> tuple[str, ...]:
         """What a request with the fields `given` lacks."""

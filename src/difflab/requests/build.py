@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence, Sized
 from pathlib import Path
 
@@ -40,6 +41,8 @@ def build_request(
     Raises UserError, in one line, for what nobody reads, lists of unequal lengths, whatever a model of this kind cannot
     be told, and where something is missing.
     """
+    if data is not None:
+        wanted = dataclasses.replace(wanted, alpha=data.alpha)
     parts = _given(asked, wanted)
     request = _merged([*parts, *_from_data(parts, wanted, data, split)])
     if "label" in wanted.reads and "label" not in request.fields and wanted.classes is not None:

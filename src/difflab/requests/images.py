@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from difflab.config.data import Alpha
 from difflab.console import printable
+from difflab.data.bad_files import read_whole
 from difflab.data.decode import BadImage, decode_image, image_size
 from difflab.data.sources.listing import in_words, list_folder
 from difflab.errors import UserError
@@ -27,15 +29,20 @@ class FolderPictures(Nothing):
     """The images of a folder as `field`, in the order of their names and taken in turn, read as
     `difflab data make source=folder` reads them.
 
-    size: (H, W) of every one of them, as their headers say. Raises UserError where there are none, where one is no
-    image, and where their sizes differ; other files are named in a warning.
+    alpha: what transparent pixels are laid on. size: (H, W) of every one of them, as their headers say.
+
+    Raises UserError where there are none, where one is no image, and where their sizes differ; other files are named in
+    a warning.
     """
 
-    def __init__(self, field: str, path: Path, channels: int = 3, *, key: str | None = None) -> None:
+    def __init__(
+        self, field: str, path: Path, channels: int = 3, *, alpha: Alpha = "white", key: str | None = None
+    ) -> None:
         self.fields = (field,)
         self._shown = f"{key or field}={printable(path)}"
         self._name = path.name
         self._channels = channels
+        self._alpha: Alpha = alpha
         try:
             listing = list_folder(path)
         except UserError as error:
@@ -55,7 +62,7 @@ class FolderPictures(Nothing):
         return len(self._paths)
 
     def __call__(self, indices: Sequence[int], seed: int) -> Batch:
-        pictures = [read_picture(self._paths[i % len(self._paths)], self._channels) for i in indices]
+        pictures = [read_picture(self._paths[i % len(self._paths)], self._channels, self._alpha) for i in indices]
         return {**super().__call__(indices, seed), self.fields[0]: torch.stack(pictures)}
 
     def record(self) -> dict[str, Any]:
@@ -63,7 +70,7 @@ class FolderPictures(Nothing):
 
     def decode_all(self) -> None:
         """So that no drawing of hours ends at the last image. Raises UserError naming those that cannot be decoded."""
-        self._each(lambda data: decode_image(data, channels=self._channels).shape)
+        self._each(lambda data: decode_image(data, channels=self._channels, alpha=self._alpha).shape)
 
     def _each(self, what: Callable[[bytes], _Result]) -> list[_Result]:
         results: list[_Result] = []
@@ -79,9 +86,9 @@ class FolderPictures(Nothing):
         return results
 
 
-def read_picture(path: Path, channels: int) -> Tensor:
-    """uint8 [channels, H, W] of an image file. Raises UserError where it is none."""
-    return _of_file(path, lambda data: decode_image(data, channels=channels))
+def read_picture(path: Path, channels: int, alpha: Alpha = "white") -> Tensor:
+    """uint8 [channels, H, W] of an image file, its transparent pixels laid on `alpha`. Raises UserError for others."""
+    return _of_file(path, lambda data: decode_image(data, channels=channels, alpha=alpha))
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -90,12 +97,11 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 
 def _of_file(path: Path, what: Callable[[bytes], _Result]) -> _Result:
+    content = read_whole(path)
     try:
-        return what(path.read_bytes())
+        return what(content)
     except BadImage as error:
         raise UserError(f"{printable(path)} cannot be read as an image: {error}") from None
-    except OSError as error:
-        raise UserError(f"{printable(path)} cannot be read: {error.strerror}") from None
 
 
 def open_pictures(
@@ -112,7 +118,7 @@ def open_pictures(
     channels = channels_of(field, wanted)
     labelled = "label" in wanted.known and field != "mask"
     source = (
-        FolderPictures(field, path, channels, key=key)
+        FolderPictures(field, path, channels, alpha=wanted.alpha, key=key)
         if path.is_dir()
         else ArchivePictures(field, path, channels, wanted.classes, labelled=labelled, key=key)
     )

@@ -57,7 +57,9 @@ class SampleFile(Nothing):
         for field in self.fields:
             values = [sample[field] for sample in samples]
             if field in PICTURES:
-                batch[field] = torch.stack([read_picture(path, channels_of(field, self._wanted)) for path in values])
+                batch[field] = torch.stack(
+                    [read_picture(path, channels_of(field, self._wanted), self._wanted.alpha) for path in values]
+                )
             elif isinstance(values[0], Tensor):
                 batch[field] = torch.stack(values)
             else:

@@ -13,7 +13,7 @@ import numpy as np
 from difflab.config.data import Alpha, Captions, Crop
 from difflab.config.folder import FolderSourceConfig
 from difflab.console import printable
-from difflab.data.bad_files import BadFile
+from difflab.data.bad_files import BadFile, read_whole
 from difflab.data.captions import BadCaption, decode_caption, stored_caption
 from difflab.data.decode import BadImage, decode_image, frame_count, image_size
 from difflab.data.hashing import permutation
@@ -85,7 +85,7 @@ class FolderSource:
         """One image with its class, caption and relative path; see `difflab.data.sources.base.Source`."""
         name = self.files[index]
         path = self.path / name
-        content = _read(path)
+        content = read_whole(path)
         size, image = self._image(path, content)
         sample: dict[str, Any] = {"json": {"file": name}}
         if image is None:
@@ -109,12 +109,12 @@ class FolderSource:
         """(height, width) and the pixels [H, W, 3]; None where the file is stored as it is."""
         try:
             if self.resolution is not None and self.crop == "none":
-                refuse_other_size(*image_size(content), self.resolution)
+                refuse_other_size(*image_size(content), self.resolution, "resolution, or crop")
             pixels = decode_image(content, alpha=self.alpha)
             if self.resolution is not None:
                 pixels = fit(pixels, self.resolution, self.crop)
         except BadImage as error:
-            raise BadFile(f"{printable(path)} cannot be used: {error}; mend or remove it") from None
+            raise BadFile(f"{printable(path)} cannot be used: {error}") from None
         except ValueError as error:
             raise BadFile(f"{printable(path)}: {error}") from None
         height, width = pixels.shape[-2:]
@@ -124,7 +124,7 @@ class FolderSource:
     def _caption(self, path: Path) -> tuple[str, str | None]:
         """The caption of a file, and what is to be said about it."""
         try:
-            text = decode_caption(_read(path))
+            text = decode_caption(read_whole(path))
         except BadCaption as error:
             raise BadFile(f"{printable(path)} is {error}; save it as UTF-8") from None
         noted = EMPTY_CAPTION if not text else SEVERAL_LINES if "\n" in text and self.captions == "whole" else None
@@ -176,10 +176,3 @@ def _class_names(path: Path, images: Sequence[str]) -> list[str] | None:
         except UnicodeEncodeError:
             raise UserError(f"{printable(path / name)}: the name of a class must be UTF-8 text; rename it") from None
     return names or None
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BadFile(f"{printable(path)} cannot be read: {error.strerror}; mend or remove it") from None

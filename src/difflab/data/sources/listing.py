@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from difflab.console import printable
+from difflab.data.bad_files import is_of_the_file
 from difflab.data.decode import readable_endings
 from difflab.errors import UserError
 
@@ -51,7 +52,8 @@ class Listing:
 def list_folder(path: Path) -> Listing:
     """Everything below a directory; links are followed, hidden files and folders are left out.
 
-    Raises UserError when the directory is missing or holds no images.
+    Raises UserError when the directory is missing or holds no images; what the machine refuses (too many open files, a
+    failing disk) stays an OSError, because it would leave out whatever comes next.
     """
     if not path.is_dir():
         what = "is a file, not a directory" if path.exists() else "does not exist"
@@ -118,7 +120,7 @@ def _walk(
         with os.scandir(root / below) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        if not below:
+        if not below or not is_of_the_file(error):
             raise
         yield below, HIDDEN if hidden else f"{UNREADABLE} ({error.strerror})"
         return
@@ -130,6 +132,8 @@ def _walk(
             # Of what a link leads to: links are followed.
             kind = entry.stat()
         except OSError as error:
+            if not is_of_the_file(error):
+                raise
             yield name, HIDDEN if unseen else DANGLING if entry.is_symlink() else f"{NO_ACCESS} ({error.strerror})"
             continue
         if stat.S_ISDIR(kind.st_mode) and (kind.st_dev, kind.st_ino) in inside:
