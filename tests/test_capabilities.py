@@ -14,7 +14,7 @@ from difflab.config.validate import kinds_in
 from difflab.tasks.registry import TASKS
 
 SRC = Path(__file__).parents[1] / "src" / "difflab"
-BASES = {"UNetBase", "ConditionerBase", "Conditioner", "ConditionerSet", "Torso"}
+BASES = {"UNetBase", "Frozen", "ConditionerBase", "Conditioner", "ConditionerSet", "Torso"}
 """What all of a kind have in common."""
 
 

@@ -14,6 +14,7 @@ from command_line import run_difflab, spawn_difflab, tiny_training
 from difflab.commands.composing import compose
 from difflab.config.train import TrainConfig
 from difflab.config.validate import validate
+from difflab.data.index import read_index
 from difflab.tasks.denoising.module import DenoisingModule
 from run_files import checkpoint, differing, exported, find_run, losses, rows
 
@@ -96,7 +97,11 @@ def test_the_records_say_what_was_run(trained: Path, tiny_shapes: Path) -> None:
     run, arguments = find_run(trained), tiny_training(tiny_shapes)[1:]
     assert (run / "overrides.txt").read_text().splitlines() == arguments
     stored = yaml.safe_load((run / "config.yaml").read_text())
-    assert stored == validate(TrainConfig, compose("train", arguments)).plain()
+    asked = validate(TrainConfig, compose("train", arguments)).plain()
+    # What the classes are called is the data's to say.
+    asked["data"]["class_names"] = list(read_index(tiny_shapes / "index.json").classes or [])
+    assert stored == asked
+    assert len(stored["data"]["class_names"]) == 6
     assert stored["network"]["skip_scale"] == 1.0, "defaults that the YAML leaves out are stored, too"
     assert (run / "git.txt").read_text() == "not a git checkout\n"
     assert f"torch=={torch.__version__.split('+')[0]}" in (run / "environment.txt").read_text()

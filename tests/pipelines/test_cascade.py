@@ -60,9 +60,9 @@ def test_stages_have_noise_of_their_own(cascade: Pipeline, monkeypatch: pytest.M
     starts: list[torch.Tensor] = []
     draws = StridedSampler.__call__
 
-    def noting(self, denoiser, process, x, noise, hook=None) -> torch.Tensor:
+    def noting(self, denoiser, process, x, noise, *rest) -> torch.Tensor:
         starts.append(x.flatten()[:64])
-        return draws(self, denoiser, process, x, noise, hook)
+        return draws(self, denoiser, process, x, noise, *rest)
 
     monkeypatch.setattr(StridedSampler, "__call__", noting)
     cascade([0], 0)

@@ -28,7 +28,7 @@ def test_start_and_step_noise_are_the_same_bits_in_any_batch(pipeline_of, size: 
     pipeline = pipeline_of()
 
     class Noises(DDIMSampler):
-        def __call__(self, denoiser, process, x, noise, hook=None) -> Tensor:
+        def __call__(self, denoiser, process, x, noise, *rest) -> Tensor:
             return torch.cat([x, noise.randn_like(x), noise.randn_like(x)], 1)
 
     pipeline.last.sampler = Noises()

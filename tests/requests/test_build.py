@@ -108,7 +108,10 @@ def test_lists_of_unequal_lengths_are_refused_unless_one_is_for_all() -> None:
     ("keys", "message"),
     [
         ({"prompts": ["sky"]}, "prompts: this model reads no caption, it reads label; leave it out"),
-        ({"images": "x"}, "images=x: this model reads no image, it reads label; leave it out"),
+        (
+            {"images": "x"},
+            "images=x: nothing is done with it: begin with it, as in start=0.5, or give a mask= of what stays",
+        ),
         ({"mask": "x"}, "mask=x: this model reads no mask, it reads label; leave it out"),
         ({"low_res": "x"}, "low_res=x: this model enlarges nothing; leave low_res out"),
     ],

@@ -24,6 +24,7 @@ from difflab.callbacks.sample_grid import SampleGrid
 from difflab.callbacks.weights import WeightsExport
 from difflab.config.logger import LoggerConfig, WandbConfig
 from difflab.errors import UserError
+from difflab.requests.base import Listed
 from difflab.tracking.build import build_loggers
 from difflab.tracking.csv_rows import read_csv
 from difflab.tracking.job import Job
@@ -55,7 +56,7 @@ def train(run: RunDirectory, steps: int, resume: Path | None = None) -> Tiny:
                 columns=2,
                 seed=1,
                 table=True,
-                labels=lambda i, s: [7, 8, 9, 5],
+                request=Listed("label", [7, 8, 9, 5]),
             ),
         ]
         fit = trainer(run.path, steps, callbacks, logger=loggers, plugins=[AtomicCheckpointIO()])
@@ -105,9 +106,10 @@ def test_images_are_the_samples(trained: Any) -> None:
     assert len(files) == 3
     with Image.open(files[-1]) as logged, Image.open(run.samples / "step-000005.png") as saved:
         assert logged.tobytes() == saved.tobytes()
-        assert logged.size == (2 + 2 * 66, 2 + 2 * 66)
+        line = 14  # of text, below each picture
+        assert logged.size == (2 + 2 * 66, 2 + 2 * (66 + line))
         assert logged.getpixel((2, 2)) == (1, 1, 1)
-        assert logged.getpixel((2 + 66, 2 + 66)) == (31, 31, 31)
+        assert logged.getpixel((2 + 66, 2 + 66 + line)) == (31, 31, 31)
 
 
 def test_the_table_names_each_sample(trained: Any) -> None:

@@ -228,6 +228,8 @@ def find_data_sets(directory: Path) -> list[dict[str, Any]]:
     Sub-directories that are splits of one (train/, val/) are no sets of their own. Those below that cannot be read are
     named in a warning.
     """
+    if not directory.is_dir():
+        return []
     found: list[dict[str, Any]] = []
     parts: set[Path] = set()
     for place in sorted({directory, *directory.glob("*/"), *directory.glob("*/*/")}):
