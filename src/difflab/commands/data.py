@@ -72,9 +72,11 @@ def make(
     options = validate(MakeConfig, own)
     source_config = validate(source_model, given)
     from difflab.data.bad_files import BadFiles, printable
+    from difflab.data.processes import refuse_workers
     from difflab.data.unfinished import kept_shards
     from difflab.data.writing import write_dataset
 
+    refuse_workers(options.workers, key="workers")
     sources = kind.load_splits()(source_config)
     bad = BadFiles()
     if isinstance(source_config, FolderSourceConfig):

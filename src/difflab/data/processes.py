@@ -23,14 +23,17 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def refuse_workers(workers: int, processes: int = 1) -> None:
-    """Raises UserError where `workers` readers for each of `processes` are far more than the cores."""
+def refuse_workers(workers: int, processes: int = 1, key: str = "data.workers") -> None:
+    """Raises UserError where `workers` readers for each of `processes` are far more than the cores.
+
+    key: what the user gave them as.
+    """
     most = PER_CORE * cores()
     if workers * processes > most:
         each = f" for each of {processes} processes" if processes > 1 else ""
         raise UserError(
-            f"data.workers={workers}{each}, but this machine has {cores()} cores, which at most {most} readers may "
-            f"share; use data.workers={most // processes} or fewer"
+            f"{key}={workers}{each}, but this machine has {cores()} cores, which at most {most} readers may "
+            f"share; use {key}={most // processes} or fewer"
         )
 
 
