@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import io
 import pickle
+import shutil
 import struct
 import tarfile
 import zipfile
@@ -17,9 +18,11 @@ from PIL import Image
 from difflab.config.data import DataConfig
 from difflab.config.model import ModelConfig
 from difflab.data.decode import decode_image
+from difflab.data.opening import open_data
 from difflab.errors import UserError
 from difflab.images import to_float
 from difflab.machine import MachineError
+from difflab.metrics.reference import shards_reference
 from difflab.pipelines.low_res import ArchiveLowRes, DataLowRes, FolderLowRes, open_low_res
 from pipelines.conftest import UPSAMPLER, configuration
 
@@ -60,6 +63,22 @@ def test_a_data_set_gives_whole_images_and_their_classes(tiny_shapes: Path) -> N
     assert source([0, 1])["image"].shape == (2, 3, 16, 16)
     assert source.name == "tiny/val"
     assert source.labels([0, 12]) == [source.labels([0])[0]] * 2
+
+
+def test_the_split_is_that_of_the_training_where_globs_made_it(tiny_shapes: Path, tmp_path: Path) -> None:
+    for name, split in {"a-0.tar": "val", "b-0.tar": "train"}.items():
+        shutil.copy(tiny_shapes / f"{split}-000000.tar", tmp_path / name)
+    upsampler = ModelConfig.of(configuration(*UPSAMPLER))
+    data = DataConfig(path=str(tmp_path), image_size=16, batch_size=1, train_split="a-*.tar", val_split="b-*.tar")
+    held = {split: open_low_res(None, upsampler, data, split) for split in ("train", "val")}
+    wanted = {split: DataLowRes(data, glob) for split, glob in {"train": "a-*.tar", "val": "b-*.tar"}.items()}
+    for split, small in held.items():
+        assert small is not None
+        assert small.name == wanted[split].name
+        assert torch.equal(small(range(3))["image"], wanted[split](range(3))["image"])
+    totals = {split: shards_reference(data, split, batch_size=1).total for split in ("train", "val")}
+    first = {split: open_data(tiny_shapes).split(split).shards[0].samples for split in ("train", "val")}
+    assert totals == {"train": first["val"], "val": first["train"]}
 
 
 def test_upsampling_draws_from_the_small_images(pipeline_of, archive: Path) -> None:

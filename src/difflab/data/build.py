@@ -6,7 +6,7 @@ import logging
 
 import numpy as np
 
-from difflab.config.data import DataConfig
+from difflab.config.data import DataConfig, is_pattern
 from difflab.data.batching import BatchReader
 from difflab.data.directory import DataDirectory
 from difflab.data.left_out import described
@@ -15,7 +15,6 @@ from difflab.data.opening import open_data
 from difflab.data.processes import refuse_workers
 from difflab.data.reading import ShardDataset
 from difflab.data.sampling import GlobalBatches
-from difflab.data.shard_names import is_pattern
 from difflab.errors import UserError
 
 _log = logging.getLogger(__name__)

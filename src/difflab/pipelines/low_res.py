@@ -248,7 +248,7 @@ def open_low_res(path: str | None, model: ModelConfig, data: DataConfig | None, 
                 f"this model enlarges {conditioner.size}x{conditioner.size} images: give an archive or a folder of "
                 "them, as in low_res=samples.npz"
             )
-        return DataLowRes(data, split)
+        return DataLowRes(data, data.split_called(split))
     where = Path(path)
     if not where.is_dir() and not where.is_file():
         raise UserError(f"low_res={path} does not exist: give an archive (.npz) or a folder of images")
