@@ -122,7 +122,7 @@ def finished(out: RunDirectory, made_of: dict[str, Any]) -> list[Result] | None:
         if content["made_of"] != made_of:
             return None
         return [Result.from_json(json.dumps(record)) for record in content["results"]]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         if is_first_process():
             sys.stderr.write(f"note: {path} is damaged; this evaluation is made again\n")
         return None

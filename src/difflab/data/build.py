@@ -98,7 +98,7 @@ def source_of(cfg: DataConfig) -> str | None:
 
     Raises UserError when the data is missing.
     """
-    name = open_data(cfg.path).index.source.get("name")
+    name = open_data(cfg.path, cfg.keys).index.source.get("name")
     return None if name is None else str(name)
 
 

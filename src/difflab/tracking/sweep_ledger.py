@@ -64,7 +64,7 @@ class Ledger:
             return cls(folder, sweep)
         try:
             content = validate(LedgerFile, json.loads((folder / "ledger.json").read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             sys.stderr.write(f"note: {folder / 'ledger.json'} is damaged ({error}); its points are made again\n")
             return cls(folder, sweep)
         if content.sweep != sweep:
