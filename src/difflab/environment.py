@@ -8,15 +8,19 @@ from collections.abc import Iterator, Mapping
 
 
 @contextlib.contextmanager
-def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Inside, this process and those it starts have `variables`; afterwards they are as they were."""
+def environment(variables: Mapping[str, str | None]) -> Iterator[None]:
+    """Inside, this process and those it starts have `variables` (None: have it not); afterwards they are as before."""
     before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
+    _set(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        _set(before)
+
+
+def _set(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

@@ -100,7 +100,7 @@ def test_other_forms_and_other_arguments(agent: Any) -> None:
     assert as_the_sweep_means(["x=None"], {}) == ["x=None"], "outside an agent nothing is touched"
 
 
-@pytest.mark.parametrize("content", [None, b"\xff\xfe", b"a: ["])
+@pytest.mark.parametrize("content", [None, b"\xff\xfe", b"a: [", b"[" * 20_000])
 def test_a_file_of_the_agent_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "config.yaml"
     if content is not None:

@@ -78,7 +78,10 @@ def test_a_folder_is_made(tmp_path, capsys):
         (["source=shapes", "out=o", "n=1", "n=2"], "n is given twice"),
         (["source=shapes", "out=o", "large"], "'large' is not key=value"),
         (["source=shapes", "out=o", "n=[1"], "n=[1 cannot be read as a value"),
+        (["source=shapes", "out=o", "n=2020-13-45"], "n=2020-13-45 cannot be read as a value"),
+        (["source=shapes", "out=o", "n=" + "[" * 5000], "n=[[["),
         (["source=shapes", "out=o", "n=0", "val=0"], "nothing to write"),
+        (["source=shapes", "out=o", "workers=100000"], "readers may share; use workers="),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(capsys, tmp_path, arguments, message):

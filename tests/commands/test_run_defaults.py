@@ -14,6 +14,7 @@ from difflab.commands.run_defaults import refuse_parts_of_model, with_defaults_o
 from difflab.config.guidance import GuidanceConfig
 from difflab.config.sample import EvaluateConfig, SampleConfig
 from difflab.errors import UserError
+from tiny_runs import mistake
 
 
 def test_defaults_stand_before_what_the_user_says(tiny_run: Path) -> None:
@@ -115,3 +116,9 @@ def test_a_cascade_leaves_no_place_for_a_sampler_or_guidance_beside_it() -> None
     with pytest.raises(UserError, match=r"^sampler\.steps=5: the stages of pipeline=adm_u_256 have samplers"):
         with_defaults_of_run(["pipeline=adm_u_256", "sampler.steps=5"])
     assert with_defaults_of_run(["pipeline=adm_u_256", "pipeline.stages.base.sampler.steps=5"])
+
+
+@pytest.mark.parametrize("command", ["sample", "evaluate", "likelihood"])
+@pytest.mark.parametrize("run", ["run=", "run=''", 'run=""'])
+def test_a_run_of_no_name_is_no_run(command: str, run: str) -> None:
+    assert "run has no value: give one" in mistake(command, run, "n=1")

@@ -55,3 +55,12 @@ def test_cutting_a_folder_needs_a_size():
     with pytest.raises(UserError, match="set resolution too"):
         validate(FolderSourceConfig, {"path": "x", "crop": "edm"})
     assert validate(FolderSourceConfig, {"path": "x", "crop": "edm", "resolution": 8}).crop == "edm"
+
+
+def test_globs_are_what_commands_call_train_and_val():
+    named = DataConfig(path="d", image_size=8, batch_size=1)
+    assert [named.split_called(name) for name in ("train", "val", "test", "x-*")] == ["train", "val", "test", "x-*"]
+    globs = DataConfig(path="d", image_size=8, batch_size=1, train_split="a-*.tar", val_split="b.tar")
+    assert [globs.split_called(name) for name in ("train", "val", "test")] == ["a-*.tar", "b.tar", "test"]
+    alone = DataConfig(path="d", image_size=8, batch_size=1, train_split="a-*.tar", val_split=None)
+    assert alone.split_called("val") == "val"

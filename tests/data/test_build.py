@@ -1,7 +1,14 @@
 import pytest
 
 from difflab.config.data import DataConfig
-from difflab.data.build import build_dataset, build_eval_loader, build_train_loader, class_names_of, with_class_names
+from difflab.data.build import (
+    build_dataset,
+    build_eval_loader,
+    build_train_loader,
+    class_names_of,
+    source_of,
+    with_class_names,
+)
 from difflab.data.writing import write_shards
 from difflab.errors import UserError
 
@@ -34,6 +41,12 @@ def test_class_names_are_those_of_the_index(tiny_data, tiny_source, tmp_path):
     assert class_names_of(config(tmp_path / "nameless")) is None
     with pytest.raises(UserError, match="does not exist"):
         class_names_of(config(tmp_path / "nowhere"))
+
+
+def test_the_source_is_asked_of_the_index_that_training_reads(tmp_path, write_tar, encoded):
+    write_tar(tmp_path / "d/0.tar", {"1.5.png": encoded()})
+    assert source_of(config(tmp_path / "d", keys="last_dot")) is None
+    assert sorted(path.name for path in (tmp_path / "d").iterdir()) == [".last_dot", "0.tar"]
 
 
 def test_a_missing_split_is_named(tiny_data):

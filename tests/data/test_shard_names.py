@@ -2,7 +2,8 @@ import os
 
 import pytest
 
-from difflab.data.shard_names import UNSORTED, as_word, is_pattern, list_shards, matches, sort_into_splits
+from difflab.config.data import is_pattern
+from difflab.data.shard_names import UNSORTED, as_word, list_shards, matches, sort_into_splits
 from difflab.errors import UserError
 
 

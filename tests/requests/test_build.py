@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from difflab.config.data import DataConfig
 from difflab.config.request import RequestConfig
 from difflab.data.build import build_dataset
+from difflab.data.opening import open_data
 from difflab.errors import UserError
+from difflab.metrics.reference import shards_reference
 from difflab.requests.base import UNIFORM, Wanted, labels_of
 from difflab.requests.build import build_request
+from difflab.requests.data_split import DataSplit
 from difflab.seeding import stream_seed
 from pipelines.conftest import configuration
 
@@ -172,3 +178,16 @@ def test_the_seed_decides_classes_alone(tmp_path: Path) -> None:
     one, other = request(range(20), 0), request(range(20), 1)
     assert (one["low_res"] == other["low_res"]).all()
     assert (one["label"] != other["label"]).any()
+
+
+def test_the_split_is_that_of_the_training_where_globs_made_it(tiny_shapes: Path, tmp_path: Path) -> None:
+    for name, split in {"a-0.tar": "val", "b-0.tar": "train"}.items():
+        shutil.copy(tiny_shapes / f"{split}-000000.tar", tmp_path / name)
+    data = DataConfig(path=str(tmp_path), image_size=16, batch_size=1, train_split="a-*.tar", val_split="b-*.tar")
+    for split, glob in {"train": "a-*.tar", "val": "b-*.tar"}.items():
+        held, wanted = (DataSplit(data, one, ["image"]) for one in (split, glob))
+        assert held.record() == wanted.record()
+        assert torch.equal(held(range(3), 0)["image"], wanted(range(3), 0)["image"])
+    totals = {split: shards_reference(data, split, batch_size=1).total for split in ("train", "val")}
+    first = {split: open_data(tiny_shapes).split(split).shards[0].samples for split in ("train", "val")}
+    assert totals == {"train": first["val"], "val": first["train"]}

@@ -168,8 +168,14 @@ def test_what_is_no_sweep_file(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("- 1\n")
     with pytest.raises(UserError, match="not a sweep file"):
         read_sweep(tmp_path / "list.yaml")
-    (tmp_path / "torn.yaml").write_text("a: [1\n")
-    with pytest.raises(UserError, match="not YAML"):
+    with pytest.raises(UserError, match="is no file; give a sweep file"):
+        read_sweep(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"a: [1\n", b"\xff\xfe\x00a: 1", b"[" * 20_000, b"a: 2020-13-45\n"])
+def test_a_file_that_is_no_yaml_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "torn.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=r"^\S+torn.yaml is not YAML: .*$"):
         read_sweep(tmp_path / "torn.yaml")
 
 

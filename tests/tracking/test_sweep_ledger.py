@@ -142,7 +142,9 @@ def test_torn_and_foreign_records_cost_themselves_alone(tmp_path: Path, capsys: 
     assert "a record of kid@8 is none" in said
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"sweep": 3}', '{"sweep": "mine", "entries": {"aa": {}}}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[" * 20_000, "[]", '{"sweep": 3}', '{"sweep": "mine", "entries": {"aa": {}}}']
+)
 def test_a_damaged_ledger_counts_as_empty_and_is_said(
     tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -279,6 +279,17 @@ def test_the_environment_names_what_the_configuration_leaves_open(
     assert (run.project, run.name, run.group, run.job_type) == ("ours", "n", "g", "likelihood")
 
 
+def test_variables_that_are_set_to_nothing_say_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WANDB_MODE", "WANDB_SILENT", "WANDB_RESUME", "WANDB_TAGS"):
+        monkeypatch.setenv(name, "")
+    directory = RunDirectory.create(tmp_path, "e", "a", identity={})
+    with wandb_run(WandbConfig(), directory, CONFIG) as logger:
+        assert logger is not None
+        assert wandb.run is not None
+    assert os.environ["WANDB_MODE"] == ""
+    assert list(directory.wandb.glob("offline-run-*"))
+
+
 def test_w_and_b_is_told_to_flush_and_to_end_in_time(tmp_path: Path) -> None:
     with wandb_run(WandbConfig(finish_timeout=7.5), RunDirectory(tmp_path), {}) as logger:
         assert logger is not None

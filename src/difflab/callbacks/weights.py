@@ -63,7 +63,7 @@ class WeightsExport(Callback):
         # Without its folder there is no logger that keeps files.
         if not at_end or mark is None or not mark.parent.is_dir():
             return False
-        return not mark.is_file() or mark.read_text(encoding="utf-8").strip() != str(step)
+        return not mark.is_file() or mark.read_text(encoding="utf-8", errors="replace").strip() != str(step)
 
     def write(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the weights of the current step, once, on the first process.

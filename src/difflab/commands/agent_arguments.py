@@ -31,7 +31,7 @@ def as_the_sweep_means(argv: Sequence[str], environ: Mapping[str, str] = os.envi
 def _values(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise UserError(
             f"WANDB_SWEEP_PARAM_PATH={path} cannot be read ({in_one_line(error)}): it is the file of "
             "`wandb agent`; unset it outside an agent"

@@ -203,8 +203,9 @@ def _value(key: str, text: str) -> Any:
         return text
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"{key}={text} cannot be read as a value; put quotes around it") from None
+    # A date that is none is a ValueError.
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise UserError(f"{key}={text[:100]} cannot be read as a value; put quotes around it") from None
 
 
 def _no_source() -> str:

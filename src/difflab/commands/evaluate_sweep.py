@@ -120,7 +120,7 @@ def finished(out: RunDirectory, made_of: dict[str, Any]) -> list[Result] | None:
         if content["made_of"] != made_of:
             return None
         return [Result.from_json(json.dumps(record)) for record in content["results"]]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         if is_first_process():
             say_on_stderr(f"note: {path} is damaged; this evaluation is made again")
         return None

@@ -24,6 +24,10 @@ def with_defaults_of_run(argv: Sequence[str], *, data: bool = False, drawing: bo
     """
     refuse_parts_of_model(argv)
     run = _value_of("run", argv)
+    if run == "":
+        raise UserError(
+            "run has no value: give one, as in run=... (a run directory, an exported folder or a checkpoint)"
+        )
     if run is None:
         refuse_top_level(argv)
     if run is None or any(a.split("=")[0] in SHOWING for a in argv):

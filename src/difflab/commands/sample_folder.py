@@ -101,7 +101,7 @@ class SampleFolder:
     def _stopped(self) -> Any:
         try:
             return json.loads(self._unfinished.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError, RecursionError):
             return None
 
 

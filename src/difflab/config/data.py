@@ -18,12 +18,17 @@ KeyRule = Literal["first_dot", "last_dot"]
 Captions = Literal["whole", "first_line", "lines"]
 
 
+def is_pattern(split: str) -> bool:
+    """Whether a split is given as a glob of shards, or as the one shard that makes it."""
+    return any(character in split for character in "*?[") or split.lower().endswith(".tar")
+
+
 class DataConfig(Config):
     """A directory of WebDataset shards, made by `difflab data make` or by another tool.
 
     path: the directory with the .tar files.
     train_split, val_split: names of the splits (null: there is no validation split), or globs of the shards that make
-        them, such as `imagenet-train-*.tar` or `train/*.tar`.
+        them, such as `imagenet-train-*.tar` or `train/*.tar`, which other commands then call train and val.
     keys: where the name of a file in other people's tars is cut into the sample's key and the extension: at its
         first_dot, as WebDataset does, or at its last_dot, for names like 22.05.png.
     classes: the number of classes (null: unlabelled).
@@ -68,6 +73,11 @@ class DataConfig(Config):
     def fixed_crop(self) -> Crop:
         """How images are cut outside training, where nothing is drawn."""
         return "adm" if self.crop == "adm_random" else self.crop
+
+    def split_called(self, name: str) -> str:
+        """What a command means that asks for the split `name`: train and val are the globs given for them."""
+        given = {"train": self.train_split, "val": self.val_split}.get(name)
+        return given if given is not None and is_pattern(given) else name
 
     @model_validator(mode="after")
     def _fields_are_consistent(self) -> DataConfig:

@@ -6,7 +6,7 @@ import logging
 
 import numpy as np
 
-from difflab.config.data import DataConfig
+from difflab.config.data import DataConfig, is_pattern
 from difflab.data.batching import BatchReader
 from difflab.data.directory import DataDirectory
 from difflab.data.left_out import described
@@ -15,7 +15,6 @@ from difflab.data.opening import open_data
 from difflab.data.processes import refuse_workers
 from difflab.data.reading import ShardDataset
 from difflab.data.sampling import GlobalBatches
-from difflab.data.shard_names import is_pattern
 from difflab.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -118,7 +117,7 @@ def source_of(cfg: DataConfig) -> str | None:
 
     Raises UserError when the data is missing.
     """
-    name = open_data(cfg.path).index.source.get("name")
+    name = open_data(cfg.path, cfg.keys).index.source.get("name")
     return None if name is None else str(name)
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from difflab.config.data import is_pattern
 from difflab.data.index import INDEX_NAME, DataIndex, ShardEntry, SplitEntry
 from difflab.data.left_out import LeftOut, in_total
 from difflab.data.offset_table import HEADER_BYTES, offsets_path, read_offsets
-from difflab.data.shard_names import UNSORTED, is_pattern, matches
+from difflab.data.shard_names import UNSORTED, matches
 from difflab.errors import UserError
 
 

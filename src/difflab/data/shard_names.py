@@ -94,11 +94,6 @@ def sort_into_splits(tars: Sequence[str]) -> tuple[dict[str, list[str]], str | N
     return sorted_, None
 
 
-def is_pattern(split: str) -> bool:
-    """Whether a split is given as a glob of shards, or as the one shard that makes it."""
-    return any(character in split for character in "*?[") or _is_tar(split)
-
-
 def matches(pattern: str, shards: Iterable[str]) -> set[str]:
     """The shards that a glob names, folder by folder: `*.tar` names none in `val/`."""
     parts = pattern.split("/")

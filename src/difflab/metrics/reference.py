@@ -138,6 +138,7 @@ def shards_reference(
     """
     from difflab.data.build import build_dataset, build_eval_loader
 
+    split = data.split_called(split)
     dataset = build_dataset(data, split=split)
     directory = dataset.directory
     digest = hashlib.sha256()

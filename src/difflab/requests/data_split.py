@@ -30,6 +30,7 @@ class DataSplit(Nothing):
     ) -> None:
         from difflab.data.build import build_dataset
 
+        split = data.split_called(split)
         self.fields = tuple(fields)
         self._records = records or {}
         self._name = f"{Path(data.path).name}/{split}"

@@ -62,7 +62,7 @@ class Job:
             return {}
         kept = None if self.trained_in is None else self.trained_in / "wandb" / "run_id"
         if kept is not None:
-            found = kept.read_text(encoding="utf-8").strip() if kept.is_file() else None
+            found = kept.read_text(encoding="utf-8", errors="replace").strip() if kept.is_file() else None
             return {"run": {"name": self.trained, "id": found, "path": str(self.trained_in)}}
         return {"run": {"name": self.trained, "id": run_id}}
 

@@ -168,7 +168,8 @@ class RunDirectory:
             return None
         path = (newest or self.last_checkpoint) if resume == "must" else Path(resume).expanduser()
         if not path.is_file():
-            raise UserError(f"resume={resume}: {path} does not exist; use resume=auto or the path of a checkpoint")
+            what = "is no file" if path.exists() else "does not exist"
+            raise UserError(f"resume={resume}: {path} {what}; use resume=auto or the path of a checkpoint")
         return path
 
     def owns(self, checkpoint: Path) -> bool:

@@ -176,10 +176,12 @@ def read_sweep(path: Path | str) -> Sweep:
     """Read a W&B sweep file. Raises UserError where it is none, or not one that can be run without a server."""
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path} does not exist; give a sweep file, as in sweeps/ddim_steps.yaml")
+        what = "is no file" if path.exists() else "does not exist"
+        raise UserError(f"{path} {what}; give a sweep file, as in sweeps/ddim_steps.yaml")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    # Besides what is no YAML: bytes that are no text, dates that are none, brackets that nest too deep.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not YAML: {in_one_line(error)}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a sweep file: it has no keys")

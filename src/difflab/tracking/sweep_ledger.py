@@ -64,7 +64,7 @@ class Ledger:
             return cls(folder, sweep)
         try:
             content = validate(LedgerFile, json.loads((folder / "ledger.json").read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             say_on_stderr(f"note: {folder / 'ledger.json'} is damaged ({error}); its points are made again")
             return cls(folder, sweep)
         if content.sweep != sweep:

@@ -71,7 +71,7 @@ def wandb_run(
     job = job or Job(directory.name)
     run_id = kept_id(directory.wandb, job.identity)
     _refuse_read_only(directory.wandb)
-    with environment(_folders(directory.wandb, chosen)), own_exit():
+    with environment({**_empty(), **_folders(directory.wandb, chosen)}), own_exit():
         run = _opened(_arguments(config, chosen, job, run_id, resolved))
         process, call = service_process(), BoundedCaller("W&B")
         logger = ResilientLogger(WandbLogger(run, config.artifact), "W&B", "the run goes on without it", call)
@@ -188,6 +188,11 @@ def _arguments(
         "save_code": config.save_code,
         "settings": known,
     }
+
+
+def _empty() -> dict[str, None]:
+    """Variables of W&B that are set to nothing, which it takes for a value that it does not know."""
+    return {name: None for name, value in os.environ.items() if name.startswith("WANDB_") and not value}
 
 
 def _folders(root: Path, chosen: ChosenMode) -> dict[str, str]:
