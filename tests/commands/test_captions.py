@@ -78,6 +78,6 @@ def test_what_it_cannot_be_told_is_one_line(captioned: Path) -> None:
     run = f"run={captioned}"
     assert "this model has no classes: leave classes=null" in mistake("sample", run, "classes=[1]")
     assert "prompts=gone.txt does not exist" in mistake("sample", run, "prompts=gone.txt")
-    assert "this model reads no mask, it reads caption" in mistake("sample", run, "mask=somewhere")
+    assert "mask=somewhere does not exist" in mistake("sample", run, "mask=somewhere")
     Path("asked.jsonl").write_text('{"caption": "a red circle", "label": 1}\n')
     assert "this model reads no label, it reads caption" in mistake("sample", run, "request=asked.jsonl")
