@@ -131,7 +131,8 @@ def test_evaluations_of_given_samples_validate(metrics: str) -> None:
 
 
 def test_the_file_of_given_samples_has_the_keys_of_its_model() -> None:
-    assert compose("evaluate_samples", ["samples=theirs"]).keys() == EvaluateSamplesConfig.model_fields.keys()
+    composed = compose("evaluate_samples", ["samples=theirs", "data=shapes32"])
+    assert composed.keys() == EvaluateSamplesConfig.model_fields.keys()
 
 
 @pytest.mark.parametrize("method", choices_of("method"))

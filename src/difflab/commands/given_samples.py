@@ -85,7 +85,8 @@ class GivenSamples:
         """The tracker's run of an evaluation, in a group of the pictures' name."""
         from difflab.tracking.job import LONGEST, Job
 
-        return Job(out.name[:LONGEST], "evaluate", self.path.name[:LONGEST], identity=identity)
+        pictures = {"content_hash": self.content_hash}
+        return Job(out.name[:LONGEST], "evaluate", self.path.name[:LONGEST], identity=[identity, pictures])
 
     def check_classes(self, metrics: MetricsConfig, class_names: Sequence[str] | None) -> None:
         """Raises UserError where a metric looks for classes and pictures show one that the data has not."""
