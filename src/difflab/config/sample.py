@@ -114,8 +114,8 @@ class EvaluateSamplesConfig(Config):
         [n, H, W, C] and, where they have classes, arr_1 [n].
     data: the data set compared with, of which `split` is the part; null = none.
     n: the first so many of them; null = all.
-    out: where the records go; null = evaluations/<name>-<hash>-n<n> beside the samples (beside the folder of a drawing whose
-        archive they are), never among pictures of `difflab sample`.
+    out: where the records go; null = evaluations/<name>-<hash>-n<n> beside the samples (beside the folder of a drawing
+        whose archive they are), never among pictures of `difflab sample`.
     """
 
     samples: Annotated[str, Field(min_length=1)]
