@@ -13,7 +13,7 @@ import yaml
 from difflab.commands.composing import choices_of, compose, compose_and_validate
 from difflab.conf_dir import conf_dir
 from difflab.config.likelihood import LikelihoodConfig
-from difflab.config.sample import EvaluateConfig, SampleConfig
+from difflab.config.sample import EvaluateConfig, EvaluateSamplesConfig, SampleConfig
 from difflab.config.train import TrainConfig
 from difflab.config.validate import validate
 from difflab.errors import UserError
@@ -123,6 +123,16 @@ def test_pipelines_validate(primary: str, model: type, pipeline: str) -> None:
     kind = yaml.safe_load((conf_dir() / "pipeline" / f"{pipeline}.yaml").read_text())["kind"]
     run = [] if kind == "cascade" else ["run=somewhere"]
     compose_and_validate(primary, model, [f"pipeline={pipeline}", *run])
+
+
+@pytest.mark.parametrize("metrics", choices_of("metrics"))
+def test_evaluations_of_given_samples_validate(metrics: str) -> None:
+    compose_and_validate("evaluate_samples", EvaluateSamplesConfig, ["samples=theirs", f"metrics={metrics}"])
+
+
+def test_the_file_of_given_samples_has_the_keys_of_its_model() -> None:
+    composed = compose("evaluate_samples", ["samples=theirs", "data=shapes32"])
+    assert composed.keys() == EvaluateSamplesConfig.model_fields.keys()
 
 
 @pytest.mark.parametrize("method", choices_of("method"))

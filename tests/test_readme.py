@@ -67,6 +67,10 @@ SMALLER: dict[str, tuple[str, ...]] = {
     "difflab sample run=runs/ddpm/shapes32/demo n=64 sampler=ddim sampler.steps=50 seed=0": DRAWING,
     "difflab sample run=runs/ddpm/shapes32/demo n=8 sampler=ancestral sampler.steps=250 trajectory=8": DRAWING,
     "difflab evaluate run=runs/ddpm/shapes32/demo n=512 metrics=shapes": JUDGING,
+    "difflab evaluate samples=theirs.npz data=shapes32 metrics=lite0": (
+        *(change for change in JUDGING if change.startswith("metrics.")),
+        "accelerator=cpu",
+    ),
     "difflab likelihood run=runs/ddpm/shapes32/demo split=val n=256": ("n=2", *ON_CPU),
     "difflab data make source=shapes out=data/shapes32_single resolution=32 objects=1 'sizes=[large]'": (
         "n=48",
@@ -100,6 +104,10 @@ SMALLER: dict[str, tuple[str, ...]] = {
     "difflab train experiment=ddpm/shapes32 --cfg job --resolve": (),
 }
 """Command of the README -> arguments that replace its own of the same key, or are added."""
+
+
+GIVEN = ("theirs.npz", "evaluations")
+"""Pictures that others made, and where the records of their evaluation lie."""
 
 
 def commands_of(section: str) -> list[str]:
@@ -180,6 +188,7 @@ def test_training_on_own_images(tmp_path: Path) -> None:
 
 
 def test_the_commands_and_what_a_run_directory_holds(tmp_path: Path) -> None:
+    np.savez(tmp_path / "theirs.npz", np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8))
     run_section("The commands")
     listed = README.split("**A run directory**")[1].split("\n- ")[0]
     names = re.findall(r"`([^`]+)`", listed)
@@ -187,7 +196,7 @@ def test_the_commands_and_what_a_run_directory_holds(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "ddpm" / "shapes32" / "demo"
     for name in names:
         assert (run / name).exists(), name
-    assert {path.name for path in tmp_path.iterdir()} <= {"runs", "data", "exported", "cache"}
+    assert {path.name for path in tmp_path.iterdir()} <= {"runs", "data", "exported", "cache", *GIVEN}
 
 
 def drawn_official(preset: str, layout: str) -> dict[str, Tensor]:

@@ -34,7 +34,9 @@ COMMANDS = {
         "difflab.commands.train", "train an experiment: experiment=ddpm/shapes32 [any Hydra override]", again=True
     ),
     "sample": _Command("difflab.commands.sample", "draw pictures from a run: run=... n=64 sampler=ddim seed=0"),
-    "evaluate": _Command("difflab.commands.evaluate", "score a run's samples: run=... metrics=shapes n=512"),
+    "evaluate": _Command(
+        "difflab.commands.evaluate", "score samples, a run's or others': run=... metrics=shapes n=512"
+    ),
     "likelihood": _Command("difflab.commands.likelihood", "bits/dim of real images: run=... split=val n=256"),
     "sweep": _Command("difflab.commands.sweep", "run a W&B sweep file here: run sweeps/ddim_steps.yaml"),
     "data": _Command("difflab.commands.data", "make, inspect and list data sets of shards"),

@@ -33,8 +33,9 @@ def test_every_sample_is_drawn_once(tiny_run: Path, n: int, batch_size: int, siz
 
 def test_processes_share_the_samples_out(tiny_run: Path) -> None:
     config = configured(tiny_run, "n=7", "sampler.steps=1")
-    shares = [prepare_drawing(config, Processes(rank, 3)).indices for rank in range(3)]
-    assert sorted(i for share in shares for i in share) == list(range(7))
+    drawings = [prepare_drawing(config, Processes(rank, 3)) for rank in range(3)]
+    shares = [[i for asked, _ in drawing.batches() for i in asked["index"].tolist()] for drawing in drawings]
+    assert shares == [[0, 3, 6], [1, 4], [2, 5]]
 
 
 def test_classes_given_are_cycled_through_by_number(class_run: Path) -> None:

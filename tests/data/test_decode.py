@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageOps
 
 from difflab.data import decode
-from difflab.data.decode import BadImage, decode_image, frame_count, image_size, readable_endings
+from difflab.data.decode import BadImage, decode_image, frame_count, image_channels, image_size, readable_endings
 
 
 def save(image, fmt="PNG", **options):
@@ -216,3 +216,12 @@ def test_ghostscript_and_containers_of_data_are_left_alone():
     assert not {".eps", ".ps", ".h5", ".mpg", ".wmf", ".txt", ".svg", ".pdf"} & set(endings)
     with pytest.raises(BadImage, match="not an image"):
         decode_image(save(Image.new("RGB", (4, 4)), "EPS"))
+
+
+@pytest.mark.parametrize(
+    ("mode", "channels"), [("1", 1), ("L", 1), ("LA", 1), ("I;16", 1), ("P", 3), ("RGB", 3), ("RGBA", 3)]
+)
+def test_a_header_says_whether_an_image_has_colours(mode: str, channels: int) -> None:
+    buffer = io.BytesIO()
+    Image.new(mode, (4, 4)).save(buffer, format="PNG")
+    assert image_channels(buffer.getvalue()) == channels

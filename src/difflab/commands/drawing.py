@@ -7,33 +7,37 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from difflab.commands.judged import shares
 from difflab.commands.limits import memory_of, refusing_too_large, require_memory
 from difflab.commands.processes import Processes, started
 from difflab.config.editing import EDITING
+from difflab.config.metrics import MetricsConfig
 from difflab.config.request import GIVEN
 from difflab.config.sample import DrawConfig
 from difflab.config.sampler import refuse_inversion
-from difflab.console import say_on_stderr
 from difflab.devices import Accelerator, resolve_accelerator, sampling_autocast
 from difflab.errors import user_errors
+from difflab.metrics.protocol import SamplingRecord
 from difflab.pipelines.base import Pipeline
 from difflab.pipelines.build import StoredModels, build_pipeline, files_of
+from difflab.pipelines.evaluating import refuse_other_classes, sampling_record
 from difflab.pipelines.stored import Stored
-from difflab.progress import track
 from difflab.types import Batch
+
+if TYPE_CHECKING:
+    from difflab.tracking.job import Job
+    from difflab.tracking.rundir import RunDirectory
 
 CHANGES_PICTURES = (*GIVEN, *EDITING, "pipeline", "sampler", "guidance", "rounding", "precision", "weights")
 """Keys of a drawing, besides n and seed, that make it another one."""
-
-MANY_BATCHES = 10_000
-"""From so many on the first line is not waited for."""
 
 FLOATS_A_PIXEL = 4
 """What any sampler holds at least: x, its noise, and what the network takes and gives."""
@@ -41,7 +45,7 @@ FLOATS_A_PIXEL = 4
 
 @dataclass(frozen=True)
 class Drawing:
-    """A model ready to draw, where it came from, and which process's share is drawn here.
+    """A model ready to draw, where it came from, and which process's share is drawn here; its samples can be judged.
 
     files: those that decide what is drawn besides the configuration.
     """
@@ -53,9 +57,42 @@ class Drawing:
     files: list[Path]
 
     @property
-    def indices(self) -> range:
-        """The numbers of this process's samples; together the processes have 0..n-1, each once."""
-        return range(self.processes.rank, self.config.n, self.processes.world_size)
+    def n(self) -> int:
+        """How many samples are drawn."""
+        return self.config.n
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of a sample."""
+        return self.stored.config.shape
+
+    @property
+    def device(self) -> torch.device:
+        """Where samples are drawn and judged."""
+        return self.pipeline.device
+
+    @property
+    def also_kept_in(self) -> Path:
+        """The run's own file of records."""
+        return self.stored.home / "evaluations.jsonl"
+
+    def sampling(self) -> SamplingRecord:
+        """How the samples are made."""
+        return sampling_record(self.pipeline, seed=self.config.seed, weights=self.stored.which)
+
+    def described(self) -> dict[str, Any]:
+        """What the model is, and how the pipeline draws."""
+        return {"model": self.stored.config.model_dump(mode="json"), "sampling": self.pipeline.record()}
+
+    def check_classes(self, metrics: MetricsConfig, class_names: Sequence[str] | None) -> None:
+        """Raises UserError where a metric looks for classes, and the model has another number of them."""
+        refuse_other_classes(metrics, self.pipeline.wanted.classes, class_names)
+
+    def job(self, out: RunDirectory, identity: Any) -> Job:
+        """The tracker's run of an evaluation, in the group of the run that is judged."""
+        from difflab.tracking.job import Job
+
+        return Job.measuring("evaluate", self.stored, out, identity)
 
     def batches(self, kept: Callable[[list[int]], Tensor | None] | None = None) -> Iterator[tuple[Batch, Tensor]]:
         """(what is asked for, uint8 [b, C, H, W]) of this process; the first one displays its progress.
@@ -64,15 +101,8 @@ class Drawing:
 
         Raises UserError for samples that are not finite, and where a batch does not fit the memory of the device.
         """
-        indices, size = self.indices, self.config.batch_size
-        count = -(-len(indices) // size)
-        chunks = (list(indices[i : i + size]) for i in range(0, len(indices), size))
-        devices = self.processes.world_size
-        unit = f" on {devices} devices, batches of each" if devices > 1 else ", batches"
-        what = f"sampling {self.config.n} images{unit}"
-        if self.processes.is_main and count >= MANY_BATCHES:
-            say_on_stderr(f"{what}: {count} to draw")
-        for chunk in track(chunks, count, what) if self.processes.is_main else chunks:
+        size = self.config.batch_size
+        for chunk in shares(self.processes, self.n, size, f"sampling {self.n} images"):
             images = None if kept is None else kept(chunk)
             asked = self.pipeline.request(chunk, self.config.seed)
             if images is None:

@@ -83,7 +83,7 @@ def _results_of(each: Planned, drawing: Drawing, group: str, which: str) -> list
     """The results of one point, which are read back where it was finished before."""
     processes = drawing.processes
     out = _folder(each.config, drawing.stored.home)
-    config = _named(each, group, drawing.stored).model_copy(update={"out": str(out.path)})
+    config = _named(each, group, drawing.stored)
     made_of = _made_of(each, drawing.files)
     results = finished(out, made_of)
     if processes.is_main:
@@ -92,7 +92,7 @@ def _results_of(each: Planned, drawing: Drawing, group: str, which: str) -> list
     # Nobody starts before all have looked: the first to finish writes what the others look for.
     processes.wait()
     if results is None:
-        results, _ = measure(drawing, config, each.plain, each.point.argv)
+        results = measure(drawing, config, out, each.plain, each.point.argv)
         if processes.is_main:
             keep(out, made_of, results)
     return results

@@ -47,7 +47,7 @@ def points_of(argv: Sequence[str]) -> list[Point] | None:
     """
     if any(argument.split("=")[0] in SHOWING | MULTIRUN for argument in argv):
         return None
-    choices = {place: values for place, argument in enumerate(argv) if (values := _values_of(argument))}
+    choices = {place: values for place, argument in enumerate(argv) if (values := values_of(argument))}
     if not choices:
         return None
     keys = {place: argv[place].partition("=")[0] for place in choices}
@@ -71,7 +71,7 @@ def points_of(argv: Sequence[str]) -> list[Point] | None:
     return points
 
 
-def _values_of(argument: str) -> list[str]:
+def values_of(argument: str) -> list[str]:
     """The values of an argument that has several, by Hydra's own grammar (`a=1,2`, `a=range(1,4)`).
 
     Raises UserError for a sweep that lists no values, as glob and interval, and for one without end.

@@ -1,4 +1,4 @@
-"""The configurations of `difflab sample` and `difflab evaluate`: a stored run, and how to draw from it."""
+"""The configurations of `difflab sample` and `difflab evaluate`: a stored run and how to draw from it, or samples."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from difflab.config.base import Config
 from difflab.config.data import DataConfig
 from difflab.config.editing import EditingConfig
 from difflab.config.guidance import GuidanceConfig
@@ -101,6 +102,30 @@ class EvaluateConfig(DrawConfig):
     """
 
     data: DataConfig | None = None
+    metrics: MetricsConfig
+    logger: LoggerConfig
+    out: str | None
+
+
+class EvaluateSamplesConfig(Config):
+    """`difflab evaluate samples=...`: pictures that are made already.
+
+    samples: a folder of images, or an archive as `difflab sample` and ADM's scripts write it: arr_0 uint8
+        [n, H, W, C] and, where they have classes, arr_1 [n].
+    data: the data set compared with, of which `split` is the part; null = none.
+    n: the first so many of them; null = all.
+    out: where the records go; null = evaluations/<name>-<hash>-n<n> beside the samples (beside the folder of a drawing
+        whose archive they are), never among pictures of `difflab sample`.
+    """
+
+    samples: Annotated[str, Field(min_length=1)]
+    data: DataConfig | None = None
+    split: str
+    n: Annotated[int, Field(ge=1)] | None
+    batch_size: Annotated[int, Field(ge=1)]
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"]
+    ranks: RanksConfig = RanksConfig()
     metrics: MetricsConfig
     logger: LoggerConfig
     out: str | None

@@ -100,6 +100,18 @@ def image_size(data: bytes) -> tuple[int, int]:
         return image.height, image.width
 
 
+def image_channels(data: bytes) -> int:
+    """1 for gray images, with or without transparency, 3 for all others; as the header says, no pixel is decoded.
+
+    Raises BadImage as `image_size` does.
+    """
+    header = _read_header(data)
+    if header is not None and header.plain:
+        return header.channels
+    with _opened(data) as image:
+        return 1 if image.getbands()[0] in ("1", "L", "I", "F") else 3
+
+
 def frame_count(data: bytes) -> int:
     """How many frames or pages an image file has; 1 for all but animations and scans."""
     header = _read_header(data)

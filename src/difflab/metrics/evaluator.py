@@ -27,7 +27,7 @@ from difflab.metrics.kid import kernel_distance
 from difflab.metrics.naming import metric_name, precision_recall_names
 from difflab.metrics.oracle_results import oracle_results
 from difflab.metrics.precision_recall import precision_recall
-from difflab.metrics.protocol import Protocol, Result, SamplingRecord, software_versions
+from difflab.metrics.protocol import GivenRecord, Protocol, Result, SamplingRecord, software_versions
 from difflab.metrics.reference import Reference, ReferenceStatistics, statistics_device
 from difflab.metrics.samples import SampleFeatures, SampleImages, SampleLabels
 
@@ -54,7 +54,7 @@ class Evaluator:
         *,
         n: int,
         reference: Reference | None = None,
-        sampling: SamplingRecord | None = None,
+        sampling: SamplingRecord | GivenRecord | None = None,
         device: torch.device | str = "cpu",
         class_names: Sequence[str] | None = None,
     ) -> None:

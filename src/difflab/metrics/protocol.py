@@ -18,7 +18,7 @@ from difflab.errors import UserError
 NEWER = ("sampling.pipeline",)
 """Fields that older records have not; where they are empty the hash is that of an older record."""
 
-NAMES_ONLY = ("label", "versions", "reference.name")
+NAMES_ONLY = ("label", "versions", "reference.name", "sampling.name")
 """Fields that are recorded and not hashed: names, and software versions (patch releases would split every history)."""
 
 
@@ -68,6 +68,14 @@ class SamplingRecord(Config):
     device: str
 
 
+class GivenRecord(Config):
+    """Images that are made already, by whomever: content_hash is of the pixels of those that are judged and of their
+    classes, where they have some, in their order; name is that of their folder or archive."""
+
+    name: str
+    content_hash: str
+
+
 class Protocol(Config):
     """Everything that changes a metric's number, and what names it.
 
@@ -80,7 +88,7 @@ class Protocol(Config):
     parameters: dict[str, JsonValue] = Field(default_factory=dict)
     extractor: ExtractorRecord | None = None
     reference: ReferenceRecord | None = None
-    sampling: SamplingRecord | None = None
+    sampling: SamplingRecord | GivenRecord | None = None
     label: str | None = None
     versions: dict[str, str] = Field(default_factory=dict)
 

@@ -1,4 +1,4 @@
-"""Judging what a pipeline draws: the evaluator with its reference, and the record of how the samples were made."""
+"""Judging samples: the evaluator with its reference, and the record of how a pipeline draws them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from difflab.config.data import DataConfig
 from difflab.config.metrics import MetricsConfig, ReferenceBase
 from difflab.errors import UserError
 from difflab.metrics.evaluator import Evaluator, check_metric, check_reference
-from difflab.metrics.protocol import SamplingRecord
+from difflab.metrics.protocol import GivenRecord, SamplingRecord
 from difflab.metrics.reference import DataReference, shards_reference
 from difflab.pipelines.base import Pipeline
 from difflab.requests.base import UNIFORM
@@ -32,33 +32,66 @@ def build_evaluator(
     rank: int = 0,
     world_size: int = 1,
 ) -> Evaluator:
-    """The evaluator of `n` samples that `pipeline` draws with `seed`, over `world_size` processes.
+    """The evaluator of `n` samples that `pipeline` draws with `seed`; the rest is that of `evaluator_of_samples`.
 
-    data, split: what samples are compared with, read by the metrics that compare; None where there is nothing.
-    class_names: what the classes that samples are asked to show are called, for the metrics that look.
-    Raises UserError where a metric cannot be computed from n samples or lacks its reference, and where the classes of
-    the data are not those that samples show.
+    Raises UserError also where the classes of the data are not those that samples show.
     """
     refuse_other_classes(metrics, pipeline.wanted.classes, class_names)
+    return evaluator_of_samples(
+        metrics,
+        sampling_record(pipeline, seed=seed, weights=weights),
+        n=n,
+        device=pipeline.device,
+        data=data,
+        split=split,
+        class_names=class_names,
+        rank=rank,
+        world_size=world_size,
+    )
+
+
+def evaluator_of_samples(
+    metrics: MetricsConfig,
+    sampling: SamplingRecord | GivenRecord,
+    *,
+    n: int,
+    device: torch.device,
+    data: DataConfig | None,
+    split: str,
+    class_names: Sequence[str] | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Evaluator:
+    """The evaluator of `n` samples, over `world_size` processes.
+
+    sampling: how they were made. device: where features are computed.
+    data, split: what samples are compared with, read by the metrics that compare; None where there is nothing.
+    class_names: what the classes that samples are asked to show are called, for the metrics that look.
+    Raises UserError where a metric cannot be computed from n samples or lacks its reference.
+    """
     return Evaluator(
         metrics,
         n=n,
         reference=reference_of(metrics, n, data, split, rank, world_size),
-        sampling=sampling_record(pipeline, seed=seed, weights=weights),
+        sampling=sampling,
         class_names=class_names,
-        device=pipeline.device,
+        device=device,
     )
 
 
 def refuse_other_classes(metrics: MetricsConfig, count: int | None, class_names: Sequence[str] | None) -> None:
     """Raises UserError where a metric looks for classes and samples show another number of them than the data names."""
-    for name, config in metrics.items():
-        looks = config is not None and config.needs == "shapes"
-        if looks and count is not None and class_names is not None and count != len(class_names):
-            raise UserError(
-                f"metrics.{name}: samples show {count} classes and the data set names {len(class_names)}: evaluate on "
-                f"the data that the model was trained on, or set metrics.{name}=null"
-            )
+    name = classes_are_read(metrics)
+    if name is not None and count is not None and class_names is not None and count != len(class_names):
+        raise UserError(
+            f"metrics.{name}: samples show {count} classes and the data set names {len(class_names)}: evaluate on "
+            f"the data that the model was trained on, or set metrics.{name}=null"
+        )
+
+
+def classes_are_read(metrics: MetricsConfig) -> str | None:
+    """The first of the metrics that looks for the class of a sample, None where none does."""
+    return next((name for name, config in metrics.items() if config is not None and config.needs == "shapes"), None)
 
 
 def sampling_record(pipeline: Pipeline, *, seed: int, weights: Literal["ema", "raw"]) -> SamplingRecord:

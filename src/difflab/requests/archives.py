@@ -24,7 +24,8 @@ from difflab.types import Batch
 class ArchivePictures(Nothing):
     """`arr_0` uint8 [n, H, W, C] as `field`, and `arr_1` [n], where it is there, as `label`; both taken in turn.
 
-    channels: of the pictures. classes: how many the model has (None: it has none, or they are checked elsewhere).
+    channels: of the pictures (None: 1 or 3, as they are). classes: how many the model has (None: it has none, or they
+    are checked elsewhere).
     labelled: whether anybody reads the classes. key: what the user gave the path to, where that is called otherwise.
     size: (H, W). Raises UserError where the file is no such archive, or has other channels or classes.
     """
@@ -33,7 +34,7 @@ class ArchivePictures(Nothing):
         self,
         field: str,
         path: Path,
-        channels: int = 3,
+        channels: int | None = 3,
         classes: int | None = None,
         *,
         labelled: bool = True,
@@ -43,11 +44,12 @@ class ArchivePictures(Nothing):
         images, labels = _read_archive(path, shown)
         if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
             raise UserError(f"{shown}: arr_0 is {images.dtype} {list(images.shape)}, not uint8 [n, H, W, C]")
-        if images.shape[-1] != channels:
+        if images.shape[-1] not in ((1, 3) if channels is None else (channels,)):
+            wanted = "pictures have 1 or 3" if channels is None else f"this model has {channels}"
             raise UserError(
-                f"{shown}: arr_0 is uint8 {list(images.shape)}, with {images.shape[-1]} channels [n, H, W, C]; "
-                f"this model has {channels}"
+                f"{shown}: arr_0 is uint8 {list(images.shape)}, with {images.shape[-1]} channels [n, H, W, C]; {wanted}"
             )
+        self.channels = images.shape[-1]
         self._path = path
         self.size = (images.shape[1], images.shape[2])
         self._images = torch.from_numpy(images).permute(0, 3, 1, 2)

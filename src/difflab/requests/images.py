@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from difflab.config.data import Alpha
 from difflab.console import printable
 from difflab.data.bad_files import read_whole
-from difflab.data.decode import BadImage, decode_image, image_size
+from difflab.data.decode import BadImage, decode_image, image_channels, image_size
 from difflab.data.sources.listing import in_words, list_folder
 from difflab.errors import UserError
 from difflab.requests.archives import ArchivePictures
@@ -29,25 +29,34 @@ class FolderPictures(Nothing):
     """The images of a folder as `field`, in the order of their names and taken in turn, read as
     `difflab data make source=folder` reads them.
 
-    alpha: what transparent pixels are laid on. size: (H, W) of every one of them, as their headers say.
+    channels: of the pictures (None: those that the files have). alpha: what transparent pixels are laid on.
+    besides: names of files that are none of the pictures. size: (H, W) of every one of them, as their headers say.
 
-    Raises UserError where there are none, where one is no image, and where their sizes differ; other files are named in
-    a warning.
+    Raises UserError where there are none, where one is no image, and where their sizes (without `channels` also whether
+    they have colours) differ; other files are named in a warning.
     """
 
     def __init__(
-        self, field: str, path: Path, channels: int = 3, *, alpha: Alpha = "white", key: str | None = None
+        self,
+        field: str,
+        path: Path,
+        channels: int | None = 3,
+        *,
+        alpha: Alpha = "white",
+        key: str | None = None,
+        besides: Collection[str] = (),
     ) -> None:
         self.fields = (field,)
         self._shown = f"{key or field}={printable(path)}"
         self._name = path.name
-        self._channels = channels
         self._alpha: Alpha = alpha
         try:
             listing = list_folder(path)
         except UserError as error:
             raise UserError(f"{self._shown}: {error}") from None
-        self._paths = [path / name for name in listing.images]
+        self._paths = [path / name for name in listing.images if name not in besides]
+        if not self._paths:
+            raise UserError(f"{self._shown} holds no images but {', '.join(listing.images)}")
         if listing.left_out:
             _log.warning("%s: left out are %s", self._shown, in_words(listing.left_out))
         sizes: dict[tuple[int, int], Path] = {}
@@ -57,12 +66,13 @@ class FolderPictures(Nothing):
             listed = ", ".join(f"{w}x{h} ({printable(one.name)})" for (h, w), one in list(sizes.items())[:_NAMED])
             raise UserError(f"{self._shown} holds images of several sizes: {listed}; make them one")
         self.size = next(iter(sizes))
+        self.channels = self._channels_of_files() if channels is None else channels
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def __call__(self, indices: Sequence[int], seed: int) -> Batch:
-        pictures = [read_picture(self._paths[i % len(self._paths)], self._channels, self._alpha) for i in indices]
+        pictures = [read_picture(self._paths[i % len(self._paths)], self.channels, self._alpha) for i in indices]
         return {**super().__call__(indices, seed), self.fields[0]: torch.stack(pictures)}
 
     def record(self) -> dict[str, Any]:
@@ -70,7 +80,16 @@ class FolderPictures(Nothing):
 
     def decode_all(self) -> None:
         """So that no drawing of hours ends at the last image. Raises UserError naming those that cannot be decoded."""
-        self._each(lambda data: decode_image(data, channels=self._channels, alpha=self._alpha).shape)
+        self._each(lambda data: decode_image(data, channels=self.channels, alpha=self._alpha).shape)
+
+    def _channels_of_files(self) -> int:
+        found: dict[int, Path] = {}
+        for path, channels in zip(self._paths, self._each(image_channels), strict=True):
+            found.setdefault(channels, path)
+        if len(found) > 1:
+            gray, colour = (printable(found[channels].name) for channels in (1, 3))
+            raise UserError(f"{self._shown} holds gray images ({gray}) and RGB ones ({colour}); make them one")
+        return next(iter(found))
 
     def _each(self, what: Callable[[bytes], _Result]) -> list[_Result]:
         results: list[_Result] = []

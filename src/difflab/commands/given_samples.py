@@ -1,0 +1,209 @@
+"""`difflab evaluate samples=...`: pictures that are made already, ready to be judged as drawn ones are."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from difflab.commands.judged import shares
+from difflab.commands.processes import Processes, started
+from difflab.commands.sample_folder import RECORD, TOGETHER, UNFINISHED
+from difflab.config.metrics import MetricsConfig
+from difflab.config.sample import EvaluateSamplesConfig
+from difflab.console import printable
+from difflab.devices import resolve_accelerator
+from difflab.errors import UserError
+from difflab.metrics.protocol import GivenRecord
+from difflab.pipelines.evaluating import classes_are_read
+from difflab.requests.archives import ArchivePictures
+from difflab.requests.images import FolderPictures
+from difflab.tracking.rundir import RunDirectory
+from difflab.types import Batch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from difflab.tracking.job import Job
+
+FIELD = "image"
+HASHED_AT_ONCE = 64
+"""Pictures that are read together to be hashed."""
+
+
+@dataclass(frozen=True)
+class GivenSamples:
+    """The first `n` pictures of a folder or an archive, in their order; this process judges its share of them.
+
+    name: of the folder or archive. content_hash: see `GivenRecord`. highest: the highest class among them, None where
+    nothing says what they show.
+    """
+
+    pictures: ArchivePictures | FolderPictures
+    path: Path
+    n: int
+    content_hash: str
+    highest: int | None
+    config: EvaluateSamplesConfig
+    processes: Processes
+    device: torch.device
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of a picture."""
+        height, width = self.pictures.size
+        return self.pictures.channels, height, width
+
+    @property
+    def also_kept_in(self) -> None:
+        """No run has a file for their records."""
+        return None
+
+    def batches(self) -> Iterator[tuple[Batch, Tensor]]:
+        """(number and, where they have one, class; uint8 [b, C, H, W]) of this process."""
+        for chunk in shares(self.processes, self.n, self.config.batch_size, f"judging {self.n} images"):
+            batch = self.pictures(chunk, 0)
+            # An archive has its channels last: on other strides a convolution rounds in another way.
+            yield batch, batch.pop(FIELD).contiguous()
+
+    def sampling(self) -> GivenRecord:
+        """Which pictures they are; how they were made is not known."""
+        return GivenRecord(name=self.path.name, content_hash=self.content_hash)
+
+    def described(self) -> dict[str, Any]:
+        """Which pictures they are."""
+        return {"sampling": self.sampling().model_dump(mode="json")}
+
+    def job(self, out: RunDirectory, identity: Any) -> Job:
+        """The tracker's run of an evaluation, in a group of the pictures' name."""
+        from difflab.tracking.job import LONGEST, Job
+
+        pictures = {"content_hash": self.content_hash}
+        return Job(out.name[:LONGEST], "evaluate", self.path.name[:LONGEST], identity=[identity, pictures])
+
+    def check_classes(self, metrics: MetricsConfig, class_names: Sequence[str] | None) -> None:
+        """Raises UserError where a metric looks for classes and pictures show one that the data has not."""
+        name = classes_are_read(metrics)
+        if name is None or class_names is None or self.highest is None or self.highest < len(class_names):
+            return
+        raise UserError(
+            f"samples={self.config.samples}: arr_1 has class {self.highest}, and the data set names "
+            f"{len(class_names)}, 0..{len(class_names) - 1}: give the data that the pictures show, or set "
+            f"metrics.{name}=null"
+        )
+
+    @property
+    def folder(self) -> RunDirectory:
+        """Where the records go: `evaluations/<name>-<hash>-n<n>` beside the pictures, unless `out` is given.
+
+        Beside a folder, or an archive; of one that `difflab sample` wrote among its pictures, beside that folder.
+        The hash is of the pictures and of what they are measured with.
+        """
+        if self.config.out is not None:
+            return RunDirectory(self.config.out)
+        place = self.path.parent
+        if (place / RECORD).is_file():
+            place = place.parent
+        how = self.config.model_dump(mode="json", include={"metrics", "data", "split"})
+        text = json.dumps({**how, "samples": self.content_hash}, sort_keys=True)
+        relative = self.path.relative_to(place)
+        name = "-".join((relative if self.path.is_dir() else relative.with_suffix("")).parts)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return RunDirectory(place / "evaluations" / f"{name}-{digest[:6]}-n{self.n}")
+
+
+@contextlib.contextmanager
+def given_samples(config: EvaluateSamplesConfig) -> Iterator[GivenSamples]:
+    """Start a process for each device; inside, each has the pictures, and judges its share.
+
+    Raises UserError where there are none, and where they are not as the data set that they are compared with.
+    """
+    with given_processes(config) as (processes, device):
+        with processes.agreeing():
+            samples = open_samples(config, processes, device)
+        yield samples
+
+
+@contextlib.contextmanager
+def given_processes(config: EvaluateSamplesConfig) -> Iterator[tuple[Processes, torch.device]]:
+    """Start a process for each device, which each of them is told."""
+    from difflab.commands.drawing import models_on
+
+    accelerator = resolve_accelerator(config.accelerator)
+    with started(config.devices, accelerator, config.ranks) as processes:
+        yield processes, models_on(accelerator).device
+
+
+def open_samples(config: EvaluateSamplesConfig, processes: Processes, device: torch.device) -> GivenSamples:
+    """The pictures, all of which are read once. Raises UserError as given_samples does."""
+    path = Path(config.samples)
+    path = path.resolve() if ".." in path.parts else path.absolute()
+    pictures = _pictures(config, path)
+    shown = f"samples={printable(config.samples)}"
+    if config.n is not None and config.n > len(pictures):
+        there = f"{len(pictures)} image{'' if len(pictures) == 1 else 's'}"
+        raise UserError(f"n={config.n}, but {shown} holds {there}: leave n out, or give n={len(pictures)} or less")
+    _refuse_other_images(config, pictures, shown)
+    n = config.n or len(pictures)
+    digest, highest = _read_through(pictures, n, shown)
+    return GivenSamples(pictures, path, n, digest, highest, config, processes, device)
+
+
+def _pictures(config: EvaluateSamplesConfig, path: Path) -> ArchivePictures | FolderPictures:
+    shown = f"samples={printable(config.samples)}"
+    if path.is_file():
+        return ArchivePictures(FIELD, path, None, key="samples")
+    if not path.is_dir():
+        raise UserError(f"{shown} does not exist: give an archive (.npz) or a folder of images")
+    if (path / UNFINISHED).is_file():
+        raise UserError(
+            f"{shown} is a drawing that was stopped ({UNFINISHED} lies there): finish it with the same `difflab sample`"
+        )
+    # Beside its pictures a drawing has some of all of them together.
+    beside = TOGETHER if (path / RECORD).is_file() else ()
+    alpha = "white" if config.data is None else config.data.alpha
+    return FolderPictures(FIELD, path, None, alpha=alpha, key="samples", besides=beside)
+
+
+def _refuse_other_images(config: EvaluateSamplesConfig, pictures: ArchivePictures | FolderPictures, shown: str) -> None:
+    """Raises UserError unless the pictures have the size and the channels of the data."""
+    data, (height, width) = config.data, pictures.size
+    if data is None:
+        return
+    if (height, width) != (data.image_size, data.image_size):
+        crop = "with data.crop=adm, edm or resize_short where the data set has another size"
+        own = f"set data.image_size={width} ({crop}), or resize" if width == height else "cut and resize"
+        raise UserError(
+            f"{shown} holds {width}x{height} images and data.image_size={data.image_size}: {own} the samples; "
+            "nothing is resized here, because that changes the numbers"
+        )
+    if pictures.channels != data.channels:
+        kinds = {1: "gray", 3: "RGB"}
+        raise UserError(
+            f"{shown} holds {kinds[pictures.channels]} images and data.channels={data.channels}: set "
+            f"data.channels={pictures.channels}, or give {kinds[data.channels]} samples"
+        )
+
+
+def _read_through(pictures: ArchivePictures | FolderPictures, n: int, shown: str) -> tuple[str, int | None]:
+    """The hash of the first n pictures and their classes, and the highest of these."""
+    digest = hashlib.sha256(json.dumps([n, pictures.channels, *pictures.size]).encode())
+    highest: int | None = None
+    for first in range(0, n, HASHED_AT_ONCE):
+        try:
+            batch = pictures(range(first, min(n, first + HASHED_AT_ONCE)), 0)
+        except UserError as error:
+            raise UserError(f"{shown}: {error} (mend or remove it)") from None
+        digest.update(batch[FIELD].contiguous().numpy().tobytes())
+        label = batch.get("label")
+        if isinstance(label, Tensor):
+            digest.update(label.numpy().tobytes())
+            highest = max(int(label.max()), -1 if highest is None else highest)
+    return digest.hexdigest(), highest
