@@ -91,6 +91,8 @@ def test_numbers_are_those_of_the_command(run_dir, run, tmp_path):
     ("arguments", "line"),
     [
         ({"classes": [99]}, "class 99 is not in 0.."),
+        ({"classes": "circle"}, r"classes='circle': write a list, as in classes=\['circle'\]"),
+        ({"overrides": "batch_size=2"}, r"overrides='batch_size=2': write a list, as in overrides=\['batch_size=2'\]"),
         ({"sampler": "heum"}, "did you mean heun"),
         ({"overrides": ["network.dropout=1"]}, "the model comes from the run"),
         ({"overrides": ["devices=2"]}, "from Python one process draws"),

@@ -133,6 +133,8 @@ class Run:
         own = {"run": str(self.path), "weights": self._weights, "accelerator": self._accelerator, **given}
         own |= {"sampler": sampler, "sampler.steps": steps, **_guidance(guidance, self._model)}
         words = [f"{key}={_word(value)}" for key, value in own.items() if value is not None]
+        if isinstance(overrides, str):
+            raise UserError(f"overrides={overrides!r}: write a list, as in overrides=[{overrides!r}]")
         argv = [*words, *overrides]
         config, _ = compose_and_validate(primary, model, with_defaults_of_run(argv, data=primary == "evaluate"))
         if config.devices != 1:
@@ -213,6 +215,8 @@ def _asked(
     mask: str | Path | None,
     start: float | None,
 ) -> dict[str, Any]:
+    if isinstance(classes, str):
+        raise UserError(f"classes={classes!r}: write a list, as in classes=[{classes!r}]")
     texts = prompts if prompts is None or isinstance(prompts, str) else list(prompts)
     paths = {"images": images, "mask": mask}
     shown = {"classes": None if classes is None else list(classes), "prompts": texts, "start": start}

@@ -100,7 +100,10 @@ def run(train: Train, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["data.val_split=dev", "trainer.val_every_steps=2"], "has no split 'dev' (it has: train, val)"),
+        (
+            ["data.val_split=dev", "trainer.val_every_steps=2"],
+            "has no split 'dev' (it has: train, val) to validate on: set trainer.val_every_steps=0,",
+        ),
         (["conditioning=class", "data.classes=2"], "has no label (.cls files) in split 'train'"),
     ],
 )

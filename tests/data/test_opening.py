@@ -116,6 +116,16 @@ def test_a_directory_without_shards_is_one_line_with_the_command_that_makes_it(t
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["a.png", "cats/b.JPG"])
+def test_a_directory_of_pictures_is_not_said_to_be_where_shards_go(tmp_path, name):
+    (tmp_path / "photos/cats").mkdir(parents=True)
+    (tmp_path / "photos" / name).write_bytes(b"")
+    with pytest.raises(UserError, match=r"holds no .tar shards, but pictures") as caught:
+        open_data(tmp_path / "photos")
+    assert f"`difflab data make source=folder path={tmp_path}/photos out=<another directory>`" in str(caught.value)
+    assert f"out={tmp_path}/photos" not in str(caught.value)
+
+
 def test_a_directory_whose_writing_was_stopped_is_not_taken_for_plain_shards(tmp_path, write_tar, encoded):
     write_tar(tmp_path / "d/train-000000.tar", {"a.png": encoded()})
     Path(tmp_path / "d/.making.partial").mkdir()

@@ -138,6 +138,12 @@ def test_a_source_of_which_nothing_fits_is_refused() -> None:
     assert line.startswith("there has nothing that fits: network.")
 
 
+def test_partial_loading_is_offered_where_something_fits() -> None:
+    some = dict(list(written(unet(0)).items())[1:])
+    assert refused(unet(1), some).endswith("is missing; init.partial=true takes what fits")
+    assert "init.partial" not in refused(unet(1), {"other.weight": torch.ones(2)})
+
+
 def test_frozen_weights_that_the_source_does_not_give_are_refused() -> None:
     state = {name: value for name, value in written(unet(0)).items() if not name.startswith("network.middle")}
     line = refused(unet(1), state, partial=True, freeze=["network.middle.*", "network.encoder.*"])

@@ -295,7 +295,7 @@ def test_what_is_no_image_in_a_folder_is_named(tmp_path: Path, caplog: pytest.Lo
     (tmp_path / "notes.md").write_text("words")
     (tmp_path / ".DS_Store").write_text("")
     assert FolderPictures("low_res", tmp_path).size == (8, 8)
-    assert "left out are hidden: 1 (.DS_Store), not read as images: 1 (notes.md)" in caplog.text
+    assert "files left out: hidden: 1 (.DS_Store), not read as images: 1 (notes.md)" in caplog.text
 
 
 def test_a_huge_image_is_refused_by_its_header(tmp_path: Path) -> None:

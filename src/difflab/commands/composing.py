@@ -157,7 +157,7 @@ def _wrong_choice(overrides: Sequence[str]) -> str | None:
             continue
         known = choices_of(group)
         if value not in known:
-            return f"{override}: no such choice{_near(value, known)}"
+            return f"{override}: no such choice{near_choices(value, known)}"
     return None
 
 
@@ -271,7 +271,8 @@ def _known_beside(key: str, primary: str, overrides: Sequence[str], *, guess: bo
     return f"; known here: {', '.join(node)}{unshown}"
 
 
-def _near(value: str, known: Sequence[str]) -> str:
+def near_choices(value: str, known: Sequence[str]) -> str:
+    """What is said behind a choice that there is not: the nearest one, and all there are."""
     close = difflib.get_close_matches(value, known, n=1, cutoff=0.5)
     hint = f"; did you mean {close[0]}?" if close else ""
     return f"{hint} (known: {', '.join(known)})"

@@ -89,15 +89,14 @@ def import_(
 
 def _named_model(path: Path, preset: str | None, wrapper: str | None) -> tuple[ModelConfig, Sequence[str]]:
     """The model that the weights are for, and what there is to say about how it was found."""
-    from difflab.commands.composing import choices_of, compose_and_validate
+    from difflab.commands.composing import choices_of, compose_and_validate, near_choices
     from difflab.config.train import TrainConfig
     from difflab.interop.diffusers_model import model_of_folder
     from difflab.interop.registry import import_weights
 
     if preset is not None:
         if preset not in choices_of("experiment"):
-            known = ", ".join(choices_of("experiment"))
-            raise UserError(f"--preset {preset} is not an experiment; there are {known}")
+            raise UserError(f"--preset {preset} is not an experiment{near_choices(preset, choices_of('experiment'))}")
         experiment, _ = compose_and_validate("train", TrainConfig, [f"experiment={preset}"])
         config = experiment.model()
         return config, _other_process(path, config, preset)

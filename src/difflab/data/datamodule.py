@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import lightning as L
 import torch
 
-from difflab.config.data import DataConfig
+from difflab.config.data import DataConfig, is_pattern
 from difflab.config.trainer import TrainerConfig
 from difflab.data.build import build_eval_loader, build_train_loader, refuse_misfit
 from difflab.data.loader import ShardLoader
+from difflab.data.opening import open_data
 from difflab.errors import UserError
 from difflab.types import Batch
 
@@ -41,7 +42,17 @@ class ShardDataModule(L.LightningDataModule):
         refuse_misfit(self.data, self.data.train_split)
         if self.validates:
             assert self.data.val_split is not None
+            self._refuse_no_validation(self.data.val_split)
             refuse_misfit(self.data, self.data.val_split)
+
+    def _refuse_no_validation(self, split: str) -> None:
+        directory = open_data(self.data.path, self.data.keys)
+        if directory.index.unclear is None and not is_pattern(split) and not directory.has_split(split):
+            known = ", ".join(sorted(directory.index.splits))
+            raise UserError(
+                f"{self.data.path} has no split {split!r} (it has: {known}) to validate on: set "
+                "trainer.val_every_steps=0, or name another one, as in data.val_split=..."
+            )
 
     def train_dataloader(self) -> ShardLoader:
         assert self.trainer is not None

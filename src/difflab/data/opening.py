@@ -13,6 +13,7 @@ import numpy as np
 
 from difflab.cache import cache_root
 from difflab.config.data import KeyRule
+from difflab.data.decode import readable_endings
 from difflab.data.directory import DataDirectory
 from difflab.data.freshness import is_unchanged, stamp_of
 from difflab.data.index import (
@@ -33,7 +34,11 @@ from difflab.progress import track
 from difflab.seeding import stream_seed
 
 _log = logging.getLogger(__name__)
-MAKE_HINT = "make it with `difflab data make source=shapes out={path}` (or source=folder path=<images> out={path})"
+MAKE_HINT = "; make it with `difflab data make source=shapes out={path}` (or source=folder path=<images> out={path})"
+PICTURES_HINT = (
+    ", but pictures: make shards of them with `difflab data make source=folder path={path} out=<another directory>`, "
+    "and give that one as the path"
+)
 _kept: dict[tuple[str, KeyRule], DataDirectory] = {}
 """Directories whose index could be written nowhere: this process at least reads their tars once only."""
 
@@ -67,7 +72,7 @@ def open_data(path: str | Path, keys: KeyRule = "first_dot") -> DataDirectory:
     root = Path(path)
     if not root.is_dir():
         what = "is a file, not a directory of shards" if root.exists() else "does not exist"
-        raise UserError(f"data directory {root} {what}; {MAKE_HINT.format(path=root)}")
+        raise UserError(f"data directory {root} {what}{MAKE_HINT.format(path=root)}")
     try:
         index = read_index(root / INDEX_NAME) if (root / INDEX_NAME).is_file() else DataIndex(splits={})
     except ForeignIndexError:
@@ -79,6 +84,11 @@ def open_data(path: str | Path, keys: KeyRule = "first_dot") -> DataDirectory:
     if index.splits and index.origin == "made":
         return DataDirectory(root, root, index)
     return _open_plain(root, keys, foreign_index=False)
+
+
+def _holds_pictures(root: Path) -> bool:
+    endings = readable_endings()
+    return any(path.suffix.lower() in endings for path in root.rglob("*"))
 
 
 def _open_plain(root: Path, keys: KeyRule, *, foreign_index: bool) -> DataDirectory:
@@ -94,7 +104,8 @@ def _open_plain(root: Path, keys: KeyRule, *, foreign_index: bool) -> DataDirect
             raise UserError(
                 f"data directory {root} holds no .tar shards, but {root / inside} does: give that as the path"
             )
-        raise UserError(f"data directory {root} holds no .tar shards; {MAKE_HINT.format(path=root)}")
+        hint = PICTURES_HINT if _holds_pictures(root) else MAKE_HINT
+        raise UserError(f"data directory {root} holds no .tar shards{hint.format(path=root)}")
     folders = _table_folders(root, keys, foreign_index=foreign_index)
     known = [opened for folder in folders if (opened := _indexed_before(root, folder, keys)) is not None]
     if (kept := _kept.get((str(root.resolve()), keys))) is not None:

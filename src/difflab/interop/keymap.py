@@ -151,10 +151,17 @@ def describe_differences(found: Shapes, expected: Shapes) -> list[str]:
 
 
 def refuse_misfit(
-    state: Mapping[str, Tensor], expected: Shapes, source: str, verdict: str = "is of another architecture"
+    state: Mapping[str, Tensor],
+    expected: Shapes,
+    source: str,
+    verdict: str = "is of another architecture",
+    hint: str = "",
 ) -> None:
-    """Raises UserError, `<source> <verdict>` and the first keys in which weights differ from what a model expects."""
+    """Raises UserError, `<source> <verdict>` and the first keys in which weights differ from what a model expects.
+
+    hint: said behind them.
+    """
     differences = describe_differences(shapes_of(state), expected)
     if differences:
         more = f" and {len(differences) - _KEYS_SHOWN} more" if len(differences) > _KEYS_SHOWN else ""
-        raise UserError(f"{source} {verdict}: {'; '.join(differences[:_KEYS_SHOWN])}{more}")
+        raise UserError(f"{source} {verdict}: {'; '.join(differences[:_KEYS_SHOWN])}{more}{hint}")

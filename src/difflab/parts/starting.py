@@ -74,7 +74,8 @@ def start_from(module: nn.Module, state: Mapping[str, Tensor], source: str, init
                 f"zero: add it to init.train, or leave it out of init.freeze"
             )
     if not init.partial:
-        refuse_misfit(state, expected, source)
+        hint = "; init.partial=true takes what fits" if _fitting(state, expected) else ""
+        refuse_misfit(state, expected, source, hint=hint)
     started = _take(module, state, expected, extended)
     if not started.taken:
         refuse_misfit(state, expected, source, "has nothing that fits")
@@ -86,8 +87,12 @@ def start_from(module: nn.Module, state: Mapping[str, Tensor], source: str, init
     return started.lines(source, len(expected))
 
 
+def _fitting(state: Mapping[str, Tensor], expected: Shapes) -> dict[str, Tensor]:
+    return {name: value for name, value in state.items() if expected.get(name) == tuple(value.shape)}
+
+
 def _take(module: nn.Module, state: Mapping[str, Tensor], expected: Shapes, extended: str | None) -> Started:
-    fitting = {name: value for name, value in state.items() if expected.get(name) == tuple(value.shape)}
+    fitting = _fitting(state, expected)
     module.load_state_dict(fitting, strict=False)
     left = describe_differences(shapes_of(state), expected)
     return Started(tuple(name for name in expected if name in fitting), extended, tuple(left))

@@ -58,7 +58,7 @@ class FolderPictures(Nothing):
         if not self._paths:
             raise UserError(f"{self._shown} holds no images but {', '.join(listing.images)}")
         if listing.left_out:
-            _log.warning("%s: left out are %s", self._shown, in_words(listing.left_out))
+            _log.warning("%s: files left out: %s", self._shown, in_words(listing.left_out))
         sizes: dict[tuple[int, int], Path] = {}
         for path_of_one, size in zip(self._paths, self._each(image_size), strict=True):
             sizes.setdefault(size, path_of_one)
