@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from command_line import start_difflab, wait_until
 from difflab.cli import main
@@ -81,7 +82,7 @@ def test_a_folder_is_made(tmp_path, capsys):
         (["source=shapes", "out=o", "n=2020-13-45"], "n=2020-13-45 cannot be read as a value"),
         (["source=shapes", "out=o", "n=" + "[" * 5000], "n=[[["),
         (["source=shapes", "out=o", "n=0", "val=0"], "nothing to write"),
-        (["source=shapes", "out=o", "workers=100000"], "readers may share; use workers="),
+        (["source=shapes", "out=o", "workers=100000"], "workers may share; use workers="),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(capsys, tmp_path, arguments, message):
@@ -196,6 +197,14 @@ def test_the_splits_of_a_set_are_not_listed_as_sets(tmp_path, capsys):
     found = listed()
     assert sorted(found) == ["loose", "photos", "two", "two/test", "val"]
     assert found["photos"]["splits"] == {"train": 2, "val": 2}
+
+
+def test_shards_are_not_put_among_the_pictures(tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "photos/a.png")
+    assert make("folder", "path=photos", "out=photos/", "resolution=8") == 2
+    assert "out=photos/ is where the pictures lie: give another directory" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["a.png"]
 
 
 def test_another_tools_index_does_not_hide_the_other_data_sets(tmp_path, capsys):

@@ -70,6 +70,9 @@ def make(
         raise UserError(f"unknown key {unknown[0]!r} for source={own['source']}; known: {', '.join(known)}")
     options = validate(MakeConfig, own)
     source_config = validate(source_model, given)
+    pictures = getattr(source_config, "path", None)
+    if pictures is not None and Path(pictures).resolve() == Path(options.out).resolve():
+        raise UserError(f"out={options.out} is where the pictures lie: give another directory for the shards")
     from difflab.data.bad_files import BadFiles
     from difflab.data.processes import refuse_workers
     from difflab.data.unfinished import kept_shards
