@@ -341,6 +341,8 @@ def hush_lightning() -> None:
     """Lightning's remarks (devices found, products to try) go to log.txt alone; its warnings are shown."""
     # Lightning 2.6 asks torch's pytree in a way that torch has renamed.
     warnings.filterwarnings("ignore", message=r".*LeafSpec.* is deprecated")
+    # Where SLURM is installed, also outside of its jobs: which processes there are is difflab's to say.
+    warnings.filterwarnings("ignore", message=r".*`srun` command is available")
     for name in LIGHTNING_LOGGERS:
         for handler in logging.getLogger(name).handlers:
             if not isinstance(handler, logging.FileHandler):
