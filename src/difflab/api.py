@@ -14,6 +14,8 @@ from difflab.commands.composing import compose_and_validate
 from difflab.commands.drawing import Drawing, models_on, prepare_drawing
 from difflab.commands.evaluate import evaluator_of, judge, table_of
 from difflab.commands.run_defaults import in_hydra, with_defaults_of_run
+from difflab.commands.sample_archive import GRID_MIN_SIDE
+from difflab.commands.sample_folder import picture_name
 from difflab.config.model import DrawingModelConfig
 from difflab.config.sample import DrawConfig, EvaluateConfig, SampleConfig
 from difflab.devices import resolve_accelerator
@@ -27,9 +29,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Asked = TypeVar("Asked", bound=DrawConfig)
-
-MIN_SIDE = 64
-"""Pixels of the shorter side of a picture in a grid at least; smaller ones are enlarged by a whole factor."""
 
 
 class Run:
@@ -158,13 +157,13 @@ class Images(Sequence["Image"]):
 
     def grid(self, columns: int = 8) -> Image:
         """All of them as one picture, row by row."""
-        return make_grid(self.tensor, columns, min_side=MIN_SIDE)
+        return make_grid(self.tensor, columns, min_side=GRID_MIN_SIDE)
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write `000000.png`, ... into a folder, which is made; the paths. Files of the same names are replaced."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / f"{number:06d}.png" for number in range(len(self))]
+        paths = [folder / picture_name(number) for number in range(len(self))]
         for path, image in zip(paths, self.tensor, strict=True):
             save_picture(to_pil(image), path, synced=False)
         return paths

@@ -49,8 +49,9 @@ def main(argv: Sequence[str]) -> int:
 def evaluate(config: EvaluateConfig, plain: dict[str, Any], overrides: list[str]) -> None:
     """Draw `n` samples, measure them, print and keep the results."""
     from difflab.commands.drawing import drawing_of
+    from difflab.commands.limits import refuse_unwritable
 
-    refuse_unwritable(config)
+    refuse_unwritable(config.out, config.logger)
     with drawing_of(config) as drawing:
         measure_and_show(drawing, config, folder_of(config, drawing.stored.home), plain, overrides)
 
@@ -58,8 +59,9 @@ def evaluate(config: EvaluateConfig, plain: dict[str, Any], overrides: list[str]
 def evaluate_samples(config: EvaluateSamplesConfig, plain: dict[str, Any], overrides: list[str]) -> None:
     """Measure pictures that are made already, print and keep the results."""
     from difflab.commands.given_samples import given_samples
+    from difflab.commands.limits import refuse_unwritable
 
-    refuse_unwritable(config)
+    refuse_unwritable(config.out, config.logger)
     with given_samples(config) as samples:
         measure_and_show(samples, config, samples.folder, plain, overrides)
 
@@ -83,15 +85,6 @@ def refuse_drawing(argv: Sequence[str]) -> None:
             )
         if not argument.startswith("-") and values_of(argument):
             raise UserError(f"{argument}: one value is wanted beside samples=; judge several by several commands")
-
-
-def refuse_unwritable(config: EvaluateConfig | EvaluateSamplesConfig) -> None:
-    """Raises UserError, before anything is loaded, where the records cannot be kept as they are asked for."""
-    from difflab.commands.limits import require_folder
-    from difflab.tracking.wandb_environment import refuse_unusable
-
-    require_folder("out", config.out)
-    refuse_unusable(config.logger)
 
 
 def measure_and_show(

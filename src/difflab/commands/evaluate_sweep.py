@@ -14,7 +14,7 @@ from typing import Any
 from difflab.commands.composing import compose_and_validate
 from difflab.commands.drawing import Drawing, drawing_processes, prepare_drawing
 from difflab.commands.evaluate import folder_of, measure, what_counts
-from difflab.commands.limits import require_folder
+from difflab.commands.limits import refuse_unwritable
 from difflab.commands.run_defaults import with_defaults_of_run
 from difflab.commands.sampling_sweep import Point
 from difflab.config.logger import WandbConfig
@@ -37,7 +37,6 @@ from difflab.tracking.sweep_table import (
     with_series,
     write_table,
 )
-from difflab.tracking.wandb_environment import refuse_unusable
 
 RESULTS = "results.json"
 
@@ -59,8 +58,7 @@ def evaluate_sweep(points: Sequence[Point]) -> None:
     Raises UserError, before anything is drawn, for a value that no evaluation can have.
     """
     planned = [_planned(point) for point in points]
-    require_folder("out", planned[0].config.out)
-    refuse_unusable(planned[0].config.logger)
+    refuse_unwritable(planned[0].config.out, planned[0].config.logger)
     if planned[0].config.logger.wandb is not None and len(planned) > 1 and os.environ.get("WANDB_RUN_ID"):
         raise UserError(
             f"WANDB_RUN_ID names one W&B run, but these are {len(planned)} evaluations: give one value of each key (as "

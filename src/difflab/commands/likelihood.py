@@ -50,13 +50,11 @@ def refuse_guidance(argv: Sequence[str]) -> None:
 
 def likelihood(config: LikelihoodConfig, plain: dict[str, Any], overrides: list[str]) -> None:
     """Find the bits per dimension of n images, print them and keep the record."""
-    from difflab.commands.limits import require_folder
+    from difflab.commands.limits import refuse_unwritable
     from difflab.commands.processes import started
     from difflab.devices import resolve_accelerator
-    from difflab.tracking.wandb_environment import refuse_unusable
 
-    require_folder("out", config.out)
-    refuse_unusable(config.logger)
+    refuse_unwritable(config.out, config.logger)
     accelerator = resolve_accelerator(config.accelerator)
     with started(config.devices, accelerator, config.ranks) as processes:
         with processes.agreeing():

@@ -19,6 +19,8 @@ from difflab.tracking.row_file import RowFile
 from difflab.types import Batch
 
 GRID_MIN_SIDE = 64
+"""Pixels of the shorter side of a picture in a grid at least; smaller ones are enlarged by a whole factor."""
+
 GRID_MOST = 256
 """Pictures that a grid has at most."""
 

@@ -20,6 +20,11 @@ UNFINISHED = "unfinished.json"
 TOGETHER = ("grid.png", "trajectory.png", "samples.npz")
 
 
+def picture_name(index: int) -> str:
+    """What the picture of a sample is called."""
+    return f"{index:06d}.png"
+
+
 class SampleFolder:
     """Holds sample.json where the drawing is complete, unfinished.json until then. channels: of the images, 1 or 3."""
 
@@ -93,7 +98,7 @@ class SampleFolder:
         return self.path / UNFINISHED
 
     def _picture(self, index: int) -> Path:
-        return self.path / f"{index:06d}.png"
+        return self.path / picture_name(index)
 
     def _pictures(self) -> list[Path]:
         return [path for path in self.path.glob("[0-9]*.png") if path.stem.isdigit() and len(path.stem) >= 6]
