@@ -14,6 +14,7 @@ from difflab.errors import UserError
 from difflab.files import sha256_of
 from difflab.parts import finding
 from difflab.parts.finding import cached_sha256, find, recorded, roots, with_recorded_parts
+from difflab.rank_logging import say_once
 
 
 @pytest.fixture(autouse=True)
@@ -175,7 +176,7 @@ def test_a_cache_that_cannot_be_written_is_only_slower(
     tmp_path: Path, hashed: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DIFFLAB_CACHE", str(file(tmp_path / "a file")))
-    finding._say_once.cache_clear()
+    say_once.cache_clear()
     one, two = file(tmp_path / "a.safetensors"), file(tmp_path / "b.safetensors", b"other")
     assert [cached_sha256(path) for path in (one, two, one)] == [sha256_of(path) for path in (one, two, one)]
     assert hashed == [one, two]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import logging
@@ -16,7 +15,6 @@ from torch import Tensor
 
 from difflab.cache import cache_root
 from difflab.config.data import DataConfig
-from difflab.console import say_and_log
 from difflab.data.shard_names import as_word
 from difflab.errors import UserError
 from difflab.files import write_shared
@@ -24,8 +22,8 @@ from difflab.metrics.extractors import FeatureExtractor
 from difflab.metrics.gather import all_true, gather_rows
 from difflab.metrics.gaussian import GaussianStatistics
 from difflab.metrics.protocol import ExtractorRecord, ReferenceRecord
+from difflab.rank_logging import say_once
 from difflab.seeding import stream_seed
-from difflab.signals import speaks
 from difflab.types import Batch
 
 KEPT_FEATURES = 10_000
@@ -191,7 +189,7 @@ def _write(path: Path, key: dict[str, Any], made: ReferenceStatistics) -> None:
     try:
         write_shared(path, content)
     except OSError as error:
-        _say_once(
+        say_once(
             f"reference statistics cannot be kept in {path.parent} ({error.strerror or error}), so they will be "
             "computed again; set DIFFLAB_CACHE to a folder that can be written to"
         )
@@ -213,18 +211,12 @@ def _read(path: Path, key: dict[str, Any]) -> ReferenceStatistics | None:
         gaussian = GaussianStatistics(record.n, tensors["mean"], tensors["scatter"])
         whole = all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())
     except (SafetensorError, ValueError, KeyError) as error:
-        _say_once(f"{path} is damaged ({type(error).__name__}); computing it again")
+        say_once(f"{path} is damaged ({type(error).__name__}); computing it again")
         return None
     except OSError as error:
-        _say_once(f"{path} cannot be read ({error.strerror or error}); computing it again")
+        say_once(f"{path} cannot be read ({error.strerror or error}); computing it again")
         return None
     if not whole:
-        _say_once(f"{path} is damaged (its numbers are not finite); computing it again")
+        say_once(f"{path} is damaged (its numbers are not finite); computing it again")
         return None
     return ReferenceStatistics(record, gaussian, tensors.get("features"))
-
-
-@functools.cache
-def _say_once(line: str) -> None:
-    if speaks():
-        say_and_log(line)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import functools
 import hashlib
 import importlib.util
 import json
@@ -17,11 +16,10 @@ from typing import TypeVar
 from difflab.cache import cache_root
 from difflab.config.base import Config
 from difflab.config.parts import FrozenConfig, with_frozen
-from difflab.console import say_and_log
 from difflab.errors import UserError
 from difflab.files import sha256_of, write_shared
 from difflab.machine import machine_errors
-from difflab.signals import speaks
+from difflab.rank_logging import say_once
 
 Model = TypeVar("Model", bound=Config)
 
@@ -153,16 +151,10 @@ def _write(kept: Path, key: tuple[str, int, int], sha256: str) -> None:
     try:
         write_shared(kept, content.encode())
     except OSError as error:
-        _say_once(
+        say_once(
             f"hashes of weights cannot be kept in {kept.parent} ({error.strerror or error}), so they are computed "
             "again each time; set DIFFLAB_CACHE to a folder that can be written to"
         )
-
-
-@functools.cache
-def _say_once(line: str) -> None:
-    if speaks():
-        say_and_log(line)
 
 
 def _short(sha256: str | None) -> str:
