@@ -135,15 +135,17 @@ def _run_files(folder: Path) -> Digests:
 
 
 def _records(folder: Path) -> Digests:
-    names = ("evaluations.jsonl", "results.json", "table.csv")
+    names = ("evaluations.jsonl", "table.csv")
     files = [path for path in sorted((folder / "judged").rglob("*")) if path.name in names]
     return {str(path.relative_to(folder)): _digest(_content(path)) for path in files}
 
 
 def _swept(folder: Path) -> Digests:
     # The ledger says where each point lies, which is another folder in every trial.
-    text = (folder / "swept" / "ledger.json").read_text(encoding="utf-8").replace(str(folder.resolve()), "")
-    found = {"ledger.json": _digest(_plain(json.loads(text)))}
+    text = (folder / "swept" / "ledger.jsonl").read_text(encoding="utf-8").replace(str(folder.resolve()), "")
+    # What failed once and was done again has two lines; the last one counts.
+    last = {entry["digest"]: _plain(entry) for entry in map(json.loads, text.splitlines())}
+    found = {"ledger.jsonl": _digest(last)}
     names = ("evaluations.jsonl", "table.csv", "table.md")
     files = [path for path in sorted((folder / "swept").rglob("*")) if path.name in names]
     return found | {str(path.relative_to(folder)): _digest(_content(path)) for path in files}

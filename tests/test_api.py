@@ -95,7 +95,7 @@ def test_numbers_are_those_of_the_command(run_dir, run, tmp_path):
         ({"overrides": "batch_size=2"}, r"overrides='batch_size=2': write a list, as in overrides=\['batch_size=2'\]"),
         ({"sampler": "heum"}, "did you mean heun"),
         ({"overrides": ["network.dropout=1"]}, "the model comes from the run"),
-        ({"overrides": ["devices=2"]}, "from Python one process draws"),
+        ({"overrides": ["devices=2"]}, "from Python one process works"),
         ({"prompts": ["a cat"]}, "reads no caption"),
         ({"steps": 100000}, "sampler"),
     ],
@@ -138,3 +138,32 @@ def test_what_the_pages_say_runs(page, run_dir, tmp_path, monkeypatch):
     exec(code, said)
     assert len(said["images"]) == 4
     assert [row.name for row in said["rows"]] == ["fd-lite0@4", "kid-lite0@4"]
+
+
+def test_likelihoods_are_those_of_the_command(run_dir, run, tmp_path):
+    quick = ("method.solver=heun", "method.steps=2", "accelerator=cpu")
+    done("likelihood", f"run={run_dir}", "n=2", "method=ode", *quick, "logger=none", f"out={tmp_path / 'found'}")
+    (record,) = [json.loads(line) for line in (tmp_path / "found" / "evaluations.jsonl").read_text().splitlines()]
+    before = everything(run_dir)
+    (result,) = run.likelihood(n=2, method="ode", overrides=quick)
+    assert (result.value, result.protocol.hash) == (record["value"], record["protocol_hash"])
+    assert everything(run_dir) == before
+    with pytest.raises(difflab.UserError, match="tells no classes apart: give run= a classifier"):
+        run.accuracy(n=2)
+
+
+def test_pictures_of_others_are_judged(run, tiny_shapes, tmp_path):
+    run.sample(n=6, sampler="ddim", steps=2).save(tmp_path / "theirs")
+    data = [f"data.path={tiny_shapes}", "data.image_size=16"]
+    judge = ["metrics.fd.extractor=random", "metrics.kid=null", "logger=none"]
+    command = ["samples=theirs", "data=shapes32_single", *data, "metrics=lite0", *judge, "accelerator=cpu"]
+    done("evaluate", *command, f"out={tmp_path / 'judged'}")
+    records = [json.loads(line) for line in (tmp_path / "judged" / "evaluations.jsonl").read_text().splitlines()]
+    how = {"data": "shapes32_single", "metrics": "lite0", "accelerator": "cpu", "overrides": [*data, *judge]}
+    rows = difflab.evaluate(tmp_path / "theirs", **how)
+    assert [(row.name, row.value, row.protocol.hash) for row in rows] == [
+        (record["name"], record["value"], record["protocol_hash"]) for record in records
+    ]
+    assert not (tmp_path / "evaluations").exists()
+    with pytest.raises(difflab.UserError, match="does not exist: give an archive"):
+        difflab.evaluate("nowhere", **how)

@@ -5,30 +5,34 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from difflab.commands.accuracy import ACCURACY
+from difflab.commands.command import Command, Machine, Work
 from difflab.commands.composing import compose_and_validate
-from difflab.commands.drawing import Drawing, models_on, prepare_drawing
-from difflab.commands.evaluate import evaluator_of, judge, table_of
-from difflab.commands.run_defaults import in_hydra, with_defaults_of_run
+from difflab.commands.drawing import models_on
+from difflab.commands.evaluate import EVALUATE, EVALUATE_SAMPLES
+from difflab.commands.likelihood import LIKELIHOOD
+from difflab.commands.measurements.measuring import Measuring, table_of
+from difflab.commands.processes import Processes
+from difflab.commands.run_defaults import in_hydra
+from difflab.commands.sample import SAMPLE
 from difflab.commands.sample_archive import GRID_MIN_SIDE
 from difflab.commands.sample_folder import picture_name
-from difflab.config.model import DrawingModelConfig
-from difflab.config.sample import DrawConfig, EvaluateConfig, SampleConfig
+from difflab.commands.sampling import Sampling
+from difflab.config.model import DrawingModelConfig, ModelConfig
 from difflab.devices import resolve_accelerator
 from difflab.errors import UserError
 from difflab.metrics.protocol import Result
-from difflab.pipelines.build import require_drawing
+from difflab.pipelines.build import StoredModels
 from difflab.pipelines.stored import find_stored
 from difflab.tracking.grid import make_grid, save_picture, to_pil
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-Asked = TypeVar("Asked", bound=DrawConfig)
 
 
 class Run:
@@ -36,15 +40,15 @@ class Run:
 
     What is not given to a method is what the command takes: the run's own sampler and guidance, the defaults of
     `difflab sample` and `difflab evaluate`. Samples and numbers are those of the commands, bit for bit: sample i of
-    seed s depends on (s, i) alone, up to the rounding of a batch of another size. Weights are read once.
+    seed s depends on (s, i) alone, up to the rounding of a batch of another size. Weights are read once. No record is
+    kept of what is measured: the commands keep them. Reference statistics are cached as the commands do it.
 
     Every method raises `difflab.UserError`, with the line that the command would end in.
     """
 
-    def __init__(self, path: str | Path, *, weights: str = "ema", accelerator: str = "auto") -> None:
+    def __init__(self, path: str | Path, *, weights: str | None = None, accelerator: str = "auto") -> None:
         self._weights, self._accelerator = weights, accelerator
-        self._stored = find_stored(path, "raw" if weights == "raw" else "ema")
-        self._model = require_drawing(str(path), self._stored.config)
+        self._stored = find_stored(path, "raw" if weights == "raw" else "ema" if weights == "ema" else "auto")
         self._models = models_on(resolve_accelerator(accelerator))
 
     @property
@@ -53,9 +57,9 @@ class Run:
         return self._stored.path
 
     @property
-    def config(self) -> DrawingModelConfig:
+    def config(self) -> ModelConfig:
         """What the model is."""
-        return self._model
+        return self._stored.config
 
     def sample(
         self,
@@ -83,10 +87,11 @@ class Run:
         overrides: anything else as the command line has it, such as ["sampler.eta=0.5", "batch_size=16"].
         """
         given = {"n": n, "seed": seed, **_asked(classes, prompts, images, mask, start)}
-        drawing = self._drawing("sample", SampleConfig, given, sampler, steps, guidance, overrides)[0]
+        work = self._work(SAMPLE, {**given, **self._drawn(sampler, steps, guidance)}, overrides)
+        assert isinstance(work, Sampling)
         asked: list[Mapping[str, Any]] = []
         drawn: list[Tensor] = []
-        for batch, pictures in drawing.batches():
+        for batch, pictures in work.drawing.batches():
             asked.append({field: value for field, value in batch.items() if field in ("label", "caption")})
             drawn.append(pictures.cpu())
         return Images(torch.cat(drawn), _joined(asked))
@@ -110,39 +115,62 @@ class Run:
         """Draw n samples and measure them.
 
         metrics: a choice of the group, such as "lite0" or "guidance". The other arguments are those of `sample`.
-
-        No record is kept: `difflab evaluate` keeps them. Reference statistics are cached as the command does it.
         """
         given = {"n": n, "seed": seed, "metrics": metrics, **_asked(classes, prompts, images, mask, start)}
-        drawing, config, argv = self._drawing("evaluate", EvaluateConfig, given, sampler, steps, guidance, overrides)
-        evaluator = evaluator_of(drawing, config, argv)
-        evaluator.prepare()
-        return Results(judge(drawing, evaluator))
+        return self._measured(EVALUATE, {**given, **self._drawn(sampler, steps, guidance)}, overrides)
 
-    def _drawing(
-        self,
-        primary: str,
-        model: type[Asked],
-        given: Mapping[str, Any],
-        sampler: str | None,
-        steps: int | None,
-        guidance: float | str | None,
-        overrides: Sequence[str],
-    ) -> tuple[Drawing, Asked, list[str]]:
+    def likelihood(
+        self, n: int = 256, *, method: str = "bound", split: str = "val", seed: int = 0, overrides: Sequence[str] = ()
+    ) -> Results:
+        """Bits per dimension of n images of a split; method: "bound" or "ode"."""
+        given = {"n": n, "method": method, "split": split, "seed": seed}
+        return self._measured(LIKELIHOOD, given, overrides)
+
+    def accuracy(
+        self, n: int = 256, *, times: int = 20, split: str = "val", seed: int = 0, overrides: Sequence[str] = ()
+    ) -> Results:
+        """How well a classifier tells the classes of n images of a split, at so many times of its noise schedule."""
+        return self._measured(ACCURACY, {"n": n, "times": times, "split": split, "seed": seed}, overrides)
+
+    def _drawn(self, sampler: str | None, steps: int | None, guidance: float | str | None) -> dict[str, Any]:
+        return {"sampler": sampler, "sampler.steps": steps, **_guidance(guidance, self.config)}
+
+    def _measured(self, command: Command[Any], given: Mapping[str, Any], overrides: Sequence[str]) -> Results:
+        return _results_of(self._work(command, given, overrides))
+
+    def _work(self, command: Command[Any], given: Mapping[str, Any], overrides: Sequence[str]) -> Work:
         own = {"run": str(self.path), "weights": self._weights, "accelerator": self._accelerator, **given}
-        own |= {"sampler": sampler, "sampler.steps": steps, **_guidance(guidance, self._model)}
-        words = [f"{key}={_word(value)}" for key, value in own.items() if value is not None]
-        if isinstance(overrides, str):
-            raise UserError(f"overrides={overrides!r}: write a list, as in overrides=[{overrides!r}]")
-        argv = [*words, *overrides]
-        config, _ = compose_and_validate(primary, model, with_defaults_of_run(argv, data=primary == "evaluate"))
-        if config.devices != 1:
-            raise UserError(f"devices={config.devices}: from Python one process draws; use `difflab {primary}`")
-        return prepare_drawing(config, models=self._models), config, argv
+        return _work_of(command, own, overrides, self._models)
 
     def __repr__(self) -> str:
         model = self.config
         return f"<{model.experiment}, {model.channels}x{model.image_size}x{model.image_size}, {self.path}>"
+
+
+def evaluate_samples(
+    samples: str | Path, *, data: str | None, metrics: str, n: int | None, accelerator: str, overrides: Sequence[str]
+) -> Results:
+    """See `difflab.evaluate`."""
+    given = {"samples": str(samples), "data": data, "metrics": metrics, "n": n, "accelerator": accelerator}
+    models = models_on(resolve_accelerator(accelerator))
+    return _results_of(_work_of(EVALUATE_SAMPLES, given, overrides, models))
+
+
+def _work_of(command: Command[Any], given: Mapping[str, Any], overrides: Sequence[str], models: StoredModels) -> Work:
+    words = [f"{key}={_word(value)}" for key, value in given.items() if value is not None]
+    if isinstance(overrides, str):
+        raise UserError(f"overrides={overrides!r}: write a list, as in overrides=[{overrides!r}]")
+    argv = [*words, *overrides]
+    config, plain = compose_and_validate(command.primary, command.config, command.complete(argv))
+    if config.devices != 1:
+        raise UserError(f"devices={config.devices}: from Python one process works; use `difflab {command.name}`")
+    return command.work(config, plain, argv, Machine(Processes(), models))
+
+
+def _results_of(work: Work) -> Results:
+    assert isinstance(work, Measuring)
+    work.measurement.prepare()
+    return Results(work.measurement.results())
 
 
 class Images(Sequence["Image"]):
@@ -222,10 +250,10 @@ def _asked(
     return shown | {key: None if path is None else str(path) for key, path in paths.items()}
 
 
-def _guidance(asked: float | str | None, model: DrawingModelConfig) -> dict[str, Any]:
+def _guidance(asked: float | str | None, model: ModelConfig) -> dict[str, Any]:
     if asked is None or isinstance(asked, str):
         return {"guidance": asked}
-    without = model.guidance.kind == "none"
+    without = isinstance(model, DrawingModelConfig) and model.guidance.kind == "none"
     return {"guidance": "classifier_free" if without else None, "guidance.scale": asked}
 
 

@@ -38,6 +38,7 @@ COMMANDS = {
         "difflab.commands.evaluate", "score samples, a run's or others': run=... metrics=shapes n=512"
     ),
     "likelihood": _Command("difflab.commands.likelihood", "bits/dim of real images: run=... split=val n=256"),
+    "accuracy": _Command("difflab.commands.accuracy", "how well a classifier tells images: run=... split=val n=256"),
     "sweep": _Command("difflab.commands.sweep", "run a W&B sweep file here: run sweeps/ddim_steps.yaml"),
     "data": _Command("difflab.commands.data", "make, inspect and list data sets of shards"),
     "weights": _Command("difflab.commands.weights", "inspect, import and export weights in official formats"),

@@ -13,8 +13,9 @@ import yaml
 from command_line import tiny_training
 from difflab.commands.agent_arguments import as_the_sweep_means
 from difflab.commands.composing import compose_and_validate
+from difflab.commands.points import points_of
 from difflab.commands.run_defaults import with_defaults_of_run
-from difflab.commands.sampling_sweep import points_of
+from difflab.commands.sample import SAMPLING_KEYS
 from difflab.config.sample import EvaluateConfig
 from difflab.config.train import TrainConfig
 from difflab.errors import UserError
@@ -130,7 +131,7 @@ def test_every_sweep_file_runs_under_an_agent(path: Path, class_run: Path, agent
 def _config(command: str, argv: list[str]) -> TrainConfig | EvaluateConfig:
     if command == "train":
         return compose_and_validate("train", TrainConfig, argv)[0]
-    assert points_of(argv) is None, "one point is one evaluation"
+    assert points_of("evaluate", argv, SAMPLING_KEYS) is None, "one point is one evaluation"
     return compose_and_validate("evaluate", EvaluateConfig, with_defaults_of_run(argv, data=True))[0]
 
 

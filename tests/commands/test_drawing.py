@@ -10,7 +10,7 @@ from difflab.commands.composing import compose_and_validate
 from difflab.commands.drawing import draw_name, prepare_drawing
 from difflab.commands.processes import Processes
 from difflab.commands.run_defaults import with_defaults_of_run
-from difflab.commands.sample import made_of
+from difflab.commands.sampling import made_of
 from difflab.config.sample import SampleConfig
 from difflab.errors import UserError
 from difflab.pipelines.stored import find_stored

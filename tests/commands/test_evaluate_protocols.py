@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from difflab.commands.composing import compose_and_validate
-from difflab.commands.evaluate import folder_of
+from difflab.commands.drawing import CHANGES_MEASURES, draw_name
 from difflab.commands.run_defaults import with_defaults_of_run
 from difflab.config.sample import EvaluateConfig
 from difflab.data.index import INDEX_NAME
@@ -34,7 +34,7 @@ def other_data(data: Path, folder: Path, **changes: object) -> Path:
 def folder(run: Path, *overrides: str) -> str:
     arguments = with_defaults_of_run([f"run={run}", *FD, *overrides], data=True)
     config, _ = compose_and_validate("evaluate", EvaluateConfig, arguments)
-    return folder_of(config, run).path.name
+    return f"{draw_name(config, *CHANGES_MEASURES)}-n{config.n}"
 
 
 def test_each_protocol_has_a_folder_of_its_own(tiny_run: Path) -> None:
@@ -57,7 +57,7 @@ def test_two_references_are_two_folders_and_two_wandb_runs(own_run: Path) -> Non
     ids = set()
     for reference in ("null", "20"):
         done("evaluate", f"run={own_run}", *FD, f"metrics.fd.reference_n={reference}", "logger=wandb")
-    folders = list((own_run / "evaluations").iterdir())
+    folders = [path for path in (own_run / "evaluations").iterdir() if path.is_dir()]
     assert len(folders) == 2
     for path in folders:
         run = read_offline_run(path)

@@ -67,7 +67,7 @@ def test_what_sample_wrote_has_the_numbers_of_an_evaluation_to_the_last_digit(
     assert ours.hash != same.hash
     assert all(key.startswith("sampling") for key in ours.differences(same))
     assert from_archive.parent == tmp_path / "evaluations"
-    assert from_archive.name.startswith("drawn-samples-")
+    assert from_archive.name.startswith("drawn-samples.npz-")
 
 
 def test_a_folder_is_judged_as_the_archive_of_the_same_pictures(theirs: Path, data: tuple[str, ...]) -> None:
@@ -157,8 +157,7 @@ def test_what_says_how_to_draw_is_refused(override: str, theirs: Path, data: tup
         (("samples=theirs", "data.channels=1"), "holds RGB images and data.channels=1: set data.channels=3"),
         (("samples=theirs.npz", "data.channels=1"), "holds RGB images and data.channels=1: set data.channels=3"),
         (("samples=theirs", "sample=4"), "unknown key 'sample'"),
-        (("samples=theirs,theirs.npz",), "one value is wanted beside samples="),
-        (("samples=theirs", "n=2,4"), "one value is wanted beside samples="),
+        (("samples=theirs", "metrics=lite0,shapes"), "several may be given for samples, n, split"),
         (("samples=theirs", "-m"), "-m is for jobs that draw"),
         (("samples=gray",), "holds gray images and data.channels=3: set data.channels=1, or give RGB samples"),
         (("samples=both",), "holds gray images (a.png) and RGB ones (b.png); make them one"),
@@ -208,3 +207,23 @@ def test_nothing_else_lies_among_the_samples_of_a_drawing(tiny_run: Path, data: 
     assert records(folder)[0].protocol.n == 5
     assert sorted(path.name for path in Path("drawn").iterdir()) == before
     assert json.loads((folder / "evaluations.jsonl").read_text())["protocol"]["sampling"]["name"] == "drawn"
+
+
+def test_several_folders_and_archives_are_rows_of_one_table(
+    theirs: Path, tmp_path: Path, data: tuple[str, ...]
+) -> None:
+    common = (*data, *FD, "batch_size=4")
+    ended = done("evaluate", "samples=theirs,theirs.npz", "n=4,6", *common)
+    (folder,) = (tmp_path / "evaluations").glob("sweep-samples-n-*")
+    lines = (folder / "table.md").read_text().splitlines()
+    assert [line.split(" | ")[:2] for line in lines[2:]] == [
+        ["| theirs", "4"],
+        ["| theirs", "6"],
+        ["| theirs.npz", "4"],
+        ["| theirs.npz", "6"],
+    ]
+    assert "4 of 4 done" in ended.err
+    assert "4 of 4 points are done already" in done("evaluate", "samples=theirs,theirs.npz", "n=4,6", *common).err
+    Image.fromarray(PIXELS[0]).save(theirs / "1.png")
+    again = done("evaluate", "samples=theirs,theirs.npz", "n=4,6", *common).err
+    assert "2 of 4 points are done already" in again, "one folder has another picture now"

@@ -12,15 +12,18 @@ import yaml
 
 from command_line import run_difflab, spawn_difflab
 from commands.test_train_classifier import trained as trained_classifier
+from difflab.commands.command import Machine
 from difflab.commands.composing import compose_and_validate
-from difflab.commands.likelihood import folder_of
-from difflab.commands.run_defaults import with_defaults_of_run
+from difflab.commands.drawing import models_on
+from difflab.commands.likelihood import LIKELIHOOD
+from difflab.commands.processes import Processes
 from difflab.config.likelihood import LikelihoodConfig, ODEConfig
 from difflab.errors import UserError
 from difflab.metrics.protocol import Result, compare
 from difflab.pipelines import likelihood
 from difflab.pipelines.likelihood import LikelihoodPipeline
-from difflab.pipelines.stored import find_stored, load_stored
+from difflab.pipelines.measuring import refuse_other_images
+from difflab.pipelines.stored import load_stored
 from difflab.tracking.runs import read_offline_run
 from tiny_runs import ON_CPU, done, mistake
 
@@ -34,12 +37,12 @@ def rows(path: Path) -> list[dict[str, float]]:
 
 
 def only_folder(run: Path, pattern: str = "*") -> Path:
-    (folder,) = (run / "likelihood").glob(pattern)
+    (folder,) = (run / "evaluations").glob(f"likelihood-{pattern}")
     return folder
 
 
 def result_of(folder: Path) -> Result:
-    return Result.from_json((folder / "likelihood.json").read_text())
+    return Result.from_json((folder / "evaluations.jsonl").read_text().splitlines()[-1])
 
 
 def edited(run: Path, **changes: Any) -> Path:
@@ -54,12 +57,13 @@ def test_the_bound_is_said_and_kept_with_its_terms(own_run: Path) -> None:
     ended = done("likelihood", f"run={own_run}", "n=3", "batch_size=2", *ON_CPU)
     folder = only_folder(own_run, "bound-val-n3-*")
     result = result_of(folder)
-    assert f"bpd@bound-val-3: {result.value:.4f} ± {result.spread:.2g} bits/dim (prior 0.3" in ended.out
-    assert "50 network evaluations an image" in ended.out
+    assert f"bpd@bound-val-3 │ {result.value:.5g} │ {result.spread:.2g}" in ended.out
+    assert "bits per dimension, of which the prior 0.3" in ended.out
+    assert "; 50 network evaluations an image" in ended.out
     assert ended.out.splitlines()[-1] == f"records in {folder}"
     assert ended.err.endswith("likelihood of 3 images, batches of 2: 2 done\n")
     names = {path.name for path in folder.iterdir()}
-    assert names >= {"likelihood.json", "images.csv", "terms.csv", "terms.svg", "terms.png", "config.yaml"}
+    assert names >= {"evaluations.jsonl", "images.csv", "terms.csv", "terms.svg", "terms.png", "config.yaml"}
     assert (own_run / "evaluations.jsonl").read_text() == (folder / "evaluations.jsonl").read_text()
     terms, images = rows(folder / "terms.csv"), rows(folder / "images.csv")
     assert [row["t"] for row in terms] == list(range(50))
@@ -136,7 +140,7 @@ def test_what_changes_the_number_has_a_folder_of_its_own(own_run: Path) -> None:
     values = []
     for change in ((), ("weights=raw",), ("seed=1",), ("method.steps=3",), ("batch_size=1",)):
         done("likelihood", f"run={own_run}", *quick, *change)
-    for folder in (own_run / "likelihood").iterdir():
+    for folder in (own_run / "evaluations").glob("likelihood-*"):
         values.append(result_of(folder).value)
         assert result_of(folder).spread is None
     assert len(set(values)) == 4
@@ -144,9 +148,12 @@ def test_what_changes_the_number_has_a_folder_of_its_own(own_run: Path) -> None:
 
 @pytest.mark.parametrize("change", ["precision=bf16-mixed", "seed=1", "weights=raw", "split=train", "n=2"])
 def test_no_two_likelihoods_share_a_folder(tiny_run: Path, change: str) -> None:
-    def folder(run: Path, *overrides: str) -> Path:
-        argv = with_defaults_of_run([f"run={run}", "n=1", *ODE, *QUIET, *overrides], data=True, drawing=False)
-        return folder_of(compose_and_validate("likelihood", LikelihoodConfig, argv)[0], find_stored(run, "auto")).path
+    models = models_on("cpu")
+
+    def folder(run: Path, *overrides: str) -> str:
+        argv = LIKELIHOOD.complete([f"run={run}", "n=1", *ODE, *QUIET, *overrides])
+        config, plain = compose_and_validate("likelihood", LikelihoodConfig, argv)
+        return LIKELIHOOD.work(config, plain, argv, Machine(Processes(), models)).name
 
     assert folder(tiny_run, change) != folder(tiny_run)
     assert folder(tiny_run, "batch_size=3", "devices=auto") == folder(tiny_run)
@@ -179,13 +186,12 @@ def test_several_probes_give_the_error_of_their_mean(tiny_run: Path) -> None:
 def test_data_without_classes_does_not_fit_a_model_that_has_some(class_run: Path) -> None:
     model, stored = load_stored(class_run)
     assert stored.train is not None
-    pipeline = LikelihoodPipeline(model, ODEConfig(kind="ode"))
-    pipeline.check_data(stored.train.data)
-    with pytest.raises(UserError, match=r"the model knows 6 classes, the data has data\.classes=None"):
-        pipeline.check_data(stored.train.data.model_copy(update={"classes": None}))
+    refuse_other_images(model, stored.train.data)
+    with pytest.raises(UserError, match=r"the model knows 6 classes, the data has data\.classes=null"):
+        refuse_other_images(model, stored.train.data.model_copy(update={"classes": None}))
     for change in ({"channels": 1}, {"image_size": 8}):
         with pytest.raises(UserError, match="the model is of 3x16x16 images"):
-            pipeline.check_data(stored.train.data.model_copy(update=change))
+            refuse_other_images(model, stored.train.data.model_copy(update=change))
 
 
 def test_a_model_is_told_the_classes_of_the_images(class_run: Path, tmp_path: Path) -> None:
@@ -251,7 +257,7 @@ def test_what_has_no_ode_still_has_a_bound(own_run: Path, changes: dict[str, Any
 )
 def test_mistakes_are_one_line_and_write_nothing(own_run: Path, arguments: list[str], message: str) -> None:
     assert message in mistake("likelihood", f"run={own_run}", *arguments, *ON_CPU)
-    assert not (own_run / "likelihood").exists()
+    assert not (own_run / "evaluations").exists()
     assert not (own_run / "evaluations.jsonl").exists()
 
 
@@ -286,10 +292,25 @@ def test_two_processes_find_what_one_finds(own_run: Path, tmp_path: Path) -> Non
         ended = spawn_difflab([*arguments, f"devices={devices}", f"out=on-{devices}"], tmp_path)
         assert ended.status == 0, ended.err
         assert ended.out.count("records in") == 1
-    one, two = (json.loads((tmp_path / f"on-{n}" / "likelihood.json").read_text()) for n in (1, 2))
+    one, two = (json.loads((tmp_path / f"on-{n}" / "evaluations.jsonl").read_text()) for n in (1, 2))
     assert one["value"] == pytest.approx(two["value"], abs=1e-4)
     assert one["protocol_hash"] == two["protocol_hash"]
     for name in ("terms.csv", "images.csv"):
         for ours, theirs in zip(*(rows(tmp_path / f"on-{n}" / name) for n in (1, 2)), strict=True):
             assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-4)
     assert len((own_run / "evaluations.jsonl").read_text().splitlines()) == 2
+
+
+def test_several_seeds_and_methods_are_points_of_one_table(own_run: Path) -> None:
+    quick = ("n=2", "method=ode", "method.solver=heun", "method.steps=2", *QUIET)
+    ended = done("likelihood", f"run={own_run}", *quick, "seed=0,1", "weights=ema,raw")
+    assert "4 of 4 done" in ended.err
+    (folder,) = (own_run / "evaluations").glob("sweep-*")
+    with (folder / "table.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [(row["seed"], row["weights"]) for row in table] == [(s, w) for s in "01" for w in ("ema", "raw")]
+    assert len({row["eval/bpd@ode-val-2"] for row in table}) == 4
+    again = done("likelihood", f"run={own_run}", *quick, "seed=0,1", "weights=ema,raw")
+    assert "4 of 4 points are done already" in again.err
+    line = mistake("likelihood", f"run={own_run}", *quick, "batch_size=1,2")
+    assert "several may be given for method, split, n, seed, weights, precision" in line

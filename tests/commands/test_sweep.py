@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 import signal
 import time
@@ -346,10 +345,10 @@ def test_ctrl_c_ends_the_training_which_goes_on_later(tiny_shapes: Path, tmp_pat
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert re.fullmatch(
-        r"difflab sweep: SIGINT: stopped; \d of \d points are done, in \S+/ledger.json; "
+        r"difflab sweep: SIGINT: stopped; \d of \d points are done, in \S+/ledger.jsonl; "
         "the same command goes on with the others",
         err.splitlines()[-1],
     )
     assert (run / "checkpoints" / "last.ckpt").is_file()
-    ledger = tmp_path / "runs" / "sweeps" / "tiny" / "ledger.json"
-    assert not ledger.exists() or json.loads(ledger.read_text())["entries"] == {}
+    ledger = tmp_path / "runs" / "sweeps" / "tiny" / "ledger.jsonl"
+    assert not ledger.exists()

@@ -15,10 +15,11 @@ def read_measured(place: Path) -> Measured:
     return read_all_measured([place])[0]
 
 
-def entry(place: Path, status: str = "done") -> LedgerEntry:
+def entry(digest: str, place: Path, status: str = "done") -> LedgerEntry:
     return LedgerEntry.model_validate(
         {
             "point": "s=1",
+            "digest": digest,
             "command": "train",
             "arguments": ["s=1"],
             "place": str(place),
@@ -32,8 +33,10 @@ def entry(place: Path, status: str = "done") -> LedgerEntry:
 def test_a_ledger_comes_back_as_it_was_written(tmp_path: Path) -> None:
     ledger = Ledger.read(tmp_path, "mine")
     assert ledger.entries == {}
-    ledger.record("aa", entry(tmp_path))
-    ledger.record("bb", entry(tmp_path, "failed"))
+    ledger.record(entry("aa", tmp_path / "one"))
+    ledger.record(entry("bb", tmp_path / "two", "failed"))
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
     again = Ledger.read(tmp_path, "mine")
     assert again == ledger
     assert (again.is_done("aa"), again.is_done("bb"), again.is_done("cc")) == (True, False, False)
@@ -41,12 +44,12 @@ def test_a_ledger_comes_back_as_it_was_written(tmp_path: Path) -> None:
 
 def test_a_point_whose_records_are_gone_is_not_done(tmp_path: Path) -> None:
     ledger = Ledger.read(tmp_path, "mine")
-    ledger.record("aa", entry(tmp_path / "gone"))
+    ledger.record(entry("aa", tmp_path / "gone"))
     assert not ledger.is_done("aa")
 
 
 def test_a_folder_belongs_to_one_sweep(tmp_path: Path) -> None:
-    Ledger.read(tmp_path, "mine").record("aa", entry(tmp_path))
+    Ledger.read(tmp_path, "mine").record(entry("aa", tmp_path))
     with pytest.raises(UserError, match=r"holds the sweep 'mine', this one is 'yours'; give another --out"):
         Ledger.read(tmp_path, "yours")
 
@@ -142,19 +145,48 @@ def test_torn_and_foreign_records_cost_themselves_alone(tmp_path: Path, capsys: 
     assert "a record of kid@8 is none" in said
 
 
-@pytest.mark.parametrize(
-    "content", ["", "{", "[" * 20_000, "[]", '{"sweep": 3}', '{"sweep": "mine", "entries": {"aa": {}}}']
-)
-def test_a_damaged_ledger_counts_as_empty_and_is_said(
+@pytest.mark.parametrize("content", ["{", "[" * 20_000, "[]", '{"sweep": "mine"}', '{"entries": {"aa": {}}}'])
+def test_a_damaged_line_costs_itself_alone_and_is_said(
     tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Ledger.read(tmp_path, "mine").record("aa", entry(tmp_path))
-    (tmp_path / "ledger.json").write_text(content)
+    Ledger.read(tmp_path, "mine").record(entry("aa", tmp_path / "a"))
+    with (tmp_path / "ledger.jsonl").open("a") as file:
+        file.write(content)
     ledger = Ledger.read(tmp_path, "mine")
-    assert not ledger.entries
-    assert "ledger.json is damaged" in capsys.readouterr().err
-    ledger.record("bb", entry(tmp_path))
+    assert list(ledger.entries) == ["aa"]
+    assert "line" in capsys.readouterr().err
+    ledger.record(entry("bb", tmp_path / "b"))
+    (tmp_path / "b").mkdir()
     assert Ledger.read(tmp_path, "mine").is_done("bb")
+
+
+def test_two_commands_add_to_one_ledger(tmp_path: Path) -> None:
+    first, second = Ledger.read(tmp_path), Ledger.read(tmp_path)
+    first.record(entry("aa", tmp_path / "a"))
+    second.record(entry("bb", tmp_path / "b"))
+    assert list(Ledger.read(tmp_path).entries) == ["aa", "bb"]
+
+
+def test_a_folder_is_of_what_was_made_there_last(tmp_path: Path) -> None:
+    ledger = Ledger.read(tmp_path)
+    (tmp_path / "a").mkdir()
+    for digest in ("aa", "bb"):
+        ledger.record(entry(digest, tmp_path / "a"))
+    assert (ledger.is_done("aa"), ledger.is_done("bb")) == (False, True)
+    assert Ledger.read(tmp_path) == ledger
+
+
+def test_a_ledger_moves_with_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "before" / "a").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    ledger = Ledger.read(tmp_path / "before")
+    ledger.record(entry("aa", tmp_path / "before" / "a"))
+    ledger.record(entry("bb", tmp_path / "elsewhere"))
+    (tmp_path / "before").rename(tmp_path / "after")
+    moved = Ledger.read(tmp_path / "after")
+    assert moved.place_of("aa") == tmp_path / "after" / "a"
+    assert moved.place_of("bb") == tmp_path / "elsewhere"
+    assert moved.is_done("aa")
 
 
 def test_a_folder_without_records_measured_nothing(tmp_path: Path) -> None:

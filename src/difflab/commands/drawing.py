@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
@@ -15,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from difflab.commands.judged import shares
 from difflab.commands.limits import memory_of, refusing_too_large, require_memory
-from difflab.commands.processes import Processes, started
+from difflab.commands.processes import Processes
+from difflab.commands.shares import shares
 from difflab.config.editing import EDITING
 from difflab.config.metrics import MetricsConfig
 from difflab.config.request import GIVEN
@@ -38,6 +37,9 @@ if TYPE_CHECKING:
 
 CHANGES_PICTURES = (*GIVEN, *EDITING, "pipeline", "sampler", "guidance", "rounding", "precision", "weights")
 """Keys of a drawing, besides n and seed, that make it another one."""
+
+CHANGES_MEASURES = ("metrics", "data", "split")
+"""Keys of an evaluation that change its numbers with the pictures left as they are."""
 
 FLOATS_A_PIXEL = 4
 """What any sampler holds at least: x, its noise, and what the network takes and gives."""
@@ -70,6 +72,11 @@ class Drawing:
     def device(self) -> torch.device:
         """Where samples are drawn and judged."""
         return self.pipeline.device
+
+    @property
+    def evaluated_in(self) -> tuple[Path, str]:
+        """`<run>/evaluations`, where each protocol has a folder, and so a W&B run, of its own."""
+        return self.stored.home / "evaluations", f"{draw_name(self.config, *CHANGES_MEASURES)}-n{self.config.n}"
 
     @property
     def also_kept_in(self) -> Path:
@@ -109,26 +116,6 @@ class Drawing:
                 with refusing_too_large(f"batch_size={size}"):
                     images = self.pipeline.drawn(asked, self.config.seed)
             yield asked, images
-
-
-@contextlib.contextmanager
-def drawing_of(config: DrawConfig) -> Iterator[Drawing]:
-    """Start a process for each device; inside, each of them is ready to draw its share.
-
-    Raises UserError where the configuration asks for what drawing, or this machine, cannot do.
-    """
-    with drawing_processes(config) as (processes, models):
-        with processes.agreeing():
-            drawing = prepare_drawing(config, processes, models)
-        yield drawing
-
-
-@contextlib.contextmanager
-def drawing_processes(config: DrawConfig) -> Iterator[tuple[Processes, StoredModels]]:
-    """Start a process for each device; inside, each has a place for the models that it loads onto its device."""
-    accelerator = resolve_accelerator(config.accelerator)
-    with started(config.devices, accelerator, config.ranks) as processes:
-        yield processes, models_on(accelerator)
 
 
 def models_on(accelerator: Accelerator) -> StoredModels:

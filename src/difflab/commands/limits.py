@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-from difflab.config.logger import LoggerConfig
 from difflab.errors import UserError
 from difflab.machine import MachineError
 
@@ -60,14 +59,6 @@ def require_folder(key: str, path: str | Path | None) -> None:
     for place in (Path(path), *Path(path).parents):
         if place.exists() and not place.is_dir():
             raise UserError(f"{key}={path}: {place} is a file; give a folder")
-
-
-def refuse_unwritable(out: str | None, logger: LoggerConfig) -> None:
-    """Raises UserError, before anything is loaded, where the records cannot be kept as they are asked for."""
-    from difflab.tracking.wandb_environment import refuse_unusable
-
-    require_folder("out", out)
-    refuse_unusable(logger)
 
 
 @contextlib.contextmanager

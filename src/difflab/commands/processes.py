@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -27,13 +27,23 @@ if TYPE_CHECKING:
 LIGHTNING_LOGGERS = ("lightning.fabric", "lightning.pytorch")
 
 
+class AgreedError(UserError):
+    """A mistake that every process knows of, so that all can go on together."""
+
+
+class SaidByTheFirst(SystemExit):
+    """What the other processes raise where the first one says the mistake.
+
+    Not an error: Lightning kills the first process, before it has spoken, where another one ends in one.
+    """
+
+
 @dataclass(frozen=True)
 class Processes:
-    """Which process this is: `rank` of `world_size`. held: what is given back when the command ends."""
+    """Which process this is: `rank` of `world_size`."""
 
     rank: int = 0
     world_size: int = 1
-    held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, compare=False, repr=False)
 
     @property
     def is_main(self) -> bool:
@@ -64,19 +74,21 @@ class Processes:
         dist.all_gather_object(said, None if mine is None else str(mine))
         mistakes = [message for message in said if message is not None]
         if mistakes and self.is_main:
-            raise mine or UserError(mistakes[0])
+            raise AgreedError(mistakes[0]) from mine
         if mistakes:
-            # Not an error: Lightning kills the first process, before it has spoken, where another one ends in one.
-            raise SystemExit(0)
+            raise SaidByTheFirst(0)
 
-    def take(self, folder: Path, what: str) -> None:
-        """Keep other commands from writing into `folder` until this one ends, for all processes together.
+    @contextlib.contextmanager
+    def taking(self, folder: Path, what: str) -> Iterator[None]:
+        """Inside, other commands are kept from writing into `folder`, for all processes together.
 
         what: goes on there, for the message of another command: "is being drawn into". Raises UserError as locked does.
         """
-        with self.agreeing():
-            if self.is_main:
-                self.held.enter_context(locked(folder, what, "give another out=..."))
+        with contextlib.ExitStack() as held:
+            with self.agreeing():
+                if self.is_main:
+                    held.enter_context(locked(folder, what, "give another out=..."))
+            yield
 
 
 @dataclass(frozen=True)
@@ -156,8 +168,7 @@ def started(
     """
     layout = layout_of(devices, accelerator)
     if layout.total == 1:
-        with contextlib.ExitStack() as held:
-            yield Processes(held=held)
+        yield Processes()
         return
     from lightning.fabric import Fabric
 
@@ -175,8 +186,8 @@ def started(
         with leaving_together(UserError, SystemExit):
             fabric.launch()
             rank, world_size = fabric.global_rank, fabric.world_size
-            with beating(rank, world_size, ranks or RanksConfig(), others), contextlib.ExitStack() as held:
-                yield Processes(rank, world_size, held)
+            with beating(rank, world_size, ranks or RanksConfig(), others):
+                yield Processes(rank, world_size)
 
 
 def environment_of(layout: Layout) -> ClusterEnvironment:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from difflab.commands.hydra_app import SHOWING
@@ -51,6 +51,22 @@ def with_defaults_of_run(argv: Sequence[str], *, data: bool = False, drawing: bo
             defaults.append(f"{group}={values.pop('kind')}")
             defaults += [f"{group}.{key}={in_hydra(value)}" for key, value in values.items()]
     return [*defaults, *argv]
+
+
+def of_images(why: str) -> Callable[[Sequence[str]], list[str]]:
+    """What `with_defaults_of_run` does, for a command that measures on real images and draws nothing.
+
+    why: there is no guidance and no sampler, for the refusal of one.
+    """
+
+    def complete(argv: Sequence[str]) -> list[str]:
+        for argument in argv:
+            key = argument.partition("=")[0].lstrip("+~")
+            if re.split(r"[./@]", key)[0] in ("guidance", "sampler", "pipeline"):
+                raise UserError(f"{argument}: {why}, without guidance or a sampler; leave {key} out")
+        return with_defaults_of_run(argv, data=True, drawing=False)
+
+    return complete
 
 
 def _leave_out_the_other_convention(guidance: dict[str, Any], argv: Sequence[str]) -> None:

@@ -58,7 +58,7 @@ class SampleFolder:
 
     def kept(self, indices: Sequence[int]) -> Tensor | None:
         """uint8 [b, C, H, W] of pictures drawn before; None unless all of them are there and whole."""
-        read = [_read(self._picture(index)) for index in indices]
+        read = [read_picture(self._picture(index)) for index in indices]
         whole = [image for image in read if image is not None]
         if len(whole) < len(read):
             # Samples of one batch may differ in a bit from the same ones of another, so all of it is drawn again.
@@ -110,7 +110,8 @@ class SampleFolder:
             return None
 
 
-def _read(path: Path) -> Tensor | None:
+def read_picture(path: Path) -> Tensor | None:
+    """uint8 [3, H, W] of a picture; None where there is none that is whole."""
     try:
         with Image.open(path) as picture:
             pixels = np.asarray(picture.convert("RGB"))

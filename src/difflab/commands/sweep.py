@@ -13,8 +13,9 @@ import typer
 from difflab.commands.typer_app import run_typer
 from difflab.console import say, say_on_stderr
 from difflab.errors import UserError
-from difflab.tracking.sweep_file import Sweep, SweepPoint, read_sweep
-from difflab.tracking.sweep_ledger import Ledger, LedgerEntry
+from difflab.tracking.sweep_file import Sweep, read_sweep
+from difflab.tracking.sweep_ledger import LEDGER, Ledger, LedgerEntry
+from difflab.tracking.sweep_point import SweepPoint
 
 FAILED = 1
 
@@ -59,13 +60,15 @@ def run(
     The folder keeps a log per point, the table (CSV, Markdown) and its plot. Every point is checked before the first
     one starts; one that fails does not stop the others. Interrupted, the same command goes on where it stopped.
     """
-    from difflab.commands.sweep_report import report
+    from difflab.commands.sweep_report import Asked, report
 
     sweep, points, ledger = _opened(file, overrides, out)
     if x is not None and x not in sweep.swept:
         raise UserError(f"--x {x} is not swept; choose one of {', '.join(sweep.swept)}")
     failed = run_missing(points, ledger, jobs)
-    report(sweep, points, ledger, metric or [], x)
+    done = [point for point in points if ledger.is_done(point.digest)]
+    asked = Asked(sweep.name, sweep.config.metric, metric or [], x)
+    report(done, [ledger.place_of(point.digest) for point in done], ledger.folder, asked)
     if failed:
         named = "; ".join(f"{point.number} ({point.label}), see {_log(ledger, point)}" for point in failed)
         say_on_stderr(f"difflab sweep: {len(failed)} of {len(points)} points failed: {named}")
@@ -93,6 +96,7 @@ def run_missing(points: Sequence[SweepPoint], ledger: Ledger, at_once: int) -> l
             arguments, place = placed[index]
             entry = LedgerEntry(
                 point=point.label,
+                digest=point.digest,
                 command=point.command,
                 arguments=list(arguments),
                 place=str(place),
@@ -100,7 +104,7 @@ def run_missing(points: Sequence[SweepPoint], ledger: Ledger, at_once: int) -> l
                 exit_status=how.status,
                 seconds=how.seconds,
             )
-            ledger.record(point.digest, entry)
+            ledger.record(entry)
             progress.ended(point, how.status, how.seconds)
             if how.status:
                 failed.append(point)
@@ -111,7 +115,7 @@ def run_missing(points: Sequence[SweepPoint], ledger: Ledger, at_once: int) -> l
             run_jobs(work, at_once, lock, lambda index: progress.started(missing[index]), ended)
         except KeyboardInterrupt as stop:
             done = sum(ledger.is_done(point.digest) for point in points)
-            stop.add_note(f"{done} of {len(points)} points are done, in {ledger.folder / 'ledger.json'}")
+            stop.add_note(f"{done} of {len(points)} points are done, in {ledger.folder / LEDGER}")
             stop.add_note("the same command goes on with the others")
             raise
     return sorted(failed, key=lambda point: point.number)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from difflab.commands.command import Command
 from difflab.commands.composing import compose_and_validate
 from difflab.tracking.rundir import RunDirectory
 
@@ -16,7 +18,7 @@ def folder_of(command: str, arguments: Sequence[str]) -> Path:
     """
     if command == "train":
         return _training_folder(arguments)
-    return _drawing_folder(command, arguments)
+    return _working_folder(command, arguments)
 
 
 def _training_folder(arguments: Sequence[str]) -> Path:
@@ -28,12 +30,20 @@ def _training_folder(arguments: Sequence[str]) -> Path:
     return RunDirectory(Path(config.output_root) / config.experiment / run_name(config.name, None)).path
 
 
-def _drawing_folder(command: str, arguments: Sequence[str]) -> Path:
-    from difflab.commands.run_defaults import with_defaults_of_run
-    from difflab.config.sample import EvaluateConfig, SampleConfig
-
-    model = EvaluateConfig if command == "evaluate" else SampleConfig
-    complete = with_defaults_of_run(arguments, data=command == "evaluate")
-    config, _ = compose_and_validate(command, model, complete)
-    assert config.out is not None, "a drawing of a sweep has a folder"
+def _working_folder(name: str, arguments: Sequence[str]) -> Path:
+    command = command_called(name, arguments)
+    config, _ = compose_and_validate(command.primary, command.config, command.complete(arguments))
+    assert config.out is not None, "a point of a sweep has a folder"
     return RunDirectory(config.out).path
+
+
+def command_called(name: str, arguments: Sequence[str]) -> Command[Any]:
+    """The command that works on a stored model as `difflab <name> <arguments>` does."""
+    from difflab.commands.accuracy import ACCURACY
+    from difflab.commands.evaluate import command_of
+    from difflab.commands.likelihood import LIKELIHOOD
+    from difflab.commands.sample import SAMPLE
+
+    if name == "evaluate":
+        return command_of(arguments)
+    return {"sample": SAMPLE, "likelihood": LIKELIHOOD, "accuracy": ACCURACY}[name]

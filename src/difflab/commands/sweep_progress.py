@@ -10,17 +10,21 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from difflab.console import console, say_on_stderr
-from difflab.tracking.sweep_file import SweepPoint
+from difflab.tracking.sweep_point import SweepPoint
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
 class SweepProgress:
-    """A line when a point starts and when it ends, and on a terminal a bar below them."""
+    """A line when a point starts and when it ends, and on a terminal a bar below them.
 
-    def __init__(self, total: int, missing: Sequence[SweepPoint], at_once: int) -> None:
+    bar: False where each point shows its own.
+    """
+
+    def __init__(self, total: int, missing: Sequence[SweepPoint], at_once: int, *, bar: bool = True) -> None:
         self.total, self.left, self.at_once = total, len(missing), at_once
+        self._wants_bar = bar
         self._seconds: list[float] = []
         self._guard = threading.Lock()
         self._bar: tuple[Progress, TaskID] | None = None
@@ -28,7 +32,7 @@ class SweepProgress:
     def __enter__(self) -> SweepProgress:
         if done := self.total - self.left:
             self._say(f"{done} of {self.total} points are done already")
-        if self.left and sys.stderr.isatty():
+        if self.left and self._wants_bar and sys.stderr.isatty():
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
             columns = (TextColumn("sweep"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

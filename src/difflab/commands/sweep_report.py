@@ -6,11 +6,14 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from difflab.console import console, say_on_stderr
 from difflab.metrics.protocol import Result
-from difflab.tracking.sweep_file import Sweep, SweepPoint
-from difflab.tracking.sweep_ledger import Ledger, best_row, read_all_measured
+from difflab.tracking.sweep_file import SweepMetric
+from difflab.tracking.sweep_ledger import best_row, read_all_measured
+from difflab.tracking.sweep_point import SweepPoint
 from difflab.tracking.sweep_table import (
     SEED,
     SweepRow,
@@ -18,6 +21,7 @@ from difflab.tracking.sweep_table import (
     over_seeds,
     protocol_of,
     shown,
+    swept_keys,
     to_rich,
     with_series,
     write_table,
@@ -26,21 +30,30 @@ from difflab.tracking.sweep_table import (
 EVALUATED = "eval/"
 
 
-def report(sweep: Sweep, points: Sequence[SweepPoint], ledger: Ledger, metrics: Sequence[str], x: str | None) -> None:
-    """Show the points that are done, and write table.csv, table.md, plot.svg and plot.png into the sweep's folder.
+@dataclass(frozen=True)
+class Asked:
+    """What is shown of a sweep: its name, the metric that it is about, further ones, and the key along the plot."""
 
-    The terminal and the plot have the metric of the sweep and those in `metrics`, the files every metric of an
-    evaluation as well. A metric given without its protocol (`eval/fd-lite0`) stands for all of that name. Points that
-    differ in their seed alone are one line, with the standard deviation over them; table.csv has every point.
+    title: str | None = None
+    metric: SweepMetric | None = None
+    further: Sequence[str] = ()
+    x: str | None = None
+
+
+def report(points: Sequence[SweepPoint], places: Sequence[Path], folder: Path, asked: Asked = Asked()) -> None:
+    """Show points that are done, and write table.csv, table.md, plot.svg and plot.png into `folder`.
+
+    The terminal and the plot have the metrics that are asked for, or all of an evaluation where none is; the files have
+    all. A metric given without its protocol (`eval/fd-lite0`) stands for all of that name. Points that differ in their
+    seed alone are one line, with the standard deviation over them; table.csv has every point.
     """
-    done = [point for point in points if ledger.is_done(point.digest)]
-    measured = read_all_measured([ledger.entries[point.digest].place for point in done])
+    measured = read_all_measured(places)
     rows = [
         SweepRow(point.values, m.metrics, m.spreads, protocol=protocol_of(m.results.values()))
-        for point, m in zip(done, measured)
+        for point, m in zip(points, measured, strict=True)
     ]
-    own = sweep.config.metric
-    wanted = [*([own.name] if own else []), *metrics]
+    own = asked.metric
+    wanted = [*([own.name] if own else []), *asked.further]
     names = metric_names(rows)
     chosen = [name for want in wanted for name in names if _is_meant(name, want)]
     for want in wanted:
@@ -52,15 +65,15 @@ def report(sweep: Sweep, points: Sequence[SweepPoint], ledger: Ledger, metrics: 
         return
     terminal = console()
     means = over_seeds(rows)
-    terminal.print(to_rich(_only(means, chosen or evaluated), sweep.name, terminal.width))
+    terminal.print(to_rich(_only(means, chosen or evaluated), asked.title, terminal.width))
     _note_differing([result for m in measured for result in m.results.values()])
     for name in [name for name in chosen if own and _is_meant(name, own.name)]:
         if own and (best := best_row(means, name, own.goal)):
             values = " ".join(f"{key}={shown(value)}" for key, value in best.values.items())
             terminal.print(f"best {name}: {best.metrics[name]:.4g} at {values}")
-    write_table(_only(rows, evaluated), ledger.folder / "table.csv", ledger.folder / "table.md")
-    written = "table.csv, table.md" + _plotted(sweep, rows, chosen or evaluated, ledger, x)
-    terminal.print(f"{written} in {ledger.folder}")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_table(_only(rows, evaluated), folder / "table.csv", folder / "table.md")
+    terminal.print(f"table.csv, table.md{_plotted(rows, chosen or evaluated, folder, asked.x)} in {folder}")
 
 
 def _is_meant(name: str, want: str) -> bool:
@@ -77,16 +90,25 @@ def _only(rows: Sequence[SweepRow], names: Sequence[str]) -> list[SweepRow]:
     return [dataclasses.replace(row, metrics=kept(row.metrics), spreads=kept(row.spreads)) for row in rows]
 
 
-def _plotted(sweep: Sweep, rows: Sequence[SweepRow], metrics: Sequence[str], ledger: Ledger, x: str | None) -> str:
+def _plotted(rows: Sequence[SweepRow], metrics: Sequence[str], folder: Path, x: str | None) -> str:
     from difflab.tracking.plot import plot_sweep
 
-    x = x or max(sweep.swept, key=lambda key: (key != SEED, len(sweep.config.parameters[key].choices)))
-    rows = rows if x == SEED and len(sweep.swept) > 1 else over_seeds(rows)
+    keys = swept_keys(rows)
+    x = x or max(keys, key=lambda key: _worth_an_axis(rows, key))
+    rows = rows if x == SEED and len(keys) > 1 else over_seeds(rows)
     drawable = [name for name in metrics if any(math.isfinite(row.metrics.get(name, math.nan)) for row in rows)]
     if not drawable:
         return ""
-    plot_sweep(with_series(rows, x), x, drawable, ledger.folder / "plot.svg")
+    plot_sweep(with_series(rows, x), x, drawable, folder / "plot.svg")
     return ", plot.svg, plot.png"
+
+
+def _worth_an_axis(rows: Sequence[SweepRow], key: str) -> tuple[bool, bool, int]:
+    """Seeds are repetitions, numbers have an order, and many values make a curve."""
+    from difflab.tracking.plot import is_number
+
+    values = [row.values.get(key) for row in rows]
+    return key != SEED, all(map(is_number, values)), len({shown(value) for value in values})
 
 
 def _note_differing(results: Sequence[Result]) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from difflab.config.base import Config
-from difflab.config.data import DataConfig
-from difflab.config.logger import LoggerConfig
-from difflab.config.ranks import RanksConfig
+from difflab.config.work import MeasuringImagesConfig
 
 
 class BoundConfig(Config):
@@ -44,41 +42,12 @@ class ODEConfig(Config):
 MethodConfig = Annotated[BoundConfig | ODEConfig, Field(discriminator="kind")]
 
 
-class LikelihoodConfig(Config):
+class LikelihoodConfig(MeasuringImagesConfig):
     """`difflab likelihood`.
 
-    run: a run directory, an exported folder, or a checkpoint file.
     method: bound or ode.
-    data: the data set; null = the one the run was trained on. `split` is the part of it, n how many of its images.
-    seed: of the noise; that of an image depends on the seed and its place in the split alone.
-    batch_size: images of each process at once.
-    weights: the averaged (ema) or the raw weights.
-    devices: processes, each with its share of the images; auto = one for each GPU, one on a CPU.
-    ranks: how long they wait for a silent one.
-    precision: of the network's arithmetic.
-    out: where the records go; null = <run>/likelihood/<method>-<split>-n<n>-<hash of the rest>. They are also added to
-        the run's evaluations.jsonl.
+    out: where the records go; null = <run>/evaluations/likelihood-<method>-<split>-n<n>-<hash of the rest>. They are
+        also added to the run's evaluations.jsonl.
     """
 
-    run: str | None
     method: MethodConfig
-    data: DataConfig | None = None
-    split: str
-    n: Annotated[int, Field(ge=1)]
-    seed: Annotated[int, Field(ge=0)]
-    batch_size: Annotated[int, Field(ge=1)]
-    weights: Literal["ema", "raw"]
-    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
-    devices: Annotated[int, Field(ge=1)] | Literal["auto"]
-    ranks: RanksConfig = RanksConfig()
-    precision: Literal["32-true", "bf16-mixed"]
-    logger: LoggerConfig
-    out: str | None
-
-    @model_validator(mode="after")
-    def _there_is_a_model(self) -> Self:
-        if self.run is None:
-            raise ValueError(
-                "run has no value: give one, as in run=... (a run directory, an exported folder or a checkpoint)"
-            )
-        return self

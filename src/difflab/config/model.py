@@ -14,7 +14,7 @@ from difflab.config.guidance import GuidanceConfig
 from difflab.config.network import NetworkConfig
 from difflab.config.sampler import SamplerConfig
 
-Measurement = Literal["samples", "likelihood"]
+Measurement = Literal["samples", "likelihood", "accuracy"]
 
 
 class ModelConfig(Config):
@@ -27,7 +27,7 @@ class ModelConfig(Config):
     What it is good for:
 
     title: what it is, in words.
-    measures: what can be measured of it: the samples that it draws, how likely images are.
+    measures: what can be measured of it: the samples that it draws, how likely images are, how well it tells classes.
     """
 
     title: ClassVar[str]

@@ -6,19 +6,17 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from difflab.config.base import Config
 from difflab.config.data import DataConfig
 from difflab.config.editing import EditingConfig
 from difflab.config.guidance import GuidanceConfig
-from difflab.config.logger import LoggerConfig
 from difflab.config.metrics import MetricsConfig
 from difflab.config.pipeline import PipelineConfig, SinglePipelineConfig
-from difflab.config.ranks import RanksConfig
 from difflab.config.request import RequestConfig
 from difflab.config.sampler import SamplerConfig
+from difflab.config.work import MeasuringConfig, WorkConfig
 
 
-class DrawConfig(RequestConfig, EditingConfig):
+class DrawConfig(WorkConfig, RequestConfig, EditingConfig):
     """What sampling and evaluation share; what samples have to show is said by the keys of `RequestConfig`, and how an
     image is used by those of `EditingConfig`.
 
@@ -28,8 +26,6 @@ class DrawConfig(RequestConfig, EditingConfig):
     n: number of samples; sample i depends on (seed, i) alone.
     weights: the averaged (ema) or the raw weights.
     rounding: floats to uint8, by the rule of an official code (see difflab.images).
-    devices: processes, each with its share of the samples; auto = one for each GPU, one on a CPU.
-    ranks: how long they wait for a silent one.
     precision: auto = bf16 autocast where the device makes it faster, fp32 elsewhere.
     """
 
@@ -38,12 +34,8 @@ class DrawConfig(RequestConfig, EditingConfig):
     split: str
     n: Annotated[int, Field(ge=1)]
     seed: Annotated[int, Field(ge=0)]
-    batch_size: Annotated[int, Field(ge=1)]
     weights: Literal["ema", "raw"]
     rounding: Literal["truncate", "nearest", "edm"]
-    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
-    devices: Annotated[int, Field(ge=1)] | Literal["auto"]
-    ranks: RanksConfig = RanksConfig()
     precision: Literal["auto", "32-true", "bf16-mixed"]
     sampler: SamplerConfig
     guidance: GuidanceConfig
@@ -85,7 +77,6 @@ class SampleConfig(DrawConfig):
     trajectory: number of moments of the sampling path to draw for the first samples (0 = none).
     """
 
-    out: str | None
     npz: bool
     png: bool
     grid: bool
@@ -93,7 +84,7 @@ class SampleConfig(DrawConfig):
     trajectory: Annotated[int, Field(ge=0)]
 
 
-class EvaluateConfig(DrawConfig):
+class EvaluateConfig(DrawConfig, MeasuringConfig):
     """`difflab evaluate`.
 
     data: the data set compared with; null = the one the run was trained on. `split` is the part of it.
@@ -103,11 +94,9 @@ class EvaluateConfig(DrawConfig):
 
     data: DataConfig | None = None
     metrics: MetricsConfig
-    logger: LoggerConfig
-    out: str | None
 
 
-class EvaluateSamplesConfig(Config):
+class EvaluateSamplesConfig(MeasuringConfig):
     """`difflab evaluate samples=...`: pictures that are made already.
 
     samples: a folder of images, or an archive as `difflab sample` and ADM's scripts write it: arr_0 uint8
@@ -122,10 +111,4 @@ class EvaluateSamplesConfig(Config):
     data: DataConfig | None = None
     split: str
     n: Annotated[int, Field(ge=1)] | None
-    batch_size: Annotated[int, Field(ge=1)]
-    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
-    devices: Annotated[int, Field(ge=1)] | Literal["auto"]
-    ranks: RanksConfig = RanksConfig()
     metrics: MetricsConfig
-    logger: LoggerConfig
-    out: str | None

@@ -118,10 +118,9 @@ def _guides_of(guidance: GuidanceConfig) -> Iterator[tuple[str, Weights]]:
 def require_drawing(run: str, model: ModelConfig) -> DrawingModelConfig:
     """The configuration of a stored model that draws. Raises UserError for one that draws nothing by itself."""
     if not isinstance(model, DrawingModelConfig):
-        raise UserError(
-            f"run={run} is {model.title} and draws nothing: give run= a diffusion model"
-            + (f", and this one as guidance=classifier guidance.run={run}" if model.logits is not None else "")
-        )
+        leads = f", and this one as guidance=classifier guidance.run={run}" if model.logits is not None else ""
+        tells = f"; how well it tells classes: `difflab accuracy run={run}`" if "accuracy" in model.measures else ""
+        raise UserError(f"run={run} is {model.title} and draws nothing: give run= a diffusion model{leads}{tells}")
     return model
 
 

@@ -8,9 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from difflab.config.data import DataConfig
 from difflab.config.likelihood import BoundConfig, MethodConfig, ODEConfig
-from difflab.config.model import ModelConfig
 from difflab.devices import under_autocast
 from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.denoiser import NetworkDenoiser
@@ -26,12 +24,6 @@ from difflab.pipelines.finite import first_broken_weight, named
 from difflab.seeding import stream_seed
 from difflab.tasks.build import Model
 from difflab.types import Batch
-
-
-def require_likelihood(run: str, model: ModelConfig) -> None:
-    """Raises UserError for a stored model that says nothing of how likely an image is."""
-    if "likelihood" not in model.measures:
-        raise UserError(f"run={run} is {model.title} and has no likelihood of images: give run= a diffusion model")
 
 
 class LikelihoodPipeline:
@@ -81,22 +73,6 @@ class LikelihoodPipeline:
         unused = {"steps"} if self.method.solver == "dopri5" else {"rtol", "atol"}
         low, high = noise_ends(self.model.process, self.method.noise_min, self.method.noise_max)
         return {**self.method.model_dump(mode="json", exclude=unused), "noise_min": low, "noise_max": high}
-
-    def check_data(self, data: DataConfig) -> None:
-        """Raises UserError for images or classes that are not those of the model."""
-        config = self.model.config
-        if (data.channels, data.image_size) != (config.channels, config.image_size):
-            raise UserError(
-                f"the model is of {config.channels}x{config.image_size}x{config.image_size} images, the data gives "
-                f"{data.channels}x{data.image_size}x{data.image_size}: set data.image_size={config.image_size} and "
-                f"data.channels={config.channels}, or choose other data"
-            )
-        known = self.model.conditioners.classes
-        if known is not None and known != data.classes:
-            raise UserError(
-                f"the model knows {known} classes, the data has data.classes={data.classes}: choose data with the "
-                "classes that it was trained on"
-            )
 
     def __call__(self, batch: Batch, seed: int) -> Measured:
         """batch: `image` uint8 [B, C, H, W], `index` int64 [B] and what the conditioners read, on any device.

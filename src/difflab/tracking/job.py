@@ -6,7 +6,7 @@ import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from difflab.console import say_and_log
 from difflab.pipelines.stored import Stored
@@ -28,7 +28,7 @@ class Job:
     """
 
     name: str
-    type: Literal["train", "evaluate", "likelihood"] = "train"
+    type: str = "train"
     group: str | None = None
     trained: str | None = None
     trained_in: Path | None = None
@@ -41,10 +41,8 @@ class Job:
         return cls(run.name, trained=f"{experiment}/{run.name}", output_root=Path(output_root).absolute())
 
     @classmethod
-    def measuring(
-        cls, kind: Literal["evaluate", "likelihood"], stored: Stored, out: RunDirectory, identity: Any
-    ) -> Job:
-        """An evaluation or a likelihood of a stored model, kept in the folder `out`."""
+    def measuring(cls, kind: str, stored: Stored, out: RunDirectory, identity: Any) -> Job:
+        """A measurement of a stored model, kept in the folder `out`; kind: of the command."""
         trained = trained_name(stored)
         return cls(
             f"{stored.home.absolute().name} {out.name}"[:LONGEST],

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +14,13 @@ from pydantic import Field, model_validator
 from difflab.config.base import Config
 from difflab.config.validate import validate
 from difflab.errors import UserError, in_one_line
+from difflab.tracking.sweep_point import SweepPoint, as_number, sweep_points
 from difflab.tracking.sweep_table import Value, shown
 
-COMMANDS = ("train", "sample", "evaluate")
+COMMANDS = ("train", "sample", "evaluate", "likelihood", "accuracy")
 LEFT_OUT = ("${env}", "${interpreter}")
 """What W&B puts before the program; a process started from here needs neither."""
 ARGUMENTS = "${args_no_hyphens}"
-LONGEST_SLUG = 80
 
 
 class SweepMetric(Config):
@@ -97,33 +95,6 @@ class SweepConfig(Config):
 
 
 @dataclass(frozen=True)
-class SweepPoint:
-    """One point of the grid, as the command it is.
-
-    number:    from 1, in the order of the grid, whose last parameter changes fastest.
-    values:    the parameters that vary -> their values here.
-    slug:      words made from the values, fit to name a folder; no two points of a sweep share one.
-    arguments: of `difflab <command>`, all of them.
-    """
-
-    number: int
-    values: Mapping[str, Value]
-    slug: str
-    command: str
-    arguments: tuple[str, ...]
-
-    @property
-    def digest(self) -> str:
-        """12 hex digits of the command: what tells whether this very point was run."""
-        return hashlib.sha256("\0".join([self.command, *self.arguments]).encode()).hexdigest()[:12]
-
-    @property
-    def label(self) -> str:
-        """`guidance.scale=2.0 sampler=ddim`"""
-        return " ".join(f"{key}={shown(value)}" for key, value in self.values.items())
-
-
-@dataclass(frozen=True)
 class Sweep:
     """A sweep file that was read; `name` is its own, or that of the file."""
 
@@ -151,16 +122,8 @@ class Sweep:
         kept = {key: parameter.choices for key, parameter in self.config.parameters.items() if key not in replaced}
         grid = [dict(zip(kept, choice)) for choice in itertools.product(*kept.values())]
         swept = [{key: _value(point[key]) for key in self.swept if key in point} for point in grid]
-        return [
-            SweepPoint(
-                number=number,
-                values=values,
-                slug=slug,
-                command=self.command,
-                arguments=(*self._arguments(point, replaced), *overrides),
-            )
-            for number, (point, values, slug) in enumerate(zip(grid, swept, _slugs(swept)), start=1)
-        ]
+        arguments = [(*self._arguments(point, replaced), *overrides) for point in grid]
+        return sweep_points(self.command, swept, arguments)
 
     def _arguments(self, point: Mapping[str, Any], replaced: set[str]) -> list[str]:
         arguments = []
@@ -206,23 +169,6 @@ def _text(value: Any) -> str:
 
 def _value(value: Any) -> Value:
     """A value as a table has it; YAML reads 1e-3 as text, and it is a number."""
-    text = _text(value)
-    if isinstance(value, str) and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", text, re.IGNORECASE):
-        return float(text)
-    return text if isinstance(value, list) else value
-
-
-def _slugs(points: Sequence[Mapping[str, Value]]) -> list[str]:
-    """A folder name for each point, from the last words of its keys and its values; no commas, which Hydra splits."""
-    keys = list(points[0])
-    short = {key: key.rsplit(".", 1)[-1] for key in keys}
-    if len(set(short.values())) < len(keys):
-        short = {key: key for key in keys}
-    full = ["_".join(f"{short[key]}-{shown(value)}" for key, value in point.items()) for point in points]
-    slugs = [re.sub(r"[^A-Za-z0-9._+-]+", "_", text) for text in full]
-    clear = len(set(slugs)) == len(slugs) and max(map(len, slugs)) <= LONGEST_SLUG
-    return slugs if clear else [f"{slug[:LONGEST_SLUG]}-{_short_hash(text)}" for slug, text in zip(slugs, full)]
-
-
-def _short_hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:6]
+    if isinstance(value, str):
+        return as_number(value)
+    return _text(value) if isinstance(value, list) else value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,18 +19,27 @@ from difflab.config.base import Config
 from difflab.config.validate import validate
 from difflab.console import say_on_stderr
 from difflab.errors import UserError
-from difflab.files import write_text
 from difflab.lock import locked
 from difflab.metrics.naming import with_hash
 from difflab.metrics.protocol import Result
+from difflab.signals import speaks
 from difflab.tracking.csv_rows import read_csv
 from difflab.tracking.sweep_table import SweepRow
 
+LEDGER = "ledger.jsonl"
+
 
 class LedgerEntry(Config):
-    """How one point ended. place: the folder with its records; seconds: what it took, this time alone."""
+    """How one point ended.
 
+    point: its values, for readers. digest: of all that it was made of; one with the same digest is the same point.
+    place: the folder with its records, seen from the ledger's where it lies inside. seconds: what it took, this time
+    alone. sweep: its name; None where the ledger is of whatever is done below a folder.
+    """
+
+    sweep: str | None = None
     point: str
+    digest: str
     command: str
     arguments: list[str]
     place: str
@@ -38,49 +48,61 @@ class LedgerEntry(Config):
     seconds: float
 
 
-class LedgerFile(Config):
-    """ledger.json: the digest of a point (SweepPoint.digest) -> how it ended."""
-
-    sweep: str
-    entries: dict[str, LedgerEntry]
-
-
 @dataclass
 class Ledger:
-    """The ledger below a sweep's folder, written anew after every point."""
+    """The ledger in a folder: a line for every point that ended, the last one of a point counts.
+
+    A kill tears the last line at most, and several processes may add to it. sweep: the one whose folder it is; None
+    for a folder that holds whatever is evaluated. newest: place -> the digest of what was made there last.
+    """
 
     folder: Path
-    sweep: str
+    sweep: str | None = None
     entries: dict[str, LedgerEntry] = field(default_factory=dict)
+    newest: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, folder: Path | str, sweep: str) -> Ledger:
+    def read(cls, folder: Path | str, sweep: str | None = None) -> Ledger:
         """The ledger of a folder; empty where there is none.
 
-        One that cannot be read counts as empty, which is said. Raises UserError where the folder is another sweep's.
+        Lines that cannot be read are left out, which is said: their points are made again. Raises UserError where the
+        folder is another sweep's.
         """
-        folder = Path(folder)
-        if not (folder / "ledger.json").is_file():
-            return cls(folder, sweep)
-        try:
-            content = validate(LedgerFile, json.loads((folder / "ledger.json").read_text(encoding="utf-8")))
-        except (ValueError, TypeError, RecursionError) as error:
-            say_on_stderr(f"note: {folder / 'ledger.json'} is damaged ({error}); its points are made again")
-            return cls(folder, sweep)
-        if content.sweep != sweep:
-            raise UserError(f"{folder} holds the sweep {content.sweep!r}, this one is {sweep!r}; give another --out")
-        return cls(folder, sweep, dict(content.entries))
+        path = Path(folder) / LEDGER
+        ledger = cls(Path(folder), sweep)
+        for record in jsonl.read(path):
+            try:
+                entry = validate(LedgerEntry, record)
+            except UserError as error:
+                if speaks():
+                    say_on_stderr(f"note: {path} has a line that is no point ({error}), left out")
+                continue
+            if sweep is not None and entry.sweep != sweep:
+                raise UserError(f"{folder} holds the sweep {entry.sweep!r}, this one is {sweep!r}; give another --out")
+            ledger._add(entry)
+        return ledger
 
-    def record(self, digest: str, entry: LedgerEntry) -> None:
-        """Keep how a point ended."""
-        self.entries[digest] = entry
-        content = LedgerFile(sweep=self.sweep, entries=self.entries)
-        write_text(self.folder / "ledger.json", content.model_dump_json(indent=1) + "\n")
+    def record(self, entry: LedgerEntry) -> None:
+        """Keep how a point ended. A place inside the folder stays right where the folder is moved."""
+        place = Path(os.path.relpath(entry.place, self.folder)) if _inside(entry.place, self.folder) else entry.place
+        entry = entry.model_copy(update={"sweep": self.sweep, "place": str(place)})
+        self._add(entry)
+        jsonl.append(self.folder / LEDGER, [entry.model_dump_json()])
+
+    def _add(self, entry: LedgerEntry) -> None:
+        self.entries[entry.digest] = entry
+        self.newest[entry.place] = entry.digest
 
     def is_done(self, digest: str) -> bool:
-        """Whether a point ended well and its records are still there."""
+        """Whether a point ended well and its records are still there, with none of another point upon them."""
         entry = self.entries.get(digest)
-        return entry is not None and entry.status == "done" and Path(entry.place).is_dir()
+        if entry is None or entry.status != "done" or self.newest[entry.place] != digest:
+            return False
+        return self.place_of(digest).is_dir()
+
+    def place_of(self, digest: str) -> Path:
+        """The folder with the records of a point that ended."""
+        return self.folder / self.entries[digest].place
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[int]:
@@ -172,6 +194,10 @@ def best_row(rows: Sequence[SweepRow], metric: str, goal: Literal["minimize", "m
     having = [row for row in rows if math.isfinite(row.metrics.get(metric, math.nan))]
     sign = 1 if goal == "minimize" else -1
     return min(having, key=lambda row: sign * row.metrics[metric], default=None)
+
+
+def _inside(place: Path | str, folder: Path) -> bool:
+    return Path(place).absolute().is_relative_to(folder.absolute())
 
 
 def _last_cells(path: Path) -> dict[str, float]:

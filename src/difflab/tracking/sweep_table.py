@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
-import io
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from difflab.files import write_text
+from difflab.tracking import csv_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -121,9 +120,8 @@ def to_csv(rows: Sequence[SweepRow]) -> str:
         # An empty cell is "not measured here"; None is a value that was swept.
         return [row.metrics.get(name, "") for name in metrics] + [row.spreads.get(name, "") for name in spreads]
 
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(_lines_of(rows, keys, measured, numbers))
-    return buffer.getvalue()
+    head, *lines = _lines_of(rows, keys, measured, numbers)
+    return csv_text.to_csv(list(map(str, head)), lines)
 
 
 def to_markdown(rows: Sequence[SweepRow]) -> str:

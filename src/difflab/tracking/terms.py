@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from difflab.files import write_text
 from difflab.metrics.likelihood import Likelihood, Terms
+from difflab.tracking.csv_text import to_csv
 from difflab.tracking.plot import save_chart
 
 WIDTH, HEIGHT = 420, 260
@@ -18,13 +17,13 @@ def write_terms(terms: Terms, noises: Sequence[float], path: Path | str) -> None
     """A CSV row per step: t, noise (sigma / alpha), vb (bits per dimension), x0_mse, eps_mse."""
     columns = (terms.vb.tolist(), terms.x0_mse.tolist(), terms.eps_mse.tolist())
     rows = [(t, noise, *values) for t, (noise, *values) in enumerate(zip(noises, *columns, strict=True))]
-    write_text(Path(path), _csv(("t", "noise", "vb", "x0_mse", "eps_mse"), rows))
+    write_text(Path(path), to_csv(("t", "noise", "vb", "x0_mse", "eps_mse"), rows))
 
 
 def write_images(found: Likelihood, path: Path | str) -> None:
     """A CSV row per image: its index in the split, bits per dimension, the prior's part, network evaluations."""
     columns = found.index.tolist(), found.total.tolist(), found.prior.tolist(), found.evaluations.long().tolist()
-    write_text(Path(path), _csv(("index", "bpd", "prior", "evaluations"), list(zip(*columns, strict=True))))
+    write_text(Path(path), to_csv(("index", "bpd", "prior", "evaluations"), list(zip(*columns, strict=True))))
 
 
 def plot_terms(terms: Terms, path: Path | str) -> None:
@@ -39,10 +38,3 @@ def plot_terms(terms: Terms, path: Path | str) -> None:
     across = altair.X("t:Q").title("step t").scale(nice=False, zero=True)
     up = altair.Y("vb:Q").title("term of the bound (bits/dim)").scale(type="log", nice=True)
     save_chart(chart.encode(x=across, y=up), Path(path))
-
-
-def _csv(names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerows([names, *rows])
-    return buffer.getvalue()

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import BeforeValidator, model_validator
 
 from difflab.config.diffusion import DiffusionConfig
-from difflab.config.model import NoisedModelConfig
+from difflab.config.model import Measurement, NoisedModelConfig
 from difflab.config.network import UNetEncoderConfig, of_other_tasks
 from difflab.config.train import TrainConfig
 
@@ -18,6 +18,7 @@ class NoisyClassifierModelConfig(NoisedModelConfig):
     """A network that tells the class of a noised image."""
 
     title: ClassVar[str] = "a noisy classifier"
+    measures: ClassVar[tuple[Measurement, ...]] = ("accuracy",)
 
     task: Literal["noisy_classifier"] = "noisy_classifier"
     network: ClassifierNetwork

@@ -1,4 +1,4 @@
-"""Several values of a sampling key in one command: `guidance.scale=1,2,4` is three evaluations of one checkpoint."""
+"""Several values of a key in one command: `guidance.scale=1,2,4` is three evaluations of one checkpoint."""
 
 from __future__ import annotations
 
@@ -6,44 +6,21 @@ import itertools
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from difflab.commands.hydra_app import MULTIRUN, SHOWING
-from difflab.config.editing import EDITING
-from difflab.config.request import GIVEN
 from difflab.errors import UserError
+from difflab.tracking.sweep_point import SweepPoint, as_number, sweep_points
 
 MOST_POINTS = 1000
-"""Evaluations of one command; a list that is longer is a slip of the pen."""
-
-SAMPLING_KEYS = (
-    "guidance",
-    "sampler",
-    "pipeline",
-    "seed",
-    "n",
-    *GIVEN,
-    *EDITING,
-    "weights",
-    "rounding",
-    "precision",
-)
-"""What may take several values: everything about the drawing that leaves the run, its data and the devices alone."""
+"""Points of one command; a list that is longer is a slip of the pen."""
 
 
-@dataclass(frozen=True)
-class Point:
-    """One combination of values: `values` key -> value as it was written, `argv` the command with it."""
-
-    values: dict[str, str]
-    argv: list[str]
-
-
-def points_of(argv: Sequence[str]) -> list[Point] | None:
+def points_of(command: str, argv: Sequence[str], swept: Sequence[str]) -> list[SweepPoint] | None:
     """Every combination of the values, the last key changing fastest; None where no key has several.
 
-    Raises UserError for several values of a key that is no sampling key, or of one that is given again behind them:
-    that one would count, under the names of the others.
+    command: of which each combination is one. swept: the keys that may have several values.
+    Raises UserError for several values of another key, or of one that is given again behind them: that one would
+    count, under the names of the others.
     """
     if any(argument.split("=")[0] in SHOWING | MULTIRUN for argument in argv):
         return None
@@ -52,23 +29,24 @@ def points_of(argv: Sequence[str]) -> list[Point] | None:
         return None
     keys = {place: argv[place].partition("=")[0] for place in choices}
     for place, key in keys.items():
-        if re.split(r"[./@]", key.lstrip("+"))[0] not in SAMPLING_KEYS:
-            raise UserError(
-                f"{argv[place]}: one value is wanted here; several may be given for {', '.join(SAMPLING_KEYS)}"
-            )
+        if re.split(r"[./@]", key.lstrip("+"))[0] not in swept:
+            raise UserError(f"{argv[place]}: one value is wanted here; several may be given for {', '.join(swept)}")
         again = [argument for argument in argv[place + 1 :] if argument.partition("=")[0] == key]
         if again:
             raise UserError(f"{argv[place]} and {again[0]}: give {key} once, with all of its values")
-    points: list[Point] = []
     total = math.prod(len(values) for values in choices.values())
     if total > MOST_POINTS:
         given = " ".join(argv[place] for place in choices)
-        raise UserError(f"{given}: these are {total} evaluations; give at most {MOST_POINTS} at once")
-    for combination in itertools.product(*choices.values()):
-        chosen = dict(zip(choices, combination, strict=True))
-        point = [f"{keys[i]}={chosen[i]}" if i in chosen else argument for i, argument in enumerate(argv)]
-        points.append(Point({keys[i]: _unquoted(value) for i, value in chosen.items()}, point))
-    return points
+        raise UserError(f"{given}: these are {total} points; give at most {MOST_POINTS} at once")
+    grid = [dict(zip(choices, combination, strict=True)) for combination in itertools.product(*choices.values())]
+    values = [
+        {keys[place].lstrip("+"): as_number(_unquoted(text)) for place, text in chosen.items()} for chosen in grid
+    ]
+    words = [
+        [f"{keys[place]}={chosen[place]}" if place in chosen else argument for place, argument in enumerate(argv)]
+        for chosen in grid
+    ]
+    return sweep_points(command, values, words)
 
 
 def values_of(argument: str) -> list[str]:

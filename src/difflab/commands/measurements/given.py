@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Iterator
@@ -13,25 +12,24 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from difflab.commands.judged import shares
-from difflab.commands.processes import Processes, started
+from difflab.commands.processes import Processes
 from difflab.commands.sample_folder import RECORD, TOGETHER, UNFINISHED
+from difflab.commands.shares import shares
 from difflab.config.metrics import MetricsConfig
 from difflab.config.sample import EvaluateSamplesConfig
 from difflab.console import printable
-from difflab.devices import resolve_accelerator
 from difflab.errors import UserError
 from difflab.metrics.protocol import GivenRecord
 from difflab.pipelines.evaluating import classes_are_read
 from difflab.requests.archives import ArchivePictures
 from difflab.requests.images import FolderPictures
-from difflab.tracking.rundir import RunDirectory
 from difflab.types import Batch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from difflab.tracking.job import Job
+    from difflab.tracking.rundir import RunDirectory
 
 FIELD = "image"
 HASHED_AT_ONCE = 64
@@ -100,49 +98,32 @@ class GivenSamples:
         )
 
     @property
-    def folder(self) -> RunDirectory:
-        """Where the records go: `evaluations/<name>-<hash>-n<n>` beside the pictures, unless `out` is given.
+    def evaluated_in(self) -> tuple[Path, str]:
+        """`evaluations` beside the pictures, and `<name>-<hash>-n<n>`.
 
         Beside a folder, or an archive; of one that `difflab sample` wrote among its pictures, beside that folder.
         The hash is of the pictures and of what they are measured with.
         """
-        if self.config.out is not None:
-            return RunDirectory(self.config.out)
         place = self.path.parent
         if (place / RECORD).is_file():
             place = place.parent
         how = self.config.model_dump(mode="json", include={"metrics", "data", "split"})
         text = json.dumps({**how, "samples": self.content_hash}, sort_keys=True)
-        relative = self.path.relative_to(place)
-        name = "-".join((relative if self.path.is_dir() else relative.with_suffix("")).parts)
+        name = "-".join(self.path.relative_to(place).parts)
         digest = hashlib.sha256(text.encode()).hexdigest()
-        return RunDirectory(place / "evaluations" / f"{name}-{digest[:6]}-n{self.n}")
+        return place / "evaluations", f"{name}-{digest[:6]}-n{self.n}"
 
-
-@contextlib.contextmanager
-def given_samples(config: EvaluateSamplesConfig) -> Iterator[GivenSamples]:
-    """Start a process for each device; inside, each has the pictures, and judges its share.
-
-    Raises UserError where there are none, and where they are not as the data set that they are compared with.
-    """
-    with given_processes(config) as (processes, device):
-        with processes.agreeing():
-            samples = open_samples(config, processes, device)
-        yield samples
-
-
-@contextlib.contextmanager
-def given_processes(config: EvaluateSamplesConfig) -> Iterator[tuple[Processes, torch.device]]:
-    """Start a process for each device, which each of them is told."""
-    from difflab.commands.drawing import models_on
-
-    accelerator = resolve_accelerator(config.accelerator)
-    with started(config.devices, accelerator, config.ranks) as processes:
-        yield processes, models_on(accelerator).device
+    @property
+    def files(self) -> list[Path]:
+        """None besides the pictures, whose hash is in the name of their folder."""
+        return []
 
 
 def open_samples(config: EvaluateSamplesConfig, processes: Processes, device: torch.device) -> GivenSamples:
-    """The pictures, all of which are read once. Raises UserError as given_samples does."""
+    """The pictures, all of which are read once.
+
+    Raises UserError where there are none, and where they are not as the data set that they are compared with.
+    """
     path = Path(config.samples)
     path = path.resolve() if ".." in path.parts else path.absolute()
     pictures = _pictures(config, path)

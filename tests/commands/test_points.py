@@ -1,12 +1,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import pytest
 
-from difflab.commands.sampling_sweep import SAMPLING_KEYS, points_of
+from difflab.commands import points
+from difflab.commands.sample import SAMPLING_KEYS
 from difflab.errors import UserError
+from difflab.tracking.sweep_point import SweepPoint
 from tiny_runs import done
+
+
+def points_of(argv: Sequence[str]) -> list[SweepPoint] | None:
+    return points.points_of("evaluate", argv, SAMPLING_KEYS)
 
 
 @pytest.mark.parametrize(
@@ -25,27 +32,27 @@ def test_what_is_one_evaluation_is_left_alone(argv: list[str]) -> None:
 
 
 def test_every_combination_the_last_key_fastest() -> None:
-    points = points_of(["run=x", "guidance.scale=1,2.5", "n=8", "sampler=ddim,ancestral"])
-    assert points is not None
-    assert [point.values for point in points] == [
-        {"guidance.scale": scale, "sampler": sampler} for scale in ("1", "2.5") for sampler in ("ddim", "ancestral")
+    found = points_of(["run=x", "guidance.scale=1,2.5", "n=8", "sampler=ddim,ancestral"])
+    assert found is not None
+    assert [point.values for point in found] == [
+        {"guidance.scale": scale, "sampler": sampler} for scale in (1, 2.5) for sampler in ("ddim", "ancestral")
     ]
-    assert points[1].argv == ["run=x", "guidance.scale=1", "n=8", "sampler=ancestral"]
+    assert found[1].arguments == ("run=x", "guidance.scale=1", "n=8", "sampler=ancestral")
 
 
 def test_lists_ranges_and_quoted_texts_are_values() -> None:
-    assert [p.argv[0] for p in points_of(["sampler.steps=range(1,4)"]) or []] == [
+    assert [p.arguments[0] for p in points_of(["sampler.steps=range(1,4)"]) or []] == [
         "sampler.steps=1",
         "sampler.steps=2",
         "sampler.steps=3",
     ]
-    points = points_of(['sampler.steps=50,"10,20",[3,2]']) or []
-    assert [point.values["sampler.steps"] for point in points] == ["50", "10,20", "[3,2]"]
+    found = points_of(['sampler.steps=50,"10,20",[3,2]']) or []
+    assert [point.values["sampler.steps"] for point in found] == [50, "10,20", "[3,2]"]
 
 
 def test_lists_of_classes_may_vary() -> None:
-    points = points_of(["classes=[0],[1,2],null"]) or []
-    assert [point.values["classes"] for point in points] == ["[0]", "[1,2]", "null"]
+    found = points_of(["classes=[0],[1,2],null"]) or []
+    assert [point.values["classes"] for point in found] == ["[0]", "[1,2]", "null"]
 
 
 @pytest.mark.parametrize("again", ["guidance.scale=3", "guidance.scale=3,4"])
@@ -88,9 +95,9 @@ def test_functions_that_list_no_values_are_one_line(argument: str, why: str) -> 
 
 
 def test_too_many_combinations_are_refused() -> None:
-    with pytest.raises(UserError, match="these are 10000 evaluations; give at most 1000"):
+    with pytest.raises(UserError, match="these are 10000 points; give at most 1000"):
         points_of(["run=x", "seed=range(100)", "guidance.scale=range(100)"])
-    with pytest.raises(UserError, match="these are 1001 evaluations; give at most 1000"):
+    with pytest.raises(UserError, match="these are 1001 points; give at most 1000"):
         points_of(["run=x", "seed=range(7)", "guidance.scale=range(143)"])
     with pytest.raises(UserError, match="more than 1000 values"):
         points_of(["run=x", "seed=range(1001)"])
@@ -99,14 +106,14 @@ def test_too_many_combinations_are_refused() -> None:
 
 
 def test_a_choice_and_a_key_inside_it_are_two_keys() -> None:
-    points = points_of(["sampler=ddim,heun", "sampler.steps=7", "+sampler.snap=none,level"]) or []
-    assert [point.argv for point in points][:2] == [
-        ["sampler=ddim", "sampler.steps=7", "+sampler.snap=none"],
-        ["sampler=ddim", "sampler.steps=7", "+sampler.snap=level"],
+    found = points_of(["sampler=ddim,heun", "sampler.steps=7", "+sampler.snap=none,level"]) or []
+    assert [point.arguments for point in found][:2] == [
+        ("sampler=ddim", "sampler.steps=7", "+sampler.snap=none"),
+        ("sampler=ddim", "sampler.steps=7", "+sampler.snap=level"),
     ]
-    assert len(points) == 4
+    assert len(found) == 4
 
 
 def test_images_to_enlarge_may_vary() -> None:
-    points = points_of(["low_res=a.npz,b.npz"]) or []
-    assert [point.values for point in points] == [{"low_res": "a.npz"}, {"low_res": "b.npz"}]
+    found = points_of(["low_res=a.npz,b.npz"]) or []
+    assert [point.values for point in found] == [{"low_res": "a.npz"}, {"low_res": "b.npz"}]

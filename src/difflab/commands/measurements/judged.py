@@ -11,24 +11,21 @@ from torch import Tensor
 
 from difflab.commands.processes import Processes
 from difflab.config.metrics import MetricsConfig
-from difflab.console import say_on_stderr
 from difflab.metrics.protocol import GivenRecord, SamplingRecord
-from difflab.progress import track
 from difflab.types import Batch
 
 if TYPE_CHECKING:
     from difflab.tracking.job import Job
     from difflab.tracking.rundir import RunDirectory
 
-MANY_BATCHES = 10_000
-"""From so many on the first line is not waited for."""
-
 
 class Judged(Protocol):
     """Samples 0..n-1: those that a model draws, or pictures that are made already.
 
     shape: (C, H, W). device: where they are judged.
+    evaluated_in: the folder and the name that the records of a measurement of them have, unless `out` says where.
     also_kept_in: a file that gets the records besides that of the evaluation's folder.
+    files: those that decide what is judged besides the configuration.
     """
 
     @property
@@ -44,7 +41,13 @@ class Judged(Protocol):
     def device(self) -> torch.device: ...
 
     @property
+    def evaluated_in(self) -> tuple[Path, str]: ...
+
+    @property
     def also_kept_in(self) -> Path | None: ...
+
+    @property
+    def files(self) -> Sequence[Path]: ...
 
     def batches(self) -> Iterator[tuple[Batch, Tensor]]:
         """(what was asked for, uint8 [b, C, H, W]) of this process."""
@@ -65,18 +68,3 @@ class Judged(Protocol):
     def job(self, out: RunDirectory, identity: Any) -> Job:
         """The tracker's run of an evaluation that is kept in `out`."""
         ...
-
-
-def shares(processes: Processes, n: int, size: int, doing: str) -> Iterator[list[int]]:
-    """The numbers of this process's samples, `size` at a time; the first process displays its progress.
-
-    Together the processes have 0..n-1, each once. doing: as in "sampling 64 images".
-    """
-    indices: Sequence[int] = range(processes.rank, n, processes.world_size)
-    count = -(-len(indices) // size)
-    chunks = (list(indices[i : i + size]) for i in range(0, len(indices), size))
-    devices = processes.world_size
-    unit = f" on {devices} devices, batches of each" if devices > 1 else ", batches"
-    if processes.is_main and count >= MANY_BATCHES:
-        say_on_stderr(f"{doing}{unit}: {count} of them")
-    yield from track(chunks, count, f"{doing}{unit}") if processes.is_main else chunks

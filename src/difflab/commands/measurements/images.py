@@ -1,0 +1,239 @@
+"""What is measured of a stored model on real images: each once, with the noise of its place in the split."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from difflab.commands.command import Machine
+from difflab.commands.limits import refusing_too_large
+from difflab.commands.processes import Processes
+from difflab.config.data import DataConfig
+from difflab.config.model import Measurement as Measured
+from difflab.config.work import MeasuringImagesConfig
+from difflab.data.shard_names import as_word
+from difflab.errors import UserError
+from difflab.metrics.protocol import Protocol, ReferenceRecord, Result, software_versions
+from difflab.metrics.reference import DataReference, shards_reference
+from difflab.pipelines.measuring import refuse_other_images, require_measured
+from difflab.pipelines.stored import Stored, find_stored
+from difflab.progress import track
+from difflab.tasks.build import Model
+from difflab.tracking.job import Job
+from difflab.tracking.rundir import RunDirectory
+from difflab.types import Batch
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+
+Asked = TypeVar("Asked", bound=MeasuringImagesConfig)
+
+MEASURED_WITH = ("data", "seed", "weights", "precision")
+"""Keys, besides the split and n, that make it another measurement of any kind."""
+
+
+class ImagesMeasurement(ABC, Generic[Asked]):
+    """Base of measurements on real images (see `difflab.commands.measurements.base.Measurement`).
+
+    kind: of the measurement, which is its command's name, too. what: of the images, for the progress line.
+    method: keys of the configuration that are this kind's own, and change its numbers.
+
+    Raises UserError where the model says nothing of this kind, and where data and model do not fit.
+    """
+
+    kind: ClassVar[Measured]
+    what: ClassVar[str]
+    method: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, config: Asked, machine: Machine) -> None:
+        assert config.run is not None, "the configuration asks for a run"
+        self.config = config
+        self.processes: Processes = machine.processes
+        require_measured(config.run, find_stored(config.run, "auto").config, self.kind)
+        self.model: Model
+        self.stored: Stored
+        self.model, self.stored = machine.models.stored(config.run, config.weights)
+        self.autocast = torch.bfloat16 if config.precision == "bf16-mixed" else None
+        data = _data_of(config, self.stored)
+        self.begin()
+        refuse_other_images(self.model, data)
+        fields = list(dict.fromkeys([*data.fields, *self.reads()]))
+        self.images = _images_of(config, data.model_copy(update={"fields": fields}), self.processes)
+
+    # -- what each kind says --------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Make ready what measures. Raises UserError where the model has not what it needs."""
+
+    @abstractmethod
+    def reads(self) -> Sequence[str]:
+        """The fields of the data that are read besides the image."""
+
+    @abstractmethod
+    def add(self, batch: Batch) -> None:
+        """Measure some images of this process."""
+
+    @abstractmethod
+    def found(self) -> list[Result]:
+        """The results over all processes, which call it together."""
+
+    # -- what all share -------------------------------------------------------------------------------------------
+
+    @property
+    def root(self) -> Path:
+        return self.stored.home / "evaluations"
+
+    @property
+    def name(self) -> str:
+        """`likelihood-val-n256-3fa2c1`: the last part is of all that changes the numbers."""
+        how = self.config.model_dump(mode="json", include={*MEASURED_WITH, *self.method})
+        if self.stored.path.is_file():
+            how["checkpoint"] = self.stored.path.name
+        digest = hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()
+        return f"{self.kind}-{self.label}-n{self.config.n}-{digest[:6]}"
+
+    @property
+    def label(self) -> str:
+        """What the numbers are called after, besides n."""
+        return as_word(self.config.split)
+
+    @property
+    def also_kept_in(self) -> Path:
+        """The run's own file of records."""
+        return self.stored.home / "evaluations.jsonl"
+
+    @property
+    def files(self) -> Sequence[Path]:
+        return [self.stored.weights]
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.network.parameters()).device
+
+    def prepare(self) -> None:
+        """There is nothing to prepare."""
+
+    def results(self) -> list[Result]:
+        """Measure all images, of which each process has its share."""
+        config = self.config
+        _choose_arithmetic(self.device, config.precision)
+        with self.processes.agreeing(), refusing_too_large(f"batch_size={config.batch_size}"):
+            for batch in self._batches():
+                if len(batch["index"]):
+                    self.add(batch)
+        return self.found()
+
+    def _batches(self) -> Iterator[Batch]:
+        config, size = self.config, self.config.batch_size * self.processes.world_size
+        batches = self.images.batches(config.n)
+        what = f"{self.what} of {config.n} images, batches of {size}"
+        for batch in track(batches, -(-config.n // size), what) if self.processes.is_main else batches:
+            yield _rows_of(batch, batch["weight"] > 0)
+
+    def result(
+        self,
+        metric: str,
+        value: float,
+        spread: float | None,
+        n: int,
+        parameters: dict[str, Any],
+        details: dict[str, Any],
+    ) -> Result:
+        """A number of n images with its protocol. parameters: the kind's own, besides what all kinds have."""
+        common = {
+            "seed": self.config.seed,
+            "weights": self.stored.which,
+            "precision": "float32" if self.autocast is None else str(self.autocast).removeprefix("torch."),
+            "device": self.device.type,
+        }
+        reference = ReferenceRecord(
+            name=self.images.name,
+            content_hash=self.images.content_hash,
+            split=self.images.split,
+            preparation=self.images.preparation,
+            n=n,
+        )
+        missing = self.config.n - n
+        return Result(
+            metric=metric,
+            value=value,
+            spread=spread,
+            protocol=Protocol(
+                metric=metric,
+                n=n,
+                parameters={**parameters, **common},
+                reference=reference,
+                label=self.label,
+                versions=software_versions(),
+            ),
+            details={"spread": "standard error of the mean over the images", **details},
+            warnings=[f"{missing} of {self.config.n} images could not be read and are left out"] if missing else [],
+        )
+
+    def described(self) -> dict[str, Any]:
+        return {"model": self.stored.config.model_dump(mode="json")}
+
+    def job(self, out: RunDirectory, identity: Any) -> Job:
+        return Job.measuring(self.kind, self.stored, out, identity)
+
+    def write(self, out: RunDirectory, loggers: Sequence[Logger]) -> None:
+        """Nothing but numbers, unless a kind has more."""
+
+    def remarks(self, results: Sequence[Result]) -> list[str]:
+        return []
+
+
+def log_picture(loggers: Sequence[Any], key: str, path: Path) -> None:
+    """Show a picture where loggers show some."""
+    from PIL import Image
+
+    from difflab.tracking.clock import ClockedLogger
+
+    for logger in loggers:
+        if isinstance(logger, ClockedLogger):
+            logger.log_image(key, Image.open(path))
+
+
+def _choose_arithmetic(device: torch.device, precision: str) -> None:
+    if device.type == "cuda":
+        # Drawing allows TF32, whose error is above the tolerance of an ODE.
+        exact = precision == "32-true"
+        torch.set_float32_matmul_precision("highest" if exact else "high")
+        torch.backends.cudnn.allow_tf32 = not exact
+
+
+def _data_of(config: MeasuringImagesConfig, stored: Stored) -> DataConfig:
+    data = config.data or (None if stored.train is None else stored.train.data)
+    if data is None:
+        raise UserError(
+            f"run={config.run} does not say on which images it was trained: give some, as in data=shards data.path=... "
+            "data.image_size=... data.batch_size=1"
+        )
+    return data
+
+
+def _images_of(config: MeasuringImagesConfig, data: DataConfig, processes: Processes) -> DataReference:
+    size = config.batch_size * processes.world_size
+    images = shards_reference(data, config.split, batch_size=size, rank=processes.rank, world_size=processes.world_size)
+    if config.n > images.total:
+        raise UserError(
+            f"n={config.n}, but the split {config.split} of {images.name} has {images.total} images: "
+            f"give n={images.total} or less, or another split"
+        )
+    return images
+
+
+def _rows_of(batch: Batch, chosen: Tensor) -> Batch:
+    kept = chosen.nonzero()[:, 0].tolist()
+    return {
+        key: value[chosen] if isinstance(value, Tensor) else [value[row] for row in kept]
+        for key, value in batch.items()
+    }

@@ -1,0 +1,131 @@
+"""Metrics of samples: of those that a stored model draws, or of pictures that are made already."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from difflab.commands.command import Machine
+from difflab.commands.drawing import prepare_drawing
+from difflab.commands.limits import main_memory, require_memory
+from difflab.commands.measurements.given import open_samples
+from difflab.commands.measurements.judged import Judged
+from difflab.commands.measurements.measuring import Measuring
+from difflab.commands.processes import Processes
+from difflab.config.sample import EvaluateConfig, EvaluateSamplesConfig
+from difflab.console import say_on_stderr
+from difflab.metrics.evaluator import Evaluator
+from difflab.metrics.protocol import Result
+from difflab.metrics.suiting import without_unsuited
+from difflab.pipelines.evaluating import evaluator_of_samples
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+
+    from difflab.config.data import DataConfig
+    from difflab.tracking.job import Job
+    from difflab.tracking.rundir import RunDirectory
+
+
+@dataclass(frozen=True)
+class SamplesMeasurement:
+    """Samples with what judges them (see `difflab.commands.measurements.base.Measurement`)."""
+
+    samples: Judged
+    evaluator: Evaluator
+
+    @property
+    def processes(self) -> Processes:
+        return self.samples.processes
+
+    @property
+    def root(self) -> Path:
+        return self.samples.evaluated_in[0]
+
+    @property
+    def name(self) -> str:
+        return self.samples.evaluated_in[1]
+
+    @property
+    def also_kept_in(self) -> Path | None:
+        return self.samples.also_kept_in
+
+    @property
+    def files(self) -> Sequence[Path]:
+        return self.samples.files
+
+    def prepare(self) -> None:
+        """The reference statistics, which are computed where they are not in the cache."""
+        self.evaluator.prepare()
+
+    def results(self) -> list[Result]:
+        """Get all samples, each process its share, and judge them."""
+        with self.processes.agreeing():
+            for asked, images in self.samples.batches():
+                self.evaluator.update(images, asked["index"], label=asked.get("label"))
+        return self.evaluator.compute()
+
+    def described(self) -> dict[str, Any]:
+        return self.samples.described()
+
+    def job(self, out: RunDirectory, identity: Any) -> Job:
+        return self.samples.job(out, identity)
+
+    def write(self, out: RunDirectory, loggers: Sequence[Logger]) -> None:
+        """There is nothing but numbers."""
+
+    def remarks(self, results: Sequence[Result]) -> list[str]:
+        return []
+
+
+def of_run(config: EvaluateConfig, plain: dict[str, Any], overrides: list[str], machine: Machine) -> Measuring:
+    """Of `n` samples that are drawn. Raises UserError for what cannot be drawn, or not be measured."""
+    drawing = prepare_drawing(config, machine.processes, machine.models)
+    return Measuring(measurement_of(drawing, config, overrides), config, plain, overrides)
+
+
+def of_given(config: EvaluateSamplesConfig, plain: dict[str, Any], overrides: list[str], machine: Machine) -> Measuring:
+    """Of pictures that are made already. Raises UserError where there are none, or not what can be measured."""
+    samples = open_samples(config, machine.processes, machine.models.device)
+    return Measuring(measurement_of(samples, config, overrides), config, plain, overrides)
+
+
+def measurement_of(
+    samples: Judged, config: EvaluateConfig | EvaluateSamplesConfig, overrides: Sequence[str]
+) -> SamplesMeasurement:
+    """Samples and what judges them, with its extractors loaded.
+
+    Metrics that do not suit the data are left out, and said. Raises UserError where the others cannot be measured.
+    """
+    processes = samples.processes
+    metrics, left_out = without_unsuited(config.metrics, config.data, overrides, image_size=samples.shape[-1])
+    if processes.is_main:
+        for line in left_out:
+            say_on_stderr(f"note: {line}")
+    class_names = _class_names(config.data)
+    samples.check_classes(metrics, class_names)
+    evaluator = evaluator_of_samples(
+        metrics,
+        samples.sampling(),
+        n=samples.n,
+        device=samples.device,
+        data=config.data,
+        split=config.split,
+        class_names=class_names,
+        rank=processes.rank,
+        world_size=processes.world_size,
+    )
+    evaluator.load_extractors()
+    needed = samples.n * evaluator.bytes_per_sample(math.prod(samples.shape))
+    require_memory(f"n={samples.n}: what the metrics keep of the samples", needed, main_memory(), "lower n")
+    return SamplesMeasurement(samples, evaluator)
+
+
+def _class_names(data: DataConfig | None) -> list[str] | None:
+    """What the classes are called, where the data set is there to say it; not every metric needs it to be."""
+    from difflab.data.build import class_names_of
+
+    return class_names_of(data) if data is not None and Path(data.path).exists() else None

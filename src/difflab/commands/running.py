@@ -1,0 +1,264 @@
+"""Running a command once, or once for each of several values, in one process and resumable value by value."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal
+
+from difflab.commands.command import Asked, Command, Machine, Work, machine_of, what_counts
+from difflab.commands.composing import compose_and_validate
+from difflab.commands.hydra_app import run_app
+from difflab.commands.points import points_of
+from difflab.config.work import MeasuringConfig, WorkConfig
+from difflab.console import say_on_stderr
+from difflab.errors import UserError
+from difflab.tracking.sweep_point import SweepPoint
+
+if TYPE_CHECKING:
+    from difflab.tracking.job import Job
+    from difflab.tracking.sweep_ledger import Ledger, LedgerEntry
+
+MISTAKE = 2
+"""The status in the ledger of a point that a mistake ended."""
+
+LONGEST_NAMED = 60
+"""Letters of the swept keys in the name of a sweep's folder."""
+
+
+def run(command: Command[Asked], argv: Sequence[str]) -> None:
+    """Do what a command line asks for; several values of a key are points that are done in turn."""
+    points = points_of(command.name, argv, command.swept)
+    if points is None:
+        run_app(command.primary, command.config, command.complete(argv), partial(_alone, command))
+    else:
+        _in_turn(command, points)
+
+
+def place_of(work: Work, out: str | None, *, several: bool = False) -> Path:
+    """The folder of a piece of work: `out`, in which each of several has its own."""
+    if out is None:
+        return work.root / work.name
+    return Path(out) / work.name if several else Path(out)
+
+
+def _alone(command: Command[Asked], config: Asked, plain: dict[str, Any], overrides: list[str]) -> None:
+    refuse_unwritable(config)
+    with machine_of(config) as machine:
+        with machine.processes.agreeing():
+            work = command.work(config, plain, overrides, machine)
+        place = place_of(work, config.out)
+        begin = time.monotonic()
+        try:
+            work.do(place)
+        except KeyboardInterrupt as stop:
+            if command.unfinished is not None:
+                stop.add_note(command.unfinished)
+            raise
+        if machine.processes.is_main:
+            if config.out is None:
+                # A command with several values finds it done.
+                point = SweepPoint(1, {}, "", command.name, tuple(overrides))
+                one = _Planned(point, config, plain, work, place)
+                _ledger(work.root).record(one.entry("done", time.monotonic() - begin))
+            work.show(place)
+
+
+@dataclass
+class _Planned(Generic[Asked]):
+    """A point made ready. failure: why it could not be done."""
+
+    point: SweepPoint
+    config: Asked
+    plain: dict[str, Any]
+    work: Work
+    place: Path
+    failure: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """Of the configuration and of the files that decide the outcome."""
+        from difflab.parts.finding import cached_sha256
+
+        # The weights say what the run is, wherever it lies.
+        hashes = [cached_sha256(path) for path in self.work.files]
+        counts = {key: value for key, value in what_counts(self.plain).items() if key != "run" or not hashes}
+        text = json.dumps([self.point.command, counts, hashes], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def entry(self, status: Literal["done", "failed"], seconds: float) -> LedgerEntry:
+        """What the ledger keeps of it."""
+        from difflab.tracking.sweep_ledger import LedgerEntry
+
+        return LedgerEntry(
+            point=self.point.label,
+            digest=self.digest,
+            command=self.point.command,
+            arguments=list(self.point.arguments),
+            place=str(self.place.absolute()),
+            status=status,
+            exit_status=0 if status == "done" else MISTAKE,
+            seconds=seconds,
+        )
+
+
+def _in_turn(command: Command[Asked], points: Sequence[SweepPoint]) -> None:
+    """Do every point; models, extractors and reference statistics are loaded once for all of them.
+
+    A point that was done before with the same configuration and files is left as it is. One that fails does not stop
+    the others. Raises UserError, before anything is drawn, for a value that the command cannot have; and at the end for
+    points that failed.
+    """
+    asked = [compose_and_validate(command.primary, command.config, command.complete(p.arguments)) for p in points]
+    first = asked[0][0]
+    refuse_unwritable(first)
+    _refuse_one_wandb_run(first, len(points), command.results)
+    with machine_of(first) as machine:
+        processes = machine.processes
+        with processes.agreeing():
+            planned = [
+                _planned(command, point, config, plain, machine)
+                for point, (config, plain) in zip(points, asked, strict=True)
+            ]
+            root = planned[0].work.root if first.out is None else Path(first.out)
+            ledger = _ledger(root)
+            done = [_is_done(ledger, each) for each in planned]
+        # Nobody starts before all have looked: the first to finish writes what the others look for.
+        processes.wait()
+        name = _name_of(planned)
+        _do_missing(command, planned, done, ledger, name, machine)
+        ended = [each for each in planned if each.failure is None]
+        with processes.agreeing():
+            if processes.is_main:
+                if ended:
+                    command.show_all([each.point for each in ended], [each.place for each in ended], root / name)
+                _refuse_failed(planned, command.results)
+
+
+def _is_done(ledger: Ledger, each: _Planned[Asked]) -> bool:
+    digest = each.digest
+    if not ledger.is_done(digest) or ledger.place_of(digest).absolute() != each.place.absolute():
+        return False
+    return each.work.is_kept(each.place)
+
+
+def _planned(
+    command: Command[Asked], point: SweepPoint, config: Asked, plain: dict[str, Any], machine: Machine
+) -> _Planned[Asked]:
+    work = command.work(config, plain, point.arguments, machine)
+    place = place_of(work, config.out, several=True)
+    return _Planned(point, config, plain, work, place)
+
+
+def _do_missing(
+    command: Command[Asked],
+    planned: Sequence[_Planned[Asked]],
+    done: Sequence[bool],
+    ledger: Ledger,
+    name: str,
+    machine: Machine,
+) -> None:
+    from difflab.commands.sweep_progress import SweepProgress
+
+    processes = machine.processes
+    missing = [each for each, is_done in zip(planned, done, strict=True) if not is_done]
+    with contextlib.ExitStack() as stack:
+        progress = None
+        if processes.is_main:
+            points = [each.point for each in missing]
+            progress = stack.enter_context(SweepProgress(len(planned), points, 1, bar=False))
+        for each in missing:
+            if progress is not None:
+                progress.started(each.point)
+            begin = time.monotonic()
+            with _counting(planned, missing, each, command.results):
+                each.failure = _failure_of(each, name, processes)
+            if progress is not None:
+                seconds = time.monotonic() - begin
+                ledger.record(each.entry("done" if each.failure is None else "failed", seconds))
+                progress.ended(each.point, 0 if each.failure is None else MISTAKE, seconds)
+                if each.failure is not None:
+                    say_on_stderr(f"difflab {command.name}: {each.point.label}: {each.failure}")
+
+
+def _failure_of(each: _Planned[Asked], sweep: str, processes: Any) -> str | None:
+    """Do a point; what its mistake is, if all processes know of one and can go on."""
+    from difflab.commands.processes import AgreedError, SaidByTheFirst
+
+    try:
+        each.work.do(each.place, partial(_of_sweep, each.point, sweep))
+    except (UserError, SaidByTheFirst) as error:
+        if processes.world_size > 1 and not isinstance(error, AgreedError | SaidByTheFirst):
+            raise
+        return str(error)
+    return None
+
+
+def _of_sweep(point: SweepPoint, sweep: str, job: Job) -> Job:
+    """The tracker's run of a point: its name says what differs, its group is of the model and the sweep."""
+    from difflab.tracking.job import LONGEST
+
+    # What tells sweeps apart is at the end.
+    group = f"{job.group} {sweep}"[-LONGEST:]
+    return dataclasses.replace(job, name=point.short_label[:LONGEST], group=group)
+
+
+@contextlib.contextmanager
+def _counting(
+    planned: Sequence[_Planned[Asked]], missing: Sequence[_Planned[Asked]], now: _Planned[Asked], results: str
+) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        left = len(missing) - missing.index(now) + sum(each.failure is not None for each in planned)
+        done = len(planned) - left
+        stop.add_note(f"{done} of {len(planned)} {results} are done; the same command goes on with the others")
+        raise
+
+
+def _refuse_failed(planned: Sequence[_Planned[Asked]], results: str) -> None:
+    failed = [each for each in planned if each.failure is not None]
+    if failed:
+        named = "; ".join(f"{each.point.label}: {each.failure}" for each in failed)
+        raise UserError(f"{len(failed)} of {len(planned)} {results} failed: {named}")
+
+
+def _name_of(planned: Sequence[_Planned[Asked]]) -> str:
+    """`sweep-guidance.scale-3fa2c1`: the keys, and a hash of every point."""
+    keys = "-".join(planned[0].point.values).replace("@", "-").replace("/", "-")[:LONGEST_NAMED]
+    text = json.dumps([what_counts(each.plain) for each in planned], sort_keys=True, default=str)
+    return f"sweep-{keys}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+def _ledger(root: Path) -> Ledger:
+    from difflab.tracking.sweep_ledger import Ledger
+
+    return Ledger.read(root)
+
+
+def refuse_unwritable(config: WorkConfig) -> None:
+    """Raises UserError, before anything is loaded, where the records cannot be kept as they are asked for."""
+    from difflab.commands.limits import require_folder
+
+    require_folder("out", config.out)
+    if isinstance(config, MeasuringConfig):
+        from difflab.tracking.wandb_environment import refuse_unusable
+
+        refuse_unusable(config.logger)
+
+
+def _refuse_one_wandb_run(config: WorkConfig, points: int, results: str) -> None:
+    logs = isinstance(config, MeasuringConfig) and config.logger.wandb is not None
+    if logs and points > 1 and os.environ.get("WANDB_RUN_ID"):
+        raise UserError(
+            f"WANDB_RUN_ID names one W&B run, but these are {points} {results}: give one value of each key (as "
+            "an agent of a sweep has to), or logger=csv"
+        )

@@ -1,0 +1,150 @@
+"""Drawing pictures of a stored run into a folder, batch by batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from difflab.commands.command import Machine, same
+from difflab.commands.drawing import Drawing, draw_name, prepare_drawing
+from difflab.commands.limits import require_disk
+from difflab.commands.processes import Processes
+from difflab.commands.sample_archive import GRID_MIN_SIDE, SampleArchive
+from difflab.commands.sample_folder import RECORD, SampleFolder
+from difflab.config.sample import SampleConfig
+from difflab.console import say
+from difflab.diffusion.samplers.trajectory import Trajectory
+from difflab.images import to_uint8
+from difflab.tracking.grid import make_grid, save_picture
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from difflab.tracking.job import Job
+
+ROWS_OF_TRAJECTORY = 8
+SMALLEST_PNG = 512
+"""Bytes that a picture takes at least, on a file system that packs small files."""
+
+WRITTEN_BESIDE = ("out", "npz", "png", "grid", "columns", "trajectory", "accelerator", "devices")
+"""Keys that leave the pictures as they are, or are recorded in another way."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The work of `difflab sample` (see `difflab.commands.command.Work`)."""
+
+    drawing: Drawing
+    config: SampleConfig
+    plain: dict[str, Any]
+
+    @property
+    def processes(self) -> Processes:
+        return self.drawing.processes
+
+    @property
+    def root(self) -> Path:
+        return self.drawing.stored.home / "samples"
+
+    @property
+    def name(self) -> str:
+        return draw_name(self.config)
+
+    @property
+    def files(self) -> Sequence[Path]:
+        return self.drawing.files
+
+    def do(self, place: Path, job: Callable[[Job], Job] = same) -> None:
+        """Draw `n` samples and write them.
+
+        Where an earlier drawing of just these was stopped, its batches are read back and the others drawn. An
+        interruption keeps the pictures that are drawn, and says how many.
+        """
+        out = SampleFolder(place, self.drawing.stored.config.channels)
+        with self.processes.agreeing():
+            refuse_too_many(self.drawing, self.config, out.path)
+        with self.processes.taking(out.path, "is being drawn into"):
+            self._draw(out)
+
+    def _draw(self, out: SampleFolder) -> None:
+        drawing, config, processes = self.drawing, self.config, self.processes
+        together = SampleArchive(out.path, drawing)
+        if processes.is_main:
+            out.begin(made_of(self.plain, drawing), config.n, png=config.png)
+            together.begin()
+        processes.wait()
+        try:
+            with processes.agreeing():
+                for asked, images in drawing.batches(out.kept if config.png else None):
+                    drawn = images.cpu()
+                    together.add(asked, drawn)
+                    if config.png:
+                        out.write(asked["index"].tolist(), drawn)
+            processes.wait()
+            if processes.is_main:
+                together.finish()
+                if config.trajectory:
+                    save_trajectory(drawing, config.trajectory, out.path)
+                out.finish(recorded(self.plain, drawing))
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                error.add_note(out.left_behind(config.n, png=config.png))
+            if processes.is_main:
+                out.leave()
+            raise
+        finally:
+            if processes.is_main:
+                together.remove()
+
+    def is_kept(self, place: Path) -> bool:
+        return (place / RECORD).is_file()
+
+    def show(self, place: Path) -> None:
+        say(f"{self.config.n} samples of {self.drawing.stored.path} in {place}")
+
+
+def sampling(config: SampleConfig, plain: dict[str, Any], overrides: list[str], machine: Machine) -> Sampling:
+    """The drawing of `n` samples. Raises UserError for what cannot be drawn."""
+    return Sampling(prepare_drawing(config, machine.processes, machine.models), config, plain)
+
+
+def recorded(plain: dict[str, Any], drawing: Drawing) -> dict[str, Any]:
+    """What is written down of a drawing: its configuration, and what its classes are called, where it has any."""
+    wanted = drawing.pipeline.wanted
+    named = wanted.classes is not None and wanted.class_names is not None
+    return {**plain, "class_names": list(wanted.class_names or [])} if named else plain
+
+
+def made_of(plain: dict[str, Any], drawing: Drawing) -> dict[str, Any]:
+    """All that decides the bits of every picture: the configuration, the files, and how many processes share them."""
+    config = {key: value for key, value in plain.items() if key not in WRITTEN_BESIDE}
+    files = {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in drawing.files}
+    return {"config": config, "files": files, "processes": drawing.processes.world_size}
+
+
+def refuse_too_many(drawing: Drawing, config: SampleConfig, out: Path) -> None:
+    """Raises UserError for more samples than the disk can keep."""
+    pixels = math.prod(drawing.stored.config.shape)
+    if config.png:
+        require_disk(f"n={config.n}: pictures", config.n * SMALLEST_PNG, out, "lower n, or give another out=...")
+    if config.npz:
+        # Until the archive is whole its samples lie beside it, too.
+        require_disk(f"n={config.n}: samples.npz", 2 * config.n * pixels, out, "lower n, or set npz=false")
+
+
+def save_trajectory(drawing: Drawing, moments: int, out: Path) -> None:
+    """Write the picture of `draw_trajectory`."""
+    save_picture(draw_trajectory(drawing, moments), out / "trajectory.png")
+
+
+def draw_trajectory(drawing: Drawing, moments: int) -> Image:
+    """A picture: one row per sample (at most 8), the predicted x0 at `moments` steps from noise to image."""
+    config = drawing.config
+    indices = range(min(config.n, ROWS_OF_TRAJECTORY))
+    recorder = Trajectory.evenly(moments, drawing.pipeline.n_steps)
+    drawing.pipeline.draw(indices, config.seed, hook=recorder)
+    frames = to_uint8(recorder.x0, config.rounding).transpose(0, 1)
+    return make_grid(frames.flatten(0, 1), columns=frames.shape[1], min_side=GRID_MIN_SIDE)

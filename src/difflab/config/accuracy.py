@@ -1,0 +1,20 @@
+"""The configuration of `difflab accuracy`: a stored classifier, real images, and the noise upon them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from difflab.config.work import MeasuringImagesConfig
+
+
+class AccuracyConfig(MeasuringImagesConfig):
+    """`difflab accuracy`.
+
+    times: how many times of the noise schedule, evenly spread from its first to its last, every image is shown at.
+    out: where the records go; null = <run>/evaluations/accuracy-<split>-n<n>-<hash of the rest>. They are also added to
+        the run's evaluations.jsonl.
+    """
+
+    times: Annotated[int, Field(ge=1)]

@@ -1,0 +1,37 @@
+"""A classifier's accuracy over the noise, as a file and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from difflab.files import write_text
+from difflab.metrics.accuracy import Accuracy
+from difflab.tracking.csv_text import to_csv
+from difflab.tracking.plot import save_chart
+
+WIDTH, HEIGHT = 420, 260
+
+
+def write_accuracy(
+    found: Accuracy, top_k: Sequence[int], times: Sequence[float], noises: Sequence[float], path: Path
+) -> None:
+    """A CSV row per time: t, noise (sigma / alpha), top1, ..., cross_entropy (nats)."""
+    columns = [*(found.hits(k).mean(dim=0).tolist() for k in top_k), found.cross_entropy.mean(dim=0).tolist()]
+    names = ("t", "noise", *(f"top{k}" for k in top_k), "cross_entropy")
+    write_text(path, to_csv(names, list(zip(times, noises, *columns, strict=True))))
+
+
+def plot_accuracy(found: Accuracy, top_k: Sequence[int], times: Sequence[float], path: Path) -> None:
+    """Write `path` (SVG) and a PNG beside it: the share of images whose class is among the k likeliest, over t."""
+    import altair
+
+    points = [
+        {"t": t, "share": share, "among": f"top{k}"}
+        for k in top_k
+        for t, share in zip(times, found.hits(k).mean(dim=0).tolist(), strict=True)
+    ]
+    chart = altair.Chart(altair.Data(values=points)).properties(width=WIDTH, height=HEIGHT).mark_line(point=True)
+    across = altair.X("t:Q").title("time t").scale(nice=False, zero=True)
+    up = altair.Y("share:Q").title("accuracy").scale(domain=[0, 1])
+    save_chart(chart.encode(x=across, y=up, color=altair.Color("among:N").title(None)), path)
