@@ -67,6 +67,11 @@ SMALLER: dict[str, tuple[str, ...]] = {
     "difflab sample run=runs/ddpm/shapes32/demo n=64 sampler=ddim sampler.steps=50 seed=0": DRAWING,
     "difflab sample run=runs/ddpm/shapes32/demo n=8 sampler=ancestral sampler.steps=250 trajectory=8": DRAWING,
     "difflab evaluate run=runs/ddpm/shapes32/demo n=512 metrics=shapes": JUDGING,
+    "difflab evaluate run=runs/ddpm/shapes32/demo n=512 metrics=shapes sampler.steps=10,20,50 seed=0,1,2": (
+        *(change for change in JUDGING if not change.startswith("sampler.steps")),
+        "sampler.steps=1,2",
+        "seed=0,1",
+    ),
     "difflab evaluate samples=theirs.npz data=shapes32 metrics=lite0": (
         *(change for change in JUDGING if change.startswith("metrics.")),
         "accelerator=cpu",
@@ -83,8 +88,13 @@ SMALLER: dict[str, tuple[str, ...]] = {
         "guidance.scale=1,2",
     ),
     "difflab sample run=runs/cfg/shapes32/demo n=16 classes=[2] guidance.scale=3": DRAWING,
+    "difflab sample run=runs/cfg/shapes32/demo n=1 classes=[0],[1],[2] guidance.scale=1,2,4": (
+        *(change for change in DRAWING if not change.startswith("n=")),
+        "guidance.scale=1,2",
+    ),
     "difflab train experiment=adm/shapes32 name=demo": ADM_TRAINING,
     "difflab train experiment=adm/shapes32_classifier name=demo": CLASSIFIER_TRAINING,
+    "difflab accuracy run=runs/adm/shapes32_classifier/demo split=val n=256": ("n=2", "times=2", *ON_CPU),
     "difflab sample run=runs/adm/shapes32/demo guidance=classifier "
     "guidance.run=runs/adm/shapes32_classifier/demo guidance.scale=4": DRAWING,
     "difflab train experiment=adm/shapes32_upsampler name=demo": ADM_TRAINING,
