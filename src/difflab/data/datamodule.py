@@ -32,8 +32,8 @@ class ShardDataModule(L.LightningDataModule):
         if trainer.val_every_steps and data.val_split is None:
             raise UserError("trainer.val_every_steps needs data.val_split; name a split, or set val_every_steps=0")
         wanted = list(dict.fromkeys([*data.fields, *fields]))
-        # Each part of an accumulated batch is loaded as a batch of its own.
-        self.data = data.model_copy(update={"batch_size": data.batch_size // trainer.accumulate, "fields": wanted})
+        self.data = data.model_copy(update={"fields": wanted})
+        self.accumulate = trainer.accumulate
         self.validates = bool(trainer.val_every_steps)
         self.seed = seed
 
@@ -54,8 +54,17 @@ class ShardDataModule(L.LightningDataModule):
                 "trainer.val_every_steps=0, or name another one, as in data.val_split=..."
             )
 
+    def _refuse_unequal_parts(self, world_size: int) -> None:
+        parts = world_size * self.accumulate
+        if self.data.batch_size % parts:
+            raise UserError(
+                f"data.batch_size={self.data.batch_size} cannot be shared by {world_size} processes that take "
+                f"trainer.accumulate={self.accumulate} equal parts each; choose a multiple of {parts}"
+            )
+
     def train_dataloader(self) -> ShardLoader:
         assert self.trainer is not None
+        self._refuse_unequal_parts(self.trainer.world_size)
         return build_train_loader(
             self.data,
             seed=self.seed,
@@ -72,7 +81,8 @@ class ShardDataModule(L.LightningDataModule):
         return build_eval_loader(
             self.data,
             split=self.data.val_split,
-            batch_size=self.data.batch_size,
+            # As many at a time as training has on a device.
+            batch_size=self.data.batch_size // self.accumulate,
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
         )
