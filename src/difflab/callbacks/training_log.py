@@ -12,8 +12,9 @@ from difflab.tasks.training_module import TrainingModule
 
 class TrainingLog(Periodic):
     """Every `every_steps` optimised steps: `train/loss` and `train/loss_q{0..3}`, by quartile of the timestep, as means
-    over all samples of all processes since the last line, `train/lr` and `train/grad_norm` (with several optimizers
-    `train/lr_<name>` and `train/grad_norm_<name>`). A classifier's `top1` and `top5` likewise. After each validation the same means of the held-out samples: `val/loss`, `val/loss_q{0..3}`, ...
+    over all samples of all processes since the last line, `train/lr` and `train/grad_norm`; of several optimizers
+    `train/lr_<name>` and `train/grad_norm_<name>`. A classifier's `top1` and `top5` likewise. After each validation
+    the same means of the held-out samples: `val/loss`, `val/loss_q{0..3}`, ...
     """
 
     def __init__(self, every_steps: int) -> None:

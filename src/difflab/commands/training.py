@@ -164,7 +164,7 @@ def is_finished(resume: Path, checkpoint: dict[str, Any], run: RunDirectory, max
 
 def refuse_other_training(checkpoint: dict[str, Any], module: TrainingModule, path: str) -> None:
     """Raises UserError where a checkpoint is of a training that trained other parameters than this one."""
-    theirs = checkpoint["difflab"]["optimizers"]
+    theirs = checkpoint["difflab"].get("optimizers", {})
     ours = {name: list(parameters) for name, parameters in module.trained_by().items()}
     if theirs != ours:
         before, now = (sum(len(names) for names in trained.values()) for trained in (theirs, ours))

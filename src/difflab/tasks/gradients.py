@@ -14,9 +14,9 @@ from torch import Tensor, nn
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace each gradient by its mean over all processes, in one exchange for each device and type.
 
-    For where DistributedDataParallel does not do it: that expects a gradient of every parameter from each backward. Here
-    a process that has none for a parameter counts as 0; where no process has one, the parameter stays without. The host
-    waits for the device only on a process that misses one.
+    For where DistributedDataParallel does not do it: that expects a gradient of every parameter from each backward.
+    Here a process that has none for a parameter counts as 0; where no process has one, the parameter stays without.
+    The host waits for the device only on a process that misses one.
     """
     groups: dict[tuple[torch.device, torch.dtype], list[nn.Parameter]] = defaultdict(list)
     for parameter in parameters:

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from difflab.config.optimizer import OptimizerConfig
 from difflab.errors import UserError
 from difflab.optimizer import build_optimizer, learning_rate_factor
-from difflab.parts.selection import trained
+from difflab.parts.selection import HasTrainingOnly, trained, training_only_places
 from difflab.seeding import stream_seed
 from difflab.tasks.gradients import average_gradients
 from difflab.tasks.windows import MeanWindow
@@ -65,7 +65,7 @@ class Part:
         return self.number == self.count - 1
 
 
-class TrainingModule(L.LightningModule):
+class TrainingModule(L.LightningModule, HasTrainingOnly):
     """One or more networks in training. Subclasses say what is minimised (`terms`); those that have several optimizers,
     or split their batch in another way, say what a step does (`optimized`, `optimize`).
 
@@ -117,11 +117,6 @@ class TrainingModule(L.LightningModule):
     def optimized(self) -> Mapping[str, Optimized]:
         """The optimizers by name. Every parameter that is trained belongs to exactly one of them."""
         return {ONLY: Optimized((self,), self.optimizer_config)}
-
-    def training_only(self) -> Sequence[nn.Module]:
-        """Parts of no use after training, such as a discriminator: trained, and kept in checkpoints, but neither
-        averaged nor written with the weights that leave the run."""
-        return ()
 
     def batch_keys(self) -> tuple[str, ...]:
         """What the loader has to deliver besides images."""
@@ -301,6 +296,7 @@ class TrainingModule(L.LightningModule):
             "loss_window": self._over_all_ranks(self.window).cpu(),
             # Lightning keeps the states of the optimizers in a row.
             "optimizers": {name: list(parameters) for name, parameters in self.trained_by().items()},
+            "training_only": training_only_places(self),
         }
         checkpoint["difflab"] = {**state, **self.task_state()}
 
