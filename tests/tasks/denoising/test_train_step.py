@@ -76,7 +76,7 @@ def _target(fixture: Fixture) -> Target:
 
 
 def _batch() -> Batch:
-    return {"image": torch.empty(0), "position": torch.arange(2), "label": FIXTURE.input("y")}
+    return {"image": torch.empty(2, 0), "position": torch.arange(2), "label": FIXTURE.input("y")}
 
 
 def _official(keymap: KeyMap, tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
