@@ -166,7 +166,8 @@ def refuse_other_training(checkpoint: dict[str, Any], module: TrainingModule, pa
     """Raises UserError where a checkpoint is of a training that trained other parameters than this one."""
     theirs = checkpoint["difflab"].get("optimizers", {})
     ours = {name: list(parameters) for name, parameters in module.trained_by().items()}
-    if theirs != ours:
+    # In their order, in which Lightning keeps the states.
+    if list(theirs.items()) != list(ours.items()):
         before, now = (sum(len(names) for names in trained.values()) for trained in (theirs, ours))
         raise UserError(
             f"{path} is of a run that trained {before} tensors, this one trains {now}, and not the same "

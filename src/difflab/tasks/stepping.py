@@ -93,12 +93,19 @@ class SteppingModule(L.LightningModule):
     def optimize(self, batch: Batch) -> Tensor:
         """Take one step on this process's share of a global batch; returns the loss, to be shown.
 
-        For one optimizer after the other: `add_gradients` of each part of the batch (of all of it at once where the loss
-        needs that: `parts(batch, 1)`), then `update`.
+        For one optimizer after the other: `add_gradients` of each part of the batch (of all of it at once where the
+        loss needs that: `parts(batch, 1)`), then `update`.
         """
 
     def on_optimized(self) -> None:
         """Told after every step, also one that was skipped."""
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        model = self.trainer.strategy.model
+        if isinstance(model, DistributedDataParallel):
+            # Else it takes the last step, whose gradients it was not asked for, for one of accumulation, and leaves the
+            # processes with buffers of their own.
+            model.require_forward_param_sync = True
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step, of all optimizers, and one tick of the clock."""
@@ -159,7 +166,6 @@ class SteppingModule(L.LightningModule):
         with self._outside_of_autocast():
             if len(self._configs) > 1 and self.trainer.world_size > 1:
                 average_gradients(self._parameters_of(optimizer))
-                self._hand_out_buffers()
             lightning_optimizer.step()
         lightning_optimizer.zero_grad(set_to_none=True)
 
@@ -170,12 +176,6 @@ class SteppingModule(L.LightningModule):
 
     def _parameters_of(self, optimizer: str) -> list[nn.Parameter]:
         return _parameters_in(self.optimizers_by_name()[optimizer])
-
-    def _hand_out_buffers(self) -> None:
-        model = self.trainer.strategy.model
-        # Without an exchange of its own it would leave out the first process's buffers before the next step, too.
-        if isinstance(model, DistributedDataParallel):
-            model.require_forward_param_sync = True
 
     def _outside_of_autocast(self) -> contextlib.AbstractContextManager[Any]:
         # Lightning's covers all of `training_step`; it is meant for the forward pass alone.
