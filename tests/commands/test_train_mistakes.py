@@ -65,6 +65,11 @@ def assert_refused(done: Done, *parts: str) -> None:
         (["data.batch_size=97"], ["data.batch_size"]),
         (["data.train_split=training"], ["training", "train"]),
         (["data.batch_size=6", "trainer.accumulate=4"], ["data.batch_size=6", "trainer.accumulate=4"]),
+        (["data.batch_size=7", "trainer.devices=2"], ["data.batch_size=7", "2 processes", "a multiple of 2"]),
+        (
+            ["data.batch_size=6", "trainer.accumulate=2", "trainer.devices=2"],
+            ["data.batch_size=6", "2 processes", "trainer.accumulate=2", "a multiple of 4"],
+        ),
         (["data.channels=1"], ["network.channels=3", "data.channels=1"]),
         (["network.norm_groups=7"], ["network"]),
         (["sampler.steps=51"], ["sampler"]),

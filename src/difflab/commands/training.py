@@ -86,6 +86,7 @@ def fit(config: TrainConfig, overrides: list[str], run: RunDirectory, resume: Pa
         if is_first_process():
             say(f"already at step {steps} of {steps}: nothing to train, everything is in {_short(run.path)}")
         return
+    layout = layout_of_training(config.trainer.devices, config.trainer.num_nodes, accelerator)
     with contextlib.ExitStack() as stack:
         stack.enter_context(run.log_to_file())
         hush_lightning()
@@ -95,7 +96,7 @@ def fit(config: TrainConfig, overrides: list[str], run: RunDirectory, resume: Pa
             refuse_other_training(checkpoint, module, str(resume))
         data = ShardDataModule(config.data, config.trainer, seed=config.seed, fields=module.batch_keys())
         # What cannot be trained on, cannot draw or be judged is refused before anything is logged.
-        data.refuse_misfits()
+        data.refuse_misfits(layout.total)
         pipeline = sampling_pipeline(config, module, accelerator)
         if pipeline is not None and config.callbacks.evaluation is not None:
             build_run_evaluator(config, pipeline).load_extractors()
@@ -110,7 +111,6 @@ def fit(config: TrainConfig, overrides: list[str], run: RunDirectory, resume: Pa
         with shielded():
             # A scheduler signals every process of a job; those that log have to outlive the last metrics.
             loggers = stack.enter_context(build_loggers(config.logger, run, config.plain(), job))
-        layout = layout_of_training(config.trainer.devices, config.trainer.num_nodes, accelerator)
         others = stack.enter_context(launched(layout.per_node, layout.nodes, by_others=layout.starter != "difflab"))
         trainer = build_trainer(config, accelerator, run, pipeline, loggers, environment_of(layout))
         stack.enter_context(leaving_together(MachineError, NonFiniteError, Preempted))

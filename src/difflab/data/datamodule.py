@@ -37,8 +37,10 @@ class ShardDataModule(L.LightningDataModule):
         self.validates = bool(trainer.val_every_steps)
         self.seed = seed
 
-    def refuse_misfits(self) -> None:
-        """Raises UserError where a split is missing, or has other images or lacks a field, before any is read."""
+    def refuse_misfits(self, processes: int) -> None:
+        """Raises UserError, before anything is read, where a split is missing, has other images or lacks a field, and
+        where `processes` cannot share a batch."""
+        self._refuse_unequal_parts(processes)
         refuse_misfit(self.data, self.data.train_split)
         if self.validates:
             assert self.data.val_split is not None
@@ -54,17 +56,17 @@ class ShardDataModule(L.LightningDataModule):
                 "trainer.val_every_steps=0, or name another one, as in data.val_split=..."
             )
 
-    def _refuse_unequal_parts(self, world_size: int) -> None:
-        parts = world_size * self.accumulate
+    def _refuse_unequal_parts(self, processes: int) -> None:
+        parts = processes * self.accumulate
         if self.data.batch_size % parts:
+            each = f" that work in trainer.accumulate={self.accumulate} parts" if self.accumulate > 1 else ""
             raise UserError(
-                f"data.batch_size={self.data.batch_size} cannot be shared by {world_size} processes that take "
-                f"trainer.accumulate={self.accumulate} equal parts each; choose a multiple of {parts}"
+                f"data.batch_size={self.data.batch_size} cannot be shared equally by {processes} processes{each}; "
+                f"choose a multiple of {parts}"
             )
 
     def train_dataloader(self) -> ShardLoader:
         assert self.trainer is not None
-        self._refuse_unequal_parts(self.trainer.world_size)
         return build_train_loader(
             self.data,
             seed=self.seed,
