@@ -22,6 +22,7 @@ from difflab.commands.training import refuse_other_training
 from difflab.config.optimizer import OptimizerConfig
 from difflab.errors import UserError
 from difflab.parts.selection import averaged_parameters, exported
+from difflab.seeding import stream_seed
 from difflab.tasks.stepping import Optimized
 from difflab.tracking.csv import CSVLogger
 from difflab.tracking.csv_rows import read_csv
@@ -89,12 +90,14 @@ def test_each_optimizer_changes_its_own_parameters_alone(tiny_shapes: Path, tmp_
     without_trainer(module)
     (generator, discriminator) = with_optimizers(module)
     before, seen = weights(module), []
+    generator.register_step_pre_hook(lambda *_: seen.append(with_gradient(module)))
     generator.register_step_post_hook(lambda *_: seen.append(set(differing(weights(module), before))))
     discriminator.register_step_pre_hook(lambda *_: seen.append(with_gradient(module)))
     batch = {"image": torch.zeros(4, 3, 16, 16, dtype=torch.uint8), "position": torch.arange(4)}
     module.training_step(batch, 0)
-    assert seen[0] == {f"/{name}" for name in GENERATOR - {"late"}}, "the late one has no gradient yet"
-    assert seen[1] == {name for name in before if name.startswith("discriminator")}
+    assert seen[0] == GENERATOR - {"late"}, "the late one has no gradient yet"
+    assert seen[1] == {f"/{name}" for name in seen[0]}
+    assert seen[2] == {name for name in before if name.startswith("discriminator")}
     assert with_gradient(module) == set()
 
 
@@ -241,6 +244,19 @@ def test_a_loss_over_the_whole_batch_sees_it_whole_also_in_a_run_that_accumulate
     assert differing(weights(accumulating), weights(whole)) == []
     loss = accumulating.training_means()["train/loss"]
     assert 0 < loss < math.log(8) + 0.5
+
+
+def test_dropout_is_drawn_anew_for_every_part_of_a_step_and_alike_when_the_step_is_taken_again() -> None:
+    module, batch = Contrastive(accumulate=2), {"position": torch.arange(4)}
+    without_trainer(module, rank=1, world_size=2)
+    module.train_step = 5
+
+    def drawn() -> list[float]:
+        module._parts_of_step = 0
+        return [float(torch.rand(())) for _ in range(2) for _ in module.parts(batch)]
+
+    streams = [torch.Generator().manual_seed(stream_seed(3, "dropout", 5, part, 1)) for part in (1, 2, 3, 4)]
+    assert drawn() == drawn() == [float(torch.rand((), generator=stream)) for stream in streams]
 
 
 def test_parts_have_all_fields_of_their_samples() -> None:
