@@ -19,9 +19,11 @@ from difflab.callbacks.power_ema import PowerEMA
 from difflab.callbacks.training_log import TrainingLog
 from difflab.callbacks.weights import WeightsExport
 from difflab.commands.training import refuse_other_training
+from difflab.config.init import WeightsInitConfig
 from difflab.config.optimizer import OptimizerConfig
 from difflab.errors import UserError
 from difflab.parts.selection import averaged_parameters, exported
+from difflab.parts.starting import start_from
 from difflab.seeding import stream_seed
 from difflab.tasks.stepping import Optimized
 from difflab.tracking.csv import CSVLogger
@@ -198,6 +200,19 @@ def test_what_only_training_needs_is_kept_and_neither_averaged_nor_exported(tiny
         changed = differing(weights(module), raw)
     assert {place.removeprefix("/") for place in changed} == GENERATOR
     assert differing(weights(module), raw) == []
+
+
+def test_what_only_training_needs_begins_anew_from_the_weights_of_others() -> None:
+    source, module = Adversarial(), Adversarial()
+    for parameter in source.parameters():
+        parameter.data.add_(1)
+    own = weights(module.discriminator)
+    lines = start_from(
+        module, exported(source), "x", WeightsInitConfig.model_validate({"kind": "weights", "from": "x"})
+    )
+    assert lines == []
+    assert differing(exported(module), exported(source)) == []
+    assert differing(weights(module.discriminator), own) == []
 
 
 def test_a_checkpoint_of_other_optimizers_is_refused_in_one_line(tiny_shapes: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 
 @torch.no_grad()
@@ -27,17 +27,16 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 def _average(parameters: list[nn.Parameter]) -> None:
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    has_one = gradients[0].new_tensor([float(p.grad is not None) for p in parameters])
+    missing = [i for i, parameter in enumerate(parameters) if parameter.grad is None]
+    has_one = gradients[0].new_ones(len(parameters))
+    if missing:
+        has_one[missing] = 0
     flat = torch.cat([*(gradient.reshape(-1) for gradient in gradients), has_one])
     # Divided before they are summed, as DistributedDataParallel does: a sum may not fit a small type.
     dist.all_reduce(flat.div_(dist.get_world_size()))
     *means, somewhere = flat.split([*(gradient.numel() for gradient in gradients), len(parameters)])
     torch._foreach_copy_(gradients, [mean.view(g.shape) for mean, g in zip(means, gradients, strict=True)])
-    missing = [i for i, parameter in enumerate(parameters) if parameter.grad is None]
-    if missing:
-        _fill(parameters, gradients, [i for i in missing if somewhere.tolist()[i] > 0])
-
-
-def _fill(parameters: list[nn.Parameter], gradients: list[Tensor], places: list[int]) -> None:
-    for i in places:
-        parameters[i].grad = gradients[i]
+    shares = somewhere.tolist() if missing else []
+    for i in missing:
+        if shares[i] > 0:
+            parameters[i].grad = gradients[i]
