@@ -19,6 +19,7 @@ class BareLoop:
     """Algorithm 1 of Ho et al. (2020): noise, loss, backward, clip, step, average. Nothing is logged, saved or checked.
 
     images: uint8 [B, C, H, W] batches that lie on the network's device already; the loop goes round and round.
+    accumulate: each batch is worked through in this many parts.
     autocast: the type of the network's arithmetic, None for float32.
 
     Raises UserError for a diffusion that would make the loop more than this (learned variance, weights, other losses).
@@ -33,6 +34,7 @@ class BareLoop:
         *,
         gradient_clip: float,
         ema_decay: float,
+        accumulate: int = 1,
         autocast: torch.dtype | None = None,
     ) -> None:
         _require_plain(diffusion)
@@ -56,14 +58,15 @@ class BareLoop:
             fused=True,
         )
         self.gradient_clip, self.ema_decay, self.autocast = gradient_clip, ema_decay, autocast
+        self.accumulate = accumulate
 
     def step(self) -> None:
         """One optimised batch."""
-        x0 = next(self.images).float().div_(127.5).sub_(1.0)
-        t = torch.randint(len(self.alpha), (len(x0),), device=self.device)
-        loss = self.loss(x0, t, torch.randn_like(x0))
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        for images in next(self.images).chunk(self.accumulate):
+            x0 = images.float().div_(127.5).sub_(1.0)
+            t = torch.randint(len(self.alpha), (len(x0),), device=self.device)
+            (self.loss(x0, t, torch.randn_like(x0)) / self.accumulate).backward()
         if self.gradient_clip:
             nn.utils.clip_grad_norm_(self.parameters, self.gradient_clip)
         self.optimizer.step()

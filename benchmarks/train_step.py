@@ -132,6 +132,7 @@ def other_loops(stage: Stage, module: DenoisingModule) -> dict[str, Step]:
             config.diffusion,
             config.optimizer,
             gradient_clip=config.trainer.gradient_clip,
+            accumulate=config.trainer.accumulate,
             ema_decay=0.9999 if ema is None else ema.decay,
             autocast=stage.autocast,
         ).step

@@ -55,8 +55,8 @@ def file_of(folder: Path, length: str, step: int) -> Path:
 class Slow(Tiny):
     """Still on its way when the others have arrived."""
 
-    def configure_optimizers(self) -> Any:
-        return torch.optim.SGD(self.parameters(), lr=0.02)
+    def __init__(self) -> None:
+        super().__init__(lr=0.02)
 
 
 def test_averages_are_the_power_weighted_sums_of_all_weights(tmp_path: Path) -> None:
@@ -69,11 +69,10 @@ def test_averages_are_the_power_weighted_sums_of_all_weights(tmp_path: Path) -> 
 
 
 def test_accumulated_batches_and_skipped_steps_count_as_the_clock_does(tmp_path: Path) -> None:
-    model, power, history = Tiny(bad_batches=[2]), PowerEMA(tmp_path, [0.2]), History()
-    callbacks = [NonFiniteGuard(), power, history]
-    trainer(tmp_path, 6, callbacks, accumulate_grad_batches=2).fit(model, loader(12))
+    model, power, history = Tiny(bad_batches=[1], accumulate=2), PowerEMA(tmp_path, [0.2]), History()
+    trainer(tmp_path, 6, [NonFiniteGuard(), power, history]).fit(model, loader(12))
     assert model.train_step == power.step == 5
-    after_each = history.weights[1::2]
+    after_each = history.weights
     assert torch.equal(after_each[0], after_each[1]), "the second step was skipped"
     close(power.averages[0.2][NAME], power_weighted([after_each[0], *after_each[2:]], gamma_of(0.2)))
 

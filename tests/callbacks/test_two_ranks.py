@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +8,8 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
-from command_line import end_programs, start_program
 from difflab.tracking.csv_rows import read_csv
+from two_processes import run_two_processes
 
 pytestmark = pytest.mark.slow
 
@@ -23,35 +20,8 @@ SCRIPT = Path(__file__).with_name("two_ranks.py")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which two processes have made all scenarios, one after the other, each in a folder of its name."""
     folder = tmp_path_factory.mktemp("two_ranks")
-    # Behind the tests the sources that this process was told to take, if any.
-    paths = os.pathsep.join(filter(None, [str(SCRIPT.parent.parent), os.environ.get("PYTHONPATH")]))
-    port = free_port()
-    programs = [
-        start_program(
-            [sys.executable, str(SCRIPT), str(folder)],
-            folder,
-            {"PYTHONPATH": paths, **as_torchrun_sets_it(rank, port)},
-        )
-        for rank in range(2)
-    ]
-    try:
-        errors = [program.communicate(timeout=240)[1] for program in programs]
-    finally:
-        end_programs()
-    (folder / "errors.txt").write_text("\n".join(errors))
+    run_two_processes(SCRIPT, folder)
     return folder
-
-
-def as_torchrun_sets_it(rank: int, port: int) -> dict[str, str]:
-    ranks = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "two"}
-    return {name: str(value) for name, value in {**ranks, **meeting}.items()}
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 def reports(folder: Path) -> list[dict[str, Any]]:

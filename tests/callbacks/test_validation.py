@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from torch.utils.data import DataLoader
 
 from callbacks.tiny import Tiny, loader, trainer
@@ -13,6 +12,7 @@ from difflab.callbacks.checkpoint_io import AtomicCheckpointIO
 from difflab.callbacks.clock import Clock
 from difflab.callbacks.validation import Validation
 from difflab.tracking.csv import CSVLogger
+from difflab.types import Batch
 
 
 class Validated(Tiny):
@@ -22,8 +22,8 @@ class Validated(Tiny):
         super().__init__(**options)
         self.validated: list[tuple[int, int]] = []
 
-    def validation_step(self, batch: torch.Tensor, batch_idx: int) -> None:
-        self.validated.append((self.train_step, int(batch[0, 0])))
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.validated.append((self.train_step, int(batch["numbers"][0, 0])))
 
     def on_validation_end(self) -> None:
         self.trainer.logger.log_metrics({"val/loss": 0.5}, step=self.train_step)

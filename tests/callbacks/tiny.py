@@ -1,8 +1,8 @@
-"""A LightningModule with the attributes that callbacks rely on, small enough to train in milliseconds."""
+"""A training module that trains in milliseconds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,63 +10,65 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
+from difflab.config.optimizer import LearningRateConfig, OptimizerConfig
+from difflab.tasks.training_module import StepTerms, TrainingModule
+from difflab.tasks.windows import MeanWindow
+from difflab.types import Batch
 
-class Tiny(pl.LightningModule):
-    """A linear layer fitted to zeros. `bad_batches`: the batches (by content) whose loss is NaN."""
 
-    def __init__(self, lr: float = 0.1, bad_batches: Iterable[int] = ()) -> None:
-        super().__init__()
+class Tiny(TrainingModule):
+    """A linear layer fitted to zeros. `bad_batches`, `bad_samples`: those (by their numbers) whose loss is NaN."""
+
+    def __init__(
+        self,
+        lr: float = 0.1,
+        bad_batches: Iterable[int] = (),
+        bad_samples: Iterable[int] = (),
+        accumulate: int = 1,
+        gradient_clip: float = 0.0,
+    ) -> None:
+        config = OptimizerConfig(
+            kind="adamw", lr=lr, weight_decay=0.1, schedule=LearningRateConfig(decay="linear", warmup_steps=3)
+        )
+        super().__init__(
+            config,
+            seed=0,
+            max_steps=100,
+            window=MeanWindow(),
+            validation_window=MeanWindow(),
+            accumulate=accumulate,
+            gradient_clip=gradient_clip,
+        )
         self.network = nn.Linear(3, 2)
         self.conditioners = nn.ModuleList()
         self.register_buffer("table", torch.arange(4.0))
-        self.lr, self.bad_batches = lr, set(bad_batches)
-        self.train_step = 0
-        self.train_images = 0
-        self.step_skipped = False
+        self.bad_batches, self.bad_samples = set(bad_batches), set(bad_samples)
         self.seen: list[int] = []
         self.skipped_flags: list[bool] = []
         with torch.no_grad():
             for i, p in enumerate(self.parameters()):
                 p.copy_(torch.linspace(-1 - i, 1, p.numel()).view_as(p))
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        number = int(batch[0, 0])
-        self.seen.append(number)
-        loss = self.network(torch.cos(batch)).square().mean()
-        if number in self.bad_batches:
+    def terms(self, batch: Batch, seeds: Sequence[int], *, training: bool) -> StepTerms:
+        numbers = batch["numbers"]
+        loss = self.network(torch.cos(numbers)).square().mean(dim=1)
+        if self.bad_batches & set(numbers[:, 0].tolist()) or self.bad_samples & set(numbers[:, 1].tolist()):
             loss = loss * float("nan")
-        self.log("train/loss", loss.detach())
+        self.log("train/loss", loss.detach().mean())
+        return StepTerms(loss.mean(), {"loss": loss})
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self.seen.append(int(batch["numbers"][0, 0]))
+        loss = super().training_step(batch, batch_idx)
+        self.skipped_flags.append(self.step_skipped)
         return loss
 
-    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.log("val/weight", self.network.weight.detach().sum())
-
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        super().optimizer_step(*args, **kwargs)
-        self.skipped_flags.append(self.step_skipped)
-        if not self.step_skipped:
-            self.train_step += 1
-            self.train_images += 2
-
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        if not self.step_skipped:
-            super().lr_scheduler_step(scheduler, metric)
-
-    def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=0.1)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.9**step)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["clock"] = {"train_step": self.train_step, "train_images": self.train_images}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.train_step = checkpoint["clock"]["train_step"]
-        self.train_images = checkpoint["clock"]["train_images"]
 
 
 class Numbered:
-    """A resumable loader: batch i is [[i, 2 i, 1], [i, 2 i + 1, 1]]."""
+    """A resumable loader: batch i has the numbers [[i, 2 i, 1], [i, 2 i + 1, 1]]."""
 
     def __init__(self, batches: int) -> None:
         self.batches, self.done = batches, 0
@@ -74,11 +76,11 @@ class Numbered:
     def __len__(self) -> int:
         return self.batches
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Batch]:
         while self.done < self.batches:
             i = self.done
             self.done += 1
-            yield torch.tensor([[i, 2 * i, 1.0], [i, 2 * i + 1, 1.0]])
+            yield {"numbers": torch.tensor([[i, 2 * i, 1.0], [i, 2 * i + 1, 1.0]]), "position": torch.arange(2)}
         self.done = 0
 
     def state_dict(self) -> dict[str, int]:

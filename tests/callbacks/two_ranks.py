@@ -7,6 +7,8 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,9 @@ from difflab.callbacks.sample_grid import SampleGrid
 from difflab.commands.processes import leave_process_group
 from difflab.machine import MachineError
 from difflab.pipelines.finite import NonFiniteSamplesError
+from difflab.tasks.training_module import StepTerms
 from difflab.tracking.csv import CSVLogger
+from difflab.types import Batch
 
 RANK = int(os.environ["RANK"])
 
@@ -36,11 +40,11 @@ RANK = int(os.environ["RANK"])
 class RankTiny(Tiny):
     """Rank r trains on other numbers than rank 0, and only rank 1 meets NaN."""
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+    def terms(self, batch: Batch, seeds: Sequence[int], *, training: bool) -> StepTerms:
         if RANK == 0:
-            self.bad_batches = set()
-        loss = super().training_step(batch, batch_idx)
-        return loss * (1.0 + RANK)
+            self.bad_batches, self.bad_samples = set(), set()
+        terms = super().terms(batch, seeds, training=training)
+        return replace(terms, minimised=terms.minimised * (1.0 + RANK))
 
 
 class SignalMyself(Callback):
@@ -142,7 +146,7 @@ def preempted(folder: Path) -> dict[str, Any]:
     try:
         fit(folder, 9, model, callbacks)
     except Preempted as error:
-        saved = torch.load(folder / "preempted" / LAST, weights_only=True)["clock"]["train_step"]
+        saved = torch.load(folder / "preempted" / LAST, weights_only=True)["difflab"]["train_step"]
         return {"status": error.code, "train_step": model.train_step, "saved": saved}
     return {}
 

@@ -6,7 +6,6 @@ import multiprocessing
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,6 +18,7 @@ from difflab.callbacks.training_log import TrainingLog
 from difflab.callbacks.validation import Validation
 from difflab.callbacks.weights import WeightsExport
 from killed_training import killed_for_good
+from poisoning import poison
 from run_files import assert_same_run, find_run, rows
 
 EVERYTHING = [
@@ -189,14 +189,7 @@ def test_steps_skipped_after_a_checkpoint_are_logged_once(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They carry the step of the checkpoint, and are skipped again after a kill."""
-    from difflab.tasks.denoising.module import DenoisingModule
-
-    original = DenoisingModule.training_step
-
-    def training_step(self: DenoisingModule, batch: Any, batch_idx: int) -> Any:
-        return original(self, batch, batch_idx) * (float("nan") if batch_idx in (1, 4, 5) else 1.0)
-
-    monkeypatch.setattr(DenoisingModule, "training_step", training_step)
+    poison(monkeypatch, lambda module, batch_idx: batch_idx in (1, 4, 5))
     options = ["callbacks.checkpoint.every_steps=3", "trainer.val_every_steps=3", "callbacks.evaluation=null"]
     assert train("everything", *options, "name=one").status == 0
     with killing(TrainingLog, "act", 4), pytest.raises(Killed):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import shlex
 import shutil
@@ -22,6 +21,7 @@ from difflab.config.train import TrainConfig
 from difflab.data.writing import write_shards
 from difflab.errors import UserError
 from difflab.tasks.denoising.module import DenoisingModule
+from poisoning import poison
 from run_files import checkpoint, differing, find_run, rows
 
 Train = Callable[..., Done]
@@ -65,6 +65,11 @@ def assert_refused(done: Done, *parts: str) -> None:
         (["data.batch_size=97"], ["data.batch_size"]),
         (["data.train_split=training"], ["training", "train"]),
         (["data.batch_size=6", "trainer.accumulate=4"], ["data.batch_size=6", "trainer.accumulate=4"]),
+        (["data.batch_size=7", "trainer.devices=2"], ["data.batch_size=7", "2 processes", "a multiple of 2"]),
+        (
+            ["data.batch_size=6", "trainer.accumulate=2", "trainer.devices=2"],
+            ["data.batch_size=6", "2 processes", "trainer.accumulate=2", "a multiple of 4"],
+        ),
         (["data.channels=1"], ["network.channels=3", "data.channels=1"]),
         (["network.norm_groups=7"], ["network"]),
         (["sampler.steps=51"], ["sampler"]),
@@ -184,10 +189,11 @@ def test_weights_of_another_architecture_name_the_first_keys_that_differ(train: 
     assert_refused(done, "another architecture", "network.", "expected", "more")
 
 
-def test_batches_in_parts_are_as_large_as_their_parts(train: Train) -> None:
-    """96 images are enough for parts of 64, of which two make a step."""
-    done = train("data.batch_size=128", "trainer.accumulate=2", "trainer.max_steps=1")
-    assert done.status == 0, done.err
+def test_a_batch_in_parts_is_as_large_as_it_is(train: Train) -> None:
+    """Parts of 48 do not make 96 images enough for a batch of 144."""
+    assert train("data.batch_size=96", "trainer.accumulate=2", "trainer.max_steps=1").status == 0
+    done = train("data.batch_size=144", "trainer.accumulate=3", "trainer.max_steps=1", "name=larger")
+    assert_refused(done, "fewer than one batch of 144", "data.batch_size")
 
 
 def test_a_run_goes_on_without_the_weights_that_it_began_with(train: Train, run: Path, tmp_path: Path) -> None:
@@ -208,14 +214,9 @@ def test_a_first_try_that_failed_does_not_forbid_the_second(train: Train) -> Non
 def test_losses_that_stay_not_finite_end_training_and_keep_the_last_good_checkpoint(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = DenoisingModule.training_step
-
-    def training_step(self: DenoisingModule, batch: Any, batch_idx: int) -> Any:
-        return original(self, batch, batch_idx) * (math.nan if self.train_step == 4 else 1.0)
-
     options = ["callbacks.checkpoint.every_steps=2", "callbacks.guard.max_in_a_row=3"]
     with monkeypatch.context() as patch:
-        patch.setattr(DenoisingModule, "training_step", training_step)
+        poison(patch, lambda module, _: module.train_step == 4)
         done = train(*options)
     assert_refused(done, "not finite 3 times in a row after step 4", "optimizer.lr")
     run = find_run(tmp_path)
@@ -299,14 +300,9 @@ def advised(done: Done) -> list[str]:
 def test_the_advice_after_losses_that_are_not_finite_works(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = DenoisingModule.training_step
-
-    def training_step(self: DenoisingModule, batch: Any, batch_idx: int) -> Any:
-        return original(self, batch, batch_idx) * (math.nan if self.train_step == 4 else 1.0)
-
     options = ["callbacks.checkpoint.every_steps=2", "callbacks.guard.max_in_a_row=2", "name=mine"]
     with monkeypatch.context() as patch:
-        patch.setattr(DenoisingModule, "training_step", training_step)
+        poison(patch, lambda module, _: module.train_step == 4)
         done = train(*options)
     assert advised(done) == [
         f"resume={tmp_path / 'runs/ddpm/shapes32/mine/checkpoints/last.ckpt'}",
@@ -323,13 +319,8 @@ def test_the_advice_after_losses_that_are_not_finite_works(
 
 
 def test_the_advice_without_a_checkpoint_works(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = DenoisingModule.training_step
-
-    def training_step(self: DenoisingModule, batch: Any, batch_idx: int) -> Any:
-        return original(self, batch, batch_idx) * math.nan
-
     with monkeypatch.context() as patch:
-        patch.setattr(DenoisingModule, "training_step", training_step)
+        poison(patch, lambda *_: True)
         done = train("name=mine", "callbacks.guard.max_in_a_row=2")
     assert "there is no checkpoint yet" in done.err
     assert advised(done) == ["optimizer.lr=0.0004"]

@@ -55,6 +55,10 @@ def test_two_processes_make_one_run_with_the_same_losses_and_weights(
     assert not list(run.glob("config.*.yaml"))
 
 
+def test_two_processes_that_accumulate_make_that_run_too(alone: Path, tiny_shapes: Path, tmp_path: Path) -> None:
+    assert_close_run(trained(tmp_path, tiny_shapes, *TWO, "trainer.accumulate=2"), alone)
+
+
 def test_a_run_goes_on_with_another_number_of_processes(alone: Path, tiny_shapes: Path, tmp_path: Path) -> None:
     trained(tmp_path, tiny_shapes, *TWO, "trainer.max_steps=3", "trainer.log_every_steps=2")
     run = trained(tmp_path, tiny_shapes, "trainer.log_every_steps=2")

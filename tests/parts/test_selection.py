@@ -5,7 +5,17 @@ import torch
 from torch import nn
 
 from difflab.errors import UserError
-from difflab.parts.selection import Count, count, freeze_named, frozen_names, trained, written
+from difflab.parts.selection import (
+    Count,
+    HasTrainingOnly,
+    averaged_parameters,
+    count,
+    exported,
+    freeze_named,
+    frozen_names,
+    trained,
+    written,
+)
 
 
 class Half(nn.Module):
@@ -21,6 +31,19 @@ class Half(nn.Module):
 
 def module() -> nn.Module:
     return nn.ModuleDict({"network": Half()})
+
+
+class Adversary(Half, HasTrainingOnly):
+    """Its decoder, and a buffer of it, are for training alone; the tied parameter is not, by its other name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decoder.register_buffer("seen", torch.zeros(1))
+        self.decoder.tied = nn.Linear(2, 3, bias=False)
+        self.decoder.tied.weight = self.encoder[0].weight
+
+    def training_only(self) -> tuple[nn.Module, ...]:
+        return (self.decoder,)
 
 
 ENCODER = {"network.encoder.0.weight", "network.encoder.0.bias", "network.encoder.1.weight", "network.encoder.1.bias"}
@@ -89,3 +112,16 @@ def test_without_patterns_everything_is_trained() -> None:
     half = module()
     assert list(trained(half)) == [name for name, _ in half.named_parameters()]
     assert all(torch.equal(a, b) for a, b in zip(written(half).values(), half.state_dict().values(), strict=True))
+
+
+def test_parts_of_training_alone_are_trained_and_written_but_neither_averaged_nor_exported() -> None:
+    module = Adversary()
+    own = {"decoder.weight", "decoder.bias"}
+    assert averaged_parameters(module).keys() == trained(module).keys() - own
+    assert "encoder.0.weight" in averaged_parameters(module)
+    assert exported(module).keys() == written(module).keys() - own - {"decoder.seen", "decoder.tied.weight"}
+    module.encoder.requires_grad_(False)
+    assert averaged_parameters(module) == {}, "what is not trained is not averaged"
+    plain = nn.ModuleDict({"network": Half()})
+    assert averaged_parameters(plain) == trained(plain)
+    assert exported(plain).keys() == written(plain).keys()

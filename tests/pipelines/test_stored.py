@@ -68,6 +68,19 @@ def test_raw_weights_are_those_of_the_last_checkpoint(tiny_run: Path) -> None:
     assert not same(raw, state_of(load_stored(tiny_run)[0]))
 
 
+def test_what_a_checkpoint_keeps_for_training_alone_is_not_asked_for(own_run: Path) -> None:
+    """A discriminator, say."""
+    path = own_run / "checkpoints" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    content["state_dict"]["discriminator.0.weight"] = torch.ones(2)
+    content["difflab"]["training_only"] = ["discriminator"]
+    torch.save(content, path)
+    for which in ("ema", "raw"):
+        state = load_weights(find_stored(path, which))
+        assert state.keys() == content["state_dict"].keys() - {"discriminator.0.weight"}
+        assert same(state_of(load_stored(path, which)[0]), state)
+
+
 def test_raw_weights_of_a_run_that_was_killed_are_those_of_its_newest_checkpoint(own_run: Path) -> None:
     checkpoints = own_run / "checkpoints"
     (checkpoints / "last.ckpt").unlink()

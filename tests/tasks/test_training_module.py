@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from difflab.seeding import stream_seed
 from difflab.tasks.training_module import StepTerms, TrainingModule
 from difflab.tasks.windows import MeanWindow
 from difflab.types import Batch
+from tasks.alone import without_trainer
 
 
 class Fitting(TrainingModule):
@@ -26,8 +26,7 @@ class Fitting(TrainingModule):
         super().__init__(OptimizerConfig(kind="adam", lr=0.1), seed=3, max_steps=10, **windows)
         self.line = nn.Linear(1, 1)
         self.seen = 0.0
-        strategy = SimpleNamespace(reduce=lambda value, reduce_op: value)
-        self._trainer: Any = SimpleNamespace(world_size=1, global_rank=rank, strategy=strategy, precision="32-true")
+        without_trainer(self, rank=rank)
 
     def networks(self) -> Sequence[nn.Module]:
         return (self.line,)

@@ -1,4 +1,4 @@
-"""What is averaged: the trained parameters of a module, in float32, on the device of each."""
+"""What is averaged: trained parameters of a module, in float32, on the device of each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from difflab.parts.selection import trained, written
+from difflab.parts.selection import averaged_parameters, exported
 
 Groups: TypeAlias = list[tuple[list[Tensor], list[Tensor]]]
 """(averages, weights) of one device and type each, for torch's multi-tensor functions."""
@@ -54,12 +54,12 @@ def average_in(groups: Groups, decay: float) -> None:
 def with_averages(
     module: nn.Module, averages: Mapping[str, Tensor], dtype: torch.dtype | None = None
 ) -> dict[str, Tensor]:
-    """What is written of `module`, with averages in place of its trained parameters, tied ones under all their names.
+    """What is exported of `module`, with averages in place of parameters, of tied ones under all their names.
 
     dtype: of the averages; None for the type of the weights that they stand for.
     """
-    by_identity = {id(p): averages[name].to(dtype or p.dtype) for name, p in trained(module).items()}
-    state = written(module)
+    by_identity = {id(p): averages[name].to(dtype or p.dtype) for name, p in averaged_parameters(module).items()}
+    state = exported(module)
     for name, parameter in module.named_parameters(remove_duplicate=False):
         if id(parameter) in by_identity and name in state:
             state[name] = by_identity[id(parameter)]

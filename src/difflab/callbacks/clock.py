@@ -66,7 +66,7 @@ class Clocked(Protocol):
     """What callbacks rely on in a module.
 
     train_step, train_images: optimised batches and their images so far, counted before on_train_batch_end runs.
-    step_skipped: set by the NonFiniteGuard; the module does not count a step for which it is True.
+    step_skipped: set by the NonFiniteGuard; the module does not count a batch for which it is True.
     """
 
     train_step: int

@@ -22,7 +22,7 @@ from difflab.averaging.parameters import (
 )
 from difflab.callbacks.clock import find_callback, train_step
 from difflab.config.callbacks import EMAConfig
-from difflab.parts.selection import trained
+from difflab.parts.selection import averaged_parameters
 
 Warmup = Literal["none", "count", "inv_gamma", "ramp_up"]
 
@@ -66,8 +66,8 @@ class EMA(Callback):
     Every process computes the same average from the same weights. With `every` = k it is updated every k steps with
     the decays of those steps multiplied, so the horizon does not depend on k. Buffers are not averaged.
 
-    Parameters that are not trained are left as they are. The raw weights stay in the module; `applied` puts the average
-    in their place.
+    Parameters that are not trained, and those of parts that only training needs, are left as they are. The raw weights
+    stay in the module; `applied` puts the average in their place.
     """
 
     def __init__(
@@ -98,8 +98,8 @@ class EMA(Callback):
         return cls(**options)
 
     def start(self, module: nn.Module, step: int = 0) -> None:
-        """Begin at `step` with a copy of the trained parameters, or go on with the averages that were loaded."""
-        parameters = trained(module)
+        """Begin at `step` with a copy of the parameters, or go on with the averages that were loaded."""
+        parameters = averaged_parameters(module)
         if not self.averages:
             self.averages = copies_of(parameters)
             self.step = step
@@ -121,7 +121,7 @@ class EMA(Callback):
         if self._swapped or not self.averages:
             yield
             return
-        parameters = trained(module)
+        parameters = averaged_parameters(module)
         raw = {name: p.detach().clone() for name, p in parameters.items()}
         _copy_into(parameters, self.averages)
         self._swapped = True
@@ -132,7 +132,7 @@ class EMA(Callback):
             self._swapped = False
 
     def ema_state_dict(self, module: nn.Module) -> dict[str, Tensor]:
-        """The whole state dict of `module` with the averages (in the weights' own type) in place of raw parameters."""
+        """What is exported of `module`, with the averages (in the weights' own type) in place of raw parameters."""
         return with_averages(module, self.averages)
 
     @override

@@ -30,11 +30,12 @@ class NonFiniteGuard(Callback):
 
     Backward still runs everywhere (a process that left it out would block the others), then the gradients are
     dropped before the optimiser step: optimisers pass over parameters without gradients, so neither weights nor
-    optimiser state change. One bad micro-batch drops its whole accumulated step. The flag travels to the host while
-    backward runs, so the check does not stall the device.
+    optimiser state change. One bad part of a batch drops the whole step of its optimiser and, where there are several,
+    the steps that others take after it in the same batch. The flag travels to the host while backward runs, so the
+    check does not stall the device.
 
-    The module gets `step_skipped` (bool), True from the dropped step until the next batch starts: it must neither
-    count that step in `train_step` nor move its learning-rate schedule. Logs `train/skipped_steps`, the total.
+    The module gets `step_skipped` (bool), True from the dropped step until the next batch starts: it must not count
+    that batch in `train_step`. Logs `train/skipped_steps`, the total.
 
     Raises NonFiniteError after `max_in_a_row` skipped steps without a good one between.
     """
@@ -91,8 +92,6 @@ class NonFiniteGuard(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.fit_loop._should_accumulate():
-            return
         self._bad = self._on_host = self._copied = None
         if not clocked(pl_module).step_skipped:
             self.in_a_row = 0

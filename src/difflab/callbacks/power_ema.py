@@ -32,7 +32,7 @@ from difflab.callbacks.weights import save_weights
 from difflab.config.callbacks import PowerEMAConfig
 from difflab.errors import UserError
 from difflab.machine import MachineError
-from difflab.parts.selection import trained
+from difflab.parts.selection import averaged_parameters
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class PowerEMA(Callback):
 
     def start(self, module: nn.Module, step: int = 0) -> None:
         """Begin at `step`, or go on with the averages that were loaded."""
-        parameters = trained(module)
+        parameters = averaged_parameters(module)
         if not self.averages:
             self.averages = {length: copies_of(parameters) for length in self.gammas}
             self.step = step
@@ -161,7 +161,7 @@ class PowerEMA(Callback):
             return
         averages = self.averages[profile.sigma_rel]
         state = with_averages(module, averages, self.snapshot_dtype)
-        averaged = {id(p) for p in trained(module).values()}
+        averaged = {id(p) for p in averaged_parameters(module).values()}
         names = {name for name, p in module.named_parameters(remove_duplicate=False) if id(p) in averaged}
         metadata = {
             "step": str(profile.step),

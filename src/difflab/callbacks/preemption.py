@@ -71,9 +71,6 @@ class Preemption(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # In the middle of an accumulated step there is nothing consistent to save.
-        if trainer.fit_loop._should_accumulate():
-            return
         self._steps += 1
         if trainer.world_size == 1:
             number = received()

@@ -12,8 +12,9 @@ from difflab.tasks.training_module import TrainingModule
 
 class TrainingLog(Periodic):
     """Every `every_steps` optimised steps: `train/loss` and `train/loss_q{0..3}`, by quartile of the timestep, as means
-    over all samples of all processes since the last line, `train/lr` and `train/grad_norm`. A classifier's `top1` and
-    `top5` likewise. After each validation the same means of the held-out samples: `val/loss`, `val/loss_q{0..3}`, ...
+    over all samples of all processes since the last line, `train/lr` and `train/grad_norm`; of several optimizers
+    `train/lr_<name>` and `train/grad_norm_<name>`. A classifier's `top1` and `top5` likewise. After each validation
+    the same means of the held-out samples: `val/loss`, `val/loss_q{0..3}`, ...
     """
 
     def __init__(self, every_steps: int) -> None:
@@ -23,9 +24,11 @@ class TrainingLog(Periodic):
     def act(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, TrainingModule)
         metrics = pl_module.training_means()
-        metrics["train/lr"] = trainer.optimizers[0].param_groups[0]["lr"]
-        if pl_module.grad_norm is not None:
-            metrics["train/grad_norm"] = float(pl_module.grad_norm)
+        for name, optimizer in pl_module.optimizers_by_name().items():
+            ending = "" if len(trainer.optimizers) == 1 else f"_{name}"
+            metrics[f"train/lr{ending}"] = optimizer.param_groups[0]["lr"]
+            if name in pl_module.grad_norms:
+                metrics[f"train/grad_norm{ending}"] = float(pl_module.grad_norms[name])
         _log(trainer, metrics, train_step(pl_module))
 
     @override

@@ -16,14 +16,14 @@ from difflab.callbacks.clock import train_step
 from difflab.callbacks.ema import find_ema
 from difflab.files import write_text
 from difflab.interop.tensor_files import write_safetensors
-from difflab.parts.selection import written
+from difflab.parts.selection import exported
 from difflab.tracking.clock import ClockedLogger
 
 
 class WeightsExport(Callback):
     """Write `weights/ema.safetensors` (`raw.safetensors` in a run without EMA) with every checkpoint and at the end.
 
-    The file holds the module's state dict with the averages in place of the raw parameters; its metadata holds
+    The file holds what is exported of the module, with the averages in place of the raw parameters; its metadata holds
     `train_step`, `decay` and the version of difflab, all as strings. `config.json` beside it is `config`.
     """
 
@@ -75,7 +75,7 @@ class WeightsExport(Callback):
             return
         ema = find_ema(trainer)
         averaged = ema is not None and bool(ema.averages)
-        state = ema.ema_state_dict(pl_module) if ema is not None and averaged else written(pl_module)
+        state = ema.ema_state_dict(pl_module) if ema is not None and averaged else exported(pl_module)
         metadata = {"train_step": str(step), "difflab": difflab.__version__, "format": "pt"}
         if ema is not None and averaged:
             metadata["decay"] = str(ema.decay)

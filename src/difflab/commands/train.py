@@ -48,7 +48,7 @@ def train(config: TrainConfig, overrides: list[str]) -> None:
     refuse_more_than_there_is(config.trainer, config.data)
     images = build_dataset(config.data, split=config.data.train_split)
     config = config.model_copy(update={"data": with_class_names(config.data)})
-    GlobalBatches(len(images), config.data.batch_size // config.trainer.accumulate, seed=config.seed)
+    GlobalBatches(len(images), config.data.batch_size, seed=config.seed)
     config = with_recorded_parts(with_checked_evaluation(config, overrides))
     refuse_unusable(config.logger)
     run = RunDirectory.create(config.output_root, config.experiment, config.name, identity=name_identity(config))

@@ -45,7 +45,7 @@ from difflab.machine import MachineError
 from difflab.metrics.evaluator import Evaluator
 from difflab.metrics.suiting import without_unsuited
 from difflab.parts.loading import load_frozen
-from difflab.parts.selection import trained, written
+from difflab.parts.selection import written
 from difflab.parts.starting import choose_trained
 from difflab.pipelines.base import Pipeline
 from difflab.pipelines.build import pipeline_of
@@ -86,6 +86,7 @@ def fit(config: TrainConfig, overrides: list[str], run: RunDirectory, resume: Pa
         if is_first_process():
             say(f"already at step {steps} of {steps}: nothing to train, everything is in {_short(run.path)}")
         return
+    layout = layout_of_training(config.trainer.devices, config.trainer.num_nodes, accelerator)
     with contextlib.ExitStack() as stack:
         stack.enter_context(run.log_to_file())
         hush_lightning()
@@ -95,7 +96,7 @@ def fit(config: TrainConfig, overrides: list[str], run: RunDirectory, resume: Pa
             refuse_other_training(checkpoint, module, str(resume))
         data = ShardDataModule(config.data, config.trainer, seed=config.seed, fields=module.batch_keys())
         # What cannot be trained on, cannot draw or be judged is refused before anything is logged.
-        data.refuse_misfits()
+        data.refuse_misfits(layout.total)
         pipeline = sampling_pipeline(config, module, accelerator)
         if pipeline is not None and config.callbacks.evaluation is not None:
             build_run_evaluator(config, pipeline).load_extractors()
@@ -110,7 +111,6 @@ def fit(config: TrainConfig, overrides: list[str], run: RunDirectory, resume: Pa
         with shielded():
             # A scheduler signals every process of a job; those that log have to outlive the last metrics.
             loggers = stack.enter_context(build_loggers(config.logger, run, config.plain(), job))
-        layout = layout_of_training(config.trainer.devices, config.trainer.num_nodes, accelerator)
         others = stack.enter_context(launched(layout.per_node, layout.nodes, by_others=layout.starter != "difflab"))
         trainer = build_trainer(config, accelerator, run, pipeline, loggers, environment_of(layout))
         stack.enter_context(leaving_together(MachineError, NonFiniteError, Preempted))
@@ -164,13 +164,13 @@ def is_finished(resume: Path, checkpoint: dict[str, Any], run: RunDirectory, max
 
 def refuse_other_training(checkpoint: dict[str, Any], module: TrainingModule, path: str) -> None:
     """Raises UserError where a checkpoint is of a training that trained other parameters than this one."""
-    states = checkpoint.get("optimizer_states", [])
-    theirs = sum(len(group["params"]) for state in states for group in state["param_groups"])
-    averaged = checkpoint.get("callbacks", {}).get("EMA", {}).get("averages")
-    ours = trained(module)
-    if theirs != len(ours) or (averaged and averaged.keys() != ours.keys()):
+    theirs = checkpoint["difflab"].get("optimizers", {})
+    ours = {name: list(parameters) for name, parameters in module.trained_by().items()}
+    # In their order, in which Lightning keeps the states.
+    if list(theirs.items()) != list(ours.items()):
+        before, now = (sum(len(names) for names in trained.values()) for trained in (theirs, ours))
         raise UserError(
-            f"{path} is of a run that trained {theirs} tensors, this one trains {len(ours)}, and not the same "
+            f"{path} is of a run that trained {before} tensors, this one trains {now}, and not the same "
             f"(init.freeze, init.train): begin from its weights instead, as in init=weights init.from={path}"
         )
 
@@ -189,6 +189,7 @@ def build_module(config: TrainConfig, accelerator: Accelerator, *, initial_weigh
             if is_first_process():
                 say_on_stderr(line)
     load_frozen(module)
+    module.trained_by()  # refuses an optimizer with nothing to train
     for network in module.networks():
         if on_cuda_only(config.trainer.channels_last, accelerator):
             network.to(memory_format=torch.channels_last)
@@ -232,8 +233,6 @@ def build_trainer(
         precision=training_precision(asked.precision, accelerator),
         max_steps=-1,
         max_epochs=1,
-        accumulate_grad_batches=asked.accumulate,
-        gradient_clip_val=asked.gradient_clip or None,
         deterministic="warn" if asked.deterministic else False,
         benchmark=not asked.deterministic,
         # The Validation callback validates; the one epoch of a fit never comes to a second.

@@ -14,7 +14,8 @@ class TrainerConfig(Config):
     """One optimised batch is one step.
 
     max_steps: training ends after this many optimised batches.
-    accumulate: a global batch of `data.batch_size` is worked through in this many parts.
+    accumulate: each process works its share of a global batch (`data.batch_size`) through in this many parts.
+    gradient_clip: the largest norm of the gradients of each optimizer, 0 = any.
     precision: auto = bf16-mixed on GPUs with bf16 and CPUs with AMX, fp32 elsewhere.
     compile, channels_last: auto = on for CUDA, off for CPU (docs/performance.md has the measurements).
     val_every_steps: 0 = no validation; val_batches limits one validation.

@@ -32,13 +32,15 @@ class ShardDataModule(L.LightningDataModule):
         if trainer.val_every_steps and data.val_split is None:
             raise UserError("trainer.val_every_steps needs data.val_split; name a split, or set val_every_steps=0")
         wanted = list(dict.fromkeys([*data.fields, *fields]))
-        # Each part of an accumulated batch is loaded as a batch of its own.
-        self.data = data.model_copy(update={"batch_size": data.batch_size // trainer.accumulate, "fields": wanted})
+        self.data = data.model_copy(update={"fields": wanted})
+        self.accumulate = trainer.accumulate
         self.validates = bool(trainer.val_every_steps)
         self.seed = seed
 
-    def refuse_misfits(self) -> None:
-        """Raises UserError where a split is missing, or has other images or lacks a field, before any is read."""
+    def refuse_misfits(self, processes: int) -> None:
+        """Raises UserError, before anything is read, where a split is missing, has other images or lacks a field, and
+        where `processes` cannot share a batch."""
+        self._refuse_unequal_parts(processes)
         refuse_misfit(self.data, self.data.train_split)
         if self.validates:
             assert self.data.val_split is not None
@@ -52,6 +54,15 @@ class ShardDataModule(L.LightningDataModule):
             raise UserError(
                 f"{self.data.path} has no split {split!r} (it has: {known}) to validate on: set "
                 "trainer.val_every_steps=0, or name another one, as in data.val_split=..."
+            )
+
+    def _refuse_unequal_parts(self, processes: int) -> None:
+        parts = processes * self.accumulate
+        if self.data.batch_size % parts:
+            each = f" that work in trainer.accumulate={self.accumulate} parts" if self.accumulate > 1 else ""
+            raise UserError(
+                f"data.batch_size={self.data.batch_size} cannot be shared equally by {processes} processes{each}; "
+                f"choose a multiple of {parts}"
             )
 
     def train_dataloader(self) -> ShardLoader:
@@ -72,7 +83,8 @@ class ShardDataModule(L.LightningDataModule):
         return build_eval_loader(
             self.data,
             split=self.data.val_split,
-            batch_size=self.data.batch_size,
+            # As many at a time as training has on a device.
+            batch_size=self.data.batch_size // self.accumulate,
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
         )

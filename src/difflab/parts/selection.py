@@ -1,4 +1,4 @@
-"""Which parameters of a module are trained, and which tensors are written: everybody who lists them asks here."""
+"""What of a module is trained, averaged, kept in checkpoints and exported: everybody who lists it asks here."""
 
 from __future__ import annotations
 
@@ -29,17 +29,51 @@ class Count:
         return self.trained + self.frozen + self.elsewhere
 
 
+class HasTrainingOnly:
+    """A module that may have parts of no use after training, such as a discriminator."""
+
+    def training_only(self) -> Sequence[nn.Module]:
+        """Those parts: trained, and kept in checkpoints, but neither averaged nor exported."""
+        return ()
+
+
 def trained(module: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that training changes, each under its first name: the optimizer's, and what averages follow."""
+    """The parameters that training changes, each under its first name: those of the optimizers."""
     return {name: p for name, p in module.named_parameters() if p.requires_grad}
 
 
+def averaged_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The trained parameters that averages follow, each under its first name: all but those of training alone."""
+    places = training_only_places(module)
+    if not places:
+        return trained(module)
+    lasting = {id(p) for name, p in module.named_parameters(remove_duplicate=False) if not is_inside(name, places)}
+    return {name: p for name, p in trained(module).items() if id(p) in lasting}
+
+
 def written(module: nn.Module) -> dict[str, Tensor]:
-    """What a checkpoint, an export and a file of weights hold, and have to hold when they are loaded.
+    """What a checkpoint holds, and has to hold when training goes on.
 
     All parameters, trained or not, and the buffers; of frozen parts nothing.
     """
     return module.state_dict()
+
+
+def exported(module: nn.Module) -> dict[str, Tensor]:
+    """What an export and a file of weights hold: of what is `written` all but the parts of training alone."""
+    places = training_only_places(module)
+    return {name: tensor for name, tensor in written(module).items() if not is_inside(name, places)}
+
+
+def training_only_places(module: nn.Module) -> list[str]:
+    """Where the parts stand that only training needs."""
+    parts = {id(part) for part in module.training_only()} if isinstance(module, HasTrainingOnly) else set()
+    return [place for place, part in module.named_modules(remove_duplicate=False) if id(part) in parts]
+
+
+def is_inside(name: str, places: Iterable[str]) -> bool:
+    """Whether a parameter or buffer of this name belongs to one of the modules at `places`."""
+    return any(name.startswith(f"{place}.") for place in places)
 
 
 def frozen_parts(module: nn.Module) -> dict[str, Frozen]:

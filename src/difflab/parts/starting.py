@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from difflab.config.init import WeightsInitConfig
 from difflab.errors import UserError
 from difflab.interop.keymap import Shapes, describe_differences, refuse_misfit, shapes_of
-from difflab.parts.selection import count, freeze_named, frozen_names, written
+from difflab.parts.selection import count, exported, freeze_named, frozen_names
 
 _NAMES_SHOWN = 3
 
@@ -62,7 +62,7 @@ def start_from(module: nn.Module, state: Mapping[str, Tensor], source: str, init
 
     Raises UserError where they do not fit, or where what is frozen would be left without weights.
     """
-    expected = shapes_of(written(module))
+    expected = shapes_of(exported(module))
     frozen = frozen_names(module, init.freeze, init.train)
     extended = None
     if init.extend_input is not None:

@@ -23,7 +23,7 @@ from difflab.interop.opening import is_diffusers
 from difflab.interop.unpickle import read_content, read_tensors
 from difflab.interop.unwrapping import read_weights
 from difflab.parts.loading import load_frozen
-from difflab.parts.selection import frozen_state, written
+from difflab.parts.selection import frozen_state, is_inside, written
 from difflab.parts.starting import start_from
 from difflab.tasks.build import Model, build_model
 
@@ -126,7 +126,8 @@ def load_weights(stored: Stored) -> dict[str, Tensor]:
     if stored.weights.suffix != ".ckpt":
         return read_tensors(stored.weights)
     checkpoint = read_checkpoint(stored.weights)
-    state = dict(checkpoint["state_dict"])
+    for_training = checkpoint["difflab"].get("training_only", ())
+    state = {name: tensor for name, tensor in checkpoint["state_dict"].items() if not is_inside(name, for_training)}
     if stored.which == "ema":
         averages = checkpoint.get("callbacks", {}).get("EMA", {}).get("averages")
         if not averages:

@@ -54,12 +54,16 @@ class NoisedModule(TrainingModule):
         *,
         seed: int,
         max_steps: int,
+        accumulate: int = 1,
+        gradient_clip: float = 0.0,
         logged: Sequence[str] = ("loss",),
     ) -> None:
         super().__init__(
             optimizer,
             seed=seed,
             max_steps=max_steps,
+            accumulate=accumulate,
+            gradient_clip=gradient_clip,
             window=QuartileWindow(process.time_span, logged),
             validation_window=QuartileWindow(process.time_span, logged),
         )

@@ -1,4 +1,4 @@
-"""What all that is trained shares: clock, seeds, optimizer, running means, checkpoints."""
+"""What all that is trained shares: what is minimised, running means, checkpoints, over the step of `stepping`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import lightning as L
 import torch
 from torch import Tensor, nn
 
 from difflab.config.optimizer import OptimizerConfig
-from difflab.optimizer import build_optimizer, learning_rate_factor
-from difflab.parts.selection import trained
+from difflab.parts.selection import HasTrainingOnly, training_only_places
 from difflab.seeding import stream_seed
+from difflab.tasks.stepping import SteppingModule
 from difflab.tasks.windows import MeanWindow
 from difflab.types import Batch
 
@@ -32,14 +31,11 @@ class StepTerms:
     where: Tensor | None = None
 
 
-class TrainingModule(L.LightningModule):
-    """One or more networks in training. Subclasses say what is minimised; see `terms`.
+class TrainingModule(SteppingModule, HasTrainingOnly):
+    """One or more networks in training. Subclasses say what is minimised (`terms`); those that have several optimizers,
+    or split their batch in another way, also say what a step does (`optimized`, `optimize`).
 
     window, validation_window: of the values that `terms` gives, in training and in validation.
-    train_step:   optimised batches so far, the clock of everything that is logged, saved and averaged.
-    train_images: images so far, over all ranks.
-    What is drawn for a sample is a function of (seed, train_step, its position in the global batch), whatever the
-    number of ranks, workers and accumulation parts.
     """
 
     def __init__(
@@ -50,21 +46,14 @@ class TrainingModule(L.LightningModule):
         max_steps: int,
         window: MeanWindow,
         validation_window: MeanWindow,
+        accumulate: int = 1,
+        gradient_clip: float = 0.0,
     ) -> None:
-        super().__init__()
-        self.optimizer_config = optimizer
-        self.seed = seed
-        self.max_steps = max_steps
-        self.train_step = 0
-        self.train_images = 0
+        super().__init__(optimizer, seed=seed, max_steps=max_steps, accumulate=accumulate, gradient_clip=gradient_clip)
         self.window = window
-        self.step_skipped = False  # set by the non-finite guard between backward and the optimizer
         self._validation = validation_window
-        self._part = 0
-        self._images_of_step = 0
-        self.grad_norm: Tensor | None = None
 
-    # -- the step -------------------------------------------------------------------------------------------------
+    # -- the step -----------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def terms(self, batch: Batch, seeds: Sequence[int], *, training: bool) -> StepTerms:
@@ -81,27 +70,27 @@ class TrainingModule(L.LightningModule):
     def observe(self, terms: StepTerms) -> None:
         """Told of every part of a training batch."""
 
-    def on_optimized(self) -> None:
-        """Told after every step of the optimizer."""
+    def optimize(self, batch: Batch) -> Tensor:
+        """The step of a task with one optimizer, which minimises the mean of `terms` over the parts of a batch."""
+        losses: list[Tensor] = []
+        for part in self.parts(batch):
+            terms = self.terms(part.batch, part.seeds, training=True)
+            self.record(terms)
+            self.add_gradients(terms.minimised, part)
+            losses.append(terms.minimised.detach())
+        self.update()
+        return torch.stack(losses).mean()
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of one part of a global batch."""
-        part_size = len(batch["position"]) * self.trainer.world_size
-        position = (batch["position"] + self._part * part_size).tolist()
-        self._images_of_step += part_size
-        self._part += 1
-        # Dropout draws from the global stream: tie it to the step, so that no state of it has to be stored.
-        seed = stream_seed(self.seed, "dropout", self.train_step, self._part, self.global_rank)
-        _seed_global_stream(self.device, seed)
-        seeds = [stream_seed(self.seed, "train", self.train_step, p) for p in position]
-        terms = self.terms(batch, seeds, training=True)
+    def record(self, terms: StepTerms) -> None:
+        """Take the values of samples into the means that are logged."""
         values = {name: value.detach() for name, value in terms.values.items()}
         self.observe(terms)
         self.window.add(values, terms.where, torch.isfinite(values["loss"]))
-        return terms.minimised
+
+    # -- validation and means -----------------------------------------------------------------------------------------
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """The same on held-out samples, whose noise and timesteps never change; padding counts nothing."""
+        """The terms of held-out samples, whose noise and timesteps never change; padding counts nothing."""
         terms = self.terms(batch, [stream_seed(self.seed, "val", i) for i in batch["index"].tolist()], training=False)
         self._validation.add(terms.values, terms.where, batch["weight"].to(self.device))
 
@@ -123,31 +112,6 @@ class TrainingModule(L.LightningModule):
         assert isinstance(sums, Tensor)
         return sums
 
-    # -- the clock and the optimizer --------------------------------------------------------------------------------
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        # A fused optimizer takes the loss scale out of the gradients itself, which is after they were clipped.
-        fused = self.trainer.precision != "16-mixed"
-        return build_optimizer(self.optimizer_config, trained(self).values(), fused=fused)
-
-    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        factor = learning_rate_factor(self.optimizer_config.schedule, self.train_step, self.max_steps)
-        for group in optimizer.param_groups:
-            group["lr"] = self.optimizer_config.lr * factor
-        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self.on_optimized()
-        if not self.step_skipped:
-            self.train_step += 1
-            self.train_images += self._images_of_step
-        self._part = self._images_of_step = 0
-
-    def configure_gradient_clipping(
-        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
-    ) -> None:
-        """Clip the global norm and keep it for the log."""
-        limit = gradient_clip_val or float("inf")
-        self.grad_norm = nn.utils.clip_grad_norm_(trained(self).values(), limit)
-
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -156,6 +120,9 @@ class TrainingModule(L.LightningModule):
             "train_step": self.train_step,
             "train_images": self.train_images,
             "loss_window": self._over_all_ranks(self.window).cpu(),
+            # Lightning keeps the states of the optimizers in a row.
+            "optimizers": {name: list(parameters) for name, parameters in self.trained_by().items()},
+            "training_only": training_only_places(self),
         }
         checkpoint["difflab"] = {**state, **self.task_state()}
 
@@ -173,10 +140,3 @@ class TrainingModule(L.LightningModule):
 
     def load_task_state(self, state: dict[str, Any]) -> None:
         """Go on from the `task_state` that is among `state`."""
-
-
-def _seed_global_stream(device: torch.device, seed: int) -> None:
-    # torch.manual_seed formats the call stack once for each kind of device that is not in use, at every call.
-    torch.default_generator.manual_seed(seed)
-    if device.type != "cpu":
-        torch.get_device_module(device).manual_seed(seed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ from difflab.diffusion.timesteps import LossAwareTimesteps, UniformTimesteps
 from difflab.seeding import stream_seed
 from difflab.tasks.denoising.module import DenoisingModule
 from difflab.types import Batch, Conditioning
+from tasks.alone import with_optimizers, without_trainer
 
 T = 20
 SIDE = 4
@@ -58,6 +58,8 @@ def make_module(
     precision: str = "32-true",
     max_steps: int = 10,
     augment: Augmentation | None = None,
+    accumulate: int = 1,
+    gradient_clip: float = 0.0,
 ) -> DenoisingModule:
     process = GaussianProcess(linear_betas(T), prediction=prediction, variance="fixed_small")
     timesteps = LossAwareTimesteps(T, history_per_term=1) if loss_aware else UniformTimesteps(T)
@@ -67,12 +69,18 @@ def make_module(
         torch.nn.init.eye_(conditioners["augment"].map.weight)
     config = OptimizerConfig(kind="adam", lr=0.5)
     module = DenoisingModule(
-        Recorder(), process, DiffusionLoss(process), timesteps, conditioners, config, seed=SEED, max_steps=max_steps
+        Recorder(),
+        process,
+        DiffusionLoss(process),
+        timesteps,
+        conditioners,
+        config,
+        seed=SEED,
+        max_steps=max_steps,
+        accumulate=accumulate,
+        gradient_clip=gradient_clip,
     )
-    strategy = SimpleNamespace(reduce=lambda value, reduce_op: value, all_gather=lambda value, **_: value)
-    module._trainer = SimpleNamespace(  # type: ignore[assignment]
-        world_size=world_size, global_rank=rank, strategy=strategy, precision=precision
-    )
+    without_trainer(module, rank=rank, world_size=world_size, precision=precision)
     return module
 
 
@@ -128,7 +136,7 @@ def test_a_model_that_predicts_x0_is_compared_with_x0() -> None:
 def test_every_step_draws_anew_and_the_same_step_draws_the_same() -> None:
     module, batch = make_module(), make_batch(images(2))
     for step in (0, 1, 0):
-        module.train_step, module._part = step, 0
+        module.train_step = step
         module.training_step(batch, 0)
     first, second, again = module.network.x
     assert not torch.equal(first, second)
@@ -138,10 +146,10 @@ def test_every_step_draws_anew_and_the_same_step_draws_the_same() -> None:
 @pytest.mark.parametrize("accumulate", [2, 4])
 def test_parts_of_a_batch_give_the_draws_and_the_gradients_of_the_whole(accumulate: int) -> None:
     data = images(8)
-    whole, parted = make_module(), make_module()
-    whole.training_step(make_batch(data), 0).backward()
-    for part in data.chunk(accumulate):
-        (parted.training_step(make_batch(part), 0) / accumulate).backward()
+    whole, parted = make_module(), make_module(accumulate=accumulate)
+    loss = whole.training_step(make_batch(data), 0)
+    torch.testing.assert_close(parted.training_step(make_batch(data), 0), loss, rtol=1e-5, atol=1e-6)
+    assert len(parted.network.x) == accumulate
     assert torch.equal(torch.cat(parted.network.x), whole.network.x[0])
     assert torch.equal(torch.cat(parted.network.time), whole.network.time[0])
     torch.testing.assert_close(parted.network.mix.weight.grad, whole.network.mix.weight.grad, rtol=1e-5, atol=1e-6)
@@ -151,32 +159,32 @@ def test_two_ranks_with_two_parts_give_the_draws_of_one_process() -> None:
     data = images(8)
     whole = make_module()
     whole.training_step(make_batch(data), 0)
-    ranks = [make_module(rank=rank, world_size=2) for rank in (0, 1)]
     seen = []
-    for part in data.chunk(2):
-        for rank, module in enumerate(ranks):
-            # The loader numbers the places within a part, over all ranks.
-            module.training_step(make_batch(part.chunk(2)[rank], first=2 * rank), 0)
-            seen.append(module.network.x[-1])
+    for rank, share in enumerate(data.chunk(2)):
+        module = make_module(rank=rank, world_size=2, accumulate=2)
+        module.training_step(make_batch(share, first=4 * rank), 0)
+        seen += module.network.x
+    assert len(seen) == 4
     assert torch.equal(torch.cat(seen), whole.network.x[0])
 
 
+def test_a_share_that_has_no_equal_parts_is_refused() -> None:
+    with pytest.raises(ValueError, match="6 samples cannot be split into 4 equal parts"):
+        make_module(accumulate=4).training_step(make_batch(images(6)), 0)
+
+
 def test_the_clock_counts_optimised_batches_and_images_of_all_ranks_and_parts() -> None:
-    module = make_module(world_size=2)
-    optimizer = module.configure_optimizers()
+    module = make_module(world_size=2, accumulate=2)
+    with_optimizers(module)
     for _ in range(3):
-        for _ in range(2):
-            module.training_step(make_batch(images(3)), 0).backward()
-        module.optimizer_step(0, 0, optimizer)
+        module.training_step(make_batch(images(6)), 0)
     assert (module.train_step, module.train_images) == (3, 3 * 2 * 3 * 2)
 
 
 def test_a_skipped_step_is_not_counted_and_draws_again() -> None:
     module = make_module()
-    optimizer = module.configure_optimizers()
-    module.training_step(make_batch(images(2)), 0)
     module.step_skipped = True
-    module.optimizer_step(0, 0, optimizer)
+    module.training_step(make_batch(images(2)), 0)
     assert (module.train_step, module.train_images) == (0, 0)
     module.training_step(make_batch(images(2)), 1)
     assert torch.equal(*module.network.x)
@@ -187,31 +195,30 @@ def test_the_learning_rate_of_a_step_follows_the_clock() -> None:
     module.optimizer_config = OptimizerConfig.model_validate(
         {"kind": "adam", "lr": 0.5, "schedule": {"warmup_steps": 4}}
     )
-    optimizer = module.configure_optimizers()
+    (optimizer,) = with_optimizers(module)
     used = []
     for _ in range(5):
-        module.training_step(make_batch(images(1)), 0).backward()
-        module.optimizer_step(0, 0, optimizer)
+        module.training_step(make_batch(images(1)), 0)
         used.append(optimizer.param_groups[0]["lr"])
     assert used == pytest.approx([0.125, 0.25, 0.375, 0.5, 0.5])
 
 
-@pytest.mark.parametrize(("limit", "after"), [(None, 5.0), (2.0, 2.0), (50.0, 5.0)])
-def test_gradients_are_clipped_by_their_global_norm_which_is_kept(limit: float | None, after: float) -> None:
-    module = make_module()
+@pytest.mark.parametrize(("limit", "after"), [(0.0, 5.0), (2.0, 2.0), (50.0, 5.0)])
+def test_gradients_are_clipped_by_their_global_norm_which_is_kept(limit: float, after: float) -> None:
+    module = make_module(gradient_clip=limit)
+    (optimizer,) = with_optimizers(module)
     for parameter in module.parameters():
         parameter.grad = torch.zeros_like(parameter)
     module.network.mix.weight.grad[0, 0, 0, 0], module.network.mix.bias.grad[0] = 3.0, 4.0
-    module.configure_gradient_clipping(None, limit)
-    assert module.grad_norm is not None
-    assert module.grad_norm.item() == pytest.approx(5.0)
+    module.on_before_optimizer_step(optimizer)
+    assert {name: float(norm) for name, norm in module.grad_norms.items()} == {"optimizer": pytest.approx(5.0)}
     norm = torch.cat([p.grad.flatten() for p in module.parameters()]).norm().item()
     assert norm == pytest.approx(after, rel=1e-5)
 
 
 @pytest.mark.parametrize(("precision", "fused"), [("32-true", True), ("bf16-mixed", True), ("16-mixed", False)])
 def test_no_fused_optimizer_where_gradients_are_clipped_under_a_loss_scale(precision: str, fused: bool) -> None:
-    assert make_module(precision=precision).configure_optimizers().param_groups[0]["fused"] is fused
+    assert with_optimizers(make_module(precision=precision))[0].param_groups[0]["fused"] is fused
 
 
 def test_the_class_of_a_sample_is_dropped_at_the_rate_asked_for_and_by_its_own_stream() -> None:
@@ -228,7 +235,7 @@ def test_the_class_of_a_sample_is_dropped_at_the_rate_asked_for_and_by_its_own_s
     alone = make_module(drop_rate=0.2)
     alone.conditioners["class"].embedding.weight.data[:, 0] = torch.arange(7.0)
     for start in range(0, n, 150):
-        alone._part = 0
+        alone.train_step = 0
         alone.training_step(make_batch(images(n, side=1)[:150], first=start, labels=labels[start : start + 150]), 0)
     assert torch.equal(torch.cat(alone.network.vector)[:, 0].long(), got)
 
@@ -265,10 +272,9 @@ def test_augmented_images_are_trained_on_and_the_network_is_told_how() -> None:
 
 def test_augmentation_does_not_depend_on_the_parts_of_a_batch() -> None:
     data, augment = images(8), Augmentation(0.5)
-    whole, parted = make_module(augment=augment), make_module(augment=augment)
-    whole.training_step(make_batch(data), 0)
-    for part in data.chunk(4):
-        parted.training_step(make_batch(part), 0)
+    whole, parted = make_module(augment=augment), make_module(augment=augment, accumulate=4)
+    for module in (whole, parted):
+        module.training_step(make_batch(data), 0)
     assert torch.equal(torch.cat(parted.network.vector), whole.network.vector[0])
     torch.testing.assert_close(torch.cat(parted.network.x), whole.network.x[0], rtol=1e-5, atol=1e-5)
 
@@ -314,13 +320,10 @@ def test_padding_counts_nothing_in_validation() -> None:
     assert validated(module, [padded]) == pytest.approx(validated(module, [make_batch(data)]), rel=1e-6)
 
 
-def train_loss_aware(module: DenoisingModule, steps: int, accumulate: int = 1) -> None:
+def train_loss_aware(module: DenoisingModule, steps: int) -> None:
     """Batches of 20 whose samples lie in every timestep soon, so that the weights stop being uniform."""
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.0)
     for _ in range(steps):
-        for part in images(20).chunk(accumulate):
-            module.training_step(make_batch(part), 0)
-        module.optimizer_step(0, 0, optimizer)
+        module.training_step(make_batch(images(20)), 0)
 
 
 def test_loss_aware_timesteps_go_on_from_a_checkpoint() -> None:
@@ -343,9 +346,9 @@ def test_loss_aware_timesteps_go_on_from_a_checkpoint() -> None:
 
 
 def test_loss_aware_timesteps_do_not_depend_on_the_parts_of_a_batch() -> None:
-    whole, parted = make_module(loss_aware=True), make_module(loss_aware=True)
+    whole, parted = make_module(loss_aware=True), make_module(loss_aware=True, accumulate=4)
     train_loss_aware(whole, 7)
-    train_loss_aware(parted, 7, accumulate=4)
+    train_loss_aware(parted, 7)
     assert torch.equal(torch.cat(parted.network.time), torch.cat(whole.network.time))
     torch.testing.assert_close(parted.timesteps.weights(), whole.timesteps.weights(), rtol=1e-5, atol=0)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +11,7 @@ from difflab.config.train import TrainConfig
 from difflab.tasks.build import build_training_module
 from difflab.tasks.training_module import TrainingModule
 from difflab.types import Batch
+from tasks.alone import with_optimizers, without_trainer
 
 AUGMENTED = "conditioning=augment"
 TINY = [
@@ -33,12 +32,7 @@ def module_of(*overrides: str) -> TrainingModule:
     config, _ = compose_and_validate("train", TrainConfig, list(overrides))
     torch.manual_seed(0)
     module = build_training_module(config)
-    module._trainer = SimpleNamespace(  # type: ignore[assignment]
-        world_size=1,
-        global_rank=0,
-        strategy=SimpleNamespace(reduce=lambda value, reduce_op: value),
-        precision="32-true",
-    )
+    without_trainer(module)
     return module
 
 
@@ -66,11 +60,9 @@ def squares(n: int, side: int) -> Tensor:
 
 
 def steps(module: TrainingModule, batch: Batch, n: int) -> None:
-    optimizer = module.configure_optimizers()
+    with_optimizers(module)
     for _ in range(n):
-        optimizer.zero_grad()
-        module.training_step(batch, 0).backward()
-        module.optimizer_step(0, 0, optimizer)
+        module.training_step(batch, 0)
 
 
 def validation_loss(module: TrainingModule, batch: Batch) -> float:
@@ -101,12 +93,12 @@ def test_a_small_experiment_takes_a_step(overrides: tuple[str, ...]) -> None:
     before = {name: p.detach().clone() for name, p in module.named_parameters()}
     loss = module.training_step(batch_of(squares(8, 32)), 0)
     assert 0 < float(loss) < 100
-    loss.backward()
     for name, parameter in module.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
-    module.optimizer_step(0, 0, module.configure_optimizers())
     assert module.train_step == 1
+    with_optimizers(module)
+    module.update()
     assert any(not torch.equal(p, before[name]) for name, p in module.named_parameters())
 
 

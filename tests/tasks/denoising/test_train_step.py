@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,6 +27,7 @@ from difflab.tasks.noised_module import Noised
 from difflab.types import Batch
 from golden_fixtures import Fixture, load
 from networks.official_networks import guided_target
+from tasks.alone import with_optimizers, without_trainer
 
 FIXTURE = load("diffusion", "train-step")
 
@@ -65,7 +65,7 @@ def module(keymap: KeyMap) -> DenoisingModule:
         max_steps=1,
     )
     module.load_state_dict(keymap.from_official(FIXTURE.state_dict()))
-    module._trainer = SimpleNamespace(world_size=1, global_rank=0, precision="32-true")  # type: ignore[assignment]
+    without_trainer(module)
     return module
 
 
@@ -76,7 +76,7 @@ def _target(fixture: Fixture) -> Target:
 
 
 def _batch() -> Batch:
-    return {"image": torch.empty(0), "position": torch.arange(2), "label": FIXTURE.input("y")}
+    return {"image": torch.empty(2, 0), "position": torch.arange(2), "label": FIXTURE.input("y")}
 
 
 def _official(keymap: KeyMap, tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
@@ -96,7 +96,7 @@ def test_the_loss_and_its_terms_are_the_official_ones(module: DenoisingModule) -
 
 
 def test_the_gradient_of_every_parameter_is_the_official_one(module: DenoisingModule, keymap: KeyMap) -> None:
-    module.training_step(_batch(), 0).backward()
+    module.training_step(_batch(), 0)
     # Gradients are permuted like the weights they belong to.
     gradients = _official(keymap, ((name, p.grad) for name, p in module.named_parameters() if p.grad is not None))
     ordered = [gradients[key].double() for key in FIXTURE.spec["keys"]]
@@ -114,10 +114,10 @@ def test_the_gradient_of_every_parameter_is_the_official_one(module: DenoisingMo
 def test_the_weights_and_their_average_after_the_step_are_the_official_ones(
     module: DenoisingModule, keymap: KeyMap
 ) -> None:
-    ema, optimizer = EMA(FIXTURE.spec["optim"]["ema_rate"]), module.configure_optimizers()
+    ema = EMA(FIXTURE.spec["optim"]["ema_rate"])
+    with_optimizers(module)
     ema.start(module)
-    module.training_step(_batch(), 0).backward()
-    module.optimizer_step(0, 0, optimizer)
+    module.training_step(_batch(), 0)
     ema.update(module.train_step)
     # The first step of Adam is about lr * sign(gradient), which is arbitrary where the gradient is nearly 0.
     sure = np.abs(FIXTURE.arrays["grad_head.out.2.weight"]) > 1e-6

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from difflab.diffusion.timesteps import TimestepSampler, UniformTimesteps
 from difflab.networks.build import build_network
 from difflab.tasks.noisy_classifier.module import NoisyClassifierModule
 from difflab.types import Batch
+from tasks.alone import with_optimizers, without_trainer
 from tasks.denoising.test_denoising_module import SEED, T, by_hand, images, make_batch
 
 CLASSES = 7
@@ -67,6 +67,7 @@ def make_module(
     timesteps: TimestepSampler | None = None,
     process: GaussianProcess | None = None,
     lr: float = 0.5,
+    accumulate: int = 1,
 ) -> NoisyClassifierModule:
     process = process or GaussianProcess(linear_betas(T))
     module = NoisyClassifierModule(
@@ -77,11 +78,9 @@ def make_module(
         classes=classes,
         seed=SEED,
         max_steps=1000,
+        accumulate=accumulate,
     )
-    strategy = SimpleNamespace(reduce=lambda value, reduce_op: value)
-    module._trainer = SimpleNamespace(  # type: ignore[assignment]
-        world_size=1, global_rank=0, strategy=strategy, precision="32-true"
-    )
+    without_trainer(module)
     return module
 
 
@@ -173,10 +172,9 @@ def test_the_loader_has_to_bring_labels() -> None:
 
 def test_parts_of_a_batch_give_the_draws_and_the_gradients_of_the_whole() -> None:
     labels = torch.arange(8) % CLASSES
-    whole, parted = make_module(), make_module()
-    whole.training_step(make_batch(images(8), labels=labels), 0).backward()
-    for part, told in zip(images(8).chunk(4), labels.chunk(4), strict=True):
-        (parted.training_step(make_batch(part, labels=told), 0) / 4).backward()
+    whole, parted = make_module(), make_module(accumulate=4)
+    for module in (whole, parted):
+        module.training_step(make_batch(images(8), labels=labels), 0)
     assert torch.equal(torch.cat(parted.network.x), whole.network.x[0])
     torch.testing.assert_close(parted.network.out.weight.grad, whole.network.out.weight.grad, rtol=1e-5, atol=1e-6)
     assert parted.training_means() == pytest.approx(whole.training_means())
@@ -234,12 +232,10 @@ def test_a_small_encoder_learns_classes_best_where_there_is_little_noise(pool: s
     )
     network = build_network(config, image_size=8, learned_variance=False)
     module = make_module(network, classes=2, process=GaussianProcess(linear_betas(T) * 10), lr=1e-2)
-    optimizer = module.configure_optimizers()
+    with_optimizers(module)
     lines: list[dict[str, float]] = []
     for _ in range(30):
-        optimizer.zero_grad()
-        module.training_step(make_batch(tinted(labels), labels=labels), 0).backward()
-        module.optimizer_step(0, 0, optimizer)
+        module.training_step(make_batch(tinted(labels), labels=labels), 0)
         if module.train_step % 10 == 0:
             lines.append(module.training_means())
     assert lines[-1]["train/loss"] < 0.7 * lines[0]["train/loss"]

@@ -26,4 +26,6 @@ def build_module(config: DenoisingTrainConfig) -> DenoisingModule:
         config.optimizer,
         seed=config.seed,
         max_steps=config.trainer.max_steps,
+        accumulate=config.trainer.accumulate,
+        gradient_clip=config.trainer.gradient_clip,
     )

@@ -30,8 +30,20 @@ class DenoisingModule(NoisedModule):
         *,
         seed: int,
         max_steps: int,
+        accumulate: int = 1,
+        gradient_clip: float = 0.0,
     ) -> None:
-        super().__init__(network, process, timesteps, conditioners, optimizer, seed=seed, max_steps=max_steps)
+        super().__init__(
+            network,
+            process,
+            timesteps,
+            conditioners,
+            optimizer,
+            seed=seed,
+            max_steps=max_steps,
+            accumulate=accumulate,
+            gradient_clip=gradient_clip,
+        )
         self.loss = loss
         augmentations = (conditioner.augmentation for _, conditioner in conditioners.named())
         self.augmentation = next((one for one in augmentations if one is not None), None)

@@ -25,4 +25,6 @@ def build_module(config: NoisyClassifierTrainConfig) -> NoisyClassifierModule:
         classes=config.network.classes,
         seed=config.seed,
         max_steps=config.trainer.max_steps,
+        accumulate=config.trainer.accumulate,
+        gradient_clip=config.trainer.gradient_clip,
     )

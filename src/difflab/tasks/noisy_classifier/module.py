@@ -39,6 +39,8 @@ class NoisyClassifierModule(NoisedModule):
         classes: int,
         seed: int,
         max_steps: int,
+        accumulate: int = 1,
+        gradient_clip: float = 0.0,
     ) -> None:
         top_k = tuple(k for k in TOP_K if k == 1 or k < classes)
         super().__init__(
@@ -49,6 +51,8 @@ class NoisyClassifierModule(NoisedModule):
             optimizer,
             seed=seed,
             max_steps=max_steps,
+            accumulate=accumulate,
+            gradient_clip=gradient_clip,
             logged=("loss", *(f"top{k}" for k in top_k)),
         )
         self.classes = classes
