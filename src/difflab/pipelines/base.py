@@ -210,6 +210,7 @@ def wanted_by(stages: Mapping[str, Stage]) -> Wanted:
         class_names=next((stages[name].class_names for name in having), None),
         sizes={**sizes, **{field: size for field, size in whole.items() if field in ("image", "mask")}},
         channels=parts[0].shape[0],
+        start="start" if len(parts) == 1 else f"pipeline.stages.{names[0]}.start",
     )
 
 

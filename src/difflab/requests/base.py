@@ -45,6 +45,7 @@ class Wanted:
     classes: how many classes `label` has, None where nothing follows one; class_names: what they are called.
     sizes: pixels per side of the pictures that are read, by field; channels: of them; alpha: what their transparent
         pixels are laid on, as those of the data that the model was trained on.
+    start: the key that has a drawing begin with `image`.
     """
 
     reads: tuple[str, ...] = ()
@@ -55,6 +56,7 @@ class Wanted:
     sizes: Mapping[str, int] = field(default_factory=dict)
     channels: int = 3
     alpha: Alpha = "white"
+    start: str = "start"
 
     def missing(self, given: Collection[str]) -> tuple[str, ...]:
         """What a request with the fields `given` lacks."""

@@ -95,7 +95,7 @@ def _refuse_unread(given: str, field: str, wanted: Wanted) -> None:
         raise UserError(f"{given}: this model enlarges nothing; leave low_res out")
     if field == "image":
         raise UserError(
-            f"{given}: nothing is done with it: begin with it, as in start=0.5, or give a mask= of what stays"
+            f"{given}: nothing is done with it: begin with it, as in {wanted.start}=0.5, or give a mask= of what stays"
         )
     known = [f for f in wanted.known if f != "label" or wanted.classes is not None]
     reads = f"it reads {', '.join(known)}" if known else "it is unconditional"
