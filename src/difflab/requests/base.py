@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from difflab.config.data import Alpha
+from difflab.data.fields import stacked
 from difflab.seeding import stream_seed
 from difflab.types import Batch
 
@@ -106,7 +107,9 @@ class Listed(Nothing):
     path: the file that they come from, where they come from one; recorded instead of them.
     """
 
-    def __init__(self, field: str, values: Sequence[int] | Sequence[str], path: Path | None = None) -> None:
+    def __init__(
+        self, field: str, values: Sequence[int] | Sequence[str] | Sequence[Tensor], path: Path | None = None
+    ) -> None:
         self.fields = (field,)
         self.values = list(values)
         self._path = path
@@ -120,9 +123,7 @@ class Listed(Nothing):
 
     def __call__(self, indices: Sequence[int], seed: int) -> Batch:
         taken = [self.values[i % len(self.values)] for i in indices]
-        numbers = [value for value in taken if isinstance(value, int)]
-        asked = torch.tensor(numbers, dtype=torch.int64) if len(numbers) == len(taken) else taken
-        return {**super().__call__(indices, seed), self.fields[0]: asked}
+        return {**super().__call__(indices, seed), self.fields[0]: stacked(self.fields[0], taken)}
 
     def record(self) -> dict[str, Any]:
         return {self.fields[0]: self.values if self._path is None else self._path.name}
