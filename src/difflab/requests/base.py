@@ -15,6 +15,9 @@ from difflab.data.fields import stacked
 from difflab.seeding import stream_seed
 from difflab.types import Batch
 
+PICTURES = ("image", "low_res", "mask")
+"""Fields that are pictures."""
+
 UNIFORM = "uniform"
 """What the record of `label` says where classes are drawn from the seed."""
 
@@ -36,6 +39,10 @@ class Request(Protocol):
 
     def record(self) -> dict[str, Any]:
         """Where each field comes from, as plain containers."""
+        ...
+
+    def without_pictures(self) -> Request:
+        """The same without the fields that are pictures, none of which it reads: for who only says what was asked."""
         ...
 
 
@@ -83,6 +90,9 @@ class Nothing:
 
     def record(self) -> dict[str, Any]:
         return {}
+
+    def without_pictures(self) -> Request:
+        return self
 
 
 class UniformClasses(Nothing):
@@ -151,6 +161,9 @@ class Merged(Nothing):
         for part in self.parts:
             record = {**part.record(), **record}
         return record
+
+    def without_pictures(self) -> Request:
+        return Merged([part.without_pictures() for part in self.parts])
 
 
 def rows_of(batch: Batch) -> int:

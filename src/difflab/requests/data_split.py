@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from difflab.config.data import DataConfig
 from difflab.data.fields import stacked
 from difflab.errors import UserError
-from difflab.requests.base import Nothing
+from difflab.requests.base import PICTURES, Nothing
 from difflab.types import Batch
 
 if TYPE_CHECKING:
@@ -45,6 +46,11 @@ class DataSplit(Nothing):
 
     def record(self) -> dict[str, Any]:
         return {self._records.get(field, field): self._name for field in self.fields}
+
+    def without_pictures(self) -> DataSplit:
+        one = copy.copy(self)
+        one.fields = tuple(field for field in self.fields if field not in PICTURES)
+        return one
 
     def _sample(self, index: int) -> Batch:
         from difflab.data.bad_samples import BadSample

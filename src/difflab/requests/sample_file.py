@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,13 +16,10 @@ from difflab.data.bad_files import read_whole
 from difflab.data.boxes import read_boxes, read_phrases
 from difflab.data.fields import as_embedding, decode_embedding, stacked
 from difflab.errors import UserError, in_one_line
-from difflab.requests.base import Nothing, Wanted
+from difflab.requests.base import PICTURES, Nothing, Wanted
 from difflab.requests.classes import class_numbers
 from difflab.requests.images import channels_of, picture_size, read_picture, refuse_other_size
 from difflab.types import Batch
-
-PICTURES = ("image", "low_res", "mask")
-"""Fields that are paths of picture files."""
 
 
 class SampleFile(Nothing):
@@ -68,6 +66,11 @@ class SampleFile(Nothing):
 
     def record(self) -> dict[str, Any]:
         return dict.fromkeys(self.fields, self._path.name)
+
+    def without_pictures(self) -> SampleFile:
+        one = copy.copy(self)
+        one.fields = tuple(field for field in self.fields if field not in PICTURES)
+        return one
 
     # -- reading it -----------------------------------------------------------------------------------------------
 
