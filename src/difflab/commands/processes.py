@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -23,6 +23,8 @@ from difflab.lock import locked
 
 if TYPE_CHECKING:
     from lightning.fabric.plugins.environments import ClusterEnvironment
+
+T = TypeVar("T")
 
 LIGHTNING_LOGGERS = ("lightning.fabric", "lightning.pytorch")
 
@@ -68,6 +70,16 @@ class Processes:
         if mistakes:
             # Not an error: Lightning kills the first process, before it has spoken, where another one ends in one.
             raise SystemExit(0)
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What the first process makes, in every process. A UserError there ends all of them, as in `agreeing`."""
+        made: list[T | None] = [None]
+        with self.agreeing():
+            if self.is_main:
+                made[0] = make()
+        if self.world_size > 1:
+            dist.broadcast_object_list(made, src=0)
+        return cast(T, made[0])
 
     def take(self, folder: Path, what: str) -> None:
         """Keep other commands from writing into `folder` until this one ends, for all processes together.
