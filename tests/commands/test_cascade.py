@@ -89,6 +89,16 @@ def test_images_and_masks_go_through_every_stage(chain: tuple[str, ...], tmp_pat
     assert "pipeline.stages.base: sampler: start=0.01 keeps none of 4 steps" in small
 
 
+def test_experts_of_an_upsampler_enlarge_what_is_given(chain: tuple[str, ...]) -> None:
+    np.savez("small.npz", np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8))
+    upsampler = Path(next(key.partition("=")[2] for key in chain if "upsampler.run" in key))
+    own = ("sampler=ddim", "sampler.steps=5", "guidance.static_limit=1.25")
+    alone = drawn("alone", f"run={upsampler}", *own, "low_res=small.npz")
+    assert np.array_equal(drawn("two", *refiner(upsampler), "low_res=small.npz"), alone)
+    line = mistake("sample", "out=out", *FAST, *chain, "low_res=small.npz")
+    assert "low_res=small.npz: this model enlarges nothing" in line
+
+
 def test_what_it_begins_with_comes_from_the_data_where_nobody_gives_it(chain: tuple[str, ...]) -> None:
     begun = drawn("split", *chain, "pipeline.stages.base.start=0.5")
     assert not np.array_equal(begun, drawn("plain", *chain))

@@ -81,8 +81,6 @@ class DrawConfig(RequestConfig, EditingConfig):
                     f"run={self.run} has no place in a cascade: name the runs of its stages, as in "
                     f"pipeline.stages.{next(iter(self.pipeline.stages))}.run={self.run}"
                 )
-            if self.low_res is not None:
-                raise ValueError("low_res has no place in a cascade, whose first stage draws what the next enlarges")
         elif self.run is None:
             raise ValueError(
                 "run has no value: give one, as in run=... (a run directory, an exported folder or a checkpoint)"
