@@ -123,6 +123,11 @@ def test_noise_that_does_not_agree_is_refused(chain: Chain, keys: dict[str, Any]
         chain({"base": ((), {"end": 0.3}), "refiner": ((), {"continues": True, **keys})})
 
 
+def test_noise_that_nobody_takes_is_refused(chain: Chain) -> None:
+    with pytest.raises(UserError, match=r"^pipeline\.stages\.up begins anew, but the stage before it ends at noise"):
+        chain({"base": (BASE, {"end": 0.3}), "up": (UPSAMPLER, {})})
+
+
 def test_a_level_that_the_next_sampler_does_not_visit_is_refused(chain: Chain) -> None:
     heun = HeunConfig(kind="heun", steps=5)
     with pytest.raises(UserError, match=r"^sampler: start: the sampler visits no level with noise"):
@@ -143,8 +148,11 @@ def test_experts_of_an_upsampler_are_told_of_one_image(chain: Chain) -> None:
     experts = {"a": (UPSAMPLER, {"end": 0.3}), "b": (UPSAMPLER, {"continues": True})}
     assert torch.equal(chain(experts, low_res=small).draw([0, 1], 0), whole)
     other = ("conditioning=low_res", "conditioning.low_res.size=4", "network.concat_channels=3")
-    with pytest.raises(UserError, match="one enlarges 8x8 images and one that goes on from it 4x4"):
-        chain({"a": (UPSAMPLER, {"end": 0.3}), "b": (other, {"continues": True})}, low_res=small)
+    for before in ({}, {"base": (BASE, {})}):
+        with pytest.raises(
+            UserError, match=r"\.b goes on enlarging 4x4 images, the stage before it begins to enlarge 8x8"
+        ):
+            chain({**before, "a": (UPSAMPLER, {"end": 0.3}), "b": (other, {"continues": True})})
     behind = chain({"base": (BASE, {}), **experts})
     plain = chain({"base": (BASE, {}), "up": (UPSAMPLER, {})})
     assert torch.equal(behind.draw([0], 0), plain.draw([0], 0))

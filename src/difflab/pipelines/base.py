@@ -197,7 +197,6 @@ def wanted_by(stages: Mapping[str, Stage]) -> Wanted:
         reads += [field for field in stage.reads if field not in given]
         if not made:
             stand_ins |= stage.stand_ins
-            _refuse_other_sizes(sizes, stage.sizes)
             sizes |= stage.sizes
         made = made or stage.ends_at is None
     # What is edited has the size of what comes out.
@@ -239,21 +238,23 @@ def check_stage(name: str, before: Sequence[int], stage: Stage) -> None:
 
 
 def check_noise(name: str, before: Stage, stage: Stage) -> None:
-    """Raises UserError unless `stage` begins with the noise that the one before it leaves."""
+    """Raises UserError unless `stage` takes x over where the one before it leaves it, told of the same image."""
     begins, ends = stage.begins_at, before.ends_at
-    if begins is None or ends is None or begins.noise == ends.noise:
+    if begins is None and ends is not None:
+        raise UserError(
+            f"pipeline.stages.{name} begins anew, but the stage before it ends at noise {ends.noise:g}: set "
+            f"pipeline.stages.{name}.continues=true"
+        )
+    if begins is None or ends is None:
         return
-    if not math.isclose(begins.noise, ends.noise, rel_tol=AS_PRINTED):
+    if begins.noise != ends.noise and not math.isclose(begins.noise, ends.noise, rel_tol=AS_PRINTED):
         raise UserError(
             f"pipeline.stages.{name} begins at noise {begins.noise:g}, and the stage before it ends at {ends.noise:g}: "
             f"give both as many sampler.steps and {name} a start as large as the end before it, or leave its start out"
         )
-
-
-def _refuse_other_sizes(before: Mapping[str, int], sizes: Mapping[str, int]) -> None:
-    one, other = before.get("low_res"), sizes.get("low_res")
+    one, other = before.sizes.get("low_res"), stage.sizes.get("low_res")
     if one is not None and other is not None and one != other:
         raise UserError(
-            f"pipeline.stages: one enlarges {one}x{one} images and one that goes on from it {other}x{other}: give runs "
-            "of one size"
+            f"pipeline.stages.{name} goes on enlarging {other}x{other} images, the stage before it begins to enlarge "
+            f"{one}x{one}"
         )
