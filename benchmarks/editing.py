@@ -99,7 +99,7 @@ def main() -> None:
     rows: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         real = given(asked.runs[0], asked.data, asked.n, Path(folder))
-        height, width, channels = real.pixels.shape[1:]
+        _, width, channels = real.pixels.shape[1:]
         path = asked.data or read_train_config(asked.runs[0] / "config.yaml").data.path
         data = ("data=shapes32_single", f"data.path={path}", f"data.image_size={width}", f"data.channels={channels}")
         for path in asked.runs:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from difflab.conditioning.base import Conditioner
 from difflab.config.conditioning import ConditionerBase
+from difflab.config.fitting import Makes
 from difflab.config.kinds import Kind
 from difflab.diffusion.noise import SampleNoise
 from difflab.types import Batch, Conditioning
@@ -28,6 +29,11 @@ class WordsConfig(ConditionerBase):
     width: int = 32
     length: int = 6
     drop_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    def makes(self, channels: int) -> Makes:
+        return (
+            Makes(("vector",)) if self.as_field == "vector" else Makes(("tokens", "token_mask"), {"tokens": self.width})
+        )
 
 
 class WordsConditioner(Conditioner):

@@ -17,7 +17,8 @@ that are drawn.
 
 From the data pipeline also `image` uint8 [B, C, H, W], `position` int64 [B] (place in the global batch), `weight`
 float32 [B] (0 marks padding), `key` list[str], and what is asked for: `label` int64 [B], `caption` list[str], `json`
-list[dict]. From a request, and between the stages of a pipeline, any fields that conditioners read; pictures there are
+list[dict], `embedding` float32 [B, ...], and for each sample a list of `boxes` ([x0, y0, x1, y1] within 0..1) and of
+`phrases`. From a request, and between the stages of a pipeline, any fields that conditioners read; pictures there are
 uint8, or floats in [-1, 1]."""
 
 _MASKS = {"tokens": "token_mask", "grounding": "grounding_mask"}

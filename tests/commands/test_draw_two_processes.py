@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from command_line import Done, spawn_difflab, start_program
 from difflab.metrics.protocol import Result, compare
-from tiny_runs import ON_CPU
+from tiny_runs import ON_CPU, done
 
 pytestmark = pytest.mark.slow
 
@@ -117,3 +117,22 @@ def test_samples_of_one_process_that_are_not_finite_end_both(
     assert ended.err.count("difflab ") == 1, ended.err
     assert not (run / "evaluations.jsonl").exists()
     assert not (tmp_path / "two" / "sample.json").exists()
+
+
+def test_given_pictures_are_hashed_by_the_first_process_for_all(class_run: Path, tmp_path: Path) -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (N, 16, 16, 3), dtype=np.uint8)
+    np.savez(tmp_path / "theirs.npz", pictures, np.arange(N))
+    measured = ("metrics=none", "+metrics.fd={kind:fd,extractor:random}", "split=val", f"data.path={_data(class_run)}")
+    asked = ("evaluate", "samples=theirs.npz", "batch_size=1", "data=shapes32", "data.image_size=16", *measured)
+    asked = (*asked, "logger=csv", "accelerator=cpu")
+    done(*asked, "out=one")
+    spawned(tmp_path, *asked, "out=two", "devices=2")
+    one, two = (Result.from_json((tmp_path / out / "evaluations.jsonl").read_text()) for out in ("one", "two"))
+    assert one.protocol.sampling == two.protocol.sampling
+    assert math.isclose(one.value, two.value, rel_tol=1e-4)
+
+
+def _data(run: Path) -> str:
+    from difflab.config.stored import read_train_config
+
+    return read_train_config(run / "config.yaml").data.path

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from difflab.config.network import UNetConfig, UNetEncoderConfig
+from difflab.config.network import UNetBase, UNetConfig, UNetEncoderConfig
 from difflab.networks.attention import AttentionSpec
 from difflab.networks.blocks import ResBlockSpec
 from difflab.networks.count import meta_network
@@ -157,3 +157,31 @@ def test_the_stem_can_be_said() -> None:
     assert UNetConfig(stem="base", time_embedding="adm", **options).stem_channels == 64
     with pytest.raises(ValidationError, match="level of 40 channels cannot be normalised"):
         UNetConfig(**options | {"base_channels": 40, "channel_mult": [0.8]})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"concat_channels": 3},
+        {"context_channels": 8},
+        {"context_channels": 8, "attention_resolutions": []},
+        {"context_channels": 8, "middle_attention": False},
+    ],
+)
+def test_the_blocks_read_what_the_configuration_says(options: dict[str, Any]) -> None:
+    config = CONFIG.model_copy(update=options)
+    plan = plan_unet(config, image_size=32, learned_variance=False)
+    assert plan.reads == set(config.reads.fields)
+    assert ("tokens" in plan.reads) == ("context_channels" in options)
+
+
+def test_tokens_that_no_block_has_keys_of_are_not_read() -> None:
+    nowhere = CONFIG.model_copy(update={"attention_resolutions": [], "middle_attention": False, "context_channels": 8})
+    assert plan_unet(nowhere, image_size=32, learned_variance=False).reads == {"vector", "concat"}
+
+
+def test_the_blocks_of_a_classifier_read_what_the_configuration_says() -> None:
+    options = CONFIG.model_dump(include=set(UNetBase.model_fields) - {"kind"})
+    config = UNetEncoderConfig(kind="unet_encoder", classes=3, pool="adaptive", **options)
+    assert plan_encoder(config, image_size=32).reads == set(config.reads.fields) == {"vector"}

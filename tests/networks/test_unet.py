@@ -128,6 +128,7 @@ def test_skip_and_residual_scales_are_used() -> None:
         ((2, 3, 16, 16), 2, {"vector": (2, 7)}, "Conditioning.vector must be [2, 64], got [2, 7]"),
         ((2, 3, 16, 16), 2, {"concat": (2, 3, 16, 16)}, "takes 0 channels of Conditioning.concat, got 3"),
         ((2, 3, 16, 16), 2, {"tokens": (2, 4, 8)}, "does not read Conditioning.tokens; it reads concat, vector"),
+        ((2, 3, 16, 16), 2, {"aug_level": (2,)}, "does not read Conditioning.aug_level"),
     ],
 )
 def test_wrong_inputs_are_named(x: tuple[int, ...], time: int, cond: dict[str, Any] | None, message: str) -> None:
@@ -156,3 +157,10 @@ def test_a_new_network_predicts_almost_nothing() -> None:
     assert out.abs().max() < 1e-3
     assert isinstance(small(init="adm"), nn.Module)
     assert not small(init="adm")(*inputs()).any()
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 7), (1, 4, 8), (2, 8)])
+def test_tokens_of_another_width_are_named(shape: tuple[int, ...]) -> None:
+    x, time = inputs()
+    with pytest.raises(ValueError, match=r"Conditioning\.tokens must be \[2, L, 8\], got"):
+        small(context_channels=8)(x, time, Conditioning(tokens=torch.zeros(shape)))

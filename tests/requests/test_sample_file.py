@@ -87,6 +87,15 @@ ONE = {"label": 0, "caption": "a"}
             ({**ONE, "embedding": [1, 2]}, {**ONE, "embedding": [1]}),
             "embedding is 1 numbers in line 2 and 2 numbers in line 1",
         ),
+        (({**ONE, "embedding": [[1, 2], [3]]},), "line 1: embedding is no embedding"),
+        (({**ONE, "boxes": [[0, 0, 1]]},), "line 1: box 0 is [0, 0, 1]: give four numbers"),
+        ((ONE, {**ONE, "boxes": [[0, 0, 2, 1]]}), "line 2: box 0 is [0, 0, 2, 1], outside of 0..1"),
+        (({**ONE, "boxes": [{"box": [0, 0, 1, 1]}]},), "line 1: box 0 has no phrase"),
+        (
+            ({**ONE, "boxes": [{"box": [0, 0, 1, 1], "phrase": "a"}]}, {**ONE, "boxes": [[0, 0, 1, 1]]}),
+            "line 2: phrases is missing, which line 1 has",
+        ),
+        (({**ONE, "phrases": "a"},), "line 1: phrases are no list of texts"),
         (({**ONE, "mask": "../out.png"},), "line 1: mask=../out.png leaves the folder of asked.jsonl"),
         (({**ONE, "mask": "link.png"},), "line 1: mask=link.png leaves the folder of asked.jsonl"),
         (({**ONE, "mask": "/etc/hostname"},), "line 1: mask=/etc/hostname leaves the folder of asked.jsonl"),
@@ -132,3 +141,15 @@ def test_a_file_that_is_none_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b"\xff\xfe{}")
     with pytest.raises(UserError, match="is not UTF-8 text"):
         build_request(RequestConfig(request=str(tmp_path / "a.jsonl")), WANTED)
+
+
+def test_boxes_come_with_phrases_or_beside_them(tmp_path: Path) -> None:
+    wanted = Wanted(("boxes", "phrases"))
+    inside = {"boxes": [{"box": [0, 0, 1, 0.5], "phrase": "sky"}]}
+    beside = {"boxes": [[0, 0, 1, 0.5]], "phrases": ["sky"]}
+    nothing = {"boxes": [], "phrases": []}
+    batch = request_of(tmp_path, inside, beside, nothing, wanted=wanted)([0, 1, 2], 0)
+    assert batch["boxes"] == [[[0.0, 0.0, 1.0, 0.5]]] * 2 + [[]]
+    assert batch["phrases"] == [["sky"], ["sky"], []]
+    said = refusal(tmp_path, {"boxes": [[0, 0, 1, 1]]}, wanted=wanted)
+    assert said == "this model reads phrases, and nobody says it: give it, as in request=FILE.jsonl"

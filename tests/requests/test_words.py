@@ -19,3 +19,9 @@ def test_captions_stand_behind_their_class() -> None:
     assert in_words({"index": INDEX, "caption": captions}) == captions
     assert in_words({**LABELLED, "caption": captions}, ["circle", "square"]) == ["square: a red ball", "class 5"]
     assert in_words({"index": INDEX}) is None
+
+
+def test_boxes_say_what_they_show_where_there_is_no_caption() -> None:
+    batch = {"index": torch.arange(2), "boxes": [[[0, 0, 1, 1]] * 2, []], "phrases": [["a cat", "a dog"], []]}
+    assert in_words(batch) == ["a cat; a dog", ""]
+    assert in_words({**batch, "caption": ["pets", "nothing"]}) == ["pets", "nothing"]

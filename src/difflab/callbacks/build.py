@@ -40,7 +40,7 @@ def build_callbacks(
 
     model_config: exported beside the weights.
     generate: draws the samples of `callbacks.sample_grid` and `callbacks.evaluation`; None where the task draws none.
-    request: what those samples have to show.
+    request: what those samples have to show, for words below them and for metrics; no pictures are read of it.
     make_evaluator: needed by `callbacks.evaluation`; None where no metrics are configured.
 
     The guard decides first whether the step counts, the averages follow, and what is saved comes before what may fail.

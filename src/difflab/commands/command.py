@@ -88,7 +88,7 @@ class Command(Generic[Asked]):
     unfinished: str | None = None
 
     def work(self, config: Asked, plain: Mapping[str, Any], overrides: Sequence[str], machine: Machine) -> Work:
-        """What a command line asks for. Raises UserError for what cannot be done."""
+        """What a command line asks for. All processes call it together. Raises UserError for what cannot be done."""
         return load_builder(self.build)(config, dict(plain), list(overrides), machine)
 
     def show_all(self, points: Sequence[SweepPoint], places: Sequence[Path], folder: Path) -> None:

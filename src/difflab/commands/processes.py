@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -23,6 +23,8 @@ from difflab.lock import locked
 
 if TYPE_CHECKING:
     from lightning.fabric.plugins.environments import ClusterEnvironment
+
+T = TypeVar("T")
 
 LIGHTNING_LOGGERS = ("lightning.fabric", "lightning.pytorch")
 
@@ -77,6 +79,16 @@ class Processes:
             raise AgreedError(mistakes[0]) from mine
         if mistakes:
             raise SaidByTheFirst(0)
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What the first process makes, in every process. A UserError there ends all of them, as in `agreeing`."""
+        made: list[T | None] = [None]
+        with self.agreeing():
+            if self.is_main:
+                made[0] = make()
+        if self.world_size > 1:
+            dist.broadcast_object_list(made, src=0)
+        return cast(T, made[0])
 
     @contextlib.contextmanager
     def taking(self, folder: Path, what: str) -> Iterator[None]:

@@ -53,8 +53,7 @@ def place_of(work: Work, out: str | None, *, several: bool = False) -> Path:
 def _alone(command: Command[Asked], config: Asked, plain: dict[str, Any], overrides: list[str]) -> None:
     refuse_unwritable(config)
     with machine_of(config) as machine:
-        with machine.processes.agreeing():
-            work = command.work(config, plain, overrides, machine)
+        work = command.work(config, plain, overrides, machine)
         place = place_of(work, config.out)
         begin = time.monotonic()
         try:
@@ -123,11 +122,11 @@ def _in_turn(command: Command[Asked], points: Sequence[SweepPoint]) -> None:
     _refuse_one_wandb_run(first, len(points), command.results)
     with machine_of(first) as machine:
         processes = machine.processes
+        planned = [
+            _planned(command, point, config, plain, machine)
+            for point, (config, plain) in zip(points, asked, strict=True)
+        ]
         with processes.agreeing():
-            planned = [
-                _planned(command, point, config, plain, machine)
-                for point, (config, plain) in zip(points, asked, strict=True)
-            ]
             root = planned[0].work.root if first.out is None else Path(first.out)
             ledger = _ledger(root)
             done = [_is_done(ledger, each) for each in planned]

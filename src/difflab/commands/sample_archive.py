@@ -73,6 +73,7 @@ class SampleArchive:
             say_on_stderr(f"note: grid.png shows the first {n} of {self.config.n} samples")
         images = torch.from_numpy(self._images.read(0, n).copy()).permute(0, 3, 1, 2)
         pipeline = self.drawing.pipeline
-        words = in_words(pipeline.request(range(n), self.config.seed), pipeline.wanted.class_names)
+        asked = pipeline.request.without_pictures()(range(n), self.config.seed)
+        words = in_words(asked, pipeline.wanted.class_names)
         grid = make_grid(images, self.config.columns, min_side=GRID_MIN_SIDE, labels=words)
         save_picture(grid, self.folder / "grid.png")

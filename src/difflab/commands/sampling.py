@@ -108,7 +108,8 @@ class Sampling:
 
 def sampling(config: SampleConfig, plain: dict[str, Any], overrides: list[str], machine: Machine) -> Sampling:
     """The drawing of `n` samples. Raises UserError for what cannot be drawn."""
-    return Sampling(prepare_drawing(config, machine.processes, machine.models), config, plain)
+    with machine.processes.agreeing():
+        return Sampling(prepare_drawing(config, machine.processes, machine.models), config, plain)
 
 
 def recorded(plain: dict[str, Any], drawing: Drawing) -> dict[str, Any]:

@@ -220,7 +220,7 @@ def build_trainer(
         run,
         model_config=config.model(),
         generate=pipeline,
-        request=None if pipeline is None else pipeline.request,
+        request=None if pipeline is None else pipeline.request.without_pictures(),
         make_evaluator=None
         if pipeline is None
         else lambda: build_run_evaluator(config, pipeline, trainer.global_rank, trainer.world_size),

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from difflab.config.base import Config
 from difflab.config.data import DataConfig
+from difflab.config.fitting import Makes
 from difflab.config.kinds import Kind, Kinds
 
 Multiplier = Annotated[float, Field(ge=0)]
@@ -30,9 +31,13 @@ class ConditionerBase(Config):
         """How many classes it tells apart, None where it tells of none."""
         return None
 
-    def joined_channels(self, channels: int) -> int:
-        """How many channels it joins to the network's input of images with so many."""
-        return 0
+    def makes(self, channels: int) -> Makes:
+        """What the network gets of it where images have so many channels.
+
+        Where it is left at that, nothing is known before the network is told: say it, so that a network that does not
+        read it is refused in the configuration.
+        """
+        return Makes()
 
     def refuse_other_data(self, name: str, data: DataConfig) -> None:
         """Raises ValueError where `data` has not what `conditioning.<name>` reads."""
@@ -60,6 +65,9 @@ class ClassConditionerConfig(ConditionerBase):
     def told_classes(self) -> int | None:
         return self.classes
 
+    def makes(self, channels: int) -> Makes:
+        return Makes(("vector",))
+
     def refuse_other_data(self, name: str, data: DataConfig) -> None:
         if self.classes != data.classes:
             raise ValueError(
@@ -86,8 +94,8 @@ class LowResConditionerConfig(ConditionerBase):
     upsample: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
     drop_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
 
-    def joined_channels(self, channels: int) -> int:
-        return channels
+    def makes(self, channels: int) -> Makes:
+        return Makes(("concat",), {"concat": channels})
 
     def refuse_other_data(self, name: str, data: DataConfig) -> None:
         if self.size >= data.image_size:
@@ -118,6 +126,9 @@ class AugmentConditionerConfig(ConditionerBase):
     rotation: Multiplier = 1.0
     anisotropy: Multiplier = 1.0
     translation: Multiplier = 1.0
+
+    def makes(self, channels: int) -> Makes:
+        return Makes(("vector",))
 
     @model_validator(mode="after")
     def _something_happens(self) -> Self:

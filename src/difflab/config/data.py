@@ -13,7 +13,7 @@ TrainingCrop = Literal[Crop, "adm_random"]
 """The rules of a data set: the fixed ones, and those that draw a cut for training alone."""
 
 Alpha = Literal["white", "black", "drop"]
-DataField = Literal["label", "caption", "json"]
+DataField = Literal["label", "caption", "json", "embedding", "boxes", "phrases"]
 KeyRule = Literal["first_dot", "last_dot"]
 Captions = Literal["whole", "first_line", "lines"]
 
@@ -35,7 +35,8 @@ class DataConfig(Config):
     class_names: what they are called, in the order of the labels; null = what the index of the data says, which a run
         takes over when it starts.
     image_size, channels: what the network gets: [channels, image_size, image_size].
-    fields: what a batch carries besides the image: label, caption, json.
+    fields: what a batch carries besides the image: label (.cls), caption (.txt), json, embedding (.npy), and boxes and
+        phrases, which stand in the json. What the conditioners read is there without being named.
     captions: which part of a .txt is the caption: whole = all of it; first_line; lines = each line is one, and training
         draws another in each epoch, a function of (seed, epoch, image), while what is evaluated takes the first. The
         default keeps what the file says: several lines may be several captions or the paragraphs of one.

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from difflab.config.base import Config
 from difflab.config.data import DataConfig
+from difflab.config.fitting import Reads
 
 Positive = Annotated[int, Field(ge=1)]
 Resample = Literal["asymmetric_conv", "symmetric_conv", "pool", "residual"]
@@ -91,6 +92,16 @@ class UNetBase(Config):
         """Image height and width must be multiples of this."""
         return self.patch_size * 2 ** (len(self.channel_mult) - 1)
 
+    @property
+    def reads(self) -> Reads:
+        """What of its conditioning the network reads."""
+        return Reads(("vector",))
+
+    @property
+    def attends(self) -> bool:
+        """Whether any of its blocks is attention."""
+        return bool(self.attention_resolutions) or self.middle_attention
+
     def refuse_other_data(self, data: DataConfig) -> None:
         """Raises ValueError where it is not made for images of `data`."""
         if self.channels != data.channels:
@@ -132,6 +143,24 @@ class UNetConfig(UNetBase):
     context_channels: Positive | None = None
     decoder_attention_heads: Positive | None = None
     skip_scale: Annotated[float, Field(gt=0)] = 1.0
+
+    @property
+    def reads(self) -> Reads:
+        keys = {"concat": "network.concat_channels", "tokens": "network.context_channels"}
+        joined = ("concat",) if self.concat_channels else ()
+        if self.context_channels is None:
+            return Reads(("vector", "concat"), joined, {"concat": self.concat_channels}, keys)
+        widths = {"concat": self.concat_channels, "tokens": self.context_channels}
+        return Reads(("vector", "concat", "tokens", "token_mask"), (*joined, "tokens"), widths, keys)
+
+    @model_validator(mode="after")
+    def _tokens_are_attended_to(self) -> UNetConfig:
+        if self.context_channels is not None and not self.attends:
+            raise ValueError(
+                f"context_channels={self.context_channels} has tokens join each attention, and there is none: list "
+                "attention_resolutions, set middle_attention=true, or context_channels=null"
+            )
+        return self
 
     @model_validator(mode="after")
     def _decoder_counts_heads(self) -> UNetConfig:

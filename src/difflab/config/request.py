@@ -8,7 +8,7 @@ from pydantic import model_validator
 
 from difflab.config.base import Config
 
-GIVEN = ("classes", "prompts", "images", "low_res", "mask", "request")
+GIVEN = ("classes", "prompts", "images", "low_res", "mask", "embeddings", "request")
 """The keys of a request."""
 
 
@@ -21,6 +21,7 @@ class RequestConfig(Config):
     low_res: what an upsampler enlarges: an archive that `difflab sample` wrote, or a folder of images; null = those of
         the data set it was trained on, made smaller (`split` of them).
     mask: a folder or an archive of masks.
+    embeddings: an .npy file [n, ...], a row a sample; null = those of the data split.
     request: a file of JSON lines, a sample a line, with any fields and paths relative to it.
     """
 
@@ -29,6 +30,7 @@ class RequestConfig(Config):
     images: str | None = None
     low_res: str | None = None
     mask: str | None = None
+    embeddings: str | None = None
     request: str | None = None
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from difflab.config.data import DataConfig
-from difflab.config.editing import EditingConfig
+from difflab.config.editing import EDITING, EditingConfig
 from difflab.config.guidance import GuidanceConfig
 from difflab.config.metrics import MetricsConfig
 from difflab.config.pipeline import PipelineConfig, SinglePipelineConfig
@@ -41,14 +41,28 @@ class DrawConfig(WorkConfig, RequestConfig, EditingConfig):
     guidance: GuidanceConfig
 
     @model_validator(mode="after")
-    def _one_model_edits(self) -> Self:
-        edits = "mask" if self.mask is not None else "start" if self.start is not None else "inverted"
-        if self.pipeline.kind != "single" and (self.mask is not None or self.start is not None or self.inverted):
-            raise ValueError(
-                f"{edits} has no place in pipeline={self.pipeline.kind}: one model alone draws from an image"
-            )
-        if self.inpaint.resamplings > 1 and self.mask is None and self.request is None:
-            raise ValueError("inpaint.resamplings harmonises what a mask leaves known: give mask=, or leave it out")
+    def _an_image_is_used(self) -> Self:
+        edits = {"mask": self.mask is not None, "start": self.start is not None, "inverted": self.inverted}
+        edited = next((key for key, given in edits.items() if given), None)
+        if self.pipeline.kind == "resize" and edited is not None:
+            raise ValueError(f"{edited} has no place in pipeline=resize: a model draws from an image")
+        if self.pipeline.kind == "cascade":
+            first = next(iter(self.pipeline.stages))
+            # A mask holds in every stage.
+            own = [key for key in EDITING if getattr(self, key) != EditingConfig.model_fields[key].default]
+            if own:
+                raise ValueError(
+                    f"{own[0]} has no place in a cascade, whose stages have their own: give pipeline.stages.{first}."
+                    f"{own[0]}"
+                )
+        told: list[tuple[str, EditingConfig]] = [("", self)]
+        if self.pipeline.kind == "cascade":
+            told += [(f"pipeline.stages.{name}.", stage) for name, stage in self.pipeline.stages.items()]
+        for place, editing in told:
+            if editing.inpaint.resamplings > 1 and self.mask is None and self.request is None:
+                raise ValueError(
+                    f"{place}inpaint.resamplings harmonises what a mask leaves known: give mask=, or leave it out"
+                )
         return self
 
     @model_validator(mode="after")
@@ -59,8 +73,6 @@ class DrawConfig(WorkConfig, RequestConfig, EditingConfig):
                     f"run={self.run} has no place in a cascade: name the runs of its stages, as in "
                     f"pipeline.stages.{next(iter(self.pipeline.stages))}.run={self.run}"
                 )
-            if self.low_res is not None:
-                raise ValueError("low_res has no place in a cascade, whose first stage draws what the next enlarges")
         elif self.run is None:
             raise ValueError(
                 "run has no value: give one, as in run=... (a run directory, an exported folder or a checkpoint)"

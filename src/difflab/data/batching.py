@@ -10,6 +10,8 @@ import numpy as np
 import torch
 
 from difflab.data.bad_samples import BadSample
+from difflab.data.boxes import mirrored
+from difflab.data.fields import EXTENSION_OF, stacked
 from difflab.data.reading import ShardDataset
 from difflab.data.sampling import BatchPlan
 from difflab.seeding import stream_seed
@@ -89,9 +91,10 @@ def _collate(samples: list[dict[str, Any]], plan: BatchPlan, weights: np.ndarray
         "weight": torch.from_numpy(weights),
         "key": [sample["key"] for sample in samples],
     }
-    for field in ("caption", "json"):
-        if field in samples[0]:
-            batch[field] = [sample[field] for sample in samples]
-    if "label" in samples[0]:
-        batch["label"] = torch.tensor([sample["label"] for sample in samples], dtype=torch.int64)
+    for field in (field for field in EXTENSION_OF if field in samples[0]):
+        batch[field] = stacked(field, [sample[field] for sample in samples])
+    if "boxes" in batch:
+        batch["boxes"] = [
+            mirrored(boxes) if flipped else boxes for boxes, flipped in zip(batch["boxes"], flip, strict=True)
+        ]
     return batch

@@ -68,6 +68,11 @@ def refuse_misfit(cfg: DataConfig, split: str) -> None:
 def _dataset(cfg: DataConfig, directory: DataDirectory, split: str) -> ShardDataset:
     _refuse_other_images(cfg, directory)
     _refuse_overlap(cfg, directory)
+    if "boxes" in cfg.fields and cfg.crop != "none":
+        raise UserError(
+            f"boxes are shares of the whole image, of which data.crop={cfg.crop} may cut a part: set data.crop=none, "
+            "with images of one size (difflab data make)"
+        )
     if directory.split(split).samples == 0:
         left_out = directory.left_out()
         why = described(left_out) if left_out else "its tars are empty"

@@ -28,6 +28,8 @@ def encode_sample(sample: dict[str, Any], image_format: ImageFormat) -> dict[str
         files["txt"] = sample["caption"].encode()
     if sample.get("json") is not None:
         files["json"] = _as_json(sample["json"])
+    if sample.get("embedding") is not None:
+        files["npy"] = _as_npy(sample["embedding"])
     return files
 
 
@@ -38,6 +40,12 @@ def encode_image(image: np.ndarray, image_format: ImageFormat) -> bytes:
     name, options = _PILLOW[image_format]
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, name, **options)
+    return buffer.getvalue()
+
+
+def _as_npy(value: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, value, allow_pickle=False)
     return buffer.getvalue()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -9,14 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from difflab.config.data import KeyRule
+from difflab.config.data import DataField, KeyRule
 from difflab.data.bad_samples import BadSample
 from difflab.data.directory import DataDirectory
+from difflab.data.fields import EXTENSION_OF
 from difflab.data.index import ShardEntry
 from difflab.data.left_out import described
 from difflab.data.offset_table import rows_outside
 from difflab.data.opening import open_data
-from difflab.data.reading import EXTENSION_OF, ShardDataset
+from difflab.data.reading import ShardDataset
 from difflab.errors import UserError
 from difflab.files import sha256_of
 from difflab.progress import track
@@ -156,10 +158,8 @@ def _check_hash(directory: DataDirectory, shard: ShardEntry, report: SplitReport
 
 
 def _decode_some(directory: DataDirectory, report: SplitReport, decode: int | None) -> None:
-    # A field is checked where the whole split has it; a few stray captions are no promise.
-    fields = tuple(name for name, ext in EXTENSION_OF.items() if report.members.get(ext) == report.samples)
     try:
-        dataset = ShardDataset(directory, report.split, fields=fields)
+        dataset = ShardDataset(directory, report.split, fields=_promised(directory, report))
         count = len(dataset) if decode is None else min(decode, len(dataset))
         indices = np.arange(count) * len(dataset) // max(count, 1)
         sizes: Counter[str] = Counter()
@@ -178,4 +178,17 @@ def _decode_some(directory: DataDirectory, report: SplitReport, decode: int | No
         report.problems.append(str(error))
         return
     report.image_sizes = dict(sizes.most_common())
-    report.labels = len(labels) if "label" in fields else 0
+    report.labels = len(labels) if "label" in dataset.fields else 0
+
+
+def _promised(directory: DataDirectory, report: SplitReport) -> tuple[DataField, ...]:
+    """The fields that the whole split has; a few stray captions are no promise, and of boxes the first sample decides,
+    which are checked with their phrases."""
+    whole = [name for name, ext in EXTENSION_OF.items() if report.members.get(ext) == report.samples]
+    fields: list[DataField] = [name for name in whole if name not in ("boxes", "phrases")]
+    if "json" in fields:
+        with contextlib.suppress(BadSample):
+            first = ShardDataset(directory, report.split, fields=("json",)).sample(0, image=False)
+            if "boxes" in first["json"]:
+                fields.append("boxes")
+    return tuple(fields)

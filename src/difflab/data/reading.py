@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import zlib
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from difflab.data.bad_samples import BadSample
 from difflab.data.captions import chosen_caption, decode_caption
 from difflab.data.decode import BadImage, decode_image, image_size
 from difflab.data.directory import DataDirectory
+from difflab.data.fields import DECODERS, EXTENSION_OF, decode_embedding
 from difflab.data.index import ShardEntry
 from difflab.data.member_names import image_extensions
 from difflab.data.offset_table import HEADER_BYTES, columns_of, header_column
@@ -23,9 +24,18 @@ from difflab.data.recent import RecentlyUsed
 from difflab.data.transforms import fit, fit_drawn, refuse_other_size
 from difflab.errors import UserError
 
-EXTENSION_OF: dict[DataField, str] = {"label": "cls", "caption": "txt", "json": "json"}
+_FIRST_LOOKED_AT = 32
+"""Samples of which one should have an embedding."""
 _OPEN_SHARDS = 200
 """Shards a process keeps open, at most; each takes two files."""
+
+
+class MissingFieldError(UserError):
+    """No sample of a split has `field`; `why` says so without what to do about it."""
+
+    def __init__(self, field: str, why: str) -> None:
+        super().__init__(f"{why}; take {field} out of data.fields, or add the files")
+        self.field, self.why = field, why
 
 
 class ShardDataset:
@@ -33,8 +43,9 @@ class ShardDataset:
 
     Sample i is a dict: `image` uint8 [channels, image_size, image_size] (any size when image_size is None), `index`,
     `key`, and the `fields` asked for: `label` int below `classes` (the index's, if it has them), `caption`
-    str, `json` dict. Shards are opened when they are first read, in whichever process reads them, so the object can be
-    sent to workers.
+    str, `json` dict, `embedding` float32 of the shape that the first one of the split has, `boxes` and `phrases` of
+    the json (`difflab.data.boxes`). Shards are opened when they are first read, in whichever process reads them, so
+    the object can be sent to workers.
 
     Raises UserError when a shard is missing or changed, or no sample has a field; reading a sample that is
     damaged or lacks a field, or lies where the tar now has something else, raises BadSample. What the machine refuses
@@ -65,6 +76,7 @@ class ShardDataset:
         self.classes = classes if directory.index.classes is None else len(directory.index.classes)
         self._shards = directory.split(split).shards
         self._starts = np.cumsum([0, *(shard.samples for shard in self._shards)])
+        self._shape: tuple[int, ...] | None = None
         self._nothing_open()
         self._check_fields()
 
@@ -169,9 +181,8 @@ class ShardDataset:
                     f"{', '.join(EXTENSION_OF)}"
                 )
             if shards and not any(shard.members.get(extension) for shard in shards):
-                raise UserError(
-                    f"{self.directory.root} has no {field} (.{extension} files) in split {self.split!r}; "
-                    f"take {field} out of data.fields, or add the files"
+                raise MissingFieldError(
+                    field, f"{self.directory.root} has no {field} (.{extension} files) in split {self.split!r}"
                 )
 
     def _size_on_disk(self, shard: ShardEntry) -> int:
@@ -234,9 +245,7 @@ class ShardDataset:
         except ValueError as error:
             raise self._bad(shard, members, str(error)) from None
 
-    def _field(
-        self, shard: int, members: np.void, field: DataField, caption_draw: int | None
-    ) -> int | str | dict[str, Any]:
+    def _field(self, shard: int, members: np.void, field: DataField, caption_draw: int | None) -> Any:
         extension = EXTENSION_OF[field]
         data = self._read(shard, members, extension)
         if data is None:
@@ -244,18 +253,31 @@ class ShardDataset:
         try:
             if field == "caption":
                 return chosen_caption(decode_caption(data), self.captions, caption_draw)
-            return self._as_label(data) if field == "label" else _as_json(data)
+            value = DECODERS[field](data)
+            if field == "label" and self.classes is not None and not 0 <= value < self.classes:
+                raise ValueError(f"outside the {self.classes} classes")
         except ValueError as error:
-            raise self._bad(shard, members, f"its .{extension} is no valid {field}: {data[:40]!r} ({error})") from None
+            shown = "" if field == "embedding" else f" {data[:40]!r}"
+            raise self._bad(shard, members, f"its .{extension} is no valid {field}:{shown} ({error})") from None
+        if field == "embedding" and tuple(value.shape) != (wanted := self._shape_of_embeddings(value)):
+            raise self._bad(
+                shard, members, f"its .{extension} is {list(value.shape)}, the first one of the split is {list(wanted)}"
+            )
+        return value
 
-    def _as_label(self, data: bytes) -> int:
-        # int() also reads 1_0, as Python does in programs.
-        if b"_" in data:
-            raise ValueError("not a whole number")
-        label = int(data)
-        if self.classes is not None and not 0 <= label < self.classes:
-            raise ValueError(f"outside the {self.classes} classes")
-        return label
+    def _shape_of_embeddings(self, found: Tensor) -> tuple[int, ...]:
+        """That of the first sample that has one, whichever is read first; where the first few have none, `found`'s."""
+        for index in range(min(len(self), _FIRST_LOOKED_AT)):
+            if self._shape is not None:
+                break
+            shard, row = self._locate(index)
+            members = self._tables[shard][row]
+            with contextlib.suppress(ValueError):
+                data = self._read(shard, members, EXTENSION_OF["embedding"])
+                self._shape = None if data is None else tuple(decode_embedding(data).shape)
+        if self._shape is None:
+            self._shape = tuple(found.shape)
+        return self._shape
 
     def _bad(self, shard: int, members: np.void, reason: str) -> BadSample:
         return BadSample(self._shards[shard].path, bytes(members["key"]).decode(), reason)
@@ -273,10 +295,3 @@ def _affordable_shards() -> int:
 
 def _forget(_table: np.ndarray) -> None:
     """A memory map is closed when nobody holds it any more."""
-
-
-def _as_json(data: bytes) -> dict[str, Any]:
-    value = json.loads(data)
-    if not isinstance(value, dict):
-        raise ValueError("not an object")
-    return value

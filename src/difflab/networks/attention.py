@@ -29,6 +29,11 @@ class AttentionSpec:
     name: str = "attention"
     checkpoint: bool = False
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The tokens, where it has keys of them."""
+        return () if self.context_channels is None else ("tokens", "token_mask")
+
 
 @register(AttentionSpec)
 class Attention(nn.Module):

@@ -34,6 +34,11 @@ class ResBlockSpec:
     name: str = "block"
     checkpoint: bool = False
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Nothing."""
+        return ()
+
 
 @register(ResBlockSpec)
 class ResBlock(nn.Module):

@@ -48,6 +48,16 @@ class TorsoPlan:
     norm: NormSpec
     init: Literal["ddpm", "adm"]
 
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """Every level, on whichever side."""
+        return (*self.encoder, self.middle)
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The fields of `Conditioning` that the time embedding or a block reads."""
+        return frozenset({"vector"}.union(*(spec.reads for level in self.levels for s in level for spec in s.blocks)))
+
 
 @dataclass(frozen=True)
 class UNetPlan(TorsoPlan):
@@ -59,6 +69,15 @@ class UNetPlan(TorsoPlan):
     decoder: tuple[Level, ...]
     head_channels: int
     skip_scale: float
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        return (*super().levels, *self.decoder)
+
+    @property
+    def reads(self) -> frozenset[str]:
+        # Of no channels too: how many there are is another question.
+        return super().reads | {"concat"}
 
 
 @dataclass(frozen=True)

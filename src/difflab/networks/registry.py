@@ -15,6 +15,7 @@ class BlockSpec(Protocol):
 
     name:       the group of the state dict it lives in (`encoder.0.<name>.1.conv1.weight`).
     checkpoint: recompute the block in the backward pass.
+    reads:      fields of `Conditioning` that the block reads, besides the time embedding.
 
     The module built from it has `forward(h, emb, cond, context) -> h`: features [B, C, H, W], the activated time
     embedding [B, E], all that the network is told, and its tokens [B, L, D] ready to be attended to. A transformer with
@@ -27,6 +28,9 @@ class BlockSpec(Protocol):
 
     @property
     def checkpoint(self) -> bool: ...
+
+    @property
+    def reads(self) -> tuple[str, ...]: ...
 
 
 _BUILDERS: dict[type, Callable[[Any], nn.Module]] = {}

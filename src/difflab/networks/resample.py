@@ -32,6 +32,11 @@ class DownSpec:
     name: str = "down"
     checkpoint: bool = False
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Nothing."""
+        return ()
+
 
 @dataclass(frozen=True)
 class UpSpec:
@@ -41,6 +46,11 @@ class UpSpec:
     conv: bool = True
     name: str = "up"
     checkpoint: bool = False
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Nothing."""
+        return ()
 
 
 @register(DownSpec)

@@ -60,6 +60,7 @@ class Torso(nn.Module, Generic[P]):
     def __init__(self, plan: P, in_channels: int) -> None:
         super().__init__()
         self.plan = plan
+        self.reads = plan.reads
         self.time_embed = TimeEmbedding(plan.embedding)
         self.conv_in = nn.Conv2d(in_channels * plan.patch_size**2, plan.stem_channels, 3, padding=1)
         self.encoder = nn.ModuleList(LevelBlocks(level) for level in plan.encoder)
@@ -88,9 +89,9 @@ class Torso(nn.Module, Generic[P]):
             h = self.middle(index, h, emb, cond, context)
         return h, kept
 
-    def _check_inputs(self, x: Tensor, time: Tensor, cond: Conditioning | None, read: set[str]) -> None:
+    def _check_inputs(self, x: Tensor, time: Tensor, cond: Conditioning | None) -> None:
         """ValueError where x, time or the vector has not the shape it must have, or where the conditioning has a field
-        that is not in `read`."""
+        that nothing here reads."""
         plan, batch = self.plan, x.shape[0]
         if x.ndim != 4 or x.shape[1] != plan.channels:
             raise ValueError(f"this network takes images [B, {plan.channels}, H, W], got {list(x.shape)}")
@@ -102,9 +103,10 @@ class Torso(nn.Module, Generic[P]):
             raise ValueError(f"time must be [B] = [{batch}], got {list(time.shape)}")
         if cond is None:
             return
-        unread = sorted(set(cond.fields()) - read)
+        unread = sorted(set(cond.fields()) - self.reads)
         if unread:
-            raise ValueError(f"this network does not read Conditioning.{unread[0]}; it reads {', '.join(sorted(read))}")
+            known = ", ".join(sorted(self.reads))
+            raise ValueError(f"this network does not read Conditioning.{unread[0]}; it reads {known}")
         if cond.vector is not None and cond.vector.shape != (batch, self.embedding_channels):
             raise ValueError(
                 f"Conditioning.vector must be [{batch}, {self.embedding_channels}], got {list(cond.vector.shape)}"

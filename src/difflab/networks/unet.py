@@ -35,8 +35,8 @@ class UNet(Torso[UNetPlan]):
         or when it is told anything that it does not read.
         """
         cond = conditioning
-        read = {"vector", "concat"} | ({"tokens", "token_mask"} if self.plan.context_channels is not None else set())
-        self._check_inputs(x, time, cond, read)
+        self._check_inputs(x, time, cond)
+        self._check_tokens(len(x), cond)
         emb = self.time_embed(time, None if cond is None else cond.vector)
         h, skips = self.encode(self._joined_input(x, cond), emb, cond)
         context = None if cond is None else cond.tokens
@@ -47,6 +47,11 @@ class UNet(Torso[UNetPlan]):
                 h = blocks(index, h, emb, cond, context)
         h = self.conv_out(F.silu(self.norm_out(h)))
         return F.pixel_shuffle(h, self.plan.patch_size) if self.plan.patch_size > 1 else h
+
+    def _check_tokens(self, batch: int, cond: Conditioning | None) -> None:
+        wanted, tokens = self.plan.context_channels, None if cond is None else cond.tokens
+        if tokens is not None and (tokens.ndim != 3 or tokens.shape[::2] != (batch, wanted)):
+            raise ValueError(f"Conditioning.tokens must be [{batch}, L, {wanted}], got {list(tokens.shape)}")
 
     def _scaled(self, skip: Tensor) -> Tensor:
         return skip if self.plan.skip_scale == 1.0 else skip * self.plan.skip_scale

@@ -30,7 +30,7 @@ class UNetEncoder(Torso[EncoderPlan]):
         the attention pool also where the images are not of the size that it was built for, or when it is told anything
         that it does not read.
         """
-        self._check_inputs(x, time, conditioning, {"vector"})
+        self._check_inputs(x, time, conditioning)
         pool = self.plan.pool
         if isinstance(pool, AttentionPoolSpec) and x.shape[2:] != (pool.image_size, pool.image_size):
             raise ValueError(

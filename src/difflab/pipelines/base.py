@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from difflab.diffusion.samplers.part import AS_PRINTED
 from difflab.errors import UserError, user_errors
 from difflab.images import Rounding, to_uint8
 from difflab.pipelines.finite import NonFiniteSamplesError
+from difflab.pipelines.handover import FIELD as UNFINISHED
 from difflab.requests.base import Request, Wanted
 from difflab.seeding import stream_seed
-from difflab.types import Batch, StepHook
+from difflab.types import Batch, NoiseLevel, StepHook
+
+Takes = Literal["low_res", "image", "noise", "nothing"]
+"""What a stage takes of the one before it: images that it enlarges as its model was trained to, images that it begins
+with at some noise, x in the middle of its way."""
 
 
 class Stage(Protocol):
-    """One part of a drawing, batch -> batch: it reads some fields and makes `image`, float [B, C, H, W] in [-1, 1].
+    """One part of a drawing, batch -> batch: it reads some fields and makes `image`, float [B, C, H, W] in [-1, 1], or
+    leaves x at a noise level (`difflab.pipelines.handover`) to the next stage.
 
     shape:     of one image that it makes, (C, H, W).
     reads, stand_ins, optional, classes, sizes: of the batch, as `difflab.conditioning.base.Conditioner` says.
     class_names: what those classes are called, where that is known.
     autocast:  the dtype of its networks' arithmetic, None for float32.
     n_steps:   how many steps its network takes, 0 where it has none.
+    begins_at: the noise level where it goes on with the x of the stage before it, None where it does not.
+    ends_at:   the noise level that it leaves x at, None for a finished image.
     Sample i of seed s comes out the same whatever batch it is drawn in.
     """
 
@@ -45,6 +55,12 @@ class Stage(Protocol):
     def device(self) -> torch.device: ...
     @property
     def n_steps(self) -> int: ...
+    @property
+    def takes(self) -> Takes: ...
+    @property
+    def begins_at(self) -> NoiseLevel | None: ...
+    @property
+    def ends_at(self) -> NoiseLevel | None: ...
 
     def check(self, batch: Batch) -> None:
         """Raises ValueError, in one line, for a batch that it cannot read; called before anything is moved."""
@@ -68,22 +84,29 @@ class Stage(Protocol):
 
 class Pipeline:
     """Stages one after the other (ADM-U, section 5.2 of the paper, is two): the `image` of one is the `low_res` of the
-    next, as floats; what the request asks for is told to each that reads it, and each has noise of its own.
+    next, as floats; what the request asks for is told to each that reads it. Each has noise of its own, but for one
+    that goes on where another ended, which draws from the same streams.
 
     stages: by name, in their order.
     request: what samples have to show.
+    wanted: what they want of a request, as `wanted_by` says.
     rounding: of the last stage's floats to uint8, once, at the end.
 
-    Raises UserError where a stage enlarges nothing, or another size than the stage before it makes, where stages have
-    other classes, and where the request lacks what a stage reads.
+    Raises UserError where the request lacks what a stage reads.
     """
 
-    def __init__(self, stages: Mapping[str, Stage], request: Request, rounding: Rounding = "truncate") -> None:
+    def __init__(
+        self,
+        stages: Mapping[str, Stage],
+        request: Request,
+        wanted: Wanted,
+        rounding: Rounding = "truncate",
+    ) -> None:
         self.stages = dict(stages)
         self.request = request
         self.rounding: Rounding = rounding
         self.last = list(self.stages.values())[-1]
-        self.wanted = wanted_by(self.stages)
+        self.wanted = wanted
         missing = self.wanted.missing(request.fields)
         if missing:
             raise UserError(f"this model reads {missing[0]}, which the request does not say")
@@ -123,6 +146,7 @@ class Pipeline:
 
     def follow(self, batch: Batch, seed: int, *, hook: StepHook | None = None) -> Tensor:
         """What the samples of a request's batch look like. Raises UserError for a batch that no stage can read."""
+        drawn: Batch = {}
         for number, (name, stage) in enumerate(self.stages.items()):
             with user_errors():
                 stage.check(batch)
@@ -132,11 +156,13 @@ class Pipeline:
                     batch,
                     seed if number == 0 else stream_seed(seed, "stage", number),
                     hook if stage is self.last else None,
-                )["image"]
+                )
             except NonFiniteSamplesError as bad:
                 raise (bad.in_stage(name) if len(self.stages) > 1 else bad) from None
-            batch = {**{field: value for field, value in batch.items() if field != "image"}, "low_res": drawn}
-        return batch["low_res"]
+            # What the request gives as `image` stays for the stages that keep a part of it.
+            left = {UNFINISHED: drawn[UNFINISHED]} if stage.ends_at is not None else {"low_res": drawn["image"]}
+            batch = {**batch, **left}
+        return drawn["image"]
 
     def record(self) -> dict[str, Any]:
         """How it draws, as plain containers: `sampler`, `guidance`, and `pipeline` where there is more to say: several
@@ -158,39 +184,77 @@ def wanted_by(stages: Mapping[str, Stage]) -> Wanted:
     names, parts = list(stages), list(stages.values())
     for name, before, stage in zip(names[1:], parts, parts[1:], strict=False):
         check_stage(name, before.shape, stage)
+        check_noise(name, before, stage)
     having = {name: stage.classes for name, stage in stages.items() if stage.classes is not None}
     counts = list(having.values())
     if len(set(counts)) > 1:
         listed = ", ".join(f"{name} {count}" for name, count in having.items())
         raise UserError(f"pipeline.stages: all of them are told the same classes, but they have others: {listed}")
-    first = parts[0]
-    made = {"low_res"} if len(parts) > 1 else set()
-    later = [field for stage in parts[1:] for field in stage.reads if field not in made]
+    reads, stand_ins, sizes, made = [], {}, {}, False
+    for stage in parts:
+        # The stage before makes it, once one has ended.
+        given = {"low_res"} if made else set()
+        reads += [field for field in stage.reads if field not in given]
+        if not made:
+            stand_ins |= stage.stand_ins
+            sizes |= stage.sizes
+        made = made or stage.ends_at is None
+    # What is edited has the size of what comes out.
+    whole = parts[-1].sizes if {"image", "mask"} & set(reads) else parts[0].sizes
     return Wanted(
-        reads=tuple(dict.fromkeys([*first.reads, *later])),
-        stand_ins=first.stand_ins,
+        reads=tuple(dict.fromkeys(reads)),
+        stand_ins=stand_ins,
         optional=tuple(dict.fromkeys(field for stage in parts for field in stage.optional)),
         classes=counts[0] if counts else None,
         class_names=next((stages[name].class_names for name in having), None),
-        sizes=first.sizes,
-        channels=first.shape[0],
+        sizes={**sizes, **{field: size for field, size in whole.items() if field in ("image", "mask")}},
+        channels=parts[0].shape[0],
+        start="start" if len(parts) == 1 else f"pipeline.stages.{names[0]}.start",
     )
 
 
 def check_stage(name: str, before: Sequence[int], stage: Stage) -> None:
-    """Raises UserError unless `stage` enlarges images of the shape `before`."""
-    size = stage.sizes.get("low_res")
-    if size is None:
+    """Raises UserError unless `stage` takes images of the shape `before`."""
+    drawn, own = f"{before[-2]}x{before[-1]}", f"{stage.shape[-2]}x{stage.shape[-1]}"
+    size, verb = stage.shape[-1], "goes on with"
+    if stage.takes == "low_res":
+        size, verb = stage.sizes["low_res"], "enlarges"
+    elif stage.takes == "image":
+        # A smaller one is enlarged.
+        size, verb = min(before[-1], stage.shape[-1]), "begins with"
+    elif stage.takes == "nothing":
         raise UserError(
             f"pipeline.stages.{name} enlarges nothing: only the first stage draws from noise alone; "
-            "give the run of an upsampler"
+            f"give the run of an upsampler, or begin with the image before it, as in pipeline.stages.{name}.start=0.5"
         )
     if before[-1] != size:
-        raise UserError(
-            f"pipeline.stages.{name} enlarges {size}x{size} images, the stage before it draws {before[-2]}x{before[-1]}"
-        )
+        wanted = own if stage.takes == "noise" else f"{size}x{size}"
+        smaller = ", or smaller ones" if stage.takes == "image" else ""
+        raise UserError(f"pipeline.stages.{name} {verb} {wanted} images{smaller}, the stage before it draws {drawn}")
     if before[0] != stage.shape[0]:
         raise UserError(
-            f"pipeline.stages.{name} enlarges images of {stage.shape[0]} channels, "
-            f"the stage before it draws {before[0]}"
+            f"pipeline.stages.{name} {verb} images of {stage.shape[0]} channels, the stage before it draws {before[0]}"
+        )
+
+
+def check_noise(name: str, before: Stage, stage: Stage) -> None:
+    """Raises UserError unless `stage` takes x over where the one before it leaves it, told of the same image."""
+    begins, ends = stage.begins_at, before.ends_at
+    if begins is None and ends is not None:
+        raise UserError(
+            f"pipeline.stages.{name} begins anew, but the stage before it ends at noise {ends.noise:g}: set "
+            f"pipeline.stages.{name}.continues=true"
+        )
+    if begins is None or ends is None:
+        return
+    if begins.noise != ends.noise and not math.isclose(begins.noise, ends.noise, rel_tol=AS_PRINTED):
+        raise UserError(
+            f"pipeline.stages.{name} begins at noise {begins.noise:g}, and the stage before it ends at {ends.noise:g}: "
+            f"give both as many sampler.steps and {name} a start as large as the end before it, or leave its start out"
+        )
+    one, other = before.sizes.get("low_res"), stage.sizes.get("low_res")
+    if one is not None and other is not None and one != other:
+        raise UserError(
+            f"pipeline.stages.{name} goes on enlarging {other}x{other} images, the stage before it begins to enlarge "
+            f"{one}x{one}"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from difflab.config.data import DataConfig
 from difflab.config.guidance import GuidanceConfig, Weights
 from difflab.config.model import DrawingModelConfig, ModelConfig
-from difflab.config.pipeline import CascadePipelineConfig, ResizePipelineConfig
+from difflab.config.pipeline import CascadePipelineConfig, ResizePipelineConfig, StageConfig
 from difflab.config.request import RequestConfig
 from difflab.config.sample import DrawConfig, EvaluateConfig
 from difflab.config.sampler import SamplerConfig
@@ -58,8 +59,9 @@ def build_pipeline(
     Raises UserError where a run is none, draws nothing, or does not fit the others, and for a request that it cannot
     follow.
     """
+    masked = config.mask is not None or (config.request is not None and gives(config.request, "mask"))
     if isinstance(config.pipeline, CascadePipelineConfig):
-        stages, stored = _cascade(config.pipeline, models, autocast)
+        stages, stored = _cascade(config.pipeline, models, autocast, masked)
     else:
         assert config.run is not None, "the configuration asks for a run, except in a cascade"
         model, stored = models.stored(config.run, config.weights)
@@ -67,7 +69,6 @@ def build_pipeline(
         if isinstance(config.pipeline, ResizePipelineConfig):
             stage: Stage = ResizingStage(model.conditioners, drawing.shape, filter=config.pipeline.filter)
         else:
-            masked = config.mask is not None or (config.request is not None and gives(config.request, "mask"))
             editing = Editing(config, masked)
             stage = _diffusing(config.run, model, models, config.sampler, config.guidance, autocast, editing)
         stages = {"single": stage}
@@ -87,7 +88,8 @@ def pipeline_of(
 
     Raises UserError where stages do not fit one another, and for a request that they cannot follow.
     """
-    return Pipeline(stages, build_request(asked, wanted_by(stages), data, split), rounding)
+    wanted = wanted_by(stages)
+    return Pipeline(stages, build_request(asked, wanted, data, split), wanted, rounding)
 
 
 def files_of(config: DrawConfig, models: StoredModels, request: Request) -> list[Path]:
@@ -152,15 +154,43 @@ def _diffusing(
 
 
 def _cascade(
-    cascade: CascadePipelineConfig, models: StoredModels, autocast: torch.dtype | None
+    cascade: CascadePipelineConfig, models: StoredModels, autocast: torch.dtype | None, masked: bool
 ) -> tuple[dict[str, Stage], Stored]:
     stages: dict[str, Stage] = {}
     stored: Stored | None = None
+    before: Stage | None = None
     for name, stage in cascade.stages.items():
-        model, stored = models.stored(stage.run, stage.weights)
-        stages[name] = _diffusing(stage.run, model, models, stage.sampler, stage.guidance, autocast)
+        with _naming(name):
+            model, stored = models.stored(stage.run, stage.weights)
+            editing = editing_of(stage, before, masked, model.config.image_size)
+            before = _diffusing(stage.run, model, models, stage.sampler, stage.guidance, autocast, editing)
+        stages[name] = before
     assert stored is not None, "a cascade has stages"
     return stages, stored
+
+
+def editing_of(stage: StageConfig, before: Stage | None, masked: bool, size: int) -> Editing:
+    """Where a stage of a cascade begins and ends, and what it keeps.
+
+    before: the stage before it, None for the first. size: pixels per side of what it draws.
+    """
+    return Editing(
+        stage,
+        masked,
+        begins_with="image" if before is None else "low_res",
+        end=stage.end,
+        continued=before.ends_at if before is not None and stage.continues else None,
+        size=size,
+    )
+
+
+@contextlib.contextmanager
+def _naming(stage: str) -> Iterator[None]:
+    """A mistake inside is one of this stage."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"pipeline.stages.{stage}: {error}") from error
 
 
 def _data_of(config: DrawConfig, stored: Stored) -> DataConfig | None:

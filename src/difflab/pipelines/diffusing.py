@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -22,11 +23,14 @@ from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.parametrisation import nearest_view
 from difflab.diffusion.process import GaussianProcess, Prediction
 from difflab.errors import UserError, user_errors
+from difflab.pipelines.base import Takes
 from difflab.pipelines.editing import Editing
 from difflab.pipelines.finite import FiniteWatch, refuse_non_finite
 from difflab.pipelines.guides import Guides
+from difflab.pipelines.handover import FIELD as UNFINISHED
+from difflab.pipelines.handover import Unfinished
 from difflab.seeding import stream_seed
-from difflab.types import Batch, Denoiser, NoiseLevel, StepHook
+from difflab.types import Batch, Denoiser, NoiseLevel, StepContext, StepHook
 
 
 class DiffusingStage:
@@ -34,7 +38,7 @@ class DiffusingStage:
 
     shape: of one sample, (C, H, W).
     guides: the further networks that `guidance` asks.
-    editing: what is done with an image, where one is given.
+    editing: where it begins and ends, and what is done with an image, where one is given.
     class_names: what the classes that samples may be asked to show are called, where that is known.
     autocast: dtype of the networks' arithmetic, None for full precision; the sampler always works in float32.
 
@@ -67,12 +71,30 @@ class DiffusingStage:
             self.sampler = build_sampler(sampler)
             self.process = self.sampler.respace(process)
             self.n_steps = self.sampler.n_steps(self.process, self.editing.walk)
+            self.begins_at, self.ends_at = self._ends_of_the_walk()
         self.autocast = autocast
         self._check_guidance()
 
     @property
     def device(self) -> torch.device:
         return next(self.network.parameters()).device
+
+    def _ends_of_the_walk(self) -> tuple[NoiseLevel | None, NoiseLevel | None]:
+        levels = self.sampler.levels(self.process)
+        steps = [StepContext(i, len(levels) - 1, *both) for i, both in enumerate(pairwise(levels))]
+        first, last = self.editing.walk.bounds(steps)
+        return (
+            None if self.editing.continued is None else levels[first],
+            levels[last] if self.editing.end else None,
+        )
+
+    @property
+    def takes(self) -> Takes:
+        if self.editing.continued is not None:
+            return "noise"
+        if "low_res" in self.conditioners.sizes:
+            return "low_res"
+        return "image" if "low_res" in self.editing.reads else "nothing"
 
     # -- what it reads --------------------------------------------------------------------------------------------
 
@@ -123,18 +145,19 @@ class DiffusingStage:
 
     @torch.inference_mode()
     def __call__(self, batch: Batch, seed: int, hook: StepHook | None = None) -> Batch:
-        """The batch with `image`, float32 [B, C, H, W] on the model's device, nominally in [-1, 1].
+        """The batch with `image`, float32 [B, C, H, W] on the model's device, nominally in [-1, 1]; with what
+        `difflab.pipelines.handover` says where it ends at a noise level.
 
         Raises NonFiniteSamplesError where a sample is NaN or infinite.
         """
         indices = batch["index"].tolist()
-        seeds = [stream_seed(seed, "sample", i) for i in indices]
+        left: Unfinished | None = batch[UNFINISHED] if self.editing.continued is not None else None
+        seeds = [stream_seed(seed, "sample", i) for i in indices] if left is None else left.seeds
         asked = {key: v.to(self.device) if isinstance(v, Tensor) else v for key, v in batch.items()}
         training = self.network.training
         self.network.eval()
         try:
-            noise = SampleNoise(seeds, self.device)
-            start = noise.randn(self.shape) * self.sampler.starting_std(self.process)
+            noise, start = self._start(seeds, left)
             watch = FiniteWatch(build_threshold(self.guidance))
             denoiser = NetworkDenoiser(
                 under_autocast(self.network, self.autocast),
@@ -157,9 +180,19 @@ class DiffusingStage:
                 guidance=self.guidance,
                 autocast=self.autocast,
             )
+            if self.ends_at is not None:
+                return {**batch, UNFINISHED: Unfinished(x, self.ends_at, noise, seeds)}
             return {**batch, "image": x}
         finally:
             self.network.train(training)
+
+    def _start(self, seeds: Sequence[int], left: Unfinished | None) -> tuple[SampleNoise, Tensor]:
+        """The samples' streams, and what the sampler starts from."""
+        if left is None:
+            noise = SampleNoise(seeds, self.device)
+            return noise, noise.randn(self.shape) * self.sampler.starting_std(self.process)
+        assert self.begins_at is not None, "it continues"
+        return left.noise, left.at(self.begins_at).to(self.device)
 
     def record(self) -> dict[str, Any]:
         """The sampler and the guidance, and under `pipeline` what is done with an image."""

@@ -1,17 +1,18 @@
-"""What a diffusing stage does with an image besides telling its model: begin with it, keep a part of it."""
+"""What a diffusing stage does besides telling its model: where it begins and ends, and what of an image it keeps."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from difflab.config.editing import EditingConfig
 from difflab.diffusion.known_region import KnownRegion
 from difflab.diffusion.samplers import Part, Resampling
-from difflab.images import as_float
-from difflab.types import Batch
+from difflab.images import as_float, resize
+from difflab.types import Batch, NoiseLevel
 
 WHITE = 128
 """From this value on a pixel of a mask is drawn anew."""
@@ -22,22 +23,32 @@ class Editing:
     """`image` [B, C, H, W] of a batch is where the walk begins, where the configuration says so; and `mask`
     [B, 1, H, W] uint8 is white where the image is drawn anew and black where it stays to the bit.
 
-    masked: whether masks are given.
+    masked:    whether masks are given.
+    begins_with: the field with the image of `start` and `inverted`; low_res is what the stage before drew.
+    end:       the share of the steps that is left out at the end.
+    continued: the level where the stage before it ended, and this one goes on; None where it does not.
+    size:      pixels per side of what is drawn, None for the image's own. Larger images and masks are made smaller by
+        area, and a pixel is known where all that it covers is; a smaller image to begin with is enlarged.
     """
 
     config: EditingConfig
     masked: bool = False
+    begins_with: Literal["image", "low_res"] = "image"
+    end: float = 0.0
+    continued: NoiseLevel | None = None
+    size: int | None = None
 
     @property
     def reads(self) -> tuple[str, ...]:
         """The fields that it needs."""
-        mask = ("mask",) if self.masked else ()
-        return ("image", *mask) if self.masked or self.config.begins_with_image else ()
+        begins = (self.begins_with,) if self.config.begins_with_image and self.continued is None else ()
+        return tuple(dict.fromkeys([*begins, *(("image", "mask") if self.masked else ())]))
 
     @property
     def walk(self) -> Part:
         """Which steps are taken, without an image."""
-        return Part(start=self.config.start or 1.0, resampling=self._resampling)
+        start = self.config.start or (1.0 if self.continued is None else self.continued)
+        return Part(start=start, end=self.end, resampling=self._resampling)
 
     def check(self, batch: Batch) -> None:
         """Raises ValueError, in one line, for a batch without what it needs."""
@@ -48,16 +59,17 @@ class Editing:
             raise ValueError("mask: this drawing keeps no part of an image; give mask= for all samples")
 
     def part(self, batch: Batch) -> Part | None:
-        """How the sampler walks for a batch on its device; None where nothing is done with an image."""
-        if not self.reads:
+        """How the sampler walks for a batch on its device; None where that is all of its way, from pure noise."""
+        if not self.reads and not self.end and self.continued is None:
             return None
-        image = as_float(batch["image"])
+        walk, begins = self.walk, self.config.begins_with_image and self.continued is None
         return Part(
-            start=self.config.start or 1.0,
-            image=image,
+            start=walk.start,
+            image=self._sized(as_float(batch[self.begins_with])) if begins else None,
             inverted=self.config.inverted,
-            region=KnownRegion(image, drawn_anew(batch["mask"]), self.config.inpaint.replaced) if self.masked else None,
-            resampling=self._resampling,
+            end=walk.end,
+            region=self._region(batch) if self.masked else None,
+            resampling=walk.resampling,
         )
 
     def known(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
@@ -67,7 +79,20 @@ class Editing:
     def record(self) -> dict[str, Any]:
         """The configuration, without what plays no role."""
         used = {"start": self.config.start, "inverted": self.config.inverted} if self.config.begins_with_image else {}
-        return {**used, **({"inpaint": self.config.inpaint.model_dump(mode="json")} if self.masked else {})}
+        inpaint = {"inpaint": self.config.inpaint.model_dump(mode="json")} if self.masked else {}
+        goes_on = {"continues": True} if self.continued is not None else {}
+        return {**used, **({"end": self.end} if self.end else {}), **goes_on, **inpaint}
+
+    def _region(self, batch: Batch) -> KnownRegion:
+        anew = drawn_anew(batch["mask"])
+        if self.size is not None and anew.shape[-1] != self.size:
+            anew = F.adaptive_max_pool2d(anew.float(), self.size) > 0
+        return KnownRegion(self._sized(as_float(batch["image"])), anew, self.config.inpaint.replaced)
+
+    def _sized(self, image: Tensor) -> Tensor:
+        if self.size is None or image.shape[-1] == self.size:
+            return image
+        return resize(image, self.size, "area" if self.size < image.shape[-1] else "bilinear")
 
     @property
     def _resampling(self) -> Resampling | None:

@@ -10,7 +10,8 @@ import torch
 from difflab.conditioning.base import ConditionerSet
 from difflab.errors import UserError
 from difflab.images import Filter, as_float, resize
-from difflab.types import Batch, StepHook
+from difflab.pipelines.base import Takes
+from difflab.types import Batch, NoiseLevel, StepHook
 
 
 class ResizingStage:
@@ -22,6 +23,9 @@ class ResizingStage:
     """
 
     n_steps = 0
+    takes: Takes = "low_res"
+    begins_at: NoiseLevel | None = None
+    ends_at: NoiseLevel | None = None
     autocast: torch.dtype | None = None
     classes: int | None = None
     class_names: Sequence[str] | None = None

@@ -17,7 +17,7 @@ import torch
 from difflab.console import printable
 from difflab.errors import UserError, in_one_line
 from difflab.machine import machine_error
-from difflab.requests.base import Nothing
+from difflab.requests.base import Listed, Nothing
 from difflab.types import Batch
 
 
@@ -72,6 +72,9 @@ class ArchivePictures(Nothing):
 
     def record(self) -> dict[str, Any]:
         return dict.fromkeys(self.fields, self._path.name)
+
+    def without_pictures(self) -> Nothing:
+        return Nothing() if self._classes is None else Listed("label", self._classes, self._path)
 
 
 def _read_archive(path: Path, shown: str) -> tuple[np.ndarray, np.ndarray | None]:

@@ -11,8 +11,12 @@ import torch
 from torch import Tensor
 
 from difflab.config.data import Alpha
+from difflab.data.fields import stacked
 from difflab.seeding import stream_seed
 from difflab.types import Batch
+
+PICTURES = ("image", "low_res", "mask")
+"""Fields that are pictures."""
 
 UNIFORM = "uniform"
 """What the record of `label` says where classes are drawn from the seed."""
@@ -37,6 +41,10 @@ class Request(Protocol):
         """Where each field comes from, as plain containers."""
         ...
 
+    def without_pictures(self) -> Request:
+        """The same without the fields that are pictures, none of which it reads: for who only says what was asked."""
+        ...
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -45,6 +53,7 @@ class Wanted:
     classes: how many classes `label` has, None where nothing follows one; class_names: what they are called.
     sizes: pixels per side of the pictures that are read, by field; channels: of them; alpha: what their transparent
         pixels are laid on, as those of the data that the model was trained on.
+    start: the key that has a drawing begin with `image`.
     """
 
     reads: tuple[str, ...] = ()
@@ -55,6 +64,7 @@ class Wanted:
     sizes: Mapping[str, int] = field(default_factory=dict)
     channels: int = 3
     alpha: Alpha = "white"
+    start: str = "start"
 
     def missing(self, given: Collection[str]) -> tuple[str, ...]:
         """What a request with the fields `given` lacks."""
@@ -81,6 +91,9 @@ class Nothing:
     def record(self) -> dict[str, Any]:
         return {}
 
+    def without_pictures(self) -> Request:
+        return self
+
 
 class UniformClasses(Nothing):
     """`label` int64 [B]: classes drawn uniformly from 0..classes-1, each from (seed, index)."""
@@ -104,7 +117,9 @@ class Listed(Nothing):
     path: the file that they come from, where they come from one; recorded instead of them.
     """
 
-    def __init__(self, field: str, values: Sequence[int] | Sequence[str], path: Path | None = None) -> None:
+    def __init__(
+        self, field: str, values: Sequence[int] | Sequence[str] | Sequence[Tensor], path: Path | None = None
+    ) -> None:
         self.fields = (field,)
         self.values = list(values)
         self._path = path
@@ -118,9 +133,7 @@ class Listed(Nothing):
 
     def __call__(self, indices: Sequence[int], seed: int) -> Batch:
         taken = [self.values[i % len(self.values)] for i in indices]
-        numbers = [value for value in taken if isinstance(value, int)]
-        asked = torch.tensor(numbers, dtype=torch.int64) if len(numbers) == len(taken) else taken
-        return {**super().__call__(indices, seed), self.fields[0]: asked}
+        return {**super().__call__(indices, seed), self.fields[0]: stacked(self.fields[0], taken)}
 
     def record(self) -> dict[str, Any]:
         return {self.fields[0]: self.values if self._path is None else self._path.name}
@@ -148,6 +161,9 @@ class Merged(Nothing):
         for part in self.parts:
             record = {**part.record(), **record}
         return record
+
+    def without_pictures(self) -> Request:
+        return Merged([part.without_pictures() for part in self.parts])
 
 
 def rows_of(batch: Batch) -> int:

@@ -8,15 +8,18 @@ from pathlib import Path
 
 from difflab.config.data import DataConfig
 from difflab.config.request import RequestConfig
+from difflab.data.fields import EXTENSION_OF
+from difflab.data.reading import MissingFieldError
 from difflab.errors import UserError
 from difflab.requests.base import Listed, Merged, Nothing, Request, UniformClasses, Wanted
 from difflab.requests.captions import read_captions
 from difflab.requests.classes import class_numbers
 from difflab.requests.data_split import DataSplit
+from difflab.requests.embeddings import read_embeddings
 from difflab.requests.images import open_pictures
 from difflab.requests.sample_file import SampleFile
 
-KEY_OF = {"label": "classes", "caption": "prompts", "image": "images"}
+KEY_OF = {"label": "classes", "caption": "prompts", "image": "images", "embedding": "embeddings"}
 """The key of a field, where it is not called the same."""
 
 EXAMPLES = {
@@ -25,9 +28,10 @@ EXAMPLES = {
     "image": "images=FOLDER",
     "low_res": "low_res=samples.npz",
     "mask": "mask=FOLDER",
+    "embedding": "request=FILE.jsonl or embeddings=FILE.npy",
 }
 
-IN_DATA = ("image", "label", "caption", "json")
+IN_DATA = ("image", *EXTENSION_OF)
 """Fields that a data split can give."""
 
 
@@ -49,11 +53,15 @@ def build_request(
         request = _merged([request, UniformClasses(wanted.classes)])
     missing = wanted.missing(request.fields)
     if missing:
-        example = EXAMPLES.get(missing[0], "request=FILE.jsonl")
-        size = wanted.sizes.get(missing[0])
-        pictures = "" if size is None else f" ({size}x{size} images)"
-        raise UserError(f"this model reads {missing[0]}{pictures}, and nobody says it: give it, as in {example}")
+        raise UserError(_nobody_says(missing[0], wanted))
     return request
+
+
+def _nobody_says(field: str, wanted: Wanted) -> str:
+    size = wanted.sizes.get(field)
+    pictures = "" if size is None else f" ({size}x{size} images)"
+    example = EXAMPLES.get(field, "request=FILE.jsonl")
+    return f"this model reads {field}{pictures}, and nobody says it: give it, as in {example}"
 
 
 def _given(asked: RequestConfig, wanted: Wanted) -> list[Request]:
@@ -75,6 +83,10 @@ def _given(asked: RequestConfig, wanted: Wanted) -> list[Request]:
         if where is not None:
             _refuse_unread(f"{key}={where}", field, wanted)
             given[key] = open_pictures(field, where, wanted, key=key)
+    if asked.embeddings is not None:
+        _refuse_unread(f"embeddings={asked.embeddings}", "embedding", wanted)
+        path = Path(asked.embeddings)
+        given["embeddings"] = Listed("embedding", read_embeddings(path), path)
     if asked.request is not None:
         lines = SampleFile(Path(asked.request), wanted)
         for field in lines.fields:
@@ -95,7 +107,7 @@ def _refuse_unread(given: str, field: str, wanted: Wanted) -> None:
         raise UserError(f"{given}: this model enlarges nothing; leave low_res out")
     if field == "image":
         raise UserError(
-            f"{given}: nothing is done with it: begin with it, as in start=0.5, or give a mask= of what stays"
+            f"{given}: nothing is done with it: begin with it, as in {wanted.start}=0.5, or give a mask= of what stays"
         )
     known = [f for f in wanted.known if f != "label" or wanted.classes is not None]
     reads = f"it reads {', '.join(known)}" if known else "it is unconditional"
@@ -121,7 +133,10 @@ def _from_data(parts: Sequence[Request], wanted: Wanted, data: DataConfig | None
         return []
     labelled = "label" not in given and "label" in wanted.known and data.classes is not None
     records = {stand_in: field for stand_in, field in standing_in.items() if stand_in != field}
-    return [DataSplit(data, split, [*standing_in, *(["label"] if labelled else [])], records)]
+    try:
+        return [DataSplit(data, split, [*standing_in, *(["label"] if labelled else [])], records)]
+    except MissingFieldError as error:
+        raise UserError(f"{_nobody_says(records.get(error.field, error.field), wanted)} ({error.why})") from None
 
 
 def _merged(parts: Sequence[Request]) -> Request:

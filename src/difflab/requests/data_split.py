@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from difflab.config.data import DataConfig
+from difflab.data.fields import stacked
 from difflab.errors import UserError
-from difflab.requests.base import Nothing
+from difflab.requests.base import PICTURES, Nothing
 from difflab.types import Batch
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class DataSplit(Nothing):
     """Sample i shows what sample i of the split is, and the first one again where there are fewer.
 
-    fields: image, label, caption or json. records: the field that stands in for another is recorded under its name.
+    fields: image, and those of `DataConfig`. records: the field that stands in for another is recorded under its name.
 
     Raises UserError where the data set is missing or has no such field.
     """
@@ -41,15 +41,16 @@ class DataSplit(Nothing):
         samples = [self._sample(i) for i in indices]
         batch = super().__call__(indices, seed)
         for field in self.fields:
-            values = [sample[field] for sample in samples]
-            if field == "image":
-                batch[field] = torch.stack(values)
-            else:
-                batch[field] = torch.tensor(values, dtype=torch.int64) if field == "label" else values
+            batch[field] = stacked(field, [sample[field] for sample in samples])
         return batch
 
     def record(self) -> dict[str, Any]:
         return {self._records.get(field, field): self._name for field in self.fields}
+
+    def without_pictures(self) -> DataSplit:
+        one = copy.copy(self)
+        one.fields = tuple(field for field in self.fields if field not in PICTURES)
+        return one
 
     def _sample(self, index: int) -> Batch:
         from difflab.data.bad_samples import BadSample

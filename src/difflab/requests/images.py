@@ -78,6 +78,9 @@ class FolderPictures(Nothing):
     def record(self) -> dict[str, Any]:
         return {self.fields[0]: self._name}
 
+    def without_pictures(self) -> Nothing:
+        return Nothing()
+
     def decode_all(self) -> None:
         """So that no drawing of hours ends at the last image. Raises UserError naming those that cannot be decoded."""
         self._each(lambda data: decode_image(data, channels=self.channels, alpha=self._alpha).shape)

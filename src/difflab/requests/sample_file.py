@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from difflab.console import printable
+from difflab.data.bad_files import read_whole
+from difflab.data.boxes import read_boxes, read_phrases
+from difflab.data.fields import as_embedding, decode_embedding, stacked
 from difflab.errors import UserError, in_one_line
-from difflab.requests.base import Nothing, Wanted
+from difflab.requests.base import PICTURES, Nothing, Wanted
 from difflab.requests.classes import class_numbers
 from difflab.requests.images import channels_of, picture_size, read_picture, refuse_other_size
 from difflab.types import Batch
-
-PICTURES = ("image", "low_res", "mask")
-"""Fields that are paths of picture files."""
 
 
 class SampleFile(Nothing):
     """Sample i shows what line i says, and the first one again where there are fewer; blank lines are left out.
 
     `label` is a class by number or name, `caption` a text, `image`, `low_res` and `mask` are paths of picture files,
-    `embedding` is a list of numbers or the path of an .npy file; other fields stay as JSON has them. Paths are relative
-    to the file, and inside of its folder.
+    `embedding` is a list of numbers or the path of an .npy file, `boxes` and `phrases` are those of
+    `difflab.data.boxes`; other fields stay as JSON has them. Paths are relative to the file, and inside of its folder.
 
     Raises UserError, before anything is drawn, for lines that have not the same fields, and for values that no model
     of this kind can be told.
@@ -60,14 +60,17 @@ class SampleFile(Nothing):
                 batch[field] = torch.stack(
                     [read_picture(path, channels_of(field, self._wanted), self._wanted.alpha) for path in values]
                 )
-            elif isinstance(values[0], Tensor):
-                batch[field] = torch.stack(values)
             else:
-                batch[field] = torch.tensor(values, dtype=torch.int64) if field == "label" else values
+                batch[field] = stacked(field, values)
         return batch
 
     def record(self) -> dict[str, Any]:
         return dict.fromkeys(self.fields, self._path.name)
+
+    def without_pictures(self) -> SampleFile:
+        one = copy.copy(self)
+        one.fields = tuple(field for field in self.fields if field not in PICTURES)
+        return one
 
     # -- reading it -----------------------------------------------------------------------------------------------
 
@@ -99,7 +102,8 @@ class SampleFile(Nothing):
             "embedding": self._embedding,
             **dict.fromkeys(PICTURES, self._picture),
         }
-        return {field: readers.get(field, _as_it_is)(value, f"{where}: {field}") for field, value in content.items()}
+        read = {field: readers.get(field, _as_it_is)(value, f"{where}: {field}") for field, value in content.items()}
+        return {**read, **_boxes(content, where)}
 
     def _label(self, value: Any, where: str) -> int:
         if isinstance(value, bool) or not isinstance(value, int | str):
@@ -110,19 +114,14 @@ class SampleFile(Nothing):
         return class_numbers([value], self._wanted.classes, self._wanted.class_names, where)[0]
 
     def _embedding(self, value: Any, where: str) -> Tensor:
-        if isinstance(value, str):
-            path = self._inside(value, where)
-            try:
-                value = np.load(path, allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
-                raise UserError(f"{where}: {printable(path)} is no .npy file: {in_one_line(error)}") from None
         try:
-            found = torch.as_tensor(np.asarray(value, dtype=np.float32))
-        except (TypeError, ValueError):
-            found = torch.zeros(0)
-        if found.ndim == 0 or not found.numel() or not bool(torch.isfinite(found).all()):
-            raise UserError(f"{where} is no embedding: give a list of finite numbers, or the path of an .npy file")
-        return found
+            if isinstance(value, str):
+                return decode_embedding(read_whole(self._inside(value, where)))
+            return as_embedding(value)
+        except ValueError as error:
+            raise UserError(
+                f"{where} is no embedding: give a list of finite numbers, or the path of an .npy file ({error})"
+            ) from None
 
     def _picture(self, value: Any, where: str) -> Path:
         if not isinstance(value, str):
@@ -192,6 +191,17 @@ def _text(value: Any, where: str) -> str:
     if not isinstance(value, str):
         raise UserError(f"{where} is {json.dumps(value)}: give a text")
     return value
+
+
+def _boxes(content: dict[str, Any], where: str) -> dict[str, Any]:
+    """`boxes` and `phrases` as shards give them, of a line that has some."""
+    try:
+        if "boxes" not in content:
+            return {"phrases": read_phrases(content)} if "phrases" in content else {}
+        boxes, phrases = read_boxes(content)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
+    return {"boxes": boxes} if phrases is None else {"boxes": boxes, "phrases": phrases}
 
 
 def _as_it_is(value: Any, where: str) -> Any:

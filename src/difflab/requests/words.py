@@ -18,10 +18,12 @@ def class_words(batch: Batch, class_names: Sequence[str] | None) -> list[str | i
 
 
 def in_words(batch: Batch, class_names: Sequence[str] | None = None) -> list[str] | None:
-    """What each sample has to show: its class, its caption; None where neither is asked for."""
+    """What each sample has to show: its class, its caption, else the phrases of its boxes; None where it is nothing."""
     classes = class_words(batch, class_names)
     shown = None if classes is None else [one if isinstance(one, str) else f"class {one}" for one in classes]
     captions = batch.get("caption")
+    if captions is None and "phrases" in batch:
+        captions = ["; ".join(phrases) for phrases in batch["phrases"]]
     parts = [part for part in (shown, captions) if part is not None]
     if not parts:
         return None

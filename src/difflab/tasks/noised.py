@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from difflab.conditioning.build import build_conditioners
 from difflab.config.conditioning import ConditionerConfig
+from difflab.config.fitting import Makes, refuse_unfit
 from difflab.config.model import NoisedModelConfig
 from difflab.diffusion.build import build_process
 from difflab.errors import user_errors
@@ -22,4 +23,11 @@ def noised_model(config: NoisedModelConfig, conditioning: Mapping[str, Condition
     conditioners = build_conditioners(
         conditioning, embedding_dim=config.network.embedding_channels, image_size=config.image_size
     )
+    made = {
+        name: Makes(conditioner.makes, conditioning[name].makes(config.channels).widths)
+        for name, conditioner in conditioners.named()
+    }
+    with user_errors():
+        # What is built says it itself: a conditioner whose configuration did not, or a model that others stored.
+        refuse_unfit(made, config.network.reads)
     return Model(config, network, conditioners, process)

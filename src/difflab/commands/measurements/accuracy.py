@@ -72,4 +72,5 @@ class AccuracyMeasurement(ImagesMeasurement[AccuracyConfig]):
 
 def accuracy(config: AccuracyConfig, plain: dict[str, Any], overrides: list[str], machine: Machine) -> Measuring:
     """Of n images. Raises UserError for a model that tells no classes, and for images that are not there."""
-    return Measuring(AccuracyMeasurement(config, machine), config, plain, overrides)
+    with machine.processes.agreeing():
+        return Measuring(AccuracyMeasurement(config, machine), config, plain, overrides)

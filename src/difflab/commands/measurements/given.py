@@ -119,26 +119,37 @@ class GivenSamples:
         return []
 
 
-def open_samples(config: EvaluateSamplesConfig, processes: Processes, device: torch.device) -> GivenSamples:
-    """The pictures, all of which are read once.
+def given_samples(config: EvaluateSamplesConfig, processes: Processes, device: torch.device) -> GivenSamples:
+    """The pictures, of which this process judges its share. All processes call it together.
 
     Raises UserError where there are none, and where they are not as the data set that they are compared with.
     """
+    with processes.agreeing():
+        pictures, path, n = open_samples(config)
+    # What all of them are takes reading all of them, which one process does for the others.
+    digest, highest = processes.from_first(lambda: _read_through(pictures, n, _shown(config)))
+    return GivenSamples(pictures, path, n, digest, highest, config, processes, device)
+
+
+def open_samples(config: EvaluateSamplesConfig) -> tuple[ArchivePictures | FolderPictures, Path, int]:
+    """The pictures, where they lie, and how many of them are judged. Raises UserError as given_samples does."""
     path = Path(config.samples)
     path = path.resolve() if ".." in path.parts else path.absolute()
     pictures = _pictures(config, path)
-    shown = f"samples={printable(config.samples)}"
+    shown = _shown(config)
     if config.n is not None and config.n > len(pictures):
         there = f"{len(pictures)} image{'' if len(pictures) == 1 else 's'}"
         raise UserError(f"n={config.n}, but {shown} holds {there}: leave n out, or give n={len(pictures)} or less")
     _refuse_other_images(config, pictures, shown)
-    n = config.n or len(pictures)
-    digest, highest = _read_through(pictures, n, shown)
-    return GivenSamples(pictures, path, n, digest, highest, config, processes, device)
+    return pictures, path, config.n or len(pictures)
+
+
+def _shown(config: EvaluateSamplesConfig) -> str:
+    return f"samples={printable(config.samples)}"
 
 
 def _pictures(config: EvaluateSamplesConfig, path: Path) -> ArchivePictures | FolderPictures:
-    shown = f"samples={printable(config.samples)}"
+    shown = _shown(config)
     if path.is_file():
         return ArchivePictures(FIELD, path, None, key="samples")
     if not path.is_dir():

@@ -84,4 +84,5 @@ class LikelihoodMeasurement(ImagesMeasurement[LikelihoodConfig]):
 
 def likelihood(config: LikelihoodConfig, plain: dict[str, Any], overrides: list[str], machine: Machine) -> Measuring:
     """Of n images. Raises UserError for a model that has none, and for images that are not there."""
-    return Measuring(LikelihoodMeasurement(config, machine), config, plain, overrides)
+    with machine.processes.agreeing():
+        return Measuring(LikelihoodMeasurement(config, machine), config, plain, overrides)

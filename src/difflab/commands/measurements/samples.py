@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from difflab.commands.command import Machine
 from difflab.commands.drawing import prepare_drawing
 from difflab.commands.limits import main_memory, require_memory
-from difflab.commands.measurements.given import open_samples
+from difflab.commands.measurements.given import given_samples
 from difflab.commands.measurements.judged import Judged
 from difflab.commands.measurements.measuring import Measuring
 from difflab.commands.processes import Processes
@@ -83,14 +83,16 @@ class SamplesMeasurement:
 
 def of_run(config: EvaluateConfig, plain: dict[str, Any], overrides: list[str], machine: Machine) -> Measuring:
     """Of `n` samples that are drawn. Raises UserError for what cannot be drawn, or not be measured."""
-    drawing = prepare_drawing(config, machine.processes, machine.models)
-    return Measuring(measurement_of(drawing, config, overrides), config, plain, overrides)
+    with machine.processes.agreeing():
+        drawing = prepare_drawing(config, machine.processes, machine.models)
+        return Measuring(measurement_of(drawing, config, overrides), config, plain, overrides)
 
 
 def of_given(config: EvaluateSamplesConfig, plain: dict[str, Any], overrides: list[str], machine: Machine) -> Measuring:
     """Of pictures that are made already. Raises UserError where there are none, or not what can be measured."""
-    samples = open_samples(config, machine.processes, machine.models.device)
-    return Measuring(measurement_of(samples, config, overrides), config, plain, overrides)
+    samples = given_samples(config, machine.processes, machine.models.device)
+    with machine.processes.agreeing():
+        return Measuring(measurement_of(samples, config, overrides), config, plain, overrides)
 
 
 def measurement_of(

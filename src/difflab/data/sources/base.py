@@ -11,7 +11,8 @@ class Source(Protocol):
 
     class_names: in the order of the labels, or None or empty where there are none.
     sample(i): a dict with either `image` uint8 [H, W, 3] or [H, W], or an image file to store as it is: `file`
-        (extension, bytes) with `size` (height, width); and optionally `label` int, `caption` str, `json` dict, and
+        (extension, bytes) with `size` (height, width); and optionally `label` int, `caption` str, `json` dict, with
+        `boxes` as `difflab.data.boxes` reads them, `embedding` an array of numbers, and
         `notes`, {what the user should know: the file it is about}. Raises `difflab.data.bad_files.BadFile` for a file
         that cannot be used.
     """

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, model_validator
 
 from difflab.config.conditioning import ConditioningConfig
 from difflab.config.diffusion import DiffusionConfig
+from difflab.config.fitting import refuse_unfit
 from difflab.config.guidance import GuidanceConfig
 from difflab.config.model import DrawingModelConfig, Measurement
 from difflab.config.network import UNetConfig, of_other_tasks
@@ -49,17 +50,8 @@ class DenoisingTrainConfig(TrainConfig):
         for name, conditioner in self.conditioning.items():
             conditioner.refuse_other_data(name, self.data)
         self._check_augmentation()
-        joined = sum(one.joined_channels(self.data.channels) for one in self.conditioning.values())
-        if self.network.concat_channels != joined:
-            raise ValueError(
-                f"network.concat_channels={self.network.concat_channels}, but the conditioning joins "
-                f"{joined} channels to the input; "
-                + (
-                    f"set network.concat_channels={joined}"
-                    if joined
-                    else "choose conditioning=low_res, or network.concat_channels=0"
-                )
-            )
+        made = {name: conditioner.makes(self.data.channels) for name, conditioner in self.conditioning.items()}
+        refuse_unfit(made, self.network.reads)
         return self
 
     def _check_augmentation(self) -> None:

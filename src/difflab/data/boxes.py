@@ -1,0 +1,73 @@
+"""Boxes with their phrases, as .json files of shards and files of samples have them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Box = list[float]
+"""x0, y0, x1, y1 as shares of width and height, from the upper left corner."""
+
+AS_ROUNDED = 1e-6
+"""How far outside of 0..1 a coordinate may be: what a division leaves."""
+
+
+def read_boxes(content: Mapping[str, Any]) -> tuple[list[Box], list[str] | None]:
+    """The boxes of an object, and what each shows; None where it does not say that.
+
+    `boxes` is a list of [x0, y0, x1, y1], beside which `phrases` has a text for each; or of objects with `box` and
+    `phrase`. There may be none.
+
+    Raises ValueError for anything else, and for boxes that are empty or not inside of 0..1.
+    """
+    boxes = content.get("boxes")
+    if not isinstance(boxes, list):
+        what = "are missing" if boxes is None else "are no list"
+        raise ValueError(f"boxes {what}: give a list of [x0, y0, x1, y1]")
+    with_phrases = [box for box in boxes if isinstance(box, dict)]
+    if not with_phrases:
+        phrases = read_phrases(content) if "phrases" in content else None
+        if phrases is not None and len(phrases) != len(boxes):
+            raise ValueError(f"there are {len(boxes)} boxes and {len(phrases)} phrases: give one for each")
+        return [_box(number, box) for number, box in enumerate(boxes)], phrases
+    if "phrases" in content:
+        raise ValueError("phrases stand beside boxes that have their own: give one of the two")
+    if len(with_phrases) < len(boxes):
+        bare = next(number for number, box in enumerate(boxes) if not isinstance(box, dict))
+        raise ValueError(f"box {bare} has no phrase, as others have: give one for each")
+    phrases = []
+    for number, box in enumerate(with_phrases):
+        if not isinstance(box.get("phrase"), str):
+            raise ValueError(f"box {number} has no phrase: give a text with each")
+        phrases.append(box["phrase"])
+    return [_box(number, box.get("box")) for number, box in enumerate(with_phrases)], phrases
+
+
+def read_phrases(content: Mapping[str, Any]) -> list[str]:
+    """`phrases` of an object, a list of texts. Raises ValueError for anything else."""
+    phrases = content.get("phrases")
+    if not isinstance(phrases, list) or not all(isinstance(phrase, str) for phrase in phrases):
+        what = "are missing" if phrases is None else "are no list of texts"
+        raise ValueError(f"phrases {what}: give a text for each box")
+    return list(phrases)
+
+
+def mirrored(boxes: Sequence[Box]) -> list[Box]:
+    """The boxes of an image that is mirrored left to right."""
+    return [[1.0 - x1, y0, 1.0 - x0, y1] for x0, y0, x1, y1 in boxes]
+
+
+def _box(number: int, box: Any) -> Box:
+    if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
+        raise ValueError(f"box {number} is {box!r}: give four numbers, [x0, y0, x1, y1]")
+    x0, y0, x1, y1 = (min(max(float(v), 0.0), 1.0) if -AS_ROUNDED <= v <= 1 + AS_ROUNDED else float(v) for v in box)
+    if not (x0 >= 0 and x1 <= 1 and y0 >= 0 and y1 <= 1):
+        raise ValueError(f"box {number} is {box}, outside of 0..1: give shares of width and height")
+    if not (x0 < x1 and y0 < y1):
+        raise ValueError(f"box {number} is {box}, which holds nothing: give x0 < x1 and y0 < y1")
+    return [x0, y0, x1, y1]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

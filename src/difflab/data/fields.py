@@ -1,0 +1,111 @@
+"""What samples have besides their image: from the bytes of a file to a value, and from values to a batch."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from difflab.config.data import DataField
+from difflab.data.boxes import read_boxes, read_phrases
+from difflab.errors import in_one_line
+
+EXTENSION_OF: dict[DataField, str] = {
+    "label": "cls",
+    "caption": "txt",
+    "json": "json",
+    "embedding": "npy",
+    "boxes": "json",
+    "phrases": "json",
+}
+"""The file of a sample that a field stands in."""
+
+
+def decode_label(data: bytes) -> int:
+    """A class. Raises ValueError for what is no whole number."""
+    # int() also reads 1_0, as Python does in programs.
+    if b"_" in data:
+        raise ValueError("not a whole number")
+    return int(data)
+
+
+def decode_json(data: bytes) -> dict[str, Any]:
+    """An object of JSON. Raises ValueError for anything else."""
+    try:
+        value = json.loads(data)
+    except RecursionError:
+        raise ValueError("it nests too deep") from None
+    if not isinstance(value, dict):
+        raise ValueError("not an object")
+    return value
+
+
+def decode_boxes(data: bytes) -> list[list[float]]:
+    """The boxes of an object of JSON. Raises ValueError as `read_boxes` does."""
+    return read_boxes(decode_json(data))[0]
+
+
+def decode_phrases(data: bytes) -> list[str]:
+    """What its boxes show. Raises ValueError where there is not a text for each."""
+    content = decode_json(data)
+    if "boxes" not in content:
+        return read_phrases(content)
+    phrases = read_boxes(content)[1]
+    return read_phrases(content) if phrases is None else phrases
+
+
+def decode_embedding(data: bytes) -> Tensor:
+    """float32 [...] of an .npy file. Raises ValueError where it is none, or not of finite numbers."""
+    try:
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError, MemoryError) as error:
+        raise ValueError(f"no .npy file: {in_one_line(error)}") from None
+    if not isinstance(array, np.ndarray):
+        raise ValueError("an archive of arrays, not one array")
+    return as_embedding(array)
+
+
+def as_embedding(values: Any) -> Tensor:
+    """float32 [...] of an array or lists of numbers. Raises ValueError where there are none, or not finite ones."""
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise ValueError("its lists have other lengths: give one array of numbers") from None
+    if array.ndim == 0 or not array.size or array.dtype.kind not in "iuf":
+        raise ValueError("no array of numbers")
+    with np.errstate(over="ignore"):
+        found = torch.from_numpy(array.astype(np.float32))
+    if not bool(torch.isfinite(found).all()):
+        raise ValueError("not all of its numbers are finite")
+    return found
+
+
+DECODERS: dict[DataField, Callable[[bytes], Any]] = {
+    "label": decode_label,
+    "json": decode_json,
+    "embedding": decode_embedding,
+    "boxes": decode_boxes,
+    "phrases": decode_phrases,
+}
+"""All but captions, of which several may stand in a file."""
+
+
+def stacked(field: str, values: Sequence[Any]) -> Any:
+    """A field of a batch: tensors on top of each other, labels int64 [B], anything else a list with one a sample.
+
+    Raises ValueError, in one line, for tensors of several shapes.
+    """
+    if field == "label":
+        return torch.tensor(values, dtype=torch.int64)
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    if not tensors or len(tensors) < len(values):
+        return list(values)
+    shapes = sorted({tuple(tensor.shape) for tensor in tensors})
+    if len(shapes) > 1:
+        raise ValueError(f"{field} has several shapes, {list(shapes[0])} and {list(shapes[1])}: make them one")
+    return torch.stack(tensors)

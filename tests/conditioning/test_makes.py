@@ -1,0 +1,60 @@
+"""The configuration of a conditioner and the conditioner say the same of what it makes, and make it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from difflab.conditioning.build import build_conditioners
+from difflab.config.conditioning import CONDITIONERS, ConditionerBase
+from difflab.config.fitting import MASKS, ONE_OF_A_KIND
+from difflab.types import Conditioning
+
+OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "class": [{"classes": 6}, {"classes": 6, "drop_rate": 0.1}],
+    "low_res": [{"size": 8}],
+    "augment": [{"probability": 0.1}],
+    "words": [{}, {"as_field": "tokens", "width": 8}],
+}
+"""One or more of each kind of the table: a new kind has its line here."""
+
+BATCH = {
+    "index": torch.arange(2),
+    "image": torch.zeros(2, 3, 16, 16, dtype=torch.uint8),
+    "label": torch.tensor([0, 5]),
+    "caption": ["a", ""],
+    "augment_label": torch.zeros(2, 6),
+}
+
+
+@pytest.mark.usefixtures("with_words")
+@pytest.mark.parametrize("kind", [*CONDITIONERS, "words"])
+def test_configuration_and_conditioner_agree(kind: str) -> None:
+    for options in OPTIONS[kind]:
+        config = CONDITIONERS[kind].config.model_validate({"kind": kind, **options})
+        assert isinstance(config, ConditionerBase)
+        conditioner = build_conditioners({"one": config}, embedding_dim=64, image_size=16)["one"]
+        said = config.makes(3)
+        assert said.fields, "what it makes is checked against the network before anything is built"
+        assert set(conditioner.makes) == set(said.fields)
+        augmentation = getattr(conditioner, "augmentation", None)
+        labels = torch.zeros(2, augmentation.label_size) if augmentation is not None else None
+        made = conditioner({**BATCH, "augment_label": labels} if labels is not None else BATCH)
+        assert made.fields().keys() == set(said.fields)
+        for field, width in said.widths.items():
+            assert made.fields()[field].shape[1 if field == "concat" else -1] == width
+
+
+def test_the_fields_that_cannot_be_shared_are_those_that_do_not_merge() -> None:
+    names = set(Conditioning.__dataclass_fields__)
+    refused = set()
+    for name in names:
+        one = Conditioning(**{name: torch.zeros(2, 3, 4)})
+        try:
+            one.merge(one)
+        except ValueError:
+            refused.add(name)
+    assert refused == set(ONE_OF_A_KIND)
+    assert set(MASKS) <= names
