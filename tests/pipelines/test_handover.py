@@ -256,7 +256,7 @@ def test_a_mask_holds_in_every_stage(chain: Chain, replaced: Any, resamplings: i
     known[:2, :3] = False
     expected = resize(to_float(image), 8, "area")
     assert torch.equal(small[..., known], expected[..., known])
-    assert not torch.isclose(small[..., ~known], expected[..., ~known]).all()
+    assert (small[..., ~known] != expected[..., ~known]).all(), "also where one pixel of four is drawn anew"
 
 
 def test_a_mask_holds_across_a_hand_over(chain: Chain) -> None:
