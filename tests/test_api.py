@@ -125,14 +125,21 @@ def test_a_model_that_cannot_be_led_says_so(tiny_shapes, tmp_path):
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
-def test_what_the_pages_say_runs(page, run_dir, tmp_path, monkeypatch):
+def test_what_the_pages_say_runs(page, run_dir, run, tiny_shapes, tmp_path, monkeypatch):
     text = (Path(__file__).parents[1] / page).read_text()
-    lines = [line for line in re.split(r"\n", text) if re.match(r"( {4})?(import difflab|run|images|rows)\b", line)]
+    own = re.compile(r"( {4})?(import difflab|run|images|rows|difflab\.evaluate)\b")
+    lines = [line for line in text.split("\n") if own.match(line)]
     assert len(lines) >= 5
     code = re.sub(r'"runs/[^"]*"', f'"{run_dir}", accelerator="cpu"', "\n".join(line.strip() for line in lines))
-    code = re.sub(r"n=(16|512)", "n=4", code).replace("steps=20", "steps=2").replace("@512", "@4")
-    fewer = "metrics.kid.subset_size=4", "sampler.steps=2", "metrics.kid.reference_n=8", "metrics.fd.reference_n=8"
-    code = code.replace('metrics="lite0"', f'metrics="lite0", overrides={list(fewer)}')
+    code = re.sub(r"n=(16|512|256)", "n=4", code).replace("steps=20", "steps=2").replace("@512", "@4")
+    fewer = ["metrics.kid.subset_size=4", "metrics.kid.reference_n=8", "metrics.fd.reference_n=8"]
+    given = [*fewer, f"data.path={tiny_shapes}", "data.image_size=16"]
+    code = re.sub(r'data="(\w+)", metrics="lite0"', rf'data="\1", metrics="lite", overrides={given}', code)
+    code = code.replace('metrics="lite0"', f'metrics="lite0", overrides={[*fewer, "sampler.steps=2"]}')
+    code = code.replace('"lite"', '"lite0"')
+    code = code.replace('method="ode"', 'method="ode", overrides=["method.solver=heun", "method.steps=2"]')
+    pixels = run.sample(n=4, sampler="ddim", steps=2).tensor.permute(0, 2, 3, 1).numpy()
+    np.savez(tmp_path / "theirs.npz", pixels)
     monkeypatch.chdir(tmp_path)
     said: dict[str, Any] = {}
     exec(code, said)

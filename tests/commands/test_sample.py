@@ -76,7 +76,9 @@ def test_pictures_lie_in_the_run_unless_told_otherwise(own_run: Path) -> None:
         "sample", f"run={own_run / 'checkpoints' / 'last.ckpt'}", *only, "sampler=ancestral", "sampler.steps=2", *ON_CPU
     )
     done("sample", f"run={own_run}", *only, 'sampler.steps="1,2"', "sampler.spacing=sections", *ON_CPU)
-    folders = {path.name: {inner.name for inner in path.iterdir()} for path in (own_run / "samples").iterdir()}
+    assert (own_run / "samples" / "ledger.jsonl").is_file()
+    made = [path for path in (own_run / "samples").iterdir() if path.is_dir()]
+    folders = {path.name: {inner.name for inner in path.iterdir()} for path in made}
     assert {name.rpartition("-")[0] for name in folders} == {
         "ddim-5-seed0",
         "ddim-5-seed2-raw",
