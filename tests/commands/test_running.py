@@ -314,6 +314,8 @@ def test_drawings_of_several_settings_lie_side_by_side(class_run: Path, tmp_path
     few = ("sampler.steps=2", "n=1", "batch_size=2", *ON_CPU)
     ended = done("sample", f"run={run}", *few, "classes=[0],[1],[2]", "sampler.eta=0,1")
     (folder,) = (run / "samples").glob("sweep-*")
+    shown = [json.loads(path.read_text())["shows"] for path in (run / "samples").glob("*/sample.json")]
+    assert sorted(shown) == [["circle"]] * 2 + [["square"]] * 2 + [["triangle"]] * 2
     assert f"side by side in {folder / 'grid.png'}" in ended.out
     with Image.open(folder / "grid.png") as grid:
         width, height = grid.size

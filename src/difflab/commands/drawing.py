@@ -29,6 +29,7 @@ from difflab.pipelines.base import Pipeline
 from difflab.pipelines.build import StoredModels, build_pipeline, files_of
 from difflab.pipelines.evaluating import refuse_other_classes, sampling_record
 from difflab.pipelines.stored import Stored
+from difflab.requests.words import in_words
 from difflab.types import Batch
 
 if TYPE_CHECKING:
@@ -94,6 +95,11 @@ class Drawing:
     def check_classes(self, metrics: MetricsConfig, class_names: Sequence[str] | None) -> None:
         """Raises UserError where a metric looks for classes, and the model has another number of them."""
         refuse_other_classes(metrics, self.pipeline.wanted.classes, class_names)
+
+    def words(self, n: int) -> list[str] | None:
+        """What each of the first n samples has to show, in words; None where they are asked for nothing."""
+        asked = self.pipeline.request.without_pictures()(range(n), self.config.seed)
+        return in_words(asked, self.pipeline.wanted.class_names)
 
     def job(self, out: RunDirectory, identity: Any) -> Job:
         """The tracker's run of an evaluation, in the group of the run that is judged."""

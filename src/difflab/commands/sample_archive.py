@@ -13,7 +13,6 @@ from difflab.commands.drawing import Drawing
 from difflab.config.sample import SampleConfig
 from difflab.console import say_on_stderr
 from difflab.files import replacing
-from difflab.requests.words import in_words
 from difflab.tracking.grid import make_grid, save_picture
 from difflab.tracking.row_file import RowFile
 from difflab.types import Batch
@@ -72,8 +71,5 @@ class SampleArchive:
         if n < self.config.n:
             say_on_stderr(f"note: grid.png shows the first {n} of {self.config.n} samples")
         images = torch.from_numpy(self._images.read(0, n).copy()).permute(0, 3, 1, 2)
-        pipeline = self.drawing.pipeline
-        asked = pipeline.request.without_pictures()(range(n), self.config.seed)
-        words = in_words(asked, pipeline.wanted.class_names)
-        grid = make_grid(images, self.config.columns, min_side=GRID_MIN_SIDE, labels=words)
+        grid = make_grid(images, self.config.columns, min_side=GRID_MIN_SIDE, labels=self.drawing.words(n))
         save_picture(grid, self.folder / "grid.png")

@@ -12,7 +12,7 @@ from difflab.commands.command import Machine, same
 from difflab.commands.drawing import Drawing, draw_name, prepare_drawing
 from difflab.commands.limits import require_disk
 from difflab.commands.processes import Processes
-from difflab.commands.sample_archive import GRID_MIN_SIDE, SampleArchive
+from difflab.commands.sample_archive import GRID_MIN_SIDE, GRID_MOST, SampleArchive
 from difflab.commands.sample_folder import RECORD, SampleFolder
 from difflab.config.sample import SampleConfig
 from difflab.console import say
@@ -113,10 +113,11 @@ def sampling(config: SampleConfig, plain: dict[str, Any], overrides: list[str], 
 
 
 def recorded(plain: dict[str, Any], drawing: Drawing) -> dict[str, Any]:
-    """What is written down of a drawing: its configuration, and what its classes are called, where it has any."""
-    wanted = drawing.pipeline.wanted
-    named = wanted.classes is not None and wanted.class_names is not None
-    return {**plain, "class_names": list(wanted.class_names or [])} if named else plain
+    """What is written down of a drawing: its configuration, what its classes are called, where it has any, and under
+    `shows` what the first samples were asked to show."""
+    wanted, words = drawing.pipeline.wanted, drawing.words(min(drawing.n, GRID_MOST))
+    named = {"class_names": list(wanted.class_names)} if wanted.classes is not None and wanted.class_names else {}
+    return {**plain, **named, **({} if words is None else {"shows": words})}
 
 
 def made_of(plain: dict[str, Any], drawing: Drawing) -> dict[str, Any]:
