@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from difflab.commands import side_by_side
 from difflab.commands.command import what_counts
 from difflab.commands.composing import compose
 from difflab.commands.drawing import CHANGES_MEASURES, draw_name
@@ -319,13 +320,13 @@ def test_drawings_of_several_settings_lie_side_by_side(class_run: Path, tmp_path
     assert f"side by side in {folder / 'grid.png'}" in ended.out
     with Image.open(folder / "grid.png") as grid:
         width, height = grid.size
-    # Three classes above one another, two values beside one another, of 64 px with a label.
-    assert (width, height) == (2 * 66 + 2, 3 * (64 + 14 + 2) + 2)
+    # Three classes above one another, two values beside one another, of 128 px with a label.
+    assert (width, height) == (2 * 130 + 2, 3 * (128 + 14 + 2) + 2)
     alone = done("sample", f"run={run}", *few, "classes=[1]", "sampler.eta=1", f"out={tmp_path / 'alone'}")
     assert alone.status == 0
     with Image.open(tmp_path / "alone" / "000000.png") as picture, Image.open(folder / "grid.png") as grid:
-        drawn = picture.resize((64, 64), Image.Resampling.NEAREST)
-        assert grid.crop((68, 82, 132, 146)).tobytes() == drawn.tobytes()
+        drawn = picture.resize((128, 128), Image.Resampling.NEAREST)
+        assert grid.crop((132, 146, 260, 274)).tobytes() == drawn.tobytes()
     assert (
         "6 of 6 points are done already"
         in done("sample", f"run={run}", *few, "classes=[0],[1],[2]", "sampler.eta=0,1").err
@@ -333,3 +334,9 @@ def test_drawings_of_several_settings_lie_side_by_side(class_run: Path, tmp_path
     without = done("sample", f"run={run}", *few, "png=false", "sampler.eta=0,1")
     assert "has no pictures (png=false), so none are put side by side" in without.err
     assert "one value is wanted here" in mistake("sample", f"run={run}", *few, "out=a,b")
+
+
+def test_labels_say_each_thing_once() -> None:
+    values: dict[str, Value] = {"classes": "[0]", "sampler.eta": 0.5, "guidance.scale": 2}
+    assert side_by_side._label(values, "circle") == "scale=2, eta=0.5, circle"
+    assert side_by_side._label(values, None) == "scale=2, eta=0.5, classes=[0]"

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from difflab.commands.sample_archive import GRID_MIN_SIDE, GRID_MOST
+from difflab.commands.sample_archive import GRID_MOST
 from difflab.commands.sample_folder import RECORD, picture_name, read_picture
+from difflab.config.request import GIVEN
 from difflab.console import say, say_on_stderr
 from difflab.tracking.grid import make_grid, save_picture
 from difflab.tracking.sweep_point import SweepPoint
@@ -19,6 +20,9 @@ from difflab.tracking.sweep_table import Value, shown
 
 PICTURE = "grid.png"
 WHITE = 255
+
+MIN_SIDE = 128
+"""Pixels of the shorter side of a picture at least, so that its label has room."""
 
 Others = tuple[tuple[str, Value], ...]
 
@@ -55,7 +59,7 @@ def report(points: Sequence[SweepPoint], places: Sequence[Path], folder: Path) -
                 picture = None if drawing is None else drawing.picture(row)
                 pictures.append(blank if picture is None or picture.shape != blank.shape else picture)
                 labels.append("" if drawing is None else _label({**dict(others), last: value}, drawing.words(row)))
-    grid = make_grid(torch.stack(pictures), len(columns), min_side=GRID_MIN_SIDE, labels=labels)
+    grid = make_grid(torch.stack(pictures), len(columns), min_side=MIN_SIDE, labels=labels)
     folder.mkdir(parents=True, exist_ok=True)
     save_picture(grid, folder / PICTURE)
     say(f"side by side in {folder / PICTURE}")
@@ -85,6 +89,7 @@ def _others(point: SweepPoint, last: str) -> Others:
 
 
 def _label(values: dict[str, Value], words: str | None) -> str:
-    """The value of the last key comes first: narrow pictures show the beginning alone."""
-    parts = [f"{key.rpartition('.')[2]}={shown(value)}" for key, value in reversed(values.items())]
+    """The value of the last key comes first, for a label is cut behind; what words say is not said by a key, too."""
+    told = [key for key in reversed(values) if words is None or key not in GIVEN]
+    parts = [f"{key.rpartition('.')[2]}={shown(values[key])}" for key in told]
     return ", ".join([*parts, *([words] if words else [])])
