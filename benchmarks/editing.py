@@ -105,13 +105,12 @@ def main() -> None:
         for path in asked.runs:
             run = difflab.load(path, accelerator="cpu")
             common: dict[str, Any] = {"steps": asked.steps, "guidance": asked.guidance, "classes": real.labels}
-            for start in STARTS:
-                rows.setdefault(f"start {start:g}", []).append(measured(run, real, data, how, start=start, **common))
-            for name, options in HOLES.items():
-                found = measured(run, real, data, (*how, *options), mask=real.masks, **common)
-                rows.setdefault(f"hole, {name}", []).append(found)
-            for name, found in rows.items():
-                print(path.name, name, {key: round(value, 2) for key, value in found[-1].items()}, flush=True)
+            settings = {f"start {start:g}": (how, {"start": start}) for start in STARTS}
+            settings |= {f"hole, {name}": ((*how, *more), {"mask": real.masks}) for name, more in HOLES.items()}
+            for name, (overrides, own) in settings.items():
+                found = measured(run, real, data, overrides, **own, **common)
+                rows.setdefault(name, []).append(found)
+                print(path.name, name, {key: round(value, 2) for key, value in found.items()}, flush=True)
     columns = list(next(iter(rows.values()))[0])
     print(f"\n| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
     for name, found in rows.items():
