@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 import difflab
+from difflab.data.shapes.scene import SHAPES
+from difflab.tracking.grid import LABEL_HEIGHT
 from tiny_runs import CLASSES, TRAINING, done
 
 SETTING = ("sampler=ddim", "sampler.steps=4", "accelerator=cpu", "precision=32-true")
@@ -60,6 +62,9 @@ def test_pictures_are_a_sequence_that_can_be_shown_and_saved(run, tmp_path):
     images = run.sample(n=3, sampler="ddim", steps=2)
     assert len(images) == len(list(images)) == 3
     assert images[1:].asked["label"] == images.asked["label"][1:]
+    assert images.shows == [SHAPES[label] for label in images.asked["label"]]
+    assert images[1:].shows == images.shows[1:]
+    assert images.grid().height == 2 + 64 + LABEL_HEIGHT + 2
     assert np.array_equal(np.asarray(images[-1])[..., 0], images.tensor[-1, 0].numpy())
     paths = images.save(tmp_path / "a" / "b")
     assert [path.name for path in paths] == ["000000.png", "000001.png", "000002.png"]

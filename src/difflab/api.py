@@ -29,6 +29,7 @@ from difflab.errors import UserError
 from difflab.metrics.protocol import Result
 from difflab.pipelines.build import StoredModels
 from difflab.pipelines.stored import find_stored
+from difflab.requests.words import in_words
 from difflab.tracking.grid import make_grid, save_picture, to_pil
 
 if TYPE_CHECKING:
@@ -90,11 +91,13 @@ class Run:
         work = self._work(SAMPLE, {**given, **self._drawn(sampler, steps, guidance)}, overrides)
         assert isinstance(work, Sampling)
         asked: list[Mapping[str, Any]] = []
+        shows: list[str] = []
         drawn: list[Tensor] = []
         for batch, pictures in work.drawing.batches():
             asked.append({field: value for field, value in batch.items() if field in ("label", "caption")})
+            shows += in_words(batch, work.drawing.pipeline.wanted.class_names) or []
             drawn.append(pictures.cpu())
-        return Images(torch.cat(drawn), _joined(asked))
+        return Images(torch.cat(drawn), _joined(asked), shows or None)
 
     def evaluate(
         self,
@@ -177,15 +180,17 @@ class Images(Sequence["Image"]):
     """Samples: a sequence of pictures, which a notebook shows as a grid.
 
     tensor: uint8 [n, C, H, W]. asked: what each had to show, by field: `label` list[int], `caption` list[str].
+    shows: the same in words, classes by their names; None where nothing was asked for.
     """
 
-    def __init__(self, tensor: Tensor, asked: Mapping[str, Sequence[Any]]) -> None:
+    def __init__(self, tensor: Tensor, asked: Mapping[str, Sequence[Any]], shows: Sequence[str] | None = None) -> None:
         self.tensor = tensor
         self.asked = dict(asked)
+        self.shows = shows
 
     def grid(self, columns: int = 8) -> Image:
-        """All of them as one picture, row by row."""
-        return make_grid(self.tensor, columns, min_side=GRID_MIN_SIDE)
+        """All of them as one picture, row by row, with what each had to show below it."""
+        return make_grid(self.tensor, columns, min_side=GRID_MIN_SIDE, labels=self.shows)
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write `000000.png`, ... into a folder, which is made; the paths. Files of the same names are replaced."""
@@ -202,7 +207,8 @@ class Images(Sequence["Image"]):
     def __getitem__(self, index: Any) -> Any:
         """One picture, or for a slice some of the samples."""
         if isinstance(index, slice):
-            return Images(self.tensor[index], {field: values[index] for field, values in self.asked.items()})
+            asked = {field: values[index] for field, values in self.asked.items()}
+            return Images(self.tensor[index], asked, None if self.shows is None else self.shows[index])
         return to_pil(self.tensor[index])
 
     def __iter__(self) -> Iterator[Image]:

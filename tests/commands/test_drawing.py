@@ -54,7 +54,8 @@ def test_names_tell_drawings_apart(tiny_run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "override", ["sampler.eta=1", "guidance.static_limit=2", "rounding=edm", "precision=bf16-mixed", "classes=[1]"]
+    "override",
+    ["sampler.eta=1", "guidance.static_limit=2", "rounding=edm", "precision=bf16-mixed", "classes=[1]", "split=val"],
 )
 def test_drawings_that_differ_do_not_share_a_folder(tiny_run: Path, override: str) -> None:
     usual, other = draw_name(configured(tiny_run)), draw_name(configured(tiny_run, override))

@@ -160,7 +160,7 @@ def test_what_says_how_to_draw_is_refused(override: str, theirs: Path, data: tup
         (("samples=theirs", "metrics=lite0,shapes"), "several may be given for samples, n, split"),
         (("samples=theirs", "-m"), "-m is for jobs that draw"),
         (("samples=gray",), "holds gray images and data.channels=3: set data.channels=1, or give RGB samples"),
-        (("samples=both",), "holds gray images (a.png) and RGB ones (b.png); make them one"),
+        (("samples=both",), "holds gray images (a.png) and RGB ones (b.png); make them alike"),
         (("samples=wide",), "holds 20x16 images and data.image_size=16: cut and resize the samples"),
         (("samples=several",), "holds images of several sizes"),
         (("samples=four.npz",), "with 4 channels [n, H, W, C]; pictures have 1 or 3"),

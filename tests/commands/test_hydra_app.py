@@ -27,11 +27,32 @@ def test_help_shows_the_groups_their_choices_and_the_defaults(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
+def _names(groups: str) -> set[str]:
+    return {line.partition(": ")[0] for line in groups.partition("choices ==\n")[2].splitlines() if line}
+
+
+@pytest.mark.parametrize(
+    ("command", "groups"),
+    [
+        ("sample", {"pipeline", "sampler", "guidance"}),
+        ("evaluate", {"pipeline", "sampler", "guidance", "metrics", "logger", "data"}),
+        ("likelihood", {"method", "logger", "data"}),
+        ("accuracy", {"logger", "data"}),
+    ],
+)
+def test_help_shows_the_groups_that_the_command_has(tmp_path: Path, command: str, groups: set[str]) -> None:
+    assert _names(run_difflab([command, "--help"], tmp_path).out.partition("== Defaults")[0]) == groups
+
+
 @pytest.mark.parametrize("choice", ["task=noisy_classifier", "experiment=adm/shapes32_classifier"])
 def test_help_shows_what_the_chosen_task_has(tmp_path: Path, choice: str) -> None:
     done = run_difflab(["train", "--help", choice], tmp_path)
     assert done.status == 0
-    defaults = done.out.partition("== Defaults")[2]
+    assert run_difflab(["train", "seed=1", choice, "--help"], tmp_path).out == done.out.replace("seed: 0", "seed: 1")
+    groups, _, defaults = done.out.partition("== Defaults")
+    assert "\nnetwork: " in groups
+    assert "\ndiffusion/schedule: " in groups
+    assert not {"sampler", "guidance", "conditioning", "pipeline", "method"} & _names(groups)
     assert "\nnetwork:\n  kind: unet_encoder" in defaults
     assert "\nsampler:" not in defaults
     assert "task=noisy_classifier has the keys above" in defaults
@@ -45,6 +66,17 @@ def test_another_task_than_the_experiments_is_one_line_before_anything_is_shown(
     assert done.status == 2
     assert done.err.count("\n") == 1
     assert "task=noisy_classifier, but experiment=ddpm/shapes32 has task=denoising" in done.err
+
+
+@pytest.mark.parametrize("showing", [["--help"], ["--cfg", "job"], ["--info", "config"]])
+@pytest.mark.parametrize(
+    ("override", "said"), [("sampler=hen", "no such choice; did you mean heun?"), ("sede=1", "unknown key 'sede'")]
+)
+def test_what_cannot_be_shown_is_one_line(tmp_path: Path, showing: list[str], override: str, said: str) -> None:
+    done = run_difflab(["train", override, *showing], tmp_path)
+    assert done.status == 2
+    assert done.err.count("\n") == 1
+    assert said in done.err
 
 
 @pytest.mark.parametrize("flags", [["--cfg", "job", "--resolve"], ["-c", "job"]])

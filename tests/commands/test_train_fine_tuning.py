@@ -163,7 +163,10 @@ def test_what_fits_is_taken_and_listed(started: Callable[..., Done], source: Pat
         (["init.freeze=network.*"], ["init.freeze='network.*'", "write a list"]),
         (["init.extend_input=zero"], ["there is nothing to extend"]),
         (["init.extend_input=one"], ["init.extend_input='one'"]),
-        ([*UPSAMPLER], ["another architecture", "network.conv_in.weight", "init.partial=true takes what fits"]),
+        (
+            [*UPSAMPLER],
+            ["another architecture", "network.conv_in.weight", "init.extend_input=zero begins"],
+        ),
         ([*UPSAMPLER, "init.extend_input=zero", *HALF], ["network.conv_in.weight is frozen"]),
         (["init.path=x"], ["init.path"]),
         (["+init.form=x"], ["did you mean 'init.from'?"]),

@@ -144,6 +144,17 @@ def test_partial_loading_is_offered_where_something_fits() -> None:
     assert "init.partial" not in refused(unet(1), {"other.weight": torch.ones(2)})
 
 
+def test_weights_of_zero_are_offered_for_more_input_channels() -> None:
+    zero = "; init.extend_input=zero begins with weights of zero for the new input channels"
+    state = written(unet(0))
+    assert refused(unet(1, concat_channels=3), state).endswith(zero)
+    assert refused(unet(1, concat_channels=3), dict(list(state.items())[:-1])).endswith(
+        f"{zero}; init.partial=true takes what fits"
+    )
+    fewer = written(unet(1, concat_channels=3))
+    assert refused(unet(0), fewer).endswith("expected [16, 3, 3, 3]; init.partial=true takes what fits")
+
+
 def test_frozen_weights_that_the_source_does_not_give_are_refused() -> None:
     state = {name: value for name, value in written(unet(0)).items() if not name.startswith("network.middle")}
     line = refused(unet(1), state, partial=True, freeze=["network.middle.*", "network.encoder.*"])

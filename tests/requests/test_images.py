@@ -262,7 +262,7 @@ def _png(pixels: np.ndarray) -> bytes:
 def test_a_folder_of_several_sizes_or_other_shapes_is_one_line(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     Image.new("RGB", (9, 8)).save(tmp_path / "z.png")
-    assert "holds images of several sizes: 8x8 (a.png), 9x8 (z.png); make them one" in refusal(tmp_path)
+    assert "holds images of several sizes: 8x8 (a.png), 9x8 (z.png); cut and resize them to one" in refusal(tmp_path)
     (tmp_path / "a.png").unlink()
     assert refusal(tmp_path).endswith("holds 9x8 images; this model takes 8x8 as low_res")
 
@@ -296,6 +296,25 @@ def test_what_is_no_image_in_a_folder_is_named(tmp_path: Path, caplog: pytest.Lo
     (tmp_path / ".DS_Store").write_text("")
     assert FolderPictures("low_res", tmp_path).size == (8, 8)
     assert "files left out: hidden: 1 (.DS_Store), not read as images: 1 (notes.md)" in caplog.text
+
+
+def test_of_a_drawing_the_samples_are_read_and_nothing_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number, pixels in enumerate(PIXELS):
+        (tmp_path / f"{number:06d}.png").write_bytes(_png(pixels))
+    for name in ("grid.png", "trajectory.png"):
+        (tmp_path / name).write_bytes(_png(np.zeros((9, 30, 3), dtype=np.uint8)))
+    (tmp_path / "samples.npz").write_bytes(b"")
+    assert "holds images of several sizes: 8x8 (000000.png), 30x9 (grid.png)" in refusal(tmp_path)
+    caplog.clear()
+    (tmp_path / "sample.json").write_text("{}")
+    source = open_pictures("low_res", str(tmp_path), WANTED)
+    assert len(source) == 3
+    assert torch.equal(source([2], 0)["low_res"][0], torch.from_numpy(PIXELS[2]).permute(2, 0, 1))
+    assert not caplog.text
+    (tmp_path / "sample.json").rename(tmp_path / "unfinished.json")
+    assert "is a drawing that was stopped (unfinished.json lies there)" in refusal(tmp_path)
 
 
 def test_a_huge_image_is_refused_by_its_header(tmp_path: Path) -> None:

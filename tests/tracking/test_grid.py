@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from difflab.tracking.grid import LABEL_HEIGHT, make_grid
+from difflab.tracking.grid import LABEL_HEIGHT, LABEL_LINES, make_grid
 
 
 def test_images_stand_row_by_row_with_padding() -> None:
@@ -44,7 +44,7 @@ def test_floats_are_refused() -> None:
         make_grid(torch.zeros(1, 3, 4, 4))
 
 
-@pytest.mark.parametrize("label", ["square", "a caption much too long for it", "красный круг", "", "a\nb"])
+@pytest.mark.parametrize("label", ["square", "supercalifragilistic", "красный круг", "", "a\nb"])
 def test_a_label_stands_below_its_picture_and_nowhere_else(label: str) -> None:
     images = torch.zeros(3, 3, 64, 64, dtype=torch.uint8) + 9
     pixels = np.asarray(make_grid(images, columns=2, pad=2, labels=[label, "", label]))
@@ -55,6 +55,29 @@ def test_a_label_stands_below_its_picture_and_nowhere_else(label: str) -> None:
         written = pixels[top + 64 : top + 64 + LABEL_HEIGHT, left : left + 64].min() < 255
         assert written == (label != "" and (row, column) != (0, 1))
     assert (pixels[2 + 64 : 2 + 64 + LABEL_HEIGHT, 66:68] == 255).all(), "it ends with its picture"
+
+
+def lines_below(pixels: np.ndarray, left: int) -> list[bool]:
+    below = pixels[2 + 64 : -2, left : left + 64]
+    return [below[top : top + LABEL_HEIGHT].min() < 128 for top in range(0, len(below), LABEL_HEIGHT)]
+
+
+@pytest.mark.parametrize(
+    ("label", "lines"),
+    [
+        ("circle", 1),
+        ("a small red circle", 2),
+        ("sampler=dpm_solver_pp_sde", 3),
+        ("a caption of so many words that no picture has room for it below", LABEL_LINES),
+    ],
+)
+def test_a_long_label_has_lines_of_its_own(label: str, lines: int) -> None:
+    images = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
+    pixels = np.asarray(make_grid(images, columns=2, pad=2, labels=[label, "b"]))
+    assert pixels.shape == (2 + 66 + lines * LABEL_HEIGHT, 2 + 2 * 66, 3)
+    assert lines_below(pixels, 2) == [True] * lines
+    assert lines_below(pixels, 68) == [True] + [False] * (lines - 1)
+    assert (pixels[2 + 64 :, 66:68] == 255).all(), "no line is wider than its picture"
 
 
 def test_a_row_is_no_wider_than_there_are_images() -> None:

@@ -52,6 +52,13 @@ def test_a_panel_per_metric_a_point_per_row(tmp_path: Path) -> None:
         assert picture.getpixel((1, 1))[:3] == (255, 255, 255)
 
 
+@pytest.mark.parametrize("values", [[1, 1.5, 2, 3, 4, 6], [0.0001, 0.00015, 0.001, 0.01], [0.12, 0.125, 0.13]])
+def test_a_tick_says_the_value_that_it_stands_at(values: list[float], tmp_path: Path) -> None:
+    path = tmp_path / "plot.svg"
+    plot_sweep([SweepRow({"guidance.scale": value}, {"fd": 1.0}) for value in values], "guidance.scale", ["fd"], path)
+    assert [f"{value:.12g}" for value in values if f"{value:.12g}" not in texts(path)] == []
+
+
 def test_points_stand_where_their_values_are(tmp_path: Path) -> None:
     path = tmp_path / "plot.svg"
     plot_sweep(rows(fd=[1, 2, 3, 4, 5]), "guidance.scale", ["fd"], path)

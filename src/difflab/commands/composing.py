@@ -29,16 +29,25 @@ def compose(primary: str, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def refuse_what_is_not_shown(primary: str, overrides: Sequence[str]) -> None:
-    """Raises UserError for a configuration that would show what it takes from elsewhere; the rest Hydra says."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
+    """Raises UserError for a configuration that cannot be composed, or would show what it takes from elsewhere."""
+    with _in_one_line(primary, overrides):
         composed = _composed(primary, overrides)
-    except (HydraException, OmegaConfBaseException, ValueError):
-        return
     _pop_hydra(composed)
     refuse_resolvers(composed)
+
+
+def groups_in_words(primary: str, overrides: Sequence[str]) -> str:
+    """A line for each group that a configuration has, with its choices: `sampler: ancestral, ddim, ...`.
+
+    A group of folders has a line for each of these. Raises UserError for overrides that cannot be composed.
+    """
+    with _in_one_line(primary, overrides):
+        had = _composed(primary, overrides).hydra.runtime.choices
+    folders: dict[str, list[str]] = {}
+    for group in had:
+        for path in (conf_dir() / group).rglob("*.yaml") if not group.startswith("hydra/") else ():
+            folders.setdefault(path.parent.relative_to(conf_dir()).as_posix(), []).append(path.stem)
+    return "\n".join(f"{folder}: {', '.join(sorted(set(names)))}" for folder, names in sorted(folders.items()))
 
 
 def _composed(primary: str, overrides: Sequence[str]) -> Any:

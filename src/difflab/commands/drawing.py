@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from difflab.tracking.job import Job
     from difflab.tracking.rundir import RunDirectory
 
-CHANGES_PICTURES = (*GIVEN, *EDITING, "pipeline", "sampler", "guidance", "rounding", "precision", "weights")
+CHANGES_PICTURES = (*GIVEN, "split", *EDITING, "pipeline", "sampler", "guidance", "rounding", "precision", "weights")
 """Keys of a drawing, besides n and seed, that make it another one."""
 
-CHANGES_MEASURES = ("metrics", "data", "split")
+CHANGES_MEASURES = ("metrics", "data")
 """Keys of an evaluation that change its numbers with the pictures left as they are."""
 
 FLOATS_A_PIXEL = 4

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from difflab.commands.composing import (
     compose_and_validate,
+    groups_in_words,
     refuse_before_composing,
     refuse_what_is_not_shown,
     to_plain,
@@ -25,6 +26,12 @@ Model = TypeVar("Model", bound=Config)
 Execute = Callable[[Model, dict[str, Any], list[str]], None]
 
 SHOWING = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}
+COMPLETION = {"--shell-completion", "-sc"}
+HELP = {"--help", "-h"}
+HELP_HEADER = (
+    "${hydra.help.app_name}: overrides are key=value; a choice of a group is group=name\n\n"
+    "== Groups and their choices =="
+)
 MULTIRUN = {"--multirun", "-m"}
 IN_PROCESS_LAUNCHERS = {"basic"}
 
@@ -36,7 +43,13 @@ def run_app(primary: str, model: type[Model], argv: Sequence[str], execute: Exec
     """
     flags = {argument.split("=")[0] for argument in argv if argument.startswith("-")}
     if flags & SHOWING:
-        refuse_what_is_not_shown(primary, [argument for argument in argv if "=" in argument and argument[0] != "-"])
+        overrides = [argument for argument in argv if "=" in argument and argument[0] != "-"]
+        if not flags & COMPLETION:
+            refuse_what_is_not_shown(primary, overrides)
+        if flags & HELP:
+            groups = f"hydra.help.header='{HELP_HEADER}\n{groups_in_words(primary, overrides)}'"
+            # Flags last: argparse takes overrides that stand together alone.
+            argv = [*(argument for argument in argv if argument not in HELP), groups, "--help"]
         _hydra_main(primary, argv, lambda _: None)
     elif flags & MULTIRUN:
         _refuse_in_process(argv)

@@ -13,11 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from difflab.files import write_text
+from difflab.requests.drawings import RECORD, TOGETHER, UNFINISHED
 from difflab.tracking.grid import save_picture, to_pil
-
-RECORD = "sample.json"
-UNFINISHED = "unfinished.json"
-TOGETHER = ("grid.png", "trajectory.png", "samples.npz")
 
 
 def picture_name(index: int) -> str:

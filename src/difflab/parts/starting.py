@@ -74,8 +74,7 @@ def start_from(module: nn.Module, state: Mapping[str, Tensor], source: str, init
                 f"zero: add it to init.train, or leave it out of init.freeze"
             )
     if not init.partial:
-        hint = "; init.partial=true takes what fits" if _fitting(state, expected) else ""
-        refuse_misfit(state, expected, source, hint=hint)
+        refuse_misfit(state, expected, source, hint=_hint(module, state, expected))
     started = _take(module, state, expected, extended)
     if not started.taken:
         refuse_misfit(state, expected, source, "has nothing that fits")
@@ -85,6 +84,27 @@ def start_from(module: nn.Module, state: Mapping[str, Tensor], source: str, init
     for phrase in started.left:
         _log.info("init: not taken from %s: %s", source, phrase)
     return started.lines(source, len(expected))
+
+
+def _hint(module: nn.Module, state: Mapping[str, Tensor], expected: Shapes) -> str:
+    """Which options take weights that do not fit as they are; empty where none does."""
+    fitting = _fitting(state, expected).keys()
+    if not fitting:
+        return ""
+    options = []
+    key = f"network.{getattr(getattr(module, 'network', None), 'input_weight', None)}"
+    more = key in expected and key in state and _takes_more(expected[key], state[key])
+    if more:
+        options.append("init.extend_input=zero begins with weights of zero for the new input channels")
+    if state.keys() | expected.keys() != fitting | ({key} if more else set()):
+        options.append("init.partial=true takes what fits")
+    return "".join(f"; {option}" for option in options)
+
+
+def _takes_more(wanted: tuple[int, ...], weight: Tensor) -> bool:
+    """Whether two weights differ in their input channels alone, of which more are wanted."""
+    there = tuple(weight.shape)
+    return len(there) == len(wanted) and there[1] < wanted[1] and (there[0], *there[2:]) == (wanted[0], *wanted[2:])
 
 
 def _fitting(state: Mapping[str, Tensor], expected: Shapes) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from difflab.data.sources.listing import in_words, list_folder
 from difflab.errors import UserError
 from difflab.requests.archives import ArchivePictures
 from difflab.requests.base import Nothing, Wanted
+from difflab.requests.drawings import beside_pictures
 from difflab.types import Batch
 
 _log = logging.getLogger(__name__)
@@ -27,10 +28,10 @@ _Result = TypeVar("_Result")
 
 class FolderPictures(Nothing):
     """The images of a folder as `field`, in the order of their names and taken in turn, read as
-    `difflab data make source=folder` reads them.
+    `difflab data make source=folder` reads them; of a drawing's folder the samples alone.
 
     channels: of the pictures (None: those that the files have). alpha: what transparent pixels are laid on.
-    besides: names of files that are none of the pictures. size: (H, W) of every one of them, as their headers say.
+    size: (H, W) of every one of them, as their headers say.
 
     Raises UserError where there are none, where one is no image, and where their sizes (without `channels` also whether
     they have colours) differ; other files are named in a warning.
@@ -44,12 +45,12 @@ class FolderPictures(Nothing):
         *,
         alpha: Alpha = "white",
         key: str | None = None,
-        besides: Collection[str] = (),
     ) -> None:
         self.fields = (field,)
         self._shown = f"{key or field}={printable(path)}"
         self._name = path.name
         self._alpha: Alpha = alpha
+        besides = beside_pictures(path, self._shown)
         try:
             listing = list_folder(path)
         except UserError as error:
@@ -57,14 +58,15 @@ class FolderPictures(Nothing):
         self._paths = [path / name for name in listing.images if name not in besides]
         if not self._paths:
             raise UserError(f"{self._shown} holds no images but {', '.join(listing.images)}")
-        if listing.left_out:
-            _log.warning("%s: files left out: %s", self._shown, in_words(listing.left_out))
+        left_out = {why: [name for name in names if name not in besides] for why, names in listing.left_out.items()}
+        if any(left_out.values()):
+            _log.warning("%s: files left out: %s", self._shown, in_words(left_out))
         sizes: dict[tuple[int, int], Path] = {}
         for path_of_one, size in zip(self._paths, self._each(image_size), strict=True):
             sizes.setdefault(size, path_of_one)
         if len(sizes) > 1:
             listed = ", ".join(f"{w}x{h} ({printable(one.name)})" for (h, w), one in list(sizes.items())[:_NAMED])
-            raise UserError(f"{self._shown} holds images of several sizes: {listed}; make them one")
+            raise UserError(f"{self._shown} holds images of several sizes: {listed}; cut and resize them to one")
         self.size = next(iter(sizes))
         self.channels = self._channels_of_files() if channels is None else channels
 
@@ -91,7 +93,7 @@ class FolderPictures(Nothing):
             found.setdefault(channels, path)
         if len(found) > 1:
             gray, colour = (printable(found[channels].name) for channels in (1, 3))
-            raise UserError(f"{self._shown} holds gray images ({gray}) and RGB ones ({colour}); make them one")
+            raise UserError(f"{self._shown} holds gray images ({gray}) and RGB ones ({colour}); make them alike")
         return next(iter(found))
 
     def _each(self, what: Callable[[bytes], _Result]) -> list[_Result]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,9 +15,15 @@ from difflab.files import replacing
 
 BACKGROUND = 255
 LABEL_SIZE, LABEL_HEIGHT = 10, 14
-"""Of the letters of a label, and of the line that it stands in, in pixels."""
+"""Of the letters of a label, and of a line of it, in pixels."""
+LABEL_LINES = 3
+"""Lines that a label has at most."""
+BREAKS = re.compile(r"(?<=[\s=_,;/-])(?!\s)")
+"""Where a line of a label may end: behind a space, and inside of names and lists."""
 MISSING = (255, 0, 255)
 """The colour of a tile for a sample that is no picture; its diagonals are black."""
+
+Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 
 def make_grid(
@@ -24,7 +31,8 @@ def make_grid(
 ) -> Image.Image:
     """uint8 [N, C, H, W] with C = 1 or 3 -> one RGB picture, row by row, with `pad` white pixels around each image.
 
-    labels: a line for each image, written below it and shortened to its width; the font has Latin letters alone.
+    labels: text for each image, written below it in lines of its width, at most LABEL_LINES of them, and shortened
+        where it is longer; the font has Latin letters alone.
     Images whose shorter side is below `min_side` are enlarged by a whole factor with nearest neighbour, so pixels stay
     pixels. Raises ValueError for other shapes or types.
     """
@@ -36,7 +44,9 @@ def make_grid(
     n, height, width, _ = pixels.shape
     columns = min(columns, n)
     rows = -(-n // columns)
-    below = 0 if labels is None else LABEL_HEIGHT
+    font = ImageFont.load_default(LABEL_SIZE)
+    texts = [_in_lines(label, font, width) for label in labels or []]
+    below = 0 if labels is None else LABEL_HEIGHT * max(map(len, texts))
     step = height + below + pad
     canvas = np.full((rows * step + pad, columns * (width + pad) + pad, 3), BACKGROUND, dtype=np.uint8)
     places = [(pad + i // columns * step, pad + i % columns * (width + pad)) for i in range(n)]
@@ -44,15 +54,27 @@ def make_grid(
         canvas[top : top + height, left : left + width] = image
     picture = Image.fromarray(canvas)
     if labels is not None:
-        font, draw = ImageFont.load_default(LABEL_SIZE), ImageDraw.Draw(picture)
-        for (top, left), label in zip(places, labels, strict=True):
-            draw.text((left, top + height), _fitting(label, font, width), fill=(0, 0, 0), font=font)
+        draw = ImageDraw.Draw(picture)
+        for (top, left), lines in zip(places, texts, strict=True):
+            for number, line in enumerate(lines):
+                draw.text((left, top + height + number * LABEL_HEIGHT), line, fill=(0, 0, 0), font=font)
     return picture
 
 
-def _fitting(label: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int) -> str:
-    """As much of a label as is `width` pixels wide, in letters that every font has."""
+def _in_lines(label: str, font: Font, width: int) -> list[str]:
+    """A label in lines of at most `width` pixels, in letters that every font has; at least one, which may be empty."""
     text = " ".join(label.split()).encode("latin-1", "replace").decode("latin-1")
+    lines = [""]
+    for piece in BREAKS.split(text):
+        if lines[-1] and font.getlength((lines[-1] + piece).rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+    if len(lines) > LABEL_LINES:
+        lines[LABEL_LINES - 1 :] = ["".join(lines[LABEL_LINES - 1 :])]
+    return [_shortened(line.rstrip(), font, width) for line in lines]
+
+
+def _shortened(text: str, font: Font, width: int) -> str:
     if font.getlength(text) <= width:
         return text
     kept = next((k for k in range(len(text), 0, -1) if font.getlength(text[:k] + "...") <= width), 0)

@@ -112,7 +112,8 @@ def _number_axis(points: Sequence[dict[str, Any]], x: str) -> Any:
     import altair
 
     values = sorted({point["x"] for point in points})
-    axis = altair.Axis(values=values, format="~g", labelOverlap="greedy", grid=False)
+    # Without a precision the labels of 1.5 and 2 are rounded alike, to the distance of the ticks.
+    axis = altair.Axis(values=values, format=".12~g", labelOverlap="greedy", grid=False)
     kind: dict[str, Any] = {"type": "log"} if is_logarithmic(values) else {"type": "linear", "zero": False}
     return altair.X("x:Q").title(x).axis(axis).scale(nice=False, padding=MARGIN, **kind)
 

@@ -1,0 +1,24 @@
+"""What `difflab sample` leaves in a folder, for who reads its pictures again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from difflab.errors import UserError
+
+RECORD = "sample.json"
+UNFINISHED = "unfinished.json"
+TOGETHER = ("grid.png", "trajectory.png", "samples.npz")
+"""Files of many samples together, beside the picture of each."""
+
+
+def beside_pictures(path: Path, shown: str) -> tuple[str, ...]:
+    """Names of the files in a folder that are none of its pictures: those that a drawing has besides.
+
+    shown: the folder as a message names it. Raises UserError for a drawing that was stopped.
+    """
+    if (path / UNFINISHED).is_file():
+        raise UserError(
+            f"{shown} is a drawing that was stopped ({UNFINISHED} lies there): finish it with the same `difflab sample`"
+        )
+    return (RECORD, *TOGETHER) if (path / RECORD).is_file() else ()
