@@ -65,6 +65,17 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
     assert len(source) == 3
 
 
+def test_one_picture_is_that_of_every_sample(tmp_path: Path) -> None:
+    Image.fromarray(PIXELS[0]).save(tmp_path / "one.PNG", format="PNG")
+    source = open_pictures("low_res", str(tmp_path / "one.PNG"), WANTED)
+    batch = source([0, 5], 0)["low_res"]
+    assert torch.equal(batch[0], torch.from_numpy(PIXELS[0]).permute(2, 0, 1))
+    assert torch.equal(batch[0], batch[1])
+    assert source.record() == {"low_res": "one.PNG"}
+    (tmp_path / "torn.png").write_bytes(b"\x89PNG")
+    assert "torn.png cannot be read as an image" in refusal(tmp_path / "torn.png")
+
+
 def test_upsampling_draws_from_the_small_images(pipeline_of, archive: Path) -> None:
     pipeline = pipeline_of(*UPSAMPLER, asked={"low_res": str(archive)})
     drawn = pipeline([0, 1], 0)
@@ -103,7 +114,7 @@ def test_classes_of_the_small_images_are_followed(pipeline_of, archive: Path) ->
 
 def test_mistakes_are_named(tmp_path: Path, archive: Path) -> None:
     assert refusal(tmp_path / "nothing") == (
-        f"low_res={tmp_path / 'nothing'} does not exist: give an archive (.npz) or a folder of images"
+        f"low_res={tmp_path / 'nothing'} does not exist: give an archive (.npz), a folder of images or one image"
     )
     large = tmp_path / "large.npz"
     np.savez(large, arr_0=np.zeros((2, 10, 10, 3), dtype=np.uint8))

@@ -17,10 +17,10 @@ class RequestConfig(Config):
 
     classes: numbers or names of classes. null draws them from the seed, or takes those that come with low_res.
     prompts: captions, a list of them or a text file with one a line; null = those of the data split.
-    images: a folder or an archive of pictures at full size.
+    images: a folder or an archive of pictures at full size, or one picture.
     low_res: what an upsampler enlarges: an archive that `difflab sample` wrote, or a folder of images; null = those of
         the data set it was trained on, made smaller (`split` of them).
-    mask: a folder or an archive of masks.
+    mask: a folder or an archive of masks, or one for all.
     embeddings: an .npy file [n, ...], a row a sample; null = those of the data split.
     request: a file of JSON lines, a sample a line, with any fields and paths relative to it.
     """

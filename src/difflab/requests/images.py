@@ -13,7 +13,7 @@ from torch import Tensor
 from difflab.config.data import Alpha
 from difflab.console import printable
 from difflab.data.bad_files import read_whole
-from difflab.data.decode import BadImage, decode_image, image_channels, image_size
+from difflab.data.decode import BadImage, decode_image, image_channels, image_size, readable_endings
 from difflab.data.sources.listing import in_words, list_folder
 from difflab.errors import UserError
 from difflab.requests.archives import ArchivePictures
@@ -28,7 +28,7 @@ _Result = TypeVar("_Result")
 
 class FolderPictures(Nothing):
     """The images of a folder as `field`, in the order of their names and taken in turn, read as
-    `difflab data make source=folder` reads them; of a drawing's folder the samples alone.
+    `difflab data make source=folder` reads them; of a drawing's folder the samples alone. Or one image file.
 
     channels: of the pictures (None: those that the files have). alpha: what transparent pixels are laid on.
     size: (H, W) of every one of them, as their headers say.
@@ -50,17 +50,7 @@ class FolderPictures(Nothing):
         self._shown = f"{key or field}={printable(path)}"
         self._name = path.name
         self._alpha: Alpha = alpha
-        besides = beside_pictures(path, self._shown)
-        try:
-            listing = list_folder(path)
-        except UserError as error:
-            raise UserError(f"{self._shown}: {error}") from None
-        self._paths = [path / name for name in listing.images if name not in besides]
-        if not self._paths:
-            raise UserError(f"{self._shown} holds no images but {', '.join(listing.images)}")
-        left_out = {why: [name for name in names if name not in besides] for why, names in listing.left_out.items()}
-        if any(left_out.values()):
-            _log.warning("%s: files left out: %s", self._shown, in_words(left_out))
+        self._paths = [path] if path.is_file() else self._listed(path)
         sizes: dict[tuple[int, int], Path] = {}
         for path_of_one, size in zip(self._paths, self._each(image_size), strict=True):
             sizes.setdefault(size, path_of_one)
@@ -69,6 +59,20 @@ class FolderPictures(Nothing):
             raise UserError(f"{self._shown} holds images of several sizes: {listed}; cut and resize them to one")
         self.size = next(iter(sizes))
         self.channels = self._channels_of_files() if channels is None else channels
+
+    def _listed(self, path: Path) -> list[Path]:
+        besides = beside_pictures(path, self._shown)
+        try:
+            listing = list_folder(path)
+        except UserError as error:
+            raise UserError(f"{self._shown}: {error}") from None
+        paths = [path / name for name in listing.images if name not in besides]
+        if not paths:
+            raise UserError(f"{self._shown} holds no images but {', '.join(listing.images)}")
+        left_out = {why: [name for name in names if name not in besides] for why, names in listing.left_out.items()}
+        if any(left_out.values()):
+            _log.warning("%s: files left out: %s", self._shown, in_words(left_out))
+        return paths
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -131,19 +135,19 @@ def _of_file(path: Path, what: Callable[[bytes], _Result]) -> _Result:
 def open_pictures(
     field: str, given: str, wanted: Wanted, *, key: str | None = None
 ) -> ArchivePictures | FolderPictures:
-    """The pictures of an archive or a folder as `field`.
+    """The pictures of an archive or a folder as `field`, or the one of an image file.
 
     key: what the user gave the path to, where that is called otherwise.
     Raises UserError where there are none, or where they have not the size or the channels that are wanted.
     """
     path, key = Path(given), key or field
     if not path.is_dir() and not path.is_file():
-        raise UserError(f"{key}={given} does not exist: give an archive (.npz) or a folder of images")
+        raise UserError(f"{key}={given} does not exist: give an archive (.npz), a folder of images or one image")
     channels = channels_of(field, wanted)
     labelled = "label" in wanted.known and field != "mask"
     source = (
         FolderPictures(field, path, channels, alpha=wanted.alpha, key=key)
-        if path.is_dir()
+        if path.is_dir() or path.suffix.lower() in readable_endings()
         else ArchivePictures(field, path, channels, wanted.classes, labelled=labelled, key=key)
     )
     refuse_other_size(f"{key}={printable(path)}", field, source.size, wanted)
