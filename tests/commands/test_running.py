@@ -340,3 +340,32 @@ def test_labels_say_each_thing_once() -> None:
     values: dict[str, Value] = {"classes": "[0]", "sampler.eta": 0.5, "guidance.scale": 2}
     assert side_by_side._label(values, "circle") == "scale=2, eta=0.5, circle"
     assert side_by_side._label(values, None) == "scale=2, eta=0.5, classes=[0]"
+
+
+def test_other_pictures_in_a_folder_and_other_data_are_other_points(
+    own_run: Path, tiny_shapes: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "given").mkdir()
+    picture = tmp_path / "given" / "a.png"
+    Image.new("RGB", (16, 16), "red").save(picture)
+    data = Path(shutil.copytree(tiny_shapes, tmp_path / "data"))
+    begun = ("images=given", "start=0.5", "sampler=ddim", "sampler.eta=0,1", f"data.path={data}")
+    sweep(own_run, *begun)
+    assert "2 of 2 points are done already" in sweep(own_run, *begun)
+    Image.new("RGB", (16, 16), "blue").save(picture)
+    assert "done already" not in sweep(own_run, *begun)
+    compared = (
+        *ON_CPU,
+        "metrics=lite0",
+        "metrics.kid=null",
+        "metrics.fd.extractor=random",
+        "n=4",
+        "logger=csv",
+        *begun,
+    )
+    done("evaluate", f"run={own_run}", "sampler.steps=2", *compared)
+    assert "2 of 2 points" in done("evaluate", f"run={own_run}", "sampler.steps=2", *compared).err
+    index = json.loads((data / "index.json").read_text())
+    index["splits"]["train"]["shards"][0]["sha256"] = "0" * 64
+    (data / "index.json").write_text(json.dumps(index))
+    assert "done already" not in done("evaluate", f"run={own_run}", "sampler.steps=2", *compared).err

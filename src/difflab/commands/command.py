@@ -36,7 +36,7 @@ class Work(Protocol):
     be is refused.
 
     root, name: it lies in the folder `name` of `root`, unless `out` says where.
-    files: those that decide the outcome besides the configuration.
+    files, content: those, and the hashes of data, that decide the outcome besides the configuration.
     """
 
     @property
@@ -47,6 +47,8 @@ class Work(Protocol):
     def name(self) -> str: ...
     @property
     def files(self) -> Sequence[Path]: ...
+    @property
+    def content(self) -> Sequence[str]: ...
 
     def do(self, place: Path, job: Callable[[Job], Job] = ...) -> None:
         """Do it and keep it in the folder `place`. All processes call it together.

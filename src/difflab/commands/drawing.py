@@ -84,6 +84,11 @@ class Drawing:
         """The run's own file of records."""
         return self.stored.home / "evaluations.jsonl"
 
+    @property
+    def content(self) -> Sequence[str]:
+        """None: what is drawn is decided by files and the configuration."""
+        return ()
+
     def sampling(self) -> SamplingRecord:
         """How the samples are made."""
         return sampling_record(self.pipeline, seed=self.config.seed, weights=self.stored.which)

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 MISTAKE = 2
 """The status in the ledger of a point that a mistake ended."""
 
+SMALL_FILE = 1_000_000
+"""Bytes of a file whose hash is not kept."""
+
 LONGEST_NAMED = 60
 """Letters of the swept keys in the name of a sweep's folder."""
 
@@ -84,11 +87,9 @@ class _Planned(Generic[Asked]):
 
     @property
     def digest(self) -> str:
-        """Of the configuration and of the files that decide the outcome."""
-        from difflab.parts.finding import cached_sha256
-
+        """Of the configuration, and of the files and the data that decide the outcome."""
+        hashes = [*map(_hash_of, self.work.files), *self.work.content]
         # The weights say what the run is, wherever it lies.
-        hashes = [cached_sha256(path) for path in self.work.files]
         counts = {key: value for key, value in what_counts(self.plain).items() if key != "run" or not hashes}
         text = json.dumps([self.point.command, counts, hashes], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -140,6 +141,14 @@ def _in_turn(command: Command[Asked], points: Sequence[SweepPoint]) -> None:
                 if ended:
                     command.show_all([each.point for each in ended], [each.place for each in ended], root / name)
                 _refuse_failed(planned, command.results)
+
+
+def _hash_of(path: Path) -> str:
+    from difflab.files import sha256_of
+    from difflab.parts.finding import cached_sha256
+
+    # There may be thousands of small ones, which are read as fast as they are looked up.
+    return cached_sha256(path) if path.stat().st_size > SMALL_FILE else sha256_of(path)
 
 
 def _is_done(ledger: Ledger, each: _Planned[Asked]) -> bool:

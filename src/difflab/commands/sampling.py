@@ -57,6 +57,11 @@ class Sampling:
     def files(self) -> Sequence[Path]:
         return self.drawing.files
 
+    @property
+    def content(self) -> Sequence[str]:
+        """What samples have to show is in files, or in the configuration."""
+        return ()
+
     def do(self, place: Path, job: Callable[[Job], Job] = same) -> None:
         """Draw `n` samples and write them.
 

@@ -44,7 +44,10 @@ class ReferenceStatistics:
 
 
 class Reference(Protocol):
-    """Anything that samples can be compared with."""
+    """Anything that samples can be compared with. content_hash: equal for equal data."""
+
+    @property
+    def content_hash(self) -> str: ...
 
     def statistics(self, extractor: FeatureExtractor, n: int | None = None) -> ReferenceStatistics:
         """Statistics of at most n of its images (None: all of them). All processes call it together."""

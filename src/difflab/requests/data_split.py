@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from difflab.config.data import DataConfig
 from difflab.data.fields import stacked
+from difflab.data.index import INDEX_NAME
 from difflab.errors import UserError
 from difflab.requests.base import PICTURES, Nothing
 from difflab.types import Batch
@@ -31,11 +32,17 @@ class DataSplit(Nothing):
         from difflab.data.build import build_dataset
 
         split = data.split_called(split)
+        self._data = data
         self.fields = tuple(fields)
         self._records = records or {}
         self._name = f"{Path(data.path).name}/{split}"
         others = [field for field in fields if field != "image"]
         self._dataset: ShardDataset = build_dataset(data.model_copy(update={"fields": others}), split=split)
+
+    @property
+    def files(self) -> list[Path]:
+        index = Path(self._data.path) / INDEX_NAME
+        return [index] if index.is_file() else []
 
     def __call__(self, indices: Sequence[int], seed: int) -> Batch:
         samples = [self._sample(i) for i in indices]

@@ -77,6 +77,10 @@ class FolderPictures(Nothing):
     def __len__(self) -> int:
         return len(self._paths)
 
+    @property
+    def files(self) -> list[Path]:
+        return list(self._paths)
+
     def __call__(self, indices: Sequence[int], seed: int) -> Batch:
         pictures = [read_picture(self._paths[i % len(self._paths)], self.channels, self._alpha) for i in indices]
         return {**super().__call__(indices, seed), self.fields[0]: torch.stack(pictures)}

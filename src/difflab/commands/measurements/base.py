@@ -21,7 +21,7 @@ class Measurement(Protocol):
 
     root, name: the records lie in the folder `name` of `root`, unless `out` says where.
     also_kept_in: a file that gets the records besides that of their folder.
-    files: those that decide the numbers besides the configuration.
+    files, content: those, and the hashes of data, that decide the numbers besides the configuration.
     Made ready, it has refused what cannot be measured.
     """
 
@@ -35,6 +35,8 @@ class Measurement(Protocol):
     def also_kept_in(self) -> Path | None: ...
     @property
     def files(self) -> Sequence[Path]: ...
+    @property
+    def content(self) -> Sequence[str]: ...
 
     def prepare(self) -> None:
         """What takes long, or may be missing, and is not yet of the samples themselves. All processes call it."""

@@ -115,8 +115,12 @@ class GivenSamples:
 
     @property
     def files(self) -> list[Path]:
-        """None besides the pictures, whose hash is in the name of their folder."""
         return []
+
+    @property
+    def content(self) -> list[str]:
+        """That of the pictures."""
+        return [self.content_hash]
 
 
 def given_samples(config: EvaluateSamplesConfig, processes: Processes, device: torch.device) -> GivenSamples:

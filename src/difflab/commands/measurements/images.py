@@ -115,6 +115,10 @@ class ImagesMeasurement(ABC, Generic[Asked]):
         return [self.stored.weights]
 
     @property
+    def content(self) -> Sequence[str]:
+        return [self.images.content_hash]
+
+    @property
     def device(self) -> torch.device:
         return next(self.model.network.parameters()).device
 

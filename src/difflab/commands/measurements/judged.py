@@ -25,7 +25,7 @@ class Judged(Protocol):
     shape: (C, H, W). device: where they are judged.
     evaluated_in: the folder and the name that the records of a measurement of them have, unless `out` says where.
     also_kept_in: a file that gets the records besides that of the evaluation's folder.
-    files: those that decide what is judged besides the configuration.
+    files, content: those, and the hashes of data, that decide what is judged besides the configuration.
     """
 
     @property
@@ -48,6 +48,9 @@ class Judged(Protocol):
 
     @property
     def files(self) -> Sequence[Path]: ...
+
+    @property
+    def content(self) -> Sequence[str]: ...
 
     def batches(self) -> Iterator[tuple[Batch, Tensor]]:
         """(what was asked for, uint8 [b, C, H, W]) of this process."""

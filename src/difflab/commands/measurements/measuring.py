@@ -47,6 +47,10 @@ class Measuring:
     def files(self) -> Sequence[Path]:
         return self.measurement.files
 
+    @property
+    def content(self) -> Sequence[str]:
+        return self.measurement.content
+
     def do(self, place: Path, job: Callable[[Job], Job] = same) -> None:
         """Measure. The records are kept in the folder and, of a run, in its evaluations.jsonl."""
         out = RunDirectory(place)

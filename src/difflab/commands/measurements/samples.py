@@ -57,6 +57,11 @@ class SamplesMeasurement:
     def files(self) -> Sequence[Path]:
         return self.samples.files
 
+    @property
+    def content(self) -> Sequence[str]:
+        compared = self.evaluator.reference
+        return [*self.samples.content, *([] if compared is None else [compared.content_hash])]
+
     def prepare(self) -> None:
         """The reference statistics, which are computed where they are not in the cache."""
         self.evaluator.prepare()
