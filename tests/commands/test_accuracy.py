@@ -133,6 +133,7 @@ def test_seeds_are_repetitions_of_one_accuracy(run: Path) -> None:
     ended = done("accuracy", f"run={run}", "n=2", "times=1,2", "seed=0,1", *QUIET)
     assert "4 of 4 done" in ended.err
     assert ended.out.count("0,1") == 2
+    assert "cannot be compared" not in ended.err
     assert len((run / "evaluations" / "ledger.jsonl").read_text().splitlines()) == 4
 
 

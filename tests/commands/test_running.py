@@ -7,9 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from difflab.commands import side_by_side
 from difflab.commands.command import what_counts
 from difflab.commands.composing import compose
 from difflab.commands.drawing import CHANGES_MEASURES, draw_name
@@ -20,6 +22,7 @@ from difflab.config.validate import validate
 from difflab.errors import UserError
 from difflab.pipelines import build
 from difflab.pipelines.stored import load_stored
+from difflab.tracking.grid import make_grid
 from difflab.tracking.job import Job
 from difflab.tracking.runs import read_offline_run
 from difflab.tracking.sweep_point import sweep_points
@@ -331,3 +334,46 @@ def test_drawings_of_several_settings_lie_side_by_side(class_run: Path, tmp_path
     without = done("sample", f"run={run}", *few, "png=false", "sampler.eta=0,1")
     assert "has no pictures (png=false), so none are put side by side" in without.err
     assert "one value is wanted here" in mistake("sample", f"run={run}", *few, "out=a,b")
+
+
+def test_what_is_damaged_or_gone_is_drawn_again(class_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(class_run, tmp_path / "mine"))
+    command = ("sample", f"run={run}", "sampler.steps=2", "n=2", "npz=true", *ON_CPU, "seed=0,1")
+    done(*command)
+    place = run / "samples" / next(path.name for path in (run / "samples").glob("ddim-2-seed1-*"))
+    whole = {path.name: path.read_bytes() for path in place.iterdir()}
+    for name, content in (("sample.json", b"{"), ("sample.json", b"[]"), ("000001.png", None), ("samples.npz", None)):
+        if content is None:
+            (place / name).unlink()
+        else:
+            (place / name).write_bytes(content)
+        ended = done(*command)
+        assert "1 of 2 points are done already" in ended.err, name
+        assert "side by side in" in ended.out
+        assert {path.name: path.read_bytes() for path in place.iterdir()}.keys() == whole.keys()
+        assert (place / "000001.png").read_bytes() == whole["000001.png"]
+    assert "2 of 2 points are done already" in done(*command).err
+
+
+def test_pictures_beside_one_another_say_what_each_was_asked_to_show(
+    class_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels: list[str] = []
+
+    def noting(*given: Any, **options: Any) -> Any:
+        labels.extend(options["labels"])
+        return make_grid(*given, **options)
+
+    monkeypatch.setattr(side_by_side, "make_grid", noting)
+    drawing = ("sampler.steps=1", "n=2", "grid=false", *ON_CPU, f"out={tmp_path / 'out'}")
+    done("sample", f"run={class_run}", *drawing, "classes=[ring,0]", "seed=0,1")
+    assert labels == [f"seed={seed}, {shape}" for shape in ("ring", "circle") for seed in (0, 1)]
+
+
+def test_two_values_that_are_one_point_are_refused(own_run: Path, tmp_path: Path) -> None:
+    samples = tmp_path / "theirs.npz"
+    np.savez(samples, arr_0=np.zeros((2, 16, 16, 3), np.uint8))
+    line = mistake("evaluate", f"samples={samples},{tmp_path}/./theirs.npz", *JUDGE, "accelerator=cpu")
+    assert f"samples={samples} and samples={tmp_path}/./theirs.npz are the same; give each value once" in line
+    assert "same value; give each value once" in mistake("evaluate", f"run={own_run}", *SMALL, "sampler.eta=1,1.0")
+    assert not (own_run / "evaluations").exists()

@@ -13,6 +13,7 @@ from difflab.commands.drawing import Drawing
 from difflab.config.sample import SampleConfig
 from difflab.console import say_on_stderr
 from difflab.files import replacing
+from difflab.requests.drawn import ARCHIVE, GRID
 from difflab.requests.words import in_words
 from difflab.tracking.grid import make_grid, save_picture
 from difflab.tracking.row_file import RowFile
@@ -55,7 +56,7 @@ class SampleArchive:
     def finish(self) -> None:
         """Write the files, now that all samples are there; one process does."""
         if self.config.npz:
-            with replacing(self.folder / "samples.npz") as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            with replacing(self.folder / ARCHIVE) as temporary, zipfile.ZipFile(temporary, "w") as archive:
                 self._images.copy_into(archive, "arr_0")
                 if self._labels.n:
                     self._labels.copy_into(archive, "arr_1")
@@ -70,10 +71,15 @@ class SampleArchive:
     def _write_grid(self) -> None:
         n = min(self.config.n, GRID_MOST)
         if n < self.config.n:
-            say_on_stderr(f"note: grid.png shows the first {n} of {self.config.n} samples")
+            say_on_stderr(f"note: {GRID} shows the first {n} of {self.config.n} samples")
         images = torch.from_numpy(self._images.read(0, n).copy()).permute(0, 3, 1, 2)
-        pipeline = self.drawing.pipeline
-        asked = pipeline.request.without_pictures()(range(n), self.config.seed)
-        words = in_words(asked, pipeline.wanted.class_names)
+        words = words_below(self.drawing)
         grid = make_grid(images, self.config.columns, min_side=GRID_MIN_SIDE, labels=words)
-        save_picture(grid, self.folder / "grid.png")
+        save_picture(grid, self.folder / GRID)
+
+
+def words_below(drawing: Drawing) -> list[str] | None:
+    """What each of the samples that a grid has was asked to show; None where that is nothing."""
+    pipeline, config = drawing.pipeline, drawing.config
+    asked = pipeline.request.without_pictures()(range(min(config.n, GRID_MOST)), config.seed)
+    return in_words(asked, pipeline.wanted.class_names)

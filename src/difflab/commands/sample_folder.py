@@ -13,11 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from difflab.files import write_text
+from difflab.requests.drawn import RECORD, TOGETHER, UNFINISHED
 from difflab.tracking.grid import save_picture, to_pil
-
-RECORD = "sample.json"
-UNFINISHED = "unfinished.json"
-TOGETHER = ("grid.png", "trajectory.png", "samples.npz")
 
 
 def picture_name(index: int) -> str:
@@ -76,6 +73,18 @@ class SampleFolder:
         """Write down how the samples were made, now that all files are there."""
         write_text(self._record, json.dumps(plain, indent=2) + "\n")
         self._unfinished.unlink(missing_ok=True)
+
+    def is_whole(self, pictures: int, together: Sequence[str]) -> bool:
+        """Whether a drawing is complete, and so many pictures and the files `together` are still there.
+
+        A record that cannot be read, after a disk or somebody else damaged it, is none.
+        """
+        try:
+            record = json.loads(self._record.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError, RecursionError):
+            return False
+        files = [*map(self._picture, range(pictures)), *(self.path / name for name in together)]
+        return isinstance(record, dict) and "n" in record and all(file.is_file() for file in files)
 
     def leave(self) -> None:
         """Where a drawing ended before it left anything, it leaves no mark either."""

@@ -12,12 +12,13 @@ from difflab.commands.command import Machine, same
 from difflab.commands.drawing import Drawing, draw_name, prepare_drawing
 from difflab.commands.limits import require_disk
 from difflab.commands.processes import Processes
-from difflab.commands.sample_archive import GRID_MIN_SIDE, SampleArchive
-from difflab.commands.sample_folder import RECORD, SampleFolder
+from difflab.commands.sample_archive import GRID_MIN_SIDE, SampleArchive, words_below
+from difflab.commands.sample_folder import SampleFolder
 from difflab.config.sample import SampleConfig
 from difflab.console import say
 from difflab.diffusion.samplers.trajectory import Trajectory
 from difflab.images import to_uint8
+from difflab.requests.drawn import ARCHIVE, GRID, TRAJECTORY
 from difflab.tracking.grid import make_grid, save_picture
 
 if TYPE_CHECKING:
@@ -100,7 +101,11 @@ class Sampling:
                 together.remove()
 
     def is_kept(self, place: Path) -> bool:
-        return (place / RECORD).is_file()
+        config = self.config
+        files = {GRID: config.grid, TRAJECTORY: config.trajectory > 0, ARCHIVE: config.npz}
+        together = [name for name, asked in files.items() if asked]
+        folder = SampleFolder(place, self.drawing.stored.config.channels)
+        return folder.is_whole(config.n if config.png else 0, together)
 
     def show(self, place: Path) -> None:
         say(f"{self.config.n} samples of {self.drawing.stored.path} in {place}")
@@ -113,10 +118,13 @@ def sampling(config: SampleConfig, plain: dict[str, Any], overrides: list[str], 
 
 
 def recorded(plain: dict[str, Any], drawing: Drawing) -> dict[str, Any]:
-    """What is written down of a drawing: its configuration, and what its classes are called, where it has any."""
-    wanted = drawing.pipeline.wanted
+    """What is written down of a drawing: its configuration, what its classes are called, where it has any, and below
+    `shows` what its first samples were asked to show.
+    """
+    wanted, words = drawing.pipeline.wanted, words_below(drawing)
     named = wanted.classes is not None and wanted.class_names is not None
-    return {**plain, "class_names": list(wanted.class_names or [])} if named else plain
+    classes = {"class_names": list(wanted.class_names or [])} if named else {}
+    return {**plain, **classes, **({} if words is None else {"shows": words})}
 
 
 def made_of(plain: dict[str, Any], drawing: Drawing) -> dict[str, Any]:
@@ -138,7 +146,7 @@ def refuse_too_many(drawing: Drawing, config: SampleConfig, out: Path) -> None:
 
 def save_trajectory(drawing: Drawing, moments: int, out: Path) -> None:
     """Write the picture of `draw_trajectory`."""
-    save_picture(draw_trajectory(drawing, moments), out / "trajectory.png")
+    save_picture(draw_trajectory(drawing, moments), out / TRAJECTORY)
 
 
 def draw_trajectory(drawing: Drawing, moments: int) -> Image:

@@ -18,6 +18,7 @@ from difflab.data.sources.listing import in_words, list_folder
 from difflab.errors import UserError
 from difflab.requests.archives import ArchivePictures
 from difflab.requests.base import Nothing, Wanted
+from difflab.requests.drawn import no_samples_in
 from difflab.types import Batch
 
 _log = logging.getLogger(__name__)
@@ -139,12 +140,13 @@ def open_pictures(
         raise UserError(f"{key}={given} does not exist: give an archive (.npz) or a folder of images")
     channels = channels_of(field, wanted)
     labelled = "label" in wanted.known and field != "mask"
+    shown = f"{key}={printable(path)}"
     source = (
-        FolderPictures(field, path, channels, alpha=wanted.alpha, key=key)
+        FolderPictures(field, path, channels, alpha=wanted.alpha, key=key, besides=no_samples_in(path, shown))
         if path.is_dir()
         else ArchivePictures(field, path, channels, wanted.classes, labelled=labelled, key=key)
     )
-    refuse_other_size(f"{key}={printable(path)}", field, source.size, wanted)
+    refuse_other_size(shown, field, source.size, wanted)
     if isinstance(source, FolderPictures):
         source.decode_all()
     return source

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from difflab.commands.processes import Processes
-from difflab.commands.sample_folder import RECORD, TOGETHER, UNFINISHED
 from difflab.commands.shares import shares
 from difflab.config.metrics import MetricsConfig
 from difflab.config.sample import EvaluateSamplesConfig
@@ -22,6 +21,7 @@ from difflab.errors import UserError
 from difflab.metrics.protocol import GivenRecord
 from difflab.pipelines.evaluating import classes_are_read
 from difflab.requests.archives import ArchivePictures
+from difflab.requests.drawn import RECORD, no_samples_in
 from difflab.requests.images import FolderPictures
 from difflab.types import Batch
 
@@ -154,12 +154,7 @@ def _pictures(config: EvaluateSamplesConfig, path: Path) -> ArchivePictures | Fo
         return ArchivePictures(FIELD, path, None, key="samples")
     if not path.is_dir():
         raise UserError(f"{shown} does not exist: give an archive (.npz) or a folder of images")
-    if (path / UNFINISHED).is_file():
-        raise UserError(
-            f"{shown} is a drawing that was stopped ({UNFINISHED} lies there): finish it with the same `difflab sample`"
-        )
-    # Beside its pictures a drawing has some of all of them together.
-    beside = TOGETHER if (path / RECORD).is_file() else ()
+    beside = no_samples_in(path, shown)
     alpha = "white" if config.data is None else config.data.alpha
     return FolderPictures(FIELD, path, None, alpha=alpha, key="samples", besides=beside)
 
