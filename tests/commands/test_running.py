@@ -370,10 +370,11 @@ def test_pictures_beside_one_another_say_what_each_was_asked_to_show(
     assert labels == [f"seed={seed}, {shape}" for shape in ("ring", "circle") for seed in (0, 1)]
 
 
-def test_two_values_that_are_one_point_are_refused(own_run: Path, tmp_path: Path) -> None:
+def test_two_values_that_are_one_point_are_refused(own_run: Path, tiny_shapes: Path, tmp_path: Path) -> None:
+    data = ("data=shapes32_single", f"data.path={tiny_shapes}", "data.image_size=16")
     samples = tmp_path / "theirs.npz"
     np.savez(samples, arr_0=np.zeros((2, 16, 16, 3), np.uint8))
-    line = mistake("evaluate", f"samples={samples},{tmp_path}/./theirs.npz", *JUDGE, "accelerator=cpu")
+    line = mistake("evaluate", f"samples={samples},{tmp_path}/./theirs.npz", *JUDGE, *data, "accelerator=cpu")
     assert f"samples={samples} and samples={tmp_path}/./theirs.npz are the same; give each value once" in line
     assert "same value; give each value once" in mistake("evaluate", f"run={own_run}", *SMALL, "sampler.eta=1,1.0")
     assert not (own_run / "evaluations").exists()
