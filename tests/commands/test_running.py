@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from difflab.commands.command import what_counts
 from difflab.commands.composing import compose
 from difflab.commands.drawing import CHANGES_MEASURES, draw_name
 from difflab.commands.measurements.measuring import Measuring
-from difflab.commands.running import _of_sweep
+from difflab.commands.running import _counting, _of_sweep
 from difflab.config.sample import EvaluateConfig
 from difflab.config.validate import validate
 from difflab.errors import UserError
@@ -368,6 +369,12 @@ def test_pictures_beside_one_another_say_what_each_was_asked_to_show(
     drawing = ("sampler.steps=1", "n=2", "grid=false", *ON_CPU, f"out={tmp_path / 'out'}")
     done("sample", f"run={class_run}", *drawing, "classes=[ring,0]", "seed=0,1")
     assert labels == [f"seed={seed}, {shape}" for shape in ("ring", "circle") for seed in (0, 1)]
+    labels.clear()
+    # The last key stands first, and all groups are shown where few pictures are.
+    monkeypatch.setattr(side_by_side, "GRID_MOST", 4)
+    ended = done("sample", f"run={class_run}", *drawing, "classes=[ring,0]", "sampler.eta=0,1", "seed=0,1")
+    assert labels == [f"seed={seed}, eta={eta}, ring" for eta in (0, 1) for seed in (0, 1)]
+    assert "grid.png shows the first 1 of 2 samples" in ended.err
 
 
 def test_two_values_that_are_one_point_are_refused(own_run: Path, tiny_shapes: Path, tmp_path: Path) -> None:
@@ -378,3 +385,19 @@ def test_two_values_that_are_one_point_are_refused(own_run: Path, tiny_shapes: P
     assert f"samples={samples} and samples={tmp_path}/./theirs.npz are the same; give each value once" in line
     assert "same value; give each value once" in mistake("evaluate", f"run={own_run}", *SMALL, "sampler.eta=1,1.0")
     assert not (own_run / "evaluations").exists()
+
+
+def test_two_checkpoints_of_the_same_weights_have_a_drawing_each(own_run: Path) -> None:
+    checkpoints = own_run / "checkpoints"
+    (checkpoints / "mine.ckpt").write_bytes((checkpoints / "last.ckpt").read_bytes())
+    for name in ("last.ckpt", "mine.ckpt", "last.ckpt"):
+        few = ("n=1", "sampler.steps=1", *ON_CPU, "seed=0,1")
+        assert "side by side in" in done("sample", f"run={checkpoints / name}", *few).out
+    assert len(list((own_run / "samples").glob("ddim-1-*/sample.json"))) == 4
+
+
+def test_points_that_failed_are_none_of_those_that_an_interruption_counts_as_done() -> None:
+    points: list[Any] = [SimpleNamespace(failure=why) for why in (None, "a mistake", None, None)]
+    with pytest.raises(KeyboardInterrupt) as stop, _counting(points, points[1:], points[2], "drawings"):
+        raise KeyboardInterrupt
+    assert stop.value.__notes__ == ["1 of 4 drawings are done; the same command goes on with the others"]
