@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import difflab
@@ -103,6 +104,15 @@ def test_numbers_are_those_of_the_command(run_dir, run, tmp_path):
         ({"overrides": ["devices=2"]}, "from Python one process works"),
         ({"prompts": ["a cat"]}, "reads no caption"),
         ({"steps": 100000}, "sampler"),
+        ({"classes": 1}, r"classes=1: write a list, as in classes=\[1\]"),
+        ({"classes": [1.5]}, r"classes\.0=1\.5: input should be a valid integer"),
+        ({"steps": 2.0}, r"sampler\.steps=2\.0: "),
+        ({"prompts": 3}, r"prompts=3: write a list"),
+        ({"images": np.zeros((2, 16, 16, 3), np.uint8), "start": 0.5}, "images: a path is wanted here, .* not ndarray"),
+        ({"mask": ["a.png"], "images": "photos"}, "mask: a path is wanted here, .* not list"),
+        ({"overrides": ["out=elsewhere"]}, "out=elsewhere: from Python nothing is written .* `difflab sample`"),
+        ({"overrides": ["npz=true"]}, "npz=true: from Python nothing is written"),
+        ({"overrides": ["run=another"]}, "run=another: it is what this was loaded from; give it to difflab.load"),
     ],
 )
 def test_mistakes_are_the_commands_lines(run, arguments, line):
@@ -111,9 +121,40 @@ def test_mistakes_are_the_commands_lines(run, arguments, line):
     assert "\n" not in str(error.value)
 
 
+def test_classes_may_be_numbers_of_an_array(run):
+    listed = run.sample(n=2, steps=2, classes=[1, 2])
+    assert listed.asked["label"] == [1, 2]
+    assert (run.sample(n=2, steps=2, classes=np.array([1, 2])).tensor == listed.tensor).all()
+    assert (run.sample(n=2, steps=2, classes=list(torch.tensor([1, 2]))).tensor == listed.tensor).all()
+
+
+@pytest.mark.parametrize("logger", ["logger=wandb", "logger.wandb.mode=offline"])
+def test_numbers_that_would_not_be_logged_are_not_asked_to_be(run, logger):
+    with pytest.raises(difflab.UserError, match=f"{logger}: from Python nothing is written .* `difflab evaluate`"):
+        run.evaluate(n=2, overrides=[logger])
+
+
+def test_mistakes_with_samples_are_one_line(run, tmp_path):
+    images = run.sample(n=2, steps=2)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(difflab.UserError, match="file is a file; give a folder"):
+        images.save(tmp_path / "file")
+    with pytest.raises(difflab.UserError, match="columns=0: give 1 or more"):
+        images.grid(columns=0)
+
+
 def test_what_is_no_model_is_refused(tmp_path):
     with pytest.raises(difflab.UserError, match="does not exist"):
         difflab.load(tmp_path / "nothing")
+    with pytest.raises(difflab.UserError, match=r"path: a path is wanted here, .* not NoneType"):
+        difflab.load(None)  # type: ignore[arg-type]
+
+
+def test_weights_and_device_are_looked_at_when_a_model_is_loaded(run_dir):
+    with pytest.raises(difflab.UserError, match="weights='average': choose one of None, 'ema', 'raw', 'auto'"):
+        difflab.load(run_dir, weights="average")
+    with pytest.raises(difflab.UserError, match="accelerator='tpu': choose one of 'auto', 'cpu', "):
+        difflab.load(run_dir, accelerator="tpu")
 
 
 def test_a_scale_is_of_classifier_free_guidance_where_the_run_has_none(run):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from difflab.commands.composing import compose_and_validate
 from difflab.commands.drawing import models_on
 from difflab.commands.evaluate import EVALUATE, EVALUATE_SAMPLES
 from difflab.commands.likelihood import LIKELIHOOD
+from difflab.commands.limits import require_folder
 from difflab.commands.measurements.measuring import Measuring, table_of
 from difflab.commands.processes import Processes
 from difflab.commands.run_defaults import in_hydra
@@ -24,8 +26,10 @@ from difflab.commands.sample_archive import GRID_MIN_SIDE
 from difflab.commands.sample_folder import picture_name
 from difflab.commands.sampling import Sampling
 from difflab.config.model import DrawingModelConfig, ModelConfig
+from difflab.config.work import WorkConfig
 from difflab.devices import resolve_accelerator
 from difflab.errors import UserError
+from difflab.machine import machine_errors
 from difflab.metrics.protocol import Result
 from difflab.pipelines.build import StoredModels
 from difflab.pipelines.stored import find_stored
@@ -34,6 +38,13 @@ from difflab.tracking.grid import make_grid, save_picture, to_pil
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+WRITING = ("out", "logger", "npz", "trajectory")
+"""Keys of what a command writes where it is asked to."""
+
+LOADED = ("run", "samples")
+"""Keys that say what is measured or drawn from."""
 
 
 class Run:
@@ -48,6 +59,9 @@ class Run:
     """
 
     def __init__(self, path: str | Path, *, weights: str | None = None, accelerator: str = "auto") -> None:
+        _path("path", path)
+        _one_of("weights", weights, (None, "ema", "raw", "auto"))
+        _one_of("accelerator", accelerator, get_args(WorkConfig.model_fields["accelerator"].annotation))
         self._weights, self._accelerator = weights, accelerator
         self._stored = find_stored(path, "raw" if weights == "raw" else "ema" if weights == "ema" else "auto")
         self._models = models_on(resolve_accelerator(accelerator))
@@ -154,7 +168,8 @@ def evaluate_samples(
     samples: str | Path, *, data: str | None, metrics: str, n: int | None, accelerator: str, overrides: Sequence[str]
 ) -> Results:
     """See `difflab.evaluate`."""
-    given = {"samples": str(samples), "data": data, "metrics": metrics, "n": n, "accelerator": accelerator}
+    _one_of("accelerator", accelerator, get_args(WorkConfig.model_fields["accelerator"].annotation))
+    given = {"samples": _path("samples", samples), "data": data, "metrics": metrics, "n": n, "accelerator": accelerator}
     models = models_on(resolve_accelerator(accelerator))
     return _results_of(_work_of(EVALUATE_SAMPLES, given, overrides, models))
 
@@ -163,6 +178,8 @@ def _work_of(command: Command[Any], given: Mapping[str, Any], overrides: Sequenc
     words = [f"{key}={_word(value)}" for key, value in given.items() if value is not None]
     if isinstance(overrides, str):
         raise UserError(f"overrides={overrides!r}: write a list, as in overrides=[{overrides!r}]")
+    for override in overrides:
+        _refuse_without_effect(override, command)
     argv = [*words, *overrides]
     config, plain = compose_and_validate(command.primary, command.config, command.complete(argv))
     if config.devices != 1:
@@ -189,13 +206,20 @@ class Images(Sequence["Image"]):
         self.shows = shows
 
     def grid(self, columns: int = 8) -> Image:
-        """All of them as one picture, row by row, with what each had to show below it."""
+        """All of them as one picture, row by row, with what each had to show below it.
+
+        Raises UserError for columns of which there cannot be so many.
+        """
+        if columns < 1:
+            raise UserError(f"columns={columns}: give 1 or more")
         return make_grid(self.tensor, columns, min_side=GRID_MIN_SIDE, labels=self.shows)
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write `000000.png`, ... into a folder, which is made; the paths. Files of the same names are replaced."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        require_folder("folder", folder)
+        with machine_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / picture_name(number) for number in range(len(self))]
         for path, image in zip(paths, self.tensor, strict=True):
             save_picture(to_pil(image), path, synced=False)
@@ -248,12 +272,41 @@ def _asked(
     mask: str | Path | None,
     start: float | None,
 ) -> dict[str, Any]:
-    if isinstance(classes, str):
-        raise UserError(f"classes={classes!r}: write a list, as in classes=[{classes!r}]")
-    texts = prompts if prompts is None or isinstance(prompts, str) else list(prompts)
+    texts = prompts if prompts is None or isinstance(prompts, str) else _listed("prompts", prompts)
+    numbers = None if classes is None else _listed("classes", classes)
     paths = {"images": images, "mask": mask}
-    shown = {"classes": None if classes is None else list(classes), "prompts": texts, "start": start}
-    return shown | {key: None if path is None else str(path) for key, path in paths.items()}
+    shown = {"classes": numbers, "prompts": texts, "start": start}
+    return shown | {key: None if path is None else _path(key, path) for key, path in paths.items()}
+
+
+def _listed(key: str, given: Any) -> list[Any]:
+    """Values as the command line may have them; arrays and their numbers become those of Python."""
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise UserError(f"{key}={given!r}: write a list, as in {key}=[{given!r}]")
+    return [one.tolist() if hasattr(one, "tolist") else one for one in given]
+
+
+def _path(key: str, given: Any) -> str:
+    if not isinstance(given, str | PathLike):
+        raise UserError(f"{key}: a path is wanted here, as text or as a Path, and not {type(given).__name__}")
+    return str(given)
+
+
+def _one_of(key: str, given: Any, known: Sequence[str | None]) -> None:
+    if given not in known:
+        raise UserError(f"{key}={given!r}: choose one of {', '.join(repr(one) for one in known)}")
+
+
+def _refuse_without_effect(override: str, command: Command[Any]) -> None:
+    """Raises UserError for what the command would write or log, and for another model or other pictures."""
+    key, _, value = override.lstrip("+").partition("=")
+    if re.split(r"[./@]", key)[0] in WRITING and value not in ("", "null", "none", "false", "0"):
+        raise UserError(
+            f"{override}: from Python nothing is written but by images.save(folder): leave it out, or use "
+            f"`difflab {command.name}`"
+        )
+    if key in LOADED:
+        raise UserError(f"{override}: it is what this was loaded from; give it to difflab.load or difflab.evaluate")
 
 
 def _guidance(asked: float | str | None, model: ModelConfig) -> dict[str, Any]:

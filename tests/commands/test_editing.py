@@ -120,3 +120,16 @@ def test_mistakes_are_one_line(tiny_run, tmp_path, pictures, masks, given, line)
     paths = {"pictures": pictures, "masks": masks, "small": tmp_path / "small"}
     asked = [one.format(**paths) for one in given]
     assert line in mistake("sample", f"run={tiny_run}", "n=2", "sampler.steps=5", *ON_CPU, f"out={tmp_path}", *asked)
+
+
+def test_what_was_drawn_may_be_drawn_on(tiny_run, tmp_path):
+    done("sample", f"run={tiny_run}", "n=2", "sampler.steps=1", "npz=true", *ON_CPU, f"out={tmp_path / 'first'}")
+    further = ("n=2", "start=0.5", "sampler.steps=2")
+    folder, archive = (
+        drawn(tiny_run, tmp_path / f"of-{name or 'folder'}", *further, f"images={tmp_path / 'first' / name}")
+        for name in ("", "samples.npz")
+    )
+    assert (folder == archive).all()
+    (tmp_path / "first" / "sample.json").rename(tmp_path / "first" / "unfinished.json")
+    line = mistake("sample", f"run={tiny_run}", *further, *ON_CPU, f"images={tmp_path / 'first'}")
+    assert "is a drawing that was stopped" in line

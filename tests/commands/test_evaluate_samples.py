@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from difflab.commands.measurements import given
 from difflab.metrics.protocol import GivenRecord, Result
 from difflab.tracking.runs import read_offline_run
 from tiny_runs import ON_CPU, done, mistake
@@ -105,7 +106,7 @@ def test_a_tracker_is_told_which_pictures_they_are(theirs: Path, data: tuple[str
 
 
 def test_classes_of_an_archive_are_judged_and_have_to_be_those_of_the_data(
-    tmp_path: Path, data: tuple[str, ...]
+    tmp_path: Path, data: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     np.savez(tmp_path / "labelled.npz", PIXELS, np.array([0, 1, 2, 3, 4, 5]))
     np.savez(tmp_path / "more.npz", PIXELS, np.array([0, 1, 2, 3, 4, 6]))
@@ -115,6 +116,20 @@ def test_classes_of_an_archive_are_judged_and_have_to_be_those_of_the_data(
     assert "arr_1 has class 6, and the data set names 6, 0..5" in line
     assert "metrics.oracle=null" in line
     judged("samples=more.npz", *data, *FD)
+    # The highest of all of them, wherever it stands.
+    monkeypatch.setattr(given, "HASHED_AT_ONCE", 2)
+    np.savez(tmp_path / "first.npz", PIXELS, np.array([6, 1, 2, 3, 4, 5]))
+    assert "arr_1 has class 6" in mistake("evaluate", "samples=first.npz", *data, *shapes)
+
+
+def test_other_classes_are_other_samples(data: tuple[str, ...], tmp_path: Path) -> None:
+    hashes = set()
+    for labels in ([0, 1, 2, 3, 4, 5], [1, 0, 2, 3, 4, 5]):
+        np.savez(tmp_path / "labelled.npz", PIXELS, np.array(labels))
+        for record in records(judged("samples=labelled.npz", *data, *FD)):
+            assert isinstance(record.protocol.sampling, GivenRecord)
+            hashes.add(record.protocol.sampling.content_hash)
+    assert len(hashes) == 2
 
 
 @pytest.mark.parametrize(

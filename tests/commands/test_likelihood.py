@@ -146,7 +146,9 @@ def test_what_changes_the_number_has_a_folder_of_its_own(own_run: Path) -> None:
     assert len(set(values)) == 4
 
 
-@pytest.mark.parametrize("change", ["precision=bf16-mixed", "seed=1", "weights=raw", "split=train", "n=2"])
+@pytest.mark.parametrize(
+    "change", ["precision=bf16-mixed", "seed=1", "weights=raw", "split=train", "n=2", "split=val-*"]
+)
 def test_no_two_likelihoods_share_a_folder(tiny_run: Path, change: str) -> None:
     models = models_on("cpu")
 
@@ -156,6 +158,8 @@ def test_no_two_likelihoods_share_a_folder(tiny_run: Path, change: str) -> None:
         return LIKELIHOOD.work(config, plain, argv, Machine(Processes(), models)).name
 
     assert folder(tiny_run, change) != folder(tiny_run)
+    assert folder(tiny_run, "split=val-*") != folder(tiny_run, "split=val-?00000.tar")
+    assert folder(tiny_run, "split=val-*.tar") != folder(tiny_run, "split=val-?????0.tar")
     assert folder(tiny_run, "batch_size=3", "devices=auto") == folder(tiny_run)
     checkpoints = [tiny_run / "checkpoints" / name for name in ("last.ckpt", "step-000003.ckpt")]
     assert len({folder(tiny_run), *map(folder, checkpoints)}) == 3
@@ -310,6 +314,8 @@ def test_several_seeds_and_methods_are_points_of_one_table(own_run: Path) -> Non
         table = list(csv.DictReader(file))
     assert [(row["seed"], row["weights"]) for row in table] == [(s, w) for s in "01" for w in ("ema", "raw")]
     assert len({row["eval/bpd@ode-val-2"] for row in table}) == 4
+    # They are what is studied, and averaged over seeds.
+    assert "cannot be compared" not in ended.err
     again = done("likelihood", f"run={own_run}", *quick, "seed=0,1", "weights=ema,raw")
     assert "4 of 4 points are done already" in again.err
     line = mistake("likelihood", f"run={own_run}", *quick, "batch_size=1,2")

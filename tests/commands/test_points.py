@@ -50,6 +50,21 @@ def test_lists_ranges_and_quoted_texts_are_values() -> None:
     assert [point.values["sampler.steps"] for point in found] == [50, "10,20", "[3,2]"]
 
 
+@pytest.mark.parametrize(
+    ("argument", "line"),
+    [
+        ("guidance.scale=1,1.0", "1 and 1.0 are the same value"),
+        ("guidance.scale=2,1e-1,0.1", "0.1 is there twice"),
+        ("sampler.steps=2,02", "2 and 02 are the same value"),
+        ("sampler.steps=2,'2'", "2 and '2' are the same value"),
+    ],
+)
+def test_a_value_in_another_notation_is_the_same_value(argument: str, line: str) -> None:
+    with pytest.raises(UserError, match=f"^{re.escape(argument)}: {re.escape(line)}; give each value once$"):
+        points_of([argument])
+    assert len(points_of(["inverted=true,1"]) or []) == 2
+
+
 def test_lists_of_classes_may_vary() -> None:
     found = points_of(["classes=[0],[1,2],null"]) or []
     assert [point.values["classes"] for point in found] == ["[0]", "[1,2]", "null"]

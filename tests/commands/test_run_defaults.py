@@ -9,7 +9,7 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
-from difflab.commands.composing import compose_and_validate
+from difflab.commands.composing import compose, compose_and_validate
 from difflab.commands.run_defaults import refuse_parts_of_model, with_defaults_of_run
 from difflab.config.guidance import GuidanceConfig
 from difflab.config.sample import EvaluateConfig, SampleConfig
@@ -116,6 +116,19 @@ def test_a_cascade_leaves_no_place_for_a_sampler_or_guidance_beside_it() -> None
     with pytest.raises(UserError, match=r"^sampler\.steps=5: the stages of pipeline=adm_u_256 have samplers"):
         with_defaults_of_run(["pipeline=adm_u_256", "sampler.steps=5"])
     assert with_defaults_of_run(["pipeline=adm_u_256", "pipeline.stages.base.sampler.steps=5"])
+    with pytest.raises(UserError, match=r"group: sampler@pipeline\.stages\.<name>\.sampler=\.\.\.\)$"):
+        with_defaults_of_run(["pipeline=adm_u_256", "sampler@elsewhere=heun"])
+
+
+@pytest.mark.parametrize("group", ["sampler", "guidance"])
+def test_a_stage_of_a_cascade_has_the_choice_that_the_refusal_names(group: str) -> None:
+    choice = {"sampler": "heun", "guidance": "classifier_free"}[group]
+    place = f"pipeline.stages.upsampler.{group}"
+    given = ["pipeline=cascade", f"{group}@{place}={choice}"]
+    assert with_defaults_of_run(given) == given
+    assert compose("sample", given)["pipeline"]["stages"]["upsampler"][group]["kind"] == choice
+    with pytest.raises(UserError, match=rf"^{place}={choice}: this is a choice of a group: write {group}@{place}="):
+        compose_and_validate("sample", SampleConfig, ["pipeline=cascade", f"{place}={choice}"])
 
 
 @pytest.mark.parametrize("command", ["sample", "evaluate", "likelihood"])

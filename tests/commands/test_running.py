@@ -5,8 +5,10 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -15,12 +17,13 @@ from difflab.commands.command import what_counts
 from difflab.commands.composing import compose
 from difflab.commands.drawing import CHANGES_MEASURES, draw_name
 from difflab.commands.measurements.measuring import Measuring
-from difflab.commands.running import _of_sweep
+from difflab.commands.running import _counting, _of_sweep
 from difflab.config.sample import EvaluateConfig
 from difflab.config.validate import validate
 from difflab.errors import UserError
 from difflab.pipelines import build
 from difflab.pipelines.stored import load_stored
+from difflab.tracking.grid import make_grid
 from difflab.tracking.job import Job
 from difflab.tracking.runs import read_offline_run
 from difflab.tracking.sweep_point import sweep_points
@@ -369,3 +372,69 @@ def test_other_pictures_in_a_folder_and_other_data_are_other_points(
     index["splits"]["train"]["shards"][0]["sha256"] = "0" * 64
     (data / "index.json").write_text(json.dumps(index))
     assert "done already" not in done("evaluate", f"run={own_run}", "sampler.steps=2", *compared).err
+
+
+def test_what_is_damaged_or_gone_is_drawn_again(class_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(class_run, tmp_path / "mine"))
+    command = ("sample", f"run={run}", "sampler.steps=2", "n=2", "npz=true", *ON_CPU, "seed=0,1")
+    done(*command)
+    place = run / "samples" / next(path.name for path in (run / "samples").glob("ddim-2-seed1-*"))
+    whole = {path.name: path.read_bytes() for path in place.iterdir()}
+    for name, content in (("sample.json", b"{"), ("sample.json", b"[]"), ("000001.png", None), ("samples.npz", None)):
+        if content is None:
+            (place / name).unlink()
+        else:
+            (place / name).write_bytes(content)
+        ended = done(*command)
+        assert "1 of 2 points are done already" in ended.err, name
+        assert "side by side in" in ended.out
+        assert {path.name: path.read_bytes() for path in place.iterdir()}.keys() == whole.keys()
+        assert (place / "000001.png").read_bytes() == whole["000001.png"]
+    assert "2 of 2 points are done already" in done(*command).err
+
+
+def test_pictures_beside_one_another_say_what_each_was_asked_to_show(
+    class_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels: list[str] = []
+
+    def noting(*given: Any, **options: Any) -> Any:
+        labels.extend(options["labels"])
+        return make_grid(*given, **options)
+
+    monkeypatch.setattr(side_by_side, "make_grid", noting)
+    drawing = ("sampler.steps=1", "n=2", "grid=false", *ON_CPU, f"out={tmp_path / 'out'}")
+    done("sample", f"run={class_run}", *drawing, "classes=[ring,0]", "seed=0,1")
+    assert labels == [f"seed={seed}, {shape}" for shape in ("ring", "circle") for seed in (0, 1)]
+    labels.clear()
+    # The last key stands first, and all groups are shown where few pictures are.
+    monkeypatch.setattr(side_by_side, "GRID_MOST", 4)
+    ended = done("sample", f"run={class_run}", *drawing, "classes=[ring,0]", "sampler.eta=0,1", "seed=0,1")
+    assert labels == [f"seed={seed}, eta={eta}, ring" for eta in (0, 1) for seed in (0, 1)]
+    assert "grid.png shows the first 1 of 2 samples" in ended.err
+
+
+def test_two_values_that_are_one_point_are_refused(own_run: Path, tiny_shapes: Path, tmp_path: Path) -> None:
+    data = ("data=shapes32_single", f"data.path={tiny_shapes}", "data.image_size=16")
+    samples = tmp_path / "theirs.npz"
+    np.savez(samples, arr_0=np.zeros((2, 16, 16, 3), np.uint8))
+    line = mistake("evaluate", f"samples={samples},{tmp_path}/./theirs.npz", *JUDGE, *data, "accelerator=cpu")
+    assert f"samples={samples} and samples={tmp_path}/./theirs.npz are the same; give each value once" in line
+    assert "same value; give each value once" in mistake("evaluate", f"run={own_run}", *SMALL, "sampler.eta=1,1.0")
+    assert not (own_run / "evaluations").exists()
+
+
+def test_two_checkpoints_of_the_same_weights_have_a_drawing_each(own_run: Path) -> None:
+    checkpoints = own_run / "checkpoints"
+    (checkpoints / "mine.ckpt").write_bytes((checkpoints / "last.ckpt").read_bytes())
+    for name in ("last.ckpt", "mine.ckpt", "last.ckpt"):
+        few = ("n=1", "sampler.steps=1", *ON_CPU, "seed=0,1")
+        assert "side by side in" in done("sample", f"run={checkpoints / name}", *few).out
+    assert len(list((own_run / "samples").glob("ddim-1-*/sample.json"))) == 4
+
+
+def test_points_that_failed_are_none_of_those_that_an_interruption_counts_as_done() -> None:
+    points: list[Any] = [SimpleNamespace(failure=why) for why in (None, "a mistake", None, None)]
+    with pytest.raises(KeyboardInterrupt) as stop, _counting(points, points[1:], points[2], "drawings"):
+        raise KeyboardInterrupt
+    assert stop.value.__notes__ == ["1 of 4 drawings are done; the same command goes on with the others"]

@@ -77,3 +77,31 @@ def test_each_mistake_is_one_line(change: dict, line: str) -> None:
 def test_further_problems_are_counted() -> None:
     with pytest.raises(UserError, match=r"\(and 1 more\)"):
         validate(Whole, {**GOOD, "steps": "x", "bogus": 1})
+
+
+class Section(Config):
+    kind: Literal["a"] = "a"
+    size: int = 1
+
+
+class Sections(Config):
+    one: Section = Section()
+    either: int | str | None = None
+    many: list[int | str] | None = None
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        ({"one": "a"}, "one='a': this is a section and no value; give its keys, as in one.size=..."),
+        ({"one": 3}, "one=3: this is a section and no value; give its keys, as in one.size=..."),
+        # Which types a value may have is nothing that the user wrote.
+        ({"either": 1.5}, "either=1.5: input should be a valid integer"),
+        ({"either": [1]}, "either=[1]: input should be a valid integer"),
+        ({"many": [1, 1.5]}, "many.1=1.5: input should be a valid integer"),
+    ],
+)
+def test_a_value_of_another_kind_is_named_by_the_key_that_was_written(data: dict[str, object], line: str) -> None:
+    with pytest.raises(UserError) as error:
+        validate(Sections, data)
+    assert str(error.value).startswith(line)

@@ -20,13 +20,15 @@ from difflab.config.level_sampler import (
 )
 from difflab.config.pipeline import StageConfig
 from difflab.config.sampler import AncestralConfig, DDIMConfig
+from difflab.diffusion.noise import SampleNoise
 from difflab.errors import UserError
 from difflab.images import resize, to_float
 from difflab.pipelines.base import Pipeline, Stage, check_stage, wanted_by
 from difflab.pipelines.build import editing_of
 from difflab.pipelines.diffusing import DiffusingStage
+from difflab.pipelines.handover import Unfinished
 from difflab.requests.base import Merged, Nothing
-from difflab.types import Batch
+from difflab.types import Batch, NoiseLevel
 from pipelines.conftest import UPSAMPLER
 
 BASE = ("data.image_size=8", "network.attention_resolutions=[4]")
@@ -274,3 +276,11 @@ def test_the_record_says_where_stages_begin_and_end(chain: Chain) -> None:
         {"continues": True},
         {"start": 0.2, "inverted": False},
     ]
+
+
+def test_x_is_handed_over_in_the_scale_of_the_next_process() -> None:
+    left, edm = NoiseLevel(alpha=0.6, sigma=0.8), NoiseLevel(alpha=1.0, sigma=0.8 / 0.6)
+    x = torch.tensor([[0.3, -1.2]])
+    unfinished = Unfinished(x, left, SampleNoise([0], torch.device("cpu")), [0])
+    assert unfinished.at(left) is x
+    torch.testing.assert_close(unfinished.at(edm), x / 0.6)

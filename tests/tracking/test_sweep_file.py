@@ -151,6 +151,9 @@ ONE = {"s": {"values": [1, 2]}}
         ({"s": {}}, {}, "give either value"),
         ({"s": {"value": None}}, {}, 'write "null" in quotes'),
         ({"s": {"values": [1, {"a": 1}]}}, {}, "is a mapping"),
+        ({"s": {"values": [1, 2, 1.0]}}, {}, "parameters.s: 1 and 1.0 are the same value; give each once"),
+        ({"s": {"values": ["1e-1", 0.1]}}, {}, "parameters.s: '1e-1' and 0.1 are the same value"),
+        ({"s": {"values": [[1, 2], [1, 2]]}}, {}, "parameters.s: [1, 2] and [1, 2] are the same value"),
         ({"s": {"parameters": {"a": {"value": 1}}}}, {}, "unknown key 'parameters.s.parameters'"),
     ],
 )

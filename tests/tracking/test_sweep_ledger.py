@@ -200,3 +200,23 @@ def test_the_best_row_is_the_lowest_or_the_highest_finite_one() -> None:
     assert lowest is rows[2]
     assert highest is rows[0]
     assert best_row(rows, "kid", "minimize") is None
+
+
+def test_many_lines_of_another_release_are_said_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ledger = Ledger(tmp_path)
+    for digest in ("aa", "bb", "cc"):
+        ledger.record(entry(digest, tmp_path / digest))
+    path = tmp_path / "ledger.jsonl"
+    path.write_text(path.read_text().replace('"done"', '"ended"', 2))
+    assert list(Ledger.read(tmp_path).entries) == ["cc"]
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "has 2 lines that are no points (status='ended': " in said
+
+
+def test_a_record_that_was_changed_is_named_with_its_file(tmp_path: Path) -> None:
+    record = json.loads(Result(metric="bpd", value=1.0, protocol=Protocol(metric="bpd", n=2)).to_json())
+    path = tmp_path / "evaluations.jsonl"
+    path.write_text(json.dumps(record | {"protocol_hash": "0" * 16}) + "\n")
+    with pytest.raises(UserError, match=f"^{path}: bpd@2: .*; remove the line, and measure again$"):
+        read_all_measured([tmp_path])

@@ -106,12 +106,35 @@ def _pop_hydra(composed: Any) -> None:
 def compose_and_validate(primary: str, model: type[Model], overrides: Sequence[str]) -> tuple[Model, dict[str, Any]]:
     """The validated model and the plain containers it was made from."""
     data = compose(primary, overrides)
-    return validate(model, data), data
+    try:
+        return validate(model, data), data
+    except UserError:
+        _refuse_choices_written_as_values(primary, overrides)
+        raise
+
+
+def _refuse_choices_written_as_values(primary: str, overrides: Sequence[str]) -> None:
+    """`pipeline.stages.base.sampler=heun` puts a word where the section of that choice has to be."""
+    for place, override in enumerate(overrides):
+        key, _, value = override.partition("=")
+        path = key.lstrip("+").split(".")
+        own, shared = "/".join(path), path[-1]
+        if len(path) == 1 or not any(
+            (conf_dir() / group).is_dir() and value in choices_of(group) for group in (own, shared)
+        ):
+            continue
+        node: Any = compose(primary, [*overrides[:place], *overrides[place + 1 :]])
+        for part in path:
+            node = node.get(part) if isinstance(node, dict) else None
+        if isinstance(node, dict):
+            chosen = own if (conf_dir() / own).is_dir() else f"{shared}@{'.'.join(path)}"
+            raise UserError(f"{override}: this is a choice of a group: write {chosen}={value}")
 
 
 def refuse_before_composing(primary: str, overrides: Sequence[str]) -> None:
     """Raises UserError for choices of which Hydra would say something else, or end in a trace."""
     refuse_null_groups(overrides)
+    _refuse_lists_of_no_choices(overrides)
     _refuse_another_task(primary, overrides)
 
 
@@ -142,6 +165,26 @@ def refuse_null_groups(overrides: Sequence[str]) -> None:
             raise UserError(f"{override}: choose one of {', '.join(choices_of(group))}, or leave {group} out")
 
 
+def _refuse_lists_of_no_choices(overrides: Sequence[str]) -> None:
+    """Raises UserError for `<group>=[1]`, with which Hydra ends in a trace: what is in a list are choices, too."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    for override in overrides:
+        group, _, value = override.partition("=")
+        if not value.startswith("[") or not (conf_dir() / group.lstrip("+").partition("@")[0]).is_dir():
+            continue
+        known = choices_of(group.lstrip("+").partition("@")[0])
+        try:
+            listed = OverridesParser.create().parse_override(override).value()
+        except HydraException:
+            # What is wrong with it is said where the whole is composed.
+            continue
+        wrong = [one for one in listed if one not in known] if isinstance(listed, list) else []
+        if wrong or not listed:
+            raise UserError(f"{override}: choose one of {', '.join(known)}, without brackets")
+
+
 def choices_of(group: str) -> list[str]:
     """The names that `<group>=` takes, sorted."""
     root = conf_dir() / group
@@ -162,7 +205,7 @@ def _wrong_choice(overrides: Sequence[str]) -> str | None:
     for override in overrides:
         key, _, value = override.partition("=")
         group = key.lstrip("+")
-        if not (conf_dir() / group).is_dir() or not value:
+        if not (conf_dir() / group).is_dir():
             continue
         known = choices_of(group)
         if value not in known:

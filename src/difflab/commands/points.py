@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from difflab.commands.hydra_app import MULTIRUN, SHOWING
 from difflab.errors import UserError
-from difflab.tracking.sweep_point import SweepPoint, as_number, sweep_points
+from difflab.tracking.sweep_point import SweepPoint, as_number, given_again, sweep_points
 
 MOST_POINTS = 1000
 """Points of one command; a list that is longer is a slip of the pen."""
@@ -75,9 +75,10 @@ def values_of(argument: str) -> list[str]:
         raise UserError(f"{argument}: this lists no values; write them out, as in {key}=1,2,4")
     if len(values) > MOST_POINTS:
         raise UserError(f"{argument}: more than {MOST_POINTS} values; give fewer at once")
-    if len(set(values)) < len(values):
-        twice = next(value for value in values if values.count(value) > 1)
-        raise UserError(f"{argument}: {twice} is there twice; give each value once")
+    if again := given_again([as_number(_unquoted(value)) for value in values]):
+        one, other = (values[place] for place in again)
+        what = f"{one} is there twice" if one == other else f"{one} and {other} are the same value"
+        raise UserError(f"{argument}: {what}; give each value once")
     return values
 
 

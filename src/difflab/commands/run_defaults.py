@@ -93,12 +93,14 @@ def refuse_top_level(argv: Sequence[str]) -> None:
     if pipeline in (None, "single", "resize"):
         return
     for argument in argv:
-        key = argument.partition("=")[0]
-        if re.split(r"[./@]", key)[0] in DEFAULTS_OF_RUN:
+        key, _, place = argument.partition("=")[0].partition("@")
+        group = re.split(r"[./]", key.lstrip("+~"))[0]
+        # `sampler@pipeline.stages.base.sampler=heun` is a choice for a stage.
+        if group in DEFAULTS_OF_RUN and not place.startswith("pipeline."):
             raise UserError(
                 f"{argument}: the stages of pipeline={pipeline} have samplers and guidance of their own; write "
-                f"pipeline.stages.<name>.{key}=... (a choice of a group: {key.split('.')[0]}@pipeline.stages.<name>."
-                f"{key.split('.')[0]}=...)"
+                f"pipeline.stages.<name>.{key.lstrip('+~')}=... (a choice of a group: "
+                f"{group}@pipeline.stages.<name>.{group}=...)"
             )
 
 

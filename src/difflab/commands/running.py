@@ -128,6 +128,7 @@ def _in_turn(command: Command[Asked], points: Sequence[SweepPoint]) -> None:
             for point, (config, plain) in zip(points, asked, strict=True)
         ]
         with processes.agreeing():
+            _refuse_one_twice(planned)
             root = planned[0].work.root if first.out is None else Path(first.out)
             ledger = _ledger(root)
             done = [_is_done(ledger, each) for each in planned]
@@ -149,6 +150,14 @@ def _hash_of(path: Path) -> str:
 
     # There may be thousands of small ones, which are read as fast as they are looked up.
     return cached_sha256(path) if path.stat().st_size > SMALL_FILE else sha256_of(path)
+
+
+def _refuse_one_twice(planned: Sequence[_Planned[Asked]]) -> None:
+    owners: dict[Path, _Planned[Asked]] = {}
+    for each in planned:
+        first = owners.setdefault(each.place.absolute(), each)
+        if first is not each:
+            raise UserError(f"{first.point.label} and {each.point.label} are the same; give each value once")
 
 
 def _is_done(ledger: Ledger, each: _Planned[Asked]) -> bool:

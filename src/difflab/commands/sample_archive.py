@@ -13,6 +13,7 @@ from difflab.commands.drawing import Drawing
 from difflab.config.sample import SampleConfig
 from difflab.console import say_on_stderr
 from difflab.files import replacing
+from difflab.requests.drawings import ARCHIVE, GRID
 from difflab.tracking.grid import make_grid, save_picture
 from difflab.tracking.row_file import RowFile
 from difflab.types import Batch
@@ -54,7 +55,7 @@ class SampleArchive:
     def finish(self) -> None:
         """Write the files, now that all samples are there; one process does."""
         if self.config.npz:
-            with replacing(self.folder / "samples.npz") as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            with replacing(self.folder / ARCHIVE) as temporary, zipfile.ZipFile(temporary, "w") as archive:
                 self._images.copy_into(archive, "arr_0")
                 if self._labels.n:
                     self._labels.copy_into(archive, "arr_1")
@@ -69,7 +70,7 @@ class SampleArchive:
     def _write_grid(self) -> None:
         n = min(self.config.n, GRID_MOST)
         if n < self.config.n:
-            say_on_stderr(f"note: grid.png shows the first {n} of {self.config.n} samples")
+            say_on_stderr(f"note: {GRID} shows the first {n} of {self.config.n} samples")
         images = torch.from_numpy(self._images.read(0, n).copy()).permute(0, 3, 1, 2)
         grid = make_grid(images, self.config.columns, min_side=GRID_MIN_SIDE, labels=self.drawing.words(n))
-        save_picture(grid, self.folder / "grid.png")
+        save_picture(grid, self.folder / GRID)

@@ -74,6 +74,18 @@ class SampleFolder:
         write_text(self._record, json.dumps(plain, indent=2) + "\n")
         self._unfinished.unlink(missing_ok=True)
 
+    def is_whole(self, pictures: int, together: Sequence[str]) -> bool:
+        """Whether a drawing is complete, and so many pictures and the files `together` are still there.
+
+        A record that cannot be read, after a disk or somebody else damaged it, is none.
+        """
+        try:
+            record = json.loads(self._record.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError, RecursionError):
+            return False
+        files = [*map(self._picture, range(pictures)), *(self.path / name for name in together)]
+        return isinstance(record, dict) and "n" in record and all(file.is_file() for file in files)
+
     def leave(self) -> None:
         """Where a drawing ended before it left anything, it leaves no mark either."""
         if not self._pictures() and not any((self.path / name).exists() for name in TOGETHER):

@@ -13,11 +13,12 @@ from difflab.commands.drawing import Drawing, draw_name, prepare_drawing
 from difflab.commands.limits import require_disk
 from difflab.commands.processes import Processes
 from difflab.commands.sample_archive import GRID_MIN_SIDE, GRID_MOST, SampleArchive
-from difflab.commands.sample_folder import RECORD, SampleFolder
+from difflab.commands.sample_folder import SampleFolder
 from difflab.config.sample import SampleConfig
 from difflab.console import say
 from difflab.diffusion.samplers.trajectory import Trajectory
 from difflab.images import to_uint8
+from difflab.requests.drawings import ARCHIVE, GRID, TRAJECTORY
 from difflab.tracking.grid import make_grid, save_picture
 
 if TYPE_CHECKING:
@@ -105,7 +106,11 @@ class Sampling:
                 together.remove()
 
     def is_kept(self, place: Path) -> bool:
-        return (place / RECORD).is_file()
+        config = self.config
+        files = {GRID: config.grid, TRAJECTORY: config.trajectory > 0, ARCHIVE: config.npz}
+        together = [name for name, asked in files.items() if asked]
+        folder = SampleFolder(place, self.drawing.stored.config.channels)
+        return folder.is_whole(config.n if config.png else 0, together)
 
     def show(self, place: Path) -> None:
         say(f"{self.config.n} samples of {self.drawing.stored.path} in {place}")
@@ -144,7 +149,7 @@ def refuse_too_many(drawing: Drawing, config: SampleConfig, out: Path) -> None:
 
 def save_trajectory(drawing: Drawing, moments: int, out: Path) -> None:
     """Write the picture of `draw_trajectory`."""
-    save_picture(draw_trajectory(drawing, moments), out / "trajectory.png")
+    save_picture(draw_trajectory(drawing, moments), out / TRAJECTORY)
 
 
 def draw_trajectory(drawing: Drawing, moments: int) -> Image:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from difflab.commands.sample_archive import GRID_MOST
-from difflab.commands.sample_folder import RECORD, picture_name, read_picture
+from difflab.commands.sample_folder import picture_name, read_picture
 from difflab.config.request import GIVEN
 from difflab.console import say, say_on_stderr
+from difflab.requests.drawings import RECORD
 from difflab.tracking.grid import make_grid, save_picture
 from difflab.tracking.sweep_point import SweepPoint
 from difflab.tracking.sweep_table import Value, shown

@@ -112,10 +112,11 @@ def _worth_an_axis(rows: Sequence[SweepRow], key: str) -> tuple[bool, bool, int]
 
 
 def _note_differing(results: Sequence[Result]) -> None:
-    """Say in what the protocols of one metric differ, apart from how samples are drawn: that is what sweeps vary."""
+    """Say in what the protocols of one metric differ, apart from what sweeps vary: how samples are drawn, how a
+    likelihood or an accuracy is found."""
     for key in dict.fromkeys(result.key for result in results):
         first, *others = [result.protocol for result in results if result.key == key]
-        differing = {name for other in others for name in first.differences(other) if not name.startswith("sampling.")}
+        differing = {name for other in others for name in first.differences(other) if not first.is_varied(name)}
         if differing:
             _note(f"the points' {key} differ in their protocol and cannot be compared: {', '.join(sorted(differing))}")
 

@@ -46,6 +46,11 @@ def _explain(model: type[BaseModel], data: Mapping[str, Any], problem: ErrorDeta
         return f"{key}.kind={context.get('tag')!r} is not known; choose one of {context.get('expected_tags', '?')}"
     if problem["type"] == "list_type":
         return f"{key}={problem['input']!r}: write a list, as in {key}=[{problem['input']}]"
+    if problem["type"] in ("model_type", "model_attributes_type", "dict_type") and key:
+        here, _ = _models_at(model, data, path)
+        fields = [name for name in _fields(here) if name != "kind"]
+        example = f", as in {key}.{fields[0]}=..." if fields else ""
+        return f"{key}={problem['input']!r}: this is a section and no value; give its keys{example}"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{key}: {message}" if key else message
@@ -59,7 +64,9 @@ def _path_in_data(data: Any, loc: tuple[int | str, ...]) -> list[int | str]:
     for i, part in enumerate(loc):
         inner = _entry(node, part)
         is_tag = isinstance(node, Mapping) and node.get("kind") == part
-        if inner is not None or (i == len(loc) - 1 and not is_tag):
+        # Below a plain value stands only which type of a union was tried.
+        has_entries = isinstance(node, Mapping) or (isinstance(node, list) and isinstance(part, int))
+        if inner is not None or (i == len(loc) - 1 and has_entries and not is_tag):
             path.append(part)
             node = inner
     return path

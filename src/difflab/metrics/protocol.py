@@ -109,9 +109,12 @@ class Protocol(Config):
 
         Of a likelihood, which judges no samples, of the images whose likelihood it is, however it is found.
         """
+        return _digest({key: value for key, value in self.measured().items() if not self.is_varied(key)})
+
+    def is_varied(self, key: str) -> bool:
+        """Whether a field is none of the yardstick's."""
         judges = self.sampling is not None or self.extractor is not None
-        varied = ["sampling" if judges else "parameters"]
-        return _digest({key: value for key, value in self.measured().items() if not _named_by(key, varied)})
+        return _named_by(key, ["sampling" if judges else "parameters"])
 
     def measured(self) -> dict[str, Any]:
         """The fields that are hashed, flat: `sampling.guidance.scale` -> value."""

@@ -8,7 +8,7 @@ from difflab.errors import UserError
 
 RECORD = "sample.json"
 UNFINISHED = "unfinished.json"
-TOGETHER = ("grid.png", "trajectory.png", "samples.npz")
+GRID, TRAJECTORY, ARCHIVE = TOGETHER = ("grid.png", "trajectory.png", "samples.npz")
 """Files of many samples together, beside the picture of each."""
 
 

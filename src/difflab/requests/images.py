@@ -149,12 +149,13 @@ def open_pictures(
         raise UserError(f"{key}={given} does not exist: give an archive (.npz), a folder of images or one image")
     channels = channels_of(field, wanted)
     labelled = "label" in wanted.known and field != "mask"
+    shown = f"{key}={printable(path)}"
     source = (
         FolderPictures(field, path, channels, alpha=wanted.alpha, key=key)
         if path.is_dir() or path.suffix.lower() in readable_endings()
         else ArchivePictures(field, path, channels, wanted.classes, labelled=labelled, key=key)
     )
-    refuse_other_size(f"{key}={printable(path)}", field, source.size, wanted)
+    refuse_other_size(shown, field, source.size, wanted)
     if isinstance(source, FolderPictures):
         source.decode_all()
     return source

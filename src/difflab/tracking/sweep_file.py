@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from difflab.config.base import Config
 from difflab.config.validate import validate
 from difflab.errors import UserError, in_one_line
-from difflab.tracking.sweep_point import SweepPoint, as_number, sweep_points
+from difflab.tracking.sweep_point import SweepPoint, as_number, given_again, sweep_points
 from difflab.tracking.sweep_table import Value, shown
 
 COMMANDS = ("train", "sample", "evaluate", "likelihood", "accuracy")
@@ -49,6 +49,9 @@ class SweepParameter(Config):
                 raise ValueError('W&B cannot pass null on; write "null" in quotes')
             if isinstance(value, dict):
                 raise ValueError(f"{value} is a mapping; give each of its keys as a parameter, as in a.b")
+        if again := given_again([_value(value) for value in self.choices]):
+            one, other = (self.choices[place] for place in again)
+            raise ValueError(f"{one!r} and {other!r} are the same value; give each once")
         return self
 
     @property

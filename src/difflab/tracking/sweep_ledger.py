@@ -70,16 +70,19 @@ class Ledger:
         """
         path = Path(folder) / LEDGER
         ledger = cls(Path(folder), sweep)
+        unread: list[str] = []
         for record in jsonl.read(path):
             try:
                 entry = validate(LedgerEntry, record)
             except UserError as error:
-                if speaks():
-                    say_on_stderr(f"note: {path} has a line that is no point ({error}), left out")
+                unread.append(str(error))
                 continue
             if sweep is not None and entry.sweep != sweep:
                 raise UserError(f"{folder} holds the sweep {entry.sweep!r}, this one is {sweep!r}; give another --out")
             ledger._add(entry)
+        if unread and speaks():
+            lines = "a line that is no point" if len(unread) == 1 else f"{len(unread)} lines that are no points"
+            say_on_stderr(f"note: {path} has {lines} ({unread[0]}), left out")
         return ledger
 
     def record(self, entry: LedgerEntry) -> None:
@@ -179,6 +182,8 @@ def _newest(place: Path) -> list[Result]:
             where = ".".join(map(str, error.errors()[0]["loc"]))
             say_on_stderr(f"note: {path}: a record of {record.get('name')} is none ({where}), left out")
             continue
+        except UserError as error:
+            raise UserError(f"{path}: {error}; remove the line, and measure again") from None
         newest[result.key, result.protocol.hash] = result
     return list(newest.values())
 

@@ -60,6 +60,17 @@ def as_number(text: str) -> Value:
     return int(text) if text.lstrip("+-").isdigit() else float(text)
 
 
+def given_again(values: Sequence[Value]) -> tuple[int, int] | None:
+    """The places of the first two that are the same value, as 1 and 1.0; None where all differ."""
+    seen: dict[tuple[bool, Value], int] = {}
+    for place, value in enumerate(values):
+        # For Python true is 1.
+        first = seen.setdefault((isinstance(value, bool), value), place)
+        if first != place:
+            return first, place
+    return None
+
+
 def _short(keys: Sequence[str]) -> dict[str, str]:
     last = {key: key.rpartition(".")[2] for key in keys}
     return {key: short if list(last.values()).count(short) == 1 else key for key, short in last.items()}

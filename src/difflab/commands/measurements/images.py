@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 Asked = TypeVar("Asked", bound=MeasuringImagesConfig)
 
-MEASURED_WITH = ("data", "seed", "weights", "precision")
-"""Keys, besides the split and n, that make it another measurement of any kind."""
+MEASURED_WITH = ("data", "split", "seed", "weights", "precision")
+"""Keys, besides n, that make it another measurement of any kind."""
 
 
 class ImagesMeasurement(ABC, Generic[Asked]):
