@@ -13,11 +13,14 @@ from torch import nn
 import difflab
 from commands.test_train_classifier import trained
 from difflab.diffusion.continuous_process import ContinuousProcess
+from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.noise_laws import LogNormalLaw
+from difflab.images import as_float
 from difflab.metrics.accuracy import AccuracyTally, Judged, mean_and_error
 from difflab.metrics.protocol import Result
 from difflab.pipelines.accuracy import AccuracyPipeline
 from difflab.pipelines.stored import load_stored
+from difflab.seeding import stream_seed
 from difflab.tracking.runs import read_offline_run
 from difflab.types import Batch
 from tiny_runs import ON_CPU, done, mistake
@@ -140,8 +143,10 @@ def test_every_image_has_noise_of_its_own_at_every_time_in_the_scale_of_the_netw
     assert len(network.seen) == 4
     assert not any(torch.equal(x[0], x[1]) for x in network.seen)
     assert not torch.allclose(network.seen[1], network.seen[2])
-    # EDM's c_in brings what is mostly noise to unit variance.
-    assert network.seen[-1].std() < 1.2
+    t, x0 = torch.full((2,), 0.75), as_float(grey["image"])
+    streams = SampleNoise([stream_seed(0, "accuracy", number) for number in range(2)])
+    *_, noise = [streams.randn_like(x0) for _ in range(4)]
+    torch.testing.assert_close(network.seen[-1], process.network_input(process.q_sample(x0, t, noise), t))
 
 
 def test_images_are_put_in_their_order_and_counted_once() -> None:
