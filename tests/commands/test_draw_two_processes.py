@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import sys
@@ -12,6 +13,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from command_line import Done, spawn_difflab, start_program
+from difflab.lock import locked
 from difflab.metrics.protocol import Result, compare
 from tiny_runs import ON_CPU, done
 
@@ -136,3 +138,20 @@ def _data(run: Path) -> str:
     from difflab.config.stored import read_train_config
 
     return read_train_config(run / "config.yaml").data.path
+
+
+def test_a_point_that_fails_stops_no_other_on_two_devices(own_run: Path, tmp_path: Path) -> None:
+    command = ["sample", f"run={own_run}", "n=2", "batch_size=1", "sampler.steps=2", "seed=0,1,2", *ON_CPU]
+    done(*command)
+    ledger = own_run / "samples" / "ledger.jsonl"
+    places = {entry["point"]: entry["place"] for entry in map(json.loads, ledger.read_text().splitlines())}
+    ledger.unlink()
+    with locked(own_run / "samples" / places["seed=1"], "is being looked at"):
+        ended = spawn_difflab([*command, "devices=2"], tmp_path)
+    assert ended.status == 2, ended.err
+    assert ended.last_error.startswith("difflab sample: 1 of 3 drawings failed: seed=1: ")
+    assert "is being drawn into already" in ended.last_error
+    assert ended.out.count("side by side in") == 1
+    again = spawn_difflab([*command, "devices=2"], tmp_path)
+    assert again.status == 0, again.err
+    assert again.err.count("2 of 3 points are done already") == 1
