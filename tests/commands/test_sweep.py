@@ -196,7 +196,8 @@ def test_numbers_of_different_protocols_get_a_note(tmp_path: Path, machine: Mach
     ended = run_difflab(["sweep", "run", str(seeds(tmp_path))], tmp_path)
     assert "note" not in ended.err
     place = tmp_path / "runs" / "ddpm" / "shapes32" / "tiny-seed-0" / "evaluations.jsonl"
-    other = Result(metric="fd", value=1.0, protocol=Protocol(metric="fd", n=8, parameters={"k": 3}))
+    alike = Result.from_json(as_record(1.0, 0))
+    other = alike.model_copy(update={"protocol": alike.protocol.model_copy(update={"parameters": {"k": 3}})})
     place.write_text(other.to_json() + "\n")
     ended = run_difflab(["sweep", "run", str(seeds(tmp_path))], tmp_path)
     assert "note: the points' eval/fd@8 differ in their protocol and cannot be compared: parameters" in ended.err
