@@ -38,8 +38,8 @@ class UNetBase(Config):
                              residual: inside a residual block (BigGAN, ADM).
     time_embedding:          ddpm: [sin, cos] with ln(1e4)/(half - 1); adm: [cos, sin] with ln(1e4)/half;
                              sr3: [sin, cos] with ln(1e4)/half.
-    embedding_mult:          width of the time embedding as a multiple of base_channels, that of its hidden layer being 4:
-                             4 in DDPM and ADM, 1 in Janspiry's SR3.
+    embedding_mult:          width of the time embedding as a multiple of base_channels; its hidden layer always has 4.
+                             1 in Janspiry's SR3.
     embedding_activation:    SiLU between the time embedding and each block's own layer for it; none in Janspiry's SR3.
     qkv_bias:                query, key and value of every attention have a bias; not in Janspiry's SR3.
     norm_groups, norm_eps:   every GroupNorm.
