@@ -110,7 +110,7 @@ def sr3_table(steps: int = 20) -> np.ndarray:
 
 @pytest.mark.parametrize("of", ["alpha_bar", "sqrt_alpha_bar"])
 def test_levels_are_uniform_between_two_neighbouring_entries(of: Any) -> None:
-    """SR3, section 2.3: a step, then a level (or its root) uniform between those of the step and of the one before."""
+    """SR3, section 2.4: a step, then a level (or its root) uniform between those of the step and of the one before."""
     table = sr3_table()
     process = GaussianProcess(linear_betas(20, 0.001, 0.3), time_input=of)
     np.testing.assert_allclose(process.alphas_cumprod, table, rtol=1e-12)

@@ -44,7 +44,7 @@ class UniformTimesteps:
 
 
 class PiecewiseUniformTimesteps:
-    """A step s uniform on 1..T, then a noise level uniform between those of s - 1 and s, weight 1; SR3, section 2.3
+    """A step s uniform on 1..T, then a noise level uniform between those of s - 1 and s, weight 1; SR3, section 2.4
     (as in WaveGrad), where level 0 is the clean image.
 
     alphas_cumprod: of the table [T].
