@@ -7,9 +7,8 @@ file `<name>_gen.pth` holds the network under `denoise_fn.` and, beside it, twel
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -46,7 +45,7 @@ class ConcatFirst:
         return [ours.roll(self.concat_channels, dims=1)]
 
 
-def _entries_with(embedding: str, block_embedding: str) -> Any:
+def _entries_with(embedding: str, block_embedding: str) -> Callable[[UNetPlan, Shapes], list[Entry]]:
     def entries(plan: UNetPlan, shapes: Shapes) -> list[Entry]:
         found = [
             *both(f"{embedding}.1", "time_embed.linear1"),

@@ -106,10 +106,13 @@ def _no_constants(plan: Any) -> dict[str, Tensor]:
 
 def _alike(found: Tensor, ours: Tensor) -> bool:
     # Other machines and versions of numpy round the last digits of a table otherwise.
-    return found.shape == ours.shape and torch.allclose(found.to(ours), ours, rtol=1e-4, atol=1e-7)
+    comparable = found.is_floating_point() and found.shape == ours.shape
+    return comparable and torch.allclose(found.to(ours), ours, rtol=1e-4, atol=1e-7)
 
 
 def _ends(table: Tensor) -> str:
+    if not table.is_floating_point():
+        return str(table.dtype).removeprefix("torch.")
     return f"{float(table.flatten()[0]):.3g} to {float(table.flatten()[-1]):.3g}" if table.numel() else "nothing"
 
 
@@ -178,9 +181,9 @@ class Layout:
         ]
 
     def _tables_of(self, target: Target) -> dict[str, Tensor]:
-        diffusion = target.diffusion
-        known = self.tables is not None and isinstance(diffusion, DiscreteDiffusionConfig)
-        return self.tables(diffusion) if known else {}
+        if self.tables is None or not isinstance(target.diffusion, DiscreteDiffusionConfig):
+            return {}
+        return self.tables(target.diffusion)
 
     def _refuse_network(self, network: NetworkConfig) -> None:
         if network.kind not in self.networks:
