@@ -163,7 +163,7 @@ BETWEEN = {"kind": "piecewise_uniform"}
         ({"clip": True}, "Extra inputs"),
         (
             {"timestep_sampling": BETWEEN, "loss": "kl"},
-            "loss=kl has a bound on steps of the table.* set loss=mse or l1",
+            "loss=kl has a bound on steps of the table.* set loss=mse or loss=l1",
         ),
         (
             {"timestep_sampling": BETWEEN, "loss": "hybrid", "variance": "learned_range"},

@@ -207,12 +207,12 @@ class DiscreteDiffusionConfig(_TrainingObjective):
             if self.loss not in ("mse", "l1"):
                 raise ValueError(
                     f"loss={self.loss} has a bound on steps of the table, between which timestep_sampling="
-                    "piecewise_uniform trains: set loss=mse or l1, or timestep_sampling.kind=uniform"
+                    "piecewise_uniform trains: set loss=mse or loss=l1"
                 )
             if self.prediction == "prev":
                 raise ValueError(
                     "prediction=prev is the mean of a step of the table, between which timestep_sampling="
-                    "piecewise_uniform trains: set prediction=eps, or timestep_sampling.kind=uniform"
+                    "piecewise_uniform trains: set prediction to eps, x0 or v"
                 )
         return self
 
