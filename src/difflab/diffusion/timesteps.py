@@ -68,8 +68,8 @@ class PiecewiseUniformTimesteps:
         step = place.long().clamp(max=self.num_timesteps - 1)
         fraction = place - step
         if self.of == "sqrt_alpha_bar":
-            roots = self._roots.to(u.device)
-            less, more = roots[step], roots[step + 1]
+            self._roots = self._roots.to(u.device)
+            less, more = self._roots[step], self._roots[step + 1]
             # (r^2 - less^2) / (more^2 - less^2) for r between the two, without the difference of two squares.
             fraction = fraction * (2.0 * less + (more - less) * fraction) / (less + more)
         return step + fraction - 1.0, torch.ones(u.shape, dtype=torch.float32, device=u.device)
