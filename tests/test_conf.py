@@ -17,6 +17,7 @@ from difflab.config.sample import EvaluateConfig, EvaluateSamplesConfig, SampleC
 from difflab.config.train import TrainConfig
 from difflab.config.validate import validate
 from difflab.errors import UserError
+from difflab.interop.presets import network_choice
 from difflab.tasks.build import build_model, build_training_module
 
 ROOT = Path(__file__).parents[1]
@@ -58,6 +59,12 @@ PARAMETERS = {  # of the whole model, with its class embedding
     "improved/imagenet64_256_upsampler": 279_792_390,
     "improved/lsun_bedroom_bs128": 113_676_678,
     "improved/lsun_bedroom_bs64": 113_676_678,
+    "sr3/16_128": 560_719_107,  # the paper: 550 million
+    "sr3/64_256": 617_118_467,  # 625
+    "sr3/64_512": 609_802_371,  # 625
+    "sr3/256_1024": 148_746_931,  # 150
+    "sr3/janspiry_16_128": 97_807_491,  # of the official code too
+    "sr3/janspiry_64_512": 155_334_339,
 }
 NEEDED = {  # what a choice cannot do without
     ("init", "weights"): ["init.from=runs/somewhere"],
@@ -105,9 +112,9 @@ def test_experiment_composes_and_validates(experiment: str) -> None:
 def test_every_choice_of_every_group_validates(group: str, name: str) -> None:
     overrides = [f"{group}={name}", *NEEDED.get((group, name), [])]
     if group == "network":
-        network = yaml.safe_load((conf_dir() / "network" / f"{name}.yaml").read_text())
-        overrides += NEEDED_BY_CLASSIFIERS if network.get("kind") == "unet_encoder" else []
-        overrides += NEEDED_BY_UPSAMPLERS if network.get("concat_channels") else []
+        network = network_choice(name, classes=6)
+        overrides += NEEDED_BY_CLASSIFIERS if network.kind == "unet_encoder" else []
+        overrides += NEEDED_BY_UPSAMPLERS if getattr(network, "concat_channels", 0) else []
     compose_and_validate("train", TrainConfig, overrides)
 
 

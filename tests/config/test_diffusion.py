@@ -135,6 +135,7 @@ BASE = {
     "prediction": "eps",
     "variance": "fixed_large",
 }
+BETWEEN = {"kind": "piecewise_uniform"}
 
 
 @pytest.mark.parametrize(
@@ -160,6 +161,16 @@ BASE = {
         ({"timesteps": 0}, "greater than or equal to 1"),
         ({"timestep_sampling": {"kind": "uniform", "history_per_term": 3}}, "Extra inputs"),
         ({"clip": True}, "Extra inputs"),
+        (
+            {"timestep_sampling": BETWEEN, "loss": "kl"},
+            "loss=kl has a bound on steps of the table.* set loss=mse or loss=l1",
+        ),
+        (
+            {"timestep_sampling": BETWEEN, "loss": "hybrid", "variance": "learned_range"},
+            "loss=hybrid has a bound on steps of the table",
+        ),
+        ({"timestep_sampling": BETWEEN, "prediction": "prev"}, "prediction=prev is the mean of a step of the table"),
+        ({"timestep_sampling": {**BETWEEN, "of": "beta"}}, "Input should be 'alpha_bar' or 'sqrt_alpha_bar'"),
     ],
 )
 def test_what_cannot_work_is_refused(changes: dict[str, Any], message: str) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from difflab.diffusion.timesteps import LossAwareTimesteps, UniformTimesteps
+from difflab.diffusion.process import GaussianProcess
+from difflab.diffusion.schedules import linear_betas
+from difflab.diffusion.timesteps import LossAwareTimesteps, PiecewiseUniformTimesteps, UniformTimesteps
 from diffusion.fakes import Checked
 from golden_fixtures import load
 
@@ -98,3 +102,35 @@ def test_a_boundary_belongs_to_the_timestep_above_it() -> None:
     t, weight = sampler.sample(u)
     assert t.tolist() == [1, 1, 3, 3]
     assert weight.tolist() == [0.5] * 4
+
+
+def sr3_table(steps: int = 20) -> np.ndarray:
+    return np.cumprod(1 - np.linspace(0.001, 0.3, steps))
+
+
+@pytest.mark.parametrize("of", ["alpha_bar", "sqrt_alpha_bar"])
+def test_levels_are_uniform_between_two_neighbouring_entries(of: Any) -> None:
+    """SR3, section 2.4: a step, then a level (or its root) uniform between those of the step and of the one before."""
+    table = sr3_table()
+    process = GaussianProcess(linear_betas(20, 0.001, 0.3), time_input=of)
+    np.testing.assert_allclose(process.alphas_cumprod, table, rtol=1e-12)
+    entries = np.append(1.0, table) if of == "alpha_bar" else np.sqrt(np.append(1.0, table))
+    fractions = torch.tensor([0.0, 0.125, 0.5, 0.875], dtype=torch.float64)
+    for step in range(1, 21):
+        t, weight = PiecewiseUniformTimesteps(table, of).sample((step - 1 + fractions) / 20)
+        assert (weight == 1).all()
+        assert weight.dtype == torch.float32
+        expected = entries[step - 1] + (entries[step] - entries[step - 1]) * fractions.numpy()
+        np.testing.assert_allclose(process.network_time(t).numpy(), expected, rtol=1e-5)
+        assert ((t >= step - 2) & (t < step - 1)).all()
+
+
+@given(st.lists(st.floats(0, 1, exclude_max=True, width=32), min_size=1, max_size=20), st.integers(1, 4000))
+def test_levels_of_a_sample_are_its_own_and_never_without_noise(u: list[float], steps: int) -> None:
+    sampler = PiecewiseUniformTimesteps(np.cumprod(1 - np.linspace(1e-6, 1e-2, steps)), "sqrt_alpha_bar")
+    t, _ = sampler.sample(torch.tensor(u))
+    assert t.dtype == torch.float64
+    assert ((t > -1) & (t <= steps - 1)).all()
+    assert t.tolist() == [float(sampler.sample(torch.tensor([one]))[0]) for one in u]
+    # By inverse CDF: a later uniform is never a less noisy level.
+    assert torch.equal(t.argsort(stable=True), torch.tensor(u).double().clamp(min=2**-25).argsort(stable=True))

@@ -11,6 +11,7 @@ from difflab.config.network import UNetConfig, UNetEncoderConfig
 from difflab.interop.diffusers_config import from_diffusers_config
 from difflab.interop.diffusers_unet import DIFFUSERS
 from difflab.interop.guided import GUIDED, GUIDED_NEW_ORDER
+from difflab.interop.janspiry import JANSPIRY, JANSPIRY_DDPM
 from difflab.interop.keymap import KeyMap, shapes_of
 from difflab.interop.layout import Layout, Target
 from difflab.interop.pesser import PESSER
@@ -70,6 +71,29 @@ def _guided_torso(c: dict[str, Any], image_size: int) -> dict[str, Any]:
     }
 
 
+def janspiry_target(c: dict[str, Any]) -> tuple[Target, Layout]:
+    """Janspiry's `UNet(...)`, told of the noise level or (ddpm_modules) of the index of a step."""
+    index = "with_time_emb" in c
+    network = UNetConfig(
+        channels=c["out_channel"],
+        concat_channels=c["in_channel"] - c["out_channel"],
+        base_channels=c["inner_channel"],
+        channel_mult=c["channel_mults"],
+        blocks_per_level=c["res_blocks"],
+        attention_resolutions=c["attn_res"],
+        dropout=float(c["dropout"]),
+        resample="symmetric_conv",
+        time_embedding="sr3",
+        embedding_mult=1,
+        embedding_activation=index,
+        qkv_bias=False,
+        norm_groups=c["norm_groups"],
+        norm_eps=1e-5,
+        init="orthogonal",
+    )
+    return Target(network, c["image_size"]), JANSPIRY_DDPM if index else JANSPIRY
+
+
 def target_and_layout(fixture: Fixture) -> tuple[Target, Layout]:
     """The network of a fixture and the layout of its keys."""
     c = fixture.spec["constructor"]
@@ -77,6 +101,8 @@ def target_and_layout(fixture: Fixture) -> tuple[Target, Layout]:
         return pesser_target(c), PESSER
     if fixture.spec["kind"] == "unet2d":
         return from_diffusers_config(c), DIFFUSERS
+    if fixture.spec["kind"] in ("sr3_unet", "sr3_process"):
+        return janspiry_target(c)
     layout = GUIDED_NEW_ORDER if c.get("use_new_attention_order") else GUIDED
     if fixture.spec["kind"] == "guided_encoder":
         return classifier_target(c), layout
@@ -88,13 +114,23 @@ def network_keymap(layout: Layout, target: Target) -> KeyMap:
     """The map of a network alone, under the keys of its own state dict."""
     network = target.meta_network()
     shapes = shapes_of(network.state_dict())
-    return KeyMap(layout.name, layout.entries(network.plan, shapes), shapes)
+    return KeyMap(layout.name, layout.entries(network.plan, shapes), shapes, layout.constants(network.plan))
 
 
 def build_target(target: Target) -> nn.Module:
     """The network in eval mode."""
     network = build_network(target.network, image_size=target.image_size, learned_variance=target.learned_variance)
     return network.eval()
+
+
+def janspiry_blocks(plan: TorsoPlan) -> dict[str, str]:
+    """Janspiry's flat lists of blocks -> our key of the last module of each: its blocks end with their attention."""
+    names = {"downs.0": "conv_in"}
+    sides, counts = {"encoder": "downs", "middle": "mid", "decoder": "ups"}, {"encoder": 0, "middle": -1, "decoder": -1}
+    for place in places(plan):
+        counts[place.side] += place.spec.name != "attention"
+        names[f"{sides[place.side]}.{counts[place.side]}"] = place.key
+    return names
 
 
 def guided_blocks(plan: TorsoPlan) -> dict[str, str]:

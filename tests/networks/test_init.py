@@ -40,3 +40,15 @@ def test_fused_projections_start_as_if_apart() -> None:
     limit = math.sqrt(6 / (64 + 64))
     for part in attention.qkv.weight.chunk(3):
         assert 0.98 * limit < part.abs().max() <= limit
+
+
+def test_orthogonal_matrices_and_no_last_layer_that_is_small() -> None:
+    torch.manual_seed(0)
+    cfg = CONFIG.model_copy(update={"init": "orthogonal", "qkv_bias": False})
+    state = build_network(cfg, image_size=32, learned_variance=False).state_dict()
+    for key in ("conv_out.weight", "encoder.1.block.0.conv2.weight", "middle.attention.0.qkv.weight"):
+        rows = state[key].flatten(1)
+        rows = rows if len(rows) <= rows.shape[1] else rows.T
+        torch.testing.assert_close(rows @ rows.T, torch.eye(len(rows)), atol=1e-5, rtol=0)
+    assert not state["encoder.1.block.0.conv1.bias"].any()
+    assert "middle.attention.0.qkv.bias" not in state

@@ -12,6 +12,7 @@ from networks.official_networks import (
     build_target,
     check_traces,
     guided_blocks,
+    janspiry_blocks,
     network_keymap,
     target_and_layout,
     trace,
@@ -33,6 +34,7 @@ ADM = [
     "improved-unet",
     "improved-superres",
 ]
+SR3 = ["sr3-unet", "sr3-unet-noattn", "sr3-ddpm-unet"]
 
 
 def conditioning(fixture: Fixture, label_embedding: torch.Tensor | None) -> Conditioning:
@@ -57,6 +59,28 @@ def test_output_is_the_official_one(name: str) -> None:
         fixture.check("out", network(fixture.input("x"), fixture.input("t"), cond))
         if "out_fractional_t" in fixture.arrays:
             fixture.check("out_fractional_t", network(fixture.input("x"), fixture.input("t_fractional"), cond))
+    back = keymap.to_official(network.state_dict())
+    assert back.keys() == official.keys()
+    assert all(torch.equal(back[key], value) for key, value in official.items())
+
+
+@pytest.mark.parametrize("name", SR3)
+def test_every_block_gives_what_the_unofficial_sr3_block_gives(name: str) -> None:
+    fixture = load("diffusion", name)
+    target, layout = target_and_layout(fixture)
+    official = fixture.state_dict()
+    for constant in fixture.spec["constant"]:
+        official[constant] = layout.constants(target.meta_network().plan)[constant]
+    network = build_target(target)
+    keymap = network_keymap(layout, target)
+    network.load_state_dict(keymap.from_official(official))
+    cond = Conditioning(concat=fixture.input("cond")) if "cond" in fixture.spec["inputs"] else None
+    time = fixture.input("time").flatten()
+    with torch.inference_mode():
+        fixture.check("out", network(fixture.input("x"), time, cond))
+    check_traces(
+        fixture, trace(network, janspiry_blocks(network.plan), lambda: network(fixture.input("x"), time, cond))
+    )
     back = keymap.to_official(network.state_dict())
     assert back.keys() == official.keys()
     assert all(torch.equal(back[key], value) for key, value in official.items())

@@ -51,6 +51,12 @@ def test_quartiles_of_a_number_of_timesteps_that_four_does_not_divide() -> None:
     assert window.pop()[1].tolist() == [2.0, 1.0, 2.0, 1.0]
 
 
+def test_levels_between_the_clean_image_and_the_first_row_are_in_the_first_quartile() -> None:
+    window = QuartileWindow(8)
+    add(window, torch.tensor([1.0, 3.0, 8.0]), torch.tensor([-0.99, 1.5, 6.9], dtype=torch.float64))
+    assert window.pop()[1].tolist() == [2.0, 0.0, 0.0, 1.0]
+
+
 def test_samples_of_weight_zero_are_left_out_even_where_their_value_is_not_finite() -> None:
     window = QuartileWindow(4)
     loss = torch.tensor([1.0, math.nan, math.inf, 3.0])

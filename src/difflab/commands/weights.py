@@ -112,7 +112,9 @@ def _named_model(path: Path, preset: str | None, wrapper: str | None) -> tuple[M
 def export(
     run: Annotated[str, typer.Argument(help="a run directory, a checkpoint or an exported folder")],
     out: Annotated[Path, typer.Option(readable=False, help="folder to write (a file for the layouts of one file)")],
-    layout: Annotated[str, typer.Option(help="difflab, diffusers, guided, guided-new-order or pesser")] = "difflab",
+    layout: Annotated[
+        str, typer.Option(help="difflab, diffusers, guided, guided-new-order, janspiry or pesser")
+    ] = "difflab",
     which: Annotated[str, typer.Option("--weights", help="auto (averages where they are kept), ema or raw")] = "auto",
 ) -> None:
     """Write the weights of a run as difflab's folder, or in an official layout."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from difflab.conditioning.base import Conditioner
+from difflab.conditioning.blur import Blur
 from difflab.config.conditioning import LowResConditionerConfig
 from difflab.diffusion.noise import SampleNoise
 from difflab.images import Filter, as_float, resize
@@ -17,7 +18,8 @@ from difflab.types import Batch, Conditioning
 class LowResConditioner(Conditioner):
     """`batch["low_res"]` [B, C, size, size] (uint8, or float in [-1, 1]) -> concat [B, C, image_size, image_size].
 
-    In training there is no such entry: the low-resolution image is made of `batch["image"]`. Dropped rows are zeros.
+    In training there is no such entry: the low-resolution image is made of `batch["image"]`, and blurred where
+    there is a `blur`, which other modes than training leave out. Dropped rows are zeros.
     (improved-diffusion, `super_res_train.py`; guided-diffusion, `SuperResModel`.)
     """
 
@@ -33,6 +35,7 @@ class LowResConditioner(Conditioner):
         *,
         downsample: Filter = "area",
         upsample: Filter = "bilinear",
+        blur: Blur | None = None,
     ) -> None:
         super().__init__(drop_rate)
         self.size = size
@@ -40,6 +43,8 @@ class LowResConditioner(Conditioner):
         self.image_size = image_size
         self.downsample: Filter = downsample
         self.upsample: Filter = upsample
+        self.blur = blur
+        self.draws = blur is not None
 
     def complete(self, batch: Batch) -> Batch:
         """`low_res` made of `image`, as in training, where there is none."""
@@ -59,8 +64,11 @@ class LowResConditioner(Conditioner):
 
     def make(self, batch: Batch, dropped: Tensor | None, noise: SampleNoise | None) -> Conditioning:
         """Raises ValueError for a drop on a model that knows none."""
-        small = batch["low_res"]
-        large = resize(as_float(small), self.image_size, self.upsample)
+        small = as_float(batch["low_res"])
+        if self.training and self.blur is not None:
+            assert noise is not None, "it draws"
+            small = self.blur(small, noise)
+        large = resize(small, self.image_size, self.upsample)
         if dropped is not None:
             if self.drop_rate == 0.0:
                 raise ValueError("this model always saw its low-resolution image (drop_rate 0): it cannot drop it")
@@ -70,6 +78,12 @@ class LowResConditioner(Conditioner):
 
 def build(config: LowResConditionerConfig, *, embedding_dim: int, image_size: int) -> LowResConditioner:
     """The conditioner of a configuration; see `build_conditioners`."""
+    blur = config.blur
     return LowResConditioner(
-        config.size, image_size, config.drop_rate, downsample=config.downsample, upsample=config.upsample
+        config.size,
+        image_size,
+        config.drop_rate,
+        downsample=config.downsample,
+        upsample=config.upsample,
+        blur=None if blur is None else Blur((blur.sigma[0], blur.sigma[1]), blur.probability, blur.kernel_size),
     )

@@ -77,12 +77,36 @@ class ClassConditionerConfig(ConditionerBase):
             )
 
 
+class BlurConfig(Config):
+    """Gaussian blur in training, as augmentation of what a stage of a cascade is told (Ho et al. 2021, section 4.2).
+
+    sigma: [lowest, highest] width in pixels of the low-resolution image; each sample draws its own between them.
+    probability: of each image to be blurred.
+    kernel_size: odd number of pixels beyond which the Gaussian is cut off.
+    """
+
+    sigma: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2)]
+    probability: Annotated[float, Field(gt=0, le=1)] = 1.0
+    kernel_size: Annotated[int, Field(ge=3)]
+
+    @model_validator(mode="after")
+    def _can_be(self) -> Self:
+        if self.sigma[0] > self.sigma[1]:
+            raise ValueError(f"sigma={self.sigma} must have its lower end first, as in sigma={self.sigma[::-1]}")
+        if self.kernel_size % 2 == 0:
+            raise ValueError(
+                f"kernel_size={self.kernel_size} has no middle pixel; set kernel_size={self.kernel_size + 1}"
+            )
+        return self
+
+
 class LowResConditionerConfig(ConditionerBase):
     """A low-resolution version of the image, enlarged and joined to the network's input (ADM's upsamplers).
 
     size: pixels per side of the low-resolution image.
     downsample: how training makes it of the image: area = the mean of each block of pixels (improved-diffusion, ADM).
     upsample: how it is enlarged to the image's size again; bilinear with align_corners=False (ADM).
+    blur: of the low-resolution image in training, null for none.
     drop_rate: probability that a training sample gets zeros in its place.
     """
 
@@ -92,6 +116,7 @@ class LowResConditionerConfig(ConditionerBase):
     size: Annotated[int, Field(gt=0)]
     downsample: Literal["area", "bilinear", "bicubic"] = "area"
     upsample: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+    blur: BlurConfig | None = None
     drop_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     def makes(self, channels: int) -> Makes:
@@ -103,6 +128,22 @@ class LowResConditionerConfig(ConditionerBase):
                 f"conditioning.{name}.size={self.size} is not below data.image_size={data.image_size}; "
                 "set the size of the images that are to be enlarged"
             )
+        if data.image_size % self.size:
+            below = max(n for n in range(1, self.size) if data.image_size % n == 0)
+            raise ValueError(
+                f"conditioning.{name}.size={self.size} is no divisor of data.image_size={data.image_size}, and images "
+                f"are enlarged by a whole factor; set conditioning.{name}.size={below}"
+            )
+
+    @model_validator(mode="after")
+    def _blur_is_within_the_image(self) -> Self:
+        if self.blur is not None and self.blur.kernel_size > self.size:
+            largest = self.size - 1 + self.size % 2
+            raise ValueError(
+                f"blur.kernel_size={self.blur.kernel_size} is larger than the image it blurs, of size={self.size}; "
+                + (f"set blur.kernel_size to {largest} or less" if largest >= 3 else "set blur=null")
+            )
+        return self
 
 
 class AugmentConditionerConfig(ConditionerBase):

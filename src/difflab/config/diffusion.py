@@ -117,7 +117,19 @@ class LossAwareSampling(Config):
     uniform_prob: float = Field(default=0.001, ge=0, le=1)
 
 
-TimestepSampling = Annotated[UniformSampling | LossAwareSampling, Field(discriminator="kind")]
+class PiecewiseUniformSampling(Config):
+    """Noise levels between two steps: a step t of the table, then uniform between the levels of t - 1 and t (SR3).
+
+    of: what is uniform there: alpha_bar (the paper's gamma), or its square root (Janspiry's code).
+    """
+
+    kind: Literal["piecewise_uniform"]
+    of: Literal["alpha_bar", "sqrt_alpha_bar"] = "alpha_bar"
+
+
+TimestepSampling = Annotated[
+    UniformSampling | LossAwareSampling | PiecewiseUniformSampling, Field(discriminator="kind")
+]
 
 
 class _TrainingObjective(Config):
@@ -153,7 +165,7 @@ class DiscreteDiffusionConfig(_TrainingObjective):
     prediction: Literal["eps", "x0", "v", "prev"]
     variance: Literal["fixed_small", "fixed_large", "learned", "learned_range", "interpolated"]
     posterior_clip: Literal["copy_second", "floor"] = "copy_second"
-    time_input: Literal["index", "scaled_index", "sqrt_alpha_bar", "log_snr"] = "index"
+    time_input: Literal["index", "scaled_index", "alpha_bar", "sqrt_alpha_bar", "log_snr"] = "index"
     loss: Literal["mse", "l1", "kl", "rescaled_kl", "hybrid", "hybrid_unscaled"] = "mse"
     vlb_lambda: float = Field(default=0.001, gt=0)
     timestep_sampling: TimestepSampling = UniformSampling(kind="uniform")
@@ -175,7 +187,7 @@ class DiscreteDiffusionConfig(_TrainingObjective):
             if self.prediction == "eps":
                 raise ValueError(f"{name} ends in pure noise, where eps tells nothing of x0: set prediction to v or x0")
             if self.time_input == "log_snr":
-                raise ValueError(f"{name} ends at a log-SNR of -infinity: set time_input to index or sqrt_alpha_bar")
+                raise ValueError(f"{name} ends at a log-SNR of -infinity: set time_input to index or alpha_bar")
         return self
 
     @model_validator(mode="after")
@@ -191,6 +203,17 @@ class DiscreteDiffusionConfig(_TrainingObjective):
                 f"weighting={self.weighting} weighs the squared error of eps, x0 or v, not loss={self.loss} of "
                 f"prediction={self.prediction}: set weighting=none"
             )
+        if self.timestep_sampling.kind == "piecewise_uniform":
+            if self.loss not in ("mse", "l1"):
+                raise ValueError(
+                    f"loss={self.loss} has a bound on steps of the table, between which timestep_sampling="
+                    "piecewise_uniform trains: set loss=mse or loss=l1"
+                )
+            if self.prediction == "prev":
+                raise ValueError(
+                    "prediction=prev is the mean of a step of the table, between which timestep_sampling="
+                    "piecewise_uniform trains: set prediction to eps, x0 or v"
+                )
         return self
 
 

@@ -23,7 +23,7 @@ class UNetBase(Config):
 
     channels:                image channels.
     patch_size:              the network runs on size / patch_size pixels (space to depth), DDPM's `block_size`.
-    base_channels:           width of multiplier 1; the time embedding is 4 times as wide.
+    base_channels:           width of multiplier 1.
     stem:                    width of the first convolution. base: base_channels (DDPM, SR3, EDM's SongUNet);
                              first_level: that of the first level (ADM). Left out, it is what the code has whose
                              time_embedding is taken: first_level beside adm, else base.
@@ -38,10 +38,14 @@ class UNetBase(Config):
                              residual: inside a residual block (BigGAN, ADM).
     time_embedding:          ddpm: [sin, cos] with ln(1e4)/(half - 1); adm: [cos, sin] with ln(1e4)/half;
                              sr3: [sin, cos] with ln(1e4)/half.
+    embedding_mult:          width of the time embedding as a multiple of base_channels; its hidden layer always has 4.
+                             1 in Janspiry's SR3.
+    embedding_activation:    SiLU between the time embedding and each block's own layer for it; none in Janspiry's SR3.
+    qkv_bias:                query, key and value of every attention have a bias; not in Janspiry's SR3.
     norm_groups, norm_eps:   every GroupNorm.
     residual_scale:          factor on (shortcut + branch) of a residual block; 1/sqrt(2) in SR3.
     init:                    ddpm: variance scaling (fan average, uniform), last layers scaled by 1e-10;
-                             adm: torch's own, last layers zero.
+                             adm: torch's own, last layers zero; orthogonal: every matrix, none zero (Janspiry's SR3).
     checkpoint_activations:  recompute each block in the backward pass: less memory, about a third more time.
     """
 
@@ -59,11 +63,14 @@ class UNetBase(Config):
     adaptive_norm: bool = False
     resample: Resample = "asymmetric_conv"
     time_embedding: Literal["ddpm", "adm", "sr3"] = "ddpm"
+    embedding_mult: Positive = 4
+    embedding_activation: bool = True
+    qkv_bias: bool = True
     stem: Stem = Field(default_factory=lambda given: "first_level" if given.get("time_embedding") == "adm" else "base")
     norm_groups: Positive = 32
     norm_eps: Annotated[float, Field(gt=0)] = 1e-6
     residual_scale: Annotated[float, Field(gt=0)] = 1.0
-    init: Literal["ddpm", "adm"] = "ddpm"
+    init: Literal["ddpm", "adm", "orthogonal"] = "ddpm"
     checkpoint_activations: bool = False
 
     @property
@@ -85,7 +92,7 @@ class UNetBase(Config):
     @property
     def embedding_channels(self) -> int:
         """Width of the time embedding, and so of `Conditioning.vector`."""
-        return 4 * self.base_channels
+        return self.embedding_mult * self.base_channels
 
     @property
     def size_multiple(self) -> int:

@@ -39,7 +39,8 @@ class Process(ABC):
 
     variance:   of the reverse steps p(x_{t-1} | x_t).
     sigma_data: the standard deviation of the data, for prediction=edm.
-    time_span:  training times lie in [0, time_span): rows of a table, or positions in [0, 1).
+    time_span:  training times lie in [0, time_span): rows of a table (between them, also down to -1, the clean end), or
+                positions in [0, 1).
     """
 
     variance: Variance

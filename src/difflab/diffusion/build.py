@@ -43,7 +43,13 @@ from difflab.diffusion.samplers import (
     UniPCSampler,
 )
 from difflab.diffusion.thresholding import DynamicThreshold, StaticThreshold, Threshold
-from difflab.diffusion.timesteps import LossAwareTimesteps, TimestepSampler, UniformPositions, UniformTimesteps
+from difflab.diffusion.timesteps import (
+    LossAwareTimesteps,
+    PiecewiseUniformTimesteps,
+    TimestepSampler,
+    UniformPositions,
+    UniformTimesteps,
+)
 from difflab.diffusion.weighting import LossWeighting
 
 if TYPE_CHECKING:
@@ -145,12 +151,15 @@ def build_loss(config: DiffusionConfig, process: Process) -> DiffusionLoss:
 
 
 def build_timesteps(config: DiffusionConfig, process: Process) -> TimestepSampler:
-    """How training times are drawn of `build_process`'s result: rows of a table, or positions in [0, 1)."""
+    """How training times are drawn of `build_process`'s result: rows of a table, places between
+    them, or positions in [0, 1)."""
     if not isinstance(process, GaussianProcess) or config.kind == "continuous":
         return UniformPositions()
     sampling = config.timestep_sampling
     if sampling.kind == "loss_aware":
         return LossAwareTimesteps(process.num_timesteps, sampling.history_per_term, sampling.uniform_prob)
+    if sampling.kind == "piecewise_uniform":
+        return PiecewiseUniformTimesteps(process.alphas_cumprod, sampling.of)
     return UniformTimesteps(process.num_timesteps)
 
 

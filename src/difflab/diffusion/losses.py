@@ -61,7 +61,7 @@ class DiffusionLoss:
     def __call__(self, model_output: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """Tensors [B]: always `loss`; `mse` (or `l1`) and `vb` where they are parts of it.
 
-        model_output: [B, C or 2C, ...]; x0, x_t and noise: [B, C, ...]; t: int64 [B], rows of the process.
+        model_output: [B, C or 2C, ...]; x0, x_t and noise: [B, C, ...]; t: [B], times of the process.
         """
         if self.kind in ("kl", "rescaled_kl"):
             scale = self.process.time_span if self.kind == "rescaled_kl" else 1.0
@@ -84,7 +84,7 @@ class DiffusionLoss:
         return {"loss": mse + vb, "mse": mse, "vb": vb}
 
     def _weight(self, t: Tensor, like: Tensor) -> Tensor | None:
-        if not isinstance(self.process, GaussianProcess):
+        if not isinstance(self.process, GaussianProcess) or t.is_floating_point():
             weight = self._weighting(self.process.snr(t), self.process.parametrisation)
             return None if weight is None else weight.to(like)
         if self._weights is None:

@@ -13,16 +13,18 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from difflab.diffusion.base_process import Levels, Process, Variance
+from difflab.diffusion.between_rows import interpolate_rows, table_between
 from difflab.diffusion.parametrisation import Parametrisation
 from difflab.types import Denoised, NoiseLevel
 
 Prediction = Literal["eps", "x0", "v", "prev"]
 PosteriorClip = Literal["copy_second", "floor"]
-TimeInput = Literal["index", "scaled_index", "sqrt_alpha_bar", "log_snr"]
+TimeInput = Literal["index", "scaled_index", "alpha_bar", "sqrt_alpha_bar", "log_snr"]
 Interpolation = Literal["log", "linear"]
 
 Time = int | Tensor
-"""A row of the table: one int for the whole batch (cheap, no tensor is made), or int64 [B] on any device."""
+"""A row of the table: one int for the whole batch (cheap, no tensor is made), or int64 [B] on any device. What is of a
+level alone, and not of a step, takes places between two rows too: float64 [B], with -1 for the clean end."""
 
 _TABLES_OF = {
     "fixed_small": ("posterior_variance", "posterior_log_variance_clipped"),
@@ -57,7 +59,7 @@ class GaussianProcess(Process):
     posterior_clip:  the posterior variance is 0 at row 0; its log is copied from row 1 (`copy_second`: DDPM's newer
                      class, ADM) or floored at log(1e-20) (`floor`: DDPM's older class, used for LSUN and CelebA-HQ).
     time_input:      what the network gets as time: the training index, index * 1000 / T (`rescale_timesteps`),
-                     sqrt(alpha_bar), or the log-SNR.
+                     alpha_bar (SR3's gamma), its root (Janspiry's SR3), or the log-SNR.
     timestep_map:    the training index of each row; original_steps: T of the training process. Set by `respace`.
 
     Raises ValueError for betas outside (0, 1] or too small to count, for more than one row without signal, unknown
@@ -144,6 +146,7 @@ class GaussianProcess(Process):
         self.network_times = {
             "index": index,
             "scaled_index": index * (1000.0 / self.original_steps),
+            "alpha_bar": self.alphas_cumprod,
             "sqrt_alpha_bar": self.sqrt_alphas_cumprod,
             "log_snr": log_snr,
         }[self.time_input]
@@ -184,7 +187,9 @@ class GaussianProcess(Process):
         )
 
     def network_time(self, t: Tensor) -> Tensor:
-        """What the network gets as time: int64 [B] -> float32 [B]."""
+        """What the network gets as time: [B] -> float32 [B]."""
+        if t.is_floating_point():
+            return self._time_between(t).float()
         return self._cached("network_times", t.device, torch.float32)[t]
 
     def time_at(self, level: NoiseLevel) -> float:
@@ -192,6 +197,8 @@ class GaussianProcess(Process):
 
         Raises ValueError for a level without a timestep where the network is told the index.
         """
+        if self.time_input == "alpha_bar":
+            return level.alpha**2
         if self.time_input == "sqrt_alpha_bar":
             return level.alpha
         if self.time_input == "log_snr":
@@ -250,7 +257,7 @@ class GaussianProcess(Process):
 
     def snr(self, t: Tensor) -> Tensor:
         """alpha_bar / (1 - alpha_bar), float64 [B]."""
-        alphas_cumprod = self._cached("alphas_cumprod", t.device, torch.float64)[t]
+        alphas_cumprod = self._alpha_bar(t)
         return alphas_cumprod / (1.0 - alphas_cumprod)
 
     def q_mean_variance(self, x0: Tensor, t: Time) -> tuple[Tensor, Tensor, Tensor]:
@@ -337,12 +344,32 @@ class GaussianProcess(Process):
         fraction = (values + 1) / 2
         return fraction * high + (1 - fraction) * low
 
+    def _alpha_bar(self, t: Tensor) -> Tensor:
+        table = self._cached("alphas_cumprod", t.device, torch.float64)
+        return interpolate_rows(table, 1.0, t) if t.is_floating_point() else table[t]
+
+    def _time_between(self, t: Tensor) -> Tensor:
+        alpha_bar = self._alpha_bar(t)
+        if self.time_input == "alpha_bar":
+            return alpha_bar
+        if self.time_input == "sqrt_alpha_bar":
+            return alpha_bar.sqrt()
+        if self.time_input == "log_snr":
+            return alpha_bar.log() - (1.0 - alpha_bar).log()
+        times = self._cached("network_times", t.device, torch.float64)
+        return interpolate_rows(times, -1.0 if self.time_input == "index" else -1000.0 / self.original_steps, t)
+
     def _at(self, table: str, t: Time, x: Tensor) -> float | Tensor:
         """Entry t of a table, as a float, or gathered and shaped to broadcast over x."""
         if isinstance(t, int):
             return float(getattr(self, table)[t])
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-        return self._cached(table, x.device, dtype)[t.to(x.device)].reshape(-1, *(1,) * (x.ndim - 1))
+        t = t.to(x.device)
+        between = t.is_floating_point()
+        rows = (
+            table_between(table, self._alpha_bar(t)).to(dtype) if between else self._cached(table, x.device, dtype)[t]
+        )
+        return rows.reshape(-1, *(1,) * (x.ndim - 1))
 
     def _cached(self, table: str, device: torch.device, dtype: torch.dtype) -> Tensor:
         key = (table, device, dtype)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
+
+from difflab.diffusion.noise_laws import EDGE
 
 
 class TimestepSampler(Protocol):
@@ -14,7 +17,8 @@ class TimestepSampler(Protocol):
     def sample(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """u [B] uniform in [0, 1) -> (t [B], importance weight float32 [B]), on u's device.
 
-        t: int64 rows of a table, or float positions in [0, 1) of a process in continuous time.
+        t: int64 rows of a table, float64 places between them (-1 is the clean end), or float positions in [0, 1) of a
+        process in continuous time.
         """
         ...
 
@@ -37,6 +41,38 @@ class UniformTimesteps:
         """u [B] uniform in [0, 1) -> (t int64 [B], ones [B])."""
         t = (u.double() * self.num_timesteps).long().clamp(max=self.num_timesteps - 1)
         return t, torch.ones(u.shape, dtype=torch.float32, device=u.device)
+
+
+class PiecewiseUniformTimesteps:
+    """A step s uniform on 1..T, then a noise level uniform between those of s - 1 and s, weight 1; SR3, section 2.4
+    (as in WaveGrad), where level 0 is the clean image.
+
+    alphas_cumprod: of the table [T].
+    of:             what is uniform: alpha_bar (the paper's gamma), or sqrt_alpha_bar (Janspiry's code, which draws one
+                    step for a whole batch; here each sample has its own).
+    """
+
+    def __init__(self, alphas_cumprod: ArrayLike, of: Literal["alpha_bar", "sqrt_alpha_bar"] = "alpha_bar") -> None:
+        after = torch.as_tensor(alphas_cumprod, dtype=torch.float64, device="cpu")
+        self.num_timesteps = len(after)
+        self.of = of
+        self._roots = torch.cat([torch.ones(1, dtype=torch.float64, device="cpu"), after]).sqrt()
+
+    def sample(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """u [B] uniform in [0, 1) -> (t float64 [B] in (-1, T - 1), ones [B]).
+
+        t is where the process, linear in alpha_bar between two rows, has that level.
+        """
+        # The image itself has no noise that could be told.
+        place = u.double().clamp(min=EDGE) * self.num_timesteps
+        step = place.long().clamp(max=self.num_timesteps - 1)
+        fraction = place - step
+        if self.of == "sqrt_alpha_bar":
+            self._roots = self._roots.to(u.device)
+            less, more = self._roots[step], self._roots[step + 1]
+            # (r^2 - less^2) / (more^2 - less^2) for r between the two, without the difference of two squares.
+            fraction = fraction * (2.0 * less + (more - less) * fraction) / (less + more)
+        return step + fraction - 1.0, torch.ones(u.shape, dtype=torch.float32, device=u.device)
 
 
 class LossAwareTimesteps:

@@ -39,11 +39,14 @@ _GUIDED = _Places(
     logits=("out.2.c_proj.weight", "out.3.weight", "out.2.weight"),
     classes="label_emb.weight",
 )
+_JANSPIRY = _Places("downs.0.weight", "final_conv.block.3.weight", "ups.")
 _PLACES = {
     "pesser": _Places("conv_in.weight", "conv_out.weight", "up."),
     "diffusers": _Places("conv_in.weight", "conv_out.weight", "up_blocks.", classes="class_embedding.weight"),
     "guided": _GUIDED,
     "guided-new-order": _GUIDED,
+    "janspiry": _JANSPIRY,
+    "janspiry-ddpm": _JANSPIRY,
     "difflab": _Places("conv_in.weight", "conv_out.weight", "decoder.", logits=("pool.out.weight",)),
 }
 

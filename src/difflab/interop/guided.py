@@ -93,6 +93,9 @@ _REQUIRES = {
     "time_embedding": "adm",
     "norm_groups": 32,
     "norm_eps": 1e-5,
+    "embedding_mult": 4,
+    "embedding_activation": True,
+    "qkv_bias": True,
     "residual_scale": 1.0,
     "skip_scale": 1.0,
 }

@@ -101,14 +101,19 @@ class KeyMap:
     """A complete map of one model: every tensor of ours once, every official tensor once.
 
     `shapes` are those of our model. Both directions are strict.
+    constants: official tensors that nothing trains and no tensor of ours is made of; a file must have the same.
     """
 
-    def __init__(self, layout: str, entries: Sequence[Entry], shapes: Shapes) -> None:
+    def __init__(
+        self, layout: str, entries: Sequence[Entry], shapes: Shapes, constants: Mapping[str, Tensor] | None = None
+    ) -> None:
         self.layout = layout
         self.entries = tuple(entries)
         mapped = [entry.ours for entry in self.entries]
         official = [name for entry in self.entries for name in entry.official]
         assert sorted(mapped) == sorted(shapes), sorted(set(mapped) ^ set(shapes))
+        self.constants = dict(constants or {})
+        official += self.constants
         assert len(set(official)) == len(official), "an official key is mapped twice"
         self.shapes: Shapes = dict(shapes)
         meta = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
@@ -119,6 +124,9 @@ class KeyMap:
         refuse_misfit(
             state, self.official_shapes, "these weights", f"do not fit the {self.layout} layout of this network"
         )
+        for name, constant in self.constants.items():
+            if not state[name].is_meta and not torch.allclose(state[name].to(constant), constant):
+                raise UserError(f"these weights have other values of {name} than the {self.layout} layout always has")
         return {e.ours: e.transform.to_ours([state[name] for name in e.official]) for e in self.entries}
 
     def to_official(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -127,7 +135,7 @@ class KeyMap:
         return self._to_official(state)
 
     def _to_official(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        made: dict[str, Tensor] = {}
+        made = dict(self.constants)
         for entry in self.entries:
             made.update(zip(entry.official, entry.transform.to_official(state[entry.ours]), strict=True))
         return made

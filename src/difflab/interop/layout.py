@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from difflab.conditioning.build import build_conditioners
 from difflab.config.conditioning import ConditioningConfig
+from difflab.config.diffusion import DiffusionConfig, DiscreteDiffusionConfig
 from difflab.config.model import DrawingModelConfig, ModelConfig, NoisedModelConfig
 from difflab.config.network import NetworkConfig, Stem
 from difflab.errors import UserError
@@ -29,12 +30,16 @@ _NOT_ARCHITECTURE = {
 
 @dataclass(frozen=True)
 class Target:
-    """A model that weights are for: its network, what the experiment adds to it, and its conditioners by name."""
+    """A model that weights are for: its network, what the experiment adds to it, and its conditioners by name.
+
+    diffusion: its process, which no weights are of; None where it is not known.
+    """
 
     network: NetworkConfig
     image_size: int
     learned_variance: bool = False
     conditioning: ConditioningConfig = field(default_factory=dict)
+    diffusion: DiffusionConfig | None = None
 
     @classmethod
     def of(cls, config: ModelConfig) -> Target:
@@ -42,7 +47,7 @@ class Target:
         if not isinstance(config, NoisedModelConfig):
             raise UserError(f"{config.title} has no layout but difflab's own")
         conditioning = config.conditioning if isinstance(config, DrawingModelConfig) else {}
-        return cls(config.network, config.image_size, config.diffusion.learns_variance, conditioning)
+        return cls(config.network, config.image_size, config.diffusion.learns_variance, conditioning, config.diffusion)
 
     def meta_network(self) -> nn.Module:
         """The network without storage; UserError when the configuration does not fit the image size."""
@@ -95,6 +100,22 @@ class Target:
         }
 
 
+def _no_constants(plan: Any) -> dict[str, Tensor]:
+    return {}
+
+
+def _alike(found: Tensor, ours: Tensor) -> bool:
+    # Other machines and versions of numpy round the last digits of a table otherwise.
+    comparable = found.is_floating_point() and found.shape == ours.shape
+    return comparable and torch.allclose(found.to(ours), ours, rtol=1e-4, atol=1e-7)
+
+
+def _ends(table: Tensor) -> str:
+    if not table.is_floating_point():
+        return str(table.dtype).removeprefix("torch.")
+    return f"{float(table.flatten()[0]):.3g} to {float(table.flatten()[-1]):.3g}" if table.numel() else "nothing"
+
+
 @dataclass(frozen=True)
 class Layout:
     """The key layout of one official code.
@@ -107,6 +128,9 @@ class Layout:
     conditioners: the kinds of conditioners it has -> the official name of their embedding, None where they have no
                   weights. The code has at most one of each.
     order:        the modules of the official network as its state dict lists them; () where the entries' order is it.
+    constants:    plan -> tensors that the official network keeps beside its weights, which nothing trains.
+    prefix:       what stands before the network's keys in the official file.
+    tables:       the process -> what the official file holds beside the network, in front of it; None for nothing.
     """
 
     name: str
@@ -118,6 +142,9 @@ class Layout:
     networks: tuple[Literal["unet", "unet_encoder"], ...] = ("unet",)
     conditioners: Mapping[str, str | None] = field(default_factory=dict)
     order: tuple[str, ...] = ()
+    constants: Callable[[Any], dict[str, Tensor]] = _no_constants
+    prefix: str = ""
+    tables: Callable[[DiscreteDiffusionConfig], dict[str, Tensor]] | None = None
 
     def keymap(self, target: Target) -> KeyMap:
         """The map between this layout and our whole model; UserError when the layout cannot express it."""
@@ -132,7 +159,31 @@ class Layout:
         if self.order:
             entries.sort(key=lambda entry: self.order.index(entry.official[0].partition(".")[0]))
         ours = {NETWORK + key: shape for key, shape in shapes.items()}
-        return KeyMap(self.name, entries, ours | {CONDITIONERS + key: shape for key, shape in told.items()})
+        shapes = ours | {CONDITIONERS + key: shape for key, shape in told.items()}
+        return KeyMap(self.name, entries, shapes, self.constants(network.plan))
+
+    def file_of(self, official: Mapping[str, Tensor], target: Target) -> dict[str, Tensor]:
+        """What the official file of a network's state dict holds."""
+        return self._tables_of(target) | {self.prefix + key: value for key, value in official.items()}
+
+    def compare_tables(self, found: Mapping[str, Tensor], target: Target) -> list[str]:
+        """What there is to say of the tables that a file has beside the network, in one line; [] where it has none."""
+        ours = {key: value for key, value in self._tables_of(target).items() if key in found}
+        if not ours:
+            return []
+        other = [key for key, value in ours.items() if not _alike(found[key], value)]
+        if not other:
+            return [f"its {len(ours)} tables of the noise schedule are those of the model"]
+        steps, wanted = len(found[other[0]].flatten()), len(ours[other[0]])
+        return [
+            f"its noise schedule is another than the model's: {other[0]} has {steps} steps from "
+            f"{_ends(found[other[0]])}, the model's {wanted} from {_ends(ours[other[0]])}; it was left out"
+        ]
+
+    def _tables_of(self, target: Target) -> dict[str, Tensor]:
+        if self.tables is None or not isinstance(target.diffusion, DiscreteDiffusionConfig):
+            return {}
+        return self.tables(target.diffusion)
 
     def _refuse_network(self, network: NetworkConfig) -> None:
         if network.kind not in self.networks:

@@ -9,10 +9,11 @@ from torch import Tensor
 from difflab.errors import UserError
 from difflab.interop.diffusers_unet import DIFFUSERS
 from difflab.interop.guided import GUIDED, GUIDED_NEW_ORDER
+from difflab.interop.janspiry import JANSPIRY, JANSPIRY_DDPM
 from difflab.interop.layout import Layout
 from difflab.interop.pesser import PESSER
 
-LAYOUTS = {layout.name: layout for layout in (PESSER, DIFFUSERS, GUIDED, GUIDED_NEW_ORDER)}
+LAYOUTS = {layout.name: layout for layout in (PESSER, DIFFUSERS, GUIDED, GUIDED_NEW_ORDER, JANSPIRY, JANSPIRY_DDPM)}
 NATIVE = "difflab"
 """The name of our own layout."""
 OUR_MARKER = "encoder.0.block.0.norm1.weight"

@@ -40,7 +40,7 @@ def open_weights(path: Path, wrapper: str | None = None) -> WeightFile:
     renamed = modern_attention_names(found.state)
     if renamed.keys() != found.state.keys():
         notes.append("took the attention keys of older diffusers files (query, key, value, proj_attn)")
-    return WeightFile(found.path, found.format, renamed, (*found.notes, *notes))
+    return WeightFile(found.path, found.format, renamed, (*found.notes, *notes), found.beside)
 
 
 def is_diffusers(path: Path) -> bool:
@@ -147,9 +147,9 @@ def _read_shards(index: Path, wrapper: str | None) -> WeightFile:
         kind, content = read_content(index.parent / name)
         kinds[kind] = None
         state |= _part(index, index.parent / name, content, {key for key, file in listed.items() if file == name})
-    state, notes = unwrap(index, state, wrapper)
+    state, beside, notes = unwrap(index, state, wrapper)
     files = len(set(listed.values()))
-    return WeightFile(index, " and ".join(kinds), state, (f"put together from {files} files", *notes))
+    return WeightFile(index, " and ".join(kinds), state, (f"put together from {files} files", *notes), beside)
 
 
 def _part(index: Path, path: Path, content: Any, listed: set[str]) -> dict[str, Tensor]:

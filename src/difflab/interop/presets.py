@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import TypeAdapter
@@ -23,7 +25,7 @@ class Preset:
     file:    the published file's name, or how it ends; "" where the model was published as a folder alone.
     source:  where the weights were published.
     classes: how many it is told (or, a classifier, tells apart); None for none.
-    low_res: pixels per side of the image that an upsampler is told; None for other models.
+    low_res: what an upsampler is told; None for other models.
     """
 
     name: str
@@ -34,7 +36,7 @@ class Preset:
     file: str
     source: str
     classes: int | None = None
-    low_res: int | None = None
+    low_res: LowResConditionerConfig | None = None
 
     @property
     def architecture(self) -> tuple[object, ...]:
@@ -48,8 +50,12 @@ class Preset:
         if self.classes is not None and network.kind == "unet":
             conditioning["class_label"] = ClassConditionerConfig(kind="class", classes=self.classes)
         if self.low_res is not None:
-            conditioning["low_res"] = LowResConditionerConfig(kind="low_res", size=self.low_res)
+            conditioning["low_res"] = self.low_res
         return Target(network, self.image_size, self.learned_variance, conditioning)
+
+
+def _area(size: int) -> LowResConditionerConfig:
+    return LowResConditionerConfig(kind="low_res", size=size)
 
 
 def _ddpm() -> Iterator[Preset]:
@@ -79,7 +85,9 @@ def _adm() -> Iterator[Preset]:
     for small, size in ((64, 256), (128, 512)):
         name = f"{small}_{size}_upsampler"
         file = f"{name}.pt"
-        yield Preset(f"adm/imagenet{name}", f"adm_{name}", size, True, older, file, source, imagenet, low_res=small)
+        yield Preset(
+            f"adm/imagenet{name}", f"adm_{name}", size, True, older, file, source, imagenet, low_res=_area(small)
+        )
 
 
 def _improved() -> Iterator[Preset]:
@@ -96,10 +104,18 @@ def _improved() -> Iterator[Preset]:
     name, file = "improved/imagenet64_cond", "imagenet64_cond_270M_250K.pt"
     yield Preset(name, "improved_imagenet64_cond", 64, True, older, file, source, imagenet)
     name, file = "improved/imagenet64_256_upsampler", "upsample_cond_500K.pt"
-    yield Preset(name, "improved_upsampler", 256, True, older, file, source, imagenet, low_res=64)
+    yield Preset(name, "improved_upsampler", 256, True, older, file, source, imagenet, low_res=_area(64))
 
 
-PRESETS = {preset.name: preset for preset in (*_ddpm(), *_adm(), *_improved())}
+def _sr3() -> Iterator[Preset]:
+    source = "Janspiry/Image-Super-Resolution-via-Iterative-Refinement (README), unofficial; faces"
+    for small, size in ((16, 128), (64, 512)):
+        told = LowResConditionerConfig(kind="low_res", size=small, downsample="bicubic", upsample="bicubic")
+        name, network = f"sr3/janspiry_{small}_{size}", f"sr3_janspiry_{small}_{size}"
+        yield Preset(name, network, size, False, ("janspiry",), "", source, low_res=told)
+
+
+PRESETS = {preset.name: preset for preset in (*_ddpm(), *_adm(), *_improved(), *_sr3())}
 """By experiment. That each is the model of the experiment of its name is held by a test."""
 
 
@@ -108,15 +124,21 @@ def network_choice(name: str, classes: int | None = None) -> NetworkConfig:
 
     classes: stands where a classifier's file refers to the data.
     """
-    folder = conf_dir() / "network"
+    values = _values(conf_dir() / "network", name)
+    if "classes" in values:
+        values["classes"] = classes
+    return TypeAdapter(NetworkConfig).validate_python(values)
+
+
+def _values(folder: Path, name: str) -> dict[str, Any]:
+    """What a choice says, with what it says another choice has."""
     path = folder / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
         raise UserError(f"network={name}: no such choice; there are {known}")
     values = yaml.safe_load(path.read_text())
-    if "classes" in values:
-        values["classes"] = classes
-    return TypeAdapter(NetworkConfig).validate_python(values)
+    bases = [_values(folder, base) for base in values.pop("defaults", []) if base != "_self_"]
+    return {key: value for one in (*bases, values) for key, value in one.items()}
 
 
 def preset_named(name: str) -> Preset:

@@ -77,7 +77,8 @@ def import_weights(
         state = keymap.from_official(found.state)
     except UserError as error:
         raise UserError(f"{path}: {error}{fits_phrase(found.state)}") from error
-    return Imported(state, target, keymap.layout, found.notes)
+    notes = layout_named(keymap.layout).compare_tables(found.beside, target)
+    return Imported(state, target, keymap.layout, (*found.notes, *notes))
 
 
 def check_export(path: str | Path, config: ModelConfig, layout: str) -> list[str]:
@@ -155,7 +156,8 @@ def export_weights(path: str | Path, state: Mapping[str, Tensor], target: Target
     path = Path(path)
     if layout == DIFFUSERS.name:
         return save_diffusers(path, state, target)
-    official = layout_named(layout).keymap(target).to_official(state)
+    known = layout_named(layout)
+    official = known.file_of(known.keymap(target).to_official(state), target)
     write = _ONE_FILE.get(path.suffix)
     if write is None:
         raise UserError(f"{path}: end the name in .safetensors or .pt")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,16 @@ _SHOWN = 8
 
 @dataclass(frozen=True)
 class WeightFile:
-    """The tensors of a file. `notes` says, in one line each, what was done to find them."""
+    """The tensors of a file. `notes` says, in one line each, what was done to find them.
+
+    beside: those that lie where the prefix of their keys does, by name: tables of a noise schedule, say.
+    """
 
     path: Path
     format: str
     state: dict[str, Tensor]
     notes: tuple[str, ...] = ()
+    beside: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def read_weights(path: str | Path, wrapper: str | None = None) -> WeightFile:
@@ -51,14 +55,17 @@ def read_weights(path: str | Path, wrapper: str | None = None) -> WeightFile:
     """
     path = Path(path)
     kind, content = read_content(path)
-    state, notes = unwrap(path, content, wrapper)
+    state, beside, notes = unwrap(path, content, wrapper)
     if path.suffix == ".safetensors" and kind != "safetensors":
         notes.insert(0, f"the file is a {kind}, although its name says safetensors")
-    return WeightFile(path, kind, state, tuple(notes))
+    return WeightFile(path, kind, state, tuple(notes), beside)
 
 
-def unwrap(path: Path, content: Any, wrapper: str | None = None) -> tuple[dict[str, Tensor], list[str]]:
-    """The state dict in the content of the file `path`, and in one line each what was done to find it."""
+def unwrap(
+    path: Path, content: Any, wrapper: str | None = None
+) -> tuple[dict[str, Tensor], dict[str, Tensor], list[str]]:
+    """The state dict in the content of the file `path`, what lies beside its prefix, and in one line each what was done
+    to find it."""
     if not isinstance(content, Mapping):
         raise UserError(f"{path}: holds a {type(content).__name__}, not a state dict")
     notes: list[str] = []
@@ -76,7 +83,7 @@ def unwrap(path: Path, content: Any, wrapper: str | None = None) -> tuple[dict[s
     if any(marker in state for marker in _MARKERS):
         # Counters of steps beside the weights; a network of a known layout has no such tensor.
         state = {name: tensor for name, tensor in state.items() if tensor.ndim}
-    return state, notes + _notes(content, root, state)
+    return state, _beside(root, tensors), notes + _notes(content, root, state)
 
 
 def _is_our_checkpoint(content: Mapping[Any, Any]) -> bool:
@@ -136,6 +143,14 @@ def _marked_roots(tensors: Mapping[str, Tensor]) -> list[str]:
                 roots[root] = None
                 break
     return list(roots)
+
+
+def _beside(root: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors, by name, that lie where the last part of `root` does."""
+    above = root[:-1].rpartition(".")[0]
+    above = f"{above}." if above else ""
+    names = {name: name.removeprefix(above) for name in tensors if name.startswith(above)}
+    return {short: tensors[name] for name, short in names.items() if root and "." not in short}
 
 
 def _likely_roots(tensors: Mapping[str, Tensor], given: str) -> list[str]:

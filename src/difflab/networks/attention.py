@@ -19,6 +19,7 @@ class AttentionSpec:
 
     context_channels: width of the tokens whose keys and values stand before those of the pixels (GLIDE), None for none.
     scale:            factor on the sum of identity and branch.
+    qkv_bias:         query, key and value have a bias, those of the tokens too.
     """
 
     channels: int
@@ -26,6 +27,7 @@ class AttentionSpec:
     norm: NormSpec
     context_channels: int | None = None
     scale: float = 1.0
+    qkv_bias: bool = True
     name: str = "attention"
     checkpoint: bool = False
 
@@ -50,10 +52,10 @@ class Attention(nn.Module):
         super().__init__()
         self.spec = spec
         self.norm = spec.norm.build(spec.channels)
-        self.qkv = FusedLinear(spec.channels, spec.channels, parts=3)
+        self.qkv = FusedLinear(spec.channels, spec.channels, parts=3, bias=spec.qkv_bias)
         self.context_kv = None
         if spec.context_channels is not None:
-            self.context_kv = FusedLinear(spec.context_channels, spec.channels, parts=2)
+            self.context_kv = FusedLinear(spec.context_channels, spec.channels, parts=2, bias=spec.qkv_bias)
         self.out = OutputLinear(spec.channels, spec.channels)
 
     def forward(self, h: Tensor, emb: Tensor, cond: Conditioning | None, context: Tensor | None) -> Tensor:

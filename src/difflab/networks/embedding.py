@@ -26,12 +26,17 @@ def sinusoidal_embedding(time: Tensor, channels: int, order: Literal["sin_cos", 
 
 @dataclass(frozen=True)
 class EmbeddingSpec:
-    """A time embedding: `sinusoid_channels` sines and cosines, then two layers of `channels`."""
+    """A time embedding: `sinusoid_channels` sines and cosines, a layer of `hidden_channels`, one of `channels`.
+
+    activation: SiLU at the end, before the layer that each block has for it.
+    """
 
     sinusoid_channels: int
+    hidden_channels: int
     channels: int
     order: Literal["sin_cos", "cos_sin"]
     shift: int
+    activation: bool = True
 
 
 class TimeEmbedding(nn.Module):
@@ -40,14 +45,16 @@ class TimeEmbedding(nn.Module):
     def __init__(self, spec: EmbeddingSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.linear1 = nn.Linear(spec.sinusoid_channels, spec.channels)
-        self.linear2 = nn.Linear(spec.channels, spec.channels)
+        self.linear1 = nn.Linear(spec.sinusoid_channels, spec.hidden_channels)
+        self.linear2 = nn.Linear(spec.hidden_channels, spec.channels)
 
     def forward(self, time: Tensor, vector: Tensor | None = None) -> Tensor:
-        """time [B] (and what joins it, vector [B, channels]) -> [B, channels], already through the last SiLU.
+        """time [B] (and what joins it, vector [B, channels]) -> [B, channels], already through the last SiLU
+        where there is one.
 
         Every block begins with that SiLU in the official codes; here it is computed once.
         """
         sinusoids = sinusoidal_embedding(time, self.spec.sinusoid_channels, self.spec.order, self.spec.shift)
         emb = self.linear2(F.silu(self.linear1(sinusoids.to(self.linear1.weight.dtype))))
-        return F.silu(emb if vector is None else emb + vector)
+        emb = emb if vector is None else emb + vector
+        return F.silu(emb) if self.spec.activation else emb

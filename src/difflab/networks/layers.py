@@ -18,8 +18,8 @@ class OutputLinear(nn.Linear):
 class FusedLinear(nn.Linear):
     """`parts` projections of equal width in one matrix; each is initialised as if it stood alone."""
 
-    def __init__(self, in_features: int, out_features: int, parts: int) -> None:
-        super().__init__(in_features, out_features * parts)
+    def __init__(self, in_features: int, out_features: int, parts: int, bias: bool = True) -> None:
+        super().__init__(in_features, out_features * parts, bias=bias)
         self.parts = parts
 
 

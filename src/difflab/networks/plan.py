@@ -46,7 +46,7 @@ class TorsoPlan:
     encoder: tuple[Level, ...]
     middle: Level
     norm: NormSpec
-    init: Literal["ddpm", "adm"]
+    init: Literal["ddpm", "adm", "orthogonal"]
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -137,6 +137,7 @@ class _Blocks:
             self.norm,
             self.context_channels,
             self.cfg.residual_scale,
+            self.cfg.qkv_bias,
             checkpoint=self.cfg.checkpoint_activations,
         )
 
@@ -231,7 +232,9 @@ def _plan_torso(blocks: _Blocks) -> tuple[TorsoPlan, list[int]]:
         channels=cfg.channels,
         patch_size=cfg.patch_size,
         size_multiple=cfg.size_multiple,
-        embedding=EmbeddingSpec(cfg.base_channels, cfg.embedding_channels, order, shift),
+        embedding=EmbeddingSpec(
+            cfg.base_channels, 4 * cfg.base_channels, cfg.embedding_channels, order, shift, cfg.embedding_activation
+        ),
         stem_channels=cfg.stem_channels,
         encoder=tuple(encoder),
         middle=(blocks.middle(kept[-1]),),

@@ -154,8 +154,10 @@ class DiffusingStage:
         left: Unfinished | None = batch[UNFINISHED] if self.editing.continued is not None else None
         seeds = [stream_seed(seed, "sample", i) for i in indices] if left is None else left.seeds
         asked = {key: v.to(self.device) if isinstance(v, Tensor) else v for key, v in batch.items()}
-        training = self.network.training
-        self.network.eval()
+        own = (self.network, self.conditioners)
+        training = [module for part in own for module in part.modules() if module.training]
+        for part in own:
+            part.eval()
         try:
             noise, start = self._start(seeds, left)
             watch = FiniteWatch(build_threshold(self.guidance))
@@ -184,7 +186,8 @@ class DiffusingStage:
                 return {**batch, UNFINISHED: Unfinished(x, self.ends_at, noise, seeds)}
             return {**batch, "image": x}
         finally:
-            self.network.train(training)
+            for module in training:
+                module.training = True
 
     def _start(self, seeds: Sequence[int], left: Unfinished | None) -> tuple[SampleNoise, Tensor]:
         """The samples' streams, and what the sampler starts from."""

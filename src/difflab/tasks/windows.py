@@ -81,4 +81,5 @@ class QuartileWindow(MeanWindow):
         self.time_span = time_span
 
     def group_of(self, where: Tensor) -> Tensor:
-        return (where * QUARTILES).div(self.time_span, rounding_mode="floor").long()
+        # Between the clean image and the first row of a table times are below 0.
+        return (where * QUARTILES).div(self.time_span, rounding_mode="floor").long().clamp(min=0)

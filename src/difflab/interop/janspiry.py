@@ -1,0 +1,154 @@
+"""The unofficial SR3 code (Janspiry/Image-Super-Resolution-via-Iterative-Refinement): its network and its files.
+
+Its network joins the enlarged image before x, ours behind it: a matter of the first convolution's input channels. A
+file `<name>_gen.pth` holds the network under `denoise_fn.` and, beside it, twelve tables of the schedule.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from difflab.config.diffusion import DiscreteDiffusionConfig
+from difflab.diffusion.build import build_betas
+from difflab.interop.keymap import Entry, Fused, Shapes, both
+from difflab.interop.layout import Layout
+from difflab.networks.attention import AttentionSpec
+from difflab.networks.places import places
+from difflab.networks.plan import UNetPlan
+
+_SIDES = {"encoder": "downs", "middle": "mid", "decoder": "ups"}
+_BLOCK = {
+    "norm1": "block1.block.0",
+    "conv1": "block1.block.3",
+    "norm2": "block2.block.0",
+    "conv2": "block2.block.3",
+    "shortcut": "res_conv",
+}
+
+
+@dataclass(frozen=True)
+class ConcatFirst:
+    """Input channels [concat, x] of a convolution there, [x, concat] here."""
+
+    concat_channels: int
+
+    def to_ours(self, official: Sequence[Tensor]) -> Tensor:
+        return official[0].roll(-self.concat_channels, dims=1)
+
+    def to_official(self, ours: Tensor) -> list[Tensor]:
+        return [ours.roll(self.concat_channels, dims=1)]
+
+
+def _entries_with(embedding: str, block_embedding: str) -> Callable[[UNetPlan, Shapes], list[Entry]]:
+    def entries(plan: UNetPlan, shapes: Shapes) -> list[Entry]:
+        found = [
+            *both(f"{embedding}.1", "time_embed.linear1"),
+            *both(f"{embedding}.3", "time_embed.linear2"),
+            Entry(("downs.0.weight",), "conv_in.weight", ConcatFirst(plan.concat_channels)),
+            Entry(("downs.0.bias",), "conv_in.bias"),
+            *both("final_conv.block.0", "norm_out"),
+            *both("final_conv.block.3", "conv_out"),
+        ]
+        # Blocks and resamplers are counted together on each side; attention is part of the block before it.
+        counts = {"encoder": 0, "middle": -1, "decoder": -1}
+        leaves = {"embed": block_embedding, **_BLOCK}
+        for place in places(plan):
+            attention = isinstance(place.spec, AttentionSpec)
+            counts[place.side] += not attention
+            official = f"{_SIDES[place.side]}.{counts[place.side]}"
+            if attention:
+                found += both(f"{official}.attn.norm", f"{place.key}.norm")
+                found.append(Entry((f"{official}.attn.qkv.weight",), f"{place.key}.qkv.weight", Fused(1, pointwise=2)))
+                found += both(f"{official}.attn.out", f"{place.key}.out", Fused(1, pointwise=2))
+            elif f"{place.key}.conv.weight" in shapes:
+                found += both(f"{official}.conv", f"{place.key}.conv")
+            else:
+                for ours, theirs in leaves.items():
+                    if f"{place.key}.{ours}.weight" in shapes:
+                        found += both(f"{official}.res_block.{theirs}", f"{place.key}.{ours}")
+        return found
+
+    return entries
+
+
+def _frequencies(plan: UNetPlan) -> dict[str, Tensor]:
+    """model/ddpm_modules/unet.py, TimeEmbedding: what the embedding of integer times keeps as a buffer."""
+    channels = plan.embedding.sinusoid_channels
+    exponents = torch.arange(0, channels, 2, dtype=torch.float32, device="cpu") * (-math.log(10_000) / channels)
+    return {"time_mlp.0.inv_freq": torch.exp(exponents)}
+
+
+def schedule_tables(diffusion: DiscreteDiffusionConfig) -> dict[str, Tensor]:
+    """What its files hold beside the network, float32 [T]; model/sr3_modules/diffusion.py, set_new_noise_schedule."""
+    betas = build_betas(diffusion.schedule, diffusion.timesteps)
+    alphas = 1.0 - betas
+    alphas_cumprod = np.cumprod(alphas, axis=0)
+    previous = np.append(1.0, alphas_cumprod[:-1])
+    with np.errstate(divide="ignore"):
+        recip = 1.0 / alphas_cumprod
+    variance = betas * (1.0 - previous) / (1.0 - alphas_cumprod)
+    tables = {
+        "betas": betas,
+        "alphas_cumprod": alphas_cumprod,
+        "alphas_cumprod_prev": previous,
+        "sqrt_alphas_cumprod": np.sqrt(alphas_cumprod),
+        "sqrt_one_minus_alphas_cumprod": np.sqrt(1.0 - alphas_cumprod),
+        "log_one_minus_alphas_cumprod": np.log(1.0 - alphas_cumprod),
+        "sqrt_recip_alphas_cumprod": np.sqrt(recip),
+        "sqrt_recipm1_alphas_cumprod": np.sqrt(recip - 1.0),
+        "posterior_variance": variance,
+        "posterior_log_variance_clipped": np.log(np.maximum(variance, 1e-20)),
+        "posterior_mean_coef1": betas * np.sqrt(previous) / (1.0 - alphas_cumprod),
+        "posterior_mean_coef2": (1.0 - previous) * np.sqrt(alphas) / (1.0 - alphas_cumprod),
+    }
+    return {name: torch.tensor(table, dtype=torch.float32, device="cpu") for name, table in tables.items()}
+
+
+_REQUIRES = {
+    "patch_size": 1,
+    "context_channels": None,
+    "attention_heads": 1,
+    "decoder_attention_heads": None,
+    "middle_attention": True,
+    "adaptive_norm": False,
+    "resample": "symmetric_conv",
+    "time_embedding": "sr3",
+    "embedding_mult": 1,
+    "qkv_bias": False,
+    "norm_eps": 1e-5,
+    "residual_scale": 1.0,
+    "skip_scale": 1.0,
+}
+
+JANSPIRY = Layout(
+    name="janspiry",
+    code="Janspiry's SR3",
+    entries=_entries_with("noise_level_mlp", "noise_func.noise_func.0"),
+    requires={**_REQUIRES, "embedding_activation": False},
+    stem="base",
+    marker="noise_level_mlp.1.weight",
+    conditioners={"low_res": None},
+    order=("noise_level_mlp", "downs", "mid", "ups", "final_conv"),
+    prefix="denoise_fn.",
+    tables=schedule_tables,
+)
+JANSPIRY_DDPM = Layout(
+    name="janspiry-ddpm",
+    code="Janspiry's DDPM",
+    entries=_entries_with("time_mlp", "mlp.1"),
+    requires={**_REQUIRES, "embedding_activation": True},
+    stem="base",
+    marker="time_mlp.1.weight",
+    conditioners={"low_res": None},
+    order=("time_mlp", "downs", "mid", "ups", "final_conv"),
+    constants=_frequencies,
+    prefix="denoise_fn.",
+    tables=schedule_tables,
+)
+"""The same repository's network that is told the index of a step."""
