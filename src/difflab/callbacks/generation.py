@@ -16,6 +16,7 @@ from difflab.callbacks.throughput import off_the_clock
 from difflab.console import say_on_stderr
 from difflab.images import to_uint8
 from difflab.metrics.gather import gather_rows
+from difflab.networks.mode import evaluating
 from difflab.pipelines.finite import NonFiniteSamplesError, named
 from difflab.tracking.grid import missing_tile
 
@@ -31,20 +32,14 @@ def ready_to_sample(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Itera
 
     A signal that ends what goes on inside saves the run afterwards, and ends it.
     """
-    training = [module for module in pl_module.modules() if module.training]
     with (
         stopping_within(trainer, pl_module),
         off_the_clock(trainer),
         averaged(trainer, pl_module),
         torch.no_grad(),
+        evaluating(pl_module),
     ):
-        pl_module.eval()
-        try:
-            yield
-        finally:
-            # Frozen parts were in evaluation mode before and stay there.
-            for module in training:
-                module.training = True
+        yield
 
 
 def batches_of_this_rank(trainer: pl.Trainer, n: int, batch_size: int) -> Iterator[list[int]]:

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
@@ -85,7 +85,7 @@ class _Planned(Generic[Asked]):
     place: Path
     failure: str | None = None
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Of the configuration, and of the files and the data that decide the outcome."""
         hashes = [*map(_hash_of, self.work.files), *self.work.content]
@@ -129,11 +129,10 @@ def _in_turn(command: Command[Asked], points: Sequence[SweepPoint]) -> None:
         ]
         with processes.agreeing():
             _refuse_one_twice(planned)
-            root = planned[0].work.root if first.out is None else Path(first.out)
-            ledger = _ledger(root)
-            done = [_is_done(ledger, each) for each in planned]
-        # Nobody starts before all have looked: the first to finish writes what the others look for.
-        processes.wait()
+        root = planned[0].work.root if first.out is None else Path(first.out)
+        ledger = _ledger(root)
+        # The first process looks for all: it also writes what is looked for, and files are hashed once.
+        done = processes.from_first(lambda: [_is_done(ledger, each) for each in planned])
         name = _name_of(planned)
         _do_missing(command, planned, done, ledger, name, machine)
         ended = [each for each in planned if each.failure is None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Self, cast
+from typing import Annotated, Any, ClassVar, Self, TypeVar, cast
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,8 @@ from difflab.config.metrics import MetricsConfig
 from difflab.config.model import ModelConfig
 from difflab.config.optimizer import OptimizerConfig
 from difflab.config.trainer import TrainerConfig
+
+Model = TypeVar("Model", bound=ModelConfig)
 
 
 class TrainConfig(Config):
@@ -57,6 +59,12 @@ class TrainConfig(Config):
     @abstractmethod
     def model(self) -> ModelConfig:
         """What is stored of the model that this trains."""
+
+    def stored_as(self, model: type[Model]) -> Model:
+        """A configuration of a model with what this and its data say of it."""
+        own = {name: getattr(self, name) for name in model.model_fields if name in type(self).model_fields}
+        shape = {"image_size": self.data.image_size, "channels": self.data.channels}
+        return model(**own, **shape, class_names=self.data.class_names)
 
     @model_validator(mode="after")
     def _shared_parts_fit(self) -> Self:

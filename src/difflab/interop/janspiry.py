@@ -6,6 +6,7 @@ file `<name>_gen.pth` holds the network under `denoise_fn.` and, beside it, twel
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -138,17 +139,14 @@ JANSPIRY = Layout(
     prefix="denoise_fn.",
     tables=schedule_tables,
 )
-JANSPIRY_DDPM = Layout(
+JANSPIRY_DDPM = dataclasses.replace(
+    JANSPIRY,
     name="janspiry-ddpm",
     code="Janspiry's DDPM",
     entries=_entries_with("time_mlp", "mlp.1"),
     requires={**_REQUIRES, "embedding_activation": True},
-    stem="base",
     marker="time_mlp.1.weight",
-    conditioners={"low_res": None},
     order=("time_mlp", "downs", "mid", "ups", "final_conv"),
     constants=_frequencies,
-    prefix="denoise_fn.",
-    tables=schedule_tables,
 )
 """The same repository's network that is told the index of a step."""

@@ -23,6 +23,7 @@ from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.parametrisation import nearest_view
 from difflab.diffusion.process import GaussianProcess, Prediction
 from difflab.errors import UserError, user_errors
+from difflab.networks.mode import evaluating
 from difflab.pipelines.base import Takes
 from difflab.pipelines.editing import Editing
 from difflab.pipelines.finite import FiniteWatch, refuse_non_finite
@@ -154,11 +155,7 @@ class DiffusingStage:
         left: Unfinished | None = batch[UNFINISHED] if self.editing.continued is not None else None
         seeds = [stream_seed(seed, "sample", i) for i in indices] if left is None else left.seeds
         asked = {key: v.to(self.device) if isinstance(v, Tensor) else v for key, v in batch.items()}
-        own = (self.network, self.conditioners)
-        training = [module for part in own for module in part.modules() if module.training]
-        for part in own:
-            part.eval()
-        try:
+        with evaluating(self.network, self.conditioners):
             noise, start = self._start(seeds, left)
             watch = FiniteWatch(build_threshold(self.guidance))
             denoiser = NetworkDenoiser(
@@ -185,9 +182,6 @@ class DiffusingStage:
             if self.ends_at is not None:
                 return {**batch, UNFINISHED: Unfinished(x, self.ends_at, noise, seeds)}
             return {**batch, "image": x}
-        finally:
-            for module in training:
-                module.training = True
 
     def _start(self, seeds: Sequence[int], left: Unfinished | None) -> tuple[SampleNoise, Tensor]:
         """The samples' streams, and what the sampler starts from."""

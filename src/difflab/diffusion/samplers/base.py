@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -24,48 +24,19 @@ Take = Callable[[Tensor, Visit], tuple[Tensor, Denoised]]
 """(x [B, ...] at the level of a step, the step) -> (x at the level it goes to, the prediction made on the way)."""
 
 
-class Sampler(Protocol):
-    """The one call of every sampler. `respace` first: the denoiser, the call and the rest take its result."""
-
-    def respace(self, process: Process) -> Any:
-        """The process on the steps this sampler takes. Raises ValueError for one that it cannot step on."""
-        ...
-
-    def levels(self, process: Any) -> Sequence[NoiseLevel]:
-        """All levels in the order they are visited, the end of the last step included."""
-        ...
-
-    def n_steps(self, process: Any, part: Part | None = None) -> int:
-        """How many steps the call takes, and how often it calls the hook."""
-        ...
-
-    def starting_std(self, process: Any) -> float:
-        """Standard deviation of the noise that the call starts from, whatever part of the way it takes."""
-        ...
-
-    def __call__(
-        self,
-        denoiser: Denoiser,
-        process: Any,
-        x: Tensor,
-        noise: NoiseSource,
-        hook: StepHook | None = None,
-        part: Part | None = None,
-    ) -> Tensor:
-        """x [B, ...] at the sampler's first level -> [B, ...] at its last; no gradient is kept.
-
-        part: another way than all of it from noise. Raises ValueError for one that this sampler cannot take.
-        """
-        ...
-
-
-class SteppingSampler(ABC):
+class Sampler(ABC):
     """The way that all samplers go: step after step, with what a `Part` puts before, between and after them.
+
+    `respace` comes first: the denoiser, the call and the rest take its result.
 
     on_brownian_path: noise belongs to a time on each sample's path, so a level visited again would see it again.
     """
 
     on_brownian_path: ClassVar[bool] = False
+
+    @abstractmethod
+    def respace(self, process: Process) -> Any:
+        """The process on the steps this sampler takes. Raises ValueError for one that it cannot step on."""
 
     @abstractmethod
     def contexts(self, process: Any) -> Iterator[StepContext]:
@@ -77,7 +48,7 @@ class SteppingSampler(ABC):
 
     @abstractmethod
     def starting_std(self, process: Any) -> float:
-        """Standard deviation of the noise that `__call__` starts from."""
+        """Standard deviation of the noise that `__call__` starts from, whatever part of the way it takes."""
 
     def levels(self, process: Any) -> Sequence[NoiseLevel]:
         """All levels in the order they are visited, the end of the last step included."""
@@ -100,7 +71,8 @@ class SteppingSampler(ABC):
     ) -> Tensor:
         """x [B, ...] at the first level -> [B, ...] at the last; `process` is `respace`'s result, as the denoiser's.
 
-        With a part whose image is noised, x is the noise, of deviation `starting_std`.
+        With a part whose image is noised, x is the noise, of deviation `starting_std`. No gradient is kept. Raises
+        ValueError for a part that this sampler cannot take.
         """
         part = part or Part()
         self.check(part)
@@ -157,7 +129,7 @@ def ascending_steps(process: GaussianProcess) -> Iterator[StepContext]:
         yield StepContext(row, n, process.level(row), following, table_index=row)
 
 
-class StridedSampler(SteppingSampler):
+class StridedSampler(Sampler):
     """A sampler that takes one step per row of a respaced process.
 
     steps:        how many (or a list, see `sampling_timesteps`), None for all of the training process.

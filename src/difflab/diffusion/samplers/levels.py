@@ -16,7 +16,7 @@ from difflab.diffusion.base_process import Process
 from difflab.diffusion.grid import Grid, LevelGrid
 from difflab.diffusion.guidance import shift_eps
 from difflab.diffusion.noise import NoiseSource
-from difflab.diffusion.samplers.base import SteppingSampler, Take
+from difflab.diffusion.samplers.base import Sampler, Take
 from difflab.diffusion.samplers.encode import deterministic
 from difflab.diffusion.samplers.part import Visit
 from difflab.diffusion.samplers.spread import warn_if_too_wide
@@ -92,7 +92,7 @@ class Walk:
         self.past = [*self.past, (level, value)][-most:]
 
 
-class LevelSampler(SteppingSampler):
+class LevelSampler(Sampler):
     """A sampler that takes one step per level of a grid.
 
     may_end_where_it_is: the last step may end at the level where it begins, as PLMS does at training step 0.

@@ -66,14 +66,4 @@ class DenoisingTrainConfig(TrainConfig):
             )
 
     def model(self) -> DenoisingModelConfig:
-        return DenoisingModelConfig(
-            experiment=self.experiment,
-            image_size=self.data.image_size,
-            channels=self.data.channels,
-            class_names=self.data.class_names,
-            diffusion=self.diffusion,
-            network=self.network,
-            conditioning=self.conditioning,
-            sampler=self.sampler,
-            guidance=self.guidance,
-        )
+        return self.stored_as(DenoisingModelConfig)

@@ -50,11 +50,4 @@ class NoisyClassifierTrainConfig(TrainConfig):
         return self
 
     def model(self) -> NoisyClassifierModelConfig:
-        return NoisyClassifierModelConfig(
-            experiment=self.experiment,
-            image_size=self.data.image_size,
-            channels=self.data.channels,
-            class_names=self.data.class_names,
-            diffusion=self.diffusion,
-            network=self.network,
-        )
+        return self.stored_as(NoisyClassifierModelConfig)
