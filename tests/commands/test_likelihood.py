@@ -155,7 +155,7 @@ def test_no_two_likelihoods_share_a_folder(tiny_run: Path, change: str) -> None:
     def folder(run: Path, *overrides: str) -> str:
         argv = LIKELIHOOD.complete([f"run={run}", "n=1", *ODE, *QUIET, *overrides])
         config, plain = compose_and_validate("likelihood", LikelihoodConfig, argv)
-        return LIKELIHOOD.work(config, plain, argv, Machine(Processes(), models)).name
+        return LIKELIHOOD.work(config, plain, argv, Machine(Processes(), models)).kept.name
 
     assert folder(tiny_run, change) != folder(tiny_run)
     assert folder(tiny_run, "split=val-*") != folder(tiny_run, "split=val-?00000.tar")

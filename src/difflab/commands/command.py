@@ -31,24 +31,29 @@ class Machine:
     models: StoredModels
 
 
+@dataclass(frozen=True)
+class Kept:
+    """Where what comes out is kept, and what it is made of.
+
+    root, name: in the folder `name` of `root`, unless `out` says where.
+    files, content: those, and the hashes of data, that decide it besides the configuration.
+    """
+
+    root: Path
+    name: str
+    files: Sequence[Path] = ()
+    content: Sequence[str] = ()
+
+
 class Work(Protocol):
     """What one command line asks for, made ready on every process: nothing is drawn or measured yet, but what cannot
     be is refused.
-
-    root, name: it lies in the folder `name` of `root`, unless `out` says where.
-    files, content: those, and the hashes of data, that decide the outcome besides the configuration.
     """
 
     @property
     def processes(self) -> Processes: ...
     @property
-    def root(self) -> Path: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def files(self) -> Sequence[Path]: ...
-    @property
-    def content(self) -> Sequence[str]: ...
+    def kept(self) -> Kept: ...
 
     def do(self, place: Path, job: Callable[[Job], Job] = ...) -> None:
         """Do it and keep it in the folder `place`. All processes call it together.

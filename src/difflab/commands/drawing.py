@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from difflab.commands.command import Kept
 from difflab.commands.limits import memory_of, refusing_too_large, require_memory
 from difflab.commands.processes import Processes
 from difflab.commands.shares import shares
@@ -75,19 +76,15 @@ class Drawing:
         return self.pipeline.device
 
     @property
-    def evaluated_in(self) -> tuple[Path, str]:
+    def kept(self) -> Kept:
         """`<run>/evaluations`, where each protocol has a folder, and so a W&B run, of its own."""
-        return self.stored.home / "evaluations", f"{draw_name(self.config, *CHANGES_MEASURES)}-n{self.config.n}"
+        name = f"{draw_name(self.config, *CHANGES_MEASURES)}-n{self.config.n}"
+        return Kept(self.stored.home / "evaluations", name, self.files)
 
     @property
     def also_kept_in(self) -> Path:
         """The run's own file of records."""
         return self.stored.home / "evaluations.jsonl"
-
-    @property
-    def content(self) -> Sequence[str]:
-        """None: what is drawn is decided by files and the configuration."""
-        return ()
 
     def sampling(self) -> SamplingRecord:
         """How the samples are made."""

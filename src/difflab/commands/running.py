@@ -49,8 +49,8 @@ def run(command: Command[Asked], argv: Sequence[str]) -> None:
 def place_of(work: Work, out: str | None, *, several: bool = False) -> Path:
     """The folder of a piece of work: `out`, in which each of several has its own."""
     if out is None:
-        return work.root / work.name
-    return Path(out) / work.name if several else Path(out)
+        return work.kept.root / work.kept.name
+    return Path(out) / work.kept.name if several else Path(out)
 
 
 def _alone(command: Command[Asked], config: Asked, plain: dict[str, Any], overrides: list[str]) -> None:
@@ -70,7 +70,7 @@ def _alone(command: Command[Asked], config: Asked, plain: dict[str, Any], overri
                 # A command with several values finds it done.
                 point = SweepPoint(1, {}, "", command.name, tuple(overrides))
                 one = _Planned(point, config, plain, work, place)
-                _ledger(work.root).record(one.entry("done", time.monotonic() - begin))
+                _ledger(work.kept.root).record(one.entry("done", time.monotonic() - begin))
             work.show(place)
 
 
@@ -88,7 +88,8 @@ class _Planned(Generic[Asked]):
     @cached_property
     def digest(self) -> str:
         """Of the configuration, and of the files and the data that decide the outcome."""
-        hashes = [*map(_hash_of, self.work.files), *self.work.content]
+        kept = self.work.kept
+        hashes = [*map(_hash_of, kept.files), *kept.content]
         # The weights say what the run is, wherever it lies.
         counts = {key: value for key, value in what_counts(self.plain).items() if key != "run" or not hashes}
         text = json.dumps([self.point.command, counts, hashes], sort_keys=True, default=str)
@@ -129,7 +130,7 @@ def _in_turn(command: Command[Asked], points: Sequence[SweepPoint]) -> None:
         ]
         with processes.agreeing():
             _refuse_one_twice(planned)
-        root = planned[0].work.root if first.out is None else Path(first.out)
+        root = planned[0].work.kept.root if first.out is None else Path(first.out)
         ledger = _ledger(root)
         # The first process looks for all: it also writes what is looked for, and files are hashed once.
         done = processes.from_first(lambda: [_is_done(ledger, each) for each in planned])

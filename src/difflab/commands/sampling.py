@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from difflab.commands.command import Machine, same
+from difflab.commands.command import Kept, Machine, same
 from difflab.commands.drawing import Drawing, draw_name, prepare_drawing
 from difflab.commands.limits import require_disk
 from difflab.commands.processes import Processes
@@ -47,21 +47,8 @@ class Sampling:
         return self.drawing.processes
 
     @property
-    def root(self) -> Path:
-        return self.drawing.stored.home / "samples"
-
-    @property
-    def name(self) -> str:
-        return draw_name(self.config)
-
-    @property
-    def files(self) -> Sequence[Path]:
-        return self.drawing.files
-
-    @property
-    def content(self) -> Sequence[str]:
-        """What samples have to show is in files, or in the configuration."""
-        return ()
+    def kept(self) -> Kept:
+        return Kept(self.drawing.stored.home / "samples", draw_name(self.config), self.drawing.files)
 
     def do(self, place: Path, job: Callable[[Job], Job] = same) -> None:
         """Draw `n` samples and write them.

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from difflab.config.diffusion import DiscreteDiffusionConfig
 from difflab.diffusion.build import build_betas
+from difflab.diffusion.process import GaussianProcess
 from difflab.interop.keymap import Entry, Fused, Shapes, both
 from difflab.interop.layout import Layout
 from difflab.networks.attention import AttentionSpec
@@ -31,6 +32,21 @@ _BLOCK = {
     "conv2": "block2.block.3",
     "shortcut": "res_conv",
 }
+_TABLES = (
+    "betas",
+    "alphas_cumprod",
+    "alphas_cumprod_prev",
+    "sqrt_alphas_cumprod",
+    "sqrt_one_minus_alphas_cumprod",
+    "log_one_minus_alphas_cumprod",
+    "sqrt_recip_alphas_cumprod",
+    "sqrt_recipm1_alphas_cumprod",
+    "posterior_variance",
+    "posterior_log_variance_clipped",
+    "posterior_mean_coef1",
+    "posterior_mean_coef2",
+)
+"""Of the schedule, in the order of its files."""
 
 
 @dataclass(frozen=True)
@@ -88,26 +104,12 @@ def _frequencies(plan: UNetPlan) -> dict[str, Tensor]:
 def schedule_tables(diffusion: DiscreteDiffusionConfig) -> dict[str, Tensor]:
     """What its files hold beside the network, float32 [T]; model/sr3_modules/diffusion.py, set_new_noise_schedule."""
     betas = build_betas(diffusion.schedule, diffusion.timesteps)
-    alphas = 1.0 - betas
-    alphas_cumprod = np.cumprod(alphas, axis=0)
-    previous = np.append(1.0, alphas_cumprod[:-1])
+    # What is predicted changes no table; from x0 there are some where no signal is left, too.
+    process = GaussianProcess(betas, prediction="x0", posterior_clip="floor")
     with np.errstate(divide="ignore"):
-        recip = 1.0 / alphas_cumprod
-    variance = betas * (1.0 - previous) / (1.0 - alphas_cumprod)
-    tables = {
-        "betas": betas,
-        "alphas_cumprod": alphas_cumprod,
-        "alphas_cumprod_prev": previous,
-        "sqrt_alphas_cumprod": np.sqrt(alphas_cumprod),
-        "sqrt_one_minus_alphas_cumprod": np.sqrt(1.0 - alphas_cumprod),
-        "log_one_minus_alphas_cumprod": np.log(1.0 - alphas_cumprod),
-        "sqrt_recip_alphas_cumprod": np.sqrt(recip),
-        "sqrt_recipm1_alphas_cumprod": np.sqrt(recip - 1.0),
-        "posterior_variance": variance,
-        "posterior_log_variance_clipped": np.log(np.maximum(variance, 1e-20)),
-        "posterior_mean_coef1": betas * np.sqrt(previous) / (1.0 - alphas_cumprod),
-        "posterior_mean_coef2": (1.0 - previous) * np.sqrt(alphas) / (1.0 - alphas_cumprod),
-    }
+        recip = 1.0 / process.alphas_cumprod
+    own = {"sqrt_recip_alphas_cumprod": np.sqrt(recip), "sqrt_recipm1_alphas_cumprod": np.sqrt(recip - 1.0)}
+    tables = {name: own[name] if name in own else getattr(process, name) for name in _TABLES}
     return {name: torch.tensor(table, dtype=torch.float32, device="cpu") for name, table in tables.items()}
 
 

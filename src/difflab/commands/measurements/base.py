@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from difflab.commands.command import Kept
 from difflab.commands.processes import Processes
 from difflab.metrics.protocol import Result
 
@@ -19,24 +20,16 @@ if TYPE_CHECKING:
 class Measurement(Protocol):
     """Numbers of a stored model, or of pictures, which are about to be found; each process has its share of the work.
 
-    root, name: the records lie in the folder `name` of `root`, unless `out` says where.
     also_kept_in: a file that gets the records besides that of their folder.
-    files, content: those, and the hashes of data, that decide the numbers besides the configuration.
     Made ready, it has refused what cannot be measured.
     """
 
     @property
     def processes(self) -> Processes: ...
     @property
-    def root(self) -> Path: ...
-    @property
-    def name(self) -> str: ...
+    def kept(self) -> Kept: ...
     @property
     def also_kept_in(self) -> Path | None: ...
-    @property
-    def files(self) -> Sequence[Path]: ...
-    @property
-    def content(self) -> Sequence[str]: ...
 
     def prepare(self) -> None:
         """What takes long, or may be missing, and is not yet of the samples themselves. All processes call it."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from difflab.commands.command import Kept
 from difflab.commands.processes import Processes
 from difflab.commands.shares import shares
 from difflab.config.metrics import MetricsConfig
@@ -98,7 +99,7 @@ class GivenSamples:
         )
 
     @property
-    def evaluated_in(self) -> tuple[Path, str]:
+    def kept(self) -> Kept:
         """`evaluations` beside the pictures, and `<name>-<hash>-n<n>`.
 
         Beside a folder, or an archive; of one that `difflab sample` wrote among its pictures, beside that folder.
@@ -111,16 +112,7 @@ class GivenSamples:
         text = json.dumps({**how, "samples": self.content_hash}, sort_keys=True)
         name = "-".join(self.path.relative_to(place).parts)
         digest = hashlib.sha256(text.encode()).hexdigest()
-        return place / "evaluations", f"{name}-{digest[:6]}-n{self.n}"
-
-    @property
-    def files(self) -> list[Path]:
-        return []
-
-    @property
-    def content(self) -> list[str]:
-        """That of the pictures."""
-        return [self.content_hash]
+        return Kept(place / "evaluations", f"{name}-{digest[:6]}-n{self.n}", content=[self.content_hash])
 
 
 def given_samples(config: EvaluateSamplesConfig, processes: Processes, device: torch.device) -> GivenSamples:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from difflab.commands.command import Machine
+from difflab.commands.command import Kept, Machine
 from difflab.commands.limits import refusing_too_large
 from difflab.commands.processes import Processes
 from difflab.config.data import DataConfig
@@ -88,17 +88,14 @@ class ImagesMeasurement(ABC, Generic[Asked]):
     # -- what all share -------------------------------------------------------------------------------------------
 
     @property
-    def root(self) -> Path:
-        return self.stored.home / "evaluations"
-
-    @property
-    def name(self) -> str:
-        """`likelihood-val-n256-3fa2c1`: the last part is of all that changes the numbers."""
+    def kept(self) -> Kept:
+        """`<run>/evaluations/likelihood-val-n256-3fa2c1`: the last part is of all that changes the numbers."""
         how = self.config.model_dump(mode="json", include={*MEASURED_WITH, *self.method})
         if self.stored.path.is_file():
             how["checkpoint"] = self.stored.path.name
         digest = hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()
-        return f"{self.kind}-{self.label}-n{self.config.n}-{digest[:6]}"
+        name = f"{self.kind}-{self.label}-n{self.config.n}-{digest[:6]}"
+        return Kept(self.stored.home / "evaluations", name, [self.stored.weights], [self.images.content_hash])
 
     @property
     def label(self) -> str:
@@ -109,14 +106,6 @@ class ImagesMeasurement(ABC, Generic[Asked]):
     def also_kept_in(self) -> Path:
         """The run's own file of records."""
         return self.stored.home / "evaluations.jsonl"
-
-    @property
-    def files(self) -> Sequence[Path]:
-        return [self.stored.weights]
-
-    @property
-    def content(self) -> Sequence[str]:
-        return [self.images.content_hash]
 
     @property
     def device(self) -> torch.device:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
+from difflab.commands.command import Kept
 from difflab.commands.processes import Processes
 from difflab.config.metrics import MetricsConfig
 from difflab.metrics.protocol import GivenRecord, SamplingRecord
@@ -23,9 +24,8 @@ class Judged(Protocol):
     """Samples 0..n-1: those that a model draws, or pictures that are made already.
 
     shape: (C, H, W). device: where they are judged.
-    evaluated_in: the folder and the name that the records of a measurement of them have, unless `out` says where.
+    kept: where the records of their evaluation are.
     also_kept_in: a file that gets the records besides that of the evaluation's folder.
-    files, content: those, and the hashes of data, that decide what is judged besides the configuration.
     """
 
     @property
@@ -41,16 +41,10 @@ class Judged(Protocol):
     def device(self) -> torch.device: ...
 
     @property
-    def evaluated_in(self) -> tuple[Path, str]: ...
+    def kept(self) -> Kept: ...
 
     @property
     def also_kept_in(self) -> Path | None: ...
-
-    @property
-    def files(self) -> Sequence[Path]: ...
-
-    @property
-    def content(self) -> Sequence[str]: ...
 
     def batches(self) -> Iterator[tuple[Batch, Tensor]]:
         """(what was asked for, uint8 [b, C, H, W]) of this process."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from difflab import jsonl
-from difflab.commands.command import same, what_counts
+from difflab.commands.command import Kept, same, what_counts
 from difflab.commands.measurements.base import Measurement
 from difflab.commands.processes import Processes
 from difflab.config.work import MeasuringConfig
@@ -36,20 +36,8 @@ class Measuring:
         return self.measurement.processes
 
     @property
-    def root(self) -> Path:
-        return self.measurement.root
-
-    @property
-    def name(self) -> str:
-        return self.measurement.name
-
-    @property
-    def files(self) -> Sequence[Path]:
-        return self.measurement.files
-
-    @property
-    def content(self) -> Sequence[str]:
-        return self.measurement.content
+    def kept(self) -> Kept:
+        return self.measurement.kept
 
     def do(self, place: Path, job: Callable[[Job], Job] = same) -> None:
         """Measure. The records are kept in the folder and, of a run, in its evaluations.jsonl."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from difflab.commands.command import Machine
+from difflab.commands.command import Kept, Machine
 from difflab.commands.drawing import prepare_drawing
 from difflab.commands.limits import main_memory, require_memory
 from difflab.commands.measurements.given import given_samples
@@ -42,25 +42,13 @@ class SamplesMeasurement:
         return self.samples.processes
 
     @property
-    def root(self) -> Path:
-        return self.samples.evaluated_in[0]
-
-    @property
-    def name(self) -> str:
-        return self.samples.evaluated_in[1]
+    def kept(self) -> Kept:
+        kept, compared = self.samples.kept, self.evaluator.reference
+        return kept if compared is None else replace(kept, content=[*kept.content, compared.content_hash])
 
     @property
     def also_kept_in(self) -> Path | None:
         return self.samples.also_kept_in
-
-    @property
-    def files(self) -> Sequence[Path]:
-        return self.samples.files
-
-    @property
-    def content(self) -> Sequence[str]:
-        compared = self.evaluator.reference
-        return [*self.samples.content, *([] if compared is None else [compared.content_hash])]
 
     def prepare(self) -> None:
         """The reference statistics, which are computed where they are not in the cache."""
