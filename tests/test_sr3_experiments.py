@@ -8,6 +8,7 @@ import pytest
 
 from difflab.commands.composing import choices_of, compose_and_validate
 from difflab.config.train import TrainConfig
+from difflab.diffusion.build import build_process
 from difflab.networks.count import meta_network
 
 PAPER = {  # channels, multipliers, blocks, dropout, data, low_res, blurred; millions of parameters
@@ -24,7 +25,8 @@ JANSPIRY = {  # channels, multipliers, blocks, attention, groups, data, low_res,
 
 def test_every_experiment_is_here() -> None:
     published = {name.removeprefix("sr3/") for name in choices_of("experiment") if name.startswith("sr3/")}
-    assert published == {*PAPER, *JANSPIRY, "shapes32", "shapes64"}
+    small = {"shapes32", "shapes64", "shapes32_regression", "shapes64_regression"}
+    assert published == {*PAPER, *JANSPIRY, *small}
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -68,3 +70,15 @@ def test_the_unofficial_models(name: str) -> None:
     assert (diffusion["schedule"]["beta_start"], diffusion["schedule"]["beta_end"]) == (1e-6, 1e-2)
     assert (config.data.batch_size, config.trainer.max_steps) == (batch, 1_000_000)
     assert (config.optimizer.lr, config.optimizer.schedule.warmup_steps, config.callbacks.ema) == (1e-4, 0, None)
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_regression_is_the_same_recipe_of_one_step_that_sees_nothing_but_the_small_image(size: int) -> None:
+    one, plain_one = compose_and_validate("train", TrainConfig, [f"experiment=sr3/shapes{size}_regression"])
+    many, plain_many = compose_and_validate("train", TrainConfig, [f"experiment=sr3/shapes{size}"])
+    other = {key for key in plain_one if plain_one[key] != plain_many[key]}
+    assert other == {"diffusion", "sampler", "experiment"}
+    process = build_process(one.model().diffusion)
+    assert process.alphas_cumprod.tolist() == [0.0]
+    assert (plain_one["diffusion"]["prediction"], plain_one["diffusion"]["loss"]) == ("x0", "mse")
+    assert one.model().network == many.model().network

@@ -151,7 +151,11 @@ BETWEEN = {"kind": "piecewise_uniform"}
         ({"schedule": {"kind": "jsd"}}, "schedule jsd ends in pure noise.* set prediction to v or x0"),
         ({"schedule": {"kind": "cosine", "zero_terminal_snr": True}}, "zero_terminal_snr ends in pure noise"),
         ({"schedule": {"kind": "jsd"}, "prediction": "v", "time_input": "log_snr"}, "set time_input to index"),
-        ({"schedule": {"kind": "jsd"}, "prediction": "v", "timesteps": 1}, "needs timesteps of 2 or more"),
+        ({"schedule": {"kind": "jsd"}, "timesteps": 1}, "schedule jsd ends in pure noise.* set prediction to v or x0"),
+        (
+            {"schedule": {"kind": "cosine", "zero_terminal_snr": True}, "prediction": "v", "timesteps": 1},
+            "needs timesteps of 2 or more",
+        ),
         ({"schedule": {"kind": "linear", "beta_end": 1.5}}, "less than 1"),
         ({"schedule": {"kind": "linear", "s": 0.1}}, "Extra inputs are not permitted"),
         ({"schedule": {"kind": "cubic"}}, "does not match any of the expected tags"),

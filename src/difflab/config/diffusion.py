@@ -180,7 +180,7 @@ class DiscreteDiffusionConfig(_TrainingObjective):
                     f"schedule linear with scale_with_steps ends at beta={end:.3g} for timesteps={self.timesteps}: "
                     "train with more timesteps (the sampler may take fewer), or set schedule.scale_with_steps=false"
                 )
-        if self.timesteps < 2 and (schedule.zero_terminal_snr or schedule.kind == "jsd"):
+        if self.timesteps < 2 and schedule.zero_terminal_snr:
             raise ValueError(f"schedule {schedule.kind} needs timesteps of 2 or more, got {self.timesteps}")
         if schedule.zero_terminal_snr or schedule.kind == "jsd":
             name = "zero_terminal_snr" if schedule.zero_terminal_snr else "schedule jsd"
