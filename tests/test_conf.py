@@ -63,6 +63,7 @@ PARAMETERS = {  # of the whole model, with its class embedding
     "sr3/64_256": 617_118_467,  # 625
     "sr3/64_512": 609_802_371,  # 625
     "sr3/256_1024": 148_746_931,  # 150
+    "sr3/128_1024": 148_746_931,
     "sr3/janspiry_16_128": 97_807_491,  # of the official code too
     "sr3/janspiry_64_512": 155_334_339,
 }

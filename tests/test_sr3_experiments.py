@@ -7,6 +7,7 @@ import math
 import pytest
 
 from difflab.commands.composing import choices_of, compose_and_validate
+from difflab.config.sample import SampleConfig
 from difflab.config.train import TrainConfig
 from difflab.diffusion.build import build_process
 from difflab.networks.count import meta_network
@@ -16,6 +17,7 @@ PAPER = {  # channels, multipliers, blocks, dropout, data, low_res, blurred; mil
     "64_256": (128, [1, 2, 4, 4, 8, 8], 3, 0.0, (256, 64), True, 625),
     "64_512": (64, [1, 2, 4, 8, 8, 16, 16], 3, 0.0, (512, 64), False, 625),
     "256_1024": (16, [1, 2, 4, 8, 16, 32, 32, 32], 2, 0.0, (1024, 256), True, 150),
+    "128_1024": (16, [1, 2, 4, 8, 16, 32, 32, 32], 2, 0.0, (1024, 128), True, 150),
 }
 JANSPIRY = {  # channels, multipliers, blocks, attention, groups, data, low_res, batch
     "janspiry_16_128": (64, [1, 2, 4, 8, 8], 2, [16], 32, (128, 16), 4),
@@ -82,3 +84,16 @@ def test_regression_is_the_same_recipe_of_one_step_that_sees_nothing_but_the_sma
     assert process.alphas_cumprod.tolist() == [0.0]
     assert (plain_one["diffusion"]["prediction"], plain_one["diffusion"]["loss"]) == ("x0", "mse")
     assert one.model().network == many.model().network
+
+
+@pytest.mark.parametrize("name", ["sr3_16_128_1024", "sr3_64_256_1024"])
+def test_the_stages_of_the_papers_cascades_fit(name: str) -> None:
+    config, _ = compose_and_validate("sample", SampleConfig, [f"pipeline={name}"])
+    assert config.pipeline.kind == "cascade"
+    sizes = [int(size) for size in name.removeprefix("sr3_").split("_")]
+    for stage, small, large in zip(config.pipeline.stages.values(), sizes, sizes[1:], strict=False):
+        experiment = stage.run.removeprefix("runs/").removesuffix("/faces")
+        trained, plain = compose_and_validate("train", TrainConfig, [f"experiment={experiment}"])
+        assert (plain["conditioning"]["low_res"]["size"], trained.data.image_size) == (small, large)
+        assert (stage.sampler.kind, stage.sampler.steps) == ("ancestral", 100)
+    assert len(config.pipeline.stages) == 2

@@ -102,3 +102,31 @@ def test_experts_of_an_upsampler_enlarge_what_is_given(chain: tuple[str, ...]) -
 def test_what_it_begins_with_comes_from_the_data_where_nobody_gives_it(chain: tuple[str, ...]) -> None:
     begun = drawn("split", *chain, "pipeline.stages.base.start=0.5")
     assert not np.array_equal(begun, drawn("plain", *chain))
+
+
+@pytest.fixture(scope="module")
+def enlargers(tiny_shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """pipeline=sr3_16_128_1024 of models from 4 px to 8 and from 8 to 16."""
+    root = tmp_path_factory.mktemp("enlargers")
+    small = ("data.image_size=8", "data.crop=resize_short", "network.attention_resolutions=[4]")
+    sizes = {"first": ("conditioning.low_res.size=4", *small), "second": ("conditioning.low_res.size=8",)}
+    for name, options in sizes.items():
+        told = ("conditioning=low_res", "network.concat_channels=3", *options)
+        done("train", *TRAINING, f"data.path={tiny_shapes}", f"output_root={root}", *told, f"name={name}")
+    runs = [f"pipeline.stages.{name}.run={root / 'ddpm/shapes32' / name}" for name in sizes]
+    return ("pipeline=sr3_16_128_1024", *runs, *(f"pipeline.stages.{name}.sampler.steps=4" for name in sizes))
+
+
+def test_a_cascade_begins_with_given_pictures_and_with_those_of_a_data_split(
+    enlargers: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "small").mkdir()
+    for i in range(2):
+        pixels = np.random.default_rng(i).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "small" / f"{i}.png")
+    given = drawn("given", *enlargers, "low_res=small")
+    assert given.shape == (2, 16, 16, 3)
+    of_split = drawn("split", *enlargers, "split=val")
+    assert of_split.shape == (2, 16, 16, 3)
+    assert not np.array_equal(of_split, given)
+    assert "4x4" in mistake("sample", "out=large", *FAST, *enlargers, "low_res=given/samples.npz")
