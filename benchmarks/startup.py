@@ -1,12 +1,14 @@
-"""How long a user waits before difflab has said its first word, and what it imports until then."""
+"""How long a user waits for difflab's first word and for its first training step, and what is imported until then."""
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from benchmarks import command
 from benchmarks.machine import describe_machine, machine_lines
@@ -16,6 +18,8 @@ HELP_SECONDS = 1.0
 HEAVY = {
     "diffusers",
     "lightning",
+    "scipy",
+    "sympy",
     "torch",
     "torch_fidelity",
     "torchmetrics",
@@ -32,12 +36,22 @@ from difflab.config.train import TrainConfig
 compose_and_validate("train", TrainConfig, ["experiment=ddpm/shapes32"])
 """
 
+TRAIN = """
+import sys
+from difflab.commands.train import main
+main([*sys.argv[1:], "experiment=ddpm/shapes32", "trainer.max_steps=1", "callbacks.sample_grid=null", "resume=never"])
+"""
+
 COMMANDS = {
     "difflab --help": ["-m", "difflab.cli", "--help"],
     "difflab train --help": ["-m", "difflab.cli", "train", "--help"],
     "validating ddpm/shapes32": ["-c", VALIDATE],
+    "one step of difflab train": ["-c", TRAIN, "logger=csv"],
+    "the same, logged to W&B": ["-c", TRAIN, "logger=wandb"],
     "python alone": ["-c", "pass"],
+    "import torch": ["-c", "import torch"],
 }
+"""What is timed, in a folder that has the shapes data."""
 HELP = "difflab --help"
 
 
@@ -45,8 +59,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     asked = command.parser("startup", "Process time of the first answers.", rounds=7, warmup=1).parse_args(argv)
     facts = describe_machine(with_torch=False)
     command.print_lines(*machine_lines(facts), "")
-    rounds = time_commands(asked.rounds, asked.warmup)
-    imported = {name: heavy_imports(arguments) for name, arguments in COMMANDS.items()}
+    with in_a_folder_with_data():
+        rounds = time_commands(asked.rounds, asked.warmup)
+        imported = {name: heavy_imports(arguments) for name, arguments in COMMANDS.items()}
     command.print_lines("| seconds | process time, median | min to max | wall, median | heavy imports |")
     command.print_lines("|---|---|---|---|---|")
     for name in COMMANDS:
@@ -58,6 +73,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     command.print_lines("", verdict(f"process time of {HELP}, seconds", process_time, HELP_SECONDS))
     content = as_json(rounds, [], cpu=True)
     command.print_json(asked.json, {"benchmark": "startup", "machine": facts, "heavy_imports": imported, **content})
+
+
+@contextlib.contextmanager
+def in_a_folder_with_data() -> Iterator[None]:
+    """The present directory is a temporary one with a few images in data/shapes32."""
+    make = "from difflab.cli import main; main()"
+    data = ["data", "make", "source=shapes", "out=data/shapes32", "resolution=32", "n=64", "val=8"]
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        subprocess.run([sys.executable, "-c", make, *data], check=True, capture_output=True)
+        yield
 
 
 def time_commands(rounds: int, warmup: int) -> Rounds:

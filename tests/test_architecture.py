@@ -34,6 +34,7 @@ LAYERS = [
         "progress",
         "files",
         "devices",
+        "deferred",
         "optimizer",
     },
     {"diffusion"},

@@ -5,6 +5,7 @@ The rate is a pure function of the step, so that a resumed run has no schedule s
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterable
 
@@ -15,9 +16,29 @@ from torch.optim import Optimizer
 from difflab.config.optimizer import LearningRateConfig, OptimizerConfig
 
 
+class _Eager:
+    """An optimizer's methods as they are without torch's guard against compiling them.
+
+    No optimizer is compiled here, and the first call of a guarded method imports torch's compiler, for a second.
+    """
+
+    add_param_group = inspect.unwrap(Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(Optimizer.zero_grad)
+    state_dict = inspect.unwrap(Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(Optimizer.load_state_dict)
+
+
+class Adam(_Eager, torch.optim.Adam):
+    """`torch.optim.Adam`, not to be compiled."""
+
+
+class AdamW(_Eager, torch.optim.AdamW):
+    """`torch.optim.AdamW`, not to be compiled."""
+
+
 def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter], *, fused: bool = True) -> Optimizer:
     """Adam or AdamW over `parameters`; fused: one kernel for all of them."""
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.kind]
+    kind = {"adam": Adam, "adamw": AdamW}[config.kind]
     return kind(
         list(parameters),
         lr=config.lr,

@@ -12,6 +12,7 @@ from difflab.config.identity import NAMES, differences, identity, name_identity
 from difflab.config.stored import read_train_config
 from difflab.config.train import TrainConfig
 from difflab.console import say_on_stderr
+from difflab.deferred import defer_imports
 from difflab.errors import UserError
 from difflab.signals import Stopped
 
@@ -32,6 +33,8 @@ def train(config: TrainConfig, overrides: list[str]) -> None:
     Raises SystemExit where a signal told it to stop (see callbacks.preemption), and UserError where another process
     trains this run.
     """
+    defer_imports()
+
     from difflab.callbacks.preemption import Preempted
     from difflab.commands.machine import refuse_more_than_there_is
     from difflab.commands.training import fit, with_checked_evaluation

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import lightning as L
 import torch
-import torch.utils.deterministic as deterministic
+import torch.utils.deterministic
 from lightning.fabric.plugins.environments import ClusterEnvironment
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
@@ -213,8 +214,7 @@ def build_trainer(
     asked = config.trainer
     if accelerator == "cuda":
         torch.set_float32_matmul_precision("high")
-    # Deterministic algorithms are what a resumed run needs; filling every new buffer, too, only slows each step down.
-    deterministic.fill_uninitialized_memory = False  # pyrefly: ignore
+    choose_algorithms(asked.deterministic, compiles=on_cuda_only(asked.compile, accelerator))
     callbacks = build_callbacks(
         config,
         run,
@@ -233,7 +233,6 @@ def build_trainer(
         precision=training_precision(asked.precision, accelerator),
         max_steps=-1,
         max_epochs=1,
-        deterministic="warn" if asked.deterministic else False,
         benchmark=not asked.deterministic,
         # The Validation callback validates; the one epoch of a fit never comes to a second.
         check_val_every_n_epoch=2,
@@ -252,6 +251,21 @@ def build_trainer(
     # Ours are there from the first line of the command to the last.
     trainer._signal_connector = _NoHandlers(trainer)
     return trainer
+
+
+def choose_algorithms(deterministic: bool, *, compiles: bool) -> None:
+    """Deterministic algorithms, where there are some, are what a resumed run needs.
+
+    compiles: whether compiled code has to follow; torch imports its compiler to tell it, for more than a second.
+    """
+    if compiles:
+        torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    else:
+        torch.set_deterministic_debug_mode("warn" if deterministic else "default")
+    if deterministic:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    # Filling every new buffer, too, only slows each step down.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyrefly: ignore
 
 
 class _NoHandlers(_SignalConnector):

@@ -1,0 +1,154 @@
+"""Imports that are put off until something uses them: what Lightning and torchvision load and training never uses."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+
+def defer_imports() -> None:
+    """Have torchmetrics, torchvision and torch's compiler loaded only as far as training needs them.
+
+    Once something else of one of them is asked for, it is loaded as ever. As wholes they take longer than all other
+    imports of training besides torch: torchmetrics brings several hundred metrics and scipy.signal, torchvision its
+    models, and both of them, as Lightning, the compiler. Call it before the first import of Lightning; a package that
+    is loaded already is left as it is.
+    """
+    for name, light in _LIGHT.items():
+        if name not in sys.modules:
+            _put_off(name, light)
+
+
+class _Light:
+    """What may be asked of a package that is not loaded.
+
+    modules: its own ones that can be imported alone. attributes: what is found without it, by name.
+    """
+
+    def __init__(self, modules: Sequence[str], attributes: Mapping[str, Callable[[], Any]]) -> None:
+        self.modules = modules
+        self.attributes = attributes
+
+
+def _attribute(module: str, name: str, *before: str) -> Callable[[], Any]:
+    def find() -> Any:
+        for other in before:
+            importlib.import_module(other)
+        return getattr(importlib.import_module(module), name)
+
+    return find
+
+
+def _no_compiled_module() -> type:
+    from torch import nn
+
+    class OptimizedModule(nn.Module):
+        """What no module is an instance of, as no LightningModule is compiled here: Lightning looks for such."""
+
+    return OptimizedModule
+
+
+def _disable() -> Callable[..., Any]:
+    import torch
+
+    def disable(fn: Any = None, recursive: bool = True, **options: Any) -> Any:
+        """`torch.compiler.disable`, which loads the compiler at the first call of what it guards."""
+        if "wrapping" in options:
+            # This is that first call.
+            load(sys.modules["torch._dynamo"])
+            return torch._dynamo.disable(fn, recursive, **options)
+        return torch._disable_dynamo(fn, recursive)
+
+    return disable
+
+
+def _no_graph_to_break(msg: str = "") -> None:
+    """What `torch._dynamo.graph_break` does where nothing is compiled; optimizers call it at every step."""
+
+
+_LIGHT = {
+    "torchmetrics": _Light(
+        ("__about__", "aggregation", "collections", "metric", "utilities"),
+        {
+            "__version__": _attribute("torchmetrics.__about__", "__version__"),
+            "_logger": lambda: logging.getLogger("torchmetrics"),
+            # Its modules import one another in a circle that only one end opens.
+            "Metric": _attribute("torchmetrics.metric", "Metric", "torchmetrics.utilities"),
+            "MetricCollection": _attribute("torchmetrics.collections", "MetricCollection", "torchmetrics.utilities"),
+        },
+    ),
+    "torchvision": _Light(
+        ("_internally_replaced_utils", "_utils", "extension", "io", "utils", "version"),
+        {"__version__": _attribute("torchvision.version", "__version__")},
+    ),
+    "torch._dynamo": _Light(
+        (), {"OptimizedModule": _no_compiled_module, "disable": _disable, "graph_break": lambda: _no_graph_to_break}
+    ),
+}
+
+
+class _Deferred(ModuleType):
+    """A package before its `__init__` was run."""
+
+    def __init__(self, spec: ModuleSpec, light: _Light) -> None:
+        super().__init__(spec.name)
+        assert spec.loader is not None, "it is a package of files"
+        assert spec.submodule_search_locations is not None, "it is a package"
+        self.__spec__, self.__loader__, self.__file__ = spec, spec.loader, spec.origin
+        self.__path__ = spec.submodule_search_locations
+        self.__package__ = spec.name
+        self._light = light
+        self._lock = threading.RLock()
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._light.attributes:
+            return self._light.attributes[name]()
+        if name.startswith("__"):
+            # Python itself asks, as for `__wrapped__`: that is no use of the package.
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        load(self)
+        return getattr(self, name)
+
+
+def load(module: ModuleType) -> None:
+    """Run the `__init__` of a package that was put off, once."""
+    if isinstance(module, _Deferred):
+        with module._lock:
+            if type(module) is _Deferred:
+                spec = module.__spec__
+                # pyrefly: ignore
+                module.__class__ = ModuleType
+                assert spec is not None
+                assert spec.loader is not None
+                spec.loader.exec_module(module)
+
+
+class _Loading(MetaPathFinder):
+    """Finds nothing, but loads a package before a module of it that may not be imported alone."""
+
+    def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> None:
+        for name, light in _LIGHT.items():
+            inner = fullname.removeprefix(f"{name}.")
+            if inner != fullname and inner.partition(".")[0] not in light.modules:
+                load(sys.modules[name])
+
+
+def _put_off(name: str, light: _Light) -> None:
+    spec = importlib.util.find_spec(name)
+    if spec is None:
+        return
+    module = _Deferred(spec, light)
+    sys.modules[name] = module
+    parent, _, last = name.rpartition(".")
+    if parent:
+        setattr(sys.modules[parent], last, module)
+    if not any(isinstance(finder, _Loading) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Loading())
