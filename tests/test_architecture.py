@@ -44,6 +44,7 @@ LAYERS = [
     {"averaging"},
     {"tasks"},
     {"pipelines"},
+    {"forced_choice"},
     {"tracking"},
     {"callbacks"},
     {"commands"},
