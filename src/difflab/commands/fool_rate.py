@@ -149,15 +149,19 @@ def _show(found: Report) -> None:
     terminal = console()
     title = f"page {found.page[:12]}, task {protocol.task}: {protocol.question}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE)
-    for column in ("model", "rater", "fool rate", "95 %", "trials", "reaction", "after time"):
-        table.add_column(column, justify="left" if column in ("model", "rater") else "right")
+    for column in ("model", "rater"):
+        table.add_column(column, overflow="fold")
+    for column in ("fool rate", "95 %", "trials", "reaction", "late"):
+        table.add_column(column, justify="right", no_wrap=True)
     for model, rate in found.models.items():
         table.add_row(model, f"all {len(found.raters) - len(found.excluded)}", *_cells(rate))
     for rater in found.raters:
-        name = f"{rater.rater or 'unnamed'} ({rater.file})" + (" excluded" if rater.excluded else "")
+        name = (printable(rater.rater) or rater.file) + (" (excluded)" if rater.excluded else "")
         for model, rate in rater.models.items():
             table.add_row(model, name, *_cells(rate))
     terminal.print(table)
+    if protocol.seconds > 0:
+        terminal.print(f"late: choices made when the pictures were gone, after {protocol.seconds:g} s")
     if protocol.checks:
         excluded = ", ".join(f"{rater.file} ({rater.failed} of {rater.checks})" for rater in found.excluded) or "none"
         terminal.print(
@@ -176,7 +180,7 @@ def _cells(rate: Rate) -> tuple[str, str, str, str, str]:
         return "-", "-", "0", "-", "-"
     return (
         f"{rate.fool_rate:.1%}",
-        f"{rate.low:.1%} to {rate.high:.1%}",
+        f"{100 * rate.low:.1f}-{100 * rate.high:.1f} %",
         str(rate.trials),
         f"{rate.reaction_ms / 1000:.2f} s",
         str(rate.timed_out),

@@ -25,7 +25,7 @@
     try {
       const found = JSON.parse(localStorage.getItem(place));
       const whole = found && Array.isArray(found.answers) && found.answers.length <= trials.length;
-      return whole && typeof found.sitting === "string" && Number.isFinite(found.seen_ms) ? found : null;
+      return whole && typeof found.sitting === "string" && typeof found.rater === "string" && Number.isFinite(found.seen_ms) ? found : null;
     } catch {
       return null;
     }

@@ -17,7 +17,7 @@ QUESTIONS: dict[Task, str] = {
     1: "Which of the two images is a better high quality version of the low resolution image in the middle?",
     2: "Which image would you guess is from a camera?",
 }
-"""What a subject is asked (SR3, section 4.3). The low resolution image is shown in task 1 alone."""
+"""What a subject is asked (SR3, human evaluation). The low resolution image is shown in task 1 alone."""
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 

@@ -11,7 +11,7 @@ from difflab.forced_choice.protocol import Kind, Pair, Role
 from difflab.seeding import stream_seed
 
 MOST_BY_DEFAULT = 50
-"""Pairs of a model that a rater sees where nobody says how many; 50 images for each subject in SR3."""
+"""Pairs of a model that a rater sees where nobody says how many: some minutes of attention."""
 
 
 @dataclass(frozen=True)
