@@ -193,5 +193,5 @@ def test_a_page_that_no_browser_takes(pictures: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("text", ["", "<html></html>", '<script type="application/json" id="page">{</script>'])
 def test_what_is_no_page(text: str) -> None:
-    with pytest.raises(UserError, match=r"^x.html is no page of `difflab fool-rate page`$"):
+    with pytest.raises(UserError, match=r"^x.html is no page that `difflab fool-rate page` wrote$"):
         digest_of(text, "x.html")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
 
 _LONGEST_SHOWN = 3600.0
+_AS_WIDE_AS_IT_IS = 10_000
 
 
 @app.command()
@@ -68,6 +69,9 @@ def page(
     if task not in get_args(Task):
         raise UserError(f"--task {task} is none of {', '.join(map(str, get_args(Task)))}")
     _refuse_folder(out, "--out")
+    if not overwrite and out.exists():
+        # Before the work of making one: this may be a file of another kind.
+        _digest_of_page(out, "--out")
     which = cast(Task, task)
     study = open_study(Asked(samples, originals, low_res, Origin(run, data, split), which, checks))
     pairs = Trials(n, practice, checks, seed).plan(list(study.models), study.names)
@@ -103,7 +107,7 @@ def results(
         _refuse_folder(out, "--out")
         if any(out.resolve() == file.resolve() for file in files):
             raise UserError(f"--out {printable(out)} is one of the results: give another name")
-    found = report(read_results(files, None if page is None else _digest_at(page)), allow_failed)
+    found = report(read_results(files, None if page is None else _digest_of_page(page, "--page")), allow_failed)
     text = json.dumps(found.plain(), indent=1)
     if out is not None:
         write_text(out, text + "\n")
@@ -120,24 +124,18 @@ def _refuse_folder(path: Path, option: str) -> None:
 
 def _refuse_other_page(out: Path, made: Page) -> None:
     """Raises UserError where a file would be lost that may have been handed to raters."""
-    if not out.exists():
-        return
-    try:
-        same = _digest_at(out) == made.digest
-    except UserError:
-        same = False
-    if not same:
+    if out.exists() and _digest_of_page(out, "--out") != made.digest:
         raise UserError(
             f"--out {printable(out)} is there already and is another page: give another name, or --overwrite"
         )
 
 
-def _digest_at(path: Path) -> str:
+def _digest_of_page(path: Path, option: str) -> str:
     from difflab.forced_choice.page import digest_of
 
-    shown = printable(path)
+    shown = f"{option} {printable(path)}"
     if not path.is_file():
-        raise UserError(f"--page {shown} does not exist: give the HTML file that the raters had")
+        raise UserError(f"{shown} does not exist: give the HTML file that the raters had")
     return digest_of(path.read_bytes().decode("utf-8", errors="replace"), shown)
 
 
@@ -149,16 +147,16 @@ def _show(found: Report) -> None:
     terminal = console()
     title = f"page {found.page[:12]}, task {protocol.task}: {protocol.question}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE)
-    for column in ("model", "rater"):
-        table.add_column(column, overflow="fold")
-    for column in ("fool rate", "95 %", "trials", "reaction", "late"):
-        table.add_column(column, justify="right", no_wrap=True)
+    for column in ("model", "rater", "fool rate", "95 %", "trials", "reaction", "late"):
+        table.add_column(column, justify="left" if column in ("model", "rater") else "right")
     for model, rate in found.models.items():
         table.add_row(model, f"all {len(found.raters) - len(found.excluded)}", *_cells(rate))
     for rater in found.raters:
         name = (printable(rater.rater) or rater.file) + (" (excluded)" if rater.excluded else "")
         for model, rate in rater.models.items():
             table.add_row(model, name, *_cells(rate))
+    # As wide as it is: a name that is cut is none.
+    terminal.width = _AS_WIDE_AS_IT_IS
     terminal.print(table)
     if protocol.seconds > 0:
         terminal.print(f"late: choices made when the pictures were gone, after {protocol.seconds:g} s")

@@ -91,7 +91,7 @@ def digest_of(html: str, shown: str) -> str:
     except (ValueError, RecursionError):
         data = None
     if not isinstance(data, dict) or data.get("format") != FORMAT or not isinstance(data.get("digest"), str):
-        raise UserError(f"{shown} is no page of `difflab fool-rate page`")
+        raise UserError(f"{shown} is no page that `difflab fool-rate page` wrote")
     return data["digest"]
 
 

@@ -113,7 +113,9 @@ def wilson(successes: int, n: int, z: float = Z95) -> tuple[float, float]:
         raise ValueError(f"{successes} of {n} is no share")
     p, z2 = successes / n, z * z
     centre, half = p + z2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return max(0.0, (centre - half) / (1 + z2 / n)), min(1.0, (centre + half) / (1 + z2 / n))
+    low, high = (centre - half) / (1 + z2 / n), (centre + half) / (1 + z2 / n)
+    # At 0 and at n of n one end is the share itself, which rounding may pass.
+    return max(0.0, min(p, low)), min(1.0, max(p, high))
 
 
 def _rater(file: str, results: Results, models: Sequence[str], allowed_failures: int) -> Rater:
