@@ -209,6 +209,21 @@ def test_a_held_key_and_those_of_the_browser_choose_nothing(written: dict[str, P
     assert look["done"] == "0 of 4"
 
 
+def test_nothing_is_clicked_before_it_is_seen(written: dict[str, Path]) -> None:
+    early, second = seen(
+        written["timed"],
+        *START,
+        ("key", "Enter"),
+        ("click", "left"),
+        LOOK,
+        ("wait", GAP),
+        *[("click", "left")] * 2,
+        LOOK,
+    )
+    assert early["done"] == "0 of 4"
+    assert second["done"] == "1 of 4", "the second click of a double click answers nothing"
+
+
 def test_nothing_is_chosen_before_it_is_seen(written: dict[str, Path]) -> None:
     start, early = seen(
         written["timed"], *START, ("key", "ArrowLeft"), LOOK, ("key", "Enter"), ("key", "ArrowLeft"), LOOK

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -175,6 +176,16 @@ def test_two_pictures_of_one_name(pictures: Path, tmp_path: Path) -> None:
     root = own(pictures, tmp_path)
     Image.open(root / "sharp" / "secret-04.png").save(root / "sharp" / "secret-04.bmp")
     assert "holds two pictures called secret-04" in refusal(root)
+
+
+def test_names_that_are_no_text_come_back_from_a_page(pictures: Path, tmp_path: Path) -> None:
+    root = own(pictures, tmp_path)
+    for folder in ("originals", "sharp", "low"):
+        (root / folder / "secret-00.png").rename(root / folder / "a\udcff\n.png")
+    found = study(root)
+    assert "a\\udcff\\n" in found.names
+    json.dumps(found.names, ensure_ascii=False).encode()
+    assert np.array_equal(found.originals("a\\udcff\\n"), pixels(root / "originals" / "a\udcff\n.png"))
 
 
 def test_two_models_of_one_name(pictures: Path) -> None:

@@ -59,7 +59,7 @@ class NamedPictures:
         self._index: dict[str, int] = {}
         for i, name in enumerate(self.names):
             if name in self._index:
-                raise UserError(f"{self.shown} holds two pictures called {printable(name)}: keep one of them")
+                raise UserError(f"{self.shown} holds two pictures called {name}: keep one of them")
             self._index[name] = i
 
     @property
@@ -158,12 +158,13 @@ def _missing(one: NamedPictures, other: NamedPictures) -> str:
         names = sorted(set(has.names) - set(lacks.names))
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            return f" ({printable(names[0])}{more} of {has.shown} not in {lacks.shown})"
+            return f" ({names[0]}{more} of {has.shown} not in {lacks.shown})"
     return ""
 
 
 def _stem(path: Path) -> str:
-    return PurePosixPath(path).with_suffix("").as_posix()
+    # Bytes that are no text could not come back from a results file.
+    return printable(PurePosixPath(path).with_suffix("").as_posix())
 
 
 def _by(size: tuple[int, int]) -> str:

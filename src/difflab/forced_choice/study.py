@@ -67,7 +67,7 @@ def _models(samples: Sequence[str]) -> dict[str, NamedPictures]:
 def _named(given: str) -> tuple[str, Path]:
     name, equals, path = given.partition("=")
     if equals and name and "/" not in name and not Path(given).exists():
-        return name, Path(path)
+        return printable(name), Path(path)
     whole = Path(given)
     return printable(whole.resolve().stem if whole.is_file() else whole.resolve().name), whole
 
