@@ -102,6 +102,19 @@ def test_behind_the_split_s_end_nothing_is_taken(root: Path, capsys: pytest.Capt
     assert "has 12 images, of which 15 samples were drawn: the first 12 are used" in capsys.readouterr().err
 
 
+def test_a_cascade_enlarges_what_its_first_stage_reads(root: Path) -> None:
+    stages = {name: {"run": f"{root}/runs/ddpm/shapes32/up"} for name in ("first", "second")}
+    changed(root, "cascade", run=None, pipeline={"kind": "cascade", "stages": stages})
+    found, single = study(root, "cascade"), study(root, "drawing")
+    assert found.low_res is not None
+    assert single.low_res is not None
+    assert np.array_equal(found.low_res("000002"), single.low_res("000002"))
+    assert np.array_equal(found.originals("000002"), single.originals("000002"))
+    stages["first"]["run"] = "gone"
+    changed(root, "broken", run=None, pipeline={"kind": "cascade", "stages": stages})
+    assert "--run=gone does not exist" in refusal(root, "broken")
+
+
 def test_models_on_a_page_are_told_of_the_same(root: Path) -> None:
     assert "was drawn of" in refusal(root, "drawing", "of_train")
     assert "--samples=longer holds 15 pictures and --samples=drawing 12" in refusal(root, "drawing", "longer")
