@@ -45,6 +45,7 @@ LAYERS = [
     {"averaging"},
     {"tasks"},
     {"pipelines"},
+    {"forced_choice"},
     {"tracking"},
     {"callbacks"},
     {"commands"},

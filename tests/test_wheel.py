@@ -52,7 +52,8 @@ def test_the_wheel_holds_every_configuration_and_nothing_of_the_tests(wheel: Pat
     configurations = {f"difflab/conf/{path.relative_to(ROOT / 'conf')}" for path in (ROOT / "conf").rglob("*.yaml")}
     assert len(configurations) > 30
     assert configurations <= names
-    modules = {str(path.relative_to(ROOT / "src")) for path in (ROOT / "src").rglob("*.py")}
+    kinds = (".py", ".html", ".css", ".js")
+    modules = {str(path.relative_to(ROOT / "src")) for path in (ROOT / "src").rglob("*") if path.suffix in kinds}
     assert modules <= names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"difflab"}
     assert not [name for name in names if "test" in name.lower()]

@@ -39,6 +39,9 @@ COMMANDS = {
     ),
     "likelihood": _Command("difflab.commands.likelihood", "bits/dim of real images: run=... split=val n=256"),
     "accuracy": _Command("difflab.commands.accuracy", "how well a classifier tells images: run=... split=val n=256"),
+    "fool-rate": _Command(
+        "difflab.commands.fool_rate", "a page on which people choose, model or original; its results"
+    ),
     "sweep": _Command("difflab.commands.sweep", "run a W&B sweep file here: run sweeps/ddim_steps.yaml"),
     "data": _Command("difflab.commands.data", "make, inspect and list data sets of shards"),
     "weights": _Command("difflab.commands.weights", "inspect, import and export weights in official formats"),

@@ -39,6 +39,10 @@ class DataSplit(Nothing):
         others = [field for field in fields if field != "image"]
         self._dataset: ShardDataset = build_dataset(data.model_copy(update={"fields": others}), split=split)
 
+    def __len__(self) -> int:
+        """How many samples the split has; behind them the first one comes again."""
+        return len(self._dataset)
+
     @property
     def files(self) -> list[Path]:
         index = Path(self._data.path) / INDEX_NAME

@@ -1,0 +1,155 @@
+"""The originals of what `difflab sample` drew: sample i was told of image i of a data split."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from difflab.conditioning.build import build_conditioners
+from difflab.config.data import DataConfig
+from difflab.config.model import DrawingModelConfig
+from difflab.console import printable
+from difflab.errors import UserError
+from difflab.forced_choice.pictures import Made, NamedPictures, as_pixels
+from difflab.images import to_uint8
+from difflab.pipelines.build import require_drawing
+from difflab.pipelines.stored import Stored, find_stored
+from difflab.requests.data_split import DataSplit
+from difflab.requests.drawings import ARCHIVE, RECORD
+
+FIELD = "image"
+GIVEN = ("low_res", "images", "request")
+"""Keys of a drawing that take the place of the data split."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where originals lie. split: of the data set `path`; run: whose data and low-resolution images they are."""
+
+    run: str | None
+    path: Path | None
+    split: str | None
+
+
+class SplitOriginals:
+    """The originals of samples as a data split has them, and their low-resolution images as the model was shown them.
+
+    samples: of a drawing (sample.json says of which run and split), or of any program in the order of the split.
+    Raises UserError where nothing says what the samples were told.
+    """
+
+    def __init__(self, samples: NamedPictures, given: Origin) -> None:
+        record = drawing_of(samples.path)
+        if record is not None:
+            _refuse_given(record, samples.shown)
+        first, last = _runs(record, given)
+        self.split = given.split or _text(record, "split") or "val"
+        self._first = first
+        self._data = _data(last, given, samples)
+        self._pictures = DataSplit(self._data, self.split, [FIELD])
+        self._places = {name: i for i, name in enumerate(samples.names)}
+        self.shown = f"{printable(self._data.path)}/{self.split}"
+        self.size = (self._data.image_size, self._data.image_size)
+
+    @property
+    def source(self) -> tuple[Path, str, int]:
+        """What tells these originals from others."""
+        return Path(self._data.path).resolve(), self.split, self._data.image_size
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __call__(self, name: str) -> Any:
+        return as_pixels(self._image(name)[0])
+
+    def low_res(self) -> Made | None:
+        """What the run enlarges, None where no run is known or where it enlarges nothing."""
+        if self._first is None:
+            return None
+        config = require_drawing(str(self._first.path), self._first.config)
+        conditioners = _showing(config)
+        size = conditioners.sizes.get("low_res")
+        if size is None:
+            return None
+
+        def make(name: str) -> Any:
+            completed = conditioners.complete({FIELD: self._image(name)})["low_res"]
+            assert isinstance(completed, Tensor)
+            return as_pixels(to_uint8(completed, "nearest")[0])
+
+        return Made(f"what {self._first.path} enlarges", (size, size), make)
+
+    def _image(self, name: str) -> Tensor:
+        image = self._pictures([self._places[name]], 0)[FIELD]
+        assert isinstance(image, Tensor)
+        return image
+
+
+def drawing_of(path: Path) -> dict[str, Any] | None:
+    """sample.json of a drawing's folder or archive, None where `difflab sample` did not write it."""
+    place = path.parent if path.name == ARCHIVE else path
+    file = place / RECORD
+    if not file.is_file():
+        return None
+    try:
+        content = json.loads(file.read_bytes())
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise UserError(f"{printable(file)} is damaged: draw the samples again, or give --originals and --low-res")
+    return content
+
+
+def _showing(config: DrawingModelConfig) -> Any:
+    """The conditioners that show something of the image; of the others nobody asks, and some have large weights."""
+    chosen = {name: one for name, one in config.conditioning.items() if one.shows_image}
+    return build_conditioners(chosen, embedding_dim=config.network.embedding_channels, image_size=config.image_size)
+
+
+def _refuse_given(record: dict[str, Any], shown: str) -> None:
+    for key in GIVEN:
+        if record.get(key) is not None:
+            raise UserError(
+                f"{shown} was drawn with {key}={printable(record[key])}, not of a data split: say which the originals "
+                "are, as in --originals FOLDER --low-res FOLDER"
+            )
+
+
+def _runs(record: dict[str, Any] | None, given: Origin) -> tuple[Stored | None, Stored | None]:
+    """The models that read the low-resolution image and that made the picture: the first and the last of a cascade."""
+    pipeline = (record or {}).get("pipeline")
+    stages = pipeline.get("stages") if isinstance(pipeline, dict) else None
+    if given.run is not None:
+        named = [given.run]
+    elif isinstance(stages, dict) and stages:
+        named = [str(stage.get("run")) for stage in stages.values()]
+    else:
+        named = [run for run in [_text(record, "run")] if run is not None]
+    found = [find_stored(run, "auto", key="--run") for run in (named[:1] + named[-1:])]
+    return (found[0], found[-1]) if found else (None, None)
+
+
+def _data(stored: Stored | None, given: Origin, samples: NamedPictures) -> DataConfig:
+    known = None if stored is None or stored.train is None else stored.train.data
+    if given.path is None:
+        if known is None:
+            raise UserError(
+                f"{samples.shown}: nothing says which pictures the originals are: give --originals FOLDER, or the "
+                "--data that the samples follow in their order"
+            )
+        return known
+    height, width = samples.size
+    if height != width:
+        raise UserError(f"{samples.shown} holds {width}x{height} pictures, --data has square ones: give --originals")
+    if known is not None:
+        return known.model_copy(update={"path": str(given.path)})
+    return DataConfig(path=str(given.path), image_size=height, batch_size=1)
+
+
+def _text(record: dict[str, Any] | None, key: str) -> str | None:
+    value = (record or {}).get(key)
+    return value if isinstance(value, str) else None
