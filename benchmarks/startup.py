@@ -37,9 +37,10 @@ compose_and_validate("train", TrainConfig, ["experiment=ddpm/shapes32"])
 """
 
 TRAIN = """
-import sys
+import os, sys
 from difflab.commands.train import main
-main([*sys.argv[1:], "experiment=ddpm/shapes32", "trainer.max_steps=1", "callbacks.sample_grid=null", "resume=never"])
+asked = ["experiment=ddpm/shapes32", "trainer.max_steps=1", "callbacks.sample_grid=null"]
+main([*asked, *sys.argv[1:], f"name=run{os.getpid()}"])
 """
 
 COMMANDS = {
