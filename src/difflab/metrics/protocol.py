@@ -176,7 +176,7 @@ class Result(Config):
 
 def software_versions() -> dict[str, str]:
     """Versions of what computes the numbers."""
-    packages = ("torch", "torch-fidelity", "numpy")
+    packages = ("torch", "torch-fidelity", "torchmetrics", "numpy")
     return {"difflab": __version__} | {package: importlib.metadata.version(package) for package in packages}
 
 

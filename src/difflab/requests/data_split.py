@@ -40,6 +40,11 @@ class DataSplit(Nothing):
         self._dataset: ShardDataset = build_dataset(data.model_copy(update={"fields": others}), split=split)
 
     @property
+    def images(self) -> int:
+        """How many the split has."""
+        return len(self._dataset)
+
+    @property
     def files(self) -> list[Path]:
         index = Path(self._data.path) / INDEX_NAME
         return [index] if index.is_file() else []
