@@ -41,7 +41,7 @@ class LowResConditioner(Conditioner):
         self.size = size
         self.sizes = {"low_res": size}
         self.image_size = image_size
-        self.downsampling: Downsampling = Downsampling(size, downsample)
+        self.downsampling = Downsampling(size, downsample)
         self.upsample: Filter = upsample
         self.blur = blur
         self.draws = blur is not None
@@ -50,6 +50,7 @@ class LowResConditioner(Conditioner):
         """`low_res` made of `image`, as in training, where there is none."""
         if "low_res" in batch or "image" not in batch:
             return batch
+        assert self.downsampling is not None, "every one of these has it"
         return {**batch, "low_res": self.downsampling(batch["image"])}
 
     def check(self, batch: Batch) -> None:

@@ -153,6 +153,11 @@ class LowResConditionerConfig(ConditionerBase):
                 f"blur.kernel_size={self.blur.kernel_size} is larger than the image it blurs, of size={self.size}; "
                 + (f"set blur.kernel_size to {largest} or less" if largest >= 3 else "set blur=null")
             )
+        if self.blur is not None and self.blur.sigma[1] > self.size:
+            raise ValueError(
+                f"blur.sigma={self.blur.sigma} is wider than the image it blurs, of size={self.size}; set both ends of "
+                "blur.sigma in pixels of that image, as in blur.sigma=[0.4,0.6]"
+            )
         return self
 
 

@@ -182,15 +182,15 @@ _NO_PAIRS = "it is not known what these enlarge"
 
 
 def _refuse_without_pairs(metrics: Mapping[str, PairedConfig], pairs: Pairs) -> None:
-    for need, lacks, what in (
-        ("pair", pairs.unpaired, "the original that it was made of"),
-        ("low_res", pairs.enlarges_nothing, "the low-resolution image that it enlarges"),
-    ):
-        unmeasured = [f"metrics.{name}" for name, config in metrics.items() if config.needs == need]
-        if unmeasured and lacks is not None:
+    lacks = {"pair": pairs.unpaired, "low_res": pairs.enlarges_nothing}
+    needed = {"pair": "its original", "low_res": "the low-resolution image that it enlarges"}
+    for why in (pairs.unpaired, pairs.enlarges_nothing):
+        unmeasured = {f"metrics.{name}": one.needs for name, one in metrics.items() if lacks[one.needs] == why}
+        if unmeasured and why is not None:
+            what = " or ".join(needed[need] for need in dict.fromkeys(unmeasured.values()))
             without = " ".join(f"{name}=null" for name in unmeasured)
-            verb = "compares" if len(unmeasured) == 1 else "compare"
-            raise UserError(f"{' and '.join(unmeasured)} {verb} each sample with {what}: {lacks}, or set {without}")
+            compare = "compares" if len(unmeasured) == 1 else "compare"
+            raise UserError(f"{' and '.join(unmeasured)} {compare} each sample with {what}: {why}, or set {without}")
 
 
 def _downsampling_of(name: str, config: ConsistencyConfig, pairs: Pairs) -> Downsampling:

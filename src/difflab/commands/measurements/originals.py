@@ -82,7 +82,7 @@ def _not_drawn_of(
 ) -> str | None:
     """Why pictures are not known to be made of the images of the split, and what to do; None where they are."""
     if record is None:
-        return f"nothing beside {path.name} says which image that is: {SAY}"
+        return f"nothing beside {path.name} says which image of the split each was made of: {SAY}"
     if stored is None:
         return f"the run that {RECORD} names is not there any more: {SAY}"
     model, last = stored
