@@ -190,7 +190,7 @@ def _refuse_without_pairs(metrics: Mapping[str, PairedConfig], pairs: Pairs) -> 
             what = " or ".join(needed[need] for need in dict.fromkeys(unmeasured.values()))
             without = " ".join(f"{name}=null" for name in unmeasured)
             compare = "compares" if len(unmeasured) == 1 else "compare"
-            raise UserError(f"{' and '.join(unmeasured)} {compare} each sample with {what}: {why}, or set {without}")
+            raise UserError(f"{', '.join(unmeasured)} {compare} each sample with {what}: {why}, or set {without}")
 
 
 def _downsampling_of(name: str, config: ConsistencyConfig, pairs: Pairs) -> Downsampling:

@@ -29,7 +29,7 @@ def peak_signal_noise_ratio(images: Tensor, originals: Tensor) -> Tensor:
     from torchmetrics.functional.image import peak_signal_noise_ratio as psnr
 
     ours, theirs = _pixels(images, originals)
-    return psnr(ours, theirs, data_range=PEAK, reduction="none", dim=(1, 2, 3)).reshape(len(images))
+    return psnr(ours, theirs, data_range=PEAK, reduction="none", dim=(1, 2, 3)).reshape(len(images)).double()
 
 
 def structural_similarity(images: Tensor, originals: Tensor) -> Tensor:
