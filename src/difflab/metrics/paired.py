@@ -93,18 +93,17 @@ class PairedScores:
         if not self.metrics:
             return
         pairs = self.pairs.of(index.tolist())
-        original = pairs.get("original")
+        original: Tensor | None = pairs.get("original")
         low_res = pairs.get("low_res") if low_res is None else low_res
-        if isinstance(original, Tensor):
+        seen = torch.zeros(len(images), 2, dtype=torch.int64)
+        if original is not None:
             _refuse_other_shape(images.shape[1:], original.shape[1:])
-        scores = {name: self._score(name, images, original, low_res) for name in self.metrics}
-        identical = torch.zeros(len(images), dtype=torch.bool)
-        if isinstance(original, Tensor):
-            identical = (images.cpu() == original.cpu()).flatten(1).all(dim=1)
-        seen = _hashes(original if isinstance(original, Tensor) else low_res, len(images))
+            equal = (images.cpu() == original.cpu()).flatten(1).all(dim=1)
+            seen = torch.stack([equal.long(), _hashes(original)], dim=1)
+        scores = [self._score(name, images, original, low_res).cpu() for name in self.metrics]
         self._index.append(index.cpu())
-        self._scores.append(torch.stack([score.cpu() for score in scores.values()], dim=1))
-        self._seen.append(torch.stack([identical.long(), seen], dim=1))
+        self._scores.append(torch.stack(scores, dim=1))
+        self._seen.append(seen)
 
     def results(self, n: int, protocol: Callable[[str, MetricConfig, str, dict[str, Any]], Protocol]) -> list[Result]:
         """A result for each metric, the same on every process; all of them call it together.
@@ -119,18 +118,19 @@ class PairedScores:
         nothing = torch.zeros(0, len(self.metrics), dtype=torch.float64)
         scores = in_order(index, gather_rows(torch.cat([nothing, *self._scores])))[1]
         seen = in_order(index, gather_rows(torch.cat([torch.zeros(0, 2, dtype=torch.int64), *self._seen])))[1]
-        identical, hashes = int(seen[:, 0].sum()), seen[:, 1]
-        pictures = hashlib.sha256(hashes.numpy().tobytes()).hexdigest()[:16] if bool((hashes != 0).any()) else None
+        identical, hashes = int(seen[:, 0].sum()), seen[:, 1].contiguous()
+        originals = {}
+        if self.pairs.unpaired is None:
+            originals = {"compared_with": hashlib.sha256(hashes.numpy().tobytes()).hexdigest()[:16]}
         results: list[Result] = []
         for (name, config), score in zip(self.metrics.items(), scores.T, strict=True):
-            parameters = {**self._parameters(name), **({} if pictures is None else {"compared_with": pictures})}
             equal = identical if isinstance(config, PSNRConfig) else 0
             results.append(
                 Result(
                     metric=config.kind,
                     value=float(score.mean()),
                     spread=float(score.std() / math.sqrt(n)) if n > 1 else None,
-                    protocol=protocol(name, config, config.kind, parameters),
+                    protocol=protocol(name, config, config.kind, {**self._parameters(name), **originals}),
                     details={"identical": equal} if equal else {},
                     warnings=[_equal_pairs(equal, n, float(score.max()))] if equal else [],
                 )
@@ -162,11 +162,8 @@ class PairedScores:
         return {"data_range": PEAK, "identical": "one value off by one"}
 
 
-def _hashes(pictures: Tensor | None, count: int) -> Tensor:
-    """int64 [B], a number that is other for other pictures; 0 where they are none of 8 bits, whose last bits depend on
-    the machine."""
-    if pictures is None or pictures.dtype != torch.uint8:
-        return torch.zeros(count, dtype=torch.int64)
+def _hashes(pictures: Tensor) -> Tensor:
+    """uint8 [B, ...] -> int64 [B], a number that is another one for other pixels."""
     digests = [hashlib.sha256(one.numpy().tobytes()).digest()[:8] for one in pictures.cpu().contiguous()]
     return torch.tensor([int.from_bytes(digest, "big", signed=True) for digest in digests], dtype=torch.int64)
 

@@ -9,7 +9,7 @@ from difflab.pipelines.base import Pipeline
 from difflab.types import Batch
 
 ORIGINAL, LOW_RES = "image", "low_res"
-"""Fields of a request."""
+"""The fields of a request that they are."""
 
 
 def pairs_of(pipeline: Pipeline, seed: int) -> Pairs:
