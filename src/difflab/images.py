@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -31,6 +32,18 @@ def resize(image: Tensor, size: int, filter: Filter) -> Tensor:
         return F.interpolate(image, (size, size), mode=filter)
     shrinks = size < min(image.shape[-2:])
     return F.interpolate(image, (size, size), mode=filter, align_corners=False, antialias=shrinks)
+
+
+@dataclass(frozen=True)
+class Downsampling:
+    """How a low-resolution image is made of a whole one: `resize` to [B, C, size, size] in floats, without rounding."""
+
+    size: int
+    filter: Filter
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8, or float in [-1, 1], [B, C, H, W] -> float [B, C, size, size], where bicubic may overshoot [-1, 1]."""
+        return resize(as_float(images), self.size, self.filter)
 
 
 def to_uint8(image: Tensor, rounding: Rounding = "truncate") -> Tensor:

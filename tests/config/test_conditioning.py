@@ -45,6 +45,13 @@ def test_a_blur_larger_than_the_image_is_refused(size: int, kernel_size: int, en
         )
 
 
+@pytest.mark.parametrize("sigma", [[1, 8.5], [100, 200], [9, 9]])
+def test_a_blur_wider_than_the_image_is_refused(sigma: list[float]) -> None:
+    with pytest.raises(ValidationError, match=r"blur.sigma=.* is wider than the image it blurs, of size=8"):
+        LowResConditionerConfig.model_validate({"kind": "low_res", "size": 8, "blur": {**BLUR, "sigma": sigma}})
+    LowResConditionerConfig.model_validate({"kind": "low_res", "size": 8, "blur": {**BLUR, "sigma": [1, 8]}})
+
+
 def test_a_blur_as_large_as_the_image_is_not() -> None:
     LowResConditionerConfig.model_validate({"kind": "low_res", "size": 5, "blur": {**BLUR, "kernel_size": 5}})
 

@@ -8,11 +8,22 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from difflab.config.metrics import FDConfig, InceptionScoreConfig, KIDConfig, OracleConfig, PrecisionRecallConfig
+from difflab.config.metrics import (
+    ConsistencyConfig,
+    FDConfig,
+    InceptionScoreConfig,
+    KIDConfig,
+    OracleConfig,
+    PrecisionRecallConfig,
+    PSNRConfig,
+    SSIMConfig,
+)
 from difflab.data.shapes import ShapesSource, class_names
+from difflab.images import Downsampling
 from difflab.metrics import gather
 from difflab.metrics.evaluator import Evaluator
 from difflab.metrics.gather import all_true, gather_rows
+from difflab.metrics.paired import Pairs
 from difflab.metrics.reference import DataReference
 
 rank, meeting_point, world = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
@@ -39,16 +50,20 @@ metrics = {
     "pr": PrecisionRecallConfig(extractor="random"),
     "is": InceptionScoreConfig(extractor="random", splits=2),
     "oracle": OracleConfig(),
+    "psnr": PSNRConfig(),
+    "ssim": SSIMConfig(),
+    "consistency": ConsistencyConfig(),
 }
 data = pictures("train", 31)
 reference = DataReference("shapes", "abc", "train", "none", 31, lambda limit: share(data, rank))
 samples = pictures("test", N)
 labels = torch.arange(N) % 6
+pairs = Pairs(lambda indices: {"original": data[indices]}, tuple(samples.shape[1:]), Downsampling(8, "bicubic"))
 
 
 def results_of(uneven):
     """Every second sample to each rank, or all of them to the last one."""
-    evaluator = Evaluator(metrics, n=N, reference=reference, class_names=class_names())
+    evaluator = Evaluator(metrics, n=N, reference=reference, class_names=class_names(), pairs=pairs)
     mine = range(rank, N, world) if not uneven else range(N if rank == world - 1 else 0)
     for start in range(0, len(mine), 8):
         index = torch.tensor(list(mine[start : start + 8]), dtype=torch.int64)

@@ -355,3 +355,29 @@ def test_what_the_machine_refuses_is_no_fault_of_the_images(
         monkeypatch.setattr(np, "load", refused)
     with pytest.raises(MachineError, match="too many open files, at"):
         open_pictures("low_res", str(path), WANTED)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "I;16", "1"])
+def test_gray_images_are_not_enlarged_by_a_model_of_colours(tmp_path: Path, mode: str) -> None:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    Image.new(mode, (8, 8)).save(folder / "a.png")
+    for given in (folder, folder / "a.png"):
+        said = refusal(given)
+        assert said == f"low_res={given} holds gray images, and this model enlarges RGB ones; give them in RGB"
+    # One among coloured ones is read as such.
+    Image.new("RGB", (8, 8)).save(folder / "b.png")
+    assert open_pictures("low_res", str(folder), WANTED)([0], 0)["low_res"].shape == (1, 3, 8, 8)
+    # What only stands in for it, or is drawn on, may be gray.
+    other = Wanted(("image",), sizes={"image": 8})
+    assert open_pictures("image", str(folder / "a.png"), other)([0], 0)["image"].shape == (1, 3, 8, 8)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_coloured_images_are_not_enlarged_by_a_model_of_gray_ones(tmp_path: Path, mode: str) -> None:
+    gray = dataclasses.replace(WANTED, channels=1)
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    assert open_pictures("low_res", str(tmp_path), gray)([0], 0)["low_res"].shape == (1, 1, 8, 8)
+    Image.new(mode, (8, 8)).save(tmp_path / "b.png")
+    said = refusal(tmp_path, gray)
+    assert said == f"low_res={tmp_path} has colours (b.png), and this model enlarges gray images"

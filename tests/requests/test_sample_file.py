@@ -153,3 +153,9 @@ def test_boxes_come_with_phrases_or_beside_them(tmp_path: Path) -> None:
     assert batch["phrases"] == [["sky"], ["sky"], []]
     said = refusal(tmp_path, {"boxes": [[0, 0, 1, 1]]}, wanted=wanted)
     assert said == "this model reads phrases, and nobody says it: give it, as in request=FILE.jsonl"
+
+
+def test_a_line_with_a_gray_image_to_enlarge_is_refused(tmp_path: Path) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "gray.png")
+    said = refusal(tmp_path, {"low_res": "gray.png", "label": 0, "caption": ""})
+    assert "low_res holds gray images, and this model enlarges RGB ones; give them in RGB" in said

@@ -25,10 +25,12 @@ from difflab.config.sample import DrawConfig
 from difflab.config.sampler import refuse_inversion
 from difflab.devices import Accelerator, resolve_accelerator, sampling_autocast
 from difflab.errors import user_errors
+from difflab.metrics.paired import Pairs
 from difflab.metrics.protocol import SamplingRecord
 from difflab.pipelines.base import Pipeline
 from difflab.pipelines.build import StoredModels, build_pipeline, files_of
 from difflab.pipelines.evaluating import refuse_other_classes, sampling_record
+from difflab.pipelines.pairing import pairs_of
 from difflab.pipelines.stored import Stored
 from difflab.requests.words import in_words
 from difflab.types import Batch
@@ -94,6 +96,10 @@ class Drawing:
         """What the model is, and how the pipeline draws."""
         return {"model": self.stored.config.model_dump(mode="json"), "sampling": self.pipeline.record()}
 
+    def pairs(self, metrics: MetricsConfig) -> Pairs:
+        """What each sample is compared with by the metrics that do."""
+        return pairs_of(self.pipeline, self.config.seed)
+
     def check_classes(self, metrics: MetricsConfig, class_names: Sequence[str] | None) -> None:
         """Raises UserError where a metric looks for classes, and the model has another number of them."""
         refuse_other_classes(metrics, self.pipeline.wanted.classes, class_names)
@@ -110,7 +116,8 @@ class Drawing:
         return Job.measuring("evaluate", self.stored, out, identity)
 
     def batches(self, kept: Callable[[list[int]], Tensor | None] | None = None) -> Iterator[tuple[Batch, Tensor]]:
-        """(what is asked for, uint8 [b, C, H, W]) of this process; the first one displays its progress.
+        """(what is asked for, and what one stage of a cascade drew for the next one to enlarge as `low_res`;
+        uint8 [b, C, H, W]) of this process; the first one displays its progress.
 
         kept: the images of a batch that was drawn before, or None for one that has to be drawn.
 
@@ -121,8 +128,11 @@ class Drawing:
             images = None if kept is None else kept(chunk)
             asked = self.pipeline.request(chunk, self.config.seed)
             if images is None:
+                handed: list[Tensor] = []
                 with refusing_too_large(f"batch_size={size}"):
-                    images = self.pipeline.drawn(asked, self.config.seed)
+                    images = self.pipeline.drawn(asked, self.config.seed, handed.append)
+                if handed:
+                    asked["low_res"] = handed[0]
             yield asked, images
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from difflab.data.augmentation import Augmentation
 from difflab.diffusion.noise import SampleNoise
+from difflab.images import Downsampling
 from difflab.seeding import stream_seed
 from difflab.types import Batch, Conditioning
 
@@ -25,6 +26,7 @@ class Conditioner(nn.Module):
     draws:     whether it needs noise of its own.
     drop_rate: probability, per training sample, of being replaced by the null (classifier-free training).
     augmentation: how training changes the images that it tells of; None where it leaves them alone.
+    downsampling: how training makes `low_res` of the image; None where it reads no such field.
     """
 
     reads: tuple[str, ...] = ()
@@ -35,6 +37,7 @@ class Conditioner(nn.Module):
     sizes: Mapping[str, int] = {}
     draws: bool = False
     augmentation: Augmentation | None = None
+    downsampling: Downsampling | None = None
 
     def __init__(self, drop_rate: float = 0.0) -> None:
         super().__init__()
@@ -143,6 +146,11 @@ class ConditionerSet(nn.ModuleDict):
     def sizes(self) -> dict[str, int]:
         """Pixels per side of the pictures that are read, by field."""
         return {field: size for _, one in self.named() for field, size in one.sizes.items()}
+
+    @property
+    def downsampling(self) -> Downsampling | None:
+        """How `low_res` is made of an image, None where nobody reads it."""
+        return next((one.downsampling for _, one in self.named() if one.downsampling is not None), None)
 
     def missing(self, given: Collection[str]) -> tuple[str, ...]:
         """What a batch with the fields `given` lacks; in training, what the loader has to deliver besides images."""

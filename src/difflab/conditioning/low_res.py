@@ -11,7 +11,7 @@ from difflab.conditioning.base import Conditioner
 from difflab.conditioning.blur import Blur
 from difflab.config.conditioning import LowResConditionerConfig
 from difflab.diffusion.noise import SampleNoise
-from difflab.images import Filter, as_float, resize
+from difflab.images import Downsampling, Filter, as_float, resize
 from difflab.types import Batch, Conditioning
 
 
@@ -41,7 +41,7 @@ class LowResConditioner(Conditioner):
         self.size = size
         self.sizes = {"low_res": size}
         self.image_size = image_size
-        self.downsample: Filter = downsample
+        self.downsampling = Downsampling(size, downsample)
         self.upsample: Filter = upsample
         self.blur = blur
         self.draws = blur is not None
@@ -50,7 +50,8 @@ class LowResConditioner(Conditioner):
         """`low_res` made of `image`, as in training, where there is none."""
         if "low_res" in batch or "image" not in batch:
             return batch
-        return {**batch, "low_res": resize(as_float(batch["image"]), self.size, self.downsample)}
+        assert self.downsampling is not None, "every one of these has it"
+        return {**batch, "low_res": self.downsampling(batch["image"])}
 
     def check(self, batch: Batch) -> None:
         """Raises ValueError for a low-resolution image of another size."""

@@ -11,6 +11,7 @@ from difflab.config.data import DataConfig
 from difflab.config.fitting import Makes
 from difflab.config.kinds import Kind, Kinds
 
+DownsampleFilter = Literal["area", "bilinear", "bicubic"]
 Multiplier = Annotated[float, Field(ge=0)]
 
 
@@ -29,6 +30,11 @@ class ConditionerBase(Config):
     @property
     def told_classes(self) -> int | None:
         """How many classes it tells apart, None where it tells of none."""
+        return None
+
+    @property
+    def shrinks(self) -> tuple[int, DownsampleFilter] | None:
+        """Pixels per side and the filter of the smaller image that it shows, None where it shows none."""
         return None
 
     def makes(self, channels: int) -> Makes:
@@ -114,10 +120,14 @@ class LowResConditionerConfig(ConditionerBase):
 
     kind: Literal["low_res"]
     size: Annotated[int, Field(gt=0)]
-    downsample: Literal["area", "bilinear", "bicubic"] = "area"
+    downsample: DownsampleFilter = "area"
     upsample: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
     blur: BlurConfig | None = None
     drop_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    @property
+    def shrinks(self) -> tuple[int, DownsampleFilter]:
+        return self.size, self.downsample
 
     def makes(self, channels: int) -> Makes:
         return Makes(("concat",), {"concat": channels})
@@ -142,6 +152,11 @@ class LowResConditionerConfig(ConditionerBase):
             raise ValueError(
                 f"blur.kernel_size={self.blur.kernel_size} is larger than the image it blurs, of size={self.size}; "
                 + (f"set blur.kernel_size to {largest} or less" if largest >= 3 else "set blur=null")
+            )
+        if self.blur is not None and self.blur.sigma[1] > self.size:
+            raise ValueError(
+                f"blur.sigma={self.blur.sigma} is wider than the image it blurs, of size={self.size}; set both ends of "
+                "blur.sigma in pixels of that image, as in blur.sigma=[0.4,0.6]"
             )
         return self
 

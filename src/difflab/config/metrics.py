@@ -7,10 +7,12 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from difflab.config.base import Config
+from difflab.config.conditioning import DownsampleFilter
 
 ExtractorName = Literal["lite0", "inception", "random"]
-Need = Literal["samples", "reference", "shapes"]
-"""What a metric needs besides a network: the samples alone, a data set to compare with, or shapes data."""
+Need = Literal["samples", "reference", "shapes", "pair", "low_res"]
+"""What a metric needs besides a network: the samples alone, a data set to compare with, shapes data, the original of
+each sample, or the low-resolution image that each enlarges."""
 
 Label = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 
@@ -134,8 +136,42 @@ class OracleConfig(MetricBase):
     kind: Literal["oracle"] = "oracle"
 
 
+class PSNRConfig(MetricBase):
+    """Peak signal-to-noise ratio of each sample to its original: 10 log10(255^2 / MSE) dB; their mean."""
+
+    needs: ClassVar[Need] = "pair"
+
+    kind: Literal["psnr"] = "psnr"
+
+
+class SSIMConfig(MetricBase):
+    """Structural similarity of each sample to its original (Wang et al. 2004); the mean over samples."""
+
+    needs: ClassVar[Need] = "pair"
+
+    kind: Literal["ssim"] = "ssim"
+
+
+class ConsistencyConfig(MetricBase):
+    """Mean squared error between each sample made smaller and the low-resolution image that it enlarges, of pixels in
+    [0, 1]; the mean over samples (SR3, section 4; its table has it times 1e5).
+
+    size: pixels per side that samples are made smaller to; downsample: the filter. null = as the model was trained; of
+        pictures that no known model drew, both have to be given.
+    """
+
+    needs: ClassVar[Need] = "low_res"
+
+    kind: Literal["consistency"] = "consistency"
+    size: int | None = Field(default=None, ge=1)
+    downsample: DownsampleFilter | None = None
+
+
+PairedConfig = PSNRConfig | SSIMConfig | ConsistencyConfig
+"""Metrics that compare each sample with a picture of its own."""
+
 MetricConfig = Annotated[
-    FIDConfig | FDConfig | KIDConfig | PrecisionRecallConfig | InceptionScoreConfig | OracleConfig,
+    FIDConfig | FDConfig | KIDConfig | PrecisionRecallConfig | InceptionScoreConfig | OracleConfig | PairedConfig,
     Field(discriminator="kind"),
 ]
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, cast
 from pydantic import Field
 
 from difflab.config.base import Config
-from difflab.config.conditioning import ConditioningConfig
+from difflab.config.conditioning import ConditioningConfig, DownsampleFilter
 from difflab.config.diffusion import DiffusionConfig
 from difflab.config.guidance import GuidanceConfig
 from difflab.config.network import NetworkConfig
@@ -77,3 +77,8 @@ class DrawingModelConfig(NoisedModelConfig):
     def classes(self) -> int | None:
         """How many classes it is told of, None where it is told of none."""
         return next((n for one in self.conditioning.values() if (n := one.told_classes) is not None), None)
+
+    @property
+    def shrinks(self) -> tuple[int, DownsampleFilter] | None:
+        """Pixels per side and the filter of the smaller image that it enlarges, None where it enlarges none."""
+        return next((how for one in self.conditioning.values() if (how := one.shrinks) is not None), None)

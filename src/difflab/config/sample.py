@@ -115,6 +115,8 @@ class EvaluateSamplesConfig(MeasuringConfig):
         [n, H, W, C] and, where they have classes, arr_1 [n].
     data: the data set compared with, of which `split` is the part; null = none.
     n: the first so many of them; null = all.
+    paired: whether picture i was made of image i of the split, for metrics that compare the two. What `difflab sample`
+        drew of a data set says so itself.
     out: where the records go; null = evaluations/<name>-<hash>-n<n> beside the samples (beside the folder of a drawing
         whose archive they are), never among pictures of `difflab sample`.
     """
@@ -123,4 +125,5 @@ class EvaluateSamplesConfig(MeasuringConfig):
     data: DataConfig | None = None
     split: str
     n: Annotated[int, Field(ge=1)] | None
+    paired: bool = False
     metrics: MetricsConfig

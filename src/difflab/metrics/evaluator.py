@@ -16,23 +16,22 @@ from difflab.config.metrics import (
     KIDConfig,
     MetricConfig,
     OracleConfig,
+    PairedConfig,
     PrecisionRecallConfig,
     ReferenceBase,
 )
-from difflab.errors import UserError
+from difflab.metrics.checks import NEEDS_FEATURES, check_metric, check_statistics
 from difflab.metrics.extractors import FeatureExtractor, get_extractor
 from difflab.metrics.frechet import bias_warnings, frechet_distance
 from difflab.metrics.inception_score import inception_score
 from difflab.metrics.kid import kernel_distance
 from difflab.metrics.naming import metric_name, precision_recall_names
 from difflab.metrics.oracle_results import oracle_results
+from difflab.metrics.paired import PairedScores, Pairs, paired_metrics
 from difflab.metrics.precision_recall import precision_recall
 from difflab.metrics.protocol import GivenRecord, Protocol, Result, SamplingRecord, software_versions
 from difflab.metrics.reference import Reference, ReferenceStatistics, statistics_device
 from difflab.metrics.samples import SampleFeatures, SampleImages, SampleLabels
-
-_NEEDS_FEATURES = KIDConfig | PrecisionRecallConfig
-"""Metrics that compare images one by one: statistics of the reference are not enough for them."""
 
 
 class Evaluator:
@@ -44,8 +43,9 @@ class Evaluator:
     sampling: how the samples were made, for the record.
     device: where features are computed.
     class_names: of the labels given to `update`, in their order; with both the oracle says who shows their class.
+    pairs: what each sample is compared with by psnr, ssim and consistency.
 
-    Raises UserError where a metric cannot be computed from n samples or lacks its reference.
+    Raises UserError where a metric cannot be computed from n samples, or lacks its reference or its pairs.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class Evaluator:
         sampling: SamplingRecord | GivenRecord | None = None,
         device: torch.device | str = "cpu",
         class_names: Sequence[str] | None = None,
+        pairs: Pairs | None = None,
     ) -> None:
         self.metrics = {name: config for name, config in metrics.items() if config is not None}
         self.n = n
@@ -69,6 +70,7 @@ class Evaluator:
         self._features: dict[tuple[str, str | None], SampleFeatures] = {}
         self._images: SampleImages | None = None
         self._labels = SampleLabels()
+        self._paired = PairedScores(paired_metrics(self.metrics), pairs)
         self._references: dict[str, ReferenceStatistics] = {}
         self._prepared = False
 
@@ -89,15 +91,16 @@ class Evaluator:
         for config in self.metrics.values():
             if isinstance(config, OracleConfig):
                 kept["image"] = pixels
-            elif isinstance(config, _NEEDS_FEATURES):
+            elif isinstance(config, NEEDS_FEATURES):
                 kept[f"{config.extractor} {config.weights}"] = 4 * self._extractor(config).record.feature_dim
-        return sum(kept.values())
+        return sum(kept.values()) + self._paired.bytes_per_sample
 
     def prepare(self) -> None:
         """Load the extractors and the reference statistics (computed on first use). All processes call it together.
 
         Called by the first update; call it before sampling, so that what is missing is known early.
-        Raises UserError where weights or data are missing, or the reference has too few images.
+        Raises UserError where weights or data are missing, the reference has too few images, or originals are no pair
+        of the samples.
         """
         if self._prepared:
             return
@@ -109,25 +112,35 @@ class Evaluator:
         }
         for name, config in self.metrics.items():
             if isinstance(config, ReferenceBase):
-                _check_statistics(name, config, self._references[name])
+                check_statistics(name, config, self._references[name])
+        self._paired.check()
         self._prepared = True
         self._expect_samples()
 
-    def update(self, images: Tensor, index: Tensor, weight: Tensor | None = None, label: Tensor | None = None) -> None:
+    def update(
+        self,
+        images: Tensor,
+        index: Tensor,
+        weight: Tensor | None = None,
+        label: Tensor | None = None,
+        low_res: Tensor | None = None,
+    ) -> None:
         """Take in samples of this process.
 
         images: uint8 [B, C, H, W]. index: int64 [B], the number of each sample, which each has once over all
         processes. weight: [B], 0 marks padding. label: int64 [B], the class each sample was asked to show.
+        low_res: [B, C, h, w], what each sample enlarges, where `pairs` cannot say it.
         """
         self.prepare()
         if weight is not None:
             counts = weight.to(images.device) > 0
             images, index = images[counts], index[counts.to(index.device)]
-            label = None if label is None else label[counts.to(label.device)]
+            label, low_res = (None if one is None else one[counts.to(one.device)] for one in (label, low_res))
         if not len(images):
             return
         for features in self._features.values():
             features.update(images, index)
+        self._paired.update(images, index, low_res)
         if self._images is not None:
             self._images.update(images, index)
             self._labels.update(label, index)
@@ -140,8 +153,10 @@ class Evaluator:
         self.prepare()
         features = {key: value.gathered(self.n) for key, value in self._features.items()}
         images = None if self._images is None else self._images.gathered(self.n)
-        results: list[Result] = []
+        results = self._paired.results(self.n, self._protocol)
         for name, config in self.metrics.items():
+            if isinstance(config, PairedConfig):
+                continue
             if isinstance(config, OracleConfig):
                 assert images is not None
                 protocol = self._protocol(name, config, "oracle", {})
@@ -157,7 +172,7 @@ class Evaluator:
                 key = (config.extractor, config.weights)
                 features = self._features.setdefault(key, SampleFeatures(self._extractor(config)))
                 features.keep_gaussian |= isinstance(config, FIDConfig | FDConfig)
-                features.keep_pool |= isinstance(config, _NEEDS_FEATURES)
+                features.keep_pool |= isinstance(config, NEEDS_FEATURES)
                 features.keep_logits |= isinstance(config, InceptionScoreConfig)
         wants_images = any(isinstance(config, OracleConfig) for config in self.metrics.values())
         self._images = SampleImages() if wants_images else None
@@ -220,58 +235,3 @@ class Evaluator:
     def _reference_of(self, config: ReferenceBase) -> ReferenceStatistics:
         assert self.reference is not None
         return self.reference.statistics(self._extractor(config), config.reference_n)
-
-
-def check_metric(name: str, config: MetricConfig, n: int, *, has_reference: bool = True) -> None:
-    """Raise UserError where the metric cannot be computed from n samples, naming the key to change."""
-    if config.n is not None and config.n != n:
-        raise UserError(
-            f"metrics.{name} is defined at n={config.n}, not n={n}; draw n={config.n} or set metrics.{name}.n=null"
-        )
-    if isinstance(config, ReferenceBase) and not has_reference:
-        raise UserError(
-            f"metrics.{name} compares with a data set and there is none; give data=, or metrics.{name}=null"
-        )
-    if isinstance(config, FIDConfig | FDConfig) and n < 2:
-        raise UserError(f"metrics.{name} needs at least n=2 samples, not n={n}")
-    if isinstance(config, KIDConfig) and n < config.subset_size:
-        raise UserError(
-            f"metrics.{name}.subset_size={config.subset_size} exceeds n={n}; "
-            f"draw more or set metrics.{name}.subset_size={n}"
-        )
-    if isinstance(config, PrecisionRecallConfig) and n <= config.k:
-        raise UserError(
-            f"metrics.{name}.k={config.k} needs at least n={config.k + 1} samples, not n={n}; "
-            f"draw more or lower metrics.{name}.k"
-        )
-    if isinstance(config, InceptionScoreConfig) and n < config.splits:
-        raise UserError(
-            f"metrics.{name}.splits={config.splits} exceeds n={n}; draw more or set metrics.{name}.splits={n}"
-        )
-
-
-def check_reference(name: str, config: ReferenceBase, found: int) -> None:
-    """Raise UserError where the metric cannot compare with `found` reference images, naming the key to change."""
-    if isinstance(config, KIDConfig) and found < config.subset_size:
-        raise UserError(
-            f"metrics.{name}.subset_size={config.subset_size} exceeds the {found} reference images; "
-            f"set metrics.{name}.subset_size={found}"
-        )
-    if isinstance(config, PrecisionRecallConfig) and found <= config.k:
-        raise UserError(
-            f"metrics.{name}.k={config.k} needs at least {config.k + 1} reference images, there are {found}; "
-            f"use more, or lower metrics.{name}.k"
-        )
-    if isinstance(config, FIDConfig | FDConfig) and found < 2:
-        raise UserError(f"metrics.{name} needs at least 2 reference images, there are {found}; choose another split")
-
-
-def _check_statistics(name: str, config: ReferenceBase, reference: ReferenceStatistics) -> None:
-    if not isinstance(config, _NEEDS_FEATURES):
-        return check_reference(name, config, reference.record.n)
-    if reference.features is None:
-        raise UserError(
-            f"metrics.{name} needs features of {reference.record.name} and only its statistics are known; "
-            "compare with the images themselves"
-        )
-    return check_reference(name, config, len(reference.features))

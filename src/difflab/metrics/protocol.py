@@ -132,8 +132,8 @@ class Protocol(Config):
 
 
 class Result(Config):
-    """One number. spread: standard deviation over subsets or splits, where the metric has them; of a likelihood the
-    standard error of the mean over the images.
+    """One number. spread: standard deviation over subsets or splits, where the metric has them; of a likelihood and
+    of metrics that compare each sample with its original the standard error of the mean over the images.
 
     details: what else the metric found, as plain JSON values; warnings: what a reader of the number must know.
     """
@@ -176,7 +176,7 @@ class Result(Config):
 
 def software_versions() -> dict[str, str]:
     """Versions of what computes the numbers."""
-    packages = ("torch", "torch-fidelity", "numpy")
+    packages = ("torch", "torch-fidelity", "torchmetrics", "numpy")
     return {"difflab": __version__} | {package: importlib.metadata.version(package) for package in packages}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from difflab.diffusion.samplers.part import AS_PRINTED
 from difflab.errors import UserError, user_errors
-from difflab.images import Rounding, to_uint8
+from difflab.images import Downsampling, Rounding, as_float, to_uint8
 from difflab.pipelines.finite import NonFiniteSamplesError
 from difflab.pipelines.handover import FIELD as UNFINISHED
 from difflab.requests.base import Request, Wanted
@@ -30,6 +30,7 @@ class Stage(Protocol):
     shape:     of one image that it makes, (C, H, W).
     reads, stand_ins, optional, classes, sizes: of the batch, as `difflab.conditioning.base.Conditioner` says.
     class_names: what those classes are called, where that is known.
+    downsampling: how the images that it enlarges are made of whole ones, None where it enlarges none.
     autocast:  the dtype of its networks' arithmetic, None for float32.
     n_steps:   how many steps its network takes, 0 where it has none.
     begins_at: the noise level where it goes on with the x of the stage before it, None where it does not.
@@ -51,6 +52,8 @@ class Stage(Protocol):
     def classes(self) -> int | None: ...
     @property
     def sizes(self) -> Mapping[str, int]: ...
+    @property
+    def downsampling(self) -> Downsampling | None: ...
     @property
     def device(self) -> torch.device: ...
     @property
@@ -127,9 +130,9 @@ class Pipeline:
         """uint8 [len(indices), C, H, W]; sample i depends on (seed, i) alone."""
         return self.drawn(self.request(indices, seed), seed)
 
-    def drawn(self, batch: Batch, seed: int) -> Tensor:
+    def drawn(self, batch: Batch, seed: int, handed: Callable[[Tensor], object] | None = None) -> Tensor:
         """The same for a request's batch: what `follow` gives, in uint8."""
-        images = to_uint8(self.follow(batch, seed), self.rounding)
+        images = to_uint8(self.follow(batch, seed, handed=handed), self.rounding)
         known = self.last.known(batch)
         if known is None:
             return images
@@ -144,12 +147,31 @@ class Pipeline:
         """
         return self.follow(self.request(indices, seed), seed, hook=hook)
 
-    def follow(self, batch: Batch, seed: int, *, hook: StepHook | None = None) -> Tensor:
-        """What the samples of a request's batch look like. Raises UserError for a batch that no stage can read."""
+    @property
+    def enlarging(self) -> int | None:
+        """The number of the first stage that enlarges what it is given, None where none does."""
+        enlarge = (number for number, one in enumerate(self.stages.values()) if one.downsampling is not None)
+        return next(enlarge, None)
+
+    def follow(
+        self,
+        batch: Batch,
+        seed: int,
+        *,
+        hook: StepHook | None = None,
+        handed: Callable[[Tensor], object] | None = None,
+    ) -> Tensor:
+        """What the samples of a request's batch look like. Raises UserError for a batch that no stage can read.
+
+        handed: called with the images, float [B, C, h, w], that the first stage which enlarges some has of the one
+        before it; not where they are asked for.
+        """
         drawn: Batch = {}
         for number, (name, stage) in enumerate(self.stages.items()):
             with user_errors():
                 stage.check(batch)
+            if handed is not None and number == self.enlarging and number > 0:
+                handed(as_float(batch["low_res"]))
             try:
                 # The first stage draws what it would draw alone.
                 drawn = stage(
@@ -199,8 +221,8 @@ def wanted_by(stages: Mapping[str, Stage]) -> Wanted:
             stand_ins |= stage.stand_ins
             sizes |= stage.sizes
         made = made or stage.ends_at is None
-    # What is edited has the size of what comes out.
-    whole = parts[-1].sizes if {"image", "mask"} & set(reads) else parts[0].sizes
+    # What is edited, or what samples are compared with, has the size of what comes out.
+    whole = parts[-1].sizes
     return Wanted(
         reads=tuple(dict.fromkeys(reads)),
         stand_ins=stand_ins,

@@ -23,6 +23,7 @@ from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.parametrisation import nearest_view
 from difflab.diffusion.process import GaussianProcess, Prediction
 from difflab.errors import UserError, user_errors
+from difflab.images import Downsampling
 from difflab.networks.mode import evaluating
 from difflab.pipelines.base import Takes
 from difflab.pipelines.editing import Editing
@@ -123,6 +124,10 @@ class DiffusingStage:
     def classes(self) -> int | None:
         """How many classes samples may be asked to show: the model's, else those of the classifier that guides it."""
         return self.conditioners.classes if self.conditioners.classes is not None else self.guides.classes
+
+    @property
+    def downsampling(self) -> Downsampling | None:
+        return self.conditioners.downsampling
 
     def check(self, batch: Batch) -> None:
         """Raises ValueError, in one line, for a batch that the conditioners cannot read."""

@@ -10,10 +10,13 @@ import torch
 from difflab.config.data import DataConfig
 from difflab.config.metrics import MetricsConfig, ReferenceBase
 from difflab.errors import UserError
-from difflab.metrics.evaluator import Evaluator, check_metric, check_reference
+from difflab.metrics.checks import check_metric, check_reference
+from difflab.metrics.evaluator import Evaluator
+from difflab.metrics.paired import Pairs
 from difflab.metrics.protocol import GivenRecord, SamplingRecord
 from difflab.metrics.reference import DataReference, shards_reference
 from difflab.pipelines.base import Pipeline
+from difflab.pipelines.pairing import pairs_of
 from difflab.requests.base import UNIFORM
 
 REFERENCE_BATCH = 64
@@ -45,6 +48,7 @@ def build_evaluator(
         data=data,
         split=split,
         class_names=class_names,
+        pairs=pairs_of(pipeline, seed),
         rank=rank,
         world_size=world_size,
     )
@@ -59,6 +63,7 @@ def evaluator_of_samples(
     data: DataConfig | None,
     split: str,
     class_names: Sequence[str] | None = None,
+    pairs: Pairs | None = None,
     rank: int = 0,
     world_size: int = 1,
 ) -> Evaluator:
@@ -67,7 +72,8 @@ def evaluator_of_samples(
     sampling: how they were made. device: where features are computed.
     data, split: what samples are compared with, read by the metrics that compare; None where there is nothing.
     class_names: what the classes that samples are asked to show are called, for the metrics that look.
-    Raises UserError where a metric cannot be computed from n samples or lacks its reference.
+    pairs: what each sample is compared with, for the metrics that do.
+    Raises UserError where a metric cannot be computed from n samples, or lacks its reference or its pairs.
     """
     return Evaluator(
         metrics,
@@ -75,6 +81,7 @@ def evaluator_of_samples(
         reference=reference_of(metrics, n, data, split, rank, world_size),
         sampling=sampling,
         class_names=class_names,
+        pairs=pairs,
         device=device,
     )
 

@@ -40,6 +40,7 @@ class ResizingStage:
         self.filter: Filter = filter
         self.sizes: Mapping[str, int] = {"low_res": upsampler.sizes["low_res"]}
         self.stand_ins: Mapping[str, str] = {"low_res": "image"}
+        self.downsampling = upsampler.downsampling
 
     @property
     def device(self) -> torch.device:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,7 +58,7 @@ class FolderPictures(Nothing):
             listed = ", ".join(f"{w}x{h} ({printable(one.name)})" for (h, w), one in list(sizes.items())[:_NAMED])
             raise UserError(f"{self._shown} holds images of several sizes: {listed}; cut and resize them to one")
         self.size = next(iter(sizes))
-        self.channels = self._channels_of_files() if channels is None else channels
+        self.channels = self._one_kind() if channels is None else channels
 
     def _listed(self, path: Path) -> list[Path]:
         besides = beside_pictures(path, self._shown)
@@ -95,10 +95,15 @@ class FolderPictures(Nothing):
         """So that no drawing of hours ends at the last image. Raises UserError naming those that cannot be decoded."""
         self._each(lambda data: decode_image(data, channels=self.channels, alpha=self._alpha).shape)
 
-    def _channels_of_files(self) -> int:
+    def channels_of_files(self) -> dict[int, Path]:
+        """Whether the files are gray (1) or have colours (3), with the first of either kind, as their headers say."""
         found: dict[int, Path] = {}
         for path, channels in zip(self._paths, self._each(image_channels), strict=True):
             found.setdefault(channels, path)
+        return found
+
+    def _one_kind(self) -> int:
+        found = self.channels_of_files()
         if len(found) > 1:
             gray, colour = (printable(found[channels].name) for channels in (1, 3))
             raise UserError(f"{self._shown} holds gray images ({gray}) and RGB ones ({colour}); make them alike")
@@ -126,6 +131,11 @@ def read_picture(path: Path, channels: int, alpha: Alpha = "white") -> Tensor:
 def picture_size(path: Path) -> tuple[int, int]:
     """(H, W) of an image file, as its header says. Raises UserError where it is none."""
     return _of_file(path, image_size)
+
+
+def picture_channels(path: Path) -> int:
+    """1 for a gray image file, 3 for others, as its header says. Raises UserError where it is none."""
+    return _of_file(path, image_channels)
 
 
 def _of_file(path: Path, what: Callable[[bytes], _Result]) -> _Result:
@@ -157,8 +167,22 @@ def open_pictures(
     )
     refuse_other_size(shown, field, source.size, wanted)
     if isinstance(source, FolderPictures):
+        refuse_other_channels(shown, field, source.channels_of_files(), wanted)
         source.decode_all()
     return source
+
+
+def refuse_other_channels(shown: str, field: str, found: Mapping[int, Path], wanted: Wanted) -> None:
+    """Raises UserError where what is to be enlarged lacks the colours that the model draws, or has some that it cannot.
+
+    found: the first file of either kind, by its channels. A few gray pictures among coloured ones are read as such.
+    """
+    if field != "low_res":
+        return
+    if wanted.channels == 1 and 3 in found:
+        raise UserError(f"{shown} has colours ({printable(found[3].name)}), and this model enlarges gray images")
+    if wanted.channels == 3 and 3 not in found:
+        raise UserError(f"{shown} holds gray images, and this model enlarges RGB ones; give them in RGB")
 
 
 def channels_of(field: str, wanted: Wanted) -> int:

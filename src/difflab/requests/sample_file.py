@@ -18,7 +18,14 @@ from difflab.data.fields import as_embedding, decode_embedding, stacked
 from difflab.errors import UserError, in_one_line
 from difflab.requests.base import PICTURES, Nothing, Wanted
 from difflab.requests.classes import class_numbers
-from difflab.requests.images import channels_of, picture_size, read_picture, refuse_other_size
+from difflab.requests.images import (
+    channels_of,
+    picture_channels,
+    picture_size,
+    read_picture,
+    refuse_other_channels,
+    refuse_other_size,
+)
 from difflab.types import Batch
 
 
@@ -158,6 +165,9 @@ class SampleFile(Nothing):
         """Every picture and embedding of a field is as large as its first; pictures of a sample as its image."""
         for field in self.fields:
             sizes: dict[tuple[int, ...], int] = {}
+            if field == "low_res":
+                kinds = {picture_channels(sample[field]): sample[field] for _, sample in reversed(self._samples)}
+                refuse_other_channels(f"{self._shown}: {field}", field, kinds, self._wanted)
             for number, sample in self._samples:
                 value = sample[field]
                 if field in PICTURES:

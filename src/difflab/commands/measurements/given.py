@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from difflab.commands.command import Kept
+from difflab.commands.measurements.originals import pairs_of_given
 from difflab.commands.processes import Processes
 from difflab.commands.shares import shares
 from difflab.config.metrics import MetricsConfig
 from difflab.config.sample import EvaluateSamplesConfig
 from difflab.console import printable
 from difflab.errors import UserError
+from difflab.metrics.paired import Pairs, paired_metrics
 from difflab.metrics.protocol import GivenRecord
 from difflab.pipelines.evaluating import classes_are_read
 from difflab.requests.archives import ArchivePictures
@@ -86,6 +88,13 @@ class GivenSamples:
 
         pictures = {"content_hash": self.content_hash}
         return Job(out.name[:LONGEST], "evaluate", self.path.name[:LONGEST], identity=[identity, pictures])
+
+    def pairs(self, metrics: MetricsConfig) -> Pairs:
+        """The images of the data split that the pictures were made of, where that is known or said.
+
+        Raises UserError where there are more pictures than images.
+        """
+        return pairs_of_given(self.config, self.path, self.n, self.shape) if paired_metrics(metrics) else Pairs()
 
     def check_classes(self, metrics: MetricsConfig, class_names: Sequence[str] | None) -> None:
         """Raises UserError where a metric looks for classes and pictures show one that the data has not."""

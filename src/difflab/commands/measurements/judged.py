@@ -12,6 +12,7 @@ from torch import Tensor
 from difflab.commands.command import Kept
 from difflab.commands.processes import Processes
 from difflab.config.metrics import MetricsConfig
+from difflab.metrics.paired import Pairs
 from difflab.metrics.protocol import GivenRecord, SamplingRecord
 from difflab.types import Batch
 
@@ -56,6 +57,10 @@ class Judged(Protocol):
 
     def described(self) -> dict[str, Any]:
         """What trackers are told of them besides the configuration."""
+        ...
+
+    def pairs(self, metrics: MetricsConfig) -> Pairs:
+        """What each sample is compared with by the metrics that do."""
         ...
 
     def check_classes(self, metrics: MetricsConfig, class_names: Sequence[str] | None) -> None:

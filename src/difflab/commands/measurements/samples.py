@@ -58,7 +58,7 @@ class SamplesMeasurement:
         """Get all samples, each process its share, and judge them."""
         with self.processes.agreeing():
             for asked, images in self.samples.batches():
-                self.evaluator.update(images, asked["index"], label=asked.get("label"))
+                self.evaluator.update(images, asked["index"], label=asked.get("label"), low_res=asked.get("low_res"))
         return self.evaluator.compute()
 
     def described(self) -> dict[str, Any]:
@@ -110,6 +110,7 @@ def measurement_of(
         data=config.data,
         split=config.split,
         class_names=class_names,
+        pairs=samples.pairs(metrics),
         rank=processes.rank,
         world_size=processes.world_size,
     )

@@ -1,0 +1,106 @@
+"""Which image of a data split each picture was made of, where pictures are made already."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from difflab.config.model import DrawingModelConfig
+from difflab.config.request import GIVEN
+from difflab.config.sample import EvaluateSamplesConfig
+from difflab.errors import UserError
+from difflab.images import Downsampling
+from difflab.metrics.paired import Pairs
+from difflab.pipelines.stored import Stored, find_stored
+from difflab.requests.data_split import DataSplit
+from difflab.requests.drawings import RECORD
+from difflab.types import Batch
+
+SAY = "give paired=true where picture i was made of image i of the split"
+
+
+def pairs_of_given(config: EvaluateSamplesConfig, path: Path, n: int, shape: tuple[int, int, int]) -> Pairs:
+    """Of the first n pictures of the folder or archive `path`, each (C, H, W) `shape`.
+
+    They have originals where `difflab sample` drew them of the same split of the same data, which its sample.json and
+    its run tell, or where the user says `paired`.
+    Raises UserError for more pictures than images, where the user says it.
+    """
+    if config.data is None:
+        return _unpaired("there is no data set: give data= and split= of the originals", shape)
+    record = _record_of(path)
+    stored = None if record is None else _drawn_with(record)
+    if not config.paired:
+        why = _not_drawn_of(config, path, record, stored)
+        if why is not None:
+            return _unpaired(why, shape)
+    originals = DataSplit(config.data, config.split, ["image"])
+    if config.paired and n > originals.images:
+        raise UserError(
+            f"paired=true, but there are {n} pictures and {originals.images} images in split {config.split}: give n="
+            f"{originals.images} or less, or the split that they were made of"
+        )
+
+    def of(indices: Sequence[int]) -> Batch:
+        return {"original": originals(indices, 0)["image"]}
+
+    return Pairs(of, shape, None if stored is None else _downsampling(stored[0]))
+
+
+def _unpaired(why: str, shape: tuple[int, int, int]) -> Pairs:
+    return Pairs(shape=shape, unpaired=why, enlarges_nothing=why)
+
+
+def _record_of(path: Path) -> Mapping[str, Any] | None:
+    """How the pictures were drawn, None where nothing says it."""
+    try:
+        record = json.loads(((path if path.is_dir() else path.parent) / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _drawn_with(record: Mapping[str, Any]) -> tuple[DrawingModelConfig, Stored] | None:
+    """The model that the drawing began with, and the one that it ended with; None where they are not there any more."""
+    pipeline = record.get("pipeline")
+    stages = pipeline.get("stages") if isinstance(pipeline, dict) else None
+    runs = [stage["run"] for stage in stages.values()] if stages else [record.get("run")]
+    try:
+        first, last = find_stored(runs[0] or "", "auto"), find_stored(runs[-1] or "", "auto")
+    except UserError:
+        return None
+    return (first.config, last) if isinstance(first.config, DrawingModelConfig) else None
+
+
+def _not_drawn_of(
+    config: EvaluateSamplesConfig,
+    path: Path,
+    record: Mapping[str, Any] | None,
+    stored: tuple[DrawingModelConfig, Stored] | None,
+) -> str | None:
+    """Why pictures are not known to be made of the images of the split, and what to do; None where they are."""
+    if record is None:
+        return f"nothing beside {path.name} says which image of the split each was made of: {SAY}"
+    if stored is None:
+        return f"the run that {RECORD} names is not there any more: {SAY}"
+    model, last = stored
+    if model.shrinks is None:
+        return "the model that drew them enlarges nothing: evaluate what an upsampler drew"
+    given = next((key for key in GIVEN if key not in ("classes", "prompts") and record.get(key) is not None), None)
+    if given is not None:
+        return f"they were drawn of {given}={record[given]}, not of a data set: {SAY}"
+    data = None if last.train is None else last.train.data
+    assert config.data is not None
+    if data is None or Path(data.path).resolve() != Path(config.data.path).resolve():
+        of = "a data set that is not known" if data is None else data.path
+        return f"they were drawn of {of}, not of {config.data.path}: give the data that they were drawn of"
+    drawn_of, asked = data.split_called(record.get("split", "train")), config.data.split_called(config.split)
+    if drawn_of != asked:
+        return f"they were drawn of split {drawn_of}, not of {asked}: give split={record.get('split', 'train')}"
+    return None
+
+
+def _downsampling(model: DrawingModelConfig) -> Downsampling | None:
+    return None if model.shrinks is None else Downsampling(*model.shrinks)
