@@ -100,6 +100,14 @@ SMALLER: dict[str, tuple[str, ...]] = {
     "difflab train experiment=adm/shapes32_upsampler name=demo": ADM_TRAINING,
     "difflab evaluate run=runs/adm/shapes32_upsampler/demo split=val n=256": JUDGING,
     "difflab evaluate run=runs/adm/shapes32_upsampler/demo split=val n=256 pipeline=resize": JUDGING,
+    "difflab train experiment=sr3/shapes32 name=demo": TRAINING,
+    "difflab train experiment=sr3/shapes32_regression name=demo": tuple(
+        change for change in TRAINING if not change.startswith(("diffusion.", "sampler."))
+    ),
+    "difflab evaluate run=runs/sr3/shapes32/demo n=256 split=val metrics=shapes_super_resolution": JUDGING,
+    "difflab evaluate run=runs/sr3/shapes32/demo n=256 split=val metrics=shapes_super_resolution pipeline=resize": JUDGING,
+    "difflab sample run=runs/sr3/shapes32/demo n=60 split=val out=drawn": (*DRAWING, "n=8"),
+    "difflab fool-rate page --samples sr3=drawn --out page.html": (),
     "difflab sweep show sweeps/adm_ablation.yaml": (),
     "difflab data list": (),
     "difflab weights export runs/ddpm/shapes32/demo --out exported": (),
@@ -110,6 +118,7 @@ SMALLER: dict[str, tuple[str, ...]] = {
     "difflab sample run=weights/ddpm-cifar10 n=16 sampler=ancestral": (*DRAWING, "n=1"),
     "difflab weights import cifar10_uncond_50M_500K.pt --preset improved/cifar10 --out weights/improved-cifar10": (),
     "difflab weights export weights/improved-cifar10 --layout guided --out official.pt": (),
+    "difflab fool-rate results": ("--help",),
     "difflab train --help": (),
     "difflab train experiment=ddpm/shapes32 --cfg job --resolve": (),
 }
