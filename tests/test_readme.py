@@ -105,7 +105,8 @@ SMALLER: dict[str, tuple[str, ...]] = {
         change for change in TRAINING if not change.startswith(("diffusion.", "sampler."))
     ),
     "difflab evaluate run=runs/sr3/shapes32/demo n=256 split=val metrics=shapes_super_resolution": JUDGING,
-    "difflab evaluate run=runs/sr3/shapes32/demo n=256 split=val metrics=shapes_super_resolution pipeline=resize": JUDGING,
+    "difflab evaluate run=runs/sr3/shapes32/demo n=256 split=val metrics=shapes_super_resolution "
+    "pipeline=resize": JUDGING,
     "difflab sample run=runs/sr3/shapes32/demo n=60 split=val out=drawn": (*DRAWING, "n=8"),
     "difflab fool-rate page --samples sr3=drawn --out page.html": (),
     "difflab sweep show sweeps/adm_ablation.yaml": (),
