@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 
 
 @contextlib.contextmanager
-def deterministic(wanted: bool) -> Iterator[None]:
-    """Inside, the switch is as wanted (False is torch's own default); afterwards as it was before."""
+def deterministic(wanted: bool | Literal["warn"]) -> Iterator[None]:
+    """Inside, the switch is as wanted: off (torch's own default), on, or on where that is possible ("warn"); afterwards
+    as it was before."""
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(wanted, warn_only=True)
+    torch.use_deterministic_algorithms(bool(wanted), warn_only=wanted == "warn")
     try:
         yield
     finally:

@@ -63,6 +63,18 @@ def fast_in_bf16(accelerator: Accelerator) -> bool:
     return accelerator == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
+def deterministic_mode(wanted: bool, accelerator: Accelerator) -> bool | Literal["warn"]:
+    """Lightning's `deterministic`, with which a resumed run is the uninterrupted one bit for bit.
+
+    On CUDA it has to be strict: torch takes a switch that only warns for leave to use the fast backward passes of
+    attention, whose sums come in any order. An operation without a deterministic kernel then ends in torch's error.
+    Elsewhere a warning keeps what there is no other kernel for.
+    """
+    if not wanted:
+        return False
+    return True if accelerator == "cuda" else "warn"
+
+
 def on_cuda_only(choice: str | bool, accelerator: Accelerator) -> bool:
     """A choice of true, false, or auto = where there is a GPU."""
     return accelerator == "cuda" if choice == "auto" else bool(choice)

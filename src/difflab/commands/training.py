@@ -32,6 +32,7 @@ from difflab.data.build import class_names_of
 from difflab.data.datamodule import ShardDataModule
 from difflab.devices import (
     Accelerator,
+    deterministic_mode,
     is_first_process,
     on_cuda_only,
     resolve_accelerator,
@@ -233,7 +234,7 @@ def build_trainer(
         precision=training_precision(asked.precision, accelerator),
         max_steps=-1,
         max_epochs=1,
-        deterministic="warn" if asked.deterministic else False,
+        deterministic=deterministic_mode(asked.deterministic, accelerator),
         benchmark=not asked.deterministic,
         # The Validation callback validates; the one epoch of a fit never comes to a second.
         check_val_every_n_epoch=2,
