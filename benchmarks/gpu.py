@@ -43,12 +43,12 @@ class Part:
 
 
 PARTS = {
-    "numerics": Part(75, "bf16, channels_last, torch.compile and TF32 against fp32; resuming bit for bit"),
-    "adm64": Part(125, "training and drawing with ADM's network for 64 px, beside diffusers"),
-    "cifar10": Part(95, "training and drawing with DDPM's network for CIFAR-10, beside diffusers"),
-    "adm256": Part(75, "training and drawing with ADM's network for 256 px, with activation checkpointing"),
-    "auto": Part(50, "what `auto` chooses against the best found"),
-    "loader": Part(30, "reading shards into pinned memory and on to the device"),
+    "numerics": Part(70, "bf16, channels_last, torch.compile and TF32 against fp32; resuming bit for bit"),
+    "adm64": Part(155, "training and drawing with ADM's network for 64 px, beside diffusers"),
+    "cifar10": Part(115, "training and drawing with DDPM's network for CIFAR-10, beside diffusers"),
+    "adm256": Part(45, "training and drawing with ADM's network for 256 px, with activation checkpointing"),
+    "auto": Part(45, "what `auto` chooses against the best found"),
+    "loader": Part(20, "reading shards into pinned memory and on to the device"),
 }
 
 

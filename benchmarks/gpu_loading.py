@@ -19,8 +19,8 @@ from difflab.data.shapes.source import ShapesSource
 from difflab.data.writing import write_shards
 from difflab.devices import Accelerator
 
-BATCHES = 32
-"""Of one pass; at 256 px a quarter of them, which take as long to draw."""
+PIXELS = 131072
+"""Images of a pass, times their side: the larger they are the fewer."""
 
 SPARE = 2
 """Cores that do not read: one trains, one pins."""
@@ -38,9 +38,10 @@ def _load(case: Case, asked: Scale, report: Report, device: torch.device) -> Non
         goal = case.images
         if case.tflops is not None:
             goal = Goal(case.tflops.value * 1e12 / flops_per_image(stage, training=True))
-    batches = SHARDS if asked.tiny else BATCHES * 32 // max(data.image_size, 32)
+    whole = data.batch_size * SHARDS
+    images = whole if asked.tiny else max(PIXELS // data.image_size // whole, 1) * whole
     workers = 0 if asked.tiny else max(cores() - SPARE, 1)
-    one = LoaderCase(data.image_size, "png", workers, images=batches * data.batch_size, batch=data.batch_size)
+    one = LoaderCase(data.image_size, "png", workers, images=images, batch=data.batch_size)
     with tempfile.TemporaryDirectory(prefix="difflab-benchmark-") as folder:
         path = Path(folder) / "shards"
         write_shards(ShapesSource(resolution=one.size, n=one.images), path, shard_size=one.images // SHARDS)

@@ -11,7 +11,7 @@ import io
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,8 @@ FIXTURES = (
     "adm-superres",
     "improved-unet",
 )
-COMPILED = 2
-"""So many of them are compiled, forward and backward: each takes a minute's quarter."""
+COMPILED = 1
+"""So many of them are compiled, forward and backward: each takes a quarter of a minute, for each way."""
 
 FAITHFUL, TF32, BF16 = Goal(1e-4, False), Goal(2e-2, False), Goal(0.1, False)
 """The largest deviation of an output, over the largest value of the right one, or over 1 where that is less."""
@@ -74,12 +74,16 @@ RUN = [
 
 
 def numerics(asked: Scale, report: Report, accelerator: Accelerator) -> None:
-    """The deviations of every way, then resuming."""
-    report.attempt("golden networks", lambda: deviations(asked, report, accelerator))
-    start_afresh()
+    """The deviations of what is quick to begin, resuming, then the deviations of what is compiled."""
+    device = torch.device(accelerator)
+    golden = report.attempt("golden networks", lambda: referred(golden_networks(asked), device, report))
+    if golden:
+        deviations(ways_to_run(compiled=False), golden, device, report)
     for name, compiled in (("eager", "false"), ("as by default", "auto")):
         report.attempt(f"resume, {name}", lambda name=name, compiled=compiled: resume(name, compiled, asked, report))
         start_afresh()
+    if golden:
+        deviations(ways_to_run(compiled=True), golden[:COMPILED], device, report)
 
 
 # -- golden networks --------------------------------------------------------------------------------------------------
@@ -94,30 +98,39 @@ class Golden:
     inputs: tuple[Tensor, Tensor, Conditioning]
     official: Tensor
     tolerance: float
-    reference: tuple[Tensor, Tensor] | None = None
+    reference: tuple[Tensor, Tensor] = field(init=False)
 
 
-def deviations(asked: Scale, report: Report, accelerator: Accelerator) -> None:
-    """Of float32 without TF32 from the official outputs, then of every other way from that."""
-    device = torch.device(accelerator)
-    golden = golden_networks(FIXTURES[:3] if asked.tiny else FIXTURES)
-    with full_precision():
+def referred(golden: list[Golden], device: torch.device, report: Report) -> list[Golden]:
+    """The networks with what they give in float32 without TF32, which is held to the official outputs."""
+    with allowing_tf32(False):
         for one in golden:
             one.reference = output_and_gradients(one, Way(), device)
-    worst, name = max((deviation(_output(one), one.official) / one.tolerance, one.name) for one in golden)
+    worst, name = max((deviation(one.reference[0], one.official) / one.tolerance, one.name) for one in golden)
     report.figure("fp32 against the official outputs", worst, "of the tolerance", Goal(1.0, False), worst=name)
-    ways = [
-        ("channels_last", Way(channels_last=True), False, FAITHFUL),
-        ("TF32", Way(), True, TF32),
+    return golden
+
+
+def ways_to_run(*, compiled: bool) -> list[tuple[str, Way, bool, Goal]]:
+    """By name: a way, whether TF32 is allowed there, and how far it may go."""
+    if compiled:
+        fast = Way(bf16=True, channels_last=True, compile=True)
+        return [(str(fast), fast, True, BF16), ("compile", Way(compile=True), False, FAITHFUL)]
+    return [
         ("bf16", Way(bf16=True), True, BF16),
+        ("TF32", Way(), True, TF32),
+        ("channels_last", Way(channels_last=True), False, FAITHFUL),
         ("bf16 + channels_last", Way(bf16=True, channels_last=True), True, BF16),
-        ("compile", Way(compile=True), False, FAITHFUL),
-        ("bf16 + channels_last + compile", Way(bf16=True, channels_last=True, compile=True), True, BF16),
     ]
+
+
+def deviations(
+    ways: Sequence[tuple[str, Way, bool, Goal]], golden: Sequence[Golden], device: torch.device, report: Report
+) -> None:
+    """Of every way from float32."""
     for title, way, tf32, goal in ways:
-        with contextlib.nullcontext() if tf32 else full_precision(), allowing_tf32(tf32):
-            these = golden[:COMPILED] if way.compile else golden
-            report.attempt(title, lambda t=title, w=way, g=goal, n=these: deviation_of(t, w, g, n, device, report))
+        with allowing_tf32(tf32):
+            report.attempt(title, lambda t=title, w=way, g=goal: deviation_of(t, w, g, golden, device, report))
         start_afresh()
 
 
@@ -128,7 +141,6 @@ def deviation_of(
     outputs: list[tuple[float, str]] = []
     gradients: list[tuple[float, str]] = []
     for one in golden:
-        assert one.reference is not None
         out, gradient = output_and_gradients(one, way, device)
         outputs.append((deviation(out, one.reference[0]), one.name))
         apart = (gradient - one.reference[1]).norm() / one.reference[1].norm()
@@ -153,15 +165,15 @@ def deviation(actual: Tensor, expected: Tensor) -> float:
     return float((actual - expected).abs().max() / expected.abs().max().clamp(min=1.0))
 
 
-def golden_networks(names: Sequence[str]) -> list[Golden]:
-    """The networks of these fixtures on the CPU, in evaluation mode."""
+def golden_networks(asked: Scale) -> list[Golden]:
+    """The networks of the fixtures on the CPU, in evaluation mode."""
     if str(TESTS) not in sys.path:
         sys.path.insert(0, str(TESTS))
     from golden_fixtures import load
     from networks.official_networks import build_target, conditioning, network_keymap, target_and_layout
 
     found = []
-    for name in names:
+    for name in FIXTURES[:2] if asked.tiny else FIXTURES:
         fixture: Any = load("diffusion", name)
         target, layout = target_and_layout(fixture)
         official = fixture.state_dict()
@@ -185,16 +197,6 @@ def allowing_tf32(wanted: bool) -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(products)
         torch.backends.cudnn.allow_tf32 = convolutions
-
-
-def full_precision() -> contextlib.AbstractContextManager[None]:
-    """Inside, float32 is float32."""
-    return allowing_tf32(False)
-
-
-def _output(one: Golden) -> Tensor:
-    assert one.reference is not None
-    return one.reference[0]
 
 
 # -- resuming ---------------------------------------------------------------------------------------------------------

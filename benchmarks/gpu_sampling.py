@@ -38,10 +38,11 @@ def draw(case: Case, asked: Scale, report: Report) -> None:
         drawers: dict[str, Callable[[], Step]] = {
             "difflab": lambda: drawing.ours(default),
             "diffusers eager": lambda: drawing.theirs(default, diffusers_model(model)),
-            "difflab compiled": lambda: drawing.ours(compiled),
-            "diffusers compiled": lambda: drawing.theirs(compiled, diffusers_model(model)),
         }
-        steps = begun("drawing", drawers, stage, report)
+        if stage.settings()["compile"] or asked.tiny:
+            drawers["difflab compiled"] = lambda: drawing.ours(compiled)
+            drawers["diffusers compiled"] = lambda: drawing.theirs(compiled, diffusers_model(model))
+        steps = begun("drawing", drawers, drawing.batch, stage, report)
         rounds = in_turn(steps, stage, asked, report)
         _tell_of_drawing(rounds, drawing, flops_per_image(stage, training=False), report)
 
@@ -54,7 +55,7 @@ def _tell_of_drawing(rounds: Rounds, drawing: Drawing, flops: int, report: Repor
             f"drawing, {name}",
             rate,
             f"images/s at {drawing.steps} DDIM steps",
-            utilisation=utilisation(tflops, report.facts.get("gpu")),
+            reached=f"{tflops:.3g} TFLOP/s, {utilisation(tflops, report.facts.get('gpu'))}",
             tflops=tflops,
             batch=drawing.batch,
         )
@@ -103,10 +104,10 @@ def _judge(
     asked: Scale,
     report: Report,
 ) -> None:
+    batch = stage.config.data.batch_size
     makers = {str(way): lambda way=way: way.within(make(stage, way)) for way in ways}
     slow = {str(way) for way in ways if way.mode == MODES[-1]}
-    rounds = in_turn(begun(f"auto, {what}", makers, stage, report, slow=slow), stage, asked, report)
-    batch = stage.config.data.batch_size
+    rounds = in_turn(begun(f"auto, {what}", makers, batch, stage, report, slow=slow), stage, asked, report)
     for name in rounds.names():
         report.figure(f"auto, {what}, {name}", batch / rounds.time_of(name).median, "images/s")
     # Determinism is not chosen for speed.
@@ -122,7 +123,12 @@ def _judge(
 
 
 def begun(
-    what: str, makers: Mapping[str, Callable[[], Step]], stage: Stage, report: Report, slow: set[str] | None = None
+    what: str,
+    makers: Mapping[str, Callable[[], Step]],
+    images: int,
+    stage: Stage,
+    report: Report,
+    slow: set[str] | None = None,
 ) -> dict[str, Step]:
     """What could be built and run twice, each with its peak memory; nothing is begun in the last third of the time."""
     enough, steps = report.deadline(2 / 3), dict[str, Step]()
@@ -132,19 +138,24 @@ def begun(
             report.left_out(title, "the time for it is over")
             continue
         needs = AUTOTUNING if slow and name in slow else 0.0
-        step = report.attempt(title, lambda make=make, title=title: _warmed(make(), title, stage, report), needs=needs)
+        step = report.attempt(
+            title, lambda make=make, title=title: _warmed(make(), title, images, stage, report), needs=needs
+        )
         if step is not None:
             steps[name] = step
     return steps
 
 
-def _warmed(step: Step, title: str, stage: Stage, report: Report) -> Step:
+def _warmed(step: Step, title: str, images: int, stage: Stage, report: Report) -> Step:
+    """The step after two of it; the second is told of in case that nothing follows."""
     synchronise = synchroniser(stage.device)
     first = clocked(step, synchronise).wall
     watch = PeakWatch(stage.device)
     second = clocked(step, synchronise).wall
-    memory = watch.seen()
-    report.figure(f"{title}, first time", first - second, "s more than the second", peak_gb=memory.peak / 1e3)
+    compiling, memory = first - second, watch.seen()
+    text = f"the first time {compiling:.3g} s more, peak memory {memory.peak / 1e3:.3g} GB"
+    more = {"compiling_s": compiling, "peak_gb": memory.peak / 1e3}
+    report.figure(f"{title}, alone", images / second, "images/s", text=text, **more)
     return step
 
 
