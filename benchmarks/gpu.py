@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -32,6 +32,9 @@ LEAST = 8.0
 
 GRACE = 4.0
 """Seconds before its end at which a part should be through of its own accord."""
+
+MISTAKE = 2
+"""The status of what the user has to mend."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,9 @@ def run_parts(asked: argparse.Namespace, environ: Mapping[str, str]) -> None:
             except subprocess.TimeoutExpired:
                 report.left_out("the rest", f"the {seconds:.0f} s of this part are over")
                 continue
+        if status == MISTAKE:
+            # It is said, and the other parts would say the same.
+            sys.exit(MISTAKE)
         if status:
             report.failed("the rest", RuntimeError(f"the process of this part ended with status {status}"))
 
@@ -149,10 +155,17 @@ def _is_installed(distribution: str) -> bool:
 def run_worker(asked: argparse.Namespace) -> None:
     """One part, here."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    report = Report(asked.part, asked.until - GRACE, asked.json)
+    run_part = report.attempt("all", _imported)
+    if run_part is not None:
+        run_part(report, tiny=asked.scale == "tiny", batch=asked.batch)
+
+
+def _imported() -> Callable[..., None]:
+    """Packages that are missing end this part alone."""
     from benchmarks.gpu_parts import run_part
 
-    report = Report(asked.part, asked.until - GRACE, asked.json)
-    run_part(report, tiny=asked.scale == "tiny", batch=asked.batch)
+    return run_part
 
 
 def _end_with_parent() -> None:

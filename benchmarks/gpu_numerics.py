@@ -10,7 +10,7 @@ import copy
 import io
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from benchmarks.devices import Way
 from benchmarks.gpu_cases import Scale
 from benchmarks.gpu_report import Goal, Report, start_afresh
 from benchmarks.stage import Stage, open_stage
-from benchmarks.switches import deterministic
+from benchmarks.switches import allowing_tf32, deterministic
 from difflab.checkpoints import checkpoint_name
 from difflab.commands.training import fit
 from difflab.devices import Accelerator, under_autocast
@@ -184,19 +184,6 @@ def golden_networks(asked: Scale) -> list[Golden]:
         expected = torch.as_tensor(fixture.arrays["out"])
         found.append(Golden(name, network, inputs, expected, fixture.spec["tolerance"]["rel"]))
     return found
-
-
-@contextlib.contextmanager
-def allowing_tf32(wanted: bool) -> Iterator[None]:
-    """Inside, float32 products and convolutions round their inputs to TF32, as in training, or do not."""
-    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("high" if wanted else "highest")
-    torch.backends.cudnn.allow_tf32 = wanted
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(products)
-        torch.backends.cudnn.allow_tf32 = convolutions
 
 
 # -- resuming ---------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""torch's global switch for deterministic algorithms, which contenders in one process must not share."""
+"""torch's global switches, which contenders in one process must not share."""
 
 from __future__ import annotations
 
@@ -20,3 +20,16 @@ def deterministic(wanted: bool | Literal["warn"]) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warn_only)
+
+
+@contextlib.contextmanager
+def allowing_tf32(wanted: bool) -> Iterator[None]:
+    """Inside, float32 products and convolutions round their inputs to TF32, as in training, or do not."""
+    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high" if wanted else "highest")
+    torch.backends.cudnn.allow_tf32 = wanted
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = convolutions
