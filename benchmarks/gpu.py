@@ -46,11 +46,11 @@ class Part:
 
 
 PARTS = {
-    "numerics": Part(70, "bf16, channels_last, torch.compile and TF32 against fp32; resuming bit for bit"),
-    "adm64": Part(155, "training and drawing with ADM's network for 64 px, beside diffusers"),
+    "numerics": Part(65, "bf16, channels_last, torch.compile and TF32 against fp32; resuming bit for bit"),
+    "adm64": Part(145, "training and drawing with ADM's network for 64 px, beside diffusers"),
     "cifar10": Part(115, "training and drawing with DDPM's network for CIFAR-10, beside diffusers"),
     "adm256": Part(45, "training and drawing with ADM's network for 256 px, with activation checkpointing"),
-    "auto": Part(45, "what `auto` chooses against the best found"),
+    "auto": Part(60, "what `auto` chooses against the best found"),
     "loader": Part(20, "reading shards into pinned memory and on to the device"),
 }
 

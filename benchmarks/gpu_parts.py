@@ -31,7 +31,7 @@ def run_part(report: Report, *, tiny: bool, batch: int | None) -> None:
     warnings.filterwarnings("ignore", message=r".*(deterministic|lr_scheduler|tensor cores|TF32).*")
     if not tiny and not torch.cuda.is_available():
         raise UserError("torch finds no GPU here; --tiny runs every part on the CPU, with tiny sizes")
-    asked = Scale(tiny, 4 if tiny else batch)
+    asked = Scale(tiny, batch)
     accelerator: Accelerator = "cpu" if tiny else "cuda"
     machine = describe_machine()
     report.facts |= {key: machine[key] for key in SPARSE if key in machine}

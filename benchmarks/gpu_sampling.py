@@ -83,11 +83,11 @@ def best_found(asked: Scale, report: Report) -> None:
 
 
 def ways_to_train(auto: Way) -> list[Way]:
-    """auto first, then with one switch turned each, then further modes of the compiler."""
+    """auto, each of its switches turned, and further modes of the compiler: what is quick to begin comes first."""
     fast = replace(auto, compile=True)
-    turned = [replace(auto, compile=not auto.compile), replace(auto, channels_last=not auto.channels_last)]
-    others = [replace(auto, deterministic=True), Way(), *(replace(fast, mode=mode) for mode in MODES)]
-    return list(dict.fromkeys([auto, *turned, *others]))
+    turned = [replace(auto, channels_last=not auto.channels_last), replace(auto, compile=not auto.compile), Way()]
+    others = [replace(auto, deterministic=True), *(replace(fast, mode=mode) for mode in MODES)]
+    return sorted(dict.fromkeys([auto, *turned, *others]), key=lambda way: way.compile)
 
 
 def ways_to_draw(auto: Way) -> list[Way]:

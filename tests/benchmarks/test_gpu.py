@@ -91,6 +91,9 @@ def test_a_deviation_is_judged_as_the_golden_tests_do() -> None:
 
 
 def test_cases_are_the_published_networks_and_take_a_batch() -> None:
+    for case in (ADM64, CIFAR10, ADM256):
+        with case.stage(Scale(tiny=True), with_shards=False) as stage:
+            assert (stage.config.data.image_size, stage.config.data.batch_size, stage.accelerator) == (16, 4, "cpu")
     for case, size in ((ADM64, 64), (CIFAR10, 32)):
         with case.stage(Scale(batch=7), with_shards=False) as stage:
             assert (stage.config.data.image_size, stage.config.data.batch_size) == (size, 7)
@@ -102,8 +105,8 @@ def test_cases_are_the_published_networks_and_take_a_batch() -> None:
 def test_auto_is_compared_with_every_switch_turned() -> None:
     auto = Way(bf16=True, channels_last=True, compile=True)
     names = [str(way) for way in ways_to_train(auto)]
-    assert names[:3] == ["bf16 + channels_last + compile", "bf16 + channels_last", "bf16 + compile"]
-    assert {"fp32", f"{auto} + reduce-overhead", "bf16 + channels_last + compile + deterministic"} <= set(names)
+    assert names[:4] == ["bf16 + channels_last", "fp32", "bf16 + channels_last + compile", "bf16 + compile"]
+    assert {f"{auto} + reduce-overhead", "bf16 + channels_last + compile + deterministic"} <= set(names)
     assert len(set(names)) == len(names)
     assert not any(way.deterministic for way in ways_to_draw(auto))
 
@@ -207,13 +210,15 @@ def started(*arguments: str) -> subprocess.Popen[str]:
 @pytest.mark.slow
 def test_a_dry_run_has_every_figure(tmp_path: Path) -> None:
     path = tmp_path / "figures.jsonl"
-    with started("--budget-s", "500", "--json", str(path)) as process:
+    # The other part trains as these do.
+    parts = ("numerics", "cifar10", "adm256", "auto", "loader")
+    with started("--only", *parts, "--budget-s", "500", "--json", str(path)) as process:
         out, _ = process.communicate()
     assert process.returncode == 0
     assert "FAILED" not in out
     assert "left out" not in out
     found = {(one["part"], one["figure"]) for one in records(path)}
-    for case in ("adm64", "cifar10", "adm256"):
+    for case in ("cifar10", "adm256"):
         for name in ("difflab", "diffusers eager", "diffusers compiled", "bare loop"):
             assert (case, f"training in turn, {name}") in found
             assert (case, f"training, peak memory, {name}") in found
@@ -224,7 +229,7 @@ def test_a_dry_run_has_every_figure(tmp_path: Path) -> None:
     same = [one for one in records(path) if one["figure"].startswith("resume, ")]
     assert [(one["value"], one["held"]) for one in same] == [(0, True), (0, True)]
     assert all(one["held"] for one in records(path) if "against" in one["figure"])
-    assert sum(part == "loader" and figure.startswith("loader, ") for part, figure in found) == 1 + 1
+    assert sum(part == "loader" and figure.startswith("loader, ") for part, figure in found) == 1
 
 
 @pytest.mark.slow
@@ -248,8 +253,8 @@ def test_a_run_that_is_cut_off_has_told_what_it_knew(tmp_path: Path, signum: int
 @pytest.mark.slow
 def test_a_part_that_takes_too_long_is_ended_and_the_next_begins(tmp_path: Path) -> None:
     path = tmp_path / "figures.jsonl"
-    with started("--only", "numerics", "loader", "--budget-s", "10", "--json", str(path)) as process:
+    with started("--only", "numerics", "loader", "--budget-s", "20", "--json", str(path)) as process:
         out, _ = process.communicate()
     assert process.returncode == 0
     assert re.search(r"^numerics \| the rest: left out: the \d+ s of this part are over$", out, re.MULTILINE)
-    assert "loader | all: left out" in out
+    assert "loader | about: " in out
