@@ -51,26 +51,22 @@ class Report:
         """A number, whether its goal is held, and what else belongs to it (in the record; texts also in the line)."""
         judged = "" if goal is None else f" (goal: {goal}: {'held' if goal.held_by(value) else 'NOT HELD'})"
         notes = "".join(f"; {note}" for note in more.values() if isinstance(note, str))
-        self._line(f"{name}: {_figure(value)} {unit}".rstrip() + judged + notes)
         record: dict[str, Any] = {"figure": name, "value": value, "unit": unit}
         if goal is not None:
             record |= {"goal": goal.value, "at_least": goal.at_least, "held": goal.held_by(value)}
-        self._record(record | more)
+        self._tell(f"{name}: {_figure(value)} {unit}".rstrip() + judged + notes, record | more)
 
     def note(self, name: str, text: str) -> None:
         """What is no number."""
-        self._line(f"{name}: {text}")
-        self._record({"figure": name, "note": text})
+        self._tell(f"{name}: {text}", {"figure": name, "note": text})
 
     def failed(self, name: str, error: BaseException) -> None:
         """Why there is no figure, in one line."""
-        self._line(f"{name}: FAILED: {reason(error)}")
-        self._record({"figure": name, "failed": reason(error)})
+        self._tell(f"{name}: FAILED: {reason(error)}", {"figure": name, "failed": reason(error)})
 
     def left_out(self, name: str, why: str) -> None:
         """What was not even tried."""
-        self._line(f"{name}: left out: {why}")
-        self._record({"figure": name, "left_out": why})
+        self._tell(f"{name}: left out: {why}", {"figure": name, "left_out": why})
 
     def left(self) -> float:
         """Seconds that the part still has."""
@@ -94,13 +90,12 @@ class Report:
         free_memory()
         return None
 
-    def _line(self, text: str) -> None:
-        print_lines(f"{self.part} | {text}")
-
-    def _record(self, record: dict[str, Any]) -> None:
+    def _tell(self, line: str, record: dict[str, Any]) -> None:
+        # First the record: whoever reads the line may end us.
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"part": self.part, **record, **self.facts}) + "\n")
+        print_lines(f"{self.part} | {line}")
 
 
 def share(left: float, weights: Sequence[float]) -> float:

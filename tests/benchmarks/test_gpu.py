@@ -195,12 +195,13 @@ def test_the_page_names_every_package_that_has_to_be_brought() -> None:
 # -- the whole ------------------------------------------------------------------------------------------------------
 
 
-def started(*arguments: str) -> subprocess.Popen[str]:
-    """The benchmark as a program, from a checkout that is not installed."""
+def started(*arguments: str, before: str = "") -> subprocess.Popen[str]:
+    """The benchmark as a program, from a checkout that is not installed; modules in `before` come first."""
+    path = os.pathsep.join(filter(None, [before, str(ROOT / "src")]))
     return subprocess.Popen(
         [sys.executable, "-m", "benchmarks.gpu", "--tiny", *arguments],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -248,13 +249,16 @@ def test_a_run_that_is_cut_off_has_told_what_it_knew(tmp_path: Path, signum: int
     while any(Path(f"/proc/{pid}").exists() for pid in below):
         assert time.monotonic() < deadline, "what it had started goes on"
         os.sched_yield()
+    # Nor did it go on to the end by itself.
+    assert not any(one["figure"].startswith("compile") for one in records(path))
 
 
 @pytest.mark.slow
-def test_a_part_that_takes_too_long_is_ended_and_the_next_begins(tmp_path: Path) -> None:
-    path = tmp_path / "figures.jsonl"
-    with started("--only", "numerics", "loader", "--budget-s", "20", "--json", str(path)) as process:
+def test_a_part_that_hangs_is_ended_and_the_next_begins(tmp_path: Path) -> None:
+    hanging = "import signal, sys\nif '--part' in sys.orig_argv:\n    signal.pause()\n"
+    (tmp_path / "sitecustomize.py").write_text(hanging, encoding="utf-8")
+    with started("--only", "numerics", "auto", "--budget-s", "17", before=str(tmp_path)) as process:
         out, _ = process.communicate()
     assert process.returncode == 0
-    assert re.search(r"^numerics \| the rest: left out: the \d+ s of this part are over$", out, re.MULTILINE)
-    assert "loader | about: " in out
+    ends = re.findall(r"^(\w+) \| the rest: left out: the \d+ s of this part are over$", out, re.MULTILINE)
+    assert ends == ["numerics", "auto"]
