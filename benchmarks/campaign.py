@@ -171,9 +171,14 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _of_checkpoint(path: Path) -> str:
-    content = torch.load(path, weights_only=True)
+    return _digest(list(checkpoint_digests(path).items()))
+
+
+def checkpoint_digests(path: Path) -> Digests:
+    """A digest for everything that a training checkpoint holds, by its place in it."""
+    content = torch.load(path, map_location="cpu", weights_only=True)
     # Lightning counts the validation batches of a sitting, which decide nothing.
-    return _digest([part for part in _leaves(content) if ".val_loop." not in part[0]])
+    return {where: _digest(value) for where, value in _leaves(content) if ".val_loop." not in where}
 
 
 def _leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
@@ -184,7 +189,8 @@ def _leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
         for number, inner in enumerate(value):
             yield from _leaves(inner, f"{where}/{number}")
     elif isinstance(value, torch.Tensor):
-        yield where, (str(value.dtype), tuple(value.shape), _digest(value.contiguous().numpy().tobytes()))
+        bits = value.contiguous().reshape(-1).view(torch.uint8).numpy()
+        yield where, (str(value.dtype), tuple(value.shape), _digest(bits.tobytes()))
     else:
         yield where, value
 

@@ -34,10 +34,13 @@ class Way:
     channels_last: bool = False
     compile: bool = False
     deterministic: bool = False
+    mode: str | None = None
+    """Of torch.compile; None for its default."""
 
     def __str__(self) -> str:
         switches = [name for name in ("channels_last", "compile", "deterministic") if getattr(self, name)]
-        return " + ".join(["bf16" if self.bf16 else "fp32", *switches])
+        modes = [] if self.mode is None else [self.mode]
+        return " + ".join(["bf16" if self.bf16 else "fp32", *switches, *modes])
 
     @property
     def autocast(self) -> torch.dtype | None:
@@ -49,7 +52,7 @@ class Way:
         if self.channels_last:
             network.to(memory_format=torch.channels_last)
         if self.compile:
-            network.compile()
+            network.compile(mode=self.mode)
         return network
 
     def within(self, step: Step) -> Step:

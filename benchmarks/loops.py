@@ -1,4 +1,4 @@
-"""The training loop that one would write by hand, for any network of the signature network(x, time)."""
+"""The training loop that one would write by hand, for any network of the signature network(x, time, classes)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from difflab.config.diffusion import DiffusionConfig
 from difflab.config.optimizer import OptimizerConfig
-from difflab.diffusion.build import build_betas
+from difflab.diffusion.build import build_betas, build_loss, build_process
 from difflab.errors import UserError
 
 
@@ -19,10 +19,12 @@ class BareLoop:
     """Algorithm 1 of Ho et al. (2020): noise, loss, backward, clip, step, average. Nothing is logged, saved or checked.
 
     images: uint8 [B, C, H, W] batches that lie on the network's device already; the loop goes round and round.
+    labels: int64 [B] of each of them, for a network that is told of classes.
     accumulate: each batch is worked through in this many parts.
     autocast: the type of the network's arithmetic, None for float32.
 
-    Raises UserError for a diffusion that would make the loop more than this (learned variance, weights, other losses).
+    A learned variance has the hybrid loss of Improved DDPM, for which even this loop borrows difflab's; all else is its
+    own. Raises UserError for a diffusion that would make the loop more than this (weights, other losses).
     """
 
     def __init__(
@@ -36,16 +38,19 @@ class BareLoop:
         ema_decay: float,
         accumulate: int = 1,
         autocast: torch.dtype | None = None,
+        labels: Sequence[Tensor] | None = None,
     ) -> None:
         _require_plain(diffusion)
         self.network = network.train()
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.averages = [p.detach().clone() for p in self.parameters]
         self.device = self.parameters[0].device
-        self.images = itertools.cycle(images)
+        self.batches = itertools.cycle(zip(images, labels or [None] * len(images), strict=True))
         self.predicts_v = diffusion.prediction == "v"
         betas = torch.as_tensor(build_betas(diffusion.schedule, diffusion.timesteps), dtype=torch.float64)
         alphas_cumprod = torch.cumprod(1.0 - betas, dim=0)
+        learned = diffusion.variance.startswith("learned")
+        self.hybrid_loss = build_loss(diffusion, build_process(diffusion)) if learned else None
         self.alpha = alphas_cumprod.sqrt().float().to(self.device)
         self.sigma = (1.0 - alphas_cumprod).sqrt().float().to(self.device)
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer.kind]
@@ -63,32 +68,36 @@ class BareLoop:
     def step(self) -> None:
         """One optimised batch."""
         self.optimizer.zero_grad(set_to_none=True)
-        for images in next(self.images).chunk(self.accumulate):
-            x0 = images.float().div_(127.5).sub_(1.0)
+        images, labels = next(self.batches)
+        told = [None] * self.accumulate if labels is None else labels.chunk(self.accumulate)
+        for part, classes in zip(images.chunk(self.accumulate), told, strict=True):
+            x0 = part.float().div_(127.5).sub_(1.0)
             t = torch.randint(len(self.alpha), (len(x0),), device=self.device)
-            (self.loss(x0, t, torch.randn_like(x0)) / self.accumulate).backward()
+            (self.loss(x0, t, torch.randn_like(x0), classes) / self.accumulate).backward()
         if self.gradient_clip:
             nn.utils.clip_grad_norm_(self.parameters, self.gradient_clip)
         self.optimizer.step()
         with torch.no_grad():
             torch._foreach_lerp_(self.averages, self.parameters, 1.0 - self.ema_decay)
 
-    def loss(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """The mean squared error of the prediction; x0 and noise [B, C, H, W], t int64 [B]."""
+    def loss(self, x0: Tensor, t: Tensor, noise: Tensor, classes: Tensor | None = None) -> Tensor:
+        """The mean squared error of the prediction; x0 and noise [B, C, H, W], t and classes int64 [B]."""
         alpha, sigma = self.alpha[t][:, None, None, None], self.sigma[t][:, None, None, None]
         x_t = alpha * x0 + sigma * noise
         target = alpha * noise - sigma * x0 if self.predicts_v else noise
+        told = () if classes is None else (classes,)
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
-            output = self.network(x_t, t.float())
+            output = self.network(x_t, t.float(), *told)
+        if self.hybrid_loss is not None:
+            return self.hybrid_loss(output.float(), x0, x_t, t, noise)["loss"].mean()
         return F.mse_loss(output.float(), target)
 
 
 def _require_plain(diffusion: DiffusionConfig) -> None:
-    plain = {"kind": "discrete", "loss": "mse", "weighting": "none", "time_input": "index"}
+    hybrid = diffusion.variance.startswith("learned") and diffusion.loss.startswith("hybrid")
+    plain = {"kind": "discrete", "weighting": "none", "time_input": "index"} | ({} if hybrid else {"loss": "mse"})
     for key, value in plain.items():
         if getattr(diffusion, key) != value:
             raise UserError(f"the bare loop knows only diffusion.{key}={value}; benchmark another experiment")
     if diffusion.prediction not in ("eps", "v") or diffusion.timestep_sampling.kind != "uniform":
         raise UserError("the bare loop predicts eps or v at uniform timesteps; benchmark another experiment")
-    if diffusion.variance.startswith("learned"):
-        raise UserError("the bare loop has no learned variance; benchmark another experiment")

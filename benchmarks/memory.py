@@ -34,17 +34,30 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> Memory:
     Raises UserError elsewhere.
     """
     gc.collect()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated() / 1e6
-        work()
-        return Memory(before, torch.cuda.max_memory_allocated() / 1e6)
-    if not sys.platform.startswith("linux"):
-        raise UserError("the peak memory is measured on Linux and on CUDA only; choose --part time or --part outside")
-    before = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
+    watch = PeakWatch(device)
     work()
-    return Memory(before, _status("VmHWM"))
+    return watch.seen()
+
+
+class PeakWatch:
+    """The same of all that happens between its making and `seen`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
+        if self._on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+            self._before = torch.cuda.memory_allocated() / 1e6
+            return
+        if not sys.platform.startswith("linux"):
+            raise UserError(
+                "the peak memory is measured on Linux and on CUDA only; choose --part time or --part outside"
+            )
+        self._before = _status("VmRSS")
+        Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
+
+    def seen(self) -> Memory:
+        """What there was at first, and the most since."""
+        return Memory(self._before, torch.cuda.max_memory_allocated() / 1e6 if self._on_gpu else _status("VmHWM"))
 
 
 def in_own_process(function: Callable[..., Result], *arguments: Any) -> Result:

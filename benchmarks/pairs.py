@@ -91,14 +91,25 @@ def clocked(step: Step, synchronise: Step, times: int = 1) -> Lap:
 
 
 def interleave(
-    contenders: Mapping[str, Step], *, rounds: int, warmup: int, synchronise: Step = lambda: None, block: int = 1
+    contenders: Mapping[str, Step],
+    *,
+    rounds: int,
+    warmup: int,
+    synchronise: Step = lambda: None,
+    block: int = 1,
+    enough: Callable[[], bool] = lambda: False,
 ) -> Rounds:
-    """Every contender in turn, `rounds` times after `warmup` rounds that do not count; `block` steps a turn."""
+    """Every contender in turn, `rounds` times after `warmup` rounds that do not count; `block` steps a turn.
+
+    enough: asked after each round that counts; the rest is left out where it says so.
+    """
     measured = Rounds()
     for number in range(-warmup, rounds):
         laps = {name: clocked(contenders[name], synchronise, block) for name in turns(list(contenders), number)}
         if number >= 0:
             measured.add({name: laps[name] for name in contenders})
+            if enough():
+                break
     return measured
 
 

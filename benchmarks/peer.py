@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.switches import allowing_tf32
 from difflab.conditioning.base import ConditionerSet
 from difflab.conditioning.class_label import ClassConditioner
 from difflab.config.network import UNetConfig
@@ -19,6 +20,7 @@ from difflab.interop.layout import NETWORK, Target
 from difflab.tasks.build import Model
 from difflab.types import Batch, Conditioning
 
+ASKED_SIZE = 64
 AGREEMENT = 1e-4
 """Largest difference of the two outputs, relative to the largest value: else the two are not the same network."""
 
@@ -38,6 +40,23 @@ class PeerNetwork(nn.Module):
         return F.pixel_shuffle(out, self.patch_size)
 
 
+class OwnNetwork(nn.Module):
+    """A whole model of ours behind the same signature; what is compiled and laid out is the network inside."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.network, self.conditioners = model.network, model.conditioners
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """As training compiles it."""
+        self.network.compile(*args, **kwargs)
+
+    def forward(self, x: Tensor, time: Tensor, classes: Tensor | None = None) -> Tensor:
+        """x [B, C, H, W], time [B], classes int64 [B] -> [B, C or 2C, H, W]."""
+        told = None if classes is None else self.conditioners.conditioning({"label": classes})
+        return self.network(x, time, told)
+
+
 def diffusers_network(ours: nn.Module, config: UNetConfig, image_size: int) -> PeerNetwork:
     """The same network, without conditioners, in diffusers: on the CPU, after both gave one answer to one input.
 
@@ -45,7 +64,7 @@ def diffusers_network(ours: nn.Module, config: UNetConfig, image_size: int) -> P
     """
     state = {NETWORK + name: tensor for name, tensor in ours.state_dict().items()}
     peer = _built(Target(config, image_size), state)
-    _require_agreement((ours, None), (peer, None), shape=(2, config.channels, image_size, image_size))
+    _require_agreement((ours, None), (peer, None), shape=_enough(config.channels, image_size))
     return peer
 
 
@@ -54,9 +73,10 @@ def diffusers_model(model: Model) -> PeerNetwork:
 
     Raises UserError also for a model whose conditioners UNet2DModel does not have.
     """
-    peer = _built(Target.of(model.config), model.as_module().state_dict())
+    target = Target.of(model.config)
+    peer = _built(target, model.as_module().state_dict())
     told, numbers = _two_conditions(model.conditioners)
-    _require_agreement((model.network, told), (peer, numbers), shape=(2, *model.config.shape))
+    _require_agreement((model.network, told), (peer, numbers), shape=_enough(model.config.shape[0], target.image_size))
     return peer
 
 
@@ -78,10 +98,20 @@ def _built(target: Target, state: Mapping[str, Tensor]) -> PeerNetwork:
     target = Target(inner, target.image_size // patch, target.learned_variance, target.conditioning)
     keymap = DIFFUSERS.keymap(target)
     arguments = {key: value for key, value in to_diffusers_config(target).items() if not key.startswith("_")}
-    theirs = UNet2DModel(**arguments)
+    # Nobody waits for initial weights that are replaced at once.
+    with torch.device("meta"):
+        theirs = UNet2DModel(**arguments)
     assert isinstance(theirs, nn.Module)
-    theirs.load_state_dict(keymap.to_official({name: tensor.detach().cpu() for name, tensor in state.items()}))
+    weights = keymap.to_official({name: tensor.detach().cpu().clone() for name, tensor in state.items()})
+    theirs.load_state_dict(weights, assign=True)
+    theirs.requires_grad_(True)
     return PeerNetwork(theirs, patch)
+
+
+def _enough(channels: int, image_size: int) -> tuple[int, int, int, int]:
+    """Two images that ask the same of every layer as larger ones, which would take a CPU half a minute."""
+    size = min(image_size, ASKED_SIZE)
+    return 2, channels, size, size
 
 
 def _two_conditions(conditioners: ConditionerSet) -> tuple[Conditioning | None, Tensor | None]:
@@ -103,7 +133,8 @@ def _require_agreement(*both: tuple[nn.Module, Any], shape: tuple[int, ...]) -> 
     generator = torch.Generator().manual_seed(0)
     x, time = torch.randn(shape, generator=generator), torch.tensor([3.0, 700.0])
     modes = [(module, module.training) for module, _ in both]
-    answers = [module.eval()(x, time, told) for module, told in both]
+    with allowing_tf32(False):
+        answers = [module.eval()(x, time, told) for module, told in both]
     for module, training in modes:
         module.train(training)
     scale = max(float(answers[0].abs().max()), 1e-12)

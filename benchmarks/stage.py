@@ -16,10 +16,13 @@ from torch import Tensor, nn
 from difflab.commands.composing import compose_and_validate
 from difflab.config.train import TrainConfig
 from difflab.data.build import build_train_loader
+from difflab.data.loader import ShardLoader
 from difflab.data.shapes.source import ShapesSource
 from difflab.data.writing import write_shards
 from difflab.devices import Accelerator, on_cuda_only, resolve_accelerator, training_precision
 from difflab.networks.build import build_network
+from difflab.tasks.build import Model, build_model
+from difflab.tasks.denoising.config import DenoisingTrainConfig
 
 EXPERIMENT = "ddpm/cifar10"
 HALF_WIDTH = "network.base_channels=64"
@@ -90,11 +93,27 @@ class Stage:
             network.compile()
         return network
 
+    def model(self) -> Model:
+        """The experiment's network with its conditioners, freshly initialised, on the CPU."""
+        return build_model(self.config.model())
+
+    @property
+    def is_told_classes(self) -> bool:
+        """Whether the experiment's network is told of classes."""
+        return isinstance(self.config, DenoisingTrainConfig) and bool(self.config.conditioning)
+
     def batches(self, count: int = 8) -> list[Tensor]:
         """uint8 training batches on the device."""
-        data = self.config.data.model_copy(update={"workers": 0})
-        loader = build_train_loader(data, seed=self.config.seed, total_batches=count)
-        return [batch["image"].to(self.device) for batch in loader]
+        return [batch["image"].to(self.device) for batch in self._read(count)]
+
+    def labels(self, count: int = 8) -> list[Tensor] | None:
+        """The classes of those batches, int64 [B]; None where the network is told of none."""
+        return [batch["label"].to(self.device) for batch in self._read(count)] if self.is_told_classes else None
+
+    def _read(self, count: int) -> ShardLoader:
+        fields = ["label"] if self.is_told_classes else []
+        data = self.config.data.model_copy(update={"workers": 0, "fields": fields})
+        return build_train_loader(data, seed=self.config.seed, total_batches=count)
 
 
 @contextlib.contextmanager

@@ -1,20 +1,35 @@
-"""torch's global switch for deterministic algorithms, which contenders in one process must not share."""
+"""torch's global switches, which contenders in one process must not share."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 
 
 @contextlib.contextmanager
-def deterministic(wanted: bool) -> Iterator[None]:
-    """Inside, the switch is as wanted (False is torch's own default); afterwards as it was before."""
+def deterministic(wanted: bool | Literal["warn"]) -> Iterator[None]:
+    """Inside, the switch is as wanted: off (torch's own default), on, or on where that is possible ("warn"); afterwards
+    as it was before."""
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(wanted, warn_only=True)
+    torch.use_deterministic_algorithms(bool(wanted), warn_only=wanted == "warn")
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warn_only)
+
+
+@contextlib.contextmanager
+def allowing_tf32(wanted: bool) -> Iterator[None]:
+    """Inside, float32 products and convolutions round their inputs to TF32, as in training, or do not."""
+    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high" if wanted else "highest")
+    torch.backends.cudnn.allow_tf32 = wanted
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = convolutions

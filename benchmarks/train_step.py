@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,26 @@ from torch import nn
 from benchmarks import command
 from benchmarks.loops import BareLoop
 from benchmarks.machine import describe_machine, machine_lines
-from benchmarks.pairs import Rounds, Spread, Step, Stopwatch, as_json, clocked, interleave, table, turns, verdict
-from benchmarks.peer import diffusers_network
+from benchmarks.pairs import (
+    Lap,
+    Rounds,
+    Spread,
+    Step,
+    Stopwatch,
+    as_json,
+    clocked,
+    interleave,
+    table,
+    turns,
+    verdict,
+)
+from benchmarks.peer import OwnNetwork, diffusers_model, diffusers_network
 from benchmarks.stage import Stage, add_experiment_options, open_stage, overrides_of, synchroniser
 from benchmarks.switches import deterministic
 from difflab.callbacks.throughput import off_the_clock
 from difflab.commands.training import build_module, build_trainer, hush_lightning, sampling_pipeline
 from difflab.data.datamodule import ShardDataModule
+from difflab.tasks.build import Model
 from difflab.tasks.denoising.module import DenoisingModule
 from difflab.tracking.build import build_loggers
 from difflab.tracking.rundir import RunDirectory
@@ -99,12 +112,24 @@ def forward_backward(stage: Stage, network: nn.Module) -> Step:
 
 def time_loops(stage: Stage, warmup: int, block: int) -> tuple[Rounds, list[float]]:
     """difflab's own training with the other loops in its pauses; also the share of its steps that waited for data."""
+
+    def begin(module: DenoisingModule) -> Pauses:
+        return Pauses(other_loops(stage, module), synchroniser(stage.device), warmup=warmup, block=block)
+
+    pauses, module = train_with(stage, begin)
+    _require_a_real_run(pauses.run.metrics, module, stage.config.trainer.max_steps)
+    return pauses.rounds, pauses.waits
+
+
+def train_with(stage: Stage, begin: Callable[[DenoisingModule], Pauses]) -> tuple[Pauses, DenoisingModule]:
+    """A run of the stage's experiment as `difflab train` makes it, with the pauses that `begin` makes."""
     hush_lightning()
     config = stage.config
     run = RunDirectory.create(config.output_root, config.experiment, "benchmark", identity=None)
     module = build_module(config, stage.accelerator)
-    others = other_loops(stage, module)
-    pauses = Pauses(others, synchroniser(stage.device), warmup=warmup, block=block)
+    assert isinstance(module, DenoisingModule)
+    pauses = begin(module)
+    pauses.run = run
     # The Trainer turns trainer.deterministic on for the whole process.
     with deterministic(False), run.log_to_file(), build_loggers(config.logger, run, stage.plain) as loggers:
         pipeline = sampling_pipeline(config, module, stage.accelerator)
@@ -113,35 +138,54 @@ def time_loops(stage: Stage, warmup: int, block: int) -> tuple[Rounds, list[floa
         trainer.callbacks.append(pauses)  # pyrefly: ignore
         data = ShardDataModule(config.data, config.trainer, seed=config.seed, fields=module.batch_keys())
         trainer.fit(module, data)
-    _require_a_real_run(run.metrics, module, config.trainer.max_steps)
-    return pauses.rounds, pauses.waits
+    return pauses, module
 
 
 def other_loops(stage: Stage, module: DenoisingModule) -> dict[str, Step]:
     """The loop by hand, with our network and with diffusers', from the weights of `module`."""
-    config = stage.config
-    ours = stage.network()
-    ours.load_state_dict(module.network.state_dict())
-    theirs = diffusers_network(ours, config.network, config.data.image_size)
-    images = stage.batches()
-    ema = config.callbacks.ema
+    model = copy_of(stage, module)
+    theirs = diffusers_model(model)
     return {
-        name: BareLoop(
-            stage.placed(network),
-            images,
-            config.diffusion,
-            config.optimizer,
-            gradient_clip=config.trainer.gradient_clip,
-            accumulate=config.trainer.accumulate,
-            ema_decay=0.9999 if ema is None else ema.decay,
-            autocast=stage.autocast,
-        ).step
-        for name, network in (("bare loop", ours), ("diffusers loop", theirs))
+        name: bare_loop(stage, stage.placed(network)).step
+        for name, network in (("bare loop", OwnNetwork(model)), ("diffusers loop", theirs))
     }
+
+
+def copy_of(stage: Stage, module: DenoisingModule) -> Model:
+    """A model of its own on the CPU, with the weights of `module`."""
+    with torch.device("meta"):
+        model = stage.model()
+    model.load(
+        {
+            f"{part}.{name}": tensor.detach().cpu().clone()
+            for part in ("network", "conditioners")
+            for name, tensor in getattr(module, part).state_dict().items()
+        }
+    )
+    model.as_module().requires_grad_(True)
+    return model
+
+
+def bare_loop(stage: Stage, network: nn.Module) -> BareLoop:
+    """The loop by hand around a network that is on the device, with all that the experiment's training has."""
+    config, ema = stage.config, stage.config.callbacks.ema
+    return BareLoop(
+        network,
+        stage.batches(),
+        config.diffusion,
+        config.optimizer,
+        gradient_clip=config.trainer.gradient_clip,
+        accumulate=config.trainer.accumulate,
+        ema_decay=0.9999 if ema is None else ema.decay,
+        autocast=stage.autocast,
+        labels=stage.labels(),
+    )
 
 
 class Pauses(Callback):
     """After each `block` of difflab's steps every other loop takes as many; the first `warmup` rounds do not count."""
+
+    run: RunDirectory
 
     def __init__(self, others: Mapping[str, Step], synchronise: Step, *, warmup: int, block: int) -> None:
         self.others, self.synchronise, self.warmup, self.block = others, synchronise, warmup, block
@@ -168,13 +212,21 @@ class Pauses(Callback):
         self.synchronise()
         own = self._watch.lap(self.block)
         with off_the_clock(trainer), deterministic(False):
-            order = turns(list(self.others), self._number)
-            laps = {name: clocked(self.others[name], self.synchronise, self.block) for name in order}
-        if self._number >= self.warmup:
-            self.waits.append(self._waited / (own.wall * self.block))
-            self.rounds.add({"difflab": own, **{name: laps[name] for name in self.others}})
+            self.pause(trainer, own)
         self._number += 1
         self._begin()
+
+    def pause(self, trainer: L.Trainer, own: Lap) -> None:
+        """What is done in the pause after a block of difflab's steps, which took `own` each."""
+        order = turns(list(self.others), self._number)
+        laps = {name: clocked(self.others[name], self.synchronise, self.block) for name in order}
+        if self._number >= self.warmup:
+            self.waits.append(self.waited(own))
+            self.rounds.add({"difflab": own, **{name: laps[name] for name in self.others}})
+
+    def waited(self, own: Lap) -> float:
+        """The share of the block's time that was spent waiting for data."""
+        return self._waited / (own.wall * self.block)
 
     def _begin(self) -> None:
         self._watch = Stopwatch()

@@ -9,6 +9,7 @@ import os
 from typing import Literal
 
 import torch
+import torch.utils.deterministic
 from torch import Tensor, nn
 
 from difflab.errors import UserError
@@ -61,6 +62,35 @@ def fast_in_bf16(accelerator: Accelerator) -> bool:
     if accelerator == "cuda":
         return torch.cuda.is_bf16_supported()
     return accelerator == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+def deterministic_mode(wanted: bool, accelerator: Accelerator) -> bool | Literal["warn"]:
+    """Deterministic algorithms, with which a resumed run is the uninterrupted one bit for bit.
+
+    True: always; "warn": where torch has some.
+    On CUDA it has to be always: torch takes a switch that only warns for leave to use the fast backward passes of
+    attention, whose sums come in any order. An operation without a deterministic kernel then ends in torch's error.
+    """
+    if not wanted:
+        return False
+    return True if accelerator == "cuda" else "warn"
+
+
+def choose_algorithms(deterministic: bool, accelerator: Accelerator, *, compiles: bool) -> None:
+    """Set this process to deterministic algorithms, or to the fastest ones.
+
+    compiles: whether compiled code has to follow. To tell it torch imports its compiler, for more than a second.
+    """
+    mode = deterministic_mode(deterministic, accelerator)
+    if compiles:
+        torch.use_deterministic_algorithms(deterministic, warn_only=mode == "warn")
+    else:
+        torch.set_deterministic_debug_mode({False: "default", True: "error", "warn": "warn"}[mode])
+    if deterministic:
+        # NVIDIA, "cuBLAS: results reproducibility".
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    # Filling every new buffer, too, only slows each step down.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyrefly: ignore
 
 
 def on_cuda_only(choice: str | bool, accelerator: Accelerator) -> bool:

@@ -37,6 +37,15 @@ def test_checkpoints_are_compared_by_their_content(tmp_path: Path) -> None:
     assert digest(weights=torch.ones(3, dtype=torch.float64), step=1) != one
 
 
+def test_what_of_two_checkpoints_differs_is_named(tmp_path: Path) -> None:
+    states = [{"weights": {"a": torch.zeros(2, dtype=torch.bfloat16), "b": torch.tensor(x)}} for x in (1.0, 2.0)]
+    for name, state in zip("xy", states, strict=True):
+        torch.save({**state, "step": 3}, tmp_path / f"{name}.ckpt")
+    digests = [campaign.checkpoint_digests(tmp_path / f"{name}.ckpt") for name in "xy"]
+    assert digests[0].keys() == {"/weights/a", "/weights/b", "/step"}
+    assert campaign.differences(*digests) == ["/weights/b"]
+
+
 def test_records_count_once_and_without_what_is_no_number(tmp_path: Path) -> None:
     records = [{"name": "a", "value": 1.0, "versions": {"torch": "1"}}, {"name": "a", "value": 1.0, "versions": {}}]
     (tmp_path / "e.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records))

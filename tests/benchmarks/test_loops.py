@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from benchmarks.drawers import fill_zero_layers
 from benchmarks.loops import BareLoop
-from benchmarks.peer import diffusers_network
+from benchmarks.peer import OwnNetwork, diffusers_network
 from benchmarks.stage import open_stage
 
 from difflab.diffusion.build import build_loss, build_process
@@ -41,6 +42,45 @@ def test_bare_loop_has_the_loss_of_difflab(diffusion):
     x_t = process.q_sample(x0, t, noise)
     terms = build_loss(config.diffusion, process)(network(x_t, process.network_time(t)), x0, x_t, t, noise)
     torch.testing.assert_close(bare.loss(x0, t, noise), terms["loss"].mean())
+
+
+ADM = [
+    "network.base_channels=32",
+    "network.channel_mult=[1,2]",
+    "network.blocks_per_level=1",
+    "network.attention_resolutions=[8]",
+    "network.attention_head_channels=32",
+    "network.dropout=0",
+    "data.classes=6",
+    "data.image_size=16",
+    "data.batch_size=4",
+    "data.workers=0",
+    "trainer.accelerator=cpu",
+]
+
+
+def test_bare_loop_has_the_loss_of_a_learned_variance_and_tells_of_classes():
+    with open_stage("adm/imagenet64", ADM) as stage:
+        model, config, labels = stage.model(), stage.config, stage.labels(2)
+        images = stage.batches(2)
+    fill_zero_layers(model.network)
+    assert [len(part) for part in labels] == [4, 4]
+    loop = BareLoop(
+        OwnNetwork(model), images, config.diffusion, config.optimizer, gradient_clip=0.0, ema_decay=0.9, labels=labels
+    )
+    x0, noise = torch.randn(2, 4, 3, 16, 16).unbind()
+    t, classes = torch.tensor([0, 10, 500, 999]), torch.tensor([0, 1, 2, 5])
+    process = build_process(config.diffusion)
+    x_t = process.q_sample(x0, t, noise)
+    told = model.conditioners.conditioning({"label": classes})
+    output = model.network(x_t, process.network_time(t), told)
+    expected = build_loss(config.diffusion, process)(output, x0, x_t, t, noise)["loss"].mean()
+    torch.testing.assert_close(loop.loss(x0, t, noise, classes), expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(loop.loss(x0, t, noise, classes.flip(0)), expected, rtol=1e-4)
+    embedding = model.conditioners["class_label"].embedding.weight
+    before = embedding.detach().clone()
+    loop.step()
+    assert not torch.equal(embedding, before)
 
 
 def test_bare_loop_trains_and_averages():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difflab.config.network import UNetConfig, UNetEncoderConfig
@@ -18,6 +19,7 @@ from difflab.interop.pesser import PESSER
 from difflab.networks.build import build_network
 from difflab.networks.places import places
 from difflab.networks.plan import TorsoPlan
+from difflab.types import Conditioning
 from golden_fixtures import Fixture
 
 
@@ -121,6 +123,15 @@ def build_target(target: Target) -> nn.Module:
     """The network in eval mode."""
     network = build_network(target.network, image_size=target.image_size, learned_variance=target.learned_variance)
     return network.eval()
+
+
+def conditioning(fixture: Fixture, label_embedding: Tensor | None) -> Conditioning:
+    """What the network of a fixture is told; label_embedding: [classes, D], where it knows classes."""
+    vector = None if label_embedding is None else label_embedding[fixture.input("y")]
+    concat = None
+    if "low_res" in fixture.spec["inputs"]:
+        concat = F.interpolate(fixture.input("low_res"), size=16, mode="bilinear", align_corners=False)
+    return Conditioning(vector=vector, concat=concat)
 
 
 def janspiry_blocks(plan: TorsoPlan) -> dict[str, str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from difflab.types import Conditioning
-from golden_fixtures import Fixture, load
+from golden_fixtures import load
 from networks.official_networks import (
     build_target,
     check_traces,
+    conditioning,
     guided_blocks,
     janspiry_blocks,
     network_keymap,
@@ -35,14 +35,6 @@ ADM = [
     "improved-superres",
 ]
 SR3 = ["sr3-unet", "sr3-unet-noattn", "sr3-ddpm-unet"]
-
-
-def conditioning(fixture: Fixture, label_embedding: torch.Tensor | None) -> Conditioning:
-    vector = None if label_embedding is None else label_embedding[fixture.input("y")]
-    concat = None
-    if "low_res" in fixture.spec["inputs"]:
-        concat = F.interpolate(fixture.input("low_res"), size=16, mode="bilinear", align_corners=False)
-    return Conditioning(vector=vector, concat=concat)
 
 
 @pytest.mark.parametrize("name", DDPM + ADM)

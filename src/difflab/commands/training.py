@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 
 import lightning as L
 import torch
-import torch.utils.deterministic
 from lightning.fabric.plugins.environments import ClusterEnvironment
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
@@ -33,6 +31,7 @@ from difflab.data.build import class_names_of
 from difflab.data.datamodule import ShardDataModule
 from difflab.devices import (
     Accelerator,
+    choose_algorithms,
     is_first_process,
     on_cuda_only,
     resolve_accelerator,
@@ -214,7 +213,7 @@ def build_trainer(
     asked = config.trainer
     if accelerator == "cuda":
         torch.set_float32_matmul_precision("high")
-    choose_algorithms(asked.deterministic, compiles=on_cuda_only(asked.compile, accelerator))
+    choose_algorithms(asked.deterministic, accelerator, compiles=on_cuda_only(asked.compile, accelerator))
     callbacks = build_callbacks(
         config,
         run,
@@ -251,21 +250,6 @@ def build_trainer(
     # Ours are there from the first line of the command to the last.
     trainer._signal_connector = _NoHandlers(trainer)
     return trainer
-
-
-def choose_algorithms(deterministic: bool, *, compiles: bool) -> None:
-    """Deterministic algorithms, where there are some, are what a resumed run needs.
-
-    compiles: whether compiled code has to follow; torch imports its compiler to tell it, for more than a second.
-    """
-    if compiles:
-        torch.use_deterministic_algorithms(deterministic, warn_only=True)
-    else:
-        torch.set_deterministic_debug_mode("warn" if deterministic else "default")
-    if deterministic:
-        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-    # Filling every new buffer, too, only slows each step down.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # pyrefly: ignore
 
 
 class _NoHandlers(_SignalConnector):

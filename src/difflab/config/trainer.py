@@ -18,6 +18,8 @@ class TrainerConfig(Config):
     gradient_clip: the largest norm of the gradients of each optimizer, 0 = any.
     precision: auto = bf16-mixed on GPUs with bf16 and CPUs with AMX, fp32 elsewhere.
     compile, channels_last: auto = on for CUDA, off for CPU (docs/performance.md has the measurements).
+    deterministic: a resumed run is the uninterrupted one, bit for bit; on CUDA an operation that has no deterministic
+        kernel then ends training.
     val_every_steps: 0 = no validation; val_batches limits one validation.
     ranks: how long several processes wait for a silent one.
     """
