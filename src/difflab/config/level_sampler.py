@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, model_validator
 
@@ -58,6 +59,10 @@ class LevelsConfig(ListedConfig):
             raise ValueError(f"spacing={self.spacing} takes a number in steps; {self.steps!r} needs spacing=sections")
         check_ends(self.noise_min, self.noise_max)
         return self
+
+    @property
+    def lists_its_end(self) -> bool:
+        return self.final == "lowest"
 
 
 class _Churned(Config):
@@ -175,6 +180,13 @@ class DPMFastConfig(ListedConfig):
     def _check_ends(self) -> Self:
         check_ends(self.noise_min, self.noise_max)
         return self
+
+    @property
+    def lists_its_end(self) -> bool:
+        return True
+
+    def _listing(self, noises: Sequence[float]) -> dict[str, Any]:
+        return {"spacing": "listed", "noises": list(noises)}
 
     def check_steps(self, listed: int) -> None:
         """Raise ValueError where the network calls need another number of levels."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -53,6 +53,18 @@ class ListedConfig(Config):
                 raise ValueError(f"noises has {there} {what}: list different ones, from the noisiest down")
         self.check_steps(len(noises))
         return self
+
+    @property
+    def lists_its_end(self) -> bool:
+        """Whether the last of the noises is where the last step ends, and no step begins."""
+        return False
+
+    def visiting(self, noises: Sequence[float]) -> Self:
+        """The same sampler on these levels, which are listed."""
+        return type(self).model_validate({**self.plain(), **self._listing(noises)})
+
+    def _listing(self, noises: Sequence[float]) -> dict[str, Any]:
+        return {self.listed_by: "listed", "noises": list(noises), "steps": len(noises)}
 
     def check_steps(self, listed: int) -> None:
         """Raise ValueError where `steps` is not their number."""

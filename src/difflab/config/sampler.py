@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -70,6 +71,9 @@ class _Striding(_Strided):
         if self.spacing == "listed" and self.stride == "constant":
             raise ValueError("stride=constant leaves the levels of spacing=listed: take stride=listed")
         return self
+
+    def _listing(self, noises: Sequence[float]) -> dict[str, Any]:
+        return {**super()._listing(noises), "stride": "listed"}
 
 
 class DDIMConfig(_Striding):
