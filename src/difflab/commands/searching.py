@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from difflab.metrics.protocol import Result
 
 FILE = "schedule.yaml"
+NO_WORDS = ("null", "true", "false", "inf", "nan")
 
 
 @dataclass
@@ -184,7 +186,7 @@ class Searching:
     def _record(self, trials: Sequence[Trial], best: Trial, held_out: dict[str, Result | None]) -> dict[str, Any]:
         sampler = self._visiting(best).plain()
         own = self.config.sampler.plain()
-        overrides = [f"sampler.{key}={in_hydra(value)}" for key, value in sampler.items() if value != own[key]]
+        overrides = _changes(sampler, own, "sampler.")
         found = held_out[FOUND]
         assert found is not None, "checked by the caller"
         return {
@@ -254,8 +256,14 @@ def _changes(wanted: Mapping[str, Any], there: Mapping[str, Any], place: str = "
         if isinstance(value, Mapping) and isinstance(there.get(key), Mapping):
             overrides += _changes(value, there[key], f"{place}{key}.")
         elif value != there.get(key):
-            overrides.append(f"{place}{key}={in_hydra(value)}")
+            overrides.append(f"{place}{key}={_written(value)}")
     return overrides
+
+
+def _written(value: Any) -> str:
+    """As people write it: words without quotes, where they are words to Hydra too."""
+    word = isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w.-]*", value) is not None
+    return value if word and value.lower() not in NO_WORDS else in_hydra(value)
 
 
 def _trial(one: Trial, got: Measured) -> Trial:
