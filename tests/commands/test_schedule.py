@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from command_line import start_difflab, wait_until
 from difflab.commands import trials
 from difflab.commands.measurements.measuring import Measuring
 from difflab.metrics.protocol import Result
@@ -122,6 +123,23 @@ def test_a_search_goes_on_where_it_was_stopped(own_run: Path, tmp_path: Path, mo
     again = len(measured)
     assert search(own_run, "candidates=7")[0].count(", done before: ") == 7
     assert len(measured) == again
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_measures_no_candidate_twice(own_run: Path) -> None:
+    arguments = ["schedule", f"run={own_run}", *SMALL, *JUDGE, "candidates=8"]
+    program = start_difflab(arguments, Path.cwd())
+    ledger = own_run / "schedules" / "candidates" / "ledger.jsonl"
+    wait_until(lambda: ledger.is_file() and len(ledger.read_text().splitlines()) >= 3, program)
+    program.kill()
+    program.wait()
+    before = [entry["digest"] for entry in ledger_of(own_run)]
+    said, folder = search(own_run, "candidates=8")
+    assert said.count(", done before: ") == len(before) >= 3
+    digests = [entry["digest"] for entry in ledger_of(own_run)]
+    assert digests[: len(before)] == before
+    assert len(set(digests)) == len(digests)
+    assert len(table_of(folder)) == 8
 
 
 def test_more_candidates_begin_with_what_is_measured(own_run: Path) -> None:
