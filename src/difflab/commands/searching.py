@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import shlex
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,14 +81,16 @@ class Searching:
                 name: measure.measure(self._visiting(one), self.config.other_seed, f"{name}, held out")
                 for name, one in ((DEFAULT, trials[0]), (FOUND, best))
             }
+            results = {name: one.result for name, one in held_out.items() if one.result is not None}
+            if len(results) < len(held_out):
+                raise UserError("the other samples cannot be measured; mend what is said above, and try again")
             if self.processes.is_main:
-                self._keep(out, trials, best, held_out, job)
+                self._keep(out, trials, best, results, job)
 
     def _tried(self, measure: Trials) -> list[Trial]:
         """Every candidate, the sampler's own spacing first."""
         start, total = self._own_noises(), self.config.candidates
         trials: list[Trial] = []
-        begin = time.monotonic()
 
         def tried(noises: Sequence[float], origin: str) -> float:
             label = f"candidate {len(trials) + 1} of {total} ({origin})"
@@ -99,7 +100,7 @@ class Searching:
                 raise UserError("the sampler's own levels cannot be measured; mend what is said above, and try again")
             trials.append(_trial(one, got))
             if self.processes.is_main:
-                self._say(trials, label, total, time.monotonic() - begin)
+                self._say(trials, label)
             return self._score(got.value)
 
         try:
@@ -141,10 +142,10 @@ class Searching:
             return math.inf
         return value if self.config.direction == "minimize" else -value
 
-    def _say(self, trials: Sequence[Trial], label: str, total: int, seconds: float) -> None:
+    def _say(self, trials: Sequence[Trial], label: str) -> None:
         best = min(trials, key=lambda one: self._score(one.value))
         took = [one.seconds for one in trials if one.seconds > 0]
-        left = total - len(trials)
+        left = self.config.candidates - len(trials)
         rest = f"; about {duration(left * sum(took) / len(took))} left" if left and took else ""
         how = "" if trials[-1].seconds else ", done before"
         say_on_stderr(
@@ -155,13 +156,13 @@ class Searching:
     # -- what came out ------------------------------------------------------------------------------------------------
 
     def _keep(
-        self, out: RunDirectory, trials: Sequence[Trial], best: Trial, held_out: dict[str, Measured], job: Any
+        self,
+        out: RunDirectory,
+        trials: Sequence[Trial],
+        best: Trial,
+        held_out: dict[str, Result],
+        job: Callable[[Job], Job],
     ) -> None:
-        results = {name: one.result for name, one in held_out.items()}
-        if any(one is None for one in results.values()):
-            raise UserError(
-                "what was found cannot be measured on other samples; mend what is said above, and try again"
-            )
         write_trials(trials, self.config.metric, out.path / "candidates.csv")
         plot_trials(trials, best, self.config.metric, out.path / "schedule.svg")
         numbers = {f"schedule/{name}": one.value for name, one in ((DEFAULT, trials[0]), (FOUND, best))}
@@ -178,17 +179,14 @@ class Searching:
                     logger.log_metrics({"schedule/candidate": one.value}, step=one.number)
                 logger.log_metrics(numbers, step=len(trials))
             log_picture(loggers, "schedule/levels", out.path / "schedule.png")
-        found = results[FOUND]
-        assert found is not None, "checked above"
-        write_text(out.evaluations, found.to_json() + "\n")
-        write_text(out.path / FILE, yaml.safe_dump(self._record(trials, best, results), sort_keys=False))
+        write_text(out.evaluations, held_out[FOUND].to_json() + "\n")
+        write_text(out.path / FILE, yaml.safe_dump(self._record(trials, best, held_out), sort_keys=False))
 
-    def _record(self, trials: Sequence[Trial], best: Trial, held_out: dict[str, Result | None]) -> dict[str, Any]:
+    def _record(self, trials: Sequence[Trial], best: Trial, held_out: dict[str, Result]) -> dict[str, Any]:
         sampler = self._visiting(best).plain()
         own = self.config.sampler.plain()
         overrides = _changes(sampler, own, "sampler.")
         found = held_out[FOUND]
-        assert found is not None, "checked by the caller"
         return {
             "metric": found.metric,
             "goal": self.config.direction,
@@ -201,7 +199,7 @@ class Searching:
             "searched": {"seed": self.config.seed, DEFAULT: trials[0].value, FOUND: best.value},
             "held_out": {
                 "seed": self.config.other_seed,
-                **{name: one.value for name, one in held_out.items() if one is not None},
+                **{name: one.value for name, one in held_out.items()},
             },
             "sampler": sampler,
             "protocol": found.protocol.model_dump(mode="json"),

@@ -99,7 +99,7 @@ class Trials:
             drawing = prepare_drawing(config, processes, self.machine.models)
             found = measurement_of(drawing, config, self.overrides)
         work = Measuring(OfTheSearch(**_fields(found)), config, plain, self.overrides)
-        point = SweepPoint(1, {"sampler.noises": label}, "", "evaluate", tuple(self.overrides))
+        point = SweepPoint(1, {"schedule": label}, "", "evaluate", tuple(self.overrides))
         return Planned(point, config, plain, work, self.root / work.kept.name)
 
     def _result(self, place: Path) -> Result:
