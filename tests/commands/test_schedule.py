@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shlex
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from command_line import start_difflab, wait_until
 from difflab.commands import trials
 from difflab.commands.measurements.measuring import Measuring
 from difflab.metrics.protocol import Result
-from tiny_runs import ON_CPU, difflab, done, mistake
+from tiny_runs import ON_CPU, TRAINING, difflab, done, mistake
 
 SMALL = ("n=4", "batch_size=4", "sampler=ddim", "sampler.steps=3", "logger=none", *ON_CPU)
 JUDGE = ("metrics=shapes", "metrics.fd=null", "metrics.kid=null", "metric=oracle-mean-fit")
@@ -187,6 +188,18 @@ def test_every_kind_of_sampler_is_searched_for(own_run: Path, sampler: tuple[str
     assert len(table_of(folder)) == 3
     if record["found"] != "default":
         assert record["overrides"]
+
+
+@pytest.mark.slow
+def test_a_model_that_begins_in_pure_noise_keeps_it(tiny_shapes: Path) -> None:
+    training = [one.replace("diffusion=ddpm", "diffusion=v_zero_snr") for one in TRAINING]
+    done("train", *training, f"data.path={tiny_shapes}", "output_root=runs", "name=zero")
+    run = Path("runs/ddpm/shapes32/zero")
+    _, folder = search(run, "candidates=6", "sampler.spacing=trailing", "metric=oracle-mean-leftover", "goal=maximize")
+    rows, record = table_of(folder), record_of(folder)
+    assert all(noises_of(row)[0] == math.inf and noises_of(row)[1] < 1e3 for row in rows)
+    assert record["noises"][0] == "inf"
+    done(*shlex.split(record["command"])[1:], "out=drawn", *ON_CPU)
 
 
 def test_several_numbers_of_steps_are_a_search_each(own_run: Path) -> None:
