@@ -37,6 +37,7 @@ COMMANDS = {
     "evaluate": _Command(
         "difflab.commands.evaluate", "score samples, a run's or others': run=... metrics=shapes n=512"
     ),
+    "schedule": _Command("difflab.commands.schedule", "search the levels of few steps: run=... sampler.steps=6"),
     "likelihood": _Command("difflab.commands.likelihood", "bits/dim of real images: run=... split=val n=256"),
     "accuracy": _Command("difflab.commands.accuracy", "how well a classifier tells images: run=... split=val n=256"),
     "fool-rate": _Command(

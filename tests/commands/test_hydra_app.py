@@ -38,6 +38,7 @@ def _names(groups: str) -> set[str]:
         ("evaluate", {"pipeline", "sampler", "guidance", "metrics", "logger", "data"}),
         ("likelihood", {"method", "logger", "data"}),
         ("accuracy", {"logger", "data"}),
+        ("schedule", {"pipeline", "sampler", "guidance", "metrics", "logger", "data"}),
     ],
 )
 def test_help_shows_the_groups_that_the_command_has(tmp_path: Path, command: str, groups: set[str]) -> None:

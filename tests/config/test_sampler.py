@@ -15,6 +15,7 @@ from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.schedules import linear_betas
 
 ADAPTER: TypeAdapter[Any] = TypeAdapter(SamplerConfig)
+PROCESS = GaussianProcess(linear_betas(1000))
 FILES = sorted((Path(__file__).parents[2] / "conf" / "sampler").glob("*.yaml"))
 
 
@@ -85,9 +86,46 @@ def test_ways_to_write_steps(options: dict[str, Any]) -> None:
         ({"kind": "dpm_solver_pp_2m_sde", "eta": -1.0}, "greater than or equal to 0"),
         ({"kind": "dpm_fast", "steps": 0}, "greater than or equal to 1"),
         ({"kind": "dpm_fast", "noise_min": 2.0, "noise_max": 1.0}, "noise_min=2.0 must be below"),
+        ({"kind": "ddim", "spacing": "listed"}, "spacing=listed visits the levels in noises: give them"),
+        ({"kind": "heun", "spacing": "listed", "noises": []}, "give them, as in noises="),
+        ({"kind": "heun", "noises": [2.0, 1.0]}, "noises are those of spacing=listed: set it, or leave noises out"),
+        ({"kind": "edm_ablation", "noises": [2.0]}, "noises are those of discretization=listed"),
+        (
+            {"kind": "ddim", "steps": 2, "spacing": "listed", "noises": [1.0, 1.0]},
+            "noises has 1.0 twice: list",
+        ),
+        ({"kind": "plms", "steps": 2, "spacing": "listed", "noises": [1.0, 2.0]}, "noises has 2.0 behind 1.0"),
+        ({"kind": "ddim", "steps": 2, "spacing": "listed", "noises": [1.0, "inf"]}, "noises has inf behind 1.0"),
+        ({"kind": "ddim", "steps": 2, "spacing": "listed", "noises": [1.0, 0.0]}, "greater than 0"),
+        ({"kind": "ddim", "steps": 2, "spacing": "listed", "noises": [1.0, float("nan")]}, "finite number"),
+        ({"kind": "euler", "steps": 3, "spacing": "listed", "noises": [2.0, 1.0]}, "steps=3, but noises lists 2: set"),
+        ({"kind": "edm_ablation", "discretization": "listed", "noises": [2.0, 1.0]}, "steps=18, but noises lists 2"),
+        ({"kind": "dpm_fast", "steps": 5, "spacing": "listed", "noises": [2.0, 1.0]}, "calls go through 3 levels, but"),
+        (
+            {"kind": "ddim", "steps": 1, "spacing": "listed", "noises": [2.0], "stride": "constant"},
+            "stride=constant leaves the levels of spacing=listed",
+        ),
         ({"kind": "heum"}, "does not match any of the expected tags"),
     ],
 )
 def test_mistakes_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         ADAPTER.validate_python(options)
+
+
+def test_listed_noises_count_their_steps_and_may_begin_in_pure_noise() -> None:
+    for kind in ("ddim", "plms", "heun", "dpm_solver_pp"):
+        config = ADAPTER.validate_python({"kind": kind, "spacing": "listed", "noises": [2.0, 1], "steps": None})
+        assert config.steps == 2
+    pure = ADAPTER.validate_python({"kind": "ddim", "steps": 2, "spacing": "listed", "noises": [float("inf"), 1.0]})
+    assert pure.noises == ["inf", 1.0]
+    assert ADAPTER.validate_python(pure.plain()) == pure
+    assert build_sampler(pure).noises == [float("inf"), 1.0]
+
+
+def test_calls_of_dpm_fast_say_how_many_levels_it_goes_through() -> None:
+    for calls in range(1, 12):
+        even = build_sampler(ADAPTER.validate_python({"kind": "dpm_fast", "steps": calls}))
+        noises = [level.noise for level in even.levels(PROCESS)]
+        config = {"kind": "dpm_fast", "steps": calls, "spacing": "listed", "noises": noises}
+        assert build_sampler(ADAPTER.validate_python(config)).n_steps(PROCESS) == len(noises) - 1

@@ -9,14 +9,14 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal
+from typing import TYPE_CHECKING, Any
 
 from difflab.commands.command import Asked, Command, Machine, Work, machine_of, what_counts
 from difflab.commands.composing import compose_and_validate
 from difflab.commands.hydra_app import run_app
+from difflab.commands.planned import MISTAKE, Planned, ledger_of
 from difflab.commands.points import points_of
 from difflab.config.work import MeasuringConfig, WorkConfig
 from difflab.console import say_on_stderr
@@ -25,13 +25,7 @@ from difflab.tracking.sweep_point import SweepPoint
 
 if TYPE_CHECKING:
     from difflab.tracking.job import Job
-    from difflab.tracking.sweep_ledger import Ledger, LedgerEntry
-
-MISTAKE = 2
-"""The status in the ledger of a point that a mistake ended."""
-
-SMALL_FILE = 1_000_000
-"""Bytes of a file whose hash is not kept."""
+    from difflab.tracking.sweep_ledger import Ledger
 
 LONGEST_NAMED = 60
 """Letters of the swept keys in the name of a sweep's folder."""
@@ -69,46 +63,9 @@ def _alone(command: Command[Asked], config: Asked, plain: dict[str, Any], overri
             if config.out is None:
                 # A command with several values finds it done.
                 point = SweepPoint(1, {}, "", command.name, tuple(overrides))
-                one = _Planned(point, config, plain, work, place)
-                _ledger(work.kept.root).record(one.entry("done", time.monotonic() - begin))
+                one = Planned(point, config, plain, work, place)
+                ledger_of(work.kept.root).record(one.entry("done", time.monotonic() - begin))
             work.show(place)
-
-
-@dataclass
-class _Planned(Generic[Asked]):
-    """A point made ready. failure: why it could not be done."""
-
-    point: SweepPoint
-    config: Asked
-    plain: dict[str, Any]
-    work: Work
-    place: Path
-    failure: str | None = None
-
-    @cached_property
-    def digest(self) -> str:
-        """Of the configuration, and of the files and the data that decide the outcome."""
-        kept = self.work.kept
-        hashes = [*map(_hash_of, kept.files), *kept.content]
-        # The weights say what the run is, wherever it lies.
-        counts = {key: value for key, value in what_counts(self.plain).items() if key != "run" or not hashes}
-        text = json.dumps([self.point.command, counts, hashes], sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-    def entry(self, status: Literal["done", "failed"], seconds: float) -> LedgerEntry:
-        """What the ledger keeps of it."""
-        from difflab.tracking.sweep_ledger import LedgerEntry
-
-        return LedgerEntry(
-            point=self.point.label,
-            digest=self.digest,
-            command=self.point.command,
-            arguments=list(self.point.arguments),
-            place=str(self.place.absolute()),
-            status=status,
-            exit_status=0 if status == "done" else MISTAKE,
-            seconds=seconds,
-        )
 
 
 def _in_turn(command: Command[Asked], points: Sequence[SweepPoint]) -> None:
@@ -131,9 +88,9 @@ def _in_turn(command: Command[Asked], points: Sequence[SweepPoint]) -> None:
         with processes.agreeing():
             _refuse_one_twice(planned)
         root = planned[0].work.kept.root if first.out is None else Path(first.out)
-        ledger = _ledger(root)
+        ledger = ledger_of(root)
         # The first process looks for all: it also writes what is looked for, and files are hashed once.
-        done = processes.from_first(lambda: [_is_done(ledger, each) for each in planned])
+        done = processes.from_first(lambda: [each.is_done(ledger) for each in planned])
         name = _name_of(planned)
         _do_missing(command, planned, done, ledger, name, machine)
         ended = [each for each in planned if each.failure is None]
@@ -144,40 +101,25 @@ def _in_turn(command: Command[Asked], points: Sequence[SweepPoint]) -> None:
                 _refuse_failed(planned, command.results)
 
 
-def _hash_of(path: Path) -> str:
-    from difflab.files import sha256_of
-    from difflab.parts.finding import cached_sha256
-
-    # There may be thousands of small ones, which are read as fast as they are looked up.
-    return cached_sha256(path) if path.stat().st_size > SMALL_FILE else sha256_of(path)
-
-
-def _refuse_one_twice(planned: Sequence[_Planned[Asked]]) -> None:
-    owners: dict[Path, _Planned[Asked]] = {}
+def _refuse_one_twice(planned: Sequence[Planned[Asked]]) -> None:
+    owners: dict[Path, Planned[Asked]] = {}
     for each in planned:
         first = owners.setdefault(each.place.absolute(), each)
         if first is not each:
             raise UserError(f"{first.point.label} and {each.point.label} are the same; give each value once")
 
 
-def _is_done(ledger: Ledger, each: _Planned[Asked]) -> bool:
-    digest = each.digest
-    if not ledger.is_done(digest) or ledger.place_of(digest).absolute() != each.place.absolute():
-        return False
-    return each.work.is_kept(each.place)
-
-
 def _planned(
     command: Command[Asked], point: SweepPoint, config: Asked, plain: dict[str, Any], machine: Machine
-) -> _Planned[Asked]:
+) -> Planned[Asked]:
     work = command.work(config, plain, point.arguments, machine)
     place = place_of(work, config.out, several=True)
-    return _Planned(point, config, plain, work, place)
+    return Planned(point, config, plain, work, place)
 
 
 def _do_missing(
     command: Command[Asked],
-    planned: Sequence[_Planned[Asked]],
+    planned: Sequence[Planned[Asked]],
     done: Sequence[bool],
     ledger: Ledger,
     name: str,
@@ -197,26 +139,13 @@ def _do_missing(
                 progress.started(each.point)
             begin = time.monotonic()
             with _counting(planned, missing, each, command.results):
-                each.failure = _failure_of(each, name, processes)
+                each.failure = each.try_to_do(partial(_of_sweep, each.point, name))
             if progress is not None:
                 seconds = time.monotonic() - begin
                 ledger.record(each.entry("done" if each.failure is None else "failed", seconds))
                 progress.ended(each.point, 0 if each.failure is None else MISTAKE, seconds)
                 if each.failure is not None:
                     say_on_stderr(f"difflab {command.name}: {each.point.label}: {each.failure}")
-
-
-def _failure_of(each: _Planned[Asked], sweep: str, processes: Any) -> str | None:
-    """Do a point; what its mistake is, if all processes know of one and can go on."""
-    from difflab.commands.processes import AgreedError, SaidByTheFirst
-
-    try:
-        each.work.do(each.place, partial(_of_sweep, each.point, sweep))
-    except (UserError, SaidByTheFirst) as error:
-        if processes.world_size > 1 and not isinstance(error, AgreedError | SaidByTheFirst):
-            raise
-        return str(error)
-    return None
 
 
 def _of_sweep(point: SweepPoint, sweep: str, job: Job) -> Job:
@@ -230,7 +159,7 @@ def _of_sweep(point: SweepPoint, sweep: str, job: Job) -> Job:
 
 @contextlib.contextmanager
 def _counting(
-    planned: Sequence[_Planned[Asked]], missing: Sequence[_Planned[Asked]], now: _Planned[Asked], results: str
+    planned: Sequence[Planned[Asked]], missing: Sequence[Planned[Asked]], now: Planned[Asked], results: str
 ) -> Iterator[None]:
     try:
         yield
@@ -241,24 +170,18 @@ def _counting(
         raise
 
 
-def _refuse_failed(planned: Sequence[_Planned[Asked]], results: str) -> None:
+def _refuse_failed(planned: Sequence[Planned[Asked]], results: str) -> None:
     failed = [each for each in planned if each.failure is not None]
     if failed:
         named = "; ".join(f"{each.point.label}: {each.failure}" for each in failed)
         raise UserError(f"{len(failed)} of {len(planned)} {results} failed: {named}")
 
 
-def _name_of(planned: Sequence[_Planned[Asked]]) -> str:
+def _name_of(planned: Sequence[Planned[Asked]]) -> str:
     """`sweep-guidance.scale-3fa2c1`: the keys, and a hash of every point."""
     keys = "-".join(planned[0].point.values).replace("@", "-").replace("/", "-")[:LONGEST_NAMED]
     text = json.dumps([what_counts(each.plain) for each in planned], sort_keys=True, default=str)
     return f"sweep-{keys}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
-
-
-def _ledger(root: Path) -> Ledger:
-    from difflab.tracking.sweep_ledger import Ledger
-
-    return Ledger.read(root)
 
 
 def refuse_unwritable(config: WorkConfig) -> None:

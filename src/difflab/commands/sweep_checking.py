@@ -43,7 +43,8 @@ def command_called(name: str, arguments: Sequence[str]) -> Command[Any]:
     from difflab.commands.evaluate import command_of
     from difflab.commands.likelihood import LIKELIHOOD
     from difflab.commands.sample import SAMPLE
+    from difflab.commands.schedule import SCHEDULE
 
     if name == "evaluate":
         return command_of(arguments)
-    return {"sample": SAMPLE, "likelihood": LIKELIHOOD, "accuracy": ACCURACY}[name]
+    return {"sample": SAMPLE, "likelihood": LIKELIHOOD, "accuracy": ACCURACY, "schedule": SCHEDULE}[name]

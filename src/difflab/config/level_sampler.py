@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, model_validator
 
 from difflab.config.base import Config
+from difflab.config.listed import ListedConfig
 
 Snap = Literal["none", "time", "level"]
 
@@ -17,7 +19,7 @@ def check_ends(low: float | None, high: float | None) -> None:
         raise ValueError(f"noise_min={low} must be below noise_max={high}")
 
 
-class LevelsConfig(Config):
+class LevelsConfig(ListedConfig):
     """What the samplers have in common that step between noise levels; see `difflab.diffusion.grid.Grid`.
 
     steps: a number; for a spacing by timesteps also what `sections` understands.
@@ -39,6 +41,7 @@ class LevelsConfig(Config):
         "linspace_inner",
         "ldm_uniform",
         "ldm_quad",
+        "listed",
     ] = "karras"
     steps_offset: int = Field(default=0, ge=0)
     rho: float = Field(default=7.0, gt=0)
@@ -56,6 +59,10 @@ class LevelsConfig(Config):
             raise ValueError(f"spacing={self.spacing} takes a number in steps; {self.steps!r} needs spacing=sections")
         check_ends(self.noise_min, self.noise_max)
         return self
+
+    @property
+    def lists_its_end(self) -> bool:
+        return self.final == "lowest"
 
 
 class _Churned(Config):
@@ -154,11 +161,15 @@ class DPMSolverPP3MSDEConfig(MultistepSDEConfig):
     kind: Literal["dpm_solver_pp_3m_sde"]
 
 
-class DPMFastConfig(Config):
-    """DPM-Solver-fast: `steps` network calls in all, in steps of third order; it ends at the lowest level."""
+class DPMFastConfig(ListedConfig):
+    """DPM-Solver-fast: `steps` network calls in all, in steps of third order; it ends at the lowest level.
+
+    spacing: even in the log-SNR, or between the noises that are listed, one more than steps.
+    """
 
     kind: Literal["dpm_fast"]
     steps: int = Field(default=20, ge=1)
+    spacing: Literal["exponential", "listed"] = "exponential"
     noise_min: float | None = Field(default=None, gt=0)
     noise_max: float | None = Field(default=None, gt=0)
     snap: Snap = "none"
@@ -170,15 +181,30 @@ class DPMFastConfig(Config):
         check_ends(self.noise_min, self.noise_max)
         return self
 
+    @property
+    def lists_its_end(self) -> bool:
+        return True
 
-class EDMAblationConfig(_Churned):
+    def _listing(self, noises: Sequence[float]) -> dict[str, Any]:
+        return {"spacing": "listed", "noises": list(noises)}
+
+    def check_steps(self, listed: int) -> None:
+        """Raise ValueError where the network calls need another number of levels."""
+        levels = -(-self.steps // 3) + 1 if self.steps % 3 else self.steps // 3 + 2
+        if listed != levels:
+            raise ValueError(f"steps={self.steps} network calls go through {levels} levels, but noises lists {listed}")
+
+
+class EDMAblationConfig(ListedConfig, _Churned):
     """EDM's ablation: solver, time steps, time and scaling chosen one by one."""
+
+    listed_by: ClassVar[str] = "discretization"
 
     kind: Literal["edm_ablation"]
     steps: int = Field(default=18, ge=1)
     solver: Literal["euler", "heun"] = "heun"
     alpha: float = Field(default=1.0, gt=0, le=1)
-    discretization: Literal["vp", "ve", "iddpm", "edm"] = "edm"
+    discretization: Literal["vp", "ve", "iddpm", "edm", "listed"] = "edm"
     schedule: Literal["linear", "vp", "ve"] = "linear"
     scaling: Literal["none", "vp"] = "none"
     noise_min: float | None = Field(default=None, gt=0)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from difflab.config.base import Config
 from difflab.config.level_sampler import (
     DPM2AncestralConfig,
     DPM2Config,
@@ -24,13 +24,16 @@ from difflab.config.level_sampler import (
     LMSConfig,
     UniPCConfig,
 )
+from difflab.config.listed import ListedConfig
 
 
-class _Strided(Config):
+class _Strided(ListedConfig):
     """steps: null for all training steps, a number, or for spacing=sections also "10,10,20", "ddim50" or a list."""
 
     steps: int | str | list[int] | None = None
-    spacing: Literal["sections", "ddim", "leading", "linspace", "trailing", "ldm_uniform", "ldm_quad"] = "sections"
+    spacing: Literal["sections", "ddim", "leading", "linspace", "trailing", "ldm_uniform", "ldm_quad", "listed"] = (
+        "sections"
+    )
     steps_offset: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
@@ -57,13 +60,27 @@ class AncestralConfig(_Strided):
     kind: Literal["ancestral"]
 
 
-class DDIMConfig(_Strided):
+class _Striding(_Strided):
+    """stride: constant goes down by T // steps whatever was kept."""
+
+    final_level: Literal["clean", "first"] = "clean"
+    stride: Literal["listed", "constant"] = "listed"
+
+    @model_validator(mode="after")
+    def _check_stride(self) -> Self:
+        if self.spacing == "listed" and self.stride == "constant":
+            raise ValueError("stride=constant leaves the levels of spacing=listed: take stride=listed")
+        return self
+
+    def _listing(self, noises: Sequence[float]) -> dict[str, Any]:
+        return {**super()._listing(noises), "stride": "listed"}
+
+
+class DDIMConfig(_Striding):
     """DDIM; eta 0 is deterministic, 1 as noisy as the posterior."""
 
     kind: Literal["ddim"]
     eta: float = Field(default=0.0, ge=0)
-    final_level: Literal["clean", "first"] = "clean"
-    stride: Literal["listed", "constant"] = "listed"
 
 
 class DDIMInversionConfig(_Strided):
@@ -91,13 +108,11 @@ BetweenLevels = (
 )
 
 
-class PLMSConfig(_Strided):
+class PLMSConfig(_Striding):
     """PLMS of latent diffusion, or PNDM with warm_up=runge_kutta; on the timesteps of a table."""
 
     kind: Literal["plms"]
     warm_up: Literal["improved_euler", "runge_kutta"] = "improved_euler"
-    final_level: Literal["clean", "first"] = "clean"
-    stride: Literal["listed", "constant"] = "listed"
 
 
 SamplerConfig = Annotated[

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from difflab.diffusion.base_process import Process
-from difflab.diffusion.grid import Snap, check_spacing, level_of_noise
+from difflab.diffusion.grid import Snap, check_spacing, level_of_noise, snapped
+from difflab.diffusion.listed import check_noises, listed_levels
 from difflab.diffusion.noise_laws import VPLaw, noise_of
 from difflab.diffusion.noise_times import VPTime
 from difflab.diffusion.process import CLEAN, check_choice
 from difflab.diffusion.sigmas import exponential_noises, iddpm_noises, karras_noises, vp_noises
 from difflab.types import NoiseLevel
 
-Discretization = Literal["vp", "ve", "iddpm", "edm"]
+Discretization = Literal["vp", "ve", "iddpm", "edm", "listed"]
 
 
 @dataclass(frozen=True)
 class AblationGrid:
-    """`steps` levels as one of four methods spaces them, then the clean end.
+    """`steps` levels as one of four methods spaces them, or as they are listed, then the clean end.
 
     discretization: vp, even in the time of the VP process; ve, even in the logarithm; iddpm, rows of the cosine
-                    schedule of `m` steps (with its `c_1` and `c_2`); edm, Karras' rho.
+                    schedule of `m` steps (with its `c_1` and `c_2`); edm, Karras' rho; listed, those of `noises`.
+    noises:         sigma / alpha from the noisiest down, of discretization=listed; steps is their number, or None.
     noise_min, noise_max: None for those of the method (vp: at `epsilon_s` and 1; ve: 0.02 and 100; iddpm: 0.002 and 81;
-                    edm: 0.002 and 80) as far as the process has them. Given ones are taken as they are.
+                    edm: 0.002 and 80) as far as the process has them, and of a list its own. Given ones are taken as
+                    they are.
     snap:           level: moved to the nearest row of a table, as EDM does for iDDPM's networks.
 
     Raises ValueError for options out of range, and in `levels` where iddpm has too few rows.
     """
 
-    steps: int = 18
+    steps: int | None = 18
     discretization: Discretization = "edm"
     noise_min: float | None = None
     noise_max: float | None = None
@@ -39,17 +43,22 @@ class AblationGrid:
     c_2: float = 0.008
     m: int = 1000
     snap: Snap = "none"
+    noises: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         check_choice("discretization", self.discretization, Discretization)
         check_spacing(self.rho, self.noise_min, self.noise_max)
-        if self.steps < 1:
+        check_noises(self.noises, self.steps, listed=self.discretization == "listed", key="discretization")
+        if self.discretization != "listed" and (self.steps is None or self.steps < 1):
             raise ValueError(f"steps={self.steps} must be 1 or more")
         if not 0 < self.epsilon_s < 1:
             raise ValueError(f"epsilon_s={self.epsilon_s:g} must be above 0 and below 1")
 
     def levels(self, process: Process) -> list[NoiseLevel]:
         """The levels from the noisiest down, the clean end included."""
+        if self.noises is not None:
+            return [*(snapped(process, level, self.snap) for level in listed_levels(process, self.noises)), CLEAN]
+        assert self.steps is not None, "checked above"
         n, (low, high) = self.steps, self.ends(process)
         if self.discretization == "vp":
             time = self.vp_time(process)
@@ -80,4 +89,6 @@ class AblationGrid:
         if self.discretization == "vp":
             law = VPLaw(eps_t=self.epsilon_s)
             return noise_of(law, 0.0), noise_of(law, 1.0)
+        if self.noises is not None:
+            return self.noises[-1], self.noises[0]
         return {"ve": (0.02, 100.0), "iddpm": (0.002, 81.0), "edm": (0.002, 80.0)}[self.discretization]

@@ -166,9 +166,12 @@ def build_timesteps(config: DiffusionConfig, process: Process) -> TimestepSample
 def build_sampler(config: SamplerConfig) -> Sampler:
     """The sampler with its steps and spacing."""
     options = _options(config)
+    if options.get("noises") is not None:
+        options["noises"] = [float(noise) for noise in options["noises"]]
     if config.kind in _STRIDED:
         return _STRIDED[config.kind](**options)
     if config.kind == "dpm_fast":
+        del options["spacing"]  # the noises say which
         return DPMFastSampler(options.pop("steps"), **options)
     grid_type = AblationGrid if config.kind == "edm_ablation" else Grid
     names = [field.name for field in dataclasses.fields(grid_type) if field.name in options]

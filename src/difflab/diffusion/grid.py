@@ -11,13 +11,14 @@ import numpy as np
 
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.continuous_process import ContinuousProcess
+from difflab.diffusion.listed import check_noises, listed_levels
 from difflab.diffusion.noise_laws import VPLaw
 from difflab.diffusion.process import CLEAN, GaussianProcess, Interpolation
 from difflab.diffusion.sigmas import Noises, exponential_noises, karras_noises, polyexponential_noises, vp_noises
 from difflab.diffusion.spacing import Spacing, steps_as_asked
 from difflab.types import NoiseLevel
 
-NoiseSpacing = Literal["karras", "exponential", "polyexponential", "vp"]
+NoiseSpacing = Literal["karras", "exponential", "polyexponential", "vp", "listed"]
 TimeSpacing = Literal["fractional", "leading_inner", "linspace_inner"]
 GridSpacing = Spacing | TimeSpacing | NoiseSpacing
 Final = Literal["clean", "lowest"]
@@ -43,10 +44,12 @@ class Grid:
     """`steps` levels and where the last step ends.
 
     spacing:      by the noise sigma / alpha: karras (EDM), exponential (even log-SNR), polyexponential, vp (even in the
-                  time of the VP process, of the model's own where it is one; without noise_min and noise_max). Or by
+                  time of the VP process, of the model's own where it is one; without noise_min and noise_max), listed
+                  (those of `noises`, see `difflab.diffusion.listed`). Or by
                   training timesteps: those of `sampling_timesteps`; `fractional`, linspace without rounding (diffusers'
                   Euler and Heun, k-diffusion); `leading_inner` and `linspace_inner`, n of n + 1 points without the
                   least noisy one (diffusers' DPM-Solver and UniPC). In continuous time all of them are even in time.
+    noises:       sigma / alpha from the noisiest down, of spacing=listed; steps is their number, or None.
     steps_offset: added to timesteps.
     rho:          of karras (7 in EDM) and polyexponential.
     noise_min, noise_max: ends of a spacing by noise; None for those of the process, within [0.002, 80].
@@ -68,9 +71,11 @@ class Grid:
     final: Final = "clean"
     snap: Snap = "none"
     interpolate: Interpolation = "log"
+    noises: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         check_spacing(self.rho, self.noise_min, self.noise_max)
+        check_noises(self.noises, self.steps, listed=self.spacing == "listed")
 
     def levels(self, process: Process) -> list[NoiseLevel]:
         """The levels from the noisiest down, the end of the last step included."""
@@ -89,6 +94,8 @@ class Grid:
         return level_of_noise(process, noise, self.snap)
 
     def _visited(self, process: Process) -> list[NoiseLevel]:
+        if self.spacing == "listed":
+            return [snapped(process, level, self.snap) for level in listed_levels(process, self.noises or ())]
         if self.spacing in get_args(NoiseSpacing):
             return [self.level_of_noise(process, noise) for noise in self._noises(process)]
         if isinstance(process, ContinuousProcess):

@@ -60,7 +60,8 @@ class GaussianProcess(Process):
                      class, ADM) or floored at log(1e-20) (`floor`: DDPM's older class, used for LSUN and CelebA-HQ).
     time_input:      what the network gets as time: the training index, index * 1000 / T (`rescale_timesteps`),
                      alpha_bar (SR3's gamma), its root (Janspiry's SR3), or the log-SNR.
-    timestep_map:    the training index of each row; original_steps: T of the training process. Set by `respace`.
+    timestep_map:    the training index of each row, fractional between two; original_steps: T of the training process.
+                     Set by `on`.
 
     Raises ValueError for betas outside (0, 1] or too small to count, for more than one row without signal, unknown
     option names and combinations that cannot work.
@@ -75,7 +76,7 @@ class GaussianProcess(Process):
         variance_mix: float = 0.0,
         posterior_clip: PosteriorClip = "copy_second",
         time_input: TimeInput = "index",
-        timestep_map: Sequence[int] | None = None,
+        timestep_map: Sequence[float] | None = None,
         original_steps: int | None = None,
     ) -> None:
         self.betas = np.array(betas, dtype=np.float64)
@@ -94,7 +95,7 @@ class GaussianProcess(Process):
         self.time_input: TimeInput = time_input
         self.num_timesteps = len(self.betas)
         self.time_span = float(self.num_timesteps)
-        self.timestep_map = list(range(self.num_timesteps)) if timestep_map is None else [int(t) for t in timestep_map]
+        self.timestep_map: list[float] = list(range(self.num_timesteps) if timestep_map is None else timestep_map)
         self.original_steps = self.num_timesteps if original_steps is None else original_steps
         if len(self.timestep_map) != self.num_timesteps:
             raise ValueError(f"timestep_map has {len(self.timestep_map)} entries for {self.num_timesteps} betas")
@@ -162,7 +163,11 @@ class GaussianProcess(Process):
         rows = sorted(int(t) for t in timesteps)
         if not rows or len(set(rows)) != len(rows) or rows[0] < 0 or rows[-1] >= self.num_timesteps:
             raise ValueError(f"respace needs different steps in 0..{self.num_timesteps - 1}, got {rows}")
-        kept = self.alphas_cumprod[rows]
+        return self.on(self.alphas_cumprod[rows], [self.timestep_map[row] for row in rows])
+
+    def on(self, alphas_cumprod: ArrayLike, timesteps: Sequence[float]) -> GaussianProcess:
+        """The process on a table of these alpha_bar [n], falling, with the training index that each stands for."""
+        kept = np.asarray(alphas_cumprod, dtype=np.float64)
         spaced = GaussianProcess(
             1.0 - kept / np.append(1.0, kept[:-1]),
             prediction=self.prediction,
@@ -170,7 +175,7 @@ class GaussianProcess(Process):
             variance_mix=self.variance_mix,
             posterior_clip=self.posterior_clip,
             time_input=self.time_input,
-            timestep_map=[self.timestep_map[row] for row in rows],
+            timestep_map=timesteps,
             original_steps=self.original_steps,
         )
         spaced.base = self.base
@@ -236,7 +241,7 @@ class GaussianProcess(Process):
         log: k-diffusion. linear: diffusers. Timesteps beyond the ends are the ends.
         """
         if timestep in self.timestep_map:
-            return self.level(self.timestep_map.index(int(timestep)))
+            return self.level(self.timestep_map.index(timestep))
         times = self.timestep_map[: len(self.noises)]
         if interpolate == "log":
             return _level(float(np.exp(np.interp(timestep, times, np.log(self.noises)))), timestep)

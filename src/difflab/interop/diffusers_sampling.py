@@ -86,6 +86,8 @@ def _why_not(sampler: AncestralConfig | DDIMConfig, diffusion: DiscreteDiffusion
 
 
 def _kept(sampler: AncestralConfig | DDIMConfig, diffusion: DiscreteDiffusionConfig) -> list[int]:
+    if sampler.spacing == "listed":
+        raise ValueError("listed levels need not be timesteps")
     if sampler.steps is None:
         return list(range(diffusion.timesteps))
     return sampling_timesteps(diffusion.timesteps, sampler.steps, sampler.spacing, sampler.steps_offset)

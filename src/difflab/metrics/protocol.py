@@ -15,8 +15,8 @@ from difflab import __version__
 from difflab.config.base import Config
 from difflab.errors import UserError
 
-NEWER = ("sampling.pipeline",)
-"""Fields that older records have not; where they are empty the hash is that of an older record."""
+NEWER = ("sampling.pipeline", "sampler.noises")
+"""How fields end that older records have not; where they are empty the hash is that of an older record."""
 
 NAMES_ONLY = ("label", "versions", "reference.name", "sampling.name")
 """Fields that are recorded and not hashed: names, and software versions (patch releases would split every history)."""
@@ -121,7 +121,7 @@ class Protocol(Config):
         return {
             key: value
             for key, value in _flat(self.model_dump(mode="json"))
-            if not _named_by(key, NAMES_ONLY) and not (value is None and key in NEWER)
+            if not _named_by(key, NAMES_ONLY) and not (value is None and key.endswith(NEWER))
         }
 
     def differences(self, other: Protocol) -> list[str]:

@@ -69,6 +69,7 @@ class DiffusingStage:
         self.editing = editing or Editing(EditingConfig())
         self.class_names = class_names
         self.sampler_config = sampler
+        self.trained_process = process
         with user_errors("sampler"):
             self.sampler = build_sampler(sampler)
             self.process = self.sampler.respace(process)

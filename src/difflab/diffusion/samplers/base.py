@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.continuous_process import ContinuousProcess
+from difflab.diffusion.listed import check_noises, listed_levels, table_on
 from difflab.diffusion.noise import NoiseSource
 from difflab.diffusion.process import PURE_NOISE, GaussianProcess
 from difflab.diffusion.samplers.encode import inverted, noised
@@ -19,6 +20,8 @@ from difflab.diffusion.samplers.part import Part, Visit
 from difflab.diffusion.samplers.resampling import noised_further
 from difflab.diffusion.spacing import Spacing, steps_as_asked
 from difflab.types import Denoised, Denoiser, NoiseLevel, StepContext, StepHook
+
+RowSpacing = Spacing | Literal["listed"]
 
 Take = Callable[[Tensor, Visit], tuple[Tensor, Denoised]]
 """(x [B, ...] at the level of a step, the step) -> (x at the level it goes to, the prediction made on the way)."""
@@ -133,18 +136,30 @@ class StridedSampler(Sampler):
     """A sampler that takes one step per row of a respaced process.
 
     steps:        how many (or a list, see `sampling_timesteps`), None for all of the training process.
-    spacing:      which of them; steps_offset is added to each.
+    spacing:      which of them; steps_offset is added to each. listed: the levels are those of `noises`.
+    noises:       sigma / alpha from the noisiest down, of spacing=listed (see `difflab.diffusion.listed`).
+
+    Raises ValueError for a list that is none, or not of as many as `steps`.
     """
 
     def __init__(
-        self, *, steps: int | str | Sequence[int] | None = None, spacing: Spacing = "sections", steps_offset: int = 0
+        self,
+        *,
+        steps: int | str | Sequence[int] | None = None,
+        spacing: RowSpacing = "sections",
+        steps_offset: int = 0,
+        noises: Sequence[float] | None = None,
     ) -> None:
+        check_noises(noises, steps, listed=spacing == "listed")
         self.steps = steps
-        self.spacing: Spacing = spacing
+        self.spacing: RowSpacing = spacing
         self.steps_offset = steps_offset
+        self.noises = noises
 
     def respace(self, process: Process) -> GaussianProcess:
-        """The training process on this sampler's steps. Raises ValueError where it has not as many."""
+        """The training process on this sampler's steps. Raises ValueError where it has not as many, or not these."""
+        if self.spacing == "listed":
+            return table_on(process, listed_levels(process, self.noises or ()))
         if isinstance(process, ContinuousProcess):
             return self._on_levels(process)
         assert isinstance(process, GaussianProcess), "a process is a table or continuous"

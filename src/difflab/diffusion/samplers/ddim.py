@@ -12,8 +12,7 @@ from torch import Tensor
 from difflab.diffusion.guidance import shift_eps
 from difflab.diffusion.noise import NoiseSource
 from difflab.diffusion.process import CLEAN, GaussianProcess
-from difflab.diffusion.samplers.base import StridedSampler, row_of
-from difflab.diffusion.spacing import Spacing
+from difflab.diffusion.samplers.base import RowSpacing, StridedSampler, row_of
 from difflab.types import Denoised, Denoiser, NoiseLevel, StepContext
 
 FinalLevel = Literal["clean", "first"]
@@ -34,13 +33,15 @@ class DDIMSampler(StridedSampler):
         self,
         *,
         steps: int | str | Sequence[int] | None = None,
-        spacing: Spacing = "sections",
+        spacing: RowSpacing = "sections",
         steps_offset: int = 0,
+        noises: Sequence[float] | None = None,
         eta: float = 0.0,
         final_level: FinalLevel = "clean",
         stride: Stride = "listed",
     ) -> None:
-        super().__init__(steps=steps, spacing=spacing, steps_offset=steps_offset)
+        super().__init__(steps=steps, spacing=spacing, steps_offset=steps_offset, noises=noises)
+        refuse_constant(stride, listed=spacing == "listed")
         if eta < 0:
             raise ValueError(f"eta={eta} must be 0 (deterministic) or more")
         self.eta = eta
@@ -81,8 +82,14 @@ class DDIMSampler(StridedSampler):
         last = CLEAN if self.final_level == "clean" else base.level(0)
         if self.stride == "listed":
             return process.level(row - 1) if row > 0 else last
-        following = process.timestep_map[row] - base.num_timesteps // process.num_timesteps
+        following = int(process.timestep_map[row]) - base.num_timesteps // process.num_timesteps
         return base.level(following) if following >= 0 else last
+
+
+def refuse_constant(stride: Stride, *, listed: bool) -> None:
+    """Raise ValueError for steps that are all as wide, where the levels are those of a list."""
+    if listed and stride == "constant":
+        raise ValueError("stride=constant leaves the levels of spacing=listed: take stride=listed")
 
 
 def posterior_std(level: NoiseLevel, next_level: NoiseLevel) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -20,16 +21,18 @@ class DPMFastSampler(LevelSampler):
     Steps are even in lambda = -ln(noise), and the last one ends at the lowest level, not at the clean end.
 
     calls:                in all.
+    noises:               where the steps begin and end, from the noisiest down, in place of even ones.
     noise_min, noise_max, snap: as in `Grid`.
     eta, noise_scale:     new noise in every step, as in `AncestralNoise`; eta = 0 is the ODE.
 
-    Raises ValueError for calls below 1, and for options out of range.
+    Raises ValueError for calls below 1, for noises that are not one more than the steps, and for options out of range.
     """
 
     def __init__(
         self,
         calls: int = 20,
         *,
+        noises: Sequence[float] | None = None,
         noise_min: float | None = None,
         noise_max: float | None = None,
         snap: Snap = "none",
@@ -39,10 +42,16 @@ class DPMFastSampler(LevelSampler):
         if calls < 1:
             raise ValueError(f"calls={calls} must be 1 or more")
         self.orders = orders_of(calls)
+        if noises is not None and len(noises) != len(self.orders) + 1:
+            raise ValueError(
+                f"{calls} network calls are {len(self.orders)} steps between {len(self.orders) + 1} levels, but noises "
+                f"lists {len(noises)}"
+            )
         super().__init__(
             Grid(
                 steps=len(self.orders) + 1,
-                spacing="exponential",
+                spacing="exponential" if noises is None else "listed",
+                noises=noises,
                 noise_min=noise_min,
                 noise_max=noise_max,
                 final="lowest",

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from difflab.diffusion.noise import NoiseSource
 from difflab.diffusion.process import GaussianProcess
-from difflab.diffusion.samplers.base import StridedSampler, ascending_steps
+from difflab.diffusion.samplers.base import RowSpacing, StridedSampler, ascending_steps
 from difflab.diffusion.samplers.encode import deterministic
 from difflab.diffusion.samplers.part import Part
-from difflab.diffusion.spacing import Spacing
 from difflab.types import Denoised, Denoiser, StepContext
 
 InversionEnd = Literal["pure_noise", "last_row"]
@@ -33,11 +32,12 @@ class DDIMInversion(StridedSampler):
         self,
         *,
         steps: int | str | Sequence[int] | None = None,
-        spacing: Spacing = "sections",
+        spacing: RowSpacing = "sections",
         steps_offset: int = 0,
+        noises: Sequence[float] | None = None,
         end: InversionEnd = "last_row",
     ) -> None:
-        super().__init__(steps=steps, spacing=spacing, steps_offset=steps_offset)
+        super().__init__(steps=steps, spacing=spacing, steps_offset=steps_offset, noises=noises)
         self.end: InversionEnd = end
 
     def check(self, part: Part) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.grid import Grid, NoiseSpacing
 from difflab.diffusion.process import GaussianProcess, check_choice
-from difflab.diffusion.samplers.ddim import FinalLevel, Stride
+from difflab.diffusion.samplers.ddim import FinalLevel, Stride, refuse_constant
 from difflab.diffusion.samplers.levels import LevelSampler, Walk
 from difflab.types import Denoised, NoiseLevel
 
@@ -51,13 +51,14 @@ class PLMSSampler(LevelSampler):
     ) -> None:
         grid = grid or Grid(steps=50, spacing="leading")
         super().__init__(grid)
-        if grid.spacing in get_args(NoiseSpacing):
+        if grid.spacing != "listed" and grid.spacing in get_args(NoiseSpacing):
             raise ValueError(f"PLMS steps in time: spacing={grid.spacing} is by noise; take spacing=leading")
         if grid.final != "clean":
             raise ValueError("PLMS ends where its final_level says: take final_level=first, not a grid's final=lowest")
         check_choice("warm_up", warm_up, WarmUp)
         check_choice("final_level", final_level, FinalLevel)
         check_choice("stride", stride, Stride)
+        refuse_constant(stride, listed=grid.spacing == "listed")
         self.warm_up: WarmUp = warm_up
         self.final_level: FinalLevel = final_level
         self.stride: Stride = stride

@@ -1,0 +1,96 @@
+"""A point made ready: what it was made of, whether it is done, and doing it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal
+
+from difflab.commands.command import Asked, Work, same, what_counts
+from difflab.errors import UserError
+from difflab.tracking.sweep_point import SweepPoint
+
+if TYPE_CHECKING:
+    from difflab.tracking.job import Job
+    from difflab.tracking.sweep_ledger import Ledger, LedgerEntry
+
+MISTAKE = 2
+"""The status in the ledger of a point that a mistake ended."""
+
+SMALL_FILE = 1_000_000
+"""Bytes of a file whose hash is not kept."""
+
+
+@dataclass
+class Planned(Generic[Asked]):
+    """A point made ready, and the folder that it is kept in. failure: why it could not be done."""
+
+    point: SweepPoint
+    config: Asked
+    plain: dict[str, Any]
+    work: Work
+    place: Path
+    failure: str | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the configuration, and of the files and the data that decide the outcome."""
+        kept = self.work.kept
+        hashes = [*map(_hash_of, kept.files), *kept.content]
+        # The weights say what the run is, wherever it lies.
+        counts = {key: value for key, value in what_counts(self.plain).items() if key != "run" or not hashes}
+        text = json.dumps([self.point.command, counts, hashes], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def is_done(self, ledger: Ledger) -> bool:
+        """Whether it was done before in its place, and is there yet."""
+        digest = self.digest
+        if not ledger.is_done(digest) or ledger.place_of(digest).absolute() != self.place.absolute():
+            return False
+        return self.work.is_kept(self.place)
+
+    def try_to_do(self, job: Callable[[Job], Job] = same) -> str | None:
+        """Do it; what its mistake is, if all processes know of one and can go on."""
+        from difflab.commands.processes import AgreedError, SaidByTheFirst
+
+        try:
+            self.work.do(self.place, job)
+        except (UserError, SaidByTheFirst) as error:
+            if self.work.processes.world_size > 1 and not isinstance(error, AgreedError | SaidByTheFirst):
+                raise
+            return str(error)
+        return None
+
+    def entry(self, status: Literal["done", "failed"], seconds: float) -> LedgerEntry:
+        """What the ledger keeps of it."""
+        from difflab.tracking.sweep_ledger import LedgerEntry
+
+        return LedgerEntry(
+            point=self.point.label,
+            digest=self.digest,
+            command=self.point.command,
+            arguments=list(self.point.arguments),
+            place=str(self.place.absolute()),
+            status=status,
+            exit_status=0 if status == "done" else MISTAKE,
+            seconds=seconds,
+        )
+
+
+def ledger_of(root: Path) -> Ledger:
+    """The ledger of whatever is done below a folder."""
+    from difflab.tracking.sweep_ledger import Ledger
+
+    return Ledger.read(root)
+
+
+def _hash_of(path: Path) -> str:
+    from difflab.files import sha256_of
+    from difflab.parts.finding import cached_sha256
+
+    # There may be thousands of small ones, which are read as fast as they are looked up.
+    return cached_sha256(path) if path.stat().st_size > SMALL_FILE else sha256_of(path)

@@ -1,0 +1,110 @@
+"""The configuration of `difflab schedule`: how levels are searched for, and what they are judged by."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from difflab.config.sample import EvaluateConfig
+
+Goal = Literal["minimize", "maximize"]
+
+_DOWN: Goal = "minimize"
+_UP: Goal = "maximize"
+
+GOALS = {
+    **dict.fromkeys(("fid", "fd", "kid", "consistency"), _DOWN),
+    **dict.fromkeys(("is", "inception_score", "precision", "recall", "psnr", "ssim"), _UP),
+    **dict.fromkeys(("oracle-well-formed", "oracle-mean-fit", "oracle-class-accuracy"), _UP),
+}
+"""Which way a number gets better, by how its name begins."""
+
+KINDS = {
+    "fid": "fid",
+    "fd": "fd",
+    "kid": "kid",
+    "is": "inception_score",
+    "inception_score": "inception_score",
+    "precision": "precision_recall",
+    "recall": "precision_recall",
+    "oracle": "oracle",
+}
+"""The kind of metric that numbers of a name are of."""
+
+SEARCHING = ("metric", "goal", "candidates", "held_out_seed")
+"""The keys of a search that an evaluation has not."""
+
+
+def is_called(metric: str, name: str) -> bool:
+    """Whether a metric goes by a name, or by the words that it begins with: `kid-lite0` by `kid`."""
+    return metric == name or metric.startswith(f"{name}-")
+
+
+class ScheduleConfig(EvaluateConfig):
+    """`difflab schedule`.
+
+    metric: by which levels are judged, under its logged name without the protocol (`kid-lite0`), or its first words.
+    goal: which way it gets better; null = as it is known of the metric.
+    candidates: how many schedules are tried, the sampler's own spacing among them.
+    held_out_seed: of the samples on which the schedule that was found is judged at last; null = seed + 1.
+    out: where what was found goes, and the candidates below it; null = <run>/schedules/<sampler>-<steps>-seed<seed>-
+        <hash of the rest>-n<n>, and the candidates beside it, for other searches too.
+    """
+
+    metric: Annotated[str, Field(min_length=1)]
+    goal: Goal | None = None
+    candidates: Annotated[int, Field(ge=2)]
+    held_out_seed: Annotated[int, Field(ge=0)] | None = None
+
+    @property
+    def kind(self) -> str | None:
+        """Of the metric, where it is known."""
+        return KINDS.get(self._word)
+
+    @property
+    def direction(self) -> Goal:
+        """Which way the metric gets better."""
+        goal = self.goal or self._known_goal
+        assert goal is not None, "checked below"
+        return goal
+
+    @property
+    def other_seed(self) -> int:
+        """Of the samples that the search does not see."""
+        return self.seed + 1 if self.held_out_seed is None else self.held_out_seed
+
+    @property
+    def _word(self) -> str:
+        return self.metric.partition("-")[0]
+
+    @property
+    def _known_goal(self) -> Goal | None:
+        return next((goal for name, goal in GOALS.items() if is_called(self.metric, name)), None)
+
+    @model_validator(mode="after")
+    def _check_metric(self) -> Self:
+        if self.goal is None and self._known_goal is None:
+            raise ValueError(f"metric={self.metric}: say which way it gets better, goal=minimize or goal=maximize")
+        kinds = [config.kind for config in self.metrics.values() if config is not None]
+        if self.kind is not None and self.kind not in kinds:
+            chosen = ", ".join(kinds) or "none"
+            raise ValueError(
+                f"metric={self.metric} is none of metrics= ({chosen}): choose others, as in metrics=shapes"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_search(self) -> Self:
+        if self.pipeline.kind != "single":
+            raise ValueError(
+                f"pipeline={self.pipeline.kind}: levels are searched for one model: leave it out, and give run= the "
+                "model of one stage"
+            )
+        if self.start is not None or self.inverted or self.mask is not None:
+            raise ValueError("levels are searched for drawing from noise: leave start, inverted and mask out")
+        if self.sampler.steps is None:
+            raise ValueError("sampler.steps=null takes every level of the model: give a few, as in sampler.steps=6")
+        if self.other_seed == self.seed:
+            raise ValueError(f"held_out_seed={self.seed} is the seed of the search: give another one")
+        return self
