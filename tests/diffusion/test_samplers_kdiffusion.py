@@ -68,13 +68,13 @@ SAMPLERS: dict[str, Make] = {
 
 
 @dataclass(frozen=True)
-class Listed(Grid):
-    """The levels of a fixture, which were made in float32."""
+class Sigmas(Grid):
+    """The levels of a fixture, which were made in float32; a last one of 0 is the clean end."""
 
-    noises: tuple[float, ...] = ()
+    sigmas: tuple[float, ...] = ()
 
     def levels(self, process: Process) -> list[NoiseLevel]:
-        return [process.level_of_noise(noise) if noise > 0 else CLEAN for noise in self.noises]
+        return [process.level_of_noise(sigma) if sigma > 0 else CLEAN for sigma in self.sigmas]
 
 
 def churn(args: dict[str, Any]) -> Churn:
@@ -196,7 +196,7 @@ def test_every_array_of_k_diffusion() -> None:
         if case["function"] == "sample_dpm_fast":
             sampler: LevelSampler = DPMFastSampler(case["args"]["n"], noise_min=noises[-2], noise_max=noises[0])
         else:
-            sampler = SAMPLERS[case["function"]](Listed(noises=noises), case["args"])
+            sampler = SAMPLERS[case["function"]](Sigmas(sigmas=noises), case["args"])
         compare(check, case["label"], sampler)
     check.assert_all()
 

@@ -29,6 +29,9 @@ KINDS = {
     "precision": "precision_recall",
     "recall": "precision_recall",
     "oracle": "oracle",
+    "psnr": "psnr",
+    "ssim": "ssim",
+    "consistency": "consistency",
 }
 """The kind of metric that numbers of a name are of."""
 

@@ -11,8 +11,9 @@ from difflab.diffusion.grid import Snap, check_spacing, level_of_noise, snapped
 from difflab.diffusion.listed import check_noises, listed_levels
 from difflab.diffusion.noise_laws import VPLaw, noise_of
 from difflab.diffusion.noise_times import VPTime
-from difflab.diffusion.process import CLEAN, check_choice
+from difflab.diffusion.process import CLEAN
 from difflab.diffusion.sigmas import exponential_noises, iddpm_noises, karras_noises, vp_noises
+from difflab.diffusion.tables import check_choice
 from difflab.types import NoiseLevel
 
 Discretization = Literal["vp", "ve", "iddpm", "edm", "listed"]

@@ -12,8 +12,9 @@ from torch import Tensor
 from difflab.diffusion.base_process import Levels, Process, Variance
 from difflab.diffusion.noise_laws import LogNormalLaw, NoiseLaw, VPLaw, noise_of
 from difflab.diffusion.parametrisation import Parametrisation, input_scale, nearest_view, target
-from difflab.diffusion.process import GaussianProcess, Time, check_choice
+from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.sigmas import karras_noises
+from difflab.diffusion.tables import Time, check_choice
 from difflab.types import Denoised, NoiseLevel
 
 ContinuousTime = Literal["log_snr", "edm", "vp", "ve"]

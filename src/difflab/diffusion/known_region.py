@@ -10,7 +10,7 @@ from torch import Tensor
 
 from difflab.diffusion.guidance import guidance_of
 from difflab.diffusion.noise import NoiseSource
-from difflab.diffusion.process import check_choice
+from difflab.diffusion.tables import check_choice
 from difflab.types import Denoised, Denoiser, NoiseLevel, StepContext
 
 Replaced = Literal["x_t", "x0"]

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from difflab.diffusion.base_process import Process
-from difflab.diffusion.process import GaussianProcess, check_choice
+from difflab.diffusion.process import GaussianProcess
+from difflab.diffusion.tables import check_choice
 from difflab.diffusion.vlb import mean_flat, vb_terms_bpd
 from difflab.diffusion.weighting import LossWeighting
 

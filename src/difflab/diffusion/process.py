@@ -5,26 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from difflab.diffusion.base_process import Levels, Process, Variance
-from difflab.diffusion.between_rows import interpolate_rows, table_between
+from difflab.diffusion.between_rows import interpolate_rows
 from difflab.diffusion.parametrisation import Parametrisation
+from difflab.diffusion.tables import BetaTables, PosteriorClip, Time, check_choice
 from difflab.types import Denoised, NoiseLevel
 
 Prediction = Literal["eps", "x0", "v", "prev"]
-PosteriorClip = Literal["copy_second", "floor"]
 TimeInput = Literal["index", "scaled_index", "alpha_bar", "sqrt_alpha_bar", "log_snr"]
 Interpolation = Literal["log", "linear"]
-
-Time = int | Tensor
-"""A row of the table: one int for the whole batch (cheap, no tensor is made), or int64 [B] on any device. What is of a
-level alone, and not of a step, takes places between two rows too: float64 [B], with -1 for the clean end."""
 
 _TABLES_OF = {
     "fixed_small": ("posterior_variance", "posterior_log_variance_clipped"),
@@ -43,7 +39,7 @@ class PreviousDenoised(Denoised):
     previous: Tensor | None = None
 
 
-class GaussianProcess(Process):
+class GaussianProcess(BetaTables, Process):
     """q(x_t | x_0) = N(sqrt(alpha_bar_t) x_0, (1 - alpha_bar_t) I) on T rows, and its reverse; DDPM section 2.
 
     Row 0 is the least noisy. Tensors are [B, ...] of any trailing shape; a float64 x is worked on in float64, any other
@@ -79,29 +75,20 @@ class GaussianProcess(Process):
         timestep_map: Sequence[float] | None = None,
         original_steps: int | None = None,
     ) -> None:
-        self.betas = np.array(betas, dtype=np.float64)
-        if self.betas.ndim != 1 or len(self.betas) == 0 or not ((self.betas > 0) & (self.betas <= 1)).all():
-            raise ValueError("betas must be a list of numbers in (0, 1]")
-        if (1.0 - self.betas == 1.0).any():
-            raise ValueError(f"beta={self.betas.min():g} adds no noise in float64: take betas of 1e-15 or more")
         check_choice("prediction", prediction, Prediction)
         check_choice("variance", variance, Variance)
-        check_choice("posterior_clip", posterior_clip, PosteriorClip)
         check_choice("time_input", time_input, TimeInput)
         self.prediction: Prediction = prediction
         self.variance: Variance = variance
-        self.variance_mix = variance_mix
-        self.posterior_clip: PosteriorClip = posterior_clip
         self.time_input: TimeInput = time_input
-        self.num_timesteps = len(self.betas)
+        super().__init__(betas, posterior_clip, variance_mix)
         self.time_span = float(self.num_timesteps)
         self.timestep_map: list[float] = list(range(self.num_timesteps) if timestep_map is None else timestep_map)
         self.original_steps = self.num_timesteps if original_steps is None else original_steps
         if len(self.timestep_map) != self.num_timesteps:
             raise ValueError(f"timestep_map has {len(self.timestep_map)} entries for {self.num_timesteps} betas")
         self.base: GaussianProcess = self
-        self._cache: dict[tuple[str, torch.device, torch.dtype], Tensor] = {}
-        self._build_tables()
+        self.network_times = self._times_of_rows()
         if len(self.noises) < self.num_timesteps - 1:
             raise ValueError(
                 f"alpha_bar is 0 from step {len(self.noises)} of {self.num_timesteps} on, and only the last step may "
@@ -112,44 +99,14 @@ class GaussianProcess(Process):
         if not np.isfinite(self.network_times).all():
             raise ValueError("time_input=log_snr is infinite where alpha_bar is 0: use another time_input or schedule")
 
-    def _build_tables(self) -> None:
-        self.alphas_cumprod = np.cumprod(1.0 - self.betas)
-        self.alphas_cumprod_prev = np.append(1.0, self.alphas_cumprod[:-1])
-        self.sqrt_alphas, self.sqrt_betas = np.sqrt(1.0 - self.betas), np.sqrt(self.betas)
-        ab, ab_prev = self.alphas_cumprod, self.alphas_cumprod_prev
-        self.sqrt_alphas_cumprod = np.sqrt(ab)
-        self.sqrt_one_minus_alphas_cumprod = np.sqrt(1.0 - ab)
-        self.one_minus_alphas_cumprod = 1.0 - ab
-        self.log_one_minus_alphas_cumprod = np.log(1.0 - ab)
-        with np.errstate(divide="ignore"):
-            log_snr = np.log(ab) - np.log(1.0 - ab)
-            noise = self.sqrt_one_minus_alphas_cumprod / self.sqrt_alphas_cumprod
-        self.noises = noise[np.isfinite(noise)]  # all rows but a last one without any signal
-
-        self.posterior_variance = self.betas * (1.0 - ab_prev) / (1.0 - ab)
-        self.posterior_mean_coef1 = self.betas * np.sqrt(ab_prev) / (1.0 - ab)
-        self.posterior_mean_coef2 = (1.0 - ab_prev) * self.sqrt_alphas / (1.0 - ab)
-        second = self.posterior_variance[1] if self.num_timesteps > 1 else 1e-20
-        if self.posterior_clip == "copy_second":
-            clipped = np.append(second, self.posterior_variance[1:])
-        else:
-            clipped = np.maximum(self.posterior_variance, 1e-20)
-        self.posterior_log_variance_clipped = np.log(clipped)
-        self.log_betas = np.log(self.betas)
-        self.fixed_large_variance = np.append(second, self.betas[1:])
-        self.fixed_large_log_variance = np.log(self.fixed_large_variance)
-        self.interpolated_log_variance = (
-            1.0 - self.variance_mix
-        ) * self.posterior_log_variance_clipped + self.variance_mix * self.fixed_large_log_variance
-        self.interpolated_variance = np.exp(self.interpolated_log_variance)
-
+    def _times_of_rows(self) -> NDArray[Any]:
         index = np.array(self.timestep_map, dtype=np.float64)
-        self.network_times = {
+        return {
             "index": index,
             "scaled_index": index * (1000.0 / self.original_steps),
             "alpha_bar": self.alphas_cumprod,
             "sqrt_alpha_bar": self.sqrt_alphas_cumprod,
-            "log_snr": log_snr,
+            "log_snr": self.log_snr,
         }[self.time_input]
 
     def __len__(self) -> int:
@@ -349,10 +306,6 @@ class GaussianProcess(Process):
         fraction = (values + 1) / 2
         return fraction * high + (1 - fraction) * low
 
-    def _alpha_bar(self, t: Tensor) -> Tensor:
-        table = self._cached("alphas_cumprod", t.device, torch.float64)
-        return interpolate_rows(table, 1.0, t) if t.is_floating_point() else table[t]
-
     def _time_between(self, t: Tensor) -> Tensor:
         alpha_bar = self._alpha_bar(t)
         if self.time_input == "alpha_bar":
@@ -364,24 +317,6 @@ class GaussianProcess(Process):
         times = self._cached("network_times", t.device, torch.float64)
         return interpolate_rows(times, -1.0 if self.time_input == "index" else -1000.0 / self.original_steps, t)
 
-    def _at(self, table: str, t: Time, x: Tensor) -> float | Tensor:
-        """Entry t of a table, as a float, or gathered and shaped to broadcast over x."""
-        if isinstance(t, int):
-            return float(getattr(self, table)[t])
-        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-        t = t.to(x.device)
-        between = t.is_floating_point()
-        rows = (
-            table_between(table, self._alpha_bar(t)).to(dtype) if between else self._cached(table, x.device, dtype)[t]
-        )
-        return rows.reshape(-1, *(1,) * (x.ndim - 1))
-
-    def _cached(self, table: str, device: torch.device, dtype: torch.dtype) -> Tensor:
-        key = (table, device, dtype)
-        if key not in self._cache:
-            self._cache[key] = torch.as_tensor(getattr(self, table)).to(device=device, dtype=dtype)
-        return self._cache[key]
-
 
 def _level(noise: float, timestep: float) -> NoiseLevel:
     alpha = 1.0 / math.sqrt(1.0 + noise * noise)
@@ -391,9 +326,3 @@ def _level(noise: float, timestep: float) -> NoiseLevel:
 def _as_tensor(value: float | Tensor) -> Tensor:
     # A 0-dim tensor on the CPU mixes with tensors of any device and dtype, without a transfer.
     return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
-
-
-def check_choice(name: str, value: str, choices: Any) -> None:
-    """Raise ValueError unless `value` is one of the Literal `choices`."""
-    if value not in get_args(choices):
-        raise ValueError(f"{name}={value!r} is not one of {', '.join(get_args(choices))}")

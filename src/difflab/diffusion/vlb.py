@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from difflab.diffusion.process import GaussianProcess, Time
+from difflab.diffusion.process import GaussianProcess
+from difflab.diffusion.tables import Time
 from difflab.types import Denoised
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from difflab.diffusion.parametrisation import Parametrisation
-from difflab.diffusion.process import Prediction, check_choice
+from difflab.diffusion.process import Prediction
+from difflab.diffusion.tables import check_choice
 
 Weighting = Literal["none", "min_snr", "p2", "edm"]
 

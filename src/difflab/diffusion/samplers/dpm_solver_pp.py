@@ -7,9 +7,9 @@ from typing import Literal
 from torch import Tensor
 
 from difflab.diffusion.grid import Grid
-from difflab.diffusion.process import check_choice
 from difflab.diffusion.samplers.exponential import ExponentialSampler, Extrapolated, half_log_snr, phis
 from difflab.diffusion.samplers.levels import Walk
+from difflab.diffusion.tables import check_choice
 from difflab.types import Denoised, NoiseLevel
 
 Variant = Literal["midpoint", "heun"]

@@ -9,10 +9,10 @@ from typing import Literal
 from torch import Tensor
 
 from difflab.diffusion.grid import LevelGrid
-from difflab.diffusion.process import check_choice
 from difflab.diffusion.samplers.ancestral_noise import check_scale
 from difflab.diffusion.samplers.exponential import phis
 from difflab.diffusion.samplers.levels import LevelSampler, Walk
+from difflab.diffusion.tables import check_choice
 from difflab.types import Denoised, NoiseLevel
 
 Solver = Literal["midpoint", "heun"]

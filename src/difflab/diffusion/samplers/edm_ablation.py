@@ -8,9 +8,9 @@ from torch import Tensor
 
 from difflab.diffusion.ablation_grid import AblationGrid
 from difflab.diffusion.noise_times import LinearTime, NoiseTime, VETime
-from difflab.diffusion.process import check_choice
 from difflab.diffusion.samplers.euler import Churn
 from difflab.diffusion.samplers.levels import LevelSampler, Walk, slope
+from difflab.diffusion.tables import check_choice
 from difflab.types import Denoised, NoiseLevel
 
 Solver = Literal["euler", "heun"]

@@ -12,8 +12,8 @@ from typing import Literal
 from torch import Tensor
 
 from difflab.diffusion.grid import Grid
-from difflab.diffusion.process import check_choice
 from difflab.diffusion.samplers.levels import LevelSampler
+from difflab.diffusion.tables import check_choice
 from difflab.types import Denoised, NoiseLevel
 
 Extrapolated = Literal["x0", "eps"]

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.grid import Grid, NoiseSpacing
-from difflab.diffusion.process import GaussianProcess, check_choice
+from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.samplers.ddim import FinalLevel, Stride, refuse_constant
 from difflab.diffusion.samplers.levels import LevelSampler, Walk
+from difflab.diffusion.tables import check_choice
 from difflab.types import Denoised, NoiseLevel
 
 WarmUp = Literal["improved_euler", "runge_kutta"]
