@@ -76,6 +76,11 @@ SMALLER: dict[str, tuple[str, ...]] = {
         *(change for change in JUDGING if change.startswith("metrics.")),
         "accelerator=cpu",
     ),
+    "difflab schedule run=runs/ddpm/shapes32/demo sampler=ddim sampler.steps=6 n=256 metrics=shapes metric=kid-lite0": (
+        *JUDGING,
+        "candidates=2",
+        "metric=oracle-mean-fit",
+    ),
     "difflab likelihood run=runs/ddpm/shapes32/demo split=val n=256": ("n=2", *ON_CPU),
     "difflab data make source=shapes out=data/shapes32_single resolution=32 objects=1 'sizes=[large]'": (
         "n=48",
