@@ -8,6 +8,8 @@ from typing import Literal
 
 import torch
 
+from difflab.networks import attention
+
 
 @contextlib.contextmanager
 def deterministic(wanted: bool | Literal["warn"]) -> Iterator[None]:
@@ -33,3 +35,14 @@ def allowing_tf32(wanted: bool) -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(products)
         torch.backends.cudnn.allow_tf32 = convolutions
+
+
+@contextlib.contextmanager
+def attending_in_batches(wanted: bool) -> Iterator[None]:
+    """Inside, a CPU's bf16 training attends to few tokens in whole batches, as it does by itself, or never does."""
+    before = attention.FEW_TOKENS
+    attention.FEW_TOKENS = before if wanted else 0
+    try:
+        yield
+    finally:
+        attention.FEW_TOKENS = before

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from benchmarks.pairs import Lap, Rounds
+from benchmarks.switches import attending_in_batches
 
-from benchmarks import devices, loader, startup, train_step
+from benchmarks import attention, devices, loader, startup, train_step
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -77,6 +78,25 @@ def test_devices_says_whether_auto_is_right(capsys):
     assert out.count("fastest: ") == 2
     assert out.count("auto chooses") == 2
     assert set(content["training"]["seconds"]) == {str(way) for way in devices.ways_to_train(False)}
+
+
+def test_attention_alone_and_in_a_step(capsys):
+    attention.main(["--rounds", "1", "--warmup", "0", "--tokens", "4", "--json", *TINY])
+    out, content = printed(capsys)
+    assert "bfloat16, 4 x 24 channels, 4 tokens: " in out
+    assert len(content["kernels"]) == 2 * len(attention.HEADS)
+    assert set(content["step"]["seconds"]) == {"fused", "batches"}
+
+
+def test_attention_of_the_benchmark_is_the_one_that_trains():
+    from difflab.networks.attention import attend
+
+    inputs = [torch.randn(2, 2, 5, 8).bfloat16().requires_grad_() for _ in range(3)]
+    ours = attend(*inputs)
+    assert torch.equal(attention.whole_batches(*inputs), ours)
+    with attending_in_batches(False):
+        assert torch.equal(attend(*inputs), torch.nn.functional.scaled_dot_product_attention(*inputs))
+    assert torch.equal(attend(*inputs), ours)
 
 
 def test_devices_judges_by_the_fastest():

@@ -12,6 +12,9 @@ from difflab.networks.layers import FusedLinear, NormSpec, OutputLinear
 from difflab.networks.registry import register
 from difflab.types import Conditioning
 
+FEW_TOKENS = 256
+"""Keys up to which a CPU's bf16 gradients are quicker of whole batches; docs/performance.md has the figures."""
+
 
 @dataclass(frozen=True)
 class AttentionSpec:
@@ -71,7 +74,7 @@ class Attention(nn.Module):
             key, value = torch.cat([context_key, key], dim=2), torch.cat([context_value, value], dim=2)
             if cond is not None and cond.token_mask is not None:
                 mask = F.pad(cond.token_mask, (0, height * width), value=True)[:, None, None, :]
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        attended = attend(query, key, value, mask)
         branch = self.out(attended.transpose(1, 2).reshape(batch, height * width, channels))
         out = h + branch.transpose(1, 2).reshape(batch, channels, height, width)
         return out if self.spec.scale == 1.0 else out * self.spec.scale
@@ -79,3 +82,21 @@ class Attention(nn.Module):
     def _heads(self, rows: Tensor, parts: int) -> tuple[Tensor, ...]:
         batch, length, _ = rows.shape
         return rows.view(batch, length, parts, self.spec.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """softmax(query key^T / sqrt(D)) value of each head; query [B, H, L, D], key, value [B, H, S, D] -> [B, H, L, D].
+
+    mask: bool, True where a key is seen; it broadcasts to [B, H, L, S], and every query must see a key.
+
+    torch's fused kernel for CPUs works through one head of one image at a time, and in bf16 the calls for its small
+    matrix products take several times as long as the products: of few tokens, where gradients are wanted, whole batches
+    are multiplied instead. The scores are then rounded to bf16.
+    """
+    in_batches = query.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.is_grad_enabled()
+    if not in_batches or key.shape[2] > FEW_TOKENS:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    scores = query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return scores.softmax(dim=-1) @ value
