@@ -64,8 +64,38 @@ def fast_in_bf16(accelerator: Accelerator) -> bool:
 
 
 def on_cuda_only(choice: str | bool, accelerator: Accelerator) -> bool:
-    """A choice of true, false, or auto = where there is a GPU."""
+    """A choice of true, false, or auto = where there is a GPU. For `compile` in training; drawing has its own."""
     return accelerator == "cuda" if choice == "auto" else bool(choice)
+
+
+def compiling_pays(flops: float, layers: int, device: str, dtype: torch.dtype | None) -> bool:
+    """Whether compiling a network costs less time than it saves: what `compile=auto` stands for in drawing.
+
+    By the figures below, not by a clock: the bits of a picture must not depend on how busy a machine is.
+
+    flops: of all calls of the network together. layers: its convolutions and linear layers. dtype: of its arithmetic,
+    None for float32.
+    """
+    if device not in ("cpu", "cuda"):
+        return False
+    seconds = flops / _flops_per_second(device, dtype)
+    return seconds * SAVED_BY_COMPILING > SAFETY * (COMPILER_START + COMPILING_A_LAYER * layers)
+
+
+SAVED_BY_COMPILING = 0.25
+"""The share of a network's time; 0.25 to 0.34 were measured."""
+COMPILER_START, COMPILING_A_LAYER = 10.0, 0.5
+"""Seconds, at most, on two cores with nothing in the cache."""
+SAFETY = 2.0
+"""A machine may compute faster than is assumed here, and then compiling pays less."""
+
+
+def _flops_per_second(device: str, dtype: torch.dtype | None) -> float:
+    """What a network reaches without being compiled."""
+    if device == "cuda":
+        return 2e13 if dtype is None else 1e14
+    a_thread = 4e10 if dtype is None else 2e11 if torch.cpu._is_amx_tile_supported() else 8e10
+    return a_thread * torch.get_num_threads()
 
 
 def is_first_process() -> bool:
