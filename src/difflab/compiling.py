@@ -205,9 +205,13 @@ def _compiler_ready() -> Iterator[tuple[type[BaseException], ...]]:
 
 def _keep_code_in_cache() -> None:
     """Have torch keep its code below DIFFLAB_CACHE, unless TORCHINDUCTOR_CACHE_DIR says where."""
-    # Code for the CPU is made for a number of threads.
-    folder = cache_root() / "compiled" / f"{torch.get_num_threads()}-threads"
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder.absolute()))
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    # Torch writes its own default there as soon as anything imports its compiler.
+    if os.environ.get("TORCHINDUCTOR_CACHE_DIR", default_cache_dir()) == os.path.abspath(default_cache_dir()):
+        # Code for the CPU is made for a number of threads.
+        folder = cache_root() / "compiled" / f"{torch.get_num_threads()}-threads"
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder.absolute())
 
 
 def flops_of(network: nn.Module, run: Callable[[], object]) -> int:
