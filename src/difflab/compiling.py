@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -41,7 +43,7 @@ class CompiledNetworks:
         """The code of one network with its arithmetic in `dtype`; nothing is compiled yet."""
         key = network, dtype
         if key not in self._compiled:
-            self._compiled[key] = _CompiledNetwork(under_autocast(network, dtype))
+            self._compiled[key] = _CompiledNetwork(network, dtype)
         return self._compiled[key]
 
 
@@ -148,8 +150,8 @@ class NotCompiledError(RuntimeError):
 class _CompiledNetwork:
     """One network's compiled code, for each kind of inputs."""
 
-    def __init__(self, network: Network) -> None:
-        self._eager = network
+    def __init__(self, network: nn.Module, dtype: torch.dtype | None) -> None:
+        self._network, self._dtype = network, dtype
         self._compiled: Network | None = None
         self._kinds: set[tuple[object, ...]] = set()
 
@@ -166,7 +168,7 @@ class _CompiledNetwork:
         kind = _kind_of(x, told)
         if kind not in self._kinds:
             if len(self._kinds) == KINDS:
-                return self._eager(x, time, told)
+                return under_autocast(self._network, self._dtype)(x, time, told)
             self._kinds.add(kind)
             self._compile(x, time, told)
             if len(self._kinds) == KINDS:
@@ -178,7 +180,10 @@ class _CompiledNetwork:
     def _compile(self, x: Tensor, time: Tensor, told: Conditioning | None) -> None:
         with _compiler_ready() as failures:
             if self._compiled is None:
-                self._compiled = torch.compile(self._eager, backend=BACKEND, fullgraph=True, dynamic=False)
+                # A copy: the layout suits compiled code, and what runs without it keeps its own, and so its rounding.
+                network = copy.deepcopy(self._network).to(memory_format=torch.channels_last)
+                run = under_autocast(network, self._dtype)
+                self._compiled = torch.compile(run, backend=BACKEND, fullgraph=True, dynamic=False)
             try:
                 self._compiled(x, time, told)
             except failures as error:
@@ -208,7 +213,8 @@ def _keep_code_in_cache() -> None:
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
     # Torch writes its own default there as soon as anything imports its compiler.
-    if os.environ.get("TORCHINDUCTOR_CACHE_DIR", default_cache_dir()) == os.path.abspath(default_cache_dir()):
+    default = Path(default_cache_dir()).absolute()
+    if Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR", default)) == default:
         # Code for the CPU is made for a number of threads.
         folder = cache_root() / "compiled" / f"{torch.get_num_threads()}-threads"
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder.absolute())
