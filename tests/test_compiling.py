@@ -84,6 +84,14 @@ def test_auto_compiles_where_there_is_enough_to_do() -> None:
     assert (decided[0], decided[-1]) == (False, True)
 
 
+@pytest.mark.parametrize(("images", "pays"), [(64, False), (512, False), (4000, True), (50_000, True)])
+def test_auto_for_the_small_guided_network(monkeypatch: pytest.MonkeyPatch, images: int, pays: bool) -> None:
+    # cfg/shapes32 with 50 guided steps, on two threads of a CPU without AMX.
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert compiling_pays(533e6 * 50 * 2 * images, 61, "cpu", torch.bfloat16) is pays
+
+
 def test_a_network_of_more_layers_takes_longer_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     powers = [2.0**k for k in range(80)]
