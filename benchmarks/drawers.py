@@ -6,7 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from benchmarks.devices import Way
 from benchmarks.peer import PeerNetwork, class_conditioner
+from difflab.compiling import Compilation
 from difflab.config.guidance import ClassifierFreeGuidance, GuidanceConfig
 from difflab.config.request import RequestConfig
 from difflab.config.sampler import DDIMConfig, SamplerConfig
@@ -63,14 +64,16 @@ class Drawing:
     ) -> Pipeline:
         """difflab's pipeline, with a network of its own, laid out the way that is asked for."""
         model = self.model
+        compilation = Compilation(way.compile, self.batch, self.batch, self.device.type)
         stage = DiffusingStage(
-            way.placed(copy.deepcopy(model.network), self.device),
+            replace(way, compile=False).placed(copy.deepcopy(model.network), self.device),
             copy.deepcopy(model.conditioners).to(self.device),
             model.process,
             model.config.shape,
             sampler=sampler or self.ddim,
             guidance=guidance or self.guidance,
             autocast=way.autocast,
+            compilation=compilation,
         )
         return pipeline_of({"single": stage}, RequestConfig())
 

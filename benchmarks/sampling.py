@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from pydantic import TypeAdapter
+from torch import Tensor
 
 from benchmarks import command
 from benchmarks.devices import Way, judged, ways_to_sample
@@ -44,6 +45,8 @@ from difflab.tasks.build import Model, build_model
 
 AGAINST_DIFFUSERS = 1.03
 DEFAULTS_AGAINST_DIFFUSERS = 1 / 1.5
+COMPILED_AGAINST_DIFFUSERS = 1 / 1.3
+"""Of diffusers' time at equal precision, without the time of compiling."""
 OUTSIDE = 0.02
 SAME_IMAGES = 1e-3
 """Largest difference of the float32 images, which are in [-1, 1]: an eighth of an 8-bit level."""
@@ -170,19 +173,21 @@ def headline(drawing: Drawing, asked: argparse.Namespace) -> str:
 # -- the parts ------------------------------------------------------------------------------------------------------
 
 
-def contenders(default: Way, bf16: bool) -> list[Contender]:
-    """Both libraries in float32, and in bf16 where that is difflab's default or asked for."""
-    if not (default.bf16 or bf16):
-        return [OURS, THEIRS]
-    fast = default if default.bf16 else Way(bf16=True)
-    return [OURS, Contender("difflab", fast), THEIRS, Contender("diffusers", Way(bf16=True))]
+def contenders(default: Way, bf16: bool, compiled: bool = False) -> list[Contender]:
+    """Both libraries in float32, and in bf16 where that is difflab's default or asked for; compiled too on demand."""
+    eager = [OURS, THEIRS]
+    if default.bf16 or bf16:
+        fast = default if default.bf16 else Way(bf16=True)
+        eager = [OURS, Contender("difflab", fast), THEIRS, Contender("diffusers", Way(bf16=True))]
+    faster = [Contender(one.library, replace(one.way, compile=True)) for one in eager] if compiled else []
+    return [*eager, *faster]
 
 
 def time_part(drawing: Drawing, asked: argparse.Namespace) -> dict[str, Any]:
     """Time of an image, after both libraries drew the same; and how far bf16 is from float32."""
     default, cpu = default_way(drawing.accelerator), drawing.accelerator == "cpu"
     peer = diffusers_model(drawing.model)
-    who = contenders(default, asked.bf16)
+    who = contenders(default, asked.bf16, asked.compile)
     drawers = {str(one): one.drawer(drawing, peer) for one in who}
     images = {name: draw() for name, draw in drawers.items()}
     apart = require_same_images(images[str(OURS)], images[str(THEIRS)], SAME_IMAGES)
@@ -192,7 +197,9 @@ def time_part(drawing: Drawing, asked: argparse.Namespace) -> dict[str, Any]:
     command.print_lines("An image:", "", *table(rounds, pairs, cpu=cpu), "")
     command.print_lines(verdict("fp32 / diffusers'", rounds.ratio(*pairs[0]).median, AGAINST_DIFFUSERS))
     content = {**as_json(rounds, pairs, cpu=cpu), "same_images": apart}
-    if len(who) == 2:
+    if asked.compile:
+        content["compiled"] = compiled_part(who, rounds, images)
+    if not any(one.way.bf16 for one in who):
         command.print_lines("difflab's default is fp32 here; --bf16 times bf16 too", "")
         return content
     fast = str(who[1])
@@ -203,6 +210,29 @@ def time_part(drawing: Drawing, asked: argparse.Namespace) -> dict[str, Any]:
     told = "" if asked.run is not None else " (of drawn weights; --run takes a trained model)"
     command.print_lines(f"{fast} against fp32, in 8-bit levels: at most {largest:.2f}, mean {mean:.3f}{told}", "")
     return {**content, "bf16_levels": {"max": largest, "mean": mean}}
+
+
+def compiled_part(who: Sequence[Contender], rounds: Rounds, images: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Compiled sampling beside diffusers' and beside its own without, in one precision; how far its images are off."""
+    found: dict[str, Any] = {}
+    for one in who:
+        if one.library == "diffusers" or not one.way.compile:
+            continue
+        eager = Contender("difflab", replace(one.way, compile=False))
+        theirs = Contender("diffusers", Way(bf16=one.way.bf16))
+        ratio = rounds.ratio(str(one), str(theirs)).median
+        gain = rounds.ratio(str(eager), str(one)).median
+        (largest, mean), (own, own_mean) = (
+            levels_apart(images[str(other)], images[str(one)]) for other in (eager, OURS)
+        )
+        command.print_lines(
+            verdict(f"{one} / {theirs}", ratio, COMPILED_AGAINST_DIFFUSERS),
+            f"{one} is {gain:.2f} times as fast as {eager}, and off it by at most {largest:.2f} 8-bit levels, mean "
+            f"{mean:.3f}; off difflab fp32 by at most {own:.2f}, mean {own_mean:.3f}",
+            "",
+        )
+        found[str(one)] = {"ratio": ratio, "gain": gain, "levels": {"max": largest, "mean": mean}}
+    return found
 
 
 def layouts_part(drawing: Drawing, asked: argparse.Namespace) -> dict[str, Any]:
@@ -321,6 +351,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=command.at_least(1), default=4, help="images at once (default %(default)s)")
     parser.add_argument("--scale", type=float, default=2.0, help="of classifier-free guidance (default %(default)s)")
     parser.add_argument("--bf16", action="store_true", help="bf16 too where difflab's default is fp32")
+    parser.add_argument("--compile", action="store_true", help="compiled networks too, after a minute for each")
     parser.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--run", help="a trained model: a run directory or an exported folder")
     parser.add_argument("--experiment", default=EXPERIMENT, help="default %(default)s, made small, with drawn weights")

@@ -34,6 +34,7 @@ LAYERS = [
         "progress",
         "files",
         "devices",
+        "compiling",
         "deferred",
         "optimizer",
     },

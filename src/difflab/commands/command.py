@@ -13,14 +13,15 @@ from difflab.tasks.registry import load_builder
 
 if TYPE_CHECKING:
     from difflab.commands.processes import Processes
+    from difflab.compiling import Choice, Compilation
     from difflab.pipelines.build import StoredModels
     from difflab.tracking.job import Job
     from difflab.tracking.sweep_point import SweepPoint
 
 Asked = TypeVar("Asked", bound=WorkConfig)
 
-UNCHANGED_BY = ("logger", "out", "accelerator", "devices", "ranks", "batch_size")
-"""Keys that leave what is drawn and measured as it is: with other ones it need not be made again."""
+UNCHANGED_BY = ("logger", "out", "accelerator", "devices", "ranks", "batch_size", "compile")
+"""Keys that leave what is drawn and measured as it is, up to rounding: with other ones it need not be made again."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,24 @@ class Machine:
 
     processes: Processes
     models: StoredModels
+
+    def compilation(self, choice: Choice, n: int, batch_size: int) -> Compilation:
+        """Which networks are compiled for work on `n` images, shared by the processes, of which each does `batch_size`
+        at once.
+
+        Raises UserError for compile=true where there is nothing to compile with.
+        """
+        from difflab.compiling import Compilation
+
+        images = -(-n // self.processes.world_size)
+        return Compilation(
+            choice,
+            images=images,
+            batch=min(batch_size, images),
+            device=self.models.device.type,
+            networks=self.models.compiled,
+            speaks=self.processes.is_main,
+        )
 
 
 @dataclass(frozen=True)

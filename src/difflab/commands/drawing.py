@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from difflab.commands.command import Kept
+from difflab.commands.command import Kept, Machine
 from difflab.commands.limits import memory_of, refusing_too_large, require_memory
 from difflab.commands.processes import Processes
 from difflab.commands.shares import shares
+from difflab.compiling import Compilation
 from difflab.config.editing import EDITING
 from difflab.config.metrics import MetricsConfig
 from difflab.config.request import GIVEN
@@ -54,6 +55,7 @@ class Drawing:
     """A model ready to draw, where it came from, and which process's share is drawn here; its samples can be judged.
 
     files: those that decide what is drawn besides the configuration.
+    compilation: which of the networks are compiled, once they have drawn.
     """
 
     stored: Stored
@@ -61,6 +63,7 @@ class Drawing:
     config: DrawConfig
     processes: Processes
     files: list[Path]
+    compilation: Compilation
 
     @property
     def n(self) -> int:
@@ -89,8 +92,9 @@ class Drawing:
         return self.stored.home / "evaluations.jsonl"
 
     def sampling(self) -> SamplingRecord:
-        """How the samples are made."""
-        return sampling_record(self.pipeline, seed=self.config.seed, weights=self.stored.which)
+        """How the samples are made; compiled or not is known once they are."""
+        record = sampling_record(self.pipeline, seed=self.config.seed, weights=self.stored.which)
+        return record.model_copy(update={"compiled": self.compilation.used})
 
     def described(self) -> dict[str, Any]:
         """What the model is, and how the pipeline draws."""
@@ -157,7 +161,8 @@ def prepare_drawing(
     accelerator = resolve_accelerator(config.accelerator)
     autocast = sampling_autocast(config.precision, accelerator)
     models = models or models_on(accelerator)
-    pipeline, stored = build_pipeline(config, models, autocast=autocast)
+    compilation = Machine(processes, models).compilation(config.compile, config.n, config.batch_size)
+    pipeline, stored = build_pipeline(config, models, autocast=autocast, compilation=compilation)
     shape = stored.config.shape
     require_memory(
         f"batch_size={config.batch_size}: {min(config.batch_size, config.n)} images of {shape} at once",
@@ -165,7 +170,7 @@ def prepare_drawing(
         memory_of(pipeline.device),
         "lower batch_size",
     )
-    return Drawing(stored, pipeline, config, processes, files_of(config, models, pipeline.request))
+    return Drawing(stored, pipeline, config, processes, files_of(config, models, pipeline.request), compilation)
 
 
 def draw_name(config: DrawConfig, *also: str) -> str:
@@ -175,6 +180,8 @@ def draw_name(config: DrawConfig, *also: str) -> str:
     keys in `also`.
     """
     how = config.model_dump(mode="json", include={*CHANGES_PICTURES, *also})
+    if config.compile != "auto":
+        how["compile"] = config.compile
     if config.run is not None and Path(config.run).is_file():
         how["checkpoint"] = Path(config.run).name
     digest = hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()

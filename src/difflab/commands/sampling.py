@@ -110,11 +110,12 @@ def sampling(config: SampleConfig, plain: dict[str, Any], overrides: list[str], 
 
 
 def recorded(plain: dict[str, Any], drawing: Drawing) -> dict[str, Any]:
-    """What is written down of a drawing: its configuration, what its classes are called, where it has any, and under
-    `shows` what the first samples were asked to show."""
+    """What is written down of a drawing: its configuration, whether a network was `compiled`, what its classes are
+    called, where it has any, and under `shows` what the first samples were asked to show."""
     wanted, words = drawing.pipeline.wanted, drawing.words(min(drawing.n, GRID_MOST))
     named = {"class_names": list(wanted.class_names)} if wanted.classes is not None and wanted.class_names else {}
-    return {**plain, **named, **({} if words is None else {"shows": words})}
+    shows = {} if words is None else {"shows": words}
+    return {**plain, "compiled": drawing.compilation.used, **named, **shows}
 
 
 def made_of(plain: dict[str, Any], drawing: Drawing) -> dict[str, Any]:

@@ -27,6 +27,7 @@ class DrawConfig(WorkConfig, RequestConfig, EditingConfig):
     weights: the averaged (ema) or the raw weights.
     rounding: floats to uint8, by the rule of an official code (see difflab.images).
     precision: auto = bf16 autocast where the device makes it faster, fp32 elsewhere.
+    compile: whether torch compiles the networks that draw; auto where there is enough to draw to pay for it.
     """
 
     run: str | None
@@ -37,6 +38,7 @@ class DrawConfig(WorkConfig, RequestConfig, EditingConfig):
     weights: Literal["ema", "raw"]
     rounding: Literal["truncate", "nearest", "edm"]
     precision: Literal["auto", "32-true", "bf16-mixed"]
+    compile: Literal["auto"] | bool = "auto"
     sampler: SamplerConfig
     guidance: GuidanceConfig
 

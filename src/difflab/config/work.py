@@ -41,6 +41,7 @@ class MeasuringImagesConfig(MeasuringConfig):
     seed: of the noise; that of an image depends on the seed and its place in the split alone.
     weights: the averaged (ema) or the raw weights; auto = the averaged ones where the run keeps some.
     precision: of the network's arithmetic.
+    compile: whether torch compiles the network; auto where the work is enough to pay for it.
     """
 
     run: str | None
@@ -50,6 +51,7 @@ class MeasuringImagesConfig(MeasuringConfig):
     seed: Annotated[int, Field(ge=0)]
     weights: Weights
     precision: Literal["32-true", "bf16-mixed"]
+    compile: Literal["auto"] | bool = "auto"
 
     @model_validator(mode="after")
     def _there_is_a_model(self) -> Self:

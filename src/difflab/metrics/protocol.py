@@ -18,8 +18,9 @@ from difflab.errors import UserError
 NEWER = ("sampling.pipeline", "sampler.noises")
 """How fields end that older records have not; where they are empty the hash is that of an older record."""
 
-NAMES_ONLY = ("label", "versions", "reference.name", "sampling.name")
-"""Fields that are recorded and not hashed: names, and software versions (patch releases would split every history)."""
+NAMES_ONLY = ("label", "versions", "reference.name", "sampling.name", "sampling.compiled")
+"""Fields that are recorded and not hashed: names, and what changes rounding alone, as software versions (patch releases
+would split every history) and compiled code (which large networks have, and small ones beside them have not)."""
 
 
 class ExtractorRecord(Config):
@@ -54,6 +55,7 @@ class SamplingRecord(Config):
         data (those of a data set, an archive or a file).
     guidance and sampler are their configurations as plain containers; pipeline is what else took part: the stages of a
         cascade, and where captions and pictures that samples follow come from.
+    compiled: whether a network ran as code that torch.compile made of it.
     """
 
     class_balance: Literal["none", "uniform", "given", "data"]
@@ -66,6 +68,7 @@ class SamplingRecord(Config):
     rounding: str
     precision: str
     device: str
+    compiled: bool = False
 
 
 class GivenRecord(Config):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from difflab.devices import under_autocast
+from difflab.compiling import Compilation
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.process import GaussianProcess
@@ -27,12 +27,21 @@ class AccuracyPipeline:
 
     model: with logits [B, classes] of (x_t, time). times: how many; the first is the first of the schedule.
     autocast: dtype of the network's arithmetic, None for float32.
+    compilation: whether the network is compiled, None for not.
 
     Raises UserError for more times than the schedule has.
     """
 
-    def __init__(self, model: Model, times: int, *, autocast: torch.dtype | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        times: int,
+        *,
+        autocast: torch.dtype | None = None,
+        compilation: Compilation | None = None,
+    ) -> None:
         self.model, self.autocast = model, autocast
+        self.compilation = compilation or Compilation()
         self.times = _spread(model.process, times)
 
     @property
@@ -70,7 +79,8 @@ class AccuracyPipeline:
         process = self.model.process
         t = self._tensor([time] * len(x0))
         seen = process.network_input(process.q_sample(x0, t, noise), t)
-        logits = under_autocast(self.model.network, self.autocast)(seen, process.network_time(t))
+        network = self.compilation.network(self.model.network, self.autocast, rows=len(x0), calls=len(self.times))
+        logits = network(seen, process.network_time(t))
         true = logits.gather(1, label[:, None])
         return (logits > true).sum(dim=1), F.cross_entropy(logits, label, reduction="none")
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from difflab.compiling import Compilation, CompiledNetworks
 from difflab.config.data import DataConfig
 from difflab.config.guidance import GuidanceConfig, Weights
 from difflab.config.model import DrawingModelConfig, ModelConfig
@@ -30,11 +32,15 @@ from difflab.tasks.build import Model
 
 
 class StoredModels:
-    """Stored models on one device, each loaded once, whoever asks for it: a stage, a guidance, a sweep's next value."""
+    """Stored models on one device, each loaded once, whoever asks for it: a stage, a guidance, a sweep's next value.
+
+    compiled: their networks' compiled code.
+    """
 
     def __init__(self, device: torch.device | str, memory_format: torch.memory_format | None = None) -> None:
         self.device = torch.device(device)
         self.memory_format = memory_format
+        self.compiled = CompiledNetworks()
         self._loaded: dict[tuple[str, Weights], tuple[Model, Stored]] = {}
 
     def load(self, run: str, which: Weights) -> Model:
@@ -52,16 +58,23 @@ class StoredModels:
 
 
 def build_pipeline(
-    config: DrawConfig, models: StoredModels, *, autocast: torch.dtype | None = None
+    config: DrawConfig,
+    models: StoredModels,
+    *,
+    autocast: torch.dtype | None = None,
+    compilation: Compilation | None = None,
 ) -> tuple[Pipeline, Stored]:
     """The pipeline of a drawing, and the stored model that its pictures belong to: the run, or the last stage's.
+
+    compilation: which of the networks are compiled; None for none.
 
     Raises UserError where a run is none, draws nothing, or does not fit the others, and for a request that it cannot
     follow.
     """
+    running = _Running(autocast, compilation)
     masked = config.mask is not None or (config.request is not None and gives(config.request, "mask"))
     if isinstance(config.pipeline, CascadePipelineConfig):
-        stages, stored = _cascade(config.pipeline, models, autocast, masked)
+        stages, stored = _cascade(config.pipeline, models, running, masked)
     else:
         assert config.run is not None, "the configuration asks for a run, except in a cascade"
         model, stored = models.stored(config.run, config.weights)
@@ -70,7 +83,7 @@ def build_pipeline(
             stage: Stage = ResizingStage(model.conditioners, drawing.shape, filter=config.pipeline.filter)
         else:
             editing = Editing(config, masked)
-            stage = _diffusing(config.run, model, models, config.sampler, config.guidance, autocast, editing)
+            stage = _diffusing(config.run, model, models, config.sampler, config.guidance, running, editing)
         stages = {"single": stage}
     pipeline = pipeline_of(stages, config, data=_data_of(config, stored), split=config.split, rounding=config.rounding)
     return pipeline, stored
@@ -126,13 +139,21 @@ def require_drawing(run: str, model: ModelConfig) -> DrawingModelConfig:
     return model
 
 
+@dataclass(frozen=True)
+class _Running:
+    """How all networks of a pipeline are run."""
+
+    autocast: torch.dtype | None
+    compilation: Compilation | None
+
+
 def _diffusing(
     run: str,
     model: Model,
     models: StoredModels,
     sampler: SamplerConfig,
     guidance: GuidanceConfig,
-    autocast: torch.dtype | None,
+    running: _Running,
     editing: Editing | None = None,
 ) -> DiffusingStage:
     drawing = require_drawing(run, model.config)
@@ -149,12 +170,13 @@ def _diffusing(
         guides=guides,
         editing=editing,
         class_names=names,
-        autocast=autocast,
+        autocast=running.autocast,
+        compilation=running.compilation,
     )
 
 
 def _cascade(
-    cascade: CascadePipelineConfig, models: StoredModels, autocast: torch.dtype | None, masked: bool
+    cascade: CascadePipelineConfig, models: StoredModels, running: _Running, masked: bool
 ) -> tuple[dict[str, Stage], Stored]:
     stages: dict[str, Stage] = {}
     stored: Stored | None = None
@@ -163,7 +185,7 @@ def _cascade(
         with _naming(name):
             model, stored = models.stored(stage.run, stage.weights)
             editing = editing_of(stage, before, masked, model.config.image_size)
-            before = _diffusing(stage.run, model, models, stage.sampler, stage.guidance, autocast, editing)
+            before = _diffusing(stage.run, model, models, stage.sampler, stage.guidance, running, editing)
         stages[name] = before
     assert stored is not None, "a cascade has stages"
     return stages, stored

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from difflab.compiling import Compilation
 from difflab.conditioning.base import ConditionerSet
 from difflab.config.editing import EditingConfig
 from difflab.config.guidance import GuidanceConfig
@@ -43,6 +44,7 @@ class DiffusingStage:
     editing: where it begins and ends, and what is done with an image, where one is given.
     class_names: what the classes that samples may be asked to show are called, where that is known.
     autocast: dtype of the networks' arithmetic, None for full precision; the sampler always works in float32.
+    compilation: which networks are compiled, None for none; a classifier that guides never is.
 
     Raises UserError for steps that the schedule has not, and for a guidance that the model cannot have.
     """
@@ -60,6 +62,7 @@ class DiffusingStage:
         editing: Editing | None = None,
         class_names: Sequence[str] | None = None,
         autocast: torch.dtype | None = None,
+        compilation: Compilation | None = None,
     ) -> None:
         self.network = network
         self.conditioners = conditioners
@@ -76,6 +79,7 @@ class DiffusingStage:
             self.n_steps = self.sampler.n_steps(self.process, self.editing.walk)
             self.begins_at, self.ends_at = self._ends_of_the_walk()
         self.autocast = autocast
+        self.compilation = compilation or Compilation()
         self._check_guidance()
 
     @property
@@ -165,7 +169,7 @@ class DiffusingStage:
             noise, start = self._start(seeds, left)
             watch = FiniteWatch(build_threshold(self.guidance))
             denoiser = NetworkDenoiser(
-                under_autocast(self.network, self.autocast),
+                self.compilation.network(self.network, self.autocast, rows=len(indices), calls=self._calls()),
                 self.process,
                 self.conditioners.conditioning(asked, seeds=seeds),
                 guidance=build_guidance(self.guidance, self._parts(asked, seeds)),
@@ -196,6 +200,13 @@ class DiffusingStage:
             return noise, noise.randn(self.shape) * self.sampler.starting_std(self.process)
         assert self.begins_at is not None, "it continues"
         return left.noise, left.at(self.begins_at).to(self.device)
+
+    def _calls(self) -> int:
+        """How many rows go through the network for each sample, at least."""
+        free = self.guidance.classifier_free_options()
+        both = free is not None and free.effective_scale not in (0.0, 1.0)
+        twice = free is not None and both and free.interval is None and free.reference is None
+        return self.n_steps * self.sampler.calls_a_step * (2 if twice else 1)
 
     def record(self) -> dict[str, Any]:
         """The sampler and the guidance, and under `pipeline` what is done with an image."""
@@ -259,7 +270,8 @@ class DiffusingStage:
                     "guidance.reference.told=nothing, but that model was trained with its condition always there: "
                     "set guidance.reference.told=condition"
                 )
-        return NetworkDenoiser(under_autocast(model.network, self.autocast), self.sampler.respace(model.process), told)
+        network = self.compilation.network(model.network, self.autocast, rows=len(seeds), calls=self.n_steps)
+        return NetworkDenoiser(network, self.sampler.respace(model.process), told)
 
     def _log_prob(self, batch: Batch) -> LogProb | None:
         """log p(y | x_t) of the class asked for, by the noisy classifier (ADM, section 4)."""

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from difflab.compiling import Compilation
 from difflab.config.likelihood import BoundConfig, MethodConfig, ODEConfig
-from difflab.devices import under_autocast
 from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.likelihood import bits_per_dim
@@ -31,11 +31,19 @@ class LikelihoodPipeline:
 
     The noise of an image depends on the seed and its index alone, whatever the batch.
     autocast: dtype of the network's arithmetic, None for float32.
+    compilation: whether the network is compiled, None for not; for the ODE, which takes gradients of it, it never is.
 
     Raises UserError for a model that has none by this method.
     """
 
-    def __init__(self, model: Model, method: MethodConfig, *, autocast: torch.dtype | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        method: MethodConfig,
+        *,
+        autocast: torch.dtype | None = None,
+        compilation: Compilation | None = None,
+    ) -> None:
         if isinstance(method, BoundConfig):
             if isinstance(model.process, ContinuousProcess):
                 raise UserError(
@@ -48,6 +56,7 @@ class LikelihoodPipeline:
         self.model = model
         self.method = method
         self.autocast = autocast
+        self.compilation = compilation or Compilation()
 
     @property
     def device(self) -> torch.device:
@@ -86,7 +95,7 @@ class LikelihoodPipeline:
         clips = isinstance(self.method, BoundConfig) and self.method.clip_denoised
         with torch.no_grad():
             denoiser = NetworkDenoiser(
-                under_autocast(self.model.network, self.autocast),
+                self.compilation.network(self.model.network, self.autocast, rows=len(seeds), calls=self.steps),
                 self.model.process,
                 self.model.conditioners.conditioning(moved, seeds=seeds),
                 threshold=StaticThreshold(1.0) if clips else None,

@@ -34,7 +34,9 @@ class AccuracyMeasurement(ImagesMeasurement[AccuracyConfig]):
     accuracy: Accuracy
 
     def begin(self) -> None:
-        self.pipeline = AccuracyPipeline(self.model, self.config.times, autocast=self.autocast)
+        self.pipeline = AccuracyPipeline(
+            self.model, self.config.times, autocast=self.autocast, compilation=self.compilation
+        )
         self.tally = AccuracyTally()
         classes = self.model.config.logits
         assert classes is not None, "what has an accuracy tells classes"

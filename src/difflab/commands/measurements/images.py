@@ -61,6 +61,7 @@ class ImagesMeasurement(ABC, Generic[Asked]):
         self.stored: Stored
         self.model, self.stored = machine.models.stored(config.run, config.weights)
         self.autocast = torch.bfloat16 if config.precision == "bf16-mixed" else None
+        self.compilation = machine.compilation(config.compile, config.n, config.batch_size)
         data = _data_of(config, self.stored)
         self.begin()
         refuse_other_images(self.model, data)
@@ -167,7 +168,11 @@ class ImagesMeasurement(ABC, Generic[Asked]):
                 label=self.label,
                 versions=software_versions(),
             ),
-            details={"spread": "standard error of the mean over the images", **details},
+            details={
+                "spread": "standard error of the mean over the images",
+                "compiled": self.compilation.used,
+                **details,
+            },
             warnings=[f"{missing} of {self.config.n} images could not be read and are left out"] if missing else [],
         )
 

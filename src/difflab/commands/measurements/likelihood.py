@@ -33,7 +33,9 @@ class LikelihoodMeasurement(ImagesMeasurement[LikelihoodConfig]):
     likelihood: Likelihood
 
     def begin(self) -> None:
-        self.pipeline = LikelihoodPipeline(self.model, self.config.method, autocast=self.autocast)
+        self.pipeline = LikelihoodPipeline(
+            self.model, self.config.method, autocast=self.autocast, compilation=self.compilation
+        )
         self.tally = LikelihoodTally(self.pipeline.steps)
 
     def reads(self) -> Sequence[str]:

@@ -59,6 +59,8 @@ class SamplesMeasurement:
         with self.processes.agreeing():
             for asked, images in self.samples.batches():
                 self.evaluator.update(images, asked["index"], label=asked.get("label"), low_res=asked.get("low_res"))
+        # How they were made is known in full now.
+        self.evaluator.sampling = self.samples.sampling()
         return self.evaluator.compute()
 
     def described(self) -> dict[str, Any]:

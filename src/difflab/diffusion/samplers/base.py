@@ -33,9 +33,11 @@ class Sampler(ABC):
     `respace` comes first: the denoiser, the call and the rest take its result.
 
     on_brownian_path: noise belongs to a time on each sample's path, so a level visited again would see it again.
+    calls_a_step: how often the denoiser is asked at a step.
     """
 
     on_brownian_path: ClassVar[bool] = False
+    calls_a_step: ClassVar[int] = 1
 
     @abstractmethod
     def respace(self, process: Process) -> Any:

@@ -15,6 +15,8 @@ from difflab.types import Denoised, NoiseLevel
 class DPM2Sampler(EulerSampler):
     """Two network calls in every step but one to the clean end, which is Euler's; churn as in EDM."""
 
+    calls_a_step = 2
+
     def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
         z, start = self.churn(walk, z, here)
         denoised = walk.ask(z, start)
@@ -23,6 +25,8 @@ class DPM2Sampler(EulerSampler):
 
 class DPM2AncestralSampler(EulerAncestralSampler):
     """The same as far as below the next level, then noise up to it."""
+
+    calls_a_step = 2
 
     def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
         denoised = walk.ask(z, here)

@@ -17,6 +17,8 @@ class DPMSolverPP2SAncestralSampler(EulerAncestralSampler):
     Two network calls in every step but one to the clean end. eta=0 is DPM-Solver++(2S) itself.
     """
 
+    calls_a_step = 2
+
     def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
         denoised = walk.ask(z, here)
         down, up = self.fresh.split(here.noise, there.noise)

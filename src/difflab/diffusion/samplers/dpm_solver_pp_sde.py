@@ -18,6 +18,8 @@ class DPMSolverPPSDESampler(LevelSampler):
     0 and an r outside of (0, 1).
     """
 
+    calls_a_step = 2
+
     on_brownian_path = True
 
     def __init__(

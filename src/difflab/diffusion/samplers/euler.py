@@ -65,6 +65,8 @@ class EulerSampler(LevelSampler):
 class HeunSampler(EulerSampler):
     """Euler, then once more with the mean of the slopes at both ends; the last step, to the clean end, is Euler's."""
 
+    calls_a_step = 2
+
     def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
         z, start = self.churn(walk, z, here)
         denoised = walk.ask(z, start)

@@ -1,0 +1,266 @@
+"""Compiled networks for drawing and measuring: which work has them, and how torch keeps their code."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from difflab.cache import cache_root
+from difflab.console import say_on_stderr
+from difflab.devices import compiling_pays, under_autocast
+from difflab.errors import UserError
+from difflab.types import Conditioning, Network
+
+Choice = Literal["auto"] | bool
+
+BACKEND = "inductor"
+KINDS = 4
+"""How many kinds of inputs (which fields, of what shapes) a network is compiled for; further ones run without.
+
+Code for any number of rows would be one kind, but torch finds other convolutions for fewer than 16 of them."""
+
+_WITHOUT = "drawing goes on without compiled code"
+
+
+class CompiledNetworks:
+    """The compiled code of networks, which outlives one piece of work: the points of a sweep share it."""
+
+    def __init__(self) -> None:
+        self._compiled: dict[tuple[nn.Module, torch.dtype | None], _CompiledNetwork] = {}
+
+    def of(self, network: nn.Module, dtype: torch.dtype | None) -> _CompiledNetwork:
+        """The code of one network with its arithmetic in `dtype`; nothing is compiled yet."""
+        key = network, dtype
+        if key not in self._compiled:
+            self._compiled[key] = _CompiledNetwork(network, dtype)
+        return self._compiled[key]
+
+
+@dataclass
+class Compilation:
+    """Which networks of one piece of work run as compiled code.
+
+    choice:   true, false, or auto: each network for which the work is enough (`difflab.devices.compiling_pays`). That
+              follows from the configuration and the device alone, so that a command draws the same bits each time, and
+              several processes decide alike.
+    images:   how many the process with most of them works on, `batch` at a time.
+    device:   the type of the device that they are on.
+    networks: the code that there is.
+    speaks:   whether this process says what goes on.
+    """
+
+    choice: Choice = False
+    images: int = 0
+    batch: int = 1
+    device: str = "cpu"
+    networks: CompiledNetworks = field(default_factory=CompiledNetworks)
+    speaks: bool = True
+    _decided: dict[nn.Module, bool] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.choice is True and not has_compiler(self.device):
+            raise UserError(
+                f"compile=true needs a C++ compiler, and there is no {_compiler(self.device)} here: install it, "
+                "name another one in CXX, or leave compile=true out"
+            )
+
+    @property
+    def used(self) -> bool:
+        """Whether a network ran as compiled code."""
+        return any(self._decided.values())
+
+    def network(self, network: nn.Module, dtype: torch.dtype | None, *, rows: int, calls: int) -> Network:
+        """The network with its arithmetic in `dtype` and its answers in float32, compiled where it is to be.
+
+        rows: images of this batch; a smaller one than the others goes through the network as it is, as do gradients.
+        calls: rows that go through the network for each image.
+
+        Raises UserError in a call, where compile=true and torch cannot compile it.
+        """
+        eager = under_autocast(network, dtype)
+        if self.choice is False:
+            return eager
+
+        def call(x: Tensor, time: Tensor, conditioning: Conditioning | None = None) -> Tensor:
+            if torch.is_grad_enabled():
+                return eager(x, time, conditioning)
+            if network not in self._decided:
+                self._decided[network] = self._is_worth(network, eager, (x, time, conditioning), dtype, calls)
+            if not self._decided[network] or rows != self.batch:
+                return eager(x, time, conditioning)
+            try:
+                return self.networks.of(network, dtype)(x, time, conditioning)
+            except NotCompiledError as error:
+                self._give_up(network, str(error))
+                return eager(x, time, conditioning)
+
+        return call
+
+    def _is_worth(
+        self,
+        network: nn.Module,
+        eager: Network,
+        inputs: tuple[Tensor, Tensor, Conditioning | None],
+        dtype: torch.dtype | None,
+        calls: int,
+    ) -> bool:
+        if self.choice == "auto":
+            x, time, conditioning = inputs
+            told = None if conditioning is None else conditioning[:1]
+            flops = flops_of(network, lambda: eager(x[:1], time[:1], told))
+            layers = sum(isinstance(part, _LAYERS) for part in network.modules())
+            if not compiling_pays(flops * calls * self.images, layers, self.device, dtype):
+                return False
+            if not has_compiler(self.device):
+                self._say(
+                    f"compiling the network would pay here, but there is no C++ compiler ({_compiler(self.device)}): "
+                    f"{_WITHOUT}; install one, or name it in CXX"
+                )
+                return False
+        if not self.networks.of(network, dtype).is_ready:
+            self._say("compiling the network: a minute or so, less where its code is in the cache")
+        return True
+
+    def _give_up(self, network: nn.Module, why: str) -> None:
+        if self.choice is True:
+            raise UserError(f"compile=true, but torch cannot compile this network here ({why}): leave compile=true out")
+        self._decided[network] = False
+        self._say(f"torch could not compile the network ({why}): {_WITHOUT}; compile=false does not try")
+
+    def _say(self, line: str) -> None:
+        if self.speaks:
+            say_on_stderr(f"note: {line}")
+
+
+class NotCompiledError(RuntimeError):
+    """A network could not be compiled. The message is one line of the reason."""
+
+
+class _CompiledNetwork:
+    """One network's compiled code, for each kind of inputs."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype | None) -> None:
+        self._network, self._dtype = network, dtype
+        self._compiled: Network | None = None
+        self._kinds: set[tuple[object, ...]] = set()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether something was compiled already."""
+        return self._compiled is not None
+
+    def __call__(self, x: Tensor, time: Tensor, conditioning: Conditioning | None = None) -> Tensor:
+        """As the network. Raises NotCompiledError where torch cannot compile it."""
+        # How tensors lie in memory would be another kind of input each time.
+        x, time = x.contiguous(), time.contiguous()
+        told = None if conditioning is None else conditioning.map(torch.Tensor.contiguous)
+        kind = _kind_of(x, told)
+        if kind not in self._kinds:
+            if len(self._kinds) == KINDS:
+                return under_autocast(self._network, self._dtype)(x, time, told)
+            self._kinds.add(kind)
+            self._compile(x, time, told)
+            if len(self._kinds) == KINDS:
+                say_on_stderr(f"note: compiled for {KINDS} kinds of inputs; any further ones run without compiled code")
+        assert self._compiled is not None, "it was compiled for this kind of inputs"
+        with torch.compiler.set_stance("eager_on_recompile"):
+            return self._compiled(x, time, told)
+
+    def _compile(self, x: Tensor, time: Tensor, told: Conditioning | None) -> None:
+        with _compiler_ready() as failures:
+            if self._compiled is None:
+                # A copy: the layout suits compiled code, and what runs without it keeps its own, and so its rounding.
+                network = copy.deepcopy(self._network).to(memory_format=torch.channels_last)
+                run = under_autocast(network, self._dtype)
+                self._compiled = torch.compile(run, backend=BACKEND, fullgraph=True, dynamic=False)
+            try:
+                self._compiled(x, time, told)
+            except failures as error:
+                raise NotCompiledError(_in_one_line(error)) from error
+
+
+@contextlib.contextmanager
+def _compiler_ready() -> Iterator[tuple[type[BaseException], ...]]:
+    """Inside, torch compiles into difflab's cache, says nothing, and forgets no code; yields how it fails."""
+    _keep_code_in_cache()
+    import torch._dynamo
+
+    remarks = logging.getLogger("torch.utils.cpp_extension")
+    level = remarks.level
+    # That a machine without a GPU has none is no news.
+    remarks.setLevel(logging.ERROR)
+    try:
+        # All networks share the code object that is counted; `KINDS` is the bound.
+        with torch._dynamo.config.patch(recompile_limit=sys.maxsize, accumulated_recompile_limit=sys.maxsize):
+            yield torch._dynamo.exc.TorchDynamoException, OSError
+    finally:
+        remarks.setLevel(level)
+
+
+def _keep_code_in_cache() -> None:
+    """Have torch keep its code below DIFFLAB_CACHE, unless TORCHINDUCTOR_CACHE_DIR says where."""
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    # Torch writes its own default there as soon as anything imports its compiler.
+    default = Path(default_cache_dir()).absolute()
+    if Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR", default)) == default:
+        # Code for the CPU is made for a number of threads.
+        folder = cache_root() / "compiled" / f"{torch.get_num_threads()}-threads"
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder.absolute())
+
+
+def flops_of(network: nn.Module, run: Callable[[], object]) -> int:
+    """Floating-point operations of the network's convolutions and linear layers while `run` calls it."""
+    found = 0
+
+    def count(layer: nn.Module, inputs: object, output: Tensor) -> None:
+        nonlocal found
+        weight = layer.weight
+        assert isinstance(weight, Tensor), "the layers that are counted have one"
+        found += 2 * weight.numel() * (output.numel() // weight.shape[0])
+
+    handles = [part.register_forward_hook(count) for part in network.modules() if isinstance(part, _LAYERS)]
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def has_compiler(device: str) -> bool:
+    """Whether there is what torch compiles with: a C++ compiler for code of a CPU, a C compiler for a launcher's."""
+    return shutil.which(_compiler(device)) is not None
+
+
+def _compiler(device: str) -> str:
+    if device == "cuda":
+        return os.environ.get("CC") or ("gcc" if shutil.which("gcc") else "cc")
+    return os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+
+
+def _kind_of(x: Tensor, told: Conditioning | None) -> tuple[object, ...]:
+    fields = {} if told is None else told.fields()
+    # Code for one grad mode is none for the other.
+    modes = torch.is_inference_mode_enabled(), torch.get_num_threads()
+    return (*modes, *((name, v.shape, v.dtype) for name, v in {"x": x, **fields}.items()))
+
+
+def _in_one_line(error: BaseException, limit: int = 200) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    line = lines[0] if lines else type(error).__name__
+    return line if len(line) <= limit else f"{line[:limit]}..."
