@@ -78,11 +78,11 @@ def test_the_same_command_draws_the_same_bits(tiny_run: Path, tmp_path: Path) ->
     assert np.array_equal(first, second)
 
 
-def test_an_evaluation_records_it_and_may_be_compared(tiny_run: Path, tmp_path: Path) -> None:
+def test_an_evaluation_records_it_and_may_be_compared(own_run: Path, tmp_path: Path) -> None:
     records = []
     for choice in ("true", "false"):
         done(
-            *("evaluate", f"run={tiny_run}", *ON_CPU, *FEW, "logger=csv", "metrics=shapes", "metrics.fd=null"),
+            *("evaluate", f"run={own_run}", *ON_CPU, *FEW, "logger=csv", "metrics=shapes", "metrics.fd=null"),
             *("metrics.kid=null", f"compile={choice}", f"out={tmp_path / choice}"),
         )
         records.append(json.loads((tmp_path / choice / "evaluations.jsonl").read_text().splitlines()[0]))
@@ -90,11 +90,11 @@ def test_an_evaluation_records_it_and_may_be_compared(tiny_run: Path, tmp_path: 
     assert records[0]["protocol_hash"] == records[1]["protocol_hash"]
 
 
-def test_a_likelihood_says_so_in_its_details(tiny_run: Path, tmp_path: Path) -> None:
+def test_a_likelihood_says_so_in_its_details(own_run: Path, tmp_path: Path) -> None:
     values = {}
     for choice in ("true", "false"):
         asked = ("n=3", "batch_size=2", "split=train", "logger=csv", "accelerator=cpu", f"compile={choice}")
-        done("likelihood", f"run={tiny_run}", *asked, f"out={tmp_path / choice}")
+        done("likelihood", f"run={own_run}", *asked, f"out={tmp_path / choice}")
         record = json.loads((tmp_path / choice / "evaluations.jsonl").read_text())
         assert record["details"]["compiled"] is (choice == "true")
         values[choice] = record["value"]
