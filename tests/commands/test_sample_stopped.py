@@ -35,11 +35,11 @@ def stops_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], list[
                 def __getattr__(self, name):
                     return getattr(pipeline, name)
 
-                def drawn(self, batch, seed):
+                def drawn(self, batch, seed, handed=None):
                     if len(drawn) == batches:
                         raise KeyboardInterrupt
                     drawn.append(batch["index"].tolist())
-                    return pipeline.drawn(batch, seed)
+                    return pipeline.drawn(batch, seed, handed)
 
             object.__setattr__(self, "pipeline", Counting())
             return real(self, kept)

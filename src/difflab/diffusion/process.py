@@ -101,12 +101,14 @@ class GaussianProcess(BetaTables, Process):
 
     def _times_of_rows(self) -> NDArray[Any]:
         index = np.array(self.timestep_map, dtype=np.float64)
+        with np.errstate(divide="ignore"):
+            log_snr = np.log(self.alphas_cumprod) - np.log(self.one_minus_alphas_cumprod)
         return {
             "index": index,
             "scaled_index": index * (1000.0 / self.original_steps),
             "alpha_bar": self.alphas_cumprod,
             "sqrt_alpha_bar": self.sqrt_alphas_cumprod,
-            "log_snr": self.log_snr,
+            "log_snr": log_snr,
         }[self.time_input]
 
     def __len__(self) -> int:

@@ -46,7 +46,6 @@ class BetaTables:
         self.one_minus_alphas_cumprod = 1.0 - ab
         self.log_one_minus_alphas_cumprod = np.log(1.0 - ab)
         with np.errstate(divide="ignore"):
-            self.log_snr = np.log(ab) - np.log(1.0 - ab)
             noise = self.sqrt_one_minus_alphas_cumprod / self.sqrt_alphas_cumprod
         self.noises = noise[np.isfinite(noise)]  # all rows but a last one without any signal
 
