@@ -8,6 +8,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -27,15 +28,15 @@ def defer_imports() -> None:
             _put_off(name, light)
 
 
+@dataclass(frozen=True)
 class _Light:
     """What may be asked of a package that is not loaded.
 
     modules: its own ones that can be imported alone. attributes: what is found without it, by name.
     """
 
-    def __init__(self, modules: Sequence[str], attributes: Mapping[str, Callable[[], Any]]) -> None:
-        self.modules = modules
-        self.attributes = attributes
+    modules: Sequence[str]
+    attributes: Mapping[str, Callable[[], Any]]
 
 
 def _attribute(module: str, name: str, *before: str) -> Callable[[], Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Sequence
@@ -98,7 +97,7 @@ class Trials:
         with processes.agreeing():
             drawing = prepare_drawing(config, processes, self.machine.models)
             found = measurement_of(drawing, config, self.overrides)
-        work = Measuring(OfTheSearch(**_fields(found)), config, plain, self.overrides)
+        work = Measuring(OfTheSearch(found.samples, found.evaluator), config, plain, self.overrides)
         point = SweepPoint(1, {"schedule": label}, "", "evaluate", tuple(self.overrides))
         return Planned(point, config, plain, work, self.root / work.kept.name)
 
@@ -111,7 +110,3 @@ class Trials:
             there = ", ".join(dict.fromkeys(one.metric for one in named or results))
             raise UserError(f"metric={self.config.metric}: name one of {there or 'metrics that are there'}")
         return (exact or named)[0]
-
-
-def _fields(one: Any) -> dict[str, Any]:
-    return {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}

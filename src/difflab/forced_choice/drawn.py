@@ -9,17 +9,16 @@ from typing import Any
 
 from torch import Tensor
 
-from difflab.conditioning.build import build_conditioners
 from difflab.config.data import DataConfig
-from difflab.config.model import DrawingModelConfig
 from difflab.console import printable
 from difflab.errors import UserError
 from difflab.forced_choice.pictures import Made, NamedPictures, as_pixels
 from difflab.images import to_uint8
 from difflab.pipelines.build import require_drawing
+from difflab.pipelines.pairing import downsampling_of
 from difflab.pipelines.stored import Stored, find_stored
 from difflab.requests.data_split import DataSplit
-from difflab.requests.drawings import ARCHIVE, RECORD
+from difflab.requests.drawings import ARCHIVE, RECORD, runs_of
 
 FIELD = "image"
 GIVEN = ("low_res", "images", "request")
@@ -70,18 +69,14 @@ class SplitOriginals:
         """What the run enlarges, None where no run is known or where it enlarges nothing."""
         if self._first is None:
             return None
-        config = require_drawing(str(self._first.path), self._first.config)
-        conditioners = _showing(config)
-        size = conditioners.sizes.get("low_res")
-        if size is None:
+        downsampling = downsampling_of(require_drawing(str(self._first.path), self._first.config))
+        if downsampling is None:
             return None
 
         def make(name: str) -> Any:
-            completed = conditioners.complete({FIELD: self._image(name)})["low_res"]
-            assert isinstance(completed, Tensor)
-            return as_pixels(to_uint8(completed, "nearest")[0])
+            return as_pixels(to_uint8(downsampling(self._image(name)), "nearest")[0])
 
-        return Made(f"what {self._first.path} enlarges", (size, size), make)
+        return Made(f"what {self._first.path} enlarges", (downsampling.size, downsampling.size), make)
 
     def _image(self, name: str) -> Tensor:
         image = self._pictures([self._places[name]], 0)[FIELD]
@@ -104,12 +99,6 @@ def drawing_of(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def _showing(config: DrawingModelConfig) -> Any:
-    """The conditioners that show something of the image; of the others nobody asks, and some have large weights."""
-    chosen = {name: one for name, one in config.conditioning.items() if one.shows_image}
-    return build_conditioners(chosen, embedding_dim=config.network.embedding_channels, image_size=config.image_size)
-
-
 def _refuse_given(record: dict[str, Any], shown: str) -> None:
     for key in GIVEN:
         if record.get(key) is not None:
@@ -121,14 +110,7 @@ def _refuse_given(record: dict[str, Any], shown: str) -> None:
 
 def _runs(record: dict[str, Any] | None, given: Origin) -> tuple[Stored | None, Stored | None]:
     """The models that read the low-resolution image and that made the picture: the first and the last of a cascade."""
-    pipeline = (record or {}).get("pipeline")
-    stages = pipeline.get("stages") if isinstance(pipeline, dict) else None
-    if given.run is not None:
-        named = [given.run]
-    elif isinstance(stages, dict) and stages:
-        named = [str(stage.get("run")) for stage in stages.values()]
-    else:
-        named = [run for run in [_text(record, "run")] if run is not None]
+    named = runs_of(record or {}) if given.run is None else [given.run]
     found = [find_stored(run, "auto", key="--run") for run in (named[:1] + named[-1:])]
     return (found[0], found[-1]) if found else (None, None)
 

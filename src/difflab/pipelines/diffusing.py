@@ -204,9 +204,8 @@ class DiffusingStage:
     def _calls(self) -> int:
         """How many rows go through the network for each sample, at least."""
         free = self.guidance.classifier_free_options()
-        both = free is not None and free.effective_scale not in (0.0, 1.0)
-        twice = free is not None and both and free.interval is None and free.reference is None
-        return self.n_steps * self.sampler.calls_a_step * (2 if twice else 1)
+        once = free is None or free.effective_scale in (0.0, 1.0) or bool(free.interval or free.reference)
+        return self.n_steps * self.sampler.calls_a_step * (1 if once else 2)
 
     def record(self) -> dict[str, Any]:
         """The sampler and the guidance, and under `pipeline` what is done with an image."""

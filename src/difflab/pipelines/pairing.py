@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from difflab.config.model import DrawingModelConfig
+from difflab.images import Downsampling
 from difflab.metrics.paired import Pairs
 from difflab.pipelines.base import Pipeline
 from difflab.types import Batch
@@ -36,6 +38,11 @@ def pairs_of(pipeline: Pipeline, seed: int) -> Pairs:
         return {**pairs, LOW_RES: batch[LOW_RES] if LOW_RES in fields else downsampling(batch[ORIGINAL])}
 
     return Pairs(of if asked or unpaired is None else Pairs.of, pipeline.last.shape, downsampling, unpaired)
+
+
+def downsampling_of(model: DrawingModelConfig) -> Downsampling | None:
+    """How the images that a model enlarges are made of an image; None where it enlarges nothing."""
+    return None if model.shrinks is None else Downsampling(*model.shrinks)
 
 
 def _unpaired(pipeline: Pipeline, first: int) -> str | None:

@@ -44,11 +44,6 @@ class DataSplit(Nothing):
         return len(self._dataset)
 
     @property
-    def images(self) -> int:
-        """How many the split has."""
-        return len(self._dataset)
-
-    @property
     def files(self) -> list[Path]:
         index = Path(self._data.path) / INDEX_NAME
         return [index] if index.is_file() else []

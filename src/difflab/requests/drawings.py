@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from difflab.errors import UserError
 
@@ -22,3 +24,11 @@ def beside_pictures(path: Path, shown: str) -> tuple[str, ...]:
             f"{shown} is a drawing that was stopped ({UNFINISHED} lies there): finish it with the same `difflab sample`"
         )
     return (RECORD, *TOGETHER) if (path / RECORD).is_file() else ()
+
+
+def runs_of(record: Mapping[str, Any]) -> list[str]:
+    """The runs that drew by what sample.json says, in the order of a cascade's stages; none where it names none."""
+    pipeline = record.get("pipeline")
+    stages = pipeline.get("stages") if isinstance(pipeline, dict) else None
+    drew = list(stages.values()) if isinstance(stages, dict) and stages else [record]
+    return [run for run in (one.get("run") for one in drew) if isinstance(run, str) and run]

@@ -11,11 +11,11 @@ from difflab.config.model import DrawingModelConfig
 from difflab.config.request import GIVEN
 from difflab.config.sample import EvaluateSamplesConfig
 from difflab.errors import UserError
-from difflab.images import Downsampling
 from difflab.metrics.paired import Pairs
+from difflab.pipelines.pairing import downsampling_of
 from difflab.pipelines.stored import Stored, find_stored
 from difflab.requests.data_split import DataSplit
-from difflab.requests.drawings import RECORD
+from difflab.requests.drawings import RECORD, runs_of
 from difflab.types import Batch
 
 SAY = "give paired=true where picture i was made of image i of the split"
@@ -37,16 +37,16 @@ def pairs_of_given(config: EvaluateSamplesConfig, path: Path, n: int, shape: tup
         if why is not None:
             return _unpaired(why, shape)
     originals = DataSplit(config.data, config.split, ["image"])
-    if config.paired and n > originals.images:
+    if config.paired and n > len(originals):
         raise UserError(
-            f"paired=true, but there are {n} pictures and {originals.images} images in split {config.split}: give n="
-            f"{originals.images} or less, or the split that they were made of"
+            f"paired=true, but there are {n} pictures and {len(originals)} images in split {config.split}: give n="
+            f"{len(originals)} or less, or the split that they were made of"
         )
 
     def of(indices: Sequence[int]) -> Batch:
         return {"original": originals(indices, 0)["image"]}
 
-    return Pairs(of, shape, None if stored is None else _downsampling(stored[0]))
+    return Pairs(of, shape, None if stored is None else downsampling_of(stored[0]))
 
 
 def _unpaired(why: str, shape: tuple[int, int, int]) -> Pairs:
@@ -64,11 +64,11 @@ def _record_of(path: Path) -> Mapping[str, Any] | None:
 
 def _drawn_with(record: Mapping[str, Any]) -> tuple[DrawingModelConfig, Stored] | None:
     """The model that the drawing began with, and the one that it ended with; None where they are not there any more."""
-    pipeline = record.get("pipeline")
-    stages = pipeline.get("stages") if isinstance(pipeline, dict) else None
-    runs = [stage["run"] for stage in stages.values()] if stages else [record.get("run")]
+    runs = runs_of(record)
+    if not runs:
+        return None
     try:
-        first, last = find_stored(runs[0] or "", "auto"), find_stored(runs[-1] or "", "auto")
+        first, last = find_stored(runs[0], "auto"), find_stored(runs[-1], "auto")
     except UserError:
         return None
     return (first.config, last) if isinstance(first.config, DrawingModelConfig) else None
@@ -100,7 +100,3 @@ def _not_drawn_of(
     if drawn_of != asked:
         return f"they were drawn of split {drawn_of}, not of {asked}: give split={record.get('split', 'train')}"
     return None
-
-
-def _downsampling(model: DrawingModelConfig) -> Downsampling | None:
-    return None if model.shrinks is None else Downsampling(*model.shrinks)
