@@ -260,6 +260,27 @@ def test_auto_without_a_compiler_goes_on_and_says_so(
     assert not compilation.used
 
 
+@pytest.mark.parametrize("choice", ["auto", True])
+def test_torch_told_to_compile_nothing(
+    network: Small,
+    backend: Backend,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    choice: compiling.Choice,
+) -> None:
+    monkeypatch.setenv("TORCH_COMPILE_DISABLE", "1")
+    compilation = Compilation(choice, 10**12)
+    run = compilation.network(network, None, rows=1, calls=100)
+    with torch.inference_mode():
+        for _ in range(2):
+            torch.testing.assert_close(run(*inputs(3)), network(*inputs(3)))
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "TORCH_COMPILE_DISABLE" in said
+    assert not backend.graphs
+    assert not compilation.used
+
+
 def fails(graph: torch.fx.GraphModule, example: object) -> Callable[..., object]:
     raise RuntimeError("no such instruction\nand much more")
 

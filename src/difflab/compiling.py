@@ -25,6 +25,8 @@ from difflab.types import Conditioning, Network
 Choice = Literal["auto"] | bool
 
 BACKEND = "inductor"
+SWITCH = "TORCH_COMPILE_DISABLE"
+"""The environment variable by which `torch.compile` gives back what it is given, in training as in drawing."""
 KINDS = 4
 """How many kinds of inputs (which fields, of what shapes) a network is compiled for; further ones run without.
 
@@ -69,7 +71,7 @@ class Compilation:
     _decided: dict[nn.Module, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.choice is True and not has_compiler(self.device):
+        if self.choice is True and not _is_switched_off() and not has_compiler(self.device):
             raise UserError(
                 f"compile=true needs a C++ compiler, and there is no {_compiler(self.device)} here: install it, "
                 "name another one in CXX, or leave compile=true out"
@@ -122,12 +124,15 @@ class Compilation:
             layers = sum(isinstance(part, _LAYERS) for part in network.modules())
             if not compiling_pays(flops * calls * self.images, layers, self.device, dtype):
                 return False
-            if not has_compiler(self.device):
+            if not _is_switched_off() and not has_compiler(self.device):
                 self._say(
                     f"compiling the network would pay here, but there is no C++ compiler ({_compiler(self.device)}): "
                     f"{_WITHOUT}; install one, or name it in CXX"
                 )
                 return False
+        if _is_switched_off():
+            self._say(f"{SWITCH} is set, so torch compiles nothing: {_WITHOUT}")
+            return False
         if not self.networks.of(network, dtype).is_ready:
             self._say("compiling the network: a minute or so, less where its code is in the cache")
         return True
@@ -240,6 +245,10 @@ def flops_of(network: nn.Module, run: Callable[[], object]) -> int:
 
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def _is_switched_off() -> bool:
+    return os.environ.get(SWITCH) == "1"
 
 
 def has_compiler(device: str) -> bool:
