@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from difflab.config.conditioning import ConditionerConfig
+from difflab.conditioning.config import ConditionerConfig
 from difflab.config.network import NetworkConfig
 from difflab.config.validate import kinds_in
 from difflab.tasks.registry import TASKS

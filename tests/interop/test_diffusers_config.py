@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from difflab.conditioning.build import build_conditioners
-from difflab.config.conditioning import ClassConditionerConfig
+from difflab.conditioning.config import ClassConditionerConfig
 from difflab.config.network import UNetConfig
 from difflab.errors import UserError
 from difflab.interop import diffusers_config

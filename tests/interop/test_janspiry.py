@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from difflab.commands.composing import compose_and_validate
-from difflab.config.conditioning import LowResConditionerConfig
+from difflab.conditioning.config import LowResConditionerConfig
 from difflab.config.diffusion import DiscreteDiffusionConfig
 from difflab.config.train import TrainConfig
 from difflab.errors import UserError

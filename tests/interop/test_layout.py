@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from difflab.config.conditioning import ClassConditionerConfig, LowResConditionerConfig
+from difflab.conditioning.config import ClassConditionerConfig, LowResConditionerConfig
 from difflab.config.network import UNetConfig, UNetEncoderConfig
 from difflab.errors import UserError
 from difflab.interop.diffusers_unet import DIFFUSERS

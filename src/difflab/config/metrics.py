@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from difflab.conditioning.config import DownsampleFilter
 from difflab.config.base import Config
-from difflab.config.conditioning import DownsampleFilter
 
 ExtractorName = Literal["lite0", "inception", "random"]
 Need = Literal["samples", "reference", "shapes", "pair", "low_res"]

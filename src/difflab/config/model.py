@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 from pydantic import Field
 
+from difflab.conditioning.config import ConditioningConfig, DownsampleFilter
 from difflab.config.base import Config
-from difflab.config.conditioning import ConditioningConfig, DownsampleFilter
 from difflab.config.diffusion import DiffusionConfig
 from difflab.config.guidance import GuidanceConfig
 from difflab.config.network import NetworkConfig

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from difflab.config.base import Config, fields_by_key
-from difflab.config.kinds import Kinds
+from difflab.config.registry import Registry
 from difflab.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -143,6 +143,6 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
         return [annotation] if issubclass(annotation, BaseModel) else []
     for metadata in getattr(annotation, "__metadata__", ()):
-        if isinstance(metadata, Kinds):
+        if isinstance(metadata, Registry):
             return list(metadata.models)
     return [m for argument in typing.get_args(annotation) for m in _models_in(argument)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from difflab.config.conditioning import ClassConditionerConfig, ConditioningConfig
+from difflab.conditioning.config import ClassConditionerConfig, ConditioningConfig
 from difflab.config.network import UNetConfig
 from difflab.errors import UserError
 from difflab.interop.layout import Target

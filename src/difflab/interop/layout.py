@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from difflab.conditioning.build import build_conditioners
-from difflab.config.conditioning import ConditioningConfig
+from difflab.conditioning.config import ConditioningConfig
 from difflab.config.diffusion import DiffusionConfig, DiscreteDiffusionConfig
 from difflab.config.model import DrawingModelConfig, ModelConfig, NoisedModelConfig
 from difflab.config.network import NetworkConfig, Stem

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from difflab.config.conditioning import ConditionerConfig
+from difflab.conditioning.config import ConditionerConfig
 from difflab.config.guidance import GuidanceConfig, Weights
 from difflab.config.model import DrawingModelConfig, NoisedModelConfig
 from difflab.diffusion.base_process import Process

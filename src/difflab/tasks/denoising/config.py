@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, model_validator
 
-from difflab.config.conditioning import ConditioningConfig
+from difflab.conditioning.config import ConditioningConfig
 from difflab.config.diffusion import DiffusionConfig
 from difflab.config.fitting import refuse_unfit
 from difflab.config.guidance import GuidanceConfig

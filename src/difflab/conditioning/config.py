@@ -6,10 +6,10 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from difflab.config.axes import CONDITIONERS
 from difflab.config.base import Config
 from difflab.config.data import DataConfig
 from difflab.config.fitting import Makes
-from difflab.config.kinds import Kind, Kinds
 
 DownsampleFilter = Literal["area", "bilinear", "bicubic"]
 Multiplier = Annotated[float, Field(ge=0)]
@@ -49,6 +49,7 @@ class ConditionerBase(Config):
         """Raises ValueError where `data` has not what `conditioning.<name>` reads."""
 
 
+@CONDITIONERS.register("difflab.conditioning.class_label:build")
 class ClassConditionerConfig(ConditionerBase):
     """A learned embedding per class that joins the time embedding (ADM), with one more for "no class" when dropped.
 
@@ -106,6 +107,7 @@ class BlurConfig(Config):
         return self
 
 
+@CONDITIONERS.register("difflab.conditioning.low_res:build")
 class LowResConditionerConfig(ConditionerBase):
     """A low-resolution version of the image, enlarged and joined to the network's input (ADM's upsamplers).
 
@@ -161,6 +163,7 @@ class LowResConditionerConfig(ConditionerBase):
         return self
 
 
+@CONDITIONERS.register("difflab.conditioning.augment:build")
 class AugmentConditionerConfig(ConditionerBase):
     """Non-leaky augmentation (Karras et al. 2022, appendix F.2): images are changed, and the network is told how.
 
@@ -193,15 +196,6 @@ class AugmentConditionerConfig(ConditionerBase):
             raise ValueError("every kind of augmentation is switched off: leave the conditioner out")
         return self
 
-
-CONDITIONERS = Kinds(
-    {
-        "class": Kind(ClassConditionerConfig, "difflab.conditioning.class_label:build"),
-        "low_res": Kind(LowResConditionerConfig, "difflab.conditioning.low_res:build"),
-        "augment": Kind(AugmentConditionerConfig, "difflab.conditioning.augment:build"),
-    }
-)
-"""All that there are. Their builders take (config, embedding_dim=, image_size=) and give a `Conditioner`."""
 
 ConditionerConfig = Annotated[ConditionerBase, CONDITIONERS]
 """One conditioner, told apart by `kind`."""

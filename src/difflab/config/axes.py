@@ -1,0 +1,12 @@
+"""The axes on which a paper is a choice: a registry each, which difflab's own folders and plugins fill."""
+
+from __future__ import annotations
+
+from difflab.config.registry import Registry
+
+CONDITIONERS = Registry("conditioning", "difflab.conditioning.config")
+"""What a model is told besides x and time. Builders: (config, embedding_dim=, image_size=) -> `Conditioner`."""
+
+
+AXES = (CONDITIONERS,)
+"""All that there are."""
