@@ -63,7 +63,7 @@ def contents(group: str, name: str) -> dict[str, Any] | None:
     """
     path = choice_file(group, name)
     if path is None:
-        return _kind_defaults().get((group, name))
+        return _kind_defaults(plugins.load()).get((group, name))
     values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     begun: dict[str, Any] = {}
     for place, (folder, choice) in _begun_with(group, values.pop("defaults", [])):
@@ -96,7 +96,7 @@ def _merge(base: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @functools.cache
-def _kind_defaults() -> dict[tuple[str, str], dict[str, Any]]:
+def _kind_defaults(_: tuple[plugins.Plugin, ...]) -> dict[tuple[str, str], dict[str, Any]]:
     return {(group, name): values for group, name, values in default_choices(AXES)}
 
 

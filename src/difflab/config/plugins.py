@@ -40,15 +40,27 @@ class Plugin:
         return f"{self.distribution} {self.version}"
 
 
+_importing: list[bool] = []
+
+
 @functools.cache
 def find() -> tuple[Plugin, ...]:
     """All that are installed, by name, each imported."""
     found = metadata.entry_points(group=GROUP)
-    return tuple(_imported(point) for point in sorted(found, key=lambda point: (point.value, point.name)))
+    _importing.append(True)
+    try:
+        return tuple(_imported(point) for point in sorted(found, key=lambda point: (point.value, point.name)))
+    finally:
+        _importing.clear()
 
 
 def load() -> tuple[Plugin, ...]:
-    """All that are installed. Raises UserError where one cannot be loaded."""
+    """All that are installed; none to a plugin that asks while it is being imported.
+
+    Raises UserError where one cannot be loaded.
+    """
+    if _importing:
+        return ()
     for plugin in find():
         if plugin.error is not None:
             raise UserError(
@@ -56,6 +68,11 @@ def load() -> tuple[Plugin, ...]:
                 f"{plugin.distribution}"
             )
     return find()
+
+
+def are_being_imported() -> bool:
+    """Whether this is asked by a plugin that is being imported, or by what it imports."""
+    return bool(_importing)
 
 
 def owner(package: str) -> Plugin | None:

@@ -63,7 +63,7 @@ class Registry(Mapping[str, Kind]):
         self.group, self.default = group, default
         self._modules = modules
         self._kinds: dict[str, Kind] = {}
-        self._is_loaded = False
+        self._has_own = self._has_plugins = False
 
     def register(self, builder: str) -> Callable[[C], C]:
         """Class decorator: this configuration, whose `kind` is a literal, is a choice, built by `builder`.
@@ -121,13 +121,15 @@ class Registry(Mapping[str, Kind]):
         )
 
     def _known(self) -> dict[str, Kind]:
-        if not self._is_loaded:
-            self._is_loaded = True
+        if not self._has_own:
+            self._has_own = True
             for module in self._modules:
                 importlib.import_module(module)
+        if not self._has_plugins:
             from difflab.config import plugins
 
             plugins.load()
+            self._has_plugins = not plugins.are_being_imported()
         return self._kinds
 
     def _validated(self, value: Any) -> Config:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from difflab.config.base import Config, fields_by_key
+from difflab.config.foreign import missing
 from difflab.config.registry import Registry
 from difflab.errors import UserError
 
@@ -42,8 +43,10 @@ def _explain(model: type[BaseModel], data: Mapping[str, Any], problem: ErrorDeta
     if problem["type"] == "missing":
         return f"missing key {key!r}: give it a value, as in {key}=..."
     if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        if (package := missing(data, key)) is not None:
+            return f"{key}.kind={_tag(problem)!r} comes with {package}, which is not installed: install it"
         context = problem.get("ctx", {})
-        return f"{key}.kind={context.get('tag')!r} is not known; choose one of {context.get('expected_tags', '?')}"
+        return f"{key}.kind={_tag(problem)!r} is not known; choose one of {context.get('expected_tags', '?')}"
     if problem["type"] == "list_type":
         return f"{key}={problem['input']!r}: write a list, as in {key}=[{problem['input']}]"
     if problem["type"] in ("model_type", "model_attributes_type", "dict_type") and key:
@@ -55,6 +58,10 @@ def _explain(model: type[BaseModel], data: Mapping[str, Any], problem: ErrorDeta
     if problem["type"] == "value_error":
         return f"{key}: {message}" if key else message
     return f"{key}={problem['input']!r}: {message[:1].lower()}{message[1:]}"
+
+
+def _tag(problem: ErrorDetails) -> object:
+    return problem.get("ctx", {}).get("tag")
 
 
 def _path_in_data(data: Any, loc: tuple[int | str, ...]) -> list[int | str]:
