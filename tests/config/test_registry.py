@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from difflab.config.axes import AXES
 from difflab.config.base import Config
@@ -43,7 +43,7 @@ class Round(Shape):
 
 class Frame(Config):
     shape: Annotated[Shape, SHAPES]
-    shapes: dict[str, Annotated[Shape, SHAPES]] = {}
+    shapes: dict[str, Annotated[Shape, SHAPES]] = Field(default_factory=dict)
 
 
 def ids(value: object) -> str | None:

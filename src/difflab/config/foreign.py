@@ -58,7 +58,7 @@ def records_of(config: Config) -> PluginRecords:
 
 
 def missing(content: Mapping[str, Any], key: str) -> str | None:
-    """What to install for the choice at `key` of plain contents, by what is recorded beside it; None where it is not."""
+    """What to install for the choice at `key` of plain contents, by what is recorded there; None where nothing is."""
     recorded = content.get("plugins")
     for name, record in recorded.items() if isinstance(recorded, Mapping) else ():
         kinds = record.get("kinds") if isinstance(record, Mapping) else None
