@@ -97,6 +97,11 @@ def test_numbers_are_of_the_originals_wherever_the_samples_are_judged(
     assert {name: python[name] for name in NAMES} == values(drawn)
 
 
+def test_guidance_that_cannot_be_names_the_condition_of_the_model(run: Path) -> None:
+    line = mistake("sample", f"run={run}", "n=1", "guidance=classifier_free", "guidance.scale=2", *ON_CPU)
+    assert "nothing to lead away from: train with conditioning.low_res.drop_rate=0.1, or" in line
+
+
 def test_another_split_is_other_originals(run: Path) -> None:
     val, train = (judged(f"run={run}", "n=4", f"split={split}", *PAIRED, *ON_CPU) for split in ("val", "train"))
     for name, result in val.items():
