@@ -321,7 +321,7 @@ def test_a_cache_that_cannot_be_written_is_no_end_of_drawing(
     with torch.inference_mode():
         given = inputs(3)
         torch.testing.assert_close(compilation.network(network, None, rows=1, calls=100)(*given), network(*given))
-        with pytest.raises(UserError, match="compile=true, but torch cannot .*Permission denied: '/cache/compiled'"):
+        with pytest.raises(UserError, match=r"compile=true, but torch cannot .*Permission denied: '/cache/compiled'"):
             Compilation(True).network(network, None, rows=1, calls=1)(*given)
     assert "Permission denied: '/cache/compiled'" in capsys.readouterr().err.splitlines()[-2]
     assert not compilation.used

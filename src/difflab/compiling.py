@@ -189,7 +189,7 @@ class _CompiledNetwork:
         with _compiler_ready() as failures:
             try:
                 if self._compiled is None:
-                    # A copy: the layout suits compiled code, and what runs without it keeps its own, and so its rounding.
+                    # A copy: the layout suits compiled code; what runs without it keeps its own, and so its rounding.
                     network = copy.deepcopy(self._network).to(memory_format=torch.channels_last)
                     run = under_autocast(network, self._dtype)
                     # This alone makes the folder of torch's cache.

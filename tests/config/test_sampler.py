@@ -149,6 +149,16 @@ def test_listed_noises_count_their_steps_and_may_begin_in_pure_noise() -> None:
     assert build_sampler(pure).noises == [float("inf"), 1.0]
 
 
+def test_levels_that_are_listed_take_the_place_of_the_ends() -> None:
+    for config in (
+        {"kind": "heun", "steps": 3, "noise_max": 3.0},
+        {"kind": "dpm_fast", "steps": 1, "noise_min": 0.1},
+        {"kind": "edm_ablation", "noise_min": 0.1, "noise_max": 3.0},
+    ):
+        visiting = ADAPTER.validate_python(config).visiting([2.0, 1.0])
+        assert (visiting.noises, visiting.noise_min, visiting.noise_max) == ([2.0, 1.0], None, None)
+
+
 def test_calls_of_dpm_fast_say_how_many_levels_it_goes_through() -> None:
     for calls in range(1, 12):
         even = build_sampler(ADAPTER.validate_python({"kind": "dpm_fast", "steps": calls}))
