@@ -189,7 +189,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description="What a GPU has to tell of difflab.")
     parser.add_argument("--only", nargs="+", choices=list(PARTS), help="these parts alone, in this order")
-    parser.add_argument("--budget-s", type=float, default=BUDGET, help="seconds for all of them (default %(default)g)")
+    parser.add_argument(
+        "--budget-s", type=command.seconds, default=BUDGET, help="seconds for all of them (default %(default)g)"
+    )
     parser.add_argument("--json", type=Path, help="append every figure to this file, a line of JSON each")
     parser.add_argument(
         "--batch", type=command.at_least(1), help="images of a training step, instead of each part's own"
@@ -201,7 +203,14 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--part", choices=list(PARTS), help=argparse.SUPPRESS)
     parser.add_argument("--until", type=float, help=argparse.SUPPRESS)
     asked = parser.parse_args(argv)
-    asked.json = None if asked.json is None else asked.json.absolute()
+    if asked.json is not None:
+        asked.json = asked.json.absolute()
+        try:
+            # Before the first figure: one that cannot be written down is lost.
+            asked.json.parent.mkdir(parents=True, exist_ok=True)
+            asked.json.open("a").close()
+        except OSError as error:
+            parser.error(f"argument --json: {asked.json} cannot be written ({error.strerror}): give another file")
     return asked
 
 

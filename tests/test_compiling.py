@@ -310,6 +310,38 @@ def test_compile_true_says_why_it_cannot(network: Small, monkeypatch: pytest.Mon
     assert "\n" not in str(refused.value)
 
 
+def test_a_cache_that_cannot_be_written_is_no_end_of_drawing(
+    network: Small, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def compile(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", "/cache/compiled")
+
+    monkeypatch.setattr(torch, "compile", compile)
+    compilation = Compilation("auto", 10**12)
+    with torch.inference_mode():
+        given = inputs(3)
+        torch.testing.assert_close(compilation.network(network, None, rows=1, calls=100)(*given), network(*given))
+        with pytest.raises(UserError, match=r"compile=true, but torch cannot .*Permission denied: '/cache/compiled'"):
+            Compilation(True).network(network, None, rows=1, calls=1)(*given)
+    assert "Permission denied: '/cache/compiled'" in capsys.readouterr().err.splitlines()[-2]
+    assert not compilation.used
+
+
+def test_the_next_point_of_a_sweep_knows_that_it_cannot_be_compiled(
+    network: Small, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(compiling, "BACKEND", fails)
+    torch._dynamo.reset()
+    networks = CompiledNetworks()
+    for _ in range(2):
+        point = Compilation("auto", 10**12, networks=networks)
+        with torch.inference_mode():
+            given = inputs(3)
+            torch.testing.assert_close(point.network(network, None, rows=1, calls=100)(*given), network(*given))
+        assert not point.used
+        assert "no such instruction" in capsys.readouterr().err
+
+
 # -- torch's compiler as it is ---------------------------------------------------------------------------------------
 
 PROGRAM = """

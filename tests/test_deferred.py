@@ -81,6 +81,51 @@ assert len(graphs) == 2, graphs
     )
 
 
+def test_threads_that_ask_at_once_all_find_it() -> None:
+    in_a_fresh_process(
+        """
+import threading, torchmetrics
+together, found = threading.Barrier(4), []
+def ask():
+    together.wait()
+    found.append(getattr(torchmetrics, "MeanSquaredError", None))
+threads = [threading.Thread(target=ask) for _ in range(4)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+assert len(found) == 4 and set(found) == {torchmetrics.MeanSquaredError}, found
+"""
+    )
+
+
+def test_all_of_a_package_can_be_asked_for() -> None:
+    in_a_fresh_process(
+        """
+import torchvision
+assert "models" in dir(torchvision)
+from torchmetrics import *
+assert issubclass(MeanSquaredError, Metric)
+"""
+    )
+
+
+def test_lightning_knows_a_module_that_is_compiled() -> None:
+    in_a_fresh_process(
+        """
+import torch
+from lightning.pytorch.utilities.compile import _maybe_unwrap_optimized
+from torch._dynamo import OptimizedModule
+class Model(lightning.pytorch.LightningModule):
+    def forward(self, x):
+        return x + 1
+model = Model()
+assert not isinstance(model, OptimizedModule)
+compiled = torch.compile(model, backend="eager")
+assert isinstance(compiled, OptimizedModule)
+assert _maybe_unwrap_optimized(compiled) is model
+"""
+    )
+
+
 @pytest.mark.slow
 def test_training_imports_nothing_of_the_heavy_ones(tiny_shapes: Path, tmp_path: Path) -> None:
     in_a_fresh_process(

@@ -39,7 +39,8 @@ DRAWING = ("n=2", "sampler.steps=2", *ON_CPU)
 
 ADM_TRAINING = (*TRAINING, "network.attention_head_channels=16")
 CLASSIFIER_TRAINING = (
-    "network.base_channels=16",
+    "network.base_channels=32",
+    "network.norm_groups=8",
     "network.attention_head_channels=16",
     *(change for change in TRAINING if change.startswith(("trainer.", "diffusion.", "data."))),
     "trainer.val_every_steps=0",
@@ -97,11 +98,12 @@ SMALLER: dict[str, tuple[str, ...]] = {
         *(change for change in DRAWING if not change.startswith("n=")),
         "guidance.scale=1,2",
     ),
-    "difflab train experiment=adm/shapes32 name=demo": ADM_TRAINING,
-    "difflab train experiment=adm/shapes32_classifier name=demo": CLASSIFIER_TRAINING,
+    "difflab train experiment=adm/shapes32_unconditional name=demo": ADM_TRAINING,
+    "difflab train experiment=adm/shapes32_classifier name=demo "
+    "init=weights init.from=runs/adm/shapes32_unconditional/demo init.partial=true": CLASSIFIER_TRAINING,
     "difflab accuracy run=runs/adm/shapes32_classifier/demo split=val n=256": ("n=2", "times=2", *ON_CPU),
-    "difflab sample run=runs/adm/shapes32/demo guidance=classifier "
-    "guidance.run=runs/adm/shapes32_classifier/demo guidance.scale=4": DRAWING,
+    "difflab sample run=runs/adm/shapes32_unconditional/demo guidance=classifier "
+    "guidance.run=runs/adm/shapes32_classifier/demo guidance.scale=4 'guidance.interval=[0,10]'": DRAWING,
     "difflab train experiment=adm/shapes32_upsampler name=demo": ADM_TRAINING,
     "difflab evaluate run=runs/adm/shapes32_upsampler/demo split=val n=256": JUDGING,
     "difflab evaluate run=runs/adm/shapes32_upsampler/demo split=val n=256 pipeline=resize": JUDGING,

@@ -159,6 +159,7 @@ class _CompiledNetwork:
         self._network, self._dtype = network, dtype
         self._compiled: Network | None = None
         self._kinds: set[tuple[object, ...]] = set()
+        self._failure: str | None = None
 
     @property
     def is_ready(self) -> bool:
@@ -166,7 +167,9 @@ class _CompiledNetwork:
         return self._compiled is not None
 
     def __call__(self, x: Tensor, time: Tensor, conditioning: Conditioning | None = None) -> Tensor:
-        """As the network. Raises NotCompiledError where torch cannot compile it."""
+        """As the network. Raises NotCompiledError where torch cannot compile it, or could not before."""
+        if self._failure is not None:
+            raise NotCompiledError(self._failure)
         # How tensors lie in memory would be another kind of input each time.
         x, time = x.contiguous(), time.contiguous()
         told = None if conditioning is None else conditioning.map(torch.Tensor.contiguous)
@@ -184,15 +187,17 @@ class _CompiledNetwork:
 
     def _compile(self, x: Tensor, time: Tensor, told: Conditioning | None) -> None:
         with _compiler_ready() as failures:
-            if self._compiled is None:
-                # A copy: the layout suits compiled code, and what runs without it keeps its own, and so its rounding.
-                network = copy.deepcopy(self._network).to(memory_format=torch.channels_last)
-                run = under_autocast(network, self._dtype)
-                self._compiled = torch.compile(run, backend=BACKEND, fullgraph=True, dynamic=False)
             try:
+                if self._compiled is None:
+                    # A copy: the layout suits compiled code; what runs without it keeps its own, and so its rounding.
+                    network = copy.deepcopy(self._network).to(memory_format=torch.channels_last)
+                    run = under_autocast(network, self._dtype)
+                    # This alone makes the folder of torch's cache.
+                    self._compiled = torch.compile(run, backend=BACKEND, fullgraph=True, dynamic=False)
                 self._compiled(x, time, told)
             except failures as error:
-                raise NotCompiledError(_in_one_line(error)) from error
+                self._failure = _in_one_line(error)
+                raise NotCompiledError(self._failure) from error
 
 
 @contextlib.contextmanager
@@ -271,5 +276,6 @@ def _kind_of(x: Tensor, told: Conditioning | None) -> tuple[object, ...]:
 
 def _in_one_line(error: BaseException, limit: int = 200) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    line = lines[0] if lines else type(error).__name__
+    # Torch names what raised, and behind a colon begins a new line with the reason.
+    line = " ".join(lines[: 2 if lines[0].endswith(":") else 1]) if lines else type(error).__name__
     return line if len(line) <= limit else f"{line[:limit]}..."

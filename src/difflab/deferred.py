@@ -7,7 +7,7 @@ import importlib.util
 import logging
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -48,13 +48,16 @@ def _attribute(module: str, name: str, *before: str) -> Callable[[], Any]:
     return find
 
 
-def _no_compiled_module() -> type:
-    from torch import nn
+class _Compiled(type):
+    """Of a class whose instances are the modules that are compiled, of which there are none before the compiler is."""
 
-    class OptimizedModule(nn.Module):
-        """What no module is an instance of, as no LightningModule is compiled here: Lightning looks for such."""
+    def __instancecheck__(cls, instance: object) -> bool:
+        compiler = sys.modules.get("torch._dynamo.eval_frame")
+        return compiler is not None and isinstance(instance, compiler.OptimizedModule)
 
-    return OptimizedModule
+
+class OptimizedModule(metaclass=_Compiled):
+    """What `torch._dynamo.OptimizedModule` is to Lightning, which asks whether a module is one."""
 
 
 def _disable() -> Callable[..., Any]:
@@ -91,7 +94,7 @@ _LIGHT = {
         {"__version__": _attribute("torchvision.version", "__version__")},
     ),
     "torch._dynamo": _Light(
-        (), {"OptimizedModule": _no_compiled_module, "disable": _disable, "graph_break": lambda: _no_graph_to_break}
+        (), {"OptimizedModule": lambda: OptimizedModule, "disable": _disable, "graph_break": lambda: _no_graph_to_break}
     ),
 }
 
@@ -108,28 +111,38 @@ class _Deferred(ModuleType):
         self.__package__ = spec.name
         self._light = light
         self._lock = threading.RLock()
+        self._is_loading = False
 
     def __getattr__(self, name: str) -> Any:
-        if name in self._light.attributes:
+        if name in self._light.attributes and not self._is_loading:
             return self._light.attributes[name]()
-        if name.startswith("__"):
-            # Python itself asks, as for `__wrapped__`: that is no use of the package.
+        # Python itself asks for others, as for `__wrapped__`: that is no use of the package.
+        if not name.startswith("__") or name == "__all__":
+            load(self)
+        if isinstance(self, _Deferred):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        load(self)
         return getattr(self, name)
+
+    def __dir__(self) -> Iterable[str]:
+        load(self)
+        return ModuleType.__dir__(self)
 
 
 def load(module: ModuleType) -> None:
-    """Run the `__init__` of a package that was put off, once."""
+    """Run the `__init__` of a package that was put off, once; other threads wait until all of it is there."""
     if isinstance(module, _Deferred):
         with module._lock:
-            if type(module) is _Deferred:
+            if type(module) is _Deferred and not module._is_loading:
                 spec = module.__spec__
-                # pyrefly: ignore
-                module.__class__ = ModuleType
                 assert spec is not None
                 assert spec.loader is not None
-                spec.loader.exec_module(module)
+                module._is_loading = True
+                try:
+                    spec.loader.exec_module(module)
+                finally:
+                    module._is_loading = False
+                # pyrefly: ignore
+                module.__class__ = ModuleType
 
 
 class _Loading(MetaPathFinder):

@@ -164,6 +164,29 @@ def test_no_part_begins_after_the_end(capsys: pytest.CaptureFixture[str]) -> Non
     ]
 
 
+@pytest.mark.parametrize("budget", ["0", "-5", "nan", "inf", "soon"])
+def test_a_budget_is_a_time(budget: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        gpu.main(["--tiny", "--only", "loader", "--budget-s", budget])
+    said = capsys.readouterr()
+    assert "--budget-s" in said.err.splitlines()[-1]
+    assert not said.out
+
+
+def test_figures_that_cannot_be_written_down_are_not_looked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    for path, why in ((tmp_path, "Is a directory"), (tmp_path / "file" / "x.jsonl", "File exists|Not a directory")):
+        with pytest.raises(SystemExit, match="2"):
+            gpu.main(["--tiny", "--only", "loader", "--budget-s", "1", "--json", str(path)])
+        said = capsys.readouterr()
+        assert re.search(rf"--json: {path} cannot be written \(({why})\): give another", said.err.splitlines()[-1])
+        assert not said.out
+    gpu.main(["--tiny", "--only", "loader", "--budget-s", "1", "--json", str(tmp_path / "new" / "x.jsonl")])
+    assert [one["left_out"] for one in records(tmp_path / "new" / "x.jsonl")] == ["1 s are left for it"]
+
+
 def test_reasons_are_short() -> None:
     assert reason(ValueError("\n  a line\nmore")) == "ValueError: a line"
     assert reason(KeyboardInterrupt()) == "KeyboardInterrupt"
@@ -235,8 +258,8 @@ def test_a_dry_run_has_every_figure(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
-def test_a_run_that_is_cut_off_has_told_what_it_knew(tmp_path: Path, signum: int) -> None:
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_is_cut_off_has_told_what_it_knew(tmp_path: Path, signum: signal.Signals) -> None:
     path = tmp_path / "figures.jsonl"
     process = started("--only", "numerics", "--json", str(path))
     assert process.stdout is not None
@@ -244,7 +267,7 @@ def test_a_run_that_is_cut_off_has_told_what_it_knew(tmp_path: Path, signum: int
     below = [os.pidfd_open(pid) for pid in _descendants(process.pid)]
     assert below
     process.send_signal(signum)
-    process.wait()
+    assert process.wait() == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[signum]
     assert any(one["figure"] == FIRST.partition(" | ")[2] and one["held"] for one in records(path))
     for descendant in below:
         assert select.select([descendant], [], [], 60)[0], "what it had started goes on"

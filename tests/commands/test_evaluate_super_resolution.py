@@ -97,6 +97,11 @@ def test_numbers_are_of_the_originals_wherever_the_samples_are_judged(
     assert {name: python[name] for name in NAMES} == values(drawn)
 
 
+def test_guidance_that_cannot_be_names_the_condition_of_the_model(run: Path) -> None:
+    line = mistake("sample", f"run={run}", "n=1", "guidance=classifier_free", "guidance.scale=2", *ON_CPU)
+    assert "nothing to lead away from: train with conditioning.low_res.drop_rate=0.1, or" in line
+
+
 def test_another_split_is_other_originals(run: Path) -> None:
     val, train = (judged(f"run={run}", "n=4", f"split={split}", *PAIRED, *ON_CPU) for split in ("val", "train"))
     for name, result in val.items():
@@ -131,6 +136,11 @@ def test_pictures_whose_originals_nobody_knows_are_refused_until_it_is_said(run:
     known = judged("samples=drawn", *data, "split=val", *PAIRED)
     assert "drawn of split val, not of train: give split=val" in mistake("evaluate", "samples=drawn", *data, *PAIRED)
     assert "there is no data set" in mistake("evaluate", "samples=drawn", "accelerator=cpu", *PAIRED)
+    # Of another name it is somebody else's, wherever it lies.
+    Path("drawn/theirs.npz").write_bytes(Path("drawn/samples.npz").read_bytes())
+    line = mistake("evaluate", "samples=drawn/theirs.npz", *data, "split=val", *PAIRED)
+    assert "nothing beside theirs.npz says which image of the split each was made of: give paired=true" in line
+    Path("drawn/theirs.npz").unlink()
     theirs = Path(shutil.copytree("drawn", "theirs"))
     for name in ("sample.json", "samples.npz", "grid.png"):
         (theirs / name).unlink()
@@ -139,6 +149,10 @@ def test_pictures_whose_originals_nobody_knows_are_refused_until_it_is_said(run:
     assert "metrics.consistency.size: it is not known how" in mistake("evaluate", *asked, "paired=true")
     how = ("paired=true", "metrics.consistency.size=8", "metrics.consistency.downsample=area")
     assert values(judged(*asked, *how)) == values(known)
+    (theirs / "sample.json").write_text("[")
+    assert "sample.json is damaged: draw the samples again, or give paired=true" in mistake("evaluate", *asked)
+    assert values(judged(*asked, *how)) == values(known)
+    (theirs / "sample.json").unlink()
     for number in range(10, 14):
         shutil.copyfile(theirs / "000000.png", theirs / f"{number:06d}.png")
     line = mistake("evaluate", *asked, *how)

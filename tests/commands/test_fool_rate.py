@@ -121,7 +121,16 @@ def test_results_of_another_page_are_refused() -> None:
 def test_a_report_never_takes_the_place_of_results() -> None:
     file = write("a.json")
     assert "is one of the results" in mistake("fool-rate", "results", file, "--out", f"{Path.cwd()}/{file}")
-    assert json.loads(Path(file).read_text())["sitting"]
+    other = write("b.json", number=2)
+    done("fool-rate", "page", *GIVEN, "--out", "page.html")
+    kept = {name: Path(name).read_bytes() for name in (file, other, "page.html")}
+    for name in (other, "page.html"):
+        line = mistake("fool-rate", "results", file, "--out", name)
+        assert line.endswith(f"--out {name} is there already and is no report: give another name")
+    assert {name: Path(name).read_bytes() for name in kept} == kept
+    for files in ((file,), (file, other)):
+        done("fool-rate", "results", *files, "--out", "report.json")
+    assert json.loads(Path("report.json").read_text())["sittings"] == 2
 
 
 def test_results_of_nobody() -> None:

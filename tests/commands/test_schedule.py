@@ -202,6 +202,18 @@ def test_a_model_that_begins_in_pure_noise_keeps_it(tiny_shapes: Path) -> None:
     done(*shlex.split(record["command"])[1:], "out=drawn", *ON_CPU)
 
 
+@pytest.mark.slow
+def test_a_model_of_one_level_has_nothing_to_search_for(tiny_shapes: Path) -> None:
+    training = [one for one in TRAINING if not one.startswith(("diffusion", "sampler.steps"))]
+    small = ("conditioning=low_res", "conditioning.low_res.size=8", "network.concat_channels=3", "sampler.steps=1")
+    where = (f"data.path={tiny_shapes}", "output_root=runs", "name=one")
+    done("train", *training, "diffusion=regression", *small, *where)
+    run = Path("runs/ddpm/shapes32/one")
+    line = mistake("schedule", f"run={run}", *SMALL, "sampler.steps=1", *JUDGE)
+    assert f"run={run} knows one level, pure noise: there is nothing to search for" in line
+    assert not (run / "schedules").exists()
+
+
 def test_several_numbers_of_steps_are_a_search_each(own_run: Path) -> None:
     ended = done("schedule", f"run={own_run}", *SMALL, *JUDGE, "candidates=2", "sampler.steps=2,3")
     assert "2 of 2 done" in ended.err

@@ -132,6 +132,8 @@ def test_neutral_scales_are_allowed_without_guidance(options: dict[str, Any]) ->
         ("classifier", {}, "Field required"),
         ("classifier", {"run": "runs/c", "scale": -1.0}, "greater than or equal to 0"),
         ("classifier", {"run": "runs/c", "gradient_at": "mu"}, "'x_t' or 'mean'"),
+        ("classifier", {"run": "runs/c", "interval": [2.0, 1.0]}, "0 <= low < high"),
+        ("classifier", {"run": "runs/c", "interval": [0.0]}, "at least 2 items"),
         ("classifier", {"run": "runs/c", "paper_w": 1.0}, "Extra inputs are not permitted"),
         ("composed", {}, "guides nothing: give one of them"),
         ("composed", {"scale": 3.0}, "Extra inputs are not permitted"),

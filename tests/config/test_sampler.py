@@ -86,6 +86,32 @@ def test_ways_to_write_steps(options: dict[str, Any]) -> None:
         ({"kind": "dpm_solver_pp_2m_sde", "eta": -1.0}, "greater than or equal to 0"),
         ({"kind": "dpm_fast", "steps": 0}, "greater than or equal to 1"),
         ({"kind": "dpm_fast", "noise_min": 2.0, "noise_max": 1.0}, "noise_min=2.0 must be below"),
+        (
+            {"kind": "heun", "steps": 1, "spacing": "listed", "noises": [1.0], "noise_max": 3.0},
+            r"noise_max=3.0: spacing=listed has its own ends: leave them out \(null\), or take spacing=karras",
+        ),
+        (
+            {"kind": "lms", "spacing": "trailing", "noise_min": 0.1, "noise_max": 3.0},
+            "noise_min=0.1 and noise_max=3.0: spacing=trailing has its own ends",
+        ),
+        ({"kind": "heun", "spacing": "vp", "noise_min": 0.1}, "noise_min=0.1: spacing=vp has its own ends"),
+        (
+            {"kind": "dpm_fast", "steps": 3, "spacing": "listed", "noises": [3.0, 2.0, 1.0], "noise_min": 0.1},
+            "noise_min=0.1: spacing=listed has its own ends: .*spacing=exponential",
+        ),
+        (
+            {"kind": "edm_ablation", "steps": 1, "discretization": "listed", "noises": [3.0], "noise_min": 0.1},
+            "noise_min=0.1: discretization=listed has its own ends: .*discretization=edm",
+        ),
+        (
+            {"kind": "dpm_fast", "steps": 7, "spacing": "listed", "noises": [3.0, 2.0, 1.0]},
+            "through 4 levels, but noises lists 3: list 4, or set steps=3 to 5",
+        ),
+        (
+            {"kind": "dpm_fast", "steps": 7, "spacing": "listed", "noises": [3.0, 2.0]},
+            "through 4 levels, but noises lists 2: list 4, or set steps=1 to 2",
+        ),
+        ({"kind": "dpm_fast", "steps": 7, "spacing": "listed", "noises": [3.0]}, "but noises lists 1: list 4"),
         ({"kind": "ddim", "spacing": "listed"}, "spacing=listed visits the levels in noises: give them"),
         ({"kind": "heun", "spacing": "listed", "noises": []}, "give them, as in noises="),
         ({"kind": "heun", "noises": [2.0, 1.0]}, "noises are those of spacing=listed: set it, or leave noises out"),
@@ -121,6 +147,16 @@ def test_listed_noises_count_their_steps_and_may_begin_in_pure_noise() -> None:
     assert pure.noises == ["inf", 1.0]
     assert ADAPTER.validate_python(pure.plain()) == pure
     assert build_sampler(pure).noises == [float("inf"), 1.0]
+
+
+def test_levels_that_are_listed_take_the_place_of_the_ends() -> None:
+    for config in (
+        {"kind": "heun", "steps": 3, "noise_max": 3.0},
+        {"kind": "dpm_fast", "steps": 1, "noise_min": 0.1},
+        {"kind": "edm_ablation", "noise_min": 0.1, "noise_max": 3.0},
+    ):
+        visiting = ADAPTER.validate_python(config).visiting([2.0, 1.0])
+        assert (visiting.noises, visiting.noise_min, visiting.noise_max) == ([2.0, 1.0], None, None)
 
 
 def test_calls_of_dpm_fast_say_how_many_levels_it_goes_through() -> None:

@@ -88,6 +88,7 @@ class Sections(Config):
     one: Section = Section()
     either: int | str | None = None
     many: list[int | str] | None = None
+    choice: Literal["auto"] | bool = "auto"
 
 
 @pytest.mark.parametrize(
@@ -96,12 +97,15 @@ class Sections(Config):
         ({"one": "a"}, "one='a': this is a section and no value; give its keys, as in one.size=..."),
         ({"one": 3}, "one=3: this is a section and no value; give its keys, as in one.size=..."),
         # Which types a value may have is nothing that the user wrote.
-        ({"either": 1.5}, "either=1.5: input should be a valid integer"),
-        ({"either": [1]}, "either=[1]: input should be a valid integer"),
+        ({"either": 1.5}, "either=1.5: input should be a valid integer or a valid string"),
+        ({"either": [1]}, "either=[1]: input should be a valid integer or a valid string"),
         ({"many": [1, 1.5]}, "many.1=1.5: input should be a valid integer"),
+        ({"choice": "maybe"}, "choice='maybe': input should be 'auto' or a valid boolean"),
+        ({"choice": "maybe", "bogus": 1}, "unknown key 'bogus'; known here: choice, either, many, one (and 1 more)"),
     ],
 )
 def test_a_value_of_another_kind_is_named_by_the_key_that_was_written(data: dict[str, object], line: str) -> None:
     with pytest.raises(UserError) as error:
         validate(Sections, data)
     assert str(error.value).startswith(line)
+    assert ("more)" in str(error.value)) is ("more)" in line)

@@ -232,3 +232,20 @@ def test_pure_noise_leads_to_no_class() -> None:
     assert torch.equal(led[0], free[0])
     assert torch.isfinite(torch.stack(led)).all()
     assert (led[1] > free[1]).all()
+
+
+@pytest.mark.parametrize(("low", "high", "acts"), [(0.0, 10.0, True), (10.0, 20.0, False), (0.0, 0.5, False)])
+def test_it_acts_within_its_interval_alone(low: float, high: float, acts: bool) -> None:
+    row = int(abs(PROCESS.noises - 1.0).argmin())
+    step = context_at(PROCESS, row)
+    guidance = ClassifierGuidance(linear_in(torch.ones(1, 2, 2)), 2.0, interval=(low, high))
+    moved = (
+        not torch.equal(guidance.shift_eps(X, X, step), X),
+        not torch.equal(guidance.shift_mean(X, torch.ones(1), X, step), X),
+    )
+    assert moved == (acts, acts)
+
+
+def test_an_empty_interval_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"interval=\[2.0, 1.0\] must be \[low, high\]"):
+        ClassifierGuidance(linear_in(X), interval=(2.0, 1.0))

@@ -120,6 +120,13 @@ def test_grids_that_cannot_be(options: dict, message: str) -> None:
         Grid(**options).levels(GaussianProcess(cosine_betas(100)))
 
 
+@pytest.mark.parametrize("spacing", ["linspace_inner", "leading_inner"])
+def test_a_table_of_one_row_has_none_to_leave_out(spacing: GridSpacing) -> None:
+    with pytest.raises(ValueError, match=f"spacing={spacing} leaves out a row, and the process has no other: take"):
+        Grid(steps=1, spacing=spacing).levels(GaussianProcess([0.5]))
+    assert len(Grid(steps=1, spacing="trailing").levels(GaussianProcess([0.5]))) == 2
+
+
 @pytest.mark.parametrize("options", [{"rho": 0.0}, {"noise_min": -1.0}, {"noise_min": 2.0, "noise_max": 1.0}])
 def test_options_out_of_range(options: dict) -> None:
     with pytest.raises(ValueError, match="must be"):

@@ -136,6 +136,12 @@ def test_a_row_is_found_by_its_noise_and_pure_noise_by_infinity() -> None:
     ]
 
 
+def test_a_table_of_rows_is_the_respaced_process_to_the_bit() -> None:
+    rows = list(range(0, 1000, 7))
+    made = table_on(TABLE, [TABLE.level(row) for row in reversed(rows)])
+    assert np.array_equal(made.betas, TABLE.respace(rows).betas)
+
+
 def test_an_end_as_it_is_printed_is_the_end() -> None:
     low, high = TABLE.noise_range
     for noise in (float(f"{low:.6g}"), float(f"{high:.6g}")):

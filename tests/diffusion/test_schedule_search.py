@@ -122,6 +122,16 @@ def test_pure_noise_stays_where_it_is_the_beginning() -> None:
     assert min(scores) < 0.2 < score((math.inf, 30.0, 3.0))
 
 
+def test_the_outermost_levels_are_moved_by_no_more_than_to_their_neighbour() -> None:
+    # It is far to either end: half of that way would be a jump.
+    search = schedule_search((10.0, 1.0, 0.1), 0.0, (1e-6, 1e6), grid=0)
+    moved = [next(search).noises, *(search.send(1.0).noises for _ in range(5))]
+    half = math.sqrt(10.0)
+    expected = [(10.0 / half, 1.0, 0.1), (10.0 * half, 1.0, 0.1), (10.0, 1.0 / half, 0.1), (10.0, half, 0.1)]
+    expected += [(10.0, 1.0, 0.1 / half), (10.0, 1.0, 0.1 * half)]
+    assert moved == [pytest.approx(one, rel=1e-5) for one in expected]
+
+
 def test_it_ends_where_nothing_helps() -> None:
     tried, _ = searched(lambda noises: 0.0, (80.0,), 1000)
     assert len(tried) < 600

@@ -145,6 +145,6 @@ def test_a_run_that_is_gone(root: Path, tmp_path: Path) -> None:
     assert "--run=gone does not exist" in refusal(tmp_path, "moved")
     assert study(tmp_path, "moved", origin=Origin(str(root / "runs/ddpm/shapes32/up"), None, None)).low_res is not None
     (moved / "sample.json").write_text("[")
-    assert "sample.json is damaged" in refusal(tmp_path, "moved")
+    assert "sample.json is damaged: draw the samples again, or give --originals" in refusal(tmp_path, "moved")
     (moved / "unfinished.json").write_text("{}")
     assert "is a drawing that was stopped" in refusal(tmp_path, "moved")

@@ -71,7 +71,7 @@ def test_a_sitting_from_the_first_key_to_the_file(written: dict[str, Path], tmp_
         written["timed"],
         *START,
         LOOK,
-        ("name", "  A. N. "),
+        ("name", "  A. N. \U0001f600 \ud83d "),  # the second emoji is cut in half
         ("key", "Enter"),
         ("wait", GAP),
         LOOK,
@@ -85,7 +85,7 @@ def test_a_sitting_from_the_first_key_to_the_file(written: dict[str, Path], tmp_
     assert first["question"].startswith("Which of the two images is a better high quality version")
     assert "practice" in first["hint"]
     results = results_of(end, tmp_path)
-    assert results.rater == "A. N."
+    assert results.rater == "A. N. \U0001f600"
     assert [answer.choice for answer in results.trials] == ["left", "right", "right", "left"]
     assert [answer.reaction_ms for answer in results.trials] == [500.0] * 4
     assert not any(answer.timed_out for answer in results.trials)

@@ -164,6 +164,11 @@ def test_what_cannot_be_compared_is_one_line_before_anything_is_drawn(metrics, o
     assert "\n" not in str(caught.value)
 
 
+def test_the_smallest_picture_that_the_window_fits_is_measured():
+    images = pictures(n=2, size=11)
+    assert evaluate(images, pairs_of(images), metrics={"ssim": SSIMConfig()})["ssim"].value == pytest.approx(1.0)
+
+
 def test_without_pairs_nothing_is_compared():
     with pytest.raises(UserError, match=r"metrics.psnr compares each sample with its original"):
         Evaluator({"psnr": PSNRConfig()}, n=4)

@@ -181,11 +181,18 @@ def test_a_reference_network_stands_for_the_null(pipeline_of) -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"), [((), "is unconditional"), (CLASSES, "was trained with its condition always there")]
+    ("overrides", "told", "dropping"),
+    [
+        ((), "is unconditional", "conditioning=class conditioning.class_label.drop_rate=0.1"),
+        (CLASSES, "was trained with its condition always there", "conditioning.class_label.drop_rate=0.1"),
+    ],
 )
-def test_classifier_free_guidance_without_a_null_is_refused(pipeline_of, overrides: tuple[str, ...], told: str) -> None:
+def test_classifier_free_guidance_without_a_null_is_refused(
+    pipeline_of, overrides: tuple[str, ...], told: str, dropping: str
+) -> None:
     guidance = ClassifierFreeGuidance(kind="classifier_free", scale=2.0)
-    with pytest.raises(UserError, match=f"^guidance: this model {told}, so classifier-free guidance has nothing"):
+    why = f"^guidance: this model {told}, so classifier-free guidance has nothing .*: train with {dropping}, or"
+    with pytest.raises(UserError, match=why):
         pipeline_of(*overrides, guidance=guidance)
     pipeline_of(*overrides, guidance=guidance.model_copy(update={"scale": 1.0}))
     # Towards the null is a way as well.

@@ -100,13 +100,16 @@ def results(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
     """Fool rates of each model over all raters and for each of them, with Wilson's 95 % interval."""
-    from difflab.forced_choice.rates import report
+    from difflab.forced_choice.rates import is_report, report
     from difflab.forced_choice.results import read_results
 
     if out is not None:
         _refuse_folder(out, "--out")
         if any(out.resolve() == file.resolve() for file in files):
             raise UserError(f"--out {printable(out)} is one of the results: give another name")
+        if out.exists() and not is_report(out.read_bytes().decode("utf-8", errors="replace")):
+            # The page, or what a rater sent that was not named among the files.
+            raise UserError(f"--out {printable(out)} is there already and is no report: give another name")
     found = report(read_results(files, None if page is None else _digest_of_page(page, "--page")), allow_failed)
     text = json.dumps(found.plain(), indent=1)
     if out is not None:

@@ -23,8 +23,9 @@ from difflab.commands.trials import Measured, Trials
 from difflab.config.sample import SampleConfig
 from difflab.config.sampler import SamplerConfig
 from difflab.config.schedule import SEARCHING, ScheduleConfig
-from difflab.console import console, say, say_on_stderr
+from difflab.console import console, printable, say, say_on_stderr
 from difflab.diffusion.grid import HIGHEST, LOWEST
+from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.schedule_search import Search, schedule_search
 from difflab.errors import UserError
 from difflab.files import write_text
@@ -132,6 +133,15 @@ class Searching:
         """The noises that are worth trying: those of the model, within EDM's."""
         low, high = self.stage.trained_process.noise_range
         return max(low, LOWEST), min(high, HIGHEST)
+
+    def refuse_a_single_level(self) -> None:
+        """Raises UserError for a model without levels to choose among: one that knows pure noise alone."""
+        process = self.stage.trained_process
+        if isinstance(process, GaussianProcess) and not len(process.noises):
+            raise UserError(
+                f"run={printable(self.config.run)} knows one level, pure noise: there is nothing "
+                "to search for; draw from it with one step, or give run= a model of several levels"
+            )
 
     def _visiting(self, one: Trial) -> SamplerConfig:
         return self.config.sampler if one.origin == DEFAULT else self.config.sampler.visiting(_in_words(one.noises))
@@ -276,5 +286,6 @@ def _in_words(noises: Sequence[float]) -> list[Any]:
 def searching(config: ScheduleConfig, plain: dict[str, Any], overrides: list[str], machine: Machine) -> Searching:
     """The search. Raises UserError for a model or a sampler whose levels cannot be searched for."""
     with machine.processes.agreeing():
-        drawing = prepare_drawing(config, machine.processes, machine.models)
-    return Searching(config, plain, overrides, machine, drawing)
+        work = Searching(config, plain, overrides, machine, prepare_drawing(config, machine.processes, machine.models))
+        work.refuse_a_single_level()
+    return work

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from difflab.config.base import Config
 
 Weights = Literal["auto", "ema", "raw"]
 """Which weights of a run: the averaged ones where it keeps them (auto), the averaged, or the raw ones."""
+
+
+def _is_ordered(interval: list[float]) -> list[float]:
+    if not 0 <= interval[0] < interval[1]:
+        raise ValueError(f"interval={interval} must be [low, high] with 0 <= low < high, as in [0.3, 1.6]")
+    return interval
+
+
+Interval = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_is_ordered)]
 
 
 class ReferenceConfig(Config):
@@ -36,7 +45,7 @@ class ClassifierFreeOptions(Config):
 
     scale: float | None = None
     paper_w: float | None = None
-    interval: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
+    interval: Interval | None = None
     rescale: Annotated[float, Field(ge=0, le=1)] = 0.0
     channels: Annotated[int, Field(ge=1)] | None = None
     reference: ReferenceConfig | None = None
@@ -44,8 +53,6 @@ class ClassifierFreeOptions(Config):
     @model_validator(mode="after")
     def _check(self) -> Self:
         _refuse_both(self.scale, self.paper_w)
-        if self.interval is not None and not 0 <= self.interval[0] < self.interval[1]:
-            raise ValueError(f"interval={self.interval} must be [low, high] with 0 <= low < high, as in [0.3, 1.6]")
         return self
 
     @property
@@ -59,12 +66,14 @@ class ClassifierOptions(Config):
 
     run: the trained classifier: a run directory, an exported folder or a checkpoint.
     gradient_at: where an ancestral step takes it: x_t, or the mean of the next x.
+    interval: [low, high] of the noise level sigma / alpha where guidance acts; null = everywhere.
     """
 
     scale: Annotated[float, Field(ge=0)] = 1.0
     run: str
     weights: Weights = "auto"
     gradient_at: Literal["x_t", "mean"] = "x_t"
+    interval: Interval | None = None
 
 
 class _Prediction(Config):

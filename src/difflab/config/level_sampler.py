@@ -12,11 +12,22 @@ from difflab.config.listed import ListedConfig
 
 Snap = Literal["none", "time", "level"]
 
+BETWEEN_ENDS = ("spacing=karras", "spacing=exponential", "spacing=polyexponential")
+NO_ENDS = {"noise_min": None, "noise_max": None}
 
-def check_ends(low: float | None, high: float | None) -> None:
-    """Raise ValueError unless noise_min is below noise_max, where both are given."""
+
+def check_ends(low: float | None, high: float | None, chosen: str, between: Sequence[str]) -> None:
+    """Raise ValueError unless noise_min is below noise_max, where both are given, and the spacing asks for them.
+
+    chosen: the spacing, or the discretization. between: those whose levels lie between these two.
+    """
     if low is not None and high is not None and low >= high:
         raise ValueError(f"noise_min={low} must be below noise_max={high}")
+    given = [f"{key}={end}" for key, end in (("noise_min", low), ("noise_max", high)) if end is not None]
+    if given and chosen not in between:
+        raise ValueError(
+            f"{' and '.join(given)}: {chosen} has its own ends: leave them out (null), or take {between[0]}"
+        )
 
 
 class LevelsConfig(ListedConfig):
@@ -57,12 +68,15 @@ class LevelsConfig(ListedConfig):
             raise ValueError(f"steps={self.steps} must be 1 or more")
         if not isinstance(self.steps, int) and self.spacing != "sections":
             raise ValueError(f"spacing={self.spacing} takes a number in steps; {self.steps!r} needs spacing=sections")
-        check_ends(self.noise_min, self.noise_max)
+        check_ends(self.noise_min, self.noise_max, f"spacing={self.spacing}", BETWEEN_ENDS)
         return self
 
     @property
     def lists_its_end(self) -> bool:
         return self.final == "lowest"
+
+    def _listing(self, noises: Sequence[float]) -> dict[str, Any]:
+        return {**super()._listing(noises), **NO_ENDS}
 
 
 class _Churned(Config):
@@ -178,7 +192,7 @@ class DPMFastConfig(ListedConfig):
 
     @model_validator(mode="after")
     def _check_ends(self) -> Self:
-        check_ends(self.noise_min, self.noise_max)
+        check_ends(self.noise_min, self.noise_max, f"spacing={self.spacing}", ("spacing=exponential",))
         return self
 
     @property
@@ -186,13 +200,18 @@ class DPMFastConfig(ListedConfig):
         return True
 
     def _listing(self, noises: Sequence[float]) -> dict[str, Any]:
-        return {"spacing": "listed", "noises": list(noises)}
+        return {"spacing": "listed", "noises": list(noises), **NO_ENDS}
 
     def check_steps(self, listed: int) -> None:
         """Raise ValueError where the network calls need another number of levels."""
         levels = -(-self.steps // 3) + 1 if self.steps % 3 else self.steps // 3 + 2
         if listed != levels:
-            raise ValueError(f"steps={self.steps} network calls go through {levels} levels, but noises lists {listed}")
+            fewest = max(1, 3 * (listed - 2))
+            fitting = "" if listed < 2 else f", or set steps={fewest} to {3 * (listed - 2) + 2}"
+            raise ValueError(
+                f"steps={self.steps} network calls go through {levels} levels, but noises lists {listed}: list {levels}"
+                f"{fitting}"
+            )
 
 
 class EDMAblationConfig(ListedConfig, _Churned):
@@ -218,8 +237,12 @@ class EDMAblationConfig(ListedConfig, _Churned):
 
     @model_validator(mode="after")
     def _check_ends(self) -> Self:
-        check_ends(self.noise_min, self.noise_max)
+        every = tuple(f"discretization={one}" for one in ("edm", "ve", "vp", "iddpm"))
+        check_ends(self.noise_min, self.noise_max, f"discretization={self.discretization}", every)
         return self
+
+    def _listing(self, noises: Sequence[float]) -> dict[str, Any]:
+        return {**super()._listing(noises), **NO_ENDS}
 
 
 class ExponentialConfig(LevelsConfig):

@@ -31,8 +31,30 @@ def validate(model: type[Model], data: Mapping[str, Any]) -> Model:
     except ValidationError as error:
         # A misspelt key also leaves the right one missing: say the cause first.
         problems = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
-        rest = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise UserError(_explain(model, data, problems[0]) + rest) from None
+        first, *others = _of_one_value(data, problems)
+        rest = f" (and {len(others)} more)" if others else ""
+        raise UserError(_explain(model, data, first) + rest) from None
+
+
+_WANTED = "Input should be "
+
+
+def _of_one_value(data: Mapping[str, Any], problems: list[ErrorDetails]) -> list[ErrorDetails]:
+    """The problems, with those of one value as one: each type of a union says what it would have taken."""
+    kept: list[ErrorDetails] = []
+    wanted: dict[tuple[int | str, ...], ErrorDetails] = {}
+    for problem in problems:
+        place = tuple(_path_in_data(data, problem["loc"]))
+        if not problem["msg"].startswith(_WANTED):
+            kept.append(problem)
+        elif place not in wanted:
+            wanted[place] = problem
+            kept.append(problem)
+        else:
+            first = wanted[place]
+            here, also = (one["msg"].partition(", unable")[0] for one in (first, problem))
+            first["msg"] = f"{here} or {also.removeprefix(_WANTED)}"
+    return kept
 
 
 def _explain(model: type[BaseModel], data: Mapping[str, Any], problem: ErrorDetails) -> str:

@@ -216,7 +216,7 @@ def _classifier_free(options: ClassifierFreeOptions, parts: GuidanceParts) -> Cl
         scale,
         null=parts.null if options.reference is None else None,
         reference=None if options.reference is None else parts.reference,
-        interval=None if options.interval is None else (options.interval[0], options.interval[1]),
+        interval=_interval(options),
         rescale=options.rescale,
         channels=options.channels,
         prediction=parts.prediction,
@@ -229,7 +229,11 @@ def _classifier_guidance(options: ClassifierOptions, parts: GuidanceParts) -> Cl
             "classifier guidance needs a noisy classifier and a class for every sample: give guidance.run=..., "
             "a run trained with task=noisy_classifier"
         )
-    return ClassifierGuidance(parts.log_prob, options.scale, options.gradient_at)
+    return ClassifierGuidance(parts.log_prob, options.scale, options.gradient_at, _interval(options))
+
+
+def _interval(options: ClassifierFreeOptions | ClassifierOptions) -> tuple[float, float] | None:
+    return None if options.interval is None else (options.interval[0], options.interval[1])
 
 
 def build_threshold(config: GuidanceConfig) -> Threshold | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from difflab.diffusion.guidance import Guidance, NetworkInput
+from difflab.diffusion.guidance import Guidance, Interval, NetworkInput, check_interval, is_within
 from difflab.diffusion.process import Prediction, PreviousDenoised
 from difflab.types import Conditioning, Denoised, Denoiser, StepContext
 
@@ -27,8 +27,7 @@ class ClassifierFree(Guidance):
     scale:      1 is the conditional prediction; the CFG paper's weight is w = scale - 1.
     null:       what the network is told instead of its condition, with the rows of x.
     reference:  another denoiser, on the same process, in place of `null` (autoguidance).
-    interval:   (low, high]: guidance acts where low < sigma / alpha <= high, the noise level of EDM; elsewhere the
-                conditional prediction stands (Kynkaanniemi et al. 2024).
+    interval:   the noise levels where guidance acts, None for all; elsewhere the conditional prediction stands.
     rescale:    phi in [0, 1], how far the guided prediction is brought back to the standard deviation of the
                 conditional one, item by item, in the space that the network predicts (Lin et al. 2023, section 3.4).
                 An item whose guided prediction is flat, one value up to rounding, has no spread and stays.
@@ -41,7 +40,7 @@ class ClassifierFree(Guidance):
     scale: float
     null: Conditioning | None = None
     reference: Denoiser | None = None
-    interval: tuple[float, float] | None = None
+    interval: Interval | None = None
     rescale: float = 0.0
     channels: int | None = None
     prediction: Prediction = "eps"
@@ -53,8 +52,7 @@ class ClassifierFree(Guidance):
             )
         if self.scale != 1.0 and self.null is None and self.reference is None:
             raise ValueError(f"classifier-free guidance of scale {self.scale:g} needs a null condition or a reference")
-        if self.interval is not None and not 0 <= self.interval[0] < self.interval[1]:
-            raise ValueError(f"interval={list(self.interval)} must be [low, high] with 0 <= low < high")
+        check_interval(self.interval)
         if not 0 <= self.rescale <= 1:
             raise ValueError(f"rescale={self.rescale:g} must be in [0, 1]")
         if self.rescale > 0 and self.prediction == "prev":
@@ -86,9 +84,7 @@ class ClassifierFree(Guidance):
         return _views(lambda parts: torch.cat(parts, dim=1), guided, _channels(told, rest))
 
     def _acts_at(self, step: StepContext) -> bool:
-        if self.interval is None:
-            return True
-        return self.interval[0] < step.level.noise <= self.interval[1]
+        return is_within(self.interval, step.level)
 
     def _guide(self, told: Denoised, weak: Denoised, step: StepContext) -> Denoised:
         guided = _views(lambda pair: pair[1] + self.scale * (pair[0] - pair[1]), told, weak)

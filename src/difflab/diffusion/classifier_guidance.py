@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from difflab.diffusion.guidance import Guidance, LogProb
+from difflab.diffusion.guidance import Guidance, Interval, LogProb, check_interval, is_within
 from difflab.types import NoiseLevel, StepContext
 
 GradientAt = Literal["x_t", "mean"]
@@ -25,15 +25,24 @@ class ClassifierGuidance(Guidance):
                  the mean). The mean is an x of the next level, so that is the level told to the classifier; the last
                  step's next level is clean, where classifiers were not trained, and keeps its own.
                  The score of a DDIM step (ADM, Algorithm 2) is always that of x_t.
+    interval:    the noise levels at which a step is guided, None for all. Where a table ends in all but pure noise (the
+                 cosine schedule, at sigma / alpha = 2e4), nothing is left to classify, and in a few DDIM steps what
+                 the gradient has in error there is enlarged by the ratio of two alphas; [0, 10] leaves that out.
+
+    Raises ValueError for an empty interval.
     """
 
     log_prob: LogProb
     scale: float = 1.0
     gradient_at: GradientAt = "x_t"
+    interval: Interval | None = None
+
+    def __post_init__(self) -> None:
+        check_interval(self.interval)
 
     def shift_mean(self, mean: Tensor, variance: Tensor, x: Tensor, step: StepContext) -> Tensor:
         """mean + scale Sigma g; ADM, Algorithm 1."""
-        if self.scale == 0.0:
+        if not self._acts_at(step):
             return mean
         if self.gradient_at == "x_t":
             gradient = self._gradient(x, step.level)
@@ -43,9 +52,12 @@ class ClassifierGuidance(Guidance):
 
     def shift_eps(self, eps: Tensor, x: Tensor, step: StepContext) -> Tensor:
         """eps - sigma scale g; ADM, Algorithm 2."""
-        if self.scale == 0.0:
+        if not self._acts_at(step):
             return eps
         return eps - (self.scale * step.level.sigma) * self._gradient(x, step.level)
+
+    def _acts_at(self, step: StepContext) -> bool:
+        return self.scale != 0.0 and is_within(self.interval, step.level)
 
     def _gradient(self, x: Tensor, level: NoiseLevel) -> Tensor:
         # Samplers run without gradients; a clone made outside of inference mode may have one nevertheless.

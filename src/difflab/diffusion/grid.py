@@ -153,6 +153,8 @@ class Grid:
     def _count(self, most: int | None = None) -> int:
         if not isinstance(self.steps, int):
             raise ValueError(f"spacing={self.spacing} takes a number of steps, got steps={self.steps!r}")
+        if most == 0:
+            raise ValueError(f"spacing={self.spacing} leaves out a row, and the process has no other: take trailing")
         if self.steps < 1 or (most is not None and self.steps > most):
             limit = "1 or more" if most is None else f"1..{most}"
             raise ValueError(f"cannot take {self.steps} steps with spacing={self.spacing}; ask for {limit}")

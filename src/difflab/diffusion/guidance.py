@@ -15,6 +15,20 @@ LogProb = Callable[[Tensor, NoiseLevel], Tensor]
 
 Guidance asks for its gradient from within inference mode too; tensors made there have to be cloned by the function."""
 
+Interval = tuple[float, float]
+"""(low, high]: guidance acts where low < sigma / alpha <= high, the noise level of EDM (Kynkaanniemi et al. 2024)."""
+
+
+def check_interval(interval: Interval | None) -> None:
+    """Raise ValueError for an interval that is empty or reaches below 0; None is everywhere."""
+    if interval is not None and not 0 <= interval[0] < interval[1]:
+        raise ValueError(f"interval={list(interval)} must be [low, high] with 0 <= low < high")
+
+
+def is_within(interval: Interval | None, level: NoiseLevel) -> bool:
+    """Whether guidance acts at a level."""
+    return interval is None or interval[0] < level.noise <= interval[1]
+
 
 @dataclass(frozen=True)
 class NetworkInput:

@@ -187,7 +187,10 @@ class GaussianProcess(BetaTables, Process):
     def noise_range(self) -> tuple[float, float]:
         """sigma / alpha of the first row and of the last one that has a signal. ValueError where none has."""
         if not len(self.noises):
-            raise ValueError("the only step of this schedule is pure noise, between whose levels no sampler can step")
+            raise ValueError(
+                "the only step of this schedule is pure noise, which leaves no levels to step between: take "
+                "sampler=ancestral or sampler=ddim"
+            )
         return float(self.noises[0]), float(self.noises[-1])
 
     def starting_std(self, level: NoiseLevel) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from difflab.pipelines.build import require_drawing
 from difflab.pipelines.pairing import downsampling_of
 from difflab.pipelines.stored import Stored, find_stored
 from difflab.requests.data_split import DataSplit
-from difflab.requests.drawings import ARCHIVE, RECORD, runs_of
+from difflab.requests.drawings import record_of, runs_of
 
 FIELD = "image"
 GIVEN = ("low_res", "images", "request")
@@ -42,7 +41,7 @@ class SplitOriginals:
     """
 
     def __init__(self, samples: NamedPictures, given: Origin) -> None:
-        record = drawing_of(samples.path)
+        record = record_of(samples.path, "give --originals and --low-res")
         if record is not None:
             _refuse_given(record, samples.shown)
         first, last = _runs(record, given)
@@ -82,21 +81,6 @@ class SplitOriginals:
         image = self._pictures([self._places[name]], 0)[FIELD]
         assert isinstance(image, Tensor)
         return image
-
-
-def drawing_of(path: Path) -> dict[str, Any] | None:
-    """sample.json of a drawing's folder or archive, None where `difflab sample` did not write it."""
-    place = path.parent if path.name == ARCHIVE else path
-    file = place / RECORD
-    if not file.is_file():
-        return None
-    try:
-        content = json.loads(file.read_bytes())
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        raise UserError(f"{printable(file)} is damaged: draw the samples again, or give --originals and --low-res")
-    return content
 
 
 def _refuse_given(record: dict[str, Any], shown: str) -> None:

@@ -123,7 +123,8 @@
 
   function begin() {
     if (phase !== "start") return;
-    state.rater = byId("rater").value.trim();
+    // Half of a character, as a field that is full leaves it of an emoji, is no text to who reads the results.
+    state.rater = byId("rater").value.replace(/\p{Surrogate}/gu, "").trim();
     keep();
     present();
   }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from difflab.forced_choice.protocol import Answer, Protocol, Results
+
+REPORT = "difflab-fool-rate-report-1"
+"""What a report says it is."""
 
 Z95 = 1.959963984540054
 """The 97.5 % quantile of the normal distribution."""
@@ -78,7 +82,7 @@ class Report:
     def plain(self) -> dict[str, Any]:
         """As JSON holds it."""
         return {
-            "format": "difflab-fool-rate-report-1",
+            "format": REPORT,
             "page": self.page,
             "protocol": self.protocol.plain(),
             "interval": "Wilson, 95 %, trials taken as independent",
@@ -88,6 +92,15 @@ class Report:
             "models": {name: asdict(rate) for name, rate in self.models.items()},
             "raters": [asdict(rater) for rater in self.raters],
         }
+
+
+def is_report(text: str) -> bool:
+    """Whether a file holds a report, of whatever page."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.get("format") == REPORT
 
 
 def report(sittings: Mapping[str, Results], allowed_failures: int = 0) -> Report:

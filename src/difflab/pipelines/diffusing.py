@@ -35,6 +35,9 @@ from difflab.pipelines.handover import Unfinished
 from difflab.seeding import stream_seed
 from difflab.types import Batch, Denoiser, NoiseLevel, StepContext, StepHook
 
+DROPPED_CLASSES = ("conditioning=class", "conditioning.class_label.drop_rate=0.1")
+"""How a model without conditions is trained for classifier-free guidance."""
+
 
 class DiffusingStage:
     """Draws images with one model. Sample i of seed s has the same noise whatever the batch it is drawn in.
@@ -233,10 +236,12 @@ class DiffusingStage:
         free, classifier = self.guidance.classifier_free_options(), self.guidance.classifier_options()
         droppable = any(conditioner.drop_rate > 0 for _, conditioner in self.conditioners.named())
         if free is not None and free.effective_scale != 1.0 and free.reference is None and not droppable:
-            told = "was trained with its condition always there" if len(self.conditioners) else "is unconditional"
+            names = [name for name, one in self.conditioners.named() if one.augmentation is None]
+            told = "was trained with its condition always there" if names else "is unconditional"
+            dropping = [f"conditioning.{names[0]}.drop_rate=0.1"] if names else DROPPED_CLASSES
             raise UserError(
                 f"guidance: this model {told}, so classifier-free guidance has nothing to lead away from: train with "
-                "conditioning.class_label.drop_rate=0.1, or lead away from another network, guidance=autoguidance "
+                f"{' '.join(dropping)}, or lead away from another network, guidance=autoguidance "
                 "guidance.reference.run=..."
             )
         assert classifier is None or self.guides.classifier is not None, "load_guides loads what the guidance names"

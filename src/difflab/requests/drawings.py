@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from difflab.console import printable
 from difflab.errors import UserError
 
 RECORD = "sample.json"
@@ -24,6 +26,24 @@ def beside_pictures(path: Path, shown: str) -> tuple[str, ...]:
             f"{shown} is a drawing that was stopped ({UNFINISHED} lies there): finish it with the same `difflab sample`"
         )
     return (RECORD, *TOGETHER) if (path / RECORD).is_file() else ()
+
+
+def record_of(path: Path, otherwise: str) -> dict[str, Any] | None:
+    """sample.json of the pictures in a folder or an archive, None where `difflab sample` did not write them.
+
+    An archive of another name than `difflab sample` gives its own was put beside them by somebody else.
+    otherwise: what a user may do where it is damaged besides drawing again, which the UserError says.
+    """
+    file = (path.parent if path.name == ARCHIVE else path) / RECORD
+    if not file.is_file():
+        return None
+    try:
+        record = json.loads(file.read_bytes())
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict):
+        raise UserError(f"{printable(file)} is damaged: draw the samples again, or {otherwise}")
+    return record
 
 
 def runs_of(record: Mapping[str, Any]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from difflab.metrics.paired import Pairs
 from difflab.pipelines.pairing import downsampling_of
 from difflab.pipelines.stored import Stored, find_stored
 from difflab.requests.data_split import DataSplit
-from difflab.requests.drawings import RECORD, runs_of
+from difflab.requests.drawings import RECORD, record_of, runs_of
 from difflab.types import Batch
 
 SAY = "give paired=true where picture i was made of image i of the split"
@@ -26,11 +25,11 @@ def pairs_of_given(config: EvaluateSamplesConfig, path: Path, n: int, shape: tup
 
     They have originals where `difflab sample` drew them of the same split of the same data, which its sample.json and
     its run tell, or where the user says `paired`.
-    Raises UserError for more pictures than images, where the user says it.
+    Raises UserError for more pictures than images, where the user says it, and for a sample.json that is damaged.
     """
     if config.data is None:
         return _unpaired("there is no data set: give data= and split= of the originals", shape)
-    record = _record_of(path)
+    record = _record_of(path, paired=config.paired)
     stored = None if record is None else _drawn_with(record)
     if not config.paired:
         why = _not_drawn_of(config, path, record, stored)
@@ -53,13 +52,14 @@ def _unpaired(why: str, shape: tuple[int, int, int]) -> Pairs:
     return Pairs(shape=shape, unpaired=why, enlarges_nothing=why)
 
 
-def _record_of(path: Path) -> Mapping[str, Any] | None:
-    """How the pictures were drawn, None where nothing says it."""
+def _record_of(path: Path, *, paired: bool) -> Mapping[str, Any] | None:
+    """How the pictures were drawn, None where nothing says it, or where it is damaged and the user says the rest."""
     try:
-        record = json.loads(((path if path.is_dir() else path.parent) / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) else None
+        return record_of(path, SAY)
+    except UserError:
+        if paired:
+            return None
+        raise
 
 
 def _drawn_with(record: Mapping[str, Any]) -> tuple[DrawingModelConfig, Stored] | None:
