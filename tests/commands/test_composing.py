@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from difflab.commands import composing
 from difflab.commands.composing import choices_of, compose, compose_and_validate, to_plain
+from difflab.conf_dir import conf_dir
+from difflab.config import groups
 from difflab.config.train import TrainConfig
 from difflab.errors import UserError
 
@@ -138,7 +139,7 @@ def test_a_value_that_has_to_be_given_is_asked_for() -> None:
 
 def test_an_experiment_chooses_anew_among_what_its_task_chose(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     conf = tmp_path / "conf"
-    shutil.copytree(composing.conf_dir(), conf)
+    shutil.copytree(conf_dir(), conf)
     defaults = [
         "override /task: noisy_classifier",
         "override /callbacks: large",
@@ -147,7 +148,7 @@ def test_an_experiment_chooses_anew_among_what_its_task_chose(monkeypatch: pytes
     lines = ["# @package _global_", "defaults:", *(f"  - {line}" for line in defaults)]
     lines += ["callbacks: { sample_grid: null }", "network: { dropout: 0.25 }"]
     (conf / "experiment" / "own.yaml").write_text("\n".join(lines))
-    monkeypatch.setattr(composing, "conf_dir", lambda: conf)
+    monkeypatch.setattr(groups, "conf_dir", lambda: conf)
     config, plain = compose_and_validate("train", TrainConfig, ["experiment=own", "network.norm_eps=1e-3"])
     assert config.callbacks.checkpoint.every_steps == 10_000, "large, not the classifier's"
     assert (config.network.kind, config.network.dropout, config.network.norm_eps) == ("unet_encoder", 0.25, 1e-3)

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from difflab.config.diffusion import ContinuousDiffusionConfig, DiffusionConfig, DiscreteDiffusionConfig
 from difflab.diffusion.build import build_loss, build_process, build_timesteps
 from difflab.diffusion.continuous_process import ContinuousProcess
-from difflab.diffusion.samplers import DDIMSampler
+from difflab.diffusion.samplers.ddim import DDIMSampler
 
 CONF = Path(__file__).parents[2] / "conf"
 CHOICES = sorted(path.stem for path in (CONF / "diffusion").glob("*.yaml"))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from difflab.config.groups import choices_of, contents
 from difflab.config.sampler import SamplerConfig
 from difflab.diffusion.build import build_sampler
 from difflab.diffusion.process import GaussianProcess
@@ -16,14 +15,14 @@ from difflab.diffusion.schedules import linear_betas
 
 ADAPTER: TypeAdapter[Any] = TypeAdapter(SamplerConfig)
 PROCESS = GaussianProcess(linear_betas(1000))
-FILES = sorted((Path(__file__).parents[2] / "conf" / "sampler").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_every_choice_shows_all_its_options_and_builds(path: Path) -> None:
-    data = yaml.safe_load(path.read_text())
+@pytest.mark.parametrize("name", choices_of("sampler"))
+def test_every_choice_shows_all_its_options_and_builds(name: str) -> None:
+    data = contents("sampler", name)
+    assert data is not None
     config = ADAPTER.validate_python(data)
-    assert config.kind == path.stem
+    assert config.kind == name
     assert set(data) == set(type(config).model_fields)
     sampler = build_sampler(config)
     # DPM-Solver-fast counts network calls: 20 of them are six steps of third and one of second order.

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.noise_laws import LogNormalLaw
-from difflab.diffusion.samplers import LevelSampler
+from difflab.diffusion.samplers.levels import LevelSampler
 from difflab.types import Denoised, NoiseLevel, StepContext
 from diffusion.mixtures import Still
 

@@ -12,7 +12,7 @@ from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.grid import Grid
 from difflab.diffusion.noise import NoiseSource
 from difflab.diffusion.process import GaussianProcess
-from difflab.diffusion.samplers import LevelSampler
+from difflab.diffusion.samplers.levels import LevelSampler
 from difflab.diffusion.schedules import linear_betas, quad_betas, zero_terminal_snr
 from difflab.types import Denoised, Denoiser, Network, NoiseLevel, StepContext
 from diffusion.fakes import Mixture

@@ -16,7 +16,7 @@ from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.grid import Grid
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.noise_laws import LogNormalLaw
-from difflab.diffusion.samplers import DPMSolverPP2MSDESampler, DPMSolverPPSDESampler
+from difflab.diffusion.samplers.dpm_solver_pp import DPMSolverPP2MSDESampler, DPMSolverPPSDESampler
 from difflab.diffusion.samplers.levels import Walk
 from difflab.types import Denoised, StepContext
 

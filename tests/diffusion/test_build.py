@@ -19,7 +19,17 @@ from difflab.config.guidance import (
     NoGuidance,
     ReferenceConfig,
 )
-from difflab.config.level_sampler import (
+from difflab.diffusion import build, schedules
+from difflab.diffusion import classifier_free as free
+from difflab.diffusion import classifier_guidance as by_classifier
+from difflab.diffusion.ablation_grid import AblationGrid
+from difflab.diffusion.grid import Grid
+from difflab.diffusion.guidance import GuidanceParts
+from difflab.diffusion.samplers.ancestral import AncestralSampler
+from difflab.diffusion.samplers.config import (
+    AncestralConfig,
+    DDIMConfig,
+    DDIMInversionConfig,
     DPM2Config,
     DPMFastConfig,
     DPMSolverPP2MSDEConfig,
@@ -27,31 +37,19 @@ from difflab.config.level_sampler import (
     DPMSolverPPSDEConfig,
     EDMAblationConfig,
     LMSConfig,
+    PLMSConfig,
     UniPCConfig,
 )
-from difflab.config.sampler import AncestralConfig, DDIMConfig, DDIMInversionConfig, PLMSConfig
-from difflab.diffusion import build, schedules
-from difflab.diffusion import classifier_free as free
-from difflab.diffusion import classifier_guidance as by_classifier
-from difflab.diffusion.ablation_grid import AblationGrid
-from difflab.diffusion.grid import Grid
-from difflab.diffusion.guidance import GuidanceParts
-from difflab.diffusion.samplers import (
-    AncestralSampler,
-    Churn,
-    DDIMInversion,
-    DDIMSampler,
-    DPM2Sampler,
-    DPMFastSampler,
-    DPMSolverPP2MSDESampler,
-    DPMSolverPPSampler,
-    DPMSolverPPSDESampler,
-    EDMAblationSampler,
-    LMSSampler,
-    PLMSSampler,
-    UniPCSampler,
-)
-from difflab.diffusion.samplers.ancestral_noise import AncestralNoise
+from difflab.diffusion.samplers.ddim import DDIMSampler
+from difflab.diffusion.samplers.dpm2 import DPM2Sampler
+from difflab.diffusion.samplers.dpm_fast import DPMFastSampler
+from difflab.diffusion.samplers.dpm_solver_pp import DPMSolverPP2MSDESampler, DPMSolverPPSampler, DPMSolverPPSDESampler
+from difflab.diffusion.samplers.edm_ablation import EDMAblationSampler
+from difflab.diffusion.samplers.euler import AncestralNoise, Churn
+from difflab.diffusion.samplers.inversion import DDIMInversion
+from difflab.diffusion.samplers.lms import LMSSampler
+from difflab.diffusion.samplers.plms import PLMSSampler
+from difflab.diffusion.samplers.unipc import UniPCSampler
 from difflab.diffusion.thresholding import DynamicThreshold, StaticThreshold
 from difflab.diffusion.timesteps import LossAwareTimesteps, UniformTimesteps
 from difflab.types import Conditioning, Denoised, NoiseLevel, StepContext

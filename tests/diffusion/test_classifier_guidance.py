@@ -14,7 +14,9 @@ from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.guidance import LogProb
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.process import GaussianProcess
-from difflab.diffusion.samplers import AncestralSampler, DDIMSampler, StridedSampler
+from difflab.diffusion.samplers.ancestral import AncestralSampler
+from difflab.diffusion.samplers.base import StridedSampler
+from difflab.diffusion.samplers.ddim import DDIMSampler
 from difflab.diffusion.schedules import linear_betas, zero_terminal_snr
 from difflab.diffusion.thresholding import StaticThreshold
 from difflab.types import Conditioning, NoiseLevel, StepContext

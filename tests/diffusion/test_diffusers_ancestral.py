@@ -9,7 +9,7 @@ from torch import Tensor
 
 from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.grid import Grid
-from difflab.diffusion.samplers import EulerAncestralSampler
+from difflab.diffusion.samplers.euler import EulerAncestralSampler
 from difflab.types import Denoised, StepContext
 from diffusion.fakes import Checked, Mixture, ReplayedNoise
 from diffusion.test_diffusers import process_of

@@ -15,7 +15,9 @@ from difflab.diffusion.grid import Grid
 from difflab.diffusion.noise_laws import LogNormalLaw
 from difflab.diffusion.noise_times import LinearTime, NoiseTime, VETime, VPTime
 from difflab.diffusion.process import GaussianProcess
-from difflab.diffusion.samplers import Churn, EDMAblationSampler, EulerSampler, HeunSampler, LevelSampler
+from difflab.diffusion.samplers.edm_ablation import EDMAblationSampler
+from difflab.diffusion.samplers.euler import Churn, EulerSampler, HeunSampler
+from difflab.diffusion.samplers.levels import LevelSampler
 from difflab.diffusion.schedules import linear_betas
 from difflab.diffusion.sigmas import iddpm_noises
 from diffusion.fakes import Checked, MixtureDenoiser, ReplayedNoise

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from difflab.diffusion.grid import Grid
 from difflab.diffusion.process import GaussianProcess
-from difflab.diffusion.samplers import DPMSolverPPSampler, LevelSampler, UniPCSampler
+from difflab.diffusion.samplers.dpm_solver_pp import DPMSolverPPSampler
 from difflab.diffusion.samplers.exponential import phis
-from difflab.diffusion.samplers.levels import Walk
+from difflab.diffusion.samplers.levels import LevelSampler, Walk
+from difflab.diffusion.samplers.unipc import UniPCSampler
 from difflab.diffusion.schedules import linear_betas
 from difflab.types import Denoised, StepContext
 from diffusion.gaussian import EDM, error, exact

@@ -10,16 +10,11 @@ from torch import Tensor
 
 from difflab.diffusion.grid import Grid
 from difflab.diffusion.process import GaussianProcess
-from difflab.diffusion.samplers import (
-    Churn,
-    DPMSolverPP2MSDESampler,
-    DPMSolverPPSampler,
-    EulerSampler,
-    HeunSampler,
-    LevelSampler,
-    PLMSSampler,
-    UniPCSampler,
-)
+from difflab.diffusion.samplers.dpm_solver_pp import DPMSolverPP2MSDESampler, DPMSolverPPSampler
+from difflab.diffusion.samplers.euler import Churn, EulerSampler, HeunSampler
+from difflab.diffusion.samplers.levels import LevelSampler
+from difflab.diffusion.samplers.plms import PLMSSampler
+from difflab.diffusion.samplers.unipc import UniPCSampler
 from difflab.types import Denoised, Denoiser, NoiseLevel, StepContext
 from diffusion.fakes import Checked, ReplayedNoise
 from diffusion.schedulers import Run, first_scale, grid_of, process_of

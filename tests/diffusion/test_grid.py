@@ -13,7 +13,7 @@ from difflab.diffusion.grid import Grid, GridSpacing
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.noise_laws import CosineLaw, LogNormalLaw, VPLaw
 from difflab.diffusion.process import CLEAN, GaussianProcess
-from difflab.diffusion.samplers import Churn, EulerSampler
+from difflab.diffusion.samplers.euler import Churn, EulerSampler
 from difflab.diffusion.schedules import cosine_betas, linear_betas, zero_terminal_snr
 from difflab.diffusion.sigmas import karras_noises
 from diffusion.gaussian import exact

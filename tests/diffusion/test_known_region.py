@@ -15,7 +15,12 @@ from difflab.diffusion.known_region import KnownRegion
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.noise_laws import CosineLaw
 from difflab.diffusion.process import CLEAN, GaussianProcess, PreviousDenoised
-from difflab.diffusion.samplers import AncestralSampler, DDIMSampler, Part, Resampling, Sampler, Trajectory
+from difflab.diffusion.samplers.ancestral import AncestralSampler
+from difflab.diffusion.samplers.base import Sampler
+from difflab.diffusion.samplers.ddim import DDIMSampler
+from difflab.diffusion.samplers.part import Part
+from difflab.diffusion.samplers.resampling import Resampling
+from difflab.diffusion.samplers.trajectory import Trajectory
 from difflab.diffusion.schedules import cosine_betas, linear_betas, zero_terminal_snr
 from difflab.diffusion.thresholding import StaticThreshold
 from difflab.types import Denoised, NoiseLevel, StepContext

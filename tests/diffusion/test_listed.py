@@ -17,7 +17,12 @@ from difflab.diffusion.listed import listed_levels, table_on
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.noise_laws import LogNormalLaw
 from difflab.diffusion.process import CLEAN, GaussianProcess
-from difflab.diffusion.samplers import AncestralSampler, DDIMSampler, DPMFastSampler, HeunSampler, PLMSSampler, Sampler
+from difflab.diffusion.samplers.ancestral import AncestralSampler
+from difflab.diffusion.samplers.base import Sampler
+from difflab.diffusion.samplers.ddim import DDIMSampler
+from difflab.diffusion.samplers.dpm_fast import DPMFastSampler
+from difflab.diffusion.samplers.euler import HeunSampler
+from difflab.diffusion.samplers.plms import PLMSSampler
 from difflab.diffusion.schedules import linear_betas, zero_terminal_snr
 from diffusion.every_sampler import DRAWING, sampler_named
 

@@ -15,15 +15,13 @@ from torch import Tensor
 
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.process import CLEAN, GaussianProcess
-from difflab.diffusion.samplers import (
-    DDIMInversion,
-    DDIMSampler,
-    Part,
-    Resampling,
-    Sampler,
-    Trajectory,
-)
+from difflab.diffusion.samplers.base import Sampler
+from difflab.diffusion.samplers.ddim import DDIMSampler
 from difflab.diffusion.samplers.dpm_fast import orders_of
+from difflab.diffusion.samplers.inversion import DDIMInversion
+from difflab.diffusion.samplers.part import Part
+from difflab.diffusion.samplers.resampling import Resampling
+from difflab.diffusion.samplers.trajectory import Trajectory
 from difflab.diffusion.schedules import cosine_betas, linear_betas, zero_terminal_snr
 from difflab.types import NoiseLevel
 from diffusion.every_sampler import DRAWING, MULTISTEP, PROCESS, RANDOM, Normals, sampler_named

@@ -14,16 +14,13 @@ import torch
 from torch import Tensor
 
 from difflab.diffusion.denoiser import NetworkDenoiser
-from difflab.diffusion.samplers import (
-    DDIMSampler,
-    DPMSolverPPSampler,
-    EulerSampler,
-    HeunSampler,
-    LevelSampler,
-    Part,
-    PLMSSampler,
-    UniPCSampler,
-)
+from difflab.diffusion.samplers.ddim import DDIMSampler
+from difflab.diffusion.samplers.dpm_solver_pp import DPMSolverPPSampler
+from difflab.diffusion.samplers.euler import EulerSampler, HeunSampler
+from difflab.diffusion.samplers.levels import LevelSampler
+from difflab.diffusion.samplers.part import Part
+from difflab.diffusion.samplers.plms import PLMSSampler
+from difflab.diffusion.samplers.unipc import UniPCSampler
 from diffusion.fakes import Mixture
 from diffusion.mixtures import Still
 from diffusion.schedulers import grid_of, process_of, their_run

@@ -11,16 +11,13 @@ from torch import Tensor
 from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.grid import Grid
 from difflab.diffusion.process import GaussianProcess
-from difflab.diffusion.samplers import (
-    DDIMSampler,
-    DPMSolverPPSampler,
-    EulerSampler,
-    HeunSampler,
-    LevelSampler,
-    PLMSSampler,
-    UniPCSampler,
-)
+from difflab.diffusion.samplers.ddim import DDIMSampler
+from difflab.diffusion.samplers.dpm_solver_pp import DPMSolverPPSampler
+from difflab.diffusion.samplers.euler import EulerSampler, HeunSampler
 from difflab.diffusion.samplers.exponential import ExponentialSampler
+from difflab.diffusion.samplers.levels import LevelSampler
+from difflab.diffusion.samplers.plms import PLMSSampler
+from difflab.diffusion.samplers.unipc import UniPCSampler
 from diffusion.fakes import Mixture
 from diffusion.mixtures import Still
 from diffusion.schedulers import first_scale, grid_of, process_of, their_run

@@ -9,7 +9,7 @@ import pytest
 from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.grid import Grid
 from difflab.diffusion.noise_laws import LogNormalLaw
-from difflab.diffusion.samplers import Churn, HeunSampler
+from difflab.diffusion.samplers.euler import Churn, HeunSampler
 from diffusion.fakes import Checked, MixtureDenoiser, ReplayedNoise
 from golden_fixtures import load
 

@@ -20,25 +20,18 @@ from difflab.diffusion.grid import Grid
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.noise_laws import CosineLaw, LogNormalLaw
 from difflab.diffusion.process import CLEAN, GaussianProcess
-from difflab.diffusion.samplers import (
-    Churn,
-    DPM2AncestralSampler,
-    DPM2Sampler,
-    DPMFastSampler,
+from difflab.diffusion.samplers.dpm2 import DPM2AncestralSampler, DPM2Sampler
+from difflab.diffusion.samplers.dpm_fast import DPMFastSampler, orders_of
+from difflab.diffusion.samplers.dpm_solver_pp import (
     DPMSolverPP2MSDESampler,
     DPMSolverPP2SAncestralSampler,
     DPMSolverPP3MSDESampler,
     DPMSolverPPSampler,
     DPMSolverPPSDESampler,
-    EulerAncestralSampler,
-    EulerSampler,
-    HeunSampler,
-    LevelSampler,
-    LMSSampler,
 )
-from difflab.diffusion.samplers.ancestral_noise import AncestralNoise
-from difflab.diffusion.samplers.dpm_fast import orders_of
-from difflab.diffusion.samplers.lms import lagrange_integrals
+from difflab.diffusion.samplers.euler import AncestralNoise, Churn, EulerAncestralSampler, EulerSampler, HeunSampler
+from difflab.diffusion.samplers.levels import LevelSampler
+from difflab.diffusion.samplers.lms import LMSSampler, lagrange_integrals
 from difflab.diffusion.schedules import linear_betas, zero_terminal_snr
 from difflab.diffusion.sigmas import exponential_noises, karras_noises, polyexponential_noises, vp_noises
 from difflab.types import Conditioning, Denoised, NoiseLevel, StepContext

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from difflab.diffusion.grid import Grid
-from difflab.diffusion.samplers import EulerSampler
+from difflab.diffusion.samplers.euler import EulerSampler
 from difflab.diffusion.schedule_search import (
     DIGITS,
     Candidate,

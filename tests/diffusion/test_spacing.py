@@ -9,7 +9,8 @@ import pytest
 
 from difflab.diffusion.grid import Grid
 from difflab.diffusion.process import GaussianProcess
-from difflab.diffusion.samplers import DDIMSampler, EulerSampler
+from difflab.diffusion.samplers.ddim import DDIMSampler
+from difflab.diffusion.samplers.euler import EulerSampler
 from difflab.diffusion.schedules import cosine_betas, linear_betas
 from difflab.diffusion.spacing import Spacing, sampling_timesteps, space_timesteps, steps_as_asked
 from diffusion.fakes import Checked

@@ -14,7 +14,7 @@ from difflab.config.model import ModelConfig
 from difflab.config.train import TrainConfig
 from difflab.diffusion.build import build_process, build_threshold
 from difflab.diffusion.denoiser import NetworkDenoiser
-from difflab.diffusion.samplers import AncestralSampler
+from difflab.diffusion.samplers.ancestral import AncestralSampler
 from difflab.errors import UserError
 from difflab.interop.diffusers_scheduler import to_scheduler_config
 from difflab.interop.registry import export_model, import_weights

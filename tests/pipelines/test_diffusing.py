@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from difflab.config.sampler import AncestralConfig, DDIMConfig
-from difflab.diffusion.samplers import DDIMSampler
+from difflab.diffusion.samplers.config import AncestralConfig, DDIMConfig
+from difflab.diffusion.samplers.ddim import DDIMSampler
 from difflab.errors import UserError
 from difflab.images import to_uint8
 from difflab.seeding import stream_seed

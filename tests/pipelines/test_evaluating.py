@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from difflab.config.metrics import FDConfig, InceptionScoreConfig, KIDConfig, OracleConfig
-from difflab.config.sampler import AncestralConfig
 from difflab.config.stored import read_train_config
+from difflab.diffusion.samplers.config import AncestralConfig
 from difflab.errors import UserError
 from difflab.pipelines.evaluating import REFERENCE_BATCH, build_evaluator, reference_of, sampling_record
 from pipelines.conftest import UPSAMPLER

@@ -15,9 +15,9 @@ from difflab.config.guidance import (
 from difflab.config.model import ModelConfig
 from difflab.config.network import UNetEncoderConfig
 from difflab.config.request import RequestConfig
-from difflab.config.sampler import AncestralConfig, DDIMConfig
 from difflab.diffusion.build import build_process
 from difflab.diffusion.process import GaussianProcess
+from difflab.diffusion.samplers.config import AncestralConfig, DDIMConfig
 from difflab.errors import UserError
 from difflab.pipelines import build
 from difflab.pipelines.diffusing import DiffusingStage, recorded

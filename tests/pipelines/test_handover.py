@@ -11,16 +11,17 @@ from torch import Tensor
 
 from difflab.config.editing import InpaintConfig
 from difflab.config.guidance import NoGuidance
-from difflab.config.level_sampler import (
+from difflab.config.pipeline import StageConfig
+from difflab.diffusion.noise import SampleNoise
+from difflab.diffusion.samplers.config import (
+    AncestralConfig,
+    DDIMConfig,
     DPMSolverPPConfig,
     DPMSolverPPSDEConfig,
     EulerAncestralConfig,
     EulerConfig,
     HeunConfig,
 )
-from difflab.config.pipeline import StageConfig
-from difflab.config.sampler import AncestralConfig, DDIMConfig
-from difflab.diffusion.noise import SampleNoise
 from difflab.errors import UserError
 from difflab.images import resize, to_float
 from difflab.pipelines.base import Pipeline, Stage, check_stage, wanted_by

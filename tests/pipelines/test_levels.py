@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from difflab.config.request import RequestConfig
-from difflab.config.sampler import AncestralConfig, DDIMConfig, EulerConfig, HeunConfig, SamplerConfig
+from difflab.config.sampler import SamplerConfig
 from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.noise_laws import CosineLaw, LogNormalLaw
-from difflab.diffusion.samplers import AncestralSampler, DDIMSampler
+from difflab.diffusion.samplers.ancestral import AncestralSampler
+from difflab.diffusion.samplers.config import AncestralConfig, DDIMConfig, EulerConfig, HeunConfig
+from difflab.diffusion.samplers.ddim import DDIMSampler
 from difflab.diffusion.sigmas import karras_noises
 from difflab.pipelines import build
 from difflab.pipelines.base import Pipeline

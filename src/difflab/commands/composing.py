@@ -10,9 +10,8 @@ from typing import Any, TypeVar
 
 from difflab.commands.interpolation import refuse_resolvers
 from difflab.commands.search_path import extend_search_path
-from difflab.conf_dir import conf_dir
 from difflab.config.base import Config
-from difflab.config.groups import choice_file, choices_of, contents, is_group
+from difflab.config.groups import choice_file, choices_of, conf_dirs, contents, is_group
 from difflab.config.validate import validate
 from difflab.errors import UserError, first_line
 
@@ -61,7 +60,7 @@ def _composed(primary: str, overrides: Sequence[str]) -> Any:
     refuse_before_composing(primary, overrides)
     extend_search_path()
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name=primary):
+    with initialize_config_dir(str(conf_dirs()[0]), version_base="1.3", job_name=primary):
         return hydra_compose(primary, overrides=list(overrides), return_hydra_config=True)
 
 

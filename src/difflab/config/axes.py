@@ -8,5 +8,8 @@ CONDITIONERS = Registry("conditioning", "difflab.conditioning.config")
 """What a model is told besides x and time. Builders: (config, embedding_dim=, image_size=) -> `Conditioner`."""
 
 
-AXES = (CONDITIONERS,)
+SAMPLERS = Registry("sampler", "difflab.diffusion.samplers.config")
+"""How samples are drawn. Builders: (config) -> `Sampler`."""
+
+AXES = (CONDITIONERS, SAMPLERS)
 """All that there are."""

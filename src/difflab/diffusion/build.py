@@ -2,46 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from difflab.config.axes import SAMPLERS
 from difflab.diffusion import schedules
-from difflab.diffusion.ablation_grid import AblationGrid
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.classifier_free import ClassifierFree
 from difflab.diffusion.classifier_guidance import ClassifierGuidance
 from difflab.diffusion.continuous_process import ContinuousProcess
-from difflab.diffusion.grid import Grid
 from difflab.diffusion.guidance import Guidance, GuidanceParts
 from difflab.diffusion.losses import DiffusionLoss
 from difflab.diffusion.noise_laws import CosineLaw, LogNormalLaw, LogUniformLaw, NoiseLaw, VPLaw
 from difflab.diffusion.process import GaussianProcess
-from difflab.diffusion.samplers import (
-    AncestralSampler,
-    Churn,
-    DDIMInversion,
-    DDIMSampler,
-    DPM2AncestralSampler,
-    DPM2Sampler,
-    DPMFastSampler,
-    DPMSolverPP2MSDESampler,
-    DPMSolverPP2SAncestralSampler,
-    DPMSolverPP3MSDESampler,
-    DPMSolverPPSampler,
-    DPMSolverPPSDESampler,
-    EDMAblationSampler,
-    EulerAncestralSampler,
-    EulerSampler,
-    HeunSampler,
-    LevelSampler,
-    LMSSampler,
-    PLMSSampler,
-    Sampler,
-    StridedSampler,
-    UniPCSampler,
-)
+from difflab.diffusion.samplers.base import Sampler
 from difflab.diffusion.thresholding import DynamicThreshold, StaticThreshold, Threshold
 from difflab.diffusion.timesteps import (
     LossAwareTimesteps,
@@ -75,29 +49,6 @@ _LAWS: dict[str, Callable[..., NoiseLaw]] = {
     "log_normal": LogNormalLaw,
     "vp": VPLaw,
     "log_uniform": LogUniformLaw,
-}
-
-_STRIDED: dict[str, type[StridedSampler]] = {
-    "ancestral": AncestralSampler,
-    "ddim": DDIMSampler,
-    "ddim_inversion": DDIMInversion,
-}
-
-_BETWEEN_LEVELS: dict[str, Callable[..., LevelSampler]] = {
-    "euler": EulerSampler,
-    "heun": HeunSampler,
-    "dpm_solver_pp": DPMSolverPPSampler,
-    "unipc": UniPCSampler,
-    "plms": PLMSSampler,
-    "euler_ancestral": EulerAncestralSampler,
-    "dpm_2": DPM2Sampler,
-    "dpm_2_ancestral": DPM2AncestralSampler,
-    "lms": LMSSampler,
-    "dpm_solver_pp_2s_ancestral": DPMSolverPP2SAncestralSampler,
-    "dpm_solver_pp_sde": DPMSolverPPSDESampler,
-    "dpm_solver_pp_2m_sde": DPMSolverPP2MSDESampler,
-    "dpm_solver_pp_3m_sde": DPMSolverPP3MSDESampler,
-    "edm_ablation": EDMAblationSampler,
 }
 
 
@@ -165,26 +116,7 @@ def build_timesteps(config: DiffusionConfig, process: Process) -> TimestepSample
 
 def build_sampler(config: SamplerConfig) -> Sampler:
     """The sampler with its steps and spacing."""
-    options = _options(config)
-    if options.get("noises") is not None:
-        options["noises"] = [float(noise) for noise in options["noises"]]
-    if config.kind in _STRIDED:
-        return _STRIDED[config.kind](**options)
-    if config.kind == "dpm_fast":
-        del options["spacing"]  # the noises say which
-        return DPMFastSampler(options.pop("steps"), **options)
-    grid_type = AblationGrid if config.kind == "edm_ablation" else Grid
-    names = [field.name for field in dataclasses.fields(grid_type) if field.name in options]
-    grid = grid_type(**{name: options.pop(name) for name in names})
-    if "churn" in options:
-        high = options.pop("churn_max")
-        options["churn"] = Churn(
-            options["churn"],
-            low=options.pop("churn_min"),
-            high=math.inf if high is None else high,
-            noise=options.pop("churn_noise"),
-        )
-    return _BETWEEN_LEVELS[config.kind](grid, **options)
+    return SAMPLERS.builder(config)(config)
 
 
 def build_guidance(config: GuidanceConfig, parts: GuidanceParts | None = None) -> tuple[Guidance, ...]:

@@ -12,8 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 from difflab.config.diffusion import DiscreteDiffusionConfig, Schedule
 from difflab.config.guidance import NoGuidance
 from difflab.config.network import UNetConfig
-from difflab.config.sampler import AncestralConfig, DDIMConfig, SamplerConfig
+from difflab.config.sampler import SamplerConfig
 from difflab.config.validate import validate
+from difflab.diffusion.samplers.config import AncestralConfig, DDIMConfig
 from difflab.errors import UserError
 from difflab.interop import native
 from difflab.interop.diffusers_config import to_diffusers_config

@@ -7,7 +7,7 @@ from typing import Any
 from difflab.config.diffusion import DiscreteDiffusionConfig
 from difflab.config.guidance import GuidanceConfig
 from difflab.config.model import DrawingModelConfig
-from difflab.config.sampler import AncestralConfig, DDIMConfig
+from difflab.diffusion.samplers.config import AncestralConfig, DDIMConfig
 from difflab.diffusion.spacing import Spacing, sampling_timesteps
 
 _SPACINGS: tuple[Spacing, ...] = ("leading", "trailing", "linspace")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from difflab.diffusion.samplers.part import Part, Visit
 from difflab.diffusion.samplers.resampling import noised_further
 from difflab.diffusion.spacing import Spacing, steps_as_asked
 from difflab.types import Denoised, Denoiser, NoiseLevel, StepContext, StepHook
+
+if TYPE_CHECKING:
+    from difflab.config.sampler import SamplerBase
 
 RowSpacing = Spacing | Literal["listed"]
 
@@ -158,6 +161,11 @@ class StridedSampler(Sampler):
         self.steps_offset = steps_offset
         self.noises = noises
 
+    @classmethod
+    def from_config(cls, config: SamplerBase) -> Self:
+        """The sampler of a configuration with the keys of its constructor."""
+        return cls(**options_of(config))
+
     def respace(self, process: Process) -> GaussianProcess:
         """The training process on this sampler's steps. Raises ValueError where it has not as many, or not these."""
         if self.spacing == "listed":
@@ -196,6 +204,14 @@ class StridedSampler(Sampler):
     def begin(self, denoiser: Denoiser, process: GaussianProcess, noise: NoiseSource) -> Take:
         """Steps on rows remember nothing."""
         return lambda x, visit: self.step(denoiser, process, x, visit.context, noise)
+
+
+def options_of(config: SamplerBase) -> dict[str, Any]:
+    """The options of a configuration by name, `kind` left out."""
+    options = {name: value for name, value in config if name != "kind"}
+    if options.get("noises") is not None:
+        options["noises"] = [float(noise) for noise in options["noises"]]
+    return options
 
 
 def row_of(context: StepContext) -> int:

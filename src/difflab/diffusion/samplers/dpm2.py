@@ -6,8 +6,7 @@ import math
 
 from torch import Tensor
 
-from difflab.diffusion.samplers.euler import EulerSampler
-from difflab.diffusion.samplers.euler_ancestral import EulerAncestralSampler
+from difflab.diffusion.samplers.euler import EulerAncestralSampler, EulerSampler
 from difflab.diffusion.samplers.levels import Walk, slope, towards
 from difflab.types import Denoised, NoiseLevel
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Self
 
 from torch import Tensor
 
 from difflab.diffusion.grid import Grid, Snap
-from difflab.diffusion.samplers.ancestral_noise import AncestralNoise
+from difflab.diffusion.samplers.base import options_of
 from difflab.diffusion.samplers.dpm2 import midpoint_step
+from difflab.diffusion.samplers.euler import AncestralNoise
 from difflab.diffusion.samplers.exponential import phis
 from difflab.diffusion.samplers.levels import LevelSampler, Walk, slope, towards
 from difflab.types import Denoised, NoiseLevel
+
+if TYPE_CHECKING:
+    from difflab.config.sampler import SamplerBase
 
 
 class DPMFastSampler(LevelSampler):
@@ -27,6 +32,12 @@ class DPMFastSampler(LevelSampler):
 
     Raises ValueError for calls below 1, for noises that are not one more than the steps, and for options out of range.
     """
+
+    @classmethod
+    def from_config(cls, config: SamplerBase) -> Self:
+        options = options_of(config)
+        del options["spacing"]  # the noises say which
+        return cls(options.pop("steps"), **options)
 
     def __init__(
         self,

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from torch import Tensor
 
 from difflab.diffusion.ablation_grid import AblationGrid
 from difflab.diffusion.noise_times import LinearTime, NoiseTime, VETime
-from difflab.diffusion.samplers.euler import Churn
+from difflab.diffusion.samplers.base import options_of
+from difflab.diffusion.samplers.euler import Churn, with_churn
 from difflab.diffusion.samplers.levels import LevelSampler, Walk, slope
 from difflab.diffusion.tables import check_choice
 from difflab.types import Denoised, NoiseLevel
+
+if TYPE_CHECKING:
+    from difflab.config.sampler import SamplerBase
 
 Solver = Literal["euler", "heun"]
 Schedule = Literal["linear", "vp", "ve"]
@@ -51,6 +55,10 @@ class EDMAblationSampler(LevelSampler):
         self.schedule: Schedule = schedule
         self.scaling: Scaling = scaling
         self.churn = churn or Churn()
+
+    @classmethod
+    def from_config(cls, config: SamplerBase) -> Self:
+        return cls.with_options(with_churn(options_of(config)), AblationGrid)
 
     def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
         z, start = self.churn(walk, z, here)

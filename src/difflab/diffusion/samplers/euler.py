@@ -1,15 +1,23 @@
-"""Euler's method on the probability-flow ODE, and the second-order method of Heun; EDM algorithm 2."""
+"""Euler's method: on the probability-flow ODE, with Heun's correction (EDM algorithm 2), with new noise in every step.
+
+The last of these is k-diffusion's sample_euler_ancestral.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor
 
 from difflab.diffusion.grid import LevelGrid
-from difflab.diffusion.samplers.levels import LevelSampler, Walk, slope
+from difflab.diffusion.samplers.levels import LevelSampler, Walk, slope, towards
 from difflab.types import Denoised, NoiseLevel
+
+if TYPE_CHECKING:
+    from difflab.diffusion.ablation_grid import AblationGrid
+    from difflab.diffusion.grid import Grid
 
 MOST_CHURN = math.sqrt(2.0) - 1.0
 
@@ -49,12 +57,28 @@ class Churn:
         return z + (added * self.noise) * walk.noise.randn_like(z), noisier
 
 
+def with_churn(options: dict[str, Any]) -> dict[str, Any]:
+    """Options with one `churn` in place of the four keys that a configuration has for it."""
+    high = options.pop("churn_max")
+    churn = Churn(
+        options["churn"],
+        low=options.pop("churn_min"),
+        high=math.inf if high is None else high,
+        noise=options.pop("churn_noise"),
+    )
+    return {**options, "churn": churn}
+
+
 class EulerSampler(LevelSampler):
     """z' = z + (noise' - noise) dz / dnoise; the same as DDIM where there is no churn."""
 
     def __init__(self, grid: LevelGrid | None = None, *, churn: Churn | None = None) -> None:
         super().__init__(grid)
         self.churn = churn or Churn()
+
+    @classmethod
+    def with_options(cls, options: dict[str, Any], grid_type: type[Grid | AblationGrid]) -> Self:
+        return super().with_options(with_churn(options), grid_type)
 
     def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
         z, start = self.churn(walk, z, here)
@@ -77,3 +101,58 @@ class HeunSampler(EulerSampler):
             return ahead, denoised
         second = slope(ahead, walk.ask(ahead, there).x0, there.noise)
         return z + width * (0.5 * first + 0.5 * second), denoised
+
+
+@dataclass(frozen=True)
+class AncestralNoise:
+    """How much of a step's target is new noise; k-diffusion's get_ancestral_step.
+
+    eta:   0 adds none, which is the ODE; 1 adds what the posterior of DDPM eq. 6 has.
+    scale: the standard deviation of what is added (s_noise).
+
+    Raises ValueError for an eta outside of [0, 1] and a scale that is not above 0.
+    """
+
+    eta: float = 1.0
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta={self.eta:g} must be 0 (no new noise) to 1 (as much as DDPM)")
+        check_scale(self.scale)
+
+    def split(self, here: float, there: float) -> tuple[float, float]:
+        """(down, up) of a step between two noises: go down to `down`, then add `up`; down^2 + up^2 = there^2.
+
+        The posterior has the variance there^2 (here^2 - there^2) / here^2 in these coordinates.
+        """
+        if self.eta == 0.0:
+            return there, 0.0
+        up = self.eta * there * math.sqrt(1.0 - (there / here) ** 2)
+        return math.sqrt(there**2 - up**2), up
+
+    def add(self, walk: Walk, z: Tensor, up: float) -> Tensor:
+        """z [B, ...] with noise of each sample's own stream; none is drawn where none is to be added."""
+        return z if up == 0.0 else z + (up * self.scale) * walk.noise.randn_like(z)
+
+
+def check_scale(scale: float) -> None:
+    """Raise ValueError where the standard deviation of added noise is not above 0."""
+    if not scale > 0:
+        raise ValueError(f"noise_scale={scale:g} must be above 0 (eta=0 adds no noise)")
+
+
+class EulerAncestralSampler(LevelSampler):
+    """Straight towards x0 as far as below the next level, then noise up to it; DDPM's sampler where eta is 1.
+
+    Raises ValueError for an eta outside of [0, 1] and a noise_scale that is not above 0.
+    """
+
+    def __init__(self, grid: LevelGrid | None = None, *, eta: float = 1.0, noise_scale: float = 1.0) -> None:
+        super().__init__(grid)
+        self.fresh = AncestralNoise(eta, noise_scale)
+
+    def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
+        denoised = walk.ask(z, here)
+        down, up = self.fresh.split(here.noise, there.noise)
+        return self.fresh.add(walk, towards(z, denoised.x0, here.noise, down), up), denoised

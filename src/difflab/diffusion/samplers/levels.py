@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from torch import Tensor
 
@@ -16,11 +16,15 @@ from difflab.diffusion.base_process import Process
 from difflab.diffusion.grid import Grid, LevelGrid
 from difflab.diffusion.guidance import shift_eps
 from difflab.diffusion.noise import NoiseSource
-from difflab.diffusion.samplers.base import Sampler, Take
+from difflab.diffusion.samplers.base import Sampler, Take, options_of
 from difflab.diffusion.samplers.encode import deterministic
 from difflab.diffusion.samplers.part import Visit
 from difflab.diffusion.samplers.spread import warn_if_too_wide
 from difflab.types import Denoised, Denoiser, NoiseLevel, StepContext
+
+if TYPE_CHECKING:
+    from difflab.config.sampler import SamplerBase
+    from difflab.diffusion.ablation_grid import AblationGrid
 
 
 @dataclass
@@ -105,6 +109,18 @@ class LevelSampler(Sampler):
 
     def __init__(self, grid: LevelGrid | None = None) -> None:
         self.grid: LevelGrid = grid or Grid()
+
+    @classmethod
+    def from_config(cls, config: SamplerBase) -> Self:
+        """The sampler of a configuration with the keys of `Grid` and of its constructor."""
+        return cls.with_options(options_of(config), Grid)
+
+    @classmethod
+    def with_options(cls, options: dict[str, Any], grid_type: type[Grid | AblationGrid]) -> Self:
+        """Made of options by name, those of the grid among them."""
+        names = [field.name for field in fields(grid_type) if field.name in options]
+        grid = grid_type(**{name: options.pop(name) for name in names})
+        return cls(grid, **options)
 
     def respace(self, process: Process) -> Process:
         """The process itself. Raises ValueError where it has no such levels, or no meaning between rows."""

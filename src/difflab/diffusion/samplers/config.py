@@ -1,14 +1,16 @@
-"""The samplers between noise levels: their grid, the noise they add, their order."""
+"""The samplers: on the rows of a table, and between noise levels with their grid, the noise they add, their order."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, model_validator
 
+from difflab.config.axes import SAMPLERS
 from difflab.config.base import Config
-from difflab.config.listed import ListedConfig
+from difflab.config.sampler import SamplerBase
 
 Snap = Literal["none", "time", "level"]
 
@@ -30,7 +32,7 @@ def check_ends(low: float | None, high: float | None, chosen: str, between: Sequ
         )
 
 
-class LevelsConfig(ListedConfig):
+class LevelsConfig(SamplerBase):
     """What the samplers have in common that step between noise levels; see `difflab.diffusion.grid.Grid`.
 
     steps: a number; for a spacing by timesteps also what `sections` understands.
@@ -112,36 +114,42 @@ class MultistepSDEConfig(LevelsConfig):
     noise_scale: float = Field(default=1.0, gt=0)
 
 
+@SAMPLERS.register("difflab.diffusion.samplers.euler:EulerSampler.from_config")
 class EulerConfig(ChurnConfig):
     """Euler's method on the probability-flow ODE; DDIM where there is no churn."""
 
     kind: Literal["euler"]
 
 
+@SAMPLERS.register("difflab.diffusion.samplers.euler:HeunSampler.from_config")
 class HeunConfig(ChurnConfig):
     """EDM's second-order sampler: two network calls in every step but the last."""
 
     kind: Literal["heun"]
 
 
+@SAMPLERS.register("difflab.diffusion.samplers.euler:EulerAncestralSampler.from_config")
 class EulerAncestralConfig(AncestralNoiseConfig):
     """Euler's method with new noise in every step."""
 
     kind: Literal["euler_ancestral"]
 
 
+@SAMPLERS.register("difflab.diffusion.samplers.dpm2:DPM2Sampler.from_config")
 class DPM2Config(ChurnConfig):
     """DPM-Solver-2: two network calls in every step but the last."""
 
     kind: Literal["dpm_2"]
 
 
+@SAMPLERS.register("difflab.diffusion.samplers.dpm2:DPM2AncestralSampler.from_config")
 class DPM2AncestralConfig(AncestralNoiseConfig):
     """DPM-Solver-2 with new noise in every step."""
 
     kind: Literal["dpm_2_ancestral"]
 
 
+@SAMPLERS.register("difflab.diffusion.samplers.lms:LMSSampler.from_config")
 class LMSConfig(LevelsConfig):
     """Linear multistep: one network call a step, `order` slopes."""
 
@@ -149,12 +157,14 @@ class LMSConfig(LevelsConfig):
     order: int = Field(default=4, ge=1, le=4)
 
 
+@SAMPLERS.register("difflab.diffusion.samplers.dpm_solver_pp:DPMSolverPP2SAncestralSampler.from_config")
 class DPMSolverPP2SAncestralConfig(AncestralNoiseConfig):
     """DPM-Solver++(2S) with new noise in every step."""
 
     kind: Literal["dpm_solver_pp_2s_ancestral"]
 
 
+@SAMPLERS.register("difflab.diffusion.samplers.dpm_solver_pp:DPMSolverPPSDESampler.from_config")
 class DPMSolverPPSDEConfig(AncestralNoiseConfig):
     """DPM-Solver++ on the SDE with two network calls a step, the second at r of the way."""
 
@@ -162,6 +172,7 @@ class DPMSolverPPSDEConfig(AncestralNoiseConfig):
     r: float = Field(default=0.5, gt=0, lt=1)
 
 
+@SAMPLERS.register("difflab.diffusion.samplers.dpm_solver_pp:DPMSolverPP2MSDESampler.from_config")
 class DPMSolverPP2MSDEConfig(MultistepSDEConfig):
     """DPM-Solver++(2M) on the SDE."""
 
@@ -169,13 +180,15 @@ class DPMSolverPP2MSDEConfig(MultistepSDEConfig):
     solver: Literal["midpoint", "heun"] = "midpoint"
 
 
+@SAMPLERS.register("difflab.diffusion.samplers.dpm_solver_pp:DPMSolverPP3MSDESampler.from_config")
 class DPMSolverPP3MSDEConfig(MultistepSDEConfig):
     """DPM-Solver++(3M) on the SDE."""
 
     kind: Literal["dpm_solver_pp_3m_sde"]
 
 
-class DPMFastConfig(ListedConfig):
+@SAMPLERS.register("difflab.diffusion.samplers.dpm_fast:DPMFastSampler.from_config")
+class DPMFastConfig(SamplerBase):
     """DPM-Solver-fast: `steps` network calls in all, in steps of third order; it ends at the lowest level.
 
     spacing: even in the log-SNR, or between the noises that are listed, one more than steps.
@@ -214,7 +227,8 @@ class DPMFastConfig(ListedConfig):
             )
 
 
-class EDMAblationConfig(ListedConfig, _Churned):
+@SAMPLERS.register("difflab.diffusion.samplers.edm_ablation:EDMAblationSampler.from_config")
+class EDMAblationConfig(SamplerBase, _Churned):
     """EDM's ablation: solver, time steps, time and scaling chosen one by one."""
 
     listed_by: ClassVar[str] = "discretization"
@@ -259,6 +273,7 @@ class ExponentialConfig(LevelsConfig):
         return self
 
 
+@SAMPLERS.register("difflab.diffusion.samplers.dpm_solver_pp:DPMSolverPPSampler.from_config")
 class DPMSolverPPConfig(ExponentialConfig):
     """DPM-Solver++, or DPM-Solver with prediction=eps."""
 
@@ -267,9 +282,86 @@ class DPMSolverPPConfig(ExponentialConfig):
     second_derivative: Literal["half", "full"] = "half"
 
 
+@SAMPLERS.register("difflab.diffusion.samplers.unipc:UniPCSampler.from_config")
 class UniPCConfig(ExponentialConfig):
     """UniPC; disable_corrector lists steps, 0 the first."""
 
     kind: Literal["unipc"]
     variant: Literal["bh1", "bh2"] = "bh2"
     disable_corrector: list[NonNegativeInt] = Field(default_factory=list)
+
+
+class _Strided(SamplerBase):
+    """steps: null for all training steps, a number, or for spacing=sections also "10,10,20", "ddim50" or a list."""
+
+    steps: int | str | list[int] | None = None
+    spacing: Literal["sections", "ddim", "leading", "linspace", "trailing", "ldm_uniform", "ldm_quad", "listed"] = (
+        "sections"
+    )
+    steps_offset: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _check_steps(self) -> Self:
+        steps = self.steps
+        if steps is None:
+            return self
+        if isinstance(steps, int):
+            if steps < 1:
+                raise ValueError(f"steps={steps} must be 1 or more (null takes every training step)")
+            return self
+        if self.spacing != "sections":
+            raise ValueError(f"spacing={self.spacing} takes a number in steps; {steps!r} needs spacing=sections")
+        if isinstance(steps, str) and not re.fullmatch(r"ddim\d+|\d+(,\d+)*", steps):
+            raise ValueError(f'steps={steps!r} is not understood; write a number, "10,10,20" or "ddim50"')
+        if isinstance(steps, list) and (not steps or min(steps) < 1):
+            raise ValueError(f"steps={steps} must list how many steps each section takes, 1 or more")
+        return self
+
+
+@SAMPLERS.register("difflab.diffusion.samplers.ancestral:AncestralSampler.from_config")
+class AncestralConfig(_Strided):
+    """DDPM's own sampler."""
+
+    kind: Literal["ancestral"]
+
+
+class _Striding(_Strided):
+    """stride: constant goes down by T // steps whatever was kept."""
+
+    final_level: Literal["clean", "first"] = "clean"
+    stride: Literal["listed", "constant"] = "listed"
+
+    @model_validator(mode="after")
+    def _check_stride(self) -> Self:
+        if self.spacing == "listed" and self.stride == "constant":
+            raise ValueError("stride=constant leaves the levels of spacing=listed: take stride=listed")
+        return self
+
+    def _listing(self, noises: Sequence[float]) -> dict[str, Any]:
+        return {**super()._listing(noises), "stride": "listed"}
+
+
+@SAMPLERS.register("difflab.diffusion.samplers.ddim:DDIMSampler.from_config")
+class DDIMConfig(_Striding):
+    """DDIM; eta 0 is deterministic, 1 as noisy as the posterior."""
+
+    kind: Literal["ddim"]
+    eta: float = Field(default=0.0, ge=0)
+
+
+@SAMPLERS.register("difflab.diffusion.samplers.inversion:DDIMInversion.from_config")
+class DDIMInversionConfig(_Strided):
+    """From an image to its noise."""
+
+    draws: ClassVar[bool] = False
+
+    kind: Literal["ddim_inversion"]
+    end: Literal["pure_noise", "last_row"] = "last_row"
+
+
+@SAMPLERS.register("difflab.diffusion.samplers.plms:PLMSSampler.from_config")
+class PLMSConfig(_Striding):
+    """PLMS of latent diffusion, or PNDM with warm_up=runge_kutta; on the timesteps of a table."""
+
+    kind: Literal["plms"]
+    warm_up: Literal["improved_euler", "runge_kutta"] = "improved_euler"
