@@ -1,117 +1,27 @@
-"""The samplers: on the rows of a table, and between noise levels with their grid, the noise they add, their order."""
+"""The samplers: what each kind has besides what those of its family share."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, model_validator
 
 from difflab.config.axes import SAMPLERS
-from difflab.config.base import Config
 from difflab.config.sampler import SamplerBase
-
-Snap = Literal["none", "time", "level"]
-
-BETWEEN_ENDS = ("spacing=karras", "spacing=exponential", "spacing=polyexponential")
-NO_ENDS = {"noise_min": None, "noise_max": None}
-
-
-def check_ends(low: float | None, high: float | None, chosen: str, between: Sequence[str]) -> None:
-    """Raise ValueError unless noise_min is below noise_max, where both are given, and the spacing asks for them.
-
-    chosen: the spacing, or the discretization. between: those whose levels lie between these two.
-    """
-    if low is not None and high is not None and low >= high:
-        raise ValueError(f"noise_min={low} must be below noise_max={high}")
-    given = [f"{key}={end}" for key, end in (("noise_min", low), ("noise_max", high)) if end is not None]
-    if given and chosen not in between:
-        raise ValueError(
-            f"{' and '.join(given)}: {chosen} has its own ends: leave them out (null), or take {between[0]}"
-        )
-
-
-class LevelsConfig(SamplerBase):
-    """What the samplers have in common that step between noise levels; see `difflab.diffusion.grid.Grid`.
-
-    steps: a number; for a spacing by timesteps also what `sections` understands.
-    """
-
-    steps: int | str | list[int] | None = 20
-    spacing: Literal[
-        "karras",
-        "exponential",
-        "polyexponential",
-        "vp",
-        "sections",
-        "ddim",
-        "leading",
-        "linspace",
-        "trailing",
-        "fractional",
-        "leading_inner",
-        "linspace_inner",
-        "ldm_uniform",
-        "ldm_quad",
-        "listed",
-    ] = "karras"
-    steps_offset: int = Field(default=0, ge=0)
-    rho: float = Field(default=7.0, gt=0)
-    noise_min: float | None = Field(default=None, gt=0)
-    noise_max: float | None = Field(default=None, gt=0)
-    final: Literal["clean", "lowest"] = "clean"
-    snap: Snap = "none"
-    interpolate: Literal["log", "linear"] = "log"
-
-    @model_validator(mode="after")
-    def _check_grid(self) -> Self:
-        if isinstance(self.steps, int) and self.steps < 1:
-            raise ValueError(f"steps={self.steps} must be 1 or more")
-        if not isinstance(self.steps, int) and self.spacing != "sections":
-            raise ValueError(f"spacing={self.spacing} takes a number in steps; {self.steps!r} needs spacing=sections")
-        check_ends(self.noise_min, self.noise_max, f"spacing={self.spacing}", BETWEEN_ENDS)
-        return self
-
-    @property
-    def lists_its_end(self) -> bool:
-        return self.final == "lowest"
-
-    def _listing(self, noises: Sequence[float]) -> dict[str, Any]:
-        return {**super()._listing(noises), **NO_ENDS}
-
-
-class _Churned(Config):
-    """EDM's noise added at the start of a step, where churn_min <= sigma / alpha <= churn_max (null: no upper end)."""
-
-    churn: float = Field(default=0.0, ge=0)
-    churn_min: float = Field(default=0.0, ge=0)
-    churn_max: float | None = Field(default=None, gt=0)
-    churn_noise: float = Field(default=1.0, gt=0)
-
-    @model_validator(mode="after")
-    def _check_churn(self) -> Self:
-        if self.churn_max is not None and self.churn_min >= self.churn_max:
-            raise ValueError(f"churn_min={self.churn_min} must be below churn_max={self.churn_max}")
-        return self
-
-
-class ChurnConfig(LevelsConfig, _Churned):
-    """Levels, and EDM's noise added at the start of a step."""
-
-
-class AncestralNoiseConfig(LevelsConfig):
-    """New noise in every step: eta from 0 (none, the ODE) to 1 (as much as DDPM), times noise_scale."""
-
-    eta: float = Field(default=1.0, ge=0, le=1)
-    noise_scale: float = Field(default=1.0, gt=0)
-
-
-class MultistepSDEConfig(LevelsConfig):
-    """Noise of the SDE: eta 0 is the ODE, 1 the reverse SDE, and more is possible."""
-
-    eta: float = Field(default=1.0, ge=0)
-    noise_scale: float = Field(default=1.0, gt=0)
+from difflab.config.sampler_families import (
+    NO_ENDS,
+    AncestralNoiseConfig,
+    ChurnConfig,
+    ChurnKeys,
+    ExponentialConfig,
+    LevelsConfig,
+    MultistepSDEConfig,
+    Snap,
+    StridedConfig,
+    StridingConfig,
+    check_ends,
+)
 
 
 @SAMPLERS.register("difflab.diffusion.samplers.euler:EulerSampler.from_config")
@@ -155,6 +65,7 @@ class LMSConfig(LevelsConfig):
 
     kind: Literal["lms"]
     order: int = Field(default=4, ge=1, le=4)
+    """How many slopes are joined; 1 is Euler."""
 
 
 @SAMPLERS.register("difflab.diffusion.samplers.dpm_solver_pp:DPMSolverPP2SAncestralSampler.from_config")
@@ -170,6 +81,7 @@ class DPMSolverPPSDEConfig(AncestralNoiseConfig):
 
     kind: Literal["dpm_solver_pp_sde"]
     r: float = Field(default=0.5, gt=0, lt=1)
+    """Where the second call is made, as part of the step in the log-SNR."""
 
 
 @SAMPLERS.register("difflab.diffusion.samplers.dpm_solver_pp:DPMSolverPP2MSDESampler.from_config")
@@ -178,6 +90,7 @@ class DPMSolverPP2MSDEConfig(MultistepSDEConfig):
 
     kind: Literal["dpm_solver_pp_2m_sde"]
     solver: Literal["midpoint", "heun"] = "midpoint"
+    """How the last two x0 are weighed: midpoint (k-diffusion, diffusers) or heun."""
 
 
 @SAMPLERS.register("difflab.diffusion.samplers.dpm_solver_pp:DPMSolverPP3MSDESampler.from_config")
@@ -189,19 +102,23 @@ class DPMSolverPP3MSDEConfig(MultistepSDEConfig):
 
 @SAMPLERS.register("difflab.diffusion.samplers.dpm_fast:DPMFastSampler.from_config")
 class DPMFastConfig(SamplerBase):
-    """DPM-Solver-fast: `steps` network calls in all, in steps of third order; it ends at the lowest level.
-
-    spacing: even in the log-SNR, or between the noises that are listed, one more than steps.
-    """
+    """DPM-Solver-fast: so many network calls in all, in steps of third order; it ends at the lowest level."""
 
     kind: Literal["dpm_fast"]
     steps: int = Field(default=20, ge=1)
+    """Network calls in all; Lu et al. 2022 need 10 to 20."""
     spacing: Literal["exponential", "listed"] = "exponential"
+    """Even in the log-SNR, or between the noises that are listed, one more than steps."""
     noise_min: float | None = Field(default=None, gt=0)
+    """Where it ends: sigma / alpha; null is that of the process, at least 0.002."""
     noise_max: float | None = Field(default=None, gt=0)
+    """Highest sigma / alpha; null is that of the process, at most 80."""
     snap: Snap = "none"
+    """As in the other samplers between levels."""
     eta: float = Field(default=0.0, ge=0, le=1)
+    """0 adds no noise, the ODE; 1 adds as much as DDPM."""
     noise_scale: float = Field(default=1.0, gt=0)
+    """s_noise of k-diffusion, the standard deviation of what is added."""
 
     @model_validator(mode="after")
     def _check_ends(self) -> Self:
@@ -228,26 +145,40 @@ class DPMFastConfig(SamplerBase):
 
 
 @SAMPLERS.register("difflab.diffusion.samplers.edm_ablation:EDMAblationSampler.from_config")
-class EDMAblationConfig(SamplerBase, _Churned):
+class EDMAblationConfig(SamplerBase, ChurnKeys):
     """EDM's ablation: solver, time steps, time and scaling chosen one by one."""
 
     listed_by: ClassVar[str] = "discretization"
 
     kind: Literal["edm_ablation"]
     steps: int = Field(default=18, ge=1)
+    """How many."""
     solver: Literal["euler", "heun"] = "heun"
+    """euler, or heun: a second call at alpha of the way."""
     alpha: float = Field(default=1.0, gt=0, le=1)
+    """1 is Heun's method, 0.5 the midpoint's."""
     discretization: Literal["vp", "ve", "iddpm", "edm", "listed"] = "edm"
+    """The levels: vp, ve, iddpm, edm (EDM table 1), or listed."""
     schedule: Literal["linear", "vp", "ve"] = "linear"
+    """sigma(t): linear (EDM, DDIM), ve (its square root), vp (that of linear betas)."""
     scaling: Literal["none", "vp"] = "none"
+    """s(t): none, or vp, which keeps the variance."""
     noise_min: float | None = Field(default=None, gt=0)
+    """Lowest sigma / alpha; null: vp 0.0105, ve 0.02, iddpm and edm 0.002, within the process."""
     noise_max: float | None = Field(default=None, gt=0)
+    """Highest sigma / alpha; null: vp 152, ve 100, iddpm 81, edm 80, within the process."""
     rho: float = Field(default=7.0, gt=0)
+    """Of discretization=edm."""
     epsilon_s: float = Field(default=1e-3, gt=0, lt=1)
+    """Of discretization=vp: the least time."""
     c_1: float = Field(default=0.001, gt=0, lt=1)
+    """Of discretization=iddpm: no row keeps less of alpha_bar."""
     c_2: float = Field(default=0.008, gt=0)
+    """Of discretization=iddpm: where the cosine begins."""
     m: int = Field(default=1000, ge=1)
+    """Of discretization=iddpm: how many rows."""
     snap: Snap = "none"
+    """level moves to the nearest row of a table, as EDM does for iDDPM."""
 
     @model_validator(mode="after")
     def _check_ends(self) -> Self:
@@ -259,109 +190,59 @@ class EDMAblationConfig(SamplerBase, _Churned):
         return {**super()._listing(noises), **NO_ENDS}
 
 
-class ExponentialConfig(LevelsConfig):
-    """Multistep, one network call a step; see `difflab.diffusion.samplers.exponential.ExponentialSampler`."""
-
-    order: int = Field(default=2, ge=1, le=3)
-    prediction: Literal["x0", "eps"] = "x0"
-    lower_order_final: bool = True
-
-    @model_validator(mode="after")
-    def _check_end(self) -> Self:
-        if self.prediction == "eps" and self.final == "clean":
-            raise ValueError("prediction=eps cannot step to the clean end: set final=lowest, or prediction=x0")
-        return self
-
-
 @SAMPLERS.register("difflab.diffusion.samplers.dpm_solver_pp:DPMSolverPPSampler.from_config")
 class DPMSolverPPConfig(ExponentialConfig):
     """DPM-Solver++, or DPM-Solver with prediction=eps."""
 
     kind: Literal["dpm_solver_pp"]
     variant: Literal["midpoint", "heun"] = "midpoint"
+    """Of order 2: midpoint (the paper, diffusers, k-diffusion's dpmpp_2m) or heun."""
     second_derivative: Literal["half", "full"] = "half"
+    """Of order 3: half (the authors' code, diffusers) or full (which makes it converge at order 3)."""
 
 
 @SAMPLERS.register("difflab.diffusion.samplers.unipc:UniPCSampler.from_config")
 class UniPCConfig(ExponentialConfig):
-    """UniPC; disable_corrector lists steps, 0 the first."""
+    """UniPC, a predictor with a corrector; one network call a step."""
 
     kind: Literal["unipc"]
     variant: Literal["bh1", "bh2"] = "bh2"
+    """B(h): bh2 (diffusers' default) or bh1 (diffusers: without guidance below 10 steps)."""
     disable_corrector: list[NonNegativeInt] = Field(default_factory=list)
-
-
-class _Strided(SamplerBase):
-    """steps: null for all training steps, a number, or for spacing=sections also "10,10,20", "ddim50" or a list."""
-
-    steps: int | str | list[int] | None = None
-    spacing: Literal["sections", "ddim", "leading", "linspace", "trailing", "ldm_uniform", "ldm_quad", "listed"] = (
-        "sections"
-    )
-    steps_offset: int = Field(default=0, ge=0)
-
-    @model_validator(mode="after")
-    def _check_steps(self) -> Self:
-        steps = self.steps
-        if steps is None:
-            return self
-        if isinstance(steps, int):
-            if steps < 1:
-                raise ValueError(f"steps={steps} must be 1 or more (null takes every training step)")
-            return self
-        if self.spacing != "sections":
-            raise ValueError(f"spacing={self.spacing} takes a number in steps; {steps!r} needs spacing=sections")
-        if isinstance(steps, str) and not re.fullmatch(r"ddim\d+|\d+(,\d+)*", steps):
-            raise ValueError(f'steps={steps!r} is not understood; write a number, "10,10,20" or "ddim50"')
-        if isinstance(steps, list) and (not steps or min(steps) < 1):
-            raise ValueError(f"steps={steps} must list how many steps each section takes, 1 or more")
-        return self
+    """Steps whose result is left as predicted, 0 the first (the first few, where guidance is strong)."""
 
 
 @SAMPLERS.register("difflab.diffusion.samplers.ancestral:AncestralSampler.from_config")
-class AncestralConfig(_Strided):
+class AncestralConfig(StridedConfig):
     """DDPM's own sampler."""
 
     kind: Literal["ancestral"]
 
 
-class _Striding(_Strided):
-    """stride: constant goes down by T // steps whatever was kept."""
-
-    final_level: Literal["clean", "first"] = "clean"
-    stride: Literal["listed", "constant"] = "listed"
-
-    @model_validator(mode="after")
-    def _check_stride(self) -> Self:
-        if self.spacing == "listed" and self.stride == "constant":
-            raise ValueError("stride=constant leaves the levels of spacing=listed: take stride=listed")
-        return self
-
-    def _listing(self, noises: Sequence[float]) -> dict[str, Any]:
-        return {**super()._listing(noises), "stride": "listed"}
-
-
 @SAMPLERS.register("difflab.diffusion.samplers.ddim:DDIMSampler.from_config")
-class DDIMConfig(_Striding):
-    """DDIM; eta 0 is deterministic, 1 as noisy as the posterior."""
+class DDIMConfig(StridingConfig):
+    """DDIM (Song et al. 2021), eq. 12."""
 
     kind: Literal["ddim"]
     eta: float = Field(default=0.0, ge=0)
+    """Eq. 16: 0 is deterministic, 1 as noisy as ancestral sampling."""
 
 
 @SAMPLERS.register("difflab.diffusion.samplers.inversion:DDIMInversion.from_config")
-class DDIMInversionConfig(_Strided):
+class DDIMInversionConfig(StridedConfig):
     """From an image to its noise."""
 
     draws: ClassVar[bool] = False
 
     kind: Literal["ddim_inversion"]
     end: Literal["pure_noise", "last_row"] = "last_row"
+    """pure_noise: ADM's ddim_reverse_sample; last_row: a step less, where DDIM decoding starts."""
 
 
 @SAMPLERS.register("difflab.diffusion.samplers.plms:PLMSSampler.from_config")
-class PLMSConfig(_Striding):
+class PLMSConfig(StridingConfig):
     """PLMS of latent diffusion, or PNDM with warm_up=runge_kutta; on the timesteps of a table."""
 
     kind: Literal["plms"]
     warm_up: Literal["improved_euler", "runge_kutta"] = "improved_euler"
+    """The first steps: improved_euler (latent diffusion) or runge_kutta (PNDM eq. 13, diffusers)."""
