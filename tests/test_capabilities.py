@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from difflab.conditioning.config import ConditionerConfig
-from difflab.config.network import NetworkConfig
-from difflab.config.validate import kinds_in
+from difflab.config.axes import CONDITIONERS, NETWORKS
 from difflab.tasks.registry import TASKS
 
 SRC = Path(__file__).parents[1] / "src" / "difflab"
@@ -32,8 +30,8 @@ OWNERS = [
 ]
 CLASSES = {name: owner for owner in OWNERS for name in defined_in(*owner)}
 KINDS = {
-    **dict.fromkeys(kinds_in(NetworkConfig), OWNERS[-2]),
-    **dict.fromkeys(kinds_in(ConditionerConfig), OWNERS[-1]),
+    **dict.fromkeys(NETWORKS, OWNERS[-2]),
+    **dict.fromkeys(CONDITIONERS, OWNERS[-1]),
 }
 NAMES = {name: (f"tasks/{name}/", "tasks/registry.py") for name in TASKS}
 

@@ -14,10 +14,13 @@ from difflab.config.registry import Kind, Registry
 from difflab.errors import UserError
 
 EVERY = [(axis, kind) for axis in AXES for kind in axis.values()]
+WIDTHS = {"base_channels": 32, "channel_mult": [1, 2], "blocks_per_level": 1}
 NEEDED: dict[str, dict[str, Any]] = {
     "conditioning=class": {"classes": 6},
     "conditioning=low_res": {"size": 8},
     "conditioning=augment": {"probability": 0.1},
+    "network=unet": {**WIDTHS},
+    "network=unet_encoder": {**WIDTHS, "classes": 6, "pool": "adaptive"},
 }
 """What kinds cannot be made without."""
 

@@ -13,12 +13,12 @@ from difflab.config.guidance import (
     ReferenceConfig,
 )
 from difflab.config.model import ModelConfig
-from difflab.config.network import UNetEncoderConfig
 from difflab.config.request import RequestConfig
 from difflab.diffusion.build import build_process
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.samplers.config import AncestralConfig, DDIMConfig
 from difflab.errors import UserError
+from difflab.networks.config import UNetEncoderConfig
 from difflab.pipelines import build
 from difflab.pipelines.diffusing import DiffusingStage, recorded
 from difflab.pipelines.guides import Guides, _same_levels, load_guides

@@ -11,5 +11,8 @@ CONDITIONERS = Registry("conditioning", "difflab.conditioning.config")
 SAMPLERS = Registry("sampler", "difflab.diffusion.samplers.config")
 """How samples are drawn. Builders: (config) -> `Sampler`."""
 
-AXES = (CONDITIONERS, SAMPLERS)
+NETWORKS = Registry("network", "difflab.networks.config")
+"""What is trained. Builders: (config, image_size=, learned_variance=) -> `nn.Module` on torch's default device."""
+
+AXES = (CONDITIONERS, SAMPLERS, NETWORKS)
 """All that there are."""

@@ -15,6 +15,7 @@ from difflab.config.init import InitConfig
 from difflab.config.logger import LoggerConfig
 from difflab.config.metrics import MetricsConfig
 from difflab.config.model import ModelConfig
+from difflab.config.network import Gives
 from difflab.config.optimizer import OptimizerConfig
 from difflab.config.trainer import TrainerConfig
 
@@ -32,9 +33,11 @@ class TrainConfig(RecordedConfig):
         again, after a requeue say, goes on from the run's own last.ckpt.
 
     free: the axes of the task that may change between two sittings of one run.
+    network_gives: what comes out of the networks that the task trains.
     """
 
     free: ClassVar[frozenset[str]] = frozenset()
+    network_gives: ClassVar[Gives] = "images"
 
     experiment: str
     task: str

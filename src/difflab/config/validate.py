@@ -6,9 +6,10 @@ import difflib
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from difflab.config.base import Config, fields_by_key
@@ -140,11 +141,16 @@ def _inside(annotation: Any, part: str) -> list[Any]:
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return [inner for one in typing.get_args(annotation) for inner in _inside(one, part)]
     return [
-        m.model_fields[field].annotation
+        _annotation_of(m.model_fields[field])
         for m in _models_in(annotation)
         for key, field in fields_by_key(m).items()
         if key == part
     ]
+
+
+def _annotation_of(field: FieldInfo) -> Any:
+    """The whole of it: pydantic keeps apart what is said of a type besides the type."""
+    return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
 
 
 def _at(data: Any, path: list[int | str]) -> Any:
@@ -161,11 +167,6 @@ def _entry(node: Any, part: int | str) -> Any:
 
 def _kinds_of(model: type[BaseModel]) -> tuple[str, ...]:
     return typing.get_args(model.model_fields["kind"].annotation) if "kind" in model.model_fields else ()
-
-
-def kinds_in(annotation: Any) -> tuple[str, ...]:
-    """The values of `kind` of all models that an annotation takes."""
-    return tuple(kind for model in _models_in(annotation) for kind in _kinds_of(model))
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

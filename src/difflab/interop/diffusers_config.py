@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from difflab.conditioning.config import ClassConditionerConfig, ConditioningConfig
-from difflab.config.network import UNetConfig
 from difflab.errors import UserError
 from difflab.interop.layout import Target
+from difflab.networks.config import UNetConfig
 
 CLASS_CONDITIONER = "class_label"
 """What the class embedding of a folder is called here, as in conf/conditioning/class.yaml."""

@@ -11,7 +11,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from difflab.config.diffusion import DiscreteDiffusionConfig, Schedule
 from difflab.config.guidance import NoGuidance
-from difflab.config.network import UNetConfig
 from difflab.config.sampler import SamplerConfig
 from difflab.config.validate import validate
 from difflab.diffusion.samplers.config import AncestralConfig, DDIMConfig
@@ -22,6 +21,7 @@ from difflab.interop.diffusers_files import SchedulerFile, checked_scheduler
 from difflab.interop.diffusers_scheduler import PREDICTIONS, VARIANCES, to_scheduler_config
 from difflab.interop.layout import Target
 from difflab.interop.opening import described_by_folder, network_folder
+from difflab.networks.config import UNetConfig
 from difflab.tasks.denoising.config import DenoisingModelConfig
 
 SCHEDULER = "scheduler_config.json"

@@ -13,9 +13,10 @@ from difflab.conditioning.build import build_conditioners
 from difflab.conditioning.config import ConditioningConfig
 from difflab.config.diffusion import DiffusionConfig, DiscreteDiffusionConfig
 from difflab.config.model import DrawingModelConfig, ModelConfig, NoisedModelConfig
-from difflab.config.network import NetworkConfig, Stem
+from difflab.config.network import NetworkConfig
 from difflab.errors import UserError
 from difflab.interop.keymap import Entry, KeyMap, Shapes, shapes_of
+from difflab.networks.config import Stem
 from difflab.networks.count import meta_network
 
 NETWORK, CONDITIONERS = "network.", "conditioners."
