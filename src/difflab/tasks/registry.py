@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from difflab.config.axes import NETWORKS
 from difflab.config.model import ModelConfig
@@ -37,7 +37,7 @@ class Task:
         return tuple(
             kind.name
             for kind in NETWORKS.values()
-            if issubclass(kind.config, NetworkBase) and kind.config.gives == self.train.network_gives
+            if cast("type[NetworkBase]", kind.config).gives == self.train.network_gives
         )
 
 
