@@ -1,4 +1,4 @@
-"""Nobody outside a part's own folder asks what concrete task, network or conditioner something is."""
+"""Nobody outside a part's own folder asks what concrete task, network, conditioner or process something is."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from difflab.conditioning.config import ConditionerConfig
+from difflab.config.axes import DIFFUSIONS
 from difflab.config.network import NetworkConfig
 from difflab.config.validate import kinds_in
 from difflab.tasks.registry import TASKS
@@ -30,10 +31,16 @@ OWNERS = [
     ("networks/", "config/network.py"),
     ("conditioning/", "config/conditioning.py"),
 ]
-CLASSES = {name: owner for owner in OWNERS for name in defined_in(*owner)}
+PROCESSES = ("diffusion/", "config/diffusion.py")
+CLASSES = {
+    **{name: owner for owner in OWNERS for name in defined_in(*owner)},
+    **dict.fromkeys(["GaussianProcess", "ContinuousProcess", "LevelTable"], PROCESSES),
+    **{kind.config.__name__: PROCESSES for kind in DIFFUSIONS.values()},
+}
 KINDS = {
     **dict.fromkeys(kinds_in(NetworkConfig), OWNERS[-2]),
     **dict.fromkeys(kinds_in(ConditionerConfig), OWNERS[-1]),
+    **dict.fromkeys(DIFFUSIONS, PROCESSES),
 }
 NAMES = {name: (f"tasks/{name}/", "tasks/registry.py") for name in TASKS}
 
@@ -88,6 +95,8 @@ def test_everybody_asks_for_what_a_thing_can_do() -> None:
         "isinstance(config, UNetEncoderConfig)",
         "isinstance(model, str | network.UNet)",
         "isinstance(one, (int, ClassConditioner))",
+        "isinstance(process, GaussianProcess)",
+        "diffusion.kind == 'continuous'",
         "issubclass(kind, DenoisingTrainConfig)",
         "type(module) is NoisyClassifierModule",
         "config.task == 'denoising'",

@@ -14,7 +14,7 @@ import difflab
 from commands.test_train_classifier import trained
 from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.noise import SampleNoise
-from difflab.diffusion.noise_laws import LogNormalLaw
+from difflab.diffusion.sigma_distributions import LogNormalDistribution
 from difflab.images import as_float
 from difflab.metrics.accuracy import AccuracyTally, Judged, mean_and_error
 from difflab.metrics.protocol import Result
@@ -131,7 +131,7 @@ class Noting(Knowing):
 
 
 def test_every_image_has_noise_of_its_own_at_every_time_in_the_scale_of_the_network(run: Path) -> None:
-    process = ContinuousProcess(LogNormalLaw(), prediction="edm", time_input="edm")
+    process = ContinuousProcess(LogNormalDistribution(), prediction="edm", time_input="edm")
     model = load_stored(run, "auto")[0]
     network = Noting()
     object.__setattr__(model, "network", network)

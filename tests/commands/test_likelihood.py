@@ -208,10 +208,10 @@ def test_a_model_is_told_the_classes_of_the_images(class_run: Path, tmp_path: Pa
 
 def test_a_model_in_continuous_time_has_an_ode_and_no_bound(own_run: Path) -> None:
     stored = yaml.safe_load((own_run / "config.yaml").read_text())
-    law = {"kind": "cosine", "log_snr_min": -8.0, "log_snr_max": 8.0}
+    distribution = {"kind": "cosine", "log_snr_min": -8.0, "log_snr_max": 8.0}
     stored["diffusion"] = {
         "kind": "continuous",
-        "law": law,
+        "sigma_distribution": distribution,
         "prediction": "v",
         "time_input": "log_snr",
         "loss": "mse",

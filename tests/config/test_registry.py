@@ -20,6 +20,8 @@ NEEDED: dict[str, dict[str, Any]] = {
     "conditioning=class": {"classes": 6},
     "conditioning=low_res": {"size": 8},
     "conditioning=augment": {"probability": 0.1},
+    "diffusion=discrete": {"schedule": {"kind": "linear"}, "prediction": "eps"},
+    "diffusion=continuous": {"sigma_distribution": {"kind": "cosine"}, "prediction": "v"},
 }
 """What kinds cannot be made without."""
 
@@ -108,7 +110,7 @@ def test_a_word_stands_for_a_kind_where_the_axis_says_so(name: str) -> None:
         assert adapter.validate_python(name) == Round(kind="round")
         assert adapter.dump_python(adapter.validate_python(name))["kind"] == "round"
     else:
-        with pytest.raises(ValidationError, match="'square' found using 'kind' does not match .*'round'"):
+        with pytest.raises(ValidationError, match=r"'square' found using 'kind' does not match .*'round'"):
             adapter.validate_python(name)
 
 

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.grid import Grid
-from difflab.diffusion.noise_laws import LogNormalLaw
+from difflab.diffusion.sigma_distributions import LogNormalDistribution
 from difflab.types import Denoised, StepContext
 from diffusion.mixtures import rk4
 
 LOW, HIGH = 0.1, 10.0
-PROCESS = ContinuousProcess(LogNormalLaw(), prediction="edm", time_input="edm", noise_range=(LOW, HIGH))
+PROCESS = ContinuousProcess(LogNormalDistribution(), prediction="edm", time_input="edm", noise_range=(LOW, HIGH))
 
 SHARES = torch.tensor([0.3, 0.5, 0.2], dtype=torch.float64)
 MEANS = torch.tensor([[-1.0, 0.4], [0.5, 0.9], [0.3, -1.2]], dtype=torch.float64)

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from difflab.diffusion.continuous_process import ContinuousProcess
-from difflab.diffusion.noise_laws import LogNormalLaw
 from difflab.diffusion.samplers.levels import LevelSampler
+from difflab.diffusion.sigma_distributions import LogNormalDistribution
 from difflab.types import Denoised, NoiseLevel, StepContext
 from diffusion.mixtures import Still
 
 MEAN, STD = 0.3, 0.5
-EDM = ContinuousProcess(LogNormalLaw(), prediction="edm", time_input="edm", noise_range=(0.002, 80.0))
+EDM = ContinuousProcess(LogNormalDistribution(), prediction="edm", time_input="edm", noise_range=(0.002, 80.0))
 
 
 def exact(x: Tensor, step: StepContext) -> Denoised:

@@ -15,13 +15,13 @@ from difflab.diffusion.brownian import DEPTH, BrownianPaths
 from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.grid import Grid
 from difflab.diffusion.noise import SampleNoise
-from difflab.diffusion.noise_laws import LogNormalLaw
 from difflab.diffusion.samplers.dpm_solver_pp import DPMSolverPP2MSDESampler, DPMSolverPPSDESampler
 from difflab.diffusion.samplers.levels import Walk
+from difflab.diffusion.sigma_distributions import LogNormalDistribution
 from difflab.types import Denoised, StepContext
 
 SEEDS = list(range(100, 107))
-EDM = ContinuousProcess(LogNormalLaw(), prediction="edm", time_input="edm", noise_range=(0.002, 80.0))
+EDM = ContinuousProcess(LogNormalDistribution(), prediction="edm", time_input="edm", noise_range=(0.002, 80.0))
 times = st.integers(0, 2**DEPTH).map(lambda tick: tick / 2**DEPTH)
 
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from difflab.config.diffusion import DiscreteDiffusionConfig
 from difflab.config.guidance import (
     ClassifierFreeGuidance,
     ClassifierFreeOptions,
@@ -23,8 +22,10 @@ from difflab.diffusion import build, schedules
 from difflab.diffusion import classifier_free as free
 from difflab.diffusion import classifier_guidance as by_classifier
 from difflab.diffusion.ablation_grid import AblationGrid
+from difflab.diffusion.config import DiscreteDiffusionConfig
 from difflab.diffusion.grid import Grid
 from difflab.diffusion.guidance import GuidanceParts
+from difflab.diffusion.predictions import V
 from difflab.diffusion.samplers.ancestral import AncestralSampler
 from difflab.diffusion.samplers.config import (
     AncestralConfig,
@@ -102,7 +103,7 @@ def test_process_loss_and_timesteps_take_every_option() -> None:
         timestep_sampling={"kind": "loss_aware", "history_per_term": 3, "uniform_prob": 0.5},
     )
     process = build.build_process(config)
-    assert (process.prediction, process.variance) == ("v", "learned_range")
+    assert (process.prediction.name, process.variance) == ("v", "learned_range")
     assert (process.posterior_clip, process.time_input) == ("floor", "scaled_index")
     loss = build.build_loss(config, process)
     assert (loss.kind, loss.process) == ("hybrid", process)
@@ -234,7 +235,7 @@ def reference(x: Tensor, step: StepContext) -> Denoised:
 
 
 NULL = Conditioning(vector=torch.zeros(1, 1))
-PARTS = GuidanceParts(null=NULL, prediction="v", log_prob=log_prob)
+PARTS = GuidanceParts(null=NULL, prediction=V(), log_prob=log_prob)
 
 
 def test_no_guidance() -> None:
@@ -247,7 +248,7 @@ def test_classifier_free_guidance_takes_every_option() -> None:
         kind="classifier_free", paper_w=2.0, interval=[0.3, 1.6], rescale=0.7, channels=3, threshold="none"
     )
     assert build.build_guidance(config, PARTS) == (
-        free.ClassifierFree(3.0, null=NULL, interval=(0.3, 1.6), rescale=0.7, channels=3, prediction="v"),
+        free.ClassifierFree(3.0, null=NULL, interval=(0.3, 1.6), rescale=0.7, channels=3, prediction=V()),
     )
     assert build.build_guidance(ClassifierFreeGuidance(kind="classifier_free")) == (free.ClassifierFree(1.0),)
 

@@ -12,19 +12,19 @@ import torch
 from difflab.diffusion.ablation_grid import AblationGrid
 from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.grid import Grid
-from difflab.diffusion.noise_laws import LogNormalLaw
 from difflab.diffusion.noise_times import LinearTime, NoiseTime, VETime, VPTime
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.samplers.edm_ablation import EDMAblationSampler
 from difflab.diffusion.samplers.euler import Churn, EulerSampler, HeunSampler
 from difflab.diffusion.samplers.levels import LevelSampler
 from difflab.diffusion.schedules import linear_betas
+from difflab.diffusion.sigma_distributions import LogNormalDistribution
 from difflab.diffusion.sigmas import iddpm_noises
 from diffusion.fakes import Checked, MixtureDenoiser, ReplayedNoise
 from golden_fixtures import load
 
 # EDM's networks take any noise.
-ANY_NOISE = ContinuousProcess(LogNormalLaw(), prediction="edm", time_input="edm", noise_range=(1e-6, 1e6))
+ANY_NOISE = ContinuousProcess(LogNormalDistribution(), prediction="edm", time_input="edm", noise_range=(1e-6, 1e6))
 TABLE = GaussianProcess(linear_betas(1000))
 ONE = {"w": [1.0], "m": [0.3], "s": [0.5]}
 
@@ -61,7 +61,7 @@ def test_every_array_of_the_ablation() -> None:
     ],
 )
 def test_without_its_options_it_is_the_plain_sampler(ablation: LevelSampler, plain: LevelSampler) -> None:
-    process = ContinuousProcess(LogNormalLaw(), prediction="edm", time_input="edm", noise_range=(0.002, 80.0))
+    process = ContinuousProcess(LogNormalDistribution(), prediction="edm", time_input="edm", noise_range=(0.002, 80.0))
     x = torch.linspace(-2, 2, 12, dtype=torch.float64).reshape(2, 6)
     outs = [sampler(MixtureDenoiser(ONE), process, x, ReplayedNoise(0)) for sampler in (ablation, plain)]
     assert torch.allclose(*outs, rtol=0, atol=1e-12)

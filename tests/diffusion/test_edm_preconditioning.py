@@ -15,11 +15,11 @@ from difflab.diffusion.base_process import Process
 from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.grid import Grid
 from difflab.diffusion.losses import DiffusionLoss
-from difflab.diffusion.noise_laws import LogNormalLaw, LogUniformLaw, VPLaw
-from difflab.diffusion.parametrisation import views
+from difflab.diffusion.predictions import EDM
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.schedules import cosine_betas
-from difflab.diffusion.weighting import LossWeighting
+from difflab.diffusion.sigma_distributions import LogNormalDistribution, LogUniformDistribution, VPDistribution
+from difflab.diffusion.weighting import EDMWeighting
 from difflab.types import NoiseLevel
 from diffusion.fakes import Checked, Mixture
 from golden_fixtures import load
@@ -27,10 +27,12 @@ from golden_fixtures import load
 FIXTURE = load("diffusion", "edm-precond")
 SIGMAS: list[float] = FIXTURE.spec["sigmas"]
 OURS: dict[str, Process] = {
-    "VPPrecond": ContinuousProcess(VPLaw(), prediction="eps", time_input="vp"),
-    "VEPrecond": ContinuousProcess(LogUniformLaw(), prediction="ve", time_input="ve"),
+    "VPPrecond": ContinuousProcess(VPDistribution(), prediction="eps", time_input="vp"),
+    "VEPrecond": ContinuousProcess(LogUniformDistribution(), prediction="ve", time_input="ve"),
     "iDDPMPrecond": GaussianProcess(cosine_betas(1000), prediction="eps", variance="learned_range"),
-    "EDMPrecond": ContinuousProcess(LogNormalLaw(), prediction="edm", time_input="edm", noise_range=(0.002, 80.0)),
+    "EDMPrecond": ContinuousProcess(
+        LogNormalDistribution(), prediction="edm", time_input="edm", noise_range=(0.002, 80.0)
+    ),
 }
 """The official wrappers as processes. Their x is ours over alpha, their sigma our sigma over alpha."""
 IDDPM = OURS["iDDPMPrecond"]
@@ -97,7 +99,7 @@ def test_every_number_of_the_fixture() -> None:
 def coefficients(sigma: float) -> tuple[float, float, float, float]:
     """EDM's c_skip, c_out, c_in and c_noise, read off the views: x is alpha times EDM's."""
     level = OURS["EDMPrecond"].level_of_noise(sigma)
-    linear = views("edm", level.alpha, level.sigma)
+    linear = EDM().views(level.alpha, level.sigma)
     assert isinstance(linear.x0_x, float)
     assert isinstance(linear.x0_out, float)
     time = OURS["EDMPrecond"].time_at(level)
@@ -148,14 +150,14 @@ def official_sigma(name: str, dtype: torch.dtype = torch.float64) -> Tensor:
 def test_a_law_gives_the_sigma_that_the_loss_per_pixel_draws(name: str) -> None:
     process = OURS[LOSSES[name]]
     assert isinstance(process, ContinuousProcess)
-    torch.testing.assert_close(process.law.noise(TIMES[name]()), official_sigma(name), rtol=1e-5, atol=0)
+    torch.testing.assert_close(process.sigma_distribution.noise(TIMES[name]()), official_sigma(name), rtol=1e-5, atol=0)
 
 
 def as_official(name: str) -> Tensor:
     """The times u [B] of a fixture's loss. VPLoss takes 1 from numbers near 1 in float32: its sigma as it came out."""
-    law = VPLaw()
+    law = VPDistribution()
     return (
-        (law.time(official_sigma(name, torch.float32)) - law.eps_t) / (1 - law.eps_t)
+        (law.vp.time(official_sigma(name, torch.float32)) - law.eps_t) / (1 - law.eps_t)
         if name == "VPLoss"
         else TIMES[name]()
     )
@@ -168,7 +170,7 @@ def training_terms(process: ContinuousProcess, name: str) -> tuple[Tensor, ...]:
     outputs = []
     for item, u in zip(x_t, t.tolist(), strict=True):
         level = process.level_at(u)
-        linear: Any = views(process.parametrisation, level.alpha, level.sigma)
+        linear: Any = process.prediction.views(level.alpha, level.sigma)
         prediction = mixture.denoise(item[None] / level.alpha, level.noise)
         outputs.append((prediction - linear.x0_x * item[None]) / linear.x0_out)
     return torch.cat(outputs), x0, x_t, t, noise
@@ -194,7 +196,7 @@ def test_the_loss_of_an_image_is_the_mean_over_its_pixels(name: str) -> None:
 @pytest.mark.parametrize("prediction", ["eps", "x0", "v", "edm", "ve"])
 def test_edms_weighting_makes_its_loss_of_any_prediction(prediction: Any) -> None:
     """lambda(sigma) is on the error of x0, so the loss does not depend on what the network regresses."""
-    process = ContinuousProcess(LogNormalLaw(), prediction=prediction, noise_range=(0.002, 80.0))
-    loss = DiffusionLoss(process, weighting=LossWeighting("edm"))(*training_terms(process, "EDMLoss"))["loss"]
+    process = ContinuousProcess(LogNormalDistribution(), prediction=prediction, noise_range=(0.002, 80.0))
+    loss = DiffusionLoss(process, weighting=EDMWeighting())(*training_terms(process, "EDMLoss"))["loss"]
     expected = torch.as_tensor(FIXTURE.arrays["EDMLoss"]).double().flatten(1).mean(dim=1)
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)

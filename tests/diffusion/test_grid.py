@@ -11,15 +11,15 @@ import torch
 from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.grid import Grid, GridSpacing
 from difflab.diffusion.noise import SampleNoise
-from difflab.diffusion.noise_laws import CosineLaw, LogNormalLaw, VPLaw
 from difflab.diffusion.process import CLEAN, GaussianProcess
 from difflab.diffusion.samplers.euler import Churn, EulerSampler
 from difflab.diffusion.schedules import cosine_betas, linear_betas, zero_terminal_snr
+from difflab.diffusion.sigma_distributions import CosineDistribution, LogNormalDistribution, VPDistribution
 from difflab.diffusion.sigmas import karras_noises
 from diffusion.gaussian import exact
 
 TABLE = GaussianProcess(linear_betas(1000))
-EDM = ContinuousProcess(LogNormalLaw(), prediction="edm", time_input="edm", noise_range=(0.002, 80.0))
+EDM = ContinuousProcess(LogNormalDistribution(), prediction="edm", time_input="edm", noise_range=(0.002, 80.0))
 
 
 def noises(grid: Grid, process: GaussianProcess | ContinuousProcess = TABLE) -> list[float]:
@@ -99,7 +99,7 @@ def test_a_table_without_signal_at_its_end() -> None:
 
 
 def test_in_continuous_time_a_grid_is_even_in_time() -> None:
-    process = ContinuousProcess(CosineLaw(), prediction="eps")
+    process = ContinuousProcess(CosineDistribution(), prediction="eps")
     times = [-2 * math.log(level.noise) for level in Grid(steps=5, spacing="linspace").levels(process)[:-1]]
     assert times == pytest.approx([-20.0, times[1], 0.0, -times[1], 20.0], abs=1e-6)
     np.testing.assert_allclose(noises(Grid(steps=6, spacing="linspace"), EDM)[:-1], karras_noises(6), rtol=1e-12)
@@ -134,7 +134,7 @@ def test_options_out_of_range(options: dict) -> None:
 
 
 def test_vp_is_even_in_the_time_of_the_models_own_process() -> None:
-    own = ContinuousProcess(VPLaw(5.0, 2.0), prediction="eps")
+    own = ContinuousProcess(VPDistribution(5.0, 2.0), prediction="eps")
     t = np.linspace(1.0, 1e-3, 6)
     np.testing.assert_allclose(noises(Grid(6, "vp"), own)[:-1], np.sqrt(np.expm1(2.5 * t**2 + 2.0 * t)))
     np.testing.assert_allclose(noises(Grid(6, "vp"))[:-1], np.sqrt(np.expm1(9.95 * t**2 + 0.1 * t)))

@@ -13,7 +13,6 @@ from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.known_region import KnownRegion
 from difflab.diffusion.noise import SampleNoise
-from difflab.diffusion.noise_laws import CosineLaw
 from difflab.diffusion.process import CLEAN, GaussianProcess, PreviousDenoised
 from difflab.diffusion.samplers.ancestral import AncestralSampler
 from difflab.diffusion.samplers.base import Sampler
@@ -22,6 +21,7 @@ from difflab.diffusion.samplers.part import Part
 from difflab.diffusion.samplers.resampling import Resampling
 from difflab.diffusion.samplers.trajectory import Trajectory
 from difflab.diffusion.schedules import cosine_betas, linear_betas, zero_terminal_snr
+from difflab.diffusion.sigma_distributions import CosineDistribution
 from difflab.diffusion.thresholding import StaticThreshold
 from difflab.types import Denoised, NoiseLevel, StepContext
 from diffusion.every_sampler import BROWNIAN, DRAWING, PROCESS, Correlated, Normals, sampler_named
@@ -93,7 +93,7 @@ MODELS = {
     "x0_of_4000": GaussianProcess(cosine_betas(4000), prediction="x0"),
     "prev": GaussianProcess(linear_betas(1000), prediction="prev"),
     "edm": EDM,
-    "log_snr": ContinuousProcess(CosineLaw(), prediction="eps"),
+    "log_snr": ContinuousProcess(CosineDistribution(), prediction="eps"),
 }
 
 

@@ -13,9 +13,8 @@ from torch import Tensor
 from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.grid import Grid
-from difflab.diffusion.listed import listed_levels, table_on
+from difflab.diffusion.listed import listed_levels
 from difflab.diffusion.noise import SampleNoise
-from difflab.diffusion.noise_laws import LogNormalLaw
 from difflab.diffusion.process import CLEAN, GaussianProcess
 from difflab.diffusion.samplers.ancestral import AncestralSampler
 from difflab.diffusion.samplers.base import Sampler
@@ -24,11 +23,12 @@ from difflab.diffusion.samplers.dpm_fast import DPMFastSampler
 from difflab.diffusion.samplers.euler import HeunSampler
 from difflab.diffusion.samplers.plms import PLMSSampler
 from difflab.diffusion.schedules import linear_betas, zero_terminal_snr
+from difflab.diffusion.sigma_distributions import LogNormalDistribution
 from diffusion.every_sampler import DRAWING, sampler_named
 
 TABLE = GaussianProcess(linear_betas(1000))
 SR3 = GaussianProcess(linear_betas(2000, 1e-6, 0.01), time_input="sqrt_alpha_bar")
-EDM = ContinuousProcess(LogNormalLaw(), prediction="edm", time_input="edm", noise_range=(0.002, 80.0))
+EDM = ContinuousProcess(LogNormalDistribution(), prediction="edm", time_input="edm", noise_range=(0.002, 80.0))
 ZERO = GaussianProcess(zero_terminal_snr(linear_betas(1000)), prediction="v")
 
 BY_ROWS = ("sections", "leading", "linspace", "trailing", "ldm_uniform", "ldm_quad")
@@ -135,7 +135,7 @@ def test_ancestral_steps_between_rows_are_the_posterior_of_the_two_levels() -> N
 def test_a_row_is_found_by_its_noise_and_pure_noise_by_infinity() -> None:
     assert listed_levels(TABLE, [TABLE.level(500).noise]) == [TABLE.level(500)]
     assert listed_levels(ZERO, [math.inf]) == [ZERO.level(999)]
-    assert table_on(TABLE, [TABLE.level(9), TABLE.level(3)]).alphas_cumprod.tolist() == [
+    assert TABLE.on_levels([TABLE.level(3), TABLE.level(9)]).alphas_cumprod.tolist() == [
         TABLE.alphas_cumprod[3],
         TABLE.alphas_cumprod[9],
     ]
@@ -143,7 +143,7 @@ def test_a_row_is_found_by_its_noise_and_pure_noise_by_infinity() -> None:
 
 def test_a_table_of_rows_is_the_respaced_process_to_the_bit() -> None:
     rows = list(range(0, 1000, 7))
-    made = table_on(TABLE, [TABLE.level(row) for row in reversed(rows)])
+    made = TABLE.on_levels([TABLE.level(row) for row in rows])
     assert np.array_equal(made.betas, TABLE.respace(rows).betas)
 
 

@@ -15,7 +15,6 @@ from difflab.diffusion.classifier_free import ClassifierFree
 from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.noise import SampleNoise
-from difflab.diffusion.noise_laws import CosineLaw, LogNormalLaw
 from difflab.diffusion.ode_likelihood import (
     Adaptive,
     FixedSteps,
@@ -24,13 +23,13 @@ from difflab.diffusion.ode_likelihood import (
     ode_bits_per_dim,
     ode_log_density,
 )
-from difflab.diffusion.parametrisation import Parametrisation
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.schedules import linear_betas, zero_terminal_snr
+from difflab.diffusion.sigma_distributions import CosineDistribution, LogNormalDistribution
 from difflab.diffusion.thresholding import StaticThreshold
 from difflab.types import Conditioning, Denoised, NoiseLevel
 
-WIDE = ContinuousProcess(LogNormalLaw(), prediction="edm", time_input="edm", noise_range=(0.01, 1e6))
+WIDE = ContinuousProcess(LogNormalDistribution(), prediction="edm", time_input="edm", noise_range=(0.01, 1e6))
 """So wide that nothing of the data is left at its end: the density of the ODE is that of the data plus noise."""
 LOW = 0.01
 
@@ -162,7 +161,7 @@ class GaussianNetwork:
             torch.tensor([getattr(level, name) for level in levels], dtype=torch.float64)[:, None, None]
             for name in ("alpha", "sigma")
         )
-        kind = self.process.parametrisation
+        kind = self.process.prediction.name
         x = x * alpha * ((sigma / alpha) ** 2 + 0.25).sqrt() if kind == "edm" else x * alpha if kind == "ve" else x
         kept = alpha * self.std**2 / (alpha**2 * self.std**2 + sigma**2)
         x0 = self.mean + kept * (x - alpha * self.mean)
@@ -186,8 +185,8 @@ class GaussianNetwork:
         return (normal.log_prob(end) + math.log(level.alpha * stretch)).flatten(1).sum(dim=1)
 
 
-def continuous(prediction: Parametrisation) -> ContinuousProcess:
-    return ContinuousProcess(CosineLaw(-8.0, 9.0), prediction=prediction, time_input="log_snr")
+def continuous(prediction: str) -> ContinuousProcess:
+    return ContinuousProcess(CosineDistribution(-8.0, 9.0), prediction=prediction, time_input="log_snr")
 
 
 def table(prediction: Any, **options: Any) -> GaussianProcess:
@@ -258,7 +257,9 @@ def test_the_bits_of_pixels_bound_their_probability_from_above(std: float) -> No
     gaussian = Mixture(1)
     gaussian.shares = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
     gaussian.means, gaussian.stds = torch.zeros(3, 1, dtype=torch.float64), torch.full((3,), std, dtype=torch.float64)
-    gaussian.process = ContinuousProcess(LogNormalLaw(), prediction="edm", time_input="edm", noise_range=(1e-3, 1e6))
+    gaussian.process = ContinuousProcess(
+        LogNormalDistribution(), prediction="edm", time_input="edm", noise_range=(1e-3, 1e6)
+    )
     pixel = torch.full((400, 1), 127 / 127.5 - 1, dtype=torch.float64)
     found = ode_bits_per_dim(gaussian, pixel, SampleNoise(range(400)), solver=Adaptive(1e-4, 1e-4))  # pyrefly: ignore
     total = math.sqrt(std**2 + 1e-6)
@@ -307,6 +308,6 @@ def test_what_has_no_such_ode_is_refused(process: Process, ends: dict[str, float
 
 def test_the_ends_are_those_that_samplers_visit() -> None:
     assert noise_ends(continuous("v")) == pytest.approx((math.exp(-4.5), math.exp(4.0)))
-    assert noise_ends(ContinuousProcess(CosineLaw(), prediction="v")) == (0.002, 80.0)
+    assert noise_ends(ContinuousProcess(CosineDistribution(), prediction="v")) == (0.002, 80.0)
     assert noise_ends(table("eps")) == (table("eps").noise_range[0], 80.0)
     assert noise_ends(table("eps"), noise_max=3.0)[1] == 3.0

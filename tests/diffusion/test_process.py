@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from difflab.diffusion.process import CLEAN, GaussianProcess, PreviousDenoised
+from difflab.diffusion.predictions import EDM, PreviousDenoised
+from difflab.diffusion.process import CLEAN, GaussianProcess
 from difflab.diffusion.schedules import cosine_betas, jsd_betas, linear_betas, quad_betas, zero_terminal_snr
 from difflab.types import Denoised, NoiseLevel
 
@@ -116,7 +117,8 @@ def test_respacing_to_every_step_changes_nothing() -> None:
 
 def test_respacing_keeps_every_option() -> None:
     options = {
-        "prediction": "v",
+        "prediction": EDM(0.7),
+        "sigma_data": 0.7,
         "variance": "learned_range",
         "posterior_clip": "floor",
         "time_input": "sqrt_alpha_bar",

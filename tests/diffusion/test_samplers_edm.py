@@ -8,12 +8,12 @@ import pytest
 
 from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.grid import Grid
-from difflab.diffusion.noise_laws import LogNormalLaw
 from difflab.diffusion.samplers.euler import Churn, HeunSampler
+from difflab.diffusion.sigma_distributions import LogNormalDistribution
 from diffusion.fakes import Checked, MixtureDenoiser, ReplayedNoise
 from golden_fixtures import load
 
-EDM = ContinuousProcess(LogNormalLaw(), prediction="edm", time_input="edm", noise_range=(0.002, 80.0))
+EDM = ContinuousProcess(LogNormalDistribution(), prediction="edm", time_input="edm", noise_range=(0.002, 80.0))
 
 
 def official(args: dict[str, Any]) -> HeunSampler:

@@ -18,7 +18,6 @@ from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.grid import Grid
 from difflab.diffusion.noise import SampleNoise
-from difflab.diffusion.noise_laws import CosineLaw, LogNormalLaw
 from difflab.diffusion.process import CLEAN, GaussianProcess
 from difflab.diffusion.samplers.dpm2 import DPM2AncestralSampler, DPM2Sampler
 from difflab.diffusion.samplers.dpm_fast import DPMFastSampler, orders_of
@@ -33,13 +32,14 @@ from difflab.diffusion.samplers.euler import AncestralNoise, Churn, EulerAncestr
 from difflab.diffusion.samplers.levels import LevelSampler
 from difflab.diffusion.samplers.lms import LMSSampler, lagrange_integrals
 from difflab.diffusion.schedules import linear_betas, zero_terminal_snr
+from difflab.diffusion.sigma_distributions import CosineDistribution, LogNormalDistribution
 from difflab.diffusion.sigmas import exponential_noises, karras_noises, polyexponential_noises, vp_noises
 from difflab.types import Conditioning, Denoised, NoiseLevel, StepContext
 from diffusion.fakes import Checked, MixtureDenoiser, ReplayedNoise
 from golden_fixtures import load
 
 ENDS = (0.002, 80.0)
-EDM = ContinuousProcess(LogNormalLaw(), prediction="edm", time_input="edm", noise_range=ENDS)
+EDM = ContinuousProcess(LogNormalDistribution(), prediction="edm", time_input="edm", noise_range=ENDS)
 TABLE = GaussianProcess(linear_betas(1000))
 
 Make = Callable[[Grid, dict[str, Any]], LevelSampler]
@@ -144,7 +144,7 @@ def compare_wrappers(check: Checked) -> None:
     fixture = check.fixture
     spec = fixture.spec["wrapper"]
     table = GaussianProcess(linear_betas(spec["T"]), variance="learned")
-    cosine = ContinuousProcess(CosineLaw(), prediction="v", time_input="log_snr")
+    cosine = ContinuousProcess(CosineDistribution(), prediction="v", time_input="log_snr")
 
     def eps(x: Tensor, time: Tensor, conditioning: Conditioning | None = None) -> Tensor:
         out = spec["a"] * x + spec["b"] * torch.sin(time[0] / 100)

@@ -15,10 +15,10 @@ from difflab.config.request import RequestConfig
 from difflab.config.sampler import SamplerConfig
 from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.noise import SampleNoise
-from difflab.diffusion.noise_laws import CosineLaw, LogNormalLaw
 from difflab.diffusion.samplers.ancestral import AncestralSampler
 from difflab.diffusion.samplers.config import AncestralConfig, DDIMConfig, EulerConfig, HeunConfig
 from difflab.diffusion.samplers.ddim import DDIMSampler
+from difflab.diffusion.sigma_distributions import CosineDistribution, LogNormalDistribution
 from difflab.diffusion.sigmas import karras_noises
 from difflab.pipelines import build
 from difflab.pipelines.base import Pipeline
@@ -30,8 +30,8 @@ Denoise = Callable[[Tensor, float], Tensor]
 
 DDPM = ("guidance.threshold=none",)
 ADM = (*DDPM, "diffusion.variance=learned_range", "diffusion.loss=hybrid")
-EDM = ContinuousProcess(LogNormalLaw(), prediction="edm", time_input="edm", noise_range=(0.002, 80.0))
-CFG = ContinuousProcess(CosineLaw(), prediction="v", variance="interpolated", variance_mix=0.3)
+EDM = ContinuousProcess(LogNormalDistribution(), prediction="edm", time_input="edm", noise_range=(0.002, 80.0))
+CFG = ContinuousProcess(CosineDistribution(), prediction="v", variance="interpolated", variance_mix=0.3)
 
 
 def edms_view(stage: DiffusingStage, noises: NDArray[np.float64], *, whole: bool) -> Denoise:

@@ -25,7 +25,6 @@ from difflab.config.sampler import SamplerConfig
 from difflab.config.schedule import SEARCHING, ScheduleConfig
 from difflab.console import console, printable, say, say_on_stderr
 from difflab.diffusion.grid import HIGHEST, LOWEST
-from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.schedule_search import Search, schedule_search
 from difflab.errors import UserError
 from difflab.files import write_text
@@ -136,8 +135,8 @@ class Searching:
 
     def refuse_a_single_level(self) -> None:
         """Raises UserError for a model without levels to choose among: one that knows pure noise alone."""
-        process = self.stage.trained_process
-        if isinstance(process, GaussianProcess) and not len(process.noises):
+        table = self.stage.trained_process.table
+        if table is not None and not len(table.noises):
             raise UserError(
                 f"run={printable(self.config.run)} knows one level, pure noise: there is nothing "
                 "to search for; draw from it with one step, or give run= a model of several levels"

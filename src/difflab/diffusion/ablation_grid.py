@@ -9,7 +9,6 @@ from typing import Literal
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.grid import Snap, check_spacing, level_of_noise, snapped
 from difflab.diffusion.listed import check_noises, listed_levels
-from difflab.diffusion.noise_laws import VPLaw, noise_of
 from difflab.diffusion.noise_times import VPTime
 from difflab.diffusion.process import CLEAN
 from difflab.diffusion.sigmas import exponential_noises, iddpm_noises, karras_noises, vp_noises
@@ -62,8 +61,7 @@ class AblationGrid:
         assert self.steps is not None, "checked above"
         n, (low, high) = self.steps, self.ends(process)
         if self.discretization == "vp":
-            time = self.vp_time(process)
-            noises = vp_noises(n, time.beta_d, time.beta_min, self.epsilon_s)
+            noises = vp_noises(n, self.vp_time(process), self.epsilon_s)
         elif self.discretization == "ve":
             noises = exponential_noises(n, low, high)
         elif self.discretization == "iddpm":
@@ -88,8 +86,7 @@ class AblationGrid:
 
     def _usual_ends(self) -> tuple[float, float]:
         if self.discretization == "vp":
-            law = VPLaw(eps_t=self.epsilon_s)
-            return noise_of(law, 0.0), noise_of(law, 1.0)
+            return float(VPTime().noise(self.epsilon_s)), float(VPTime().noise(1.0))
         if self.noises is not None:
             return self.noises[-1], self.noises[0]
         return {"ve": (0.02, 100.0), "iddpm": (0.002, 81.0), "edm": (0.002, 80.0)}[self.discretization]

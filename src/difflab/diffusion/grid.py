@@ -10,10 +10,8 @@ from typing import Literal, Protocol, cast, get_args
 import numpy as np
 
 from difflab.diffusion.base_process import Process
-from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.listed import check_noises, listed_levels
-from difflab.diffusion.noise_laws import VPLaw
-from difflab.diffusion.process import CLEAN, GaussianProcess, Interpolation
+from difflab.diffusion.process import CLEAN, Interpolation
 from difflab.diffusion.sigmas import Noises, exponential_noises, karras_noises, polyexponential_noises, vp_noises
 from difflab.diffusion.spacing import Spacing, steps_as_asked
 from difflab.types import NoiseLevel
@@ -82,8 +80,8 @@ class Grid:
         levels = self._visited(process)
         if self.final == "clean":
             return [*levels, CLEAN]
-        if isinstance(process, GaussianProcess) and self.spacing not in get_args(NoiseSpacing):
-            first = process.level(0)
+        if process.table is not None and self.spacing not in get_args(NoiseSpacing):
+            first = process.table.level(0)
             levels = levels if levels[-1] == first else [*levels, first]
         if len(levels) < 2:
             raise ValueError("final=lowest ends at the last of the levels: take 2 steps or more")
@@ -98,10 +96,10 @@ class Grid:
             return [snapped(process, level, self.snap) for level in listed_levels(process, self.noises or ())]
         if self.spacing in get_args(NoiseSpacing):
             return [self.level_of_noise(process, noise) for noise in self._noises(process)]
-        if isinstance(process, ContinuousProcess):
+        table = process.table
+        if table is None:
             return process.even_levels(self._count())
-        assert isinstance(process, GaussianProcess), "a process is a table or continuous"
-        levels = [process.level_at(t, self.interpolate) for t in self._timesteps(process.num_timesteps)]
+        levels = [table.level_at(t, self.interpolate) for t in self._timesteps(table.num_timesteps)]
         return [snapped(process, level, self.snap) for level in levels]
 
     def _noises(self, process: Process) -> list[float]:
@@ -126,8 +124,7 @@ class Grid:
     def _vp_noises(self, n: int, process: Process) -> Noises:
         if self.noise_min is not None or self.noise_max is not None:
             raise ValueError("spacing=vp has the ends of its own beta(t): leave noise_min and noise_max out")
-        law = process.law if isinstance(process, ContinuousProcess) else None
-        return vp_noises(n, law.beta_d, law.beta_min) if isinstance(law, VPLaw) else vp_noises(n)
+        return vp_noises(n, process.vp)
 
     def _timesteps(self, total: int) -> list[float]:
         """Training timesteps from the noisiest down."""
@@ -172,8 +169,8 @@ def snapped(process: Process, level: NoiseLevel, snap: Snap) -> NoiseLevel:
         return level
     if snap == "time":
         return replace(level, timestep=float(round(level.timestep)))
-    assert isinstance(process, GaussianProcess), "levels with a timestep are those of a table"
-    return process.level(int(np.abs(process.noises - level.noise).argmin()))
+    assert process.table is not None, "levels with a timestep are those of a table"
+    return process.table.level(int(np.abs(process.table.noises - level.noise).argmin()))
 
 
 def check_spacing(rho: float, low: float | None, high: float | None) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from difflab.diffusion.process import Prediction
+from difflab.diffusion.predictions import Eps, Prediction
 from difflab.types import Conditioning, Denoised, Denoiser, NoiseLevel, StepContext
 
 LogProb = Callable[[Tensor, NoiseLevel], Tensor]
@@ -53,7 +53,7 @@ class GuidanceParts:
     """
 
     null: Conditioning | None = None
-    prediction: Prediction = "eps"
+    prediction: Prediction = field(default_factory=Eps)
     reference: Denoiser | None = None
     log_prob: LogProb | None = None
 

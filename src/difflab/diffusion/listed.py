@@ -12,7 +12,6 @@ from itertools import pairwise
 import numpy as np
 
 from difflab.diffusion.base_process import Process
-from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.process import GaussianProcess
 from difflab.types import NoiseLevel
 
@@ -31,21 +30,6 @@ def listed_levels(process: Process, noises: Sequence[float]) -> list[NoiseLevel]
     Raises ValueError for a noise that the process has not.
     """
     return [_level(process, noise) for noise in noises]
-
-
-def table_on(process: Process, levels: Sequence[NoiseLevel]) -> GaussianProcess:
-    """A table of any levels of a process, from the noisiest down, for samplers that step on rows (ancestral, DDIM).
-
-    Levels that are rows of a table make the process of `GaussianProcess.respace`.
-    """
-    ascending = list(reversed(levels))
-    if isinstance(process, ContinuousProcess):
-        return process.on_levels(ascending)
-    assert isinstance(process, GaussianProcess), "a process is a table or continuous"
-    rows = {process.level(row): row for row in range(len(process))}
-    kept = [process.alphas_cumprod[rows[level]] if level in rows else level.alpha**2 for level in ascending]
-    times = [level.timestep for level in ascending if level.timestep is not None]
-    return process.on(kept, times)
 
 
 def check_noises(noises: Sequence[float] | None, steps: object, *, listed: bool, key: str = "spacing") -> None:
@@ -70,21 +54,19 @@ def check_noises(noises: Sequence[float] | None, steps: object, *, listed: bool,
 
 
 def _level(process: Process, noise: float) -> NoiseLevel:
-    row = _row(process, noise)
-    if row is not None:
-        assert isinstance(process, GaussianProcess), "rows are those of a table"
-        return process.level(row)
+    table = process.table
+    row = None if table is None else _row(table, noise)
+    if table is not None and row is not None:
+        return table.level(row)
     low, high = process.noise_range
     if not low * (1.0 - AS_AN_END) <= noise <= high * (1.0 + AS_AN_END):
-        pure = isinstance(process, GaussianProcess) and len(process.noises) < len(process)
+        pure = table is not None and len(table.noises) < len(table)
         also = ", and inf, its pure noise" if pure else ""
         raise ValueError(f"noises has {noise:g}, and the model has {low:.6g} to {high:.6g}{also}: take others")
     return process.level_of_noise(noise)
 
 
-def _row(process: Process, noise: float) -> int | None:
-    if not isinstance(process, GaussianProcess):
-        return None
+def _row(process: GaussianProcess, noise: float) -> int | None:
     if math.isinf(noise):
         return len(process) - 1 if len(process.noises) < len(process) else None
     nearest = int(np.abs(process.noises - noise).argmin()) if len(process.noises) else 0

@@ -15,7 +15,6 @@ from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.grid import HIGHEST, LOWEST
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.ode import HEUN, RK4, Solution, State, dormand_prince, fixed_steps
-from difflab.diffusion.process import GaussianProcess
 
 Trace = Literal["rademacher", "gaussian", "exact"]
 
@@ -155,11 +154,11 @@ def noise_ends(process: Process, noise_min: float | None = None, noise_max: floa
 
     Raises ValueError where the process has no such ODE between its levels, and for ends outside of it.
     """
-    if isinstance(process, GaussianProcess):
-        if process.prediction == "prev":
-            raise ValueError("prediction=prev is the mean of a step and makes no ODE between steps: use method=bound")
-        if process.alphas_cumprod[-1] == 0.0:
-            raise ValueError("the schedule ends in pure noise (zero terminal SNR), beyond any ODE: use method=bound")
+    if process.prediction.rows_only:
+        name = process.prediction.name
+        raise ValueError(f"prediction={name} is the mean of a step and makes no ODE between steps: use method=bound")
+    if process.table is not None and process.table.alphas_cumprod[-1] == 0.0:
+        raise ValueError("the schedule ends in pure noise (zero terminal SNR), beyond any ODE: use method=bound")
     lowest, highest = process.noise_range
     low = max(lowest, LOWEST) if noise_min is None else noise_min
     high = min(highest, HIGHEST) if noise_max is None else noise_max

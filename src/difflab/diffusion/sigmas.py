@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from difflab.diffusion.noise_times import VPTime
+
 Noises = NDArray[np.float64]
 
 
@@ -25,10 +27,9 @@ def polyexponential_noises(n: int, lowest: float, highest: float, rho: float = 1
     return np.exp((1.0 - _ramp(n)) ** rho * (np.log(highest) - np.log(lowest)) + np.log(lowest))
 
 
-def vp_noises(n: int, beta_d: float = 19.9, beta_min: float = 0.1, eps_t: float = 1e-3) -> Noises:
-    """Evenly spaced in the time of the VP process (k-diffusion's get_sigmas_vp; Song et al. 2021)."""
-    t = 1.0 + _ramp(n) * (eps_t - 1.0)
-    return np.sqrt(np.expm1(0.5 * beta_d * t**2 + beta_min * t))
+def vp_noises(n: int, vp: VPTime | None = None, eps_t: float = 1e-3) -> Noises:
+    """Evenly spaced in the time of a VP process (k-diffusion's get_sigmas_vp; Song et al. 2021)."""
+    return (vp or VPTime()).noise(1.0 + _ramp(n) * (eps_t - 1.0))
 
 
 def iddpm_noises(

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from difflab.diffusion.base_process import Process
-from difflab.diffusion.continuous_process import ContinuousProcess
-from difflab.diffusion.listed import check_noises, listed_levels, table_on
+from difflab.diffusion.listed import check_noises, listed_levels
 from difflab.diffusion.noise import NoiseSource
 from difflab.diffusion.process import PURE_NOISE, GaussianProcess
 from difflab.diffusion.samplers.encode import inverted, noised
@@ -169,18 +168,15 @@ class StridedSampler(Sampler):
     def respace(self, process: Process) -> GaussianProcess:
         """The training process on this sampler's steps. Raises ValueError where it has not as many, or not these."""
         if self.spacing == "listed":
-            return table_on(process, listed_levels(process, self.noises or ()))
-        if isinstance(process, ContinuousProcess):
-            return self._on_levels(process)
-        assert isinstance(process, GaussianProcess), "a process is a table or continuous"
+            return process.on_levels(listed_levels(process, self.noises or ())[::-1])
+        table = process.table
+        if table is None:
+            if not isinstance(self.steps, int):
+                raise ValueError(f"a model in continuous time takes a number of steps, not steps={self.steps}")
+            return process.on_levels(process.even_levels(self.steps)[::-1])
         if self.steps is None:
-            return process
-        return process.respace(steps_as_asked(process.num_timesteps, self.steps, self.spacing, self.steps_offset))
-
-    def _on_levels(self, process: ContinuousProcess) -> GaussianProcess:
-        if not isinstance(self.steps, int):
-            raise ValueError(f"a model in continuous time takes a number of steps, not steps={self.steps}")
-        return process.on_levels(process.even_levels(self.steps)[::-1])
+            return table
+        return table.respace(steps_as_asked(table.num_timesteps, self.steps, self.spacing, self.steps_offset))
 
     def starting_std(self, process: GaussianProcess) -> float:
         """That of the process at its noisiest row."""
@@ -208,7 +204,7 @@ class StridedSampler(Sampler):
 
 def options_of(config: SamplerBase) -> dict[str, Any]:
     """The options of a configuration by name, `kind` left out."""
-    options = {name: value for name, value in config if name != "kind"}
+    options = config.options
     if options.get("noises") is not None:
         options["noises"] = [float(noise) for noise in options["noises"]]
     return options

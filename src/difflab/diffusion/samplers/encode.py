@@ -8,7 +8,6 @@ from itertools import pairwise
 from torch import Tensor
 
 from difflab.diffusion.base_process import Process
-from difflab.diffusion.process import GaussianProcess
 from difflab.types import Denoised, Denoiser, NoiseLevel, StepContext
 
 
@@ -42,6 +41,6 @@ def deterministic(denoised: Denoised, level: NoiseLevel) -> Tensor:
 
 def _lowest(process: Process) -> NoiseLevel | None:
     """The least noisy level of a model, or None where it can only be asked on the rows that are kept."""
-    if not isinstance(process, GaussianProcess):
+    if process.table is None:
         return process.level_of_noise(process.noise_range[0])
-    return None if process.prediction == "prev" else process.base.level(0)
+    return None if process.prediction.rows_only else process.table.base.level(0)

@@ -124,7 +124,7 @@ class LevelSampler(Sampler):
 
     def respace(self, process: Process) -> Process:
         """The process itself. Raises ValueError where it has no such levels, or no meaning between rows."""
-        _ = process.parametrisation
+        process.refuse_between_rows()
         levels = self.levels(process)
         falling = levels[:-1] if self.may_end_where_it_is else levels
         for here, there in pairwise(falling):

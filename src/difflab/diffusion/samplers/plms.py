@@ -66,7 +66,7 @@ class PLMSSampler(LevelSampler):
 
     def respace(self, process: Process) -> Process:
         """The process itself."""
-        if not isinstance(process, GaussianProcess):
+        if process.table is None:
             raise ValueError("PLMS steps on the timesteps of a table; in continuous time use sampler=dpm_solver_pp")
         return super().respace(process)
 
@@ -144,5 +144,5 @@ def _time(level: NoiseLevel) -> float:
 
 
 def _table(process: Process) -> GaussianProcess:
-    assert isinstance(process, GaussianProcess), "checked by respace"
-    return process
+    assert process.table is not None, "checked by respace"
+    return process.table

@@ -5,13 +5,15 @@ u = 0 is the least noisy, as row 0 of a table is. A uniform u draws a training l
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from difflab.diffusion.continuous import cfg_log_snr
+from difflab.diffusion.noise_times import VPTime
 
 FARTHEST = 50.0  # of log-SNR: its noise is 7e10, and the angle of the cosine schedule 1e-11 from pi / 2
 EDGE = 2.0**-25  # half of the smallest step of a float32 uniform: the normal quantile is finite there
@@ -20,14 +22,25 @@ EDGE = 2.0**-25  # half of the smallest step of a float32 uniform: the normal qu
 MOST_NOISE = 1e15  # more is pure noise in float64, and infinite in float32 once it is squared twice
 
 
-class NoiseLaw(Protocol):
-    """noise(u): [...] float64 in [0, 1] -> sigma / alpha, float64, rising."""
+class SigmaDistribution(ABC):
+    """noise(u): [...] float64 in [0, 1] -> sigma / alpha, float64, rising.
 
+    is_a_schedule: whether evenly spaced u are levels to sample at; not where the distribution is about training alone.
+    """
+
+    is_a_schedule: ClassVar[bool] = True
+
+    @abstractmethod
     def noise(self, u: Tensor) -> Tensor: ...
+
+    @property
+    def vp(self) -> VPTime | None:
+        """The linear beta(t) whose time u is even in, None for other distributions."""
+        return None
 
 
 @dataclass(frozen=True)
-class CosineLaw:
+class CosineDistribution(SigmaDistribution):
     """The cosine schedule cut off at both ends of the log-SNR; classifier-free guidance, section 2.
 
     Raises ValueError for ends beyond 50 either way, whose angles float64 does not tell from 0 and pi / 2.
@@ -48,8 +61,10 @@ class CosineLaw:
 
 
 @dataclass(frozen=True)
-class LogNormalLaw:
+class LogNormalDistribution(SigmaDistribution):
     """ln(noise) is normal; EDM table 1, training. u is cut off at 2^-25 from either end."""
+
+    is_a_schedule = False
 
     mean: float = -1.2
     std: float = 1.2
@@ -59,28 +74,23 @@ class LogNormalLaw:
 
 
 @dataclass(frozen=True)
-class VPLaw:
+class VPDistribution(SigmaDistribution):
     """Linear beta in continuous time, t = eps_t + u (1 - eps_t); Song et al. 2021, appendix C; EDM table 1, VP."""
 
     beta_d: float = 19.9
     beta_min: float = 0.1
     eps_t: float = 1e-5
 
-    def noise(self, u: Tensor) -> Tensor:
-        t = self.eps_t + u * (1.0 - self.eps_t)
-        return torch.expm1(0.5 * self.beta_d * t**2 + self.beta_min * t).sqrt()
+    @property
+    def vp(self) -> VPTime:
+        return VPTime(self.beta_d, self.beta_min)
 
-    def time(self, noise: Tensor) -> Tensor:
-        """t of a noise level, the inverse of sigma(t) (VPPrecond.sigma_inv)."""
-        log = torch.log1p(noise**2)
-        root = (self.beta_min**2 + 2.0 * self.beta_d * log).sqrt()
-        if self.beta_d < self.beta_min:  # divided out: the difference would lose its digits, at beta_d = 0 all of them
-            return 2.0 * log / (root + self.beta_min)
-        return (root - self.beta_min) / self.beta_d
+    def noise(self, u: Tensor) -> Tensor:
+        return self.vp.noise(self.eps_t + u * (1.0 - self.eps_t))
 
 
 @dataclass(frozen=True)
-class LogUniformLaw:
+class LogUniformDistribution(SigmaDistribution):
     """ln(noise) is uniform between two ends; Song et al. 2021, appendix C; EDM table 1, VE.
 
     Raises ValueError unless 0 < noise_min < noise_max.
@@ -99,13 +109,24 @@ class LogUniformLaw:
         return self.noise_min * (self.noise_max / self.noise_min) ** u
 
 
-def noise_of(law: NoiseLaw, u: float) -> float:
+def noise_of(distribution: SigmaDistribution, u: float) -> float:
     """The noise at one u. Raises ValueError where it is not a number above 0 that a level can have."""
     # On the CPU by name: a model without weights is built under torch.device("meta"), its process is a real one.
-    value = float(law.noise(torch.tensor(u, dtype=torch.float64, device="cpu")))
+    value = float(distribution.noise(torch.tensor(u, dtype=torch.float64, device="cpu")))
     if not 0.0 < value < MOST_NOISE:
         raise ValueError(
-            f"the law of training noise reaches {value:g} at its {'lowest' if u == 0.0 else 'highest'}: take options "
-            f"that keep it above 0 and below {MOST_NOISE:g} ({law})"
+            f"sigma_distribution reaches {value:g} at its {'lowest' if u == 0.0 else 'highest'}: take options "
+            f"that keep it above 0 and below {MOST_NOISE:g} ({distribution})"
         )
     return value
+
+
+def cfg_log_snr(u: Tensor, log_snr_min: float = -20.0, log_snr_max: float = 20.0) -> Tensor:
+    """lambda(u) = -2 log tan(a u + b), u in [0, 1] of any shape; lambda(0) = max, lambda(1) = min.
+
+    Classifier-free guidance, section 2: b = arctan(exp(-max / 2)), a = arctan(exp(-min / 2)) - b, the cosine schedule
+    cut off at both ends.
+    """
+    b = math.atan(math.exp(-0.5 * log_snr_max))
+    a = math.atan(math.exp(-0.5 * log_snr_min)) - b
+    return -2.0 * torch.log(torch.tan(a * u + b))
