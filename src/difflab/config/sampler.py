@@ -48,7 +48,7 @@ class SamplerBase(Config):
     @model_validator(mode="after")
     def _check_noises(self) -> Self:
         key, noises = self.listed_by, self.noises
-        if getattr(self, key) != "listed":
+        if getattr(self, key, None) != "listed":
             if noises is not None:
                 raise ValueError(f"noises are those of {key}=listed: set it, or leave noises out (null)")
             return self
