@@ -13,8 +13,8 @@ from torch import nn
 import difflab
 from commands.test_train_classifier import trained
 from difflab.diffusion.continuous_process import ContinuousProcess
+from difflab.diffusion.levels.distributions import LogNormalDistribution
 from difflab.diffusion.noise import SampleNoise
-from difflab.diffusion.sigma_distributions import LogNormalDistribution
 from difflab.images import as_float
 from difflab.metrics.accuracy import AccuracyTally, Judged, mean_and_error
 from difflab.metrics.protocol import Result

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from difflab.diffusion.continuous_process import ContinuousProcess
-from difflab.diffusion.grid import Grid
-from difflab.diffusion.sigma_distributions import LogNormalDistribution
+from difflab.diffusion.levels.distributions import LogNormalDistribution
+from difflab.diffusion.levels.grid import Grid
 from difflab.types import Denoised, StepContext
 from diffusion.mixtures import rk4
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from difflab.diffusion.levels.rows import space_timesteps
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.samplers.base import descending_steps
 from difflab.diffusion.schedules import cosine_betas, linear_betas
-from difflab.diffusion.spacing import space_timesteps
 from difflab.types import Conditioning, Denoised, StepContext
 from golden_fixtures import Fixture, draw
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from difflab.diffusion.continuous_process import ContinuousProcess
+from difflab.diffusion.levels.distributions import LogNormalDistribution
 from difflab.diffusion.samplers.levels import LevelSampler
-from difflab.diffusion.sigma_distributions import LogNormalDistribution
 from difflab.types import Denoised, NoiseLevel, StepContext
 from diffusion.mixtures import Still
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.denoiser import NetworkDenoiser
-from difflab.diffusion.grid import Grid
+from difflab.diffusion.levels.grid import Grid
 from difflab.diffusion.noise import NoiseSource
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.samplers.levels import LevelSampler

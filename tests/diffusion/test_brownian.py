@@ -13,11 +13,11 @@ from torch import Tensor
 
 from difflab.diffusion.brownian import DEPTH, BrownianPaths
 from difflab.diffusion.continuous_process import ContinuousProcess
-from difflab.diffusion.grid import Grid
+from difflab.diffusion.levels.distributions import LogNormalDistribution
+from difflab.diffusion.levels.grid import Grid
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.samplers.dpm_solver_pp import DPMSolverPP2MSDESampler, DPMSolverPPSDESampler
 from difflab.diffusion.samplers.levels import Walk
-from difflab.diffusion.sigma_distributions import LogNormalDistribution
 from difflab.types import Denoised, StepContext
 
 SEEDS = list(range(100, 107))

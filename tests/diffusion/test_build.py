@@ -21,10 +21,10 @@ from difflab.config.guidance import (
 from difflab.diffusion import build, schedules
 from difflab.diffusion import classifier_free as free
 from difflab.diffusion import classifier_guidance as by_classifier
-from difflab.diffusion.ablation_grid import AblationGrid
 from difflab.diffusion.config import DiscreteDiffusionConfig
-from difflab.diffusion.grid import Grid
 from difflab.diffusion.guidance import GuidanceParts
+from difflab.diffusion.levels.ablation import AblationGrid
+from difflab.diffusion.levels.grid import Grid
 from difflab.diffusion.predictions import V
 from difflab.diffusion.samplers.ancestral import AncestralSampler
 from difflab.diffusion.samplers.config import (

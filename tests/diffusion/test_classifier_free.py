@@ -11,10 +11,10 @@ from torch import Tensor
 
 from difflab.diffusion.classifier_free import ClassifierFree
 from difflab.diffusion.denoiser import NetworkDenoiser
+from difflab.diffusion.levels.distributions import cfg_log_snr
 from difflab.diffusion.predictions import Previous, PreviousDenoised, prediction_of
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.schedules import linear_betas
-from difflab.diffusion.sigma_distributions import cfg_log_snr
 from difflab.types import Conditioning, Denoised, NoiseLevel, StepContext
 from diffusion.fakes import Checked, Mixture, context_at
 from golden_fixtures import Fixture, load

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from difflab.diffusion.continuous_process import ContinuousProcess
-from difflab.diffusion.sigma_distributions import (
+from difflab.diffusion.levels.distributions import (
     CosineDistribution,
     LogNormalDistribution,
     LogUniformDistribution,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from difflab.diffusion.denoiser import NetworkDenoiser
-from difflab.diffusion.grid import Grid
+from difflab.diffusion.levels.grid import Grid
 from difflab.diffusion.samplers.euler import EulerAncestralSampler
 from difflab.types import Denoised, StepContext
 from diffusion.fakes import Checked, Mixture, ReplayedNoise

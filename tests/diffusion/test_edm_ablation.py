@@ -9,17 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from difflab.diffusion.ablation_grid import AblationGrid
 from difflab.diffusion.continuous_process import ContinuousProcess
-from difflab.diffusion.grid import Grid
-from difflab.diffusion.noise_times import LinearTime, NoiseTime, VETime, VPTime
+from difflab.diffusion.levels.ablation import AblationGrid
+from difflab.diffusion.levels.distributions import LogNormalDistribution
+from difflab.diffusion.levels.grid import Grid
+from difflab.diffusion.levels.sigmas import LinearTime, NoiseTime, VETime, VPTime, iddpm_noises
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.samplers.edm_ablation import EDMAblationSampler
 from difflab.diffusion.samplers.euler import Churn, EulerSampler, HeunSampler
 from difflab.diffusion.samplers.levels import LevelSampler
 from difflab.diffusion.schedules import linear_betas
-from difflab.diffusion.sigma_distributions import LogNormalDistribution
-from difflab.diffusion.sigmas import iddpm_noises
 from diffusion.fakes import Checked, MixtureDenoiser, ReplayedNoise
 from golden_fixtures import load
 

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.continuous_process import ContinuousProcess
-from difflab.diffusion.grid import Grid
+from difflab.diffusion.levels.distributions import LogNormalDistribution, LogUniformDistribution, VPDistribution
+from difflab.diffusion.levels.grid import Grid
 from difflab.diffusion.losses import DiffusionLoss
 from difflab.diffusion.predictions import EDM
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.schedules import cosine_betas
-from difflab.diffusion.sigma_distributions import LogNormalDistribution, LogUniformDistribution, VPDistribution
 from difflab.diffusion.weighting import EDMWeighting
 from difflab.types import NoiseLevel
 from diffusion.fakes import Checked, Mixture

@@ -12,6 +12,7 @@ from torch import Tensor
 from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.known_region import KnownRegion
+from difflab.diffusion.levels.distributions import CosineDistribution
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.process import CLEAN, GaussianProcess, PreviousDenoised
 from difflab.diffusion.samplers.ancestral import AncestralSampler
@@ -21,7 +22,6 @@ from difflab.diffusion.samplers.part import Part
 from difflab.diffusion.samplers.resampling import Resampling
 from difflab.diffusion.samplers.trajectory import Trajectory
 from difflab.diffusion.schedules import cosine_betas, linear_betas, zero_terminal_snr
-from difflab.diffusion.sigma_distributions import CosineDistribution
 from difflab.diffusion.thresholding import StaticThreshold
 from difflab.types import Denoised, NoiseLevel, StepContext
 from diffusion.every_sampler import BROWNIAN, DRAWING, PROCESS, Correlated, Normals, sampler_named

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from difflab.diffusion.continuous_process import ContinuousProcess
+from difflab.diffusion.levels.distributions import CosineDistribution
 from difflab.diffusion.losses import DiffusionLoss
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.schedules import cosine_betas, linear_betas
-from difflab.diffusion.sigma_distributions import CosineDistribution
 from diffusion.fakes import PREDICTIONS, VARIANCES, Checked, FakeNetwork, official_process
 from golden_fixtures import load
 

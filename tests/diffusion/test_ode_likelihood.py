@@ -14,6 +14,7 @@ from difflab.diffusion.base_process import Process
 from difflab.diffusion.classifier_free import ClassifierFree
 from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.denoiser import NetworkDenoiser
+from difflab.diffusion.levels.distributions import CosineDistribution, LogNormalDistribution
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.ode_likelihood import (
     Adaptive,
@@ -25,7 +26,6 @@ from difflab.diffusion.ode_likelihood import (
 )
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.schedules import linear_betas, zero_terminal_snr
-from difflab.diffusion.sigma_distributions import CosineDistribution, LogNormalDistribution
 from difflab.diffusion.thresholding import StaticThreshold
 from difflab.types import Conditioning, Denoised, NoiseLevel
 

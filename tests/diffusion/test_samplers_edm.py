@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from difflab.diffusion.continuous_process import ContinuousProcess
-from difflab.diffusion.grid import Grid
+from difflab.diffusion.levels.distributions import LogNormalDistribution
+from difflab.diffusion.levels.grid import Grid
 from difflab.diffusion.samplers.euler import Churn, HeunSampler
-from difflab.diffusion.sigma_distributions import LogNormalDistribution
 from diffusion.fakes import Checked, MixtureDenoiser, ReplayedNoise
 from golden_fixtures import load
 

@@ -16,7 +16,9 @@ from torch import Tensor
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.denoiser import NetworkDenoiser
-from difflab.diffusion.grid import Grid
+from difflab.diffusion.levels.distributions import CosineDistribution, LogNormalDistribution
+from difflab.diffusion.levels.grid import Grid
+from difflab.diffusion.levels.sigmas import exponential_noises, karras_noises, polyexponential_noises, vp_noises
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.process import CLEAN, GaussianProcess
 from difflab.diffusion.samplers.dpm2 import DPM2AncestralSampler, DPM2Sampler
@@ -32,8 +34,6 @@ from difflab.diffusion.samplers.euler import AncestralNoise, Churn, EulerAncestr
 from difflab.diffusion.samplers.levels import LevelSampler
 from difflab.diffusion.samplers.lms import LMSSampler, lagrange_integrals
 from difflab.diffusion.schedules import linear_betas, zero_terminal_snr
-from difflab.diffusion.sigma_distributions import CosineDistribution, LogNormalDistribution
-from difflab.diffusion.sigmas import exponential_noises, karras_noises, polyexponential_noises, vp_noises
 from difflab.types import Conditioning, Denoised, NoiseLevel, StepContext
 from diffusion.fakes import Checked, MixtureDenoiser, ReplayedNoise
 from golden_fixtures import load

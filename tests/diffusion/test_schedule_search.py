@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from difflab.diffusion.grid import Grid
+from difflab.diffusion.levels.grid import Grid
 from difflab.diffusion.samplers.euler import EulerSampler
 from difflab.diffusion.schedule_search import (
     DIGITS,

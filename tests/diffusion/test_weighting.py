@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from difflab.diffusion.continuous_process import ContinuousProcess
+from difflab.diffusion.levels.distributions import LogNormalDistribution
 from difflab.diffusion.losses import DiffusionLoss
 from difflab.diffusion.predictions import EDM, VE, X0, Eps, Prediction, Previous, V
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.schedules import cosine_betas
-from difflab.diffusion.sigma_distributions import LogNormalDistribution
 from difflab.diffusion.weighting import P2, EDMWeighting, LossWeighting, MinSNR
 
 SNR = torch.tensor([1e-6, 0.01, 1.0, 5.0, 300.0], dtype=torch.float64)

@@ -14,12 +14,12 @@ from torch import Tensor
 from difflab.config.request import RequestConfig
 from difflab.config.sampler import SamplerConfig
 from difflab.diffusion.continuous_process import ContinuousProcess
+from difflab.diffusion.levels.distributions import CosineDistribution, LogNormalDistribution
+from difflab.diffusion.levels.sigmas import karras_noises
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.samplers.ancestral import AncestralSampler
 from difflab.diffusion.samplers.config import AncestralConfig, DDIMConfig, EulerConfig, HeunConfig
 from difflab.diffusion.samplers.ddim import DDIMSampler
-from difflab.diffusion.sigma_distributions import CosineDistribution, LogNormalDistribution
-from difflab.diffusion.sigmas import karras_noises
 from difflab.pipelines import build
 from difflab.pipelines.base import Pipeline
 from difflab.pipelines.diffusing import DiffusingStage

@@ -24,7 +24,7 @@ from difflab.config.sample import SampleConfig
 from difflab.config.sampler import SamplerConfig
 from difflab.config.schedule import SEARCHING, ScheduleConfig
 from difflab.console import console, printable, say, say_on_stderr
-from difflab.diffusion.grid import HIGHEST, LOWEST
+from difflab.diffusion.levels.grid import HIGHEST, LOWEST
 from difflab.diffusion.schedule_search import Search, schedule_search
 from difflab.errors import UserError
 from difflab.files import write_text

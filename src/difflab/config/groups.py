@@ -78,8 +78,8 @@ def _begun_with(group: str, listed: list[Any]) -> Iterator[tuple[list[str], tupl
     """
     for entry in listed:
         key, choice = next(iter(entry.items())) if isinstance(entry, dict) else ("", entry)
-        anew = key.startswith("override ")
-        key = key.removeprefix("override ")
+        anew = str(key).startswith("override ")
+        key = str(key).removeprefix("override ")
         if key.startswith("/") or choice == "_self_":
             continue
         name, _, package = (key or choice).partition("@")

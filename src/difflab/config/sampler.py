@@ -26,7 +26,7 @@ class SamplerBase(Config):
     """What the configuration of every sampler has.
 
     draws: whether it makes samples of noise.
-    noises: sigma / alpha of the levels of `listed`, from the noisiest down (see `difflab.diffusion.listed`); `steps`
+    noises: sigma / alpha of the levels of `listed`, from the noisiest down (`difflab.diffusion.levels.listed`); `steps`
     is then their number, and null stands for it.
     """
 

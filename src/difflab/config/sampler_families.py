@@ -32,7 +32,7 @@ def check_ends(low: float | None, high: float | None, chosen: str, between: Sequ
 
 
 class LevelsConfig(SamplerBase):
-    """What the samplers have in common that step between noise levels; see `difflab.diffusion.grid.Grid`."""
+    """What the samplers have in common that step between noise levels; see `difflab.diffusion.levels.grid.Grid`."""
 
     steps: int | str | list[int] | None = 20
     """How many; for a spacing by timesteps also what `sections` understands, "10,10,20" or "ddim50"."""

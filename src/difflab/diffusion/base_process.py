@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from difflab.diffusion.levels.sigmas import exponential_noises
 from difflab.diffusion.predictions import Number, Prediction, factor, linear
-from difflab.diffusion.sigmas import exponential_noises
 from difflab.types import Denoised, NoiseLevel
 
 if TYPE_CHECKING:
-    from difflab.diffusion.noise_times import VPTime
+    from difflab.diffusion.levels.sigmas import VPTime
     from difflab.diffusion.process import GaussianProcess
 
 Variance = Literal["fixed_small", "fixed_large", "learned", "learned_range", "interpolated"]

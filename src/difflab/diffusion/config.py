@@ -245,7 +245,7 @@ class DiscreteDiffusionConfig(DiffusionBase):
         return self
 
 
-@SIGMA_DISTRIBUTIONS.register(f"{_HERE}.sigma_distributions:CosineDistribution")
+@SIGMA_DISTRIBUTIONS.register(f"{_HERE}.levels.distributions:CosineDistribution")
 class CosineDistributionConfig(SigmaDistributionBase):
     """The cosine schedule cut off at both ends of the log-SNR (classifier-free guidance, section 2)."""
 
@@ -262,7 +262,7 @@ class CosineDistributionConfig(SigmaDistributionBase):
         return self
 
 
-@SIGMA_DISTRIBUTIONS.register(f"{_HERE}.sigma_distributions:LogNormalDistribution")
+@SIGMA_DISTRIBUTIONS.register(f"{_HERE}.levels.distributions:LogNormalDistribution")
 class LogNormalDistributionConfig(SigmaDistributionBase):
     """The logarithm of the noise is normal (EDM)."""
 
@@ -275,7 +275,7 @@ class LogNormalDistributionConfig(SigmaDistributionBase):
     """P_std (EDM table 1)."""
 
 
-@SIGMA_DISTRIBUTIONS.register(f"{_HERE}.sigma_distributions:VPDistribution")
+@SIGMA_DISTRIBUTIONS.register(f"{_HERE}.levels.distributions:VPDistribution")
 class VPDistributionConfig(SigmaDistributionBase):
     """Linear beta in continuous time (Song et al. 2021)."""
 
@@ -290,7 +290,7 @@ class VPDistributionConfig(SigmaDistributionBase):
     """The least time (EDM's VPLoss; sampling starts from 1e-3 in Song et al.)."""
 
 
-@SIGMA_DISTRIBUTIONS.register(f"{_HERE}.sigma_distributions:LogUniformDistribution")
+@SIGMA_DISTRIBUTIONS.register(f"{_HERE}.levels.distributions:LogUniformDistribution")
 class LogUniformDistributionConfig(SigmaDistributionBase):
     """The logarithm of the noise is uniform (the VE process of Song et al. 2021)."""
 

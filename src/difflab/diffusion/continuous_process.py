@@ -10,10 +10,9 @@ from torch import Tensor
 
 from difflab.config.axes import SIGMA_DISTRIBUTIONS
 from difflab.diffusion.base_process import Process, Variance
-from difflab.diffusion.noise_times import VPTime
+from difflab.diffusion.levels.distributions import SigmaDistribution, noise_of
+from difflab.diffusion.levels.sigmas import VPTime, karras_noises
 from difflab.diffusion.predictions import Prediction, prediction_of
-from difflab.diffusion.sigma_distributions import SigmaDistribution, noise_of
-from difflab.diffusion.sigmas import karras_noises
 from difflab.diffusion.tables import check_choice
 from difflab.types import NoiseLevel
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.denoiser import NetworkDenoiser
-from difflab.diffusion.grid import HIGHEST, LOWEST
+from difflab.diffusion.levels.grid import HIGHEST, LOWEST
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.ode import HEUN, RK4, Solution, State, dormand_prince, fixed_steps
 

@@ -13,10 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from difflab.diffusion.base_process import Process, Variance
-from difflab.diffusion.between_rows import interpolate_rows
 from difflab.diffusion.predictions import Prediction, PreviousDenoised, prediction_of
 from difflab.diffusion.schedules import build_betas
-from difflab.diffusion.tables import BetaTables, PosteriorClip, Time, check_choice
+from difflab.diffusion.tables import BetaTables, PosteriorClip, Time, check_choice, interpolate_rows
 from difflab.types import Denoised, NoiseLevel
 
 if TYPE_CHECKING:

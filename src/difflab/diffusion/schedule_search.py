@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from difflab.diffusion.sigmas import exponential_noises, karras_noises
+from difflab.diffusion.levels.sigmas import exponential_noises, karras_noises
 
 SHAPES = ("exponential", "linear_beta", "karras7", "karras3")
 """How levels lie between their ends; linear_beta is what SR3 and WaveGrad try: evenly spaced betas of as many steps."""

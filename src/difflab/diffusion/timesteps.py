@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from difflab.config.axes import TIMESTEP_SAMPLINGS
-from difflab.diffusion.sigma_distributions import EDGE
+from difflab.diffusion.levels.distributions import EDGE
 
 if TYPE_CHECKING:
     from difflab.config.diffusion import DiffusionBase, TimestepSamplingBase

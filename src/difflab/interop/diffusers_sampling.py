@@ -7,8 +7,8 @@ from typing import Any
 from difflab.config.guidance import GuidanceConfig
 from difflab.config.model import DrawingModelConfig
 from difflab.diffusion.config import DiscreteDiffusionConfig
+from difflab.diffusion.levels.rows import Spacing, sampling_timesteps
 from difflab.diffusion.samplers.config import AncestralConfig, DDIMConfig
-from difflab.diffusion.spacing import Spacing, sampling_timesteps
 
 _SPACINGS: tuple[Spacing, ...] = ("leading", "trailing", "linspace")
 _DEFAULT = {"timestep_spacing": "leading", "steps_offset": 0, "set_alpha_to_one": True}

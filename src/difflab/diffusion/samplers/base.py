@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from difflab.diffusion.base_process import Process
-from difflab.diffusion.listed import check_noises, listed_levels
+from difflab.diffusion.levels.listed import check_noises, listed_levels
+from difflab.diffusion.levels.rows import Spacing, steps_as_asked
 from difflab.diffusion.noise import NoiseSource
 from difflab.diffusion.process import PURE_NOISE, GaussianProcess
 from difflab.diffusion.samplers.encode import inverted, noised
 from difflab.diffusion.samplers.part import Part, Visit
 from difflab.diffusion.samplers.resampling import noised_further
-from difflab.diffusion.spacing import Spacing, steps_as_asked
 from difflab.types import Denoised, Denoiser, NoiseLevel, StepContext, StepHook
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class StridedSampler(Sampler):
 
     steps:        how many (or a list, see `sampling_timesteps`), None for all of the training process.
     spacing:      which of them; steps_offset is added to each. listed: the levels are those of `noises`.
-    noises:       sigma / alpha from the noisiest down, of spacing=listed (see `difflab.diffusion.listed`).
+    noises:       sigma / alpha from the noisiest down, of spacing=listed (see `difflab.diffusion.levels.listed`).
 
     Raises ValueError for a list that is none, or not of as many as `steps`.
     """

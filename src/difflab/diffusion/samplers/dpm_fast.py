@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from torch import Tensor
 
-from difflab.diffusion.grid import Grid, Snap
+from difflab.diffusion.levels.grid import Grid, Snap
 from difflab.diffusion.samplers.base import options_of
 from difflab.diffusion.samplers.dpm2 import midpoint_step
 from difflab.diffusion.samplers.euler import AncestralNoise

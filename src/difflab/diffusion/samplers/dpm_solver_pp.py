@@ -12,7 +12,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from difflab.diffusion.grid import Grid, LevelGrid
+from difflab.diffusion.levels.grid import Grid, LevelGrid
 from difflab.diffusion.samplers.euler import AncestralNoise, EulerAncestralSampler, check_scale
 from difflab.diffusion.samplers.exponential import ExponentialSampler, Extrapolated, half_log_snr, phis
 from difflab.diffusion.samplers.levels import LevelSampler, Walk, towards

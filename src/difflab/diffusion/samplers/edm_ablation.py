@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from torch import Tensor
 
-from difflab.diffusion.ablation_grid import AblationGrid
-from difflab.diffusion.noise_times import LinearTime, NoiseTime, VETime
+from difflab.diffusion.levels.ablation import AblationGrid
+from difflab.diffusion.levels.sigmas import LinearTime, NoiseTime, VETime
 from difflab.diffusion.samplers.base import options_of
 from difflab.diffusion.samplers.euler import Churn, with_churn
 from difflab.diffusion.samplers.levels import LevelSampler, Walk, slope

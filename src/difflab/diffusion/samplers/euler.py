@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor
 
-from difflab.diffusion.grid import LevelGrid
+from difflab.diffusion.levels.grid import LevelGrid
 from difflab.diffusion.samplers.levels import LevelSampler, Walk, slope, towards
 from difflab.types import Denoised, NoiseLevel
 
 if TYPE_CHECKING:
-    from difflab.diffusion.ablation_grid import AblationGrid
-    from difflab.diffusion.grid import Grid
+    from difflab.diffusion.levels.ablation import AblationGrid
+    from difflab.diffusion.levels.grid import Grid
 
 MOST_CHURN = math.sqrt(2.0) - 1.0
 

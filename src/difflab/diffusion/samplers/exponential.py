@@ -11,7 +11,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from difflab.diffusion.grid import Grid
+from difflab.diffusion.levels.grid import Grid
 from difflab.diffusion.samplers.levels import LevelSampler
 from difflab.diffusion.tables import check_choice
 from difflab.types import Denoised, NoiseLevel

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from torch import Tensor
 
 from difflab.diffusion.base_process import Process
-from difflab.diffusion.grid import Grid, LevelGrid
 from difflab.diffusion.guidance import shift_eps
+from difflab.diffusion.levels.grid import Grid, LevelGrid
 from difflab.diffusion.noise import NoiseSource
 from difflab.diffusion.samplers.base import Sampler, Take, options_of
 from difflab.diffusion.samplers.encode import deterministic
@@ -24,7 +24,7 @@ from difflab.types import Denoised, Denoiser, NoiseLevel, StepContext
 
 if TYPE_CHECKING:
     from difflab.config.sampler import SamplerBase
-    from difflab.diffusion.ablation_grid import AblationGrid
+    from difflab.diffusion.levels.ablation import AblationGrid
 
 
 @dataclass

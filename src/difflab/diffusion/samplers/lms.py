@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from difflab.diffusion.grid import LevelGrid
+from difflab.diffusion.levels.grid import LevelGrid
 from difflab.diffusion.samplers.levels import LevelSampler, Walk, slope
 from difflab.types import Denoised, NoiseLevel
 

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from difflab.diffusion.base_process import Process
-from difflab.diffusion.grid import Grid, NoiseSpacing
+from difflab.diffusion.levels.grid import Grid, NoiseSpacing
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.samplers.ddim import FinalLevel, Stride, refuse_constant
 from difflab.diffusion.samplers.levels import LevelSampler, Walk

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from difflab.diffusion.base_process import Process
-from difflab.diffusion.grid import Grid
+from difflab.diffusion.levels.grid import Grid
 from difflab.diffusion.samplers.exponential import ExponentialSampler, Extrapolated, half_log_snr, phis
 from difflab.diffusion.samplers.levels import Walk
 from difflab.diffusion.tables import check_choice

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from difflab.diffusion.grid import Grid, GridSpacing
+from difflab.diffusion.levels.grid import Grid, GridSpacing
 from difflab.diffusion.process import CLEAN, GaussianProcess
 from difflab.diffusion.schedules import linear_betas
 from diffusion.gaussian import EDM

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from difflab.diffusion.continuous_process import ContinuousProcess
-from difflab.diffusion.grid import Grid, GridSpacing
+from difflab.diffusion.levels.distributions import CosineDistribution, LogNormalDistribution, VPDistribution
+from difflab.diffusion.levels.grid import Grid, GridSpacing
+from difflab.diffusion.levels.sigmas import karras_noises
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.process import CLEAN, GaussianProcess
 from difflab.diffusion.samplers.euler import Churn, EulerSampler
 from difflab.diffusion.schedules import cosine_betas, linear_betas, zero_terminal_snr
-from difflab.diffusion.sigma_distributions import CosineDistribution, LogNormalDistribution, VPDistribution
-from difflab.diffusion.sigmas import karras_noises
 from diffusion.gaussian import exact
 
 TABLE = GaussianProcess(linear_betas(1000))

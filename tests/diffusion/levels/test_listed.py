@@ -12,8 +12,9 @@ from torch import Tensor
 
 from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.denoiser import NetworkDenoiser
-from difflab.diffusion.grid import Grid
-from difflab.diffusion.listed import listed_levels
+from difflab.diffusion.levels.distributions import LogNormalDistribution
+from difflab.diffusion.levels.grid import Grid
+from difflab.diffusion.levels.listed import listed_levels
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.process import CLEAN, GaussianProcess
 from difflab.diffusion.samplers.ancestral import AncestralSampler
@@ -23,7 +24,6 @@ from difflab.diffusion.samplers.dpm_fast import DPMFastSampler
 from difflab.diffusion.samplers.euler import HeunSampler
 from difflab.diffusion.samplers.plms import PLMSSampler
 from difflab.diffusion.schedules import linear_betas, zero_terminal_snr
-from difflab.diffusion.sigma_distributions import LogNormalDistribution
 from diffusion.every_sampler import DRAWING, sampler_named
 
 TABLE = GaussianProcess(linear_betas(1000))

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from difflab.diffusion.noise_times import VPTime
+from difflab.diffusion.levels.sigmas import VPTime
 
 FARTHEST = 50.0  # of log-SNR: its noise is 7e10, and the angle of the cosine schedule 1e-11 from pi / 2
 EDGE = 2.0**-25  # half of the smallest step of a float32 uniform: the normal quantile is finite there

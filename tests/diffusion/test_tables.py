@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from difflab.diffusion.between_rows import interpolate_rows
 from difflab.diffusion.losses import DiffusionLoss
 from difflab.diffusion.predictions import Eps
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.schedules import linear_betas
+from difflab.diffusion.tables import interpolate_rows
 from difflab.diffusion.weighting import P2, LossWeighting, MinSNR
 
 BETAS = linear_betas(10, 0.01, 0.4)

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from difflab.diffusion.base_process import Process
-from difflab.diffusion.grid import Snap, check_spacing, level_of_noise, snapped
-from difflab.diffusion.listed import check_noises, listed_levels
-from difflab.diffusion.noise_times import VPTime
+from difflab.diffusion.levels.grid import Snap, check_spacing, level_of_noise, snapped
+from difflab.diffusion.levels.listed import check_noises, listed_levels
+from difflab.diffusion.levels.sigmas import VPTime, exponential_noises, iddpm_noises, karras_noises, vp_noises
 from difflab.diffusion.process import CLEAN
-from difflab.diffusion.sigmas import exponential_noises, iddpm_noises, karras_noises, vp_noises
 from difflab.diffusion.tables import check_choice
 from difflab.types import NoiseLevel
 

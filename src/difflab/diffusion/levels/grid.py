@@ -10,10 +10,10 @@ from typing import Literal, Protocol, cast, get_args
 import numpy as np
 
 from difflab.diffusion.base_process import Process
-from difflab.diffusion.listed import check_noises, listed_levels
+from difflab.diffusion.levels.listed import check_noises, listed_levels
+from difflab.diffusion.levels.rows import Spacing, steps_as_asked
+from difflab.diffusion.levels.sigmas import Noises, exponential_noises, karras_noises, polyexponential_noises, vp_noises
 from difflab.diffusion.process import CLEAN, Interpolation
-from difflab.diffusion.sigmas import Noises, exponential_noises, karras_noises, polyexponential_noises, vp_noises
-from difflab.diffusion.spacing import Spacing, steps_as_asked
 from difflab.types import NoiseLevel
 
 NoiseSpacing = Literal["karras", "exponential", "polyexponential", "vp", "listed"]
@@ -43,7 +43,7 @@ class Grid:
 
     spacing:      by the noise sigma / alpha: karras (EDM), exponential (even log-SNR), polyexponential, vp (even in the
                   time of the VP process, of the model's own where it is one; without noise_min and noise_max), listed
-                  (those of `noises`, see `difflab.diffusion.listed`). Or by
+                  (those of `noises`, see `difflab.diffusion.levels.listed`). Or by
                   training timesteps: those of `sampling_timesteps`; `fractional`, linspace without rounding (diffusers'
                   Euler and Heun, k-diffusion); `leading_inner` and `linspace_inner`, n of n + 1 points without the
                   least noisy one (diffusers' DPM-Solver and UniPC). In continuous time all of them are even in time.
