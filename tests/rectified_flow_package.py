@@ -80,7 +80,7 @@ class RectifiedFlow(Process):
         return 1000.0 * level.sigma / (level.alpha + level.sigma)
 
     @property
-    def noise_range(self):
+    def sigma_range(self):
         return (1.0 - self.latest) / self.latest, self.latest / (1.0 - self.latest)
 
     def even_levels(self, n):
@@ -110,8 +110,8 @@ class FlowGrid:
     def levels(self, process):
         return [*(level(1.0 - i / self.steps) for i in range(self.steps)), CLEAN]
 
-    def level_of_noise(self, process, noise):
-        return process.level_of_noise(noise)
+    def level_of_sigma(self, process, noise):
+        return process.level_of_sigma(noise)
 
 
 class FlowEuler(EulerSampler):

@@ -66,7 +66,7 @@ def test_the_means_are_of_every_image_at_every_time(run: Path) -> None:
     with (folder / "accuracy.csv").open(newline="") as file:
         table = [{name: float(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
     assert [row["t"] for row in table] == [0, 24, 49]
-    assert [row["noise"] for row in table] == sorted(row["noise"] for row in table)
+    assert [row["sigma"] for row in table] == sorted(row["sigma"] for row in table)
     for name, column in (("top1", "top1"), ("top5", "top5"), ("cross-entropy", "cross_entropy")):
         result = found[f"{name}@val-5"]
         assert result.value == pytest.approx(sum(row[column] for row in table) / 3)

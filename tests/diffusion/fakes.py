@@ -133,10 +133,10 @@ class MixtureDenoiser:
 
     def __init__(self, spec: dict[str, Any]) -> None:
         self.mixture = Mixture(spec)
-        self.noises: list[float] = []
+        self.sigmas: list[float] = []
 
     def __call__(self, x: Tensor, step: StepContext) -> Denoised:
         level = step.level
-        self.noises.append(level.noise)
-        x0 = self.mixture.denoise(x / level.alpha, level.noise)
+        self.sigmas.append(level.edm_sigma)
+        x0 = self.mixture.denoise(x / level.alpha, level.edm_sigma)
         return Denoised(x0, (x - level.alpha * x0) / level.sigma)

@@ -132,7 +132,7 @@ def test_samplers() -> None:
 
 
 def test_multistep_samplers() -> None:
-    shared: dict[str, Any] = {"steps": 12, "spacing": "exponential", "final": "lowest", "noise_max": 20.0}
+    shared: dict[str, Any] = {"steps": 12, "spacing": "exponential", "final": "lowest", "sigma_max": 20.0}
     solver = build.build_sampler(
         DPMSolverPPConfig(
             kind="dpm_solver_pp",
@@ -144,7 +144,7 @@ def test_multistep_samplers() -> None:
             **shared,
         )
     )
-    grid = Grid(12, "exponential", final="lowest", noise_max=20.0)
+    grid = Grid(12, "exponential", final="lowest", sigma_max=20.0)
     assert isinstance(solver, DPMSolverPPSampler)
     assert (solver.grid, solver.order, solver.variant, solver.second_derivative) == (grid, 3, "heun", "full")
     assert (solver.prediction, solver.lower_order_final) == ("eps", False)
@@ -179,24 +179,24 @@ def test_multistep_samplers() -> None:
 
 
 def test_samplers_between_levels_get_their_grid_and_options() -> None:
-    lms = build.build_sampler(LMSConfig(kind="lms", steps=7, rho=3.0, noise_max=10.0, snap="time", order=2))
+    lms = build.build_sampler(LMSConfig(kind="lms", steps=7, rho=3.0, sigma_max=10.0, snap="time", order=2))
     assert isinstance(lms, LMSSampler)
-    assert (lms.grid, lms.order) == (Grid(steps=7, rho=3.0, noise_max=10.0, snap="time"), 2)
-    churned = build.build_sampler(DPM2Config(kind="dpm_2", churn=5.0, churn_min=0.1, churn_max=2.0, churn_noise=1.1))
+    assert (lms.grid, lms.order) == (Grid(steps=7, rho=3.0, sigma_max=10.0, snap="time"), 2)
+    churned = build.build_sampler(DPM2Config(kind="dpm_2", s_churn=5.0, s_tmin=0.1, s_tmax=2.0, s_noise=1.1))
     assert isinstance(churned, DPM2Sampler)
-    assert churned.churn == Churn(5.0, low=0.1, high=2.0, noise=1.1)
-    sde = build.build_sampler(DPMSolverPPSDEConfig(kind="dpm_solver_pp_sde", eta=0.5, noise_scale=1.1, r=0.3))
+    assert churned.churn == Churn(5.0, s_tmin=0.1, s_tmax=2.0, s_noise=1.1)
+    sde = build.build_sampler(DPMSolverPPSDEConfig(kind="dpm_solver_pp_sde", eta=0.5, s_noise=1.1, r=0.3))
     assert isinstance(sde, DPMSolverPPSDESampler)
     assert (sde.fresh, sde.r) == (AncestralNoise(0.5, 1.1), 0.3)
     multistep = build.build_sampler(
-        DPMSolverPP2MSDEConfig(kind="dpm_solver_pp_2m_sde", eta=1.5, noise_scale=1.1, solver="heun")
+        DPMSolverPP2MSDEConfig(kind="dpm_solver_pp_2m_sde", eta=1.5, s_noise=1.1, solver="heun")
     )
     assert isinstance(multistep, DPMSolverPP2MSDESampler)
-    assert (multistep.eta, multistep.noise_scale, multistep.solver) == (1.5, 1.1, "heun")
-    fast = build.build_sampler(DPMFastConfig(kind="dpm_fast", steps=10, noise_min=0.1, eta=0.5, noise_scale=1.1))
+    assert (multistep.eta, multistep.s_noise, multistep.solver) == (1.5, 1.1, "heun")
+    fast = build.build_sampler(DPMFastConfig(kind="dpm_fast", steps=10, sigma_min=0.1, eta=0.5, s_noise=1.1))
     assert isinstance(fast, DPMFastSampler)
     assert (fast.orders, fast.fresh) == ([3, 3, 3, 1], AncestralNoise(0.5, 1.1))
-    assert fast.grid == Grid(steps=5, spacing="exponential", noise_min=0.1, final="lowest")
+    assert fast.grid == Grid(steps=5, spacing="exponential", sigma_min=0.1, final="lowest")
 
 
 def test_the_ablation_gets_every_option() -> None:
@@ -209,15 +209,15 @@ def test_the_ablation_gets_every_option() -> None:
             discretization="iddpm",
             schedule="ve",
             scaling="vp",
-            noise_min=0.01,
-            noise_max=50.0,
+            sigma_min=0.01,
+            sigma_max=50.0,
             rho=5.0,
             epsilon_s=0.01,
             c_1=0.002,
             c_2=0.009,
             m=500,
             snap="level",
-            churn=3.0,
+            s_churn=3.0,
         )
     )
     assert isinstance(sampler, EDMAblationSampler)

@@ -249,7 +249,7 @@ def test_only_the_last_row_may_be_without_signal(betas: list[float]) -> None:
 
 def test_one_step_of_pure_noise_has_no_levels_between() -> None:
     with pytest.raises(ValueError, match=r"the only step .* is pure noise.*: take sampler=ancestral or sampler=ddim"):
-        _ = GaussianProcess([1.0], prediction="x0").noise_range
+        _ = GaussianProcess([1.0], prediction="x0").sigma_range
 
 
 @pytest.mark.parametrize("prediction", ["x0", "v", "prev"])

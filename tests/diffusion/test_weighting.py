@@ -66,7 +66,7 @@ def test_so_it_is_in_continuous_time(prediction: str, weighting: LossWeighting) 
     u = torch.tensor([0.1, 0.4, 0.7, 0.95])
     losses = []
     for predicted in ("x0", prediction):
-        p = ContinuousProcess(LogNormalDistribution(), prediction=predicted, noise_range=(0.002, 80.0))
+        p = ContinuousProcess(LogNormalDistribution(), prediction=predicted, sigma_range=(0.002, 80.0))
         x_t = p.q_sample(x0, u, noise)
         alpha, sigma = p.q_sample(torch.ones_like(x0), u, 0 * x0), p.q_sample(0 * x0, u, torch.ones_like(x0))
         output = p.target(wrong, (x_t - alpha * wrong) / sigma, x_t, u)

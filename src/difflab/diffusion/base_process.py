@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from difflab.diffusion.levels.sigmas import exponential_noises
+from difflab.diffusion.levels.sigmas import exponential_sigmas
 from difflab.diffusion.predictions import Number, Prediction, factor, linear
 from difflab.types import Denoised, NoiseLevel
 
@@ -40,7 +40,7 @@ class Process(ABC):
     """q(x_t | x_0) = N(alpha x_0, sigma^2 I) with alpha^2 + sigma^2 = 1, at the levels that a network was trained on.
 
     A process in other coordinates is the same one, and what its network sees of x is a matter of the prediction: EDM's
-    x_0 + sigma n is x / alpha, its sigma being our sigma / alpha, which is called the `noise` of a level here.
+    x_0 + sigma n is x / alpha, its sigma being our sigma / alpha, the `edm_sigma` of a level.
 
     Training times lie in [0, time_span): rows of a table (between them, also down to -1, the clean end), or positions
     in [0, 1).
@@ -112,7 +112,7 @@ class Process(ABC):
 
     @property
     @abstractmethod
-    def noise_range(self) -> tuple[float, float]:
+    def sigma_range(self) -> tuple[float, float]:
         """The lowest and the highest sigma / alpha that samplers should visit; both finite and above 0."""
 
     @property
@@ -121,15 +121,15 @@ class Process(ABC):
         return None
 
     def even_levels(self, n: int) -> list[NoiseLevel]:
-        """n levels evenly spaced over the noise range in the time of the process, which here is the log-SNR; the
+        """n levels evenly spaced over the sigma range in the time of the process, which here is the log-SNR; the
         noisiest first.
         """
-        return [self.level_of_noise(noise) for noise in exponential_noises(n, *self.noise_range).tolist()]
+        return [self.level_of_sigma(sigma) for sigma in exponential_sigmas(n, *self.sigma_range).tolist()]
 
-    def level_of_noise(self, noise: float) -> NoiseLevel:
-        """The level where sigma / alpha is `noise`, with its (fractional) timestep where there is a table."""
-        alpha = (1.0 + noise * noise) ** -0.5
-        return NoiseLevel(alpha, noise * alpha)
+    def level_of_sigma(self, sigma: float) -> NoiseLevel:
+        """The level where sigma / alpha is `sigma`, with its (fractional) timestep where there is a table."""
+        alpha = (1.0 + sigma * sigma) ** -0.5
+        return NoiseLevel(alpha, sigma * alpha)
 
     def on_levels(self, levels: Sequence[NoiseLevel]) -> GaussianProcess:
         """A table of these levels, the least noisy first, for samplers that step on rows (ancestral, DDIM)."""

@@ -295,15 +295,15 @@ class LogUniformDistributionConfig(SigmaDistributionBase):
     """The logarithm of the noise is uniform (the VE process of Song et al. 2021)."""
 
     kind: Literal["log_uniform"]
-    noise_min: float = Field(default=0.02, gt=0)
+    sigma_min: float = Field(default=0.02, gt=0)
     """The lowest (EDM table 1)."""
-    noise_max: float = Field(default=100.0, gt=0)
+    sigma_max: float = Field(default=100.0, gt=0)
     """The highest (EDM table 1)."""
 
     @model_validator(mode="after")
     def _ends_are_ordered(self) -> Self:
-        if self.noise_min >= self.noise_max:
-            raise ValueError(f"noise_min={self.noise_min} must be below noise_max={self.noise_max}")
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min={self.sigma_min} must be below sigma_max={self.sigma_max}")
         return self
 
 
@@ -319,9 +319,9 @@ class ContinuousDiffusionConfig(DiffusionBase):
     ln(n / 2))."""
     m: int = Field(default=1000, ge=2)
     """Of time_input=vp, M: the steps of the table whose index it is (EDM table 1)."""
-    noise_min: float | None = Field(default=None, gt=0)
+    sigma_min: float | None = Field(default=None, gt=0)
     """The lowest noise that samplers visit; null is the end of the distribution."""
-    noise_max: float | None = Field(default=None, gt=0)
+    sigma_max: float | None = Field(default=None, gt=0)
     """The highest noise that samplers visit; null is the end of the distribution."""
     variance: Literal["fixed_small", "fixed_large", "interpolated"] = "fixed_large"
     """Of ancestral steps."""
@@ -337,13 +337,13 @@ class ContinuousDiffusionConfig(DiffusionBase):
         kind = self.sigma_distribution.kind
         if self.prediction == "prev":
             raise ValueError("prediction=prev is the mean of a step on a table: set prediction to eps, x0 or v")
-        if (self.noise_min is None) != (self.noise_max is None):
-            raise ValueError("noise_min and noise_max are given together, or neither")
-        if self.noise_min is not None and self.noise_max is not None and self.noise_min >= self.noise_max:
-            raise ValueError(f"noise_min={self.noise_min} must be below noise_max={self.noise_max}")
-        if not self.sigma_distribution.has_ends and self.noise_min is None:
+        if (self.sigma_min is None) != (self.sigma_max is None):
+            raise ValueError("sigma_min and sigma_max are given together, or neither")
+        if self.sigma_min is not None and self.sigma_max is not None and self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min={self.sigma_min} must be below sigma_max={self.sigma_max}")
+        if not self.sigma_distribution.has_ends and self.sigma_min is None:
             raise ValueError(
-                f"sigma_distribution={kind} has no ends: give noise_min and noise_max, in EDM 0.002 and 80"
+                f"sigma_distribution={kind} has no ends: give sigma_min and sigma_max, in EDM 0.002 and 80"
             )
         if self.time_input == "vp" and not self.sigma_distribution.has_vp_time:
             raise ValueError(f"time_input=vp is the time of sigma_distribution=vp, not of {kind}: set time_input=edm")

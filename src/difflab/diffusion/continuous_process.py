@@ -10,8 +10,8 @@ from torch import Tensor
 
 from difflab.config.axes import SIGMA_DISTRIBUTIONS
 from difflab.diffusion.base_process import Process, Variance
-from difflab.diffusion.levels.distributions import SigmaDistribution, noise_of
-from difflab.diffusion.levels.sigmas import VPTime, karras_noises
+from difflab.diffusion.levels.distributions import SigmaDistribution, sigma_of
+from difflab.diffusion.levels.sigmas import VPTime, karras_sigmas
 from difflab.diffusion.predictions import Prediction, prediction_of
 from difflab.diffusion.tables import check_choice
 from difflab.types import NoiseLevel
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from difflab.diffusion.config import ContinuousDiffusionConfig
 
 ContinuousTime = Literal["log_snr", "edm", "vp", "ve"]
-"""log_snr: ln(alpha^2 / sigma^2). EDM table 1, c_noise, with noise = sigma / alpha: edm is ln(noise) / 4, vp is
-(M - 1) t, ve is ln(noise / 2)."""
+"""log_snr: ln(alpha^2 / sigma^2). EDM table 1, c_noise, of its sigma, our sigma / alpha: edm is ln(sigma) / 4,
+vp is (M - 1) t, ve is ln(sigma / 2)."""
 
 
 class ContinuousProcess(Process):
@@ -31,7 +31,7 @@ class ContinuousProcess(Process):
     prediction:  what the network regresses.
     time_input:  what it gets as time.
     m:           M of time_input=vp: the steps that a table would have, whose index the network is told.
-    noise_range: the lowest and highest sigma / alpha that samplers visit; the ends of the distribution when None.
+    sigma_range: the lowest and highest sigma / alpha that samplers visit; the ends of the distribution when None.
     variance:    fixed_small, fixed_large or interpolated (by variance_mix), of ancestral steps on a grid of levels.
 
     Raises ValueError for names that are not known, a time_input=vp without its distribution, an m below 2, and
@@ -46,7 +46,7 @@ class ContinuousProcess(Process):
         time_input: ContinuousTime = "log_snr",
         m: int = 1000,
         sigma_data: float = 0.5,
-        noise_range: tuple[float, float] | None = None,
+        sigma_range: tuple[float, float] | None = None,
         variance: Variance = "fixed_large",
         variance_mix: float = 0.0,
     ) -> None:
@@ -56,10 +56,10 @@ class ContinuousProcess(Process):
             raise ValueError("time_input=vp is the time of sigma_distribution=vp: use that, or time_input=edm")
         if m < 2:
             raise ValueError(f"m={m} must be 2 or more: time_input=vp is (m - 1) t")
-        ends = noise_of(sigma_distribution, 0.0), noise_of(sigma_distribution, 1.0)
-        self._noise_range = ends if noise_range is None else noise_range
-        if not 0.0 < self._noise_range[0] < self._noise_range[1] < math.inf:
-            raise ValueError(f"noise_range={self._noise_range} must be two numbers above 0, the lower one first")
+        ends = sigma_of(sigma_distribution, 0.0), sigma_of(sigma_distribution, 1.0)
+        self._sigma_range = ends if sigma_range is None else sigma_range
+        if not 0.0 < self._sigma_range[0] < self._sigma_range[1] < math.inf:
+            raise ValueError(f"sigma_range={self._sigma_range} must be two numbers above 0, the lower one first")
         self.sigma_distribution = sigma_distribution
         self.prediction = prediction_of(prediction, sigma_data)
         if self.prediction.rows_only:
@@ -75,14 +75,14 @@ class ContinuousProcess(Process):
 
     @classmethod
     def from_config(cls, config: ContinuousDiffusionConfig) -> ContinuousProcess:
-        low, high, distribution = config.noise_min, config.noise_max, config.sigma_distribution
+        low, high, distribution = config.sigma_min, config.sigma_max, config.sigma_distribution
         return cls(
             SIGMA_DISTRIBUTIONS.builder(distribution)(**distribution.options),
             prediction=config.prediction,
             time_input=config.time_input,
             m=config.m,
             sigma_data=config.sigma_data,
-            noise_range=None if low is None or high is None else (low, high),
+            sigma_range=None if low is None or high is None else (low, high),
             variance=config.variance,
             variance_mix=config.variance_mix,
         )
@@ -91,18 +91,18 @@ class ContinuousProcess(Process):
 
     def alpha_sigma(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """At the times u = t [B]."""
-        noise = self._noise(t).reshape(-1, *(1,) * (x.ndim - 1))
-        alpha = (1.0 + noise**2).rsqrt()
+        edm_sigma = self._sigma(t).reshape(-1, *(1,) * (x.ndim - 1))
+        alpha = (1.0 + edm_sigma**2).rsqrt()
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-        return alpha.to(dtype), (noise * alpha).to(dtype)
+        return alpha.to(dtype), (edm_sigma * alpha).to(dtype)
 
     def network_time(self, t: Tensor) -> Tensor:
         """u [B] -> float32 [B]."""
-        return self._time_of_noise(self._noise(t)).float()
+        return self._time_of_sigma(self._sigma(t)).float()
 
     def snr(self, t: Tensor) -> Tensor:
         """alpha^2 / sigma^2, float64 [B]."""
-        return self._noise(t) ** -2
+        return self._sigma(t) ** -2
 
     # -- sampling ---------------------------------------------------------------------------------------------------
 
@@ -111,38 +111,38 @@ class ContinuousProcess(Process):
         return self.sigma_distribution.vp
 
     @property
-    def noise_range(self) -> tuple[float, float]:
-        return self._noise_range
+    def sigma_range(self) -> tuple[float, float]:
+        return self._sigma_range
 
     def time_at(self, level: NoiseLevel) -> float:
         if self.time_input == "log_snr":
             return level.log_snr
-        return float(self._time_of_noise(torch.tensor(level.noise, dtype=torch.float64, device="cpu")))
+        return float(self._time_of_sigma(torch.tensor(level.edm_sigma, dtype=torch.float64, device="cpu")))
 
     def level_at(self, u: float) -> NoiseLevel:
         """The level of a training time in [0, 1]."""
-        return self.level_of_noise(noise_of(self.sigma_distribution, u))
+        return self.level_of_sigma(sigma_of(self.sigma_distribution, u))
 
     def even_levels(self, n: int) -> list[NoiseLevel]:
-        """n levels evenly spaced in time over the noise range, the noisiest first.
+        """n levels evenly spaced in time over the sigma range, the noisiest first.
 
         A distribution that is about training alone has them spaced as EDM samples (eq. 5).
         """
-        low, high = self._noise_range
+        low, high = self._sigma_range
         if not self.sigma_distribution.is_a_schedule:
-            return [self.level_of_noise(noise) for noise in karras_noises(n, low, high).tolist()]
+            return [self.level_of_sigma(sigma) for sigma in karras_sigmas(n, low, high).tolist()]
         u = torch.linspace(1.0, 0.0, n, dtype=torch.float64, device="cpu")
-        return [self.level_of_noise(noise) for noise in self.sigma_distribution.noise(u).clamp(low, high).tolist()]
+        return [self.level_of_sigma(sigma) for sigma in self.sigma_distribution.sigma(u).clamp(low, high).tolist()]
 
-    def _noise(self, t: Tensor) -> Tensor:
-        return self.sigma_distribution.noise(t.double())
+    def _sigma(self, t: Tensor) -> Tensor:
+        return self.sigma_distribution.sigma(t.double())
 
-    def _time_of_noise(self, noise: Tensor) -> Tensor:
+    def _time_of_sigma(self, sigma: Tensor) -> Tensor:
         if self.time_input == "log_snr":
-            return -2.0 * torch.log(noise)
+            return -2.0 * torch.log(sigma)
         if self.time_input == "edm":
-            return 0.25 * torch.log(noise)
+            return 0.25 * torch.log(sigma)
         if self.time_input == "ve":
-            return torch.log(0.5 * noise)
+            return torch.log(0.5 * sigma)
         assert self.vp is not None, "checked at construction"
-        return (self.m - 1.0) * self.vp.time(noise)
+        return (self.m - 1.0) * self.vp.time(sigma)

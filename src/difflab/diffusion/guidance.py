@@ -27,7 +27,7 @@ def check_interval(interval: Interval | None) -> None:
 
 def is_within(interval: Interval | None, level: NoiseLevel) -> bool:
     """Whether guidance acts at a level."""
-    return interval is None or interval[0] < level.noise <= interval[1]
+    return interval is None or interval[0] < level.edm_sigma <= interval[1]
 
 
 @dataclass(frozen=True)

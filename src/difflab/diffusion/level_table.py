@@ -31,8 +31,8 @@ class LevelTable(GaussianProcess):
     def level(self, t: int) -> NoiseLevel:
         return super().level(t) if t == -1 else self.levels[t]
 
-    def level_of_noise(self, noise: float) -> NoiseLevel:
-        return self.continuous.level_of_noise(noise)
+    def level_of_sigma(self, sigma: float) -> NoiseLevel:
+        return self.continuous.level_of_sigma(sigma)
 
     def starting_std(self, level: NoiseLevel) -> float:
         return self.continuous.starting_std(level)

@@ -86,9 +86,9 @@ class GaussianProcess(BetaTables, Process):
             raise ValueError(f"timestep_map has {len(self.timestep_map)} entries for {self.num_timesteps} betas")
         self.base: GaussianProcess = self
         self.network_times = self._times_of_rows()
-        if len(self.noises) < self.num_timesteps - 1:
+        if len(self.sigmas) < self.num_timesteps - 1:
             raise ValueError(
-                f"alpha_bar is 0 from step {len(self.noises)} of {self.num_timesteps} on, and only the last step may "
+                f"alpha_bar is 0 from step {len(self.sigmas)} of {self.num_timesteps} on, and only the last step may "
                 "be without any signal: take fewer timesteps or smaller betas"
             )
         if self.alphas_cumprod[-1] == 0.0 and self.prediction.needs_signal:
@@ -209,14 +209,14 @@ class GaussianProcess(BetaTables, Process):
         return level.timestep * (1000.0 / self.original_steps) if self.time_input == "scaled_index" else level.timestep
 
     @property
-    def noise_range(self) -> tuple[float, float]:
+    def sigma_range(self) -> tuple[float, float]:
         """sigma / alpha of the first row and of the last one that has a signal. ValueError where none has."""
-        if not len(self.noises):
+        if not len(self.sigmas):
             raise ValueError(
                 "the only step of this schedule is pure noise, which leaves no levels to step between: take "
                 "sampler=ancestral or sampler=ddim"
             )
-        return float(self.noises[0]), float(self.noises[-1])
+        return float(self.sigmas[0]), float(self.sigmas[-1])
 
     def starting_std(self, level: NoiseLevel) -> float:
         """1: DDPM starts from unit normals whatever is left of the signal."""
@@ -229,15 +229,15 @@ class GaussianProcess(BetaTables, Process):
         """
         if timestep in self.timestep_map:
             return self.level(self.timestep_map.index(timestep))
-        times = self.timestep_map[: len(self.noises)]
+        times = self.timestep_map[: len(self.sigmas)]
         if interpolate == "log":
-            return _level(float(np.exp(np.interp(timestep, times, np.log(self.noises)))), timestep)
-        return _level(float(np.interp(timestep, times, self.noises)), timestep)
+            return _level(float(np.exp(np.interp(timestep, times, np.log(self.sigmas)))), timestep)
+        return _level(float(np.interp(timestep, times, self.sigmas)), timestep)
 
-    def level_of_noise(self, noise: float) -> NoiseLevel:
+    def level_of_sigma(self, sigma: float) -> NoiseLevel:
         """The level of this sigma / alpha, its timestep interpolated in the logarithm as k-diffusion's sigma_to_t."""
-        timestep = np.interp(np.log(noise), np.log(self.noises), self.timestep_map[: len(self.noises)])
-        return _level(noise, float(timestep))
+        timestep = np.interp(np.log(sigma), np.log(self.sigmas), self.timestep_map[: len(self.sigmas)])
+        return _level(sigma, float(timestep))
 
     def snr(self, t: Tensor) -> Tensor:
         """alpha_bar / (1 - alpha_bar), float64 [B]."""
@@ -330,9 +330,9 @@ class GaussianProcess(BetaTables, Process):
         return interpolate_rows(times, -1.0 if self.time_input == "index" else -1000.0 / self.original_steps, t)
 
 
-def _level(noise: float, timestep: float) -> NoiseLevel:
-    alpha = 1.0 / math.sqrt(1.0 + noise * noise)
-    return NoiseLevel(alpha, noise * alpha, timestep)
+def _level(sigma: float, timestep: float) -> NoiseLevel:
+    alpha = 1.0 / math.sqrt(1.0 + sigma * sigma)
+    return NoiseLevel(alpha, sigma * alpha, timestep)
 
 
 def _as_tensor(value: float | Tensor) -> Tensor:

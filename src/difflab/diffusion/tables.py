@@ -54,8 +54,8 @@ class BetaTables:
         self.one_minus_alphas_cumprod = 1.0 - ab
         self.log_one_minus_alphas_cumprod = np.log(1.0 - ab)
         with np.errstate(divide="ignore"):
-            noise = self.sqrt_one_minus_alphas_cumprod / self.sqrt_alphas_cumprod
-        self.noises = noise[np.isfinite(noise)]  # all rows but a last one without any signal
+            sigmas = self.sqrt_one_minus_alphas_cumprod / self.sqrt_alphas_cumprod
+        self.sigmas = sigmas[np.isfinite(sigmas)]  # all rows but a last one without any signal
 
         self.posterior_variance = self.betas * (1.0 - ab_prev) / (1.0 - ab)
         self.posterior_mean_coef1 = self.betas * np.sqrt(ab_prev) / (1.0 - ab)

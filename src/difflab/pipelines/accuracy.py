@@ -51,7 +51,7 @@ class AccuracyPipeline:
         return self._times.tolist()
 
     @property
-    def noises(self) -> list[float]:
+    def sigmas(self) -> list[float]:
         """sigma / alpha at each of the times."""
         return self.model.process.snr(self._times.to(self.device)).rsqrt().tolist()
 

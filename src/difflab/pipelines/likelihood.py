@@ -13,7 +13,7 @@ from difflab.config.likelihood import BoundConfig, MethodConfig, ODEConfig
 from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.likelihood import bits_per_dim
 from difflab.diffusion.noise import SampleNoise
-from difflab.diffusion.ode_likelihood import Adaptive, FixedSteps, Solver, noise_ends, ode_bits_per_dim
+from difflab.diffusion.ode_likelihood import Adaptive, FixedSteps, Solver, ode_bits_per_dim, sigma_ends
 from difflab.diffusion.thresholding import StaticThreshold
 from difflab.errors import UserError, user_errors
 from difflab.images import as_float
@@ -50,7 +50,7 @@ class LikelihoodPipeline:
                 )
         else:
             with user_errors("method"):
-                noise_ends(model.process, method.noise_min, method.noise_max)
+                sigma_ends(model.process, method.sigma_min, method.sigma_max)
         self.model = model
         self.method = method
         self.autocast = autocast
@@ -67,19 +67,19 @@ class LikelihoodPipeline:
         return table.num_timesteps if self.method.kind == "bound" and table is not None else 0
 
     @property
-    def noises(self) -> list[float]:
+    def sigmas(self) -> list[float]:
         """sigma / alpha of the bound's terms, the least noisy first."""
         table = self.model.process.table
         assert table is not None, "checked at construction"
-        return [table.level(t).noise for t in range(self.steps)]
+        return [table.level(t).edm_sigma for t in range(self.steps)]
 
     def record(self) -> dict[str, Any]:
         """How it is found, with the ends of the ODE as they are and without options that do nothing."""
         if isinstance(self.method, BoundConfig):
             return self.method.model_dump(mode="json")
         unused = {"steps"} if self.method.solver == "dopri5" else {"rtol", "atol"}
-        low, high = noise_ends(self.model.process, self.method.noise_min, self.method.noise_max)
-        return {**self.method.model_dump(mode="json", exclude=unused), "noise_min": low, "noise_max": high}
+        low, high = sigma_ends(self.model.process, self.method.sigma_min, self.method.sigma_max)
+        return {**self.method.model_dump(mode="json", exclude=unused), "sigma_min": low, "sigma_max": high}
 
     def __call__(self, batch: Batch, seed: int) -> Measured:
         """batch: `image` uint8 [B, C, H, W], `index` int64 [B] and what the conditioners read, on any device.
@@ -141,8 +141,8 @@ class LikelihoodPipeline:
                 solver=_solver(method),
                 trace=method.trace,
                 probes=method.probes,
-                noise_min=method.noise_min,
-                noise_max=method.noise_max,
+                sigma_min=method.sigma_min,
+                sigma_max=method.sigma_max,
             )
         several = method.probes > 1
         variance = found.total.var(dim=1) / method.probes if several else torch.zeros_like(found.prior)

@@ -1,4 +1,4 @@
-"""Which noise levels a continuous-time network is trained on: the noise sigma / alpha as a function of u in [0, 1].
+"""Which noise levels a continuous-time network is trained on: sigma / alpha as a function of u in [0, 1].
 
 u = 0 is the least noisy, as row 0 of a table is. A uniform u draws a training level; evenly spaced ones make a grid.
 """
@@ -15,15 +15,15 @@ from torch import Tensor
 
 from difflab.diffusion.levels.sigmas import VPTime
 
-FARTHEST = 50.0  # of log-SNR: its noise is 7e10, and the angle of the cosine schedule 1e-11 from pi / 2
+FARTHEST = 50.0  # of log-SNR: its sigma is 7e10, and the angle of the cosine schedule 1e-11 from pi / 2
 EDGE = 2.0**-25  # half of the smallest step of a float32 uniform: the normal quantile is finite there
 
 
-MOST_NOISE = 1e15  # more is pure noise in float64, and infinite in float32 once it is squared twice
+MOST_SIGMA = 1e15  # more is pure noise in float64, and infinite in float32 once it is squared twice
 
 
 class SigmaDistribution(ABC):
-    """noise(u): [...] float64 in [0, 1] -> sigma / alpha, float64, rising.
+    """sigma(u): [...] float64 in [0, 1] -> sigma / alpha, float64, rising.
 
     is_a_schedule: whether evenly spaced u are levels to sample at; not where the distribution is about training alone.
     """
@@ -31,7 +31,7 @@ class SigmaDistribution(ABC):
     is_a_schedule: ClassVar[bool] = True
 
     @abstractmethod
-    def noise(self, u: Tensor) -> Tensor: ...
+    def sigma(self, u: Tensor) -> Tensor: ...
 
     @property
     def vp(self) -> VPTime | None:
@@ -56,20 +56,20 @@ class CosineDistribution(SigmaDistribution):
                 f"-{FARTHEST:g} <= log_snr_min < log_snr_max <= {FARTHEST:g}"
             )
 
-    def noise(self, u: Tensor) -> Tensor:
+    def sigma(self, u: Tensor) -> Tensor:
         return torch.exp(-0.5 * cfg_log_snr(u, self.log_snr_min, self.log_snr_max))
 
 
 @dataclass(frozen=True)
 class LogNormalDistribution(SigmaDistribution):
-    """ln(noise) is normal; EDM table 1, training. u is cut off at 2^-25 from either end."""
+    """ln(sigma) is normal; EDM table 1, training. u is cut off at 2^-25 from either end."""
 
     is_a_schedule = False
 
     mean: float = -1.2
     std: float = 1.2
 
-    def noise(self, u: Tensor) -> Tensor:
+    def sigma(self, u: Tensor) -> Tensor:
         return torch.exp(self.mean + self.std * torch.special.ndtri(u.clamp(EDGE, 1.0 - EDGE)))
 
 
@@ -85,38 +85,38 @@ class VPDistribution(SigmaDistribution):
     def vp(self) -> VPTime:
         return VPTime(self.beta_d, self.beta_min)
 
-    def noise(self, u: Tensor) -> Tensor:
-        return self.vp.noise(self.eps_t + u * (1.0 - self.eps_t))
+    def sigma(self, u: Tensor) -> Tensor:
+        return self.vp.sigma(self.eps_t + u * (1.0 - self.eps_t))
 
 
 @dataclass(frozen=True)
 class LogUniformDistribution(SigmaDistribution):
-    """ln(noise) is uniform between two ends; Song et al. 2021, appendix C; EDM table 1, VE.
+    """ln(sigma) is uniform between two ends; Song et al. 2021, appendix C; EDM table 1, VE.
 
-    Raises ValueError unless 0 < noise_min < noise_max.
+    Raises ValueError unless 0 < sigma_min < sigma_max.
     """
 
-    noise_min: float = 0.02
-    noise_max: float = 100.0
+    sigma_min: float = 0.02
+    sigma_max: float = 100.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.noise_min < self.noise_max:
+        if not 0 < self.sigma_min < self.sigma_max:
             raise ValueError(
-                f"noise_min={self.noise_min:g} and noise_max={self.noise_max:g} must be 0 < noise_min < noise_max"
+                f"sigma_min={self.sigma_min:g} and sigma_max={self.sigma_max:g} must be 0 < sigma_min < sigma_max"
             )
 
-    def noise(self, u: Tensor) -> Tensor:
-        return self.noise_min * (self.noise_max / self.noise_min) ** u
+    def sigma(self, u: Tensor) -> Tensor:
+        return self.sigma_min * (self.sigma_max / self.sigma_min) ** u
 
 
-def noise_of(distribution: SigmaDistribution, u: float) -> float:
-    """The noise at one u. Raises ValueError where it is not a number above 0 that a level can have."""
+def sigma_of(distribution: SigmaDistribution, u: float) -> float:
+    """sigma / alpha at one u. Raises ValueError where it is not a number above 0 that a level can have."""
     # On the CPU by name: a model without weights is built under torch.device("meta"), its process is a real one.
-    value = float(distribution.noise(torch.tensor(u, dtype=torch.float64, device="cpu")))
-    if not 0.0 < value < MOST_NOISE:
+    value = float(distribution.sigma(torch.tensor(u, dtype=torch.float64, device="cpu")))
+    if not 0.0 < value < MOST_SIGMA:
         raise ValueError(
             f"sigma_distribution reaches {value:g} at its {'lowest' if u == 0.0 else 'highest'}: take options "
-            f"that keep it above 0 and below {MOST_NOISE:g} ({distribution})"
+            f"that keep it above 0 and below {MOST_SIGMA:g} ({distribution})"
         )
     return value
 

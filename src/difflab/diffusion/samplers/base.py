@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from difflab.diffusion.base_process import Process
-from difflab.diffusion.levels.listed import check_noises, listed_levels
+from difflab.diffusion.levels.listed import check_sigmas, listed_levels
 from difflab.diffusion.levels.rows import Spacing, steps_as_asked
 from difflab.diffusion.noise import NoiseSource
 from difflab.diffusion.process import PURE_NOISE, GaussianProcess
@@ -140,8 +140,8 @@ class StridedSampler(Sampler):
     """A sampler that takes one step per row of a respaced process.
 
     steps:        how many (or a list, see `sampling_timesteps`), None for all of the training process.
-    spacing:      which of them; steps_offset is added to each. listed: the levels are those of `noises`.
-    noises:       sigma / alpha from the noisiest down, of spacing=listed (see `difflab.diffusion.levels.listed`).
+    spacing:      which of them; steps_offset is added to each. listed: the levels are those of `sigmas`.
+    sigmas:       sigma / alpha from the noisiest down, of spacing=listed (see `difflab.diffusion.levels.listed`).
 
     Raises ValueError for a list that is none, or not of as many as `steps`.
     """
@@ -152,13 +152,13 @@ class StridedSampler(Sampler):
         steps: int | str | Sequence[int] | None = None,
         spacing: RowSpacing = "sections",
         steps_offset: int = 0,
-        noises: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
     ) -> None:
-        check_noises(noises, steps, listed=spacing == "listed")
+        check_sigmas(sigmas, steps, listed=spacing == "listed")
         self.steps = steps
         self.spacing: RowSpacing = spacing
         self.steps_offset = steps_offset
-        self.noises = noises
+        self.sigmas = sigmas
 
     @classmethod
     def from_config(cls, config: SamplerBase) -> Self:
@@ -168,7 +168,7 @@ class StridedSampler(Sampler):
     def respace(self, process: Process) -> GaussianProcess:
         """The training process on this sampler's steps. Raises ValueError where it has not as many, or not these."""
         if self.spacing == "listed":
-            return process.on_levels(listed_levels(process, self.noises or ())[::-1])
+            return process.on_levels(listed_levels(process, self.sigmas or ())[::-1])
         table = process.table
         if table is None:
             if not isinstance(self.steps, int):
@@ -205,8 +205,8 @@ class StridedSampler(Sampler):
 def options_of(config: SamplerBase) -> dict[str, Any]:
     """The options of a configuration by name, `kind` left out."""
     options = config.options
-    if options.get("noises") is not None:
-        options["noises"] = [float(noise) for noise in options["noises"]]
+    if options.get("sigmas") is not None:
+        options["sigmas"] = [float(sigma) for sigma in options["sigmas"]]
     return options
 
 
