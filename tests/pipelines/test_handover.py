@@ -133,7 +133,7 @@ def test_noise_that_nobody_takes_is_refused(chain: Chain) -> None:
 
 def test_a_level_that_the_next_sampler_does_not_visit_is_refused(chain: Chain) -> None:
     heun = HeunConfig(kind="heun", steps=5)
-    with pytest.raises(UserError, match=r"^sampler: start: the sampler visits no level with noise"):
+    with pytest.raises(UserError, match=r"^sampler: start: the sampler visits no level with sigma"):
         chain({"base": ((), {"end": 0.3}), "refiner": ((), {"continues": True, "sampler": heun})})
 
 

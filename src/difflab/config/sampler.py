@@ -13,12 +13,12 @@ from difflab.config.axes import SAMPLERS
 from difflab.config.base import Config
 
 
-def _in_words(noise: object) -> object:
+def _in_words(sigma: object) -> object:
     # JSON has no infinity.
-    return "inf" if noise == math.inf else noise
+    return "inf" if sigma == math.inf else sigma
 
 
-Noise = Annotated[Annotated[float, Field(gt=0)] | Literal["inf"], BeforeValidator(_in_words)]
+Sigma = Annotated[Annotated[float, Field(gt=0)] | Literal["inf"], BeforeValidator(_in_words)]
 """sigma / alpha; inf is a table's last row where no signal is left in it."""
 
 
@@ -35,7 +35,7 @@ class SamplerBase(Config):
 
     kind: str
     steps: int | str | list[int] | None = None
-    sigmas: list[Noise] | None = None
+    sigmas: list[Sigma] | None = None
 
     @model_validator(mode="before")
     @classmethod
