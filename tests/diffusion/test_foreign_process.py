@@ -13,6 +13,7 @@ from command_line import run_difflab, tiny_training
 from difflab.commands.composing import compose_and_validate
 from difflab.config.axes import PREDICTIONS
 from difflab.config.model import ModelConfig
+from difflab.config.schedule import ScheduleConfig
 from difflab.config.train import TrainConfig
 from difflab.config.validate import validate
 from difflab.diffusion.base_process import Process
@@ -77,6 +78,12 @@ def test_what_it_brought_is_recorded_words_too(config: TrainConfig, packages: Pa
     packages.uninstall_all()
     with pytest.raises(UserError, match=r"diffusion\.kind='rectified_flow' comes with rectified-flow 1\.0, which"):
         validate(ModelConfig, stored)
+
+
+def test_no_levels_are_searched_for_a_sampler_that_takes_no_list(config: TrainConfig) -> None:
+    assert not config.model().sampler.takes_a_list
+    with pytest.raises(UserError, match="sampler=flow_euler has levels of its own and takes no list of others"):
+        compose_and_validate("schedule", ScheduleConfig, ["run=somewhere", "sampler=flow_euler"])
 
 
 def test_a_prediction_alone_can_be_foreign(config: TrainConfig, packages: Packages) -> None:  # noqa: F811

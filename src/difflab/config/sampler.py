@@ -48,7 +48,7 @@ class SamplerBase(Config):
     @model_validator(mode="after")
     def _check_sigmas(self) -> Self:
         key, sigmas = self.listed_by, self.sigmas
-        if getattr(self, key, None) != "listed":
+        if not self.takes_a_list or getattr(self, key) != "listed":
             if sigmas is not None:
                 raise ValueError(f"sigmas are those of {key}=listed: set it, or leave sigmas out (null)")
             return self
@@ -60,6 +60,11 @@ class SamplerBase(Config):
                 raise ValueError(f"sigmas has {there} {what}: list different ones, from the noisiest down")
         self.check_steps(len(sigmas))
         return self
+
+    @property
+    def takes_a_list(self) -> bool:
+        """Whether the levels that it visits can be listed."""
+        return self.listed_by in type(self).model_fields
 
     @property
     def lists_its_end(self) -> bool:
