@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from difflab.config import plugins
-from difflab.config.axes import AXES
+from difflab.config.axes import AXES, NAMES
 
 CONDITIONER = '''
 from typing import Annotated, Literal
@@ -57,7 +57,7 @@ class Packages:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self._monkeypatch = folder, monkeypatch
-        self._before = {axis: dict(axis._kinds) for axis in AXES if len(axis)}
+        self._before = {axis: dict(axis._entries) for axis in (*AXES, *NAMES) if len(axis)}
         monkeypatch.syspath_prepend(str(folder))
         self._forget()
 
@@ -97,12 +97,12 @@ class Packages:
 
     def _forget(self) -> None:
         for axis, kinds in self._before.items():
-            axis._kinds.clear()
-            axis._kinds.update(kinds)
+            axis._entries.clear()
+            axis._entries.update(kinds)
         for name in [name for name in sys.modules if self._is_of_here(name)]:
             del sys.modules[name]
         plugins.find.cache_clear()
-        for axis in AXES:
+        for axis in (*AXES, *NAMES):
             axis._has_plugins = False
 
     def _is_of_here(self, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Nobody outside a part's own folder asks what concrete task, network or conditioner something is."""
+"""Nobody outside a part's own folder asks what concrete task, network, conditioner or process something is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from difflab.config.axes import CONDITIONERS, NETWORKS
+from difflab.config.axes import CONDITIONERS, DIFFUSIONS, NETWORKS
 from difflab.tasks.registry import TASKS
 
 SRC = Path(__file__).parents[1] / "src" / "difflab"
@@ -28,10 +28,16 @@ OWNERS = [
     ("networks/", "config/network.py"),
     ("conditioning/", "config/conditioning.py"),
 ]
-CLASSES = {name: owner for owner in OWNERS for name in defined_in(*owner)}
+PROCESSES = ("diffusion/", "config/diffusion.py")
+CLASSES = {
+    **{name: owner for owner in OWNERS for name in defined_in(*owner)},
+    **dict.fromkeys(["GaussianProcess", "ContinuousProcess", "LevelTable"], PROCESSES),
+    **{kind.config.__name__: PROCESSES for kind in DIFFUSIONS.values()},
+}
 KINDS = {
     **dict.fromkeys(NETWORKS, OWNERS[-2]),
     **dict.fromkeys(CONDITIONERS, OWNERS[-1]),
+    **dict.fromkeys(DIFFUSIONS, PROCESSES),
 }
 NAMES = {name: (f"tasks/{name}/", "tasks/registry.py") for name in TASKS}
 
@@ -86,6 +92,8 @@ def test_everybody_asks_for_what_a_thing_can_do() -> None:
         "isinstance(config, UNetEncoderConfig)",
         "isinstance(model, str | network.UNet)",
         "isinstance(one, (int, ClassConditioner))",
+        "isinstance(process, GaussianProcess)",
+        "diffusion.kind == 'continuous'",
         "issubclass(kind, DenoisingTrainConfig)",
         "type(module) is NoisyClassifierModule",
         "config.task == 'denoising'",

@@ -12,6 +12,7 @@ import yaml
 
 from difflab.commands.composing import choices_of, compose, compose_and_validate
 from difflab.conf_dir import conf_dir
+from difflab.config.axes import SIGMA_DISTRIBUTIONS
 from difflab.config.likelihood import LikelihoodConfig
 from difflab.config.sample import EvaluateConfig, EvaluateSamplesConfig, SampleConfig
 from difflab.config.train import TrainConfig
@@ -72,6 +73,7 @@ NEEDED = {  # what a choice cannot do without
     ("data", "shards"): ["data.path=data/mine", "data.image_size=32", "data.batch_size=8"],
     # It ends in pure noise, where eps tells nothing of x0.
     ("diffusion/schedule", "jsd"): ["diffusion.prediction=x0"],
+    **{("diffusion/sigma_distribution", kind): ["diffusion=edm"] for kind in SIGMA_DISTRIBUTIONS},
     ("guidance", "classifier"): ["guidance.run=runs/somewhere"],
     ("guidance", "composed"): ["guidance.classifier.run=runs/somewhere"],
     ("guidance", "autoguidance"): ["guidance.reference.run=runs/somewhere"],

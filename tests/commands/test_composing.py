@@ -94,10 +94,10 @@ def test_what_hydra_refuses_is_one_line_that_names_the_override(override: str, p
             "sampler.eta=1: sampler=heun has no 'eta'; sampler=ddim, ",
         ),
         (
-            ["sampler=ddim", "sampler.churn=1"],
-            "sampler=ddim has no 'churn'; sampler=dpm_2, sampler=edm_ablation, sampler=euler, ",
+            ["sampler=ddim", "sampler.s_churn=1"],
+            "sampler=ddim has no 's_churn'; sampler=dpm_2, sampler=edm_ablation, sampler=euler, ",
         ),
-        (["sampler.churn=1"], "sampler, as it is here, has no 'churn'; sampler=dpm_2, sampler=edm_ablation, "),
+        (["sampler.s_churn=1"], "sampler, as it is here, has no 's_churn'; sampler=dpm_2, sampler=edm_ablation, "),
         # The name of an option of another choice is no slip of the pen.
         (
             ["sampler=ancestral", "sampler.end=last_row"],

@@ -42,7 +42,7 @@ def ledger_of(run: Path) -> list[dict]:
 
 
 def noises_of(row: dict[str, str]) -> list[float]:
-    return [float(word) for word in row["noises"].split()]
+    return [float(word) for word in row["sigmas"].split()]
 
 
 def test_the_best_candidate_is_found_and_judged_on_other_samples(own_run: Path) -> None:
@@ -57,7 +57,7 @@ def test_the_best_candidate_is_found_and_judged_on_other_samples(own_run: Path) 
     assert record["searched"] == {"seed": 0, "default": scores[0], "found": max(scores)}
     assert record["held_out"]["seed"] == 1
     best = rows[scores.index(max(scores))]
-    assert record["noises"] == noises_of(best)
+    assert record["sigmas"] == noises_of(best)
     assert record["found"] == best["origin"]
     # Each candidate once, and the two that are held out.
     assert (
@@ -117,7 +117,7 @@ def test_a_search_goes_on_where_it_was_stopped(own_run: Path, tmp_path: Path, mo
     said, folder = search(own_run, "candidates=7")
     assert said.count(", done before: ") == 3
     assert len(set(measured)) == len(measured)
-    alike = ["candidate", "origin", "oracle-mean-fit", "noises"]
+    alike = ["candidate", "origin", "oracle-mean-fit", "sigmas"]
     assert [[row[key] for key in alike] for row in table_of(folder)] == [
         [row[key] for key in alike] for row in table_of(whole)
     ]
@@ -198,7 +198,7 @@ def test_a_model_that_begins_in_pure_noise_keeps_it(tiny_shapes: Path) -> None:
     _, folder = search(run, "candidates=6", "sampler.spacing=trailing", "metric=oracle-mean-leftover", "goal=maximize")
     rows, record = table_of(folder), record_of(folder)
     assert all(noises_of(row)[0] == math.inf and noises_of(row)[1] < 1e3 for row in rows)
-    assert record["noises"][0] == "inf"
+    assert record["sigmas"][0] == "inf"
     done(*shlex.split(record["command"])[1:], "out=drawn", *ON_CPU)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -10,7 +11,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 from difflab.config.axes import AXES
 from difflab.config.base import Config
 from difflab.config.defaults import MISSING, SUFFIX, default_choices, defaults_of
-from difflab.config.registry import Kind, Registry
+from difflab.config.registry import Kind, Names, Registry
+from difflab.config.validate import validate
 from difflab.errors import UserError
 
 EVERY = [(axis, kind) for axis in AXES for kind in axis.values()]
@@ -21,6 +23,8 @@ NEEDED: dict[str, dict[str, Any]] = {
     "conditioning=augment": {"probability": 0.1},
     "network=unet": {**WIDTHS},
     "network=unet_encoder": {**WIDTHS, "classes": 6, "pool": "adaptive"},
+    "diffusion=discrete": {"schedule": {"kind": "linear"}, "prediction": "eps"},
+    "diffusion=continuous": {"sigma_distribution": {"kind": "cosine"}, "prediction": "v"},
 }
 """What kinds cannot be made without."""
 
@@ -98,6 +102,50 @@ def test_the_default_kind_need_not_be_said() -> None:
     axis = Registry("shape", default="round")
     axis.register("shapes:round")(Round)
     assert TypeAdapter(Annotated[Shape, axis]).validate_python({"radius": 3.0}) == Round(kind="round", radius=3.0)
+
+
+@pytest.mark.parametrize("name", ["round", "square"])
+def test_a_word_stands_for_a_kind_where_the_axis_says_so(name: str) -> None:
+    axis = Registry("shape", words=True)
+    axis.register("shapes:round")(Round)
+    adapter: TypeAdapter[Shape] = TypeAdapter(Annotated[Shape, axis])
+    if name == "round":
+        assert adapter.validate_python(name) == Round(kind="round")
+        assert adapter.dump_python(adapter.validate_python(name))["kind"] == "round"
+    else:
+        with pytest.raises(ValidationError, match=r"'square' found using 'kind' does not match .*'round'"):
+            adapter.validate_python(name)
+
+
+NAMES = Names("hue", "math")
+NAMES.register("red", "math:sin")
+NAMES.register("green", "math:cos")
+
+
+class Painted(Config):
+    hue: Annotated[str, NAMES]
+
+
+def test_names_are_validated_and_built() -> None:
+    assert list(NAMES) == ["red", "green"]
+    painted = Painted(hue="red")
+    assert painted.plain() == painted.model_dump() == {"hue": "red"}
+    assert NAMES.builder("red") is math.sin
+    assert NAMES.package("red") == "math"
+    with pytest.raises(ValueError, match="hue='blue' is not one of red, green"):
+        NAMES.builder("blue")
+
+
+@pytest.mark.parametrize("value", ["blue", 3, None, {"kind": "red"}])
+def test_what_is_no_name_is_refused(value: object) -> None:
+    with pytest.raises(UserError, match=r"^hue=.*: input should be 'red' or 'green'"):
+        validate(Painted, {"hue": value})
+
+
+def test_a_word_is_registered_once() -> None:
+    NAMES.register("red", "math:sin")
+    with pytest.raises(UserError, match="hue: there are two by the name of red, of math and of others"):
+        NAMES.register("red", "others:sin")
 
 
 def test_a_name_is_taken_once() -> None:

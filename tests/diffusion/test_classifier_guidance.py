@@ -238,7 +238,7 @@ def test_pure_noise_leads_to_no_class() -> None:
 
 @pytest.mark.parametrize(("low", "high", "acts"), [(0.0, 10.0, True), (10.0, 20.0, False), (0.0, 0.5, False)])
 def test_it_acts_within_its_interval_alone(low: float, high: float, acts: bool) -> None:
-    row = int(abs(PROCESS.noises - 1.0).argmin())
+    row = int(abs(PROCESS.sigmas - 1.0).argmin())
     step = context_at(PROCESS, row)
     guidance = ClassifierGuidance(linear_in(torch.ones(1, 2, 2)), 2.0, interval=(low, high))
     moved = (

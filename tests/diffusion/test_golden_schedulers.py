@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from difflab.diffusion.grid import Grid
+from difflab.diffusion.levels.grid import Grid
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.samplers.dpm_solver_pp import DPMSolverPP2MSDESampler, DPMSolverPPSampler
 from difflab.diffusion.samplers.euler import Churn, EulerSampler, HeunSampler
@@ -56,7 +56,7 @@ def pndm(case: dict[str, Any], process: GaussianProcess) -> PLMSSampler:
 
 def euler(case: dict[str, Any], process: GaussianProcess) -> EulerSampler:
     args = case.get("step_args", {})
-    churn = Churn(args.get("s_churn", 0.0), noise=args.get("s_noise", 1.0))
+    churn = Churn(args.get("s_churn", 0.0), s_noise=args.get("s_noise", 1.0))
     return EulerSampler(grid_of(case["constructor"], case["steps"], process, "sigma"), churn=churn)
 
 

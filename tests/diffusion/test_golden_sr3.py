@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from difflab.config.diffusion import DiscreteDiffusionConfig
 from difflab.diffusion.build import build_loss, build_process, build_timesteps
+from difflab.diffusion.config import DiscreteDiffusionConfig
 from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.samplers.ancestral import AncestralSampler

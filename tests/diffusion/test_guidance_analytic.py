@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from difflab.diffusion.classifier_guidance import GradientAt
-from difflab.diffusion.grid import Grid
 from difflab.diffusion.guidance import Guidance
+from difflab.diffusion.levels.grid import Grid
 from difflab.diffusion.process import CLEAN, GaussianProcess, Variance
 from difflab.diffusion.samplers.ancestral import AncestralSampler
 from difflab.diffusion.samplers.ddim import DDIMSampler

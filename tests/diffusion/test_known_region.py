@@ -12,8 +12,8 @@ from torch import Tensor
 from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.known_region import KnownRegion
+from difflab.diffusion.levels.distributions import CosineDistribution
 from difflab.diffusion.noise import SampleNoise
-from difflab.diffusion.noise_laws import CosineLaw
 from difflab.diffusion.process import CLEAN, GaussianProcess, PreviousDenoised
 from difflab.diffusion.samplers.ancestral import AncestralSampler
 from difflab.diffusion.samplers.base import Sampler
@@ -93,7 +93,7 @@ MODELS = {
     "x0_of_4000": GaussianProcess(cosine_betas(4000), prediction="x0"),
     "prev": GaussianProcess(linear_betas(1000), prediction="prev"),
     "edm": EDM,
-    "log_snr": ContinuousProcess(CosineLaw(), prediction="eps"),
+    "log_snr": ContinuousProcess(CosineDistribution(), prediction="eps"),
 }
 
 

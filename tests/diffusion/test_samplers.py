@@ -15,6 +15,7 @@ from difflab.config.groups import choices_of, contents
 from difflab.config.sampler import SamplerConfig
 from difflab.diffusion.build import build_sampler
 from difflab.diffusion.denoiser import NetworkDenoiser
+from difflab.diffusion.levels.rows import sampling_timesteps
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.process import CLEAN, GaussianProcess
 from difflab.diffusion.samplers.ancestral import AncestralSampler
@@ -24,7 +25,6 @@ from difflab.diffusion.samplers.dpm_fast import orders_of
 from difflab.diffusion.samplers.inversion import DDIMInversion
 from difflab.diffusion.samplers.trajectory import Trajectory
 from difflab.diffusion.schedules import cosine_betas, linear_betas, zero_terminal_snr
-from difflab.diffusion.spacing import sampling_timesteps
 from difflab.types import Denoised, StepContext
 from diffusion.gaussian import exact
 

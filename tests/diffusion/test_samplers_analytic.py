@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from difflab.diffusion.grid import Grid
+from difflab.diffusion.levels.grid import Grid
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.samplers.ddim import DDIMSampler

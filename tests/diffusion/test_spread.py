@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from difflab.diffusion.grid import Grid, GridSpacing
+from difflab.diffusion.levels.grid import Grid, GridSpacing
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.samplers.dpm_solver_pp import (
     DPMSolverPP2MSDESampler,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from difflab.diffusion.denoiser import NetworkDenoiser
-from difflab.diffusion.grid import Grid
+from difflab.diffusion.levels.grid import Grid
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.samplers.dpm_solver_pp import DPMSolverPPSampler
 from difflab.diffusion.samplers.euler import EulerSampler, HeunSampler

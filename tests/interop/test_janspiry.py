@@ -12,8 +12,8 @@ from torch import Tensor
 
 from difflab.commands.composing import compose_and_validate
 from difflab.conditioning.config import LowResConditionerConfig
-from difflab.config.diffusion import DiscreteDiffusionConfig
 from difflab.config.train import TrainConfig
+from difflab.diffusion.config import DiscreteDiffusionConfig
 from difflab.errors import UserError
 from difflab.interop.identifying import identify
 from difflab.interop.janspiry import JANSPIRY, JANSPIRY_DDPM, ConcatFirst, schedule_tables

@@ -22,7 +22,7 @@ def test_the_record_says_how_samples_are_made(pipeline_of) -> None:
     sampler = AncestralConfig(kind="ancestral", steps=7)
     pipeline = pipeline_of("guidance.static_limit=0.5", sampler=sampler, rounding="edm", autocast=torch.bfloat16)
     record = sampling_record(pipeline, seed=3, weights="raw")
-    strided = {"spacing": "sections", "steps_offset": 0, "noises": None}
+    strided = {"spacing": "sections", "steps_offset": 0, "sigmas": None}
     assert record.sampler == {"kind": "ancestral", "steps": 7, **strided}
     assert record.guidance["static_limit"] == 0.5
     assert (record.seed, record.weights, record.rounding) == (3, "raw", "edm")

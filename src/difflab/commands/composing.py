@@ -10,12 +10,16 @@ from typing import Any, TypeVar
 
 from difflab.commands.interpolation import refuse_resolvers
 from difflab.commands.search_path import extend_search_path
+from difflab.config.axes import AXES
 from difflab.config.base import Config
 from difflab.config.groups import choice_file, choices_of, conf_dirs, contents, is_group
 from difflab.config.validate import validate
 from difflab.errors import UserError, first_line
 
 Model = TypeVar("Model", bound=Config)
+
+TAKING_WORDS = frozenset(axis.group for axis in AXES if axis.words)
+"""The groups whose choices may be written as values."""
 
 
 def compose(primary: str, overrides: Sequence[str]) -> dict[str, Any]:
@@ -122,6 +126,8 @@ def _refuse_choices_written_as_values(primary: str, overrides: Sequence[str]) ->
         key, _, value = override.partition("=")
         path = key.lstrip("+").split(".")
         own, shared = "/".join(path), path[-1]
+        if own in TAKING_WORDS:
+            continue
         if len(path) == 1 or not any(is_group(group) and value in choices_of(group) for group in (own, shared)):
             continue
         node: Any = compose(primary, [*overrides[:place], *overrides[place + 1 :]])

@@ -33,6 +33,17 @@ def default_choices(axes: Iterator[Registry] | tuple[Registry, ...]) -> Iterator
             yield axis.group, f"{name}{SUFFIX}", defaults_of(kind)
 
 
+def groups_below(axis: Registry, kind: Kind) -> dict[str, tuple[Registry, str]]:
+    """The keys of a kind that are chosen by files of a group below its own: each with its axis and its default kind."""
+    found = {}
+    for key, name in fields_by_key(kind.config).items():
+        field = kind.config.model_fields[name]
+        for inner in field.metadata:
+            if isinstance(inner, Registry) and inner.group == f"{axis.group}/{key}" and not field.is_required():
+                found[key] = inner, _default(kind.config, name)["kind"]
+    return found
+
+
 def _default(config: type[Config], name: str) -> Any:
     field = config.model_fields[name]
     if field.is_required():

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from difflab.config import plugins
 from difflab.config.base import Config
+from difflab.config.registry import Names
 
 OWN = "difflab"
 
@@ -46,14 +47,13 @@ class RecordedConfig(Config):
 def records_of(config: Config) -> PluginRecords:
     """The packages behind all choices that are none of difflab's own, at any depth."""
     found: dict[str, PluginRecord] = {}
-    for key, choice in _choices(config, ""):
-        package = type(choice).__module__.partition(".")[0]
+    for key, choice, package in _choices(config, ""):
         if package == OWN:
             continue
         plugin = plugins.owner(package)
         name, version = (package, "unknown") if plugin is None else (plugin.distribution, plugin.version)
         kinds = found[name].kinds if name in found else {}
-        found[name] = PluginRecord(version=version, kinds={**kinds, key: getattr(choice, "kind")})  # noqa: B009
+        found[name] = PluginRecord(version=version, kinds={**kinds, key: choice})
     return found
 
 
@@ -67,13 +67,18 @@ def missing(content: Mapping[str, Any], key: str) -> str | None:
     return None
 
 
-def _choices(value: Any, key: str) -> Iterator[tuple[str, Config]]:
+def _choices(value: Any, key: str) -> Iterator[tuple[str, str, str]]:
+    """(where it stands, its name, the top-level package that it comes from) of every choice."""
     prefix = f"{key}." if key else ""
     if isinstance(value, Config):
-        if isinstance(getattr(value, "kind", None), str):
-            yield key, value
-        for name in type(value).model_fields:
-            yield from _choices(getattr(value, name), f"{prefix}{name}")
+        if isinstance(kind := getattr(value, "kind", None), str):
+            yield key, kind, type(value).__module__.partition(".")[0]
+        for name, field in type(value).model_fields.items():
+            inner = getattr(value, name)
+            for axis in field.metadata:
+                if isinstance(axis, Names):
+                    yield f"{prefix}{name}", inner, axis.package(inner)
+            yield from _choices(inner, f"{prefix}{name}")
     elif isinstance(value, Mapping):
         for name, inner in value.items():
             yield from _choices(inner, f"{prefix}{name}")

@@ -66,20 +66,25 @@ def contents(group: str, name: str) -> dict[str, Any] | None:
         return _kind_defaults(plugins.load()).get((group, name))
     values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     begun: dict[str, Any] = {}
-    for place, (folder, choice) in _begun_with(group, values.pop("defaults", [])):
-        _merge(begun, _at(place, contents(folder, choice) or {}))
+    for place, (folder, choice), anew in _begun_with(group, values.pop("defaults", [])):
+        chosen = _at(place, contents(folder, choice) or {})
+        begun = {**begun, **chosen} if anew else _merge(begun, chosen)
     return _merge(begun, values)
 
 
-def _begun_with(group: str, listed: list[Any]) -> Iterator[tuple[list[str], tuple[str, str]]]:
-    """(where its keys go, (group, choice)) of each entry of a defaults list that names one of this group or below."""
+def _begun_with(group: str, listed: list[Any]) -> Iterator[tuple[list[str], tuple[str, str], bool]]:
+    """(where its keys go, (group, choice), whether in place of another choice) of each entry of a defaults list that
+    names one of this group or below.
+    """
     for entry in listed:
         key, choice = next(iter(entry.items())) if isinstance(entry, dict) else ("", entry)
-        if key.startswith(("/", "override ")) or choice == "_self_":
+        anew = str(key).startswith("override ")
+        key = str(key).removeprefix("override ")
+        if key.startswith("/") or choice == "_self_":
             continue
         name, _, package = (key or choice).partition("@")
         place = package.split(".") if package else [name] if key else []
-        yield place, ((f"{group}/{name}", choice) if key and name else (group, choice.partition("@")[0]))
+        yield place, ((f"{group}/{name}", choice) if key and name else (group, choice.partition("@")[0])), anew
 
 
 def _at(place: list[str], values: dict[str, Any]) -> dict[str, Any]:

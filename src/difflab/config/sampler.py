@@ -13,12 +13,12 @@ from difflab.config.axes import SAMPLERS
 from difflab.config.base import Config
 
 
-def _in_words(noise: object) -> object:
+def _in_words(sigma: object) -> object:
     # JSON has no infinity.
-    return "inf" if noise == math.inf else noise
+    return "inf" if sigma == math.inf else sigma
 
 
-Noise = Annotated[Annotated[float, Field(gt=0)] | Literal["inf"], BeforeValidator(_in_words)]
+Sigma = Annotated[Annotated[float, Field(gt=0)] | Literal["inf"], BeforeValidator(_in_words)]
 """sigma / alpha; inf is a table's last row where no signal is left in it."""
 
 
@@ -26,7 +26,7 @@ class SamplerBase(Config):
     """What the configuration of every sampler has.
 
     draws: whether it makes samples of noise.
-    noises: sigma / alpha of the levels of `listed`, from the noisiest down (see `difflab.diffusion.listed`); `steps`
+    sigmas: sigma / alpha of the levels of `listed`, from the noisiest down (`difflab.diffusion.levels.listed`); `steps`
     is then their number, and null stands for it.
     """
 
@@ -35,48 +35,53 @@ class SamplerBase(Config):
 
     kind: str
     steps: int | str | list[int] | None = None
-    noises: list[Noise] | None = None
+    sigmas: list[Sigma] | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _steps_are_counted(cls, data: Any) -> Any:
         if isinstance(data, Mapping) and data.get(cls.listed_by) == "listed" and data.get("steps", 0) is None:
-            noises = data.get("noises")
-            return {**data, "steps": len(noises)} if isinstance(noises, list) and noises else data
+            sigmas = data.get("sigmas")
+            return {**data, "steps": len(sigmas)} if isinstance(sigmas, list) and sigmas else data
         return data
 
     @model_validator(mode="after")
-    def _check_noises(self) -> Self:
-        key, noises = self.listed_by, self.noises
-        if getattr(self, key) != "listed":
-            if noises is not None:
-                raise ValueError(f"noises are those of {key}=listed: set it, or leave noises out (null)")
+    def _check_sigmas(self) -> Self:
+        key, sigmas = self.listed_by, self.sigmas
+        if not self.takes_a_list or getattr(self, key) != "listed":
+            if sigmas is not None:
+                raise ValueError(f"sigmas are those of {key}=listed: set it, or leave sigmas out (null)")
             return self
-        if not noises:
-            raise ValueError(f"{key}=listed visits the levels in noises: give them, as in noises=[80,5,1,0.2]")
-        for here, there in pairwise(noises):
+        if not sigmas:
+            raise ValueError(f"{key}=listed visits the levels in sigmas: give them, as in sigmas=[80,5,1,0.2]")
+        for here, there in pairwise(sigmas):
             if not float(here) > float(there):
                 what = "twice" if here == there else f"behind {here}"
-                raise ValueError(f"noises has {there} {what}: list different ones, from the noisiest down")
-        self.check_steps(len(noises))
+                raise ValueError(f"sigmas has {there} {what}: list different ones, from the noisiest down")
+        self.check_steps(len(sigmas))
         return self
 
     @property
+    def takes_a_list(self) -> bool:
+        """Whether the levels that it visits can be listed."""
+        return self.listed_by in type(self).model_fields
+
+    @property
     def lists_its_end(self) -> bool:
-        """Whether the last of the noises is where the last step ends, and no step begins."""
+        """Whether the last of the sigmas is where the last step ends, and no step begins."""
         return False
 
-    def visiting(self, noises: Sequence[float]) -> Self:
+    def visiting(self, sigmas: Sequence[float]) -> Self:
         """The same sampler on these levels, which are listed."""
-        return type(self).model_validate({**self.plain(), **self._listing(noises)})
+        return type(self).model_validate({**self.plain(), **self._listing(sigmas)})
 
-    def _listing(self, noises: Sequence[float]) -> dict[str, Any]:
-        return {self.listed_by: "listed", "noises": list(noises), "steps": len(noises)}
+    def _listing(self, sigmas: Sequence[float]) -> dict[str, Any]:
+        return {self.listed_by: "listed", "sigmas": list(sigmas), "steps": len(sigmas)}
 
     def check_steps(self, listed: int) -> None:
         """Raise ValueError where `steps` is not their number."""
         if self.steps != listed:
-            raise ValueError(f"steps={self.steps}, but noises lists {listed}: set steps={listed}, or steps=null")
+            raise ValueError(f"steps={self.steps}, but sigmas lists {listed}: set steps={listed}, or steps=null")
 
 
 SamplerConfig = Annotated[SamplerBase, SAMPLERS]

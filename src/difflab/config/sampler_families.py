@@ -14,17 +14,17 @@ from difflab.config.sampler import SamplerBase
 Snap = Literal["none", "time", "level"]
 
 BETWEEN_ENDS = ("spacing=karras", "spacing=exponential", "spacing=polyexponential")
-NO_ENDS = {"noise_min": None, "noise_max": None}
+NO_ENDS = {"sigma_min": None, "sigma_max": None}
 
 
 def check_ends(low: float | None, high: float | None, chosen: str, between: Sequence[str]) -> None:
-    """Raise ValueError unless noise_min is below noise_max, where both are given, and the spacing asks for them.
+    """Raise ValueError unless sigma_min is below sigma_max, where both are given, and the spacing asks for them.
 
     chosen: the spacing, or the discretization. between: those whose levels lie between these two.
     """
     if low is not None and high is not None and low >= high:
-        raise ValueError(f"noise_min={low} must be below noise_max={high}")
-    given = [f"{key}={end}" for key, end in (("noise_min", low), ("noise_max", high)) if end is not None]
+        raise ValueError(f"sigma_min={low} must be below sigma_max={high}")
+    given = [f"{key}={end}" for key, end in (("sigma_min", low), ("sigma_max", high)) if end is not None]
     if given and chosen not in between:
         raise ValueError(
             f"{' and '.join(given)}: {chosen} has its own ends: leave them out (null), or take {between[0]}"
@@ -32,7 +32,7 @@ def check_ends(low: float | None, high: float | None, chosen: str, between: Sequ
 
 
 class LevelsConfig(SamplerBase):
-    """What the samplers have in common that step between noise levels; see `difflab.diffusion.grid.Grid`."""
+    """What the samplers have in common that step between noise levels; see `difflab.diffusion.levels.grid.Grid`."""
 
     steps: int | str | list[int] | None = 20
     """How many; for a spacing by timesteps also what `sections` understands, "10,10,20" or "ddim50"."""
@@ -60,9 +60,9 @@ class LevelsConfig(SamplerBase):
     """Added to timesteps (Stable Diffusion: 1 with spacing=leading)."""
     rho: float = Field(default=7.0, gt=0)
     """Of karras and polyexponential; EDM eq. 5."""
-    noise_min: float | None = Field(default=None, gt=0)
+    sigma_min: float | None = Field(default=None, gt=0)
     """Lowest sigma / alpha; null is that of the process, at least 0.002 (EDM table 1)."""
-    noise_max: float | None = Field(default=None, gt=0)
+    sigma_max: float | None = Field(default=None, gt=0)
     """Highest sigma / alpha; null is that of the process, at most 80 (EDM table 1)."""
     final: Literal["clean", "lowest"] = "clean"
     """Where the last step ends: clean, or lowest (diffusers' final_sigmas_type=sigma_min)."""
@@ -77,33 +77,33 @@ class LevelsConfig(SamplerBase):
             raise ValueError(f"steps={self.steps} must be 1 or more")
         if not isinstance(self.steps, int) and self.spacing != "sections":
             raise ValueError(f"spacing={self.spacing} takes a number in steps; {self.steps!r} needs spacing=sections")
-        check_ends(self.noise_min, self.noise_max, f"spacing={self.spacing}", BETWEEN_ENDS)
+        check_ends(self.sigma_min, self.sigma_max, f"spacing={self.spacing}", BETWEEN_ENDS)
         return self
 
     @property
     def lists_its_end(self) -> bool:
         return self.final == "lowest"
 
-    def _listing(self, noises: Sequence[float]) -> dict[str, Any]:
-        return {**super()._listing(noises), **NO_ENDS}
+    def _listing(self, sigmas: Sequence[float]) -> dict[str, Any]:
+        return {**super()._listing(sigmas), **NO_ENDS}
 
 
 class ChurnKeys(Config):
-    """EDM's noise added at the start of a step, where churn_min <= sigma / alpha <= churn_max (null: no upper end)."""
+    """EDM's noise added at the start of a step, where s_tmin <= sigma / alpha <= s_tmax (null: no upper end)."""
 
-    churn: float = Field(default=0.0, ge=0)
+    s_churn: float = Field(default=0.0, ge=0)
     """S_churn of EDM algorithm 2; 0 is deterministic (ImageNet-64: 40; 0.41 * steps is the most that acts)."""
-    churn_min: float = Field(default=0.0, ge=0)
+    s_tmin: float = Field(default=0.0, ge=0)
     """S_min."""
-    churn_max: float | None = Field(default=None, gt=0)
+    s_tmax: float | None = Field(default=None, gt=0)
     """S_max; null for no upper end."""
-    churn_noise: float = Field(default=1.0, gt=0)
+    s_noise: float = Field(default=1.0, gt=0)
     """S_noise, the standard deviation of what is added."""
 
     @model_validator(mode="after")
     def _check_churn(self) -> Self:
-        if self.churn_max is not None and self.churn_min >= self.churn_max:
-            raise ValueError(f"churn_min={self.churn_min} must be below churn_max={self.churn_max}")
+        if self.s_tmax is not None and self.s_tmin >= self.s_tmax:
+            raise ValueError(f"s_tmin={self.s_tmin} must be below s_tmax={self.s_tmax}")
         return self
 
 
@@ -116,7 +116,7 @@ class AncestralNoiseConfig(LevelsConfig):
 
     eta: float = Field(default=1.0, ge=0, le=1)
     """0 adds no noise, the ODE; 1 adds as much as DDPM."""
-    noise_scale: float = Field(default=1.0, gt=0)
+    s_noise: float = Field(default=1.0, gt=0)
     """s_noise of k-diffusion, the standard deviation of what is added."""
 
 
@@ -125,7 +125,7 @@ class MultistepSDEConfig(LevelsConfig):
 
     eta: float = Field(default=1.0, ge=0)
     """0 is the ODE, 1 the reverse SDE; more is possible."""
-    noise_scale: float = Field(default=1.0, gt=0)
+    s_noise: float = Field(default=1.0, gt=0)
     """s_noise of k-diffusion, the standard deviation of what is added."""
 
 
@@ -154,7 +154,7 @@ class StridedConfig(SamplerBase):
     spacing: Literal["sections", "ddim", "leading", "linspace", "trailing", "ldm_uniform", "ldm_quad", "listed"] = (
         "sections"
     )
-    """Which training timesteps are kept; listed: the levels are those of `noises`."""
+    """Which training timesteps are kept; listed: the levels are those of `sigmas`."""
     steps_offset: int = Field(default=0, ge=0)
     """Added to every kept step (Stable Diffusion: 1 with spacing=leading)."""
 
@@ -190,5 +190,5 @@ class StridingConfig(StridedConfig):
             raise ValueError("stride=constant leaves the levels of spacing=listed: take stride=listed")
         return self
 
-    def _listing(self, noises: Sequence[float]) -> dict[str, Any]:
-        return {**super()._listing(noises), "stride": "listed"}
+    def _listing(self, sigmas: Sequence[float]) -> dict[str, Any]:
+        return {**super()._listing(sigmas), "stride": "listed"}

@@ -104,6 +104,11 @@ class ScheduleConfig(EvaluateConfig):
                 f"pipeline={self.pipeline.kind}: levels are searched for one model: leave it out, and give run= the "
                 "model of one stage"
             )
+        if not self.sampler.takes_a_list:
+            raise ValueError(
+                f"sampler={self.sampler.kind} has levels of its own and takes no list of others, which is what is "
+                "searched for: choose another, such as ddim or heun"
+            )
         if self.start is not None or self.inverted or self.mask is not None:
             raise ValueError("levels are searched for drawing from noise: leave start, inverted and mask out")
         if self.sampler.steps is None:

@@ -66,10 +66,12 @@ def _explain(model: type[BaseModel], data: Mapping[str, Any], problem: ErrorDeta
     if problem["type"] == "missing":
         return f"missing key {key!r}: give it a value, as in {key}=..."
     if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        chosen = f"{key}={problem['input']!r}" if isinstance(problem["input"], str) else f"{key}.kind={_tag(problem)!r}"
         if (package := missing(data, key)) is not None:
-            return f"{key}.kind={_tag(problem)!r} comes with {package}, which is not installed: install it"
-        context = problem.get("ctx", {})
-        return f"{key}.kind={_tag(problem)!r} is not known; choose one of {context.get('expected_tags', '?')}"
+            return f"{chosen} comes with {package}, which is not installed: install it"
+        return f"{chosen} is not known; choose one of {problem.get('ctx', {}).get('expected_tags', '?')}"
+    if problem["type"] == "literal_error" and (package := missing(data, key)) is not None:
+        return f"{key}={problem['input']!r} comes with {package}, which is not installed: install it"
     if problem["type"] == "list_type":
         return f"{key}={problem['input']!r}: write a list, as in {key}=[{problem['input']}]"
     if problem["type"] in ("model_type", "model_attributes_type", "dict_type") and key:

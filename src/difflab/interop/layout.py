@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from difflab.conditioning.build import build_conditioners
 from difflab.conditioning.config import ConditioningConfig
-from difflab.config.diffusion import DiffusionConfig, DiscreteDiffusionConfig
+from difflab.config.diffusion import DiffusionConfig
 from difflab.config.model import DrawingModelConfig, ModelConfig, NoisedModelConfig
 from difflab.config.network import NetworkConfig
+from difflab.diffusion.config import DiscreteDiffusionConfig
 from difflab.errors import UserError
 from difflab.interop.keymap import Entry, KeyMap, Shapes, shapes_of
 from difflab.networks.config import Stem

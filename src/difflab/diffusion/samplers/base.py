@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from difflab.diffusion.base_process import Process
-from difflab.diffusion.continuous_process import ContinuousProcess
-from difflab.diffusion.listed import check_noises, listed_levels, table_on
+from difflab.diffusion.levels.listed import check_sigmas, listed_levels
+from difflab.diffusion.levels.rows import Spacing, steps_as_asked
 from difflab.diffusion.noise import NoiseSource
 from difflab.diffusion.process import PURE_NOISE, GaussianProcess
 from difflab.diffusion.samplers.encode import inverted, noised
 from difflab.diffusion.samplers.part import Part, Visit
 from difflab.diffusion.samplers.resampling import noised_further
-from difflab.diffusion.spacing import Spacing, steps_as_asked
 from difflab.types import Denoised, Denoiser, NoiseLevel, StepContext, StepHook
 
 if TYPE_CHECKING:
@@ -141,8 +140,8 @@ class StridedSampler(Sampler):
     """A sampler that takes one step per row of a respaced process.
 
     steps:        how many (or a list, see `sampling_timesteps`), None for all of the training process.
-    spacing:      which of them; steps_offset is added to each. listed: the levels are those of `noises`.
-    noises:       sigma / alpha from the noisiest down, of spacing=listed (see `difflab.diffusion.listed`).
+    spacing:      which of them; steps_offset is added to each. listed: the levels are those of `sigmas`.
+    sigmas:       sigma / alpha from the noisiest down, of spacing=listed (see `difflab.diffusion.levels.listed`).
 
     Raises ValueError for a list that is none, or not of as many as `steps`.
     """
@@ -153,13 +152,13 @@ class StridedSampler(Sampler):
         steps: int | str | Sequence[int] | None = None,
         spacing: RowSpacing = "sections",
         steps_offset: int = 0,
-        noises: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
     ) -> None:
-        check_noises(noises, steps, listed=spacing == "listed")
+        check_sigmas(sigmas, steps, listed=spacing == "listed")
         self.steps = steps
         self.spacing: RowSpacing = spacing
         self.steps_offset = steps_offset
-        self.noises = noises
+        self.sigmas = sigmas
 
     @classmethod
     def from_config(cls, config: SamplerBase) -> Self:
@@ -169,18 +168,15 @@ class StridedSampler(Sampler):
     def respace(self, process: Process) -> GaussianProcess:
         """The training process on this sampler's steps. Raises ValueError where it has not as many, or not these."""
         if self.spacing == "listed":
-            return table_on(process, listed_levels(process, self.noises or ()))
-        if isinstance(process, ContinuousProcess):
-            return self._on_levels(process)
-        assert isinstance(process, GaussianProcess), "a process is a table or continuous"
+            return process.on_levels(listed_levels(process, self.sigmas or ())[::-1])
+        table = process.table
+        if table is None:
+            if not isinstance(self.steps, int):
+                raise ValueError(f"a model in continuous time takes a number of steps, not steps={self.steps}")
+            return process.on_levels(process.even_levels(self.steps)[::-1])
         if self.steps is None:
-            return process
-        return process.respace(steps_as_asked(process.num_timesteps, self.steps, self.spacing, self.steps_offset))
-
-    def _on_levels(self, process: ContinuousProcess) -> GaussianProcess:
-        if not isinstance(self.steps, int):
-            raise ValueError(f"a model in continuous time takes a number of steps, not steps={self.steps}")
-        return process.on_levels(process.even_levels(self.steps)[::-1])
+            return table
+        return table.respace(steps_as_asked(table.num_timesteps, self.steps, self.spacing, self.steps_offset))
 
     def starting_std(self, process: GaussianProcess) -> float:
         """That of the process at its noisiest row."""
@@ -208,9 +204,9 @@ class StridedSampler(Sampler):
 
 def options_of(config: SamplerBase) -> dict[str, Any]:
     """The options of a configuration by name, `kind` left out."""
-    options = {name: value for name, value in config if name != "kind"}
-    if options.get("noises") is not None:
-        options["noises"] = [float(noise) for noise in options["noises"]]
+    options = config.options
+    if options.get("sigmas") is not None:
+        options["sigmas"] = [float(sigma) for sigma in options["sigmas"]]
     return options
 
 

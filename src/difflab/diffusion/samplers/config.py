@@ -108,29 +108,29 @@ class DPMFastConfig(SamplerBase):
     steps: int = Field(default=20, ge=1)
     """Network calls in all; Lu et al. 2022 need 10 to 20."""
     spacing: Literal["exponential", "listed"] = "exponential"
-    """Even in the log-SNR, or between the noises that are listed, one more than steps."""
-    noise_min: float | None = Field(default=None, gt=0)
+    """Even in the log-SNR, or between the sigmas that are listed, one more than steps."""
+    sigma_min: float | None = Field(default=None, gt=0)
     """Where it ends: sigma / alpha; null is that of the process, at least 0.002."""
-    noise_max: float | None = Field(default=None, gt=0)
+    sigma_max: float | None = Field(default=None, gt=0)
     """Highest sigma / alpha; null is that of the process, at most 80."""
     snap: Snap = "none"
     """As in the other samplers between levels."""
     eta: float = Field(default=0.0, ge=0, le=1)
     """0 adds no noise, the ODE; 1 adds as much as DDPM."""
-    noise_scale: float = Field(default=1.0, gt=0)
+    s_noise: float = Field(default=1.0, gt=0)
     """s_noise of k-diffusion, the standard deviation of what is added."""
 
     @model_validator(mode="after")
     def _check_ends(self) -> Self:
-        check_ends(self.noise_min, self.noise_max, f"spacing={self.spacing}", ("spacing=exponential",))
+        check_ends(self.sigma_min, self.sigma_max, f"spacing={self.spacing}", ("spacing=exponential",))
         return self
 
     @property
     def lists_its_end(self) -> bool:
         return True
 
-    def _listing(self, noises: Sequence[float]) -> dict[str, Any]:
-        return {"spacing": "listed", "noises": list(noises), **NO_ENDS}
+    def _listing(self, sigmas: Sequence[float]) -> dict[str, Any]:
+        return {"spacing": "listed", "sigmas": list(sigmas), **NO_ENDS}
 
     def check_steps(self, listed: int) -> None:
         """Raise ValueError where the network calls need another number of levels."""
@@ -139,7 +139,7 @@ class DPMFastConfig(SamplerBase):
             fewest = max(1, 3 * (listed - 2))
             fitting = "" if listed < 2 else f", or set steps={fewest} to {3 * (listed - 2) + 2}"
             raise ValueError(
-                f"steps={self.steps} network calls go through {levels} levels, but noises lists {listed}: list {levels}"
+                f"steps={self.steps} network calls go through {levels} levels, but sigmas lists {listed}: list {levels}"
                 f"{fitting}"
             )
 
@@ -163,9 +163,9 @@ class EDMAblationConfig(SamplerBase, ChurnKeys):
     """sigma(t): linear (EDM, DDIM), ve (its square root), vp (that of linear betas)."""
     scaling: Literal["none", "vp"] = "none"
     """s(t): none, or vp, which keeps the variance."""
-    noise_min: float | None = Field(default=None, gt=0)
+    sigma_min: float | None = Field(default=None, gt=0)
     """Lowest sigma / alpha; null: vp 0.0105, ve 0.02, iddpm and edm 0.002, within the process."""
-    noise_max: float | None = Field(default=None, gt=0)
+    sigma_max: float | None = Field(default=None, gt=0)
     """Highest sigma / alpha; null: vp 152, ve 100, iddpm 81, edm 80, within the process."""
     rho: float = Field(default=7.0, gt=0)
     """Of discretization=edm."""
@@ -183,11 +183,11 @@ class EDMAblationConfig(SamplerBase, ChurnKeys):
     @model_validator(mode="after")
     def _check_ends(self) -> Self:
         every = tuple(f"discretization={one}" for one in ("edm", "ve", "vp", "iddpm"))
-        check_ends(self.noise_min, self.noise_max, f"discretization={self.discretization}", every)
+        check_ends(self.sigma_min, self.sigma_max, f"discretization={self.discretization}", every)
         return self
 
-    def _listing(self, noises: Sequence[float]) -> dict[str, Any]:
-        return {**super()._listing(noises), **NO_ENDS}
+    def _listing(self, sigmas: Sequence[float]) -> dict[str, Any]:
+        return {**super()._listing(sigmas), **NO_ENDS}
 
 
 @SAMPLERS.register("difflab.diffusion.samplers.dpm_solver_pp:DPMSolverPPSampler.from_config")

@@ -12,7 +12,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from difflab.diffusion.grid import Grid, LevelGrid
+from difflab.diffusion.levels.grid import Grid, LevelGrid
 from difflab.diffusion.samplers.euler import AncestralNoise, EulerAncestralSampler, check_scale
 from difflab.diffusion.samplers.exponential import ExponentialSampler, Extrapolated, half_log_snr, phis
 from difflab.diffusion.samplers.levels import LevelSampler, Walk, towards
@@ -64,7 +64,7 @@ class DPMSolverPPSampler(ExponentialSampler):
         return ahead, denoised
 
     def _order(self, walk: Walk, there: NoiseLevel) -> int:
-        if there.noise == 0.0:
+        if there.edm_sigma == 0.0:
             return 1
         steps = len(walk.levels) - 1
         order = min(self.order, len(walk.past) + 1)
@@ -96,19 +96,19 @@ class DPMSolverPP2SAncestralSampler(EulerAncestralSampler):
 
     def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
         denoised = walk.ask(z, here)
-        down, up = self.fresh.split(here.noise, there.noise)
+        down, up = self.fresh.split(here.edm_sigma, there.edm_sigma)
         x0 = denoised.x0
         if down > 0.0:
-            middle = walk.level(math.sqrt(here.noise * down))
-            x0 = walk.ask(towards(z, x0, here.noise, middle.noise), middle).x0
-        return self.fresh.add(walk, towards(z, x0, here.noise, down), up), denoised
+            middle = walk.level(math.sqrt(here.edm_sigma * down))
+            x0 = walk.ask(towards(z, x0, here.edm_sigma, middle.edm_sigma), middle).x0
+        return self.fresh.add(walk, towards(z, x0, here.edm_sigma, down), up), denoised
 
 
 class DPMSolverPPSDESampler(LevelSampler):
     """A first, noisy step to `r` of the way in the log-SNR; then the whole one with an x0 extrapolated from both.
 
     r = 1/2 uses the x0 of half way alone. Every sample's noise is the increment of its own Brownian motion, so another
-    number of steps sees the same path. Raises ValueError for an eta outside of [0, 1], a noise_scale that is not above
+    number of steps sees the same path. Raises ValueError for an eta outside of [0, 1], an s_noise that is not above
     0 and an r outside of (0, 1).
     """
 
@@ -117,26 +117,26 @@ class DPMSolverPPSDESampler(LevelSampler):
     on_brownian_path = True
 
     def __init__(
-        self, grid: LevelGrid | None = None, *, eta: float = 1.0, noise_scale: float = 1.0, r: float = 0.5
+        self, grid: LevelGrid | None = None, *, eta: float = 1.0, s_noise: float = 1.0, r: float = 0.5
     ) -> None:
         super().__init__(grid)
-        self.fresh = AncestralNoise(eta, noise_scale)
+        self.fresh = AncestralNoise(eta, s_noise)
         if not 0 < r < 1:
             raise ValueError(f"r={r:g} must be above 0 and below 1")
         self.r = r
 
     def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
         denoised = walk.ask(z, here)
-        if there.noise == 0.0:
+        if there.edm_sigma == 0.0:
             return denoised.x0, denoised
-        middle = walk.level(here.noise * (there.noise / here.noise) ** self.r)
+        middle = walk.level(here.edm_sigma * (there.edm_sigma / here.edm_sigma) ** self.r)
         part_way = self._noisy_step(walk, z, denoised.x0, here, middle)
         extrapolated = denoised.x0 + (walk.ask(part_way, middle).x0 - denoised.x0) / (2.0 * self.r)
         return self._noisy_step(walk, z, extrapolated, here, there), denoised
 
     def _noisy_step(self, walk: Walk, z: Tensor, x0: Tensor, here: NoiseLevel, there: NoiseLevel) -> Tensor:
-        down, up = self.fresh.split(here.noise, there.noise)
-        z = towards(z, x0, here.noise, down)
+        down, up = self.fresh.split(here.edm_sigma, there.edm_sigma)
+        z = towards(z, x0, here.edm_sigma, down)
         return z if up == 0.0 else z + (up * self.fresh.scale) * walk.brownian(z, here, there)
 
 
@@ -145,35 +145,35 @@ class MultistepSDESampler(LevelSampler):
     is left is solved exactly; SDE-DPM-Solver++ of Lu et al. 2022b, with an eta.
 
     eta: how much noise is taken away and added again on the way: 0 is the ODE, 1 the reverse SDE.
-    noise_scale: the standard deviation of what is added. Noise comes of every sample's own Brownian motion, so another
-    number of steps sees the same path. Raises ValueError for an eta below 0 and a noise_scale that is not above 0.
+    s_noise: the standard deviation of what is added. Noise comes of every sample's own Brownian motion, so another
+    number of steps sees the same path. Raises ValueError for an eta below 0 and an s_noise that is not above 0.
     """
 
     extrapolates = True
     on_brownian_path = True
     remembered: int
 
-    def __init__(self, grid: LevelGrid | None = None, *, eta: float = 1.0, noise_scale: float = 1.0) -> None:
+    def __init__(self, grid: LevelGrid | None = None, *, eta: float = 1.0, s_noise: float = 1.0) -> None:
         super().__init__(grid)
         if not eta >= 0:
             raise ValueError(f"eta={eta:g} must be 0 (the ODE) or more (1 is the reverse SDE)")
-        check_scale(noise_scale)
+        check_scale(s_noise)
         self.eta = eta
-        self.noise_scale = noise_scale
+        self.s_noise = s_noise
 
     def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
         denoised = walk.ask(z, here)
         past = walk.past
         walk.remember(here, denoised.x0, self.remembered)
-        if there.noise == 0.0:
+        if there.edm_sigma == 0.0:
             return denoised.x0, denoised
-        width = math.log(here.noise / there.noise)
+        width = math.log(here.edm_sigma / there.edm_sigma)
         decay = (1.0 + self.eta) * width
         z = math.exp(-decay) * z - math.expm1(-decay) * denoised.x0
         z = self.correct(z, denoised.x0, past, here, width, decay)
         if self.eta > 0.0:
-            added = there.noise * math.sqrt(-math.expm1(-2.0 * self.eta * width))
-            z = z + (added * self.noise_scale) * walk.brownian(z, here, there)
+            added = there.edm_sigma * math.sqrt(-math.expm1(-2.0 * self.eta * width))
+            z = z + (added * self.s_noise) * walk.brownian(z, here, there)
         return z, denoised
 
     @abstractmethod
@@ -206,10 +206,10 @@ class DPMSolverPP2MSDESampler(MultistepSDESampler):
         grid: LevelGrid | None = None,
         *,
         eta: float = 1.0,
-        noise_scale: float = 1.0,
+        s_noise: float = 1.0,
         solver: Solver = "midpoint",
     ) -> None:
-        super().__init__(grid, eta=eta, noise_scale=noise_scale)
+        super().__init__(grid, eta=eta, s_noise=s_noise)
         check_choice("solver", solver, Solver)
         self.solver: Solver = solver
 
@@ -225,7 +225,7 @@ class DPMSolverPP2MSDESampler(MultistepSDESampler):
         if not past:
             return z
         level, before = past[-1]
-        change = (x0 - before) * (width / math.log(level.noise / here.noise))
+        change = (x0 - before) * (width / math.log(level.edm_sigma / here.edm_sigma))
         weight = -0.5 * math.expm1(-decay) if self.solver == "midpoint" else -phis(-decay, 2)[1]
         return z + weight * change
 
@@ -247,12 +247,12 @@ class DPMSolverPP3MSDESampler(MultistepSDESampler):
         if not past:
             return z
         level, before = past[-1]
-        r0 = math.log(level.noise / here.noise) / width
+        r0 = math.log(level.edm_sigma / here.edm_sigma) / width
         first = (x0 - before) / r0
         _, of_slope, of_curvature = phis(-decay, 3)
         if len(past) == 1:
             return z - of_slope * first
         earlier_level, earlier = past[-2]
-        r1 = math.log(earlier_level.noise / level.noise) / width
+        r1 = math.log(earlier_level.edm_sigma / level.edm_sigma) / width
         second = (first - (before - earlier) / r1) / (r0 + r1)
         return z - of_slope * (first + r0 * second) - of_curvature * second

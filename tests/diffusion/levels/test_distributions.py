@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from difflab.diffusion.continuous import cfg_log_snr
+from difflab.diffusion.levels.distributions import cfg_log_snr
 
 
 def test_cfg_log_snr_runs_from_max_to_min_and_is_zero_halfway() -> None:

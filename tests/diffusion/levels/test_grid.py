@@ -9,25 +9,25 @@ import pytest
 import torch
 
 from difflab.diffusion.continuous_process import ContinuousProcess
-from difflab.diffusion.grid import Grid, GridSpacing
+from difflab.diffusion.levels.distributions import CosineDistribution, LogNormalDistribution, VPDistribution
+from difflab.diffusion.levels.grid import Grid, GridSpacing
+from difflab.diffusion.levels.sigmas import karras_sigmas
 from difflab.diffusion.noise import SampleNoise
-from difflab.diffusion.noise_laws import CosineLaw, LogNormalLaw, VPLaw
 from difflab.diffusion.process import CLEAN, GaussianProcess
 from difflab.diffusion.samplers.euler import Churn, EulerSampler
 from difflab.diffusion.schedules import cosine_betas, linear_betas, zero_terminal_snr
-from difflab.diffusion.sigmas import karras_noises
 from diffusion.gaussian import exact
 
 TABLE = GaussianProcess(linear_betas(1000))
-EDM = ContinuousProcess(LogNormalLaw(), prediction="edm", time_input="edm", noise_range=(0.002, 80.0))
+EDM = ContinuousProcess(LogNormalDistribution(), prediction="edm", time_input="edm", sigma_range=(0.002, 80.0))
 
 
-def noises(grid: Grid, process: GaussianProcess | ContinuousProcess = TABLE) -> list[float]:
-    return [level.noise for level in grid.levels(process)]
+def sigmas(grid: Grid, process: GaussianProcess | ContinuousProcess = TABLE) -> list[float]:
+    return [level.edm_sigma for level in grid.levels(process)]
 
 
 def test_karras_of_edm() -> None:
-    found = noises(Grid(steps=18), EDM)
+    found = sigmas(Grid(steps=18), EDM)
     assert len(found) == 19
     assert found[0] == pytest.approx(80.0)
     assert found[17] == pytest.approx(0.002)
@@ -36,12 +36,12 @@ def test_karras_of_edm() -> None:
 
 
 def test_a_spacing_by_noise_stays_within_what_the_table_has_and_is_worth_a_step() -> None:
-    low, high = TABLE.noise_range
+    low, high = TABLE.sigma_range
     assert high > 80 > low > 0.002
-    found = noises(Grid(steps=5))
+    found = sigmas(Grid(steps=5))
     assert found[0] == pytest.approx(80.0)
     assert found[4] == pytest.approx(low)
-    assert noises(Grid(steps=5, noise_min=0.05, noise_max=120.0))[:5:4] == pytest.approx([120.0, 0.05])
+    assert sigmas(Grid(steps=5, sigma_min=0.05, sigma_max=120.0))[:5:4] == pytest.approx([120.0, 0.05])
 
 
 def test_levels_between_rows_have_fractional_timesteps() -> None:
@@ -49,24 +49,24 @@ def test_levels_between_rows_have_fractional_timesteps() -> None:
     times = [level.timestep for level in levels]
     assert all(time is not None and 0 <= time <= 999 for time in times)
     assert any(time != round(time) for time in times if time is not None)
-    steps = np.diff(np.log([level.noise for level in levels]))
+    steps = np.diff(np.log([level.edm_sigma for level in levels]))
     np.testing.assert_allclose(steps, steps[0])
     for level in levels:
         assert level.alpha**2 + level.sigma**2 == pytest.approx(1.0)
         assert level.timestep is not None
-        assert TABLE.level_at(level.timestep).noise == pytest.approx(level.noise, rel=1e-9)
+        assert TABLE.level_at(level.timestep).edm_sigma == pytest.approx(level.edm_sigma, rel=1e-9)
 
 
 def test_snapping_to_rows() -> None:
     free = Grid(steps=9).levels(TABLE)[:-1]
     told = Grid(steps=9, snap="time").levels(TABLE)[:-1]
-    assert [level.noise for level in told] == [level.noise for level in free]
+    assert [level.edm_sigma for level in told] == [level.edm_sigma for level in free]
     assert [level.timestep for level in told] == [round(level.timestep) for level in free if level.timestep is not None]
     rows = [TABLE.level(row) for row in range(1000)]
     moved = Grid(steps=9, snap="level").levels(TABLE)[:-1]
     assert all(level in rows for level in moved)
     for level, wanted in zip(moved, free, strict=True):
-        assert abs(level.noise - wanted.noise) == min(abs(row.noise - wanted.noise) for row in rows)
+        assert abs(level.edm_sigma - wanted.edm_sigma) == min(abs(row.edm_sigma - wanted.edm_sigma) for row in rows)
 
 
 def test_spacings_by_timestep_are_rows() -> None:
@@ -79,13 +79,13 @@ def test_spacings_by_timestep_are_rows() -> None:
         GaussianProcess(linear_betas(100)).level_at(10.5),
         GaussianProcess(linear_betas(100)).level_at(10.5, "linear"),
     )
-    low, high = (GaussianProcess(linear_betas(100)).level(row).noise for row in (10, 11))
-    assert half[0].noise == pytest.approx(math.sqrt(low * high))
-    assert half[1].noise == pytest.approx((low + high) / 2)
+    low, high = (GaussianProcess(linear_betas(100)).level(row).edm_sigma for row in (10, 11))
+    assert half[0].edm_sigma == pytest.approx(math.sqrt(low * high))
+    assert half[1].edm_sigma == pytest.approx((low + high) / 2)
 
 
 def test_the_end_of_the_last_step() -> None:
-    assert Grid(steps=5, final="lowest").levels(TABLE)[-1].noise == pytest.approx(TABLE.noise_range[0])
+    assert Grid(steps=5, final="lowest").levels(TABLE)[-1].edm_sigma == pytest.approx(TABLE.sigma_range[0])
     assert len(Grid(steps=5, final="lowest").levels(TABLE)) == 5
     with pytest.raises(ValueError, match="take 2 steps or more"):
         Grid(steps=1, final="lowest").levels(TABLE)
@@ -93,16 +93,16 @@ def test_the_end_of_the_last_step() -> None:
 
 def test_a_table_without_signal_at_its_end() -> None:
     process = GaussianProcess(zero_terminal_snr(linear_betas(1000)), prediction="v")
-    assert math.isfinite(process.noise_range[1])
+    assert math.isfinite(process.sigma_range[1])
     assert Grid(steps=10, spacing="trailing").levels(process)[0].alpha == 0.0
     assert all(level.alpha > 0 for level in Grid(steps=10).levels(process))
 
 
 def test_in_continuous_time_a_grid_is_even_in_time() -> None:
-    process = ContinuousProcess(CosineLaw(), prediction="eps")
-    times = [-2 * math.log(level.noise) for level in Grid(steps=5, spacing="linspace").levels(process)[:-1]]
+    process = ContinuousProcess(CosineDistribution(), prediction="eps")
+    times = [-2 * math.log(level.edm_sigma) for level in Grid(steps=5, spacing="linspace").levels(process)[:-1]]
     assert times == pytest.approx([-20.0, times[1], 0.0, -times[1], 20.0], abs=1e-6)
-    np.testing.assert_allclose(noises(Grid(steps=6, spacing="linspace"), EDM)[:-1], karras_noises(6), rtol=1e-12)
+    np.testing.assert_allclose(sigmas(Grid(steps=6, spacing="linspace"), EDM)[:-1], karras_sigmas(6), rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -127,36 +127,36 @@ def test_a_table_of_one_row_has_none_to_leave_out(spacing: GridSpacing) -> None:
     assert len(Grid(steps=1, spacing="trailing").levels(GaussianProcess([0.5]))) == 2
 
 
-@pytest.mark.parametrize("options", [{"rho": 0.0}, {"noise_min": -1.0}, {"noise_min": 2.0, "noise_max": 1.0}])
+@pytest.mark.parametrize("options", [{"rho": 0.0}, {"sigma_min": -1.0}, {"sigma_min": 2.0, "sigma_max": 1.0}])
 def test_options_out_of_range(options: dict) -> None:
     with pytest.raises(ValueError, match="must be"):
         Grid(**options)
 
 
 def test_vp_is_even_in_the_time_of_the_models_own_process() -> None:
-    own = ContinuousProcess(VPLaw(5.0, 2.0), prediction="eps")
+    own = ContinuousProcess(VPDistribution(5.0, 2.0), prediction="eps")
     t = np.linspace(1.0, 1e-3, 6)
-    np.testing.assert_allclose(noises(Grid(6, "vp"), own)[:-1], np.sqrt(np.expm1(2.5 * t**2 + 2.0 * t)))
-    np.testing.assert_allclose(noises(Grid(6, "vp"))[:-1], np.sqrt(np.expm1(9.95 * t**2 + 0.1 * t)))
-    for ends in ({"noise_min": 0.1}, {"noise_max": 10.0}):
+    np.testing.assert_allclose(sigmas(Grid(6, "vp"), own)[:-1], np.sqrt(np.expm1(2.5 * t**2 + 2.0 * t)))
+    np.testing.assert_allclose(sigmas(Grid(6, "vp"))[:-1], np.sqrt(np.expm1(9.95 * t**2 + 0.1 * t)))
+    for ends in ({"sigma_min": 0.1}, {"sigma_max": 10.0}):
         with pytest.raises(ValueError, match="spacing=vp has the ends of its own beta"):
             Grid(6, "vp", **ends).levels(TABLE)
 
 
 @pytest.mark.parametrize("spacing", ["karras", "exponential", "polyexponential"])
 def test_an_end_beyond_the_other_is_named(spacing: GridSpacing) -> None:
-    for ends in ({"noise_min": 90.0}, {"noise_max": 0.001}):
-        with pytest.raises(ValueError, match="set noise_min below noise_max"):
+    for ends in ({"sigma_min": 90.0}, {"sigma_max": 0.001}):
+        with pytest.raises(ValueError, match="set sigma_min below sigma_max"):
             Grid(6, spacing, **ends).levels(TABLE)
-    with pytest.raises(ValueError, match="must be 0 < noise_min"):
-        Grid(6, spacing, noise_max=0.0)
+    with pytest.raises(ValueError, match="must be 0 < sigma_min"):
+        Grid(6, spacing, sigma_max=0.0)
 
 
 def test_fractional_timesteps_are_snapped_too() -> None:
     free = Grid(8, "fractional").levels(TABLE)[:-1]
     told = Grid(8, "fractional", snap="time").levels(TABLE)[:-1]
     moved = Grid(8, "fractional", snap="level").levels(TABLE)[:-1]
-    assert [level.noise for level in told] == [level.noise for level in free]
+    assert [level.edm_sigma for level in told] == [level.edm_sigma for level in free]
     assert all(level.timestep == round(level.timestep or 0.0) for level in told)
     assert all(level == TABLE.level(int(level.timestep or 0.0)) for level in moved)
 

@@ -11,10 +11,19 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
-from difflab.config.diffusion import ContinuousDiffusionConfig, DiffusionConfig, DiscreteDiffusionConfig
+from difflab.commands.composing import compose_and_validate
+from difflab.commands.search_path import extend_search_path
+from difflab.config.axes import SCHEDULES as SCHEDULES_AXIS
+from difflab.config.axes import TIMESTEP_SAMPLINGS, WEIGHTINGS
+from difflab.config.diffusion import DiffusionConfig
+from difflab.config.groups import choices_of
+from difflab.config.registry import Registry
+from difflab.config.train import TrainConfig
 from difflab.diffusion.build import build_loss, build_process, build_timesteps
+from difflab.diffusion.config import ContinuousDiffusionConfig, DiscreteDiffusionConfig
 from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.samplers.ddim import DDIMSampler
+from difflab.errors import UserError
 
 CONF = Path(__file__).parents[2] / "conf"
 CHOICES = sorted(path.stem for path in (CONF / "diffusion").glob("*.yaml"))
@@ -23,6 +32,7 @@ SCHEDULES = sorted(path.stem for path in (CONF / "diffusion" / "schedule").glob(
 
 
 def composed(*overrides: str) -> dict[str, Any]:
+    extend_search_path()
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         container = OmegaConf.to_container(compose(overrides=list(overrides)), resolve=True)
     assert isinstance(container, dict)
@@ -39,8 +49,8 @@ def test_every_choice_composes_and_builds(choice: str) -> None:
     config = ADAPTER.validate_python(data)
     keys_of(data, config)
     process = build_process(config)
-    if config.kind == "continuous":
-        keys_of(data["law"], config.law)
+    if isinstance(config, ContinuousDiffusionConfig):
+        keys_of(data["sigma_distribution"], config.sigma_distribution)
         assert isinstance(process, ContinuousProcess)
     else:
         keys_of(data["schedule"], config.schedule)
@@ -48,6 +58,33 @@ def test_every_choice_composes_and_builds(choice: str) -> None:
     assert process.learns_variance == config.learns_variance
     build_loss(config, process)
     build_timesteps(config, process)
+
+
+@pytest.mark.parametrize("axis", [SCHEDULES_AXIS, TIMESTEP_SAMPLINGS, WEIGHTINGS], ids=lambda axis: axis.group)
+def test_every_choice_of_a_part_can_be_selected_by_its_file_and_by_a_word(axis: Registry) -> None:
+    key = axis.group.rpartition("/")[2]
+    for choice in choices_of(axis.group):
+        data = composed("+diffusion=x0_cosine", f"{axis.group}={choice}")
+        config = DiscreteDiffusionConfig.model_validate(data)
+        keys_of(data[key], getattr(config, key))
+    for kind in axis:
+        data = composed("+diffusion=x0_cosine", f"diffusion.{key}={kind}")
+        config = DiscreteDiffusionConfig.model_validate(data)
+        assert getattr(config, key) == axis[kind].config.model_validate({"kind": kind})
+
+
+def test_a_word_that_is_no_choice_is_refused_with_those_that_are() -> None:
+    with pytest.raises(UserError, match=r"^diffusion\.weighting='p3' is not known; choose one of 'none', "):
+        compose_and_validate("train", TrainConfig, ["experiment=ddpm/shapes32", "diffusion.weighting=p3"])
+    with pytest.raises(UserError, match=r"^diffusion\.prediction='epsilon': input should be 'eps', 'x0', .* or 've'"):
+        compose_and_validate("train", TrainConfig, ["experiment=ddpm/shapes32", "diffusion.prediction=epsilon"])
+
+
+def test_a_chosen_weighting_brings_its_own_options_alone() -> None:
+    data = composed("+diffusion=p2", "diffusion/weighting=min_snr", "diffusion.weighting.gamma=3.0")
+    assert data["weighting"] == {"kind": "min_snr", "gamma": 3.0}
+    assert composed("+diffusion=p2", "diffusion/weighting=none")["weighting"] == {"kind": "none"}
+    assert composed("+diffusion=edm", "diffusion/sigma_distribution=vp")["sigma_distribution"]["beta_d"] == 19.9
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -71,14 +108,14 @@ def test_the_papers_numbers() -> None:
 
 def test_the_numbers_of_continuous_time() -> None:
     edm = ContinuousDiffusionConfig.model_validate(composed("+diffusion=edm"))
-    assert edm.law.model_dump() == {"kind": "log_normal", "mean": -1.2, "std": 1.2}
-    assert (edm.prediction, edm.time_input, edm.sigma_data, edm.weighting) == ("edm", "edm", 0.5, "none")
-    assert build_process(edm).noise_range == (0.002, 80.0)
+    assert edm.sigma_distribution.model_dump() == {"kind": "log_normal", "mean": -1.2, "std": 1.2}
+    assert (edm.prediction, edm.time_input, edm.sigma_data, edm.weighting.kind) == ("edm", "edm", 0.5, "none")
+    assert build_process(edm).sigma_range == (0.002, 80.0)
     vp = build_process(ADAPTER.validate_python(composed("+diffusion=edm_vp")))
     # VPPrecond.sigma_max; its sigma_min is 9.77e-4, in float32.
-    assert vp.noise_range == pytest.approx((1.0005e-3, 152.166977), rel=1e-4)
+    assert vp.sigma_range == pytest.approx((1.0005e-3, 152.166977), rel=1e-4)
     ve = build_process(ADAPTER.validate_python(composed("+diffusion=edm_ve")))
-    assert ve.noise_range == pytest.approx((0.02, 100.0))
+    assert ve.sigma_range == pytest.approx((0.02, 100.0))
     cfg = ADAPTER.validate_python(composed("+diffusion=cfg_continuous"))
     assert (cfg.prediction, cfg.time_input, cfg.variance, cfg.variance_mix) == ("eps", "log_snr", "interpolated", 0.3)
     ends = [level.log_snr for level in build_process(cfg).even_levels(256)]
@@ -88,7 +125,7 @@ def test_the_numbers_of_continuous_time() -> None:
 def test_a_schedule_without_terminal_signal_is_sampled_from_pure_noise_with_trailing_steps() -> None:
     process = build_process(ADAPTER.validate_python(composed("+diffusion=v_zero_snr")))
     assert process.alphas_cumprod[-1] == 0.0
-    assert process.prediction == "v"
+    assert process.prediction.name == "v"
     trailing = DDIMSampler(steps=10, spacing="trailing").respace(process)
     assert trailing.level(len(trailing) - 1).alpha == 0.0
     assert DDIMSampler(steps=10, spacing="leading").respace(process).alphas_cumprod[-1] > 0.0
@@ -104,23 +141,26 @@ def test_p2_weighs_the_squared_error_of_eps_by_its_formula() -> None:
 
 CONTINUOUS = {
     "kind": "continuous",
-    "law": {"kind": "log_normal"},
+    "sigma_distribution": {"kind": "log_normal"},
     "prediction": "edm",
-    "noise_min": 0.1,
-    "noise_max": 9,
+    "sigma_min": 0.1,
+    "sigma_max": 9,
 }
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"noise_min": None, "noise_max": None}, "law=log_normal has no ends: give noise_min and noise_max"),
-        ({"noise_max": None}, "are given together, or neither"),
-        ({"noise_min": 10.0}, "must be below noise_max"),
-        ({"time_input": "vp"}, "time_input=vp is the time of law vp, not of law log_normal"),
+        (
+            {"sigma_min": None, "sigma_max": None},
+            "sigma_distribution=log_normal has no ends: give sigma_min and sigma_max",
+        ),
+        ({"sigma_max": None}, "are given together, or neither"),
+        ({"sigma_min": 10.0}, "must be below sigma_max"),
+        ({"time_input": "vp"}, "time_input=vp is the time of sigma_distribution=vp, not of log_normal"),
         ({"weighting": "edm", "loss": "l1"}, "weighting=edm weighs the squared error"),
         ({"variance": "learned_range"}, "Input should be 'fixed_small'"),
-        ({"law": {"kind": "cosine", "log_snr_min": 20.0}}, "log_snr_min=20.0 must be below"),
+        ({"sigma_distribution": {"kind": "cosine", "log_snr_min": 20.0}}, "log_snr_min=20.0 must be below"),
         ({"timesteps": 1000}, "Extra inputs are not permitted"),
     ],
 )
@@ -159,7 +199,7 @@ BETWEEN = {"kind": "piecewise_uniform"}
         ({"schedule": {"kind": "linear", "beta_end": 1.5}}, "less than 1"),
         ({"schedule": {"kind": "linear", "s": 0.1}}, "Extra inputs are not permitted"),
         ({"schedule": {"kind": "cubic"}}, "does not match any of the expected tags"),
-        ({"weighting": "p3"}, "Input should be 'none', 'min_snr', 'p2' or 'edm'"),
+        ({"weighting": "p3"}, "'p3' found using 'kind' does not match any of the expected tags"),
         ({"weighting": "min_snr", "loss": "l1"}, "weighting=min_snr weighs the squared error"),
         ({"weighting": "min_snr", "prediction": "prev"}, "weighting=min_snr weighs the squared error"),
         ({"timesteps": 0}, "greater than or equal to 1"),
@@ -191,6 +231,6 @@ def test_the_bound_trains_every_variance(loss: str, variance: str) -> None:
 def test_m_belongs_to_the_time_of_vp() -> None:
     vp = composed("+diffusion=edm_vp") | {"m": 500}
     process = build_process(ADAPTER.validate_python(vp))
-    assert process.time_at(process.level_of_noise(process.noise_range[1])) == pytest.approx(499.0)
+    assert process.time_at(process.level_of_sigma(process.sigma_range[1])) == pytest.approx(499.0)
     with pytest.raises(ValidationError, match="m=500 is of time_input=vp, not of time_input=edm"):
         ADAPTER.validate_python(composed("+diffusion=edm") | {"m": 500})

@@ -7,12 +7,12 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from difflab.diffusion.grid import Grid
+from difflab.diffusion.levels.grid import Grid
+from difflab.diffusion.levels.rows import Spacing, sampling_timesteps, space_timesteps, steps_as_asked
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.samplers.ddim import DDIMSampler
 from difflab.diffusion.samplers.euler import EulerSampler
 from difflab.diffusion.schedules import cosine_betas, linear_betas
-from difflab.diffusion.spacing import Spacing, sampling_timesteps, space_timesteps, steps_as_asked
 from diffusion.fakes import Checked
 from golden_fixtures import load
 

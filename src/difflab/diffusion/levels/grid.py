@@ -10,17 +10,15 @@ from typing import Literal, Protocol, cast, get_args
 import numpy as np
 
 from difflab.diffusion.base_process import Process
-from difflab.diffusion.continuous_process import ContinuousProcess
-from difflab.diffusion.listed import check_noises, listed_levels
-from difflab.diffusion.noise_laws import VPLaw
-from difflab.diffusion.process import CLEAN, GaussianProcess, Interpolation
-from difflab.diffusion.sigmas import Noises, exponential_noises, karras_noises, polyexponential_noises, vp_noises
-from difflab.diffusion.spacing import Spacing, steps_as_asked
+from difflab.diffusion.levels.listed import check_sigmas, listed_levels
+from difflab.diffusion.levels.rows import Spacing, steps_as_asked
+from difflab.diffusion.levels.sigmas import Sigmas, exponential_sigmas, karras_sigmas, polyexponential_sigmas, vp_sigmas
+from difflab.diffusion.process import CLEAN, Interpolation
 from difflab.types import NoiseLevel
 
-NoiseSpacing = Literal["karras", "exponential", "polyexponential", "vp", "listed"]
+SigmaSpacing = Literal["karras", "exponential", "polyexponential", "vp", "listed"]
 TimeSpacing = Literal["fractional", "leading_inner", "linspace_inner"]
-GridSpacing = Spacing | TimeSpacing | NoiseSpacing
+GridSpacing = Spacing | TimeSpacing | SigmaSpacing
 Final = Literal["clean", "lowest"]
 Snap = Literal["none", "time", "level"]
 
@@ -34,7 +32,7 @@ class LevelGrid(Protocol):
         """The levels from the noisiest down, the end of the last step included. Raises ValueError for too many."""
         ...
 
-    def level_of_noise(self, process: Process, noise: float) -> NoiseLevel:
+    def level_of_sigma(self, process: Process, sigma: float) -> NoiseLevel:
         """The level of a sigma / alpha in between."""
         ...
 
@@ -43,21 +41,21 @@ class LevelGrid(Protocol):
 class Grid:
     """`steps` levels and where the last step ends.
 
-    spacing:      by the noise sigma / alpha: karras (EDM), exponential (even log-SNR), polyexponential, vp (even in the
-                  time of the VP process, of the model's own where it is one; without noise_min and noise_max), listed
-                  (those of `noises`, see `difflab.diffusion.listed`). Or by
+    spacing:      by sigma / alpha: karras (EDM), exponential (even log-SNR), polyexponential, vp (even in the
+                  time of the VP process, of the model's own where it is one; without sigma_min and sigma_max), listed
+                  (those of `sigmas`, see `difflab.diffusion.levels.listed`). Or by
                   training timesteps: those of `sampling_timesteps`; `fractional`, linspace without rounding (diffusers'
                   Euler and Heun, k-diffusion); `leading_inner` and `linspace_inner`, n of n + 1 points without the
                   least noisy one (diffusers' DPM-Solver and UniPC). In continuous time all of them are even in time.
-    noises:       sigma / alpha from the noisiest down, of spacing=listed; steps is their number, or None.
+    sigmas:       sigma / alpha from the noisiest down, of spacing=listed; steps is their number, or None.
     steps_offset: added to timesteps.
     rho:          of karras (7 in EDM) and polyexponential.
-    noise_min, noise_max: ends of a spacing by noise; None for those of the process, within [0.002, 80].
-    final:        the last step goes to the clean end, or to the lowest noise: the last of a spacing by noise (one step
+    sigma_min, sigma_max: ends of a spacing by sigma; None for those of the process, within [0.002, 80].
+    final:        the last step goes to the clean end, or to the lowest sigma: the last of a spacing by sigma (one step
                   less is taken), row 0 of a table (likewise where the spacing visits it).
     snap:         of levels between rows: none; time, the network is told the nearest row (diffusers' DPM-Solver);
                   level, they are moved to the nearest row (EDM's iDDPM).
-    interpolate:  of fractional timesteps: the logarithm of the noise (k-diffusion), or the noise (diffusers).
+    interpolate:  of fractional timesteps: the logarithm of sigma (k-diffusion), or sigma (diffusers).
 
     Raises ValueError for options out of range, and in `levels` for more steps than a table has.
     """
@@ -66,68 +64,67 @@ class Grid:
     spacing: GridSpacing = "karras"
     steps_offset: int = 0
     rho: float = 7.0
-    noise_min: float | None = None
-    noise_max: float | None = None
+    sigma_min: float | None = None
+    sigma_max: float | None = None
     final: Final = "clean"
     snap: Snap = "none"
     interpolate: Interpolation = "log"
-    noises: Sequence[float] | None = None
+    sigmas: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        check_spacing(self.rho, self.noise_min, self.noise_max)
-        check_noises(self.noises, self.steps, listed=self.spacing == "listed")
+        check_spacing(self.rho, self.sigma_min, self.sigma_max)
+        check_sigmas(self.sigmas, self.steps, listed=self.spacing == "listed")
 
     def levels(self, process: Process) -> list[NoiseLevel]:
         """The levels from the noisiest down, the end of the last step included."""
         levels = self._visited(process)
         if self.final == "clean":
             return [*levels, CLEAN]
-        if isinstance(process, GaussianProcess) and self.spacing not in get_args(NoiseSpacing):
-            first = process.level(0)
+        if process.table is not None and self.spacing not in get_args(SigmaSpacing):
+            first = process.table.level(0)
             levels = levels if levels[-1] == first else [*levels, first]
         if len(levels) < 2:
             raise ValueError("final=lowest ends at the last of the levels: take 2 steps or more")
         return levels
 
-    def level_of_noise(self, process: Process, noise: float) -> NoiseLevel:
+    def level_of_sigma(self, process: Process, sigma: float) -> NoiseLevel:
         """The level of this sigma / alpha, snapped to a row where that is asked for."""
-        return level_of_noise(process, noise, self.snap)
+        return level_of_sigma(process, sigma, self.snap)
 
     def _visited(self, process: Process) -> list[NoiseLevel]:
         if self.spacing == "listed":
-            return [snapped(process, level, self.snap) for level in listed_levels(process, self.noises or ())]
-        if self.spacing in get_args(NoiseSpacing):
-            return [self.level_of_noise(process, noise) for noise in self._noises(process)]
-        if isinstance(process, ContinuousProcess):
+            return [snapped(process, level, self.snap) for level in listed_levels(process, self.sigmas or ())]
+        if self.spacing in get_args(SigmaSpacing):
+            return [self.level_of_sigma(process, sigma) for sigma in self._sigmas(process)]
+        table = process.table
+        if table is None:
             return process.even_levels(self._count())
-        assert isinstance(process, GaussianProcess), "a process is a table or continuous"
-        levels = [process.level_at(t, self.interpolate) for t in self._timesteps(process.num_timesteps)]
+        levels = [table.level_at(t, self.interpolate) for t in self._timesteps(table.num_timesteps)]
         return [snapped(process, level, self.snap) for level in levels]
 
-    def _noises(self, process: Process) -> list[float]:
-        n, (low, high) = self._count(), process.noise_range
+    def _sigmas(self, process: Process) -> list[float]:
+        n, (low, high) = self._count(), process.sigma_range
         if self.spacing == "vp":
-            return self._vp_noises(n, process).tolist()
-        low = max(low, LOWEST) if self.noise_min is None else self.noise_min
-        high = min(high, HIGHEST) if self.noise_max is None else self.noise_max
+            return self._vp_sigmas(n, process).tolist()
+        low = max(low, LOWEST) if self.sigma_min is None else self.sigma_min
+        high = min(high, HIGHEST) if self.sigma_max is None else self.sigma_max
         if low >= high:
             raise ValueError(
-                f"the levels would go from {high:g} up to {low:g}: set noise_min below noise_max (null: what the "
+                f"the levels would go from {high:g} up to {low:g}: set sigma_min below sigma_max (null: what the "
                 f"process has, within {LOWEST:g} and {HIGHEST:g})"
             )
         if self.spacing == "karras":
-            noises = karras_noises(n, low, high, self.rho)
+            sigmas = karras_sigmas(n, low, high, self.rho)
         elif self.spacing == "exponential":
-            noises = exponential_noises(n, low, high)
+            sigmas = exponential_sigmas(n, low, high)
         else:
-            noises = polyexponential_noises(n, low, high, self.rho)
-        return noises.tolist()
+            sigmas = polyexponential_sigmas(n, low, high, self.rho)
+        return sigmas.tolist()
 
-    def _vp_noises(self, n: int, process: Process) -> Noises:
-        if self.noise_min is not None or self.noise_max is not None:
-            raise ValueError("spacing=vp has the ends of its own beta(t): leave noise_min and noise_max out")
-        law = process.law if isinstance(process, ContinuousProcess) else None
-        return vp_noises(n, law.beta_d, law.beta_min) if isinstance(law, VPLaw) else vp_noises(n)
+    def _vp_sigmas(self, n: int, process: Process) -> Sigmas:
+        if self.sigma_min is not None or self.sigma_max is not None:
+            raise ValueError("spacing=vp has the ends of its own beta(t): leave sigma_min and sigma_max out")
+        return vp_sigmas(n, process.vp)
 
     def _timesteps(self, total: int) -> list[float]:
         """Training timesteps from the noisiest down."""
@@ -161,9 +158,9 @@ class Grid:
         return self.steps
 
 
-def level_of_noise(process: Process, noise: float, snap: Snap) -> NoiseLevel:
+def level_of_sigma(process: Process, sigma: float, snap: Snap) -> NoiseLevel:
     """The level of this sigma / alpha, snapped to a row of a table as `Grid` says."""
-    return snapped(process, process.level_of_noise(noise), snap)
+    return snapped(process, process.level_of_sigma(sigma), snap)
 
 
 def snapped(process: Process, level: NoiseLevel, snap: Snap) -> NoiseLevel:
@@ -172,15 +169,15 @@ def snapped(process: Process, level: NoiseLevel, snap: Snap) -> NoiseLevel:
         return level
     if snap == "time":
         return replace(level, timestep=float(round(level.timestep)))
-    assert isinstance(process, GaussianProcess), "levels with a timestep are those of a table"
-    return process.level(int(np.abs(process.noises - level.noise).argmin()))
+    assert process.table is not None, "levels with a timestep are those of a table"
+    return process.table.level(int(np.abs(process.table.sigmas - level.edm_sigma).argmin()))
 
 
 def check_spacing(rho: float, low: float | None, high: float | None) -> None:
-    """Raise ValueError unless rho is above 0 and 0 < noise_min < noise_max, None for either end."""
+    """Raise ValueError unless rho is above 0 and 0 < sigma_min < sigma_max, None for either end."""
     if rho <= 0:
         raise ValueError(f"rho={rho:g} must be above 0")
     if any(end is not None and not 0 < end < math.inf for end in (low, high)) or (
         low is not None and high is not None and low >= high
     ):
-        raise ValueError(f"noise_min={low} and noise_max={high} must be 0 < noise_min < noise_max")
+        raise ValueError(f"sigma_min={low} and sigma_max={high} must be 0 < sigma_min < sigma_max")

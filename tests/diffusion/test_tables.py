@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from difflab.diffusion.between_rows import interpolate_rows
 from difflab.diffusion.losses import DiffusionLoss
+from difflab.diffusion.predictions import Eps
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.schedules import linear_betas
-from difflab.diffusion.weighting import LossWeighting
+from difflab.diffusion.tables import interpolate_rows
+from difflab.diffusion.weighting import P2, LossWeighting, MinSNR
 
 BETAS = linear_betas(10, 0.01, 0.4)
 PLACES = torch.tensor([-1.0, -0.5, 0.0, 3.25, 9.0], dtype=torch.float64)
@@ -86,14 +87,12 @@ def test_places_beyond_the_ends_are_the_ends() -> None:
     assert interpolate_rows(table, 1.0, places).tolist() == [1.0, 1.0, 2.0, 4.0, 5.0, 5.0]
 
 
-@pytest.mark.parametrize("kind", ["min_snr", "p2"])
-def test_a_weighting_counts_the_level_between_rows(kind: Any) -> None:
+@pytest.mark.parametrize("weighting", [MinSNR(), P2()])
+def test_a_weighting_counts_the_level_between_rows(weighting: LossWeighting) -> None:
     process = GaussianProcess(BETAS)
-    weighting = LossWeighting(kind)
     loss = DiffusionLoss(process, "mse", weighting)
     t = torch.tensor([0.5, 3.25], dtype=torch.float64)
     x0, noise = torch.randn(2, 2, 3, 4, generator=torch.Generator().manual_seed(0))
     got = loss(torch.zeros_like(x0), x0, process.q_sample(x0, t, noise), t, noise)["loss"]
-    weights = weighting(process.snr(t), "eps")
-    assert weights is not None
+    weights = weighting(process.snr(t), Eps())
     torch.testing.assert_close(got, noise.square().mean(dim=(1, 2)) * weights.float())

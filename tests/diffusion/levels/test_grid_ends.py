@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from difflab.diffusion.grid import Grid, GridSpacing
+from difflab.diffusion.levels.grid import Grid, GridSpacing
 from difflab.diffusion.process import CLEAN, GaussianProcess
 from difflab.diffusion.schedules import linear_betas
 from diffusion.gaussian import EDM
@@ -31,9 +31,9 @@ def test_the_lowest_level_of_a_table_is_its_first_row(spacing: GridSpacing, befo
 
 
 def test_the_lowest_level_of_a_spacing_by_noise_is_its_last() -> None:
-    levels = Grid(10, "karras", noise_min=0.05, final="lowest").levels(TABLE)
+    levels = Grid(10, "karras", sigma_min=0.05, final="lowest").levels(TABLE)
     assert len(levels) == 10
-    assert levels[-1].noise == pytest.approx(0.05)
+    assert levels[-1].edm_sigma == pytest.approx(0.05)
     assert len(Grid(10, "leading", final="lowest").levels(EDM)) == 10
 
 
