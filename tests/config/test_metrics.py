@@ -1,14 +1,14 @@
 import pytest
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from difflab.conf_dir import conf_dir
 from difflab.config.base import Config
-from difflab.config.metrics import FDConfig, FIDConfig, KIDConfig, MetricsConfig
+from difflab.config.groups import choices_of, contents
+from difflab.config.metrics import MetricsConfig
 from difflab.config.validate import validate
 from difflab.errors import UserError
+from difflab.metrics.config import FDConfig, KIDConfig
 
-FILES = sorted((conf_dir() / "metrics").glob("*.yaml"))
+CHOICES = choices_of("metrics")
 METRICS = TypeAdapter(MetricsConfig)
 
 
@@ -16,17 +16,16 @@ class Outer(Config):
     metrics: MetricsConfig
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_every_choice_is_valid_and_shows_every_option(path):
-    written = yaml.safe_load(path.read_text())
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_is_valid_and_has_every_option(choice):
+    written = contents("metrics", choice)
     for name, config in METRICS.validate_python(written).items():
-        hidden = set(type(config).model_fields) - set(written[name])
-        assert hidden <= {"extractor"} if isinstance(config, FIDConfig) else not hidden
+        assert config.plain() == written[name]
 
 
 def test_the_choices_exist():
-    assert {path.stem for path in FILES} >= {"shapes", "guidance", "fid50k", "adm50k", "lite0", "none"}
-    assert METRICS.validate_python(yaml.safe_load((conf_dir() / "metrics" / "none.yaml").read_text())) == {}
+    assert set(CHOICES) >= {"shapes", "guidance", "fid50k", "adm50k", "lite0", "none"}
+    assert contents("metrics", "none") == {}
 
 
 def test_null_switches_a_metric_off():
@@ -49,6 +48,10 @@ def test_null_switches_a_metric_off():
         ({"pr": {"kind": "precision_recall", "k": 0}}, "metrics.pr.k=0"),
         ({"is": {"kind": "inception_score", "n": 5}}, "splits=10 exceeds n=5"),
         ({"fd": {"kind": "frechet"}}, "metrics.fd.kind='frechet' is not known"),
+        ({"fd": {"n": 10}}, "metrics.fd.kind=None is not known"),
+        ({"fd": 3}, "metrics.fd=3: this is a section and no value; give its keys"),
+        ({"kid": {"kind": "kid", "subset_sise": 3}}, "did you mean 'metrics.kid.subset_size'?"),
+        ({"kid": {"kind": "kid", "k": 3}}, "metrics.kid.kind=kid has no 'k'; precision_recall has it"),
     ],
 )
 def test_mistakes_are_named(metrics, told):

@@ -1,7 +1,10 @@
 import pytest
 import torch
 
-from difflab.config.metrics import (
+from difflab.data.shapes import ShapesSource, class_names
+from difflab.errors import UserError
+from difflab.metrics import evaluator as module
+from difflab.metrics.config import (
     FDConfig,
     FIDConfig,
     InceptionScoreConfig,
@@ -9,9 +12,6 @@ from difflab.config.metrics import (
     OracleConfig,
     PrecisionRecallConfig,
 )
-from difflab.data.shapes import ShapesSource, class_names
-from difflab.errors import UserError
-from difflab.metrics import evaluator as module
 from difflab.metrics.evaluator import Evaluator
 from difflab.metrics.extractors import get_extractor
 from difflab.metrics.frechet import frechet_distance

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from difflab.config.metrics import KIDConfig
 from difflab.errors import UserError
 from difflab.metrics import extractors
+from difflab.metrics.config import KIDConfig
 from difflab.metrics.extractors import get_extractor, release_extractors
 from difflab.metrics.extractors.base import full_precision, resize_bilinear_antialiased
 from difflab.metrics.kid import kernel_distance

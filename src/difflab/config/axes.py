@@ -14,5 +14,8 @@ SAMPLERS = Registry("sampler", "difflab.diffusion.samplers.config")
 NETWORKS = Registry("network", "difflab.networks.config")
 """What is trained. Builders: (config, image_size=, learned_variance=) -> `nn.Module` on torch's default device."""
 
-AXES = (CONDITIONERS, SAMPLERS, NETWORKS)
+METRICS = Registry("metrics", "difflab.metrics.config")
+"""What is measured on samples. Builders: (config, name) -> `Metric`."""
+
+AXES = (CONDITIONERS, SAMPLERS, NETWORKS, METRICS)
 """All that there are."""

@@ -6,34 +6,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from difflab.config.axes import METRICS
+from difflab.config.metrics import MetricBase
 from difflab.config.sample import EvaluateConfig
 
 Goal = Literal["minimize", "maximize"]
-
-_DOWN: Goal = "minimize"
-_UP: Goal = "maximize"
-
-GOALS = {
-    **dict.fromkeys(("fid", "fd", "kid", "consistency"), _DOWN),
-    **dict.fromkeys(("is", "inception_score", "precision", "recall", "psnr", "ssim"), _UP),
-    **dict.fromkeys(("oracle-well-formed", "oracle-mean-fit", "oracle-class-accuracy"), _UP),
-}
-"""Which way a number gets better, by how its name begins."""
-
-KINDS = {
-    "fid": "fid",
-    "fd": "fd",
-    "kid": "kid",
-    "is": "inception_score",
-    "inception_score": "inception_score",
-    "precision": "precision_recall",
-    "recall": "precision_recall",
-    "oracle": "oracle",
-    "psnr": "psnr",
-    "ssim": "ssim",
-    "consistency": "consistency",
-}
-"""The kind of metric that numbers of a name are of."""
 
 SEARCHING = ("metric", "goal", "candidates", "held_out_seed")
 """The keys of a search that an evaluation has not."""
@@ -42,6 +19,21 @@ SEARCHING = ("metric", "goal", "candidates", "held_out_seed")
 def is_called(metric: str, name: str) -> bool:
     """Whether a metric goes by a name, or by the words that it begins with: `kid-lite0` by `kid`."""
     return metric == name or metric.startswith(f"{name}-")
+
+
+def _known(metric: str) -> tuple[str, Goal | None] | None:
+    """(kind, which way it gets better) of the metric that has results of this name, None where none is known to."""
+    named = [
+        (len(name), kind.name, larger)
+        for kind in METRICS.values()
+        if issubclass(kind.config, MetricBase)
+        for name, larger in kind.config.larger_is_better.items()
+        if is_called(metric, name)
+    ]
+    if not named:
+        return None
+    _, kind, larger = max(named, key=lambda one: one[0])
+    return kind, None if larger is None else "maximize" if larger else "minimize"
 
 
 class ScheduleConfig(EvaluateConfig):
@@ -63,7 +55,8 @@ class ScheduleConfig(EvaluateConfig):
     @property
     def kind(self) -> str | None:
         """Of the metric, where it is known."""
-        return KINDS.get(self._word)
+        known = _known(self.metric)
+        return None if known is None else known[0]
 
     @property
     def direction(self) -> Goal:
@@ -78,12 +71,9 @@ class ScheduleConfig(EvaluateConfig):
         return self.seed + 1 if self.held_out_seed is None else self.held_out_seed
 
     @property
-    def _word(self) -> str:
-        return self.metric.partition("-")[0]
-
-    @property
     def _known_goal(self) -> Goal | None:
-        return next((goal for name, goal in GOALS.items() if is_called(self.metric, name)), None)
+        known = _known(self.metric)
+        return None if known is None else known[1]
 
     @model_validator(mode="after")
     def _check_metric(self) -> Self:
