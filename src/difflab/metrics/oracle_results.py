@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from difflab.config.data import DataConfig
 from difflab.config.metrics import MetricBase
@@ -44,7 +45,7 @@ class ShapesOracle(Metric[MetricBase]):
         for key, value in report.items():
             if key in _NOT_RESULTS or isinstance(value, dict):
                 continue
-            parameters = dataclasses.asdict(oracle)
+            parameters: dict[str, Any] = dataclasses.asdict(oracle)
             if key == "class_accuracy" and classes is not None:
                 parameters["class_names"] = list(classes)
             metric = f"oracle-{key.replace('_', '-')}"
