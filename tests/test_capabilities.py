@@ -1,4 +1,4 @@
-"""Nobody outside a part's own folder asks what concrete task, network or conditioner something is."""
+"""Nobody outside a part's own folder asks what concrete task, network, conditioner or metric something is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from difflab.config.axes import CONDITIONERS, NETWORKS
+from difflab.config.axes import CONDITIONERS, METRICS, NETWORKS
 from difflab.tasks.registry import TASKS
 
 SRC = Path(__file__).parents[1] / "src" / "difflab"
@@ -28,8 +28,18 @@ OWNERS = [
     ("networks/", "config/network.py"),
     ("conditioning/", "config/conditioning.py"),
 ]
-CLASSES = {name: owner for owner in OWNERS for name in defined_in(*owner)}
+METRIC_OWNERS = {
+    kind: (f"{METRICS[kind].builder.partition(':')[0].removeprefix('difflab.').replace('.', '/')}.py",)
+    for kind in METRICS
+}
+"""The file of each metric."""
+CLASSES = {
+    **{name: owner for owner in OWNERS for name in defined_in(*owner)},
+    **{METRICS[kind].config.__name__: owner for kind, owner in METRIC_OWNERS.items()},
+    **{METRICS[kind].builder.partition(":")[2]: owner for kind, owner in METRIC_OWNERS.items()},
+}
 KINDS = {
+    **METRIC_OWNERS,
     **dict.fromkeys(NETWORKS, OWNERS[-2]),
     **dict.fromkeys(CONDITIONERS, OWNERS[-1]),
 }
@@ -84,6 +94,9 @@ def test_everybody_asks_for_what_a_thing_can_do() -> None:
     "code",
     [
         "isinstance(config, UNetEncoderConfig)",
+        "isinstance(config, int | OracleConfig)",
+        "isinstance(metric, KernelDistance)",
+        "metric.kind == 'fid'",
         "isinstance(model, str | network.UNet)",
         "isinstance(one, (int, ClassConditioner))",
         "issubclass(kind, DenoisingTrainConfig)",

@@ -21,16 +21,15 @@ from plugin_packages import Packages, packages  # noqa: F401 - a fixture
 from tiny_runs import ON_CPU, TRAINING, difflab, done, mistake
 
 CONFIG = '''
-from collections.abc import Mapping
 from typing import ClassVar, Literal
 from difflab.config.axes import METRICS
-from difflab.config.metrics import MetricBase, ReferenceBase
+from difflab.config.metrics import Directions, MetricBase, ReferenceBase
 
 @METRICS.register("light_pack.measuring:Brightness")
 class BrightnessConfig(MetricBase):
     """Mean brightness of the samples, in [0, 1]."""
 
-    larger_is_better: ClassVar[Mapping[str, bool | None]] = {"brightness": True}
+    larger_is_better: ClassVar[Directions] = {"brightness": True}
 
     kind: Literal["brightness"]
     gain: float = 1.0
@@ -40,7 +39,7 @@ class BrightnessConfig(MetricBase):
 class TintConfig(ReferenceBase):
     """Distance between the mean colour of the samples and that of the data."""
 
-    larger_is_better: ClassVar[Mapping[str, bool | None]] = {"tint": False}
+    larger_is_better: ClassVar[Directions] = {"tint": False}
 
     kind: Literal["tint"]
 '''

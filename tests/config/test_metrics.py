@@ -3,7 +3,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from difflab.config.base import Config
 from difflab.config.groups import choices_of, contents
-from difflab.config.metrics import MetricsConfig
+from difflab.config.metrics import MetricsConfig, known_metric
 from difflab.config.validate import validate
 from difflab.errors import UserError
 from difflab.metrics.config import FDConfig, KIDConfig
@@ -69,3 +69,30 @@ def test_a_label_makes_two_of_a_kind_distinct():
 def test_unknown_keys_are_refused():
     with pytest.raises(ValidationError, match="subset_sise"):
         KIDConfig.model_validate({"subset_sise": 3})
+
+
+@pytest.mark.parametrize(
+    ("metric", "kind", "larger"),
+    [
+        ("fid", "fid", False),
+        ("fd-lite0", "fd", False),
+        ("kid-inception-abababab", "kid", False),
+        ("consistency", "consistency", False),
+        ("is-inception", "inception_score", True),
+        ("precision", "precision_recall", True),
+        ("recall-lite0", "precision_recall", True),
+        ("psnr", "psnr", True),
+        ("ssim", "ssim", True),
+        ("oracle-well-formed-rate", "oracle", True),
+        ("oracle-mean-fit", "oracle", True),
+        ("oracle-class-accuracy", "oracle", True),
+        ("oracle-mean-objects", "oracle", None),
+    ],
+)
+def test_it_is_known_which_way_results_get_better(metric, kind, larger):
+    assert known_metric(metric) == (kind, larger)
+
+
+@pytest.mark.parametrize("metric", ["lpips", "kids", "fdx-lite0", "class-accuracy", ""])
+def test_of_other_names_nothing_is_known(metric):
+    assert known_metric(metric) is None

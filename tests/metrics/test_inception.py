@@ -9,8 +9,9 @@ import torch
 
 from difflab.errors import UserError
 from difflab.metrics.config import FIDConfig
-from difflab.metrics.extractors import get_extractor, inception, release_extractors
+from difflab.metrics.extractors import inception
 from difflab.metrics.extractors.inception import FILE_NAMES, find_weights, is_fid_network
+from difflab.metrics.extractors.loading import get_extractor, release_extractors
 from difflab.metrics.frechet import FID
 from difflab.metrics.naming import with_network
 from difflab.metrics.precision_recall import precision_recall_names

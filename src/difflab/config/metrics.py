@@ -15,6 +15,9 @@ Need = Literal["reference", "pair", "low_res"]
 """What a metric compares samples with: a data set, the original of each sample, or the low-resolution image that each
 enlarges."""
 
+Directions = Mapping[str, bool | None]
+"""Whether larger is better, by the words that names of results begin with; None where that is not known."""
+
 Label = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 
 
@@ -24,14 +27,14 @@ class MetricBase(Config):
     needs: what samples are compared with.
     reads_classes: whether it looks for the class that a sample was asked to show.
     is_fid: whether it may be called FID, which is said of one network only.
-    larger_is_better: which way each of its results gets better, by the words that their names begin with; None where
-        that is not known. With no entry of its own a result is told by the longest of them.
+    larger_is_better: which way its results get better, with an entry for each of them; the longest one that a name
+        begins with tells.
     """
 
     needs: ClassVar[tuple[Need, ...]] = ()
     reads_classes: ClassVar[bool] = False
     is_fid: ClassVar[bool] = False
-    larger_is_better: ClassVar[Mapping[str, bool | None]] = {}
+    larger_is_better: ClassVar[Directions] = {}
 
     kind: str
     label: Label | None = None
@@ -80,6 +83,23 @@ class ReferenceBase(MetricBase):
 
 class DistanceBase(ReferenceBase, ExtractorBase):
     """A metric between the features of samples and those of a data set."""
+
+
+def is_called(metric: str, name: str) -> bool:
+    """Whether a metric goes by a name, or by the words that it begins with: `kid-lite0` by `kid`."""
+    return metric == name or metric.startswith(f"{name}-")
+
+
+def known_metric(metric: str) -> tuple[str, bool | None] | None:
+    """(kind, whether larger is better) of the metric whose results go by this name; None where no kind has any."""
+    named = [
+        (len(name), kind.name, larger)
+        for kind in METRICS.values()
+        if issubclass(kind.config, MetricBase)
+        for name, larger in kind.config.larger_is_better.items()
+        if is_called(metric, name)
+    ]
+    return max(named, key=lambda one: one[0])[1:] if named else None
 
 
 MetricConfig = Annotated[MetricBase, METRICS]

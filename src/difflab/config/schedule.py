@@ -6,34 +6,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from difflab.config.axes import METRICS
-from difflab.config.metrics import MetricBase
+from difflab.config.metrics import known_metric
 from difflab.config.sample import EvaluateConfig
 
 Goal = Literal["minimize", "maximize"]
 
 SEARCHING = ("metric", "goal", "candidates", "held_out_seed")
 """The keys of a search that an evaluation has not."""
-
-
-def is_called(metric: str, name: str) -> bool:
-    """Whether a metric goes by a name, or by the words that it begins with: `kid-lite0` by `kid`."""
-    return metric == name or metric.startswith(f"{name}-")
-
-
-def _known(metric: str) -> tuple[str, Goal | None] | None:
-    """(kind, which way it gets better) of the metric that has results of this name, None where none is known to."""
-    named = [
-        (len(name), kind.name, larger)
-        for kind in METRICS.values()
-        if issubclass(kind.config, MetricBase)
-        for name, larger in kind.config.larger_is_better.items()
-        if is_called(metric, name)
-    ]
-    if not named:
-        return None
-    _, kind, larger = max(named, key=lambda one: one[0])
-    return kind, None if larger is None else "maximize" if larger else "minimize"
 
 
 class ScheduleConfig(EvaluateConfig):
@@ -55,7 +34,7 @@ class ScheduleConfig(EvaluateConfig):
     @property
     def kind(self) -> str | None:
         """Of the metric, where it is known."""
-        known = _known(self.metric)
+        known = known_metric(self.metric)
         return None if known is None else known[0]
 
     @property
@@ -72,8 +51,8 @@ class ScheduleConfig(EvaluateConfig):
 
     @property
     def _known_goal(self) -> Goal | None:
-        known = _known(self.metric)
-        return None if known is None else known[1]
+        _, larger = known_metric(self.metric) or (None, None)
+        return None if larger is None else "maximize" if larger else "minimize"
 
     @model_validator(mode="after")
     def _check_metric(self) -> Self:

@@ -14,7 +14,8 @@ from difflab.config.data import DataConfig
 from difflab.config.foreign import records_of
 from difflab.config.metrics import ExtractorBase, MetricBase
 from difflab.errors import UserError
-from difflab.metrics.extractors import FeatureExtractor, get_extractor
+from difflab.metrics.extractors.base import FeatureExtractor
+from difflab.metrics.extractors.loading import get_extractor
 from difflab.metrics.paired import Pairs
 from difflab.metrics.protocol import ExtractorRecord, GivenRecord, Protocol, Result, SamplingRecord, software_versions
 from difflab.metrics.reference import ReferenceStatistics

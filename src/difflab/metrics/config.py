@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from difflab.conditioning.config import DownsampleFilter
 from difflab.config.axes import METRICS
-from difflab.config.metrics import DistanceBase, ExtractorBase, ExtractorName, MetricBase, Need
+from difflab.config.metrics import Directions, DistanceBase, ExtractorBase, ExtractorName, MetricBase, Need
 
 
 @METRICS.register("difflab.metrics.frechet:FID")
@@ -17,7 +16,7 @@ class FIDConfig(DistanceBase):
     """Frechet inception distance (Heusel et al. 2017), only with the 2015 network; anything else is an `fd`."""
 
     is_fid: ClassVar[bool] = True
-    larger_is_better: ClassVar[Mapping[str, bool | None]] = {"fid": False}
+    larger_is_better: ClassVar[Directions] = {"fid": False}
 
     kind: Literal["fid"] = "fid"
     extractor: Literal["inception"] = "inception"
@@ -28,7 +27,7 @@ class FIDConfig(DistanceBase):
 class FDConfig(DistanceBase):
     """Frechet distance between Gaussians fitted to the features of any extractor; logged as `fd-<extractor>`."""
 
-    larger_is_better: ClassVar[Mapping[str, bool | None]] = {"fd": False}
+    larger_is_better: ClassVar[Directions] = {"fd": False}
 
     kind: Literal["fd"] = "fd"
 
@@ -40,7 +39,7 @@ class KIDConfig(DistanceBase):
     The value is the mean over subsets, its spread their standard deviation.
     """
 
-    larger_is_better: ClassVar[Mapping[str, bool | None]] = {"kid": False}
+    larger_is_better: ClassVar[Directions] = {"kid": False}
 
     kind: Literal["kid"] = "kid"
     subsets: int = Field(default=100, ge=1)
@@ -71,7 +70,7 @@ class PrecisionRecallConfig(DistanceBase):
     Both depend on the counts of either side, so they compare at equal `n` and `reference_n` only.
     """
 
-    larger_is_better: ClassVar[Mapping[str, bool | None]] = {"precision": True, "recall": True}
+    larger_is_better: ClassVar[Directions] = {"precision": True, "recall": True}
 
     kind: Literal["precision_recall"] = "precision_recall"
     k: int = Field(default=3, ge=1)
@@ -89,7 +88,7 @@ class PrecisionRecallConfig(DistanceBase):
 class InceptionScoreConfig(ExtractorBase):
     """Inception score (Salimans et al. 2016): mean over parts of the samples, the spread their standard deviation."""
 
-    larger_is_better: ClassVar[Mapping[str, bool | None]] = {"is": True}
+    larger_is_better: ClassVar[Directions] = {"is": True}
 
     kind: Literal["inception_score"] = "inception_score"
     extractor: ExtractorName = "inception"
@@ -114,7 +113,7 @@ class OracleConfig(MetricBase):
     """
 
     reads_classes: ClassVar[bool] = True
-    larger_is_better: ClassVar[Mapping[str, bool | None]] = {
+    larger_is_better: ClassVar[Directions] = {
         "oracle": None,
         "oracle-well-formed": True,
         "oracle-mean-fit": True,
@@ -129,7 +128,7 @@ class PSNRConfig(MetricBase):
     """Peak signal-to-noise ratio of each sample to its original: 10 log10(255^2 / MSE) dB; their mean."""
 
     needs: ClassVar[tuple[Need, ...]] = ("pair",)
-    larger_is_better: ClassVar[Mapping[str, bool | None]] = {"psnr": True}
+    larger_is_better: ClassVar[Directions] = {"psnr": True}
 
     kind: Literal["psnr"] = "psnr"
 
@@ -139,7 +138,7 @@ class SSIMConfig(MetricBase):
     """Structural similarity of each sample to its original (Wang et al. 2004); the mean over samples."""
 
     needs: ClassVar[tuple[Need, ...]] = ("pair",)
-    larger_is_better: ClassVar[Mapping[str, bool | None]] = {"ssim": True}
+    larger_is_better: ClassVar[Directions] = {"ssim": True}
 
     kind: Literal["ssim"] = "ssim"
 
@@ -153,7 +152,7 @@ class ConsistencyConfig(MetricBase):
     """
 
     needs: ClassVar[tuple[Need, ...]] = ("low_res",)
-    larger_is_better: ClassVar[Mapping[str, bool | None]] = {"consistency": False}
+    larger_is_better: ClassVar[Directions] = {"consistency": False}
 
     kind: Literal["consistency"] = "consistency"
     size: int | None = Field(default=None, ge=1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from difflab.config.metrics import MetricBase
 from difflab.metrics.base import Metric, Samples, ScoreMetric
 from difflab.metrics.build import build_metrics
-from difflab.metrics.extractors import FeatureExtractor
+from difflab.metrics.extractors.base import FeatureExtractor
 from difflab.metrics.paired import Pairs
 from difflab.metrics.protocol import ExtractorRecord, GivenRecord, Result, SamplingRecord
 from difflab.metrics.reference import Reference, ReferenceStatistics
