@@ -1,4 +1,4 @@
-"""Nobody outside a part's own folder asks what concrete task, network, conditioner or process something is."""
+"""Nobody outside a part's own folder asks what concrete task, network, conditioner, process or metric something is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from difflab.config.axes import CONDITIONERS, DIFFUSIONS, NETWORKS
+from difflab.config.axes import CONDITIONERS, DIFFUSIONS, METRICS, NETWORKS
 from difflab.tasks.registry import TASKS
 
 SRC = Path(__file__).parents[1] / "src" / "difflab"
@@ -28,13 +28,21 @@ OWNERS = [
     ("networks/", "config/network.py"),
     ("conditioning/", "config/conditioning.py"),
 ]
+METRIC_OWNERS = {
+    kind: (f"{METRICS[kind].builder.partition(':')[0].removeprefix('difflab.').replace('.', '/')}.py",)
+    for kind in METRICS
+}
+"""The file of each metric."""
 PROCESSES = ("diffusion/", "config/diffusion.py")
 CLASSES = {
     **{name: owner for owner in OWNERS for name in defined_in(*owner)},
     **dict.fromkeys(["GaussianProcess", "ContinuousProcess", "LevelTable"], PROCESSES),
     **{kind.config.__name__: PROCESSES for kind in DIFFUSIONS.values()},
+    **{METRICS[kind].config.__name__: owner for kind, owner in METRIC_OWNERS.items()},
+    **{METRICS[kind].builder.partition(":")[2]: owner for kind, owner in METRIC_OWNERS.items()},
 }
 KINDS = {
+    **METRIC_OWNERS,
     **dict.fromkeys(NETWORKS, OWNERS[-2]),
     **dict.fromkeys(CONDITIONERS, OWNERS[-1]),
     **dict.fromkeys(DIFFUSIONS, PROCESSES),
@@ -90,6 +98,9 @@ def test_everybody_asks_for_what_a_thing_can_do() -> None:
     "code",
     [
         "isinstance(config, UNetEncoderConfig)",
+        "isinstance(config, int | OracleConfig)",
+        "isinstance(metric, KernelDistance)",
+        "metric.kind == 'fid'",
         "isinstance(model, str | network.UNet)",
         "isinstance(one, (int, ClassConditioner))",
         "isinstance(process, GaussianProcess)",

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from difflab.config.metrics import FDConfig, InceptionScoreConfig, KIDConfig, OracleConfig
 from difflab.config.stored import read_train_config
 from difflab.diffusion.samplers.config import AncestralConfig
 from difflab.errors import UserError
+from difflab.metrics.config import FDConfig, InceptionScoreConfig, KIDConfig, OracleConfig
 from difflab.pipelines.evaluating import REFERENCE_BATCH, build_evaluator, reference_of, sampling_record
 from pipelines.conftest import UPSAMPLER
 from tiny_runs import CLASSES

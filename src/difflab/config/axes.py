@@ -32,7 +32,20 @@ WEIGHTINGS = Registry("diffusion/weighting", "difflab.diffusion.config", words=T
 PREDICTIONS = Names("prediction", "difflab.diffusion.config")
 """What a diffusion network regresses. Builders: (sigma_data) -> `Prediction`."""
 
-AXES = (CONDITIONERS, SAMPLERS, NETWORKS, DIFFUSIONS, SCHEDULES, TIMESTEP_SAMPLINGS, SIGMA_DISTRIBUTIONS, WEIGHTINGS)
+METRICS = Registry("metrics", "difflab.metrics.config")
+"""What is measured on samples. Builders: (config, name) -> `Metric`."""
+
+AXES = (
+    CONDITIONERS,
+    SAMPLERS,
+    NETWORKS,
+    DIFFUSIONS,
+    SCHEDULES,
+    TIMESTEP_SAMPLINGS,
+    SIGMA_DISTRIBUTIONS,
+    WEIGHTINGS,
+    METRICS,
+)
 """All that are chosen by files."""
 NAMES = (PREDICTIONS,)
 """All that are words without options."""

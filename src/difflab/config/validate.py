@@ -65,7 +65,8 @@ def _explain(model: type[BaseModel], data: Mapping[str, Any], problem: ErrorDeta
         return _unknown_key(model, data, path)
     if problem["type"] == "missing":
         return f"missing key {key!r}: give it a value, as in {key}=..."
-    if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
+    has_kind = isinstance(problem["input"], Mapping)
+    if problem["type"] == "union_tag_invalid" or (problem["type"] == "union_tag_not_found" and has_kind):
         chosen = f"{key}={problem['input']!r}" if isinstance(problem["input"], str) else f"{key}.kind={_tag(problem)!r}"
         if (package := missing(data, key)) is not None:
             return f"{chosen} comes with {package}, which is not installed: install it"
@@ -74,7 +75,7 @@ def _explain(model: type[BaseModel], data: Mapping[str, Any], problem: ErrorDeta
         return f"{key}={problem['input']!r} comes with {package}, which is not installed: install it"
     if problem["type"] == "list_type":
         return f"{key}={problem['input']!r}: write a list, as in {key}=[{problem['input']}]"
-    if problem["type"] in ("model_type", "model_attributes_type", "dict_type") and key:
+    if problem["type"] in ("model_type", "model_attributes_type", "dict_type", "union_tag_not_found") and key:
         here, _ = _models_at(model, data, path)
         fields = [name for name in _fields(here) if name != "kind"]
         example = f", as in {key}.{fields[0]}=..." if fields else ""
@@ -138,6 +139,8 @@ def _models_at(
 
 def _inside(annotation: Any, part: str) -> list[Any]:
     """What `part` of something of that type may be: a field of a model, or any value of a mapping by name."""
+    if typing.get_origin(annotation) is Annotated and not isinstance(annotation.__metadata__[0], Registry):
+        return _inside(typing.get_args(annotation)[0], part)
     if typing.get_origin(annotation) is dict:
         return [typing.get_args(annotation)[1]]
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
