@@ -335,6 +335,9 @@ def _known_beside(key: str, primary: str, overrides: Sequence[str], *, guess: bo
         node = node.get(parent) if isinstance(node, dict) else None
     if not isinstance(node, dict) or not node:
         return " (see the known keys with --cfg job)"
+    deeper = [f"{key}.{last}" for key, section in node.items() if isinstance(section, dict) and last in section]
+    if deeper and guess and not parents:
+        return f"; did you mean {' or '.join(map(repr, deeper))}?"
     close = difflib.get_close_matches(last, node, n=1)
     if close and guess:
         return f"; did you mean {'.'.join([*parents, close[0]])!r}?"
