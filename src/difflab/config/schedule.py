@@ -35,6 +35,14 @@ KINDS = {
 }
 """The kind of metric that numbers of a name are of."""
 
+FOUND_IN = {
+    **dict.fromkeys(("fd", "kid", "oracle"), "shapes"),
+    **dict.fromkeys(("fid", "inception_score"), "fid50k"),
+    **dict.fromkeys(("psnr", "ssim", "consistency"), "super_resolution"),
+    "precision_recall": "guidance",
+}
+"""A choice of `metrics=` that has a kind of metric."""
+
 SEARCHING = ("metric", "goal", "candidates", "held_out_seed")
 """The keys of a search that an evaluation has not."""
 
@@ -93,7 +101,8 @@ class ScheduleConfig(EvaluateConfig):
         if self.kind is not None and self.kind not in kinds:
             chosen = ", ".join(kinds) or "none"
             raise ValueError(
-                f"metric={self.metric} is none of metrics= ({chosen}): choose others, as in metrics=shapes"
+                f"metric={self.metric} is none of metrics= ({chosen}): choose others, as in "
+                f"metrics={FOUND_IN[self.kind]}"
             )
         return self
 
