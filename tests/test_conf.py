@@ -12,9 +12,12 @@ import yaml
 
 from difflab.commands.composing import choices_of, compose, compose_and_validate
 from difflab.conf_dir import conf_dir
+from difflab.config.accuracy import AccuracyConfig
 from difflab.config.axes import SIGMA_DISTRIBUTIONS
+from difflab.config.base import Config
 from difflab.config.likelihood import LikelihoodConfig
 from difflab.config.sample import EvaluateConfig, EvaluateSamplesConfig, SampleConfig
+from difflab.config.schedule import ScheduleConfig
 from difflab.config.train import TrainConfig
 from difflab.config.validate import validate
 from difflab.errors import UserError
@@ -102,6 +105,22 @@ def test_there_are_experiments_of_both_sizes() -> None:
 def composed(experiment: str) -> tuple[TrainConfig, dict[str, Any]]:
     """An experiment as it stands, composed once for all tests; nobody changes the dictionary."""
     return compose_and_validate("train", TrainConfig, [f"experiment={experiment}"])
+
+
+@pytest.mark.parametrize(
+    ("command", "model"),
+    [
+        ("train", TrainConfig),
+        ("sample", SampleConfig),
+        ("evaluate", EvaluateConfig),
+        ("schedule", ScheduleConfig),
+        ("likelihood", LikelihoodConfig),
+        ("accuracy", AccuracyConfig),
+    ],
+)
+def test_a_command_shows_every_key_that_it_takes(command: str, model: type[Config]) -> None:
+    # A group of which nothing is chosen is not shown: the data of a run is its own.
+    assert set(model.model_fields) <= {*compose(command, []), "data"}
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -124,14 +124,14 @@ class Compilation:
             layers = sum(isinstance(part, _LAYERS) for part in network.modules())
             if not compiling_pays(flops * calls * self.images, layers, self.device, dtype):
                 return False
-            if not _is_switched_off() and not has_compiler(self.device):
-                self._say(
-                    f"compiling the network would pay here, but there is no C++ compiler ({_compiler(self.device)}): "
-                    f"{_WITHOUT}; install one, or name it in CXX"
-                )
-                return False
         if _is_switched_off():
             self._say(f"{SWITCH} is set, so torch compiles nothing: {_WITHOUT}")
+            return False
+        if self.choice == "auto" and not has_compiler(self.device):
+            self._say(
+                f"compiling the network would pay here, but there is no C++ compiler ({_compiler(self.device)}): "
+                f"{_WITHOUT}; install one, or name it in CXX"
+            )
             return False
         if not self.networks.of(network, dtype).is_ready:
             self._say("compiling the network: a minute or so, less where its code is in the cache")

@@ -80,6 +80,7 @@ def test_the_means_are_of_every_image_at_every_time(run: Path) -> None:
         }
     assert found["top1@val-5"].value <= found["top5@val-5"].value <= 1
     assert "means over 3 times of the schedule: top1" in ended.out
+    assert "at the last; guessing one of 6 classes gives 0.167" in ended.out
     assert ended.out.splitlines()[-1] == f"records in {folder}"
     assert (run / "evaluations.jsonl").read_text() == (folder / "evaluations.jsonl").read_text()
     logged = read_offline_run(folder)

@@ -1,3 +1,4 @@
+import re
 import shutil
 from pathlib import Path
 
@@ -56,6 +57,9 @@ def test_choices_are_named_as_they_are_given_on_the_command_line() -> None:
         ("diffusion/schedule=null", ["diffusion/schedule=null: choose one of", "linear"]),
         ("diffusion/schedule=lin", ["diffusion/schedule=lin", "linear"]),
         ("smapler=ddim", ["unknown key 'smapler'; did you mean 'sampler'?"]),
+        ("compile=true", ["unknown key 'compile'; did you mean 'trainer.compile'?"]),
+        ("steps=20", ["unknown key 'steps'; did you mean 'sampler.steps'?"]),
+        ("size=20", ["unknown key 'size'", "known here: data, "]),
         ("optimizer.l=1", ["unknown key 'optimizer.l'; did you mean 'optimizer.lr'?"]),
         ("optimizer.pace=1", ["unknown key 'optimizer.pace'", "known here: kind, lr"]),
         ("optimizer.schedule={pace: 1}", ["unknown key 'optimizer.schedule.pace'", "known here: warmup_steps"]),
@@ -112,6 +116,14 @@ def test_a_key_of_another_choice_says_which_choices_have_it(overrides: list[str]
         compose("sample", ["run=somewhere", *overrides])
     assert line in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_key_below_null_says_how_its_section_is_given() -> None:
+    line = "is null here: give all of it at once, as in 'conditioning.low_res.blur={kernel_size:...}'"
+    with pytest.raises(UserError, match=re.escape(line)):
+        compose("train", ["experiment=sr3/shapes32", "conditioning.low_res.blur.kernel_size=3"])
+    with pytest.raises(UserError, match=r"unknown key 'conditioning\.low_res\.blurr'; did you mean"):
+        compose("train", ["experiment=sr3/shapes32", "conditioning.low_res.blurr.kernel_size=3"])
 
 
 def test_a_key_inside_what_another_choice_has_says_so_too() -> None:

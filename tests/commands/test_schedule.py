@@ -14,6 +14,8 @@ import yaml
 from command_line import start_difflab, wait_until
 from difflab.commands import trials
 from difflab.commands.measurements.measuring import Measuring
+from difflab.config.axes import METRICS
+from difflab.config.groups import contents, smallest_with
 from difflab.metrics.protocol import Result
 from tiny_runs import ON_CPU, TRAINING, difflab, done, mistake
 
@@ -228,7 +230,8 @@ def test_several_numbers_of_steps_are_a_search_each(own_run: Path) -> None:
         (["sampler=ancestral", "sampler.steps=null"], "sampler.steps=null takes every level of the model: give a few"),
         (["held_out_seed=0"], "held_out_seed=0 is the seed of the search: give another one"),
         (["candidates=1"], "candidates=1: input should be greater than or equal to 2"),
-        (["metric=kid-lite0"], "metric=kid-lite0 is none of metrics= (oracle): choose others, as in metrics=shapes"),
+        (["metric=kid-lite0"], "metric=kid-lite0 is none of metrics= (oracle): choose others, as in metrics=lite0"),
+        (["metric=psnr"], "metric=psnr is none of metrics= (oracle): choose others, as in metrics=super_resolution"),
         (["metric=lpips"], "metric=lpips: say which way it gets better, goal=minimize or goal=maximize"),
         (["metric=oracle-mean-leftover"], "say which way it gets better"),
         (["start=0.5", "images=x"], "levels are searched for drawing from noise: leave start, inverted and mask out"),
@@ -240,6 +243,14 @@ def test_several_numbers_of_steps_are_a_search_each(own_run: Path) -> None:
 def test_mistakes_are_one_line_and_nothing_is_drawn(own_run: Path, arguments: list[str], message: str) -> None:
     assert message in mistake("schedule", f"run={own_run}", *SMALL, *JUDGE, *arguments)
     assert not (own_run / "schedules").exists()
+
+
+def test_a_choice_of_metrics_that_is_named_has_the_metric() -> None:
+    for kind in METRICS:
+        choice = smallest_with("metrics", kind)
+        assert choice is not None
+        assert kind in {metric["kind"] for metric in (contents("metrics", choice) or {}).values()}
+    assert smallest_with("metrics", "beauty") is None
 
 
 def test_a_metric_that_is_not_there_names_those_that_are(own_run: Path) -> None:

@@ -248,6 +248,8 @@ def _wrong_key(error: Exception, message: str, primary: str, overrides: Sequence
         if of_other_tasks := _in_other_tasks(key, primary, overrides):
             return f"{override}: {of_other_tasks}"
         elsewhere = _in_other_choices(unknown, rest)
+        if elsewhere is None and (whole := _below_null(unknown, primary, rest)):
+            return f"{override}: {whole}"
         beside = _known_beside(unknown, primary, rest, guess=elsewhere is None)
         return f"{override}: {elsewhere or f'unknown key {unknown!r}'}{beside}"
     return None
@@ -306,6 +308,23 @@ def _has(group: str, choice: str, path: Sequence[str]) -> bool:
     return True
 
 
+def _below_null(key: str, primary: str, overrides: Sequence[str]) -> str | None:
+    """How a section is given of which a key is set, where the configuration has null in its place."""
+    try:
+        node: Any = compose(primary, overrides)
+    except UserError:
+        return None
+    parts = key.split(".")
+    for depth, part in enumerate(parts[:-1], start=1):
+        if not isinstance(node, dict) or part not in node:
+            return None
+        node = node[part]
+        if node is None:
+            section = ".".join(parts[:depth])
+            return f"{section} is null here: give all of it at once, as in '{section}={{{parts[depth]}:...}}'"
+    return None
+
+
 def _known_beside(key: str, primary: str, overrides: Sequence[str], *, guess: bool) -> str:
     """What the configuration has where `key` was looked for; with `guess`, what may have been meant."""
     try:
@@ -317,6 +336,9 @@ def _known_beside(key: str, primary: str, overrides: Sequence[str], *, guess: bo
         node = node.get(parent) if isinstance(node, dict) else None
     if not isinstance(node, dict) or not node:
         return " (see the known keys with --cfg job)"
+    deeper = [f"{key}.{last}" for key, section in node.items() if isinstance(section, dict) and last in section]
+    if deeper and guess and not parents:
+        return f"; did you mean {' or '.join(map(repr, deeper))}?"
     close = difflib.get_close_matches(last, node, n=1)
     if close and guess:
         return f"; did you mean {'.'.join([*parents, close[0]])!r}?"

@@ -72,6 +72,16 @@ def contents(group: str, name: str) -> dict[str, Any] | None:
     return _merge(begun, values)
 
 
+def smallest_with(group: str, kind: str) -> str | None:
+    """The choice of a group of named parts that has one of a kind and the fewest others; None where none has it."""
+    found = []
+    for name in choices_of(group):
+        parts = [part for part in (contents(group, name) or {}).values() if isinstance(part, dict)]
+        if any(part.get("kind") == kind for part in parts):
+            found.append((len(parts), name))
+    return min(found)[1] if found else None
+
+
 def _begun_with(group: str, listed: list[Any]) -> Iterator[tuple[list[str], tuple[str, str], bool]]:
     """(where its keys go, (group, choice), whether in place of another choice) of each entry of a defaults list that
     names one of this group or below.

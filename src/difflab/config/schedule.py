@@ -62,7 +62,8 @@ class ScheduleConfig(EvaluateConfig):
         if self.kind is not None and self.kind not in kinds:
             chosen = ", ".join(kinds) or "none"
             raise ValueError(
-                f"metric={self.metric} is none of metrics= ({chosen}): choose others, as in metrics=shapes"
+                f"metric={self.metric} is none of metrics= ({chosen}): choose others, as in "
+                f"metrics={FOUND_IN[self.kind]}"
             )
         return self
 

@@ -92,8 +92,9 @@ class Unfinished:
     def finish(self, shard: FinishedShard) -> None:
         """Note a shard that is whole; its tar and offset table lie in the folder."""
         sync(self.folder / shard.entry.name)
-        write_text(self.folder / f"{shard.entry.name}{_DONE_SUFFIX}", shard.model_dump_json())
+        # First, for what Ctrl-C interrupts here must not take a shard for unfinished that the folder says is whole.
         self.finished.setdefault(shard.split, []).append(shard)
+        write_text(self.folder / f"{shard.entry.name}{_DONE_SUFFIX}", shard.model_dump_json())
 
     def start_moving(self, moving: Moving) -> None:
         """From here on a command that is stopped is one whose shards are all made."""

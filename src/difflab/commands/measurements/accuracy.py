@@ -40,7 +40,7 @@ class AccuracyMeasurement(ImagesMeasurement[AccuracyConfig]):
         self.tally = AccuracyTally()
         classes = self.model.config.logits
         assert classes is not None, "what has an accuracy tells classes"
-        self.top_k = (1, TOP) if classes > TOP else (1,)
+        self.classes, self.top_k = classes, (1, TOP) if classes > TOP else (1,)
 
     def reads(self) -> Sequence[str]:
         return ("label",)
@@ -68,8 +68,11 @@ class AccuracyMeasurement(ImagesMeasurement[AccuracyConfig]):
 
     def remarks(self, results: Sequence[Result]) -> list[str]:
         least, most = (self.accuracy.hits(1)[:, place].mean().item() for place in (0, -1))
-        times = self.pipeline.times
-        return [f"means over {len(times)} times of the schedule: top1 {least:.3g} at the first, {most:.3g} at the last"]
+        guessing = f"guessing one of {self.classes} classes gives {1 / self.classes:.3g}"
+        return [
+            f"means over {len(self.pipeline.times)} times of the schedule: top1 {least:.3g} at the first, "
+            f"{most:.3g} at the last; {guessing}"
+        ]
 
 
 def accuracy(config: AccuracyConfig, plain: dict[str, Any], overrides: list[str], machine: Machine) -> Measuring:
