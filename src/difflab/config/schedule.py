@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from difflab.config.groups import smallest_with
 from difflab.config.metrics import known_metric
 from difflab.config.sample import EvaluateConfig
 
@@ -61,10 +62,9 @@ class ScheduleConfig(EvaluateConfig):
         kinds = [config.kind for config in self.metrics.values() if config is not None]
         if self.kind is not None and self.kind not in kinds:
             chosen = ", ".join(kinds) or "none"
-            raise ValueError(
-                f"metric={self.metric} is none of metrics= ({chosen}): choose others, as in "
-                f"metrics={FOUND_IN[self.kind]}"
-            )
+            there_is = smallest_with("metrics", self.kind)
+            other = f": choose others, as in metrics={there_is}" if there_is else ""
+            raise ValueError(f"metric={self.metric} is none of metrics= ({chosen}){other}")
         return self
 
     @model_validator(mode="after")

@@ -155,7 +155,8 @@ def _inside(annotation: Any, part: str) -> list[Any]:
 
 def _annotation_of(field: FieldInfo) -> Any:
     """The whole of it: pydantic keeps apart what is said of a type besides the type."""
-    return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    annotation: Any = field.annotation
+    return Annotated[(annotation, *field.metadata)] if field.metadata else annotation
 
 
 def _at(data: Any, path: list[int | str]) -> Any:
