@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from command_line import start_program
+from difflab.commands import composing
 from difflab.commands.composing import compose_and_validate
 from difflab.conf_dir import conf_dir
 from difflab.config import groups
@@ -326,7 +327,8 @@ def tiny_adm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path = conf / "experiment" / f"{experiment}.yaml"
         data = f"data:\n  image_size: 16\n  classes: {classes}\n"
         path.write_text(path.read_text().replace("data:\n", data).replace("size: 64", "size: 4"))
-    monkeypatch.setattr(groups, "conf_dir", lambda: conf)
+    # Where configurations are composed alone: weights are compared with the networks as they were published.
+    monkeypatch.setattr(composing, "conf_dirs", lambda: (conf,))
     return tmp_path
 
 
