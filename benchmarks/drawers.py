@@ -17,9 +17,10 @@ from benchmarks.peer import PeerNetwork, class_conditioner
 from difflab.compiling import Compilation
 from difflab.config.guidance import ClassifierFreeGuidance, GuidanceConfig
 from difflab.config.request import RequestConfig
-from difflab.config.sampler import DDIMConfig, SamplerConfig
+from difflab.config.sampler import SamplerConfig
 from difflab.devices import Accelerator, on_cuda_only, sampling_autocast
 from difflab.diffusion.noise import SampleNoise
+from difflab.diffusion.samplers.config import DDIMConfig
 from difflab.errors import UserError
 from difflab.interop.diffusers_scheduler import to_scheduler_config
 from difflab.pipelines.base import Pipeline

@@ -43,7 +43,7 @@ def flops_per_image(stage: Stage, *, training: bool) -> int:
     """
     data = stage.config.data
     network = stage.config.network.model_copy(update={"checkpoint_activations": False})
-    learned = stage.config.diffusion.variance.startswith("learned")
+    learned = stage.config.diffusion.learns_variance
     with torch.device("meta"):
         module = build_network(network, image_size=data.image_size, learned_variance=learned)
         x, time = torch.empty(1, data.channels, data.image_size, data.image_size), torch.empty(1)

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from difflab.config.diffusion import DiffusionConfig
 from difflab.config.optimizer import OptimizerConfig
-from difflab.diffusion.build import build_betas, build_loss, build_process
+from difflab.diffusion.build import build_loss, build_process
+from difflab.diffusion.config import DiscreteDiffusionConfig
+from difflab.diffusion.schedules import build_betas
 from difflab.errors import UserError
 
 
@@ -40,7 +42,7 @@ class BareLoop:
         autocast: torch.dtype | None = None,
         labels: Sequence[Tensor] | None = None,
     ) -> None:
-        _require_plain(diffusion)
+        diffusion = _plain(diffusion)
         self.network = network.train()
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.averages = [p.detach().clone() for p in self.parameters]
@@ -49,7 +51,7 @@ class BareLoop:
         self.predicts_v = diffusion.prediction == "v"
         betas = torch.as_tensor(build_betas(diffusion.schedule, diffusion.timesteps), dtype=torch.float64)
         alphas_cumprod = torch.cumprod(1.0 - betas, dim=0)
-        learned = diffusion.variance.startswith("learned")
+        learned = diffusion.learns_variance
         self.hybrid_loss = build_loss(diffusion, build_process(diffusion)) if learned else None
         self.alpha = alphas_cumprod.sqrt().float().to(self.device)
         self.sigma = (1.0 - alphas_cumprod).sqrt().float().to(self.device)
@@ -93,11 +95,16 @@ class BareLoop:
         return F.mse_loss(output.float(), target)
 
 
-def _require_plain(diffusion: DiffusionConfig) -> None:
-    hybrid = diffusion.variance.startswith("learned") and diffusion.loss.startswith("hybrid")
-    plain = {"kind": "discrete", "weighting": "none", "time_input": "index"} | ({} if hybrid else {"loss": "mse"})
+def _plain(diffusion: DiffusionConfig) -> DiscreteDiffusionConfig:
+    if not isinstance(diffusion, DiscreteDiffusionConfig):
+        raise UserError("the bare loop knows only diffusion.kind=discrete; benchmark another experiment")
+    hybrid = diffusion.learns_variance and diffusion.loss.startswith("hybrid")
+    if diffusion.weighting.weighs:
+        raise UserError("the bare loop knows only diffusion.weighting=none; benchmark another experiment")
+    plain = {"time_input": "index"} | ({} if hybrid else {"loss": "mse"})
     for key, value in plain.items():
         if getattr(diffusion, key) != value:
             raise UserError(f"the bare loop knows only diffusion.{key}={value}; benchmark another experiment")
     if diffusion.prediction not in ("eps", "v") or diffusion.timestep_sampling.kind != "uniform":
         raise UserError("the bare loop predicts eps or v at uniform timesteps; benchmark another experiment")
+    return diffusion

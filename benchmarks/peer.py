@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from benchmarks.switches import allowing_tf32
 from difflab.conditioning.base import ConditionerSet
 from difflab.conditioning.class_label import ClassConditioner
-from difflab.config.network import UNetConfig
 from difflab.errors import UserError
 from difflab.interop.diffusers_config import to_diffusers_config
 from difflab.interop.diffusers_unet import DIFFUSERS
 from difflab.interop.layout import NETWORK, Target
+from difflab.networks.config import UNetConfig
 from difflab.tasks.build import Model
 from difflab.types import Batch, Conditioning
 

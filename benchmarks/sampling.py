@@ -35,8 +35,9 @@ from benchmarks.peer import PeerNetwork, diffusers_model
 from benchmarks.stage import open_stage, synchroniser
 from benchmarks.switches import deterministic
 from difflab.config.guidance import GuidanceConfig, NoGuidance
-from difflab.config.sampler import AncestralConfig, SamplerConfig
+from difflab.config.sampler import SamplerConfig
 from difflab.devices import resolve_accelerator
+from difflab.diffusion.samplers.config import AncestralConfig
 from difflab.errors import UserError
 from difflab.pipelines.base import Pipeline
 from difflab.pipelines.build import require_drawing

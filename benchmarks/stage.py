@@ -81,7 +81,7 @@ class Stage:
 
     def network(self) -> nn.Module:
         """The experiment's network, freshly initialised, on the CPU."""
-        learned = self.config.diffusion.variance.startswith("learned")
+        learned = self.config.diffusion.learns_variance
         return build_network(self.config.network, image_size=self.config.data.image_size, learned_variance=learned)
 
     def placed(self, network: nn.Module) -> nn.Module:

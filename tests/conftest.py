@@ -64,7 +64,8 @@ def run_difflab() -> Callable[[Sequence[str], Path], Done]:
 @pytest.fixture
 def with_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes `words` (tests/words.py) a kind of conditioner."""
-    from difflab.config.conditioning import CONDITIONERS
+    from choices import add_choices
+    from difflab.config.axes import CONDITIONERS
     from words import KIND
 
-    monkeypatch.setitem(CONDITIONERS, "words", KIND)
+    add_choices(monkeypatch, CONDITIONERS, KIND)

@@ -13,9 +13,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from difflab.conditioning.base import Conditioner
-from difflab.config.conditioning import ConditionerBase
+from difflab.conditioning.config import ConditionerBase
 from difflab.config.fitting import Makes
-from difflab.config.kinds import Kind
+from difflab.config.registry import Kind
 from difflab.diffusion.noise import SampleNoise
 from difflab.types import Batch, Conditioning
 
@@ -114,7 +114,7 @@ def build_boxes(config: BoxesConfig, *, embedding_dim: int, image_size: int) -> 
     return BoxesConditioner(config.width, config.most, config.drop_rate)
 
 
-KINDS = {
-    "given_embedding": Kind(EmbeddingConfig, "given_fields:build_embedding"),
-    "given_boxes": Kind(BoxesConfig, "given_fields:build_boxes"),
-}
+KINDS = (
+    Kind("given_embedding", EmbeddingConfig, "given_fields:build_embedding"),
+    Kind("given_boxes", BoxesConfig, "given_fields:build_boxes"),
+)

@@ -72,13 +72,13 @@ NOISE = ("difflab.diffusion", "difflab.conditioning")
 HEAVY = {"lightning", "wandb", "torchvision", "torchmetrics", "torch_fidelity", "transformers", "diffusers"}
 
 
-LEAVES = {"config", "registry"}
-"""Files by these names inside a task belong to the configuration: they are validated without torch."""
+LEAF = "config"
+"""A file by this name inside a part belongs to the configuration: it is validated without torch."""
 
 
 def part_of(*parts: str) -> str:
     """The part that a module belongs to, of which the names below `difflab` are given."""
-    return "config" if parts[0] == "tasks" and parts[-1] in LEAVES else parts[0]
+    return "config" if parts[-1] == LEAF or parts == ("tasks", "registry") else parts[0]
 
 
 def modules() -> Iterator[tuple[str, Path]]:

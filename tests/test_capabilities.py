@@ -1,4 +1,4 @@
-"""Nobody outside a part's own folder asks what concrete task, network or conditioner something is."""
+"""Nobody outside a part's own folder asks what concrete task, network, conditioner, process or metric something is."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from difflab.config.conditioning import ConditionerConfig
-from difflab.config.network import NetworkConfig
-from difflab.config.validate import kinds_in
+from difflab.config.axes import CONDITIONERS, DIFFUSIONS, METRICS, NETWORKS
 from difflab.tasks.registry import TASKS
 
 SRC = Path(__file__).parents[1] / "src" / "difflab"
@@ -30,10 +28,24 @@ OWNERS = [
     ("networks/", "config/network.py"),
     ("conditioning/", "config/conditioning.py"),
 ]
-CLASSES = {name: owner for owner in OWNERS for name in defined_in(*owner)}
+METRIC_OWNERS = {
+    kind: (f"{METRICS[kind].builder.partition(':')[0].removeprefix('difflab.').replace('.', '/')}.py",)
+    for kind in METRICS
+}
+"""The file of each metric."""
+PROCESSES = ("diffusion/", "config/diffusion.py")
+CLASSES = {
+    **{name: owner for owner in OWNERS for name in defined_in(*owner)},
+    **dict.fromkeys(["GaussianProcess", "ContinuousProcess", "LevelTable"], PROCESSES),
+    **{kind.config.__name__: PROCESSES for kind in DIFFUSIONS.values()},
+    **{METRICS[kind].config.__name__: owner for kind, owner in METRIC_OWNERS.items()},
+    **{METRICS[kind].builder.partition(":")[2]: owner for kind, owner in METRIC_OWNERS.items()},
+}
 KINDS = {
-    **dict.fromkeys(kinds_in(NetworkConfig), OWNERS[-2]),
-    **dict.fromkeys(kinds_in(ConditionerConfig), OWNERS[-1]),
+    **METRIC_OWNERS,
+    **dict.fromkeys(NETWORKS, OWNERS[-2]),
+    **dict.fromkeys(CONDITIONERS, OWNERS[-1]),
+    **dict.fromkeys(DIFFUSIONS, PROCESSES),
 }
 NAMES = {name: (f"tasks/{name}/", "tasks/registry.py") for name in TASKS}
 
@@ -86,8 +98,13 @@ def test_everybody_asks_for_what_a_thing_can_do() -> None:
     "code",
     [
         "isinstance(config, UNetEncoderConfig)",
+        "isinstance(config, int | OracleConfig)",
+        "isinstance(metric, KernelDistance)",
+        "metric.kind == 'fid'",
         "isinstance(model, str | network.UNet)",
         "isinstance(one, (int, ClassConditioner))",
+        "isinstance(process, GaussianProcess)",
+        "diffusion.kind == 'continuous'",
         "issubclass(kind, DenoisingTrainConfig)",
         "type(module) is NoisyClassifierModule",
         "config.task == 'denoising'",

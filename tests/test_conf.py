@@ -13,6 +13,7 @@ import yaml
 from difflab.commands.composing import choices_of, compose, compose_and_validate
 from difflab.conf_dir import conf_dir
 from difflab.config.accuracy import AccuracyConfig
+from difflab.config.axes import SIGMA_DISTRIBUTIONS
 from difflab.config.base import Config
 from difflab.config.likelihood import LikelihoodConfig
 from difflab.config.sample import EvaluateConfig, EvaluateSamplesConfig, SampleConfig
@@ -75,6 +76,7 @@ NEEDED = {  # what a choice cannot do without
     ("data", "shards"): ["data.path=data/mine", "data.image_size=32", "data.batch_size=8"],
     # It ends in pure noise, where eps tells nothing of x0.
     ("diffusion/schedule", "jsd"): ["diffusion.prediction=x0"],
+    **{("diffusion/sigma_distribution", kind): ["diffusion=edm"] for kind in SIGMA_DISTRIBUTIONS},
     ("guidance", "classifier"): ["guidance.run=runs/somewhere"],
     ("guidance", "composed"): ["guidance.classifier.run=runs/somewhere"],
     ("guidance", "autoguidance"): ["guidance.reference.run=runs/somewhere"],
@@ -118,7 +120,8 @@ def composed(experiment: str) -> tuple[TrainConfig, dict[str, Any]]:
 )
 def test_a_command_shows_every_key_that_it_takes(command: str, model: type[Config]) -> None:
     # A group of which nothing is chosen is not shown: the data of a run is its own.
-    assert set(model.model_fields) <= {*compose(command, []), "data"}
+    # What packages of others a run was made with is recorded, not given.
+    assert set(model.model_fields) <= {*compose(command, []), "data", "plugins"}
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

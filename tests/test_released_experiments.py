@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from difflab.commands.composing import choices_of, compose_and_validate
-from difflab.config.conditioning import LowResConditionerConfig
+from difflab.conditioning.config import LowResConditionerConfig
 from difflab.config.sample import SampleConfig
 from difflab.config.train import TrainConfig
 from golden_fixtures import ROOT

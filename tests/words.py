@@ -14,9 +14,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from difflab.conditioning.base import Conditioner
-from difflab.config.conditioning import ConditionerBase
+from difflab.conditioning.config import ConditionerBase
 from difflab.config.fitting import Makes
-from difflab.config.kinds import Kind
+from difflab.config.registry import Kind
 from difflab.diffusion.noise import SampleNoise
 from difflab.types import Batch, Conditioning
 
@@ -77,4 +77,4 @@ def build(config: WordsConfig, *, embedding_dim: int, image_size: int) -> WordsC
     return WordsConditioner(width, config.length, config.as_field, config.drop_rate)
 
 
-KIND = Kind(WordsConfig, "words:build")
+KIND = Kind("words", WordsConfig, "words:build")

@@ -127,7 +127,7 @@ class NoiseLevel:
     timestep: float | None = None
 
     @property
-    def noise(self) -> float:
+    def edm_sigma(self) -> float:
         """sigma / alpha, the sigma of EDM and k-diffusion; infinite where there is no signal."""
         return self.sigma / self.alpha if self.alpha > 0.0 else math.inf
 

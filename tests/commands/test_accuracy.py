@@ -13,8 +13,8 @@ from torch import nn
 import difflab
 from commands.test_train_classifier import trained
 from difflab.diffusion.continuous_process import ContinuousProcess
+from difflab.diffusion.levels.distributions import LogNormalDistribution
 from difflab.diffusion.noise import SampleNoise
-from difflab.diffusion.noise_laws import LogNormalLaw
 from difflab.images import as_float
 from difflab.metrics.accuracy import AccuracyTally, Judged, mean_and_error
 from difflab.metrics.protocol import Result
@@ -66,7 +66,7 @@ def test_the_means_are_of_every_image_at_every_time(run: Path) -> None:
     with (folder / "accuracy.csv").open(newline="") as file:
         table = [{name: float(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
     assert [row["t"] for row in table] == [0, 24, 49]
-    assert [row["noise"] for row in table] == sorted(row["noise"] for row in table)
+    assert [row["sigma"] for row in table] == sorted(row["sigma"] for row in table)
     for name, column in (("top1", "top1"), ("top5", "top5"), ("cross-entropy", "cross_entropy")):
         result = found[f"{name}@val-5"]
         assert result.value == pytest.approx(sum(row[column] for row in table) / 3)
@@ -132,7 +132,7 @@ class Noting(Knowing):
 
 
 def test_every_image_has_noise_of_its_own_at_every_time_in_the_scale_of_the_network(run: Path) -> None:
-    process = ContinuousProcess(LogNormalLaw(), prediction="edm", time_input="edm")
+    process = ContinuousProcess(LogNormalDistribution(), prediction="edm", time_input="edm")
     model = load_stored(run, "auto")[0]
     network = Noting()
     object.__setattr__(model, "network", network)

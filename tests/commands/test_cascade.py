@@ -57,8 +57,8 @@ def test_mistakes_of_a_hand_over_are_one_line(tiny_run: Path) -> None:
     def line(*given: str) -> str:
         return mistake("sample", "out=out", *FAST, *refiner(tiny_run, *given))
 
-    assert "pipeline.stages.refiner begins at noise" in line("pipeline.stages.refiner.start=0.6")
-    assert "pipeline.stages.refiner: sampler: start: the sampler visits no level with noise" in line(
+    assert "pipeline.stages.refiner begins at sigma" in line("pipeline.stages.refiner.start=0.6")
+    assert "pipeline.stages.refiner: sampler: start: the sampler visits no level with sigma" in line(
         "pipeline.stages.base.end=0.4", "pipeline.stages.refiner.sampler.steps=7"
     )
     assert "pipeline.stages.base: sampler: end=0.01 leaves out none of 5 steps" in line("pipeline.stages.base.end=0.01")

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from difflab.commands import composing
 from difflab.commands.composing import choices_of, compose, compose_and_validate, to_plain
+from difflab.conf_dir import conf_dir
+from difflab.config import groups
 from difflab.config.train import TrainConfig
 from difflab.errors import UserError
 
@@ -97,10 +98,10 @@ def test_what_hydra_refuses_is_one_line_that_names_the_override(override: str, p
             "sampler.eta=1: sampler=heun has no 'eta'; sampler=ddim, ",
         ),
         (
-            ["sampler=ddim", "sampler.churn=1"],
-            "sampler=ddim has no 'churn'; sampler=dpm_2, sampler=edm_ablation, sampler=euler, ",
+            ["sampler=ddim", "sampler.s_churn=1"],
+            "sampler=ddim has no 's_churn'; sampler=dpm_2, sampler=edm_ablation, sampler=euler, ",
         ),
-        (["sampler.churn=1"], "sampler, as it is here, has no 'churn'; sampler=dpm_2, sampler=edm_ablation, "),
+        (["sampler.s_churn=1"], "sampler, as it is here, has no 's_churn'; sampler=dpm_2, sampler=edm_ablation, "),
         # The name of an option of another choice is no slip of the pen.
         (
             ["sampler=ancestral", "sampler.end=last_row"],
@@ -150,7 +151,7 @@ def test_a_value_that_has_to_be_given_is_asked_for() -> None:
 
 def test_an_experiment_chooses_anew_among_what_its_task_chose(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     conf = tmp_path / "conf"
-    shutil.copytree(composing.conf_dir(), conf)
+    shutil.copytree(conf_dir(), conf)
     defaults = [
         "override /task: noisy_classifier",
         "override /callbacks: large",
@@ -159,7 +160,7 @@ def test_an_experiment_chooses_anew_among_what_its_task_chose(monkeypatch: pytes
     lines = ["# @package _global_", "defaults:", *(f"  - {line}" for line in defaults)]
     lines += ["callbacks: { sample_grid: null }", "network: { dropout: 0.25 }"]
     (conf / "experiment" / "own.yaml").write_text("\n".join(lines))
-    monkeypatch.setattr(composing, "conf_dir", lambda: conf)
+    monkeypatch.setattr(groups, "conf_dir", lambda: conf)
     config, plain = compose_and_validate("train", TrainConfig, ["experiment=own", "network.norm_eps=1e-3"])
     assert config.callbacks.checkpoint.every_steps == 10_000, "large, not the classifier's"
     assert (config.network.kind, config.network.dropout, config.network.norm_eps) == ("unet_encoder", 0.25, 1e-3)

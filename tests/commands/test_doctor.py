@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from difflab.commands import doctor
+from plugin_packages import Packages, packages  # noqa: F401 - a fixture
 from tiny_runs import difflab, done, mistake
 
 
@@ -126,3 +127,17 @@ def test_tracking_says_what_the_environment_chose_and_what_is_missing(
 def test_help_and_a_word_too_many() -> None:
     assert "Usage: difflab doctor" in done("doctor", "--help").out
     assert "(see `difflab doctor --help`)" in mistake("doctor", "now")
+
+
+def test_plugins_are_listed_with_what_they_bring(packages: Packages) -> None:  # noqa: F811
+    packages.install_tone()
+    (listed,) = found("plugin")
+    assert listed.status == "ok"
+    assert listed.text.startswith("tone-pack 1.0: conditioning=tone; conf in ")
+
+
+def test_a_broken_plugin_has_to_be_mended(packages: Packages) -> None:  # noqa: F811
+    packages.install("broken-pack", {"broken_pack.py": "import not_there_at_all"})
+    (problem,) = found("plugins")
+    assert problem.status == "problem"
+    assert "broken-pack 1.0 cannot be loaded" in problem.text

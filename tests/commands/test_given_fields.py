@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from difflab.config.conditioning import CONDITIONERS
+from choices import add_choices
+from difflab.config.axes import CONDITIONERS
 from difflab.data.shapes import ShapesSource
 from difflab.data.writing import write_dataset
 from given_fields import KINDS
@@ -45,8 +46,7 @@ def trained(
     request: pytest.FixtureRequest, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[str, Path]:
     """(which, a run that drew a grid and was evaluated while it trained)."""
-    for name, kind in KINDS.items():
-        monkeypatch.setitem(CONDITIONERS, name, kind)
+    add_choices(monkeypatch, CONDITIONERS, *KINDS)
     drawing = (
         "callbacks=evaluation",
         "callbacks.sample_grid.n=4",

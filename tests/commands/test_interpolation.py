@@ -83,14 +83,14 @@ def test_it_is_refused_where_a_configuration_is_only_shown(tmp_path: Path) -> No
 def test_it_is_refused_in_the_machines_own_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import shutil
 
-    from difflab.commands import composing
     from difflab.conf_dir import conf_dir
+    from difflab.config import groups
 
     own = Path(shutil.copytree(conf_dir(), tmp_path / "conf"))
     (own / "local").mkdir()
     (own / "local" / "default.yaml").write_text(
         "# @package _global_\ndata: { path: '${oc.env:PLACE}' }\nlogger: { wandb: { entity: '${oc.env:TOKEN}' } }\n"
     )
-    monkeypatch.setattr(composing, "conf_dir", lambda: own)
+    monkeypatch.setattr(groups, "conf_dir", lambda: own)
     with pytest.raises(UserError, match=r"^logger\.wandb\.entity="):
         compose("train", SMALL)

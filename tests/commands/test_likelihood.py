@@ -67,8 +67,8 @@ def test_the_bound_is_said_and_kept_with_its_terms(own_run: Path) -> None:
     assert (own_run / "evaluations.jsonl").read_text() == (folder / "evaluations.jsonl").read_text()
     terms, images = rows(folder / "terms.csv"), rows(folder / "images.csv")
     assert [row["t"] for row in terms] == list(range(50))
-    noises = [row["noise"] for row in terms]
-    assert noises == sorted(noises)
+    sigmas = [row["sigma"] for row in terms]
+    assert sigmas == sorted(sigmas)
     assert all(0 < row["x0_mse"] < 4 for row in terms)
     prior = sum(row["prior"] for row in images) / 3
     assert sum(row["vb"] for row in terms) + prior == pytest.approx(result.value, abs=1e-4)
@@ -91,8 +91,8 @@ def test_the_protocol_says_what_changes_the_number(own_run: Path) -> None:
         "atol": 1e-3,
         "trace": "rademacher",
         "probes": 2,
-        "noise_min": pytest.approx(0.01, rel=1e-3),
-        "noise_max": pytest.approx(0.811, rel=1e-3),
+        "sigma_min": pytest.approx(0.01, rel=1e-3),
+        "sigma_max": pytest.approx(0.811, rel=1e-3),
     }
     assert protocol.parameters["dequantisation"] == "uniform"
     assert protocol.reference is not None
@@ -208,10 +208,10 @@ def test_a_model_is_told_the_classes_of_the_images(class_run: Path, tmp_path: Pa
 
 def test_a_model_in_continuous_time_has_an_ode_and_no_bound(own_run: Path) -> None:
     stored = yaml.safe_load((own_run / "config.yaml").read_text())
-    law = {"kind": "cosine", "log_snr_min": -8.0, "log_snr_max": 8.0}
+    distribution = {"kind": "cosine", "log_snr_min": -8.0, "log_snr_max": 8.0}
     stored["diffusion"] = {
         "kind": "continuous",
-        "law": law,
+        "sigma_distribution": distribution,
         "prediction": "v",
         "time_input": "log_snr",
         "loss": "mse",
@@ -254,8 +254,8 @@ def test_what_has_no_ode_still_has_a_bound(own_run: Path, changes: dict[str, Any
         (["n=2", "diffusion=ddpm"], "the model comes from the run"),
         (["n=2", "method=odes"], "method=odes: no such choice; did you mean ode?"),
         (["n=2", "method.rtol=1"], "method, as it is here, has no 'rtol'; method=ode has it"),
-        (["n=2", "method=ode", "method.noise_max=1e4"], "noise_max=10000 must be"),
-        (["n=2", "method=ode", "method.noise_min=2", "method.noise_max=1"], "method: noise_min=2 and noise_max=1"),
+        (["n=2", "method=ode", "method.sigma_max=1e4"], "sigma_max=10000 must be"),
+        (["n=2", "method=ode", "method.sigma_min=2", "method.sigma_max=1"], "method: sigma_min=2 and sigma_max=1"),
         (["n=2", "run=nowhere"], "run=nowhere does not exist"),
     ],
 )

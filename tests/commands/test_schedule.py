@@ -14,8 +14,8 @@ import yaml
 from command_line import start_difflab, wait_until
 from difflab.commands import trials
 from difflab.commands.measurements.measuring import Measuring
-from difflab.conf_dir import conf_dir
-from difflab.config.schedule import FOUND_IN, KINDS
+from difflab.config.axes import METRICS
+from difflab.config.groups import contents, smallest_with
 from difflab.metrics.protocol import Result
 from tiny_runs import ON_CPU, TRAINING, difflab, done, mistake
 
@@ -44,7 +44,7 @@ def ledger_of(run: Path) -> list[dict]:
 
 
 def noises_of(row: dict[str, str]) -> list[float]:
-    return [float(word) for word in row["noises"].split()]
+    return [float(word) for word in row["sigmas"].split()]
 
 
 def test_the_best_candidate_is_found_and_judged_on_other_samples(own_run: Path) -> None:
@@ -59,7 +59,7 @@ def test_the_best_candidate_is_found_and_judged_on_other_samples(own_run: Path) 
     assert record["searched"] == {"seed": 0, "default": scores[0], "found": max(scores)}
     assert record["held_out"]["seed"] == 1
     best = rows[scores.index(max(scores))]
-    assert record["noises"] == noises_of(best)
+    assert record["sigmas"] == noises_of(best)
     assert record["found"] == best["origin"]
     # Each candidate once, and the two that are held out.
     assert (
@@ -119,7 +119,7 @@ def test_a_search_goes_on_where_it_was_stopped(own_run: Path, tmp_path: Path, mo
     said, folder = search(own_run, "candidates=7")
     assert said.count(", done before: ") == 3
     assert len(set(measured)) == len(measured)
-    alike = ["candidate", "origin", "oracle-mean-fit", "noises"]
+    alike = ["candidate", "origin", "oracle-mean-fit", "sigmas"]
     assert [[row[key] for key in alike] for row in table_of(folder)] == [
         [row[key] for key in alike] for row in table_of(whole)
     ]
@@ -200,7 +200,7 @@ def test_a_model_that_begins_in_pure_noise_keeps_it(tiny_shapes: Path) -> None:
     _, folder = search(run, "candidates=6", "sampler.spacing=trailing", "metric=oracle-mean-leftover", "goal=maximize")
     rows, record = table_of(folder), record_of(folder)
     assert all(noises_of(row)[0] == math.inf and noises_of(row)[1] < 1e3 for row in rows)
-    assert record["noises"][0] == "inf"
+    assert record["sigmas"][0] == "inf"
     done(*shlex.split(record["command"])[1:], "out=drawn", *ON_CPU)
 
 
@@ -230,7 +230,7 @@ def test_several_numbers_of_steps_are_a_search_each(own_run: Path) -> None:
         (["sampler=ancestral", "sampler.steps=null"], "sampler.steps=null takes every level of the model: give a few"),
         (["held_out_seed=0"], "held_out_seed=0 is the seed of the search: give another one"),
         (["candidates=1"], "candidates=1: input should be greater than or equal to 2"),
-        (["metric=kid-lite0"], "metric=kid-lite0 is none of metrics= (oracle): choose others, as in metrics=shapes"),
+        (["metric=kid-lite0"], "metric=kid-lite0 is none of metrics= (oracle): choose others, as in metrics=lite0"),
         (["metric=psnr"], "metric=psnr is none of metrics= (oracle): choose others, as in metrics=super_resolution"),
         (["metric=lpips"], "metric=lpips: say which way it gets better, goal=minimize or goal=maximize"),
         (["metric=oracle-mean-leftover"], "say which way it gets better"),
@@ -246,10 +246,11 @@ def test_mistakes_are_one_line_and_nothing_is_drawn(own_run: Path, arguments: li
 
 
 def test_a_choice_of_metrics_that_is_named_has_the_metric() -> None:
-    assert set(FOUND_IN) == set(KINDS.values())
-    for kind, choice in FOUND_IN.items():
-        metrics = yaml.safe_load((conf_dir() / "metrics" / f"{choice}.yaml").read_text(encoding="utf-8"))
-        assert kind in {metric["kind"] for metric in metrics.values()}
+    for kind in METRICS:
+        choice = smallest_with("metrics", kind)
+        assert choice is not None
+        assert kind in {metric["kind"] for metric in (contents("metrics", choice) or {}).values()}
+    assert smallest_with("metrics", "beauty") is None
 
 
 def test_a_metric_that_is_not_there_names_those_that_are(own_run: Path) -> None:

@@ -10,8 +10,9 @@ import pytest
 import torch
 import yaml
 
+from choices import add_choices
 from command_line import Done, run_difflab, tiny_training
-from difflab.config.conditioning import CONDITIONERS
+from difflab.config.axes import CONDITIONERS
 from difflab.config.parts import FrozenConfig
 from difflab.interop.native import load_export
 from difflab.networks import frozen
@@ -24,7 +25,7 @@ OWN = {"conditioners.told.projection.weight", "conditioners.told.projection.bias
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrozenConfig:
     """The encoder of the trainings; until the test ends there is a kind of conditioner that has one."""
-    monkeypatch.setitem(CONDITIONERS, "frozen_class", KIND)
+    add_choices(monkeypatch, CONDITIONERS, KIND)
     monkeypatch.setattr(frozen, "_LOADED", WeakValueDictionary())
     return write_encoder(tmp_path / "encoders" / "encoder.safetensors")
 

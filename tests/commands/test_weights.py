@@ -16,6 +16,9 @@ from torch import Tensor
 
 from command_line import start_program
 from difflab.commands import composing
+from difflab.commands.composing import compose_and_validate
+from difflab.conf_dir import conf_dir
+from difflab.config import groups
 from difflab.config.stored import read_train_config
 from difflab.config.train import TrainConfig
 from difflab.interop.layouts import LAYOUTS
@@ -47,7 +50,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 @pytest.fixture
 def tiny_preset(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """An experiment of the tiny run's network, as if it were a published one."""
-    conf = Path(shutil.copytree(composing.conf_dir(), tmp_path / "conf"))
+    conf = Path(shutil.copytree(conf_dir(), tmp_path / "conf"))
     network = read_train_config(tiny_run / "config.yaml").network.model_dump(mode="json")
     (conf / "network" / "tiny.yaml").write_text(yaml.safe_dump(network))
     experiment = (conf / "experiment" / "ddpm" / "shapes32.yaml").read_text()
@@ -56,7 +59,7 @@ def tiny_preset(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "trainer:\n", "diffusion:\n  timesteps: 50\ntrainer:\n"
     )
     (conf / "experiment" / "ddpm" / "tiny.yaml").write_text(experiment)
-    monkeypatch.setattr(composing, "conf_dir", lambda: conf)
+    monkeypatch.setattr(groups, "conf_dir", lambda: conf)
     return "ddpm/tiny"
 
 
@@ -171,7 +174,7 @@ def test_what_a_layout_cannot_hold_is_said_before_weights_are_read(
     own_run: Path, overrides: list[str], layout: str, message: str
 ) -> None:
     config = yaml.safe_load((own_run / "config.yaml").read_text())
-    composed = composing.compose_and_validate("train", TrainConfig, [*TRAINING, *overrides])[0]
+    composed = compose_and_validate("train", TrainConfig, [*TRAINING, *overrides])[0]
     whole = composed.model_dump(mode="json")
     for group in ("network", "diffusion", "conditioning"):
         config[group] = whole[group]
@@ -317,14 +320,15 @@ def test_a_model_with_classes_leaves_in_layouts_that_have_them(class_run: Path, 
 @pytest.fixture
 def tiny_adm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """ADM's experiments with the networks of the golden fixtures, as if those were the published ones."""
-    conf = Path(shutil.copytree(composing.conf_dir(), tmp_path / "conf"))
+    conf = Path(shutil.copytree(conf_dir(), tmp_path / "conf"))
     for experiment, network, fixture, classes in ADM:
         target = whole_model(load("diffusion", fixture))[0]
         (conf / "network" / f"{network}.yaml").write_text(yaml.safe_dump(target.network.model_dump(mode="json")))
         path = conf / "experiment" / f"{experiment}.yaml"
         data = f"data:\n  image_size: 16\n  classes: {classes}\n"
         path.write_text(path.read_text().replace("data:\n", data).replace("size: 64", "size: 4"))
-    monkeypatch.setattr(composing, "conf_dir", lambda: conf)
+    # Where configurations are composed alone: weights are compared with the networks as they were published.
+    monkeypatch.setattr(composing, "conf_dirs", lambda: (conf,))
     return tmp_path
 
 

@@ -5,7 +5,7 @@ import torch
 
 from difflab.conditioning.augment import AugmentConditioner
 from difflab.conditioning.build import build_conditioners
-from difflab.config.conditioning import AugmentConditionerConfig, ClassConditionerConfig
+from difflab.conditioning.config import AugmentConditionerConfig, ClassConditionerConfig
 from difflab.data.augmentation import Augmentation
 
 CONFIG = AugmentConditionerConfig(kind="augment", probability=0.12)

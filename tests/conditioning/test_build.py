@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from difflab.conditioning.build import build_conditioners
-from difflab.config.conditioning import CONDITIONERS
+from difflab.config.axes import CONDITIONERS
 from difflab.config.model import ModelConfig
 from difflab.config.validate import validate
 from difflab.errors import UserError

@@ -3,7 +3,7 @@ import torch
 
 from difflab.conditioning.build import build_conditioners
 from difflab.conditioning.class_label import ClassConditioner
-from difflab.config.conditioning import ClassConditionerConfig
+from difflab.conditioning.config import ClassConditionerConfig
 
 
 def test_a_class_is_its_row_of_the_embedding() -> None:

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from difflab.conditioning.base import ConditionerSet
 from difflab.conditioning.build import build_conditioners
 from difflab.conditioning.class_label import ClassConditioner
+from difflab.conditioning.config import ClassConditionerConfig, LowResConditionerConfig
 from difflab.conditioning.low_res import LowResConditioner
-from difflab.config.conditioning import ClassConditionerConfig, LowResConditionerConfig
 from difflab.images import to_float
 
 IMAGES = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from difflab.conditioning.build import build_conditioners
-from difflab.config.conditioning import CONDITIONERS, ConditionerBase
+from difflab.conditioning.config import ConditionerBase
+from difflab.config.axes import CONDITIONERS
 from difflab.config.fitting import MASKS, ONE_OF_A_KIND
 from difflab.types import Conditioning
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from difflab.commands.composing import compose_and_validate
-from difflab.config.conditioning import BlurConfig, LowResConditionerConfig
+from difflab.conditioning.config import BlurConfig, LowResConditionerConfig
 from difflab.config.train import TrainConfig
 from difflab.errors import UserError
 

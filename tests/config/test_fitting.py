@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from difflab.config.fitting import Makes, Reads, refuse_unfit
-from difflab.config.network import UNetConfig, UNetEncoderConfig
 from difflab.config.train import TrainConfig
 from difflab.config.validate import validate
 from difflab.errors import UserError
+from difflab.networks.config import UNetConfig, UNetEncoderConfig
 
 KEYS = {"concat": "network.concat_channels", "tokens": "network.context_channels"}
 VECTOR, TOKENS = Makes(("vector",)), Makes(("tokens", "token_mask"), {"tokens": 8})

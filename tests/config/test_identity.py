@@ -14,12 +14,12 @@ from difflab.commands.train import refuse_another_run
 from difflab.config import identity as identities
 from difflab.config.base import Config
 from difflab.config.identity import differences, identity, name_identity
-from difflab.config.network import UNetConfig
 from difflab.config.optimizer import LearningRateConfig
 from difflab.config.parts import FrozenConfig
 from difflab.config.train import TrainConfig
 from difflab.config.validate import validate
 from difflab.errors import UserError
+from difflab.networks.config import UNetConfig
 
 SMALL = ["experiment=ddpm/shapes32"]
 

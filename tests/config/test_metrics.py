@@ -1,14 +1,14 @@
 import pytest
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from difflab.conf_dir import conf_dir
 from difflab.config.base import Config
-from difflab.config.metrics import FDConfig, FIDConfig, KIDConfig, MetricsConfig
+from difflab.config.groups import choices_of, contents
+from difflab.config.metrics import MetricsConfig, known_metric
 from difflab.config.validate import validate
 from difflab.errors import UserError
+from difflab.metrics.config import FDConfig, KIDConfig
 
-FILES = sorted((conf_dir() / "metrics").glob("*.yaml"))
+CHOICES = choices_of("metrics")
 METRICS = TypeAdapter(MetricsConfig)
 
 
@@ -16,17 +16,16 @@ class Outer(Config):
     metrics: MetricsConfig
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_every_choice_is_valid_and_shows_every_option(path):
-    written = yaml.safe_load(path.read_text())
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_is_valid_and_has_every_option(choice):
+    written = contents("metrics", choice)
     for name, config in METRICS.validate_python(written).items():
-        hidden = set(type(config).model_fields) - set(written[name])
-        assert hidden <= {"extractor"} if isinstance(config, FIDConfig) else not hidden
+        assert config.plain() == written[name]
 
 
 def test_the_choices_exist():
-    assert {path.stem for path in FILES} >= {"shapes", "guidance", "fid50k", "adm50k", "lite0", "none"}
-    assert METRICS.validate_python(yaml.safe_load((conf_dir() / "metrics" / "none.yaml").read_text())) == {}
+    assert set(CHOICES) >= {"shapes", "guidance", "fid50k", "adm50k", "lite0", "none"}
+    assert contents("metrics", "none") == {}
 
 
 def test_null_switches_a_metric_off():
@@ -49,6 +48,10 @@ def test_null_switches_a_metric_off():
         ({"pr": {"kind": "precision_recall", "k": 0}}, "metrics.pr.k=0"),
         ({"is": {"kind": "inception_score", "n": 5}}, "splits=10 exceeds n=5"),
         ({"fd": {"kind": "frechet"}}, "metrics.fd.kind='frechet' is not known"),
+        ({"fd": {"n": 10}}, "metrics.fd.kind=None is not known"),
+        ({"fd": 3}, "metrics.fd=3: this is a section and no value; give its keys"),
+        ({"kid": {"kind": "kid", "subset_sise": 3}}, "did you mean 'metrics.kid.subset_size'?"),
+        ({"kid": {"kind": "kid", "k": 3}}, "metrics.kid.kind=kid has no 'k'; precision_recall has it"),
     ],
 )
 def test_mistakes_are_named(metrics, told):
@@ -66,3 +69,30 @@ def test_a_label_makes_two_of_a_kind_distinct():
 def test_unknown_keys_are_refused():
     with pytest.raises(ValidationError, match="subset_sise"):
         KIDConfig.model_validate({"subset_sise": 3})
+
+
+@pytest.mark.parametrize(
+    ("metric", "kind", "larger"),
+    [
+        ("fid", "fid", False),
+        ("fd-lite0", "fd", False),
+        ("kid-inception-abababab", "kid", False),
+        ("consistency", "consistency", False),
+        ("is-inception", "inception_score", True),
+        ("precision", "precision_recall", True),
+        ("recall-lite0", "precision_recall", True),
+        ("psnr", "psnr", True),
+        ("ssim", "ssim", True),
+        ("oracle-well-formed-rate", "oracle", True),
+        ("oracle-mean-fit", "oracle", True),
+        ("oracle-class-accuracy", "oracle", True),
+        ("oracle-mean-objects", "oracle", None),
+    ],
+)
+def test_it_is_known_which_way_results_get_better(metric, kind, larger):
+    assert known_metric(metric) == (kind, larger)
+
+
+@pytest.mark.parametrize("metric", ["lpips", "kids", "fdx-lite0", "class-accuracy", ""])
+def test_of_other_names_nothing_is_known(metric):
+    assert known_metric(metric) is None

@@ -1,43 +1,29 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from difflab.conf_dir import conf_dir
-from difflab.config.network import NetworkConfig, UNetConfig, UNetEncoderConfig
+from difflab.config.axes import NETWORKS
+from difflab.config.groups import choices_of, contents
+from difflab.config.network import NetworkConfig
+from difflab.networks.config import UNetConfig, UNetEncoderConfig
 
-CHOICES = sorted((conf_dir() / "network").glob("*.yaml"))
 SMALL: dict[str, Any] = {"base_channels": 32, "channel_mult": [1, 2], "blocks_per_level": 1}
 CLASSIFIER: dict[str, Any] = {**SMALL, "kind": "unet_encoder", "classes": 10, "pool": "attention"}
-LATER = {"decoder_attention_heads"}
-"""Options that the oldest choices go without: a line more would give their runs another name."""
 
 
-def read(path: Path) -> dict[str, Any]:
-    """A choice with those that it is a variation of."""
-    content: dict[str, Any] = yaml.safe_load(path.read_text())
-    bases = [name for name in content.pop("defaults", []) if name != "_self_"]
-    for base in bases:
-        content = read(path.with_name(f"{base}.yaml")) | content
-    return content
-
-
-@pytest.mark.parametrize("path", CHOICES, ids=lambda path: path.stem)
-def test_every_choice_shows_every_option(path: Path) -> None:
-    content = read(path)
-    kind = content["kind"]
-    options = set((UNetConfig if kind == "unet" else UNetEncoderConfig).model_fields)
-    assert next(iter(content)) == "kind"
-    assert content.keys() <= options
-    assert options - content.keys() <= LATER
-    if kind == "unet_encoder":
+@pytest.mark.parametrize("choice", choices_of("network"))
+def test_every_choice_shows_every_option(choice: str) -> None:
+    content = contents("network", choice)
+    assert content is not None
+    kind = NETWORKS[content["kind"]]
+    assert set(content) == set(kind.config.model_fields)
+    if kind.name == "unet_encoder":
         assert content["classes"] == "${data.classes}"
         content["classes"] = 10
-    assert TypeAdapter(NetworkConfig).validate_python(content).kind == kind
+    assert TypeAdapter(NetworkConfig).validate_python(content).kind == kind.name
 
 
 def test_derived_numbers() -> None:

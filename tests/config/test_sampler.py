@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from difflab.config.groups import choices_of, contents
 from difflab.config.sampler import SamplerConfig
 from difflab.diffusion.build import build_sampler
 from difflab.diffusion.process import GaussianProcess
@@ -16,14 +15,14 @@ from difflab.diffusion.schedules import linear_betas
 
 ADAPTER: TypeAdapter[Any] = TypeAdapter(SamplerConfig)
 PROCESS = GaussianProcess(linear_betas(1000))
-FILES = sorted((Path(__file__).parents[2] / "conf" / "sampler").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_every_choice_shows_all_its_options_and_builds(path: Path) -> None:
-    data = yaml.safe_load(path.read_text())
+@pytest.mark.parametrize("name", choices_of("sampler"))
+def test_every_choice_shows_all_its_options_and_builds(name: str) -> None:
+    data = contents("sampler", name)
+    assert data is not None
     config = ADAPTER.validate_python(data)
-    assert config.kind == path.stem
+    assert config.kind == name
     assert set(data) == set(type(config).model_fields)
     sampler = build_sampler(config)
     # DPM-Solver-fast counts network calls: 20 of them are six steps of third and one of second order.
@@ -75,60 +74,60 @@ def test_ways_to_write_steps(options: dict[str, Any]) -> None:
         ({"kind": "lms", "order": 0}, "greater than or equal to 1"),
         ({"kind": "lms", "eta": 1.0}, "Extra inputs"),
         ({"kind": "euler_ancestral", "eta": 1.1}, "less than or equal to 1"),
-        ({"kind": "dpm_2_ancestral", "noise_scale": 0}, "greater than 0"),
-        ({"kind": "dpm_2", "churn": -1}, "greater than or equal to 0"),
-        ({"kind": "heun", "churn": float("inf")}, "finite number"),
-        ({"kind": "dpm_2", "churn_min": 2.0, "churn_max": 1.0}, "churn_min=2.0 must be below churn_max=1.0"),
-        ({"kind": "edm_ablation", "churn_min": 2.0, "churn_max": 1.0}, "churn_min=2.0 must be below churn_max=1.0"),
+        ({"kind": "dpm_2_ancestral", "s_noise": 0}, "greater than 0"),
+        ({"kind": "dpm_2", "s_churn": -1}, "greater than or equal to 0"),
+        ({"kind": "heun", "s_churn": float("inf")}, "finite number"),
+        ({"kind": "dpm_2", "s_tmin": 2.0, "s_tmax": 1.0}, "s_tmin=2.0 must be below s_tmax=1.0"),
+        ({"kind": "edm_ablation", "s_tmin": 2.0, "s_tmax": 1.0}, "s_tmin=2.0 must be below s_tmax=1.0"),
         ({"kind": "edm_ablation", "alpha": 0.0}, "greater than 0"),
-        ({"kind": "edm_ablation", "noise_min": 2.0, "noise_max": 1.0}, "noise_min=2.0 must be below"),
+        ({"kind": "edm_ablation", "sigma_min": 2.0, "sigma_max": 1.0}, "sigma_min=2.0 must be below"),
         ({"kind": "dpm_solver_pp_sde", "r": 1.0}, "less than 1"),
         ({"kind": "dpm_solver_pp_2m_sde", "eta": -1.0}, "greater than or equal to 0"),
         ({"kind": "dpm_fast", "steps": 0}, "greater than or equal to 1"),
-        ({"kind": "dpm_fast", "noise_min": 2.0, "noise_max": 1.0}, "noise_min=2.0 must be below"),
+        ({"kind": "dpm_fast", "sigma_min": 2.0, "sigma_max": 1.0}, "sigma_min=2.0 must be below"),
         (
-            {"kind": "heun", "steps": 1, "spacing": "listed", "noises": [1.0], "noise_max": 3.0},
-            r"noise_max=3.0: spacing=listed has its own ends: leave them out \(null\), or take spacing=karras",
+            {"kind": "heun", "steps": 1, "spacing": "listed", "sigmas": [1.0], "sigma_max": 3.0},
+            r"sigma_max=3.0: spacing=listed has its own ends: leave them out \(null\), or take spacing=karras",
         ),
         (
-            {"kind": "lms", "spacing": "trailing", "noise_min": 0.1, "noise_max": 3.0},
-            "noise_min=0.1 and noise_max=3.0: spacing=trailing has its own ends",
+            {"kind": "lms", "spacing": "trailing", "sigma_min": 0.1, "sigma_max": 3.0},
+            "sigma_min=0.1 and sigma_max=3.0: spacing=trailing has its own ends",
         ),
-        ({"kind": "heun", "spacing": "vp", "noise_min": 0.1}, "noise_min=0.1: spacing=vp has its own ends"),
+        ({"kind": "heun", "spacing": "vp", "sigma_min": 0.1}, "sigma_min=0.1: spacing=vp has its own ends"),
         (
-            {"kind": "dpm_fast", "steps": 3, "spacing": "listed", "noises": [3.0, 2.0, 1.0], "noise_min": 0.1},
-            "noise_min=0.1: spacing=listed has its own ends: .*spacing=exponential",
-        ),
-        (
-            {"kind": "edm_ablation", "steps": 1, "discretization": "listed", "noises": [3.0], "noise_min": 0.1},
-            "noise_min=0.1: discretization=listed has its own ends: .*discretization=edm",
+            {"kind": "dpm_fast", "steps": 3, "spacing": "listed", "sigmas": [3.0, 2.0, 1.0], "sigma_min": 0.1},
+            "sigma_min=0.1: spacing=listed has its own ends: .*spacing=exponential",
         ),
         (
-            {"kind": "dpm_fast", "steps": 7, "spacing": "listed", "noises": [3.0, 2.0, 1.0]},
-            "through 4 levels, but noises lists 3: list 4, or set steps=3 to 5",
+            {"kind": "edm_ablation", "steps": 1, "discretization": "listed", "sigmas": [3.0], "sigma_min": 0.1},
+            "sigma_min=0.1: discretization=listed has its own ends: .*discretization=edm",
         ),
         (
-            {"kind": "dpm_fast", "steps": 7, "spacing": "listed", "noises": [3.0, 2.0]},
-            "through 4 levels, but noises lists 2: list 4, or set steps=1 to 2",
+            {"kind": "dpm_fast", "steps": 7, "spacing": "listed", "sigmas": [3.0, 2.0, 1.0]},
+            "through 4 levels, but sigmas lists 3: list 4, or set steps=3 to 5",
         ),
-        ({"kind": "dpm_fast", "steps": 7, "spacing": "listed", "noises": [3.0]}, "but noises lists 1: list 4"),
-        ({"kind": "ddim", "spacing": "listed"}, "spacing=listed visits the levels in noises: give them"),
-        ({"kind": "heun", "spacing": "listed", "noises": []}, "give them, as in noises="),
-        ({"kind": "heun", "noises": [2.0, 1.0]}, "noises are those of spacing=listed: set it, or leave noises out"),
-        ({"kind": "edm_ablation", "noises": [2.0]}, "noises are those of discretization=listed"),
         (
-            {"kind": "ddim", "steps": 2, "spacing": "listed", "noises": [1.0, 1.0]},
-            "noises has 1.0 twice: list",
+            {"kind": "dpm_fast", "steps": 7, "spacing": "listed", "sigmas": [3.0, 2.0]},
+            "through 4 levels, but sigmas lists 2: list 4, or set steps=1 to 2",
         ),
-        ({"kind": "plms", "steps": 2, "spacing": "listed", "noises": [1.0, 2.0]}, "noises has 2.0 behind 1.0"),
-        ({"kind": "ddim", "steps": 2, "spacing": "listed", "noises": [1.0, "inf"]}, "noises has inf behind 1.0"),
-        ({"kind": "ddim", "steps": 2, "spacing": "listed", "noises": [1.0, 0.0]}, "greater than 0"),
-        ({"kind": "ddim", "steps": 2, "spacing": "listed", "noises": [1.0, float("nan")]}, "finite number"),
-        ({"kind": "euler", "steps": 3, "spacing": "listed", "noises": [2.0, 1.0]}, "steps=3, but noises lists 2: set"),
-        ({"kind": "edm_ablation", "discretization": "listed", "noises": [2.0, 1.0]}, "steps=18, but noises lists 2"),
-        ({"kind": "dpm_fast", "steps": 5, "spacing": "listed", "noises": [2.0, 1.0]}, "calls go through 3 levels, but"),
+        ({"kind": "dpm_fast", "steps": 7, "spacing": "listed", "sigmas": [3.0]}, "but sigmas lists 1: list 4"),
+        ({"kind": "ddim", "spacing": "listed"}, "spacing=listed visits the levels in sigmas: give them"),
+        ({"kind": "heun", "spacing": "listed", "sigmas": []}, "give them, as in sigmas="),
+        ({"kind": "heun", "sigmas": [2.0, 1.0]}, "sigmas are those of spacing=listed: set it, or leave sigmas out"),
+        ({"kind": "edm_ablation", "sigmas": [2.0]}, "sigmas are those of discretization=listed"),
         (
-            {"kind": "ddim", "steps": 1, "spacing": "listed", "noises": [2.0], "stride": "constant"},
+            {"kind": "ddim", "steps": 2, "spacing": "listed", "sigmas": [1.0, 1.0]},
+            "sigmas has 1.0 twice: list",
+        ),
+        ({"kind": "plms", "steps": 2, "spacing": "listed", "sigmas": [1.0, 2.0]}, "sigmas has 2.0 behind 1.0"),
+        ({"kind": "ddim", "steps": 2, "spacing": "listed", "sigmas": [1.0, "inf"]}, "sigmas has inf behind 1.0"),
+        ({"kind": "ddim", "steps": 2, "spacing": "listed", "sigmas": [1.0, 0.0]}, "greater than 0"),
+        ({"kind": "ddim", "steps": 2, "spacing": "listed", "sigmas": [1.0, float("nan")]}, "finite number"),
+        ({"kind": "euler", "steps": 3, "spacing": "listed", "sigmas": [2.0, 1.0]}, "steps=3, but sigmas lists 2: set"),
+        ({"kind": "edm_ablation", "discretization": "listed", "sigmas": [2.0, 1.0]}, "steps=18, but sigmas lists 2"),
+        ({"kind": "dpm_fast", "steps": 5, "spacing": "listed", "sigmas": [2.0, 1.0]}, "calls go through 3 levels, but"),
+        (
+            {"kind": "ddim", "steps": 1, "spacing": "listed", "sigmas": [2.0], "stride": "constant"},
             "stride=constant leaves the levels of spacing=listed",
         ),
         ({"kind": "heum"}, "does not match any of the expected tags"),
@@ -141,27 +140,27 @@ def test_mistakes_are_refused(options: dict[str, Any], message: str) -> None:
 
 def test_listed_noises_count_their_steps_and_may_begin_in_pure_noise() -> None:
     for kind in ("ddim", "plms", "heun", "dpm_solver_pp"):
-        config = ADAPTER.validate_python({"kind": kind, "spacing": "listed", "noises": [2.0, 1], "steps": None})
+        config = ADAPTER.validate_python({"kind": kind, "spacing": "listed", "sigmas": [2.0, 1], "steps": None})
         assert config.steps == 2
-    pure = ADAPTER.validate_python({"kind": "ddim", "steps": 2, "spacing": "listed", "noises": [float("inf"), 1.0]})
-    assert pure.noises == ["inf", 1.0]
+    pure = ADAPTER.validate_python({"kind": "ddim", "steps": 2, "spacing": "listed", "sigmas": [float("inf"), 1.0]})
+    assert pure.sigmas == ["inf", 1.0]
     assert ADAPTER.validate_python(pure.plain()) == pure
-    assert build_sampler(pure).noises == [float("inf"), 1.0]
+    assert build_sampler(pure).sigmas == [float("inf"), 1.0]
 
 
 def test_levels_that_are_listed_take_the_place_of_the_ends() -> None:
     for config in (
-        {"kind": "heun", "steps": 3, "noise_max": 3.0},
-        {"kind": "dpm_fast", "steps": 1, "noise_min": 0.1},
-        {"kind": "edm_ablation", "noise_min": 0.1, "noise_max": 3.0},
+        {"kind": "heun", "steps": 3, "sigma_max": 3.0},
+        {"kind": "dpm_fast", "steps": 1, "sigma_min": 0.1},
+        {"kind": "edm_ablation", "sigma_min": 0.1, "sigma_max": 3.0},
     ):
         visiting = ADAPTER.validate_python(config).visiting([2.0, 1.0])
-        assert (visiting.noises, visiting.noise_min, visiting.noise_max) == ([2.0, 1.0], None, None)
+        assert (visiting.sigmas, visiting.sigma_min, visiting.sigma_max) == ([2.0, 1.0], None, None)
 
 
 def test_calls_of_dpm_fast_say_how_many_levels_it_goes_through() -> None:
     for calls in range(1, 12):
         even = build_sampler(ADAPTER.validate_python({"kind": "dpm_fast", "steps": calls}))
-        noises = [level.noise for level in even.levels(PROCESS)]
-        config = {"kind": "dpm_fast", "steps": calls, "spacing": "listed", "noises": noises}
-        assert build_sampler(ADAPTER.validate_python(config)).n_steps(PROCESS) == len(noises) - 1
+        sigmas = [level.edm_sigma for level in even.levels(PROCESS)]
+        config = {"kind": "dpm_fast", "steps": calls, "spacing": "listed", "sigmas": sigmas}
+        assert build_sampler(ADAPTER.validate_python(config)).n_steps(PROCESS) == len(sigmas) - 1

@@ -5,19 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import yaml
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from difflab.conf_dir import conf_dir
+from difflab.config.groups import choices_of, contents
 from difflab.config.sampler import SamplerConfig
 from difflab.diffusion.build import build_sampler
 from difflab.diffusion.process import GaussianProcess
-from difflab.diffusion.samplers import Sampler
+from difflab.diffusion.samplers.base import Sampler
 from difflab.diffusion.schedules import linear_betas
 from difflab.types import Denoised, StepContext
 
-DRAWING = sorted(path.stem for path in (conf_dir() / "sampler").glob("*.yaml") if path.stem != "ddim_inversion")
+DRAWING = [name for name in choices_of("sampler") if name != "ddim_inversion"]
 MULTISTEP = {"lms", "plms", "dpm_solver_pp", "dpm_solver_pp_2m_sde", "dpm_solver_pp_3m_sde", "unipc"}
 BROWNIAN = {"dpm_solver_pp_sde", "dpm_solver_pp_2m_sde", "dpm_solver_pp_3m_sde"}
 RANDOM = BROWNIAN | {"ancestral", "euler_ancestral", "dpm_2_ancestral", "dpm_solver_pp_2s_ancestral"}
@@ -27,7 +26,8 @@ PROCESS = GaussianProcess(linear_betas(1000), prediction="v")
 
 def sampler_named(name: str, steps: int = 10, **changes: Any) -> Sampler:
     """The sampler of conf/sampler/`name`.yaml."""
-    config = yaml.safe_load((conf_dir() / "sampler" / f"{name}.yaml").read_text())
+    config = contents("sampler", name)
+    assert config is not None, name
     return build_sampler(TypeAdapter(SamplerConfig).validate_python(config | {"steps": steps} | changes))
 
 

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from difflab.diffusion.continuous_process import ContinuousProcess
-from difflab.diffusion.grid import Grid
-from difflab.diffusion.noise_laws import LogNormalLaw
+from difflab.diffusion.levels.distributions import LogNormalDistribution
+from difflab.diffusion.levels.grid import Grid
 from difflab.types import Denoised, StepContext
 from diffusion.mixtures import rk4
 
 LOW, HIGH = 0.1, 10.0
-PROCESS = ContinuousProcess(LogNormalLaw(), prediction="edm", time_input="edm", noise_range=(LOW, HIGH))
+PROCESS = ContinuousProcess(LogNormalDistribution(), prediction="edm", time_input="edm", sigma_range=(LOW, HIGH))
 
 SHARES = torch.tensor([0.3, 0.5, 0.2], dtype=torch.float64)
 MEANS = torch.tensor([[-1.0, 0.4], [0.5, 0.9], [0.3, -1.2]], dtype=torch.float64)
@@ -34,7 +34,7 @@ def exact_x0(z: Tensor, noise: float) -> Tensor:
 def denoiser(x: Tensor, step: StepContext) -> Denoised:
     """The exact answer at any level."""
     level = step.level
-    x0 = exact_x0(x / level.alpha, level.noise)
+    x0 = exact_x0(x / level.alpha, level.edm_sigma)
     return Denoised(x0, (x - level.alpha * x0) / level.sigma)
 
 
@@ -62,7 +62,7 @@ def solution(z: Tensor) -> Tensor:
 
 def grid(steps: int, **options: Any) -> Grid:
     """`steps` steps, even in the log-SNR, from the highest noise to the lowest and no further."""
-    return Grid(steps=steps + 1, spacing="exponential", noise_min=LOW, noise_max=HIGH, final="lowest", **options)
+    return Grid(steps=steps + 1, spacing="exponential", sigma_min=LOW, sigma_max=HIGH, final="lowest", **options)
 
 
 def run(sampler: Any, z: Tensor, noise: Any) -> Tensor:

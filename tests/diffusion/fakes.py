@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from difflab.diffusion.levels.rows import space_timesteps
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.samplers.base import descending_steps
 from difflab.diffusion.schedules import cosine_betas, linear_betas
-from difflab.diffusion.spacing import space_timesteps
 from difflab.types import Conditioning, Denoised, StepContext
 from golden_fixtures import Fixture, draw
 
@@ -133,10 +133,10 @@ class MixtureDenoiser:
 
     def __init__(self, spec: dict[str, Any]) -> None:
         self.mixture = Mixture(spec)
-        self.noises: list[float] = []
+        self.sigmas: list[float] = []
 
     def __call__(self, x: Tensor, step: StepContext) -> Denoised:
         level = step.level
-        self.noises.append(level.noise)
-        x0 = self.mixture.denoise(x / level.alpha, level.noise)
+        self.sigmas.append(level.edm_sigma)
+        x0 = self.mixture.denoise(x / level.alpha, level.edm_sigma)
         return Denoised(x0, (x - level.alpha * x0) / level.sigma)

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.denoiser import NetworkDenoiser
-from difflab.diffusion.grid import Grid
+from difflab.diffusion.levels.grid import Grid
 from difflab.diffusion.noise import NoiseSource
 from difflab.diffusion.process import GaussianProcess
-from difflab.diffusion.samplers import LevelSampler
+from difflab.diffusion.samplers.levels import LevelSampler
 from difflab.diffusion.schedules import linear_betas, quad_betas, zero_terminal_snr
 from difflab.types import Denoised, Denoiser, Network, NoiseLevel, StepContext
 from diffusion.fakes import Mixture
@@ -37,12 +37,12 @@ def process_of(constructor: dict[str, Any]) -> GaussianProcess:
 def grid_of(constructor: dict[str, Any], steps: int, process: GaussianProcess, family: str) -> Grid:
     """Our grid for set_timesteps of the `dpm` family (DPM-Solver, UniPC) or the `sigma` family (Euler, Heun, LMS)."""
     final = "lowest" if constructor.get("final_sigmas_type") == "sigma_min" else "clean"
-    low, high = process.noise_range
+    low, high = process.sigma_range
     if constructor.get("use_karras_sigmas"):
         snap = "time" if family == "dpm" else "none"
-        return Grid(steps, "karras", noise_min=low, noise_max=high, snap=snap, final=final)
+        return Grid(steps, "karras", sigma_min=low, sigma_max=high, snap=snap, final=final)
     if constructor.get("use_exponential_sigmas"):
-        return Grid(steps, "exponential", noise_min=low, noise_max=high, final=final)
+        return Grid(steps, "exponential", sigma_min=low, sigma_max=high, final=final)
     names = {
         "dpm": {"linspace": "linspace_inner", "leading": "leading_inner", "trailing": "trailing"},
         "sigma": {"linspace": "fractional", "leading": "leading", "trailing": "trailing"},
@@ -54,7 +54,7 @@ def grid_of(constructor: dict[str, Any], steps: int, process: GaussianProcess, f
 
 def first_scale(constructor: dict[str, Any], level: NoiseLevel) -> float:
     """init_noise_sigma of the sigma family: the highest noise, or with spacing leading what x / alpha has in all."""
-    return 1.0 / level.alpha if constructor.get("timestep_spacing") == "leading" else level.noise
+    return 1.0 / level.alpha if constructor.get("timestep_spacing") == "leading" else level.edm_sigma
 
 
 class Recorded:
@@ -96,7 +96,7 @@ class Run:
         end = sampler.levels(process)[-1]
         levels = [*recorded.levels, end]
         self.timesteps = [level.timestep for level in recorded.levels]
-        self.sigmas = [level.noise for level in levels]
+        self.sigmas = [level.edm_sigma for level in levels]
         self.samples = [*recorded.xs[1:], last]
         self.in_z = [x / level.alpha for x, level in zip(self.samples, levels[1:], strict=True)]
         self.x0 = x0s[0]
@@ -108,7 +108,7 @@ def their_run(
     network: Network,
     start: Tensor,
     ours: Process,
-    noises: list[float],
+    sigmas: list[float],
     image: Tensor | None = None,
     strength: float = 1.0,
 ) -> Tensor:
@@ -123,7 +123,7 @@ def their_run(
     scheduler.alphas_cumprod = table
     scheduler.set_timesteps(steps)
     if hasattr(scheduler, "sigmas"):
-        sigmas = torch.tensor(noises, dtype=torch.float64)
+        sigmas = torch.tensor(sigmas, dtype=torch.float64)
         torch.testing.assert_close(scheduler.sigmas.double(), sigmas, rtol=1e-6, atol=0)
         scheduler.sigmas = sigmas
     first = (steps - min(int(steps * strength), steps)) * scheduler.order

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from difflab.diffusion.brownian import DEPTH, BrownianPaths
 from difflab.diffusion.continuous_process import ContinuousProcess
-from difflab.diffusion.grid import Grid
+from difflab.diffusion.levels.distributions import LogNormalDistribution
+from difflab.diffusion.levels.grid import Grid
 from difflab.diffusion.noise import SampleNoise
-from difflab.diffusion.noise_laws import LogNormalLaw
-from difflab.diffusion.samplers import DPMSolverPP2MSDESampler, DPMSolverPPSDESampler
+from difflab.diffusion.samplers.dpm_solver_pp import DPMSolverPP2MSDESampler, DPMSolverPPSDESampler
 from difflab.diffusion.samplers.levels import Walk
 from difflab.types import Denoised, StepContext
 
 SEEDS = list(range(100, 107))
-EDM = ContinuousProcess(LogNormalLaw(), prediction="edm", time_input="edm", noise_range=(0.002, 80.0))
+EDM = ContinuousProcess(LogNormalDistribution(), prediction="edm", time_input="edm", sigma_range=(0.002, 80.0))
 times = st.integers(0, 2**DEPTH).map(lambda tick: tick / 2**DEPTH)
 
 
@@ -124,7 +124,7 @@ def walk(steps: int, noise: SampleNoise) -> Walk:
 
 
 def shrink(x: Tensor, step: StepContext) -> Denoised:
-    x0 = 0.25 / (0.25 + step.level.noise**2) * x / step.level.alpha
+    x0 = 0.25 / (0.25 + step.level.edm_sigma**2) * x / step.level.alpha
     return Denoised(x0, (x - step.level.alpha * x0) / step.level.sigma)
 
 
@@ -135,7 +135,7 @@ def test_another_number_of_steps_sees_the_same_path() -> None:
     for i in range(8):
         coarse = few.brownian(z, few.levels[i], few.levels[i + 1])
         halves = [more.brownian(z, more.levels[2 * i + k], more.levels[2 * i + k + 1]) for k in range(2)]
-        lengths = [math.log(more.levels[2 * i + k].noise / more.levels[2 * i + k + 1].noise) for k in range(2)]
+        lengths = [math.log(more.levels[2 * i + k].edm_sigma / more.levels[2 * i + k + 1].edm_sigma) for k in range(2)]
         both = sum(math.sqrt(length / sum(lengths)) * half for length, half in zip(lengths, halves, strict=True))
         assert float((coarse * both).mean()) > 0.93
 

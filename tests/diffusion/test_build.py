@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from difflab.config.diffusion import DiscreteDiffusionConfig
 from difflab.config.guidance import (
     ClassifierFreeGuidance,
     ClassifierFreeOptions,
@@ -19,7 +18,19 @@ from difflab.config.guidance import (
     NoGuidance,
     ReferenceConfig,
 )
-from difflab.config.level_sampler import (
+from difflab.diffusion import build, schedules
+from difflab.diffusion import classifier_free as free
+from difflab.diffusion import classifier_guidance as by_classifier
+from difflab.diffusion.config import DiscreteDiffusionConfig
+from difflab.diffusion.guidance import GuidanceParts
+from difflab.diffusion.levels.ablation import AblationGrid
+from difflab.diffusion.levels.grid import Grid
+from difflab.diffusion.predictions import V
+from difflab.diffusion.samplers.ancestral import AncestralSampler
+from difflab.diffusion.samplers.config import (
+    AncestralConfig,
+    DDIMConfig,
+    DDIMInversionConfig,
     DPM2Config,
     DPMFastConfig,
     DPMSolverPP2MSDEConfig,
@@ -27,31 +38,19 @@ from difflab.config.level_sampler import (
     DPMSolverPPSDEConfig,
     EDMAblationConfig,
     LMSConfig,
+    PLMSConfig,
     UniPCConfig,
 )
-from difflab.config.sampler import AncestralConfig, DDIMConfig, DDIMInversionConfig, PLMSConfig
-from difflab.diffusion import build, schedules
-from difflab.diffusion import classifier_free as free
-from difflab.diffusion import classifier_guidance as by_classifier
-from difflab.diffusion.ablation_grid import AblationGrid
-from difflab.diffusion.grid import Grid
-from difflab.diffusion.guidance import GuidanceParts
-from difflab.diffusion.samplers import (
-    AncestralSampler,
-    Churn,
-    DDIMInversion,
-    DDIMSampler,
-    DPM2Sampler,
-    DPMFastSampler,
-    DPMSolverPP2MSDESampler,
-    DPMSolverPPSampler,
-    DPMSolverPPSDESampler,
-    EDMAblationSampler,
-    LMSSampler,
-    PLMSSampler,
-    UniPCSampler,
-)
-from difflab.diffusion.samplers.ancestral_noise import AncestralNoise
+from difflab.diffusion.samplers.ddim import DDIMSampler
+from difflab.diffusion.samplers.dpm2 import DPM2Sampler
+from difflab.diffusion.samplers.dpm_fast import DPMFastSampler
+from difflab.diffusion.samplers.dpm_solver_pp import DPMSolverPP2MSDESampler, DPMSolverPPSampler, DPMSolverPPSDESampler
+from difflab.diffusion.samplers.edm_ablation import EDMAblationSampler
+from difflab.diffusion.samplers.euler import AncestralNoise, Churn
+from difflab.diffusion.samplers.inversion import DDIMInversion
+from difflab.diffusion.samplers.lms import LMSSampler
+from difflab.diffusion.samplers.plms import PLMSSampler
+from difflab.diffusion.samplers.unipc import UniPCSampler
 from difflab.diffusion.thresholding import DynamicThreshold, StaticThreshold
 from difflab.diffusion.timesteps import LossAwareTimesteps, UniformTimesteps
 from difflab.types import Conditioning, Denoised, NoiseLevel, StepContext
@@ -104,7 +103,7 @@ def test_process_loss_and_timesteps_take_every_option() -> None:
         timestep_sampling={"kind": "loss_aware", "history_per_term": 3, "uniform_prob": 0.5},
     )
     process = build.build_process(config)
-    assert (process.prediction, process.variance) == ("v", "learned_range")
+    assert (process.prediction.name, process.variance) == ("v", "learned_range")
     assert (process.posterior_clip, process.time_input) == ("floor", "scaled_index")
     loss = build.build_loss(config, process)
     assert (loss.kind, loss.process) == ("hybrid", process)
@@ -133,7 +132,7 @@ def test_samplers() -> None:
 
 
 def test_multistep_samplers() -> None:
-    shared: dict[str, Any] = {"steps": 12, "spacing": "exponential", "final": "lowest", "noise_max": 20.0}
+    shared: dict[str, Any] = {"steps": 12, "spacing": "exponential", "final": "lowest", "sigma_max": 20.0}
     solver = build.build_sampler(
         DPMSolverPPConfig(
             kind="dpm_solver_pp",
@@ -145,7 +144,7 @@ def test_multistep_samplers() -> None:
             **shared,
         )
     )
-    grid = Grid(12, "exponential", final="lowest", noise_max=20.0)
+    grid = Grid(12, "exponential", final="lowest", sigma_max=20.0)
     assert isinstance(solver, DPMSolverPPSampler)
     assert (solver.grid, solver.order, solver.variant, solver.second_derivative) == (grid, 3, "heun", "full")
     assert (solver.prediction, solver.lower_order_final) == ("eps", False)
@@ -180,24 +179,24 @@ def test_multistep_samplers() -> None:
 
 
 def test_samplers_between_levels_get_their_grid_and_options() -> None:
-    lms = build.build_sampler(LMSConfig(kind="lms", steps=7, rho=3.0, noise_max=10.0, snap="time", order=2))
+    lms = build.build_sampler(LMSConfig(kind="lms", steps=7, rho=3.0, sigma_max=10.0, snap="time", order=2))
     assert isinstance(lms, LMSSampler)
-    assert (lms.grid, lms.order) == (Grid(steps=7, rho=3.0, noise_max=10.0, snap="time"), 2)
-    churned = build.build_sampler(DPM2Config(kind="dpm_2", churn=5.0, churn_min=0.1, churn_max=2.0, churn_noise=1.1))
+    assert (lms.grid, lms.order) == (Grid(steps=7, rho=3.0, sigma_max=10.0, snap="time"), 2)
+    churned = build.build_sampler(DPM2Config(kind="dpm_2", s_churn=5.0, s_tmin=0.1, s_tmax=2.0, s_noise=1.1))
     assert isinstance(churned, DPM2Sampler)
-    assert churned.churn == Churn(5.0, low=0.1, high=2.0, noise=1.1)
-    sde = build.build_sampler(DPMSolverPPSDEConfig(kind="dpm_solver_pp_sde", eta=0.5, noise_scale=1.1, r=0.3))
+    assert churned.churn == Churn(5.0, s_tmin=0.1, s_tmax=2.0, s_noise=1.1)
+    sde = build.build_sampler(DPMSolverPPSDEConfig(kind="dpm_solver_pp_sde", eta=0.5, s_noise=1.1, r=0.3))
     assert isinstance(sde, DPMSolverPPSDESampler)
     assert (sde.fresh, sde.r) == (AncestralNoise(0.5, 1.1), 0.3)
     multistep = build.build_sampler(
-        DPMSolverPP2MSDEConfig(kind="dpm_solver_pp_2m_sde", eta=1.5, noise_scale=1.1, solver="heun")
+        DPMSolverPP2MSDEConfig(kind="dpm_solver_pp_2m_sde", eta=1.5, s_noise=1.1, solver="heun")
     )
     assert isinstance(multistep, DPMSolverPP2MSDESampler)
-    assert (multistep.eta, multistep.noise_scale, multistep.solver) == (1.5, 1.1, "heun")
-    fast = build.build_sampler(DPMFastConfig(kind="dpm_fast", steps=10, noise_min=0.1, eta=0.5, noise_scale=1.1))
+    assert (multistep.eta, multistep.s_noise, multistep.solver) == (1.5, 1.1, "heun")
+    fast = build.build_sampler(DPMFastConfig(kind="dpm_fast", steps=10, sigma_min=0.1, eta=0.5, s_noise=1.1))
     assert isinstance(fast, DPMFastSampler)
     assert (fast.orders, fast.fresh) == ([3, 3, 3, 1], AncestralNoise(0.5, 1.1))
-    assert fast.grid == Grid(steps=5, spacing="exponential", noise_min=0.1, final="lowest")
+    assert fast.grid == Grid(steps=5, spacing="exponential", sigma_min=0.1, final="lowest")
 
 
 def test_the_ablation_gets_every_option() -> None:
@@ -210,15 +209,15 @@ def test_the_ablation_gets_every_option() -> None:
             discretization="iddpm",
             schedule="ve",
             scaling="vp",
-            noise_min=0.01,
-            noise_max=50.0,
+            sigma_min=0.01,
+            sigma_max=50.0,
             rho=5.0,
             epsilon_s=0.01,
             c_1=0.002,
             c_2=0.009,
             m=500,
             snap="level",
-            churn=3.0,
+            s_churn=3.0,
         )
     )
     assert isinstance(sampler, EDMAblationSampler)
@@ -236,7 +235,7 @@ def reference(x: Tensor, step: StepContext) -> Denoised:
 
 
 NULL = Conditioning(vector=torch.zeros(1, 1))
-PARTS = GuidanceParts(null=NULL, prediction="v", log_prob=log_prob)
+PARTS = GuidanceParts(null=NULL, prediction=V(), log_prob=log_prob)
 
 
 def test_no_guidance() -> None:
@@ -249,7 +248,7 @@ def test_classifier_free_guidance_takes_every_option() -> None:
         kind="classifier_free", paper_w=2.0, interval=[0.3, 1.6], rescale=0.7, channels=3, threshold="none"
     )
     assert build.build_guidance(config, PARTS) == (
-        free.ClassifierFree(3.0, null=NULL, interval=(0.3, 1.6), rescale=0.7, channels=3, prediction="v"),
+        free.ClassifierFree(3.0, null=NULL, interval=(0.3, 1.6), rescale=0.7, channels=3, prediction=V()),
     )
     assert build.build_guidance(ClassifierFreeGuidance(kind="classifier_free")) == (free.ClassifierFree(1.0),)
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from difflab.diffusion.classifier_free import ClassifierFree
-from difflab.diffusion.continuous import cfg_log_snr
 from difflab.diffusion.denoiser import NetworkDenoiser
-from difflab.diffusion.process import GaussianProcess, Prediction, PreviousDenoised
+from difflab.diffusion.levels.distributions import cfg_log_snr
+from difflab.diffusion.predictions import Previous, PreviousDenoised, prediction_of
+from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.schedules import linear_betas
 from difflab.types import Conditioning, Denoised, NoiseLevel, StepContext
 from diffusion.fakes import Checked, Mixture, context_at
@@ -171,8 +172,10 @@ def test_the_interval_is_open_below_and_closed_above() -> None:
 
 @pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
 @pytest.mark.parametrize("phi", [0.7, 1.0])
-def test_rescale_is_that_of_the_paper_in_the_space_of_the_network(prediction: Prediction, phi: float) -> None:
-    guided = ClassifierFree(5.0, null=NULL, rescale=phi, prediction=prediction).combine([STRONG, WEAK], STEP)
+def test_rescale_is_that_of_the_paper_in_the_space_of_the_network(prediction: str, phi: float) -> None:
+    guided = ClassifierFree(5.0, null=NULL, rescale=phi, prediction=prediction_of(prediction)).combine(
+        [STRONG, WEAK], STEP
+    )
     alpha, sigma = STEP.level.alpha, STEP.level.sigma
 
     def predicted(one: Denoised) -> Tensor:
@@ -240,7 +243,7 @@ def test_guidance_of_one_batch_and_of_two_passes_agree(scale: float) -> None:
         ({"scale": 2.0, "null": NULL, "interval": (-1.0, 1.0)}, "0 <= low < high"),
         ({"scale": 2.0, "null": NULL, "rescale": 1.5}, r"rescale=1.5 must be in \[0, 1\]"),
         ({"scale": 2.0, "null": NULL, "rescale": math.nan}, "rescale=nan"),
-        ({"scale": 2.0, "null": NULL, "rescale": 0.5, "prediction": "prev"}, "not on the mean of x_"),
+        ({"scale": 2.0, "null": NULL, "rescale": 0.5, "prediction": Previous()}, "not on the mean of x_"),
         ({"scale": 2.0, "null": NULL, "channels": 0}, "channels=0 must be 1 or more"),
     ],
 )
@@ -266,11 +269,9 @@ def flat(*shape: int, value: float, offset: float = 0.0) -> Denoised:
 @pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
 @pytest.mark.parametrize("value", [0.0, 0.1, -3.3])
 @pytest.mark.parametrize("shape", [(2, 3, 4, 4), (2, 1, 1, 1), (2, 1)])
-def test_a_flat_prediction_has_no_spread_to_rescale(
-    prediction: Prediction, value: float, shape: tuple[int, ...]
-) -> None:
+def test_a_flat_prediction_has_no_spread_to_rescale(prediction: str, value: float, shape: tuple[int, ...]) -> None:
     told, weak = flat(*shape, value=value, offset=0.2), flat(*shape, value=0.3 * value)
-    options: dict[str, Any] = {"null": NULL, "prediction": prediction}
+    options: dict[str, Any] = {"null": NULL, "prediction": prediction_of(prediction)}
     guided = ClassifierFree(3.0, rescale=0.7, **options).combine([told, weak], STEP)
     plain = ClassifierFree(3.0, **options).combine([told, weak], STEP)
     assert torch.equal(guided.x0, plain.x0)

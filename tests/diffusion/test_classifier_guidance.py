@@ -14,7 +14,9 @@ from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.guidance import LogProb
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.process import GaussianProcess
-from difflab.diffusion.samplers import AncestralSampler, DDIMSampler, StridedSampler
+from difflab.diffusion.samplers.ancestral import AncestralSampler
+from difflab.diffusion.samplers.base import StridedSampler
+from difflab.diffusion.samplers.ddim import DDIMSampler
 from difflab.diffusion.schedules import linear_betas, zero_terminal_snr
 from difflab.diffusion.thresholding import StaticThreshold
 from difflab.types import Conditioning, NoiseLevel, StepContext
@@ -236,7 +238,7 @@ def test_pure_noise_leads_to_no_class() -> None:
 
 @pytest.mark.parametrize(("low", "high", "acts"), [(0.0, 10.0, True), (10.0, 20.0, False), (0.0, 0.5, False)])
 def test_it_acts_within_its_interval_alone(low: float, high: float, acts: bool) -> None:
-    row = int(abs(PROCESS.noises - 1.0).argmin())
+    row = int(abs(PROCESS.sigmas - 1.0).argmin())
     step = context_at(PROCESS, row)
     guidance = ClassifierGuidance(linear_in(torch.ones(1, 2, 2)), 2.0, interval=(low, high))
     moved = (

@@ -11,7 +11,7 @@ from torch import Tensor
 from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.guidance import Guidance, NetworkInput
 from difflab.diffusion.process import GaussianProcess
-from difflab.diffusion.samplers import AncestralSampler
+from difflab.diffusion.samplers.ancestral import AncestralSampler
 from difflab.diffusion.schedules import linear_betas
 from difflab.diffusion.thresholding import StaticThreshold
 from difflab.types import Conditioning, Denoised, StepContext

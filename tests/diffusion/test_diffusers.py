@@ -10,7 +10,9 @@ from torch import Tensor
 
 from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.process import GaussianProcess
-from difflab.diffusion.samplers import AncestralSampler, DDIMSampler, StridedSampler
+from difflab.diffusion.samplers.ancestral import AncestralSampler
+from difflab.diffusion.samplers.base import StridedSampler
+from difflab.diffusion.samplers.ddim import DDIMSampler
 from difflab.diffusion.schedules import linear_betas
 from difflab.diffusion.thresholding import DynamicThreshold, StaticThreshold, Threshold
 from diffusion.fakes import Checked, Mixture, ReplayedNoise

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from difflab.diffusion.denoiser import NetworkDenoiser
-from difflab.diffusion.grid import Grid
-from difflab.diffusion.samplers import EulerAncestralSampler
+from difflab.diffusion.levels.grid import Grid
+from difflab.diffusion.samplers.euler import EulerAncestralSampler
 from difflab.types import Denoised, StepContext
 from diffusion.fakes import Checked, Mixture, ReplayedNoise
 from diffusion.test_diffusers import process_of
@@ -26,13 +26,13 @@ def test_every_array_of_diffusers() -> None:
 def compare(check: Checked, case: dict[str, Any]) -> None:
     fixture, label = check.fixture, case["label"]
     spacing = case["constructor"].get("timestep_spacing", "linspace")
-    # linspace is not rounded there, and noises between rows are interpolated linearly.
+    # linspace is not rounded there, and sigmas between rows are interpolated linearly.
     grid = Grid(steps=case["steps"], spacing="fractional" if spacing == "linspace" else spacing, interpolate="linear")
     process, noise = process_of(case["constructor"]), ReplayedNoise(fixture.spec["seed"])
     denoiser = NetworkDenoiser(Mixture(fixture.spec["mixture"]), process)
     levels = grid.levels(process)
     # There x is x0 + noise: a start of unit normals is 1 / alpha of ours, the start of two spacings the noise alone.
-    start = 1.0 / levels[0].alpha if spacing == "leading" else levels[0].noise
+    start = 1.0 / levels[0].alpha if spacing == "leading" else levels[0].edm_sigma
     samples: list[Tensor] = []
     x0s: list[Tensor] = []
 
@@ -42,7 +42,7 @@ def compare(check: Checked, case: dict[str, Any]) -> None:
 
     EulerAncestralSampler(grid)(denoiser, process, fixture.input("x").double() * (start * levels[0].alpha), noise, keep)
     check(f"{label}.timesteps", [level.timestep for level in levels[:-1]])
-    check(f"{label}.sigmas", [level.noise for level in levels])
+    check(f"{label}.sigmas", [level.edm_sigma for level in levels])
     check(f"{label}.init_noise_sigma", start)
     kept = [0, 1, case["steps"] // 2, case["steps"] - 1]
     check(f"{label}.step_index_kept", kept)

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.continuous_process import ContinuousProcess
-from difflab.diffusion.grid import Grid
+from difflab.diffusion.levels.distributions import LogNormalDistribution, LogUniformDistribution, VPDistribution
+from difflab.diffusion.levels.grid import Grid
 from difflab.diffusion.losses import DiffusionLoss
-from difflab.diffusion.noise_laws import LogNormalLaw, LogUniformLaw, VPLaw
-from difflab.diffusion.parametrisation import views
+from difflab.diffusion.predictions import EDM
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.schedules import cosine_betas
-from difflab.diffusion.weighting import LossWeighting
+from difflab.diffusion.weighting import EDMWeighting
 from difflab.types import NoiseLevel
 from diffusion.fakes import Checked, Mixture
 from golden_fixtures import load
@@ -27,10 +27,12 @@ from golden_fixtures import load
 FIXTURE = load("diffusion", "edm-precond")
 SIGMAS: list[float] = FIXTURE.spec["sigmas"]
 OURS: dict[str, Process] = {
-    "VPPrecond": ContinuousProcess(VPLaw(), prediction="eps", time_input="vp"),
-    "VEPrecond": ContinuousProcess(LogUniformLaw(), prediction="ve", time_input="ve"),
+    "VPPrecond": ContinuousProcess(VPDistribution(), prediction="eps", time_input="vp"),
+    "VEPrecond": ContinuousProcess(LogUniformDistribution(), prediction="ve", time_input="ve"),
     "iDDPMPrecond": GaussianProcess(cosine_betas(1000), prediction="eps", variance="learned_range"),
-    "EDMPrecond": ContinuousProcess(LogNormalLaw(), prediction="edm", time_input="edm", noise_range=(0.002, 80.0)),
+    "EDMPrecond": ContinuousProcess(
+        LogNormalDistribution(), prediction="edm", time_input="edm", sigma_range=(0.002, 80.0)
+    ),
 }
 """The official wrappers as processes. Their x is ours over alpha, their sigma our sigma over alpha."""
 IDDPM = OURS["iDDPMPrecond"]
@@ -45,13 +47,13 @@ def inner(z: Tensor, time: float, *, zeros: bool) -> Tensor:
 def nearest_row(noise: float) -> int:
     """The row that iDDPMPrecond rounds to; its table has the clean end too, our row -1."""
     assert isinstance(IDDPM, GaussianProcess)
-    noises = np.array([IDDPM.level(row).noise for row in range(-1, 1000)])
-    return int(np.abs(noises - noise).argmin()) - 1
+    sigmas = np.array([IDDPM.level(row).edm_sigma for row in range(-1, 1000)])
+    return int(np.abs(sigmas - noise).argmin()) - 1
 
 
 def level_of(name: str, sigma: float) -> NoiseLevel:
     """The level of a sigma; iDDPMPrecond tells its network the nearest row and scales by the sigma itself."""
-    level = OURS[name].level_of_noise(sigma)
+    level = OURS[name].level_of_sigma(sigma)
     return replace(level, timestep=float(nearest_row(sigma))) if name == "iDDPMPrecond" else level
 
 
@@ -79,10 +81,10 @@ def test_every_number_of_the_fixture() -> None:
         check(f"{name}.c_noise", [process.time_at(level_of(name, sigma)) for sigma in SIGMAS])
         check(f"{name}.c_in", [c_in(name, sigma) for sigma in SIGMAS])
         if f"{name}.sigma_min_max" in FIXTURE.arrays:
-            check(f"{name}.sigma_min_max", process.noise_range)
+            check(f"{name}.sigma_min_max", process.sigma_range)
     assert isinstance(IDDPM, GaussianProcess)
-    check("iDDPMPrecond.u", [IDDPM.level(row).noise for row in range(999, -2, -1)])
-    check("iDDPMPrecond.round_sigma", [IDDPM.level(nearest_row(sigma)).noise for sigma in SIGMAS])
+    check("iDDPMPrecond.u", [IDDPM.level(row).edm_sigma for row in range(999, -2, -1)])
+    check("iDDPMPrecond.round_sigma", [IDDPM.level(nearest_row(sigma)).edm_sigma for sigma in SIGMAS])
     check("iDDPMPrecond.round_index", [999 - nearest_row(sigma) for sigma in SIGMAS])
     skip, out, scale, time = zip(*(coefficients(float(np.float32(sigma))) for sigma in SIGMAS), strict=True)
     check("EDM.c_skip", skip)
@@ -96,8 +98,8 @@ def test_every_number_of_the_fixture() -> None:
 
 def coefficients(sigma: float) -> tuple[float, float, float, float]:
     """EDM's c_skip, c_out, c_in and c_noise, read off the views: x is alpha times EDM's."""
-    level = OURS["EDMPrecond"].level_of_noise(sigma)
-    linear = views("edm", level.alpha, level.sigma)
+    level = OURS["EDMPrecond"].level_of_sigma(sigma)
+    linear = EDM().views(level.alpha, level.sigma)
     assert isinstance(linear.x0_x, float)
     assert isinstance(linear.x0_out, float)
     time = OURS["EDMPrecond"].time_at(level)
@@ -107,7 +109,7 @@ def coefficients(sigma: float) -> tuple[float, float, float, float]:
 def test_a_cosine_table_is_edms_own_table_of_the_iddpm_row_by_row() -> None:
     """C_1 is the least alpha_t, 1 - max_beta; C_2 the cosine's s; j counts down from pure noise (EDM table 1)."""
     assert isinstance(IDDPM, GaussianProcess)
-    ours = np.array([IDDPM.level(row).noise for row in range(999, -1, -1)])
+    ours = np.array([IDDPM.level(row).edm_sigma for row in range(999, -1, -1)])
     # Theirs is a recursion from the clean end in float32, and the fixture holds float32.
     np.testing.assert_allclose(ours, FIXTURE.arrays["iDDPMPrecond.u"][:-1], rtol=1e-5, atol=5e-6)
 
@@ -115,8 +117,8 @@ def test_a_cosine_table_is_edms_own_table_of_the_iddpm_row_by_row() -> None:
 def test_snapping_to_rows_is_iddpms_rounding_down_to_the_lowest_row() -> None:
     """Below half of the lowest row the official code rounds to the clean end and tells the network -1; ours stays."""
     grid = Grid(snap="level")
-    rounded = [grid.level_of_noise(IDDPM, sigma) for sigma in SIGMAS]
-    assert SIGMAS[0] < 0.5 * IDDPM.noise_range[0]
+    rounded = [grid.level_of_sigma(IDDPM, sigma) for sigma in SIGMAS]
+    assert SIGMAS[0] < 0.5 * IDDPM.sigma_range[0]
     assert rounded[0].timestep == 0.0
     for level, row in zip(rounded[1:], FIXTURE.arrays["iDDPMPrecond.round_index"][1:], strict=True):
         assert level.timestep == 999 - row
@@ -148,14 +150,14 @@ def official_sigma(name: str, dtype: torch.dtype = torch.float64) -> Tensor:
 def test_a_law_gives_the_sigma_that_the_loss_per_pixel_draws(name: str) -> None:
     process = OURS[LOSSES[name]]
     assert isinstance(process, ContinuousProcess)
-    torch.testing.assert_close(process.law.noise(TIMES[name]()), official_sigma(name), rtol=1e-5, atol=0)
+    torch.testing.assert_close(process.sigma_distribution.sigma(TIMES[name]()), official_sigma(name), rtol=1e-5, atol=0)
 
 
 def as_official(name: str) -> Tensor:
     """The times u [B] of a fixture's loss. VPLoss takes 1 from numbers near 1 in float32: its sigma as it came out."""
-    law = VPLaw()
+    law = VPDistribution()
     return (
-        (law.time(official_sigma(name, torch.float32)) - law.eps_t) / (1 - law.eps_t)
+        (law.vp.time(official_sigma(name, torch.float32)) - law.eps_t) / (1 - law.eps_t)
         if name == "VPLoss"
         else TIMES[name]()
     )
@@ -168,8 +170,8 @@ def training_terms(process: ContinuousProcess, name: str) -> tuple[Tensor, ...]:
     outputs = []
     for item, u in zip(x_t, t.tolist(), strict=True):
         level = process.level_at(u)
-        linear: Any = views(process.parametrisation, level.alpha, level.sigma)
-        prediction = mixture.denoise(item[None] / level.alpha, level.noise)
+        linear: Any = process.prediction.views(level.alpha, level.sigma)
+        prediction = mixture.denoise(item[None] / level.alpha, level.edm_sigma)
         outputs.append((prediction - linear.x0_x * item[None]) / linear.x0_out)
     return torch.cat(outputs), x0, x_t, t, noise
 
@@ -194,7 +196,7 @@ def test_the_loss_of_an_image_is_the_mean_over_its_pixels(name: str) -> None:
 @pytest.mark.parametrize("prediction", ["eps", "x0", "v", "edm", "ve"])
 def test_edms_weighting_makes_its_loss_of_any_prediction(prediction: Any) -> None:
     """lambda(sigma) is on the error of x0, so the loss does not depend on what the network regresses."""
-    process = ContinuousProcess(LogNormalLaw(), prediction=prediction, noise_range=(0.002, 80.0))
-    loss = DiffusionLoss(process, weighting=LossWeighting("edm"))(*training_terms(process, "EDMLoss"))["loss"]
+    process = ContinuousProcess(LogNormalDistribution(), prediction=prediction, sigma_range=(0.002, 80.0))
+    loss = DiffusionLoss(process, weighting=EDMWeighting())(*training_terms(process, "EDMLoss"))["loss"]
     expected = torch.as_tensor(FIXTURE.arrays["EDMLoss"]).double().flatten(1).mean(dim=1)
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)

@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from difflab.diffusion.grid import Grid
+from difflab.diffusion.levels.grid import Grid
 from difflab.diffusion.process import GaussianProcess
-from difflab.diffusion.samplers import DPMSolverPPSampler, LevelSampler, UniPCSampler
+from difflab.diffusion.samplers.dpm_solver_pp import DPMSolverPPSampler
 from difflab.diffusion.samplers.exponential import phis
-from difflab.diffusion.samplers.levels import Walk
+from difflab.diffusion.samplers.levels import LevelSampler, Walk
+from difflab.diffusion.samplers.unipc import UniPCSampler
 from difflab.diffusion.schedules import linear_betas
 from difflab.types import Denoised, StepContext
 from diffusion.gaussian import EDM, error, exact
@@ -53,7 +54,7 @@ def unip(grid: Grid, **options: Any) -> UniPCSampler:
 )
 def test_orders_of_convergence(make: Any, order: int, prediction: str) -> None:
     def at(steps: int) -> float:
-        grid = Grid(steps + 1, "exponential", noise_min=0.05, noise_max=80.0, final="lowest")
+        grid = Grid(steps + 1, "exponential", sigma_min=0.05, sigma_max=80.0, final="lowest")
         return error(make(grid, prediction=prediction))
 
     slope = math.log2(at(80) / at(160))
@@ -62,7 +63,7 @@ def test_orders_of_convergence(make: Any, order: int, prediction: str) -> None:
 
 
 def test_unip_of_order_3_is_the_full_third_order() -> None:
-    grid = Grid(30, "exponential", noise_min=0.05, noise_max=10.0, final="lowest")
+    grid = Grid(30, "exponential", sigma_min=0.05, sigma_max=10.0, final="lowest")
     assert error(unip(grid, order=3)) == pytest.approx(error(SOLVER(grid, order=3, second_derivative="full")), rel=1e-6)
 
 
@@ -107,7 +108,7 @@ def test_the_corrector_asks_nothing_and_keeps_what_a_hook_changed() -> None:
     asked: list[float] = []
 
     def counted(x: Tensor, step: StepContext) -> Denoised:
-        asked.append(step.level.noise)
+        asked.append(step.level.edm_sigma)
         return Denoised(torch.full_like(x, 0.25), (x - 0.25 * step.level.alpha) / step.level.sigma)
 
     def hook(step: StepContext, x: Tensor, denoised: Denoised) -> Tensor | None:
@@ -116,10 +117,10 @@ def test_the_corrector_asks_nothing_and_keeps_what_a_hook_changed() -> None:
     sampler = UniPCSampler(Grid(8, final="lowest"), order=3)
     levels = sampler.levels(EDM)
     end = sampler(counted, EDM, torch.zeros(1, 1, dtype=torch.float64), Still(), hook)
-    assert asked == [level.noise for level in levels[:-1]]
+    assert asked == [level.edm_sigma for level in levels[:-1]]
     # With a constant x0 there is nothing to correct: z - x0 scales with the noise, from the start and from the hook.
-    left = levels[-1].noise
-    expected = 0.25 - 0.25 * left / levels[0].noise + 0.5 * left / levels[6].noise
+    left = levels[-1].edm_sigma
+    expected = 0.25 - 0.25 * left / levels[0].edm_sigma + 0.5 * left / levels[6].edm_sigma
     assert float(end) / levels[-1].alpha == pytest.approx(expected, rel=1e-9)
 
 

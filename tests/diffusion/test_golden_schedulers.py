@@ -8,18 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from difflab.diffusion.grid import Grid
+from difflab.diffusion.levels.grid import Grid
 from difflab.diffusion.process import GaussianProcess
-from difflab.diffusion.samplers import (
-    Churn,
-    DPMSolverPP2MSDESampler,
-    DPMSolverPPSampler,
-    EulerSampler,
-    HeunSampler,
-    LevelSampler,
-    PLMSSampler,
-    UniPCSampler,
-)
+from difflab.diffusion.samplers.dpm_solver_pp import DPMSolverPP2MSDESampler, DPMSolverPPSampler
+from difflab.diffusion.samplers.euler import Churn, EulerSampler, HeunSampler
+from difflab.diffusion.samplers.levels import LevelSampler
+from difflab.diffusion.samplers.plms import PLMSSampler
+from difflab.diffusion.samplers.unipc import UniPCSampler
 from difflab.types import Denoised, Denoiser, NoiseLevel, StepContext
 from diffusion.fakes import Checked, ReplayedNoise
 from diffusion.schedulers import Run, first_scale, grid_of, process_of
@@ -61,7 +56,7 @@ def pndm(case: dict[str, Any], process: GaussianProcess) -> PLMSSampler:
 
 def euler(case: dict[str, Any], process: GaussianProcess) -> EulerSampler:
     args = case.get("step_args", {})
-    churn = Churn(args.get("s_churn", 0.0), noise=args.get("s_noise", 1.0))
+    churn = Churn(args.get("s_churn", 0.0), s_noise=args.get("s_noise", 1.0))
     return EulerSampler(grid_of(case["constructor"], case["steps"], process, "sigma"), churn=churn)
 
 

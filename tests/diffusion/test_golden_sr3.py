@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from difflab.config.diffusion import DiscreteDiffusionConfig
 from difflab.diffusion.build import build_loss, build_process, build_timesteps
+from difflab.diffusion.config import DiscreteDiffusionConfig
 from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.process import GaussianProcess
-from difflab.diffusion.samplers import AncestralSampler
+from difflab.diffusion.samplers.ancestral import AncestralSampler
 from difflab.diffusion.thresholding import StaticThreshold
 from difflab.types import Conditioning, StepContext
 from diffusion.fakes import Checked, ReplayedNoise

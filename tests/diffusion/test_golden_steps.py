@@ -11,8 +11,10 @@ from torch import Tensor
 from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.guidance import Guidance
 from difflab.diffusion.process import GaussianProcess
-from difflab.diffusion.samplers import AncestralSampler, DDIMInversion, DDIMSampler, StridedSampler
-from difflab.diffusion.samplers.base import ascending_steps
+from difflab.diffusion.samplers.ancestral import AncestralSampler
+from difflab.diffusion.samplers.base import StridedSampler, ascending_steps
+from difflab.diffusion.samplers.ddim import DDIMSampler
+from difflab.diffusion.samplers.inversion import DDIMInversion
 from difflab.diffusion.schedules import linear_betas
 from difflab.diffusion.thresholding import StaticThreshold
 from difflab.images import to_uint8

@@ -15,18 +15,16 @@ import torch
 from torch import Tensor
 
 from difflab.diffusion.classifier_guidance import GradientAt
-from difflab.diffusion.grid import Grid
 from difflab.diffusion.guidance import Guidance
+from difflab.diffusion.levels.grid import Grid
 from difflab.diffusion.process import CLEAN, GaussianProcess, Variance
-from difflab.diffusion.samplers import (
-    AncestralSampler,
-    DDIMSampler,
-    DPMSolverPPSampler,
-    HeunSampler,
-    LMSSampler,
-    PLMSSampler,
-    UniPCSampler,
-)
+from difflab.diffusion.samplers.ancestral import AncestralSampler
+from difflab.diffusion.samplers.ddim import DDIMSampler
+from difflab.diffusion.samplers.dpm_solver_pp import DPMSolverPPSampler
+from difflab.diffusion.samplers.euler import HeunSampler
+from difflab.diffusion.samplers.lms import LMSSampler
+from difflab.diffusion.samplers.plms import PLMSSampler
+from difflab.diffusion.samplers.unipc import UniPCSampler
 from difflab.diffusion.schedules import linear_betas
 from difflab.types import NoiseLevel
 from diffusion.fakes import context_at

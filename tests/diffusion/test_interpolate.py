@@ -13,7 +13,9 @@ from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.interpolate import interpolate, lerp, slerp
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.process import GaussianProcess
-from difflab.diffusion.samplers import AncestralSampler, DDIMSampler, StridedSampler
+from difflab.diffusion.samplers.ancestral import AncestralSampler
+from difflab.diffusion.samplers.base import StridedSampler
+from difflab.diffusion.samplers.ddim import DDIMSampler
 from difflab.diffusion.schedules import linear_betas
 from difflab.types import Denoised, StepContext
 from diffusion.test_samplers import GaussianNetwork

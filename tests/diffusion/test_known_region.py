@@ -12,10 +12,15 @@ from torch import Tensor
 from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.known_region import KnownRegion
+from difflab.diffusion.levels.distributions import CosineDistribution
 from difflab.diffusion.noise import SampleNoise
-from difflab.diffusion.noise_laws import CosineLaw
 from difflab.diffusion.process import CLEAN, GaussianProcess, PreviousDenoised
-from difflab.diffusion.samplers import AncestralSampler, DDIMSampler, Part, Resampling, Sampler, Trajectory
+from difflab.diffusion.samplers.ancestral import AncestralSampler
+from difflab.diffusion.samplers.base import Sampler
+from difflab.diffusion.samplers.ddim import DDIMSampler
+from difflab.diffusion.samplers.part import Part
+from difflab.diffusion.samplers.resampling import Resampling
+from difflab.diffusion.samplers.trajectory import Trajectory
 from difflab.diffusion.schedules import cosine_betas, linear_betas, zero_terminal_snr
 from difflab.diffusion.thresholding import StaticThreshold
 from difflab.types import Denoised, NoiseLevel, StepContext
@@ -88,7 +93,7 @@ MODELS = {
     "x0_of_4000": GaussianProcess(cosine_betas(4000), prediction="x0"),
     "prev": GaussianProcess(linear_betas(1000), prediction="prev"),
     "edm": EDM,
-    "log_snr": ContinuousProcess(CosineLaw(), prediction="eps"),
+    "log_snr": ContinuousProcess(CosineDistribution(), prediction="eps"),
 }
 
 

@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from difflab.diffusion.continuous_process import ContinuousProcess
+from difflab.diffusion.levels.distributions import CosineDistribution
 from difflab.diffusion.losses import DiffusionLoss
-from difflab.diffusion.noise_laws import CosineLaw
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.schedules import cosine_betas, linear_betas
-from difflab.diffusion.weighting import LossWeighting
 from diffusion.fakes import PREDICTIONS, VARIANCES, Checked, FakeNetwork, official_process
 from golden_fixtures import load
 
@@ -71,9 +70,7 @@ def test_combinations_that_train_nothing_are_refused() -> None:
         DiffusionLoss(fixed, "hybrid")
     with pytest.raises(ValueError, match="loss='mae' is not one of"):
         DiffusionLoss(fixed, "mae")
-    with pytest.raises(ValueError, match="weighting='p3' is not one of none"):
-        DiffusionLoss(fixed, "mse", weighting=LossWeighting("p3"))
-    continuous = ContinuousProcess(CosineLaw(), prediction="eps")
+    continuous = ContinuousProcess(CosineDistribution(), prediction="eps")
     with pytest.raises(ValueError, match="loss=kl is a bound on a table of steps; in continuous time use loss=mse"):
         DiffusionLoss(continuous, "kl")
     with pytest.raises(ValueError, match="gives 3 channels for an input of 3; variance=learned_range needs 6"):

@@ -14,23 +14,22 @@ from difflab.diffusion.base_process import Process
 from difflab.diffusion.classifier_free import ClassifierFree
 from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.denoiser import NetworkDenoiser
+from difflab.diffusion.levels.distributions import CosineDistribution, LogNormalDistribution
 from difflab.diffusion.noise import SampleNoise
-from difflab.diffusion.noise_laws import CosineLaw, LogNormalLaw
 from difflab.diffusion.ode_likelihood import (
     Adaptive,
     FixedSteps,
     LogDensity,
-    noise_ends,
     ode_bits_per_dim,
     ode_log_density,
+    sigma_ends,
 )
-from difflab.diffusion.parametrisation import Parametrisation
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.schedules import linear_betas, zero_terminal_snr
 from difflab.diffusion.thresholding import StaticThreshold
 from difflab.types import Conditioning, Denoised, NoiseLevel
 
-WIDE = ContinuousProcess(LogNormalLaw(), prediction="edm", time_input="edm", noise_range=(0.01, 1e6))
+WIDE = ContinuousProcess(LogNormalDistribution(), prediction="edm", time_input="edm", sigma_range=(0.01, 1e6))
 """So wide that nothing of the data is left at its end: the density of the ODE is that of the data plus noise."""
 LOW = 0.01
 
@@ -64,7 +63,7 @@ class Mixture:
     def at_levels(self, x: Tensor, levels: Sequence[NoiseLevel], rows: Tensor | None = None) -> Denoised:
         self.calls += len(x)
         alpha = torch.tensor([level.alpha for level in levels], dtype=torch.float64)[:, None]
-        noise = torch.tensor([level.noise for level in levels], dtype=torch.float64)
+        noise = torch.tensor([level.edm_sigma for level in levels], dtype=torch.float64)
         z = x / alpha
         shares = torch.softmax(self.log_parts(z, noise), dim=1)
         kept = self.stds**2 / (self.stds**2 + noise[:, None] ** 2)
@@ -86,7 +85,7 @@ def test_the_exact_trace_gives_the_exact_density_and_the_error_falls_with_the_to
     z = mixture.drawn(8)
     errors, evaluations = [], []
     for tolerance in (1e-3, 1e-5, 1e-7):
-        found = log_density(mixture, z, solver=Adaptive(tolerance, tolerance), trace="exact", noise_max=1e6)
+        found = log_density(mixture, z, solver=Adaptive(tolerance, tolerance), trace="exact", sigma_max=1e6)
         errors.append(float((found.log_prob[:, 0] - mixture.log_density(z)).abs().max()))
         evaluations.append(float(found.evaluations.double().mean()))
     assert errors[0] > 10 * errors[1] > 100 * errors[2]
@@ -110,7 +109,7 @@ def test_fixed_steps_converge_at_their_order(method: Any, order: int) -> None:
 def test_hutchinson_s_estimate_lies_within_its_standard_error(trace: Any) -> None:
     mixture = Mixture(4)
     z = mixture.drawn(4)
-    found = log_density(mixture, z, solver=Adaptive(1e-5, 1e-5), trace=trace, probes=40, noise_max=1e4)
+    found = log_density(mixture, z, solver=Adaptive(1e-5, 1e-5), trace=trace, probes=40, sigma_max=1e4)
     assert found.log_prob.shape == (4, 40)
     error = found.log_prob.mean(dim=1) - mixture.log_density(z)
     standard = found.log_prob.std(dim=1) / math.sqrt(40)
@@ -162,7 +161,7 @@ class GaussianNetwork:
             torch.tensor([getattr(level, name) for level in levels], dtype=torch.float64)[:, None, None]
             for name in ("alpha", "sigma")
         )
-        kind = self.process.parametrisation
+        kind = self.process.prediction.name
         x = x * alpha * ((sigma / alpha) ** 2 + 0.25).sqrt() if kind == "edm" else x * alpha if kind == "ve" else x
         kept = alpha * self.std**2 / (alpha**2 * self.std**2 + sigma**2)
         x0 = self.mean + kept * (x - alpha * self.mean)
@@ -174,20 +173,20 @@ class GaussianNetwork:
     def _level(self, time: float) -> NoiseLevel:
         if isinstance(self.process, GaussianProcess):
             return self.process.level_at(time)
-        return self.process.level_of_noise(math.exp(-0.5 * time))
+        return self.process.level_of_sigma(math.exp(-0.5 * time))
 
     def log_density(self, z: Tensor) -> Tensor:
         """Of the density that the flow carries here from the normals at the highest level: the flow is affine."""
-        low, high = noise_ends(self.process)
+        low, high = sigma_ends(self.process)
         stretch = math.sqrt((self.std**2 + high**2) / (self.std**2 + low**2))
-        level = self.process.level_of_noise(high)
+        level = self.process.level_of_sigma(high)
         end = level.alpha * (self.mean + (z - self.mean) * stretch)
         normal = torch.distributions.Normal(0.0, self.process.starting_std(level))
         return (normal.log_prob(end) + math.log(level.alpha * stretch)).flatten(1).sum(dim=1)
 
 
-def continuous(prediction: Parametrisation) -> ContinuousProcess:
-    return ContinuousProcess(CosineLaw(-8.0, 9.0), prediction=prediction, time_input="log_snr")
+def continuous(prediction: str) -> ContinuousProcess:
+    return ContinuousProcess(CosineDistribution(-8.0, 9.0), prediction=prediction, time_input="log_snr")
 
 
 def table(prediction: Any, **options: Any) -> GaussianProcess:
@@ -208,8 +207,8 @@ def test_every_process_and_prediction_gives_the_density_of_its_flow(name: str) -
     assert sum(network.batches) == int(found.evaluations.sum())
     # The network is told the time in float32.
     assert torch.allclose(found.log_prob[:, 0], network.log_density(z), rtol=0, atol=2e-3)
-    low, high = noise_ends(network.process)
-    end = network.process.level_of_noise(high)
+    low, high = sigma_ends(network.process)
+    end = network.process.level_of_sigma(high)
     normal = torch.distributions.Normal(0.0, network.process.starting_std(end))
     flowed = end.alpha * (0.3 + (z - 0.3) * math.sqrt((0.04 + high**2) / (0.04 + low**2)))
     assert torch.allclose(found.prior, normal.log_prob(flowed).flatten(1).sum(dim=1), rtol=0, atol=2e-3)
@@ -258,7 +257,9 @@ def test_the_bits_of_pixels_bound_their_probability_from_above(std: float) -> No
     gaussian = Mixture(1)
     gaussian.shares = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
     gaussian.means, gaussian.stds = torch.zeros(3, 1, dtype=torch.float64), torch.full((3,), std, dtype=torch.float64)
-    gaussian.process = ContinuousProcess(LogNormalLaw(), prediction="edm", time_input="edm", noise_range=(1e-3, 1e6))
+    gaussian.process = ContinuousProcess(
+        LogNormalDistribution(), prediction="edm", time_input="edm", sigma_range=(1e-3, 1e6)
+    )
     pixel = torch.full((400, 1), 127 / 127.5 - 1, dtype=torch.float64)
     found = ode_bits_per_dim(gaussian, pixel, SampleNoise(range(400)), solver=Adaptive(1e-4, 1e-4))  # pyrefly: ignore
     total = math.sqrt(std**2 + 1e-6)
@@ -295,18 +296,18 @@ def test_guidance_and_clipping_are_refused(options: dict[str, Any]) -> None:
     [
         (table("prev"), {}, "prediction=prev"),
         (GaussianProcess(zero_terminal_snr(linear_betas(100)), prediction="v"), {}, "zero terminal SNR"),
-        (table("eps"), {"noise_max": 500.0}, "noise_min=0.0316386 and noise_max=500 must be 0.0316386 <= noise_min <"),
-        (table("eps"), {"noise_min": 0.001}, "noise_min=0.001"),
-        (table("eps"), {"noise_min": 2.0, "noise_max": 1.0}, "noise_min=2 and noise_max=1"),
+        (table("eps"), {"sigma_max": 500.0}, "sigma_min=0.0316386 and sigma_max=500 must be 0.0316386 <= sigma_min <"),
+        (table("eps"), {"sigma_min": 0.001}, "sigma_min=0.001"),
+        (table("eps"), {"sigma_min": 2.0, "sigma_max": 1.0}, "sigma_min=2 and sigma_max=1"),
     ],
 )
 def test_what_has_no_such_ode_is_refused(process: Process, ends: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        noise_ends(process, **ends)
+        sigma_ends(process, **ends)
 
 
 def test_the_ends_are_those_that_samplers_visit() -> None:
-    assert noise_ends(continuous("v")) == pytest.approx((math.exp(-4.5), math.exp(4.0)))
-    assert noise_ends(ContinuousProcess(CosineLaw(), prediction="v")) == (0.002, 80.0)
-    assert noise_ends(table("eps")) == (table("eps").noise_range[0], 80.0)
-    assert noise_ends(table("eps"), noise_max=3.0)[1] == 3.0
+    assert sigma_ends(continuous("v")) == pytest.approx((math.exp(-4.5), math.exp(4.0)))
+    assert sigma_ends(ContinuousProcess(CosineDistribution(), prediction="v")) == (0.002, 80.0)
+    assert sigma_ends(table("eps")) == (table("eps").sigma_range[0], 80.0)
+    assert sigma_ends(table("eps"), sigma_max=3.0)[1] == 3.0

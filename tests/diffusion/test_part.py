@@ -15,15 +15,13 @@ from torch import Tensor
 
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.process import CLEAN, GaussianProcess
-from difflab.diffusion.samplers import (
-    DDIMInversion,
-    DDIMSampler,
-    Part,
-    Resampling,
-    Sampler,
-    Trajectory,
-)
+from difflab.diffusion.samplers.base import Sampler
+from difflab.diffusion.samplers.ddim import DDIMSampler
 from difflab.diffusion.samplers.dpm_fast import orders_of
+from difflab.diffusion.samplers.inversion import DDIMInversion
+from difflab.diffusion.samplers.part import Part
+from difflab.diffusion.samplers.resampling import Resampling
+from difflab.diffusion.samplers.trajectory import Trajectory
 from difflab.diffusion.schedules import cosine_betas, linear_betas, zero_terminal_snr
 from difflab.types import NoiseLevel
 from diffusion.every_sampler import DRAWING, MULTISTEP, PROCESS, RANDOM, Normals, sampler_named
@@ -346,11 +344,11 @@ def test_a_part_without_steps_or_with_a_level_that_is_not_visited_is_refused() -
         draw(sampler, Part(start=0.3, image=IMAGE, end=0.5))
     with pytest.raises(ValueError, match=r"\(timestep 500\); next to it are .*timestep 555.*timestep 444"):
         draw(sampler, Part(start=PROCESS.level(500)))
-    with pytest.raises(ValueError, match=r"start=noise 0 keeps none of 10 steps: take 0.1 or more"):
+    with pytest.raises(ValueError, match=r"start=sigma 0 keeps none of 10 steps: take 0.1 or more"):
         draw(sampler, Part(start=CLEAN))
     with pytest.raises(ValueError, match=r"end=0.05 leaves out none of 10 steps: take 0.1 or more, or 0"):
         draw(sampler, Part(end=0.05))
-    with pytest.raises(ValueError, match=r"start=1 and end=noise 157.\d+ \(timestep 999\) leave none of 10 steps"):
+    with pytest.raises(ValueError, match=r"start=1 and end=sigma 157.\d+ \(timestep 999\) leave none of 10 steps"):
         draw(sampler, Part(end=PROCESS.level(999)))
     with pytest.raises(ValueError, match=r"the image to start from is \[1, 1, 2, 2\], but x is \[2, 1, 2, 2\]"):
         draw(sampler, Part(start=0.5, image=IMAGE[:1]))
@@ -359,12 +357,12 @@ def test_a_part_without_steps_or_with_a_level_that_is_not_visited_is_refused() -
 @pytest.mark.parametrize("name", ["heun", "dpm_solver_pp", "edm_ablation"])
 def test_the_levels_that_the_message_names_are_taken(name: str) -> None:
     sampler = sampler_named(name)
-    with pytest.raises(ValueError, match=r"end: .* no level with noise 1.9 .* next to it are noise") as refused:
-        draw(sampler, Part(end=PROCESS.level_of_noise(1.9)))
-    for named in re.findall(r"are noise (\S+) .* and noise (\S+) ", str(refused.value))[0]:
+    with pytest.raises(ValueError, match=r"end: .* no level with sigma 1.9 .* next to it are sigma") as refused:
+        draw(sampler, Part(end=PROCESS.level_of_sigma(1.9)))
+    for named in re.findall(r"are sigma (\S+) .* and sigma (\S+) ", str(refused.value))[0]:
         kept = Trajectory()
-        draw(sampler, Part(end=PROCESS.level_of_noise(float(named))), hook=kept)
-        assert kept.steps[-1].next_level.noise == pytest.approx(float(named), rel=1e-5)
+        draw(sampler, Part(end=PROCESS.level_of_sigma(float(named))), hook=kept)
+        assert kept.steps[-1].next_level.edm_sigma == pytest.approx(float(named), rel=1e-5)
 
 
 def test_ddim_inversion_takes_a_part_of_its_way_but_no_image() -> None:

@@ -14,16 +14,13 @@ import torch
 from torch import Tensor
 
 from difflab.diffusion.denoiser import NetworkDenoiser
-from difflab.diffusion.samplers import (
-    DDIMSampler,
-    DPMSolverPPSampler,
-    EulerSampler,
-    HeunSampler,
-    LevelSampler,
-    Part,
-    PLMSSampler,
-    UniPCSampler,
-)
+from difflab.diffusion.samplers.ddim import DDIMSampler
+from difflab.diffusion.samplers.dpm_solver_pp import DPMSolverPPSampler
+from difflab.diffusion.samplers.euler import EulerSampler, HeunSampler
+from difflab.diffusion.samplers.levels import LevelSampler
+from difflab.diffusion.samplers.part import Part
+from difflab.diffusion.samplers.plms import PLMSSampler
+from difflab.diffusion.samplers.unipc import UniPCSampler
 from diffusion.fakes import Mixture
 from diffusion.mixtures import Still
 from diffusion.schedulers import grid_of, process_of, their_run
@@ -38,10 +35,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
 
 def compare(scheduler: Any, sampler: Any, strength: float, steps: int = 10) -> None:
     process, network = process_of(CONSTRUCTOR), Mixture(MIXTURE, "epsilon")
-    noises = [level.noise for level in sampler.levels(process)] if isinstance(sampler, LevelSampler) else []
+    sigmas = [level.edm_sigma for level in sampler.levels(process)] if isinstance(sampler, LevelSampler) else []
     if isinstance(sampler, HeunSampler):
-        noises = [noises[0], *(noise for noise in noises[1:-1] for _ in range(2)), noises[-1]]
-    theirs = their_run(scheduler, steps, network, start(), process, noises, IMAGE, strength)
+        sigmas = [sigmas[0], *(noise for noise in sigmas[1:-1] for _ in range(2)), sigmas[-1]]
+    theirs = their_run(scheduler, steps, network, start(), process, sigmas, IMAGE, strength)
     torch.testing.assert_close(ours(sampler, strength), theirs, atol=2e-6, rtol=0)
 
 

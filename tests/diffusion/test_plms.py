@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from difflab.diffusion.grid import Grid
+from difflab.diffusion.levels.grid import Grid
 from difflab.diffusion.process import GaussianProcess
-from difflab.diffusion.samplers import PLMSSampler
-from difflab.diffusion.samplers.plms import ADAMS_BASHFORTH, WarmUp
+from difflab.diffusion.samplers.plms import ADAMS_BASHFORTH, PLMSSampler, WarmUp
 from difflab.diffusion.schedules import linear_betas
 from diffusion.gaussian import EDM, exact, flow
 from diffusion.mixtures import Still

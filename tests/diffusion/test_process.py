@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from difflab.diffusion.process import CLEAN, GaussianProcess, PreviousDenoised
+from difflab.diffusion.predictions import EDM, PreviousDenoised
+from difflab.diffusion.process import CLEAN, GaussianProcess
 from difflab.diffusion.schedules import cosine_betas, jsd_betas, linear_betas, quad_betas, zero_terminal_snr
 from difflab.types import Denoised, NoiseLevel
 
@@ -116,7 +117,8 @@ def test_respacing_to_every_step_changes_nothing() -> None:
 
 def test_respacing_keeps_every_option() -> None:
     options = {
-        "prediction": "v",
+        "prediction": EDM(0.7),
+        "sigma_data": 0.7,
         "variance": "learned_range",
         "posterior_clip": "floor",
         "time_input": "sqrt_alpha_bar",
@@ -247,7 +249,7 @@ def test_only_the_last_row_may_be_without_signal(betas: list[float]) -> None:
 
 def test_one_step_of_pure_noise_has_no_levels_between() -> None:
     with pytest.raises(ValueError, match=r"the only step .* is pure noise.*: take sampler=ancestral or sampler=ddim"):
-        _ = GaussianProcess([1.0], prediction="x0").noise_range
+        _ = GaussianProcess([1.0], prediction="x0").sigma_range
 
 
 @pytest.mark.parametrize("prediction", ["x0", "v", "prev"])

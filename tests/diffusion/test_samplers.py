@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from difflab.conf_dir import conf_dir
+from difflab.config.groups import choices_of, contents
 from difflab.config.sampler import SamplerConfig
 from difflab.diffusion.build import build_sampler
 from difflab.diffusion.denoiser import NetworkDenoiser
+from difflab.diffusion.levels.rows import sampling_timesteps
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.process import CLEAN, GaussianProcess
-from difflab.diffusion.samplers import AncestralSampler, DDIMInversion, DDIMSampler, StridedSampler, Trajectory
+from difflab.diffusion.samplers.ancestral import AncestralSampler
+from difflab.diffusion.samplers.base import StridedSampler
+from difflab.diffusion.samplers.ddim import DDIMSampler
 from difflab.diffusion.samplers.dpm_fast import orders_of
+from difflab.diffusion.samplers.inversion import DDIMInversion
+from difflab.diffusion.samplers.trajectory import Trajectory
 from difflab.diffusion.schedules import cosine_betas, linear_betas, zero_terminal_snr
-from difflab.diffusion.spacing import sampling_timesteps
 from difflab.types import Denoised, StepContext
 from diffusion.gaussian import exact
 
@@ -166,15 +168,15 @@ def test_no_gradient_is_kept_and_negative_eta_is_refused() -> None:
         DDIMSampler(eta=-1)
 
 
-SAMPLER_FILES = sorted((conf_dir() / "sampler").glob("*.yaml"))
+SAMPLERS = choices_of("sampler")
 
 
-@pytest.mark.parametrize("path", SAMPLER_FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("steps", [1, 2, 3, 6])
 @pytest.mark.parametrize("zero_snr", [False, True])
-def test_the_hook_is_called_after_every_step_with_its_number(path: Path, steps: int, zero_snr: bool) -> None:
-    config = yaml.safe_load(path.read_text()) | {"steps": steps}
-    if "spacing" in config and path.stem not in ("ddim_inversion", "dpm_fast"):
+def test_the_hook_is_called_after_every_step_with_its_number(name: str, steps: int, zero_snr: bool) -> None:
+    config = {**(contents("sampler", name) or {}), "steps": steps}
+    if "spacing" in config and name not in ("ddim_inversion", "dpm_fast"):
         config["spacing"] = "trailing"
     sampler = build_sampler(TypeAdapter(SamplerConfig).validate_python(config))
     betas = zero_terminal_snr(linear_betas(1000)) if zero_snr else linear_betas(1000)
@@ -186,7 +188,7 @@ def test_the_hook_is_called_after_every_step_with_its_number(path: Path, steps: 
     n = sampler.n_steps(process)
     assert [step.index for step, _, _ in seen] == list(range(n))
     assert {step.n_steps for step, _, _ in seen} == {n}
-    assert n == (len(orders_of(steps)) if path.stem == "dpm_fast" else steps)
+    assert n == (len(orders_of(steps)) if name == "dpm_fast" else steps)
     for (step, _, _), (following, _, _) in pairwise(seen):
         assert step.next_level == following.level
     assert torch.equal(seen[-1][1], out)

@@ -9,26 +9,23 @@ from typing import Any
 import pytest
 import torch
 
-from difflab.diffusion.grid import Grid
+from difflab.diffusion.levels.grid import Grid
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.process import GaussianProcess
-from difflab.diffusion.samplers import (
-    DDIMInversion,
-    DDIMSampler,
-    DPM2AncestralSampler,
-    DPM2Sampler,
+from difflab.diffusion.samplers.ddim import DDIMSampler
+from difflab.diffusion.samplers.dpm2 import DPM2AncestralSampler, DPM2Sampler
+from difflab.diffusion.samplers.dpm_solver_pp import (
     DPMSolverPP2MSDESampler,
     DPMSolverPP2SAncestralSampler,
     DPMSolverPP3MSDESampler,
     DPMSolverPPSampler,
     DPMSolverPPSDESampler,
-    EulerAncestralSampler,
-    EulerSampler,
-    HeunSampler,
-    LevelSampler,
-    LMSSampler,
-    UniPCSampler,
 )
+from difflab.diffusion.samplers.euler import EulerAncestralSampler, EulerSampler, HeunSampler
+from difflab.diffusion.samplers.inversion import DDIMInversion
+from difflab.diffusion.samplers.levels import LevelSampler
+from difflab.diffusion.samplers.lms import LMSSampler
+from difflab.diffusion.samplers.unipc import UniPCSampler
 from difflab.diffusion.schedules import linear_betas
 from diffusion.exact_field import data, denoiser, grid, order, run, solution, start
 from diffusion.mixtures import Still

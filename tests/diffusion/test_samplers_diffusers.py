@@ -9,18 +9,15 @@ import torch
 from torch import Tensor
 
 from difflab.diffusion.denoiser import NetworkDenoiser
-from difflab.diffusion.grid import Grid
+from difflab.diffusion.levels.grid import Grid
 from difflab.diffusion.process import GaussianProcess
-from difflab.diffusion.samplers import (
-    DDIMSampler,
-    DPMSolverPPSampler,
-    EulerSampler,
-    HeunSampler,
-    LevelSampler,
-    PLMSSampler,
-    UniPCSampler,
-)
+from difflab.diffusion.samplers.ddim import DDIMSampler
+from difflab.diffusion.samplers.dpm_solver_pp import DPMSolverPPSampler
+from difflab.diffusion.samplers.euler import EulerSampler, HeunSampler
 from difflab.diffusion.samplers.exponential import ExponentialSampler
+from difflab.diffusion.samplers.levels import LevelSampler
+from difflab.diffusion.samplers.plms import PLMSSampler
+from difflab.diffusion.samplers.unipc import UniPCSampler
 from diffusion.fakes import Mixture
 from diffusion.mixtures import Still
 from diffusion.schedulers import first_scale, grid_of, process_of, their_run
@@ -65,10 +62,10 @@ def compare(scheduler: Any, sampler: Any, constructor: dict[str, Any], scale: fl
     network = Mixture(MIXTURE, constructor["prediction_type"])
     if constructor.get("use_exponential_sigmas") and isinstance(sampler, ExponentialSampler):
         network = WholeTimesteps(network)
-    noises = [level.noise for level in sampler.levels(process)] if isinstance(sampler, LevelSampler) else []
+    sigmas = [level.edm_sigma for level in sampler.levels(process)] if isinstance(sampler, LevelSampler) else []
     if isinstance(sampler, HeunSampler):
-        noises = [noises[0], *(noise for noise in noises[1:-1] for _ in range(2)), noises[-1]]
-    theirs = their_run(scheduler, steps, network, start(), process, noises)
+        sigmas = [sigmas[0], *(noise for noise in sigmas[1:-1] for _ in range(2)), sigmas[-1]]
+    theirs = their_run(scheduler, steps, network, start(), process, sigmas)
     spaced = sampler.respace(process)
     ours = sampler(NetworkDenoiser(network, spaced), spaced, start() * scale, Still())
     torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=0)

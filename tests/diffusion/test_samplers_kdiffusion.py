@@ -16,37 +16,30 @@ from torch import Tensor
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.denoiser import NetworkDenoiser
-from difflab.diffusion.grid import Grid
+from difflab.diffusion.levels.distributions import CosineDistribution, LogNormalDistribution
+from difflab.diffusion.levels.grid import Grid
+from difflab.diffusion.levels.sigmas import exponential_sigmas, karras_sigmas, polyexponential_sigmas, vp_sigmas
 from difflab.diffusion.noise import SampleNoise
-from difflab.diffusion.noise_laws import CosineLaw, LogNormalLaw
 from difflab.diffusion.process import CLEAN, GaussianProcess
-from difflab.diffusion.samplers import (
-    Churn,
-    DPM2AncestralSampler,
-    DPM2Sampler,
-    DPMFastSampler,
+from difflab.diffusion.samplers.dpm2 import DPM2AncestralSampler, DPM2Sampler
+from difflab.diffusion.samplers.dpm_fast import DPMFastSampler, orders_of
+from difflab.diffusion.samplers.dpm_solver_pp import (
     DPMSolverPP2MSDESampler,
     DPMSolverPP2SAncestralSampler,
     DPMSolverPP3MSDESampler,
     DPMSolverPPSampler,
     DPMSolverPPSDESampler,
-    EulerAncestralSampler,
-    EulerSampler,
-    HeunSampler,
-    LevelSampler,
-    LMSSampler,
 )
-from difflab.diffusion.samplers.ancestral_noise import AncestralNoise
-from difflab.diffusion.samplers.dpm_fast import orders_of
-from difflab.diffusion.samplers.lms import lagrange_integrals
+from difflab.diffusion.samplers.euler import AncestralNoise, Churn, EulerAncestralSampler, EulerSampler, HeunSampler
+from difflab.diffusion.samplers.levels import LevelSampler
+from difflab.diffusion.samplers.lms import LMSSampler, lagrange_integrals
 from difflab.diffusion.schedules import linear_betas, zero_terminal_snr
-from difflab.diffusion.sigmas import exponential_noises, karras_noises, polyexponential_noises, vp_noises
 from difflab.types import Conditioning, Denoised, NoiseLevel, StepContext
 from diffusion.fakes import Checked, MixtureDenoiser, ReplayedNoise
 from golden_fixtures import load
 
 ENDS = (0.002, 80.0)
-EDM = ContinuousProcess(LogNormalLaw(), prediction="edm", time_input="edm", noise_range=ENDS)
+EDM = ContinuousProcess(LogNormalDistribution(), prediction="edm", time_input="edm", sigma_range=ENDS)
 TABLE = GaussianProcess(linear_betas(1000))
 
 Make = Callable[[Grid, dict[str, Any]], LevelSampler]
@@ -71,19 +64,18 @@ SAMPLERS: dict[str, Make] = {
 class Sigmas(Grid):
     """The levels of a fixture, which were made in float32; a last one of 0 is the clean end."""
 
-    sigmas: tuple[float, ...] = ()
+    visited: tuple[float, ...] = ()
 
     def levels(self, process: Process) -> list[NoiseLevel]:
-        return [process.level_of_noise(sigma) if sigma > 0 else CLEAN for sigma in self.sigmas]
+        return [process.level_of_sigma(sigma) if sigma > 0 else CLEAN for sigma in self.visited]
 
 
 def churn(args: dict[str, Any]) -> Churn:
-    names = {"s_churn": "churn", "s_tmin": "low", "s_tmax": "high", "s_noise": "noise"}
-    return Churn(**{names[name]: value for name, value in args.items()})
+    return Churn(**args)
 
 
 class Recorded(ReplayedNoise):
-    """Replayed noise that keeps between which noises Brownian motion was asked."""
+    """Replayed noise that keeps between which sigmas Brownian motion was asked."""
 
     def __init__(self, seed: int, names: Sequence[str] | None = None) -> None:
         super().__init__(seed, names)
@@ -100,11 +92,11 @@ def asked_every_step(sampler: LevelSampler) -> list[str] | None:
     if not isinstance(sampler, EulerSampler):
         return None
     levels = sampler.grid.levels(EDM)[:-1]
-    return [str(i) for i, level in enumerate(levels) if sampler.churn.factor(level.noise, len(levels)) > 1]
+    return [str(i) for i, level in enumerate(levels) if sampler.churn.factor(level.edm_sigma, len(levels)) > 1]
 
 
 def compare_noise(check: Checked, label: str, sampler: LevelSampler, noise: Recorded) -> None:
-    levels = [level.noise for level in sampler.grid.levels(EDM)]
+    levels = [level.edm_sigma for level in sampler.grid.levels(EDM)]
     steps = list(pairwise(levels))
     if f"{label}.noise_sampler_args" not in check.fixture.arrays:
         # Churn is asked for in every step; LMS asks for none.
@@ -130,20 +122,20 @@ def compare(check: Checked, label: str, sampler: LevelSampler) -> None:
     # DPM-Solver-fast computes its times and coefficients in float32, unlike all others.
     rel = 2e-6 if isinstance(sampler, DPMFastSampler) else None
     check(f"{label}.sample", sampler(denoiser, EDM, start, noise) / sampler.grid.levels(EDM)[-1].alpha, rel)
-    check(f"{label}.sigma_calls", denoiser.noises, rel)
+    check(f"{label}.sigma_calls", denoiser.sigmas, rel)
     compare_noise(check, label, sampler, noise)
 
 
 def compare_tables(check: Checked) -> None:
     tables = {
-        "karras10": karras_noises(10, 0.02, 20.0),
-        "exponential8": exponential_noises(8, 0.03, 10.0),
-        "polyexponential8": polyexponential_noises(8, 0.03, 10.0, 1.5),
-        "vp8": vp_noises(8),
+        "karras10": karras_sigmas(10, 0.02, 20.0),
+        "exponential8": exponential_sigmas(8, 0.03, 10.0),
+        "polyexponential8": polyexponential_sigmas(8, 0.03, 10.0, 1.5),
+        "vp8": vp_sigmas(8),
     }
     assert set(tables) == set(check.fixture.spec["sigma_tables"])
-    for name, noises in tables.items():
-        check(f"sigmas.{name}", np.append(noises, 0.0), rel=2e-6)
+    for name, sigmas in tables.items():
+        check(f"sigmas.{name}", np.append(sigmas, 0.0), rel=2e-6)
 
 
 def compare_wrappers(check: Checked) -> None:
@@ -151,7 +143,7 @@ def compare_wrappers(check: Checked) -> None:
     fixture = check.fixture
     spec = fixture.spec["wrapper"]
     table = GaussianProcess(linear_betas(spec["T"]), variance="learned")
-    cosine = ContinuousProcess(CosineLaw(), prediction="v", time_input="log_snr")
+    cosine = ContinuousProcess(CosineDistribution(), prediction="v", time_input="log_snr")
 
     def eps(x: Tensor, time: Tensor, conditioning: Conditioning | None = None) -> Tensor:
         out = spec["a"] * x + spec["b"] * torch.sin(time[0] / 100)
@@ -167,14 +159,14 @@ def compare_wrappers(check: Checked) -> None:
         return torch.cat(at)
 
     for name, snap in (("quantizeFalse", "none"), ("quantizeTrue", "time")):
-        levels = [Grid(snap=snap).level_of_noise(table, sigma) for sigma in spec["sigmas"]]
+        levels = [Grid(snap=snap).level_of_sigma(table, sigma) for sigma in spec["sigmas"]]
         check(f"openai_denoiser.{name}.t", [table.time_at(level) for level in levels], rel=2e-6)
         check(f"openai_denoiser.{name}.D", wrapped(table, eps, levels), rel=2e-6)
     grid = Grid(steps=spec["n"], spacing="fractional")
-    check("openai_denoiser.get_sigmas", [level.noise for level in grid.levels(table)], rel=2e-6)
-    check("openai_denoiser.t_to_sigma", [table.level_at(t).noise for t in spec["t"]], rel=2e-6)
-    levels = [cosine.level_of_noise(sigma) for sigma in spec["sigmas"]]
-    check("v_denoiser.t", [angle(torch.tensor(level.noise)) for level in levels], rel=2e-6)
+    check("openai_denoiser.get_sigmas", [level.edm_sigma for level in grid.levels(table)], rel=2e-6)
+    check("openai_denoiser.t_to_sigma", [table.level_at(t).edm_sigma for t in spec["t"]], rel=2e-6)
+    levels = [cosine.level_of_sigma(sigma) for sigma in spec["sigmas"]]
+    check("v_denoiser.t", [angle(torch.tensor(level.edm_sigma)) for level in levels], rel=2e-6)
     check("v_denoiser.D", wrapped(cosine, v, levels), rel=2e-6)
 
 
@@ -192,11 +184,11 @@ def test_every_array_of_k_diffusion() -> None:
     compare_tables(check)
     compare_wrappers(check)
     for case in fixture.spec["cases"]:
-        noises = tuple(fixture.arrays[f"sigmas.{case['sigmas']}"].astype(np.float64).tolist())
+        sigmas = tuple(fixture.arrays[f"sigmas.{case['sigmas']}"].astype(np.float64).tolist())
         if case["function"] == "sample_dpm_fast":
-            sampler: LevelSampler = DPMFastSampler(case["args"]["n"], noise_min=noises[-2], noise_max=noises[0])
+            sampler: LevelSampler = DPMFastSampler(case["args"]["n"], sigma_min=sigmas[-2], sigma_max=sigmas[0])
         else:
-            sampler = SAMPLERS[case["function"]](Sigmas(sigmas=noises), case["args"])
+            sampler = SAMPLERS[case["function"]](Sigmas(visited=sigmas), case["args"])
         compare(check, case["label"], sampler)
     check.assert_all()
 
@@ -205,7 +197,7 @@ def gaussian(mean: float, std: float) -> Callable[[Tensor, StepContext], Denoise
     """The exact denoiser of N(mean, std^2)."""
 
     def denoise(x: Tensor, step: StepContext) -> Denoised:
-        noise, z = step.level.noise, x / step.level.alpha
+        noise, z = step.level.edm_sigma, x / step.level.alpha
         x0 = mean + std**2 / (std**2 + noise**2) * (z - mean)
         return Denoised(x0, (x - step.level.alpha * x0) / step.level.sigma)
 
@@ -290,10 +282,10 @@ def test_the_error_falls_with_the_order(sampler: type[Any], order: int) -> None:
     options = {"order": 2} if sampler is LMSSampler else {"eta": 0.0} if sampler is not DPM2Sampler else {}
 
     def error(steps: int) -> float:
-        solver = sampler(Grid(steps=steps, noise_min=0.1, noise_max=10.0, final="lowest"), **options)
+        solver = sampler(Grid(steps=steps, sigma_min=0.1, sigma_max=10.0, final="lowest"), **options)
         first, *_, last = solver.grid.levels(EDM)
         out = solver(gaussian(0.3, 0.5), EDM, x * first.alpha, Silent()) / last.alpha
-        exact = 0.3 + (x - 0.3) * math.sqrt((0.25 + last.noise**2) / (0.25 + first.noise**2))
+        exact = 0.3 + (x - 0.3) * math.sqrt((0.25 + last.edm_sigma**2) / (0.25 + first.edm_sigma**2))
         return float((out - exact).abs().max())
 
     assert error(41) / error(81) == pytest.approx(2.0**order, rel=0.25)
@@ -331,7 +323,7 @@ def test_dpm_fast_makes_as_many_calls_as_it_is_given(calls: int) -> None:
     denoiser = MixtureDenoiser({"w": [1.0], "m": [0.3], "s": [0.5]})
     sampler = DPMFastSampler(calls)
     sampler(denoiser, EDM, torch.ones(1, 4, dtype=torch.float64), Silent())
-    assert len(denoiser.noises) == calls
+    assert len(denoiser.sigmas) == calls
     assert sampler.n_steps(EDM) == len(orders_of(calls))
 
 
@@ -347,14 +339,14 @@ def test_dpm_fast_with_noise_ends_at_the_lowest_level() -> None:
     [
         (lambda: EulerAncestralSampler(eta=1.5), "eta=1.5 must be 0 .* to 1"),
         (lambda: DPM2AncestralSampler(eta=-0.1), "eta=-0.1 must be 0"),
-        (lambda: EulerAncestralSampler(noise_scale=0.0), "noise_scale=0 must be above 0"),
-        (lambda: DPM2Sampler(churn=Churn(-1.0)), "churn=-1 must be 0 or more"),
+        (lambda: EulerAncestralSampler(s_noise=0.0), "s_noise=0 must be above 0"),
+        (lambda: DPM2Sampler(churn=Churn(-1.0)), "s_churn=-1 must be 0 or more"),
         (lambda: LMSSampler(order=5), "order=5 must be 1..4"),
         (lambda: LMSSampler(order=0), "order=0 must be 1..4"),
         (lambda: DPMSolverPPSDESampler(r=1.0), "r=1 must be above 0 and below 1"),
         (lambda: DPMSolverPP2MSDESampler(eta=-1.0), "eta=-1 must be 0"),
         (lambda: DPMSolverPP2MSDESampler(solver="rk4"), "solver='rk4' is not one of midpoint, heun"),
-        (lambda: DPMSolverPP3MSDESampler(noise_scale=-1.0), "noise_scale=-1 must be above 0"),
+        (lambda: DPMSolverPP3MSDESampler(s_noise=-1.0), "s_noise=-1 must be above 0"),
         (lambda: DPMFastSampler(0), "calls=0 must be 1 or more"),
         (lambda: LMSSampler(Grid(steps=900, snap="level")).respace(TABLE), "two steps are at .* take fewer steps"),
     ],

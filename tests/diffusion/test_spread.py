@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from difflab.diffusion.grid import Grid, GridSpacing
+from difflab.diffusion.levels.grid import Grid, GridSpacing
 from difflab.diffusion.process import GaussianProcess
-from difflab.diffusion.samplers import (
+from difflab.diffusion.samplers.dpm_solver_pp import (
     DPMSolverPP2MSDESampler,
     DPMSolverPP3MSDESampler,
     DPMSolverPPSampler,
     DPMSolverPPSDESampler,
-    EulerAncestralSampler,
-    UniPCSampler,
 )
+from difflab.diffusion.samplers.euler import EulerAncestralSampler
 from difflab.diffusion.samplers.spread import gaussian_spread
+from difflab.diffusion.samplers.unipc import UniPCSampler
 from difflab.diffusion.schedules import linear_betas
 from difflab.types import Denoised, StepContext
 

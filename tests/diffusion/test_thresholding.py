@@ -9,7 +9,7 @@ from torch import Tensor
 from difflab.diffusion import thresholding
 from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.process import GaussianProcess
-from difflab.diffusion.samplers import AncestralSampler
+from difflab.diffusion.samplers.ancestral import AncestralSampler
 from difflab.diffusion.schedules import linear_betas
 from difflab.diffusion.thresholding import DynamicThreshold, StaticThreshold
 from difflab.types import Conditioning

@@ -7,14 +7,15 @@ import torch
 from torch import Tensor
 
 from difflab.diffusion.continuous_process import ContinuousProcess
+from difflab.diffusion.levels.distributions import LogNormalDistribution
 from difflab.diffusion.losses import DiffusionLoss
-from difflab.diffusion.noise_laws import LogNormalLaw
+from difflab.diffusion.predictions import EDM, VE, X0, Eps, Prediction, Previous, V
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.schedules import cosine_betas
-from difflab.diffusion.weighting import LossWeighting
+from difflab.diffusion.weighting import P2, EDMWeighting, LossWeighting, MinSNR
 
 SNR = torch.tensor([1e-6, 0.01, 1.0, 5.0, 300.0], dtype=torch.float64)
-KINDS = ["min_snr", "p2", "edm"]
+WEIGHTINGS = [MinSNR(), P2(), EDMWeighting()]
 
 
 def process(prediction: str) -> GaussianProcess:
@@ -26,29 +27,25 @@ def draws(n: int) -> list[Tensor]:
     return [torch.randn(4, 3, 2, 2, generator=generator, dtype=torch.float64) for _ in range(n)]
 
 
-def test_none_weighs_nothing() -> None:
-    assert LossWeighting()(SNR, "eps") is None
-
-
 def test_min_snr_of_x0_is_the_clipped_snr() -> None:
-    torch.testing.assert_close(LossWeighting("min_snr", gamma=5.0)(SNR, "x0"), SNR.clamp(max=5.0))
+    torch.testing.assert_close(MinSNR(gamma=5.0)(SNR, X0()), SNR.clamp(max=5.0))
 
 
 def test_p2_of_eps_is_the_formula_of_the_paper() -> None:
-    weights = LossWeighting("p2", p2_k=2.0, p2_gamma=0.5)(SNR, "eps")
+    weights = P2(k=2.0, gamma=0.5)(SNR, Eps())
     torch.testing.assert_close(weights, 1.0 / (2.0 + SNR) ** 0.5)
 
 
 def test_edm_weighs_the_error_of_its_denoiser_and_not_its_own_prediction() -> None:
     sigma, sigma_data = SNR**-0.5, 0.7
-    weighting = LossWeighting("edm", sigma_data=sigma_data)
-    torch.testing.assert_close(weighting(SNR, "x0"), (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2)
-    torch.testing.assert_close(weighting(SNR, "edm"), torch.ones_like(SNR))
+    weighting = EDMWeighting(sigma_data)
+    torch.testing.assert_close(weighting(SNR, X0()), (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2)
+    torch.testing.assert_close(weighting(SNR, EDM(sigma_data)), torch.ones_like(SNR))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
 @pytest.mark.parametrize("prediction", ["eps", "v"])
-def test_every_prediction_weighs_an_error_of_x0_alike(prediction: str, kind: str) -> None:
+def test_every_prediction_weighs_an_error_of_x0_alike(prediction: str, weighting: LossWeighting) -> None:
     """The same wrong image costs the same, whatever the network predicts."""
     x0, noise, wrong = draws(3)
     t = torch.tensor([3, 20, 60, 90])
@@ -57,50 +54,51 @@ def test_every_prediction_weighs_an_error_of_x0_alike(prediction: str, kind: str
         p = process(predicted)
         x_t = p.q_sample(x0, t, noise)
         output = p.target(wrong, p.eps_from_x0(wrong, x_t, t), x_t, t)
-        loss = DiffusionLoss(p, "mse", LossWeighting(kind, gamma=2.0))
+        loss = DiffusionLoss(p, "mse", weighting)
         losses.append(loss(output, x0, x_t, t, noise)["loss"])
     torch.testing.assert_close(*losses, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
 @pytest.mark.parametrize("prediction", ["eps", "v", "edm", "ve"])
-def test_so_it_is_in_continuous_time(prediction: str, kind: str) -> None:
+def test_so_it_is_in_continuous_time(prediction: str, weighting: LossWeighting) -> None:
     x0, noise, wrong = draws(3)
     u = torch.tensor([0.1, 0.4, 0.7, 0.95])
     losses = []
     for predicted in ("x0", prediction):
-        p = ContinuousProcess(LogNormalLaw(), prediction=predicted, noise_range=(0.002, 80.0))
+        p = ContinuousProcess(LogNormalDistribution(), prediction=predicted, sigma_range=(0.002, 80.0))
         x_t = p.q_sample(x0, u, noise)
         alpha, sigma = p.q_sample(torch.ones_like(x0), u, 0 * x0), p.q_sample(0 * x0, u, torch.ones_like(x0))
         output = p.target(wrong, (x_t - alpha * wrong) / sigma, x_t, u)
-        losses.append(DiffusionLoss(p, "mse", LossWeighting(kind))(output, x0, x_t, u, noise)["loss"])
+        losses.append(DiffusionLoss(p, "mse", weighting)(output, x0, x_t, u, noise)["loss"])
     torch.testing.assert_close(*losses, rtol=1e-6, atol=0)
 
 
 def test_prev_is_refused() -> None:
     with pytest.raises(ValueError, match="not for prev"):
-        LossWeighting("min_snr")(SNR, "prev")
+        MinSNR()(SNR, Previous())
 
 
 def test_losses_without_a_squared_error_are_refused() -> None:
     with pytest.raises(ValueError, match="weighting=min_snr weighs a squared error"):
-        DiffusionLoss(process("eps"), "l1", LossWeighting("min_snr"))
+        DiffusionLoss(process("eps"), "l1", MinSNR())
 
 
-@pytest.mark.parametrize("prediction", ["eps", "ve"])
-@pytest.mark.parametrize(("kind", "limit"), [("min_snr", 1.0), ("p2", 2.0**-0.5)])
-def test_without_signal_the_weight_of_eps_is_its_limit(prediction: str, kind: str, limit: float) -> None:
-    weighting = LossWeighting(kind, p2_k=2.0, p2_gamma=0.5)
+@pytest.mark.parametrize("prediction", [Eps(), VE()])
+@pytest.mark.parametrize(("weighting", "limit"), [(MinSNR(), 1.0), (P2(k=2.0, gamma=0.5), 2.0**-0.5)])
+def test_without_signal_the_weight_of_eps_is_its_limit(
+    prediction: Prediction, weighting: LossWeighting, limit: float
+) -> None:
     weights = weighting(torch.tensor([0.0, 1e-12], dtype=torch.float64), prediction)
     torch.testing.assert_close(weights, torch.full((2,), limit, dtype=torch.float64))
 
 
-@pytest.mark.parametrize(("kind", "limits"), [("min_snr", (0.0, 0.0)), ("p2", (0.0, 0.0)), ("edm", (4.0, 4.0))])
-def test_without_signal_x0_and_v_weigh_the_same(kind: str, limits: tuple[float, float]) -> None:
+@pytest.mark.parametrize(("weighting", "limit"), [(MinSNR(), 0.0), (P2(), 0.0), (EDMWeighting(), 4.0)])
+def test_without_signal_x0_and_v_weigh_the_same(weighting: LossWeighting, limit: float) -> None:
     nothing = torch.zeros(1, dtype=torch.float64)
-    assert tuple(float(LossWeighting(kind)(nothing, p)) for p in ("x0", "v")) == limits
+    assert [float(weighting(nothing, prediction)) for prediction in (X0(), V())] == [limit, limit]
 
 
 def test_gamma_is_where_min_snr_clips() -> None:
-    torch.testing.assert_close(LossWeighting("min_snr", gamma=2.0)(SNR, "x0"), SNR.clamp(max=2.0))
-    torch.testing.assert_close(LossWeighting("min_snr", gamma=2.0)(SNR, "eps"), SNR.clamp(max=2.0) / SNR)
+    torch.testing.assert_close(MinSNR(gamma=2.0)(SNR, X0()), SNR.clamp(max=2.0))
+    torch.testing.assert_close(MinSNR(gamma=2.0)(SNR, Eps()), SNR.clamp(max=2.0) / SNR)

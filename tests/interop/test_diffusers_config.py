@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from difflab.conditioning.build import build_conditioners
-from difflab.config.conditioning import ClassConditionerConfig
-from difflab.config.network import UNetConfig
+from difflab.conditioning.config import ClassConditionerConfig
 from difflab.errors import UserError
 from difflab.interop import diffusers_config
 from difflab.interop.diffusers_config import from_diffusers_config, to_diffusers_config
 from difflab.interop.layout import Target
 from difflab.interop.presets import preset_named
 from difflab.interop.registry import export_weights, import_weights
+from difflab.networks.config import UNetConfig
 from golden_fixtures import load
 from networks.official_networks import build_target
 

@@ -14,7 +14,7 @@ from difflab.config.model import ModelConfig
 from difflab.config.train import TrainConfig
 from difflab.diffusion.build import build_process, build_threshold
 from difflab.diffusion.denoiser import NetworkDenoiser
-from difflab.diffusion.samplers import AncestralSampler
+from difflab.diffusion.samplers.ancestral import AncestralSampler
 from difflab.errors import UserError
 from difflab.interop.diffusers_scheduler import to_scheduler_config
 from difflab.interop.registry import export_model, import_weights
@@ -40,21 +40,21 @@ def drawn(config: ModelConfig) -> Model:
 
 
 class GivenNoise:
-    """Hands out noises in turn."""
+    """Hands out sigmas in turn."""
 
-    def __init__(self, noises: list[Tensor]) -> None:
-        self.noises = list(noises)
+    def __init__(self, sigmas: list[Tensor]) -> None:
+        self.sigmas = list(sigmas)
 
     def randn_like(self, x: Tensor) -> Tensor:
-        return self.noises.pop(0)
+        return self.sigmas.pop(0)
 
 
-def our_samples(model: Model, start: Tensor, noises: list[Tensor], steps: int) -> Tensor:
+def our_samples(model: Model, start: Tensor, sigmas: list[Tensor], steps: int) -> Tensor:
     sampler = AncestralSampler(steps=steps, spacing="leading")
     process = sampler.respace(build_process(model.config.diffusion))
     threshold = build_threshold(model.config.guidance)
     denoiser = NetworkDenoiser(model.network, process, threshold=threshold)
-    return sampler(denoiser, process, start, GivenNoise(noises))
+    return sampler(denoiser, process, start, GivenNoise(sigmas))
 
 
 @pytest.mark.parametrize(
@@ -84,16 +84,16 @@ def test_the_pipeline_gives_our_samples(tmp_path: Path, monkeypatch: pytest.Monk
     pipeline.set_progress_bar_config(disable=True)
     steps = 10
     generator = torch.Generator().manual_seed(1)
-    start, *noises = (torch.randn(2, 3, 16, 16, generator=generator) for _ in range(steps))
-    expected = our_samples(model, start, noises, steps).clamp(-1, 1) / 2 + 0.5
+    start, *sigmas = (torch.randn(2, 3, 16, 16, generator=generator) for _ in range(steps))
+    expected = our_samples(model, start, sigmas, steps).clamp(-1, 1) / 2 + 0.5
 
-    given = GivenNoise(noises)
+    given = GivenNoise(sigmas)
     monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda shape, **_: given.randn_like(start))
     monkeypatch.setattr("diffusers.pipelines.ddpm.pipeline_ddpm.randn_tensor", lambda shape, **_: start.clone())
     found = pipeline(batch_size=2, num_inference_steps=steps, output_type="pt", return_dict=False)[0]
     found = torch.as_tensor(found)
     assert expected.std() > 0.01
-    assert not given.noises
+    assert not given.sigmas
     assert (found - expected).abs().max() < 2e-5
 
 

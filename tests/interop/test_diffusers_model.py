@@ -75,8 +75,8 @@ def test_it_draws_what_its_own_pipeline_draws(
     doubled = {"out_channels": 6} if options.get("variance_type") == "learned_range" else {}
     pipeline = save_pipeline(tmp_path / "theirs", scheduler, **doubled)
     generator = torch.Generator().manual_seed(1)
-    start, *noises = (torch.randn(2, 3, 16, 16, generator=generator) for _ in range(31))
-    given = GivenNoise(noises)
+    start, *sigmas = (torch.randn(2, 3, 16, 16, generator=generator) for _ in range(31))
+    given = GivenNoise(sigmas)
     for name in ("ddim", "ddpm"):
         monkeypatch.setattr(f"diffusers.pipelines.{name}.pipeline_{name}.randn_tensor", lambda *_, **__: start.clone())
         monkeypatch.setattr(
@@ -84,7 +84,7 @@ def test_it_draws_what_its_own_pipeline_draws(
         )
     steps = {} if kind == "DDIMScheduler" else {"num_inference_steps": options["num_train_timesteps"]}
     theirs = torch.as_tensor(pipeline(batch_size=2, output_type="pt", return_dict=False, **steps)[0])
-    ours = our_pictures(imported(tmp_path / "theirs"), start, noises)
+    ours = our_pictures(imported(tmp_path / "theirs"), start, sigmas)
     assert theirs.std() > 0.01
     assert (ours - theirs).abs().max() < 1e-4
 

@@ -19,7 +19,7 @@ from interop.test_diffusers_folder import GivenNoise, drawn, model_config
 LEADING = ["sampler.spacing=leading", "sampler.steps=10"]
 
 
-def our_pictures(model: Model, start: Tensor, noises: list[Tensor]) -> Tensor:
+def our_pictures(model: Model, start: Tensor, sigmas: list[Tensor]) -> Tensor:
     config = model.config
     sampler = build_sampler(config.sampler)
     process = sampler.respace(build_process(config.diffusion))
@@ -29,16 +29,16 @@ def our_pictures(model: Model, start: Tensor, noises: list[Tensor]) -> Tensor:
         threshold=build_threshold(config.guidance),
         rederive_eps=config.guidance.rederive_eps,
     )
-    return sampler(denoiser, process, start, GivenNoise(noises)).clamp(-1, 1) / 2 + 0.5
+    return sampler(denoiser, process, start, GivenNoise(sigmas)).clamp(-1, 1) / 2 + 0.5
 
 
 def their_pictures(
-    folder: Path, call: str, start: Tensor, noises: list[Tensor], monkeypatch: pytest.MonkeyPatch
+    folder: Path, call: str, start: Tensor, sigmas: list[Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> Tensor:
     """What the call that the export names returns."""
     import diffusers
 
-    given = GivenNoise(noises)
+    given = GivenNoise(sigmas)
     for name in ("ddim", "ddpm"):
         monkeypatch.setattr(f"diffusers.pipelines.{name}.pipeline_{name}.randn_tensor", lambda *_, **__: start.clone())
         monkeypatch.setattr(
@@ -93,11 +93,11 @@ def test_the_call_that_is_named_draws_our_pictures(
     note, *_ = check_export(folder, model.config, "diffusers")
     export_model(folder, model.as_module().state_dict(), model.config, "diffusers")
     generator = torch.Generator().manual_seed(1)
-    start, *noises = (torch.randn(2, model.config.channels, 16, 16, generator=generator) for _ in range(30))
-    expected = our_pictures(model, start, noises)
+    start, *sigmas = (torch.randn(2, model.config.channels, 16, 16, generator=generator) for _ in range(30))
+    expected = our_pictures(model, start, sigmas)
     begin = "diffusers draws as the run's own sampler does with "
     assert note.startswith(begin)
-    found = their_pictures(folder, note.removeprefix(begin), start, noises, monkeypatch)
+    found = their_pictures(folder, note.removeprefix(begin), start, sigmas, monkeypatch)
     assert expected.std() > 0.01
     assert (found - expected).abs().max() < 1e-4
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from difflab.commands.composing import compose_and_validate
-from difflab.config.conditioning import LowResConditionerConfig
-from difflab.config.diffusion import DiscreteDiffusionConfig
+from difflab.conditioning.config import LowResConditionerConfig
 from difflab.config.train import TrainConfig
+from difflab.diffusion.config import DiscreteDiffusionConfig
 from difflab.errors import UserError
 from difflab.interop.identifying import identify
 from difflab.interop.janspiry import JANSPIRY, JANSPIRY_DDPM, ConcatFirst, schedule_tables

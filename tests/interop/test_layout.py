@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from difflab.config.conditioning import ClassConditionerConfig, LowResConditionerConfig
-from difflab.config.network import UNetConfig, UNetEncoderConfig
+from difflab.conditioning.config import ClassConditionerConfig, LowResConditionerConfig
 from difflab.errors import UserError
 from difflab.interop.diffusers_unet import DIFFUSERS
 from difflab.interop.guided import GUIDED
 from difflab.interop.layout import Layout, Target
 from difflab.interop.pesser import PESSER
+from difflab.networks.config import UNetConfig, UNetEncoderConfig
 
 SMALL = UNetConfig(base_channels=32, channel_mult=[1, 2, 2], blocks_per_level=1)
 ADM = SMALL.model_copy(update={"time_embedding": "adm", "norm_eps": 1e-5})

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from difflab.config.conditioning import ClassConditionerConfig
+from difflab.conditioning.config import ClassConditionerConfig
 from difflab.errors import UserError
 from difflab.interop.layout import Target
 from difflab.interop.layouts import LAYOUTS

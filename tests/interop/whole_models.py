@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from difflab.config.conditioning import ClassConditionerConfig, ConditioningConfig, LowResConditionerConfig
+from difflab.conditioning.config import ClassConditionerConfig, ConditioningConfig, LowResConditionerConfig
 from difflab.interop.layout import Layout, Target
 from golden_fixtures import Fixture, load
 from networks.official_networks import target_and_layout

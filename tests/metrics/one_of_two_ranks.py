@@ -8,7 +8,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from difflab.config.metrics import (
+from difflab.data.shapes import ShapesSource, class_names
+from difflab.images import Downsampling
+from difflab.metrics import gather
+from difflab.metrics.config import (
     ConsistencyConfig,
     FDConfig,
     InceptionScoreConfig,
@@ -18,9 +21,6 @@ from difflab.config.metrics import (
     PSNRConfig,
     SSIMConfig,
 )
-from difflab.data.shapes import ShapesSource, class_names
-from difflab.images import Downsampling
-from difflab.metrics import gather
 from difflab.metrics.evaluator import Evaluator
 from difflab.metrics.gather import all_true, gather_rows
 from difflab.metrics.paired import Pairs

@@ -1,7 +1,11 @@
 import pytest
 import torch
 
-from difflab.config.metrics import (
+from difflab.config.metrics import known_metric
+from difflab.data.shapes import ShapesSource, class_names
+from difflab.errors import UserError
+from difflab.metrics import evaluator as module
+from difflab.metrics.config import (
     FDConfig,
     FIDConfig,
     InceptionScoreConfig,
@@ -9,11 +13,8 @@ from difflab.config.metrics import (
     OracleConfig,
     PrecisionRecallConfig,
 )
-from difflab.data.shapes import ShapesSource, class_names
-from difflab.errors import UserError
-from difflab.metrics import evaluator as module
 from difflab.metrics.evaluator import Evaluator
-from difflab.metrics.extractors import get_extractor
+from difflab.metrics.extractors.loading import get_extractor
 from difflab.metrics.frechet import frechet_distance
 from difflab.metrics.gaussian import GaussianStatistics
 from difflab.metrics.kid import kernel_distance
@@ -67,6 +68,17 @@ def test_the_numbers_are_those_of_the_functions(reference, noise_images):
     assert found == precision_recall(ours, theirs, 2)
     assert found[0] != found[1]
     assert results["is-random"].value >= 1.0
+
+
+def test_every_result_goes_by_a_name_of_its_kind(reference, noise_images):
+    images, (pictures, labels) = noise_images(30), shapes(24)
+    for name, config in METRICS.items():
+        if config is not None:
+            evaluator = Evaluator({name: config}, n=30, reference=reference)
+            evaluator.update(images, torch.arange(30))
+            assert {known_metric(result.metric)[0] for result in evaluator.compute()} == {config.kind}
+    judged = judge(pictures, labels, class_names())
+    assert {known_metric(metric)[0] for metric in judged} == {"oracle"}
 
 
 def test_order_and_batch_size_do_not_matter(reference, noise_images):

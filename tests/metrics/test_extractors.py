@@ -1,11 +1,10 @@
 import pytest
 import torch
 
-from difflab.config.metrics import KIDConfig
 from difflab.errors import UserError
-from difflab.metrics import extractors
-from difflab.metrics.extractors import get_extractor, release_extractors
+from difflab.metrics.config import KIDConfig
 from difflab.metrics.extractors.base import full_precision, resize_bilinear_antialiased
+from difflab.metrics.extractors.loading import get_extractor, release_extractors
 from difflab.metrics.kid import kernel_distance
 
 
@@ -137,4 +136,4 @@ def test_every_extractor_has_a_module():
     from difflab.config.metrics import ExtractorName
 
     assert set(get_args(ExtractorName)) == {"lite0", "inception", "random"}
-    assert extractors.get_extractor("random").record.name == "random"
+    assert get_extractor("random").record.name == "random"

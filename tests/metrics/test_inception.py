@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from difflab.config.metrics import FDConfig, FIDConfig, InceptionScoreConfig, KIDConfig
 from difflab.errors import UserError
-from difflab.metrics.extractors import get_extractor, inception, release_extractors
+from difflab.metrics.config import FIDConfig
+from difflab.metrics.extractors import inception
 from difflab.metrics.extractors.inception import FILE_NAMES, find_weights, is_fid_network
-from difflab.metrics.naming import metric_name, precision_recall_names
+from difflab.metrics.extractors.loading import get_extractor, release_extractors
+from difflab.metrics.frechet import FID
+from difflab.metrics.naming import with_network
+from difflab.metrics.precision_recall import precision_recall_names
 from difflab.metrics.protocol import ExtractorRecord
 
 
@@ -100,20 +103,20 @@ def test_another_network_is_refused(tmp_path):
 
 
 def test_fid_is_said_of_one_network_only():
-    assert metric_name(FIDConfig(), record()) == "fid"
+    fid = FID(FIDConfig(), "fid")
+    fid.check_extractor(record())
+    assert fid.logged_name(record()) == "fid"
     with pytest.raises(UserError, match="kind=fd with extractor=inception"):
-        metric_name(FIDConfig(), record(sha256="ab" * 32))
+        fid.check_extractor(record(sha256="ab" * 32))
     with pytest.raises(UserError, match="kind=fid needs"):
-        metric_name(FIDConfig(), record(name="lite0"))
+        fid.check_extractor(record(name="lite0"))
 
 
 def test_names_say_the_extractor():
-    assert metric_name(FDConfig(), record("lite0")) == "fd-lite0"
-    assert metric_name(KIDConfig(), record("lite0")) == "kid-lite0"
-    assert metric_name(KIDConfig(extractor="inception"), record()) == "kid-inception"
-    assert metric_name(InceptionScoreConfig(), record()) == "is-inception"
-    assert metric_name(FDConfig(extractor="inception"), record(sha256="ab" * 32)) == "fd-inception-abababab"
-    assert metric_name(FDConfig(extractor="random"), record("random")) == "fd-random"
+    assert with_network("fd", record("lite0")) == "fd-lite0"
+    assert with_network("kid", record()) == "kid-inception"
+    assert with_network("fd", record(sha256="ab" * 32)) == "fd-inception-abababab"
+    assert with_network("fd", record("random")) == "fd-random"
 
 
 def test_precision_and_recall_have_bare_names_in_the_features_papers_use():

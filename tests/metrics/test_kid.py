@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from difflab.config.metrics import KIDConfig
 from difflab.errors import UserError
+from difflab.metrics.config import KIDConfig
 from difflab.metrics.kid import kernel_distance
 
 

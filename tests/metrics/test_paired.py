@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from difflab.config.metrics import ConsistencyConfig, PSNRConfig, SSIMConfig
 from difflab.errors import UserError
 from difflab.images import Downsampling
+from difflab.metrics.config import ConsistencyConfig, PSNRConfig, SSIMConfig
 from difflab.metrics.evaluator import Evaluator
 from difflab.metrics.paired import Pairs
 from difflab.metrics.similarity import consistency, highest_psnr, peak_signal_noise_ratio, structural_similarity

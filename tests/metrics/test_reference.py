@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from difflab.errors import UserError
 from difflab.metrics import reference as module
-from difflab.metrics.extractors import get_extractor
+from difflab.metrics.extractors.loading import get_extractor
 from difflab.metrics.gaussian import GaussianStatistics
 from difflab.metrics.reference import DataReference, cache_path, shards_reference
 

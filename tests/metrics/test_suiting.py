@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from difflab.config.data import DataConfig
-from difflab.config.metrics import FDConfig, InceptionScoreConfig, KIDConfig, OracleConfig
 from difflab.data.index import INDEX_NAME
 from difflab.errors import UserError
+from difflab.metrics.config import FDConfig, InceptionScoreConfig, KIDConfig, OracleConfig
 from difflab.metrics.suiting import without_unsuited
 
 METRICS = {"fd": FDConfig(), "oracle": OracleConfig(), "kid": None}
@@ -34,9 +34,10 @@ def data_of(tiny_shapes: Path, tmp_path: Path):
 
 
 def test_metrics_say_what_they_need() -> None:
-    assert FDConfig.needs == KIDConfig.needs == "reference"
-    assert OracleConfig.needs == "shapes"
-    assert InceptionScoreConfig.needs == "samples"
+    assert FDConfig.needs == KIDConfig.needs == ("reference",)
+    assert OracleConfig.needs == InceptionScoreConfig.needs == ()
+    assert OracleConfig.reads_classes
+    assert not InceptionScoreConfig.reads_classes
 
 
 @pytest.mark.parametrize(

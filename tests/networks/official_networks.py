@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from difflab.config.network import UNetConfig, UNetEncoderConfig
 from difflab.interop.diffusers_config import from_diffusers_config
 from difflab.interop.diffusers_unet import DIFFUSERS
 from difflab.interop.guided import GUIDED, GUIDED_NEW_ORDER
@@ -17,6 +16,7 @@ from difflab.interop.keymap import KeyMap, shapes_of
 from difflab.interop.layout import Layout, Target
 from difflab.interop.pesser import PESSER
 from difflab.networks.build import build_network
+from difflab.networks.config import UNetConfig, UNetEncoderConfig
 from difflab.networks.places import places
 from difflab.networks.plan import TorsoPlan
 from difflab.types import Conditioning

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from difflab.config.network import UNetConfig, UNetEncoderConfig
 from difflab.networks.build import build_network
+from difflab.networks.config import UNetConfig, UNetEncoderConfig
 from difflab.networks.unet import UNet
 from difflab.networks.unet_encoder import UNetEncoder
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from difflab.config.network import UNetConfig
+from difflab.networks.config import UNetConfig
 from difflab.networks.count import count_parameters, meta_network
 
 

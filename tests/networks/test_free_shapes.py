@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from difflab.config.network import UNetConfig, UNetEncoderConfig
 from difflab.networks.build import build_network
+from difflab.networks.config import UNetConfig, UNetEncoderConfig
 from difflab.types import Conditioning
 from networks.small_networks import awake
 

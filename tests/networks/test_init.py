@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from difflab.config.network import UNetConfig
 from difflab.networks.attention import Attention
 from difflab.networks.build import build_network
+from difflab.networks.config import UNetConfig
 
 CONFIG = UNetConfig(
     base_channels=32, channel_mult=[1, 2, 2], blocks_per_level=2, attention_resolutions=[8], attention_heads=2

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from difflab.config.network import UNetBase, UNetConfig, UNetEncoderConfig
 from difflab.networks.attention import AttentionSpec
 from difflab.networks.blocks import ResBlockSpec
+from difflab.networks.config import UNetBase, UNetConfig, UNetEncoderConfig
 from difflab.networks.count import meta_network
 from difflab.networks.places import places
 from difflab.networks.plan import EncoderPlan, UNetPlan, plan_encoder, plan_unet

@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from difflab.conditioning.class_label import ClassConditioner
-from difflab.config.conditioning import ConditionerBase
-from difflab.config.kinds import Kind
+from difflab.conditioning.config import ConditionerBase
 from difflab.config.parts import FrozenConfig
+from difflab.config.registry import Kind
 from difflab.files import sha256_of
 from difflab.networks.frozen import Frozen
 
@@ -55,7 +55,7 @@ class FrozenClassConfig(ConditionerBase):
         return CLASSES
 
 
-KIND = Kind(FrozenClassConfig, "parts.frozen_conditioner:build")
+KIND = Kind("frozen_class", FrozenClassConfig, "parts.frozen_conditioner:build")
 
 
 def build(config: FrozenClassConfig, *, embedding_dim: int, image_size: int) -> FrozenConditioner:

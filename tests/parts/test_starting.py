@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from difflab.config.init import WeightsInitConfig
-from difflab.config.network import UNetConfig
 from difflab.errors import UserError
 from difflab.networks.build import build_network
+from difflab.networks.config import UNetConfig
 from difflab.parts.selection import trained, written
 from difflab.parts.starting import choose_trained, start_from
 from difflab.types import Conditioning

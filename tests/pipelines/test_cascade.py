@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from difflab.diffusion.samplers import StridedSampler
+from difflab.diffusion.samplers.base import StridedSampler
 from difflab.errors import UserError
 from difflab.images import to_uint8
 from difflab.pipelines.base import Pipeline, check_stage

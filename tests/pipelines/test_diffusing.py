@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from difflab.config.sampler import AncestralConfig, DDIMConfig
-from difflab.diffusion.samplers import DDIMSampler
+from difflab.diffusion.samplers.config import AncestralConfig, DDIMConfig
+from difflab.diffusion.samplers.ddim import DDIMSampler
 from difflab.errors import UserError
 from difflab.images import to_uint8
 from difflab.seeding import stream_seed
@@ -27,11 +27,11 @@ def in_batches(draw, indices: list[int], size: int) -> Tensor:
 def test_start_and_step_noise_are_the_same_bits_in_any_batch(pipeline_of, size: int) -> None:
     pipeline = pipeline_of()
 
-    class Noises(DDIMSampler):
+    class Sigmas(DDIMSampler):
         def __call__(self, denoiser, process, x, noise, *rest) -> Tensor:
             return torch.cat([x, noise.randn_like(x), noise.randn_like(x)], 1)
 
-    pipeline.last.sampler = Noises()
+    pipeline.last.sampler = Sigmas()
     together = pipeline.draw(EIGHT, seed=3)
     assert together.shape == (8, 9, 16, 16)
     assert torch.equal(in_batches(lambda i: pipeline.draw(i, 3), EIGHT, size), together)

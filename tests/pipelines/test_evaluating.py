@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from difflab.config.metrics import FDConfig, InceptionScoreConfig, KIDConfig, OracleConfig
-from difflab.config.sampler import AncestralConfig
 from difflab.config.stored import read_train_config
+from difflab.diffusion.samplers.config import AncestralConfig
 from difflab.errors import UserError
+from difflab.metrics.config import FDConfig, InceptionScoreConfig, KIDConfig, OracleConfig
 from difflab.pipelines.evaluating import REFERENCE_BATCH, build_evaluator, reference_of, sampling_record
 from pipelines.conftest import UPSAMPLER
 from tiny_runs import CLASSES
@@ -22,7 +22,7 @@ def test_the_record_says_how_samples_are_made(pipeline_of) -> None:
     sampler = AncestralConfig(kind="ancestral", steps=7)
     pipeline = pipeline_of("guidance.static_limit=0.5", sampler=sampler, rounding="edm", autocast=torch.bfloat16)
     record = sampling_record(pipeline, seed=3, weights="raw")
-    strided = {"spacing": "sections", "steps_offset": 0, "noises": None}
+    strided = {"spacing": "sections", "steps_offset": 0, "sigmas": None}
     assert record.sampler == {"kind": "ancestral", "steps": 7, **strided}
     assert record.guidance["static_limit"] == 0.5
     assert (record.seed, record.weights, record.rounding) == (3, "raw", "edm")

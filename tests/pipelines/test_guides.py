@@ -13,15 +13,15 @@ from difflab.config.guidance import (
     ReferenceConfig,
 )
 from difflab.config.model import ModelConfig
-from difflab.config.network import UNetEncoderConfig
 from difflab.config.request import RequestConfig
-from difflab.config.sampler import AncestralConfig, DDIMConfig
 from difflab.diffusion.build import build_process
 from difflab.diffusion.process import GaussianProcess
+from difflab.diffusion.samplers.config import AncestralConfig, DDIMConfig
 from difflab.errors import UserError
+from difflab.networks.config import UNetEncoderConfig
 from difflab.pipelines import build
 from difflab.pipelines.diffusing import DiffusingStage, recorded
-from difflab.pipelines.guides import Guides, _same_levels, load_guides
+from difflab.pipelines.guides import Guides, load_guides
 from difflab.tasks.build import Model, build_model
 from difflab.tasks.noisy_classifier.config import NoisyClassifierModelConfig
 from golden_fixtures import draw
@@ -297,8 +297,8 @@ def test_tables_that_differ_at_their_noisiest_step_alone_are_two() -> None:
     betas = build_process(configuration().model().diffusion).betas
     before = float(np.prod(1 - betas[:-1]))
     one, same, other = (GaussianProcess([*betas[:-1], 1 - last / before]) for last in (4e-9, 4.000001e-9, 8e-9))
-    assert _same_levels(one, same)
-    assert not _same_levels(one, other)
+    assert one.tells_alike(same)
+    assert not one.tells_alike(other)
 
 
 def test_guides_are_loaded_with_the_weights_that_were_asked_for() -> None:

@@ -11,16 +11,17 @@ from torch import Tensor
 
 from difflab.config.editing import InpaintConfig
 from difflab.config.guidance import NoGuidance
-from difflab.config.level_sampler import (
+from difflab.config.pipeline import StageConfig
+from difflab.diffusion.noise import SampleNoise
+from difflab.diffusion.samplers.config import (
+    AncestralConfig,
+    DDIMConfig,
     DPMSolverPPConfig,
     DPMSolverPPSDEConfig,
     EulerAncestralConfig,
     EulerConfig,
     HeunConfig,
 )
-from difflab.config.pipeline import StageConfig
-from difflab.config.sampler import AncestralConfig, DDIMConfig
-from difflab.diffusion.noise import SampleNoise
 from difflab.errors import UserError
 from difflab.images import resize, to_float
 from difflab.pipelines.base import Pipeline, Stage, check_stage, wanted_by
@@ -119,20 +120,20 @@ def test_another_model_and_another_sampler_go_on_at_the_same_noise(chain: Chain)
 @pytest.mark.parametrize("keys", [{"start": 0.2}, {"start": 0.3, "sampler": DDIMConfig(kind="ddim", steps=20)}])
 def test_noise_that_does_not_agree_is_refused(chain: Chain, keys: dict[str, Any]) -> None:
     line = (
-        r"^pipeline\.stages\.refiner begins at noise .*, and the stage before it ends at .*: give both as many sampler"
+        r"^pipeline\.stages\.refiner begins at sigma .*, and the stage before it ends at .*: give both as many sampler"
     )
     with pytest.raises(UserError, match=line):
         chain({"base": ((), {"end": 0.3}), "refiner": ((), {"continues": True, **keys})})
 
 
 def test_noise_that_nobody_takes_is_refused(chain: Chain) -> None:
-    with pytest.raises(UserError, match=r"^pipeline\.stages\.up begins anew, but the stage before it ends at noise"):
+    with pytest.raises(UserError, match=r"^pipeline\.stages\.up begins anew, but the stage before it ends at sigma"):
         chain({"base": (BASE, {"end": 0.3}), "up": (UPSAMPLER, {})})
 
 
 def test_a_level_that_the_next_sampler_does_not_visit_is_refused(chain: Chain) -> None:
     heun = HeunConfig(kind="heun", steps=5)
-    with pytest.raises(UserError, match=r"^sampler: start: the sampler visits no level with noise"):
+    with pytest.raises(UserError, match=r"^sampler: start: the sampler visits no level with sigma"):
         chain({"base": ((), {"end": 0.3}), "refiner": ((), {"continues": True, "sampler": heun})})
 
 

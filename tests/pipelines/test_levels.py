@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from difflab.config.request import RequestConfig
-from difflab.config.sampler import AncestralConfig, DDIMConfig, EulerConfig, HeunConfig, SamplerConfig
+from difflab.config.sampler import SamplerConfig
 from difflab.diffusion.continuous_process import ContinuousProcess
+from difflab.diffusion.levels.distributions import CosineDistribution, LogNormalDistribution
+from difflab.diffusion.levels.sigmas import karras_sigmas
 from difflab.diffusion.noise import SampleNoise
-from difflab.diffusion.noise_laws import CosineLaw, LogNormalLaw
-from difflab.diffusion.samplers import AncestralSampler, DDIMSampler
-from difflab.diffusion.sigmas import karras_noises
+from difflab.diffusion.samplers.ancestral import AncestralSampler
+from difflab.diffusion.samplers.config import AncestralConfig, DDIMConfig, EulerConfig, HeunConfig
+from difflab.diffusion.samplers.ddim import DDIMSampler
 from difflab.pipelines import build
 from difflab.pipelines.base import Pipeline
 from difflab.pipelines.diffusing import DiffusingStage
@@ -28,16 +30,16 @@ Denoise = Callable[[Tensor, float], Tensor]
 
 DDPM = ("guidance.threshold=none",)
 ADM = (*DDPM, "diffusion.variance=learned_range", "diffusion.loss=hybrid")
-EDM = ContinuousProcess(LogNormalLaw(), prediction="edm", time_input="edm", noise_range=(0.002, 80.0))
-CFG = ContinuousProcess(CosineLaw(), prediction="v", variance="interpolated", variance_mix=0.3)
+EDM = ContinuousProcess(LogNormalDistribution(), prediction="edm", time_input="edm", sigma_range=(0.002, 80.0))
+CFG = ContinuousProcess(CosineDistribution(), prediction="v", variance="interpolated", variance_mix=0.3)
 
 
-def edms_view(stage: DiffusingStage, noises: NDArray[np.float64], *, whole: bool) -> Denoise:
+def edms_view(stage: DiffusingStage, sigmas: NDArray[np.float64], *, whole: bool) -> Denoise:
     """D(x, sigma) of a network that tells eps, as iDDPMPrecond makes it (EDM table 1): c_skip 1, c_out -sigma, c_in
     1 / sqrt(1 + sigma^2), c_noise the timestep of sigma."""
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
-        time = float(np.interp(np.log(sigma), np.log(noises), np.arange(len(noises))))
+        time = float(np.interp(np.log(sigma), np.log(sigmas), np.arange(len(sigmas))))
         assert not whole or time == round(time)
         eps = stage.network(x / (1 + sigma**2) ** 0.5, torch.full((len(x),), time))[:, :3]
         return x - sigma * eps
@@ -71,15 +73,15 @@ def test_a_model_of_a_table_is_drawn_through_edms_view(
     name = kind.__name__.removesuffix("Config").lower()
     pipeline = pipeline_of(*model, sampler=kind(kind=name, steps=5, snap=snap))
     stage = pipeline.last
-    noises = stage.process.noises
-    sigmas = karras_noises(5, *stage.process.noise_range).tolist()
+    of_rows = stage.process.sigmas
+    sigmas = karras_sigmas(5, *stage.process.sigma_range).tolist()
     if snap == "level":
-        sigmas = [float(noises[np.abs(noises - sigma).argmin()]) for sigma in sigmas]
+        sigmas = [float(of_rows[np.abs(of_rows - sigma).argmin()]) for sigma in sigmas]
     stage.network.eval()
     with torch.inference_mode():
         # A table starts from x of unit variance, and EDM's x is x / alpha.
         start = first_noise(stage, 2) * (1 + sigmas[0] ** 2) ** 0.5
-        expected = heun(edms_view(stage, noises, whole=snap == "level"), start, sigmas, second=name == "heun")
+        expected = heun(edms_view(stage, of_rows, whole=snap == "level"), start, sigmas, second=name == "heun")
     drawn = pipeline.draw([0, 1], 0)
     assert float(expected.std()) > 0.1
     torch.testing.assert_close(drawn, expected, rtol=1e-3, atol=1e-3)

@@ -7,10 +7,11 @@ from typing import Literal
 
 import pytest
 
+from choices import add_choices
 from difflab.commands.composing import compose_and_validate
-from difflab.config.conditioning import CONDITIONERS
+from difflab.config.axes import CONDITIONERS
 from difflab.config.fitting import Makes
-from difflab.config.kinds import Kind
+from difflab.config.registry import Kind
 from difflab.config.train import TrainConfig
 from difflab.errors import UserError
 from difflab.tasks.build import build_model
@@ -26,7 +27,7 @@ class SilentWordsConfig(WordsConfig):
 
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(CONDITIONERS, "silent_words", Kind(SilentWordsConfig, "words:build"))
+    add_choices(monkeypatch, CONDITIONERS, Kind("silent_words", SilentWordsConfig, "words:build"))
 
 
 def model(options: Mapping[str, str], *overrides: str) -> None:

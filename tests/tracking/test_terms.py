@@ -16,7 +16,7 @@ TERMS = Terms(torch.tensor([2.0, 0.5, 0.0]).double(), *torch.tensor(NEAR).double
 def test_terms_are_written_step_by_step(tmp_path: Path) -> None:
     write_terms(TERMS, [0.01, 0.5, float("inf")], tmp_path / "terms.csv")
     first, *rows = (tmp_path / "terms.csv").read_text().splitlines()
-    assert first == "t,noise,vb,x0_mse,eps_mse"
+    assert first == "t,sigma,vb,x0_mse,eps_mse"
     cells = [[float(cell) for cell in row.split(",")] for row in rows]
     assert cells == [[0, 0.01, 2.0, *NEAR[0]], [1, 0.5, 0.5, *NEAR[1]], [2, math.inf, 0.0, *NEAR[2]]]
 

@@ -9,12 +9,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from difflab.commands.interpolation import refuse_resolvers
-from difflab.conf_dir import conf_dir
+from difflab.commands.search_path import extend_search_path
+from difflab.config.axes import AXES
 from difflab.config.base import Config
+from difflab.config.groups import choice_file, choices_of, conf_dirs, contents, is_group
 from difflab.config.validate import validate
 from difflab.errors import UserError, first_line
 
 Model = TypeVar("Model", bound=Config)
+
+TAKING_WORDS = frozenset(axis.group for axis in AXES if axis.words)
+"""The groups whose choices may be written as values."""
 
 
 def compose(primary: str, overrides: Sequence[str]) -> dict[str, Any]:
@@ -45,8 +50,9 @@ def groups_in_words(primary: str, overrides: Sequence[str]) -> str:
         had = _composed(primary, overrides).hydra.runtime.choices
     folders: dict[str, list[str]] = {}
     for group in had:
-        for path in (conf_dir() / group).rglob("*.yaml") if not group.startswith("hydra/") else ():
-            folders.setdefault(path.parent.relative_to(conf_dir()).as_posix(), []).append(path.stem)
+        for choice in choices_of(group) if not group.startswith("hydra/") else ():
+            folder, _, name = f"{group}/{choice}".rpartition("/")
+            folders.setdefault(folder, []).append(name)
     return "\n".join(f"{folder}: {', '.join(sorted(set(names)))}" for folder, names in sorted(folders.items()))
 
 
@@ -56,8 +62,9 @@ def _composed(primary: str, overrides: Sequence[str]) -> Any:
     from hydra.core.global_hydra import GlobalHydra
 
     refuse_before_composing(primary, overrides)
+    extend_search_path()
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name=primary):
+    with initialize_config_dir(str(conf_dirs()[0]), version_base="1.3", job_name=primary):
         return hydra_compose(primary, overrides=list(overrides), return_hydra_config=True)
 
 
@@ -119,15 +126,15 @@ def _refuse_choices_written_as_values(primary: str, overrides: Sequence[str]) ->
         key, _, value = override.partition("=")
         path = key.lstrip("+").split(".")
         own, shared = "/".join(path), path[-1]
-        if len(path) == 1 or not any(
-            (conf_dir() / group).is_dir() and value in choices_of(group) for group in (own, shared)
-        ):
+        if own in TAKING_WORDS:
+            continue
+        if len(path) == 1 or not any(is_group(group) and value in choices_of(group) for group in (own, shared)):
             continue
         node: Any = compose(primary, [*overrides[:place], *overrides[place + 1 :]])
         for part in path:
             node = node.get(part) if isinstance(node, dict) else None
         if isinstance(node, dict):
-            chosen = own if (conf_dir() / own).is_dir() else f"{shared}@{'.'.join(path)}"
+            chosen = own if is_group(own) else f"{shared}@{'.'.join(path)}"
             raise UserError(f"{override}: this is a choice of a group: write {chosen}={value}")
 
 
@@ -161,7 +168,7 @@ def refuse_null_groups(overrides: Sequence[str]) -> None:
     for override in overrides:
         key, _, value = override.partition("=")
         group = key.lstrip("+")
-        if value == "null" and (conf_dir() / group).is_dir():
+        if value == "null" and is_group(group):
             raise UserError(f"{override}: choose one of {', '.join(choices_of(group))}, or leave {group} out")
 
 
@@ -172,7 +179,7 @@ def _refuse_lists_of_no_choices(overrides: Sequence[str]) -> None:
 
     for override in overrides:
         group, _, value = override.partition("=")
-        if not value.startswith("[") or not (conf_dir() / group.lstrip("+").partition("@")[0]).is_dir():
+        if not value.startswith("[") or not is_group(group.lstrip("+").partition("@")[0]):
             continue
         known = choices_of(group.lstrip("+").partition("@")[0])
         try:
@@ -183,12 +190,6 @@ def _refuse_lists_of_no_choices(overrides: Sequence[str]) -> None:
         wrong = [one for one in listed if one not in known] if isinstance(listed, list) else []
         if wrong or not listed:
             raise UserError(f"{override}: choose one of {', '.join(known)}, without brackets")
-
-
-def choices_of(group: str) -> list[str]:
-    """The names that `<group>=` takes, sorted."""
-    root = conf_dir() / group
-    return sorted(str(path.relative_to(root).with_suffix("")) for path in root.rglob("*.yaml"))
 
 
 def _what_is_wrong(error: Exception, primary: str, overrides: Sequence[str]) -> str:
@@ -205,7 +206,7 @@ def _wrong_choice(overrides: Sequence[str]) -> str | None:
     for override in overrides:
         key, _, value = override.partition("=")
         group = key.lstrip("+")
-        if not (conf_dir() / group).is_dir():
+        if not is_group(group):
             continue
         known = choices_of(group)
         if value not in known:
@@ -274,7 +275,9 @@ def _axes_of(task: str) -> set[str]:
     """The groups that a task brings besides those that all share."""
     import yaml
 
-    defaults = yaml.safe_load((conf_dir() / "task" / f"{task}.yaml").read_text(encoding="utf-8"))["defaults"]
+    path = choice_file("task", task)
+    assert path is not None, "it is one of the choices"
+    defaults = yaml.safe_load(path.read_text(encoding="utf-8"))["defaults"]
     return {group.strip("/") for choice in defaults for group in choice if group.startswith("/")}
 
 
@@ -283,7 +286,7 @@ def _in_other_choices(key: str, overrides: Sequence[str]) -> str | None:
     parts = key.split(".")
     for end in range(len(parts) - 1, 0, -1):
         group = "/".join(parts[:end])
-        if not (conf_dir() / group).is_dir():
+        if not is_group(group):
             continue
         choices = [choice for choice in choices_of(group) if "/" not in choice]
         owners = [f"{group}={choice}" for choice in choices if _has(group, choice, parts[end:])]
@@ -297,9 +300,7 @@ def _in_other_choices(key: str, overrides: Sequence[str]) -> str | None:
 
 
 def _has(group: str, choice: str, path: Sequence[str]) -> bool:
-    import yaml
-
-    node: Any = yaml.safe_load((conf_dir() / group / f"{choice}.yaml").read_text(encoding="utf-8"))
+    node: Any = contents(group, choice)
     for part in path:
         if not isinstance(node, dict) or part not in node:
             return False

@@ -18,7 +18,7 @@ from difflab import __version__
 from difflab.cache import cache_root
 from difflab.commands.typer_app import run_typer
 from difflab.console import console
-from difflab.errors import first_line
+from difflab.errors import UserError, first_line
 
 MALICIOUS_LIGHTNING = ("2.6.2", "2.6.3")
 LOW_DISK_GB = 5.0
@@ -65,6 +65,7 @@ def examine() -> Iterator[Finding]:
     """Everything the report says, in its order."""
     yield Finding("python", f"{platform.python_version()} ({sys.executable})")
     yield from _packages()
+    yield from _plugins()
     yield from _devices()
     yield from _places()
     yield from _weights()
@@ -87,6 +88,24 @@ def _packages() -> Iterator[Finding]:
     except (ImportError, RuntimeError) as error:
         mend = "install both from the same build"
         yield Finding("torchvision", f"does not fit this torch ({first_line(error)}): {mend}", "problem")
+
+
+def _plugins() -> Iterator[Finding]:
+    from difflab.config.axes import AXES
+    from difflab.config.groups import conf_dirs
+    from difflab.config.plugins import find
+
+    try:
+        kinds = [(axis.group, kind) for axis in AXES for kind in axis.values()]
+        conf_dirs()
+    except UserError as error:
+        # Of one that is broken, and of two that are in each other's way; which is there is listed all the same.
+        kinds = []
+        yield Finding("plugins", str(error), "problem")
+    for plugin in find():
+        brought = [f"{group}={kind.name}" for group, kind in kinds if kind.package == plugin.package]
+        places = f"; conf in {plugin.conf}" if plugin.conf is not None else ""
+        yield Finding("plugin", f"{plugin}: {', '.join(brought) or 'no choices'}{places}")
 
 
 def _devices() -> Iterator[Finding]:
@@ -138,7 +157,6 @@ def _weights() -> Iterator[Finding]:
 
 def _tracking() -> Finding:
     from difflab.config.logger import WandbConfig
-    from difflab.errors import UserError
     from difflab.tracking.wandb_environment import chosen_mode, key_source, server
 
     try:

@@ -17,8 +17,9 @@ from difflab.commands.composing import (
     refuse_what_is_not_shown,
     to_plain,
 )
-from difflab.conf_dir import conf_dir
+from difflab.commands.search_path import extend_search_path
 from difflab.config.base import Config
+from difflab.config.groups import conf_dirs
 from difflab.config.validate import validate
 from difflab.errors import UserError
 
@@ -75,6 +76,7 @@ def _hydra_main(primary: str, argv: Sequence[str], task: Callable[[Any], None]) 
     import hydra
 
     refuse_before_composing(primary, argv)
+    extend_search_path()
     original = sys.argv
     failures: list[BaseException] = []
 
@@ -87,7 +89,7 @@ def _hydra_main(primary: str, argv: Sequence[str], task: Callable[[Any], None]) 
 
     sys.argv = [original[0], *argv]
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=primary)(guarded)()
+        hydra.main(version_base="1.3", config_path=str(conf_dirs()[0]), config_name=primary)(guarded)()
     finally:
         sys.argv = original
     if failures:

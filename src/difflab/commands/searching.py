@@ -24,8 +24,7 @@ from difflab.config.sample import SampleConfig
 from difflab.config.sampler import SamplerConfig
 from difflab.config.schedule import SEARCHING, ScheduleConfig
 from difflab.console import console, printable, say, say_on_stderr
-from difflab.diffusion.grid import HIGHEST, LOWEST
-from difflab.diffusion.process import GaussianProcess
+from difflab.diffusion.levels.grid import HIGHEST, LOWEST
 from difflab.diffusion.schedule_search import Search, schedule_search
 from difflab.errors import UserError
 from difflab.files import write_text
@@ -90,12 +89,12 @@ class Searching:
 
     def _tried(self, measure: Trials) -> list[Trial]:
         """Every candidate, the sampler's own spacing first."""
-        start, total = self._own_noises(), self.config.candidates
+        start, total = self._own_sigmas(), self.config.candidates
         trials: list[Trial] = []
 
-        def tried(noises: Sequence[float], origin: str) -> float:
+        def tried(sigmas: Sequence[float], origin: str) -> float:
             label = f"candidate {len(trials) + 1} of {total} ({origin})"
-            one = Trial(len(trials) + 1, tuple(noises), origin, math.nan, None, "", 0.0)
+            one = Trial(len(trials) + 1, tuple(sigmas), origin, math.nan, None, "", 0.0)
             got = measure.measure(self._visiting(one), self.config.seed, label)
             if not trials and got.result is None:
                 raise UserError("the sampler's own levels cannot be measured; mend what is said above, and try again")
@@ -117,34 +116,34 @@ class Searching:
         search: Search = schedule_search(start, score, self._ends(), grid=-(-left // 2), fixed=fixed)
         candidate = next(search, None)
         while candidate is not None and left > 0:
-            score, left = tried(candidate.noises, candidate.origin), left - 1
+            score, left = tried(candidate.sigmas, candidate.origin), left - 1
             try:
                 candidate = search.send(score)
             except StopIteration:
                 candidate = None
 
-    def _own_noises(self) -> list[float]:
+    def _own_sigmas(self) -> list[float]:
         """sigma / alpha of the levels that the sampler visits by itself, but for an end that it has anyhow."""
         levels = self.stage.sampler.levels(self.stage.process)
         listed = levels if self.config.sampler.lists_its_end else levels[:-1]
-        return [level.noise for level in listed]
+        return [level.edm_sigma for level in listed]
 
     def _ends(self) -> tuple[float, float]:
-        """The noises that are worth trying: those of the model, within EDM's."""
-        low, high = self.stage.trained_process.noise_range
+        """The sigmas that are worth trying: those of the model, within EDM's."""
+        low, high = self.stage.trained_process.sigma_range
         return max(low, LOWEST), min(high, HIGHEST)
 
     def refuse_a_single_level(self) -> None:
         """Raises UserError for a model without levels to choose among: one that knows pure noise alone."""
-        process = self.stage.trained_process
-        if isinstance(process, GaussianProcess) and not len(process.noises):
+        table = self.stage.trained_process.table
+        if table is not None and not len(table.sigmas):
             raise UserError(
                 f"run={printable(self.config.run)} knows one level, pure noise: there is nothing "
                 "to search for; draw from it with one step, or give run= a model of several levels"
             )
 
     def _visiting(self, one: Trial) -> SamplerConfig:
-        return self.config.sampler if one.origin == DEFAULT else self.config.sampler.visiting(_in_words(one.noises))
+        return self.config.sampler if one.origin == DEFAULT else self.config.sampler.visiting(_in_words(one.sigmas))
 
     def _score(self, value: float) -> float:
         """Lower is better; what has no number is the worst."""
@@ -203,7 +202,7 @@ class Searching:
             "n": self.config.n,
             "candidates": len(trials),
             "found": best.origin,
-            "noises": _in_words(best.noises),
+            "sigmas": _in_words(best.sigmas),
             "overrides": overrides,
             "command": self._command(sampler),
             "searched": {"seed": self.config.seed, DEFAULT: trials[0].value, FOUND: best.value},
@@ -276,11 +275,11 @@ def _written(value: Any) -> str:
 
 def _trial(one: Trial, got: Measured) -> Trial:
     spread = None if got.result is None else got.result.spread
-    return Trial(one.number, one.noises, one.origin, got.value, spread, got.folder.name, got.seconds)
+    return Trial(one.number, one.sigmas, one.origin, got.value, spread, got.folder.name, got.seconds)
 
 
-def _in_words(noises: Sequence[float]) -> list[Any]:
-    return ["inf" if math.isinf(noise) else noise for noise in noises]
+def _in_words(sigmas: Sequence[float]) -> list[Any]:
+    return ["inf" if math.isinf(sigma) else sigma for sigma in sigmas]
 
 
 def searching(config: ScheduleConfig, plain: dict[str, Any], overrides: list[str], machine: Machine) -> Searching:

@@ -14,9 +14,10 @@ from difflab.commands.drawing import prepare_drawing
 from difflab.commands.measurements.measuring import Measuring
 from difflab.commands.measurements.samples import SamplesMeasurement, measurement_of
 from difflab.commands.planned import Planned, ledger_of
+from difflab.config.metrics import is_called
 from difflab.config.sample import EvaluateConfig
 from difflab.config.sampler import SamplerConfig
-from difflab.config.schedule import SEARCHING, ScheduleConfig, is_called
+from difflab.config.schedule import SEARCHING, ScheduleConfig
 from difflab.config.validate import validate
 from difflab.console import say_on_stderr
 from difflab.errors import UserError

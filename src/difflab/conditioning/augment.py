@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from difflab.conditioning.base import Conditioner
-from difflab.config.conditioning import AugmentConditionerConfig
+from difflab.conditioning.config import AugmentConditionerConfig
 from difflab.data.augmentation import Augmentation
 from difflab.diffusion.noise import SampleNoise
 from difflab.types import Batch, Conditioning

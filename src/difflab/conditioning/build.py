@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from difflab.conditioning.base import ConditionerSet
-from difflab.config.conditioning import CONDITIONERS, ConditionerBase
+from difflab.conditioning.config import ConditionerBase
+from difflab.config.axes import CONDITIONERS
 
 
 def build_conditioners(config: Mapping[str, ConditionerBase], *, embedding_dim: int, image_size: int) -> ConditionerSet:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from difflab.conditioning.base import Conditioner
-from difflab.config.conditioning import ClassConditionerConfig
+from difflab.conditioning.config import ClassConditionerConfig
 from difflab.diffusion.noise import SampleNoise
 from difflab.types import Batch, Conditioning
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from difflab.conditioning.base import Conditioner
 from difflab.conditioning.blur import Blur
-from difflab.config.conditioning import LowResConditionerConfig
+from difflab.conditioning.config import LowResConditionerConfig
 from difflab.diffusion.noise import SampleNoise
 from difflab.images import Downsampling, Filter, as_float, resize
 from difflab.types import Batch, Conditioning

@@ -26,6 +26,11 @@ class Config(BaseModel):
         # As any: a field typed by a base class would lose the keys of its subclass.
         return self.model_dump(mode="json", serialize_as_any=True, by_alias=True)
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """Its values by the names of their fields, without `kind`."""
+        return {name: value for name, value in self if name != "kind"}
+
 
 def fields_by_key(model: type[BaseModel]) -> dict[str, str]:
     """The name of the field behind each key that YAML has."""

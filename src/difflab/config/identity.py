@@ -15,6 +15,8 @@ FREE = frozenset(
         "name",
         "output_root",
         "resume",
+        # What is recorded of them, with the versions of that day.
+        "plugins",
         # What is measured, written and shown while it trains.
         "callbacks",
         "logger",

@@ -25,7 +25,7 @@ class ODEConfig(Config):
 
     solver: dopri5 holds its error within rtol and atol; rk4 and heun take `steps` steps.
     trace, probes: of the estimate of the divergence.
-    noise_min, noise_max: ends of sigma / alpha; null for those that samplers visit.
+    sigma_min, sigma_max: ends of sigma / alpha; null for those that samplers visit.
     """
 
     kind: Literal["ode"]
@@ -35,8 +35,8 @@ class ODEConfig(Config):
     steps: int = Field(default=100, ge=1)
     trace: Literal["rademacher", "gaussian"] = "rademacher"
     probes: int = Field(default=1, ge=1)
-    noise_min: float | None = Field(default=None, gt=0)
-    noise_max: float | None = Field(default=None, gt=0)
+    sigma_min: float | None = Field(default=None, gt=0)
+    sigma_max: float | None = Field(default=None, gt=0)
 
 
 MethodConfig = Annotated[BoundConfig | ODEConfig, Field(discriminator="kind")]

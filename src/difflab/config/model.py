@@ -7,9 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 from pydantic import Field
 
-from difflab.config.base import Config
-from difflab.config.conditioning import ConditioningConfig, DownsampleFilter
+from difflab.conditioning.config import ConditioningConfig, DownsampleFilter
 from difflab.config.diffusion import DiffusionConfig
+from difflab.config.foreign import RecordedConfig
 from difflab.config.guidance import GuidanceConfig
 from difflab.config.network import NetworkConfig
 from difflab.config.sampler import SamplerConfig
@@ -17,7 +17,7 @@ from difflab.config.sampler import SamplerConfig
 Measurement = Literal["samples", "likelihood", "accuracy"]
 
 
-class ModelConfig(Config):
+class ModelConfig(RecordedConfig):
     """Stands in `config.json` beside exported weights, and is read out of a run's `config.yaml`.
 
     Validating this class gives the model of the task that `task` names.

@@ -1,127 +1,94 @@
-"""The `sampler` group: which sampler, with how many steps, spaced how."""
+"""The `sampler` group: what every sampler has, and the levels that any of them may visit one by one."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from difflab.config.level_sampler import (
-    DPM2AncestralConfig,
-    DPM2Config,
-    DPMFastConfig,
-    DPMSolverPP2MSDEConfig,
-    DPMSolverPP2SAncestralConfig,
-    DPMSolverPP3MSDEConfig,
-    DPMSolverPPConfig,
-    DPMSolverPPSDEConfig,
-    EDMAblationConfig,
-    EulerAncestralConfig,
-    EulerConfig,
-    HeunConfig,
-    LMSConfig,
-    UniPCConfig,
-)
-from difflab.config.listed import ListedConfig
+from difflab.config.axes import SAMPLERS
+from difflab.config.base import Config
 
 
-class _Strided(ListedConfig):
-    """steps: null for all training steps, a number, or for spacing=sections also "10,10,20", "ddim50" or a list."""
+def _in_words(sigma: object) -> object:
+    # JSON has no infinity.
+    return "inf" if sigma == math.inf else sigma
 
+
+Sigma = Annotated[Annotated[float, Field(gt=0)] | Literal["inf"], BeforeValidator(_in_words)]
+"""sigma / alpha; inf is a table's last row where no signal is left in it."""
+
+
+class SamplerBase(Config):
+    """What the configuration of every sampler has.
+
+    draws: whether it makes samples of noise.
+    sigmas: sigma / alpha of the levels of `listed`, from the noisiest down (`difflab.diffusion.levels.listed`); `steps`
+    is then their number, and null stands for it.
+    """
+
+    draws: ClassVar[bool] = True
+    listed_by: ClassVar[str] = "spacing"
+
+    kind: str
     steps: int | str | list[int] | None = None
-    spacing: Literal["sections", "ddim", "leading", "linspace", "trailing", "ldm_uniform", "ldm_quad", "listed"] = (
-        "sections"
-    )
-    steps_offset: int = Field(default=0, ge=0)
+    sigmas: list[Sigma] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _steps_are_counted(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get(cls.listed_by) == "listed" and data.get("steps", 0) is None:
+            sigmas = data.get("sigmas")
+            return {**data, "steps": len(sigmas)} if isinstance(sigmas, list) and sigmas else data
+        return data
 
     @model_validator(mode="after")
-    def _check_steps(self) -> Self:
-        steps = self.steps
-        if steps is None:
+    def _check_sigmas(self) -> Self:
+        key, sigmas = self.listed_by, self.sigmas
+        if not self.takes_a_list or getattr(self, key) != "listed":
+            if sigmas is not None:
+                raise ValueError(f"sigmas are those of {key}=listed: set it, or leave sigmas out (null)")
             return self
-        if isinstance(steps, int):
-            if steps < 1:
-                raise ValueError(f"steps={steps} must be 1 or more (null takes every training step)")
-            return self
-        if self.spacing != "sections":
-            raise ValueError(f"spacing={self.spacing} takes a number in steps; {steps!r} needs spacing=sections")
-        if isinstance(steps, str) and not re.fullmatch(r"ddim\d+|\d+(,\d+)*", steps):
-            raise ValueError(f'steps={steps!r} is not understood; write a number, "10,10,20" or "ddim50"')
-        if isinstance(steps, list) and (not steps or min(steps) < 1):
-            raise ValueError(f"steps={steps} must list how many steps each section takes, 1 or more")
+        if not sigmas:
+            raise ValueError(f"{key}=listed visits the levels in sigmas: give them, as in sigmas=[80,5,1,0.2]")
+        for here, there in pairwise(sigmas):
+            if not float(here) > float(there):
+                what = "twice" if here == there else f"behind {here}"
+                raise ValueError(f"sigmas has {there} {what}: list different ones, from the noisiest down")
+        self.check_steps(len(sigmas))
         return self
 
+    @property
+    def takes_a_list(self) -> bool:
+        """Whether the levels that it visits can be listed."""
+        return self.listed_by in type(self).model_fields
 
-class AncestralConfig(_Strided):
-    """DDPM's own sampler."""
+    @property
+    def lists_its_end(self) -> bool:
+        """Whether the last of the sigmas is where the last step ends, and no step begins."""
+        return False
 
-    kind: Literal["ancestral"]
+    def visiting(self, sigmas: Sequence[float]) -> Self:
+        """The same sampler on these levels, which are listed."""
+        return type(self).model_validate({**self.plain(), **self._listing(sigmas)})
 
+    def _listing(self, sigmas: Sequence[float]) -> dict[str, Any]:
+        return {self.listed_by: "listed", "sigmas": list(sigmas), "steps": len(sigmas)}
 
-class _Striding(_Strided):
-    """stride: constant goes down by T // steps whatever was kept."""
-
-    final_level: Literal["clean", "first"] = "clean"
-    stride: Literal["listed", "constant"] = "listed"
-
-    @model_validator(mode="after")
-    def _check_stride(self) -> Self:
-        if self.spacing == "listed" and self.stride == "constant":
-            raise ValueError("stride=constant leaves the levels of spacing=listed: take stride=listed")
-        return self
-
-    def _listing(self, noises: Sequence[float]) -> dict[str, Any]:
-        return {**super()._listing(noises), "stride": "listed"}
-
-
-class DDIMConfig(_Striding):
-    """DDIM; eta 0 is deterministic, 1 as noisy as the posterior."""
-
-    kind: Literal["ddim"]
-    eta: float = Field(default=0.0, ge=0)
+    def check_steps(self, listed: int) -> None:
+        """Raise ValueError where `steps` is not their number."""
+        if self.steps != listed:
+            raise ValueError(f"steps={self.steps}, but sigmas lists {listed}: set steps={listed}, or steps=null")
 
 
-class DDIMInversionConfig(_Strided):
-    """From an image to its noise."""
-
-    kind: Literal["ddim_inversion"]
-    end: Literal["pure_noise", "last_row"] = "last_row"
+SamplerConfig = Annotated[SamplerBase, SAMPLERS]
+"""One sampler, told apart by `kind`."""
 
 
-BetweenLevels = (
-    EulerConfig
-    | HeunConfig
-    | EulerAncestralConfig
-    | DPM2Config
-    | DPM2AncestralConfig
-    | LMSConfig
-    | DPMSolverPP2SAncestralConfig
-    | DPMSolverPPSDEConfig
-    | DPMSolverPP2MSDEConfig
-    | DPMSolverPP3MSDEConfig
-    | DPMFastConfig
-    | DPMSolverPPConfig
-    | UniPCConfig
-    | EDMAblationConfig
-)
-
-
-class PLMSConfig(_Striding):
-    """PLMS of latent diffusion, or PNDM with warm_up=runge_kutta; on the timesteps of a table."""
-
-    kind: Literal["plms"]
-    warm_up: Literal["improved_euler", "runge_kutta"] = "improved_euler"
-
-
-SamplerConfig = Annotated[
-    AncestralConfig | DDIMConfig | DDIMInversionConfig | PLMSConfig | BetweenLevels,
-    Field(discriminator="kind"),
-]
-
-
-def refuse_inversion(sampler: SamplerConfig, key: str = "sampler") -> None:
+def refuse_inversion(sampler: SamplerBase, key: str = "sampler") -> None:
     """Raises ValueError for a sampler that draws nothing. key: where it was chosen."""
-    if isinstance(sampler, DDIMInversionConfig):
-        raise ValueError(f"{key}=ddim_inversion goes from images to noise and draws none; choose ddim or ancestral")
+    if not sampler.draws:
+        raise ValueError(f"{key}={sampler.kind} goes from images to noise and draws none; choose ddim or ancestral")

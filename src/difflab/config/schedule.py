@@ -6,50 +6,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from difflab.config.groups import smallest_with
+from difflab.config.metrics import known_metric
 from difflab.config.sample import EvaluateConfig
 
 Goal = Literal["minimize", "maximize"]
 
-_DOWN: Goal = "minimize"
-_UP: Goal = "maximize"
-
-GOALS = {
-    **dict.fromkeys(("fid", "fd", "kid", "consistency"), _DOWN),
-    **dict.fromkeys(("is", "inception_score", "precision", "recall", "psnr", "ssim"), _UP),
-    **dict.fromkeys(("oracle-well-formed", "oracle-mean-fit", "oracle-class-accuracy"), _UP),
-}
-"""Which way a number gets better, by how its name begins."""
-
-KINDS = {
-    "fid": "fid",
-    "fd": "fd",
-    "kid": "kid",
-    "is": "inception_score",
-    "inception_score": "inception_score",
-    "precision": "precision_recall",
-    "recall": "precision_recall",
-    "oracle": "oracle",
-    "psnr": "psnr",
-    "ssim": "ssim",
-    "consistency": "consistency",
-}
-"""The kind of metric that numbers of a name are of."""
-
-FOUND_IN = {
-    **dict.fromkeys(("fd", "kid", "oracle"), "shapes"),
-    **dict.fromkeys(("fid", "inception_score"), "fid50k"),
-    **dict.fromkeys(("psnr", "ssim", "consistency"), "super_resolution"),
-    "precision_recall": "guidance",
-}
-"""A choice of `metrics=` that has a kind of metric."""
-
 SEARCHING = ("metric", "goal", "candidates", "held_out_seed")
 """The keys of a search that an evaluation has not."""
-
-
-def is_called(metric: str, name: str) -> bool:
-    """Whether a metric goes by a name, or by the words that it begins with: `kid-lite0` by `kid`."""
-    return metric == name or metric.startswith(f"{name}-")
 
 
 class ScheduleConfig(EvaluateConfig):
@@ -71,7 +35,8 @@ class ScheduleConfig(EvaluateConfig):
     @property
     def kind(self) -> str | None:
         """Of the metric, where it is known."""
-        return KINDS.get(self._word)
+        known = known_metric(self.metric)
+        return None if known is None else known[0]
 
     @property
     def direction(self) -> Goal:
@@ -86,12 +51,9 @@ class ScheduleConfig(EvaluateConfig):
         return self.seed + 1 if self.held_out_seed is None else self.held_out_seed
 
     @property
-    def _word(self) -> str:
-        return self.metric.partition("-")[0]
-
-    @property
     def _known_goal(self) -> Goal | None:
-        return next((goal for name, goal in GOALS.items() if is_called(self.metric, name)), None)
+        _, larger = known_metric(self.metric) or (None, None)
+        return None if larger is None else "maximize" if larger else "minimize"
 
     @model_validator(mode="after")
     def _check_metric(self) -> Self:
@@ -100,10 +62,9 @@ class ScheduleConfig(EvaluateConfig):
         kinds = [config.kind for config in self.metrics.values() if config is not None]
         if self.kind is not None and self.kind not in kinds:
             chosen = ", ".join(kinds) or "none"
-            raise ValueError(
-                f"metric={self.metric} is none of metrics= ({chosen}): choose others, as in "
-                f"metrics={FOUND_IN[self.kind]}"
-            )
+            there_is = smallest_with("metrics", self.kind)
+            other = f": choose others, as in metrics={there_is}" if there_is else ""
+            raise ValueError(f"metric={self.metric} is none of metrics= ({chosen}){other}")
         return self
 
     @model_validator(mode="after")
@@ -112,6 +73,11 @@ class ScheduleConfig(EvaluateConfig):
             raise ValueError(
                 f"pipeline={self.pipeline.kind}: levels are searched for one model: leave it out, and give run= the "
                 "model of one stage"
+            )
+        if not self.sampler.takes_a_list:
+            raise ValueError(
+                f"sampler={self.sampler.kind} has levels of its own and takes no list of others, which is what is "
+                "searched for: choose another, such as ddim or heun"
             )
         if self.start is not None or self.inverted or self.mask is not None:
             raise ValueError("levels are searched for drawing from noise: leave start, inverted and mask out")

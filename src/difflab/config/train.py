@@ -8,20 +8,21 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar, cast
 
 from pydantic import Field, model_validator
 
-from difflab.config.base import Config
 from difflab.config.callbacks import CallbacksConfig
 from difflab.config.data import DataConfig
+from difflab.config.foreign import RecordedConfig
 from difflab.config.init import InitConfig
 from difflab.config.logger import LoggerConfig
 from difflab.config.metrics import MetricsConfig
 from difflab.config.model import ModelConfig
+from difflab.config.network import Gives
 from difflab.config.optimizer import OptimizerConfig
 from difflab.config.trainer import TrainerConfig
 
 Model = TypeVar("Model", bound=ModelConfig)
 
 
-class TrainConfig(Config):
+class TrainConfig(RecordedConfig):
     """`difflab train`. Validating this class gives the configuration of the task that `task` names.
 
     task: what is learned; see `difflab.tasks.registry`.
@@ -32,9 +33,11 @@ class TrainConfig(Config):
         again, after a requeue say, goes on from the run's own last.ckpt.
 
     free: the axes of the task that may change between two sittings of one run.
+    network_gives: what comes out of the networks that the task trains.
     """
 
     free: ClassVar[frozenset[str]] = frozenset()
+    network_gives: ClassVar[Gives] = "images"
 
     experiment: str
     task: str
@@ -63,6 +66,7 @@ class TrainConfig(Config):
     def stored_as(self, model: type[Model]) -> Model:
         """A configuration of a model with what this and its data say of it."""
         own = {name: getattr(self, name) for name in model.model_fields if name in type(self).model_fields}
+        own.pop("plugins")
         shape = {"image_size": self.data.image_size, "channels": self.data.channels}
         return model(**own, **shape, class_names=self.data.class_names)
 

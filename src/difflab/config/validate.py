@@ -6,13 +6,15 @@ import difflib
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from difflab.config.base import Config, fields_by_key
-from difflab.config.kinds import Kinds
+from difflab.config.foreign import missing
+from difflab.config.registry import Registry
 from difflab.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -63,12 +65,17 @@ def _explain(model: type[BaseModel], data: Mapping[str, Any], problem: ErrorDeta
         return _unknown_key(model, data, path)
     if problem["type"] == "missing":
         return f"missing key {key!r}: give it a value, as in {key}=..."
-    if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        context = problem.get("ctx", {})
-        return f"{key}.kind={context.get('tag')!r} is not known; choose one of {context.get('expected_tags', '?')}"
+    has_kind = isinstance(problem["input"], Mapping)
+    if problem["type"] == "union_tag_invalid" or (problem["type"] == "union_tag_not_found" and has_kind):
+        chosen = f"{key}={problem['input']!r}" if isinstance(problem["input"], str) else f"{key}.kind={_tag(problem)!r}"
+        if (package := missing(data, key)) is not None:
+            return f"{chosen} comes with {package}, which is not installed: install it"
+        return f"{chosen} is not known; choose one of {problem.get('ctx', {}).get('expected_tags', '?')}"
+    if problem["type"] == "literal_error" and (package := missing(data, key)) is not None:
+        return f"{key}={problem['input']!r} comes with {package}, which is not installed: install it"
     if problem["type"] == "list_type":
         return f"{key}={problem['input']!r}: write a list, as in {key}=[{problem['input']}]"
-    if problem["type"] in ("model_type", "model_attributes_type", "dict_type") and key:
+    if problem["type"] in ("model_type", "model_attributes_type", "dict_type", "union_tag_not_found") and key:
         here, _ = _models_at(model, data, path)
         fields = [name for name in _fields(here) if name != "kind"]
         example = f", as in {key}.{fields[0]}=..." if fields else ""
@@ -77,6 +84,10 @@ def _explain(model: type[BaseModel], data: Mapping[str, Any], problem: ErrorDeta
     if problem["type"] == "value_error":
         return f"{key}: {message}" if key else message
     return f"{key}={problem['input']!r}: {message[:1].lower()}{message[1:]}"
+
+
+def _tag(problem: ErrorDetails) -> object:
+    return problem.get("ctx", {}).get("tag")
 
 
 def _path_in_data(data: Any, loc: tuple[int | str, ...]) -> list[int | str]:
@@ -128,16 +139,24 @@ def _models_at(
 
 def _inside(annotation: Any, part: str) -> list[Any]:
     """What `part` of something of that type may be: a field of a model, or any value of a mapping by name."""
+    if typing.get_origin(annotation) is Annotated and not isinstance(annotation.__metadata__[0], Registry):
+        return _inside(typing.get_args(annotation)[0], part)
     if typing.get_origin(annotation) is dict:
         return [typing.get_args(annotation)[1]]
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return [inner for one in typing.get_args(annotation) for inner in _inside(one, part)]
     return [
-        m.model_fields[field].annotation
+        _annotation_of(m.model_fields[field])
         for m in _models_in(annotation)
         for key, field in fields_by_key(m).items()
         if key == part
     ]
+
+
+def _annotation_of(field: FieldInfo) -> Any:
+    """The whole of it: pydantic keeps apart what is said of a type besides the type."""
+    annotation: Any = field.annotation
+    return Annotated[(annotation, *field.metadata)] if field.metadata else annotation
 
 
 def _at(data: Any, path: list[int | str]) -> Any:
@@ -156,15 +175,10 @@ def _kinds_of(model: type[BaseModel]) -> tuple[str, ...]:
     return typing.get_args(model.model_fields["kind"].annotation) if "kind" in model.model_fields else ()
 
 
-def kinds_in(annotation: Any) -> tuple[str, ...]:
-    """The values of `kind` of all models that an annotation takes."""
-    return tuple(kind for model in _models_in(annotation) for kind in _kinds_of(model))
-
-
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
         return [annotation] if issubclass(annotation, BaseModel) else []
     for metadata in getattr(annotation, "__metadata__", ()):
-        if isinstance(metadata, Kinds):
+        if isinstance(metadata, Registry):
             return list(metadata.models)
     return [m for argument in typing.get_args(annotation) for m in _models_in(argument)]

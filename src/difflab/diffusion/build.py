@@ -2,189 +2,45 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from difflab.diffusion import schedules
-from difflab.diffusion.ablation_grid import AblationGrid
+from difflab.config.axes import DIFFUSIONS, SAMPLERS
+from difflab.config.registry import load
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.classifier_free import ClassifierFree
 from difflab.diffusion.classifier_guidance import ClassifierGuidance
-from difflab.diffusion.continuous_process import ContinuousProcess
-from difflab.diffusion.grid import Grid
 from difflab.diffusion.guidance import Guidance, GuidanceParts
-from difflab.diffusion.losses import DiffusionLoss
-from difflab.diffusion.noise_laws import CosineLaw, LogNormalLaw, LogUniformLaw, NoiseLaw, VPLaw
-from difflab.diffusion.process import GaussianProcess
-from difflab.diffusion.samplers import (
-    AncestralSampler,
-    Churn,
-    DDIMInversion,
-    DDIMSampler,
-    DPM2AncestralSampler,
-    DPM2Sampler,
-    DPMFastSampler,
-    DPMSolverPP2MSDESampler,
-    DPMSolverPP2SAncestralSampler,
-    DPMSolverPP3MSDESampler,
-    DPMSolverPPSampler,
-    DPMSolverPPSDESampler,
-    EDMAblationSampler,
-    EulerAncestralSampler,
-    EulerSampler,
-    HeunSampler,
-    LevelSampler,
-    LMSSampler,
-    PLMSSampler,
-    Sampler,
-    StridedSampler,
-    UniPCSampler,
-)
+from difflab.diffusion.losses import Loss
+from difflab.diffusion.samplers.base import Sampler
 from difflab.diffusion.thresholding import DynamicThreshold, StaticThreshold, Threshold
-from difflab.diffusion.timesteps import (
-    LossAwareTimesteps,
-    PiecewiseUniformTimesteps,
-    TimestepSampler,
-    UniformPositions,
-    UniformTimesteps,
-)
-from difflab.diffusion.weighting import LossWeighting
+from difflab.diffusion.timesteps import TimestepSampler
 
 if TYPE_CHECKING:
-    from difflab.config.diffusion import ContinuousDiffusionConfig, DiffusionConfig, Schedule
+    from difflab.config.diffusion import DiffusionBase
     from difflab.config.guidance import ClassifierFreeOptions, ClassifierOptions, GuidanceConfig
     from difflab.config.sampler import SamplerConfig
 
-_BETAS = {
-    "linear": schedules.linear_betas,
-    "quad": schedules.quad_betas,
-    "scaled_linear": schedules.quad_betas,
-    "const": schedules.const_betas,
-    "jsd": schedules.jsd_betas,
-    "warmup": schedules.warmup_betas,
-    "sqrt": schedules.sqrt_betas,
-    "sigmoid": schedules.sigmoid_betas,
-    "cosine": schedules.cosine_betas,
-    "laplace": schedules.laplace_betas,
-}
 
-_LAWS: dict[str, Callable[..., NoiseLaw]] = {
-    "cosine": CosineLaw,
-    "log_normal": LogNormalLaw,
-    "vp": VPLaw,
-    "log_uniform": LogUniformLaw,
-}
-
-_STRIDED: dict[str, type[StridedSampler]] = {
-    "ancestral": AncestralSampler,
-    "ddim": DDIMSampler,
-    "ddim_inversion": DDIMInversion,
-}
-
-_BETWEEN_LEVELS: dict[str, Callable[..., LevelSampler]] = {
-    "euler": EulerSampler,
-    "heun": HeunSampler,
-    "dpm_solver_pp": DPMSolverPPSampler,
-    "unipc": UniPCSampler,
-    "plms": PLMSSampler,
-    "euler_ancestral": EulerAncestralSampler,
-    "dpm_2": DPM2Sampler,
-    "dpm_2_ancestral": DPM2AncestralSampler,
-    "lms": LMSSampler,
-    "dpm_solver_pp_2s_ancestral": DPMSolverPP2SAncestralSampler,
-    "dpm_solver_pp_sde": DPMSolverPPSDESampler,
-    "dpm_solver_pp_2m_sde": DPMSolverPP2MSDESampler,
-    "dpm_solver_pp_3m_sde": DPMSolverPP3MSDESampler,
-    "edm_ablation": EDMAblationSampler,
-}
-
-
-def build_betas(schedule: Schedule, timesteps: int) -> schedules.Betas:
-    """The betas [T] of a schedule. Raises ValueError where it cannot have so few steps."""
-    options = _options(schedule)
-    zero_terminal_snr = options.pop("zero_terminal_snr", False)
-    betas = _BETAS[schedule.kind](timesteps, **options)
-    return schedules.zero_terminal_snr(betas) if zero_terminal_snr else betas
-
-
-def build_process(config: DiffusionConfig) -> Process:
+def build_process(config: DiffusionBase) -> Process:
     """The training process. Model, loss, sampler and evaluation all take it from here."""
-    if config.kind == "continuous":
-        return _continuous(config)
-    return GaussianProcess(
-        build_betas(config.schedule, config.timesteps),
-        prediction=config.prediction,
-        variance=config.variance,
-        variance_mix=config.variance_mix,
-        posterior_clip=config.posterior_clip,
-        time_input=config.time_input,
-    )
+    return DIFFUSIONS.builder(config)(config)
 
 
-def _continuous(config: ContinuousDiffusionConfig) -> ContinuousProcess:
-    ends = None if config.noise_min is None or config.noise_max is None else (config.noise_min, config.noise_max)
-    return ContinuousProcess(
-        _LAWS[config.law.kind](**_options(config.law)),
-        prediction=config.prediction,
-        time_input=config.time_input,
-        m=config.m,
-        sigma_data=config.sigma_data,
-        noise_range=ends,
-        variance=config.variance,
-        variance_mix=config.variance_mix,
-    )
-
-
-def build_loss(config: DiffusionConfig, process: Process) -> DiffusionLoss:
+def build_loss(config: DiffusionBase, process: Process) -> Loss:
     """The training loss on `build_process`'s result."""
-    weighting = LossWeighting(
-        config.weighting,
-        gamma=config.min_snr_gamma,
-        p2_k=config.p2_k,
-        p2_gamma=config.p2_gamma,
-        sigma_data=config.sigma_data,
-    )
-    vlb_lambda = config.vlb_lambda if config.kind == "discrete" else 0.0
-    return DiffusionLoss(process, kind=config.loss, weighting=weighting, vlb_lambda=vlb_lambda)
+    return load(config.loss_builder)(config, process)
 
 
-def build_timesteps(config: DiffusionConfig, process: Process) -> TimestepSampler:
-    """How training times are drawn of `build_process`'s result: rows of a table, places between
-    them, or positions in [0, 1)."""
-    if not isinstance(process, GaussianProcess) or config.kind == "continuous":
-        return UniformPositions()
-    sampling = config.timestep_sampling
-    if sampling.kind == "loss_aware":
-        return LossAwareTimesteps(process.num_timesteps, sampling.history_per_term, sampling.uniform_prob)
-    if sampling.kind == "piecewise_uniform":
-        return PiecewiseUniformTimesteps(process.alphas_cumprod, sampling.of)
-    return UniformTimesteps(process.num_timesteps)
+def build_timesteps(config: DiffusionBase, process: Process) -> TimestepSampler:
+    """How training times are drawn of `build_process`'s result: rows of a table, places between them, or positions in
+    [0, 1).
+    """
+    return load(config.times_builder)(config, process)
 
 
 def build_sampler(config: SamplerConfig) -> Sampler:
     """The sampler with its steps and spacing."""
-    options = _options(config)
-    if options.get("noises") is not None:
-        options["noises"] = [float(noise) for noise in options["noises"]]
-    if config.kind in _STRIDED:
-        return _STRIDED[config.kind](**options)
-    if config.kind == "dpm_fast":
-        del options["spacing"]  # the noises say which
-        return DPMFastSampler(options.pop("steps"), **options)
-    grid_type = AblationGrid if config.kind == "edm_ablation" else Grid
-    names = [field.name for field in dataclasses.fields(grid_type) if field.name in options]
-    grid = grid_type(**{name: options.pop(name) for name in names})
-    if "churn" in options:
-        high = options.pop("churn_max")
-        options["churn"] = Churn(
-            options["churn"],
-            low=options.pop("churn_min"),
-            high=math.inf if high is None else high,
-            noise=options.pop("churn_noise"),
-        )
-    return _BETWEEN_LEVELS[config.kind](grid, **options)
+    return SAMPLERS.builder(config)(config)
 
 
 def build_guidance(config: GuidanceConfig, parts: GuidanceParts | None = None) -> tuple[Guidance, ...]:
@@ -243,7 +99,3 @@ def build_threshold(config: GuidanceConfig) -> Threshold | None:
     if config.threshold == "dynamic":
         return DynamicThreshold(config.dynamic_percentile, config.dynamic_maximum)
     return None
-
-
-def _options(config: Any) -> dict[str, Any]:
-    return {name: value for name, value in config if name != "kind"}

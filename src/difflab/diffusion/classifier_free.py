@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from difflab.diffusion.guidance import Guidance, Interval, NetworkInput, check_interval, is_within
-from difflab.diffusion.process import Prediction, PreviousDenoised
+from difflab.diffusion.predictions import Eps, Prediction, PreviousDenoised
 from difflab.types import Conditioning, Denoised, Denoiser, StepContext
 
 FLAT = 16.0  # spacings of floating point about the largest value: a spread below it is rounding
@@ -43,7 +43,7 @@ class ClassifierFree(Guidance):
     interval: Interval | None = None
     rescale: float = 0.0
     channels: int | None = None
-    prediction: Prediction = "eps"
+    prediction: Prediction = field(default_factory=Eps)
 
     def __post_init__(self) -> None:
         if self.null is not None and self.reference is not None:
@@ -55,7 +55,7 @@ class ClassifierFree(Guidance):
         check_interval(self.interval)
         if not 0 <= self.rescale <= 1:
             raise ValueError(f"rescale={self.rescale:g} must be in [0, 1]")
-        if self.rescale > 0 and self.prediction == "prev":
+        if self.rescale > 0 and self.prediction.rows_only:
             raise ValueError("rescale works on predictions of eps, x0 and v, not on the mean of x_{t-1}: set it to 0")
         if self.channels is not None and self.channels < 1:
             raise ValueError(f"channels={self.channels} must be 1 or more, or None for all")
@@ -93,23 +93,16 @@ class ClassifierFree(Guidance):
     def _rescale(self, guided: Denoised, told: Denoised, step: StepContext) -> Denoised:
         """Lin et al. 2023, eq. 15 and 16; both views are moved so that alpha x0 + sigma eps remains x."""
         alpha, sigma = step.level.alpha, step.level.sigma
-        before = self._predicted(guided, alpha, sigma)
+        space = self.prediction.guided_as
+        before = space.target(guided.x0, guided.eps, alpha, sigma)
         spread = _std(before)
         flat = spread <= FLAT * torch.finfo(before.dtype).eps * _largest(before)
-        ratio = _std(self._predicted(told, alpha, sigma)) / torch.where(flat, 1.0, spread)
+        ratio = _std(space.target(told.x0, told.eps, alpha, sigma)) / torch.where(flat, 1.0, spread)
         change = before * torch.where(flat, 0.0, self.rescale * (ratio - 1.0))
-        if self.prediction == "eps":
-            x0, eps = guided.x0 - change * (sigma / alpha), guided.eps + change
-        elif self.prediction == "x0":
-            x0, eps = guided.x0 + change, guided.eps - change * (alpha / sigma)
-        else:
-            x0, eps = guided.x0 - sigma * change, guided.eps + alpha * change
-        return dataclasses.replace(guided, x0=x0, eps=eps)
-
-    def _predicted(self, denoised: Denoised, alpha: float, sigma: float) -> Tensor:
-        if self.prediction == "eps":
-            return denoised.eps
-        return denoised.x0 if self.prediction == "x0" else alpha * denoised.eps - sigma * denoised.x0
+        views = space.views(alpha, sigma)
+        return dataclasses.replace(
+            guided, x0=guided.x0 + views.x0_out * change, eps=guided.eps + views.eps_out * change
+        )
 
 
 def _views(fn: Callable[[list[Tensor]], Tensor], *predictions: Denoised) -> Denoised:

@@ -3,191 +3,146 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from difflab.diffusion.base_process import Levels, Process, Variance
-from difflab.diffusion.noise_laws import LogNormalLaw, NoiseLaw, VPLaw, noise_of
-from difflab.diffusion.parametrisation import Parametrisation, input_scale, nearest_view, target
-from difflab.diffusion.process import GaussianProcess
-from difflab.diffusion.sigmas import karras_noises
-from difflab.diffusion.tables import Time, check_choice
-from difflab.types import Denoised, NoiseLevel
+from difflab.config.axes import SIGMA_DISTRIBUTIONS
+from difflab.diffusion.base_process import Process, Variance
+from difflab.diffusion.levels.distributions import SigmaDistribution, sigma_of
+from difflab.diffusion.levels.sigmas import VPTime, karras_sigmas
+from difflab.diffusion.predictions import Prediction, prediction_of
+from difflab.diffusion.tables import check_choice
+from difflab.types import NoiseLevel
+
+if TYPE_CHECKING:
+    from difflab.diffusion.config import ContinuousDiffusionConfig
 
 ContinuousTime = Literal["log_snr", "edm", "vp", "ve"]
-"""log_snr: ln(alpha^2 / sigma^2). EDM table 1, c_noise, with noise = sigma / alpha: edm is ln(noise) / 4, vp is
-(M - 1) t, ve is ln(noise / 2)."""
+"""log_snr: ln(alpha^2 / sigma^2). EDM table 1, c_noise, of its sigma, our sigma / alpha: edm is ln(sigma) / 4,
+vp is (M - 1) t, ve is ln(sigma / 2)."""
 
 
 class ContinuousProcess(Process):
-    """Training times u in [0, 1), each a noise level by a law; tensors are [B, ...] of any trailing shape.
+    """Training times u in [0, 1), each a noise level; tensors are [B, ...] of any trailing shape.
 
-    law:         the noise level of u; uniform u are trained on.
+    sigma_distribution: the noise level of u; uniform u are trained on.
     prediction:  what the network regresses.
     time_input:  what it gets as time.
     m:           M of time_input=vp: the steps that a table would have, whose index the network is told.
-    noise_range: the lowest and highest sigma / alpha that samplers visit; the ends of the law when None.
+    sigma_range: the lowest and highest sigma / alpha that samplers visit; the ends of the distribution when None.
     variance:    fixed_small, fixed_large or interpolated (by variance_mix), of ancestral steps on a grid of levels.
 
-    Raises ValueError for names that are not known, a time_input=vp without its law, an m below 2, and noise that is
-    not above 0 and finite.
+    Raises ValueError for names that are not known, a time_input=vp without its distribution, an m below 2, and
+    noise that is not above 0 and finite.
     """
 
     def __init__(
         self,
-        law: NoiseLaw,
+        sigma_distribution: SigmaDistribution,
         *,
-        prediction: Parametrisation,
+        prediction: str | Prediction,
         time_input: ContinuousTime = "log_snr",
         m: int = 1000,
         sigma_data: float = 0.5,
-        noise_range: tuple[float, float] | None = None,
+        sigma_range: tuple[float, float] | None = None,
         variance: Variance = "fixed_large",
         variance_mix: float = 0.0,
     ) -> None:
-        check_choice("prediction", prediction, Parametrisation)
         check_choice("time_input", time_input, ContinuousTime)
         check_choice("variance", variance, Literal["fixed_small", "fixed_large", "interpolated"])
-        if time_input == "vp" and not isinstance(law, VPLaw):
-            raise ValueError("time_input=vp is the time of the vp law: use law=vp, or time_input=edm")
+        if time_input == "vp" and sigma_distribution.vp is None:
+            raise ValueError("time_input=vp is the time of sigma_distribution=vp: use that, or time_input=edm")
         if m < 2:
             raise ValueError(f"m={m} must be 2 or more: time_input=vp is (m - 1) t")
-        ends = noise_of(law, 0.0), noise_of(law, 1.0)
-        self._noise_range = ends if noise_range is None else noise_range
-        if not 0.0 < self._noise_range[0] < self._noise_range[1] < math.inf:
-            raise ValueError(f"noise_range={self._noise_range} must be two numbers above 0, the lower one first")
-        self.law = law
-        self.prediction: Parametrisation = prediction
+        ends = sigma_of(sigma_distribution, 0.0), sigma_of(sigma_distribution, 1.0)
+        self._sigma_range = ends if sigma_range is None else sigma_range
+        if not 0.0 < self._sigma_range[0] < self._sigma_range[1] < math.inf:
+            raise ValueError(f"sigma_range={self._sigma_range} must be two numbers above 0, the lower one first")
+        self.sigma_distribution = sigma_distribution
+        self.prediction = prediction_of(prediction, sigma_data)
+        if self.prediction.rows_only:
+            raise ValueError(
+                f"prediction={self.prediction.name} is the mean of a step on a table, which continuous time has not: "
+                "set prediction to eps, x0 or v"
+            )
         self.time_input: ContinuousTime = time_input
         self.m = m
         self.sigma_data = sigma_data
         self.variance: Variance = variance
         self.variance_mix = variance_mix
-        self.time_span = 1.0
+
+    @classmethod
+    def from_config(cls, config: ContinuousDiffusionConfig) -> ContinuousProcess:
+        low, high, distribution = config.sigma_min, config.sigma_max, config.sigma_distribution
+        return cls(
+            SIGMA_DISTRIBUTIONS.builder(distribution)(**distribution.options),
+            prediction=config.prediction,
+            time_input=config.time_input,
+            m=config.m,
+            sigma_data=config.sigma_data,
+            sigma_range=None if low is None or high is None else (low, high),
+            variance=config.variance,
+            variance_mix=config.variance_mix,
+        )
 
     # -- training ---------------------------------------------------------------------------------------------------
 
-    def q_sample(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """x_t [B, ...] = alpha x_0 + sigma noise at the times u = t [B]."""
-        alpha, sigma = self._alpha_sigma(t, x0)
-        return alpha * x0 + sigma * noise
+    def alpha_sigma(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """At the times u = t [B]."""
+        edm_sigma = self._sigma(t).reshape(-1, *(1,) * (x.ndim - 1))
+        alpha = (1.0 + edm_sigma**2).rsqrt()
+        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        return alpha.to(dtype), (edm_sigma * alpha).to(dtype)
 
     def network_time(self, t: Tensor) -> Tensor:
         """u [B] -> float32 [B]."""
-        return self._time_of_noise(self._noise(t)).float()
-
-    def network_input(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """x_t [B, ...] times c_in."""
-        scale = input_scale(self.prediction, *self._alpha_sigma(t, x_t), self.sigma_data)
-        return x_t if isinstance(scale, float) else x_t * scale
-
-    def target(self, x0: Tensor, noise: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """What the network regresses, [B, ...]."""
-        return target(self.prediction, x0, noise, *self._alpha_sigma(t, x0), self.sigma_data)
+        return self._time_of_sigma(self._sigma(t)).float()
 
     def snr(self, t: Tensor) -> Tensor:
         """alpha^2 / sigma^2, float64 [B]."""
-        return self._noise(t) ** -2
+        return self._sigma(t) ** -2
 
     # -- sampling ---------------------------------------------------------------------------------------------------
 
     @property
-    def parametrisation(self) -> Parametrisation:
-        return self.prediction
+    def vp(self) -> VPTime | None:
+        return self.sigma_distribution.vp
 
     @property
-    def noise_range(self) -> tuple[float, float]:
-        return self._noise_range
-
-    def starting_std(self, level: NoiseLevel) -> float:
-        """sigma for EDM's networks, whose x is x_0 + noise; 1 for those of a variance-preserving process."""
-        return level.sigma if self.prediction in ("edm", "ve") else 1.0
+    def sigma_range(self) -> tuple[float, float]:
+        return self._sigma_range
 
     def time_at(self, level: NoiseLevel) -> float:
         if self.time_input == "log_snr":
             return level.log_snr
-        return float(self._time_of_noise(torch.tensor(level.noise, dtype=torch.float64, device="cpu")))
-
-    def level_of_noise(self, noise: float) -> NoiseLevel:
-        alpha = (1.0 + noise * noise) ** -0.5
-        return NoiseLevel(alpha, noise * alpha)
+        return float(self._time_of_sigma(torch.tensor(level.edm_sigma, dtype=torch.float64, device="cpu")))
 
     def level_at(self, u: float) -> NoiseLevel:
         """The level of a training time in [0, 1]."""
-        return self.level_of_noise(noise_of(self.law, u))
+        return self.level_of_sigma(sigma_of(self.sigma_distribution, u))
 
     def even_levels(self, n: int) -> list[NoiseLevel]:
-        """n levels evenly spaced in time over the noise range, the noisiest first.
+        """n levels evenly spaced in time over the sigma range, the noisiest first.
 
-        A log-normal law is about training: its levels are spaced as EDM samples (eq. 5).
+        A distribution that is about training alone has them spaced as EDM samples (eq. 5).
         """
-        low, high = self._noise_range
-        if isinstance(self.law, LogNormalLaw):
-            return [self.level_of_noise(noise) for noise in karras_noises(n, low, high).tolist()]
-        noises = self.law.noise(torch.linspace(1.0, 0.0, n, dtype=torch.float64, device="cpu")).clamp(low, high)
-        return [self.level_of_noise(noise) for noise in noises.tolist()]
+        low, high = self._sigma_range
+        if not self.sigma_distribution.is_a_schedule:
+            return [self.level_of_sigma(sigma) for sigma in karras_sigmas(n, low, high).tolist()]
+        u = torch.linspace(1.0, 0.0, n, dtype=torch.float64, device="cpu")
+        return [self.level_of_sigma(sigma) for sigma in self.sigma_distribution.sigma(u).clamp(low, high).tolist()]
 
-    def on_levels(self, levels: list[NoiseLevel]) -> LevelTable:
-        """A table of these levels, the least noisy first, for samplers that step on rows (ancestral, DDIM)."""
-        return LevelTable(self, levels)
+    def _sigma(self, t: Tensor) -> Tensor:
+        return self.sigma_distribution.sigma(t.double())
 
-    def _noise(self, t: Tensor) -> Tensor:
-        return self.law.noise(t.double())
-
-    def _alpha_sigma(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        noise = self._noise(t).reshape(-1, *(1,) * (x.ndim - 1))
-        alpha = (1.0 + noise**2).rsqrt()
-        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-        return alpha.to(dtype), (noise * alpha).to(dtype)
-
-    def _time_of_noise(self, noise: Tensor) -> Tensor:
+    def _time_of_sigma(self, sigma: Tensor) -> Tensor:
         if self.time_input == "log_snr":
-            return -2.0 * torch.log(noise)
+            return -2.0 * torch.log(sigma)
         if self.time_input == "edm":
-            return 0.25 * torch.log(noise)
+            return 0.25 * torch.log(sigma)
         if self.time_input == "ve":
-            return torch.log(0.5 * noise)
-        assert isinstance(self.law, VPLaw), "checked at construction"
-        return (self.m - 1.0) * self.law.time(noise)
-
-
-class LevelTable(GaussianProcess):
-    """Some levels of a continuous process as a table of betas, whose network goes on being asked as it was trained."""
-
-    def __init__(self, continuous: ContinuousProcess, levels: list[NoiseLevel]) -> None:
-        alphas_cumprod = np.array([level.alpha**2 for level in levels])
-        # `predict` below reads the rows itself: the prediction here is what guidance may be rescaled in.
-        super().__init__(
-            1.0 - alphas_cumprod / np.append(1.0, alphas_cumprod[:-1]),
-            prediction=nearest_view(continuous.prediction),
-            variance=continuous.variance,
-            variance_mix=continuous.variance_mix,
-        )
-        self.continuous = continuous
-        self.levels = levels
-
-    @property
-    def parametrisation(self) -> Parametrisation:
-        return self.continuous.parametrisation
-
-    def level(self, t: int) -> NoiseLevel:
-        return super().level(t) if t == -1 else self.levels[t]
-
-    def level_of_noise(self, noise: float) -> NoiseLevel:
-        return self.continuous.level_of_noise(noise)
-
-    def starting_std(self, level: NoiseLevel) -> float:
-        return self.continuous.starting_std(level)
-
-    def time_at(self, level: NoiseLevel) -> float:
-        return self.continuous.time_at(level)
-
-    def input_at(self, x: Tensor, level: NoiseLevel | Levels) -> Tensor:
-        return self.continuous.input_at(x, level)
-
-    def predict(self, model_output: Tensor, x_t: Tensor, t: Time) -> Denoised:
-        assert isinstance(t, int), "a table made for sampling is asked row by row"
-        return self.continuous.predict_at(model_output, x_t, self.levels[t])
+            return torch.log(0.5 * sigma)
+        assert self.vp is not None, "checked at construction"
+        return (self.m - 1.0) * self.vp.time(sigma)

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from difflab.diffusion.base_process import Levels, Process
 from difflab.diffusion.guidance import Guidance, NetworkInput, combine_all, prepare_all
-from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.thresholding import Threshold
 from difflab.types import Conditioning, Denoised, Network, NoiseLevel, StepContext
 
@@ -98,14 +97,14 @@ class NetworkDenoiser:
         """x0 and eps of the network's output."""
         if step.table_index is None:
             return self.process.predict_at(output, x, step.level)
-        assert isinstance(self.process, GaussianProcess), "checked when the step began"
-        return self.process.predict(output, x, step.table_index)
+        assert self.process.table is not None, "checked when the step began"
+        return self.process.table.predict(output, x, step.table_index)
 
     def _check_row(self, step: StepContext) -> None:
-        row, process = step.table_index, self.process
+        row, table = step.table_index, self.process.table
         if row is None:
             return
-        if not isinstance(process, GaussianProcess) or row >= len(process) or process.level(row) != step.level:
+        if table is None or row >= len(table) or table.level(row) != step.level:
             raise ValueError(
                 f"row {row} of the denoiser's process is another noise level than the sampler's: "
                 "build the denoiser with sampler.respace(process)"

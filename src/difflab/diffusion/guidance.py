@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from difflab.diffusion.process import Prediction
+from difflab.diffusion.predictions import Eps, Prediction
 from difflab.types import Conditioning, Denoised, Denoiser, NoiseLevel, StepContext
 
 LogProb = Callable[[Tensor, NoiseLevel], Tensor]
@@ -27,7 +27,7 @@ def check_interval(interval: Interval | None) -> None:
 
 def is_within(interval: Interval | None, level: NoiseLevel) -> bool:
     """Whether guidance acts at a level."""
-    return interval is None or interval[0] < level.noise <= interval[1]
+    return interval is None or interval[0] < level.edm_sigma <= interval[1]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class GuidanceParts:
     """
 
     null: Conditioning | None = None
-    prediction: Prediction = "eps"
+    prediction: Prediction = field(default_factory=Eps)
     reference: Denoiser | None = None
     log_prob: LogProb | None = None
 

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 import torch
 from torch import Tensor
 
+from difflab.config.axes import WEIGHTINGS
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.tables import check_choice
 from difflab.diffusion.vlb import mean_flat, vb_terms_bpd
 from difflab.diffusion.weighting import LossWeighting
 
+if TYPE_CHECKING:
+    from difflab.config.diffusion import DiffusionBase
+
 LossKind = Literal["mse", "l1", "kl", "rescaled_kl", "hybrid", "hybrid_unscaled"]
+
+
+class Loss(Protocol):
+    """What a network output costs."""
+
+    def __call__(self, model_output: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        """Tensors [B]: always `loss`, and the parts that it is made of.
+
+        model_output: [B, C or 2C, ...]; x0, x_t and noise: [B, C, ...]; t: [B], times of the process.
+        """
+        ...
 
 
 class DiffusionLoss:
@@ -39,12 +54,11 @@ class DiffusionLoss:
     ) -> None:
         """weighting: of the squared error in mse and the hybrids; None counts every level alike."""
         check_choice("loss", kind, LossKind)
-        weighting = weighting or LossWeighting()
-        if weighting.kind != "none" and kind in ("l1", "kl", "rescaled_kl"):
+        if weighting is not None and kind in ("l1", "kl", "rescaled_kl"):
             raise ValueError(
-                f"weighting={weighting.kind} weighs a squared error, loss={kind} has none: use weighting=none"
+                f"weighting={weighting.name} weighs a squared error, loss={kind} has none: use weighting=none"
             )
-        if kind not in ("mse", "l1") and not isinstance(process, GaussianProcess):
+        if kind not in ("mse", "l1") and process.table is None:
             raise ValueError(f"loss={kind} is a bound on a table of steps; in continuous time use loss=mse")
         hybrid = kind in ("hybrid", "hybrid_unscaled")
         if process.learns_variance and kind in ("mse", "l1"):
@@ -56,8 +70,13 @@ class DiffusionLoss:
         self.process = process
         self.kind: LossKind = kind
         self.vlb_lambda = vlb_lambda
-        self._weights = self._table(process, weighting) if isinstance(process, GaussianProcess) else None
         self._weighting = weighting
+        self._weights = self._of_rows(process.table) if process.table is not None else None
+
+    @classmethod
+    def from_config(cls, config: DiffusionBase, process: Process) -> DiffusionLoss:
+        weighting = WEIGHTINGS.builder(config.weighting)(config.weighting, process)
+        return cls(process, cast("LossKind", config.loss), weighting, getattr(config, "vlb_lambda", 0.0))
 
     def __call__(self, model_output: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """Tensors [B]: always `loss`; `mse` (or `l1`) and `vb` where they are parts of it.
@@ -85,19 +104,19 @@ class DiffusionLoss:
         return {"loss": mse + vb, "mse": mse, "vb": vb}
 
     def _weight(self, t: Tensor, like: Tensor) -> Tensor | None:
-        if not isinstance(self.process, GaussianProcess) or t.is_floating_point():
-            weight = self._weighting(self.process.snr(t), self.process.parametrisation)
-            return None if weight is None else weight.to(like)
-        if self._weights is None:
+        if self._weighting is None:
             return None
+        if self._weights is None or t.is_floating_point():
+            return self._weighting(self.process.snr(t), self.process.prediction).to(like)
         self._weights = self._weights.to(like)
         return self._weights[t]
 
-    @staticmethod
-    def _table(process: GaussianProcess, weighting: LossWeighting) -> Tensor | None:
-        rows = torch.arange(process.num_timesteps)
-        return weighting(process.snr(rows), process.prediction)
+    def _of_rows(self, table: GaussianProcess) -> Tensor | None:
+        if self._weighting is None:
+            return None
+        return self._weighting(table.snr(torch.arange(table.num_timesteps)), table.prediction)
 
     def _bound_term(self, model_output: Tensor, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        assert isinstance(self.process, GaussianProcess), "checked at construction"
-        return vb_terms_bpd(self.process, self.process.predict(model_output, x_t, t), x0, x_t, t)
+        table = self.process.table
+        assert table is not None, "checked at construction"
+        return vb_terms_bpd(table, table.predict(model_output, x_t, t), x0, x_t, t)

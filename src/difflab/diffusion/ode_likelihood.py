@@ -12,10 +12,9 @@ from torch import Tensor
 
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.denoiser import NetworkDenoiser
-from difflab.diffusion.grid import HIGHEST, LOWEST
+from difflab.diffusion.levels.grid import HIGHEST, LOWEST
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.ode import HEUN, RK4, Solution, State, dormand_prince, fixed_steps
-from difflab.diffusion.process import GaussianProcess
 
 Trace = Literal["rademacher", "gaussian", "exact"]
 
@@ -82,8 +81,8 @@ def ode_bits_per_dim(
     solver: Solver,
     trace: Trace = "rademacher",
     probes: int = 1,
-    noise_min: float | None = None,
-    noise_max: float | None = None,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
 ) -> ODEBitsPerDim:
     """An upper bound, in expectation over the dequantisation, on -log2 P(x0) / D of 8-bit images.
 
@@ -95,7 +94,7 @@ def ode_bits_per_dim(
     """
     shift = (noise.rand(x0.shape[1:]).to(x0) - 0.5) * PIXEL_WIDTH
     found = ode_log_density(
-        denoiser, x0 + shift, noise, solver=solver, trace=trace, probes=probes, noise_min=noise_min, noise_max=noise_max
+        denoiser, x0 + shift, noise, solver=solver, trace=trace, probes=probes, sigma_min=sigma_min, sigma_max=sigma_max
     )
     nats_per_bit = x0[0].numel() * math.log(2.0)
     offset = -math.log2(PIXEL_WIDTH)
@@ -111,8 +110,8 @@ def ode_log_density(
     solver: Solver,
     trace: Trace = "rademacher",
     probes: int = 1,
-    noise_min: float | None = None,
-    noise_max: float | None = None,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
 ) -> LogDensity:
     """log p(z) of the density that the ODE carries from pure noise to the lowest level; Song et al. eq. 39.
 
@@ -126,13 +125,13 @@ def ode_log_density(
     z [B, ...]:  points at the lowest level, in the units of images.
     trace:       of the Jacobian: Hutchinson's estimate by `probes` vectors of signs (rademacher) or normals (gaussian)
                  from each sample's own stream, kept all the way; or exact, a gradient for each of the D dimensions.
-    noise_min, noise_max: ends of sigma / alpha; None for those that samplers visit (see `noise_ends`).
+    sigma_min, sigma_max: ends of sigma / alpha; None for those that samplers visit (see `sigma_ends`).
 
     Raises ValueError for a process without such an ODE, ends that are none, and a denoiser with guidance or clipping.
     """
     process = denoiser.process
-    low, high = noise_ends(process, noise_min, noise_max)
-    lowest, highest = process.level_of_noise(low), process.level_of_noise(high)
+    low, high = sigma_ends(process, sigma_min, sigma_max)
+    lowest, highest = process.level_of_sigma(low), process.level_of_sigma(high)
     # Inference mode has no gradients: what is differentiated must be made outside of it.
     with torch.inference_mode(False):
         # Vectors first: a sample's stream must not depend on the solver.
@@ -150,23 +149,23 @@ def ode_log_density(
     return LogDensity(log_prob, prior, solution.evaluations)
 
 
-def noise_ends(process: Process, noise_min: float | None = None, noise_max: float | None = None) -> tuple[float, float]:
+def sigma_ends(process: Process, sigma_min: float | None = None, sigma_max: float | None = None) -> tuple[float, float]:
     """The lowest and the highest sigma / alpha of the ODE: those given, else the process's, within [0.002, 80].
 
     Raises ValueError where the process has no such ODE between its levels, and for ends outside of it.
     """
-    if isinstance(process, GaussianProcess):
-        if process.prediction == "prev":
-            raise ValueError("prediction=prev is the mean of a step and makes no ODE between steps: use method=bound")
-        if process.alphas_cumprod[-1] == 0.0:
-            raise ValueError("the schedule ends in pure noise (zero terminal SNR), beyond any ODE: use method=bound")
-    lowest, highest = process.noise_range
-    low = max(lowest, LOWEST) if noise_min is None else noise_min
-    high = min(highest, HIGHEST) if noise_max is None else noise_max
+    if process.prediction.rows_only:
+        name = process.prediction.name
+        raise ValueError(f"prediction={name} is the mean of a step and makes no ODE between steps: use method=bound")
+    if process.table is not None and process.table.alphas_cumprod[-1] == 0.0:
+        raise ValueError("the schedule ends in pure noise (zero terminal SNR), beyond any ODE: use method=bound")
+    lowest, highest = process.sigma_range
+    low = max(lowest, LOWEST) if sigma_min is None else sigma_min
+    high = min(highest, HIGHEST) if sigma_max is None else sigma_max
     slack = 1.0 + 1e-9  # a noise that was read and written again
     if not lowest / slack <= low < high <= highest * slack:
         raise ValueError(
-            f"noise_min={low:g} and noise_max={high:g} must be {lowest:g} <= noise_min < noise_max <= {highest:g}, "
+            f"sigma_min={low:g} and sigma_max={high:g} must be {lowest:g} <= sigma_min < sigma_max <= {highest:g}, "
             "the levels that the network was trained on"
         )
     return low, high
@@ -183,7 +182,7 @@ class Flow:
         self.probes = probes
 
     def __call__(self, times: np.ndarray, state: State, rows: np.ndarray) -> State:
-        levels = [self.denoiser.process.level_of_noise(math.exp(time)) for time in times]
+        levels = [self.denoiser.process.level_of_sigma(math.exp(time)) for time in times]
         with torch.enable_grad():
             x = state[0].detach().requires_grad_()
             chosen = torch.from_numpy(rows).to(x.device)

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from difflab.diffusion.base_process import Levels, Process, Variance
-from difflab.diffusion.between_rows import interpolate_rows
-from difflab.diffusion.parametrisation import Parametrisation
-from difflab.diffusion.tables import BetaTables, PosteriorClip, Time, check_choice
+from difflab.diffusion.base_process import Process, Variance
+from difflab.diffusion.predictions import Prediction, PreviousDenoised, prediction_of
+from difflab.diffusion.schedules import build_betas
+from difflab.diffusion.tables import BetaTables, PosteriorClip, Time, check_choice, interpolate_rows
 from difflab.types import Denoised, NoiseLevel
 
-Prediction = Literal["eps", "x0", "v", "prev"]
+if TYPE_CHECKING:
+    from difflab.diffusion.config import DiscreteDiffusionConfig
+
 TimeInput = Literal["index", "scaled_index", "alpha_bar", "sqrt_alpha_bar", "log_snr"]
 Interpolation = Literal["log", "linear"]
 
@@ -30,13 +32,6 @@ _TABLES_OF = {
 
 CLEAN = NoiseLevel(alpha=1.0, sigma=0.0)
 PURE_NOISE = NoiseLevel(alpha=0.0, sigma=1.0)
-
-
-@dataclass(frozen=True)
-class PreviousDenoised(Denoised):
-    """The answer of a network that predicts the mean of x_{t-1}: `previous` [B, ...] is that mean, never clipped."""
-
-    previous: Tensor | None = None
 
 
 class GaussianProcess(BetaTables, Process):
@@ -56,6 +51,7 @@ class GaussianProcess(BetaTables, Process):
                      class, ADM) or floored at log(1e-20) (`floor`: DDPM's older class, used for LSUN and CelebA-HQ).
     time_input:      what the network gets as time: the training index, index * 1000 / T (`rescale_timesteps`),
                      alpha_bar (SR3's gamma), its root (Janspiry's SR3), or the log-SNR.
+    sigma_data:      the standard deviation of the data, for prediction=edm.
     timestep_map:    the training index of each row, fractional between two; original_steps: T of the training process.
                      Set by `on`.
 
@@ -67,18 +63,19 @@ class GaussianProcess(BetaTables, Process):
         self,
         betas: ArrayLike,
         *,
-        prediction: Prediction = "eps",
+        prediction: str | Prediction = "eps",
         variance: Variance = "fixed_small",
         variance_mix: float = 0.0,
         posterior_clip: PosteriorClip = "copy_second",
         time_input: TimeInput = "index",
         timestep_map: Sequence[float] | None = None,
         original_steps: int | None = None,
+        sigma_data: float = 0.5,
     ) -> None:
-        check_choice("prediction", prediction, Prediction)
         check_choice("variance", variance, Variance)
         check_choice("time_input", time_input, TimeInput)
-        self.prediction: Prediction = prediction
+        self.prediction = prediction_of(prediction, sigma_data)
+        self.sigma_data = sigma_data
         self.variance: Variance = variance
         self.time_input: TimeInput = time_input
         super().__init__(betas, posterior_clip, variance_mix)
@@ -89,15 +86,29 @@ class GaussianProcess(BetaTables, Process):
             raise ValueError(f"timestep_map has {len(self.timestep_map)} entries for {self.num_timesteps} betas")
         self.base: GaussianProcess = self
         self.network_times = self._times_of_rows()
-        if len(self.noises) < self.num_timesteps - 1:
+        if len(self.sigmas) < self.num_timesteps - 1:
             raise ValueError(
-                f"alpha_bar is 0 from step {len(self.noises)} of {self.num_timesteps} on, and only the last step may "
+                f"alpha_bar is 0 from step {len(self.sigmas)} of {self.num_timesteps} on, and only the last step may "
                 "be without any signal: take fewer timesteps or smaller betas"
             )
-        if self.alphas_cumprod[-1] == 0.0 and prediction == "eps":
-            raise ValueError("alpha_bar ends at 0, where x0 cannot be recovered from eps: use prediction v or x0")
+        if self.alphas_cumprod[-1] == 0.0 and self.prediction.needs_signal:
+            raise ValueError(
+                f"alpha_bar ends at 0, where x0 cannot be recovered from {self.prediction.name}: use prediction v or x0"
+            )
         if not np.isfinite(self.network_times).all():
             raise ValueError("time_input=log_snr is infinite where alpha_bar is 0: use another time_input or schedule")
+
+    @classmethod
+    def from_config(cls, config: DiscreteDiffusionConfig) -> GaussianProcess:
+        return cls(
+            build_betas(config.schedule, config.timesteps),
+            prediction=config.prediction,
+            variance=config.variance,
+            variance_mix=config.variance_mix,
+            posterior_clip=config.posterior_clip,
+            time_input=config.time_input,
+            sigma_data=config.sigma_data,
+        )
 
     def _times_of_rows(self) -> NDArray[Any]:
         index = np.array(self.timestep_map, dtype=np.float64)
@@ -113,6 +124,29 @@ class GaussianProcess(BetaTables, Process):
 
     def __len__(self) -> int:
         return self.num_timesteps
+
+    @property
+    def table(self) -> GaussianProcess:
+        return self
+
+    def tells_alike(self, other: Process) -> bool:
+        """Whether the other is the same table."""
+        if other.table is None or len(other.table) != len(self):
+            return False
+        return np.allclose(self.alphas_cumprod, other.table.alphas_cumprod, rtol=1e-6, atol=0)
+
+    def even_times(self, n: int) -> Tensor:
+        """n rows, int64, evenly from the first to the last. Raises ValueError for more than there are."""
+        rows = self.num_timesteps
+        if n > rows:
+            raise ValueError(f"times={n}, but the schedule has {rows}: give times={rows} or less")
+        return torch.tensor([round(k * (rows - 1) / max(1, n - 1)) for k in range(n)], dtype=torch.int64, device="cpu")
+
+    def on_levels(self, levels: Sequence[NoiseLevel]) -> GaussianProcess:
+        """The process on these levels, those that are rows to the bit, as `respace` has it."""
+        rows = {self.level(row): row for row in range(len(self))}
+        kept = [self.alphas_cumprod[rows[level]] if level in rows else level.alpha**2 for level in levels]
+        return self.on(kept, [level.timestep for level in levels if level.timestep is not None])
 
     def respace(self, timesteps: Sequence[int]) -> GaussianProcess:
         """The process on some of its rows (any order, without repeats), with betas made from the kept alpha_bar.
@@ -136,6 +170,7 @@ class GaussianProcess(BetaTables, Process):
             time_input=self.time_input,
             timestep_map=timesteps,
             original_steps=self.original_steps,
+            sigma_data=self.sigma_data,
         )
         spaced.base = self.base
         return spaced
@@ -174,24 +209,14 @@ class GaussianProcess(BetaTables, Process):
         return level.timestep * (1000.0 / self.original_steps) if self.time_input == "scaled_index" else level.timestep
 
     @property
-    def parametrisation(self) -> Parametrisation:
-        """The prediction, where it is defined between rows too. Raises ValueError for prediction=prev."""
-        if self.prediction == "prev":
-            raise ValueError(
-                "prediction=prev is the mean of a step on the table and has no meaning between its rows: "
-                "use sampler=ancestral or sampler=ddim"
-            )
-        return self.prediction
-
-    @property
-    def noise_range(self) -> tuple[float, float]:
+    def sigma_range(self) -> tuple[float, float]:
         """sigma / alpha of the first row and of the last one that has a signal. ValueError where none has."""
-        if not len(self.noises):
+        if not len(self.sigmas):
             raise ValueError(
                 "the only step of this schedule is pure noise, which leaves no levels to step between: take "
                 "sampler=ancestral or sampler=ddim"
             )
-        return float(self.noises[0]), float(self.noises[-1])
+        return float(self.sigmas[0]), float(self.sigmas[-1])
 
     def starting_std(self, level: NoiseLevel) -> float:
         """1: DDPM starts from unit normals whatever is left of the signal."""
@@ -204,28 +229,24 @@ class GaussianProcess(BetaTables, Process):
         """
         if timestep in self.timestep_map:
             return self.level(self.timestep_map.index(timestep))
-        times = self.timestep_map[: len(self.noises)]
+        times = self.timestep_map[: len(self.sigmas)]
         if interpolate == "log":
-            return _level(float(np.exp(np.interp(timestep, times, np.log(self.noises)))), timestep)
-        return _level(float(np.interp(timestep, times, self.noises)), timestep)
+            return _level(float(np.exp(np.interp(timestep, times, np.log(self.sigmas)))), timestep)
+        return _level(float(np.interp(timestep, times, self.sigmas)), timestep)
 
-    def level_of_noise(self, noise: float) -> NoiseLevel:
+    def level_of_sigma(self, sigma: float) -> NoiseLevel:
         """The level of this sigma / alpha, its timestep interpolated in the logarithm as k-diffusion's sigma_to_t."""
-        timestep = np.interp(np.log(noise), np.log(self.noises), self.timestep_map[: len(self.noises)])
-        return _level(noise, float(timestep))
-
-    def network_input(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """x_t itself: a table's networks see x as it is."""
-        return x_t
-
-    def input_at(self, x: Tensor, level: NoiseLevel | Levels) -> Tensor:
-        """x itself."""
-        return x
+        timestep = np.interp(np.log(sigma), np.log(self.sigmas), self.timestep_map[: len(self.sigmas)])
+        return _level(sigma, float(timestep))
 
     def snr(self, t: Tensor) -> Tensor:
         """alpha_bar / (1 - alpha_bar), float64 [B]."""
         alphas_cumprod = self._alpha_bar(t)
         return alphas_cumprod / (1.0 - alphas_cumprod)
+
+    def alpha_sigma(self, t: Time, x: Tensor) -> tuple[float | Tensor, float | Tensor]:
+        """sqrt(alpha_bar) and sqrt(1 - alpha_bar), broadcastable over x [B, ...]."""
+        return self._at("sqrt_alphas_cumprod", t, x), self._at("sqrt_one_minus_alphas_cumprod", t, x)
 
     def q_mean_variance(self, x0: Tensor, t: Time) -> tuple[Tensor, Tensor, Tensor]:
         """Mean [B, ...], variance and log-variance (both broadcastable) of q(x_t | x_0); DDPM eq. 4."""
@@ -237,7 +258,8 @@ class GaussianProcess(BetaTables, Process):
 
     def q_sample(self, x0: Tensor, t: Time, noise: Tensor) -> Tensor:
         """x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) noise; DDPM eq. 4 reparameterised."""
-        return self._at("sqrt_alphas_cumprod", t, x0) * x0 + self._at("sqrt_one_minus_alphas_cumprod", t, x0) * noise
+        alpha, sigma = self.alpha_sigma(t, x0)
+        return alpha * x0 + sigma * noise
 
     def q_step(self, x: Tensor, t: Time, noise: Tensor) -> Tensor:
         """x_t from x_{t-1} [B, ...]: sqrt(1 - beta_t) x + sqrt(beta_t) noise; DDPM eq. 2."""
@@ -253,12 +275,12 @@ class GaussianProcess(BetaTables, Process):
 
     def x0_from_eps(self, eps: Tensor, x_t: Tensor, t: Time) -> Tensor:
         """x_0 = (x_t - sqrt(1 - alpha_bar) eps) / sqrt(alpha_bar); DDPM eq. 15."""
-        alpha, sigma = self._at("sqrt_alphas_cumprod", t, x_t), self._at("sqrt_one_minus_alphas_cumprod", t, x_t)
+        alpha, sigma = self.alpha_sigma(t, x_t)
         return (x_t - sigma * eps) / alpha
 
     def eps_from_x0(self, x0: Tensor, x_t: Tensor, t: Time) -> Tensor:
         """eps = (x_t - sqrt(alpha_bar) x_0) / sqrt(1 - alpha_bar); DDPM eq. 4 solved for the noise."""
-        alpha, sigma = self._at("sqrt_alphas_cumprod", t, x_t), self._at("sqrt_one_minus_alphas_cumprod", t, x_t)
+        alpha, sigma = self.alpha_sigma(t, x_t)
         return (x_t - alpha * x0) / sigma
 
     def x0_from_prev(self, prev: Tensor, x_t: Tensor, t: Time) -> Tensor:
@@ -268,28 +290,13 @@ class GaussianProcess(BetaTables, Process):
 
     def target(self, x0: Tensor, noise: Tensor, x_t: Tensor, t: Time) -> Tensor:
         """What the network regresses, [B, ...], for this process's prediction."""
-        if self.prediction == "eps":
-            return noise
-        if self.prediction == "x0":
-            return x0
-        if self.prediction == "v":
-            alpha, sigma = self._at("sqrt_alphas_cumprod", t, x0), self._at("sqrt_one_minus_alphas_cumprod", t, x0)
-            return alpha * noise - sigma * x0
-        return self.q_posterior_mean_variance(x0, x_t, t)[0]
+        return self.prediction.target_on(self, x0, noise, x_t, t)
 
     def predict(self, model_output: Tensor, x_t: Tensor, t: Time) -> Denoised:
         """x_0, eps and the log-variance that a network output [B, C or 2C, ...] at row t stands for."""
         out, values = self.split_output(model_output, x_t)
-        log_variance = None if values is None else self._log_variance_from(values, x_t, t)
-        if self.prediction == "eps":
-            return Denoised(self.x0_from_eps(out, x_t, t), out, log_variance)
-        if self.prediction == "x0":
-            return Denoised(out, self.eps_from_x0(out, x_t, t), log_variance)
-        if self.prediction == "v":
-            alpha, sigma = self._at("sqrt_alphas_cumprod", t, x_t), self._at("sqrt_one_minus_alphas_cumprod", t, x_t)
-            return Denoised(alpha * x_t - sigma * out, alpha * out + sigma * x_t, log_variance)
-        x0 = self.x0_from_prev(out, x_t, t)
-        return PreviousDenoised(x0, self.eps_from_x0(x0, x_t, t), log_variance, previous=out)
+        denoised = self.prediction.read_on(self, out, x_t, t)
+        return denoised if values is None else replace(denoised, log_variance=self._log_variance_from(values, x_t, t))
 
     def reverse_mean_variance(self, denoised: Denoised, x_t: Tensor, t: Time) -> tuple[Tensor, Tensor, Tensor]:
         """Mean [B, ...], variance and log-variance (broadcastable) of p(x_{t-1} | x_t); DDPM section 3.2."""
@@ -323,9 +330,9 @@ class GaussianProcess(BetaTables, Process):
         return interpolate_rows(times, -1.0 if self.time_input == "index" else -1000.0 / self.original_steps, t)
 
 
-def _level(noise: float, timestep: float) -> NoiseLevel:
-    alpha = 1.0 / math.sqrt(1.0 + noise * noise)
-    return NoiseLevel(alpha, noise * alpha, timestep)
+def _level(sigma: float, timestep: float) -> NoiseLevel:
+    alpha = 1.0 / math.sqrt(1.0 + sigma * sigma)
+    return NoiseLevel(alpha, sigma * alpha, timestep)
 
 
 def _as_tensor(value: float | Tensor) -> Tensor:

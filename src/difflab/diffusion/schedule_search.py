@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from difflab.diffusion.sigmas import exponential_noises, karras_noises
+from difflab.diffusion.levels.sigmas import exponential_sigmas, karras_sigmas
 
 SHAPES = ("exponential", "linear_beta", "karras7", "karras3")
 """How levels lie between their ends; linear_beta is what SR3 and WaveGrad try: evenly spaced betas of as many steps."""
@@ -30,9 +30,9 @@ _GOLDEN_PLANE = 0.7548776662466927, 0.5698402909980532
 
 @dataclass(frozen=True)
 class Candidate:
-    """noises: sigma / alpha from the noisiest down. origin: how they were found, in words."""
+    """sigmas: sigma / alpha from the noisiest down. origin: how they were found, in words."""
 
-    noises: tuple[float, ...]
+    sigmas: tuple[float, ...]
     origin: str
 
 
@@ -45,9 +45,9 @@ def schedule_search(
 ) -> Search:
     """Candidates, none twice, and never `start`: `grid` smooth ones, then the best of all with one level moved.
 
-    start: noises of the default schedule, from the noisiest down, and their score.
+    start: sigmas of the default schedule, from the noisiest down, and their score.
     ends: the lowest and the highest noise that are worth trying; `start` may lie beyond them.
-    fixed: how many of the first noises every candidate has too (pure noise, where there is no other place to begin).
+    fixed: how many of the first sigmas every candidate has too (pure noise, where there is no other place to begin).
 
     It ends where no level can be moved any more for the better.
     """
@@ -56,7 +56,7 @@ def schedule_search(
     for candidate in itertools.islice(_new(_smooth(best, ends, fixed), seen), grid):
         got = yield candidate
         if got < lowest:
-            best, lowest = candidate.noises, got
+            best, lowest = candidate.sigmas, got
     step = 0.5
     while step >= LEAST_MOVE:
         before = lowest
@@ -64,21 +64,21 @@ def schedule_search(
             for candidate in _new(_moved(best, place, way * step, ends, fixed), seen):
                 got = yield candidate
                 if got < lowest:
-                    best, lowest = candidate.noises, got
+                    best, lowest = candidate.sigmas, got
         if lowest == before:
             step /= 2
 
 
 def _new(candidates: Iterator[Candidate], seen: set[tuple[float, ...]]) -> Iterator[Candidate]:
     for candidate in candidates:
-        falls = all(here > there for here, there in itertools.pairwise(candidate.noises))
-        if falls and candidate.noises not in seen:
-            seen.add(candidate.noises)
+        falls = all(here > there for here, there in itertools.pairwise(candidate.sigmas))
+        if falls and candidate.sigmas not in seen:
+            seen.add(candidate.sigmas)
             yield candidate
 
 
 def _smooth(start: Sequence[float], ends: tuple[float, float], fixed: int) -> Iterator[Candidate]:
-    """Smooth schedules whose ends fill the noises that are worth visiting evenly, in the logarithm."""
+    """Smooth schedules whose ends fill the sigmas that are worth visiting evenly, in the logarithm."""
     kept, n = tuple(start[:fixed]), len(start) - fixed
     (low, high), tries = ends, 64 * (len(SHAPES) + 1)
     for count in range(tries if n else 0):
@@ -87,9 +87,9 @@ def _smooth(start: Sequence[float], ends: tuple[float, float], fixed: int) -> It
         first = _between(math.sqrt(low * high), high, up)
         last = first if n == 1 else _between(low, math.sqrt(low * high), across)
         shape = SHAPES[count % len(SHAPES)]
-        noises = shaped(shape, n, last, first)
-        if noises is not None:
-            yield Candidate((*kept, *map(_rounding(ends), noises)), f"{shape} {first:.3g} to {last:.3g}")
+        sigmas = shaped(shape, n, last, first)
+        if sigmas is not None:
+            yield Candidate((*kept, *map(_rounding(ends), sigmas)), f"{shape} {first:.3g} to {last:.3g}")
 
 
 def _between(low: float, high: float, share: float) -> float:
@@ -97,16 +97,16 @@ def _between(low: float, high: float, share: float) -> float:
 
 
 def shaped(shape: str, n: int, lowest: float, highest: float) -> list[float] | None:
-    """`n` noises of one of SHAPES between their ends, from the noisiest down; None where it has none such."""
+    """`n` sigmas of one of SHAPES between their ends, from the noisiest down; None where it has none such."""
     if n == 1 or shape == "exponential":
-        return exponential_noises(n, lowest, highest).tolist()
+        return exponential_sigmas(n, lowest, highest).tolist()
     if shape == "linear_beta":
-        return linear_beta_noises(n, lowest, highest)
-    return karras_noises(n, lowest, highest, float(shape.removeprefix("karras"))).tolist()
+        return linear_beta_sigmas(n, lowest, highest)
+    return karras_sigmas(n, lowest, highest, float(shape.removeprefix("karras"))).tolist()
 
 
-def linear_beta_noises(n: int, lowest: float, highest: float) -> list[float] | None:
-    """Noises of the n rows of betas that rise linearly, from the noisiest down; None where betas would fall.
+def linear_beta_sigmas(n: int, lowest: float, highest: float) -> list[float] | None:
+    """Sigmas of the n rows of betas that rise linearly, from the noisiest down; None where betas would fall.
 
     The first beta leaves the lowest noise, the last is such that alpha_bar ends at the highest.
     """
@@ -126,26 +126,26 @@ def linear_beta_noises(n: int, lowest: float, highest: float) -> list[float] | N
 
 
 def _moved(
-    noises: tuple[float, ...], place: int, move: float, ends: tuple[float, float], fixed: int
+    sigmas: tuple[float, ...], place: int, move: float, ends: tuple[float, float], fixed: int
 ) -> Iterator[Candidate]:
     """One level, moved by a share of the way to its neighbour: up where `move` is above 0."""
-    above = noises[place - 1] if place > fixed else ends[1]
-    below = noises[place + 1] if place + 1 < len(noises) else ends[0]
-    here = noises[place]
+    above = sigmas[place - 1] if place > fixed else ends[1]
+    below = sigmas[place + 1] if place + 1 < len(sigmas) else ends[0]
+    here = sigmas[place]
     up, down = math.log(above / here), math.log(here / below)
-    outward = place == fixed if move > 0 else place == len(noises) - 1
+    outward = place == fixed if move > 0 else place == len(sigmas) - 1
     # From the outermost levels it may be far to the end, and half of that way no small move.
     way = min(up, down) if outward else up if move > 0 else down
     if way > 0:
         moved = _rounding(ends)(here * math.exp(move * way))
         where = f"level {place + 1} {'up' if move > 0 else 'down'} to {moved:.3g}"
-        yield Candidate((*noises[:place], moved, *noises[place + 1 :]), where)
+        yield Candidate((*sigmas[:place], moved, *sigmas[place + 1 :]), where)
 
 
 def _rounding(ends: tuple[float, float]) -> Callable[[float], float]:
     """A noise as it is printed, within the ends."""
 
-    def rounded(noise: float) -> float:
-        return float(f"{min(max(noise, ends[0]), ends[1]):.{DIGITS}g}")
+    def rounded(sigma: float) -> float:
+        return float(f"{min(max(sigma, ends[0]), ends[1]):.{DIGITS}g}")
 
     return rounded

@@ -5,11 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from difflab.config.axes import SCHEDULES
+
+if TYPE_CHECKING:
+    from difflab.config.diffusion import ScheduleBase
+
 Betas = NDArray[np.float64]
+
+
+def build_betas(schedule: ScheduleBase, timesteps: int) -> Betas:
+    """The betas [T] of a schedule. Raises ValueError where it cannot have so few steps."""
+    options = schedule.options
+    rescaled = options.pop("zero_terminal_snr")
+    betas = SCHEDULES.builder(schedule)(timesteps, **options)
+    return zero_terminal_snr(betas) if rescaled else betas
 
 
 def linear_betas(

@@ -6,16 +6,24 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor
-
-from difflab.diffusion.between_rows import interpolate_rows, table_between
 
 PosteriorClip = Literal["copy_second", "floor"]
 
 Time = int | Tensor
 """A row of the table: one int for the whole batch (cheap, no tensor is made), or int64 [B] on any device. What is of a
 level alone, and not of a step, takes places between two rows too: float64 [B], with -1 for the clean end."""
+
+
+_OF_ALPHA_BAR = {
+    "sqrt_alphas_cumprod": lambda alpha_bar: alpha_bar.sqrt(),
+    "sqrt_one_minus_alphas_cumprod": lambda alpha_bar: (1.0 - alpha_bar).sqrt(),
+    "one_minus_alphas_cumprod": lambda alpha_bar: 1.0 - alpha_bar,
+    "log_one_minus_alphas_cumprod": lambda alpha_bar: (1.0 - alpha_bar).log(),
+}
+"""The tables that are functions of the level alone, and so have values between their rows."""
 
 
 class BetaTables:
@@ -46,8 +54,8 @@ class BetaTables:
         self.one_minus_alphas_cumprod = 1.0 - ab
         self.log_one_minus_alphas_cumprod = np.log(1.0 - ab)
         with np.errstate(divide="ignore"):
-            noise = self.sqrt_one_minus_alphas_cumprod / self.sqrt_alphas_cumprod
-        self.noises = noise[np.isfinite(noise)]  # all rows but a last one without any signal
+            sigmas = self.sqrt_one_minus_alphas_cumprod / self.sqrt_alphas_cumprod
+        self.sigmas = sigmas[np.isfinite(sigmas)]  # all rows but a last one without any signal
 
         self.posterior_variance = self.betas * (1.0 - ab_prev) / (1.0 - ab)
         self.posterior_mean_coef1 = self.betas * np.sqrt(ab_prev) / (1.0 - ab)
@@ -93,3 +101,20 @@ def check_choice(name: str, value: str, choices: Any) -> None:
     """Raise ValueError unless `value` is one of the Literal `choices`."""
     if value not in get_args(choices):
         raise ValueError(f"{name}={value!r} is not one of {', '.join(get_args(choices))}")
+
+
+def interpolate_rows(table: Tensor, before: float, t: Tensor) -> Tensor:
+    """float64 [T] at the places t [B] in [-1, T - 1], linear between two rows; row -1 has the value `before`,
+    and places beyond the ends are the ends.
+    """
+    rows = F.pad(table, (1, 0), value=before)
+    place = (t.double() + 1.0).clamp(0.0, len(table))
+    low = place.long().clamp(max=len(table) - 1)
+    return torch.lerp(rows[low], rows[low + 1], place - low)
+
+
+def table_between(name: str, alpha_bar: Tensor) -> Tensor:
+    """A table of a `GaussianProcess` where alpha_bar is float64 [B]. Raises ValueError for one of steps, not levels."""
+    if name not in _OF_ALPHA_BAR:
+        raise ValueError(f"{name} belongs to a step of the table: between its rows there is none")
+    return _OF_ALPHA_BAR[name](alpha_bar)

@@ -2,40 +2,76 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from difflab.diffusion.noise_laws import EDGE
+from difflab.config.axes import TIMESTEP_SAMPLINGS
+from difflab.diffusion.levels.distributions import EDGE
+
+if TYPE_CHECKING:
+    from difflab.config.diffusion import DiffusionBase, TimestepSamplingBase
+    from difflab.diffusion.base_process import Process
+    from difflab.diffusion.config import DiscreteDiffusionConfig, LossAwareSampling, PiecewiseUniformSampling
+    from difflab.diffusion.process import GaussianProcess
 
 
-class TimestepSampler(Protocol):
-    """Draws are by inverse CDF from uniforms, so a sample's timestep depends on its own random stream only."""
+class TimestepSampler(ABC):
+    """Draws are by inverse CDF from uniforms, so a sample's timestep depends on its own random stream only.
 
+    learns: whether it is told of the losses of what it has drawn.
+    """
+
+    learns: ClassVar[bool] = False
+
+    @abstractmethod
     def sample(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """u [B] uniform in [0, 1) -> (t [B], importance weight float32 [B]), on u's device.
 
         t: int64 rows of a table, float64 places between them (-1 is the clean end), or float positions in [0, 1) of a
         process in continuous time.
         """
-        ...
+
+    def update(self, t: Tensor, loss: Tensor) -> None:
+        """Remember the losses [N] of timesteps [N], in this order.
+
+        Under several ranks the caller gathers both over all ranks first, so that every rank keeps the same history.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not learn")
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Plain tensors for the checkpoint, of what it has learned."""
+        raise NotImplementedError(f"{type(self).__name__} does not learn")
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from `state_dict`."""
+        raise NotImplementedError(f"{type(self).__name__} does not learn")
 
 
-class UniformPositions:
-    """In continuous time: t = u, weight 1. Which noise levels these are is the law of the process."""
+class UniformPositions(TimestepSampler):
+    """In continuous time: t = u, weight 1. Which noise levels these are is a matter of the process."""
+
+    @classmethod
+    def from_config(cls, config: DiffusionBase, process: Process) -> UniformPositions:
+        return cls()
 
     def sample(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """u [B] uniform in [0, 1) -> (u, ones [B])."""
         return u, torch.ones(u.shape, dtype=torch.float32, device=u.device)
 
 
-class UniformTimesteps:
+class UniformTimesteps(TimestepSampler):
     """t uniform on 0..T-1, weight 1."""
 
     def __init__(self, num_timesteps: int) -> None:
         self.num_timesteps = num_timesteps
+
+    @classmethod
+    def from_config(cls, config: TimestepSamplingBase, process: GaussianProcess) -> UniformTimesteps:
+        return cls(process.num_timesteps)
 
     def sample(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """u [B] uniform in [0, 1) -> (t int64 [B], ones [B])."""
@@ -43,7 +79,7 @@ class UniformTimesteps:
         return t, torch.ones(u.shape, dtype=torch.float32, device=u.device)
 
 
-class PiecewiseUniformTimesteps:
+class PiecewiseUniformTimesteps(TimestepSampler):
     """A step s uniform on 1..T, then a noise level uniform between those of s - 1 and s, weight 1; SR3, section 2.4
     (as in WaveGrad), where level 0 is the clean image.
 
@@ -57,6 +93,10 @@ class PiecewiseUniformTimesteps:
         self.num_timesteps = len(after)
         self.of = of
         self._roots = torch.cat([torch.ones(1, dtype=torch.float64, device="cpu"), after]).sqrt()
+
+    @classmethod
+    def from_config(cls, config: PiecewiseUniformSampling, process: GaussianProcess) -> PiecewiseUniformTimesteps:
+        return cls(process.alphas_cumprod, config.of)
 
     def sample(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """u [B] uniform in [0, 1) -> (t float64 [B] in (-1, T - 1), ones [B]).
@@ -75,18 +115,24 @@ class PiecewiseUniformTimesteps:
         return step + fraction - 1.0, torch.ones(u.shape, dtype=torch.float32, device=u.device)
 
 
-class LossAwareTimesteps:
+class LossAwareTimesteps(TimestepSampler):
     """p(t) proportional to sqrt(E[loss_t^2]) over the last losses of each t; Improved DDPM, section 3.3.
 
     history_per_term: losses kept per timestep; until every timestep has as many, t is uniform.
     uniform_prob:     part of the mass that stays uniform.
     """
 
+    learns = True
+
     def __init__(self, num_timesteps: int, history_per_term: int = 10, uniform_prob: float = 0.001) -> None:
         self.num_timesteps = num_timesteps
         self.uniform_prob = uniform_prob
         self._history = torch.zeros(num_timesteps, history_per_term, dtype=torch.float64)
         self._counts = torch.zeros(num_timesteps, dtype=torch.int64)
+
+    @classmethod
+    def from_config(cls, config: LossAwareSampling, process: GaussianProcess) -> LossAwareTimesteps:
+        return cls(process.num_timesteps, config.history_per_term, config.uniform_prob)
 
     @property
     def counts(self) -> Tensor:
@@ -119,10 +165,6 @@ class LossAwareTimesteps:
         return t, (1.0 / (self.num_timesteps * p[t])).float()
 
     def update(self, t: Tensor, loss: Tensor) -> None:
-        """Remember the losses [N] of timesteps [N], in this order.
-
-        Under several ranks the caller gathers both over all ranks first, so that every rank keeps the same history.
-        """
         size = self._history.shape[1]
         for index, value in zip(t.tolist(), loss.detach().double().tolist(), strict=True):
             # Only the set of the last `size` losses matters: the oldest is overwritten in place.
@@ -142,3 +184,9 @@ class LossAwareTimesteps:
             )
         self._history = state["history"].to(device="cpu", dtype=torch.float64).clone()
         self._counts = state["counts"].to(device="cpu", dtype=torch.int64).clone()
+
+
+def on_rows(config: DiscreteDiffusionConfig, process: Process) -> TimestepSampler:
+    """Rows of the table of a process, or places between them, as its configuration says."""
+    sampling = config.timestep_sampling
+    return TIMESTEP_SAMPLINGS.builder(sampling)(sampling, process.table)

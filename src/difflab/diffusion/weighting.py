@@ -1,72 +1,113 @@
-"""How much each noise level counts in the loss."""
+"""How much each noise level counts in the loss: weights of the squared error, functions of SNR = alpha^2 / sigma^2."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from difflab.diffusion.parametrisation import Parametrisation
-from difflab.diffusion.process import Prediction
-from difflab.diffusion.tables import check_choice
+from difflab.diffusion.predictions import Prediction
 
-Weighting = Literal["none", "min_snr", "p2", "edm"]
+if TYPE_CHECKING:
+    from difflab.diffusion.base_process import Process
+    from difflab.diffusion.config import MinSNRConfig, P2Config, WeightingBase
+
+
+class LossWeighting(ABC):
+    """A weight on the error of x0, which is divided by what an error of x0 makes in the network's own prediction.
+
+    name: by what it is chosen.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def on_x0(self, snr: Tensor) -> Tensor:
+        """The weight of the squared error of x0: snr [B] -> [B]."""
+
+    @property
+    def without_signal(self) -> float | None:
+        """The limit at snr = 0 of the weight over the SNR, None where that is infinite."""
+        return None
+
+    def __call__(self, snr: Tensor, prediction: Prediction) -> Tensor:
+        """The weight of the squared error of what the network regresses: snr [B] -> [B].
+
+        Raises ValueError for a prediction that has a meaning on the rows of a table alone.
+        """
+        if prediction.rows_only:
+            raise ValueError(
+                f"weighting={self.name} is defined for predictions eps, x0 and v, not for {prediction.name}: "
+                "use weighting=none"
+            )
+        weights = self.on_x0(snr) / prediction.error_per_x0_error(snr)
+        if self.without_signal is None or not prediction.needs_signal:
+            return weights
+        # Without any signal the error of eps is that of x0 times 0: the limit of two zeros' ratio.
+        return torch.where(snr == 0.0, self.without_signal, weights)
 
 
 @dataclass(frozen=True)
-class LossWeighting:
-    """The weight of the squared error of what the network regresses, as a function of SNR = alpha^2 / sigma^2.
+class MinSNR(LossWeighting):
+    """min(SNR, gamma); Hang et al. 2023, "Efficient diffusion training via min-SNR weighting strategy", section 3.4."""
 
-    Each is defined as a weight on the error of x0, and divided by what an error of the prediction makes of it.
+    name = "min_snr"
 
-    min_snr: min(SNR, gamma); Hang et al. 2023, "Efficient diffusion training via min-SNR weighting strategy",
-             section 3.4.
-    p2:      SNR / (k + SNR)^gamma, which on eps is 1 / (k + SNR)^gamma; Choi et al. 2022, "Perception prioritized
-             training of diffusion models", eq. 8, with p2_k and p2_gamma.
-    edm:     SNR + 1 / sigma_data^2, which on EDM's own prediction is 1; Karras et al. 2022, table 1, lambda(sigma).
+    gamma: float = 5.0
 
-    Raises ValueError for an unknown name.
+    def on_x0(self, snr: Tensor) -> Tensor:
+        return snr.clamp(max=self.gamma)
+
+    @property
+    def without_signal(self) -> float:
+        return 1.0
+
+    @classmethod
+    def from_config(cls, config: MinSNRConfig, process: Process) -> MinSNR:
+        return cls(config.gamma)
+
+
+@dataclass(frozen=True)
+class P2(LossWeighting):
+    """SNR / (k + SNR)^gamma, which on eps is 1 / (k + SNR)^gamma; Choi et al. 2022, "Perception prioritized training of
+    diffusion models", eq. 8.
     """
 
-    kind: Weighting = "none"
-    gamma: float = 5.0
-    p2_k: float = 1.0
-    p2_gamma: float = 1.0
+    name = "p2"
+
+    k: float = 1.0
+    gamma: float = 1.0
+
+    def on_x0(self, snr: Tensor) -> Tensor:
+        return snr / (self.k + snr) ** self.gamma
+
+    @property
+    def without_signal(self) -> float:
+        return self.k**-self.gamma
+
+    @classmethod
+    def from_config(cls, config: P2Config, process: Process) -> P2:
+        return cls(config.k, config.gamma)
+
+
+@dataclass(frozen=True)
+class EDMWeighting(LossWeighting):
+    """SNR + 1 / sigma_data^2, which on EDM's own prediction is 1; Karras et al. 2022, table 1, lambda(sigma)."""
+
+    name = "edm"
+
     sigma_data: float = 0.5
 
-    def __post_init__(self) -> None:
-        check_choice("weighting", self.kind, Weighting)
-
-    def __call__(self, snr: Tensor, prediction: Prediction | Parametrisation) -> Tensor | None:
-        """snr [B] -> weights [B], None for 1; infinite only for edm on eps at snr = 0.
-
-        Raises ValueError for a prediction that no weighting is defined for.
-        """
-        if self.kind == "none":
-            return None
-        if prediction == "prev":
-            raise ValueError(
-                f"weighting={self.kind} is defined for predictions eps, x0 and v, not for prev: use weighting=none"
-            )
-        weights = self._on_x0(snr) / self._error_per_x0_error(snr, prediction)
-        if prediction not in ("eps", "ve") or self.kind == "edm":
-            return weights
-        # Without any signal the error of eps is that of x0 times 0: the limit of two zeros' ratio.
-        return torch.where(snr == 0.0, 1.0 if self.kind == "min_snr" else self.p2_k**-self.p2_gamma, weights)
-
-    def _on_x0(self, snr: Tensor) -> Tensor:
-        if self.kind == "min_snr":
-            return snr.clamp(max=self.gamma)
-        if self.kind == "p2":
-            return snr / (self.p2_k + snr) ** self.p2_gamma
+    def on_x0(self, snr: Tensor) -> Tensor:
         return snr + self.sigma_data**-2
 
-    def _error_per_x0_error(self, snr: Tensor, prediction: Prediction | Parametrisation) -> Tensor | float:
-        """The squared error of the prediction where that of x0 is 1."""
-        if prediction in ("eps", "ve"):
-            return snr
-        if prediction == "v":
-            return snr + 1.0
-        return 1.0 if prediction == "x0" else snr + self.sigma_data**-2
+    @classmethod
+    def from_config(cls, config: WeightingBase, process: Process) -> EDMWeighting:
+        return cls(process.sigma_data)
+
+
+def no_weighting(config: WeightingBase, process: Process) -> None:
+    """Every level counts alike."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from difflab.config.conditioning import ClassConditionerConfig
+from difflab.conditioning.config import ClassConditionerConfig
 from difflab.config.model import DrawingModelConfig, ModelConfig
 from difflab.interop.keymap import Shapes
 from difflab.interop.layout import CONDITIONERS, NETWORK

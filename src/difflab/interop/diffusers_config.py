@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from difflab.config.conditioning import ClassConditionerConfig, ConditioningConfig
-from difflab.config.network import UNetConfig
+from difflab.conditioning.config import ClassConditionerConfig, ConditioningConfig
 from difflab.errors import UserError
 from difflab.interop.layout import Target
+from difflab.networks.config import UNetConfig
 
 CLASS_CONDITIONER = "class_label"
 """What the class embedding of a folder is called here, as in conf/conditioning/class.yaml."""
@@ -109,13 +109,13 @@ def _resampling(cfg: UNetConfig) -> str:
 
 def _attended_widths(target: Target) -> list[int]:
     """The width of each level that has attention, 0 for the others."""
-    cfg = target.network
+    cfg = target.unet
     grids = [target.image_size // 2**level for level in range(len(cfg.widths))]
     return [width if grid in cfg.attention_resolutions else 0 for grid, width in zip(grids, cfg.widths, strict=True)]
 
 
 def _head_dim(target: Target) -> int | None:
-    cfg = target.network
+    cfg = target.unet
     if cfg.attention_heads == 1 or cfg.attention_heads is None:
         return cfg.attention_head_channels
     widths = {width for width in _attended_widths(target) if width}

@@ -9,11 +9,12 @@ from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from difflab.config.diffusion import DiscreteDiffusionConfig, Schedule
+from difflab.config.diffusion import Schedule
 from difflab.config.guidance import NoGuidance
-from difflab.config.network import UNetConfig
-from difflab.config.sampler import AncestralConfig, DDIMConfig, SamplerConfig
+from difflab.config.sampler import SamplerConfig
 from difflab.config.validate import validate
+from difflab.diffusion.config import DiscreteDiffusionConfig
+from difflab.diffusion.samplers.config import AncestralConfig, DDIMConfig
 from difflab.errors import UserError
 from difflab.interop import native
 from difflab.interop.diffusers_config import to_diffusers_config
@@ -21,6 +22,7 @@ from difflab.interop.diffusers_files import SchedulerFile, checked_scheduler
 from difflab.interop.diffusers_scheduler import PREDICTIONS, VARIANCES, to_scheduler_config
 from difflab.interop.layout import Target
 from difflab.interop.opening import described_by_folder, network_folder
+from difflab.networks.config import UNetConfig
 from difflab.tasks.denoising.config import DenoisingModelConfig
 
 SCHEDULER = "scheduler_config.json"

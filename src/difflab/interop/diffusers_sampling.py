@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from difflab.config.diffusion import DiscreteDiffusionConfig
 from difflab.config.guidance import GuidanceConfig
 from difflab.config.model import DrawingModelConfig
-from difflab.config.sampler import AncestralConfig, DDIMConfig
-from difflab.diffusion.spacing import Spacing, sampling_timesteps
+from difflab.diffusion.config import DiscreteDiffusionConfig
+from difflab.diffusion.levels.rows import Spacing, sampling_timesteps
+from difflab.diffusion.samplers.config import AncestralConfig, DDIMConfig
 
 _SPACINGS: tuple[Spacing, ...] = ("leading", "trailing", "linspace")
 _DEFAULT = {"timestep_spacing": "leading", "steps_offset": 0, "set_alpha_to_one": True}
@@ -20,7 +20,7 @@ def sampling_keys(config: DrawingModelConfig) -> dict[str, Any]:
     Those of its own defaults where it has no such steps; `how_to_draw` says so.
     """
     sampler, diffusion = config.sampler, config.diffusion
-    if diffusion.kind == "continuous" or not isinstance(sampler, AncestralConfig | DDIMConfig):
+    if not isinstance(diffusion, DiscreteDiffusionConfig) or not isinstance(sampler, AncestralConfig | DDIMConfig):
         return _DEFAULT
     return _steps(sampler, diffusion) or {**_DEFAULT, "set_alpha_to_one": _ends_clean(sampler)}
 

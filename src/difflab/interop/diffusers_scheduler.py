@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from difflab.config.diffusion import (
+from difflab.config.diffusion import Schedule
+from difflab.config.model import DrawingModelConfig
+from difflab.diffusion.config import (
     CosineSchedule,
     DiscreteDiffusionConfig,
     LinearSchedule,
     QuadSchedule,
     ScaledLinearSchedule,
-    Schedule,
     SigmoidSchedule,
 )
-from difflab.config.model import DrawingModelConfig
-from difflab.diffusion.build import build_betas
+from difflab.diffusion.schedules import build_betas
 from difflab.errors import UserError
 from difflab.interop.diffusers_sampling import sampling_keys
 
@@ -31,8 +31,11 @@ def to_scheduler_config(config: DrawingModelConfig) -> dict[str, Any]:
     Raises UserError where `DDPMScheduler` cannot be the process.
     """
     diffusion, guidance = config.diffusion, config.guidance
-    if diffusion.kind == "continuous":
-        raise UserError("diffusers' DDPMScheduler is a table of betas; this model is trained in continuous time")
+    if not isinstance(diffusion, DiscreteDiffusionConfig):
+        raise UserError(
+            f"diffusers' DDPMScheduler is a table of betas; this model is trained in continuous time "
+            f"(diffusion.kind={diffusion.kind})"
+        )
     if diffusion.prediction not in PREDICTIONS:
         raise UserError(f"diffusers' DDPMScheduler has no prediction={diffusion.prediction}")
     if diffusion.variance not in VARIANCES:

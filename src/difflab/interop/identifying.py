@@ -116,7 +116,7 @@ def fitting_presets(state: Mapping[str, Tensor]) -> dict[str, str]:
 
 def _fits(layout: str, architecture: tuple[object, ...], shapes: Shapes) -> bool:
     """Whether these are the official shapes of an architecture; its network is built only where the stem agrees."""
-    network = _target(architecture).network
+    network = _target(architecture).unet
     inputs = network.channels + getattr(network, "concat_channels", 0)
     if shapes.get(stem_of(layout), ())[:2] != (network.widths[0], inputs):
         return False

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from difflab.config.diffusion import DiscreteDiffusionConfig
-from difflab.diffusion.build import build_betas
+from difflab.diffusion.config import DiscreteDiffusionConfig
 from difflab.diffusion.process import GaussianProcess
+from difflab.diffusion.schedules import build_betas
 from difflab.interop.keymap import Entry, Fused, Shapes, both
 from difflab.interop.layout import Layout
 from difflab.networks.attention import AttentionSpec

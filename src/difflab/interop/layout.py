@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from difflab.conditioning.build import build_conditioners
-from difflab.config.conditioning import ConditioningConfig
-from difflab.config.diffusion import DiffusionConfig, DiscreteDiffusionConfig
+from difflab.conditioning.config import ConditioningConfig
+from difflab.config.diffusion import DiffusionConfig
 from difflab.config.model import DrawingModelConfig, ModelConfig, NoisedModelConfig
-from difflab.config.network import NetworkConfig, Stem
+from difflab.config.network import NetworkConfig
+from difflab.diffusion.config import DiscreteDiffusionConfig
 from difflab.errors import UserError
 from difflab.interop.keymap import Entry, KeyMap, Shapes, shapes_of
+from difflab.networks.config import Stem, UNetBase
 from difflab.networks.count import meta_network
 
 NETWORK, CONDITIONERS = "network.", "conditioners."
@@ -49,6 +51,13 @@ class Target:
         conditioning = config.conditioning if isinstance(config, DrawingModelConfig) else {}
         return cls(config.network, config.image_size, config.diffusion.learns_variance, conditioning, config.diffusion)
 
+    @property
+    def unet(self) -> UNetBase:
+        """The network's configuration. Raises UserError where it is no UNet, of which all official codes are."""
+        if not isinstance(self.network, UNetBase):
+            raise UserError(f"network.kind={self.network.kind} has no layout but difflab's own")
+        return self.network
+
     def meta_network(self) -> nn.Module:
         """The network without storage; UserError when the configuration does not fit the image size."""
         try:
@@ -58,7 +67,7 @@ class Target:
 
     def architecture(self) -> dict[str, object]:
         """What decides keys, shapes and computation: equal where the weights of one target are weights of the other."""
-        cfg = self.network
+        cfg = self.unet
         facts: dict[str, object] = {"image_size": self.image_size}
         if cfg.kind == "unet":
             facts["learned_variance"] = self.learned_variance
@@ -90,7 +99,7 @@ class Target:
 
     def _heads(self) -> dict[int, int]:
         """Grid of each level with attention, and of the middle -> number of heads there."""
-        cfg = self.network
+        cfg = self.unet
         grids = [self.image_size // cfg.patch_size // 2**level for level in range(len(cfg.widths))]
         attended = {*cfg.attention_resolutions, *grids[-1:]} if cfg.middle_attention else {*cfg.attention_resolutions}
         return {
@@ -148,7 +157,7 @@ class Layout:
 
     def keymap(self, target: Target) -> KeyMap:
         """The map between this layout and our whole model; UserError when the layout cannot express it."""
-        self._refuse_network(target.network)
+        self._refuse_network(target.unet)
         network = target.meta_network()
         shapes = shapes_of(network.state_dict())
         told = target.conditioner_shapes()
@@ -185,7 +194,7 @@ class Layout:
             return {}
         return self.tables(target.diffusion)
 
-    def _refuse_network(self, network: NetworkConfig) -> None:
+    def _refuse_network(self, network: UNetBase) -> None:
         if network.kind not in self.networks:
             raise UserError(f"{self.code} has no network of kind {network.kind}; use another layout")
         for key, value in self.requires.items():

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import yaml
 from pydantic import TypeAdapter
 
-from difflab.conf_dir import conf_dir
-from difflab.config.conditioning import ClassConditionerConfig, ConditioningConfig, LowResConditionerConfig
+from difflab.conditioning.config import ClassConditionerConfig, ConditioningConfig, LowResConditionerConfig
+from difflab.config.groups import choices_of, contents
 from difflab.config.network import NetworkConfig
 from difflab.errors import UserError
 from difflab.interop.layout import Target
@@ -124,21 +121,12 @@ def network_choice(name: str, classes: int | None = None) -> NetworkConfig:
 
     classes: stands where a classifier's file refers to the data.
     """
-    values = _values(conf_dir() / "network", name)
+    values = contents("network", name)
+    if values is None:
+        raise UserError(f"network={name}: no such choice; there are {', '.join(choices_of('network'))}")
     if "classes" in values:
         values["classes"] = classes
     return TypeAdapter(NetworkConfig).validate_python(values)
-
-
-def _values(folder: Path, name: str) -> dict[str, Any]:
-    """What a choice says, with what it says another choice has."""
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
-        raise UserError(f"network={name}: no such choice; there are {known}")
-    values = yaml.safe_load(path.read_text())
-    bases = [_values(folder, base) for base in values.pop("defaults", []) if base != "_self_"]
-    return {key: value for one in (*bases, values) for key, value in one.items()}
 
 
 def preset_named(name: str) -> Preset:

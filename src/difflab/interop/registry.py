@@ -86,10 +86,11 @@ def check_export(path: str | Path, config: ModelConfig, layout: str) -> list[str
 
     Raises UserError when the layout cannot express the model, and for a path that it cannot be written to.
     """
-    path, target = Path(path), Target.of(config)
+    path = Path(path)
     if layout == NATIVE:
         _refuse_other_model(path, NATIVE)
         return []
+    target = Target.of(config)
     layout_named(layout).keymap(target)
     if layout == DIFFUSERS.name:
         drawing = _drawing(config)

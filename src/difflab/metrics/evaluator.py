@@ -8,30 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from difflab.config.metrics import (
-    ExtractorBase,
-    FDConfig,
-    FIDConfig,
-    InceptionScoreConfig,
-    KIDConfig,
-    MetricConfig,
-    OracleConfig,
-    PairedConfig,
-    PrecisionRecallConfig,
-    ReferenceBase,
-)
-from difflab.metrics.checks import NEEDS_FEATURES, check_metric, check_statistics
-from difflab.metrics.extractors import FeatureExtractor, get_extractor
-from difflab.metrics.frechet import bias_warnings, frechet_distance
-from difflab.metrics.inception_score import inception_score
-from difflab.metrics.kid import kernel_distance
-from difflab.metrics.naming import metric_name, precision_recall_names
-from difflab.metrics.oracle_results import oracle_results
-from difflab.metrics.paired import PairedScores, Pairs, paired_metrics
-from difflab.metrics.precision_recall import precision_recall
-from difflab.metrics.protocol import GivenRecord, Protocol, Result, SamplingRecord, software_versions
-from difflab.metrics.reference import Reference, ReferenceStatistics, statistics_device
+from difflab.config.metrics import MetricBase
+from difflab.metrics.base import Metric, Samples, ScoreMetric
+from difflab.metrics.build import build_metrics
+from difflab.metrics.extractors.base import FeatureExtractor
+from difflab.metrics.paired import Pairs
+from difflab.metrics.protocol import ExtractorRecord, GivenRecord, Result, SamplingRecord
+from difflab.metrics.reference import Reference, ReferenceStatistics
 from difflab.metrics.samples import SampleFeatures, SampleImages, SampleLabels
+from difflab.metrics.scores import SampleScores
 
 
 class Evaluator:
@@ -39,18 +24,18 @@ class Evaluator:
 
     metrics: by the name they have in the configuration; None entries are off.
     n: how many samples there will be over all processes.
-    reference: what to compare them with; needed by fid, fd, kid and precision_recall.
+    reference: what to compare them with, for the metrics that compare with a data set.
     sampling: how the samples were made, for the record.
     device: where features are computed.
-    class_names: of the labels given to `update`, in their order; with both the oracle says who shows their class.
-    pairs: what each sample is compared with by psnr, ssim and consistency.
+    class_names: of the labels given to `update`, in their order, for the metrics that look for classes.
+    pairs: what each sample is compared with, for the metrics that compare it with a picture of its own.
 
     Raises UserError where a metric cannot be computed from n samples, or lacks its reference or its pairs.
     """
 
     def __init__(
         self,
-        metrics: Mapping[str, MetricConfig | None],
+        metrics: Mapping[str, MetricBase | None],
         *,
         n: int,
         reference: Reference | None = None,
@@ -59,18 +44,20 @@ class Evaluator:
         class_names: Sequence[str] | None = None,
         pairs: Pairs | None = None,
     ) -> None:
-        self.metrics = {name: config for name, config in metrics.items() if config is not None}
+        self.metrics = build_metrics(metrics)
         self.n = n
         self.reference = reference
         self.sampling = sampling
         self.device = torch.device(device)
         self.class_names = class_names
-        for name, config in self.metrics.items():
-            check_metric(name, config, n, has_reference=reference is not None)
-        self._features: dict[tuple[str, str | None], SampleFeatures] = {}
+        for metric in self.metrics.values():
+            metric.check(n, has_reference=reference is not None)
+        self._extractors: dict[str, FeatureExtractor] = {}
+        self._features: dict[ExtractorRecord, SampleFeatures] = {}
         self._images: SampleImages | None = None
-        self._labels = SampleLabels()
-        self._paired = PairedScores(paired_metrics(self.metrics), pairs)
+        self._labels: SampleLabels | None = None
+        scored = {name: metric for name, metric in self.metrics.items() if isinstance(metric, ScoreMetric)}
+        self._scores = SampleScores(scored, pairs)
         self._references: dict[str, ReferenceStatistics] = {}
         self._prepared = False
 
@@ -79,21 +66,21 @@ class Evaluator:
 
         Raises UserError where weights are missing, or where a metric is not defined for its extractor.
         """
-        for config in self.metrics.values():
-            if isinstance(config, ExtractorBase):
-                record = self._extractor(config).record
-                if isinstance(config, FIDConfig):
-                    metric_name(config, record)
+        for name, metric in self.metrics.items():
+            if name not in self._extractors and (extractor := metric.extractor(self.device)) is not None:
+                self._extractors[name] = extractor
 
     def bytes_per_sample(self, pixels: int) -> int:
-        """Main memory that is kept of each sample of so many values, once the extractors are loaded."""
-        kept = {"index": 8}
-        for config in self.metrics.values():
-            if isinstance(config, OracleConfig):
-                kept["image"] = pixels
-            elif isinstance(config, NEEDS_FEATURES):
-                kept[f"{config.extractor} {config.weights}"] = 4 * self._extractor(config).record.feature_dim
-        return sum(kept.values()) + self._paired.bytes_per_sample
+        """Main memory that is kept of each sample of so many values."""
+        self.load_extractors()
+        kept: dict[object, int] = {"index": 8}
+        for name, metric in self.metrics.items():
+            if "images" in metric.keeps:
+                kept["images"] = pixels
+            if "pool" in metric.keeps:
+                record = self._extractors[name].record
+                kept[record] = 4 * record.feature_dim
+        return sum(kept.values()) + self._scores.bytes_per_sample
 
     def prepare(self) -> None:
         """Load the extractors and the reference statistics (computed on first use). All processes call it together.
@@ -105,15 +92,11 @@ class Evaluator:
         if self._prepared:
             return
         self.load_extractors()
-        self._references = {
-            name: self._reference_of(config)
-            for name, config in self.metrics.items()
-            if isinstance(config, ReferenceBase)
-        }
-        for name, config in self.metrics.items():
-            if isinstance(config, ReferenceBase):
-                check_statistics(name, config, self._references[name])
-        self._paired.check()
+        compared = {name: metric for name, metric in self.metrics.items() if metric.compares}
+        self._references = {name: self._reference_of(name, metric) for name, metric in compared.items()}
+        for name, metric in compared.items():
+            metric.check_statistics(self._references[name])
+        self._scores.check()
         self._prepared = True
         self._expect_samples()
 
@@ -140,9 +123,10 @@ class Evaluator:
             return
         for features in self._features.values():
             features.update(images, index)
-        self._paired.update(images, index, low_res)
+        self._scores.update(images, index, low_res)
         if self._images is not None:
             self._images.update(images, index)
+        if self._labels is not None:
             self._labels.update(label, index)
 
     def compute(self) -> list[Result]:
@@ -151,87 +135,46 @@ class Evaluator:
         Raises UserError for a metric that cannot be computed, ValueError unless samples 0..n-1 were each given once.
         """
         self.prepare()
-        features = {key: value.gathered(self.n) for key, value in self._features.items()}
+        features = {record: value.gathered(self.n) for record, value in self._features.items()}
         images = None if self._images is None else self._images.gathered(self.n)
-        results = self._paired.results(self.n, self._protocol)
-        for name, config in self.metrics.items():
-            if isinstance(config, PairedConfig):
-                continue
-            if isinstance(config, OracleConfig):
-                assert images is not None
-                protocol = self._protocol(name, config, "oracle", {})
-                results += oracle_results(images, protocol, self._labels.gathered(self.n), self.class_names)
-            else:
-                results += self._feature_results(name, config, features[config.extractor, config.weights])
+        labels = None if self._labels is None else self._labels.gathered(self.n)
+        scores = self._scores.gathered(self.n)
+        results: list[Result] = []
+        for name, metric in self.metrics.items():
+            extractor = self._extractors.get(name)
+            samples = Samples(
+                n=self.n,
+                device=self.device,
+                label=metric.config.label,
+                sampling=self.sampling,
+                features=None if extractor is None else features[extractor.record],
+                reference=self._references.get(name),
+                images=images,
+                labels=labels,
+                class_names=self.class_names,
+                scores=scores.get(name),
+                versions=metric.versions,
+            )
+            results += metric.results(samples)
         return results
 
     def _expect_samples(self) -> None:
         self._features = {}
-        for config in self.metrics.values():
-            if isinstance(config, ExtractorBase):
-                key = (config.extractor, config.weights)
-                features = self._features.setdefault(key, SampleFeatures(self._extractor(config)))
-                features.keep_gaussian |= isinstance(config, FIDConfig | FDConfig)
-                features.keep_pool |= isinstance(config, NEEDS_FEATURES)
-                features.keep_logits |= isinstance(config, InceptionScoreConfig)
-        wants_images = any(isinstance(config, OracleConfig) for config in self.metrics.values())
-        self._images = SampleImages() if wants_images else None
-        self._labels = SampleLabels()
+        for name, extractor in self._extractors.items():
+            features = self._features.setdefault(extractor.record, SampleFeatures(extractor))
+            keeps = self.metrics[name].keeps
+            features.keep_gaussian |= "gaussian" in keeps
+            features.keep_pool |= "pool" in keeps
+            features.keep_logits |= "logits" in keeps
+        self._images = SampleImages() if self._are_kept("images") else None
+        self._labels = SampleLabels() if self._are_kept("labels") else None
 
-    def _feature_results(
-        self,
-        name: str,
-        config: FIDConfig | FDConfig | KIDConfig | PrecisionRecallConfig | InceptionScoreConfig,
-        samples: SampleFeatures,
-    ) -> list[Result]:
-        if isinstance(config, PrecisionRecallConfig):
-            return self._precision_and_recall(name, config, samples)
-        metric = metric_name(config, samples.extractor.record)
-        if isinstance(config, InceptionScoreConfig):
-            value, spread = inception_score(samples.logits, config.splits, config.seed)
-            parameters = {"splits": config.splits, "seed": config.seed}
-            protocol = self._protocol(name, config, metric, parameters)
-            return [Result(metric=metric, value=value, spread=spread, protocol=protocol)]
-        reference = self._references[name]
-        if isinstance(config, KIDConfig):
-            assert reference.features is not None
-            value, spread = kernel_distance(samples.pool, reference.features, config)
-            parameters = {key: getattr(config, key) for key in ("subsets", "subset_size", "degree", "gamma", "coef")}
-            parameters |= {"seed": config.seed, "reference_features": len(reference.features)}
-            protocol = self._protocol(name, config, metric, parameters)
-            return [Result(metric=metric, value=value, spread=spread, protocol=protocol)]
-        value = frechet_distance(samples.gaussian, reference.gaussian)
-        warnings = bias_warnings(metric, self.n, reference.record.n, samples.extractor.record.feature_dim)
-        return [
-            Result(metric=metric, value=value, protocol=self._protocol(name, config, metric, {}), warnings=warnings)
-        ]
+    def _are_kept(self, what: str) -> bool:
+        return any(what in metric.keeps for metric in self.metrics.values())
 
-    def _precision_and_recall(self, name: str, config: PrecisionRecallConfig, samples: SampleFeatures) -> list[Result]:
-        features = self._references[name].features
-        assert features is not None
-        device = statistics_device(self.device)
-        values = precision_recall(samples.pool.to(device), features.to(device), config.k)
-        parameters = {"k": config.k, "reference_features": len(features)}
-        return [
-            Result(metric=metric, value=value, protocol=self._protocol(name, config, metric, parameters))
-            for metric, value in zip(precision_recall_names(samples.extractor.record), values, strict=True)
-        ]
-
-    def _protocol(self, name: str, config: MetricConfig, metric: str, parameters: dict[str, Any]) -> Protocol:
-        return Protocol(
-            metric=metric,
-            n=self.n,
-            parameters=parameters,
-            extractor=self._extractor(config).record if isinstance(config, ExtractorBase) else None,
-            reference=self._references[name].record if name in self._references else None,
-            sampling=self.sampling,
-            label=config.label,
-            versions=software_versions(),
-        )
-
-    def _extractor(self, config: ExtractorBase) -> FeatureExtractor:
-        return get_extractor(config.extractor, config.weights, self.device)
-
-    def _reference_of(self, config: ReferenceBase) -> ReferenceStatistics:
+    def _reference_of(self, name: str, metric: Metric[Any]) -> ReferenceStatistics:
         assert self.reference is not None
-        return self.reference.statistics(self._extractor(config), config.reference_n)
+        extractor = self._extractors.get(name)
+        if extractor is None:
+            raise TypeError(f"{type(metric).__name__} compares with a data set and names no extractor of its features")
+        return self.reference.statistics(extractor, metric.reference_n)

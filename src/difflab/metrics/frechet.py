@@ -4,11 +4,59 @@ from __future__ import annotations
 
 import math
 
+from difflab.config.metrics import DistanceBase
 from difflab.errors import UserError
+from difflab.metrics.base import FeatureMetric, Samples
+from difflab.metrics.extractors.inception import FILE_NAMES, SHA256_PREFIX, is_fid_network
 from difflab.metrics.gaussian import GaussianStatistics
+from difflab.metrics.naming import with_network
+from difflab.metrics.protocol import ExtractorRecord, Result
 
 UNBIASED_ENOUGH = 8
 """Samples per feature dimension from which the bias of the estimate is small beside usual differences."""
+
+
+class FrechetDistance(FeatureMetric[DistanceBase]):
+    """See `frechet_distance`."""
+
+    keeps = frozenset({"gaussian"})
+
+    def check_count(self, n: int) -> None:
+        if n < 2:
+            raise UserError(f"{self.key} needs at least n=2 samples, not n={n}")
+
+    def check_reference(self, found: int) -> None:
+        if found < 2:
+            raise UserError(f"{self.key} needs at least 2 reference images, there are {found}; choose another split")
+
+    def logged_name(self, extractor: ExtractorRecord) -> str:
+        """`fd-lite0`."""
+        return with_network("fd", extractor)
+
+    def results(self, samples: Samples) -> list[Result]:
+        features, reference = samples.features, samples.reference
+        assert features is not None
+        assert reference is not None
+        record = features.extractor.record
+        metric = self.logged_name(record)
+        value = frechet_distance(features.gaussian, reference.gaussian)
+        warnings = bias_warnings(metric, samples.n, reference.record.n, record.feature_dim)
+        return [samples.result(metric, value, warnings=warnings)]
+
+
+class FID(FrechetDistance):
+    """The same, in the features that papers report it of."""
+
+    def check_extractor(self, record: ExtractorRecord) -> None:
+        if not is_fid_network(record):
+            raise UserError(
+                f"kind=fid needs {FILE_NAMES[0]} (sha256 {SHA256_PREFIX}...), the weights given have sha256 "
+                f"{record.weights_sha256[:8]}...; give that file, or use kind=fd with extractor=inception"
+            )
+
+    def logged_name(self, extractor: ExtractorRecord) -> str:
+        """`fid`."""
+        return "fid"
 
 
 def frechet_distance(a: GaussianStatistics, b: GaussianStatistics) -> float:

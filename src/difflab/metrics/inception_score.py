@@ -5,6 +5,29 @@ from __future__ import annotations
 from torch import Tensor
 
 from difflab.errors import UserError
+from difflab.metrics.base import FeatureMetric, Samples
+from difflab.metrics.config import InceptionScoreConfig
+from difflab.metrics.naming import with_network
+from difflab.metrics.protocol import Result
+
+
+class InceptionScore(FeatureMetric[InceptionScoreConfig]):
+    """See `inception_score`."""
+
+    keeps = frozenset({"logits"})
+
+    def check_count(self, n: int) -> None:
+        if n < self.config.splits:
+            raise UserError(
+                f"{self.key}.splits={self.config.splits} exceeds n={n}; draw more or set {self.key}.splits={n}"
+            )
+
+    def results(self, samples: Samples) -> list[Result]:
+        features = samples.features
+        assert features is not None
+        value, spread = inception_score(features.logits, self.config.splits, self.config.seed)
+        parameters = {"splits": self.config.splits, "seed": self.config.seed}
+        return [samples.result(with_network("is", features.extractor.record), value, parameters, spread=spread)]
 
 
 def inception_score(logits: Tensor, splits: int, seed: int) -> tuple[float, float]:

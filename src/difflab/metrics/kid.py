@@ -4,8 +4,39 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from difflab.config.metrics import KIDConfig
 from difflab.errors import UserError
+from difflab.metrics.base import FeatureMetric, Samples
+from difflab.metrics.config import KIDConfig
+from difflab.metrics.naming import with_network
+from difflab.metrics.protocol import Result
+
+_RECORDED = ("subsets", "subset_size", "degree", "gamma", "coef", "seed")
+
+
+class KernelDistance(FeatureMetric[KIDConfig]):
+    """See `kernel_distance`."""
+
+    keeps = frozenset({"pool"})
+
+    def check_count(self, n: int) -> None:
+        if n < self.config.subset_size:
+            raise UserError(
+                f"{self.key}.subset_size={self.config.subset_size} exceeds n={n}; "
+                f"draw more or set {self.key}.subset_size={n}"
+            )
+
+    def check_reference(self, found: int) -> None:
+        if found < self.config.subset_size:
+            raise UserError(
+                f"{self.key}.subset_size={self.config.subset_size} exceeds the {found} reference images; "
+                f"set {self.key}.subset_size={found}"
+            )
+
+    def results(self, samples: Samples) -> list[Result]:
+        features, reference = samples.compared_features()
+        value, spread = kernel_distance(features.pool, reference, self.config)
+        parameters = {key: getattr(self.config, key) for key in _RECORDED} | {"reference_features": len(reference)}
+        return [samples.result(with_network("kid", features.extractor.record), value, parameters, spread=spread)]
 
 
 def kernel_distance(features: Tensor, reference: Tensor, config: KIDConfig) -> tuple[float, float]:

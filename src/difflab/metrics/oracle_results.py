@@ -1,42 +1,69 @@
-"""The shapes oracle's report as results."""
+"""The shapes oracle as a metric: its report as results."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from torch import Tensor
-
+from difflab.config.data import DataConfig
+from difflab.config.metrics import MetricBase
 from difflab.errors import UserError
-from difflab.metrics.protocol import Protocol, Result
+from difflab.metrics.base import Metric, Samples
+from difflab.metrics.protocol import Result
 
 _NOT_RESULTS = ("n", "resolution", "self_error")
 
 
-def oracle_results(
-    images: Tensor, protocol: Protocol, labels: Tensor | None = None, class_names: Sequence[str] | None = None
-) -> list[Result]:
+SIDES = 16, 1024
+"""Pixels per side that it reads."""
+
+
+class ShapesOracle(Metric[MetricBase]):
     """A result for each number of the report (`oracle-well-formed-rate`, ...); the first has all of it as details.
 
-    images: uint8 [n, 3 or 1, H, H]; the metric and parameters of `protocol` are filled in. labels int64 [n] number the
-    class_names: with both, and where the oracle knows all the names, one result is `oracle-class-accuracy`.
-    Raises UserError for images that the oracle cannot read.
+    Where the class of every sample is known, and the oracle knows all their names, one is `oracle-class-accuracy`.
     """
-    from difflab.metrics.oracle import Oracle, reads_classes
 
-    oracle = Oracle()
-    classes = class_names if class_names is not None and reads_classes(class_names) else None
-    try:
-        report = oracle.report(images.expand(-1, 3, -1, -1), labels, classes).as_dict()
-    except ValueError as error:
-        raise UserError(f"the shapes oracle cannot judge these samples: {error}; set metrics.oracle=null") from None
-    parameters = {**protocol.parameters, **dataclasses.asdict(oracle)}
-    results: list[Result] = []
-    for key, value in report.items():
-        if key in _NOT_RESULTS or isinstance(value, dict):
-            continue
-        metric = f"oracle-{key.replace('_', '-')}"
-        named_by = {"class_names": list(classes)} if key == "class_accuracy" and classes is not None else {}
-        named = protocol.model_copy(update={"metric": metric, "parameters": parameters | named_by})
-        results.append(Result(metric=metric, value=float(value), protocol=named, details={} if results else report))
-    return results
+    keeps = frozenset({"images", "labels"})
+
+    def unsuited(self, data: DataConfig | None, image_size: int) -> str | None:
+        why = _no_shapes(data, image_size)
+        return None if why is None else f"judges shapes data alone, and {why}"
+
+    def results(self, samples: Samples) -> list[Result]:
+        from difflab.metrics.oracle import Oracle, reads_classes
+
+        assert samples.images is not None
+        names = samples.class_names
+        oracle, classes = Oracle(), names if names is not None and reads_classes(names) else None
+        try:
+            report = oracle.report(samples.images.expand(-1, 3, -1, -1), samples.labels, classes).as_dict()
+        except ValueError as error:
+            raise UserError(f"the shapes oracle cannot judge these samples: {error}; set {self.key}=null") from None
+        results: list[Result] = []
+        for key, value in report.items():
+            if key in _NOT_RESULTS or isinstance(value, dict):
+                continue
+            parameters: dict[str, Any] = dataclasses.asdict(oracle)
+            if key == "class_accuracy" and classes is not None:
+                parameters["class_names"] = list(classes)
+            metric = f"oracle-{key.replace('_', '-')}"
+            results.append(samples.result(metric, float(value), parameters, details={} if results else report))
+        return results
+
+
+def _no_shapes(data: DataConfig | None, image_size: int) -> str | None:
+    """Why samples cannot be judged as shapes; None where they can."""
+    from difflab.data.build import class_names_of, source_of
+    from difflab.metrics.oracle import reads_classes
+
+    low, high = SIDES
+    if not low <= image_size <= high:
+        return f"it reads {low} to {high} px, not {image_size}"
+    if data is None or not Path(data.path).exists():
+        return "there is no data set that says so"
+    source, names = source_of(data), class_names_of(data)
+    if source is not None:
+        return None if source == "shapes" else f"{data.path} was made from source={source}"
+    return None if names and reads_classes(names) else f"{data.path} is not known to be made from source=shapes"

@@ -8,12 +8,53 @@ import torch
 from torch import Tensor
 
 from difflab.errors import UserError
+from difflab.metrics.base import FeatureMetric, Samples
+from difflab.metrics.config import PrecisionRecallConfig
+from difflab.metrics.extractors.inception import is_fid_network
+from difflab.metrics.naming import with_network
+from difflab.metrics.protocol import ExtractorRecord, Result
+from difflab.metrics.reference import statistics_device
 
 _ROWS_AT_ONCE = 1024
 """Images a side whose distances are held at once: a few blocks of 8 MB whatever the counts."""
 
 _ROUNDING = 1e-12
 """Squared distances that differ by this share of the squared norms are equal: what float64 products may lose."""
+
+
+class PrecisionRecall(FeatureMetric[PrecisionRecallConfig]):
+    """See `precision_recall`."""
+
+    keeps = frozenset({"pool"})
+
+    def check_count(self, n: int) -> None:
+        if n <= self.config.k:
+            raise UserError(
+                f"{self.key}.k={self.config.k} needs at least n={self.config.k + 1} samples, not n={n}; "
+                f"draw more or lower {self.key}.k"
+            )
+
+    def check_reference(self, found: int) -> None:
+        if found <= self.config.k:
+            raise UserError(
+                f"{self.key}.k={self.config.k} needs at least {self.config.k + 1} reference images, there are {found}; "
+                f"use more, or lower {self.key}.k"
+            )
+
+    def results(self, samples: Samples) -> list[Result]:
+        features, reference = samples.compared_features()
+        device = statistics_device(samples.device)
+        values = precision_recall(features.pool.to(device), reference.to(device), self.config.k)
+        parameters = {"k": self.config.k, "reference_features": len(reference)}
+        names = precision_recall_names(features.extractor.record)
+        return [samples.result(name, value, parameters) for name, value in zip(names, values, strict=True)]
+
+
+def precision_recall_names(extractor: ExtractorRecord) -> tuple[str, str]:
+    """`precision` and `recall` in the features of 2015, which papers report; else `precision-lite0`, `recall-lite0`."""
+    if is_fid_network(extractor):
+        return "precision", "recall"
+    return with_network("precision", extractor), with_network("recall", extractor)
 
 
 def precision_recall(samples: Tensor, reference: Tensor, k: int) -> tuple[float, float]:

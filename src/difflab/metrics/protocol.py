@@ -15,7 +15,7 @@ from difflab import __version__
 from difflab.config.base import Config
 from difflab.errors import UserError
 
-NEWER = ("sampling.pipeline", "sampler.noises")
+NEWER = ("sampling.pipeline", "sampler.sigmas")
 """How fields end that older records have not; where they are empty the hash is that of an older record."""
 
 NAMES_ONLY = ("label", "versions", "reference.name", "sampling.name", "sampling.compiled")

@@ -18,7 +18,7 @@ from difflab.config.data import DataConfig
 from difflab.data.shard_names import as_word
 from difflab.errors import UserError
 from difflab.files import write_shared
-from difflab.metrics.extractors import FeatureExtractor
+from difflab.metrics.extractors.base import FeatureExtractor
 from difflab.metrics.gather import all_true, gather_rows
 from difflab.metrics.gaussian import GaussianStatistics
 from difflab.metrics.protocol import ExtractorRecord, ReferenceRecord

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from difflab.metrics.extractors import FeatureExtractor
+from difflab.metrics.extractors.base import FeatureExtractor
 from difflab.metrics.gather import gather_rows
 from difflab.metrics.gaussian import GaussianStatistics
 from difflab.metrics.reference import in_order, statistics_device

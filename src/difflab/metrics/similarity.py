@@ -1,13 +1,20 @@
-"""How close an image is to another: what super-resolution is measured by."""
+"""How close each sample is to a picture of its own: what super-resolution is measured by."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch import Tensor
 
+from difflab.config.metrics import MetricBase
+from difflab.errors import UserError
 from difflab.images import Downsampling, as_float
+from difflab.metrics.base import ScoreMetric
+from difflab.metrics.config import ConsistencyConfig
+from difflab.metrics.paired import Pairs
 from difflab.metrics.reference import statistics_device
+from difflab.metrics.scores import Pictures, Scores
 
 PEAK = 255.0
 SSIM_WINDOW = 11
@@ -19,6 +26,90 @@ SSIM_CONSTANTS = {
     "data_range": PEAK,
     "borders": "reflected",
 }
+
+
+class PSNR(ScoreMetric[MetricBase]):
+    """An equal pair, whose PSNR is infinite, counts as one value that is off by one."""
+
+    def score(self, images: Tensor, pictures: Pictures) -> Tensor:
+        assert pictures.original is not None, "there is something to compare with"
+        return peak_signal_noise_ratio(images, pictures.original).clamp(max=highest_psnr(images[0].numel()))
+
+    def parameters(self, pictures: Pictures) -> dict[str, Any]:
+        return {"data_range": PEAK, "identical": "one value off by one"}
+
+    def remarks(self, scores: Scores) -> dict[str, Any]:
+        if not scores.identical:
+            return {}
+        said = (
+            f"psnr: {scores.identical} of {len(scores.values)} samples equal their originals to the bit; the PSNR of "
+            f"each is infinite, and counts as {float(scores.values.max()):.4g} dB here, that of one value that is off "
+            "by one"
+        )
+        return {"details": {"identical": scores.identical}, "warnings": [said]}
+
+
+class SSIM(ScoreMetric[MetricBase]):
+    """See `structural_similarity`."""
+
+    def check_pairs(self, pairs: Pairs) -> None:
+        if pairs.shape is not None and min(pairs.shape[1:]) < SSIM_WINDOW:
+            raise UserError(
+                f"{self.key} looks through a window of {SSIM_WINDOW}x{SSIM_WINDOW} pixels, and samples are "
+                f"{pairs.shape[2]}x{pairs.shape[1]}: set {self.key}=null"
+            )
+
+    def score(self, images: Tensor, pictures: Pictures) -> Tensor:
+        assert pictures.original is not None, "there is something to compare with"
+        return structural_similarity(images, pictures.original)
+
+    def parameters(self, pictures: Pictures) -> dict[str, Any]:
+        return dict(SSIM_CONSTANTS)
+
+
+class Consistency(ScoreMetric[ConsistencyConfig]):
+    """See `consistency`."""
+
+    def check_pairs(self, pairs: Pairs) -> None:
+        size = self.config.size
+        if pairs.shape is not None and size is not None and size >= min(pairs.shape[1:]):
+            raise UserError(
+                f"{self.key}.size={size} is not below the {pairs.shape[2]}x{pairs.shape[1]} pixels of the samples: "
+                "give the size of the images that were enlarged"
+            )
+        self._downsampling(pairs.downsampling)
+
+    def score(self, images: Tensor, pictures: Pictures) -> Tensor:
+        downsampling, low_res = self._downsampling(pictures.downsampling), pictures.low_res
+        if low_res is None:
+            assert pictures.original is not None, "there is something to compare with"
+            low_res = downsampling(pictures.original)
+        return consistency(images, low_res, downsampling)
+
+    def parameters(self, pictures: Pictures) -> dict[str, Any]:
+        how = self._downsampling(pictures.downsampling)
+        return {"size": how.size, "downsample": how.filter, "pixels": "0..1", "rounded": False}
+
+    def _downsampling(self, known: Downsampling | None) -> Downsampling:
+        for key, asked, own in (
+            ("size", self.config.size, None if known is None else known.size),
+            ("downsample", self.config.downsample, None if known is None else known.filter),
+        ):
+            if asked is None and own is None:
+                example = 8 if key == "size" else "bicubic"
+                raise UserError(
+                    f"{self.key}.{key}: it is not known how the low-resolution images were made: give it, as in "
+                    f"{self.key}.{key}={example}"
+                )
+            if None not in (asked, own) and asked != own:
+                raise UserError(
+                    f"{self.key}.{key}={asked}, but the low-resolution images of this model have {own}: leave it out"
+                )
+        if known is not None:
+            return known
+        assert self.config.size is not None
+        assert self.config.downsample is not None
+        return Downsampling(self.config.size, self.config.downsample)
 
 
 def peak_signal_noise_ratio(images: Tensor, originals: Tensor) -> Tensor:

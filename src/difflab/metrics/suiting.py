@@ -1,17 +1,14 @@
-"""Which of the chosen metrics a data set can be measured with: each metric says what data it needs."""
+"""Which of the chosen metrics a data set can be measured with: each metric says what it needs."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from difflab.config.data import DataConfig
 from difflab.config.metrics import MetricsConfig
 from difflab.errors import UserError
-
-ORACLE_SIDES = 16, 1024
-"""Pixels per side that the shapes oracle reads."""
+from difflab.metrics.build import build_metrics
 
 
 def without_unsuited(
@@ -24,33 +21,16 @@ def without_unsuited(
 
     Raises UserError for that one, and where nothing would be left.
     """
-    judges = [name for name, config in metrics.items() if config is not None and config.needs == "shapes"]
-    why = _no_shapes(data, image_size) if judges else None
-    if why is None:
-        return metrics, []
-    for name in judges:
+    asked = {name: metric.unsuited(data, image_size) for name, metric in build_metrics(metrics).items()}
+    unsuited = {name: why for name, why in asked.items() if why is not None}
+    for name, why in unsuited.items():
         if _is_named(name, overrides):
-            raise UserError(f"metrics.{name} judges shapes data alone, and {why}: leave metrics.{name} out")
-    kept = {name: None if name in judges else config for name, config in metrics.items()}
-    if all(config is None for config in kept.values()):
-        raise UserError(f"metrics.{judges[0]} judges shapes data alone, and {why}: choose other metrics")
-    return kept, [f"metrics.{name} is left out: it judges shapes data alone, and {why}" for name in judges]
-
-
-def _no_shapes(data: DataConfig | None, image_size: int) -> str | None:
-    """Why samples cannot be judged as shapes; None where they can."""
-    from difflab.data.build import class_names_of, source_of
-    from difflab.metrics.oracle import reads_classes
-
-    low, high = ORACLE_SIDES
-    if not low <= image_size <= high:
-        return f"it reads {low} to {high} px, not {image_size}"
-    if data is None or not Path(data.path).exists():
-        return "there is no data set that says so"
-    source, names = source_of(data), class_names_of(data)
-    if source is not None:
-        return None if source == "shapes" else f"{data.path} was made from source={source}"
-    return None if names and reads_classes(names) else f"{data.path} is not known to be made from source=shapes"
+            raise UserError(f"metrics.{name} {why}: leave metrics.{name} out")
+    kept = {name: None if name in unsuited else config for name, config in metrics.items()}
+    if unsuited and all(config is None for config in kept.values()):
+        name, why = next(iter(unsuited.items()))
+        raise UserError(f"metrics.{name} {why}: choose other metrics")
+    return kept, [f"metrics.{name} is left out: it {why}" for name, why in unsuited.items()]
 
 
 def _is_named(name: str, overrides: Sequence[str]) -> bool:

@@ -7,8 +7,6 @@ from torch import nn
 
 from difflab.config.network import NetworkConfig
 from difflab.networks.build import build_network
-from difflab.networks.unet import UNet
-from difflab.networks.unet_encoder import UNetEncoder
 
 
 def count_parameters(module: nn.Module, trainable_only: bool = False) -> int:
@@ -16,7 +14,7 @@ def count_parameters(module: nn.Module, trainable_only: bool = False) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable_only)
 
 
-def meta_network(cfg: NetworkConfig, *, image_size: int, learned_variance: bool) -> UNet | UNetEncoder:
+def meta_network(cfg: NetworkConfig, *, image_size: int, learned_variance: bool) -> nn.Module:
     """The network on the meta device: keys and shapes, no storage."""
     with torch.device("meta"):
         return build_network(cfg, image_size=image_size, learned_variance=learned_variance)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from difflab.config.network import UNetBase, UNetConfig, UNetEncoderConfig
 from difflab.networks.attention import AttentionSpec
 from difflab.networks.blocks import ResBlockSpec
+from difflab.networks.config import UNetBase, UNetConfig, UNetEncoderConfig
 from difflab.networks.embedding import EmbeddingSpec
 from difflab.networks.layers import NormSpec
 from difflab.networks.pools import AdaptivePoolSpec, AttentionPoolSpec, PoolSpec, SpatialPoolSpec

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difflab.networks.init import initialise
 from difflab.networks.layers import OutputConv2d
-from difflab.networks.plan import UNetPlan
+from difflab.networks.plan import UNetPlan, plan_unet
 from difflab.networks.torso import LevelBlocks, Torso
 from difflab.types import Conditioning
+
+if TYPE_CHECKING:
+    from difflab.networks.config import UNetConfig
 
 
 class UNet(Torso[UNetPlan]):
@@ -68,3 +73,8 @@ class UNet(Torso[UNetPlan]):
         if concat.shape[2:] != x.shape[2:]:
             raise ValueError(f"Conditioning.concat is {list(concat.shape)}, but the images are {list(x.shape)}")
         return torch.cat([x, concat], dim=1)
+
+
+def build(config: UNetConfig, *, image_size: int, learned_variance: bool) -> UNet:
+    """The network of a configuration; see `build_network`."""
+    return UNet(plan_unet(config, image_size=image_size, learned_variance=learned_variance))

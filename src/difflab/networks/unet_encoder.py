@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from difflab.networks.init import initialise
-from difflab.networks.plan import EncoderPlan
+from difflab.networks.plan import EncoderPlan, plan_encoder
 from difflab.networks.pools import AttentionPoolSpec, build_pool
 from difflab.networks.torso import Torso
 from difflab.types import Conditioning
+
+if TYPE_CHECKING:
+    from difflab.networks.config import UNetEncoderConfig
 
 
 class UNetEncoder(Torso[EncoderPlan]):
@@ -40,3 +45,8 @@ class UNetEncoder(Torso[EncoderPlan]):
         emb = self.time_embed(time, None if conditioning is None else conditioning.vector)
         logits = self.pool(*self.encode(x, emb, conditioning))
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def build(config: UNetEncoderConfig, *, image_size: int, learned_variance: bool) -> UNetEncoder:
+    """The network of a configuration; see `build_network`. Logits have no variance."""
+    return UNetEncoder(plan_encoder(config, image_size=image_size))

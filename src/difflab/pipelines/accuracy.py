@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from difflab.compiling import Compilation
-from difflab.diffusion.base_process import Process
 from difflab.diffusion.noise import SampleNoise
-from difflab.diffusion.process import GaussianProcess
-from difflab.errors import UserError
+from difflab.errors import UserError, user_errors
 from difflab.images import as_float
 from difflab.metrics.accuracy import Judged
 from difflab.seeding import stream_seed
@@ -42,16 +38,22 @@ class AccuracyPipeline:
     ) -> None:
         self.model, self.autocast = model, autocast
         self.compilation = compilation or Compilation()
-        self.times = _spread(model.process, times)
+        with user_errors():
+            self._times = model.process.even_times(times)
 
     @property
     def device(self) -> torch.device:
         return next(self.model.network.parameters()).device
 
     @property
-    def noises(self) -> list[float]:
+    def times(self) -> list[float]:
+        """The times: rows of a table, or positions in [0, 1)."""
+        return self._times.tolist()
+
+    @property
+    def sigmas(self) -> list[float]:
         """sigma / alpha at each of the times."""
-        return self.model.process.snr(self._tensor(self.times)).rsqrt().tolist()
+        return self.model.process.snr(self._times.to(self.device)).rsqrt().tolist()
 
     def __call__(self, batch: Batch, seed: int) -> Judged:
         """batch: `image` uint8 [B, C, H, W], `index` and `label` int64 [B], on any device.
@@ -67,33 +69,19 @@ class AccuracyPipeline:
         x0 = as_float(batch["image"].to(self.device))
         noise = SampleNoise([stream_seed(seed, "accuracy", i) for i in batch["index"].tolist()], self.device)
         with torch.no_grad():
-            found = [self._at(time, x0, noise.randn_like(x0), label) for time in self.times]
+            found = [self._at(time, x0, noise.randn_like(x0), label) for time in self._times]
         rank, loss = (torch.stack(each, dim=1) for each in zip(*found, strict=True))
         if not bool(torch.isfinite(loss).all()):
             at = self.times[int((~torch.isfinite(loss)).any(0).nonzero()[0])]
             raise UserError(f"the logits at t={at:g} are not finite: set precision=32-true, or take another checkpoint")
         return Judged(rank.cpu(), loss.double().cpu())
 
-    def _at(self, time: float, x0: Tensor, noise: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    def _at(self, time: Tensor, x0: Tensor, noise: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """How many classes are likelier than the true one [B], and the cross entropy [B]."""
         process = self.model.process
-        t = self._tensor([time] * len(x0))
+        t = time.to(self.device).expand(len(x0))
         seen = process.network_input(process.q_sample(x0, t, noise), t)
-        network = self.compilation.network(self.model.network, self.autocast, rows=len(x0), calls=len(self.times))
+        network = self.compilation.network(self.model.network, self.autocast, rows=len(x0), calls=len(self._times))
         logits = network(seen, process.network_time(t))
         true = logits.gather(1, label[:, None])
         return (logits > true).sum(dim=1), F.cross_entropy(logits, label, reduction="none")
-
-    def _tensor(self, times: Sequence[float]) -> Tensor:
-        rows = isinstance(self.model.process, GaussianProcess)
-        return torch.tensor(times, dtype=torch.int64 if rows else torch.float32, device=self.device)
-
-
-def _spread(process: Process, count: int) -> list[float]:
-    """So many times of the schedule, evenly from the first on: rows of a table to its last, or positions in [0, 1)."""
-    if not isinstance(process, GaussianProcess):
-        return [k * process.time_span / count for k in range(count)]
-    rows = process.num_timesteps
-    if count > rows:
-        raise UserError(f"times={count}, but the schedule has {rows}: give times={rows} or less")
-    return [round(k * (rows - 1) / max(1, count - 1)) for k in range(count)]

@@ -264,15 +264,16 @@ def check_noise(name: str, before: Stage, stage: Stage) -> None:
     begins, ends = stage.begins_at, before.ends_at
     if begins is None and ends is not None:
         raise UserError(
-            f"pipeline.stages.{name} begins anew, but the stage before it ends at noise {ends.noise:g}: set "
+            f"pipeline.stages.{name} begins anew, but the stage before it ends at sigma {ends.edm_sigma:g}: set "
             f"pipeline.stages.{name}.continues=true"
         )
     if begins is None or ends is None:
         return
-    if begins.noise != ends.noise and not math.isclose(begins.noise, ends.noise, rel_tol=AS_PRINTED):
+    if begins.edm_sigma != ends.edm_sigma and not math.isclose(begins.edm_sigma, ends.edm_sigma, rel_tol=AS_PRINTED):
         raise UserError(
-            f"pipeline.stages.{name} begins at noise {begins.noise:g}, and the stage before it ends at {ends.noise:g}: "
-            f"give both as many sampler.steps and {name} a start as large as the end before it, or leave its start out"
+            f"pipeline.stages.{name} begins at sigma {begins.edm_sigma:g}, and the stage before it ends at "
+            f"{ends.edm_sigma:g}: give both as many sampler.steps and {name} a start as large as the end before it, or "
+            "leave its start out"
         )
     one, other = before.sizes.get("low_res"), stage.sizes.get("low_res")
     if one is not None and other is not None and one != other:

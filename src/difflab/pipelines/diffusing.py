@@ -21,8 +21,6 @@ from difflab.diffusion.build import build_guidance, build_sampler, build_thresho
 from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.guidance import GuidanceParts, LogProb
 from difflab.diffusion.noise import SampleNoise
-from difflab.diffusion.parametrisation import nearest_view
-from difflab.diffusion.process import GaussianProcess, Prediction
 from difflab.errors import UserError, user_errors
 from difflab.images import Downsampling
 from difflab.networks.mode import evaluating
@@ -250,16 +248,10 @@ class DiffusingStage:
         """What guidance needs of the networks for one batch."""
         return GuidanceParts(
             null=self.conditioners.null(batch, seeds),
-            prediction=self._guided_view(),
+            prediction=self.process.prediction,
             reference=self._reference(batch, seeds),
             log_prob=self._log_prob(batch),
         )
-
-    def _guided_view(self) -> Prediction:
-        """The space that guidance is rescaled in: what the network regresses, or the view closest to it."""
-        if isinstance(self.process, GaussianProcess):
-            return self.process.prediction
-        return nearest_view(self.process.parametrisation)
 
     def _reference(self, batch: Batch, seeds: Sequence[int]) -> Denoiser | None:
         """The reference network as a denoiser on the sampler's steps, told what `guidance.reference` says."""

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from difflab.config.editing import EditingConfig
 from difflab.diffusion.known_region import KnownRegion
-from difflab.diffusion.samplers import Part, Resampling
+from difflab.diffusion.samplers.part import Part
+from difflab.diffusion.samplers.resampling import Resampling
 from difflab.images import as_float, resize
 from difflab.types import Batch, NoiseLevel
 

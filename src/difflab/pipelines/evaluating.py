@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 
 from difflab.config.data import DataConfig
-from difflab.config.metrics import MetricsConfig, ReferenceBase
+from difflab.config.metrics import MetricsConfig
 from difflab.errors import UserError
-from difflab.metrics.checks import check_metric, check_reference
+from difflab.metrics.build import build_metrics
 from difflab.metrics.evaluator import Evaluator
 from difflab.metrics.paired import Pairs
 from difflab.metrics.protocol import GivenRecord, SamplingRecord
@@ -98,7 +98,7 @@ def refuse_other_classes(metrics: MetricsConfig, count: int | None, class_names:
 
 def classes_are_read(metrics: MetricsConfig) -> str | None:
     """The first of the metrics that looks for the class of a sample, None where none does."""
-    return next((name for name, config in metrics.items() if config is not None and config.needs == "shapes"), None)
+    return next((name for name, config in metrics.items() if config is not None and config.reads_classes), None)
 
 
 def sampling_record(pipeline: Pipeline, *, seed: int, weights: Literal["ema", "raw"]) -> SamplingRecord:
@@ -130,16 +130,15 @@ def reference_of(
     Raises UserError where a metric cannot be computed from n samples, and where the data is missing or has fewer images
     than a metric needs, should all of them be readable.
     """
-    for name, metric in metrics.items():
-        if metric is not None:
-            check_metric(name, metric, n, has_reference=data is not None)
-    compares = any(isinstance(metric, ReferenceBase) for metric in metrics.values())
-    if data is None or not compares:
+    built = build_metrics(metrics).values()
+    for metric in built:
+        metric.check(n, has_reference=data is not None)
+    comparing = [metric for metric in built if metric.compares]
+    if data is None or not comparing:
         return None
     batch_size = REFERENCE_BATCH * world_size
     reference = shards_reference(data, split, batch_size=batch_size, rank=rank, world_size=world_size)
-    for name, metric in metrics.items():
-        if isinstance(metric, ReferenceBase):
-            most = reference.total if metric.reference_n is None else min(reference.total, metric.reference_n)
-            check_reference(name, metric, most)
+    for metric in comparing:
+        most = reference.total if metric.reference_n is None else min(reference.total, metric.reference_n)
+        metric.check_reference(most)
     return reference

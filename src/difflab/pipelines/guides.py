@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
-from difflab.config.conditioning import ConditionerConfig
+from difflab.conditioning.config import ConditionerConfig
 from difflab.config.guidance import GuidanceConfig, Weights
 from difflab.config.model import DrawingModelConfig, NoisedModelConfig
-from difflab.diffusion.base_process import Process
 from difflab.diffusion.build import build_process
-from difflab.diffusion.continuous_process import ContinuousProcess
-from difflab.diffusion.process import GaussianProcess
 from difflab.errors import UserError
 from difflab.tasks.build import Model
 
@@ -96,24 +91,9 @@ def _check_same_images(who: str, other: NoisedModelConfig, model: NoisedModelCon
 
 
 def _check_same_levels(who: str, other: NoisedModelConfig, model: NoisedModelConfig) -> None:
-    same = _same_levels(build_process(model.diffusion), build_process(other.diffusion))
-    if not same:
+    if not build_process(model.diffusion).tells_alike(build_process(other.diffusion)):
         raise UserError(
-            f"{who} was trained on another noise schedule ({_schedule(other)}) than the model ({_schedule(model)}), "
+            f"{who} was trained on another noise schedule ({other.diffusion.levels_in_words}) than the model "
+            f"({model.diffusion.levels_in_words}), "
             "so step t is another noise level to it; take one trained with the model's diffusion"
         )
-
-
-def _same_levels(ours: Process, theirs: Process) -> bool:
-    """Whether a time means the same noise to both: the same table, or the same time of a continuous process."""
-    if isinstance(ours, GaussianProcess) and isinstance(theirs, GaussianProcess):
-        alike = len(ours) == len(theirs)
-        return alike and np.allclose(ours.alphas_cumprod, theirs.alphas_cumprod, rtol=1e-6, atol=0)
-    # In continuous time a network is told the noise itself: any other that is may stand beside it.
-    return isinstance(ours, ContinuousProcess) and isinstance(theirs, ContinuousProcess)
-
-
-def _schedule(model: NoisedModelConfig) -> str:
-    if model.diffusion.kind == "continuous":
-        return f"{model.diffusion.law.kind}, in continuous time"
-    return f"{model.diffusion.schedule.kind}, {model.diffusion.timesteps} steps"

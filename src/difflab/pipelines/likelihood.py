@@ -10,12 +10,10 @@ from torch import Tensor
 
 from difflab.compiling import Compilation
 from difflab.config.likelihood import BoundConfig, MethodConfig, ODEConfig
-from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.likelihood import bits_per_dim
 from difflab.diffusion.noise import SampleNoise
-from difflab.diffusion.ode_likelihood import Adaptive, FixedSteps, Solver, noise_ends, ode_bits_per_dim
-from difflab.diffusion.process import GaussianProcess
+from difflab.diffusion.ode_likelihood import Adaptive, FixedSteps, Solver, ode_bits_per_dim, sigma_ends
 from difflab.diffusion.thresholding import StaticThreshold
 from difflab.errors import UserError, user_errors
 from difflab.images import as_float
@@ -45,14 +43,14 @@ class LikelihoodPipeline:
         compilation: Compilation | None = None,
     ) -> None:
         if isinstance(method, BoundConfig):
-            if isinstance(model.process, ContinuousProcess):
+            if model.process.table is None:
                 raise UserError(
                     "method=bound adds up the steps of a table, and this model was trained in continuous time: "
                     "use method=ode"
                 )
         else:
             with user_errors("method"):
-                noise_ends(model.process, method.noise_min, method.noise_max)
+                sigma_ends(model.process, method.sigma_min, method.sigma_max)
         self.model = model
         self.method = method
         self.autocast = autocast
@@ -65,23 +63,23 @@ class LikelihoodPipeline:
     @property
     def steps(self) -> int:
         """How many terms the bound has, 0 for the ODE."""
-        process = self.model.process
-        return process.num_timesteps if self.method.kind == "bound" and isinstance(process, GaussianProcess) else 0
+        table = self.model.process.table
+        return table.num_timesteps if self.method.kind == "bound" and table is not None else 0
 
     @property
-    def noises(self) -> list[float]:
+    def sigmas(self) -> list[float]:
         """sigma / alpha of the bound's terms, the least noisy first."""
-        process = self.model.process
-        assert isinstance(process, GaussianProcess), "checked at construction"
-        return [process.level(t).noise for t in range(self.steps)]
+        table = self.model.process.table
+        assert table is not None, "checked at construction"
+        return [table.level(t).edm_sigma for t in range(self.steps)]
 
     def record(self) -> dict[str, Any]:
         """How it is found, with the ends of the ODE as they are and without options that do nothing."""
         if isinstance(self.method, BoundConfig):
             return self.method.model_dump(mode="json")
         unused = {"steps"} if self.method.solver == "dopri5" else {"rtol", "atol"}
-        low, high = noise_ends(self.model.process, self.method.noise_min, self.method.noise_max)
-        return {**self.method.model_dump(mode="json", exclude=unused), "noise_min": low, "noise_max": high}
+        low, high = sigma_ends(self.model.process, self.method.sigma_min, self.method.sigma_max)
+        return {**self.method.model_dump(mode="json", exclude=unused), "sigma_min": low, "sigma_max": high}
 
     def __call__(self, batch: Batch, seed: int) -> Measured:
         """batch: `image` uint8 [B, C, H, W], `index` int64 [B] and what the conditioners read, on any device.
@@ -128,10 +126,10 @@ class LikelihoodPipeline:
         raise UserError(f"{which} of a likelihood that is not finite{where}: {fix}")
 
     def _by_bound(self, denoiser: NetworkDenoiser, x0: Tensor, seeds: Sequence[int]) -> Measured:
-        process = self.model.process
-        assert isinstance(process, GaussianProcess), "checked at construction"
-        found = bits_per_dim(denoiser, process, x0, SampleNoise(seeds, self.device))
-        evaluations = torch.full((len(x0),), process.num_timesteps)
+        table = self.model.process.table
+        assert table is not None, "checked at construction"
+        found = bits_per_dim(denoiser, table, x0, SampleNoise(seeds, self.device))
+        evaluations = torch.full((len(x0),), table.num_timesteps)
         return Measured(found.total, found.prior, torch.zeros_like(found.total), evaluations, found)
 
     def _by_ode(self, denoiser: NetworkDenoiser, x0: Tensor, seeds: Sequence[int], method: ODEConfig) -> Measured:
@@ -143,8 +141,8 @@ class LikelihoodPipeline:
                 solver=_solver(method),
                 trace=method.trace,
                 probes=method.probes,
-                noise_min=method.noise_min,
-                noise_max=method.noise_max,
+                sigma_min=method.sigma_min,
+                sigma_max=method.sigma_max,
             )
         several = method.probes > 1
         variance = found.total.var(dim=1) / method.probes if several else torch.zeros_like(found.prior)

@@ -45,4 +45,6 @@ def build_model(config: ModelConfig) -> Model:
 
 def build_training_module(config: TrainConfig) -> TrainingModule:
     """The LightningModule of a training configuration's task, with initial weights."""
-    return load_builder(TASKS[config.task].build_module)(config)
+    module: TrainingModule = load_builder(TASKS[config.task].build_module)(config)
+    module.plugins = config.plain()["plugins"]
+    return module

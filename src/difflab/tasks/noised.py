@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from difflab.conditioning.build import build_conditioners
-from difflab.config.conditioning import ConditionerConfig
+from difflab.conditioning.config import ConditionerConfig
 from difflab.config.fitting import Makes, refuse_unfit
 from difflab.config.model import NoisedModelConfig
 from difflab.diffusion.build import build_process

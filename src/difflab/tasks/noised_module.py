@@ -14,7 +14,7 @@ from difflab.config.optimizer import OptimizerConfig
 from difflab.data.augmentation import Augmentation
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.noise import SampleNoise
-from difflab.diffusion.timesteps import LossAwareTimesteps, TimestepSampler
+from difflab.diffusion.timesteps import TimestepSampler
 from difflab.images import to_float
 from difflab.tasks.training_module import StepTerms, TrainingModule
 from difflab.tasks.windows import QuartileWindow
@@ -96,13 +96,13 @@ class NoisedModule(TrainingModule):
     # -- what the timesteps learn from the losses ---------------------------------------------------------------------
 
     def observe(self, terms: StepTerms) -> None:
-        if isinstance(self.timesteps, LossAwareTimesteps):
+        if self.timesteps.learns:
             assert terms.where is not None, "a sample is where its timestep is"
             self._seen_timesteps.append(torch.stack([terms.where.double(), terms.values["loss"].detach().double()]))
 
     def on_optimized(self) -> None:
         """Loss-aware sampling learns from the losses of all ranks and parts at once, so that all keep drawing alike."""
-        if isinstance(self.timesteps, LossAwareTimesteps):
+        if self.timesteps.learns:
             for seen in self._seen_timesteps:
                 gathered = self.all_gather(seen)
                 assert isinstance(gathered, Tensor)
@@ -112,8 +112,8 @@ class NoisedModule(TrainingModule):
             self._seen_timesteps.clear()
 
     def task_state(self) -> dict[str, Any]:
-        return {"timesteps": self.timesteps.state_dict()} if isinstance(self.timesteps, LossAwareTimesteps) else {}
+        return {"timesteps": self.timesteps.state_dict()} if self.timesteps.learns else {}
 
     def load_task_state(self, state: dict[str, Any]) -> None:
-        if isinstance(self.timesteps, LossAwareTimesteps):
+        if self.timesteps.learns:
             self.timesteps.load_state_dict(state["timesteps"])

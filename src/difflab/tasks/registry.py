@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+from difflab.config.axes import NETWORKS
 from difflab.config.model import ModelConfig
+from difflab.config.network import NetworkBase
 from difflab.config.train import TrainConfig
-from difflab.config.validate import kinds_in
 from difflab.errors import UserError
 from difflab.tasks.denoising.config import DenoisingModelConfig, DenoisingTrainConfig
 from difflab.tasks.noisy_classifier.config import NoisyClassifierModelConfig, NoisyClassifierTrainConfig
@@ -33,7 +34,11 @@ class Task:
     @property
     def network_kinds(self) -> tuple[str, ...]:
         """The kinds of networks that it trains."""
-        return kinds_in(self.train.model_fields["network"].annotation)
+        return tuple(
+            kind.name
+            for kind in NETWORKS.values()
+            if cast("type[NetworkBase]", kind.config).gives == self.train.network_gives
+        )
 
 
 TASKS = {

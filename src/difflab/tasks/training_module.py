@@ -36,6 +36,7 @@ class TrainingModule(SteppingModule, HasTrainingOnly):
     or split their batch in another way, also say what a step does (`optimized`, `optimize`).
 
     window, validation_window: of the values that `terms` gives, in training and in validation.
+    plugins: the packages behind its parts that are none of difflab's own, which checkpoints name.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class TrainingModule(SteppingModule, HasTrainingOnly):
     ) -> None:
         super().__init__(optimizer, seed=seed, max_steps=max_steps, accumulate=accumulate, gradient_clip=gradient_clip)
         self.window = window
+        self.plugins: dict[str, Any] = {}
         self._validation = validation_window
 
     # -- the step -----------------------------------------------------------------------------------------------------
@@ -123,6 +125,7 @@ class TrainingModule(SteppingModule, HasTrainingOnly):
             # Lightning keeps the states of the optimizers in a row.
             "optimizers": {name: list(parameters) for name, parameters in self.trained_by().items()},
             "training_only": training_only_places(self),
+            "plugins": self.plugins,
         }
         checkpoint["difflab"] = {**state, **self.task_state()}
 

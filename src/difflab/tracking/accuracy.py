@@ -14,12 +14,12 @@ WIDTH, HEIGHT = 420, 260
 
 
 def write_accuracy(
-    found: Accuracy, top_k: Sequence[int], times: Sequence[float], noises: Sequence[float], path: Path
+    found: Accuracy, top_k: Sequence[int], times: Sequence[float], sigmas: Sequence[float], path: Path
 ) -> None:
     """A CSV row per time: t, noise (sigma / alpha), top1, ..., cross_entropy (nats)."""
     columns = [*(found.hits(k).mean(dim=0).tolist() for k in top_k), found.cross_entropy.mean(dim=0).tolist()]
-    names = ("t", "noise", *(f"top{k}" for k in top_k), "cross_entropy")
-    write_text(path, to_csv(names, list(zip(times, noises, *columns, strict=True))))
+    names = ("t", "sigma", *(f"top{k}" for k in top_k), "cross_entropy")
+    write_text(path, to_csv(names, list(zip(times, sigmas, *columns, strict=True))))
 
 
 def plot_accuracy(found: Accuracy, top_k: Sequence[int], times: Sequence[float], path: Path) -> None:

@@ -19,12 +19,12 @@ DEFAULT, FOUND = "default", "found"
 class Trial:
     """A candidate with its number, from 1.
 
-    noises: sigma / alpha from the noisiest down. origin: how it was found, in words. value: of the metric, NaN where
+    sigmas: sigma / alpha from the noisiest down. origin: how it was found, in words. value: of the metric, NaN where
     it has none. folder: of its records. seconds: what it took, 0 where it was done before.
     """
 
     number: int
-    noises: tuple[float, ...]
+    sigmas: tuple[float, ...]
     origin: str
     value: float
     spread: float | None
@@ -33,11 +33,11 @@ class Trial:
 
 
 def write_trials(trials: Sequence[Trial], metric: str, path: Path) -> None:
-    """A CSV row per candidate: its number, origin, the metric, its spread, its noises (apart by spaces), its folder."""
+    """A CSV row per candidate: its number, origin, the metric, its spread, its sigmas (apart by spaces), its folder."""
     rows = [
-        (one.number, one.origin, one.value, one.spread, " ".join(map(repr, one.noises)), one.folder) for one in trials
+        (one.number, one.origin, one.value, one.spread, " ".join(map(repr, one.sigmas)), one.folder) for one in trials
     ]
-    write_text(path, to_csv(("candidate", "origin", metric, "spread", "noises", "folder"), rows))
+    write_text(path, to_csv(("candidate", "origin", metric, "spread", "sigmas", "folder"), rows))
 
 
 def plot_trials(trials: Sequence[Trial], found: Trial, metric: str, path: Path) -> None:
@@ -47,15 +47,15 @@ def plot_trials(trials: Sequence[Trial], found: Trial, metric: str, path: Path) 
     import altair
 
     levels = [
-        {"level": place, "noise": noise, "schedule": name}
+        {"level": place, "sigma": sigma, "schedule": name}
         for name, one in ((DEFAULT, trials[0]), (FOUND, found))
-        for place, noise in enumerate(one.noises, start=1)
-        if math.isfinite(noise)
+        for place, sigma in enumerate(one.sigmas, start=1)
+        if math.isfinite(sigma)
     ]
     base = altair.Chart(altair.Data(values=levels)).properties(width=WIDTH, height=HEIGHT)
     left = base.mark_line(point=True).encode(
         x=altair.X("level:O").title("level"),
-        y=altair.Y("noise:Q").title("noise (sigma / alpha)").scale(type="log"),
+        y=altair.Y("sigma:Q").title("sigma / alpha").scale(type="log"),
         color=altair.Color("schedule:N").title(None).sort([DEFAULT, FOUND]),
     )
     scores = [{"candidate": one.number, "value": one.value} for one in trials if math.isfinite(one.value)]

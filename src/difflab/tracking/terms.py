@@ -13,11 +13,11 @@ from difflab.tracking.plot import save_chart
 WIDTH, HEIGHT = 420, 260
 
 
-def write_terms(terms: Terms, noises: Sequence[float], path: Path | str) -> None:
+def write_terms(terms: Terms, sigmas: Sequence[float], path: Path | str) -> None:
     """A CSV row per step: t, noise (sigma / alpha), vb (bits per dimension), x0_mse, eps_mse."""
     columns = (terms.vb.tolist(), terms.x0_mse.tolist(), terms.eps_mse.tolist())
-    rows = [(t, noise, *values) for t, (noise, *values) in enumerate(zip(noises, *columns, strict=True))]
-    write_text(Path(path), to_csv(("t", "noise", "vb", "x0_mse", "eps_mse"), rows))
+    rows = [(t, noise, *values) for t, (noise, *values) in enumerate(zip(sigmas, *columns, strict=True))]
+    write_text(Path(path), to_csv(("t", "sigma", "vb", "x0_mse", "eps_mse"), rows))
 
 
 def write_images(found: Likelihood, path: Path | str) -> None:

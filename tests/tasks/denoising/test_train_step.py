@@ -11,7 +11,7 @@ from torch import Tensor
 
 from difflab.callbacks.ema import EMA
 from difflab.conditioning.build import build_conditioners
-from difflab.config.conditioning import ClassConditionerConfig
+from difflab.conditioning.config import ClassConditionerConfig
 from difflab.config.optimizer import OptimizerConfig
 from difflab.data.augmentation import Augmentation
 from difflab.diffusion.losses import DiffusionLoss

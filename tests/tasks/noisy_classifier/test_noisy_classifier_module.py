@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from difflab.config.network import UNetEncoderConfig
 from difflab.config.optimizer import OptimizerConfig
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.schedules import linear_betas
 from difflab.diffusion.timesteps import TimestepSampler, UniformTimesteps
 from difflab.networks.build import build_network
+from difflab.networks.config import UNetEncoderConfig
 from difflab.tasks.noisy_classifier.module import NoisyClassifierModule
 from difflab.types import Batch
 from tasks.alone import with_optimizers, without_trainer

@@ -61,8 +61,8 @@ class AccuracyMeasurement(ImagesMeasurement[AccuracyConfig]):
 
     def write(self, out: RunDirectory, loggers: Sequence[Logger]) -> None:
         """`accuracy.csv`, and `accuracy.svg` and `.png`: over the noise."""
-        times, noises = self.pipeline.times, self.pipeline.noises
-        write_accuracy(self.accuracy, self.top_k, times, noises, out.path / "accuracy.csv")
+        times, sigmas = self.pipeline.times, self.pipeline.sigmas
+        write_accuracy(self.accuracy, self.top_k, times, sigmas, out.path / "accuracy.csv")
         plot_accuracy(self.accuracy, self.top_k, times, out.path / "accuracy.svg")
         log_picture(loggers, "eval/accuracy_by_time", out.path / "accuracy.png")
 

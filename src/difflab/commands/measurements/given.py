@@ -20,7 +20,7 @@ from difflab.config.metrics import MetricsConfig
 from difflab.config.sample import EvaluateSamplesConfig
 from difflab.console import printable
 from difflab.errors import UserError
-from difflab.metrics.paired import Pairs, paired_metrics
+from difflab.metrics.paired import Pairs, have_pairs
 from difflab.metrics.protocol import GivenRecord
 from difflab.pipelines.evaluating import classes_are_read
 from difflab.requests.archives import ArchivePictures
@@ -94,7 +94,7 @@ class GivenSamples:
 
         Raises UserError where there are more pictures than images.
         """
-        return pairs_of_given(self.config, self.path, self.n, self.shape) if paired_metrics(metrics) else Pairs()
+        return pairs_of_given(self.config, self.path, self.n, self.shape) if have_pairs(metrics) else Pairs()
 
     def check_classes(self, metrics: MetricsConfig, class_names: Sequence[str] | None) -> None:
         """Raises UserError where a metric looks for classes and pictures show one that the data has not."""

@@ -73,7 +73,7 @@ class LikelihoodMeasurement(ImagesMeasurement[LikelihoodConfig]):
         write_images(self.likelihood, out.path / "images.csv")
         terms = self.likelihood.terms
         if terms is not None:
-            write_terms(terms, self.pipeline.noises, out.path / "terms.csv")
+            write_terms(terms, self.pipeline.sigmas, out.path / "terms.csv")
             plot_terms(terms, out.path / "terms.svg")
             log_picture(loggers, "eval/bpd_terms", out.path / "terms.png")
 

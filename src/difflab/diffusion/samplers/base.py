@@ -5,21 +5,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
 from difflab.diffusion.base_process import Process
-from difflab.diffusion.continuous_process import ContinuousProcess
-from difflab.diffusion.listed import check_noises, listed_levels, table_on
+from difflab.diffusion.levels.listed import check_sigmas, listed_levels
+from difflab.diffusion.levels.rows import Spacing, steps_as_asked
 from difflab.diffusion.noise import NoiseSource
 from difflab.diffusion.process import PURE_NOISE, GaussianProcess
 from difflab.diffusion.samplers.encode import inverted, noised
 from difflab.diffusion.samplers.part import Part, Visit
 from difflab.diffusion.samplers.resampling import noised_further
-from difflab.diffusion.spacing import Spacing, steps_as_asked
 from difflab.types import Denoised, Denoiser, NoiseLevel, StepContext, StepHook
+
+if TYPE_CHECKING:
+    from difflab.config.sampler import SamplerBase
 
 RowSpacing = Spacing | Literal["listed"]
 
@@ -138,8 +140,8 @@ class StridedSampler(Sampler):
     """A sampler that takes one step per row of a respaced process.
 
     steps:        how many (or a list, see `sampling_timesteps`), None for all of the training process.
-    spacing:      which of them; steps_offset is added to each. listed: the levels are those of `noises`.
-    noises:       sigma / alpha from the noisiest down, of spacing=listed (see `difflab.diffusion.listed`).
+    spacing:      which of them; steps_offset is added to each. listed: the levels are those of `sigmas`.
+    sigmas:       sigma / alpha from the noisiest down, of spacing=listed (see `difflab.diffusion.levels.listed`).
 
     Raises ValueError for a list that is none, or not of as many as `steps`.
     """
@@ -150,29 +152,31 @@ class StridedSampler(Sampler):
         steps: int | str | Sequence[int] | None = None,
         spacing: RowSpacing = "sections",
         steps_offset: int = 0,
-        noises: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
     ) -> None:
-        check_noises(noises, steps, listed=spacing == "listed")
+        check_sigmas(sigmas, steps, listed=spacing == "listed")
         self.steps = steps
         self.spacing: RowSpacing = spacing
         self.steps_offset = steps_offset
-        self.noises = noises
+        self.sigmas = sigmas
+
+    @classmethod
+    def from_config(cls, config: SamplerBase) -> Self:
+        """The sampler of a configuration with the keys of its constructor."""
+        return cls(**options_of(config))
 
     def respace(self, process: Process) -> GaussianProcess:
         """The training process on this sampler's steps. Raises ValueError where it has not as many, or not these."""
         if self.spacing == "listed":
-            return table_on(process, listed_levels(process, self.noises or ()))
-        if isinstance(process, ContinuousProcess):
-            return self._on_levels(process)
-        assert isinstance(process, GaussianProcess), "a process is a table or continuous"
+            return process.on_levels(listed_levels(process, self.sigmas or ())[::-1])
+        table = process.table
+        if table is None:
+            if not isinstance(self.steps, int):
+                raise ValueError(f"a model in continuous time takes a number of steps, not steps={self.steps}")
+            return process.on_levels(process.even_levels(self.steps)[::-1])
         if self.steps is None:
-            return process
-        return process.respace(steps_as_asked(process.num_timesteps, self.steps, self.spacing, self.steps_offset))
-
-    def _on_levels(self, process: ContinuousProcess) -> GaussianProcess:
-        if not isinstance(self.steps, int):
-            raise ValueError(f"a model in continuous time takes a number of steps, not steps={self.steps}")
-        return process.on_levels(process.even_levels(self.steps)[::-1])
+            return table
+        return table.respace(steps_as_asked(table.num_timesteps, self.steps, self.spacing, self.steps_offset))
 
     def starting_std(self, process: GaussianProcess) -> float:
         """That of the process at its noisiest row."""
@@ -196,6 +200,14 @@ class StridedSampler(Sampler):
     def begin(self, denoiser: Denoiser, process: GaussianProcess, noise: NoiseSource) -> Take:
         """Steps on rows remember nothing."""
         return lambda x, visit: self.step(denoiser, process, x, visit.context, noise)
+
+
+def options_of(config: SamplerBase) -> dict[str, Any]:
+    """The options of a configuration by name, `kind` left out."""
+    options = config.options
+    if options.get("sigmas") is not None:
+        options["sigmas"] = [float(sigma) for sigma in options["sigmas"]]
+    return options
 
 
 def row_of(context: StepContext) -> int:

@@ -35,12 +35,12 @@ class DDIMSampler(StridedSampler):
         steps: int | str | Sequence[int] | None = None,
         spacing: RowSpacing = "sections",
         steps_offset: int = 0,
-        noises: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
         eta: float = 0.0,
         final_level: FinalLevel = "clean",
         stride: Stride = "listed",
     ) -> None:
-        super().__init__(steps=steps, spacing=spacing, steps_offset=steps_offset, noises=noises)
+        super().__init__(steps=steps, spacing=spacing, steps_offset=steps_offset, sigmas=sigmas)
         refuse_constant(stride, listed=spacing == "listed")
         if eta < 0:
             raise ValueError(f"eta={eta} must be 0 (deterministic) or more")

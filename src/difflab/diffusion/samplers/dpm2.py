@@ -6,8 +6,7 @@ import math
 
 from torch import Tensor
 
-from difflab.diffusion.samplers.euler import EulerSampler
-from difflab.diffusion.samplers.euler_ancestral import EulerAncestralSampler
+from difflab.diffusion.samplers.euler import EulerAncestralSampler, EulerSampler
 from difflab.diffusion.samplers.levels import Walk, slope, towards
 from difflab.types import Denoised, NoiseLevel
 
@@ -20,7 +19,7 @@ class DPM2Sampler(EulerSampler):
     def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
         z, start = self.churn(walk, z, here)
         denoised = walk.ask(z, start)
-        return midpoint_step(walk, z, denoised.x0, start.noise, there.noise), denoised
+        return midpoint_step(walk, z, denoised.x0, start.edm_sigma, there.edm_sigma), denoised
 
 
 class DPM2AncestralSampler(EulerAncestralSampler):
@@ -30,8 +29,8 @@ class DPM2AncestralSampler(EulerAncestralSampler):
 
     def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
         denoised = walk.ask(z, here)
-        down, up = self.fresh.split(here.noise, there.noise)
-        return self.fresh.add(walk, midpoint_step(walk, z, denoised.x0, here.noise, down), up), denoised
+        down, up = self.fresh.split(here.edm_sigma, there.edm_sigma)
+        return self.fresh.add(walk, midpoint_step(walk, z, denoised.x0, here.edm_sigma, down), up), denoised
 
 
 def midpoint_step(walk: Walk, z: Tensor, x0: Tensor, here: float, there: float) -> Tensor:
@@ -42,5 +41,5 @@ def midpoint_step(walk: Walk, z: Tensor, x0: Tensor, here: float, there: float) 
     if there == 0.0:
         return x0
     middle = walk.level(math.sqrt(here * there))
-    half_way = towards(z, x0, here, middle.noise)
-    return z + (there - here) * slope(half_way, walk.ask(half_way, middle).x0, middle.noise)
+    half_way = towards(z, x0, here, middle.edm_sigma)
+    return z + (there - here) * slope(half_way, walk.ask(half_way, middle).x0, middle.edm_sigma)

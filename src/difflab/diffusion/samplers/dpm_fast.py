@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Self
 
 from torch import Tensor
 
-from difflab.diffusion.grid import Grid, Snap
-from difflab.diffusion.samplers.ancestral_noise import AncestralNoise
+from difflab.diffusion.levels.grid import Grid, Snap
+from difflab.diffusion.samplers.base import options_of
 from difflab.diffusion.samplers.dpm2 import midpoint_step
+from difflab.diffusion.samplers.euler import AncestralNoise
 from difflab.diffusion.samplers.exponential import phis
 from difflab.diffusion.samplers.levels import LevelSampler, Walk, slope, towards
 from difflab.types import Denoised, NoiseLevel
+
+if TYPE_CHECKING:
+    from difflab.config.sampler import SamplerBase
 
 
 class DPMFastSampler(LevelSampler):
@@ -21,51 +26,57 @@ class DPMFastSampler(LevelSampler):
     Steps are even in lambda = -ln(noise), and the last one ends at the lowest level, not at the clean end.
 
     calls:                in all.
-    noises:               where the steps begin and end, from the noisiest down, in place of even ones.
-    noise_min, noise_max, snap: as in `Grid`.
-    eta, noise_scale:     new noise in every step, as in `AncestralNoise`; eta = 0 is the ODE.
+    sigmas:               where the steps begin and end, from the noisiest down, in place of even ones.
+    sigma_min, sigma_max, snap: as in `Grid`.
+    eta, s_noise:     new noise in every step, as in `AncestralNoise`; eta = 0 is the ODE.
 
-    Raises ValueError for calls below 1, for noises that are not one more than the steps, and for options out of range.
+    Raises ValueError for calls below 1, for sigmas that are not one more than the steps, and for options out of range.
     """
+
+    @classmethod
+    def from_config(cls, config: SamplerBase) -> Self:
+        options = options_of(config)
+        del options["spacing"]  # the sigmas say which
+        return cls(options.pop("steps"), **options)
 
     def __init__(
         self,
         calls: int = 20,
         *,
-        noises: Sequence[float] | None = None,
-        noise_min: float | None = None,
-        noise_max: float | None = None,
+        sigmas: Sequence[float] | None = None,
+        sigma_min: float | None = None,
+        sigma_max: float | None = None,
         snap: Snap = "none",
         eta: float = 0.0,
-        noise_scale: float = 1.0,
+        s_noise: float = 1.0,
     ) -> None:
         if calls < 1:
             raise ValueError(f"calls={calls} must be 1 or more")
         self.orders = orders_of(calls)
-        if noises is not None and len(noises) != len(self.orders) + 1:
+        if sigmas is not None and len(sigmas) != len(self.orders) + 1:
             raise ValueError(
-                f"{calls} network calls are {len(self.orders)} steps between {len(self.orders) + 1} levels, but noises "
-                f"lists {len(noises)}"
+                f"{calls} network calls are {len(self.orders)} steps between {len(self.orders) + 1} levels, but sigmas "
+                f"lists {len(sigmas)}"
             )
         super().__init__(
             Grid(
                 steps=len(self.orders) + 1,
-                spacing="exponential" if noises is None else "listed",
-                noises=noises,
-                noise_min=noise_min,
-                noise_max=noise_max,
+                spacing="exponential" if sigmas is None else "listed",
+                sigmas=sigmas,
+                sigma_min=sigma_min,
+                sigma_max=sigma_max,
                 final="lowest",
                 snap=snap,
             )
         )
-        self.fresh = AncestralNoise(eta, noise_scale)
+        self.fresh = AncestralNoise(eta, s_noise)
 
     def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
-        lowest = walk.levels[-1].noise
-        down = max(self.fresh.split(here.noise, there.noise)[0], lowest)
-        up = math.sqrt(there.noise**2 - down**2)
+        lowest = walk.levels[-1].edm_sigma
+        down = max(self.fresh.split(here.edm_sigma, there.edm_sigma)[0], lowest)
+        up = math.sqrt(there.edm_sigma**2 - down**2)
         denoised = walk.ask(z, here)
-        z = _STEPS[self.orders[walk.index]](walk, z, denoised.x0, here.noise, down)
+        z = _STEPS[self.orders[walk.index]](walk, z, denoised.x0, here.edm_sigma, down)
         return self.fresh.add(walk, z, up), denoised
 
 
@@ -86,10 +97,10 @@ def _third_order(walk: Walk, z: Tensor, x0: Tensor, here: float, there: float) -
     eps = slope(z, x0, here)
     width = math.log(here / there)
     one, two = walk.level(here * math.exp(-width / 3)), walk.level(here * math.exp(-2 * width / 3))
-    ahead = z + (one.noise - here) * eps
-    change = slope(ahead, walk.ask(ahead, one).x0, one.noise) - eps
-    ahead = z + (two.noise - here) * eps - 2.0 * two.noise * _bend(2 * width / 3) * change
-    change = slope(ahead, walk.ask(ahead, two).x0, two.noise) - eps
+    ahead = z + (one.edm_sigma - here) * eps
+    change = slope(ahead, walk.ask(ahead, one).x0, one.edm_sigma) - eps
+    ahead = z + (two.edm_sigma - here) * eps - 2.0 * two.edm_sigma * _bend(2 * width / 3) * change
+    change = slope(ahead, walk.ask(ahead, two).x0, two.edm_sigma) - eps
     return z + (there - here) * eps - 1.5 * there * _bend(width) * change
 
 

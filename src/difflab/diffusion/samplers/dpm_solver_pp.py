@@ -1,19 +1,27 @@
-"""DPM-Solver++ (Lu et al. 2022b) and, on eps, DPM-Solver (Lu et al. 2022a), both multistep: one network call a step."""
+"""DPM-Solver++ (Lu et al. 2022b; k-diffusion's dpmpp_* samplers).
+
+On the ODE it is multistep, one network call a step (on eps DPM-Solver, Lu et al. 2022a). With new noise in every step
+it takes two calls; on the SDE, whose noise is a Brownian motion, one or two.
+"""
 
 from __future__ import annotations
 
+import math
+from abc import abstractmethod
 from typing import Literal
 
 from torch import Tensor
 
-from difflab.diffusion.grid import Grid
+from difflab.diffusion.levels.grid import Grid, LevelGrid
+from difflab.diffusion.samplers.euler import AncestralNoise, EulerAncestralSampler, check_scale
 from difflab.diffusion.samplers.exponential import ExponentialSampler, Extrapolated, half_log_snr, phis
-from difflab.diffusion.samplers.levels import Walk
+from difflab.diffusion.samplers.levels import LevelSampler, Walk, towards
 from difflab.diffusion.tables import check_choice
 from difflab.types import Denoised, NoiseLevel
 
 Variant = Literal["midpoint", "heun"]
 SecondDerivative = Literal["half", "full"]
+Solver = Literal["midpoint", "heun"]
 
 FEW_STEPS = 15  # below it, lower_order_final goes down in order at the end (the authors' and diffusers' rule)
 
@@ -56,7 +64,7 @@ class DPMSolverPPSampler(ExponentialSampler):
         return ahead, denoised
 
     def _order(self, walk: Walk, there: NoiseLevel) -> int:
-        if there.noise == 0.0:
+        if there.edm_sigma == 0.0:
             return 1
         steps = len(walk.levels) - 1
         order = min(self.order, len(walk.past) + 1)
@@ -76,3 +84,175 @@ class DPMSolverPPSampler(ExponentialSampler):
         half = (first - (m_before - m_earlier) / r1) / (r0 + r1)  # h^2 m'' / 2
         second = half if self.second_derivative == "half" else 2.0 * half
         return self.scale(there) * (two * (first + r0 * half) + three * second)
+
+
+class DPMSolverPP2SAncestralSampler(EulerAncestralSampler):
+    """The x0 of half way, in the log-SNR, serves for the whole step; Lu et al. 2022b, algorithm 1 with r = 1/2.
+
+    Two network calls in every step but one to the clean end. eta=0 is DPM-Solver++(2S) itself.
+    """
+
+    calls_a_step = 2
+
+    def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
+        denoised = walk.ask(z, here)
+        down, up = self.fresh.split(here.edm_sigma, there.edm_sigma)
+        x0 = denoised.x0
+        if down > 0.0:
+            middle = walk.level(math.sqrt(here.edm_sigma * down))
+            x0 = walk.ask(towards(z, x0, here.edm_sigma, middle.edm_sigma), middle).x0
+        return self.fresh.add(walk, towards(z, x0, here.edm_sigma, down), up), denoised
+
+
+class DPMSolverPPSDESampler(LevelSampler):
+    """A first, noisy step to `r` of the way in the log-SNR; then the whole one with an x0 extrapolated from both.
+
+    r = 1/2 uses the x0 of half way alone. Every sample's noise is the increment of its own Brownian motion, so another
+    number of steps sees the same path. Raises ValueError for an eta outside of [0, 1], an s_noise that is not above
+    0 and an r outside of (0, 1).
+    """
+
+    calls_a_step = 2
+
+    on_brownian_path = True
+
+    def __init__(
+        self, grid: LevelGrid | None = None, *, eta: float = 1.0, s_noise: float = 1.0, r: float = 0.5
+    ) -> None:
+        super().__init__(grid)
+        self.fresh = AncestralNoise(eta, s_noise)
+        if not 0 < r < 1:
+            raise ValueError(f"r={r:g} must be above 0 and below 1")
+        self.r = r
+
+    def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
+        denoised = walk.ask(z, here)
+        if there.edm_sigma == 0.0:
+            return denoised.x0, denoised
+        middle = walk.level(here.edm_sigma * (there.edm_sigma / here.edm_sigma) ** self.r)
+        part_way = self._noisy_step(walk, z, denoised.x0, here, middle)
+        extrapolated = denoised.x0 + (walk.ask(part_way, middle).x0 - denoised.x0) / (2.0 * self.r)
+        return self._noisy_step(walk, z, extrapolated, here, there), denoised
+
+    def _noisy_step(self, walk: Walk, z: Tensor, x0: Tensor, here: NoiseLevel, there: NoiseLevel) -> Tensor:
+        down, up = self.fresh.split(here.edm_sigma, there.edm_sigma)
+        z = towards(z, x0, here.edm_sigma, down)
+        return z if up == 0.0 else z + (up * self.fresh.scale) * walk.brownian(z, here, there)
+
+
+class MultistepSDESampler(LevelSampler):
+    """One network call a step: x0 is a polynomial of lambda = -ln(noise) through the last ones, and the linear SDE that
+    is left is solved exactly; SDE-DPM-Solver++ of Lu et al. 2022b, with an eta.
+
+    eta: how much noise is taken away and added again on the way: 0 is the ODE, 1 the reverse SDE.
+    s_noise: the standard deviation of what is added. Noise comes of every sample's own Brownian motion, so another
+    number of steps sees the same path. Raises ValueError for an eta below 0 and an s_noise that is not above 0.
+    """
+
+    extrapolates = True
+    on_brownian_path = True
+    remembered: int
+
+    def __init__(self, grid: LevelGrid | None = None, *, eta: float = 1.0, s_noise: float = 1.0) -> None:
+        super().__init__(grid)
+        if not eta >= 0:
+            raise ValueError(f"eta={eta:g} must be 0 (the ODE) or more (1 is the reverse SDE)")
+        check_scale(s_noise)
+        self.eta = eta
+        self.s_noise = s_noise
+
+    def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
+        denoised = walk.ask(z, here)
+        past = walk.past
+        walk.remember(here, denoised.x0, self.remembered)
+        if there.edm_sigma == 0.0:
+            return denoised.x0, denoised
+        width = math.log(here.edm_sigma / there.edm_sigma)
+        decay = (1.0 + self.eta) * width
+        z = math.exp(-decay) * z - math.expm1(-decay) * denoised.x0
+        z = self.correct(z, denoised.x0, past, here, width, decay)
+        if self.eta > 0.0:
+            added = there.edm_sigma * math.sqrt(-math.expm1(-2.0 * self.eta * width))
+            z = z + (added * self.s_noise) * walk.brownian(z, here, there)
+        return z, denoised
+
+    @abstractmethod
+    def correct(
+        self,
+        z: Tensor,
+        x0: Tensor,
+        past: list[tuple[NoiseLevel, Tensor]],
+        here: NoiseLevel,
+        width: float,
+        decay: float,
+    ) -> Tensor:
+        """z of a step with constant x0, plus what earlier x0 tell of its change.
+
+        width: of the step in lambda. decay: (1 + eta) width.
+        """
+
+
+class DPMSolverPP2MSDESampler(MultistepSDESampler):
+    """Second order: a line through the last two x0.
+
+    solver: how the line is weighed: midpoint, its value half way; heun, integrated exactly.
+    Raises ValueError for another solver, and as every sampler on the SDE.
+    """
+
+    remembered = 1
+
+    def __init__(
+        self,
+        grid: LevelGrid | None = None,
+        *,
+        eta: float = 1.0,
+        s_noise: float = 1.0,
+        solver: Solver = "midpoint",
+    ) -> None:
+        super().__init__(grid, eta=eta, s_noise=s_noise)
+        check_choice("solver", solver, Solver)
+        self.solver: Solver = solver
+
+    def correct(
+        self,
+        z: Tensor,
+        x0: Tensor,
+        past: list[tuple[NoiseLevel, Tensor]],
+        here: NoiseLevel,
+        width: float,
+        decay: float,
+    ) -> Tensor:
+        if not past:
+            return z
+        level, before = past[-1]
+        change = (x0 - before) * (width / math.log(level.edm_sigma / here.edm_sigma))
+        weight = -0.5 * math.expm1(-decay) if self.solver == "midpoint" else -phis(-decay, 2)[1]
+        return z + weight * change
+
+
+class DPMSolverPP3MSDESampler(MultistepSDESampler):
+    """Third order: a parabola through the last three x0; the second step has a line."""
+
+    remembered = 2
+
+    def correct(
+        self,
+        z: Tensor,
+        x0: Tensor,
+        past: list[tuple[NoiseLevel, Tensor]],
+        here: NoiseLevel,
+        width: float,
+        decay: float,
+    ) -> Tensor:
+        if not past:
+            return z
+        level, before = past[-1]
+        r0 = math.log(level.edm_sigma / here.edm_sigma) / width
+        first = (x0 - before) / r0
+        _, of_slope, of_curvature = phis(-decay, 3)
+        if len(past) == 1:
+            return z - of_slope * first
+        earlier_level, earlier = past[-2]
+        r1 = math.log(earlier_level.edm_sigma / level.edm_sigma) / width
+        second = (first - (before - earlier) / r1) / (r0 + r1)
+        return z - of_slope * (first + r0 * second) - of_curvature * second

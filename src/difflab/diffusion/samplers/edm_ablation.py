@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from torch import Tensor
 
-from difflab.diffusion.ablation_grid import AblationGrid
-from difflab.diffusion.noise_times import LinearTime, NoiseTime, VETime
-from difflab.diffusion.samplers.euler import Churn
+from difflab.diffusion.levels.ablation import AblationGrid
+from difflab.diffusion.levels.sigmas import LinearTime, SigmaTime, VETime
+from difflab.diffusion.samplers.base import options_of
+from difflab.diffusion.samplers.euler import Churn, with_churn
 from difflab.diffusion.samplers.levels import LevelSampler, Walk, slope
 from difflab.diffusion.tables import check_choice
 from difflab.types import Denoised, NoiseLevel
+
+if TYPE_CHECKING:
+    from difflab.config.sampler import SamplerBase
 
 Solver = Literal["euler", "heun"]
 Schedule = Literal["linear", "vp", "ve"]
@@ -52,32 +56,36 @@ class EDMAblationSampler(LevelSampler):
         self.scaling: Scaling = scaling
         self.churn = churn or Churn()
 
+    @classmethod
+    def from_config(cls, config: SamplerBase) -> Self:
+        return cls.with_options(with_churn(options_of(config)), AblationGrid)
+
     def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
         z, start = self.churn(walk, z, here)
         clock = self._clock(walk)
-        t = clock.time(start.noise)
-        width = clock.time(there.noise) - t
+        t = clock.time(start.edm_sigma)
+        width = clock.time(there.edm_sigma) - t
         denoised = walk.ask(z, start)
-        x, first = z * self._scale(start.noise), self._derivative(clock, z, denoised.x0, start.noise)
-        if self.solver == "euler" or there.noise == 0.0:
-            return (x + width * first) / self._scale(there.noise), denoised
+        x, first = z * self._scale(start.edm_sigma), self._derivative(clock, z, denoised.x0, start.edm_sigma)
+        if self.solver == "euler" or there.edm_sigma == 0.0:
+            return (x + width * first) / self._scale(there.edm_sigma), denoised
         # Never snapped: the official code rounds the levels of the grid and of churn, not those in between.
-        ahead = there if self.alpha == 1.0 else walk.process.level_of_noise(clock.noise(t + self.alpha * width))
-        z_ahead = (x + self.alpha * width * first) / self._scale(ahead.noise)
-        second = self._derivative(clock, z_ahead, walk.ask(z_ahead, ahead).x0, ahead.noise)
+        ahead = there if self.alpha == 1.0 else walk.process.level_of_sigma(clock.sigma(t + self.alpha * width))
+        z_ahead = (x + self.alpha * width * first) / self._scale(ahead.edm_sigma)
+        second = self._derivative(clock, z_ahead, walk.ask(z_ahead, ahead).x0, ahead.edm_sigma)
         share = 0.5 / self.alpha
-        return (x + width * ((1.0 - share) * first + share * second)) / self._scale(there.noise), denoised
+        return (x + width * ((1.0 - share) * first + share * second)) / self._scale(there.edm_sigma), denoised
 
-    def _clock(self, walk: Walk) -> NoiseTime:
+    def _clock(self, walk: Walk) -> SigmaTime:
         if self.schedule == "vp":
             return self.ablation_grid.vp_time(walk.process)
         return LinearTime() if self.schedule == "linear" else VETime()
 
-    def _scale(self, noise: float) -> float:
-        return 1.0 if self.scaling == "none" else (1.0 + noise**2) ** -0.5
+    def _scale(self, sigma: float) -> float:
+        return 1.0 if self.scaling == "none" else (1.0 + sigma**2) ** -0.5
 
-    def _derivative(self, clock: NoiseTime, z: Tensor, x0: Tensor, noise: float) -> Tensor:
+    def _derivative(self, clock: SigmaTime, z: Tensor, x0: Tensor, sigma: float) -> Tensor:
         """dx/dt = s' z + s sigma' (z - x0) / sigma; EDM eq. 4 with x = s z."""
-        rate, scale = clock.rate(clock.time(noise)), self._scale(noise)
-        moved = (scale * rate) * slope(z, x0, noise)
-        return moved if self.scaling == "none" else moved - (noise * rate * scale**3) * z
+        rate, scale = clock.rate(clock.time(sigma)), self._scale(sigma)
+        moved = (scale * rate) * slope(z, x0, sigma)
+        return moved if self.scaling == "none" else moved - (sigma * rate * scale**3) * z

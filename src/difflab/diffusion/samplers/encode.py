@@ -8,7 +8,6 @@ from itertools import pairwise
 from torch import Tensor
 
 from difflab.diffusion.base_process import Process
-from difflab.diffusion.process import GaussianProcess
 from difflab.types import Denoised, Denoiser, NoiseLevel, StepContext
 
 
@@ -26,7 +25,7 @@ def inverted(denoiser: Denoiser, process: Process, image: Tensor, steps: Sequenc
     """
     rungs = [StepContext(0, 0, step.level, step.level, step.table_index) for step in reversed(steps)]
     lowest = _lowest(process)
-    if lowest is not None and lowest.noise < rungs[0].level.noise * (1.0 - 1e-6):
+    if lowest is not None and lowest.edm_sigma < rungs[0].level.edm_sigma * (1.0 - 1e-6):
         rungs = [StepContext(0, 0, lowest, lowest), *rungs]
     x = image
     for index, (here, there) in enumerate(pairwise(rungs)):
@@ -42,6 +41,6 @@ def deterministic(denoised: Denoised, level: NoiseLevel) -> Tensor:
 
 def _lowest(process: Process) -> NoiseLevel | None:
     """The least noisy level of a model, or None where it can only be asked on the rows that are kept."""
-    if not isinstance(process, GaussianProcess):
-        return process.level_of_noise(process.noise_range[0])
-    return None if process.prediction == "prev" else process.base.level(0)
+    if process.table is None:
+        return process.level_of_sigma(process.sigma_range[0])
+    return None if process.prediction.rows_only else process.table.base.level(0)

@@ -11,7 +11,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from difflab.diffusion.grid import Grid
+from difflab.diffusion.levels.grid import Grid
 from difflab.diffusion.samplers.levels import LevelSampler
 from difflab.diffusion.tables import check_choice
 from difflab.types import Denoised, NoiseLevel
@@ -64,19 +64,19 @@ class ExponentialSampler(LevelSampler):
 
     def scale(self, there: NoiseLevel) -> float:
         """What the integral of m is multiplied with."""
-        return 1.0 if self.prediction == "x0" else there.noise
+        return 1.0 if self.prediction == "x0" else there.edm_sigma
 
     def constant(self, z: Tensor, m: Tensor, here: NoiseLevel, there: NoiseLevel) -> Tensor:
         """z at `there` if m did not change on the way: DDIM (DPM-Solver eq. 3.7, in these coordinates)."""
         if self.prediction == "x0":
-            left = there.noise / here.noise
+            left = there.edm_sigma / here.edm_sigma
             return left * z + (1.0 - left) * m
-        return z + (there.noise - here.noise) * m
+        return z + (there.edm_sigma - here.edm_sigma) * m
 
 
 def half_log_snr(level: NoiseLevel) -> float:
     """lambda = ln(alpha / sigma); infinite at the clean end."""
-    return -math.log(level.noise) if level.noise > 0.0 else math.inf
+    return -math.log(level.edm_sigma) if level.edm_sigma > 0.0 else math.inf
 
 
 def phis(h: float, count: int) -> list[float]:

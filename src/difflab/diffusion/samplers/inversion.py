@@ -34,10 +34,10 @@ class DDIMInversion(StridedSampler):
         steps: int | str | Sequence[int] | None = None,
         spacing: RowSpacing = "sections",
         steps_offset: int = 0,
-        noises: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
         end: InversionEnd = "last_row",
     ) -> None:
-        super().__init__(steps=steps, spacing=spacing, steps_offset=steps_offset, noises=noises)
+        super().__init__(steps=steps, spacing=spacing, steps_offset=steps_offset, sigmas=sigmas)
         self.end: InversionEnd = end
 
     def check(self, part: Part) -> None:

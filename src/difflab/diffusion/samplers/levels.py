@@ -5,22 +5,26 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from torch import Tensor
 
 from difflab.diffusion.base_process import Process
-from difflab.diffusion.grid import Grid, LevelGrid
 from difflab.diffusion.guidance import shift_eps
+from difflab.diffusion.levels.grid import Grid, LevelGrid
 from difflab.diffusion.noise import NoiseSource
-from difflab.diffusion.samplers.base import Sampler, Take
+from difflab.diffusion.samplers.base import Sampler, Take, options_of
 from difflab.diffusion.samplers.encode import deterministic
 from difflab.diffusion.samplers.part import Visit
 from difflab.diffusion.samplers.spread import warn_if_too_wide
 from difflab.types import Denoised, Denoiser, NoiseLevel, StepContext
+
+if TYPE_CHECKING:
+    from difflab.config.sampler import SamplerBase
+    from difflab.diffusion.levels.ablation import AblationGrid
 
 
 @dataclass
@@ -28,7 +32,7 @@ class Walk:
     """One call of a sampler: whom it asks, where it goes, and what it remembers.
 
     Made anew by every call, so that a sampler keeps nothing itself and a multistep one starts cleanly. Everything is in
-    EDM's coordinates, z = x / alpha, where the probability-flow ODE is dz / dnoise = (z - x0) / noise.
+    EDM's coordinates, z = x / alpha, where the probability-flow ODE is dz / dsigma = (z - x0) / sigma.
 
     levels: all levels from the noisiest down, the end of the last step included, whatever part of them is visited.
     past:   what earlier steps left, the newest last.
@@ -60,9 +64,9 @@ class Walk:
             return denoised
         return Denoised((x - level.sigma * shifted) / level.alpha, shifted, denoised.log_variance)
 
-    def level(self, noise: float) -> NoiseLevel:
-        """The level between two of the grid where sigma / alpha is `noise`."""
-        return self.grid.level_of_noise(self.process, noise)
+    def level(self, sigma: float) -> NoiseLevel:
+        """The level between two of the grid where sigma / alpha is `sigma`."""
+        return self.grid.level_of_sigma(self.process, sigma)
 
     def brownian(self, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> Tensor:
         """Standard normals like z [B, ...]: how far every sample's Brownian motion goes between two levels.
@@ -70,21 +74,21 @@ class Walk:
         Its time is the logarithm of the noise, from the highest of the process (0) to its lowest (1), so walks of other
         lengths or spacings on the same process follow the same path.
         """
-        return self.noise.brownian_like(z, self._time(here.noise), self._time(there.noise), self._finest)
+        return self.noise.brownian_like(z, self._time(here.edm_sigma), self._time(there.edm_sigma), self._finest)
 
-    def _time(self, noise: float) -> float:
+    def _time(self, sigma: float) -> float:
         low, high = self._ends
-        return min(max(math.log(high / noise) / math.log(high / low), 0.0), 1.0)
+        return min(max(math.log(high / sigma) / math.log(high / low), 0.0), 1.0)
 
     @cached_property
     def _ends(self) -> tuple[float, float]:
-        low, high = self.process.noise_range
-        visited = [level.noise for level in self.levels if 0.0 < level.noise < math.inf]
+        low, high = self.process.sigma_range
+        visited = [level.edm_sigma for level in self.levels if 0.0 < level.edm_sigma < math.inf]
         return min(low, *visited), max(high, *visited)
 
     @cached_property
     def _finest(self) -> float:
-        times = [self._time(level.noise) for level in self.levels if 0.0 < level.noise < math.inf]
+        times = [self._time(level.edm_sigma) for level in self.levels if 0.0 < level.edm_sigma < math.inf]
         return min((after - before for before, after in pairwise(times)), default=1.0)
 
     def remember(self, level: NoiseLevel, value: Tensor, most: int) -> None:
@@ -106,15 +110,27 @@ class LevelSampler(Sampler):
     def __init__(self, grid: LevelGrid | None = None) -> None:
         self.grid: LevelGrid = grid or Grid()
 
+    @classmethod
+    def from_config(cls, config: SamplerBase) -> Self:
+        """The sampler of a configuration with the keys of `Grid` and of its constructor."""
+        return cls.with_options(options_of(config), Grid)
+
+    @classmethod
+    def with_options(cls, options: dict[str, Any], grid_type: type[Grid | AblationGrid]) -> Self:
+        """Made of options by name, those of the grid among them."""
+        names = [field.name for field in fields(grid_type) if field.name in options]
+        grid = grid_type(**{name: options.pop(name) for name in names})
+        return cls(grid, **options)
+
     def respace(self, process: Process) -> Process:
         """The process itself. Raises ValueError where it has no such levels, or no meaning between rows."""
-        _ = process.parametrisation
+        process.refuse_between_rows()
         levels = self.levels(process)
         falling = levels[:-1] if self.may_end_where_it_is else levels
         for here, there in pairwise(falling):
-            if here.noise <= there.noise:
+            if here.edm_sigma <= there.edm_sigma:
                 raise ValueError(
-                    f"two steps are at the noise {here.noise:g} or go up from it: take fewer steps, or snap=none"
+                    f"two steps are at sigma {here.edm_sigma:g} or go up from it: take fewer steps, or snap=none"
                 )
         if self.extrapolates:
             warn_if_too_wide(self, process)
@@ -156,11 +172,11 @@ class LevelSampler(Sampler):
 
 
 def towards(z: Tensor, x0: Tensor, here: float, there: float) -> Tensor:
-    """z at noise `there`, on the straight way from z at noise `here` to x0 at noise 0: Euler's step."""
+    """z at sigma = `there`, on the straight way from z at sigma = `here` to x0 at 0: Euler's step."""
     ratio = there / here
     return ratio * z + (1.0 - ratio) * x0
 
 
-def slope(z: Tensor, x0: Tensor, noise: float) -> Tensor:
-    """dz / dnoise = (z - x0) / noise: the noise in z, as x0 tells it; EDM eq. 1 with s = 1."""
-    return (z - x0) / noise
+def slope(z: Tensor, x0: Tensor, sigma: float) -> Tensor:
+    """dz / dsigma = (z - x0) / sigma: the noise in z, as x0 tells it; EDM eq. 1 with s = 1."""
+    return (z - x0) / sigma

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from difflab.diffusion.grid import LevelGrid
+from difflab.diffusion.levels.grid import LevelGrid
 from difflab.diffusion.samplers.levels import LevelSampler, Walk, slope
 from difflab.types import Denoised, NoiseLevel
 
@@ -31,8 +31,8 @@ class LMSSampler(LevelSampler):
 
     def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
         denoised = walk.ask(z, here)
-        walk.remember(here, slope(z, denoised.x0, here.noise), self.order)
-        weights = lagrange_integrals([level.noise for level, _ in walk.past], here.noise, there.noise)
+        walk.remember(here, slope(z, denoised.x0, here.edm_sigma), self.order)
+        weights = lagrange_integrals([level.edm_sigma for level, _ in walk.past], here.edm_sigma, there.edm_sigma)
         for weight, (_, past) in zip(weights, walk.past, strict=True):
             z = z + weight * past
         return z, denoised

@@ -14,7 +14,7 @@ from difflab.diffusion.samplers.resampling import Resampling
 from difflab.types import NoiseLevel, StepContext
 
 AS_PRINTED = 1e-5
-"""How far the noise of a level may be from one that is visited: what is left out in a message."""
+"""How far the sigma of a level may be from one that is visited: what is left out in a message."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,9 +122,9 @@ def _enough(n: int) -> float:
 def _place(steps: Sequence[StepContext], level: NoiseLevel, name: str) -> int:
     visited = [*(step.level for step in steps), steps[-1].next_level]
     for place, one in enumerate(visited):
-        if one.noise == level.noise or math.isclose(one.noise, level.noise, rel_tol=AS_PRINTED):
+        if one.edm_sigma == level.edm_sigma or math.isclose(one.edm_sigma, level.edm_sigma, rel_tol=AS_PRINTED):
             return place
-    nearest = sorted(visited, key=lambda one: abs(math.atan(one.noise) - math.atan(level.noise)))[:2]
+    nearest = sorted(visited, key=lambda one: abs(math.atan(one.edm_sigma) - math.atan(level.edm_sigma)))[:2]
     raise ValueError(
         f"{name}: the sampler visits no level with {_named(level)}; next to it are {' and '.join(map(_named, nearest))}"
     )
@@ -133,4 +133,4 @@ def _place(steps: Sequence[StepContext], level: NoiseLevel, name: str) -> int:
 def _named(point: float | NoiseLevel) -> str:
     if not isinstance(point, NoiseLevel):
         return f"{point:g}"
-    return f"noise {point.noise:g}" + ("" if point.timestep is None else f" (timestep {point.timestep:g})")
+    return f"sigma {point.edm_sigma:g}" + ("" if point.timestep is None else f" (timestep {point.timestep:g})")

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from difflab.diffusion.base_process import Process
-from difflab.diffusion.grid import Grid, NoiseSpacing
+from difflab.diffusion.levels.grid import Grid, SigmaSpacing
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.samplers.ddim import FinalLevel, Stride, refuse_constant
 from difflab.diffusion.samplers.levels import LevelSampler, Walk
@@ -52,7 +52,7 @@ class PLMSSampler(LevelSampler):
     ) -> None:
         grid = grid or Grid(steps=50, spacing="leading")
         super().__init__(grid)
-        if grid.spacing != "listed" and grid.spacing in get_args(NoiseSpacing):
+        if grid.spacing != "listed" and grid.spacing in get_args(SigmaSpacing):
             raise ValueError(f"PLMS steps in time: spacing={grid.spacing} is by noise; take spacing=leading")
         if grid.final != "clean":
             raise ValueError("PLMS ends where its final_level says: take final_level=first, not a grid's final=lowest")
@@ -66,7 +66,7 @@ class PLMSSampler(LevelSampler):
 
     def respace(self, process: Process) -> Process:
         """The process itself."""
-        if not isinstance(process, GaussianProcess):
+        if process.table is None:
             raise ValueError("PLMS steps on the timesteps of a table; in continuous time use sampler=dpm_solver_pp")
         return super().respace(process)
 
@@ -122,7 +122,7 @@ class PLMSSampler(LevelSampler):
 
 def transfer(x: Tensor, eps: Tensor, start: NoiseLevel, end: NoiseLevel) -> Tensor:
     """x at `start` -> x at `end` along one eps: DDIM; PNDM eq. 11."""
-    return end.alpha * (x / start.alpha + (end.noise - start.noise) * eps)
+    return end.alpha * (x / start.alpha + (end.edm_sigma - start.edm_sigma) * eps)
 
 
 def _eps(walk: Walk, x: Tensor, level: NoiseLevel) -> Tensor:
@@ -144,5 +144,5 @@ def _time(level: NoiseLevel) -> float:
 
 
 def _table(process: Process) -> GaussianProcess:
-    assert isinstance(process, GaussianProcess), "checked by respace"
-    return process
+    assert process.table is not None, "checked by respace"
+    return process.table

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from difflab.diffusion.base_process import Process
-from difflab.diffusion.grid import Grid
+from difflab.diffusion.levels.grid import Grid
 from difflab.diffusion.samplers.exponential import ExponentialSampler, Extrapolated, half_log_snr, phis
 from difflab.diffusion.samplers.levels import Walk
 from difflab.diffusion.tables import check_choice
@@ -63,7 +63,7 @@ class UniPCSampler(ExponentialSampler):
         if walk.past and walk.index - 1 not in self.disable_corrector:
             z = z + self._correction(walk.past, m, here, self._order(walk, walk.index - 1, len(walk.past)))
         walk.remember(here, m, self.order)
-        order = self._order(walk, walk.index, len(walk.past)) if there.noise > 0.0 else 1
+        order = self._order(walk, walk.index, len(walk.past)) if there.edm_sigma > 0.0 else 1
         return self._predicted(walk.past, z, there, order), denoised
 
     def _order(self, walk: Walk, step: int, known: int) -> int:

@@ -6,16 +6,16 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, model_validator
 
-from difflab.config.conditioning import ConditioningConfig
+from difflab.conditioning.config import ConditioningConfig
 from difflab.config.diffusion import DiffusionConfig
 from difflab.config.fitting import refuse_unfit
 from difflab.config.guidance import GuidanceConfig
 from difflab.config.model import DrawingModelConfig, Measurement
-from difflab.config.network import UNetConfig, of_other_tasks
+from difflab.config.network import Gives, NetworkConfig, of_other_tasks
 from difflab.config.sampler import SamplerConfig, refuse_inversion
 from difflab.config.train import TrainConfig
 
-DenoisingNetwork = Annotated[UNetConfig, BeforeValidator(of_other_tasks)]
+DenoisingNetwork = Annotated[NetworkConfig, BeforeValidator(of_other_tasks)]
 
 
 class DenoisingModelConfig(DrawingModelConfig):
@@ -35,6 +35,8 @@ class DenoisingTrainConfig(TrainConfig):
     """
 
     free: ClassVar[frozenset[str]] = frozenset({"guidance", "sampler"})
+
+    network_gives: ClassVar[Gives] = "images"
 
     task: Literal["denoising"]
     diffusion: DiffusionConfig

@@ -9,7 +9,7 @@ from torch import nn
 from difflab.conditioning.base import ConditionerSet
 from difflab.config.optimizer import OptimizerConfig
 from difflab.diffusion.base_process import Process
-from difflab.diffusion.losses import DiffusionLoss
+from difflab.diffusion.losses import Loss
 from difflab.diffusion.timesteps import TimestepSampler
 from difflab.tasks.noised_module import NoisedModule
 from difflab.tasks.training_module import StepTerms
@@ -23,7 +23,7 @@ class DenoisingModule(NoisedModule):
         self,
         network: nn.Module,
         process: Process,
-        loss: DiffusionLoss,
+        loss: Loss,
         timesteps: TimestepSampler,
         conditioners: ConditionerSet,
         optimizer: OptimizerConfig,

@@ -17,12 +17,14 @@ def build_model(config: NoisyClassifierModelConfig) -> Model:
 def build_module(config: NoisyClassifierTrainConfig) -> NoisyClassifierModule:
     """The LightningModule with initial weights."""
     model = build_model(config.model())
+    classes = config.network.logits
+    assert classes is not None, "networks of this task tell classes apart"
     return NoisyClassifierModule(
         model.network,
         model.process,
         build_timesteps(config.diffusion, model.process),
         config.optimizer,
-        classes=config.network.classes,
+        classes=classes,
         seed=config.seed,
         max_steps=config.trainer.max_steps,
         accumulate=config.trainer.accumulate,

@@ -8,10 +8,10 @@ from pydantic import BeforeValidator, model_validator
 
 from difflab.config.diffusion import DiffusionConfig
 from difflab.config.model import Measurement, NoisedModelConfig
-from difflab.config.network import UNetEncoderConfig, of_other_tasks
+from difflab.config.network import Gives, NetworkConfig, of_other_tasks
 from difflab.config.train import TrainConfig
 
-ClassifierNetwork = Annotated[UNetEncoderConfig, BeforeValidator(of_other_tasks)]
+ClassifierNetwork = Annotated[NetworkConfig, BeforeValidator(of_other_tasks)]
 
 
 class NoisyClassifierModelConfig(NoisedModelConfig):
@@ -25,7 +25,7 @@ class NoisyClassifierModelConfig(NoisedModelConfig):
 
     @property
     def logits(self) -> int | None:
-        return self.network.classes
+        return self.network.logits
 
 
 class NoisyClassifierTrainConfig(TrainConfig):
@@ -34,6 +34,8 @@ class NoisyClassifierTrainConfig(TrainConfig):
 
     diffusion: of this, only the noise schedule and the timesteps count.
     """
+
+    network_gives: ClassVar[Gives] = "logits"
 
     task: Literal["noisy_classifier"]
     diffusion: DiffusionConfig

@@ -1,0 +1,58 @@
+"""Where Hydra looks for choices: besides difflab's conf folder those of plugins, and the defaults of every kind."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from difflab.config.axes import AXES
+from difflab.config.defaults import SUFFIX, defaults_of, groups_below
+from difflab.config.groups import choice_file, conf_dirs
+from difflab.config.plugins import Plugin, load
+from difflab.config.registry import Kind, Registry
+
+
+def extend_search_path() -> None:
+    """Have every configuration that is composed from now on know them.
+
+    Raises UserError where a plugin cannot be loaded, or has what another has.
+    """
+    conf_dirs()
+    _know_folders()
+    _know_defaults(load())
+
+
+@functools.cache
+def _know_folders() -> None:
+    from hydra.core.plugins import Plugins
+    from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+    class PluginFolders(SearchPathPlugin):
+        """Asked by Hydra whenever it composes."""
+
+        def manipulate_search_path(self, search_path: Any) -> None:
+            for folder in conf_dirs()[1:]:
+                search_path.append("difflab", folder.as_uri())
+
+    Plugins.instance().register(PluginFolders)
+
+
+@functools.cache
+def _know_defaults(_: tuple[Plugin, ...]) -> None:
+    from hydra.core.config_store import ConfigStore
+
+    for axis in AXES:
+        for kind in axis.values():
+            node = _with_groups(axis, kind)
+            ConfigStore.instance().store(name=f"{kind.name}{SUFFIX}", node=node, group=axis.group, provider="difflab")
+
+
+def _with_groups(axis: Registry, kind: Kind) -> dict[str, Any]:
+    """The defaults of a kind, in which `group/below=name` chooses anew."""
+    contents, below = defaults_of(kind), groups_below(axis, kind)
+    chosen = [
+        {key: name if choice_file(inner.group, name) is not None else f"{name}{SUFFIX}"}
+        for key, (inner, name) in below.items()
+    ]
+    values = {key: value for key, value in contents.items() if key not in below}
+    return {"defaults": ["_self_", *chosen], **values} if chosen else values

@@ -1,0 +1,87 @@
+"""What of a configuration plugins have brought: recorded beside it, so that one that is missing later can be named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from difflab.config import plugins
+from difflab.config.base import Config
+from difflab.config.registry import Names
+
+OWN = "difflab"
+
+
+class PluginRecord(Config):
+    """A package behind choices of a configuration.
+
+    version: the one that was installed. kinds: the choices, by the key where each stands.
+    """
+
+    version: str
+    kinds: dict[str, str]
+
+
+PluginRecords = dict[str, PluginRecord]
+"""By the name of the distribution, as pip knows it."""
+
+
+class RecordedConfig(Config):
+    """A configuration that is stored, with the packages behind its choices.
+
+    plugins: those that it was first validated with; nobody writes them.
+    """
+
+    plugins: PluginRecords = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _plugins_are_recorded(self) -> Self:
+        if not self.plugins:
+            # The model is frozen for everybody else.
+            object.__setattr__(self, "plugins", records_of(self))
+        return self
+
+
+def records_of(config: Config) -> PluginRecords:
+    """The packages behind all choices that are none of difflab's own, at any depth."""
+    found: dict[str, PluginRecord] = {}
+    for key, choice, package in _choices(config, ""):
+        if package == OWN:
+            continue
+        plugin = plugins.owner(package)
+        name, version = (package, "unknown") if plugin is None else (plugin.distribution, plugin.version)
+        kinds = found[name].kinds if name in found else {}
+        found[name] = PluginRecord(version=version, kinds={**kinds, key: choice})
+    return found
+
+
+def missing(content: Mapping[str, Any], key: str) -> str | None:
+    """What to install for the choice at `key` of plain contents, by what is recorded there; None where nothing is."""
+    recorded = content.get("plugins")
+    for name, record in recorded.items() if isinstance(recorded, Mapping) else ():
+        kinds = record.get("kinds") if isinstance(record, Mapping) else None
+        if isinstance(kinds, Mapping) and key in kinds:
+            return f"{name} {record.get('version', '')}".strip()
+    return None
+
+
+def _choices(value: Any, key: str) -> Iterator[tuple[str, str, str]]:
+    """(where it stands, its name, the top-level package that it comes from) of every choice."""
+    prefix = f"{key}." if key else ""
+    if isinstance(value, Config):
+        if isinstance(kind := getattr(value, "kind", None), str):
+            yield key, kind, type(value).__module__.partition(".")[0]
+        for name, field in type(value).model_fields.items():
+            inner = getattr(value, name)
+            for axis in field.metadata:
+                if isinstance(axis, Names):
+                    yield f"{prefix}{name}", inner, axis.package(inner)
+            yield from _choices(inner, f"{prefix}{name}")
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _choices(inner, f"{prefix}{name}")
+    elif isinstance(value, list | tuple):
+        for place, inner in enumerate(value):
+            yield from _choices(inner, f"{prefix}{place}")

@@ -1,0 +1,101 @@
+"""Installed packages that add choices of their own: found by an entry point, loaded when a choice is looked for."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from difflab.errors import UserError, first_line
+
+GROUP = "difflab.plugins"
+"""The entry points that name torch-free modules, which register choices when they are imported."""
+CONF = "conf"
+"""The folder beside such a module whose configuration groups are joined to difflab's own."""
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """An installed package with choices of its own.
+
+    distribution, version: as pip knows them. module: what its entry point names. conf: its configuration groups.
+    error: why it could not be loaded.
+    """
+
+    distribution: str
+    version: str
+    module: str
+    conf: Path | None = None
+    error: str | None = None
+
+    @property
+    def package(self) -> str:
+        """The top-level package that its choices come from."""
+        return self.module.partition(".")[0]
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version}"
+
+
+_importing: list[bool] = []
+
+
+@functools.cache
+def find() -> tuple[Plugin, ...]:
+    """All that are installed, by name, each imported."""
+    found = metadata.entry_points(group=GROUP)
+    _importing.append(True)
+    try:
+        return tuple(_imported(point) for point in sorted(found, key=lambda point: (point.value, point.name)))
+    finally:
+        _importing.clear()
+
+
+def load() -> tuple[Plugin, ...]:
+    """All that are installed; none to a plugin that asks while it is being imported.
+
+    Raises UserError where one cannot be loaded.
+    """
+    if _importing:
+        return ()
+    for plugin in find():
+        if plugin.error is not None:
+            raise UserError(
+                f"the plugin {plugin} cannot be loaded ({plugin.error}): mend it, or run pip uninstall "
+                f"{plugin.distribution}"
+            )
+    return find()
+
+
+def are_being_imported() -> bool:
+    """Whether this is asked by a plugin that is being imported, or by what it imports."""
+    return bool(_importing)
+
+
+def owner(package: str) -> Plugin | None:
+    """The plugin that a top-level package belongs to, None where it is none."""
+    return next((plugin for plugin in find() if plugin.package == package), None)
+
+
+def _imported(point: metadata.EntryPoint) -> Plugin:
+    distribution = point.dist
+    name, version = ("?", "?") if distribution is None else (distribution.name, distribution.version)
+    module = point.module
+    try:
+        importlib.import_module(module)
+        conf = _conf_beside(module)
+    except UserError as error:
+        # Of two choices by one name.
+        return Plugin(name, version, module, error=str(error))
+    except Exception as error:  # noqa: BLE001 - whatever their code raises is told by name
+        return Plugin(name, version, module, error=f"{type(error).__name__}: {first_line(error)}")
+    return Plugin(name, version, module, conf)
+
+
+def _conf_beside(module: str) -> Path | None:
+    file = importlib.import_module(module).__file__
+    folder = Path(file).resolve().parent / CONF if file is not None else None
+    return folder if folder is not None and folder.is_dir() else None

@@ -1,0 +1,215 @@
+"""Axes: all choices of each in one table, with their typed configurations and the names of what builds them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_args
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema
+
+from difflab.config.base import Config
+from difflab.errors import UserError
+
+C = TypeVar("C", bound=type[Config])
+E = TypeVar("E")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One choice of an axis.
+
+    name:    what `kind` says in a configuration.
+    config:  its typed configuration; the first line of its docstring says in a table what it is.
+    builder: `module:name`, imported only where something is built: configurations stay light.
+    """
+
+    name: str
+    config: type[Config]
+    builder: str
+
+    @property
+    def summary(self) -> str:
+        """What it is, in a line."""
+        return (self.config.__doc__ or "").strip().partition("\n")[0]
+
+    @property
+    def package(self) -> str:
+        """The top-level package that it comes from."""
+        return self.config.__module__.partition(".")[0]
+
+    def load_builder(self) -> Callable[..., Any]:
+        """What `builder` names."""
+        return load(self.builder)
+
+
+class Axis(Mapping[str, E]):
+    """Choices by name: difflab's own, which its modules register when somebody looks for one, and those of plugins.
+
+    modules: torch-free modules that register difflab's own.
+    """
+
+    def __init__(self, *modules: str) -> None:
+        self._modules = modules
+        self._entries: dict[str, E] = {}
+        self._has_own = self._has_plugins = False
+
+    def __getitem__(self, name: str) -> E:
+        return self._known()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known())
+
+    def __len__(self) -> int:
+        return len(self._known())
+
+    def __hash__(self) -> int:
+        # Of one axis there is one: metadata of a type has to be hashable.
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def _known(self) -> dict[str, E]:
+        if not self._has_own:
+            self._has_own = True
+            for module in self._modules:
+                importlib.import_module(module)
+        if not self._has_plugins:
+            from difflab.config import plugins
+
+            plugins.load()
+            self._has_plugins = not plugins.are_being_imported()
+        return self._entries
+
+
+class Registry(Axis[Kind]):
+    """The choices of one axis by name, difflab's own and those of installed packages.
+
+    As the metadata of an `Annotated` field it is a union told apart by `kind`, of all choices that there are when
+    something is validated. A choice is registered once, beside its configuration:
+
+        @SAMPLERS.register("difflab.diffusion.samplers.euler:build")
+        class EulerConfig(LevelsConfig):
+            kind: Literal["euler"]
+
+    group:   the configuration group whose files choose among them; its name in messages and tables.
+    default: the kind that is meant where a configuration does not say, None where it has to.
+    words:   whether `key: name` stands for `key: {kind: name}`; not on an axis whose files say more than their kind.
+    """
+
+    def __init__(self, group: str, *modules: str, default: str | None = None, words: bool = False) -> None:
+        super().__init__(*modules)
+        self.group, self.default, self.words = group, default, words
+
+    def register(self, builder: str) -> Callable[[C], C]:
+        """Class decorator: this configuration, whose `kind` is a literal, is a choice, built by `builder`.
+
+        Raises UserError where two packages have a choice by the same name.
+        """
+
+        def add(config: C) -> C:
+            (name,) = get_args(config.model_fields["kind"].annotation)
+            kind = Kind(name, config, builder)
+            there = self._entries.get(name)
+            if there is not None and (there.config.__module__, there.config.__qualname__) != (
+                config.__module__,
+                config.__qualname__,
+            ):
+                raise UserError(
+                    f"{self.group}: there are two by the name of {name}, of {there.config.__module__} and of "
+                    f"{config.__module__}; uninstall one of the two packages"
+                )
+            self._entries[name] = kind
+            return config
+
+        return add
+
+    def builder(self, config: Config) -> Callable[..., Any]:
+        """What builds a configuration of one of the choices."""
+        return self[getattr(config, "kind")].load_builder()  # noqa: B009 (each kind has its own literal)
+
+    @property
+    def models(self) -> list[type[Config]]:
+        """The configurations of all choices."""
+        return [kind.config for kind in self.values()]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self._validated,
+            # As the class that it is: a field typed by a base would lose the keys of its subclass.
+            serialization=core_schema.plain_serializer_function_ser_schema(Config.plain),
+        )
+
+    def _validated(self, value: Any) -> Config:
+        if isinstance(value, Config):
+            return value
+        if isinstance(value, str) and self.words:
+            value = {"kind": value}
+        if not isinstance(value, Mapping) or ("kind" not in value and self.default is None):
+            raise PydanticKnownError("union_tag_not_found", {"discriminator": "'kind'"})
+        name = value.get("kind", self.default)
+        chosen = self.get(name) if isinstance(name, str) else None
+        if chosen is None:
+            known = ", ".join(map(repr, self))
+            raise PydanticKnownError(
+                "union_tag_invalid", {"discriminator": "'kind'", "tag": str(name), "expected_tags": known}
+            )
+        return chosen.config.model_validate({**value, "kind": name})
+
+
+class Names(Axis[str]):
+    """The choices of an axis that have no options: a word in a configuration, and by it the name of what it stands for.
+
+    As the metadata of an `Annotated` string it takes the words that there are when something is validated. Packages
+    register theirs as they do with a `Registry`:
+
+        PREDICTIONS.register("flow", "rectified_flow.maths:Flow")
+
+    what: what is chosen, in messages.
+    """
+
+    def __init__(self, what: str, *modules: str) -> None:
+        super().__init__(*modules)
+        self.what = what
+
+    def register(self, name: str, builder: str) -> None:
+        """Raises UserError where two packages have a choice by the same name."""
+        there = self._entries.setdefault(name, builder)
+        if there != builder:
+            raise UserError(
+                f"{self.what}: there are two by the name of {name}, of {there.partition(':')[0]} and of "
+                f"{builder.partition(':')[0]}; uninstall one of the two packages"
+            )
+
+    def builder(self, name: str) -> Callable[..., Any]:
+        """What builds the choice of that name. Raises ValueError for one that there is not."""
+        if name not in self:
+            raise ValueError(f"{self.what}={name!r} is not one of {', '.join(self)}")
+        return load(self[name])
+
+    def package(self, name: str) -> str:
+        """The top-level package that a choice comes from."""
+        return self[name].partition(":")[0].partition(".")[0]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self._validated, serialization=core_schema.plain_serializer_function_ser_schema(str)
+        )
+
+    def _validated(self, value: Any) -> str:
+        if not isinstance(value, str) or value not in self:
+            *first, last = map(repr, self)
+            raise PydanticKnownError("literal_error", {"expected": f"{', '.join(first)} or {last}"})
+        return value
+
+
+def load(name: str) -> Any:
+    """What `module:name` names, where name may be an attribute of an attribute."""
+    module, _, path = name.partition(":")
+    found: Any = importlib.import_module(module)
+    for attribute in path.split("."):
+        found = getattr(found, attribute)
+    return found

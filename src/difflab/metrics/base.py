@@ -1,0 +1,221 @@
+"""What every metric is: what it wants kept of the samples, what it refuses, and the results that it makes of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from difflab.config.data import DataConfig
+from difflab.config.foreign import records_of
+from difflab.config.metrics import ExtractorBase, MetricBase
+from difflab.errors import UserError
+from difflab.metrics.extractors.base import FeatureExtractor
+from difflab.metrics.extractors.loading import get_extractor
+from difflab.metrics.paired import Pairs
+from difflab.metrics.protocol import ExtractorRecord, GivenRecord, Protocol, Result, SamplingRecord, software_versions
+from difflab.metrics.reference import ReferenceStatistics
+from difflab.metrics.samples import SampleFeatures
+from difflab.metrics.scores import Pictures, Scores
+
+C = TypeVar("C", bound=MetricBase)
+E = TypeVar("E", bound=ExtractorBase)
+
+Keep = Literal["pool", "logits", "gaussian", "images", "labels"]
+"""What can be kept of the samples: features of an extractor, its class logits, the Gaussian statistics of its features,
+the images, and the class that each was asked to show."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """All n samples as one metric sees them, by sample number; None is what it did not ask for.
+
+    features:  of its extractor; in them what it wanted to keep.
+    reference: what it compares with.
+    images:    uint8 [n, C, H, W].
+    labels:    int64 [n], numbers of `class_names`; None too where the class of some sample is not known.
+    scores:    of each sample, by metrics that score them one by one.
+    device:    where features are computed, and other heavy work may be done.
+    label, sampling: for the record.
+    """
+
+    n: int
+    device: torch.device
+    label: str | None = None
+    sampling: SamplingRecord | GivenRecord | None = None
+    features: SampleFeatures | None = None
+    reference: ReferenceStatistics | None = None
+    images: Tensor | None = None
+    labels: Tensor | None = None
+    class_names: Sequence[str] | None = None
+    scores: Scores | None = None
+    versions: Mapping[str, str] | None = None
+
+    def compared_features(self) -> tuple[SampleFeatures, Tensor]:
+        """Those of the samples, and of the data set float32 [m, D], for a metric that keeps `pool` and compares."""
+        assert self.features is not None
+        assert self.reference is not None
+        assert self.reference.features is not None
+        return self.features, self.reference.features
+
+    def result(
+        self,
+        metric: str,
+        value: float,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        spread: float | None = None,
+        details: Mapping[str, Any] | None = None,
+        warnings: Sequence[str] = (),
+    ) -> Result:
+        """A number with the record of how it was measured.
+
+        metric: its logged name without the protocol. parameters: constants of the metric that change the number.
+        spread, details, warnings: see `Result`.
+        """
+        protocol = Protocol(
+            metric=metric,
+            n=self.n,
+            parameters=dict(parameters or {}),
+            extractor=None if self.features is None else self.features.extractor.record,
+            reference=None if self.reference is None else self.reference.record,
+            sampling=self.sampling,
+            label=self.label,
+            versions={**software_versions(), **(self.versions or {})},
+        )
+        return Result(
+            metric=metric,
+            value=value,
+            spread=spread,
+            protocol=protocol,
+            details=dict(details or {}),
+            warnings=list(warnings),
+        )
+
+
+class Metric(ABC, Generic[C]):
+    """One metric of a configuration, `metrics.<name>`.
+
+    keeps: what has to be kept of the samples until all are there.
+    """
+
+    keeps: ClassVar[frozenset[Keep]] = frozenset()
+
+    def __init__(self, config: C, name: str) -> None:
+        self.config, self.name = config, name
+
+    @property
+    def key(self) -> str:
+        """Where it stands in the configuration, for messages."""
+        return f"metrics.{self.name}"
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of the package that it comes from, where it is none of difflab's own."""
+        return {name: record.version for name, record in records_of(self.config).items()}
+
+    @property
+    def compares(self) -> bool:
+        """Whether it compares with a data set."""
+        return "reference" in self.config.needs
+
+    @property
+    def reference_n(self) -> int | None:
+        """At most how many images of the data set it compares with, None for all."""
+        return getattr(self.config, "reference_n", None)
+
+    def extractor(self, device: torch.device) -> FeatureExtractor | None:
+        """The network whose features it is made of, loaded now or before; None where it looks at no features.
+
+        Metrics whose extractors have equal records share one pass over the samples.
+        Raises UserError where weights are missing, or where the metric is not defined for it.
+        """
+        return None
+
+    def check(self, n: int, *, has_reference: bool = True) -> None:
+        """Raises UserError where it cannot be computed from n samples, naming the key to change."""
+        wanted = self.config.n
+        if wanted is not None and wanted != n:
+            raise UserError(f"{self.key} is defined at n={wanted}, not n={n}; draw n={wanted} or set {self.key}.n=null")
+        if self.compares and not has_reference:
+            raise UserError(f"{self.key} compares with a data set and there is none; give data=, or {self.key}=null")
+        self.check_count(n)
+
+    def check_count(self, n: int) -> None:
+        """Raises UserError where n samples are too few for it, naming the key to change."""
+
+    def check_reference(self, found: int) -> None:
+        """Raises UserError where `found` images are too few to compare with, naming the key to change."""
+
+    def check_statistics(self, reference: ReferenceStatistics) -> None:
+        """The same, where it may also need what is not known of the data set."""
+        if "pool" not in self.keeps:
+            return self.check_reference(reference.record.n)
+        if reference.features is None:
+            raise UserError(
+                f"{self.key} needs features of {reference.record.name} and only its statistics are known; "
+                "compare with the images themselves"
+            )
+        return self.check_reference(len(reference.features))
+
+    def check_pairs(self, pairs: Pairs) -> None:
+        """Raises UserError where samples cannot be compared with these pictures of their own."""
+
+    def unsuited(self, data: DataConfig | None, image_size: int) -> str | None:
+        """Why it says nothing of samples for this data, as the rest of a sentence; None where it does.
+
+        image_size: pixels per side of the samples.
+        """
+        return None
+
+    @abstractmethod
+    def results(self, samples: Samples) -> list[Result]:
+        """Its numbers, the same on every process.
+
+        Raises UserError where there is none of these samples.
+        """
+
+
+class FeatureMetric(Metric[E]):
+    """A metric on features of the extractor that its configuration names."""
+
+    def extractor(self, device: torch.device) -> FeatureExtractor:
+        extractor = get_extractor(self.config.extractor, self.config.weights, device)
+        self.check_extractor(extractor.record)
+        return extractor
+
+    def check_extractor(self, record: ExtractorRecord) -> None:
+        """Raises UserError where the metric is not defined for these features."""
+
+
+class ScoreMetric(Metric[C]):
+    """A metric that scores each sample by itself, or against a picture of its own: the mean and its standard error."""
+
+    @abstractmethod
+    def score(self, images: Tensor, pictures: Pictures) -> Tensor:
+        """uint8 [B, C, H, W] -> [B], a number for each."""
+
+    def parameters(self, pictures: Pictures) -> dict[str, Any]:
+        """Its constants, for the record."""
+        return {}
+
+    def results(self, samples: Samples) -> list[Result]:
+        scores = samples.scores
+        assert scores is not None
+        return [
+            samples.result(
+                self.config.kind,
+                float(scores.values.mean()),
+                {**self.parameters(scores.pictures), **scores.compared_with},
+                spread=scores.standard_error,
+                **self.remarks(scores),
+            )
+        ]
+
+    def remarks(self, scores: Scores) -> dict[str, Any]:
+        """`details` and `warnings` of its result."""
+        return {}

@@ -1,0 +1,161 @@
+"""The metrics: what each kind has besides what every metric has."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from difflab.conditioning.config import DownsampleFilter
+from difflab.config.axes import METRICS
+from difflab.config.metrics import Directions, DistanceBase, ExtractorBase, ExtractorName, MetricBase, Need
+
+
+@METRICS.register("difflab.metrics.frechet:FID")
+class FIDConfig(DistanceBase):
+    """Frechet inception distance (Heusel et al. 2017), only with the 2015 network; anything else is an `fd`."""
+
+    is_fid: ClassVar[bool] = True
+    larger_is_better: ClassVar[Directions] = {"fid": False}
+
+    kind: Literal["fid"] = "fid"
+    extractor: Literal["inception"] = "inception"
+    """pt_inception-2015-12-05, which resizes images to 299 pixels as TensorFlow 1 does."""
+
+
+@METRICS.register("difflab.metrics.frechet:FrechetDistance")
+class FDConfig(DistanceBase):
+    """Frechet distance between Gaussians fitted to the features of any extractor; logged as `fd-<extractor>`."""
+
+    larger_is_better: ClassVar[Directions] = {"fd": False}
+
+    kind: Literal["fd"] = "fd"
+
+
+@METRICS.register("difflab.metrics.kid:KernelDistance")
+class KIDConfig(DistanceBase):
+    """Kernel inception distance (Binkowski et al. 2018): unbiased MMD^2, kernel (gamma x.y + coef)^degree.
+
+    The value is the mean over subsets, its spread their standard deviation.
+    """
+
+    larger_is_better: ClassVar[Directions] = {"kid": False}
+
+    kind: Literal["kid"] = "kid"
+    subsets: int = Field(default=100, ge=1)
+    """How many subsets are drawn; 100 in torch-fidelity."""
+    subset_size: int = Field(default=1000, ge=2)
+    """Images of each side in a subset; 1000 in torch-fidelity."""
+    degree: int = Field(default=3, ge=1)
+    """Of the kernel; 3 in section 4."""
+    gamma: float | None = Field(default=None, gt=0)
+    """Of the kernel; null is 1 / number of features."""
+    coef: float = 1.0
+    """Of the kernel."""
+    seed: int = Field(default=2020, ge=0, lt=2**32)
+    """Of the subsets; 2020 in torch-fidelity."""
+
+    @model_validator(mode="after")
+    def _subsets_fit(self) -> Self:
+        for name, count in (("n", self.n), ("reference_n", self.reference_n)):
+            if count is not None and count < self.subset_size:
+                raise ValueError(f"subset_size={self.subset_size} exceeds {name}={count}; lower subset_size")
+        return self
+
+
+@METRICS.register("difflab.metrics.precision_recall:PrecisionRecall")
+class PrecisionRecallConfig(DistanceBase):
+    """Improved precision and recall (Kynkaanniemi et al. 2019): two results, `precision` and `recall`.
+
+    Both depend on the counts of either side, so they compare at equal `n` and `reference_n` only.
+    """
+
+    larger_is_better: ClassVar[Directions] = {"precision": True, "recall": True}
+
+    kind: Literal["precision_recall"] = "precision_recall"
+    k: int = Field(default=3, ge=1)
+    """Which nearest neighbour gives the radius of the ball around an image; 3 in section 3."""
+
+    @model_validator(mode="after")
+    def _neighbours_fit(self) -> Self:
+        for name, count in (("n", self.n), ("reference_n", self.reference_n)):
+            if count is not None and count <= self.k:
+                raise ValueError(f"k={self.k} neighbours need at least {self.k + 1} images, {name}={count}; lower k")
+        return self
+
+
+@METRICS.register("difflab.metrics.inception_score:InceptionScore")
+class InceptionScoreConfig(ExtractorBase):
+    """Inception score (Salimans et al. 2016): mean over parts of the samples, the spread their standard deviation."""
+
+    larger_is_better: ClassVar[Directions] = {"is": True}
+
+    kind: Literal["inception_score"] = "inception_score"
+    extractor: ExtractorName = "inception"
+    """lite0, inception or random."""
+    splits: int = Field(default=10, ge=1)
+    """Into how many parts; 10 of 5,000 in the paper."""
+    seed: int = Field(default=2020, ge=0, lt=2**32)
+    """Of the shuffle before splitting; 2020 in torch-fidelity, none in ADM."""
+
+    @model_validator(mode="after")
+    def _splits_fit(self) -> Self:
+        if self.n is not None and self.n < self.splits:
+            raise ValueError(f"splits={self.splits} exceeds n={self.n}; lower splits")
+        return self
+
+
+@METRICS.register("difflab.metrics.oracle_results:ShapesOracle")
+class OracleConfig(MetricBase):
+    """The exact judge of the shapes data: share of well-formed images and what they show.
+
+    Where every sample was asked for a class that it can read, also the share that show their class.
+    """
+
+    reads_classes: ClassVar[bool] = True
+    larger_is_better: ClassVar[Directions] = {
+        "oracle": None,
+        "oracle-well-formed": True,
+        "oracle-mean-fit": True,
+        "oracle-class-accuracy": True,
+    }
+
+    kind: Literal["oracle"] = "oracle"
+
+
+@METRICS.register("difflab.metrics.similarity:PSNR")
+class PSNRConfig(MetricBase):
+    """Peak signal-to-noise ratio of each sample to its original: 10 log10(255^2 / MSE) dB; their mean."""
+
+    needs: ClassVar[tuple[Need, ...]] = ("pair",)
+    larger_is_better: ClassVar[Directions] = {"psnr": True}
+
+    kind: Literal["psnr"] = "psnr"
+
+
+@METRICS.register("difflab.metrics.similarity:SSIM")
+class SSIMConfig(MetricBase):
+    """Structural similarity of each sample to its original (Wang et al. 2004); the mean over samples."""
+
+    needs: ClassVar[tuple[Need, ...]] = ("pair",)
+    larger_is_better: ClassVar[Directions] = {"ssim": True}
+
+    kind: Literal["ssim"] = "ssim"
+
+
+@METRICS.register("difflab.metrics.similarity:Consistency")
+class ConsistencyConfig(MetricBase):
+    """Mean squared error between each sample, downsampled, and the low-resolution image that it enlarges.
+
+    Of pixels in [0, 1]; the mean over samples (SR3, section 4; its table has it times 1e5). Of pictures that no known
+    model drew, both keys have to be given.
+    """
+
+    needs: ClassVar[tuple[Need, ...]] = ("low_res",)
+    larger_is_better: ClassVar[Directions] = {"consistency": False}
+
+    kind: Literal["consistency"] = "consistency"
+    size: int | None = Field(default=None, ge=1)
+    """Pixels per side that samples are downsampled to; null is as the model was trained."""
+    downsample: DownsampleFilter | None = None
+    """area, bilinear or bicubic; null is as the model was trained."""

@@ -1,0 +1,209 @@
+"""The networks of difflab: U-Nets that denoise, and their encoders, which tell the class of a noised image."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from difflab.config.axes import NETWORKS
+from difflab.config.data import DataConfig
+from difflab.config.fitting import Reads
+from difflab.config.network import Gives, NetworkBase
+
+Positive = Annotated[int, Field(ge=1)]
+Resample = Literal["asymmetric_conv", "symmetric_conv", "pool", "residual"]
+Stem = Literal["base", "first_level"]
+Pool = Literal["adaptive", "attention", "spatial", "spatial_v2"]
+
+
+class UNetBase(NetworkBase):
+    """Levels of residual blocks and self-attention (DDPM, improved-diffusion, ADM and their kin): what a whole U-Net
+    and its encoder alone have in common.
+
+    patch_size:              the network runs on size / patch_size pixels (space to depth), DDPM's `block_size`.
+    base_channels:           width of multiplier 1.
+    stem:                    width of the first convolution. base: base_channels (DDPM, SR3, EDM's SongUNet);
+                             first_level: that of the first level (ADM). Left out, it is what the code has whose
+                             time_embedding is taken: first_level beside adm, else base.
+    channel_mult:            width of each level, as a multiple of base_channels; each level halves the grid.
+    blocks_per_level:        residual blocks per encoder level, one number or one per level (a decoder has one more).
+    attention_resolutions:   grid sizes, in pixels of the network's own grid, where each block is followed by attention.
+    attention_heads:         heads of every attention, or null where attention_head_channels fixes their width instead.
+    middle_attention:        attention between the two middle blocks.
+    adaptive_norm:           the time embedding scales and shifts the second norm (ADM) instead of being added (DDPM).
+    resample:                asymmetric_conv: strided conv padded right and below, nearest + conv (DDPM);
+                             symmetric_conv: the same padded all round; pool: mean of 2x2 and nearest, no weights;
+                             residual: inside a residual block (BigGAN, ADM).
+    time_embedding:          ddpm: [sin, cos] with ln(1e4)/(half - 1); adm: [cos, sin] with ln(1e4)/half;
+                             sr3: [sin, cos] with ln(1e4)/half.
+    embedding_mult:          width of the time embedding as a multiple of base_channels; its hidden layer always has 4.
+                             1 in Janspiry's SR3.
+    embedding_activation:    SiLU between the time embedding and each block's own layer for it; none in Janspiry's SR3.
+    qkv_bias:                query, key and value of every attention have a bias; not in Janspiry's SR3.
+    norm_groups, norm_eps:   every GroupNorm.
+    residual_scale:          factor on (shortcut + branch) of a residual block; 1/sqrt(2) in SR3.
+    init:                    ddpm: variance scaling (fan average, uniform), last layers scaled by 1e-10;
+                             adm: torch's own, last layers zero; orthogonal: every matrix, none zero (Janspiry's SR3).
+    checkpoint_activations:  recompute each block in the backward pass: less memory, about a third more time.
+    """
+
+    patch_size: Positive = 1
+    base_channels: Annotated[int, Field(ge=4)]
+    channel_mult: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    blocks_per_level: Positive | list[Positive]
+    attention_resolutions: list[Positive] = Field(default_factory=list)
+    attention_heads: Positive | None = 1
+    attention_head_channels: Positive | None = None
+    middle_attention: bool = True
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    adaptive_norm: bool = False
+    resample: Resample = "asymmetric_conv"
+    time_embedding: Literal["ddpm", "adm", "sr3"] = "ddpm"
+    embedding_mult: Positive = 4
+    embedding_activation: bool = True
+    qkv_bias: bool = True
+    stem: Stem = Field(default_factory=lambda given: "first_level" if given.get("time_embedding") == "adm" else "base")
+    norm_groups: Positive = 32
+    norm_eps: Annotated[float, Field(gt=0)] = 1e-6
+    residual_scale: Annotated[float, Field(gt=0)] = 1.0
+    init: Literal["ddpm", "adm", "orthogonal"] = "ddpm"
+    checkpoint_activations: bool = False
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels of each level."""
+        return [int(self.base_channels * mult) for mult in self.channel_mult]
+
+    @property
+    def stem_channels(self) -> int:
+        """Width of the first convolution's output."""
+        return self.base_channels if self.stem == "base" else self.widths[0]
+
+    @property
+    def depths(self) -> list[int]:
+        """Residual blocks of each encoder level."""
+        given = self.blocks_per_level
+        return [given] * len(self.channel_mult) if isinstance(given, int) else list(given)
+
+    @property
+    def embedding_channels(self) -> int:
+        return self.embedding_mult * self.base_channels
+
+    @property
+    def size_multiple(self) -> int:
+        """Image height and width must be multiples of this."""
+        return self.patch_size * 2 ** (len(self.channel_mult) - 1)
+
+    @property
+    def reads(self) -> Reads:
+        return Reads(("vector",))
+
+    @property
+    def attends(self) -> bool:
+        """Whether any of its blocks is attention."""
+        return bool(self.attention_resolutions) or self.middle_attention
+
+    @model_validator(mode="after")
+    def _possible(self) -> UNetBase:
+        if len(self.depths) != len(self.channel_mult):
+            raise ValueError(
+                f"blocks_per_level has {len(self.depths)} entries and channel_mult {len(self.channel_mult)}; "
+                "give one number, or one per level"
+            )
+        if (self.attention_heads is None) == (self.attention_head_channels is None):
+            raise ValueError("give exactly one of attention_heads and attention_head_channels (set the other to null)")
+        if self.base_channels % 2:
+            raise ValueError(f"base_channels={self.base_channels} must be even: the time embedding is half sines")
+        for width in (self.stem_channels, *self.widths):
+            if width % self.norm_groups:
+                raise ValueError(
+                    f"a level of {width} channels cannot be normalised in norm_groups={self.norm_groups} groups; "
+                    "choose base_channels * channel_mult as multiples of norm_groups"
+                )
+        return self
+
+
+@NETWORKS.register("difflab.networks.unet:build")
+class UNetConfig(UNetBase):
+    """A whole U-Net, which denoises; `channels` go in and out, and the output doubles where the diffusion learns its
+    variance.
+
+    concat_channels:         channels joined to the input (`Conditioning.concat`): a low-resolution image, a mask.
+    context_channels:        width of the tokens whose keys join each attention (`Conditioning.tokens`), null for none.
+    decoder_attention_heads: heads of the decoder's attention (`num_heads_upsample` of the official code), null for as
+                             many as attention_heads.
+    skip_scale:              factor on the encoder's outputs where the decoder takes them in; 1/sqrt(2) in Imagen.
+    """
+
+    gives: ClassVar[Gives] = "images"
+
+    kind: Literal["unet"] = "unet"
+    concat_channels: Annotated[int, Field(ge=0)] = 0
+    context_channels: Positive | None = None
+    decoder_attention_heads: Positive | None = None
+    skip_scale: Annotated[float, Field(gt=0)] = 1.0
+
+    @property
+    def reads(self) -> Reads:
+        keys = {"concat": "network.concat_channels", "tokens": "network.context_channels"}
+        joined = ("concat",) if self.concat_channels else ()
+        if self.context_channels is None:
+            return Reads(("vector", "concat"), joined, {"concat": self.concat_channels}, keys)
+        widths = {"concat": self.concat_channels, "tokens": self.context_channels}
+        return Reads(("vector", "concat", "tokens", "token_mask"), (*joined, "tokens"), widths, keys)
+
+    @model_validator(mode="after")
+    def _tokens_are_attended_to(self) -> UNetConfig:
+        if self.context_channels is not None and not self.attends:
+            raise ValueError(
+                f"context_channels={self.context_channels} has tokens join each attention, and there is none: list "
+                "attention_resolutions, set middle_attention=true, or context_channels=null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _decoder_counts_heads(self) -> UNetConfig:
+        if self.decoder_attention_heads is not None and self.attention_heads is None:
+            raise ValueError(
+                f"decoder_attention_heads={self.decoder_attention_heads} needs attention_heads, but "
+                f"attention_head_channels={self.attention_head_channels} fixes the width of the heads everywhere; "
+                "set one of the two to null"
+            )
+        return self
+
+
+@NETWORKS.register("difflab.networks.unet_encoder:build")
+class UNetEncoderConfig(UNetBase):
+    """The encoder and the middle of a U-Net, then a pool that gives logits: ADM's noisy classifier.
+
+    classes: how many logits, equal to data.classes.
+    pool:    from features to logits. adaptive: the mean over pixels, one linear layer; attention: that mean attends to
+             the pixels (CLIP's ResNets, ADM's released classifiers), which fixes the image size; spatial: the means of
+             every step's output, two layers; spatial_v2: the same with a norm between.
+    """
+
+    gives: ClassVar[Gives] = "logits"
+
+    kind: Literal["unet_encoder"]
+    classes: Positive
+    pool: Pool
+
+    @property
+    def logits(self) -> int:
+        return self.classes
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _data_has_classes(cls, classes: object) -> object:
+        if classes is None:
+            raise ValueError("the data has no classes; set data.classes to their number")
+        return classes
+
+    def refuse_other_data(self, data: DataConfig) -> None:
+        super().refuse_other_data(data)
+        if self.classes != data.classes:
+            raise ValueError(
+                f"network.classes={self.classes} but data.classes={data.classes}; "
+                "set data.classes to the number of classes and leave network.classes out"
+            )

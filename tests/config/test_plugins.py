@@ -1,0 +1,108 @@
+"""Packages that add choices: found, used, recorded, and named where they are broken, missing or in each other's way."""
+
+from __future__ import annotations
+
+import pytest
+
+from difflab.commands.composing import choices_of, compose_and_validate
+from difflab.config import plugins
+from difflab.config.axes import CONDITIONERS
+from difflab.config.model import ModelConfig
+from difflab.config.train import TrainConfig
+from difflab.config.validate import validate
+from difflab.errors import UserError
+from difflab.tasks.build import build_model
+from plugin_packages import Packages, packages  # noqa: F401 - a fixture
+
+TONED = ["experiment=ddpm/shapes32", "conditioning=tone"]
+
+
+def composed(*overrides: str) -> TrainConfig:
+    return compose_and_validate("train", TrainConfig, overrides)[0]
+
+
+def test_a_package_brings_a_choice_and_its_file(packages: Packages) -> None:  # noqa: F811
+    packages.install_tone()
+    assert "tone" in CONDITIONERS
+    assert CONDITIONERS["tone"].summary == "The tone of an image: one learned vector for all."
+    assert "tone" in choices_of("conditioning")
+    config = composed(*TONED, "conditioning.tone.gain=3")
+    assert config.conditioning["tone"].plain() == {"kind": "tone", "gain": 3.0, "drop_rate": 0.0}
+    (conditioner,) = (one for _, one in build_model(config.model()).conditioners.named())
+    assert conditioner.makes == ("vector",)
+
+
+def test_what_it_brought_is_recorded_with_its_version(packages: Packages) -> None:  # noqa: F811
+    packages.install_tone()
+    config = composed(*TONED)
+    recorded = {"tone-pack": {"version": "1.0", "kinds": {"conditioning.tone": "tone"}}}
+    assert config.plain()["plugins"] == config.model().plain()["plugins"] == recorded
+    assert composed("experiment=ddpm/shapes32").plain()["plugins"] == {}
+    # What is stored says what it was made with.
+    packages.install("other", {"other.py": ""}, version="2.0")
+    assert validate(TrainConfig, config.plain()).plain()["plugins"] == recorded
+
+
+@pytest.mark.parametrize("model", [TrainConfig, ModelConfig])
+def test_where_it_is_missing_it_is_named(
+    packages: Packages,  # noqa: F811
+    model: type[TrainConfig | ModelConfig],
+) -> None:
+    packages.install_tone()
+    config = composed(*TONED)
+    stored = config.plain() if model is TrainConfig else config.model().plain()
+    packages.uninstall_all()
+    with pytest.raises(
+        UserError, match=r"^conditioning\.tone\.kind='tone' comes with tone-pack 1\.0, which is not installed: install"
+    ):
+        validate(model, stored)
+
+
+def test_two_with_one_kind_are_refused_by_both_names(packages: Packages) -> None:  # noqa: F811
+    packages.install_tone()
+    packages.install_tone("tone-again")
+    with pytest.raises(UserError, match=r"conditioning: there are two by the name of tone.*tone_(pack|again).*tone_"):
+        composed(*TONED)
+
+
+def test_one_of_difflabs_own_is_not_replaced(packages: Packages) -> None:  # noqa: F811
+    packages.install_tone("class-again", "class")
+    with pytest.raises(UserError, match=r"by the name of class, of difflab\.conditioning\.config and of class_again"):
+        composed("experiment=ddpm/shapes32")
+
+
+def test_two_with_one_file_are_refused_by_both_names(packages: Packages) -> None:  # noqa: F811
+    packages.install_tone(**{"sampler/quick.yaml": "kind: ddim"})
+    packages.install_tone("other-pack", "other", **{"sampler/quick.yaml": "kind: ddim"})
+    with pytest.raises(UserError, match=r"conf/sampler/quick\.yaml is of other-pack 1\.0 and of tone-pack 1\.0"):
+        composed("experiment=ddpm/shapes32")
+
+
+def test_a_file_of_difflabs_own_is_not_replaced(packages: Packages) -> None:  # noqa: F811
+    packages.install_tone(**{"sampler/ddim.yaml": "kind: ddim"})
+    with pytest.raises(UserError, match=r"conf/sampler/ddim\.yaml is of difflab and of tone-pack 1\.0"):
+        composed("experiment=ddpm/shapes32")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("import not_there_at_all", "ModuleNotFoundError"),
+        ("raise RuntimeError('no licence\\nat all')", "RuntimeError: no licence"),
+        ("def broken(:", "SyntaxError"),
+    ],
+)
+def test_one_that_cannot_be_imported_is_named(packages: Packages, content: str, why: str) -> None:  # noqa: F811
+    packages.install("broken-pack", {"broken_pack.py": content}, version="0.3")
+    with pytest.raises(
+        UserError, match=rf"the plugin broken-pack 0\.3 cannot be loaded \({why}.*pip uninstall broken-"
+    ):
+        composed("experiment=ddpm/shapes32")
+    assert [plugin.distribution for plugin in plugins.find()] == ["broken-pack"]
+
+
+def test_one_that_looks_for_choices_while_it_is_imported(packages: Packages) -> None:  # noqa: F811
+    asks = "from difflab.config.axes import CONDITIONERS\nKNOWN = list(CONDITIONERS)\n"
+    packages.install("asking-pack", {"asking_pack.py": asks})
+    packages.install_tone()
+    assert composed(*TONED).conditioning["tone"].kind == "tone"

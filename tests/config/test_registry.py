@@ -1,0 +1,162 @@
+"""Registries of choices: validated, written and read again as what they are; every kind of every axis."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import Field, TypeAdapter, ValidationError
+
+from difflab.config.axes import AXES
+from difflab.config.base import Config
+from difflab.config.defaults import MISSING, SUFFIX, default_choices, defaults_of
+from difflab.config.registry import Kind, Names, Registry
+from difflab.config.validate import validate
+from difflab.errors import UserError
+
+EVERY = [(axis, kind) for axis in AXES for kind in axis.values()]
+WIDTHS = {"base_channels": 32, "channel_mult": [1, 2], "blocks_per_level": 1}
+NEEDED: dict[str, dict[str, Any]] = {
+    "conditioning=class": {"classes": 6},
+    "conditioning=low_res": {"size": 8},
+    "conditioning=augment": {"probability": 0.1},
+    "network=unet": {**WIDTHS},
+    "network=unet_encoder": {**WIDTHS, "classes": 6, "pool": "adaptive"},
+    "diffusion=discrete": {"schedule": {"kind": "linear"}, "prediction": "eps"},
+    "diffusion=continuous": {"sigma_distribution": {"kind": "cosine"}, "prediction": "v"},
+}
+"""What kinds cannot be made without."""
+
+
+class Shape(Config):
+    kind: str
+
+
+SHAPES = Registry("shape")
+
+
+@SHAPES.register("shapes:round")
+class Round(Shape):
+    """A round one.
+
+    radius: in pixels.
+    """
+
+    kind: Literal["round"]
+    radius: float = 1.0
+    middle: tuple[int, int] | None = None
+
+
+class Frame(Config):
+    shape: Annotated[Shape, SHAPES]
+    shapes: dict[str, Annotated[Shape, SHAPES]] = Field(default_factory=dict)
+
+
+def ids(value: object) -> str | None:
+    return f"{value.group}" if isinstance(value, Registry) else value.name if isinstance(value, Kind) else None
+
+
+@pytest.mark.parametrize(("axis", "kind"), EVERY, ids=ids)
+def test_every_kind_is_written_and_read_again(axis: Registry, kind: Kind) -> None:
+    adapter = TypeAdapter(Annotated[Config, axis])
+    made = adapter.validate_python({"kind": kind.name, **NEEDED.get(f"{axis.group}={kind.name}", {})})
+    assert type(made) is kind.config
+    written = made.plain()
+    assert written["kind"] == kind.name
+    assert adapter.validate_python(written) == made
+    # As the field of something that knows the base alone.
+    assert adapter.dump_python(made) == adapter.dump_python(made, mode="json") == written
+
+
+@pytest.mark.parametrize(("axis", "kind"), EVERY, ids=ids)
+def test_every_kind_says_in_a_line_what_it_is_and_can_be_built(axis: Registry, kind: Kind) -> None:
+    assert len(kind.summary) > 10
+    assert callable(kind.load_builder())
+
+
+@pytest.mark.parametrize(("axis", "kind"), EVERY, ids=ids)
+def test_files_can_begin_with_the_defaults_of_every_kind(axis: Registry, kind: Kind) -> None:
+    (contents,) = (c for group, name, c in default_choices(AXES) if (group, name) == (axis.group, kind.name + SUFFIX))
+    needed = NEEDED.get(f"{axis.group}={kind.name}", {})
+    assert {key for key, value in contents.items() if value == MISSING} == set(needed)
+    adapter = TypeAdapter(Annotated[Config, axis])
+    assert adapter.validate_python({**contents, **needed}) == adapter.validate_python({"kind": kind.name, **needed})
+
+
+def test_a_field_typed_by_the_base_keeps_the_keys_of_its_kind() -> None:
+    frame = Frame.model_validate({"shape": {"kind": "round", "radius": 2.0}, "shapes": {"a": {"kind": "round"}}})
+    expected = {"kind": "round", "radius": 2.0, "middle": None}
+    assert frame.model_dump()["shape"] == frame.plain()["shape"] == expected
+    assert frame.model_dump()["shapes"]["a"] == {**expected, "radius": 1.0}
+    assert Frame.model_validate(frame.model_dump()) == frame
+
+
+@pytest.mark.parametrize("value", [{"kind": "square"}, {"radius": 1.0}, "round", None, 3, {"kind": 3}, {"kind": None}])
+def test_what_is_no_choice_is_refused(value: object) -> None:
+    with pytest.raises(ValidationError, match="union_tag"):
+        Frame.model_validate({"shape": value})
+
+
+def test_the_default_kind_need_not_be_said() -> None:
+    axis = Registry("shape", default="round")
+    axis.register("shapes:round")(Round)
+    assert TypeAdapter(Annotated[Shape, axis]).validate_python({"radius": 3.0}) == Round(kind="round", radius=3.0)
+
+
+@pytest.mark.parametrize("name", ["round", "square"])
+def test_a_word_stands_for_a_kind_where_the_axis_says_so(name: str) -> None:
+    axis = Registry("shape", words=True)
+    axis.register("shapes:round")(Round)
+    adapter: TypeAdapter[Shape] = TypeAdapter(Annotated[Shape, axis])
+    if name == "round":
+        assert adapter.validate_python(name) == Round(kind="round")
+        assert adapter.dump_python(adapter.validate_python(name))["kind"] == "round"
+    else:
+        with pytest.raises(ValidationError, match=r"'square' found using 'kind' does not match .*'round'"):
+            adapter.validate_python(name)
+
+
+NAMES = Names("hue", "math")
+NAMES.register("red", "math:sin")
+NAMES.register("green", "math:cos")
+
+
+class Painted(Config):
+    hue: Annotated[str, NAMES]
+
+
+def test_names_are_validated_and_built() -> None:
+    assert list(NAMES) == ["red", "green"]
+    painted = Painted(hue="red")
+    assert painted.plain() == painted.model_dump() == {"hue": "red"}
+    assert NAMES.builder("red") is math.sin
+    assert NAMES.package("red") == "math"
+    with pytest.raises(ValueError, match="hue='blue' is not one of red, green"):
+        NAMES.builder("blue")
+
+
+@pytest.mark.parametrize("value", ["blue", 3, None, {"kind": "red"}])
+def test_what_is_no_name_is_refused(value: object) -> None:
+    with pytest.raises(UserError, match=r"^hue=.*: input should be 'red' or 'green'"):
+        validate(Painted, {"hue": value})
+
+
+def test_a_word_is_registered_once() -> None:
+    NAMES.register("red", "math:sin")
+    with pytest.raises(UserError, match="hue: there are two by the name of red, of math and of others"):
+        NAMES.register("red", "others:sin")
+
+
+def test_a_name_is_taken_once() -> None:
+    class Other(Shape):
+        kind: Literal["round"]
+
+    with pytest.raises(UserError, match=r"shape: there are two by the name of round"):
+        SHAPES.register("others:round")(Other)
+    # The same one, imported again, is no other.
+    SHAPES.register("shapes:round")(Round)
+
+
+def test_defaults_are_plain() -> None:
+    assert defaults_of(SHAPES["round"]) == {"kind": "round", "radius": 1.0, "middle": None}
