@@ -15,8 +15,6 @@ POOLS = ["adaptive", "attention", "spatial", "spatial_v2"]
 def test_state_dict_keys_are_readable() -> None:
     prefixes = ("time_embed.", "conv_in.", "encoder.", "middle.")
     backbone = {key for key in small().state_dict() if key.startswith(prefixes)}
-        key for key in small().state_dict() if key.startswith(("time_embed.", "conv_in.", "encoder.", "middle."))
-    }
     expected = {
         "adaptive": {"norm.weight", "norm.bias", "out.weight", "out.bias"},
         "attention": {"norm.weight", "norm.bias", "position", "qkv.weight", "qkv.bias", "out.weight", "out.bias"},
