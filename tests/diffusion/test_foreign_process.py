@@ -22,14 +22,15 @@ from difflab.types import Conditioning, NoiseLevel
 from plugin_packages import Packages, packages  # noqa: F401 - a fixture
 from rectified_flow_package import install_rectified_flow
 
-FLOW = "experiment=rectified_flow/shapes32"
+FLOW = ["experiment=rectified_flow/shapes32", "diffusion.prediction=flow", "diffusion.weighting=none"]
+"""The paper's own regression."""
 SAMPLERS = ["flow_euler", "heun", "euler", "ddim", "ancestral", "dpm_solver_pp"]
 
 
 @pytest.fixture
 def config(packages: Packages) -> TrainConfig:  # noqa: F811
     install_rectified_flow(packages)
-    return compose_and_validate("train", TrainConfig, [FLOW])[0]
+    return compose_and_validate("train", TrainConfig, FLOW)[0]
 
 
 def process_of(config: TrainConfig) -> Process:
@@ -58,13 +59,23 @@ def test_every_sampler_draws_the_data_of_an_exact_flow(config: TrainConfig, name
         return (x - point) / (time / 1000.0).reshape(-1, 1, 1)
 
     for steps in (1, 3, 8):
-        chosen = compose_and_validate("train", TrainConfig, [FLOW, f"sampler={name}", f"sampler.steps={steps}"])[0]
+        chosen = compose_and_validate("train", TrainConfig, [*FLOW, f"sampler={name}", f"sampler.steps={steps}"])[0]
         sampler = build_sampler(chosen.model().sampler)
         spaced = sampler.respace(process)
         noise = SampleNoise(range(4), dtype=torch.float64)
         x = noise.randn((2, 3)) * sampler.starting_std(spaced)
         out = sampler(NetworkDenoiser(network, spaced), spaced, x, noise)
         torch.testing.assert_close(out, torch.full_like(out, point), rtol=0, atol=1e-4)
+
+
+def test_x0_is_regressed_where_that_is_chosen(packages: Packages) -> None:  # noqa: F811
+    install_rectified_flow(packages)
+    process = process_of(compose_and_validate("train", TrainConfig, FLOW[:1])[0])
+    x0, eps = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    t = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    x_t = process.q_sample(x0, t, eps)
+    assert torch.equal(process.target(x0, eps, x_t, t), x0)
+    assert torch.equal(process.network_input(x_t, t), x_t)
 
 
 def test_its_sampler_is_eulers_method_in_t(config: TrainConfig) -> None:
@@ -77,7 +88,7 @@ def test_its_sampler_is_eulers_method_in_t(config: TrainConfig) -> None:
 
     def sampled(steps: int, shift: float) -> tuple[torch.Tensor, torch.Tensor]:
         overrides = ["sampler=flow_euler", f"sampler.steps={steps}", f"sampler.shift={shift}"]
-        sampler = build_sampler(compose_and_validate("train", TrainConfig, [FLOW, *overrides])[0].model().sampler)
+        sampler = build_sampler(compose_and_validate("train", TrainConfig, [*FLOW, *overrides])[0].model().sampler)
         noise = SampleNoise(range(4), dtype=torch.float64)
         x = noise.randn((2, 3))
         assert sampler.starting_std(process) == 1.0
@@ -92,7 +103,7 @@ def test_its_sampler_is_eulers_method_in_t(config: TrainConfig) -> None:
 
 
 def test_times_can_be_logit_normal(config: TrainConfig) -> None:
-    told = compose_and_validate("train", TrainConfig, [FLOW, "diffusion.times=logit_normal"])[0].model().diffusion
+    told = compose_and_validate("train", TrainConfig, [*FLOW, "diffusion.times=logit_normal"])[0].model().diffusion
     times, weights = build_timesteps(told, build_process(told)).sample(torch.tensor([0.0, 0.158655, 0.5, 0.841345]))
     torch.testing.assert_close(
         times[1:], torch.tensor([-1.0, 0.0, 1.0]).sigmoid(), rtol=0, atol=1e-5, check_dtype=False

@@ -55,7 +55,8 @@ def test_it_is_trained_sampled_evaluated_and_compared(site: Path, tiny_shapes: P
     training = [one for one in training if not one.startswith("diffusion")]
     told = done(site, tmp_path, "doctor")
     assert "rectified-flow" in told
-    done(site, tmp_path, "train", FLOW, "name=flow", *training)
+    papers = ("diffusion.prediction=flow", "diffusion.weighting=none")
+    done(site, tmp_path, "train", FLOW, "name=flow", *papers, *training)
     done(site, tmp_path, "train", "experiment=ddpm/shapes32", "name=demo", "diffusion.timesteps=50", *training)
     run = Path("runs/rectified_flow/shapes32/flow")
     stored = yaml.safe_load((tmp_path / run / "config.yaml").read_text())

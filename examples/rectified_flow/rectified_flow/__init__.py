@@ -21,7 +21,7 @@ class RectifiedFlowConfig(DiffusionBase):
 
     kind: Literal["rectified_flow"]
     prediction: Annotated[str, PREDICTIONS] = "flow"
-    """What the network regresses: flow, the velocity eps - x0 (Liu et al. 2022, eq. 1)."""
+    """What the network regresses: flow, the velocity eps - x0 (Liu et al. 2022, eq. 1), or any other of difflab."""
     times: Literal["uniform", "logit_normal"] = "uniform"
     """Which t are trained on; logit_normal: the sigmoid of a standard normal (Esser et al. 2024, section 3.1)."""
     t_max: float = Field(default=0.999, gt=0.5, lt=1)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from difflab.diffusion.base_process import Process
-from difflab.diffusion.predictions import Number, Prediction, Views
+from difflab.diffusion.predictions import Number, Prediction, Views, prediction_of
 from difflab.diffusion.timesteps import TimestepSampler, UniformPositions
 from difflab.types import NoiseLevel
 from rectified_flow import RectifiedFlowConfig
@@ -50,7 +50,8 @@ class RectifiedFlow(Process):
     """x_t = (1 - t) x0 + t eps for t in [0, 1]; the network gets 1000 t as time."""
 
     def __init__(self, config: RectifiedFlowConfig) -> None:
-        self.prediction = Flow(config.sigma_data)
+        self.prediction = prediction_of(config.prediction, config.sigma_data)
+        self.sigma_data = config.sigma_data
         self.t_max = config.t_max
 
     def alpha_sigma(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
