@@ -12,7 +12,7 @@ from difflab.config.axes import CONDITIONERS, DIFFUSIONS, METRICS, NETWORKS
 from difflab.tasks.registry import TASKS
 
 SRC = Path(__file__).parents[1] / "src" / "difflab"
-BASES = {"UNetBase", "Frozen", "ConditionerBase", "Conditioner", "ConditionerSet", "Torso"}
+BASES = {"UNetBase", "Frozen", "ConditionerBase", "Conditioner", "ConditionerSet", "Backbone"}
 """What all of a kind have in common."""
 
 

@@ -35,7 +35,7 @@ Level = tuple[Step, ...]
 
 
 @dataclass(frozen=True)
-class TorsoPlan:
+class BackbonePlan:
     """The encoder and the middle. Levels are listed by resolution, full size first."""
 
     channels: int
@@ -60,7 +60,7 @@ class TorsoPlan:
 
 
 @dataclass(frozen=True)
-class UNetPlan(TorsoPlan):
+class UNetPlan(BackbonePlan):
     """A whole UNet. Levels are listed by resolution, full size first, in the decoder too."""
 
     concat_channels: int
@@ -81,7 +81,7 @@ class UNetPlan(TorsoPlan):
 
 
 @dataclass(frozen=True)
-class EncoderPlan(TorsoPlan):
+class EncoderPlan(BackbonePlan):
     """The encoder and the middle of a UNet, and what makes logits of their features."""
 
     pool: PoolSpec
@@ -173,7 +173,7 @@ def plan_unet(cfg: UNetConfig, *, image_size: int, learned_variance: bool) -> UN
     Raises ValueError when image_size, an attention resolution or the heads do not fit the levels.
     """
     blocks = _Blocks(cfg, _attended_levels(cfg, image_size), cfg.context_channels, cfg.decoder_attention_heads)
-    torso, kept = _plan_torso(blocks)
+    backbone, kept = _plan_backbone(blocks)
     h = kept[-1]
     decoder: list[Level] = []
     for level in range(len(cfg.widths) - 1, -1, -1):
@@ -185,7 +185,7 @@ def plan_unet(cfg: UNetConfig, *, image_size: int, learned_variance: bool) -> UN
             steps.append(blocks.up(h))
         decoder.insert(0, tuple(steps))
     return UNetPlan(
-        **vars(torso),
+        **vars(backbone),
         concat_channels=cfg.concat_channels,
         context_channels=cfg.context_channels,
         out_channels=cfg.channels * (2 if learned_variance else 1),
@@ -201,7 +201,7 @@ def plan_encoder(cfg: UNetEncoderConfig, *, image_size: int) -> EncoderPlan:
     Raises ValueError when image_size, an attention resolution or the heads do not fit the levels.
     """
     blocks = _Blocks(cfg, _attended_levels(cfg, image_size))
-    torso, kept = _plan_torso(blocks)
+    backbone, kept = _plan_backbone(blocks)
     width = kept[-1]
     pool: PoolSpec
     if cfg.pool == "attention":
@@ -211,10 +211,10 @@ def plan_encoder(cfg: UNetEncoderConfig, *, image_size: int) -> EncoderPlan:
         pool = AdaptivePoolSpec(width, cfg.classes, blocks.norm)
     else:
         pool = SpatialPoolSpec(sum(kept) + width, cfg.classes, blocks.norm if cfg.pool == "spatial_v2" else None)
-    return EncoderPlan(**vars(torso), pool=pool)
+    return EncoderPlan(**vars(backbone), pool=pool)
 
 
-def _plan_torso(blocks: _Blocks) -> tuple[TorsoPlan, list[int]]:
+def _plan_backbone(blocks: _Blocks) -> tuple[BackbonePlan, list[int]]:
     """The encoder and the middle, and the widths of what the encoder keeps: the stem's output, then every step's."""
     cfg = blocks.cfg
     kept, encoder = [cfg.stem_channels], []
@@ -228,7 +228,7 @@ def _plan_torso(blocks: _Blocks) -> tuple[TorsoPlan, list[int]]:
             kept.append(width)
         encoder.append(tuple(steps))
     order, shift = _EMBEDDINGS[cfg.time_embedding]
-    torso = TorsoPlan(
+    backbone = BackbonePlan(
         channels=cfg.channels,
         patch_size=cfg.patch_size,
         size_multiple=cfg.size_multiple,
@@ -241,7 +241,7 @@ def _plan_torso(blocks: _Blocks) -> tuple[TorsoPlan, list[int]]:
         norm=blocks.norm,
         init=cfg.init,
     )
-    return torso, kept
+    return backbone, kept
 
 
 def _attended_levels(cfg: UNetBase, image_size: int) -> frozenset[int]:

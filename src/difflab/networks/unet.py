@@ -8,20 +8,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from difflab.networks.backbone import Backbone, LevelBlocks
 from difflab.networks.init import initialise
 from difflab.networks.layers import OutputConv2d
 from difflab.networks.plan import UNetPlan, plan_unet
-from difflab.networks.torso import LevelBlocks, Torso
 from difflab.types import Conditioning
 
 if TYPE_CHECKING:
     from difflab.networks.config import UNetConfig
 
 
-class UNet(Torso[UNetPlan]):
+class UNet(Backbone[UNetPlan]):
     """A denoising UNet built from a plan.
 
-    State-dict keys: those of the torso (time_embed.*, conv_in.*, encoder.*, middle.*),
+    State-dict keys: those of the backbone (time_embed.*, conv_in.*, encoder.*, middle.*),
     decoder.<level>.<group>.<number>.*, norm_out.*, conv_out.*; level 0 is the full resolution on both sides.
     """
 

@@ -77,8 +77,8 @@ class DiffusingStage:
         with user_errors("sampler"):
             self.sampler = build_sampler(sampler)
             self.process = self.sampler.respace(process)
-            self.n_steps = self.sampler.n_steps(self.process, self.editing.walk)
-            self.begins_at, self.ends_at = self._ends_of_the_walk()
+            self.n_steps = self.sampler.n_steps(self.process, self.editing.steps)
+            self.begins_at, self.ends_at = self._first_and_last_level()
         self.autocast = autocast
         self.compilation = compilation or Compilation()
         self._check_guidance()
@@ -87,10 +87,10 @@ class DiffusingStage:
     def device(self) -> torch.device:
         return next(self.network.parameters()).device
 
-    def _ends_of_the_walk(self) -> tuple[NoiseLevel | None, NoiseLevel | None]:
+    def _first_and_last_level(self) -> tuple[NoiseLevel | None, NoiseLevel | None]:
         levels = self.sampler.levels(self.process)
         steps = [StepContext(i, len(levels) - 1, *both) for i, both in enumerate(pairwise(levels))]
-        first, last = self.editing.walk.bounds(steps)
+        first, last = self.editing.steps.bounds(steps)
         return (
             None if self.editing.continued is None else levels[first],
             levels[last] if self.editing.end else None,

@@ -11,11 +11,11 @@ from torch.utils.checkpoint import checkpoint
 
 from difflab.networks.embedding import TimeEmbedding
 from difflab.networks.places import numbered
-from difflab.networks.plan import Level, TorsoPlan
+from difflab.networks.plan import BackbonePlan, Level
 from difflab.networks.registry import build_block
 from difflab.types import Conditioning
 
-P = TypeVar("P", bound=TorsoPlan)
+P = TypeVar("P", bound=BackbonePlan)
 
 
 class LevelBlocks(nn.ModuleDict):
@@ -47,7 +47,7 @@ class LevelBlocks(nn.ModuleDict):
         return h
 
 
-class Torso(nn.Module, Generic[P]):
+class Backbone(nn.Module, Generic[P]):
     """Time embedding, first convolution, encoder and middle of a plan; what follows them is the subclass's.
 
     State-dict keys: time_embed.*, conv_in.*, encoder.<level>.<group>.<number>.*, middle.<group>.<number>.*; level 0 is
