@@ -74,7 +74,23 @@ def _fill_in_facts(
         found["channels"] = 3
     composed.data.update(found)
     changed = any(found[fact] != stated.get(fact) for fact in found if fact != "class_names")
-    return [f"{facts.says_so}: {facts.in_words()}"] if changed else []
+    said = [f"{facts.says_so}: {facts.in_words()}"] if changed else []
+    return said + _without_validation(composed, data, stated, overrides, facts)
+
+
+def _without_validation(
+    composed: Any, data: Mapping[str, Any], stated: Mapping[str, Any], overrides: Sequence[str], facts: DataFacts
+) -> list[str]:
+    """Own data need not have a validation split; one that is asked for by name has to be there."""
+    split = data.get("val_split")
+    is_asked_for = bool({"data.val_split", "trainer.val_every_steps"} & _keys(overrides))
+    if is_asked_for or split is None or split != stated.get("val_split") or split in (facts.splits or [split]):
+        return []
+    composed.data.val_split = None
+    validates = bool(composed.trainer.get("val_every_steps"))
+    if validates:
+        composed.trainer.val_every_steps = 0
+    return [f"{facts.says_so}: no split {split!r}: nothing is validated"] if validates else []
 
 
 def _is_given(fact: str, data: Mapping[str, Any], stated: Mapping[str, Any], overrides: Sequence[str]) -> bool:
@@ -142,10 +158,10 @@ def _keys(overrides: Sequence[str]) -> set[str]:
 
 
 def _suiting(axis: Registry, key: str, values: Any, size: int, channels: int) -> dict[str, Any]:
-    kind = axis.get(values.get("kind", axis.default))
-    if kind is None:
+    name = values.get("kind")
+    if not isinstance(name, str) or name not in axis:
         return {}
-    config: Any = kind.config
+    config: Any = axis[name].config
     try:
         return config.fitted(values, size, channels)
     except ValueError as error:

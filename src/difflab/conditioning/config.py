@@ -77,7 +77,10 @@ class ClassConditionerConfig(ConditionerBase):
     @classmethod
     def _data_has_classes(cls, classes: object) -> object:
         if classes is None:
-            raise ValueError("the data has no classes; set data.classes to their number, or leave conditioning out")
+            raise ValueError(
+                "the data has no classes; set data.classes to their number where it has labels, make it with classes "
+                "(difflab data make ... classes=top), or train without: experiment=ddpm/shapes32, or conditioning=none"
+            )
         return classes
 
     @property

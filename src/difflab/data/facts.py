@@ -29,13 +29,15 @@ class DataFacts:
     channels:    1 where all are grey, 3 where one is in colour, None where there is no image that can be read.
     classes:     how many there are, None where the images have no labels.
     class_names: in the order of the labels, None where the data set does not say.
-    says_so:     the file that does.
+    splits:      their names, None where the names of the shards do not say which is which.
+    says_so:     the file that says all this.
     """
 
     image_size: int | None
     channels: Literal[1, 3] | None
     classes: int | None
     class_names: list[str] | None
+    splits: list[str] | None
     says_so: Path
 
     def in_words(self) -> str:
@@ -65,6 +67,7 @@ def facts_of(path: str, keys: KeyRule) -> DataFacts:
         channels=channels,
         classes=_classes(directory),
         class_names=index.classes,
+        splits=None if index.unclear is not None else list(index.splits),
         says_so=directory.tables / INDEX_NAME,
     )
 

@@ -217,7 +217,10 @@ class UNetEncoderConfig(UNetBase):
     @classmethod
     def _data_has_classes(cls, classes: object) -> object:
         if classes is None:
-            raise ValueError("the data has no classes; set data.classes to their number")
+            raise ValueError(
+                "the data has no classes; set data.classes to their number, or make it with classes (difflab data make "
+                "... classes=top)"
+            )
         return classes
 
     def refuse_other_data(self, data: DataConfig) -> None:
