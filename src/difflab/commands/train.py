@@ -60,11 +60,9 @@ def train(config: TrainConfig, overrides: list[str], said: Sequence[str] = ()) -
     with contextlib.ExitStack() as stack:
         if is_first_process():
             stack.enter_context(locked(run.path, "is being trained", "give this one another name=..."))
-            for line in said:
-                say_on_stderr(line)
         resume = beginning_of(run, config)
         try:
-            fit(config, overrides, run, resume)
+            fit(config, overrides, run, resume, said)
         except Preempted as told_to_stop:
             if not is_first_process():
                 # The first process speaks for all; a launcher would end it where another one fails before it.

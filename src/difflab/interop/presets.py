@@ -129,7 +129,7 @@ def network_choice(name: str, classes: int | None = None) -> NetworkConfig:
     # Published models draw in colour; the small ones leave the rest to the size of their images.
     own = {"${data.classes}": classes, "${data.channels}": 3}
     values = {key: own.get(value, value) if isinstance(value, str) else value for key, value in values.items()}
-    config: Any = NETWORKS[values["kind"]].config
+    config: Any = NETWORKS[str(values["kind"])].config
     values |= config.fitted(values, 32, 3)
     return TypeAdapter(NetworkConfig).validate_python(values)
 
