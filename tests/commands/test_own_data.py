@@ -137,8 +137,11 @@ def test_overrides_stay_and_the_rest_fits_around_them(scans: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("data.image_size=32", "data.image_size=32, but {index} says 28: leave data.image_size out, or choose a crop"),
-        ("data.channels=3", "data.channels=3, but {index} says 1: leave data.channels out"),
+        ("data.image_size=32", "{index} says 28 px images, data.image_size=32: set data.image_size=28 or leave it out"),
+        (
+            "data.channels=3",
+            "data.channels=3, but {index} says 1: leave data.channels out, and network.channels=1 follows",
+        ),
         ("data.classes=6", "data.classes=6, but {index} says 10: leave data.classes out"),
         ("+data.classes=6", "there already"),
         ("data.class_names=[a,b]", "class_names are 2, classes=10"),
@@ -165,7 +168,7 @@ def test_classes_have_to_be_there_where_they_are_learned(unlabelled: Path, exper
 def test_data_without_classes_is_what_it_is(unlabelled: Path) -> None:
     assert facts(compose("train", [DDPM, f"data.path={unlabelled}"])) == (28, 1, None)
     line = mistake("train", DDPM, f"data.path={unlabelled}", "data.classes=3", *QUICK)
-    assert f"data.classes=3, but {unlabelled / INDEX_NAME} says that there are no classes" in line
+    assert f"data.classes=3, but {unlabelled} has no label (.cls files) in split 'train'" in line
 
 
 def test_images_of_several_sizes_need_a_size_and_a_crop(tmp_path: Path) -> None:

@@ -114,14 +114,21 @@ def _refuse_disagreement(given: Mapping[str, Any], data: Mapping[str, Any], fact
     size, channels, classes = (given.get(fact) for fact in ("image_size", "channels", "classes"))
     if crop == "none" and _differ(size, facts.image_size):
         raise UserError(
-            f"data.image_size={size}, but {says} says {facts.image_size}: leave data.image_size out, or choose a crop "
-            "(data.crop=adm, edm or resize_short)"
+            f"{says} says {facts.image_size} px images, data.image_size={size}: set data.image_size="
+            f"{facts.image_size} or leave it out, or choose a crop (data.crop=adm, edm or resize_short)"
         )
     if _differ(channels, facts.channels):
-        raise UserError(f"data.channels={channels}, but {says} says {facts.channels}: leave data.channels out")
+        raise UserError(
+            f"data.channels={channels}, but {says} says {facts.channels}: leave data.channels out, and "
+            f"network.channels={facts.channels} follows"
+        )
+    if isinstance(classes, int) and facts.classes is None:
+        raise UserError(
+            f"data.classes={classes}, but {data['path']} has no label (.cls files) in split {data['train_split']!r}: "
+            "leave data.classes out, or make the data with classes (difflab data make ... classes=top)"
+        )
     if isinstance(classes, int) and classes != facts.classes:
-        says_classes = "that there are no classes" if facts.classes is None else str(facts.classes)
-        raise UserError(f"data.classes={classes}, but {says} says {says_classes}: leave data.classes out")
+        raise UserError(f"data.classes={classes}, but {says} says {facts.classes}: leave data.classes out")
 
 
 def _differ(given: object, found: int | None) -> bool:
