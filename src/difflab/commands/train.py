@@ -23,12 +23,14 @@ CHANGES_SHOWN = 3
 
 
 def main(argv: Sequence[str]) -> int:
-    run_app("train", TrainConfig, argv, lambda config, _, overrides: train(config, overrides))
+    run_app("train", TrainConfig, argv, lambda config, plain, overrides: train(config, overrides, plain.said))
     return 0
 
 
-def train(config: TrainConfig, overrides: list[str]) -> None:
+def train(config: TrainConfig, overrides: list[str], said: Sequence[str] = ()) -> None:
     """Train until `trainer.max_steps`; an interrupted run goes on where it stopped.
+
+    said: lines about what of the configuration was read from the data.
 
     Raises SystemExit where a signal told it to stop (see callbacks.preemption), and UserError where another process
     trains this run.
@@ -60,7 +62,7 @@ def train(config: TrainConfig, overrides: list[str]) -> None:
             stack.enter_context(locked(run.path, "is being trained", "give this one another name=..."))
         resume = beginning_of(run, config)
         try:
-            fit(config, overrides, run, resume)
+            fit(config, overrides, run, resume, said)
         except Preempted as told_to_stop:
             if not is_first_process():
                 # The first process speaks for all; a launcher would end it where another one fails before it.

@@ -66,7 +66,9 @@ log = logging.getLogger(__name__)
 LIGHTNING_LOGGERS = ("lightning", "lightning.pytorch", "lightning.fabric")
 
 
-def fit(config: TrainConfig, overrides: list[str], run: RunDirectory, resume: Path | None) -> None:
+def fit(
+    config: TrainConfig, overrides: list[str], run: RunDirectory, resume: Path | None, said: Sequence[str] = ()
+) -> None:
     """Train in the run directory, from `resume` if there is one.
 
     A run that has all its steps makes up what a kill kept from being done after the last one; one that has that too is
@@ -74,6 +76,8 @@ def fit(config: TrainConfig, overrides: list[str], run: RunDirectory, resume: Pa
 
     What the records and the loggers get is the validated configuration with all its defaults: one that another version
     of difflab changes is then noticed where the run goes on.
+
+    said: lines about what of the configuration was read from the data.
 
     Raises UserError where nothing can be trained on from `resume`.
     """
@@ -101,6 +105,8 @@ def fit(config: TrainConfig, overrides: list[str], run: RunDirectory, resume: Pa
         if pipeline is not None and config.callbacks.evaluation is not None:
             build_run_evaluator(config, pipeline).load_extractors()
         if is_first_process():
+            for line in said:
+                say_on_stderr(line)
             if owed:
                 say(f"already at step {steps} of {steps}, but not everything was done there: {', '.join(owed)}")
             if resume is not None and run.owns(resume) and not _same_file(resume, run.last_checkpoint):

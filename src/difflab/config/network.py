@@ -48,6 +48,15 @@ class NetworkBase(Config):
         """How many classes it tells apart, None where it classifies nothing."""
         return None
 
+    @classmethod
+    def fitted(cls, values: Mapping[str, Any], image_size: int, channels: int) -> dict[str, Any]:
+        """What suits images of that many pixels per side and channels, for keys that a file leaves to them (null).
+
+        values: the section as it is composed; what a user gives in it stays, and may be no valid value. Its `channels`
+            are already those of the images, unless they are given.
+        """
+        return {}
+
     def refuse_other_data(self, data: DataConfig) -> None:
         """Raises ValueError where it is not made for images of `data`."""
         if self.channels != data.channels:

@@ -12,8 +12,10 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from multiprocessing import connection, parent_process
+from typing import Any
 
 from difflab.data.bad_files import BadFile
+from difflab.data.decode import image_channels
 from difflab.data.encode import ImageFormat, encode_sample
 from difflab.data.processes import process_context, unaware_of_interrupts
 from difflab.data.sources.base import Source
@@ -26,10 +28,12 @@ _CHUNKS_AHEAD = 3
 
 @dataclass(frozen=True)
 class Encoded:
-    """One sample: its files by extension, (height, width), label and notes; or, instead, why it cannot be used."""
+    """One sample: its files by extension, (height, width), channels (1 for grey, 3 for colour), label and notes; or,
+    instead, why it cannot be used."""
 
     files: dict[str, bytes]
     size: tuple[int, int]
+    channels: int = 3
     label: int | None = None
     notes: dict[str, str] = field(default_factory=dict)
     bad: str | None = None
@@ -79,7 +83,14 @@ def _encode_one(source: Source, index: int, image_format: ImageFormat) -> Encode
         return Encoded({}, (0, 0), bad=str(error))
     height, width = sample["size"] if "file" in sample else sample["image"].shape[:2]
     files = encode_sample(sample, image_format)
-    return Encoded(files, (height, width), sample.get("label"), sample.get("notes", {}))
+    return Encoded(files, (height, width), _channels(sample, files), sample.get("label"), sample.get("notes", {}))
+
+
+def _channels(sample: dict[str, Any], files: dict[str, bytes]) -> int:
+    if "image" in sample:
+        return 1 if sample["image"].ndim == 2 else 3
+    extension, _ = sample["file"]
+    return image_channels(files[extension])
 
 
 _worker_source: tuple[Source, ImageFormat] | None = None

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from difflab import __version__
 from difflab.console import printable, say_on_stderr
@@ -226,6 +226,7 @@ class _Shard:
         self.samples = 0
         self.bad: list[str] = []
         self._sizes: set[tuple[int, int]] = set()
+        self._has_colour = False
         self._labels: Counter[int] = Counter()
         self._notes: dict[str, list[Any]] = {}
         self._file: BinaryIO | None = None
@@ -243,6 +244,7 @@ class _Shard:
             self._tar.write({"__key__": key, **sample.files})
         self.samples += 1
         self._sizes.add(sample.size)
+        self._has_colour |= sample.channels == 3
         if sample.label is not None:
             self._labels[sample.label] += 1
         for note, where in sample.notes.items():
@@ -262,6 +264,7 @@ class _Shard:
             bytes=self.path.stat().st_size,
             sha256=sha256_of(self.path),
             members=scan.members,
+            largest_label=scan.largest_label,
         )
         sizes = sorted(map(list, self._sizes))
         return FinishedShard(
@@ -269,6 +272,7 @@ class _Shard:
             split=split,
             read=read,
             sizes=sizes,
+            channels=3 if self._has_colour else 1,
             labels=dict(self._labels),
             bad=self.bad,
             notes=self._notes,
@@ -295,6 +299,7 @@ def _extended(
     sizes |= {(height, width) for shard in _all(hidden) for height, width in shard.sizes}
     return DataIndex(
         image_size=_common_side(sizes),
+        channels=_common_channels(index, _all(hidden)),
         classes=_classes_of(next(iter(sources.values()))),
         splits={**index.splits, **written},
         source={**index.source, **(description or {})},
@@ -304,6 +309,14 @@ def _extended(
 def _common_side(sizes: set[tuple[int | None, int | None]]) -> int | None:
     height, width = next(iter(sizes)) if len(sizes) == 1 else (None, None)
     return height if height == width else None
+
+
+def _common_channels(index: DataIndex, shards: list[FinishedShard]) -> Literal[1, 3] | None:
+    """Of what there was and what was written: one image in colour makes all of them images in colour."""
+    found = [shard.channels for shard in shards] + ([index.channels] if index.splits else [])
+    if None in found:
+        return None
+    return 3 if 3 in found else 1
 
 
 def _all(hidden: Unfinished) -> list[FinishedShard]:

@@ -88,6 +88,7 @@ def _official_prefixes(plan: BackbonePlan) -> Iterator[tuple[Place, str]]:
 
 _REQUIRES = {
     "patch_size": 1,
+    "pad": False,
     "context_channels": None,
     "middle_attention": True,
     "time_embedding": "adm",

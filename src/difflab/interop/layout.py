@@ -100,7 +100,7 @@ class Target:
     def _heads(self) -> dict[int, int]:
         """Grid of each level with attention, and of the middle -> number of heads there."""
         cfg = self.unet
-        grids = [self.image_size // cfg.patch_size // 2**level for level in range(len(cfg.widths))]
+        grids = [cfg.padded(self.image_size) // cfg.patch_size // 2**level for level in range(len(cfg.widths))]
         attended = {*cfg.attention_resolutions, *grids[-1:]} if cfg.middle_attention else {*cfg.attention_resolutions}
         return {
             grid: cfg.attention_heads or width // (cfg.attention_head_channels or width)

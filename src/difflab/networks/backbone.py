@@ -76,6 +76,8 @@ class Backbone(nn.Module, Generic[P]):
         the first convolution's output and that of each step with `skip`, in running order."""
         plan = self.plan
         context = None if cond is None else cond.tokens
+        if plan.pad:
+            h = F.pad(h, _border(h, plan.size_multiple))
         if plan.patch_size > 1:
             h = F.pixel_unshuffle(h, plan.patch_size)
         h = self.conv_in(h)
@@ -95,7 +97,7 @@ class Backbone(nn.Module, Generic[P]):
         plan, batch = self.plan, x.shape[0]
         if x.ndim != 4 or x.shape[1] != plan.channels:
             raise ValueError(f"this network takes images [B, {plan.channels}, H, W], got {list(x.shape)}")
-        if x.shape[2] % plan.size_multiple or x.shape[3] % plan.size_multiple:
+        if not plan.pad and (x.shape[2] % plan.size_multiple or x.shape[3] % plan.size_multiple):
             raise ValueError(
                 f"image height and width must be multiples of {plan.size_multiple}, got {x.shape[2]}x{x.shape[3]}"
             )
@@ -111,3 +113,15 @@ class Backbone(nn.Module, Generic[P]):
             raise ValueError(
                 f"Conditioning.vector must be [{batch}, {self.embedding_channels}], got {list(cond.vector.shape)}"
             )
+
+
+def _border(x: Tensor, multiple: int) -> list[int]:
+    """Left, right, top, bottom: what makes height and width multiples, half on each side."""
+    missing = [-side % multiple for side in (x.shape[3], x.shape[2])]
+    return [part for pixels in missing for part in (pixels // 2, pixels - pixels // 2)]
+
+
+def without_border(h: Tensor, x: Tensor, multiple: int) -> Tensor:
+    """`h` [B, C, H + border, W + border] without the border that was put around x [B, C', H, W]."""
+    left, _, top, _ = _border(x, multiple)
+    return h[:, :, top : top + x.shape[2], left : left + x.shape[3]]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -10,6 +12,7 @@ from difflab.config.axes import NETWORKS
 from difflab.config.data import DataConfig
 from difflab.config.fitting import Reads
 from difflab.config.network import Gives, NetworkBase
+from difflab.config.unet_sizing import Sizing
 
 Positive = Annotated[int, Field(ge=1)]
 Resample = Literal["asymmetric_conv", "symmetric_conv", "pool", "residual"]
@@ -21,7 +24,12 @@ class UNetBase(NetworkBase):
     """Levels of residual blocks and self-attention (DDPM, improved-diffusion, ADM and their kin): what a whole U-Net
     and its encoder alone have in common.
 
+    In a file, null leaves patch_size, pad, channel_mult, attention_resolutions and norm_groups to the size of the
+    images (`difflab.config.unet_sizing`).
+
     patch_size:              the network runs on size / patch_size pixels (space to depth), DDPM's `block_size`.
+    pad:                     images whose side is no multiple of `size_multiple` get a border of zeros, half on each
+                             side, which is cut off again; otherwise they are refused.
     base_channels:           width of multiplier 1.
     stem:                    width of the first convolution. base: base_channels (DDPM, SR3, EDM's SongUNet);
                              first_level: that of the first level (ADM). Left out, it is what the code has whose
@@ -49,6 +57,7 @@ class UNetBase(NetworkBase):
     """
 
     patch_size: Positive = 1
+    pad: bool = False
     base_channels: Annotated[int, Field(ge=4)]
     channel_mult: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
     blocks_per_level: Positive | list[Positive]
@@ -69,6 +78,13 @@ class UNetBase(NetworkBase):
     residual_scale: Annotated[float, Field(gt=0)] = 1.0
     init: Literal["ddpm", "adm", "orthogonal"] = "ddpm"
     checkpoint_activations: bool = False
+
+    @classmethod
+    def fitted(cls, values: Mapping[str, Any], image_size: int, channels: int) -> dict[str, Any]:
+        names = [field.name for field in dataclasses.fields(Sizing)]
+        left = [name for name in names if name in values and values[name] is None]
+        sizing = Sizing.of(values, image_size) if left else None
+        return {name: getattr(sizing, name) for name in left}
 
     @property
     def widths(self) -> list[int]:
@@ -92,8 +108,12 @@ class UNetBase(NetworkBase):
 
     @property
     def size_multiple(self) -> int:
-        """Image height and width must be multiples of this."""
+        """Image height and width must be multiples of this, or get a border."""
         return self.patch_size * 2 ** (len(self.channel_mult) - 1)
+
+    def padded(self, image_size: int) -> int:
+        """Pixels per side of the images with their border, if they get one."""
+        return -(-image_size // self.size_multiple) * self.size_multiple if self.pad else image_size
 
     @property
     def reads(self) -> Reads:
@@ -197,7 +217,10 @@ class UNetEncoderConfig(UNetBase):
     @classmethod
     def _data_has_classes(cls, classes: object) -> object:
         if classes is None:
-            raise ValueError("the data has no classes; set data.classes to their number")
+            raise ValueError(
+                "the data has no classes; set data.classes to their number, or make it with classes (difflab data make "
+                "... classes=top)"
+            )
         return classes
 
     def refuse_other_data(self, data: DataConfig) -> None:

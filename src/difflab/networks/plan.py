@@ -41,6 +41,7 @@ class BackbonePlan:
     channels: int
     patch_size: int
     size_multiple: int
+    pad: bool
     embedding: EmbeddingSpec
     stem_channels: int
     encoder: tuple[Level, ...]
@@ -205,7 +206,7 @@ def plan_encoder(cfg: UNetEncoderConfig, *, image_size: int) -> EncoderPlan:
     width = kept[-1]
     pool: PoolSpec
     if cfg.pool == "attention":
-        grid = image_size // cfg.size_multiple
+        grid = cfg.padded(image_size) // cfg.size_multiple
         pool = AttentionPoolSpec(width, cfg.classes, blocks.norm, blocks.heads(width), grid, image_size)
     elif cfg.pool == "adaptive":
         pool = AdaptivePoolSpec(width, cfg.classes, blocks.norm)
@@ -232,6 +233,7 @@ def _plan_backbone(blocks: _Blocks) -> tuple[BackbonePlan, list[int]]:
         channels=cfg.channels,
         patch_size=cfg.patch_size,
         size_multiple=cfg.size_multiple,
+        pad=cfg.pad,
         embedding=EmbeddingSpec(
             cfg.base_channels, 4 * cfg.base_channels, cfg.embedding_channels, order, shift, cfg.embedding_activation
         ),
@@ -245,9 +247,13 @@ def _plan_backbone(blocks: _Blocks) -> tuple[BackbonePlan, list[int]]:
 
 
 def _attended_levels(cfg: UNetBase, image_size: int) -> frozenset[int]:
-    if image_size % cfg.size_multiple:
-        raise ValueError(f"image size {image_size} is not a multiple of {cfg.size_multiple}, which this UNet needs")
-    grids = [image_size // cfg.patch_size // 2**level for level in range(len(cfg.channel_mult))]
+    padded = cfg.padded(image_size)
+    if padded % cfg.size_multiple:
+        raise ValueError(
+            f"image size {image_size} is not a multiple of {cfg.size_multiple}, which this UNet needs: set "
+            "network.pad=true, or choose another size"
+        )
+    grids = [padded // cfg.patch_size // 2**level for level in range(len(cfg.channel_mult))]
     for resolution in cfg.attention_resolutions:
         if resolution not in grids:
             raise ValueError(

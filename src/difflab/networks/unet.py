@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from difflab.networks.backbone import Backbone, LevelBlocks
+from difflab.networks.backbone import Backbone, LevelBlocks, without_border
 from difflab.networks.init import initialise
 from difflab.networks.layers import OutputConv2d
 from difflab.networks.plan import UNetPlan, plan_unet
@@ -51,7 +51,9 @@ class UNet(Backbone[UNetPlan]):
                     h = torch.cat([h, self._scaled(skips.pop())], dim=1)
                 h = blocks(index, h, emb, cond, context)
         h = self.conv_out(F.silu(self.norm_out(h)))
-        return F.pixel_shuffle(h, self.plan.patch_size) if self.plan.patch_size > 1 else h
+        if self.plan.patch_size > 1:
+            h = F.pixel_shuffle(h, self.plan.patch_size)
+        return without_border(h, x, self.plan.size_multiple) if self.plan.pad else h
 
     def _check_tokens(self, batch: int, cond: Conditioning | None) -> None:
         wanted, tokens = self.plan.context_channels, None if cond is None else cond.tokens
