@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from difflab.commands.hydra_app import SHOWING
+from difflab.config.defaults import SUFFIX
+from difflab.config.groups import choice_file
 from difflab.errors import UserError
 from difflab.tasks.registry import TASKS
 
@@ -48,7 +50,8 @@ def with_defaults_of_run(argv: Sequence[str], *, data: bool = False, drawing: bo
     defaults: list[str] = []
     for group, values in groups:
         if _value_of(group, argv) is None:
-            defaults.append(f"{group}={values.pop('kind')}")
+            kind = values.pop("kind")
+            defaults.append(f"{group}={kind if choice_file(group, kind) is not None else kind + SUFFIX}")
             defaults += [f"{group}.{key}={in_hydra(value)}" for key, value in values.items()]
     return [*defaults, *argv]
 
@@ -72,9 +75,10 @@ def of_images(why: str) -> Callable[[Sequence[str]], list[str]]:
 def _leave_out_the_other_convention(guidance: dict[str, Any], argv: Sequence[str]) -> None:
     """The run's scale gives way to a `paper_w` of the user, and the other way round: they say the same thing."""
     given = {argument.partition("=")[0] for argument in argv}
-    for place, section in (("guidance", guidance), ("guidance.classifier_free", guidance.get("classifier_free"))):
+    parts = {f"guidance.{name}": part for name, part in guidance.items() if isinstance(part, dict)}
+    for place, section in {"guidance": guidance, **parts}.items():
         for key, other in (("scale", "paper_w"), ("paper_w", "scale")):
-            if section is not None and other in section and f"{place}.{key}" in given:
+            if other in section and f"{place}.{key}" in given:
                 section[other] = None
 
 

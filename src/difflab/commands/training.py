@@ -311,8 +311,7 @@ def sampling_pipeline(config: TrainConfig, module: TrainingModule, accelerator: 
     model = config.model()
     if not isinstance(model, DrawingModelConfig):
         return None
-    free = model.guidance.classifier_free_options()
-    if model.guidance.classifier_options() is not None or (free is not None and free.reference is not None):
+    if model.guidance.guides:
         raise UserError(
             f"guidance.kind={model.guidance.kind} asks a further network: train with guidance=none or classifier_free "
             "alone, and give it to `difflab sample` and `difflab evaluate`"

@@ -32,6 +32,9 @@ WEIGHTINGS = Registry("diffusion/weighting", "difflab.diffusion.config", words=T
 PREDICTIONS = Names("prediction", "difflab.diffusion.config")
 """What a diffusion network regresses. Builders: (sigma_data) -> `Prediction`."""
 
+GUIDANCE = Registry("guidance", "difflab.diffusion.guidance.config")
+"""How predictions are steered. Builders: (options, `GuidanceParts`) -> `Guidance`s in the order they are applied."""
+
 METRICS = Registry("metrics", "difflab.metrics.config")
 """What is measured on samples. Builders: (config, name) -> `Metric`."""
 
@@ -44,6 +47,7 @@ AXES = (
     TIMESTEP_SAMPLINGS,
     SIGMA_DISTRIBUTIONS,
     WEIGHTINGS,
+    GUIDANCE,
     METRICS,
 )
 """All that are chosen by files."""

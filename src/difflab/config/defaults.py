@@ -5,7 +5,7 @@ A file of the group `sampler` that says `defaults: [euler_defaults, _self_]` has
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pydantic import BaseModel
@@ -13,31 +13,46 @@ from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from difflab.config.base import Config, fields_by_key
 from difflab.config.registry import Kind, Registry
+from difflab.config.slots import Slots
 
 SUFFIX = "_defaults"
+PART_SUFFIX = "_options"
+"""Of what is one of several in a kind: `composed.yaml` has the keys of `classifier_options` below `classifier`."""
 MISSING = "???"
 """What stands in a file for a value that has to be given."""
 
 
 def defaults_of(kind: Kind) -> dict[str, Any]:
     """Every key of a kind with its default, as YAML has it; `???` where there is none."""
-    return {"kind": kind.name} | {
-        key: _default(kind.config, name) for key, name in fields_by_key(kind.config).items() if name != "kind"
-    }
+    return {"kind": kind.name} | {key: value for key, value in options_of(kind.config).items() if key != "kind"}
 
 
-def default_choices(axes: Iterator[Registry] | tuple[Registry, ...]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def options_of(config: type[Config]) -> dict[str, Any]:
+    """Every key of a configuration with its default, as YAML has it; `???` where there is none."""
+    config = config.complete()
+    return {key: _default(config, name) for key, name in fields_by_key(config).items()}
+
+
+def default_choices(axes: Iterable[Registry]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """(group, choice, contents) of every kind of the axes that are chosen by files."""
     for axis in axes:
         for name, kind in axis.items():
             yield axis.group, f"{name}{SUFFIX}", defaults_of(kind)
+        for part, config in _parts_of(axis).items():
+            yield axis.group, f"{part}{PART_SUFFIX}", options_of(config)
+
+
+def _parts_of(axis: Registry) -> dict[str, type[Config]]:
+    """What may stand in the slots of its kinds, by their keys."""
+    slotted = [kind.config for kind in axis.values() if issubclass(kind.config, Slots)]
+    return {name: slot.options for config in slotted for name, slot in config.slots().items() if slot.options}
 
 
 def groups_below(axis: Registry, kind: Kind) -> dict[str, tuple[Registry, str]]:
     """The keys of a kind that are chosen by files of a group below its own: each with its axis and its default kind."""
     found = {}
     for key, name in fields_by_key(kind.config).items():
-        field = kind.config.model_fields[name]
+        field = kind.config.complete().model_fields[name]
         for inner in field.metadata:
             if isinstance(inner, Registry) and inner.group == f"{axis.group}/{key}" and not field.is_required():
                 found[key] = inner, _default(kind.config, name)["kind"]

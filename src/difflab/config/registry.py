@@ -134,7 +134,7 @@ class Registry(Axis[Kind]):
     @property
     def models(self) -> list[type[Config]]:
         """The configurations of all choices."""
-        return [kind.config for kind in self.values()]
+        return [kind.config.complete() for kind in self.values()]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(
