@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from difflab.config.axes import AXES
+from difflab.config.axes import AXES, PARTS
 from difflab.config.defaults import SUFFIX, default_choices, defaults_of, groups_below
 from difflab.config.groups import choice_file, conf_dirs
 from difflab.config.plugins import Plugin, load
@@ -42,7 +42,7 @@ def _know_defaults(_: tuple[Plugin, ...]) -> None:
     from hydra.core.config_store import ConfigStore
 
     store = functools.partial(ConfigStore.instance().store, provider="difflab")
-    for group, name, contents in default_choices(AXES):
+    for group, name, contents in default_choices(AXES, PARTS):
         store(name=name, node=contents, group=group)
     for axis in AXES:
         for kind in axis.values():

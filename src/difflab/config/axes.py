@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from difflab.config.registry import Names, Registry
+from collections.abc import Iterator
+
+from difflab.config.registry import Names, Parts, Registry
 
 CONDITIONERS = Registry("conditioning", "difflab.conditioning.config")
 """What a model is told besides x and time. Builders: (config, embedding_dim=, image_size=) -> `Conditioner`."""
@@ -38,6 +40,12 @@ GUIDANCE = Registry("guidance", "difflab.diffusion.guidance.config")
 METRICS = Registry("metrics", "difflab.metrics.config")
 """What is measured on samples. Builders: (config, name) -> `Metric`."""
 
+CALLBACKS = Parts("callbacks", "difflab.callbacks.config")
+"""What watches training. Builders: (config, `CallbackContext`) -> a callback of Lightning's, or several."""
+
+LOGGERS = Parts("logger", "difflab.tracking.config")
+"""Where metrics go. Builders: (config, `LoggerContext`) -> a context with a logger of Lightning's, or None."""
+
 AXES = (
     CONDITIONERS,
     SAMPLERS,
@@ -50,6 +58,16 @@ AXES = (
     GUIDANCE,
     METRICS,
 )
-"""All that are chosen by files."""
+"""All of which a configuration has one, or several under names of its own."""
+PARTS = (CALLBACKS, LOGGERS)
+"""All of which a configuration has several, each under its own name."""
 NAMES = (PREDICTIONS,)
 """All that are words without options."""
+
+
+def every_choice() -> Iterator[tuple[str, str, str]]:
+    """(axis, name, top-level package) of all choices that there are."""
+    for axis in (*AXES, *PARTS):
+        yield from ((axis.group, name, kind.package) for name, kind in axis.items())
+    for names in NAMES:
+        yield from ((names.what, name, names.package(name)) for name in names)

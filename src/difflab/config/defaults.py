@@ -1,6 +1,7 @@
 """The defaults of every kind as a choice that files begin with, so that these state what is different alone.
 
-A file of the group `sampler` that says `defaults: [euler_defaults, _self_]` has all keys of `kind: euler`.
+A file of the group `sampler` that says `defaults: [euler_defaults, _self_]` has all keys of `kind: euler`. Where there
+are several at once, `callbacks_defaults` has a key for each callback, and `ema_defaults` the options of one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from difflab.config.base import Config, fields_by_key
-from difflab.config.registry import Kind, Registry
+from difflab.config.registry import Kind, Part, Parts, Registry
 from difflab.config.slots import Slots
 
 SUFFIX = "_defaults"
@@ -33,13 +34,24 @@ def options_of(config: type[Config]) -> dict[str, Any]:
     return {key: _default(config, name) for key, name in fields_by_key(config).items()}
 
 
-def default_choices(axes: Iterable[Registry]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """(group, choice, contents) of every kind of the axes that are chosen by files."""
+def default_choices(axes: Iterable[Registry], parts: Iterable[Parts] = ()) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(group, choice, contents) of every kind of the axes that are chosen by files, and of the whole of `parts`."""
+    for several in parts:
+        yield several.group, f"{several.group}{SUFFIX}", {name: _part_default(part) for name, part in several.items()}
+        for name, part in several.items():
+            if not part.switch:
+                yield several.group, f"{name}{SUFFIX}", options_of(part.config)
     for axis in axes:
         for name, kind in axis.items():
             yield axis.group, f"{name}{SUFFIX}", defaults_of(kind)
         for part, config in _parts_of(axis).items():
             yield axis.group, f"{part}{PART_SUFFIX}", options_of(config)
+
+
+def _part_default(part: Part) -> Any:
+    if part.switch:
+        return part.default
+    return options_of(part.config) if part.default else None
 
 
 def _parts_of(axis: Registry) -> dict[str, type[Config]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -11,6 +11,7 @@ from pydantic import GetCoreSchemaHandler, SerializerFunctionWrapHandler, model_
 from pydantic_core import CoreSchema, core_schema
 
 from difflab.config.base import Config
+from difflab.config.registry import Part, Parts
 
 OWN = "difflab"
 """The package of difflab's own choices."""
@@ -93,3 +94,25 @@ class Slots(Config):
             lambda value: value if isinstance(value, cls) else cls.complete().model_validate(value),
             serialization=core_schema.plain_serializer_function_ser_schema(Config.plain),
         )
+
+
+class PartsConfig(Slots):
+    """A configuration with a key for every choice of an axis of which there may be several at once."""
+
+    axis: ClassVar[Parts]
+
+    @classmethod
+    def slots(cls) -> Mapping[str, Slot]:
+        return {
+            name: Slot(None, part.default, part.package)
+            if part.switch
+            else Slot(part.config, part.config() if part.default else None, part.package)
+            for name, part in cls.axis.items()
+        }
+
+    @property
+    def active(self) -> Iterator[tuple[Part, Any]]:
+        """Each that is there, with its options, in the order they are registered."""
+        for name, part in self.axis.items():
+            if options := getattr(self, name):
+                yield part, part.config() if part.switch else options

@@ -77,9 +77,6 @@ class TrainConfig(RecordedConfig):
                 f"data.batch_size={self.data.batch_size} cannot be split into trainer.accumulate="
                 f"{self.trainer.accumulate} equal parts; choose a divisor of the batch size"
             )
-        if self.callbacks.evaluation is not None and not any(self.metrics.values()):
-            raise ValueError(
-                "callbacks.evaluation has nothing to measure: choose metrics, as metrics=shapes, or "
-                "callbacks.evaluation=null"
-            )
+        for _, callback in self.callbacks.active:
+            callback.refuse_training(self)
         return self

@@ -85,7 +85,7 @@ class ClassifierOptions(GuidanceOptions):
     gradient_at: Literal["x_t", "mean"] = "x_t"
     """Where an ancestral step takes it: x_t (the released code), or the mean of the next x (ADM's derivation)."""
     interval: Interval | None = None
-    """[low, high] of sigma / alpha where guidance acts, null is everywhere; [0, 10] for few DDIM steps on a cosine table."""
+    """[low, high] of sigma / alpha where it acts, null is everywhere; [0, 10] for few DDIM steps on a cosine table."""
 
     @property
     def guides(self) -> Mapping[str, GuideRun]:

@@ -46,9 +46,9 @@ class NoisyClassifierTrainConfig(TrainConfig):
         if self.data.classes is None:
             raise ValueError("task=noisy_classifier needs labelled data: set data.classes to the number of classes")
         self.network.refuse_other_data(self.data)
-        for name in ("sample_grid", "evaluation"):
-            if getattr(self.callbacks, name) is not None:
-                raise ValueError(f"callbacks.{name}: a classifier draws nothing: choose callbacks=classifier")
+        for part, callback in self.callbacks.active:
+            if callback.draws:
+                raise ValueError(f"callbacks.{part.name}: a classifier draws nothing: choose callbacks=classifier")
         return self
 
     def model(self) -> NoisyClassifierModelConfig:
