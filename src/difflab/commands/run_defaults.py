@@ -10,11 +10,15 @@ from typing import Any
 from difflab.commands.hydra_app import SHOWING
 from difflab.config.defaults import SUFFIX
 from difflab.config.groups import choice_file
+from difflab.config.task import TASKS
 from difflab.errors import UserError
-from difflab.tasks.registry import TASKS
 
 DEFAULTS_OF_RUN = {"sampler", "guidance"}
-PARTS_OF_MODEL = {part for task in TASKS.values() for part in task.model.model_fields} - DEFAULTS_OF_RUN
+
+
+def parts_of_model() -> set[str]:
+    """The keys that say what a model of any task is."""
+    return {part for task in TASKS.values() for part in task.model.model_fields} - DEFAULTS_OF_RUN
 
 
 def with_defaults_of_run(argv: Sequence[str], *, data: bool = False, drawing: bool = True) -> list[str]:
@@ -112,7 +116,7 @@ def refuse_parts_of_model(argv: Sequence[str]) -> None:
     """Raises UserError for overrides of diffusion, network and the like."""
     for argument in argv:
         key = argument.partition("=")[0].lstrip("+~")
-        if re.split(r"[./@]", key)[0] in PARTS_OF_MODEL:
+        if re.split(r"[./@]", key)[0] in parts_of_model():
             raise UserError(
                 f"{argument}: the model comes from the run as it was trained; leave {key} out "
                 "(fewer steps are sampler.steps=...)"

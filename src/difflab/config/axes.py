@@ -61,12 +61,27 @@ AXES = (
 """All of which a configuration has one, or several under names of its own."""
 PARTS = (CALLBACKS, LOGGERS)
 """All of which a configuration has several, each under its own name."""
-NAMES = (PREDICTIONS,)
+RESAMPLINGS = Names("resample", "difflab.networks.config")
+"""How a U-Net halves and doubles its grid: a `difflab.networks.resampling.Resampling` each."""
+
+TIME_EMBEDDINGS = Names("time_embedding", "difflab.networks.config")
+"""What networks are told of time: functions, (time [B], channels) -> float32 [B, channels]."""
+
+INITIALISATIONS = Names("init", "difflab.networks.config")
+"""How weights start: functions of (a convolution or linear layer, whether it is a last one), in place."""
+
+POOLS = Names("pool", "difflab.networks.config")
+"""From features to logits: functions, `difflab.networks.pools.Features` -> the specification of a module."""
+
+NAMES = (PREDICTIONS, RESAMPLINGS, TIME_EMBEDDINGS, INITIALISATIONS, POOLS)
 """All that are words without options."""
 
 
 def every_choice() -> Iterator[tuple[str, str, str]]:
     """(axis, name, top-level package) of all choices that there are."""
+    from difflab.config.task import TASKS
+
+    yield from ((TASKS.group, name, task.package) for name, task in TASKS.items())
     for axis in (*AXES, *PARTS):
         yield from ((axis.group, name, kind.package) for name, kind in axis.items())
     for names in NAMES:

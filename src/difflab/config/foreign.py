@@ -72,6 +72,8 @@ def _choices(value: Any, key: str) -> Iterator[tuple[str, str, str]]:
     if isinstance(value, Config):
         if isinstance(kind := getattr(value, "kind", None), str):
             yield key, kind, type(value).__module__.partition(".")[0]
+        if isinstance(value, RecordedConfig) and isinstance(task := getattr(value, "task", None), str):
+            yield f"{prefix}task", task, type(value).__module__.partition(".")[0]
         slots = value.slots() if isinstance(value, Slots) else {}
         for name, field in type(value).model_fields.items():
             inner = getattr(value, name)

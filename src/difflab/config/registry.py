@@ -231,11 +231,15 @@ class Names(Axis[str]):
                 f"{builder.partition(':')[0]}; uninstall one of the two packages"
             )
 
-    def builder(self, name: str) -> Callable[..., Any]:
-        """What builds the choice of that name. Raises ValueError for one that there is not."""
+    def load(self, name: str) -> Any:
+        """What the choice of that name stands for. Raises ValueError for one that there is not."""
         if name not in self:
             raise ValueError(f"{self.what}={name!r} is not one of {', '.join(self)}")
         return load(self[name])
+
+    def builder(self, name: str) -> Callable[..., Any]:
+        """The same, where it is something to be called."""
+        return self.load(name)
 
     def package(self, name: str) -> str:
         """The top-level package that a choice comes from."""

@@ -6,15 +6,22 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from difflab.config.axes import NETWORKS
+from difflab.config.axes import INITIALISATIONS, NETWORKS, POOLS, RESAMPLINGS, TIME_EMBEDDINGS
 from difflab.config.data import DataConfig
 from difflab.config.fitting import Reads
 from difflab.config.network import Gives, NetworkBase
 
 Positive = Annotated[int, Field(ge=1)]
-Resample = Literal["asymmetric_conv", "symmetric_conv", "pool", "residual"]
 Stem = Literal["base", "first_level"]
-Pool = Literal["adaptive", "attention", "spatial", "spatial_v2"]
+
+for _name in ("asymmetric_conv", "symmetric_conv", "pool", "residual"):
+    RESAMPLINGS.register(_name, f"difflab.networks.resampling:{_name.upper()}")
+for _name in ("ddpm", "adm", "sr3"):
+    TIME_EMBEDDINGS.register(_name, f"difflab.networks.embedding:{_name}")
+for _name in ("ddpm", "adm", "orthogonal"):
+    INITIALISATIONS.register(_name, f"difflab.networks.init:{_name}")
+for _name in ("adaptive", "attention", "spatial", "spatial_v2"):
+    POOLS.register(_name, f"difflab.networks.pools:{_name}")
 
 
 class UNetBase(NetworkBase):
@@ -58,8 +65,8 @@ class UNetBase(NetworkBase):
     middle_attention: bool = True
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     adaptive_norm: bool = False
-    resample: Resample = "asymmetric_conv"
-    time_embedding: Literal["ddpm", "adm", "sr3"] = "ddpm"
+    resample: Annotated[str, RESAMPLINGS] = "asymmetric_conv"
+    time_embedding: Annotated[str, TIME_EMBEDDINGS] = "ddpm"
     embedding_mult: Positive = 4
     embedding_activation: bool = True
     qkv_bias: bool = True
@@ -67,7 +74,7 @@ class UNetBase(NetworkBase):
     norm_groups: Positive = 32
     norm_eps: Annotated[float, Field(gt=0)] = 1e-6
     residual_scale: Annotated[float, Field(gt=0)] = 1.0
-    init: Literal["ddpm", "adm", "orthogonal"] = "ddpm"
+    init: Annotated[str, INITIALISATIONS] = "ddpm"
     checkpoint_activations: bool = False
 
     @property
@@ -187,7 +194,7 @@ class UNetEncoderConfig(UNetBase):
 
     kind: Literal["unet_encoder"]
     classes: Positive
-    pool: Pool
+    pool: Annotated[str, POOLS]
 
     @property
     def logits(self) -> int:

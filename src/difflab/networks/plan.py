@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from difflab.config.axes import POOLS, RESAMPLINGS
 from difflab.networks.attention import AttentionSpec
 from difflab.networks.blocks import ResBlockSpec
 from difflab.networks.config import UNetBase, UNetConfig, UNetEncoderConfig
 from difflab.networks.embedding import EmbeddingSpec
 from difflab.networks.layers import NormSpec
-from difflab.networks.pools import AdaptivePoolSpec, AttentionPoolSpec, PoolSpec, SpatialPoolSpec
+from difflab.networks.pools import Features
 from difflab.networks.registry import BlockSpec
-from difflab.networks.resample import DownSpec, UpSpec
-
-_EMBEDDINGS: dict[str, tuple[Literal["sin_cos", "cos_sin"], int]] = {
-    "ddpm": ("sin_cos", 1),
-    "adm": ("cos_sin", 0),
-    "sr3": ("sin_cos", 0),
-}
 
 
 @dataclass(frozen=True)
@@ -46,7 +40,7 @@ class TorsoPlan:
     encoder: tuple[Level, ...]
     middle: Level
     norm: NormSpec
-    init: Literal["ddpm", "adm", "orthogonal"]
+    init: str
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -84,7 +78,7 @@ class UNetPlan(TorsoPlan):
 class EncoderPlan(TorsoPlan):
     """The encoder and the middle of a UNet, and what makes logits of their features."""
 
-    pool: PoolSpec
+    pool: Any
 
 
 @dataclass(frozen=True)
@@ -147,19 +141,10 @@ class _Blocks:
         return Step(blocks, skip=True)
 
     def down(self, channels: int) -> Step:
-        block: BlockSpec
-        if self.cfg.resample == "residual":
-            block = self.residual(channels, channels, "down")
-        elif self.cfg.resample == "pool":
-            block = DownSpec(channels, "pool")
-        else:
-            block = DownSpec(channels, "asymmetric" if self.cfg.resample == "asymmetric_conv" else "symmetric")
-        return Step((block,), skip=True)
+        return Step((RESAMPLINGS.load(self.cfg.resample).down(self, channels),), skip=True)
 
     def up(self, channels: int) -> Step:
-        residual = self.cfg.resample == "residual"
-        block = self.residual(channels, channels, "up") if residual else UpSpec(channels, self.cfg.resample != "pool")
-        return Step((block,), skip=False)
+        return Step((RESAMPLINGS.load(self.cfg.resample).up(self, channels),), skip=False)
 
     def middle(self, channels: int) -> Step:
         first, last = self.residual(channels, channels), self.residual(channels, channels)
@@ -203,15 +188,16 @@ def plan_encoder(cfg: UNetEncoderConfig, *, image_size: int) -> EncoderPlan:
     blocks = _Blocks(cfg, _attended_levels(cfg, image_size))
     torso, kept = _plan_torso(blocks)
     width = kept[-1]
-    pool: PoolSpec
-    if cfg.pool == "attention":
-        grid = image_size // cfg.size_multiple
-        pool = AttentionPoolSpec(width, cfg.classes, blocks.norm, blocks.heads(width), grid, image_size)
-    elif cfg.pool == "adaptive":
-        pool = AdaptivePoolSpec(width, cfg.classes, blocks.norm)
-    else:
-        pool = SpatialPoolSpec(sum(kept) + width, cfg.classes, blocks.norm if cfg.pool == "spatial_v2" else None)
-    return EncoderPlan(**vars(torso), pool=pool)
+    features = Features(
+        width=width,
+        total=sum(kept) + width,
+        classes=cfg.classes,
+        norm=blocks.norm,
+        heads=blocks.heads,
+        grid=image_size // cfg.size_multiple,
+        image_size=image_size,
+    )
+    return EncoderPlan(**vars(torso), pool=POOLS.builder(cfg.pool)(features))
 
 
 def _plan_torso(blocks: _Blocks) -> tuple[TorsoPlan, list[int]]:
@@ -227,13 +213,16 @@ def _plan_torso(blocks: _Blocks) -> tuple[TorsoPlan, list[int]]:
             steps.append(blocks.down(width))
             kept.append(width)
         encoder.append(tuple(steps))
-    order, shift = _EMBEDDINGS[cfg.time_embedding]
     torso = TorsoPlan(
         channels=cfg.channels,
         patch_size=cfg.patch_size,
         size_multiple=cfg.size_multiple,
         embedding=EmbeddingSpec(
-            cfg.base_channels, 4 * cfg.base_channels, cfg.embedding_channels, order, shift, cfg.embedding_activation
+            cfg.base_channels,
+            4 * cfg.base_channels,
+            cfg.embedding_channels,
+            cfg.time_embedding,
+            cfg.embedding_activation,
         ),
         stem_channels=cfg.stem_channels,
         encoder=tuple(encoder),
