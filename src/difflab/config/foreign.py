@@ -77,7 +77,7 @@ def _choices(value: Any, key: str) -> Iterator[tuple[str, str, str]]:
         slots = value.slots() if isinstance(value, Slots) else {}
         for name, field in type(value).model_fields.items():
             inner = getattr(value, name)
-            if name in slots and inner is not None:
+            if name in slots and inner not in (None, False):
                 yield f"{prefix}{name}", name, slots[name].package
             for axis in field.metadata:
                 if isinstance(axis, Names):
