@@ -78,12 +78,16 @@ class Slots(Config):
     @property
     def chosen_slots(self) -> dict[str, Any]:
         """What is not null, by its key."""
-        return {name: value for name in self.slots() if (value := getattr(self, name)) is not None}
+        return {name: value for name in self.slots() if (value := getattr(self, name, None)) is not None}
 
     @model_serializer(mode="wrap")
     def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # What is stored can be read where a plugin that it does not use is no longer there.
-        unused = {name for name, slot in self.slots().items() if slot.package != OWN and not getattr(self, name)}
+        unused = {
+            name
+            for name, slot in self.slots().items()
+            if slot.package != OWN and not slot.default and not getattr(self, name, None)
+        }
         return {key: value for key, value in handler(self).items() if key not in unused}
 
     @classmethod
@@ -114,5 +118,5 @@ class PartsConfig(Slots):
     def active(self) -> Iterator[tuple[Part, Any]]:
         """Each that is there, with its options, in the order they are registered."""
         for name, part in self.axis.items():
-            if options := getattr(self, name):
+            if options := getattr(self, name, None):
                 yield part, part.config() if part.switch else options

@@ -37,7 +37,9 @@ class UNetBase(NetworkBase):
     blocks_per_level:        residual blocks per encoder level, one number or one per level (a decoder has one more).
     attention_resolutions:   grid sizes, in pixels of the network's own grid, where each block is followed by attention.
     attention_heads:         heads of every attention, or null where attention_head_channels fixes their width instead.
+    attention_head_channels: width of each head, or null where attention_heads fixes their number instead.
     middle_attention:        attention between the two middle blocks.
+    dropout:                 in every residual block, before its last convolution.
     adaptive_norm:           the time embedding scales and shifts the second norm (ADM) instead of being added (DDPM).
     resample:                asymmetric_conv: strided conv padded right and below, nearest + conv (DDPM);
                              symmetric_conv: the same padded all round; pool: mean of 2x2 and nearest, no weights;
