@@ -312,7 +312,7 @@ def _refuse_without_effect(override: str, command: Command[Any]) -> None:
 def _guidance(asked: float | str | None, model: ModelConfig) -> dict[str, Any]:
     if asked is None or isinstance(asked, str):
         return {"guidance": asked}
-    without = isinstance(model, DrawingModelConfig) and model.guidance.kind == "none"
+    without = isinstance(model, DrawingModelConfig) and not model.guidance.acts
     return {"guidance": "classifier_free" if without else None, "guidance.scale": asked}
 
 

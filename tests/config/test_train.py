@@ -6,12 +6,12 @@ import pytest
 
 from difflab.commands.composing import compose, compose_and_validate
 from difflab.config.model import ModelConfig
+from difflab.config.task import TASKS
 from difflab.config.train import TrainConfig
 from difflab.config.validate import validate
 from difflab.errors import UserError
 from difflab.tasks.denoising.config import DenoisingModelConfig, DenoisingTrainConfig
 from difflab.tasks.noisy_classifier.config import NoisyClassifierModelConfig, NoisyClassifierTrainConfig
-from difflab.tasks.registry import TASKS
 
 SMALL = ["experiment=ddpm/shapes32"]
 CLASSIFIER = ["experiment=adm/shapes32_classifier"]

@@ -5,20 +5,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
 import torch
 from typing_extensions import override
 
 from difflab.callbacks.clock import train_step
+from difflab.callbacks.config import SampleGridConfig
 from difflab.callbacks.generation import Generate, draw_on_all_ranks, ready_to_sample, tell_bad_samples
 from difflab.callbacks.periodic import Periodic
-from difflab.config.callbacks import SampleGridConfig
 from difflab.files import numbered
 from difflab.requests.base import Request
 from difflab.requests.words import class_words, in_words
 from difflab.tracking.clock import ClockedLogger
 from difflab.tracking.grid import make_grid, save_picture, to_pil
+
+if TYPE_CHECKING:
+    from difflab.callbacks.context import CallbackContext
 
 log = logging.getLogger(__name__)
 
@@ -52,15 +56,12 @@ class SampleGrid(Periodic):
         self.min_side, self.table, self.class_names = min_side, table, class_names
 
     @classmethod
-    def from_config(
-        cls,
-        config: SampleGridConfig,
-        dirpath: Path | str,
-        generate: Generate,
-        request: Request | None = None,
-        class_names: Sequence[str] | None = None,
-    ) -> SampleGrid:
-        return cls(dirpath, generate, request=request, class_names=class_names, **config.model_dump())
+    def from_config(cls, config: SampleGridConfig, context: CallbackContext) -> SampleGrid:
+        assert context.generate is not None, "nothing to draw with"
+        names = context.config.data.class_names
+        return cls(
+            context.run.samples, context.generate, request=context.request, class_names=names, **config.model_dump()
+        )
 
     @override
     def act(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

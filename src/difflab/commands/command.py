@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from difflab.config.registry import load
 from difflab.config.work import WorkConfig
-from difflab.tasks.registry import load_builder
 
 if TYPE_CHECKING:
     from difflab.commands.processes import Processes
@@ -115,11 +115,11 @@ class Command(Generic[Asked]):
 
     def work(self, config: Asked, plain: Mapping[str, Any], overrides: Sequence[str], machine: Machine) -> Work:
         """What a command line asks for. All processes call it together. Raises UserError for what cannot be done."""
-        return load_builder(self.build)(config, dict(plain), list(overrides), machine)
+        return load(self.build)(config, dict(plain), list(overrides), machine)
 
     def show_all(self, points: Sequence[SweepPoint], places: Sequence[Path], folder: Path) -> None:
         """Show what came out of several points, and keep it in `folder`."""
-        load_builder(self.report)(points, places, folder)
+        load(self.report)(points, places, folder)
 
 
 @contextlib.contextmanager

@@ -190,13 +190,13 @@ def refuse_unwritable(config: WorkConfig) -> None:
 
     require_folder("out", config.out)
     if isinstance(config, MeasuringConfig):
-        from difflab.tracking.wandb_environment import refuse_unusable
-
-        refuse_unusable(config.logger)
+        config.logger.refuse_unusable()
 
 
 def _refuse_one_wandb_run(config: WorkConfig, points: int, results: str) -> None:
-    logs = isinstance(config, MeasuringConfig) and config.logger.wandb is not None
+    from difflab.tracking.wandb_environment import wandb_of
+
+    logs = isinstance(config, MeasuringConfig) and wandb_of(config.logger) is not None
     if logs and points > 1 and os.environ.get("WANDB_RUN_ID"):
         raise UserError(
             f"WANDB_RUN_ID names one W&B run, but these are {points} {results}: give one value of each key (as "

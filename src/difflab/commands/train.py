@@ -46,7 +46,6 @@ def train(config: TrainConfig, overrides: list[str], said: Sequence[str] = ()) -
     from difflab.lock import locked
     from difflab.parts.finding import with_recorded_parts
     from difflab.tracking.rundir import RunDirectory
-    from difflab.tracking.wandb_environment import refuse_unusable
 
     # What the machine has not got, data that is missing or does not fit, and evaluations of it that cannot be made are
     # found before anything is written.
@@ -55,7 +54,7 @@ def train(config: TrainConfig, overrides: list[str], said: Sequence[str] = ()) -
     config = config.model_copy(update={"data": with_class_names(config.data)})
     GlobalBatches(len(images), config.data.batch_size, seed=config.seed)
     config = with_recorded_parts(with_checked_evaluation(config, overrides))
-    refuse_unusable(config.logger)
+    config.logger.refuse_unusable()
     run = RunDirectory.create(config.output_root, config.experiment, config.name, identity=name_identity(config))
     with contextlib.ExitStack() as stack:
         if is_first_process():

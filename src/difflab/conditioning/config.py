@@ -212,7 +212,8 @@ class AugmentConditionerConfig(ConditionerBase):
 
     probability: of each kind; the numbers below multiply it. 0 is never, and then the network is not told of the kind.
     x_flip, y_flip: mirrored left to right, and upside down; one in two of the images that are drawn.
-    quarter_turn: turned by 0, 90, 180 or 270 degrees. rotation: by any angle.
+    quarter_turn: turned by 0, 90, 180 or 270 degrees.
+    rotation: turned by any angle.
     scale, anisotropy: made larger or smaller as a whole, and along one axis at the cost of the other.
     translation: moved.
     """

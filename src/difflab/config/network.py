@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import Field, ValidationInfo
 
@@ -69,10 +69,17 @@ NetworkConfig = Annotated[NetworkBase, NETWORKS]
 
 def of_other_tasks(value: Any, info: ValidationInfo) -> Any:
     """A validator before the networks of one task: says what takes a network of another kind. Raises ValueError."""
-    from difflab.tasks.registry import TASKS
+    from difflab.config.task import TASKS
 
     kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
-    kinds = {name: task.network_kinds for name, task in TASKS.items()}
+    kinds = {
+        name: tuple(
+            network.name
+            for network in NETWORKS.values()
+            if cast("type[NetworkBase]", network.config).gives == task.train.network_gives
+        )
+        for name, task in TASKS.items()
+    }
     ours = kinds.get(info.data.get("task", ""), ())
     others = [name for name, taken in kinds.items() if kind in taken]
     if ours and kind is not None and kind not in ours:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from difflab.diffusion.base_process import Levels, Process
-from difflab.diffusion.guidance import Guidance, NetworkInput, combine_all, prepare_all
+from difflab.diffusion.guidance.base import Guidance, NetworkInput, combine_all, prepare_all
 from difflab.diffusion.thresholding import Threshold
 from difflab.types import Conditioning, Denoised, Network, NoiseLevel, StepContext
 

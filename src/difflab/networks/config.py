@@ -8,16 +8,23 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from difflab.config.axes import NETWORKS
+from difflab.config.axes import INITIALISATIONS, NETWORKS, POOLS, RESAMPLINGS, TIME_EMBEDDINGS
 from difflab.config.data import DataConfig
 from difflab.config.fitting import Reads
 from difflab.config.network import Gives, NetworkBase
 from difflab.config.unet_sizing import Sizing
 
 Positive = Annotated[int, Field(ge=1)]
-Resample = Literal["asymmetric_conv", "symmetric_conv", "pool", "residual"]
 Stem = Literal["base", "first_level"]
-Pool = Literal["adaptive", "attention", "spatial", "spatial_v2"]
+
+for _name in ("asymmetric_conv", "symmetric_conv", "pool", "residual"):
+    RESAMPLINGS.register(_name, f"difflab.networks.resampling:{_name.upper()}")
+for _name in ("ddpm", "adm", "sr3"):
+    TIME_EMBEDDINGS.register(_name, f"difflab.networks.embedding:{_name}")
+for _name in ("ddpm", "adm", "orthogonal"):
+    INITIALISATIONS.register(_name, f"difflab.networks.init:{_name}")
+for _name in ("adaptive", "attention", "spatial", "spatial_v2"):
+    POOLS.register(_name, f"difflab.networks.pools:{_name}")
 
 
 class UNetBase(NetworkBase):
@@ -38,7 +45,9 @@ class UNetBase(NetworkBase):
     blocks_per_level:        residual blocks per encoder level, one number or one per level (a decoder has one more).
     attention_resolutions:   grid sizes, in pixels of the network's own grid, where each block is followed by attention.
     attention_heads:         heads of every attention, or null where attention_head_channels fixes their width instead.
+    attention_head_channels: width of each head, or null where attention_heads fixes their number instead.
     middle_attention:        attention between the two middle blocks.
+    dropout:                 in every residual block, before its last convolution.
     adaptive_norm:           the time embedding scales and shifts the second norm (ADM) instead of being added (DDPM).
     resample:                asymmetric_conv: strided conv padded right and below, nearest + conv (DDPM);
                              symmetric_conv: the same padded all round; pool: mean of 2x2 and nearest, no weights;
@@ -67,8 +76,8 @@ class UNetBase(NetworkBase):
     middle_attention: bool = True
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     adaptive_norm: bool = False
-    resample: Resample = "asymmetric_conv"
-    time_embedding: Literal["ddpm", "adm", "sr3"] = "ddpm"
+    resample: Annotated[str, RESAMPLINGS] = "asymmetric_conv"
+    time_embedding: Annotated[str, TIME_EMBEDDINGS] = "ddpm"
     embedding_mult: Positive = 4
     embedding_activation: bool = True
     qkv_bias: bool = True
@@ -76,7 +85,7 @@ class UNetBase(NetworkBase):
     norm_groups: Positive = 32
     norm_eps: Annotated[float, Field(gt=0)] = 1e-6
     residual_scale: Annotated[float, Field(gt=0)] = 1.0
-    init: Literal["ddpm", "adm", "orthogonal"] = "ddpm"
+    init: Annotated[str, INITIALISATIONS] = "ddpm"
     checkpoint_activations: bool = False
 
     @classmethod
@@ -207,7 +216,7 @@ class UNetEncoderConfig(UNetBase):
 
     kind: Literal["unet_encoder"]
     classes: Positive
-    pool: Pool
+    pool: Annotated[str, POOLS]
 
     @property
     def logits(self) -> int:

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from difflab.config.axes import POOLS, RESAMPLINGS
 from difflab.networks.attention import AttentionSpec
 from difflab.networks.blocks import ResBlockSpec
 from difflab.networks.config import UNetBase, UNetConfig, UNetEncoderConfig
 from difflab.networks.embedding import EmbeddingSpec
 from difflab.networks.layers import NormSpec
-from difflab.networks.pools import AdaptivePoolSpec, AttentionPoolSpec, PoolSpec, SpatialPoolSpec
+from difflab.networks.pools import Features
 from difflab.networks.registry import BlockSpec
-from difflab.networks.resample import DownSpec, UpSpec
-
-_EMBEDDINGS: dict[str, tuple[Literal["sin_cos", "cos_sin"], int]] = {
-    "ddpm": ("sin_cos", 1),
-    "adm": ("cos_sin", 0),
-    "sr3": ("sin_cos", 0),
-}
 
 
 @dataclass(frozen=True)
@@ -47,7 +41,7 @@ class BackbonePlan:
     encoder: tuple[Level, ...]
     middle: Level
     norm: NormSpec
-    init: Literal["ddpm", "adm", "orthogonal"]
+    init: str
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -85,7 +79,7 @@ class UNetPlan(BackbonePlan):
 class EncoderPlan(BackbonePlan):
     """The encoder and the middle of a UNet, and what makes logits of their features."""
 
-    pool: PoolSpec
+    pool: Any
 
 
 @dataclass(frozen=True)
@@ -148,19 +142,10 @@ class _Blocks:
         return Step(blocks, skip=True)
 
     def down(self, channels: int) -> Step:
-        block: BlockSpec
-        if self.cfg.resample == "residual":
-            block = self.residual(channels, channels, "down")
-        elif self.cfg.resample == "pool":
-            block = DownSpec(channels, "pool")
-        else:
-            block = DownSpec(channels, "asymmetric" if self.cfg.resample == "asymmetric_conv" else "symmetric")
-        return Step((block,), skip=True)
+        return Step((RESAMPLINGS.load(self.cfg.resample).down(self, channels),), skip=True)
 
     def up(self, channels: int) -> Step:
-        residual = self.cfg.resample == "residual"
-        block = self.residual(channels, channels, "up") if residual else UpSpec(channels, self.cfg.resample != "pool")
-        return Step((block,), skip=False)
+        return Step((RESAMPLINGS.load(self.cfg.resample).up(self, channels),), skip=False)
 
     def middle(self, channels: int) -> Step:
         first, last = self.residual(channels, channels), self.residual(channels, channels)
@@ -204,15 +189,16 @@ def plan_encoder(cfg: UNetEncoderConfig, *, image_size: int) -> EncoderPlan:
     blocks = _Blocks(cfg, _attended_levels(cfg, image_size))
     backbone, kept = _plan_backbone(blocks)
     width = kept[-1]
-    pool: PoolSpec
-    if cfg.pool == "attention":
-        grid = cfg.padded(image_size) // cfg.size_multiple
-        pool = AttentionPoolSpec(width, cfg.classes, blocks.norm, blocks.heads(width), grid, image_size)
-    elif cfg.pool == "adaptive":
-        pool = AdaptivePoolSpec(width, cfg.classes, blocks.norm)
-    else:
-        pool = SpatialPoolSpec(sum(kept) + width, cfg.classes, blocks.norm if cfg.pool == "spatial_v2" else None)
-    return EncoderPlan(**vars(backbone), pool=pool)
+    features = Features(
+        width=width,
+        total=sum(kept) + width,
+        classes=cfg.classes,
+        norm=blocks.norm,
+        heads=blocks.heads,
+        grid=cfg.padded(image_size) // cfg.size_multiple,
+        image_size=image_size,
+    )
+    return EncoderPlan(**vars(backbone), pool=POOLS.builder(cfg.pool)(features))
 
 
 def _plan_backbone(blocks: _Blocks) -> tuple[BackbonePlan, list[int]]:
@@ -228,14 +214,17 @@ def _plan_backbone(blocks: _Blocks) -> tuple[BackbonePlan, list[int]]:
             steps.append(blocks.down(width))
             kept.append(width)
         encoder.append(tuple(steps))
-    order, shift = _EMBEDDINGS[cfg.time_embedding]
     backbone = BackbonePlan(
         channels=cfg.channels,
         patch_size=cfg.patch_size,
         size_multiple=cfg.size_multiple,
         pad=cfg.pad,
         embedding=EmbeddingSpec(
-            cfg.base_channels, 4 * cfg.base_channels, cfg.embedding_channels, order, shift, cfg.embedding_activation
+            cfg.base_channels,
+            4 * cfg.base_channels,
+            cfg.embedding_channels,
+            cfg.time_embedding,
+            cfg.embedding_activation,
         ),
         stem_channels=cfg.stem_channels,
         encoder=tuple(encoder),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from torch import Tensor
 
 from difflab.diffusion.base_process import Process
-from difflab.diffusion.guidance import shift_eps
+from difflab.diffusion.guidance.base import shift_eps
 from difflab.diffusion.levels.grid import Grid, LevelGrid
 from difflab.diffusion.noise import NoiseSource
 from difflab.diffusion.samplers.base import Sampler, Take, options_of

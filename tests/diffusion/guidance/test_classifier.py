@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from difflab.diffusion.classifier_guidance import ClassifierGuidance
 from difflab.diffusion.denoiser import NetworkDenoiser
-from difflab.diffusion.guidance import LogProb
+from difflab.diffusion.guidance.base import LogProb
+from difflab.diffusion.guidance.classifier import ClassifierGuidance
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.samplers.ancestral import AncestralSampler

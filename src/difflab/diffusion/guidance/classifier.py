@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from difflab.diffusion.guidance import Guidance, Interval, LogProb, check_interval, is_within
+from difflab.diffusion.guidance.base import Guidance, Interval, LogProb, check_interval, is_within
 from difflab.types import NoiseLevel, StepContext
 
 GradientAt = Literal["x_t", "mean"]

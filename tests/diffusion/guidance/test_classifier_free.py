@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from difflab.diffusion.classifier_free import ClassifierFree
 from difflab.diffusion.denoiser import NetworkDenoiser
+from difflab.diffusion.guidance.classifier_free import ClassifierFree
 from difflab.diffusion.levels.distributions import cfg_log_snr
 from difflab.diffusion.predictions import Previous, PreviousDenoised, prediction_of
 from difflab.diffusion.process import GaussianProcess

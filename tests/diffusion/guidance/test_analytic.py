@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from difflab.diffusion.classifier_guidance import GradientAt
-from difflab.diffusion.guidance import Guidance
+from difflab.diffusion.guidance.base import Guidance
+from difflab.diffusion.guidance.classifier import GradientAt
 from difflab.diffusion.levels.grid import Grid
 from difflab.diffusion.process import CLEAN, GaussianProcess, Variance
 from difflab.diffusion.samplers.ancestral import AncestralSampler
@@ -43,7 +43,7 @@ TWO = Classes(Part(0, 0.5, (-1.0,), 0.25), Part(1, 0.5, (1.0,), 0.25))
 STEPS = (48, 96, 192)
 N = 8
 START = torch.randn(N, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-PAGE = Path(__file__).parents[2] / "docs" / "guidance.md"
+PAGE = Path(__file__).parents[3] / "docs" / "guidance.md"
 
 Score = Callable[[Tensor, NoiseLevel], Tensor]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from difflab.diffusion.guidance import Guidance, Interval, NetworkInput, check_interval, is_within
+from difflab.diffusion.guidance.base import Guidance, Interval, NetworkInput, check_interval, is_within
 from difflab.diffusion.predictions import Eps, Prediction, PreviousDenoised
 from difflab.types import Conditioning, Denoised, Denoiser, StepContext
 

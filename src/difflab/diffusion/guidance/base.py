@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -48,14 +49,14 @@ class GuidanceParts:
 
     null:       what the network is told when its condition is dropped, B rows (classifier-free guidance).
     prediction: what the network regresses; guidance is rescaled there.
-    reference:  a network that predicts less well, or without the condition (autoguidance).
-    log_prob:   log p(y | x_t) of a noisy classifier (classifier guidance).
+    guides:     what the further models that a guidance asks are for these samples, by the names of its configuration:
+                `reference`, a `Denoiser` that predicts less well, or without the condition (autoguidance);
+                `classifier`, the `LogProb` of a noisy classifier; whatever a plugin's guides make.
     """
 
     null: Conditioning | None = None
     prediction: Prediction = field(default_factory=Eps)
-    reference: Denoiser | None = None
-    log_prob: LogProb | None = None
+    guides: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Guidance:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from difflab.diffusion.classifier_free import ClassifierFree
-from difflab.diffusion.classifier_guidance import ClassifierGuidance
 from difflab.diffusion.denoiser import NetworkDenoiser
-from difflab.diffusion.guidance import Guidance, NetworkInput, combine_all, prepare_all, shift_eps, shift_mean
+from difflab.diffusion.guidance.base import Guidance, NetworkInput, combine_all, prepare_all, shift_eps, shift_mean
+from difflab.diffusion.guidance.classifier import ClassifierGuidance
+from difflab.diffusion.guidance.classifier_free import ClassifierFree
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.schedules import linear_betas
 from difflab.types import Conditioning, Denoised, NoiseLevel, StepContext
