@@ -18,7 +18,7 @@ class DPM2Sampler(EulerSampler):
 
     def step(self, state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
         z, start = self.churn(state, z, here)
-        denoised = state.ask(z, start)
+        denoised = state.denoise(z, start)
         return midpoint_step(state, z, denoised.x0, start.edm_sigma, there.edm_sigma), denoised
 
 
@@ -28,7 +28,7 @@ class DPM2AncestralSampler(EulerAncestralSampler):
     calls_a_step = 2
 
     def step(self, state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
-        denoised = state.ask(z, here)
+        denoised = state.denoise(z, here)
         down, up = self.fresh.split(here.edm_sigma, there.edm_sigma)
         return self.fresh.add(state, midpoint_step(state, z, denoised.x0, here.edm_sigma, down), up), denoised
 
@@ -42,4 +42,4 @@ def midpoint_step(state: SamplerState, z: Tensor, x0: Tensor, here: float, there
         return x0
     middle = state.level(math.sqrt(here * there))
     half_way = towards(z, x0, here, middle.edm_sigma)
-    return z + (there - here) * slope(half_way, state.ask(half_way, middle).x0, middle.edm_sigma)
+    return z + (there - here) * slope(half_way, state.denoise(half_way, middle).x0, middle.edm_sigma)

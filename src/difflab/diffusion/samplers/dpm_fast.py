@@ -75,7 +75,7 @@ class DPMFastSampler(LevelSampler):
         lowest = state.levels[-1].edm_sigma
         down = max(self.fresh.split(here.edm_sigma, there.edm_sigma)[0], lowest)
         up = math.sqrt(there.edm_sigma**2 - down**2)
-        denoised = state.ask(z, here)
+        denoised = state.denoise(z, here)
         z = _STEPS[self.orders[state.index]](state, z, denoised.x0, here.edm_sigma, down)
         return self.fresh.add(state, z, up), denoised
 
@@ -98,9 +98,9 @@ def _third_order(state: SamplerState, z: Tensor, x0: Tensor, here: float, there:
     width = math.log(here / there)
     one, two = state.level(here * math.exp(-width / 3)), state.level(here * math.exp(-2 * width / 3))
     ahead = z + (one.edm_sigma - here) * eps
-    change = slope(ahead, state.ask(ahead, one).x0, one.edm_sigma) - eps
+    change = slope(ahead, state.denoise(ahead, one).x0, one.edm_sigma) - eps
     ahead = z + (two.edm_sigma - here) * eps - 2.0 * two.edm_sigma * _bend(2 * width / 3) * change
-    change = slope(ahead, state.ask(ahead, two).x0, two.edm_sigma) - eps
+    change = slope(ahead, state.denoise(ahead, two).x0, two.edm_sigma) - eps
     return z + (there - here) * eps - 1.5 * there * _bend(width) * change
 
 

@@ -55,7 +55,7 @@ class DPMSolverPPSampler(ExponentialSampler):
         self.second_derivative: SecondDerivative = second_derivative
 
     def step(self, state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
-        denoised = state.ask(z, here)
+        denoised = state.denoise(z, here)
         m, order = self.extrapolated(denoised), self._order(state, there)
         ahead = self.constant(z, m, here, there)
         if order > 1:
@@ -95,12 +95,12 @@ class DPMSolverPP2SAncestralSampler(EulerAncestralSampler):
     calls_a_step = 2
 
     def step(self, state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
-        denoised = state.ask(z, here)
+        denoised = state.denoise(z, here)
         down, up = self.fresh.split(here.edm_sigma, there.edm_sigma)
         x0 = denoised.x0
         if down > 0.0:
             middle = state.level(math.sqrt(here.edm_sigma * down))
-            x0 = state.ask(towards(z, x0, here.edm_sigma, middle.edm_sigma), middle).x0
+            x0 = state.denoise(towards(z, x0, here.edm_sigma, middle.edm_sigma), middle).x0
         return self.fresh.add(state, towards(z, x0, here.edm_sigma, down), up), denoised
 
 
@@ -126,12 +126,12 @@ class DPMSolverPPSDESampler(LevelSampler):
         self.r = r
 
     def step(self, state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
-        denoised = state.ask(z, here)
+        denoised = state.denoise(z, here)
         if there.edm_sigma == 0.0:
             return denoised.x0, denoised
         middle = state.level(here.edm_sigma * (there.edm_sigma / here.edm_sigma) ** self.r)
         part_way = self._noisy_step(state, z, denoised.x0, here, middle)
-        extrapolated = denoised.x0 + (state.ask(part_way, middle).x0 - denoised.x0) / (2.0 * self.r)
+        extrapolated = denoised.x0 + (state.denoise(part_way, middle).x0 - denoised.x0) / (2.0 * self.r)
         return self._noisy_step(state, z, extrapolated, here, there), denoised
 
     def _noisy_step(self, state: SamplerState, z: Tensor, x0: Tensor, here: NoiseLevel, there: NoiseLevel) -> Tensor:
@@ -162,7 +162,7 @@ class MultistepSDESampler(LevelSampler):
         self.s_noise = s_noise
 
     def step(self, state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
-        denoised = state.ask(z, here)
+        denoised = state.denoise(z, here)
         past = state.past
         state.remember(here, denoised.x0, self.remembered)
         if there.edm_sigma == 0.0:

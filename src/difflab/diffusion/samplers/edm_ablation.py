@@ -65,14 +65,14 @@ class EDMAblationSampler(LevelSampler):
         clock = self._clock(state)
         t = clock.time(start.edm_sigma)
         width = clock.time(there.edm_sigma) - t
-        denoised = state.ask(z, start)
+        denoised = state.denoise(z, start)
         x, first = z * self._scale(start.edm_sigma), self._derivative(clock, z, denoised.x0, start.edm_sigma)
         if self.solver == "euler" or there.edm_sigma == 0.0:
             return (x + width * first) / self._scale(there.edm_sigma), denoised
         # Never snapped: the official code rounds the levels of the grid and of churn, not those in between.
         ahead = there if self.alpha == 1.0 else state.process.level_of_sigma(clock.sigma(t + self.alpha * width))
         z_ahead = (x + self.alpha * width * first) / self._scale(ahead.edm_sigma)
-        second = self._derivative(clock, z_ahead, state.ask(z_ahead, ahead).x0, ahead.edm_sigma)
+        second = self._derivative(clock, z_ahead, state.denoise(z_ahead, ahead).x0, ahead.edm_sigma)
         share = 0.5 / self.alpha
         return (x + width * ((1.0 - share) * first + share * second)) / self._scale(there.edm_sigma), denoised
 

@@ -76,7 +76,7 @@ class EulerSampler(LevelSampler):
 
     def step(self, state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
         z, start = self.churn(state, z, here)
-        denoised = state.ask(z, start)
+        denoised = state.denoise(z, start)
         return z + (there.edm_sigma - start.edm_sigma) * slope(z, denoised.x0, start.edm_sigma), denoised
 
 
@@ -87,13 +87,13 @@ class HeunSampler(EulerSampler):
 
     def step(self, state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
         z, start = self.churn(state, z, here)
-        denoised = state.ask(z, start)
+        denoised = state.denoise(z, start)
         first = slope(z, denoised.x0, start.edm_sigma)
         width = there.edm_sigma - start.edm_sigma
         ahead = z + width * first
         if there.edm_sigma == 0.0:
             return ahead, denoised
-        second = slope(ahead, state.ask(ahead, there).x0, there.edm_sigma)
+        second = slope(ahead, state.denoise(ahead, there).x0, there.edm_sigma)
         return z + width * (0.5 * first + 0.5 * second), denoised
 
 
@@ -147,6 +147,6 @@ class EulerAncestralSampler(LevelSampler):
         self.fresh = AncestralNoise(eta, s_noise)
 
     def step(self, state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
-        denoised = state.ask(z, here)
+        denoised = state.denoise(z, here)
         down, up = self.fresh.split(here.edm_sigma, there.edm_sigma)
         return self.fresh.add(state, towards(z, denoised.x0, here.edm_sigma, down), up), denoised

@@ -54,7 +54,7 @@ class SamplerState:
         if visit.climbed:
             self.past = []
 
-    def ask(self, z: Tensor, level: NoiseLevel) -> Denoised:
+    def denoise(self, z: Tensor, level: NoiseLevel) -> Denoised:
         """The prediction for z [B, ...] at a level, shifted by what guidance adds to the score."""
         x = z * level.alpha
         context = replace(self.context, level=level)

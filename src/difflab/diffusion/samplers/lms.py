@@ -30,7 +30,7 @@ class LMSSampler(LevelSampler):
         self.order = order
 
     def step(self, state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
-        denoised = state.ask(z, here)
+        denoised = state.denoise(z, here)
         state.remember(here, slope(z, denoised.x0, here.edm_sigma), self.order)
         weights = lagrange_integrals([level.edm_sigma for level, _ in state.past], here.edm_sigma, there.edm_sigma)
         for weight, (_, past) in zip(weights, state.past, strict=True):

@@ -75,7 +75,7 @@ class PLMSSampler(LevelSampler):
         return levels if self.final_level == "clean" else [*levels[:-1], _table(process).level(0)]
 
     def step(self, state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
-        denoised = state.ask(z, here)
+        denoised = state.denoise(z, here)
         x, eps = z * here.alpha, denoised.eps
         last = state.index == len(state.levels) - 2  # nothing can be asked where it ends, as a warm-up would
         if self.warm_up == "improved_euler" and not state.past and not last:
@@ -128,7 +128,7 @@ def transfer(x: Tensor, eps: Tensor, start: NoiseLevel, end: NoiseLevel) -> Tens
 
 
 def _eps(state: SamplerState, x: Tensor, level: NoiseLevel) -> Tensor:
-    return state.ask(x / level.alpha, level).eps
+    return state.denoise(x / level.alpha, level).eps
 
 
 def _later(state: SamplerState, level: NoiseLevel, timesteps: float) -> NoiseLevel:

@@ -58,7 +58,7 @@ class UniPCSampler(ExponentialSampler):
         return process
 
     def step(self, state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
-        denoised = state.ask(z, here)
+        denoised = state.denoise(z, here)
         m = self.extrapolated(denoised)
         if state.past and state.index - 1 not in self.disable_corrector:
             z = z + self._correction(state.past, m, here, self._order(state, state.index - 1, len(state.past)))
