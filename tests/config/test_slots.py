@@ -126,6 +126,13 @@ def test_one_that_is_registered_later_has_a_key_too() -> None:
     assert "more" in Late.model_validate({"more": {}}).plain()
 
 
+def test_the_order_is_that_of_the_modules_whatever_was_imported_first() -> None:
+    order = Parts("order", "math", "cmath")
+    for name, module in (("last", "others"), ("second", "cmath"), ("first", "math")):
+        order.register(name, "x:y")(type(name, (Config,), {"__module__": module}))
+    assert list(order) == ["first", "second", "last"]
+
+
 def test_a_name_is_taken_once() -> None:
     with pytest.raises(UserError, match=r"^spices: there are two by the name of salt, of .*; uninstall one"):
         SPICES.register("salt", "others:salt")(type("Other", (Config,), {"__module__": "others"}))

@@ -37,7 +37,7 @@ def _know_folders() -> None:
     Plugins.instance().register(PluginFolders)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1)
 def _know_defaults(_: tuple[Plugin, ...]) -> None:
     from hydra.core.config_store import ConfigStore
 

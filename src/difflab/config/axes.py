@@ -28,7 +28,7 @@ TIMESTEP_SAMPLINGS = Registry("diffusion/timestep_sampling", "difflab.diffusion.
 SIGMA_DISTRIBUTIONS = Registry("diffusion/sigma_distribution", "difflab.diffusion.config", words=True)
 """Which noise levels are trained on in continuous time. Builders: (**options) -> `SigmaDistribution`."""
 
-WEIGHTINGS = Registry("diffusion/weighting", "difflab.diffusion.config", words=True)
+WEIGHTINGS = Registry("diffusion/weighting", "difflab.config.diffusion", "difflab.diffusion.config", words=True)
 """How much each noise level counts in the squared error. Builders: (config, process) -> `LossWeighting` or None."""
 
 PREDICTIONS = Names("prediction", "difflab.diffusion.config")

@@ -36,9 +36,14 @@ class Kind:
         return (self.config.__doc__ or "").strip().partition("\n")[0]
 
     @property
+    def module(self) -> str:
+        """Where it is registered."""
+        return self.config.__module__
+
+    @property
     def package(self) -> str:
         """The top-level package that it comes from."""
-        return self.config.__module__.partition(".")[0]
+        return self.module.partition(".")[0]
 
     def load_builder(self) -> Callable[..., Any]:
         """What `builder` names."""
@@ -77,12 +82,20 @@ class Axis(Mapping[str, E]):
             self._has_own = True
             for module in self._modules:
                 importlib.import_module(module)
+            # Whoever imported one of them by itself before changes nothing of their order.
+            ordered = dict(sorted(self._entries.items(), key=lambda entry: self._place(entry[1])))
+            self._entries.clear()
+            self._entries.update(ordered)
         if not self._has_plugins:
             from difflab.config import plugins
 
             plugins.load()
             self._has_plugins = not plugins.are_being_imported()
         return self._entries
+
+    def _place(self, entry: E) -> int:
+        module = getattr(entry, "module", None)
+        return self._modules.index(module) if module in self._modules else len(self._modules)
 
 
 class Registry(Axis[Kind]):

@@ -38,9 +38,14 @@ class Task:
         return (self.model.__doc__ or "").strip().partition("\n")[0]
 
     @property
+    def module(self) -> str:
+        """Where it is registered."""
+        return self.train.__module__
+
+    @property
     def package(self) -> str:
         """The top-level package that it comes from."""
-        return self.train.__module__.partition(".")[0]
+        return self.module.partition(".")[0]
 
 
 class Tasks(Axis[Task]):
