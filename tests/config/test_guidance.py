@@ -74,7 +74,9 @@ def test_every_kind_says_what_it_asks() -> None:
     assert (free.guides, free.needs_null, free.calls, free.acts) == ({}, True, 2, True)
     for options in ({}, {"scale": 1.0}, {"paper_w": -1.0}, {"scale": 3.0, "interval": [0.1, 1.0]}):
         assert make("classifier_free", **options).calls == 1
-    led = make("classifier_free", scale=3.0, reference={"run": "weak", "weights": "raw", "told": "nothing"})
+    led = make(
+        "classifier_free", scale=3.0, reference={"run": "weak", "weights": "raw", "conditioning": "unconditional"}
+    )
     assert (led.needs_null, led.calls) == (False, 1)
     (named,) = led.guides.items()
     assert (named[0], named[1].run, named[1].weights, named[1].options) == ("reference", "weak", "raw", led.reference)
@@ -139,7 +141,7 @@ def test_neutral_scales_are_allowed_without_guidance(options: dict[str, Any]) ->
         ("classifier_free", {"rescale": 1.5}, "less than or equal to 1"),
         ("classifier_free", {"channels": 0}, "greater than or equal to 1"),
         ("classifier_free", {"reference": {}}, "Field required"),
-        ("classifier_free", {"reference": {"run": "r", "told": "null"}}, "'condition' or 'nothing'"),
+        ("classifier_free", {"reference": {"run": "r", "conditioning": "null"}}, "'conditional' or 'unconditional'"),
         ("classifier_free", {"run": "runs/c"}, "Extra inputs are not permitted"),
         ("classifier", {}, "Field required"),
         ("classifier", {"run": "runs/c", "scale": -1.0}, "greater than or equal to 0"),

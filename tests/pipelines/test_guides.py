@@ -176,17 +176,17 @@ def test_a_reference_network_stands_for_the_null(pipeline_of) -> None:
     weaker = drawn_model(configuration(*DROPPED).model(), seed=2)
     same = drawn_model(configuration(*DROPPED).model())
 
-    def drawn(reference: Model, told: str = "condition") -> torch.Tensor:
-        options = ReferenceConfig(run="there", told=told)
+    def drawn(reference: Model, conditioning: str = "conditional") -> torch.Tensor:
+        options = ReferenceConfig(run="there", conditioning=conditioning)
         guidance = ClassifierFreeGuidance(kind="classifier_free", scale=2.0, static_limit=1.25, reference=options)
         return pipeline_of(*DROPPED, guidance=guidance, guides=guides_of(guidance, reference=reference)).draw([0, 1], 0)
 
     usual = ClassifierFreeGuidance(kind="classifier_free", scale=2.0, static_limit=1.25)
     plain = pipeline_of(*DROPPED)
-    # The model as its own reference: told the condition it changes nothing, told nothing it is the usual guidance.
+    # The model as its own reference: with the condition it changes nothing, without it is the usual guidance.
     torch.testing.assert_close(drawn(same), plain.draw([0, 1], 0), atol=1e-4, rtol=1e-4)
     expected = pipeline_of(*DROPPED, guidance=usual).draw([0, 1], 0)
-    torch.testing.assert_close(drawn(same, "nothing"), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(drawn(same, "unconditional"), expected, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(drawn(weaker), plain.draw([0, 1], 0), atol=1e-3)
 
 
@@ -307,8 +307,8 @@ def test_tables_that_differ_at_their_noisiest_step_alone_are_two() -> None:
     betas = build_process(configuration().model().diffusion).betas
     before = float(np.prod(1 - betas[:-1]))
     one, same, other = (GaussianProcess([*betas[:-1], 1 - last / before]) for last in (4e-9, 4.000001e-9, 8e-9))
-    assert one.tells_alike(same)
-    assert not one.tells_alike(other)
+    assert one.has_same_time_as(same)
+    assert not one.has_same_time_as(other)
 
 
 def test_guides_are_loaded_with_the_weights_that_were_asked_for() -> None:

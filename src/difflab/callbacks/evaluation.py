@@ -21,7 +21,7 @@ from difflab.callbacks.generation import (
     batches_of_this_rank,
     draw_marked,
     ready_to_sample,
-    tell_bad_samples,
+    report_bad_samples,
 )
 from difflab.callbacks.periodic import Periodic
 from difflab.callbacks.preemption import stoppable
@@ -111,7 +111,7 @@ class Evaluation(Periodic):
             with stoppable(trainer):
                 results = [] if len(bad) else evaluator.compute()
         if len(bad) and trainer.is_global_zero:
-            tell_bad_samples(bad, self.n, step, "evaluation")
+            report_bad_samples(bad, self.n, step, "evaluation")
         records = [json.loads(result.to_json()) for result in results or [self._nothing_measured(len(bad))]]
         numbers = {"eval/nonfinite_samples": float(len(bad))} if len(bad) else {}
         if trainer.is_global_zero and results:

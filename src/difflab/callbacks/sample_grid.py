@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from difflab.callbacks.clock import train_step
 from difflab.callbacks.config import SampleGridConfig
-from difflab.callbacks.generation import Generate, draw_on_all_ranks, ready_to_sample, tell_bad_samples
+from difflab.callbacks.generation import Generate, draw_on_all_ranks, ready_to_sample, report_bad_samples
 from difflab.callbacks.periodic import Periodic
 from difflab.files import numbered
 from difflab.requests.base import Request
@@ -71,19 +71,19 @@ class SampleGrid(Periodic):
             images, bad_steps = draw_on_all_ranks(trainer, self.generate, self.n, self.seed, self.batch_size)
         if not trainer.is_global_zero:
             return
-        asked = {} if self.request is None else self.request(range(self.n), self.seed)
-        labels = in_words(asked, self.class_names)
+        batch = {} if self.request is None else self.request(range(self.n), self.seed)
+        labels = in_words(batch, self.class_names)
         grid = make_grid(images, self.columns, min_side=self.min_side, labels=labels)
         if bool(bad_steps.any()):
             (rows,) = bad_steps.nonzero(as_tuple=True)
-            tell_bad_samples(torch.stack([rows, bad_steps[rows]], dim=1), self.n, step, "sample grid")
+            report_bad_samples(torch.stack([rows, bad_steps[rows]], dim=1), self.n, step, "sample grid")
             for logger in trainer.loggers:
                 logger.log_metrics({"samples/nonfinite": len(rows)}, step=step)
         loggers = [logger for logger in trainer.loggers if isinstance(logger, ClockedLogger)]
         for logger in loggers:
             logger.log_image("samples/grid", grid)
             if self.table:
-                classes = class_words(asked, self.class_names) or [None] * self.n
+                classes = class_words(batch, self.class_names) or [None] * self.n
                 rows = [[to_pil(image), i, self.seed, classes[i]] for i, image in enumerate(images)]
                 logger.log_table("samples/table", ["image", "index", "seed", "class"], rows)
         # Last, because the file says that it is done.

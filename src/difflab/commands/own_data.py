@@ -83,8 +83,8 @@ def _without_validation(
 ) -> list[str]:
     """Own data need not have a validation split; one that is asked for by name has to be there."""
     split = data.get("val_split")
-    is_asked_for = bool({"data.val_split", "trainer.val_every_steps"} & _keys(overrides))
-    if is_asked_for or split is None or split != stated.get("val_split") or split in (facts.splits or [split]):
+    is_requested = bool({"data.val_split", "trainer.val_every_steps"} & _keys(overrides))
+    if is_requested or split is None or split != stated.get("val_split") or split in (facts.splits or [split]):
         return []
     composed.data.val_split = None
     validates = bool(composed.trainer.get("val_every_steps"))

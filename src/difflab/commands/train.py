@@ -62,11 +62,11 @@ def train(config: TrainConfig, overrides: list[str], said: Sequence[str] = ()) -
         resume = beginning_of(run, config)
         try:
             fit(config, overrides, run, resume, said)
-        except Preempted as told_to_stop:
+        except Preempted as stop_requested:
             if not is_first_process():
                 # The first process speaks for all; a launcher would end it where another one fails before it.
                 raise SystemExit(0) from None
-            say_on_stderr(f"difflab train: {told_to_stop}")
+            say_on_stderr(f"difflab train: {stop_requested}")
             raise
         except Stopped as stop:
             last = run.last_checkpoint
@@ -92,20 +92,20 @@ def beginning_of(run: RunDirectory, config: TrainConfig) -> Path | None:
     if config.resume == stored.resume:
         # The run began so, or was set back so: this is the same command once more, after a requeue say.
         return own
-    asked = run.checkpoint_to_resume(config.resume)
-    if asked is not None and not run.owns(asked):
+    requested = run.checkpoint_to_resume(config.resume)
+    if requested is not None and not run.owns(requested):
         raise UserError(
             f"resume={config.resume}, but {run.path} has checkpoints of its own: resume=auto goes on from those, "
             "another name=... begins with that one"
         )
-    return asked
+    return requested
 
 
-def refuse_another_run(stored: TrainConfig, asked: TrainConfig, path: Path) -> None:
+def refuse_another_run(stored: TrainConfig, requested: TrainConfig, path: Path) -> None:
     """Raises UserError where a directory holds a run whose model, data or optimizer differ from what is asked for."""
     changes = [
         (key, old, new)
-        for key, old, new in differences(identity(stored), identity(asked))
+        for key, old, new in differences(identity(stored), identity(requested))
         if not (key == NAMES and None in (old, new))
     ]
     if not changes:

@@ -217,10 +217,10 @@ def build_trainer(
 
     pipeline: what pictures are drawn with; None where the task draws nothing.
     """
-    asked = config.trainer
+    requested = config.trainer
     if accelerator == "cuda":
         torch.set_float32_matmul_precision("high")
-    choose_algorithms(asked.deterministic, accelerator, compiles=on_cuda_only(asked.compile, accelerator))
+    choose_algorithms(requested.deterministic, accelerator, compiles=on_cuda_only(requested.compile, accelerator))
 
     def make_evaluator(n: int, seed: int) -> Evaluator:
         assert pipeline is not None, "the task draws"
@@ -236,18 +236,18 @@ def build_trainer(
     )
     trainer = L.Trainer(
         accelerator=accelerator,
-        devices=asked.devices,
-        num_nodes=asked.num_nodes,
-        strategy=asked.strategy,
-        precision=training_precision(asked.precision, accelerator),
+        devices=requested.devices,
+        num_nodes=requested.num_nodes,
+        strategy=requested.strategy,
+        precision=training_precision(requested.precision, accelerator),
         max_steps=-1,
         max_epochs=1,
-        benchmark=not asked.deterministic,
+        benchmark=not requested.deterministic,
         # The Validation callback validates; the one epoch of a fit never comes to a second.
         check_val_every_n_epoch=2,
-        limit_val_batches=asked.val_batches if asked.val_every_steps else 0,
+        limit_val_batches=requested.val_batches if requested.val_every_steps else 0,
         num_sanity_val_steps=0,
-        log_every_n_steps=asked.log_every_steps,
+        log_every_n_steps=requested.log_every_steps,
         logger=loggers,
         callbacks=build_callbacks(context),
         plugins=[AtomicCheckpointIO(), environment],

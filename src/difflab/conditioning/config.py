@@ -40,7 +40,7 @@ class ConditionerBase(Config):
         return {}
 
     @property
-    def told_classes(self) -> int | None:
+    def num_classes(self) -> int | None:
         """How many classes it tells apart, None where it tells of none."""
         return None
 
@@ -84,7 +84,7 @@ class ClassConditionerConfig(ConditionerBase):
         return classes
 
     @property
-    def told_classes(self) -> int | None:
+    def num_classes(self) -> int | None:
         return self.classes
 
     def makes(self, channels: int) -> Makes:

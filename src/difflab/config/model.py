@@ -75,7 +75,7 @@ class DrawingModelConfig(NoisedModelConfig):
     @property
     def classes(self) -> int | None:
         """How many classes it is told of, None where it is told of none."""
-        return next((n for one in self.conditioning.values() if (n := one.told_classes) is not None), None)
+        return next((n for one in self.conditioning.values() if (n := one.num_classes) is not None), None)
 
     @property
     def shrinks(self) -> tuple[int, DownsampleFilter] | None:

@@ -30,10 +30,10 @@ def how_to_draw(config: DrawingModelConfig, folder: str) -> list[str]:
     sampler, diffusion, guidance = config.sampler, config.diffusion, config.guidance
     lines = []
     if config.conditioning:
-        told = ", ".join(config.conditioning)
+        conditioners = ", ".join(config.conditioning)
         lines.append(
-            f"diffusers has no pipeline that tells UNet2DModel its {told}: the folder has none; load UNet2DModel and "
-            "DDPMScheduler from it and give class_labels at every step"
+            f"diffusers has no pipeline that tells UNet2DModel its {conditioners}: the folder has none; load "
+            "UNet2DModel and DDPMScheduler from it and give class_labels at every step"
         )
     if guidance.acts:
         lines.append(f"guidance={guidance.kind} has no part in the folder: diffusers' pictures are without it")

@@ -160,15 +160,15 @@ class Layout:
         self._refuse_network(target.unet)
         network = target.meta_network()
         shapes = shapes_of(network.state_dict())
-        told = target.conditioner_shapes()
+        conditioners = target.conditioner_shapes()
         entries = [
             *(replace(entry, ours=NETWORK + entry.ours) for entry in self.entries(network.plan, shapes)),
-            *self._conditioner_entries(target.conditioning, told),
+            *self._conditioner_entries(target.conditioning, conditioners),
         ]
         if self.order:
             entries.sort(key=lambda entry: self.order.index(entry.official[0].partition(".")[0]))
         ours = {NETWORK + key: shape for key, shape in shapes.items()}
-        shapes = ours | {CONDITIONERS + key: shape for key, shape in told.items()}
+        shapes = ours | {CONDITIONERS + key: shape for key, shape in conditioners.items()}
         return KeyMap(self.name, entries, shapes, self.constants(network.plan))
 
     def file_of(self, official: Mapping[str, Tensor], target: Target) -> dict[str, Tensor]:

@@ -109,9 +109,9 @@ def _improved() -> Iterator[Preset]:
 def _sr3() -> Iterator[Preset]:
     source = "Janspiry/Image-Super-Resolution-via-Iterative-Refinement (README), unofficial; faces"
     for small, size in ((16, 128), (64, 512)):
-        told = LowResConditionerConfig(kind="low_res", size=small, downsample="bicubic", upsample="bicubic")
+        conditioner = LowResConditionerConfig(kind="low_res", size=small, downsample="bicubic", upsample="bicubic")
         name, network = f"sr3/janspiry_{small}_{size}", f"sr3_janspiry_{small}_{size}"
-        yield Preset(name, network, size, False, ("janspiry",), "", source, low_res=told)
+        yield Preset(name, network, size, False, ("janspiry",), "", source, low_res=conditioner)
 
 
 PRESETS = {preset.name: preset for preset in (*_ddpm(), *_adm(), *_improved(), *_sr3())}

@@ -230,8 +230,8 @@ def _classes_shown(readings: list[Reading], labels: Tensor, classes: Sequence[st
     outside = sorted({label for label in labels.tolist() if not 0 <= label < len(classes)})
     if outside:
         raise ValueError(f"label {outside[0]} is none of the {len(classes)} classes of the data")
-    asked = [classes[label] for label in labels.tolist()]
-    return [(name, _is_of_class(reading, name)) for reading, name in zip(readings, asked, strict=True)]
+    requested = [classes[label] for label in labels.tolist()]
+    return [(name, _is_of_class(reading, name)) for reading, name in zip(readings, requested, strict=True)]
 
 
 def _accuracy_by_class(shown: list[tuple[str, bool]]) -> dict[str, float]:

@@ -91,7 +91,7 @@ def build_pipeline(
 
 def pipeline_of(
     stages: Mapping[str, Stage],
-    asked: RequestConfig,
+    request: RequestConfig,
     *,
     data: DataConfig | None = None,
     split: str = "train",
@@ -102,7 +102,7 @@ def pipeline_of(
     Raises UserError where stages do not fit one another, and for a request that they cannot follow.
     """
     wanted = wanted_by(stages)
-    return Pipeline(stages, build_request(asked, wanted, data, split), wanted, rounding)
+    return Pipeline(stages, build_request(request, wanted, data, split), wanted, rounding)
 
 
 def files_of(config: DrawConfig, models: StoredModels, request: Request) -> list[Path]:

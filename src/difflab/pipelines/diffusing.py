@@ -107,21 +107,21 @@ class DiffusingStage:
     @property
     def reads(self) -> tuple[str, ...]:
         """What the conditioners read, what the guides lead to, the image that is edited."""
-        told = [field for part in self._told() for field in part.reads]
+        fields = [field for part in self._conditioned() for field in part.reads]
         led = [field for guide in self.guides.values() for field in guide.reads]
-        return tuple(dict.fromkeys([*told, *led, *self.editing.reads]))
+        return tuple(dict.fromkeys([*fields, *led, *self.editing.reads]))
 
     @property
     def stand_ins(self) -> dict[str, str]:
-        return {field: other for part in self._told() for field, other in part.stand_ins.items()}
+        return {field: other for part in self._conditioned() for field, other in part.stand_ins.items()}
 
     @property
     def optional(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(field for part in self._told() for field in part.optional))
+        return tuple(dict.fromkeys(field for part in self._conditioned() for field in part.optional))
 
     @property
     def sizes(self) -> dict[str, int]:
-        read = {field: size for part in self._told() for field, size in part.sizes.items()}
+        read = {field: size for part in self._conditioned() for field, size in part.sizes.items()}
         return {"image": self.shape[-1], "mask": self.shape[-1], **read}
 
     @property
@@ -136,13 +136,13 @@ class DiffusingStage:
 
     def check(self, batch: Batch) -> None:
         """Raises ValueError, in one line, for a batch that the conditioners cannot read."""
-        for part in self._told():
+        for part in self._conditioned():
             part.check(batch)
         self.editing.check(batch)
         for guide in self.guides.values():
             guide.check(batch)
 
-    def _told(self) -> list[ConditionerSet]:
+    def _conditioned(self) -> list[ConditionerSet]:
         guides = [guide.conditioners for guide in self.guides.values()]
         return [self.conditioners, *(one for one in guides if one is not None)]
 
@@ -158,21 +158,21 @@ class DiffusingStage:
         indices = batch["index"].tolist()
         left: Unfinished | None = batch[UNFINISHED] if self.editing.continued is not None else None
         seeds = [stream_seed(seed, "sample", i) for i in indices] if left is None else left.seeds
-        asked = {key: v.to(self.device) if isinstance(v, Tensor) else v for key, v in batch.items()}
+        on_device = {key: v.to(self.device) if isinstance(v, Tensor) else v for key, v in batch.items()}
         with evaluating(self.network, self.conditioners):
             noise, start = self._start(seeds, left)
             watch = FiniteWatch(build_threshold(self.guidance))
             denoiser = NetworkDenoiser(
                 self.compilation.network(self.network, self.autocast, rows=len(indices), calls=self._calls()),
                 self.process,
-                self.conditioners.conditioning(asked, seeds=seeds),
-                guidance=build_guidance(self.guidance, self._parts(asked, seeds)),
+                self.conditioners.conditioning(on_device, seeds=seeds),
+                guidance=build_guidance(self.guidance, self._parts(on_device, seeds)),
                 threshold=watch.threshold,
                 rederive_eps=self.guidance.rederive_eps,
                 one_batch=self.guidance.one_batch,
             )
             with user_errors():
-                part = self.editing.part(asked)
+                part = self.editing.part(on_device)
                 x = self.sampler(watch.denoiser(denoiser), self.process, start, noise, hook, part)
             refuse_non_finite(
                 watch,
@@ -223,10 +223,10 @@ class DiffusingStage:
         droppable = any(conditioner.drop_rate > 0 for _, conditioner in self.conditioners.named())
         if self.guidance.needs_null and not droppable:
             names = [name for name, one in self.conditioners.named() if one.augmentation is None]
-            told = "was trained with its condition always there" if names else "is unconditional"
+            why = "was trained with its condition always there" if names else "is unconditional"
             dropping = [f"conditioning.{names[0]}.drop_rate=0.1"] if names else DROPPED_CLASSES
             raise UserError(
-                f"guidance: this model {told}, so classifier-free guidance has nothing to lead away from: train with "
+                f"guidance: this model {why}, so classifier-free guidance has nothing to lead away from: train with "
                 f"{' '.join(dropping)}, or lead away from another network, guidance=autoguidance "
                 "guidance.reference.run=..."
             )
@@ -244,5 +244,5 @@ class DiffusingStage:
         return GuidanceParts(
             null=self.conditioners.null(batch, seeds),
             prediction=self.process.prediction,
-            guides={name: guide.asked(drawn) for name, guide in self.guides.items()},
+            guides={name: guide.prepare(drawn) for name, guide in self.guides.items()},
         )

@@ -64,7 +64,7 @@ class Guide:
         """Raises UserError where it cannot guide `model`."""
 
     @abstractmethod
-    def asked(self, drawn: Drawn) -> Any:
+    def prepare(self, drawn: Drawn) -> Any:
         """What the guidance gets of it, as `GuidanceParts.guides` has it."""
 
     @property
@@ -117,7 +117,7 @@ class ClassifierGuide(Guide):
         if outside:
             raise ValueError(f"class {outside[0]} is not in 0..{self.classes - 1}, the classes of the classifier")
 
-    def asked(self, drawn: Drawn) -> LogProb:
+    def prepare(self, drawn: Drawn) -> LogProb:
         classifier, labels = under_autocast(self.model.network, drawn.autocast), drawn.batch["label"]
         process = self.model.process
 
@@ -140,16 +140,16 @@ class ReferenceGuide(Guide):
     def conditioners(self) -> ConditionerSet | None:
         return self.model.conditioners
 
-    def asked(self, drawn: Drawn) -> Denoiser:
-        told = self.model.conditioners.conditioning(drawn.batch, seeds=drawn.seeds)
-        if cast(ReferenceConfig, self.wanted.options).told == "nothing" and told is not None:
-            told = self.model.conditioners.null(drawn.batch, drawn.seeds)
-            if told is None:
+    def prepare(self, drawn: Drawn) -> Denoiser:
+        conditioning = self.model.conditioners.conditioning(drawn.batch, seeds=drawn.seeds)
+        if cast(ReferenceConfig, self.wanted.options).conditioning == "unconditional" and conditioning is not None:
+            conditioning = self.model.conditioners.null(drawn.batch, drawn.seeds)
+            if conditioning is None:
                 raise UserError(
-                    "guidance.reference.told=nothing, but that model was trained with its condition always there: "
-                    "set guidance.reference.told=condition"
+                    "guidance.reference.conditioning=unconditional, but that model was trained with its condition "
+                    "always there: set guidance.reference.conditioning=conditional"
                 )
-        return NetworkDenoiser(drawn.compiled(self.model.network), drawn.respaced(self.model.process), told)
+        return NetworkDenoiser(drawn.compiled(self.model.network), drawn.respaced(self.model.process), conditioning)
 
 
 Guides = Mapping[str, Guide]
@@ -179,10 +179,10 @@ def check_classifier(run: str, classifier: NoisedModelConfig, model: DrawingMode
     _check_same_images(f"guidance: the classifier {run}", classifier, model)
     _check_same_levels(f"guidance: the classifier {run}", classifier, model)
     for name, conditioner in model.conditioning.items():
-        if conditioner.told_classes not in (None, classifier.logits):
+        if conditioner.num_classes not in (None, classifier.logits):
             raise UserError(
                 f"guidance: the classifier {run} tells {classifier.logits} classes apart, "
-                f"conditioning.{name} of the model has {conditioner.told_classes}; take one trained on the same classes"
+                f"conditioning.{name} of the model has {conditioner.num_classes}; take one trained on the same classes"
             )
 
 
@@ -193,10 +193,10 @@ def check_reference(run: str, reference: NoisedModelConfig, model: DrawingModelC
     _check_same_images(f"guidance.reference: {run}", reference, model)
     _check_same_levels(f"guidance.reference: {run}", reference, model)
     for name, conditioner in reference.conditioning.items():
-        _check_told(f"guidance.reference: {run}", name, conditioner, model)
+        _check_conditioner(f"guidance.reference: {run}", name, conditioner, model)
 
 
-def _check_told(who: str, name: str, conditioner: ConditionerConfig, model: DrawingModelConfig) -> None:
+def _check_conditioner(who: str, name: str, conditioner: ConditionerConfig, model: DrawingModelConfig) -> None:
     """A reference network is told what the model is told: it may want less, not more and nothing else."""
     known = [ours for ours in model.conditioning.values() if ours.kind == conditioner.kind]
     if not known:
@@ -215,7 +215,7 @@ def _check_same_images(who: str, other: NoisedModelConfig, model: NoisedModelCon
 
 
 def _check_same_levels(who: str, other: NoisedModelConfig, model: NoisedModelConfig) -> None:
-    if not build_process(model.diffusion).tells_alike(build_process(other.diffusion)):
+    if not build_process(model.diffusion).has_same_time_as(build_process(other.diffusion)):
         raise UserError(
             f"{who} was trained on another noise schedule ({other.diffusion.levels_in_words}) than the model "
             f"({model.diffusion.levels_in_words}), "

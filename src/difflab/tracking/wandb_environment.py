@@ -51,12 +51,12 @@ def chosen_mode(config: WandbConfig | None, environ: Mapping[str, str] = os.envi
         return ChosenMode(config.mode, "logger.wandb.mode")
     if _is_disabled(environ.get("WANDB_DISABLED", "")):
         return ChosenMode("disabled", "WANDB_DISABLED")
-    if asked := environ.get("WANDB_MODE", ""):
-        if asked not in MODES:
+    if given := environ.get("WANDB_MODE", ""):
+        if given not in MODES:
             raise UserError(
-                f"WANDB_MODE={asked} is not a mode of W&B: set it to one of {', '.join(MODES)}, or unset it"
+                f"WANDB_MODE={given} is not a mode of W&B: set it to one of {', '.join(MODES)}, or unset it"
             )
-        return ChosenMode(MODES[asked], "WANDB_MODE")
+        return ChosenMode(MODES[given], "WANDB_MODE")
     if in_agent(environ):
         return ChosenMode("online", "the agent of a W&B sweep")
     return ChosenMode("offline", "the default; logger.wandb.mode=online or WANDB_MODE changes it")
@@ -123,8 +123,8 @@ def _is_disabled(text: str) -> bool:
 
 
 def _netrc_file(environ: Mapping[str, str]) -> Path:
-    if asked := environ.get("NETRC"):
-        return Path(asked).expanduser()
+    if given := environ.get("NETRC"):
+        return Path(given).expanduser()
     usual, windows = Path("~/.netrc").expanduser(), Path("~/_netrc").expanduser()
     return windows if windows.exists() and not usual.exists() else usual
 

@@ -31,7 +31,7 @@ STORED_AS_THEY_ARE = {
     ".png": "png",
     ".webp": "webp",
 }
-NOT_ASKED_FOR = "not asked for by n and val"
+NOT_REQUESTED = "not asked for by n and val"
 FIRST_FRAME = "of several frames, the first is taken"
 SEVERAL_LINES = "captions of several lines, stored whole (captions=first_line or lines, or data.captions, chooses)"
 EMPTY_CAPTION = "empty captions"
@@ -146,7 +146,7 @@ def folder_splits(config: FolderSourceConfig) -> dict[str, Source]:
         )
     shuffled = [files[i] for i in permutation(len(files), stream_seed(config.seed, "folder"))]
     chosen = {"train": shuffled[config.val :][: config.n], "val": shuffled[: config.val]}
-    listing.leave_out(NOT_ASKED_FOR, *shuffled[config.val + len(chosen["train"]) :])
+    listing.leave_out(NOT_REQUESTED, *shuffled[config.val + len(chosen["train"]) :])
     return {
         split: FolderSource(
             path,

@@ -62,42 +62,42 @@ class ClassifierFree(Guidance):
 
     def prepare(self, x: Tensor, conditioning: Conditioning | None, step: StepContext) -> list[NetworkInput]:
         """[conditional, weak], or the only one that is needed."""
-        told = NetworkInput(x, conditioning)
+        conditional = NetworkInput(x, conditioning)
         if self.scale == 1.0 or not self._acts_at(step):
-            return [told]
+            return [conditional]
         weak = NetworkInput(x, self.null) if self.reference is None else NetworkInput(x, denoiser=self.reference)
         if self.scale == 0.0 and self.rescale == 0.0 and self.channels is None:
             return [weak]
-        return [told, weak]
+        return [conditional, weak]
 
     def combine(self, predictions: Sequence[Denoised], step: StepContext) -> Denoised:
         """weak + scale (conditional - weak), rescaled, in the guided channels."""
         if len(predictions) == 1:
             return predictions[0]
-        told, weak = predictions
+        conditional, weak = predictions
         if self.channels is None:
-            return self._guide(told, weak, step)
-        if self.channels > told.x0.shape[1]:
-            raise ValueError(f"channels={self.channels} are to be guided, but x has only {told.x0.shape[1]}")
+            return self._guide(conditional, weak, step)
+        if self.channels > conditional.x0.shape[1]:
+            raise ValueError(f"channels={self.channels} are to be guided, but x has only {conditional.x0.shape[1]}")
         first, rest = slice(None, self.channels), slice(self.channels, None)
-        guided = self._guide(_channels(told, first), _channels(weak, first), step)
-        return _views(lambda parts: torch.cat(parts, dim=1), guided, _channels(told, rest))
+        guided = self._guide(_channels(conditional, first), _channels(weak, first), step)
+        return _views(lambda parts: torch.cat(parts, dim=1), guided, _channels(conditional, rest))
 
     def _acts_at(self, step: StepContext) -> bool:
         return is_within(self.interval, step.level)
 
-    def _guide(self, told: Denoised, weak: Denoised, step: StepContext) -> Denoised:
-        guided = _views(lambda pair: pair[1] + self.scale * (pair[0] - pair[1]), told, weak)
-        return guided if self.rescale == 0.0 else self._rescale(guided, told, step)
+    def _guide(self, conditional: Denoised, weak: Denoised, step: StepContext) -> Denoised:
+        guided = _views(lambda pair: pair[1] + self.scale * (pair[0] - pair[1]), conditional, weak)
+        return guided if self.rescale == 0.0 else self._rescale(guided, conditional, step)
 
-    def _rescale(self, guided: Denoised, told: Denoised, step: StepContext) -> Denoised:
+    def _rescale(self, guided: Denoised, conditional: Denoised, step: StepContext) -> Denoised:
         """Lin et al. 2023, eq. 15 and 16; both views are moved so that alpha x0 + sigma eps remains x."""
         alpha, sigma = step.level.alpha, step.level.sigma
         space = self.prediction.guided_as
         before = space.target(guided.x0, guided.eps, alpha, sigma)
         spread = _std(before)
         flat = spread <= FLAT * torch.finfo(before.dtype).eps * _largest(before)
-        ratio = _std(space.target(told.x0, told.eps, alpha, sigma)) / torch.where(flat, 1.0, spread)
+        ratio = _std(space.target(conditional.x0, conditional.eps, alpha, sigma)) / torch.where(flat, 1.0, spread)
         change = before * torch.where(flat, 0.0, self.rescale * (ratio - 1.0))
         views = space.views(alpha, sigma)
         return dataclasses.replace(

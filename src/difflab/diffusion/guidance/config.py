@@ -20,8 +20,8 @@ class ReferenceConfig(Config):
     """A run directory, an exported folder or a checkpoint."""
     weights: Weights = "auto"
     """auto (averaged where the run keeps them), ema or raw."""
-    told: Literal["condition", "nothing"] = "condition"
-    """condition = what the model is told; nothing = its own null condition (an unconditional network, as in EDM2)."""
+    conditioning: Literal["conditional", "unconditional"] = "conditional"
+    """conditional: on what the model is; unconditional: its own null condition (EDM2)."""
 
 
 class ClassifierFreeOptions(GuidanceOptions):
@@ -164,14 +164,15 @@ class ComposedGuidance(Slots, GuidanceBase):
         if not self.parts:
             *first, last = self.slots()
             raise ValueError(f"kind=composed without {', '.join(first)} and {last} guides nothing: give one of them")
-        asked: dict[str, tuple[str, GuideRun]] = {}
+        requested: dict[str, tuple[str, GuideRun]] = {}
         for kind, part in self.parts.items():
             for name, guide in part.guides.items():
-                if name in asked and asked[name][1] != guide:
+                if name in requested and requested[name][1] != guide:
                     raise ValueError(
-                        f"{asked[name][0]} and {kind} ask two models by the name of {name}: leave one of the two out"
+                        f"{requested[name][0]} and {kind} ask two models by the name of {name}: leave one of the two "
+                        "out"
                     )
-                asked[name] = kind, guide
+                requested[name] = kind, guide
         return self
 
     @property
