@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from difflab.config import plugins
-from difflab.config.axes import AXES, NAMES
+from difflab.config.axes import AXES, NAMES, UNFILED
 
 CONDITIONER = '''
 from typing import Annotated, Literal
@@ -57,7 +57,7 @@ class Packages:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self._monkeypatch = folder, monkeypatch
-        self._before = {axis: dict(axis._entries) for axis in (*AXES, *NAMES) if len(axis)}
+        self._before = {axis: dict(axis._entries) for axis in (*AXES, *UNFILED, *NAMES) if len(axis)}
         monkeypatch.syspath_prepend(str(folder))
         self._forget()
 
@@ -102,7 +102,7 @@ class Packages:
         for name in [name for name in sys.modules if self._is_of_here(name)]:
             del sys.modules[name]
         plugins.find.cache_clear()
-        for axis in (*AXES, *NAMES):
+        for axis in (*AXES, *UNFILED, *NAMES):
             axis._has_plugins = False
 
     def _is_of_here(self, name: str) -> bool:

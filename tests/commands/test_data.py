@@ -9,7 +9,7 @@ from PIL import Image
 
 from command_line import start_difflab, wait_until
 from difflab.cli import main
-from difflab.commands.data import parse_arguments
+from difflab.commands.data_make import parse_arguments
 from difflab.data.unfinished import kept_shards
 from difflab.errors import UserError
 
@@ -318,7 +318,7 @@ def test_paths_are_printed_as_they_are(photos, capsys):
 
 
 def test_a_stopped_command_says_what_it_keeps(photos, capsys, monkeypatch):
-    from difflab.data.sources.folder import FolderSource
+    from difflab.data.sources.folder.source import FolderSource
 
     sample = FolderSource.sample
     with monkeypatch.context() as stopped:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from difflab.config.folder import FolderSourceConfig
 from difflab.data.bad_files import BadFiles
 from difflab.data.opening import open_data
 from difflab.data.reading import ShardDataset
-from difflab.data.sources.folder import FolderSource, folder_splits
-from difflab.data.sources.listing import list_folder
+from difflab.data.sources.folder.config import FolderSourceConfig
+from difflab.data.sources.folder.listing import list_folder
+from difflab.data.sources.folder.source import FolderSource, folder_splits
 from difflab.data.writing import write_dataset
 from difflab.errors import UserError
 

@@ -8,10 +8,10 @@ from rich import box
 from rich.filesize import decimal
 from rich.table import Table
 
+from difflab.config.axes import SOURCES
 from difflab.console import console
 from difflab.data.inspecting import DataReport
 from difflab.data.left_out import LeftOut, described
-from difflab.data.sources.registry import SOURCES
 
 
 def report_table(report: DataReport) -> None:

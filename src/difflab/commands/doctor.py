@@ -91,12 +91,12 @@ def _packages() -> Iterator[Finding]:
 
 
 def _plugins() -> Iterator[Finding]:
-    from difflab.config.axes import AXES
+    from difflab.config.axes import AXES, UNFILED
     from difflab.config.groups import conf_dirs
     from difflab.config.plugins import find
 
     try:
-        kinds = [(axis.group, kind) for axis in AXES for kind in axis.values()]
+        kinds = [(axis.group, kind) for axis in (*AXES, *UNFILED) for kind in axis.values()]
         conf_dirs()
     except UserError as error:
         # Of one that is broken, and of two that are in each other's way; which is there is listed all the same.

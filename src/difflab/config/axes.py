@@ -35,6 +35,13 @@ PREDICTIONS = Names("prediction", "difflab.diffusion.config")
 METRICS = Registry("metrics", "difflab.metrics.config")
 """What is measured on samples. Builders: (config, name) -> `Metric`."""
 
+SOURCES = Registry(
+    "source",
+    "difflab.data.sources.shapes.config",
+    "difflab.data.sources.folder.config",
+)
+"""What `difflab data make` makes shards from. Builders: (config) -> {split: `Source`}, of splits that hold samples."""
+
 AXES = (
     CONDITIONERS,
     SAMPLERS,
@@ -47,5 +54,7 @@ AXES = (
     METRICS,
 )
 """All that are chosen by files."""
+UNFILED = (SOURCES,)
+"""All that are chosen on a command line alone."""
 NAMES = (PREDICTIONS,)
 """All that are words without options."""

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from difflab.config.shapes import MAX_OBJECTS
 from difflab.data.shapes.scene import BACKGROUNDS, COLOURS, EXTENTS, SHAPES, Scene, SceneObject
+from difflab.data.sources.shapes.config import MAX_OBJECTS
 
 GAP = 0.08
 """Least distance of two boxes: more than two pixels at 32 px, so that anti-aliased edges stay apart."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from difflab.config.shapes import ClassKind, Shape, ShapesSourceConfig, Size
 from difflab.data.shapes.captions import caption, paraphrases
 from difflab.data.shapes.layout import draw_scene
 from difflab.data.shapes.render import render
 from difflab.data.shapes.scene import COLOURS, SHAPES, Scene
+from difflab.data.sources.shapes.config import ClassKind, Shape, ShapesSourceConfig, Size
 from difflab.seeding import stream_seed
 
 SPLITS = ("train", "val", "test")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from difflab.config.shapes import ShapesSourceConfig
 from difflab.data.shapes import ShapesSource
 from difflab.data.sources.base import Source
+from difflab.data.sources.shapes.config import ShapesSourceConfig
 
 
 def shapes_splits(config: ShapesSourceConfig) -> dict[str, Source]:

@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from difflab.config.data import Alpha, Captions, Crop
-from difflab.config.folder import FolderSourceConfig
+from difflab.config.data import Alpha, Captions
 from difflab.console import printable
 from difflab.data.bad_files import BadFile, read_whole
 from difflab.data.captions import BadCaption, decode_caption, stored_caption
-from difflab.data.decode import BadImage, decode_image, frame_count, image_size
+from difflab.data.decode import BACKGROUND, BadImage, decode_image, frame_count, image_size
 from difflab.data.hashing import permutation
 from difflab.data.sources.base import Source
-from difflab.data.sources.listing import Listing, list_folder
-from difflab.data.transforms import fit, refuse_other_size
+from difflab.data.sources.folder.config import Crop, FolderSourceConfig
+from difflab.data.sources.folder.listing import Listing, list_folder
+from difflab.data.transforms import fit, fit_whole, refuse_other_size
 from difflab.errors import UserError
 from difflab.seeding import stream_seed
 
@@ -112,7 +113,7 @@ class FolderSource:
                 refuse_other_size(*image_size(content), self.resolution, "resolution, or crop")
             pixels = decode_image(content, alpha=self.alpha)
             if self.resolution is not None:
-                pixels = fit(pixels, self.resolution, self.crop)
+                pixels = self._cut(pixels, self.resolution)
         except BadImage as error:
             raise BadFile(f"{printable(path)} cannot be used: {error}") from None
         except ValueError as error:
@@ -120,6 +121,12 @@ class FolderSource:
         height, width = pixels.shape[-2:]
         as_it_is = self.resolution is None and path.suffix.lower() in STORED_AS_THEY_ARE
         return (height, width), None if as_it_is else np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
+
+    def _cut(self, pixels: Tensor, resolution: int) -> Tensor:
+        if self.crop == "pad":
+            # Nothing is said of margins by alpha=drop: as for images without transparency, they are white.
+            return fit_whole(pixels, resolution, BACKGROUND.get(self.alpha, BACKGROUND["white"]))
+        return fit(pixels, resolution, self.crop)
 
     def _caption(self, path: Path) -> tuple[str, str | None]:
         """The caption of a file, and what is to be said about it."""

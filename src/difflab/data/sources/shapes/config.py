@@ -1,4 +1,4 @@
-"""What the shapes data contains: the options of `difflab data make source=shapes`."""
+"""The shapes as a source: the options of `difflab data make source=shapes`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from difflab.config.base import Config
+from difflab.config.axes import SOURCES
+from difflab.config.source import SourceConfig
 
 ClassKind = Literal["shape", "colour", "shape_colour"]
 Size = Literal["small", "medium", "large"]
@@ -26,29 +27,29 @@ def default_objects(resolution: int) -> list[int]:
     return [1, 3] if resolution < 64 else [1, MAX_OBJECTS]
 
 
-class ShapesSourceConfig(Config):
-    """Procedural scenes of coloured shapes.
-
-    resolution: side of the square images in pixels, 16..1024.
-    n, val, test: number of images of each split.
-    objects: [fewest, most] objects of a scene, also written `2` or `"1-3"`; null follows the resolution
-        (1 below 32 px, up to 3 below 64 px, up to 4 from there).
-    sizes: the sizes that objects have, of small, medium and large; null follows the resolution (no small ones below
-        32 px).
-    shapes: the shapes that objects have, null for all six. Class labels are numbered alike whatever is chosen.
-    classes: what the class label says about the main (largest) object: one of 6 shapes, 8 colours, or 48 pairs.
-    """
+@SOURCES.register("difflab.data.sources.shapes.build:shapes_splits")
+class ShapesSourceConfig(SourceConfig):
+    """Procedural scenes of coloured shapes with captions, classes and boxes."""
 
     kind: Literal["shapes"] = "shapes"
     resolution: int = Field(default=32, ge=16, le=1024)
+    """Side of the square images in pixels, 16 to 1024."""
     n: int = Field(default=20_000, ge=0)
+    """Number of training images."""
     val: int = Field(default=2_000, ge=0)
+    """Number of validation images."""
     test: int = Field(default=0, ge=0)
+    """Number of test images."""
     seed: int = 0
+    """Another number draws other scenes."""
     objects: list[int] | None = None
+    """[fewest, most] objects of a scene, also written 2 or 1-3; null: 1 below 32 px, 1-3 below 64, 1-4 from there."""
     sizes: Annotated[list[Size], Field(min_length=1)] | None = None
+    """Sizes that objects have, of small, medium and large; null: all, without small below 32 px."""
     shapes: Annotated[list[Shape], Field(min_length=1)] | None = None
+    """Shapes that objects have; null: all six. Class labels are numbered alike whatever is chosen."""
     classes: ClassKind = "shape"
+    """What the label says of the largest object: shape (6 classes), colour (8) or shape_colour (48)."""
 
     @field_validator("objects", mode="before")
     @classmethod
