@@ -19,7 +19,7 @@ from difflab.config.registry import Kind
 from difflab.config.source import SourceConfig
 from difflab.config.validate import validate
 from difflab.console import printable, say, say_on_stderr
-from difflab.data.sources.base import FromFiles, Source
+from difflab.data.sources.base import Credited, FromFiles, Source
 from difflab.errors import UserError
 
 TEXTS = frozenset({"out", "path", "source", "format", "captions_from"})
@@ -69,7 +69,7 @@ def make_data(arguments: Sequence[str]) -> None:
             image_format=options.format,
             workers=options.workers,
             overwrite=options.overwrite,
-            description=_description(kind, source_config),
+            description=_description(kind, source_config, sources),
             bad=bad,
             remarks=remarks,
         )
@@ -149,10 +149,13 @@ def _validated(kind: Kind, given: dict[str, Any]) -> tuple[MakeConfig, SourceCon
     return options, source_config
 
 
-def _description(kind: Kind, config: SourceConfig) -> dict[str, Any]:
-    """What the index keeps: the whole configuration, and the package that a source comes from."""
+def _description(kind: Kind, config: SourceConfig, sources: Mapping[str, Source]) -> dict[str, Any]:
+    """What the index keeps: the whole configuration, the licence, and the package that a source comes from."""
     plugin = plugins.owner(kind.package)
-    return {"name": kind.name, **_as_text(config.plain()), **({} if plugin is None else {"plugin": str(plugin)})}
+    first = next(iter(sources.values()), None)
+    credit = {"credit": dict(first.credit)} if isinstance(first, Credited) and first.credit else {}
+    brought = {} if plugin is None else {"plugin": str(plugin)}
+    return {"name": kind.name, **_as_text(config.plain()), **credit, **brought}
 
 
 def _as_text(values: dict[str, Any]) -> dict[str, Any]:

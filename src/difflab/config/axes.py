@@ -39,6 +39,7 @@ SOURCES = Registry(
     "source",
     "difflab.data.sources.shapes.config",
     "difflab.data.sources.folder.config",
+    "difflab.data.sources.drawings.config",
 )
 """What `difflab data make` makes shards from. Builders: (config) -> {split: `Source`}, of splits that hold samples."""
 
