@@ -9,11 +9,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from difflab.config.axes import SOURCES
+from difflab.config.combinations import Colour, Combination, Shape, Size, read_combination
 from difflab.config.source import SourceConfig
 
 ClassKind = Literal["shape", "colour", "shape_colour"]
-Size = Literal["small", "medium", "large"]
-Shape = Literal["circle", "square", "triangle", "diamond", "cross", "ring"]
 
 MAX_OBJECTS = 4
 MULTI_OBJECT_RESOLUTION = 32
@@ -50,6 +49,10 @@ class ShapesSourceConfig(SourceConfig):
     """Shapes that objects have; null: all six. Class labels are numbered alike whatever is chosen."""
     classes: ClassKind = "shape"
     """What the label says of the largest object: shape (6 classes), colour (8) or shape_colour (48)."""
+    holdout: list[str] = Field(default_factory=list)
+    """Combinations that train, val and test have none of: [red circle, blue square above green triangle]."""
+    holdout_n: int | None = Field(default=None, ge=0)
+    """Number of images of the split holdout, each with such a combination, in turns; null: as many as val."""
 
     @field_validator("objects", mode="before")
     @classmethod
@@ -89,6 +92,56 @@ class ShapesSourceConfig(SourceConfig):
             raise ValueError("sizes=[large] leaves no room for a second object: set objects=1, or allow smaller sizes")
         return self
 
+    @field_validator("holdout", mode="before")
+    @classmethod
+    def _read_holdout(cls, value: Any) -> Any:
+        given = value.split(",") if isinstance(value, str) else value
+        if not isinstance(given, list) or not all(isinstance(text, str) for text in given):
+            return given
+        return list(dict.fromkeys(str(read_combination(text)) for text in given))
+
+    @model_validator(mode="after")
+    def _holdout_can_be_drawn(self) -> ShapesSourceConfig:
+        if self.holdout_n is not None and not self.holdout:
+            raise ValueError("holdout_n counts images with the combinations of holdout: name some, or leave it out")
+        for text in self.holdout:
+            if why := self._why_never(read_combination(text)):
+                raise ValueError(f"holdout={text!r} is in no scene: {why}; leave it out, or allow it")
+        left, kinds = self._looks_left(), len(self.object_shapes()) * len(typing.get_args(Colour))
+        if left < self.object_range()[0]:
+            raise ValueError(
+                f"holdout leaves {left} of {kinds} pairs of colour and shape, too few for scenes with "
+                f"{self.object_range()[0]} objects: keep fewer out"
+            )
+        return self
+
+    def _why_never(self, combination: Combination) -> str | None:
+        """Why no scene has a combination; None where scenes may have it."""
+        for look in combination.looks:
+            if look.shape is not None and look.shape not in self.object_shapes():
+                return f"shapes are {', '.join(self.object_shapes())}"
+            if look.size is not None and look.size not in self.object_sizes():
+                return f"sizes are {', '.join(self.object_sizes())}"
+        if combination.other is None:
+            return None
+        if self.object_range()[1] < 2:
+            return "they have one object"
+        a, b = combination.looks
+        if None not in (a.colour, a.shape) and (a.colour, a.shape) == (b.colour, b.shape):
+            return "no two objects have both colour and shape in common"
+        if a.size == b.size == "large":
+            return "there is no room for two large objects"
+        return None
+
+    def _looks_left(self) -> int:
+        """How many pairs of colour and shape objects may still have, in any size."""
+        out = [one.look for one in map(read_combination, self.holdout) if one.other is None]
+        return sum(
+            any(not any(look.fits(size, colour, shape) for look in out) for size in self.object_sizes())
+            for colour in typing.get_args(Colour)
+            for shape in self.object_shapes()
+        )
+
     def object_sizes(self) -> tuple[Size, ...]:
         """The sizes of objects, the default filled in."""
         if self.sizes is not None:
@@ -105,8 +158,9 @@ class ShapesSourceConfig(SourceConfig):
         return fewest, most
 
     def count(self, split: str) -> int:
-        """Number of images of `split` (train, val or test)."""
-        counts = {"train": self.n, "val": self.val, "test": self.test}
+        """Number of images of `split` (train, val, test or holdout)."""
+        held_out = 0 if not self.holdout else self.val if self.holdout_n is None else self.holdout_n
+        counts = {"train": self.n, "val": self.val, "test": self.test, "holdout": held_out}
         if split not in counts:
             raise ValueError(f"split={split!r} is not one of {', '.join(counts)}")
         return counts[split]
