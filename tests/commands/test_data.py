@@ -117,6 +117,24 @@ def test_every_key_of_a_source_is_described_with_its_default(capsys, source):
         assert "crop=adm " in shown
 
 
+def test_the_contents_of_a_data_set_are_shown(capsys):
+    assert make("shapes", "out=s", "n=40", "val=0", "classes=shape_colour", "holdout=[red circle]", "holdout_n=3") == 0
+    capsys.readouterr()
+    assert main(["data", "inspect", "s"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "train: of 40 decoded: 40 in colour (3 channels)" in shown
+    assert "train: 48 classes: " in shown
+    assert " and 36 more" in shown
+    assert "train: captions: all, as 'a " in shown
+    assert "kept out of training: red circle" in shown
+    assert main(["data", "inspect", "s", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["holdout"] == ["red circle"]
+    train, held_out = report["splits"]
+    assert (train["class_counts"]["red circle"], sum(train["class_counts"].values())) == (0, 40)
+    assert held_out["class_counts"]["red circle"] > 0
+
+
 def test_a_damaged_data_set_ends_with_status_2(tmp_path, capsys):
     make("source=shapes", "out=s", "resolution=16", "n=4", "val=0")
     tar = tmp_path / "s/train-000000.tar"
