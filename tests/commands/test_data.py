@@ -135,6 +135,41 @@ def test_the_contents_of_a_data_set_are_shown(capsys):
     assert held_out["class_counts"]["red circle"] > 0
 
 
+def test_a_contact_sheet_is_written(tmp_path, capsys):
+    assert make("shapes", "out=s", "n=10", "val=4", "holdout=red", "holdout_n=2") == 0
+    capsys.readouterr()
+    assert main(["data", "preview", "s", "--n", "4"]) == 0
+    assert capsys.readouterr().out == "contact.png: 4 of 10 samples of train\n"
+    assert Image.open(tmp_path / "contact.png").format == "PNG"
+    assert main(["data", "preview", "s", "--split", "holdout", "--out", "new/h.jpg", "--columns", "1"]) == 0
+    assert capsys.readouterr().out == "new/h.jpg: 2 of 2 samples of holdout\n"
+    assert Image.open(tmp_path / "new/h.jpg").format == "JPEG"
+    plain_tar(tmp_path / "theirs/0.tar", "22.05.png", "b.png")
+    assert main(["data", "preview", "theirs", "--keys", "last_dot"]) == 0
+    assert "contact.png: 2 of 2 samples" in capsys.readouterr().out
+    damaged = tmp_path / "theirs/0.tar"
+    damaged.write_bytes(damaged.read_bytes().replace(b"IDAT", b"XXXX"))
+    assert main(["data", "preview", "theirs"]) == 0
+    assert "1 of them cannot be read, as 0.tar/b: the .png is damaged" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "data directory nowhere does not exist"),
+        (["s", "--n", "0"], "--n 0 is not between 1 and 1000"),
+        (["s", "--columns", "0"], "--columns 0 is less than one"),
+        (["s", "--out", "sheet.pdf"], "--out sheet.pdf is no picture; give a name that ends in .png"),
+        (["s", "--split", "test"], "s has no split 'test' (it has: train)"),
+        (["s", "--keys", "dot"], "choose one of first_dot, last_dot"),
+    ],
+)
+def test_what_cannot_be_previewed_is_one_line(tmp_path, capsys, arguments, message):
+    plain_tar(tmp_path / "s/0.tar", "a.png")
+    assert main(["data", "preview", *arguments]) == 2
+    assert message in complaint(capsys)
+
+
 def test_a_damaged_data_set_ends_with_status_2(tmp_path, capsys):
     make("source=shapes", "out=s", "resolution=16", "n=4", "val=0")
     tar = tmp_path / "s/train-000000.tar"

@@ -1,4 +1,4 @@
-"""Make, inspect and list data sets of shards."""
+"""Make, inspect, preview and list data sets of shards."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Annotated, Any, cast, get_args
 import typer
 
 from difflab.commands.data_make import make_data
+from difflab.commands.data_preview import preview_data
 from difflab.commands.typer_app import run_typer
 from difflab.config.axes import SOURCES
 from difflab.config.data import KeyRule
@@ -56,11 +57,9 @@ def inspect(
 
     if decode != "all" and not decode.isdecimal():
         raise UserError(f"--decode {decode} is not a number of samples; give a number or all")
-    if keys not in get_args(KeyRule):
-        raise UserError(f"--keys {keys} is not known; choose one of {', '.join(get_args(KeyRule))}")
     report = inspect_data(
         path.removeprefix("path="),
-        keys=cast(KeyRule, keys),
+        keys=_key_rule(keys),
         decode=None if decode == "all" else int(decode),
         hashes=hashes,
     )
@@ -73,6 +72,21 @@ def inspect(
     if report.problems:
         first = "; ".join(report.problems[:3])
         raise UserError(f"{report.path} has {len(report.problems)} problem(s): {first}")
+
+
+@app.command()
+def preview(
+    path: Annotated[str, typer.Argument(help="directory of shards")],
+    split: Annotated[str | None, typer.Option(help="split to show, or a glob of shards; train if not given")] = None,
+    n: Annotated[int, typer.Option(help="how many samples, spread evenly over the split")] = 36,
+    columns: Annotated[int | None, typer.Option(help="images side by side")] = None,
+    out: Annotated[str, typer.Option(help="picture to write: .png, .jpg or .webp")] = "contact.png",
+    keys: Annotated[
+        str, typer.Option(help="where names of other tools' files end: first_dot or last_dot")
+    ] = "first_dot",
+) -> None:
+    """Write a contact sheet: images with their boxes, class and the start of their caption."""
+    preview_data(path.removeprefix("path="), split=split, n=n, out=out, keys=_key_rule(keys), columns=columns)
 
 
 @app.command(name="list")
@@ -89,6 +103,12 @@ def list_data(
     from difflab.commands.data_tables import list_tables
 
     list_tables(directory, found)
+
+
+def _key_rule(keys: str) -> KeyRule:
+    if keys not in get_args(KeyRule):
+        raise UserError(f"--keys {keys} is not known; choose one of {', '.join(get_args(KeyRule))}")
+    return cast(KeyRule, keys)
 
 
 def find_data_sets(directory: Path) -> list[dict[str, Any]]:
