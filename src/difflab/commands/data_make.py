@@ -59,7 +59,9 @@ def make_data(arguments: Sequence[str]) -> None:
     refuse_workers(options.workers or 0, key="workers")
     sources: dict[str, Source] = kind.load_builder()(source_config)
     allowed = source_config.allowed_bad
-    bad = BadFiles() if allowed is None else BadFiles(skip=True, max_fraction=allowed)
+    bad = BadFiles(can_skip="bad" in kind.config.model_fields)
+    if allowed is not None:
+        bad = BadFiles(skip=True, max_fraction=allowed)
     remarks: list[str] = []
     try:
         index = write_dataset(
