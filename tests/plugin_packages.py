@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from difflab.config import plugins
-from difflab.config.axes import AXES, NAMES, PARTS
+from difflab.config.axes import AXES, NAMES, PARTS, UNFILED
 from difflab.config.task import TASKS
 
-EVERY = (*AXES, *PARTS, TASKS, *NAMES)
+EVERY = (*AXES, *PARTS, *UNFILED, TASKS, *NAMES)
 
 CONDITIONER = '''
 from typing import Annotated, Literal

@@ -8,14 +8,15 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field, TypeAdapter, ValidationError
 
-from difflab.config.axes import AXES
+from difflab.config.axes import AXES, UNFILED
 from difflab.config.base import Config
 from difflab.config.defaults import MISSING, SUFFIX, default_choices, defaults_of
 from difflab.config.registry import Kind, Names, Registry
 from difflab.config.validate import validate
 from difflab.errors import UserError
 
-EVERY = [(axis, kind) for axis in AXES for kind in axis.values()]
+FILED = [(axis, kind) for axis in AXES for kind in axis.values()]
+EVERY = [*FILED, *((axis, kind) for axis in UNFILED for kind in axis.values())]
 WIDTHS = {"base_channels": 32, "channel_mult": [1, 2], "blocks_per_level": 1}
 NEEDED: dict[str, dict[str, Any]] = {
     "conditioning=class": {"classes": 6},
@@ -25,6 +26,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "network=unet_encoder": {**WIDTHS, "classes": 6, "pool": "adaptive"},
     "guidance=classifier": {"run": "runs/c"},
     "guidance=composed": {"classifier": {"run": "runs/c"}},
+    "source=folder": {"path": "photos"},
     "diffusion=discrete": {"schedule": {"kind": "linear"}, "prediction": "eps"},
     "diffusion=continuous": {"sigma_distribution": {"kind": "cosine"}, "prediction": "v"},
 }
@@ -77,7 +79,7 @@ def test_every_kind_says_in_a_line_what_it_is_and_can_be_built(axis: Registry, k
     assert callable(kind.load_builder())
 
 
-@pytest.mark.parametrize(("axis", "kind"), EVERY, ids=ids)
+@pytest.mark.parametrize(("axis", "kind"), FILED, ids=ids)
 def test_files_can_begin_with_the_defaults_of_every_kind(axis: Registry, kind: Kind) -> None:
     (contents,) = (c for group, name, c in default_choices(AXES) if (group, name) == (axis.group, kind.name + SUFFIX))
     needed = NEEDED.get(f"{axis.group}={kind.name}", {})

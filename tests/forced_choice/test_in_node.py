@@ -38,8 +38,6 @@ def written(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
         samples = [f"m={pictures / 'sharp'}"]
         origin = Origin(None, None, None)
         study = open_study(StudyOptions(samples, pictures / "originals", pictures / "low", origin, which, 1))
-            StudyOptions(samples, pictures / "originals", pictures / "low", Origin(None, None, None), which, 1)
-        )
         pairs = Trials(2, practice=1, checks=1, seed=3).plan(["m"], study.names)
         files[name] = folder / f"{name}.html"
         files[name].write_text(make_page(study, pairs, task=which, seconds=seconds, seed=3).html)

@@ -46,6 +46,14 @@ CALLBACKS = Parts("callbacks", "difflab.callbacks.config")
 LOGGERS = Parts("logger", "difflab.tracking.config")
 """Where metrics go. Builders: (config, `LoggerContext`) -> a context with a logger of Lightning's, or None."""
 
+SOURCES = Registry(
+    "source",
+    "difflab.data.sources.shapes.config",
+    "difflab.data.sources.folder.config",
+    "difflab.data.sources.drawings.config",
+)
+"""What `difflab data make` makes shards from. Builders: (config) -> {split: `Source`}, of splits that hold samples."""
+
 AXES = (
     CONDITIONERS,
     SAMPLERS,
@@ -61,6 +69,8 @@ AXES = (
 """All of which a configuration has one, or several under names of its own."""
 PARTS = (CALLBACKS, LOGGERS)
 """All of which a configuration has several, each under its own name."""
+UNFILED = (SOURCES,)
+"""All that are chosen on a command line alone."""
 RESAMPLINGS = Names("resample", "difflab.networks.config")
 """How a U-Net halves and doubles its grid: a `difflab.networks.resampling.Resampling` each."""
 
@@ -82,7 +92,7 @@ def every_choice() -> Iterator[tuple[str, str, str]]:
     from difflab.config.task import TASKS
 
     yield from ((TASKS.group, name, task.package) for name, task in TASKS.items())
-    for axis in (*AXES, *PARTS):
+    for axis in (*AXES, *PARTS, *UNFILED):
         yield from ((axis.group, name, kind.package) for name, kind in axis.items())
     for names in NAMES:
         yield from ((names.what, name, names.package(name)) for name in names)

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from difflab.config.shapes import MAX_OBJECTS, ClassKind
 from difflab.data.shapes import EXTENTS, SHAPES, Scene, SceneObject, ShapesSource, class_names, render
 from difflab.data.shapes.geometry import AREAS
 from difflab.data.shapes.scene import BACKGROUNDS, COLOURS, size_word
+from difflab.data.sources.shapes.config import MAX_OBJECTS, ClassKind
 from difflab.metrics.oracle_fit import fit_shapes
 from difflab.metrics.oracle_report import OracleReport, shares
 from difflab.metrics.oracle_scores import compare, same_scene
