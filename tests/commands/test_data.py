@@ -334,7 +334,7 @@ def test_what_a_folder_leaves_out_is_said_in_the_closing_line(photos, capsys):
     assert line.startswith("o: train ")
     assert "hidden: 1 (.DS_Store)" in line
     assert "not read as images: 1 (notes.md)" in line
-    assert "not asked for by n and val: 3 (" in line
+    assert "not requested by n and val: 3 (" in line
 
 
 def test_bad_files_are_all_named_or_skipped_and_counted(photos, capsys):

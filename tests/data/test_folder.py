@@ -256,7 +256,7 @@ def test_validation_images_are_no_training_images(tmp_path, encoded, seed, n):
     train, val = splits["train"].files, splits["val"].files
     assert (len(train), len(val)) == (n or 5, 4)
     assert not set(train) & set(val)
-    left = splits["train"].left_out.get("not asked for by n and val", [])
+    left = splits["train"].left_out.get("not requested by n and val", [])
     assert sorted([*train, *val, *left]) == [f"{i}.png" for i in range(9)]
 
 
