@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from difflab.conditioning.augment import AugmentConditioner
+from difflab.conditioning.augmentation import Augmentation
 from difflab.conditioning.build import build_conditioners
 from difflab.conditioning.config import AugmentConditionerConfig, ClassConditionerConfig
-from difflab.data.augmentation import Augmentation
 
 CONFIG = AugmentConditionerConfig(kind="augment", probability=0.12)
 

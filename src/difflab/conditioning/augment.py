@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from difflab.conditioning.augmentation import Augmentation
 from difflab.conditioning.base import Conditioner
 from difflab.conditioning.config import AugmentConditionerConfig
-from difflab.data.augmentation import Augmentation
 from difflab.diffusion.noise import SampleNoise
 from difflab.types import Batch, Conditioning
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from difflab.data.augmentation import Augmentation
+from difflab.conditioning.augmentation import Augmentation
 from difflab.diffusion.noise import SampleNoise
 from difflab.images import Downsampling
 from difflab.seeding import stream_seed

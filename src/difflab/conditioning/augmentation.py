@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from difflab.data.wavelet_warp import warp
+from difflab.conditioning.wavelet_warp import warp
 from difflab.diffusion.noise import SampleNoise
 
 # The strengths of training/augment.py, which no published configuration changes.
