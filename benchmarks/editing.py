@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=128)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--guidance", type=float, default=1.5)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     how = ("sampler=ddim", "sampler.eta=1", "batch_size=64")
     rows: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -202,7 +202,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tiny", "--dry-run", dest="scale", action="store_const", const="tiny", help="the same")
     parser.add_argument("--part", choices=list(PARTS), help=argparse.SUPPRESS)
     parser.add_argument("--until", type=float, help=argparse.SUPPRESS)
-    asked = parser.parse_args(argv)
+    args = parser.parse_args(argv)
     if args.json is not None:
         args.json = args.json.absolute()
         try:
@@ -211,7 +211,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
             args.json.open("a").close()
         except OSError as error:
             parser.error(f"argument --json: {args.json} cannot be written ({error.strerror}): give another file")
-    return asked
+    return args
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ class Case:
     tflops: Goal | None = None
 
     @contextlib.contextmanager
-    def stage(self, asked: Scale, *more: str, with_shards: bool = True) -> Iterator[Stage]:
+    def stage(self, args: Scale, *more: str, with_shards: bool = True) -> Iterator[Stage]:
         """The experiment, composed at this scale."""
         batch = f"data.batch_size={4 if args.tiny else args.batch or self.batch}"
         tiny = (*TINY, *self.tiny) if args.tiny else ()

@@ -26,13 +26,13 @@ SPARE = 2
 """Cores that do not read: one trains, one pins."""
 
 
-def load(asked: Scale, report: Report, accelerator: Accelerator) -> None:
+def load(args: Scale, report: Report, accelerator: Accelerator) -> None:
     """Images a second at the sizes that are trained."""
     for case in (ADM64, CIFAR10, ADM256):
         report.attempt(case.name, lambda case=case: _load(case, args, report, torch.device(accelerator)))
 
 
-def _load(case: Case, asked: Scale, report: Report, device: torch.device) -> None:
+def _load(case: Case, args: Scale, report: Report, device: torch.device) -> None:
     with case.stage(args, with_shards=False) as stage:
         data = stage.config.data
         goal = case.images

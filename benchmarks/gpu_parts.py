@@ -31,7 +31,7 @@ def run_part(report: Report, *, tiny: bool, batch: int | None) -> None:
     warnings.filterwarnings("ignore", message=r".*(deterministic|lr_scheduler|tensor cores|TF32).*")
     if not tiny and not torch.cuda.is_available():
         raise UserError("torch finds no GPU here; --tiny runs every part on the CPU, with tiny sizes")
-    asked = Scale(tiny, batch)
+    args = Scale(tiny, batch)
     accelerator: Accelerator = "cpu" if tiny else "cuda"
     machine = describe_machine()
     report.facts |= {key: machine[key] for key in SPARSE if key in machine}
@@ -50,7 +50,7 @@ def run_part(report: Report, *, tiny: bool, batch: int | None) -> None:
         train_and_draw(case, args, report)
 
 
-def train_and_draw(case: Case, asked: Scale, report: Report) -> None:
+def train_and_draw(case: Case, args: Scale, report: Report) -> None:
     """One network: training, drawing, and for the smallest what a second start costs."""
     report.attempt("training", lambda: train(case, args, report))
     start_afresh()

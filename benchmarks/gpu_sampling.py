@@ -25,7 +25,7 @@ AUTOTUNING = 60.0
 """Seconds below which the last of them is not begun."""
 
 
-def draw(case: Case, asked: Scale, report: Report) -> None:
+def draw(case: Case, args: Scale, report: Report) -> None:
     """All figures of drawing with one network, from drawn weights."""
     with case.stage(args, with_shards=False) as stage, deterministic(False):
         torch.manual_seed(0)
@@ -72,7 +72,7 @@ def _tell_of_drawing(rounds: Rounds, drawing: Drawing, flops: int, report: Repor
 # -- what auto chooses ------------------------------------------------------------------------------------------------
 
 
-def best_found(asked: Scale, report: Report) -> None:
+def best_found(args: Scale, report: Report) -> None:
     """On CIFAR-10's network, whose steps are short: the switches of `auto`, one after the other."""
     with CIFAR10.stage(args) as stage:
         auto = auto_training(stage.accelerator)
@@ -101,7 +101,7 @@ def _judge(
     ways: list[Way],
     make: Callable[[Stage, Way], Step],
     stage: Stage,
-    asked: Scale,
+    args: Scale,
     report: Report,
 ) -> None:
     batch = stage.config.data.batch_size
@@ -159,7 +159,7 @@ def _warmed(step: Step, title: str, images: int, stage: Stage, report: Report) -
     return step
 
 
-def in_turn(steps: Mapping[str, Step], stage: Stage, asked: Scale, report: Report) -> Rounds:
+def in_turn(steps: Mapping[str, Step], stage: Stage, args: Scale, report: Report) -> Rounds:
     """As many rounds as there is time for."""
     if not steps:
         return Rounds()

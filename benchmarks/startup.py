@@ -39,8 +39,8 @@ compose_and_validate("train", TrainConfig, ["experiment=ddpm/shapes32"])
 TRAIN = """
 import os, sys
 from difflab.commands.train import main
-asked = ["experiment=ddpm/shapes32", "trainer.max_steps=1", "callbacks.sample_grid=null"]
-main([*asked, *sys.argv[1:], f"name=run{os.getpid()}"])
+args = ["experiment=ddpm/shapes32", "trainer.max_steps=1", "callbacks.sample_grid=null"]
+main([*args, *sys.argv[1:], f"name=run{os.getpid()}"])
 """
 
 COMMANDS = {
@@ -57,7 +57,7 @@ HELP = "difflab --help"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    asked = command.parser("startup", "Process time of the first answers.", rounds=7, warmup=1).parse_args(argv)
+    args = command.parser("startup", "Process time of the first answers.", rounds=7, warmup=1).parse_args(argv)
     facts = describe_machine(with_torch=False)
     command.print_lines(*machine_lines(facts), "")
     with in_a_folder_with_data():
