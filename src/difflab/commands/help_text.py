@@ -58,9 +58,12 @@ def _overview(command: str, model: type[Config], shown: Shown) -> Iterator[str]:
     yield "\n== Groups and their choices =="
     yield from (f"{folder}: {', '.join(names)}" for folder, names in groups_of(shown).items())
     yield "\n== Defaults of the sections (override anything, as in sampler.steps=10) =="
-    for key in shown.plain:
-        if key not in own:
-            yield from _lines(model, {key: shown.plain[key]}, shown.plain)
+    sections = [key for key in shown.plain if key not in own]
+    for key in sections:
+        if text := said_of(model).get(key):
+            yield f"# {in_a_line(text, WIDTH - 2)}"
+        yield from _lines(model, {key: shown.plain[key]}, shown.plain)
+        yield from [""] if key != sections[-1] else []
 
 
 def _example(shown: Shown) -> str:
@@ -86,7 +89,8 @@ def _entries(
     for key, value in part.items():
         indented = "  " * len(path) + str(key)
         if isinstance(value, Mapping) and value:
-            yield f"{indented}:", said.get(key, "")
+            # What a whole section is stands above it.
+            yield f"{indented}:", said.get(key, "") if path else ""
             yield from _entries(model, value, plain, (*path, key))
         else:
             yield f"{indented}: {_flow(value)}", said.get(key, "")
@@ -100,6 +104,6 @@ def _flow(value: Any) -> str:
 def _about(topic: str, model: type[Config], shown: Shown) -> Iterator[str]:
     found = list(about(topic, model, shown))
     if not found:
-        known = sorted({*shown.choices, *shown.plain})
+        known = sorted({*filter(choices_of, shown.choices), *shown.plain})
         raise UserError(f"--help {topic}: no such key, section or group{near_choices(topic, known)}")
     yield from found

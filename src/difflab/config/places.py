@@ -32,7 +32,7 @@ def models_at(model: type[BaseModel], data: Any, path: Path) -> tuple[list[type[
     annotations: list[Any] = [model]
     for part in path:
         annotations = [inner for outer in annotations for inner in _inside(outer, str(part))]
-    models = [found for annotation in annotations for found in models_in(annotation)]
+    models = list(dict.fromkeys(found for annotation in annotations for found in models_in(annotation)))
     node = entry_at(data, path)
     kind = node.get("kind") if isinstance(node, Mapping) else None
     matching = [m for m in models if kind in kinds_of(m)]
