@@ -57,7 +57,7 @@ def _overview(command: str, model: type[Config], shown: Shown) -> Iterator[str]:
     yield from _lines(model, own, shown.plain)
     yield "\n== Groups and their choices =="
     yield from (f"{folder}: {', '.join(names)}" for folder, names in groups_of(shown).items())
-    yield "\n== Defaults of the sections (override anything, as in sampler.steps=10) =="
+    yield "\n== Defaults of the sections (override anything, as in section.key=value) =="
     sections = [key for key in shown.plain if key not in own]
     for key in sections:
         if text := said_of(model).get(key):
