@@ -14,7 +14,6 @@ from pydantic import BaseModel, Field
 from difflab.cli import COMMANDS
 from difflab.commands.accuracy import ACCURACY
 from difflab.commands.command import Command
-from difflab.commands.data import MakeConfig
 from difflab.commands.evaluate import EVALUATE, EVALUATE_SAMPLES
 from difflab.commands.help_text import WIDTH, help_text
 from difflab.commands.help_topic import in_a_line
@@ -26,7 +25,6 @@ from difflab.config.options import said_of
 from difflab.config.places import annotation_of, models_in
 from difflab.config.task import TASKS
 from difflab.config.train import TrainConfig
-from difflab.data.sources.registry import SOURCES
 from difflab.errors import UserError
 
 OF_MODELS: tuple[Command[Any], ...] = (SAMPLE, EVALUATE, EVALUATE_SAMPLES, SCHEDULE, LIKELIHOOD, ACCURACY)
@@ -83,8 +81,6 @@ def undescribed(model: type[BaseModel]) -> list[str]:
     [
         *(task.train for task in TASKS.values()),
         *(command.config for command in OF_MODELS),
-        MakeConfig,
-        *(source.load_config() for source in SOURCES.values()),
     ],
     ids=lambda model: model.__name__,
 )

@@ -19,7 +19,6 @@ from difflab.commands.typer_app import run_typer
 from difflab.config.base import Config
 from difflab.config.data import KeyRule
 from difflab.config.folder import FolderSourceConfig
-from difflab.config.options import rows
 from difflab.config.validate import validate
 from difflab.console import printable, say, say_on_stderr
 from difflab.data.sources.base import Source
@@ -34,17 +33,11 @@ class MakeConfig(Config):
     """What `make` itself understands; all other keys belong to the source."""
 
     source: str
-    """What images are made of or where they come from, one of `difflab data list`."""
     out: str = Field(min_length=1)
-    """Directory of the shards."""
     shard_size: int = Field(default=10_000, ge=1)
-    """Samples of each shard."""
     format: Literal["png", "jpg", "webp"] = "png"
-    """How images are stored: png, jpg or webp."""
     workers: int = Field(default=0, ge=0)
-    """Processes that make images; 0 makes them in this one."""
     overwrite: bool = False
-    """Replace splits that `out` has already."""
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
@@ -59,8 +52,8 @@ def make(
 
     difflab data make source=folder path=photos out=data/photos64 resolution=64 crop=adm val=500
 
-    `source=shapes help=true` lists the keys of a source, and those of every source: out, shard_size, format (png, jpg,
-    webp), workers, overwrite.
+    Keys of every source: out, shard_size, format (png, jpg, webp), workers, overwrite.
+    `source=shapes help=true` lists the keys of a source.
 
     A command that was stopped goes on where it stood when it is given again.
     """
@@ -230,9 +223,7 @@ def describe_source(name: str) -> str:
         for key, field in model.model_fields.items()
         if key != "kind"
     ]
-    every = [f"  {key}: {text} Default: {default}." for key, (default, text) in rows(MakeConfig).items()]
-    about = f"source={name}: {cleandoc(model.__doc__ or '')}"
-    return "\n".join([about, "", *keys, "", "Keys of every source:", *every]) + "\n"
+    return "\n".join([f"source={name}: {cleandoc(model.__doc__ or '')}", "", *keys]) + "\n"
 
 
 def find_data_sets(directory: Path) -> list[dict[str, Any]]:

@@ -31,7 +31,6 @@ class ShapesSourceConfig(Config):
 
     resolution: side of the square images in pixels, 16..1024.
     n, val, test: number of images of each split.
-    seed: of all that is drawn; image i of a split depends on (seed, i) alone.
     objects: [fewest, most] objects of a scene, also written `2` or `"1-3"`; null follows the resolution
         (1 below 32 px, up to 3 below 64 px, up to 4 from there).
     sizes: the sizes that objects have, of small, medium and large; null follows the resolution (no small ones below
