@@ -1,4 +1,4 @@
-"""All that a GPU has to tell, in at most eight minutes, the most important first; docs/gpu.md says how to read it.
+"""All that a GPU has to tell, in at most eight minutes, the most important first; development/gpu.md says how to read it.
 
 Each part runs in a process of its own with a share of the time. One that does not come to its end, for whatever reason,
 leaves the lines that it had, and the next part begins. What a part does not use of its share goes to those after it.
@@ -138,7 +138,7 @@ def tell_of_missing_packages() -> None:
     wanted = [*project["dependencies"], *project["optional-dependencies"]["peers"]]
     names = [text.split(">")[0].split("=")[0].split("<")[0].strip() for text in wanted]
     if missing := [name for name in names if not _is_installed(name)]:
-        command.print_lines(f"not installed here, see docs/gpu.md: {' '.join(missing)}")
+        command.print_lines(f"not installed here, see development/gpu.md: {' '.join(missing)}")
 
 
 def _is_installed(distribution: str) -> bool:

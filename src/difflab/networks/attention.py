@@ -13,7 +13,7 @@ from difflab.networks.registry import register
 from difflab.types import Conditioning
 
 FEW_TOKENS = 256
-"""Keys up to which a CPU's bf16 gradients are quicker of whole batches; docs/performance.md has the figures."""
+"""Keys up to which a CPU's bf16 gradients are quicker of whole batches; development/performance.md has the figures."""
 
 
 @dataclass(frozen=True)

@@ -49,19 +49,21 @@ class UNetBase(NetworkBase):
     middle_attention:        attention between the two middle blocks.
     dropout:                 in every residual block, before its last convolution.
     adaptive_norm:           the time embedding scales and shifts the second norm (ADM) instead of being added (DDPM).
-    resample:                asymmetric_conv: strided conv padded right and below, nearest + conv (DDPM);
-                             symmetric_conv: the same padded all round; pool: mean of 2x2 and nearest, no weights;
-                             residual: inside a residual block (BigGAN, ADM).
-    time_embedding:          ddpm: [sin, cos] with ln(1e4)/(half - 1); adm: [cos, sin] with ln(1e4)/half;
-                             sr3: [sin, cos] with ln(1e4)/half.
+    resample:                how grids are halved and doubled: asymmetric_conv = strided conv padded right and below,
+                             nearest + conv (DDPM); symmetric_conv = the same padded all round; pool = mean of 2x2 and
+                             nearest, no weights; residual = inside a residual block (BigGAN, ADM).
+    time_embedding:          how times are embedded: ddpm = [sin, cos] with ln(1e4)/(half - 1); adm = [cos, sin] with
+                             ln(1e4)/half; sr3 = [sin, cos] with ln(1e4)/half.
     embedding_mult:          width of the time embedding as a multiple of base_channels; its hidden layer always has 4.
                              1 in Janspiry's SR3.
     embedding_activation:    SiLU between the time embedding and each block's own layer for it; none in Janspiry's SR3.
     qkv_bias:                query, key and value of every attention have a bias; not in Janspiry's SR3.
-    norm_groups, norm_eps:   every GroupNorm.
+    norm_groups:             groups of every GroupNorm.
+    norm_eps:                eps of every GroupNorm.
     residual_scale:          factor on (shortcut + branch) of a residual block; 1/sqrt(2) in SR3.
-    init:                    ddpm: variance scaling (fan average, uniform), last layers scaled by 1e-10;
-                             adm: torch's own, last layers zero; orthogonal: every matrix, none zero (Janspiry's SR3).
+    init:                    how weights start: ddpm = variance scaling (fan average, uniform), last layers scaled by
+                             1e-10; adm = torch's own, last layers zero; orthogonal = every matrix, none zero
+                             (Janspiry's SR3).
     checkpoint_activations:  recompute each block in the backward pass: less memory, about a third more time.
     """
 

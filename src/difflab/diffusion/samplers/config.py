@@ -225,7 +225,7 @@ class DDIMConfig(StridingConfig):
 
     kind: Literal["ddim"]
     eta: float = Field(default=0.0, ge=0)
-    """Eq. 16: 0 is deterministic, 1 as noisy as ancestral sampling."""
+    """Noise of eq. 16: 0 is deterministic, 1 as noisy as ancestral sampling."""
 
 
 @SAMPLERS.register("difflab.diffusion.samplers.inversion:DDIMInversion.from_config")
