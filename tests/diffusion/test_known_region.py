@@ -314,7 +314,7 @@ def test_masks_between_0_and_1_and_shapes_that_do_not_fit_are_refused() -> None:
         draw(DDIMSampler(steps=3), Part(region=KnownRegion(IMAGE[:1], HALF)))
     with pytest.raises(ValueError, match=r"a mask of shape \[4, 4\] does not fit images of shape \[2, 3, 3, 3\]"):
         draw(DDIMSampler(steps=3), Part(region=KnownRegion(IMAGE, torch.ones(4, 4))))
-    with pytest.raises(ValueError, match=r"a mask \[1, 2, 3, 3, 3\] does not fit"):
+    with pytest.raises(ValueError, match=r"a mask of shape \[1, 2, 3, 3, 3\] does not fit"):
         KnownRegion(IMAGE, torch.ones(1, 2, 3, 3, 3)).like(IMAGE)
 
 
