@@ -183,7 +183,7 @@ def test_levels_that_the_model_has_not_are_refused(process: Any, sigmas: list[fl
             "sigmas has 1 twice: list different ones, from the noisiest",
         ),
         ({"spacing": "listed", "sigmas": [1.0, 2.0]}, "sigmas has 2 behind 1: list different ones"),
-        ({"spacing": "listed", "sigmas": [1.0, -1.0]}, "sigmas has -1: sigma / alpha is above 0"),
+        ({"spacing": "listed", "sigmas": [1.0, -1.0]}, "sigmas has -1: each sigma must be above 0"),
         ({"spacing": "listed", "sigmas": [1.0], "steps": 2}, "steps=2, but sigmas lists 1: set steps=1, or steps=null"),
         ({"spacing": "listed", "sigmas": [1.0], "stride": "constant"}, "stride=constant does not visit the levels"),
     ],
