@@ -128,7 +128,7 @@ def test_ways_to_write_steps(options: dict[str, Any]) -> None:
         ({"kind": "dpm_fast", "steps": 5, "spacing": "listed", "sigmas": [2.0, 1.0]}, "calls go through 3 levels, but"),
         (
             {"kind": "ddim", "steps": 1, "spacing": "listed", "sigmas": [2.0], "stride": "constant"},
-            "stride=constant leaves the levels of spacing=listed",
+            "stride=constant does not visit the levels of spacing=listed",
         ),
         ({"kind": "heum"}, "does not match any of the expected tags"),
     ],
