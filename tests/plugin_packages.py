@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from difflab.config import plugins
-from difflab.config.axes import AXES, NAMES
+from difflab.config.axes import AXES, NAMES, PARTS, UNFILED
+from difflab.config.task import TASKS
+
+EVERY = (*AXES, *PARTS, *UNFILED, TASKS, *NAMES)
 
 CONDITIONER = '''
 from typing import Annotated, Literal
@@ -57,7 +60,7 @@ class Packages:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self._monkeypatch = folder, monkeypatch
-        self._before = {axis: dict(axis._entries) for axis in (*AXES, *NAMES) if len(axis)}
+        self._before = {axis: dict(axis._entries) for axis in EVERY if len(axis)}
         monkeypatch.syspath_prepend(str(folder))
         self._forget()
 
@@ -102,7 +105,7 @@ class Packages:
         for name in [name for name in sys.modules if self._is_of_here(name)]:
             del sys.modules[name]
         plugins.find.cache_clear()
-        for axis in (*AXES, *NAMES):
+        for axis in EVERY:
             axis._has_plugins = False
 
     def _is_of_here(self, name: str) -> bool:

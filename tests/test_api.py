@@ -55,15 +55,15 @@ def test_samples_are_those_of_the_command(run_dir, run, tmp_path):
     images = run.sample(n=5, seed=3, classes=[1, 2], sampler="ddim", steps=4, guidance=2.0, overrides=FAST)
     with np.load(tmp_path / "drawn" / "samples.npz") as archive:
         assert np.array_equal(images.tensor.permute(0, 2, 3, 1).numpy(), archive["arr_0"])
-        assert images.asked["label"] == archive["arr_1"].tolist() == [1, 2, 1, 2, 1]
+        assert images.requested["label"] == archive["arr_1"].tolist() == [1, 2, 1, 2, 1]
     assert everything(run_dir) == before
 
 
 def test_pictures_are_a_sequence_that_can_be_shown_and_saved(run, tmp_path):
     images = run.sample(n=3, sampler="ddim", steps=2)
     assert len(images) == len(list(images)) == 3
-    assert images[1:].asked["label"] == images.asked["label"][1:]
-    assert images.shows == [SHAPES[label] for label in images.asked["label"]]
+    assert images[1:].requested["label"] == images.requested["label"][1:]
+    assert images.shows == [SHAPES[label] for label in images.requested["label"]]
     assert images[1:].shows == images.shows[1:]
     assert images.grid().height == 2 + 64 + LABEL_HEIGHT + 2
     assert np.array_equal(np.asarray(images[-1])[..., 0], images.tensor[-1, 0].numpy())
@@ -123,7 +123,7 @@ def test_mistakes_are_the_commands_lines(run, arguments, line):
 
 def test_classes_may_be_numbers_of_an_array(run):
     listed = run.sample(n=2, steps=2, classes=[1, 2])
-    assert listed.asked["label"] == [1, 2]
+    assert listed.requested["label"] == [1, 2]
     assert (run.sample(n=2, steps=2, classes=np.array([1, 2])).tensor == listed.tensor).all()
     assert (run.sample(n=2, steps=2, classes=list(torch.tensor([1, 2]))).tensor == listed.tensor).all()
 

@@ -134,7 +134,7 @@ def test_low_layers_know_no_frameworks(part: str) -> None:
 
 
 def test_what_all_tasks_share_knows_nothing_of_noise() -> None:
-    shared = [SRC / "tasks" / name for name in ("training_module.py", "windows.py", "registry.py")]
+    shared = [SRC / "tasks" / name for name in ("training_module.py", "windows.py")]
     wrong = [
         name for path in shared for name, _ in imports(path) if name.startswith(("difflab.diffusion", "difflab.cond"))
     ]

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from difflab.config.axes import CONDITIONERS, DIFFUSIONS, METRICS, NETWORKS
-from difflab.tasks.registry import TASKS
+from difflab.config.task import TASKS
 
 SRC = Path(__file__).parents[1] / "src" / "difflab"
-BASES = {"UNetBase", "Frozen", "ConditionerBase", "Conditioner", "ConditionerSet", "Torso"}
+BASES = {"UNetBase", "Frozen", "ConditionerBase", "Conditioner", "ConditionerSet", "Backbone"}
 """What all of a kind have in common."""
 
 
@@ -47,7 +47,7 @@ KINDS = {
     **dict.fromkeys(CONDITIONERS, OWNERS[-1]),
     **dict.fromkeys(DIFFUSIONS, PROCESSES),
 }
-NAMES = {name: (f"tasks/{name}/", "tasks/registry.py") for name in TASKS}
+NAMES = {name: (f"tasks/{name}/",) for name in TASKS}
 
 
 def questions(code: str) -> Iterator[tuple[int, str]]:

@@ -101,17 +101,17 @@ class Run:
             has no guidance of its own is that of classifier-free guidance.
         overrides: anything else as the command line has it, such as ["sampler.eta=0.5", "batch_size=16"].
         """
-        given = {"n": n, "seed": seed, **_asked(classes, prompts, images, mask, start)}
+        given = {"n": n, "seed": seed, **_requested(classes, prompts, images, mask, start)}
         work = self._work(SAMPLE, {**given, **self._drawn(sampler, steps, guidance)}, overrides)
         assert isinstance(work, Sampling)
-        asked: list[Mapping[str, Any]] = []
+        requested: list[Mapping[str, Any]] = []
         shows: list[str] = []
         drawn: list[Tensor] = []
         for batch, pictures in work.drawing.batches():
-            asked.append({field: value for field, value in batch.items() if field in ("label", "caption")})
+            requested.append({field: value for field, value in batch.items() if field in ("label", "caption")})
             shows += in_words(batch, work.drawing.pipeline.wanted.class_names) or []
             drawn.append(pictures.cpu())
-        return Images(torch.cat(drawn), _joined(asked), shows or None)
+        return Images(torch.cat(drawn), _joined(requested), shows or None)
 
     def evaluate(
         self,
@@ -133,7 +133,7 @@ class Run:
 
         metrics: a choice of the group, such as "lite0" or "guidance". The other arguments are those of `sample`.
         """
-        given = {"n": n, "seed": seed, "metrics": metrics, **_asked(classes, prompts, images, mask, start)}
+        given = {"n": n, "seed": seed, "metrics": metrics, **_requested(classes, prompts, images, mask, start)}
         return self._measured(EVALUATE, {**given, **self._drawn(sampler, steps, guidance)}, overrides)
 
     def likelihood(
@@ -200,9 +200,11 @@ class Images(Sequence["Image"]):
     shows: the same in words, classes by their names; None where nothing was asked for.
     """
 
-    def __init__(self, tensor: Tensor, asked: Mapping[str, Sequence[Any]], shows: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, tensor: Tensor, requested: Mapping[str, Sequence[Any]], shows: Sequence[str] | None = None
+    ) -> None:
         self.tensor = tensor
-        self.asked = dict(asked)
+        self.requested = dict(requested)
         self.shows = shows
 
     def grid(self, columns: int = 8) -> Image:
@@ -231,8 +233,8 @@ class Images(Sequence["Image"]):
     def __getitem__(self, index: Any) -> Any:
         """One picture, or for a slice some of the samples."""
         if isinstance(index, slice):
-            asked = {field: values[index] for field, values in self.asked.items()}
-            return Images(self.tensor[index], asked, None if self.shows is None else self.shows[index])
+            requested = {field: values[index] for field, values in self.requested.items()}
+            return Images(self.tensor[index], requested, None if self.shows is None else self.shows[index])
         return to_pil(self.tensor[index])
 
     def __iter__(self) -> Iterator[Image]:
@@ -265,7 +267,7 @@ class Results(list[Result]):
         return f"<table><tr><th>metric</th><th>value</th><th>spread</th><th>protocol</th></tr>{rows}</table>"
 
 
-def _asked(
+def _requested(
     classes: Sequence[int | str] | None,
     prompts: Sequence[str] | str | None,
     images: str | Path | None,
@@ -309,11 +311,11 @@ def _refuse_without_effect(override: str, command: Command[Any]) -> None:
         raise UserError(f"{override}: it is what this was loaded from; give it to difflab.load or difflab.evaluate")
 
 
-def _guidance(asked: float | str | None, model: ModelConfig) -> dict[str, Any]:
-    if asked is None or isinstance(asked, str):
-        return {"guidance": asked}
-    without = isinstance(model, DrawingModelConfig) and model.guidance.kind == "none"
-    return {"guidance": "classifier_free" if without else None, "guidance.scale": asked}
+def _guidance(requested: float | str | None, model: ModelConfig) -> dict[str, Any]:
+    if requested is None or isinstance(requested, str):
+        return {"guidance": requested}
+    without = isinstance(model, DrawingModelConfig) and not model.guidance.acts
+    return {"guidance": "classifier_free" if without else None, "guidance.scale": requested}
 
 
 def _word(value: Any) -> str:

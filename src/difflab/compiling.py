@@ -119,8 +119,8 @@ class Compilation:
     ) -> bool:
         if self.choice == "auto":
             x, time, conditioning = inputs
-            told = None if conditioning is None else conditioning[:1]
-            flops = flops_of(network, lambda: eager(x[:1], time[:1], told))
+            conditioning = None if conditioning is None else conditioning[:1]
+            flops = flops_of(network, lambda: eager(x[:1], time[:1], conditioning))
             layers = sum(isinstance(part, _LAYERS) for part in network.modules())
             if not compiling_pays(flops * calls * self.images, layers, self.device, dtype):
                 return False
@@ -172,20 +172,20 @@ class _CompiledNetwork:
             raise NotCompiledError(self._failure)
         # How tensors lie in memory would be another kind of input each time.
         x, time = x.contiguous(), time.contiguous()
-        told = None if conditioning is None else conditioning.map(torch.Tensor.contiguous)
-        kind = _kind_of(x, told)
+        conditioning = None if conditioning is None else conditioning.map(torch.Tensor.contiguous)
+        kind = _kind_of(x, conditioning)
         if kind not in self._kinds:
             if len(self._kinds) == KINDS:
-                return under_autocast(self._network, self._dtype)(x, time, told)
+                return under_autocast(self._network, self._dtype)(x, time, conditioning)
             self._kinds.add(kind)
-            self._compile(x, time, told)
+            self._compile(x, time, conditioning)
             if len(self._kinds) == KINDS:
                 say_on_stderr(f"note: compiled for {KINDS} kinds of inputs; any further ones run without compiled code")
         assert self._compiled is not None, "it was compiled for this kind of inputs"
         with torch.compiler.set_stance("eager_on_recompile"):
-            return self._compiled(x, time, told)
+            return self._compiled(x, time, conditioning)
 
-    def _compile(self, x: Tensor, time: Tensor, told: Conditioning | None) -> None:
+    def _compile(self, x: Tensor, time: Tensor, conditioning: Conditioning | None) -> None:
         with _compiler_ready() as failures:
             try:
                 if self._compiled is None:
@@ -194,7 +194,7 @@ class _CompiledNetwork:
                     run = under_autocast(network, self._dtype)
                     # This alone makes the folder of torch's cache.
                     self._compiled = torch.compile(run, backend=BACKEND, fullgraph=True, dynamic=False)
-                self._compiled(x, time, told)
+                self._compiled(x, time, conditioning)
             except failures as error:
                 self._failure = _in_one_line(error)
                 raise NotCompiledError(self._failure) from error
@@ -267,8 +267,8 @@ def _compiler(device: str) -> str:
     return os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
 
 
-def _kind_of(x: Tensor, told: Conditioning | None) -> tuple[object, ...]:
-    fields = {} if told is None else told.fields()
+def _kind_of(x: Tensor, conditioning: Conditioning | None) -> tuple[object, ...]:
+    fields = {} if conditioning is None else conditioning.fields()
     # Code for one grad mode is none for the other.
     modes = torch.is_inference_mode_enabled(), torch.get_num_threads()
     return (*modes, *((name, v.shape, v.dtype) for name, v in {"x": x, **fields}.items()))

@@ -11,7 +11,7 @@ import torch
 from benchmarks.pairs import Lap, Rounds
 from benchmarks.switches import attending_in_batches
 
-from benchmarks import attention, devices, loader, startup, train_step
+from benchmarks import attention, data_make, devices, loader, startup, train_step
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -153,3 +153,13 @@ def test_a_mistake_is_one_line():
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "ddpm/nothing" in done.stderr
+
+
+def test_data_make(capsys):
+    data_make.main(
+        ["--rounds", "1", "--warmup", "0", "--images", "8", "--files", "2", "--side", "64", "--workers", "0", "--json"]
+    )
+    out, content = printed(capsys)
+    assert "| shapes, 32 px |" in out
+    assert "| folder, 64 px JPEG to 64 |" in out
+    assert content["cases"]["shapes, 32 px"]["ratios"].keys() == {"one process / all cores", "all cores / samples"}

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from difflab.callbacks.build import build_callbacks, owed_at_end
+from difflab.callbacks.context import CallbackContext
 from difflab.commands.composing import compose_and_validate
 from difflab.config.train import TrainConfig
 from difflab.tracking.rundir import RunDirectory
@@ -28,13 +29,8 @@ def draw(*_: Any) -> Any:
 
 def test_the_guard_comes_first_then_the_averages_and_what_saves_before_what_may_fail(tmp_path: Path) -> None:
     config = config_of()
-    built = build_callbacks(
-        config,
-        RunDirectory(tmp_path),
-        model_config=config.model(),
-        generate=draw,
-        make_evaluator=draw,
-    )
+    context = CallbackContext(config, RunDirectory(tmp_path), config.model(), generate=draw, make_evaluator=draw)
+    built = build_callbacks(context)
     assert [type(callback).__name__ for callback in built] == [
         "Clock",
         "NonFiniteGuard",

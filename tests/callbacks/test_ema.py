@@ -14,9 +14,20 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from callbacks.tiny import Tiny, loader, trainer
 from difflab.callbacks.checkpoint import Checkpoint
 from difflab.callbacks.checkpoint_io import AtomicCheckpointIO
+from difflab.callbacks.config import EMAConfig
+from difflab.callbacks.context import CallbackContext
 from difflab.callbacks.ema import EMA, ema_decay
-from difflab.config.callbacks import EMAConfig
+from difflab.commands.composing import compose_and_validate
+from difflab.config.train import TrainConfig
+from difflab.tracking.rundir import RunDirectory
 from difflab.types import Batch
+
+
+def context_of(batch_size: int) -> CallbackContext:
+    """Of a training with that global batch."""
+    asked = ["experiment=ddpm/shapes32", f"data.batch_size={batch_size}"]
+    config = compose_and_validate("train", TrainConfig, asked)[0]
+    return CallbackContext(config, RunDirectory(Path("run")), config.model())
 
 
 class History(Callback):
@@ -55,12 +66,12 @@ def test_a_half_life_in_images_decays_as_edms_training_loop(step: int) -> None:
     half_life = min(half_life_kimg * 1000, images * 0.05)
     expected = 0.5 ** (batch_size / max(half_life, 1e-8))
     config = EMAConfig(decay=None, half_life=500_000, warmup="ramp_up")
-    ema = EMA.from_config(config, images_per_step=batch_size)
+    ema = EMA.from_config(config, context_of(batch_size))
     assert ema_decay(step + 1, ema.decay, ema.warmup, ramp_up=ema.ramp_up) == pytest.approx(expected)
 
 
 def test_a_weight_counts_half_after_the_half_life() -> None:
-    ema, module = EMA.from_config(EMAConfig(decay=None, half_life=64), images_per_step=16), nn.Linear(1, 1, bias=False)
+    ema, module = EMA.from_config(EMAConfig(decay=None, half_life=64), context_of(16)), nn.Linear(1, 1, bias=False)
     nn.init.ones_(module.weight)
     ema.start(module)
     nn.init.zeros_(module.weight)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from difflab.callbacks import generation
-from difflab.callbacks.generation import batches_of_this_rank, draw_on_all_ranks, tell_bad_samples
+from difflab.callbacks.generation import batches_of_this_rank, draw_on_all_ranks, report_bad_samples
 
 SHARES = [(5, 2, 2), (1, 2, 4), (4, 3, 1), (7, 2, 3), (2, 4, 2), (6, 1, 4)]
 
@@ -68,6 +68,6 @@ def test_pictures_of_all_processes_stand_in_their_order(
 
 def test_samples_that_are_not_finite_are_named_in_their_order(capsys: pytest.CaptureFixture[str]) -> None:
     """They come process by process."""
-    tell_bad_samples(torch.tensor([[4, 3], [6, 9], [1, 5]]), 8, 100, "evaluation")
+    report_bad_samples(torch.tensor([[4, 3], [6, 9], [1, 5]]), 8, 100, "evaluation")
     said = "note: evaluation at step 100: samples 1, 4, 6 are not finite, 3 of 8, from sampling step 3 on\n"
     assert capsys.readouterr().err == said

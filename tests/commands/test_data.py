@@ -9,7 +9,8 @@ from PIL import Image
 
 from command_line import start_difflab, wait_until
 from difflab.cli import main
-from difflab.commands.data import parse_arguments
+from difflab.commands.data_make import MakeConfig, parse_arguments
+from difflab.config.axes import SOURCES
 from difflab.data.unfinished import kept_shards
 from difflab.errors import UserError
 
@@ -71,8 +72,8 @@ def test_a_folder_is_made(tmp_path, capsys):
         (["source=shapes", "out=o", "n=many"], "n='many': input should be a valid integer"),
         (["source=shapes", "out=o", "format=bmp"], "format='bmp': input should be 'png', 'jpg' or 'webp'"),
         (["source=shapes"], "missing key 'out'"),
-        (["source=coco", "out=o"], "source=coco is not known; choose one of shapes, folder"),
-        (["out=o"], "which source? write source=... with one of shapes, folder"),
+        (["source=coco", "out=o"], "source=coco is not known; choose one of folder, openmoji, shapes"),
+        (["out=o"], "which source? write source=... with one of folder, openmoji, shapes"),
         ([], "which source?"),
         (["source=folder", "out=o"], "missing key 'path'"),
         (["source=folder", "path=nowhere", "out=o"], "image directory nowhere does not exist"),
@@ -100,11 +101,73 @@ def test_an_existing_data_set_is_kept(capsys):
     assert "train 6" in capsys.readouterr().out
 
 
-def test_the_keys_of_a_source_are_shown(capsys):
-    assert make("source=folder", "help=true") == 0
-    shown = capsys.readouterr().out
-    assert "path=..." in shown
-    assert 'crop="adm"' in shown
+@pytest.mark.parametrize("source", sorted(SOURCES))
+def test_every_key_of_a_source_is_described_with_its_default(capsys, source):
+    assert make(f"source={source}", "help=true") == 0
+    lines = capsys.readouterr().out.splitlines()
+    for model in (SOURCES[source].config, MakeConfig):
+        for key in model.model_fields.keys() - {"kind", "source"}:
+            (line,) = [line for line in lines if line.startswith(f"  {key}=")]
+            default, _, meaning = line.strip().partition("  ")
+            assert default.partition("=")[2]
+            assert len(meaning.strip()) > 10, line
+    if source == "folder":
+        shown = "\n".join(lines)
+        assert "path=... " in shown
+        assert "crop=adm " in shown
+
+
+def test_the_contents_of_a_data_set_are_shown(capsys):
+    assert make("shapes", "out=s", "n=40", "val=0", "classes=shape_colour", "holdout=[red circle]", "holdout_n=3") == 0
+    capsys.readouterr()
+    assert main(["data", "inspect", "s"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "train: of 40 decoded: 40 in colour (3 channels)" in shown
+    assert "train: 48 classes: " in shown
+    assert " and 36 more" in shown
+    assert "train: captions: all, as 'a " in shown
+    assert "kept out of training: red circle" in shown
+    assert main(["data", "inspect", "s", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["holdout"] == ["red circle"]
+    train, held_out = report["splits"]
+    assert (train["class_counts"]["red circle"], sum(train["class_counts"].values())) == (0, 40)
+    assert held_out["class_counts"]["red circle"] > 0
+
+
+def test_a_contact_sheet_is_written(tmp_path, capsys):
+    assert make("shapes", "out=s", "n=10", "val=4", "holdout=red", "holdout_n=2") == 0
+    capsys.readouterr()
+    assert main(["data", "preview", "s", "--n", "4"]) == 0
+    assert capsys.readouterr().out == "contact.png: 4 of 10 samples of train\n"
+    assert Image.open(tmp_path / "contact.png").format == "PNG"
+    assert main(["data", "preview", "s", "--split", "holdout", "--out", "new/h.jpg", "--columns", "1"]) == 0
+    assert capsys.readouterr().out == "new/h.jpg: 2 of 2 samples of holdout\n"
+    assert Image.open(tmp_path / "new/h.jpg").format == "JPEG"
+    plain_tar(tmp_path / "theirs/0.tar", "22.05.png", "b.png")
+    assert main(["data", "preview", "theirs", "--keys", "last_dot"]) == 0
+    assert "contact.png: 2 of 2 samples" in capsys.readouterr().out
+    damaged = tmp_path / "theirs/0.tar"
+    damaged.write_bytes(damaged.read_bytes().replace(b"IDAT", b"XXXX"))
+    assert main(["data", "preview", "theirs"]) == 0
+    assert "1 of them cannot be read, as 0.tar/b: the .png is damaged" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "data directory nowhere does not exist"),
+        (["s", "--n", "0"], "--n 0 is not between 1 and 1000"),
+        (["s", "--columns", "0"], "--columns 0 is less than one"),
+        (["s", "--out", "sheet.pdf"], "--out sheet.pdf is no picture; give a name that ends in .png"),
+        (["s", "--split", "test"], "s has no split 'test' (it has: train)"),
+        (["s", "--keys", "dot"], "choose one of first_dot, last_dot"),
+    ],
+)
+def test_what_cannot_be_previewed_is_one_line(tmp_path, capsys, arguments, message):
+    plain_tar(tmp_path / "s/0.tar", "a.png")
+    assert main(["data", "preview", *arguments]) == 2
+    assert message in complaint(capsys)
 
 
 def test_a_damaged_data_set_ends_with_status_2(tmp_path, capsys):
@@ -271,7 +334,7 @@ def test_what_a_folder_leaves_out_is_said_in_the_closing_line(photos, capsys):
     assert line.startswith("o: train ")
     assert "hidden: 1 (.DS_Store)" in line
     assert "not read as images: 1 (notes.md)" in line
-    assert "not asked for by n and val: 3 (" in line
+    assert "not requested by n and val: 3 (" in line
 
 
 def test_bad_files_are_all_named_or_skipped_and_counted(photos, capsys):
@@ -304,12 +367,14 @@ def test_misused_keys_of_a_folder_are_one_line(photos, capsys, key, message):
     assert message in complaint(capsys)
 
 
-def test_the_index_of_a_good_folder_names_only_what_was_chosen(photos, tmp_path):
+def test_the_index_of_a_folder_says_how_it_was_made(photos, tmp_path):
     assert make("source=folder", "path=photos", "out=o") == 0
-    chosen = json.loads((tmp_path / "o/index.json").read_text())["source"]
-    assert sorted(chosen) == ["alpha", "crop", "kind", "n", "name", "path", "resolution", "seed", "val"]
-    assert make("source=folder", "path=photos", "out=p", "captions=lines") == 0
-    assert json.loads((tmp_path / "p/index.json").read_text())["source"]["captions"] == "lines"
+    said = json.loads((tmp_path / "o/index.json").read_text())["source"]
+    assert (said["name"], said["path"], said["captions"], said["bad"]) == ("folder", "photos", "whole", "stop")
+    assert not {"crop", "alpha", "max_bad_fraction"} & set(said)
+    assert make("source=folder", "path=photos", "out=p", "resolution=8", "crop=pad", "bad=skip") == 0
+    said = json.loads((tmp_path / "p/index.json").read_text())["source"]
+    assert (said["crop"], said["alpha"], said["max_bad_fraction"]) == ("pad", "white", 0.5)
 
 
 def test_paths_are_printed_as_they_are(photos, capsys):
@@ -318,7 +383,7 @@ def test_paths_are_printed_as_they_are(photos, capsys):
 
 
 def test_a_stopped_command_says_what_it_keeps(photos, capsys, monkeypatch):
-    from difflab.data.sources.folder import FolderSource
+    from difflab.data.sources.folder.source import FolderSource
 
     sample = FolderSource.sample
     with monkeypatch.context() as stopped:

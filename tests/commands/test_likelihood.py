@@ -98,8 +98,8 @@ def test_the_protocol_says_what_changes_the_number(own_run: Path) -> None:
     assert protocol.reference is not None
     assert (protocol.reference.split, protocol.reference.n) == ("val", 2)
     assert len(protocol.reference.content_hash) == 64
-    known = {name: protocol.parameters[name] for name in ("seed", "weights", "precision", "device", "told")}
-    assert known == {"seed": 0, "weights": "ema", "precision": "float32", "device": "cpu", "told": []}
+    known = {name: protocol.parameters[name] for name in ("seed", "weights", "precision", "device", "conditioning")}
+    assert known == {"seed": 0, "weights": "ema", "precision": "float32", "device": "cpu", "conditioning": []}
 
 
 def test_the_ode_agrees_with_the_bound_and_counts_evaluations(own_run: Path) -> None:
@@ -201,7 +201,7 @@ def test_data_without_classes_does_not_fit_a_model_that_has_some(class_run: Path
 def test_a_model_is_told_the_classes_of_the_images(class_run: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(class_run, tmp_path / "classes"))
     done("likelihood", f"run={run}", "n=3", *ODE, *QUIET)
-    assert result_of(only_folder(run)).protocol.parameters["told"] == ["class_label"]
+    assert result_of(only_folder(run)).protocol.parameters["conditioning"] == ["class_label"]
     message = mistake("likelihood", f"run={run}", "n=3", "data.classes=5", *ODE, *QUIET)
     assert "the model knows 6 classes, the data has data.classes=5" in message
 

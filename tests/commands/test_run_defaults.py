@@ -13,6 +13,7 @@ from difflab.commands.composing import compose, compose_and_validate
 from difflab.commands.run_defaults import refuse_parts_of_model, with_defaults_of_run
 from difflab.config.guidance import GuidanceConfig
 from difflab.config.sample import EvaluateConfig, SampleConfig
+from difflab.diffusion.guidance.config import ClassifierFreeOptions, ComposedGuidance
 from difflab.errors import UserError
 from tiny_runs import mistake
 
@@ -80,7 +81,7 @@ def test_help_needs_no_torch(command: str) -> None:
     [
         {"kind": "composed", "classifier_free": {"scale": 2.0, "interval": [0.25, 1.5]}, "classifier": None},
         {"kind": "composed", "classifier": {"run": "a b/größe,x=1", "scale": 0.5, "gradient_at": "mean"}},
-        {"kind": "classifier_free", "paper_w": 0.5, "reference": {"run": "weak", "told": "nothing"}},
+        {"kind": "classifier_free", "paper_w": 0.5, "reference": {"run": "weak", "conditioning": "unconditional"}},
     ],
 )
 def test_a_guidance_with_parts_survives_too(tiny_run: Path, tmp_path: Path, guidance: dict[str, object]) -> None:
@@ -107,8 +108,9 @@ def test_the_scale_may_be_given_in_either_convention(
     config = yaml.safe_load((run / "config.yaml").read_text())
     (run / "config.yaml").write_text(yaml.safe_dump(config | {"guidance": stored}))
     arguments = with_defaults_of_run([f"run={run}", override], data=True)
-    free = compose_and_validate("evaluate", EvaluateConfig, arguments)[0].guidance.classifier_free_options()
-    assert free is not None
+    guidance = compose_and_validate("evaluate", EvaluateConfig, arguments)[0].guidance
+    free = guidance.parts["classifier_free"] if isinstance(guidance, ComposedGuidance) else guidance
+    assert isinstance(free, ClassifierFreeOptions)
     assert free.effective_scale == scale
 
 

@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 from command_line import Done, run_difflab, tiny_training
+from difflab.callbacks.context import CallbackContext
+from difflab.callbacks.evaluation import Evaluation
 from difflab.commands.composing import compose_and_validate
 from difflab.commands.training import build_module, build_run_evaluator, sampling_pipeline
 from difflab.config.train import TrainConfig
 from difflab.data.index import INDEX_NAME
+from difflab.tracking.rundir import RunDirectory
 from run_files import find_run
 from tiny_runs import CLASSES
 
@@ -91,7 +94,15 @@ def test_an_evaluation_of_a_training_has_its_own_seed_and_says_whose_weights(tin
         config = compose_and_validate("train", TrainConfig, arguments[1:])[0]
         pipeline = sampling_pipeline(config, build_module(config, "cpu"), "cpu")
         assert pipeline is not None
-        return build_run_evaluator(config, pipeline)
+        options = dict(config.callbacks.chosen_slots)["evaluation"]
+        context = CallbackContext(
+            config,
+            RunDirectory(Path("run")),
+            config.model(),
+            generate=pipeline,
+            make_evaluator=lambda n, seed: build_run_evaluator(config, pipeline, n, seed),
+        )
+        return Evaluation.from_config(options, context).make_evaluator()
 
     averaged, raw = evaluator(), evaluator("callbacks.ema=null")
     assert (averaged.sampling.seed, averaged.sampling.weights) == (7, "ema")

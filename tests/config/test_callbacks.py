@@ -1,44 +1,49 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 
+from difflab.commands.search_path import extend_search_path
+from difflab.conf_dir import conf_dir
+from difflab.config.axes import CALLBACKS
 from difflab.config.callbacks import CallbacksConfig
+from difflab.config.groups import choices_of, contents
 
-CONF = Path(__file__).parents[2] / "conf"
-CHOICES = sorted(path.stem for path in (CONF / "callbacks").glob("*.yaml"))
+CHOICES = choices_of("callbacks")
 
 
 def composed(*overrides: str) -> CallbacksConfig:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    extend_search_path()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose(overrides=[*overrides])
     return CallbacksConfig.model_validate(OmegaConf.to_container(config.callbacks, resolve=True))
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_every_choice_composes(choice: str) -> None:
+def test_every_choice_composes_and_shows_every_option(choice: str) -> None:
     config = composed(f"+callbacks={choice}")
+    shown = contents("callbacks", choice)
+    assert shown == config.model_dump() == config.plain()
+    assert tuple(shown) == tuple(CALLBACKS)
     # A classifier is not averaged and draws nothing.
-    nothing = (config.ema, config.sample_grid, config.evaluation) == (None, None, None)
+    nothing = not config.averages and not any(options.draws for _, options in config.active)
     assert nothing == (choice == "classifier")
 
 
-def test_the_default_file_shows_every_option_of_its_models() -> None:
-    shown: dict[str, object] = {}
-    for choice in ("evaluation", "power_ema"):
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            part = OmegaConf.to_container(compose(overrides=[f"+callbacks={choice}"]).callbacks)
-        assert part == CallbacksConfig.model_validate(part).model_dump()
-        shown |= {name: options for name, options in part.items() if options is not None}
-    assert shown.keys() == CallbacksConfig.model_fields.keys()
+def test_what_is_there_where_nothing_is_said() -> None:
+    assert CallbacksConfig() == composed("+callbacks=default") == CallbacksConfig.model_validate({})
+    assert [name for name, options in CallbacksConfig().plain().items() if options is None] == [
+        "power_ema",
+        "evaluation",
+    ]
+    assert CallbacksConfig(ema=None).averages is False
+    assert (CallbacksConfig().measured, composed("+callbacks=evaluation").measured) == ([], [512])
 
 
 def test_one_callback_is_left_out_with_null() -> None:
-    assert composed("+callbacks=default", "callbacks.sample_grid=null").sample_grid is None
+    assert composed("+callbacks=default", "callbacks.sample_grid=null").plain()["sample_grid"] is None
 
 
 @pytest.mark.parametrize(

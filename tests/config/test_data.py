@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from difflab.config.data import DataConfig
-from difflab.config.folder import FolderSourceConfig
 from difflab.config.validate import validate
+from difflab.data.sources.folder.config import FolderSourceConfig
 from difflab.errors import UserError
 
 CONF = Path(__file__).parents[2] / "conf" / "data"

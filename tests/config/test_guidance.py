@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from difflab.config.guidance import (
-    ClassifierFreeGuidance,
+from difflab.config.groups import choices_of, contents
+from difflab.config.guidance import GuidanceConfig
+from difflab.diffusion.guidance.config import (
     ClassifierFreeOptions,
-    ClassifierGuidance,
     ClassifierOptions,
     ComposedGuidance,
-    GuidanceConfig,
     NoGuidance,
     ReferenceConfig,
 )
 
-FILES = sorted((Path(__file__).parents[2] / "conf" / "guidance").glob("*.yaml"))
+NAMES = ("autoguidance", "classifier", "classifier_free", "composed", "none")
 ANY_KIND: TypeAdapter[GuidanceConfig] = TypeAdapter(GuidanceConfig)
 
 
@@ -36,23 +33,23 @@ def without_missing(node: Any) -> Any:
     return "runs/somewhere" if node == "???" else node
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_every_choice_shows_all_its_options(path: Path) -> None:
-    data = without_missing(yaml.safe_load(path.read_text()))
+@pytest.mark.parametrize("name", NAMES)
+def test_every_choice_shows_all_its_options(name: str) -> None:
+    data = without_missing(contents("guidance", name))
     config = ANY_KIND.validate_python(data)
-    assert config.kind == {"autoguidance": "classifier_free"}.get(path.stem, path.stem)
+    assert config.kind == {"autoguidance": "classifier_free"}.get(name, name)
     assert set(data) == set(type(config).model_fields)
     sections = {"classifier_free": ClassifierFreeOptions, "classifier": ClassifierOptions, "reference": ReferenceConfig}
-    for name, model in sections.items():
-        if data.get(name) is not None:
-            assert set(data[name]) == set(model.model_fields)
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_what_a_run_stores_is_what_it_was(path: Path) -> None:
-    config = ANY_KIND.validate_python(without_missing(yaml.safe_load(path.read_text())))
+    for key, model in sections.items():
+        if data.get(key) is not None:
+            assert set(data[key]) == set(model.model_fields)
+    # What a run stores is what it was.
     stored = json.loads(json.dumps(config.model_dump(mode="json")))
     assert ANY_KIND.validate_python(stored) == config
+
+
+def test_every_choice_is_looked_at() -> None:
+    assert tuple(choices_of("guidance")) == NAMES
 
 
 def test_what_older_runs_stored_is_understood() -> None:
@@ -70,20 +67,37 @@ def test_what_older_runs_stored_is_understood() -> None:
     assert ANY_KIND.validate_python(older).one_batch
 
 
-def test_every_kind_answers_for_both_sorts_of_guidance() -> None:
+def test_every_kind_says_what_it_asks() -> None:
     none = make("none")
-    assert (none.classifier_free_options(), none.classifier_options()) == (None, None)
+    assert (none.guides, none.needs_null, none.calls, none.acts) == ({}, False, 1, False)
     free = make("classifier_free", scale=3.0)
-    assert (free.classifier_free_options(), free.classifier_options()) == (free, None)
+    assert (free.guides, free.needs_null, free.calls, free.acts) == ({}, True, 2, True)
+    for options in ({}, {"scale": 1.0}, {"paper_w": -1.0}, {"scale": 3.0, "interval": [0.1, 1.0]}):
+        assert make("classifier_free", **options).calls == 1
+    led = make(
+        "classifier_free", scale=3.0, reference={"run": "weak", "weights": "raw", "conditioning": "unconditional"}
+    )
+    assert (led.needs_null, led.calls) == (False, 1)
+    (named,) = led.guides.items()
+    assert (named[0], named[1].run, named[1].weights, named[1].options) == ("reference", "weak", "raw", led.reference)
     classifier = make("classifier", run="runs/c")
-    assert (classifier.classifier_free_options(), classifier.classifier_options()) == (None, classifier)
+    assert [(name, guide.run) for name, guide in classifier.guides.items()] == [("classifier", "runs/c")]
+    assert (classifier.needs_null, classifier.calls) == (False, 1)
+
+
+def test_composed_guidance_asks_what_its_parts_ask() -> None:
     both = make("composed", classifier_free={"scale": 3.0}, classifier={"run": "runs/c", "scale": 2.0})
-    assert both.classifier_free_options() == ClassifierFreeOptions(scale=3.0)
-    assert both.classifier_options() == ClassifierOptions(run="runs/c", scale=2.0)
+    assert isinstance(both, ComposedGuidance)
+    assert both.parts == {
+        "classifier_free": ClassifierFreeOptions(scale=3.0),
+        "classifier": ClassifierOptions(run="runs/c", scale=2.0),
+    }
+    assert (list(both.guides), both.needs_null, both.calls) == (["classifier"], True, 2)
     one = make("composed", classifier={"run": "runs/c"})
-    assert one.classifier_free_options() is None
-    kinds = (NoGuidance, ClassifierFreeGuidance, ClassifierGuidance, ComposedGuidance)
-    assert tuple(type(config) for config in (none, free, classifier, both)) == kinds
+    assert isinstance(one, ComposedGuidance)
+    assert (list(one.parts), one.needs_null, one.calls) == (["classifier"], False, 1)
+    assert one == ComposedGuidance(kind="composed", classifier={"run": "runs/c"})
+    assert one.recorded()["classifier_free"] is None
 
 
 @pytest.mark.parametrize(
@@ -96,7 +110,7 @@ def test_the_scale_in_both_conventions(options: dict[str, Any], scale: float) ->
 
 @pytest.mark.parametrize("options", [{}, {"scale": 1.0}, {"paper_w": 0.0}])
 def test_neutral_scales_are_allowed_without_guidance(options: dict[str, Any]) -> None:
-    assert make("none", **options).classifier_free_options() is None
+    assert not make("none", **options).acts
 
 
 @pytest.mark.parametrize(
@@ -127,7 +141,7 @@ def test_neutral_scales_are_allowed_without_guidance(options: dict[str, Any]) ->
         ("classifier_free", {"rescale": 1.5}, "less than or equal to 1"),
         ("classifier_free", {"channels": 0}, "greater than or equal to 1"),
         ("classifier_free", {"reference": {}}, "Field required"),
-        ("classifier_free", {"reference": {"run": "r", "told": "null"}}, "'condition' or 'nothing'"),
+        ("classifier_free", {"reference": {"run": "r", "conditioning": "null"}}, "'conditional' or 'unconditional'"),
         ("classifier_free", {"run": "runs/c"}, "Extra inputs are not permitted"),
         ("classifier", {}, "Field required"),
         ("classifier", {"run": "runs/c", "scale": -1.0}, "greater than or equal to 0"),

@@ -1,34 +1,33 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 
+from difflab.commands.search_path import extend_search_path
+from difflab.conf_dir import conf_dir
+from difflab.config.groups import choices_of
 from difflab.config.logger import LoggerConfig
-from difflab.tracking.wandb_environment import chosen_mode
-
-CONF = Path(__file__).parents[2] / "conf"
+from difflab.tracking.wandb_environment import chosen_mode, wandb_of
 
 
 def composed(*overrides: str) -> LoggerConfig:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    extend_search_path()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose(overrides=[*overrides])
     return LoggerConfig.model_validate(OmegaConf.to_container(config.logger, resolve=True))
 
 
 def test_choices() -> None:
-    names = {path.stem for path in (CONF / "logger").glob("*.yaml")}
-    assert names == {"csv", "none", "wandb"}
+    assert choices_of("logger") == ["csv", "none", "wandb"]
     assert composed("+logger=csv") == LoggerConfig(csv=True, wandb=None)
     assert composed("+logger=none") == LoggerConfig(csv=False, wandb=None)
     assert composed("+logger=wandb") == LoggerConfig()
 
 
 def test_nothing_goes_to_a_server_unless_asked() -> None:
-    wandb = composed("+logger=wandb").wandb
+    wandb = wandb_of(composed("+logger=wandb"))
     assert wandb is not None
     assert wandb.mode is None, "the environment decides"
     assert chosen_mode(wandb, {}).mode == "offline"

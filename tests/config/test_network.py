@@ -23,6 +23,8 @@ def test_every_choice_shows_every_option(choice: str) -> None:
     if kind.name == "unet_encoder":
         assert content["classes"] == "${data.classes}"
         content["classes"] = 10
+    content = {key: 3 if value == "${data.channels}" else value for key, value in content.items()}
+    content |= kind.config.fitted(content, 32, 3)
     assert TypeAdapter(NetworkConfig).validate_python(content).kind == kind.name
 
 

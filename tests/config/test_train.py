@@ -6,12 +6,12 @@ import pytest
 
 from difflab.commands.composing import compose, compose_and_validate
 from difflab.config.model import ModelConfig
+from difflab.config.task import TASKS
 from difflab.config.train import TrainConfig
 from difflab.config.validate import validate
 from difflab.errors import UserError
 from difflab.tasks.denoising.config import DenoisingModelConfig, DenoisingTrainConfig
 from difflab.tasks.noisy_classifier.config import NoisyClassifierModelConfig, NoisyClassifierTrainConfig
-from difflab.tasks.registry import TASKS
 
 SMALL = ["experiment=ddpm/shapes32"]
 CLASSIFIER = ["experiment=adm/shapes32_classifier"]
@@ -89,8 +89,8 @@ def test_the_task_chooses_what_stored_contents_are_read_as(name: str) -> None:
         ([*CLASSIFIER, "data.classes=null"], ["network.classes", "no classes", "set data.classes"]),
         ([*CLASSIFIER, "data.classes=null", "network.classes=6"], ["needs labelled data", "data.classes"]),
         ([*CLASSIFIER, "network.classes=7"], ["network.classes=7 but data.classes=6"]),
-        ([*CLASSIFIER, "data.channels=1"], ["network.channels=3 but data.channels=1"]),
-        ([*SMALL, "data.channels=1"], ["network.channels=3 but data.channels=1"]),
+        ([*CLASSIFIER, "data.channels=1", "network.channels=3"], ["network.channels=3 but data.channels=1"]),
+        ([*SMALL, "data.channels=1", "network.channels=3"], ["network.channels=3 but data.channels=1"]),
         ([*CLASSIFIER, "sampler=heun"], ["sampler=heun: task=noisy_classifier has no sampler", "task=denoising has"]),
         ([*CLASSIFIER, "sampler.steps=3", "sampler=heun"], ["sampler", "task=noisy_classifier has no sampler"]),
         ([*CLASSIFIER, "+sampler=heun"], ["unknown key 'sampler'"]),

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from difflab.config.folder import FolderSourceConfig
 from difflab.data.bad_files import BadFiles
 from difflab.data.opening import open_data
 from difflab.data.reading import ShardDataset
-from difflab.data.sources.folder import FolderSource, folder_splits
-from difflab.data.sources.listing import list_folder
+from difflab.data.sources.folder.config import FolderSourceConfig
+from difflab.data.sources.folder.listing import list_folder
+from difflab.data.sources.folder.source import FolderSource, folder_splits
+from difflab.data.sources.image_files import Cutting
 from difflab.data.writing import write_dataset
 from difflab.errors import UserError
 
@@ -53,7 +54,7 @@ def test_files_are_stored_as_they_are_unless_cut(photos):
     assert source.sample(0)["file"] == ("jpg", (photos / "cat/a.jpg").read_bytes())
     assert source.sample(0)["size"] == (12, 20)
     assert source.sample(2)["image"].shape == (16, 16, 3), "a shard holds no gif"
-    cut = FolderSource(photos, resolution=8, crop="adm")
+    cut = FolderSource(photos, cutting=Cutting(8, "adm"))
     assert all(cut.sample(i)["image"].shape == (8, 8, 3) for i in range(4))
 
 
@@ -111,7 +112,7 @@ def test_an_image_of_the_wrong_size_is_named_with_both_sizes(photos):
     with pytest.raises(
         UserError, match=rf"{photos}/cat/a.jpg: the image is 20x12 px, wanted is 8x8: set resolution, or crop to adm"
     ):
-        FolderSource(photos, resolution=8, crop="none").sample(0)
+        FolderSource(photos, cutting=Cutting(8, "none")).sample(0)
 
 
 def test_images_both_in_classes_and_beside_them_are_refused(photos, encoded):
@@ -129,7 +130,7 @@ def test_a_caption_that_is_no_text_is_named(photos):
 def test_a_16_bit_image_is_stored_with_8_bits_when_cut(tmp_path):
     (tmp_path / "deep").mkdir()
     Image.fromarray(np.full((8, 8), 0x1234, dtype=np.uint16)).save(tmp_path / "deep/a.png")
-    assert (FolderSource(tmp_path / "deep", resolution=8).sample(0)["image"] == 0x12).all()
+    assert (FolderSource(tmp_path / "deep", cutting=Cutting(8)).sample(0)["image"] == 0x12).all()
 
 
 def listed(path):
@@ -215,7 +216,7 @@ def test_every_ending_that_pillow_decodes_is_taken(tmp_path, ending):
     image = Image.new("L" if ending == "pgm" else "RGB", size, 99 if ending == "pgm" else (90, 99, 108))
     image.save(tmp_path / f"p/a.{ending}", format={"apng": "PNG"}.get(ending))
     sample = FolderSource(tmp_path / "p").sample(0)
-    stored = {"jfif": "jpg", "JPE": "jpg"}
+    stored = {"jfif": "jpg", "JPE": "jpg", "apng": "png"}
     if ending in stored:
         assert sample["file"] == (stored[ending], (tmp_path / f"p/a.{ending}").read_bytes())
     else:
@@ -255,7 +256,7 @@ def test_validation_images_are_no_training_images(tmp_path, encoded, seed, n):
     train, val = splits["train"].files, splits["val"].files
     assert (len(train), len(val)) == (n or 5, 4)
     assert not set(train) & set(val)
-    left = splits["train"].left_out.get("not asked for by n and val", [])
+    left = splits["train"].left_out.get("not requested by n and val", [])
     assert sorted([*train, *val, *left]) == [f"{i}.png" for i in range(9)]
 
 
@@ -336,6 +337,53 @@ def test_a_changed_file_is_another_source(photos):
 
     first = fingerprint()
     assert first == fingerprint()
-    assert len({first, fingerprint(captions="lines"), fingerprint(resolution=8), fingerprint(alpha="black")}) == 4
+    assert (
+        len({first, fingerprint(captions="lines"), fingerprint(cutting=Cutting(8)), fingerprint(classes="none")}) == 4
+    )
     (photos / "dog/deep/d.txt").write_text("another caption")
     assert fingerprint() != first
+
+
+def test_directories_are_classes_as_asked(photos):
+    def names(classes):
+        source = FolderSource(photos, classes=classes)
+        return source.class_names, [source.sample(i).get("label") for i in range(4)]
+
+    assert names("top") == (["cat", "dog"], [0, 0, 1, 1])
+    assert names("leaf") == (["cat", "dog", "dog/deep"], [0, 0, 1, 2])
+    assert names("none") == (None, [None] * 4)
+
+
+@pytest.mark.parametrize(("classes", "refused"), [("top", True), ("leaf", True), ("none", False)])
+def test_images_beside_the_classes_are_refused_where_there_are_classes(photos, encoded, classes, refused):
+    (photos / "loose.png").write_bytes(encoded())
+    if refused:
+        with pytest.raises(UserError, match=r"1 beside them; move those into a class, or give classes=none"):
+            FolderSource(photos, classes=classes)
+    else:
+        assert len(FolderSource(photos, classes=classes)) == 5
+
+
+def test_a_flat_folder_has_no_classes_whatever_is_asked(tmp_path, encoded):
+    (tmp_path / "flat").mkdir()
+    (tmp_path / "flat/a.png").write_bytes(encoded())
+    assert [FolderSource(tmp_path / "flat", classes=kind).class_names for kind in ("top", "leaf", "none")] == [None] * 3
+
+
+@pytest.mark.parametrize(("alpha", "margin"), [("white", 255), ("black", 0), ("drop", 255)])
+def test_a_padded_image_is_whole_on_the_colour_of_alpha(tmp_path, alpha, margin):
+    (tmp_path / "wide").mkdir()
+    Image.new("RGB", (40, 20), (10, 20, 30)).save(tmp_path / "wide/a.png")
+    image = FolderSource(tmp_path / "wide", cutting=Cutting(8, "pad", alpha)).sample(0)["image"]
+    assert (image[2:6] == (10, 20, 30)).all()
+    assert (image[[0, 1, 6, 7]] == margin).all()
+
+
+def test_a_clear_image_is_laid_on_the_colour_of_its_margins(tmp_path):
+    (tmp_path / "clear").mkdir()
+    Image.new("RGBA", (8, 4), (10, 20, 30, 0)).save(tmp_path / "clear/a.png")
+    for alpha, value in (("white", 255), ("black", 0)):
+        assert (FolderSource(tmp_path / "clear", cutting=Cutting(8, "pad", alpha)).sample(0)["image"] == value).all()
+    dropped = FolderSource(tmp_path / "clear", cutting=Cutting(8, "pad", "drop")).sample(0)["image"]
+    assert (dropped[2:6] == (10, 20, 30)).all()
+    assert (dropped[:2] == 255).all()

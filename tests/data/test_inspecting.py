@@ -79,3 +79,40 @@ def test_names_that_do_not_say_the_split_are_a_problem(tmp_path, write_tar, enco
     report = inspect_data(tmp_path / "d")
     assert [split.decoded for split in report.splits] == [2]
     assert re.match("which shards are for training is unclear: train-0.tar names a split and 0.tar", report.problems[0])
+
+
+def test_classes_and_captions_are_counted(tiny_data):
+    report = inspect_data(tiny_data, decode=5)
+    train, val = report.splits
+    assert train.class_counts == {"cat": 12, "dog": 11}
+    assert val.class_counts == {"cat": 4, "dog": 3}
+    assert (train.captions, train.caption) == (23, "picture 0")
+    assert train.channels == {3: 5}
+    assert (report.holdout, report.credit) == ([], {})
+
+
+def test_what_the_index_says_of_holdout_and_licence_is_shown(tiny_data):
+    index = read_index(tiny_data / "index.json")
+    source = {"holdout": ["red circle"], "credit": {"licence": "CC0-1.0"}}
+    write_index(tiny_data, index.model_copy(update={"source": source}))
+    report = inspect_data(tiny_data)
+    assert (report.holdout, report.credit) == (["red circle"], {"licence": "CC0-1.0"})
+    assert json.loads(json.dumps(report.as_dict()))["holdout"] == ["red circle"]
+
+
+def test_a_bad_label_among_samples_that_were_not_decoded_is_reported(tiny_data):
+    index = read_index(tiny_data / "index.json")
+    write_index(tiny_data, index.model_copy(update={"classes": ["cat"]}))
+    problems = inspect_data(tiny_data, decode=0).problems
+    assert [problem.partition(" labels cannot be used, as ")[0] for problem in problems] == ["11", "3"]
+
+
+def test_labels_without_names_and_grey_images_are_counted(tmp_path, write_tar, encoded):
+    members = {}
+    for i, label in enumerate(b"2022"):
+        members |= {f"{i}.png": encoded("L"), f"{i}.cls": bytes([label])}
+    write_tar(tmp_path / "d/0.tar", members | {"0.txt": b"", "3.txt": b"two"})
+    (split,) = inspect_data(tmp_path / "d").splits
+    assert split.class_counts == {"2": 3, "0": 1}
+    assert split.channels == {1: 4}
+    assert (split.captions, split.caption) == (2, "two")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from difflab.config.shapes import ShapesSourceConfig
 from difflab.data.shapes import SHAPES, ShapesSource, class_label, class_names, render
+from difflab.data.sources.shapes.config import ShapesSourceConfig
 
 
 def digest(scenes: list[object]) -> str:

@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from difflab.data.transforms import crop_draws, fit, fit_drawn, flips
+from difflab.data.transforms import crop_draws, fit, fit_drawn, fit_whole, flips
 
 
 def picture(width, height, channels=3):
@@ -109,3 +109,52 @@ def test_flips_depend_on_seed_epoch_and_index_alone():
     assert abs(first.mean() - 0.5) < 0.02
     for other in (flips(0, 1, indices), flips(1, 0, indices)):
         assert abs((first == other).mean() - 0.5) < 0.02
+
+
+def placed(height, width, size):
+    """Which rows and columns of a padded black image on white are the image's."""
+    image = fit_whole(torch.zeros(3, height, width, dtype=torch.uint8), size, 255)
+    assert image.shape == (3, size, size)
+    inside = (image == 0).all(0)
+    rows, columns = (torch.where(inside.any(axis))[0].tolist() for axis in (1, 0))
+    assert inside.sum() == len(rows) * len(columns)
+    assert (image[:, ~inside] == 255).all()
+    return (rows[0], rows[-1]), (columns[0], columns[-1])
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size", "expected"),
+    [
+        (20, 40, 8, ((2, 5), (0, 7))),
+        (40, 20, 8, ((0, 7), (2, 5))),
+        # Smaller than asked: enlarged.
+        (2, 4, 8, ((2, 5), (0, 7))),
+        (3, 3, 8, ((0, 7), (0, 7))),
+        # An odd rest: one row more below.
+        (5, 8, 8, ((1, 5), (0, 7))),
+        (8, 8, 8, ((0, 7), (0, 7))),
+        # 8 * 3 / 16 = 1.5 is rounded to even.
+        (3, 16, 8, ((3, 4), (0, 7))),
+        # A line keeps a pixel.
+        (1, 100, 8, ((3, 3), (0, 7))),
+    ],
+)
+def test_padding_keeps_the_whole_image_in_the_middle(height, width, size, expected):
+    assert placed(height, width, size) == expected
+
+
+@pytest.mark.parametrize("size", [7, 8, 21, 64])
+def test_what_is_padded_is_resized_by_pillows_bicubic(size):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 40, 3), dtype=np.uint8)
+    height = round(size / 2)
+    expected = np.asarray(Image.fromarray(pixels).resize((size, height), Image.Resampling.BICUBIC))
+    padded = fit_whole(torch.from_numpy(pixels).permute(2, 0, 1), size, 7).permute(1, 2, 0).numpy()
+    top = (size - height) // 2
+    assert (padded[top : top + height] == expected).all()
+    assert (padded[:top] == 7).all()
+    assert (padded[top + height :] == 7).all()
+
+
+def test_a_gray_image_is_padded_in_gray():
+    image = fit_whole(torch.zeros(1, 2, 4, dtype=torch.uint8), 4, 255)
+    assert image[0, :, 0].tolist() == [255, 0, 0, 255]

@@ -4,10 +4,10 @@ import json
 import pytest
 import webdataset
 
+from difflab.config.axes import SOURCES
 from difflab.data import writing
 from difflab.data.opening import open_data
 from difflab.data.reading import ShardDataset
-from difflab.data.sources import find_source
 from difflab.data.writing import write_dataset, write_shards
 from difflab.errors import UserError
 
@@ -54,11 +54,12 @@ def test_the_same_source_gives_the_same_bytes(tmp_path, tiny_source):
     assert content(tmp_path / "a") == content(tmp_path / "b")
 
 
-def test_several_processes_write_the_same_bytes(tmp_path):
-    kind = find_source("shapes")
-    config = kind.load_config()(resolution=16, n=70, val=0)
-    for name, workers in (("a", 0), ("b", 2)):
-        write_dataset(kind.load_splits()(config), tmp_path / name, shard_size=50, workers=workers)
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_several_processes_write_the_same_bytes(tmp_path, workers):
+    kind = SOURCES["shapes"]
+    config = kind.config(kind="shapes", resolution=16, n=70, val=0)
+    for name, processes in (("a", 0), ("b", workers)):
+        write_dataset(kind.load_builder()(config), tmp_path / name, shard_size=50, workers=processes)
     assert content(tmp_path / "a") == content(tmp_path / "b")
 
 

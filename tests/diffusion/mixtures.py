@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from difflab.diffusion.classifier_free import ClassifierFree
-from difflab.diffusion.classifier_guidance import ClassifierGuidance, GradientAt
 from difflab.diffusion.denoiser import NetworkDenoiser
-from difflab.diffusion.guidance import Guidance, LogProb
+from difflab.diffusion.guidance.base import Guidance, LogProb
+from difflab.diffusion.guidance.classifier import ClassifierGuidance, GradientAt
+from difflab.diffusion.guidance.classifier_free import ClassifierFree
 from difflab.diffusion.process import GaussianProcess
 from difflab.types import Conditioning, Network, NoiseLevel
 

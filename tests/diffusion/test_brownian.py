@@ -17,7 +17,7 @@ from difflab.diffusion.levels.distributions import LogNormalDistribution
 from difflab.diffusion.levels.grid import Grid
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.samplers.dpm_solver_pp import DPMSolverPP2MSDESampler, DPMSolverPPSDESampler
-from difflab.diffusion.samplers.levels import Walk
+from difflab.diffusion.samplers.levels import SamplerState
 from difflab.types import Denoised, StepContext
 
 SEEDS = list(range(100, 107))
@@ -118,9 +118,9 @@ def test_noise_takes_the_type_of_x_and_leaves_its_streams_alone() -> None:
     assert torch.equal(used.randn((3,)), fresh.randn((3,)))
 
 
-def walk(steps: int, noise: SampleNoise) -> Walk:
+def state_of(steps: int, noise: SampleNoise) -> SamplerState:
     grid = Grid(steps=steps)
-    return Walk(shrink, EDM, grid, grid.levels(EDM), noise)
+    return SamplerState(shrink, EDM, grid, grid.levels(EDM), noise)
 
 
 def shrink(x: Tensor, step: StepContext) -> Denoised:
@@ -129,9 +129,9 @@ def shrink(x: Tensor, step: StepContext) -> Denoised:
 
 
 def test_another_number_of_steps_sees_the_same_path() -> None:
-    """9 of the levels of a walk of 17 steps are those of a walk of 9: their increments are sums of the others."""
+    """9 of the levels of 17 steps are those of 9: their increments are sums of the others."""
     z = torch.zeros(1, 50_000)
-    few, more = walk(9, SampleNoise([7])), walk(17, SampleNoise([7]))
+    few, more = state_of(9, SampleNoise([7])), state_of(17, SampleNoise([7]))
     for i in range(8):
         coarse = few.brownian(z, few.levels[i], few.levels[i + 1])
         halves = [more.brownian(z, more.levels[2 * i + k], more.levels[2 * i + k + 1]) for k in range(2)]

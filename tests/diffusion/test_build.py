@@ -9,7 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from difflab.config.guidance import (
+from difflab.diffusion import build, schedules
+from difflab.diffusion.config import DiscreteDiffusionConfig
+from difflab.diffusion.guidance import classifier as by_classifier
+from difflab.diffusion.guidance import classifier_free as free
+from difflab.diffusion.guidance.base import GuidanceParts
+from difflab.diffusion.guidance.config import (
     ClassifierFreeGuidance,
     ClassifierFreeOptions,
     ClassifierGuidance,
@@ -18,11 +23,6 @@ from difflab.config.guidance import (
     NoGuidance,
     ReferenceConfig,
 )
-from difflab.diffusion import build, schedules
-from difflab.diffusion import classifier_free as free
-from difflab.diffusion import classifier_guidance as by_classifier
-from difflab.diffusion.config import DiscreteDiffusionConfig
-from difflab.diffusion.guidance import GuidanceParts
 from difflab.diffusion.levels.ablation import AblationGrid
 from difflab.diffusion.levels.grid import Grid
 from difflab.diffusion.predictions import V
@@ -235,7 +235,7 @@ def reference(x: Tensor, step: StepContext) -> Denoised:
 
 
 NULL = Conditioning(vector=torch.zeros(1, 1))
-PARTS = GuidanceParts(null=NULL, prediction=V(), log_prob=log_prob)
+PARTS = GuidanceParts(null=NULL, prediction=V(), guides={"classifier": log_prob})
 
 
 def test_no_guidance() -> None:
@@ -255,7 +255,7 @@ def test_classifier_free_guidance_takes_every_option() -> None:
 
 def test_a_reference_stands_in_for_the_null_condition() -> None:
     config = ClassifierFreeGuidance(kind="classifier_free", scale=2.1, reference=ReferenceConfig(run="runs/weak"))
-    parts = GuidanceParts(null=NULL, reference=reference)
+    parts = GuidanceParts(null=NULL, guides={"reference": reference})
     assert build.build_guidance(config, parts) == (free.ClassifierFree(2.1, reference=reference),)
     with pytest.raises(ValueError, match=r"needs the network of runs/weak"):
         build.build_guidance(config, PARTS)

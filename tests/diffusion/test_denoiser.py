@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from difflab.diffusion.denoiser import NetworkDenoiser
-from difflab.diffusion.guidance import Guidance, NetworkInput
+from difflab.diffusion.guidance.base import Guidance, NetworkInput
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.samplers.ancestral import AncestralSampler
 from difflab.diffusion.schedules import linear_betas

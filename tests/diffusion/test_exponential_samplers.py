@@ -16,7 +16,7 @@ from difflab.diffusion.levels.grid import Grid
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.samplers.dpm_solver_pp import DPMSolverPPSampler
 from difflab.diffusion.samplers.exponential import phis
-from difflab.diffusion.samplers.levels import LevelSampler, Walk
+from difflab.diffusion.samplers.levels import LevelSampler, SamplerState
 from difflab.diffusion.samplers.unipc import UniPCSampler
 from difflab.diffusion.schedules import linear_betas
 from difflab.types import Denoised, StepContext
@@ -171,18 +171,18 @@ def test_phi_functions_keep_their_digits_down_to_no_step_at_all() -> None:
 def test_fewer_than_fifteen_steps_go_down_in_order_at_the_end(steps: int, orders: list[int]) -> None:
     """`lower_order_final` of the authors' code and diffusers: len(timesteps) < 15."""
     sampler = DPMSolverPPSampler(Grid(steps + 1, final="lowest"), order=3)
-    walk = Walk(exact, EDM, sampler.grid, sampler.levels(EDM), Still())
+    state = SamplerState(exact, EDM, sampler.grid, sampler.levels(EDM), Still())
     found = []
     for index, (here, there) in enumerate(pairwise(sampler.levels(EDM))):
-        walk.index = index
-        found.append(sampler._order(walk, there))
-        walk.remember(here, torch.zeros(1), 2)
+        state.index = index
+        found.append(sampler._order(state, there))
+        state.remember(here, torch.zeros(1), 2)
     assert found[:3] + found[-3:] == orders
 
 
 @pytest.mark.parametrize(("lower", "orders"), [(True, [1, 2, 3, 3, 2, 1]), (False, [1, 2, 3, 3, 3, 3])])
 def test_unipc_goes_down_in_order_at_any_number_of_steps(lower: bool, orders: list[int]) -> None:
     sampler = UniPCSampler(Grid(31, final="lowest"), order=3, lower_order_final=lower)
-    walk = Walk(exact, EDM, sampler.grid, sampler.levels(EDM), Still())
-    found = [sampler._order(walk, step, min(step + 1, 3)) for step in range(30)]
+    state = SamplerState(exact, EDM, sampler.grid, sampler.levels(EDM), Still())
+    found = [sampler._order(state, step, min(step + 1, 3)) for step in range(30)]
     assert found[:3] + found[-3:] == orders

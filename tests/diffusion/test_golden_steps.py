@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from difflab.diffusion.denoiser import NetworkDenoiser
-from difflab.diffusion.guidance import Guidance
+from difflab.diffusion.guidance.base import Guidance
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.samplers.ancestral import AncestralSampler
 from difflab.diffusion.samplers.base import StridedSampler, ascending_steps

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from difflab.diffusion.base_process import Process
-from difflab.diffusion.classifier_free import ClassifierFree
 from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.denoiser import NetworkDenoiser
+from difflab.diffusion.guidance.classifier_free import ClassifierFree
 from difflab.diffusion.levels.distributions import CosineDistribution, LogNormalDistribution
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.ode_likelihood import (

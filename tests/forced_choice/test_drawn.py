@@ -15,7 +15,7 @@ from difflab.config.data import DataConfig
 from difflab.errors import UserError
 from difflab.forced_choice.drawn import Origin
 from difflab.forced_choice.pictures import Study
-from difflab.forced_choice.study import Asked, open_study
+from difflab.forced_choice.study import StudyOptions, open_study
 from difflab.images import to_float, to_uint8
 from difflab.requests.data_split import DataSplit
 from tiny_runs import ON_CPU, TRAINING, done
@@ -53,7 +53,7 @@ def changed(root: Path, name: str, **record: object) -> Path:
 
 def study(root: Path, *samples: str, origin: Origin | None = None, task: int = 1) -> Study:
     given = [str(root / name) for name in samples or ("drawing",)]
-    return open_study(Asked(given, None, None, origin or Origin(None, None, None), 1 if task == 1 else 2, 0))
+    return open_study(StudyOptions(given, None, None, origin or Origin(None, None, None), 1 if task == 1 else 2, 0))
 
 
 def refusal(root: Path, *samples: str, **more) -> str:

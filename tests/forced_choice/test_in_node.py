@@ -15,7 +15,7 @@ from difflab.forced_choice.drawn import Origin
 from difflab.forced_choice.page import make_page
 from difflab.forced_choice.protocol import Results
 from difflab.forced_choice.results import read_results
-from difflab.forced_choice.study import Asked, open_study
+from difflab.forced_choice.study import StudyOptions, open_study
 from difflab.forced_choice.trials import Trials
 
 NODE = shutil.which("node")
@@ -36,7 +36,8 @@ def written(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     for name, task, seconds in (("timed", 1, 2.0), ("untimed", 1, 0.0), ("camera", 2, 2.0)):
         which = 1 if task == 1 else 2
         samples = [f"m={pictures / 'sharp'}"]
-        study = open_study(Asked(samples, pictures / "originals", pictures / "low", Origin(None, None, None), which, 1))
+        origin = Origin(None, None, None)
+        study = open_study(StudyOptions(samples, pictures / "originals", pictures / "low", origin, which, 1))
         pairs = Trials(2, practice=1, checks=1, seed=3).plan(["m"], study.names)
         files[name] = folder / f"{name}.html"
         files[name].write_text(make_page(study, pairs, task=which, seconds=seconds, seed=3).html)

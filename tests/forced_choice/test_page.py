@@ -18,13 +18,13 @@ from difflab.forced_choice import page as pages
 from difflab.forced_choice.drawn import Origin
 from difflab.forced_choice.page import Page, digest_of, make_page
 from difflab.forced_choice.protocol import QUESTIONS, Pair, Task
-from difflab.forced_choice.study import Asked, open_study
+from difflab.forced_choice.study import StudyOptions, open_study
 from difflab.forced_choice.trials import Trials
 
 
 def page_of(pictures: Path, *, task: Task = 1, seed: int = 0, seconds: float = 3.0, checks: int = 2) -> Page:
     samples = [f"first-model={pictures / 'sharp'}", f"second-model={pictures / 'smooth'}"]
-    asked = Asked(samples, pictures / "originals", pictures / "low", Origin(None, None, None), task, checks)
+    asked = StudyOptions(samples, pictures / "originals", pictures / "low", Origin(None, None, None), task, checks)
     study = open_study(asked)
     pairs = Trials(6, practice=2, checks=checks, seed=seed).plan(list(study.models), study.names)
     return make_page(study, pairs, task=task, seconds=seconds, seed=seed)

@@ -11,7 +11,7 @@ from PIL import Image
 from difflab.errors import UserError
 from difflab.forced_choice.drawn import Origin
 from difflab.forced_choice.pictures import Study
-from difflab.forced_choice.study import Asked, open_study
+from difflab.forced_choice.study import StudyOptions, open_study
 
 NOWHERE = Origin(None, None, None)
 
@@ -29,7 +29,7 @@ def study(
         return None if name is None else pictures / name
 
     given = [f"{name}={pictures / path}" for name, _, path in (one.rpartition("=") for one in samples or ("m=sharp",))]
-    return open_study(Asked(given, place(originals), place(low_res), origin, 1 if task == 1 else 2, checks))
+    return open_study(StudyOptions(given, place(originals), place(low_res), origin, 1 if task == 1 else 2, checks))
 
 
 def refusal(pictures: Path, *samples: str, **more) -> str:
@@ -95,7 +95,7 @@ def test_archives_belong_together_by_their_order(pictures: Path, tmp_path: Path)
 def test_a_model_is_called_as_its_folder_unless_it_is_named(pictures: Path, tmp_path: Path) -> None:
     odd = tmp_path / "a=b"
     shutil.copytree(pictures / "sharp", odd)
-    asked = Asked(
+    asked = StudyOptions(
         [str(pictures / "sharp"), f"x={pictures / 'smooth'}", str(odd)], pictures / "originals", None, NOWHERE, 2, 0
     )
     assert list(open_study(asked).models) == ["sharp", "x", "a=b"]

@@ -87,7 +87,7 @@ def test_where_a_classifier_keeps_its_pool(name: str, expected: dict[str, str]) 
     assert {ours: entries[ours] for ours in expected} == {ours: (key,) for ours, key in expected.items()}
 
 
-def test_the_pool_has_the_newer_order_whatever_the_torso_has() -> None:
+def test_the_pool_has_the_newer_order_whatever_the_backbone_has() -> None:
     fixture = load("diffusion", "adm-classifier-attention")
     target, _ = target_and_layout(fixture)
     official = fixture.state_dict()

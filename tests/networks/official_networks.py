@@ -18,7 +18,7 @@ from difflab.interop.pesser import PESSER
 from difflab.networks.build import build_network
 from difflab.networks.config import UNetConfig, UNetEncoderConfig
 from difflab.networks.places import places
-from difflab.networks.plan import TorsoPlan
+from difflab.networks.plan import BackbonePlan
 from difflab.types import Conditioning
 from golden_fixtures import Fixture
 
@@ -39,7 +39,7 @@ def guided_target(c: dict[str, Any], image_size: int, concat_channels: int = 0) 
     """guided-diffusion's and improved-diffusion's `UNetModel(...)`."""
     upsample_heads = c.get("num_heads_upsample", -1)
     network = UNetConfig(
-        **_guided_torso(c, image_size),
+        **_guided_backbone(c, image_size),
         concat_channels=concat_channels,
         decoder_attention_heads=None if upsample_heads == -1 else upsample_heads,
     )
@@ -48,12 +48,12 @@ def guided_target(c: dict[str, Any], image_size: int, concat_channels: int = 0) 
 
 def classifier_target(c: dict[str, Any]) -> Target:
     """guided-diffusion's `EncoderUNetModel(...)`."""
-    torso = _guided_torso(c, c["image_size"])
-    network = UNetEncoderConfig(kind="unet_encoder", classes=c["out_channels"], pool=c["pool"], **torso)
+    backbone = _guided_backbone(c, c["image_size"])
+    network = UNetEncoderConfig(kind="unet_encoder", classes=c["out_channels"], pool=c["pool"], **backbone)
     return Target(network, c["image_size"])
 
 
-def _guided_torso(c: dict[str, Any], image_size: int) -> dict[str, Any]:
+def _guided_backbone(c: dict[str, Any], image_size: int) -> dict[str, Any]:
     head_channels = c.get("num_head_channels", -1)
     plain = "symmetric_conv" if c.get("conv_resample", True) else "pool"
     return {
@@ -134,7 +134,7 @@ def conditioning(fixture: Fixture, label_embedding: Tensor | None) -> Conditioni
     return Conditioning(vector=vector, concat=concat)
 
 
-def janspiry_blocks(plan: TorsoPlan) -> dict[str, str]:
+def janspiry_blocks(plan: BackbonePlan) -> dict[str, str]:
     """Janspiry's flat lists of blocks -> our key of the last module of each: its blocks end with their attention."""
     names = {"downs.0": "conv_in"}
     sides, counts = {"encoder": "downs", "middle": "mid", "decoder": "ups"}, {"encoder": 0, "middle": -1, "decoder": -1}
@@ -144,7 +144,7 @@ def janspiry_blocks(plan: TorsoPlan) -> dict[str, str]:
     return names
 
 
-def guided_blocks(plan: TorsoPlan) -> dict[str, str]:
+def guided_blocks(plan: BackbonePlan) -> dict[str, str]:
     """guided-diffusion's flat list of blocks -> our key of the last module of each."""
     names = {"input_blocks.0": "conv_in"}
     encoded, decoded = 0, -1

@@ -24,7 +24,7 @@ def test_adm_sinusoids_are_cosines_then_sines() -> None:
 
 def test_what_joins_the_time_is_added_before_the_last_activation() -> None:
     torch.manual_seed(0)
-    embedding = TimeEmbedding(EmbeddingSpec(8, 32, 16, "sin_cos", 1))
+    embedding = TimeEmbedding(EmbeddingSpec(8, 32, 16, "ddpm"))
     time, vector = torch.tensor([1.0, 500.0]), torch.randn(2, 16)
     hidden = torch.nn.functional.silu(embedding.linear1(sinusoidal_embedding(time, 8, "sin_cos", 1)))
     expected = torch.nn.functional.silu(embedding.linear2(hidden) + vector)
@@ -39,7 +39,7 @@ def test_two_channels_have_one_frequency() -> None:
 
 def test_without_the_last_activation_blocks_get_the_sum_itself() -> None:
     torch.manual_seed(0)
-    spec = EmbeddingSpec(8, 32, 8, "sin_cos", 0, activation=False)
+    spec = EmbeddingSpec(8, 32, 8, "sr3", activation=False)
     embedding = TimeEmbedding(spec)
     time, vector = torch.tensor([0.97, 0.25]), torch.randn(2, 8)
     hidden = torch.nn.functional.silu(embedding.linear1(sinusoidal_embedding(time, 8, "sin_cos", 0)))

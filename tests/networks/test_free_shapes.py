@@ -29,8 +29,8 @@ TORSO = st.fixed_dictionaries(
 )
 
 
-def grid(torso: dict[str, Any]) -> int:
-    return torso["patch_size"] * 2 ** (len(torso["channel_mult"]) - 1)
+def grid(backbone: dict[str, Any]) -> int:
+    return backbone["patch_size"] * 2 ** (len(backbone["channel_mult"]) - 1)
 
 
 @settings(max_examples=15, deadline=None)
@@ -43,11 +43,11 @@ def grid(torso: dict[str, Any]) -> int:
     st.sampled_from([None, 1, 4]),
 )
 def test_a_unet_gives_back_the_shape_it_takes(
-    torso: dict[str, Any], tall: int, wide: int, concat: int, learned: bool, decoder_heads: int | None
+    backbone: dict[str, Any], tall: int, wide: int, concat: int, learned: bool, decoder_heads: int | None
 ) -> None:
     torch.manual_seed(0)
-    multiple = grid(torso)
-    cfg = UNetConfig(**torso, concat_channels=concat, decoder_attention_heads=decoder_heads)
+    multiple = grid(backbone)
+    cfg = UNetConfig(**backbone, concat_channels=concat, decoder_attention_heads=decoder_heads)
     network = awake(build_network(cfg, image_size=multiple, learned_variance=learned))
     x = torch.randn(2, cfg.channels, tall * multiple, wide * multiple)
     joined = torch.randn(2, concat, *x.shape[2:]) if concat else None
@@ -65,11 +65,11 @@ def test_a_unet_gives_back_the_shape_it_takes(
     st.sampled_from(["adaptive", "attention", "spatial", "spatial_v2"]),
 )
 def test_a_classifier_gives_a_logit_for_each_class(
-    torso: dict[str, Any], tall: int, wide: int, classes: int, pool: str
+    backbone: dict[str, Any], tall: int, wide: int, classes: int, pool: str
 ) -> None:
     torch.manual_seed(0)
-    multiple = grid(torso)
-    cfg = UNetEncoderConfig.model_validate({"kind": "unet_encoder", "classes": classes, "pool": pool, **torso})
+    multiple = grid(backbone)
+    cfg = UNetEncoderConfig.model_validate({"kind": "unet_encoder", "classes": classes, "pool": pool, **backbone})
     network = awake(build_network(cfg, image_size=tall * multiple, learned_variance=False))
     if pool == "attention":
         wide = tall
@@ -83,7 +83,7 @@ def test_a_classifier_gives_a_logit_for_each_class(
 
 @pytest.mark.parametrize(("size", "channels"), [(40, 1), (96, 4)])
 def test_an_adm_of_a_size_that_openai_has_not(size: int, channels: int) -> None:
-    torso = {
+    backbone = {
         "channels": channels,
         "base_channels": 32,
         "channel_mult": [0.5, 1, 2, 2],
@@ -98,7 +98,7 @@ def test_an_adm_of_a_size_that_openai_has_not(size: int, channels: int) -> None:
         "init": "adm",
     }
     x = torch.randn(1, channels, size, size)
-    denoiser = build_network(UNetConfig.model_validate(torso), image_size=size, learned_variance=True)
+    denoiser = build_network(UNetConfig.model_validate(backbone), image_size=size, learned_variance=True)
     assert denoiser(x, torch.zeros(1)).shape == (1, 2 * channels, size, size)
-    cfg = UNetEncoderConfig.model_validate({"kind": "unet_encoder", "classes": 37, "pool": "attention", **torso})
+    cfg = UNetEncoderConfig.model_validate({"kind": "unet_encoder", "classes": 37, "pool": "attention", **backbone})
     assert build_network(cfg, image_size=size, learned_variance=False)(x, torch.zeros(1)).shape == (1, 37)

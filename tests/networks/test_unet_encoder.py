@@ -13,7 +13,8 @@ POOLS = ["adaptive", "attention", "spatial", "spatial_v2"]
 
 
 def test_state_dict_keys_are_readable() -> None:
-    torso = {key for key in small().state_dict() if key.startswith(("time_embed.", "conv_in.", "encoder.", "middle."))}
+    prefixes = ("time_embed.", "conv_in.", "encoder.", "middle.")
+    backbone = {key for key in small().state_dict() if key.startswith(prefixes)}
     expected = {
         "adaptive": {"norm.weight", "norm.bias", "out.weight", "out.bias"},
         "attention": {"norm.weight", "norm.bias", "position", "qkv.weight", "qkv.bias", "out.weight", "out.bias"},
@@ -21,7 +22,7 @@ def test_state_dict_keys_are_readable() -> None:
         "spatial_v2": {"hidden.weight", "hidden.bias", "norm.weight", "norm.bias", "out.weight", "out.bias"},
     }
     for pool, keys in expected.items():
-        assert small_encoder(pool).state_dict().keys() == torso | {f"pool.{key}" for key in keys}
+        assert small_encoder(pool).state_dict().keys() == backbone | {f"pool.{key}" for key in keys}
 
 
 @pytest.mark.parametrize("pool", POOLS)

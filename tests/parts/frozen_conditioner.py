@@ -51,7 +51,7 @@ class FrozenClassConfig(ConditionerBase):
     encoder: FrozenConfig
 
     @property
-    def told_classes(self) -> int:
+    def num_classes(self) -> int:
         return CLASSES
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from difflab.commands.composing import compose_and_validate
-from difflab.config.guidance import ClassifierFreeGuidance, ClassifierGuidance, ReferenceConfig
 from difflab.config.pipeline import CascadePipelineConfig
 from difflab.config.sample import SampleConfig
+from difflab.diffusion.guidance.config import ClassifierFreeGuidance, ClassifierGuidance, ReferenceConfig
 from difflab.pipelines.build import StoredModels, files_of
 from difflab.requests.archives import ArchivePictures
 from difflab.requests.base import Nothing

@@ -7,11 +7,11 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
-from difflab.config.guidance import ClassifierFreeGuidance, ReferenceConfig
 from difflab.config.sampler import SamplerConfig
+from difflab.diffusion.guidance.config import ClassifierFreeGuidance, ReferenceConfig
 from difflab.errors import UserError
 from difflab.pipelines.finite import NonFiniteSamplesError, first_broken_weight, named
-from difflab.pipelines.guides import Guides
+from difflab.pipelines.guides import guide_of
 from difflab.tasks.build import build_model
 from pipelines.conftest import UPSAMPLER, configuration
 from tiny_runs import CLASSES
@@ -93,7 +93,7 @@ def test_weights_that_are_not_finite_are_said_instead(pipeline_of) -> None:
 def test_the_weights_of_guides_are_looked_at_too(pipeline_of) -> None:
     reference = build_model(configuration().model())
     guidance = ClassifierFreeGuidance(kind="classifier_free", scale=2.0, reference=ReferenceConfig(run="weak"))
-    pipeline = pipeline_of(guidance=guidance, guides=Guides(reference=reference))
+    pipeline = pipeline_of(guidance=guidance, guides={"reference": guide_of(reference, guidance.guides["reference"])})
     next(reference.network.parameters()).data.fill_(math.nan)
     with pytest.raises(NonFiniteSamplesError, match=r"the weights themselves are not finite \(guidance reference\."):
         pipeline.draw([0], 0)

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from difflab.config.guidance import (
+from difflab.config.guidance import GuidanceBase
+from difflab.config.model import ModelConfig
+from difflab.config.request import RequestConfig
+from difflab.diffusion.build import build_process
+from difflab.diffusion.guidance.config import (
     ClassifierFreeGuidance,
     ClassifierFreeOptions,
     ClassifierGuidance,
@@ -12,16 +16,13 @@ from difflab.config.guidance import (
     NoGuidance,
     ReferenceConfig,
 )
-from difflab.config.model import ModelConfig
-from difflab.config.request import RequestConfig
-from difflab.diffusion.build import build_process
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.samplers.config import AncestralConfig, DDIMConfig
 from difflab.errors import UserError
 from difflab.networks.config import UNetEncoderConfig
 from difflab.pipelines import build
-from difflab.pipelines.diffusing import DiffusingStage, recorded
-from difflab.pipelines.guides import Guides, load_guides
+from difflab.pipelines.diffusing import DiffusingStage
+from difflab.pipelines.guides import Guides, guide_of, load_guides
 from difflab.tasks.build import Model, build_model
 from difflab.tasks.noisy_classifier.config import NoisyClassifierModelConfig
 from golden_fixtures import draw
@@ -52,6 +53,11 @@ def guided_by_classifier(scale: float, gradient_at: str = "x_t") -> ClassifierGu
     return ClassifierGuidance(kind="classifier", run="there", scale=scale, gradient_at=gradient_at)
 
 
+def guides_of(guidance: GuidanceBase, **models: Model) -> Guides:
+    """What load_guides gives, of models that need not fit."""
+    return {name: guide_of(model, guidance.guides[name]) for name, model in models.items()}
+
+
 def load(guidance, model: ModelConfig, other: Model) -> Guides:
     return load_guides(guidance, model, lambda run, weights: other)
 
@@ -69,10 +75,11 @@ def test_a_classifier_moves_the_samples_and_scale_0_does_not(pipeline_of, sample
     drawn = plain.draw([0, 1], 0)
 
     def guided(scale: float, classes: list[int] | None = None, gradient_at: str = "x_t") -> torch.Tensor:
+        guidance = guided_by_classifier(scale, gradient_at).model_copy(update={"static_limit": 1.25})
         pipeline = pipeline_of(
             sampler=SAMPLERS[sampler],
-            guidance=guided_by_classifier(scale, gradient_at).model_copy(update={"static_limit": 1.25}),
-            guides=Guides(classifier=classifier),
+            guidance=guidance,
+            guides=guides_of(guidance, classifier=classifier),
             asked={"classes": classes},
         )
         return pipeline.draw([0, 1], 0)
@@ -87,8 +94,9 @@ def test_a_classifier_moves_the_samples_and_scale_0_does_not(pipeline_of, sample
 def test_a_classifier_is_told_the_time_in_its_own_way(pipeline_of) -> None:
     """Of two processes with the same noise, one may number its steps up to 1000 whatever their count."""
     classifier = drawn_model(classifier_config("diffusion.time_input=scaled_index"))
+    guidance = guided_by_classifier(1.0)
     pipeline = pipeline_of(
-        sampler=SAMPLERS["ddim"], guidance=guided_by_classifier(1.0), guides=Guides(classifier=classifier)
+        sampler=SAMPLERS["ddim"], guidance=guidance, guides=guides_of(guidance, classifier=classifier)
     )
     told: dict[str, list[float]] = {"model": [], "classifier": []}
     for name, network in (("model", pipeline.last.network), ("classifier", classifier.network)):
@@ -99,7 +107,8 @@ def test_a_classifier_is_told_the_time_in_its_own_way(pipeline_of) -> None:
 
 
 def test_an_unconditional_model_gets_its_classes_from_the_classifier(pipeline_of) -> None:
-    led = {"guidance": guided_by_classifier(1.0), "guides": Guides(classifier=drawn_model(classifier_config()))}
+    guidance = guided_by_classifier(1.0)
+    led = {"guidance": guidance, "guides": guides_of(guidance, classifier=drawn_model(classifier_config()))}
     pipeline = pipeline_of(**led)
     assert pipeline.wanted.reads == ("label",)
     assert set(pipeline.request(range(40), 0)["label"].tolist()) == set(range(6))
@@ -114,11 +123,12 @@ def test_guidance_pulls_towards_the_class_that_the_classifier_sees(pipeline_of) 
     classifier = drawn_model(classifier_config(), seed=1)
     told: list[float] = []
     for scale in (0.0, 20.0):
+        guidance = guided_by_classifier(scale)
         pipeline = pipeline_of(
             "sampler.steps=10",
             "sampler.eta=0",
-            guidance=guided_by_classifier(scale),
-            guides=Guides(classifier=classifier),
+            guidance=guidance,
+            guides=guides_of(guidance, classifier=classifier),
             asked={"classes": [2]},
         )
         drawn = pipeline.draw(list(range(8)), 0).clone()
@@ -149,7 +159,7 @@ def test_a_reference_network_is_read_by_its_own_process(pipeline_of) -> None:
         kind="classifier_free", scale=0.0, reference=ReferenceConfig(run="there"), static_limit=1.25
     )
     sampler = DDIMConfig(kind="ddim", steps=3)
-    led = pipeline_of(sampler=sampler, guidance=guidance, guides=Guides(reference=reference))
+    led = pipeline_of(sampler=sampler, guidance=guidance, guides=guides_of(guidance, reference=reference))
     stage = DiffusingStage(
         reference.network,
         reference.conditioners,
@@ -166,17 +176,17 @@ def test_a_reference_network_stands_for_the_null(pipeline_of) -> None:
     weaker = drawn_model(configuration(*DROPPED).model(), seed=2)
     same = drawn_model(configuration(*DROPPED).model())
 
-    def drawn(reference: Model, told: str = "condition") -> torch.Tensor:
-        options = ReferenceConfig(run="there", told=told)
+    def drawn(reference: Model, conditioning: str = "conditional") -> torch.Tensor:
+        options = ReferenceConfig(run="there", conditioning=conditioning)
         guidance = ClassifierFreeGuidance(kind="classifier_free", scale=2.0, static_limit=1.25, reference=options)
-        return pipeline_of(*DROPPED, guidance=guidance, guides=Guides(reference=reference)).draw([0, 1], 0)
+        return pipeline_of(*DROPPED, guidance=guidance, guides=guides_of(guidance, reference=reference)).draw([0, 1], 0)
 
     usual = ClassifierFreeGuidance(kind="classifier_free", scale=2.0, static_limit=1.25)
     plain = pipeline_of(*DROPPED)
-    # The model as its own reference: told the condition it changes nothing, told nothing it is the usual guidance.
+    # The model as its own reference: with the condition it changes nothing, without it is the usual guidance.
     torch.testing.assert_close(drawn(same), plain.draw([0, 1], 0), atol=1e-4, rtol=1e-4)
     expected = pipeline_of(*DROPPED, guidance=usual).draw([0, 1], 0)
-    torch.testing.assert_close(drawn(same, "nothing"), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(drawn(same, "unconditional"), expected, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(drawn(weaker), plain.draw([0, 1], 0), atol=1e-3)
 
 
@@ -204,7 +214,7 @@ def test_no_guidance_loads_nothing() -> None:
     def never(run: str, weights: str) -> Model:
         raise AssertionError(run)
 
-    assert load_guides(NoGuidance(kind="none"), configuration().model(), never) == Guides()
+    assert load_guides(NoGuidance(kind="none"), configuration().model(), never) == {}
 
 
 @pytest.mark.parametrize(
@@ -265,7 +275,7 @@ def test_a_reference_that_is_told_something_else_is_named(overrides: tuple[str, 
     with pytest.raises(UserError) as error:
         load(guidance, model, unfit)
     assert str(error.value).startswith(f"guidance.reference: there {line}")
-    assert load(guidance, model, unconditional).reference is unconditional
+    assert load(guidance, model, unconditional)["reference"].model is unconditional
 
 
 @pytest.mark.parametrize(
@@ -297,8 +307,8 @@ def test_tables_that_differ_at_their_noisiest_step_alone_are_two() -> None:
     betas = build_process(configuration().model().diffusion).betas
     before = float(np.prod(1 - betas[:-1]))
     one, same, other = (GaussianProcess([*betas[:-1], 1 - last / before]) for last in (4e-9, 4.000001e-9, 8e-9))
-    assert one.tells_alike(same)
-    assert not one.tells_alike(other)
+    assert one.has_same_time_as(same)
+    assert not one.has_same_time_as(other)
 
 
 def test_guides_are_loaded_with_the_weights_that_were_asked_for() -> None:
@@ -316,15 +326,16 @@ def test_guides_are_loaded_with_the_weights_that_were_asked_for() -> None:
         classifier={"run": "judge", "weights": "raw"},
         classifier_free={"scale": 2.0, "reference": {"run": "weak", "weights": "raw"}},
     )
-    assert load_guides(guidance, model, noting) == Guides(classifier, others["weak"])
+    loaded = {name: guide.model for name, guide in load_guides(guidance, model, noting).items()}
+    assert loaded == {"classifier": classifier, "reference": others["weak"]}
     assert asked == [("judge", "raw"), ("weak", "raw")]
 
 
 def test_both_conventions_of_the_scale_are_recorded_alike() -> None:
-    by_scale = recorded(ClassifierFreeGuidance(kind="classifier_free", scale=1.5))
-    by_weight = recorded(ClassifierFreeGuidance(kind="classifier_free", paper_w=0.5, one_batch=False))
+    by_scale = ClassifierFreeGuidance(kind="classifier_free", scale=1.5).recorded()
+    by_weight = ClassifierFreeGuidance(kind="classifier_free", paper_w=0.5, one_batch=False).recorded()
     assert by_scale == by_weight
     assert (by_scale["scale"], by_scale["paper_w"]) == (1.5, 0.5)
     composed = ComposedGuidance(kind="composed", classifier_free=ClassifierFreeOptions(scale=3.0))
-    assert recorded(composed)["classifier_free"]["paper_w"] == 2.0
-    assert recorded(NoGuidance(kind="none"))["scale"] is None
+    assert composed.recorded()["classifier_free"]["paper_w"] == 2.0
+    assert NoGuidance(kind="none").recorded()["scale"] is None

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from difflab.config.editing import InpaintConfig
-from difflab.config.guidance import NoGuidance
 from difflab.config.pipeline import StageConfig
+from difflab.diffusion.guidance.config import NoGuidance
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.samplers.config import (
     AncestralConfig,

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from difflab.config.logger import WandbConfig
 from difflab.errors import UserError
 from difflab.tracking import runs
 from difflab.tracking.clock import STEP
+from difflab.tracking.config import WandbConfig
 from difflab.tracking.rundir import RunDirectory
 from difflab.tracking.runs import OfflineRun, _add_segment, _drop_repeated, read_offline_run
 from difflab.tracking.wandb import wandb_run

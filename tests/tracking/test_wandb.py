@@ -22,10 +22,11 @@ from difflab.callbacks.clock import Clock
 from difflab.callbacks.ema import EMA
 from difflab.callbacks.sample_grid import SampleGrid
 from difflab.callbacks.weights import WeightsExport
-from difflab.config.logger import LoggerConfig, WandbConfig
+from difflab.config.logger import LoggerConfig
 from difflab.errors import UserError
 from difflab.requests.base import Listed
 from difflab.tracking.build import build_loggers
+from difflab.tracking.config import WandbConfig
 from difflab.tracking.csv_rows import read_csv
 from difflab.tracking.job import Job
 from difflab.tracking.rundir import RunDirectory

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 from command_line import run_difflab, start_difflab, tiny_training
 from difflab.callbacks.training_log import TrainingLog
-from difflab.config.logger import WandbConfig
 from difflab.tracking import wandb as tracking
+from difflab.tracking.config import WandbConfig
 from difflab.tracking.csv_rows import read_csv
 from difflab.tracking.rundir import RunDirectory
 from difflab.tracking.runs import read_offline_run

@@ -5,8 +5,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from difflab.config.logger import LoggerConfig, WandbConfig
+from difflab.config.logger import LoggerConfig
 from difflab.errors import UserError
+from difflab.tracking import wandb_environment
+from difflab.tracking.config import WandbConfig
 from difflab.tracking.wandb_environment import (
     chosen_mode,
     key_source,
@@ -155,8 +157,15 @@ def test_w_and_b_finds_the_key_there_too(home: Path, where: str, monkeypatch: py
 
 @pytest.mark.parametrize("environ", [{}, {"WANDB_MODE": "offline"}, {"WANDB_DISABLED": "true"}])
 def test_offline_and_disabled_need_no_key(environ: dict[str, str]) -> None:
-    refuse_unusable(LoggerConfig(), environ)
-    refuse_unusable(LoggerConfig(wandb=None), {"WANDB_MODE": "online"})
+    refuse_unusable(WandbConfig(), environ)
+
+
+def test_who_logs_nowhere_needs_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "online")
+    LoggerConfig(wandb=None).refuse_unusable()
+    monkeypatch.setattr(wandb_environment, "key_source", lambda _: None)
+    with pytest.raises(UserError, match="there is no API key"):
+        LoggerConfig().refuse_unusable()
 
 
 @pytest.mark.parametrize(
@@ -165,11 +174,11 @@ def test_offline_and_disabled_need_no_key(environ: dict[str, str]) -> None:
 )
 def test_online_without_a_key_names_the_ways_out(config: WandbConfig, environ: dict[str, str], who: str) -> None:
     with pytest.raises(UserError) as caught:
-        refuse_unusable(LoggerConfig(wandb=config), environ)
+        refuse_unusable(config, environ)
     assert who in str(caught.value)
     for way in ("wandb login", "WANDB_API_KEY", "logger.wandb.mode=offline"):
         assert way in str(caught.value)
-    refuse_unusable(LoggerConfig(wandb=config), {**environ, "WANDB_API_KEY": KEY})
+    refuse_unusable(config, {**environ, "WANDB_API_KEY": KEY})
 
 
 def test_online_the_users_own_settings_stay(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
@@ -13,13 +13,16 @@ from typing_extensions import override
 
 from difflab.callbacks.agreement import refuse_together
 from difflab.callbacks.clock import EverySteps, train_step
+from difflab.callbacks.config import CheckpointConfig
 from difflab.callbacks.guard import NonFiniteError
 from difflab.callbacks.throughput import off_the_clock
 from difflab.checkpoints import LAST, checkpoint_name, step_checkpoints
-from difflab.config.callbacks import CheckpointConfig
 from difflab.files import link_or_copy
 from difflab.machine import MachineError, machine_errors
 from difflab.parts.selection import trained
+
+if TYPE_CHECKING:
+    from difflab.callbacks.context import CallbackContext
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +54,6 @@ class Checkpoint(Callback):
         self._every = EverySteps(every_steps)
         self._saved_step: int | None = None
         self._in_batch = True
-
-    @classmethod
-    def from_config(cls, config: CheckpointConfig, dirpath: Path | str) -> Checkpoint:
-        """`config.export_weights` is for the WeightsExport callback."""
-        return cls(dirpath, **config.model_dump(exclude={"export_weights"}))
 
     @property
     def saved_step(self) -> int | None:
@@ -145,3 +143,14 @@ def _weights_are_finite(pl_module: pl.LightningModule) -> bool:
         return True
     # A norm is not finite where any entry is not (or where it overflows, and such weights are lost as well).
     return bool(torch.stack([n.float() for n in torch._foreach_norm(weights, ord=float("inf"))]).isfinite().all())
+
+
+def build(config: CheckpointConfig, context: CallbackContext) -> list[Callback]:
+    """The checkpoints and, before them, the weights that are exported at each."""
+    from difflab.callbacks.weights import WeightsExport
+
+    run, exporting = context.run, list[Callback]()
+    if config.export_weights:
+        model = context.model_config.model_dump(mode="json")
+        exporting = [WeightsExport(run.weights, model, run.wandb / "artifact_step")]
+    return [*exporting, Checkpoint(run.checkpoints, **config.model_dump(exclude={"export_weights"}))]

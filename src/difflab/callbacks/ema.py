@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -21,8 +21,11 @@ from difflab.averaging.parameters import (
     with_averages,
 )
 from difflab.callbacks.clock import find_callback, train_step
-from difflab.config.callbacks import EMAConfig
+from difflab.callbacks.config import EMAConfig
 from difflab.parts.selection import averaged_parameters
+
+if TYPE_CHECKING:
+    from difflab.callbacks.context import CallbackContext
 
 Warmup = Literal["none", "count", "inv_gamma", "ramp_up"]
 
@@ -90,11 +93,10 @@ class EMA(Callback):
         self._validation = contextlib.ExitStack()
 
     @classmethod
-    def from_config(cls, config: EMAConfig, images_per_step: int) -> EMA:
-        """images_per_step: of the global batch, which a half-life in images is counted in."""
+    def from_config(cls, config: EMAConfig, context: CallbackContext) -> EMA:
         options = config.model_dump(exclude={"half_life"})
         if config.half_life is not None:
-            options["decay"] = decay_of_half_life(config.half_life, images_per_step)
+            options["decay"] = decay_of_half_life(config.half_life, context.config.data.batch_size)
         return cls(**options)
 
     def start(self, module: nn.Module, step: int = 0) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import lightning.pytorch as pl
 import torch
@@ -14,22 +14,25 @@ from typing_extensions import override
 
 from difflab import jsonl
 from difflab.callbacks.clock import train_step
+from difflab.callbacks.config import EvaluationConfig
 from difflab.callbacks.generation import (
     Generate,
     bad_samples,
     batches_of_this_rank,
     draw_marked,
     ready_to_sample,
-    tell_bad_samples,
+    report_bad_samples,
 )
 from difflab.callbacks.periodic import Periodic
 from difflab.callbacks.preemption import stoppable
-from difflab.config.callbacks import EvaluationConfig
 from difflab.metrics.naming import distinct_names
 from difflab.metrics.protocol import Protocol as ProtocolRecord
 from difflab.metrics.protocol import Result
 from difflab.requests.base import Request
 from difflab.tracking import evaluations
+
+if TYPE_CHECKING:
+    from difflab.callbacks.context import CallbackContext
 
 
 class MetricResult(Protocol):
@@ -76,15 +79,17 @@ class Evaluation(Periodic):
         self.n, self.batch_size, self.seed = n, batch_size, seed
 
     @classmethod
-    def from_config(
-        cls,
-        config: EvaluationConfig,
-        path: Path | str,
-        generate: Generate,
-        make_evaluator: Callable[[], SampleEvaluator],
-        request: Request | None = None,
-    ) -> Evaluation:
-        return cls(path, generate, make_evaluator, request=request, **config.model_dump())
+    def from_config(cls, config: EvaluationConfig, context: CallbackContext) -> Evaluation:
+        make_evaluator = context.make_evaluator
+        assert context.generate is not None, "nothing to draw with"
+        assert make_evaluator is not None, "nothing to measure with"
+        return cls(
+            context.run.evaluations,
+            context.generate,
+            lambda: make_evaluator(config.n, config.seed),
+            request=context.request,
+            **config.model_dump(),
+        )
 
     @override
     def act(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -106,7 +111,7 @@ class Evaluation(Periodic):
             with stoppable(trainer):
                 results = [] if len(bad) else evaluator.compute()
         if len(bad) and trainer.is_global_zero:
-            tell_bad_samples(bad, self.n, step, "evaluation")
+            report_bad_samples(bad, self.n, step, "evaluation")
         records = [json.loads(result.to_json()) for result in results or [self._nothing_measured(len(bad))]]
         numbers = {"eval/nonfinite_samples": float(len(bad))} if len(bad) else {}
         if trainer.is_global_zero and results:

@@ -101,7 +101,7 @@ def bad_samples(indices: Sequence[int], steps: Sequence[int]) -> Tensor:
     return gather_rows(torch.tensor(mine, dtype=torch.int64).reshape(-1, 2))
 
 
-def tell_bad_samples(bad: Tensor, n: int, train_step: int, what: str) -> None:
+def report_bad_samples(bad: Tensor, n: int, train_step: int, what: str) -> None:
     """Say on the terminal and in the log which of n samples are not finite. bad: as `bad_samples` gives it."""
     ordered = bad[bad[:, 0].argsort()]
     line = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
@@ -15,10 +15,13 @@ from typing_extensions import override
 
 from difflab.callbacks.agreement import all_reduce_max
 from difflab.callbacks.clock import clocked, train_step
+from difflab.callbacks.config import GuardConfig
 from difflab.checkpoints import newest_checkpoint
-from difflab.config.callbacks import GuardConfig
 from difflab.config.overrides import as_override
 from difflab.errors import UserError
+
+if TYPE_CHECKING:
+    from difflab.callbacks.context import CallbackContext
 
 
 class NonFiniteError(UserError):
@@ -50,7 +53,8 @@ class NonFiniteGuard(Callback):
         self._copied: torch.cuda.Event | None = None
 
     @classmethod
-    def from_config(cls, config: GuardConfig, checkpoints: Path, lr: float) -> NonFiniteGuard:
+    def from_config(cls, config: GuardConfig, context: CallbackContext) -> NonFiniteGuard:
+        checkpoints, lr = context.run.checkpoints, context.config.optimizer.lr
         return cls(**config.model_dump(), checkpoints=checkpoints, lr=lr)
 
     @override

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -27,12 +27,15 @@ from difflab.averaging.profiles import Profile, gamma_of, power_decay
 from difflab.averaging.snapshots import snapshot_name, snapshots_in
 from difflab.callbacks.agreement import refuse_together
 from difflab.callbacks.clock import EverySteps, train_step
+from difflab.callbacks.config import PowerEMAConfig
 from difflab.callbacks.throughput import off_the_clock
 from difflab.callbacks.weights import save_weights
-from difflab.config.callbacks import PowerEMAConfig
 from difflab.errors import UserError
 from difflab.machine import MachineError
 from difflab.parts.selection import averaged_parameters
+
+if TYPE_CHECKING:
+    from difflab.callbacks.context import CallbackContext
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +74,8 @@ class PowerEMA(Callback):
         self._snapshots = EverySteps(snapshot_every_steps)
 
     @classmethod
-    def from_config(cls, config: PowerEMAConfig, dirpath: Path | str) -> PowerEMA:
-        return cls(dirpath, **config.model_dump())
+    def from_config(cls, config: PowerEMAConfig, context: CallbackContext) -> PowerEMA:
+        return cls(context.run.power_ema, **config.model_dump())
 
     def start(self, module: nn.Module, step: int = 0) -> None:
         """Begin at `step`, or go on with the averages that were loaded."""

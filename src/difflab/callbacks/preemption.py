@@ -7,7 +7,7 @@ import logging
 import signal
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
@@ -17,9 +17,12 @@ from typing_extensions import override
 from difflab.callbacks.agreement import all_reduce_max, max_over_ranks
 from difflab.callbacks.checkpoint import LAST, Checkpoint
 from difflab.callbacks.clock import find_callback, train_step
+from difflab.callbacks.config import PreemptionConfig
 from difflab.callbacks.ema import find_ema
-from difflab.config.callbacks import PreemptionConfig
 from difflab.signals import OF_SCHEDULERS, Stopped, deferred, interruptible, listen_again, received
+
+if TYPE_CHECKING:
+    from difflab.callbacks.context import CallbackContext
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +62,7 @@ class Preemption(Callback):
         self._deferring = contextlib.ExitStack()
 
     @classmethod
-    def from_config(cls, config: PreemptionConfig) -> Preemption:
+    def from_config(cls, config: PreemptionConfig, context: CallbackContext) -> Preemption:
         return cls(**config.model_dump())
 
     @override

@@ -12,7 +12,10 @@ from lightning.pytorch.callbacks import Callback
 from typing_extensions import override
 
 from difflab.callbacks.clock import train_images, train_step
-from difflab.config.callbacks import ProgressConfig
+from difflab.callbacks.config import ProgressConfig
+
+if TYPE_CHECKING:
+    from difflab.callbacks.context import CallbackContext
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -39,8 +42,8 @@ class Progress(Callback):
         self._bar: RichProgress | None = None
 
     @classmethod
-    def from_config(cls, config: ProgressConfig, max_steps: int) -> Progress:
-        return cls(max_steps, config.line_every_s)
+    def from_config(cls, config: ProgressConfig, context: CallbackContext) -> Progress:
+        return cls(context.config.trainer.max_steps, config.line_every_s)
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

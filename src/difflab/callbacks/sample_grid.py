@@ -5,20 +5,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
 import torch
 from typing_extensions import override
 
 from difflab.callbacks.clock import train_step
-from difflab.callbacks.generation import Generate, draw_on_all_ranks, ready_to_sample, tell_bad_samples
+from difflab.callbacks.config import SampleGridConfig
+from difflab.callbacks.generation import Generate, draw_on_all_ranks, ready_to_sample, report_bad_samples
 from difflab.callbacks.periodic import Periodic
-from difflab.config.callbacks import SampleGridConfig
 from difflab.files import numbered
 from difflab.requests.base import Request
 from difflab.requests.words import class_words, in_words
 from difflab.tracking.clock import ClockedLogger
 from difflab.tracking.grid import make_grid, save_picture, to_pil
+
+if TYPE_CHECKING:
+    from difflab.callbacks.context import CallbackContext
 
 log = logging.getLogger(__name__)
 
@@ -52,15 +56,12 @@ class SampleGrid(Periodic):
         self.min_side, self.table, self.class_names = min_side, table, class_names
 
     @classmethod
-    def from_config(
-        cls,
-        config: SampleGridConfig,
-        dirpath: Path | str,
-        generate: Generate,
-        request: Request | None = None,
-        class_names: Sequence[str] | None = None,
-    ) -> SampleGrid:
-        return cls(dirpath, generate, request=request, class_names=class_names, **config.model_dump())
+    def from_config(cls, config: SampleGridConfig, context: CallbackContext) -> SampleGrid:
+        assert context.generate is not None, "nothing to draw with"
+        names = context.config.data.class_names
+        return cls(
+            context.run.samples, context.generate, request=context.request, class_names=names, **config.model_dump()
+        )
 
     @override
     def act(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -70,19 +71,19 @@ class SampleGrid(Periodic):
             images, bad_steps = draw_on_all_ranks(trainer, self.generate, self.n, self.seed, self.batch_size)
         if not trainer.is_global_zero:
             return
-        asked = {} if self.request is None else self.request(range(self.n), self.seed)
-        labels = in_words(asked, self.class_names)
+        batch = {} if self.request is None else self.request(range(self.n), self.seed)
+        labels = in_words(batch, self.class_names)
         grid = make_grid(images, self.columns, min_side=self.min_side, labels=labels)
         if bool(bad_steps.any()):
             (rows,) = bad_steps.nonzero(as_tuple=True)
-            tell_bad_samples(torch.stack([rows, bad_steps[rows]], dim=1), self.n, step, "sample grid")
+            report_bad_samples(torch.stack([rows, bad_steps[rows]], dim=1), self.n, step, "sample grid")
             for logger in trainer.loggers:
                 logger.log_metrics({"samples/nonfinite": len(rows)}, step=step)
         loggers = [logger for logger in trainer.loggers if isinstance(logger, ClockedLogger)]
         for logger in loggers:
             logger.log_image("samples/grid", grid)
             if self.table:
-                classes = class_words(asked, self.class_names) or [None] * self.n
+                classes = class_words(batch, self.class_names) or [None] * self.n
                 rows = [[to_pil(image), i, self.seed, classes[i]] for i, image in enumerate(images)]
                 logger.log_table("samples/table", ["image", "index", "seed", "class"], rows)
         # Last, because the file says that it is done.

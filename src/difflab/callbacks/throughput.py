@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from typing_extensions import override
 
 from difflab.callbacks.clock import find_callback, train_images, train_step
-from difflab.config.callbacks import ThroughputConfig
+from difflab.callbacks.config import ThroughputConfig
+
+if TYPE_CHECKING:
+    from difflab.callbacks.context import CallbackContext
 
 
 class Throughput(Callback):
@@ -28,7 +31,7 @@ class Throughput(Callback):
         self._batches: int | None = None
 
     @classmethod
-    def from_config(cls, config: ThroughputConfig) -> Throughput:
+    def from_config(cls, config: ThroughputConfig, context: CallbackContext) -> Throughput:
         return cls(**config.model_dump())
 
     @contextlib.contextmanager

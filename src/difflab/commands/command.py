@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from difflab.config.registry import load
 from difflab.config.work import WorkConfig
-from difflab.tasks.registry import load_builder
 
 if TYPE_CHECKING:
     from difflab.commands.processes import Processes
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from difflab.tracking.job import Job
     from difflab.tracking.sweep_point import SweepPoint
 
-Asked = TypeVar("Asked", bound=WorkConfig)
+ConfigT = TypeVar("ConfigT", bound=WorkConfig)
 
 UNCHANGED_BY = ("logger", "out", "accelerator", "devices", "ranks", "batch_size", "compile")
 """Keys that leave what is drawn and measured as it is, up to rounding: with other ones it need not be made again."""
@@ -91,7 +91,7 @@ class Work(Protocol):
 
 
 @dataclass(frozen=True)
-class Command(Generic[Asked]):
+class Command(Generic[ConfigT]):
     """One of them. Builders are `module:function`, imported only when there is something to do.
 
     name, primary: of the command, and of its file in conf/. config: the typed configuration.
@@ -105,7 +105,7 @@ class Command(Generic[Asked]):
 
     name: str
     primary: str
-    config: type[Asked]
+    config: type[ConfigT]
     swept: tuple[str, ...]
     results: str
     complete: Callable[[Sequence[str]], list[str]]
@@ -113,13 +113,13 @@ class Command(Generic[Asked]):
     report: str
     unfinished: str | None = None
 
-    def work(self, config: Asked, plain: Mapping[str, Any], overrides: Sequence[str], machine: Machine) -> Work:
+    def work(self, config: ConfigT, plain: Mapping[str, Any], overrides: Sequence[str], machine: Machine) -> Work:
         """What a command line asks for. All processes call it together. Raises UserError for what cannot be done."""
-        return load_builder(self.build)(config, dict(plain), list(overrides), machine)
+        return load(self.build)(config, dict(plain), list(overrides), machine)
 
     def show_all(self, points: Sequence[SweepPoint], places: Sequence[Path], folder: Path) -> None:
         """Show what came out of several points, and keep it in `folder`."""
-        load_builder(self.report)(points, places, folder)
+        load(self.report)(points, places, folder)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from difflab.commands.interpolation import refuse_resolvers
+from difflab.commands.own_data import fill_in
 from difflab.commands.search_path import extend_search_path
 from difflab.config.axes import AXES
 from difflab.config.base import Config
@@ -18,19 +19,29 @@ from difflab.errors import UserError, first_line
 
 Model = TypeVar("Model", bound=Config)
 
+TRAINING = "train"
+"""The primary configuration whose data says what suits it."""
+
 TAKING_WORDS = frozenset(axis.group for axis in AXES if axis.words)
 """The groups whose choices may be written as values."""
 
 
-def compose(primary: str, overrides: Sequence[str]) -> dict[str, Any]:
+class Composed(dict[str, Any]):
+    """A configuration in plain containers. said: lines about what of it was read from elsewhere."""
+
+    said: tuple[str, ...] = ()
+
+
+def compose(primary: str, overrides: Sequence[str], *, checking: bool = False) -> Composed:
     """conf/<primary>.yaml with overrides, resolved to plain containers.
 
-    The experiment that was chosen stands under `experiment` (primary configurations with that group only).
+    The experiment that was chosen stands under `experiment` (primary configurations with that group only). What a
+    training leaves to its data is filled in. checking: there need not be any data.
     Raises UserError with one line for anything Hydra refuses.
     """
     with _in_one_line(primary, overrides):
         composed = _composed(primary, overrides)
-        return to_plain(composed, composed.hydra.runtime.choices)
+        return resolved(primary, composed, composed.hydra.runtime.choices, overrides, checking=checking)
 
 
 def refuse_what_is_not_shown(primary: str, overrides: Sequence[str]) -> None:
@@ -84,6 +95,35 @@ def _in_one_line(primary: str, overrides: Sequence[str]) -> Iterator[None]:
         raise UserError(_what_is_wrong(error, primary, overrides)) from None
 
 
+def resolved(
+    primary: str, composed: Any, choices: Any, overrides: Sequence[str], *, checking: bool = False
+) -> Composed:
+    """What Hydra composed, with what it leaves to its data, as plain containers; see `compose`."""
+    choices = dict(choices)
+    said = _filled_in(primary, composed, choices, overrides, checking=checking)
+    plain = Composed(to_plain(composed, choices))
+    plain.said = tuple(said)
+    return plain
+
+
+def shown(primary: str, overrides: Sequence[str], *, resolve: bool) -> str:
+    """A configuration as YAML, with what it leaves to its data where that is there. Raises UserError as `compose`."""
+    from omegaconf import OmegaConf
+
+    with _in_one_line(primary, overrides):
+        composed = _composed(primary, overrides)
+        _filled_in(primary, composed, dict(composed.hydra.runtime.choices), overrides, checking=None)
+        return OmegaConf.to_yaml(composed, resolve=resolve)
+
+
+def _filled_in(
+    primary: str, composed: Any, choices: dict[str, Any], overrides: Sequence[str], *, checking: bool | None
+) -> list[str]:
+    _pop_hydra(composed)
+    refuse_resolvers(composed)
+    return fill_in(composed, choices, overrides, checking=checking) if primary == TRAINING else []
+
+
 def to_plain(composed: Any, choices: Any) -> dict[str, Any]:
     """A composed configuration as plain, resolved containers, without Hydra's own section."""
     from omegaconf import OmegaConf
@@ -110,9 +150,11 @@ def _pop_hydra(composed: Any) -> None:
         composed.pop("hydra", None)
 
 
-def compose_and_validate(primary: str, model: type[Model], overrides: Sequence[str]) -> tuple[Model, dict[str, Any]]:
-    """The validated model and the plain containers it was made from."""
-    data = compose(primary, overrides)
+def compose_and_validate(
+    primary: str, model: type[Model], overrides: Sequence[str], *, checking: bool = False
+) -> tuple[Model, Composed]:
+    """The validated model and the plain containers it was made from. checking: there need not be any data."""
+    data = compose(primary, overrides, checking=checking)
     try:
         return validate(model, data), data
     except UserError:

@@ -1,43 +1,26 @@
-"""Make, inspect and list data sets of shards."""
+"""Make, inspect, preview and list data sets of shards."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import logging
-import sys
-from collections.abc import Mapping, Sequence
-from inspect import cleandoc
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_args
+from typing import Annotated, Any, cast, get_args
 
 import typer
-import yaml
-from pydantic import Field
 
+from difflab.commands.data_make import make_data
+from difflab.commands.data_preview import preview_data
 from difflab.commands.typer_app import run_typer
-from difflab.config.base import Config
+from difflab.config.axes import SOURCES
 from difflab.config.data import KeyRule
-from difflab.config.folder import FolderSourceConfig
-from difflab.config.validate import validate
-from difflab.console import printable, say, say_on_stderr
-from difflab.data.sources.base import Source
-from difflab.data.sources.registry import SOURCES, find_source
+from difflab.console import say
 from difflab.errors import UserError
 
 _log = logging.getLogger(__name__)
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
-
-
-class MakeConfig(Config):
-    """What `make` itself understands; all other keys belong to the source."""
-
-    source: str
-    out: str = Field(min_length=1)
-    shard_size: int = Field(default=10_000, ge=1)
-    format: Literal["png", "jpg", "webp"] = "png"
-    workers: int = Field(default=0, ge=0)
-    overwrite: bool = False
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
@@ -52,80 +35,11 @@ def make(
 
     difflab data make source=folder path=photos out=data/photos64 resolution=64 crop=adm val=500
 
-    Keys of every source: out, shard_size, format (png, jpg, webp), workers, overwrite.
-    `source=shapes help=true` lists the keys of a source.
+    `source=shapes help=true` describes the keys of a source, and those of every source.
 
     A command that was stopped goes on where it stood when it is given again.
     """
-    given = parse_arguments(arguments or [])
-    kind = find_source(str(given.get("source", "")) or _no_source())
-    source_model = kind.load_config()
-    if given.pop("help", False):
-        sys.stdout.write(describe_source(str(given["source"])))
-        return
-    own = {key: given.pop(key) for key in list(given) if key in MakeConfig.model_fields}
-    unknown = [key for key in given if key not in source_model.model_fields]
-    if unknown:
-        known = sorted({*MakeConfig.model_fields, *source_model.model_fields} - {"kind"})
-        raise UserError(f"unknown key {unknown[0]!r} for source={own['source']}; known: {', '.join(known)}")
-    options = validate(MakeConfig, own)
-    source_config = validate(source_model, given)
-    pictures = getattr(source_config, "path", None)
-    if pictures is not None and Path(pictures).resolve() == Path(options.out).resolve():
-        raise UserError(f"out={options.out} is where the pictures lie: give another directory for the shards")
-    from difflab.data.bad_files import BadFiles
-    from difflab.data.processes import refuse_workers
-    from difflab.data.unfinished import kept_shards
-    from difflab.data.writing import write_dataset
-
-    refuse_workers(options.workers, key="workers")
-    sources = kind.load_splits()(source_config)
-    bad = BadFiles()
-    if isinstance(source_config, FolderSourceConfig):
-        bad = BadFiles(skip=source_config.bad == "skip", max_fraction=source_config.max_bad_fraction)
-    remarks: list[str] = []
-    try:
-        index = write_dataset(
-            sources,
-            options.out,
-            shard_size=options.shard_size,
-            image_format=options.format,
-            workers=options.workers,
-            overwrite=options.overwrite,
-            description={"name": options.source, **_as_text(source_config.model_dump())},
-            bad=bad,
-            remarks=remarks,
-        )
-    except KeyboardInterrupt:
-        kept = kept_shards(options.out)
-        goes_on = f"{kept} finished, kept for the same command, which goes on after them" if kept else "none finished"
-        say_on_stderr(f"{printable(options.out)}: stopped; shards: {goes_on}")
-        raise
-    splits = ", ".join(f"{name} {entry.samples}" for name, entry in index.splits.items())
-    shards = sum(len(entry.shards) for entry in index.splits.values())
-    lines = [f"{options.out}: {splits} samples in {shards} shards{_left_out(sources, bad.found)}", *remarks]
-    lines += [f"bad: {line}" for line in bad.named()] if len(bad.found) > 1 else []
-    for line in lines:
-        say(line)
-
-
-def _as_text(values: dict[str, Any]) -> dict[str, Any]:
-    """The same for an index, which is UTF-8: bytes of a path that are no text become escapes."""
-    escaped = {
-        key: value.encode(errors="backslashreplace").decode() for key, value in values.items() if isinstance(value, str)
-    }
-    return values | escaped
-
-
-def _left_out(sources: Mapping[str, Source], bad: list[str]) -> str:
-    """`; left out 3 files: bad: 1 (...), hidden: 2 (...)`, or nothing."""
-    from difflab.data.sources.base import FromFiles
-    from difflab.data.sources.listing import in_words
-
-    first = next(iter(sources.values()))
-    reasons = {"bad": bad[:], **(first.left_out if isinstance(first, FromFiles) else {})}
-    count = sum(map(len, reasons.values()))
-    return f"; left out {count} files: {in_words(reasons)}" if count else ""
+    make_data(arguments or [])
 
 
 @app.command()
@@ -143,11 +57,9 @@ def inspect(
 
     if decode != "all" and not decode.isdecimal():
         raise UserError(f"--decode {decode} is not a number of samples; give a number or all")
-    if keys not in get_args(KeyRule):
-        raise UserError(f"--keys {keys} is not known; choose one of {', '.join(get_args(KeyRule))}")
     report = inspect_data(
         path.removeprefix("path="),
-        keys=cast(KeyRule, keys),
+        keys=_key_rule(keys),
         decode=None if decode == "all" else int(decode),
         hashes=hashes,
     )
@@ -160,6 +72,21 @@ def inspect(
     if report.problems:
         first = "; ".join(report.problems[:3])
         raise UserError(f"{report.path} has {len(report.problems)} problem(s): {first}")
+
+
+@app.command()
+def preview(
+    path: Annotated[str, typer.Argument(help="directory of shards")],
+    split: Annotated[str | None, typer.Option(help="split to show, or a glob of shards; train if not given")] = None,
+    n: Annotated[int, typer.Option(help="how many samples, spread evenly over the split")] = 36,
+    columns: Annotated[int | None, typer.Option(help="images side by side")] = None,
+    out: Annotated[str, typer.Option(help="picture to write: .png, .jpg or .webp")] = "contact.png",
+    keys: Annotated[
+        str, typer.Option(help="where names of other tools' files end: first_dot or last_dot")
+    ] = "first_dot",
+) -> None:
+    """Write a contact sheet: images with their boxes, class and the start of their caption."""
+    preview_data(path.removeprefix("path="), split=split, n=n, out=out, keys=_key_rule(keys), columns=columns)
 
 
 @app.command(name="list")
@@ -178,52 +105,10 @@ def list_data(
     list_tables(directory, found)
 
 
-def parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:
-    """`key=value`, `--key value`, `--key=value`, `--flag`, and a first bare word as the source; values are YAML.
-
-    Raises UserError for a word that is none of these, or a key given twice.
-    """
-    given: dict[str, Any] = {}
-    rest = list(arguments)
-    while rest:
-        word = rest.pop(0)
-        key, equals, text = word.removeprefix("--").partition("=")
-        if not equals and word.startswith("--"):
-            text = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
-        elif not equals:
-            if given:
-                raise UserError(f"{word!r} is not key=value; write it as key={word}")
-            key, text = "source", word
-        key = key.replace("-", "_")
-        if key in given:
-            raise UserError(f"{key} is given twice; keep one of them")
-        given[key] = _value(key, text)
-    return given
-
-
-def _value(key: str, text: str) -> Any:
-    if key in ("out", "path", "source", "format"):
-        return text
-    try:
-        return yaml.safe_load(text)
-    # A date that is none is a ValueError.
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise UserError(f"{key}={text[:100]} cannot be read as a value; put quotes around it") from None
-
-
-def _no_source() -> str:
-    raise UserError(f"which source? write source=... with one of {', '.join(SOURCES)}")
-
-
-def describe_source(name: str) -> str:
-    """The keys of a source with their defaults, one a line, under the description of its configuration."""
-    model = find_source(name).load_config()
-    keys = [
-        f"  {key}={'...' if field.is_required() else json.dumps(field.default)}"
-        for key, field in model.model_fields.items()
-        if key != "kind"
-    ]
-    return "\n".join([f"source={name}: {cleandoc(model.__doc__ or '')}", "", *keys]) + "\n"
+def _key_rule(keys: str) -> KeyRule:
+    if keys not in get_args(KeyRule):
+        raise UserError(f"--keys {keys} is not known; choose one of {', '.join(get_args(KeyRule))}")
+    return cast(KeyRule, keys)
 
 
 def find_data_sets(directory: Path) -> list[dict[str, Any]]:

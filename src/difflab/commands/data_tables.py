@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from textwrap import shorten
 from typing import Any
 
 from rich import box
 from rich.filesize import decimal
 from rich.table import Table
 
-from difflab.console import console
-from difflab.data.inspecting import DataReport
+from difflab.config.axes import SOURCES
+from difflab.console import console, printable
+from difflab.data.inspecting import DataReport, SplitReport
 from difflab.data.left_out import LeftOut, described
-from difflab.data.sources.registry import SOURCES
+
+_CLASSES = 12
+"""Classes of a split that are named, the largest."""
+_CAPTION_WIDTH = 100
+_CHANNELS = {3: "in colour (3 channels)", 1: "grey (1 channel)"}
 
 
 def report_table(report: DataReport) -> None:
@@ -32,12 +39,34 @@ def report_table(report: DataReport) -> None:
         )
     terminal = console()
     terminal.print(table)
+    for split in report.splits:
+        for line in _contents(split):
+            terminal.print(f"{split.split}: {line}", markup=False, highlight=False)
+    if report.holdout:
+        terminal.print(f"kept out of training: {', '.join(report.holdout)}", markup=False, highlight=False)
+    if report.credit:
+        terminal.print("; ".join(report.credit.values()), markup=False, highlight=False)
     if report.left_out:
         terminal.print(described([LeftOut(**kind) for kind in report.left_out]))
     if report.repeated_keys:
         terminal.print(f"{report.repeated_keys} keys occur in several shards; the shard's name is put before them")
     for problem in report.problems:
         terminal.print(problem, style="red")
+
+
+def _contents(split: SplitReport) -> Iterator[str]:
+    """Lines about the images, classes and captions of a split."""
+    if split.channels:
+        kinds = [f"{split.channels[count]:,} {name}" for count, name in _CHANNELS.items() if count in split.channels]
+        yield f"of {split.decoded:,} decoded: {', '.join(kinds)}"
+    if split.class_counts:
+        counted = [f"{printable(name)} {count:,}" for name, count in split.class_counts.items()]
+        more = f" and {len(counted) - _CLASSES} more" if len(counted) > _CLASSES else ""
+        yield f"{len(counted)} classes: {', '.join(counted[:_CLASSES])}{more}"
+    if split.captions:
+        share = "all" if split.captions == split.samples else f"{split.captions / split.samples:.1%} of samples"
+        example = "" if split.caption is None else f", as {printable(shorten(split.caption, _CAPTION_WIDTH))!r}"
+        yield f"captions: {share}{example}"
 
 
 def list_tables(directory: str, found: list[dict[str, Any]]) -> None:

@@ -91,19 +91,19 @@ def _packages() -> Iterator[Finding]:
 
 
 def _plugins() -> Iterator[Finding]:
-    from difflab.config.axes import AXES
+    from difflab.config.axes import every_choice
     from difflab.config.groups import conf_dirs
     from difflab.config.plugins import find
 
     try:
-        kinds = [(axis.group, kind) for axis in AXES for kind in axis.values()]
+        kinds = list(every_choice())
         conf_dirs()
     except UserError as error:
         # Of one that is broken, and of two that are in each other's way; which is there is listed all the same.
         kinds = []
         yield Finding("plugins", str(error), "problem")
     for plugin in find():
-        brought = [f"{group}={kind.name}" for group, kind in kinds if kind.package == plugin.package]
+        brought = [f"{axis}={name}" for axis, name, package in kinds if package == plugin.package]
         places = f"; conf in {plugin.conf}" if plugin.conf is not None else ""
         yield Finding("plugin", f"{plugin}: {', '.join(brought) or 'no choices'}{places}")
 
@@ -156,7 +156,7 @@ def _weights() -> Iterator[Finding]:
 
 
 def _tracking() -> Finding:
-    from difflab.config.logger import WandbConfig
+    from difflab.tracking.config import WandbConfig
     from difflab.tracking.wandb_environment import chosen_mode, key_source, server
 
     try:

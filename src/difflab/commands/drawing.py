@@ -110,8 +110,8 @@ class Drawing:
 
     def words(self, n: int) -> list[str] | None:
         """What each of the first n samples has to show, in words; None where they are asked for nothing."""
-        asked = self.pipeline.request.without_pictures()(range(n), self.config.seed)
-        return in_words(asked, self.pipeline.wanted.class_names)
+        requested = self.pipeline.request.without_pictures()(range(n), self.config.seed)
+        return in_words(requested, self.pipeline.wanted.class_names)
 
     def job(self, out: RunDirectory, identity: Any) -> Job:
         """The tracker's run of an evaluation, in the group of the run that is judged."""
@@ -130,14 +130,14 @@ class Drawing:
         size = self.config.batch_size
         for chunk in shares(self.processes, self.n, size, f"sampling {self.n} images"):
             images = None if kept is None else kept(chunk)
-            asked = self.pipeline.request(chunk, self.config.seed)
+            requested = self.pipeline.request(chunk, self.config.seed)
             if images is None:
                 handed: list[Tensor] = []
                 with refusing_too_large(f"batch_size={size}"):
-                    images = self.pipeline.drawn(asked, self.config.seed, handed.append)
+                    images = self.pipeline.drawn(requested, self.config.seed, handed.append)
                 if handed:
-                    asked["low_res"] = handed[0]
-            yield asked, images
+                    requested["low_res"] = handed[0]
+            yield requested, images
 
 
 def models_on(accelerator: Accelerator) -> StoredModels:

@@ -9,7 +9,7 @@ from typing import Any
 
 from difflab.commands.command import Command
 from difflab.commands.hydra_app import MULTIRUN
-from difflab.commands.run_defaults import PARTS_OF_MODEL, with_defaults_of_run
+from difflab.commands.run_defaults import parts_of_model, with_defaults_of_run
 from difflab.commands.running import run
 from difflab.commands.sample import SAMPLING_KEYS
 from difflab.config.sample import EvaluateConfig, EvaluateSamplesConfig
@@ -58,7 +58,7 @@ def command_of(argv: Sequence[str]) -> Command[Any]:
 
 def refuse_drawing(argv: Sequence[str]) -> None:
     """Raises UserError for what says how to draw, beside pictures that are made already."""
-    drawing = {*PARTS_OF_MODEL, *EvaluateConfig.model_fields} - {*EvaluateSamplesConfig.model_fields}
+    drawing = {*parts_of_model(), *EvaluateConfig.model_fields} - {*EvaluateSamplesConfig.model_fields}
     if any(argument.split("=")[0] in MULTIRUN for argument in argv):
         raise UserError("-m is for jobs that draw; give several samples= with commas, as in samples=a.npz,b.npz")
     for argument in argv:

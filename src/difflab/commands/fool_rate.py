@@ -63,7 +63,7 @@ def page(
     from difflab.forced_choice.drawn import Origin
     from difflab.forced_choice.page import make_page
     from difflab.forced_choice.protocol import Task
-    from difflab.forced_choice.study import Asked, open_study
+    from difflab.forced_choice.study import StudyOptions, open_study
     from difflab.forced_choice.trials import Trials
 
     if task not in get_args(Task):
@@ -73,7 +73,7 @@ def page(
         # Before the work of making one: this may be a file of another kind.
         _digest_of_page(out, "--out")
     which = cast(Task, task)
-    study = open_study(Asked(samples, originals, low_res, Origin(run, data, split), which, checks))
+    study = open_study(StudyOptions(samples, originals, low_res, Origin(run, data, split), which, checks))
     pairs = Trials(n, practice, checks, seed).plan(list(study.models), study.names)
     made = make_page(study, pairs, task=which, seconds=seconds, seed=seed)
     if not overwrite:

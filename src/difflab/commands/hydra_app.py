@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from difflab.commands.composing import (
+    Composed,
     compose_and_validate,
     groups_in_words,
     refuse_before_composing,
     refuse_what_is_not_shown,
-    to_plain,
+    resolved,
+    shown,
 )
 from difflab.commands.search_path import extend_search_path
 from difflab.config.base import Config
@@ -24,10 +26,11 @@ from difflab.config.validate import validate
 from difflab.errors import UserError
 
 Model = TypeVar("Model", bound=Config)
-Execute = Callable[[Model, dict[str, Any], list[str]], None]
+Execute = Callable[[Model, Composed, list[str]], None]
 
 SHOWING = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}
 COMPLETION = {"--shell-completion", "-sc"}
+OF_THE_JOB = {"--cfg", "-c", "--resolve"}
 HELP = {"--help", "-h"}
 HELP_HEADER = (
     "${hydra.help.app_name}: overrides are key=value; a choice of a group is group=name\n\n"
@@ -51,10 +54,14 @@ def run_app(primary: str, model: type[Model], argv: Sequence[str], execute: Exec
             groups = f"hydra.help.header='{HELP_HEADER}\n{groups_in_words(primary, overrides)}'"
             # Flags last: argparse takes overrides that stand together alone.
             argv = [*(argument for argument in argv if argument not in HELP), groups, "--help"]
+        elif flags <= OF_THE_JOB and {"job", "--cfg=job", "-c=job"} & {*argv}:
+            # As Hydra has it, with what a training leaves to its data.
+            sys.stdout.write(shown(primary, overrides, resolve="--resolve" in flags))
+            return
         _hydra_main(primary, argv, lambda _: None)
     elif flags & MULTIRUN:
         _refuse_in_process(argv)
-        _hydra_main(primary, argv, lambda composed: _execute_composed(composed, model, execute))
+        _hydra_main(primary, argv, lambda composed: _execute_composed(primary, composed, model, execute))
     elif flags:
         raise UserError(f"unknown flag {sorted(flags)[0]}; overrides are written key=value, flags are in --hydra-help")
     else:
@@ -96,9 +103,10 @@ def _hydra_main(primary: str, argv: Sequence[str], task: Callable[[Any], None]) 
         raise failures[0]
 
 
-def _execute_composed(composed: Any, model: type[Model], execute: Execute[Model]) -> None:
+def _execute_composed(primary: str, composed: Any, model: type[Model], execute: Execute[Model]) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     hydra_config = HydraConfig.get()
-    plain = to_plain(composed, hydra_config.runtime.choices)
-    execute(validate(model, plain), plain, list(hydra_config.overrides.task))
+    overrides = list(hydra_config.overrides.task)
+    plain = resolved(primary, composed, hydra_config.runtime.choices, overrides)
+    execute(validate(model, plain), plain, overrides)

@@ -40,7 +40,7 @@ _END_S = 30.0
 """How long the ranks have to end by themselves once this process has ended its work."""
 _STUCK_S = 10.0
 """How long this process may go on after another rank ended: some collectives wait for ever."""
-_TOLD_S = 1.0
+_REPORTED_AFTER_S = 1.0
 """The same where both were told to stop before there was anything to save."""
 
 
@@ -155,7 +155,7 @@ def _watched(ranks: Ranks) -> Iterator[None]:
             since = None if lost is None else since or time.monotonic()
             if lost is None or since is None:
                 continue
-            if (number := unanswered()) and time.monotonic() - since > _TOLD_S:
+            if (number := unanswered()) and time.monotonic() - since > _REPORTED_AFTER_S:
                 # They were told to stop, and this process waits for them to meet.
                 ranks.kill()
                 leave(number)

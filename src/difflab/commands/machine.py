@@ -32,8 +32,8 @@ def refuse_devices(key: str, devices: int | str | list[int], accelerator: str) -
         import torch
 
         there = torch.cuda.device_count()
-        asked = devices if isinstance(devices, list) else range(int(devices))
-        if len(set(asked)) != len(asked) or not asked or any(not 0 <= index < there for index in asked):
+        requested = devices if isinstance(devices, list) else range(int(devices))
+        if len(set(requested)) != len(requested) or not requested or any(not 0 <= index < there for index in requested):
             raise UserError(f"{key}={devices}, but torch finds {there} GPUs here; use {key}=auto, or at most {there}")
         return
     if isinstance(devices, list):

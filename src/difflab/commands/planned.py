@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
-from difflab.commands.command import Asked, Work, same, what_counts
+from difflab.commands.command import ConfigT, Work, same, what_counts
 from difflab.errors import UserError
 from difflab.tracking.sweep_point import SweepPoint
 
@@ -26,11 +26,11 @@ SMALL_FILE = 1_000_000
 
 
 @dataclass
-class Planned(Generic[Asked]):
+class Planned(Generic[ConfigT]):
     """A point made ready, and the folder that it is kept in. failure: why it could not be done."""
 
     point: SweepPoint
-    config: Asked
+    config: ConfigT
     plain: dict[str, Any]
     work: Work
     place: Path

@@ -8,11 +8,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from difflab.commands.hydra_app import SHOWING
+from difflab.config.defaults import SUFFIX
+from difflab.config.groups import choice_file
+from difflab.config.task import TASKS
 from difflab.errors import UserError
-from difflab.tasks.registry import TASKS
 
 DEFAULTS_OF_RUN = {"sampler", "guidance"}
-PARTS_OF_MODEL = {part for task in TASKS.values() for part in task.model.model_fields} - DEFAULTS_OF_RUN
+
+
+def parts_of_model() -> set[str]:
+    """The keys that say what a model of any task is."""
+    return {part for task in TASKS.values() for part in task.model.model_fields} - DEFAULTS_OF_RUN
 
 
 def with_defaults_of_run(argv: Sequence[str], *, data: bool = False, drawing: bool = True) -> list[str]:
@@ -48,7 +54,8 @@ def with_defaults_of_run(argv: Sequence[str], *, data: bool = False, drawing: bo
     defaults: list[str] = []
     for group, values in groups:
         if _value_of(group, argv) is None:
-            defaults.append(f"{group}={values.pop('kind')}")
+            kind = values.pop("kind")
+            defaults.append(f"{group}={kind if choice_file(group, kind) is not None else kind + SUFFIX}")
             defaults += [f"{group}.{key}={in_hydra(value)}" for key, value in values.items()]
     return [*defaults, *argv]
 
@@ -72,9 +79,10 @@ def of_images(why: str) -> Callable[[Sequence[str]], list[str]]:
 def _leave_out_the_other_convention(guidance: dict[str, Any], argv: Sequence[str]) -> None:
     """The run's scale gives way to a `paper_w` of the user, and the other way round: they say the same thing."""
     given = {argument.partition("=")[0] for argument in argv}
-    for place, section in (("guidance", guidance), ("guidance.classifier_free", guidance.get("classifier_free"))):
+    parts = {f"guidance.{name}": part for name, part in guidance.items() if isinstance(part, dict)}
+    for place, section in {"guidance": guidance, **parts}.items():
         for key, other in (("scale", "paper_w"), ("paper_w", "scale")):
-            if section is not None and other in section and f"{place}.{key}" in given:
+            if other in section and f"{place}.{key}" in given:
                 section[other] = None
 
 
@@ -108,7 +116,7 @@ def refuse_parts_of_model(argv: Sequence[str]) -> None:
     """Raises UserError for overrides of diffusion, network and the like."""
     for argument in argv:
         key = argument.partition("=")[0].lstrip("+~")
-        if re.split(r"[./@]", key)[0] in PARTS_OF_MODEL:
+        if re.split(r"[./@]", key)[0] in parts_of_model():
             raise UserError(
                 f"{argument}: the model comes from the run as it was trained; leave {key} out "
                 "(fewer steps are sampler.steps=...)"

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from difflab.commands.command import Asked, Command, Machine, Work, machine_of, what_counts
+from difflab.commands.command import Command, ConfigT, Machine, Work, machine_of, what_counts
 from difflab.commands.composing import compose_and_validate
 from difflab.commands.hydra_app import run_app
 from difflab.commands.planned import MISTAKE, Planned, ledger_of
@@ -31,7 +31,7 @@ LONGEST_NAMED = 60
 """Letters of the swept keys in the name of a sweep's folder."""
 
 
-def run(command: Command[Asked], argv: Sequence[str]) -> None:
+def run(command: Command[ConfigT], argv: Sequence[str]) -> None:
     """Do what a command line asks for; several values of a key are points that are done in turn."""
     points = points_of(command.name, argv, command.swept)
     if points is None:
@@ -47,7 +47,7 @@ def place_of(work: Work, out: str | None, *, several: bool = False) -> Path:
     return Path(out) / work.kept.name if several else Path(out)
 
 
-def _alone(command: Command[Asked], config: Asked, plain: dict[str, Any], overrides: list[str]) -> None:
+def _alone(command: Command[ConfigT], config: ConfigT, plain: dict[str, Any], overrides: list[str]) -> None:
     refuse_unwritable(config)
     with machine_of(config) as machine:
         work = command.work(config, plain, overrides, machine)
@@ -68,22 +68,22 @@ def _alone(command: Command[Asked], config: Asked, plain: dict[str, Any], overri
             work.show(place)
 
 
-def _in_turn(command: Command[Asked], points: Sequence[SweepPoint]) -> None:
+def _in_turn(command: Command[ConfigT], points: Sequence[SweepPoint]) -> None:
     """Do every point; models, extractors and reference statistics are loaded once for all of them.
 
     A point that was done before with the same configuration and files is left as it is. One that fails does not stop
     the others. Raises UserError, before anything is drawn, for a value that the command cannot have; and at the end for
     points that failed.
     """
-    asked = [compose_and_validate(command.primary, command.config, command.complete(p.arguments)) for p in points]
-    first = asked[0][0]
+    requested = [compose_and_validate(command.primary, command.config, command.complete(p.arguments)) for p in points]
+    first = requested[0][0]
     refuse_unwritable(first)
     _refuse_one_wandb_run(first, len(points), command.results)
     with machine_of(first) as machine:
         processes = machine.processes
         planned = [
             _planned(command, point, config, plain, machine)
-            for point, (config, plain) in zip(points, asked, strict=True)
+            for point, (config, plain) in zip(points, requested, strict=True)
         ]
         with processes.agreeing():
             _refuse_one_twice(planned)
@@ -101,8 +101,8 @@ def _in_turn(command: Command[Asked], points: Sequence[SweepPoint]) -> None:
                 _refuse_failed(planned, command.results)
 
 
-def _refuse_one_twice(planned: Sequence[Planned[Asked]]) -> None:
-    owners: dict[Path, Planned[Asked]] = {}
+def _refuse_one_twice(planned: Sequence[Planned[ConfigT]]) -> None:
+    owners: dict[Path, Planned[ConfigT]] = {}
     for each in planned:
         first = owners.setdefault(each.place.absolute(), each)
         if first is not each:
@@ -110,16 +110,16 @@ def _refuse_one_twice(planned: Sequence[Planned[Asked]]) -> None:
 
 
 def _planned(
-    command: Command[Asked], point: SweepPoint, config: Asked, plain: dict[str, Any], machine: Machine
-) -> Planned[Asked]:
+    command: Command[ConfigT], point: SweepPoint, config: ConfigT, plain: dict[str, Any], machine: Machine
+) -> Planned[ConfigT]:
     work = command.work(config, plain, point.arguments, machine)
     place = place_of(work, config.out, several=True)
     return Planned(point, config, plain, work, place)
 
 
 def _do_missing(
-    command: Command[Asked],
-    planned: Sequence[Planned[Asked]],
+    command: Command[ConfigT],
+    planned: Sequence[Planned[ConfigT]],
     done: Sequence[bool],
     ledger: Ledger,
     name: str,
@@ -159,7 +159,7 @@ def _of_sweep(point: SweepPoint, sweep: str, job: Job) -> Job:
 
 @contextlib.contextmanager
 def _counting(
-    planned: Sequence[Planned[Asked]], missing: Sequence[Planned[Asked]], now: Planned[Asked], results: str
+    planned: Sequence[Planned[ConfigT]], missing: Sequence[Planned[ConfigT]], now: Planned[ConfigT], results: str
 ) -> Iterator[None]:
     try:
         yield
@@ -170,14 +170,14 @@ def _counting(
         raise
 
 
-def _refuse_failed(planned: Sequence[Planned[Asked]], results: str) -> None:
+def _refuse_failed(planned: Sequence[Planned[ConfigT]], results: str) -> None:
     failed = [each for each in planned if each.failure is not None]
     if failed:
         named = "; ".join(f"{each.point.label}: {each.failure}" for each in failed)
         raise UserError(f"{len(failed)} of {len(planned)} {results} failed: {named}")
 
 
-def _name_of(planned: Sequence[Planned[Asked]]) -> str:
+def _name_of(planned: Sequence[Planned[ConfigT]]) -> str:
     """`sweep-guidance.scale-3fa2c1`: the keys, and a hash of every point."""
     keys = "-".join(planned[0].point.values).replace("@", "-").replace("/", "-")[:LONGEST_NAMED]
     text = json.dumps([what_counts(each.plain) for each in planned], sort_keys=True, default=str)
@@ -190,13 +190,13 @@ def refuse_unwritable(config: WorkConfig) -> None:
 
     require_folder("out", config.out)
     if isinstance(config, MeasuringConfig):
-        from difflab.tracking.wandb_environment import refuse_unusable
-
-        refuse_unusable(config.logger)
+        config.logger.refuse_unusable()
 
 
 def _refuse_one_wandb_run(config: WorkConfig, points: int, results: str) -> None:
-    logs = isinstance(config, MeasuringConfig) and config.logger.wandb is not None
+    from difflab.tracking.wandb_environment import wandb_of
+
+    logs = isinstance(config, MeasuringConfig) and wandb_of(config.logger) is not None
     if logs and points > 1 and os.environ.get("WANDB_RUN_ID"):
         raise UserError(
             f"WANDB_RUN_ID names one W&B run, but these are {points} {results}: give one value of each key (as "

@@ -44,13 +44,13 @@ class SampleArchive:
             if file.n:
                 file.create()
 
-    def add(self, asked: Batch, images: Tensor) -> None:
+    def add(self, requested: Batch, images: Tensor) -> None:
         """Take in a batch of this process. images: uint8 [b, C, H, W] on the CPU."""
-        indices = asked["index"].tolist()
+        indices = requested["index"].tolist()
         if self._images.n:
             self._images.write(indices, images.permute(0, 2, 3, 1).numpy())
         if self._labels.n:
-            self._labels.write(indices, asked["label"].numpy())
+            self._labels.write(indices, requested["label"].numpy())
 
     def finish(self) -> None:
         """Write the files, now that all samples are there; one process does."""

@@ -71,11 +71,11 @@ class Sampling:
         processes.wait()
         try:
             with processes.agreeing():
-                for asked, images in drawing.batches(out.kept if config.png else None):
+                for requested, images in drawing.batches(out.kept if config.png else None):
                     drawn = images.cpu()
-                    together.add(asked, drawn)
+                    together.add(requested, drawn)
                     if config.png:
-                        out.write(asked["index"].tolist(), drawn)
+                        out.write(requested["index"].tolist(), drawn)
             processes.wait()
             if processes.is_main:
                 together.finish()
@@ -95,7 +95,7 @@ class Sampling:
     def is_kept(self, place: Path) -> bool:
         config = self.config
         files = {GRID: config.grid, TRAJECTORY: config.trajectory > 0, ARCHIVE: config.npz}
-        together = [name for name, asked in files.items() if asked]
+        together = [name for name, requested in files.items() if requested]
         folder = SampleFolder(place, self.drawing.stored.config.channels)
         return folder.is_whole(config.n if config.png else 0, together)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from difflab.config.axes import AXES
-from difflab.config.defaults import SUFFIX, defaults_of, groups_below
+from difflab.config.axes import AXES, PARTS
+from difflab.config.defaults import SUFFIX, default_choices, defaults_of, groups_below
 from difflab.config.groups import choice_file, conf_dirs
 from difflab.config.plugins import Plugin, load
 from difflab.config.registry import Kind, Registry
@@ -37,22 +37,24 @@ def _know_folders() -> None:
     Plugins.instance().register(PluginFolders)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1)
 def _know_defaults(_: tuple[Plugin, ...]) -> None:
     from hydra.core.config_store import ConfigStore
 
+    store = functools.partial(ConfigStore.instance().store, provider="difflab")
+    for group, name, contents in default_choices(AXES, PARTS):
+        store(name=name, node=contents, group=group)
     for axis in AXES:
         for kind in axis.values():
-            node = _with_groups(axis, kind)
-            ConfigStore.instance().store(name=f"{kind.name}{SUFFIX}", node=node, group=axis.group, provider="difflab")
+            if below := groups_below(axis, kind):
+                store(name=f"{kind.name}{SUFFIX}", node=_with_groups(kind, below), group=axis.group)
 
 
-def _with_groups(axis: Registry, kind: Kind) -> dict[str, Any]:
+def _with_groups(kind: Kind, below: dict[str, tuple[Registry, str]]) -> dict[str, Any]:
     """The defaults of a kind, in which `group/below=name` chooses anew."""
-    contents, below = defaults_of(kind), groups_below(axis, kind)
     chosen = [
         {key: name if choice_file(inner.group, name) is not None else f"{name}{SUFFIX}"}
         for key, (inner, name) in below.items()
     ]
-    values = {key: value for key, value in contents.items() if key not in below}
-    return {"defaults": ["_self_", *chosen], **values} if chosen else values
+    values = {key: value for key, value in defaults_of(kind).items() if key not in below}
+    return {"defaults": ["_self_", *chosen], **values}

@@ -81,8 +81,8 @@ class _Drawing:
         return read_picture(self.place / picture_name(number))
 
     def words(self, number: int) -> str | None:
-        asked = self._record.get("shows") or []
-        return asked[number] if number < len(asked) else None
+        requested = self._record.get("shows") or []
+        return requested[number] if number < len(requested) else None
 
 
 def _others(point: SweepPoint, last: str) -> Others:
@@ -91,6 +91,6 @@ def _others(point: SweepPoint, last: str) -> Others:
 
 def _label(values: dict[str, Value], words: str | None) -> str:
     """The value of the last key comes first, for a label is cut behind; what words say is not said by a key, too."""
-    told = [key for key in reversed(values) if words is None or key not in GIVEN]
-    parts = [f"{key.rpartition('.')[2]}={shown(values[key])}" for key in told]
+    shown_keys = [key for key in reversed(values) if words is None or key not in GIVEN]
+    parts = [f"{key.rpartition('.')[2]}={shown(values[key])}" for key in shown_keys]
     return ", ".join([*parts, *([words] if words else [])])

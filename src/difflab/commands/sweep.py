@@ -60,15 +60,15 @@ def run(
     The folder keeps a log per point, the table (CSV, Markdown) and its plot. Every point is checked before the first
     one starts; one that fails does not stop the others. Interrupted, the same command goes on where it stopped.
     """
-    from difflab.commands.sweep_report import Asked, report
+    from difflab.commands.sweep_report import ReportOptions, report
 
     sweep, points, ledger = _opened(file, overrides, out)
     if x is not None and x not in sweep.swept:
         raise UserError(f"--x {x} is not swept; choose one of {', '.join(sweep.swept)}")
     failed = run_missing(points, ledger, jobs)
     done = [point for point in points if ledger.is_done(point.digest)]
-    asked = Asked(sweep.name, sweep.config.metric, metric or [], x)
-    report(done, [ledger.place_of(point.digest) for point in done], ledger.folder, asked)
+    requested = ReportOptions(sweep.name, sweep.config.metric, metric or [], x)
+    report(done, [ledger.place_of(point.digest) for point in done], ledger.folder, requested)
     if failed:
         named = "; ".join(f"{point.number} ({point.label}), see {_log(ledger, point)}" for point in failed)
         say_on_stderr(f"difflab sweep: {len(failed)} of {len(points)} points failed: {named}")

@@ -25,7 +25,7 @@ def _training_folder(arguments: Sequence[str]) -> Path:
     from difflab.config.train import TrainConfig
     from difflab.tracking.rundir import run_name
 
-    config, _ = compose_and_validate("train", TrainConfig, arguments)
+    config, _ = compose_and_validate("train", TrainConfig, arguments, checking=True)
     assert config.name is not None, "a training of a sweep has a name"
     return RunDirectory(Path(config.output_root) / config.experiment / run_name(config.name, None)).path
 

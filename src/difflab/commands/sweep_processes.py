@@ -120,20 +120,20 @@ class _Processes:
             alive = list(self._alive)
         try:
             for process in alive:
-                _tell(process, GRACE[0][0])
+                _report(process, GRACE[0][0])
             for process in alive:
                 for (_, patience), (following, _) in itertools.pairwise(GRACE):
                     try:
                         process.wait(patience)
                     except subprocess.TimeoutExpired:
-                        _tell(process, following)
+                        _report(process, following)
         except BaseException:
             for process in alive:
-                _tell(process, signal.SIGKILL)
+                _report(process, signal.SIGKILL)
             raise
 
 
-def _tell(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+def _report(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     # The whole group, because training on several devices starts a process for each.
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):

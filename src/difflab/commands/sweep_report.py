@@ -31,7 +31,7 @@ EVALUATED = "eval/"
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReportOptions:
     """What is shown of a sweep: its name, the metric that it is about, further ones, and the key along the plot."""
 
     title: str | None = None
@@ -40,7 +40,9 @@ class Asked:
     x: str | None = None
 
 
-def report(points: Sequence[SweepPoint], places: Sequence[Path], folder: Path, asked: Asked = Asked()) -> None:
+def report(
+    points: Sequence[SweepPoint], places: Sequence[Path], folder: Path, options: ReportOptions = ReportOptions()
+) -> None:
     """Show points that are done, and write table.csv, table.md, plot.svg and plot.png into `folder`.
 
     The terminal and the plot have the metrics that are asked for, or all of an evaluation where none is; the files have
@@ -52,8 +54,8 @@ def report(points: Sequence[SweepPoint], places: Sequence[Path], folder: Path, a
         SweepRow(point.values, m.metrics, m.spreads, protocol=protocol_of(m.results.values()))
         for point, m in zip(points, measured, strict=True)
     ]
-    own = asked.metric
-    wanted = [*([own.name] if own else []), *asked.further]
+    own = options.metric
+    wanted = [*([own.name] if own else []), *options.further]
     names = metric_names(rows)
     chosen = [name for want in wanted for name in names if _is_meant(name, want)]
     for want in wanted:
@@ -65,7 +67,7 @@ def report(points: Sequence[SweepPoint], places: Sequence[Path], folder: Path, a
         return
     terminal = console()
     means = over_seeds(rows)
-    terminal.print(to_rich(_only(means, chosen or evaluated), asked.title, terminal.width))
+    terminal.print(to_rich(_only(means, chosen or evaluated), options.title, terminal.width))
     _note_differing([result for m in measured for result in m.results.values()])
     for name in [name for name in chosen if own and _is_meant(name, own.name)]:
         if own and (best := best_row(means, name, own.goal)):
@@ -73,7 +75,7 @@ def report(points: Sequence[SweepPoint], places: Sequence[Path], folder: Path, a
             terminal.print(f"best {name}: {best.metrics[name]:.4g} at {values}")
     folder.mkdir(parents=True, exist_ok=True)
     write_table(_only(rows, evaluated), folder / "table.csv", folder / "table.md")
-    terminal.print(f"table.csv, table.md{_plotted(rows, chosen or evaluated, folder, asked.x)} in {folder}")
+    terminal.print(f"table.csv, table.md{_plotted(rows, chosen or evaluated, folder, options.x)} in {folder}")
 
 
 def _is_meant(name: str, want: str) -> bool:

@@ -23,12 +23,14 @@ CHANGES_SHOWN = 3
 
 
 def main(argv: Sequence[str]) -> int:
-    run_app("train", TrainConfig, argv, lambda config, _, overrides: train(config, overrides))
+    run_app("train", TrainConfig, argv, lambda config, plain, overrides: train(config, overrides, plain.said))
     return 0
 
 
-def train(config: TrainConfig, overrides: list[str]) -> None:
+def train(config: TrainConfig, overrides: list[str], said: Sequence[str] = ()) -> None:
     """Train until `trainer.max_steps`; an interrupted run goes on where it stopped.
+
+    said: lines about what of the configuration was read from the data.
 
     Raises SystemExit where a signal told it to stop (see callbacks.preemption), and UserError where another process
     trains this run.
@@ -44,7 +46,6 @@ def train(config: TrainConfig, overrides: list[str]) -> None:
     from difflab.lock import locked
     from difflab.parts.finding import with_recorded_parts
     from difflab.tracking.rundir import RunDirectory
-    from difflab.tracking.wandb_environment import refuse_unusable
 
     # What the machine has not got, data that is missing or does not fit, and evaluations of it that cannot be made are
     # found before anything is written.
@@ -53,19 +54,19 @@ def train(config: TrainConfig, overrides: list[str]) -> None:
     config = config.model_copy(update={"data": with_class_names(config.data)})
     GlobalBatches(len(images), config.data.batch_size, seed=config.seed)
     config = with_recorded_parts(with_checked_evaluation(config, overrides))
-    refuse_unusable(config.logger)
+    config.logger.refuse_unusable()
     run = RunDirectory.create(config.output_root, config.experiment, config.name, identity=name_identity(config))
     with contextlib.ExitStack() as stack:
         if is_first_process():
             stack.enter_context(locked(run.path, "is being trained", "give this one another name=..."))
         resume = beginning_of(run, config)
         try:
-            fit(config, overrides, run, resume)
-        except Preempted as told_to_stop:
+            fit(config, overrides, run, resume, said)
+        except Preempted as stop_requested:
             if not is_first_process():
                 # The first process speaks for all; a launcher would end it where another one fails before it.
                 raise SystemExit(0) from None
-            say_on_stderr(f"difflab train: {told_to_stop}")
+            say_on_stderr(f"difflab train: {stop_requested}")
             raise
         except Stopped as stop:
             last = run.last_checkpoint
@@ -91,20 +92,20 @@ def beginning_of(run: RunDirectory, config: TrainConfig) -> Path | None:
     if config.resume == stored.resume:
         # The run began so, or was set back so: this is the same command once more, after a requeue say.
         return own
-    asked = run.checkpoint_to_resume(config.resume)
-    if asked is not None and not run.owns(asked):
+    requested = run.checkpoint_to_resume(config.resume)
+    if requested is not None and not run.owns(requested):
         raise UserError(
             f"resume={config.resume}, but {run.path} has checkpoints of its own: resume=auto goes on from those, "
             "another name=... begins with that one"
         )
-    return asked
+    return requested
 
 
-def refuse_another_run(stored: TrainConfig, asked: TrainConfig, path: Path) -> None:
+def refuse_another_run(stored: TrainConfig, requested: TrainConfig, path: Path) -> None:
     """Raises UserError where a directory holds a run whose model, data or optimizer differ from what is asked for."""
     changes = [
         (key, old, new)
-        for key, old, new in differences(identity(stored), identity(asked))
+        for key, old, new in differences(identity(stored), identity(requested))
         if not (key == NAMES and None in (old, new))
     ]
     if not changes:

@@ -17,6 +17,7 @@ from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnect
 
 from difflab.callbacks.build import build_callbacks, owed_at_end
 from difflab.callbacks.checkpoint_io import AtomicCheckpointIO
+from difflab.callbacks.context import CallbackContext
 from difflab.callbacks.guard import NonFiniteError
 from difflab.callbacks.preemption import Preempted
 from difflab.checkpoints import newest_checkpoint, step_checkpoints
@@ -66,7 +67,9 @@ log = logging.getLogger(__name__)
 LIGHTNING_LOGGERS = ("lightning", "lightning.pytorch", "lightning.fabric")
 
 
-def fit(config: TrainConfig, overrides: list[str], run: RunDirectory, resume: Path | None) -> None:
+def fit(
+    config: TrainConfig, overrides: list[str], run: RunDirectory, resume: Path | None, said: Sequence[str] = ()
+) -> None:
     """Train in the run directory, from `resume` if there is one.
 
     A run that has all its steps makes up what a kill kept from being done after the last one; one that has that too is
@@ -74,6 +77,8 @@ def fit(config: TrainConfig, overrides: list[str], run: RunDirectory, resume: Pa
 
     What the records and the loggers get is the validated configuration with all its defaults: one that another version
     of difflab changes is then noticed where the run goes on.
+
+    said: lines about what of the configuration was read from the data.
 
     Raises UserError where nothing can be trained on from `resume`.
     """
@@ -98,9 +103,11 @@ def fit(config: TrainConfig, overrides: list[str], run: RunDirectory, resume: Pa
         # What cannot be trained on, cannot draw or be judged is refused before anything is logged.
         data.refuse_misfits(layout.total)
         pipeline = sampling_pipeline(config, module, accelerator)
-        if pipeline is not None and config.callbacks.evaluation is not None:
-            build_run_evaluator(config, pipeline).load_extractors()
+        if pipeline is not None and (counts := config.callbacks.measured):
+            build_run_evaluator(config, pipeline, counts[0], config.seed).load_extractors()
         if is_first_process():
+            for line in said:
+                say_on_stderr(line)
             if owed:
                 say(f"already at step {steps} of {steps}, but not everything was done there: {', '.join(owed)}")
             if resume is not None and run.owns(resume) and not _same_file(resume, run.last_checkpoint):
@@ -210,36 +217,39 @@ def build_trainer(
 
     pipeline: what pictures are drawn with; None where the task draws nothing.
     """
-    asked = config.trainer
+    requested = config.trainer
     if accelerator == "cuda":
         torch.set_float32_matmul_precision("high")
-    choose_algorithms(asked.deterministic, accelerator, compiles=on_cuda_only(asked.compile, accelerator))
-    callbacks = build_callbacks(
+    choose_algorithms(requested.deterministic, accelerator, compiles=on_cuda_only(requested.compile, accelerator))
+
+    def make_evaluator(n: int, seed: int) -> Evaluator:
+        assert pipeline is not None, "the task draws"
+        return build_run_evaluator(config, pipeline, n, seed, trainer.global_rank, trainer.world_size)
+
+    context = CallbackContext(
         config,
         run,
-        model_config=config.model(),
+        config.model(),
         generate=pipeline,
         request=None if pipeline is None else pipeline.request.without_pictures(),
-        make_evaluator=None
-        if pipeline is None
-        else lambda: build_run_evaluator(config, pipeline, trainer.global_rank, trainer.world_size),
+        make_evaluator=None if pipeline is None else make_evaluator,
     )
     trainer = L.Trainer(
         accelerator=accelerator,
-        devices=asked.devices,
-        num_nodes=asked.num_nodes,
-        strategy=asked.strategy,
-        precision=training_precision(asked.precision, accelerator),
+        devices=requested.devices,
+        num_nodes=requested.num_nodes,
+        strategy=requested.strategy,
+        precision=training_precision(requested.precision, accelerator),
         max_steps=-1,
         max_epochs=1,
-        benchmark=not asked.deterministic,
+        benchmark=not requested.deterministic,
         # The Validation callback validates; the one epoch of a fit never comes to a second.
         check_val_every_n_epoch=2,
-        limit_val_batches=asked.val_batches if asked.val_every_steps else 0,
+        limit_val_batches=requested.val_batches if requested.val_every_steps else 0,
         num_sanity_val_steps=0,
-        log_every_n_steps=asked.log_every_steps,
+        log_every_n_steps=requested.log_every_steps,
         logger=loggers,
-        callbacks=callbacks,
+        callbacks=build_callbacks(context),
         plugins=[AtomicCheckpointIO(), environment],
         enable_progress_bar=False,
         enable_checkpointing=False,
@@ -264,8 +274,7 @@ def with_checked_evaluation(config: TrainConfig, overrides: Sequence[str]) -> Tr
 
     Raises UserError where the evaluations of this training could not be made, by what configuration and data say.
     """
-    asked = config.callbacks.evaluation
-    if asked is None:
+    if not config.callbacks.measured:
         return config
     metrics, left_out = without_unsuited(config.metrics, config.data, overrides, image_size=config.data.image_size)
     if all(metric is None for metric in metrics.values()):
@@ -273,26 +282,27 @@ def with_checked_evaluation(config: TrainConfig, overrides: Sequence[str]) -> Tr
     model = config.model()
     classes = model.classes if isinstance(model, DrawingModelConfig) else None
     refuse_other_classes(metrics, classes, class_names_of(config.data))
-    reference_of(metrics, asked.n, config.data, config.data.train_split)
+    for n in config.callbacks.measured:
+        reference_of(metrics, n, config.data, config.data.train_split)
     if is_first_process():
         for line in left_out:
             say_on_stderr(f"note: {line}")
     return config.model_copy(update={"metrics": metrics})
 
 
-def build_run_evaluator(config: TrainConfig, pipeline: Pipeline, rank: int = 0, world_size: int = 1) -> Evaluator:
-    """What judges the samples of the evaluation callback, of which process `rank` has its share.
+def build_run_evaluator(
+    config: TrainConfig, pipeline: Pipeline, n: int, seed: int, rank: int = 0, world_size: int = 1
+) -> Evaluator:
+    """What judges samples 0..n-1 of a seed while a run trains, of which process `rank` has its share.
 
     Raises UserError where a metric cannot be computed of them.
     """
-    asked = config.callbacks.evaluation
-    assert asked is not None, "only the evaluation callback asks for an evaluator"
     return build_evaluator(
         config.metrics,
         pipeline,
-        n=asked.n,
-        seed=asked.seed,
-        weights="raw" if config.callbacks.ema is None else "ema",
+        n=n,
+        seed=seed,
+        weights="ema" if config.callbacks.averages else "raw",
         data=config.data,
         split=config.data.train_split,
         class_names=class_names_of(config.data),
@@ -311,8 +321,7 @@ def sampling_pipeline(config: TrainConfig, module: TrainingModule, accelerator: 
     model = config.model()
     if not isinstance(model, DrawingModelConfig):
         return None
-    free = model.guidance.classifier_free_options()
-    if model.guidance.classifier_options() is not None or (free is not None and free.reference is not None):
+    if model.guidance.guides:
         raise UserError(
             f"guidance.kind={model.guidance.kind} asks a further network: train with guidance=none or classifier_free "
             "alone, and give it to `difflab sample` and `difflab evaluate`"

@@ -164,8 +164,8 @@ def _next_command(config: ModelConfig, out: Path) -> str:
 
     if config.logits is not None:
         return f"difflab sample run=... guidance=classifier guidance.run={out}"
-    told = config.conditioning.values() if isinstance(config, DrawingModelConfig) else ()
-    low_res = any(conditioner.shows_image for conditioner in told)
+    conditioners = config.conditioning.values() if isinstance(config, DrawingModelConfig) else ()
+    low_res = any(conditioner.shows_image for conditioner in conditioners)
     return f"difflab sample run={out} n=4" + (" low_res=..." if low_res else "")
 
 

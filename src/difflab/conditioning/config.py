@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+import re
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -27,8 +30,17 @@ class ConditionerBase(Config):
 
     kind: str
 
+    @classmethod
+    def fitted(cls, values: Mapping[str, Any], image_size: int, channels: int) -> dict[str, Any]:
+        """What suits images of that many pixels per side and channels, for keys that a file leaves to them.
+
+        values: the section as it is composed; what a user gives in it stays, and may be no valid value.
+        Raises ValueError where nothing does.
+        """
+        return {}
+
     @property
-    def told_classes(self) -> int | None:
+    def num_classes(self) -> int | None:
         """How many classes it tells apart, None where it tells of none."""
         return None
 
@@ -65,11 +77,14 @@ class ClassConditionerConfig(ConditionerBase):
     @classmethod
     def _data_has_classes(cls, classes: object) -> object:
         if classes is None:
-            raise ValueError("the data has no classes; set data.classes to their number, or leave conditioning out")
+            raise ValueError(
+                "the data has no classes; set data.classes to their number where it has labels, make it with classes "
+                "(difflab data make ... classes=top), or train without: experiment=ddpm/shapes32, or conditioning=none"
+            )
         return classes
 
     @property
-    def told_classes(self) -> int | None:
+    def num_classes(self) -> int | None:
         return self.classes
 
     def makes(self, channels: int) -> Makes:
@@ -107,11 +122,24 @@ class BlurConfig(Config):
         return self
 
 
+def _share(size: object) -> Fraction | None:
+    """What `1/4` says; None for what is no such share."""
+    if not isinstance(size, str) or not re.fullmatch(r"1/[1-9]\d{0,3}", size):
+        return None
+    return Fraction(size)
+
+
+def _divisors(number: int) -> list[int]:
+    """Those that are smaller than the number itself."""
+    return [divisor for divisor in range(1, number // 2 + 1) if number % divisor == 0]
+
+
 @CONDITIONERS.register("difflab.conditioning.low_res:build")
 class LowResConditionerConfig(ConditionerBase):
     """A low-resolution version of the image, enlarged and joined to the network's input (ADM's upsamplers).
 
-    size: pixels per side of the low-resolution image.
+    size: pixels per side of the low-resolution image. A file may give its share of the image's, as 1/4: the divisor of
+        data.image_size next to it is taken.
     downsample: how training makes it of the image: area = the mean of each block of pixels (improved-diffusion, ADM).
     upsample: how it is enlarged to the image's size again; bilinear with align_corners=False (ADM).
     blur: of the low-resolution image in training, null for none.
@@ -126,6 +154,21 @@ class LowResConditionerConfig(ConditionerBase):
     upsample: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
     blur: BlurConfig | None = None
     drop_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    @classmethod
+    def fitted(cls, values: Mapping[str, Any], image_size: int, channels: int) -> dict[str, Any]:
+        share = _share(values.get("size"))
+        if share is None:
+            return {}
+        wanted = image_size * share
+        size = min(_divisors(image_size), key=lambda divisor: max(divisor / wanted, wanted / divisor))
+        if max(size / wanted, wanted / size) > 2:
+            raise ValueError(
+                f"images of {image_size} pixels are enlarged by a whole factor, and none is near {1 / share}: cut them "
+                "to another size (data.crop=adm data.image_size=...), or set size to one of "
+                f"{', '.join(map(str, _divisors(image_size)))}"
+            )
+        return {"size": size}
 
     @property
     def shrinks(self) -> tuple[int, DownsampleFilter]:
@@ -169,7 +212,8 @@ class AugmentConditionerConfig(ConditionerBase):
 
     probability: of each kind; the numbers below multiply it. 0 is never, and then the network is not told of the kind.
     x_flip, y_flip: mirrored left to right, and upside down; one in two of the images that are drawn.
-    quarter_turn: turned by 0, 90, 180 or 270 degrees. rotation: by any angle.
+    quarter_turn: turned by 0, 90, 180 or 270 degrees.
+    rotation: turned by any angle.
     scale, anisotropy: made larger or smaller as a whole, and along one axis at the cost of the other.
     translation: moved.
     """

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from difflab.config.registry import Names, Registry
+from collections.abc import Iterator
+
+from difflab.config.registry import Names, Parts, Registry
 
 CONDITIONERS = Registry("conditioning", "difflab.conditioning.config")
 """What a model is told besides x and time. Builders: (config, embedding_dim=, image_size=) -> `Conditioner`."""
@@ -26,14 +28,31 @@ TIMESTEP_SAMPLINGS = Registry("diffusion/timestep_sampling", "difflab.diffusion.
 SIGMA_DISTRIBUTIONS = Registry("diffusion/sigma_distribution", "difflab.diffusion.config", words=True)
 """Which noise levels are trained on in continuous time. Builders: (**options) -> `SigmaDistribution`."""
 
-WEIGHTINGS = Registry("diffusion/weighting", "difflab.diffusion.config", words=True)
+WEIGHTINGS = Registry("diffusion/weighting", "difflab.config.diffusion", "difflab.diffusion.config", words=True)
 """How much each noise level counts in the squared error. Builders: (config, process) -> `LossWeighting` or None."""
 
 PREDICTIONS = Names("prediction", "difflab.diffusion.config")
 """What a diffusion network regresses. Builders: (sigma_data) -> `Prediction`."""
 
+GUIDANCE = Registry("guidance", "difflab.diffusion.guidance.config")
+"""How predictions are steered. Builders: (options, `GuidanceParts`) -> `Guidance`s in the order they are applied."""
+
 METRICS = Registry("metrics", "difflab.metrics.config")
 """What is measured on samples. Builders: (config, name) -> `Metric`."""
+
+CALLBACKS = Parts("callbacks", "difflab.callbacks.config")
+"""What watches training. Builders: (config, `CallbackContext`) -> a callback of Lightning's, or several."""
+
+LOGGERS = Parts("logger", "difflab.tracking.config")
+"""Where metrics go. Builders: (config, `LoggerContext`) -> a context with a logger of Lightning's, or None."""
+
+SOURCES = Registry(
+    "source",
+    "difflab.data.sources.shapes.config",
+    "difflab.data.sources.folder.config",
+    "difflab.data.sources.drawings.config",
+)
+"""What `difflab data make` makes shards from. Builders: (config) -> {split: `Source`}, of splits that hold samples."""
 
 AXES = (
     CONDITIONERS,
@@ -44,8 +63,36 @@ AXES = (
     TIMESTEP_SAMPLINGS,
     SIGMA_DISTRIBUTIONS,
     WEIGHTINGS,
+    GUIDANCE,
     METRICS,
 )
-"""All that are chosen by files."""
-NAMES = (PREDICTIONS,)
+"""All of which a configuration has one, or several under names of its own."""
+PARTS = (CALLBACKS, LOGGERS)
+"""All of which a configuration has several, each under its own name."""
+UNFILED = (SOURCES,)
+"""All that are chosen on a command line alone."""
+RESAMPLINGS = Names("resample", "difflab.networks.config")
+"""How a U-Net halves and doubles its grid: a `difflab.networks.resampling.Resampling` each."""
+
+TIME_EMBEDDINGS = Names("time_embedding", "difflab.networks.config")
+"""What networks are told of time: functions, (time [B], channels) -> float32 [B, channels]."""
+
+INITIALISATIONS = Names("init", "difflab.networks.config")
+"""How weights start: functions of (a convolution or linear layer, whether it is a last one), in place."""
+
+POOLS = Names("pool", "difflab.networks.config")
+"""From features to logits: functions, `difflab.networks.pools.Features` -> the specification of a module."""
+
+NAMES = (PREDICTIONS, RESAMPLINGS, TIME_EMBEDDINGS, INITIALISATIONS, POOLS)
 """All that are words without options."""
+
+
+def every_choice() -> Iterator[tuple[str, str, str]]:
+    """(axis, name, top-level package) of all choices that there are."""
+    from difflab.config.task import TASKS
+
+    yield from ((TASKS.group, name, task.package) for name, task in TASKS.items())
+    for axis in (*AXES, *PARTS, *UNFILED):
+        yield from ((axis.group, name, kind.package) for name, kind in axis.items())
+    for names in NAMES:
+        yield from ((names.what, name, names.package(name)) for name in names)

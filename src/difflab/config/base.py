@@ -21,6 +21,11 @@ class Config(BaseModel):
         """The class to validate plain contents with, where a key of them chooses among several."""
         return cls
 
+    @classmethod
+    def complete(cls) -> type[Self]:
+        """The class with all fields that there are, where plugins may add some."""
+        return cls
+
     def plain(self) -> dict[str, Any]:
         """The whole configuration, defaults too, as what YAML and JSON hold; validating it gives an equal model."""
         # As any: a field typed by a base class would lose the keys of its subclass.
@@ -32,6 +37,12 @@ class Config(BaseModel):
         return {name: value for name, value in self if name != "kind"}
 
 
+def complete(model: type[BaseModel]) -> type[BaseModel]:
+    """The class with all of its fields."""
+    return model.complete() if issubclass(model, Config) else model
+
+
 def fields_by_key(model: type[BaseModel]) -> dict[str, str]:
     """The name of the field behind each key that YAML has."""
+    model = complete(model)
     return {field.alias or name: name for name, field in model.model_fields.items()}

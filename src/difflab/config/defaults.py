@@ -1,43 +1,70 @@
 """The defaults of every kind as a choice that files begin with, so that these state what is different alone.
 
-A file of the group `sampler` that says `defaults: [euler_defaults, _self_]` has all keys of `kind: euler`.
+A file of the group `sampler` that says `defaults: [euler_defaults, _self_]` has all keys of `kind: euler`. Where there
+are several at once, `callbacks_defaults` has a key for each callback, and `ema_defaults` the options of one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from difflab.config.base import Config, fields_by_key
-from difflab.config.registry import Kind, Registry
+from difflab.config.registry import Kind, Part, Parts, Registry
+from difflab.config.slots import Slots
 
 SUFFIX = "_defaults"
+PART_SUFFIX = "_options"
+"""Of what is one of several in a kind: `composed.yaml` has the keys of `classifier_options` below `classifier`."""
 MISSING = "???"
 """What stands in a file for a value that has to be given."""
 
 
 def defaults_of(kind: Kind) -> dict[str, Any]:
     """Every key of a kind with its default, as YAML has it; `???` where there is none."""
-    return {"kind": kind.name} | {
-        key: _default(kind.config, name) for key, name in fields_by_key(kind.config).items() if name != "kind"
-    }
+    return {"kind": kind.name} | {key: value for key, value in options_of(kind.config).items() if key != "kind"}
 
 
-def default_choices(axes: Iterator[Registry] | tuple[Registry, ...]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """(group, choice, contents) of every kind of the axes that are chosen by files."""
+def options_of(config: type[Config]) -> dict[str, Any]:
+    """Every key of a configuration with its default, as YAML has it; `???` where there is none."""
+    config = config.complete()
+    return {key: _default(config, name) for key, name in fields_by_key(config).items()}
+
+
+def default_choices(axes: Iterable[Registry], parts: Iterable[Parts] = ()) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(group, choice, contents) of every kind of the axes that are chosen by files, and of the whole of `parts`."""
+    for several in parts:
+        yield several.group, f"{several.group}{SUFFIX}", {name: _part_default(part) for name, part in several.items()}
+        for name, part in several.items():
+            if not part.switch:
+                yield several.group, f"{name}{SUFFIX}", options_of(part.config)
     for axis in axes:
         for name, kind in axis.items():
             yield axis.group, f"{name}{SUFFIX}", defaults_of(kind)
+        for part, config in _parts_of(axis).items():
+            yield axis.group, f"{part}{PART_SUFFIX}", options_of(config)
+
+
+def _part_default(part: Part) -> Any:
+    if part.switch:
+        return part.default
+    return options_of(part.config) if part.default else None
+
+
+def _parts_of(axis: Registry) -> dict[str, type[Config]]:
+    """What may stand in the slots of its kinds, by their keys."""
+    slotted = [kind.config for kind in axis.values() if issubclass(kind.config, Slots)]
+    return {name: slot.options for config in slotted for name, slot in config.slots().items() if slot.options}
 
 
 def groups_below(axis: Registry, kind: Kind) -> dict[str, tuple[Registry, str]]:
     """The keys of a kind that are chosen by files of a group below its own: each with its axis and its default kind."""
     found = {}
     for key, name in fields_by_key(kind.config).items():
-        field = kind.config.model_fields[name]
+        field = kind.config.complete().model_fields[name]
         for inner in field.metadata:
             if isinstance(inner, Registry) and inner.group == f"{axis.group}/{key}" and not field.is_required():
                 found[key] = inner, _default(kind.config, name)["kind"]

@@ -17,7 +17,7 @@ class InpaintConfig(Config):
 
     replaced: x_t, for any model: known pixels are noised anew at every step (RePaint, algorithm 1); x0, for models
         trained on images with a hole: the prediction is replaced (GLIDE).
-    resamplings: how often each stretch of `jump_length` steps is walked, r and j of RePaint; 1 = no jumps.
+    resamplings: how often each stretch of `jump_length` steps is taken, r and j of RePaint; 1 = no jumps.
     """
 
     replaced: Literal["x_t", "x0"] = "x_t"
@@ -40,5 +40,5 @@ class EditingConfig(Config):
 
     @property
     def begins_with_image(self) -> bool:
-        """Whether an image decides where the walk begins."""
+        """Whether an image decides where sampling begins."""
         return self.inverted or self.start is not None

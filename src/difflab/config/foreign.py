@@ -10,8 +10,7 @@ from pydantic import Field, model_validator
 from difflab.config import plugins
 from difflab.config.base import Config
 from difflab.config.registry import Names
-
-OWN = "difflab"
+from difflab.config.slots import OWN, Slots
 
 
 class PluginRecord(Config):
@@ -73,8 +72,13 @@ def _choices(value: Any, key: str) -> Iterator[tuple[str, str, str]]:
     if isinstance(value, Config):
         if isinstance(kind := getattr(value, "kind", None), str):
             yield key, kind, type(value).__module__.partition(".")[0]
+        if isinstance(value, RecordedConfig) and isinstance(task := getattr(value, "task", None), str):
+            yield f"{prefix}task", task, type(value).__module__.partition(".")[0]
+        slots = value.slots() if isinstance(value, Slots) else {}
         for name, field in type(value).model_fields.items():
             inner = getattr(value, name)
+            if name in slots and inner not in (None, False):
+                yield f"{prefix}{name}", name, slots[name].package
             for axis in field.metadata:
                 if isinstance(axis, Names):
                     yield f"{prefix}{name}", inner, axis.package(inner)

@@ -11,7 +11,7 @@ import yaml
 
 from difflab.conf_dir import conf_dir
 from difflab.config import plugins
-from difflab.config.axes import AXES
+from difflab.config.axes import AXES, PARTS
 from difflab.config.defaults import default_choices
 from difflab.errors import UserError
 
@@ -112,7 +112,7 @@ def _merge(base: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def _kind_defaults(_: tuple[plugins.Plugin, ...]) -> dict[tuple[str, str], dict[str, Any]]:
-    return {(group, name): values for group, name, values in default_choices(AXES)}
+    return {(group, name): values for group, name, values in default_choices(AXES, PARTS)}
 
 
 def _files(folder: Path) -> Iterator[str]:

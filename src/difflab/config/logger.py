@@ -1,42 +1,39 @@
-"""The configuration of where metrics go."""
+"""The `logger` group: what the configuration of everything that keeps metrics says of itself."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import ClassVar
 
-from pydantic import Field
-
+from difflab.config.axes import LOGGERS
 from difflab.config.base import Config
+from difflab.config.registry import load
+from difflab.config.slots import PartsConfig
 
-Mode = Literal["online", "offline", "shared", "disabled"]
 
+class LoggerBase(Config):
+    """What the configuration of every logger says.
 
-class WandbConfig(Config):
-    """A Weights & Biases run.
-
-    mode: null = as WANDB_DISABLED and WANDB_MODE say; without them online inside `wandb agent`, and offline elsewhere,
-        which needs no account and no network: `wandb sync` uploads it later.
-    project, entity, name, group, tags, notes: null or empty = W&B's own variable (WANDB_PROJECT, WANDB_ENTITY,
-        WANDB_NAME, WANDB_RUN_GROUP, WANDB_TAGS, WANDB_NOTES) where it is set; else the project difflab, the account's
-        own entity, and a name that says what the run is.
-    finish_timeout: seconds that the end of a run waits for its data to be uploaded or written.
+    keeps_rows: whether all rows stand in metrics.csv of the run directory, from which training knows what was logged.
+    refusal: `module:name` of what is given the configuration before anything is written, and raises UserError where it
+        could not log as asked.
     """
 
-    mode: Mode | None = None
-    project: Annotated[str, Field(min_length=1)] | None = None
-    entity: str | None = None
-    name: Annotated[str, Field(min_length=1, max_length=128)] | None = None
-    group: Annotated[str, Field(min_length=1, max_length=128)] | None = None
-    tags: list[Annotated[str, Field(min_length=1, max_length=64)]] = Field(default_factory=list)
-    notes: str | None = None
-    system_stats: bool = False
-    save_code: bool = False
-    artifact: bool = True
-    finish_timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
+    keeps_rows: ClassVar[bool] = False
+    refusal: ClassVar[str | None] = None
 
 
-class LoggerConfig(Config):
-    """metrics.csv in the run directory, and W&B or null."""
+class LoggerConfig(PartsConfig):
+    """Each logger, or null (false, where it has no options) for none."""
 
-    csv: bool = True
-    wandb: WandbConfig | None = WandbConfig()
+    axis: ClassVar = LOGGERS
+
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether all rows stand in metrics.csv of the run directory."""
+        return any(options.keeps_rows for _, options in self.active)
+
+    def refuse_unusable(self) -> None:
+        """Raises UserError where one of them could not log as asked, before anything is written."""
+        for _, options in self.active:
+            if options.refusal is not None:
+                load(options.refusal)(options)

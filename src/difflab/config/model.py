@@ -13,6 +13,7 @@ from difflab.config.foreign import RecordedConfig
 from difflab.config.guidance import GuidanceConfig
 from difflab.config.network import NetworkConfig
 from difflab.config.sampler import SamplerConfig
+from difflab.config.task import TASKS
 
 Measurement = Literal["samples", "likelihood", "accuracy"]
 
@@ -41,9 +42,7 @@ class ModelConfig(RecordedConfig):
 
     @classmethod
     def chosen(cls, content: Mapping[str, Any]) -> type[Self]:
-        from difflab.tasks.registry import task_of
-
-        return cast(type[Self], task_of(content).model) if cls is ModelConfig else cls
+        return cast(type[Self], TASKS.of(content).model) if cls is ModelConfig else cls
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -76,7 +75,7 @@ class DrawingModelConfig(NoisedModelConfig):
     @property
     def classes(self) -> int | None:
         """How many classes it is told of, None where it is told of none."""
-        return next((n for one in self.conditioning.values() if (n := one.told_classes) is not None), None)
+        return next((n for one in self.conditioning.values() if (n := one.num_classes) is not None), None)
 
     @property
     def shrinks(self) -> tuple[int, DownsampleFilter] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import Field, ValidationInfo
 
@@ -48,6 +48,15 @@ class NetworkBase(Config):
         """How many classes it tells apart, None where it classifies nothing."""
         return None
 
+    @classmethod
+    def fitted(cls, values: Mapping[str, Any], image_size: int, channels: int) -> dict[str, Any]:
+        """What suits images of that many pixels per side and channels, for keys that a file leaves to them (null).
+
+        values: the section as it is composed; what a user gives in it stays, and may be no valid value. Its `channels`
+            are already those of the images, unless they are given.
+        """
+        return {}
+
     def refuse_other_data(self, data: DataConfig) -> None:
         """Raises ValueError where it is not made for images of `data`."""
         if self.channels != data.channels:
@@ -60,10 +69,17 @@ NetworkConfig = Annotated[NetworkBase, NETWORKS]
 
 def of_other_tasks(value: Any, info: ValidationInfo) -> Any:
     """A validator before the networks of one task: says what takes a network of another kind. Raises ValueError."""
-    from difflab.tasks.registry import TASKS
+    from difflab.config.task import TASKS
 
     kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
-    kinds = {name: task.network_kinds for name, task in TASKS.items()}
+    kinds = {
+        name: tuple(
+            network.name
+            for network in NETWORKS.values()
+            if cast("type[NetworkBase]", network.config).gives == task.train.network_gives
+        )
+        for name, task in TASKS.items()
+    }
     ours = kinds.get(info.data.get("task", ""), ())
     others = [name for name, taken in kinds.items() if kind in taken]
     if ours and kind is not None and kind not in ours:

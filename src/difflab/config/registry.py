@@ -36,9 +36,14 @@ class Kind:
         return (self.config.__doc__ or "").strip().partition("\n")[0]
 
     @property
+    def module(self) -> str:
+        """Where it is registered."""
+        return self.config.__module__
+
+    @property
     def package(self) -> str:
         """The top-level package that it comes from."""
-        return self.config.__module__.partition(".")[0]
+        return self.module.partition(".")[0]
 
     def load_builder(self) -> Callable[..., Any]:
         """What `builder` names."""
@@ -77,12 +82,20 @@ class Axis(Mapping[str, E]):
             self._has_own = True
             for module in self._modules:
                 importlib.import_module(module)
+            # Whoever imported one of them by itself before changes nothing of their order.
+            ordered = dict(sorted(self._entries.items(), key=lambda entry: self._place(entry[1])))
+            self._entries.clear()
+            self._entries.update(ordered)
         if not self._has_plugins:
             from difflab.config import plugins
 
             plugins.load()
             self._has_plugins = not plugins.are_being_imported()
         return self._entries
+
+    def _place(self, entry: E) -> int:
+        module = getattr(entry, "module", None)
+        return self._modules.index(module) if module in self._modules else len(self._modules)
 
 
 class Registry(Axis[Kind]):
@@ -113,16 +126,7 @@ class Registry(Axis[Kind]):
         def add(config: C) -> C:
             (name,) = get_args(config.model_fields["kind"].annotation)
             kind = Kind(name, config, builder)
-            there = self._entries.get(name)
-            if there is not None and (there.config.__module__, there.config.__qualname__) != (
-                config.__module__,
-                config.__qualname__,
-            ):
-                raise UserError(
-                    f"{self.group}: there are two by the name of {name}, of {there.config.__module__} and of "
-                    f"{config.__module__}; uninstall one of the two packages"
-                )
-            self._entries[name] = kind
+            self._entries[name] = _only(self.group, self._entries.get(name), kind)
             return config
 
         return add
@@ -134,7 +138,7 @@ class Registry(Axis[Kind]):
     @property
     def models(self) -> list[type[Config]]:
         """The configurations of all choices."""
-        return [kind.config for kind in self.values()]
+        return [kind.config.complete() for kind in self.values()]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(
@@ -158,6 +162,62 @@ class Registry(Axis[Kind]):
                 "union_tag_invalid", {"discriminator": "'kind'", "tag": str(name), "expected_tags": known}
             )
         return chosen.config.model_validate({**value, "kind": name})
+
+
+K = TypeVar("K", bound=Kind)
+
+
+def _only(group: str, there: K | None, kind: K) -> K:
+    """`kind`, where what is there by its name is the same one, imported before."""
+    theirs, ours = kind.config if there is None else there.config, kind.config
+    if (theirs.__module__, theirs.__qualname__) != (ours.__module__, ours.__qualname__):
+        raise UserError(
+            f"{group}: there are two by the name of {kind.name}, of {theirs.__module__} and of {ours.__module__}; "
+            "uninstall one of the two packages"
+        )
+    return kind
+
+
+@dataclass(frozen=True)
+class Part(Kind):
+    """One choice of an axis of which a configuration has several at once, each under its name.
+
+    default: whether it is there where nothing is said.
+    switch:  whether it has no options, so that true and false stand in a configuration.
+    """
+
+    default: bool = False
+    switch: bool = False
+
+
+class Parts(Axis[Part]):
+    """The choices of an axis of which a configuration has several at once, in the order they are registered:
+
+        @CALLBACKS.register("ema", "difflab.callbacks.ema:EMA.from_config", default=True)
+        class EMAConfig(CallbackBase): ...
+
+    A `PartsConfig` has a key for each.
+
+    group: the configuration group whose files choose among them; its name in messages and tables.
+    """
+
+    def __init__(self, group: str, *modules: str) -> None:
+        super().__init__(*modules)
+        self.group = group
+
+    def register(self, name: str, builder: str, *, default: bool = False, switch: bool = False) -> Callable[[C], C]:
+        """Class decorator: this configuration is the choice `name`, built by `builder`.
+
+        Raises UserError where two packages have a choice by the same name.
+        """
+
+        def add(config: C) -> C:
+            self._entries[name] = _only(
+                self.group, self._entries.get(name), Part(name, config, builder, default, switch)
+            )
+            return config
+
+        return add
 
 
 class Names(Axis[str]):
@@ -184,11 +244,15 @@ class Names(Axis[str]):
                 f"{builder.partition(':')[0]}; uninstall one of the two packages"
             )
 
-    def builder(self, name: str) -> Callable[..., Any]:
-        """What builds the choice of that name. Raises ValueError for one that there is not."""
+    def load(self, name: str) -> Any:
+        """What the choice of that name stands for. Raises ValueError for one that there is not."""
         if name not in self:
             raise ValueError(f"{self.what}={name!r} is not one of {', '.join(self)}")
         return load(self[name])
+
+    def builder(self, name: str) -> Callable[..., Any]:
+        """The same, where it is something to be called."""
+        return self.load(name)
 
     def package(self, name: str) -> str:
         """The top-level package that a choice comes from."""

@@ -57,10 +57,10 @@ class DrawConfig(WorkConfig, RequestConfig, EditingConfig):
                     f"{own[0]} has no place in a cascade, whose stages have their own: give pipeline.stages.{first}."
                     f"{own[0]}"
                 )
-        told: list[tuple[str, EditingConfig]] = [("", self)]
+        places: list[tuple[str, EditingConfig]] = [("", self)]
         if self.pipeline.kind == "cascade":
-            told += [(f"pipeline.stages.{name}.", stage) for name, stage in self.pipeline.stages.items()]
-        for place, editing in told:
+            places += [(f"pipeline.stages.{name}.", stage) for name, stage in self.pipeline.stages.items()]
+        for place, editing in places:
             if editing.inpaint.resamplings > 1 and self.mask is None and self.request is None:
                 raise ValueError(
                     f"{place}inpaint.resamplings harmonises what a mask leaves known: give mask=, or leave it out"

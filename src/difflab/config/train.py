@@ -17,6 +17,7 @@ from difflab.config.metrics import MetricsConfig
 from difflab.config.model import ModelConfig
 from difflab.config.network import Gives
 from difflab.config.optimizer import OptimizerConfig
+from difflab.config.task import TASKS
 from difflab.config.trainer import TrainerConfig
 
 Model = TypeVar("Model", bound=ModelConfig)
@@ -25,7 +26,7 @@ Model = TypeVar("Model", bound=ModelConfig)
 class TrainConfig(RecordedConfig):
     """`difflab train`. Validating this class gives the configuration of the task that `task` names.
 
-    task: what is learned; see `difflab.tasks.registry`.
+    task: what is learned; see `difflab.config.task`.
     name: the run's name below output_root/experiment; made from the configuration when null, so the same command
         goes on with the same run.
     resume: auto = go on from checkpoints/last.ckpt if there is one; never = refuse a directory that holds a run;
@@ -55,9 +56,7 @@ class TrainConfig(RecordedConfig):
 
     @classmethod
     def chosen(cls, content: Mapping[str, Any]) -> type[Self]:
-        from difflab.tasks.registry import task_of
-
-        return cast(type[Self], task_of(content).train) if cls is TrainConfig else cls
+        return cast(type[Self], TASKS.of(content).train) if cls is TrainConfig else cls
 
     @abstractmethod
     def model(self) -> ModelConfig:
@@ -77,9 +76,6 @@ class TrainConfig(RecordedConfig):
                 f"data.batch_size={self.data.batch_size} cannot be split into trainer.accumulate="
                 f"{self.trainer.accumulate} equal parts; choose a divisor of the batch size"
             )
-        if self.callbacks.evaluation is not None and not any(self.metrics.values()):
-            raise ValueError(
-                "callbacks.evaluation has nothing to measure: choose metrics, as metrics=shapes, or "
-                "callbacks.evaluation=null"
-            )
+        for _, callback in self.callbacks.active:
+            callback.refuse_training(self)
         return self

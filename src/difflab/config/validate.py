@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from difflab.config.base import Config, fields_by_key
+from difflab.config.base import Config, complete, fields_by_key
 from difflab.config.foreign import missing
 from difflab.config.registry import Registry
 from difflab.errors import UserError
@@ -107,6 +107,8 @@ def _path_in_data(data: Any, loc: tuple[int | str, ...]) -> list[int | str]:
 
 def _unknown_key(model: type[BaseModel], data: Any, path: list[int | str]) -> str:
     *parents, last = map(str, path)
+    if (package := missing(data, ".".join(map(str, path)))) is not None:
+        return f"{'.'.join(map(str, path))} comes with {package}, which is not installed: install it"
     here, elsewhere = _models_at(model, data, path[:-1])
     fields = _fields(here)
     known = f"; known here: {', '.join(fields)}" if fields else ""
@@ -177,7 +179,7 @@ def _kinds_of(model: type[BaseModel]) -> tuple[str, ...]:
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        return [annotation] if issubclass(annotation, BaseModel) else []
+        return [complete(annotation)] if issubclass(annotation, BaseModel) else []
     for metadata in getattr(annotation, "__metadata__", ()):
         if isinstance(metadata, Registry):
             return list(metadata.models)

@@ -33,10 +33,12 @@ class BadFile(UserError):  # noqa: N818 (as BadImage: it is what happened to the
 class BadFiles:
     """The bad files met so far. They end the command, unless `skip` and at most `max_fraction` of `total` are bad.
 
-    The command goes through all files first, so that one attempt names them all.
+    The command goes through all files first, so that one attempt names them all. can_skip: whether the source has keys
+    by which they may be left out.
     """
 
     skip: bool = False
+    can_skip: bool = True
     max_fraction: float = 1.0
     total: int = 0
     found: list[str] = field(default_factory=list)
@@ -70,11 +72,11 @@ class BadFiles:
         several = len(self.found) > 1
         count = f"{len(self.found)} of {self.total} files are bad" + (f", {self.allowed} allowed" if self.skip else "")
         listed = "; ".join(self.named())
-        remedy = "allow more with max_bad_fraction" if self.skip else "leave bad files out with bad=skip"
+        remedy = ", or allow more with max_bad_fraction" if self.skip else ", or leave bad files out with bad=skip"
         raise UserError(
             (f"{count}: " if several or self.skip else "")
             + listed
-            + f" (mend or remove {'them' if several else 'it'}, or {remedy})"
+            + f" (mend or remove {'them' if several else 'it'}{remedy if self.can_skip else ''})"
         )
 
 

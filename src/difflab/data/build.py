@@ -68,6 +68,9 @@ def refuse_misfit(cfg: DataConfig, split: str) -> None:
 def _dataset(cfg: DataConfig, directory: DataDirectory, split: str) -> ShardDataset:
     _refuse_other_images(cfg, directory)
     _refuse_overlap(cfg, directory)
+    if directory.index.channels not in (None, cfg.channels):
+        held, read = ("grey", "colour") if cfg.channels == 3 else ("colour", "grey")
+        _log.warning("%s holds %s images, which are read as %s (data.channels=%d)", cfg.path, held, read, cfg.channels)
     if "boxes" in cfg.fields and cfg.crop != "none":
         raise UserError(
             f"boxes are shares of the whole image, of which data.crop={cfg.crop} may cut a part: set data.crop=none, "

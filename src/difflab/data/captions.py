@@ -25,10 +25,15 @@ class BadCaption(ValueError):  # noqa: N818 (it is what happened to the file, no
 
 
 def decode_caption(data: bytes) -> str:
-    """The text of a caption file: UTF-8, or UTF-16 and UTF-32 that say so by a byte order mark.
+    """The text of a caption file, as `decode_text` reads it, without white space at both ends.
 
-    The mark is taken off, line ends become newlines, and white space at both ends goes. An empty file is an empty
-    caption.
+    An empty file is an empty caption.
+    """
+    return decode_text(data).strip()
+
+
+def decode_text(data: bytes) -> str:
+    """UTF-8, or UTF-16 and UTF-32 that say so by a byte order mark, which is taken off; line ends become newlines.
 
     Raises BadCaption for any other encoding.
     """
@@ -40,7 +45,7 @@ def decode_caption(data: bytes) -> str:
         raise BadCaption(f"not UTF-8 text{marked}") from None
     if "\0" in text:
         raise BadCaption("not UTF-8 text (it holds zero bytes, as UTF-16 without its mark does)")
-    return text.replace("\r\n", "\n").replace("\r", "\n").strip()
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def lines_of(text: str) -> list[str]:

@@ -52,7 +52,8 @@ _DECODER_ERRORS = (
     zlib.error,
 )
 """What Pillow's decoders raise about damaged bytes; the bytes are in memory, so an OSError is about them too."""
-_BACKGROUND = {"white": 255, "black": 0}
+BACKGROUND: dict[Alpha, int] = {"white": 255, "black": 0}
+"""What transparent pixels are laid on."""
 _JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
 
 
@@ -254,7 +255,7 @@ def _without_alpha(image: PillowImage.Image, alpha: Alpha) -> PillowImage.Image:
     image = image.convert("RGBA")
     if alpha == "drop":
         return image.convert("RGB")
-    canvas = Image.new("RGBA", image.size, (_BACKGROUND[alpha],) * 3 + (255,))
+    canvas = Image.new("RGBA", image.size, (BACKGROUND[alpha],) * 3 + (255,))
     return Image.alpha_composite(canvas, image).convert("RGB")
 
 

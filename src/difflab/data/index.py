@@ -30,6 +30,7 @@ class ShardEntry(Config):
     folder: the sub-directory it lies in, such as `train`; empty for the data directory itself.
     left_out, content, stamp: of other people's tars: which members are not read, the hash of their content
         (`tar_scan.ShardScan.content`), and when the tar was last changed.
+    largest_label: of its samples, or null where they have none.
     """
 
     name: str
@@ -40,6 +41,7 @@ class ShardEntry(Config):
     members: dict[str, int]
     left_out: list[LeftOut] = Field(default_factory=list)
     content: str | None = None
+    largest_label: int | None = None
     stamp: Stamp | None = None
 
     @field_validator("name")
@@ -82,6 +84,7 @@ class DataIndex(Config):
     origin: `made` by difflab, or `indexed`: other people's tars, listed on first use.
     keys: how the names in other people's tars were cut into key and extension.
     image_size: side of every image in pixels, or null where they differ or were not looked at.
+    channels: 1 where every image is grey, 3 where one is in colour, or null where they were not looked at.
     classes: class names in the order of the labels, or null.
     repeated_keys: how many keys occur in more than one shard of a split.
     ignored_members: how many members of the tars are not read.
@@ -94,6 +97,7 @@ class DataIndex(Config):
     origin: Literal["made", "indexed"] = "made"
     keys: KeyRule = "first_dot"
     image_size: int | None = Field(default=None, ge=1)
+    channels: Literal[1, 3] | None = None
     classes: list[str] | None = None
     splits: dict[str, SplitEntry]
     repeated_keys: int = 0

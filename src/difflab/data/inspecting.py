@@ -12,6 +12,8 @@ import numpy as np
 
 from difflab.config.data import DataField, KeyRule
 from difflab.data.bad_samples import BadSample
+from difflab.data.contents import class_counts, example_caption
+from difflab.data.decode import image_channels
 from difflab.data.directory import DataDirectory
 from difflab.data.fields import EXTENSION_OF
 from difflab.data.index import ShardEntry
@@ -26,7 +28,11 @@ from difflab.progress import track
 
 @dataclass
 class SplitReport:
-    """One split: what the index says, what was checked, and the first lines of what is wrong."""
+    """One split: what the index says, what was checked, and the first lines of what is wrong.
+
+    image_sizes, channels: of the decoded samples, {width x height, or 1 for grey and 3 for colour: how many}.
+    class_counts: samples of each class, the largest first. captions: samples that have one; caption: an example.
+    """
 
     split: str
     samples: int
@@ -36,7 +42,11 @@ class SplitReport:
     hashed: int = 0
     decoded: int = 0
     image_sizes: dict[str, int] = field(default_factory=dict)
+    channels: dict[int, int] = field(default_factory=dict)
     labels: int = 0
+    class_counts: dict[str, int] = field(default_factory=dict)
+    captions: int = 0
+    caption: str | None = None
     problems: list[str] = field(default_factory=list)
 
 
@@ -46,6 +56,8 @@ class DataReport:
 
     ignored_members: how many members of the tars are not read; left_out: which, by reason.
     unclear: why the names of the shards do not say which are for training, or None where they do.
+    holdout: combinations that are kept out of all splits but the one by that name.
+    credit: whose work the images are, and their licence, where the index says it.
     """
 
     path: str
@@ -57,6 +69,8 @@ class DataReport:
     left_out: list[dict[str, Any]]
     repeated_keys: int
     unclear: str | None
+    holdout: list[str]
+    credit: dict[str, str]
     splits: list[SplitReport]
 
     @property
@@ -98,6 +112,8 @@ def inspect_data(
         left_out=[kind.model_dump() for kind in directory.left_out()],
         repeated_keys=index.repeated_keys,
         unclear=index.unclear,
+        holdout=index.source.get("holdout", []),
+        credit=index.source.get("credit", {}),
         splits=[_inspect_split(directory, name, decode, hashes) for name in index.splits],
     )
 
@@ -122,7 +138,21 @@ def _inspect_split(directory: DataDirectory, name: str, decode: int | None, hash
             _check_hash(directory, shard, report)
     if len(whole) == len(entry.shards) and all(_offsets_fit(directory, shard, report) for shard in whole):
         _decode_some(directory, report, decode)
+        _note_contents(directory, report)
     return report
+
+
+def _note_contents(directory: DataDirectory, report: SplitReport) -> None:
+    try:
+        if report.members.get(EXTENSION_OF["label"]):
+            report.class_counts, wrong = class_counts(directory, report.split)
+            # Those that were decoded are named already.
+            if wrong is not None and report.decoded < report.samples and not report.problems:
+                report.problems.append(wrong)
+        report.captions = report.members.get(EXTENSION_OF["caption"], 0)
+        report.caption = example_caption(directory, report.split) if report.captions else None
+    except UserError as error:
+        report.problems.append(str(error))
 
 
 def _is_whole(directory: DataDirectory, shard: ShardEntry, report: SplitReport) -> bool:
@@ -159,14 +189,16 @@ def _check_hash(directory: DataDirectory, shard: ShardEntry, report: SplitReport
 
 def _decode_some(directory: DataDirectory, report: SplitReport, decode: int | None) -> None:
     try:
-        dataset = ShardDataset(directory, report.split, fields=_promised(directory, report))
+        dataset = ShardDataset(directory, report.split, fields=promised_fields(directory, report.split))
         count = len(dataset) if decode is None else min(decode, len(dataset))
         indices = np.arange(count) * len(dataset) // max(count, 1)
         sizes: Counter[str] = Counter()
+        channels: Counter[int] = Counter()
         labels: set[int] = set()
         for index in track(indices, count, f"decoding {report.split}"):
             try:
                 sample = dataset[int(index)]
+                channels[image_channels(dataset.image_file(int(index)))] += 1
             except BadSample as error:
                 report.problems.append(str(error))
                 continue
@@ -177,18 +209,20 @@ def _decode_some(directory: DataDirectory, report: SplitReport, decode: int | No
     except UserError as error:
         report.problems.append(str(error))
         return
-    report.image_sizes = dict(sizes.most_common())
+    report.image_sizes, report.channels = dict(sizes.most_common()), dict(sorted(channels.items()))
     report.labels = len(labels) if "label" in dataset.fields else 0
 
 
-def _promised(directory: DataDirectory, report: SplitReport) -> tuple[DataField, ...]:
+def promised_fields(directory: DataDirectory, split: str) -> tuple[DataField, ...]:
     """The fields that the whole split has; a few stray captions are no promise, and of boxes the first sample decides,
     which are checked with their phrases."""
-    whole = [name for name, ext in EXTENSION_OF.items() if report.members.get(ext) == report.samples]
+    entry = directory.split(split)
+    members: Counter[str] = sum((Counter(shard.members) for shard in entry.shards), Counter())
+    whole = [name for name, ext in EXTENSION_OF.items() if entry.samples and members[ext] == entry.samples]
     fields: list[DataField] = [name for name in whole if name not in ("boxes", "phrases")]
     if "json" in fields:
         with contextlib.suppress(BadSample):
-            first = ShardDataset(directory, report.split, fields=("json",)).sample(0, image=False)
+            first = ShardDataset(directory, split, fields=("json",)).sample(0, image=False)
             if "boxes" in first["json"]:
                 fields.append("boxes")
     return tuple(fields)

@@ -229,6 +229,7 @@ def _of_one(
         members=scan.members,
         left_out=list(scan.left_out),
         content=scan.content,
+        largest_label=scan.largest_label,
         stamp=stamp,
     )
     is_same = old is not None and (old[0].bytes, old[0].content) == (size, scan.content)

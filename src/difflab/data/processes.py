@@ -6,13 +6,14 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Sequence
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 
 from difflab.errors import UserError
 from difflab.signals import shielded
 
-_PRELOADED = ["torch", "torchvision.io", "difflab.data.batching"]
+_PRELOADED = ("torch", "torchvision.io", "difflab.data.batching")
 
 PER_CORE = 4
 """So many processes may share a core: readers wait most of the time, and trials share cores. More is a slip."""
@@ -34,12 +35,15 @@ def refuse_workers(workers: int, processes: int = 1, *, key: str = "data.workers
         )
 
 
-def process_context() -> BaseContext:
-    """The fork server where there is one: forking a process that has threads (CUDA, loggers) can hang its child."""
+def process_context(preloaded: Sequence[str] = _PRELOADED) -> BaseContext:
+    """The fork server where there is one: forking a process that has threads (CUDA, loggers) can hang its child.
+
+    preloaded: modules that a server imports when it starts, once for all its processes.
+    """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
+    context.set_forkserver_preload(list(preloaded))
     return context
 
 

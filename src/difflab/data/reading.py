@@ -109,6 +109,11 @@ class ShardDataset:
             sample[field] = self._field(shard, members, field, caption_draw)
         return sample
 
+    def image_file(self, index: int) -> bytes:
+        """The encoded image of a sample as the shard has it. Raises BadSample where there is none."""
+        shard, row = self._locate(index)
+        return self._image_file(shard, self._tables[shard][row])[1]
+
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
         """Several samples, in the order asked for."""
         return [self[index] for index in indices]
@@ -224,13 +229,15 @@ class ShardDataset:
             raise self._bad(shard, members, f"{changed}: {self.directory.repair}")
         return data[HEADER_BYTES:]
 
-    def _image(self, shard: int, members: np.void, crop_draws: Sequence[int] | None) -> Tensor:
+    def _image_file(self, shard: int, members: np.void) -> tuple[str, bytes]:
         for extension in image_extensions():
             data = self._read(shard, members, extension)
             if data is not None:
-                break
-        else:
-            raise self._bad(shard, members, "has no image (.jpg, .png, .webp or another ending that Pillow reads)")
+                return extension, data
+        raise self._bad(shard, members, "has no image (.jpg, .png, .webp or another ending that Pillow reads)")
+
+    def _image(self, shard: int, members: np.void, crop_draws: Sequence[int] | None) -> Tensor:
+        extension, data = self._image_file(shard, members)
         try:
             if self.image_size is not None and self.crop == "none" and crop_draws is None:
                 refuse_other_size(*image_size(data), self.image_size)

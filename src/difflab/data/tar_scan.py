@@ -8,7 +8,7 @@ import tarfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from difflab.config.data import KeyRule
 from difflab.console import printable
+from difflab.data.fields import EXTENSION_OF, decode_label
 from difflab.data.left_out import LeftOut, Reason
 from difflab.data.member_names import (
     image_extensions,
@@ -43,11 +44,13 @@ class ShardScan:
     left_out: the members that cannot be read as part of a sample, by reason.
     content: hash of names, sizes and the first 4 KiB of all members of samples: equal for equal tars, whatever
         their times.
+    largest_label: of the samples that have one; None where none has.
     """
 
     checked_table: np.ndarray
     left_out: tuple[LeftOut, ...]
     content: str
+    largest_label: int | None = None
 
     @property
     def table(self) -> np.ndarray:
@@ -108,6 +111,7 @@ class _Members:
         self._links: dict[str, tuple[str, str]] = {}
         self._left_out: dict[Reason, LeftOut] = {}
         self._content = hashlib.blake2b(digest_size=16)
+        self._largest_label: int | None = None
 
     def add(self, member: tarfile.TarInfo, descriptor: int) -> None:
         if member.isdir():
@@ -123,6 +127,7 @@ class _Members:
             if self._put(member.name, place):
                 self._content.update(f"{safe_key(member.name, self._keys)} {member.size} ".encode())
                 self._content.update(start)
+                self._note_label(member.name, start)
 
     def scan(self) -> ShardScan:
         for name, target in self._links.values():
@@ -146,12 +151,21 @@ class _Members:
                 elif image not in (None, ext) and is_image(ext):
                     self._leave_out("second_image", self._names[key, ext])
         columns = self._columns(kept)
-        return ShardScan(as_table(kept, columns), tuple(self._left_out.values()), self._content.hexdigest())
+        return ShardScan(
+            as_table(kept, columns), tuple(self._left_out.values()), self._content.hexdigest(), self._largest_label
+        )
 
     def _look_at(self, member: tarfile.TarInfo, descriptor: int) -> tuple[Place, bytes]:
         wanted = HEADER_BYTES + min(member.size, _CONTENT_SAMPLED)
         start = os.pread(descriptor, wanted, member.offset_data - HEADER_BYTES)
         return (member.offset_data, member.size, zlib.crc32(start[:HEADER_BYTES])), start[HEADER_BYTES:]
+
+    def _note_label(self, name: str, start: bytes) -> None:
+        if safe_key(name, self._keys)[1] != EXTENSION_OF["label"]:
+            return
+        # What is no label is said where the sample is read.
+        with suppress(ValueError):
+            self._largest_label = max(decode_label(start), self._largest_label or 0)
 
     def _put(self, name: str, place: Place) -> bool:
         key, extension = safe_key(name, self._keys)

@@ -45,6 +45,16 @@ def refuse_other_size(height: int, width: int, size: int, options: str = "data.i
         )
 
 
+def fit_whole(image: Tensor, size: int, background: int) -> Tensor:
+    """uint8 [C, H, W] -> uint8 [C, size, size]: the whole image by `pad_square`, from images of any size.
+
+    An image that already has the size is returned as it is.
+    """
+    if image.shape[-2:] == (size, size):
+        return image
+    return _from_pillow(pad_square(_to_pillow(image), size, background))
+
+
 def fit_drawn(image: Tensor, size: int, draws: Sequence[int]) -> Tensor:
     """uint8 [C, H, W] -> uint8 [C, size, size]: a cut drawn by `crop_adm_random`, from images of any size.
 
@@ -89,6 +99,22 @@ def crop_resize_short(image: PillowImage.Image, size: int) -> PillowImage.Image:
     """Bicubic (Pillow's is antialiased) until the short side is `size`, then the centre square."""
     resized = _short_side_to(image, size)
     return _square_at(resized, size, (resized.width - size) // 2, (resized.height - size) // 2)
+
+
+def pad_square(image: PillowImage.Image, size: int, background: int) -> PillowImage.Image:
+    """Bicubic (Pillow's is antialiased) until the long side is `size`, larger or smaller, then centred on a square.
+
+    The short side is rounded half to even and is at least one pixel. Of an odd number of pixels that are left over, the
+    right or the lower margin has one more. background: the value of all channels there, 0..255.
+    """
+    from PIL import Image
+
+    scale = size / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    square = Image.new(image.mode, (size, size), (background,) * len(image.getbands()))
+    resized = image.resize((width, height), Image.Resampling.BICUBIC)
+    square.paste(resized, ((size - width) // 2, (size - height) // 2))
+    return square
 
 
 def flips(seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:

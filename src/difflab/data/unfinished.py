@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -25,7 +25,8 @@ class FinishedShard(Config):
     """A shard that is whole, with what was met while it was made.
 
     read: samples of the source that are in it or were skipped, counted from the first one of the split.
-    sizes: [height, width] of its images. labels: samples of each label. bad: lines about the files skipped.
+    sizes: [height, width] of its images. channels: of its images, null where that is not known.
+    labels: samples of each label. bad: lines about the files skipped.
     notes: {what the user should know: [how many times, the first file]}.
     """
 
@@ -33,6 +34,7 @@ class FinishedShard(Config):
     split: str
     read: int = Field(ge=0)
     sizes: list[list[int]] = Field(default_factory=list)
+    channels: Literal[1, 3] | None = None
     labels: dict[int, int] = Field(default_factory=dict)
     bad: list[str] = Field(default_factory=list)
     notes: dict[str, list[Any]] = Field(default_factory=dict)

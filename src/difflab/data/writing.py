@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, Literal
 
 from difflab import __version__
 from difflab.console import printable, say_on_stderr
@@ -24,10 +24,10 @@ from difflab.data.index import (
 )
 from difflab.data.offset_table import offsets_path, write_offsets
 from difflab.data.sources.base import Fingerprinted, Source
-from difflab.data.tar_scan import scan_tar
+from difflab.data.tar_writing import ShardFile
 from difflab.data.unfinished import FOLDER_NAME, FinishedShard, Moving, Unfinished, shard_name, unfinished
 from difflab.errors import UserError
-from difflab.files import remove_leftovers, sha256_of
+from difflab.files import remove_leftovers
 from difflab.machine import machine_errors
 from difflab.progress import track
 
@@ -45,7 +45,7 @@ def write_dataset(
     *,
     shard_size: int = 10_000,
     image_format: ImageFormat = "png",
-    workers: int = 0,
+    workers: int | None = 0,
     overwrite: bool = False,
     description: dict[str, Any] | None = None,
     bad: BadFiles | None = None,
@@ -57,8 +57,9 @@ def write_dataset(
     Everything is first written in a hidden folder of `out` and the index comes last, so a stopped command leaves no
     half data set. What it finished stays in that folder: the same call goes on from there, to the same bytes; one with
     other sources (`Fingerprinted`) or options starts over. workers: processes that make and encode samples (0: this
-    one). description is kept in the index. bad: which bad files are skipped, and afterwards which were (None: the first
-    ends it). remarks: gets lines about what the samples are like.
+    one; None: one for each core, where they are worth their start), to the same bytes whatever their number.
+    description is kept in the index. bad: which bad files are skipped, and afterwards which were (None: the first ends
+    it). remarks: gets lines about what the samples are like.
 
     Raises UserError when a split exists (unless `overwrite`), a source is empty or has too many bad files, classes
     differ between splits, or another process writes to `out`.
@@ -159,7 +160,7 @@ def _write_splits(
     hidden: Unfinished,
     shard_size: int,
     image_format: ImageFormat,
-    workers: int,
+    workers: int | None,
     bad: BadFiles,
 ) -> dict[str, SplitEntry]:
     if finished := _all(hidden):
@@ -223,26 +224,27 @@ class _Shard:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.final = path.parent.parent / path.name
-        self.samples = 0
         self.bad: list[str] = []
         self._sizes: set[tuple[int, int]] = set()
+        self._has_colour = False
         self._labels: Counter[int] = Counter()
         self._notes: dict[str, list[Any]] = {}
-        self._file: BinaryIO | None = None
-        self._tar: Any = None
+        self._file: ShardFile | None = None
+
+    @property
+    def samples(self) -> int:
+        """How many it has."""
+        return 0 if self._file is None else len(self._file)
 
     def add(self, key: str, sample: Encoded) -> None:
         """Append one sample."""
         # Of a write to an open file the system does not say which one.
         with machine_errors(self.final, instead_of=self.path):
             if self._file is None:
-                from webdataset import TarWriter
-
-                self._file = self.path.open("wb")
-                self._tar = TarWriter(self._file, user="", group="", mtime=0, encoder=False)
-            self._tar.write({"__key__": key, **sample.files})
-        self.samples += 1
+                self._file = ShardFile(self.path)
+            self._file.add(key, sample.files)
         self._sizes.add(sample.size)
+        self._has_colour |= sample.channels == 3
         if sample.label is not None:
             self._labels[sample.label] += 1
         for note, where in sample.notes.items():
@@ -252,16 +254,15 @@ class _Shard:
         """End the tar, write its offset table and say what it holds; see `FinishedShard` for `read`."""
         assert self._file is not None, "a shard has samples"
         with machine_errors(self.final, instead_of=self.path):
-            self._tar.close()
             self._file.close()
-        scan = scan_tar(self.path)
-        write_offsets(self.path.parent, self.path.name, scan.checked_table)
+        write_offsets(self.path.parent, self.path.name, self._file.table())
         entry = ShardEntry(
             name=self.path.name,
-            samples=len(scan.table),
-            bytes=self.path.stat().st_size,
-            sha256=sha256_of(self.path),
-            members=scan.members,
+            samples=len(self._file),
+            bytes=self._file.bytes,
+            sha256=self._file.sha256,
+            members=dict(sorted(self._file.members.items())),
+            largest_label=max(self._labels, default=None),
         )
         sizes = sorted(map(list, self._sizes))
         return FinishedShard(
@@ -269,6 +270,7 @@ class _Shard:
             split=split,
             read=read,
             sizes=sizes,
+            channels=3 if self._has_colour else 1,
             labels=dict(self._labels),
             bad=self.bad,
             notes=self._notes,
@@ -276,12 +278,8 @@ class _Shard:
 
     def abandon(self) -> None:
         """Let go of the file if it was not ended; it is removed with all that is not finished."""
-        if self._file is not None and not self._file.closed:
-            # What stopped the writing, a full disk, would be said a second time.
-            with suppress(OSError):
-                self._tar.close()
-            with suppress(OSError):
-                self._file.close()
+        if self._file is not None:
+            self._file.abandon()
 
 
 def _extended(
@@ -295,6 +293,7 @@ def _extended(
     sizes |= {(height, width) for shard in _all(hidden) for height, width in shard.sizes}
     return DataIndex(
         image_size=_common_side(sizes),
+        channels=_common_channels(index, _all(hidden)),
         classes=_classes_of(next(iter(sources.values()))),
         splits={**index.splits, **written},
         source={**index.source, **(description or {})},
@@ -304,6 +303,14 @@ def _extended(
 def _common_side(sizes: set[tuple[int | None, int | None]]) -> int | None:
     height, width = next(iter(sizes)) if len(sizes) == 1 else (None, None)
     return height if height == width else None
+
+
+def _common_channels(index: DataIndex, shards: list[FinishedShard]) -> Literal[1, 3] | None:
+    """Of what there was and what was written: one image in colour makes all of them images in colour."""
+    found = [shard.channels for shard in shards] + ([index.channels] if index.splits else [])
+    if None in found:
+        return None
+    return 3 if 3 in found else 1
 
 
 def _all(hidden: Unfinished) -> list[FinishedShard]:

@@ -100,7 +100,7 @@ class Process(ABC):
         """n times evenly spaced from the first on, [n] on the CPU. Raises ValueError for more than there are."""
         return torch.tensor([k * self.time_span / n for k in range(n)], dtype=torch.float32, device="cpu")
 
-    def tells_alike(self, other: Process) -> bool:
+    def has_same_time_as(self, other: Process) -> bool:
         """Whether a time means the same noise to a network of the other process: in continuous time it is told that."""
         return other.table is None
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from difflab.diffusion.base_process import Levels, Process
-from difflab.diffusion.guidance import Guidance, NetworkInput, combine_all, prepare_all
+from difflab.diffusion.guidance.base import Guidance, NetworkInput, combine_all, prepare_all
 from difflab.diffusion.thresholding import Threshold
 from difflab.types import Conditioning, Denoised, Network, NoiseLevel, StepContext
 
@@ -78,10 +78,10 @@ class NetworkDenoiser:
         """
         if self.guidance or self.threshold is not None:
             raise ValueError("at levels of their own samples have no guidance or threshold: leave them out")
-        told = self.conditioning if self.conditioning is None or rows is None else self.conditioning[rows]
+        conditioning = self.conditioning if self.conditioning is None or rows is None else self.conditioning[rows]
         each = Levels.of(levels, x)
         times = torch.tensor([self.process.time_at(level) for level in levels], dtype=torch.float32, device=x.device)
-        output = self.network(self.process.input_at(x, each), times, told).to(x.dtype)
+        output = self.network(self.process.input_at(x, each), times, conditioning).to(x.dtype)
         return self.process.predict_at(output, x, each)
 
     def _predict(self, inputs: Sequence[NetworkInput], step: StepContext) -> list[Denoised]:
@@ -111,10 +111,11 @@ class NetworkDenoiser:
             )
 
     def _run_together(self, inputs: Sequence[NetworkInput], level: NoiseLevel) -> list[Tensor]:
-        told = [one.conditioning for one in inputs if one.conditioning is not None]
-        if told and len(told) != len(inputs):
+        conditions = [one.conditioning for one in inputs if one.conditioning is not None]
+        if conditions and len(conditions) != len(inputs):
             raise ValueError("guidance prepared some inputs with a conditioning and some without; give all of them one")
-        joined = NetworkInput(torch.cat([one.x for one in inputs]), Conditioning.cat(told) if told else None)
+        conditioning = Conditioning.cat(conditions) if conditions else None
+        joined = NetworkInput(torch.cat([one.x for one in inputs]), conditioning)
         return list(self._run(joined, level).split([len(one.x) for one in inputs]))
 
     def _run(self, one: NetworkInput, level: NoiseLevel) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from difflab.diffusion.guidance import guidance_of
+from difflab.diffusion.guidance.base import guidance_of
 from difflab.diffusion.noise import NoiseSource
 from difflab.diffusion.tables import check_choice
 from difflab.types import Denoised, Denoiser, NoiseLevel, StepContext

@@ -39,7 +39,7 @@ def bits_per_dim(denoiser: Denoiser, process: GaussianProcess, x0: Tensor, noise
     vb, x0_mse, eps_mse = [], [], []
     for step in descending_steps(process):
         row = step.table_index
-        assert row is not None, "descending_steps walks the rows"
+        assert row is not None, "descending_steps takes the rows"
         z = noise.randn_like(x0)
         x_t = process.q_sample(x0, row, z)
         denoised = denoiser(x_t, step)

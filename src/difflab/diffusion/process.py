@@ -129,7 +129,7 @@ class GaussianProcess(BetaTables, Process):
     def table(self) -> GaussianProcess:
         return self
 
-    def tells_alike(self, other: Process) -> bool:
+    def has_same_time_as(self, other: Process) -> bool:
         """Whether the other is the same table."""
         if other.table is None or len(other.table) != len(self):
             return False

@@ -109,8 +109,8 @@ class Results(Config):
             raise ValueError(
                 f"trials are not 0..{protocol.shown - 1}, each once and in order: it is not all of a sitting"
             )
-        asked = {"practice": protocol.practice, "rated": protocol.rated, "check": protocol.checks}
-        for kind, count in asked.items():
+        requested = {"practice": protocol.practice, "rated": protocol.rated, "check": protocol.checks}
+        for kind, count in requested.items():
             there = sum(answer.kind == kind for answer in self.trials)
             if there != count:
                 raise ValueError(f"{there} trials are {kind}, the protocol says {count}")

@@ -22,7 +22,7 @@ from difflab.forced_choice.protocol import Task
 
 
 @dataclass(frozen=True)
-class Asked:
+class StudyOptions:
     """samples: folders or archives, each as PATH or NAME=PATH. origin: where originals lie that are not given."""
 
     samples: Sequence[str]
@@ -33,17 +33,17 @@ class Asked:
     checks: int
 
 
-def open_study(asked: Asked) -> Study:
+def open_study(options: StudyOptions) -> Study:
     """The pictures of a page. Raises UserError for what does not belong together, and for what is missing."""
-    models = _models(asked.samples)
+    models = _models(options.samples)
     first = next(iter(models.values()))
-    given = None if asked.originals is None else _given_originals(asked, asked.originals)
-    small = None if asked.low_res is None else NamedPictures(asked.low_res, "--low-res")
+    given = None if options.originals is None else _given_originals(options, options.originals)
+    small = None if options.low_res is None else NamedPictures(options.low_res, "--low-res")
     _call_alike([one for one in (given, *models.values(), small) if one is not None])
-    originals, made = (given, None) if given is not None else _of_split(models, asked)
+    originals, made = (given, None) if given is not None else _of_split(models, options)
     for samples in models.values():
         refuse_other_size(samples, originals)
-    study = Study(_each_once(first, originals), models, originals, _needed(small or made, asked, originals))
+    study = Study(_each_once(first, originals), models, originals, _needed(small or made, options, originals))
     refuse_the_originals(study)
     return study
 
@@ -72,18 +72,22 @@ def _named(given: str) -> tuple[str, Path]:
     return printable(whole.resolve().stem if whole.is_file() else whole.resolve().name), whole
 
 
-def _given_originals(asked: Asked, path: Path) -> NamedPictures:
-    for option, value in (("--run", asked.origin.run), ("--data", asked.origin.path), ("--split", asked.origin.split)):
+def _given_originals(options: StudyOptions, path: Path) -> NamedPictures:
+    for option, value in (
+        ("--run", options.origin.run),
+        ("--data", options.origin.path),
+        ("--split", options.origin.split),
+    ):
         if value is not None:
             raise UserError(f"--originals and {option} both say which the originals are: leave one of them out")
-    if any(path.resolve() == _named(given)[1].resolve() for given in asked.samples):
+    if any(path.resolve() == _named(given)[1].resolve() for given in options.samples):
         raise UserError(f"--originals={printable(path)} is also among --samples: give the pictures of the model there")
     return NamedPictures(path, "--originals")
 
 
-def _of_split(models: dict[str, NamedPictures], asked: Asked) -> tuple[SplitOriginals, Pictures | None]:
+def _of_split(models: dict[str, NamedPictures], options: StudyOptions) -> tuple[SplitOriginals, Pictures | None]:
     """The originals of all models, which were told of the same images."""
-    found = [SplitOriginals(samples, asked.origin) for samples in models.values()]
+    found = [SplitOriginals(samples, options.origin) for samples in models.values()]
     first = found[0]
     for samples, other in zip(models.values(), found, strict=True):
         if other.source != first.source:
@@ -92,7 +96,7 @@ def _of_split(models: dict[str, NamedPictures], asked: Asked) -> tuple[SplitOrig
                 f"({first.size[0]} px): models on one page are told of the same images"
             )
     sizes = {one.size for one in (original.low_res() for original in found) if one is not None}
-    if len(sizes) > 1 and asked.low_res is None:
+    if len(sizes) > 1 and options.low_res is None:
         raise UserError(
             f"--samples: the models enlarge images of {' and '.join(f'{h} px' for h, _ in sorted(sizes))}: show models "
             "of one task on a page"
@@ -111,18 +115,18 @@ def _each_once(samples: NamedPictures, originals: Pictures) -> list[str]:
     return samples.names[: len(originals)]
 
 
-def _needed(low_res: Pictures | None, asked: Asked, originals: Pictures) -> Pictures | None:
-    reasons = list(_reasons(asked))
+def _needed(low_res: Pictures | None, options: StudyOptions, originals: Pictures) -> Pictures | None:
+    reasons = list(_reasons(options))
     if not reasons:
         return None
     if low_res is None:
-        raise UserError(f"{reasons[0]}: give --low-res FOLDER, or {'--task 2' if asked.task == 1 else '--checks 0'}")
+        raise UserError(f"{reasons[0]}: give --low-res FOLDER, or {'--task 2' if options.task == 1 else '--checks 0'}")
     refuse_no_low_res(low_res, originals)
     return low_res
 
 
-def _reasons(asked: Asked) -> Iterator[str]:
-    if asked.task == 1:
+def _reasons(options: StudyOptions) -> Iterator[str]:
+    if options.task == 1:
         yield "task 1 shows the low resolution picture in the middle"
-    if asked.checks:
+    if options.checks:
         yield "checks set the original against the bicubic enlargement of the low resolution picture"

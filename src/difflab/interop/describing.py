@@ -67,9 +67,9 @@ def in_words(shapes: Shapes, layout: str) -> tuple[str, ...]:
         return ()
     inputs, outputs = network[places.stem][1], network[places.head][0]
     if layout != NATIVE:
-        return (*_channels(inputs, outputs), *(_told(rows) for rows in _class_rows(shapes, places)))
+        return (*_channels(inputs, outputs), *(_class_count(rows) for rows in _class_rows(shapes, places)))
     # From our own networks' shapes alone patches cannot be told from channels, nor a null class from the others.
-    classes = (f"{_told(rows)}, or with {rows - 1} and a null class" for rows in _class_rows(shapes, places))
+    classes = (f"{_class_count(rows)}, or with {rows - 1} and a null class" for rows in _class_rows(shapes, places))
     return (*_channels_in_patches(inputs, outputs), *classes)
 
 
@@ -84,13 +84,13 @@ def of_config(config: ModelConfig) -> tuple[str, ...]:
     for conditioner in config.conditioning.values():
         if isinstance(conditioner, ClassConditionerConfig):
             null = " and a null class" if conditioner.drop_rate > 0 else ""
-            facts.append(_told(conditioner.classes) + null)
+            facts.append(_class_count(conditioner.classes) + null)
         elif conditioner.kind != "low_res":
             facts.append(f"told of {conditioner.kind}")
     return tuple(facts)
 
 
-def _told(classes: int) -> str:
+def _class_count(classes: int) -> str:
     return f"class-conditional with {classes} classes"
 
 

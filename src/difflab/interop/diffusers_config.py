@@ -62,6 +62,8 @@ def to_diffusers_config(target: Target) -> dict[str, Any]:
     assert isinstance(cfg, UNetConfig), "the layout refuses other networks"
     resampling = _resampling(cfg)
     attended = [width > 0 for width in _attended_widths(target)]
+    if cfg.time_embedding not in _TIME:
+        raise UserError(f"diffusers' UNet2DModel has no time_embedding={cfg.time_embedding}")
     shift, flip = _TIME[cfg.time_embedding]
     down, up = _PLAIN[resampling]
     rows = [shape[0] for shape in target.conditioner_shapes().values()]

@@ -10,10 +10,10 @@ from typing import Any, cast
 from pydantic import TypeAdapter, ValidationError
 
 from difflab.config.diffusion import Schedule
-from difflab.config.guidance import NoGuidance
 from difflab.config.sampler import SamplerConfig
 from difflab.config.validate import validate
 from difflab.diffusion.config import DiscreteDiffusionConfig
+from difflab.diffusion.guidance.config import NoGuidance
 from difflab.diffusion.samplers.config import AncestralConfig, DDIMConfig
 from difflab.errors import UserError
 from difflab.interop import native

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from difflab.config.guidance import GuidanceConfig
+from difflab.config.guidance import GuidanceBase
 from difflab.config.model import DrawingModelConfig
 from difflab.diffusion.config import DiscreteDiffusionConfig
 from difflab.diffusion.levels.rows import Spacing, sampling_timesteps
@@ -30,12 +30,12 @@ def how_to_draw(config: DrawingModelConfig, folder: str) -> list[str]:
     sampler, diffusion, guidance = config.sampler, config.diffusion, config.guidance
     lines = []
     if config.conditioning:
-        told = ", ".join(config.conditioning)
+        conditioners = ", ".join(config.conditioning)
         lines.append(
-            f"diffusers has no pipeline that tells UNet2DModel its {told}: the folder has none; load UNet2DModel and "
-            "DDPMScheduler from it and give class_labels at every step"
+            f"diffusers has no pipeline that tells UNet2DModel its {conditioners}: the folder has none; load "
+            "UNet2DModel and DDPMScheduler from it and give class_labels at every step"
         )
-    if guidance.kind != "none":
+    if guidance.acts:
         lines.append(f"guidance={guidance.kind} has no part in the folder: diffusers' pictures are without it")
     assert isinstance(diffusion, DiscreteDiffusionConfig), "diffusers has no continuous time"
     strided = isinstance(sampler, AncestralConfig | DDIMConfig)
@@ -58,7 +58,7 @@ def how_to_draw(config: DrawingModelConfig, folder: str) -> list[str]:
     return lines
 
 
-def _call(sampler: AncestralConfig | DDIMConfig, guidance: GuidanceConfig) -> dict[str, Any]:
+def _call(sampler: AncestralConfig | DDIMConfig, guidance: GuidanceBase) -> dict[str, Any]:
     if not isinstance(sampler, DDIMConfig):
         return {}
     # Where nothing is clipped, deriving eps anew changes nothing.

@@ -41,7 +41,7 @@ def to_scheduler_config(config: DrawingModelConfig) -> dict[str, Any]:
     if diffusion.variance not in VARIANCES:
         # Its own `learned` takes the network's output for the variance, not for the logarithm of it.
         raise UserError(f"diffusers' DDPMScheduler has no variance={diffusion.variance} (only {', '.join(VARIANCES)})")
-    if not _tells_the_index(diffusion):
+    if not _conditions_on_the_index(diffusion):
         raise UserError(
             f"diffusers' DDPMScheduler tells the network the index of a step, not time_input={diffusion.time_input} "
             f"with timesteps={diffusion.timesteps}"
@@ -61,7 +61,7 @@ def to_scheduler_config(config: DrawingModelConfig) -> dict[str, Any]:
     }
 
 
-def _tells_the_index(diffusion: DiscreteDiffusionConfig) -> bool:
+def _conditions_on_the_index(diffusion: DiscreteDiffusionConfig) -> bool:
     scaled_by_one = diffusion.time_input == "scaled_index" and diffusion.timesteps == 1000
     return diffusion.time_input == "index" or scaled_by_one
 

@@ -72,6 +72,7 @@ DIFFUSERS = Layout(
     entries=_entries,
     requires={
         "patch_size": 1,
+        "pad": False,
         "concat_channels": 0,
         "context_channels": None,
         "embedding_mult": 4,

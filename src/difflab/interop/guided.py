@@ -13,7 +13,7 @@ from difflab.interop.keymap import Entry, Fused, HeadsFirst, Shapes, both
 from difflab.interop.layout import Layout
 from difflab.networks.attention import AttentionSpec
 from difflab.networks.places import Place, places
-from difflab.networks.plan import EncoderPlan, TorsoPlan
+from difflab.networks.plan import BackbonePlan, EncoderPlan
 from difflab.networks.pools import AdaptivePoolSpec, AttentionPoolSpec, PoolSpec
 
 _BLOCK = {
@@ -27,8 +27,8 @@ _BLOCK = {
 _RESAMPLERS = {"encoder": "op", "decoder": "conv"}
 
 
-def _entries_with(newer_order: bool) -> Callable[[TorsoPlan, Shapes], list[Entry]]:
-    def entries(plan: TorsoPlan, shapes: Shapes) -> list[Entry]:
+def _entries_with(newer_order: bool) -> Callable[[BackbonePlan, Shapes], list[Entry]]:
+    def entries(plan: BackbonePlan, shapes: Shapes) -> list[Entry]:
         found = [
             *both("time_embed.0", "time_embed.linear1"),
             *both("time_embed.2", "time_embed.linear2"),
@@ -70,7 +70,7 @@ def _of_pool(pool: PoolSpec) -> list[Entry]:
     return [*both("out.0", "pool.hidden"), *both("out.1", "pool.norm"), *both("out.3", "pool.out")]
 
 
-def _official_prefixes(plan: TorsoPlan) -> Iterator[tuple[Place, str]]:
+def _official_prefixes(plan: BackbonePlan) -> Iterator[tuple[Place, str]]:
     """Flat indices: a step of the encoder is one input block; in the decoder an upsampler joins the block before."""
     counts = {"encoder": 1, "decoder": 0}
     position = 0
@@ -88,6 +88,7 @@ def _official_prefixes(plan: TorsoPlan) -> Iterator[tuple[Place, str]]:
 
 _REQUIRES = {
     "patch_size": 1,
+    "pad": False,
     "context_channels": None,
     "middle_attention": True,
     "time_embedding": "adm",

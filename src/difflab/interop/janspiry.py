@@ -115,6 +115,7 @@ def schedule_tables(diffusion: DiscreteDiffusionConfig) -> dict[str, Tensor]:
 
 _REQUIRES = {
     "patch_size": 1,
+    "pad": False,
     "context_channels": None,
     "attention_heads": 1,
     "decoder_attention_heads": None,

@@ -100,7 +100,7 @@ class Target:
     def _heads(self) -> dict[int, int]:
         """Grid of each level with attention, and of the middle -> number of heads there."""
         cfg = self.unet
-        grids = [self.image_size // cfg.patch_size // 2**level for level in range(len(cfg.widths))]
+        grids = [cfg.padded(self.image_size) // cfg.patch_size // 2**level for level in range(len(cfg.widths))]
         attended = {*cfg.attention_resolutions, *grids[-1:]} if cfg.middle_attention else {*cfg.attention_resolutions}
         return {
             grid: cfg.attention_heads or width // (cfg.attention_head_channels or width)
@@ -160,15 +160,15 @@ class Layout:
         self._refuse_network(target.unet)
         network = target.meta_network()
         shapes = shapes_of(network.state_dict())
-        told = target.conditioner_shapes()
+        conditioners = target.conditioner_shapes()
         entries = [
             *(replace(entry, ours=NETWORK + entry.ours) for entry in self.entries(network.plan, shapes)),
-            *self._conditioner_entries(target.conditioning, told),
+            *self._conditioner_entries(target.conditioning, conditioners),
         ]
         if self.order:
             entries.sort(key=lambda entry: self.order.index(entry.official[0].partition(".")[0]))
         ours = {NETWORK + key: shape for key, shape in shapes.items()}
-        shapes = ours | {CONDITIONERS + key: shape for key, shape in told.items()}
+        shapes = ours | {CONDITIONERS + key: shape for key, shape in conditioners.items()}
         return KeyMap(self.name, entries, shapes, self.constants(network.plan))
 
     def file_of(self, official: Mapping[str, Tensor], target: Target) -> dict[str, Tensor]:

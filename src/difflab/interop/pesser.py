@@ -59,6 +59,7 @@ PESSER = Layout(
     entries=_entries,
     requires={
         "patch_size": 1,
+        "pad": False,
         "concat_channels": 0,
         "context_channels": None,
         "attention_heads": 1,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import TypeAdapter
 
 from difflab.conditioning.config import ClassConditionerConfig, ConditioningConfig, LowResConditionerConfig
+from difflab.config.axes import NETWORKS
 from difflab.config.groups import choices_of, contents
 from difflab.config.network import NetworkConfig
 from difflab.errors import UserError
@@ -107,9 +109,9 @@ def _improved() -> Iterator[Preset]:
 def _sr3() -> Iterator[Preset]:
     source = "Janspiry/Image-Super-Resolution-via-Iterative-Refinement (README), unofficial; faces"
     for small, size in ((16, 128), (64, 512)):
-        told = LowResConditionerConfig(kind="low_res", size=small, downsample="bicubic", upsample="bicubic")
+        conditioner = LowResConditionerConfig(kind="low_res", size=small, downsample="bicubic", upsample="bicubic")
         name, network = f"sr3/janspiry_{small}_{size}", f"sr3_janspiry_{small}_{size}"
-        yield Preset(name, network, size, False, ("janspiry",), "", source, low_res=told)
+        yield Preset(name, network, size, False, ("janspiry",), "", source, low_res=conditioner)
 
 
 PRESETS = {preset.name: preset for preset in (*_ddpm(), *_adm(), *_improved(), *_sr3())}
@@ -124,8 +126,11 @@ def network_choice(name: str, classes: int | None = None) -> NetworkConfig:
     values = contents("network", name)
     if values is None:
         raise UserError(f"network={name}: no such choice; there are {', '.join(choices_of('network'))}")
-    if "classes" in values:
-        values["classes"] = classes
+    # Published models draw in colour; the small ones leave the rest to the size of their images.
+    own = {"${data.classes}": classes, "${data.channels}": 3}
+    values = {key: own.get(value, value) if isinstance(value, str) else value for key, value in values.items()}
+    config: Any = NETWORKS[str(values["kind"])].config
+    values |= config.fitted(values, 32, 3)
     return TypeAdapter(NetworkConfig).validate_python(values)
 
 

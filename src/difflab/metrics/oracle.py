@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from difflab.config.shapes import MAX_OBJECTS, ClassKind
 from difflab.data.shapes import EXTENTS, SHAPES, Scene, SceneObject, ShapesSource, class_names, render
 from difflab.data.shapes.geometry import AREAS
 from difflab.data.shapes.scene import BACKGROUNDS, COLOURS, size_word
+from difflab.data.sources.shapes.config import MAX_OBJECTS, ClassKind
 from difflab.metrics.oracle_fit import fit_shapes
 from difflab.metrics.oracle_report import OracleReport, shares
 from difflab.metrics.oracle_scores import compare, same_scene
@@ -230,8 +230,8 @@ def _classes_shown(readings: list[Reading], labels: Tensor, classes: Sequence[st
     outside = sorted({label for label in labels.tolist() if not 0 <= label < len(classes)})
     if outside:
         raise ValueError(f"label {outside[0]} is none of the {len(classes)} classes of the data")
-    asked = [classes[label] for label in labels.tolist()]
-    return [(name, _is_of_class(reading, name)) for reading, name in zip(readings, asked, strict=True)]
+    requested = [classes[label] for label in labels.tolist()]
+    return [(name, _is_of_class(reading, name)) for reading, name in zip(readings, requested, strict=True)]
 
 
 def _accuracy_by_class(shown: list[tuple[str, bool]]) -> dict[str, float]:

@@ -91,19 +91,20 @@ class Consistency(ScoreMetric[ConsistencyConfig]):
         return {"size": how.size, "downsample": how.filter, "pixels": "0..1", "rounded": False}
 
     def _downsampling(self, known: Downsampling | None) -> Downsampling:
-        for key, asked, own in (
+        for key, requested, own in (
             ("size", self.config.size, None if known is None else known.size),
             ("downsample", self.config.downsample, None if known is None else known.filter),
         ):
-            if asked is None and own is None:
+            if requested is None and own is None:
                 example = 8 if key == "size" else "bicubic"
                 raise UserError(
                     f"{self.key}.{key}: it is not known how the low-resolution images were made: give it, as in "
                     f"{self.key}.{key}={example}"
                 )
-            if None not in (asked, own) and asked != own:
+            if None not in (requested, own) and requested != own:
                 raise UserError(
-                    f"{self.key}.{key}={asked}, but the low-resolution images of this model have {own}: leave it out"
+                    f"{self.key}.{key}={requested}, but the low-resolution images of this model have {own}: leave it "
+                    "out"
                 )
         if known is not None:
             return known

@@ -21,8 +21,8 @@ def without_unsuited(
 
     Raises UserError for that one, and where nothing would be left.
     """
-    asked = {name: metric.unsuited(data, image_size) for name, metric in build_metrics(metrics).items()}
-    unsuited = {name: why for name, why in asked.items() if why is not None}
+    requested = {name: metric.unsuited(data, image_size) for name, metric in build_metrics(metrics).items()}
+    unsuited = {name: why for name, why in requested.items() if why is not None}
     for name, why in unsuited.items():
         if _is_named(name, overrides):
             raise UserError(f"metrics.{name} {why}: leave metrics.{name} out")

@@ -62,12 +62,12 @@ class ResBlock(nn.Module):
             resample = halve if self.spec.resample == "down" else double
             h, branch = resample(h), resample(branch)
         branch = self.conv1(branch)
-        told = self.embed(emb)[:, :, None, None]
+        embedding = self.embed(emb)[:, :, None, None]
         if self.spec.adaptive_norm:
-            scale, shift = told.chunk(2, dim=1)
+            scale, shift = embedding.chunk(2, dim=1)
             branch = self.norm2(branch) * (1 + scale) + shift
         else:
-            branch = self.norm2(branch + told)
+            branch = self.norm2(branch + embedding)
         branch = self.conv2(F.dropout(F.silu(branch), self.spec.dropout, self.training))
         out = (h if self.shortcut is None else self.shortcut(h)) + branch
         return out if self.spec.scale == 1.0 else out * self.spec.scale

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from difflab.config.axes import NETWORKS
+from difflab.config.axes import INITIALISATIONS, NETWORKS, POOLS, RESAMPLINGS, TIME_EMBEDDINGS
 from difflab.config.data import DataConfig
 from difflab.config.fitting import Reads
 from difflab.config.network import Gives, NetworkBase
+from difflab.config.unet_sizing import Sizing
 
 Positive = Annotated[int, Field(ge=1)]
-Resample = Literal["asymmetric_conv", "symmetric_conv", "pool", "residual"]
 Stem = Literal["base", "first_level"]
-Pool = Literal["adaptive", "attention", "spatial", "spatial_v2"]
+
+for _name in ("asymmetric_conv", "symmetric_conv", "pool", "residual"):
+    RESAMPLINGS.register(_name, f"difflab.networks.resampling:{_name.upper()}")
+for _name in ("ddpm", "adm", "sr3"):
+    TIME_EMBEDDINGS.register(_name, f"difflab.networks.embedding:{_name}")
+for _name in ("ddpm", "adm", "orthogonal"):
+    INITIALISATIONS.register(_name, f"difflab.networks.init:{_name}")
+for _name in ("adaptive", "attention", "spatial", "spatial_v2"):
+    POOLS.register(_name, f"difflab.networks.pools:{_name}")
 
 
 class UNetBase(NetworkBase):
     """Levels of residual blocks and self-attention (DDPM, improved-diffusion, ADM and their kin): what a whole U-Net
     and its encoder alone have in common.
 
+    In a file, null leaves patch_size, pad, channel_mult, attention_resolutions and norm_groups to the size of the
+    images (`difflab.config.unet_sizing`).
+
     patch_size:              the network runs on size / patch_size pixels (space to depth), DDPM's `block_size`.
+    pad:                     images whose side is no multiple of `size_multiple` get a border of zeros, half on each
+                             side, which is cut off again; otherwise they are refused.
     base_channels:           width of multiplier 1.
     stem:                    width of the first convolution. base: base_channels (DDPM, SR3, EDM's SongUNet);
                              first_level: that of the first level (ADM). Left out, it is what the code has whose
@@ -30,7 +45,9 @@ class UNetBase(NetworkBase):
     blocks_per_level:        residual blocks per encoder level, one number or one per level (a decoder has one more).
     attention_resolutions:   grid sizes, in pixels of the network's own grid, where each block is followed by attention.
     attention_heads:         heads of every attention, or null where attention_head_channels fixes their width instead.
+    attention_head_channels: width of each head, or null where attention_heads fixes their number instead.
     middle_attention:        attention between the two middle blocks.
+    dropout:                 in every residual block, before its last convolution.
     adaptive_norm:           the time embedding scales and shifts the second norm (ADM) instead of being added (DDPM).
     resample:                asymmetric_conv: strided conv padded right and below, nearest + conv (DDPM);
                              symmetric_conv: the same padded all round; pool: mean of 2x2 and nearest, no weights;
@@ -49,6 +66,7 @@ class UNetBase(NetworkBase):
     """
 
     patch_size: Positive = 1
+    pad: bool = False
     base_channels: Annotated[int, Field(ge=4)]
     channel_mult: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
     blocks_per_level: Positive | list[Positive]
@@ -58,8 +76,8 @@ class UNetBase(NetworkBase):
     middle_attention: bool = True
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     adaptive_norm: bool = False
-    resample: Resample = "asymmetric_conv"
-    time_embedding: Literal["ddpm", "adm", "sr3"] = "ddpm"
+    resample: Annotated[str, RESAMPLINGS] = "asymmetric_conv"
+    time_embedding: Annotated[str, TIME_EMBEDDINGS] = "ddpm"
     embedding_mult: Positive = 4
     embedding_activation: bool = True
     qkv_bias: bool = True
@@ -67,8 +85,15 @@ class UNetBase(NetworkBase):
     norm_groups: Positive = 32
     norm_eps: Annotated[float, Field(gt=0)] = 1e-6
     residual_scale: Annotated[float, Field(gt=0)] = 1.0
-    init: Literal["ddpm", "adm", "orthogonal"] = "ddpm"
+    init: Annotated[str, INITIALISATIONS] = "ddpm"
     checkpoint_activations: bool = False
+
+    @classmethod
+    def fitted(cls, values: Mapping[str, Any], image_size: int, channels: int) -> dict[str, Any]:
+        names = [field.name for field in dataclasses.fields(Sizing)]
+        left = [name for name in names if name in values and values[name] is None]
+        sizing = Sizing.of(values, image_size) if left else None
+        return {name: getattr(sizing, name) for name in left}
 
     @property
     def widths(self) -> list[int]:
@@ -92,8 +117,12 @@ class UNetBase(NetworkBase):
 
     @property
     def size_multiple(self) -> int:
-        """Image height and width must be multiples of this."""
+        """Image height and width must be multiples of this, or get a border."""
         return self.patch_size * 2 ** (len(self.channel_mult) - 1)
+
+    def padded(self, image_size: int) -> int:
+        """Pixels per side of the images with their border, if they get one."""
+        return -(-image_size // self.size_multiple) * self.size_multiple if self.pad else image_size
 
     @property
     def reads(self) -> Reads:
@@ -187,7 +216,7 @@ class UNetEncoderConfig(UNetBase):
 
     kind: Literal["unet_encoder"]
     classes: Positive
-    pool: Pool
+    pool: Annotated[str, POOLS]
 
     @property
     def logits(self) -> int:
@@ -197,7 +226,10 @@ class UNetEncoderConfig(UNetBase):
     @classmethod
     def _data_has_classes(cls, classes: object) -> object:
         if classes is None:
-            raise ValueError("the data has no classes; set data.classes to their number")
+            raise ValueError(
+                "the data has no classes; set data.classes to their number, or make it with classes (difflab data make "
+                "... classes=top)"
+            )
         return classes
 
     def refuse_other_data(self, data: DataConfig) -> None:

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from difflab.config.axes import TIME_EMBEDDINGS
+
 
 def sinusoidal_embedding(time: Tensor, channels: int, order: Literal["sin_cos", "cos_sin"], shift: int) -> Tensor:
     """float [B] -> float32 [B, channels]: sines and cosines of `time` at frequencies 1e4^(-i / (channels/2 - shift)).
@@ -24,18 +26,33 @@ def sinusoidal_embedding(time: Tensor, channels: int, order: Literal["sin_cos", 
     return torch.cat(halves, dim=1)
 
 
+def ddpm(time: Tensor, channels: int) -> Tensor:
+    """[sin, cos], frequencies to 1e-4; DDPM."""
+    return sinusoidal_embedding(time, channels, "sin_cos", 1)
+
+
+def adm(time: Tensor, channels: int) -> Tensor:
+    """[cos, sin], frequencies to all but 1e-4; improved-diffusion, ADM."""
+    return sinusoidal_embedding(time, channels, "cos_sin", 0)
+
+
+def sr3(time: Tensor, channels: int) -> Tensor:
+    """[sin, cos], frequencies as in ADM; SR3."""
+    return sinusoidal_embedding(time, channels, "sin_cos", 0)
+
+
 @dataclass(frozen=True)
 class EmbeddingSpec:
     """A time embedding: `sinusoid_channels` sines and cosines, a layer of `hidden_channels`, one of `channels`.
 
+    kind:       which function makes the sines and cosines of time (`TIME_EMBEDDINGS`).
     activation: SiLU at the end, before the layer that each block has for it.
     """
 
     sinusoid_channels: int
     hidden_channels: int
     channels: int
-    order: Literal["sin_cos", "cos_sin"]
-    shift: int
+    kind: str
     activation: bool = True
 
 
@@ -45,6 +62,7 @@ class TimeEmbedding(nn.Module):
     def __init__(self, spec: EmbeddingSpec) -> None:
         super().__init__()
         self.spec = spec
+        self.embed = TIME_EMBEDDINGS.builder(spec.kind)
         self.linear1 = nn.Linear(spec.sinusoid_channels, spec.hidden_channels)
         self.linear2 = nn.Linear(spec.hidden_channels, spec.channels)
 
@@ -54,7 +72,7 @@ class TimeEmbedding(nn.Module):
 
         Every block begins with that SiLU in the official codes; here it is computed once.
         """
-        sinusoids = sinusoidal_embedding(time, self.spec.sinusoid_channels, self.spec.order, self.spec.shift)
+        sinusoids = self.embed(time, self.spec.sinusoid_channels)
         emb = self.linear2(F.silu(self.linear1(sinusoids.to(self.linear1.weight.dtype))))
         emb = emb if vector is None else emb + vector
         return F.silu(emb) if self.spec.activation else emb

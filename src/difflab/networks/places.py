@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from difflab.networks.plan import Level, TorsoPlan, UNetPlan
+from difflab.networks.plan import BackbonePlan, Level, UNetPlan
 from difflab.networks.registry import BlockSpec
 
 
@@ -30,7 +30,7 @@ class Place:
     spec: BlockSpec
 
 
-def places(plan: TorsoPlan) -> Iterator[Place]:
+def places(plan: BackbonePlan) -> Iterator[Place]:
     """Every block in the order in which it runs; a classifier's pool is no block."""
     for level, steps in enumerate(plan.encoder):
         yield from _of_level("encoder", level, steps)

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from difflab.config.axes import POOLS, RESAMPLINGS
 from difflab.networks.attention import AttentionSpec
 from difflab.networks.blocks import ResBlockSpec
 from difflab.networks.config import UNetBase, UNetConfig, UNetEncoderConfig
 from difflab.networks.embedding import EmbeddingSpec
 from difflab.networks.layers import NormSpec
-from difflab.networks.pools import AdaptivePoolSpec, AttentionPoolSpec, PoolSpec, SpatialPoolSpec
+from difflab.networks.pools import Features
 from difflab.networks.registry import BlockSpec
-from difflab.networks.resample import DownSpec, UpSpec
-
-_EMBEDDINGS: dict[str, tuple[Literal["sin_cos", "cos_sin"], int]] = {
-    "ddpm": ("sin_cos", 1),
-    "adm": ("cos_sin", 0),
-    "sr3": ("sin_cos", 0),
-}
 
 
 @dataclass(frozen=True)
@@ -35,18 +29,19 @@ Level = tuple[Step, ...]
 
 
 @dataclass(frozen=True)
-class TorsoPlan:
+class BackbonePlan:
     """The encoder and the middle. Levels are listed by resolution, full size first."""
 
     channels: int
     patch_size: int
     size_multiple: int
+    pad: bool
     embedding: EmbeddingSpec
     stem_channels: int
     encoder: tuple[Level, ...]
     middle: Level
     norm: NormSpec
-    init: Literal["ddpm", "adm", "orthogonal"]
+    init: str
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -60,7 +55,7 @@ class TorsoPlan:
 
 
 @dataclass(frozen=True)
-class UNetPlan(TorsoPlan):
+class UNetPlan(BackbonePlan):
     """A whole UNet. Levels are listed by resolution, full size first, in the decoder too."""
 
     concat_channels: int
@@ -81,10 +76,10 @@ class UNetPlan(TorsoPlan):
 
 
 @dataclass(frozen=True)
-class EncoderPlan(TorsoPlan):
+class EncoderPlan(BackbonePlan):
     """The encoder and the middle of a UNet, and what makes logits of their features."""
 
-    pool: PoolSpec
+    pool: Any
 
 
 @dataclass(frozen=True)
@@ -147,19 +142,10 @@ class _Blocks:
         return Step(blocks, skip=True)
 
     def down(self, channels: int) -> Step:
-        block: BlockSpec
-        if self.cfg.resample == "residual":
-            block = self.residual(channels, channels, "down")
-        elif self.cfg.resample == "pool":
-            block = DownSpec(channels, "pool")
-        else:
-            block = DownSpec(channels, "asymmetric" if self.cfg.resample == "asymmetric_conv" else "symmetric")
-        return Step((block,), skip=True)
+        return Step((RESAMPLINGS.load(self.cfg.resample).down(self, channels),), skip=True)
 
     def up(self, channels: int) -> Step:
-        residual = self.cfg.resample == "residual"
-        block = self.residual(channels, channels, "up") if residual else UpSpec(channels, self.cfg.resample != "pool")
-        return Step((block,), skip=False)
+        return Step((RESAMPLINGS.load(self.cfg.resample).up(self, channels),), skip=False)
 
     def middle(self, channels: int) -> Step:
         first, last = self.residual(channels, channels), self.residual(channels, channels)
@@ -173,7 +159,7 @@ def plan_unet(cfg: UNetConfig, *, image_size: int, learned_variance: bool) -> UN
     Raises ValueError when image_size, an attention resolution or the heads do not fit the levels.
     """
     blocks = _Blocks(cfg, _attended_levels(cfg, image_size), cfg.context_channels, cfg.decoder_attention_heads)
-    torso, kept = _plan_torso(blocks)
+    backbone, kept = _plan_backbone(blocks)
     h = kept[-1]
     decoder: list[Level] = []
     for level in range(len(cfg.widths) - 1, -1, -1):
@@ -185,7 +171,7 @@ def plan_unet(cfg: UNetConfig, *, image_size: int, learned_variance: bool) -> UN
             steps.append(blocks.up(h))
         decoder.insert(0, tuple(steps))
     return UNetPlan(
-        **vars(torso),
+        **vars(backbone),
         concat_channels=cfg.concat_channels,
         context_channels=cfg.context_channels,
         out_channels=cfg.channels * (2 if learned_variance else 1),
@@ -201,20 +187,21 @@ def plan_encoder(cfg: UNetEncoderConfig, *, image_size: int) -> EncoderPlan:
     Raises ValueError when image_size, an attention resolution or the heads do not fit the levels.
     """
     blocks = _Blocks(cfg, _attended_levels(cfg, image_size))
-    torso, kept = _plan_torso(blocks)
+    backbone, kept = _plan_backbone(blocks)
     width = kept[-1]
-    pool: PoolSpec
-    if cfg.pool == "attention":
-        grid = image_size // cfg.size_multiple
-        pool = AttentionPoolSpec(width, cfg.classes, blocks.norm, blocks.heads(width), grid, image_size)
-    elif cfg.pool == "adaptive":
-        pool = AdaptivePoolSpec(width, cfg.classes, blocks.norm)
-    else:
-        pool = SpatialPoolSpec(sum(kept) + width, cfg.classes, blocks.norm if cfg.pool == "spatial_v2" else None)
-    return EncoderPlan(**vars(torso), pool=pool)
+    features = Features(
+        width=width,
+        total=sum(kept) + width,
+        classes=cfg.classes,
+        norm=blocks.norm,
+        heads=blocks.heads,
+        grid=cfg.padded(image_size) // cfg.size_multiple,
+        image_size=image_size,
+    )
+    return EncoderPlan(**vars(backbone), pool=POOLS.builder(cfg.pool)(features))
 
 
-def _plan_torso(blocks: _Blocks) -> tuple[TorsoPlan, list[int]]:
+def _plan_backbone(blocks: _Blocks) -> tuple[BackbonePlan, list[int]]:
     """The encoder and the middle, and the widths of what the encoder keeps: the stem's output, then every step's."""
     cfg = blocks.cfg
     kept, encoder = [cfg.stem_channels], []
@@ -227,13 +214,17 @@ def _plan_torso(blocks: _Blocks) -> tuple[TorsoPlan, list[int]]:
             steps.append(blocks.down(width))
             kept.append(width)
         encoder.append(tuple(steps))
-    order, shift = _EMBEDDINGS[cfg.time_embedding]
-    torso = TorsoPlan(
+    backbone = BackbonePlan(
         channels=cfg.channels,
         patch_size=cfg.patch_size,
         size_multiple=cfg.size_multiple,
+        pad=cfg.pad,
         embedding=EmbeddingSpec(
-            cfg.base_channels, 4 * cfg.base_channels, cfg.embedding_channels, order, shift, cfg.embedding_activation
+            cfg.base_channels,
+            4 * cfg.base_channels,
+            cfg.embedding_channels,
+            cfg.time_embedding,
+            cfg.embedding_activation,
         ),
         stem_channels=cfg.stem_channels,
         encoder=tuple(encoder),
@@ -241,13 +232,17 @@ def _plan_torso(blocks: _Blocks) -> tuple[TorsoPlan, list[int]]:
         norm=blocks.norm,
         init=cfg.init,
     )
-    return torso, kept
+    return backbone, kept
 
 
 def _attended_levels(cfg: UNetBase, image_size: int) -> frozenset[int]:
-    if image_size % cfg.size_multiple:
-        raise ValueError(f"image size {image_size} is not a multiple of {cfg.size_multiple}, which this UNet needs")
-    grids = [image_size // cfg.patch_size // 2**level for level in range(len(cfg.channel_mult))]
+    padded = cfg.padded(image_size)
+    if padded % cfg.size_multiple:
+        raise ValueError(
+            f"image size {image_size} is not a multiple of {cfg.size_multiple}, which this UNet needs: set "
+            "network.pad=true, or choose another size"
+        )
+    grids = [padded // cfg.patch_size // 2**level for level in range(len(cfg.channel_mult))]
     for resolution in cfg.attention_resolutions:
         if resolution not in grids:
             raise ValueError(

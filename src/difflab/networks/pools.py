@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +10,30 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difflab.networks.layers import FusedLinear, NormSpec, OutputLinear
+from difflab.networks.registry import build, register
 
 _HIDDEN = 2048
 """Width of the hidden layer of the spatial pools (guided-diffusion, EncoderUNetModel)."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a pool makes logits of.
+
+    width:      channels of the middle's output.
+    total:      of everything that the encoder keeps, and of the middle's output.
+    classes:    how many logits.
+    heads:      how many heads attention has in the network at a number of channels.
+    grid:       pixels per side of the middle's output, and image_size: of the images.
+    """
+
+    width: int
+    total: int
+    classes: int
+    norm: NormSpec
+    heads: Callable[[int], int]
+    grid: int
+    image_size: int
 
 
 @dataclass(frozen=True)
@@ -53,6 +74,7 @@ class SpatialPoolSpec:
 PoolSpec = AdaptivePoolSpec | AttentionPoolSpec | SpatialPoolSpec
 
 
+@register(AdaptivePoolSpec)
 class AdaptivePool(nn.Module):
     """See its specification."""
 
@@ -66,6 +88,7 @@ class AdaptivePool(nn.Module):
         return self.out(F.silu(self.norm(h)).mean(dim=(2, 3)))
 
 
+@register(AttentionPoolSpec)
 class AttentionPool(nn.Module):
     """See its specification. Token 0 is the mean; the rows of `qkv` are [q, k, v][head][channel]."""
 
@@ -91,6 +114,7 @@ class AttentionPool(nn.Module):
         return rows.view(batch, length, 3, self.spec.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
 
 
+@register(SpatialPoolSpec)
 class SpatialPool(nn.Module):
     """See its specification."""
 
@@ -106,8 +130,28 @@ class SpatialPool(nn.Module):
         return self.out(F.relu(hidden) if self.norm is None else F.silu(self.norm(hidden)))
 
 
-def build_pool(spec: PoolSpec) -> nn.Module:
-    """The module of a pool's specification."""
-    if isinstance(spec, AdaptivePoolSpec):
-        return AdaptivePool(spec)
-    return AttentionPool(spec) if isinstance(spec, AttentionPoolSpec) else SpatialPool(spec)
+def build_pool(spec: object) -> nn.Module:
+    """The module of a pool's specification. TypeError when none is registered for it."""
+    return build(spec)
+
+
+def adaptive(features: Features) -> AdaptivePoolSpec:
+    """The mean over pixels, one linear layer."""
+    return AdaptivePoolSpec(features.width, features.classes, features.norm)
+
+
+def attention(features: Features) -> AttentionPoolSpec:
+    """The mean attends to the pixels; at one image size."""
+    width = features.width
+    heads = features.heads(width)
+    return AttentionPoolSpec(width, features.classes, features.norm, heads, features.grid, features.image_size)
+
+
+def spatial(features: Features) -> SpatialPoolSpec:
+    """The means of every step's output, two layers."""
+    return SpatialPoolSpec(features.total, features.classes, None)
+
+
+def spatial_v2(features: Features) -> SpatialPoolSpec:
+    """The same with a norm between."""
+    return SpatialPoolSpec(features.total, features.classes, features.norm)

@@ -47,8 +47,13 @@ def register(spec: type) -> Callable[[M], M]:
     return decorate
 
 
-def build_block(spec: BlockSpec) -> nn.Module:
-    """The module of a block specification; TypeError when no module is registered for it."""
+def build(spec: object) -> nn.Module:
+    """The module of a specification; TypeError when no module is registered for it."""
     if type(spec) not in _BUILDERS:
         raise TypeError(f"no block is registered for {type(spec).__name__}")
     return _BUILDERS[type(spec)](spec)
+
+
+def build_block(spec: BlockSpec) -> nn.Module:
+    """The module of a block specification; TypeError when no module is registered for it."""
+    return build(spec)

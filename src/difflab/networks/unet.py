@@ -8,20 +8,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from difflab.networks.backbone import Backbone, LevelBlocks, without_border
 from difflab.networks.init import initialise
 from difflab.networks.layers import OutputConv2d
 from difflab.networks.plan import UNetPlan, plan_unet
-from difflab.networks.torso import LevelBlocks, Torso
 from difflab.types import Conditioning
 
 if TYPE_CHECKING:
     from difflab.networks.config import UNetConfig
 
 
-class UNet(Torso[UNetPlan]):
+class UNet(Backbone[UNetPlan]):
     """A denoising UNet built from a plan.
 
-    State-dict keys: those of the torso (time_embed.*, conv_in.*, encoder.*, middle.*),
+    State-dict keys: those of the backbone (time_embed.*, conv_in.*, encoder.*, middle.*),
     decoder.<level>.<group>.<number>.*, norm_out.*, conv_out.*; level 0 is the full resolution on both sides.
     """
 
@@ -51,7 +51,9 @@ class UNet(Torso[UNetPlan]):
                     h = torch.cat([h, self._scaled(skips.pop())], dim=1)
                 h = blocks(index, h, emb, cond, context)
         h = self.conv_out(F.silu(self.norm_out(h)))
-        return F.pixel_shuffle(h, self.plan.patch_size) if self.plan.patch_size > 1 else h
+        if self.plan.patch_size > 1:
+            h = F.pixel_shuffle(h, self.plan.patch_size)
+        return without_border(h, x, self.plan.size_multiple) if self.plan.pad else h
 
     def _check_tokens(self, batch: int, cond: Conditioning | None) -> None:
         wanted, tokens = self.plan.context_channels, None if cond is None else cond.tokens

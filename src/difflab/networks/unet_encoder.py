@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from difflab.networks.backbone import Backbone
 from difflab.networks.init import initialise
 from difflab.networks.plan import EncoderPlan, plan_encoder
 from difflab.networks.pools import AttentionPoolSpec, build_pool
-from difflab.networks.torso import Torso
 from difflab.types import Conditioning
 
 if TYPE_CHECKING:
     from difflab.networks.config import UNetEncoderConfig
 
 
-class UNetEncoder(Torso[EncoderPlan]):
+class UNetEncoder(Backbone[EncoderPlan]):
     """A classifier of noised images built from a plan (guided-diffusion's EncoderUNetModel).
 
-    State-dict keys: those of the torso (time_embed.*, conv_in.*, encoder.*, middle.*) and pool.*.
+    State-dict keys: those of the backbone (time_embed.*, conv_in.*, encoder.*, middle.*) and pool.*.
     """
 
     def __init__(self, plan: EncoderPlan) -> None:

@@ -189,12 +189,12 @@ class Pipeline:
     def record(self) -> dict[str, Any]:
         """How it draws, as plain containers: `sampler`, `guidance`, and `pipeline` where there is more to say: several
         stages, and where what they read comes from (classes are said elsewhere)."""
-        asked = {field: source for field, source in self.request.record().items() if field != "label"}
+        requested = {field: source for field, source in self.request.record().items() if field != "label"}
         if len(self.stages) > 1:
             stages = {name: stage.record() for name, stage in self.stages.items()}
-            return {"sampler": {}, "guidance": {}, "pipeline": {"kind": "cascade", "stages": stages, **asked}}
+            return {"sampler": {}, "guidance": {}, "pipeline": {"kind": "cascade", "stages": stages, **requested}}
         record = self.last.record()
-        pipeline = {**record.get("pipeline", {}), **asked}
+        pipeline = {**record.get("pipeline", {}), **requested}
         return {**record, "pipeline": pipeline} if pipeline else record
 
 

@@ -11,7 +11,7 @@ import torch
 
 from difflab.compiling import Compilation, CompiledNetworks
 from difflab.config.data import DataConfig
-from difflab.config.guidance import GuidanceConfig, Weights
+from difflab.config.guidance import GuidanceBase, Weights
 from difflab.config.model import DrawingModelConfig, ModelConfig
 from difflab.config.pipeline import CascadePipelineConfig, ResizePipelineConfig, StageConfig
 from difflab.config.request import RequestConfig
@@ -91,7 +91,7 @@ def build_pipeline(
 
 def pipeline_of(
     stages: Mapping[str, Stage],
-    asked: RequestConfig,
+    request: RequestConfig,
     *,
     data: DataConfig | None = None,
     split: str = "train",
@@ -102,7 +102,7 @@ def pipeline_of(
     Raises UserError where stages do not fit one another, and for a request that they cannot follow.
     """
     wanted = wanted_by(stages)
-    return Pipeline(stages, build_request(asked, wanted, data, split), wanted, rounding)
+    return Pipeline(stages, build_request(request, wanted, data, split), wanted, rounding)
 
 
 def files_of(config: DrawConfig, models: StoredModels, request: Request) -> list[Path]:
@@ -122,12 +122,9 @@ def _runs_of(config: DrawConfig) -> Iterator[tuple[str, Weights]]:
             yield from _guides_of(config.guidance)
 
 
-def _guides_of(guidance: GuidanceConfig) -> Iterator[tuple[str, Weights]]:
-    classifier, free = guidance.classifier_options(), guidance.classifier_free_options()
-    if classifier is not None:
-        yield classifier.run, classifier.weights
-    if free is not None and free.reference is not None:
-        yield free.reference.run, free.reference.weights
+def _guides_of(guidance: GuidanceBase) -> Iterator[tuple[str, Weights]]:
+    for guide in guidance.guides.values():
+        yield guide.run, guide.weights
 
 
 def require_drawing(run: str, model: ModelConfig) -> DrawingModelConfig:
@@ -152,14 +149,14 @@ def _diffusing(
     model: Model,
     models: StoredModels,
     sampler: SamplerConfig,
-    guidance: GuidanceConfig,
+    guidance: GuidanceBase,
     running: _Running,
     editing: Editing | None = None,
 ) -> DiffusingStage:
     drawing = require_drawing(run, model.config)
     guides = load_guides(guidance, drawing, models.load)
-    leads = model.conditioners.classes is None and guides.classifier is not None
-    names = guides.classifier.config.class_names if leads and guides.classifier else drawing.class_names
+    leading = [] if model.conditioners.classes is not None else [g for g in guides.values() if g.classes is not None]
+    names = leading[0].class_names if leading else drawing.class_names
     return DiffusingStage(
         model.network,
         model.conditioners,

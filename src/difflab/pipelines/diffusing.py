@@ -7,19 +7,17 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difflab.compiling import Compilation
 from difflab.conditioning.base import ConditionerSet
 from difflab.config.editing import EditingConfig
-from difflab.config.guidance import GuidanceConfig
+from difflab.config.guidance import GuidanceBase
 from difflab.config.sampler import SamplerConfig
-from difflab.devices import under_autocast
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.build import build_guidance, build_sampler, build_threshold
 from difflab.diffusion.denoiser import NetworkDenoiser
-from difflab.diffusion.guidance import GuidanceParts, LogProb
+from difflab.diffusion.guidance.base import GuidanceParts
 from difflab.diffusion.noise import SampleNoise
 from difflab.errors import UserError, user_errors
 from difflab.images import Downsampling
@@ -27,11 +25,11 @@ from difflab.networks.mode import evaluating
 from difflab.pipelines.base import Takes
 from difflab.pipelines.editing import Editing
 from difflab.pipelines.finite import FiniteWatch, refuse_non_finite
-from difflab.pipelines.guides import Guides
+from difflab.pipelines.guides import Drawn, Guides
 from difflab.pipelines.handover import FIELD as UNFINISHED
 from difflab.pipelines.handover import Unfinished
 from difflab.seeding import stream_seed
-from difflab.types import Batch, Denoiser, NoiseLevel, StepContext, StepHook
+from difflab.types import Batch, NoiseLevel, StepContext, StepHook
 
 DROPPED_CLASSES = ("conditioning=class", "conditioning.class_label.drop_rate=0.1")
 """How a model without conditions is trained for classifier-free guidance."""
@@ -58,7 +56,7 @@ class DiffusingStage:
         shape: tuple[int, ...],
         *,
         sampler: SamplerConfig,
-        guidance: GuidanceConfig,
+        guidance: GuidanceBase,
         guides: Guides | None = None,
         editing: Editing | None = None,
         class_names: Sequence[str] | None = None,
@@ -69,7 +67,7 @@ class DiffusingStage:
         self.conditioners = conditioners
         self.shape = shape
         self.guidance = guidance
-        self.guides = guides or Guides()
+        self.guides = dict(guides or {})
         self.editing = editing or Editing(EditingConfig())
         self.class_names = class_names
         self.sampler_config = sampler
@@ -77,8 +75,8 @@ class DiffusingStage:
         with user_errors("sampler"):
             self.sampler = build_sampler(sampler)
             self.process = self.sampler.respace(process)
-            self.n_steps = self.sampler.n_steps(self.process, self.editing.walk)
-            self.begins_at, self.ends_at = self._ends_of_the_walk()
+            self.n_steps = self.sampler.n_steps(self.process, self.editing.steps)
+            self.begins_at, self.ends_at = self._first_and_last_level()
         self.autocast = autocast
         self.compilation = compilation or Compilation()
         self._check_guidance()
@@ -87,10 +85,10 @@ class DiffusingStage:
     def device(self) -> torch.device:
         return next(self.network.parameters()).device
 
-    def _ends_of_the_walk(self) -> tuple[NoiseLevel | None, NoiseLevel | None]:
+    def _first_and_last_level(self) -> tuple[NoiseLevel | None, NoiseLevel | None]:
         levels = self.sampler.levels(self.process)
         steps = [StepContext(i, len(levels) - 1, *both) for i, both in enumerate(pairwise(levels))]
-        first, last = self.editing.walk.bounds(steps)
+        first, last = self.editing.steps.bounds(steps)
         return (
             None if self.editing.continued is None else levels[first],
             levels[last] if self.editing.end else None,
@@ -108,28 +106,29 @@ class DiffusingStage:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """What the conditioners read, the class that a classifier leads to, the image that is edited."""
-        told = [field for part in self._told() for field in part.reads]
-        led = ("label",) if self.guides.classifier is not None else ()
-        return tuple(dict.fromkeys([*told, *led, *self.editing.reads]))
+        """What the conditioners read, what the guides lead to, the image that is edited."""
+        fields = [field for part in self._conditioned() for field in part.reads]
+        led = [field for guide in self.guides.values() for field in guide.reads]
+        return tuple(dict.fromkeys([*fields, *led, *self.editing.reads]))
 
     @property
     def stand_ins(self) -> dict[str, str]:
-        return {field: other for part in self._told() for field, other in part.stand_ins.items()}
+        return {field: other for part in self._conditioned() for field, other in part.stand_ins.items()}
 
     @property
     def optional(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(field for part in self._told() for field in part.optional))
+        return tuple(dict.fromkeys(field for part in self._conditioned() for field in part.optional))
 
     @property
     def sizes(self) -> dict[str, int]:
-        read = {field: size for part in self._told() for field, size in part.sizes.items()}
+        read = {field: size for part in self._conditioned() for field, size in part.sizes.items()}
         return {"image": self.shape[-1], "mask": self.shape[-1], **read}
 
     @property
     def classes(self) -> int | None:
-        """How many classes samples may be asked to show: the model's, else those of the classifier that guides it."""
-        return self.conditioners.classes if self.conditioners.classes is not None else self.guides.classes
+        """How many classes samples may be asked to show: the model's, else those of the guide that leads to them."""
+        counted = [self.conditioners.classes, *(guide.classes for guide in self.guides.values())]
+        return next((count for count in counted if count is not None), None)
 
     @property
     def downsampling(self) -> Downsampling | None:
@@ -137,21 +136,15 @@ class DiffusingStage:
 
     def check(self, batch: Batch) -> None:
         """Raises ValueError, in one line, for a batch that the conditioners cannot read."""
-        for part in self._told():
+        for part in self._conditioned():
             part.check(batch)
         self.editing.check(batch)
-        if self.guides.classes is not None:
-            if "label" not in batch:
-                raise ValueError("label is missing: the classifier leads to a class")
-            outside = [label for label in batch["label"].tolist() if not 0 <= label < self.guides.classes]
-            if outside:
-                raise ValueError(
-                    f"class {outside[0]} is not in 0..{self.guides.classes - 1}, the classes of the classifier"
-                )
+        for guide in self.guides.values():
+            guide.check(batch)
 
-    def _told(self) -> list[ConditionerSet]:
-        reference = self.guides.reference
-        return [self.conditioners] if reference is None else [self.conditioners, reference.conditioners]
+    def _conditioned(self) -> list[ConditionerSet]:
+        guides = [guide.conditioners for guide in self.guides.values()]
+        return [self.conditioners, *(one for one in guides if one is not None)]
 
     # -- drawing --------------------------------------------------------------------------------------------------
 
@@ -165,21 +158,21 @@ class DiffusingStage:
         indices = batch["index"].tolist()
         left: Unfinished | None = batch[UNFINISHED] if self.editing.continued is not None else None
         seeds = [stream_seed(seed, "sample", i) for i in indices] if left is None else left.seeds
-        asked = {key: v.to(self.device) if isinstance(v, Tensor) else v for key, v in batch.items()}
+        on_device = {key: v.to(self.device) if isinstance(v, Tensor) else v for key, v in batch.items()}
         with evaluating(self.network, self.conditioners):
             noise, start = self._start(seeds, left)
             watch = FiniteWatch(build_threshold(self.guidance))
             denoiser = NetworkDenoiser(
                 self.compilation.network(self.network, self.autocast, rows=len(indices), calls=self._calls()),
                 self.process,
-                self.conditioners.conditioning(asked, seeds=seeds),
-                guidance=build_guidance(self.guidance, self._parts(asked, seeds)),
+                self.conditioners.conditioning(on_device, seeds=seeds),
+                guidance=build_guidance(self.guidance, self._parts(on_device, seeds)),
                 threshold=watch.threshold,
                 rederive_eps=self.guidance.rederive_eps,
                 one_batch=self.guidance.one_batch,
             )
             with user_errors():
-                part = self.editing.part(asked)
+                part = self.editing.part(on_device)
                 x = self.sampler(watch.denoiser(denoiser), self.process, start, noise, hook, part)
             refuse_non_finite(
                 watch,
@@ -204,15 +197,13 @@ class DiffusingStage:
 
     def _calls(self) -> int:
         """How many rows go through the network for each sample, at least."""
-        free = self.guidance.classifier_free_options()
-        once = free is None or free.effective_scale in (0.0, 1.0) or bool(free.interval or free.reference)
-        return self.n_steps * self.sampler.calls_a_step * (1 if once else 2)
+        return self.n_steps * self.sampler.calls_a_step * self.guidance.calls
 
     def record(self) -> dict[str, Any]:
         """The sampler and the guidance, and under `pipeline` what is done with an image."""
         record: dict[str, Any] = {
             "sampler": self.sampler_config.model_dump(mode="json"),
-            "guidance": recorded(self.guidance),
+            "guidance": self.guidance.recorded(),
         }
         edited = self.editing.record()
         return {**record, "pipeline": edited} if edited else record
@@ -224,72 +215,34 @@ class DiffusingStage:
     def _networks(self) -> list[tuple[str, nn.Module]]:
         """Every network that takes part, by the name that it has in a message."""
         parts: list[tuple[str, nn.Module]] = [("network", self.network), ("conditioners", self.conditioners)]
-        for name, guide in (("classifier", self.guides.classifier), ("reference", self.guides.reference)):
-            parts += [] if guide is None else [(f"guidance {name}", guide.as_module())]
-        return parts
+        return parts + [(f"guidance {name}", guide.model.as_module()) for name, guide in self.guides.items()]
 
     # -- guidance -------------------------------------------------------------------------------------------------
 
     def _check_guidance(self) -> None:
-        free, classifier = self.guidance.classifier_free_options(), self.guidance.classifier_options()
         droppable = any(conditioner.drop_rate > 0 for _, conditioner in self.conditioners.named())
-        if free is not None and free.effective_scale != 1.0 and free.reference is None and not droppable:
+        if self.guidance.needs_null and not droppable:
             names = [name for name, one in self.conditioners.named() if one.augmentation is None]
-            told = "was trained with its condition always there" if names else "is unconditional"
+            why = "was trained with its condition always there" if names else "is unconditional"
             dropping = [f"conditioning.{names[0]}.drop_rate=0.1"] if names else DROPPED_CLASSES
             raise UserError(
-                f"guidance: this model {told}, so classifier-free guidance has nothing to lead away from: train with "
+                f"guidance: this model {why}, so classifier-free guidance has nothing to lead away from: train with "
                 f"{' '.join(dropping)}, or lead away from another network, guidance=autoguidance "
                 "guidance.reference.run=..."
             )
-        assert classifier is None or self.guides.classifier is not None, "load_guides loads what the guidance names"
+        assert self.guides.keys() == self.guidance.guides.keys(), "load_guides loads what the guidance names"
 
     def _parts(self, batch: Batch, seeds: Sequence[int]) -> GuidanceParts:
         """What guidance needs of the networks for one batch."""
+        drawn = Drawn(
+            batch,
+            seeds,
+            self.autocast,
+            self.sampler.respace,
+            lambda network: self.compilation.network(network, self.autocast, rows=len(seeds), calls=self.n_steps),
+        )
         return GuidanceParts(
             null=self.conditioners.null(batch, seeds),
             prediction=self.process.prediction,
-            reference=self._reference(batch, seeds),
-            log_prob=self._log_prob(batch),
+            guides={name: guide.prepare(drawn) for name, guide in self.guides.items()},
         )
-
-    def _reference(self, batch: Batch, seeds: Sequence[int]) -> Denoiser | None:
-        """The reference network as a denoiser on the sampler's steps, told what `guidance.reference` says."""
-        model, options = self.guides.reference, self.guidance.classifier_free_options()
-        if model is None or options is None or options.reference is None:
-            return None
-        told = model.conditioners.conditioning(batch, seeds=seeds)
-        if options.reference.told == "nothing" and told is not None:
-            told = model.conditioners.null(batch, seeds)
-            if told is None:
-                raise UserError(
-                    "guidance.reference.told=nothing, but that model was trained with its condition always there: "
-                    "set guidance.reference.told=condition"
-                )
-        network = self.compilation.network(model.network, self.autocast, rows=len(seeds), calls=self.n_steps)
-        return NetworkDenoiser(network, self.sampler.respace(model.process), told)
-
-    def _log_prob(self, batch: Batch) -> LogProb | None:
-        """log p(y | x_t) of the class asked for, by the noisy classifier (ADM, section 4)."""
-        model = self.guides.classifier
-        if model is None:
-            return None
-        classifier, process, labels = under_autocast(model.network, self.autocast), model.process, batch["label"]
-
-        def log_prob(x: Tensor, level: NoiseLevel) -> Tensor:
-            times = torch.full((len(x),), process.time_at(level), dtype=torch.float32, device=x.device)
-            # Cloned, because what inference mode made cannot be part of a gradient.
-            logits = classifier(process.input_at(x, level), times)
-            return F.log_softmax(logits, dim=-1).gather(1, labels.clone()[:, None])[:, 0]
-
-        return log_prob
-
-
-def recorded(guidance: GuidanceConfig) -> dict[str, Any]:
-    """A guidance as it changes pictures: the scale in both conventions, whichever was given; not how it is batched."""
-    plain = guidance.model_dump(mode="json", exclude={"one_batch"})
-    free = guidance.classifier_free_options()
-    if free is not None:
-        section = plain if guidance.kind == "classifier_free" else plain["classifier_free"]
-        section |= {"scale": free.effective_scale, "paper_w": free.effective_scale - 1.0}
-    return plain

@@ -21,7 +21,7 @@ WHITE = 128
 
 @dataclass(frozen=True)
 class Editing:
-    """`image` [B, C, H, W] of a batch is where the walk begins, where the configuration says so; and `mask`
+    """`image` [B, C, H, W] of a batch is where sampling begins, where the configuration says so; and `mask`
     [B, 1, H, W] uint8 is white where the image is drawn anew and black where it stays to the bit.
 
     masked:    whether masks are given.
@@ -46,7 +46,7 @@ class Editing:
         return tuple(dict.fromkeys([*begins, *(("image", "mask") if self.masked else ())]))
 
     @property
-    def walk(self) -> Part:
+    def steps(self) -> Part:
         """Which steps are taken, without an image."""
         start = self.config.start or (1.0 if self.continued is None else self.continued)
         return Part(start=start, end=self.end, resampling=self._resampling)
@@ -60,17 +60,17 @@ class Editing:
             raise ValueError("mask: this drawing keeps no part of an image; give mask= for all samples")
 
     def part(self, batch: Batch) -> Part | None:
-        """How the sampler walks for a batch on its device; None where that is all of its way, from pure noise."""
+        """What of its steps the sampler takes for a batch on its device; None for all of them, from pure noise."""
         if not self.reads and not self.end and self.continued is None:
             return None
-        walk, begins = self.walk, self.config.begins_with_image and self.continued is None
+        steps, begins = self.steps, self.config.begins_with_image and self.continued is None
         return Part(
-            start=walk.start,
+            start=steps.start,
             image=self._sized(as_float(batch[self.begins_with])) if begins else None,
             inverted=self.config.inverted,
-            end=walk.end,
+            end=steps.end,
             region=self._region(batch) if self.masked else None,
-            resampling=walk.resampling,
+            resampling=steps.resampling,
         )
 
     def known(self, batch: Batch) -> tuple[Tensor, Tensor] | None:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from difflab.config.guidance import GuidanceConfig
-from difflab.diffusion.guidance import guidance_of
+from difflab.config.guidance import GuidanceBase
+from difflab.diffusion.guidance.base import guidance_of
 from difflab.diffusion.thresholding import Threshold
 from difflab.errors import UserError
 from difflab.types import Denoised, Denoiser, StepContext
@@ -105,7 +105,7 @@ def refuse_non_finite(
     indices: Sequence[int],
     n_steps: int,
     parts: Iterable[tuple[str, nn.Module]],
-    guidance: GuidanceConfig,
+    guidance: GuidanceBase,
     autocast: torch.dtype | None,
 ) -> None:
     """Raises NonFiniteSamplesError unless x [B, ...] and all that led to it are finite.
@@ -145,8 +145,8 @@ def named(indices: Sequence[int], what: str = "sample") -> str:
     return f"{what}s {shown} are" if len(indices) <= SHOWN else f"{what}s {shown}, ... ({len(indices)} of them) are"
 
 
-def _advice(guidance: GuidanceConfig, autocast: torch.dtype | None) -> str:
-    if guidance.kind != "none":
+def _advice(guidance: GuidanceBase, autocast: torch.dtype | None) -> str:
+    if guidance.acts:
         return "lower the scale of the guidance" + ("" if autocast is None else ", or set precision=32-true")
     if autocast is not None:
         return "set precision=32-true, take more sampler.steps, or another checkpoint"

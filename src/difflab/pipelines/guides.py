@@ -2,47 +2,171 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from difflab.conditioning.base import ConditionerSet
 from difflab.conditioning.config import ConditionerConfig
-from difflab.config.guidance import GuidanceConfig, Weights
+from difflab.config.guidance import GuidanceBase, GuideRun, Weights
 from difflab.config.model import DrawingModelConfig, NoisedModelConfig
+from difflab.config.registry import load as load_named
+from difflab.devices import under_autocast
+from difflab.diffusion.base_process import Process
 from difflab.diffusion.build import build_process
+from difflab.diffusion.denoiser import NetworkDenoiser
+from difflab.diffusion.guidance.base import LogProb
+from difflab.diffusion.guidance.config import ReferenceConfig
 from difflab.errors import UserError
 from difflab.tasks.build import Model
+from difflab.types import Batch, Denoiser, Network, NoiseLevel
 
 Load = Callable[[str, Weights], Model]
 """(run, weights) -> the stored model; a sweep hands in one that loads each only once."""
 
 
 @dataclass(frozen=True)
-class Guides:
-    """What a guidance asks besides the model itself; None where it asks nothing of the kind."""
+class Drawn:
+    """The samples that are being drawn, for what a guide says of them.
 
-    classifier: Model | None = None
-    reference: Model | None = None
+    batch:    what they have to show, on the model's device.
+    seeds:    of each.
+    autocast: dtype of the networks' arithmetic, None for full precision.
+    respaced: a process as the sampler steps on it.
+    compiled: a network as it is run in every step.
+    """
+
+    batch: Batch
+    seeds: Sequence[int]
+    autocast: torch.dtype | None
+    respaced: Callable[[Process], Process]
+    compiled: Callable[[nn.Module], Network]
+
+
+class Guide:
+    """A further trained model that guidance asks. A kind of guidance names the class that it needs.
+
+    Raises UserError for a run that cannot guide the model `of`: of another kind, image size, classes or noise schedule.
+    """
+
+    def __init__(self, model: Model, wanted: GuideRun, of: DrawingModelConfig | None = None) -> None:
+        self.model, self.wanted = model, wanted
+        if of is not None:
+            self.refuse_unfit(of)
+
+    @abstractmethod
+    def refuse_unfit(self, model: DrawingModelConfig) -> None:
+        """Raises UserError where it cannot guide `model`."""
+
+    @abstractmethod
+    def prepare(self, drawn: Drawn) -> Any:
+        """What the guidance gets of it, as `GuidanceParts.guides` has it."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Fields of the batch that it reads, besides those of its `conditioners`."""
+        return ()
+
+    @property
+    def conditioners(self) -> ConditionerSet | None:
+        """What tells it of the batch, None where nothing does."""
+        return None
 
     @property
     def classes(self) -> int | None:
-        """How many classes the classifier tells apart, None where there is none."""
-        return None if self.classifier is None else self.classifier.config.logits
+        """How many classes it leads to, None where it leads to none."""
+        return None
+
+    @property
+    def class_names(self) -> Sequence[str] | None:
+        """What they are called, where that is known."""
+        return None
+
+    def check(self, batch: Batch) -> None:
+        """Raises ValueError, in one line, for a batch that it cannot read."""
 
 
-def load_guides(guidance: GuidanceConfig, model: DrawingModelConfig, load: Load) -> Guides:
+class ClassifierGuide(Guide):
+    """A noisy classifier: log p(y | x_t) of the class asked for (ADM, section 4)."""
+
+    def refuse_unfit(self, model: DrawingModelConfig) -> None:
+        check_classifier(self.wanted.run, self.model.config, model)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("label",)
+
+    @property
+    def classes(self) -> int | None:
+        return self.model.config.logits
+
+    @property
+    def class_names(self) -> Sequence[str] | None:
+        return self.model.config.class_names
+
+    def check(self, batch: Batch) -> None:
+        assert self.classes is not None, "refused otherwise"
+        if "label" not in batch:
+            raise ValueError("label is missing: the classifier leads to a class")
+        outside = [label for label in batch["label"].tolist() if not 0 <= label < self.classes]
+        if outside:
+            raise ValueError(f"class {outside[0]} is not in 0..{self.classes - 1}, the classes of the classifier")
+
+    def prepare(self, drawn: Drawn) -> LogProb:
+        classifier, labels = under_autocast(self.model.network, drawn.autocast), drawn.batch["label"]
+        process = self.model.process
+
+        def log_prob(x: torch.Tensor, level: NoiseLevel) -> torch.Tensor:
+            times = torch.full((len(x),), process.time_at(level), dtype=torch.float32, device=x.device)
+            # Cloned, because what inference mode made cannot be part of a gradient.
+            logits = classifier(process.input_at(x, level), times)
+            return F.log_softmax(logits, dim=-1).gather(1, labels.clone()[:, None])[:, 0]
+
+        return log_prob
+
+
+class ReferenceGuide(Guide):
+    """A network that predicts less well, or without the condition, told what `guidance.reference` says."""
+
+    def refuse_unfit(self, model: DrawingModelConfig) -> None:
+        check_reference(self.wanted.run, self.model.config, model)
+
+    @property
+    def conditioners(self) -> ConditionerSet | None:
+        return self.model.conditioners
+
+    def prepare(self, drawn: Drawn) -> Denoiser:
+        conditioning = self.model.conditioners.conditioning(drawn.batch, seeds=drawn.seeds)
+        if cast(ReferenceConfig, self.wanted.options).conditioning == "unconditional" and conditioning is not None:
+            conditioning = self.model.conditioners.null(drawn.batch, drawn.seeds)
+            if conditioning is None:
+                raise UserError(
+                    "guidance.reference.conditioning=unconditional, but that model was trained with its condition "
+                    "always there: set guidance.reference.conditioning=conditional"
+                )
+        return NetworkDenoiser(drawn.compiled(self.model.network), drawn.respaced(self.model.process), conditioning)
+
+
+Guides = Mapping[str, Guide]
+"""What a guidance asks besides the model itself, by the names of its configuration."""
+
+
+def load_guides(guidance: GuidanceBase, model: DrawingModelConfig, load: Load) -> dict[str, Guide]:
     """Load what `guidance` names.
 
     Raises UserError for a run that cannot guide `model`: of another kind, image size, classes or noise schedule.
     """
-    classifier = reference = None
-    classifier_options, free = guidance.classifier_options(), guidance.classifier_free_options()
-    if classifier_options is not None:
-        classifier = load(classifier_options.run, classifier_options.weights)
-        check_classifier(classifier_options.run, classifier.config, model)
-    if free is not None and free.reference is not None:
-        reference = load(free.reference.run, free.reference.weights)
-        check_reference(free.reference.run, reference.config, model)
-    return Guides(classifier, reference)
+    return {name: guide_of(load(wanted.run, wanted.weights), wanted, model) for name, wanted in guidance.guides.items()}
+
+
+def guide_of(guide: Model, wanted: GuideRun, model: DrawingModelConfig | None = None) -> Guide:
+    """The guide that a loaded model is. Raises UserError where it cannot guide `model`."""
+    return load_named(wanted.builder)(guide, wanted, model)
 
 
 def check_classifier(run: str, classifier: NoisedModelConfig, model: DrawingModelConfig) -> None:
@@ -55,10 +179,10 @@ def check_classifier(run: str, classifier: NoisedModelConfig, model: DrawingMode
     _check_same_images(f"guidance: the classifier {run}", classifier, model)
     _check_same_levels(f"guidance: the classifier {run}", classifier, model)
     for name, conditioner in model.conditioning.items():
-        if conditioner.told_classes not in (None, classifier.logits):
+        if conditioner.num_classes not in (None, classifier.logits):
             raise UserError(
                 f"guidance: the classifier {run} tells {classifier.logits} classes apart, "
-                f"conditioning.{name} of the model has {conditioner.told_classes}; take one trained on the same classes"
+                f"conditioning.{name} of the model has {conditioner.num_classes}; take one trained on the same classes"
             )
 
 
@@ -69,10 +193,10 @@ def check_reference(run: str, reference: NoisedModelConfig, model: DrawingModelC
     _check_same_images(f"guidance.reference: {run}", reference, model)
     _check_same_levels(f"guidance.reference: {run}", reference, model)
     for name, conditioner in reference.conditioning.items():
-        _check_told(f"guidance.reference: {run}", name, conditioner, model)
+        _check_conditioner(f"guidance.reference: {run}", name, conditioner, model)
 
 
-def _check_told(who: str, name: str, conditioner: ConditionerConfig, model: DrawingModelConfig) -> None:
+def _check_conditioner(who: str, name: str, conditioner: ConditionerConfig, model: DrawingModelConfig) -> None:
     """A reference network is told what the model is told: it may want less, not more and nothing else."""
     known = [ours for ours in model.conditioning.values() if ours.kind == conditioner.kind]
     if not known:
@@ -91,7 +215,7 @@ def _check_same_images(who: str, other: NoisedModelConfig, model: NoisedModelCon
 
 
 def _check_same_levels(who: str, other: NoisedModelConfig, model: NoisedModelConfig) -> None:
-    if not build_process(model.diffusion).tells_alike(build_process(other.diffusion)):
+    if not build_process(model.diffusion).has_same_time_as(build_process(other.diffusion)):
         raise UserError(
             f"{who} was trained on another noise schedule ({other.diffusion.levels_in_words}) than the model "
             f"({model.diffusion.levels_in_words}), "

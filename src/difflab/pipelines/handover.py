@@ -19,7 +19,7 @@ class Unfinished:
     """x [B, ...] at `level`, in the middle of its way from noise to image.
 
     noise, seeds: the samples' streams as they were left. Who goes on draws from them, so that of one model and a
-    sampler that remembers nothing two stages are the single walk to the bit.
+    sampler that remembers nothing two stages are the single one to the bit.
     """
 
     x: Tensor

@@ -26,18 +26,18 @@ def pairs_of(pipeline: Pipeline, seed: int) -> Pairs:
         lacks = "this model enlarges nothing: evaluate an upsampler"
         return Pairs(shape=pipeline.last.shape, unpaired=lacks, enlarges_nothing=lacks)
     downsampling = list(pipeline.stages.values())[first].downsampling
-    asked = LOW_RES in fields or (first == 0 and ORIGINAL in fields)
+    requested = LOW_RES in fields or (first == 0 and ORIGINAL in fields)
     unpaired = _unpaired(pipeline, first)
 
     def of(indices: Sequence[int]) -> Batch:
         batch = pipeline.request(indices, seed)
         pairs = {"original": batch[ORIGINAL]} if unpaired is None else {}
-        if not asked:
+        if not requested:
             return pairs
         assert downsampling is not None
         return {**pairs, LOW_RES: batch[LOW_RES] if LOW_RES in fields else downsampling(batch[ORIGINAL])}
 
-    return Pairs(of if asked or unpaired is None else Pairs.of, pipeline.last.shape, downsampling, unpaired)
+    return Pairs(of if requested or unpaired is None else Pairs.of, pipeline.last.shape, downsampling, unpaired)
 
 
 def downsampling_of(model: DrawingModelConfig) -> Downsampling | None:

@@ -64,11 +64,11 @@ def find_stored(path: str | Path, which: Weights = "ema", key: str = "run") -> S
             _refuse_part(path, key)
             raise UserError(f"{key}={path} is not a checkpoint inside a run directory; {_how_to_import(path, key)}")
         train = read_train_config(run_dir / "config.yaml")
-        kept = "raw" if which == "auto" and train.callbacks.ema is None else which
+        kept = "raw" if which == "auto" and not train.callbacks.averages else which
         return Stored(path, train.model(), path, "raw" if kept == "raw" else "ema", run_dir, train)
     if (path / "config.yaml").is_file():
         train = read_train_config(path / "config.yaml")
-        weights, kept = _weights_of_run(path, which, train.callbacks.ema is not None)
+        weights, kept = _weights_of_run(path, which, train.callbacks.averages)
         return Stored(path, train.model(), weights, kept, path, train)
     if is_diffusers(path):
         raise UserError(f"{key}={path} is a folder of diffusers, not of difflab; {_how_to_import(path, key)}")

@@ -36,7 +36,7 @@ IN_DATA = ("image", *EXTENSION_OF)
 
 
 def build_request(
-    asked: RequestConfig, wanted: Wanted, data: DataConfig | None = None, split: str = "train"
+    config: RequestConfig, wanted: Wanted, data: DataConfig | None = None, split: str = "train"
 ) -> Request:
     """The request of a drawing.
 
@@ -47,7 +47,7 @@ def build_request(
     """
     if data is not None:
         wanted = dataclasses.replace(wanted, alpha=data.alpha)
-    parts = _given(asked, wanted)
+    parts = _given(config, wanted)
     request = _merged([*parts, *_from_data(parts, wanted, data, split)])
     if "label" in wanted.reads and "label" not in request.fields and wanted.classes is not None:
         request = _merged([request, UniformClasses(wanted.classes)])
@@ -64,38 +64,38 @@ def _nobody_says(field: str, wanted: Wanted) -> str:
     return f"this model reads {field}{pictures}, and nobody says it: give it, as in {example}"
 
 
-def _given(asked: RequestConfig, wanted: Wanted) -> list[Request]:
+def _given(config: RequestConfig, wanted: Wanted) -> list[Request]:
     """What the user gave, key by key."""
     given: dict[str, Request] = {}
-    if asked.classes is not None:
+    if config.classes is not None:
         if wanted.classes is None:
             raise UserError("this model has no classes: leave classes=null")
-        numbers = class_numbers(asked.classes, wanted.classes, wanted.class_names)
+        numbers = class_numbers(config.classes, wanted.classes, wanted.class_names)
         given["classes"] = Listed("label", numbers)
-    if asked.prompts is not None:
+    if config.prompts is not None:
         _refuse_unread("prompts", "caption", wanted)
-        path = Path(asked.prompts) if isinstance(asked.prompts, str) else None
-        texts = list(asked.prompts) if path is None else read_captions(path)
+        path = Path(config.prompts) if isinstance(config.prompts, str) else None
+        texts = list(config.prompts) if path is None else read_captions(path)
         given["prompts"] = Listed("caption", texts, path)
     for field in ("image", "low_res", "mask"):
         key = KEY_OF.get(field, field)
-        where: str | None = getattr(asked, key)
+        where: str | None = getattr(config, key)
         if where is not None:
             _refuse_unread(f"{key}={where}", field, wanted)
             given[key] = open_pictures(field, where, wanted, key=key)
-    if asked.embeddings is not None:
-        _refuse_unread(f"embeddings={asked.embeddings}", "embedding", wanted)
-        path = Path(asked.embeddings)
+    if config.embeddings is not None:
+        _refuse_unread(f"embeddings={config.embeddings}", "embedding", wanted)
+        path = Path(config.embeddings)
         given["embeddings"] = Listed("embedding", read_embeddings(path), path)
-    if asked.request is not None:
-        lines = SampleFile(Path(asked.request), wanted)
+    if config.request is not None:
+        lines = SampleFile(Path(config.request), wanted)
         for field in lines.fields:
-            _refuse_unread(f"request={asked.request}: {field}", field, wanted)
+            _refuse_unread(f"request={config.request}: {field}", field, wanted)
         given["request"] = lines
         for key, other in given.items():
             twice = [field for field in lines.fields if other is not lines and field == other.fields[0]]
             if twice:
-                raise UserError(f"{key} and request={asked.request} both give {twice[0]}: leave one of the two out")
+                raise UserError(f"{key} and request={config.request} both give {twice[0]}: leave one of the two out")
     _refuse_unequal_lengths(given)
     return list(given.values())
 

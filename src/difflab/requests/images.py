@@ -14,7 +14,7 @@ from difflab.config.data import Alpha
 from difflab.console import printable
 from difflab.data.bad_files import read_whole
 from difflab.data.decode import BadImage, decode_image, image_channels, image_size, readable_endings
-from difflab.data.sources.listing import in_words, list_folder
+from difflab.data.sources.folder.listing import in_words, list_folder
 from difflab.errors import UserError
 from difflab.requests.archives import ArchivePictures
 from difflab.requests.base import Nothing, Wanted

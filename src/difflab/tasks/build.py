@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from difflab.conditioning.base import ConditionerSet
 from difflab.config.model import ModelConfig, NoisedModelConfig
+from difflab.config.registry import load
+from difflab.config.task import TASKS
 from difflab.config.train import TrainConfig
 from difflab.diffusion.base_process import Process
-from difflab.tasks.registry import TASKS, load_builder
 
 if TYPE_CHECKING:
     from difflab.tasks.training_module import TrainingModule
@@ -40,11 +41,11 @@ class Model:
 
 def build_model(config: ModelConfig) -> Model:
     """The model with initial weights; on the meta device under `torch.device("meta")`."""
-    return load_builder(TASKS[config.task].build_model)(config)
+    return load(TASKS[config.task].build_model)(config)
 
 
 def build_training_module(config: TrainConfig) -> TrainingModule:
     """The LightningModule of a training configuration's task, with initial weights."""
-    module: TrainingModule = load_builder(TASKS[config.task].build_module)(config)
+    module: TrainingModule = load(TASKS[config.task].build_module)(config)
     module.plugins = config.plain()["plugins"]
     return module

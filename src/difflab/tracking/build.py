@@ -11,11 +11,9 @@ from lightning.pytorch.loggers import Logger
 from difflab.config.logger import LoggerConfig
 from difflab.console import say_and_log
 from difflab.devices import is_first_process
-from difflab.tracking.csv import CSVLogger
+from difflab.tracking.context import LoggerContext
 from difflab.tracking.job import Job
-from difflab.tracking.resilient import ResilientLogger
 from difflab.tracking.rundir import RunDirectory
-from difflab.tracking.wandb import wandb_run
 from difflab.tracking.wandb_environment import unseen_by_sweep
 
 
@@ -33,13 +31,10 @@ def build_loggers(
     unseen = unseen_by_sweep(config)
     if unseen is not None and is_first_process():
         say_and_log(unseen)
-    with wandb_run(config.wandb, run, resolved, job) as wandb_logger:
-        loggers: list[Logger] = []
-        if config.csv:
-            rows = "its rows are kept and tried again"
-            loggers.append(ResilientLogger(CSVLogger(run.metrics), str(run.metrics), rows, retries=True))
-        if wandb_logger is not None:
-            loggers.append(wandb_logger)
+    context = LoggerContext(run, resolved, job)
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(part.load_builder()(options, context)) for part, options in config.active]
+        loggers = [logger for logger in opened if logger is not None]
         status = "failed"
         try:
             yield loggers

@@ -7,7 +7,7 @@ import csv
 import io
 import logging
 from argparse import Namespace
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,7 +16,10 @@ from typing_extensions import override
 
 from difflab.files import keep_older, replacing
 from difflab.tracking.clock import STEP, Again, ClockedLogger, never
+from difflab.tracking.config import CSVConfig
+from difflab.tracking.context import LoggerContext
 from difflab.tracking.csv_rows import Row, parse, read_csv
+from difflab.tracking.resilient import ResilientLogger
 
 log = logging.getLogger(__name__)
 
@@ -144,3 +147,10 @@ def _cell(value: Any) -> str:
     value = value.item() if hasattr(value, "item") else value
     # A line break inside a cell would make a torn line look whole.
     return repr(value) if isinstance(value, float) else " ".join(str(value).splitlines()).replace("\0", "")
+
+
+@contextlib.contextmanager
+def opened(config: CSVConfig, context: LoggerContext) -> Iterator[ResilientLogger]:
+    """metrics.csv of a run directory; where the machine refuses, training goes on."""
+    path = context.run.metrics
+    yield ResilientLogger(CSVLogger(path), str(path), "its rows are kept and tried again", retries=True)

@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from difflab.config.logger import WandbConfig
 from difflab.console import say_and_log
 from difflab.devices import is_first_process
 from difflab.environment import environment
 from difflab.errors import UserError, in_one_line
 from difflab.files import write_text
 from difflab.tracking.bounded import BoundedCaller
+from difflab.tracking.config import WandbConfig
+from difflab.tracking.context import LoggerContext
 from difflab.tracking.job import Job, link_segment
 from difflab.tracking.resilient import ResilientLogger
 from difflab.tracking.wandb_environment import ChosenMode, chosen_mode, in_agent, server
@@ -40,6 +41,11 @@ OFFLINE_SECONDS = 60.0
 """How long the end of an offline run, which has nothing to upload, is waited for."""
 SECONDS_AFTER_ERROR = 20.0
 """How long the end of a run is waited for after an error or a signal: a scheduler kills what does not go soon."""
+
+
+def opened(config: WandbConfig, context: LoggerContext) -> contextlib.AbstractContextManager[ResilientLogger | None]:
+    """The W&B run of what is logged."""
+    return wandb_run(config, context.run, context.resolved, context.job)
 
 
 @contextlib.contextmanager

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from difflab.config.logger import LoggerConfig, Mode, WandbConfig
+from difflab.config.logger import LoggerConfig
 from difflab.errors import UserError
+from difflab.tracking.config import Mode, WandbConfig
 
 MODES: dict[str, Mode] = {
     "online": "online",
@@ -50,12 +51,12 @@ def chosen_mode(config: WandbConfig | None, environ: Mapping[str, str] = os.envi
         return ChosenMode(config.mode, "logger.wandb.mode")
     if _is_disabled(environ.get("WANDB_DISABLED", "")):
         return ChosenMode("disabled", "WANDB_DISABLED")
-    if asked := environ.get("WANDB_MODE", ""):
-        if asked not in MODES:
+    if given := environ.get("WANDB_MODE", ""):
+        if given not in MODES:
             raise UserError(
-                f"WANDB_MODE={asked} is not a mode of W&B: set it to one of {', '.join(MODES)}, or unset it"
+                f"WANDB_MODE={given} is not a mode of W&B: set it to one of {', '.join(MODES)}, or unset it"
             )
-        return ChosenMode(MODES[asked], "WANDB_MODE")
+        return ChosenMode(MODES[given], "WANDB_MODE")
     if in_agent(environ):
         return ChosenMode("online", "the agent of a W&B sweep")
     return ChosenMode("offline", "the default; logger.wandb.mode=online or WANDB_MODE changes it")
@@ -66,9 +67,14 @@ def in_agent(environ: Mapping[str, str] = os.environ) -> bool:
     return bool(environ.get("WANDB_SWEEP_ID"))
 
 
-def refuse_unusable(config: LoggerConfig, environ: Mapping[str, str] = os.environ) -> None:
+def wandb_of(config: LoggerConfig) -> WandbConfig | None:
+    """What is said of W&B, None where nothing goes there."""
+    return next((options for _, options in config.active if isinstance(options, WandbConfig)), None)
+
+
+def refuse_unusable(config: WandbConfig, environ: Mapping[str, str] = os.environ) -> None:
     """Raises UserError where W&B could not log as asked, before anything is written; the network is not tried."""
-    chosen = chosen_mode(config.wandb, environ)
+    chosen = chosen_mode(config, environ)
     if chosen.needs_server and key_source(environ) is None:
         raise UserError(
             f"W&B is {chosen.mode} ({chosen.chosen_by}), but there is no API key for {server(environ)}: "
@@ -78,7 +84,7 @@ def refuse_unusable(config: LoggerConfig, environ: Mapping[str, str] = os.enviro
 
 def unseen_by_sweep(config: LoggerConfig, environ: Mapping[str, str] = os.environ) -> str | None:
     """A line for the point of a W&B sweep that logs where its server does not see it; None for all other runs."""
-    chosen = chosen_mode(config.wandb, environ)
+    chosen = chosen_mode(wandb_of(config), environ)
     if not in_agent(environ) or chosen.needs_server:
         return None
     return f"W&B is {chosen.mode} ({chosen.chosen_by}): the server of sweep {environ['WANDB_SWEEP_ID']} gets no metrics"
@@ -117,8 +123,8 @@ def _is_disabled(text: str) -> bool:
 
 
 def _netrc_file(environ: Mapping[str, str]) -> Path:
-    if asked := environ.get("NETRC"):
-        return Path(asked).expanduser()
+    if given := environ.get("NETRC"):
+        return Path(given).expanduser()
     usual, windows = Path("~/.netrc").expanduser(), Path("~/_netrc").expanduser()
     return windows if windows.exists() and not usual.exists() else usual
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from difflab.diffusion.levels.grid import Grid
-from difflab.diffusion.levels.rows import Spacing, sampling_timesteps, space_timesteps, steps_as_asked
+from difflab.diffusion.levels.rows import Spacing, resolve_steps, sampling_timesteps, space_timesteps
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.samplers.ddim import DDIMSampler
 from difflab.diffusion.samplers.euler import EulerSampler
@@ -116,8 +116,8 @@ def test_a_sampler_takes_as_many_steps_as_it_was_asked_for_or_says_why_not(spaci
 def test_a_stride_that_gives_another_number_is_refused_by_samplers() -> None:
     assert len(sampling_timesteps(1000, 30, "ldm_uniform")) == 31
     with pytest.raises(ValueError, match=r"takes 31 of 1000 steps where 30 are asked for.*ask for 25 or 40"):
-        steps_as_asked(1000, 30, "ldm_uniform")
-    assert steps_as_asked(1000, 40, "ldm_uniform") == sampling_timesteps(1000, 40, "ldm_uniform")
+        resolve_steps(1000, 30, "ldm_uniform")
+    assert resolve_steps(1000, 40, "ldm_uniform") == sampling_timesteps(1000, 40, "ldm_uniform")
 
 
 @pytest.mark.parametrize(
@@ -127,5 +127,5 @@ def test_a_stride_that_gives_another_number_is_refused_by_samplers() -> None:
 def test_one_step_that_starts_where_there_is_no_noise_is_said(
     spacing: Spacing, said: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    kept = steps_as_asked(1000, 1, spacing)
+    kept = resolve_steps(1000, 1, spacing)
     assert (kept[0] < 2) == said == ("take spacing=trailing" in caplog.text)

@@ -33,13 +33,13 @@ from difflab.types import Batch
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
-Asked = TypeVar("Asked", bound=MeasuringImagesConfig)
+ConfigT = TypeVar("ConfigT", bound=MeasuringImagesConfig)
 
 MEASURED_WITH = ("data", "split", "seed", "weights", "precision")
 """Keys, besides n, that make it another measurement of any kind."""
 
 
-class ImagesMeasurement(ABC, Generic[Asked]):
+class ImagesMeasurement(ABC, Generic[ConfigT]):
     """Base of measurements on real images (see `difflab.commands.measurements.base.Measurement`).
 
     kind: of the measurement, which is its command's name, too. what: of the images, for the progress line.
@@ -52,7 +52,7 @@ class ImagesMeasurement(ABC, Generic[Asked]):
     what: ClassVar[str]
     method: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, config: Asked, machine: Machine) -> None:
+    def __init__(self, config: ConfigT, machine: Machine) -> None:
         assert config.run is not None, "the configuration asks for a run"
         self.config = config
         self.processes: Processes = machine.processes

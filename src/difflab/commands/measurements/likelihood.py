@@ -64,7 +64,7 @@ class LikelihoodMeasurement(ImagesMeasurement[LikelihoodConfig]):
         parameters = {
             "method": self.pipeline.record(),
             "dequantisation": "uniform" if method.kind == "ode" else "none",
-            "told": list(self.model.conditioners),
+            "conditioning": list(self.model.conditioners),
         }
         return [self.result(METRIC, found.mean, found.standard_error, len(found.total), parameters, details)]
 

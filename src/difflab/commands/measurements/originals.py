@@ -96,7 +96,7 @@ def _not_drawn_of(
     if data is None or Path(data.path).resolve() != Path(config.data.path).resolve():
         of = "a data set that is not known" if data is None else data.path
         return f"they were drawn of {of}, not of {config.data.path}: give the data that they were drawn of"
-    drawn_of, asked = data.split_called(record.get("split", "train")), config.data.split_called(config.split)
-    if drawn_of != asked:
-        return f"they were drawn of split {drawn_of}, not of {asked}: give split={record.get('split', 'train')}"
+    drawn_of, requested = data.split_called(record.get("split", "train")), config.data.split_called(config.split)
+    if drawn_of != requested:
+        return f"they were drawn of split {drawn_of}, not of {requested}: give split={record.get('split', 'train')}"
     return None

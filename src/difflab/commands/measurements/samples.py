@@ -57,8 +57,8 @@ class SamplesMeasurement:
     def results(self) -> list[Result]:
         """Get all samples, each process its share, and judge them."""
         with self.processes.agreeing():
-            for asked, images in self.samples.batches():
-                self.evaluator.update(images, asked["index"], label=asked.get("label"), low_res=asked.get("low_res"))
+            for batch, images in self.samples.batches():
+                self.evaluator.update(images, batch["index"], label=batch.get("label"), low_res=batch.get("low_res"))
         # How they were made is known in full now.
         self.evaluator.sampling = self.samples.sampling()
         return self.evaluator.compute()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from difflab.config.shapes import MAX_OBJECTS
 from difflab.data.shapes.scene import BACKGROUNDS, COLOURS, EXTENTS, SHAPES, Scene, SceneObject
+from difflab.data.sources.shapes.config import MAX_OBJECTS
 
 GAP = 0.08
 """Least distance of two boxes: more than two pixels at 32 px, so that anti-aliased edges stay apart."""
@@ -19,18 +20,40 @@ LEAD = 0.008
 _PLACES_TRIED = 24
 
 
+@dataclass(frozen=True)
+class Beginning:
+    """What some objects of a scene have to look like.
+
+    looks: numbers in `looks_of(shapes)`, a tuple for these objects, of which one is drawn. sizes: those that each of
+    them may have.
+    """
+
+    looks: Sequence[tuple[int, ...]]
+    sizes: Sequence[tuple[str, ...]]
+
+
+def looks_of(shapes: tuple[str, ...]) -> list[tuple[str, str]]:
+    """(shape, colour) by the number of the look."""
+    return [(shape, colour) for colour in COLOURS for shape in shapes]
+
+
 def draw_scene(
     seed: int,
     *,
     objects: tuple[int, int],
     sizes: tuple[str, ...] = tuple(EXTENTS),
     shapes: tuple[str, ...] = tuple(SHAPES),
+    looks: Sequence[int] | None = None,
+    beginning: Beginning | None = None,
 ) -> Scene:
     """The scene of `seed`, a pure function of its arguments.
 
     The number of objects is uniform in objects = (fewest, most); no two objects have both shape and colour in common,
     so that words tell them apart. Sizes are drawn again until the objects find room; the largest object
     leads by `LEAD`.
+
+    looks: numbers in `looks_of(shapes)` that objects may have (None: all). beginning: what some of the objects look
+    like, wherever they come in the scene.
     """
     fewest, most = objects
     if not 1 <= fewest <= most <= MAX_OBJECTS:
@@ -42,24 +65,26 @@ def draw_scene(
 
     background = tuple(BACKGROUNDS)[pick(len(BACKGROUNDS))]
     count = fewest + pick(most - fewest + 1)
-    looks: list[int] = []
-    while len(looks) < count:
-        look = pick(len(shapes) * len(COLOURS))
-        if look not in looks:
-            looks.append(look)
+    chosen = [] if beginning is None else list(beginning.looks[pick(len(beginning.looks))])
+    allowed = range(len(shapes) * len(COLOURS)) if looks is None else looks
+    while len(chosen) < count:
+        look = allowed[pick(len(allowed))]
+        if look not in chosen:
+            chosen.append(look)
+    fixed = () if beginning is None else tuple(beginning.sizes)
+    sizes_of_each = [*fixed, *(sizes for _ in chosen[len(fixed) :])]
     placed: list[tuple[float, float, float]] | None = None
     words: list[str] = []
     while placed is None:
-        words = [sizes[pick(len(sizes))] for _ in looks]
+        words = [one[pick(len(one))] for one in sizes_of_each]
         placed = _place(_draw_extents(words, draws), draws)
-    colours = tuple(COLOURS)
-    return Scene(
-        tuple(
-            SceneObject(shapes[look % len(shapes)], colours[look // len(shapes)], word, (x, y), r)
-            for look, word, (x, y, r) in zip(looks, words, placed, strict=True)
-        ),
-        background,
-    )
+    kinds = looks_of(shapes)
+    scene = [
+        SceneObject(*kinds[look], word, (x, y), r) for look, word, (x, y, r) in zip(chosen, words, placed, strict=True)
+    ]
+    if beginning is not None:
+        scene = [scene.pop(pick(len(scene))) for _ in chosen]
+    return Scene(tuple(scene), background)
 
 
 def _uniforms(seed: int) -> Iterator[float]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from difflab.config.shapes import ClassKind, Shape, ShapesSourceConfig, Size
+from difflab.config.combinations import Combination, read_combination
 from difflab.data.shapes.captions import caption, paraphrases
+from difflab.data.shapes.holdout import Holdout
 from difflab.data.shapes.layout import draw_scene
 from difflab.data.shapes.render import render
 from difflab.data.shapes.scene import COLOURS, SHAPES, Scene
+from difflab.data.sources.shapes.config import ClassKind, Shape, ShapesSourceConfig, Size
 from difflab.seeding import stream_seed
 
-SPLITS = ("train", "val", "test")
+SPLITS = ("train", "val", "test", "holdout")
 
 
 def class_names(classes: ClassKind = "shape") -> list[str]:
@@ -36,7 +38,9 @@ class ShapesSource:
     Splits draw from different random streams. The scene of an index does not depend on the resolution as long as
     `objects` and the sizes in use are the same, so two resolutions from 32 px up make aligned pairs.
 
-    Args: resolution in pixels, 16..1024; objects = (fewest, most), sizes and shapes, None for the defaults.
+    Args: resolution in pixels, 16..1024; objects = (fewest, most), sizes and shapes, None for the defaults; holdout:
+    combinations (`difflab.config.combinations`) of which the splits train, val and test have none, and each sample of
+    the split holdout has one; a scene without any is the same as where nothing is held out.
     Raises: pydantic's ValidationError, a ValueError, where the options do not fit together; see `ShapesSourceConfig`.
     """
 
@@ -51,6 +55,7 @@ class ShapesSource:
         sizes: Sequence[Size] | None = None,
         shapes: Sequence[Shape] | None = None,
         classes: ClassKind = "shape",
+        holdout: Sequence[str] = (),
     ) -> None:
         if split not in SPLITS:
             raise ValueError(f"split={split!r} is not one of {', '.join(SPLITS)}")
@@ -63,6 +68,7 @@ class ShapesSource:
             sizes=None if sizes is None else list(sizes),
             shapes=None if shapes is None else list(shapes),
             classes=classes,
+            holdout=list(holdout),
         )
         self.resolution = resolution
         self.seed = seed
@@ -72,6 +78,13 @@ class ShapesSource:
         self.objects = config.object_range()
         self.sizes = config.object_sizes()
         self.shapes = config.object_shapes()
+        self.holdout = tuple(config.holdout)
+        self._held_out: Holdout | None = None
+        if config.holdout:
+            combinations = [read_combination(text) for text in config.holdout]
+            self._held_out = Holdout(combinations, objects=self.objects, sizes=self.sizes, shapes=self.shapes)
+        elif split == "holdout":
+            raise ValueError("split='holdout' has the combinations of holdout: name some")
         self._n = n
 
     @classmethod
@@ -86,6 +99,7 @@ class ShapesSource:
             sizes=config.object_sizes(),
             shapes=config.object_shapes(),
             classes=config.classes,
+            holdout=config.holdout,
         )
 
     def __len__(self) -> int:
@@ -93,19 +107,19 @@ class ShapesSource:
 
     def fingerprint(self) -> str:
         """All that samples are a function of; see `difflab.data.sources.base.Fingerprinted`."""
-        return repr((self.resolution, self.seed, self.split, self.objects, self.sizes, self.shapes, self.classes))
+        held_out = (self.holdout,) if self.holdout else ()
+        how = (self.resolution, self.seed, self.split, self.objects, self.sizes, self.shapes, self.classes)
+        return repr(how + held_out)
 
     def scene(self, index: int) -> Scene:
         """The scene behind sample `index`, 0 <= index < n; raises IndexError outside."""
-        if not 0 <= index < self._n:
-            raise IndexError(f"sample {index} of {self._n}")
-        seed = stream_seed(self.seed, "shapes", self.split, index)
-        return draw_scene(seed, objects=self.objects, sizes=self.sizes, shapes=self.shapes)
+        return self._scene(index)[0]
 
     def sample(self, index: int) -> dict[str, Any]:
         """image uint8 [H, W, 3], label int, caption str and json (captions, boxes with phrases, scene, licence)."""
-        scene = self.scene(index)
+        scene, combination = self._scene(index)
         text = caption(scene)
+        held_out = {} if combination is None else {"holdout": str(combination)}
         return {
             "image": render(scene, self.resolution),
             "label": class_label(scene, self.classes),
@@ -115,7 +129,23 @@ class ShapesSource:
                 "boxes": [list(obj.box) for obj in scene.objects],
                 "phrases": [obj.phrase for obj in scene.objects],
                 **scene.as_dict(),
+                **held_out,
                 "source": "difflab shapes",
                 "licence": "CC0-1.0",
             },
         }
+
+    def _scene(self, index: int) -> tuple[Scene, Combination | None]:
+        """The scene of a sample, and of the split holdout the combination that it was drawn for."""
+        if not 0 <= index < self._n:
+            raise IndexError(f"sample {index} of {self._n}")
+
+        def seed_of(attempt: int) -> int:
+            again = ("again", attempt) if attempt else ()
+            return stream_seed(self.seed, "shapes", self.split, index, *again)
+
+        if self._held_out is None:
+            return draw_scene(seed_of(0), objects=self.objects, sizes=self.sizes, shapes=self.shapes), None
+        if self.split == "holdout":
+            return self._held_out.scene_with(index, seed_of)
+        return self._held_out.scene_without(seed_of), None

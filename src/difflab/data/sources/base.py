@@ -42,3 +42,13 @@ class FromFiles(Protocol):
     def left_out(self) -> Mapping[str, Sequence[str]]:
         """{why: files}, of all splits together."""
         ...
+
+
+@runtime_checkable
+class Credited(Protocol):
+    """A source of somebody else's work."""
+
+    @property
+    def credit(self) -> Mapping[str, str]:
+        """What the index says of whose it is: source, licence, attribution."""
+        ...

@@ -11,7 +11,7 @@ import numpy as np
 
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.levels.listed import check_sigmas, listed_levels
-from difflab.diffusion.levels.rows import Spacing, steps_as_asked
+from difflab.diffusion.levels.rows import Spacing, resolve_steps
 from difflab.diffusion.levels.sigmas import Sigmas, exponential_sigmas, karras_sigmas, polyexponential_sigmas, vp_sigmas
 from difflab.diffusion.process import CLEAN, Interpolation
 from difflab.types import NoiseLevel
@@ -137,7 +137,7 @@ class Grid:
             times = np.arange(1, n + 1) * float(total // (n + 1))
         else:
             steps = total if self.steps is None else self.steps
-            kept = steps_as_asked(total, steps, cast("Spacing", self.spacing), self.steps_offset)
+            kept = resolve_steps(total, steps, cast("Spacing", self.spacing), self.steps_offset)
             return [float(t) for t in reversed(kept)]
         times = times[::-1] + self.steps_offset
         if times[0] > total - 1:

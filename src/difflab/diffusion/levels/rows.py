@@ -74,7 +74,7 @@ def sampling_timesteps(
     return kept
 
 
-def steps_as_asked(
+def resolve_steps(
     num_timesteps: int, steps: int | str | Sequence[int], spacing: Spacing = "sections", offset: int = 0
 ) -> list[int]:
     """`sampling_timesteps` for a sampler, which takes exactly the steps that it was asked for.

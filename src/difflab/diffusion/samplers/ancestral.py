@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from difflab.diffusion.guidance import shift_mean
+from difflab.diffusion.guidance.base import shift_mean
 from difflab.diffusion.noise import NoiseSource
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.samplers.base import StridedSampler, row_of

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.levels.listed import check_sigmas, listed_levels
-from difflab.diffusion.levels.rows import Spacing, steps_as_asked
+from difflab.diffusion.levels.rows import Spacing, resolve_steps
 from difflab.diffusion.noise import NoiseSource
 from difflab.diffusion.process import PURE_NOISE, GaussianProcess
 from difflab.diffusion.samplers.encode import inverted, noised
@@ -86,9 +86,9 @@ class Sampler(ABC):
         steps = list(self.contexts(process))
         visits = part.visits(steps)
         region = None if part.region is None else part.region.like(x)
-        asked = denoiser if region is None else region.around(denoiser)
+        within = denoiser if region is None else region.around(denoiser)
         x = self._begun(part, denoiser, process, x, steps[part.bounds(steps)[0] :])
-        take = self.begin(asked, process, noise)
+        take = self.begin(within, process, noise)
         for visit in visits:
             for here, there in pairwise(visit.climbed):
                 x = noised_further(x, here, there, noise)
@@ -176,7 +176,7 @@ class StridedSampler(Sampler):
             return process.on_levels(process.even_levels(self.steps)[::-1])
         if self.steps is None:
             return table
-        return table.respace(steps_as_asked(table.num_timesteps, self.steps, self.spacing, self.steps_offset))
+        return table.respace(resolve_steps(table.num_timesteps, self.steps, self.spacing, self.steps_offset))
 
     def starting_std(self, process: GaussianProcess) -> float:
         """That of the process at its noisiest row."""

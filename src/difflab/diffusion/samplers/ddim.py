@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from difflab.diffusion.guidance import shift_eps
+from difflab.diffusion.guidance.base import shift_eps
 from difflab.diffusion.noise import NoiseSource
 from difflab.diffusion.process import CLEAN, GaussianProcess
 from difflab.diffusion.samplers.base import RowSpacing, StridedSampler, row_of

@@ -7,7 +7,7 @@ import math
 from torch import Tensor
 
 from difflab.diffusion.samplers.euler import EulerAncestralSampler, EulerSampler
-from difflab.diffusion.samplers.levels import Walk, slope, towards
+from difflab.diffusion.samplers.levels import SamplerState, slope, towards
 from difflab.types import Denoised, NoiseLevel
 
 
@@ -16,10 +16,10 @@ class DPM2Sampler(EulerSampler):
 
     calls_a_step = 2
 
-    def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
-        z, start = self.churn(walk, z, here)
-        denoised = walk.ask(z, start)
-        return midpoint_step(walk, z, denoised.x0, start.edm_sigma, there.edm_sigma), denoised
+    def step(self, state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
+        z, start = self.churn(state, z, here)
+        denoised = state.denoise(z, start)
+        return midpoint_step(state, z, denoised.x0, start.edm_sigma, there.edm_sigma), denoised
 
 
 class DPM2AncestralSampler(EulerAncestralSampler):
@@ -27,19 +27,19 @@ class DPM2AncestralSampler(EulerAncestralSampler):
 
     calls_a_step = 2
 
-    def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
-        denoised = walk.ask(z, here)
+    def step(self, state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
+        denoised = state.denoise(z, here)
         down, up = self.fresh.split(here.edm_sigma, there.edm_sigma)
-        return self.fresh.add(walk, midpoint_step(walk, z, denoised.x0, here.edm_sigma, down), up), denoised
+        return self.fresh.add(state, midpoint_step(state, z, denoised.x0, here.edm_sigma, down), up), denoised
 
 
-def midpoint_step(walk: Walk, z: Tensor, x0: Tensor, here: float, there: float) -> Tensor:
+def midpoint_step(state: SamplerState, z: Tensor, x0: Tensor, here: float, there: float) -> Tensor:
     """From noise `here` to `there` with the slope of half way, in the logarithm; Lu et al. 2022, algorithm 1.
 
     x0: the prediction at `here`. To the clean end, where half way is nowhere, it is Euler's step.
     """
     if there == 0.0:
         return x0
-    middle = walk.level(math.sqrt(here * there))
+    middle = state.level(math.sqrt(here * there))
     half_way = towards(z, x0, here, middle.edm_sigma)
-    return z + (there - here) * slope(half_way, walk.ask(half_way, middle).x0, middle.edm_sigma)
+    return z + (there - here) * slope(half_way, state.denoise(half_way, middle).x0, middle.edm_sigma)

@@ -13,7 +13,7 @@ from difflab.diffusion.samplers.base import options_of
 from difflab.diffusion.samplers.dpm2 import midpoint_step
 from difflab.diffusion.samplers.euler import AncestralNoise
 from difflab.diffusion.samplers.exponential import phis
-from difflab.diffusion.samplers.levels import LevelSampler, Walk, slope, towards
+from difflab.diffusion.samplers.levels import LevelSampler, SamplerState, slope, towards
 from difflab.types import Denoised, NoiseLevel
 
 if TYPE_CHECKING:
@@ -71,13 +71,13 @@ class DPMFastSampler(LevelSampler):
         )
         self.fresh = AncestralNoise(eta, s_noise)
 
-    def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
-        lowest = walk.levels[-1].edm_sigma
+    def step(self, state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
+        lowest = state.levels[-1].edm_sigma
         down = max(self.fresh.split(here.edm_sigma, there.edm_sigma)[0], lowest)
         up = math.sqrt(there.edm_sigma**2 - down**2)
-        denoised = walk.ask(z, here)
-        z = _STEPS[self.orders[walk.index]](walk, z, denoised.x0, here.edm_sigma, down)
-        return self.fresh.add(walk, z, up), denoised
+        denoised = state.denoise(z, here)
+        z = _STEPS[self.orders[state.index]](state, z, denoised.x0, here.edm_sigma, down)
+        return self.fresh.add(state, z, up), denoised
 
 
 def orders_of(calls: int) -> list[int]:
@@ -87,20 +87,20 @@ def orders_of(calls: int) -> list[int]:
     return [3] * (calls // 3) + [calls % 3]
 
 
-def _first_order(walk: Walk, z: Tensor, x0: Tensor, here: float, there: float) -> Tensor:
+def _first_order(state: SamplerState, z: Tensor, x0: Tensor, here: float, there: float) -> Tensor:
     """DPM-Solver-1, which is DDIM."""
     return towards(z, x0, here, there)
 
 
-def _third_order(walk: Walk, z: Tensor, x0: Tensor, here: float, there: float) -> Tensor:
+def _third_order(state: SamplerState, z: Tensor, x0: Tensor, here: float, there: float) -> Tensor:
     """DPM-Solver-3; Lu et al. 2022, algorithm 2 (r1 = 1/3, r2 = 2/3)."""
     eps = slope(z, x0, here)
     width = math.log(here / there)
-    one, two = walk.level(here * math.exp(-width / 3)), walk.level(here * math.exp(-2 * width / 3))
+    one, two = state.level(here * math.exp(-width / 3)), state.level(here * math.exp(-2 * width / 3))
     ahead = z + (one.edm_sigma - here) * eps
-    change = slope(ahead, walk.ask(ahead, one).x0, one.edm_sigma) - eps
+    change = slope(ahead, state.denoise(ahead, one).x0, one.edm_sigma) - eps
     ahead = z + (two.edm_sigma - here) * eps - 2.0 * two.edm_sigma * _bend(2 * width / 3) * change
-    change = slope(ahead, walk.ask(ahead, two).x0, two.edm_sigma) - eps
+    change = slope(ahead, state.denoise(ahead, two).x0, two.edm_sigma) - eps
     return z + (there - here) * eps - 1.5 * there * _bend(width) * change
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from difflab.diffusion.levels.grid import Grid, LevelGrid
 from difflab.diffusion.samplers.euler import AncestralNoise, EulerAncestralSampler, check_scale
 from difflab.diffusion.samplers.exponential import ExponentialSampler, Extrapolated, half_log_snr, phis
-from difflab.diffusion.samplers.levels import LevelSampler, Walk, towards
+from difflab.diffusion.samplers.levels import LevelSampler, SamplerState, towards
 from difflab.diffusion.tables import check_choice
 from difflab.types import Denoised, NoiseLevel
 
@@ -54,32 +54,32 @@ class DPMSolverPPSampler(ExponentialSampler):
         self.variant: Variant = variant
         self.second_derivative: SecondDerivative = second_derivative
 
-    def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
-        denoised = walk.ask(z, here)
-        m, order = self.extrapolated(denoised), self._order(walk, there)
+    def step(self, state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
+        denoised = state.denoise(z, here)
+        m, order = self.extrapolated(denoised), self._order(state, there)
         ahead = self.constant(z, m, here, there)
         if order > 1:
-            ahead = ahead - self._change(walk, m, here, there, order)
-        walk.remember(here, m, max(self.order - 1, 1))
+            ahead = ahead - self._change(state, m, here, there, order)
+        state.remember(here, m, max(self.order - 1, 1))
         return ahead, denoised
 
-    def _order(self, walk: Walk, there: NoiseLevel) -> int:
+    def _order(self, state: SamplerState, there: NoiseLevel) -> int:
         if there.edm_sigma == 0.0:
             return 1
-        steps = len(walk.levels) - 1
-        order = min(self.order, len(walk.past) + 1)
-        return min(order, steps - walk.index) if self.lower_order_final and steps < FEW_STEPS else order
+        steps = len(state.levels) - 1
+        order = min(self.order, len(state.past) + 1)
+        return min(order, steps - state.index) if self.lower_order_final and steps < FEW_STEPS else order
 
-    def _change(self, walk: Walk, m: Tensor, here: NoiseLevel, there: NoiseLevel, order: int) -> Tensor:
+    def _change(self, state: SamplerState, m: Tensor, here: NoiseLevel, there: NoiseLevel, order: int) -> Tensor:
         """What the derivatives of m in lambda subtract, by divided differences; DPM-Solver++ section 4.2."""
         h = half_log_snr(there) - half_log_snr(here)
         one, two, three = phis(self.width(here, there), 3)
-        before, m_before = walk.past[-1]
+        before, m_before = state.past[-1]
         r0 = (half_log_snr(here) - half_log_snr(before)) / h
         first = (m - m_before) / r0
         if order == 2:
             return self.scale(there) * (0.5 * one if self.variant == "midpoint" else two) * first
-        earlier, m_earlier = walk.past[-2]
+        earlier, m_earlier = state.past[-2]
         r1 = (half_log_snr(before) - half_log_snr(earlier)) / h
         half = (first - (m_before - m_earlier) / r1) / (r0 + r1)  # h^2 m'' / 2
         second = half if self.second_derivative == "half" else 2.0 * half
@@ -94,14 +94,14 @@ class DPMSolverPP2SAncestralSampler(EulerAncestralSampler):
 
     calls_a_step = 2
 
-    def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
-        denoised = walk.ask(z, here)
+    def step(self, state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
+        denoised = state.denoise(z, here)
         down, up = self.fresh.split(here.edm_sigma, there.edm_sigma)
         x0 = denoised.x0
         if down > 0.0:
-            middle = walk.level(math.sqrt(here.edm_sigma * down))
-            x0 = walk.ask(towards(z, x0, here.edm_sigma, middle.edm_sigma), middle).x0
-        return self.fresh.add(walk, towards(z, x0, here.edm_sigma, down), up), denoised
+            middle = state.level(math.sqrt(here.edm_sigma * down))
+            x0 = state.denoise(towards(z, x0, here.edm_sigma, middle.edm_sigma), middle).x0
+        return self.fresh.add(state, towards(z, x0, here.edm_sigma, down), up), denoised
 
 
 class DPMSolverPPSDESampler(LevelSampler):
@@ -125,19 +125,19 @@ class DPMSolverPPSDESampler(LevelSampler):
             raise ValueError(f"r={r:g} must be above 0 and below 1")
         self.r = r
 
-    def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
-        denoised = walk.ask(z, here)
+    def step(self, state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
+        denoised = state.denoise(z, here)
         if there.edm_sigma == 0.0:
             return denoised.x0, denoised
-        middle = walk.level(here.edm_sigma * (there.edm_sigma / here.edm_sigma) ** self.r)
-        part_way = self._noisy_step(walk, z, denoised.x0, here, middle)
-        extrapolated = denoised.x0 + (walk.ask(part_way, middle).x0 - denoised.x0) / (2.0 * self.r)
-        return self._noisy_step(walk, z, extrapolated, here, there), denoised
+        middle = state.level(here.edm_sigma * (there.edm_sigma / here.edm_sigma) ** self.r)
+        part_way = self._noisy_step(state, z, denoised.x0, here, middle)
+        extrapolated = denoised.x0 + (state.denoise(part_way, middle).x0 - denoised.x0) / (2.0 * self.r)
+        return self._noisy_step(state, z, extrapolated, here, there), denoised
 
-    def _noisy_step(self, walk: Walk, z: Tensor, x0: Tensor, here: NoiseLevel, there: NoiseLevel) -> Tensor:
+    def _noisy_step(self, state: SamplerState, z: Tensor, x0: Tensor, here: NoiseLevel, there: NoiseLevel) -> Tensor:
         down, up = self.fresh.split(here.edm_sigma, there.edm_sigma)
         z = towards(z, x0, here.edm_sigma, down)
-        return z if up == 0.0 else z + (up * self.fresh.scale) * walk.brownian(z, here, there)
+        return z if up == 0.0 else z + (up * self.fresh.scale) * state.brownian(z, here, there)
 
 
 class MultistepSDESampler(LevelSampler):
@@ -161,10 +161,10 @@ class MultistepSDESampler(LevelSampler):
         self.eta = eta
         self.s_noise = s_noise
 
-    def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
-        denoised = walk.ask(z, here)
-        past = walk.past
-        walk.remember(here, denoised.x0, self.remembered)
+    def step(self, state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
+        denoised = state.denoise(z, here)
+        past = state.past
+        state.remember(here, denoised.x0, self.remembered)
         if there.edm_sigma == 0.0:
             return denoised.x0, denoised
         width = math.log(here.edm_sigma / there.edm_sigma)
@@ -173,7 +173,7 @@ class MultistepSDESampler(LevelSampler):
         z = self.correct(z, denoised.x0, past, here, width, decay)
         if self.eta > 0.0:
             added = there.edm_sigma * math.sqrt(-math.expm1(-2.0 * self.eta * width))
-            z = z + (added * self.s_noise) * walk.brownian(z, here, there)
+            z = z + (added * self.s_noise) * state.brownian(z, here, there)
         return z, denoised
 
     @abstractmethod

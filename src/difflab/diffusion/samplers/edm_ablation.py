@@ -10,7 +10,7 @@ from difflab.diffusion.levels.ablation import AblationGrid
 from difflab.diffusion.levels.sigmas import LinearTime, SigmaTime, VETime
 from difflab.diffusion.samplers.base import options_of
 from difflab.diffusion.samplers.euler import Churn, with_churn
-from difflab.diffusion.samplers.levels import LevelSampler, Walk, slope
+from difflab.diffusion.samplers.levels import LevelSampler, SamplerState, slope
 from difflab.diffusion.tables import check_choice
 from difflab.types import Denoised, NoiseLevel
 
@@ -60,25 +60,25 @@ class EDMAblationSampler(LevelSampler):
     def from_config(cls, config: SamplerBase) -> Self:
         return cls.with_options(with_churn(options_of(config)), AblationGrid)
 
-    def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
-        z, start = self.churn(walk, z, here)
-        clock = self._clock(walk)
+    def step(self, state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
+        z, start = self.churn(state, z, here)
+        clock = self._clock(state)
         t = clock.time(start.edm_sigma)
         width = clock.time(there.edm_sigma) - t
-        denoised = walk.ask(z, start)
+        denoised = state.denoise(z, start)
         x, first = z * self._scale(start.edm_sigma), self._derivative(clock, z, denoised.x0, start.edm_sigma)
         if self.solver == "euler" or there.edm_sigma == 0.0:
             return (x + width * first) / self._scale(there.edm_sigma), denoised
         # Never snapped: the official code rounds the levels of the grid and of churn, not those in between.
-        ahead = there if self.alpha == 1.0 else walk.process.level_of_sigma(clock.sigma(t + self.alpha * width))
+        ahead = there if self.alpha == 1.0 else state.process.level_of_sigma(clock.sigma(t + self.alpha * width))
         z_ahead = (x + self.alpha * width * first) / self._scale(ahead.edm_sigma)
-        second = self._derivative(clock, z_ahead, walk.ask(z_ahead, ahead).x0, ahead.edm_sigma)
+        second = self._derivative(clock, z_ahead, state.denoise(z_ahead, ahead).x0, ahead.edm_sigma)
         share = 0.5 / self.alpha
         return (x + width * ((1.0 - share) * first + share * second)) / self._scale(there.edm_sigma), denoised
 
-    def _clock(self, walk: Walk) -> SigmaTime:
+    def _clock(self, state: SamplerState) -> SigmaTime:
         if self.schedule == "vp":
-            return self.ablation_grid.vp_time(walk.process)
+            return self.ablation_grid.vp_time(state.process)
         return LinearTime() if self.schedule == "linear" else VETime()
 
     def _scale(self, sigma: float) -> float:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from torch import Tensor
 
 from difflab.diffusion.levels.grid import LevelGrid
-from difflab.diffusion.samplers.levels import LevelSampler, Walk, slope, towards
+from difflab.diffusion.samplers.levels import LevelSampler, SamplerState, slope, towards
 from difflab.types import Denoised, NoiseLevel
 
 if TYPE_CHECKING:
@@ -44,17 +44,17 @@ class Churn:
             raise ValueError(f"s_tmin={self.s_tmin:g} and s_tmax={self.s_tmax:g} must be 0 <= s_tmin < s_tmax")
 
     def factor(self, sigma: float, n_steps: int) -> float:
-        """What the sigma of a level is multiplied with in a walk of so many steps: 1 + gamma."""
+        """What the sigma of a level is multiplied with in so many steps: 1 + gamma."""
         return 1.0 + min(self.s_churn / n_steps, MOST_CHURN) if self.s_tmin <= sigma <= self.s_tmax else 1.0
 
-    def __call__(self, walk: Walk, z: Tensor, here: NoiseLevel) -> tuple[Tensor, NoiseLevel]:
+    def __call__(self, state: SamplerState, z: Tensor, here: NoiseLevel) -> tuple[Tensor, NoiseLevel]:
         """(z, level) with more noise, or as they were."""
-        factor = self.factor(here.edm_sigma, len(walk.levels) - 1)
+        factor = self.factor(here.edm_sigma, len(state.levels) - 1)
         if factor == 1.0:
             return z, here
-        noisier = walk.level(here.edm_sigma * factor)
+        noisier = state.level(here.edm_sigma * factor)
         added = math.sqrt(noisier.edm_sigma**2 - here.edm_sigma**2)
-        return z + (added * self.s_noise) * walk.noise.randn_like(z), noisier
+        return z + (added * self.s_noise) * state.noise.randn_like(z), noisier
 
 
 def with_churn(options: dict[str, Any]) -> dict[str, Any]:
@@ -74,9 +74,9 @@ class EulerSampler(LevelSampler):
     def with_options(cls, options: dict[str, Any], grid_type: type[Grid | AblationGrid]) -> Self:
         return super().with_options(with_churn(options), grid_type)
 
-    def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
-        z, start = self.churn(walk, z, here)
-        denoised = walk.ask(z, start)
+    def step(self, state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
+        z, start = self.churn(state, z, here)
+        denoised = state.denoise(z, start)
         return z + (there.edm_sigma - start.edm_sigma) * slope(z, denoised.x0, start.edm_sigma), denoised
 
 
@@ -85,15 +85,15 @@ class HeunSampler(EulerSampler):
 
     calls_a_step = 2
 
-    def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
-        z, start = self.churn(walk, z, here)
-        denoised = walk.ask(z, start)
+    def step(self, state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
+        z, start = self.churn(state, z, here)
+        denoised = state.denoise(z, start)
         first = slope(z, denoised.x0, start.edm_sigma)
         width = there.edm_sigma - start.edm_sigma
         ahead = z + width * first
         if there.edm_sigma == 0.0:
             return ahead, denoised
-        second = slope(ahead, walk.ask(ahead, there).x0, there.edm_sigma)
+        second = slope(ahead, state.denoise(ahead, there).x0, there.edm_sigma)
         return z + width * (0.5 * first + 0.5 * second), denoised
 
 
@@ -125,9 +125,9 @@ class AncestralNoise:
         up = self.eta * there * math.sqrt(1.0 - (there / here) ** 2)
         return math.sqrt(there**2 - up**2), up
 
-    def add(self, walk: Walk, z: Tensor, up: float) -> Tensor:
+    def add(self, state: SamplerState, z: Tensor, up: float) -> Tensor:
         """z [B, ...] with noise of each sample's own stream; none is drawn where none is to be added."""
-        return z if up == 0.0 else z + (up * self.scale) * walk.noise.randn_like(z)
+        return z if up == 0.0 else z + (up * self.scale) * state.noise.randn_like(z)
 
 
 def check_scale(scale: float) -> None:
@@ -146,7 +146,7 @@ class EulerAncestralSampler(LevelSampler):
         super().__init__(grid)
         self.fresh = AncestralNoise(eta, s_noise)
 
-    def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
-        denoised = walk.ask(z, here)
+    def step(self, state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
+        denoised = state.denoise(z, here)
         down, up = self.fresh.split(here.edm_sigma, there.edm_sigma)
-        return self.fresh.add(walk, towards(z, denoised.x0, here.edm_sigma, down), up), denoised
+        return self.fresh.add(state, towards(z, denoised.x0, here.edm_sigma, down), up), denoised

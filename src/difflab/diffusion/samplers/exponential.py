@@ -26,7 +26,7 @@ class ExponentialSampler(LevelSampler):
 
     order:             1, 2 or 3; the first steps take what the history allows.
     prediction:        what is extrapolated. eps needs a grid with final=lowest.
-    lower_order_final: the last steps go down in order, which steadies walks of few steps. A step to the clean end is of
+    lower_order_final: the last steps go down in order, which steadies few steps. A step to the clean end is of
                        order 1 in any case: it lands on x0 exactly.
 
     Raises ValueError for options out of range and for prediction=eps with final=clean.

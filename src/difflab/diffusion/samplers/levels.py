@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from torch import Tensor
 
 from difflab.diffusion.base_process import Process
-from difflab.diffusion.guidance import shift_eps
+from difflab.diffusion.guidance.base import shift_eps
 from difflab.diffusion.levels.grid import Grid, LevelGrid
 from difflab.diffusion.noise import NoiseSource
 from difflab.diffusion.samplers.base import Sampler, Take, options_of
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Walk:
-    """One call of a sampler: whom it asks, where it goes, and what it remembers.
+class SamplerState:
+    """The state of a sampler during one call: its denoiser, the levels ahead and what earlier steps left.
 
     Made anew by every call, so that a sampler keeps nothing itself and a multistep one starts cleanly. Everything is in
     EDM's coordinates, z = x / alpha, where the probability-flow ODE is dz / dsigma = (z - x0) / sigma.
@@ -49,12 +49,12 @@ class Walk:
     context: StepContext = field(init=False)
 
     def arrive(self, visit: Visit) -> None:
-        """Begin a step. After a jump nothing is remembered: the walk starts anew from there."""
+        """Begin a step. After a jump nothing is remembered: the sampler starts anew from there."""
         self.index, self.context = visit.place, visit.context
         if visit.climbed:
             self.past = []
 
-    def ask(self, z: Tensor, level: NoiseLevel) -> Denoised:
+    def denoise(self, z: Tensor, level: NoiseLevel) -> Denoised:
         """The prediction for z [B, ...] at a level, shifted by what guidance adds to the score."""
         x = z * level.alpha
         context = replace(self.context, level=level)
@@ -71,8 +71,8 @@ class Walk:
     def brownian(self, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> Tensor:
         """Standard normals like z [B, ...]: how far every sample's Brownian motion goes between two levels.
 
-        Its time is the logarithm of the noise, from the highest of the process (0) to its lowest (1), so walks of other
-        lengths or spacings on the same process follow the same path.
+        Its time is the logarithm of the noise, from the highest of the process (0) to its lowest (1), so other numbers
+        of steps and spacings on the same process follow the same path.
         """
         return self.noise.brownian_like(z, self._time(here.edm_sigma), self._time(there.edm_sigma), self._finest)
 
@@ -151,21 +151,21 @@ class LevelSampler(Sampler):
         return process.starting_std(self.levels(process)[0])
 
     @abstractmethod
-    def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
+    def step(self, state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
         """z [B, ...] at `here` -> (z at `there`, the prediction made at `here`)."""
 
     def begin(self, denoiser: Denoiser, process: Process, noise: NoiseSource) -> Take:
-        """The steps of one walk."""
-        walk = Walk(denoiser, process, self.grid, self.levels(process), noise)
+        """The steps of one state."""
+        state = SamplerState(denoiser, process, self.grid, self.levels(process), noise)
 
         def take(x: Tensor, visit: Visit) -> tuple[Tensor, Denoised]:
-            walk.arrive(visit)
+            state.arrive(visit)
             here, there = visit.context.level, visit.context.next_level
             if here.alpha == 0.0:
                 # Nothing of x0 is left in x, and z has no meaning: the first step is DDIM's, whatever the sampler.
                 denoised = denoiser(x, visit.context)
                 return deterministic(denoised, there), denoised
-            z, denoised = self.step(walk, x / here.alpha, here, there)
+            z, denoised = self.step(state, x / here.alpha, here, there)
             return z * there.alpha, denoised
 
         return take

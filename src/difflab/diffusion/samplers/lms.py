@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from difflab.diffusion.levels.grid import LevelGrid
-from difflab.diffusion.samplers.levels import LevelSampler, Walk, slope
+from difflab.diffusion.samplers.levels import LevelSampler, SamplerState, slope
 from difflab.types import Denoised, NoiseLevel
 
 MOST_ORDER = 4
@@ -29,11 +29,11 @@ class LMSSampler(LevelSampler):
             raise ValueError(f"order={order} must be 1..{MOST_ORDER}")
         self.order = order
 
-    def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
-        denoised = walk.ask(z, here)
-        walk.remember(here, slope(z, denoised.x0, here.edm_sigma), self.order)
-        weights = lagrange_integrals([level.edm_sigma for level, _ in walk.past], here.edm_sigma, there.edm_sigma)
-        for weight, (_, past) in zip(weights, walk.past, strict=True):
+    def step(self, state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
+        denoised = state.denoise(z, here)
+        state.remember(here, slope(z, denoised.x0, here.edm_sigma), self.order)
+        weights = lagrange_integrals([level.edm_sigma for level, _ in state.past], here.edm_sigma, there.edm_sigma)
+        for weight, (_, past) in zip(weights, state.past, strict=True):
             z = z + weight * past
         return z, denoised
 

@@ -22,15 +22,15 @@ class Part:
     """What is different from drawing all the way from pure noise; by default nothing is.
 
     start:      the share of the sampler's steps that is kept, in (0, 1], counted as diffusers' `strength`:
-                int(steps * start), the last ones. Or a level that the sampler visits, where the walk begins.
+                int(steps * start), the last ones. Or a level that the sampler visits, where sampling begins.
     image:      [B, ...], in the range of x0: x begins with it at the first level that is kept, with the noise that the
                 sampler is called with (SDEdit, Meng et al. 2022). start=1 is pure noise to the bit whatever the image
                 is; so it is not q(x_T | image) where a schedule ends with signal left (diffusers' image-to-image begins
                 there; give the first level itself as start for that). Without an image, x is what the sampler is
-                called with: x at the first level that is kept, as another walk left it.
+                called with: x at the first level that is kept, as an earlier stage left it.
     inverted:   the image is brought there by DDIM inversion and not by noise, also with start=1.
     end:        the share of the steps that is left out at the end, in [0, 1), counted in the same way, so that
-                end=0.3 leaves just what start=0.3 takes. Or a level that the sampler visits, where the walk ends.
+                end=0.3 leaves just what start=0.3 takes. Or a level that the sampler visits, where sampling ends.
     region:     what of an image is known and has to stay.
     resampling: RePaint's jumps back up, within the steps that are taken.
 
@@ -54,7 +54,7 @@ class Part:
 
     @property
     def from_noise(self) -> bool:
-        """Whether an image plays no role where the walk begins: all steps are kept, and nothing is inverted."""
+        """Whether an image plays no role where sampling begins: all steps are kept, and nothing is inverted."""
         return self.image is None or (not self.inverted and self.start == 1.0)
 
     def bounds(self, steps: Sequence[StepContext]) -> tuple[int, int]:
@@ -96,10 +96,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Visit:
-    """One step of a walk.
+    """One step of a state.
 
     place:   which of the sampler's own steps it is.
-    context: what the denoiser and the hook are told; its index counts the steps of this walk.
+    context: what the denoiser and the hook are told; its index counts the steps of this state.
     climbed: the levels that x is noised up through before it, the first being where x is; empty without a jump.
     """
 

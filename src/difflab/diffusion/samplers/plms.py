@@ -11,7 +11,7 @@ from difflab.diffusion.base_process import Process
 from difflab.diffusion.levels.grid import Grid, SigmaSpacing
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.samplers.ddim import FinalLevel, Stride, refuse_constant
-from difflab.diffusion.samplers.levels import LevelSampler, Walk
+from difflab.diffusion.samplers.levels import LevelSampler, SamplerState
 from difflab.diffusion.tables import check_choice
 from difflab.types import Denoised, NoiseLevel
 
@@ -74,50 +74,52 @@ class PLMSSampler(LevelSampler):
         levels = super().levels(process)
         return levels if self.final_level == "clean" else [*levels[:-1], _table(process).level(0)]
 
-    def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
-        denoised = walk.ask(z, here)
+    def step(self, state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
+        denoised = state.denoise(z, here)
         x, eps = z * here.alpha, denoised.eps
-        last = walk.index == len(walk.levels) - 2  # nothing can be asked where it ends, as a warm-up would
-        if self.warm_up == "improved_euler" and not walk.past and not last:
-            x = self._improved_euler(walk, x, eps, here, there)
-        elif self.warm_up == "runge_kutta" and len(walk.past) < 3 and not last:
-            x = self._runge_kutta(walk, x, eps, here, there)
+        last = state.index == len(state.levels) - 2  # nothing can be asked where it ends, as a warm-up would
+        if self.warm_up == "improved_euler" and not state.past and not last:
+            x = self._improved_euler(state, x, eps, here, there)
+        elif self.warm_up == "runge_kutta" and len(state.past) < 3 and not last:
+            x = self._runge_kutta(state, x, eps, here, there)
         else:
-            x = transfer(x, self._extrapolated(walk, eps), here, self._end(walk, here, there))
-        walk.remember(here, eps, 3)
+            x = transfer(x, self._extrapolated(state, eps), here, self._end(state, here, there))
+        state.remember(here, eps, 3)
         return x / there.alpha, denoised
 
-    def _extrapolated(self, walk: Walk, eps: Tensor) -> Tensor:
-        weights = ADAMS_BASHFORTH[len(walk.past)]
+    def _extrapolated(self, state: SamplerState, eps: Tensor) -> Tensor:
+        weights = ADAMS_BASHFORTH[len(state.past)]
         total = weights[0] * eps
-        for weight, (_, before) in zip(weights[1:], reversed(walk.past), strict=True):
+        for weight, (_, before) in zip(weights[1:], reversed(state.past), strict=True):
             total = total + weight * before
         return total
 
-    def _improved_euler(self, walk: Walk, x: Tensor, eps: Tensor, here: NoiseLevel, there: NoiseLevel) -> Tensor:
-        second = _eps(walk, transfer(x, eps, here, self._end(walk, here, there)), there)
-        start = here if self.stride == "listed" else _later(walk, there, _stride(walk))
+    def _improved_euler(
+        self, state: SamplerState, x: Tensor, eps: Tensor, here: NoiseLevel, there: NoiseLevel
+    ) -> Tensor:
+        second = _eps(state, transfer(x, eps, here, self._end(state, here, there)), there)
+        start = here if self.stride == "listed" else _later(state, there, _stride(state))
         return transfer(x, 0.5 * (eps + second), start, there)
 
-    def _runge_kutta(self, walk: Walk, x: Tensor, eps: Tensor, here: NoiseLevel, there: NoiseLevel) -> Tensor:
-        first, middle = self._middle(walk, here, there)
-        second = _eps(walk, transfer(x, eps, here, first), middle)
-        third = _eps(walk, transfer(x, second, here, middle), middle)
-        fourth = _eps(walk, transfer(x, third, here, there), there)
+    def _runge_kutta(self, state: SamplerState, x: Tensor, eps: Tensor, here: NoiseLevel, there: NoiseLevel) -> Tensor:
+        first, middle = self._middle(state, here, there)
+        second = _eps(state, transfer(x, eps, here, first), middle)
+        third = _eps(state, transfer(x, second, here, middle), middle)
+        fourth = _eps(state, transfer(x, third, here, there), there)
         return transfer(x, (eps + 2.0 * second + 2.0 * third + fourth) / 6.0, here, there)
 
-    def _middle(self, walk: Walk, here: NoiseLevel, there: NoiseLevel) -> tuple[NoiseLevel, NoiseLevel]:
+    def _middle(self, state: SamplerState, here: NoiseLevel, there: NoiseLevel) -> tuple[NoiseLevel, NoiseLevel]:
         """(where the first half step of Runge-Kutta ends, where the network is asked), the same if stride=listed."""
         if self.stride == "listed":
-            middle = _later(walk, there, (_time(here) - _time(there)) // 2)
+            middle = _later(state, there, (_time(here) - _time(there)) // 2)
             return middle, middle
-        half = _stride(walk) // 2
-        return _later(walk, here, -half), _later(walk, there, half)
+        half = _stride(state) // 2
+        return _later(state, here, -half), _later(state, there, half)
 
-    def _end(self, walk: Walk, here: NoiseLevel, there: NoiseLevel) -> NoiseLevel:
+    def _end(self, state: SamplerState, here: NoiseLevel, there: NoiseLevel) -> NoiseLevel:
         if self.stride == "listed":
             return there
-        return _later(walk, here, -_stride(walk)) if _time(here) >= _stride(walk) else walk.levels[-1]
+        return _later(state, here, -_stride(state)) if _time(here) >= _stride(state) else state.levels[-1]
 
 
 def transfer(x: Tensor, eps: Tensor, start: NoiseLevel, end: NoiseLevel) -> Tensor:
@@ -125,17 +127,17 @@ def transfer(x: Tensor, eps: Tensor, start: NoiseLevel, end: NoiseLevel) -> Tens
     return end.alpha * (x / start.alpha + (end.edm_sigma - start.edm_sigma) * eps)
 
 
-def _eps(walk: Walk, x: Tensor, level: NoiseLevel) -> Tensor:
-    return walk.ask(x / level.alpha, level).eps
+def _eps(state: SamplerState, x: Tensor, level: NoiseLevel) -> Tensor:
+    return state.denoise(x / level.alpha, level).eps
 
 
-def _later(walk: Walk, level: NoiseLevel, timesteps: float) -> NoiseLevel:
-    assert isinstance(walk.grid, Grid), "PLMS is made with one"
-    return _table(walk.process).level_at(_time(level) + timesteps, walk.grid.interpolate)
+def _later(state: SamplerState, level: NoiseLevel, timesteps: float) -> NoiseLevel:
+    assert isinstance(state.grid, Grid), "PLMS is made with one"
+    return _table(state.process).level_at(_time(level) + timesteps, state.grid.interpolate)
 
 
-def _stride(walk: Walk) -> int:
-    return _table(walk.process).num_timesteps // (len(walk.levels) - 1)
+def _stride(state: SamplerState) -> int:
+    return _table(state.process).num_timesteps // (len(state.levels) - 1)
 
 
 def _time(level: NoiseLevel) -> float:

@@ -13,8 +13,8 @@ from difflab.types import NoiseLevel
 
 @dataclass(frozen=True)
 class Resampling:
-    """RePaint's schedule (Lugmayr et al. 2022, section 4.2 and appendix B): every `jump_length` levels the walk jumps
-    back up by as many, until each such stretch has been walked `resamplings` times.
+    """RePaint's schedule (Lugmayr et al. 2022, section 4.2 and appendix B): every `jump_length` levels sampling jumps
+    back up by as many, until each such stretch has been taken `resamplings` times.
 
     jump_length: j of the paper, in steps of the sampler; resamplings: its r, 1 for none. The paper takes 10 and 10 on
     250 steps. Raises ValueError for numbers below 1.
@@ -28,7 +28,7 @@ class Resampling:
             raise ValueError(f"jump_length={self.jump_length} and resamplings={self.resamplings} must be 1 or more")
 
     def times(self, steps: int) -> list[int]:
-        """The rows visited, from steps - 1 down to -1, the end; neighbours are one apart, up where the walk jumps.
+        """The rows visited, from steps - 1 down to -1, the end; neighbours are one apart, up where it jumps.
 
         Jumps begin at multiples of j below steps - j: rows above the highest jump are visited once, and so is the
         last step. Raises ValueError where there are too few steps for one jump.

@@ -20,7 +20,7 @@ TOO_WIDE = 1.25
 _log = logging.getLogger(__name__)
 
 
-class Walker(Protocol):
+class GridSampler(Protocol):
     """What is asked of a sampler between noise levels."""
 
     def levels(self, process: Process) -> Sequence[NoiseLevel]: ...
@@ -30,10 +30,10 @@ class Walker(Protocol):
     ) -> Tensor: ...
 
 
-def gaussian_spread(sampler: Walker, process: Process) -> tuple[float, float]:
+def gaussian_spread(sampler: GridSampler, process: Process) -> tuple[float, float]:
     """(the deviation that comes out, the one that is right) of data N(0, sigma_data^2), the network being exact.
 
-    The walk begins at the exact marginal. Its x is a linear sum of the normals that it began with and drew: it is made
+    Sampling begins at the exact marginal. Its x is a linear sum of the normals that it began with and drew: it is made
     once, with a coordinate for each of them, and the norm of what comes out is the deviation. No number is drawn.
     """
     levels, std = sampler.levels(process), process.sigma_data
@@ -49,7 +49,7 @@ def gaussian_spread(sampler: Walker, process: Process) -> tuple[float, float]:
     return float(ended.norm()), math.hypot(levels[-1].alpha * std, levels[-1].sigma)
 
 
-def warn_if_too_wide(sampler: Walker, process: Process) -> None:
+def warn_if_too_wide(sampler: GridSampler, process: Process) -> None:
     """Log a line where a Gaussian comes out much wider than it is."""
     made, right = gaussian_spread(sampler, process)
     if made > TOO_WIDE * right:

@@ -12,7 +12,7 @@ from torch import Tensor
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.levels.grid import Grid
 from difflab.diffusion.samplers.exponential import ExponentialSampler, Extrapolated, half_log_snr, phis
-from difflab.diffusion.samplers.levels import Walk
+from difflab.diffusion.samplers.levels import SamplerState
 from difflab.diffusion.tables import check_choice
 from difflab.types import Denoised, NoiseLevel
 
@@ -57,17 +57,17 @@ class UniPCSampler(ExponentialSampler):
             raise ValueError(f"disable_corrector={absent} names steps that are not taken; they are 0..{steps - 1}")
         return process
 
-    def step(self, walk: Walk, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
-        denoised = walk.ask(z, here)
+    def step(self, state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
+        denoised = state.denoise(z, here)
         m = self.extrapolated(denoised)
-        if walk.past and walk.index - 1 not in self.disable_corrector:
-            z = z + self._correction(walk.past, m, here, self._order(walk, walk.index - 1, len(walk.past)))
-        walk.remember(here, m, self.order)
-        order = self._order(walk, walk.index, len(walk.past)) if there.edm_sigma > 0.0 else 1
-        return self._predicted(walk.past, z, there, order), denoised
+        if state.past and state.index - 1 not in self.disable_corrector:
+            z = z + self._correction(state.past, m, here, self._order(state, state.index - 1, len(state.past)))
+        state.remember(here, m, self.order)
+        order = self._order(state, state.index, len(state.past)) if there.edm_sigma > 0.0 else 1
+        return self._predicted(state.past, z, there, order), denoised
 
-    def _order(self, walk: Walk, step: int, known: int) -> int:
-        left = len(walk.levels) - 1 - step
+    def _order(self, state: SamplerState, step: int, known: int) -> int:
+        left = len(state.levels) - 1 - step
         return min(self.order, known, left if self.lower_order_final else self.order)
 
     def _predicted(self, past: History, z: Tensor, there: NoiseLevel, order: int) -> Tensor:

@@ -13,6 +13,7 @@ from difflab.config.guidance import GuidanceConfig
 from difflab.config.model import DrawingModelConfig, Measurement
 from difflab.config.network import Gives, NetworkConfig, of_other_tasks
 from difflab.config.sampler import SamplerConfig, refuse_inversion
+from difflab.config.task import TASKS
 from difflab.config.train import TrainConfig
 
 DenoisingNetwork = Annotated[NetworkConfig, BeforeValidator(of_other_tasks)]
@@ -28,6 +29,11 @@ class DenoisingModelConfig(DrawingModelConfig):
     network: DenoisingNetwork
 
 
+@TASKS.register(
+    DenoisingModelConfig,
+    build_model="difflab.tasks.denoising.build:build_model",
+    build_module="difflab.tasks.denoising.build:build_module",
+)
 class DenoisingTrainConfig(TrainConfig):
     """`task=denoising`: a network learns to tell the noise in an image (Ho et al. 2020, algorithm 1).
 

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, model_validator
 from difflab.config.diffusion import DiffusionConfig
 from difflab.config.model import Measurement, NoisedModelConfig
 from difflab.config.network import Gives, NetworkConfig, of_other_tasks
+from difflab.config.task import TASKS
 from difflab.config.train import TrainConfig
 
 ClassifierNetwork = Annotated[NetworkConfig, BeforeValidator(of_other_tasks)]
@@ -28,6 +29,11 @@ class NoisyClassifierModelConfig(NoisedModelConfig):
         return self.network.logits
 
 
+@TASKS.register(
+    NoisyClassifierModelConfig,
+    build_model="difflab.tasks.noisy_classifier.build:build_model",
+    build_module="difflab.tasks.noisy_classifier.build:build_module",
+)
 class NoisyClassifierTrainConfig(TrainConfig):
     """`task=noisy_classifier`: a network learns the class of noised images, so that it can guide a model that draws
     (ADM, section 4).
@@ -46,9 +52,9 @@ class NoisyClassifierTrainConfig(TrainConfig):
         if self.data.classes is None:
             raise ValueError("task=noisy_classifier needs labelled data: set data.classes to the number of classes")
         self.network.refuse_other_data(self.data)
-        for name in ("sample_grid", "evaluation"):
-            if getattr(self.callbacks, name) is not None:
-                raise ValueError(f"callbacks.{name}: a classifier draws nothing: choose callbacks=classifier")
+        for part, callback in self.callbacks.active:
+            if callback.draws:
+                raise ValueError(f"callbacks.{part.name}: a classifier draws nothing: choose callbacks=classifier")
         return self
 
     def model(self) -> NoisyClassifierModelConfig:

@@ -1,0 +1,175 @@
+"""What a training leaves to its data: filled in between the composition of its configuration and its resolution.
+
+`data.path=...` alone is then enough: size, channels and classes are those of the data set, everything that refers to
+them (`${data.classes}`) follows, and so does what a network or a conditioner leaves to the size of the images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from difflab.config.axes import CONDITIONERS, NETWORKS
+from difflab.config.groups import contents
+from difflab.config.registry import Registry
+from difflab.errors import UserError
+
+if TYPE_CHECKING:
+    from difflab.data.facts import DataFacts
+
+FACTS = ("image_size", "channels", "classes", "class_names")
+COLOUR = 3
+OPEN = (None, "???")
+UNKNOWN: dict[str, Any] = {"image_size": 32, "channels": 3}
+"""What is assumed where a configuration is only checked, and there is no data yet that would say it."""
+
+
+def fill_in(composed: Any, choices: Mapping[str, Any], overrides: Sequence[str], *, checking: bool | None) -> list[str]:
+    """Fill in what the data and its size decide; the lines that say what was read.
+
+    Facts that a file of the group `data` states count for the path that it states. For another path, and where the
+    file leaves size or channels open, they are those of the data set that lies there, unless they are given: then they
+    must agree. composed: an OmegaConf container, changed in place. checking: there need not be any data, and what it
+    would say is assumed; None where the configuration is only shown, and what is not known stays open.
+
+    Raises UserError in one line for facts that do not agree, that the data does not say, and for data that is missing
+    or cannot be read.
+    """
+    from omegaconf import open_dict
+
+    with open_dict(composed):
+        said = _fill_in_facts(composed, choices, overrides, checking=checking)
+        _fill_in_what_suits(composed, overrides)
+    return said
+
+
+def _fill_in_facts(
+    composed: Any, choices: Mapping[str, Any], overrides: Sequence[str], *, checking: bool | None
+) -> list[str]:
+    from omegaconf import OmegaConf
+
+    data: Any = OmegaConf.to_container(composed.data, resolve=True)
+    path = data.get("path") if isinstance(data, dict) else None
+    if not isinstance(path, str) or path in ("", "???"):
+        return []
+    stated = contents("data", str(choices.get("data"))) or {}
+    is_open = any(data.get(fact) in OPEN for fact in UNKNOWN)
+    if path == stated.get("path") and not is_open:
+        return []
+    if not Path(path).is_dir() and (checking is not False or not is_open):
+        # A training says of itself that the data is missing.
+        if checking:
+            composed.data.update({fact: value for fact, value in UNKNOWN.items() if data.get(fact) in OPEN})
+        return []
+    from difflab.data.facts import facts_of
+
+    facts = facts_of(path, data.get("keys") if data.get("keys") == "last_dot" else "first_dot")
+    given = {fact for fact in FACTS if _is_given(fact, data, stated, overrides)}
+    _refuse_disagreement({fact: data.get(fact) for fact in given}, data, facts)
+    found = {fact: getattr(facts, fact) for fact in FACTS if fact not in given}
+    if "classes" in given and facts.classes != data.get("classes"):
+        found.pop("class_names", None)
+    if found.get("channels", 3) is None:
+        found["channels"] = 3
+    composed.data.update(found)
+    changed = any(found[fact] != stated.get(fact) for fact in found if fact != "class_names")
+    said = [f"{facts.says_so}: {facts.in_words()}"] if changed else []
+    return said + _without_validation(composed, data, stated, overrides, facts)
+
+
+def _without_validation(
+    composed: Any, data: Mapping[str, Any], stated: Mapping[str, Any], overrides: Sequence[str], facts: DataFacts
+) -> list[str]:
+    """Own data need not have a validation split; one that is asked for by name has to be there."""
+    split = data.get("val_split")
+    is_requested = bool({"data.val_split", "trainer.val_every_steps"} & _keys(overrides))
+    if is_requested or split is None or split != stated.get("val_split") or split in (facts.splits or [split]):
+        return []
+    composed.data.val_split = None
+    validates = bool(composed.trainer.get("val_every_steps"))
+    if validates:
+        composed.trainer.val_every_steps = 0
+    return [f"{facts.says_so}: no split {split!r}: nothing is validated"] if validates else []
+
+
+def _is_given(fact: str, data: Mapping[str, Any], stated: Mapping[str, Any], overrides: Sequence[str]) -> bool:
+    """By an override, by another file than that of the data, or as the size that a file has images cut to."""
+    if fact in UNKNOWN and data.get(fact) in OPEN:
+        return False
+    if fact == "image_size" and stated.get("crop", "none") != "none":
+        return True
+    if f"data.{fact}" in _keys(overrides):
+        return fact != "class_names" or data.get(fact) is not None
+    return data.get(fact) != stated.get(fact)
+
+
+def _refuse_disagreement(given: Mapping[str, Any], data: Mapping[str, Any], facts: DataFacts) -> None:
+    says, crop = facts.says_so, data.get("crop")
+    if "image_size" not in given and facts.image_size is None:
+        first = "" if crop not in (None, "none") else " and data.crop=adm, edm or resize_short"
+        raise UserError(
+            f"{says.parent} holds images of several sizes: set data.image_size=...{first}, or make it with one"
+        )
+    size, channels, classes = (given.get(fact) for fact in ("image_size", "channels", "classes"))
+    if crop == "none" and _differ(size, facts.image_size):
+        raise UserError(
+            f"{says} says {facts.image_size} px images, data.image_size={size}: set data.image_size="
+            f"{facts.image_size} or leave it out, or choose a crop (data.crop=adm, edm or resize_short)"
+        )
+    if _differ(channels, facts.channels):
+        raise UserError(
+            f"data.channels={channels}, but {says} says {facts.channels}: leave data.channels out, and "
+            f"network.channels={facts.channels} follows"
+        )
+    if isinstance(classes, int) and facts.classes is None:
+        raise UserError(
+            f"data.classes={classes}, but {data['path']} has no label (.cls files) in split {data['train_split']!r}: "
+            "leave data.classes out, or make the data with classes (difflab data make ... classes=top)"
+        )
+    if isinstance(classes, int) and classes != facts.classes:
+        raise UserError(f"data.classes={classes}, but {says} says {facts.classes}: leave data.classes out")
+
+
+def _differ(given: object, found: int | None) -> bool:
+    # What is no number is refused where the configuration is validated.
+    return isinstance(given, int) and found is not None and given != found
+
+
+def _fill_in_what_suits(composed: Any, overrides: Sequence[str]) -> None:
+    from omegaconf import OmegaConf
+
+    data = OmegaConf.to_container(composed.data, resolve=True)
+    size, channels = (data.get(fact) if isinstance(data, dict) else None for fact in UNKNOWN)
+    # What is wrong with these is said by the validation, without what would follow from them.
+    size = size if isinstance(size, int) and 1 <= size <= 1 << 16 else UNKNOWN["image_size"]
+    channels = channels if isinstance(channels, int) else UNKNOWN["channels"]
+    sections = [(NETWORKS, "network", composed.get("network"))]
+    conditioning = composed.get("conditioning")
+    if OmegaConf.is_dict(conditioning):
+        sections += [(CONDITIONERS, f"conditioning.{name}", one) for name, one in conditioning.items()]
+    for axis, key, section in sections:
+        if not OmegaConf.is_dict(section):
+            continue
+        if (
+            axis is NETWORKS
+            and section.get("channels") in (None, COLOUR)
+            and "network.channels" not in _keys(overrides)
+        ):
+            section.channels = channels
+        section.update(_suiting(axis, key, OmegaConf.to_container(section, resolve=True), size, channels))
+
+
+def _keys(overrides: Sequence[str]) -> set[str]:
+    return {override.partition("=")[0].lstrip("+") for override in overrides}
+
+
+def _suiting(axis: Registry, key: str, values: Any, size: int, channels: int) -> dict[str, Any]:
+    name = values.get("kind")
+    if not isinstance(name, str) or name not in axis:
+        return {}
+    config: Any = axis[name].config
+    try:
+        return config.fitted(values, size, channels)
+    except ValueError as error:
+        raise UserError(f"{key}: {error}") from None

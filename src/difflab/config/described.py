@@ -1,0 +1,83 @@
+"""What is said of the options of a configuration in its source: the strings below fields, or the class's docstring."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.util
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from pydantic import BaseModel
+
+
+def described(config: type[BaseModel]) -> dict[str, str]:
+    """A line for each field that something is said of, by the name of the field."""
+    found: dict[str, str] = {}
+    for one in reversed(config.__mro__):
+        if issubclass(one, BaseModel) and one is not BaseModel:
+            found |= dict(_of_docstring(one.__doc__ or "", one.model_fields))
+            found |= _below_fields(one.__module__).get(one.__qualname__, {})
+    return found
+
+
+def named_in(module: str) -> Mapping[str, str]:
+    """What is said of the assignments, functions and classes of a module, by their names; nothing is imported."""
+    return {
+        name: text for name, text in [*_below(_tree(module).body), *_docstrings(_tree(module).body)] if text
+    }  # fmt: skip
+
+
+@functools.cache
+def _below_fields(module: str) -> dict[str, dict[str, str]]:
+    classes = (node for node in ast.walk(_tree(module)) if isinstance(node, ast.ClassDef))
+    return {node.name: dict(_below(node.body)) for node in classes}
+
+
+@functools.cache
+def _tree(module: str) -> ast.Module:
+    spec = importlib.util.find_spec(module)
+    assert spec is not None, module
+    assert spec.origin is not None, module
+    return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+
+
+def _below(body: Iterable[ast.stmt]) -> Iterator[tuple[str, str]]:
+    """(name, text) of every assignment with a string below it."""
+    before: ast.stmt | None = None
+    for node in body:
+        match before, node:
+            case (
+                (ast.AnnAssign(target=ast.Name(name)) | ast.Assign(targets=[ast.Name(name)])),
+                ast.Expr(ast.Constant(str(text))),
+            ):
+                yield name, _in_a_line(text)
+        before = node
+
+
+def _docstrings(body: Iterable[ast.stmt]) -> Iterator[tuple[str, str]]:
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name, (ast.get_docstring(node) or "").partition("\n")[0]
+
+
+def _of_docstring(text: str, fields: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """`name: what it is` or `one, other: what they are`, with lines that are indented more belonging to it."""
+    lines = text.splitlines()
+    for place, line in enumerate(lines):
+        entry = re.match(r"(\s+)([a-z_]+(?:, [a-z_]+)*):\s+(\S.*)$", line)
+        if entry is None:
+            continue
+        rest = []
+        for following in lines[place + 1 :]:
+            if not following.strip() or len(following) - len(following.lstrip()) <= len(entry[1]):
+                break
+            rest.append(following)
+        for name in entry[2].split(", "):
+            if name in fields:
+                yield name, _in_a_line(" ".join([entry[3], *rest]))
+
+
+def _in_a_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,98 @@
+"""What is learned: the configurations of each task, and where it is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
+
+from difflab.config.foreign import missing
+from difflab.config.registry import Axis
+from difflab.errors import UserError
+
+if TYPE_CHECKING:
+    from difflab.config.model import ModelConfig
+    from difflab.config.train import TrainConfig
+
+T = TypeVar("T", bound="type[TrainConfig]")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One of them. Builders are `module:function`, imported only when something is built.
+
+    train:        the configuration of its runs.
+    model:        the configuration of what is stored of them.
+    build_model:  (its model configuration) -> `Model`, with initial weights.
+    build_module: (its training configuration) -> `TrainingModule`, with initial weights.
+    """
+
+    train: type[TrainConfig]
+    model: type[ModelConfig]
+    build_model: str
+    build_module: str
+
+    @property
+    def summary(self) -> str:
+        """What it is, in a line."""
+        return (self.model.__doc__ or "").strip().partition("\n")[0]
+
+    @property
+    def module(self) -> str:
+        """Where it is registered."""
+        return self.train.__module__
+
+    @property
+    def package(self) -> str:
+        """The top-level package that it comes from."""
+        return self.module.partition(".")[0]
+
+
+class Tasks(Axis[Task]):
+    """The tasks by name, difflab's own and those of installed packages. One is registered beside its configurations:
+
+        @TASKS.register(MineModelConfig, build_model="mine.build:build_model", build_module="mine.build:build_module")
+        class MineTrainConfig(TrainConfig):
+            task: Literal["mine"]
+
+    Its file `conf/task/<name>.yaml` brings the groups that it has besides those of every training.
+    """
+
+    group = "task"
+
+    def register(self, model: type[ModelConfig], *, build_model: str, build_module: str) -> Callable[[T], T]:
+        """Class decorator: this configuration of runs, whose `task` is a literal, is of a task.
+
+        Raises UserError where two packages have a task by the same name.
+        """
+
+        def add(train: T) -> T:
+            (name,) = get_args(train.model_fields["task"].annotation)
+            there = self._entries.get(name)
+            if there is not None and there.train.__module__ != train.__module__:
+                raise UserError(
+                    f"task: there are two by the name of {name}, of {there.train.__module__} and of "
+                    f"{train.__module__}; uninstall one of the two packages"
+                )
+            self._entries[name] = Task(train, model, build_model, build_module)
+            return train
+
+        return add
+
+    def of(self, content: Mapping[str, Any]) -> Task:
+        """The task that plain contents of a configuration name.
+
+        Raises UserError where they name none that is known.
+        """
+        if "task" not in content:
+            raise UserError(f"missing key 'task': give it a value, as in task={next(iter(self))}")
+        name = content["task"]
+        if isinstance(name, str) and name in self:
+            return self[name]
+        if (package := missing(content, "task")) is not None:
+            raise UserError(f"task={name!r} comes with {package}, which is not installed: install it")
+        raise UserError(f"task={name!r} is not known; choose one of {', '.join(self)}")
+
+
+TASKS = Tasks("difflab.tasks.denoising.config", "difflab.tasks.noisy_classifier.config")
+"""What can be learned."""

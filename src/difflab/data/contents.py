@@ -1,0 +1,45 @@
+"""What the samples of a split say: how many each class has, and what a caption is like."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from difflab.data.bad_samples import BadSample
+from difflab.data.directory import DataDirectory
+from difflab.data.reading import ShardDataset
+from difflab.progress import track
+
+_LOOKED_AT_FOR_A_CAPTION = 64
+
+
+def class_counts(directory: DataDirectory, split: str) -> tuple[dict[str, int], str | None]:
+    """{class: its samples}, the largest first, of a split with labels; and what is wrong with the labels that are.
+
+    Classes of the index without a sample are there, too; where it has no names, a class is called by its label.
+    """
+    dataset = ShardDataset(directory, split, fields=("label",))
+    labels: Counter[int] = Counter()
+    bad: list[str] = []
+    for index in track(range(len(dataset)), len(dataset), f"counting {split}"):
+        try:
+            labels[dataset.sample(index, image=False)["label"]] += 1
+        except BadSample as error:
+            bad.append(str(error))
+    names = directory.index.classes
+    known = range(len(names)) if names is not None else sorted(labels)
+    ordered = sorted(known, key=lambda label: (-labels[label], label))
+    counts = {str(label) if names is None else names[label]: labels[label] for label in ordered}
+    return counts, f"{len(bad)} labels cannot be used, as {bad[0]}" if bad else None
+
+
+def example_caption(directory: DataDirectory, split: str) -> str | None:
+    """The first caption of a split that is not empty, among the first samples; None where there is none."""
+    dataset = ShardDataset(directory, split, fields=("caption",))
+    for index in range(min(len(dataset), _LOOKED_AT_FOR_A_CAPTION)):
+        try:
+            if caption := dataset.sample(index, image=False)["caption"]:
+                return caption
+        except BadSample:
+            # Said where samples are verified; other samples have captions.
+            continue
+    return None

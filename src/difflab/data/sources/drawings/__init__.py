@@ -1,0 +1,1 @@
+"""Drawings of emoji as a source."""

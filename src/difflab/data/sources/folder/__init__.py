@@ -1,0 +1,1 @@
+"""A directory of image files as a source."""

@@ -1,0 +1,1 @@
+"""Procedural scenes of coloured shapes as a source."""

@@ -1,0 +1,20 @@
+"""The shapes, split by split."""
+
+from __future__ import annotations
+
+from difflab.data.shapes.source import SPLITS, ShapesSource
+from difflab.data.sources.base import Source
+from difflab.data.sources.shapes.config import ShapesSourceConfig
+
+
+def shapes_splits(config: ShapesSourceConfig) -> dict[str, Source]:
+    """The splits that are to hold samples.
+
+    Raises UserError where `holdout` leaves no scenes for one of them.
+    """
+    wanted = {split: ShapesSource.from_config(config, split) for split in SPLITS if config.count(split)}
+    for split, source in wanted.items():
+        # Before anything is written.
+        for index in range(min(len(source), len(config.holdout) if split == "holdout" else 1)):
+            source.scene(index)
+    return {**wanted}

@@ -1,0 +1,1 @@
+"""Tables of captions, and of images, as CSV, TSV, JSON lines and parquet."""

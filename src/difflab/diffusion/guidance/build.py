@@ -1,0 +1,61 @@
+"""From the options of each kind of guidance to the objects, in the order they are applied."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from difflab.config.axes import GUIDANCE
+from difflab.diffusion.guidance.base import Guidance, GuidanceParts
+from difflab.diffusion.guidance.classifier import ClassifierGuidance
+from difflab.diffusion.guidance.classifier_free import ClassifierFree
+
+if TYPE_CHECKING:
+    from difflab.config.guidance import GuidanceOptions, Interval
+    from difflab.diffusion.guidance.config import ClassifierFreeOptions, ClassifierOptions, ComposedGuidance
+
+
+def nothing(options: GuidanceOptions, parts: GuidanceParts) -> tuple[Guidance, ...]:
+    """The network's own prediction."""
+    return ()
+
+
+def classifier_free(options: ClassifierFreeOptions, parts: GuidanceParts) -> tuple[Guidance, ...]:
+    """Raises ValueError where the reference, or a null condition to lead away from, is missing."""
+    scale, reference = options.effective_scale, parts.guides.get("reference")
+    if options.reference is not None and reference is None:
+        raise ValueError(f"guidance.reference needs the network of {options.reference.run}; load it first")
+    if options.needs_null and parts.null is None:
+        raise ValueError(
+            "classifier-free guidance needs a model that was trained with a condition dropped now and then "
+            "(conditioning.<name>.drop_rate above 0); this one was not: set guidance.scale=1, or choose "
+            "guidance=autoguidance or guidance=classifier"
+        )
+    guidance = ClassifierFree(
+        scale,
+        null=parts.null if options.reference is None else None,
+        reference=None if options.reference is None else reference,
+        interval=_interval(options.interval),
+        rescale=options.rescale,
+        channels=options.channels,
+        prediction=parts.prediction,
+    )
+    return (guidance,)
+
+
+def classifier(options: ClassifierOptions, parts: GuidanceParts) -> tuple[Guidance, ...]:
+    """Raises ValueError where the classifier is missing."""
+    if (log_prob := parts.guides.get("classifier")) is None:
+        raise ValueError(
+            "classifier guidance needs a noisy classifier and a class for every sample: give guidance.run=..., "
+            "a run trained with task=noisy_classifier"
+        )
+    return (ClassifierGuidance(log_prob, options.scale, options.gradient_at, _interval(options.interval)),)
+
+
+def composed(options: ComposedGuidance, parts: GuidanceParts) -> tuple[Guidance, ...]:
+    """Those of every part, as the kind of that name builds them."""
+    return tuple(one for kind, part in options.parts.items() for one in GUIDANCE[kind].load_builder()(part, parts))
+
+
+def _interval(interval: Interval | None) -> tuple[float, float] | None:
+    return None if interval is None else (interval[0], interval[1])
