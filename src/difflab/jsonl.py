@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 from collections.abc import Sequence
@@ -28,6 +30,9 @@ def append(path: Path, lines: Sequence[str]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:
+            # A line that somebody is writing now is not torn; a file system without locks has it look so at most.
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
             content = (b"\n" if _is_torn(descriptor) else b"") + text.encode("utf-8")
             # A file system may take a part only, and says why when it is asked to take the rest.
             while content:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from difflab.config.axes import AXES, NAMES, PARTS
+from difflab.config.axes import AXES, NAMES, PARTS, UNFILED
 from difflab.config.described import named_in
 from difflab.config.options import REQUIRED, Row, rows, said_of_axes
-from difflab.config.registry import Axis, Kind, Names
+from difflab.config.registry import Axis, Kind, Names, Registry
 from difflab.config.slots import OWN
 from difflab.config.task import TASKS
 from difflab.files import write_text
@@ -27,11 +27,11 @@ options of `kind: euler`; `callbacks_defaults` and `logger_defaults` have a key 
 
 def page() -> str:
     """The whole page, of difflab's own choices."""
-    return "\n".join([HEAD, *_contents(), *_tasks(), *_kinds(), *_parts(), *_words()]) + "\n"
+    return "\n".join([HEAD, *_contents(), *_tasks(), *_kinds(AXES), *_parts(), *_kinds(UNFILED), *_words()]) + "\n"
 
 
 def _contents() -> Iterator[str]:
-    names = [TASKS.group, *(axis.group for axis in AXES), *(axis.group for axis in PARTS)]
+    names = [TASKS.group, *(axis.group for axis in (*AXES, *PARTS, *UNFILED))]
     yield "Axes: " + ", ".join(f"[{name}](#{_anchor(name)})" for name in names) + "; [words](#words).\n"
 
 
@@ -42,9 +42,9 @@ def _tasks() -> Iterator[str]:
     )
 
 
-def _kinds() -> Iterator[str]:
+def _kinds(chosen: Sequence[Registry]) -> Iterator[str]:
     said = said_of_axes()
-    for axis in AXES:
+    for axis in chosen:
         kinds = _own(axis)
         yield f"## {axis.group}\n\n{said[axis.group]}\n"
         yield from _table(("kind", "what it is"), ((f"`{name}`", kind.summary) for name, kind in kinds.items()))
