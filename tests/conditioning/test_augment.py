@@ -40,5 +40,5 @@ def test_it_stands_beside_a_class() -> None:
 
 
 def test_it_cannot_be_dropped() -> None:
-    with pytest.raises(ValueError, match="are not dropped"):
+    with pytest.raises(ValueError, match="cannot be dropped"):
         AugmentConditioner(Augmentation(0.12), 6)({}, torch.tensor([True]))

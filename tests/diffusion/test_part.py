@@ -71,7 +71,7 @@ def test_the_share_that_the_message_names_keeps_a_step(steps: int) -> None:
     own = list(sampler.contexts(sampler.respace(PROCESS)))
     with pytest.raises(ValueError, match="keeps none") as refused:
         Part(start=0.5 / steps).bounds(own)
-    named = float(str(refused.value).split("take ")[1].split(" or more")[0])
+    named = float(str(refused.value).split("set ")[1].split(" or more")[0])
     assert Part(start=named).bounds(own)[1] > Part(start=named).bounds(own)[0]
 
 

@@ -49,7 +49,9 @@ def said_of_axes() -> dict[str, str]:
     said = named_in(axes.__name__)
     # What builders are like is for those who write one.
     texts = {id(getattr(axes, name)): text.partition(" Builders:")[0] for name, text in said.items()}
-    named = {axis.group: axis for axis in (*axes.AXES, *axes.PARTS)} | {names.what: names for names in axes.NAMES}
+    named = {axis.group: axis for axis in (*axes.AXES, *axes.PARTS, *axes.UNFILED)} | {
+        names.what: names for names in axes.NAMES
+    }
     return {name: texts[id(axis)] for name, axis in named.items()}
 
 

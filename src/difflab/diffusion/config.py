@@ -195,7 +195,7 @@ class DiscreteDiffusionConfig(DiffusionBase):
     timesteps: int = Field(default=1000, ge=1)
     """Number of rows of the table (DDPM, section 4)."""
     variance: Literal["fixed_small", "fixed_large", "learned", "learned_range", "interpolated"] = "fixed_large"
-    """Of p(x_{t-1} | x_t): the posterior's, beta, learned freely or between these two (Improved DDPM), or their mix."""
+    """Variance of p(x_{t-1} | x_t): the posterior's, beta, learned freely or between the two, or a fixed mix."""
     posterior_clip: Literal["copy_second", "floor"] = "copy_second"
     """Log-variance of the first row: copied from the second, or log(1e-20) (DDPM's older code)."""
     time_input: Literal["index", "scaled_index", "alpha_bar", "sqrt_alpha_bar", "log_snr"] = "index"

@@ -128,4 +128,4 @@ def test_one_step_that_starts_where_there_is_no_noise_is_said(
     spacing: Spacing, said: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     kept = resolve_steps(1000, 1, spacing)
-    assert (kept[0] < 2) == said == ("take spacing=trailing" in caplog.text)
+    assert (kept[0] < 2) == said == ("use spacing=trailing" in caplog.text)
