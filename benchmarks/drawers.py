@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from benchmarks.devices import Way
 from benchmarks.peer import PeerNetwork, class_conditioner
 from difflab.compiling import Compilation
-from difflab.config.guidance import ClassifierFreeGuidance, GuidanceConfig
+from difflab.config.guidance import GuidanceConfig
 from difflab.config.request import RequestConfig
 from difflab.config.sampler import SamplerConfig
 from difflab.devices import Accelerator, on_cuda_only, sampling_autocast
+from difflab.diffusion.guidance.config import ClassifierFreeGuidance
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.samplers.config import DDIMConfig
 from difflab.errors import UserError

@@ -1,4 +1,4 @@
-"""All that a GPU has to tell, in at most eight minutes, the most important first; development/gpu.md says how to read it.
+"""All that a GPU has to tell, in at most eight minutes, the most important first; see development/gpu.md.
 
 Each part runs in a process of its own with a share of the time. One that does not come to its end, for whatever reason,
 leaves the lines that it had, and the next part begins. What a part does not use of its share goes to those after it.

@@ -34,9 +34,10 @@ from benchmarks.pairs import Lap, Rounds, Spread, as_json, clocked, interleave, 
 from benchmarks.peer import PeerNetwork, diffusers_model
 from benchmarks.stage import open_stage, synchroniser
 from benchmarks.switches import deterministic
-from difflab.config.guidance import GuidanceConfig, NoGuidance
+from difflab.config.guidance import GuidanceConfig
 from difflab.config.sampler import SamplerConfig
 from difflab.devices import resolve_accelerator
+from difflab.diffusion.guidance.config import NoGuidance
 from difflab.diffusion.samplers.config import AncestralConfig
 from difflab.errors import UserError
 from difflab.pipelines.base import Pipeline
