@@ -96,7 +96,8 @@ def written() -> list[Any]:
     found = []
     for page in PAGES:
         for command in commands_of(page):
-            if command not in seen:
+            # The package that a reader of extending.md writes is not installed.
+            if command not in seen and "my_paper" not in command:
                 seen.add(command)
                 marks = [pytest.mark.slow] if page.stem == "results" else []
                 found.append(pytest.param(command, marks=marks, id=f"{page.stem}: {command}"))
