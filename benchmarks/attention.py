@@ -32,25 +32,25 @@ PAIRS = [("fused", "batches")]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    asked = _parse(argv)
+    args = _parse(argv)
     facts = describe_machine()
     command.print_lines(*machine_lines(facts), "")
     content: dict[str, Any] = {"benchmark": "attention", "machine": facts, "kernels": {}}
-    if asked.part in ("all", "kernels"):
+    if args.part in ("all", "kernels"):
         command.print_lines(f"Forward and backward of {IMAGES} images, fused / batches:", "")
-        for dtype, (heads, width), tokens in itertools.product((torch.bfloat16, torch.float32), HEADS, asked.tokens):
-            rounds = time_kernels(dtype, heads, width, tokens, asked.rounds, asked.warmup)
+        for dtype, (heads, width), tokens in itertools.product((torch.bfloat16, torch.float32), HEADS, args.tokens):
+            rounds = time_kernels(dtype, heads, width, tokens, args.rounds, args.warmup)
             name = f"{str(dtype).removeprefix('torch.')}, {heads} x {width} channels, {tokens} tokens"
             wall, cpu = (rounds.ratio(*PAIRS[0], clock) for clock in ("wall", "cpu"))
             command.print_lines(f"{name}: {wall.median:.2f}, CPU time {cpu.median:.2f} ({cpu.q1:.2f} to {cpu.q3:.2f})")
             content["kernels"][name] = as_json(rounds, PAIRS, cpu=True)
         command.print_lines("")
-    if asked.part in ("all", "step"):
-        with open_stage(asked.experiment, overrides_of(asked)) as stage:
-            rounds = time_steps(stage, asked.rounds, asked.warmup)
+    if args.part in ("all", "step"):
+        with open_stage(args.experiment, overrides_of(args)) as stage:
+            rounds = time_steps(stage, args.rounds, args.warmup)
             command.print_lines(stage.headline(), "", *table(rounds, PAIRS, cpu=True), "")
             content |= {"settings": stage.settings(), "step": as_json(rounds, PAIRS, cpu=True)}
-    command.print_json(asked.json, content)
+    command.print_json(args.json, content)
 
 
 def time_kernels(dtype: torch.dtype, heads: int, width: int, tokens: int, rounds: int, warmup: int) -> Rounds:

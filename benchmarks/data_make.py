@@ -29,27 +29,27 @@ PAIRS = (("one process", "all cores"), ("all cores", "samples"))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    asked = _parse(argv)
+    args = _parse(argv)
     facts = describe_machine()
     command.print_lines(*machine_lines(facts), f"{cores()} cores", "")
     command.print_lines("| samples/s, median | all cores | one process | samples alone | one process / all cores |")
     command.print_lines("|---|---|---|---|---|")
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="difflab-benchmark-") as folder:
-        for name, sources in cases(asked, Path(folder)).items():
-            rounds = time_making(sources, Path(folder) / "out", asked.workers, asked.rounds, asked.warmup)
+        for name, sources in cases(args, Path(folder)).items():
+            rounds = time_making(sources, Path(folder) / "out", args.workers, args.rounds, args.warmup)
             command.print_lines(row(name, len(sources["train"]), rounds))
             results[name] = as_json(rounds, PAIRS, cpu=False)
-    command.print_json(asked.json, {"benchmark": "data_make", "machine": facts, "cases": results})
+    command.print_json(args.json, {"benchmark": "data_make", "machine": facts, "cases": results})
 
 
-def cases(asked: argparse.Namespace, folder: Path) -> dict[str, dict[str, Source]]:
+def cases(args: argparse.Namespace, folder: Path) -> dict[str, dict[str, Source]]:
     """Scenes of 32 px, and JPEG files of 512 px to be cut to 64."""
     photos = folder / "photos"
-    write_photos(photos, asked.files, asked.side)
+    write_photos(photos, args.files, args.side)
     return {
-        "shapes, 32 px": _opened("shapes", resolution=32, n=asked.images, val=0),
-        f"folder, {asked.side} px JPEG to 64": _opened("folder", path=str(photos), resolution=64),
+        "shapes, 32 px": _opened("shapes", resolution=32, n=args.images, val=0),
+        f"folder, {args.side} px JPEG to 64": _opened("folder", path=str(photos), resolution=64),
     }
 
 

@@ -66,21 +66,21 @@ class Way:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    asked = _parse(argv)
+    args = _parse(argv)
     facts = describe_machine()
-    with open_stage(asked.experiment, overrides_of(asked)) as stage:
+    with open_stage(args.experiment, overrides_of(args)) as stage:
         if stage.accelerator == "cuda":
             # As training does it.
             torch.set_float32_matmul_precision("high")
         command.print_lines(*machine_lines(facts), stage.headline(), "")
-        ways = ways_to_train(asked.compile)
-        training = compare(stage, ways, training_step, asked.rounds, asked.warmup)
+        ways = ways_to_train(args.compile)
+        training = compare(stage, ways, training_step, args.rounds, args.warmup)
         auto = auto_training(stage.accelerator)
         lines = judged("Training step", training, stage.accelerator, str(auto))
-        if auto.compile and not asked.compile:
+        if auto.compile and not args.compile:
             lines.append("auto also compiles, which was not measured: add --compile")
         command.print_lines(*lines, "")
-        sampling = compare(stage, ways_to_sample(), sampling_step, asked.rounds, asked.warmup)
+        sampling = compare(stage, ways_to_sample(), sampling_step, args.rounds, args.warmup)
         layout = on_cuda_only("auto", stage.accelerator)
         choice = Way(bf16=sampling_autocast("auto", stage.accelerator) is not None, channels_last=layout)
         command.print_lines(*judged("Sampling forward", sampling, stage.accelerator, str(choice)), "")
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cpu = stage.accelerator == "cpu"
         measured = {"training": training, "sampling": sampling}
     results = {name: as_json(rounds, _pairs(rounds), cpu=cpu) for name, rounds in measured.items()}
-    command.print_json(asked.json, {**content, **results})
+    command.print_json(args.json, {**content, **results})
 
 
 def ways_to_train(compiled: bool) -> list[Way]:

@@ -94,17 +94,17 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=128)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--guidance", type=float, default=1.5)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     how = ("sampler=ddim", "sampler.eta=1", "batch_size=64")
     rows: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        real = given(asked.runs[0], asked.data, asked.n, Path(folder))
+        real = given(args.runs[0], args.data, args.n, Path(folder))
         _, width, channels = real.pixels.shape[1:]
-        path = asked.data or read_train_config(asked.runs[0] / "config.yaml").data.path
+        path = args.data or read_train_config(args.runs[0] / "config.yaml").data.path
         data = ("data=shapes32_single", f"data.path={path}", f"data.image_size={width}", f"data.channels={channels}")
-        for path in asked.runs:
+        for path in args.runs:
             run = difflab.load(path, accelerator="cpu")
-            common: dict[str, Any] = {"steps": asked.steps, "guidance": asked.guidance, "classes": real.labels}
+            common: dict[str, Any] = {"steps": args.steps, "guidance": args.guidance, "classes": real.labels}
             settings = {f"start {start:g}": (how, {"start": start}) for start in STARTS}
             settings |= {f"hole, {name}": ((*how, *more), {"mask": real.masks}) for name, more in HOLES.items()}
             for name, (overrides, own) in settings.items():

@@ -43,19 +43,19 @@ class Tally:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    asked = _parser().parse_args(argv)
-    chosen = [kind for kind in kinds() if not asked.kinds or kind.name in asked.kinds]
+    args = _parser().parse_args(argv)
+    chosen = [kind for kind in kinds() if not args.kinds or kind.name in args.kinds]
     command.print_lines(*machine_lines(describe_machine()), "")
     with tempfile.TemporaryDirectory() as scratch:
         prepared = Path(scratch) / "prepared"
         prepare(prepared, {name for kind in chosen for name in kind.needs}, _complete)
-        tallies = [_campaign(kind, asked, prepared, Path(scratch)) for kind in chosen]
+        tallies = [_campaign(kind, args, prepared, Path(scratch)) for kind in chosen]
     command.print_lines(
         "| command | trials | kills | finished | identical to the undisturbed one |", "|---|---|---|---|---|"
     )
     for tally in tallies:
         command.print_lines(f"| {tally.kind} | {tally.trials} | {tally.kills} | {tally.finished} | {tally.identical} |")
-    command.print_json(asked.json, {"benchmark": "faults", "tallies": [asdict(tally) for tally in tallies]})
+    command.print_json(args.json, {"benchmark": "faults", "tallies": [asdict(tally) for tally in tallies]})
     if any(tally.identical < tally.trials for tally in tallies):
         sys.exit(1)
 
@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _campaign(kind: Kind, asked: argparse.Namespace, prepared: Path, scratch: Path) -> Tally:
+def _campaign(kind: Kind, args: argparse.Namespace, prepared: Path, scratch: Path) -> Tally:
     """All trials of one kind, each in a folder of its own."""
     folder = _fresh(kind, prepared, scratch / "undisturbed")
     begun = time.monotonic()
@@ -81,22 +81,22 @@ def _campaign(kind: Kind, asked: argparse.Namespace, prepared: Path, scratch: Pa
     tally = Tally(kind.name, time.monotonic() - begun)
     undisturbed = kind.digests(folder)
     assert undisturbed, f"{kind.name} left nothing to compare"
-    for number in range(asked.trials):
-        draw = random.Random(f"{asked.seed} {kind.name} {number}")
+    for number in range(args.trials):
+        draw = random.Random(f"{args.seed} {kind.name} {number}")
         folder = _fresh(kind, prepared, scratch / "trial")
-        _trial(kind, folder, draw, asked, tally, undisturbed)
+        _trial(kind, folder, draw, args, tally, undisturbed)
         done = f"{tally.identical} of {tally.trials} identical after {tally.kills} kills"
         command.print_lines(f"{kind.name}: {done}" + "".join(f"\n  {line}" for line in _news(tally)))
     return tally
 
 
 def _trial(
-    kind: Kind, folder: Path, draw: random.Random, asked: argparse.Namespace, tally: Tally, undisturbed: Digests
+    kind: Kind, folder: Path, draw: random.Random, args: argparse.Namespace, tally: Tally, undisturbed: Digests
 ) -> None:
     number, tally.trials = tally.trials, tally.trials + 1
-    for _ in range(draw.randint(1, asked.kills)):
+    for _ in range(draw.randint(1, args.kills)):
         # Over the whole of it, the start too; what was done before makes the next try shorter.
-        delay, how = draw.uniform(0.1, tally.seconds), SIGNALS[draw.choice(asked.signals)]
+        delay, how = draw.uniform(0.1, tally.seconds), SIGNALS[draw.choice(args.signals)]
         tally.kills += _killed(kind.arguments, folder, delay, how)
     try:
         _complete(kind.arguments, folder)

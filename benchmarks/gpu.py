@@ -1,4 +1,4 @@
-"""All that a GPU has to tell, in at most eight minutes, the most important first; docs/gpu.md says how to read it.
+"""All that a GPU has to tell, in eight minutes at most, the most important first; see development/gpu.md.
 
 Each part runs in a process of its own with a share of the time. One that does not come to its end, for whatever reason,
 leaves the lines that it had, and the next part begins. What a part does not use of its share goes to those after it.
@@ -56,30 +56,30 @@ PARTS = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    asked = _parse(argv)
-    if asked.part is not None:
-        run_worker(asked)
+    args = _parse(argv)
+    if args.part is not None:
+        run_worker(args)
         return
     tell_of_missing_packages()
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, lambda signum, _: sys.exit(128 + signum))
     # Compiling starts cold, whatever this machine has compiled before, and parts share what they compile.
     with tempfile.TemporaryDirectory(prefix="difflab-benchmark-gpu-") as cache:
-        run_parts(asked, environment(asked, cache))
+        run_parts(args, environment(args, cache))
 
 
-def run_parts(asked: argparse.Namespace, environ: Mapping[str, str]) -> None:
+def run_parts(args: argparse.Namespace, environ: Mapping[str, str]) -> None:
     """One part after the other, each until its share is over."""
-    end = time.time() + asked.budget_s
-    chosen = list(asked.only or PARTS)
+    end = time.time() + args.budget_s
+    chosen = list(args.only or PARTS)
     for number, name in enumerate(chosen):
         seconds = share(end - time.time(), [PARTS[other].weight for other in chosen[number:]])
-        report = Report(name, time.time() + seconds, asked.json)
+        report = Report(name, time.time() + seconds, args.json)
         if seconds < LEAST:
             report.left_out("all", f"{max(seconds, 0.0):.0f} s are left for it")
             continue
         report.note("about", f"{PARTS[name].about}; at most {seconds:.0f} s")
-        with worker(name, report.until, asked, environ) as process:
+        with worker(name, report.until, args, environ) as process:
             try:
                 status = process.wait(timeout=max(report.left(), 0.0))
             except subprocess.TimeoutExpired:
@@ -94,12 +94,12 @@ def run_parts(asked: argparse.Namespace, environ: Mapping[str, str]) -> None:
 
 @contextlib.contextmanager
 def worker(
-    name: str, until: float, asked: argparse.Namespace, environ: Mapping[str, str]
+    name: str, until: float, args: argparse.Namespace, environ: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The process of one part, which writes to our stdout; with all that it started it ends here."""
     arguments = ["--part", name, "--until", str(until)]
-    arguments += [] if asked.json is None else ["--json", str(asked.json)]
-    arguments += ["--scale", asked.scale] + ([] if asked.batch is None else ["--batch", str(asked.batch)])
+    arguments += [] if args.json is None else ["--json", str(args.json)]
+    arguments += ["--scale", args.scale] + ([] if args.batch is None else ["--batch", str(args.batch)])
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.gpu", *arguments],
         stdin=subprocess.PIPE,
@@ -113,7 +113,7 @@ def worker(
         _end(process)
 
 
-def environment(asked: argparse.Namespace, cache: str) -> dict[str, str]:
+def environment(args: argparse.Namespace, cache: str) -> dict[str, str]:
     """Of the parts' processes."""
     source = str(ROOT / "src")
     environ = {
@@ -124,7 +124,7 @@ def environment(asked: argparse.Namespace, cache: str) -> dict[str, str]:
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "PYTHONUNBUFFERED": "1",
     }
-    if asked.scale == "tiny":
+    if args.scale == "tiny":
         # torch.compile then gives back what it is given: a C++ compiler would take minutes.
         environ |= {"TORCH_COMPILE_DISABLE": "1", "CUDA_VISIBLE_DEVICES": ""}
     return environ
@@ -138,7 +138,7 @@ def tell_of_missing_packages() -> None:
     wanted = [*project["dependencies"], *project["optional-dependencies"]["peers"]]
     names = [text.split(">")[0].split("=")[0].split("<")[0].strip() for text in wanted]
     if missing := [name for name in names if not _is_installed(name)]:
-        command.print_lines(f"not installed here, see docs/gpu.md: {' '.join(missing)}")
+        command.print_lines(f"not installed here, see development/gpu.md: {' '.join(missing)}")
 
 
 def _is_installed(distribution: str) -> bool:
@@ -152,13 +152,13 @@ def _is_installed(distribution: str) -> bool:
 # -- inside of a part's process
 
 
-def run_worker(asked: argparse.Namespace) -> None:
+def run_worker(args: argparse.Namespace) -> None:
     """One part, here."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    report = Report(asked.part, asked.until - GRACE, asked.json)
+    report = Report(args.part, args.until - GRACE, args.json)
     run_part = report.attempt("all", _imported)
     if run_part is not None:
-        run_part(report, tiny=asked.scale == "tiny", batch=asked.batch)
+        run_part(report, tiny=args.scale == "tiny", batch=args.batch)
 
 
 def _imported() -> Callable[..., None]:
@@ -202,16 +202,16 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tiny", "--dry-run", dest="scale", action="store_const", const="tiny", help="the same")
     parser.add_argument("--part", choices=list(PARTS), help=argparse.SUPPRESS)
     parser.add_argument("--until", type=float, help=argparse.SUPPRESS)
-    asked = parser.parse_args(argv)
-    if asked.json is not None:
-        asked.json = asked.json.absolute()
+    args = parser.parse_args(argv)
+    if args.json is not None:
+        args.json = args.json.absolute()
         try:
             # Before the first figure: one that cannot be written down is lost.
-            asked.json.parent.mkdir(parents=True, exist_ok=True)
-            asked.json.open("a").close()
+            args.json.parent.mkdir(parents=True, exist_ok=True)
+            args.json.open("a").close()
         except OSError as error:
-            parser.error(f"argument --json: {asked.json} cannot be written ({error.strerror}): give another file")
-    return asked
+            parser.error(f"argument --json: {args.json} cannot be written ({error.strerror}): give another file")
+    return args
 
 
 if __name__ == "__main__":

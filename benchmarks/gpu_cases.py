@@ -34,10 +34,10 @@ class Case:
     tflops: Goal | None = None
 
     @contextlib.contextmanager
-    def stage(self, asked: Scale, *more: str, with_shards: bool = True) -> Iterator[Stage]:
+    def stage(self, args: Scale, *more: str, with_shards: bool = True) -> Iterator[Stage]:
         """The experiment, composed at this scale."""
-        batch = f"data.batch_size={4 if asked.tiny else asked.batch or self.batch}"
-        tiny = (*TINY, *self.tiny) if asked.tiny else ()
+        batch = f"data.batch_size={4 if args.tiny else args.batch or self.batch}"
+        tiny = (*TINY, *self.tiny) if args.tiny else ()
         with open_stage(self.experiment, [*self.overrides, batch, *tiny, *more], with_shards=with_shards) as stage:
             yield stage
 

@@ -26,21 +26,21 @@ SPARE = 2
 """Cores that do not read: one trains, one pins."""
 
 
-def load(asked: Scale, report: Report, accelerator: Accelerator) -> None:
+def load(args: Scale, report: Report, accelerator: Accelerator) -> None:
     """Images a second at the sizes that are trained."""
     for case in (ADM64, CIFAR10, ADM256):
-        report.attempt(case.name, lambda case=case: _load(case, asked, report, torch.device(accelerator)))
+        report.attempt(case.name, lambda case=case: _load(case, args, report, torch.device(accelerator)))
 
 
-def _load(case: Case, asked: Scale, report: Report, device: torch.device) -> None:
-    with case.stage(asked, with_shards=False) as stage:
+def _load(case: Case, args: Scale, report: Report, device: torch.device) -> None:
+    with case.stage(args, with_shards=False) as stage:
         data = stage.config.data
         goal = case.images
         if case.tflops is not None:
             goal = Goal(case.tflops.value * 1e12 / flops_per_image(stage, training=True))
     whole = data.batch_size * SHARDS
-    images = whole if asked.tiny else max(PIXELS // data.image_size // whole, 1) * whole
-    workers = 0 if asked.tiny else max(cores() - SPARE, 1)
+    images = whole if args.tiny else max(PIXELS // data.image_size // whole, 1) * whole
+    workers = 0 if args.tiny else max(cores() - SPARE, 1)
     one = LoaderCase(data.image_size, "png", workers, images=images, batch=data.batch_size)
     with tempfile.TemporaryDirectory(prefix="difflab-benchmark-") as folder:
         path = Path(folder) / "shards"
@@ -54,7 +54,7 @@ def _load(case: Case, asked: Scale, report: Report, device: torch.device) -> Non
                 batch["image"].to(device, non_blocking=True)
 
         # The first pass starts the readers.
-        rounds = interleave({"pass": step}, rounds=asked.rounds, warmup=1, synchronise=synchroniser(device))
+        rounds = interleave({"pass": step}, rounds=args.rounds, warmup=1, synchronise=synchroniser(device))
     rate = one.images / rounds.time_of("pass").median
     memory = "pinned" if all(pinned) else "not pinned"
     report.figure(f"loader, {one}, batches of {one.batch}", rate, "images/s", goal, memory=memory)

@@ -73,14 +73,14 @@ RUN = [
 """A training with everything that has a state or draws: dropout, dropped classes, warm-up, averages, Adam."""
 
 
-def numerics(asked: Scale, report: Report, accelerator: Accelerator) -> None:
+def numerics(args: Scale, report: Report, accelerator: Accelerator) -> None:
     """The deviations of what is quick to begin, resuming, then the deviations of what is compiled."""
     device = torch.device(accelerator)
-    golden = report.attempt("golden networks", lambda: referred(golden_networks(asked), device, report))
+    golden = report.attempt("golden networks", lambda: referred(golden_networks(args), device, report))
     if golden:
         deviations(ways_to_run(compiled=False), golden, device, report)
     for name, compiled in (("eager", "false"), ("as by default", "auto")):
-        report.attempt(f"resume, {name}", lambda name=name, compiled=compiled: resume(name, compiled, asked, report))
+        report.attempt(f"resume, {name}", lambda name=name, compiled=compiled: resume(name, compiled, args, report))
         start_afresh()
     if golden:
         deviations(ways_to_run(compiled=True), golden[:COMPILED], device, report)
@@ -165,7 +165,7 @@ def deviation(actual: Tensor, expected: Tensor) -> float:
     return float((actual - expected).abs().max() / expected.abs().max().clamp(min=1.0))
 
 
-def golden_networks(asked: Scale) -> list[Golden]:
+def golden_networks(args: Scale) -> list[Golden]:
     """The networks of the fixtures on the CPU, in evaluation mode."""
     if str(TESTS) not in sys.path:
         sys.path.insert(0, str(TESTS))
@@ -173,7 +173,7 @@ def golden_networks(asked: Scale) -> list[Golden]:
     from networks.official_networks import build_target, conditioning, network_keymap, target_and_layout
 
     found = []
-    for name in FIXTURES[:2] if asked.tiny else FIXTURES:
+    for name in FIXTURES[:2] if args.tiny else FIXTURES:
         fixture: Any = load("diffusion", name)
         target, layout = target_and_layout(fixture)
         official = fixture.state_dict()
@@ -189,9 +189,9 @@ def golden_networks(asked: Scale) -> list[Golden]:
 # -- resuming ---------------------------------------------------------------------------------------------------------
 
 
-def resume(name: str, compiled: str, asked: Scale, report: Report) -> None:
+def resume(name: str, compiled: str, args: Scale, report: Report) -> None:
     """Four steps against two, a checkpoint, and two more: everything in the last checkpoint, to the bit."""
-    overrides = [*RUN, f"trainer.compile={compiled}", *(["trainer.accelerator=cpu"] if asked.tiny else [])]
+    overrides = [*RUN, f"trainer.compile={compiled}", *(["trainer.accelerator=cpu"] if args.tiny else [])]
     with open_stage("cfg/shapes32", overrides) as stage, deterministic(False):
         whole = train_to_the_end(stage, "whole", None)
         begun = stage.folder / "begun.ckpt"

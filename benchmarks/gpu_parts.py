@@ -31,7 +31,7 @@ def run_part(report: Report, *, tiny: bool, batch: int | None) -> None:
     warnings.filterwarnings("ignore", message=r".*(deterministic|lr_scheduler|tensor cores|TF32).*")
     if not tiny and not torch.cuda.is_available():
         raise UserError("torch finds no GPU here; --tiny runs every part on the CPU, with tiny sizes")
-    asked = Scale(tiny, batch)
+    args = Scale(tiny, batch)
     accelerator: Accelerator = "cpu" if tiny else "cuda"
     machine = describe_machine()
     report.facts |= {key: machine[key] for key in SPARSE if key in machine}
@@ -40,21 +40,21 @@ def run_part(report: Report, *, tiny: bool, batch: int | None) -> None:
         torch.set_float32_matmul_precision("high")
     if report.part == "numerics":
         report.note("machine", "; ".join(machine_lines(machine)))
-        numerics(asked, report, accelerator)
+        numerics(args, report, accelerator)
     elif report.part == "auto":
-        report.attempt("auto", lambda: best_found(asked, report))
+        report.attempt("auto", lambda: best_found(args, report))
     elif report.part == "loader":
-        load(asked, report, accelerator)
+        load(args, report, accelerator)
     else:
         case = {case.name: case for case in (ADM64, CIFAR10, ADM256)}[report.part]
-        train_and_draw(case, asked, report)
+        train_and_draw(case, args, report)
 
 
-def train_and_draw(case: Case, asked: Scale, report: Report) -> None:
+def train_and_draw(case: Case, args: Scale, report: Report) -> None:
     """One network: training, drawing, and for the smallest what a second start costs."""
-    report.attempt("training", lambda: train(case, asked, report))
+    report.attempt("training", lambda: train(case, args, report))
     start_afresh()
-    report.attempt("drawing", lambda: draw(case, asked, report))
+    report.attempt("drawing", lambda: draw(case, args, report))
     start_afresh()
     if case is CIFAR10:
-        report.attempt("second start", lambda: start_again(case, asked, report), needs=AGAIN)
+        report.attempt("second start", lambda: start_again(case, args, report), needs=AGAIN)

@@ -25,25 +25,25 @@ AUTOTUNING = 60.0
 """Seconds below which the last of them is not begun."""
 
 
-def draw(case: Case, asked: Scale, report: Report) -> None:
+def draw(case: Case, args: Scale, report: Report) -> None:
     """All figures of drawing with one network, from drawn weights."""
-    with case.stage(asked, with_shards=False) as stage, deterministic(False):
+    with case.stage(args, with_shards=False) as stage, deterministic(False):
         torch.manual_seed(0)
         model = stage.model()
         fill_zero_layers(model.network)
         model.as_module().eval().requires_grad_(False)
-        drawing = Drawing(model, stage.accelerator, asked.steps, 4 if asked.tiny else case.drawn, scale=1.0)
+        drawing = Drawing(model, stage.accelerator, args.steps, 4 if args.tiny else case.drawn, scale=1.0)
         default = default_way(stage.accelerator)
         compiled = replace(default, compile=True)
         drawers: dict[str, Callable[[], Step]] = {
             "difflab": lambda: drawing.ours(default),
             "diffusers eager": lambda: drawing.theirs(default, diffusers_model(model)),
         }
-        if stage.settings()["compile"] or asked.tiny:
+        if stage.settings()["compile"] or args.tiny:
             drawers["difflab compiled"] = lambda: drawing.ours(compiled)
             drawers["diffusers compiled"] = lambda: drawing.theirs(compiled, diffusers_model(model))
         steps = begun("drawing", drawers, drawing.batch, stage, report)
-        rounds = in_turn(steps, stage, asked, report)
+        rounds = in_turn(steps, stage, args, report)
         _tell_of_drawing(rounds, drawing, flops_per_image(stage, training=False), report)
 
 
@@ -72,14 +72,14 @@ def _tell_of_drawing(rounds: Rounds, drawing: Drawing, flops: int, report: Repor
 # -- what auto chooses ------------------------------------------------------------------------------------------------
 
 
-def best_found(asked: Scale, report: Report) -> None:
+def best_found(args: Scale, report: Report) -> None:
     """On CIFAR-10's network, whose steps are short: the switches of `auto`, one after the other."""
-    with CIFAR10.stage(asked) as stage:
+    with CIFAR10.stage(args) as stage:
         auto = auto_training(stage.accelerator)
-        _judge("training", auto, ways_to_train(auto), training_step, stage, asked, report)
+        _judge("training", auto, ways_to_train(auto), training_step, stage, args, report)
         start_afresh()
         default = default_way(stage.accelerator)
-        _judge("drawing", default, ways_to_draw(default), sampling_step, stage, asked, report)
+        _judge("drawing", default, ways_to_draw(default), sampling_step, stage, args, report)
 
 
 def ways_to_train(auto: Way) -> list[Way]:
@@ -101,13 +101,13 @@ def _judge(
     ways: list[Way],
     make: Callable[[Stage, Way], Step],
     stage: Stage,
-    asked: Scale,
+    args: Scale,
     report: Report,
 ) -> None:
     batch = stage.config.data.batch_size
     makers = {str(way): lambda way=way: way.within(make(stage, way)) for way in ways}
     slow = {str(way) for way in ways if way.mode == MODES[-1]}
-    rounds = in_turn(begun(f"auto, {what}", makers, batch, stage, report, slow=slow), stage, asked, report)
+    rounds = in_turn(begun(f"auto, {what}", makers, batch, stage, report, slow=slow), stage, args, report)
     for name in rounds.names():
         report.figure(f"auto, {what}, {name}", batch / rounds.time_of(name).median, "images/s")
     # Determinism is not chosen for speed.
@@ -159,13 +159,13 @@ def _warmed(step: Step, title: str, images: int, stage: Stage, report: Report) -
     return step
 
 
-def in_turn(steps: Mapping[str, Step], stage: Stage, asked: Scale, report: Report) -> Rounds:
+def in_turn(steps: Mapping[str, Step], stage: Stage, args: Scale, report: Report) -> Rounds:
     """As many rounds as there is time for."""
     if not steps:
         return Rounds()
     return interleave(
         steps,
-        rounds=asked.rounds,
+        rounds=args.rounds,
         warmup=0,
         synchronise=synchroniser(stage.device),
         enough=report.deadline(0.8),

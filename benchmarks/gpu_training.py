@@ -37,16 +37,16 @@ SHARE = 0.8
 BARE, EAGER, COMPILED = "bare loop", "diffusers eager", "diffusers compiled"
 
 
-def train(case: Case, asked: Scale, report: Report) -> None:
+def train(case: Case, args: Scale, report: Report) -> None:
     """All figures of training one network."""
-    blocks = 1 + ALONE + asked.rounds
-    steps = f"trainer.max_steps={blocks * asked.block(case)}"
-    with case.stage(asked, steps, *QUIET_END, "callbacks.checkpoint.on_exception=false") as stage:
+    blocks = 1 + ALONE + args.rounds
+    steps = f"trainer.max_steps={blocks * args.block(case)}"
+    with case.stage(args, steps, *QUIET_END, "callbacks.checkpoint.on_exception=false") as stage:
         report.note("training", stage.headline())
         enough = report.deadline(SHARE)
 
         def begin(module: DenoisingModule) -> Beside:
-            return Beside(stage, module, case, report, enough, block=asked.block(case))
+            return Beside(stage, module, case, report, enough, block=args.block(case))
 
         train_with(stage, begin)
 
@@ -201,16 +201,16 @@ def _reach(spread: Spread) -> str:
 # -- what a second start costs
 
 
-def start_again(case: Case, asked: Scale, report: Report) -> None:
+def start_again(case: Case, args: Scale, report: Report) -> None:
     """The first step of another process, which finds on the disk what the first one compiled."""
-    seconds = in_own_process(first_step_seconds, case, asked)
+    seconds = in_own_process(first_step_seconds, case, args)
     report.figure("training, first step again, from the cache", seconds, "s more than one")
 
 
-def first_step_seconds(case: Case, asked: Scale) -> float:
+def first_step_seconds(case: Case, args: Scale) -> float:
     """Of difflab's own training: what the first step takes more than the third."""
     steps = ["trainer.max_steps=3", *QUIET_END]
-    with case.stage(asked, *steps) as stage:
+    with case.stage(args, *steps) as stage:
         laps: list[float] = []
 
         class Watch(Pauses):

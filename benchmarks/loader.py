@@ -44,35 +44,35 @@ class Case:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    asked = _parse(argv)
+    args = _parse(argv)
     facts = describe_machine()
-    command.print_lines(*machine_lines(facts), f"batches of {asked.batch}", "")
+    command.print_lines(*machine_lines(facts), f"batches of {args.batch}", "")
     command.print_lines("| images/s, median | difflab | webdataset | difflab's time / webdataset's | quartiles |")
     command.print_lines("|---|---|---|---|---|")
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="difflab-benchmark-") as folder:
-        for case in cases(asked):
+        for case in cases(args):
             path = Path(folder) / f"{case.size}-{case.image_format}"
             if not path.exists():
                 source = ShapesSource(resolution=case.size, n=case.images)
                 write_shards(source, path, shard_size=case.images // SHARDS, image_format=case.image_format)
-            rounds = time_loaders(case, path, asked.rounds, asked.warmup)
+            rounds = time_loaders(case, path, args.rounds, args.warmup)
             command.print_lines(row(case, rounds))
             results[str(case)] = as_json(rounds, [PAIR], cpu=False)
-    command.print_json(asked.json, {"benchmark": "loader", "machine": facts, "cases": results})
+    command.print_json(args.json, {"benchmark": "loader", "machine": facts, "cases": results})
 
 
-def cases(asked: argparse.Namespace) -> list[Case]:
+def cases(args: argparse.Namespace) -> list[Case]:
     """Every size with every format and number of workers; the fewer images the larger they are.
 
     Shards hold whole batches, so that nobody drops a tail that the other reads.
     """
-    whole = asked.batch * SHARDS
+    whole = args.batch * SHARDS
     return [
-        Case(size, image_format, workers, max(asked.images * 32 // size // whole, 1) * whole, asked.batch)
-        for size in asked.sizes
-        for image_format in asked.formats
-        for workers in asked.workers
+        Case(size, image_format, workers, max(args.images * 32 // size // whole, 1) * whole, args.batch)
+        for size in args.sizes
+        for image_format in args.formats
+        for workers in args.workers
     ]
 
 

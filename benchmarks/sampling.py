@@ -102,34 +102,34 @@ OURS, THEIRS = Contender("difflab", Way()), Contender("diffusers", Way())
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    asked = _parse(argv)
+    args = _parse(argv)
     facts = describe_machine()
     with deterministic(False):
-        drawing = the_drawing(asked)
-        content = {"benchmark": "sampling", "machine": facts, "settings": settings(drawing, asked)}
-        command.print_lines(*machine_lines(facts), headline(drawing, asked), "")
-        for part in PARTS if asked.part == "all" else (asked.part,):
-            content[part] = _PARTS[part](drawing, asked)
-    command.print_json(asked.json, content)
+        drawing = the_drawing(args)
+        content = {"benchmark": "sampling", "machine": facts, "settings": settings(drawing, args)}
+        command.print_lines(*machine_lines(facts), headline(drawing, args), "")
+        for part in PARTS if args.part == "all" else (args.part,):
+            content[part] = _PARTS[part](drawing, args)
+    command.print_json(args.json, content)
 
 
 # -- what is drawn --------------------------------------------------------------------------------------------------
 
 
-def the_drawing(asked: argparse.Namespace) -> Drawing:
+def the_drawing(args: argparse.Namespace) -> Drawing:
     """What the options ask for. Raises UserError as the commands would."""
-    accelerator = resolve_accelerator(asked.accelerator)
+    accelerator = resolve_accelerator(args.accelerator)
     if accelerator == "cuda":
         # As `difflab sample` does it.
         torch.set_float32_matmul_precision("high")
-    model = drawn_model(asked) if asked.run is None else trained_model(asked.run, asked.overrides)
-    return Drawing(model, accelerator, asked.steps, asked.batch, asked.scale)
+    model = drawn_model(args) if args.run is None else trained_model(args.run, args.overrides)
+    return Drawing(model, accelerator, args.steps, args.batch, args.scale)
 
 
-def drawn_model(asked: argparse.Namespace) -> Model:
+def drawn_model(args: argparse.Namespace) -> Model:
     """An experiment's model with drawn weights, on the CPU."""
-    small = SMALL if asked.experiment == EXPERIMENT else []
-    with open_stage(asked.experiment, [*small, *asked.overrides], with_shards=False) as stage:
+    small = SMALL if args.experiment == EXPERIMENT else []
+    with open_stage(args.experiment, [*small, *args.overrides], with_shards=False) as stage:
         config = stage.config.model()
     torch.manual_seed(0)
     model = build_model(config)
@@ -147,12 +147,12 @@ def trained_model(run: str, overrides: Sequence[str]) -> Model:
     return model
 
 
-def settings(drawing: Drawing, asked: argparse.Namespace) -> dict[str, Any]:
+def settings(drawing: Drawing, args: argparse.Namespace) -> dict[str, Any]:
     """What a figure depends on besides the machine."""
     return {
-        "run": asked.run,
+        "run": args.run,
         "experiment": drawing.model.config.experiment,
-        "overrides": asked.overrides,
+        "overrides": args.overrides,
         "device": drawing.accelerator,
         "image_size": drawing.model.config.image_size,
         "parameters": sum(p.numel() for p in drawing.model.as_module().parameters()),
@@ -163,10 +163,10 @@ def settings(drawing: Drawing, asked: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def headline(drawing: Drawing, asked: argparse.Namespace) -> str:
+def headline(drawing: Drawing, args: argparse.Namespace) -> str:
     """The settings in a line."""
-    s = settings(drawing, asked)
-    weights = "drawn weights" if asked.run is None else asked.run
+    s = settings(drawing, args)
+    weights = "drawn weights" if args.run is None else args.run
     what = f"{s['batch']} images of {s['image_size']} px, {s['steps']} DDIM steps, scale {s['scale']:g}"
     size = f"{s['parameters'] / 1e6:.1f} M parameters"
     return f"{s['experiment']} ({weights}), {size}, on {s['device']}: {what}; difflab's default is {s['default']}"
@@ -185,21 +185,21 @@ def contenders(default: Way, bf16: bool, compiled: bool = False) -> list[Contend
     return [*eager, *faster]
 
 
-def time_part(drawing: Drawing, asked: argparse.Namespace) -> dict[str, Any]:
+def time_part(drawing: Drawing, args: argparse.Namespace) -> dict[str, Any]:
     """Time of an image, after both libraries drew the same; and how far bf16 is from float32."""
     default, cpu = default_way(drawing.accelerator), drawing.accelerator == "cpu"
     peer = diffusers_model(drawing.model)
-    who = contenders(default, asked.bf16, asked.compile)
+    who = contenders(default, args.bf16, args.compile)
     drawers = {str(one): one.drawer(drawing, peer) for one in who}
     images = {name: draw() for name, draw in drawers.items()}
     apart = require_same_images(images[str(OURS)], images[str(THEIRS)], SAME_IMAGES)
     command.print_lines(f"Both draw the same images in float32, up to {apart:.1e} of [-1, 1].", "")
-    rounds = per_image(timed(drawing, drawers, asked), drawing.batch)
+    rounds = per_image(timed(drawing, drawers, args), drawing.batch)
     pairs = [(str(one), str(THEIRS)) for one in who if one != THEIRS]
     command.print_lines("An image:", "", *table(rounds, pairs, cpu=cpu), "")
     command.print_lines(verdict("fp32 / diffusers'", rounds.ratio(*pairs[0]).median, AGAINST_DIFFUSERS))
     content = {**as_json(rounds, pairs, cpu=cpu), "same_images": apart}
-    if asked.compile:
+    if args.compile:
         content["compiled"] = compiled_part(who, rounds, images)
     if not any(one.way.bf16 for one in who):
         command.print_lines("difflab's default is fp32 here; --bf16 times bf16 too", "")
@@ -209,7 +209,7 @@ def time_part(drawing: Drawing, asked: argparse.Namespace) -> dict[str, Any]:
     if who[1].way == default:
         ratio = rounds.ratio(fast, str(THEIRS)).median
         command.print_lines(verdict("difflab's default / diffusers'", ratio, DEFAULTS_AGAINST_DIFFUSERS))
-    told = "" if asked.run is not None else " (of drawn weights; --run takes a trained model)"
+    told = "" if args.run is not None else " (of drawn weights; --run takes a trained model)"
     command.print_lines(f"{fast} against fp32, in 8-bit levels: at most {largest:.2f}, mean {mean:.3f}{told}", "")
     return {**content, "bf16_levels": {"max": largest, "mean": mean}}
 
@@ -237,40 +237,40 @@ def compiled_part(who: Sequence[Contender], rounds: Rounds, images: Mapping[str,
     return found
 
 
-def layouts_part(drawing: Drawing, asked: argparse.Namespace) -> dict[str, Any]:
+def layouts_part(drawing: Drawing, args: argparse.Namespace) -> dict[str, Any]:
     """difflab's sampling in both precisions and layouts, and its default with one prediction after the other."""
     default = default_way(drawing.accelerator)
     one_by_one = drawing.guidance.model_copy(update={"one_batch": False})
     drawers = {str(way): drawing.ours(way) for way in ways_to_sample()}
     drawers[f"{default}, one by one"] = drawing.ours(default, guidance=one_by_one)
-    rounds = per_image(timed(drawing, drawers, asked), drawing.batch)
+    rounds = per_image(timed(drawing, drawers, args), drawing.batch)
     command.print_lines(*judged("An image", rounds, drawing.accelerator, str(default)), "")
     pairs = [(name, str(Way())) for name in drawers if name != str(Way())]
     return as_json(rounds, pairs, cpu=drawing.accelerator == "cpu")
 
 
-def memory_part(drawing: Drawing, asked: argparse.Namespace) -> dict[str, Any]:
+def memory_part(drawing: Drawing, args: argparse.Namespace) -> dict[str, Any]:
     """Peak memory of a process that draws one batch, a process per contender, one after the other."""
     what = "torch's tensors" if drawing.accelerator == "cuda" else "the process"
     lines = [f"Memory of {what}, MB:", "", "| | before drawing | peak | more |", "|---|---|---|---|"]
     found: dict[str, Memory] = {}
-    for one in contenders(default_way(drawing.accelerator), asked.bf16):
-        found[str(one)] = memory = in_own_process(memory_of, one, asked)
+    for one in contenders(default_way(drawing.accelerator), args.bf16):
+        found[str(one)] = memory = in_own_process(memory_of, one, args)
         lines.append(f"| {one} | {memory.before:.0f} | {memory.peak:.0f} | {memory.peak - memory.before:.0f} |")
     command.print_lines(*lines, "")
     return {name: memory._asdict() for name, memory in found.items()}
 
 
-def memory_of(one: Contender, asked: argparse.Namespace) -> Memory:
+def memory_of(one: Contender, args: argparse.Namespace) -> Memory:
     """Runs in the contender's own process, which has built both networks and keeps the contender's."""
-    drawing = the_drawing(asked)
+    drawing = the_drawing(args)
     draw = one.drawer(drawing, diffusers_model(drawing.model))
     device = drawing.device
     del drawing
     return peak_memory(draw, device)
 
 
-def outside_part(drawing: Drawing, asked: argparse.Namespace) -> dict[str, Any]:
+def outside_part(drawing: Drawing, args: argparse.Namespace) -> dict[str, Any]:
     """What a sampling step costs outside of the network, in difflab's default precision."""
     lines = [
         "Outside of the network:",
@@ -279,7 +279,7 @@ def outside_part(drawing: Drawing, asked: argparse.Namespace) -> dict[str, Any]:
         "|---|---|---|---|---|",
     ]
     found: dict[str, dict[str, Any]] = {}
-    rounds = min(asked.rounds, OUTSIDE_ROUNDS)
+    rounds = min(args.rounds, OUTSIDE_ROUNDS)
     for name, (sampler, guidance) in outside_cases(drawing).items():
         pipeline = drawing.pipeline(default_way(drawing.accelerator), sampler, guidance)
         costs, shares = outside_of(pipeline, drawing, rounds)
@@ -322,10 +322,10 @@ def outside_of(pipeline: Pipeline, drawing: Drawing, rounds: int) -> tuple[Sprea
     return Spread.of(costs), Spread.of(shares)
 
 
-def timed(drawing: Drawing, drawers: Mapping[str, Drawer], asked: argparse.Namespace) -> Rounds:
+def timed(drawing: Drawing, drawers: Mapping[str, Drawer], args: argparse.Namespace) -> Rounds:
     """A batch of each in turn."""
     return interleave(
-        drawers, rounds=asked.rounds, warmup=asked.warmup, synchronise=synchroniser(drawing.device), block=1
+        drawers, rounds=args.rounds, warmup=args.warmup, synchronise=synchroniser(drawing.device), block=1
     )
 
 

@@ -144,15 +144,15 @@ def add_experiment_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def overrides_of(asked: argparse.Namespace) -> list[str]:
+def overrides_of(args: argparse.Namespace) -> list[str]:
     """The overrides that these options stand for; on a CPU the loader reads in the training process."""
-    default = asked.experiment == EXPERIMENT
+    default = args.experiment == EXPERIMENT
     made = [HALF_WIDTH, SMALL_BATCH] if default else []
-    if asked.batch is not None:
-        made = [*made[:1], f"data.batch_size={asked.batch}"]
+    if args.batch is not None:
+        made = [*made[:1], f"data.batch_size={args.batch}"]
     if not torch.cuda.is_available():
         made.append("data.workers=0")
-    return [*made, *asked.overrides]
+    return [*made, *args.overrides]
 
 
 def synchroniser(device: torch.device) -> Callable[[], None]:

@@ -39,8 +39,8 @@ compose_and_validate("train", TrainConfig, ["experiment=ddpm/shapes32"])
 TRAIN = """
 import os, sys
 from difflab.commands.train import main
-asked = ["experiment=ddpm/shapes32", "trainer.max_steps=1", "callbacks.sample_grid=null"]
-main([*asked, *sys.argv[1:], f"name=run{os.getpid()}"])
+args = ["experiment=ddpm/shapes32", "trainer.max_steps=1", "callbacks.sample_grid=null"]
+main([*args, *sys.argv[1:], f"name=run{os.getpid()}"])
 """
 
 COMMANDS = {
@@ -57,11 +57,11 @@ HELP = "difflab --help"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    asked = command.parser("startup", "Process time of the first answers.", rounds=7, warmup=1).parse_args(argv)
+    args = command.parser("startup", "Process time of the first answers.", rounds=7, warmup=1).parse_args(argv)
     facts = describe_machine(with_torch=False)
     command.print_lines(*machine_lines(facts), "")
     with in_a_folder_with_data():
-        rounds = time_commands(asked.rounds, asked.warmup)
+        rounds = time_commands(args.rounds, args.warmup)
         imported = {name: heavy_imports(arguments) for name, arguments in COMMANDS.items()}
     command.print_lines("| seconds | process time, median | min to max | wall, median | heavy imports |")
     command.print_lines("|---|---|---|---|---|")
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     process_time = rounds.time_of(HELP, "cpu").median
     command.print_lines("", verdict(f"process time of {HELP}, seconds", process_time, HELP_SECONDS))
     content = as_json(rounds, [], cpu=True)
-    command.print_json(asked.json, {"benchmark": "startup", "machine": facts, "heavy_imports": imported, **content})
+    command.print_json(args.json, {"benchmark": "startup", "machine": facts, "heavy_imports": imported, **content})
 
 
 @contextlib.contextmanager

@@ -58,30 +58,30 @@ QUIET_END = ["callbacks.sample_grid.at_end=false", "callbacks.checkpoint.at_end=
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    asked = _parse(argv)
+    args = _parse(argv)
     facts = describe_machine()
-    overrides = [*overrides_of(asked), f"trainer.max_steps={(asked.rounds + asked.warmup) * asked.block}", *QUIET_END]
-    with open_stage(asked.experiment, overrides) as stage:
+    overrides = [*overrides_of(args), f"trainer.max_steps={(args.rounds + args.warmup) * args.block}", *QUIET_END]
+    with open_stage(args.experiment, overrides) as stage:
         command.print_lines(*machine_lines(facts), stage.headline(), "")
         cpu = stage.accelerator == "cpu"
         content: dict[str, Any] = {"benchmark": "train_step", "machine": facts, "settings": stage.settings()}
-        if asked.part in ("all", "network"):
-            rounds = time_networks(stage, asked.rounds, asked.warmup, asked.block)
+        if args.part in ("all", "network"):
+            rounds = time_networks(stage, args.rounds, args.warmup, args.block)
             ratio = rounds.ratio(*NETWORK_PAIRS[0]).median
             command.print_lines(
                 "Forward and backward of the network alone:", "", *table(rounds, NETWORK_PAIRS, cpu=cpu), ""
             )
             command.print_lines(verdict("our network / diffusers'", ratio, AGAINST_DIFFUSERS), "")
             content["network"] = as_json(rounds, NETWORK_PAIRS, cpu=cpu)
-        if asked.part in ("all", "loop"):
-            rounds, waits = time_loops(stage, asked.warmup, asked.block)
+        if args.part in ("all", "loop"):
+            rounds, waits = time_loops(stage, args.warmup, args.block)
             tax = rounds.ratio(*LOOP_PAIRS[0]).median
             command.print_lines("A training step:", "", *table(rounds, LOOP_PAIRS, cpu=cpu), "")
             command.print_lines(verdict("framework tax (difflab / bare loop)", tax, FRAMEWORK_TAX))
             wait = Spread.of(waits).median
             command.print_lines(verdict("share of difflab's step spent waiting for data", wait, DATA_WAIT), "")
             content |= {"loop": as_json(rounds, LOOP_PAIRS, cpu=cpu), "data_wait_frac": wait}
-    command.print_json(asked.json, content)
+    command.print_json(args.json, content)
 
 
 def time_networks(stage: Stage, rounds: int, warmup: int, block: int) -> Rounds:

@@ -108,8 +108,8 @@ def test_numbers_are_those_of_the_command(run_dir, run, tmp_path):
         ({"classes": [1.5]}, r"classes\.0=1\.5: input should be a valid integer"),
         ({"steps": 2.0}, r"sampler\.steps=2\.0: "),
         ({"prompts": 3}, r"prompts=3: write a list"),
-        ({"images": np.zeros((2, 16, 16, 3), np.uint8), "start": 0.5}, "images: a path is wanted here, .* not ndarray"),
-        ({"mask": ["a.png"], "images": "photos"}, "mask: a path is wanted here, .* not list"),
+        ({"images": np.zeros((2, 16, 16, 3), np.uint8), "start": 0.5}, "images: expected a path .* not ndarray"),
+        ({"mask": ["a.png"], "images": "photos"}, "mask: expected a path .* not list"),
         ({"overrides": ["out=elsewhere"]}, "out=elsewhere: from Python nothing is written .* `difflab sample`"),
         ({"overrides": ["npz=true"]}, "npz=true: from Python nothing is written"),
         ({"overrides": ["run=another"]}, "run=another: it is what this was loaded from; give it to difflab.load"),
@@ -146,7 +146,7 @@ def test_mistakes_with_samples_are_one_line(run, tmp_path):
 def test_what_is_no_model_is_refused(tmp_path):
     with pytest.raises(difflab.UserError, match="does not exist"):
         difflab.load(tmp_path / "nothing")
-    with pytest.raises(difflab.UserError, match=r"path: a path is wanted here, .* not NoneType"):
+    with pytest.raises(difflab.UserError, match=r"path: expected a path .* not NoneType"):
         difflab.load(None)  # type: ignore[arg-type]
 
 

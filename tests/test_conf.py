@@ -74,7 +74,7 @@ PARAMETERS = {  # of the whole model, with its class embedding
 NEEDED = {  # what a choice cannot do without
     ("init", "weights"): ["init.from=runs/somewhere"],
     ("data", "shards"): ["data.path=data/mine", "data.image_size=32", "data.batch_size=8"],
-    # It ends in pure noise, where eps tells nothing of x0.
+    # It ends in pure noise, where eps does not give x0.
     ("diffusion/schedule", "jsd"): ["diffusion.prediction=x0"],
     **{("diffusion/sigma_distribution", kind): ["diffusion=edm"] for kind in SIGMA_DISTRIBUTIONS},
     ("guidance", "classifier"): ["guidance.run=runs/somewhere"],

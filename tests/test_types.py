@@ -72,7 +72,7 @@ def test_merging_adds_vectors_and_joins_sequences() -> None:
 @pytest.mark.parametrize("name", ["pooled", "aug_level"])
 def test_two_makers_of_one_field_are_refused(name: str) -> None:
     one = Conditioning(**{name: torch.zeros(2)})
-    with pytest.raises(ValueError, match=f"two conditioners both make the field '{name}'"):
+    with pytest.raises(ValueError, match=f"two conditioners both set the field '{name}'"):
         one.merge(one)
 
 

@@ -1,4 +1,4 @@
-"""difflab from Python: a stored model that draws and is measured as the commands do it, with nothing written."""
+"""difflab from Python: samples and evaluates a stored model like the commands, without writing files."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ if TYPE_CHECKING:
 
 
 WRITING = ("out", "logger", "npz", "trajectory")
-"""Keys of what a command writes where it is asked to."""
+"""Keys of outputs that commands write if requested."""
 
 LOADED = ("run", "samples")
-"""Keys that say what is measured or drawn from."""
+"""Keys that name the model or samples to load."""
 
 
 class Run:
-    """A stored model: made by `difflab.load`.
+    """A stored model, created by `difflab.load`.
 
-    What is not given to a method is what the command takes: the run's own sampler and guidance, the defaults of
-    `difflab sample` and `difflab evaluate`. Samples and numbers are those of the commands, bit for bit: sample i of
-    seed s depends on (s, i) alone, up to the rounding of a batch of another size. Weights are read once. No record is
-    kept of what is measured: the commands keep them. Reference statistics are cached as the commands do it.
+    Omitted arguments have the defaults of the commands: the run's own sampler and guidance, and the defaults of
+    `difflab sample` and `difflab evaluate`. Samples and metrics are bitwise those of the commands: sample i of seed s
+    depends on (s, i) only, up to rounding if the batch size differs. Weights are read once. Unlike in commands, results
+    are not recorded. Reference statistics are cached as in the commands.
 
-    Every method raises `difflab.UserError`, with the line that the command would end in.
+    Every method raises `difflab.UserError`, with the error message of the command.
     """
 
     def __init__(self, path: str | Path, *, weights: str | None = None, accelerator: str = "auto") -> None:
@@ -68,12 +68,12 @@ class Run:
 
     @property
     def path(self) -> Path:
-        """Where it lies: a run directory, an exported folder or a checkpoint."""
+        """The path of the model: a run directory, an exported folder or a checkpoint."""
         return self._stored.path
 
     @property
     def config(self) -> ModelConfig:
-        """What the model is."""
+        """The model's configuration."""
         return self._stored.config
 
     def sample(
@@ -91,15 +91,15 @@ class Run:
         guidance: float | str | None = None,
         overrides: Sequence[str] = (),
     ) -> Images:
-        """Draw samples 0..n-1 of `seed`.
+        """Generates samples 0..n-1 of `seed`.
 
-        classes, prompts: what they have to show, taken in turn; classes by number or by name.
-        images: a folder or an archive: where the drawing begins, with the share `start` of the sampler's steps
-            (SDEdit), or what stays as it is where the pictures of `mask` are black.
+        classes, prompts: the conditions of the samples, used in turn; classes by number or by name.
+        images: a folder or an archive of initial images, for which the last fraction `start` of the sampler's steps is
+            taken (SDEdit), or which are kept where the images of `mask` are black.
         sampler: a choice of the group, such as "heun"; steps: `sampler.steps`.
-        guidance: its scale (1 = the condition alone), or a choice of the group such as "none". A scale for a run that
-            has no guidance of its own is that of classifier-free guidance.
-        overrides: anything else as the command line has it, such as ["sampler.eta=0.5", "batch_size=16"].
+        guidance: its scale (1 = conditional only), or a choice of the group such as "none". For a run without one, a
+            scale selects classifier-free guidance.
+        overrides: any other options as on the command line, such as ["sampler.eta=0.5", "batch_size=16"].
         """
         given = {"n": n, "seed": seed, **_requested(classes, prompts, images, mask, start)}
         work = self._work(SAMPLE, {**given, **self._drawn(sampler, steps, guidance)}, overrides)
@@ -129,7 +129,7 @@ class Run:
         guidance: float | str | None = None,
         overrides: Sequence[str] = (),
     ) -> Results:
-        """Draw n samples and measure them.
+        """Generates n samples and evaluates them.
 
         metrics: a choice of the group, such as "lite0" or "guidance". The other arguments are those of `sample`.
         """
@@ -139,14 +139,14 @@ class Run:
     def likelihood(
         self, n: int = 256, *, method: str = "bound", split: str = "val", seed: int = 0, overrides: Sequence[str] = ()
     ) -> Results:
-        """Bits per dimension of n images of a split; method: "bound" or "ode"."""
+        """Computes bits per dimension of n images of a split; method: "bound" or "ode"."""
         given = {"n": n, "method": method, "split": split, "seed": seed}
         return self._measured(LIKELIHOOD, given, overrides)
 
     def accuracy(
         self, n: int = 256, *, times: int = 20, split: str = "val", seed: int = 0, overrides: Sequence[str] = ()
     ) -> Results:
-        """How well a classifier tells the classes of n images of a split, at so many times of its noise schedule."""
+        """Computes a classifier's accuracy on n images of a split, at `times` times of its noise schedule."""
         return self._measured(ACCURACY, {"n": n, "times": times, "split": split, "seed": seed}, overrides)
 
     def _drawn(self, sampler: str | None, steps: int | None, guidance: float | str | None) -> dict[str, Any]:
@@ -194,10 +194,10 @@ def _results_of(work: Work) -> Results:
 
 
 class Images(Sequence["Image"]):
-    """Samples: a sequence of pictures, which a notebook shows as a grid.
+    """Samples: a sequence of images, which a notebook shows as a grid.
 
-    tensor: uint8 [n, C, H, W]. asked: what each had to show, by field: `label` list[int], `caption` list[str].
-    shows: the same in words, classes by their names; None where nothing was asked for.
+    tensor: uint8 [n, C, H, W]. requested: the condition of each, by field: `label` list[int], `caption` list[str].
+    shows: the same in words, classes by their names; None if nothing was requested.
     """
 
     def __init__(
@@ -208,16 +208,16 @@ class Images(Sequence["Image"]):
         self.shows = shows
 
     def grid(self, columns: int = 8) -> Image:
-        """All of them as one picture, row by row, with what each had to show below it.
+        """Returns all samples as one image, row by row, each with its condition below it.
 
-        Raises UserError for columns of which there cannot be so many.
+        Raises UserError if `columns` is out of range.
         """
         if columns < 1:
             raise UserError(f"columns={columns}: give 1 or more")
         return make_grid(self.tensor, columns, min_side=GRID_MIN_SIDE, labels=self.shows)
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write `000000.png`, ... into a folder, which is made; the paths. Files of the same names are replaced."""
+        """Writes `000000.png`, ... to a folder, created if missing; returns the paths. Existing files are replaced."""
         folder = Path(folder)
         require_folder("folder", folder)
         with machine_errors(folder):
@@ -231,7 +231,7 @@ class Images(Sequence["Image"]):
         return len(self.tensor)
 
     def __getitem__(self, index: Any) -> Any:
-        """One picture, or for a slice some of the samples."""
+        """Returns one image or, for a slice, an `Images` of those samples."""
         if isinstance(index, slice):
             requested = {field: values[index] for field, values in self.requested.items()}
             return Images(self.tensor[index], requested, None if self.shows is None else self.shows[index])
@@ -249,7 +249,7 @@ class Images(Sequence["Image"]):
 
 
 class Results(list[Result]):
-    """Numbers with their protocols; `results["fd-lite0@512"]` is that number, and a notebook shows a table."""
+    """Metrics with their protocols; `results["fd-lite0@512"]` is the value of one, and a notebook shows a table."""
 
     def __getitem__(self, which: Any) -> Any:
         if not isinstance(which, str):
@@ -282,7 +282,7 @@ def _requested(
 
 
 def _listed(key: str, given: Any) -> list[Any]:
-    """Values as the command line may have them; arrays and their numbers become those of Python."""
+    """Converts values for the command line; arrays and their numbers become Python's."""
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise UserError(f"{key}={given!r}: write a list, as in {key}=[{given!r}]")
     return [one.tolist() if hasattr(one, "tolist") else one for one in given]
@@ -290,7 +290,7 @@ def _listed(key: str, given: Any) -> list[Any]:
 
 def _path(key: str, given: Any) -> str:
     if not isinstance(given, str | PathLike):
-        raise UserError(f"{key}: a path is wanted here, as text or as a Path, and not {type(given).__name__}")
+        raise UserError(f"{key}: expected a path as text or as a Path, not {type(given).__name__}")
     return str(given)
 
 
@@ -300,11 +300,11 @@ def _one_of(key: str, given: Any, known: Sequence[str | None]) -> None:
 
 
 def _refuse_without_effect(override: str, command: Command[Any]) -> None:
-    """Raises UserError for what the command would write or log, and for another model or other pictures."""
+    """Raises UserError for what the command would write or log, and for another model or other samples."""
     key, _, value = override.lstrip("+").partition("=")
     if re.split(r"[./@]", key)[0] in WRITING and value not in ("", "null", "none", "false", "0"):
         raise UserError(
-            f"{override}: from Python nothing is written but by images.save(folder): leave it out, or use "
+            f"{override}: from Python nothing is written except by images.save(folder): leave it out, or use "
             f"`difflab {command.name}`"
         )
     if key in LOADED:
@@ -319,7 +319,7 @@ def _guidance(requested: float | str | None, model: ModelConfig) -> dict[str, An
 
 
 def _word(value: Any) -> str:
-    """A value as the command line has it; plain words as they are, because they may be a choice of a group."""
+    """Formats a value for the command line; plain words stay as they are, because they may be a choice of a group."""
     return value if isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w/]*", value) else in_hydra(value)
 
 

@@ -1,6 +1,6 @@
 """What `auto` means on this machine: accelerator, precision, compilation and memory layout.
 
-The choices are measured; docs/performance.md has the figures.
+The choices are measured; development/performance.md has the figures.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Between uint8 pixels and the floats in [-1, 1] that everything inside works on: one function each way."""
+"""Conversion between uint8 pixels and the floats in [-1, 1] used everywhere else: one function each way."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def to_float(image: Tensor) -> Tensor:
 
 
 def as_float(image: Tensor) -> Tensor:
-    """uint8 pixels as `to_float` makes them; floats, which are in [-1, 1] already, as they are."""
+    """Converts uint8 pixels as `to_float`; floats, which are already in [-1, 1], are returned unchanged."""
     return to_float(image) if image.dtype == torch.uint8 else image
 
 
 def resize(image: Tensor, size: int, filter: Filter) -> Tensor:
-    """float [B, C, H, W] -> [B, C, size, size]; pixel centres keep their place (align_corners=False).
+    """float [B, C, H, W] -> [B, C, size, size]; pixel positions as in `align_corners=False`.
 
-    area is the mean of the pixels a new one covers; bilinear and bicubic are antialiased where they shrink.
+    area: mean of the covered pixels; bilinear and bicubic are antialiased if they shrink the image.
     """
     if filter in ("nearest", "area"):
         return F.interpolate(image, (size, size), mode=filter)
@@ -36,24 +36,24 @@ def resize(image: Tensor, size: int, filter: Filter) -> Tensor:
 
 @dataclass(frozen=True)
 class Downsampling:
-    """How a low-resolution image is made of a whole one: `resize` to [B, C, size, size] in floats, without rounding."""
+    """How a low-resolution image is computed: `resize` to [B, C, size, size] in floats, without rounding."""
 
     size: int
     filter: Filter
 
     def __call__(self, images: Tensor) -> Tensor:
-        """uint8, or float in [-1, 1], [B, C, H, W] -> float [B, C, size, size], where bicubic may overshoot [-1, 1]."""
+        """uint8, or float in [-1, 1], [B, C, H, W] -> float [B, C, size, size]; bicubic may overshoot [-1, 1]."""
         return resize(as_float(images), self.size, self.filter)
 
 
 def to_uint8(image: Tensor, rounding: Rounding = "truncate") -> Tensor:
     """float [...] in [-1, 1] (values outside are clamped) -> uint8, by the rule of an official code.
 
-    truncate: (x + 1) * 127.5, cut off (ADM, improved-diffusion, DDPM).
+    truncate: (x + 1) * 127.5, truncated (ADM, improved-diffusion, DDPM).
     nearest:  the nearest of the 256 values (diffusers, SR3).
-    edm:      x * 127.5 + 128, cut off (EDM).
+    edm:      x * 127.5 + 128, truncated (EDM).
 
-    Raises ValueError for NaN and infinity, which are no pixels and would become black or white ones.
+    Raises ValueError for NaN and infinity, which would otherwise become black or white pixels.
     """
     x = image.float()
     if not bool(torch.isfinite(x).all()):

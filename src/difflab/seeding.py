@@ -1,4 +1,4 @@
-"""Named random streams: every draw of a run is a function of its seed and of what the draw is for."""
+"""Named random streams: all randomness of a run is a function of its seed and of its purpose."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import hashlib
 
 
 def stream_seed(seed: int, *parts: int | str) -> int:
-    """A 63-bit seed for the stream `parts` of a run with `seed`; different parts give independent streams.
+    """Returns a 63-bit seed for the stream `parts` of a run with `seed`; different parts give independent streams.
 
-    It is a hash, so it is the same on every machine, Python and number of processes.
+    It is a hash, so it does not depend on the machine, the Python version or the number of processes.
     """
     text = "/".join(str(part) for part in (seed, *parts))
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()

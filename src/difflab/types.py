@@ -1,4 +1,4 @@
-"""The containers every part shares. Torch only: no part of difflab is imported here."""
+"""The containers that every part shares. Depends on torch only: no part of difflab is imported here."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ import torch
 from torch import Tensor
 
 Batch = dict[str, Any]
-"""Samples, field by field. `index` int64 [B] is always there: the number of each sample, in its data set or among those
-that are drawn.
+"""Samples, field by field. `index` int64 [B] is always present: the number of each sample in its data set, or among the
+samples being generated.
 
-From the data pipeline also `image` uint8 [B, C, H, W], `position` int64 [B] (place in the global batch), `weight`
-float32 [B] (0 marks padding), `key` list[str], and what is asked for: `label` int64 [B], `caption` list[str], `json`
-list[dict], `embedding` float32 [B, ...], and for each sample a list of `boxes` ([x0, y0, x1, y1] within 0..1) and of
-`phrases`. From a request, and between the stages of a pipeline, any fields that conditioners read; pictures there are
+The data pipeline adds `image` uint8 [B, C, H, W], `position` int64 [B] (place in the global batch), `weight` float32
+[B] (0 marks padding), `key` list[str], and any requested fields: `label` int64 [B], `caption` list[str], `json`
+list[dict], `embedding` float32 [B, ...], and per sample a list of `boxes` ([x0, y0, x1, y1] within 0..1) and of
+`phrases`. Sampling requests, and the stages of a pipeline, may add any fields that conditioners read; their images are
 uint8, or floats in [-1, 1]."""
 
 _MASKS = {"tokens": "token_mask", "grounding": "grounding_mask"}
-"""Fields of `Conditioning` that may have a mask, and its field."""
+"""The fields of `Conditioning` that may have a mask, and the name of that mask."""
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What a network may be told besides x and time. Every field is optional; B is the batch size.
+    """A network's inputs besides x and time. Every field is optional; B is the batch size.
 
-    vector:         [B, D] joins the time embedding (class embeddings, pooled text).
-    pooled:         [B, D] a pooled embedding a network projects itself.
-    tokens:         [B, L, D] for attention; token_mask [B, L] is True where a token is real.
-    concat:         [B, C, H, W] joined to the network input along channels (low-resolution image, mask).
+    vector:         [B, D] added to the time embedding (class embeddings, pooled text).
+    pooled:         [B, D] a pooled embedding that the network projects itself.
+    tokens:         [B, L, D] for attention; token_mask [B, L] is True for real tokens.
+    concat:         [B, C, H, W] concatenated to the network input along channels (low-resolution image, mask).
     aug_level:      [B] strength of the conditioning augmentation.
-    grounding:      [B, N, D] grounding tokens; grounding_mask [B, N] is True where a box is real.
+    grounding:      [B, N, D] grounding tokens; grounding_mask [B, N] is True for real boxes.
     """
 
     vector: Tensor | None = None
@@ -47,27 +47,27 @@ class Conditioning:
     grounding_mask: Tensor | None = None
 
     def fields(self) -> dict[str, Tensor]:
-        """The fields that are set, by name."""
+        """Returns the fields that are set, by name."""
         named = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
         return {name: value for name, value in named if value is not None}
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> Conditioning:
-        """Apply `fn` to every field that is set."""
+        """Applies `fn` to every field that is set."""
         return Conditioning(**{name: fn(value) for name, value in self.fields().items()})
 
     def to(self, *args: Any, **kwargs: Any) -> Conditioning:
-        """Move or cast every field, as `Tensor.to`; masks keep their type."""
+        """Moves or casts every field, like `Tensor.to`; masks keep their dtype."""
         return self.map(
             lambda t: t.to(*args, **kwargs) if t.is_floating_point() else t.to(device=_device_of(args, kwargs))
         )
 
     def __getitem__(self, rows: Any) -> Conditioning:
-        """The conditioning of some rows of the batch."""
+        """Returns the conditioning of the given rows of the batch."""
         return self.map(lambda t: t[rows])
 
     def merge(self, other: Conditioning) -> Conditioning:
-        """Both sets of fields; `vector` fields add up, tokens, grounding and concat follow each other (tokens without a
-        mask are all real), any other field set twice is an error."""
+        """Combines the fields of both: `vector` fields are added, tokens, grounding and concat are concatenated (tokens
+        without a mask are all real). Raises ValueError if any other field is set in both."""
         masks = {mask for field, mask in _MASKS.items() if self._masked(field) or other._masked(field)}
         merged = self._with_masks(masks).fields()
         for name, value in other._with_masks(masks).fields().items():
@@ -78,12 +78,12 @@ class Conditioning:
             elif name in ("tokens", "token_mask", "concat", "grounding", "grounding_mask"):
                 merged[name] = torch.cat([merged[name], value], dim=1)
             else:
-                raise ValueError(f"two conditioners both make the field {name!r}; keep one of them")
+                raise ValueError(f"two conditioners both set the field {name!r}; keep one of them")
         return Conditioning(**merged)
 
     @staticmethod
     def cat(parts: Sequence[Conditioning]) -> Conditioning:
-        """Concatenate along the batch; every part must set the same fields, but for masks where all are real."""
+        """Concatenates along the batch. All parts must set the same fields; a missing mask counts as all True."""
         masks = {mask for field, mask in _MASKS.items() if any(part._masked(field) for part in parts)}
         parts = [part._with_masks(masks) for part in parts]
         names = [tuple(part.fields()) for part in parts]
@@ -95,7 +95,7 @@ class Conditioning:
         return getattr(self, _MASKS[field]) is not None
 
     def _with_masks(self, masks: set[str]) -> Conditioning:
-        """With a mask of ones for each field that has none, of those in `masks`."""
+        """Adds a mask of ones for each field in `masks` that lacks one."""
         ones: dict[str, Tensor] = {}
         for field, mask in _MASKS.items():
             value = getattr(self, field)
@@ -118,8 +118,8 @@ def _device_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device | 
 class NoiseLevel:
     """One point of the forward process, x = alpha * x0 + sigma * eps, in float64 and the same for a whole batch.
 
-    timestep is the position on the training schedule (an index of the table the network was trained on; fractional
-    between two entries), or None for a level that has none. The clean end has alpha = 1, sigma = 0.
+    timestep: position on the training schedule (an index of the table the network was trained on, fractional between
+    two entries), or None if the level has no timestep. The clean end has alpha = 1, sigma = 0.
     """
 
     alpha: float
@@ -128,7 +128,7 @@ class NoiseLevel:
 
     @property
     def edm_sigma(self) -> float:
-        """sigma / alpha, the sigma of EDM and k-diffusion; infinite where there is no signal."""
+        """sigma / alpha, the sigma of EDM and k-diffusion; infinite if alpha is 0."""
         return self.sigma / self.alpha if self.alpha > 0.0 else math.inf
 
     @property
@@ -141,10 +141,10 @@ class NoiseLevel:
 
 @dataclass(frozen=True)
 class StepContext:
-    """Where a sampler stands: step `index` of `n_steps` (0 is the first call, at the highest noise), going from
+    """The current step of a sampler: step `index` of `n_steps` (0 is the first, at the highest noise level), from
     `level` to `next_level` (the clean end, sigma = 0, at the last step).
 
-    table_index is the row of the sampler's own (respaced) process that `level` sits on, or None between rows.
+    table_index: the row of the sampler's own (respaced) process at `level`, or None between rows.
     """
 
     index: int
@@ -156,9 +156,9 @@ class StepContext:
 
 @dataclass(frozen=True)
 class Denoised:
-    """A denoiser's answer at one level: x0 and eps are two views of one prediction, both [B, ...] like x.
+    """A denoiser's prediction at one level: x0 and eps are two views of one prediction, both [B, ...] like x.
 
-    log_variance [B, ...] is the log of the reverse variance where the network learns it, else None.
+    log_variance: [B, ...] log of the reverse variance if the network learns it, else None.
     """
 
     x0: Tensor
@@ -167,16 +167,16 @@ class Denoised:
 
 
 class Denoiser(Protocol):
-    """All a sampler knows of a network."""
+    """The only interface between samplers and networks."""
 
     def __call__(self, x: Tensor, step: StepContext) -> Denoised: ...
 
 
 class Network(Protocol):
-    """Every network: x [B, C, H, W] (or [B, D]), time float32 [B] as its process makes it, what it is told besides."""
+    """Every network: x [B, C, H, W] (or [B, D]), time float32 [B] as its process defines it, and its conditioning."""
 
     def __call__(self, x: Tensor, time: Tensor, conditioning: Conditioning | None = None) -> Tensor: ...
 
 
 StepHook = Callable[[StepContext, Tensor, Denoised], Tensor | None]
-"""Called after every step with the step, the new x and the prediction; may return a changed x."""
+"""Called after every step with the step, the new x and the prediction; may return a modified x."""

@@ -121,5 +121,5 @@ def test_a_snapshot_too_many_makes_nothing_worse() -> None:
 
 
 def test_a_profile_given_twice_is_refused() -> None:
-    with pytest.raises(ValueError, match="once"):
+    with pytest.raises(ValueError, match="profiles must be distinct"):
         solve_weights([Profile(5, 0.1), Profile(5, 0.1)], Profile(5, 0.2))

@@ -204,14 +204,14 @@ def test_without_a_gpu_nothing_pretends_to_be_one(monkeypatch: pytest.MonkeyPatc
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("benchmarks.gpu._is_installed", lambda name: name not in ("diffusers", "hydra-core"))
     gpu.tell_of_missing_packages()
-    assert capsys.readouterr().out == "not installed here, see docs/gpu.md: hydra-core diffusers\n"
+    assert capsys.readouterr().out == "not installed here, see development/gpu.md: hydra-core diffusers\n"
 
 
 def test_the_page_names_every_package_that_has_to_be_brought() -> None:
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    page = (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8")
+    page = (ROOT / "development" / "gpu.md").read_text(encoding="utf-8")
     names = [re.split(r"[<>=]", text)[0] for text in (*project["dependencies"], "diffusers")]
     assert [name for name in names if not re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", page)] == []
 

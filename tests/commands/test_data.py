@@ -160,6 +160,8 @@ def test_a_contact_sheet_is_written(tmp_path, capsys):
         (["s", "--n", "0"], "--n 0 is not between 1 and 1000"),
         (["s", "--columns", "0"], "--columns 0 is less than one"),
         (["s", "--out", "sheet.pdf"], "--out sheet.pdf is no picture; give a name that ends in .png"),
+        (["s", "--out", "s/0.tar/x.png"], "s/0.tar is a file, not a directory; give another place"),
+        (["s", "--out", "s"], "--out s is no picture"),
         (["s", "--split", "test"], "s has no split 'test' (it has: train)"),
         (["s", "--keys", "dot"], "choose one of first_dot, last_dot"),
     ],

@@ -227,7 +227,7 @@ def test_a_model_in_continuous_time_has_an_ode_and_no_bound(own_run: Path) -> No
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"prediction": "prev"}, "prediction=prev is the mean of a step and makes no ODE between steps"),
+        ({"prediction": "prev"}, "prediction=prev is the mean of a step and defines no ODE between steps"),
         (
             {"prediction": "v", "schedule": {"kind": "linear", "zero_terminal_snr": True}},
             "the schedule ends in pure noise (zero terminal SNR)",

@@ -206,7 +206,7 @@ def test_another_choice_of_what_is_trained_is_another_run(
     assert "and not the same (init.freeze, init.train)" in done.last_error
 
 
-PAGE = Path(__file__).parents[2] / "docs" / "fine-tuning.md"
+PAGE = Path(__file__).parents[2] / "docs" / "fine_tuning.md"
 
 
 @pytest.mark.slow

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from difflab.conditioning.augment import AugmentConditioner
+from difflab.conditioning.augmentation import Augmentation
 from difflab.conditioning.build import build_conditioners
 from difflab.conditioning.config import AugmentConditionerConfig, ClassConditionerConfig
-from difflab.data.augmentation import Augmentation
 
 CONFIG = AugmentConditionerConfig(kind="augment", probability=0.12)
 
@@ -40,5 +40,5 @@ def test_it_stands_beside_a_class() -> None:
 
 
 def test_it_cannot_be_dropped() -> None:
-    with pytest.raises(ValueError, match="are not dropped"):
+    with pytest.raises(ValueError, match="cannot be dropped"):
         AugmentConditioner(Augmentation(0.12), 6)({}, torch.tensor([True]))

@@ -114,9 +114,9 @@ def test_a_batch_of_captions_alone_has_conditions_and_nulls(as_field: str) -> No
 
 def test_what_is_missing_or_has_other_rows_is_one_line() -> None:
     conditioners = ConditionerSet({"text": words("vector")})
-    with pytest.raises(ValueError, match=r"^caption is missing: this model has to be told$"):
+    with pytest.raises(ValueError, match=r"^caption is missing: this model is conditioned on it$"):
         conditioners.check(TWO)
-    with pytest.raises(ValueError, match=r"^caption has 1 rows, the batch has 2$"):
+    with pytest.raises(ValueError, match=r"^caption has 1 rows, but the batch has 2$"):
         conditioners.conditioning({**TWO, "caption": ["one"]})
     with pytest.raises(ValueError, match=r"^caption=3 is no text$"):
         conditioners.conditioning({**TWO, "caption": ["one", 3]})

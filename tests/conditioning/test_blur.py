@@ -40,7 +40,7 @@ def test_a_constant_stays_and_torchvision_agrees() -> None:
 
 @pytest.mark.parametrize("kernel_size", [4, 9])
 def test_a_kernel_that_cannot_be_is_refused(kernel_size: int) -> None:
-    with pytest.raises(ValueError, match=f"kernel_size={kernel_size} must be odd, and no more than the images' 8"):
+    with pytest.raises(ValueError, match=f"kernel_size={kernel_size} must be odd, and at most the images' 8"):
         gaussian_blur(IMAGES, torch.ones(3), kernel_size)
 
 
@@ -69,5 +69,5 @@ def test_the_low_resolution_image_is_blurred_in_training_alone() -> None:
     torch.testing.assert_close(told(), gaussian_blur(small, torch.full((3,), 0.5), 3))
     conditioners.eval()
     assert torch.equal(told(), small)
-    with pytest.raises(ValueError, match="the conditioner low_res draws: give a seed for each sample"):
+    with pytest.raises(ValueError, match="the conditioner low_res draws noise: pass a seed for each sample"):
         conditioners.conditioning(batch)

@@ -89,7 +89,7 @@ def test_what_does_not_fit_is_one_line_with_both_keys(made: dict[str, Makes], re
 
 
 def test_tokens_without_any_attention_are_refused() -> None:
-    with pytest.raises(ValueError, match="context_channels=8 has tokens join each attention, and there is none"):
+    with pytest.raises(ValueError, match="context_channels=8 needs attention to its tokens, and there is none"):
         UNetConfig(**SMALL, context_channels=8, middle_attention=False)
     assert (
         "tokens"

@@ -149,7 +149,7 @@ def test_neutral_scales_are_allowed_without_guidance(options: dict[str, Any]) ->
         ("classifier", {"run": "runs/c", "interval": [2.0, 1.0]}, "0 <= low < high"),
         ("classifier", {"run": "runs/c", "interval": [0.0]}, "at least 2 items"),
         ("classifier", {"run": "runs/c", "paper_w": 1.0}, "Extra inputs are not permitted"),
-        ("composed", {}, "guides nothing: give one of them"),
+        ("composed", {}, "kind=composed needs at least one of .*: give one of them"),
         ("composed", {"scale": 3.0}, "Extra inputs are not permitted"),
         ("composed", {"classifier_free": {"scale": 1.0, "paper_w": 0.0}}, "give one of them"),
         ("clip", {}, "does not match any of the expected tags"),

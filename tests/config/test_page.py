@@ -48,9 +48,9 @@ def test_a_page_that_lists_kinds_by_hand_has_them_all(name: str, axis: Axis[Kind
 
 def test_what_is_said_stands_below_a_field_or_in_the_docstring() -> None:
     free = described(GUIDANCE["classifier_free"].config)
-    assert free["channels"] == "Only the first so many channels are guided (3 in DiT); null is all."
+    assert free["channels"] == "Number of leading channels that are guided (3 in DiT); null for all."
     # Of a base, and over several lines.
     assert free["threshold"].startswith("How the predicted x0 is kept in range: none (latent space), static")
     assert "\n" not in "".join(free.values())
-    assert named_in("difflab.networks.resampling")["POOL"] == "The mean of 2x2 and nearest, no weights."
+    assert named_in("difflab.networks.resampling")["POOL"] == "The mean of 2x2, and nearest, without weights."
     assert named_in("difflab.networks.embedding")["sr3"] == "[sin, cos], frequencies as in ADM; SR3."

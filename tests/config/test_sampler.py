@@ -104,11 +104,11 @@ def test_ways_to_write_steps(options: dict[str, Any]) -> None:
         ),
         (
             {"kind": "dpm_fast", "steps": 7, "spacing": "listed", "sigmas": [3.0, 2.0, 1.0]},
-            "through 4 levels, but sigmas lists 3: list 4, or set steps=3 to 5",
+            "need 4 levels, but sigmas lists 3: list 4, or set steps=3 to 5",
         ),
         (
             {"kind": "dpm_fast", "steps": 7, "spacing": "listed", "sigmas": [3.0, 2.0]},
-            "through 4 levels, but sigmas lists 2: list 4, or set steps=1 to 2",
+            "need 4 levels, but sigmas lists 2: list 4, or set steps=1 to 2",
         ),
         ({"kind": "dpm_fast", "steps": 7, "spacing": "listed", "sigmas": [3.0]}, "but sigmas lists 1: list 4"),
         ({"kind": "ddim", "spacing": "listed"}, "spacing=listed visits the levels in sigmas: give them"),
@@ -125,7 +125,7 @@ def test_ways_to_write_steps(options: dict[str, Any]) -> None:
         ({"kind": "ddim", "steps": 2, "spacing": "listed", "sigmas": [1.0, float("nan")]}, "finite number"),
         ({"kind": "euler", "steps": 3, "spacing": "listed", "sigmas": [2.0, 1.0]}, "steps=3, but sigmas lists 2: set"),
         ({"kind": "edm_ablation", "discretization": "listed", "sigmas": [2.0, 1.0]}, "steps=18, but sigmas lists 2"),
-        ({"kind": "dpm_fast", "steps": 5, "spacing": "listed", "sigmas": [2.0, 1.0]}, "calls go through 3 levels, but"),
+        ({"kind": "dpm_fast", "steps": 5, "spacing": "listed", "sigmas": [2.0, 1.0]}, "calls need 3 levels, but"),
         (
             {"kind": "ddim", "steps": 1, "spacing": "listed", "sigmas": [2.0], "stride": "constant"},
             "stride=constant leaves the levels of spacing=listed",

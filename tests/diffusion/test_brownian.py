@@ -102,11 +102,11 @@ def test_a_stretch_shorter_than_the_finest_is_still_told() -> None:
 
 def test_mistakes_are_refused() -> None:
     paths = BrownianPaths([1], (2,))
-    with pytest.raises(ValueError, match=r"at t=1.5, outside of \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"at t=1.5, outside \[0, 1\]"):
         paths.at(1.5)
-    with pytest.raises(ValueError, match="does not move: take fewer steps"):
+    with pytest.raises(ValueError, match="has no increment: take fewer steps"):
         paths.increment(0.5, 0.5)
-    with pytest.raises(ValueError, match="noise for 2 samples was asked for a batch of 3"):
+    with pytest.raises(ValueError, match="noise for 2 samples was requested for a batch of 3"):
         SampleNoise([1, 2]).brownian_like(torch.zeros(3, 1), 0.0, 0.5, 0.5)
 
 

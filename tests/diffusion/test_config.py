@@ -153,11 +153,11 @@ CONTINUOUS = {
     [
         (
             {"sigma_min": None, "sigma_max": None},
-            "sigma_distribution=log_normal has no ends: give sigma_min and sigma_max",
+            "sigma_distribution=log_normal is unbounded: set sigma_min and sigma_max",
         ),
-        ({"sigma_max": None}, "are given together, or neither"),
+        ({"sigma_max": None}, "set both sigma_min and sigma_max, or neither"),
         ({"sigma_min": 10.0}, "must be below sigma_max"),
-        ({"time_input": "vp"}, "time_input=vp is the time of sigma_distribution=vp, not of log_normal"),
+        ({"time_input": "vp"}, "time_input=vp needs sigma_distribution=vp, not log_normal"),
         ({"weighting": "edm", "loss": "l1"}, "weighting=edm weighs the squared error"),
         ({"variance": "learned_range"}, "Input should be 'fixed_small'"),
         ({"sigma_distribution": {"kind": "cosine", "log_snr_min": 20.0}}, "log_snr_min=20.0 must be below"),
@@ -207,11 +207,11 @@ BETWEEN = {"kind": "piecewise_uniform"}
         ({"clip": True}, "Extra inputs"),
         (
             {"timestep_sampling": BETWEEN, "loss": "kl"},
-            "loss=kl has a bound on steps of the table.* set loss=mse or loss=l1",
+            "loss=kl is a bound on steps of the table.* set loss=mse or loss=l1",
         ),
         (
             {"timestep_sampling": BETWEEN, "loss": "hybrid", "variance": "learned_range"},
-            "loss=hybrid has a bound on steps of the table",
+            "loss=hybrid is a bound on steps of the table",
         ),
         ({"timestep_sampling": BETWEEN, "prediction": "prev"}, "prediction=prev is the mean of a step of the table"),
         ({"timestep_sampling": {**BETWEEN, "of": "beta"}}, "Input should be 'alpha_bar' or 'sqrt_alpha_bar'"),
@@ -232,5 +232,5 @@ def test_m_belongs_to_the_time_of_vp() -> None:
     vp = composed("+diffusion=edm_vp") | {"m": 500}
     process = build_process(ADAPTER.validate_python(vp))
     assert process.time_at(process.level_of_sigma(process.sigma_range[1])) == pytest.approx(499.0)
-    with pytest.raises(ValidationError, match="m=500 is of time_input=vp, not of time_input=edm"):
+    with pytest.raises(ValidationError, match="m=500 needs time_input=vp, not time_input=edm"):
         ADAPTER.validate_python(composed("+diffusion=edm") | {"m": 500})

@@ -75,7 +75,7 @@ def test_an_ancestral_step_on_a_grid_of_levels_is_the_papers() -> None:
 
 
 def test_names_that_are_not_known() -> None:
-    with pytest.raises(ValueError, match="time_input=vp is the time of sigma_distribution=vp"):
+    with pytest.raises(ValueError, match="time_input=vp needs sigma_distribution=vp"):
         ContinuousProcess(CosineDistribution(), prediction="eps", time_input="vp")
     with pytest.raises(ValueError, match="prediction=prev is the mean of a step on a table"):
         ContinuousProcess(CosineDistribution(), prediction="prev")

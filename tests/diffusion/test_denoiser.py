@@ -138,7 +138,7 @@ def test_a_half_conditioned_batch_is_refused() -> None:
             return [NetworkInput(x, conditioning), NetworkInput(x)]
 
     denoiser = NetworkDenoiser(Recorder(), PROCESS, Conditioning(vector=torch.ones(1, 1)), guidance=[Half(2.0)])
-    with pytest.raises(ValueError, match="some inputs with a conditioning and some without"):
+    with pytest.raises(ValueError, match="some inputs with conditioning and some without"):
         denoiser(torch.zeros(1, 1, 2, 2), context_at(PROCESS, 0))
 
 

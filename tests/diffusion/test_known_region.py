@@ -304,17 +304,17 @@ def test_guidance_is_found_around_a_region() -> None:
 
 
 def test_masks_between_0_and_1_and_shapes_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"a mask is 1 where the image is drawn anew .* round what lies between"):
+    with pytest.raises(ValueError, match=r"a mask is 1 where the image is sampled .* round values in between"):
         KnownRegion(IMAGE, 0.5 * HALF)
-    with pytest.raises(ValueError, match="round what lies between"):
+    with pytest.raises(ValueError, match="round values in between"):
         KnownRegion(IMAGE, torch.full((3, 3), math.nan))
     with pytest.raises(ValueError, match="replaced='x' is not one of x_t, x0"):
         KnownRegion(IMAGE, HALF, "x")
-    with pytest.raises(ValueError, match=r"the known image is \[1, 3, 3, 3\], but x is \[2, 3, 3, 3\]"):
+    with pytest.raises(ValueError, match=r"the known image has shape \[1, 3, 3, 3\], but x has shape \[2, 3, 3, 3\]"):
         draw(DDIMSampler(steps=3), Part(region=KnownRegion(IMAGE[:1], HALF)))
-    with pytest.raises(ValueError, match=r"a mask \[4, 4\] does not fit images \[2, 3, 3, 3\]"):
+    with pytest.raises(ValueError, match=r"a mask of shape \[4, 4\] does not fit images of shape \[2, 3, 3, 3\]"):
         draw(DDIMSampler(steps=3), Part(region=KnownRegion(IMAGE, torch.ones(4, 4))))
-    with pytest.raises(ValueError, match=r"a mask \[1, 2, 3, 3, 3\] does not fit"):
+    with pytest.raises(ValueError, match=r"a mask of shape \[1, 2, 3, 3, 3\] does not fit"):
         KnownRegion(IMAGE, torch.ones(1, 2, 3, 3, 3)).like(IMAGE)
 
 

@@ -73,7 +73,7 @@ def test_combinations_that_train_nothing_are_refused() -> None:
     continuous = ContinuousProcess(CosineDistribution(), prediction="eps")
     with pytest.raises(ValueError, match="loss=kl is a bound on a table of steps; in continuous time use loss=mse"):
         DiffusionLoss(continuous, "kl")
-    with pytest.raises(ValueError, match="gives 3 channels for an input of 3; variance=learned_range needs 6"):
+    with pytest.raises(ValueError, match="outputs 3 channels for an input of 3; variance=learned_range needs 6"):
         DiffusionLoss(learned, "hybrid")(
             *(torch.zeros(1, 3, 2, 2),) * 3, torch.zeros(1).long(), torch.zeros(1, 3, 2, 2)
         )

@@ -48,5 +48,5 @@ def test_dtype_is_a_cast_of_the_same_draw() -> None:
 
 
 def test_another_batch_size_is_refused() -> None:
-    with pytest.raises(ValueError, match="noise for 2 samples was asked for a batch of 3"):
+    with pytest.raises(ValueError, match="noise for 2 samples was requested for a batch of 3"):
         SampleNoise([1, 2]).randn_like(torch.zeros(3, 1))

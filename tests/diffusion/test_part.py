@@ -57,7 +57,7 @@ def test_start_counts_steps_as_diffusers_counts_strength() -> None:
         for hundredths in range(1, 101):
             kept, n = scope["get_timesteps"](theirs, steps, hundredths / 100, "cpu")
             if n == 0:
-                with pytest.raises(ValueError, match=f"keeps none of {steps} steps: take "):
+                with pytest.raises(ValueError, match=f"keeps none of {steps} steps: set "):
                     Part(start=hundredths / 100).bounds(own)
                 continue
             assert Part(start=hundredths / 100).bounds(own) == (steps - n, steps)
@@ -71,7 +71,7 @@ def test_the_share_that_the_message_names_keeps_a_step(steps: int) -> None:
     own = list(sampler.contexts(sampler.respace(PROCESS)))
     with pytest.raises(ValueError, match="keeps none") as refused:
         Part(start=0.5 / steps).bounds(own)
-    named = float(str(refused.value).split("take ")[1].split(" or more")[0])
+    named = float(str(refused.value).split("set ")[1].split(" or more")[0])
     assert Part(start=named).bounds(own)[1] > Part(start=named).bounds(own)[0]
 
 
@@ -344,13 +344,13 @@ def test_a_part_without_steps_or_with_a_level_that_is_not_visited_is_refused() -
         draw(sampler, Part(start=0.3, image=IMAGE, end=0.5))
     with pytest.raises(ValueError, match=r"\(timestep 500\); next to it are .*timestep 555.*timestep 444"):
         draw(sampler, Part(start=PROCESS.level(500)))
-    with pytest.raises(ValueError, match=r"start=sigma 0 keeps none of 10 steps: take 0.1 or more"):
+    with pytest.raises(ValueError, match=r"start=sigma 0 keeps none of 10 steps: set 0.1 or more"):
         draw(sampler, Part(start=CLEAN))
-    with pytest.raises(ValueError, match=r"end=0.05 leaves out none of 10 steps: take 0.1 or more, or 0"):
+    with pytest.raises(ValueError, match=r"end=0.05 leaves out none of 10 steps: set 0.1 or more, or 0"):
         draw(sampler, Part(end=0.05))
     with pytest.raises(ValueError, match=r"start=1 and end=sigma 157.\d+ \(timestep 999\) leave none of 10 steps"):
         draw(sampler, Part(end=PROCESS.level(999)))
-    with pytest.raises(ValueError, match=r"the image to start from is \[1, 1, 2, 2\], but x is \[2, 1, 2, 2\]"):
+    with pytest.raises(ValueError, match=r"the initial image has shape \[1, 1, 2, 2\], but x has shape \[2, 1, 2, 2\]"):
         draw(sampler, Part(start=0.5, image=IMAGE[:1]))
 
 

@@ -77,8 +77,8 @@ def test_latent_diffusions_own_grid() -> None:
 @pytest.mark.parametrize(
     ("grid", "options", "message"),
     [
-        (Grid(10, "karras"), {}, "spacing=karras is by noise; take spacing=leading"),
-        (Grid(10, "leading", final="lowest"), {}, "take final_level=first"),
+        (Grid(10, "karras"), {}, "spacing=karras is by sigma: use spacing=leading"),
+        (Grid(10, "leading", final="lowest"), {}, "PLMS needs final_level=first"),
         (None, {"warm_up": "heun"}, "warm_up='heun' is not one of improved_euler, runge_kutta"),
         (None, {"final_level": "lowest"}, "final_level='lowest' is not one of clean, first"),
         (None, {"stride": "even"}, "stride='even' is not one of listed, constant"),

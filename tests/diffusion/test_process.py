@@ -228,7 +228,7 @@ def test_impossible_processes_are_refused(arguments: dict, message: str) -> None
 def test_misuse_is_refused() -> None:
     process = GaussianProcess(linear_betas(10), variance="learned")
     for rows in ([], [0, 0], [10], [-1, 3]):
-        with pytest.raises(ValueError, match=r"respace needs different steps in 0\.\.9"):
+        with pytest.raises(ValueError, match=r"respace needs distinct steps in 0\.\.9"):
             process.respace(rows)
     x = normals(1, 2)
     with pytest.raises(ValueError, match="carries its log_variance"):
@@ -248,7 +248,7 @@ def test_only_the_last_row_may_be_without_signal(betas: list[float]) -> None:
 
 
 def test_one_step_of_pure_noise_has_no_levels_between() -> None:
-    with pytest.raises(ValueError, match=r"the only step .* is pure noise.*: take sampler=ancestral or sampler=ddim"):
+    with pytest.raises(ValueError, match=r"the only step .* is pure noise.*: use sampler=ancestral or sampler=ddim"):
         _ = GaussianProcess([1.0], prediction="x0").sigma_range
 
 

@@ -77,7 +77,7 @@ def test_a_respaced_table_has_the_levels_of_the_first_between_its_rows_too() -> 
 
 def test_what_belongs_to_a_step_has_no_value_between_rows() -> None:
     process, x = GaussianProcess(BETAS), torch.zeros(1, 4)
-    with pytest.raises(ValueError, match="posterior_mean_coef1 belongs to a step of the table: between its rows"):
+    with pytest.raises(ValueError, match="posterior_mean_coef1 belongs to a step of the table and is undefined"):
         process.q_posterior_mean_variance(x, x, torch.tensor([0.5]))
 
 

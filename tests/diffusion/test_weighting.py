@@ -80,7 +80,7 @@ def test_prev_is_refused() -> None:
 
 
 def test_losses_without_a_squared_error_are_refused() -> None:
-    with pytest.raises(ValueError, match="weighting=min_snr weighs a squared error"):
+    with pytest.raises(ValueError, match="weighting=min_snr weights a squared error"):
         DiffusionLoss(process("eps"), "l1", MinSNR())
 
 

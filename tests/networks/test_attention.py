@@ -58,7 +58,7 @@ def test_extra_keys_stand_beside_the_pixels_and_masked_ones_are_unseen() -> None
 def test_missing_tokens_are_named() -> None:
     block = Attention(AttentionSpec(8, 2, NORM, context_channels=6))
     h = torch.randn(2, 8, 3, 3)
-    with pytest.raises(ValueError, match=r"give Conditioning\.tokens"):
+    with pytest.raises(ValueError, match=r"pass Conditioning\.tokens"):
         block(h, h, None, None)
 
 

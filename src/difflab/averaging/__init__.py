@@ -1,1 +1,1 @@
-"""Averages of weights over training: power-function profiles, their snapshots, and any other profile made of those."""
+"""Averages of weights over training: power-function profiles, their snapshots, and other profiles made from them."""

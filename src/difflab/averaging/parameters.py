@@ -1,4 +1,4 @@
-"""What is averaged: trained parameters of a module, in float32, on the device of each."""
+"""Averages of the trained parameters of a module, in float32, each on its parameter's device."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch import Tensor, nn
 from difflab.parts.selection import averaged_parameters, exported
 
 Groups: TypeAlias = list[tuple[list[Tensor], list[Tensor]]]
-"""(averages, weights) of one device and type each, for torch's multi-tensor functions."""
+"""Pairs (averages, weights) of the same device and dtype, for torch's multi-tensor functions."""
 
 
 def copies_of(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What an average starts from."""
+    """Returns the initial averages: copies of the parameters."""
     return {name: p.detach().to(torch.float32, copy=True) for name, p in parameters.items()}
 
 
 def fitted(averages: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Stored averages of these parameters in their order and on their devices.
+    """Returns stored averages of these parameters, in their order and on their devices.
 
-    Raises ValueError where they are averages of another model.
+    Raises ValueError if they are averages of a different model.
     """
     differing = parameters.keys() ^ averages.keys()
     if differing:
@@ -32,7 +32,7 @@ def fitted(averages: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> 
 
 
 def by_device_and_type(averages: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Groups:
-    """Averages beside their weights, in groups that one multi-tensor call can take."""
+    """Groups averages with their weights so that each group takes one multi-tensor call."""
     groups: dict[tuple[torch.device, torch.dtype], tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
     for name, weight in weights.items():
         group = groups[weight.device, weight.dtype]
@@ -54,9 +54,9 @@ def average_in(groups: Groups, decay: float) -> None:
 def with_averages(
     module: nn.Module, averages: Mapping[str, Tensor], dtype: torch.dtype | None = None
 ) -> dict[str, Tensor]:
-    """What is exported of `module`, with averages in place of parameters, of tied ones under all their names.
+    """Returns the exported state of `module`, with averages instead of parameters, tied ones under all their names.
 
-    dtype: of the averages; None for the type of the weights that they stand for.
+    dtype: of the averages; None for the dtype of the weights that they replace.
     """
     by_identity = {id(p): averages[name].to(dtype or p.dtype) for name, p in averaged_parameters(module).items()}
     state = exported(module)

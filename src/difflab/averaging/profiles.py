@@ -1,12 +1,12 @@
 """Power-function averages of a training run as profiles over its time, and any profile as a sum of others.
 
 Karras et al. 2024, "Analyzing and Improving the Training Dynamics of Diffusion Models" (EDM2), section 3, appendix C.
-The profile of an average at time t says how much it holds of the weights of each earlier time tau:
+The profile of an average at time t is its weight on the parameters of each earlier time tau:
 
     p(tau) = (gamma + 1) tau**gamma / t**(gamma + 1),   0 <= tau <= t
 
 It has the same shape at every t, only stretched, so its length is given relative to t: sigma_rel, the standard
-deviation of p over t. Time is counted in optimised steps; every formula is blind to the unit.
+deviation of p over t. Time is counted in optimiser steps; no formula depends on the unit.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ SIGMA_REL_LIMIT = 1 / math.sqrt(12)
 
 
 def gamma_of(sigma_rel: float) -> float:
-    """The exponent of relative length `sigma_rel`: 0.05 is 16.97, 0.10 is 6.94; EDM2 eq. 126.
+    """Returns the exponent of relative length `sigma_rel`: 0.05 is 16.97, 0.10 is 6.94; EDM2 eq. 126.
 
     The largest root of (gamma + 2)**2 (gamma + 3) = (gamma + 1) / sigma_rel**2, by the trigonometric formula.
-    Raises ValueError outside of (0, SIGMA_REL_LIMIT).
+    Raises ValueError if sigma_rel is outside (0, SIGMA_REL_LIMIT).
     """
     if not 0 < sigma_rel < SIGMA_REL_LIMIT:
         raise ValueError(
@@ -41,9 +41,9 @@ def gamma_of(sigma_rel: float) -> float:
 
 
 def power_decay(step: int, gamma: float, steps: int = 1) -> float:
-    """The decay of the update that takes the last `steps` steps, up to `step`, into the average; EDM2 eq. 127.
+    """Returns the decay of the update that adds the last `steps` steps, up to `step`, to the average; EDM2 eq. 127.
 
-    (1 - steps / step)**(gamma + 1). The decays of single steps multiply to it, and the first is 0.
+    (1 - steps / step)**(gamma + 1). It is the product of the decays of single steps, and the first is 0.
     """
     return (1 - steps / step) ** (gamma + 1)
 
@@ -62,7 +62,7 @@ class Profile:
 
 
 def p_dot_p(t_a: ArrayLike, gamma_a: ArrayLike, t_b: ArrayLike, gamma_b: ArrayLike) -> NDArray[np.float64]:
-    """The inner products of profiles, the integral of p_a p_b over all time; EDM2 eq. 151. Arguments broadcast."""
+    """Returns the inner products of profiles, the integral of p_a p_b over time; EDM2 eq. 151. Arguments broadcast."""
     t_a, gamma_a, t_b, gamma_b = (np.asarray(v, dtype=np.float64) for v in (t_a, gamma_a, t_b, gamma_b))
     first, last = np.minimum(t_a, t_b), np.maximum(t_a, t_b)
     overlap = (first / last) ** np.where(t_a < t_b, gamma_b, gamma_a)
@@ -70,14 +70,14 @@ def p_dot_p(t_a: ArrayLike, gamma_a: ArrayLike, t_b: ArrayLike, gamma_b: ArrayLi
 
 
 def solve_weights(profiles: Sequence[Profile], wanted: Profile) -> NDArray[np.float64]:
-    """The coefficients [len(profiles)] whose sum of `profiles` comes nearest to `wanted`; EDM2 algorithm 3.
+    """Returns the coefficients [len(profiles)] whose sum of `profiles` is closest to `wanted`; EDM2 algorithm 3.
 
-    Least squares over the profiles' time, in float64, then scaled to sum to one (as the official code: what never
-    changes in training stays as it is). A profile that is among `profiles` is taken alone.
-    Raises ValueError where a profile comes twice.
+    Least squares over the profiles' time, in float64, then normalised to sum to one (as in the official code: weights
+    that never change in training are preserved). If `wanted` is among `profiles`, it alone is used.
+    Raises ValueError if a profile is repeated.
     """
     if len(set(profiles)) != len(profiles):
-        raise ValueError("every profile is wanted once")
+        raise ValueError("profiles must be distinct")
     if wanted in profiles:
         return np.eye(len(profiles))[profiles.index(wanted)]
     coefficients = np.linalg.solve(_products(profiles, profiles), _products(profiles, [wanted])[:, 0])
@@ -85,9 +85,9 @@ def solve_weights(profiles: Sequence[Profile], wanted: Profile) -> NDArray[np.fl
 
 
 def profile_error(profiles: Sequence[Profile], coefficients: ArrayLike, wanted: Profile) -> float:
-    """How far the sum of profiles is from `wanted`: the norm of the difference over the norm of `wanted`.
+    """Returns the relative error of the sum of profiles: the norm of the difference over the norm of `wanted`.
 
-    Below about 1e-8 it is lost in rounding and counts as 0.
+    Below about 1e-8 it is rounding and counts as 0.
     """
     x = np.asarray(coefficients, dtype=np.float64)
     norm = _products([wanted], [wanted])[0, 0]

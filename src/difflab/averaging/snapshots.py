@@ -1,4 +1,4 @@
-"""Snapshots of power-function averages: one safetensors file for each profile, and other profiles made of them."""
+"""Snapshots of power-function averages: one safetensors file per profile, and other profiles computed from them."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class Snapshot:
 
 
 def length_name(sigma_rel: float) -> str:
-    """`sigma_rel-0.050`: as many decimals as tell the length exactly, at least three."""
+    """`sigma_rel-0.050`: as many decimals as represent the length exactly, at least three."""
     return f"sigma_rel-{np.format_float_positional(sigma_rel, min_digits=3)}"
 
 
 def snapshot_name(profile: Profile) -> str:
-    """The file of a profile: `sigma_rel-0.050-step-001000.safetensors`."""
+    """Returns the file name of a profile: `sigma_rel-0.050-step-001000.safetensors`."""
     return f"{length_name(profile.sigma_rel)}-step-{profile.step:06d}.safetensors"
 
 
 def snapshots_in(folder: Path) -> list[Snapshot]:
-    """The snapshots in a folder, by step, then by length; found by their names."""
+    """Returns the snapshots in a folder, by step, then by length; identified by their names."""
     matches = [(match, path) for path in folder.glob("*.safetensors") if (match := _NAME.fullmatch(path.name))]
     found = [Snapshot(path, Profile(int(match[2]), float(match[1]))) for match, path in matches]
     return sorted(found, key=lambda snapshot: (snapshot.profile.step, snapshot.profile.sigma_rel))
@@ -48,7 +48,7 @@ def snapshots_in(folder: Path) -> list[Snapshot]:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the profile `wanted` is made of. error: see `profile_error`."""
+    """How to compute the profile `wanted` from snapshots. error: see `profile_error`."""
 
     wanted: Profile
     snapshots: tuple[Snapshot, ...]
@@ -56,7 +56,7 @@ class Recipe:
     error: float
 
     def facts(self) -> dict[str, Any]:
-        """The recipe in plain containers."""
+        """Returns the recipe in plain containers."""
         return {
             "sigma_rel": self.wanted.sigma_rel,
             "gamma": self.wanted.gamma,
@@ -67,10 +67,10 @@ class Recipe:
 
 
 def recipe_for(sigma_rel: float, snapshots: Sequence[Snapshot], step: int | None = None) -> Recipe:
-    """How to make length `sigma_rel` at `step` (None: the last) of the snapshots up to there.
+    """Returns how to compute length `sigma_rel` at `step` (None: the last) from the snapshots up to that step.
 
-    Only the snapshots that count are in it: one alone, where it has the very profile.
-    Raises UserError where no snapshot was taken at `step`.
+    It contains only snapshots that contribute: a single one if it has exactly this profile.
+    Raises UserError if no snapshot was taken at `step`.
     """
     steps = sorted({snapshot.profile.step for snapshot in snapshots})
     if step is None:
@@ -91,17 +91,17 @@ def recipe_for(sigma_rel: float, snapshots: Sequence[Snapshot], step: int | None
 
 
 def reconstruct(recipe: Recipe, expected: Shapes) -> dict[str, Tensor]:
-    """The state dict of the recipe: averages in float32, what was not averaged as it is in the last snapshot.
+    """Returns the state dict of the recipe: averages in float32, other tensors as in the last snapshot.
 
     expected: key -> shape of the model's state dict.
-    Raises UserError for a snapshot that is damaged or is of another network.
+    Raises UserError if a snapshot is damaged or belongs to a different network.
     """
     as_they_are = [_check(snapshot, expected) for snapshot in recipe.snapshots][-1]
     return {name: _last(recipe, name) if name in as_they_are else _summed(recipe, name) for name in expected}
 
 
 def _summed(recipe: Recipe, name: str) -> Tensor:
-    # Files are opened anew for each tensor: those that stay open stay in memory as far as they were read.
+    # Files are reopened for each tensor: open files keep what was read from them in memory.
     total: Tensor | None = None
     for snapshot, coefficient in zip(recipe.snapshots, recipe.coefficients, strict=True):
         with _opened(snapshot) as file:
@@ -117,7 +117,7 @@ def _last(recipe: Recipe, name: str) -> Tensor:
 
 
 def _check(snapshot: Snapshot, expected: Shapes) -> set[str]:
-    """The names of what is not averaged in a snapshot, which is one, and of the network with these shapes."""
+    """Checks a snapshot against these shapes; returns the names of the tensors that are not averaged."""
     with _opened(snapshot) as file:
         metadata = file.metadata() or {}
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
@@ -137,7 +137,7 @@ def _opened(snapshot: Snapshot) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     refuse_what_is_no_file(snapshot.path)
-    # The library tells every failure to open a file as one that is not there.
+    # The library reports every failure to open a file as a missing file.
     snapshot.path.open("rb").close()
     try:
         opened = safe_open(snapshot.path, framework="pt")

@@ -52,19 +52,20 @@ def refuse_what_is_not_shown(primary: str, overrides: Sequence[str]) -> None:
     refuse_resolvers(composed)
 
 
-def groups_in_words(primary: str, overrides: Sequence[str]) -> str:
-    """A line for each group that a configuration has, with its choices: `sampler: ancestral, ddim, ...`.
+def to_be_shown(primary: str, overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, str | None], str]:
+    """(plain containers, the choice of each group, how to go on) of a configuration, for `--help`.
 
-    A group of folders has a line for each of these. Raises UserError for overrides that cannot be composed.
+    What refers to other keys is as it is written; what is left to the data is filled in where that is there.
+    Raises UserError as `compose`.
     """
+    from omegaconf import OmegaConf
+
     with _in_one_line(primary, overrides):
-        had = _composed(primary, overrides).hydra.runtime.choices
-    folders: dict[str, list[str]] = {}
-    for group in had:
-        for choice in choices_of(group) if not group.startswith("hydra/") else ():
-            folder, _, name = f"{group}/{choice}".rpartition("/")
-            folders.setdefault(folder, []).append(name)
-    return "\n".join(f"{folder}: {', '.join(sorted(set(names)))}" for folder, names in sorted(folders.items()))
+        composed = _composed(primary, overrides)
+        choices, about = dict(composed.hydra.runtime.choices), composed.hydra.help.footer
+        _filled_in(primary, composed, choices, overrides, checking=None)
+    plain: Any = OmegaConf.to_container(composed, resolve=False)
+    return plain, {group: choice for group, choice in choices.items() if not group.startswith("hydra/")}, about
 
 
 def _composed(primary: str, overrides: Sequence[str]) -> Any:

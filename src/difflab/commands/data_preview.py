@@ -27,6 +27,9 @@ def preview_data(path: str, *, split: str | None, n: int, out: str, keys: KeyRul
         raise UserError(f"--out {printable(out)} is no picture; give a name that ends in {', '.join(_ENDINGS)}")
     if target.is_dir():
         raise UserError(f"--out {printable(out)} is a directory; give the name of a picture")
+    file = next((parent for parent in target.parents if parent.exists() and not parent.is_dir()), None)
+    if file is not None:
+        raise UserError(f"--out {printable(out)}: {printable(file)} is a file, not a directory; give another place")
     from difflab.data.contact_sheet import contact_sheet, shown_samples
     from difflab.data.opening import open_data
     from difflab.files import replacing
@@ -43,8 +46,8 @@ def preview_data(path: str, *, split: str | None, n: int, out: str, keys: KeyRul
     sheet = contact_sheet(samples, f"{path}: {said}", columns)
     with machine_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(target) as partial, partial.open("wb") as file:
-            sheet.save(file, "JPEG" if target.suffix.lower() in (".jpg", ".jpeg") else target.suffix[1:].upper())
+        with replacing(target) as partial, partial.open("wb") as written:
+            sheet.save(written, "JPEG" if target.suffix.lower() in (".jpg", ".jpeg") else target.suffix[1:].upper())
     say(f"{out}: {said}")
     bad = [sample.caption for sample in samples if sample.pixels is None]
     if bad:

@@ -1,7 +1,7 @@
 """`train`, `sample`, `evaluate` and `likelihood` as Hydra applications whose mistakes are one line and exit status 2.
 
 An ordinary call is composed and validated here and runs at once. Hydra's own entry point takes over for what it is
-good at: showing (`--help`, `--cfg job --resolve`, `--info`) and multirun through a launcher that starts processes.
+good at: showing (`--info`, `--hydra-help`) and multirun through a launcher that starts processes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 from difflab.commands.composing import (
     Composed,
     compose_and_validate,
-    groups_in_words,
     refuse_before_composing,
     refuse_what_is_not_shown,
     resolved,
@@ -32,10 +31,6 @@ SHOWING = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--she
 COMPLETION = {"--shell-completion", "-sc"}
 OF_THE_JOB = {"--cfg", "-c", "--resolve"}
 HELP = {"--help", "-h"}
-HELP_HEADER = (
-    "${hydra.help.app_name}: overrides are key=value; a choice of a group is group=name\n\n"
-    "== Groups and their choices =="
-)
 MULTIRUN = {"--multirun", "-m"}
 IN_PROCESS_LAUNCHERS = {"basic"}
 
@@ -48,13 +43,15 @@ def run_app(primary: str, model: type[Model], argv: Sequence[str], execute: Exec
     flags = {argument.split("=")[0] for argument in argv if argument.startswith("-")}
     if flags & SHOWING:
         overrides = [argument for argument in argv if "=" in argument and argument[0] != "-"]
+        if flags & HELP:
+            from difflab.commands.help_text import help_text
+
+            topics = [argument for argument in argv if "=" not in argument and argument[0] != "-"]
+            sys.stdout.write(help_text(primary, model, overrides, topics))
+            return
         if not flags & COMPLETION:
             refuse_what_is_not_shown(primary, overrides)
-        if flags & HELP:
-            groups = f"hydra.help.header='{HELP_HEADER}\n{groups_in_words(primary, overrides)}'"
-            # Flags last: argparse takes overrides that stand together alone.
-            argv = [*(argument for argument in argv if argument not in HELP), groups, "--help"]
-        elif flags <= OF_THE_JOB and {"job", "--cfg=job", "-c=job"} & {*argv}:
+        if flags <= OF_THE_JOB and {"job", "--cfg=job", "-c=job"} & {*argv}:
             # As Hydra has it, with what a training leaves to its data.
             sys.stdout.write(shown(primary, overrides, resolve="--resolve" in flags))
             return

@@ -1,4 +1,4 @@
-"""Gaussian blur of a width that each sample draws: augmentation of what an upsampler is told (cascaded diffusion)."""
+"""Gaussian blur with a random width per sample: augmentation of an upsampler's input (cascaded diffusion)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from difflab.diffusion.noise import SampleNoise
 def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
     """images [B, C, H, W], sigma [B] in pixels and above 0 -> images of the same shape, reflected at their edges.
 
-    kernel_size: odd; the Gaussian is cut off there and made to sum to 1. Raises ValueError for one that is even, or
-    larger than the images.
+    kernel_size: odd; the Gaussian is truncated to it and normalised. Raises ValueError if it is even or exceeds the
+    images.
     """
     if kernel_size % 2 == 0 or kernel_size > min(images.shape[-2:]):
-        raise ValueError(
-            f"kernel_size={kernel_size} must be odd, and no more than the images' {min(images.shape[-2:])}"
-        )
+        raise ValueError(f"kernel_size={kernel_size} must be odd, and at most the images' {min(images.shape[-2:])}")
     reach = kernel_size // 2
     offsets = torch.arange(-reach, reach + 1, dtype=torch.float32, device=images.device)
     taps = torch.softmax(-0.5 * (offsets / sigma.float()[:, None]) ** 2, dim=1).to(images.dtype)
@@ -33,7 +31,7 @@ def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Blur:
-    """Blurs some images of a batch, each by a sigma of its own from its own stream.
+    """Blurs a random subset of a batch, each image with a sigma from its own stream.
 
     sigma:       lowest and highest, in pixels; uniform between them.
     probability: of each image to be blurred.

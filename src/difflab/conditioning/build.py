@@ -1,4 +1,4 @@
-"""From the conditioning axis of a configuration to modules."""
+"""Builds modules from the conditioning section of a configuration."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from difflab.config.axes import CONDITIONERS
 
 
 def build_conditioners(config: Mapping[str, ConditionerBase], *, embedding_dim: int, image_size: int) -> ConditionerSet:
-    """embedding_dim: width of the network's time embedding, which `vector` fields must have.
+    """embedding_dim: width of the network's time embedding, and of `vector` fields.
 
-    image_size: pixels per side of the images the network works on, which `concat` fields must have.
+    image_size: pixels per side of the network's images, and of `concat` fields.
     """
     return ConditionerSet(
         {

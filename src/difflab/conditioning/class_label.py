@@ -1,4 +1,4 @@
-"""Class conditioning as in ADM: an embedding per class that joins the time embedding."""
+"""Class conditioning as in ADM: an embedding per class that is added to the time embedding."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from difflab.types import Batch, Conditioning
 class ClassConditioner(Conditioner):
     """`batch["label"]` int64 [B] -> vector [B, embedding_dim].
 
-    With drop_rate > 0 there is one class more, the null class of classifier-free guidance (Ho & Salimans, 2022).
+    With drop_rate > 0 there is an extra class, the null class of classifier-free guidance (Ho & Salimans, 2022).
     """
 
     reads = ("label",)
@@ -26,16 +26,16 @@ class ClassConditioner(Conditioner):
         self.embedding = nn.Embedding(classes + (1 if drop_rate > 0 else 0), embedding_dim)
 
     def check(self, batch: Batch) -> None:
-        """Raises ValueError for a class out of range."""
+        """Raises ValueError if a class is out of range."""
         super().check(batch)
         label = batch["label"]
-        # On a GPU the look would wait for the device at every step; there the pipeline checks before the transfer.
+        # On a GPU this would synchronise with the device at every step; there the pipeline checks before the transfer.
         outside = [c for c in label.tolist() if not 0 <= c < self.null_class] if label.device.type == "cpu" else []
         if outside:
             raise ValueError(f"class {outside[0]} is not in 0..{self.null_class - 1}, the classes of this model")
 
     def make(self, batch: Batch, dropped: Tensor | None, noise: SampleNoise | None) -> Conditioning:
-        """Raises ValueError for a drop on a model that has no null class."""
+        """Raises ValueError if rows are dropped and the model has no null class."""
         label = batch["label"]
         if dropped is not None:
             if self.drop_rate == 0.0:
@@ -45,5 +45,5 @@ class ClassConditioner(Conditioner):
 
 
 def build(config: ClassConditionerConfig, *, embedding_dim: int, image_size: int) -> ClassConditioner:
-    """The conditioner of a configuration; see `build_conditioners`."""
+    """Builds the conditioner of a configuration; see `build_conditioners`."""
     return ClassConditioner(config.classes, embedding_dim, config.drop_rate)

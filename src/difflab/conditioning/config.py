@@ -1,4 +1,4 @@
-"""What a model is told besides x and time: a mapping of conditioners, each with its own drop rate."""
+"""Configuration of a model's conditioning: a mapping of conditioners, each with its own drop rate."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Multiplier = Annotated[float, Field(ge=0)]
 
 
 class ConditionerBase(Config):
-    """What the configuration of every conditioner says of it.
+    """Base class of every conditioner's configuration.
 
-    augments: whether training changes the images, of which it tells.
-    shows_image: whether it shows something of the image itself.
+    augments: whether it augments the training images and conditions on the augmentation.
+    shows_image: whether its condition contains part of the image itself.
     """
 
     augments: ClassVar[bool] = False
@@ -32,40 +32,40 @@ class ConditionerBase(Config):
 
     @classmethod
     def fitted(cls, values: Mapping[str, Any], image_size: int, channels: int) -> dict[str, Any]:
-        """What suits images of that many pixels per side and channels, for keys that a file leaves to them.
+        """Returns values that suit images of this size and number of channels, for keys whose values depend on them.
 
-        values: the section as it is composed; what a user gives in it stays, and may be no valid value.
-        Raises ValueError where nothing does.
+        values: the composed section; values set by the user are kept, and may be invalid.
+        Raises ValueError if no value suits.
         """
         return {}
 
     @property
     def num_classes(self) -> int | None:
-        """How many classes it tells apart, None where it tells of none."""
+        """Number of classes that it distinguishes, None if it has none."""
         return None
 
     @property
     def shrinks(self) -> tuple[int, DownsampleFilter] | None:
-        """Pixels per side and the filter of the smaller image that it shows, None where it shows none."""
+        """Pixels per side and filter of the low-resolution image that it shows, None if it shows none."""
         return None
 
     def makes(self, channels: int) -> Makes:
-        """What the network gets of it where images have so many channels.
+        """Returns the network inputs that it makes for images with this number of channels.
 
-        Where it is left at that, nothing is known before the network is told: say it, so that a network that does not
-        read it is refused in the configuration.
+        Override this: otherwise nothing is known before the network runs, and a network that ignores its inputs is not
+        refused in the configuration.
         """
         return Makes()
 
     def refuse_other_data(self, name: str, data: DataConfig) -> None:
-        """Raises ValueError where `data` has not what `conditioning.<name>` reads."""
+        """Raises ValueError if `data` lacks what `conditioning.<name>` reads."""
 
 
 @CONDITIONERS.register("difflab.conditioning.class_label:build")
 class ClassConditionerConfig(ConditionerBase):
-    """A learned embedding per class that joins the time embedding (ADM), with one more for "no class" when dropped.
+    """A learned embedding per class, added to the time embedding (ADM), with a null class for dropped labels.
 
-    classes: how many there are, equal to data.classes.
+    classes: number of classes, equal to data.classes.
     drop_rate: probability that a training sample loses its class.
     """
 
@@ -100,9 +100,9 @@ class ClassConditionerConfig(ConditionerBase):
 
 
 class BlurConfig(Config):
-    """Gaussian blur in training, as augmentation of what a stage of a cascade is told (Ho et al. 2021, section 4.2).
+    """Gaussian blur in training, augmentation of the low-resolution input of a cascade (Ho et al. 2021, section 4.2).
 
-    sigma: [lowest, highest] width in pixels of the low-resolution image; each sample draws its own between them.
+    sigma: [lowest, highest] width in pixels of the low-resolution image, sampled uniformly for each image.
     probability: of each image to be blurred.
     kernel_size: odd number of pixels beyond which the Gaussian is cut off.
     """
@@ -123,27 +123,27 @@ class BlurConfig(Config):
 
 
 def _share(size: object) -> Fraction | None:
-    """What `1/4` says; None for what is no such share."""
+    """Parses a fraction such as `1/4`; None for anything else."""
     if not isinstance(size, str) or not re.fullmatch(r"1/[1-9]\d{0,3}", size):
         return None
     return Fraction(size)
 
 
 def _divisors(number: int) -> list[int]:
-    """Those that are smaller than the number itself."""
+    """Returns the divisors that are smaller than the number itself."""
     return [divisor for divisor in range(1, number // 2 + 1) if number % divisor == 0]
 
 
 @CONDITIONERS.register("difflab.conditioning.low_res:build")
 class LowResConditionerConfig(ConditionerBase):
-    """A low-resolution version of the image, enlarged and joined to the network's input (ADM's upsamplers).
+    """A low-resolution image, enlarged and concatenated to the network's input (ADM's upsamplers).
 
-    size: pixels per side of the low-resolution image. A file may give its share of the image's, as 1/4: the divisor of
-        data.image_size next to it is taken.
-    downsample: how training makes it of the image: area = the mean of each block of pixels (improved-diffusion, ADM).
-    upsample: how it is enlarged to the image's size again; bilinear with align_corners=False (ADM).
+    size: pixels per side of the low-resolution image. Files may give a fraction of the image size, such as 1/4: the
+        nearest divisor of data.image_size is used.
+    downsample: how training computes it from the image: area = mean of each block of pixels (improved-diffusion, ADM).
+    upsample: how it is enlarged to the size of the image; bilinear with align_corners=False (ADM).
     blur: of the low-resolution image in training, null for none.
-    drop_rate: probability that a training sample gets zeros in its place.
+    drop_rate: probability that a training sample gets zeros instead.
     """
 
     shows_image: ClassVar[bool] = True
@@ -208,14 +208,14 @@ class LowResConditionerConfig(ConditionerBase):
 
 @CONDITIONERS.register("difflab.conditioning.augment:build")
 class AugmentConditionerConfig(ConditionerBase):
-    """Non-leaky augmentation (Karras et al. 2022, appendix F.2): images are changed, and the network is told how.
+    """Non-leaky augmentation (Karras et al. 2022, appendix F.2): images are changed, and the network conditioned on it.
 
-    probability: of each kind; the numbers below multiply it. 0 is never, and then the network is not told of the kind.
-    x_flip, y_flip: mirrored left to right, and upside down; one in two of the images that are drawn.
-    quarter_turn: turned by 0, 90, 180 or 270 degrees.
-    rotation: turned by any angle.
-    scale, anisotropy: made larger or smaller as a whole, and along one axis at the cost of the other.
-    translation: moved.
+    probability: of each kind; the numbers below multiply it. 0 disables a kind and removes it from the label.
+    x_flip, y_flip: mirror left to right, and upside down, each with probability 1/2 if sampled.
+    quarter_turn: rotate by 0, 90, 180 or 270 degrees.
+    rotation: rotate by any angle.
+    scale, anisotropy: enlarge or shrink as a whole, and along one axis at the cost of the other.
+    translation: shift.
     """
 
     augments: ClassVar[bool] = True
@@ -242,7 +242,7 @@ class AugmentConditionerConfig(ConditionerBase):
 
 
 ConditionerConfig = Annotated[ConditionerBase, CONDITIONERS]
-"""One conditioner, told apart by `kind`."""
+"""One conditioner, discriminated by `kind`."""
 
 ConditioningConfig = dict[str, ConditionerConfig]
 """Conditioners by name; empty for an unconditional model."""

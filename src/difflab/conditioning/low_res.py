@@ -1,4 +1,4 @@
-"""Conditioning on a smaller version of the image, as the upsamplers of improved-diffusion and ADM do."""
+"""Conditioning on a low-resolution image, as in the upsamplers of improved-diffusion and ADM."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from difflab.types import Batch, Conditioning
 
 class LowResConditioner(Conditioner):
     """`batch["low_res"]` [B, C, size, size] (uint8, or float in [-1, 1]) -> concat [B, C, image_size, image_size].
-
-    In training there is no such entry: the low-resolution image is made of `batch["image"]`, and blurred where
-    there is a `blur`, which other modes than training leave out. Dropped rows are zeros.
-    (improved-diffusion, `super_res_train.py`; guided-diffusion, `SuperResModel`.)
+    In training there is no such entry: the low-resolution image is computed from `batch["image"]`, and blurred if there
+    is a `blur`, which is only applied in training mode. Dropped rows are zeros.
+        (improved-diffusion, `super_res_train.py`; guided-diffusion, `SuperResModel`.)
     """
 
     reads = ("low_res",)
@@ -47,14 +46,14 @@ class LowResConditioner(Conditioner):
         self.draws = blur is not None
 
     def complete(self, batch: Batch) -> Batch:
-        """`low_res` made of `image`, as in training, where there is none."""
+        """Computes `low_res` from `image`, as in training, if it is missing."""
         if "low_res" in batch or "image" not in batch:
             return batch
-        assert self.downsampling is not None, "every one of these has it"
+        assert self.downsampling is not None, "always set in this class"
         return {**batch, "low_res": self.downsampling(batch["image"])}
 
     def check(self, batch: Batch) -> None:
-        """Raises ValueError for a low-resolution image of another size."""
+        """Raises ValueError if the low-resolution images have the wrong size."""
         super().check(batch)
         small = batch.get("low_res")
         if small is not None and small.shape[-2:] != (self.size, self.size):
@@ -64,7 +63,7 @@ class LowResConditioner(Conditioner):
             )
 
     def make(self, batch: Batch, dropped: Tensor | None, noise: SampleNoise | None) -> Conditioning:
-        """Raises ValueError for a drop on a model that knows none."""
+        """Raises ValueError if rows are dropped and the model was trained without drops."""
         small = as_float(batch["low_res"])
         if self.training and self.blur is not None:
             assert noise is not None, "it draws"
@@ -78,7 +77,7 @@ class LowResConditioner(Conditioner):
 
 
 def build(config: LowResConditionerConfig, *, embedding_dim: int, image_size: int) -> LowResConditioner:
-    """The conditioner of a configuration; see `build_conditioners`."""
+    """Builds the conditioner of a configuration; see `build_conditioners`."""
     blur = config.blur
     return LowResConditioner(
         config.size,

@@ -12,9 +12,9 @@ from difflab.config.work import MeasuringImagesConfig
 class AccuracyConfig(MeasuringImagesConfig):
     """`difflab accuracy`.
 
-    times: how many times of the noise schedule, evenly spread from its first to its last, every image is shown at.
     out: where the records go; null = <run>/evaluations/accuracy-<split>-n<n>-<hash of the rest>. They are also added to
         the run's evaluations.jsonl.
     """
 
     times: Annotated[int, Field(ge=1)]
+    """At how many times of the noise schedule, evenly spread, every image is shown."""

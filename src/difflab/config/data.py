@@ -27,14 +27,16 @@ class DataConfig(Config):
     """A directory of WebDataset shards, made by `difflab data make` or by another tool.
 
     path: the directory with the .tar files.
-    train_split, val_split: names of the splits (null: there is no validation split), or globs of the shards that make
-        them, such as `imagenet-train-*.tar` or `train/*.tar`, which other commands then call train and val.
+    train_split: the name of the split to train on, or a glob of the shards that make it, such as
+        `imagenet-train-*.tar` or `train/*.tar`, which other commands then call train.
+    val_split: the same of the validation split, which other commands call val; null = there is none.
     keys: where the name of a file in other people's tars is cut into the sample's key and the extension: at its
         first_dot, as WebDataset does, or at its last_dot, for names like 22.05.png.
     classes: the number of classes (null: unlabelled).
     class_names: what they are called, in the order of the labels; null = what the index of the data says, which a run
         takes over when it starts.
-    image_size, channels: what the network gets: [channels, image_size, image_size].
+    image_size: pixels per side of what the network gets.
+    channels: 1 of grey images, 3 of coloured ones.
     fields: what a batch carries besides the image: label (.cls), caption (.txt), json, embedding (.npy), and boxes and
         phrases, which stand in the json. What the conditioners read is there without being named.
     captions: which part of a .txt is the caption: whole = all of it; first_line; lines = each line is one, and training
@@ -47,7 +49,8 @@ class DataConfig(Config):
     alpha: what transparent pixels are laid on: white, black, or drop = forget the alpha channel.
     flip: mirror half of the training images; which ones is a function of (seed, epoch, image), as is a drawn cut.
     batch_size: images of one optimiser step over all ranks.
-    workers, prefetch: reading processes per rank (0 reads in the training process), batches each keeps ready.
+    workers: reading processes per rank; 0 reads in the training process.
+    prefetch: batches that each reading process keeps ready.
     max_bad_fraction: share of a split that may be unreadable before the run stops with the list.
     """
 

@@ -76,7 +76,12 @@ def _of_docstring(text: str, fields: Iterable[str]) -> Iterator[tuple[str, str]]
             rest.append(following)
         for name in entry[2].split(", "):
             if name in fields:
-                yield name, _in_a_line(" ".join([entry[3], *rest]))
+                yield name, _as_a_sentence(_in_a_line(" ".join([entry[3], *rest])))
+
+
+def _as_a_sentence(text: str) -> str:
+    """With a capital, where it begins with an ordinary word and not with a value or a symbol."""
+    return text[:1].upper() + text[1:] if re.match(r"[a-z]+ [a-z]", text) else text
 
 
 def _in_a_line(text: str) -> str:

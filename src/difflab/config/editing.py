@@ -13,30 +13,27 @@ EDITING = ("start", "inverted", "inpaint")
 
 
 class InpaintConfig(Config):
-    """How a network learns of what a mask leaves known.
-
-    replaced: x_t, for any model: known pixels are noised anew at every step (RePaint, algorithm 1); x0, for models
-        trained on images with a hole: the prediction is replaced (GLIDE).
-    resamplings: how often each stretch of `jump_length` steps is taken, r and j of RePaint; 1 = no jumps.
-    """
+    """How a network learns of what a mask leaves known."""
 
     replaced: Literal["x_t", "x0"] = "x_t"
+    """What of known pixels is replaced at every step: x_t, noised anew, for any model (RePaint, algorithm 1); or x0,
+    the prediction, for models trained on images with a hole (GLIDE)."""
     jump_length: Annotated[int, Field(ge=1)] = 10
+    """Steps of a stretch that is taken several times; j of RePaint."""
     resamplings: Annotated[int, Field(ge=1)] = 1
+    """How often each stretch is taken; r of RePaint, 1 = no jumps."""
 
 
 class EditingConfig(Config):
-    """What is done with `images` besides telling the model, which may not read any.
-
-    start: the share of the sampler's steps that is kept: x begins with the image at that noise (SDEdit; diffusers'
-        strength). null = from pure noise.
-    inverted: the image is brought to its noise by DDIM inversion instead.
-    inpaint: of the pixels that a mask leaves known.
-    """
+    """What is done with `images` besides telling the model, which may not read any."""
 
     start: Annotated[float, Field(gt=0, le=1)] | None = None
+    """The share of the sampler's steps that is kept: x begins with the image at that noise (SDEdit; diffusers'
+    strength). null = from pure noise."""
     inverted: bool = False
+    """The image is brought to its noise by DDIM inversion instead."""
     inpaint: InpaintConfig = InpaintConfig()
+    """How a mask leaves pixels known."""
 
     @property
     def begins_with_image(self) -> bool:

@@ -10,14 +10,12 @@ from difflab.config.base import Config
 
 
 class LearningRateConfig(Config):
-    """A factor on the learning rate as a function of `train/step`.
-
-    warmup_steps: linear from 0 to 1 over the first steps (DDPM: 5,000).
-    decay: none; linear or cosine reach 0 at the last step of training (ADM's classifier: linear).
-    """
+    """A factor on the learning rate as a function of `train/step`."""
 
     warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Linear from 0 to 1 over the first steps (DDPM: 5,000)."""
     decay: Literal["none", "linear", "cosine"] = "none"
+    """How it falls to 0 at the last step of training: none, linear or cosine (ADM's classifier: linear)."""
 
 
 class OptimizerConfig(Config):
@@ -25,10 +23,15 @@ class OptimizerConfig(Config):
 
     kind: Literal["adam", "adamw"]
     lr: Annotated[float, Field(gt=0)]
+    """The learning rate."""
     betas: list[float] = Field(default_factory=lambda: [0.9, 0.999])
+    """Decay rates of the averages of the gradient and of its square."""
     eps: Annotated[float, Field(gt=0)] = 1e-8
+    """Added to the denominator."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Added to the gradient by adam, subtracted from the weights by adamw."""
     schedule: LearningRateConfig = LearningRateConfig()
+    """A factor on the learning rate as a function of `train/step`."""
 
     @model_validator(mode="after")
     def _two_betas(self) -> OptimizerConfig:

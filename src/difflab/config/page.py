@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import sys
-import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
-from difflab.config import axes
 from difflab.config.axes import AXES, NAMES, PARTS, UNFILED
-from difflab.config.base import Config, fields_by_key
-from difflab.config.defaults import MISSING, options_of
-from difflab.config.described import described, named_in
+from difflab.config.described import named_in
+from difflab.config.options import REQUIRED, Row, rows, said_of_axes
 from difflab.config.registry import Axis, Kind, Names, Registry
-from difflab.config.slots import OWN, Slots
+from difflab.config.slots import OWN
 from difflab.config.task import TASKS
 from difflab.files import write_text
 
@@ -48,34 +43,34 @@ def _tasks() -> Iterator[str]:
 
 
 def _kinds(chosen: Sequence[Registry]) -> Iterator[str]:
-    said = _said_of_axes()
+    said = said_of_axes()
     for axis in chosen:
         kinds = _own(axis)
-        yield f"## {axis.group}\n\n{said[id(axis)]}\n"
+        yield f"## {axis.group}\n\n{said[axis.group]}\n"
         yield from _table(("kind", "what it is"), ((f"`{name}`", kind.summary) for name, kind in kinds.items()))
         shared = _shared(kinds.values())
         yield from _options("Every kind", shared)
         for name, kind in kinds.items():
-            own = {key: row for key, row in _rows(kind.config).items() if shared.get(key) != row}
+            own = {key: row for key, row in rows(kind.config).items() if shared.get(key) != row}
             yield from _options(f"`{name}`", own)
 
 
 def _parts() -> Iterator[str]:
-    said = _said_of_axes()
+    said = said_of_axes()
     for axis in PARTS:
         parts = _own(axis)
-        yield f"## {axis.group}\n\n{said[id(axis)]} Each may be there under its name, or null.\n"
-        rows = ((f"`{name}`", part.summary, "yes" if part.default else "") for name, part in parts.items())
-        yield from _table(("name", "what it is", "by default"), rows)
+        yield f"## {axis.group}\n\n{said[axis.group]} Each may be there under its name, or null.\n"
+        listed = ((f"`{name}`", part.summary, "yes" if part.default else "") for name, part in parts.items())
+        yield from _table(("name", "what it is", "by default"), listed)
         for name, part in parts.items():
-            yield from _options(f"`{name}`", _rows(part.config))
+            yield from _options(f"`{name}`", rows(part.config))
 
 
 def _words() -> Iterator[str]:
-    said = _said_of_axes()
+    said = said_of_axes()
     yield "## words\n\nOptions whose values are choices of code, without options of their own.\n"
     for names in NAMES:
-        yield f"`{names.what}`: {said[id(names)]}\n"
+        yield f"`{names.what}`: {said[names.what]}\n"
         yield from _table(("value", "what it is"), ((f"`{word}`", _said_of(names, word)) for word in _own(names)))
 
 
@@ -90,68 +85,20 @@ def _said_of(names: Names, word: str) -> str:
     return named_in(module)[name]
 
 
-def _said_of_axes() -> dict[int, str]:
-    said = named_in(axes.__name__)
-    # What builders are like is for those who write one.
-    return {id(getattr(axes, name)): text.partition(" Builders:")[0] for name, text in said.items()}
-
-
-Row = tuple[str, str]
-"""(default, what it is)."""
-
-
-def _rows(config: type[Config]) -> dict[str, Row]:
-    """Of each key of a configuration."""
-    said, defaults = described(config), options_of(config)
-    slots = config.slots() if issubclass(config, Slots) else {}
-    rows = {}
-    for key, name in fields_by_key(config).items():
-        if name == "kind":
-            continue
-        text = f"The options of `{name}`, or null." if name in slots else said.get(name, "")
-        rows[key] = _default(defaults[key]), text or _values(config.complete(), name)
-    return rows
-
-
-def _values(config: type[BaseModel], name: str) -> str:
-    values = [one for one in _literals(config.model_fields[name].annotation) if isinstance(one, str)]
-    return f"{', '.join(values)}." if values else ""
-
-
-def _literals(annotation: Any) -> Iterator[Any]:
-    if typing.get_origin(annotation) is typing.Literal:
-        yield from typing.get_args(annotation)
-    else:
-        for argument in typing.get_args(annotation):
-            yield from _literals(argument)
-
-
-def _default(value: Any) -> str:
-    if value == MISSING:
-        return "has to be given"
-    words = {True: "true", False: "false", None: "null"}
-    text = words[value] if value is None or isinstance(value, bool) else _flow(value)
-    return f"`{text}`"
-
-
-def _flow(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_default(inner)[1:-1]}" for key, inner in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(_default(inner)[1:-1] for inner in value) + "]"
-    return str(value)
-
-
 def _shared(kinds: Iterable[Kind]) -> dict[str, Row]:
     """The keys that all of several kinds have, with the same default and the same meaning."""
-    first, *others = [_rows(kind.config) for kind in kinds]
+    first, *others = [rows(kind.config) for kind in kinds]
     return {key: row for key, row in first.items() if all(other.get(key) == row for other in others)} if others else {}
 
 
-def _options(who: str, rows: Mapping[str, Row]) -> Iterator[str]:
-    if rows:
+def _options(who: str, listed: Mapping[str, Row]) -> Iterator[str]:
+    if listed:
         yield f"{who} has:\n"
-        yield from _table(("option", "default", "what it is"), ((f"`{key}`", *row) for key, row in rows.items()))
+        yield from _table(("option", "default", "what it is"), (_option(key, *row) for key, row in listed.items()))
+
+
+def _option(key: str, default: str, text: str) -> tuple[str, str, str]:
+    return f"`{key}`", default if default == REQUIRED else f"`{default}`", text
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:

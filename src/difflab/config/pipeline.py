@@ -24,25 +24,30 @@ class StageConfig(EditingConfig):
 
     Of the keys of `EditingConfig`, `start` and `inverted` begin the first stage with `images`, and every other one with
     what the stage before it drew, enlarged to its own size.
-
-    end: the share of the sampler's steps that is left out at the end, so that noise is left in x for the next stage.
-    continues: take x over as the stage before left it, at its noise; `start` may say again where that is.
     """
 
     run: str
+    """A run directory, an exported folder or a checkpoint."""
     weights: Weights = "auto"
+    """The averaged (ema) or the raw weights; auto = averaged where the run keeps some."""
     sampler: SamplerConfig
+    """How this stage draws."""
     guidance: GuidanceConfig
+    """How the predictions of this stage are steered."""
     end: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The share of the sampler's steps left out at the end, so that noise is left for the next stage."""
     continues: bool = False
+    """Take x over as the stage before left it, at its noise; `start` may say again where that is."""
 
 
 class CascadePipelineConfig(Config):
     """Models one after the other: the first draws, each further one enlarges what the one before it drew (ADM-U), goes
-    on from its noise (eDiff-I's experts, SDXL's refiner), or begins with its image at some noise (SDEdit)."""
+    on from its noise (eDiff-I's experts, SDXL's refiner), or begins with its image at some noise (SDEdit).
+    """
 
     kind: Literal["cascade"]
     stages: Annotated[dict[str, StageConfig], Field(min_length=2)]
+    """Two or more models in their order, by names of your own."""
 
     @model_validator(mode="after")
     def _every_stage_draws(self) -> Self:
@@ -83,6 +88,7 @@ class ResizePipelineConfig(Config):
 
     kind: Literal["resize"]
     filter: Literal["nearest", "bilinear", "bicubic"] = "bicubic"
+    """By which images are enlarged: nearest, bilinear or bicubic."""
 
 
 PipelineConfig = Annotated[

@@ -10,11 +10,9 @@ from difflab.config.base import Config
 
 
 class RanksConfig(Config):
-    """What happens where one of several processes gives no sign of life (stopped, swapped out, its machine gone).
-
-    warning_s: after so many seconds it is said which one the others wait for.
-    timeout_s: after so many all are ended, with status 1; null = never.
-    """
+    """What happens where one of several processes gives no sign of life (stopped, swapped out, its machine gone)."""
 
     warning_s: Annotated[float, Field(gt=0)] = 600.0
+    """After so many seconds it is said which process the others wait for."""
     timeout_s: Annotated[float, Field(gt=0)] | None = None
+    """After so many seconds all are ended, with status 1; null = never."""

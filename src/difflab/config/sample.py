@@ -19,28 +19,31 @@ from difflab.config.work import MeasuringConfig, WorkConfig
 class DrawConfig(WorkConfig, RequestConfig, EditingConfig):
     """What sampling and evaluation share; what samples have to show is said by the keys of `RequestConfig`, and how an
     image is used by those of `EditingConfig`.
-
-    run: a run directory, an exported folder, or a checkpoint file. A cascade names those of its stages instead.
-    pipeline: single = the run alone; cascade = stages with their own runs, samplers and guidance; resize = no model.
-    split: the part of the data set that is asked for where nothing is given.
-    n: number of samples; sample i depends on (seed, i) alone.
-    weights: the averaged (ema) or the raw weights.
-    rounding: floats to uint8, by the rule of an official code (see difflab.images).
-    precision: auto = bf16 autocast where the device makes it faster, fp32 elsewhere.
-    compile: whether torch compiles the networks that draw; auto where there is enough to draw to pay for it.
     """
 
     run: str | None
+    """A run directory, an exported folder, or a checkpoint file. A cascade names those of its stages instead."""
     pipeline: PipelineConfig = SinglePipelineConfig(kind="single")
+    """Which models draw: single = the run alone; cascade = stages with their own runs, samplers and guidance; resize =
+    none."""
     split: str
+    """The part of the data set that is asked for where nothing is given."""
     n: Annotated[int, Field(ge=1)]
+    """Number of samples; sample i depends on (seed, i) alone."""
     seed: Annotated[int, Field(ge=0)]
+    """Of the noise of the samples, and of classes that are drawn."""
     weights: Literal["ema", "raw"]
+    """The averaged (ema) or the raw weights."""
     rounding: Literal["truncate", "nearest", "edm"]
+    """From floats to uint8, by the rule of an official code: truncate, nearest or edm."""
     precision: Literal["auto", "32-true", "bf16-mixed"]
+    """Of the networks' arithmetic; auto = bf16 autocast where the device makes it faster, fp32 elsewhere."""
     compile: Literal["auto"] | bool = "auto"
+    """Whether torch compiles the networks; auto where there is enough to draw to pay for it."""
     sampler: SamplerConfig
+    """How samples are drawn; the run's own where nothing is chosen."""
     guidance: GuidanceConfig
+    """How predictions are steered; the run's own where nothing is chosen."""
 
     @model_validator(mode="after")
     def _an_image_is_used(self) -> Self:
@@ -85,47 +88,52 @@ class DrawConfig(WorkConfig, RequestConfig, EditingConfig):
 class SampleConfig(DrawConfig):
     """`difflab sample`.
 
-    out: where pictures go; null = <run>/samples/<sampler>-<steps>-seed<seed>-<hash of the rest>.
-    npz: also write the ADM archive (arr_0 uint8 NHWC, arr_1 labels).
-    grid: also a picture of the first 256 samples; columns: how many of them stand side by side.
-    trajectory: number of moments of the sampling path to draw for the first samples (0 = none).
+    out: Where pictures go; null = <run>/samples/<sampler>-<steps>-seed<seed>-<hash of the rest>.
     """
 
     npz: bool
+    """Also write the ADM archive (arr_0 uint8 NHWC, arr_1 labels)."""
     png: bool
+    """Write a file for every sample."""
     grid: bool
+    """Also write one picture of the first 256 samples."""
     columns: Annotated[int, Field(ge=1)]
+    """How many samples stand side by side in it."""
     trajectory: Annotated[int, Field(ge=0)]
+    """Moments of the way from noise that are drawn of the first samples, 0 = none."""
 
 
 class EvaluateConfig(DrawConfig, MeasuringConfig):
     """`difflab evaluate`.
 
-    data: the data set compared with; null = the one the run was trained on. `split` is the part of it.
-    out: where the records go; null = <run>/evaluations/<sampler>-<steps>-seed<seed>-<hash of the rest>-n<n>. They are
+    out: Where the records go; null = <run>/evaluations/<sampler>-<steps>-seed<seed>-<hash of the rest>-n<n>. They are
         also added to the run's evaluations.jsonl.
     """
 
     data: DataConfig | None = None
+    """The data set compared with, of which `split` is the part; null = the one the run was trained on."""
     metrics: MetricsConfig
+    """What is measured, by a name of your own; null switches one off."""
 
 
 class EvaluateSamplesConfig(MeasuringConfig):
     """`difflab evaluate samples=...`: pictures that are made already.
 
-    samples: a folder of images, or an archive as `difflab sample` and ADM's scripts write it: arr_0 uint8
-        [n, H, W, C] and, where they have classes, arr_1 [n].
-    data: the data set compared with, of which `split` is the part; null = none.
-    n: the first so many of them; null = all.
-    paired: whether picture i was made of image i of the split, for metrics that compare the two. What `difflab sample`
-        drew of a data set says so itself.
-    out: where the records go; null = evaluations/<name>-<hash>-n<n> beside the samples (beside the folder of a drawing
+    out: Where the records go; null = evaluations/<name>-<hash>-n<n> beside the samples (beside the folder of a drawing
         whose archive they are), never among pictures of `difflab sample`.
     """
 
     samples: Annotated[str, Field(min_length=1)]
+    """A folder of images, or an archive as `difflab sample` and ADM's scripts write it: arr_0 uint8 [n, H, W, C] and,
+    where they have classes, arr_1 [n]."""
     data: DataConfig | None = None
+    """The data set compared with, of which `split` is the part; null = none."""
     split: str
+    """The part of the data set: train, val, or a name or glob of shards."""
     n: Annotated[int, Field(ge=1)] | None
+    """The first so many of them; null = all."""
     paired: bool = False
+    """Whether picture i was made of image i of the split, for metrics that compare the two. What `difflab sample` drew
+    of a data set says so itself."""
     metrics: MetricsConfig
+    """What is measured, by a name of your own; null switches one off."""

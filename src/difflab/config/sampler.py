@@ -26,8 +26,6 @@ class SamplerBase(Config):
     """What the configuration of every sampler has.
 
     draws: whether it makes samples of noise.
-    sigmas: sigma / alpha of the levels of `listed`, from the noisiest down (`difflab.diffusion.levels.listed`); `steps`
-    is then their number, and null stands for it.
     """
 
     draws: ClassVar[bool] = True
@@ -36,6 +34,7 @@ class SamplerBase(Config):
     kind: str
     steps: int | str | list[int] | None = None
     sigmas: list[Sigma] | None = None
+    """sigma / alpha of the levels of spacing=listed, the noisiest first; `steps` is their number or null."""
 
     @model_validator(mode="before")
     @classmethod

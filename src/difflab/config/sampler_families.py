@@ -53,9 +53,9 @@ class LevelsConfig(SamplerBase):
         "ldm_quad",
         "listed",
     ] = "karras"
-    """By sigma / alpha: karras (EDM), exponential (even log-SNR), polyexponential, vp, listed. By training timestep:
-    sections, ddim, leading, linspace, trailing, ldm_uniform, ldm_quad; fractional, which is linspace without rounding;
-    leading_inner and linspace_inner, which are those of diffusers' DPM-Solver."""
+    """Which levels are visited. By sigma / alpha: karras (EDM), exponential (even log-SNR), polyexponential, vp,
+    listed. By training timestep: sections, ddim, leading, linspace, trailing, ldm_uniform, ldm_quad; fractional, which
+    is linspace without rounding; leading_inner and linspace_inner, which are those of diffusers' DPM-Solver."""
     steps_offset: int = Field(default=0, ge=0)
     """Added to timesteps (Stable Diffusion: 1 with spacing=leading)."""
     rho: float = Field(default=7.0, gt=0)
@@ -150,7 +150,7 @@ class StridedConfig(SamplerBase):
     """What the samplers have in common that step on the rows of a table."""
 
     steps: int | str | list[int] | None = None
-    """null is every training step; a number; or for spacing=sections "10,10,20", "ddim50" or a list."""
+    """How many (null is every training step), or for spacing=sections "10,10,20", "ddim50" or a list."""
     spacing: Literal["sections", "ddim", "leading", "linspace", "trailing", "ldm_uniform", "ldm_quad", "listed"] = (
         "sections"
     )
@@ -182,7 +182,7 @@ class StridingConfig(StridedConfig):
     final_level: Literal["clean", "first"] = "clean"
     """Where the last step ends: clean, or first (diffusers' set_alpha_to_one=False, latent diffusion)."""
     stride: Literal["listed", "constant"] = "listed"
-    """listed goes to the next kept step; constant down by T // steps whatever was kept (diffusers' DDIM)."""
+    """Where a step goes: to the next kept step (listed), or T // steps down whatever was kept (constant; diffusers)."""
 
     @model_validator(mode="after")
     def _check_stride(self) -> Self:

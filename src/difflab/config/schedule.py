@@ -19,18 +19,18 @@ SEARCHING = ("metric", "goal", "candidates", "held_out_seed")
 class ScheduleConfig(EvaluateConfig):
     """`difflab schedule`.
 
-    metric: by which levels are judged, under its logged name without the protocol (`kid-lite0`), or its first words.
-    goal: which way it gets better; null = as it is known of the metric.
-    candidates: how many schedules are tried, the sampler's own spacing among them.
-    held_out_seed: of the samples on which the schedule that was found is judged at last; null = seed + 1.
-    out: where what was found goes, and the candidates below it; null = <run>/schedules/<sampler>-<steps>-seed<seed>-
+    out: Where what was found goes, and the candidates below it; null = <run>/schedules/<sampler>-<steps>-seed<seed>-
         <hash of the rest>-n<n>, and the candidates beside it, for other searches too.
     """
 
     metric: Annotated[str, Field(min_length=1)]
+    """By which levels are judged: its logged name without the protocol (`kid-lite0`), or the first words of it."""
     goal: Goal | None = None
+    """Which way the metric gets better: minimize or maximize; null = as is known of it."""
     candidates: Annotated[int, Field(ge=2)]
+    """How many schedules are tried, the sampler's own spacing among them."""
     held_out_seed: Annotated[int, Field(ge=0)] | None = None
+    """Of the samples on which the schedule that was found is judged at last; null = seed + 1."""
 
     @property
     def kind(self) -> str | None:

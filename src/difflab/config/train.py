@@ -24,35 +24,42 @@ Model = TypeVar("Model", bound=ModelConfig)
 
 
 class TrainConfig(RecordedConfig):
-    """`difflab train`. Validating this class gives the configuration of the task that `task` names.
-
-    task: what is learned; see `difflab.config.task`.
-    name: the run's name below output_root/experiment; made from the configuration when null, so the same command
-        goes on with the same run.
-    resume: auto = go on from checkpoints/last.ckpt if there is one; never = refuse a directory that holds a run;
-        or the path of a checkpoint, of this run or of another one, which the run begins with. The same command given
-        again, after a requeue say, goes on from the run's own last.ckpt.
-
-    free: the axes of the task that may change between two sittings of one run.
-    network_gives: what comes out of the networks that the task trains.
-    """
+    """`difflab train`. Validating this class gives the configuration of the task that `task` names."""
 
     free: ClassVar[frozenset[str]] = frozenset()
+    """The axes of the task that may change between two sittings of one run."""
     network_gives: ClassVar[Gives] = "images"
+    """What comes out of the networks that the task trains."""
 
     experiment: str
+    """Which experiment is trained, a file of `conf/experiment`; null = the defaults, called custom."""
     task: str
+    """What is learned: one of `difflab.config.task.TASKS`."""
     name: str | None
+    """Name of the run below output_root/experiment; null makes it from the configuration, so that the same command goes
+    on with the same run."""
     output_root: str
+    """Directory of all runs."""
     seed: Annotated[int, Field(ge=0)]
+    """Of the initial weights, the order of the data, the noise and the dropout."""
     resume: str
+    """Whether the run goes on: auto = from checkpoints/last.ckpt if there is one; never = a directory that holds a run
+    is refused; or the path of a checkpoint, of this run or of another one, which the run begins with. The same command
+    given again, after a requeue say, goes on from the run's own last.ckpt."""
     data: DataConfig
+    """The data set, and how its images reach the network."""
     optimizer: OptimizerConfig
+    """The optimizer and the schedule of its learning rate."""
     init: InitConfig
+    """Where the weights of a new run come from, and which of them are trained."""
     trainer: TrainerConfig
+    """Devices, precision and length of training."""
     callbacks: CallbacksConfig
+    """What watches training: averages, checkpoints, pictures, evaluations, guards; null leaves one out."""
     logger: LoggerConfig
+    """Where metrics are logged; null (false, where it has no options) leaves one out."""
     metrics: MetricsConfig
+    """What evaluations measure, by a name of your own; null switches one off."""
 
     @classmethod
     def chosen(cls, content: Mapping[str, Any]) -> type[Self]:

@@ -11,34 +11,40 @@ from difflab.config.ranks import RanksConfig
 
 
 class TrainerConfig(Config):
-    """One optimised batch is one step.
-
-    max_steps: training ends after this many optimised batches.
-    accumulate: each process works its share of a global batch (`data.batch_size`) through in this many parts.
-    gradient_clip: the largest norm of the gradients of each optimizer, 0 = any.
-    precision: auto = bf16-mixed on GPUs with bf16 and CPUs with AMX, fp32 elsewhere.
-    compile, channels_last: auto = on for CUDA, off for CPU (docs/performance.md has the measurements).
-    deterministic: a resumed run is the uninterrupted one, bit for bit; on CUDA an operation that has no deterministic
-        kernel then ends training.
-    val_every_steps: 0 = no validation; val_batches limits one validation.
-    ranks: how long several processes wait for a silent one.
-    """
+    """One optimised batch is one step."""
 
     max_steps: Annotated[int, Field(gt=0)]
+    """Training ends after so many optimised batches."""
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
+    """The kind of device: auto, cpu, gpu, cuda or mps; auto takes a GPU where there is one."""
     devices: Annotated[int, Field(ge=1)] | Literal["auto"] | list[int] = 1
+    """Devices of each node: a number, a list of their indices, or auto for all."""
     num_nodes: Annotated[int, Field(ge=1)] = 1
+    """Machines, each with so many devices."""
     strategy: Literal["auto", "ddp"] = "auto"
+    """How several devices train together: ddp; auto is ddp where there are several."""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    """Of the arithmetic: auto, 32-true, bf16-mixed or 16-mixed. auto = bf16-mixed on GPUs with bf16 and CPUs with AMX,
+    fp32 elsewhere."""
     accumulate: Annotated[int, Field(ge=1)] = 1
+    """In how many parts each process works through its share of a batch (`data.batch_size`)."""
     gradient_clip: Annotated[float, Field(ge=0)] = 1.0
+    """The largest norm of the gradients of each optimizer, 0 = any."""
     compile: Literal["auto"] | bool = "auto"
+    """Whether torch compiles the network; auto = on CUDA, where it was measured to pay."""
     channels_last: Literal["auto"] | bool = "auto"
+    """Whether images lie with their channels last in memory; auto = on CUDA."""
     deterministic: bool = True
+    """A resumed run is the uninterrupted one, bit for bit. On CUDA an operation that has no deterministic kernel then
+    ends training."""
     log_every_steps: Annotated[int, Field(ge=1)] = 10
+    """Optimised batches between two rows of `train/` metrics."""
     val_every_steps: Annotated[int, Field(ge=0)] = 0
+    """Optimised batches between two validations, 0 = no validation."""
     val_batches: Annotated[int, Field(ge=1)] | None = None
+    """At most so many batches of the validation split; null = all of them."""
     ranks: RanksConfig = RanksConfig()
+    """How long several processes wait for a silent one."""
 
     @model_validator(mode="after")
     def _scaler_and_clip(self) -> TrainerConfig:

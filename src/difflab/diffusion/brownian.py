@@ -1,4 +1,4 @@
-"""Brownian motion that belongs to the sample: one path each, the same however densely and in what order it is asked."""
+"""Brownian motion per sample: each path is the same however densely and in whatever order it is evaluated."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ DEPTH = 24
 """Bisections of [0, 1]: times are rounded to multiples of 2^-24."""
 
 CELLS = 8
-"""Times of a run are rounded to at most an eighth of its shortest stretch."""
+"""Times of a sampling run are rounded to at most an eighth of its shortest interval."""
 
 ROOT = 0
 KEPT_VALUES = 4
 
 
 class BrownianPaths:
-    """W(t) on [0, 1] of every sample, a function of (its seed, t) and nothing else.
+    """W(t) on [0, 1] of every sample, a function of (its seed, t) only.
 
-    A virtual Brownian tree (Li et al. 2020, section 4): W(1) is a standard normal, and every bisection draws the middle
-    of its interval from the Brownian bridge between its ends, with a generator that is seeded by the sample and the
-    node of the tree. Only the nodes on the way to t are drawn, so a t with few binary digits is cheap.
+    A virtual Brownian tree (Li et al. 2020, section 4): W(1) is a standard normal, and every bisection samples the
+    midpoint of its interval from the Brownian bridge between its ends, with a generator seeded by the sample and the
+    node of the tree. Only the nodes on the path to t are sampled, so a t with few binary digits is cheap.
 
-    seeds: one per sample. shape: of one sample. Values are float32 on `device`; CPU and GPU paths are different ones.
+    seeds: one per sample. shape: of one sample. Values are float32 on `device`; CPU and GPU paths differ.
     """
 
     def __init__(self, seeds: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu") -> None:
@@ -34,14 +34,14 @@ class BrownianPaths:
         self.shape = tuple(shape)
         self.device = torch.device(device)
         self._generator = torch.Generator(self.device)
-        # Steps go on where the last one ended: the nodes above the last time and the last values are worth keeping.
+        # Each step starts where the last one ended: the nodes above the last time and the last values are kept.
         self._nodes: dict[int, Tensor] = {}
         self._values: dict[int, Tensor] = {}
 
     def at(self, t: float) -> Tensor:
-        """W(t) [B, *shape], rounded to 2^-24; do not write to it. Raises ValueError for a t outside of [0, 1]."""
+        """Returns W(t) [B, *shape], t rounded to 2^-24; read-only. Raises ValueError if t is outside [0, 1]."""
         if not 0.0 <= t <= 1.0:
-            raise ValueError(f"Brownian motion is asked at t={t:g}, outside of [0, 1]")
+            raise ValueError(f"Brownian motion evaluated at t={t:g}, outside [0, 1]")
         tick = round(t * 2**DEPTH)
         value = self._values.get(tick)
         if value is None:
@@ -51,26 +51,26 @@ class BrownianPaths:
         return value
 
     def increment(self, start: float, end: float, finest: float = 2.0**-DEPTH) -> Tensor:
-        """(W(end) - W(start)) / sqrt(|end - start|) [B, *shape]: standard normals, independent of disjoint ones.
+        """Returns (W(end) - W(start)) / sqrt(|end - start|) [B, *shape]: standard normals, independent if disjoint.
 
-        finest: the shortest stretch that this run asks for. Both times are rounded to a dyadic fraction of it, an
-        eighth or less, which keeps deep parts of the tree from being drawn for nothing.
-        Raises ValueError for times outside of [0, 1] and for two that are the same.
+        finest: the shortest interval of this sampling run. Both times are rounded to a dyadic fraction of it, an eighth
+        or less, so that no deep parts of the tree are sampled needlessly.
+        Raises ValueError if a time is outside [0, 1], or if both times are the same.
         """
         digits = _digits(min(finest, abs(end - start)))
         begin, stop = round(start * 2**digits) / 2**digits, round(end * 2**digits) / 2**digits
         if begin == stop:
-            raise ValueError(f"Brownian motion from t={start:g} to t={end:g} does not move: take fewer steps")
+            raise ValueError(f"Brownian motion from t={start:g} to t={end:g} has no increment: take fewer steps")
         return (self.at(stop) - self.at(begin)) * (1.0 / math.sqrt(abs(stop - begin)))
 
     def _sum(self, tick: int) -> Tensor:
-        """Every node on the way to t times its hat function (the construction of Levy and Ciesielski)."""
+        """Sums every node on the path to t times its hat function (the Levy-Ciesielski construction)."""
         hats = _hats(tick)
         nodes = {node: self._nodes[node] if node in self._nodes else self._draw(node) for node, _ in hats}
         self._nodes = nodes
         total = torch.zeros(len(self.seeds), *self.shape, device=self.device)
         for node, height in hats:
-            # Not one fused operation: its rounding could depend on where in the batch a value stands.
+            # Not one fused operation: its rounding could depend on a value's position in the batch.
             total += nodes[node] * height
         return total
 
@@ -82,13 +82,14 @@ class BrownianPaths:
 
 
 def _digits(stretch: float) -> int:
-    """Binary digits of a time that tell an eighth of a stretch."""
+    """Binary digits of a time that resolve an eighth of an interval."""
     return DEPTH if stretch <= CELLS * 2.0**-DEPTH else min(DEPTH, math.ceil(math.log2(CELLS / stretch)))
 
 
 def _hats(tick: int) -> list[tuple[int, float]]:
-    """(node, weight) of W(t), t = tick / 2^24: t for the root, and for the interval of width w that is bisected at each
-    level sqrt(w) times the distance to its nearer end, in widths. The nodes of a level are numbered from 2^level up.
+    """Returns (node, weight) pairs for W(t), t = tick / 2^24. The weight is t for the root; at each level, for the
+    bisected interval of width w, it is sqrt(w) times the distance to the nearer end in units of w. The nodes of a level
+    are numbered from 2^level up.
     """
     t = tick / 2**DEPTH
     hats = [(ROOT, t)] if tick else []

@@ -1,4 +1,4 @@
-"""From the configuration of the diffusion, sampler and guidance groups to the objects."""
+"""Builds objects from the configuration of the diffusion, sampler and guidance groups."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ if TYPE_CHECKING:
 
 
 def build_process(config: DiffusionBase) -> Process:
-    """The training process. Model, loss, sampler and evaluation all take it from here."""
+    """Builds the training process, shared by the model, loss, sampler and evaluation."""
     return DIFFUSIONS.builder(config)(config)
 
 
 def build_loss(config: DiffusionBase, process: Process) -> Loss:
-    """The training loss on `build_process`'s result."""
+    """Builds the training loss for the result of `build_process`."""
     return load(config.loss_builder)(config, process)
 
 
 def build_timesteps(config: DiffusionBase, process: Process) -> TimestepSampler:
-    """How training times are drawn of `build_process`'s result: rows of a table, places between them, or positions in
-    [0, 1).
+    """Builds the sampler of training times for the result of `build_process`: rows of a table, points between them, or
+    positions in [0, 1).
     """
     return load(config.times_builder)(config, process)
 
 
 def build_sampler(config: SamplerConfig) -> Sampler:
-    """The sampler with its steps and spacing."""
+    """Builds the sampler with its steps and spacing."""
     return SAMPLERS.builder(config)(config)
 
 
 def build_guidance(config: GuidanceBase, parts: GuidanceParts | None = None) -> tuple[Guidance, ...]:
-    """The guidance in the order it is applied; kind=none has none.
+    """Builds the guidance, in the order it is applied; empty for kind=none.
 
-    Raises ValueError where a part is missing that the configuration needs.
+    Raises ValueError if a part that the configuration needs is missing.
     """
     return tuple(GUIDANCE.builder(config)(config, GuidanceParts() if parts is None else parts))
 
 
 def build_threshold(config: GuidanceBase) -> Threshold | None:
-    """What keeps the predicted x0 in range, or None."""
+    """Builds the threshold that keeps the predicted x0 in range, or returns None."""
     if config.threshold == "static":
         return StaticThreshold(config.static_limit)
     if config.threshold == "dynamic":

@@ -1,4 +1,4 @@
-"""The processes with their schedules, weightings and training times: what each kind has besides its base."""
+"""Configuration of each kind of process, schedule, weighting and timestep sampling."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class LinearSchedule(RampConfig):
 
     kind: Literal["linear"]
     scale_with_steps: bool = False
-    """Both ends are multiplied by 1000 / timesteps (improved-diffusion, ADM)."""
+    """Multiply both ends by 1000 / timesteps (improved-diffusion, ADM)."""
 
     def check_timesteps(self, timesteps: int) -> None:
         end = self.beta_end * 1000 / timesteps
@@ -59,7 +59,7 @@ class QuadSchedule(RampConfig):
 
 @SCHEDULES.register(f"{_HERE}.schedules:quad_betas")
 class ScaledLinearSchedule(RampConfig):
-    """The formula of `quad` under the name of Stable Diffusion, with its ends."""
+    """The formula of `quad` under Stable Diffusion's name, with its defaults."""
 
     kind: Literal["scaled_linear"]
     beta_start: BetaValue = 0.00085
@@ -74,12 +74,12 @@ class ConstSchedule(ScheduleBase):
 
     kind: Literal["const"]
     beta: BetaValue = 0.02
-    """It."""
+    """Beta of every step."""
 
 
 @SCHEDULES.register(f"{_HERE}.schedules:jsd_betas")
 class JSDSchedule(ScheduleBase):
-    """1/T, 1/(T-1), ..., 1: it ends in pure noise."""
+    """1/T, 1/(T-1), ..., 1; ends in pure noise."""
 
     kind: Literal["jsd"]
 
@@ -94,7 +94,7 @@ class WarmupSchedule(RampConfig):
 
     kind: Literal["warmup"]
     fraction: float = Field(default=0.1, gt=0, le=1)
-    """Which part of the steps is linear."""
+    """Fraction of the steps that is linear."""
 
 
 @SCHEDULES.register(f"{_HERE}.schedules:sqrt_betas")
@@ -117,7 +117,7 @@ class CosineSchedule(CappedConfig):
 
     kind: Literal["cosine"]
     s: float = Field(default=0.008, ge=0)
-    """Where the cosine begins (section 3.2)."""
+    """Offset near t = 0 (section 3.2)."""
 
 
 @SCHEDULES.register(f"{_HERE}.schedules:laplace_betas")
@@ -136,13 +136,13 @@ class UniformSampling(TimestepSamplingBase):
 
 @TIMESTEP_SAMPLINGS.register(f"{_HERE}.timesteps:LossAwareTimesteps.from_config")
 class LossAwareSampling(TimestepSamplingBase):
-    """Timesteps by the size of their recent losses (Improved DDPM, section 3.3)."""
+    """Timesteps sampled according to their recent losses (Improved DDPM, section 3.3)."""
 
     kind: Literal["loss_aware"]
     history_per_term: int = Field(default=10, ge=1)
-    """Losses that are kept of each timestep."""
+    """Number of losses kept for each timestep."""
     uniform_prob: float = Field(default=0.001, ge=0, le=1)
-    """Part of the draws that stays uniform."""
+    """Fraction of the probability mass that stays uniform."""
 
 
 @TIMESTEP_SAMPLINGS.register(f"{_HERE}.timesteps:PiecewiseUniformTimesteps.from_config")
@@ -153,7 +153,7 @@ class PiecewiseUniformSampling(TimestepSamplingBase):
 
     kind: Literal["piecewise_uniform"]
     of: Literal["alpha_bar", "sqrt_alpha_bar"] = "alpha_bar"
-    """What is uniform there: alpha_bar (the paper's gamma), or its square root (Janspiry's code)."""
+    """Which quantity is uniform: alpha_bar (the paper's gamma), or its square root (Janspiry's code)."""
 
 
 @WEIGHTINGS.register(f"{_HERE}.weighting:MinSNR.from_config")
@@ -162,7 +162,7 @@ class MinSNRConfig(WeightingBase):
 
     kind: Literal["min_snr"]
     gamma: float = Field(default=5.0, gt=0)
-    """Where the SNR is cut off (section 3.4)."""
+    """Upper bound on the SNR (section 3.4)."""
 
 
 @WEIGHTINGS.register(f"{_HERE}.weighting:P2.from_config")
@@ -171,9 +171,9 @@ class P2Config(WeightingBase):
 
     kind: Literal["p2"]
     k: float = Field(default=1.0, gt=0)
-    """Keeps the weight finite where there is no signal; 1 in the paper."""
+    """Keeps the weight finite as the SNR goes to 0; 1 in the paper."""
     gamma: float = Field(default=1.0, ge=0)
-    """How little the last touches of noise count; the paper takes 1 or 0.5."""
+    """How strongly low noise levels are down-weighted; the paper uses 1 or 0.5."""
 
 
 @WEIGHTINGS.register(f"{_HERE}.weighting:EDMWeighting.from_config")
@@ -185,27 +185,27 @@ class EDMWeightingConfig(WeightingBase):
 
 @DIFFUSIONS.register(f"{_HERE}.process:GaussianProcess.from_config")
 class DiscreteDiffusionConfig(DiffusionBase):
-    """A table of betas and how it is trained."""
+    """A table of betas and its training options."""
 
     times_builder: ClassVar[str] = f"{_HERE}.timesteps:on_rows"
 
     kind: Literal["discrete"] = "discrete"
     schedule: Schedule
-    """The betas."""
+    """Schedule of the betas."""
     timesteps: int = Field(default=1000, ge=1)
-    """How many rows the table has (DDPM, section 4)."""
+    """Number of rows of the table (DDPM, section 4)."""
     variance: Literal["fixed_small", "fixed_large", "learned", "learned_range", "interpolated"] = "fixed_large"
-    """Of p(x_{t-1} | x_t): the posterior's, beta, learned freely or between these two (Improved DDPM), or their mix."""
+    """Variance of p(x_{t-1} | x_t): the posterior's, beta, learned freely or between the two, or a fixed mix."""
     posterior_clip: Literal["copy_second", "floor"] = "copy_second"
-    """The log-variance of the first row: that of the second, or of 1e-20 (DDPM's older code)."""
+    """Log-variance of the first row: copied from the second, or log(1e-20) (DDPM's older code)."""
     time_input: Literal["index", "scaled_index", "alpha_bar", "sqrt_alpha_bar", "log_snr"] = "index"
-    """What the network gets as time: the row, the row * 1000 / timesteps, or the noise level (SR3: alpha_bar)."""
+    """The network's time input: the row, the row * 1000 / timesteps, or the noise level (SR3: alpha_bar)."""
     loss: Literal["mse", "l1", "kl", "rescaled_kl", "hybrid", "hybrid_unscaled"] = "mse"
-    """mse (DDPM eq. 14), l1 (SR3), a term of the bound, T times that, or mse with the bound (Improved DDPM eq. 16)."""
+    """mse (DDPM eq. 14), l1 (SR3), a term of the bound, T times that, or mse plus the bound (Improved DDPM eq. 16)."""
     vlb_lambda: float = Field(default=0.001, gt=0)
     """Weight of the bound in loss=hybrid (Improved DDPM, eq. 16)."""
     timestep_sampling: Annotated[TimestepSamplingBase, TIMESTEP_SAMPLINGS] = UniformSampling(kind="uniform")
-    """Which timesteps are trained on."""
+    """Distribution of training timesteps."""
 
     @property
     def levels_in_words(self) -> str:
@@ -217,7 +217,7 @@ class DiscreteDiffusionConfig(DiffusionBase):
         name = self.schedule.ends_without_signal
         if name is not None:
             if self.prediction == "eps":
-                raise ValueError(f"{name} ends in pure noise, where eps tells nothing of x0: set prediction to v or x0")
+                raise ValueError(f"{name} ends in pure noise, where eps does not give x0: set prediction to v or x0")
             if self.time_input == "log_snr":
                 raise ValueError(f"{name} ends at a log-SNR of -infinity: set time_input to index or alpha_bar")
         return self
@@ -234,26 +234,26 @@ class DiscreteDiffusionConfig(DiffusionBase):
             kind = self.timestep_sampling.kind
             if self.loss not in ("mse", "l1"):
                 raise ValueError(
-                    f"loss={self.loss} has a bound on steps of the table, between which timestep_sampling="
-                    f"{kind} trains: set loss=mse or loss=l1"
+                    f"loss={self.loss} is a bound on steps of the table, but timestep_sampling={kind} trains between "
+                    f"them: set loss=mse or loss=l1"
                 )
             if self.prediction == "prev":
                 raise ValueError(
-                    f"prediction=prev is the mean of a step of the table, between which timestep_sampling={kind} "
-                    "trains: set prediction to eps, x0 or v"
+                    f"prediction=prev is the mean of a step of the table, but timestep_sampling={kind} trains between "
+                    "them: set prediction to eps, x0 or v"
                 )
         return self
 
 
 @SIGMA_DISTRIBUTIONS.register(f"{_HERE}.levels.distributions:CosineDistribution")
 class CosineDistributionConfig(SigmaDistributionBase):
-    """The cosine schedule cut off at both ends of the log-SNR (classifier-free guidance, section 2)."""
+    """The cosine schedule truncated at both ends of the log-SNR (classifier-free guidance, section 2)."""
 
     kind: Literal["cosine"]
     log_snr_min: float = Field(default=-20.0, ge=-50)
-    """Of the noisiest level (section 4)."""
+    """Log-SNR of the noisiest level (section 4)."""
     log_snr_max: float = Field(default=20.0, le=50)
-    """Of the cleanest level (section 4)."""
+    """Log-SNR of the cleanest level (section 4)."""
 
     @model_validator(mode="after")
     def _ends_are_ordered(self) -> Self:
@@ -264,7 +264,7 @@ class CosineDistributionConfig(SigmaDistributionBase):
 
 @SIGMA_DISTRIBUTIONS.register(f"{_HERE}.levels.distributions:LogNormalDistribution")
 class LogNormalDistributionConfig(SigmaDistributionBase):
-    """The logarithm of the noise is normal (EDM)."""
+    """Log-normal sigma (EDM)."""
 
     has_ends: ClassVar[bool] = False
 
@@ -285,20 +285,20 @@ class VPDistributionConfig(SigmaDistributionBase):
     beta_d: float = Field(default=19.9, ge=0)
     """beta(t) = beta_min + beta_d t (EDM table 1)."""
     beta_min: float = Field(default=0.1, ge=0)
-    """Of the beginning (EDM table 1)."""
+    """beta at t = 0 (EDM table 1)."""
     eps_t: float = Field(default=1e-5, gt=0, lt=1)
-    """The least time (EDM's VPLoss; sampling starts from 1e-3 in Song et al.)."""
+    """Smallest training time (EDM's VPLoss; sampling ends at 1e-3 in Song et al.)."""
 
 
 @SIGMA_DISTRIBUTIONS.register(f"{_HERE}.levels.distributions:LogUniformDistribution")
 class LogUniformDistributionConfig(SigmaDistributionBase):
-    """The logarithm of the noise is uniform (the VE process of Song et al. 2021)."""
+    """Log-uniform sigma (the VE process of Song et al. 2021)."""
 
     kind: Literal["log_uniform"]
     sigma_min: float = Field(default=0.02, gt=0)
-    """The lowest (EDM table 1)."""
+    """Lowest sigma (EDM table 1)."""
     sigma_max: float = Field(default=100.0, gt=0)
-    """The highest (EDM table 1)."""
+    """Highest sigma (EDM table 1)."""
 
     @model_validator(mode="after")
     def _ends_are_ordered(self) -> Self:
@@ -309,24 +309,24 @@ class LogUniformDistributionConfig(SigmaDistributionBase):
 
 @DIFFUSIONS.register(f"{_HERE}.continuous_process:ContinuousProcess.from_config")
 class ContinuousDiffusionConfig(DiffusionBase):
-    """A process in continuous time: the noise levels that are trained on, and what the network is told of them."""
+    """A process in continuous time: the distribution of training noise levels and the network's time input."""
 
     kind: Literal["continuous"]
     sigma_distribution: Annotated[SigmaDistributionBase, SIGMA_DISTRIBUTIONS]
-    """Of the training noise, sigma / alpha."""
+    """Distribution of the training sigma / alpha."""
     time_input: Literal["log_snr", "edm", "vp", "ve"] = "log_snr"
-    """What the network gets as time: the log-SNR, or c_noise of EDM table 1 (of the noise n: ln(n) / 4, (m - 1) t,
-    ln(n / 2))."""
+    """The network's time input: the log-SNR, or c_noise of EDM table 1 (edm: ln(sigma) / 4, vp: (m - 1) t,
+    ve: ln(sigma / 2))."""
     m: int = Field(default=1000, ge=2)
-    """Of time_input=vp, M: the steps of the table whose index it is (EDM table 1)."""
+    """M of time_input=vp: the number of steps of the table whose index it is (EDM table 1)."""
     sigma_min: float | None = Field(default=None, gt=0)
-    """The lowest noise that samplers visit; null is the end of the distribution."""
+    """Lowest sigma / alpha that samplers visit; null for the end of the distribution."""
     sigma_max: float | None = Field(default=None, gt=0)
-    """The highest noise that samplers visit; null is the end of the distribution."""
+    """Highest sigma / alpha that samplers visit; null for the end of the distribution."""
     variance: Literal["fixed_small", "fixed_large", "interpolated"] = "fixed_large"
-    """Of ancestral steps."""
+    """Variance of ancestral steps."""
     loss: Literal["mse", "l1"] = "mse"
-    """Of what the network regresses."""
+    """Error of the network's prediction: squared (mse) or absolute (l1)."""
 
     @property
     def levels_in_words(self) -> str:
@@ -338,15 +338,15 @@ class ContinuousDiffusionConfig(DiffusionBase):
         if self.prediction == "prev":
             raise ValueError("prediction=prev is the mean of a step on a table: set prediction to eps, x0 or v")
         if (self.sigma_min is None) != (self.sigma_max is None):
-            raise ValueError("sigma_min and sigma_max are given together, or neither")
+            raise ValueError("set both sigma_min and sigma_max, or neither")
         if self.sigma_min is not None and self.sigma_max is not None and self.sigma_min >= self.sigma_max:
             raise ValueError(f"sigma_min={self.sigma_min} must be below sigma_max={self.sigma_max}")
         if not self.sigma_distribution.has_ends and self.sigma_min is None:
             raise ValueError(
-                f"sigma_distribution={kind} has no ends: give sigma_min and sigma_max, in EDM 0.002 and 80"
+                f"sigma_distribution={kind} is unbounded: set sigma_min and sigma_max, in EDM 0.002 and 80"
             )
         if self.time_input == "vp" and not self.sigma_distribution.has_vp_time:
-            raise ValueError(f"time_input=vp is the time of sigma_distribution=vp, not of {kind}: set time_input=edm")
+            raise ValueError(f"time_input=vp needs sigma_distribution=vp, not {kind}: set time_input=edm")
         if self.m != 1000 and self.time_input != "vp":
-            raise ValueError(f"m={self.m} is of time_input=vp, not of time_input={self.time_input}: leave it out")
+            raise ValueError(f"m={self.m} needs time_input=vp, not time_input={self.time_input}: remove m")
         return self

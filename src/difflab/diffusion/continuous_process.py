@@ -1,4 +1,4 @@
-"""A forward process in continuous time: the CFG paper's log-SNR, EDM, and the VP and VE processes EDM compares with."""
+"""A forward process in continuous time: the CFG paper's log-SNR, EDM, and the VP and VE processes it compares with."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from difflab.diffusion.config import ContinuousDiffusionConfig
 
 ContinuousTime = Literal["log_snr", "edm", "vp", "ve"]
-"""log_snr: ln(alpha^2 / sigma^2). EDM table 1, c_noise, of its sigma, our sigma / alpha: edm is ln(sigma) / 4,
-vp is (M - 1) t, ve is ln(sigma / 2)."""
+"""log_snr: ln(alpha^2 / sigma^2). The others are c_noise of EDM table 1, whose sigma is our sigma / alpha: edm is
+ln(sigma) / 4, vp is (M - 1) t, ve is ln(sigma / 2)."""
 
 
 class ContinuousProcess(Process):
-    """Training times u in [0, 1), each a noise level; tensors are [B, ...] of any trailing shape.
+    """A process with training times u in [0, 1), each a noise level; tensors are [B, ...] of any trailing shape.
 
-    sigma_distribution: the noise level of u; uniform u are trained on.
+    sigma_distribution: maps u to a noise level; training samples u uniformly.
     prediction:  what the network regresses.
-    time_input:  what it gets as time.
-    m:           M of time_input=vp: the steps that a table would have, whose index the network is told.
-    sigma_range: the lowest and highest sigma / alpha that samplers visit; the ends of the distribution when None.
+    time_input:  the network's time input.
+    m:           M of time_input=vp: the number of steps of the table whose index the network receives.
+    sigma_range: lowest and highest sigma / alpha that samplers visit; None for the ends of the distribution.
     variance:    fixed_small, fixed_large or interpolated (by variance_mix), of ancestral steps on a grid of levels.
 
-    Raises ValueError for names that are not known, a time_input=vp without its distribution, an m below 2, and
-    noise that is not above 0 and finite.
+    Raises ValueError if a name is unknown, time_input=vp lacks its distribution, m is below 2, or a sigma is not
+    finite and above 0.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class ContinuousProcess(Process):
         check_choice("time_input", time_input, ContinuousTime)
         check_choice("variance", variance, Literal["fixed_small", "fixed_large", "interpolated"])
         if time_input == "vp" and sigma_distribution.vp is None:
-            raise ValueError("time_input=vp is the time of sigma_distribution=vp: use that, or time_input=edm")
+            raise ValueError("time_input=vp needs sigma_distribution=vp: use that, or time_input=edm")
         if m < 2:
             raise ValueError(f"m={m} must be 2 or more: time_input=vp is (m - 1) t")
         ends = sigma_of(sigma_distribution, 0.0), sigma_of(sigma_distribution, 1.0)
@@ -64,7 +64,7 @@ class ContinuousProcess(Process):
         self.prediction = prediction_of(prediction, sigma_data)
         if self.prediction.rows_only:
             raise ValueError(
-                f"prediction={self.prediction.name} is the mean of a step on a table, which continuous time has not: "
+                f"prediction={self.prediction.name} is the mean of a step on a table and continuous time has no table: "
                 "set prediction to eps, x0 or v"
             )
         self.time_input: ContinuousTime = time_input
@@ -90,18 +90,18 @@ class ContinuousProcess(Process):
     # -- training ---------------------------------------------------------------------------------------------------
 
     def alpha_sigma(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """At the times u = t [B]."""
+        """Returns alpha and sigma at the times u = t [B]."""
         edm_sigma = self._sigma(t).reshape(-1, *(1,) * (x.ndim - 1))
         alpha = (1.0 + edm_sigma**2).rsqrt()
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
         return alpha.to(dtype), (edm_sigma * alpha).to(dtype)
 
     def network_time(self, t: Tensor) -> Tensor:
-        """u [B] -> float32 [B]."""
+        """Returns the network's time input: u [B] -> float32 [B]."""
         return self._time_of_sigma(self._sigma(t)).float()
 
     def snr(self, t: Tensor) -> Tensor:
-        """alpha^2 / sigma^2, float64 [B]."""
+        """Returns alpha^2 / sigma^2, float64 [B]."""
         return self._sigma(t) ** -2
 
     # -- sampling ---------------------------------------------------------------------------------------------------
@@ -120,13 +120,13 @@ class ContinuousProcess(Process):
         return float(self._time_of_sigma(torch.tensor(level.edm_sigma, dtype=torch.float64, device="cpu")))
 
     def level_at(self, u: float) -> NoiseLevel:
-        """The level of a training time in [0, 1]."""
+        """Returns the level of a training time in [0, 1]."""
         return self.level_of_sigma(sigma_of(self.sigma_distribution, u))
 
     def even_levels(self, n: int) -> list[NoiseLevel]:
-        """n levels evenly spaced in time over the sigma range, the noisiest first.
+        """Returns n levels evenly spaced in time over the sigma range, noisiest first.
 
-        A distribution that is about training alone has them spaced as EDM samples (eq. 5).
+        If the distribution only describes training, the spacing is that of EDM's sampler (eq. 5).
         """
         low, high = self._sigma_range
         if not self.sigma_distribution.is_a_schedule:

@@ -1,4 +1,4 @@
-"""A network, its process and its guidance as the one call that a sampler sees."""
+"""A network, its process and its guidance combined into the single call that a sampler makes."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from difflab.types import Conditioning, Denoised, Network, NoiseLevel, StepConte
 
 
 class NetworkDenoiser:
-    """(x [B, C, ...], StepContext) -> Denoised, for samplers.
+    """A denoiser made from a network: (x [B, C, ...], StepContext) -> Denoised.
 
-    Order inside a step: prepare -> network -> process.predict -> combine -> threshold. The sampler then puts in what is
-    known (`KnownRegion`), makes the posterior and applies the guidance's shifts.
+    Order within a step: prepare -> network -> process.predict -> combine -> threshold. The sampler then replaces the
+    known region (`KnownRegion`), computes the posterior and applies the shifts of the guidance.
 
-    process:      the one the sampler steps on: `sampler.respace(process)`. Steps on a row of its table are predicted
-                  with the row's numbers, others with those of their level.
-    conditioning: what the network is told, with B rows.
-    threshold:    keeps x0 in range; None outside of pixel space.
-    rederive_eps: after x0 was changed, eps is computed anew from it (ADM, GLIDE). False keeps the network's eps
+    process:      the process that the sampler steps on: `sampler.respace(process)`. Steps on a row of its table use the
+                  coefficients of that row, other steps those of their level.
+    conditioning: the network's conditioning, with B rows.
+    threshold:    keeps x0 in range; None outside pixel space.
+    rederive_eps: after x0 has changed, eps is recomputed from it (ADM, GLIDE). False keeps the network's eps
                   (diffusers' `use_clipped_model_output=False`).
-    one_batch:    all inputs of its own network go through it together. False takes them one after the other: the same
-                  predictions up to rounding, slower, in less memory.
+    one_batch:    evaluate all inputs of its own network in one batch. False evaluates them one after the other: the
+                  same predictions up to rounding, slower, in less memory.
 
-    Raises ValueError where a step names a row that is another level in `process`.
+    Raises ValueError if a step names a row whose level differs in `process`.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class NetworkDenoiser:
         self.one_batch = one_batch
 
     def on(self, process: Process) -> NetworkDenoiser:
-        """The same denoiser on another (respaced) process."""
+        """Returns the same denoiser on another (respaced) process."""
         return NetworkDenoiser(
             self.network,
             process,
@@ -70,14 +70,14 @@ class NetworkDenoiser:
         return self._keep_in_range(denoised, x, step)
 
     def at_levels(self, x: Tensor, levels: Sequence[NoiseLevel], rows: Tensor | None = None) -> Denoised:
-        """The network's own prediction for x [b, ...], every sample at a level of its own.
+        """Returns the network's own prediction for x [b, ...], with a separate level for every sample.
 
         rows: int64 [b], which samples of the batch these are; None for all of them, in order.
-        Gradients with respect to x are kept where they are enabled. Raises ValueError for a denoiser with guidance or
-        a threshold.
+        Gradients with respect to x are kept if they are enabled. Raises ValueError if the denoiser has guidance or a
+        threshold.
         """
         if self.guidance or self.threshold is not None:
-            raise ValueError("at levels of their own samples have no guidance or threshold: leave them out")
+            raise ValueError("guidance and thresholds are not supported with a separate level per sample: remove them")
         conditioning = self.conditioning if self.conditioning is None or rows is None else self.conditioning[rows]
         each = Levels.of(levels, x)
         times = torch.tensor([self.process.time_at(level) for level in levels], dtype=torch.float32, device=x.device)
@@ -94,10 +94,10 @@ class NetworkDenoiser:
         ]
 
     def _read(self, output: Tensor, x: Tensor, step: StepContext) -> Denoised:
-        """x0 and eps of the network's output."""
+        """Converts the network's output to x0 and eps."""
         if step.table_index is None:
             return self.process.predict_at(output, x, step.level)
-        assert self.process.table is not None, "checked when the step began"
+        assert self.process.table is not None, "checked at the start of the step"
         return self.process.table.predict(output, x, step.table_index)
 
     def _check_row(self, step: StepContext) -> None:
@@ -106,14 +106,14 @@ class NetworkDenoiser:
             return
         if table is None or row >= len(table) or table.level(row) != step.level:
             raise ValueError(
-                f"row {row} of the denoiser's process is another noise level than the sampler's: "
+                f"row {row} of the denoiser's process has a different noise level from the sampler's: "
                 "build the denoiser with sampler.respace(process)"
             )
 
     def _run_together(self, inputs: Sequence[NetworkInput], level: NoiseLevel) -> list[Tensor]:
         conditions = [one.conditioning for one in inputs if one.conditioning is not None]
         if conditions and len(conditions) != len(inputs):
-            raise ValueError("guidance prepared some inputs with a conditioning and some without; give all of them one")
+            raise ValueError("guidance prepared some inputs with conditioning and some without; give it to all")
         conditioning = Conditioning.cat(conditions) if conditions else None
         joined = NetworkInput(torch.cat([one.x for one in inputs]), conditioning)
         return list(self._run(joined, level).split([len(one.x) for one in inputs]))

@@ -18,18 +18,18 @@ from difflab.types import NoiseLevel
 
 Mix = Literal["lerp", "slerp"]
 
-STRAIGHT = 1e-4  # the sine of an angle below which there is no arc to speak of
+STRAIGHT = 1e-4  # sine of the angle below which an arc is treated as a straight line
 
 
 def lerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
-    """(1 - weight) a + weight b, as DDPM mixes its latents."""
+    """Returns (1 - weight) a + weight b, as DDPM mixes its latents."""
     return (1 - weight) * a + weight * b
 
 
 def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
-    """Spherical interpolation of each item [B, ...]: DDIM, appendix.
+    """Interpolates each item of [B, ...] spherically; DDIM, appendix.
 
-    Where no arc is defined it is `lerp`: between parallel items, opposite ones, and an item of zeros and another.
+    Falls back to `lerp` if no arc is defined: items that are parallel or opposite, or one of them zero.
     """
     angle = _angle(a.flatten(1).double(), b.flatten(1).double()).reshape(-1, *(1,) * (a.ndim - 1))
     sine = torch.sin(angle)
@@ -40,7 +40,7 @@ def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
 
 
 def _angle(a: Tensor, b: Tensor) -> Tensor:
-    """Between the rows of a and b [B, D], in [0, pi], exact near both ends; 0 where one of them is zero."""
+    """Returns the angles between the rows of a and b [B, D], in [0, pi], exact near both ends; 0 if a row is zero."""
     a, b = (row / row.norm(dim=1, keepdim=True).clamp(min=torch.finfo(row.dtype).tiny) for row in (a, b))
     angle = 2.0 * torch.atan2((a - b).norm(dim=1), (a + b).norm(dim=1))
     return torch.where((a == 0).all(dim=1) | (b == 0).all(dim=1), 0.0, angle)
@@ -58,13 +58,13 @@ def interpolate(
     noise: Callable[[], NoiseSource],
     mix: Mix = "lerp",
 ) -> Tensor:
-    """Images between a and b [B, ...] in [-1, 1] -> [len(weights), B, ...]; weight 0 is a, 1 is b, both as decoded.
+    """Returns images between a and b [B, ...] in [-1, 1] -> [len(weights), B, ...]; weight 0 decodes a, weight 1 b.
 
-    Both are encoded with q(x_t | x_0) with the same noise, at the first level of the sampler at or below training step
-    `timestep`, mixed, and decoded by `sampler` from there. `process` is the training process. `noise()` gives a source
-    at its beginning each time it is called, so every weight sees the same noise and only the weight changes.
+    Both are encoded with q(x_t | x_0) and the same noise, at the sampler's first level at or below training step
+    `timestep`, mixed, and decoded by `sampler`. `process` is the training process. `noise()` returns a noise source
+    in its initial state each time it is called, so all weights share the same noise.
 
-    Raises ValueError where the sampler takes no step from there.
+    Raises ValueError if the sampler has no step at or below `timestep`.
     """
     spaced = sampler.respace(process)
     level = _level_below(sampler.levels(spaced), timestep)

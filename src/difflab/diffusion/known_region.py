@@ -1,4 +1,4 @@
-"""Drawing a part of an image around what is known of it: inpainting with any denoiser."""
+"""Sampling part of an image around the known rest: inpainting with any denoiser."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ Replaced = Literal["x_t", "x0"]
 
 @dataclass(frozen=True, eq=False)
 class KnownRegion:
-    """Where `mask` is 0 the image is known and stays to the bit; where it is 1 it is drawn anew, to fit.
+    """Keeps the image bit for bit where `mask` is 0 and samples it anew where `mask` is 1.
 
     image:    [B, ...] in the range of x0, like x.
     mask:     bool, or numbers that are 0 or 1, [B or 1, 1 or C, ...]: anything that broadcasts to the shape of x.
-    replaced: how the network learns of the known pixels.
-              x_t, for any model: after every step they are those of q(x_t | image), with new noise of each sample's own
-              stream (RePaint, Lugmayr et al. 2022, algorithm 1; the imputation of Song et al. 2021, appendix I.2).
-              x0, for models trained on images with a hole (GLIDE, Nichol et al. 2022), and for samplers that should
-              not see new noise in every step: they replace the prediction, and eps follows; x moves on from there.
+    replaced: how the known pixels reach the network.
+              x_t, for any model: after every step they are replaced with samples of q(x_t | image), with new noise from
+              each sample's own stream (RePaint, Lugmayr et al. 2022, algorithm 1; imputation in Song et al. 2021,
+              appendix I.2).
+              x0, for models trained on images with holes (GLIDE, Nichol et al. 2022) and for samplers that should not
+              see new noise in every step: they replace the prediction, and eps follows; x is then stepped as usual.
 
-    Raises ValueError for a mask between 0 and 1 (a blend of noised pixels has too little noise: round it first), and in
-    `like` for shapes that do not fit.
+    Raises ValueError if the mask has values between 0 and 1 (blending noised pixels reduces their noise: round it
+    first), and in `like` if the shapes do not fit.
     """
 
     image: Tensor
@@ -39,33 +40,33 @@ class KnownRegion:
     def __post_init__(self) -> None:
         check_choice("replaced", self.replaced, Replaced)
         if self.mask.dtype != torch.bool and not bool(((self.mask == 0) | (self.mask == 1)).all()):
-            raise ValueError("a mask is 1 where the image is drawn anew and 0 where it stays: round what lies between")
+            raise ValueError("a mask is 1 where the image is sampled and 0 where it is kept: round values in between")
 
     def like(self, x: Tensor) -> KnownRegion:
-        """The same for x [B, ...], on its device, the image in its type."""
+        """Returns a copy for x [B, ...]: on its device, with the image in its dtype."""
         if self.image.shape != x.shape:
-            raise ValueError(f"the known image is {list(self.image.shape)}, but x is {list(x.shape)}")
+            raise ValueError(f"the known image has shape {list(self.image.shape)}, but x has shape {list(x.shape)}")
         if not _broadcasts(self.mask.shape, x.shape):
-            raise ValueError(f"a mask {list(self.mask.shape)} does not fit images {list(x.shape)}")
+            raise ValueError(f"a mask of shape {list(self.mask.shape)} does not fit images of shape {list(x.shape)}")
         return replace(self, image=self.image.to(x), mask=self.mask.to(device=x.device, dtype=torch.bool))
 
     def around(self, denoiser: Denoiser) -> Denoiser:
-        """The denoiser that samplers ask: it knows x0 there if that is what is replaced."""
+        """Wraps the denoiser for samplers: with replaced=x0, its prediction contains the known pixels."""
         return denoiser if self.replaced == "x_t" else _Knowing(denoiser, self)
 
     def noised(self, x: Tensor, level: NoiseLevel, noise: NoiseSource) -> Tensor:
-        """x at a level between two steps, with known pixels of q(x_t | image) if x_t is what is replaced."""
+        """Returns x at a level between two steps, with known pixels from q(x_t | image) if replaced=x_t."""
         if self.replaced == "x0":
             return x
         known = self.image if level.sigma == 0.0 else level.alpha * self.image + level.sigma * noise.randn_like(x)
         return torch.where(self.mask, x, known)
 
     def final(self, x: Tensor) -> Tensor:
-        """The finished x, with the image where it is known."""
+        """Returns the finished x with the known pixels of the image."""
         return torch.where(self.mask, x, self.image)
 
     def predicted(self, denoised: Denoised, x: Tensor, level: NoiseLevel) -> Denoised:
-        """The prediction made of x, with x0 where it is known and the eps that belongs to it."""
+        """Returns the prediction at x with the known x0, and the eps that belongs to it."""
         eps = (x - level.alpha * self.image) / level.sigma
         return Denoised(
             torch.where(self.mask, denoised.x0, self.image),
@@ -75,7 +76,7 @@ class KnownRegion:
 
 
 class _Knowing:
-    """A denoiser whose prediction is replaced where it is known; after its threshold, which would move the image."""
+    """A denoiser whose known pixels are replaced after its threshold, which would otherwise change the image."""
 
     def __init__(self, denoiser: Denoiser, region: KnownRegion) -> None:
         self._denoiser = denoiser

@@ -1,4 +1,4 @@
-"""Some levels of a process in continuous time as a table, for samplers that step on rows."""
+"""Levels of a continuous-time process as a table, for samplers that step on rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from difflab.types import Denoised, NoiseLevel
 
 
 class LevelTable(GaussianProcess):
-    """A table of betas made of levels, whose network goes on being asked as it was trained."""
+    """A table of betas built from levels; the network still receives its original time input."""
 
     def __init__(self, continuous: Process, levels: Sequence[NoiseLevel]) -> None:
         alphas_cumprod = np.array([level.alpha**2 for level in levels])
@@ -44,5 +44,5 @@ class LevelTable(GaussianProcess):
         return self.continuous.input_at(x, level)
 
     def predict(self, model_output: Tensor, x_t: Tensor, t: Time) -> Denoised:
-        assert isinstance(t, int), "a table made for sampling is asked row by row"
+        assert isinstance(t, int), "a table made for sampling is evaluated row by row"
         return self.continuous.predict_at(model_output, x_t, self.levels[t])

@@ -1,4 +1,4 @@
-"""Bits per dimension: the whole bound of DDPM eq. 5 for given images."""
+"""Bits per dimension: the full variational bound of DDPM eq. 5 for given images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from difflab.types import Denoiser
 
 @dataclass(frozen=True)
 class BitsPerDim:
-    """The bound per item. Columns run from the last timestep down to 0, as they are computed.
+    """The bound per item. Columns run from the last timestep down to 0, in the order of computation.
 
     total [B] = prior [B] + sum of vb [B, T], all in bits per dimension; x0_mse and eps_mse [B, T] are the errors of the
     two views of the prediction.
@@ -31,15 +31,15 @@ class BitsPerDim:
 
 @torch.no_grad()
 def bits_per_dim(denoiser: Denoiser, process: GaussianProcess, x0: Tensor, noise: NoiseSource) -> BitsPerDim:
-    """An upper bound on -log2 p(x0) / D by one noise draw per timestep; DDPM eq. 5.
+    """Returns an upper bound on -log2 p(x0) / D, with one noise sample per timestep; DDPM eq. 5.
 
-    x0 [B, ...]: images in [-1, 1] on the grid of 8-bit pixels. The official codes clip x0 predictions here, which is
-    the denoiser's threshold. One network call per row of `process`: slow by nature.
+    x0 [B, ...]: images in [-1, 1] on the grid of 8-bit pixels. The official codes clip predictions of x0 here, as does
+    the denoiser's threshold. Calls the network once per row of `process`, so it is slow.
     """
     vb, x0_mse, eps_mse = [], [], []
     for step in descending_steps(process):
         row = step.table_index
-        assert row is not None, "descending_steps takes the rows"
+        assert row is not None, "descending_steps visits rows only"
         z = noise.randn_like(x0)
         x_t = process.q_sample(x0, row, z)
         denoised = denoiser(x_t, step)

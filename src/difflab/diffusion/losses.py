@@ -1,4 +1,4 @@
-"""Training losses of one step, per item."""
+"""Training losses of one step, per item of the batch."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ LossKind = Literal["mse", "l1", "kl", "rescaled_kl", "hybrid", "hybrid_unscaled"
 
 
 class Loss(Protocol):
-    """What a network output costs."""
+    """The training loss of a network output."""
 
     def __call__(self, model_output: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """Tensors [B]: always `loss`, and the parts that it is made of.
+        """Returns tensors [B]: always `loss`, and its parts.
 
         model_output: [B, C or 2C, ...]; x0, x_t and noise: [B, C, ...]; t: [B], times of the process.
         """
@@ -32,17 +32,17 @@ class Loss(Protocol):
 
 
 class DiffusionLoss:
-    """What a network output costs, per item of the batch.
+    """The training loss of a network output, per item of the batch.
 
     mse:              mean squared error of the prediction; L_simple of DDPM, eq. 14.
     l1:               mean absolute error (SR3).
     kl:               one term of the bound, in bits per dimension; DDPM eq. 5.
-    rescaled_kl:      that times T, an estimate of the whole bound.
+    rescaled_kl:      kl times T, an estimate of the whole bound.
     hybrid:           mse + vlb_lambda T times the term of the bound, whose gradient reaches only the variance; L_hybrid
-                      of Improved DDPM, eq. 16, where lambda = 0.001 keeps the bound from overwhelming the rest.
-    hybrid_unscaled:  the same with the factor 1 for any T (ADM's released models; the same thing at T = 1000).
+                      of Improved DDPM, eq. 16, where lambda = 0.001 keeps the bound from dominating.
+    hybrid_unscaled:  the same with factor 1 for any T (ADM's released models; identical at T = 1000).
 
-    Raises ValueError where the loss would leave a learned variance untrained, or trains one that does not exist.
+    Raises ValueError if the loss would leave a learned variance untrained, or needs one and there is none.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class DiffusionLoss:
         weighting: LossWeighting | None = None,
         vlb_lambda: float = 0.001,
     ) -> None:
-        """weighting: of the squared error in mse and the hybrids; None counts every level alike."""
+        """weighting: weights of the squared error in mse and the hybrids; None weights all levels equally."""
         check_choice("loss", kind, LossKind)
         if weighting is not None and kind in ("l1", "kl", "rescaled_kl"):
             raise ValueError(
-                f"weighting={weighting.name} weighs a squared error, loss={kind} has none: use weighting=none"
+                f"weighting={weighting.name} weights a squared error, but loss={kind} has none: use weighting=none"
             )
         if kind not in ("mse", "l1") and process.table is None:
             raise ValueError(f"loss={kind} is a bound on a table of steps; in continuous time use loss=mse")
@@ -66,7 +66,7 @@ class DiffusionLoss:
                 f"loss={kind} does not train variance={process.variance}: use loss=hybrid, or a fixed variance"
             )
         if hybrid and not process.learns_variance:
-            raise ValueError(f"loss={kind} needs a learned variance, this one is {process.variance}: use loss=mse")
+            raise ValueError(f"loss={kind} needs a learned variance, not variance={process.variance}: use loss=mse")
         self.process = process
         self.kind: LossKind = kind
         self.vlb_lambda = vlb_lambda
@@ -79,7 +79,7 @@ class DiffusionLoss:
         return cls(process, cast("LossKind", config.loss), weighting, getattr(config, "vlb_lambda", 0.0))
 
     def __call__(self, model_output: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """Tensors [B]: always `loss`; `mse` (or `l1`) and `vb` where they are parts of it.
+        """Returns tensors [B]: always `loss`; `mse` (or `l1`) and `vb` if they are part of it.
 
         model_output: [B, C or 2C, ...]; x0, x_t and noise: [B, C, ...]; t: [B], times of the process.
         """

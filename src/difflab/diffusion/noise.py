@@ -1,4 +1,4 @@
-"""Noise that belongs to the sample, not to the batch."""
+"""Noise that depends on the sample, not on the batch."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from difflab.diffusion.brownian import BrownianPaths
 
 
 class NoiseSource(Protocol):
-    """Where samplers take their step noise from."""
+    """The source of a sampler's noise."""
 
     def randn_like(self, x: Tensor) -> Tensor:
-        """Standard normal noise of the shape, type and device of x [B, ...]."""
+        """Returns standard normal noise of the shape, dtype and device of x [B, ...]."""
         ...
 
     def brownian_like(self, x: Tensor, start: float, end: float, finest: float) -> Tensor:
-        """(W(end) - W(start)) / sqrt(|end - start|) of every sample's Brownian motion on [0, 1], like x [B, ...].
+        """Returns (W(end) - W(start)) / sqrt(|end - start|) of each sample's Brownian motion on [0, 1], like x.
 
-        Standard normals too, but of a path: whoever asks for other times sees the same one. finest is the shortest
-        stretch that is asked for in this run.
+        Also standard normal, but the increment of a fixed path that does not depend on the times requested. finest: the
+        shortest interval of this sampling run.
         """
         ...
 
 
 class SampleNoise:
-    """One generator per sample: its noise is the same bits whatever the batch size, the rank or the order.
+    """One generator per sample: the noise is bitwise the same for any batch size, rank and order.
 
-    seeds: one 63-bit seed per sample (see `difflab.seeding.stream_seed`). Draws are made in float32 on `device` and
-    then cast to `dtype`; CPU and GPU generators give different numbers for one seed.
+    seeds: one 63-bit seed per sample (see `difflab.seeding.stream_seed`). Noise is generated in float32 on `device`
+    and then cast to `dtype`; CPU and GPU generators give different numbers for the same seed.
     """
 
     def __init__(
@@ -47,20 +47,20 @@ class SampleNoise:
         return len(self._generators)
 
     def randn(self, shape: Sequence[int]) -> Tensor:
-        """Standard normals [B, *shape], the next ones of every sample's stream."""
+        """Returns standard normals [B, *shape], the next ones of every sample's stream."""
         out = torch.empty(len(self), *shape, dtype=torch.float32, device=self.device)
         for row, generator in zip(out, self._generators, strict=True):
             row.normal_(generator=generator)
         return out.to(self.dtype)
 
     def randn_like(self, x: Tensor) -> Tensor:
-        """Standard normals of the shape, type and device of x [B, ...]. Raises ValueError for another batch size."""
+        """Returns standard normals of the shape, dtype and device of x. Raises ValueError if the batch size differs."""
         self._check_batch(x)
         return self.randn(x.shape[1:]).to(device=x.device, dtype=x.dtype)
 
     def brownian_like(self, x: Tensor, start: float, end: float, finest: float) -> Tensor:
-        """The increment of every sample's Brownian motion at unit variance, like x [B, ...]; it draws nothing from the
-        streams. Raises ValueError for another batch size, times outside of [0, 1] and start = end.
+        """Returns the increment of every sample's Brownian motion at unit variance, like x [B, ...]; the streams do not
+        advance. Raises ValueError if the batch size differs, a time is outside [0, 1], or start = end.
         """
         self._check_batch(x)
         if self._paths is None or self._paths.shape != x.shape[1:]:
@@ -68,7 +68,7 @@ class SampleNoise:
         return self._paths.increment(start, end, finest).to(self.dtype).to(device=x.device, dtype=x.dtype)
 
     def rand(self, shape: Sequence[int] = ()) -> Tensor:
-        """Uniform numbers in [0, 1), float32 [B, *shape], the next ones of every sample's stream."""
+        """Returns uniform numbers in [0, 1), float32 [B, *shape], the next ones of every sample's stream."""
         out = torch.empty(len(self), *shape, dtype=torch.float32, device=self.device)
         for row, generator in zip(out.unbind(), self._generators, strict=True):
             row.uniform_(generator=generator)
@@ -76,4 +76,4 @@ class SampleNoise:
 
     def _check_batch(self, x: Tensor) -> None:
         if len(x) != len(self):
-            raise ValueError(f"noise for {len(self)} samples was asked for a batch of {len(x)}")
+            raise ValueError(f"noise for {len(self)} samples was requested for a batch of {len(x)}")

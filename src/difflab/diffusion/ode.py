@@ -1,4 +1,4 @@
-"""Explicit Runge-Kutta methods for a batch in which every sample has a time and a step of its own."""
+"""Explicit Runge-Kutta methods for a batch in which every sample has its own time and step size."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 State = tuple[Tensor, ...]
-"""What is integrated together: tensors [B, ...]; each one's error is controlled for itself."""
+"""Tensors [B, ...] that are integrated together; the error of each is controlled separately."""
 
-FIRST_STEP = 0.01  # of the way: the error of this step decides about the next ones
+FIRST_STEP = 0.01  # of the interval: the error of this step determines the next step size
 SAFETY, SMALLEST_CHANGE, LARGEST_CHANGE = 0.9, 0.2, 10.0  # of a step (Hairer, Norsett and Wanner 1993, section II.4)
-SHORTEST_STEP = 1e-10  # of the way
+SHORTEST_STEP = 1e-10  # of the interval
 
 
 class Field(Protocol):
-    """d state / d time."""
+    """The derivative d state / d time."""
 
     def __call__(self, times: np.ndarray, state: State, rows: np.ndarray) -> State:
         """times float64 [b], state [b, ...] and rows int64 [b], the samples' places in the batch -> [b, ...]."""
@@ -28,7 +28,7 @@ class Field(Protocol):
 
 @dataclass(frozen=True)
 class Solution:
-    """state at the end, and how often the field was evaluated for each sample, int64 [B]."""
+    """The state at the end, and the number of field evaluations per sample, int64 [B]."""
 
     state: State
     evaluations: Tensor
@@ -36,9 +36,9 @@ class Solution:
 
 @dataclass(frozen=True)
 class Tableau:
-    """Butcher's coefficients: stage i is asked at `times[i]` after `stages[i]`; `ends` makes the step.
+    """Butcher's coefficients: stage i is evaluated at `times[i]` from `stages[i]`; `ends` gives the step.
 
-    error: the step less that of a lower order, or None. With it the last stage is the first of the next step.
+    error: the step minus a step of lower order, or None. With it, the last stage is the first of the next step.
     """
 
     times: tuple[float, ...]
@@ -68,7 +68,7 @@ DORMAND_PRINCE = Tableau(
 
 
 def fixed_steps(field: Field, state: State, start: float, stop: float, steps: int, tableau: Tableau) -> Solution:
-    """The state at `stop` after `steps` equal steps."""
+    """Returns the state at `stop` after `steps` equal steps."""
     rows = np.arange(len(state[0]))
     widths = np.full(len(rows), (stop - start) / steps)
     for i in range(steps):
@@ -80,11 +80,11 @@ def fixed_steps(field: Field, state: State, start: float, stop: float, steps: in
 
 
 def dormand_prince(field: Field, state: State, start: float, stop: float, *, rtol: float, atol: float) -> Solution:
-    """The state at `stop` > `start`, in steps whose error is held within atol + rtol |state| for every sample alone.
+    """Returns the state at `stop` > `start`, with each step's error within atol + rtol |state| for every sample.
 
-    The error of a step is the root mean square over each tensor of the state, and of those the largest. No sample knows
-    of the others: those that have arrived leave the batch, and so do, as NaN, those whose slope is not finite however
-    short the step. Raises ValueError where a step would have to be next to 0 for another reason.
+    The error of a step is the largest root mean square over the tensors of the state. Samples are independent: those
+    that have finished leave the batch, as do, with NaN, those whose slope is not finite however short the step.
+    Raises ValueError if a step size becomes nearly 0 for any other reason.
     """
     rows = np.arange(len(state[0]))
     ends = tuple(part.clone() for part in state)
@@ -102,7 +102,7 @@ def dormand_prince(field: Field, state: State, start: float, stop: float, *, rto
         times = np.where(good, np.where(last, stop, times + widths), times)
         state = _chosen(good, moved, state)
         slope = _chosen(good, slopes[-1], slope)
-        # Not after a refused step: what was too long a moment ago is not lengthened.
+        # Not after a rejected step: a step that was just too long is not lengthened.
         change = np.clip(SAFETY * np.maximum(errors, 1e-10) ** -0.2, SMALLEST_CHANGE, np.where(good, LARGEST_CHANGE, 1))
         widths = widths * np.where(np.isfinite(errors), change, SMALLEST_CHANGE)
         arrived = good & last
@@ -116,8 +116,8 @@ def dormand_prince(field: Field, state: State, start: float, stop: float, *, rto
             state, slope = _rows_of(state, left), _rows_of(slope, left)
         if len(rows) and widths.min() < SHORTEST_STEP * (stop - start):
             raise ValueError(
-                f"the ODE could not be solved to rtol={rtol:g} and atol={atol:g}: the network's answers jump; allow a "
-                "larger error, or take a fixed number of steps"
+                f"the ODE could not be solved to rtol={rtol:g} and atol={atol:g}: the network's output has jumps; "
+                "allow a larger error, or use a fixed number of steps"
             )
     return Solution(ends, evaluations)
 
@@ -151,7 +151,7 @@ def _change(widths: np.ndarray, slopes: Sequence[State], weights: Sequence[float
 def _errors(
     state: State, moved: State, widths: np.ndarray, slopes: Sequence[State], rtol: float, atol: float
 ) -> np.ndarray:
-    """How much of the allowed error a step made, [b]; above 1 it is refused."""
+    """Returns the error of a step relative to the allowed one, [b]; the step is rejected above 1."""
     assert DORMAND_PRINCE.error is not None
     of_parts = []
     for before, after, error in zip(state, moved, _change(widths, slopes, DORMAND_PRINCE.error), strict=True):

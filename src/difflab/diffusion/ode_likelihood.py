@@ -19,18 +19,18 @@ from difflab.diffusion.ode import HEUN, RK4, Solution, State, dormand_prince, fi
 Trace = Literal["rademacher", "gaussian", "exact"]
 
 PIXEL_WIDTH = 2.0 / 255.0
-"""How far the 256 values of a pixel lie apart in [-1, 1]."""
+"""Spacing of the 256 values of a pixel in [-1, 1]."""
 
 
 class Solver(Protocol):
-    """How the ODE is solved: `Adaptive` or `FixedSteps`."""
+    """A solver of the ODE: `Adaptive` or `FixedSteps`."""
 
     def __call__(self, field: Flow, state: State, start: float, stop: float) -> Solution: ...
 
 
 @dataclass(frozen=True)
 class Adaptive:
-    """Dormand and Prince's method of order 5(4); the error of a step is held within atol + rtol |state|."""
+    """Dormand and Prince's method of order 5(4); the error of a step is kept within atol + rtol |state|."""
 
     rtol: float = 1e-5
     atol: float = 1e-5
@@ -41,7 +41,7 @@ class Adaptive:
 
 @dataclass(frozen=True)
 class FixedSteps:
-    """Steps even in the logarithm of the noise, by Heun's method (2 calls a step) or the classical one (4)."""
+    """Steps evenly spaced in log sigma, by Heun's method (2 calls a step) or the classical one (4)."""
 
     steps: int
     method: Literal["heun", "rk4"] = "rk4"
@@ -55,8 +55,8 @@ class LogDensity:
     """log p(x) in nats.
 
     log_prob:    [B, P], one estimate for each probe.
-    prior:       [B], the part of it that is the log density of the noise where the ODE ends.
-    evaluations: int64 [B], how often the network was asked about each sample; every probe costs a gradient besides.
+    prior:       [B], the contribution of the log density of the noise at the end of the ODE.
+    evaluations: int64 [B], network calls for each sample; every probe additionally costs a gradient.
     """
 
     log_prob: Tensor
@@ -84,13 +84,13 @@ def ode_bits_per_dim(
     sigma_min: float | None = None,
     sigma_max: float | None = None,
 ) -> ODEBitsPerDim:
-    """An upper bound, in expectation over the dequantisation, on -log2 P(x0) / D of 8-bit images.
+    """Returns an upper bound, in expectation over the dequantisation, on -log2 P(x0) / D of 8-bit images.
 
     P(x0) is the integral of the density p over the bin of width 2 / 255 around every pixel, and by Jensen's inequality
     log P(x0) >= E[log p(x0 + u)] + D log(2 / 255) with u uniform in the bin (Theis et al. 2016, section 3.1). One u is
-    drawn from the sample's stream, the probes after it.
+    sampled from the sample's stream, then the probes.
 
-    x0 [B, ...]: images in [-1, 1] on the grid of 8-bit pixels. The rest as for `ode_log_density`.
+    x0 [B, ...]: images in [-1, 1] on the grid of 8-bit pixels. See `ode_log_density` for the other arguments.
     """
     shift = (noise.rand(x0.shape[1:]).to(x0) - 0.5) * PIXEL_WIDTH
     found = ode_log_density(
@@ -113,28 +113,30 @@ def ode_log_density(
     sigma_min: float | None = None,
     sigma_max: float | None = None,
 ) -> LogDensity:
-    """log p(z) of the density that the ODE carries from pure noise to the lowest level; Song et al. eq. 39.
+    """Returns log p(z) of the density that the ODE transports from pure noise to the lowest level; Song et al. eq. 39.
 
-    In EDM's coordinates the ODE is dz / dnoise = (z - x0) / noise, z = x / alpha. It is solved for x over s = ln noise,
+    In EDM's coordinates the ODE is dz / dn = (z - x0) / n, z = x / alpha, n = sigma / alpha. It is solved for x over
+    s = ln n,
 
         dx / ds = sigma (eps - sigma x),    log p(x_low) = log p(x_high) + int div(sigma (eps - sigma x)) ds,
 
-    where neither x nor its slope grows with the noise, so that one tolerance suits all levels. At the highest level p
-    is N(0, starting_std^2), as samplers start.
+    where neither x nor its slope grows with the noise level, so that one tolerance suits all levels. At the highest
+    level p is N(0, starting_std^2), as in sampling.
 
     z [B, ...]:  points at the lowest level, in the units of images.
-    trace:       of the Jacobian: Hutchinson's estimate by `probes` vectors of signs (rademacher) or normals (gaussian)
-                 from each sample's own stream, kept all the way; or exact, a gradient for each of the D dimensions.
+    trace:       of the Jacobian: Hutchinson's estimate with `probes` vectors of signs (rademacher) or normals
+                 (gaussian) from each sample's own stream, fixed along the path; or exact, a gradient for each of the D
+                 dimensions.
     sigma_min, sigma_max: ends of sigma / alpha; None for those that samplers visit (see `sigma_ends`).
 
-    Raises ValueError for a process without such an ODE, ends that are none, and a denoiser with guidance or clipping.
+    Raises ValueError if the process has no such ODE, the ends are invalid, or the denoiser has guidance or clipping.
     """
     process = denoiser.process
     low, high = sigma_ends(process, sigma_min, sigma_max)
     lowest, highest = process.level_of_sigma(low), process.level_of_sigma(high)
-    # Inference mode has no gradients: what is differentiated must be made outside of it.
+    # Inference mode has no gradients, so the tensors to differentiate must be created outside it.
     with torch.inference_mode(False):
-        # Vectors first: a sample's stream must not depend on the solver.
+        # Probes first: a sample's stream must not depend on the solver.
         flow = Flow(denoiser, _probes(z, noise, trace, probes))
         x = z.clone() * lowest.alpha
         state = x, x.new_zeros(len(x), len(flow.probes))
@@ -144,25 +146,25 @@ def ode_log_density(
         std = process.starting_std(highest)
         squares = end.flatten(1).square().sum(dim=1)
         prior = -0.5 * squares / std**2 - dims * (math.log(std) + 0.5 * math.log(2.0 * math.pi))
-        # The last term: from the density of x to that of z.
+        # The last term converts the density of x to that of z.
         log_prob = prior[:, None] + dims * (divergence + math.log(lowest.alpha))
     return LogDensity(log_prob, prior, solution.evaluations)
 
 
 def sigma_ends(process: Process, sigma_min: float | None = None, sigma_max: float | None = None) -> tuple[float, float]:
-    """The lowest and the highest sigma / alpha of the ODE: those given, else the process's, within [0.002, 80].
+    """Returns the lowest and highest sigma / alpha of the ODE: the given ones, else the process's, within [0.002, 80].
 
-    Raises ValueError where the process has no such ODE between its levels, and for ends outside of it.
+    Raises ValueError if the process has no such ODE between its levels, or if the ends are outside its range.
     """
     if process.prediction.rows_only:
         name = process.prediction.name
-        raise ValueError(f"prediction={name} is the mean of a step and makes no ODE between steps: use method=bound")
+        raise ValueError(f"prediction={name} is the mean of a step and defines no ODE between steps: use method=bound")
     if process.table is not None and process.table.alphas_cumprod[-1] == 0.0:
-        raise ValueError("the schedule ends in pure noise (zero terminal SNR), beyond any ODE: use method=bound")
+        raise ValueError("the schedule ends in pure noise (zero terminal SNR), which no ODE reaches: use method=bound")
     lowest, highest = process.sigma_range
     low = max(lowest, LOWEST) if sigma_min is None else sigma_min
     high = min(highest, HIGHEST) if sigma_max is None else sigma_max
-    slack = 1.0 + 1e-9  # a noise that was read and written again
+    slack = 1.0 + 1e-9  # allows for a sigma that was written as text and read again
     if not lowest / slack <= low < high <= highest * slack:
         raise ValueError(
             f"sigma_min={low:g} and sigma_max={high:g} must be {lowest:g} <= sigma_min < sigma_max <= {highest:g}, "
@@ -172,9 +174,9 @@ def sigma_ends(process: Process, sigma_min: float | None = None, sigma_max: floa
 
 
 class Flow:
-    """The field of the ODE: of x [b, ...] and of the integral of its divergence, [b, P], divided by D.
+    """The field of the ODE: for x [b, ...] and for the integral of its divergence, [b, P], divided by D.
 
-    probes: P tensors [B, ...]; the trace is taken as the sum of v J v over their `parts`.
+    probes: P tensors [B, ...]; the trace is computed as the sum of v J v over their `parts`.
     """
 
     def __init__(self, denoiser: NetworkDenoiser, probes: list[list[Tensor]]) -> None:
@@ -195,13 +197,13 @@ class Flow:
 
 
 def _vjv(slope: Tensor, x: Tensor, v: Tensor) -> Tensor:
-    """v^T (d slope / d x) v per sample, [b]."""
+    """Returns v^T (d slope / d x) v per sample, [b]."""
     (gradient,) = torch.autograd.grad(slope, x, v, retain_graph=True)
     return (gradient * v).flatten(1).sum(dim=1)
 
 
 def _probes(z: Tensor, noise: SampleNoise, trace: Trace, count: int) -> list[list[Tensor]]:
-    """Of each estimate the vectors [B, ...] whose v J v are added up."""
+    """Returns, for each estimate, the vectors v [B, ...] whose v J v are summed."""
     if trace == "exact":
         units = torch.eye(z[0].numel(), dtype=z.dtype, device=z.device)
         return [[unit.reshape(1, *z.shape[1:]).expand_as(z) for unit in units]]

@@ -1,4 +1,4 @@
-"""What a network's output means at one noise level: x0 and eps as linear views of the input and the output."""
+"""Predictions: a network's output at one noise level as linear views of x0 and eps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Number = float | Tensor
 
 @dataclass(frozen=True)
 class PreviousDenoised(Denoised):
-    """The answer of a network that predicts the mean of x_{t-1}: `previous` [B, ...] is that mean, never clipped."""
+    """The output of a network that predicts the mean of x_{t-1}: `previous` [B, ...] is that mean, never clipped."""
 
     previous: Tensor | None = None
 
@@ -36,15 +36,15 @@ class Views(NamedTuple):
 
 @dataclass(frozen=True)
 class Prediction(ABC):
-    """What a network regresses. alpha and sigma are floats, or tensors that broadcast over x [B, ...].
+    """What a network regresses. alpha and sigma are floats, or tensors that broadcast to x [B, ...].
 
-    sigma_data: the standard deviation of the data, where that plays a role.
+    sigma_data: standard deviation of the data, for predictions that use it.
 
-    name:         by what it is chosen.
-    rows_only:    whether it belongs to a step of a table and has no meaning between its rows.
-    needs_signal: whether x0 cannot be recovered from it where alpha = 0.
-    scales_input: whether the network sees x scaled.
-    adds_noise:   whether x0 + sigma eps is what the network was made for (EDM), so that sampling starts from sigma eps.
+    name:         its name in the configuration.
+    rows_only:    whether it belongs to a step of a table and is undefined between rows.
+    needs_signal: whether x0 cannot be recovered from it at alpha = 0.
+    scales_input: whether the network's input is a scaled x.
+    adds_noise:   whether the network expects x0 + sigma eps (EDM), so that sampling starts from sigma eps.
     """
 
     name: ClassVar[str]
@@ -57,37 +57,37 @@ class Prediction(ABC):
 
     @abstractmethod
     def views(self, alpha: Number, sigma: Number) -> Views:
-        """How x0 and eps are read from the output."""
+        """Returns the coefficients that give x0 and eps from the output."""
 
     @abstractmethod
     def target(self, x0: Tensor, eps: Tensor, alpha: Number, sigma: Number) -> Tensor:
-        """What the network regresses, [B, ...], given x0 and eps of that shape."""
+        """Returns the regression target, [B, ...], from x0 and eps of that shape."""
 
     def input_scale(self, alpha: Number, sigma: Number) -> Number:
-        """What the input is multiplied with before the network sees it (c_in of EDM table 1, of x / alpha)."""
+        """Returns the scale of the network's input (c_in of EDM table 1, for x / alpha)."""
         return 1.0
 
     def error_per_x0_error(self, snr: Tensor) -> Tensor | float:
-        """The squared error of the output where that of x0 is 1, at snr = alpha^2 / sigma^2 [B]."""
+        """Returns the squared error of the output for a unit error of x0, at snr = alpha^2 / sigma^2 [B]."""
         return (1.0 / self.views((snr / (1.0 + snr)).sqrt(), (1.0 + snr).rsqrt()).x0_out) ** 2
 
     @property
     def guided_as(self) -> Prediction:
-        """The prediction that guidance is rescaled in."""
+        """The prediction in which guidance is rescaled."""
         return self
 
     # -- on the rows of a table ----------------------------------------------------------------------------------------
 
     def target_on(self, process: GaussianProcess, x0: Tensor, eps: Tensor, x_t: Tensor, t: Time) -> Tensor:
-        """What the network regresses at times t, [B, ...]."""
+        """Returns the regression target at times t, [B, ...]."""
         return self.target(x0, eps, *process.alpha_sigma(t, x0))
 
     def read_on(self, process: GaussianProcess, out: Tensor, x_t: Tensor, t: Time) -> Denoised:
-        """x0 and eps that an output [B, C, ...] stands for at times t."""
+        """Converts an output [B, C, ...] at times t to x0 and eps."""
         return self.read(out, x_t, *process.alpha_sigma(t, x_t))
 
     def read(self, out: Tensor, x: Tensor, alpha: Number, sigma: Number) -> Denoised:
-        """x0 and eps that an output [B, C, ...] stands for."""
+        """Converts an output [B, C, ...] to x0 and eps."""
         x0_x, x0_out, eps_x, eps_out = self.views(alpha, sigma)
         return Denoised(linear(x0_x, x, x0_out, out), linear(eps_x, x, eps_out, out))
 
@@ -108,7 +108,7 @@ class Eps(Prediction):
         return snr
 
     def read(self, out: Tensor, x: Tensor, alpha: Number, sigma: Number) -> Denoised:
-        """DDPM eq. 15."""
+        """Converts eps to x0; DDPM eq. 15."""
         return Denoised((x - sigma * out) / alpha, out)
 
 
@@ -149,10 +149,10 @@ class V(Prediction):
 
 
 class EDM(Prediction):
-    """x0 less the part of it that the input tells already, at unit variance (Karras et al. 2022, eq. 7 and table 1).
+    """x0 minus the part already given by the input, at unit variance (Karras et al. 2022, eq. 7 and table 1).
 
-    Both views are made from closed forms, so neither loses digits where sigma is small. EDM's sigma is sigma / alpha
-    here, and its x is x / alpha.
+    Both views use closed forms, so neither loses precision at small sigma. EDM's sigma is sigma / alpha here, and its x
+    is x / alpha.
     """
 
     name = "edm"
@@ -170,7 +170,7 @@ class EDM(Prediction):
         )
 
     def target(self, x0: Tensor, eps: Tensor, alpha: Number, sigma: Number) -> Tensor:
-        # (x0 - c_skip x) / c_out, with x0 taken out of x first: exact at both ends.
+        # (x0 - c_skip x) / c_out, with x0 separated from x first: exact at both ends.
         root = (sigma**2 + (alpha * self.sigma_data) ** 2) ** 0.5
         return (sigma * x0 - alpha * self.sigma_data**2 * eps) / (self.sigma_data * root)
 
@@ -186,7 +186,7 @@ class EDM(Prediction):
 
 
 class VE(Prediction):
-    """The score's direction, -eps, of an input that is not scaled down (EDM table 1, column VE)."""
+    """The direction of the score, -eps, for an input that is not scaled down (EDM table 1, column VE)."""
 
     name = "ve"
     needs_signal = True
@@ -211,7 +211,7 @@ class VE(Prediction):
 
 
 class Previous(Prediction):
-    """The mean of x_{t-1} (DDPM, section 3.2): of a step on a table."""
+    """The mean of x_{t-1} in a step on a table (DDPM, section 3.2)."""
 
     name = "prev"
     rows_only = True
@@ -219,7 +219,7 @@ class Previous(Prediction):
     def views(self, alpha: Number, sigma: Number) -> Views:
         """Raises ValueError."""
         raise ValueError(
-            "prediction=prev is the mean of a step on the table and has no meaning between its rows: "
+            "prediction=prev is the mean of a step on the table, undefined between its rows: "
             "use sampler=ancestral or sampler=ddim"
         )
 
@@ -236,18 +236,18 @@ class Previous(Prediction):
 
 
 def prediction_of(name: str | Prediction, sigma_data: float = 0.5) -> Prediction:
-    """The prediction of a name, itself if it is one. Raises ValueError for one that there is not."""
+    """Returns the prediction with this name, or `name` itself if it is one. Raises ValueError if it is unknown."""
     return name if isinstance(name, Prediction) else PREDICTIONS.builder(name)(sigma_data)
 
 
 def linear(a: Number, x: Tensor, b: Number, out: Tensor) -> Tensor:
-    """a x + b out, in the precision of x."""
-    # 0 x is left out and not added: where alpha or sigma is 0, the other factor may be infinite.
+    """Returns a x + b out, in the precision of x."""
+    # 0 x is omitted rather than added: where alpha or sigma is 0, the other factor may be infinite.
     if isinstance(a, float) and a == 0.0:
         return out if isinstance(b, float) and b == 1.0 else factor(b, out) * out
     return factor(a, x) * x + factor(b, out) * out
 
 
 def factor(value: Number, x: Tensor) -> Number:
-    """A number of every sample's level, worked out in float64 on the CPU, as it is used on x."""
+    """Prepares a coefficient, computed per sample in float64 on the CPU, for multiplication with x."""
     return value.to(x) if isinstance(value, Tensor) else value

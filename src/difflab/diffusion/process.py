@@ -1,4 +1,4 @@
-"""The Gaussian diffusion process: every closed form of DDPM on a table of betas, without any network."""
+"""The Gaussian diffusion process: the closed forms of DDPM on a table of betas, independent of any network."""
 
 from __future__ import annotations
 
@@ -37,26 +37,26 @@ PURE_NOISE = NoiseLevel(alpha=0.0, sigma=1.0)
 class GaussianProcess(BetaTables, Process):
     """q(x_t | x_0) = N(sqrt(alpha_bar_t) x_0, (1 - alpha_bar_t) I) on T rows, and its reverse; DDPM section 2.
 
-    Row 0 is the least noisy. Tensors are [B, ...] of any trailing shape; a float64 x is worked on in float64, any other
+    Row 0 is the least noisy. Tensors are [B, ...] of any trailing shape; a float64 x is processed in float64, any other
     x in float32. Tables are float64 numpy attributes of shape [T].
 
-    betas:           [T] in (0, 1]; 1 (zero terminal SNR) only in the last row and where x0 can be recovered, so not
-                     with prediction="eps".
+    betas:           [T] in (0, 1]; 1 (zero terminal SNR) is allowed only in the last row, and only if x0 can be
+                     recovered there, so not with prediction="eps".
     prediction:      what the network regresses: the noise, x_0, v = alpha eps - sigma x_0, or the mean of x_{t-1}.
     variance:        of p(x_{t-1} | x_t): the posterior's (fixed_small), beta_t (fixed_large), the network's own
                      log-variance (learned), or its mix of both bounds (learned_range; Improved DDPM eq. 15). Learned
-                     ones are a second half of the output's channels. interpolated: the bounds mixed by `variance_mix`.
+                     variances double the output channels. interpolated: the bounds mixed by `variance_mix`.
     variance_mix:    v of variance=interpolated, fixed_small^(1-v) fixed_large^v (classifier-free guidance, eq. 4).
     posterior_clip:  the posterior variance is 0 at row 0; its log is copied from row 1 (`copy_second`: DDPM's newer
                      class, ADM) or floored at log(1e-20) (`floor`: DDPM's older class, used for LSUN and CelebA-HQ).
-    time_input:      what the network gets as time: the training index, index * 1000 / T (`rescale_timesteps`),
-                     alpha_bar (SR3's gamma), its root (Janspiry's SR3), or the log-SNR.
-    sigma_data:      the standard deviation of the data, for prediction=edm.
+    time_input:      the network's time input: the training index, index * 1000 / T (`rescale_timesteps`), alpha_bar
+                     (SR3's gamma), its root (Janspiry's SR3), or the log-SNR.
+    sigma_data:      standard deviation of the data, for prediction=edm.
     timestep_map:    the training index of each row, fractional between two; original_steps: T of the training process.
-                     Set by `on`.
+                     Both are set by `on`.
 
-    Raises ValueError for betas outside (0, 1] or too small to count, for more than one row without signal, unknown
-    option names and combinations that cannot work.
+    Raises ValueError if betas are outside (0, 1] or too small to have an effect, more than one row has no signal, an
+    option is unknown, or options cannot be combined.
     """
 
     def __init__(
@@ -130,36 +130,36 @@ class GaussianProcess(BetaTables, Process):
         return self
 
     def has_same_time_as(self, other: Process) -> bool:
-        """Whether the other is the same table."""
+        """Whether the other process has the same table."""
         if other.table is None or len(other.table) != len(self):
             return False
         return np.allclose(self.alphas_cumprod, other.table.alphas_cumprod, rtol=1e-6, atol=0)
 
     def even_times(self, n: int) -> Tensor:
-        """n rows, int64, evenly from the first to the last. Raises ValueError for more than there are."""
+        """Returns n rows, int64, evenly spaced from the first to the last. Raises ValueError if n exceeds the rows."""
         rows = self.num_timesteps
         if n > rows:
             raise ValueError(f"times={n}, but the schedule has {rows}: give times={rows} or less")
         return torch.tensor([round(k * (rows - 1) / max(1, n - 1)) for k in range(n)], dtype=torch.int64, device="cpu")
 
     def on_levels(self, levels: Sequence[NoiseLevel]) -> GaussianProcess:
-        """The process on these levels, those that are rows to the bit, as `respace` has it."""
+        """Returns the process on these levels; for levels that are exactly its rows, the same as `respace`."""
         rows = {self.level(row): row for row in range(len(self))}
         kept = [self.alphas_cumprod[rows[level]] if level in rows else level.alpha**2 for level in levels]
         return self.on(kept, [level.timestep for level in levels if level.timestep is not None])
 
     def respace(self, timesteps: Sequence[int]) -> GaussianProcess:
-        """The process on some of its rows (any order, without repeats), with betas made from the kept alpha_bar.
+        """Returns the process on some of its rows (any order, no repeats), with betas from the kept alpha_bar.
 
-        Networks go on seeing the training index. Raises ValueError for rows outside 0..T-1 and for repeats.
+        Networks still receive the training index. Raises ValueError if rows are outside 0..T-1 or repeated.
         """
         rows = sorted(int(t) for t in timesteps)
         if not rows or len(set(rows)) != len(rows) or rows[0] < 0 or rows[-1] >= self.num_timesteps:
-            raise ValueError(f"respace needs different steps in 0..{self.num_timesteps - 1}, got {rows}")
+            raise ValueError(f"respace needs distinct steps in 0..{self.num_timesteps - 1}, got {rows}")
         return self.on(self.alphas_cumprod[rows], [self.timestep_map[row] for row in rows])
 
     def on(self, alphas_cumprod: ArrayLike, timesteps: Sequence[float]) -> GaussianProcess:
-        """The process on a table of these alpha_bar [n], falling, with the training index that each stands for."""
+        """Returns the process on a table of these decreasing alpha_bar [n], with the training index of each."""
         kept = np.asarray(alphas_cumprod, dtype=np.float64)
         spaced = GaussianProcess(
             1.0 - kept / np.append(1.0, kept[:-1]),
@@ -176,7 +176,7 @@ class GaussianProcess(BetaTables, Process):
         return spaced
 
     def level(self, t: int) -> NoiseLevel:
-        """The noise level of row t; -1 is the clean end."""
+        """Returns the noise level of row t; -1 is the clean end."""
         if t == -1:
             return CLEAN
         return NoiseLevel(
@@ -186,15 +186,15 @@ class GaussianProcess(BetaTables, Process):
         )
 
     def network_time(self, t: Tensor) -> Tensor:
-        """What the network gets as time: [B] -> float32 [B]."""
+        """Returns the network's time input: t [B] -> float32 [B]."""
         if t.is_floating_point():
             return self._time_between(t).float()
         return self._cached("network_times", t.device, torch.float32)[t]
 
     def time_at(self, level: NoiseLevel) -> float:
-        """What the network gets as time at any level, also between two rows.
+        """Returns the network's time input at any level, also between two rows.
 
-        Raises ValueError for a level without a timestep where the network is told the index.
+        Raises ValueError if the level has no timestep and the network receives the index.
         """
         if self.time_input == "alpha_bar":
             return level.alpha**2
@@ -210,22 +210,22 @@ class GaussianProcess(BetaTables, Process):
 
     @property
     def sigma_range(self) -> tuple[float, float]:
-        """sigma / alpha of the first row and of the last one that has a signal. ValueError where none has."""
+        """sigma / alpha of the first row and of the last row with a signal. Raises ValueError if there is none."""
         if not len(self.sigmas):
             raise ValueError(
-                "the only step of this schedule is pure noise, which leaves no levels to step between: take "
+                "the only step of this schedule is pure noise, so there are no levels to step between: use "
                 "sampler=ancestral or sampler=ddim"
             )
         return float(self.sigmas[0]), float(self.sigmas[-1])
 
     def starting_std(self, level: NoiseLevel) -> float:
-        """1: DDPM starts from unit normals whatever is left of the signal."""
+        """Returns 1: DDPM starts from unit normals, however much signal is left."""
         return 1.0
 
     def level_at(self, timestep: float, interpolate: Interpolation = "log") -> NoiseLevel:
-        """The level of a training timestep, between two rows by interpolating sigma / alpha or its logarithm.
+        """Returns the level of a training timestep; between rows, sigma / alpha or its logarithm is interpolated.
 
-        log: k-diffusion. linear: diffusers. Timesteps beyond the ends are the ends.
+        log: as in k-diffusion. linear: as in diffusers. Timesteps beyond the ends are clamped.
         """
         if timestep in self.timestep_map:
             return self.level(self.timestep_map.index(timestep))
@@ -235,17 +235,17 @@ class GaussianProcess(BetaTables, Process):
         return _level(float(np.interp(timestep, times, self.sigmas)), timestep)
 
     def level_of_sigma(self, sigma: float) -> NoiseLevel:
-        """The level of this sigma / alpha, its timestep interpolated in the logarithm as k-diffusion's sigma_to_t."""
+        """Returns the level of this sigma / alpha; its timestep is interpolated as in k-diffusion's sigma_to_t."""
         timestep = np.interp(np.log(sigma), np.log(self.sigmas), self.timestep_map[: len(self.sigmas)])
         return _level(sigma, float(timestep))
 
     def snr(self, t: Tensor) -> Tensor:
-        """alpha_bar / (1 - alpha_bar), float64 [B]."""
+        """Returns alpha_bar / (1 - alpha_bar), float64 [B]."""
         alphas_cumprod = self._alpha_bar(t)
         return alphas_cumprod / (1.0 - alphas_cumprod)
 
     def alpha_sigma(self, t: Time, x: Tensor) -> tuple[float | Tensor, float | Tensor]:
-        """sqrt(alpha_bar) and sqrt(1 - alpha_bar), broadcastable over x [B, ...]."""
+        """Returns sqrt(alpha_bar) and sqrt(1 - alpha_bar), broadcastable to x [B, ...]."""
         return self._at("sqrt_alphas_cumprod", t, x), self._at("sqrt_one_minus_alphas_cumprod", t, x)
 
     def q_mean_variance(self, x0: Tensor, t: Time) -> tuple[Tensor, Tensor, Tensor]:
@@ -257,12 +257,12 @@ class GaussianProcess(BetaTables, Process):
         )
 
     def q_sample(self, x0: Tensor, t: Time, noise: Tensor) -> Tensor:
-        """x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) noise; DDPM eq. 4 reparameterised."""
+        """Samples x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) noise; DDPM eq. 4 reparameterised."""
         alpha, sigma = self.alpha_sigma(t, x0)
         return alpha * x0 + sigma * noise
 
     def q_step(self, x: Tensor, t: Time, noise: Tensor) -> Tensor:
-        """x_t from x_{t-1} [B, ...]: sqrt(1 - beta_t) x + sqrt(beta_t) noise; DDPM eq. 2."""
+        """Samples x_t from x_{t-1} [B, ...]: sqrt(1 - beta_t) x + sqrt(beta_t) noise; DDPM eq. 2."""
         return self._at("sqrt_alphas", t, x) * x + self._at("sqrt_betas", t, x) * noise
 
     def q_posterior_mean_variance(self, x0: Tensor, x_t: Tensor, t: Time) -> tuple[Tensor, Tensor, Tensor]:
@@ -274,26 +274,26 @@ class GaussianProcess(BetaTables, Process):
         )
 
     def x0_from_eps(self, eps: Tensor, x_t: Tensor, t: Time) -> Tensor:
-        """x_0 = (x_t - sqrt(1 - alpha_bar) eps) / sqrt(alpha_bar); DDPM eq. 15."""
+        """Returns x_0 = (x_t - sqrt(1 - alpha_bar) eps) / sqrt(alpha_bar); DDPM eq. 15."""
         alpha, sigma = self.alpha_sigma(t, x_t)
         return (x_t - sigma * eps) / alpha
 
     def eps_from_x0(self, x0: Tensor, x_t: Tensor, t: Time) -> Tensor:
-        """eps = (x_t - sqrt(alpha_bar) x_0) / sqrt(1 - alpha_bar); DDPM eq. 4 solved for the noise."""
+        """Returns eps = (x_t - sqrt(alpha_bar) x_0) / sqrt(1 - alpha_bar); DDPM eq. 4 solved for the noise."""
         alpha, sigma = self.alpha_sigma(t, x_t)
         return (x_t - alpha * x0) / sigma
 
     def x0_from_prev(self, prev: Tensor, x_t: Tensor, t: Time) -> Tensor:
-        """x_0 of which `prev` is the posterior mean; DDPM eq. 7 solved for x_0."""
+        """Returns the x_0 whose posterior mean is `prev`; DDPM eq. 7 solved for x_0."""
         coef1, coef2 = self._at("posterior_mean_coef1", t, x_t), self._at("posterior_mean_coef2", t, x_t)
         return (prev - coef2 * x_t) / coef1
 
     def target(self, x0: Tensor, noise: Tensor, x_t: Tensor, t: Time) -> Tensor:
-        """What the network regresses, [B, ...], for this process's prediction."""
+        """Returns the regression target, [B, ...], for this process's prediction."""
         return self.prediction.target_on(self, x0, noise, x_t, t)
 
     def predict(self, model_output: Tensor, x_t: Tensor, t: Time) -> Denoised:
-        """x_0, eps and the log-variance that a network output [B, C or 2C, ...] at row t stands for."""
+        """Converts a network output [B, C or 2C, ...] at row t to x_0, eps and the log-variance."""
         out, values = self.split_output(model_output, x_t)
         denoised = self.prediction.read_on(self, out, x_t, t)
         return denoised if values is None else replace(denoised, log_variance=self._log_variance_from(values, x_t, t))
@@ -336,5 +336,5 @@ def _level(sigma: float, timestep: float) -> NoiseLevel:
 
 
 def _as_tensor(value: float | Tensor) -> Tensor:
-    # A 0-dim tensor on the CPU mixes with tensors of any device and dtype, without a transfer.
+    # A 0-dim tensor on the CPU combines with tensors of any device and dtype, without a transfer.
     return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)

@@ -1,7 +1,7 @@
-"""Which levels a sampler of few steps visits, found by trying: a grid of smooth schedules, then level by level.
+"""Searches for the levels of a sampler with few steps: first a grid of smooth schedules, then one level at a time.
 
-SR3 (section 2.4) and WaveGrad try linear schedules over their start and end; a model is not trained anew for it.
-Nothing is drawn at random here: the same scores lead to the same candidates, so that a search that was stopped goes on.
+SR3 (section 2.4) and WaveGrad search over the start and end of linear schedules, without retraining the model.
+The search is deterministic: the same scores lead to the same candidates, so an interrupted search can be resumed.
 """
 
 from __future__ import annotations
@@ -16,40 +16,40 @@ import numpy as np
 from difflab.diffusion.levels.sigmas import exponential_sigmas, karras_sigmas
 
 SHAPES = ("exponential", "linear_beta", "karras7", "karras3")
-"""How levels lie between their ends; linear_beta is what SR3 and WaveGrad try: evenly spaced betas of as many steps."""
+"""Spacings between the ends; linear_beta, as in SR3 and WaveGrad, has evenly spaced betas of as many steps."""
 
 DIGITS = 6
-"""Of every noise: a candidate is what is printed of it."""
+"""Significant digits of every sigma: a candidate is exactly what is printed."""
 
 LEAST_MOVE = 1 / 32
-"""Of the way to the next level: smaller moves of a level are not tried."""
+"""Smallest move of a level, as a fraction of the distance to the next level."""
 
 _GOLDEN_PLANE = 0.7548776662466927, 0.5698402909980532
-# Multiples of these, modulo 1, fill the square evenly however many are taken (Roberts' R2 sequence).
+# Multiples of these, modulo 1, cover the square evenly for any number of points (Roberts' R2 sequence).
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """sigmas: sigma / alpha from the noisiest down. origin: how they were found, in words."""
+    """sigmas: sigma / alpha, noisiest first. origin: a description of how they were found."""
 
     sigmas: tuple[float, ...]
     origin: str
 
 
 Search = Generator[Candidate, float, None]
-"""Yields candidates; is sent the score of each, of which lower is better."""
+"""Yields candidates and receives the score of each; lower is better."""
 
 
 def schedule_search(
     start: Sequence[float], score: float, ends: tuple[float, float], *, grid: int, fixed: int = 0
 ) -> Search:
-    """Candidates, none twice, and never `start`: `grid` smooth ones, then the best of all with one level moved.
+    """Yields distinct candidates, never `start`: `grid` smooth schedules, then the best so far with one level moved.
 
-    start: sigmas of the default schedule, from the noisiest down, and their score.
-    ends: the lowest and the highest noise that are worth trying; `start` may lie beyond them.
-    fixed: how many of the first sigmas every candidate has too (pure noise, where there is no other place to begin).
+    start: sigmas of the default schedule, noisiest first, and `score`, its score.
+    ends: lowest and highest sigma worth trying; `start` may lie beyond them.
+    fixed: number of leading sigmas shared by every candidate (pure noise, the only possible start).
 
-    It ends where no level can be moved any more for the better.
+    Ends when moving no single level improves the score.
     """
     best, lowest = tuple(map(_rounding((0.0, math.inf)), start)), score
     seen = {best}
@@ -78,12 +78,12 @@ def _new(candidates: Iterator[Candidate], seen: set[tuple[float, ...]]) -> Itera
 
 
 def _smooth(start: Sequence[float], ends: tuple[float, float], fixed: int) -> Iterator[Candidate]:
-    """Smooth schedules whose ends fill the sigmas that are worth visiting evenly, in the logarithm."""
+    """Yields smooth schedules whose ends cover the useful range of sigmas evenly in the logarithm."""
     kept, n = tuple(start[:fixed]), len(start) - fixed
     (low, high), tries = ends, 64 * (len(SHAPES) + 1)
     for count in range(tries if n else 0):
         across, up = ((0.5 + count * share) % 1.0 for share in _GOLDEN_PLANE)
-        # The last step of few ends well where noise is still to be seen, and the first begins where no signal is.
+        # With few steps a good last level still has visible noise, and a good first level has no signal.
         first = _between(math.sqrt(low * high), high, up)
         last = first if n == 1 else _between(low, math.sqrt(low * high), across)
         shape = SHAPES[count % len(SHAPES)]
@@ -97,7 +97,7 @@ def _between(low: float, high: float, share: float) -> float:
 
 
 def shaped(shape: str, n: int, lowest: float, highest: float) -> list[float] | None:
-    """`n` sigmas of one of SHAPES between their ends, from the noisiest down; None where it has none such."""
+    """Returns `n` sigmas of one of SHAPES between the ends, noisiest first; None if the shape has no such schedule."""
     if n == 1 or shape == "exponential":
         return exponential_sigmas(n, lowest, highest).tolist()
     if shape == "linear_beta":
@@ -106,9 +106,9 @@ def shaped(shape: str, n: int, lowest: float, highest: float) -> list[float] | N
 
 
 def linear_beta_sigmas(n: int, lowest: float, highest: float) -> list[float] | None:
-    """Sigmas of the n rows of betas that rise linearly, from the noisiest down; None where betas would fall.
+    """Returns sigmas of n rows of linearly increasing betas, noisiest first; None if betas would decrease.
 
-    The first beta leaves the lowest noise, the last is such that alpha_bar ends at the highest.
+    The first beta gives the lowest sigma, and the last is chosen so that alpha_bar ends at the highest.
     """
     first = lowest**2 / (1.0 + lowest**2)
 
@@ -128,13 +128,13 @@ def linear_beta_sigmas(n: int, lowest: float, highest: float) -> list[float] | N
 def _moved(
     sigmas: tuple[float, ...], place: int, move: float, ends: tuple[float, float], fixed: int
 ) -> Iterator[Candidate]:
-    """One level, moved by a share of the way to its neighbour: up where `move` is above 0."""
+    """Yields the sigmas with one level moved by a fraction of the distance to its neighbour: up if `move` > 0."""
     above = sigmas[place - 1] if place > fixed else ends[1]
     below = sigmas[place + 1] if place + 1 < len(sigmas) else ends[0]
     here = sigmas[place]
     up, down = math.log(above / here), math.log(here / below)
     outward = place == fixed if move > 0 else place == len(sigmas) - 1
-    # From the outermost levels it may be far to the end, and half of that way no small move.
+    # The outermost levels may be far from the ends, where half of that distance would be a large move.
     way = min(up, down) if outward else up if move > 0 else down
     if way > 0:
         moved = _rounding(ends)(here * math.exp(move * way))
@@ -143,7 +143,7 @@ def _moved(
 
 
 def _rounding(ends: tuple[float, float]) -> Callable[[float], float]:
-    """A noise as it is printed, within the ends."""
+    """Rounds a sigma to what is printed, within the ends."""
 
     def rounded(sigma: float) -> float:
         return float(f"{min(max(sigma, ends[0]), ends[1]):.{DIGITS}g}")

@@ -19,7 +19,7 @@ Betas = NDArray[np.float64]
 
 
 def build_betas(schedule: ScheduleBase, timesteps: int) -> Betas:
-    """The betas [T] of a schedule. Raises ValueError where it cannot have so few steps."""
+    """Returns the betas [T] of a schedule. Raises ValueError if it cannot have so few steps."""
     options = schedule.options
     rescaled = options.pop("zero_terminal_snr")
     betas = SCHEDULES.builder(schedule)(timesteps, **options)
@@ -29,10 +29,10 @@ def build_betas(schedule: ScheduleBase, timesteps: int) -> Betas:
 def linear_betas(
     timesteps: int, beta_start: float = 1e-4, beta_end: float = 0.02, *, scale_with_steps: bool = False
 ) -> Betas:
-    """Evenly spaced betas [T]; DDPM section 4 (latent diffusion calls this one `sqrt_linear`).
+    """Returns evenly spaced betas [T]; DDPM section 4 (latent diffusion calls this one `sqrt_linear`).
 
-    `scale_with_steps` multiplies both ends by 1000 / T, so that any T ends at about the same noise (ADM's `linear`).
-    Raises ValueError where the scaling pushes beta_end to 1 or beyond, which happens at T <= 20.
+    scale_with_steps: multiply both ends by 1000 / T, so that any T ends at about the same noise level (ADM's `linear`).
+    Raises ValueError if the scaling pushes beta_end to 1 or beyond, which happens at T <= 20.
     """
     scale = 1000.0 / timesteps if scale_with_steps else 1.0
     if scale * beta_end >= 1.0:
@@ -44,7 +44,7 @@ def linear_betas(
 
 
 def quad_betas(timesteps: int, beta_start: float = 1e-4, beta_end: float = 0.02) -> Betas:
-    """Betas [T] whose square roots are evenly spaced: `quad` of the DDPM code.
+    """Returns betas [T] whose square roots are evenly spaced: `quad` of the DDPM code.
 
     The same numbers as diffusers' `scaled_linear` and latent diffusion's `linear`.
     """
@@ -52,12 +52,12 @@ def quad_betas(timesteps: int, beta_start: float = 1e-4, beta_end: float = 0.02)
 
 
 def const_betas(timesteps: int, beta: float = 0.02) -> Betas:
-    """The same beta at every step [T]."""
+    """Returns the same beta at every step [T]."""
     return np.full(timesteps, beta, dtype=np.float64)
 
 
 def jsd_betas(timesteps: int) -> Betas:
-    """1/T, 1/(T-1), ..., 1: alpha_bar falls linearly to 0 (Sohl-Dickstein et al. 2015, section 2.4.1)."""
+    """Returns 1/T, 1/(T-1), ..., 1: alpha_bar falls linearly to 0 (Sohl-Dickstein et al. 2015, section 2.4.1)."""
     return 1.0 / np.linspace(timesteps, 1, timesteps, dtype=np.float64)
 
 
@@ -70,12 +70,12 @@ def warmup_betas(timesteps: int, beta_start: float = 1e-4, beta_end: float = 0.0
 
 
 def sqrt_betas(timesteps: int, beta_start: float = 1e-4, beta_end: float = 0.02) -> Betas:
-    """Square roots of evenly spaced numbers [T]: `sqrt` of the latent diffusion code."""
+    """Returns square roots of evenly spaced numbers [T]: `sqrt` of the latent diffusion code."""
     return np.linspace(beta_start, beta_end, timesteps, dtype=np.float64) ** 0.5
 
 
 def sigmoid_betas(timesteps: int, beta_start: float = 1e-4, beta_end: float = 0.02) -> Betas:
-    """A sigmoid over [-6, 6] between the two ends [T] (GeoDiff; `sigmoid` of diffusers)."""
+    """Returns a sigmoid over [-6, 6] between the two ends [T] (GeoDiff; `sigmoid` of diffusers)."""
     ramp = 1.0 / (1.0 + np.exp(-np.linspace(-6.0, 6.0, timesteps, dtype=np.float64)))
     return ramp * (beta_end - beta_start) + beta_start
 
@@ -86,7 +86,7 @@ def cosine_betas(timesteps: int, s: float = 0.008, max_beta: float = 0.999) -> B
 
 
 def laplace_betas(timesteps: int, max_beta: float = 0.999) -> Betas:
-    """Betas [T] of a Laplace-distributed log-SNR (Hang and Gu 2024), as diffusers has it."""
+    """Returns betas [T] of a Laplace-distributed log-SNR (Hang and Gu 2024), as in diffusers."""
 
     def alpha_bar(u: float) -> float:
         log_snr = -0.5 * math.copysign(1.0, 0.5 - u) * math.log(1.0 - 2.0 * abs(0.5 - u) + 1e-6)
@@ -97,15 +97,15 @@ def laplace_betas(timesteps: int, max_beta: float = 0.999) -> Betas:
 
 
 def betas_for_alpha_bar(timesteps: int, alpha_bar: Callable[[float], float], max_beta: float) -> Betas:
-    """Betas [T] of alpha_bar(u), u in [0, 1]: beta_i = min(1 - alpha_bar((i+1)/T) / alpha_bar(i/T), max_beta)."""
+    """Returns betas [T] for alpha_bar(u), u in [0, 1]: min(1 - alpha_bar((i+1)/T) / alpha_bar(i/T), max_beta)."""
     values = [alpha_bar(i / timesteps) for i in range(timesteps + 1)]
     return np.array([min(1 - after / before, max_beta) for before, after in pairwise(values)], dtype=np.float64)
 
 
 def zero_terminal_snr(betas: Betas) -> Betas:
-    """Shift and scale sqrt(alpha_bar) to end at exactly 0 and start as before; Lin et al. 2024, Algorithm 1.
+    """Shifts and scales sqrt(alpha_bar) to end at exactly 0 and keep its start; Lin et al. 2024, Algorithm 1.
 
-    Raises ValueError for fewer than two steps, which cannot do both.
+    Raises ValueError for fewer than two steps, which cannot satisfy both.
     """
     if len(betas) < 2:
         raise ValueError(f"zero terminal SNR needs 2 steps or more, a first and a last one; got {len(betas)}")

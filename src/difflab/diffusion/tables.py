@@ -1,4 +1,4 @@
-"""The tables of a Gaussian process: what its betas make of signal, noise and variance at each step."""
+"""The tables of a Gaussian process: signal, noise and variance at each step, computed from its betas."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor
 PosteriorClip = Literal["copy_second", "floor"]
 
 Time = int | Tensor
-"""A row of the table: one int for the whole batch (cheap, no tensor is made), or int64 [B] on any device. What is of a
-level alone, and not of a step, takes places between two rows too: float64 [B], with -1 for the clean end."""
+"""A row of the table: one int for the whole batch (cheap, no tensor is made), or int64 [B] on any device. Quantities
+that depend only on the level, not on a step, also accept points between rows: float64 [B], -1 for the clean end."""
 
 
 _OF_ALPHA_BAR = {
@@ -23,15 +23,15 @@ _OF_ALPHA_BAR = {
     "one_minus_alphas_cumprod": lambda alpha_bar: 1.0 - alpha_bar,
     "log_one_minus_alphas_cumprod": lambda alpha_bar: (1.0 - alpha_bar).log(),
 }
-"""The tables that are functions of the level alone, and so have values between their rows."""
+"""Tables that are functions of the level only, and so are defined between rows."""
 
 
 class BetaTables:
-    """Float64 numpy attributes of shape [T] made of betas [T] in (0, 1]; DDPM, equations 4, 6 and 7.
+    """Float64 numpy attributes of shape [T] computed from betas [T] in (0, 1]; DDPM, equations 4, 6 and 7.
 
-    posterior_clip, variance_mix: as of `difflab.diffusion.process.GaussianProcess`.
+    posterior_clip, variance_mix: see `difflab.diffusion.process.GaussianProcess`.
 
-    Raises ValueError for betas outside (0, 1] or too small to count.
+    Raises ValueError if betas are outside (0, 1] or too small to have an effect.
     """
 
     def __init__(self, betas: ArrayLike, posterior_clip: PosteriorClip, variance_mix: float) -> None:
@@ -55,7 +55,7 @@ class BetaTables:
         self.log_one_minus_alphas_cumprod = np.log(1.0 - ab)
         with np.errstate(divide="ignore"):
             sigmas = self.sqrt_one_minus_alphas_cumprod / self.sqrt_alphas_cumprod
-        self.sigmas = sigmas[np.isfinite(sigmas)]  # all rows but a last one without any signal
+        self.sigmas = sigmas[np.isfinite(sigmas)]  # all rows except a last one without signal
 
         self.posterior_variance = self.betas * (1.0 - ab_prev) / (1.0 - ab)
         self.posterior_mean_coef1 = self.betas * np.sqrt(ab_prev) / (1.0 - ab)
@@ -79,7 +79,7 @@ class BetaTables:
         return interpolate_rows(table, 1.0, t) if t.is_floating_point() else table[t]
 
     def _at(self, table: str, t: Time, x: Tensor) -> float | Tensor:
-        """Entry t of a table, as a float, or gathered and shaped to broadcast over x."""
+        """Returns entry t of a table, as a float, or gathered and shaped to broadcast to x."""
         if isinstance(t, int):
             return float(getattr(self, table)[t])
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -98,14 +98,14 @@ class BetaTables:
 
 
 def check_choice(name: str, value: str, choices: Any) -> None:
-    """Raise ValueError unless `value` is one of the Literal `choices`."""
+    """Raises ValueError unless `value` is one of the Literal `choices`."""
     if value not in get_args(choices):
         raise ValueError(f"{name}={value!r} is not one of {', '.join(get_args(choices))}")
 
 
 def interpolate_rows(table: Tensor, before: float, t: Tensor) -> Tensor:
-    """float64 [T] at the places t [B] in [-1, T - 1], linear between two rows; row -1 has the value `before`,
-    and places beyond the ends are the ends.
+    """Interpolates a table float64 [T] linearly at t [B] in [-1, T - 1]; row -1 has the value `before`. t is clamped
+    to this range.
     """
     rows = F.pad(table, (1, 0), value=before)
     place = (t.double() + 1.0).clamp(0.0, len(table))
@@ -114,7 +114,7 @@ def interpolate_rows(table: Tensor, before: float, t: Tensor) -> Tensor:
 
 
 def table_between(name: str, alpha_bar: Tensor) -> Tensor:
-    """A table of a `GaussianProcess` where alpha_bar is float64 [B]. Raises ValueError for one of steps, not levels."""
+    """Returns a table of a `GaussianProcess` at alpha_bar float64 [B]. Raises ValueError if it depends on steps."""
     if name not in _OF_ALPHA_BAR:
-        raise ValueError(f"{name} belongs to a step of the table: between its rows there is none")
+        raise ValueError(f"{name} belongs to a step of the table and is undefined between its rows")
     return _OF_ALPHA_BAR[name](alpha_bar)

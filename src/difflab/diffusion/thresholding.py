@@ -1,4 +1,4 @@
-"""Keeping the predicted x0 in the range of the data."""
+"""Thresholds that keep the predicted x0 in the range of the data."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-QUANTILE_LIMIT = 2**24  # torch.quantile refuses more values; kthvalue with the same interpolation does not
+QUANTILE_LIMIT = 2**24  # torch.quantile refuses larger inputs; kthvalue with the same interpolation does not
 
 
 class Threshold(Protocol):
-    """x0 [B, ...] -> x0 [B, ...]."""
+    """A map of the predicted x0 [B, ...] -> [B, ...]."""
 
     def __call__(self, x0: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class StaticThreshold:
-    """Clip to [-limit, limit]; DDPM clips to 1 at sampling."""
+    """Clips to [-limit, limit]; DDPM clips to 1 at sampling."""
 
     limit: float = 1.0
 
@@ -29,7 +29,7 @@ class StaticThreshold:
 
 @dataclass(frozen=True)
 class DynamicThreshold:
-    """Clip each item at its own percentile of |x0|, at least 1, and divide by it; Imagen section 2.3.
+    """Clips each item at its own percentile of |x0|, at least 1, and divides by it; Imagen section 2.3.
 
     percentile: in (0, 1]; maximum: upper bound of the threshold (diffusers' `sample_max_value`), or None.
     """

@@ -1,4 +1,4 @@
-"""Which timestep each training sample gets, and the weight that keeps the loss unbiased."""
+"""Samplers of training timesteps, with the importance weights that keep the loss unbiased."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 class TimestepSampler(ABC):
-    """Draws are by inverse CDF from uniforms, so a sample's timestep depends on its own random stream only.
+    """Samples by inverse CDF from uniforms, so a sample's timestep depends only on its own random stream.
 
-    learns: whether it is told of the losses of what it has drawn.
+    learns: whether `update` must be called with the losses of the sampled timesteps.
     """
 
     learns: ClassVar[bool] = False
@@ -31,28 +31,28 @@ class TimestepSampler(ABC):
     def sample(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """u [B] uniform in [0, 1) -> (t [B], importance weight float32 [B]), on u's device.
 
-        t: int64 rows of a table, float64 places between them (-1 is the clean end), or float positions in [0, 1) of a
+        t: int64 rows of a table, float64 points between them (-1 is the clean end), or float positions in [0, 1) of a
         process in continuous time.
         """
 
     def update(self, t: Tensor, loss: Tensor) -> None:
-        """Remember the losses [N] of timesteps [N], in this order.
+        """Records the losses [N] of timesteps [N], in this order.
 
-        Under several ranks the caller gathers both over all ranks first, so that every rank keeps the same history.
+        With several ranks the caller first gathers both over all ranks, so that every rank keeps the same history.
         """
         raise NotImplementedError(f"{type(self).__name__} does not learn")
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Plain tensors for the checkpoint, of what it has learned."""
+        """Returns its learned state as plain tensors for the checkpoint."""
         raise NotImplementedError(f"{type(self).__name__} does not learn")
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from `state_dict`."""
+        """Restores the result of `state_dict`."""
         raise NotImplementedError(f"{type(self).__name__} does not learn")
 
 
 class UniformPositions(TimestepSampler):
-    """In continuous time: t = u, weight 1. Which noise levels these are is a matter of the process."""
+    """Uniform positions in continuous time: t = u, weight 1. The process maps them to noise levels."""
 
     @classmethod
     def from_config(cls, config: DiffusionBase, process: Process) -> UniformPositions:
@@ -83,9 +83,9 @@ class PiecewiseUniformTimesteps(TimestepSampler):
     """A step s uniform on 1..T, then a noise level uniform between those of s - 1 and s, weight 1; SR3, section 2.4
     (as in WaveGrad), where level 0 is the clean image.
 
-    alphas_cumprod: of the table [T].
-    of:             what is uniform: alpha_bar (the paper's gamma), or sqrt_alpha_bar (Janspiry's code, which draws one
-                    step for a whole batch; here each sample has its own).
+    alphas_cumprod: alpha_bar of the table [T].
+    of:             which quantity is uniform: alpha_bar (the paper's gamma), or sqrt_alpha_bar (Janspiry's code, which
+                    samples one step for the whole batch; here each sample has its own).
     """
 
     def __init__(self, alphas_cumprod: ArrayLike, of: Literal["alpha_bar", "sqrt_alpha_bar"] = "alpha_bar") -> None:
@@ -101,25 +101,25 @@ class PiecewiseUniformTimesteps(TimestepSampler):
     def sample(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """u [B] uniform in [0, 1) -> (t float64 [B] in (-1, T - 1), ones [B]).
 
-        t is where the process, linear in alpha_bar between two rows, has that level.
+        t is the point between two rows, where alpha_bar is interpolated linearly, that has the sampled level.
         """
-        # The image itself has no noise that could be told.
+        # The clean image itself has no noise level to condition on.
         place = u.double().clamp(min=EDGE) * self.num_timesteps
         step = place.long().clamp(max=self.num_timesteps - 1)
         fraction = place - step
         if self.of == "sqrt_alpha_bar":
             self._roots = self._roots.to(u.device)
             less, more = self._roots[step], self._roots[step + 1]
-            # (r^2 - less^2) / (more^2 - less^2) for r between the two, without the difference of two squares.
+            # (r^2 - less^2) / (more^2 - less^2) for r between the two, without subtracting two squares.
             fraction = fraction * (2.0 * less + (more - less) * fraction) / (less + more)
         return step + fraction - 1.0, torch.ones(u.shape, dtype=torch.float32, device=u.device)
 
 
 class LossAwareTimesteps(TimestepSampler):
-    """p(t) proportional to sqrt(E[loss_t^2]) over the last losses of each t; Improved DDPM, section 3.3.
+    """p(t) proportional to sqrt(E[loss_t^2]) over the most recent losses of each t; Improved DDPM, section 3.3.
 
-    history_per_term: losses kept per timestep; until every timestep has as many, t is uniform.
-    uniform_prob:     part of the mass that stays uniform.
+    history_per_term: losses kept per timestep; until every timestep has that many, t is uniform.
+    uniform_prob:     fraction of the probability mass that stays uniform.
     """
 
     learns = True
@@ -136,7 +136,7 @@ class LossAwareTimesteps(TimestepSampler):
 
     @property
     def counts(self) -> Tensor:
-        """Losses kept for each timestep, int64 [T] on the CPU."""
+        """Number of losses kept for each timestep, int64 [T] on the CPU."""
         return self._counts.clamp(max=self._history.shape[1])
 
     @property
@@ -145,13 +145,11 @@ class LossAwareTimesteps(TimestepSampler):
         return bool((self._counts >= self._history.shape[1]).all())
 
     def weights(self) -> Tensor:
-        """Relative weights of the timesteps, float64 [T] on the CPU; all 1 before the warm-up ends and where every loss
-        is 0.
-        """
+        """Returns relative weights of timesteps, float64 [T] on the CPU; all 1 during warm-up or if every loss is 0."""
         if not self.warmed_up:
             return torch.ones(self.num_timesteps, dtype=torch.float64)
         weights = self._history.square().mean(dim=1).sqrt()
-        if weights.sum() == 0.0:  # nothing left to learn anywhere: no timestep before another
+        if weights.sum() == 0.0:  # nothing left to learn anywhere: no timestep is preferred
             return torch.ones(self.num_timesteps, dtype=torch.float64)
         weights = weights / weights.sum()
         return weights * (1.0 - self.uniform_prob) + self.uniform_prob / self.num_timesteps
@@ -172,11 +170,11 @@ class LossAwareTimesteps(TimestepSampler):
             self._counts[index] += 1
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Plain tensors for the checkpoint: history float64 [T, H] and counts int64 [T]."""
+        """Returns plain tensors for the checkpoint: history float64 [T, H] and counts int64 [T]."""
         return {"history": self._history.clone(), "counts": self._counts.clone()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from `state_dict`. Raises ValueError for the state of another number of timesteps or history."""
+        """Restores the result of `state_dict`. Raises ValueError if timesteps or history_per_term differ."""
         if state["history"].shape != self._history.shape:
             raise ValueError(
                 f"the stored loss history is {tuple(state['history'].shape)}, not {tuple(self._history.shape)}: "
@@ -187,6 +185,6 @@ class LossAwareTimesteps(TimestepSampler):
 
 
 def on_rows(config: DiscreteDiffusionConfig, process: Process) -> TimestepSampler:
-    """Rows of the table of a process, or places between them, as its configuration says."""
+    """Builds the configured sampler of rows of a process's table, or of points between them."""
     sampling = config.timestep_sampling
     return TIMESTEP_SAMPLINGS.builder(sampling)(sampling, process.table)

@@ -13,12 +13,12 @@ from difflab.types import Denoised
 
 
 def mean_flat(x: Tensor) -> Tensor:
-    """The mean over everything but the batch: [B, ...] -> [B]."""
+    """Returns the mean over all dimensions but the batch: [B, ...] -> [B]."""
     return x.flatten(1).mean(dim=1)
 
 
 def normal_kl(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2: Tensor) -> Tensor:
-    """KL(N(mean1, var1) || N(mean2, var2)) elementwise, in nats; arguments broadcast."""
+    """Returns KL(N(mean1, var1) || N(mean2, var2)) elementwise, in nats; arguments broadcast."""
     return 0.5 * (
         -1.0
         + log_variance2
@@ -29,14 +29,14 @@ def normal_kl(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2
 
 
 def approx_standard_normal_cdf(x: Tensor) -> Tensor:
-    """The tanh approximation of the normal CDF that the official bits/dim are computed with (Page 1977)."""
+    """The tanh approximation of the normal CDF used for the official bits/dim (Page 1977)."""
     return 0.5 * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
 
 
 def discretised_gaussian_log_likelihood(x: Tensor, means: Tensor, log_scales: Tensor) -> Tensor:
-    """log p of 8-bit pixels, x in [-1, 1] on the grid of 255 steps, elementwise in nats; DDPM eq. 13.
+    """Returns log p of 8-bit pixels, x in [-1, 1] on the grid of 255 steps, elementwise in nats; DDPM eq. 13.
 
-    The bin of a value is +-1/255 around it; the outermost bins are open. Probabilities are floored at 1e-12.
+    The bin of a value extends 1/255 to either side; the outermost bins are open. Probabilities are floored at 1e-12.
     """
     centred = x - means
     inverse_std = torch.exp(-log_scales)
@@ -49,7 +49,7 @@ def discretised_gaussian_log_likelihood(x: Tensor, means: Tensor, log_scales: Te
 
 
 def vb_terms_bpd(process: GaussianProcess, denoised: Denoised, x0: Tensor, x_t: Tensor, t: Time) -> Tensor:
-    """One term of the bound per item [B], in bits per dimension; DDPM eq. 5.
+    """Returns one term of the bound per item [B], in bits per dimension; DDPM eq. 5.
 
     L_{t-1} = KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) for t > 0, and L_0 = -log p(x_0 | x_1) at t = 0.
     """
@@ -64,7 +64,7 @@ def vb_terms_bpd(process: GaussianProcess, denoised: Denoised, x0: Tensor, x_t: 
 
 
 def prior_bpd(process: GaussianProcess, x0: Tensor) -> Tensor:
-    """L_T = KL(q(x_T | x_0) || N(0, I)) per item [B], in bits per dimension; DDPM eq. 5."""
+    """Returns L_T = KL(q(x_T | x_0) || N(0, I)) per item [B], in bits per dimension; DDPM eq. 5."""
     mean, _, log_variance = process.q_mean_variance(x0, process.num_timesteps - 1)
     zero = torch.zeros((), dtype=x0.dtype, device=x0.device)
     return mean_flat(normal_kl(mean, log_variance, zero, zero)) / math.log(2.0)

@@ -1,4 +1,4 @@
-"""How much each noise level counts in the loss: weights of the squared error, functions of SNR = alpha^2 / sigma^2."""
+"""Loss weightings: weights of the squared error as functions of SNR = alpha^2 / sigma^2."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 
 
 class LossWeighting(ABC):
-    """A weight on the error of x0, which is divided by what an error of x0 makes in the network's own prediction.
+    """A weight on the error of x0, converted to a weight on the error of the network's own prediction.
 
-    name: by what it is chosen.
+    name: its name in the configuration.
     """
 
     name: ClassVar[str]
 
     @abstractmethod
     def on_x0(self, snr: Tensor) -> Tensor:
-        """The weight of the squared error of x0: snr [B] -> [B]."""
+        """Returns the weight of the squared error of x0: snr [B] -> [B]."""
 
     @property
     def without_signal(self) -> float | None:
-        """The limit at snr = 0 of the weight over the SNR, None where that is infinite."""
+        """Returns the limit of weight / SNR as the SNR goes to 0, None if that is infinite."""
         return None
 
     def __call__(self, snr: Tensor, prediction: Prediction) -> Tensor:
-        """The weight of the squared error of what the network regresses: snr [B] -> [B].
+        """Returns the weight of the squared error of the network's prediction: snr [B] -> [B].
 
-        Raises ValueError for a prediction that has a meaning on the rows of a table alone.
+        Raises ValueError if the prediction is defined only on the rows of a table.
         """
         if prediction.rows_only:
             raise ValueError(
@@ -46,7 +46,7 @@ class LossWeighting(ABC):
         weights = self.on_x0(snr) / prediction.error_per_x0_error(snr)
         if self.without_signal is None or not prediction.needs_signal:
             return weights
-        # Without any signal the error of eps is that of x0 times 0: the limit of two zeros' ratio.
+        # Without any signal the error of eps is that of x0 times 0: use the limit of the ratio.
         return torch.where(snr == 0.0, self.without_signal, weights)
 
 
@@ -72,7 +72,7 @@ class MinSNR(LossWeighting):
 
 @dataclass(frozen=True)
 class P2(LossWeighting):
-    """SNR / (k + SNR)^gamma, which on eps is 1 / (k + SNR)^gamma; Choi et al. 2022, "Perception prioritized training of
+    """SNR / (k + SNR)^gamma, which is 1 / (k + SNR)^gamma on eps; Choi et al. 2022, "Perception prioritized training of
     diffusion models", eq. 8.
     """
 
@@ -95,7 +95,7 @@ class P2(LossWeighting):
 
 @dataclass(frozen=True)
 class EDMWeighting(LossWeighting):
-    """SNR + 1 / sigma_data^2, which on EDM's own prediction is 1; Karras et al. 2022, table 1, lambda(sigma)."""
+    """SNR + 1 / sigma_data^2, which is 1 on EDM's own prediction; Karras et al. 2022, table 1, lambda(sigma)."""
 
     name = "edm"
 
@@ -110,4 +110,4 @@ class EDMWeighting(LossWeighting):
 
 
 def no_weighting(config: WeightingBase, process: Process) -> None:
-    """Every level counts alike."""
+    """Returns None: all levels are weighted equally."""

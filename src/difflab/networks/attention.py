@@ -1,4 +1,4 @@
-"""Self-attention over pixels, with room for extra keys."""
+"""Self-attention over pixels, optionally with additional keys from tokens."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from difflab.networks.registry import register
 from difflab.types import Conditioning
 
 FEW_TOKENS = 256
-"""Keys up to which a CPU's bf16 gradients are quicker of whole batches; docs/performance.md has the figures."""
+"""Number of keys up to which bf16 gradients on a CPU are faster in whole batches; see development/performance.md."""
 
 
 @dataclass(frozen=True)
 class AttentionSpec:
-    """norm, attention among all pixels, projection, beside the identity (DDPM appendix B).
+    """norm, attention among all pixels, projection, with a residual connection (DDPM appendix B).
 
-    context_channels: width of the tokens whose keys and values stand before those of the pixels (GLIDE), None for none.
+    context_channels: width of the tokens whose keys and values precede those of the pixels (GLIDE), None for none.
     scale:            factor on the sum of identity and branch.
-    qkv_bias:         query, key and value have a bias, those of the tokens too.
+    qkv_bias:         whether query, key and value have a bias, including those of the tokens.
     """
 
     channels: int
@@ -36,7 +36,7 @@ class AttentionSpec:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The tokens, where it has keys of them."""
+        """The tokens, if it attends to any."""
         return () if self.context_channels is None else ("tokens", "token_mask")
 
 
@@ -44,11 +44,11 @@ class AttentionSpec:
 class Attention(nn.Module):
     """Multi-head self-attention over the pixels of a feature map.
 
-    The rows of `qkv` are [q, k, v][head][channel], those of `context_kv` [k, v][head][channel], whatever the order in
-    the official file was.
+    The rows of `qkv` are [q, k, v][head][channel], those of `context_kv` [k, v][head][channel], whatever their order in
+    the official file.
 
-    A gradient of a gradient (a gradient penalty, say) is more than torch's fast kernels have: take forward and backward
-    both inside `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`.
+    torch's fast kernels do not support second-order gradients (for a gradient penalty, say): run forward and backward
+    inside `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`.
     """
 
     def __init__(self, spec: AttentionSpec) -> None:
@@ -62,14 +62,14 @@ class Attention(nn.Module):
         self.out = OutputLinear(spec.channels, spec.channels)
 
     def forward(self, h: Tensor, emb: Tensor, cond: Conditioning | None, context: Tensor | None) -> Tensor:
-        """h [B, C, H, W] -> the same shape; context [B, L, D] where the specification asks for it."""
+        """h [B, C, H, W] -> the same shape; context [B, L, D] if the specification has context_channels."""
         batch, channels, height, width = h.shape
         pixels = self.norm(h).flatten(2).transpose(1, 2)
         query, key, value = self._heads(self.qkv(pixels), 3)
         mask = None
         if self.context_kv is not None:
             if context is None:
-                raise ValueError("this network attends to tokens (context_channels): give Conditioning.tokens")
+                raise ValueError("this network attends to tokens (context_channels): pass Conditioning.tokens")
             context_key, context_value = self._heads(self.context_kv(context), 2)
             key, value = torch.cat([context_key, key], dim=2), torch.cat([context_value, value], dim=2)
             if cond is not None and cond.token_mask is not None:
@@ -87,11 +87,11 @@ class Attention(nn.Module):
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
     """softmax(query key^T / sqrt(D)) value of each head; query [B, H, L, D], key, value [B, H, S, D] -> [B, H, L, D].
 
-    mask: bool, True where a key is seen; it broadcasts to [B, H, L, S], and every query must see a key.
+    mask: bool, True for visible keys; broadcasts to [B, H, L, S], and every query must see a key.
 
-    torch's fused kernel for CPUs works through one head of one image at a time, and in bf16 the calls for its small
-    matrix products take several times as long as the products: of few tokens, where gradients are wanted, whole batches
-    are multiplied instead. The scores are then rounded to bf16.
+    torch's fused kernel for CPUs processes one head of one image at a time, and in bf16 the calls for its small matrix
+    products take several times as long as the products: with few tokens, if gradients are needed, whole batches are
+    multiplied instead. The scores are then rounded to bf16.
     """
     in_batches = query.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.is_grad_enabled()
     if not in_batches or key.shape[2] > FEW_TOKENS:

@@ -1,4 +1,4 @@
-"""The half that a UNet and a classifying encoder have in common: the time embedding, the encoder, the middle."""
+"""The part shared by UNets and classifying encoders: the time embedding, the encoder and the middle."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class LevelBlocks(nn.ModuleDict):
         return group
 
     def forward(self, step: int, h: Tensor, emb: Tensor, cond: Conditioning | None, context: Tensor | None) -> Tensor:
-        """Apply the blocks of one step; the arguments after it are those of every block."""
+        """Applies the blocks of one step; the remaining arguments are passed to every block."""
         for spec, (group, number) in zip(self.level[step].blocks, self.places[step], strict=True):
             block = self._group(group)[number]
             if spec.checkpoint and torch.is_grad_enabled():
@@ -48,14 +48,14 @@ class LevelBlocks(nn.ModuleDict):
 
 
 class Backbone(nn.Module, Generic[P]):
-    """Time embedding, first convolution, encoder and middle of a plan; what follows them is the subclass's.
+    """Time embedding, first convolution, encoder and middle of a plan; subclasses add the rest.
 
     State-dict keys: time_embed.*, conv_in.*, encoder.<level>.<group>.<number>.*, middle.<group>.<number>.*; level 0 is
-    the full resolution. The subclass initialises the weights once all its parts are there.
+    the full resolution. Subclasses initialise the weights after creating all their parts.
     """
 
     input_weight = "conv_in.weight"
-    """What sees the input channels, along its dimension 1: the image's, then those of what conditions it."""
+    """The weight whose dimension 1 has the input channels: the image's, then those of `Conditioning.concat`."""
 
     def __init__(self, plan: P, in_channels: int) -> None:
         super().__init__()
@@ -68,12 +68,12 @@ class Backbone(nn.Module, Generic[P]):
 
     @property
     def embedding_channels(self) -> int:
-        """Width that `Conditioning.vector` must have."""
+        """Required width of `Conditioning.vector`."""
         return self.plan.embedding.channels
 
     def encode(self, h: Tensor, emb: Tensor, cond: Conditioning | None) -> tuple[Tensor, list[Tensor]]:
-        """The input [B, Cin, H, W] and the time embedding [B, E] -> the middle's output, and what the encoder keeps:
-        the first convolution's output and that of each step with `skip`, in running order."""
+        """The input [B, Cin, H, W] and the time embedding [B, E] -> the middle's output, and the stored skip features:
+        the output of the first convolution and of each step with `skip`, in order of execution."""
         plan = self.plan
         context = None if cond is None else cond.tokens
         if plan.pad:
@@ -92,8 +92,8 @@ class Backbone(nn.Module, Generic[P]):
         return h, kept
 
     def _check_inputs(self, x: Tensor, time: Tensor, cond: Conditioning | None) -> None:
-        """ValueError where x, time or the vector has not the shape it must have, or where the conditioning has a field
-        that nothing here reads."""
+        """Raises ValueError if x, time or the vector has the wrong shape, or if the conditioning has a field that this
+        network does not read."""
         plan, batch = self.plan, x.shape[0]
         if x.ndim != 4 or x.shape[1] != plan.channels:
             raise ValueError(f"this network takes images [B, {plan.channels}, H, W], got {list(x.shape)}")
@@ -116,12 +116,12 @@ class Backbone(nn.Module, Generic[P]):
 
 
 def _border(x: Tensor, multiple: int) -> list[int]:
-    """Left, right, top, bottom: what makes height and width multiples, half on each side."""
+    """Returns padding (left, right, top, bottom) that makes height and width multiples, half on each side."""
     missing = [-side % multiple for side in (x.shape[3], x.shape[2])]
     return [part for pixels in missing for part in (pixels // 2, pixels - pixels // 2)]
 
 
 def without_border(h: Tensor, x: Tensor, multiple: int) -> Tensor:
-    """`h` [B, C, H + border, W + border] without the border that was put around x [B, C', H, W]."""
+    """Removes from `h` [B, C, H + border, W + border] the padding that was added to x [B, C', H, W]."""
     left, _, top, _ = _border(x, multiple)
     return h[:, :, top : top + x.shape[2], left : left + x.shape[3]]

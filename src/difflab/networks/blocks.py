@@ -16,10 +16,11 @@ from difflab.types import Conditioning
 
 @dataclass(frozen=True)
 class ResBlockSpec:
-    """norm, SiLU, [resample], conv, time, norm, SiLU, dropout, conv, beside a shortcut (1x1 where the width changes).
+    """norm, SiLU, [resample], conv, time, norm, SiLU, dropout, conv, with a shortcut (1x1 if the width changes).
 
-    adaptive_norm: the embedding scales and shifts the second norm (ADM, section 3); else it is added before it (DDPM).
-    resample:      halve or double the grid inside the block, shortcut too (BigGAN).
+    adaptive_norm: the embedding scales and shifts the second norm (ADM, section 3) instead of being added before it
+                   (DDPM).
+    resample:      halve or double the grid inside the block, including the shortcut (BigGAN).
     scale:         factor on the sum of shortcut and branch.
     """
 

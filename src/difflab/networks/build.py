@@ -1,4 +1,4 @@
-"""From a network's configuration to the network."""
+"""Builds a network from its configuration."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from difflab.config.network import NetworkBase
 
 
 def build_network(cfg: NetworkBase, *, image_size: int, learned_variance: bool) -> nn.Module:
-    """The network of a configuration, freshly initialised on torch's default device.
+    """Returns the network of a configuration, newly initialised on torch's default device.
 
-    image_size:       pixels per side of the images it denoises (or of the latents).
-    learned_variance: the diffusion learns its variance, so a network that denoises has twice the output channels.
-    Raises ValueError when the configuration does not fit the image size.
+    image_size:       pixels per side of the images (or latents) that it denoises.
+    learned_variance: whether the diffusion learns its variance, which doubles the output channels of a denoiser.
+    Raises ValueError if the configuration does not fit the image size.
     """
     return NETWORKS.builder(cfg)(cfg, image_size=image_size, learned_variance=learned_variance)

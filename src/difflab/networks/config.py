@@ -1,4 +1,4 @@
-"""The networks of difflab: U-Nets that denoise, and their encoders, which tell the class of a noised image."""
+"""Configuration of difflab's networks: U-Nets that denoise, and their encoders, which classify noisy images."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ for _name in ("adaptive", "attention", "spatial", "spatial_v2"):
 
 
 class UNetBase(NetworkBase):
-    """Levels of residual blocks and self-attention (DDPM, improved-diffusion, ADM and their kin): what a whole U-Net
-    and its encoder alone have in common.
+    """Levels of residual blocks and self-attention (DDPM, improved-diffusion, ADM and others): the options shared
+    by whole U-Nets and encoders.
 
-    In a file, null leaves patch_size, pad, channel_mult, attention_resolutions and norm_groups to the size of the
+    In a file, null derives patch_size, pad, channel_mult, attention_resolutions and norm_groups from the size of the
     images (`difflab.config.unet_sizing`).
 
     patch_size:              the network runs on size / patch_size pixels (space to depth), DDPM's `block_size`.
-    pad:                     images whose side is no multiple of `size_multiple` get a border of zeros, half on each
-                             side, which is cut off again; otherwise they are refused.
+    pad:                     pad images whose side is no multiple of `size_multiple` with zeros, half on each side, and
+                             crop the output; otherwise they are refused.
     base_channels:           width of multiplier 1.
     stem:                    width of the first convolution. base: base_channels (DDPM, SR3, EDM's SongUNet);
-                             first_level: that of the first level (ADM). Left out, it is what the code has whose
-                             time_embedding is taken: first_level beside adm, else base.
+                             first_level: that of the first level (ADM). By default as in the code whose time_embedding
+                             is used: first_level for adm, else base.
     channel_mult:            width of each level, as a multiple of base_channels; each level halves the grid.
     blocks_per_level:        residual blocks per encoder level, one number or one per level (a decoder has one more).
     attention_resolutions:   grid sizes, in pixels of the network's own grid, where each block is followed by attention.
-    attention_heads:         heads of every attention, or null where attention_head_channels fixes their width instead.
-    attention_head_channels: width of each head, or null where attention_heads fixes their number instead.
+    attention_heads:         number of heads of every attention, or null if attention_head_channels is set.
+    attention_head_channels: width of each head, or null if attention_heads is set.
     middle_attention:        attention between the two middle blocks.
     dropout:                 in every residual block, before its last convolution.
     adaptive_norm:           the time embedding scales and shifts the second norm (ADM) instead of being added (DDPM).
     resample:                asymmetric_conv: strided conv padded right and below, nearest + conv (DDPM);
-                             symmetric_conv: the same padded all round; pool: mean of 2x2 and nearest, no weights;
+                             symmetric_conv: the same padded on all sides; pool: mean of 2x2 and nearest, no weights;
                              residual: inside a residual block (BigGAN, ADM).
     time_embedding:          ddpm: [sin, cos] with ln(1e4)/(half - 1); adm: [cos, sin] with ln(1e4)/half;
                              sr3: [sin, cos] with ln(1e4)/half.
@@ -58,7 +58,7 @@ class UNetBase(NetworkBase):
                              1 in Janspiry's SR3.
     embedding_activation:    SiLU between the time embedding and each block's own layer for it; none in Janspiry's SR3.
     qkv_bias:                query, key and value of every attention have a bias; not in Janspiry's SR3.
-    norm_groups, norm_eps:   every GroupNorm.
+    norm_groups, norm_eps:   of every GroupNorm.
     residual_scale:          factor on (shortcut + branch) of a residual block; 1/sqrt(2) in SR3.
     init:                    ddpm: variance scaling (fan average, uniform), last layers scaled by 1e-10;
                              adm: torch's own, last layers zero; orthogonal: every matrix, none zero (Janspiry's SR3).
@@ -117,11 +117,11 @@ class UNetBase(NetworkBase):
 
     @property
     def size_multiple(self) -> int:
-        """Image height and width must be multiples of this, or get a border."""
+        """Image height and width must be multiples of this, or are padded."""
         return self.patch_size * 2 ** (len(self.channel_mult) - 1)
 
     def padded(self, image_size: int) -> int:
-        """Pixels per side of the images with their border, if they get one."""
+        """Returns pixels per side of the images after padding, if they are padded."""
         return -(-image_size // self.size_multiple) * self.size_multiple if self.pad else image_size
 
     @property
@@ -130,7 +130,7 @@ class UNetBase(NetworkBase):
 
     @property
     def attends(self) -> bool:
-        """Whether any of its blocks is attention."""
+        """Whether any block is attention."""
         return bool(self.attention_resolutions) or self.middle_attention
 
     @model_validator(mode="after")
@@ -155,14 +155,14 @@ class UNetBase(NetworkBase):
 
 @NETWORKS.register("difflab.networks.unet:build")
 class UNetConfig(UNetBase):
-    """A whole U-Net, which denoises; `channels` go in and out, and the output doubles where the diffusion learns its
+    """A whole U-Net, which denoises; it has `channels` inputs and outputs, twice the outputs if diffusion learns its
     variance.
 
-    concat_channels:         channels joined to the input (`Conditioning.concat`): a low-resolution image, a mask.
-    context_channels:        width of the tokens whose keys join each attention (`Conditioning.tokens`), null for none.
-    decoder_attention_heads: heads of the decoder's attention (`num_heads_upsample` of the official code), null for as
-                             many as attention_heads.
-    skip_scale:              factor on the encoder's outputs where the decoder takes them in; 1/sqrt(2) in Imagen.
+    concat_channels:         channels concatenated to the input (`Conditioning.concat`): a low-resolution image, a mask.
+    context_channels:        width of the tokens that attention also sees (`Conditioning.tokens`), null for none.
+    decoder_attention_heads: heads of the decoder's attention (`num_heads_upsample` of the official code), null for
+                             attention_heads.
+    skip_scale:              factor on the encoder's outputs in the skip connections; 1/sqrt(2) in Imagen.
     """
 
     gives: ClassVar[Gives] = "images"
@@ -186,7 +186,7 @@ class UNetConfig(UNetBase):
     def _tokens_are_attended_to(self) -> UNetConfig:
         if self.context_channels is not None and not self.attends:
             raise ValueError(
-                f"context_channels={self.context_channels} has tokens join each attention, and there is none: list "
+                f"context_channels={self.context_channels} needs attention to its tokens, and there is none: list "
                 "attention_resolutions, set middle_attention=true, or context_channels=null"
             )
         return self
@@ -204,12 +204,12 @@ class UNetConfig(UNetBase):
 
 @NETWORKS.register("difflab.networks.unet_encoder:build")
 class UNetEncoderConfig(UNetBase):
-    """The encoder and the middle of a U-Net, then a pool that gives logits: ADM's noisy classifier.
+    """The encoder and the middle of a U-Net, followed by a pool that outputs logits: ADM's noisy classifier.
 
-    classes: how many logits, equal to data.classes.
-    pool:    from features to logits. adaptive: the mean over pixels, one linear layer; attention: that mean attends to
-             the pixels (CLIP's ResNets, ADM's released classifiers), which fixes the image size; spatial: the means of
-             every step's output, two layers; spatial_v2: the same with a norm between.
+    classes: number of logits, equal to data.classes.
+    pool:    from features to logits. adaptive: mean over pixels, a linear layer; attention: the mean attends to the
+             pixels (CLIP's ResNets, ADM's released classifiers), which fixes the image size; spatial: means of every
+             step's output, two layers; spatial_v2: the same with a norm in between.
     """
 
     gives: ClassVar[Gives] = "logits"

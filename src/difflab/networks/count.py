@@ -1,4 +1,4 @@
-"""What a network weighs, without building it in memory."""
+"""Counts a network's parameters without allocating them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from difflab.networks.build import build_network
 
 
 def count_parameters(module: nn.Module, trainable_only: bool = False) -> int:
-    """Number of parameters."""
+    """Returns the number of parameters."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable_only)
 
 
 def meta_network(cfg: NetworkConfig, *, image_size: int, learned_variance: bool) -> nn.Module:
-    """The network on the meta device: keys and shapes, no storage."""
+    """Returns the network on the meta device: keys and shapes, no storage."""
     with torch.device("meta"):
         return build_network(cfg, image_size=image_size, learned_variance=learned_variance)

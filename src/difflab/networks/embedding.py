@@ -1,4 +1,4 @@
-"""The embedding of time that every block is told."""
+"""The time embedding that every block receives."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from difflab.config.axes import TIME_EMBEDDINGS
 def sinusoidal_embedding(time: Tensor, channels: int, order: Literal["sin_cos", "cos_sin"], shift: int) -> Tensor:
     """float [B] -> float32 [B, channels]: sines and cosines of `time` at frequencies 1e4^(-i / (channels/2 - shift)).
 
-    shift is 1 in DDPM ([sin, cos]) and 0 in ADM ([cos, sin]) and SR3 ([sin, cos]). `channels` must be even; of two
-    there is one frequency, 1.
+    shift is 1 in DDPM ([sin, cos]) and 0 in ADM ([cos, sin]) and SR3 ([sin, cos]). `channels` must be even; with two
+    channels there is one frequency, 1.
     """
     half = channels // 2
     index = torch.arange(half, dtype=torch.float32, device=time.device)
@@ -32,7 +32,7 @@ def ddpm(time: Tensor, channels: int) -> Tensor:
 
 
 def adm(time: Tensor, channels: int) -> Tensor:
-    """[cos, sin], frequencies to all but 1e-4; improved-diffusion, ADM."""
+    """[cos, sin], frequencies to almost 1e-4; improved-diffusion, ADM."""
     return sinusoidal_embedding(time, channels, "cos_sin", 0)
 
 
@@ -45,8 +45,8 @@ def sr3(time: Tensor, channels: int) -> Tensor:
 class EmbeddingSpec:
     """A time embedding: `sinusoid_channels` sines and cosines, a layer of `hidden_channels`, one of `channels`.
 
-    kind:       which function makes the sines and cosines of time (`TIME_EMBEDDINGS`).
-    activation: SiLU at the end, before the layer that each block has for it.
+    kind:       the function that computes the sines and cosines of time (`TIME_EMBEDDINGS`).
+    activation: SiLU at the end, before each block's own layer.
     """
 
     sinusoid_channels: int
@@ -67,10 +67,9 @@ class TimeEmbedding(nn.Module):
         self.linear2 = nn.Linear(spec.hidden_channels, spec.channels)
 
     def forward(self, time: Tensor, vector: Tensor | None = None) -> Tensor:
-        """time [B] (and what joins it, vector [B, channels]) -> [B, channels], already through the last SiLU
-        where there is one.
+        """time [B] (and optionally vector [B, channels], which is added) -> [B, channels], after the last SiLU if any.
 
-        Every block begins with that SiLU in the official codes; here it is computed once.
+        In the official codes every block begins with that SiLU; here it is computed once.
         """
         sinusoids = self.embed(time, self.spec.sinusoid_channels)
         emb = self.linear2(F.silu(self.linear1(sinusoids.to(self.linear1.weight.dtype))))

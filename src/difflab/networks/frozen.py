@@ -1,4 +1,4 @@
-"""A part of a model that is never trained and whose weights lie elsewhere: a text encoder, a first stage."""
+"""A part of a model that is never trained and stored separately: a text encoder, a first stage."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ from typing_extensions import override
 from difflab.config.parts import FrozenConfig
 
 _LOADED: WeakValueDictionary[Hashable, nn.Module] = WeakValueDictionary()
-"""The modules that are loaded in this process: every model that has one of them has the same."""
+"""The modules loaded in this process, shared by all models that use them."""
 _CPU = torch.device("cpu")
 
 
 class Frozen(nn.Module):
-    """`build(*arguments)` with the weights of a file, as a part of a model.
+    """`build(*arguments)` with the weights of a file, as part of a model.
 
-    source: the file. arguments: hashable; what builds the same module from the same file is loaded once in a process.
+    source: the file. arguments: hashable; the same module from the same file is loaded once per process.
 
-    The module inside is no submodule: no parameter of it is listed or trained, none of its tensors stands in a state
-    dict or is asked for on loading, and it stays in evaluation mode whatever mode the model is in. It goes to the
-    device that the model goes to. Gradients pass through it.
+    The inner module is not a submodule: its parameters are not listed or trained, its tensors are neither in the state
+    dict nor required on loading, and it is in evaluation mode whatever the mode of the model. It follows the model to
+    its device. Gradients pass through it.
 
-    It is empty until `difflab.parts.loading.load_frozen` of the model that it is a part of; calling it calls the module
-    inside.
+    It is empty until `difflab.parts.loading.load_frozen` is called on the model; calling it calls the inner module.
     """
 
     def __init__(self, source: FrozenConfig, build: Callable[..., nn.Module], *arguments: Hashable) -> None:
@@ -36,7 +35,7 @@ class Frozen(nn.Module):
         self.source = source
         self._build, self._arguments = build, arguments
         self._sha256: str | None = None
-        # Not by attribute: nn.Module would make a submodule of it.
+        # Not set as an attribute, which nn.Module would register as a submodule.
         self.__dict__["_inner"] = None
 
     @property
@@ -45,29 +44,29 @@ class Frozen(nn.Module):
 
     @property
     def module(self) -> nn.Module:
-        """The module with its weights."""
+        """The inner module with its weights."""
         inner = self.__dict__["_inner"]
-        assert inner is not None, "load_frozen comes before a frozen part is used"
+        assert inner is not None, "load_frozen must be called before a frozen part is used"
         return inner
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.module(*args, **kwargs)
 
     def shares(self, sha256: str) -> bool:
-        """Take the module that this process has loaded with the weights of that hash; whether there is one."""
+        """Uses the module already loaded in this process with weights of that hash; returns whether there is one."""
         found = _LOADED.get(self._key(sha256, _CPU, None))
         if found is not None:
             self._hold(found, sha256)
         return found is not None
 
     def empty(self) -> nn.Module:
-        """A module to be filled with the weights, on the CPU. Nothing is drawn from the random state of the process."""
+        """Returns a module to be filled with weights, on the CPU. The global random state is not used."""
         # Not on the meta device: buffers that no file holds would stay there.
         with torch.device("cpu"), torch.random.fork_rng(devices=[]):
             return self._build(*self._arguments)
 
     def fill(self, module: nn.Module, sha256: str) -> None:
-        """Take `module`, with its weights on the CPU, as the part."""
+        """Sets `module`, with its weights on the CPU, as the inner module."""
         module.eval().requires_grad_(False)
         where = _where(module)
         for key in (self._key(sha256, _CPU, None), self._key(sha256, where.device, where.dtype)):
@@ -82,7 +81,7 @@ class Frozen(nn.Module):
         return self
 
     def _go_where(self, fn: Callable[[Tensor], Tensor]) -> None:
-        # Another model may hold this module and stay where it is.
+        # Another model may share this module and keep it on its device.
         now = _where(self.module)
         then = fn(torch.empty(0, device=now.device, dtype=now.dtype))
         if (then.device, then.dtype) == (now.device, now.dtype):
@@ -102,5 +101,5 @@ class Frozen(nn.Module):
 
 
 def _where(module: nn.Module) -> Tensor:
-    """A tensor on the device and of the type of the module's weights."""
+    """Returns a tensor on the device and of the dtype of the module's weights."""
     return next((t for t in module.state_dict().values() if t.is_floating_point()), torch.empty(0))

@@ -1,4 +1,4 @@
-"""How a network's weights start."""
+"""Initialisation of a network's weights."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from difflab.config.axes import INITIALISATIONS
 from difflab.networks.layers import FusedLinear, OutputConv2d, OutputLinear
 
 _TINY = 1e-10
-"""The scale that DDPM's code gives to last layers in place of 0."""
+"""The scale of last layers in DDPM's code, used instead of 0."""
 
 
 def initialise(network: nn.Module, kind: str) -> None:
-    """Initialise every convolution and linear layer in place, as `kind` (`INITIALISATIONS`) says."""
+    """Initialises every convolution and linear layer in place, by the method `kind` of `INITIALISATIONS`."""
     start = INITIALISATIONS.builder(kind)
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -25,14 +25,14 @@ def ddpm(module: nn.Conv2d | nn.Linear, last: bool) -> None:
 
 
 def adm(module: nn.Conv2d | nn.Linear, last: bool) -> None:
-    """As torch does; last layers 0."""
+    """torch's default; last layers 0."""
     if last:
         nn.init.zeros_(module.weight)
         _zero_bias(module)
 
 
 def orthogonal(module: nn.Conv2d | nn.Linear, last: bool) -> None:
-    """Every matrix (a convolution's with its rows flattened), biases 0, no last layer small."""
+    """Orthogonal matrices (rows of a convolution flattened), biases 0, no small last layers."""
     nn.init.orthogonal_(module.weight)
     _zero_bias(module)
 

@@ -1,4 +1,4 @@
-"""Layers that differ from torch's only in how they are initialised."""
+"""Layers that differ from torch's only in their initialisation."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from torch import nn
 
 
 class OutputConv2d(nn.Conv2d):
-    """The last convolution of a residual branch or of the network, which starts at (almost) zero."""
+    """The last convolution of a residual branch or of the network, initialised to (almost) zero."""
 
 
 class OutputLinear(nn.Linear):
-    """The last projection of a residual branch, which starts at (almost) zero."""
+    """The last projection of a residual branch, initialised to (almost) zero."""
 
 
 class FusedLinear(nn.Linear):
-    """`parts` projections of equal width in one matrix; each is initialised as if it stood alone."""
+    """`parts` projections of equal width in one matrix; each is initialised separately."""
 
     def __init__(self, in_features: int, out_features: int, parts: int, bias: bool = True) -> None:
         super().__init__(in_features, out_features * parts, bias=bias)
@@ -25,11 +25,11 @@ class FusedLinear(nn.Linear):
 
 @dataclass(frozen=True)
 class NormSpec:
-    """Every GroupNorm of a network."""
+    """The options of every GroupNorm of a network."""
 
     groups: int
     eps: float
 
     def build(self, channels: int) -> nn.GroupNorm:
-        """The norm over `channels` channels, which `groups` must divide."""
+        """Returns the norm over `channels` channels, which must be divisible by `groups`."""
         return nn.GroupNorm(self.groups, channels, eps=self.eps)

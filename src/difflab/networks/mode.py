@@ -1,4 +1,4 @@
-"""Networks in evaluation mode for a while."""
+"""Temporarily puts networks in evaluation mode."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import nn
 
 @contextlib.contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Inside, the modules are in evaluation mode; afterwards each of their parts is in the mode that it was in.
+    """A context in which the modules are in evaluation mode; afterwards every submodule's mode is restored.
 
-    Frozen parts were in evaluation mode before and stay there.
+    Frozen parts are always in evaluation mode and stay there.
     """
     training = [part for module in modules for part in module.modules() if part.training]
     for module in modules:

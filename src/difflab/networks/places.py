@@ -1,4 +1,4 @@
-"""Walking through a plan: every block with the place it has in the state dict."""
+"""Iterates over a plan: every block with its place in the state dict."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from difflab.networks.registry import BlockSpec
 
 @dataclass(frozen=True)
 class Place:
-    """A block and where it stands.
+    """A block and its place.
 
     level:    resolution level (0 is full size); 0 in the middle.
-    step:     which step of the level; `position` within that step.
-    number:   how many blocks of the same name come before it in the level.
-    key:      its prefix in our state dict, `encoder.0.block.1`.
+    step:     index of the step in the level; `position` within that step.
+    number:   number of blocks of the same name before it in the level.
+    key:      its prefix in our state dict, such as `encoder.0.block.1`.
     """
 
     side: Literal["encoder", "middle", "decoder"]
@@ -31,7 +31,7 @@ class Place:
 
 
 def places(plan: BackbonePlan) -> Iterator[Place]:
-    """Every block in the order in which it runs; a classifier's pool is no block."""
+    """Yields every block in order of execution; a classifier's pool is not a block."""
     for level, steps in enumerate(plan.encoder):
         yield from _of_level("encoder", level, steps)
     yield from _of_level("middle", 0, plan.middle)
@@ -41,7 +41,7 @@ def places(plan: BackbonePlan) -> Iterator[Place]:
 
 
 def numbered(level: Level) -> list[list[tuple[str, int]]]:
-    """For each step of a level, the place of each of its blocks: (name, how many of that name came before)."""
+    """Returns, for each step of a level, (name, index among blocks of that name in the level) of its blocks."""
     counts: dict[str, int] = {}
     steps = []
     for step in level:

@@ -1,4 +1,4 @@
-"""A network as data: which blocks, in which order, and how the flat options of a configuration become that list."""
+"""A network as data: its blocks in order, derived from the flat options of a configuration."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from difflab.networks.registry import BlockSpec
 
 @dataclass(frozen=True)
 class Step:
-    """Blocks applied in order. In the encoder `skip` keeps the output for the decoder or the pool; in the decoder it
-    joins the newest output still kept before the first block."""
+    """Blocks applied in order. In the encoder, `skip` stores the output for the decoder or the pool; in the decoder, it
+    concatenates the most recently stored output before the first block."""
 
     blocks: tuple[BlockSpec, ...]
     skip: bool
 
 
 Level = tuple[Step, ...]
-"""The steps at one resolution, resampling included: where it stands among them is the order of resampling."""
+"""The steps at one resolution, including resampling; their order is the order of execution."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class BackbonePlan:
 
     @property
     def levels(self) -> tuple[Level, ...]:
-        """Every level, on whichever side."""
+        """All levels of both sides."""
         return (*self.encoder, self.middle)
 
     @property
@@ -56,7 +56,7 @@ class BackbonePlan:
 
 @dataclass(frozen=True)
 class UNetPlan(BackbonePlan):
-    """A whole UNet. Levels are listed by resolution, full size first, in the decoder too."""
+    """A whole UNet. Levels are listed by resolution, full size first, also in the decoder."""
 
     concat_channels: int
     context_channels: int | None
@@ -71,20 +71,20 @@ class UNetPlan(BackbonePlan):
 
     @property
     def reads(self) -> frozenset[str]:
-        # Of no channels too: how many there are is another question.
+        # Also for 0 channels: their number is checked elsewhere.
         return super().reads | {"concat"}
 
 
 @dataclass(frozen=True)
 class EncoderPlan(BackbonePlan):
-    """The encoder and the middle of a UNet, and what makes logits of their features."""
+    """The encoder and the middle of a UNet, and a pool that computes logits from their features."""
 
     pool: Any
 
 
 @dataclass(frozen=True)
 class _Blocks:
-    """Makes the block specifications of one configuration."""
+    """Creates the block specifications of one configuration."""
 
     cfg: UNetBase
     attended: frozenset[int]
@@ -113,7 +113,7 @@ class _Blocks:
         )
 
     def heads(self, channels: int, decoder: bool = False) -> int:
-        """How many heads attention at this width has."""
+        """Returns the number of attention heads at this width."""
         cfg = self.cfg
         counts = {"attention_heads": cfg.attention_heads, "attention_head_channels": cfg.attention_head_channels}
         if decoder and self.decoder_heads is not None:
@@ -154,9 +154,9 @@ class _Blocks:
 
 
 def plan_unet(cfg: UNetConfig, *, image_size: int, learned_variance: bool) -> UNetPlan:
-    """The UNet of a configuration, for square images of `image_size` pixels.
+    """Returns the UNet plan of a configuration, for square images of `image_size` pixels.
 
-    Raises ValueError when image_size, an attention resolution or the heads do not fit the levels.
+    Raises ValueError if image_size, an attention resolution or the heads do not fit the levels.
     """
     blocks = _Blocks(cfg, _attended_levels(cfg, image_size), cfg.context_channels, cfg.decoder_attention_heads)
     backbone, kept = _plan_backbone(blocks)
@@ -182,9 +182,9 @@ def plan_unet(cfg: UNetConfig, *, image_size: int, learned_variance: bool) -> UN
 
 
 def plan_encoder(cfg: UNetEncoderConfig, *, image_size: int) -> EncoderPlan:
-    """The classifying encoder of a configuration, for square images of `image_size` pixels.
+    """Returns the plan of a classifying encoder, for square images of `image_size` pixels.
 
-    Raises ValueError when image_size, an attention resolution or the heads do not fit the levels.
+    Raises ValueError if image_size, an attention resolution or the heads do not fit the levels.
     """
     blocks = _Blocks(cfg, _attended_levels(cfg, image_size))
     backbone, kept = _plan_backbone(blocks)
@@ -202,7 +202,7 @@ def plan_encoder(cfg: UNetEncoderConfig, *, image_size: int) -> EncoderPlan:
 
 
 def _plan_backbone(blocks: _Blocks) -> tuple[BackbonePlan, list[int]]:
-    """The encoder and the middle, and the widths of what the encoder keeps: the stem's output, then every step's."""
+    """Returns the encoder and the middle, and the widths of the skip features: the stem's, then every step's."""
     cfg = blocks.cfg
     kept, encoder = [cfg.stem_channels], []
     for level, (width, depth) in enumerate(zip(cfg.widths, cfg.depths, strict=True)):

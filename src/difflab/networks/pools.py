@@ -1,4 +1,4 @@
-"""From a classifier's features to its logits."""
+"""Pools that map a classifier's features to logits."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _HIDDEN = 2048
 
 @dataclass(frozen=True)
 class Features:
-    """What a pool makes logits of.
+    """The features that a pool maps to logits.
 
     width:      channels of the middle's output.
-    total:      of everything that the encoder keeps, and of the middle's output.
-    classes:    how many logits.
-    heads:      how many heads attention has in the network at a number of channels.
-    grid:       pixels per side of the middle's output, and image_size: of the images.
+    total:      channels of all skip features together with the middle's output.
+    classes:    number of logits.
+    heads:      number of attention heads in the network for a given number of channels.
+    grid:       pixels per side of the middle's output; image_size: of the images.
     """
 
     width: int
@@ -38,7 +38,7 @@ class Features:
 
 @dataclass(frozen=True)
 class AdaptivePoolSpec:
-    """norm, SiLU, mean over the pixels, one linear layer that starts at zero."""
+    """norm, SiLU, mean over the pixels, one linear layer initialised to zero."""
 
     channels: int
     classes: int
@@ -50,7 +50,7 @@ class AttentionPoolSpec:
     """norm, SiLU, then the mean of the pixels attends to itself and to the pixels (CLIP, section 2.4).
 
     grid:       pixels per side of the feature map, whose position embeddings are learned.
-    image_size: pixels per side of the images that have features of that size.
+    image_size: pixels per side of the images whose feature maps have that size.
     """
 
     channels: int
@@ -63,8 +63,8 @@ class AttentionPoolSpec:
 
 @dataclass(frozen=True)
 class SpatialPoolSpec:
-    """The means over the pixels of everything that the encoder keeps and of the middle's output, side by side
-    (`features` in all), then two linear layers: with ReLU between, or with a norm and SiLU where there is a norm."""
+    """The means over the pixels of all skip features and of the middle's output, concatenated (`features` in all), then
+    two linear layers: with ReLU in between, or with a norm and SiLU if there is a norm."""
 
     features: int
     classes: int
@@ -105,7 +105,7 @@ class AttentionPool(nn.Module):
         pixels = F.silu(self.norm(h)).flatten(2)
         tokens = torch.cat([pixels.mean(dim=2, keepdim=True), pixels], dim=2) + self.position
         query, key, value = self._heads(self.qkv(tokens.transpose(1, 2)))
-        # Only what the mean attends to is read, so only its query asks.
+        # Only the mean's output is used, so only its query is computed.
         attended = F.scaled_dot_product_attention(query[:, :, :1], key, value)
         return self.out(attended.flatten(1))
 
@@ -131,27 +131,27 @@ class SpatialPool(nn.Module):
 
 
 def build_pool(spec: object) -> nn.Module:
-    """The module of a pool's specification. TypeError when none is registered for it."""
+    """Builds the module of a pool's specification. Raises TypeError if none is registered for it."""
     return build(spec)
 
 
 def adaptive(features: Features) -> AdaptivePoolSpec:
-    """The mean over pixels, one linear layer."""
+    """The mean over pixels, then one linear layer."""
     return AdaptivePoolSpec(features.width, features.classes, features.norm)
 
 
 def attention(features: Features) -> AttentionPoolSpec:
-    """The mean attends to the pixels; at one image size."""
+    """The mean attends to the pixels; for one image size only."""
     width = features.width
     heads = features.heads(width)
     return AttentionPoolSpec(width, features.classes, features.norm, heads, features.grid, features.image_size)
 
 
 def spatial(features: Features) -> SpatialPoolSpec:
-    """The means of every step's output, two layers."""
+    """The means of every step's output, then two layers."""
     return SpatialPoolSpec(features.total, features.classes, None)
 
 
 def spatial_v2(features: Features) -> SpatialPoolSpec:
-    """The same with a norm between."""
+    """The same with a norm in between."""
     return SpatialPoolSpec(features.total, features.classes, features.norm)

@@ -24,8 +24,8 @@ def double(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class DownSpec:
-    """Halve the grid: `asymmetric` pads right and below before a strided 3x3 convolution (TensorFlow's SAME, DDPM),
-    `symmetric` pads all round (ADM), `pool` takes means and has no weights."""
+    """Halves the grid: `asymmetric` pads right and below before a strided 3x3 convolution (TensorFlow's SAME, DDPM),
+    `symmetric` pads on all sides (ADM), `pool` averages and has no weights."""
 
     channels: int
     method: Literal["asymmetric", "symmetric", "pool"]
@@ -40,7 +40,7 @@ class DownSpec:
 
 @dataclass(frozen=True)
 class UpSpec:
-    """Double the grid by repetition, then a 3x3 convolution unless `conv` is False."""
+    """Doubles the grid by repetition, followed by a 3x3 convolution unless `conv` is False."""
 
     channels: int
     conv: bool = True
@@ -55,7 +55,7 @@ class UpSpec:
 
 @register(DownSpec)
 class Down(nn.Module):
-    """Halve the grid as its specification says."""
+    """Halves the grid according to its specification."""
 
     def __init__(self, spec: DownSpec) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Down(nn.Module):
 
 @register(UpSpec)
 class Up(nn.Module):
-    """Double the grid as its specification says."""
+    """Doubles the grid according to its specification."""
 
     def __init__(self, spec: UpSpec) -> None:
         super().__init__()

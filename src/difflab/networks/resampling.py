@@ -1,4 +1,4 @@
-"""How a U-Net halves and doubles its grid between levels, by the words of its configuration."""
+"""How a U-Net halves and doubles its grid between levels, by the names used in its configuration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from difflab.networks.resample import DownSpec, UpSpec
 
 
 class Blocks(Protocol):
-    """Makes the blocks of one network."""
+    """The factory of one network's blocks."""
 
     def residual(
         self, in_channels: int, out_channels: int, resample: Literal["down", "up"] | None = None
@@ -20,7 +20,7 @@ class Blocks(Protocol):
 
 @dataclass(frozen=True)
 class Resampling:
-    """(what makes the network's own blocks, channels) -> the specification of a block that halves, or doubles."""
+    """Functions (block factory, channels) -> the specification of a block that halves, or doubles, the grid."""
 
     down: Callable[[Blocks, int], BlockSpec]
     up: Callable[[Blocks, int], BlockSpec]
@@ -34,12 +34,12 @@ ASYMMETRIC_CONV = Resampling(
 SYMMETRIC_CONV = Resampling(
     lambda blocks, channels: DownSpec(channels, "symmetric"), lambda blocks, channels: UpSpec(channels)
 )
-"""The same padded all round."""
+"""The same padded on all sides."""
 
 POOL = Resampling(
     lambda blocks, channels: DownSpec(channels, "pool"), lambda blocks, channels: UpSpec(channels, conv=False)
 )
-"""The mean of 2x2 and nearest, no weights."""
+"""The mean of 2x2, and nearest, without weights."""
 
 RESIDUAL = Resampling(
     lambda blocks, channels: blocks.residual(channels, channels, "down"),

@@ -1,4 +1,4 @@
-"""The UNet: encoder, middle, decoder with skips. What the blocks are is the plan's affair."""
+"""The UNet: encoder, middle, decoder with skip connections. Its blocks are defined by the plan."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class UNet(Backbone[UNetPlan]):
         initialise(self, plan.init)
 
     def forward(self, x: Tensor, time: Tensor, conditioning: Conditioning | None = None) -> Tensor:
-        """x [B, C, H, W], time float32 [B] -> [B, C or 2C, H, W] (2C: prediction, then variance, where it is learned).
+        """x [B, C, H, W], time float32 [B] -> [B, C or 2C, H, W] (2C: prediction, then variance, if it is learned).
 
-        Of the conditioning it reads vector [B, embedding_channels], concat [B, concat_channels, H, W] and, with
-        context_channels, tokens [B, L, context_channels] and token_mask. Raises ValueError when a shape does not fit
-        or when it is told anything that it does not read.
+        Reads from the conditioning: vector [B, embedding_channels], concat [B, concat_channels, H, W] and, with
+        context_channels, tokens [B, L, context_channels] and token_mask. Raises ValueError if a shape does not fit or
+        another field is set.
         """
         cond = conditioning
         self._check_inputs(x, time, cond)
@@ -78,5 +78,5 @@ class UNet(Backbone[UNetPlan]):
 
 
 def build(config: UNetConfig, *, image_size: int, learned_variance: bool) -> UNet:
-    """The network of a configuration; see `build_network`."""
+    """Builds the network of a configuration; see `build_network`."""
     return UNet(plan_unet(config, image_size=image_size, learned_variance=learned_variance))

@@ -1,4 +1,4 @@
-"""The classifying encoder: the first half of a UNet, then a pool (ADM, section 4)."""
+"""The classifying encoder: the first half of a UNet, followed by a pool (ADM, section 4)."""
 
 from __future__ import annotations
 
@@ -29,11 +29,10 @@ class UNetEncoder(Backbone[EncoderPlan]):
         initialise(self, plan.init)
 
     def forward(self, x: Tensor, time: Tensor, conditioning: Conditioning | None = None) -> Tensor:
-        """x [B, C, H, W], time float32 [B] -> logits [B, classes], in float32 under autocast too.
+        """x [B, C, H, W], time float32 [B] -> logits [B, classes], in float32 even under autocast.
 
-        Of the conditioning it reads vector [B, embedding_channels]. Raises ValueError when a shape does not fit, with
-        the attention pool also where the images are not of the size that it was built for, or when it is told anything
-        that it does not read.
+        Reads from the conditioning: vector [B, embedding_channels]. Raises ValueError if a shape does not fit, another
+        field is set, or, with the attention pool, if the images do not have the size that it was built for.
         """
         self._check_inputs(x, time, conditioning)
         pool = self.plan.pool
@@ -48,5 +47,5 @@ class UNetEncoder(Backbone[EncoderPlan]):
 
 
 def build(config: UNetEncoderConfig, *, image_size: int, learned_variance: bool) -> UNetEncoder:
-    """The network of a configuration; see `build_network`. Logits have no variance."""
+    """Builds the network of a configuration; see `build_network`. Logits have no variance."""
     return UNetEncoder(plan_encoder(config, image_size=image_size))

@@ -1,1 +1,1 @@
-"""What of a model is trained, averaged, saved and loaded."""
+"""Which parts of a model are trained, averaged, saved and loaded."""

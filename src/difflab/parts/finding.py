@@ -1,4 +1,4 @@
-"""The files of frozen parts: where they lie, and whether they are the right ones."""
+"""Finds and verifies the files of frozen parts."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ _known: dict[tuple[str, int, int], str] = {}
 
 
 def roots() -> list[Path]:
-    """The folders of $DIFFLAB_WEIGHTS, separated as in $PATH, in which frozen parts are looked for by their hash."""
+    """Returns the folders of $DIFFLAB_WEIGHTS, separated as in $PATH, that are searched for frozen parts by hash."""
     given = os.environ.get(ROOTS, "").split(os.pathsep)
     return [Path(root).expanduser() for root in given if root]
 
 
 def find(part: FrozenConfig) -> tuple[Path, str]:
-    """The file of a frozen part, and its sha256.
+    """Returns the file of a frozen part, and its sha256.
 
-    It is at the place that is recorded, or else, where a hash is recorded, anywhere below `roots`.
-    Raises UserError where it is in neither place, or where there is only a file with another hash.
+    It is at the recorded path or, if a hash is recorded, anywhere below `roots`.
+    Raises UserError if it is in neither place, or if only a file with a different hash is found.
     """
     path = _recorded_place(part)
     refusal = f"no place of {_short(part.sha256)} is recorded" if path is None else f"{path} does not exist"
@@ -59,7 +59,7 @@ def find(part: FrozenConfig) -> tuple[Path, str]:
 
 
 def recorded(config: FrozenConfig) -> FrozenConfig:
-    """The same part as it is recorded: with its hash, and the place where it was found."""
+    """Returns the part as it is recorded: with its hash, and the path where it was found."""
     path, sha256 = find(config)
     if config.package is not None and path == _recorded_place(config):
         return FrozenConfig(package=config.package, sha256=sha256)
@@ -67,15 +67,15 @@ def recorded(config: FrozenConfig) -> FrozenConfig:
 
 
 def with_recorded_parts(config: Model) -> Model:
-    """A configuration with every frozen part in it as it is recorded. Raises UserError where one is not found."""
+    """Returns the configuration with every frozen part as recorded. Raises UserError if one is not found."""
     return with_frozen(config, recorded)
 
 
 def cached_sha256(path: Path) -> str:
-    """The SHA-256 of a file, computed once as long as its size and time of change stay.
+    """Returns the SHA-256 of a file, cached until its size or modification time changes.
 
-    Of processes that ask at once (the ranks of a job) the first computes and the others wait for what it keeps in the
-    cache; where that cannot be written each computes its own.
+    If several processes call this at once (the ranks of a job), the first one computes it and the others wait for the
+    cached result; if the cache is not writable, each computes its own.
     """
     with machine_errors(path):
         stat = path.stat()
@@ -108,7 +108,7 @@ def _recorded_place(part: FrozenConfig) -> Path | None:
 
 
 def _candidates(name: str | None) -> list[Path]:
-    """The files of weights below the roots; those of the recorded name first, since a hash takes its time."""
+    """Yields the weight files below the roots; those with the recorded name first, since hashing is slow."""
     files = {
         path: None
         for root in roots()
@@ -121,7 +121,7 @@ def _candidates(name: str | None) -> list[Path]:
 
 @contextlib.contextmanager
 def _alone(kept: Path) -> Iterator[None]:
-    """Inside, no other process computes what is kept there; without a cache that can be written, anyone may."""
+    """A context in which no other process computes the result for `kept`; without a writable cache, all may."""
     lock = kept.with_suffix(".lock")
     with contextlib.ExitStack() as stack:
         try:

@@ -1,4 +1,4 @@
-"""The weights of a model's frozen parts, from where they lie."""
+"""Loads the weights of a model's frozen parts from their files."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from difflab.parts.selection import frozen_parts
 
 
 def load_frozen(module: nn.Module) -> None:
-    """Fill every frozen part of a model, those that this process has loaded already with the same module.
+    """Fills every frozen part of a model, sharing modules that this process has already loaded.
 
-    Raises UserError, in one line, where the weights are not found, are not those that were recorded, or do not fit.
+    Raises UserError, in one line, if the weights are not found, differ from those recorded, or do not fit.
     """
     for name, part in frozen_parts(module).items():
         if part.is_loaded:

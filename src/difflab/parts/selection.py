@@ -1,4 +1,4 @@
-"""What of a module is trained, averaged, kept in checkpoints and exported: everybody who lists it asks here."""
+"""Which tensors of a module are trained, averaged, checkpointed and exported; the only place that decides this."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _NAMES_SHOWN = 3
 
 @dataclass(frozen=True)
 class Count:
-    """Numbers of parameters: those that are trained, those that stay but are written with the model, and those of its
-    frozen parts, which are never written."""
+    """Numbers of parameters: trained ones, untrained ones that are written with the model, and those of frozen parts,
+    which are never written."""
 
     trained: int
     frozen: int
@@ -30,20 +30,20 @@ class Count:
 
 
 class HasTrainingOnly:
-    """A module that may have parts of no use after training, such as a discriminator."""
+    """A module that may have parts that are used in training only, such as a discriminator."""
 
     def training_only(self) -> Sequence[nn.Module]:
-        """Those parts: trained, and kept in checkpoints, but neither averaged nor exported."""
+        """Returns those parts: trained, and kept in checkpoints, but neither averaged nor exported."""
         return ()
 
 
 def trained(module: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that training changes, each under its first name: those of the optimizers."""
+    """Returns the parameters that the optimizers train, each under its first name."""
     return {name: p for name, p in module.named_parameters() if p.requires_grad}
 
 
 def averaged_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
-    """The trained parameters that averages follow, each under its first name: all but those of training alone."""
+    """Returns the averaged parameters, each under its first name: all trained ones but those used in training only."""
     places = training_only_places(module)
     if not places:
         return trained(module)
@@ -52,21 +52,21 @@ def averaged_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def written(module: nn.Module) -> dict[str, Tensor]:
-    """What a checkpoint holds, and has to hold when training goes on.
+    """Returns the contents of a checkpoint, all of which are required to resume training.
 
-    All parameters, trained or not, and the buffers; of frozen parts nothing.
+    These are all parameters, trained or not, and the buffers; nothing of frozen parts.
     """
     return module.state_dict()
 
 
 def exported(module: nn.Module) -> dict[str, Tensor]:
-    """What an export and a file of weights hold: of what is `written` all but the parts of training alone."""
+    """Returns the contents of an export or weights file: all that is `written` but the parts used in training only."""
     places = training_only_places(module)
     return {name: tensor for name, tensor in written(module).items() if not is_inside(name, places)}
 
 
 def training_only_places(module: nn.Module) -> list[str]:
-    """Where the parts stand that only training needs."""
+    """Returns the names of the modules that are used in training only."""
     parts = {id(part) for part in module.training_only()} if isinstance(module, HasTrainingOnly) else set()
     return [place for place, part in module.named_modules(remove_duplicate=False) if id(part) in parts]
 
@@ -77,21 +77,21 @@ def is_inside(name: str, places: Iterable[str]) -> bool:
 
 
 def frozen_parts(module: nn.Module) -> dict[str, Frozen]:
-    """The parts whose weights come from elsewhere, by where they stand in the module."""
+    """Returns the parts whose weights are stored elsewhere, by their names in the module."""
     return {name: part for name, part in module.named_modules() if isinstance(part, Frozen)}
 
 
 def frozen_state(module: nn.Module) -> dict[str, Tensor]:
-    """The tensors of the frozen parts, which have to be loaded, under the names at which the parts stand.
+    """Returns the tensors of the frozen parts, which must be loaded, under the names of the parts.
 
-    For layouts of other programs, which know no part that lies elsewhere.
+    For the layouts of other programs, which do not store parts separately.
     """
     parts = frozen_parts(module).items()
     return {f"{name}.{key}": tensor for name, part in parts for key, tensor in part.module.state_dict().items()}
 
 
 def count(module: nn.Module) -> Count:
-    """How many parameters there are of each sort; those of frozen parts as far as they are loaded."""
+    """Returns the number of parameters of each kind; of frozen parts, those that are loaded."""
     own = list(module.parameters())
     parts = {id(part.module): part.module for part in frozen_parts(module).values() if part.is_loaded}
     return Count(
@@ -102,11 +102,11 @@ def count(module: nn.Module) -> Count:
 
 
 def frozen_names(module: nn.Module, freeze: Sequence[str], train: Sequence[str]) -> set[str]:
-    """The parameters that `init.freeze` and `init.train` keep from being trained, under all their names.
+    """Returns the parameters that `init.freeze` and `init.train` exclude from training, under all their names.
 
-    A parameter is frozen where a pattern of `freeze` matches one of its names and none of `train` does; without
-    `freeze`, `train` names all that is trained.
-    Raises UserError for a pattern that matches nothing, and where nothing is left to train.
+    A parameter is frozen if a pattern of `freeze` matches one of its names and none of `train` does; without `freeze`,
+    only parameters that match `train` are trained.
+    Raises UserError if a pattern matches nothing, or if nothing is left to train.
     """
     if not freeze and not train:
         return set()
@@ -128,7 +128,7 @@ def frozen_names(module: nn.Module, freeze: Sequence[str], train: Sequence[str])
 
 
 def freeze_named(module: nn.Module, names: Iterable[str]) -> None:
-    """Keep these parameters from being trained."""
+    """Excludes these parameters from training."""
     chosen = set(names)
     for name, parameter in module.named_parameters(remove_duplicate=False):
         if name in chosen:
@@ -151,7 +151,7 @@ def _near(pattern: str, known: Sequence[str], module: nn.Module) -> str:
 
 
 def _groups(known: Sequence[str]) -> list[str]:
-    """A pattern for each module that has parameters, the shortest first."""
+    """Returns a pattern for each module that has parameters, the shortest first."""
     groups = {f"{place}.*" for name in known for place in _places(name)}
     return sorted(groups, key=lambda group: (group.count("."), group))
 

@@ -1,4 +1,4 @@
-"""Initial weights from another model: what is taken of them, and what must not be left out in silence."""
+"""Initial weights from another model: which are used, and which must not be omitted silently."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Started:
-    """What of a source a model began with.
+    """The tensors with which a model was initialised.
 
-    taken: its tensors. extended: the one among them that was given more input channels.
-    left: phrases for what of either side found no match, empty unless that was permitted.
+    taken: tensors from the source. extended: the one among them that was given more input channels.
+    left: descriptions of unmatched tensors on either side, empty unless that was permitted.
     """
 
     taken: tuple[str, ...]
@@ -32,7 +32,7 @@ class Started:
     left: tuple[str, ...]
 
     def lines(self, source: str, total: int) -> list[str]:
-        """What a user has to know, a line each; `total` tensors has the model."""
+        """Returns what the user must know, one line each; `total` is the model's number of tensors."""
         lines = []
         if self.extended is not None:
             lines.append(f"init: {self.extended} has more input channels than {source}; the new ones begin at zero")
@@ -48,7 +48,7 @@ class Started:
 
 
 def choose_trained(module: nn.Module, init: WeightsInitConfig) -> list[str]:
-    """Keep from being trained what `init.freeze` and `init.train` say; the lines that say how much is left."""
+    """Excludes parameters from training by `init.freeze` and `init.train`; returns lines that say how many are left."""
     names = frozen_names(module, init.freeze, init.train)
     if not names:
         return []
@@ -58,9 +58,9 @@ def choose_trained(module: nn.Module, init: WeightsInitConfig) -> list[str]:
 
 
 def start_from(module: nn.Module, state: Mapping[str, Tensor], source: str, init: WeightsInitConfig) -> list[str]:
-    """Give `module` the weights `state` of `source` as its first ones; the lines that say what was not simply taken.
+    """Initialises `module` with the weights `state` of `source`; returns lines on tensors that were not simply copied.
 
-    Raises UserError where they do not fit, or where what is frozen would be left without weights.
+    Raises UserError if they do not fit, or if frozen parameters would be left without weights.
     """
     expected = shapes_of(exported(module))
     frozen = frozen_names(module, init.freeze, init.train)
@@ -87,7 +87,7 @@ def start_from(module: nn.Module, state: Mapping[str, Tensor], source: str, init
 
 
 def _hint(module: nn.Module, state: Mapping[str, Tensor], expected: Shapes) -> str:
-    """Which options take weights that do not fit as they are; empty where none does."""
+    """Returns the options that accept weights that do not fit unchanged; empty if there are none."""
     fitting = _fitting(state, expected).keys()
     if not fitting:
         return ""
@@ -102,7 +102,7 @@ def _hint(module: nn.Module, state: Mapping[str, Tensor], expected: Shapes) -> s
 
 
 def _takes_more(wanted: tuple[int, ...], weight: Tensor) -> bool:
-    """Whether two weights differ in their input channels alone, of which more are wanted."""
+    """Whether two weights differ only in their input channels, with more channels in the wanted one."""
     there = tuple(weight.shape)
     return len(there) == len(wanted) and there[1] < wanted[1] and (there[0], *there[2:]) == (wanted[0], *wanted[2:])
 
@@ -119,7 +119,7 @@ def _take(module: nn.Module, state: Mapping[str, Tensor], expected: Shapes, exte
 
 
 def _input_weight(module: nn.Module) -> str:
-    """The weight of the network's first convolution, which sees its input channels."""
+    """Returns the name of the network's first convolution weight, which has the input channels."""
     name = getattr(getattr(module, "network", None), "input_weight", None)
     if name is None:
         raise UserError("init.extend_input: this network has no input channels that could be more; leave it out")
@@ -135,7 +135,7 @@ def _extended(state: Mapping[str, Tensor], expected: Shapes, key: str, source: s
             f"init.extend_input: the network takes {wanted[1]} input channels, {source} "
             f"{weight.shape[1] if weight.ndim > 1 else 'none'}: there is nothing to extend; leave it out"
         )
-    # The source's come first: what conditions is joined behind the image.
+    # The source's channels come first: conditioning is concatenated after the image.
     shape = (*weight.shape[:1], wanted[1] - weight.shape[1], *weight.shape[2:])
     return torch.cat([weight, weight.new_zeros(shape)], dim=1)
 

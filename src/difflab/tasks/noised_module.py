@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from difflab.conditioning.augmentation import Augmentation
 from difflab.conditioning.base import ConditionerSet
 from difflab.config.optimizer import OptimizerConfig
-from difflab.data.augmentation import Augmentation
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.timesteps import TimestepSampler

@@ -212,7 +212,7 @@ def test_rows_do_not_see_each_other() -> None:
 
 def test_a_log_prob_of_another_shape_is_a_bug() -> None:
     guidance = ClassifierGuidance(lambda x, level: x.flatten(1))
-    with pytest.raises(AssertionError, match="one number a row"):
+    with pytest.raises(AssertionError, match="one number per row"):
         guidance.shift_eps(X, X, context_at(PROCESS, 500))
 
 

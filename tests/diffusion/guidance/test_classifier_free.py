@@ -243,7 +243,7 @@ def test_guidance_of_one_batch_and_of_two_passes_agree(scale: float) -> None:
         ({"scale": 2.0, "null": NULL, "interval": (-1.0, 1.0)}, "0 <= low < high"),
         ({"scale": 2.0, "null": NULL, "rescale": 1.5}, r"rescale=1.5 must be in \[0, 1\]"),
         ({"scale": 2.0, "null": NULL, "rescale": math.nan}, "rescale=nan"),
-        ({"scale": 2.0, "null": NULL, "rescale": 0.5, "prediction": Previous()}, "not on the mean of x_"),
+        ({"scale": 2.0, "null": NULL, "rescale": 0.5, "prediction": Previous()}, "not of the mean of x_"),
         ({"scale": 2.0, "null": NULL, "channels": 0}, "channels=0 must be 1 or more"),
     ],
 )
@@ -253,7 +253,7 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], line: str) ->
 
 
 def test_more_channels_than_there_are_cannot_be_guided() -> None:
-    with pytest.raises(ValueError, match="channels=4 are to be guided, but x has only 3"):
+    with pytest.raises(ValueError, match="channels=4 is more than the 3 channels of x"):
         ClassifierFree(2.0, null=NULL, channels=4).combine([STRONG, WEAK], STEP)
 
 

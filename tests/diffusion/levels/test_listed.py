@@ -183,9 +183,9 @@ def test_levels_that_the_model_has_not_are_refused(process: Any, sigmas: list[fl
             "sigmas has 1 twice: list different ones, from the noisiest",
         ),
         ({"spacing": "listed", "sigmas": [1.0, 2.0]}, "sigmas has 2 behind 1: list different ones"),
-        ({"spacing": "listed", "sigmas": [1.0, -1.0]}, "sigmas has -1: sigma / alpha is above 0"),
+        ({"spacing": "listed", "sigmas": [1.0, -1.0]}, "sigmas has -1: each sigma must be above 0"),
         ({"spacing": "listed", "sigmas": [1.0], "steps": 2}, "steps=2, but sigmas lists 1: set steps=1, or steps=null"),
-        ({"spacing": "listed", "sigmas": [1.0], "stride": "constant"}, "stride=constant leaves the levels"),
+        ({"spacing": "listed", "sigmas": [1.0], "stride": "constant"}, "stride=constant does not visit the levels"),
     ],
 )
 def test_mistakes_in_python_are_one_line(options: dict[str, Any], message: str) -> None:
@@ -198,7 +198,7 @@ def test_the_same_of_a_grid_of_plms_and_of_dpm_fast() -> None:
         Grid(2, sigmas=[2.0, 1.0])
     with pytest.raises(ValueError, match="steps=3, but sigmas lists 2"):
         Grid(3, "listed", sigmas=[2.0, 1.0])
-    with pytest.raises(ValueError, match="stride=constant leaves the levels of spacing=listed"):
+    with pytest.raises(ValueError, match="stride=constant does not visit the levels of spacing=listed"):
         PLMSSampler(Grid(None, "listed", sigmas=[2.0, 1.0]), stride="constant")
     with pytest.raises(ValueError, match="5 network calls are 2 steps between 3 levels, but sigmas lists 2"):
         DPMFastSampler(5, sigmas=[2.0, 1.0])

@@ -115,7 +115,7 @@ def test_a_sampler_takes_as_many_steps_as_it_was_asked_for_or_says_why_not(spaci
 
 def test_a_stride_that_gives_another_number_is_refused_by_samplers() -> None:
     assert len(sampling_timesteps(1000, 30, "ldm_uniform")) == 31
-    with pytest.raises(ValueError, match=r"takes 31 of 1000 steps where 30 are asked for.*ask for 25 or 40"):
+    with pytest.raises(ValueError, match=r"takes 31 of 1000 steps instead of 30.*ask for 25 or 40"):
         resolve_steps(1000, 30, "ldm_uniform")
     assert resolve_steps(1000, 40, "ldm_uniform") == sampling_timesteps(1000, 40, "ldm_uniform")
 
@@ -128,4 +128,4 @@ def test_one_step_that_starts_where_there_is_no_noise_is_said(
     spacing: Spacing, said: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     kept = resolve_steps(1000, 1, spacing)
-    assert (kept[0] < 2) == said == ("take spacing=trailing" in caplog.text)
+    assert (kept[0] < 2) == said == ("use spacing=trailing" in caplog.text)

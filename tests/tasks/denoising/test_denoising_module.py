@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from difflab.conditioning.augment import AugmentConditioner
+from difflab.conditioning.augmentation import Augmentation
 from difflab.conditioning.base import ConditionerSet
 from difflab.conditioning.class_label import ClassConditioner
 from difflab.config.optimizer import OptimizerConfig
-from difflab.data.augmentation import Augmentation
 from difflab.diffusion.losses import DiffusionLoss
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.process import GaussianProcess

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from difflab.callbacks.ema import EMA
+from difflab.conditioning.augmentation import Augmentation
 from difflab.conditioning.build import build_conditioners
 from difflab.conditioning.config import ClassConditionerConfig
 from difflab.config.optimizer import OptimizerConfig
-from difflab.data.augmentation import Augmentation
 from difflab.diffusion.losses import DiffusionLoss
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.schedules import cosine_betas

@@ -1,1 +1,1 @@
-"""Guidance: what is done around the predictions of a step."""
+"""Guidance: modifications of the predictions within a step."""

@@ -1,4 +1,4 @@
-"""Guidance: what may be done around a prediction, in four verbs."""
+"""The interface of guidance: four methods around the prediction of a step."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from difflab.diffusion.predictions import Eps, Prediction
 from difflab.types import Conditioning, Denoised, Denoiser, NoiseLevel, StepContext
 
 LogProb = Callable[[Tensor, NoiseLevel], Tensor]
-"""(x [B, ...], its level) -> [B]: log p(y | x) of the class asked for of each row, differentiable in x.
+"""(x [B, ...], its level) -> [B]: log p(y | x) of the requested class of each row, differentiable in x.
 
-Guidance asks for its gradient from within inference mode too; tensors made there have to be cloned by the function."""
+Guidance computes its gradient in inference mode too; the function must clone tensors that were created there."""
 
 Interval = tuple[float, float]
 """(low, high]: guidance acts where low < sigma / alpha <= high, the noise level of EDM (Kynkaanniemi et al. 2024)."""
 
 
 def check_interval(interval: Interval | None) -> None:
-    """Raise ValueError for an interval that is empty or reaches below 0; None is everywhere."""
+    """Raises ValueError if the interval is empty or reaches below 0; None is everywhere."""
     if interval is not None and not 0 <= interval[0] < interval[1]:
         raise ValueError(f"interval={list(interval)} must be [low, high] with 0 <= low < high")
 
@@ -33,9 +33,9 @@ def is_within(interval: Interval | None, level: NoiseLevel) -> bool:
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """One question: x [B, ...] and what is told besides.
+    """One network call: x [B, ...] and its conditioning.
 
-    denoiser: asked instead of the denoiser's own network (a reference network); it has a conditioning of its own.
+    denoiser: called instead of the denoiser's own network (a reference network); it has its own conditioning.
     """
 
     x: Tensor
@@ -45,13 +45,13 @@ class NetworkInput:
 
 @dataclass(frozen=True)
 class GuidanceParts:
-    """What guidance needs of the trained parts for one batch of B samples; None where there is nothing of the kind.
+    """What guidance needs from trained models for one batch of B samples; None for parts that do not exist.
 
-    null:       what the network is told when its condition is dropped, B rows (classifier-free guidance).
-    prediction: what the network regresses; guidance is rescaled there.
-    guides:     what the further models that a guidance asks are for these samples, by the names of its configuration:
-                `reference`, a `Denoiser` that predicts less well, or without the condition (autoguidance);
-                `classifier`, the `LogProb` of a noisy classifier; whatever a plugin's guides make.
+    null:       the null condition that replaces a dropped one, B rows (classifier-free guidance).
+    prediction: what the network regresses; guidance is rescaled in that space.
+    guides:     the additional models, applied to these samples, by their names in the configuration:
+                `reference`, a `Denoiser` of lower quality, or without the condition (autoguidance);
+                `classifier`, the `LogProb` of a noisy classifier; and those of plugins.
     """
 
     null: Conditioning | None = None
@@ -60,37 +60,37 @@ class GuidanceParts:
 
 
 class Guidance:
-    """The base: every verb does nothing. A guidance overrides those it needs; several compose in their order.
+    """Base class in which every method does nothing. Subclasses override what they need; several compose in order.
 
     Within a step: prepare -> network -> combine -> threshold -> known region -> posterior -> shift.
     """
 
     def prepare(self, x: Tensor, conditioning: Conditioning | None, step: StepContext) -> list[NetworkInput]:
-        """The inputs that predictions are wanted for."""
+        """Returns the inputs at which to evaluate the network."""
         return [NetworkInput(x, conditioning)]
 
     def combine(self, predictions: Sequence[Denoised], step: StepContext) -> Denoised:
-        """One prediction of those made for the inputs of `prepare`, in the same order."""
+        """Combines the predictions for the inputs of `prepare`, in the same order, into one."""
         return predictions[0]
 
     def shift_mean(self, mean: Tensor, variance: Tensor, x: Tensor, step: StepContext) -> Tensor:
-        """The posterior mean of an ancestral step from x, moved (classifier guidance: ADM, Algorithm 1)."""
+        """Shifts the posterior mean of an ancestral step from x (classifier guidance: ADM, Algorithm 1)."""
         return mean
 
     def shift_eps(self, eps: Tensor, x: Tensor, step: StepContext) -> Tensor:
-        """The eps of a DDIM step from x, moved (classifier guidance: ADM, Algorithm 2); x0 then follows it."""
+        """Shifts the eps of a DDIM step from x (classifier guidance: ADM, Algorithm 2); x0 then follows it."""
         return eps
 
 
 def shift_mean(denoiser: Denoiser, mean: Tensor, variance: Tensor, x: Tensor, step: StepContext) -> Tensor:
-    """`mean` after the shifts of all guidance that the denoiser carries."""
+    """Returns `mean` after the shifts of all guidance attached to the denoiser."""
     for guidance in guidance_of(denoiser):
         mean = guidance.shift_mean(mean, variance, x, step)
     return mean
 
 
 def shift_eps(denoiser: Denoiser, eps: Tensor, x: Tensor, step: StepContext) -> Tensor:
-    """`eps` after the shifts of all guidance that the denoiser carries."""
+    """Returns `eps` after the shifts of all guidance attached to the denoiser."""
     for guidance in guidance_of(denoiser):
         eps = guidance.shift_eps(eps, x, step)
     return eps
@@ -99,9 +99,9 @@ def shift_eps(denoiser: Denoiser, eps: Tensor, x: Tensor, step: StepContext) -> 
 def prepare_all(
     guidance: Sequence[Guidance], x: Tensor, conditioning: Conditioning | None, step: StepContext
 ) -> tuple[list[NetworkInput], list[list[int]]]:
-    """The inputs that every guidance together asks for, and how many each made of each input it was given.
+    """Returns the inputs of all guidance together, and how many each guidance made from each input it received.
 
-    An input for another denoiser is that denoiser's own affair: no further guidance sees it, and its count is 0.
+    Inputs for another denoiser belong to that denoiser: no further guidance sees them, and their count is 0.
     """
     inputs = [NetworkInput(x, conditioning)]
     counts: list[list[int]] = []
@@ -115,7 +115,7 @@ def prepare_all(
 def combine_all(
     guidance: Sequence[Guidance], predictions: Sequence[Denoised], counts: Sequence[Sequence[int]], step: StepContext
 ) -> Denoised:
-    """The one prediction left when every guidance has combined what came of its inputs, the last one first."""
+    """Combines the predictions of every guidance, the last one first, into a single prediction."""
     left = list(predictions)
     for part, sizes in zip(reversed(guidance), reversed(counts), strict=True):
         rest = iter(left)
@@ -125,6 +125,6 @@ def combine_all(
 
 
 def guidance_of(denoiser: Denoiser) -> Sequence[Guidance]:
-    """The guidance that a denoiser carries, whose shifts are left to the sampler."""
-    # A sampler may be given any callable as its denoiser; only ours carries guidance.
+    """Returns the guidance attached to a denoiser, whose shifts the sampler applies."""
+    # A sampler accepts any callable as its denoiser; only ours has guidance.
     return getattr(denoiser, "guidance", ())

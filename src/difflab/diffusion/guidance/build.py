@@ -1,4 +1,4 @@
-"""From the options of each kind of guidance to the objects, in the order they are applied."""
+"""Builds guidance from the options of each kind, in the order it is applied."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def nothing(options: GuidanceOptions, parts: GuidanceParts) -> tuple[Guidance, ...]:
-    """The network's own prediction."""
+    """Returns no guidance: the network's own prediction is used."""
     return ()
 
 
 def classifier_free(options: ClassifierFreeOptions, parts: GuidanceParts) -> tuple[Guidance, ...]:
-    """Raises ValueError where the reference, or a null condition to lead away from, is missing."""
+    """Builds classifier-free guidance. Raises ValueError if the reference, or a needed null condition, is missing."""
     scale, reference = options.effective_scale, parts.guides.get("reference")
     if options.reference is not None and reference is None:
         raise ValueError(f"guidance.reference needs the network of {options.reference.run}; load it first")
@@ -43,7 +43,7 @@ def classifier_free(options: ClassifierFreeOptions, parts: GuidanceParts) -> tup
 
 
 def classifier(options: ClassifierOptions, parts: GuidanceParts) -> tuple[Guidance, ...]:
-    """Raises ValueError where the classifier is missing."""
+    """Builds classifier guidance. Raises ValueError if the classifier is missing."""
     if (log_prob := parts.guides.get("classifier")) is None:
         raise ValueError(
             "classifier guidance needs a noisy classifier and a class for every sample: give guidance.run=..., "
@@ -53,7 +53,7 @@ def classifier(options: ClassifierOptions, parts: GuidanceParts) -> tuple[Guidan
 
 
 def composed(options: ComposedGuidance, parts: GuidanceParts) -> tuple[Guidance, ...]:
-    """Those of every part, as the kind of that name builds them."""
+    """Builds every part as its own kind does, in order."""
     return tuple(one for kind, part in options.parts.items() for one in GUIDANCE[kind].load_builder()(part, parts))
 
 

@@ -1,4 +1,4 @@
-"""The kinds of guidance: classifier-free, by a classifier, several at once, and none."""
+"""Configuration of each kind of guidance: classifier-free, classifier, composed, and none."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from difflab.config.slots import Slot, Slots
 
 
 class ReferenceConfig(Config):
-    """A further network to lead away from (autoguidance), instead of the model without its condition."""
+    """A reference network (autoguidance), used instead of the model's null condition."""
 
     run: str
     """A run directory, an exported folder or a checkpoint."""
     weights: Weights = "auto"
-    """auto (averaged where the run keeps them), ema or raw."""
+    """auto (ema if the run keeps averaged weights), ema or raw."""
     conditioning: Literal["conditional", "unconditional"] = "conditional"
-    """conditional: on what the model is; unconditional: its own null condition (EDM2)."""
+    """conditional: conditioned as the model is; unconditional: on its own null condition (EDM2)."""
 
 
 class ClassifierFreeOptions(GuidanceOptions):
     """eps = eps_uncond + scale (eps_cond - eps_uncond); paper_w is the weight of the CFG paper, scale - 1.
 
-    Of scale and paper_w one is given, or neither for a scale of 1, the conditional prediction.
+    At most one of scale and paper_w may be set; with neither, the scale is 1, the conditional prediction.
     """
 
     scale: float | None = None
@@ -35,13 +35,13 @@ class ClassifierFreeOptions(GuidanceOptions):
     paper_w: float | None = None
     """The weight of the CFG paper, scale - 1 (its tables 1 and 2: 0.1 to 4)."""
     interval: Interval | None = None
-    """[low, high] of sigma / alpha where guidance acts (Kynkaanniemi et al. 2024); null is everywhere."""
+    """[low, high] of sigma / alpha where guidance acts (Kynkaanniemi et al. 2024); null for everywhere."""
     rescale: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """0..1, how far the guided prediction is brought back to the spread of the conditional one (Lin et al. 2023)."""
+    """0..1, how far the guided prediction is rescaled to the std of the conditional one (Lin et al. 2023)."""
     channels: Annotated[int, Field(ge=1)] | None = None
-    """Only the first so many channels are guided (3 in DiT); null is all."""
+    """Number of leading channels that are guided (3 in DiT); null for all."""
     reference: ReferenceConfig | None = None
-    """A further network to lead away from (`guidance=autoguidance`); null is the model without its condition."""
+    """The reference network (`guidance=autoguidance`); null uses the model without its condition."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -50,7 +50,7 @@ class ClassifierFreeOptions(GuidanceOptions):
 
     @property
     def effective_scale(self) -> float:
-        """The scale in the library's convention; 1 is conditional only."""
+        """The scale as eps_uncond + scale (eps_cond - eps_uncond); 1 is conditional only."""
         return _effective_scale(self.scale, self.paper_w)
 
     @property
@@ -74,18 +74,18 @@ class ClassifierFreeOptions(GuidanceOptions):
 
 
 class ClassifierOptions(GuidanceOptions):
-    """The gradient of a noisy classifier, `scale` times."""
+    """The gradient of a noisy classifier, times `scale`."""
 
     scale: Annotated[float, Field(ge=0)] = 1.0
-    """How many times; ADM's README has 1.0 at 64 pixels, 0.5 at 128, 1.0 at 256 (10.0 unconditional), 4.0 at 512."""
+    """Scale of the gradient; in ADM 1.0 at 64 pixels, 0.5 at 128, 1.0 at 256 (10.0 unconditional), 4.0 at 512."""
     run: str
     """The trained classifier: a run directory (of task=noisy_classifier), an exported folder or a checkpoint."""
     weights: Weights = "auto"
-    """auto (averaged where the run keeps them), ema or raw."""
+    """auto (ema if the run keeps averaged weights), ema or raw."""
     gradient_at: Literal["x_t", "mean"] = "x_t"
-    """Where an ancestral step takes it: x_t (the released code), or the mean of the next x (ADM's derivation)."""
+    """Where an ancestral step takes the gradient: x_t (the released code), or the mean of the next x (the paper)."""
     interval: Interval | None = None
-    """[low, high] of sigma / alpha where it acts, null is everywhere; [0, 10] for few DDIM steps on a cosine table."""
+    """[low, high] of sigma / alpha where it acts, null for everywhere; [0, 10] for few DDIM steps on a cosine table."""
 
     @property
     def guides(self) -> Mapping[str, GuideRun]:
@@ -94,18 +94,18 @@ class ClassifierOptions(GuidanceOptions):
 
 @GUIDANCE.register("difflab.diffusion.guidance.build:nothing")
 class NoGuidance(GuidanceBase):
-    """The network's own prediction, only kept in range.
+    """The network's own prediction, with only the threshold applied.
 
-    scale and paper_w are there to be refused with a line that helps.
+    scale and paper_w exist only to be refused with a helpful message.
     """
 
     acts: ClassVar[bool] = False
 
     kind: Literal["none"]
     scale: float | None = None
-    """Only 1: other scales need guidance=classifier_free or guidance=classifier."""
+    """Must be 1: other scales need guidance=classifier_free or guidance=classifier."""
     paper_w: float | None = None
-    """Only 0."""
+    """Must be 0."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -130,7 +130,7 @@ class ClassifierFreeGuidance(GuidanceBase, ClassifierFreeOptions):
 
 @GUIDANCE.register("difflab.diffusion.guidance.build:classifier")
 class ClassifierGuidance(GuidanceBase, ClassifierOptions):
-    """Along the gradient of a noisy classifier's log p(y | x_t) (ADM, section 4)."""
+    """Guidance by the gradient of a noisy classifier's log p(y | x_t) (ADM, section 4)."""
 
     part: ClassVar[type[GuidanceOptions] | None] = ClassifierOptions
 
@@ -139,9 +139,9 @@ class ClassifierGuidance(GuidanceBase, ClassifierOptions):
 
 @GUIDANCE.register("difflab.diffusion.guidance.build:composed")
 class ComposedGuidance(Slots, GuidanceBase):
-    """Several at once, each under the name of its kind; null leaves one out.
+    """Several kinds of guidance at once, each under the name of its kind; null omits one.
 
-    They are applied in the order of the table of kinds, difflab's own before those of plugins.
+    They are applied in the order in which kinds are registered, difflab's own before those of plugins.
     """
 
     kind: Literal["composed"]
@@ -156,28 +156,27 @@ class ComposedGuidance(Slots, GuidanceBase):
 
     @property
     def parts(self) -> Mapping[str, GuidanceOptions]:
-        """The options of those that there are, by their kind, in the order they are applied."""
+        """The options of the parts in use, by kind, in the order they are applied."""
         return self.chosen_slots
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not self.parts:
             *first, last = self.slots()
-            raise ValueError(f"kind=composed without {', '.join(first)} and {last} guides nothing: give one of them")
+            raise ValueError(f"kind=composed needs at least one of {', '.join(first)} and {last}: give one of them")
         requested: dict[str, tuple[str, GuideRun]] = {}
         for kind, part in self.parts.items():
             for name, guide in part.guides.items():
                 if name in requested and requested[name][1] != guide:
                     raise ValueError(
-                        f"{requested[name][0]} and {kind} ask two models by the name of {name}: leave one of the two "
-                        "out"
+                        f"{requested[name][0]} and {kind} use two different models named {name}: remove one of the two"
                     )
                 requested[name] = kind, guide
         return self
 
     @property
     def guides(self) -> Mapping[str, GuideRun]:
-        # The names of results follow from the order of these files.
+        # The names of results depend on the order of these files.
         return {name: guide for part in reversed([*self.parts.values()]) for name, guide in part.guides.items()}
 
     @property
@@ -195,7 +194,7 @@ class ComposedGuidance(Slots, GuidanceBase):
 def _refuse_both(scale: float | None, paper_w: float | None) -> None:
     if scale is not None and paper_w is not None:
         raise ValueError(
-            "scale and paper_w say the same thing (scale = 1 + paper_w): give one of them, and null for the other"
+            "scale and paper_w set the same quantity (scale = 1 + paper_w): give one of them, and null for the other"
         )
 
 

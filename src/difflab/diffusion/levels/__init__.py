@@ -1,1 +1,1 @@
-"""Which noise levels: those that a network is trained on, and those that a sampler visits."""
+"""Noise levels: those that a network is trained on, and those that a sampler visits."""

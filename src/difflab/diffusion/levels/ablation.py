@@ -1,4 +1,4 @@
-"""The noise levels that EDM's ablation compares (table 1, time steps)."""
+"""The noise levels compared in EDM's ablation (table 1, time steps)."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Discretization = Literal["vp", "ve", "iddpm", "edm", "listed"]
 
 @dataclass(frozen=True)
 class AblationGrid:
-    """`steps` levels as one of four methods spaces them, or as they are listed, then the clean end.
+    """`steps` levels spaced by one of four methods, or listed, followed by the clean end.
 
-    discretization: vp, even in the time of the VP process; ve, even in the logarithm; iddpm, rows of the cosine
-                    schedule of `m` steps (with its `c_1` and `c_2`); edm, Karras' rho; listed, those of `sigmas`.
-    sigmas:         sigma / alpha from the noisiest down, of discretization=listed; steps is their number, or None.
-    sigma_min, sigma_max: None for those of the method (vp: at `epsilon_s` and 1; ve: 0.02 and 100; iddpm: 0.002 and 81;
-                    edm: 0.002 and 80) as far as the process has them, and of a list its own. Given ones are taken as
-                    they are.
-    snap:           level: moved to the nearest row of a table, as EDM does for iDDPM's networks.
+    discretization: vp, even in the time of the VP process; ve, even in log sigma; iddpm, rows of the cosine schedule of
+                    `m` steps (with its `c_1` and `c_2`); edm, Karras' rho; listed, those of `sigmas`.
+    sigmas:         sigma / alpha, noisiest first, for discretization=listed; steps is their number, or None.
+    sigma_min, sigma_max: None for the method's own (vp: at `epsilon_s` and 1; ve: 0.02 and 100; iddpm: 0.002 and 81;
+                    edm: 0.002 and 80), within the range of the process, or for the ends of the list. Given values are
+                    used unchanged.
+    snap:           level: rounded to the nearest row of a table, as EDM does for iDDPM's networks.
 
-    Raises ValueError for options out of range, and in `levels` where iddpm has too few rows.
+    Raises ValueError if an option is out of range, and in `levels` if iddpm has too few rows.
     """
 
     steps: int | None = 18
@@ -54,7 +54,7 @@ class AblationGrid:
             raise ValueError(f"epsilon_s={self.epsilon_s:g} must be above 0 and below 1")
 
     def levels(self, process: Process) -> list[NoiseLevel]:
-        """The levels from the noisiest down, the clean end included."""
+        """Returns the levels, noisiest first, including the clean end."""
         if self.sigmas is not None:
             return [*(snapped(process, level, self.snap) for level in listed_levels(process, self.sigmas)), CLEAN]
         assert self.steps is not None, "checked above"
@@ -70,17 +70,17 @@ class AblationGrid:
         return [*(self.level_of_sigma(process, sigma) for sigma in sigmas.tolist()), CLEAN]
 
     def level_of_sigma(self, process: Process, sigma: float) -> NoiseLevel:
-        """The level of this sigma / alpha, snapped to a row where that is asked for."""
+        """Returns the level of this sigma / alpha, snapped to a row if requested."""
         return level_of_sigma(process, sigma, self.snap)
 
     def ends(self, process: Process) -> tuple[float, float]:
-        """The lowest and the highest sigma / alpha that is aimed at."""
+        """Returns the lowest and highest requested sigma / alpha."""
         lowest, highest = self._usual_ends()
         process_low, process_high = process.sigma_range
         return self.sigma_min or max(lowest, process_low), self.sigma_max or min(highest, process_high)
 
     def vp_time(self, process: Process) -> VPTime:
-        """The time of the VP process whose sigma is that of the ends at epsilon_s and at 1."""
+        """Returns the time of the VP process whose sigma has these ends at epsilon_s and at 1."""
         return VPTime.through(*self.ends(process), self.epsilon_s)
 
     def _usual_ends(self) -> tuple[float, float]:

@@ -1,6 +1,6 @@
-"""Which noise levels a continuous-time network is trained on: sigma / alpha as a function of u in [0, 1].
+"""Distributions of training noise levels in continuous time: sigma / alpha as a function of u in [0, 1].
 
-u = 0 is the least noisy, as row 0 of a table is. A uniform u draws a training level; evenly spaced ones make a grid.
+u = 0 is the least noisy, like row 0 of a table. Uniform u sample training levels; evenly spaced ones make a grid.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ MOST_SIGMA = 1e15  # more is pure noise in float64, and infinite in float32 once
 
 
 class SigmaDistribution(ABC):
-    """sigma(u): [...] float64 in [0, 1] -> sigma / alpha, float64, rising.
+    """sigma(u): [...] float64 in [0, 1] -> sigma / alpha, float64, increasing.
 
-    is_a_schedule: whether evenly spaced u are levels to sample at; not where the distribution is about training alone.
+    is_a_schedule: whether evenly spaced u are levels to sample at; False if the distribution only describes training.
     """
 
     is_a_schedule: ClassVar[bool] = True
@@ -35,15 +35,15 @@ class SigmaDistribution(ABC):
 
     @property
     def vp(self) -> VPTime | None:
-        """The linear beta(t) whose time u is even in, None for other distributions."""
+        """The linear beta(t) in whose time u is even, None for other distributions."""
         return None
 
 
 @dataclass(frozen=True)
 class CosineDistribution(SigmaDistribution):
-    """The cosine schedule cut off at both ends of the log-SNR; classifier-free guidance, section 2.
+    """The cosine schedule truncated at both ends of the log-SNR; classifier-free guidance, section 2.
 
-    Raises ValueError for ends beyond 50 either way, whose angles float64 does not tell from 0 and pi / 2.
+    Raises ValueError if an end is beyond +-50, where float64 cannot distinguish its angle from 0 or pi / 2.
     """
 
     log_snr_min: float = -20.0
@@ -62,7 +62,7 @@ class CosineDistribution(SigmaDistribution):
 
 @dataclass(frozen=True)
 class LogNormalDistribution(SigmaDistribution):
-    """ln(sigma) is normal; EDM table 1, training. u is cut off at 2^-25 from either end."""
+    """Log-normal sigma; EDM table 1, training. u is clamped to 2^-25 from either end."""
 
     is_a_schedule = False
 
@@ -91,7 +91,7 @@ class VPDistribution(SigmaDistribution):
 
 @dataclass(frozen=True)
 class LogUniformDistribution(SigmaDistribution):
-    """ln(sigma) is uniform between two ends; Song et al. 2021, appendix C; EDM table 1, VE.
+    """Log-uniform sigma between two ends; Song et al. 2021, appendix C; EDM table 1, VE.
 
     Raises ValueError unless 0 < sigma_min < sigma_max.
     """
@@ -110,22 +110,22 @@ class LogUniformDistribution(SigmaDistribution):
 
 
 def sigma_of(distribution: SigmaDistribution, u: float) -> float:
-    """sigma / alpha at one u. Raises ValueError where it is not a number above 0 that a level can have."""
-    # On the CPU by name: a model without weights is built under torch.device("meta"), its process is a real one.
+    """Returns sigma / alpha at one u. Raises ValueError if it is not a positive number that a level can have."""
+    # Explicitly on the CPU: models without weights are built under torch.device("meta"), but their process is real.
     value = float(distribution.sigma(torch.tensor(u, dtype=torch.float64, device="cpu")))
     if not 0.0 < value < MOST_SIGMA:
         raise ValueError(
-            f"sigma_distribution reaches {value:g} at its {'lowest' if u == 0.0 else 'highest'}: take options "
+            f"sigma_distribution reaches {value:g} at its {'lowest' if u == 0.0 else 'highest'}: set options "
             f"that keep it above 0 and below {MOST_SIGMA:g} ({distribution})"
         )
     return value
 
 
 def cfg_log_snr(u: Tensor, log_snr_min: float = -20.0, log_snr_max: float = 20.0) -> Tensor:
-    """lambda(u) = -2 log tan(a u + b), u in [0, 1] of any shape; lambda(0) = max, lambda(1) = min.
+    """Returns lambda(u) = -2 log tan(a u + b), u in [0, 1] of any shape; lambda(0) = max, lambda(1) = min.
 
     Classifier-free guidance, section 2: b = arctan(exp(-max / 2)), a = arctan(exp(-min / 2)) - b, the cosine schedule
-    cut off at both ends.
+    truncated at both ends.
     """
     b = math.atan(math.exp(-0.5 * log_snr_max))
     a = math.atan(math.exp(-0.5 * log_snr_min)) - b

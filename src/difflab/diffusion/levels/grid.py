@@ -1,4 +1,4 @@
-"""Which noise levels a sampler visits that is not bound to the rows of a table."""
+"""The grid of noise levels of a sampler that steps between rows of a table or in continuous time."""
 
 from __future__ import annotations
 
@@ -22,42 +22,42 @@ GridSpacing = Spacing | TimeSpacing | SigmaSpacing
 Final = Literal["clean", "lowest"]
 Snap = Literal["none", "time", "level"]
 
-LOWEST, HIGHEST = 0.002, 80.0  # EDM table 1: no wider a range is worth steps, whatever the table has
+LOWEST, HIGHEST = 0.002, 80.0  # EDM table 1: no wider range is worth steps, whatever the table has
 
 
 class LevelGrid(Protocol):
-    """What a sampler asks that steps between levels."""
+    """The levels of a sampler that steps between them."""
 
     def levels(self, process: Process) -> list[NoiseLevel]:
-        """The levels from the noisiest down, the end of the last step included. Raises ValueError for too many."""
+        """Returns the levels, noisiest first, including the end of the last step. Raises ValueError for too many."""
         ...
 
     def level_of_sigma(self, process: Process, sigma: float) -> NoiseLevel:
-        """The level of a sigma / alpha in between."""
+        """Returns the level of an intermediate sigma / alpha."""
         ...
 
 
 @dataclass(frozen=True)
 class Grid:
-    """`steps` levels and where the last step ends.
+    """`steps` levels and the end of the last step.
 
-    spacing:      by sigma / alpha: karras (EDM), exponential (even log-SNR), polyexponential, vp (even in the
-                  time of the VP process, of the model's own where it is one; without sigma_min and sigma_max), listed
-                  (those of `sigmas`, see `difflab.diffusion.levels.listed`). Or by
-                  training timesteps: those of `sampling_timesteps`; `fractional`, linspace without rounding (diffusers'
-                  Euler and Heun, k-diffusion); `leading_inner` and `linspace_inner`, n of n + 1 points without the
-                  least noisy one (diffusers' DPM-Solver and UniPC). In continuous time all of them are even in time.
-    sigmas:       sigma / alpha from the noisiest down, of spacing=listed; steps is their number, or None.
+    spacing:      by sigma / alpha: karras (EDM), exponential (even log-SNR), polyexponential, vp (even in time of the
+                  VP process, the model's own if it is one; without sigma_min and sigma_max), listed (those of `sigmas`,
+                  see `difflab.diffusion.levels.listed`). Or by training timesteps: those of `sampling_timesteps`;
+                  `fractional`, linspace without rounding (diffusers' Euler and Heun, k-diffusion); `leading_inner` and
+                  `linspace_inner`, n of n + 1 points without the least noisy one (diffusers' DPM-Solver and UniPC). In
+                  continuous time all of the latter are even in time.
+    sigmas:       sigma / alpha, noisiest first, for spacing=listed; steps is their number, or None.
     steps_offset: added to timesteps.
-    rho:          of karras (7 in EDM) and polyexponential.
+    rho:          exponent of karras (7 in EDM) and polyexponential.
     sigma_min, sigma_max: ends of a spacing by sigma; None for those of the process, within [0.002, 80].
     final:        the last step goes to the clean end, or to the lowest sigma: the last of a spacing by sigma (one step
-                  less is taken), row 0 of a table (likewise where the spacing visits it).
-    snap:         of levels between rows: none; time, the network is told the nearest row (diffusers' DPM-Solver);
-                  level, they are moved to the nearest row (EDM's iDDPM).
-    interpolate:  of fractional timesteps: the logarithm of sigma (k-diffusion), or sigma (diffusers).
+                  less is taken), or row 0 of a table (likewise if the spacing visits it).
+    snap:         for levels between rows: none; time, the network receives the time of the nearest row (diffusers'
+                  DPM-Solver); level, they are moved to the nearest row (EDM's iDDPM).
+    interpolate:  at fractional timesteps: the logarithm of sigma (k-diffusion), or sigma (diffusers).
 
-    Raises ValueError for options out of range, and in `levels` for more steps than a table has.
+    Raises ValueError if an option is out of range, and in `levels` if there are more steps than a table has.
     """
 
     steps: int | str | Sequence[int] | None = 20
@@ -76,7 +76,7 @@ class Grid:
         check_sigmas(self.sigmas, self.steps, listed=self.spacing == "listed")
 
     def levels(self, process: Process) -> list[NoiseLevel]:
-        """The levels from the noisiest down, the end of the last step included."""
+        """Returns the levels, noisiest first, including the end of the last step."""
         levels = self._visited(process)
         if self.final == "clean":
             return [*levels, CLEAN]
@@ -88,7 +88,7 @@ class Grid:
         return levels
 
     def level_of_sigma(self, process: Process, sigma: float) -> NoiseLevel:
-        """The level of this sigma / alpha, snapped to a row where that is asked for."""
+        """Returns the level of this sigma / alpha, snapped to a row if requested."""
         return level_of_sigma(process, sigma, self.snap)
 
     def _visited(self, process: Process) -> list[NoiseLevel]:
@@ -110,8 +110,8 @@ class Grid:
         high = min(high, HIGHEST) if self.sigma_max is None else self.sigma_max
         if low >= high:
             raise ValueError(
-                f"the levels would go from {high:g} up to {low:g}: set sigma_min below sigma_max (null: what the "
-                f"process has, within {LOWEST:g} and {HIGHEST:g})"
+                f"the levels would go from {high:g} up to {low:g}: set sigma_min below sigma_max (null: those of the "
+                f"process, within {LOWEST:g} and {HIGHEST:g})"
             )
         if self.spacing == "karras":
             sigmas = karras_sigmas(n, low, high, self.rho)
@@ -127,7 +127,7 @@ class Grid:
         return vp_sigmas(n, process.vp)
 
     def _timesteps(self, total: int) -> list[float]:
-        """Training timesteps from the noisiest down."""
+        """Returns training timesteps, noisiest first."""
         if self.spacing == "fractional":
             times = np.linspace(0, total - 1, self._count(total))
         elif self.spacing == "linspace_inner":
@@ -159,22 +159,22 @@ class Grid:
 
 
 def level_of_sigma(process: Process, sigma: float, snap: Snap) -> NoiseLevel:
-    """The level of this sigma / alpha, snapped to a row of a table as `Grid` says."""
+    """Returns the level of this sigma / alpha, snapped to a row of a table as described in `Grid`."""
     return snapped(process, process.level_of_sigma(sigma), snap)
 
 
 def snapped(process: Process, level: NoiseLevel, snap: Snap) -> NoiseLevel:
-    """A level moved to a row, or told as one; itself where it is a row already or there are no rows."""
+    """Returns a level moved to the nearest row, or with its timestep; the same level on a row or without a table."""
     if snap == "none" or level.timestep is None or level.alpha == 0.0:
         return level
     if snap == "time":
         return replace(level, timestep=float(round(level.timestep)))
-    assert process.table is not None, "levels with a timestep are those of a table"
+    assert process.table is not None, "only levels of a table have a timestep"
     return process.table.level(int(np.abs(process.table.sigmas - level.edm_sigma).argmin()))
 
 
 def check_spacing(rho: float, low: float | None, high: float | None) -> None:
-    """Raise ValueError unless rho is above 0 and 0 < sigma_min < sigma_max, None for either end."""
+    """Raises ValueError unless rho is above 0 and 0 < sigma_min < sigma_max; either end may be None."""
     if rho <= 0:
         raise ValueError(f"rho={rho:g} must be above 0")
     if any(end is not None and not 0 < end < math.inf for end in (low, high)) or (

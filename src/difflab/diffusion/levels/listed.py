@@ -1,6 +1,6 @@
-"""The levels of a list of sigmas, sigma / alpha, which a model may be drawn at whatever it was trained on.
+"""Levels from a list of sigmas (sigma / alpha) at which a model is sampled, whatever it was trained on.
 
-SR3 (section 2.4) and WaveGrad choose the levels of few steps after training: the network is told the level itself.
+SR3 (section 2.4) and WaveGrad choose the levels of few steps after training: the network is conditioned on the level.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from difflab.diffusion.process import GaussianProcess
 from difflab.types import NoiseLevel
 
 AS_A_ROW = 1e-12
-"""How far a sigma may be from a row's, relative to it, to be that row: it was worked out from its alpha and sigma."""
+"""Relative tolerance within which a sigma, computed from its alpha and sigma, is that of a row."""
 
 AS_AN_END = 1e-5
-"""How far a sigma may lie beyond the ends of a process: as many digits as are printed."""
+"""Relative tolerance of a sigma beyond the ends of a process: the digits that are not printed."""
 
 
 def listed_levels(process: Process, sigmas: Sequence[float]) -> list[NoiseLevel]:
-    """The level of each sigma / alpha, in the order of the list; a row of a table to the bit where it is that row's.
+    """Returns the level of each sigma / alpha, in the order of the list; exactly a row of a table if it is that row's.
 
-    Between two rows the level is the listed one, and the network is told a time between theirs. An infinite one is
+    Between two rows the level is the listed one, and the network receives a time between theirs. An infinite sigma is
     the last row of a table that ends without signal.
-    Raises ValueError for one that the process has not.
+    Raises ValueError if the process does not have a sigma.
     """
     return [_level(process, sigma) for sigma in sigmas]
 
 
 def check_sigmas(sigmas: Sequence[float] | None, steps: object, *, listed: bool, key: str = "spacing") -> None:
-    """Raise ValueError unless there is a list where one is needed, from the noisiest down, of as many as `steps`.
+    """Raises ValueError unless there is a list if one is needed, in decreasing order, of length `steps`.
 
-    listed: whether the levels are those of the list. steps: None for as many as there are. key: what says listed.
+    listed: whether the levels are those of the list. steps: None for any number. key: the option that selects listed.
     """
     if not listed:
         if sigmas is not None:
@@ -48,7 +48,7 @@ def check_sigmas(sigmas: Sequence[float] | None, steps: object, *, listed: bool,
             what = "twice" if here == there else f"behind {here:g}"
             raise ValueError(f"sigmas has {there:g} {what}: list different ones, from the noisiest down")
     if not sigmas[-1] > 0:
-        raise ValueError(f"sigmas has {sigmas[-1]:g}: sigma / alpha is above 0 (the clean end comes by itself)")
+        raise ValueError(f"sigmas has {sigmas[-1]:g}: each sigma must be above 0 (the clean end is added to them)")
     if steps is not None and steps != len(sigmas):
         raise ValueError(f"steps={steps}, but sigmas lists {len(sigmas)}: set steps={len(sigmas)}, or steps=null")
 

@@ -1,4 +1,4 @@
-"""Which steps of the training process a sampler keeps."""
+"""The steps of the training process that a sampler keeps."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 
 Spacing = Literal["sections", "ddim", "leading", "linspace", "trailing", "ldm_uniform", "ldm_quad"]
 
-QUAD_LENGTH = 2  # times T: the length of an official quad list that has every entry it can have
+QUAD_LENGTH = 2  # times T: the length of an official quad list that has every possible entry
 
 _log = logging.getLogger(__name__)
 
 
 def space_timesteps(num_timesteps: int, spec: str | int | Sequence[int]) -> list[int]:
-    """The kept steps, ascending, in 0..num_timesteps-1, by the rules of improved-diffusion.
+    """Returns the kept steps, ascending, in 0..num_timesteps-1, by the rules of improved-diffusion.
 
-    "250" (or 250):    250 steps evenly over all, both ends included.
+    "250" (or 250):    250 steps evenly spaced over all, including both ends.
     "10,10,20":        the process in three equal sections with 10, 10 and 20 steps (also as the list [10, 10, 20]).
     "ddim50":          the integer stride of the DDIM paper that gives exactly 50 steps, from 0.
 
-    Raises ValueError for a section with more steps than it has, and where no integer stride gives the number.
+    Raises ValueError if a section has fewer steps than requested, or no integer stride gives the number.
     """
     if isinstance(spec, str) and spec.startswith("ddim"):
         return _integer_stride(num_timesteps, _count(spec[len("ddim") :], spec))
@@ -39,21 +39,21 @@ def space_timesteps(num_timesteps: int, spec: str | int | Sequence[int]) -> list
 def sampling_timesteps(
     num_timesteps: int, steps: int | str | Sequence[int], spacing: Spacing = "sections", offset: int = 0
 ) -> list[int]:
-    """The kept steps, ascending, for one of the spacings of the field.
+    """Returns the kept steps, ascending, for one of the common spacings.
 
-    sections:     `space_timesteps` above; the only spacing that takes more than a number in `steps`.
+    sections:     `space_timesteps` above; the only spacing for which `steps` may be more than a number.
     ddim:         the integer stride of the DDIM paper; `steps` must be reachable.
     leading:      0, r, 2r, ... with r = T // steps, each plus `offset` (diffusers; Lin et al. 2024, table 2).
     linspace:     from 0 to T - 1, both ends included, rounded.
     trailing:     T - 1 downwards by T / steps.
-    ldm_uniform:  stride T // steps, all shifted by one (latent diffusion). Where that stride gives another number than
-                  was asked for, it gives more: 31 of 1000 for 30. `steps_as_asked` refuses those.
-    ldm_quad:     squares of an even spacing up to sqrt(0.8 T), shifted by one (latent diffusion): `steps` different
-                  ones. The official list repeats its first entries once it has 30 or more of 1000 (33 begin with 1,
+    ldm_uniform:  stride T // steps, all shifted by one (latent diffusion). If the stride does not give the requested
+                  number, it gives more: 31 of 1000 for 30. `steps_as_asked` refuses those.
+    ldm_quad:     squares of an even spacing up to sqrt(0.8 T), shifted by one (latent diffusion): `steps` distinct
+                  ones. The official list repeats its first entries if it has 30 or more of 1000 (33 begin with 1,
                   1, 4), and a repeated step changes nothing: it is not counted, so the official 33 are 32 here.
 
-    Raises ValueError for more steps than the process has, for steps that fall outside of it, and where no list of
-    ldm_quad has as many different ones.
+    Raises ValueError if the process has fewer steps, steps fall outside it, or no list of ldm_quad has as many distinct
+    steps.
     """
     if spacing == "sections":
         kept = space_timesteps(num_timesteps, steps)
@@ -77,24 +77,24 @@ def sampling_timesteps(
 def resolve_steps(
     num_timesteps: int, steps: int | str | Sequence[int], spacing: Spacing = "sections", offset: int = 0
 ) -> list[int]:
-    """`sampling_timesteps` for a sampler, which takes exactly the steps that it was asked for.
+    """Returns `sampling_timesteps` for a sampler, which must take exactly the requested number of steps.
 
-    One step that is timestep 0 is logged: x is taken for an image there, while sampling starts from noise.
+    If timestep 0 is the only step, a warning is logged: x is then nearly an image, while sampling starts from noise.
 
-    Raises ValueError besides where the spacing gives another number of steps.
+    Also raises ValueError if the spacing gives another number of steps.
     """
     kept = sampling_timesteps(num_timesteps, steps, spacing, offset)
     if isinstance(steps, int) and len(kept) != steps:
         exact = [n for n in range(1, num_timesteps // 2 + 1) if len(range(0, num_timesteps, num_timesteps // n)) == n]
         nearest = [*[n for n in exact if n < steps][-1:], *[n for n in exact if n > steps][:1]]
         raise ValueError(
-            f"spacing={spacing} takes {len(kept)} of {num_timesteps} steps where {steps} are asked for, its stride "
-            f"being {num_timesteps} // {steps}; ask for {' or '.join(map(str, nearest))}"
+            f"spacing={spacing} takes {len(kept)} of {num_timesteps} steps instead of {steps}, because its stride "
+            f"is {num_timesteps} // {steps}; ask for {' or '.join(map(str, nearest))}"
         )
     if len(kept) == 1 and kept[0] < num_timesteps // 2:
         _log.warning(
-            "the only step of spacing=%s is timestep %d, where there is next to no noise to take away; "
-            "take spacing=trailing, which begins in noise",
+            "the only step of spacing=%s is timestep %d, where there is almost no noise to remove; "
+            "use spacing=trailing, which begins in noise",
             spacing,
             kept[0],
         )
@@ -120,7 +120,7 @@ def _even(total: int, steps: int, spacing: Spacing) -> list[int]:
 
 
 def _different_squares(total: int, steps: int) -> NDArray[np.int64]:
-    """The shortest list of latent diffusion's quad spacing that has as many different entries."""
+    """Returns the shortest list of latent diffusion's quad spacing with as many distinct entries."""
     most = int(np.sqrt(total * 0.8) ** 2) + 1
     shorter = 0
     for length in range(steps, QUAD_LENGTH * total + 2):
@@ -158,7 +158,7 @@ def _sections(total: int, counts: list[int]) -> list[int]:
                 f"cannot take {count} steps of a section with {section} (of {total} in all); ask for 1..{section}"
             )
         stride = 1.0 if count == 1 else (section - 1) / (count - 1)
-        # The running sum, not index * stride: the official code adds up, and rounding follows it.
+        # A running sum, not index * stride: the rounding is that of the official code.
         position = 0.0
         for _ in range(count):
             kept.append(start + round(position))

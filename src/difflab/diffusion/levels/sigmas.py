@@ -1,4 +1,4 @@
-"""sigma / alpha as a function of time, and grids of it from the highest to the lowest.
+"""sigma / alpha as a function of time, and grids of sigmas from the highest to the lowest.
 
 Grids are float64 [n], without the clean end.
 """
@@ -30,7 +30,7 @@ class SigmaTime(Protocol):
 
 @dataclass(frozen=True)
 class LinearTime:
-    """sigma(t) = t: EDM's own, and DDIM's."""
+    """sigma(t) = t, as in EDM and DDIM."""
 
     def sigma(self, t: float) -> float:
         return t
@@ -44,7 +44,7 @@ class LinearTime:
 
 @dataclass(frozen=True)
 class VETime:
-    """sigma(t) = sqrt(t): noise is added at an even rate."""
+    """sigma(t) = sqrt(t): noise is added at a constant rate."""
 
     def sigma(self, t: float) -> float:
         return math.sqrt(t)
@@ -59,7 +59,7 @@ class VETime:
 @dataclass(frozen=True)
 class VPTime:
     """sigma(t) = sqrt(exp(beta_d t^2 / 2 + beta_min t) - 1): DDPM's linear betas in continuous time, with
-    beta(t) = beta_min + beta_d t (Song et al. 2021). Of numbers, arrays and tensors alike.
+    beta(t) = beta_min + beta_d t (Song et al. 2021). Accepts numbers, arrays and tensors.
     """
 
     beta_d: float = 19.9
@@ -67,9 +67,9 @@ class VPTime:
 
     @classmethod
     def through(cls, low: float, high: float, epsilon_s: float) -> VPTime:
-        """The one with sigma = `low` at t = epsilon_s and `high` at t = 1 (EDM's ablation_sampler).
+        """Returns the VP time with sigma = `low` at t = epsilon_s and `high` at t = 1 (EDM's ablation_sampler).
 
-        Raises ValueError where beta(t) would not be above 0 on all of [0, 1].
+        Raises ValueError if beta(t) would not be above 0 on all of [0, 1].
         """
         at_low, at_high = math.log1p(low**2), math.log1p(high**2)
         beta_d = 2.0 * (at_low / epsilon_s - at_high) / (epsilon_s - 1.0)
@@ -89,8 +89,8 @@ class VPTime:
         return 0.5 * (self.beta_min + self.beta_d * t) * (sigma + 1.0 / sigma)
 
     def time(self, sigma: N) -> N:
-        """t of a sigma, the inverse of sigma(t) (VPPrecond.sigma_inv)."""
-        # Divided out of (sqrt(...) - beta_min) / beta_d: without its loss of digits, and right where beta_d is 0.
+        """Returns t of a sigma, the inverse of sigma(t) (VPPrecond.sigma_inv)."""
+        # A form of (sqrt(...) - beta_min) / beta_d without its loss of precision, also valid for beta_d = 0.
         log = _log1p(sigma**2)
         return 2.0 * log / ((self.beta_min**2 + 2.0 * self.beta_d * log) ** 0.5 + self.beta_min)
 
@@ -108,35 +108,35 @@ def _log1p(x: Any) -> Any:
 
 
 def karras_sigmas(n: int, lowest: float = 0.002, highest: float = 80.0, rho: float = 7.0) -> Sigmas:
-    """Evenly spaced in sigma^(1 / rho); EDM eq. 5. One level alone is the highest."""
+    """Returns sigmas evenly spaced in sigma^(1 / rho); EDM eq. 5. A single level is the highest."""
     low, high = lowest ** (1 / rho), highest ** (1 / rho)
     return (high + _ramp(n) * (low - high)) ** rho
 
 
 def exponential_sigmas(n: int, lowest: float, highest: float) -> Sigmas:
-    """Evenly spaced in the logarithm, and so in the log-SNR (k-diffusion's get_sigmas_exponential)."""
+    """Returns sigmas evenly spaced in log sigma, and so in log-SNR (k-diffusion's get_sigmas_exponential)."""
     return np.exp(np.log(highest) + _ramp(n) * (np.log(lowest) - np.log(highest)))
 
 
 def polyexponential_sigmas(n: int, lowest: float, highest: float, rho: float = 1.0) -> Sigmas:
-    """The logarithm falls as a power rho of the way that is left (k-diffusion's get_sigmas_polyexponential)."""
+    """Returns sigmas whose logarithm falls as a power rho of the remaining distance (get_sigmas_polyexponential)."""
     return np.exp((1.0 - _ramp(n)) ** rho * (np.log(highest) - np.log(lowest)) + np.log(lowest))
 
 
 def vp_sigmas(n: int, vp: VPTime | None = None, eps_t: float = 1e-3) -> Sigmas:
-    """Evenly spaced in the time of a VP process (k-diffusion's get_sigmas_vp; Song et al. 2021)."""
+    """Returns sigmas evenly spaced in the time of a VP process (k-diffusion's get_sigmas_vp; Song et al. 2021)."""
     return (vp or VPTime()).sigma(1.0 + _ramp(n) * (eps_t - 1.0))
 
 
 def iddpm_sigmas(
     n: int, lowest: float, highest: float, *, c_1: float = 0.001, c_2: float = 0.008, m: int = 1000
 ) -> Sigmas:
-    """Evenly spaced in the rows of improved DDPM's cosine schedule of m steps that lie within the ends; EDM table 1.
+    """Returns sigmas even in the rows, within the ends, of improved DDPM's cosine schedule of m steps; EDM table 1.
 
-    c_1: alpha_bar falls to no less than this share of itself in a row; c_2: where the cosine begins.
-    Raises ValueError where fewer than n rows lie within the ends.
+    c_1: lower bound on the ratio of alpha_bar between adjacent rows; c_2: offset of the cosine.
+    Raises ValueError if fewer than n rows lie within the ends.
     """
-    # In float32, as the official code: their ratio is all but 1 at the lowest rows, where it makes 5e-4 of sigma.
+    # In float32, as in the official code: the ratio is close to 1 at the lowest rows, where this changes sigma by 5e-4.
     alphas_cumprod = (0.5 * np.pi * torch.arange(m + 1) / m / (c_2 + 1.0)).sin() ** 2
     kept = (alphas_cumprod[:-1] / alphas_cumprod[1:]).double().clamp(min=c_1).numpy()
     rows = np.zeros(m + 1)

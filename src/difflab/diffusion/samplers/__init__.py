@@ -1,1 +1,1 @@
-"""Samplers: one call for all of them, (denoiser, process, start noise, noise source, hook, part) -> sample."""
+"""Samplers, with one interface: (denoiser, process, initial noise, noise source, hook, part) -> sample."""

@@ -13,9 +13,9 @@ from difflab.types import Denoised, Denoiser, StepContext
 
 
 class AncestralSampler(StridedSampler):
-    """x_{t-1} = mean + exp(log_variance / 2) z, with no z at the last step; DDPM Algorithm 2.
+    """x_{t-1} = mean + exp(log_variance / 2) z, with z = 0 at the last step; DDPM Algorithm 2.
 
-    Noise is drawn once in every step but the last, which takes none.
+    Noise is sampled once in every step but the last.
     """
 
     def step(
@@ -26,7 +26,7 @@ class AncestralSampler(StridedSampler):
         context: StepContext,
         noise: NoiseSource,
     ) -> tuple[Tensor, Denoised]:
-        """One draw from p(x_{t-1} | x_t); DDPM eq. 11 generalised to every prediction and variance."""
+        """Samples from p(x_{t-1} | x_t); DDPM eq. 11 generalised to every prediction and variance."""
         row = row_of(context)
         denoised = denoiser(x, context)
         mean, variance, log_variance = process.reverse_mean_variance(denoised, x, row)

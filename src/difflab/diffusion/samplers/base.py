@@ -1,4 +1,4 @@
-"""What every sampler has in common."""
+"""The base classes of all samplers."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 RowSpacing = Spacing | Literal["listed"]
 
 Take = Callable[[Tensor, Visit], tuple[Tensor, Denoised]]
-"""(x [B, ...] at the level of a step, the step) -> (x at the level it goes to, the prediction made on the way)."""
+"""(x [B, ...] at the step's level, the step) -> (x at the next level, the prediction made in the step)."""
 
 
 class Sampler(ABC):
-    """The way that all samplers go: step after step, with what a `Part` puts before, between and after them.
+    """The loop that all samplers share: step after step, with the changes of a `Part` before, between and after them.
 
-    `respace` comes first: the denoiser, the call and the rest take its result.
+    Call `respace` first: the denoiser, `__call__` and the other methods take its result.
 
-    on_brownian_path: noise belongs to a time on each sample's path, so a level visited again would see it again.
-    calls_a_step: how often the denoiser is asked at a step.
+    on_brownian_path: noise depends on the time along each sample's path, so revisiting a level would repeat it.
+    calls_a_step: number of denoiser calls per step.
     """
 
     on_brownian_path: ClassVar[bool] = False
@@ -43,27 +43,27 @@ class Sampler(ABC):
 
     @abstractmethod
     def respace(self, process: Process) -> Any:
-        """The process on the steps this sampler takes. Raises ValueError for one that it cannot step on."""
+        """Returns the process on this sampler's steps. Raises ValueError if the sampler cannot step on it."""
 
     @abstractmethod
     def contexts(self, process: Any) -> Iterator[StepContext]:
-        """All of its own steps in the order they are taken."""
+        """Yields all of its own steps in order."""
 
     @abstractmethod
     def begin(self, denoiser: Denoiser, process: Any, noise: NoiseSource) -> Take:
-        """What takes the steps of one call, and remembers what it has to."""
+        """Returns the function that takes the steps of one call, and holds their state."""
 
     @abstractmethod
     def starting_std(self, process: Any) -> float:
-        """Standard deviation of the noise that `__call__` starts from, whatever part of the way it takes."""
+        """Returns the standard deviation of the initial noise, whichever part of the steps is taken."""
 
     def levels(self, process: Any) -> Sequence[NoiseLevel]:
-        """All levels in the order they are visited, the end of the last step included."""
+        """Returns all levels in the order they are visited, including the end of the last step."""
         steps = list(self.contexts(process))
         return [step.level for step in steps] + [step.next_level for step in steps[-1:]]
 
     def n_steps(self, process: Any, part: Part | None = None) -> int:
-        """How many steps are taken, and how often the hook is called; those of an inversion are not among them."""
+        """Returns the number of steps, and so of hook calls; steps of an inversion are not counted."""
         return len((part or Part()).visits(list(self.contexts(process))))
 
     @torch.no_grad()
@@ -76,10 +76,10 @@ class Sampler(ABC):
         hook: StepHook | None = None,
         part: Part | None = None,
     ) -> Tensor:
-        """x [B, ...] at the first level -> [B, ...] at the last; `process` is `respace`'s result, as the denoiser's.
+        """x [B, ...] at the first level -> [B, ...] at the last; `process` and the denoiser's are `respace`'s result.
 
-        With a part whose image is noised, x is the noise, of deviation `starting_std`. No gradient is kept. Raises
-        ValueError for a part that this sampler cannot take.
+        If the image of `part` is noised, x is the noise, of deviation `starting_std`. Gradients are not tracked. Raises
+        ValueError if this sampler does not support the part.
         """
         part = part or Part()
         self.check(part)
@@ -102,19 +102,19 @@ class Sampler(ABC):
         return x
 
     def check(self, part: Part) -> None:
-        """Raise ValueError for a part that this sampler cannot take."""
+        """Raises ValueError if this sampler does not support the part."""
         if part.resampling is not None and part.resampling.resamplings > 1 and self.on_brownian_path:
             raise ValueError(
                 f"{type(self).__name__} takes its noise from a Brownian path, which is the same whenever a level is "
-                "visited again: jumps back up need another sampler, such as ancestral, ddim or euler_ancestral"
+                "visited again: resampling needs another sampler, such as ancestral, ddim or euler_ancestral"
             )
 
     def _begun(self, part: Part, denoiser: Denoiser, process: Any, x: Tensor, steps: Sequence[StepContext]) -> Tensor:
-        """x at the level of the first of `steps`."""
+        """Returns x at the level of the first of `steps`."""
         if part.image is None or part.from_noise:
             return x
         if part.image.shape != x.shape:
-            raise ValueError(f"the image to start from is {list(part.image.shape)}, but x is {list(x.shape)}")
+            raise ValueError(f"the initial image has shape {list(part.image.shape)}, but x has shape {list(x.shape)}")
         image = part.image.to(x)
         if part.inverted:
             return inverted(denoiser, process, image, steps)
@@ -122,14 +122,14 @@ class Sampler(ABC):
 
 
 def descending_steps(process: GaussianProcess) -> Iterator[StepContext]:
-    """The rows of a process from the noisiest down to the clean end."""
+    """Yields the rows of a process from the noisiest down to the clean end."""
     n = process.num_timesteps
     for index, row in enumerate(range(n - 1, -1, -1)):
         yield StepContext(index, n, process.level(row), process.level(row - 1), table_index=row)
 
 
 def ascending_steps(process: GaussianProcess) -> Iterator[StepContext]:
-    """The rows of a process from the cleanest up; the last step goes to pure noise."""
+    """Yields the rows of a process from the cleanest up; the last step goes to pure noise."""
     n = process.num_timesteps
     for row in range(n):
         following = process.level(row + 1) if row + 1 < n else PURE_NOISE
@@ -139,11 +139,11 @@ def ascending_steps(process: GaussianProcess) -> Iterator[StepContext]:
 class StridedSampler(Sampler):
     """A sampler that takes one step per row of a respaced process.
 
-    steps:        how many (or a list, see `sampling_timesteps`), None for all of the training process.
-    spacing:      which of them; steps_offset is added to each. listed: the levels are those of `sigmas`.
-    sigmas:       sigma / alpha from the noisiest down, of spacing=listed (see `difflab.diffusion.levels.listed`).
+    steps:        number of steps (or a list, see `sampling_timesteps`), None for all of the training process.
+    spacing:      how the steps are chosen; steps_offset is added to each. listed: the levels are those of `sigmas`.
+    sigmas:       sigma / alpha, noisiest first, for spacing=listed (see `difflab.diffusion.levels.listed`).
 
-    Raises ValueError for a list that is none, or not of as many as `steps`.
+    Raises ValueError if the list is invalid or its length is not `steps`.
     """
 
     def __init__(
@@ -162,11 +162,11 @@ class StridedSampler(Sampler):
 
     @classmethod
     def from_config(cls, config: SamplerBase) -> Self:
-        """The sampler of a configuration with the keys of its constructor."""
+        """Builds the sampler from a configuration with the keys of its constructor."""
         return cls(**options_of(config))
 
     def respace(self, process: Process) -> GaussianProcess:
-        """The training process on this sampler's steps. Raises ValueError where it has not as many, or not these."""
+        """Returns the training process on this sampler's steps. Raises ValueError if it lacks these steps."""
         if self.spacing == "listed":
             return process.on_levels(listed_levels(process, self.sigmas or ())[::-1])
         table = process.table
@@ -179,11 +179,11 @@ class StridedSampler(Sampler):
         return table.respace(resolve_steps(table.num_timesteps, self.steps, self.spacing, self.steps_offset))
 
     def starting_std(self, process: GaussianProcess) -> float:
-        """That of the process at its noisiest row."""
+        """Returns the standard deviation of the initial noise at the noisiest row."""
         return process.starting_std(process.level(process.num_timesteps - 1))
 
     def contexts(self, process: GaussianProcess) -> Iterator[StepContext]:
-        """The steps in the order they are taken."""
+        """Yields the steps in order."""
         return descending_steps(process)
 
     @abstractmethod
@@ -195,15 +195,15 @@ class StridedSampler(Sampler):
         context: StepContext,
         noise: NoiseSource,
     ) -> tuple[Tensor, Denoised]:
-        """x at `context.level` -> (x at `context.next_level`, the prediction made on the way)."""
+        """x at `context.level` -> (x at `context.next_level`, the prediction made in the step)."""
 
     def begin(self, denoiser: Denoiser, process: GaussianProcess, noise: NoiseSource) -> Take:
-        """Steps on rows remember nothing."""
+        """Returns the function that takes the steps; steps on rows have no state."""
         return lambda x, visit: self.step(denoiser, process, x, visit.context, noise)
 
 
 def options_of(config: SamplerBase) -> dict[str, Any]:
-    """The options of a configuration by name, `kind` left out."""
+    """Returns the options of a configuration by name, without `kind`."""
     options = config.options
     if options.get("sigmas") is not None:
         options["sigmas"] = [float(sigma) for sigma in options["sigmas"]]
@@ -211,6 +211,6 @@ def options_of(config: SamplerBase) -> dict[str, Any]:
 
 
 def row_of(context: StepContext) -> int:
-    """The row of a step taken on the table."""
+    """Returns the row of a step on the table."""
     assert context.table_index is not None, "strided samplers step on rows of their process"
     return context.table_index

@@ -20,13 +20,13 @@ Stride = Literal["listed", "constant"]
 
 
 class DDIMSampler(StridedSampler):
-    """DDIM eq. 12, with the noise of eq. 16, drawn only in steps that add some.
+    """DDIM eq. 12, with the noise of eq. 16, sampled only in steps that add noise.
 
     eta:          0 is deterministic, 1 has the posterior variance of the (respaced) process.
     final_level:  where the last step ends: the clean end, or training step 0 (`set_alpha_to_one=False` of diffusers;
                   latent diffusion).
-    stride:       `listed` goes to the next kept step; `constant` goes down by T // steps whatever was kept, as
-                  diffusers' DDIM does (the two differ for spacing=linspace).
+    stride:       `listed` goes to the next kept step; `constant` always goes down by T // steps, as in diffusers' DDIM
+                  (the two differ for spacing=linspace).
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class DDIMSampler(StridedSampler):
         self.stride: Stride = stride
 
     def contexts(self, process: GaussianProcess) -> Iterator[StepContext]:
-        """The rows from the noisiest down, each with the level that its step goes to."""
+        """Yields the rows from the noisiest down, each with the level its step goes to."""
         for context in super().contexts(process):
             yield dataclasses.replace(context, next_level=self._next_level(process, row_of(context)))
 
@@ -66,7 +66,7 @@ class DDIMSampler(StridedSampler):
         context = dataclasses.replace(context, next_level=self._next_level(process, row))
         denoised = denoiser(x, context)
         x0, eps = denoised.x0, denoised.eps
-        # Pure noise tells nothing of x0, and so nothing of its class: there is no score to be led by.
+        # Pure noise carries no information about x0 or its class: there is no score to guide by.
         shifted = shift_eps(denoiser, eps, x, context) if context.level.alpha > 0.0 else eps
         if shifted is not eps:
             x0, eps = process.x0_from_eps(shifted, x, row), shifted
@@ -87,9 +87,9 @@ class DDIMSampler(StridedSampler):
 
 
 def refuse_constant(stride: Stride, *, listed: bool) -> None:
-    """Raise ValueError for steps that are all as wide, where the levels are those of a list."""
+    """Raises ValueError if a constant stride is combined with listed levels."""
     if listed and stride == "constant":
-        raise ValueError("stride=constant leaves the levels of spacing=listed: take stride=listed")
+        raise ValueError("stride=constant does not visit the levels of spacing=listed: use stride=listed")
 
 
 def posterior_std(level: NoiseLevel, next_level: NoiseLevel) -> float:

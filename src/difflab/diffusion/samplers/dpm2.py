@@ -12,7 +12,7 @@ from difflab.types import Denoised, NoiseLevel
 
 
 class DPM2Sampler(EulerSampler):
-    """Two network calls in every step but one to the clean end, which is Euler's; churn as in EDM."""
+    """Two network calls in every step, except that a step to the clean end is Euler's; churn as in EDM."""
 
     calls_a_step = 2
 
@@ -23,7 +23,7 @@ class DPM2Sampler(EulerSampler):
 
 
 class DPM2AncestralSampler(EulerAncestralSampler):
-    """The same as far as below the next level, then noise up to it."""
+    """DPM-Solver-2 to a level below the next one, then noise up to it."""
 
     calls_a_step = 2
 
@@ -34,9 +34,9 @@ class DPM2AncestralSampler(EulerAncestralSampler):
 
 
 def midpoint_step(state: SamplerState, z: Tensor, x0: Tensor, here: float, there: float) -> Tensor:
-    """From noise `here` to `there` with the slope of half way, in the logarithm; Lu et al. 2022, algorithm 1.
+    """Steps from sigma `here` to `there` with the slope at the midpoint in log sigma; Lu et al. 2022, algorithm 1.
 
-    x0: the prediction at `here`. To the clean end, where half way is nowhere, it is Euler's step.
+    x0: the prediction at `here`. A step to the clean end, which has no such midpoint, is Euler's.
     """
     if there == 0.0:
         return x0

@@ -1,4 +1,4 @@
-"""DPM-Solver-fast: as few network calls as one can spend (Lu et al. 2022; k-diffusion's sample_dpm_fast)."""
+"""DPM-Solver-fast: high order with very few network calls (Lu et al. 2022; k-diffusion's sample_dpm_fast)."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 
 class DPMFastSampler(LevelSampler):
-    """Steps of third order, and at the end one or two of a lower order, so that `calls` network calls are made.
+    """Steps of third order, and one or two of lower order at the end, for a total of `calls` network calls.
 
-    Steps are even in lambda = -ln(noise), and the last one ends at the lowest level, not at the clean end.
+    Steps are even in lambda = -ln(sigma), and the last one ends at the lowest level, not at the clean end.
 
-    calls:                in all.
-    sigmas:               where the steps begin and end, from the noisiest down, in place of even ones.
+    calls:                total number of network calls.
+    sigmas:               the ends of the steps, noisiest first, instead of an even spacing.
     sigma_min, sigma_max, snap: as in `Grid`.
-    eta, s_noise:     new noise in every step, as in `AncestralNoise`; eta = 0 is the ODE.
+    eta, s_noise:         new noise in every step, as in `AncestralNoise`; eta = 0 is the ODE.
 
-    Raises ValueError for calls below 1, for sigmas that are not one more than the steps, and for options out of range.
+    Raises ValueError if calls is below 1, sigmas are not one more than the steps, or an option is out of range.
     """
 
     @classmethod
     def from_config(cls, config: SamplerBase) -> Self:
         options = options_of(config)
-        del options["spacing"]  # the sigmas say which
+        del options["spacing"]  # determined by the sigmas
         return cls(options.pop("steps"), **options)
 
     def __init__(
@@ -81,7 +81,7 @@ class DPMFastSampler(LevelSampler):
 
 
 def orders_of(calls: int) -> list[int]:
-    """The order of every step, which is the number of its network calls; they add up to `calls`."""
+    """Returns the order of every step, which is also its number of network calls; they add up to `calls`."""
     if calls % 3 == 0:
         return [3] * (calls // 3 - 1) + [2, 1]
     return [3] * (calls // 3) + [calls % 3]
@@ -105,7 +105,7 @@ def _third_order(state: SamplerState, z: Tensor, x0: Tensor, here: float, there:
 
 
 def _bend(width: float) -> float:
-    """(e^h - 1) / h - 1 = h phi_2(h): what a slope of eps over the step adds, at its end."""
+    """Returns (e^h - 1) / h - 1 = h phi_2(h): the effect at the end of the step of a linear change of eps over it."""
     return phis(width, 2)[1]
 
 

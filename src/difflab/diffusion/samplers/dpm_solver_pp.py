@@ -1,7 +1,7 @@
 """DPM-Solver++ (Lu et al. 2022b; k-diffusion's dpmpp_* samplers).
 
-On the ODE it is multistep, one network call a step (on eps DPM-Solver, Lu et al. 2022a). With new noise in every step
-it takes two calls; on the SDE, whose noise is a Brownian motion, one or two.
+On the ODE it is multistep, one network call per step (with prediction=eps it is DPM-Solver, Lu et al. 2022a). With new
+noise in every step it takes two calls; on the SDE, whose noise is a Brownian motion, one or two.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ Variant = Literal["midpoint", "heun"]
 SecondDerivative = Literal["half", "full"]
 Solver = Literal["midpoint", "heun"]
 
-FEW_STEPS = 15  # below it, lower_order_final goes down in order at the end (the authors' and diffusers' rule)
+FEW_STEPS = 15  # with fewer, lower_order_final reduces the order at the end (the authors' and diffusers' rule)
 
 
 class DPMSolverPPSampler(ExponentialSampler):
-    """Order 1 is DDIM, order 2 is DPM-Solver++(2M) (algorithm 2; k-diffusion's dpmpp_2m), order 3 the authors' code's.
+    """Order 1 is DDIM, order 2 is DPM-Solver++(2M) (algorithm 2; k-diffusion's dpmpp_2m), order 3 the authors' code.
 
-    variant:           of order 2: the derivative of m enters as the midpoint method takes it, or integrated exactly
-                       (heun; the same up to third order in h).
-    second_derivative: of order 3. half: as the authors' code takes it, and diffusers and k-diffusion after it, which
-                       leaves a local error of h^3 and so the order 2. full: what the expansion asks for, order 3.
+    variant:           for order 2: the derivative of m enters as in the midpoint method, or integrated exactly (heun;
+                       the same up to third order in h).
+    second_derivative: for order 3. half: as in the authors' code, diffusers and k-diffusion, which leaves a local error
+                       of h^3 and thus order 2. full: as the expansion requires, order 3.
     lower_order_final: with fewer than 15 steps, the last step is of order 1 and the one before of order 2 at most.
 
-    The other options, and what is refused: `ExponentialSampler`.
+    See `ExponentialSampler` for the other options and errors.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class DPMSolverPPSampler(ExponentialSampler):
         return min(order, steps - state.index) if self.lower_order_final and steps < FEW_STEPS else order
 
     def _change(self, state: SamplerState, m: Tensor, here: NoiseLevel, there: NoiseLevel, order: int) -> Tensor:
-        """What the derivatives of m in lambda subtract, by divided differences; DPM-Solver++ section 4.2."""
+        """Returns what the derivatives of m in lambda subtract, by divided differences; DPM-Solver++ section 4.2."""
         h = half_log_snr(there) - half_log_snr(here)
         one, two, three = phis(self.width(here, there), 3)
         before, m_before = state.past[-1]
@@ -87,9 +87,9 @@ class DPMSolverPPSampler(ExponentialSampler):
 
 
 class DPMSolverPP2SAncestralSampler(EulerAncestralSampler):
-    """The x0 of half way, in the log-SNR, serves for the whole step; Lu et al. 2022b, algorithm 1 with r = 1/2.
+    """The x0 at the midpoint in log-SNR serves for the whole step; Lu et al. 2022b, algorithm 1 with r = 1/2.
 
-    Two network calls in every step but one to the clean end. eta=0 is DPM-Solver++(2S) itself.
+    Two network calls in every step except one to the clean end. eta=0 is DPM-Solver++(2S) itself.
     """
 
     calls_a_step = 2
@@ -105,11 +105,11 @@ class DPMSolverPP2SAncestralSampler(EulerAncestralSampler):
 
 
 class DPMSolverPPSDESampler(LevelSampler):
-    """A first, noisy step to `r` of the way in the log-SNR; then the whole one with an x0 extrapolated from both.
+    """A first, noisy step over a fraction `r` in log-SNR; then the whole step with an x0 extrapolated from both.
 
-    r = 1/2 uses the x0 of half way alone. Every sample's noise is the increment of its own Brownian motion, so another
-    number of steps sees the same path. Raises ValueError for an eta outside of [0, 1], an s_noise that is not above
-    0 and an r outside of (0, 1).
+    r = 1/2 uses only the x0 at the midpoint. Every sample's noise is the increment of its own Brownian motion, so a
+    different number of steps follows the same path. Raises ValueError if eta is outside [0, 1], s_noise is not above 0,
+    or r is outside (0, 1).
     """
 
     calls_a_step = 2
@@ -141,12 +141,12 @@ class DPMSolverPPSDESampler(LevelSampler):
 
 
 class MultistepSDESampler(LevelSampler):
-    """One network call a step: x0 is a polynomial of lambda = -ln(noise) through the last ones, and the linear SDE that
-    is left is solved exactly; SDE-DPM-Solver++ of Lu et al. 2022b, with an eta.
+    """One network call per step: x0 is a polynomial in lambda = -ln(sigma) through the last predictions, and the
+    remaining linear SDE is solved exactly; SDE-DPM-Solver++ of Lu et al. 2022b, with an eta.
 
-    eta: how much noise is taken away and added again on the way: 0 is the ODE, 1 the reverse SDE.
-    s_noise: the standard deviation of what is added. Noise comes of every sample's own Brownian motion, so another
-    number of steps sees the same path. Raises ValueError for an eta below 0 and an s_noise that is not above 0.
+    eta: how much noise is removed and added again: 0 is the ODE, 1 the reverse SDE.
+    s_noise: standard deviation of the added noise. Noise comes from every sample's own Brownian motion, so a different
+    number of steps follows the same path. Raises ValueError if eta is below 0 or s_noise is not above 0.
     """
 
     extrapolates = True
@@ -186,7 +186,7 @@ class MultistepSDESampler(LevelSampler):
         width: float,
         decay: float,
     ) -> Tensor:
-        """z of a step with constant x0, plus what earlier x0 tell of its change.
+        """Returns z after a step with constant x0, plus the change of x0 implied by earlier predictions.
 
         width: of the step in lambda. decay: (1 + eta) width.
         """
@@ -195,8 +195,8 @@ class MultistepSDESampler(LevelSampler):
 class DPMSolverPP2MSDESampler(MultistepSDESampler):
     """Second order: a line through the last two x0.
 
-    solver: how the line is weighed: midpoint, its value half way; heun, integrated exactly.
-    Raises ValueError for another solver, and as every sampler on the SDE.
+    solver: how the line enters: midpoint, its value at the midpoint; heun, integrated exactly.
+    Raises ValueError if solver is unknown, and as `MultistepSDESampler`.
     """
 
     remembered = 1
@@ -231,7 +231,7 @@ class DPMSolverPP2MSDESampler(MultistepSDESampler):
 
 
 class DPMSolverPP3MSDESampler(MultistepSDESampler):
-    """Third order: a parabola through the last three x0; the second step has a line."""
+    """Third order: a parabola through the last three x0; the second step uses a line."""
 
     remembered = 2
 

@@ -23,12 +23,12 @@ Scaling = Literal["none", "vp"]
 
 
 class EDMAblationSampler(LevelSampler):
-    """An ODE solver on x = s(t) z in a time t of its own; EDM algorithm 1, with the churn of algorithm 2.
+    """An ODE solver on x = s(t) z with its own time t; EDM algorithm 1, with the churn of algorithm 2.
 
-    solver:   euler, or heun: a second call at `alpha` of the way (1: Heun's method, 1/2: the midpoint's), but for the
-              last step. Raises ValueError for an alpha outside of (0, 1].
+    solver:   euler, or heun: a second call after a fraction `alpha` of the step (1: Heun's method, 1/2: the midpoint
+              method), except in the last step. Raises ValueError if alpha is outside (0, 1].
     schedule: sigma(t): linear (EDM, DDIM), ve (its square root), vp (that of linear betas).
-    scaling:  s(t): none, or vp, which keeps the variance.
+    scaling:  s(t): none, or vp, which preserves the variance.
 
     With schedule=linear and scaling=none it is `EulerSampler` or `HeunSampler`.
     """
@@ -49,7 +49,7 @@ class EDMAblationSampler(LevelSampler):
         check_choice("schedule", schedule, Schedule)
         check_choice("scaling", scaling, Scaling)
         if not 0 < alpha <= 1:
-            raise ValueError(f"alpha={alpha:g} must be above 0 (1 is Heun's method, 0.5 the midpoint's) and at most 1")
+            raise ValueError(f"alpha={alpha:g} must be above 0 and at most 1 (1: Heun's method, 0.5: midpoint)")
         self.solver: Solver = solver
         self.alpha = alpha
         self.schedule: Schedule = schedule
@@ -85,7 +85,7 @@ class EDMAblationSampler(LevelSampler):
         return 1.0 if self.scaling == "none" else (1.0 + sigma**2) ** -0.5
 
     def _derivative(self, clock: SigmaTime, z: Tensor, x0: Tensor, sigma: float) -> Tensor:
-        """dx/dt = s' z + s sigma' (z - x0) / sigma; EDM eq. 4 with x = s z."""
+        """Returns dx/dt = s' z + s sigma' (z - x0) / sigma; EDM eq. 4 with x = s z."""
         rate, scale = clock.rate(clock.time(sigma)), self._scale(sigma)
         moved = (scale * rate) * slope(z, x0, sigma)
         return moved if self.scaling == "none" else moved - (sigma * rate * scale**3) * z

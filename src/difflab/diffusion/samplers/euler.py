@@ -1,4 +1,4 @@
-"""Euler's method: on the probability-flow ODE, with Heun's correction (EDM algorithm 2), with new noise in every step.
+"""Euler's method: on the probability-flow ODE, with Heun's correction (EDM algorithm 2), or with new noise per step.
 
 The last of these is k-diffusion's sample_euler_ancestral.
 """
@@ -24,12 +24,12 @@ MOST_CHURN = math.sqrt(2.0) - 1.0
 
 @dataclass(frozen=True)
 class Churn:
-    """Noise added at the start of a step, which the step then takes away again; EDM algorithm 2, lines 4 to 6.
+    """Noise added at the start of a step, which the step then removes; EDM algorithm 2, lines 4 to 6.
 
     s_churn: a step multiplies sigma by 1 + s_churn / steps, at most by sqrt(2), where s_tmin <= sigma <= s_tmax.
-    s_noise: the standard deviation of what is added.
+    s_noise: standard deviation of the added noise.
 
-    Raises ValueError for a negative amount and for an empty range.
+    Raises ValueError if an amount is negative or the range is empty.
     """
 
     s_churn: float = 0.0
@@ -44,11 +44,11 @@ class Churn:
             raise ValueError(f"s_tmin={self.s_tmin:g} and s_tmax={self.s_tmax:g} must be 0 <= s_tmin < s_tmax")
 
     def factor(self, sigma: float, n_steps: int) -> float:
-        """What the sigma of a level is multiplied with in so many steps: 1 + gamma."""
+        """Returns the factor 1 + gamma applied to the sigma of a level, given the number of steps."""
         return 1.0 + min(self.s_churn / n_steps, MOST_CHURN) if self.s_tmin <= sigma <= self.s_tmax else 1.0
 
     def __call__(self, state: SamplerState, z: Tensor, here: NoiseLevel) -> tuple[Tensor, NoiseLevel]:
-        """(z, level) with more noise, or as they were."""
+        """Returns (z, level) with more noise, or unchanged."""
         factor = self.factor(here.edm_sigma, len(state.levels) - 1)
         if factor == 1.0:
             return z, here
@@ -58,13 +58,13 @@ class Churn:
 
 
 def with_churn(options: dict[str, Any]) -> dict[str, Any]:
-    """Options with one `churn` in place of the four keys that a configuration has for it."""
+    """Returns the options with one `churn` instead of the four keys of the configuration."""
     given = {key: options.pop(key) for key in ("s_churn", "s_tmin", "s_tmax", "s_noise")}
     return {**options, "churn": Churn(**{key: value for key, value in given.items() if value is not None})}
 
 
 class EulerSampler(LevelSampler):
-    """z' = z + (sigma' - sigma) dz / dsigma; the same as DDIM where there is no churn."""
+    """z' = z + (sigma' - sigma) dz / dsigma; the same as DDIM without churn."""
 
     def __init__(self, grid: LevelGrid | None = None, *, churn: Churn | None = None) -> None:
         super().__init__(grid)
@@ -81,7 +81,7 @@ class EulerSampler(LevelSampler):
 
 
 class HeunSampler(EulerSampler):
-    """Euler, then once more with the mean of the slopes at both ends; the last step, to the clean end, is Euler's."""
+    """An Euler step, then a correction with the mean of the slopes at both ends; a step to the clean end is Euler's."""
 
     calls_a_step = 2
 
@@ -101,10 +101,10 @@ class HeunSampler(EulerSampler):
 class AncestralNoise:
     """How much of a step's target is new noise; k-diffusion's get_ancestral_step.
 
-    eta:   0 adds none, which is the ODE; 1 adds what the posterior of DDPM eq. 6 has.
-    scale: the standard deviation of what is added (s_noise).
+    eta:   0 adds none, which is the ODE; 1 adds as much as the posterior of DDPM eq. 6.
+    scale: standard deviation of the added noise (s_noise).
 
-    Raises ValueError for an eta outside of [0, 1] and a scale that is not above 0.
+    Raises ValueError if eta is outside [0, 1] or scale is not above 0.
     """
 
     eta: float = 1.0
@@ -116,9 +116,9 @@ class AncestralNoise:
         check_scale(self.scale)
 
     def split(self, here: float, there: float) -> tuple[float, float]:
-        """(down, up) of a step between two sigmas: go down to `down`, then add `up`; down^2 + up^2 = there^2.
+        """Splits a step between two sigmas into (down, up): go down to `down`, then add `up`; down^2 + up^2 = there^2.
 
-        The posterior has the variance there^2 (here^2 - there^2) / here^2 in these coordinates.
+        In these coordinates the posterior variance is there^2 (here^2 - there^2) / here^2.
         """
         if self.eta == 0.0:
             return there, 0.0
@@ -126,20 +126,20 @@ class AncestralNoise:
         return math.sqrt(there**2 - up**2), up
 
     def add(self, state: SamplerState, z: Tensor, up: float) -> Tensor:
-        """z [B, ...] with noise of each sample's own stream; none is drawn where none is to be added."""
+        """Adds noise from each sample's own stream to z [B, ...]; none is generated if `up` is 0."""
         return z if up == 0.0 else z + (up * self.scale) * state.noise.randn_like(z)
 
 
 def check_scale(scale: float) -> None:
-    """Raise ValueError where the standard deviation of added noise is not above 0."""
+    """Raises ValueError if the standard deviation of added noise is not above 0."""
     if not scale > 0:
         raise ValueError(f"s_noise={scale:g} must be above 0 (eta=0 adds no noise)")
 
 
 class EulerAncestralSampler(LevelSampler):
-    """Straight towards x0 as far as below the next level, then noise up to it; DDPM's sampler where eta is 1.
+    """A straight step towards x0 to a level below the next one, then noise up to it; DDPM's sampler if eta is 1.
 
-    Raises ValueError for an eta outside of [0, 1] and an s_noise that is not above 0.
+    Raises ValueError if eta is outside [0, 1] or s_noise is not above 0.
     """
 
     def __init__(self, grid: LevelGrid | None = None, *, eta: float = 1.0, s_noise: float = 1.0) -> None:

@@ -1,4 +1,4 @@
-"""DDIM run backwards: from an image to the noise that DDIM makes it from."""
+"""DDIM inversion: from an image to the noise from which DDIM generates it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ InversionEnd = Literal["pure_noise", "last_row"]
 
 
 class DDIMInversion(StridedSampler):
-    """The reverse ODE step of DDIM section 4.3, up the rows; no noise is drawn.
+    """The reverse ODE step of DDIM section 4.3, up the rows, without noise.
 
-    As ADM does it, the image is taken as x at the lowest row (whose noise is below a grey level).
+    As in ADM, the image is taken as x at the lowest row (whose noise is below a grey level).
 
     end: `pure_noise` takes a last step from the highest row to alpha = 0 (ADM's `ddim_reverse_sample`); `last_row`
          stops at the highest row, where DDIM decoding with the same steps starts.
@@ -41,12 +41,12 @@ class DDIMInversion(StridedSampler):
         self.end: InversionEnd = end
 
     def check(self, part: Part) -> None:
-        """Raise ValueError for all but steps that are left out: it draws nothing."""
+        """Raises ValueError if the part does anything but leave out steps."""
         if part.image is not None or part.region is not None or part.resampling is not None:
             raise ValueError("DDIM inversion goes up from the image that it is called with: no image, region or jumps")
 
     def contexts(self, process: GaussianProcess) -> Iterator[StepContext]:
-        """The rows from the cleanest up, one step less than there are where it stops at the highest."""
+        """Yields the rows from the cleanest up, one step less if it stops at the highest."""
         steps = process.num_timesteps - (self.end == "last_row")
         for context in islice(ascending_steps(process), steps):
             yield replace(context, n_steps=steps)

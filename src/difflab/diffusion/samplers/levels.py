@@ -1,4 +1,4 @@
-"""What the samplers have in common that step between noise levels, on a table or off it."""
+"""The base class of samplers that step between noise levels, on a table or in continuous time."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class SamplerState:
-    """The state of a sampler during one call: its denoiser, the levels ahead and what earlier steps left.
+    """The state of a sampler during one call: its denoiser, the levels and the results of earlier steps.
 
-    Made anew by every call, so that a sampler keeps nothing itself and a multistep one starts cleanly. Everything is in
-    EDM's coordinates, z = x / alpha, where the probability-flow ODE is dz / dsigma = (z - x0) / sigma.
+    Each call creates a new one, so that samplers themselves are stateless and multistep ones start cleanly. Everything
+    is in EDM's coordinates, z = x / alpha, where the probability-flow ODE is dz / dsigma = (z - x0) / sigma.
 
-    levels: all levels from the noisiest down, the end of the last step included, whatever part of them is visited.
-    past:   what earlier steps left, the newest last.
-    index:  which of the sampler's own steps is taken: from level `index` to the next.
+    levels: all levels, noisiest first, including the end of the last step, whichever part of them is visited.
+    past:   results of earlier steps, the newest last.
+    index:  index of the current step among the sampler's own: from level `index` to the next.
     """
 
     denoiser: Denoiser
@@ -49,13 +49,13 @@ class SamplerState:
     context: StepContext = field(init=False)
 
     def arrive(self, visit: Visit) -> None:
-        """Begin a step. After a jump nothing is remembered: the sampler starts anew from there."""
+        """Begins a step. A jump clears the history: the sampler starts anew from there."""
         self.index, self.context = visit.place, visit.context
         if visit.climbed:
             self.past = []
 
     def denoise(self, z: Tensor, level: NoiseLevel) -> Denoised:
-        """The prediction for z [B, ...] at a level, shifted by what guidance adds to the score."""
+        """Returns the prediction for z [B, ...] at a level, shifted by what guidance adds to the score."""
         x = z * level.alpha
         context = replace(self.context, level=level)
         denoised = self.denoiser(x, context)
@@ -65,14 +65,14 @@ class SamplerState:
         return Denoised((x - level.sigma * shifted) / level.alpha, shifted, denoised.log_variance)
 
     def level(self, sigma: float) -> NoiseLevel:
-        """The level between two of the grid where sigma / alpha is `sigma`."""
+        """Returns the level, possibly between two of the grid, at which sigma / alpha is `sigma`."""
         return self.grid.level_of_sigma(self.process, sigma)
 
     def brownian(self, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> Tensor:
-        """Standard normals like z [B, ...]: how far every sample's Brownian motion goes between two levels.
+        """Returns normalised increments of every sample's Brownian motion between two levels, like z [B, ...].
 
-        Its time is the logarithm of the noise, from the highest of the process (0) to its lowest (1), so other numbers
-        of steps and spacings on the same process follow the same path.
+        Its time is log sigma, from the highest of the process (0) to its lowest (1), so different numbers of steps and
+        spacings on the same process follow the same path.
         """
         return self.noise.brownian_like(z, self._time(here.edm_sigma), self._time(there.edm_sigma), self._finest)
 
@@ -92,16 +92,16 @@ class SamplerState:
         return min((after - before for before, after in pairwise(times)), default=1.0)
 
     def remember(self, level: NoiseLevel, value: Tensor, most: int) -> None:
-        """Keep a value for later steps, and of all of them the last `most`."""
+        """Stores a value for later steps, keeping the last `most`."""
         self.past = [*self.past, (level, value)][-most:]
 
 
 class LevelSampler(Sampler):
     """A sampler that takes one step per level of a grid.
 
-    may_end_where_it_is: the last step may end at the level where it begins, as PLMS does at training step 0.
-    extrapolates: x0 is extrapolated from earlier steps, which a step much wider than those before cannot bear:
-                  `respace` logs a line where a Gaussian would come out too wide.
+    may_end_where_it_is: the last step may end at the level where it begins, as in PLMS at training step 0.
+    extrapolates: x0 is extrapolated from earlier steps, which fails in a step much wider than those before: `respace`
+                  logs a warning if a Gaussian would come out too wide.
     """
 
     may_end_where_it_is: ClassVar[bool] = False
@@ -112,18 +112,18 @@ class LevelSampler(Sampler):
 
     @classmethod
     def from_config(cls, config: SamplerBase) -> Self:
-        """The sampler of a configuration with the keys of `Grid` and of its constructor."""
+        """Builds the sampler from a configuration with the keys of `Grid` and of its constructor."""
         return cls.with_options(options_of(config), Grid)
 
     @classmethod
     def with_options(cls, options: dict[str, Any], grid_type: type[Grid | AblationGrid]) -> Self:
-        """Made of options by name, those of the grid among them."""
+        """Builds the sampler from options by name, including those of the grid."""
         names = [field.name for field in fields(grid_type) if field.name in options]
         grid = grid_type(**{name: options.pop(name) for name in names})
         return cls(grid, **options)
 
     def respace(self, process: Process) -> Process:
-        """The process itself. Raises ValueError where it has no such levels, or no meaning between rows."""
+        """Returns the process itself. Raises ValueError if it lacks these levels or is undefined between rows."""
         process.refuse_between_rows()
         levels = self.levels(process)
         falling = levels[:-1] if self.may_end_where_it_is else levels
@@ -137,17 +137,17 @@ class LevelSampler(Sampler):
         return process
 
     def levels(self, process: Process) -> Sequence[NoiseLevel]:
-        """All levels from the noisiest down, the end of the last step included."""
+        """Returns all levels, noisiest first, including the end of the last step."""
         return self.grid.levels(process)
 
     def contexts(self, process: Process) -> Iterator[StepContext]:
-        """The steps in the order they are taken."""
+        """Yields the steps in order."""
         levels = self.levels(process)
         for index, (here, there) in enumerate(pairwise(levels)):
             yield StepContext(index, len(levels) - 1, here, there)
 
     def starting_std(self, process: Process) -> float:
-        """Standard deviation of the noise that `__call__` starts from."""
+        """Returns the standard deviation of the initial noise."""
         return process.starting_std(self.levels(process)[0])
 
     @abstractmethod
@@ -155,14 +155,14 @@ class LevelSampler(Sampler):
         """z [B, ...] at `here` -> (z at `there`, the prediction made at `here`)."""
 
     def begin(self, denoiser: Denoiser, process: Process, noise: NoiseSource) -> Take:
-        """The steps of one state."""
+        """Returns the function that takes the steps, with a new state."""
         state = SamplerState(denoiser, process, self.grid, self.levels(process), noise)
 
         def take(x: Tensor, visit: Visit) -> tuple[Tensor, Denoised]:
             state.arrive(visit)
             here, there = visit.context.level, visit.context.next_level
             if here.alpha == 0.0:
-                # Nothing of x0 is left in x, and z has no meaning: the first step is DDIM's, whatever the sampler.
+                # x carries no information about x0, and z is undefined: the first step is DDIM's, whatever the sampler.
                 denoised = denoiser(x, visit.context)
                 return deterministic(denoised, there), denoised
             z, denoised = self.step(state, x / here.alpha, here, there)
@@ -172,11 +172,11 @@ class LevelSampler(Sampler):
 
 
 def towards(z: Tensor, x0: Tensor, here: float, there: float) -> Tensor:
-    """z at sigma = `there`, on the straight way from z at sigma = `here` to x0 at 0: Euler's step."""
+    """Steps z from sigma = `here` to sigma = `there`, straight towards x0 at 0: Euler's step."""
     ratio = there / here
     return ratio * z + (1.0 - ratio) * x0
 
 
 def slope(z: Tensor, x0: Tensor, sigma: float) -> Tensor:
-    """dz / dsigma = (z - x0) / sigma: the noise in z, as x0 tells it; EDM eq. 1 with s = 1."""
+    """Returns dz / dsigma = (z - x0) / sigma: the noise in z according to x0; EDM eq. 1 with s = 1."""
     return (z - x0) / sigma

@@ -13,14 +13,14 @@ from difflab.types import Denoised, NoiseLevel
 
 MOST_ORDER = 4
 
-# Two nodes integrate cubics exactly, and four slopes make no more than a cubic.
+# Two nodes integrate cubics exactly, and four slopes give at most a cubic.
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(2)
 
 
 class LMSSampler(LevelSampler):
-    """One network call a step: the polynomial through the last `order` slopes is integrated over it.
+    """One network call per step: the polynomial through the last `order` slopes is integrated over the step.
 
-    The first steps have fewer slopes, and so a lower order. Raises ValueError for an order outside of 1..4.
+    The first steps have fewer slopes, and so a lower order. Raises ValueError if order is outside 1..4.
     """
 
     def __init__(self, grid: LevelGrid | None = None, *, order: int = 4) -> None:
@@ -39,9 +39,9 @@ class LMSSampler(LevelSampler):
 
 
 def lagrange_integrals(nodes: Sequence[float], start: float, end: float) -> list[float]:
-    """The integral from start to end of the Lagrange polynomial of every node; exact for up to four nodes.
+    """Returns the integral from start to end of the Lagrange polynomial of every node; exact for up to four nodes.
 
-    One polynomial is 1 at its own node and 0 at all others.
+    Each polynomial is 1 at its own node and 0 at all others.
     """
     half = 0.5 * (end - start)
     at = start + half * (1.0 + _NODES)

@@ -1,4 +1,4 @@
-"""A part of a sampler's way: from a noised or inverted image, to a noise level, around a known region, up and down."""
+"""Partial sampling: from a noised or inverted image, to a noise level, around a known region, with resampling."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from difflab.diffusion.samplers.resampling import Resampling
 from difflab.types import NoiseLevel, StepContext
 
 AS_PRINTED = 1e-5
-"""How far the sigma of a level may be from one that is visited: what is left out in a message."""
+"""Relative tolerance between a given sigma and a visited one: the digits that messages do not print."""
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """What is different from drawing all the way from pure noise; by default nothing is.
+    """How a sampling run differs from the full one from pure noise; by default not at all.
 
-    start:      the share of the sampler's steps that is kept, in (0, 1], counted as diffusers' `strength`:
-                int(steps * start), the last ones. Or a level that the sampler visits, where sampling begins.
-    image:      [B, ...], in the range of x0: x begins with it at the first level that is kept, with the noise that the
-                sampler is called with (SDEdit, Meng et al. 2022). start=1 is pure noise to the bit whatever the image
-                is; so it is not q(x_T | image) where a schedule ends with signal left (diffusers' image-to-image begins
-                there; give the first level itself as start for that). Without an image, x is what the sampler is
-                called with: x at the first level that is kept, as an earlier stage left it.
-    inverted:   the image is brought there by DDIM inversion and not by noise, also with start=1.
-    end:        the share of the steps that is left out at the end, in [0, 1), counted in the same way, so that
-                end=0.3 leaves just what start=0.3 takes. Or a level that the sampler visits, where sampling ends.
-    region:     what of an image is known and has to stay.
+    start:      the fraction of the sampler's steps that is kept, in (0, 1], counted as diffusers' `strength`:
+                the last int(steps * start) steps. Or a level that the sampler visits, where sampling begins.
+    image:      [B, ...], in the range of x0: x is initialised with it at the first level that is kept, with the noise
+                that the sampler is called with (SDEdit, Meng et al. 2022). start=1 is bitwise pure noise whatever the
+                image; it is not q(x_T | image) if a schedule ends with signal left (diffusers' image-to-image begins
+                there; pass the first level itself as start for that). Without an image, x is the argument of the call:
+                x at the first level that is kept, as an earlier stage left it.
+    inverted:   encode the image by DDIM inversion instead of adding noise, also with start=1.
+    end:        the fraction of the steps that is left out at the end, in [0, 1), counted in the same way, so that
+                end=0.3 leaves exactly what start=0.3 takes. Or a level that the sampler visits, where sampling ends.
+    region:     the known region of an image, which is kept.
     resampling: RePaint's jumps back up, within the steps that are taken.
 
-    Raises ValueError for shares out of range and for inverted without an image.
+    Raises ValueError if a fraction is out of range, or if inverted is set without an image.
     """
 
     start: float | NoiseLevel = 1.0
@@ -54,21 +54,21 @@ class Part:
 
     @property
     def from_noise(self) -> bool:
-        """Whether an image plays no role where sampling begins: all steps are kept, and nothing is inverted."""
+        """Whether sampling starts from pure noise: all steps are kept, and nothing is inverted."""
         return self.image is None or (not self.inverted and self.start == 1.0)
 
     def bounds(self, steps: Sequence[StepContext]) -> tuple[int, int]:
-        """(first, last): of a sampler's own steps those from first up to last, exclusive, are taken.
+        """Returns (first, last): the sampler's own steps from first up to last, exclusive, are taken.
 
-        Raises ValueError where none are left, and for a level that is not visited.
+        Raises ValueError if none are left, or if a level is not visited.
         """
         n = len(steps)
         first = _place(steps, self.start, "start") if isinstance(self.start, NoiseLevel) else n - _share(n, self.start)
         last = _place(steps, self.end, "end") if isinstance(self.end, NoiseLevel) else n - _share(n, self.end)
         if first == n > 0:
-            raise ValueError(f"start={_named(self.start)} keeps none of {n} steps: take {_enough(n):g} or more")
+            raise ValueError(f"start={_named(self.start)} keeps none of {n} steps: set {_enough(n):g} or more")
         if last == n and not isinstance(self.end, NoiseLevel) and self.end > 0:
-            raise ValueError(f"end={self.end:g} leaves out none of {n} steps: take {_enough(n):g} or more, or 0")
+            raise ValueError(f"end={self.end:g} leaves out none of {n} steps: set {_enough(n):g} or more, or 0")
         if n > 0 and first >= last:
             raise ValueError(
                 f"start={_named(self.start)} and end={_named(self.end)} leave none of {n} steps: end further down"
@@ -76,7 +76,7 @@ class Part:
         return first, last
 
     def visits(self, steps: Sequence[StepContext]) -> list[Visit]:
-        """The steps that are taken of a sampler's own, in their order, counted anew."""
+        """Returns the steps taken out of the sampler's own, in order, counted anew."""
         first, last = self.bounds(steps)
         times = (self.resampling or Resampling(resamplings=1)).times(last - first)
         places = [last - 1 - time for time in times]
@@ -96,11 +96,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Visit:
-    """One step of a state.
+    """One step of a sampling run.
 
-    place:   which of the sampler's own steps it is.
-    context: what the denoiser and the hook are told; its index counts the steps of this state.
-    climbed: the levels that x is noised up through before it, the first being where x is; empty without a jump.
+    place:   its index among the sampler's own steps.
+    context: what the denoiser and the hook receive; its index counts the steps of this run.
+    climbed: the levels through which x is noised before it, the first being the level of x; empty without a jump.
     """
 
     place: int
@@ -109,12 +109,12 @@ class Visit:
 
 
 def _share(n: int, share: float) -> int:
-    # As diffusers' get_timesteps has it, rounding of the product included.
+    # As in diffusers' get_timesteps, including the rounding of the product.
     return min(int(n * share), n)
 
 
 def _enough(n: int) -> float:
-    """The smallest share, in hundredths or finer, that keeps a step."""
+    """Returns the smallest fraction, in hundredths or finer, that keeps a step."""
     digits = max(2, math.ceil(math.log10(n)))
     return math.ceil(10**digits / n) / 10**digits
 

@@ -1,4 +1,4 @@
-"""PNDM (Liu et al. 2022) and the form of it that latent diffusion calls PLMS: Adams-Bashforth on eps along DDIM."""
+"""PNDM (Liu et al. 2022) and its variant in latent diffusion, PLMS: Adams-Bashforth on eps along DDIM."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from difflab.types import Denoised, NoiseLevel
 
 WarmUp = Literal["improved_euler", "runge_kutta"]
 
-# Of eps now, one step ago, ...; PNDM eq. 12 and, while the history is short, the lower orders.
+# Weights of eps now, one step ago, ...; PNDM eq. 12 and, while the history is short, the lower orders.
 ADAMS_BASHFORTH = (
     (1.0,),
     (3 / 2, -1 / 2),
@@ -29,15 +29,15 @@ ADAMS_BASHFORTH = (
 class PLMSSampler(LevelSampler):
     """Steps of DDIM (PNDM eq. 11) with eps extrapolated from the last four predictions, as if steps were even in time.
 
-    warm_up:     how the history begins. improved_euler: the first step asks twice (latent diffusion; diffusers'
-                 skip_prk_steps=True). runge_kutta: the first three ask four times each (PNDM, eq. 13).
+    warm_up:     how the history is built up. improved_euler: two calls in the first step (latent diffusion; diffusers'
+                 skip_prk_steps=True). runge_kutta: four calls in each of the first three (PNDM, eq. 13).
     final_level: where the last step ends: the clean end, or training step 0 (latent diffusion, Stable Diffusion;
                  diffusers' set_alpha_to_one=False).
-    stride:      `listed` goes to the next kept timestep; `constant` goes down by T // steps whatever was kept, as
-                 diffusers does (the two differ for spacing=linspace).
+    stride:      `listed` goes to the next kept timestep; `constant` always goes down by T // steps, as diffusers does
+                 (the two differ for spacing=linspace).
 
-    Raises ValueError for a grid by noise or one that does not end clean, and in `respace` for a process in continuous
-    time.
+    Raises ValueError if the grid is spaced by sigma or does not end clean, and in `respace` if the process is in
+    continuous time.
     """
 
     may_end_where_it_is = True
@@ -53,9 +53,9 @@ class PLMSSampler(LevelSampler):
         grid = grid or Grid(steps=50, spacing="leading")
         super().__init__(grid)
         if grid.spacing != "listed" and grid.spacing in get_args(SigmaSpacing):
-            raise ValueError(f"PLMS steps in time: spacing={grid.spacing} is by noise; take spacing=leading")
+            raise ValueError(f"PLMS steps in time, but spacing={grid.spacing} is by sigma: use spacing=leading")
         if grid.final != "clean":
-            raise ValueError("PLMS ends where its final_level says: take final_level=first, not a grid's final=lowest")
+            raise ValueError("PLMS needs final_level=first in place of a grid's final=lowest")
         check_choice("warm_up", warm_up, WarmUp)
         check_choice("final_level", final_level, FinalLevel)
         check_choice("stride", stride, Stride)
@@ -65,7 +65,7 @@ class PLMSSampler(LevelSampler):
         self.stride: Stride = stride
 
     def respace(self, process: Process) -> Process:
-        """The process itself."""
+        """Returns the process itself."""
         if process.table is None:
             raise ValueError("PLMS steps on the timesteps of a table; in continuous time use sampler=dpm_solver_pp")
         return super().respace(process)
@@ -77,7 +77,7 @@ class PLMSSampler(LevelSampler):
     def step(self, state: SamplerState, z: Tensor, here: NoiseLevel, there: NoiseLevel) -> tuple[Tensor, Denoised]:
         denoised = state.denoise(z, here)
         x, eps = z * here.alpha, denoised.eps
-        last = state.index == len(state.levels) - 2  # nothing can be asked where it ends, as a warm-up would
+        last = state.index == len(state.levels) - 2  # a warm-up would have to call the network where this step ends
         if self.warm_up == "improved_euler" and not state.past and not last:
             x = self._improved_euler(state, x, eps, here, there)
         elif self.warm_up == "runge_kutta" and len(state.past) < 3 and not last:
@@ -109,7 +109,7 @@ class PLMSSampler(LevelSampler):
         return transfer(x, (eps + 2.0 * second + 2.0 * third + fourth) / 6.0, here, there)
 
     def _middle(self, state: SamplerState, here: NoiseLevel, there: NoiseLevel) -> tuple[NoiseLevel, NoiseLevel]:
-        """(where the first half step of Runge-Kutta ends, where the network is asked), the same if stride=listed."""
+        """Returns (end of the first half step of Runge-Kutta, level of its network call), the same if stride=listed."""
         if self.stride == "listed":
             middle = _later(state, there, (_time(here) - _time(there)) // 2)
             return middle, middle
@@ -123,7 +123,7 @@ class PLMSSampler(LevelSampler):
 
 
 def transfer(x: Tensor, eps: Tensor, start: NoiseLevel, end: NoiseLevel) -> Tensor:
-    """x at `start` -> x at `end` along one eps: DDIM; PNDM eq. 11."""
+    """Moves x from `start` to `end` along one eps: DDIM; PNDM eq. 11."""
     return end.alpha * (x / start.alpha + (end.edm_sigma - start.edm_sigma) * eps)
 
 
@@ -141,7 +141,7 @@ def _stride(state: SamplerState) -> int:
 
 
 def _time(level: NoiseLevel) -> float:
-    assert level.timestep is not None, "levels of a table have a timestep, but for the clean end"
+    assert level.timestep is not None, "all levels of a table but the clean end have a timestep"
     return level.timestep
 
 

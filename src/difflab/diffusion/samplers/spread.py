@@ -1,4 +1,4 @@
-"""Whether a sampler keeps the spread of data that is one Gaussian, where every step is linear and can be followed."""
+"""Checks whether a sampler preserves the spread of Gaussian data, for which every step is linear."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from difflab.diffusion.noise import NoiseSource
 from difflab.types import Denoised, Denoiser, NoiseLevel, StepContext, StepHook
 
 TOO_WIDE = 1.25
-"""Times the right deviation, beyond which a sampler says so."""
+"""Ratio to the correct standard deviation beyond which a warning is logged."""
 
 _log = logging.getLogger(__name__)
 
 
 class GridSampler(Protocol):
-    """What is asked of a sampler between noise levels."""
+    """The methods needed of a sampler between noise levels."""
 
     def levels(self, process: Process) -> Sequence[NoiseLevel]: ...
 
@@ -31,10 +31,10 @@ class GridSampler(Protocol):
 
 
 def gaussian_spread(sampler: GridSampler, process: Process) -> tuple[float, float]:
-    """(the deviation that comes out, the one that is right) of data N(0, sigma_data^2), the network being exact.
+    """Returns (the sampled deviation, the correct one) for data N(0, sigma_data^2) and an exact network.
 
-    Sampling begins at the exact marginal. Its x is a linear sum of the normals that it began with and drew: it is made
-    once, with a coordinate for each of them, and the norm of what comes out is the deviation. No number is drawn.
+    Sampling begins at the exact marginal. Its x is a linear combination of the initial normals and those of the steps:
+    it is computed once, with a coordinate for each normal; the norm of the result is the deviation. Nothing is random.
     """
     levels, std = sampler.levels(process), process.sigma_data
     x = torch.zeros(1, 2 * len(levels), dtype=torch.float64, device="cpu")
@@ -50,12 +50,12 @@ def gaussian_spread(sampler: GridSampler, process: Process) -> tuple[float, floa
 
 
 def warn_if_too_wide(sampler: GridSampler, process: Process) -> None:
-    """Log a line where a Gaussian comes out much wider than it is."""
+    """Logs a warning if a Gaussian comes out much too wide."""
     made, right = gaussian_spread(sampler, process)
     if made > TOO_WIDE * right:
         _log.warning(
-            "these levels are too far apart for %s: of data with a deviation of %.3g it makes %.3g, the network being "
-            "exact; take more steps, spacing=trailing, or a sampler of a lower order",
+            "these levels are too far apart for %s: with an exact network, data of std %.3g would come out with std "
+            "%.3g; take more steps, spacing=trailing, or a sampler of a lower order",
             type(sampler).__name__,
             right,
             made,
@@ -63,7 +63,7 @@ def warn_if_too_wide(sampler: GridSampler, process: Process) -> None:
 
 
 class _Coordinates:
-    """Every draw is a coordinate of its own; a step makes no more than two."""
+    """A noise source that gives every sample of noise its own coordinate; a step uses no more than two."""
 
     def __init__(self) -> None:
         self.drawn = 0

@@ -1,4 +1,4 @@
-"""Keeping what happens on the way: progressive generation, DDPM figure 6."""
+"""Records intermediate results: progressive generation, DDPM figure 6."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from difflab.types import Denoised, StepContext
 
 
 class Trajectory:
-    """A step hook that keeps x and the predicted x0 after chosen steps.
+    """A step hook that keeps x and the predicted x0 after selected steps, copied to the CPU.
 
-    steps: step indices (0 is the first, noisiest); None keeps every one. What is kept is copied to the CPU.
+    steps: step indices (0 is the first, noisiest); None keeps every step.
     """
 
     def __init__(self, steps: Iterable[int] | None = None) -> None:
@@ -24,7 +24,7 @@ class Trajectory:
 
     @classmethod
     def evenly(cls, n_kept: int, n_steps: int) -> Trajectory:
-        """`n_kept` moments spread over `n_steps` steps, the last one included; every step where there are fewer."""
+        """Keeps `n_kept` steps spread over `n_steps`, including the last; every step if there are fewer."""
         n_kept = min(n_kept, n_steps)
         return cls(round((i + 1) * n_steps / n_kept) - 1 for i in range(n_kept))
 
@@ -41,5 +41,5 @@ class Trajectory:
 
     @property
     def x0(self) -> Tensor:
-        """The predictions of x0 made in the kept steps, [K, B, ...]."""
+        """The predictions of x0 in the kept steps, [K, B, ...]."""
         return torch.stack(self._x0)

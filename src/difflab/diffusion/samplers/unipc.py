@@ -21,16 +21,16 @@ History = Sequence[tuple[NoiseLevel, Tensor]]
 
 
 class UniPCSampler(ExponentialSampler):
-    """UniPC-p: UniP of order p, corrected by UniC to order p + 1 once the next step has asked the network.
+    """UniPC-p: UniP of order p, corrected by UniC to order p + 1 after the next step's network call.
 
-    A correction is what UniC changes of the predicted x, so whatever a hook has put there since is kept.
+    The correction is the difference that UniC makes to the predicted x, so changes by a hook in between are kept.
 
     variant:           B(h) of theorem 3.1: h (bh1) or e^h - 1 (bh2).
     disable_corrector: steps (0 is the first) whose result is not corrected.
     lower_order_final: the last steps are of order 3, 2, 1 at most.
 
-    The other options, and what is refused: `ExponentialSampler`; besides, in `respace`, steps of disable_corrector that
-    are not taken.
+    See `ExponentialSampler` for the other options and errors; `respace` also raises ValueError if disable_corrector has
+    steps that are not taken.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class UniPCSampler(ExponentialSampler):
         self.disable_corrector = frozenset(disable_corrector)
 
     def respace(self, process: Process) -> Process:
-        """The process itself."""
+        """Returns the process itself."""
         super().respace(process)
         steps = self.n_steps(process)
         absent = sorted(step for step in self.disable_corrector if not 0 <= step < steps)
@@ -71,13 +71,13 @@ class UniPCSampler(ExponentialSampler):
         return min(self.order, known, left if self.lower_order_final else self.order)
 
     def _predicted(self, past: History, z: Tensor, there: NoiseLevel, order: int) -> Tensor:
-        """UniP, algorithm 2: from the level of the newest prediction."""
+        """UniP, algorithm 2, from the level of the newest prediction."""
         here, m = past[-1]
         ahead = self.constant(z, m, here, there)
         return ahead if order == 1 else ahead - self._residual(past, there, order)
 
     def _residual(self, past: History, there: NoiseLevel, order: int) -> Tensor:
-        """What a predictor of order 2 or more subtracts."""
+        """Returns what a predictor of order 2 or more subtracts."""
         m = past[-1][1]
         ratios, b, size = self._system(past, there, order)
         weights = [0.5] if order == 2 else np.linalg.solve(_powers(ratios[:-1]), b[:-1]).tolist()
@@ -85,7 +85,7 @@ class UniPCSampler(ExponentialSampler):
         return self.scale(there) * size * _weighted(weights, slopes)
 
     def _correction(self, past: History, new: Tensor, there: NoiseLevel, order: int) -> Tensor:
-        """UniC, algorithm 1, less what the predictor had subtracted already; `new` is m at the predicted z."""
+        """UniC, algorithm 1, minus what the predictor has already subtracted; `new` is m at the predicted z."""
         m = past[-1][1]
         ratios, b, size = self._system(past, there, order)
         weights = [0.5] if order == 1 else np.linalg.solve(_powers(ratios), b).tolist()
@@ -94,7 +94,7 @@ class UniPCSampler(ExponentialSampler):
         return -corrected if order == 1 else self._residual(past, there, order) - corrected
 
     def _system(self, past: History, there: NoiseLevel, order: int) -> tuple[list[float], list[float], float]:
-        """(r_1 .. r_p, the right side b_1 .. b_p, B(h)) of theorem 3.1; r_p = 1 is the level stepped to."""
+        """Returns (r_1 .. r_p, the right-hand side b_1 .. b_p, B(h)) of theorem 3.1; r_p = 1 is the target level."""
         here = half_log_snr(past[-1][0])
         h = half_log_snr(there) - here
         signed = self.width(past[-1][0], there)

@@ -35,10 +35,7 @@ class DenoisingModelConfig(DrawingModelConfig):
     build_module="difflab.tasks.denoising.build:build_module",
 )
 class DenoisingTrainConfig(TrainConfig):
-    """`task=denoising`: a network learns to tell the noise in an image (Ho et al. 2020, algorithm 1).
-
-    sampler, guidance: what the pictures and evaluations during training are drawn with.
-    """
+    """`task=denoising`: a network learns to tell the noise in an image (Ho et al. 2020, algorithm 1)."""
 
     free: ClassVar[frozenset[str]] = frozenset({"guidance", "sampler"})
 
@@ -48,8 +45,11 @@ class DenoisingTrainConfig(TrainConfig):
     diffusion: DiffusionConfig
     network: DenoisingNetwork
     conditioning: ConditioningConfig
+    """The conditioners of the model, by names of your own; {} for none."""
     guidance: GuidanceConfig
+    """How pictures and evaluations during training are guided."""
     sampler: SamplerConfig
+    """How pictures and evaluations during training are drawn."""
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

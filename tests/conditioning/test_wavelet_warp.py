@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from difflab.data.wavelet_warp import SYM6, warp
+from difflab.conditioning.wavelet_warp import SYM6, warp
 
 SIZE = 32
 IDENTITY = torch.eye(2)[None]

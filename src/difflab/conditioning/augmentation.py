@@ -1,4 +1,4 @@
-"""Non-leaky augmentation: images are changed, and the network is told how, so that it need not draw changed ones."""
+"""Non-leaky augmentation: the network is conditioned on how images were changed, so it generates unchanged ones."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from difflab.data.wavelet_warp import warp
+from difflab.conditioning.wavelet_warp import warp
 from difflab.diffusion.noise import SampleNoise
 
-# The strengths of training/augment.py, which no published configuration changes.
+# The strengths of training/augment.py, which all published configurations share.
 SCALE_STD = 0.2  # of log2 of the factor
 ANISOTROPY_STD = 0.2  # of log2 of the factor along one axis; the other axis gets its inverse
-ANISOTROPY_TURNED = 0.5  # how often that axis has any direction instead of a horizontal one
+ANISOTROPY_TURNED = 0.5  # probability of any direction instead of a horizontal one
 TRANSLATION_STD = 0.125  # of the image's size
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Flips, turns, scalings and translations of an image, each drawn by itself; Karras et al. 2022, appendix F.2.
+    """Flips, turns, scalings and translations of images, sampled independently; Karras et al. 2022, appendix F.2.
 
-    probability: of each kind. The other numbers multiply it: 0 is never (and then the kind has no label), 1 with this
-    probability, a very large one always. A flip, or a turn, that is drawn does nothing in one of two, or four, cases.
-    Images are square. Raises ValueError for numbers below 0.
+    probability: of each kind. The other numbers multiply it: 0 disables the kind (and its label), 1 keeps this
+    probability, a very large number means always. A sampled flip, or turn, does nothing in one of two, or four, cases.
+    Images are square. Raises ValueError if a number is below 0.
     """
 
     probability: float
@@ -38,11 +38,11 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         if min(vars(self).values()) < 0:
-            raise ValueError("the probability of an augmentation and what multiplies it must be 0 or more")
+            raise ValueError("the probability of an augmentation and its multipliers must be 0 or more")
 
     @property
     def label_size(self) -> int:
-        """Numbers that say what was done to an image: 9 with the kinds of EDM's recipe."""
+        """Size of the label that describes the changes to an image: 9 with the kinds of EDM's recipe."""
         one = (self.x_flip, self.y_flip, self.scale)
         two = (self.quarter_turn, self.rotation, self.anisotropy, self.translation)
         return sum(kind > 0 for kind in one) + 2 * sum(kind > 0 for kind in two)
@@ -50,16 +50,16 @@ class Augmentation:
     def __call__(self, images: Tensor, source: SampleNoise) -> tuple[Tensor, Tensor]:
         """float [B, C, S, S] -> the augmented images and their labels, float32 [B, label_size].
 
-        source: the streams of the samples. An image that nothing was drawn for stays as it is, bit for bit, and has
-        the label 0; what happens to one image does not depend on the others. Of a stretch the labels of EDM tell the
-        axis and the strength, but not which of the two axes became the longer one.
+        source: the streams of the samples. An image without any change is returned bit for bit and has the label 0; the
+        change of one image does not depend on the others. Of anisotropic scaling EDM's labels contain the axis and the
+        strength, but not which of the two axes was lengthened.
         """
-        # In full precision: autocast would take angles and pixels in bfloat16.
+        # In full precision: autocast would compute angles and pixels in bfloat16.
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             return self._augmented(images, source)
 
     def _augmented(self, images: Tensor, source: SampleNoise) -> tuple[Tensor, Tensor]:
-        # Every stream gives the same numbers whichever kinds are in use, so that one more changes no other.
+        # Every stream gives the same numbers whichever kinds are in use, so adding a kind changes no other.
         chance, uniform, normal = source.rand((7,)).unbind(1), source.rand((6,)).unbind(1), source.randn((4,)).unbind(1)
         x_flip = self._drawn(self.x_flip, chance[0]) & (uniform[0] < 0.5)
         y_flip = self._drawn(self.y_flip, chance[1]) & (uniform[1] < 0.5)
@@ -94,7 +94,7 @@ class Augmentation:
 
 
 def _warped(images: Tensor, scale: Tensor, angle: Tensor, stretch: Tensor, axis: Tensor, offset: Tensor) -> Tensor:
-    """Images scaled, turned, stretched along an axis and moved, in this order; the others as they are."""
+    """Scales, rotates, stretches along an axis and translates images, in this order; other images are unchanged."""
     rows = ((scale != 0) | (angle != 0) | (stretch != 0) | (offset != 0).any(dim=1)).nonzero()[:, 0]
     if len(rows) == 0:
         return images

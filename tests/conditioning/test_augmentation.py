@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from difflab.data.augmentation import Augmentation
+from difflab.conditioning.augmentation import Augmentation
 from difflab.diffusion.noise import SampleNoise
 
 NOTHING = dict.fromkeys(("x_flip", "y_flip", "quarter_turn", "scale", "rotation", "anisotropy", "translation"), 0.0)

@@ -1,4 +1,4 @@
-"""Moving images by affine maps without blurring them: up by an orthogonal wavelet, along the map, and down again."""
+"""Affine transformations of images without blur: upsampled by an orthogonal wavelet, warped, and downsampled again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # The low-pass filter of the wavelet sym6 (Daubechies 1992, table 6.3): orthonormal to its own shifts by two, so that
-# going up and down again gives the image back.
+# upsampling followed by downsampling is the identity.
 SYM6 = (
     0.015404109327027373,
     0.0034907120842174702,
@@ -26,11 +26,11 @@ CENTRE = 5  # the tap next to the filter's centre of mass: pixel i lies at 2 i o
 
 
 def warp(images: Tensor, linear: Tensor, shift: Tensor) -> Tensor:
-    """Each pixel takes the value that the image has at linear (p - shift); Karras et al. 2020, appendix B.
+    """Gives each pixel p the image's value at linear (p - shift); Karras et al. 2020, appendix B.
 
-    images: float [B, C, S, S]. linear: [B, 2, 2] and shift: [B, 2], of places p = (right, down) in pixels from the
-    centre of the image. Beyond its edges an image goes on as its mirror image, and a whole image further it is 0. An
-    image comes out the same whatever batch it is in, up to rounding.
+    images: float [B, C, S, S]. linear: [B, 2, 2] and shift: [B, 2], for positions p = (right, down) in pixels from the
+    centre of the image. Beyond its edges an image is reflected, and beyond another image width it is 0. The result for
+    an image does not depend on its batch, up to rounding.
     """
     size, margin = images.shape[-1], images.shape[-1] - 1
     fine = _up(F.pad(images, [margin] * 4, mode="reflect"))
@@ -53,7 +53,7 @@ def _up(images: Tensor) -> Tensor:
 
 
 def _down(fine: Tensor) -> Tensor:
-    """[B, C, 2 S + 10, 2 S + 10], which begins CENTRE before pixel 0, -> [B, C, S, S]."""
+    """[B, C, 2 S + 10, 2 S + 10], starting CENTRE before pixel 0, -> [B, C, S, S]."""
     rows, columns = _filters(fine)
     images = F.conv2d(fine.flatten(0, 1)[:, None], rows, stride=(2, 1))
     return F.conv2d(images, columns, stride=(1, 2))[:, 0].unflatten(0, fine.shape[:2])

@@ -1,0 +1,162 @@
+"""`--help KEY`: all that is known of one key, one section, or one group with the options of each of its kinds."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+from pydantic import BaseModel
+
+from difflab.config.base import Config, fields_by_key
+from difflab.config.groups import choice_file, choices_of
+from difflab.config.options import in_words, rows, said_of, summary_of
+from difflab.config.places import annotation_of, entry_at, kinds_of, models_at, models_in
+
+WIDTH = 100
+"""Columns of wrapped text."""
+LONGEST = 120
+"""Columns of a line that is not wrapped."""
+_SENTENCE = re.compile(r"(?<!et al)(?<!\beq)\.\s+(?=[^\s\d])")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A configuration as `--help` tells of it.
+
+    plain: in plain containers, with what refers to other keys as it is written.
+    choices: what was chosen, by group. about: how to go on, as the primary configuration says it.
+    """
+
+    plain: dict[str, Any]
+    choices: dict[str, str | None]
+    about: str
+
+
+def about(topic: str, model: type[Config], shown: Shown) -> Iterator[str]:
+    """The lines about a key (`seed`, `trainer.precision`), a section or a group (`sampler`, `diffusion/schedule`).
+
+    The last words of a key are enough. Nothing where there is none of that name.
+    """
+    group, path = topic.replace(".", "/"), tuple(topic.replace("/", ".").split("."))
+    choices = choices_of(group) if group in shown.choices else []
+    models, others = models_at(model, shown.plain, path)
+    if choices or models:
+        yield f"{topic}: {_text_of(model, shown.plain, path)}".removesuffix(": ")
+        yield from _choices(group, choices)
+        yield from _kinds([*models, *others] if choices else models)
+        return
+    for place in _ending_with(path, shown.plain, ()):
+        yield from _entry(".".join(place), entry_at(shown.plain, place), _text_of(model, shown.plain, place))
+    if topic == "experiment" and "experiment" in shown.choices:
+        yield from _entry(topic, None, said_of(model)[topic])
+
+
+def _text_of(model: type[Config], plain: Mapping[str, Any], path: Sequence[str]) -> str:
+    owners, _ = models_at(model, plain, list(path[:-1]))
+    return said_of(owners[0]).get(path[-1], "") if len(owners) == 1 else ""
+
+
+def _choices(group: str, choices: Sequence[str]) -> Iterator[str]:
+    """`group=name` of every file with what its first line says."""
+    if choices:
+        yield f"\n{group}= takes:"
+        column = max(map(len, choices))
+        for choice in choices:
+            yield f"  {choice:<{column}}  {in_a_line(_said_of_file(group, choice), LONGEST - column - 4)}".rstrip()
+
+
+def _said_of_file(group: str, choice: str) -> str:
+    """The comment that a file begins with."""
+    path = choice_file(group, choice)
+    lines = path.read_text(encoding="utf-8").splitlines() if path else []
+    begins = takewhile(lambda line: line.startswith("#"), lines)
+    return " ".join(line.lstrip("# ") for line in begins if "@package" not in line)
+
+
+def _kinds(models: Sequence[type[BaseModel]]) -> Iterator[str]:
+    """The keys of what may stand there: of each kind, or of the one section."""
+    configs = [model for model in models if issubclass(model, Config)]
+    shared = _shared(configs)
+    if shared:
+        yield "\nEvery kind has:"
+        yield from _rows(shared, 1)
+    for config in sorted(configs, key=lambda config: kinds_of(config)):
+        own = {key: row for key, row in _nested(config).items() if key not in shared}
+        if kinds := kinds_of(config):
+            yield f"\nkind: {' or '.join(kinds)}\n{_wrapped(summary_of(config), 1)}"
+        elif own:
+            yield "\nIts keys:"
+        yield from _rows(own, 1)
+
+
+Nested = tuple[str, str, dict[str, Any]]
+"""(default, what it is, the keys below it)."""
+
+
+def _nested(config: type[Config]) -> dict[str, Nested]:
+    """The keys of a configuration with those of the sections in it that are not chosen among several."""
+    found: dict[str, Nested] = {}
+    for key, (default, text) in rows(config).items():
+        field = config.complete().model_fields[fields_by_key(config)[key]]
+        inside = [one for one in models_in(annotation_of(field)) if issubclass(one, Config)]
+        below = _nested(inside[0]) if len(inside) == 1 and not kinds_of(inside[0]) else {}
+        found[key] = "" if below and default != "null" else default, text, below
+    return found
+
+
+def _shared(configs: Sequence[type[Config]]) -> dict[str, Nested]:
+    if len(configs) < 2:
+        return {}
+    first, *others = map(_nested, configs)
+    return {key: row for key, row in first.items() if all(other.get(key) == row for other in others)}
+
+
+def _rows(nested: Mapping[str, Nested], depth: int) -> Iterator[str]:
+    for key, (default, text, below) in nested.items():
+        yield f"{'  ' * depth}{key}: {default}".rstrip()
+        if text:
+            yield _wrapped(text, depth + 2)
+        yield from _rows(below, depth + 1)
+
+
+def in_a_line(text: str, width: int) -> str:
+    """The first sentence of a text, or where that is too wide the first clause of it and an ellipsis.
+
+    A list of values behind a colon is left out as a whole.
+    """
+    sentence = _SENTENCE.split(text, 1)[0].removesuffix(".")
+    if len(sentence) <= width:
+        return sentence
+    ends = [
+        end.start()
+        for end in re.finditer(r"[:;] ", sentence[: width - 3])
+        if sentence.count("(", 0, end.start()) == sentence.count(")", 0, end.start())
+    ]
+    end = ends[0] if ends else max(sentence.rfind(sign, 0, width - 3) for sign in (" (", ", ", " "))
+    return f"{sentence[:end].rstrip(',:;')} ..."
+
+
+def _entry(key: str, value: Any, text: str) -> Iterator[str]:
+    yield f"{key}: {in_words(value)}"
+    if text:
+        yield _wrapped(text, 2)
+
+
+def _wrapped(text: str, depth: int) -> str:
+    indent = "  " * depth
+    return textwrap.fill(
+        text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _ending_with(path: Sequence[str], node: Any, above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """The places of all keys whose last words are these."""
+    for key, value in node.items() if isinstance(node, Mapping) else ():
+        place = (*above, str(key))
+        if place[-len(path) :] == tuple(path):
+            yield place
+        yield from _ending_with(path, value, place)

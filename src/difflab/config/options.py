@@ -1,0 +1,82 @@
+"""The keys of a configuration, each with its default and what it is: what `--help` and docs/configuration.md list."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from difflab.config import axes
+from difflab.config.base import Config, complete, fields_by_key
+from difflab.config.defaults import MISSING, options_of
+from difflab.config.described import described, named_in
+from difflab.config.places import annotation_of, models_in
+from difflab.config.registry import Registry
+from difflab.config.slots import PartsConfig, Slots
+
+Row = tuple[str, str]
+"""(default, what it is)."""
+
+
+REQUIRED = "has to be given"
+"""What stands in place of a default where there is none."""
+
+
+def rows(config: type[Config]) -> dict[str, Row]:
+    """The default and the description of each key of a configuration but `kind`, by key."""
+    defaults = options_of(config)
+    return {key: (in_words(defaults[key]), text) for key, text in said_of(config).items() if key != "kind"}
+
+
+def said_of(config: type[BaseModel]) -> dict[str, str]:
+    """The description of each key of a configuration: what its source says of it, or of what stands there."""
+    config = complete(config)
+    said = described(config)
+    return {
+        key: summary_of(config) if key == "kind" else said.get(name) or _of_type(config, name)
+        for key, name in fields_by_key(config).items()
+    }
+
+
+def summary_of(config: type[BaseModel]) -> str:
+    """The first line of what is said of a configuration as a whole."""
+    return (config.__doc__ or "").strip().partition("\n")[0]
+
+
+def said_of_axes() -> dict[str, str]:
+    """What is chosen on each axis, by its group or, of words, by what they say."""
+    said = named_in(axes.__name__)
+    # What builders are like is for those who write one.
+    texts = {id(getattr(axes, name)): text.partition(" Builders:")[0] for name, text in said.items()}
+    named = {axis.group: axis for axis in (*axes.AXES, *axes.PARTS, *axes.UNFILED)} | {
+        names.what: names for names in axes.NAMES
+    }
+    return {name: texts[id(axis)] for name, axis in named.items()}
+
+
+def in_words(value: Any) -> str:
+    """A value as it is written on the command line; `???` is one that has to be given."""
+    if value == MISSING:
+        return REQUIRED
+    if value is None or isinstance(value, bool):
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {in_words(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(in_words, value)) + "]"
+    return str(value)
+
+
+def _of_type(config: type[BaseModel], name: str) -> str:
+    field = config.model_fields[name]
+    if issubclass(config, PartsConfig) and name in config.axis:
+        return config.axis[name].summary
+    if issubclass(config, Slots) and name in config.slots():
+        return f"The options of `{name}`, or null."
+    for axis in field.metadata:
+        if isinstance(axis, Registry):
+            return said_of_axes()[axis.group]
+    if inside := models_in(annotation_of(field)):
+        return summary_of(inside[0]) if len(inside) == 1 else ""
+    return ""
