@@ -14,7 +14,7 @@ from pydantic import Field
 from difflab.config import plugins
 from difflab.config.axes import SOURCES
 from difflab.config.base import Config, fields_by_key
-from difflab.config.describing import key_lines
+from difflab.config.options import key_lines
 from difflab.config.registry import Kind
 from difflab.config.source import SourceConfig
 from difflab.config.validate import validate

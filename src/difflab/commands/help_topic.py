@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from difflab.config.base import Config, fields_by_key
+from difflab.config.base import Config, fields_by_key, summary_of
 from difflab.config.groups import choice_file, choices_of
-from difflab.config.options import in_words, rows, said_of, summary_of
+from difflab.config.options import in_words, rows, said_of, shared
 from difflab.config.places import annotation_of, entry_at, kinds_of, models_at, models_in
 
 WIDTH = 100
@@ -79,13 +79,13 @@ def _said_of_file(group: str, choice: str) -> str:
 
 def _kinds(models: Sequence[type[BaseModel]]) -> Iterator[str]:
     """The keys of what may stand there: of each kind, or of the one section."""
-    configs = [model for model in models if issubclass(model, Config)]
-    shared = _shared(configs)
-    if shared:
+    configs = {model: _nested(model) for model in models if issubclass(model, Config)}
+    in_all = shared([*configs.values()])
+    if in_all:
         yield "\nEvery kind has:"
-        yield from _rows(shared, 1)
+        yield from _rows(in_all, 1)
     for config in sorted(configs, key=lambda config: kinds_of(config)):
-        own = {key: row for key, row in _nested(config).items() if key not in shared}
+        own = {key: row for key, row in configs[config].items() if key not in in_all}
         if kinds := kinds_of(config):
             yield f"\nkind: {' or '.join(kinds)}\n{_wrapped(summary_of(config), 1)}"
         elif own:
@@ -106,13 +106,6 @@ def _nested(config: type[Config]) -> dict[str, Nested]:
         below = _nested(inside[0]) if len(inside) == 1 and not kinds_of(inside[0]) else {}
         found[key] = "" if below and default != "null" else default, text, below
     return found
-
-
-def _shared(configs: Sequence[type[Config]]) -> dict[str, Nested]:
-    if len(configs) < 2:
-        return {}
-    first, *others = map(_nested, configs)
-    return {key: row for key, row in first.items() if all(other.get(key) == row for other in others)}
 
 
 def _rows(nested: Mapping[str, Nested], depth: int) -> Iterator[str]:

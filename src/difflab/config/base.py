@@ -42,6 +42,11 @@ def complete(model: type[BaseModel]) -> type[BaseModel]:
     return model.complete() if issubclass(model, Config) else model
 
 
+def summary_of(model: type[BaseModel]) -> str:
+    """The first line of what is said of a configuration as a whole."""
+    return (model.__doc__ or "").strip().partition("\n")[0]
+
+
 def fields_by_key(model: type[BaseModel]) -> dict[str, str]:
     """The name of the field behind each key that YAML has."""
     model = complete(model)

@@ -6,6 +6,7 @@ import ast
 import functools
 import importlib.util
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -19,7 +20,8 @@ def described(config: type[BaseModel]) -> dict[str, str]:
         if issubclass(one, BaseModel) and one is not BaseModel:
             found |= dict(_of_docstring(one.__doc__ or "", one.model_fields))
             found |= _below_fields(one.__module__).get(one.__qualname__, {})
-    return found
+    own = {name: field.description for name, field in config.model_fields.items() if field.description}
+    return found | {name: _in_a_line(text) for name, text in own.items()}
 
 
 def named_in(module: str) -> Mapping[str, str]:
@@ -35,12 +37,18 @@ def _below_fields(module: str) -> dict[str, dict[str, str]]:
     return {node.name: dict(_below(node.body)) for node in classes}
 
 
+def _file_of(module: str) -> Path | None:
+    """Its source; None for one without a file, as of a frozen program."""
+    there = sys.modules.get(module)
+    spec = importlib.util.find_spec(module) if there is None else there.__spec__
+    path = None if spec is None or spec.origin is None else Path(spec.origin)
+    return path if path is not None and path.is_file() else None
+
+
 @functools.cache
 def _tree(module: str) -> ast.Module:
-    spec = importlib.util.find_spec(module)
-    assert spec is not None, module
-    assert spec.origin is not None, module
-    return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    path = _file_of(module)
+    return ast.parse("" if path is None else path.read_text(encoding="utf-8"))
 
 
 def _below(body: Iterable[ast.stmt]) -> Iterator[tuple[str, str]]:

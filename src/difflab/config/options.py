@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
 from difflab.config import axes
-from difflab.config.base import Config, complete, fields_by_key
+from difflab.config.base import Config, complete, fields_by_key, summary_of
 from difflab.config.defaults import MISSING, options_of
 from difflab.config.described import described, named_in
 from difflab.config.places import annotation_of, models_in
 from difflab.config.registry import Registry
 from difflab.config.slots import PartsConfig, Slots
 
+T = TypeVar("T")
 Row = tuple[str, str]
 """(default, what it is)."""
 
@@ -39,9 +41,19 @@ def said_of(config: type[BaseModel]) -> dict[str, str]:
     }
 
 
-def summary_of(config: type[BaseModel]) -> str:
-    """The first line of what is said of a configuration as a whole."""
-    return (config.__doc__ or "").strip().partition("\n")[0]
+def shared(several: Sequence[Mapping[str, T]]) -> dict[str, T]:
+    """The entries that all of several configurations have alike; nothing where there is one alone."""
+    first, *others = several or [{}]
+    return {key: row for key, row in first.items() if all(other.get(key) == row for other in others)} if others else {}
+
+
+def key_lines(config: type[Config]) -> Iterator[str]:
+    """`key=default  description` of every key but `kind`, aligned; `...` stands for a value that has to be given."""
+    said = said_of(config)
+    shown = {key: f"{key}={_as_written(value)}" for key, value in options_of(config).items() if key != "kind"}
+    width = max(map(len, shown.values()), default=0)
+    for key, assignment in shown.items():
+        yield f"  {assignment:{width}}  {said[key]}".rstrip()
 
 
 def said_of_axes() -> dict[str, str]:
@@ -66,6 +78,12 @@ def in_words(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(map(in_words, value)) + "]"
     return str(value)
+
+
+def _as_written(default: Any) -> str:
+    if default == MISSING:
+        return "..."
+    return default if isinstance(default, str) and default.isidentifier() else json.dumps(default)
 
 
 def _of_type(config: type[BaseModel], name: str) -> str:

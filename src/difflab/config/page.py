@@ -9,8 +9,8 @@ from typing import Any
 
 from difflab.config.axes import AXES, NAMES, PARTS, UNFILED
 from difflab.config.described import named_in
-from difflab.config.options import REQUIRED, Row, rows, said_of_axes
-from difflab.config.registry import Axis, Kind, Names, Registry
+from difflab.config.options import REQUIRED, Row, rows, said_of_axes, shared
+from difflab.config.registry import Axis, Names, Registry
 from difflab.config.slots import OWN
 from difflab.config.task import TASKS
 from difflab.files import write_text
@@ -48,11 +48,11 @@ def _kinds(chosen: Sequence[Registry]) -> Iterator[str]:
         kinds = _own(axis)
         yield f"## {axis.group}\n\n{said[axis.group]}\n"
         yield from _table(("kind", "what it is"), ((f"`{name}`", kind.summary) for name, kind in kinds.items()))
-        shared = _shared(kinds.values())
-        yield from _options("Every kind", shared)
-        for name, kind in kinds.items():
-            own = {key: row for key, row in rows(kind.config).items() if shared.get(key) != row}
-            yield from _options(f"`{name}`", own)
+        of_kinds = {name: rows(kind.config) for name, kind in kinds.items()}
+        in_all = shared([*of_kinds.values()])
+        yield from _options("Every kind", in_all)
+        for name, listed in of_kinds.items():
+            yield from _options(f"`{name}`", {key: row for key, row in listed.items() if key not in in_all})
 
 
 def _parts() -> Iterator[str]:
@@ -83,12 +83,6 @@ def _own(axis: Axis[Any]) -> dict[str, Any]:
 def _said_of(names: Names, word: str) -> str:
     module, _, name = names[word].partition(":")
     return named_in(module)[name]
-
-
-def _shared(kinds: Iterable[Kind]) -> dict[str, Row]:
-    """The keys that all of several kinds have, with the same default and the same meaning."""
-    first, *others = [rows(kind.config) for kind in kinds]
-    return {key: row for key, row in first.items() if all(other.get(key) == row for other in others)} if others else {}
 
 
 def _options(who: str, listed: Mapping[str, Row]) -> Iterator[str]:

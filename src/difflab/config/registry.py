@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
-from difflab.config.base import Config
+from difflab.config.base import Config, summary_of
 from difflab.errors import UserError
 
 C = TypeVar("C", bound=type[Config])
@@ -33,7 +33,7 @@ class Kind:
     @property
     def summary(self) -> str:
         """What it is, in a line."""
-        return (self.config.__doc__ or "").strip().partition("\n")[0]
+        return summary_of(self.config)
 
     @property
     def module(self) -> str:
@@ -164,6 +164,13 @@ class Registry(Axis[Kind]):
         return chosen.config.model_validate({**value, "kind": name})
 
 
+def two_by_one_name(axis: str, name: str, theirs: str, ours: str) -> UserError:
+    """The refusal of a choice of the module `ours`, by whose name there is one of the module `theirs`."""
+    return UserError(
+        f"{axis}: there are two by the name of {name}, of {theirs} and of {ours}; uninstall one of the two packages"
+    )
+
+
 K = TypeVar("K", bound=Kind)
 
 
@@ -171,10 +178,7 @@ def _only(group: str, there: K | None, kind: K) -> K:
     """`kind`, where what is there by its name is the same one, imported before."""
     theirs, ours = kind.config if there is None else there.config, kind.config
     if (theirs.__module__, theirs.__qualname__) != (ours.__module__, ours.__qualname__):
-        raise UserError(
-            f"{group}: there are two by the name of {kind.name}, of {theirs.__module__} and of {ours.__module__}; "
-            "uninstall one of the two packages"
-        )
+        raise two_by_one_name(group, kind.name, theirs.__module__, ours.__module__)
     return kind
 
 
@@ -239,10 +243,7 @@ class Names(Axis[str]):
         """Raises UserError where two packages have a choice by the same name."""
         there = self._entries.setdefault(name, builder)
         if there != builder:
-            raise UserError(
-                f"{self.what}: there are two by the name of {name}, of {there.partition(':')[0]} and of "
-                f"{builder.partition(':')[0]}; uninstall one of the two packages"
-            )
+            raise two_by_one_name(self.what, name, there.partition(":")[0], builder.partition(":")[0])
 
     def load(self, name: str) -> Any:
         """What the choice of that name stands for. Raises ValueError for one that there is not."""

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
+from difflab.config.base import summary_of
 from difflab.config.foreign import missing
-from difflab.config.registry import Axis
+from difflab.config.registry import Axis, two_by_one_name
 from difflab.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Task:
     @property
     def summary(self) -> str:
         """What it is, in a line."""
-        return (self.model.__doc__ or "").strip().partition("\n")[0]
+        return summary_of(self.model)
 
     @property
     def module(self) -> str:
@@ -70,10 +71,7 @@ class Tasks(Axis[Task]):
             (name,) = get_args(train.model_fields["task"].annotation)
             there = self._entries.get(name)
             if there is not None and there.train.__module__ != train.__module__:
-                raise UserError(
-                    f"task: there are two by the name of {name}, of {there.train.__module__} and of "
-                    f"{train.__module__}; uninstall one of the two packages"
-                )
+                raise two_by_one_name(self.group, name, there.module, train.__module__)
             self._entries[name] = Task(train, model, build_model, build_module)
             return train
 

@@ -7,7 +7,8 @@ from pydantic import Field
 
 from difflab.config.axes import SOURCES
 from difflab.config.base import Config
-from difflab.config.describing import descriptions, key_lines
+from difflab.config.described import described
+from difflab.config.options import key_lines, said_of
 from difflab.config.registry import Kind
 
 
@@ -32,14 +33,14 @@ class Below(Base):
 
 
 def test_descriptions_are_those_below_the_fields():
-    assert descriptions(Below) == {
+    assert {key: text for key, text in said_of(Below).items() if text and key != "kind"} == {
         "n": "How many.",
         "seed": "Another seed.",
         "path": "Where it lies.",
         "from": "Under an alias.",
         "said": "By the field itself.",
     }
-    assert descriptions(Base)["seed"] == "Of the base, in two lines."
+    assert described(Base)["seed"] == "Of the base, in two lines."
 
 
 def test_a_line_has_the_default_and_the_meaning():
@@ -55,4 +56,4 @@ def test_a_line_has_the_default_and_the_meaning():
 
 @pytest.mark.parametrize("kind", SOURCES.values(), ids=lambda kind: kind.name)
 def test_every_key_of_every_source_is_described(kind: Kind):
-    assert descriptions(kind.config).keys() == kind.config.model_fields.keys() - {"kind"}
+    assert described(kind.config).keys() == kind.config.model_fields.keys() - {"kind"}
