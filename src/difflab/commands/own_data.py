@@ -144,32 +144,30 @@ def _fill_in_what_suits(composed: Any, overrides: Sequence[str]) -> None:
     # What is wrong with these is said by the validation, without what would follow from them.
     size = size if isinstance(size, int) and 1 <= size <= 1 << 16 else UNKNOWN["image_size"]
     channels = channels if isinstance(channels, int) else UNKNOWN["channels"]
-    sections = [(NETWORKS, "network", composed.get("network"))]
-    conditioning = composed.get("conditioning")
-    if OmegaConf.is_dict(conditioning):
-        sections += [(CONDITIONERS, f"conditioning.{name}", one) for name, one in conditioning.items()]
-    for axis, key, section in sections:
-        if not OmegaConf.is_dict(section):
-            continue
-        if (
-            axis is NETWORKS
-            and section.get("channels") in (None, COLOUR)
-            and "network.channels" not in _keys(overrides)
-        ):
-            section.channels = channels
-        section.update(_suiting(axis, key, OmegaConf.to_container(section, resolve=True), size, channels))
+    network, conditioning = composed.get("network"), composed.get("conditioning")
+    if OmegaConf.is_dict(network):
+        if network.get("channels") in (None, COLOUR) and "network.channels" not in _keys(overrides):
+            network.channels = channels
+        _suit(NETWORKS, "network", network, size, channels)
+    for name, section in conditioning.items() if OmegaConf.is_dict(conditioning) else ():
+        if OmegaConf.is_dict(section):
+            _suit(CONDITIONERS, f"conditioning.{name}", section, size, channels)
 
 
 def _keys(overrides: Sequence[str]) -> set[str]:
     return {override.partition("=")[0].lstrip("+") for override in overrides}
 
 
-def _suiting(axis: Registry, key: str, values: Any, size: int, channels: int) -> dict[str, Any]:
+def _suit(axis: Registry, key: str, section: Any, size: int, channels: int) -> None:
+    """Fill in what the kind of a section leaves to size and channels."""
+    from omegaconf import OmegaConf
+
+    values: Any = OmegaConf.to_container(section, resolve=True)
     name = values.get("kind")
     if not isinstance(name, str) or name not in axis:
-        return {}
+        return
     config: Any = axis[name].config
     try:
-        return config.fitted(values, size, channels)
+        section.update(config.fitted(values, size, channels))
     except ValueError as error:
         raise UserError(f"{key}: {error}") from None

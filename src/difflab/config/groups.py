@@ -21,11 +21,12 @@ def conf_dirs() -> tuple[Path, ...]:
 
     Raises UserError where two of them have the same file.
     """
-    own = conf_dir()
-    folders, owners = [own], dict.fromkeys(_files(own), "difflab")
-    for plugin in plugins.load():
-        if plugin.conf is None:
-            continue
+    own, with_conf = conf_dir(), [plugin for plugin in plugins.load() if plugin.conf is not None]
+    # Asked for every override: all files are listed only where there is something to compare them with.
+    owners = dict.fromkeys(_files(own), "difflab") if with_conf else {}
+    folders = [own]
+    for plugin in with_conf:
+        assert plugin.conf is not None
         for path in _files(plugin.conf):
             if path in owners:
                 raise UserError(
