@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+NOT_REQUESTED = "not requested by n and val"
+"""Why a source leaves out what it could have taken."""
+
 
 class Source(Protocol):
     """Numbered samples of one split; sample i is always the same, in whichever process it is made.

@@ -9,6 +9,8 @@ from pydantic import Field
 from difflab.config.axes import SOURCES
 from difflab.config.source import SourceConfig
 
+DrawingAlpha = Literal["white", "black", "keep"]
+
 
 @SOURCES.register("difflab.data.sources.drawings.source:drawing_splits")
 class OpenMojiSourceConfig(SourceConfig):
@@ -27,5 +29,5 @@ class OpenMojiSourceConfig(SourceConfig):
     """Number of validation images."""
     seed: int = 0
     """Which emoji are those of val, and the order of the images."""
-    alpha: Literal["white", "black", "keep"] = "white"
+    alpha: DrawingAlpha = "white"
     """What drawings are laid on: white, black; or keep: PNG with alpha, which data.alpha lays on something."""

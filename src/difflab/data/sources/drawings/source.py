@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from difflab.data.decode import decode_image
 from difflab.data.hashing import permutation
-from difflab.data.sources.base import Source
-from difflab.data.sources.drawings.config import OpenMojiSourceConfig
+from difflab.data.sources.base import NOT_REQUESTED, Source
+from difflab.data.sources.drawings.config import DrawingAlpha, OpenMojiSourceConfig
 from difflab.data.sources.drawings.groups import GROUPS
 from difflab.data.sources.drawings.names import Emoji, emoji_of
 from difflab.errors import UserError
@@ -23,8 +23,6 @@ from difflab.seeding import stream_seed
 
 LICENCE = "CC-BY-SA-4.0"
 NO_EMOJI = "drawings that are no emoji of Unicode"
-NOT_REQUESTED = "not requested by n and val"
-_BACKGROUND = {"white": (255, 255, 255, 255), "black": (0, 0, 0, 255)}
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class DrawingSource:
         drawings: Sequence[Drawing],
         *,
         resolution: int,
-        alpha: str = "white",
+        alpha: DrawingAlpha = "white",
         credit: Mapping[str, str] | None = None,
         left_out: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
@@ -55,7 +53,7 @@ class DrawingSource:
         self.folder = folder
         self.drawings = list(drawings)
         self.resolution = resolution
-        self.alpha = alpha
+        self.alpha: DrawingAlpha = alpha
         self.credit = dict(credit or {})
         self.left_out: Mapping[str, Sequence[str]] = left_out or {}
 
@@ -76,7 +74,8 @@ class DrawingSource:
         content = self._rendered(drawing.file)
         if self.alpha == "keep":
             return sample | {"file": ("png", content), "size": (self.resolution, self.resolution)}
-        return sample | {"image": _laid_on(content, _BACKGROUND[self.alpha])}
+        pixels = decode_image(content, alpha=self.alpha)
+        return sample | {"image": np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())}
 
     def fingerprint(self) -> str:
         """Of the drawings, of how they are drawn, and of what draws them."""
@@ -149,15 +148,6 @@ def split_by_family(drawings: Sequence[Drawing], n: int | None, val: int, seed: 
         for name, some in splits.items()
     }
     return shuffled | {"train": shuffled["train"][:n]}
-
-
-def _laid_on(png: bytes, background: tuple[int, int, int, int]) -> np.ndarray:
-    """uint8 [H, W, 3] of a PNG with alpha."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(png)) as drawn:
-        canvas = Image.new("RGBA", drawn.size, background)
-        return np.array(Image.alpha_composite(canvas, drawn.convert("RGBA")).convert("RGB"))
 
 
 def _package(name: str) -> Any:

@@ -15,7 +15,7 @@ from difflab.data.bad_files import BadFile, read_whole
 from difflab.data.captions import BadCaption, decode_caption, stored_caption
 from difflab.data.decode import readable_endings
 from difflab.data.hashing import permutation
-from difflab.data.sources.base import Source
+from difflab.data.sources.base import NOT_REQUESTED, Source
 from difflab.data.sources.folder.classes import DirectoryClasses
 from difflab.data.sources.folder.config import Classes, FolderSourceConfig
 from difflab.data.sources.folder.listing import Listing, list_folder
@@ -25,7 +25,6 @@ from difflab.seeding import stream_seed
 
 Item = TypeVar("Item")
 
-NOT_REQUESTED = "not requested by n and val"
 SEVERAL_LINES = "captions of several lines, stored whole (captions=first_line or lines, or data.captions, chooses)"
 EMPTY_CAPTION = "empty captions"
 
@@ -80,8 +79,9 @@ class FolderSource:
             sample["label"] = label
         notes = frame_notes(content, name)
         if (caption := self._caption_of.get(name)) is not None:
-            sample["caption"], noted = self._caption(self.path / caption)
-            notes |= {} if noted is None else {noted: caption}
+            text = self._caption(self.path / caption)
+            sample["caption"] = stored_caption(text, self.captions)
+            notes |= caption_notes(text, self.captions, caption)
         return sample | ({"notes": notes} if notes else {})
 
     def fingerprint(self) -> str:
@@ -89,14 +89,18 @@ class FolderSource:
         how = [astuple(self.cutting), self.captions, self.class_names, self._state, self.files]
         return hashlib.sha256(json.dumps(how).encode()).hexdigest()
 
-    def _caption(self, path: Path) -> tuple[str, str | None]:
-        """The caption of a file, and what is to be said about it."""
+    def _caption(self, path: Path) -> str:
         try:
-            text = decode_caption(read_whole(path))
+            return decode_caption(read_whole(path))
         except BadCaption as error:
             raise BadFile(f"{printable(path)} is {error}; save it as UTF-8") from None
-        noted = EMPTY_CAPTION if not text else SEVERAL_LINES if "\n" in text and self.captions == "whole" else None
-        return stored_caption(text, self.captions), noted
+
+
+def caption_notes(text: str, captions: Captions, where: str) -> dict[str, str]:
+    """What is to be said about a caption."""
+    if not text:
+        return {EMPTY_CAPTION: where}
+    return {SEVERAL_LINES: where} if "\n" in text and captions == "whole" else {}
 
 
 def folder_splits(config: FolderSourceConfig) -> dict[str, Source]:

@@ -16,11 +16,11 @@ from difflab.console import printable
 from difflab.data.bad_files import BadFile, read_whole
 from difflab.data.captions import stored_caption
 from difflab.data.hashing import hash_indices
-from difflab.data.sources.base import Source
+from difflab.data.sources.base import NOT_REQUESTED, Source
 from difflab.data.sources.folder.classes import DirectoryClasses, refuse_what_is_no_text
 from difflab.data.sources.folder.config import FolderSourceConfig
 from difflab.data.sources.folder.listing import NO_IMAGE, Listing, list_folder
-from difflab.data.sources.folder.source import EMPTY_CAPTION, NOT_REQUESTED, SEVERAL_LINES, split_up
+from difflab.data.sources.folder.source import caption_notes, split_up
 from difflab.data.sources.image_files import Cutting, frame_notes
 from difflab.data.sources.tables.columns import Asked
 from difflab.data.sources.tables.parquet import ParquetImages, image_columns
@@ -87,7 +87,7 @@ class TableSource:
         notes = frame_notes(content, name)
         if row.caption is not None:
             sample["caption"] = stored_caption(row.caption, self.captions)
-            notes |= self._caption_notes(row.caption, where)
+            notes |= caption_notes(row.caption, self.captions, where)
         return sample | ({"notes": notes} if notes else {})
 
     def fingerprint(self) -> str:
@@ -105,11 +105,6 @@ class TableSource:
 
     def _label_by_directory(self, name: str) -> int | None:
         return None if self._classes is None else self._classes.label_of(name)
-
-    def _caption_notes(self, caption: str, where: str) -> dict[str, str]:
-        if not caption:
-            return {EMPTY_CAPTION: where}
-        return {SEVERAL_LINES: where} if "\n" in caption and self.captions == "whole" else {}
 
 
 def table_splits(config: FolderSourceConfig, path: Path) -> dict[str, Source]:
