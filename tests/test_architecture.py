@@ -33,6 +33,7 @@ LAYERS = [
         "config",
         "progress",
         "files",
+        "lettering",
         "devices",
         "compiling",
         "deferred",

@@ -14,12 +14,13 @@ from difflab.data.bad_samples import BadSample
 from difflab.data.directory import DataDirectory
 from difflab.data.inspecting import promised_fields
 from difflab.data.reading import ShardDataset
+from difflab.lettering import shortened
 
 if TYPE_CHECKING:
     from PIL import Image as PillowImage
-    from PIL import ImageDraw, ImageFont
+    from PIL import ImageDraw
 
-    Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+    from difflab.lettering import Font
 
 TILE = 160
 """Pixels of the square that an image is fitted into."""
@@ -133,9 +134,4 @@ def _wrapped(text: str, font: Font) -> list[str]:
 def _cut(text: str, width: int, font: Font) -> str:
     """The text, or as much of its start as finds room with dots behind it."""
     # No more than could ever find room: a caption may be a book.
-    text = " ".join(text[: 4 * width].split())
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(f"{text}...") > width:
-        text = text[:-1]
-    return f"{text.rstrip()}..."
+    return shortened(" ".join(text[: 4 * width].split()), font, width)

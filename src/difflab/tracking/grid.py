@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from difflab.files import replacing
+from difflab.lettering import shortened
 
 BACKGROUND = 255
 LABEL_SIZE, LABEL_HEIGHT = 10, 14
@@ -71,14 +72,7 @@ def _in_lines(label: str, font: Font, width: int) -> list[str]:
         lines[-1] += piece
     if len(lines) > LABEL_LINES:
         lines[LABEL_LINES - 1 :] = ["".join(lines[LABEL_LINES - 1 :])]
-    return [_shortened(line.rstrip(), font, width) for line in lines]
-
-
-def _shortened(text: str, font: Font, width: int) -> str:
-    if font.getlength(text) <= width:
-        return text
-    kept = next((k for k in range(len(text), 0, -1) if font.getlength(text[:k] + "...") <= width), 0)
-    return text[:kept].rstrip() + "..."
+    return [shortened(line.rstrip(), font, width) for line in lines]
 
 
 def to_pil(image: Tensor) -> Image.Image:

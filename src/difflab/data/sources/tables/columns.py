@@ -15,7 +15,7 @@ BYTES_NAMES = ("image", "img", "bytes", "image_bytes", "jpg", "png", "webp")
 
 
 @dataclass(frozen=True)
-class Asked:
+class NamedColumns:
     """Columns that the user names; None: found by their usual names, and no classes."""
 
     path: str | None = None
@@ -33,29 +33,29 @@ class Columns:
     label: str | None
 
 
-def choose_columns(table: Path, names: Sequence[str], with_bytes: Sequence[str], asked: Asked) -> Columns:
+def choose_columns(table: Path, names: Sequence[str], with_bytes: Sequence[str], named: NamedColumns) -> Columns:
     """The columns of `table`, whose columns are `names`, of which those in `with_bytes` hold files.
 
     Raises UserError, which names the columns that there are, for one that is missing.
     """
-    for column, key in ((asked.path, "path"), (asked.caption, "caption"), (asked.label, "label")):
+    for column, key in ((named.path, "path"), (named.caption, "caption"), (named.label, "label")):
         if column is not None and column not in names:
             raise UserError(f"{printable(table)} has no column {column!r} ({key}_column); it has {_listed(names)}")
     paths = [name for name in names if name not in with_bytes]
-    image = asked.path or _first(BYTES_NAMES, with_bytes) or _first(PATH_NAMES, paths)
+    image = named.path or _first(BYTES_NAMES, with_bytes) or _first(PATH_NAMES, paths)
     if image is None:
         raise UserError(
             f"{printable(table)} has no column called {', '.join(PATH_NAMES[:5])} or another usual name; it has "
             f"{_listed(names)}: name the one with the images or their paths by path_column=..."
         )
-    caption = asked.caption or _first(CAPTION_NAMES, [name for name in names if name != image])
+    caption = named.caption or _first(CAPTION_NAMES, [name for name in names if name != image])
     # Of images in a table, or with classes, captions are no need.
-    if caption is None and image not in with_bytes and asked.label is None:
+    if caption is None and image not in with_bytes and named.label is None:
         raise UserError(
             f"{printable(table)} has no column called {', '.join(CAPTION_NAMES)}; it has {_listed(names)}: "
             "name the one with the captions by caption_column=..."
         )
-    return Columns(image, image in with_bytes, caption, asked.label)
+    return Columns(image, image in with_bytes, caption, named.label)
 
 
 def _first(usual: Sequence[str], names: Sequence[str]) -> str | None:

@@ -10,14 +10,14 @@ from typing import Any
 
 from difflab.console import printable
 from difflab.data.bad_files import BadFile
-from difflab.data.sources.tables.columns import Asked, Columns, choose_columns
+from difflab.data.sources.tables.columns import Columns, NamedColumns, choose_columns
 from difflab.data.sources.tables.reading import Row, Table, caption_of, class_names_of
 from difflab.errors import UserError, first_line
 
 _GROUPS_KEPT = 2
 
 
-def read_parquet(path: Path, asked: Asked) -> Table:
+def read_parquet(path: Path, named: NamedColumns) -> Table:
     """The rows of a parquet file, or of all in a directory, in the order of their names; images stay in the files."""
     arrow = _pyarrow()
     files = tuple(sorted(path.glob("*.parquet"))) if path.is_dir() else (path,)
@@ -30,7 +30,7 @@ def read_parquet(path: Path, asked: Asked) -> Table:
         opened = _opened(file)
         schema = opened.schema_arrow
         with_bytes = [field.name for field in schema if _holds_files(arrow, field.type)]
-        columns = choose_columns(file, schema.names, with_bytes, asked)
+        columns = choose_columns(file, schema.names, with_bytes, named)
         if columns.label is not None:
             names = _class_names(schema, columns.label) or names
             numbers = numbers and arrow.types.is_integer(schema.field(columns.label).type)
@@ -70,14 +70,14 @@ class ParquetImages:
         return content
 
 
-def image_columns(files: Sequence[Path], asked: Asked) -> list[str]:
+def image_columns(files: Sequence[Path], named: NamedColumns) -> list[str]:
     """The column with the images in each of the files."""
     arrow = _pyarrow()
     found = []
     for file in files:
         schema = _opened(file).schema_arrow
         with_bytes = [field.name for field in schema if _holds_files(arrow, field.type)]
-        found.append(choose_columns(file, schema.names, with_bytes, asked).image)
+        found.append(choose_columns(file, schema.names, with_bytes, named).image)
     return found
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from difflab.console import printable
 from difflab.data.bad_files import read_whole
 from difflab.data.captions import BadCaption, decode_text
-from difflab.data.sources.tables.columns import Asked, choose_columns
+from difflab.data.sources.tables.columns import NamedColumns, choose_columns
 from difflab.errors import UserError, first_line
 
 
@@ -42,7 +42,7 @@ class Table:
     classes: list[str] | None = None
 
 
-def read_table(path: Path, asked: Asked) -> Table:
+def read_table(path: Path, named: NamedColumns) -> Table:
     """The rows of a .csv, .tsv, .jsonl or .parquet file, or of all parquet files in a directory.
 
     Raises UserError in one line for what is missing, is no text, or has no such column.
@@ -52,9 +52,9 @@ def read_table(path: Path, asked: Asked) -> Table:
     if path.is_dir() or path.suffix.lower() == ".parquet":
         from difflab.data.sources.tables.parquet import read_parquet
 
-        table = read_parquet(path, asked)
+        table = read_parquet(path, named)
     elif (reader := _READERS.get(path.suffix.lower())) is not None:
-        table = _from_text(path, reader(path), asked)
+        table = _from_text(path, reader(path), named)
     else:
         raise UserError(f"{printable(path)} is no table that is read: .parquet, {', '.join(_READERS)} are")
     if not table.rows:
@@ -78,12 +78,12 @@ Cells = tuple[int, Mapping[str, Any]]
 """The number of a line, and its values by column."""
 
 
-def _from_text(path: Path, lines: Iterator[Cells], asked: Asked) -> Table:
+def _from_text(path: Path, lines: Iterator[Cells], named: NamedColumns) -> Table:
     cells = list(lines)
     names = list(dict.fromkeys(name for _, values in cells for name in values))
     if not names:
         return Table(path, [])
-    columns = choose_columns(path, names, (), asked)
+    columns = choose_columns(path, names, (), named)
     rows = []
     for number, values in cells:
         image, label = values.get(columns.image), None if columns.label is None else values.get(columns.label)

@@ -22,7 +22,7 @@ from difflab.data.sources.folder.config import FolderSourceConfig
 from difflab.data.sources.folder.listing import NO_IMAGE, Listing, list_folder
 from difflab.data.sources.folder.source import caption_notes, split_up
 from difflab.data.sources.image_files import Cutting, frame_notes
-from difflab.data.sources.tables.columns import Asked
+from difflab.data.sources.tables.columns import NamedColumns
 from difflab.data.sources.tables.parquet import ParquetImages, image_columns
 from difflab.data.sources.tables.reading import Row, Table, read_table
 from difflab.errors import UserError
@@ -121,8 +121,8 @@ def table_splits(config: FolderSourceConfig, path: Path) -> dict[str, Source]:
         folder = folder.parent
     elif not path.exists() and (folder / path).exists():
         path = folder / path
-    asked = Asked(config.path_column, config.caption_column, config.label_column)
-    table = read_table(path, asked)
+    named = NamedColumns(config.path_column, config.caption_column, config.label_column)
+    table = read_table(path, named)
     refuse_what_is_no_text(table.classes or [], path)
     inside = table.rows[0].place is not None
     listing, files = (Listing(), {}) if inside else _listed(table, folder)
@@ -134,7 +134,7 @@ def table_splits(config: FolderSourceConfig, path: Path) -> dict[str, Source]:
     of_directories = None
     if not inside and config.label_column is None:
         of_directories = DirectoryClasses(folder, list(files.values()), config.classes)
-    images = ParquetImages(table.files, image_columns(table.files, asked)) if inside else None
+    images = ParquetImages(table.files, image_columns(table.files, named)) if inside else None
     return {
         split: TableSource(
             table,
