@@ -147,4 +147,4 @@ def test_a_run_that_is_gone(root: Path, tmp_path: Path) -> None:
     (moved / "sample.json").write_text("[")
     assert "sample.json is damaged: draw the samples again, or give --originals" in refusal(tmp_path, "moved")
     (moved / "unfinished.json").write_text("{}")
-    assert "is a drawing that was stopped" in refusal(tmp_path, "moved")
+    assert "holds an unfinished sampling run" in refusal(tmp_path, "moved")
