@@ -1,4 +1,4 @@
-"""A page of what `difflab sample` drew: the originals are those that the samples were told of."""
+"""A page of what `difflab sample` drew: the originals are those that the samples were conditioned on."""
 
 from __future__ import annotations
 
