@@ -13,7 +13,7 @@ from difflab.config.data import Crop as DataCrop
 from difflab.config.source import SourceConfig
 
 Crop = Literal[DataCrop, "pad"]
-"""The rules that keep to a part of an image, and pad, which keeps the whole of it."""
+"""The rules that crop an image, and pad, which keeps the whole of it."""
 Classes = Literal["top", "leaf", "none"]
 
 
