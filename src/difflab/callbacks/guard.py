@@ -120,7 +120,7 @@ class NonFiniteGuard(Callback):
         name = "..." if self.checkpoints is None else _free_name(self.checkpoints.parent)
         begin = as_override("resume", str(good))
         return (
-            f"continue from the last good checkpoint, as another run and more slowly: {begin} name={name} {lower}{full}"
+            f"go on from the last good checkpoint, as another run and more slowly: {begin} name={name} {lower}{full}"
         )
 
     def logs_again(self, step: int, row: Mapping[str, str]) -> bool:

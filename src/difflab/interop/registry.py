@@ -199,5 +199,5 @@ def _choose_layout(path: Path, state: Mapping[str, Tensor], name: str | None, pu
     if published_in:
         # For a model published in neither, its own layout shows which keys differ.
         return published[0] if len(published) == 1 else layout_named(published_in[0])
-    names = " from ".join(layout.name for layout in marked)
-    raise UserError(f"{path}: the keys fit {names} alike; give the layout, as in --layout {marked[0].name}")
+    names = " and ".join(layout.name for layout in marked)
+    raise UserError(f"{path}: the keys fit both {names}; give the layout, as in --layout {marked[0].name}")

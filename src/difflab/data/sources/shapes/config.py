@@ -77,7 +77,7 @@ class ShapesSourceConfig(SourceConfig):
         if self.resolution < MULTI_OBJECT_RESOLUTION and self.objects[1] > 1:
             raise ValueError(
                 f"objects={self.objects} do not fit {self.resolution} px: set objects=1 or resolution>=32, "
-                "since smaller objects cannot be told apart"
+                "since smaller objects cannot be distinguished"
             )
         return self
 
@@ -86,7 +86,7 @@ class ShapesSourceConfig(SourceConfig):
         if self.sizes is not None and "small" in self.sizes and self.resolution < MULTI_OBJECT_RESOLUTION:
             raise ValueError(
                 f"sizes={self.sizes} do not fit {self.resolution} px: leave out small or set resolution>=32, "
-                "since small shapes cannot be told apart there"
+                "since small shapes cannot be distinguished there"
             )
         if self.sizes is not None and set(self.sizes) == {"large"} and self.object_range()[1] > 1:
             raise ValueError("sizes=[large] leaves no room for a second object: set objects=1, or allow smaller sizes")
