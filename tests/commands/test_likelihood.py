@@ -98,7 +98,7 @@ def test_the_protocol_says_what_changes_the_number(own_run: Path) -> None:
     assert protocol.reference is not None
     assert (protocol.reference.split, protocol.reference.n) == ("val", 2)
     assert len(protocol.reference.content_hash) == 64
-    known = {name: protocol.parameters[name] for name in ("seed", "weights", "precision", "device", "told")}
+    known = {name: protocol.parameters[name] for name in ("seed", "weights", "precision", "device", "conditioning")}
     assert known == {"seed": 0, "weights": "ema", "precision": "float32", "device": "cpu", "conditioning": []}
 
 

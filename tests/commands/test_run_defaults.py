@@ -81,7 +81,7 @@ def test_help_needs_no_torch(command: str) -> None:
     [
         {"kind": "composed", "classifier_free": {"scale": 2.0, "interval": [0.25, 1.5]}, "classifier": None},
         {"kind": "composed", "classifier": {"run": "a b/größe,x=1", "scale": 0.5, "gradient_at": "mean"}},
-        {"kind": "classifier_free", "paper_w": 0.5, "reference": {"run": "weak", "told": "nothing"}},
+        {"kind": "classifier_free", "paper_w": 0.5, "reference": {"run": "weak", "conditioning": "unconditional"}},
     ],
 )
 def test_a_guidance_with_parts_survives_too(tiny_run: Path, tmp_path: Path, guidance: dict[str, object]) -> None:
