@@ -166,7 +166,7 @@ def test_a_scale_is_of_classifier_free_guidance_where_the_run_has_none(run):
 
 def test_a_model_that_cannot_be_led_says_so(tiny_shapes, tmp_path):
     done("train", *TRAINING, "trainer.max_steps=1", f"data.path={tiny_shapes}", f"output_root={tmp_path}", "name=plain")
-    with pytest.raises(difflab.UserError, match="nothing to lead away from"):
+    with pytest.raises(difflab.UserError, match="has no unconditional prediction"):
         difflab.load(tmp_path / "ddpm" / "shapes32" / "plain", accelerator="cpu").sample(n=1, guidance=3.0)
 
 
@@ -201,7 +201,7 @@ def test_likelihoods_are_those_of_the_command(run_dir, run, tmp_path):
     (result,) = run.likelihood(n=2, method="ode", overrides=quick)
     assert (result.value, result.protocol.hash) == (record["value"], record["protocol_hash"])
     assert everything(run_dir) == before
-    with pytest.raises(difflab.UserError, match="tells no classes apart: give run= a classifier"):
+    with pytest.raises(difflab.UserError, match="does not classify: give run= a classifier"):
         run.accuracy(n=2)
 
 

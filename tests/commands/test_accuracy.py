@@ -178,7 +178,7 @@ def test_from_python_it_is_what_the_command_finds(run: Path) -> None:
     done("accuracy", f"run={run}", "n=3", "times=2", *QUIET)
     rows = difflab.load(run, accelerator="cpu").accuracy(n=3, times=2)
     assert {row.name: row.value for row in rows} == {name: one.value for name, one in records(folder_of(run)).items()}
-    with pytest.raises(difflab.UserError, match="is a noisy classifier and draws nothing"):
+    with pytest.raises(difflab.UserError, match="is a noisy classifier and draws no images"):
         difflab.load(run, accelerator="cpu").sample(n=1)
 
 
@@ -187,7 +187,7 @@ def test_from_python_it_is_what_the_command_finds(run: Path) -> None:
     [
         (["times=51"], "times=51, but the schedule has 50: give times=50 or less"),
         (["n=13"], "has 12 images: give n=12 or less"),
-        (["data.classes=5"], "the model knows 6 classes, the data has data.classes=5"),
+        (["data.classes=5"], "the model has 6 classes, the data has data.classes=5"),
         (["sampler=ddim"], "an accuracy is the classifier's own, without guidance or a sampler"),
         (["batch_size=1,2"], "several may be given for times, split, n, seed, weights, precision"),
     ],
@@ -199,12 +199,12 @@ def test_mistakes_are_one_line_and_write_nothing(run: Path, arguments: list[str]
 
 def test_what_draws_tells_no_classes(own_run: Path) -> None:
     message = mistake("accuracy", f"run={own_run}", "n=2", *QUIET)
-    assert "is a diffusion model and tells no classes apart: give run= a classifier" in message
+    assert "is a diffusion model and does not classify: give run= a classifier" in message
 
 
 def test_a_classifier_is_not_evaluated_by_what_it_draws(run: Path) -> None:
     message = mistake("evaluate", f"run={run}", "n=2", *QUIET)
-    assert "draws nothing" in message
+    assert "draws no images" in message
     assert f"`difflab accuracy run={run}`" in message
 
 

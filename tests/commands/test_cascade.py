@@ -83,7 +83,7 @@ def test_images_and_masks_go_through_every_stage(chain: tuple[str, ...], tmp_pat
     assert not np.array_equal(begun, drawn("plain", *chain))
     assert not np.array_equal(begun, drawn("further", *chain, "pipeline.stages.upsampler.start=0.5"))
     line = mistake("sample", "out=out", *FAST, *chain, "images=images")
-    assert "nothing is done with it" in line
+    assert "is not used" in line
     assert "pipeline.stages.base.start=0.5" in line
     small = mistake("sample", "out=out", *FAST, *chain, "pipeline.stages.base.start=0.01", "images=images")
     assert "pipeline.stages.base: sampler: start=0.01 keeps none of 4 steps" in small

@@ -103,7 +103,7 @@ def test_the_record_says_what_was_done_with_an_image(tiny_run, tmp_path, picture
 @pytest.mark.parametrize(
     ("given", "line"),
     [
-        (("images={pictures}",), "nothing is done with it: begin with it, as in start=0.5"),
+        (("images={pictures}",), "is not used: begin with it, as in start=0.5"),
         (("images={pictures}", "start=0"), "start=0"),
         (("images={pictures}", "start=1.5"), "start=1.5"),
         (("images={pictures}", "start=0.01"), "keeps none of 5 steps"),
@@ -132,4 +132,4 @@ def test_what_was_drawn_may_be_drawn_on(tiny_run, tmp_path):
     assert (folder == archive).all()
     (tmp_path / "first" / "sample.json").rename(tmp_path / "first" / "unfinished.json")
     line = mistake("sample", f"run={tiny_run}", *further, *ON_CPU, f"images={tmp_path / 'first'}")
-    assert "is a drawing that was stopped" in line
+    assert "holds an unfinished sampling run" in line

@@ -111,7 +111,7 @@ def test_classes_of_other_data_are_noticed_before_anything_is_drawn(
     data = other_data(tiny_shapes, tmp_path / "fewer", classes=["circle", "square"])
     common = (f"run={class_run}", f"data.path={data}", *SHAPES, "metrics.fd=null", "n=4", *ON_CPU)
     message = mistake("evaluate", *common, "data.fields=[]", "data.classes=null", "out=judged")
-    assert "metrics.oracle: samples show 6 classes and the data set names 2" in message
+    assert "metrics.oracle: the samples have 6 classes and the data set names 2" in message
     assert not (tmp_path / "judged").exists()
 
 

@@ -180,7 +180,7 @@ def test_what_says_how_to_draw_is_refused(override: str, theirs: Path, data: tup
         (("samples=several",), "holds images of several sizes"),
         (("samples=four.npz",), "with 4 channels [n, H, W, C]; pictures have 1 or 3"),
         (("samples=torn",), "cannot be read as an image"),
-        (("samples=unfinished",), "is a drawing that was stopped"),
+        (("samples=unfinished",), "holds an unfinished sampling run"),
         (("samples=empty",), "holds no images"),
     ],
 )

@@ -146,9 +146,7 @@ def test_data_without_the_field_is_one_line(tiny_shapes: Path, data: Path, train
     if which == "embedding":
         assert "has no embedding (.npy files) in split 'train'" in mistake("train", *every, f"data.path={tiny_shapes}")
         line = mistake("evaluate", f"run={path}", "n=2", f"data.path={tiny_shapes}", "logger=csv", *ON_CPU)
-        assert (
-            "this model reads embedding, and nobody says it: give it, as in request=FILE.jsonl or embeddings=" in line
-        )
+        assert "this model reads embedding, which is missing: give it, as in request=FILE.jsonl or embeddings=" in line
     else:
         cut = ("data.crop=adm", f"data.path={data}")
         assert "boxes are shares of the whole image, of which data.crop=adm may cut" in mistake("train", *every, *cut)

@@ -191,10 +191,10 @@ def test_data_without_classes_does_not_fit_a_model_that_has_some(class_run: Path
     model, stored = load_stored(class_run)
     assert stored.train is not None
     refuse_other_images(model, stored.train.data)
-    with pytest.raises(UserError, match=r"the model knows 6 classes, the data has data\.classes=null"):
+    with pytest.raises(UserError, match=r"the model has 6 classes, the data has data\.classes=null"):
         refuse_other_images(model, stored.train.data.model_copy(update={"classes": None}))
     for change in ({"channels": 1}, {"image_size": 8}):
-        with pytest.raises(UserError, match="the model is of 3x16x16 images"):
+        with pytest.raises(UserError, match="the model takes 3x16x16 images"):
             refuse_other_images(model, stored.train.data.model_copy(update=change))
 
 
@@ -203,7 +203,7 @@ def test_a_model_is_told_the_classes_of_the_images(class_run: Path, tmp_path: Pa
     done("likelihood", f"run={run}", "n=3", *ODE, *QUIET)
     assert result_of(only_folder(run)).protocol.parameters["conditioning"] == ["class_label"]
     message = mistake("likelihood", f"run={run}", "n=3", "data.classes=5", *ODE, *QUIET)
-    assert "the model knows 6 classes, the data has data.classes=5" in message
+    assert "the model has 6 classes, the data has data.classes=5" in message
 
 
 def test_a_model_in_continuous_time_has_an_ode_and_no_bound(own_run: Path) -> None:
@@ -247,7 +247,7 @@ def test_what_has_no_ode_still_has_a_bound(own_run: Path, changes: dict[str, Any
     [
         (["n=13"], "n=13, but the split val of tiny has 12 images: give n=12 or less, or another split"),
         (["n=2", "split=test"], "has no split 'test' (it has: train, val)"),
-        (["n=2", "data.image_size=32", "data.crop=adm"], "the model is of 3x16x16 images, the data gives 3x32x32"),
+        (["n=2", "data.image_size=32", "data.crop=adm"], "the model takes 3x16x16 images, the data has 3x32x32"),
         (["n=2", "guidance.scale=2"], "guidance.scale=2: a likelihood is the model's own, without guidance"),
         (["n=2", "guidance=classifier_free"], "leave guidance out"),
         (["n=2", "sampler=ddim"], "leave sampler out"),

@@ -157,7 +157,7 @@ def test_our_own_weights_need_no_import(tiny_run: Path, preset: tuple[str, ...])
 
 def test_an_export_says_how_diffusers_draws_the_same(tiny_run: Path) -> None:
     out = done("weights", "export", tiny_run, "--out", "theirs", "--layout", "diffusers").out
-    assert "note: diffusers' pictures differ from the run's own (sampler=ddim): it does not take the steps of" in out
+    assert "note: diffusers' images differ from the run's own (sampler=ddim): it does not take the steps of" in out
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ def test_sizes_can_be_chosen() -> None:
     ("options", "line"),
     [
         ({"sizes": ["large"]}, "leaves no room for a second object"),
-        ({"sizes": ["small"], "resolution": 16}, "small shapes cannot be told apart"),
+        ({"sizes": ["small"], "resolution": 16}, "small shapes cannot be distinguished"),
         ({"sizes": []}, "at least 1 item"),
         ({"sizes": ["huge"]}, "'small', 'medium' or 'large'"),
     ],

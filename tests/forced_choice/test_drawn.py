@@ -1,4 +1,4 @@
-"""A page of what `difflab sample` drew: the originals are those that the samples were told of."""
+"""A page of what `difflab sample` drew: the originals are those that the samples were conditioned on."""
 
 from __future__ import annotations
 
@@ -147,4 +147,4 @@ def test_a_run_that_is_gone(root: Path, tmp_path: Path) -> None:
     (moved / "sample.json").write_text("[")
     assert "sample.json is damaged: draw the samples again, or give --originals" in refusal(tmp_path, "moved")
     (moved / "unfinished.json").write_text("{}")
-    assert "is a drawing that was stopped" in refusal(tmp_path, "moved")
+    assert "holds an unfinished sampling run" in refusal(tmp_path, "moved")

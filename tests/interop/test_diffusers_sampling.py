@@ -122,7 +122,7 @@ def test_what_diffusers_draws_otherwise_is_said_with_the_reason(
     tmp_path: Path, overrides: list[str], reason: str
 ) -> None:
     note, *_ = check_export(tmp_path / "out", model_config("diffusion=ddpm", *overrides), "diffusers")
-    assert note.startswith("diffusers' pictures differ from the run's own")
+    assert note.startswith("diffusers' images differ from the run's own")
     assert re.search(reason, note)
 
 
@@ -141,6 +141,6 @@ def notes_of(config: ModelConfig, folder: Path) -> str:
 def test_what_a_pipeline_has_no_part_for_is_said(tmp_path: Path) -> None:
     told = model_config("conditioning=class", *LEADING, "guidance=classifier_free", "guidance.scale=2")
     said = notes_of(told, tmp_path / "out")
-    assert "no pipeline that tells UNet2DModel its class_label" in said
-    assert "guidance=classifier_free has no part in the folder" in said
+    assert "no pipeline that passes class_label to UNet2DModel" in said
+    assert "guidance=classifier_free is not part of the folder" in said
     assert "DDIMScheduler with num_inference_steps=10, eta=1.0, use_clipped_model_output=True" in said

@@ -72,7 +72,7 @@ def test_a_pipeline_keeps_its_network_in_a_subfolder(tmp_path: Path) -> None:
 
 def test_a_folder_must_agree_with_the_model_asked_for(tmp_path: Path) -> None:
     folder = fixture_folder(tmp_path)
-    with pytest.raises(UserError, match=r"config\.json: its image_size is 16, but the model asked for has 32"):
+    with pytest.raises(UserError, match=r"config\.json: its image_size is 16, but the requested model has 32"):
         import_weights(folder, preset_named("ddpm/cifar10").target())
 
 

@@ -103,9 +103,7 @@ def test_export_needs_a_known_ending_and_layout(tmp_path: Path) -> None:
 
 def test_the_two_orders_of_attention_are_told_apart_by_the_model_or_the_user(tmp_path: Path) -> None:
     path, target, _ = saved(tmp_path, "improved-unet")
-    with pytest.raises(
-        UserError, match="do not tell guided from guided-new-order; give the layout, as in --layout guided"
-    ):
+    with pytest.raises(UserError, match="fit both guided and guided-new-order; give the layout, as in --layout guided"):
         import_weights(path, target)
     older = import_weights(path, target, layout="guided")
     assert older.layout == "guided"

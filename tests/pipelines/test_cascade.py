@@ -52,7 +52,9 @@ def test_every_stage_is_told_the_same_classes(cascade: Pipeline, cascade_of, pip
 
 
 def test_stages_of_other_classes_are_refused(cascade_of) -> None:
-    with pytest.raises(UserError, match=r"told the same classes, but they have others: base 6, upsampler 7$"):
+    with pytest.raises(
+        UserError, match=r"all stages need the same number of classes, but they have: base 6, upsampler 7$"
+    ):
         cascade_of(base=(*BASE, *CLASSES), upsampler=(*UPSAMPLER, *WITH_CLASSES, "data.classes=7"))
 
 
@@ -86,7 +88,7 @@ def test_the_hook_follows_the_last_stage_and_its_floats_are_rounded_once(cascade
 
 
 def test_stages_that_do_not_fit_are_named(cascade_of) -> None:
-    with pytest.raises(UserError, match=r"^pipeline\.stages\.second enlarges nothing: only the first stage draws"):
+    with pytest.raises(UserError, match=r"^pipeline\.stages\.second enlarges nothing: only the first stage starts"):
         cascade_of(first=BASE, second=BASE)
     with pytest.raises(UserError, match=r"second enlarges 8x8 images, the stage before it draws 16x16$"):
         cascade_of(first=(), second=UPSAMPLER)

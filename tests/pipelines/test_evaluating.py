@@ -56,7 +56,7 @@ def test_classes_of_images_to_enlarge_are_the_datas_where_they_are_known(pipelin
 def test_the_oracle_needs_as_many_classes_as_samples_show(class_pipeline, names: list[str]) -> None:
     options = {"n": 4, "seed": 0, "weights": "ema", "data": None, "split": "train"}
     with pytest.raises(
-        UserError, match=rf"metrics\.oracle: samples show 6 classes and the data set names {len(names)}"
+        UserError, match=rf"metrics\.oracle: the samples have 6 classes and the data set names {len(names)}"
     ):
         build_evaluator({"oracle": OracleConfig()}, class_pipeline, class_names=names, **options)
     build_evaluator({"oracle": OracleConfig()}, class_pipeline, class_names=["a"] * 6, **options)

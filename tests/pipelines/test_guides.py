@@ -194,19 +194,21 @@ def test_a_reference_network_stands_for_the_null(pipeline_of) -> None:
     ("overrides", "told", "dropping"),
     [
         ((), "is unconditional", "conditioning=class conditioning.class_label.drop_rate=0.1"),
-        (CLASSES, "was trained with its condition always there", "conditioning.class_label.drop_rate=0.1"),
+        (CLASSES, "was trained without dropping its condition", "conditioning.class_label.drop_rate=0.1"),
     ],
 )
 def test_classifier_free_guidance_without_a_null_is_refused(
     pipeline_of, overrides: tuple[str, ...], told: str, dropping: str
 ) -> None:
     guidance = ClassifierFreeGuidance(kind="classifier_free", scale=2.0)
-    why = f"^guidance: this model {told}, so classifier-free guidance has nothing .*: train with {dropping}, or"
+    why = (
+        f"^guidance: this model {told}, so classifier-free guidance has no unconditional .*: train with {dropping}, or"
+    )
     with pytest.raises(UserError, match=why):
         pipeline_of(*overrides, guidance=guidance)
     pipeline_of(*overrides, guidance=guidance.model_copy(update={"scale": 1.0}))
     # Towards the null is a way as well.
-    with pytest.raises(UserError, match="has nothing to lead away from"):
+    with pytest.raises(UserError, match="has no unconditional prediction"):
         pipeline_of(*overrides, guidance=guidance.model_copy(update={"scale": 0.5}))
 
 
@@ -220,7 +222,7 @@ def test_no_guidance_loads_nothing() -> None:
 @pytest.mark.parametrize(
     ("other", "line"),
     [
-        (lambda: configuration().model(), "guidance: there is no noisy classifier but a model that draws"),
+        (lambda: configuration().model(), "guidance: there is no noisy classifier but a diffusion model"),
         (
             lambda: classifier_config("diffusion=v_cosine", "diffusion.timesteps=50"),
             "was trained on another noise schedule (cosine, 50 steps) than the model (linear, 50 steps)",
@@ -263,7 +265,7 @@ def test_a_classifier_is_no_reference() -> None:
         ),
         (
             ("conditioning=low_res", "conditioning.low_res.size=8", "network.concat_channels=3"),
-            "has conditioning.low_res (low_res), of which the model knows nothing",
+            "has conditioning.low_res (low_res), which the model does not have",
         ),
     ],
 )

@@ -87,7 +87,7 @@ def test_what_a_stage_drew_is_handed_to_who_compares(cascade_of) -> None:
     cascade = cascade_of(base=BASE, upsampler=UPSAMPLER)
     pairs = pairs_of(cascade, 3)
     assert pairs.unpaired is not None
-    assert "was drawn by the stage before" in pairs.unpaired
+    assert "are samples of the stage before" in pairs.unpaired
     assert (pairs.enlarges_nothing, pairs.downsampling, pairs.of([0])) == (None, AREA, {})
     handed: list[torch.Tensor] = []
     drawn = cascade.drawn(cascade.request([0, 5], 3), 3, handed.append)

@@ -67,7 +67,7 @@ def test_classes_are_taken_in_turn_by_number_or_by_name(given: list[object]) -> 
         (
             Wanted(("label",), classes=6),
             ["circle"],
-            "'circle' is a name, and it is not known what the classes",
+            "'circle' is a name, and the names of this model's classes are unknown",
         ),
         (Wanted(("label",), classes=2, class_names=["a", "a"]), ["a"], "classes 0 and 1 are both called 'a'"),
         (CAPTIONS, [0], "this model has no classes: leave classes=null"),
@@ -89,7 +89,9 @@ def test_prompts_are_a_list_or_a_text_file(tmp_path: Path) -> None:
 
 
 def test_prompts_that_are_none_are_one_line(tmp_path: Path) -> None:
-    assert "does not exist: give a text file, one prompt a line, or a list" in refusal(CAPTIONS, prompts="a red circle")
+    assert "does not exist: give a text file, one prompt per line, or a list" in refusal(
+        CAPTIONS, prompts="a red circle"
+    )
     assert "is a folder" in refusal(CAPTIONS, prompts=str(tmp_path))
     (tmp_path / "p.txt").write_text(" \n\n")
     assert "holds no prompts: it has no text" in refusal(CAPTIONS, prompts=str(tmp_path / "p.txt"))
@@ -116,7 +118,7 @@ def test_lists_of_unequal_lengths_are_refused_unless_one_is_for_all() -> None:
         ({"prompts": ["sky"]}, "prompts: this model reads no caption, it reads label; leave it out"),
         (
             {"images": "x"},
-            "images=x: nothing is done with it: begin with it, as in start=0.5, or give a mask= of what stays",
+            "images=x is not used: begin with it, as in start=0.5, or give a mask= of what is kept",
         ),
         ({"mask": "x"}, "mask=x: this model reads no mask, it reads label; leave it out"),
         ({"low_res": "x"}, "low_res=x: this model enlarges nothing; leave low_res out"),
@@ -131,12 +133,12 @@ def test_what_nobody_reads_is_refused(keys: dict[str, object], message: str) -> 
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        (CAPTIONS, "this model reads caption, and nobody says it: give it, as in prompts=['a red circle']"),
+        (CAPTIONS, "this model reads caption, which is missing: give it, as in prompts=['a red circle']"),
         (
             Wanted(("low_res",), {"low_res": "image"}, sizes={"low_res": 8}),
-            "this model reads low_res (8x8 images), and nobody says it: give it, as in low_res=samples.npz",
+            "this model reads low_res (8x8 images), which is missing: give it, as in low_res=samples.npz",
         ),
-        (Wanted(("embedding",)), "this model reads embedding, and nobody says it: give it, as in request=FILE.jsonl"),
+        (Wanted(("embedding",)), "this model reads embedding, which is missing: give it, as in request=FILE.jsonl"),
     ],
 )
 def test_what_is_missing_says_what_to_give(wanted: Wanted, message: str, tiny_shapes: Path) -> None:

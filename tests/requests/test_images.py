@@ -212,7 +212,7 @@ FILES = {
     "pickle": (lambda path: path.write_bytes(pickle.dumps(PIXELS)), "it is a pickle"),
     "tar": (_tar, "it is no zip file"),
     "png": (lambda path: Image.fromarray(PIXELS[0]).save(path, "PNG"), "it is no zip file"),
-    "zip of text": (_zip_of_text, "its members are no arrays of numpy"),
+    "zip of text": (_zip_of_text, "its members are no numpy arrays"),
     "damaged": (_damaged, "it is damaged"),
     "cut short": (_cut_short, "it is a zip file that is cut short"),
     "empty": (lambda path: path.write_bytes(b""), "it is empty"),
@@ -325,7 +325,7 @@ def test_of_a_drawing_the_samples_are_read_and_nothing_is_left_out(
     assert torch.equal(source([2], 0)["low_res"][0], torch.from_numpy(PIXELS[2]).permute(2, 0, 1))
     assert not caplog.text
     (tmp_path / "sample.json").rename(tmp_path / "unfinished.json")
-    assert "is a drawing that was stopped (unfinished.json lies there)" in refusal(tmp_path)
+    assert "holds an unfinished sampling run (unfinished.json)" in refusal(tmp_path)
 
 
 def test_a_huge_image_is_refused_by_its_header(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ ONE = {"label": 0, "caption": "a"}
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
-        ((), "asks for nothing: it has no line"),
+        ((), "requests nothing: it has no line"),
         (("{",), "line 1 is no JSON"),
         (("[1]",), "line 1 is no sample: write an object"),
         ((ONE, {"label": 0}), "line 2: caption is missing, which line 1 has: give every sample the same fields"),
@@ -152,7 +152,7 @@ def test_boxes_come_with_phrases_or_beside_them(tmp_path: Path) -> None:
     assert batch["boxes"] == [[[0.0, 0.0, 1.0, 0.5]]] * 2 + [[]]
     assert batch["phrases"] == [["sky"], ["sky"], []]
     said = refusal(tmp_path, {"boxes": [[0, 0, 1, 1]]}, wanted=wanted)
-    assert said == "this model reads phrases, and nobody says it: give it, as in request=FILE.jsonl"
+    assert said == "this model reads phrases, which is missing: give it, as in request=FILE.jsonl"
 
 
 def test_a_line_with_a_gray_image_to_enlarge_is_refused(tmp_path: Path) -> None:

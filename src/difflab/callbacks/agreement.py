@@ -1,4 +1,4 @@
-"""What all processes must decide alike."""
+"""Decisions that all processes must make alike."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def max_over_ranks(trainer: pl.Trainer, value: int) -> int:
 
 
 def refuse_together(trainer: pl.Trainer, refused: MachineError | None) -> None:
-    """Raises MachineError on every process where the first one has one; all processes call it together."""
+    """Raises MachineError on every process if the first one has one; all processes must call it together."""
     first = trainer.strategy.broadcast(None if refused is None else (refused.errno, refused.filename))
     if first is not None:
         raise MachineError(*first) from refused

@@ -1,4 +1,4 @@
-"""The callbacks of a training run, in the order they have to run in."""
+"""Builds the callbacks of a training run, in the order in which they have to run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from difflab.tracking.rundir import RunDirectory
 
 
 def build_callbacks(context: CallbackContext) -> list[Callback]:
-    """Those of `config.callbacks`, and what every training has, in the order of their places."""
+    """The callbacks of `config.callbacks`, and those of every training, in the order of their places."""
     return [callback for _, callback in sorted(_placed(context), key=lambda placed: placed[0])]
 
 
@@ -37,18 +37,18 @@ def _placed(context: CallbackContext) -> Iterator[tuple[Place, Callback]]:
 
 @runtime_checkable
 class Owing(Protocol):
-    """A callback that leaves something on disk, of which a kill may have prevented a part."""
+    """A callback that leaves files on disk, some of which may be missing after a kill."""
 
     def owes(self, step: int, *, at_end: bool) -> bool:
-        """Whether something was due after `step` steps (`at_end`: the last ones) and is not there."""
+        """Whether something was due after `step` steps (`at_end`: the last ones) and is missing."""
         ...
 
 
 def owed_at_end(config: TrainConfig, run: RunDirectory, model_config: ModelConfig, step: int) -> list[str]:
-    """The names of the callbacks that have something left to do in a run that has all its steps."""
+    """The names of the callbacks with unfinished work in a run that has completed all its steps."""
 
     def nothing(*_: object) -> NoReturn:
-        raise AssertionError("what is owed is read off the disk")
+        raise AssertionError("unfinished work is determined from disk")
 
     draws = nothing if "samples" in model_config.measures else None
     callbacks = build_callbacks(CallbackContext(config, run, model_config, generate=draws, make_evaluator=draws))

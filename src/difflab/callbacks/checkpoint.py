@@ -1,4 +1,4 @@
-"""Training checkpoints, named by the optimised step."""
+"""Training checkpoints, named by the optimized step."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ log = logging.getLogger(__name__)
 
 
 class Checkpoint(Callback):
-    """Save `step-000100.ckpt` every `every_steps` optimised steps and at the end; `last.ckpt` is the newest of them.
+    """Saves `step-000100.ckpt` every `every_steps` optimized steps and at the end; `last.ckpt` is the newest of them.
 
     The newest `keep_last` are kept. Weights that are not finite are never saved. A full disk ends training on all
     processes with MachineError.
 
-    Use it with AtomicCheckpointIO (the Trainer's `plugins`) and `enable_checkpointing=False`. It is not one of
-    Lightning's Checkpoint classes, because those are moved behind all other callbacks, and would save only after an
-    evaluation that may fail or be killed.
+    Use it with AtomicCheckpointIO (the Trainer's `plugins`) and `enable_checkpointing=False`. It does not derive from
+    Lightning's Checkpoint, because Lightning moves those behind all other callbacks, and they would save only after an
+    evaluation, which may fail or be killed.
 
-    An exception between two batches (a loader that gives up, say) saves too, in a run of one process; one in the
-    middle of a batch does not, because the loader would have counted a batch that was not trained on.
+    An exception between two batches (for example in the loader) also saves, in a run of one process; one in the middle
+    of a batch does not, because the loader would have counted a batch that was not trained on.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Checkpoint(Callback):
         return self._saved_step
 
     def save(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Path | None:
-        """Save now, on every process; returns the file, or None where this step is saved already or must not be."""
+        """Saves now, on every process; returns the file, or None if this step is saved already or must not be."""
         step = train_step(pl_module)
         if step == self._saved_step:
             return None
@@ -76,13 +76,14 @@ class Checkpoint(Callback):
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        assert not trainer.checkpoint_callbacks, "difflab's Checkpoint wants Trainer(enable_checkpointing=False)"
+        assert not trainer.checkpoint_callbacks, "difflab's Checkpoint needs Trainer(enable_checkpointing=False)"
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         step = train_step(pl_module)
         self._every.start(step)
-        # What training goes on from is saved: at the end Lightning would take a second one for a finished fit.
+        # The checkpoint that training resumes from is saved: at the end Lightning would take a second one for a
+        # finished fit.
         source = trainer.ckpt_path
         own = source is not None and Path(source).resolve().parent == self.dirpath.resolve()
         self._saved_step = step if own else None
@@ -98,8 +99,8 @@ class Checkpoint(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # The last step is saved here too: after the epoch's end Lightning would take a checkpoint for a finished fit,
-        # which nobody could train further.
+        # The last step is saved here too: after the end of the epoch Lightning would take a checkpoint for a finished
+        # fit, which could not be trained further.
         if self._every.due(train_step(pl_module)) or (self.at_end and trainer.should_stop):
             self.save(trainer, pl_module)
         self._in_batch = False
@@ -121,7 +122,7 @@ class Checkpoint(Callback):
             trainer.save_checkpoint(path)
         except MachineError as error:
             refused = error
-            # The other processes already wait in the barrier of save_checkpoint, which the error jumped over.
+            # The other processes already wait in the barrier of save_checkpoint, which the error skipped.
             trainer.strategy.barrier("Trainer.save_checkpoint")
         if refused is None and trainer.is_global_zero:
             try:
@@ -141,12 +142,12 @@ def _weights_are_finite(pl_module: pl.LightningModule) -> bool:
     weights = [p.detach() for p in trained(pl_module).values() if p.numel()]
     if not weights:
         return True
-    # A norm is not finite where any entry is not (or where it overflows, and such weights are lost as well).
+    # A norm is not finite if any entry is not (or if it overflows, and such weights are lost as well).
     return bool(torch.stack([n.float() for n in torch._foreach_norm(weights, ord=float("inf"))]).isfinite().all())
 
 
 def build(config: CheckpointConfig, context: CallbackContext) -> list[Callback]:
-    """The checkpoints and, before them, the weights that are exported at each."""
+    """The checkpoint callback and, before it, the weights that are exported with each checkpoint."""
     from difflab.callbacks.weights import WeightsExport
 
     run, exporting = context.run, list[Callback]()

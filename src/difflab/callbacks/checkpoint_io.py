@@ -1,4 +1,4 @@
-"""Checkpoint files that are whole or absent."""
+"""Checkpoint files that are complete or absent."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from difflab.files import replacing
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Write beside the target, sync, rename. Read with weights_only=True: nothing in a checkpoint is executed."""
+    """Writes beside the target, syncs, renames. Reads with weights_only=True: nothing in a checkpoint is executed."""
 
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Raises MachineError where the machine refuses (a full disk, no permission); the old file at `path` stays."""
+        """Raises MachineError if the machine refuses (a full disk, no permission); the old file at `path` stays."""
         if storage_options is not None:
             raise TypeError("AtomicCheckpointIO takes no storage_options")
         with replacing(Path(path)) as temporary, temporary.open("wb") as file:

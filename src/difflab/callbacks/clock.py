@@ -1,4 +1,4 @@
-"""The clock of a run: optimised steps, not Lightning's global_step, which counts optimiser calls."""
+"""The clock of a run: optimized steps, not Lightning's global_step, which counts optimizer calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ C = TypeVar("C", bound=Callback)
 
 
 class Clock(Callback):
-    """Hand the module's `train_step` and `train_images` to the loggers, and stop after `max_steps` optimised steps."""
+    """Passes the module's `train_step` and `train_images` to the loggers; stops after `max_steps` optimized steps."""
 
     def __init__(self, max_steps: int | None = None) -> None:
         self.max_steps = max_steps
@@ -58,14 +58,14 @@ class Relogging(Protocol):
     """A callback that may log rows at the step of a checkpoint after the checkpoint was written."""
 
     def logs_again(self, step: int, row: Mapping[str, str]) -> bool:
-        """Whether `row`, logged at the `step` that training goes on from, will be logged once more."""
+        """Whether `row`, logged at the `step` from which training resumes, will be logged again."""
         ...
 
 
 class Clocked(Protocol):
     """What callbacks rely on in a module.
 
-    train_step, train_images: optimised batches and their images so far, counted before on_train_batch_end runs.
+    train_step, train_images: optimized batches and their images so far, counted before on_train_batch_end runs.
     step_skipped: set by the NonFiniteGuard; the module does not count a batch for which it is True.
     """
 
@@ -75,12 +75,12 @@ class Clocked(Protocol):
 
 
 def clocked(pl_module: pl.LightningModule) -> Clocked:
-    """The module, seen as what callbacks rely on."""
+    """The module, typed as callbacks use it."""
     return cast(Clocked, pl_module)
 
 
 def train_step(pl_module: pl.LightningModule) -> int:
-    """The number of optimised steps that `pl_module` has finished."""
+    """The number of optimized steps that `pl_module` has finished."""
     return clocked(pl_module).train_step
 
 
@@ -100,14 +100,14 @@ def callbacks_of(trainer: pl.Trainer) -> list[Callback]:
 
 
 class EverySteps:
-    """True once at each multiple of `every` optimised steps, also when several batches make one step."""
+    """True once at each multiple of `every` optimized steps, even if several batches make one step."""
 
     def __init__(self, every: int | None) -> None:
         self.every = every
         self.last_step = 0
 
     def start(self, step: int) -> None:
-        """Training starts or goes on at `step`; what was due there is done."""
+        """Training starts or resumes at `step`; anything due there is done."""
         self.last_step = step
 
     def due(self, step: int) -> bool:

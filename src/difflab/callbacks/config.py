@@ -1,4 +1,4 @@
-"""The callbacks, in the order in which those of one place have their turn."""
+"""The configurations of the callbacks, in the order in which callbacks of one place run."""
 
 from __future__ import annotations
 
@@ -19,41 +19,41 @@ SigmaRel = Annotated[float, Field(gt=0.0, lt=12**-0.5)]
 
 @CALLBACKS.register("ema", "difflab.callbacks.ema:EMA.from_config", default=True)
 class EMAConfig(CallbackBase):
-    """The moving average of the trainable parameters.
+    """The exponential moving average of the trainable parameters.
 
     warmup lowers the decay at the start; with n the number of steps averaged so far:
-    none: always `decay`. count: min(decay, (1 + n) / (10 + n)), as TensorFlow and latent diffusion.
-    inv_gamma: min(decay, 1 - (1 + (n - 1) / inv_gamma) ** -power), as k-diffusion and diffusers.
-    ramp_up: the half-life is at most this part of the training so far, as EDM.
+    none: always `decay`. count: min(decay, (1 + n) / (10 + n)), as in TensorFlow and latent diffusion.
+    inv_gamma: min(decay, 1 - (1 + (n - 1) / inv_gamma) ** -power), as in k-diffusion and diffusers.
+    ramp_up: the half-life is at most this fraction of the training so far, as in EDM.
     """
 
     place: ClassVar[Place] = Place.AVERAGES
     averages: ClassVar[bool] = True
 
     decay: float | None = Field(default=0.9999, ge=0.0, lt=1.0)
-    """Per optimised step; 0.9999 in DDPM, appendix B (CIFAR10, LSUN, CelebA-HQ)."""
+    """Per optimized step; 0.9999 in DDPM, appendix B (CIFAR10, LSUN, CelebA-HQ)."""
     half_life: float | None = Field(default=None, gt=0.0)
-    """In images, in place of decay (EDM: decay null, half_life 500000)."""
+    """In images, instead of decay (EDM: decay null, half_life 500000)."""
     warmup: Literal["none", "count", "inv_gamma", "ramp_up"] = "none"
     """none, count, inv_gamma or ramp_up."""
     power: float = Field(default=0.75, gt=0.0)
-    """Of inv_gamma; 3/4 is the default of diffusers for long training."""
+    """Exponent of inv_gamma; 3/4 is the default of diffusers for long training."""
     inv_gamma: float = Field(default=1.0, gt=0.0)
-    """Of inv_gamma."""
+    """Scale of inv_gamma, in steps."""
     ramp_up: float = Field(default=0.05, gt=0.0)
-    """Of ramp_up; EDM, training_loop.py: ema_rampup_ratio."""
+    """Fraction of ramp_up; EDM, training_loop.py: ema_rampup_ratio."""
     every: int = Field(default=1, ge=1)
     """Steps between updates."""
     start_step: int = Field(default=0, ge=0)
-    """Until here the average is a copy of the weights."""
+    """Up to this step the average is a copy of the weights."""
     validate_with: Literal["ema", "raw"] = "ema"
-    """ema or raw."""
+    """Weights used in validation: ema or raw."""
 
     @model_validator(mode="after")
     def _one_horizon(self) -> EMAConfig:
         if (self.decay is None) == (self.half_life is None):
             raise ValueError(
-                f"decay={self.decay} and half_life={self.half_life} both say how long the average is: "
+                f"decay={self.decay} and half_life={self.half_life} both set the length of the average: "
                 "give one of them, and null for the other"
             )
         return self
@@ -61,7 +61,7 @@ class EMAConfig(CallbackBase):
 
 @CALLBACKS.register("power_ema", "difflab.callbacks.power_ema:PowerEMA.from_config")
 class PowerEMAConfig(CallbackBase):
-    """Averages with power profiles beside `ema`, and snapshots of them, of which any length is made after training."""
+    """Averages with power profiles besides `ema`, with snapshots from which any length is computed after training."""
 
     place: ClassVar[Place] = Place.AVERAGES
 
@@ -72,9 +72,9 @@ class PowerEMAConfig(CallbackBase):
     snapshot_every_steps: int = Field(default=1000, ge=1)
     """A multiple of `every`; 16 over a run give lengths between the two within 0.4% (EDM2 has 256)."""
     snapshot_dtype: Literal["float32", "float16"] = "float32"
-    """float16 (EDM2) takes half the disk, but lengths below 0.05 enlarge its rounding."""
+    """float16 (EDM2) takes half the disk space, but lengths below 0.05 amplify its rounding."""
     at_end: bool = True
-    """Once more at the end of training."""
+    """Also at the end of training."""
 
     @model_validator(mode="after")
     def _snapshots_are_up_to_date(self) -> PowerEMAConfig:
@@ -90,44 +90,44 @@ class PowerEMAConfig(CallbackBase):
 
 @CALLBACKS.register("checkpoint", "difflab.callbacks.checkpoint:build", default=True)
 class CheckpointConfig(CallbackBase):
-    """Training checkpoints: every `every_steps` optimised steps, the newest `keep_last` kept besides `last.ckpt`."""
+    """Training checkpoints: every `every_steps` optimized steps, of which the newest `keep_last` are kept."""
 
     place: ClassVar[Place] = Place.SAVES
 
     every_steps: int = Field(default=1000, ge=1)
-    """Optimised steps between two checkpoints."""
+    """Optimized steps between two checkpoints."""
     keep_last: int = Field(default=2, ge=1)
-    """How many of the newest are kept besides last.ckpt."""
+    """Number of newest checkpoints kept besides last.ckpt."""
     at_end: bool = True
-    """Once more at the end of training."""
+    """Also at the end of training."""
     on_exception: bool = True
-    """One more where training fails."""
+    """Also when training fails."""
     export_weights: bool = True
     """weights/ema.safetensors (raw.safetensors without averages) at every checkpoint."""
 
 
 @CALLBACKS.register("sample_grid", "difflab.callbacks.sample_grid:SampleGrid.from_config", default=True)
 class SampleGridConfig(CallbackBase):
-    """A picture of `n` samples with fixed seeds every `every_steps` optimised steps."""
+    """A grid of `n` samples with fixed seeds every `every_steps` optimized steps."""
 
     draws: ClassVar[bool] = True
 
     every_steps: int = Field(default=1000, ge=1)
-    """Optimised steps between two pictures."""
+    """Optimized steps between two grids."""
     n: int = Field(default=64, ge=1, le=4096)
-    """How many samples."""
+    """Number of samples."""
     columns: int = Field(default=8, ge=1)
-    """How many stand in a row."""
+    """Samples per row."""
     batch_size: int = Field(default=64, ge=1, le=4096)
-    """How many are drawn at once."""
+    """Samples generated at once."""
     seed: int = Field(default=0, ge=0)
-    """Of the samples."""
+    """Seed of the samples."""
     min_side: int = Field(default=64, ge=1, le=1024)
-    """Smaller images are enlarged to it, without smoothing."""
+    """Smaller images are enlarged to this size, without smoothing."""
     table: bool = True
     """Also log samples/table: image, index, seed, class."""
     at_end: bool = True
-    """Once more at the end of training."""
+    """Also at the end of training."""
 
     @model_validator(mode="after")
     def _columns_fit(self) -> SampleGridConfig:
@@ -138,20 +138,20 @@ class SampleGridConfig(CallbackBase):
 
 @CALLBACKS.register("evaluation", "difflab.callbacks.evaluation:Evaluation.from_config")
 class EvaluationConfig(CallbackBase):
-    """Metrics on `n` samples every `every_steps` optimised steps (null: only at the end)."""
+    """Metrics on `n` samples every `every_steps` optimized steps (null: only at the end)."""
 
     draws: ClassVar[bool] = True
 
     every_steps: int | None = Field(default=None, ge=1)
-    """Optimised steps between two evaluations; null is only at the end."""
+    """Optimized steps between two evaluations; null is only at the end."""
     n: int = Field(default=512, ge=2, le=10_000_000)
-    """How many samples."""
+    """Number of samples."""
     batch_size: int = Field(default=64, ge=1, le=65_536)
-    """How many are drawn at once."""
+    """Samples generated at once."""
     seed: int = Field(default=0, ge=0)
-    """Of the samples."""
+    """Seed of the samples."""
     at_end: bool = True
-    """Once more at the end of training."""
+    """Also at the end of training."""
 
     @property
     def measures(self) -> int | None:
@@ -175,27 +175,27 @@ class EvaluationConfig(CallbackBase):
 
 @CALLBACKS.register("throughput", "difflab.callbacks.throughput:Throughput.from_config", default=True)
 class ThroughputConfig(CallbackBase):
-    """Images per second and the share of time spent waiting for data, over windows of `window` batches."""
+    """Images per second and the fraction of time spent waiting for data, over windows of `window` batches."""
 
     place: ClassVar[Place] = Place.LOGS
 
     window: int = Field(default=50, ge=1)
-    """Batches that one number is the mean of."""
+    """Batches over which the numbers are averaged."""
 
 
 @CALLBACKS.register("guard", "difflab.callbacks.guard:NonFiniteGuard.from_config", default=True)
 class GuardConfig(CallbackBase):
-    """A step with a loss that is not finite is skipped; after `max_in_a_row` of them training stops."""
+    """Skips steps whose loss is not finite; training stops after `max_in_a_row` of them."""
 
     place: ClassVar[Place] = Place.COUNTS
 
     max_in_a_row: int = Field(default=10, ge=1)
-    """So many skipped steps end the training."""
+    """Consecutive skipped steps after which training stops."""
 
 
 @CALLBACKS.register("progress", "difflab.callbacks.progress:Progress.from_config", default=True)
 class ProgressConfig(CallbackBase):
-    """A progress bar in a terminal, elsewhere a plain line every `line_every_s` seconds."""
+    """A progress bar in a terminal, otherwise a plain line every `line_every_s` seconds."""
 
     place: ClassVar[Place] = Place.LOGS
 
@@ -205,14 +205,14 @@ class ProgressConfig(CallbackBase):
 
 @CALLBACKS.register("preemption", "difflab.callbacks.preemption:Preemption.from_config", default=True)
 class PreemptionConfig(CallbackBase):
-    """On a signal: save after the current step and exit. Ctrl-C (SIGINT) is status 130 and SIGHUP 129, always."""
+    """On a signal: saves after the current step and exits. The status for Ctrl-C (SIGINT) is 130, for SIGHUP 129."""
 
     place: ClassVar[Place] = Place.ENDS
 
     exit_status: int = Field(default=75, ge=1, le=255)
-    """For SIGTERM and SIGUSR1, which schedulers send (75: EX_TEMPFAIL, the job may start again)."""
+    """For SIGTERM and SIGUSR1, which schedulers send (75: EX_TEMPFAIL, the job may be started again)."""
     check_every: int = Field(default=10, ge=1)
-    """With several processes the signal is agreed on at least every so many steps."""
+    """With several processes, they agree on a signal at least every so many steps."""
 
     def refuse_beside(self, others: Mapping[str, Any]) -> None:
         if "checkpoint" not in others:

@@ -1,4 +1,4 @@
-"""What the builder of a callback gets besides its own configuration."""
+"""What the builder of a callback receives besides its own configuration."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CallbackContext:
-    """The training that callbacks watch.
+    """The training run of a callback.
 
     config:         of the run.
     run:            the directory that they write into.
-    model_config:   what is exported beside the weights.
-    generate:       draws samples, for callbacks whose configuration `draws`; None where the task draws none.
-    request:        what those samples have to show, for words below them and for metrics; no pictures are read of it.
-    make_evaluator: (n, seed) -> what judges samples 0..n-1 of the seed, for those that measure; None as `generate`.
+    model_config:   exported beside the weights.
+    generate:       generates samples, for callbacks whose configuration `draws`; None if the task generates none.
+    request:        what those samples should show, for labels and metrics; no images are read for it.
+    make_evaluator: (n, seed) -> an evaluator of samples 0..n-1 of the seed, for callbacks that measure; None if
+                    `generate` is None.
     """
 
     config: TrainConfig

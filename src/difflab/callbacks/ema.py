@@ -31,7 +31,7 @@ Warmup = Literal["none", "count", "inv_gamma", "ramp_up"]
 
 
 def decay_of_half_life(half_life: float, images_per_step: int) -> float:
-    """The decay per step with which a weight counts half after `half_life` images; EDM's training_loop.py."""
+    """The decay per step that halves a weight's share after `half_life` images; EDM's training_loop.py."""
     return 0.5 ** (images_per_step / half_life)
 
 
@@ -62,15 +62,15 @@ def ema_decay(
 
 
 class EMA(Callback):
-    """average = d * average + (1 - d) * weights after every optimised step, in float32.
+    """average = d * average + (1 - d) * weights after every optimized step, in float32.
 
-    The average starts as a copy of the weights that training starts from (and stays a copy until `start_step`). It
-    follows the module's `train_step`: once per optimised step, whatever the accumulation or the number of optimisers.
-    Every process computes the same average from the same weights. With `every` = k it is updated every k steps with
-    the decays of those steps multiplied, so the horizon does not depend on k. Buffers are not averaged.
+    The average starts as a copy of the initial weights (and stays a copy until `start_step`). It follows the module's
+    `train_step`: once per optimized step, whatever the accumulation or the number of optimizers. Every process computes
+    the same average from the same weights. With `every` = k it is updated every k steps with the decays of those steps
+    multiplied, so the horizon does not depend on k. Buffers are not averaged.
 
-    Parameters that are not trained, and those of parts that only training needs, are left as they are. The raw weights
-    stay in the module; `applied` puts the average in their place.
+    Parameters that are not trained, and those of training-only parts, are left unchanged. The raw weights stay in the
+    module; `applied` temporarily replaces them by the average.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class EMA(Callback):
         return cls(**options)
 
     def start(self, module: nn.Module, step: int = 0) -> None:
-        """Begin at `step` with a copy of the parameters, or go on with the averages that were loaded."""
+        """Begins at `step` with a copy of the parameters, or continues with the averages that were loaded."""
         parameters = averaged_parameters(module)
         if not self.averages:
             self.averages = copies_of(parameters)
@@ -109,7 +109,7 @@ class EMA(Callback):
         self._groups = by_device_and_type(self.averages, parameters)
 
     def update(self, step: int) -> None:
-        """Take the weights after optimised step `step` into the average; a step seen before changes nothing."""
+        """Adds the weights after optimized step `step` to the average; a step seen before changes nothing."""
         assert self._groups, "call start before update"
         if step == self.step or (step % self.every and step != self.start_step):
             return
@@ -134,7 +134,7 @@ class EMA(Callback):
             self._swapped = False
 
     def ema_state_dict(self, module: nn.Module) -> dict[str, Tensor]:
-        """What is exported of `module`, with the averages (in the weights' own type) in place of raw parameters."""
+        """The exported state of `module`, with the averages (in the weights' own dtype) in place of raw parameters."""
         return with_averages(module, self.averages)
 
     @override

@@ -1,4 +1,4 @@
-"""Metrics on samples while the model trains."""
+"""Metrics on samples during training."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class MetricResult(Protocol):
-    """What an evaluator gives for one metric: its name with the protocol (`fd-lite0@512`), value and full record."""
+    """An evaluator's result for one metric: its name with the protocol (`fd-lite0@512`), value and full record."""
 
     @property
     def name(self) -> str: ...
@@ -46,20 +46,20 @@ class MetricResult(Protocol):
 
 
 class SampleEvaluator(Protocol):
-    """Takes the samples of this process; compute brings all processes together and gives the same on each."""
+    """Accepts samples of this process; compute gathers all processes and returns the same on each."""
 
     def update(self, images: Tensor, index: Tensor, *, label: Tensor | None = None) -> None: ...
     def compute(self) -> Sequence[MetricResult]: ...
 
 
 class Evaluation(Periodic):
-    """Evaluate samples 0..n-1 of `seed`, drawn with the averaged weights by all processes together.
+    """Evaluates samples 0..n-1 of `seed`, generated with the averaged weights by all processes together.
 
-    Logs `eval/<name>` for each result, and appends its whole record with `train_step` to `path`, one JSON object
-    a line. A name that earlier records of `path` have under another protocol is logged with the start of its hash.
-    Where samples are not finite nothing is measured: their number is logged as `eval/nonfinite_samples`, and said.
-    `make_evaluator` is called for each evaluation, on every process; `request` says what each sample has to
-    show, None where nothing is known of it.
+    Logs `eval/<name>` for each result, and appends its whole record with `train_step` to `path`, one JSON object per
+    line. A name that earlier records of `path` have under another protocol is logged with the start of its hash.
+    If samples are not finite nothing is measured: their number is logged as `eval/nonfinite_samples`, and reported.
+    `make_evaluator` is called for each evaluation, on every process; `request` returns what each sample should
+    show, None if nothing is known of it.
     """
 
     def __init__(
@@ -81,8 +81,8 @@ class Evaluation(Periodic):
     @classmethod
     def from_config(cls, config: EvaluationConfig, context: CallbackContext) -> Evaluation:
         make_evaluator = context.make_evaluator
-        assert context.generate is not None, "nothing to draw with"
-        assert make_evaluator is not None, "nothing to measure with"
+        assert context.generate is not None, "the task draws samples"
+        assert make_evaluator is not None, "the task has metrics"
         return cls(
             context.run.evaluations,
             context.generate,
@@ -93,7 +93,7 @@ class Evaluation(Periodic):
 
     @override
     def act(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Evaluate at this step."""
+        """Evaluates at this step."""
         step = train_step(pl_module)
         indices: list[int] = []
         bad_steps: list[int] = []
@@ -135,7 +135,7 @@ class Evaluation(Periodic):
         return any(key.startswith("eval/") for key in row) and not self.finished(step)
 
     def _nothing_measured(self, bad: int) -> Result:
-        """A record all the same: it says that the evaluation was made."""
+        """Recorded even so: it shows that the evaluation was made."""
         metric = "nonfinite-samples"
         return Result(metric=metric, value=float(bad), protocol=ProtocolRecord(metric=metric, n=self.n))
 
@@ -143,5 +143,5 @@ class Evaluation(Periodic):
         jsonl.append(self.path, [json.dumps({"train_step": step, **record}) for record in records])
 
     def _earlier(self) -> list[jsonl.Record]:
-        """The records of this training, not those that others added to the same file."""
+        """The records of this training, without those that other commands added to the same file."""
         return [record for record in jsonl.read(self.path) if "train_step" in record]

@@ -1,4 +1,4 @@
-"""Drawing samples in the middle of training, spread over all processes."""
+"""Sampling during training, spread over all processes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Generate = Callable[[list[int], int], Tensor]
 def ready_to_sample(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[None]:
     """Inside: averaged weights if the run keeps them, evaluation mode, no gradients, no throughput counting.
 
-    A signal that ends what goes on inside saves the run afterwards, and ends it.
+    A signal that interrupts the block saves the run afterwards, and ends it.
     """
     with (
         stopping_within(trainer, pl_module),
@@ -43,9 +43,9 @@ def ready_to_sample(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Itera
 
 
 def batches_of_this_rank(trainer: pl.Trainer, n: int, batch_size: int) -> Iterator[list[int]]:
-    """The sample indices 0..n-1 that fall to this process, in batches; together the processes have each one once.
+    """This process's share of the sample indices 0..n-1, in batches; over all processes each index occurs once.
 
-    Raises Stopped between two batches on all processes where one was told to stop.
+    Raises Stopped between two batches on all processes if one received a signal to stop.
     """
     mine = list(range(n))[trainer.global_rank :: trainer.world_size]
     for begin in range(0, share_of_all(trainer, n), batch_size):
@@ -55,13 +55,13 @@ def batches_of_this_rank(trainer: pl.Trainer, n: int, batch_size: int) -> Iterat
 
 
 def share_of_all(trainer: pl.Trainer, n: int) -> int:
-    """The largest number of n samples that falls to one process."""
+    """The largest number of n samples that one process generates."""
     return -(-n // trainer.world_size)
 
 
 def draw_marked(generate: Generate, indices: list[int], seed: int) -> tuple[Tensor, Tensor]:
-    """uint8 [b, C, H, W], where a tile stands for each sample that is not finite, and int64 [b]: the sampling step that
-    made it so, from 1, or 0 for a picture."""
+    """uint8 [b, C, H, W], with a marker tile for each sample that is not finite, and int64 [b]: the sampling step at
+    which it became so, from 1, or 0 for a finite sample."""
     try:
         images = generate(indices, seed)
         return images, torch.zeros(len(indices), dtype=torch.int64, device=images.device)
@@ -75,10 +75,10 @@ def draw_marked(generate: Generate, indices: list[int], seed: int) -> tuple[Tens
 def draw_on_all_ranks(
     trainer: pl.Trainer, generate: Generate, n: int, seed: int, batch_size: int
 ) -> tuple[Tensor, Tensor]:
-    """uint8 [n, C, H, W] and int64 [n] as `draw_marked` gives them, on the CPU and every process: samples 0..n-1."""
+    """uint8 [n, C, H, W] and int64 [n] as in `draw_marked`, on the CPU of every process: samples 0..n-1."""
     share = share_of_all(trainer, n)
     mine = list(range(n))[trainer.global_rank :: trainer.world_size]
-    # Gathering wants equal counts, so a process that has one sample less draws its first one (or sample 0) again.
+    # Gathering needs equal counts, so a process that has one sample less draws its first one (or sample 0) again.
     mine += [mine[0] if mine else 0] * (share - len(mine))
     drawn: list[tuple[Tensor, Tensor]] = []
     for begin in range(0, share, batch_size):
@@ -96,13 +96,13 @@ def _of_all_ranks(trainer: pl.Trainer, rows: Tensor, n: int) -> Tensor:
 
 
 def bad_samples(indices: Sequence[int], steps: Sequence[int]) -> Tensor:
-    """int64 [k, 2] of all processes together: number and sampling step of every sample that is not finite."""
+    """int64 [k, 2] of all processes together: index and sampling step of every sample that is not finite."""
     mine = [[index, step] for index, step in zip(indices, steps, strict=True) if step]
     return gather_rows(torch.tensor(mine, dtype=torch.int64).reshape(-1, 2))
 
 
 def report_bad_samples(bad: Tensor, n: int, train_step: int, what: str) -> None:
-    """Say on the terminal and in the log which of n samples are not finite. bad: as `bad_samples` gives it."""
+    """Reports on the terminal and in the log which of n samples are not finite. bad: as returned by `bad_samples`."""
     ordered = bad[bad[:, 0].argsort()]
     line = (
         f"{what} at step {train_step}: {named(ordered[:, 0].tolist())} not finite, {len(bad)} of {n}, "

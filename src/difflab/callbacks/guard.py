@@ -1,4 +1,4 @@
-"""Skip the steps whose loss is not finite; stop when they do not end."""
+"""Skips steps whose loss is not finite, and stops training after too many of them."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ class NonFiniteError(UserError):
 class NonFiniteGuard(Callback):
     """Before each backward all processes agree whether any of them has a loss that is NaN or infinite.
 
-    Backward still runs everywhere (a process that left it out would block the others), then the gradients are
-    dropped before the optimiser step: optimisers pass over parameters without gradients, so neither weights nor
-    optimiser state change. One bad part of a batch drops the whole step of its optimiser and, where there are several,
-    the steps that others take after it in the same batch. The flag travels to the host while backward runs, so the
-    check does not stall the device.
+    Backward still runs everywhere (a process that skipped it would block the others), then the gradients are dropped
+    before the optimizer step: optimizers skip parameters without gradients, so neither weights nor optimizer state
+    change. One bad part of a batch drops the whole step of its optimizer and, if there are several, the steps that
+    others take after it in the same batch. The flag is copied to the host while backward runs, so the check does not
+    stall the device.
 
-    The module gets `step_skipped` (bool), True from the dropped step until the next batch starts: it must not count
+    The module receives `step_skipped` (bool), True from the dropped step until the next batch starts: it must not count
     that batch in `train_step`. Logs `train/skipped_steps`, the total.
 
-    Raises NonFiniteError after `max_in_a_row` skipped steps without a good one between.
+    Raises NonFiniteError after `max_in_a_row` consecutive skipped steps.
     """
 
     def __init__(self, max_in_a_row: int = 10, checkpoints: Path | None = None, lr: float | None = None) -> None:

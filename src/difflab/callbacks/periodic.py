@@ -1,4 +1,4 @@
-"""What happens every so many optimised steps, and once more at the end; a kill puts it off, no more."""
+"""The base of callbacks that act every so many optimized steps, and at the end; killed work is made up for."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ log = logging.getLogger(__name__)
 
 
 class Periodic(Callback):
-    """Calls `act` at every multiple of `every_steps` optimised steps (None: never) and, with `at_end`, at the end of
+    """Calls `act` at every multiple of `every_steps` optimized steps (None: never) and, with `at_end`, at the end of
     training; at most once per step, on every process.
 
-    The checkpoint of a step is written before what is due at it, so that this may fail. What a kill kept from being
-    finished is made up when training goes on from that checkpoint, before the next step: `finished` says, from what
-    lies on disk, whether that is needed.
+    The checkpoint of a step is written before anything due at it, so `act` may fail. If the run is killed before `act`
+    has finished, it is repeated when training resumes from that checkpoint, before the next step: `finished` determines
+    from the files on disk whether that is needed.
     """
 
     def __init__(self, every_steps: int | None, *, at_end: bool) -> None:
@@ -32,17 +32,17 @@ class Periodic(Callback):
 
     @abstractmethod
     def act(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Do it, at the module's current step."""
+        """Acts at the module's current step."""
 
     def finished(self, step: int) -> bool:
-        """Whether all that `act` leaves after `step` steps is there. True for what is done before a checkpoint."""
+        """Whether everything that `act` leaves after `step` steps exists. True for what is done before a checkpoint."""
         return True
 
     def forget_after(self, step: int) -> None:
-        """Training goes on from `step`: remove, on the first process, what was left of later steps."""
+        """Training resumes from `step`: removes, on the first process, what later steps left."""
 
     def logs_again(self, step: int, row: Mapping[str, str]) -> bool:
-        """Whether `row` of metrics.csv, logged at the `step` that training goes on from, will be logged once more."""
+        """Whether `row` of metrics.csv, logged at the `step` from which training resumes, will be logged again."""
         return False
 
     def owes(self, step: int, *, at_end: bool) -> bool:
@@ -50,7 +50,7 @@ class Periodic(Callback):
         return (self._every.falls_on(step) or (at_end and self.at_end)) and not self.finished(step)
 
     def run(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """`act`, unless it was done at this step already."""
+        """Calls `act`, unless it was done at this step already."""
         step = train_step(pl_module)
         if step != self._acted_step:
             self.act(trainer, pl_module)
@@ -62,11 +62,11 @@ class Periodic(Callback):
         self._every.start(step)
         if trainer.is_global_zero:
             self.forget_after(step)
-        # The first process looks for all, so that they agree.
+        # The first process checks for all, so that they agree.
         finished = step > 0 and trainer.strategy.broadcast(self.finished(step))
         self._acted_step = step if finished else None
         if not finished and self._is_due(trainer, step):
-            log.info("step %d: %s was not finished and is made up", step, type(self).__name__)
+            log.info("step %d: %s was not finished and is repeated", step, type(self).__name__)
             self.run(trainer, pl_module)
 
     @override

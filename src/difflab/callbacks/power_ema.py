@@ -1,4 +1,4 @@
-"""Power-function averages of the weights, with snapshots of which any EMA length is made after training."""
+"""Power-function averages of the weights, with snapshots from which any EMA length is computed after training."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class PowerEMA(Callback):
     """For each length: average = b * average + (1 - b) * weights, b = (1 - 1 / step)**(gamma + 1), in float32.
 
     Karras et al. 2024 (EDM2), section 3.1. After step t the average holds the weights of step s with the share
-    (s / t)**(gamma + 1) - ((s - 1) / t)**(gamma + 1): nothing of where training started from, and always the same
+    (s / t)**(gamma + 1) - ((s - 1) / t)**(gamma + 1): the initial weights vanish, and the profile always spans the same
     share of the training so far. It follows the module's `train_step`, as EMA does. With `every` = k it is updated
     every k steps with the decays of those steps multiplied, so the profile does not depend on k. A callback that joins
     a run later counts the weights it finds there for all steps before.
@@ -52,8 +52,8 @@ class PowerEMA(Callback):
     Every `snapshot_every_steps` and, with `at_end`, at the end the first process writes one file for each length,
     `dirpath`/sigma_rel-0.050-step-001000.safetensors: the module's state dict with the averages in place of its
     parameters. Its metadata says `step`, `sigma_rel`, `gamma`, `precision`, and which tensors are `not_averaged`
-    (frozen parameters and buffers, in their own type). Snapshots stay; those after the step that a run goes on from
-    are removed, as its rows in metrics.csv are, since that training is done again.
+    (frozen parameters and buffers, in their own type). Snapshots are kept; those after the step from which a run
+    resumes are removed, like its rows in metrics.csv, since that training is repeated.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class PowerEMA(Callback):
         return cls(context.run.power_ema, **config.model_dump())
 
     def start(self, module: nn.Module, step: int = 0) -> None:
-        """Begin at `step`, or go on with the averages that were loaded."""
+        """Begins at `step`, or continues with the averages that were loaded."""
         parameters = averaged_parameters(module)
         if not self.averages:
             self.averages = {length: copies_of(parameters) for length in self.gammas}
@@ -87,7 +87,7 @@ class PowerEMA(Callback):
         self._groups = {length: by_device_and_type(self.averages[length], parameters) for length in self.gammas}
 
     def update(self, step: int) -> None:
-        """Take the weights after optimised step `step` into the averages; a step seen before changes nothing."""
+        """Adds the weights after optimized step `step` to the averages; a step seen before changes nothing."""
         assert self._groups, "call start before update"
         if step == self.step or step % self.every:
             return
@@ -96,9 +96,9 @@ class PowerEMA(Callback):
         self.step = step
 
     def snapshot(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the averages as they are after their last update, on the first process; what is there stays.
+        """Writes the averages as of their last update, on the first process; existing files stay.
 
-        Raises MachineError on every process where the machine refuses, as on a full disk.
+        Raises MachineError on every process if the machine refuses, as on a full disk.
         """
         refused: MachineError | None = None
         with off_the_clock(trainer):
@@ -134,11 +134,11 @@ class PowerEMA(Callback):
         if trainer.is_global_zero:
             self._remove_after(step)
         if self._snapshots.falls_on(step):
-            # A kill came between the snapshots of one step and its checkpoint, or somebody took one away.
+            # The run was killed between the snapshots of one step and its checkpoint, or a file was removed.
             self.snapshot(trainer, pl_module)
 
     def owes(self, step: int, *, at_end: bool) -> bool:
-        """Whether snapshots were due after `step` steps (`at_end`: the last ones) and are not all there."""
+        """Whether snapshots were due after `step` steps (`at_end`: the last ones) and are missing."""
         due = self._snapshots.falls_on(step) or (at_end and self.at_end)
         updated = step - step % self.every
         names = [snapshot_name(Profile(updated, length)) for length in self.gammas]

@@ -1,4 +1,4 @@
-"""Being told to go: save, then exit in a way that a scheduler understands."""
+"""Preemption: on a signal, saves and exits with a status that a scheduler understands."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _HEEDED_WITHIN_S = 10.0
-"""Several processes agree so often that a signal waits no longer, however long a step takes."""
+"""Several processes agree so often that a signal waits no longer than this, however long a step takes."""
 
 
 class Preempted(SystemExit):
-    """Training was told to stop and has saved; `code` is the exit status, the message says it to the user."""
+    """Training was stopped by a signal and has saved; `code` is the exit status, the message is for the user."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(code)
@@ -43,16 +43,16 @@ class Preempted(SystemExit):
 
 
 class Preemption(Callback):
-    """On the first SIGINT (Ctrl-C), SIGHUP, SIGTERM or SIGUSR1 save `last.ckpt` after the current step and raise
+    """On the first SIGINT (Ctrl-C), SIGHUP, SIGTERM or SIGUSR1 saves `last.ckpt` after the current step and raises
     Preempted; the second ends the process at once.
 
-    Its status is `exit_status` for SIGTERM and SIGUSR1, which schedulers send: 75 (EX_TEMPFAIL of sysexits.h: try again
-    later), so one line of a batch script requeues the job and tells it from a crash. It is 130 for SIGINT and 129 for
-    SIGHUP. The handlers only set a number: nothing is saved at a random bytecode.
+    The status is `exit_status` for SIGTERM and SIGUSR1, which schedulers send: 75 (EX_TEMPFAIL of sysexits.h: try again
+    later), so one line of a batch script requeues the job and distinguishes it from a crash. It is 130 for SIGINT and
+    129 for SIGHUP. The handlers only set a number: nothing is saved at a random bytecode.
 
-    With several processes the number is agreed on every `check_every` steps, and more often where steps are slow, so
-    all of them save after the same step. Validation ends at its next batch, drawing samples (`stopping_within`) at once
-    or, with several processes, at its next batch; both then save at the present step.
+    With several processes the number is agreed on every `check_every` steps, and more often if steps are slow, so
+    all of them save after the same step. Validation ends at its next batch, sampling (`stopping_within`) at once
+    or, with several processes, at its next batch; both then save at the current step.
     """
 
     def __init__(self, exit_status: int = 75, check_every: int = 10) -> None:
@@ -97,7 +97,7 @@ class Preemption(Callback):
         number = max_over_ranks(trainer, received())
         if not number:
             return
-        # As after the step: the raw weights. The validation is made up as a whole.
+        # As after the step: the raw weights. The validation is repeated as a whole.
         ema = find_ema(trainer)
         if ema is not None:
             ema.on_validation_end(trainer, pl_module)
@@ -112,17 +112,17 @@ class Preemption(Callback):
 
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        # Lightning lets Ctrl-C be ignored from here on.
+        # Lightning ignores Ctrl-C from here on.
         listen_again()
         with contextlib.suppress(Stopped):
-            # The error that ends training is told, whatever signal came beside it.
+            # The error that ends training is reported, even if a signal arrived with it.
             self._deferring.close()
 
     def _agree_and_pace(self, trainer: pl.Trainer) -> int:
         now = time.monotonic()
         mine = torch.tensor([received(), (now - self._agreed_at) / self._interval])
         number, seconds = all_reduce_max(trainer, mine.double()).tolist()
-        # The same on every process: the slowest one's time for a step.
+        # The same on every process: the slowest one's step time.
         self._interval = max(1, min(self.check_every, int(_HEEDED_WITHIN_S / max(seconds, 1e-6))))
         self._agreed_at = now
         return int(number)
@@ -142,7 +142,7 @@ class Preemption(Callback):
 
 @contextlib.contextmanager
 def stopping_within(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[None]:
-    """Around long work between two steps: a signal ends it where it allows that, and saves as after the step."""
+    """For long work between two steps: a signal ends it where it allows that, and saves as after the step."""
     try:
         yield
     except Stopped as stop:
@@ -156,7 +156,7 @@ def stopping_within(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Itera
 def stoppable(trainer: pl.Trainer) -> Iterator[None]:
     """Inside, a signal raises Stopped: for work that changes nothing.
 
-    With several processes only `stop_together` does, because the others would wait for this one.
+    With several processes only `stop_together` does so, because the others would wait for this one.
     """
     if trainer.world_size > 1:
         yield
@@ -166,6 +166,6 @@ def stoppable(trainer: pl.Trainer) -> Iterator[None]:
 
 
 def stop_together(trainer: pl.Trainer) -> None:
-    """Raises Stopped on all processes where one of them was told to stop; each has to come here equally often."""
+    """Raises Stopped on all processes if one of them received a signal; each must call it equally often."""
     if find_callback(trainer, Preemption) is not None and (number := max_over_ranks(trainer, received())):
         raise Stopped(number)

@@ -1,4 +1,4 @@
-"""How far training is: a bar in a terminal, plain lines elsewhere."""
+"""Progress of training: a bar in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ BAR_EVERY_S = 0.5
 
 
 class Progress(Callback):
-    """Step, loss, images per second and the time left, on the first process.
+    """Shows the step, loss, images per second and the time left, on the first process.
 
-    A bar (twice a second) where `stream` is a terminal, else a line every `line_every_s` seconds and at the end.
-    The loss is read from the device only then.
+    A bar (twice a second) if `stream` is a terminal, else a line every `line_every_s` seconds and at the end.
+    Only then is the loss read from the device.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Pictures of the model's samples while it trains."""
+"""Grids of the model's samples during training."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ log = logging.getLogger(__name__)
 
 
 class SampleGrid(Periodic):
-    """Draw samples 0..n-1 of `seed` with the averaged weights: `samples/step-000100.png` and the image `samples/grid`.
+    """Draws samples 0..n-1 of `seed` with the averaged weights: `samples/step-000100.png` and the image `samples/grid`.
 
-    The noise is the same every time, so the pictures of one run show how the same samples change. What they were asked
-    to show stands below them. With `table` also log `samples/table` with the columns image, index, seed, class. A
-    sample that is not finite is a tile crossed out; how many there are is logged as `samples/nonfinite`, and said.
+    The noise is the same every time, so the grids of one run show how the same samples change. The conditioning of each
+    sample is written below it. With `table` also logs `samples/table` with the columns image, index, seed, class. A
+    sample that is not finite is a crossed-out tile; their number is logged as `samples/nonfinite`, and reported.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class SampleGrid(Periodic):
 
     @classmethod
     def from_config(cls, config: SampleGridConfig, context: CallbackContext) -> SampleGrid:
-        assert context.generate is not None, "nothing to draw with"
+        assert context.generate is not None, "the task draws samples"
         names = context.config.data.class_names
         return cls(
             context.run.samples, context.generate, request=context.request, class_names=names, **config.model_dump()
@@ -65,7 +65,7 @@ class SampleGrid(Periodic):
 
     @override
     def act(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw, save and log at this step."""
+        """Draws, saves and logs a grid at this step."""
         step = train_step(pl_module)
         with ready_to_sample(trainer, pl_module):
             images, bad_steps = draw_on_all_ranks(trainer, self.generate, self.n, self.seed, self.batch_size)
@@ -86,7 +86,7 @@ class SampleGrid(Periodic):
                 classes = class_words(batch, self.class_names) or [None] * self.n
                 rows = [[to_pil(image), i, self.seed, classes[i]] for i, image in enumerate(images)]
                 logger.log_table("samples/table", ["image", "index", "seed", "class"], rows)
-        # Last, because the file says that it is done.
+        # Last, because the file marks the grid as done.
         save_picture(grid, self._path(step))
 
     @override
@@ -95,7 +95,7 @@ class SampleGrid(Periodic):
 
     @override
     def forget_after(self, step: int) -> None:
-        # Where a run goes on, the later ones come out the same; one that begins anew may be another.
+        # On resuming, later grids come out the same; a run that begins anew may be a different one.
         if step > 0:
             return
         earlier = [path for _, path in numbered(self.dirpath, "step-", ".png")]

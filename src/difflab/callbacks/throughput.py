@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 class Throughput(Callback):
     """Every `window` batches: `throughput/images_per_s` (all processes together) and `throughput/data_wait_frac`, the
-    share of the first process's time from the end of one batch to the start of the next.
+    fraction of the first process's time from the end of one batch to the start of the next.
 
-    Time in validation and inside `off_the_clock` (checkpoints, grids, evaluation) counts neither way, nor does the
-    first batch, which may compile. The device is never waited for: over a window its queue evens out.
+    Time in validation and inside `off_the_clock` (checkpoints, grids, evaluation) is excluded, as is the first batch,
+    which may compile. Never synchronizes with the device: over a window its queue evens out.
     """
 
     def __init__(self, window: int = 50, now: Callable[[], float] = time.perf_counter) -> None:
@@ -95,6 +95,6 @@ class Throughput(Callback):
 
 
 def off_the_clock(trainer: pl.Trainer) -> contextlib.AbstractContextManager[None]:
-    """A context whose time the trainer's Throughput callback does not count."""
+    """A context whose time is excluded from the trainer's Throughput callback."""
     throughput = find_callback(trainer, Throughput)
     return contextlib.nullcontext() if throughput is None else throughput.paused()

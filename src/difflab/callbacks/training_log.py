@@ -1,4 +1,4 @@
-"""Losses, learning rate and gradient norm to the loggers."""
+"""Logs losses, learning rate and gradient norm."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from difflab.tasks.training_module import TrainingModule
 
 
 class TrainingLog(Periodic):
-    """Every `every_steps` optimised steps: `train/loss` and `train/loss_q{0..3}`, by quartile of the timestep, as means
-    over all samples of all processes since the last line, `train/lr` and `train/grad_norm`; of several optimizers
-    `train/lr_<name>` and `train/grad_norm_<name>`. A classifier's `top1` and `top5` likewise. After each validation
-    the same means of the held-out samples: `val/loss`, `val/loss_q{0..3}`, ...
+    """Every `every_steps` optimized steps logs `train/loss` and `train/loss_q{0..3}`, by quartile of the timestep, as
+    means over all samples of all processes since the last line, `train/lr` and `train/grad_norm`; for several
+    optimizers `train/lr_<name>` and `train/grad_norm_<name>`. A classifier's `top1` and `top5` likewise. After each
+    validation logs the same means of the held-out samples: `val/loss`, `val/loss_q{0..3}`, ...
     """
 
     def __init__(self, every_steps: int) -> None:

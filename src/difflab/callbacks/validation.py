@@ -15,12 +15,12 @@ from difflab.tracking.csv_rows import read_csv
 
 
 class Validation(Periodic):
-    """Run Lightning's validation every `every_steps` optimised steps and after the last one.
+    """Runs Lightning's validation every `every_steps` optimized steps and after the last one.
 
-    Use it with `check_val_every_n_epoch=2`, by which Lightning, whose fit is one epoch here, never validates by itself:
-    it counts batches, of which the guard may skip some, and takes a validation that a kill prevented for done.
+    Use it with `check_val_every_n_epoch=2`, so that Lightning, whose fit is one epoch here, never validates by itself:
+    it counts batches, some of which the guard may skip, and treats a validation that was killed as done.
 
-    metrics: the file whose `val/` rows say what was validated; None where there is none, and then a validation at the
+    metrics: the file whose `val/` rows show what was validated; None if there is none, and then a validation at the
         step of a checkpoint runs again.
     """
 
@@ -30,11 +30,11 @@ class Validation(Periodic):
 
     @override
     def act(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Validate at this step."""
+        """Validates at this step."""
         pl_module.on_validation_model_zero_grad()
         # As Lightning's own loop does between two batches.
         validation, connector = trainer.fit_loop.epoch_loop.val_loop, trainer._logger_connector
-        # Else the first one after a resume would leave out as many batches as the last one before it had.
+        # Otherwise the first one after a resume would skip as many batches as the last one before it had.
         validation.restarting = False
         in_first_batch = connector._first_loop_iter
         trainer.validating = True
@@ -57,7 +57,7 @@ class Validation(Periodic):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # What is wrong with the held-out data is found before the first step.
+        # Errors in the held-out data are found before the first step.
         trainer.validating = True
         trainer.fit_loop.epoch_loop.val_loop.setup_data()
         trainer.training = True
@@ -67,13 +67,13 @@ class Validation(Periodic):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # The last one comes before what the others do at the end of training.
+        # The last one comes before what other callbacks do at the end of training.
         if self._every.due(train_step(pl_module)) or trainer.should_stop:
             self.run(trainer, pl_module)
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The last validation was the last batch's."""
+        """The last validation ran with the last batch."""
 
     @override
     def _is_due(self, trainer: pl.Trainer, step: int) -> bool:

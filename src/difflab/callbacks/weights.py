@@ -1,4 +1,4 @@
-"""The weights that leave the run: safetensors with a config.json beside them."""
+"""Exported weights: safetensors with a config.json beside them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from difflab.tracking.clock import ClockedLogger
 
 
 class WeightsExport(Callback):
-    """Write `weights/ema.safetensors` (`raw.safetensors` in a run without EMA) with every checkpoint and at the end.
+    """Writes `weights/ema.safetensors` (`raw.safetensors` in a run without EMA) with every checkpoint and at the end.
 
-    The file holds what is exported of the module, with the averages in place of the raw parameters; its metadata holds
+    The file holds the exported state of the module, with the averages in place of the raw parameters; its metadata has
     `train_step`, `decay` and the version of difflab, all as strings. `config.json` beside it is `config`.
     """
 
     def __init__(self, dirpath: Path | str, config: dict[str, Any], artifact_mark: Path | None = None) -> None:
-        """artifact_mark: the file that keeps the step of which the weights were handed to the loggers."""
+        """artifact_mark: the file with the step whose weights were last passed to the loggers."""
         self.dirpath, self.config, self.artifact_mark = Path(dirpath), config, artifact_mark
         self._written_step: int | None = None
         self._written: Path | None = None
@@ -55,20 +55,20 @@ class WeightsExport(Callback):
                 write_text(self.artifact_mark, f"{train_step(pl_module)}\n")
 
     def owes(self, step: int, *, at_end: bool) -> bool:
-        """Whether the weights after `step` steps are not written or, `at_end`, not handed to the loggers."""
+        """Whether the weights after `step` steps are not written or, `at_end`, not passed to the loggers."""
         written = [self.dirpath / f"{name}.safetensors" for name in ("ema", "raw")]
         if not any(_step_of(path) == step for path in written) or not (self.dirpath / "config.json").is_file():
             return True
         mark = self.artifact_mark
-        # Without its folder there is no logger that keeps files.
+        # Without its folder no logger keeps files.
         if not at_end or mark is None or not mark.parent.is_dir():
             return False
         return not mark.is_file() or mark.read_text(encoding="utf-8", errors="replace").strip() != str(step)
 
     def write(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the weights of the current step, once, on the first process.
+        """Writes the weights of the current step, once, on the first process.
 
-        Raises MachineError where the machine refuses (a full disk); the old file stays.
+        Raises MachineError if the machine refuses (a full disk); the old file stays.
         """
         step = train_step(pl_module)
         if not trainer.is_global_zero or step == self._written_step:
@@ -86,12 +86,12 @@ class WeightsExport(Callback):
 
 
 def save_weights(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write tensors to a safetensors file in one piece. Raises MachineError where the machine refuses."""
+    """Writes tensors to a safetensors file atomically. Raises MachineError if the machine refuses."""
     write_safetensors(path, state, metadata)
 
 
 def _step_of(path: Path) -> int | None:
-    """The step of exported weights; None where there are none, or none that can be read."""
+    """The step of exported weights; None if there are none, or they cannot be read."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():

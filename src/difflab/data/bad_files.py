@@ -1,4 +1,4 @@
-"""Files of a source that cannot be used: named, counted, and how many of them a data set may lose."""
+"""Files of a source that cannot be used: named, counted, and limited in number."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OF_THE_FILE = {
     errno.ELOOP,
     errno.ENAMETOOLONG,
 }
-"""What is wrong with one path, where others can be read."""
+"""Errors of a single path, after which others can still be read."""
 
 
 class BadFile(UserError):  # noqa: N818 (as BadImage: it is what happened to the file)
@@ -31,10 +31,10 @@ class BadFile(UserError):  # noqa: N818 (as BadImage: it is what happened to the
 
 @dataclass
 class BadFiles:
-    """The bad files met so far. They end the command, unless `skip` and at most `max_fraction` of `total` are bad.
+    """The bad files found so far. They end the command, unless `skip` and at most `max_fraction` of `total` are bad.
 
-    The command goes through all files first, so that one attempt names them all. can_skip: whether the source has keys
-    by which they may be left out.
+    The command checks all files first, so that one attempt names them all. can_skip: whether the source has options for
+    skipping them.
     """
 
     skip: bool = False
@@ -45,7 +45,7 @@ class BadFiles:
 
     @property
     def allowed(self) -> int:
-        """How many may be skipped."""
+        """The number of files that may be skipped."""
         return int(self.max_fraction * self.total) if self.skip else 0
 
     @property
@@ -54,19 +54,19 @@ class BadFiles:
         return len(self.found) > self.allowed
 
     def add(self, *texts: str) -> None:
-        """Note some, each by a line that says which file and why."""
+        """Records bad files, each by a line that says which file and why."""
         before = self.too_many
         self.found += texts
         if self.too_many and not before:
             _log.warning("%s (looking through the other files before stopping)", self.found[-1])
 
     def named(self) -> list[str]:
-        """A line for each of the first ten, and how many more there are."""
+        """A line for each of the first ten, and the number of further ones."""
         more = len(self.found) - _NAMED_IN_ERROR
         return [*self.found[:_NAMED_IN_ERROR], *([f"and {more} more"] if more > 0 else [])]
 
     def refuse(self) -> None:
-        """Raises UserError with the first ten where there are too many."""
+        """Raises UserError with the first ten if there are too many."""
         if not self.too_many:
             return
         several = len(self.found) > 1
@@ -81,14 +81,14 @@ class BadFiles:
 
 
 def is_of_the_file(error: OSError) -> bool:
-    """Whether it is this file that cannot be read, and not that the machine refuses: no files left, a failing disk."""
+    """Whether the error is about this file, and not about the machine: no file handles left, a failing disk."""
     return error.errno in _OF_THE_FILE
 
 
 def read_whole(path: Path) -> bytes:
     """The content of one file of a source.
 
-    Raises BadFile where the file is what cannot be read, and MachineError for what no other file would mend.
+    Raises BadFile if the file itself cannot be read, and MachineError for errors that would affect any file.
     """
     try:
         with machine_errors(path):

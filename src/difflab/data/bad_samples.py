@@ -13,7 +13,7 @@ _NAMED_IN_ERROR = 5
 
 
 class BadSample(ValueError):  # noqa: N818 (it is what happened to the sample, not a fault of the program)
-    """One sample cannot be used; says which one and why."""
+    """One sample cannot be used; the message says which one and why."""
 
     def __init__(self, shard: str, key: str, reason: str) -> None:
         super().__init__(f"{shard}/{key}: {reason}")
@@ -21,7 +21,7 @@ class BadSample(ValueError):  # noqa: N818 (it is what happened to the sample, n
 
 @dataclass
 class BadSamples:
-    """The bad samples met so far among `total`; more than `max_fraction` of them stop the run."""
+    """The bad samples found so far among `total`; more than `max_fraction` of them stop the run."""
 
     total: int
     max_fraction: float
@@ -29,13 +29,13 @@ class BadSamples:
 
     @property
     def allowed(self) -> int:
-        """How many bad samples are accepted."""
+        """The number of bad samples that are accepted."""
         return int(self.max_fraction * self.total)
 
     def add(self, bad: list[tuple[int, str]]) -> None:
-        """Note (dataset index, description) pairs; new ones are logged.
+        """Records (dataset index, description) pairs; new ones are logged.
 
-        Raises UserError with the list when there are more than allowed.
+        Raises UserError with the list if there are more than allowed.
         """
         for index, text in bad:
             if index not in self.found:

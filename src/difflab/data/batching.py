@@ -1,4 +1,4 @@
-"""Turn the plan of a batch into the batch: what the reading processes run."""
+"""Builds the batch of a plan, in the reading processes."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ _REPLACEMENTS_TRIED = 32
 
 @dataclass(frozen=True)
 class BatchRequest:
-    """A plan and, for each of its samples, whether the image is mirrored, and what its cut and caption are drawn by.
+    """A plan and, for each of its samples, whether the image is mirrored, and the random numbers of its crop and
+    caption.
 
-    crop, caption: None where nothing is drawn.
+    crop, caption: None if nothing is random.
     """
 
     plan: BatchPlan
@@ -34,9 +35,9 @@ class BatchRequest:
 
 
 class BatchReader:
-    """Reads whole batches; a bad sample is replaced by another one, always the same.
+    """Reads whole batches; a bad sample is always replaced by the same other one.
 
-    one_pass: in an evaluation a replacement gets weight 0, because it also has its own turn.
+    one_pass: in an evaluation a replacement has weight 0, because it also occurs by itself.
     subset: dataset index of each planned index, or None for all samples in order.
     """
 
@@ -49,7 +50,7 @@ class BatchReader:
         return len(self.dataset) if self.subset is None else len(self.subset)
 
     def __getitems__(self, request: BatchRequest) -> tuple[Batch | None, list[tuple[int, str]]]:
-        """The batch (None if no replacement could be read) and the bad samples met, as (dataset index, description)."""
+        """The batch (None if no replacement could be read) and the bad samples, as (dataset index, description)."""
         plan = request.plan
         weights = plan.weights.copy()
         samples: list[dict[str, Any]] = []

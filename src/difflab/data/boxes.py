@@ -1,4 +1,4 @@
-"""Boxes with their phrases, as .json files of shards and files of samples have them."""
+"""Boxes with phrases, as in .json files of shards and in sample files."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Box = list[float]
-"""x0, y0, x1, y1 as shares of width and height, from the upper left corner."""
+"""x0, y0, x1, y1 as fractions of width and height, from the upper left corner."""
 
 AS_ROUNDED = 1e-6
-"""How far outside of 0..1 a coordinate may be: what a division leaves."""
+"""Tolerance for coordinates outside 0..1: the rounding error of a division."""
 
 
 def read_boxes(content: Mapping[str, Any]) -> tuple[list[Box], list[str] | None]:
-    """The boxes of an object, and what each shows; None where it does not say that.
+    """Returns the boxes of a JSON object, and the phrase of each; None if it has no phrases.
 
-    `boxes` is a list of [x0, y0, x1, y1], beside which `phrases` has a text for each; or of objects with `box` and
-    `phrase`. There may be none.
+    `boxes` is a list of [x0, y0, x1, y1], with `phrases` beside it, one text per box; or a list of objects with `box`
+    and `phrase`. It may be empty.
 
-    Raises ValueError for anything else, and for boxes that are empty or not inside of 0..1.
+    Raises ValueError for anything else, and for boxes that are empty or not within 0..1.
     """
     boxes = content.get("boxes")
     if not isinstance(boxes, list):
@@ -54,7 +54,7 @@ def read_phrases(content: Mapping[str, Any]) -> list[str]:
 
 
 def mirrored(boxes: Sequence[Box]) -> list[Box]:
-    """The boxes of an image that is mirrored left to right."""
+    """The boxes after mirroring the image left to right."""
     return [[1.0 - x1, y0, 1.0 - x0, y1] for x0, y0, x1, y1 in boxes]
 
 

@@ -1,4 +1,4 @@
-"""From the `data` group of the configuration to loaders."""
+"""Builds data loaders from the `data` group of the configuration."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def build_train_loader(
 ) -> ShardLoader:
     """The training batches of `rank`: `total_batches` global batches of `cfg.batch_size` samples, shuffled by `seed`.
 
-    Raises UserError when the data is missing, does not fit the configuration, or is smaller than a batch.
+    Raises UserError if the data is missing, does not fit the configuration, or is smaller than a batch.
     """
     dataset = build_dataset(cfg, split=cfg.train_split)
     plan = GlobalBatches(len(dataset), cfg.batch_size, seed=seed, rank=rank, world_size=world_size)
@@ -39,7 +39,7 @@ def build_eval_loader(
 
     limit: at most this many samples, spread evenly over the split.
 
-    Raises UserError when the data is missing or does not fit the configuration.
+    Raises UserError if the data is missing or does not fit the configuration.
     """
     dataset = _dataset(cfg, open_data(cfg.path, cfg.keys), split)
     n = len(dataset) if limit is None else min(limit, len(dataset))
@@ -49,9 +49,9 @@ def build_eval_loader(
 
 
 def build_dataset(cfg: DataConfig, *, split: str) -> ShardDataset:
-    """The samples of one split as `cfg` wants them; any of them by its number. Logs what of the tars is not read.
+    """The samples of one split as configured by `cfg`, with random access. Logs which files of the tars are not read.
 
-    Raises UserError when the data is missing or does not fit the configuration.
+    Raises UserError if the data is missing or does not fit the configuration.
     """
     directory = open_data(cfg.path, cfg.keys)
     dataset = _dataset(cfg, directory, split)
@@ -61,7 +61,7 @@ def build_dataset(cfg: DataConfig, *, split: str) -> ShardDataset:
 
 
 def refuse_misfit(cfg: DataConfig, split: str) -> None:
-    """Raises UserError where `cfg` cannot be had of a split, as far as the index says."""
+    """Raises UserError if a split cannot satisfy `cfg`, as far as the index shows."""
     _dataset(cfg, open_data(cfg.path, cfg.keys), split).close()
 
 
@@ -94,17 +94,17 @@ def _dataset(cfg: DataConfig, directory: DataDirectory, split: str) -> ShardData
 
 
 def class_names_of(cfg: DataConfig) -> list[str] | None:
-    """The names of the classes in the order of the labels, or None where the data set does not say.
+    """The names of the classes in the order of the labels, or None if the data set does not name them.
 
-    Raises UserError when the data is missing.
+    Raises UserError if the data is missing.
     """
     return open_data(cfg.path, cfg.keys).index.classes
 
 
 def with_class_names(cfg: DataConfig) -> DataConfig:
-    """The same, with the names that the data set has for its classes where none are given.
+    """The same configuration, with the data set's class names if none are given.
 
-    Raises UserError where those that are given are not those that the data set has.
+    Raises UserError if given names differ from those of the data set.
     """
     names = class_names_of(cfg) if cfg.classes is not None else None
     if names is None or len(names) != cfg.classes or cfg.class_names == names:
@@ -121,9 +121,9 @@ def with_class_names(cfg: DataConfig) -> DataConfig:
 
 
 def source_of(cfg: DataConfig) -> str | None:
-    """The source that `difflab data make` made the data set from, or None where its index does not say.
+    """The source from which `difflab data make` made the data set, or None if its index does not say.
 
-    Raises UserError when the data is missing.
+    Raises UserError if the data is missing.
     """
     name = open_data(cfg.path, cfg.keys).index.source.get("name")
     return None if name is None else str(name)

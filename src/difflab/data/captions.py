@@ -1,4 +1,4 @@
-"""Caption files: their bytes to text, and which of their lines is the caption."""
+"""Caption files: decoding, and the choice of the line that is the caption."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class BadCaption(ValueError):  # noqa: N818 (it is what happened to the file, no
 
 
 def decode_caption(data: bytes) -> str:
-    """The text of a caption file, as `decode_text` reads it, without white space at both ends.
+    """The text of a caption file, decoded by `decode_text`, stripped of surrounding white space.
 
     An empty file is an empty caption.
     """
@@ -33,7 +33,7 @@ def decode_caption(data: bytes) -> str:
 
 
 def decode_text(data: bytes) -> str:
-    """UTF-8, or UTF-16 and UTF-32 that say so by a byte order mark, which is taken off; line ends become newlines.
+    """Decodes UTF-8, or UTF-16 and UTF-32 with a byte order mark, which is removed; line ends become newlines.
 
     Raises BadCaption for any other encoding.
     """
@@ -49,19 +49,19 @@ def decode_text(data: bytes) -> str:
 
 
 def lines_of(text: str) -> list[str]:
-    """The lines that are not blank, without white space at their ends; of an empty text, one empty line."""
+    """The non-blank lines, stripped; for an empty text, one empty line."""
     return [line.strip() for line in text.split("\n") if line.strip()] or [""]
 
 
 def stored_caption(text: str, captions: Captions) -> str:
-    """What a shard keeps of a decoded caption file; with `lines`, all of them, one caption a line."""
+    """The part of a decoded caption file that a shard stores; with `lines`, all of them, one caption per line."""
     return {"whole": text, "first_line": lines_of(text)[0], "lines": "\n".join(lines_of(text))}[captions]
 
 
 def chosen_caption(text: str, captions: Captions, draw: int | None = None) -> str:
-    """The caption that a sample gets of a decoded file.
+    """Returns the caption of a sample from a decoded file.
 
-    draw: for `lines`, a whole number >= 0 from a large range (`caption_draws`); None takes the first line.
+    draw: for `lines`, a random integer >= 0 from a large range (`caption_draws`); None selects the first line.
     """
     if captions == "whole":
         return text
@@ -70,5 +70,5 @@ def chosen_caption(text: str, captions: Captions, draw: int | None = None) -> st
 
 
 def caption_draws(seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:
-    """What `chosen_caption` draws by: uint64, one for each dataset index, a function of (seed, epoch, index) alone."""
+    """Random numbers for `chosen_caption`: uint64 per dataset index, a function of (seed, epoch, index) alone."""
     return hash_indices(indices, stream_seed(seed, "caption", epoch))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from difflab.lettering import Font
 
 TILE = 160
-"""Pixels of the square that an image is fitted into."""
+"""Pixels per side of the square into which an image is fitted."""
 _MARGIN, _LINE, _CAPTION_LINES = 8, 15, 2
 _PAPER, _INK, _PALE, _MISSING = (255, 255, 255), (20, 20, 20), (110, 110, 110), (235, 235, 235)
 _FIELDS: tuple[DataField, ...] = ("label", "caption", "boxes")
@@ -34,7 +34,7 @@ _BOXES = ((230, 25, 75), (0, 130, 200), (245, 130, 48), (60, 160, 60), (145, 30,
 class Shown:
     """A sample on the sheet.
 
-    pixels: uint8 [H, W, 3], or None where it cannot be read, of which the caption says why. boxes: normalised xyxy.
+    pixels: uint8 [H, W, 3], or None if it cannot be read, in which case the caption says why. boxes: normalized xyxy.
     """
 
     pixels: np.ndarray | None
@@ -44,7 +44,7 @@ class Shown:
 
 
 def shown_samples(directory: DataDirectory, split: str, n: int) -> list[Shown]:
-    """`n` samples spread evenly over a split, or all where it has fewer, in their order."""
+    """`n` samples spread evenly over a split, or all if it has fewer, in their order."""
     promised = promised_fields(directory, split)
     fields = tuple(name for name in promised if name in _FIELDS)
     dataset = ShardDataset(directory, split, fields=fields)
@@ -93,7 +93,7 @@ def _lines_of(sample: Shown) -> int:
 
 
 def _put_tile(sheet: PillowImage.Image, draw: ImageDraw.ImageDraw, sample: Shown, left: int, top: int) -> None:
-    """The image as large as it fits, small ones by whole numbers, so that their pixels can be seen; then its boxes."""
+    """Draws the image as large as it fits, small ones by an integer factor to keep pixels visible; then its boxes."""
     from PIL import Image
 
     if sample.pixels is None:
@@ -119,7 +119,7 @@ def _font() -> Font:
 
 
 def _wrapped(text: str, font: Font) -> list[str]:
-    """The start of a text in lines as wide as a tile."""
+    """Wraps the start of a text to the width of a tile."""
     words, lines = text.split(), []
     while words and len(lines) < _CAPTION_LINES:
         fitting = 1
@@ -132,6 +132,6 @@ def _wrapped(text: str, font: Font) -> list[str]:
 
 
 def _cut(text: str, width: int, font: Font) -> str:
-    """The text, or as much of its start as finds room with dots behind it."""
-    # No more than could ever find room: a caption may be a book.
+    """The text, or as much of its start as fits with dots after it."""
+    # No more than could ever fit: a caption may be a book.
     return shortened(" ".join(text[: 4 * width].split()), font, width)

@@ -1,4 +1,4 @@
-"""What the samples of a split say: how many each class has, and what a caption is like."""
+"""The samples per class of a split, and an example of its captions."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _LOOKED_AT_FOR_A_CAPTION = 64
 
 
 def class_counts(directory: DataDirectory, split: str) -> tuple[dict[str, int], str | None]:
-    """{class: its samples}, the largest first, of a split with labels; and what is wrong with the labels that are.
+    """{class: its samples}, the largest first, of a split with labels; and what is wrong with invalid labels, if any.
 
-    Classes of the index without a sample are there, too; where it has no names, a class is called by its label.
+    Classes of the index without a sample are included; if it has no names, a class is named by its label.
     """
     dataset = ShardDataset(directory, split, fields=("label",))
     labels: Counter[int] = Counter()
@@ -33,13 +33,13 @@ def class_counts(directory: DataDirectory, split: str) -> tuple[dict[str, int], 
 
 
 def example_caption(directory: DataDirectory, split: str) -> str | None:
-    """The first caption of a split that is not empty, among the first samples; None where there is none."""
+    """The first caption of a split that is not empty, among the first samples; None if there is none."""
     dataset = ShardDataset(directory, split, fields=("caption",))
     for index in range(min(len(dataset), _LOOKED_AT_FOR_A_CAPTION)):
         try:
             if caption := dataset.sample(index, image=False)["caption"]:
                 return caption
         except BadSample:
-            # Said where samples are verified; other samples have captions.
+            # Reported when samples are verified; other samples have captions.
             continue
     return None

@@ -1,4 +1,4 @@
-"""The loaders of a run, made once the processes of the run know who they are."""
+"""The data loaders of a run, created once every process knows its rank."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ HOST_KEYS = ("index", "position", "key")
 class ShardDataModule(L.LightningDataModule):
     """Training and validation loaders of one data set.
 
-    The training loader has no end of its own: training stops after `trainer.max_steps` optimised batches, and a
+    The training loader has no end of its own: training stops after `trainer.max_steps` optimized batches, and a
     skipped one must not cut it short.
     """
 
     def __init__(self, data: DataConfig, trainer: TrainerConfig, *, seed: int, fields: Sequence[str] = ()) -> None:
-        """fields: what the conditioners read, besides what `data.fields` asks for."""
+        """fields: the fields of the conditioners, besides those in `data.fields`."""
         super().__init__()
         if trainer.val_every_steps and data.val_split is None:
             raise UserError("trainer.val_every_steps needs data.val_split; name a split, or set val_every_steps=0")
@@ -38,8 +38,8 @@ class ShardDataModule(L.LightningDataModule):
         self.seed = seed
 
     def refuse_misfits(self, processes: int) -> None:
-        """Raises UserError, before anything is read, where a split is missing, has other images or lacks a field, and
-        where `processes` cannot share a batch."""
+        """Raises UserError, before anything is read, if a split is missing, has other images or lacks a field, and
+        if `processes` cannot share a batch."""
         self._refuse_unequal_parts(processes)
         refuse_misfit(self.data, self.data.train_split)
         if self.validates:
@@ -83,14 +83,14 @@ class ShardDataModule(L.LightningDataModule):
         return build_eval_loader(
             self.data,
             split=self.data.val_split,
-            # As many at a time as training has on a device.
+            # As many at a time as in a training step on one device.
             batch_size=self.data.batch_size // self.accumulate,
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
         )
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Indices and positions stay on the host: seeds are made of them, and the step must not wait for the device."""
+        """Indices and positions stay on the host: seeds derive from them, and the step must not wait for the device."""
         kept = {key: batch[key] for key in HOST_KEYS if key in batch}
         moving = {key: value for key, value in batch.items() if key not in kept}
         return {**super().transfer_batch_to_device(moving, device, dataloader_idx), **kept}

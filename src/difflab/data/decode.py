@@ -1,4 +1,4 @@
-"""Encoded image files to uint8 pixels: torchvision for the common kinds, Pillow for everything else.
+"""Decodes image files to uint8 pixels: with torchvision for the common kinds, with Pillow for everything else.
 
 torchvision decodes a JPEG in 25 to 60 % of Pillow's time and a PNG in 50 to 80 % (32 to 256 px, one thread), with the
 same pixels; but it drops transparency, and Pillow is needed for CMYK, palettes and 16 bits.
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from PIL import Image as PillowImage
 
 MAX_PIXELS = 178_956_970
-"""A file that claims more pixels than this (Pillow's limit too) is refused before memory is reserved for it."""
+"""A file that declares more pixels than this (Pillow's limit too) is refused before memory is allocated for it."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _FIRST_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _LAST_FORMATS = ("TGA", "PCD", "IM")
-"""These have no signature: they are tried when no other format knows the bytes."""
+"""Formats without a signature: tried when no other format recognizes the bytes."""
 _NO_PICTURES = frozenset({"EPS", "MPEG", "IPTC", "IMT", "MCIDAS", "SPIDER", "XVTHUMB"})
-"""What Pillow lists without decoding (MPEG), what runs a program (EPS: Ghostscript), and bare data under any name."""
+"""Formats that Pillow lists but does not decode (MPEG), runs a program for (EPS: Ghostscript), or has no header for."""
 _PAGES_OF_ONE_PICTURE = frozenset({"ICO", "ICNS", "CUR", "PSD", "MPO"})
 """Their further frames are other sizes, layers or previews of the first."""
 _DECODER_ERRORS = (
@@ -51,19 +51,19 @@ _DECODER_ERRORS = (
     struct.error,
     zlib.error,
 )
-"""What Pillow's decoders raise about damaged bytes; the bytes are in memory, so an OSError is about them too."""
+"""Exceptions of Pillow's decoders for damaged bytes; the bytes are in memory, so an OSError is about them too."""
 BACKGROUND: dict[Alpha, int] = {"white": 255, "black": 0}
-"""What transparent pixels are laid on."""
+"""The background values onto which transparent pixels are composited."""
 _JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
 
 
 class BadImage(ValueError):  # noqa: N818 (it is what happened to the image, not a fault of the program)
-    """The bytes are not a whole image of a known format."""
+    """The bytes are not a complete image of a known format."""
 
 
 @dataclass(frozen=True)
 class _Header:
-    """What the first bytes say; `plain` kinds are 8-bit gray or RGB and need nothing but decoding."""
+    """The content of the header; `plain` kinds are 8-bit gray or RGB and only need decoding."""
 
     plain: bool
     channels: int
@@ -72,26 +72,26 @@ class _Header:
 
 
 def decode_image(data: bytes, *, channels: int = 3, alpha: Alpha = "white") -> Tensor:
-    """uint8 [channels, H, W] of an encoded image; channels is 1 or 3.
+    """Decodes an image file to uint8 [channels, H, W]; channels is 1 or 3.
 
-    The EXIF orientation is applied, 16-bit images keep their high byte, transparent ones are laid on white or black
-    (or `drop` the alpha channel); of several frames the first is taken (`frame_count`).
+    The EXIF orientation is applied, 16-bit images keep their high byte, transparent ones are composited onto white or
+    black (or `drop` the alpha channel); of several frames the first is used (`frame_count`).
 
-    Raises BadImage with the reason when the bytes are no image, cut short, or larger than MAX_PIXELS.
+    Raises BadImage with the reason if the bytes are no image, truncated, or larger than MAX_PIXELS.
     """
     header = _read_header(data)
     if header is not None:
         _refuse_huge(header.width, header.height)
-        # Colour to gray is left to Pillow: its luma is what other tools give.
+        # Colour is converted to gray by Pillow, whose luma is that of other tools.
         if header.plain and header.channels <= channels:
             return _decode_plain(data, channels)
     return _decode_with_pillow(data, channels, alpha)
 
 
 def image_size(data: bytes) -> tuple[int, int]:
-    """(height, width) as the header says, before the EXIF orientation; no pixel is decoded.
+    """(height, width) according to the header, before the EXIF orientation; no pixel is decoded.
 
-    Raises BadImage as `decode_image` does, though not for what only decoding shows.
+    Raises BadImage as `decode_image` does, except for errors that only decoding reveals.
     """
     header = _read_header(data)
     if header is not None:
@@ -102,7 +102,7 @@ def image_size(data: bytes) -> tuple[int, int]:
 
 
 def image_channels(data: bytes) -> int:
-    """1 for gray images, with or without transparency, 3 for all others; as the header says, no pixel is decoded.
+    """1 for gray images, with or without transparency, 3 for all others; according to the header, without decoding.
 
     Raises BadImage as `image_size` does.
     """
@@ -114,7 +114,7 @@ def image_channels(data: bytes) -> int:
 
 
 def frame_count(data: bytes) -> int:
-    """How many frames or pages an image file has; 1 for all but animations and scans."""
+    """The number of frames or pages of an image file; 1 for all but animations and scans."""
     header = _read_header(data)
     if header is not None and header.plain and data.find(b"acTL", 33, data.find(b"IDAT")) < 0:
         return 1
@@ -127,7 +127,7 @@ def frame_count(data: bytes) -> int:
 
 @functools.cache
 def readable_endings() -> dict[str, str]:
-    """{ending with its dot, in lower case: Pillow's format} of what this Pillow decodes to pictures."""
+    """{suffix in lower case: Pillow's format} of all formats that this Pillow decodes."""
     from PIL import Image
 
     known = set(_readable_formats())
@@ -161,7 +161,7 @@ def _decode_plain(data: bytes, channels: int) -> Tensor:
             apply_exif_orientation=data[:2] == b"\xff\xd8",
         )
     except RuntimeError:
-        # Pillow says in one line what is wrong, and reads a few files that libpng refuses.
+        # Pillow describes the error in one line, and reads a few files that libpng refuses.
         return _decode_with_pillow(data, channels, "white")
 
 
@@ -184,7 +184,7 @@ def _read_png_header(data: bytes) -> _Header:
 
 
 def _read_jpeg_header(data: bytes) -> _Header | None:
-    """Walk the markers up to the frame header, which holds size and number of components."""
+    """Reads the markers up to the frame header, which holds the size and the number of components."""
     at = 2
     while at + 10 < len(data) and data[at] == 0xFF:
         marker = data[at + 1]
@@ -206,7 +206,7 @@ def _read_webp_header(data: bytes) -> _Header | None:
         bits = int.from_bytes(data[21:25], "little")
         return _Header(not bits >> 28 & 1, 3, (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
     if data[15:16] == b"X":
-        # Animated, transparent or turned: Pillow decodes it, if the canvas is no larger than it may be.
+        # Animated, transparent or rotated: Pillow decodes it, if the canvas is within the limit.
         width, height = (int.from_bytes(data[i : i + 3], "little") + 1 for i in (24, 27))
         return _Header(False, 3, width, height)
     return None
@@ -219,7 +219,7 @@ def _refuse_huge(width: int, height: int) -> None:
 
 @contextlib.contextmanager
 def _opened(data: bytes) -> Iterator[PillowImage.Image]:
-    """The image with its header read; what its decoder raises inside becomes a BadImage."""
+    """The image with its header read; exceptions of its decoder become BadImage."""
     from PIL import Image, UnidentifiedImageError
 
     try:

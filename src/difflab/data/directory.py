@@ -1,4 +1,4 @@
-"""A directory of shards that was opened: its splits, and where each sample of a shard lies."""
+"""An opened directory of shards: its splits, and the positions of samples in shards."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from difflab.errors import UserError
 
 
 class DataDirectory:
-    """A directory of shards together with its index; offset tables are opened when they are needed.
+    """A directory of shards with its index; offset tables are opened when they are needed.
 
-    root: where the tars lie. tables: where the index and the offset tables lie (the same directory, unless it
-    cannot be written and the index had to go under the cache root). kept: {shard: offset table} where they could be
-    written nowhere.
+    root: the directory of the tars. tables: the directory of the index and the offset tables (the same one, unless it
+    is not writable and the index had to go under the cache root). kept: {shard: offset table} for tables that could not
+    be written anywhere.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class DataDirectory:
     def split(self, name: str) -> SplitEntry:
         """The entry of a split, or of the shards that a glob names, sorted.
 
-        Raises UserError naming the splits there are, and where the index claims what no tar can hold.
+        Raises UserError naming the existing splits, and if the index claims what no tar can hold.
         """
         entry = self._named(name)
         for shard in entry.shards:
@@ -52,21 +52,21 @@ class DataDirectory:
         return self.index.unclear is None and name in self.index.splits
 
     def left_out(self) -> list[LeftOut]:
-        """What of the tars is not read, by reason."""
+        """The files in the tars that are not read, by reason."""
         return in_total(kind for shard in self.index.shards for kind in shard.left_out)
 
     def shard_path(self, shard: ShardEntry) -> Path:
-        """Where the tar lies."""
+        """The path of the tar."""
         return self.root / shard.path
 
     def has_offsets(self, shard: ShardEntry) -> bool:
-        """Whether the offset table of a shard is there."""
+        """Whether the offset table of a shard exists."""
         return shard.path in self._kept if self._kept is not None else offsets_path(self.tables, shard.path).is_file()
 
     def offsets(self, shard: ShardEntry) -> np.ndarray:
         """The offset table of a shard (see `offset_table`), memory-mapped.
 
-        Raises UserError when it is missing or does not belong to the shard.
+        Raises UserError if it is missing or does not belong to the shard.
         """
         if self._kept is not None:
             return self._kept[shard.path]

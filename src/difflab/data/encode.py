@@ -1,4 +1,4 @@
-"""From a source's sample to the files a shard stores."""
+"""Encodes a sample of a source as the files of a shard."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ImageFormat = Literal["png", "jpg", "webp"]
 
 _PILLOW: dict[ImageFormat, tuple[str, dict[str, Any]]] = {
     "png": ("PNG", {}),
-    # Full-resolution colour: halving it would smear the edges that a model is to learn.
+    # Full-resolution colour: halving it would blur the edges that a model is to learn.
     "jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
     "webp": ("WEBP", {"lossless": True}),
 }
@@ -53,5 +53,5 @@ def _as_json(value: dict[str, Any]) -> bytes:
     try:
         return json.dumps(value, sort_keys=True, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        # A file name whose bytes are no text: escaped, it comes back as it was.
+        # A file name that is not text: escaped, it is restored exactly.
         return json.dumps(value, sort_keys=True).encode()

@@ -1,4 +1,4 @@
-"""The samples of a source as the files of a shard, made here or by several processes, in order."""
+"""Encodes the samples of a source as files of a shard, in this process or in several, in order."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from difflab.errors import LostProcessError
 
 _CHUNK = 16
 _CHUNKS_AHEAD = 3
-"""Chunks per process that are made before they are asked for: enough to keep it busy, few enough for the memory."""
+"""Chunks per process that are made ahead: enough to keep it busy, few enough for the memory."""
 _SECONDS_ALONE = 1.0
 _SECONDS_WORTH_STARTING = 8.0
 """Importing torch in other processes takes three to four seconds."""
@@ -47,12 +47,12 @@ class Encoded:
 def encoded_samples(
     source: Source, start: int, image_format: ImageFormat, workers: int | None
 ) -> Generator[Encoded, None, None]:
-    """The samples of a source from number `start` on.
+    """Encodes the samples of a source from number `start` on.
 
-    workers: processes that make them (0: this one; None: one for each core, unless so little remains after a second
-    that they would come too late); they end with this one, however it ends.
+    workers: processes that encode them (0: this one; None: one per core, unless so little remains after a second that
+    they would start too late); they end with this one, however it ends.
 
-    Raises LostProcessError when one of them is ended from outside, as for want of memory.
+    Raises LostProcessError if one of them is ended from outside, for example for lack of memory.
     """
     processes = cores() if workers is None else workers
     if processes == 0 or (workers is None and processes == 1):
@@ -70,7 +70,7 @@ def encoded_samples(
 
 
 def _is_worth_processes(seconds: float, done: int, remaining: int) -> bool:
-    """Whether what remains takes much longer than processes take to start, by the time that was needed until now."""
+    """Whether the remaining work, at the pace so far, takes much longer than starting processes."""
     return seconds > _SECONDS_ALONE and remaining * seconds > _SECONDS_WORTH_STARTING * done
 
 
@@ -91,7 +91,7 @@ def _encoded_by(
 
 
 def _modules_for(source: Source) -> list[str]:
-    """What the fork server imports once for all processes: a source that needs no torch does not wait for it."""
+    """The modules that the fork server imports once for all processes: a source without torch does not wait for it."""
     heavy = [name for name in ("torch", "torchvision.io", "PIL.PngImagePlugin") if name in sys.modules]
     return [*heavy, type(source).__module__, __name__]
 

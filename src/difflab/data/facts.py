@@ -1,4 +1,4 @@
-"""What a data set says of its images: their size, channels and classes, from its index and a look at a few of them."""
+"""Facts about the images of a data set (size, channels, classes), from its index and a few of its images."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from difflab.data.opening import open_data
 from difflab.machine import machine_errors
 
 LOOKED_AT = 64
-"""Images whose headers are read where the index does not say what they are."""
+"""Number of images whose headers are read if the index does not describe them."""
 
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What is known of the images of a data set.
+    """The known facts about the images of a data set.
 
-    image_size:  pixels per side, None where they differ or are not square.
-    channels:    1 where all are grey, 3 where one is in colour, None where there is no image that can be read.
-    classes:     how many there are, None where the images have no labels.
-    class_names: in the order of the labels, None where the data set does not say.
-    splits:      their names, None where the names of the shards do not say which is which.
-    says_so:     the file that says all this.
+    image_size:  pixels per side, None if they differ or are not square.
+    channels:    1 if all are grey, 3 if one is in colour, None if no image can be read.
+    classes:     the number of classes, None if the images have no labels.
+    class_names: in the order of the labels, None if the data set does not name them.
+    splits:      their names, None if the names of the shards do not reveal them.
+    says_so:     the file that these facts come from.
     """
 
     image_size: int | None
@@ -48,9 +48,9 @@ class DataFacts:
 
 
 def facts_of(path: str, keys: KeyRule) -> DataFacts:
-    """The facts of the data set in a directory, which is indexed where it is not yet.
+    """The facts about the data set in a directory, which is indexed if it has not been yet.
 
-    Of other people's tars a few images are looked at, spread over all shards. Raises UserError as `open_data` does.
+    For third-party tars a few images are read, spread over all shards. Raises UserError as `open_data` does.
     """
     directory = open_data(path, keys)
     index = directory.index
@@ -80,7 +80,7 @@ def _classes(directory: DataDirectory) -> int | None:
 
 
 def _looks(directory: DataDirectory) -> Iterator[tuple[tuple[int, int], int]]:
-    """((height, width), channels) of a few images; those that cannot be read are left to whoever reads them."""
+    """((height, width), channels) of a few images; unreadable ones are skipped here."""
     shards = directory.index.shards
     ends = np.cumsum([shard.samples for shard in shards])
     total = int(ends[-1]) if shards else 0

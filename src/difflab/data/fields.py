@@ -1,4 +1,4 @@
-"""What samples have besides their image: from the bytes of a file to a value, and from values to a batch."""
+"""Fields of samples besides the image: decoding them from files, and stacking them to batches."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ EXTENSION_OF: dict[DataField, str] = {
     "boxes": "json",
     "phrases": "json",
 }
-"""The file of a sample that a field stands in."""
+"""Field -> the extension of its file in a sample."""
 
 
 def decode_label(data: bytes) -> int:
-    """A class. Raises ValueError for what is no whole number."""
-    # int() also reads 1_0, as Python does in programs.
+    """A class. Raises ValueError if the bytes are no integer."""
+    # int() also accepts 1_0, as Python source does.
     if b"_" in data:
         raise ValueError("not a whole number")
     return int(data)
 
 
 def decode_json(data: bytes) -> dict[str, Any]:
-    """An object of JSON. Raises ValueError for anything else."""
+    """A JSON object. Raises ValueError for anything else."""
     try:
         value = json.loads(data)
     except RecursionError:
@@ -46,12 +46,12 @@ def decode_json(data: bytes) -> dict[str, Any]:
 
 
 def decode_boxes(data: bytes) -> list[list[float]]:
-    """The boxes of an object of JSON. Raises ValueError as `read_boxes` does."""
+    """The boxes of a JSON object. Raises ValueError as `read_boxes` does."""
     return read_boxes(decode_json(data))[0]
 
 
 def decode_phrases(data: bytes) -> list[str]:
-    """What its boxes show. Raises ValueError where there is not a text for each."""
+    """The phrases of its boxes. Raises ValueError unless every box has one."""
     content = decode_json(data)
     if "boxes" not in content:
         return read_phrases(content)
@@ -60,7 +60,7 @@ def decode_phrases(data: bytes) -> list[str]:
 
 
 def decode_embedding(data: bytes) -> Tensor:
-    """float32 [...] of an .npy file. Raises ValueError where it is none, or not of finite numbers."""
+    """float32 [...] of an .npy file. Raises ValueError if it is not one, or its numbers are not finite."""
     try:
         array = np.load(io.BytesIO(data), allow_pickle=False)
     except (OSError, ValueError, EOFError, SyntaxError, MemoryError) as error:
@@ -71,7 +71,7 @@ def decode_embedding(data: bytes) -> Tensor:
 
 
 def as_embedding(values: Any) -> Tensor:
-    """float32 [...] of an array or lists of numbers. Raises ValueError where there are none, or not finite ones."""
+    """float32 [...] of an array or nested lists. Raises ValueError if they hold anything but finite numbers."""
     try:
         array = np.asarray(values)
     except ValueError:
@@ -92,11 +92,11 @@ DECODERS: dict[DataField, Callable[[bytes], Any]] = {
     "boxes": decode_boxes,
     "phrases": decode_phrases,
 }
-"""All but captions, of which several may stand in a file."""
+"""All fields but captions, of which a file may hold several."""
 
 
 def stacked(field: str, values: Sequence[Any]) -> Any:
-    """A field of a batch: tensors on top of each other, labels int64 [B], anything else a list with one a sample.
+    """A field of a batch: tensors are stacked, labels become int64 [B], anything else a list with one entry per sample.
 
     Raises ValueError, in one line, for tensors of several shapes.
     """

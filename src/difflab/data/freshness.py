@@ -1,4 +1,4 @@
-"""Whether a tar is still the one that was indexed."""
+"""Detects whether a tar has changed since it was indexed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from difflab.config.base import Config
 
 _ENDS = 64 << 10
 _CLOCK_STEP_NS = 2_000_000_000
-"""Times of files go in steps, of up to two seconds on old file systems: a later change may have the same time."""
+"""File times have a resolution of up to two seconds on old file systems: a later change may have the same time."""
 
 
 class Stamp(Config):
     """When a tar was last changed.
 
     mtime_ns, ctime_ns: st_mtime_ns and st_ctime_ns. The second cannot be set back by cp -p or rsync -t.
-    ends: hash of the first and last 64 KiB, where the tar had been written so shortly before it was indexed that a
-        later change could have the same times; null otherwise.
+    ends: hash of the first and last 64 KiB, if the tar was written so shortly before it was indexed that a later change
+        could have the same times; null otherwise.
     """
 
     mtime_ns: int = Field(ge=-(2**63), lt=2**63)
@@ -30,7 +30,7 @@ class Stamp(Config):
 
 
 def stamp_of(path: Path) -> tuple[int, Stamp]:
-    """(size in bytes, stamp) of a tar; to be taken before it is read, so that a change meanwhile is noticed."""
+    """(size in bytes, stamp) of a tar; to be taken before reading it, so that a change meanwhile is noticed."""
     status = path.stat()
     young = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < _CLOCK_STEP_NS
     ends = _hash_of_ends(path) if young else None
@@ -38,7 +38,7 @@ def stamp_of(path: Path) -> tuple[int, Stamp]:
 
 
 def is_unchanged(path: Path, size: int, stamp: Stamp | None) -> bool:
-    """Whether size and times are those of the stamp; False does not mean that the content is another."""
+    """Whether size and times match the stamp; False does not imply that the content has changed."""
     status = path.stat()
     if stamp is None or (status.st_size, status.st_mtime_ns, status.st_ctime_ns) != (
         size,

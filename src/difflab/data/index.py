@@ -1,4 +1,4 @@
-"""The index beside the shards: which shards make which split, and what they must hold."""
+"""The index of a directory of shards: the shards of each split, and what they must hold."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _MOST_SHARD_BYTES = 1 << 60
 class ShardEntry(Config):
     """One tar: its file name, number of samples, size, hash (null: never read as a whole) and members by extension.
 
-    folder: the sub-directory it lies in, such as `train`; empty for the data directory itself.
-    left_out, content, stamp: of other people's tars: which members are not read, the hash of their content
+    folder: its sub-directory, such as `train`; empty for the data directory itself.
+    left_out, content, stamp: for third-party tars: the members that are not read, the hash of their content
         (`tar_scan.ShardScan.content`), and when the tar was last changed.
-    largest_label: of its samples, or null where they have none.
+    largest_label: of its samples, or null if they have none.
     """
 
     name: str
@@ -68,28 +68,28 @@ class ShardEntry(Config):
 
 
 class SplitEntry(Config):
-    """The shards of one split, in order; a sample's dataset index counts through them."""
+    """The shards of one split, in order; dataset indices count through them."""
 
     shards: list[ShardEntry]
 
     @property
     def samples(self) -> int:
-        """Number of samples of the split."""
+        """The number of samples in the split."""
         return sum(shard.samples for shard in self.shards)
 
 
 class DataIndex(Config):
     """The content of index.json.
 
-    origin: `made` by difflab, or `indexed`: other people's tars, listed on first use.
-    keys: how the names in other people's tars were cut into key and extension.
-    image_size: side of every image in pixels, or null where they differ or were not looked at.
-    channels: 1 where every image is grey, 3 where one is in colour, or null where they were not looked at.
+    origin: `made` by difflab, or `indexed`: third-party tars, scanned on first use.
+    keys: how member names in third-party tars were split into key and extension.
+    image_size: side of every image in pixels, or null if they differ or were not read.
+    channels: 1 if every image is grey, 3 if one is in colour, or null if they were not read.
     classes: class names in the order of the labels, or null.
-    repeated_keys: how many keys occur in more than one shard of a split.
-    ignored_members: how many members of the tars are not read.
-    unclear: why the names of the shards do not say which are for training, or null where they do.
-    source: what `difflab data make` was told.
+    repeated_keys: the number of keys that occur in more than one shard of a split.
+    ignored_members: the number of members that are not read.
+    unclear: why the names of the shards do not show which are for training, or null if they do.
+    source: the options of `difflab data make`.
     """
 
     format: Literal["difflab-shards"] = "difflab-shards"
@@ -121,17 +121,17 @@ class DataIndex(Config):
 
 
 class ForeignIndexError(UserError):
-    """An index.json is there, but it is another tool's."""
+    """There is an index.json, but it belongs to another tool."""
 
 
 def read_index(path: Path) -> DataIndex:
-    """Read and check an index.json. Raises UserError in one line when it is damaged or of a later version."""
+    """Reads and checks an index.json. Raises UserError in one line if it is damaged or of a later version."""
     size = path.stat().st_size
     if size > _MOST_BYTES:
         raise UserError(f"{path} is no index of shards: it has {size} bytes; delete it to index the shards again")
     try:
         content = json.loads(path.read_bytes())
-    # Besides what is no JSON: numbers of thousands of digits, brackets that nest too deep.
+    # Besides invalid JSON: numbers of thousands of digits, brackets that nest too deep.
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); delete it to index the shards again") from None
     if isinstance(content, dict) and not content.keys() & {"format", "splits"}:
@@ -149,5 +149,5 @@ def read_index(path: Path) -> DataIndex:
 
 
 def write_index(tables: Path, index: DataIndex) -> None:
-    """Write index.json so that a reader sees the old one or the new one, never half of one."""
+    """Writes index.json atomically: a reader sees the old one or the new one."""
     write_shared(tables / INDEX_NAME, (index.model_dump_json(indent=1) + "\n").encode())

@@ -1,4 +1,4 @@
-"""Check a data set against its index: sizes, hashes, and whether the images decode."""
+"""Checks a data set against its index: sizes, hashes, and whether the images decode."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from difflab.progress import track
 
 @dataclass
 class SplitReport:
-    """One split: what the index says, what was checked, and the first lines of what is wrong.
+    """One split: the content of the index, what was checked, and the first problems found.
 
-    image_sizes, channels: of the decoded samples, {width x height, or 1 for grey and 3 for colour: how many}.
+    image_sizes, channels: of the decoded samples, {width x height, or 1 for grey and 3 for colour: count}.
     class_counts: samples of each class, the largest first. captions: samples that have one; caption: an example.
     """
 
@@ -52,12 +52,12 @@ class SplitReport:
 
 @dataclass
 class DataReport:
-    """The whole data set; `ok` when nothing is wrong.
+    """The whole data set; `ok` if nothing is wrong.
 
-    ignored_members: how many members of the tars are not read; left_out: which, by reason.
-    unclear: why the names of the shards do not say which are for training, or None where they do.
-    holdout: combinations that are kept out of all splits but the one by that name.
-    credit: whose work the images are, and their licence, where the index says it.
+    ignored_members: the number of members that are not read; left_out: which, by reason.
+    unclear: why the names of the shards do not show which are for training, or None if they do.
+    holdout: combinations that are excluded from all splits but the one of that name.
+    credit: the authors of the images and their licence, if the index says it.
     """
 
     path: str
@@ -75,7 +75,7 @@ class DataReport:
 
     @property
     def problems(self) -> list[str]:
-        """Everything that is wrong, split by split."""
+        """All problems, split by split."""
         problems = [problem for split in self.splits for problem in split.problems]
         if self.unclear is not None:
             problems.append(
@@ -92,13 +92,13 @@ class DataReport:
 def inspect_data(
     path: str | Path, *, keys: KeyRule = "first_dot", decode: int | None = 256, hashes: bool = True
 ) -> DataReport:
-    """Verify every split of the data set at `path`.
+    """Verifies every split of the data set at `path`.
 
-    keys: where the names in other people's tars are cut into key and extension (`data.keys`).
+    keys: how member names in third-party tars are split into key and extension (`data.keys`).
     decode: how many samples of each split to decode with all their fields, spread evenly (None: every one).
-    hashes: compare the SHA-256 of the shards, where the index has one.
+    hashes: compare the SHA-256 of the shards, if the index has one.
 
-    Raises UserError when there is no data set; what is wrong inside one is in the report.
+    Raises UserError if there is no data set; problems inside one are in the report.
     """
     directory = open_data(path, keys)
     index = directory.index
@@ -146,7 +146,7 @@ def _note_contents(directory: DataDirectory, report: SplitReport) -> None:
     try:
         if report.members.get(EXTENSION_OF["label"]):
             report.class_counts, wrong = class_counts(directory, report.split)
-            # Those that were decoded are named already.
+            # Decoded samples are named already.
             if wrong is not None and report.decoded < report.samples and not report.problems:
                 report.problems.append(wrong)
         report.captions = report.members.get(EXTENSION_OF["caption"], 0)
@@ -214,8 +214,8 @@ def _decode_some(directory: DataDirectory, report: SplitReport, decode: int | No
 
 
 def promised_fields(directory: DataDirectory, split: str) -> tuple[DataField, ...]:
-    """The fields that the whole split has; a few stray captions are no promise, and of boxes the first sample decides,
-    which are checked with their phrases."""
+    """The fields of the whole split; a few stray captions do not count, and for boxes, which are checked with their
+    phrases, the first sample decides."""
     entry = directory.split(split)
     members: Counter[str] = sum((Counter(shard.members) for shard in entry.shards), Counter())
     whole = [name for name, ext in EXTENSION_OF.items() if entry.samples and members[ext] == entry.samples]

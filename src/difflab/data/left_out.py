@@ -1,4 +1,4 @@
-"""What is left out of other people's tars: counted by reason, with an example and the way to have it read."""
+"""Files of third-party tars that are not read: counted by reason, with an example and how to have them read."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class LeftOut(Config):
 
 
 def in_total(kinds: Iterable[LeftOut]) -> list[LeftOut]:
-    """One entry for each reason, with the first example of it."""
+    """One entry per reason, with its first example."""
     total: dict[Reason, LeftOut] = {}
     for kind in kinds:
         known = total.get(kind.reason)

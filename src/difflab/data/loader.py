@@ -1,4 +1,4 @@
-"""The loader: global batches in their order, read ahead by workers, resumable after any batch."""
+"""The data loader: global batches in order, prefetched by workers, resumable after any batch."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _log = logging.getLogger(__name__)
 
 
 class ShardLoader:
-    """Batches (`difflab.types.Batch`, this rank's share) of a plan.
+    """Yields the batches (`difflab.types.Batch`, this rank's share) of a plan.
 
-    Training (total_batches given): one iteration hands out the batches from the current position up to
-    total_batches, through as many epochs as that takes, so a trainer sees one long epoch of known length; an
-    iteration that starts at the end goes on with another total_batches.
+    Training (total_batches given): one iteration yields the batches from the current position up to total_batches,
+    through as many epochs as that takes, so a trainer sees one long epoch of known length; an iteration that starts at
+    the end continues with another total_batches.
     Evaluation (total_batches None): every iteration is one pass over the plan.
 
-    The position counts the batches handed out, not those that workers have read ahead; with `state_dict` and
-    `load_state_dict` another loader, on any number of ranks and workers, goes on with the very next batch.
+    The position counts the batches yielded, not those prefetched by workers; with `state_dict` and `load_state_dict`
+    another loader, on any number of ranks and workers, continues with the very next batch.
 
-    flip, random_crop, random_caption: mirror and cut images and choose a line of a caption file at random, as functions
-        of (seed, epoch, dataset index) alone.
+    flip, random_crop, random_caption: mirror and crop images and choose a line of a caption file at random, as
+        functions of (seed, epoch, dataset index) alone.
 
-    Raises UserError while iterating when more samples are bad than allowed, and OSError with the path of the shard
-    where the machine cannot read it.
+    Raises UserError while iterating if more samples are bad than allowed, and OSError with the path of the shard if the
+    machine cannot read it.
     """
 
     def __init__(
@@ -69,12 +69,12 @@ class ShardLoader:
             )
 
     def __len__(self) -> int:
-        """Number of batches of a whole iteration."""
+        """The number of batches of a whole iteration."""
         return self.plan.batches_per_epoch if self.total_batches is None else self.total_batches
 
     @property
     def epoch(self) -> int:
-        """The epoch (pass over the data, from 0) of the batch handed out last."""
+        """The epoch (pass over the data, from 0) of the last batch yielded."""
         return self.plan.epoch_of(max(self.batches - 1, 0))
 
     @property
@@ -98,7 +98,7 @@ class ShardLoader:
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers: how many batches were handed out, and of which plan."""
+        """Plain numbers: how many batches were yielded, and of which plan."""
         return {
             "batches": self.batches,
             "samples": self.plan.n,
@@ -107,9 +107,9 @@ class ShardLoader:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The next iteration starts with the batch after the last one handed out.
+        """Makes the next iteration start after the last batch of `state`.
 
-        Raises UserError when the state belongs to other data, batch size or seed: its batches would be others.
+        Raises UserError if the state belongs to other data, another batch size or seed, whose batches would differ.
         """
         for name, ours in self.state_dict().items():
             if name != "batches" and state.get(name, ours) != ours:
@@ -121,7 +121,7 @@ class ShardLoader:
 
 
 class _Requests:
-    """The batch sampler that DataLoader asks: the plans from `start` to `stop`."""
+    """The batch sampler of the DataLoader: the plans from `start` to `stop`."""
 
     def __init__(self, plan: GlobalBatches, flip: bool, random_crop: bool, random_caption: bool) -> None:
         self.plan = plan
@@ -146,8 +146,8 @@ class _Requests:
 
 
 class _Reporting:
-    """Hands on what the user or the machine must mend as it is: from another process DataLoader would raise an error
-    whose message is a traceback."""
+    """Passes errors of the user or the machine on unchanged: from another process DataLoader would raise an error whose
+    message is a traceback."""
 
     def __init__(self, reader: BatchReader) -> None:
         self.reader = reader
@@ -175,7 +175,7 @@ def _torch_loader(
         persistent_workers=workers > 0,
         multiprocessing_context=reading_context() if workers else None,
         worker_init_fn=EndsWith() if workers else None,
-        # Its own generator: DataLoader draws a seed per iteration, which must not move the global random state.
+        # Its own generator: DataLoader takes a seed per iteration, which must not advance the global random state.
         generator=torch.Generator(),
     )
 

@@ -1,4 +1,4 @@
-"""The names of a tar's members: which sample they belong to, and what they are of it."""
+"""The names of a tar's members: the sample they belong to, and their role in it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _SKIPPED_BY_WEBDATASET = re.compile(r"__[^/]*__(/|$)")
 
 
 def image_extensions() -> Iterator[str]:
-    """All that are decoded, without the dot; of several images of one key, the first of these is the sample's."""
+    """All decoded extensions, without the dot; of several images of one key, the first of these is the sample's."""
     yield from _USUAL
-    # Pillow takes a while to say which, and is seldom asked.
+    # Pillow takes a while to list them, and is seldom needed.
     yield from _unusual()
 
 
@@ -32,7 +32,7 @@ def _unusual() -> tuple[str, ...]:
 
 @functools.cache
 def payload_extensions() -> tuple[str, ...]:
-    """A sample has one of these; what has none (a README, a stray caption) is not a sample."""
+    """Every sample has one of these extensions; a key without any (a README, a stray caption) is not a sample."""
     return (*image_extensions(), _ARRAY)
 
 
@@ -64,12 +64,12 @@ def safe_key(name: str, keys: KeyRule = "first_dot") -> tuple[str, str]:
 
 
 def place_name(name: str) -> str:
-    """One spelling for a member's path within its tar."""
+    """The normalized path of a member within its tar."""
     return posixpath.normpath(name).lstrip("/")
 
 
 def link_target(name: str, linkname: str, *, symbolic: bool) -> str:
-    """The path within the tar that a link names; a symbolic one counts from its own folder, and may lead outside.
+    """The path within the tar that a link names; a symbolic one is relative to its own folder, and may lead outside.
 
     A target outside keeps its leading `/` or `..`, which no path within the tar has.
     """

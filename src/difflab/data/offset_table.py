@@ -1,9 +1,9 @@
-"""The offset table of a shard: a NumPy file that says where each member of each sample lies.
+"""The offset table of a shard: a NumPy file with the position of each member of each sample.
 
 It is a structured array with one row per sample: `key` as UTF-8 bytes; for each extension a column of int64
-[offset, size] in bytes, offset -1 where the sample has no such member; and for each extension a column
+[offset, size] in bytes, offset -1 if the sample has no such member; and for each extension a column
 `header/<extension>` with the CRC-32 of the member's header, the 512 bytes before it. A read that finds another header
-there reads another tar than the one that was indexed.
+there is not reading the tar that was indexed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Place = tuple[int, int, int]
 """Offset, size, and CRC-32 of the header."""
 
 _DAMAGE = (ValueError, EOFError, TypeError, LookupError, OverflowError, RecursionError, SyntaxError, TokenError)
-"""What NumPy raises for files that are no arrays; their head is parsed as Python. An OSError is none of these."""
+"""Exceptions of NumPy for files that are no arrays; their head is parsed as Python. An OSError is none of these."""
 
 _PLACE = np.dtype(("<i8", (2,)))
 _HEADER = np.dtype("<u4")
@@ -36,7 +36,7 @@ def header_column(extension: str) -> str:
 
 
 def columns_of(table: np.ndarray) -> list[str]:
-    """The extensions an offset table has a column for."""
+    """The extensions that have a column in an offset table."""
     return [name for name in table.dtype.names or () if name != "key" and "/" not in name]
 
 
@@ -56,12 +56,12 @@ def as_table(samples: Mapping[str, Mapping[str, Place]], extensions: Sequence[st
 
 
 def offsets_path(tables: Path, shard: str) -> Path:
-    """Where the offset table of a shard (its path below the data directory) lies."""
+    """The path of a shard's offset table; shard: its path below the data directory."""
     return tables / f"{shard[: -len('.tar')]}.offsets.npy"
 
 
 def write_offsets(tables: Path, shard: str, table: np.ndarray) -> None:
-    """Write the offset table of a shard, whole or not at all."""
+    """Writes the offset table of a shard atomically."""
     with replacing(offsets_path(tables, shard), sole_writer=False) as temporary, temporary.open("wb") as file:
         np.save(file, table, allow_pickle=False)
 
@@ -71,7 +71,7 @@ def read_offsets(tables: Path, shard: str, *, samples: int, repair: str) -> np.n
 
     repair: what the user can do about a damaged one.
 
-    Raises UserError when it is missing, damaged, or not the table of `samples` samples.
+    Raises UserError if it is missing, damaged, or not the table of `samples` samples.
     """
     path = offsets_path(tables, shard)
     try:
@@ -86,7 +86,7 @@ def read_offsets(tables: Path, shard: str, *, samples: int, repair: str) -> np.n
 
 
 def rows_outside(table: np.ndarray, size: int) -> np.ndarray:
-    """Numbers of the samples with a member that does not lie within a tar of `size` bytes."""
+    """Indices of samples with a member that does not lie within a tar of `size` bytes."""
     outside = np.zeros(len(table), bool)
     for extension in columns_of(table):
         offset, length = table[extension].T

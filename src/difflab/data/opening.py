@@ -1,4 +1,4 @@
-"""Open a directory of shards: with its index, or, for other people's tars, after indexing them once."""
+"""Opens a directory of shards: with its index, or, for third-party tars, after indexing them once."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PICTURES_HINT = (
     "and give that one as the path"
 )
 _kept: dict[tuple[str, KeyRule], DataDirectory] = {}
-"""Directories whose index could be written nowhere: this process at least reads their tars once only."""
+"""Directories whose index could not be written anywhere: at least this process reads their tars only once."""
 
 
 _WORTH_A_BAR = 20
@@ -53,7 +53,7 @@ _NOT_TO_BE_WRITTEN = {
     errno.ENOTDIR,
     errno.EEXIST,
 }
-"""What is wrong with a place, not with the machine: the tables can go to another one."""
+"""Errors of a place, not of the machine: the tables can go to another one."""
 
 _Indexed = tuple[ShardEntry, np.ndarray]
 
@@ -61,13 +61,13 @@ _Indexed = tuple[ShardEntry, np.ndarray]
 def open_data(path: str | Path, keys: KeyRule = "first_dot") -> DataDirectory:
     """The shards in the directory `path`, with a checked index.
 
-    A directory without difflab's index.json is indexed on first use, and again where tars came, went or changed. The
-    splits are told from the names of the tars and of the sub-directories (`shard_names.sort_into_splits`). The index
-    is written beside the shards, or under the cache root if that is not allowed, or kept in memory.
+    A directory without difflab's index.json is indexed on first use, and again if tars were added, removed or changed.
+    The splits are derived from the names of the tars and of the sub-directories (`shard_names.sort_into_splits`). The
+    index is written beside the shards, or under the cache root if that is not allowed, or kept in memory.
 
-    keys: where the names in other people's tars are cut into key and extension (`member_names.safe_key`).
+    keys: how member names in third-party tars are split into key and extension (`member_names.safe_key`).
 
-    Raises UserError naming the path, and the command that makes it, when there is nothing to read.
+    Raises UserError naming the path, and the command that makes it, if there is nothing to read.
     """
     root = Path(path)
     if not root.is_dir():
@@ -134,7 +134,7 @@ def _indexed_before(root: Path, folder: Path, keys: KeyRule) -> DataDirectory | 
     except UserError:
         if folder == root:
             raise
-        # Nobody but difflab writes there, and what it wrote can be made anew.
+        # Only difflab writes there, and its files can be regenerated.
         _log.warning("%s is damaged; indexing the shards of %s again", path, root)
         return None
     return DataDirectory(root, folder, index) if index.origin == "indexed" and index.keys == keys else None
@@ -151,7 +151,7 @@ def _still_fits(directory: DataDirectory, tars: list[str]) -> bool:
 def _table_folders(root: Path, keys: KeyRule, *, foreign_index: bool) -> list[Path]:
     """Where the index and the tables of `root` may lie, the best place first; each rule of keys has its own.
 
-    foreign_index: the index.json in `root` is another tool's, and stays.
+    foreign_index: the index.json in `root` belongs to another tool, and stays.
     """
     cached = cache_root() / "data-index" / f"{stream_seed(0, str(root.resolve())):016x}"
     if keys == "first_dot":
@@ -164,7 +164,7 @@ def _index_tars(
 ) -> tuple[DataDirectory, bool]:
     """The directory with an index of `tars`, and whether that was written to one of `folders` (or only kept in memory).
 
-    known: an index made before; of its shards those that were touched are scanned again, and the others taken over.
+    known: an earlier index; its changed shards are scanned again, and the others reused.
 
     Raises UserError naming the tar that cannot be read.
     """
@@ -212,7 +212,7 @@ def _table_of(known: DataDirectory, entry: ShardEntry) -> np.ndarray | None:
 def _of_one(
     root: Path, tar: str, keys: KeyRule, old: tuple[ShardEntry, np.ndarray | None] | None
 ) -> tuple[_Indexed, bool]:
-    """The entry and table of a shard, and whether they are others than the old ones."""
+    """The entry and table of a shard, and whether they differ from the old ones."""
     path = root / tar
     if old is not None and old[1] is not None and is_unchanged(path, old[0].bytes, old[0].stamp):
         return (old[0], old[1]), False

@@ -16,7 +16,7 @@ from difflab.signals import shielded
 _PRELOADED = ("torch", "torchvision.io", "difflab.data.batching")
 
 PER_CORE = 4
-"""So many processes may share a core: readers wait most of the time, and trials share cores. More is a slip."""
+"""Maximum number of processes per core: readers wait most of the time, and trials share cores. More is a mistake."""
 
 
 def cores() -> int:
@@ -25,7 +25,7 @@ def cores() -> int:
 
 
 def refuse_workers(workers: int, processes: int = 1, *, key: str = "data.workers") -> None:
-    """Raises UserError where `workers` (the option `key`) for each of `processes` are far more than the cores."""
+    """Raises UserError if `workers` (the option `key`) for each of `processes` far exceed the cores."""
     most = PER_CORE * cores()
     if workers * processes > most:
         each = f" for each of {processes} processes" if processes > 1 else ""
@@ -36,9 +36,9 @@ def refuse_workers(workers: int, processes: int = 1, *, key: str = "data.workers
 
 
 def process_context(preloaded: Sequence[str] = _PRELOADED) -> BaseContext:
-    """The fork server where there is one: forking a process that has threads (CUDA, loggers) can hang its child.
+    """The fork server if available: forking a process that has threads (CUDA, loggers) can hang its child.
 
-    preloaded: modules that a server imports when it starts, once for all its processes.
+    preloaded: modules that the server imports when it starts, once for all its processes.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -48,9 +48,9 @@ def process_context(preloaded: Sequence[str] = _PRELOADED) -> BaseContext:
 
 
 def unaware_of_interrupts(context: BaseContext) -> None:
-    """Processes of the fork server never see Ctrl-C, which would end each in a traceback: this one tells them to stop.
+    """Makes processes of the fork server ignore Ctrl-C, which would end each in a traceback: this process stops them.
 
-    A server that runs already stays as it is.
+    A server that is already running stays unchanged.
     """
     if context.get_start_method() != "forkserver":
         return
@@ -64,21 +64,21 @@ def unaware_of_interrupts(context: BaseContext) -> None:
 
 
 def reading_context() -> BaseContext:
-    """The same for processes that read until they are told to end, whatever signals reach the whole group or job.
+    """The same for processes that read until they are stopped, whatever signals reach the whole group or job.
 
     Use it with EndsWith as the initializer of each process.
     """
     context = process_context()
     if context.get_start_method() == "forkserver":
         with shielded():
-            # What the server ignores, all that it starts do.
+            # Processes inherit the signals that the server ignores.
             forkserver.ensure_running()
     return context
 
 
 class EndsWith:
-    """The initializer of a reading process: of all SIGTERM it heeds only those of the process that it reads for, which
-    sends one where it has waited in vain; that process saves first, and may need further batches until then."""
+    """The initializer of a reading process: it obeys SIGTERM only from the process that it reads for, which sends one
+    after waiting in vain; that process saves first, and may need further batches until then."""
 
     def __init__(self) -> None:
         self._reads_for = os.getpid()

@@ -25,13 +25,13 @@ from difflab.data.transforms import fit, fit_drawn, refuse_other_size
 from difflab.errors import UserError
 
 _FIRST_LOOKED_AT = 32
-"""Samples of which one should have an embedding."""
+"""Number of samples among which one should have an embedding."""
 _OPEN_SHARDS = 200
-"""Shards a process keeps open, at most; each takes two files."""
+"""Maximum number of shards that a process keeps open; each takes two files."""
 
 
 class MissingFieldError(UserError):
-    """No sample of a split has `field`; `why` says so without what to do about it."""
+    """No sample of a split has `field`; `why` is the reason without the remedy."""
 
     def __init__(self, field: str, why: str) -> None:
         super().__init__(f"{why}; take {field} out of data.fields, or add the files")
@@ -41,15 +41,15 @@ class MissingFieldError(UserError):
 class ShardDataset:
     """Map-style data set over one split.
 
-    Sample i is a dict: `image` uint8 [channels, image_size, image_size] (any size when image_size is None), `index`,
-    `key`, and the `fields` asked for: `label` int below `classes` (the index's, if it has them), `caption`
-    str, `json` dict, `embedding` float32 of the shape that the first one of the split has, `boxes` and `phrases` of
-    the json (`difflab.data.boxes`). Shards are opened when they are first read, in whichever process reads them, so
-    the object can be sent to workers.
+    Sample i is a dict: `image` uint8 [channels, image_size, image_size] (any size if image_size is None), `index`,
+    `key`, and the requested `fields`: `label` int below `classes` (the index's, if it has them), `caption` str, `json`
+    dict, `embedding` float32 of the shape that the first one of the split has, `boxes` and `phrases` of the json
+    (`difflab.data.boxes`). Shards are opened when they are first read, in whichever process reads them, so the object
+    can be sent to workers.
 
-    Raises UserError when a shard is missing or changed, or no sample has a field; reading a sample that is
-    damaged or lacks a field, or lies where the tar now has something else, raises BadSample. What the machine refuses
-    (too many open files, a failing disk) stays an OSError: it is no fault of the data.
+    Raises UserError if a shard is missing or changed, or no sample has a field; reading a sample that is damaged or
+    lacks a field, or whose position in the tar now holds something else, raises BadSample. Errors of the machine (too
+    many open files, a failing disk) stay OSErrors: the data is not at fault.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class ShardDataset:
         return int(self._starts[-1])
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Sample `index`. Raises IndexError outside, BadSample when it cannot be used."""
+        """Sample `index`. Raises IndexError if out of range, BadSample if it cannot be used."""
         return self.sample(index)
 
     def sample(
@@ -95,9 +95,9 @@ class ShardDataset:
         *,
         image: bool = True,
     ) -> dict[str, Any]:
-        """Sample `index`, its image cut as `crop` says, or as drawn (`transforms.fit_drawn`).
+        """Sample `index`, its image cropped as `crop` says, or at random (`transforms.fit_drawn`).
 
-        caption_draw: which line of a caption file it gets, where `captions` is lines; None for the first one.
+        caption_draw: selects the line of a caption file, if `captions` is lines; None for the first one.
         image: whether the image is read, too.
         """
         shard, row = self._locate(index)
@@ -110,12 +110,12 @@ class ShardDataset:
         return sample
 
     def image_file(self, index: int) -> bytes:
-        """The encoded image of a sample as the shard has it. Raises BadSample where there is none."""
+        """The encoded image of a sample as stored in the shard. Raises BadSample if there is none."""
         shard, row = self._locate(index)
         return self._image_file(shard, self._tables[shard][row])[1]
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
-        """Several samples, in the order asked for."""
+        """Several samples, in the requested order."""
         return [self[index] for index in indices]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -130,12 +130,12 @@ class ShardDataset:
             self.close()
 
     def close(self) -> None:
-        """Close the shards; the next access opens them again."""
+        """Closes the shards; the next access opens them again."""
         self._files.clear()
         self._tables.clear()
 
     def key(self, index: int) -> str:
-        """The sample's key; where shards repeat keys, the shard's name comes first."""
+        """The sample's key; if shards repeat keys, preceded by the shard's name."""
         shard, row = self._locate(index)
         key = bytes(self._tables[shard]["key"][row]).decode()
         if self.directory.index.repeated_keys:
@@ -273,7 +273,7 @@ class ShardDataset:
         return value
 
     def _shape_of_embeddings(self, found: Tensor) -> tuple[int, ...]:
-        """That of the first sample that has one, whichever is read first; where the first few have none, `found`'s."""
+        """The shape of the split's first embedding, whichever is read first; if the first few have none, `found`'s."""
         for index in range(min(len(self), _FIRST_LOOKED_AT)):
             if self._shape is not None:
                 break
@@ -291,7 +291,7 @@ class ShardDataset:
 
 
 def _affordable_shards() -> int:
-    """As many shards as take half of the files that this process may have open (often 1024, 256 on macOS)."""
+    """The number of shards that use half of the process's limit of open files (often 1024, 256 on macOS)."""
     if os.name != "posix":
         return _OPEN_SHARDS
     import resource
@@ -301,4 +301,4 @@ def _affordable_shards() -> int:
 
 
 def _forget(_table: np.ndarray) -> None:
-    """A memory map is closed when nobody holds it any more."""
+    """A memory map is closed when nothing references it any more."""

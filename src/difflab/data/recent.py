@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 
 
 class RecentlyUsed(Generic[Item]):
-    """Items by number, opened on first use; beyond `limit` the one used longest ago is closed."""
+    """Items by number, opened on first use; beyond `limit` the least recently used one is closed."""
 
     def __init__(self, limit: int, open_item: Callable[[int], Item], close_item: Callable[[Item], None]) -> None:
         self._limit = limit
@@ -31,6 +31,6 @@ class RecentlyUsed(Generic[Item]):
         return self._items[number]
 
     def clear(self) -> None:
-        """Close everything."""
+        """Closes everything."""
         while self._items:
             self._close(self._items.popitem()[1])

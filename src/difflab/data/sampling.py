@@ -1,4 +1,4 @@
-"""The plan of a run: which samples make global batch k, and which of them are this rank's."""
+"""The plan of a run: the samples of global batch k, and this rank's share of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from difflab.seeding import stream_seed
 class BatchPlan:
     """A rank's share of one global batch.
 
-    indices, positions: int64 [b], dataset indices and places in the global batch. weights: float32 [b], 0 for padding.
+    indices, positions: int64 [b], dataset indices and positions in the global batch. weights: float32 [b], 0 for
+        padding.
     """
 
     number: int
@@ -27,15 +28,15 @@ class BatchPlan:
 
 
 class GlobalBatches:
-    """The samples 0..n-1 cut into global batches, numbered through all epochs.
+    """Splits the samples 0..n-1 into global batches, numbered through all epochs.
 
-    Global batch k holds the same samples whatever the number of ranks; rank r takes its places [r*b, (r+1)*b) with
+    Global batch k holds the same samples whatever the number of ranks; rank r takes its positions [r*b, (r+1)*b) with
     b = global_batch / world_size. With `shuffle` every epoch has its own order, a function of (seed, epoch).
-    drop_last: the incomplete tail of an epoch is left out (a new order leaves out other samples); otherwise the last
-        batch is filled up with samples of weight 0, so that every sample counts exactly once and all ranks get the
-        same number of batches of the same size.
+    drop_last: the incomplete tail of an epoch is dropped (other samples in each epoch); otherwise the last batch is
+        padded with samples of weight 0, so that every sample counts exactly once and all ranks get the same number of
+        batches of the same size.
 
-    Raises UserError when the ranks cannot share the batch equally, or the data set is smaller than one batch.
+    Raises UserError if the ranks cannot share the batch equally, or the data set is smaller than one batch.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class GlobalBatches:
 
     @property
     def batches_per_epoch(self) -> int:
-        """Number of global batches of one pass."""
+        """The number of global batches in one pass."""
         return self.n // self.global_batch if self.drop_last else -(-self.n // self.global_batch)
 
     @property

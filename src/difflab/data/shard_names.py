@@ -1,4 +1,4 @@
-"""The shards of a directory by their names: which there are, and which split each belongs to."""
+"""The shards of a directory by their names: which there are, and the split of each."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ UNSORTED = "unsorted"
 
 @dataclass(frozen=True)
 class Listing:
-    """tars: paths below the directory, sorted; unread: sub-directories with tars whose name is no split's."""
+    """tars: paths below the directory, sorted; unread: sub-directories with tars but without the name of a split."""
 
     tars: list[str]
     unread: list[str]
 
 
 def list_shards(root: Path) -> Listing:
-    """The tars in `root`, and below those of its sub-directories that are named for a split; hidden ones are left out.
+    """The tars in `root`, and those in its sub-directories that are named after a split; hidden ones are ignored.
 
-    Raises UserError for compressed tars without a plain one beside them, and names that no index could hold.
+    Raises UserError for compressed tars without a plain one beside them, and for names that an index cannot hold.
     """
     files, folders = _entries(root)
     unread: list[str] = []
@@ -61,7 +61,7 @@ def list_shards(root: Path) -> Listing:
 
 
 def nested_shards(root: Path) -> str | None:
-    """The directory below `root` that would be a directory of shards, or None where there is no tar at any depth."""
+    """The directory below `root` that would be a directory of shards, or None if there is no tar at any depth."""
     first = min((Path(folder) for folder, _, files in os.walk(root) if any(map(_is_tar, files))), default=None)
     if first is None:
         return None
@@ -73,10 +73,10 @@ def nested_shards(root: Path) -> str | None:
 def sort_into_splits(tars: Sequence[str]) -> tuple[dict[str, list[str]], str | None]:
     """{split: its shards}, by the words in their paths: train, val (valid, validation, dev, eval) and test.
 
-    A word stands between separators, digits, or the ends of the name, in upper or lower case or camel case, and may end
-    in set, data, split, shard or image: `train000`, `cocoTrain`, `valset`, but not `trainer`. Without such a word in
-    any name, all shards are for training. Where names contradict each other, or may do so (`mytrain` beside `myval`),
-    all are in the split UNSORTED and the second value says why.
+    A word is delimited by separators, digits, or the ends of the name, in upper or lower case or camel case, and may be
+    followed by set, data, split, shard or image: `train000`, `cocoTrain`, `valset`, but not `trainer`. Without such a
+    word in any name, all shards are for training. If names contradict each other, or may do so (`mytrain` beside
+    `myval`), all are in the split UNSORTED and the second value says why.
     """
     named = {tar: _splits_named(tar[: -len(".tar")]) for tar in tars}
     for tar, splits in named.items():
@@ -106,7 +106,7 @@ def matches(pattern: str, shards: Iterable[str]) -> set[str]:
 
 
 def as_word(split: str) -> str:
-    """A split as part of a name of a file or metric: what a glob has besides letters, digits, - and . becomes _."""
+    """A split as part of a file or metric name: characters of a glob other than letters, digits, - and . become _."""
     return re.sub(r"[^\w.-]+", "_", split)
 
 
@@ -118,7 +118,7 @@ def _splits_named(path: str) -> set[str]:
 
 
 def _hidden_splits(tars: Sequence[str]) -> str | None:
-    """Why names without a word for a split may yet tell splits apart, by a beginning or an end of their words.
+    """Why names without a split word may still distinguish splits, by the beginnings or ends of their words.
 
     One alone proves nothing (`trainer`, `festival`); two that differ, or one that another name lacks, do.
     """
@@ -146,7 +146,7 @@ def _is_tar(name: str) -> bool:
 
 
 def _entries(folder: Path) -> tuple[list[str], list[str]]:
-    # Path.glob takes a directory that may not be read for an empty one.
+    # Path.glob treats an unreadable directory as empty.
     with os.scandir(folder) as entries:
         shown = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
     for entry in shown:

@@ -1,4 +1,4 @@
-"""Whether a tar is whole, and, for a file that is none, what it is instead."""
+"""Checks that a tar is complete, and, for a file that is no tar, says what it is instead."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _OTHERS = {
 
 
 def refuse_bad_ending(path: Path, end: int) -> None:
-    """Look at what follows the last member, at byte `end`: empty blocks, and nothing else.
+    """Checks that only empty blocks follow the last member, at byte `end`.
 
     Raises UserError for a tar that was cut between two members, has a damaged header (where reading stops as at an
-    end, so that all later samples were lost unseen), or goes on behind its end (two tars joined by `cat`).
+    end, so that all later samples would be lost unnoticed), or continues after its end (two tars joined by `cat`).
     """
     with path.open("rb") as file:
         file.seek(end)

@@ -1,4 +1,4 @@
-"""Read the headers of a tar shard once: which sample has which member, and at which byte it lies."""
+"""Scans the headers of a tar shard once: the members of each sample, and their positions in bytes."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _FIELD_EXTENSIONS = ("cls", "txt", "json")
 
 @dataclass(frozen=True)
 class ShardScan:
-    """What a tar holds.
+    """The content of a tar.
 
     checked_table: the offset table (see `offset_table`), one row per sample in the order of the tar.
     left_out: the members that cannot be read as part of a sample, by reason.
     content: hash of names, sizes and the first 4 KiB of all members of samples: equal for equal tars, whatever
         their times.
-    largest_label: of the samples that have one; None where none has.
+    largest_label: of the samples that have one; None if none has.
     """
 
     checked_table: np.ndarray
@@ -54,21 +54,21 @@ class ShardScan:
 
     @property
     def table(self) -> np.ndarray:
-        """The keys and places alone, without the checksums of the headers."""
+        """The keys and positions alone, without the checksums of the headers."""
         return self.checked_table[["key", *columns_of(self.checked_table)]]
 
     @property
     def members(self) -> dict[str, int]:
-        """How many samples have each extension."""
+        """The number of samples with each extension."""
         return {ext: int((self.table[ext][:, 0] >= 0).sum()) for ext in columns_of(self.table)}
 
 
 def scan_tar(path: Path, keys: KeyRule = "first_dot") -> ShardScan:
-    """Scan a plain, uncompressed tar; nothing is extracted, and links are followed to members of the same tar only.
+    """Scans a plain, uncompressed tar; nothing is extracted, and links are followed to members of the same tar only.
 
-    keys: where a member's name is cut into the key and the extension (`member_names.safe_key`).
+    keys: how a member's name is split into key and extension (`member_names.safe_key`).
 
-    Raises UserError naming the file when it is not a tar, is cut short or damaged, or holds the same member twice.
+    Raises UserError naming the file if it is not a tar, is truncated or damaged, or holds the same member twice.
     """
     found = _Members(path, keys)
     with path.open("rb", buffering=0) as raw, _archive(path) as archive:
@@ -86,7 +86,7 @@ def scan_tar(path: Path, keys: KeyRule = "first_dot") -> ShardScan:
 @contextmanager
 def _archive(path: Path) -> Iterator[tarfile.TarFile]:
     try:
-        # The names are bytes; what is no UTF-8 in them survives as surrogates.
+        # The names are bytes; bytes that are not UTF-8 survive as surrogates.
         with tarfile.open(path, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
             yield archive
     except UserError:
@@ -95,12 +95,12 @@ def _archive(path: Path) -> Iterator[tarfile.TarFile]:
         error.filename = error.filename or str(path)
         raise
     except (tarfile.TarError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
-        # tarfile lets whatever a mad header causes through: int() of garbage, chains of long names without end.
+        # tarfile lets errors caused by damaged headers through: int() of garbage, endless chains of long names.
         raise UserError(f"{path}: {what_it_is(path, error)}") from None
 
 
 class _Members:
-    """The members of one tar, as they come."""
+    """The members of one tar, in order."""
 
     def __init__(self, path: Path, keys: KeyRule) -> None:
         self._path = path
@@ -163,7 +163,7 @@ class _Members:
     def _note_label(self, name: str, start: bytes) -> None:
         if safe_key(name, self._keys)[1] != EXTENSION_OF["label"]:
             return
-        # What is no label is said where the sample is read.
+        # Invalid labels are reported when the sample is read.
         with suppress(ValueError):
             self._largest_label = max(decode_label(start), self._largest_label or 0)
 
@@ -174,7 +174,7 @@ class _Members:
             self._leave_out("long" if key else "unnamed", name[:_LONGEST_NAME])
             return False
         sample = self._samples.setdefault(key, {})
-        # GNU tar stores a file that it is told to add twice as a link to itself.
+        # GNU tar stores a file that is added twice as a link to itself.
         if extension in sample and sample[extension] != place:
             both = f"{self._names[key, extension]!r} and {name!r}"
             raise UserError(
@@ -193,7 +193,7 @@ class _Members:
         return self._places.get(target)
 
     def _columns(self, samples: dict[str, dict[str, Place]]) -> list[str]:
-        """The extensions worth a column: all, unless there are so many that they must be something else."""
+        """The extensions that get a column: all, unless there are so many that they must be something else."""
         counts = Counter(ext for found in samples.values() for ext in found if ext != "key")
         wanted = {*payload_extensions(), *_FIELD_EXTENSIONS}
         ranked = sorted(counts, key=lambda ext: (ext not in wanted, -counts[ext], ext))

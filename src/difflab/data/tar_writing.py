@@ -1,4 +1,4 @@
-"""Write a shard: samples as members of a tar, with the offset table and the hash that come out on the way."""
+"""Writes a shard: samples as members of a tar, with the offset table and the hash computed on the way."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BUFFER = 1 << 20
 
 
 class ShardFile:
-    """A tar in the making. Equal samples give equal bytes: nothing of it is of this machine, user or hour.
+    """A tar being written. Equal samples give equal bytes: nothing depends on the machine, user or time.
 
     Its bytes are those of `webdataset.TarWriter(mtime=0, user="", group="")`, which takes ten times as long.
     """
@@ -35,11 +35,11 @@ class ShardFile:
         self._places: dict[str, dict[str, Place]] = {}
 
     def __len__(self) -> int:
-        """How many samples it has."""
+        """The number of samples written."""
         return len(self._places)
 
     def add(self, key: str, files: Mapping[str, bytes]) -> None:
-        """Append the files of one sample, {extension: content}."""
+        """Appends the files of one sample, {extension: content}."""
         parts: list[bytes] = []
         places: dict[str, Place] = {}
         end = self.bytes
@@ -54,20 +54,20 @@ class ShardFile:
         self._places[key] = places
 
     def close(self) -> None:
-        """Write the end of the tar."""
+        """Writes the end of the tar."""
         unpadded = self.bytes + 2 * tarfile.BLOCKSIZE
         self._write(bytes(2 * tarfile.BLOCKSIZE + -unpadded % tarfile.RECORDSIZE))
         self._file.close()
 
     def abandon(self) -> None:
-        """Let go of the file, which stays as it is."""
-        # What stopped the writing, a full disk, would be said a second time.
+        """Closes the file, which stays as it is."""
+        # The cause, such as a full disk, would be reported a second time.
         with suppress(OSError):
             self._file.close()
 
     @property
     def sha256(self) -> str:
-        """Of what is written so far, in hex."""
+        """The hash, in hex, of everything written so far."""
         return self._hash.hexdigest()
 
     def table(self) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""From a decoded image to the square the network gets, by the rule of an official code."""
+"""Turns a decoded image into the network's square input, by the rules of official codes."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from PIL import Image as PillowImage
 
 SMALLEST_CUT, LARGEST_CUT = 0.8, 1.0
-"""Side of a drawn cut as a share of the short side; ADM (guided-diffusion, `image_datasets.random_crop_arr`)."""
+"""Range of the side of a random crop as a fraction of the short side; ADM (`image_datasets.random_crop_arr`)."""
 
 
 def fit(image: Tensor, size: int, crop: Crop) -> Tensor:
     """uint8 [C, H, W] -> uint8 [C, size, size] by the named rule (`difflab.config.data.DataConfig.crop`).
 
-    An image that already has the size is returned as it is; every rule leaves it unchanged.
+    An image that already has the size is returned unchanged, whatever the rule.
 
-    Raises ValueError naming both sizes when `crop` is none and they differ.
+    Raises ValueError naming both sizes if `crop` is none and they differ.
     """
     height, width = image.shape[-2:]
     if height == width == size:
@@ -38,7 +38,7 @@ def fit(image: Tensor, size: int, crop: Crop) -> Tensor:
 
 
 def refuse_other_size(height: int, width: int, size: int, options: str = "data.image_size, or data.crop") -> None:
-    """Raises ValueError naming both sizes, and the options that mend it, where they differ."""
+    """Raises ValueError naming both sizes, and the options that resolve it, if they differ."""
     if not height == width == size:
         raise ValueError(
             f"the image is {width}x{height} px, wanted is {size}x{size}: set {options} to adm, edm or resize_short"
@@ -48,7 +48,7 @@ def refuse_other_size(height: int, width: int, size: int, options: str = "data.i
 def fit_whole(image: Tensor, size: int, background: int) -> Tensor:
     """uint8 [C, H, W] -> uint8 [C, size, size]: the whole image by `pad_square`, from images of any size.
 
-    An image that already has the size is returned as it is.
+    An image that already has the size is returned unchanged.
     """
     if image.shape[-2:] == (size, size):
         return image
@@ -56,15 +56,15 @@ def fit_whole(image: Tensor, size: int, background: int) -> Tensor:
 
 
 def fit_drawn(image: Tensor, size: int, draws: Sequence[int]) -> Tensor:
-    """uint8 [C, H, W] -> uint8 [C, size, size]: a cut drawn by `crop_adm_random`, from images of any size.
+    """uint8 [C, H, W] -> uint8 [C, size, size]: a random crop by `crop_adm_random`, from images of any size.
 
-    An image that already has the size is enlarged and cut too: that is the augmentation.
+    An image that already has the size is enlarged and cropped too: that is the augmentation.
     """
     return _from_pillow(crop_adm_random(_to_pillow(image), size, draws))
 
 
 def crop_adm(image: PillowImage.Image, size: int) -> PillowImage.Image:
-    """Halve by box filter while the short side is at least twice `size`, bicubic to the short side, centre crop.
+    """Halves by box filter while the short side is at least twice `size`, bicubic to the short side, centre crop.
 
     ADM (guided-diffusion, `image_datasets.center_crop_arr`); EDM2 calls it center-crop-dhariwal.
     """
@@ -73,10 +73,10 @@ def crop_adm(image: PillowImage.Image, size: int) -> PillowImage.Image:
 
 
 def crop_adm_random(image: PillowImage.Image, size: int, draws: Sequence[int]) -> PillowImage.Image:
-    """As `crop_adm`, but to a short side drawn from size / LARGEST_CUT .. size / SMALLEST_CUT, and cut anywhere.
+    """As `crop_adm`, but to a random short side in size / LARGEST_CUT .. size / SMALLEST_CUT, and cropped anywhere.
 
-    draws: three whole numbers >= 0, uniform over a range that is large beside an image (`crop_draws`): for the short
-    side, the top and the left. ADM (guided-diffusion, `image_datasets.random_crop_arr`).
+    draws: three random integers >= 0, uniform over a range that is large compared with an image (`crop_draws`): for the
+    short side, the top and the left. ADM (guided-diffusion, `image_datasets.random_crop_arr`).
     """
     shortest, longest = math.ceil(size / LARGEST_CUT), math.ceil(size / SMALLEST_CUT)
     for_side, for_top, for_left = draws
@@ -104,8 +104,8 @@ def crop_resize_short(image: PillowImage.Image, size: int) -> PillowImage.Image:
 def pad_square(image: PillowImage.Image, size: int, background: int) -> PillowImage.Image:
     """Bicubic (Pillow's is antialiased) until the long side is `size`, larger or smaller, then centred on a square.
 
-    The short side is rounded half to even and is at least one pixel. Of an odd number of pixels that are left over, the
-    right or the lower margin has one more. background: the value of all channels there, 0..255.
+    The short side is rounded half to even and is at least one pixel. If an odd number of pixels remains, the right or
+    the lower margin has one more. background: the value of all channels there, 0..255.
     """
     from PIL import Image
 
@@ -123,7 +123,7 @@ def flips(seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:
 
 
 def crop_draws(seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:
-    """What `crop_adm_random` cuts by: uint64 [n, 3], each row a function of (seed, epoch, dataset index) alone."""
+    """The random numbers of `crop_adm_random`: uint64 [n, 3], each row a function of (seed, epoch, dataset index)."""
     streams = [stream_seed(seed, "crop", what, epoch) for what in ("side", "top", "left")]
     return np.stack([hash_indices(indices, stream) for stream in streams], axis=1)
 

@@ -1,4 +1,4 @@
-"""The hidden folder of a data set in the making: one writer at a time, and finished shards outlive a killed command."""
+"""The hidden folder of an unfinished data set: one writer at a time, and finished shards survive a killed command."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _MOVING = "moving.json"
 
 
 class FinishedShard(Config):
-    """A shard that is whole, with what was met while it was made.
+    """A complete shard, with the statistics of its samples.
 
     read: samples of the source that are in it or were skipped, counted from the first one of the split.
-    sizes: [height, width] of its images. channels: of its images, null where that is not known.
-    labels: samples of each label. bad: lines about the files skipped.
-    notes: {what the user should know: [how many times, the first file]}.
+    sizes: [height, width] of its images. channels: of its images, null if unknown.
+    labels: samples of each label. bad: lines about skipped files.
+    notes: {remark for the user: [how many times, the first file]}.
     """
 
     entry: ShardEntry
@@ -41,9 +41,9 @@ class FinishedShard(Config):
 
 
 class Moving(Config):
-    """What a command puts in place when all its shards are made.
+    """What a command moves into place when all its shards are made.
 
-    identity: of the command, or None. old: names of the shards that leave. bad: lines about files skipped.
+    identity: of the command, or None. old: names of the shards that are replaced. bad: lines about skipped files.
     """
 
     identity: str | None
@@ -65,15 +65,16 @@ class Unfinished:
         self.moving: Moving | None = None
 
     def belongs_to(self, identity: str | None) -> bool:
-        """Whether what an earlier command left is of the same identity."""
+        """Whether an earlier command's leftovers have the same identity."""
         moving = self.left_moving()
         known = _read_text(self.folder / _IDENTITY) if moving is None else moving.identity
         return identity is not None and known == identity
 
     def take_up(self, identity: str | None) -> bool:
-        """Read what an earlier command left, if it did the same; otherwise remove it. True where something was removed.
+        """Reads what an earlier command left, if its identity is the same; otherwise removes it. True if something was
+        removed.
 
-        identity: another text for other shards; None where it is not known, and nothing is taken up.
+        identity: differs if the shards would differ; None if unknown, in which case nothing is reused.
         """
         if self.belongs_to(identity):
             self.moving = self.left_moving()
@@ -87,41 +88,41 @@ class Unfinished:
         return had_shards
 
     def left_moving(self) -> Moving | None:
-        """What a command, whichever it was, was putting in place when it was stopped."""
+        """What an earlier command, of any identity, was moving into place when it was stopped."""
         moving = _read_text(self.folder / _MOVING)
         return None if moving is None else Moving.model_validate_json(moving)
 
     def finish(self, shard: FinishedShard) -> None:
-        """Note a shard that is whole; its tar and offset table lie in the folder."""
+        """Records a complete shard; its tar and offset table lie in the folder."""
         sync(self.folder / shard.entry.name)
-        # First, for what Ctrl-C interrupts here must not take a shard for unfinished that the folder says is whole.
+        # First, so that an interruption here does not treat a shard as unfinished that the folder says is complete.
         self.finished.setdefault(shard.split, []).append(shard)
         write_text(self.folder / f"{shard.entry.name}{_DONE_SUFFIX}", shard.model_dump_json())
 
     def start_moving(self, moving: Moving) -> None:
-        """From here on a command that is stopped is one whose shards are all made."""
+        """From here on all shards of an interrupted command are made."""
         write_text(self.folder / _MOVING, moving.model_dump_json())
         self.moving = moving
 
     def shards_to_move(self) -> list[Path]:
-        """The tars and offset tables that still lie here."""
+        """The tars and offset tables that are still here."""
         return sorted(path for path in self.folder.iterdir() if path.suffix in (".tar", ".npy"))
 
     def drop_what_is_not_finished(self) -> None:
-        """Remove the shard that was being written, and everything where nobody could go on."""
+        """Removes the shard that was being written, and everything if nobody could continue."""
         if (self.folder / _IDENTITY).exists() and (self.finished or self.moving):
             self._remove_all_but(self._names_of_finished() | {_IDENTITY, _MOVING})
         elif self.moving is None:
             self._remove_all_but(set())
 
     def empty(self) -> None:
-        """Remove everything but the lock."""
+        """Removes everything but the lock."""
         self.finished = {}
         self.moving = None
         self._remove_all_but(set())
 
     def _whole_shards(self) -> dict[str, list[FinishedShard]]:
-        """Those up to the first that is missing or damaged, split by split."""
+        """The shards up to the first that is missing or damaged, split by split."""
         found: dict[str, list[FinishedShard]] = {}
         for path in sorted(self.folder.glob(f"*{_DONE_SUFFIX}")):
             try:
@@ -158,9 +159,9 @@ def shard_name(split: str, number: int) -> str:
 
 @contextlib.contextmanager
 def unfinished(root: Path) -> Iterator[Unfinished]:
-    """The hidden folder of `root`, made if need be and locked; afterwards it is removed if nothing is left in it.
+    """The hidden folder of `root`, created if needed and locked; afterwards it is removed if nothing is left in it.
 
-    The lock goes with the process, however that ends. Raises UserError while another process holds it.
+    The lock ends with the process, however that ends. Raises UserError while another process holds it.
     """
     folder = root / FOLDER_NAME
     with locked(root, "is being written by `difflab data make`", "choose another out=..."):
@@ -174,7 +175,7 @@ def unfinished(root: Path) -> Iterator[Unfinished]:
 
 
 def kept_shards(root: str | Path) -> int:
-    """How many finished shards a stopped command left for the next one."""
+    """The number of finished shards that a stopped command left for the next one."""
     return sum(1 for _ in (Path(root) / FOLDER_NAME).glob(f"*{_DONE_SUFFIX}"))
 
 

@@ -1,4 +1,4 @@
-"""Write sources as WebDataset tars with their index; the same sources give the same bytes."""
+"""Writes sources as WebDataset tars with their index; the same sources give the same bytes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _NAMED = 5
 
 
 def write_shards(source: Source, out: str | Path, *, split: str = "train", **options: Any) -> DataIndex:
-    """Write one source as one split; see `write_dataset` for the options."""
+    """Writes one source as one split; see `write_dataset` for the options."""
     return write_dataset({split: source}, out, **options)
 
 
@@ -51,17 +51,17 @@ def write_dataset(
     bad: BadFiles | None = None,
     remarks: list[str] | None = None,
 ) -> DataIndex:
-    """Write {split: source} into the directory `out`, beside the splits it already has; returns the new index.
+    """Writes {split: source} into the directory `out`, beside the splits it already has; returns the new index.
 
     Shards `<split>-000000.tar` hold `shard_size` samples each; beside them lie their offset tables and index.json.
     Everything is first written in a hidden folder of `out` and the index comes last, so a stopped command leaves no
-    half data set. What it finished stays in that folder: the same call goes on from there, to the same bytes; one with
-    other sources (`Fingerprinted`) or options starts over. workers: processes that make and encode samples (0: this
-    one; None: one for each core, where they are worth their start), to the same bytes whatever their number.
+    partial data set. Its finished shards stay in that folder: the same call continues from there, to the same bytes;
+    one with other sources (`Fingerprinted`) or options starts over. workers: processes that make and encode samples (0:
+    this one; None: one per core, if they are worth starting), to the same bytes whatever their number.
     description is kept in the index. bad: which bad files are skipped, and afterwards which were (None: the first ends
-    it). remarks: gets lines about what the samples are like.
+    the command). remarks: receives lines about unexpected properties of the samples.
 
-    Raises UserError when a split exists (unless `overwrite`), a source is empty or has too many bad files, classes
+    Raises UserError if a split exists (unless `overwrite`), a source is empty or has too many bad files, classes
     differ between splits, or another process writes to `out`.
     """
     root = Path(out)
@@ -101,7 +101,7 @@ def write_dataset(
 def _index_to_extend(root: Path, interrupted: bool) -> DataIndex:
     index = read_index(root / INDEX_NAME) if (root / INDEX_NAME).exists() else DataIndex(splits={})
     foreign = index.origin != "made" or (not index.splits and any(root.glob("*.tar")))
-    # A stopped command may have moved some shards already; its hidden folder tells them from other people's.
+    # A stopped command may have moved some shards already; its hidden folder shows that they are not third-party.
     if foreign and not interrupted:
         raise UserError(f"{printable(root)} holds shards made by another tool; choose another directory for out")
     return index
@@ -131,7 +131,7 @@ def _classes_of(source: Source) -> list[str] | None:
 def _identity(
     sources: Mapping[str, Source], shard_size: int, image_format: ImageFormat, description: dict[str, Any] | None
 ) -> str | None:
-    """Another text for other shards; None where a source cannot tell itself from others."""
+    """A text that differs if the shards would differ; None if a source has no fingerprint."""
     from PIL import __version__ as pillow
 
     splits: list[Any] = []
@@ -144,7 +144,7 @@ def _identity(
 
 @contextmanager
 def _kept_when_stopped(hidden: Unfinished) -> Iterator[None]:
-    """What the user has to mend leaves nothing; anything else that stops the command leaves the finished shards."""
+    """Errors of the user leave nothing; anything else that stops the command leaves the finished shards."""
     try:
         yield
     except UserError:
@@ -196,7 +196,7 @@ def _write_tars(
     *,
     is_last: bool,
 ) -> None:
-    """Shards of the samples that can be used; once too many cannot, the others are only looked through."""
+    """Writes shards of the usable samples; once too many are bad, the others are only checked."""
     done = hidden.finished.get(split, [])
     number = sum(shard.entry.samples for shard in done)
     shard = _Shard(hidden.folder / shard_name(split, len(done)))
@@ -219,7 +219,7 @@ def _write_tars(
 
 
 class _Shard:
-    """A tar in the making and what is met meanwhile; the file is there from the first sample on."""
+    """A tar being written, with its statistics; the file exists from the first sample on."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -233,12 +233,12 @@ class _Shard:
 
     @property
     def samples(self) -> int:
-        """How many it has."""
+        """The number of samples in the shard."""
         return 0 if self._file is None else len(self._file)
 
     def add(self, key: str, sample: Encoded) -> None:
-        """Append one sample."""
-        # Of a write to an open file the system does not say which one.
+        """Appends one sample."""
+        # On a write to an open file the system does not name the file.
         with machine_errors(self.final, instead_of=self.path):
             if self._file is None:
                 self._file = ShardFile(self.path)
@@ -251,7 +251,7 @@ class _Shard:
             self._notes.setdefault(note, [0, where])[0] += 1
 
     def close(self, split: str, read: int) -> FinishedShard:
-        """End the tar, write its offset table and say what it holds; see `FinishedShard` for `read`."""
+        """Ends the tar, writes its offset table and returns its description; see `FinishedShard` for `read`."""
         assert self._file is not None, "a shard has samples"
         with machine_errors(self.final, instead_of=self.path):
             self._file.close()
@@ -277,7 +277,7 @@ class _Shard:
         )
 
     def abandon(self) -> None:
-        """Let go of the file if it was not ended; it is removed with all that is not finished."""
+        """Closes the file if it was not ended; it is removed with everything unfinished."""
         if self._file is not None:
             self._file.abandon()
 
@@ -306,7 +306,7 @@ def _common_side(sizes: set[tuple[int | None, int | None]]) -> int | None:
 
 
 def _common_channels(index: DataIndex, shards: list[FinishedShard]) -> Literal[1, 3] | None:
-    """Of what there was and what was written: one image in colour makes all of them images in colour."""
+    """The channels of existing and new images together: one image in colour makes all of them colour images."""
     found = [shard.channels for shard in shards] + ([index.channels] if index.splits else [])
     if None in found:
         return None
@@ -318,7 +318,7 @@ def _all(hidden: Unfinished) -> list[FinishedShard]:
 
 
 def _remarks(hidden: Unfinished, index: DataIndex) -> list[str]:
-    """What the samples are like that a user may not expect, one line for each kind."""
+    """Properties of the samples that a user may not expect, one line per kind."""
     notes: dict[str, list[Any]] = {}
     labels: Counter[int] = Counter()
     for shard in _all(hidden):
@@ -334,7 +334,7 @@ def _remarks(hidden: Unfinished, index: DataIndex) -> list[str]:
 
 
 def _take_back_moved(root: Path, index: DataIndex, hidden: Unfinished) -> None:
-    """Shards that another command had moved, but not yet put into the index, when it was stopped."""
+    """Moves back shards that another command had moved, but not yet put into the index, when it was stopped."""
     left = hidden.left_moving()
     if left is None or left.index.splits == index.splits:
         return
@@ -346,10 +346,10 @@ def _take_back_moved(root: Path, index: DataIndex, hidden: Unfinished) -> None:
 
 
 def _move_into_place(hidden: Unfinished, root: Path, index: DataIndex, moving: Moving, replaced: set[str]) -> None:
-    """Replaced splits first leave the index, so that at no moment it names shards that are not its own.
+    """Replaced splits first leave the index, so that it never names shards that are not its own.
 
-    Every step can be done again by a command that goes on after this one was stopped. The hidden folder goes last:
-    where there is no index yet, readers take a directory that has one for unfinished.
+    Every step can be repeated by a command that continues after this one was stopped. The hidden folder goes last:
+    while there is no index yet, readers treat a directory that has one as unfinished.
     """
     remove_leftovers(root / INDEX_NAME)
     if replaced and index.splits != moving.index.splits:

@@ -1,4 +1,4 @@
-"""Saying in words what a state dict is of, from its keys and shapes alone."""
+"""Describes in words the model of a state dict, from its keys and shapes alone."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from difflab.interop.layout import CONDITIONERS, NETWORK
 from difflab.interop.layouts import NATIVE
 
 _IMAGE_CHANNELS = (3, 1, 4)
-"""What images (or latents) have, the likeliest first."""
+"""Possible numbers of channels of images (or latents), the likeliest first."""
 _LEARNED = "learned sigma"
 _PATCHES = (1, 2, 4, 8)
-"""How wide the patches may be that our own networks run on, the likeliest first."""
+"""Possible patch sizes of our own networks, the likeliest first."""
 
 
 @dataclass(frozen=True)
 class _Places:
-    """Where a layout keeps what tells models apart.
+    """The keys by which a layout's models are distinguished.
 
-    stem, head: the first and the last convolution. decoder: a key part that a classifier has not.
+    stem, head: the first and the last convolution. decoder: a key part that a classifier lacks.
     logits:     the last layer of a classifier, by its pool. classes: the class embedding.
     """
 
@@ -68,13 +68,13 @@ def in_words(shapes: Shapes, layout: str) -> tuple[str, ...]:
     inputs, outputs = network[places.stem][1], network[places.head][0]
     if layout != NATIVE:
         return (*_channels(inputs, outputs), *(_class_count(rows) for rows in _class_rows(shapes, places)))
-    # From our own networks' shapes alone patches cannot be told from channels, nor a null class from the others.
+    # From our own networks' shapes alone, patches look like channels, and a null class like any other.
     classes = (f"{_class_count(rows)}, or with {rows - 1} and a null class" for rows in _class_rows(shapes, places))
     return (*_channels_in_patches(inputs, outputs), *classes)
 
 
 def of_config(config: ModelConfig) -> tuple[str, ...]:
-    """The same facts of a model whose configuration is known."""
+    """The same facts for a model whose configuration is known."""
     if not isinstance(config, DrawingModelConfig):
         return (config.title if config.logits is None else f"classifier of {config.logits} classes",)
     kinds = [conditioner.kind for conditioner in config.conditioning.values()]
@@ -86,7 +86,7 @@ def of_config(config: ModelConfig) -> tuple[str, ...]:
             null = " and a null class" if conditioner.drop_rate > 0 else ""
             facts.append(_class_count(conditioner.classes) + null)
         elif conditioner.kind != "low_res":
-            facts.append(f"told of {conditioner.kind}")
+            facts.append(f"conditioned on {conditioner.kind}")
     return tuple(facts)
 
 
@@ -109,7 +109,7 @@ def _channels(inputs: int, outputs: int) -> tuple[str, ...]:
 
 
 def _channels_in_patches(inputs: int, outputs: int) -> tuple[str, ...]:
-    """The facts of `_channels`; where several sizes of patches have the same shapes, one that names them all."""
+    """The facts of `_channels`; if several patch sizes have the same shapes, one fact that names them all."""
     possible: dict[int, tuple[str, ...]] = {}
     for patch in _PATCHES:
         area = patch * patch

@@ -11,7 +11,7 @@ from difflab.interop.layout import Target
 from difflab.networks.config import UNetConfig
 
 CLASS_CONDITIONER = "class_label"
-"""What the class embedding of a folder is called here, as in conf/conditioning/class.yaml."""
+"""The name here of a folder's class embedding, as in conf/conditioning/class.yaml."""
 
 _TIME = {"ddpm": (1, False), "adm": (0, True), "sr3": (0, False)}
 """Our time embedding -> freq_shift, flip_sin_to_cos."""
@@ -53,11 +53,11 @@ _DEFAULTS: dict[str, Any] = {
     "add_attention": True,
     "num_class_embeds": None,
 }
-"""What the library takes for a key that config.json leaves out."""
+"""The defaults of diffusers for keys that config.json omits."""
 
 
 def to_diffusers_config(target: Target) -> dict[str, Any]:
-    """The config.json that makes diffusers build this network; UserError when `UNet2DModel` cannot be it."""
+    """The config.json from which diffusers builds this network; UserError if `UNet2DModel` cannot represent it."""
     cfg = target.network
     assert isinstance(cfg, UNetConfig), "the layout refuses other networks"
     resampling = _resampling(cfg)
@@ -85,7 +85,7 @@ def to_diffusers_config(target: Target) -> dict[str, Any]:
         "dropout": cfg.dropout,
         "attention_head_dim": _head_dim(target),
         "norm_num_groups": cfg.norm_groups,
-        # Beside scale_shift the middle attention has no norm unless it is asked for.
+        # With scale_shift the middle attention has no norm by default.
         "attn_norm_num_groups": cfg.norm_groups if cfg.adaptive_norm else None,
         "norm_eps": cfg.norm_eps,
         "resnet_time_scale_shift": "scale_shift" if cfg.adaptive_norm else "default",
@@ -133,7 +133,7 @@ def _head_dim(target: Target) -> int | None:
 def from_diffusers_config(config: Mapping[str, Any]) -> Target:
     """The model that diffusers would build from a `UNet2DModel` config.json.
 
-    Raises UserError that names the key where the network is one that the UNet here cannot be.
+    Raises UserError naming the key if our UNet cannot represent the network.
     """
     if config.get("_class_name", "UNet2DModel") != "UNet2DModel":
         raise UserError(f"config.json: _class_name is {config['_class_name']!r}; only UNet2DModel is read")
@@ -183,11 +183,11 @@ def _adaptive_norm(c: Mapping[str, Any]) -> bool:
 
 
 def _resample(c: Mapping[str, Any]) -> Any:
-    """Our name for how the levels resample, which must be one way in all of them."""
+    """Our name for the resampling of the levels, which must be the same in all of them."""
     down, up = list(c["down_block_types"]), list(c["up_block_types"])
     if [name == _ATTENDING[0] for name in down] != [name == _ATTENDING[1] for name in reversed(up)]:
         raise UserError(f"config.json: up_block_types={up} do not mirror down_block_types")
-    # The last block of either side resamples nothing.
+    # The last block of each side does not resample.
     found = {
         *_ways(down, 0, "down_block_types", c["downsample_type"]),
         *_ways(up, 1, "up_block_types", c["upsample_type"]),

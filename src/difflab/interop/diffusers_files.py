@@ -1,4 +1,4 @@
-"""What may stand in the JSON files of a diffusers folder, by type: what they mean is read elsewhere."""
+"""The types of all keys in the JSON files of a diffusers folder; their meaning is interpreted elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing a folder as diffusers publishes its unconditional models: flat, network and scheduler side by side."""
+"""Writes a folder in the form of diffusers' unconditional models: flat, network and scheduler side by side."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _PIPELINE = {
 def save_diffusers(
     folder: Path, state: Mapping[str, Tensor], target: Target, config: DrawingModelConfig | None = None
 ) -> list[Path]:
-    """Write a folder that `UNet2DModel.from_pretrained` loads; returns the files written.
+    """Writes a folder that `UNet2DModel.from_pretrained` loads; returns the files written.
 
-    With the configuration of the whole model it has a scheduler too, and `DDPMPipeline.from_pretrained` loads it; of a
-    model with conditioners there is no pipeline, because that one tells the network nothing.
-    All of the files appear, or none does. Raises UserError when diffusers cannot be this network or this process.
+    With the configuration of the whole model it includes a scheduler, and `DDPMPipeline.from_pretrained` loads it; a
+    model with conditioners has no pipeline, because DDPMPipeline passes no conditioning to the network.
+    All of the files appear, or none does. Raises UserError if diffusers cannot represent this network or this process.
     """
     described = diffusers_files(target, config)
     official = DIFFUSERS.keymap(target).to_official(state)
@@ -45,7 +45,7 @@ def save_diffusers(
 
 
 def diffusers_files(target: Target, config: DrawingModelConfig | None) -> dict[str, dict[str, Any]]:
-    """Name -> content of the JSON files of the folder. Raises UserError when diffusers cannot be this model."""
+    """Name -> content of the JSON files of the folder. Raises UserError if diffusers cannot represent this model."""
     described: dict[str, dict[str, Any]] = {native.CONFIG: to_diffusers_config(target)}
     if config is not None:
         described[SCHEDULER] = {**to_scheduler_config(config), OWN: config.model_dump(mode="json")}

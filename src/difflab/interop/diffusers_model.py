@@ -1,4 +1,4 @@
-"""A diffusers folder as a whole model: its network, its process, and how it draws."""
+"""Reads a diffusers folder as a whole model: its network, its process, and its sampler."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ from difflab.tasks.denoising.config import DenoisingModelConfig
 
 SCHEDULER = "scheduler_config.json"
 OWN = "_difflab"
-"""The key of scheduler_config.json that holds what diffusers' files have no place for; it skips keys that begin so."""
+"""The key of scheduler_config.json for what diffusers cannot represent; diffusers ignores keys with an underscore."""
 
 _SAMPLERS = ("DDPMScheduler", "DDIMScheduler")
 _SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "sigmoid": "sigmoid", "squaredcos_cap_v2": "cosine"}
 _DDIM_STEPS = 50
-"""What DDIMPipeline takes unless it is told."""
+"""The default number of steps of DDIMPipeline."""
 
 
 @dataclass(frozen=True)
 class Described:
-    """The model of a folder, and what is remarkable about how it was read."""
+    """The model of a folder, and remarks on how it was read."""
 
     config: DenoisingModelConfig
     notes: tuple[str, ...] = ()
 
 
 def model_of_folder(path: Path) -> Described | None:
-    """The model that a diffusers folder (or a file of weights in one) says that it is; None for anything else.
+    """The model described by a diffusers folder (or by that of a weights file in one); None for anything else.
 
-    Raises UserError that names the file and the key where difflab has no such model, or where its scheduler is missing.
+    Raises UserError naming the file and the key if difflab has no such model, or if its scheduler is missing.
     """
     target = described_by_folder(path)
     if target is None:
@@ -56,7 +56,7 @@ def model_of_folder(path: Path) -> Described | None:
     file = next((place for place in places if place.is_file()), None)
     if file is None:
         raise UserError(
-            f"{folder}: there is no {SCHEDULER} in it or in ../scheduler/, which says how its noise grows; put one "
+            f"{folder}: there is no {SCHEDULER} in it or in ../scheduler/, which defines its noise schedule; put one "
             "there, or name an experiment of the same process with --preset"
         )
     content = native.read_json(file)
@@ -116,7 +116,7 @@ def _process(path: Path, c: SchedulerFile, target: Target) -> DiscreteDiffusionC
         raise UserError(f"{path}: trained_betas is not supported; a schedule needs a name, as beta_schedule='linear'")
     if c.beta_schedule not in _SCHEDULES:
         raise UserError(f"{path}: beta_schedule={c.beta_schedule!r} is not supported (only {', '.join(_SCHEDULES)})")
-    # Of a fixed variance the library's own `_log` is another way to compute the same.
+    # For a fixed variance the library's own `_log` is another way to compute the same.
     variance = c.variance_type.removesuffix("_log") if c.variance_type == "fixed_small_log" else c.variance_type
     if variance not in VARIANCES:
         raise UserError(f"{path}: variance_type={c.variance_type!r} is not supported (only {', '.join(VARIANCES)})")
@@ -158,6 +158,6 @@ def _range_of_x0(c: SchedulerFile, kind: str) -> NoGuidance:
         static_limit=c.clip_sample_range,
         dynamic_percentile=c.dynamic_thresholding_ratio,
         dynamic_maximum=c.sample_max_value,
-        # The library's DDIM keeps the network's eps unless a call says otherwise.
+        # The library's DDIM keeps the network's eps unless a call requests otherwise.
         rederive_eps=kind == "DDPMScheduler",
     )

@@ -1,4 +1,4 @@
-"""How diffusers has to be called to draw as a model's own sampler does, or why it cannot."""
+"""How diffusers has to be called to sample as a model's own sampler does, or why it cannot."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _DEFAULT = {"timestep_spacing": "leading", "steps_offset": 0, "set_alpha_to_one"
 
 
 def sampling_keys(config: DrawingModelConfig) -> dict[str, Any]:
-    """The keys of scheduler_config.json by which diffusers takes the steps of the model's own sampler.
+    """The keys of scheduler_config.json with which diffusers takes the steps of the model's own sampler.
 
-    Those of its own defaults where it has no such steps; `how_to_draw` says so.
+    The library's defaults if it has no such steps; `how_to_draw` reports that.
     """
     sampler, diffusion = config.sampler, config.diffusion
     if not isinstance(diffusion, DiscreteDiffusionConfig) or not isinstance(sampler, AncestralConfig | DDIMConfig):
@@ -26,17 +26,17 @@ def sampling_keys(config: DrawingModelConfig) -> dict[str, Any]:
 
 
 def how_to_draw(config: DrawingModelConfig, folder: str) -> list[str]:
-    """In lines: the call of diffusers that draws the pictures of `difflab sample`, and what no call of it does."""
+    """In lines: the diffusers call that reproduces the images of `difflab sample`, and what no call can reproduce."""
     sampler, diffusion, guidance = config.sampler, config.diffusion, config.guidance
     lines = []
     if config.conditioning:
         conditioners = ", ".join(config.conditioning)
         lines.append(
-            f"diffusers has no pipeline that tells UNet2DModel its {conditioners}: the folder has none; load "
+            f"diffusers has no pipeline that passes {conditioners} to UNet2DModel: the folder has none; load "
             "UNet2DModel and DDPMScheduler from it and give class_labels at every step"
         )
     if guidance.acts:
-        lines.append(f"guidance={guidance.kind} has no part in the folder: diffusers' pictures are without it")
+        lines.append(f"guidance={guidance.kind} is not part of the folder: diffusers' images are without it")
     assert isinstance(diffusion, DiscreteDiffusionConfig), "diffusers has no continuous time"
     strided = isinstance(sampler, AncestralConfig | DDIMConfig)
     reason = _why_not(sampler, diffusion) if strided else "diffusers' DDPM and DDIM are all that the folder has"
@@ -44,7 +44,7 @@ def how_to_draw(config: DrawingModelConfig, folder: str) -> list[str]:
     if clips_anew and (reason is not None or not isinstance(sampler, DDIMConfig)):
         lines.append("DDIM of diffusers is that of difflab with use_clipped_model_output=True in its call")
     if reason is not None or not strided:
-        return [f"diffusers' pictures differ from the run's own (sampler={sampler.kind}): {reason}", *lines]
+        return [f"diffusers' images differ from the run's own (sampler={sampler.kind}): {reason}", *lines]
     pipeline = "DDIMPipeline" if isinstance(sampler, DDIMConfig) else "DDPMPipeline"
     options = {"num_inference_steps": len(_kept(sampler, diffusion))}
     call = ", ".join(f"{key}={value}" for key, value in (options | _call(sampler, guidance)).items())
@@ -61,7 +61,7 @@ def how_to_draw(config: DrawingModelConfig, folder: str) -> list[str]:
 def _call(sampler: AncestralConfig | DDIMConfig, guidance: GuidanceBase) -> dict[str, Any]:
     if not isinstance(sampler, DDIMConfig):
         return {}
-    # Where nothing is clipped, deriving eps anew changes nothing.
+    # If nothing is clipped, rederiving eps changes nothing.
     rederived = guidance.rederive_eps and guidance.threshold != "none"
     return {"eta": sampler.eta, "use_clipped_model_output": rederived}
 
@@ -94,12 +94,12 @@ def _kept(sampler: AncestralConfig | DDIMConfig, diffusion: DiscreteDiffusionCon
 
 
 def _steps(sampler: AncestralConfig | DDIMConfig, diffusion: DiscreteDiffusionConfig) -> dict[str, Any] | None:
-    """The keys by which diffusers visits the very timesteps that the sampler does, in the same strides."""
+    """The keys with which diffusers visits exactly the timesteps of the sampler, in the same strides."""
     total = diffusion.timesteps
     try:
         kept = _kept(sampler, diffusion)
     except ValueError:
-        # The run draws with other options; these it never could.
+        # The run samples with other options, which this sampler never had.
         return None
     stride = total // len(kept)
     if isinstance(sampler, DDIMConfig) and sampler.stride == "listed":

@@ -25,10 +25,10 @@ _COSINE = CosineSchedule(kind="cosine")
 
 
 def to_scheduler_config(config: DrawingModelConfig) -> dict[str, Any]:
-    """The scheduler_config.json that makes diffusers sample this model as our ancestral sampler and our DDIM do.
+    """The scheduler_config.json with which diffusers samples this model as our ancestral sampler and our DDIM do.
 
-    Its threshold is that of the model's guidance, its steps are those of the model's sampler where it can take them.
-    Raises UserError where `DDPMScheduler` cannot be the process.
+    Its threshold is that of the model's guidance, its steps are those of the model's sampler if it supports them.
+    Raises UserError if `DDPMScheduler` cannot represent the process.
     """
     diffusion, guidance = config.diffusion, config.guidance
     if not isinstance(diffusion, DiscreteDiffusionConfig):
@@ -39,11 +39,11 @@ def to_scheduler_config(config: DrawingModelConfig) -> dict[str, Any]:
     if diffusion.prediction not in PREDICTIONS:
         raise UserError(f"diffusers' DDPMScheduler has no prediction={diffusion.prediction}")
     if diffusion.variance not in VARIANCES:
-        # Its own `learned` takes the network's output for the variance, not for the logarithm of it.
+        # Its own `learned` takes the network's output as the variance, not as its logarithm.
         raise UserError(f"diffusers' DDPMScheduler has no variance={diffusion.variance} (only {', '.join(VARIANCES)})")
     if not _conditions_on_the_index(diffusion):
         raise UserError(
-            f"diffusers' DDPMScheduler tells the network the index of a step, not time_input={diffusion.time_input} "
+            f"diffusers' DDPMScheduler passes the network the index of a step, not time_input={diffusion.time_input} "
             f"with timesteps={diffusion.timesteps}"
         )
     return {
@@ -67,13 +67,13 @@ def _conditions_on_the_index(diffusion: DiscreteDiffusionConfig) -> bool:
 
 
 def _betas(schedule: Schedule, timesteps: int, ddim: bool) -> dict[str, Any]:
-    """The schedule by name where the library has it, else its betas one by one."""
+    """The schedule by name if the library has it, else its betas one by one."""
     zero_snr = {"rescale_betas_zero_snr": schedule.zero_terminal_snr}
     plain = schedule.model_copy(update={"zero_terminal_snr": False})
     if plain == _COSINE:
         return {"beta_schedule": "squaredcos_cap_v2", **zero_snr}
     if isinstance(schedule, LinearSchedule | QuadSchedule | ScaledLinearSchedule | SigmoidSchedule) and not (
-        # Its DDIM has no schedule of that name.
+        # Its DDIM lacks this schedule.
         schedule.kind == "sigmoid" and ddim
     ):
         scaled = isinstance(schedule, LinearSchedule) and schedule.scale_with_steps

@@ -25,7 +25,7 @@ _OLDER_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "t
 
 
 def modern_attention_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Attention keys of files written before diffusers 0.17 (query, key, value, proj_attn) under today's names."""
+    """Renames attention keys of files from before diffusers 0.17 (query, key, value, proj_attn) to today's names."""
     renamed = {}
     for name, value in state.items():
         module, _, leaf = name.rpartition(".")

@@ -1,8 +1,8 @@
 """The networks of improved-diffusion and guided-diffusion (openai), which share one key layout.
 
-Their attention stacks query, key and value in one of two orders that the file does not tell apart, so there are two
-layouts; only `64x64_diffusion` has the newer one. The class embedding of a conditional model (`label_emb.weight`) is a
-conditioner's here. A classifier's attention pool has the newer order in both.
+Their attention stacks query, key and value in one of two orders that the file does not reveal, so there are two
+layouts; only `64x64_diffusion` has the newer one. The class embedding of a conditional model (`label_emb.weight`)
+belongs to a conditioner here. A classifier's attention pool has the newer order in both.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _layout(name: str, newer_order: bool) -> Layout:
         stem="first_level",
         marker="input_blocks.0.0.weight",
         networks=("unet", "unet_encoder"),
-        # The low-resolution image of an upsampler is enlarged and joined to x, without weights.
+        # The low-resolution image of an upsampler is enlarged and concatenated to x, without weights.
         conditioners={"class": "label_emb", "low_res": None},
         order=("time_embed", "label_emb", "input_blocks", "middle_block", "output_blocks", "out"),
     )

@@ -1,4 +1,4 @@
-"""Saying what weights are: their layout, the published models that they fit, and the facts their shapes tell."""
+"""Identifies weights: their layout, the published models that they fit, and the facts that their shapes reveal."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from difflab.interop.presets import PRESETS
 class Identification:
     """What a file or folder of weights is, from its keys and shapes alone.
 
-    layout:   the official layout, `difflab` for a model under our own keys, None when it is none that is known.
-    facts:    what the model is, in words.
+    layout:   the official layout, `difflab` for a model under our own keys, None if unknown.
+    facts:    a description of the model.
     presets:  the published models that it fits; several may share one architecture.
-    notes:    what was done to read it, and what is remarkable about it.
+    notes:    what was done to read it, and anything remarkable.
     """
 
     path: Path
@@ -44,7 +44,7 @@ class Identification:
 
 
 def identify(path: str | Path, wrapper: str | None = None) -> Identification:
-    """Say what the weights at `path` (a file, a diffusers folder or a difflab export) are."""
+    """Identifies the weights at `path` (a file, a diffusers folder or a difflab export)."""
     path = Path(path)
     found = open_weights(path, wrapper)
     fitting = fitting_presets(found.state)
@@ -76,7 +76,7 @@ def identify(path: str | Path, wrapper: str | None = None) -> Identification:
 
 
 def _config_beside(file: Path, shapes: Shapes, notes: list[str]) -> ModelConfig | None:
-    """The configuration of weights of ours: that of their export, or of the run that they lie in."""
+    """The configuration next to difflab weights: that of their export, or of their run."""
     for folder in file.absolute().parents[:3]:
         for name in ("config.json", "config.yaml"):
             path = folder / name
@@ -115,7 +115,7 @@ def fitting_presets(state: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def _fits(layout: str, architecture: tuple[object, ...], shapes: Shapes) -> bool:
-    """Whether these are the official shapes of an architecture; its network is built only where the stem agrees."""
+    """Whether these are the official shapes of an architecture; its network is built only if the stem agrees."""
     network = _target(architecture).unet
     inputs = network.channels + getattr(network, "concat_channels", 0)
     if shapes.get(stem_of(layout), ())[:2] != (network.widths[0], inputs):
@@ -134,7 +134,7 @@ def _official_shapes(layout: str, architecture: tuple[object, ...]) -> Shapes:
 
 
 def fits_phrase(state: Mapping[str, Tensor]) -> str:
-    """What to add to a refusal: ` (they fit ...)`."""
+    """The addition to an error message: ` (they fit ...)`."""
     fitting = fitting_presets(state)
     if not fitting:
         return " (they are none of the published models known here)"
@@ -142,7 +142,7 @@ def fits_phrase(state: Mapping[str, Tensor]) -> str:
 
 
 def published_as(path: Path, among: Mapping[str, object]) -> str | None:
-    """The preset whose published file is called as this one is; the shapes of several models are the same."""
+    """The preset whose published file has this file's name; several models have the same shapes."""
     for name in among:
         preset = PRESETS[name]
         if preset.file and path.name.endswith(preset.file):

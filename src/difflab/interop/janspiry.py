@@ -1,6 +1,6 @@
 """The unofficial SR3 code (Janspiry/Image-Super-Resolution-via-Iterative-Refinement): its network and its files.
 
-Its network joins the enlarged image before x, ours behind it: a matter of the first convolution's input channels. A
+Its network puts the enlarged image before x, ours behind it: a matter of the first convolution's input channels. A
 file `<name>_gen.pth` holds the network under `denoise_fn.` and, beside it, twelve tables of the schedule.
 """
 
@@ -46,7 +46,7 @@ _TABLES = (
     "posterior_mean_coef1",
     "posterior_mean_coef2",
 )
-"""Of the schedule, in the order of its files."""
+"""The tables of the schedule, in the order of its files."""
 
 
 @dataclass(frozen=True)
@@ -95,16 +95,16 @@ def _entries_with(embedding: str, block_embedding: str) -> Callable[[UNetPlan, S
 
 
 def _frequencies(plan: UNetPlan) -> dict[str, Tensor]:
-    """model/ddpm_modules/unet.py, TimeEmbedding: what the embedding of integer times keeps as a buffer."""
+    """model/ddpm_modules/unet.py, TimeEmbedding: the buffer of the embedding of integer times."""
     channels = plan.embedding.sinusoid_channels
     exponents = torch.arange(0, channels, 2, dtype=torch.float32, device="cpu") * (-math.log(10_000) / channels)
     return {"time_mlp.0.inv_freq": torch.exp(exponents)}
 
 
 def schedule_tables(diffusion: DiscreteDiffusionConfig) -> dict[str, Tensor]:
-    """What its files hold beside the network, float32 [T]; model/sr3_modules/diffusion.py, set_new_noise_schedule."""
+    """The tables that its files hold, float32 [T]; model/sr3_modules/diffusion.py, set_new_noise_schedule."""
     betas = build_betas(diffusion.schedule, diffusion.timesteps)
-    # What is predicted changes no table; from x0 there are some where no signal is left, too.
+    # The prediction type affects no table; with x0 they are also defined where no signal is left.
     process = GaussianProcess(betas, prediction="x0", posterior_clip="floor")
     with np.errstate(divide="ignore"):
         recip = 1.0 / process.alphas_cumprod
@@ -152,4 +152,4 @@ JANSPIRY_DDPM = dataclasses.replace(
     order=("time_mlp", "downs", "mid", "ups", "final_conv"),
     constants=_frequencies,
 )
-"""The same repository's network that is told the index of a step."""
+"""The same repository's network conditioned on the step index."""

@@ -81,7 +81,7 @@ class HeadsFirst:
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor of ours and the official ones it is made of."""
+    """One tensor of ours and the official ones from which it is made."""
 
     official: tuple[str, ...]
     ours: str
@@ -101,7 +101,7 @@ class KeyMap:
     """A complete map of one model: every tensor of ours once, every official tensor once.
 
     `shapes` are those of our model. Both directions are strict.
-    constants: official tensors that nothing trains and no tensor of ours is made of; a file must have the same.
+    constants: official tensors that are not trained and that no tensor of ours contains; a file must have the same.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ def refuse_misfit(
 ) -> None:
     """Raises UserError, `<source> <verdict>` and the first keys in which weights differ from what a model expects.
 
-    hint: said behind them.
+    hint: appended to the message.
     """
     differences = describe_differences(shapes_of(state), expected)
     if differences:

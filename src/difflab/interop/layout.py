@@ -1,4 +1,4 @@
-"""What an official layout of weights is: a name and a way to map one model's keys."""
+"""Official layouts of weights: each a name and the map of a model's keys."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from difflab.networks.config import Stem, UNetBase
 from difflab.networks.count import meta_network
 
 NETWORK, CONDITIONERS = "network.", "conditioners."
-"""The two prefixes of every state dict that is stored here."""
+"""The two prefixes of every state dict that difflab stores."""
 
 _NOT_ARCHITECTURE = {
     *("dropout", "init", "checkpoint_activations"),
     *("channel_mult", "stem", "blocks_per_level", "attention_heads", "attention_head_channels"),
 }
-"""What has no part in what the trained network computes, and what is told another way."""
+"""Options that do not affect what the trained network computes, or are determined in another way."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A model that weights are for: its network, what the experiment adds to it, and its conditioners by name.
+    """The model that weights are for: its network, what the experiment adds to it, and its conditioners by name.
 
-    diffusion: its process, which no weights are of; None where it is not known.
+    diffusion: its process, which has no weights; None if unknown.
     """
 
     network: NetworkConfig
@@ -45,7 +45,7 @@ class Target:
 
     @classmethod
     def of(cls, config: ModelConfig) -> Target:
-        """The model of a configuration. Raises UserError for one of another kind than there are layouts of."""
+        """The model of a configuration. Raises UserError for a kind of model that no layout supports."""
         if not isinstance(config, NoisedModelConfig):
             raise UserError(f"{config.title} has no layout but difflab's own")
         conditioning = config.conditioning if isinstance(config, DrawingModelConfig) else {}
@@ -53,20 +53,20 @@ class Target:
 
     @property
     def unet(self) -> UNetBase:
-        """The network's configuration. Raises UserError where it is no UNet, of which all official codes are."""
+        """The network's configuration. Raises UserError if it is no UNet, as all official networks are."""
         if not isinstance(self.network, UNetBase):
             raise UserError(f"network.kind={self.network.kind} has no layout but difflab's own")
         return self.network
 
     def meta_network(self) -> nn.Module:
-        """The network without storage; UserError when the configuration does not fit the image size."""
+        """The network without storage; UserError if the configuration does not fit the image size."""
         try:
             return meta_network(self.network, image_size=self.image_size, learned_variance=self.learned_variance)
         except ValueError as error:
             raise UserError(str(error)) from error
 
     def architecture(self) -> dict[str, object]:
-        """What decides keys, shapes and computation: equal where the weights of one target are weights of the other."""
+        """What determines keys, shapes and computation: equal if the weights of one target fit the other."""
         cfg = self.unet
         facts: dict[str, object] = {"image_size": self.image_size}
         if cfg.kind == "unet":
@@ -93,12 +93,12 @@ class Target:
         return shapes_of(conditioners.state_dict())
 
     def shapes(self) -> Shapes:
-        """Key -> shape of everything that is stored of the model, under our own keys."""
+        """Key -> shape of all stored tensors of the model, under our own keys."""
         shapes = {NETWORK + key: shape for key, shape in shapes_of(self.meta_network().state_dict()).items()}
         return shapes | {CONDITIONERS + key: shape for key, shape in self.conditioner_shapes().items()}
 
     def _heads(self) -> dict[int, int]:
-        """Grid of each level with attention, and of the middle -> number of heads there."""
+        """Grid size of each level with attention, and of the middle -> its number of heads."""
         cfg = self.unet
         grids = [cfg.padded(self.image_size) // cfg.patch_size // 2**level for level in range(len(cfg.widths))]
         attended = {*cfg.attention_resolutions, *grids[-1:]} if cfg.middle_attention else {*cfg.attention_resolutions}
@@ -114,7 +114,7 @@ def _no_constants(plan: Any) -> dict[str, Tensor]:
 
 
 def _alike(found: Tensor, ours: Tensor) -> bool:
-    # Other machines and versions of numpy round the last digits of a table otherwise.
+    # Other machines and versions of numpy round the last digits of a table differently.
     comparable = found.is_floating_point() and found.shape == ours.shape
     return comparable and torch.allclose(found.to(ours), ours, rtol=1e-4, atol=1e-7)
 
@@ -130,16 +130,16 @@ class Layout:
     """The key layout of one official code.
 
     entries:      plan, the network's shapes -> the entries of its key map; our keys without `network.`.
-    requires:     configuration values without which the official network cannot be this one, though keys may be equal.
-    stem:         how wide its first convolution is.
-    marker:       a key that only this layout has, to name the layout of a file that fits no known model.
-    networks:     the kinds of networks the code has.
-    conditioners: the kinds of conditioners it has -> the official name of their embedding, None where they have no
-                  weights. The code has at most one of each.
-    order:        the modules of the official network as its state dict lists them; () where the entries' order is it.
-    constants:    plan -> tensors that the official network keeps beside its weights, which nothing trains.
-    prefix:       what stands before the network's keys in the official file.
-    tables:       the process -> what the official file holds beside the network, in front of it; None for nothing.
+    requires:     configuration values that the official network needs, even if the keys are equal without them.
+    stem:         the width of its first convolution.
+    marker:       a key that only this layout has, by which a file that fits no known model is recognized.
+    networks:     the kinds of networks that the code supports.
+    conditioners: the kinds of conditioners that it supports -> the official name of their embedding, None if they have
+                  no weights. The code has at most one of each.
+    order:        the modules of the official network in the order of its state dict; () if it is the entries' order.
+    constants:    plan -> untrained tensors of the official network besides its weights.
+    prefix:       the prefix of the network's keys in the official file.
+    tables:       the process -> the tensors before the network in the official file; None for none.
     """
 
     name: str
@@ -156,7 +156,7 @@ class Layout:
     tables: Callable[[DiscreteDiffusionConfig], dict[str, Tensor]] | None = None
 
     def keymap(self, target: Target) -> KeyMap:
-        """The map between this layout and our whole model; UserError when the layout cannot express it."""
+        """The map between this layout and our whole model; UserError if the layout cannot represent it."""
         self._refuse_network(target.unet)
         network = target.meta_network()
         shapes = shapes_of(network.state_dict())
@@ -172,11 +172,11 @@ class Layout:
         return KeyMap(self.name, entries, shapes, self.constants(network.plan))
 
     def file_of(self, official: Mapping[str, Tensor], target: Target) -> dict[str, Tensor]:
-        """What the official file of a network's state dict holds."""
+        """The content of the official file for a network's state dict."""
         return self._tables_of(target) | {self.prefix + key: value for key, value in official.items()}
 
     def compare_tables(self, found: Mapping[str, Tensor], target: Target) -> list[str]:
-        """What there is to say of the tables that a file has beside the network, in one line; [] where it has none."""
+        """One line on how a file's tables compare with the model's; [] if it has none."""
         ours = {key: value for key, value in self._tables_of(target).items() if key in found}
         if not ours:
             return []
@@ -198,7 +198,7 @@ class Layout:
         if network.kind not in self.networks:
             raise UserError(f"{self.code} has no network of kind {network.kind}; use another layout")
         for key, value in self.requires.items():
-            # A kind of network that has no such option cannot differ in it.
+            # A kind of network without this option cannot differ in it.
             found = getattr(network, key, value)
             if found != value:
                 raise UserError(f"{self.code} has no network with {key}={found!r} (only {value!r}); use another layout")

@@ -1,4 +1,4 @@
-"""The official layouts that are known here."""
+"""All supported official layouts."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ OUR_MARKER = "encoder.0.block.0.norm1.weight"
 
 
 def layout_named(name: str) -> Layout:
-    """A layout; UserError when there is none of that name."""
+    """The layout of a name; UserError if there is none."""
     if name not in LAYOUTS:
         raise UserError(f"no layout is called {name!r}; there are {', '.join(LAYOUTS)}")
     return LAYOUTS[name]
 
 
 def marked_layouts(state: Mapping[str, Tensor]) -> list[Layout]:
-    """The layouts that a state dict's keys are of; two of them may have the same keys."""
+    """The layouts whose markers a state dict has; two of them may have the same keys."""
     return [layout for layout in LAYOUTS.values() if layout.marker in state]

@@ -23,12 +23,12 @@ _FORMAT = 1
 
 
 def save_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON the same way."""
+    """Writes JSON the same way everywhere."""
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; UserError when the file is missing or is none."""
+    """Reads a JSON object; UserError if the file is missing or holds none."""
     refuse_what_is_no_file(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -45,10 +45,10 @@ def save_export(
     config: Mapping[str, Any],
     made_of: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the weights and config.json: the configuration, and under `difflab` the size and hash of the weights.
+    """Writes the weights and config.json: the configuration, and under `difflab` the size and hash of the weights.
 
     Both or neither: on an error the folder stays as it was.
-    made_of: where the weights come from, in plain containers, to be written there too.
+    made_of: the origin of the weights, in plain containers, recorded in config.json.
     """
     with replacing_together(Path(folder)) as temporary:
         weights = temporary / WEIGHTS
@@ -66,9 +66,9 @@ def save_export(
 
 
 def load_export(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The weights and the configuration of an exported folder, checked against the recorded hash.
+    """Reads the weights and the configuration of an exported folder, checked against the recorded hash.
 
-    Raises UserError when a file is missing or damaged, or is not what was exported.
+    Raises UserError if a file is missing or damaged, or is not what was exported.
     """
     folder = Path(folder)
     content = _read_description(folder)
@@ -82,12 +82,12 @@ def load_export(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_export_config(folder: str | Path) -> dict[str, Any]:
-    """The configuration of an exported folder alone, without reading weights."""
+    """The configuration of an exported folder, without reading weights."""
     return _read_description(Path(folder))["config"]
 
 
 def validated(model: type[Model], data: Mapping[str, Any], path: Path) -> Model:
-    """`validate` of what a file holds, which its refusal names."""
+    """`validate` for the content of a file, which its error messages name."""
     try:
         return validate(model, data)
     except UserError as error:

@@ -1,6 +1,6 @@
-"""What numpy puts into pickles, read as plain records: no code of numpy's runs on what a file says.
+"""Reads numpy objects in pickles as plain records: no numpy code runs on what a file says.
 
-Checkpoints have numpy scalars, arrays and data types beside their weights: a best loss, a random state, a mean.
+Checkpoints have numpy scalars, arrays and dtypes besides their weights: a best loss, a random state, a mean.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class NumpyDtype:
 
     @property
     def numbers(self) -> np.dtype[Any] | None:
-        """The data type where it is one of plain numbers."""
+        """The dtype if it is one of plain numbers."""
         return np.dtype(self.order + self.code) if _NUMBERS.fullmatch(self.code) else None
 
 
@@ -46,7 +46,7 @@ class NumpyArray:
             _, self.shape, self.dtype, self.columns_first, self.data = state
 
     def tensor(self) -> Tensor | None:
-        """Its numbers; None where it holds anything else, or too few of them."""
+        """The array's numbers; None if it holds anything else, or too few of them."""
         dtype = self.dtype.numbers if isinstance(self.dtype, NumpyDtype) else None
         data = self.data.encode("latin1") if isinstance(self.data, str) else self.data
         if dtype is None or not isinstance(data, bytes) or not isinstance(self.shape, tuple):
@@ -81,4 +81,4 @@ STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     *((_reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
     *((_from_buffer, f"numpy.{core}.numeric._frombuffer") for core in ("core", "_core")),
 ]
-"""What torch's safe unpickler calls in place of numpy's own."""
+"""Called by torch's safe unpickler instead of numpy's own functions."""

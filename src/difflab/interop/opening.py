@@ -1,4 +1,4 @@
-"""Finding and reading the weights of a path: a file, a diffusers folder or a folder of our own."""
+"""Finds and reads the weights at a path: a file, a diffusers folder or an exported difflab folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from difflab.interop.unwrapping import WeightFile, read_weights, unwrap
 DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
 PIPELINE = "model_index.json"
 _SUBFOLDERS = ("unet", "unet_ema")
-"""Where a diffusers pipeline keeps its network, unless the folder is flat, and where its training the averages."""
+"""The network's subfolder in a diffusers pipeline, unless the folder is flat, and that of the averages of training."""
 _FORMATS = ("safetensors", "bin")
 _SHARD = re.compile(r".*-\d{5}-of-\d{5}\b.*\.(safetensors|bin)")
 _WEIGHTS = re.compile(
@@ -32,7 +32,7 @@ _WEIGHTS = re.compile(
 
 
 def open_weights(path: Path, wrapper: str | None = None) -> WeightFile:
-    """The tensors at `path`, with diffusers' older attention keys under today's names. Raises UserError; see
+    """The tensors at `path`, with older diffusers attention keys renamed to today's. Raises UserError; see
     `read_weights`."""
     notes: list[str] = []
     file = _file_of(path, notes)
@@ -44,7 +44,7 @@ def open_weights(path: Path, wrapper: str | None = None) -> WeightFile:
 
 
 def is_diffusers(path: Path) -> bool:
-    """Whether a path is a folder of diffusers', a pipeline or a network, or one of their files of weights."""
+    """Whether a path is a diffusers folder, of a pipeline or a network, or a weights file in one."""
     if not path.is_dir():
         return _WEIGHTS.fullmatch(path.name) is not None
     if any((path / name).is_file() for name in (PIPELINE, "scheduler_config.json")):
@@ -56,7 +56,7 @@ def is_diffusers(path: Path) -> bool:
 
 
 def described_by_folder(path: Path) -> Target | None:
-    """The model that a diffusers folder (or a file of weights in one) says that it is; None for anything else."""
+    """The model described by a diffusers folder (or by that of a weights file in one); None for anything else."""
     folder = network_folder(path)
     config = folder / native.CONFIG
     if not config.is_file() or (folder / native.WEIGHTS).is_file():
@@ -82,7 +82,7 @@ def described_by_folder(path: Path) -> Target | None:
 
 
 def network_folder(path: Path) -> Path:
-    """The folder that holds the network of a path: itself, its unet/, or the folder of a file."""
+    """The folder of the network: the path itself, its unet/, or the folder of a file."""
     if not path.is_dir():
         return path.parent if _WEIGHTS.fullmatch(path.name) else path
     if (path / native.CONFIG).is_file():
@@ -129,12 +129,12 @@ def _named(files: list[Path]) -> str:
 
 
 def _preference(file: Path) -> tuple[bool, bool]:
-    """As the library chooses: safetensors first."""
+    """As in the library: safetensors first."""
     return ".bin" in file.name, file.name.endswith(".json")
 
 
 def _read_shards(index: Path, wrapper: str | None) -> WeightFile:
-    """The tensors of the files that an index names. Raises UserError where they are not those that it lists."""
+    """The tensors of the files that an index names. Raises UserError if they are not those that it lists."""
     listed = native.read_json(index).get("weight_map")
     if not isinstance(listed, Mapping) or not listed:
         raise UserError(f"{index}: not an index of weights (no weight_map in it)")

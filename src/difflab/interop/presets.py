@@ -1,4 +1,4 @@
-"""The published models that weights may be of, by the name of their experiment."""
+"""The published models whose weights are recognized, by the name of their experiment."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from difflab.interop.layout import Target
 
 @dataclass(frozen=True)
 class Preset:
-    """A published model: which choice of conf/network it is, and what its experiment adds.
+    """A published model: its choice of conf/network, and what its experiment adds.
 
-    layouts: those its released files come in.
-    file:    the published file's name, or how it ends; "" where the model was published as a folder alone.
+    layouts: those of its released files.
+    file:    the published file's name or suffix; "" if the model was published only as a folder.
     source:  where the weights were published.
-    classes: how many it is told (or, a classifier, tells apart); None for none.
-    low_res: what an upsampler is told; None for other models.
+    classes: the number of classes of a conditional model or a classifier; None for none.
+    low_res: the low-resolution conditioning of an upsampler; None for other models.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Preset:
 
     @property
     def architecture(self) -> tuple[object, ...]:
-        """What decides keys and shapes: presets that share it need be compared with a file once."""
+        """What determines keys and shapes: presets that share it are compared with a file only once."""
         return (self.network, self.image_size, self.learned_variance, self.classes)
 
     def target(self) -> Target:
@@ -115,18 +115,18 @@ def _sr3() -> Iterator[Preset]:
 
 
 PRESETS = {preset.name: preset for preset in (*_ddpm(), *_adm(), *_improved(), *_sr3())}
-"""By experiment. That each is the model of the experiment of its name is held by a test."""
+"""By experiment. A test ensures that each is the model of its experiment."""
 
 
 def network_choice(name: str, classes: int | None = None) -> NetworkConfig:
-    """The configuration conf/network/<name>.yaml; UserError when there is none of that name.
+    """The configuration conf/network/<name>.yaml; UserError if there is none of that name.
 
-    classes: stands where a classifier's file refers to the data.
+    classes: replaces a classifier file's reference to the data.
     """
     values = contents("network", name)
     if values is None:
         raise UserError(f"network={name}: no such choice; there are {', '.join(choices_of('network'))}")
-    # Published models draw in colour; the small ones leave the rest to the size of their images.
+    # Published models are in colour; the small ones derive the rest from the size of their images.
     own = {"${data.classes}": classes, "${data.channels}": 3}
     values = {key: own.get(value, value) if isinstance(value, str) else value for key, value in values.items()}
     config: Any = NETWORKS[str(values["kind"])].config
@@ -135,7 +135,7 @@ def network_choice(name: str, classes: int | None = None) -> NetworkConfig:
 
 
 def preset_named(name: str) -> Preset:
-    """A preset; UserError when there is none of that name."""
+    """The preset of a name; UserError if there is none."""
     if name not in PRESETS:
         raise UserError(f"no published model is called {name!r}; there are {', '.join(PRESETS)}")
     return PRESETS[name]

@@ -1,4 +1,4 @@
-"""Weights in and out: official formats -> ours, ours -> official formats."""
+"""Import and export of weights: official formats -> ours, ours -> official formats."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from difflab.interop.presets import preset_named
 from difflab.interop.tensor_files import write_safetensors, write_torch
 
 _ONE_FILE = {".safetensors": write_safetensors, ".pt": write_torch, ".pth": write_torch}
-"""How a path ends -> what writes all weights to it."""
+"""File suffix -> the function that writes all weights to it."""
 _RUN = "config.yaml"
 _OTHER = "a model in another layout"
 
@@ -46,13 +46,13 @@ def import_weights(
     wrapper: str | None = None,
     published_in: Sequence[str] = (),
 ) -> Imported:
-    """Official weights -> ours.
+    """Reads official weights as ours.
 
-    target: the model they are for: the name of a published one ("ddpm/cifar10") or any other. It may be left out where
-            the folder says it itself (diffusers' config.json); given, it must agree with what the folder says.
-    layout: one of LAYOUTS; None takes the one whose keys the file has.
-    published_in: the layouts that the model was published in. They decide where the keys do not: the two orders of
-            attention in the guided layouts have the same. A published target brings its own.
+    target: the model they are for: the name of a published one ("ddpm/cifar10") or any other. Optional if the folder
+            describes it (diffusers' config.json); if given, it must agree with that description.
+    layout: one of LAYOUTS; None selects the one whose keys the file has.
+    published_in: the layouts in which the model was published. They decide if the keys do not: the two orders of
+            attention in the guided layouts have the same keys. A published target brings its own.
     Raises UserError naming the first keys that differ and the published models that the file would fit.
     """
     path = Path(path)
@@ -82,9 +82,9 @@ def import_weights(
 
 
 def check_export(path: str | Path, config: ModelConfig, layout: str) -> list[str]:
-    """Whether a whole model can be written to `path` in a layout, before its weights are read: what there is to say.
+    """Checks that a whole model can be written to `path` in a layout, before its weights are read; returns remarks.
 
-    Raises UserError when the layout cannot express the model, and for a path that it cannot be written to.
+    Raises UserError if the layout cannot represent the model, and for a path that it cannot be written to.
     """
     path = Path(path)
     if layout == NATIVE:
@@ -105,10 +105,11 @@ def check_export(path: str | Path, config: ModelConfig, layout: str) -> list[str
 
 
 def export_model(path: str | Path, state: Mapping[str, Tensor], config: ModelConfig, layout: str) -> list[Path]:
-    """Write a whole model: as our own folder (layout `difflab`), or as `export_weights` does; returns what was written.
+    """Writes a whole model: as our own folder (layout `difflab`), or like `export_weights`; returns the files written.
 
-    In layout `diffusers` the process goes along, so that the folder is a pipeline. A folder appears whole or not at
-    all. The refusals of `check_export`.
+    Layout `diffusers` includes the process, so that the folder is a pipeline. A folder appears completely or not at
+    all.
+    Raises the errors of `check_export`.
     """
     path = Path(path)
     check_export(path, config, layout)
@@ -127,7 +128,7 @@ def _drawing(config: ModelConfig) -> DrawingModelConfig:
 
 
 def _refuse_other_model(path: Path, layout: str) -> None:
-    """Files of two layouts in one folder would be taken for one model; and what others wrote is not written over."""
+    """Files of two layouts in one folder would be taken for one model; files of others are not overwritten."""
     if path.exists() and not path.is_dir():
         raise UserError(f"{path}: a file, where layout {layout} writes a folder; give another name")
     described = (path / native.CONFIG).is_file()
@@ -149,10 +150,10 @@ def _content_of(path: Path) -> Mapping[str, object]:
 
 
 def export_weights(path: str | Path, state: Mapping[str, Tensor], target: Target, layout: str) -> list[Path]:
-    """Our weights -> an official layout; returns the files written.
+    """Converts our weights to an official layout; returns the files written.
 
     `diffusers` writes a folder that `UNet2DModel.from_pretrained` loads; the others write one file, as safetensors or,
-    where the path ends in .pt or .pth, by torch.save. Raises UserError when the layout cannot express the model.
+    if the path ends in .pt or .pth, by torch.save. Raises UserError if the layout cannot represent the model.
     """
     path = Path(path)
     if layout == DIFFUSERS.name:
@@ -172,12 +173,12 @@ def _require_agreement(path: Path, described: Target, target: Target) -> None:
         if theirs.get(key) != value:
             raise UserError(
                 f"{path / native.CONFIG}: its {key} is {json.dumps(theirs.get(key))}, "
-                f"but the model asked for has {json.dumps(value)}"
+                f"but the requested model has {json.dumps(value)}"
             )
 
 
 def _keymap(layout: Layout, target: Target, published_in: Sequence[str]) -> KeyMap:
-    """The map of the file's layout; where that has no such model, of the model's own, which says what keys differ."""
+    """The map of the file's layout; if that has no such model, of the model's own, which shows the differing keys."""
     try:
         return layout.keymap(target)
     except UserError:
@@ -196,7 +197,7 @@ def _choose_layout(path: Path, state: Mapping[str, Tensor], name: str | None, pu
         return marked[0]
     published = [layout for layout in marked if layout.name in published_in]
     if published_in:
-        # Of a model that was published in neither, its own layout says which keys differ.
+        # For a model published in neither, its own layout shows which keys differ.
         return published[0] if len(published) == 1 else layout_named(published_in[0])
-    names = " from ".join(layout.name for layout in marked)
-    raise UserError(f"{path}: the keys do not tell {names}; give the layout, as in --layout {marked[0].name}")
+    names = " and ".join(layout.name for layout in marked)
+    raise UserError(f"{path}: the keys fit both {names}; give the layout, as in --layout {marked[0].name}")

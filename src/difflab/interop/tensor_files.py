@@ -1,4 +1,4 @@
-"""Writing files of tensors: in one piece, equal bytes for equal tensors, and a failing machine as its OSError."""
+"""Writes tensor files: atomically, with equal bytes for equal tensors, and OSErrors of a failing machine."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from difflab.files import replacing
 
 
 def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors and metadata to a .safetensors file; what was there stays whole until the new file is.
+    """Writes tensors and metadata to a .safetensors file; an existing file stays intact until the new one is complete.
 
-    Equal tensors and metadata make equal files. Raises MachineError, with the path, where the machine refuses.
+    Equal tensors and metadata give equal files. Raises MachineError, with the path, if the machine refuses.
     """
     from safetensors.torch import save_file
 
@@ -28,7 +28,7 @@ def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping
 
 def write_torch(path: Path, state: Mapping[str, Tensor]) -> None:
     """The same with torch.save."""
-    # Given a path, torch writes the temporary file's name into the archive.
+    # Given a path, torch would write the temporary file's name into the archive.
     with replacing(path) as temporary, temporary.open("wb") as file:
         torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, file)
 
@@ -46,7 +46,7 @@ def _separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _sort_metadata(path: Path, metadata: Mapping[str, str]) -> None:
-    """Put the metadata of a safetensors file in order: the library writes it in a new one in every process."""
+    """Sorts the metadata of a safetensors file: the library writes it in a different order in every process."""
     with path.open("r+b") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         tensors = json.loads(file.read(length))

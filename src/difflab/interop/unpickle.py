@@ -1,4 +1,4 @@
-"""Reading files that others made: tensors and plain containers, and nothing that runs code."""
+"""Reads untrusted files: tensors and plain containers only, without running any code."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _LONGEST = 120
 
 
 def read_content(path: str | Path) -> tuple[str, Any]:
-    """The format of a file and everything in it: tensors in plain containers.
+    """The format of a file and its whole content: tensors in plain containers.
 
-    It may be a .safetensors file or one that torch.save wrote, whatever its name. Nothing in it is executed. Raises
-    UserError when there is no such file, when it is damaged, or when it asks for anything but tensors and containers;
-    OSError when the machine cannot read it.
+    It may be a .safetensors file or one written by torch.save, whatever its name. Nothing in it is executed. Raises
+    UserError if there is no such file, if it is damaged, or if it contains anything but tensors and containers; OSError
+    if the machine cannot read it.
     """
     path = Path(path)
     refuse_what_is_no_file(path)
@@ -44,9 +44,9 @@ def read_content(path: str | Path) -> tuple[str, Any]:
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a file of difflab's own, which holds them under their keys and nothing else.
+    """The tensors of one of difflab's own files, which holds them under their keys and nothing else.
 
-    The refusals of `read_content`, and UserError where there is anything else.
+    Raises the errors of `read_content`, and UserError if the file holds anything else.
     """
     _, content = read_content(path)
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
@@ -102,10 +102,10 @@ def _read_torch(path: Path, kind: str) -> Any:
         _check_archive(path)
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(STAND_INS):
-            # Of an unusual pickle protocol torch warns, then reads it or raises; the error below says more.
+            # On an unusual pickle protocol torch warns, then reads it or raises; the error below says more.
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             if path.suffix == ".safetensors":
-                # By its name torch would take the file for what it is not.
+                # Given the file's name, torch might take it for another format.
                 with path.open("rb") as file:
                     return torch.load(file, map_location="cpu", weights_only=True)
             return torch.load(path, map_location="cpu", weights_only=True, mmap=kind == "torch zip")
@@ -121,7 +121,7 @@ def _read_torch(path: Path, kind: str) -> Any:
 
 
 def _check_archive(path: Path) -> None:
-    """Raises UserError for an archive that torch.save did not write: it stores its members as they are."""
+    """Raises UserError for an archive that torch.save did not write: it stores its members uncompressed."""
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             members = archive.infolist()
@@ -138,8 +138,8 @@ def _check_archive(path: Path) -> None:
 
 
 def _pass_on(error: BaseException, path: Path) -> None:
-    """A machine that cannot read is no damage of the file."""
-    # A file that asks for more memory than there is was made to: the sizes that it names are its own.
+    """Re-raises errors of the machine, which do not mean that the file is damaged."""
+    # A file that requests more memory than there is was made to do so: the sizes in it are its own.
     refusal = None if isinstance(error, MemoryError) else machine_error(error, path, contexts=True)
     if refusal is not None:
         raise refusal from error
@@ -165,7 +165,7 @@ def _first_foreign_global(path: Path, kind: str) -> str | None:
 
 
 def _globals_of(file: IO[bytes]) -> Iterator[str]:
-    """Every `module.name` that the pickles at the start of a file would import, read without running them."""
+    """Every `module.name` that the pickles at the start of a file would import, found without running them."""
     strings: list[str] = []
     try:
         while True:
@@ -177,5 +177,5 @@ def _globals_of(file: IO[bytes]) -> Iterator[str]:
                 elif isinstance(argument, str):
                     strings.append(argument)
     except (ValueError, zipfile.BadZipFile, MemoryError, OverflowError):
-        # The raw tensor data after the last pickle, or the cut end of the file.
+        # The raw tensor data after the last pickle, or the end of a truncated file.
         return

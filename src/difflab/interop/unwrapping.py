@@ -1,4 +1,4 @@
-"""Finding the state dict in what a file holds: under the names of wrappers, in any order and depth."""
+"""Finds the state dict in the content of a file: under wrapper names, in any order and depth."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ WRAPPERS = (
     "ema", "ema_model", "ema_state_dict", "model_ema", "state_dict", "model_state_dict", "model", "module", "net",
     "network", "unet", "online_model", "diffusion_model", "denoise_fn", "params_ema", "params",
 )  # fmt: skip
-"""Names under which programs keep their weights: entries of a checkpoint, or the first parts of its keys."""
+"""Names under which programs store their weights: entries of a checkpoint, or the first parts of its keys."""
 
 _BY_TORCH = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-"""What torch's own wrappers put into keys, at any place."""
+"""What torch's own wrappers insert into keys, at any place."""
 _NOT_WEIGHTS = ("optim", "sched", "scaler", "rng", "random", "callbacks", "loops")
 """Beginnings of the names of entries that hold tensors, but no weights."""
 _MARKERS = (*(layout.marker for layout in LAYOUTS.values()), f"network.{OUR_MARKER}", OUR_MARKER)
 _BESIDE = {LAYOUTS["diffusers"].marker: "time_embedding.linear_1.weight"}
-"""A marker that other networks have too -> what stands beside it in the one that is meant."""
+"""A marker that other networks have too -> a key that only the right network has besides it."""
 _DEEPEST = 16
 _SHOWN = 8
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """The tensors of a file. `notes` says, in one line each, what was done to find them.
+    """The tensors of a file. `notes` describes, in one line each, the steps taken to find them.
 
-    beside: those that lie where the prefix of their keys does, by name: tables of a noise schedule, say.
+    beside: tensors next to the prefix of their keys, by name: tables of a noise schedule, for example.
     """
 
     path: Path
@@ -46,12 +46,12 @@ class WeightFile:
 
 
 def read_weights(path: str | Path, wrapper: str | None = None) -> WeightFile:
-    """The state dict in a .safetensors file or in one that torch.save wrote (.pt, .pth, .ckpt, .bin).
+    """The state dict in a .safetensors file or in one written by torch.save (.pt, .pth, .ckpt, .bin).
 
-    wrapper: where the weights are, the names of nested entries (and of what begins their keys) joined by dots, as in
-             `ema` or `state_dict.ema_model`; None where the file has one state dict.
+    wrapper: the location of the weights, the names of nested entries (and of key prefixes) joined by dots, as in
+             `ema` or `state_dict.ema_model`; None if the file has one state dict.
     Nothing in the file is executed. Raises UserError for a file that cannot be read (see `read_content`), that holds no
-    weights, or several and no `wrapper` says which.
+    weights, or that holds several state dicts if `wrapper` selects none.
     """
     path = Path(path)
     kind, content = read_content(path)
@@ -64,7 +64,7 @@ def read_weights(path: str | Path, wrapper: str | None = None) -> WeightFile:
 def unwrap(
     path: Path, content: Any, wrapper: str | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], list[str]]:
-    """The state dict in the content of the file `path`, what lies beside its prefix, and in one line each what was done
+    """The state dict in the content of the file `path`, the tensors beside its prefix, and one line for each step taken
     to find it."""
     if not isinstance(content, Mapping):
         raise UserError(f"{path}: holds a {type(content).__name__}, not a state dict")
@@ -81,7 +81,7 @@ def unwrap(
     root = _only_root(path, tensors, "" if wrapper is None else f"{wrapper}.")
     state = {name.removeprefix(root): tensor for name, tensor in tensors.items() if name.startswith(root)}
     if any(marker in state for marker in _MARKERS):
-        # Counters of steps beside the weights; a network of a known layout has no such tensor.
+        # Step counters beside the weights; a network of a known layout has no scalar tensor.
         state = {name: tensor for name, tensor in state.items() if tensor.ndim}
     return state, _beside(root, tensors), notes + _notes(content, root, state)
 
@@ -91,7 +91,7 @@ def _is_our_checkpoint(content: Mapping[Any, Any]) -> bool:
 
 
 def _tensors_in(content: Mapping[Any, Any]) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor in nested mappings under its dotted name; numpy's arrays only where there is no tensor at all."""
+    """Every tensor in nested mappings under its dotted name; numpy arrays only if there is no tensor at all."""
     found = dict(_leaves(content, ()))
     if tensors := {name: leaf for name, leaf in found.items() if isinstance(leaf, Tensor)}:
         yield from tensors.items()
@@ -102,7 +102,7 @@ def _tensors_in(content: Mapping[Any, Any]) -> Iterator[tuple[str, Tensor]]:
 
 
 def _leaves(content: Mapping[Any, Any], above: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
-    # A file may put a mapping into itself, or nest more of them than Python can follow.
+    # A file may contain a mapping in itself, or nest more of them than Python can follow.
     if id(content) in above or len(above) == _DEEPEST:
         return
     for key, value in content.items():
@@ -123,7 +123,7 @@ def _without_torch_wrappers(tensors: dict[str, Tensor], notes: list[str]) -> dic
 
 
 def _only_root(path: Path, tensors: Mapping[str, Tensor], given: str) -> str:
-    """What stands before every key of the one state dict in `tensors`, all of which begin with `given`."""
+    """The prefix of every key of the one state dict in `tensors`, all of which begin with `given`."""
     roots = _marked_roots(tensors) or _likely_roots(tensors, given)
     if len(roots) == 1:
         return roots[0]
@@ -134,7 +134,7 @@ def _only_root(path: Path, tensors: Mapping[str, Tensor], given: str) -> str:
 
 
 def _marked_roots(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Where networks of known layouts begin, told by the keys that only they have."""
+    """The prefixes of networks of known layouts, found by their marker keys."""
     roots: dict[str, None] = {}
     for name in tensors:
         for marker in _MARKERS:
@@ -146,7 +146,7 @@ def _marked_roots(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def _beside(root: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors, by name, that lie where the last part of `root` does."""
+    """Tensors, by name, next to the last part of `root`."""
     above = root[:-1].rpartition(".")[0]
     above = f"{above}." if above else ""
     names = {name: name.removeprefix(above) for name in tensors if name.startswith(above)}
@@ -154,7 +154,7 @@ def _beside(root: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _likely_roots(tensors: Mapping[str, Tensor], given: str) -> list[str]:
-    """The same in files of networks unknown here, told by the usual names of wrappers."""
+    """The same for files of unknown networks, found by the usual names of wrappers."""
     names = [name for name in tensors if not name.removeprefix(given).lower().startswith(_NOT_WEIGHTS)]
     roots = [given]
     while True:
@@ -170,7 +170,7 @@ def _wrappers_below(root: str, names: Iterable[str]) -> list[str]:
 
 
 def _notes(content: Mapping[Any, Any], root: str, state: Mapping[str, Tensor]) -> list[str]:
-    """What was taken and what was left out."""
+    """What was used and what was left out."""
     entries: list[str] = []
     beside: list[str] = []
     rest = root

@@ -1,4 +1,4 @@
-"""Accuracy and cross entropy of a classifier on many images, gathered batch by batch and over all processes."""
+"""Accuracy and cross entropy of a classifier over many images, accumulated by batch and over all processes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from difflab.metrics.reference import in_order
 
 @dataclass(frozen=True)
 class Judged:
-    """Of some images at several times: rank int64 [b, times], how many classes are likelier than the true one; and the
-    cross entropy float64 [b, times] in nats."""
+    """Results for some images at several times: rank int64 [b, times], the number of classes that score above the true
+    one, and the cross entropy float64 [b, times] in nats."""
 
     rank: Tensor
     cross_entropy: Tensor
@@ -23,31 +23,31 @@ class Judged:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Of all images, by their index: index int64 [n], and the rest as in `Judged`."""
+    """Results for all images, by their index: index int64 [n], and the rest as in `Judged`."""
 
     index: Tensor
     rank: Tensor
     cross_entropy: Tensor
 
     def hits(self, k: int) -> Tensor:
-        """1 where the true class is among the k likeliest, else 0: float64 [n, times]."""
+        """1 if the true class is among the k largest logits, else 0: float64 [n, times]."""
         return (self.rank < k).double()
 
 
 class AccuracyTally:
-    """Collects the images of this process."""
+    """Accumulates the images of this process."""
 
     def __init__(self) -> None:
         self._indices: list[Tensor] = []
         self._rows: list[Tensor] = []
 
     def add(self, index: Tensor, found: Judged) -> None:
-        """index int64 [b]: the images' places in their split, each of which turns up once."""
+        """index int64 [b]: the images' positions in their split, each of which occurs once."""
         self._indices.append(index.cpu())
         self._rows.append(torch.stack([found.rank.double(), found.cross_entropy], dim=2))
 
     def over_ranks(self, times: int) -> Accuracy:
-        """Of the images of all processes, which call it together. Raises ValueError where there are none."""
+        """Gathers the images of all processes; every process must call it. Raises ValueError if there are none."""
         indices = torch.cat([torch.zeros(0, dtype=torch.int64), *self._indices])
         rows = torch.cat([torch.zeros(0, times, 2, dtype=torch.float64), *self._rows])
         index, rows = in_order(gather_rows(indices), gather_rows(rows))
@@ -57,7 +57,7 @@ class AccuracyTally:
 
 
 def mean_and_error(values: Tensor) -> tuple[float, float | None]:
-    """The mean of float64 [n, times], and its standard error over the images; None of a single image."""
+    """The mean of float64 [n, times], and its standard error over the images; None for a single image."""
     of_images = values.mean(dim=1)
     error = float(of_images.std()) / math.sqrt(len(of_images)) if len(of_images) > 1 else None
     return float(of_images.mean()), error

@@ -1,4 +1,4 @@
-"""What every metric is: what it wants kept of the samples, what it refuses, and the results that it makes of them."""
+"""The base classes of metrics: what they keep of the samples, what they refuse, and their results."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ E = TypeVar("E", bound=ExtractorBase)
 
 Keep = Literal["pool", "logits", "gaussian", "images", "labels"]
 """What can be kept of the samples: features of an extractor, its class logits, the Gaussian statistics of its features,
-the images, and the class that each was asked to show."""
+the images, and the requested class of each."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """All n samples as one metric sees them, by sample number; None is what it did not ask for.
+    """All n samples as one metric sees them, by sample index; a field that it does not need is None.
 
-    features:  of its extractor; in them what it wanted to keep.
+    features:  of its extractor, as far as it keeps them.
     reference: what it compares with.
     images:    uint8 [n, C, H, W].
-    labels:    int64 [n], numbers of `class_names`; None too where the class of some sample is not known.
+    labels:    int64 [n], numbers of `class_names`; also None if the class of some sample is unknown.
     scores:    of each sample, by metrics that score them one by one.
     device:    where features are computed, and other heavy work may be done.
     label, sampling: for the record.
@@ -56,7 +56,7 @@ class Samples:
     versions: Mapping[str, str] | None = None
 
     def compared_features(self) -> tuple[SampleFeatures, Tensor]:
-        """Those of the samples, and of the data set float32 [m, D], for a metric that keeps `pool` and compares."""
+        """Features of the samples, and of the data set float32 [m, D], for a metric that keeps `pool` and compares."""
         assert self.features is not None
         assert self.reference is not None
         assert self.reference.features is not None
@@ -72,9 +72,9 @@ class Samples:
         details: Mapping[str, Any] | None = None,
         warnings: Sequence[str] = (),
     ) -> Result:
-        """A number with the record of how it was measured.
+        """Returns a number with the record of how it was measured.
 
-        metric: its logged name without the protocol. parameters: constants of the metric that change the number.
+        metric: its logged name without the protocol. parameters: constants of the metric that affect the number.
         spread, details, warnings: see `Result`.
         """
         protocol = Protocol(
@@ -100,7 +100,7 @@ class Samples:
 class Metric(ABC, Generic[C]):
     """One metric of a configuration, `metrics.<name>`.
 
-    keeps: what has to be kept of the samples until all are there.
+    keeps: what has to be kept of the samples until all are available.
     """
 
     keeps: ClassVar[frozenset[Keep]] = frozenset()
@@ -110,12 +110,12 @@ class Metric(ABC, Generic[C]):
 
     @property
     def key(self) -> str:
-        """Where it stands in the configuration, for messages."""
+        """Its key in the configuration, for messages."""
         return f"metrics.{self.name}"
 
     @property
     def versions(self) -> dict[str, str]:
-        """Of the package that it comes from, where it is none of difflab's own."""
+        """The version of the package that provides it, if it is not part of difflab."""
         return {name: record.version for name, record in records_of(self.config).items()}
 
     @property
@@ -125,19 +125,19 @@ class Metric(ABC, Generic[C]):
 
     @property
     def reference_n(self) -> int | None:
-        """At most how many images of the data set it compares with, None for all."""
+        """The maximum number of data set images to compare with, None for all."""
         return getattr(self.config, "reference_n", None)
 
     def extractor(self, device: torch.device) -> FeatureExtractor | None:
-        """The network whose features it is made of, loaded now or before; None where it looks at no features.
+        """The network whose features it uses, loaded on the first call; None if it uses no features.
 
         Metrics whose extractors have equal records share one pass over the samples.
-        Raises UserError where weights are missing, or where the metric is not defined for it.
+        Raises UserError if weights are missing, or if the metric is not defined for this extractor.
         """
         return None
 
     def check(self, n: int, *, has_reference: bool = True) -> None:
-        """Raises UserError where it cannot be computed from n samples, naming the key to change."""
+        """Raises UserError if it cannot be computed from n samples, naming the key to change."""
         wanted = self.config.n
         if wanted is not None and wanted != n:
             raise UserError(f"{self.key} is defined at n={wanted}, not n={n}; draw n={wanted} or set {self.key}.n=null")
@@ -146,13 +146,13 @@ class Metric(ABC, Generic[C]):
         self.check_count(n)
 
     def check_count(self, n: int) -> None:
-        """Raises UserError where n samples are too few for it, naming the key to change."""
+        """Raises UserError if n samples are too few, naming the key to change."""
 
     def check_reference(self, found: int) -> None:
-        """Raises UserError where `found` images are too few to compare with, naming the key to change."""
+        """Raises UserError if `found` images are too few to compare with, naming the key to change."""
 
     def check_statistics(self, reference: ReferenceStatistics) -> None:
-        """The same, where it may also need what is not known of the data set."""
+        """The same, if it also needs something that is not known of the data set."""
         if "pool" not in self.keeps:
             return self.check_reference(reference.record.n)
         if reference.features is None:
@@ -163,10 +163,10 @@ class Metric(ABC, Generic[C]):
         return self.check_reference(len(reference.features))
 
     def check_pairs(self, pairs: Pairs) -> None:
-        """Raises UserError where samples cannot be compared with these pictures of their own."""
+        """Raises UserError if samples cannot be compared with these paired images."""
 
     def unsuited(self, data: DataConfig | None, image_size: int) -> str | None:
-        """Why it says nothing of samples for this data, as the rest of a sentence; None where it does.
+        """Why it is meaningless for samples of this data, as the rest of a sentence; None if it is meaningful.
 
         image_size: pixels per side of the samples.
         """
@@ -174,14 +174,14 @@ class Metric(ABC, Generic[C]):
 
     @abstractmethod
     def results(self, samples: Samples) -> list[Result]:
-        """Its numbers, the same on every process.
+        """Computes its numbers, the same on every process.
 
-        Raises UserError where there is none of these samples.
+        Raises UserError if it is undefined for these samples.
         """
 
 
 class FeatureMetric(Metric[E]):
-    """A metric on features of the extractor that its configuration names."""
+    """A metric on features of the extractor named in its configuration."""
 
     def extractor(self, device: torch.device) -> FeatureExtractor:
         extractor = get_extractor(self.config.extractor, self.config.weights, device)
@@ -189,15 +189,15 @@ class FeatureMetric(Metric[E]):
         return extractor
 
     def check_extractor(self, record: ExtractorRecord) -> None:
-        """Raises UserError where the metric is not defined for these features."""
+        """Raises UserError if the metric is not defined for these features."""
 
 
 class ScoreMetric(Metric[C]):
-    """A metric that scores each sample by itself, or against a picture of its own: the mean and its standard error."""
+    """A metric that scores each sample, alone or against a paired image: the mean and its standard error."""
 
     @abstractmethod
     def score(self, images: Tensor, pictures: Pictures) -> Tensor:
-        """uint8 [B, C, H, W] -> [B], a number for each."""
+        """uint8 [B, C, H, W] -> [B], one score per sample."""
 
     def parameters(self, pictures: Pictures) -> dict[str, Any]:
         """Its constants, for the record."""
@@ -217,5 +217,5 @@ class ScoreMetric(Metric[C]):
         ]
 
     def remarks(self, scores: Scores) -> dict[str, Any]:
-        """`details` and `warnings` of its result."""
+        """The `details` and `warnings` of its result."""
         return {}

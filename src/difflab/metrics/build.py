@@ -1,4 +1,4 @@
-"""From the configurations of metrics to the metrics."""
+"""Builds metrics from their configurations."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from difflab.metrics.base import Metric
 
 
 def build_metrics(metrics: Mapping[str, MetricBase | None]) -> dict[str, Metric[Any]]:
-    """Each by its name in the configuration; None entries are off. Nothing is loaded yet."""
+    """The metrics by their names in the configuration; None entries are off. Nothing is loaded yet."""
     return {name: METRICS.builder(config)(config, name) for name, config in metrics.items() if config is not None}

@@ -1,4 +1,4 @@
-"""The metrics: what each kind has besides what every metric has."""
+"""The configurations of all metrics: the options of each kind besides the common ones."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ class KIDConfig(DistanceBase):
 
     kind: Literal["kid"] = "kid"
     subsets: int = Field(default=100, ge=1)
-    """How many subsets are drawn; 100 in torch-fidelity."""
+    """Number of subsets; 100 in torch-fidelity."""
     subset_size: int = Field(default=1000, ge=2)
     """Images of each side in a subset; 1000 in torch-fidelity."""
     degree: int = Field(default=3, ge=1)
-    """Of the kernel; 3 in section 4."""
+    """Degree of the kernel; 3 in section 4."""
     gamma: float | None = Field(default=None, gt=0)
-    """Of the kernel; null is 1 / number of features."""
+    """Factor of the kernel; null is 1 / number of features."""
     coef: float = 1.0
-    """Of the kernel."""
+    """Constant term of the kernel."""
     seed: int = Field(default=2020, ge=0, lt=2**32)
-    """Of the subsets; 2020 in torch-fidelity."""
+    """Seed of the subsets; 2020 in torch-fidelity."""
 
     @model_validator(mode="after")
     def _subsets_fit(self) -> Self:
@@ -67,7 +67,7 @@ class KIDConfig(DistanceBase):
 class PrecisionRecallConfig(DistanceBase):
     """Improved precision and recall (Kynkaanniemi et al. 2019): two results, `precision` and `recall`.
 
-    Both depend on the counts of either side, so they compare at equal `n` and `reference_n` only.
+    Both depend on the counts of either side: compare them only at equal `n` and `reference_n`.
     """
 
     larger_is_better: ClassVar[Directions] = {"precision": True, "recall": True}
@@ -94,9 +94,9 @@ class InceptionScoreConfig(ExtractorBase):
     extractor: ExtractorName = "inception"
     """lite0, inception or random."""
     splits: int = Field(default=10, ge=1)
-    """Into how many parts; 10 of 5,000 in the paper."""
+    """Number of parts; 10 of 5,000 samples in the paper."""
     seed: int = Field(default=2020, ge=0, lt=2**32)
-    """Of the shuffle before splitting; 2020 in torch-fidelity, none in ADM."""
+    """Seed of the shuffle before splitting; 2020 in torch-fidelity, none in ADM."""
 
     @model_validator(mode="after")
     def _splits_fit(self) -> Self:
@@ -107,9 +107,10 @@ class InceptionScoreConfig(ExtractorBase):
 
 @METRICS.register("difflab.metrics.oracle_results:ShapesOracle")
 class OracleConfig(MetricBase):
-    """The exact judge of the shapes data: share of well-formed images and what they show.
+    """The exact judge of the shapes data: the rate of well-formed images, and what they show.
 
-    Where every sample was asked for a class that it can read, also the share that show their class.
+    If every sample was requested with a class that the oracle can recognize, also the rate of samples showing their
+    class.
     """
 
     reads_classes: ClassVar[bool] = True
@@ -125,7 +126,7 @@ class OracleConfig(MetricBase):
 
 @METRICS.register("difflab.metrics.similarity:PSNR")
 class PSNRConfig(MetricBase):
-    """Peak signal-to-noise ratio of each sample to its original: 10 log10(255^2 / MSE) dB; their mean."""
+    """Peak signal-to-noise ratio of each sample to its original, 10 log10(255^2 / MSE) dB; the mean over samples."""
 
     needs: ClassVar[tuple[Need, ...]] = ("pair",)
     larger_is_better: ClassVar[Directions] = {"psnr": True}
@@ -147,8 +148,8 @@ class SSIMConfig(MetricBase):
 class ConsistencyConfig(MetricBase):
     """Mean squared error between each sample, downsampled, and the low-resolution image that it enlarges.
 
-    Of pixels in [0, 1]; the mean over samples (SR3, section 4; its table has it times 1e5). Of pictures that no known
-    model drew, both keys have to be given.
+    Of pixels in [0, 1]; the mean over samples (SR3, section 4; its table shows it times 1e5). For images of an unknown
+    model both keys have to be given.
     """
 
     needs: ClassVar[tuple[Need, ...]] = ("low_res",)

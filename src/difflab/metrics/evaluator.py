@@ -20,17 +20,17 @@ from difflab.metrics.scores import SampleScores
 
 
 class Evaluator:
-    """Takes samples in any order and batching, from every process its share, and gives the results to all of them.
+    """Accepts samples in any order and batching, from every process its share, and returns the results to all of them.
 
-    metrics: by the name they have in the configuration; None entries are off.
-    n: how many samples there will be over all processes.
-    reference: what to compare them with, for the metrics that compare with a data set.
-    sampling: how the samples were made, for the record.
+    metrics: by name in the configuration; None entries are off.
+    n: the number of samples over all processes.
+    reference: the data set, for the metrics that compare with one.
+    sampling: how the samples were generated, for the record.
     device: where features are computed.
-    class_names: of the labels given to `update`, in their order, for the metrics that look for classes.
-    pairs: what each sample is compared with, for the metrics that compare it with a picture of its own.
+    class_names: of the labels given to `update`, in their order, for the metrics that use classes.
+    pairs: what each sample is compared with, for the paired metrics.
 
-    Raises UserError where a metric cannot be computed from n samples, or lacks its reference or its pairs.
+    Raises UserError if a metric cannot be computed from n samples, or lacks its reference or its pairs.
     """
 
     def __init__(
@@ -62,16 +62,16 @@ class Evaluator:
         self._prepared = False
 
     def load_extractors(self) -> None:
-        """Load the networks that features come from. Each process may call it by itself, before `prepare`.
+        """Loads the feature networks. Each process may call it by itself, before `prepare`.
 
-        Raises UserError where weights are missing, or where a metric is not defined for its extractor.
+        Raises UserError if weights are missing, or if a metric is not defined for its extractor.
         """
         for name, metric in self.metrics.items():
             if name not in self._extractors and (extractor := metric.extractor(self.device)) is not None:
                 self._extractors[name] = extractor
 
     def bytes_per_sample(self, pixels: int) -> int:
-        """Main memory that is kept of each sample of so many values."""
+        """Main memory kept for each sample of `pixels` values."""
         self.load_extractors()
         kept: dict[object, int] = {"index": 8}
         for name, metric in self.metrics.items():
@@ -83,11 +83,12 @@ class Evaluator:
         return sum(kept.values()) + self._scores.bytes_per_sample
 
     def prepare(self) -> None:
-        """Load the extractors and the reference statistics (computed on first use). All processes call it together.
+        """Loads the extractors and the reference statistics (computed on first use). All processes must call it
+        together.
 
-        Called by the first update; call it before sampling, so that what is missing is known early.
-        Raises UserError where weights or data are missing, the reference has too few images, or originals are no pair
-        of the samples.
+        Called by the first update; call it before sampling, so that anything missing is reported early.
+        Raises UserError if weights or data are missing, the reference has too few images, or the originals do not match
+        the samples.
         """
         if self._prepared:
             return
@@ -108,11 +109,12 @@ class Evaluator:
         label: Tensor | None = None,
         low_res: Tensor | None = None,
     ) -> None:
-        """Take in samples of this process.
+        """Adds samples of this process.
 
-        images: uint8 [B, C, H, W]. index: int64 [B], the number of each sample, which each has once over all
-        processes. weight: [B], 0 marks padding. label: int64 [B], the class each sample was asked to show.
-        low_res: [B, C, h, w], what each sample enlarges, where `pairs` cannot say it.
+        images: uint8 [B, C, H, W]. index: int64 [B], the index of each sample, each of which occurs once over all
+            processes.
+        weight: [B], 0 marks padding. label: int64 [B], the requested class of each sample.
+        low_res: [B, C, h, w], the low-resolution image of each sample, if `pairs` does not provide it.
         """
         self.prepare()
         if weight is not None:
@@ -130,7 +132,7 @@ class Evaluator:
             self._labels.update(label, index)
 
     def compute(self) -> list[Result]:
-        """The results, the same on every process; all processes call it together.
+        """Returns the results, the same on every process; all processes must call it together.
 
         Raises UserError for a metric that cannot be computed, ValueError unless samples 0..n-1 were each given once.
         """
@@ -176,5 +178,5 @@ class Evaluator:
         assert self.reference is not None
         extractor = self._extractors.get(name)
         if extractor is None:
-            raise TypeError(f"{type(metric).__name__} compares with a data set and names no extractor of its features")
+            raise TypeError(f"{type(metric).__name__} compares with a data set but has no feature extractor")
         return self.reference.statistics(extractor, metric.reference_n)

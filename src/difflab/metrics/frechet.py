@@ -1,4 +1,4 @@
-"""Frechet distance between Gaussians: FID and its kin."""
+"""Frechet distances between Gaussians, among them FID."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from difflab.metrics.naming import with_network
 from difflab.metrics.protocol import ExtractorRecord, Result
 
 UNBIASED_ENOUGH = 8
-"""Samples per feature dimension from which the bias of the estimate is small beside usual differences."""
+"""Samples per feature dimension from which the bias of the estimate is small compared with usual differences."""
 
 
 class FrechetDistance(FeatureMetric[DistanceBase]):
@@ -45,7 +45,7 @@ class FrechetDistance(FeatureMetric[DistanceBase]):
 
 
 class FID(FrechetDistance):
-    """The same, in the features that papers report it of."""
+    """The Frechet distance in the features for which papers report it."""
 
     def check_extractor(self, record: ExtractorRecord) -> None:
         if not is_fid_network(record):
@@ -64,7 +64,7 @@ def frechet_distance(a: GaussianStatistics, b: GaussianStatistics) -> float:
 
     Symmetric, >= 0 up to rounding. Computed by torch-fidelity from float64 statistics.
 
-    Raises UserError with fewer than two samples on a side, ValueError where features are not finite.
+    Raises UserError with fewer than two samples on a side, ValueError if features are not finite.
     """
     if min(a.n, b.n) < 2:
         raise UserError(f"a Frechet distance needs at least 2 images on each side, there are {a.n} and {b.n}")
@@ -77,7 +77,7 @@ def frechet_distance(a: GaussianStatistics, b: GaussianStatistics) -> float:
 
 
 def bias_warnings(metric: str, n: int, reference_n: int, feature_dim: int) -> list[str]:
-    """What to say where the distance is mostly sampling error: it falls as n grows, whatever the model."""
+    """A warning if the distance is mostly sampling error: it falls as n grows, whatever the model."""
     smaller = min(n, reference_n)
     if smaller >= UNBIASED_ENOUGH * feature_dim:
         return []

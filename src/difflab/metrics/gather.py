@@ -1,4 +1,4 @@
-"""One result from many processes: every function here must be called by all of them, and all get the same answer."""
+"""Collectives over processes: every process must call each function here, and all get the same result."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 _ROWS_AT_ONCE = 1024
-"""Rows that travel together: all samples at once could fill the device's memory."""
+"""Rows that are gathered at once: all samples together could fill the device's memory."""
 
 
 def world_size() -> int:
@@ -32,7 +32,7 @@ def all_true(value: bool) -> bool:
 def gather_rows(rows: Tensor) -> Tensor:
     """[n_r, ...] of every process -> [sum n_r, ...] in order of rank.
 
-    n_r may differ; a process without rows may give zeros for the sizes that it does not know.
+    n_r may differ; a process without rows may give zeros for sizes that it does not know.
     """
     if world_size() == 1:
         return rows
@@ -55,7 +55,7 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 def _device() -> torch.device:
-    """Where collectives take their tensors: NCCL has none on the CPU."""
+    """The device of tensors in collectives: NCCL does not support the CPU."""
     if "nccl" in str(dist.get_backend()):
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")

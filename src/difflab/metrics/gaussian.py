@@ -14,7 +14,8 @@ from difflab.metrics.gather import sum_over_ranks
 class GaussianStatistics:
     """n vectors: mean [D] and scatter [D, D] = sum of (x - mean)(x - mean)^T, both float64.
 
-    Batches join by the parallel formula of Chan, Golub and LeVeque (1979), which does not cancel where a mean is large.
+    Batches are merged by the parallel formula of Chan, Golub and LeVeque (1979), which avoids cancellation for large
+    means.
     """
 
     n: int
@@ -23,7 +24,7 @@ class GaussianStatistics:
 
     @classmethod
     def empty(cls, dim: int, device: torch.device | str = "cpu") -> GaussianStatistics:
-        """Statistics of nothing, to update."""
+        """Statistics of no vectors, to update."""
         return cls(
             0,
             torch.zeros(dim, dtype=torch.float64, device=device),
@@ -49,13 +50,13 @@ class GaussianStatistics:
         return self.scatter / (self.n - 1)
 
     def update(self, features: Tensor) -> None:
-        """Take in the rows of [B, D]; an empty batch changes nothing."""
+        """Adds the rows of [B, D]; an empty batch changes nothing."""
         if len(features):
             rows = features.to(self.mean.device)
             self._join(GaussianStatistics.of(rows))
 
     def merge(self, other: GaussianStatistics) -> GaussianStatistics:
-        """The statistics of both sets of vectors together."""
+        """Returns the statistics of both sets of vectors together."""
         both = GaussianStatistics(self.n, self.mean.clone(), self.scatter.clone())
         if other.n:
             both._join(other)
@@ -69,7 +70,7 @@ class GaussianStatistics:
         return GaussianStatistics(n, mean, sum_over_ranks(self.scatter + self.n * torch.outer(shift, shift)))
 
     def cpu(self) -> GaussianStatistics:
-        """The same in main memory."""
+        """The same on the CPU."""
         return GaussianStatistics(self.n, self.mean.cpu(), self.scatter.cpu())
 
     def _join(self, other: GaussianStatistics) -> None:

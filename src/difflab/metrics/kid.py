@@ -43,9 +43,9 @@ def kernel_distance(features: Tensor, reference: Tensor, config: KIDConfig) -> t
     """Mean and standard deviation over subsets of the unbiased MMD^2; Binkowski et al. 2018, section 4, eq. 4.
 
     features [n, D], reference [m, D]; computed by torch-fidelity in float64. Slightly negative values are genuine.
-    A permutation of the rows draws other subsets: give both in a fixed order.
+    Permuting the rows changes the subsets: give both in a fixed order.
 
-    Raises UserError where either side is smaller than a subset.
+    Raises UserError if either side is smaller than a subset.
     """
     smaller = min(len(features), len(reference))
     if smaller < config.subset_size:

@@ -1,4 +1,4 @@
-"""Bits per dimension of many images, gathered batch by batch and over all processes."""
+"""Bits per dimension of many images, accumulated by batch and over all processes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from difflab.metrics.reference import in_order
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found of some images, all [b], in bits per dimension.
+    """Results for some images, all [b], in bits per dimension.
 
-    total:          prior and everything else.
-    prior:          the part of it that the last noise level has.
-    probe_variance: of `total` by the probes of a trace; 0 where there is one probe, or none.
-    evaluations:    how often the network was asked.
-    terms:          of the bound; None where there are none.
+    total:          the prior term and everything else.
+    prior:          the part of it that stems from the last noise level.
+    probe_variance: variance of `total` over the probes of a trace; 0 with one probe or none.
+    evaluations:    number of network evaluations.
+    terms:          of the bound; None for other methods.
     """
 
     total: Tensor
@@ -33,7 +33,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Terms:
-    """Means over the images of what every step of a table adds, float64 [T], row 0 (the least noisy) first."""
+    """Means over the images of each step's term, float64 [T], row 0 (the least noisy) first."""
 
     vb: Tensor
     x0_mse: Tensor
@@ -42,7 +42,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Of all images, by their index: float64 [n] as in `Measured`, index int64 [n]."""
+    """Results for all images, by their index: float64 [n] as in `Measured`, index int64 [n]."""
 
     index: Tensor
     total: Tensor
@@ -58,19 +58,19 @@ class Likelihood:
 
     @property
     def standard_error(self) -> float | None:
-        """Of the mean, as an estimate for all images of this kind; None of a single image."""
+        """Standard error of the mean, as an estimate for all images of this kind; None for a single image."""
         return float(self.total.std()) / math.sqrt(len(self.total)) if len(self.total) > 1 else None
 
     @property
     def probe_error(self) -> float:
-        """The part of the standard error that more probes would make smaller; 0 where it is not known."""
+        """The part of the standard error that more probes would reduce; 0 if unknown."""
         return math.sqrt(float(self.probe_variance.sum())) / len(self.total)
 
 
 class LikelihoodTally:
-    """Collects the images of this process.
+    """Accumulates the images of this process.
 
-    steps: T of a table whose terms are averaged, 0 where there are none.
+    steps: T of a table whose terms are averaged, 0 if there are none.
     """
 
     def __init__(self, steps: int = 0) -> None:
@@ -80,17 +80,17 @@ class LikelihoodTally:
         self._sums = torch.zeros(3, steps, dtype=torch.float64)
 
     def add(self, index: Tensor, found: Measured) -> None:
-        """index int64 [b]: the images' places in their split, each of which turns up once."""
+        """index int64 [b]: the images' positions in their split, each of which occurs once."""
         columns = found.total, found.prior, found.probe_variance, found.evaluations
         self._indices.append(index.cpu())
         self._rows.append(torch.stack([column.cpu().double() for column in columns], dim=1))
         if found.terms is not None:
-            # They were computed from the last row down.
+            # The terms are computed from the last row down.
             of_steps = [found.terms.vb, found.terms.x0_mse, found.terms.eps_mse]
             self._sums += torch.stack([each.cpu().double().sum(dim=0).flip(0) for each in of_steps])
 
     def over_ranks(self) -> Likelihood:
-        """Of the images of all processes, which call it together. Raises ValueError where there are none."""
+        """Gathers the images of all processes; every process must call it. Raises ValueError if there are none."""
         index, rows = in_order(gather_rows(torch.cat(self._indices)), gather_rows(torch.cat(self._rows)))
         sums = sum_over_ranks(self._sums)
         if not len(index):

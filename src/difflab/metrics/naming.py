@@ -1,4 +1,4 @@
-"""What a result is called: the name says which network its features are from."""
+"""Names of results, which include the network whose features they use."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from difflab.metrics.protocol import ExtractorRecord
 
 
 def with_network(metric: str, extractor: ExtractorRecord) -> str:
-    """`fd-lite0`, `kid-inception`, ...; other Inception weights than those of 2015 add the start of their hash."""
+    """`fd-lite0`, `kid-inception`, ...; Inception weights other than those of 2015 append the start of their hash."""
     foreign = extractor.name == "inception" and not is_fid_network(extractor)
     network = f"{extractor.name}-{extractor.weights_sha256[:8]}" if foreign else extractor.name
     return f"{metric}-{network}"
 
 
 def distinct_names(records: Sequence[Mapping[str, Any]], earlier: Iterable[Mapping[str, Any]] = ()) -> list[str]:
-    """What each record is called beside the earlier ones: its name, which the first protocol to have it keeps.
+    """The name of each record next to the earlier ones: its own, which the first protocol to use it keeps.
 
-    Under any other protocol the name goes on with the start of its hash, `fd-lite0@512-3fa2c1`. Records as written by
+    Other protocols append the start of their hash, `fd-lite0@512-3fa2c1`. Records as written by
     `Result.to_json`.
     """
     owners: dict[str, Any] = {}

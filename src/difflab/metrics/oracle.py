@@ -34,7 +34,7 @@ _PIXELS_AT_ONCE = 1 << 20
 
 @dataclass(frozen=True)
 class FoundObject(SceneObject):
-    """An object read from an image. fit in [0, 1] is the overlap of seen and drawn pixels (1 is perfect);
+    """An object read from an image. fit in [0, 1] is the overlap of observed and rendered pixels (1 is perfect);
     colour_error is the RMS distance (of 255 levels) of its pixels from mixtures of its colour and the background."""
 
     fit: float
@@ -48,7 +48,7 @@ class Reading:
     objects: every blob large enough to be an object, in no particular order, with its best-fitting shape.
     strays: number of blobs that are too large or too small for any object of the data.
     background, background_error: the nearest tone and the distance to it, of 255 levels.
-    leftover: share of the pixels that lie more than `Oracle.leftover_levels` from a clean drawing of what was found.
+    leftover: share of the pixels that lie more than `Oracle.leftover_levels` from a clean rendering of the objects.
     well_formed: whether the image could be one of the data; see `Oracle`.
     """
 
@@ -66,10 +66,10 @@ class Reading:
 
 @dataclass(frozen=True)
 class Oracle:
-    """Reads images of shapes. An image is well formed where it has 1..max_objects objects, no strays, each object
-    overlaps a drawn shape by at least `min_fit`, at most `max_leftover` of its pixels stay unexplained, and the
-    background is within `max_background_error` levels of a tone of the data. Objects of the data never touch: two
-    that do are read as one, which fits badly.
+    """Reads images of shapes. An image is well formed if it has 1..max_objects objects, no strays, each object overlaps
+    a rendered shape by at least `min_fit`, at most `max_leftover` of its pixels stay unexplained, and the background is
+    within `max_background_error` levels of a tone of the data. Objects of the data never touch: two that do are read as
+    one, which fits badly.
 
     Images are uint8 or float [-1, 1] tensors [B, 3, H, H], 16 <= H <= 1024; anything else raises ValueError.
     """
@@ -81,7 +81,7 @@ class Oracle:
     max_background_error: float = 30.0
 
     def read(self, images: Tensor) -> list[Reading]:
-        """What is in each image."""
+        """Reads the content of each image."""
         _check(images)
         if not len(images):
             return []
@@ -89,17 +89,17 @@ class Oracle:
         return [reading for part in images.split(chunk) for reading in self._read(_levels(part))]
 
     def well_formed(self, images: Tensor) -> Tensor:
-        """bool [B]: which images could be of the data."""
+        """bool [B]: which images could be from the data."""
         return torch.tensor([reading.well_formed for reading in self.read(images)], dtype=torch.bool)
 
     def score(self, images: Tensor, scenes: Sequence[Scene]) -> dict[str, float]:
-        """How well each image shows the scene it was asked to show: rates in [0, 1] over the images.
+        """How well each image shows the requested scene: rates in [0, 1] over the images.
 
-        count, colours, shapes, sizes, background: the number, the multiset, or the tone is right; binding: each object
-        asked for is there with its own shape and colour; relations: share of the first object's relations to the others
-        (the ones captions name) that hold, over scenes that have any; box_iou: mean overlap of the boxes asked for
-        with the found object of that shape and colour; class: shape of the main object; all: the first four, binding
-        and relations together; well_formed.
+        count, colours, shapes, sizes, background: the number, the multiset, or the tone is right; binding: each
+        requested object is there with its own shape and colour; relations: share of the first object's relations to the
+        others (those that captions name) that hold, over scenes that have any; box_iou: mean overlap of the requested
+        boxes with the found object of that shape and colour; class: shape of the main object; all: the first four,
+        binding and relations together; well_formed.
         """
         if len(images) != len(scenes) or not scenes:
             raise ValueError(
@@ -112,18 +112,18 @@ class Oracle:
         return {**rates, "well_formed": statistics.fmean(reading.well_formed for reading in readings)}
 
     def class_accuracy(self, images: Tensor, labels: Tensor, classes: Sequence[str]) -> float:
-        """Share of the images whose largest object is of the class asked for.
+        """Share of the images whose largest object is of the requested class.
 
-        labels int [B] number `classes`, the names that `difflab.data.shapes.class_names` gives.
+        labels int [B] are indices of `classes`, the names that `difflab.data.shapes.class_names` returns.
         """
         return statistics.fmean(right for _, right in _classes_shown(self.read(images), labels, classes))
 
     def report(
         self, images: Tensor, labels: Tensor | None = None, classes: Sequence[str] | None = None
     ) -> OracleReport:
-        """What a set of images contains and how much of it is well formed, beside the oracle's own error rate.
+        """What a set of images contains and how much of it is well formed, with the oracle's own error rate.
 
-        With labels and class names (see `class_accuracy`) also how many show the class they were asked for.
+        With labels and class names (see `class_accuracy`) also how many show their requested class.
         """
         readings = self.read(images)
         if not readings:
@@ -149,9 +149,9 @@ class Oracle:
         )
 
     def self_error(self, resolution: int) -> float:
-        """Share of clean, freshly drawn images of `resolution` pixels that the oracle fails to read back exactly.
+        """Share of clean, newly rendered images of `resolution` pixels that the oracle fails to read back exactly.
 
-        Measured on 256 images up to 128 px, on fewer above; kept for the next call.
+        Measured on 256 images up to 128 px, on fewer above; cached.
         """
         return _self_error(self, resolution)
 
@@ -212,19 +212,19 @@ def _check(images: Tensor) -> None:
 def _levels(images: Tensor) -> FloatArray:
     images = images.detach().permute(0, 2, 3, 1)
     if images.is_floating_point():
-        # A model that diverged leaves NaN behind; as black pixels those count against it.
+        # A diverged model leaves NaN; as black pixels they count against it.
         images = ((images.float() + 1) * 127.5).nan_to_num(0.0).clamp(0, 255)
     return images.float().cpu().contiguous().numpy()
 
 
 def reads_classes(classes: Sequence[str]) -> bool:
-    """Whether the oracle can tell every one of these classes: a shape, a colour, or "colour shape"."""
+    """Whether the oracle can recognize every one of these classes: a shape, a colour, or "colour shape"."""
     known = {name for kind in get_args(ClassKind) for name in class_names(kind)}
     return bool(classes) and known.issuperset(classes)
 
 
 def _classes_shown(readings: list[Reading], labels: Tensor, classes: Sequence[str]) -> list[tuple[str, bool]]:
-    """For each image the class asked for, and whether its largest object is of that class."""
+    """For each image the requested class, and whether its largest object is of that class."""
     if len(labels) != len(readings) or not readings:
         raise ValueError(f"{len(readings)} images and {len(labels)} labels; give as many of both")
     outside = sorted({label for label in labels.tolist() if not 0 <= label < len(classes)})

@@ -1,4 +1,4 @@
-"""The oracle's second look: which of the renderer's shapes, where and how large, explains a blob."""
+"""The oracle's second pass: the shape, position and size that explain each blob best."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PIXELS_AT_ONCE = 1 << 18
 class Fits:
     """The best shape of each of N blobs: its index, centre and extent in pixels, and how well it fits.
 
-    fit is the soft intersection over union, sum(min) / sum(max), of the seen and the drawn pixel coverage, in [0, 1].
+    fit is the soft intersection over union, sum(min) / sum(max), of observed and rendered pixel coverage, in [0, 1].
     """
 
     shape: IntArray
@@ -30,14 +30,14 @@ class Fits:
 
 
 def fit_shapes(pixels: FloatArray, blobs: Blobs, chosen: IntArray) -> Fits:
-    """Fit the shapes to the `chosen` blobs of pixels [B, H, W, 3] (0..255); N in the result is len(chosen)."""
+    """Fits the shapes to the `chosen` blobs of pixels [B, H, W, 3] (0..255); N in the result is len(chosen)."""
     n = len(chosen)
     fits = Fits(np.zeros(n, np.int64), *(np.zeros(n, np.float32) for _ in range(4)))
     sides = np.maximum(blobs.bottom - blobs.top, blobs.right - blobs.left)[chosen]
     order = np.argsort(sides)
     start = 0
     while start < n:
-        # Blobs of like size share an array; the last one of a chunk is its largest.
+        # Blobs of similar size share an array; the last one of a chunk is its largest.
         stop = start + 1
         while stop < n and (stop + 1 - start) * (sides[order[stop]] + 2 * _PAD) ** 2 <= _PIXELS_AT_ONCE:
             stop += 1
@@ -52,7 +52,7 @@ def fit_shapes(pixels: FloatArray, blobs: Blobs, chosen: IntArray) -> Fits:
 def _windows(
     pixels: FloatArray, blobs: Blobs, chosen: IntArray, side: int
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """What each blob covers of the pixels around it, [n, side, side], and those pixels' centres x and y, [n, side]."""
+    """The coverage of the pixels around each blob, [n, side, side], and their centres x and y, [n, side]."""
     height, width = blobs.labels.shape[1:]
     image = blobs.image[chosen][:, None, None]
     rows = (blobs.top[chosen] - _PAD)[:, None] + np.arange(side)
@@ -61,7 +61,7 @@ def _windows(
     in_image = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
     labels = np.where(in_image, blobs.labels[image, y, x], -1)
     own = labels == (chosen + 1)[:, None, None]
-    # Faint edge pixels fall below the foreground threshold; the blob's direct neighbours bring them back.
+    # Faint edge pixels fall below the foreground threshold; the blob's direct neighbours restore them.
     mask = own | (_grown(own) & (labels == 0))
     background = blobs.background[blobs.image[chosen]]
     direction = PALETTE[blobs.colour[chosen]] - background
@@ -83,7 +83,7 @@ def _grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _fit_windows(seen: FloatArray, x: FloatArray, y: FloatArray) -> Fits:
-    """Area and centroid fix the extent and the centre that each shape would have; the best overlap decides."""
+    """Area and centroid determine the extent and centre of each candidate shape; the best overlap decides."""
     area = seen.sum(axis=(1, 2)).clip(1e-6)
     x_mean = np.einsum("nhw,nw->n", seen, x) / area
     y_mean = np.einsum("nhw,nh->n", seen, y) / area

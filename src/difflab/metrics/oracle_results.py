@@ -16,13 +16,13 @@ _NOT_RESULTS = ("n", "resolution", "self_error")
 
 
 SIDES = 16, 1024
-"""Pixels per side that it reads."""
+"""Pixels per side that it supports."""
 
 
 class ShapesOracle(Metric[MetricBase]):
-    """A result for each number of the report (`oracle-well-formed-rate`, ...); the first has all of it as details.
+    """One result per number of the report (`oracle-well-formed-rate`, ...); the first has the whole report as details.
 
-    Where the class of every sample is known, and the oracle knows all their names, one is `oracle-class-accuracy`.
+    If the class of every sample is known, and the oracle knows all their names, one is `oracle-class-accuracy`.
     """
 
     keeps = frozenset({"images", "labels"})
@@ -54,7 +54,7 @@ class ShapesOracle(Metric[MetricBase]):
 
 
 def _no_shapes(data: DataConfig | None, image_size: int) -> str | None:
-    """Why samples cannot be judged as shapes; None where they can."""
+    """Why samples cannot be judged as shapes; None if they can."""
     from difflab.data.build import class_names_of, source_of
     from difflab.metrics.oracle import reads_classes
 

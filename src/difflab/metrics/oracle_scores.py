@@ -1,4 +1,4 @@
-"""From scenes read to rates: against the scenes that were asked for."""
+"""Scores of the scenes that were read against the requested ones."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from difflab.data.shapes.scene import Box, Scene, SceneObject, relation
 
 
 def compare(found: Scene, wanted: Scene) -> dict[str, float]:
-    """How far `found` shows what `wanted` asks for, each in [0, 1]; see `Oracle.score` for the names.
+    """How far `found` matches `wanted`, each score in [0, 1]; see `Oracle.score` for the names.
 
-    `relations` is left out where only one object is wanted, since it has none.
+    `relations` is omitted if only one object is wanted, since it has none.
     """
     scores: dict[str, float] = {
         "count": len(found.objects) == len(wanted.objects),
@@ -31,7 +31,7 @@ def compare(found: Scene, wanted: Scene) -> dict[str, float]:
 
 
 def same_scene(found: Scene, wanted: Scene) -> bool:
-    """Whether words could not tell the two apart: same objects with the same sizes and relations, same background."""
+    """Whether words cannot distinguish the two: same objects with the same sizes and relations, same background."""
     looks = [Counter((o.shape, o.colour, o.size) for o in scene.objects) for scene in (found, wanted)]
     scores = compare(found, wanted)
     return looks[0] == looks[1] and scores["background"] == 1 and scores["all"] == 1

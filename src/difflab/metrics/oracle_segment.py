@@ -1,4 +1,4 @@
-"""The oracle's first look: which pixels are not background, and in which blobs and colours they hang together."""
+"""The oracle's first pass: segments the foreground into connected blobs, each of one colour."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Blobs:
 
 
 def find_blobs(pixels: FloatArray, min_pixels: float) -> Blobs:
-    """Segment pixels [B, H, W, 3] (0..255); blobs of fewer than `min_pixels` pixels are left in the background."""
+    """Segments pixels [B, H, W, 3] (0..255); blobs of fewer than `min_pixels` pixels are left in the background."""
     background = _border_median(pixels)
     offset = pixels - background[:, None, None]
     foreground = np.einsum("bhwc,bhwc->bhw", offset, offset) > FOREGROUND_LEVELS**2

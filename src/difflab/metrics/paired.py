@@ -1,4 +1,4 @@
-"""What samples are compared with one by one: the original of each, or the low-resolution image that it enlarges."""
+"""The images that samples are compared with one by one: the original, or the low-resolution image, of each."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from difflab.types import Batch
 class Pairs:
     """What samples are compared with one by one.
 
-    of: sample numbers -> a batch with `original` uint8 [B, C, H, W], where there are originals, and `low_res`
-        [B, C, h, w], uint8 or float in [-1, 1], where it is known before anything is drawn.
-    shape: (C, H, W) of a sample, None where it is not known yet.
-    downsampling: how low-resolution images are made; None where that is not known.
-    unpaired: why there are no originals, and what to do about it; None where there are.
-    enlarges_nothing: the same of low-resolution images.
+    of: sample indices -> a batch with `original` uint8 [B, C, H, W], if there are originals, and `low_res` [B, C, h,
+        w], uint8 or float in [-1, 1], if it is known before sampling.
+    shape: (C, H, W) of a sample, None if it is not known yet.
+    downsampling: how low-resolution images are made; None if unknown.
+    unpaired: why there are no originals, and what to do about it; None if there are.
+    enlarges_nothing: the same for low-resolution images.
     """
 
     of: Callable[[Sequence[int]], Batch] = lambda indices: {}
@@ -30,23 +30,23 @@ class Pairs:
     enlarges_nothing: str | None = None
 
     def check(self) -> None:
-        """Raises UserError where the first original is no pair of a sample."""
+        """Raises UserError if the first original does not match a sample."""
         if self.shape is not None and self.unpaired is None:
             refuse_other_shape(self.shape, self.of([0])["original"].shape[1:])
 
 
 _NOT_KNOWN = "it is not known what these enlarge"
 NO_PAIRS = Pairs(unpaired=_NOT_KNOWN, enlarges_nothing=_NOT_KNOWN)
-"""Of samples of which nothing is known."""
+"""For samples of unknown origin."""
 
 
 def have_pairs(metrics: Mapping[str, MetricBase | None]) -> bool:
-    """Whether some metric compares each sample with a picture of its own."""
+    """Whether a metric compares each sample with a paired image."""
     return any(config.has_pairs for config in metrics.values() if config is not None)
 
 
 def refuse_without_pairs(metrics: Mapping[str, MetricBase], pairs: Pairs) -> None:
-    """Raises UserError where metrics compare samples with what there is not."""
+    """Raises UserError if metrics need pairs that do not exist."""
     needed = {
         "pair": ("its original", pairs.unpaired),
         "low_res": ("the low-resolution image that it enlarges", pairs.enlarges_nothing),
@@ -67,7 +67,7 @@ def refuse_without_pairs(metrics: Mapping[str, MetricBase], pairs: Pairs) -> Non
 
 
 def refuse_other_shape(ours: Sequence[int], theirs: Sequence[int]) -> None:
-    """Raises UserError where originals (C, H, W) are no pair of samples."""
+    """Raises UserError if originals (C, H, W) do not match the samples."""
     if tuple(ours) != tuple(theirs):
         raise UserError(
             f"samples of {_shown(ours)} are compared with originals of {_shown(theirs)}: give the data that the model "

@@ -1,4 +1,4 @@
-"""Improved precision and recall: how many samples look real, and how much of the data the samples cover."""
+"""Improved precision and recall: how many samples look real, and how much of the data they cover."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from difflab.metrics.protocol import ExtractorRecord, Result
 from difflab.metrics.reference import statistics_device
 
 _ROWS_AT_ONCE = 1024
-"""Images a side whose distances are held at once: a few blocks of 8 MB whatever the counts."""
+"""Images per side whose distances are held at once: a few blocks of 8 MB whatever the counts."""
 
 _ROUNDING = 1e-12
-"""Squared distances that differ by this share of the squared norms are equal: what float64 products may lose."""
+"""Squared distances within this share of the squared norms count as equal: the rounding error of float64 products."""
 
 
 class PrecisionRecall(FeatureMetric[PrecisionRecallConfig]):
@@ -51,7 +51,7 @@ class PrecisionRecall(FeatureMetric[PrecisionRecallConfig]):
 
 
 def precision_recall_names(extractor: ExtractorRecord) -> tuple[str, str]:
-    """`precision` and `recall` in the features of 2015, which papers report; else `precision-lite0`, `recall-lite0`."""
+    """`precision` and `recall` with the 2015 features, as in papers; else `precision-lite0`, `recall-lite0`."""
     if is_fid_network(extractor):
         return "precision", "recall"
     return with_network("precision", extractor), with_network("recall", extractor)
@@ -60,15 +60,16 @@ def precision_recall_names(extractor: ExtractorRecord) -> tuple[str, str]:
 def precision_recall(samples: Tensor, reference: Tensor, k: int) -> tuple[float, float]:
     """(precision, recall), each in [0, 1]; Kynkaanniemi et al. 2019, eqs. 1 and 2.
 
-    samples [n, D], reference [m, D] features, on one device. A set's manifold is the union of the balls around its
-    images, each as large as the distance to its k-th nearest neighbour in the set, itself not counted. Precision is
-    the share of the samples in the manifold of the reference, recall the share of the reference in the manifold of
-    the samples. Both depend on n and m: compare them at equal counts only.
+    samples [n, D], reference [m, D] features, on one device. A set's manifold is the union of balls around its images,
+    each with the distance to the k-th nearest other image of the set as its radius. Precision is the share of the
+    samples in the manifold of the reference, recall the share of the reference in the manifold of the samples. Both
+    depend on n
+    and m: compare them only at equal counts.
 
-    Computed in float64, where ties and repeated images count as inside. The evaluators of the paper and of ADM
-    cast features to float16 before taking distances, and give slightly other numbers.
+    Computed in float64, where ties and repeated images count as inside. The evaluators of the paper and of ADM cast
+    features to float16 before computing distances, which gives slightly different numbers.
 
-    Raises UserError with fewer than k + 1 images on a side, ValueError where features are not finite.
+    Raises UserError with fewer than k + 1 images on a side, ValueError if features are not finite.
     """
     smaller = min(len(samples), len(reference))
     if smaller <= k:

@@ -1,4 +1,4 @@
-"""Statistics of the data set that samples are compared with, made once for each extractor and kept in the cache."""
+"""Statistics of the data set that samples are compared with, computed once per extractor and cached."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from difflab.seeding import stream_seed
 from difflab.types import Batch
 
 KEPT_FEATURES = 10_000
-"""Of larger data sets about this many features are kept, for metrics that compare images one by one."""
+"""About this many features are kept of larger data sets, for metrics that compare images one by one."""
 
 FORMAT_VERSION = 1
 _log = logging.getLogger(__name__)
@@ -35,8 +35,8 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ReferenceStatistics:
-    """What a metric needs of a data set: Gaussian statistics of `record.n` images, and the features [m, D] float32 of
-    all or of KEPT_FEATURES of them (None where only the statistics are known), ordered by dataset index."""
+    """The statistics of a data set: Gaussian statistics of `record.n` images, and the features [m, D] float32 of all or
+    KEPT_FEATURES of them (None if only the statistics are known), ordered by dataset index."""
 
     record: ReferenceRecord
     gaussian: GaussianStatistics
@@ -59,10 +59,10 @@ class DataReference:
     """A data set as a reference.
 
     name: for messages and records. content_hash: equal for equal data. split: which part of it.
-    preparation: what is done to each image (crop, size, channels).
+    preparation: the preprocessing of each image (crop, size, channels).
     total: number of images in the split.
     batches: limit (None: all) -> this process's share of that many images, as batches of uint8 images; rows of weight 0
-        are padding. It is only called where the statistics are not in the cache.
+        are padding. Only called if the statistics are not in the cache.
     """
 
     name: str
@@ -73,9 +73,9 @@ class DataReference:
     batches: Callable[[int | None], Iterable[Batch]]
 
     def statistics(self, extractor: FeatureExtractor, n: int | None = None) -> ReferenceStatistics:
-        """From the cache, or computed by all processes together and put there; all images where there are fewer than n.
+        """From the cache, or computed by all processes together and cached; all images if there are fewer than n.
 
-        Raises UserError where no image of the split can be read.
+        Raises UserError if no image of the split can be read.
         """
         n = None if n is None or n >= self.total else n
         key = self._key(extractor.record, n)
@@ -133,9 +133,9 @@ class DataReference:
 def shards_reference(
     data: DataConfig, split: str, *, batch_size: int, rank: int = 0, world_size: int = 1
 ) -> DataReference:
-    """A split of a directory of shards, read as training reads it but never mirrored.
+    """A split of a directory of shards, read as in training but never mirrored.
 
-    Raises UserError where the data is missing or does not fit its configuration.
+    Raises UserError if the data is missing or does not fit its configuration.
     """
     from difflab.data.build import build_dataset, build_eval_loader
 
@@ -144,7 +144,7 @@ def shards_reference(
     directory = dataset.directory
     digest = hashlib.sha256()
     for shard in directory.split(split).shards:
-        # Shards that others made have no hash of all their bytes, but one of every name, size and beginning in them.
+        # Third-party shards have no hash of all their bytes, but one of every name, size and first bytes in them.
         content = shard.sha256 or shard.content or hashlib.sha256(directory.offsets(shard).tobytes()).hexdigest()
         digest.update(f"{shard.path} {shard.samples} {shard.bytes} {content}\n".encode())
     return DataReference(
@@ -160,14 +160,14 @@ def shards_reference(
 
 
 def cache_path(key: dict[str, Any]) -> Path:
-    """Where the statistics that `key` describes are kept."""
+    """The cache file of the statistics described by `key`."""
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     split = as_word(key["split"])
     return cache_root() / "reference" / f"{key['extractor']['name']}-{split}-{key['n']}-{digest}.safetensors"
 
 
 def statistics_device(device: torch.device) -> torch.device:
-    """Where float64 sums of features are kept: beside them, except where there is no float64."""
+    """The device for float64 sums of features: their own, unless it does not support float64."""
     return torch.device("cpu") if device.type == "mps" else device
 
 
@@ -183,7 +183,7 @@ def _drawn(index: Tensor, total: int) -> Tensor:
 
 
 def _write(path: Path, key: dict[str, Any], made: ReferenceStatistics) -> None:
-    """Put statistics into the cache; one that cannot be written to makes the next evaluation slower, which is said."""
+    """Caches statistics; a cache that cannot be written to makes the next evaluation slower, which is reported."""
     from safetensors.torch import save
 
     tensors = {"mean": made.gaussian.mean, "scatter": made.gaussian.scatter, "features": made.features}
@@ -199,7 +199,7 @@ def _write(path: Path, key: dict[str, Any], made: ReferenceStatistics) -> None:
 
 
 def _read(path: Path, key: dict[str, Any]) -> ReferenceStatistics | None:
-    """What the cache has; None where that is nothing, of another key, or damaged."""
+    """The cached statistics; None if there are none, of another key, or damaged."""
     from safetensors import SafetensorError, safe_open
 
     if not path.exists():

@@ -1,4 +1,4 @@
-"""What is kept of the samples while they come in, and put together over processes at the end."""
+"""Accumulates what metrics need of the samples, and gathers it over processes at the end."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _UNKNOWN = -1
 
 
 class SampleFeatures:
-    """Features of samples by one extractor; only what some metric needs is kept (keep_*), in main memory.
+    """Features of samples by one extractor; only what a metric needs is kept (keep_*), in main memory.
 
-    pool float32 [n, D] and logits float32 [n, K], by sample number once gathered; gaussian: their statistics.
+    pool float32 [n, D] and logits float32 [n, K], by sample index once gathered; gaussian: their statistics.
     """
 
     def __init__(self, extractor: FeatureExtractor) -> None:
@@ -60,7 +60,7 @@ class SampleFeatures:
 
 
 class SampleImages:
-    """The samples themselves, for metrics that look at all of them at once."""
+    """The samples themselves, for metrics that need all of them at once."""
 
     def __init__(self) -> None:
         self._images: list[Tensor] = []
@@ -72,7 +72,7 @@ class SampleImages:
         self._indices.append(index.cpu())
 
     def gathered(self, n: int) -> Tensor:
-        """uint8 [n, C, H, W] of every process, by sample number."""
+        """uint8 [n, C, H, W] of every process, by sample index."""
         index = gather_rows(torch.cat([*self._indices, _NO_INDEX]))
         check_all_there(index, n)
         images = _joined(self._images, torch.zeros(0, 0, 0, 0, dtype=torch.uint8))
@@ -80,19 +80,19 @@ class SampleImages:
 
 
 class SampleLabels:
-    """The class that each sample was asked to show."""
+    """The requested class of each sample."""
 
     def __init__(self) -> None:
         self._labels: list[Tensor] = []
         self._indices: list[Tensor] = []
 
     def update(self, label: Tensor | None, index: Tensor) -> None:
-        """label int64 [B], or None where it is not known; index int64 [B]."""
+        """label int64 [B], or None if unknown; index int64 [B]."""
         self._labels.append(torch.full_like(index, _UNKNOWN).cpu() if label is None else label.cpu())
         self._indices.append(index.cpu())
 
     def gathered(self, n: int) -> Tensor | None:
-        """int64 [n] of every process, by sample number; None unless the class of every sample is known."""
+        """int64 [n] of every process, by sample index; None unless the class of every sample is known."""
         index = gather_rows(torch.cat([*self._indices, _NO_INDEX]))
         check_all_there(index, n)
         labels = in_order(index, gather_rows(torch.cat([*self._labels, _NO_INDEX])))[1]
@@ -100,7 +100,7 @@ class SampleLabels:
 
 
 def check_all_there(index: Tensor, n: int) -> None:
-    """Raise ValueError unless `index` holds 0..n-1, each once."""
+    """Raises ValueError unless `index` holds 0..n-1, each once."""
     if not torch.equal(index.sort().values, torch.arange(n)):
         raise ValueError(
             f"{len(index)} samples were given, {len(index.unique())} different ones; expected 0..{n - 1}, each once"

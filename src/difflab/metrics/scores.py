@@ -1,4 +1,4 @@
-"""The scores of samples one by one, each by itself or against a picture of its own, over any number of processes."""
+"""Scores of single samples, alone or against a paired image, over any number of processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from difflab.metrics.samples import check_all_there
 
 @dataclass(frozen=True)
 class Pictures:
-    """What samples are scored against; None is what there is not.
+    """What samples are scored against; None if it does not exist.
 
     original: uint8 [B, C, H, W]. low_res: [B, C, h, w], uint8 or float in [-1, 1].
     downsampling: how low-resolution images are made.
@@ -36,10 +36,10 @@ class Pictures:
 class Scores:
     """The scores of one metric.
 
-    values: float64 [n], by sample number.
+    values: float64 [n], by sample index.
     identical: how many samples equal their originals.
-    pictures: how they were compared, without the pictures themselves.
-    compared_with: what of the originals belongs into the record, nothing where there were none.
+    pictures: how they were compared, without the images themselves.
+    compared_with: the part of the originals' description that is recorded, empty if there were none.
     """
 
     values: Tensor
@@ -49,13 +49,13 @@ class Scores:
 
     @property
     def standard_error(self) -> float | None:
-        """Of the mean."""
+        """Standard error of the mean."""
         n = len(self.values)
         return float(self.values.std() / math.sqrt(n)) if n > 1 else None
 
 
 class Scorer(Protocol):
-    """What scores samples one by one."""
+    """Anything that scores samples one by one."""
 
     @property
     def config(self) -> MetricBase: ...
@@ -66,9 +66,9 @@ class Scorer(Protocol):
 
 
 class SampleScores:
-    """The score of each sample by each of some metrics, and what it was compared with.
+    """The score of each sample by each of several metrics, and what it was compared with.
 
-    Raises UserError where a metric has nothing to compare with.
+    Raises UserError if a metric has nothing to compare with.
     """
 
     def __init__(self, metrics: Mapping[str, Scorer], pairs: Pairs | None) -> None:
@@ -83,19 +83,20 @@ class SampleScores:
         self._seen: list[Tensor] = []
 
     def check(self) -> None:
-        """Raises UserError where the first original is no pair of a sample."""
+        """Raises UserError if the first original does not match a sample."""
         if self._has_pairs:
             self.pairs.check()
 
     @property
     def bytes_per_sample(self) -> int:
-        """Main memory that is kept of each sample."""
+        """Main memory kept for each sample."""
         return 8 * (len(self.metrics) + 3) if self.metrics else 0
 
     def update(self, images: Tensor, index: Tensor, low_res: Tensor | None = None) -> None:
-        """images uint8 [B, C, H, W], index int64 [B]; low_res: what they enlarge, where only the drawing knows it.
+        """images uint8 [B, C, H, W], index int64 [B]; low_res: their low-resolution images, if only the caller knows
+        them.
 
-        Raises UserError where samples and originals differ in size or channels.
+        Raises UserError if samples and originals differ in size or channels.
         """
         if not self.metrics:
             return
@@ -114,7 +115,7 @@ class SampleScores:
         self._seen.append(seen)
 
     def gathered(self, n: int) -> dict[str, Scores]:
-        """Those of every process by metric, the same on all of them; all of them call it together.
+        """The scores of every process by metric, the same on all of them; all of them must call it together.
 
         Raises ValueError unless samples 0..n-1 were each given once.
         """
@@ -137,6 +138,6 @@ class SampleScores:
 
 
 def _hashes(pictures: Tensor) -> Tensor:
-    """uint8 [B, ...] -> int64 [B], a number that is another one for other pixels."""
+    """uint8 [B, ...] -> int64 [B], a hash of the pixels."""
     digests = [hashlib.sha256(one.numpy().tobytes()).digest()[:8] for one in pictures.cpu().contiguous()]
     return torch.tensor([int.from_bytes(digest, "big", signed=True) for digest in digests], dtype=torch.int64)

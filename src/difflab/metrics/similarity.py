@@ -1,4 +1,4 @@
-"""How close each sample is to a picture of its own: what super-resolution is measured by."""
+"""How close each sample is to its paired image: the metrics of super-resolution."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SSIM_CONSTANTS = {
 
 
 class PSNR(ScoreMetric[MetricBase]):
-    """An equal pair, whose PSNR is infinite, counts as one value that is off by one."""
+    """An identical pair, whose PSNR is infinite, counts as if one value were off by one."""
 
     def score(self, images: Tensor, pictures: Pictures) -> Tensor:
         assert pictures.original is not None, "there is something to compare with"
@@ -140,11 +140,11 @@ def structural_similarity(images: Tensor, originals: Tensor) -> Tensor:
 
 
 def consistency(images: Tensor, low_res: Tensor, downsampling: Downsampling) -> Tensor:
-    """Mean squared error of each image, made smaller, to the low-resolution one, of pixels in [0, 1] (SR3, section 4).
+    """Mean squared error of each downsampled image to the low-resolution one, of pixels in [0, 1] (SR3, section 4).
 
     images: uint8 [B, C, H, W]. low_res: [B, C, h, w], uint8 or float in [-1, 1]. -> float64 [B]
 
-    What is compared are floats: neither the image made smaller nor a `low_res` that was computed is rounded or clamped.
+    Floats are compared: neither the downsampled image nor a computed `low_res` is rounded or clamped.
     """
     device = statistics_device(images.device)
     smaller, given = downsampling(images).to(device).double(), as_float(low_res).to(device).double()
@@ -153,8 +153,8 @@ def consistency(images: Tensor, low_res: Tensor, downsampling: Downsampling) -> 
 
 
 def highest_psnr(values: int) -> float:
-    """The PSNR of an image of so many values of which one is off by one: nothing but an equal image comes closer, and
-    that counts as much, since its own is infinite."""
+    """The PSNR of an image with `values` values of which one is off by one: the highest below infinity, and the value
+    that an identical image counts as."""
     return 10.0 * math.log10(PEAK**2 * values)
 
 

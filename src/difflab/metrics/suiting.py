@@ -1,4 +1,4 @@
-"""Which of the chosen metrics a data set can be measured with: each metric says what it needs."""
+"""Selects the metrics that suit a data set: each metric says what it needs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from difflab.metrics.build import build_metrics
 def without_unsuited(
     metrics: MetricsConfig, data: DataConfig | None, overrides: Sequence[str], *, image_size: int
 ) -> tuple[MetricsConfig, list[str]]:
-    """The metrics that say something of samples for this data, and a line for each that was left out.
+    """The metrics that are meaningful for samples of this data, and a line for each one left out.
 
-    A metric of a group that the user chose is left out where the data is not what it judges; one that the user named
+    A metric of a group that the user chose is left out if it cannot judge the data; one that the user named
     (`metrics.oracle=...`) is refused. image_size: pixels per side of the samples.
 
-    Raises UserError for that one, and where nothing would be left.
+    Raises UserError for a named one, and if no metric would be left.
     """
     requested = {name: metric.unsuited(data, image_size) for name, metric in build_metrics(metrics).items()}
     unsuited = {name: why for name, why in requested.items() if why is not None}

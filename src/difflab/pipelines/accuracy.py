@@ -1,4 +1,4 @@
-"""How well a classifier tells the classes of real images, by the noise that they are shown under."""
+"""The accuracy of a classifier on real images, by noise level."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from difflab.types import Batch
 
 
 class AccuracyPipeline:
-    """A classifier of noised images on images that are noised as in its training, at several times of its schedule.
+    """Runs a classifier of noised images on images noised as in its training, at several times of its schedule.
 
-    The noise of an image depends on the seed and its index alone, whatever the batch; it is another one at each time.
+    The noise of an image depends on the seed, its index and the time alone, not on the batch.
 
     model: with logits [B, classes] of (x_t, time). times: how many; the first is the first of the schedule.
     autocast: dtype of the network's arithmetic, None for float32.
@@ -47,7 +47,7 @@ class AccuracyPipeline:
 
     @property
     def times(self) -> list[float]:
-        """The times: rows of a table, or positions in [0, 1)."""
+        """The times: table rows, or positions in [0, 1)."""
         return self._times.tolist()
 
     @property
@@ -58,11 +58,11 @@ class AccuracyPipeline:
     def __call__(self, batch: Batch, seed: int) -> Judged:
         """batch: `image` uint8 [B, C, H, W], `index` and `label` int64 [B], on any device.
 
-        Raises UserError for classes that the classifier does not know, and for logits that are not finite.
+        Raises UserError for labels outside the classifier's classes, and for logits that are not finite.
         """
         label = batch["label"].to(self.device)
         classes = self.model.config.logits
-        assert classes is not None, "the model tells classes"
+        assert classes is not None, "the model is a classifier"
         outside = [c for c in label.tolist() if not 0 <= c < classes]
         if outside:
             raise UserError(f"class {outside[0]} is not in 0..{classes - 1}, the classes of this classifier")
@@ -77,7 +77,7 @@ class AccuracyPipeline:
         return Judged(rank.cpu(), loss.double().cpu())
 
     def _at(self, time: Tensor, x0: Tensor, noise: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """How many classes are likelier than the true one [B], and the cross entropy [B]."""
+        """How many classes score above the true one [B], and the cross entropy [B]."""
         process = self.model.process
         t = time.to(self.device).expand(len(x0))
         seen = process.network_input(process.q_sample(x0, t, noise), t)

@@ -1,4 +1,4 @@
-"""Stages put together: what samples have to show goes in, batches go from stage to stage, pictures come out."""
+"""Pipelines: stages run in order, from a request (what the samples should show) to images."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from difflab.seeding import stream_seed
 from difflab.types import Batch, NoiseLevel, StepHook
 
 Takes = Literal["low_res", "image", "noise", "nothing"]
-"""What a stage takes of the one before it: images that it enlarges as its model was trained to, images that it begins
-with at some noise, x in the middle of its way."""
+"""What a stage takes from the one before it: images that it enlarges as its model was trained to, images from which it
+starts at some noise level, or a partially denoised x."""
 
 
 class Stage(Protocol):
-    """One part of a drawing, batch -> batch: it reads some fields and makes `image`, float [B, C, H, W] in [-1, 1], or
-    leaves x at a noise level (`difflab.pipelines.handover`) to the next stage.
+    """One stage of a pipeline, batch -> batch: reads some fields and adds `image`, float [B, C, H, W] in [-1, 1], or
+    hands x at a noise level (`difflab.pipelines.handover`) to the next stage.
 
-    shape:     of one image that it makes, (C, H, W).
-    reads, stand_ins, optional, classes, sizes: of the batch, as `difflab.conditioning.base.Conditioner` says.
-    class_names: what those classes are called, where that is known.
-    downsampling: how the images that it enlarges are made of whole ones, None where it enlarges none.
+    shape:     of one output image, (C, H, W).
+    reads, stand_ins, optional, classes, sizes: of the batch, see `difflab.conditioning.base.Conditioner`.
+    class_names: the names of those classes, if known.
+    downsampling: how the low-resolution images are made from full-size ones, None if the stage enlarges nothing.
     autocast:  the dtype of its networks' arithmetic, None for float32.
-    n_steps:   how many steps its network takes, 0 where it has none.
-    begins_at: the noise level where it goes on with the x of the stage before it, None where it does not.
-    ends_at:   the noise level that it leaves x at, None for a finished image.
-    Sample i of seed s comes out the same whatever batch it is drawn in.
+    n_steps:   the number of sampling steps, 0 if it has no network.
+    begins_at: the noise level at which it continues from the x of the previous stage, None if it does not.
+    ends_at:   the noise level at which it leaves x, None for a finished image.
+    Sample i of seed s is the same in any batch.
     """
 
     shape: tuple[int, ...]
@@ -66,36 +66,36 @@ class Stage(Protocol):
     def ends_at(self) -> NoiseLevel | None: ...
 
     def check(self, batch: Batch) -> None:
-        """Raises ValueError, in one line, for a batch that it cannot read; called before anything is moved."""
+        """Raises ValueError, in one line, for a batch that it cannot read; called before moving anything."""
         ...
 
     def __call__(self, batch: Batch, seed: int, hook: StepHook | None = None) -> Batch:
-        """The batch with `image`. hook: called after each step of the network.
+        """Returns the batch with `image`. hook: called after each step of the network.
 
-        Raises NonFiniteSamplesError where a sample is NaN or infinite, or was on the way.
+        Raises NonFiniteSamplesError if a sample is or becomes NaN or infinite.
         """
         ...
 
     def known(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
-        """What of an image stays to the bit: (uint8 [B, C, H, W], where: bool [B, 1, H, W]), or None."""
+        """The pixels of an image that are kept exactly: (uint8 [B, C, H, W], where: bool [B, 1, H, W]), or None."""
         ...
 
     def record(self) -> dict[str, Any]:
-        """How it draws, as plain containers: `sampler` and `guidance`, or `pipeline` where it has neither."""
+        """How it samples, as plain containers: `sampler` and `guidance`, or `pipeline` if it has neither."""
         ...
 
 
 class Pipeline:
-    """Stages one after the other (ADM-U, section 5.2 of the paper, is two): the `image` of one is the `low_res` of the
-    next, as floats; what the request asks for is told to each that reads it. Each has noise of its own, but for one
-    that goes on where another ended, which draws from the same streams.
+    """Runs stages one after the other (ADM-U, section 5.2 of the paper, has two): the `image` of one is the `low_res`
+    of the next, as floats; every stage receives the fields of the request that it reads. Each stage has its own noise,
+    except one that continues where another ended, which uses the same random streams.
 
-    stages: by name, in their order.
-    request: what samples have to show.
-    wanted: what they want of a request, as `wanted_by` says.
+    stages: by name, in order.
+    request: what the samples should show.
+    wanted: the fields that the stages need, see `wanted_by`.
     rounding: of the last stage's floats to uint8, once, at the end.
 
-    Raises UserError where the request lacks what a stage reads.
+    Raises UserError if the request lacks a field that a stage reads.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Pipeline:
         self.wanted = wanted
         missing = self.wanted.missing(request.fields)
         if missing:
-            raise UserError(f"this model reads {missing[0]}, which the request does not say")
+            raise UserError(f"this model reads {missing[0]}, which the request lacks")
 
     @property
     def device(self) -> torch.device:
@@ -131,25 +131,25 @@ class Pipeline:
         return self.drawn(self.request(indices, seed), seed)
 
     def drawn(self, batch: Batch, seed: int, handed: Callable[[Tensor], object] | None = None) -> Tensor:
-        """The same for a request's batch: what `follow` gives, in uint8."""
+        """The same for a batch of the request: the output of `follow` as uint8."""
         images = to_uint8(self.follow(batch, seed, handed=handed), self.rounding)
         known = self.last.known(batch)
         if known is None:
             return images
-        # Rounding does not bring every pixel back: those that stay are put in again.
+        # Rounding does not restore every pixel exactly, so the kept ones are copied back.
         image, stays = (tensor.to(images.device) for tensor in known)
         return torch.where(stays, image, images)
 
     def draw(self, indices: Sequence[int], seed: int, *, hook: StepHook | None = None) -> Tensor:
         """The same as float32, nominally in [-1, 1]; hook: called after each step of the last stage.
 
-        Raises NonFiniteSamplesError where a sample is NaN or infinite, or was on the way.
+        Raises NonFiniteSamplesError if a sample is or becomes NaN or infinite.
         """
         return self.follow(self.request(indices, seed), seed, hook=hook)
 
     @property
     def enlarging(self) -> int | None:
-        """The number of the first stage that enlarges what it is given, None where none does."""
+        """The index of the first stage that enlarges images, None if none does."""
         enlarge = (number for number, one in enumerate(self.stages.values()) if one.downsampling is not None)
         return next(enlarge, None)
 
@@ -161,10 +161,11 @@ class Pipeline:
         hook: StepHook | None = None,
         handed: Callable[[Tensor], object] | None = None,
     ) -> Tensor:
-        """What the samples of a request's batch look like. Raises UserError for a batch that no stage can read.
+        """Returns the samples for a batch of the request, as floats. Raises UserError for a batch that a stage cannot
+        read.
 
-        handed: called with the images, float [B, C, h, w], that the first stage which enlarges some has of the one
-        before it; not where they are asked for.
+        handed: called with the images, float [B, C, h, w], that the first enlarging stage receives from the stage
+        before it; not called if they come from the request.
         """
         drawn: Batch = {}
         for number, (name, stage) in enumerate(self.stages.items()):
@@ -173,7 +174,7 @@ class Pipeline:
             if handed is not None and number == self.enlarging and number > 0:
                 handed(as_float(batch["low_res"]))
             try:
-                # The first stage draws what it would draw alone.
+                # The first stage gives the same samples as it would alone.
                 drawn = stage(
                     batch,
                     seed if number == 0 else stream_seed(seed, "stage", number),
@@ -181,14 +182,14 @@ class Pipeline:
                 )
             except NonFiniteSamplesError as bad:
                 raise (bad.in_stage(name) if len(self.stages) > 1 else bad) from None
-            # What the request gives as `image` stays for the stages that keep a part of it.
+            # The request's `image` stays for the stages that keep a part of it.
             left = {UNFINISHED: drawn[UNFINISHED]} if stage.ends_at is not None else {"low_res": drawn["image"]}
             batch = {**batch, **left}
         return drawn["image"]
 
     def record(self) -> dict[str, Any]:
-        """How it draws, as plain containers: `sampler`, `guidance`, and `pipeline` where there is more to say: several
-        stages, and where what they read comes from (classes are said elsewhere)."""
+        """How it samples, as plain containers: `sampler`, `guidance`, and `pipeline` for several stages and for the
+        source of each field of the request (classes are recorded elsewhere)."""
         requested = {field: source for field, source in self.request.record().items() if field != "label"}
         if len(self.stages) > 1:
             stages = {name: stage.record() for name, stage in self.stages.items()}
@@ -199,9 +200,9 @@ class Pipeline:
 
 
 def wanted_by(stages: Mapping[str, Stage]) -> Wanted:
-    """What a pipeline of these stages wants of its request.
+    """The fields that a pipeline of these stages needs from its request.
 
-    Raises UserError where they do not fit one another.
+    Raises UserError if the stages do not fit together.
     """
     names, parts = list(stages), list(stages.values())
     for name, before, stage in zip(names[1:], parts, parts[1:], strict=False):
@@ -211,17 +212,17 @@ def wanted_by(stages: Mapping[str, Stage]) -> Wanted:
     counts = list(having.values())
     if len(set(counts)) > 1:
         listed = ", ".join(f"{name} {count}" for name, count in having.items())
-        raise UserError(f"pipeline.stages: all of them are told the same classes, but they have others: {listed}")
+        raise UserError(f"pipeline.stages: all stages need the same number of classes, but they have: {listed}")
     reads, stand_ins, sizes, made = [], {}, {}, False
     for stage in parts:
-        # The stage before makes it, once one has ended.
+        # Once a stage has finished an image, the next reads it as low_res.
         given = {"low_res"} if made else set()
         reads += [field for field in stage.reads if field not in given]
         if not made:
             stand_ins |= stage.stand_ins
             sizes |= stage.sizes
         made = made or stage.ends_at is None
-    # What is edited, or what samples are compared with, has the size of what comes out.
+    # An image to edit or to compare with has the size of the output.
     whole = parts[-1].sizes
     return Wanted(
         reads=tuple(dict.fromkeys(reads)),
@@ -236,18 +237,18 @@ def wanted_by(stages: Mapping[str, Stage]) -> Wanted:
 
 
 def check_stage(name: str, before: Sequence[int], stage: Stage) -> None:
-    """Raises UserError unless `stage` takes images of the shape `before`."""
+    """Raises UserError unless `stage` accepts images of the shape `before`."""
     drawn, own = f"{before[-2]}x{before[-1]}", f"{stage.shape[-2]}x{stage.shape[-1]}"
     size, verb = stage.shape[-1], "goes on with"
     if stage.takes == "low_res":
         size, verb = stage.sizes["low_res"], "enlarges"
     elif stage.takes == "image":
-        # A smaller one is enlarged.
+        # A smaller one is enlarged first.
         size, verb = min(before[-1], stage.shape[-1]), "begins with"
     elif stage.takes == "nothing":
         raise UserError(
-            f"pipeline.stages.{name} enlarges nothing: only the first stage draws from noise alone; "
-            f"give the run of an upsampler, or begin with the image before it, as in pipeline.stages.{name}.start=0.5"
+            f"pipeline.stages.{name} enlarges nothing: only the first stage starts from noise alone; "
+            f"give the run of an upsampler, or start from the image before it, as in pipeline.stages.{name}.start=0.5"
         )
     if before[-1] != size:
         wanted = own if stage.takes == "noise" else f"{size}x{size}"
@@ -260,7 +261,7 @@ def check_stage(name: str, before: Sequence[int], stage: Stage) -> None:
 
 
 def check_noise(name: str, before: Stage, stage: Stage) -> None:
-    """Raises UserError unless `stage` takes x over where the one before it leaves it, told of the same image."""
+    """Raises UserError unless `stage` takes x over at the level where the one before it ends, for the same image."""
     begins, ends = stage.begins_at, before.ends_at
     if begins is None and ends is not None:
         raise UserError(

@@ -1,4 +1,4 @@
-"""From the configuration of a drawing to the pipeline that draws."""
+"""Builds the pipeline of a sampling configuration."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from difflab.tasks.build import Model
 
 
 class StoredModels:
-    """Stored models on one device, each loaded once, whoever asks for it: a stage, a guidance, a sweep's next value.
+    """Loads stored models onto one device, each once however often it is needed: by a stage, a guidance, or a sweep.
 
-    compiled: their networks' compiled code.
+    compiled: the compiled code of their networks.
     """
 
     def __init__(self, device: torch.device | str, memory_format: torch.memory_format | None = None) -> None:
@@ -44,11 +44,11 @@ class StoredModels:
         self._loaded: dict[tuple[str, Weights], tuple[Model, Stored]] = {}
 
     def load(self, run: str, which: Weights) -> Model:
-        """The model of a run, an exported folder or a checkpoint. Raises UserError where there is none."""
+        """The model of a run, an exported folder or a checkpoint. Raises UserError if there is none."""
         return self.stored(run, which)[0]
 
     def stored(self, run: str, which: Weights) -> tuple[Model, Stored]:
-        """The same, with what is known of where it lies."""
+        """The same, together with its location and configuration."""
         if (run, which) not in self._loaded:
             model, stored = load_stored(run, which, self.device)
             if self.memory_format is not None:
@@ -64,12 +64,13 @@ def build_pipeline(
     autocast: torch.dtype | None = None,
     compilation: Compilation | None = None,
 ) -> tuple[Pipeline, Stored]:
-    """The pipeline of a drawing, and the stored model that its pictures belong to: the run, or the last stage's.
+    """Builds the pipeline, and returns it with the stored model that its images belong to: the run, or the last
+    stage's.
 
     compilation: which of the networks are compiled; None for none.
 
-    Raises UserError where a run is none, draws nothing, or does not fit the others, and for a request that it cannot
-    follow.
+    Raises UserError if a run does not exist, cannot generate images or does not fit the others, and for a request that
+    the pipeline cannot follow.
     """
     running = _Running(autocast, compilation)
     masked = config.mask is not None or (config.request is not None and gives(config.request, "mask"))
@@ -97,16 +98,16 @@ def pipeline_of(
     split: str = "train",
     rounding: Rounding = "truncate",
 ) -> Pipeline:
-    """Stages with the request of what is asked for; what is not comes from the seed or from `split` of `data`.
+    """Combines stages with their request; fields that are not given come from the seed or from `split` of `data`.
 
-    Raises UserError where stages do not fit one another, and for a request that they cannot follow.
+    Raises UserError if the stages do not fit together, and for a request that they cannot follow.
     """
     wanted = wanted_by(stages)
     return Pipeline(stages, build_request(request, wanted, data, split), wanted, rounding)
 
 
 def files_of(config: DrawConfig, models: StoredModels, request: Request) -> list[Path]:
-    """The files that decide what a drawing shows besides its configuration: all weights, and what it asks for."""
+    """The files besides the configuration that determine the samples: all weights, and the files of the request."""
     weights = [models.stored(run, which)[1].weights for run, which in _runs_of(config)]
     return [*weights, *request.files]
 
@@ -128,11 +129,11 @@ def _guides_of(guidance: GuidanceBase) -> Iterator[tuple[str, Weights]]:
 
 
 def require_drawing(run: str, model: ModelConfig) -> DrawingModelConfig:
-    """The configuration of a stored model that draws. Raises UserError for one that draws nothing by itself."""
+    """The configuration of a stored generative model. Raises UserError for a model that generates no images."""
     if not isinstance(model, DrawingModelConfig):
         leads = f", and this one as guidance=classifier guidance.run={run}" if model.logits is not None else ""
-        tells = f"; how well it tells classes: `difflab accuracy run={run}`" if "accuracy" in model.measures else ""
-        raise UserError(f"run={run} is {model.title} and draws nothing: give run= a diffusion model{leads}{tells}")
+        tells = f"; for its accuracy: `difflab accuracy run={run}`" if "accuracy" in model.measures else ""
+        raise UserError(f"run={run} is {model.title} and draws no images: give run= a diffusion model{leads}{tells}")
     return model
 
 
@@ -189,9 +190,9 @@ def _cascade(
 
 
 def editing_of(stage: StageConfig, before: Stage | None, masked: bool, size: int) -> Editing:
-    """Where a stage of a cascade begins and ends, and what it keeps.
+    """Where a stage of a cascade begins and ends, and what it keeps of an image.
 
-    before: the stage before it, None for the first. size: pixels per side of what it draws.
+    before: the previous stage, None for the first. size: pixels per side of its output.
     """
     return Editing(
         stage,
@@ -205,7 +206,7 @@ def editing_of(stage: StageConfig, before: Stage | None, masked: bool, size: int
 
 @contextlib.contextmanager
 def _naming(stage: str) -> Iterator[None]:
-    """A mistake inside is one of this stage."""
+    """Attributes UserErrors raised inside to this stage."""
     try:
         yield
     except UserError as error:

@@ -1,4 +1,4 @@
-"""The stage that diffuses: one trained model put together for sampling, with its sampler and guidance."""
+"""The diffusion stage: one trained model with its sampler and guidance."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ DROPPED_CLASSES = ("conditioning=class", "conditioning.class_label.drop_rate=0.1
 
 
 class DiffusingStage:
-    """Draws images with one model. Sample i of seed s has the same noise whatever the batch it is drawn in.
+    """Samples images from one model. Sample i of seed s has the same noise in any batch.
 
     shape: of one sample, (C, H, W).
-    guides: the further networks that `guidance` asks.
-    editing: where it begins and ends, and what is done with an image, where one is given.
-    class_names: what the classes that samples may be asked to show are called, where that is known.
+    guides: the additional networks that `guidance` evaluates.
+    editing: where sampling begins and ends, and how a given image is used.
+    class_names: the names of the classes, if known.
     autocast: dtype of the networks' arithmetic, None for full precision; the sampler always works in float32.
-    compilation: which networks are compiled, None for none; a classifier that guides never is.
+    compilation: which networks are compiled, None for none; a guiding classifier never is.
 
-    Raises UserError for steps that the schedule has not, and for a guidance that the model cannot have.
+    Raises UserError for steps that the schedule lacks, and for a guidance that the model does not support.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class DiffusingStage:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """What the conditioners read, what the guides lead to, the image that is edited."""
+        """The fields of the conditioners, of the guides, and the image to edit."""
         fields = [field for part in self._conditioned() for field in part.reads]
         led = [field for guide in self.guides.values() for field in guide.reads]
         return tuple(dict.fromkeys([*fields, *led, *self.editing.reads]))
@@ -126,7 +126,7 @@ class DiffusingStage:
 
     @property
     def classes(self) -> int | None:
-        """How many classes samples may be asked to show: the model's, else those of the guide that leads to them."""
+        """The number of classes: the model's, else the guiding classifier's."""
         counted = [self.conditioners.classes, *(guide.classes for guide in self.guides.values())]
         return next((count for count in counted if count is not None), None)
 
@@ -146,14 +146,14 @@ class DiffusingStage:
         guides = [guide.conditioners for guide in self.guides.values()]
         return [self.conditioners, *(one for one in guides if one is not None)]
 
-    # -- drawing --------------------------------------------------------------------------------------------------
+    # -- sampling -------------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
     def __call__(self, batch: Batch, seed: int, hook: StepHook | None = None) -> Batch:
-        """The batch with `image`, float32 [B, C, H, W] on the model's device, nominally in [-1, 1]; with what
-        `difflab.pipelines.handover` says where it ends at a noise level.
+        """Returns the batch with `image`, float32 [B, C, H, W] on the model's device, nominally in [-1, 1]; or, if the
+        stage ends at a noise level, with the field of `difflab.pipelines.handover`.
 
-        Raises NonFiniteSamplesError where a sample is NaN or infinite.
+        Raises NonFiniteSamplesError if a sample is NaN or infinite.
         """
         indices = batch["index"].tolist()
         left: Unfinished | None = batch[UNFINISHED] if self.editing.continued is not None else None
@@ -188,7 +188,7 @@ class DiffusingStage:
             return {**batch, "image": x}
 
     def _start(self, seeds: Sequence[int], left: Unfinished | None) -> tuple[SampleNoise, Tensor]:
-        """The samples' streams, and what the sampler starts from."""
+        """The samples' random streams, and the x from which the sampler starts."""
         if left is None:
             noise = SampleNoise(seeds, self.device)
             return noise, noise.randn(self.shape) * self.sampler.starting_std(self.process)
@@ -196,11 +196,11 @@ class DiffusingStage:
         return left.noise, left.at(self.begins_at).to(self.device)
 
     def _calls(self) -> int:
-        """How many rows go through the network for each sample, at least."""
+        """The least number of network evaluations per sample."""
         return self.n_steps * self.sampler.calls_a_step * self.guidance.calls
 
     def record(self) -> dict[str, Any]:
-        """The sampler and the guidance, and under `pipeline` what is done with an image."""
+        """The sampler and the guidance, and under `pipeline` how a given image is used."""
         record: dict[str, Any] = {
             "sampler": self.sampler_config.model_dump(mode="json"),
             "guidance": self.guidance.recorded(),
@@ -209,11 +209,11 @@ class DiffusingStage:
         return {**record, "pipeline": edited} if edited else record
 
     def known(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
-        """What of the images stays, as `Editing.known` gives it; None where all is drawn."""
+        """The kept pixels, as `Editing.known` returns them; None if the whole image is generated."""
         return self.editing.known(batch)
 
     def _networks(self) -> list[tuple[str, nn.Module]]:
-        """Every network that takes part, by the name that it has in a message."""
+        """Every network involved, by its name in messages."""
         parts: list[tuple[str, nn.Module]] = [("network", self.network), ("conditioners", self.conditioners)]
         return parts + [(f"guidance {name}", guide.model.as_module()) for name, guide in self.guides.items()]
 
@@ -223,17 +223,17 @@ class DiffusingStage:
         droppable = any(conditioner.drop_rate > 0 for _, conditioner in self.conditioners.named())
         if self.guidance.needs_null and not droppable:
             names = [name for name, one in self.conditioners.named() if one.augmentation is None]
-            why = "was trained with its condition always there" if names else "is unconditional"
+            why = "was trained without dropping its condition" if names else "is unconditional"
             dropping = [f"conditioning.{names[0]}.drop_rate=0.1"] if names else DROPPED_CLASSES
             raise UserError(
-                f"guidance: this model {why}, so classifier-free guidance has nothing to lead away from: train with "
-                f"{' '.join(dropping)}, or lead away from another network, guidance=autoguidance "
+                f"guidance: this model {why}, so classifier-free guidance has no unconditional prediction: train with "
+                f"{' '.join(dropping)}, or guide with another network, guidance=autoguidance "
                 "guidance.reference.run=..."
             )
         assert self.guides.keys() == self.guidance.guides.keys(), "load_guides loads what the guidance names"
 
     def _parts(self, batch: Batch, seeds: Sequence[int]) -> GuidanceParts:
-        """What guidance needs of the networks for one batch."""
+        """The networks' side of guidance for one batch."""
         drawn = Drawn(
             batch,
             seeds,

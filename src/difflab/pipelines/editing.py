@@ -1,4 +1,4 @@
-"""What a diffusing stage does besides telling its model: where it begins and ends, and what of an image it keeps."""
+"""How a diffusion stage uses an image: where sampling begins and ends, and which pixels are kept."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from difflab.images import as_float, resize
 from difflab.types import Batch, NoiseLevel
 
 WHITE = 128
-"""From this value on a pixel of a mask is drawn anew."""
+"""Pixels of a mask from this value on are regenerated."""
 
 
 @dataclass(frozen=True)
 class Editing:
-    """`image` [B, C, H, W] of a batch is where sampling begins, where the configuration says so; and `mask`
-    [B, 1, H, W] uint8 is white where the image is drawn anew and black where it stays to the bit.
+    """Sampling begins with `image` [B, C, H, W] of a batch if the configuration says so; and `mask` [B, 1, H, W] uint8
+    is white where the image is regenerated and black where it is kept exactly.
 
     masked:    whether masks are given.
-    begins_with: the field with the image of `start` and `inverted`; low_res is what the stage before drew.
-    end:       the share of the steps that is left out at the end.
-    continued: the level where the stage before it ended, and this one goes on; None where it does not.
-    size:      pixels per side of what is drawn, None for the image's own. Larger images and masks are made smaller by
-        area, and a pixel is known where all that it covers is; a smaller image to begin with is enlarged.
+    begins_with: the field with the image of `start` and `inverted`; low_res is the output of the previous stage.
+    end:       the fraction of the steps that is left out at the end.
+    continued: the level at which the previous stage ended and this one continues; None if it does not.
+    size:      pixels per side of the output, None for the image's own. Larger images and masks are downsampled by area,
+        and a pixel is known if all that it covers is; a smaller initial image is enlarged.
     """
 
     config: EditingConfig
@@ -47,20 +47,20 @@ class Editing:
 
     @property
     def steps(self) -> Part:
-        """Which steps are taken, without an image."""
+        """The steps that are taken, without an image."""
         start = self.config.start or (1.0 if self.continued is None else self.continued)
         return Part(start=start, end=self.end, resampling=self._resampling)
 
     def check(self, batch: Batch) -> None:
-        """Raises ValueError, in one line, for a batch without what it needs."""
+        """Raises ValueError, in one line, if the batch lacks a field that it needs."""
         for field in self.reads:
             if field not in batch:
-                raise ValueError(f"{field} is missing, which drawing from an image needs")
+                raise ValueError(f"{field} is missing, which sampling from an image needs")
         if not self.masked and "mask" in batch:
-            raise ValueError("mask: this drawing keeps no part of an image; give mask= for all samples")
+            raise ValueError("mask: this sampling run keeps no part of an image; give mask= for all samples")
 
     def part(self, batch: Batch) -> Part | None:
-        """What of its steps the sampler takes for a batch on its device; None for all of them, from pure noise."""
+        """The steps that the sampler takes for a batch on its device; None for all of them, from pure noise."""
         if not self.reads and not self.end and self.continued is None:
             return None
         steps, begins = self.steps, self.config.begins_with_image and self.continued is None
@@ -74,11 +74,11 @@ class Editing:
         )
 
     def known(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
-        """(image uint8 [B, C, H, W], where it stays: bool [B, 1, H, W]); None where nothing stays."""
+        """(image uint8 [B, C, H, W], where it is kept: bool [B, 1, H, W]); None if nothing is kept."""
         return (batch["image"], ~drawn_anew(batch["mask"])) if self.masked else None
 
     def record(self) -> dict[str, Any]:
-        """The configuration, without what plays no role."""
+        """The configuration, without options that have no effect."""
         used = {"start": self.config.start, "inverted": self.config.inverted} if self.config.begins_with_image else {}
         inpaint = {"inpaint": self.config.inpaint.model_dump(mode="json")} if self.masked else {}
         goes_on = {"continues": True} if self.continued is not None else {}
@@ -103,5 +103,5 @@ class Editing:
 
 
 def drawn_anew(mask: Tensor) -> Tensor:
-    """bool [B, 1, H, W] of a mask uint8 [B, 1, H, W]: where it is white."""
+    """bool [B, 1, H, W]: where a mask uint8 [B, 1, H, W] is white."""
     return mask >= WHITE

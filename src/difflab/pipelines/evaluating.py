@@ -1,4 +1,4 @@
-"""Judging samples: the evaluator with its reference, and the record of how a pipeline draws them."""
+"""Evaluating samples: the evaluator with its reference data, and the record of how a pipeline samples."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def build_evaluator(
     rank: int = 0,
     world_size: int = 1,
 ) -> Evaluator:
-    """The evaluator of `n` samples that `pipeline` draws with `seed`; the rest is that of `evaluator_of_samples`.
+    """The evaluator of `n` samples that `pipeline` generates with `seed`; the rest as in `evaluator_of_samples`.
 
-    Raises UserError also where the classes of the data are not those that samples show.
+    Raises UserError also if the classes of the data are not the classes of the samples.
     """
     refuse_other_classes(metrics, pipeline.wanted.classes, class_names)
     return evaluator_of_samples(
@@ -69,11 +69,11 @@ def evaluator_of_samples(
 ) -> Evaluator:
     """The evaluator of `n` samples, over `world_size` processes.
 
-    sampling: how they were made. device: where features are computed.
-    data, split: what samples are compared with, read by the metrics that compare; None where there is nothing.
-    class_names: what the classes that samples are asked to show are called, for the metrics that look.
-    pairs: what each sample is compared with, for the metrics that do.
-    Raises UserError where a metric cannot be computed from n samples, or lacks its reference or its pairs.
+    sampling: how they were generated. device: where features are computed.
+    data, split: the reference data of the metrics that need some; None if there is none.
+    class_names: the names of the samples' classes, for the metrics that use classes.
+    pairs: what each sample is compared with, for the paired metrics.
+    Raises UserError if a metric cannot be computed from n samples, or lacks its reference or its pairs.
     """
     return Evaluator(
         metrics,
@@ -87,22 +87,22 @@ def evaluator_of_samples(
 
 
 def refuse_other_classes(metrics: MetricsConfig, count: int | None, class_names: Sequence[str] | None) -> None:
-    """Raises UserError where a metric looks for classes and samples show another number of them than the data names."""
+    """Raises UserError if a metric uses classes and the samples have another number of them than the data names."""
     name = classes_are_read(metrics)
     if name is not None and count is not None and class_names is not None and count != len(class_names):
         raise UserError(
-            f"metrics.{name}: samples show {count} classes and the data set names {len(class_names)}: evaluate on "
+            f"metrics.{name}: the samples have {count} classes and the data set names {len(class_names)}: evaluate on "
             f"the data that the model was trained on, or set metrics.{name}=null"
         )
 
 
 def classes_are_read(metrics: MetricsConfig) -> str | None:
-    """The first of the metrics that looks for the class of a sample, None where none does."""
+    """The first metric that uses the classes of samples, None if none does."""
     return next((name for name, config in metrics.items() if config is not None and config.reads_classes), None)
 
 
 def sampling_record(pipeline: Pipeline, *, seed: int, weights: Literal["ema", "raw"]) -> SamplingRecord:
-    """How the samples of a pipeline are made: everything about it that changes a metric."""
+    """How a pipeline generates its samples: everything about it that changes a metric."""
     how = pipeline.record()
     classes = pipeline.request.record().get("label")
     balance: Literal["none", "uniform", "given", "data"] = "none" if classes is None else "data"
@@ -125,10 +125,10 @@ def sampling_record(pipeline: Pipeline, *, seed: int, weights: Literal["ema", "r
 def reference_of(
     metrics: MetricsConfig, n: int, data: DataConfig | None, split: str, rank: int = 0, world_size: int = 1
 ) -> DataReference | None:
-    """What n samples are compared with; None where no metric compares, or there is no data.
+    """The reference data for n samples; None if no metric compares with any, or there is no data.
 
-    Raises UserError where a metric cannot be computed from n samples, and where the data is missing or has fewer images
-    than a metric needs, should all of them be readable.
+    Raises UserError if a metric cannot be computed from n samples, and if the data is missing or has fewer images than
+    a metric needs, even if all of them can be read.
     """
     built = build_metrics(metrics).values()
     for metric in built:

@@ -1,4 +1,4 @@
-"""Noticing samples that are not finite, and the step that made them so, without waiting for the device at any step."""
+"""Detects samples that are not finite, and the step at which they became so, without synchronizing at every step."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ SHOWN = 8
 
 
 class NonFiniteSamplesError(UserError):
-    """Some samples of a batch are NaN or infinite, or were on the way.
+    """Some samples of a batch are or became NaN or infinite.
 
     why:   which samples, where and what to do about it, without a stage.
-    steps: for each sample of the batch, the step (from 1) that left it not finite; 0 for one that is finite.
+    steps: for each sample of the batch, the first step (from 1) after which it was not finite; 0 for a finite one.
     drawn: float32 [B, C, H, W] of the whole batch, with zeros in place of the bad ones.
     """
 
@@ -29,15 +29,15 @@ class NonFiniteSamplesError(UserError):
         self.why, self.steps, self.drawn = why, list(steps), drawn
 
     def in_stage(self, stage: str) -> NonFiniteSamplesError:
-        """The same, of a stage of a cascade."""
+        """The same error, attributed to a stage of a cascade."""
         return NonFiniteSamplesError(self.why, self.steps, self.drawn, stage)
 
 
 class FiniteWatch:
-    """Watches one drawing: put `threshold` and `denoiser` in place of those that it is made of, then `check` x.
+    """Watches one sampling run: wrap its threshold and denoiser with `threshold` and `denoiser`, then `check` x.
 
-    What a step starts from and what it predicts, before clipping makes a picture of infinity, leave a sum per sample
-    on the device, which is NaN or infinite where any value is; the sums are read once, at the end.
+    The input and the prediction of every step, before clipping hides an infinity, leave a sum per sample on the device,
+    which is NaN or infinite if any value is; the sums are read once, at the end.
     """
 
     def __init__(self, threshold: Threshold | None) -> None:
@@ -48,16 +48,16 @@ class FiniteWatch:
 
     @property
     def threshold(self) -> Threshold | None:
-        """The threshold, which looks at x0 before it is changed; None where there is none."""
+        """The threshold, which inspects x0 before it is changed; None if there is none."""
         return None if self._inner is None else self._thresholded
 
     def denoiser(self, denoiser: Denoiser) -> Denoiser:
-        """The denoiser, which tells the watch where it stands."""
+        """The denoiser, which reports every call to the watch."""
         return _Watched(self, denoiser)
 
     def predicted(self, denoiser: Denoiser, x: Tensor, step: StepContext) -> Denoised:
-        """What `denoiser` says, with x and the prediction noted."""
-        # What a step starts from was made by the step before it.
+        """The prediction of `denoiser`, with x and the prediction recorded."""
+        # The input of a step is the output of the step before it.
         self._note(self._step, x)
         self._step = step.index
         denoised = denoiser(x, step)
@@ -66,9 +66,9 @@ class FiniteWatch:
         return denoised
 
     def first_bad_steps(self, x: Tensor) -> list[int] | None:
-        """For each sample the first step (from 1) that left it not finite, or 0; None where all are finite.
+        """For each sample the first step (from 1) after which it was not finite, or 0; None if all are finite.
 
-        x: [B, ...], what the sampler gave.
+        x: [B, ...], the output of the sampler.
         """
         self._note(self._step, x)
         fine = torch.isfinite(torch.stack(self._sums))
@@ -78,7 +78,7 @@ class FiniteWatch:
         return [next((step + 1 for step, good in zip(self._steps, column) if not good), 0) for column in columns]
 
     def _thresholded(self, x0: Tensor) -> Tensor:
-        assert self._inner is not None, "handed out only where there is one"
+        assert self._inner is not None, "handed out only if there is one"
         self._note(self._step, x0)
         return self._inner(x0)
 
@@ -88,7 +88,7 @@ class FiniteWatch:
 
 
 class _Watched:
-    """guidance: samplers ask a denoiser for it, to shift the mean by themselves."""
+    """guidance: read by the samplers that shift the mean themselves."""
 
     def __init__(self, watch: FiniteWatch, denoiser: Denoiser) -> None:
         self._watch, self._denoiser = watch, denoiser
@@ -108,9 +108,9 @@ def refuse_non_finite(
     guidance: GuidanceBase,
     autocast: torch.dtype | None,
 ) -> None:
-    """Raises NonFiniteSamplesError unless x [B, ...] and all that led to it are finite.
+    """Raises NonFiniteSamplesError unless x [B, ...] and everything it was computed from are finite.
 
-    indices: the numbers of the samples. parts: by name, the networks that took part.
+    indices: the indices of the samples. parts: the networks involved, by name.
     """
     steps = watch.first_bad_steps(x)
     if steps is None:

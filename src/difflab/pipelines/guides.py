@@ -1,4 +1,4 @@
-"""The further networks that a guidance asks: a noisy classifier, a weaker or unconditional reference network."""
+"""The additional networks of a guidance: a noisy classifier, or a weaker or unconditional reference network."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from difflab.tasks.build import Model
 from difflab.types import Batch, Denoiser, Network, NoiseLevel
 
 Load = Callable[[str, Weights], Model]
-"""(run, weights) -> the stored model; a sweep hands in one that loads each only once."""
+"""(run, weights) -> the stored model; a sweep passes one that loads each model once."""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """The samples that are being drawn, for what a guide says of them.
+    """The samples in progress, as a guide needs them.
 
-    batch:    what they have to show, on the model's device.
-    seeds:    of each.
+    batch:    their conditioning, on the model's device.
+    seeds:    one per sample.
     autocast: dtype of the networks' arithmetic, None for full precision.
-    respaced: a process as the sampler steps on it.
+    respaced: a process restricted to the sampler's steps.
     compiled: a network as it is run in every step.
     """
 
@@ -49,7 +49,7 @@ class Drawn:
 
 
 class Guide:
-    """A further trained model that guidance asks. A kind of guidance names the class that it needs.
+    """An additional trained model that guidance evaluates. Each kind of guidance names the class that it needs.
 
     Raises UserError for a run that cannot guide the model `of`: of another kind, image size, classes or noise schedule.
     """
@@ -61,11 +61,11 @@ class Guide:
 
     @abstractmethod
     def refuse_unfit(self, model: DrawingModelConfig) -> None:
-        """Raises UserError where it cannot guide `model`."""
+        """Raises UserError if it cannot guide `model`."""
 
     @abstractmethod
     def prepare(self, drawn: Drawn) -> Any:
-        """What the guidance gets of it, as `GuidanceParts.guides` has it."""
+        """What guidance receives from it, an entry of `GuidanceParts.guides`."""
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -74,17 +74,17 @@ class Guide:
 
     @property
     def conditioners(self) -> ConditionerSet | None:
-        """What tells it of the batch, None where nothing does."""
+        """Its conditioning on the batch, None if it has none."""
         return None
 
     @property
     def classes(self) -> int | None:
-        """How many classes it leads to, None where it leads to none."""
+        """The number of classes that it guides towards, None if it guides towards none."""
         return None
 
     @property
     def class_names(self) -> Sequence[str] | None:
-        """What they are called, where that is known."""
+        """The names of the classes, if known."""
         return None
 
     def check(self, batch: Batch) -> None:
@@ -92,7 +92,7 @@ class Guide:
 
 
 class ClassifierGuide(Guide):
-    """A noisy classifier: log p(y | x_t) of the class asked for (ADM, section 4)."""
+    """A noisy classifier: log p(y | x_t) of the requested class (ADM, section 4)."""
 
     def refuse_unfit(self, model: DrawingModelConfig) -> None:
         check_classifier(self.wanted.run, self.model.config, model)
@@ -112,7 +112,7 @@ class ClassifierGuide(Guide):
     def check(self, batch: Batch) -> None:
         assert self.classes is not None, "refused otherwise"
         if "label" not in batch:
-            raise ValueError("label is missing: the classifier leads to a class")
+            raise ValueError("label is missing: the classifier guides towards a class")
         outside = [label for label in batch["label"].tolist() if not 0 <= label < self.classes]
         if outside:
             raise ValueError(f"class {outside[0]} is not in 0..{self.classes - 1}, the classes of the classifier")
@@ -123,7 +123,7 @@ class ClassifierGuide(Guide):
 
         def log_prob(x: torch.Tensor, level: NoiseLevel) -> torch.Tensor:
             times = torch.full((len(x),), process.time_at(level), dtype=torch.float32, device=x.device)
-            # Cloned, because what inference mode made cannot be part of a gradient.
+            # Cloned, because a tensor made in inference mode cannot take part in a gradient.
             logits = classifier(process.input_at(x, level), times)
             return F.log_softmax(logits, dim=-1).gather(1, labels.clone()[:, None])[:, 0]
 
@@ -131,7 +131,7 @@ class ClassifierGuide(Guide):
 
 
 class ReferenceGuide(Guide):
-    """A network that predicts less well, or without the condition, told what `guidance.reference` says."""
+    """A network that predicts less well, or without the condition, conditioned as `guidance.reference` says."""
 
     def refuse_unfit(self, model: DrawingModelConfig) -> None:
         check_reference(self.wanted.run, self.model.config, model)
@@ -146,18 +146,18 @@ class ReferenceGuide(Guide):
             conditioning = self.model.conditioners.null(drawn.batch, drawn.seeds)
             if conditioning is None:
                 raise UserError(
-                    "guidance.reference.conditioning=unconditional, but that model was trained with its condition "
-                    "always there: set guidance.reference.conditioning=conditional"
+                    "guidance.reference.conditioning=unconditional, but that model was trained without dropping its "
+                    "condition: set guidance.reference.conditioning=conditional"
                 )
         return NetworkDenoiser(drawn.compiled(self.model.network), drawn.respaced(self.model.process), conditioning)
 
 
 Guides = Mapping[str, Guide]
-"""What a guidance asks besides the model itself, by the names of its configuration."""
+"""The additional networks of a guidance, by the names of its configuration."""
 
 
 def load_guides(guidance: GuidanceBase, model: DrawingModelConfig, load: Load) -> dict[str, Guide]:
-    """Load what `guidance` names.
+    """Loads the networks that `guidance` names.
 
     Raises UserError for a run that cannot guide `model`: of another kind, image size, classes or noise schedule.
     """
@@ -165,15 +165,15 @@ def load_guides(guidance: GuidanceBase, model: DrawingModelConfig, load: Load) -
 
 
 def guide_of(guide: Model, wanted: GuideRun, model: DrawingModelConfig | None = None) -> Guide:
-    """The guide that a loaded model is. Raises UserError where it cannot guide `model`."""
+    """Wraps a loaded model as a guide. Raises UserError if it cannot guide `model`."""
     return load_named(wanted.builder)(guide, wanted, model)
 
 
 def check_classifier(run: str, classifier: NoisedModelConfig, model: DrawingModelConfig) -> None:
-    """Raises UserError where the classifier cannot guide the model."""
+    """Raises UserError if the classifier cannot guide the model."""
     if classifier.logits is None:
         raise UserError(
-            f"guidance: {run} is no noisy classifier but a model that draws; train one with task=noisy_classifier, "
+            f"guidance: {run} is no noisy classifier but a diffusion model; train one with task=noisy_classifier, "
             "as experiment=adm/shapes32_classifier does"
         )
     _check_same_images(f"guidance: the classifier {run}", classifier, model)
@@ -181,13 +181,13 @@ def check_classifier(run: str, classifier: NoisedModelConfig, model: DrawingMode
     for name, conditioner in model.conditioning.items():
         if conditioner.num_classes not in (None, classifier.logits):
             raise UserError(
-                f"guidance: the classifier {run} tells {classifier.logits} classes apart, "
+                f"guidance: the classifier {run} has {classifier.logits} classes, "
                 f"conditioning.{name} of the model has {conditioner.num_classes}; take one trained on the same classes"
             )
 
 
 def check_reference(run: str, reference: NoisedModelConfig, model: DrawingModelConfig) -> None:
-    """Raises UserError where the reference network cannot stand beside the model."""
+    """Raises UserError if the reference network does not fit the model."""
     if not isinstance(reference, DrawingModelConfig):
         raise UserError(f"guidance.reference: {run} is {reference.title} and predicts no image; name a diffusion model")
     _check_same_images(f"guidance.reference: {run}", reference, model)
@@ -197,10 +197,10 @@ def check_reference(run: str, reference: NoisedModelConfig, model: DrawingModelC
 
 
 def _check_conditioner(who: str, name: str, conditioner: ConditionerConfig, model: DrawingModelConfig) -> None:
-    """A reference network is told what the model is told: it may want less, not more and nothing else."""
+    """A reference network may be conditioned on less than the model is, but on nothing else."""
     known = [ours for ours in model.conditioning.values() if ours.kind == conditioner.kind]
     if not known:
-        raise UserError(f"{who} has conditioning.{name} ({conditioner.kind}), of which the model knows nothing")
+        raise UserError(f"{who} has conditioning.{name} ({conditioner.kind}), which the model does not have")
     for key in ("classes", "size"):
         theirs, ours = getattr(conditioner, key, None), getattr(known[0], key, None)
         if theirs != ours:

@@ -1,4 +1,4 @@
-"""What a stage that ends at a noise level leaves to the one that goes on from there."""
+"""The partially denoised samples that a stage hands to the next."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from difflab.diffusion.noise import SampleNoise
 from difflab.types import NoiseLevel
 
 FIELD = "unfinished"
-"""Where a batch has it."""
+"""The field of a batch that holds them."""
 
 
 @dataclass(frozen=True, eq=False)
 class Unfinished:
-    """x [B, ...] at `level`, in the middle of its way from noise to image.
+    """x [B, ...] at `level`, partially denoised.
 
-    noise, seeds: the samples' streams as they were left. Who goes on draws from them, so that of one model and a
-    sampler that remembers nothing two stages are the single one to the bit.
+    noise, seeds: the samples' random streams in their current state. The next stage continues them, so that with one
+    model and a sampler without memory two stages give exactly the samples of a single one.
     """
 
     x: Tensor
@@ -28,5 +28,5 @@ class Unfinished:
     seeds: Sequence[int]
 
     def at(self, level: NoiseLevel) -> Tensor:
-        """x in the scale of another process's level of the same noise."""
+        """x in the scale of another process at the same sigma."""
         return self.x if level.alpha == self.level.alpha else self.x * (level.alpha / self.level.alpha)

@@ -1,4 +1,4 @@
-"""One trained model put together for likelihoods: network, conditioners, and how bits per dimension are found."""
+"""The likelihood pipeline: one trained model with its conditioners, and the method that computes bits per dimension."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from difflab.types import Batch
 
 
 class LikelihoodPipeline:
-    """Bits per dimension of images, each told what it was told in training, with nothing dropped.
+    """Computes bits per dimension of images, each with its own conditioning and nothing dropped.
 
-    The noise of an image depends on the seed and its index alone, whatever the batch.
+    The noise of an image depends on the seed and its index alone, not on the batch.
     autocast: dtype of the network's arithmetic, None for float32.
-    compilation: whether the network is compiled, None for not; for the ODE, which takes gradients of it, it never is.
+    compilation: whether the network is compiled, None for not; never for the ODE, which differentiates the network.
 
-    Raises UserError for a model that has none by this method.
+    Raises UserError if the model has no likelihood by this method.
     """
 
     def __init__(
@@ -62,19 +62,19 @@ class LikelihoodPipeline:
 
     @property
     def steps(self) -> int:
-        """How many terms the bound has, 0 for the ODE."""
+        """The number of terms of the bound, 0 for the ODE."""
         table = self.model.process.table
         return table.num_timesteps if self.method.kind == "bound" and table is not None else 0
 
     @property
     def sigmas(self) -> list[float]:
-        """sigma / alpha of the bound's terms, the least noisy first."""
+        """sigma / alpha of the bound's terms, in increasing order."""
         table = self.model.process.table
         assert table is not None, "checked at construction"
         return [table.level(t).edm_sigma for t in range(self.steps)]
 
     def record(self) -> dict[str, Any]:
-        """How it is found, with the ends of the ODE as they are and without options that do nothing."""
+        """The method, with the actual ends of the ODE and without options that have no effect."""
         if isinstance(self.method, BoundConfig):
             return self.method.model_dump(mode="json")
         unused = {"steps"} if self.method.solver == "dopri5" else {"rtol", "atol"}
@@ -82,9 +82,9 @@ class LikelihoodPipeline:
         return {**self.method.model_dump(mode="json", exclude=unused), "sigma_min": low, "sigma_max": high}
 
     def __call__(self, batch: Batch, seed: int) -> Measured:
-        """batch: `image` uint8 [B, C, H, W], `index` int64 [B] and what the conditioners read, on any device.
+        """batch: `image` uint8 [B, C, H, W], `index` int64 [B] and the conditioners' fields, on any device.
 
-        Raises UserError for images whose likelihood is not finite.
+        Raises UserError if the likelihood of an image is not finite.
         """
         seeds = [stream_seed(seed, "likelihood", i) for i in batch["index"].tolist()]
         with user_errors():
@@ -112,7 +112,7 @@ class LikelihoodPipeline:
             return
         where = ""
         if found.terms is not None and not bool(torch.isfinite(found.terms.vb).all()):
-            # They were computed from the last row down.
+            # The terms are computed from the last row down.
             step = int((~torch.isfinite(found.terms.vb)).any(0).nonzero()[0])
             where = f" from step {step + 1} of {self.steps} on"
         broken = first_broken_weight([("network", self.model.network), ("conditioners", self.model.conditioners)])
@@ -150,7 +150,7 @@ class LikelihoodPipeline:
 
 
 def _option_left(method: BoundConfig | ODEConfig) -> str:
-    """What else than another checkpoint may give a number."""
+    """What may give a finite number besides another checkpoint."""
     if isinstance(method, BoundConfig):
         return "" if method.clip_denoised else "set method.clip_denoised=true, or "
     return "" if method.solver == "dopri5" else "set more method.steps, or "

@@ -1,4 +1,4 @@
-"""Whether a stored model and a data set have what a measurement needs."""
+"""Checks whether a stored model and a data set have what a measurement needs."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from difflab.errors import UserError
 from difflab.tasks.build import Model
 
 _LACKS: dict[Measurement, str] = {
-    "samples": "draws nothing: give run= a diffusion model",
+    "samples": "draws no images: give run= a diffusion model",
     "likelihood": "has no likelihood of images: give run= a diffusion model",
-    "accuracy": "tells no classes apart: give run= a classifier",
+    "accuracy": "does not classify: give run= a classifier",
 }
 
 
 def require_measured(run: str, model: ModelConfig, what: Measurement) -> None:
-    """Raises UserError for a stored model of which there is nothing of this kind to measure."""
+    """Raises UserError if a stored model does not support this measurement."""
     if what not in model.measures:
         raise UserError(f"run={run} is {model.title} and {_LACKS[what]}")
 
 
 def refuse_other_images(model: Model, data: DataConfig) -> None:
-    """Raises UserError for images or classes that are not those of the model."""
+    """Raises UserError if the images or classes do not match those of the model."""
     config = model.config
     if (data.channels, data.image_size) != (config.channels, config.image_size):
         raise UserError(
-            f"the model is of {config.channels}x{config.image_size}x{config.image_size} images, the data gives "
+            f"the model takes {config.channels}x{config.image_size}x{config.image_size} images, the data has "
             f"{data.channels}x{data.image_size}x{data.image_size}: set data.image_size={config.image_size} and "
             f"data.channels={config.channels}, or choose other data"
         )
@@ -33,6 +33,6 @@ def refuse_other_images(model: Model, data: DataConfig) -> None:
     if known is not None and known != data.classes:
         given = "null" if data.classes is None else data.classes
         raise UserError(
-            f"the model knows {known} classes, the data has data.classes={given}: choose data with the "
+            f"the model has {known} classes, the data has data.classes={given}: choose data with the "
             "classes that it was trained on"
         )

@@ -1,4 +1,4 @@
-"""What the samples of a pipeline are compared with one by one: the images that they enlarge, and the originals."""
+"""What a pipeline's samples are compared with one by one: the low-resolution images, and the originals."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from difflab.pipelines.base import Pipeline
 from difflab.types import Batch
 
 ORIGINAL, LOW_RES = "image", "low_res"
-"""The fields of a request that they are."""
+"""The fields of a request that hold them."""
 
 
 def pairs_of(pipeline: Pipeline, seed: int) -> Pairs:
-    """Of the samples that `pipeline` draws with `seed`.
+    """The pairs of the samples that `pipeline` generates with `seed`.
 
-    The original of a sample is the `image` of its request, which `low_res` is made of, or which is given beside it:
-    that of a data split has the size of the last stage. What a sample enlarges is what the first stage that enlarges
-    any is given, by the request or by the stage before it.
+    The original of a sample is the `image` of its request, from which `low_res` is made or beside which it is given;
+    from a data split it has the size of the last stage. The low-resolution image is the input of the first enlarging
+    stage, from the request or from the stage before it.
     """
     first, fields = pipeline.enlarging, pipeline.request.fields
     if first is None:
@@ -41,17 +41,19 @@ def pairs_of(pipeline: Pipeline, seed: int) -> Pairs:
 
 
 def downsampling_of(model: DrawingModelConfig) -> Downsampling | None:
-    """How the images that a model enlarges are made of an image; None where it enlarges nothing."""
+    """How the low-resolution images of a model are made from full-size ones; None if it enlarges nothing."""
     return None if model.shrinks is None else Downsampling(*model.shrinks)
 
 
 def _unpaired(pipeline: Pipeline, first: int) -> str | None:
-    """Why no sample has an original, and what to do about it; None where each has one."""
+    """Why the samples have no originals, and what to do about it; None if they have."""
     fields, wanted = pipeline.request.fields, pipeline.wanted
     if ORIGINAL in wanted.reads:
-        return "the drawing begins with the image itself, or keeps a part of it: leave start and mask out"
+        return "sampling begins with the image itself, or keeps a part of it: leave start and mask out"
     if first > 0:
-        return "what is enlarged was drawn by the stage before: begin with the stage that enlarges images of the data"
+        return (
+            "the enlarged images are samples of the stage before: begin with the stage that enlarges images of the data"
+        )
     if ORIGINAL not in fields:
         return (
             "low_res was given without it: leave low_res out for images of the data set (split=val), or give the "

@@ -1,4 +1,4 @@
-"""What an upsampler has to be better than: its low-resolution images, enlarged by a filter."""
+"""The baseline of an upsampler: its low-resolution images, enlarged by a filter."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from difflab.types import Batch, NoiseLevel, StepHook
 
 
 class ResizingStage:
-    """The images of `low_res`, made smaller as the upsampler was trained on them where it is told whole ones, and
-    enlarged by `filter`.
+    """Enlarges the images of `low_res` by `filter`, after downsampling full-size ones as in the upsampler's training.
 
-    upsampler: its conditioners; shape: of what it draws, (C, H, W).
-    Raises UserError where the model is no upsampler.
+    upsampler: its conditioners; shape: of its output, (C, H, W).
+    Raises UserError if the model is no upsampler.
     """
 
     n_steps = 0
@@ -47,17 +46,17 @@ class ResizingStage:
         return torch.device("cpu")
 
     def check(self, batch: Batch) -> None:
-        """Every picture is resized."""
+        """Every image can be resized."""
 
     def __call__(self, batch: Batch, seed: int, hook: StepHook | None = None) -> Batch:
-        """The batch with `image` float32; nothing is random here."""
+        """Returns the batch with `image` float32; deterministic."""
         small = as_float(self.upsampler.complete(batch)["low_res"])
         return {**batch, "image": resize(small.cpu(), self.shape[-1], self.filter)}
 
     def known(self, batch: Batch) -> None:
-        """Nothing stays as it is."""
+        """No pixels are kept."""
 
     def record(self) -> dict[str, Any]:
-        """The filter, and what size it enlarges."""
+        """The filter, and the size of the images that it enlarges."""
         how = {"kind": "resize", "filter": self.filter, "size": self.sizes["low_res"]}
         return {"sampler": {}, "guidance": {}, "pipeline": how}

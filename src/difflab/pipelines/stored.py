@@ -1,4 +1,4 @@
-"""A stored model back from disk: a run directory, an exported folder, or a training checkpoint."""
+"""Loads stored models: a run directory, an exported folder, or a training checkpoint."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from difflab.tasks.build import Model, build_model
 
 @dataclass(frozen=True)
 class Stored:
-    """Where a model lies and what it is.
+    """The location and configuration of a stored model.
 
     weights: the file; which: whether those are averaged or raw (an export does not say: it counts as averaged).
-    run_dir: the run it belongs to, or None for an export. train: its whole training configuration, if known.
+    run_dir: the run it belongs to, or None for an export. train: its full training configuration, if known.
     """
 
     path: Path
@@ -45,15 +45,15 @@ class Stored:
 
     @property
     def home(self) -> Path:
-        """The folder that the model lies in: its run directory, or its exported folder."""
+        """The folder of the model: its run directory, or its exported folder."""
         return self.run_dir or self.path
 
 
 def find_stored(path: str | Path, which: Weights = "ema", key: str = "run") -> Stored:
-    """Look at a path without reading weights.
+    """Identifies the model at a path without reading weights.
 
-    key: what the user gave the path to, to be named in a refusal.
-    Raises UserError in one line when there is nothing there, or nothing usable.
+    key: the option with which the path was given, for error messages.
+    Raises UserError in one line if there is nothing there, or nothing usable.
     """
     path = Path(path)
     if not path.exists():
@@ -80,13 +80,13 @@ def find_stored(path: str | Path, which: Weights = "ema", key: str = "run") -> S
 
 
 def _refuse_part(path: Path, key: str) -> None:
-    """Raises UserError for what lies in a run or an exported folder, and is not all of it."""
+    """Raises UserError for a path inside a run or an exported folder that is only a part of it."""
     parents = path.absolute().parents[:2]
     run = next((p for p in parents if (p / "config.yaml").is_file() and (p / "checkpoints").is_dir()), None)
     export = path.parent if path.name in (WEIGHTS, CONFIG) and (path.parent / WEIGHTS).is_file() else None
     whole = export or run
     if whole is not None:
-        # As the user wrote it, where that is possible.
+        # As the user wrote it, if possible.
         shown = next((p for p in path.parents if p.absolute() == whole.absolute()), whole)
         raise UserError(f"{key}={path} is a part of {shown}: give {key}={shown}")
 
@@ -98,17 +98,17 @@ def _how_to_import(path: Path, key: str) -> str:
 
 
 def weights_of_run(path: Path) -> Path | None:
-    """The file of weights that a run directory draws with; None where the path is no run directory."""
+    """The weights file with which a run directory samples; None if the path is no run directory."""
     return _weights_of_run(path, "auto", True)[0] if (path / "config.yaml").is_file() else None
 
 
 def _weights_of_run(run_dir: Path, which: Weights, averages: bool) -> tuple[Path, Literal["ema", "raw"]]:
-    """averages: whether the run keeps them; files that it wrote while it did otherwise are out of date."""
+    """averages: whether the run keeps an EMA now; files from a time when it did otherwise are out of date."""
     averaged, exported = (run_dir / "weights" / f"{name}.safetensors" for name in ("ema", "raw"))
     if which == "ema" or (which == "auto" and averages and averaged.is_file()):
         weights, kept = averaged, "ema"
     else:
-        # A run without averages exports its raw weights; of another one the checkpoint has them.
+        # A run without averages exports its raw weights; otherwise they are in the checkpoint.
         current = exported.is_file() and not (averages and averaged.is_file())
         checkpoints = run_dir / "checkpoints"
         weights = exported if current else newest_checkpoint(checkpoints) or checkpoints / "last.ckpt"
@@ -137,7 +137,7 @@ def load_weights(stored: Stored) -> dict[str, Tensor]:
 
 
 def load_whole_weights(stored: Stored) -> dict[str, Tensor]:
-    """The same with the tensors of frozen parts, for layouts of other programs, which hold those themselves."""
+    """The same including the tensors of frozen parts, for layouts of other programs, which store those themselves."""
     with torch.device("meta"):
         model = build_model(stored.config).as_module()
     load_frozen(model)
@@ -147,7 +147,7 @@ def load_whole_weights(stored: Stored) -> dict[str, Tensor]:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A training checkpoint as plain containers; its tensors are read from the file when they are used.
 
-    Raises UserError where the file is none.
+    Raises UserError if the file is not one.
     """
     _, content = read_content(path)
     if not isinstance(content, dict) or not all(isinstance(content.get(k), dict) for k in ("difflab", "state_dict")):
@@ -158,11 +158,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def load_stored(path: str | Path, which: Weights = "ema", device: torch.device | str = "cpu") -> tuple[Model, Stored]:
     """The model with its weights on `device`, in evaluation mode.
 
-    Raises UserError naming the first differing keys when weights and configuration do not fit.
+    Raises UserError naming the first differing keys if weights and configuration do not fit.
     """
     stored = find_stored(path, which)
     state = load_weights(stored)
-    # Initial weights would be drawn only to be overwritten.
+    # Initial weights would only be overwritten.
     with torch.device("meta"):
         model = build_model(stored.config)
     refuse_misfit(state, shapes_of(written(model.as_module())), str(stored.weights))
@@ -173,10 +173,10 @@ def load_stored(path: str | Path, which: Weights = "ema", device: torch.device |
 
 
 def load_initial_weights(module: nn.Module, init: WeightsInitConfig) -> list[str]:
-    """Start `module` (with `network.*` and `conditioners.*`) from a stored model or a file of weights.
+    """Initializes `module` (with `network.*` and `conditioners.*`) from a stored model or a weights file.
 
-    Returns the lines that say what was not simply taken. Raises UserError naming the first differing keys when they do
-    not fit.
+    Returns lines that describe every deviation from a plain copy. Raises UserError naming the first differing keys if
+    they do not fit.
     """
     source = Path(init.source)
     weights_file = source.is_file() and source.suffix != ".ckpt"

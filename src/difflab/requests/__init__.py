@@ -1,1 +1,1 @@
-"""What samples have to show: classes, captions, images, embeddings, by the number of the sample and a seed."""
+"""Requests: what samples should show (classes, captions, images, embeddings), by sample index and seed."""

@@ -1,4 +1,4 @@
-"""Numbered images of an .npz archive, as `difflab sample` and ADM's scripts write them."""
+"""Images of an .npz archive, as written by `difflab sample` and by ADM's scripts."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from difflab.types import Batch
 
 
 class ArchivePictures(Nothing):
-    """`arr_0` uint8 [n, H, W, C] as `field`, and `arr_1` [n], where it is there, as `label`; both taken in turn.
+    """Returns `arr_0` uint8 [n, H, W, C] as `field`, and `arr_1` [n], if present, as `label`; both cycled through.
 
-    channels: of the pictures (None: 1 or 3, as they are). classes: how many the model has (None: it has none, or they
+    channels: of the images (None: 1 or 3, as found). classes: the model's number of classes (None: it has none, or they
     are checked elsewhere).
-    labelled: whether anybody reads the classes. key: what the user gave the path to, where that is called otherwise.
-    size: (H, W). Raises UserError where the file is no such archive, or has other channels or classes.
+    labelled: whether the labels are read. key: the option with which the path was given, if it is not `field`.
+    size: (H, W). Raises UserError if the file is no such archive, or has other channels or classes.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class ArchivePictures(Nothing):
 
 
 def _read_archive(path: Path, shown: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """arr_0 and arr_1 of an .npz; what numpy, zip and zlib say of other files becomes one line."""
+    """arr_0 and arr_1 of an .npz; errors of numpy, zip and zlib on other files become one line."""
     what = f"{shown} is no archive of images (.npz with arr_0, uint8 [n, H, W, C])"
     try:
         if not zipfile.is_zipfile(path):
@@ -98,7 +98,7 @@ def _read_archive(path: Path, shown: str) -> tuple[np.ndarray, np.ndarray | None
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, MemoryError, struct.error, tokenize.TokenError) as error:
         raise UserError(f"{what}: it is damaged ({in_one_line(error)})") from None
     if not isinstance(images, np.ndarray) or not isinstance(labels, np.ndarray | None):
-        raise UserError(f"{what}: its members are no arrays of numpy")
+        raise UserError(f"{what}: its members are no numpy arrays")
     return images, labels
 
 

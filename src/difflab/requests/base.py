@@ -1,4 +1,4 @@
-"""What a request is, what a pipeline wants of one, and several requests as one."""
+"""The Request protocol, what a pipeline needs of a request, and the merging of several requests."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from difflab.seeding import stream_seed
 from difflab.types import Batch
 
 PICTURES = ("image", "low_res", "mask")
-"""Fields that are pictures."""
+"""Fields that are images."""
 
 UNIFORM = "uniform"
-"""What the record of `label` says where classes are drawn from the seed."""
+"""The record of `label` if classes are sampled with the seed."""
 
 
 class Request(Protocol):
     """(indices, seed) -> the batch of those samples, on the CPU; what sample i shows depends on (i, seed) alone.
 
-    fields: what its batches have besides `index` int64 [B], which they always have.
-    files:  the files that decide what it asks for, where it reads some.
+    fields: the fields of its batches besides `index` int64 [B], which is always there.
+    files:  the files that determine what is requested, if any.
     """
 
     @property
@@ -42,18 +42,18 @@ class Request(Protocol):
         ...
 
     def without_pictures(self) -> Request:
-        """The same without the fields that are pictures, none of which it reads: for who only says what was asked."""
+        """The same without its image fields, so that no image is read; for code that only describes a request."""
         ...
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a pipeline wants of a request; see `difflab.conditioning.base.Conditioner` for the first three.
+    """The fields that a pipeline needs from a request; the first three as in `difflab.conditioning.base.Conditioner`.
 
-    classes: how many classes `label` has, None where nothing follows one; class_names: what they are called.
-    sizes: pixels per side of the pictures that are read, by field; channels: of them; alpha: what their transparent
-        pixels are laid on, as those of the data that the model was trained on.
-    start: the key that has a drawing begin with `image`.
+    classes: the number of classes of `label`, None if nothing is conditioned on them; class_names: their names.
+    sizes: pixels per side of the images that are read, by field; channels: of them; alpha: the background onto which
+        transparent pixels are composited, as in the training data.
+    start: the key that makes sampling begin with `image`.
     """
 
     reads: tuple[str, ...] = ()
@@ -67,17 +67,17 @@ class Wanted:
     start: str = "start"
 
     def missing(self, given: Collection[str]) -> tuple[str, ...]:
-        """What a request with the fields `given` lacks."""
+        """The needed fields that a request with the fields `given` lacks."""
         return tuple(f for f in self.reads if f not in given and self.stand_ins.get(f) not in given)
 
     @property
     def known(self) -> tuple[str, ...]:
-        """Every field that somebody reads."""
+        """Every field that is read by something."""
         return tuple(dict.fromkeys((*self.reads, *self.stand_ins.values(), *self.optional)))
 
 
 class Nothing:
-    """Asks for nothing: what an unconditional model follows."""
+    """An empty request, for unconditional models."""
 
     fields: tuple[str, ...] = ()
 
@@ -96,7 +96,7 @@ class Nothing:
 
 
 class UniformClasses(Nothing):
-    """`label` int64 [B]: classes drawn uniformly from 0..classes-1, each from (seed, index)."""
+    """`label` int64 [B]: classes sampled uniformly from 0..classes-1, each from (seed, index)."""
 
     fields = ("label",)
 
@@ -112,9 +112,9 @@ class UniformClasses(Nothing):
 
 
 class Listed(Nothing):
-    """One field, whose values are taken in turn: a tensor where they are numbers, a list where they are text.
+    """One field, whose values are cycled through: a tensor if they are numbers, a list if they are text.
 
-    path: the file that they come from, where they come from one; recorded instead of them.
+    path: the file that they were read from, if any; recorded instead of them.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Listed(Nothing):
 
 
 class Merged(Nothing):
-    """Several requests as one; a field that several have is that of the first of them."""
+    """Combines several requests; a field that several of them have is taken from the first."""
 
     def __init__(self, parts: Sequence[Request]) -> None:
         self.parts = list(parts)
@@ -167,11 +167,11 @@ class Merged(Nothing):
 
 
 def rows_of(batch: Batch) -> int:
-    """How many samples a batch has."""
+    """The number of samples in a batch."""
     return len(batch["index"])
 
 
 def labels_of(batch: Batch) -> list[int] | None:
-    """The class that each sample of a batch is asked to show, None where none is."""
+    """The requested class of each sample of a batch, None if there are no classes."""
     label = batch.get("label")
     return label.tolist() if isinstance(label, Tensor) else None

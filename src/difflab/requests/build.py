@@ -1,4 +1,4 @@
-"""From what the user says to a request, and to what nobody said: classes from the seed, the rest from a data split."""
+"""Builds a request from the configuration; what it leaves out comes from the seed (classes) or a data split."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from difflab.requests.images import open_pictures
 from difflab.requests.sample_file import SampleFile
 
 KEY_OF = {"label": "classes", "caption": "prompts", "image": "images", "embedding": "embeddings"}
-"""The key of a field, where it is not called the same."""
+"""The option that gives a field, if it has another name."""
 
 EXAMPLES = {
     "label": "classes=[0,1]",
@@ -32,18 +32,19 @@ EXAMPLES = {
 }
 
 IN_DATA = ("image", *EXTENSION_OF)
-"""Fields that a data split can give."""
+"""Fields that a data split can provide."""
 
 
 def build_request(
     config: RequestConfig, wanted: Wanted, data: DataConfig | None = None, split: str = "train"
 ) -> Request:
-    """The request of a drawing.
+    """Builds the request of a sampling run.
 
-    data, split: where what nobody gave comes from, None where there is no data set; classes alone come from the seed.
+    data, split: the source of fields that were not given, None if there is no data set; classes alone come from the
+        seed.
 
-    Raises UserError, in one line, for what nobody reads, lists of unequal lengths, whatever a model of this kind cannot
-    be told, and where something is missing.
+    Raises UserError, in one line, for fields that nothing reads, lists of unequal lengths, values that the model does
+    not support, and missing fields.
     """
     if data is not None:
         wanted = dataclasses.replace(wanted, alpha=data.alpha)
@@ -61,11 +62,11 @@ def _nobody_says(field: str, wanted: Wanted) -> str:
     size = wanted.sizes.get(field)
     pictures = "" if size is None else f" ({size}x{size} images)"
     example = EXAMPLES.get(field, "request=FILE.jsonl")
-    return f"this model reads {field}{pictures}, and nobody says it: give it, as in {example}"
+    return f"this model reads {field}{pictures}, which is missing: give it, as in {example}"
 
 
 def _given(config: RequestConfig, wanted: Wanted) -> list[Request]:
-    """What the user gave, key by key."""
+    """The fields that the user gave, option by option."""
     given: dict[str, Request] = {}
     if config.classes is not None:
         if wanted.classes is None:
@@ -107,7 +108,7 @@ def _refuse_unread(given: str, field: str, wanted: Wanted) -> None:
         raise UserError(f"{given}: this model enlarges nothing; leave low_res out")
     if field == "image":
         raise UserError(
-            f"{given}: nothing is done with it: begin with it, as in {wanted.start}=0.5, or give a mask= of what stays"
+            f"{given} is not used: begin with it, as in {wanted.start}=0.5, or give a mask= of what is kept"
         )
     known = [f for f in wanted.known if f != "label" or wanted.classes is not None]
     reads = f"it reads {', '.join(known)}" if known else "it is unconditional"
@@ -123,7 +124,7 @@ def _refuse_unequal_lengths(given: dict[str, Request]) -> None:
 
 
 def _from_data(parts: Sequence[Request], wanted: Wanted, data: DataConfig | None, split: str) -> list[Request]:
-    """What nobody gave, where a data split has to give something anyway; else classes come from the seed."""
+    """Fields that were not given, if a data split has to provide some anyway; otherwise classes come from the seed."""
     given = {field for part in parts for field in part.fields}
     needed = [field for field in wanted.missing(given) if field != "label"]
     if not needed or data is None:

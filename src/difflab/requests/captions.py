@@ -1,4 +1,4 @@
-"""Captions from a text file, one a line."""
+"""Captions from a text file, one per line."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from difflab.errors import UserError
 
 
 def read_captions(path: Path, where: str = "prompts") -> list[str]:
-    """The lines of a text file that are not blank, without white space at their ends.
+    """Reads the lines of a text file that are not blank, stripped of surrounding white space.
 
-    Raises UserError where there is no such file, or no text in it.
+    Raises UserError if there is no such file, or no text in it.
     """
     shown = f"{where}={printable(path)}"
     if path.is_dir():
-        raise UserError(f"{shown} is a folder: give a text file, one prompt a line")
+        raise UserError(f"{shown} is a folder: give a text file, one prompt per line")
     if not path.is_file():
         raise UserError(
-            f"{shown} does not exist: give a text file, one prompt a line, or a list of them, as in "
+            f"{shown} does not exist: give a text file, one prompt per line, or a list of them, as in "
             f"{where}=['a red circle']"
         )
     try:

@@ -11,11 +11,11 @@ SHOWN = 8
 
 
 def class_numbers(given: Sequence[int | str], classes: int, names: Sequence[str] | None, where: str = "") -> list[int]:
-    """The numbers of classes that are given by number or by name.
+    """Converts classes given by number or by name to numbers.
 
-    classes: how many there are. names: what they are called, None where nobody knows.
-    where: said in front of a refusal, as in `FILE, line 3: label`.
-    Raises UserError for a number that is none of them, and for a name that is unknown, with the nearest one.
+    classes: the number of classes. names: their names, None if unknown.
+    where: prefix of error messages, as in `FILE, line 3: label`.
+    Raises UserError for a number out of range, and for an unknown name, suggesting the nearest one.
     """
     return [_number(one, classes, names, f"{where}: " if where else "") for one in given]
 
@@ -27,7 +27,7 @@ def _number(one: int | str, classes: int, names: Sequence[str] | None, where: st
         return one
     if names is None:
         raise UserError(
-            f"{where}{one!r} is a name, and it is not known what the classes of this model are called: give numbers, "
+            f"{where}{one!r} is a name, and the names of this model's classes are unknown: give numbers, "
             f"0..{classes - 1}"
         )
     found = [number for number, name in enumerate(names) if name == one]

@@ -1,4 +1,4 @@
-"""What the samples of a data split show: captions, labels, images, as the data set has them."""
+"""What the samples of a data split show: captions, labels, images, as stored in the data set."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class DataSplit(Nothing):
-    """Sample i shows what sample i of the split is, and the first one again where there are fewer.
+    """Sample i shows what sample i of the split shows; indices wrap around at the end of the split.
 
-    fields: image, and those of `DataConfig`. records: the field that stands in for another is recorded under its name.
+    fields: image, and the fields of `DataConfig`. records: a stand-in field is recorded under its own name.
 
-    Raises UserError where the data set is missing or has no such field.
+    Raises UserError if the data set is missing or has no such field.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class DataSplit(Nothing):
         self._dataset: ShardDataset = build_dataset(data.model_copy(update={"fields": others}), split=split)
 
     def __len__(self) -> int:
-        """How many samples the split has; behind them the first one comes again."""
+        """The number of samples in the split; larger indices wrap around."""
         return len(self._dataset)
 
     @property

@@ -1,4 +1,4 @@
-"""What `difflab sample` leaves in a folder, for who reads its pictures again."""
+"""The folder that `difflab sample` writes, for code that reads its images again."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from difflab.errors import UserError
 RECORD = "sample.json"
 UNFINISHED = "unfinished.json"
 GRID, TRAJECTORY, ARCHIVE = TOGETHER = ("grid.png", "trajectory.png", "samples.npz")
-"""Files of many samples together, beside the picture of each."""
+"""Files that hold many samples, besides the image file of each sample."""
 
 
 def beside_pictures(path: Path, shown: str) -> tuple[str, ...]:
-    """Names of the files in a folder that are none of its pictures: those that a drawing has besides.
+    """Names of the files in a folder that are not sample images: those that `difflab sample` writes besides them.
 
-    shown: the folder as a message names it. Raises UserError for a drawing that was stopped.
+    shown: the folder as named in messages. Raises UserError for a sampling run that was stopped.
     """
     if (path / UNFINISHED).is_file():
         raise UserError(
-            f"{shown} is a drawing that was stopped ({UNFINISHED} lies there): finish it with the same `difflab sample`"
+            f"{shown} holds an unfinished sampling run ({UNFINISHED}): finish it with the same `difflab sample`"
         )
     return (RECORD, *TOGETHER) if (path / RECORD).is_file() else ()
 
 
 def record_of(path: Path, otherwise: str) -> dict[str, Any] | None:
-    """sample.json of the pictures in a folder or an archive, None where `difflab sample` did not write them.
+    """sample.json of the images in a folder or an archive, None if `difflab sample` did not write them.
 
-    An archive of another name than `difflab sample` gives its own was put beside them by somebody else.
-    otherwise: what a user may do where it is damaged besides drawing again, which the UserError says.
+    An archive that does not have the name which `difflab sample` gives was put beside it by somebody else.
+    otherwise: what the user may do about a damaged file besides sampling again, for the UserError.
     """
     file = (path.parent if path.name == ARCHIVE else path) / RECORD
     if not file.is_file():
@@ -47,7 +47,7 @@ def record_of(path: Path, otherwise: str) -> dict[str, Any] | None:
 
 
 def runs_of(record: Mapping[str, Any]) -> list[str]:
-    """The runs that drew by what sample.json says, in the order of a cascade's stages; none where it names none."""
+    """The runs that generated the samples, according to sample.json, in the order of the stages; may be empty."""
     pipeline = record.get("pipeline")
     stages = pipeline.get("stages") if isinstance(pipeline, dict) else None
     drew = list(stages.values()) if isinstance(stages, dict) and stages else [record]

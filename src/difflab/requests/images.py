@@ -1,4 +1,4 @@
-"""Numbered images of a folder or an archive: what an upsampler enlarges, what a drawing starts from, masks."""
+"""Images of a folder or an archive: low-resolution images to enlarge, initial images, masks."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _Result = TypeVar("_Result")
 
 
 class FolderPictures(Nothing):
-    """The images of a folder as `field`, in the order of their names and taken in turn, read as
-    `difflab data make source=folder` reads them; of a drawing's folder the samples alone. Or one image file.
+    """The images of a folder as `field`, in the order of their names and cycled through, read as
+    `difflab data make source=folder` reads them; of a `difflab sample` folder only the samples. Or one image file.
 
-    channels: of the pictures (None: those that the files have). alpha: what transparent pixels are laid on.
-    size: (H, W) of every one of them, as their headers say.
+    channels: of the images (None: as in the files). alpha: the background of transparent pixels.
+    size: (H, W) of every image, according to the file headers.
 
-    Raises UserError where there are none, where one is no image, and where their sizes (without `channels` also whether
-    they have colours) differ; other files are named in a warning.
+    Raises UserError if there are no images, if one is invalid, and if their sizes (without `channels` also whether they
+    have colours) differ; other files are named in a warning.
     """
 
     def __init__(
@@ -92,11 +92,11 @@ class FolderPictures(Nothing):
         return Nothing()
 
     def decode_all(self) -> None:
-        """So that no drawing of hours ends at the last image. Raises UserError naming those that cannot be decoded."""
+        """Decodes every image, so that no long run fails at the last one. Raises UserError naming the bad files."""
         self._each(lambda data: decode_image(data, channels=self.channels, alpha=self._alpha).shape)
 
     def channels_of_files(self) -> dict[int, Path]:
-        """Whether the files are gray (1) or have colours (3), with the first of either kind, as their headers say."""
+        """Which of gray (1) and colour (3) files there are, with the first of each, according to their headers."""
         found: dict[int, Path] = {}
         for path, channels in zip(self._paths, self._each(image_channels), strict=True):
             found.setdefault(channels, path)
@@ -124,17 +124,17 @@ class FolderPictures(Nothing):
 
 
 def read_picture(path: Path, channels: int, alpha: Alpha = "white") -> Tensor:
-    """uint8 [channels, H, W] of an image file, its transparent pixels laid on `alpha`. Raises UserError for others."""
+    """uint8 [channels, H, W] of an image file, composited onto `alpha`. Raises UserError if it is not one."""
     return _of_file(path, lambda data: decode_image(data, channels=channels, alpha=alpha))
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """(H, W) of an image file, as its header says. Raises UserError where it is none."""
+    """(H, W) of an image file, according to its header. Raises UserError if it is not one."""
     return _of_file(path, image_size)
 
 
 def picture_channels(path: Path) -> int:
-    """1 for a gray image file, 3 for others, as its header says. Raises UserError where it is none."""
+    """1 for a gray image file, 3 for others, according to its header. Raises UserError if it is not one."""
     return _of_file(path, image_channels)
 
 
@@ -149,10 +149,10 @@ def _of_file(path: Path, what: Callable[[bytes], _Result]) -> _Result:
 def open_pictures(
     field: str, given: str, wanted: Wanted, *, key: str | None = None
 ) -> ArchivePictures | FolderPictures:
-    """The pictures of an archive or a folder as `field`, or the one of an image file.
+    """The images of an archive or a folder as `field`, or the one of an image file.
 
-    key: what the user gave the path to, where that is called otherwise.
-    Raises UserError where there are none, or where they have not the size or the channels that are wanted.
+    key: the option with which the path was given, if it is not `field`.
+    Raises UserError if there are no images, or if they do not have the required size or channels.
     """
     path, key = Path(given), key or field
     if not path.is_dir() and not path.is_file():
@@ -173,9 +173,9 @@ def open_pictures(
 
 
 def refuse_other_channels(shown: str, field: str, found: Mapping[int, Path], wanted: Wanted) -> None:
-    """Raises UserError where what is to be enlarged lacks the colours that the model draws, or has some that it cannot.
+    """Raises UserError if images to enlarge lack the colours that the model needs, or have colours that it cannot use.
 
-    found: the first file of either kind, by its channels. A few gray pictures among coloured ones are read as such.
+    found: the first file of each kind, by its number of channels. A few gray images among coloured ones are allowed.
     """
     if field != "low_res":
         return
@@ -186,12 +186,12 @@ def refuse_other_channels(shown: str, field: str, found: Mapping[int, Path], wan
 
 
 def channels_of(field: str, wanted: Wanted) -> int:
-    """How many channels the pictures of a field have."""
+    """The number of channels of an image field."""
     return 1 if field == "mask" else wanted.channels
 
 
 def refuse_other_size(shown: str, field: str, size: tuple[int, int], wanted: Wanted) -> None:
-    """Raises UserError unless pictures of (H, W) `size` are those that are wanted as `field`."""
+    """Raises UserError unless images of (H, W) `size` have the size required of `field`."""
     side = wanted.sizes.get(field)
     if side is not None and size != (side, side):
         raise UserError(f"{shown} holds {size[1]}x{size[0]} images; this model takes {side}x{side} as {field}")

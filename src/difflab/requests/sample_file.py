@@ -1,4 +1,4 @@
-"""Requests from a file of JSON lines: a sample a line, with any fields, and paths relative to the file."""
+"""Requests from a file of JSON lines: one sample per line, with any fields, and paths relative to the file."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from difflab.types import Batch
 
 
 class SampleFile(Nothing):
-    """Sample i shows what line i says, and the first one again where there are fewer; blank lines are left out.
+    """Sample i shows what line i says; indices wrap around at the end of the file, and blank lines are skipped.
 
-    `label` is a class by number or name, `caption` a text, `image`, `low_res` and `mask` are paths of picture files,
-    `embedding` is a list of numbers or the path of an .npy file, `boxes` and `phrases` are those of
-    `difflab.data.boxes`; other fields stay as JSON has them. Paths are relative to the file, and inside of its folder.
+    `label` is a class by number or name, `caption` a text, `image`, `low_res` and `mask` are paths of image files,
+    `embedding` is a list of numbers or the path of an .npy file, `boxes` and `phrases` are as in `difflab.data.boxes`;
+    other fields stay as in the JSON. Paths are relative to the file, and must lie inside its folder.
 
-    Raises UserError, before anything is drawn, for lines that have not the same fields, and for values that no model
-    of this kind can be told.
+    Raises UserError, before sampling starts, for lines with different fields, and for values that no model of this kind
+    supports.
     """
 
     def __init__(self, path: Path, wanted: Wanted) -> None:
@@ -45,7 +45,7 @@ class SampleFile(Nothing):
         self._shown = f"request={printable(path)}"
         self._samples = [(number, self._sample(number, line)) for number, line in self._lines()]
         if not self._samples:
-            raise UserError(f"{self._shown} asks for nothing: it has no line")
+            raise UserError(f"{self._shown} requests nothing: it has no line")
         self._refuse_other_fields()
         self.fields = tuple(self._samples[0][1])
         self._refuse_unequal_sizes()
@@ -84,13 +84,15 @@ class SampleFile(Nothing):
     def _lines(self) -> list[tuple[int, str]]:
         if not self._path.is_file():
             why = "is a folder" if self._path.is_dir() else "does not exist"
-            raise UserError(f"{self._shown} {why}: give a file of JSON lines, one sample a line")
+            raise UserError(f"{self._shown} {why}: give a file of JSON lines, one sample per line")
         try:
             text = self._path.read_bytes().decode("utf-8-sig")
         except OSError as error:
             raise UserError(f"{self._shown} cannot be read: {error.strerror}") from None
         except UnicodeDecodeError:
-            raise UserError(f"{self._shown} is not UTF-8 text: give a file of JSON lines, one sample a line") from None
+            raise UserError(
+                f"{self._shown} is not UTF-8 text: give a file of JSON lines, one sample per line"
+            ) from None
         return [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
 
     def _sample(self, number: int, line: str) -> dict[str, Any]:
@@ -116,7 +118,7 @@ class SampleFile(Nothing):
         if isinstance(value, bool) or not isinstance(value, int | str):
             raise UserError(f"{where} is {json.dumps(value)}: give the number or the name of a class")
         if self._wanted.classes is None:
-            # That nobody reads it is said of the field, not of a value.
+            # A field that nothing reads is refused as a whole, not by its values.
             return value if isinstance(value, int) else 0
         return class_numbers([value], self._wanted.classes, self._wanted.class_names, where)[0]
 
@@ -136,7 +138,7 @@ class SampleFile(Nothing):
         return self._inside(value, where)
 
     def _inside(self, value: str, where: str) -> Path:
-        """The file that a path names. Raises UserError where it leaves the folder of the request, or is not there."""
+        """The file that a path names. Raises UserError if it is outside the request's folder, or does not exist."""
         folder = self._path.parent.resolve()
         try:
             path = (folder / value).resolve()
@@ -162,7 +164,7 @@ class SampleFile(Nothing):
                 )
 
     def _refuse_unequal_sizes(self) -> None:
-        """Every picture and embedding of a field is as large as its first; pictures of a sample as its image."""
+        """Every image and embedding of a field has the size of its first; images of a sample that of its `image`."""
         for field in self.fields:
             sizes: dict[tuple[int, ...], int] = {}
             if field == "low_res":
@@ -189,7 +191,7 @@ def _size(size: tuple[int, ...]) -> str:
 
 
 def gives(path: str | Path, field: str) -> bool:
-    """Whether the first line of a file of samples has a field; what is wrong with the file is said where it is read."""
+    """Whether the first line of a sample file has a field; errors in the file are reported when it is read."""
     try:
         first = next(line for line in Path(path).read_text(encoding="utf-8-sig").split("\n") if line.strip())
         return field in json.loads(first)
@@ -204,7 +206,7 @@ def _text(value: Any, where: str) -> str:
 
 
 def _boxes(content: dict[str, Any], where: str) -> dict[str, Any]:
-    """`boxes` and `phrases` as shards give them, of a line that has some."""
+    """`boxes` and `phrases` of a line as shards have them, if it has any."""
     try:
         if "boxes" not in content:
             return {"phrases": read_phrases(content)} if "phrases" in content else {}

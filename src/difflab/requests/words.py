@@ -1,4 +1,4 @@
-"""What samples have to show, in words: for labels under pictures, and for tables."""
+"""Describes in words what samples should show: for captions of image grids, and for tables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from difflab.types import Batch
 
 
 def class_words(batch: Batch, class_names: Sequence[str] | None) -> list[str | int] | None:
-    """The class of each sample by its name, or by its number where it has none; None where no class is asked for."""
+    """The class of each sample by name, or by number if it has no name; None if no classes were requested."""
     labels = labels_of(batch)
     if labels is None:
         return None
@@ -18,7 +18,7 @@ def class_words(batch: Batch, class_names: Sequence[str] | None) -> list[str | i
 
 
 def in_words(batch: Batch, class_names: Sequence[str] | None = None) -> list[str] | None:
-    """What each sample has to show: its class, its caption, else the phrases of its boxes; None where it is nothing."""
+    """What each sample should show: its class, its caption, or else the phrases of its boxes; None if nothing."""
     classes = class_words(batch, class_names)
     shown = None if classes is None else [one if isinstance(one, str) else f"class {one}" for one in classes]
     captions = batch.get("caption")

@@ -1,4 +1,4 @@
-"""From a validated configuration to the module that trains, and to the bare model that samples."""
+"""Builds the training module, or the bare model for sampling, from a validated configuration."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Model:
-    """The parts that a trained model of noised images consists of."""
+    """The parts of a trained model of noised images."""
 
     config: NoisedModelConfig
     network: nn.Module
@@ -32,20 +32,20 @@ class Model:
         return nn.ModuleDict({"network": self.network, "conditioners": self.conditioners})
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Take `state` under those keys as the weights. Raises RuntimeError where they do not fit.
+        """Loads `state`, under those keys, as the weights. Raises RuntimeError if they do not fit.
 
-        The tensors become the parameters, so that a model on the meta device gets real ones.
+        The tensors become the parameters, so that a model on the meta device receives real ones.
         """
         self.as_module().load_state_dict(state, strict=True, assign=True)
 
 
 def build_model(config: ModelConfig) -> Model:
-    """The model with initial weights; on the meta device under `torch.device("meta")`."""
+    """Builds the model with initial weights; on the meta device under `torch.device("meta")`."""
     return load(TASKS[config.task].build_model)(config)
 
 
 def build_training_module(config: TrainConfig) -> TrainingModule:
-    """The LightningModule of a training configuration's task, with initial weights."""
+    """Builds the LightningModule of a training configuration's task, with initial weights."""
     module: TrainingModule = load(TASKS[config.task].build_module)(config)
     module.plugins = config.plain()["plugins"]
     return module

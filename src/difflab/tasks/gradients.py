@@ -12,11 +12,11 @@ from torch import nn
 
 @torch.no_grad()
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace each gradient by its mean over all processes, in one exchange for each device and type.
+    """Replaces each gradient by its mean over all processes, in one all-reduce per device and dtype.
 
-    For where DistributedDataParallel does not do it: that expects a gradient of every parameter from each backward.
-    Here a process that has none for a parameter counts as 0; where no process has one, the parameter stays without.
-    The host waits for the device only on a process that misses one.
+    For cases that DistributedDataParallel does not cover: it expects a gradient of every parameter from each backward.
+    Here a missing gradient counts as 0; a parameter without a gradient on any process stays without. The host waits for
+    the device only on a process that lacks one.
     """
     groups: dict[tuple[torch.device, torch.dtype], list[nn.Parameter]] = defaultdict(list)
     for parameter in parameters:
@@ -32,7 +32,7 @@ def _average(parameters: list[nn.Parameter]) -> None:
     if missing:
         has_one[missing] = 0
     flat = torch.cat([*(gradient.reshape(-1) for gradient in gradients), has_one])
-    # Divided before they are summed, as DistributedDataParallel does: a sum may not fit a small type.
+    # Divided before the sum, as in DistributedDataParallel: a sum may overflow a small dtype.
     dist.all_reduce(flat.div_(dist.get_world_size()))
     *means, somewhere = flat.split([*(gradient.numel() for gradient in gradients), len(parameters)])
     torch._foreach_copy_(gradients, [mean.view(g.shape) for mean, g in zip(means, gradients, strict=True)])

@@ -1,4 +1,4 @@
-"""What all models of noised images are built of."""
+"""The parts shared by all models of noised images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from difflab.tasks.build import Model
 
 
 def noised_model(config: NoisedModelConfig, conditioning: Mapping[str, ConditionerConfig]) -> Model:
-    """The model of a configuration, whose network is told what `conditioning` says, with initial weights."""
+    """Builds the model of a configuration, whose network is conditioned on `conditioning`, with initial weights."""
     with user_errors("diffusion"):
         process = build_process(config.diffusion)
     with user_errors("network"):
@@ -28,6 +28,6 @@ def noised_model(config: NoisedModelConfig, conditioning: Mapping[str, Condition
         for name, conditioner in conditioners.named()
     }
     with user_errors():
-        # What is built says it itself: a conditioner whose configuration did not, or a model that others stored.
+        # Checked on the built parts too: a conditioner's configuration may not say it, or the model may be imported.
         refuse_unfit(made, config.network.reads)
     return Model(config, network, conditioners, process)

@@ -1,4 +1,4 @@
-"""What every network that learns from noised images shares: process, timesteps, noised batches, means by noise."""
+"""The training of any network on noised images: process, timesteps, noised batches, means by noise level."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from difflab.types import Batch
 
 @dataclass(frozen=True)
 class Noised:
-    """Samples on their way to the network: x0, noise and x_t [B, C, H, W], t [B] and its importance weight [B].
+    """Noised samples: x0, noise and x_t [B, C, H, W], t [B] and its importance weight [B].
 
-    source: the random streams of the samples, for whatever else is drawn.
-    augment_label: how each x0 was augmented [B, label_size], None where nothing augments.
+    source: the random streams of the samples, for any further random numbers.
+    augment_label: how each x0 was augmented [B, label_size], None without augmentation.
     """
 
     x0: Tensor
@@ -39,9 +39,9 @@ class Noised:
 
 
 class NoisedModule(TrainingModule):
-    """A network trained on x_t ~ q(x_t | x_0). Subclasses say what is minimised; a sample is `where` its timestep is.
+    """Trains a network on x_t ~ q(x_t | x_0). Subclasses define the loss; `where` of a sample is its timestep.
 
-    logged: names of the per-sample values that `terms` gives; they are logged by quartile of the timestep, too.
+    logged: names of the per-sample values in `terms`; they are also logged by quartile of the timestep.
     """
 
     def __init__(
@@ -80,9 +80,9 @@ class NoisedModule(TrainingModule):
         return (self.network,)
 
     def noised(self, batch: Batch, seeds: Sequence[int], augmentation: Augmentation | None = None) -> Noised:
-        """t, noise and x_t of each sample from its own stream; Ho et al. (2020), algorithm 1, lines 2 to 5.
+        """Samples t, noise and x_t from each sample's own stream; Ho et al. (2020), algorithm 1, lines 2 to 5.
 
-        augmentation: what changes the images before; it draws after t and noise, so that both stay what they were.
+        augmentation: applied to the images first; it uses the stream after t and noise, which therefore do not change.
         """
         x0 = to_float(batch["image"])
         source = SampleNoise(seeds, x0.device)
@@ -93,15 +93,15 @@ class NoisedModule(TrainingModule):
             x0, label = augmentation(x0, source)
         return Noised(x0, noise, self.process.q_sample(x0, t, noise), t, weight, source, label)
 
-    # -- what the timesteps learn from the losses ---------------------------------------------------------------------
+    # -- loss-aware timesteps -----------------------------------------------------------------------------------------
 
     def observe(self, terms: StepTerms) -> None:
         if self.timesteps.learns:
-            assert terms.where is not None, "a sample is where its timestep is"
+            assert terms.where is not None, "where is the timestep"
             self._seen_timesteps.append(torch.stack([terms.where.double(), terms.values["loss"].detach().double()]))
 
     def on_optimized(self) -> None:
-        """Loss-aware sampling learns from the losses of all ranks and parts at once, so that all keep drawing alike."""
+        """Updates loss-aware sampling with the losses of all ranks and parts at once, so that all ranks agree."""
         if self.timesteps.learns:
             for seen in self._seen_timesteps:
                 gathered = self.all_gather(seen)

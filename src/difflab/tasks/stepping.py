@@ -1,4 +1,4 @@
-"""A step of training: parts of a batch, gradients, named optimizers, and the clock that counts it."""
+"""The training step: parts of a batch, gradients, named optimizers, and the step counter."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from difflab.tasks.gradients import average_gradients
 from difflab.types import Batch
 
 ONLY = "optimizer"
-"""The name of the optimizer of a task that has one."""
+"""The name of the optimizer of a task that has only one."""
 
 
 @dataclass(frozen=True)
 class Optimized:
-    """What one optimizer changes, and how: the parameters of `parts` that are trained, as `config` says."""
+    """What one optimizer trains: the trainable parameters of `parts`, as `config` says."""
 
     parts: Sequence[nn.Module]
     config: OptimizerConfig
@@ -37,7 +37,7 @@ class Optimized:
 
 @dataclass(frozen=True)
 class Part:
-    """One of the `count` equal parts, from 0, that a process works its share of a global batch through in.
+    """One of the `count` equal parts, numbered from 0, into which a process splits its share of a global batch.
 
     seeds: of the random streams of its samples.
     """
@@ -53,14 +53,14 @@ class Part:
 
 
 class SteppingModule(L.LightningModule):
-    """What takes the steps. Subclasses say in `optimize` what a step does, and in `optimized` by which optimizers.
+    """Takes the training steps. Subclasses define what a step does (`optimize`) and its optimizers (`optimized`).
 
-    accumulate:   a process works its share of a global batch through in this many parts.
-    gradient_clip: the largest norm of the gradients of one optimizer; 0 = any.
-    train_step:   optimised batches so far, the clock of everything that is logged, saved and averaged.
+    accumulate:   the number of parts into which a process splits its share of a global batch.
+    gradient_clip: the maximum gradient norm of one optimizer; 0 = no clipping.
+    train_step:   optimized batches so far, the clock of all logging, saving and averaging.
     train_images: images so far, over all ranks.
     grad_norms:   of the last step, before clipping, by the name of the optimizer.
-    What is drawn for a sample is a function of (seed, train_step, its position in the global batch), whatever the
+    The random numbers of a sample are a function of (seed, train_step, its position in the global batch), whatever the
     number of ranks, workers and parts.
     """
 
@@ -68,7 +68,7 @@ class SteppingModule(L.LightningModule):
         self, optimizer: OptimizerConfig, *, seed: int, max_steps: int, accumulate: int, gradient_clip: float
     ) -> None:
         super().__init__()
-        # Lightning's own loop knows one optimizer, and parts of a batch only as batches.
+        # Lightning's own loop supports one optimizer, and parts of a batch only as batches.
         self.automatic_optimization = False
         self.optimizer_config = optimizer
         self.seed = seed
@@ -83,32 +83,33 @@ class SteppingModule(L.LightningModule):
         self._configs: dict[str, OptimizerConfig] = {}
         self._updating = ONLY
 
-    # -- what a task says ---------------------------------------------------------------------------------------------
+    # -- defined by a task ------------------------------------------------------------------------------------------
 
     def optimized(self) -> Mapping[str, Optimized]:
-        """The optimizers by name. Every parameter that is trained belongs to exactly one of them."""
+        """The optimizers by name. Every trained parameter belongs to exactly one of them."""
         return {ONLY: Optimized((self,), self.optimizer_config)}
 
     @abstractmethod
     def optimize(self, batch: Batch) -> Tensor:
-        """Take one step on this process's share of a global batch; returns the loss, to be shown.
+        """Takes one step on this process's share of a global batch; returns the loss for display.
 
-        For one optimizer after the other: `add_gradients` of each part of the batch (of all of it at once where the
-        loss needs that: `parts(batch, 1)`), then `update`.
+        For one optimizer after the other: call `add_gradients` for each part of the batch (or for the whole batch if
+        the loss
+        needs it: `parts(batch, 1)`), then `update`.
         """
 
     def on_optimized(self) -> None:
-        """Told after every step, also one that was skipped."""
+        """Called after every step, including skipped ones."""
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         model = self.trainer.strategy.model
         if isinstance(model, DistributedDataParallel):
-            # Else it takes the last step, whose gradients it was not asked for, for one of accumulation, and leaves the
-            # processes with buffers of their own.
+            # Otherwise DDP takes the previous step, whose gradients were not synchronized through it, for one of
+            # accumulation, and leaves each process with its own buffers.
             model.require_forward_param_sync = True
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One step, of all optimizers, and one tick of the clock."""
+        """One step of all optimizers, and one tick of the clock."""
         self._parts_of_step = 0
         loss = self.optimize(batch)
         self.on_optimized()
@@ -117,12 +118,12 @@ class SteppingModule(L.LightningModule):
             self.train_images += len(batch["position"]) * self.trainer.world_size
         return loss
 
-    # -- the tools of a step ------------------------------------------------------------------------------------------
+    # -- building blocks of a step ------------------------------------------------------------------------------------
 
     def parts(self, batch: Batch, count: int | None = None) -> Iterator[Part]:
-        """Split a process's share of a batch, every field alike, into `count` (None: `accumulate`) equal parts.
+        """Splits a process's share of a batch, every field alike, into `count` (None: `accumulate`) equal parts.
 
-        Raises ValueError where it cannot be split equally.
+        Raises ValueError if it cannot be split equally.
         """
         count, samples = count or self.accumulate, len(batch["position"])
         size, rest = divmod(samples, count)
@@ -133,7 +134,7 @@ class SteppingModule(L.LightningModule):
             raise ValueError(f"a batch of {samples} samples has {len(batch[uneven[0]])} of {uneven[0]}")
         for number in range(count):
             self._parts_of_step += 1
-            # Dropout draws from the global stream: tie it to the step, so that no state of it has to be stored.
+            # Dropout uses the global generator: seeded by the step, it needs no stored state.
             seed = stream_seed(self.seed, "dropout", self.train_step, self._parts_of_step, self.global_rank)
             _seed_global_stream(self.device, seed)
             part = {name: values[number * size : (number + 1) * size] for name, values in batch.items()}
@@ -141,11 +142,11 @@ class SteppingModule(L.LightningModule):
             yield Part(part, seeds, number, count)
 
     def add_gradients(self, loss: Tensor, part: Part, optimizer: str = ONLY) -> None:
-        """Add the gradients of a part's mean loss to those that `update` of that optimizer will use.
+        """Adds the gradients of a part's mean loss to those that `update` of that optimizer will use.
 
-        Each part counts the same. With one optimizer, DistributedDataParallel exchanges the gradients while it finds
-        those of the last part, so the last loss has to depend on every parameter. With several, only the gradients of
-        the parameters of `optimizer` are found.
+        All parts have the same weight. With one optimizer, DistributedDataParallel exchanges the gradients during the
+        backward pass of the last part, so the last loss has to depend on every parameter. With several, only the
+        gradients of the parameters of `optimizer` are computed.
         """
         several = len(self._configs) > 1
         only = {"inputs": self._parameters_of(optimizer)} if several else {}
@@ -153,10 +154,10 @@ class SteppingModule(L.LightningModule):
             self.manual_backward(loss / part.count, **only)
 
     def update(self, optimizer: str = ONLY) -> None:
-        """Take the step of an optimizer with the gradients that were added, and forget them.
+        """Takes the step of an optimizer with the accumulated gradients, and clears them.
 
-        The rate is that of the clock, the norm is clipped and kept, and the guard may drop the step. An optimizer's
-        `update` comes before the gradients of another one are added (a loss scale may change with it).
+        The learning rate follows the clock, the norm is clipped and recorded, and the guard may skip the step. `update`
+        of one optimizer comes before the gradients of the next are added (a loss scale may change with it).
         """
         config, lightning_optimizer = self._configs[optimizer], self.optimizers_by_name()[optimizer]
         factor = learning_rate_factor(config.schedule, self.train_step, self.max_steps)
@@ -170,7 +171,7 @@ class SteppingModule(L.LightningModule):
         lightning_optimizer.zero_grad(set_to_none=True)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Clip the norm and keep it for the log: gradients are unscaled by now, and the guard has dropped the bad."""
+        """Clips the norm and records it: gradients are unscaled by now, and the guard has removed non-finite ones."""
         limit = self.gradient_clip or float("inf")
         self.grad_norms[self._updating] = nn.utils.clip_grad_norm_(_parameters_in(optimizer), limit)
 
@@ -178,7 +179,7 @@ class SteppingModule(L.LightningModule):
         return _parameters_in(self.optimizers_by_name()[optimizer])
 
     def _outside_of_autocast(self) -> contextlib.AbstractContextManager[Any]:
-        # Lightning's covers all of `training_step`; it is meant for the forward pass alone.
+        # Lightning's covers all of `training_step`; autocast is meant for the forward pass alone.
         return torch.autocast(self.device.type, enabled=False)
 
     def _exchanging(self, now: bool) -> contextlib.AbstractContextManager[Any]:
@@ -189,7 +190,7 @@ class SteppingModule(L.LightningModule):
     # -- the optimizers ---------------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> list[Optimizer]:
-        # A fused optimizer takes the loss scale out of the gradients itself, which is after they were clipped.
+        # A fused optimizer unscales the gradients itself, which is after they were clipped.
         fused = self.trainer.precision != "16-mixed"
         self._configs = {name: one.config for name, one in self.optimized().items()}
         return [
@@ -203,9 +204,9 @@ class SteppingModule(L.LightningModule):
         return dict(zip(self._configs, ours if isinstance(ours, list) else [ours], strict=True))
 
     def trained_by(self) -> dict[str, dict[str, nn.Parameter]]:
-        """What each optimizer trains, under the names of the parameters in this module.
+        """The parameters of each optimizer, under their names in this module.
 
-        Raises UserError where nothing is left to train for one of them.
+        Raises UserError if an optimizer has no parameters to train.
         """
         all_trained = trained(self)
         by_optimizer: dict[str, dict[str, nn.Parameter]] = {}

@@ -1,4 +1,4 @@
-"""What all that is trained shares: what is minimised, running means, checkpoints, over the step of `stepping`."""
+"""The base of all training modules: losses, running means and checkpoints, on top of the step in `stepping`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from difflab.types import Batch
 
 @dataclass(frozen=True)
 class StepTerms:
-    """One part of a batch: what is minimised (a scalar), and what is logged of each sample.
+    """Loss and logged values of one part of a batch: a scalar loss, and values per sample.
 
     values: [B] each, by the name they are logged under; `loss` is always there.
-    where: [B], what the windows of the task split their means by.
+    where: [B], the position by which the task's windows group the samples.
     """
 
     minimised: Tensor
@@ -32,11 +32,11 @@ class StepTerms:
 
 
 class TrainingModule(SteppingModule, HasTrainingOnly):
-    """One or more networks in training. Subclasses say what is minimised (`terms`); those that have several optimizers,
-    or split their batch in another way, also say what a step does (`optimized`, `optimize`).
+    """One or more networks in training. Subclasses define the loss (`terms`); those that have several optimizers, or
+    split their batch differently, also define the step (`optimized`, `optimize`).
 
-    window, validation_window: of the values that `terms` gives, in training and in validation.
-    plugins: the packages behind its parts that are none of difflab's own, which checkpoints name.
+    window, validation_window: of the values in `terms`, in training and in validation.
+    plugins: the third-party packages behind its parts, which checkpoints record.
     """
 
     def __init__(
@@ -59,21 +59,21 @@ class TrainingModule(SteppingModule, HasTrainingOnly):
 
     @abstractmethod
     def terms(self, batch: Batch, seeds: Sequence[int], *, training: bool) -> StepTerms:
-        """The loss of samples whose randomness is that of `seeds`; nothing is dropped where `training` is False."""
+        """The loss of samples whose randomness comes from `seeds`; nothing is dropped if `training` is False."""
 
     def batch_keys(self) -> tuple[str, ...]:
-        """What the loader has to deliver besides images."""
+        """The fields that the loader has to provide besides images."""
         return ()
 
     def networks(self) -> Sequence[nn.Module]:
-        """What takes the time of a step: compiled, and in the memory layout of the device, where that is asked for."""
+        """The networks that dominate a step: compiled, and converted to the device's memory format, if requested."""
         return ()
 
     def observe(self, terms: StepTerms) -> None:
-        """Told of every part of a training batch."""
+        """Called with every part of a training batch."""
 
     def optimize(self, batch: Batch) -> Tensor:
-        """The step of a task with one optimizer, which minimises the mean of `terms` over the parts of a batch."""
+        """The step of a task with one optimizer, which minimizes the mean of `terms` over the parts of a batch."""
         losses: list[Tensor] = []
         for part in self.parts(batch):
             terms = self.terms(part.batch, part.seeds, training=True)
@@ -84,7 +84,7 @@ class TrainingModule(SteppingModule, HasTrainingOnly):
         return torch.stack(losses).mean()
 
     def record(self, terms: StepTerms) -> None:
-        """Take the values of samples into the means that are logged."""
+        """Adds the values of samples to the logged means."""
         values = {name: value.detach() for name, value in terms.values.items()}
         self.observe(terms)
         self.window.add(values, terms.where, torch.isfinite(values["loss"]))
@@ -92,7 +92,7 @@ class TrainingModule(SteppingModule, HasTrainingOnly):
     # -- validation and means -----------------------------------------------------------------------------------------
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """The terms of held-out samples, whose noise and timesteps never change; padding counts nothing."""
+        """Computes the terms of held-out samples, whose noise and timesteps never change; padding is excluded."""
         terms = self.terms(batch, [stream_seed(self.seed, "val", i) for i in batch["index"].tolist()], training=False)
         self._validation.add(terms.values, terms.where, batch["weight"].to(self.device))
 
@@ -117,12 +117,12 @@ class TrainingModule(SteppingModule, HasTrainingOnly):
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # Every rank comes here; the file is the first one's, so it gets the losses of all.
+        # Called on every rank; the first writes the file, so it needs the losses of all.
         state: dict[str, Any] = {
             "train_step": self.train_step,
             "train_images": self.train_images,
             "loss_window": self._over_all_ranks(self.window).cpu(),
-            # Lightning keeps the states of the optimizers in a row.
+            # Lightning keeps the states of the optimizers in a list.
             "optimizers": {name: list(parameters) for name, parameters in self.trained_by().items()},
             "training_only": training_only_places(self),
             "plugins": self.plugins,
@@ -138,8 +138,8 @@ class TrainingModule(SteppingModule, HasTrainingOnly):
         self.load_task_state(state)
 
     def task_state(self) -> dict[str, Any]:
-        """What a task keeps in a checkpoint besides its parameters; alike on all ranks."""
+        """The task's state in a checkpoint besides its parameters; the same on all ranks."""
         return {}
 
     def load_task_state(self, state: dict[str, Any]) -> None:
-        """Go on from the `task_state` that is among `state`."""
+        """Restores the `task_state` contained in `state`."""

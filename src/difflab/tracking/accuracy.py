@@ -1,4 +1,4 @@
-"""A classifier's accuracy over the noise, as a file and a picture."""
+"""Writes a classifier's accuracy by noise level, as a CSV file and a plot."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ WIDTH, HEIGHT = 420, 260
 def write_accuracy(
     found: Accuracy, top_k: Sequence[int], times: Sequence[float], sigmas: Sequence[float], path: Path
 ) -> None:
-    """A CSV row per time: t, noise (sigma / alpha), top1, ..., cross_entropy (nats)."""
+    """Writes a CSV row per time: t, noise (sigma / alpha), top1, ..., cross_entropy (nats)."""
     columns = [*(found.hits(k).mean(dim=0).tolist() for k in top_k), found.cross_entropy.mean(dim=0).tolist()]
     names = ("t", "sigma", *(f"top{k}" for k in top_k), "cross_entropy")
     write_text(path, to_csv(names, list(zip(times, sigmas, *columns, strict=True))))
 
 
 def plot_accuracy(found: Accuracy, top_k: Sequence[int], times: Sequence[float], path: Path) -> None:
-    """Write `path` (SVG) and a PNG beside it: the share of images whose class is among the k likeliest, over t."""
+    """Writes `path` (SVG) and a PNG beside it: the share of images whose class is among the k likeliest, over t."""
     import altair
 
     points = [

@@ -1,4 +1,4 @@
-"""Calls of a library that may hang: one after another in a thread of their own, each waited for a limited time."""
+"""Calls to a library that may hang: one after another in a separate thread, each with a time limit."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 
 class CallTimeoutError(TimeoutError):
-    """A call did not come back in time; it may go on behind our back."""
+    """A call did not return in time; it may still be running."""
 
 
 class BoundedCaller:
-    """Run functions in one background thread, in order.
+    """Runs functions in one background thread, in order.
 
-    The thread never keeps the interpreter from ending. After a call that did not come back no other one is made: it
-    would only wait behind that one.
+    The thread never keeps the interpreter alive. After a call that did not return no further one is made: it would only
+    wait behind that one.
     """
 
     def __init__(self, what: str) -> None:
@@ -26,9 +26,9 @@ class BoundedCaller:
         self._thread: threading.Thread | None = None
 
     def __call__(self, function: Callable[[], Any], seconds: float) -> Any:
-        """What `function` returns. What it raises is raised here; SystemExit, too, as a RuntimeError.
+        """Returns the result of `function`. Its exceptions are raised here; SystemExit, too, as a RuntimeError.
 
-        Raises CallTimeoutError after `seconds`, and at once where an earlier call is stuck.
+        Raises CallTimeoutError after `seconds`, and at once if an earlier call is stuck.
         """
         if self.stuck:
             raise CallTimeoutError(f"{self.what} is stuck")
@@ -47,7 +47,7 @@ class BoundedCaller:
         return answer.value
 
     def close(self) -> None:
-        """End the thread when its calls are done; does not wait."""
+        """Ends the thread when its calls are done; does not wait."""
         self._calls.put(None)
 
     def _work(self) -> None:

@@ -1,4 +1,4 @@
-"""The loggers of a run."""
+"""Builds the loggers of a run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def build_loggers(
     Any of them may fail without ending the block.
 
     resolved: the whole configuration as plain containers; it becomes the configuration of the W&B run.
-    job: what the W&B run is called and belongs to.
+    job: the name of the W&B run, and the run that it belongs to.
     """
     unseen = unseen_by_sweep(config)
     if unseen is not None and is_first_process():

@@ -1,4 +1,4 @@
-"""The loggers, in the order in which they are handed what is logged."""
+"""The configurations of the loggers, in the order in which they receive what is logged."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class WandbConfig(LoggerBase):
     """A Weights & Biases run.
 
     project, entity, name, group, tags, notes: null or empty = W&B's own variable (WANDB_PROJECT, WANDB_ENTITY,
-        WANDB_NAME, WANDB_RUN_GROUP, WANDB_TAGS, WANDB_NOTES) where it is set; else the project difflab, the account's
-        own entity, and a name that says what the run is.
+        WANDB_NAME, WANDB_RUN_GROUP, WANDB_TAGS, WANDB_NOTES) if it is set; else the project difflab, the account's
+        own entity, and a name that describes the run.
     """
 
     refusal: ClassVar[str | None] = "difflab.tracking.wandb_environment:refuse_unusable"
 
     mode: Mode | None = None
     """online, offline, shared or disabled; null = as WANDB_DISABLED and WANDB_MODE say; without them online inside
-    `wandb agent`, and offline elsewhere, which needs no account and no network: `wandb sync` uploads it later."""
+    `wandb agent`, and otherwise offline, which needs no account and no network: `wandb sync` uploads it later."""
     project: Annotated[str, Field(min_length=1)] | None = None
     """null = WANDB_PROJECT, else difflab."""
     entity: str | None = None
@@ -46,10 +46,10 @@ class WandbConfig(LoggerBase):
     notes: str | None = None
     """null = WANDB_NOTES."""
     system_stats: bool = False
-    """CPU, memory and GPU curves."""
+    """Also log CPU, memory and GPU usage."""
     save_code: bool = False
-    """The code that runs, too."""
+    """Also upload the code."""
     artifact: bool = True
-    """The EMA weights as an artifact at the end."""
+    """Upload the EMA weights as an artifact at the end."""
     finish_timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
     """Seconds that the end of a run waits for its data to be uploaded or written."""

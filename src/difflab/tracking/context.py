@@ -1,4 +1,4 @@
-"""What the builder of a logger gets besides its own configuration."""
+"""What the builder of a logger receives besides its own configuration."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from difflab.tracking.rundir import RunDirectory
 
 @dataclass(frozen=True)
 class LoggerContext:
-    """What is logged.
+    """The run that is logged.
 
     run:      the directory that loggers write into.
     resolved: the whole configuration as plain containers.
-    job:      what it is called and belongs to; None: it is called as the directory and belongs to nothing.
+    job:      its name and the run it belongs to; None: it is named after the directory and belongs to none.
     """
 
     run: RunDirectory

@@ -1,4 +1,4 @@
-"""metrics.csv: a row per logging call, appended on resume, whole after any kill."""
+"""metrics.csv: one row per logging call, appended to on resume, valid after any kill."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 
 
 class CSVLogger(ClockedLogger):
-    """Write metrics to the file `path`. The first column is `train/step`; an empty cell means not logged in that row.
+    """Writes metrics to the file `path`. The first column is `train/step`; an empty cell means not logged in that row.
 
-    Every row reaches the operating system before log_metrics returns. A last line that a kill tore is dropped when the
+    Every row reaches the operating system before log_metrics returns. A last line torn by a kill is dropped when the
     file is opened again. A new metric rewrites the file with one more column.
     """
 
@@ -55,7 +55,7 @@ class CSVLogger(ClockedLogger):
     @override
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Append one row; values are numbers or strings."""
+        """Appends one row; values are numbers or strings."""
         row = {name: _cell(value) for name, value in self.stamped(metrics, step).items()}
         file = self._open()
         new = [name for name in row if name not in self._columns]
@@ -66,14 +66,14 @@ class CSVLogger(ClockedLogger):
             file.write(_lines([row], self._columns))
             file.flush()
         except OSError:
-            # Opened again, the file loses the torn line; this handle would write it again.
+            # Reopened, the file loses the torn line; this handle would write it again.
             self._discard()
             raise
 
     @override
     @rank_zero_only
     def resume_at(self, step: int, again: Again = never) -> None:
-        """Drop rows after `step`, and those of `step` that `again` is true for; starting over (step 0) keeps the old
+        """Drops rows after `step`, and those of `step` for which `again` is true; starting over (step 0) keeps the old
         file as metrics.<n>.csv."""
         if not self.path.exists():
             return
@@ -151,6 +151,6 @@ def _cell(value: Any) -> str:
 
 @contextlib.contextmanager
 def opened(config: CSVConfig, context: LoggerContext) -> Iterator[ResilientLogger]:
-    """metrics.csv of a run directory; where the machine refuses, training goes on."""
+    """metrics.csv of a run directory; if the machine refuses, training continues."""
     path = context.run.metrics
     yield ResilientLogger(CSVLogger(path), str(path), "its rows are kept and tried again", retries=True)

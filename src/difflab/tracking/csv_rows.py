@@ -1,4 +1,4 @@
-"""Reading a metrics.csv back, also while it is written and after a kill."""
+"""Reads metrics.csv files, also while they are written and after a kill."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Row = dict[str, str]
 
 
 def read_csv(path: Path | str) -> list[Row]:
-    """The rows of a metrics.csv; cells that were not logged are left out, and so are lines that a crash damaged.
+    """The rows of a metrics.csv; cells that were not logged are omitted, and so are lines damaged by a crash.
 
     Raises UserError for a file that difflab did not write.
     """
@@ -23,7 +23,7 @@ def read_csv(path: Path | str) -> list[Row]:
 
 @dataclass(frozen=True)
 class Table:
-    """columns and rows of a file; how many of its lines are damaged; whole: it has a header and its last line ends."""
+    """columns and rows of a file; damaged: number of unreadable lines; whole: has a header and a complete last line."""
 
     columns: list[str]
     rows: list[Row]
@@ -32,8 +32,8 @@ class Table:
 
 
 def parse(content: bytes, path: Path) -> Table:
-    """What the bytes of a file say. Raises UserError where difflab did not write them; `path` is for that message."""
-    # After a crash of the machine, file systems give back zeros for what did not reach the disk.
+    """Parses the bytes of a file. Raises UserError if difflab did not write them; `path` is for that message."""
+    # After a crash of the machine, file systems return zeros for what did not reach the disk.
     header, *lines = content.replace(b"\0", b"").split(b"\n")
     damaged = [b"\0" in line for line in content.split(b"\n")]
     columns = [] if damaged[0] else _cells(header) or []

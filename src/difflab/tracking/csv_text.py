@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 
 def to_csv(names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A line of names, and a line a row; None is an empty cell."""
+    """One line of names, then one line per row; None is an empty cell."""
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows([names, *rows])
     return buffer.getvalue()

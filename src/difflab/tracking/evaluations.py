@@ -1,4 +1,4 @@
-"""evaluations.jsonl: the records of what was measured, those of training with their `train_step`."""
+"""evaluations.jsonl: the records of all measurements, those of training with their `train_step`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from difflab.files import keep_older, replacing
 def is_recorded(path: Path, step: int) -> bool:
     """Whether the evaluation after `step` steps of training has all its records in the file."""
     lines = [_Line(line) for line in _lines(path)]
-    # The records of one evaluation are written together: where the next one was cut off, some of them are missing.
+    # The records of one evaluation are written together: if the next line was cut off, some of them are missing.
     cut_off = any(line.train_step == step and after.broken for line, after in itertools.pairwise(lines))
     return not cut_off and any(line.train_step == step for line in lines)
 
 
 def forget_after(path: Path, step: int) -> None:
-    """Drop the records of training after `step`, those of `step` where they are not all there, and torn lines.
+    """Drops the records of training after `step`, those of `step` if they are incomplete, and torn lines.
 
-    Records that other commands added stay. Starting over (step 0) keeps the old file as evaluations.<n>.jsonl.
+    Records of other commands are kept. Starting over (step 0) keeps the old file as evaluations.<n>.jsonl.
     """
     lines = _lines(path)
     last = step if is_recorded(path, step) else step - 1
@@ -34,7 +34,7 @@ def forget_after(path: Path, step: int) -> None:
 
 
 class _Line:
-    """What a line says: the step of a record of training (None: another command's), or that it is none."""
+    """One line: the step of a training record (None: another command's), or a mark that it is no record."""
 
     def __init__(self, line: bytes) -> None:
         self.broken = not line.endswith(b"\n")

@@ -1,4 +1,4 @@
-"""Many small images as one that people can look at."""
+"""Arranges many small images in one grid."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from difflab.lettering import shortened
 
 BACKGROUND = 255
 LABEL_SIZE, LABEL_HEIGHT = 10, 14
-"""Of the letters of a label, and of a line of it, in pixels."""
+"""Font size, and height of a line, of labels, in pixels."""
 LABEL_LINES = 3
-"""Lines that a label has at most."""
+"""Maximum number of lines of a label."""
 BREAKS = re.compile(r"(?<=[\s=_,;/-])(?!\s)")
-"""Where a line of a label may end: behind a space, and inside of names and lists."""
+"""Where a line of a label may end: after a space, and inside names and lists."""
 MISSING = (255, 0, 255)
-"""The colour of a tile for a sample that is no picture; its diagonals are black."""
+"""The colour of the tile of a non-finite sample; its diagonals are black."""
 
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
@@ -30,12 +30,12 @@ Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 def make_grid(
     images: Tensor, columns: int = 8, pad: int = 2, min_side: int = 1, labels: Sequence[str] | None = None
 ) -> Image.Image:
-    """uint8 [N, C, H, W] with C = 1 or 3 -> one RGB picture, row by row, with `pad` white pixels around each image.
+    """uint8 [N, C, H, W] with C = 1 or 3 -> one RGB image, row by row, with `pad` white pixels around each tile.
 
-    labels: text for each image, written below it in lines of its width, at most LABEL_LINES of them, and shortened
-        where it is longer; the font has Latin letters alone.
-    Images whose shorter side is below `min_side` are enlarged by a whole factor with nearest neighbour, so pixels stay
-    pixels. Raises ValueError for other shapes or types.
+    labels: text for each image, wrapped below it to at most LABEL_LINES lines of its width, and shortened if it is
+        longer; the font has Latin letters only.
+    Images whose shorter side is below `min_side` are enlarged by an integer factor with nearest neighbour, so pixels
+    stay pixels. Raises ValueError for other shapes or types.
     """
     if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
         raise ValueError(f"a grid takes uint8 images [N, 1 or 3, H, W] with N > 0, not {list(images.shape)}")
@@ -63,7 +63,7 @@ def make_grid(
 
 
 def _in_lines(label: str, font: Font, width: int) -> list[str]:
-    """A label in lines of at most `width` pixels, in letters that every font has; at least one, which may be empty."""
+    """Wraps a label to lines of at most `width` pixels, in letters that every font has; at least one, maybe empty."""
     text = " ".join(label.split()).encode("latin-1", "replace").decode("latin-1")
     lines = [""]
     for piece in BREAKS.split(text):
@@ -76,12 +76,12 @@ def _in_lines(label: str, font: Font, width: int) -> list[str]:
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """uint8 [1 or 3, H, W] -> an RGB picture."""
+    """uint8 [1 or 3, H, W] -> an RGB image."""
     return Image.fromarray(_to_rgb(image))
 
 
 def missing_tile(channels: int, height: int, width: int) -> Tensor:
-    """uint8 [channels, height, width] in place of a sample that is not finite: magenta, or light grey, crossed out."""
+    """uint8 [channels, height, width] in place of a non-finite sample: magenta, or light grey, crossed out."""
     colour = torch.tensor(MISSING if channels == len(MISSING) else [200] * channels, dtype=torch.uint8)
     tile = colour[:, None, None].repeat(1, height, width)
     rows = torch.arange(height)
@@ -92,7 +92,7 @@ def missing_tile(channels: int, height: int, width: int) -> Tensor:
 
 
 def save_picture(picture: Image.Image, path: Path, *, synced: bool = True) -> None:
-    """Write a PNG, whole or not at all. synced: on the disk before this returns; dear where there are thousands."""
+    """Writes a PNG atomically. synced: on the disk before this returns; expensive for thousands of files."""
     with replacing(path, sole_writer=synced, synced=synced) as temporary:
         picture.save(temporary, format="PNG")
 

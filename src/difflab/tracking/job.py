@@ -1,4 +1,4 @@
-"""What a W&B run is called, what it belongs to, and where all of them are found together."""
+"""Names and groups of W&B runs, and the folder in which all of them are linked."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ LONGEST = 128
 class Job:
     """A command's W&B run.
 
-    type: what the command does; it is W&B's job type.
+    type: what the command does; W&B's job type.
     trained: the run that is trained or measured, `<experiment>/<name>`, and `trained_in`, its directory. Both kinds of
         W&B runs have them as `run.name` and `run.id` in their configuration, so that a dashboard joins them.
-    output_root: the directory of many runs, whose `wandb` folder gets a link to this one.
-    identity: what makes it another run in the same folder, as plain containers; None: nothing does.
+    output_root: the directory of many runs, whose `wandb` folder receives a link to this one.
+    identity: what distinguishes it from other runs in the same folder, as plain containers; None: nothing does.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Job:
 
     @classmethod
     def training(cls, run: RunDirectory, experiment: str, output_root: Path | str) -> Job:
-        """The training in the directory `run`."""
+        """The training run in the directory `run`."""
         return cls(run.name, trained=f"{experiment}/{run.name}", output_root=Path(output_root).absolute())
 
     @classmethod
@@ -72,7 +72,7 @@ def trained_name(stored: Stored) -> str:
 
 
 def output_root_of(stored: Stored) -> Path | None:
-    """The directory that the run of a model lies in as `<experiment>/<name>`; None where it lies elsewhere."""
+    """The root directory of a model's run, which lies in it as `<experiment>/<name>`; None if it lies elsewhere."""
     if stored.train is None:
         return None
     home, experiment = stored.home.absolute(), Path(stored.train.experiment)
@@ -81,10 +81,11 @@ def output_root_of(stored: Stored) -> Path | None:
 
 
 def link_segment(segment: Path, output_root: Path | None) -> None:
-    """Link the folder of one W&B segment into `<output root>/wandb`, where `wandb leet` and `wandb sync` find them all.
+    """Links the folder of one W&B segment into `<output root>/wandb`, where `wandb leet` and `wandb sync` find them
+    all.
 
-    The link is relative where it stays inside the output root, which may be moved or mounted elsewhere. Links of this
-    kind whose run was deleted or moved are removed. Where no link can be made that is said, and nothing else is lost.
+    The link is relative if it stays inside the output root, which may be moved or mounted elsewhere. Links of this
+    kind whose run was deleted or moved are removed. If no link can be made that is reported, and nothing else is lost.
     """
     if output_root is None:
         return
@@ -104,6 +105,6 @@ def link_segment(segment: Path, output_root: Path | None) -> None:
 
 def _remove_dangling(folder: Path) -> None:
     for link in folder.glob("*run-*"):
-        # One that leads out of the output root may be on a disk that is not mounted here.
+        # A link that leads out of the output root may point to a disk that is not mounted here.
         if link.is_symlink() and not link.exists() and not link.readlink().is_absolute():
             link.unlink(missing_ok=True)

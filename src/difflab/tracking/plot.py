@@ -1,4 +1,4 @@
-"""The plot of a sweep: one small panel per metric over the value that was swept."""
+"""The plot of a sweep: one small panel per metric over the swept value."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ COLUMNS = 3
 MARGIN = 12
 PNG_SCALE = 2.0
 LOG_RATIO = 8.0
-"""A logarithmic axis needs values that reach over this factor at least."""
+"""Minimum ratio of the largest to the smallest value for a logarithmic axis."""
 
 
 def plot_sweep(rows: Sequence[SweepRow], x: str, metrics: Sequence[str], path: Path | str) -> None:
-    """Write `path` (SVG) and the same picture beside it as PNG: a panel per metric, with the values of `x` across.
+    """Writes `path` (SVG) and the same plot beside it as PNG: a panel per metric, with the values of `x` across.
 
-    Rows with one `series` label are one curve, in the order of x; spreads are drawn as bars of one standard deviation.
-    Numbers stand on a linear axis, or on a logarithmic one where that spaces them more evenly; where any value is text,
-    true or null they are categories, in the order of the rows, and no line joins them. A point whose metric is missing
-    or not finite is left out.
+    Rows with one `series` label form one curve, in the order of x; spreads are drawn as bars of one standard deviation.
+    Numbers use a linear axis, or a logarithmic one if that spaces them more evenly; if any value is text, true or null
+    they are categories, in the order of the rows, without lines. A point whose metric is missing or not finite is
+    omitted.
 
-    Raises ValueError where a panel would be empty.
+    Raises ValueError if a panel would be empty.
     """
     import altair
 
@@ -37,7 +37,7 @@ def plot_sweep(rows: Sequence[SweepRow], x: str, metrics: Sequence[str], path: P
 
 
 def save_chart(chart: Any, path: Path) -> None:
-    """Write an altair chart to `path` (SVG) and the same picture beside it as PNG."""
+    """Writes an altair chart to `path` (SVG) and the same plot beside it as PNG."""
     import altair
     import vl_convert
 
@@ -51,12 +51,12 @@ def save_chart(chart: Any, path: Path) -> None:
 
 
 def is_number(value: Value) -> bool:
-    """Whether a value has a place on an axis of numbers."""
+    """Whether a value can be placed on a numeric axis."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def is_logarithmic(values: Sequence[float]) -> bool:
-    """Whether these values want a logarithmic axis: they reach over LOG_RATIO and its steps are the more even ones."""
+    """Whether these values need a logarithmic axis: they span more than LOG_RATIO, and more evenly on it."""
     ordered = sorted(set(values))
     if len(ordered) < 3 or ordered[0] <= 0 or ordered[-1] / ordered[0] < LOG_RATIO:
         return False
@@ -112,7 +112,7 @@ def _number_axis(points: Sequence[dict[str, Any]], x: str) -> Any:
     import altair
 
     values = sorted({point["x"] for point in points})
-    # Without a precision the labels of 1.5 and 2 are rounded alike, to the distance of the ticks.
+    # Without a precision the labels of 1.5 and 2 would be rounded alike, to the distance of the ticks.
     axis = altair.Axis(values=values, format=".12~g", labelOverlap="greedy", grid=False)
     kind: dict[str, Any] = {"type": "log"} if is_logarithmic(values) else {"type": "linear", "zero": False}
     return altair.X("x:Q").title(x).axis(axis).scale(nice=False, padding=MARGIN, **kind)

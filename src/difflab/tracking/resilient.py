@@ -1,4 +1,4 @@
-"""A logger may fail: the run goes on without it, and says so once."""
+"""Loggers that may fail: the run continues without them, and reports it once."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 LOG_SECONDS = 60.0
-"""How long a row, a picture or a table may take before its logger is given up."""
+"""Time limit of a row, an image or a table before its logger is given up."""
 ARTIFACT_SECONDS = 600.0
 """The same for a file, which is read, hashed and copied."""
 
 
 class Call(Protocol):
-    """How a logger is called: `function` is run, for `seconds` at the most where that can be limited."""
+    """How a logger is called: runs `function`, for at most `seconds` if that can be limited."""
 
     def __call__(self, function: Callable[[], Any], seconds: float) -> Any: ...
 
 
 def directly(function: Callable[[], Any], seconds: float) -> Any:
-    """Run `function` here and now, for as long as it takes."""
+    """Runs `function` here and now, without a time limit."""
     return function()
 
 
 class ResilientLogger(ClockedLogger):
-    """Hand everything to `logger`; whatever it raises ends neither the run nor the other loggers.
+    """Passes everything to `logger`, whose exceptions end neither the run nor the other loggers.
 
-    The first failure is said on standard error and in log.txt, and nothing more is asked of the logger. A UserError
-    alone is raised: the user can mend what it says.
+    The first failure is reported on standard error and in log.txt, and the logger is not called again. Only a UserError
+    is raised: the user can fix its cause.
 
-    what: how the line names it, as in "W&B".
-    kept: what the line says of the metrics, as in "metrics.csv goes on".
+    what: the name of the logger in messages, as in "W&B".
+    kept: what the message says of the metrics, as in "metrics.csv goes on".
     call: runs each call; `directly`, or a BoundedCaller for a logger that may hang.
-    retries: the rows that failed are kept in memory and given again, in order, with each later one: for a file on a
-        disk that was full. What never worked is counted at the end.
+    retries: rows that failed are kept in memory and passed again, in order, with each later one: for a file on a full
+        disk. Rows that could never be written are counted at the end.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class ResilientLogger(ClockedLogger):
     @override
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        # Stamped now: a row that is written later is still of this step.
+        # Stamped now: a row that is written later still belongs to this step.
         row = self.stamped(metrics, step)
         self._do_in_order(lambda: self.logger.log_metrics(row, step))
 
@@ -115,7 +115,7 @@ class ResilientLogger(ClockedLogger):
         self._try(lambda: self.logger.finalize(status))
 
     def give_up(self, error: BaseException) -> None:
-        """Say, once, that the logger failed."""
+        """Reports, once, that the logger failed."""
         self.failed = True
         if not self._said:
             self._said = True

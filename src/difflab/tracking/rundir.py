@@ -1,4 +1,4 @@
-"""The run directory: where everything of one run lies, and what it was started with."""
+"""The run directory: all files of one run, and what it was started with."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class RunDirectory:
 
     @classmethod
     def create(cls, root: Path | str, experiment: str, name: str | None, identity: Any) -> RunDirectory:
-        """The directory `<root>/<experiment>/<name>`, made if need be; `name` and `identity` as in run_name."""
+        """The directory `<root>/<experiment>/<name>`, created if needed; `name` and `identity` as in run_name."""
         run = cls(Path(root) / experiment / run_name(name, identity))
         run.path.mkdir(parents=True, exist_ok=True)
         return run
@@ -131,16 +131,16 @@ class RunDirectory:
         return self.path / "log.txt"
 
     def inside(self, relative: Path | str) -> Path:
-        """The path `relative` inside the run directory. Raises UserError where it leads out of it."""
+        """The path `relative` inside the run directory. Raises UserError if it leads out of it."""
         path = (self.path / relative).resolve()
         if not path.is_relative_to(self.path.resolve()):
             raise UserError(f"{relative} lies outside the run directory {self.path}; give a path below it")
         return path
 
     def write_records(self, config: dict[str, Any], overrides: list[str]) -> None:
-        """Write config.yaml, overrides.txt, git.txt and environment.txt of this start.
+        """Writes config.yaml, overrides.txt, git.txt and environment.txt of this start.
 
-        They describe the newest start; where an earlier start differed, its file is kept as config.1.yaml and so on.
+        They describe the newest start; if an earlier start differed, its file is kept as config.1.yaml and so on.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         write_keeping_older(self.config, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
@@ -149,15 +149,15 @@ class RunDirectory:
         write_keeping_older(self.path / "environment.txt", describe_environment())
 
     def read_config(self) -> dict[str, Any]:
-        """The plain contents of config.yaml. Raises UserError where there is none, or nothing that is one."""
+        """The plain contents of config.yaml. Raises UserError if there is no such file, or it is invalid."""
         return read_config(self.config)
 
     def checkpoint_to_resume(self, resume: str) -> Path | None:
-        """What training goes on from.
+        """The checkpoint from which training resumes.
 
-        auto: checkpoints/last.ckpt (the newest other one, should a kill have come before last.ckpt was made), or None
-        where there is none. must: the same, or an error.
-        never: None, and an error where the directory already holds a run. Anything else is the path of a checkpoint.
+        auto: checkpoints/last.ckpt (or the newest other one, if the run was killed before last.ckpt was made), or None
+        if there is none. must: the same, or an error.
+        never: None, and an error if the directory already holds a run. Anything else is the path of a checkpoint.
         """
         newest = newest_checkpoint(self.checkpoints)
         if resume == "auto":
@@ -178,7 +178,7 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def log_to_file(self) -> Iterator[None]:
-        """Inside, what Python's logging reports (INFO and above) is appended to log.txt as well."""
+        """Inside, everything that Python's logging reports (INFO and above) is also appended to log.txt."""
         self.path.mkdir(parents=True, exist_ok=True)
         handler = _LogFile(self.log, mode="a", encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -202,7 +202,7 @@ class RunDirectory:
 
 
 class _LogFile(logging.FileHandler):
-    """A log that cannot be written ends nothing and is said once, not with a traceback for each line."""
+    """A log file whose write errors end nothing and are reported once, not with a traceback for each line."""
 
     said = False
 
@@ -219,12 +219,12 @@ class _LogFile(logging.FileHandler):
 
 
 def run_name(name: str | None, identity: Any) -> str:
-    """The name of the run: `name` if given, else words made from `identity`.
+    """The name of the run: `name` if given, else words derived from `identity`.
 
-    identity: what makes the run this run and no other, as plain containers. The same configuration has the same name on
-    every process, after a requeue and when the command is given again, so it goes on with the run it began.
+    identity: everything that distinguishes this run from others, as plain containers. The same configuration has the
+    same name on every process, after a requeue and when the command is repeated, so it resumes the run it began.
 
-    Raises UserError for a name that is no folder name.
+    Raises UserError for a name that cannot be a folder name.
     """
     if name is None:
         return _words(json.dumps(identity, sort_keys=True))
@@ -246,7 +246,7 @@ def describe_git(folder: Path) -> str:
 
 
 def describe_environment() -> str:
-    """Python, system, devices and installed packages. Environment variables are left out: they may hold secrets."""
+    """Python, system, devices and installed packages. Environment variables are omitted: they may hold secrets."""
     import torch
 
     devices = [f"cpu: {cores()} cores"]
@@ -258,7 +258,7 @@ def describe_environment() -> str:
 
 
 def _masked(override: str) -> str:
-    """An override without what it puts into the environment of a job, which may be a key."""
+    """An override without the values it puts into the environment of a job, which may be keys."""
     key, _, value = override.partition("=")
     return f"{key}=***" if value and "env_set" in key else override
 

@@ -1,4 +1,4 @@
-"""Reading offline W&B runs back, without an account."""
+"""Reads offline W&B runs, without an account."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _NOT_FINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float
 
 @dataclass
 class OfflineRun:
-    """One W&B run, put together from all its offline segments.
+    """One W&B run, assembled from all its offline segments.
 
-    name, job_type, group, project: as W&B shows them; empty where the run has none.
+    name, job_type, group, project: as W&B shows them; empty if the run has none.
     config:    nested, as it was at the end.
-    history:   one dict per logging call; media keys come flattened (`samples/grid.path`). Rows that a resumed segment
-               trained again are left out.
+    history:   one dict per logging call; media keys are flattened (`samples/grid.path`). Rows that a resumed segment
+               trained again are omitted.
     media:     key -> files, oldest first.  tables: key -> table files (JSON).
     artifacts: the artifact records: name, type, aliases, metadata (parsed) and manifest.
     metrics:   the define_metric records.
-    exit_code: of the last segment, None while it runs or where it was killed.
+    exit_code: of the last segment, None while it runs or if it was killed.
     """
 
     run_id: str
@@ -53,9 +53,9 @@ class OfflineRun:
 
 
 def read_offline_run(path: Path | str) -> OfflineRun:
-    """Read a run directory, its `wandb` folder, one offline segment or a .wandb file.
+    """Reads a run directory, its `wandb` folder, one offline segment or a .wandb file.
 
-    Raises UserError where there is no offline run, or where there are several: a folder holds one.
+    Raises UserError if there is no offline run, or if there are several: a folder holds one.
     """
     segments = [(file, _records(file)) for file in _log_files(Path(path))]
     ids = {record["run"]["run_id"] for _, records in segments for record in records if record["type"] == "run"}
@@ -112,7 +112,7 @@ def _drop_repeated(run: OfflineRun, history: list[Record]) -> None:
     first = min((row[STEP] for row in history if STEP in row), default=None)
     if first is None:
         return
-    # What was made up at the step of the checkpoint stands beside what was logged there before it.
+    # What was repeated at the step of the checkpoint stands next to what was logged there before it.
     again = {key for row in history if row.get(STEP) == first for key in row if not _is_clock(key)}
     run.history = [
         row for row in run.history if row.get(STEP, -1) < first or (row[STEP] == first and not again.intersection(row))
@@ -145,7 +145,7 @@ def _log_files(path: Path) -> list[Path]:
 
 
 def _records(file: Path) -> list[Record]:
-    # The program beside this Python, so that reader and writer are of one version.
+    # The program next to this Python, so that reader and writer have the same version.
     program = shutil.which("wandb", path=str(Path(sys.executable).parent)) or shutil.which("wandb")
     if program is None:
         raise UserError("the wandb command is not installed beside this Python; pip install wandb")

@@ -1,4 +1,4 @@
-"""A search for levels, as a file and a picture."""
+"""Writes a search for noise levels, as a CSV file and a plot."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ DEFAULT, FOUND = "default", "found"
 class Trial:
     """A candidate with its number, from 1.
 
-    sigmas: sigma / alpha from the noisiest down. origin: how it was found, in words. value: of the metric, NaN where
-    it has none. folder: of its records. seconds: what it took, 0 where it was done before.
+    sigmas: sigma / alpha in decreasing order. origin: how it was found, in words. value: of the metric, NaN if it has
+    none. folder: of its records. seconds: the time it took, 0 if it was done before.
     """
 
     number: int
@@ -33,7 +33,7 @@ class Trial:
 
 
 def write_trials(trials: Sequence[Trial], metric: str, path: Path) -> None:
-    """A CSV row per candidate: its number, origin, the metric, its spread, its sigmas (apart by spaces), its folder."""
+    """Writes a CSV row per candidate: number, origin, metric, spread, sigmas (separated by spaces), folder."""
     rows = [
         (one.number, one.origin, one.value, one.spread, " ".join(map(repr, one.sigmas)), one.folder) for one in trials
     ]
@@ -41,8 +41,8 @@ def write_trials(trials: Sequence[Trial], metric: str, path: Path) -> None:
 
 
 def plot_trials(trials: Sequence[Trial], found: Trial, metric: str, path: Path) -> None:
-    """Write `path` (SVG) and a PNG beside it: the levels of the default and of what was found, and the metric over the
-    candidates with that of the best so far.
+    """Writes `path` (SVG) and a PNG beside it: the default levels and those found, and the metric of each candidate
+    with that of the best so far.
     """
     import altair
 

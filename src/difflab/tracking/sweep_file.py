@@ -1,4 +1,4 @@
-"""W&B sweep files: a grid of parameters and the `difflab` command that each of its points is."""
+"""W&B sweep files: a grid of parameters, each point of which is a `difflab` command."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ARGUMENTS = "${args_no_hyphens}"
 
 
 class SweepMetric(Config):
-    """The number a sweep is about, under its logged name (`eval/fd-lite0@512`)."""
+    """The metric of a sweep, under its logged name (`eval/fd-lite0@512`)."""
 
     name: str
     goal: Literal["minimize", "maximize"] = "minimize"
@@ -33,7 +33,8 @@ class SweepMetric(Config):
 class SweepParameter(Config):
     """One parameter: `value`, the same at every point, or `values`, one axis of the grid.
 
-    Lists are written as W&B passes them on, in brackets; null is written "null", in quotes, because W&B would say None.
+    Lists are written as W&B passes them on, in brackets; null is written "null", in quotes, because W&B would pass
+    None.
     """
 
     value: Any = None
@@ -60,7 +61,7 @@ class SweepParameter(Config):
 
 
 class SweepConfig(Config):
-    """A sweep file. Of W&B's keys these are the ones that mean something in a grid of difflab commands."""
+    """A sweep file, restricted to the W&B keys that have a meaning in a grid of difflab commands."""
 
     program: Literal["difflab"]
     method: str
@@ -99,7 +100,7 @@ class SweepConfig(Config):
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep file that was read; `name` is its own, or that of the file."""
+    """A sweep file; `name` is its own, or that of the file."""
 
     name: str
     config: SweepConfig
@@ -110,14 +111,14 @@ class Sweep:
 
     @property
     def swept(self) -> list[str]:
-        """The parameters with several values; all of them where none has."""
+        """The parameters with several values; all of them if none has."""
         parameters = self.config.parameters
         return [key for key, parameter in parameters.items() if len(parameter.choices) > 1] or list(parameters)
 
     def points(self, overrides: Sequence[str] = ()) -> list[SweepPoint]:
-        """Every point of the grid. `overrides` (key=value) stand at the end and replace what the file fixes.
+        """Every point of the grid. `overrides` (key=value) are appended and replace the file's fixed values.
 
-        Raises UserError for an override of a parameter that is swept, or that is none.
+        Raises UserError for an override of a parameter that is swept, or that is invalid.
         """
         replaced = {_key_of(override) for override in overrides}
         for key in replaced & set(self.swept):
@@ -139,14 +140,14 @@ class Sweep:
 
 
 def read_sweep(path: Path | str) -> Sweep:
-    """Read a W&B sweep file. Raises UserError where it is none, or not one that can be run without a server."""
+    """Reads a W&B sweep file. Raises UserError if it is invalid, or cannot be run without a server."""
     path = Path(path)
     if not path.is_file():
         what = "is no file" if path.exists() else "does not exist"
         raise UserError(f"{path} {what}; give a sweep file, as in sweeps/ddim_steps.yaml")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    # Besides what is no YAML: bytes that are no text, dates that are none, brackets that nest too deep.
+    # Besides invalid YAML: bytes that are no text, invalid dates, brackets that nest too deep.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not YAML: {in_one_line(error)}") from None
     if not isinstance(content, dict):
@@ -171,7 +172,7 @@ def _text(value: Any) -> str:
 
 
 def _value(value: Any) -> Value:
-    """A value as a table has it; YAML reads 1e-3 as text, and it is a number."""
+    """A value as it appears in a table; YAML reads 1e-3 as text, but it is a number."""
     if isinstance(value, str):
         return as_number(value)
     return _text(value) if isinstance(value, list) else value

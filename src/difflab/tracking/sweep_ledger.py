@@ -1,4 +1,4 @@
-"""Which points of a sweep are done: a ledger that a killed sweep leaves whole, and the numbers its runs left."""
+"""The ledger of a sweep's finished points, which survives a kill, and the numbers that their runs logged."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ LEDGER = "ledger.jsonl"
 
 
 class LedgerEntry(Config):
-    """How one point ended.
+    """The outcome of one point.
 
-    point: its values, for readers. digest: of all that it was made of; one with the same digest is the same point.
-    place: the folder with its records, seen from the ledger's where it lies inside. seconds: what it took, this time
-    alone. sweep: its name; None where the ledger is of whatever is done below a folder.
+    point: its values, for readers. digest: of everything it depends on; entries with the same digest are the same
+        point.
+    place: the folder with its records, relative to the ledger's if it lies inside. seconds: the time of this attempt.
+    sweep: its name; None if the ledger covers anything done below a folder.
     """
 
     sweep: str | None = None
@@ -50,10 +51,10 @@ class LedgerEntry(Config):
 
 @dataclass
 class Ledger:
-    """The ledger in a folder: a line for every point that ended, the last one of a point counts.
+    """The ledger in a folder: one line for every finished point, of which the last one counts.
 
-    A kill tears the last line at most, and several processes may add to it. sweep: the one whose folder it is; None
-    for a folder that holds whatever is evaluated. newest: place -> the digest of what was made there last.
+    A kill tears the last line at most, and several processes may append to it. sweep: the sweep that owns the folder;
+    None for a folder that holds any evaluations. newest: place -> the digest of what was done there last.
     """
 
     folder: Path
@@ -63,10 +64,10 @@ class Ledger:
 
     @classmethod
     def read(cls, folder: Path | str, sweep: str | None = None) -> Ledger:
-        """The ledger of a folder; empty where there is none.
+        """Reads the ledger of a folder; empty if there is none.
 
-        Lines that cannot be read are left out, which is said: their points are made again. Raises UserError where the
-        folder is another sweep's.
+        Unreadable lines are skipped with a note: their points are run again. Raises UserError if the folder belongs to
+        another sweep.
         """
         path = Path(folder) / LEDGER
         ledger = cls(Path(folder), sweep)
@@ -86,7 +87,7 @@ class Ledger:
         return ledger
 
     def record(self, entry: LedgerEntry) -> None:
-        """Keep how a point ended. A place inside the folder stays right where the folder is moved."""
+        """Records the outcome of a point. A place inside the folder stays valid if the folder is moved."""
         place = Path(os.path.relpath(entry.place, self.folder)) if _inside(entry.place, self.folder) else entry.place
         entry = entry.model_copy(update={"sweep": self.sweep, "place": str(place)})
         self._add(entry)
@@ -97,22 +98,22 @@ class Ledger:
         self.newest[entry.place] = entry.digest
 
     def is_done(self, digest: str) -> bool:
-        """Whether a point ended well and its records are still there, with none of another point upon them."""
+        """Whether a point succeeded and its records still exist, not overwritten by another point's."""
         entry = self.entries.get(digest)
         if entry is None or entry.status != "done" or self.newest[entry.place] != digest:
             return False
         return self.place_of(digest).is_dir()
 
     def place_of(self, digest: str) -> Path:
-        """The folder with the records of a point that ended."""
+        """The folder with the records of a finished point."""
         return self.folder / self.entries[digest].place
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[int]:
-        """Inside, nobody else runs this sweep. Yields the descriptor that holds the lock: handed to the processes of
-        the points, it keeps the folder locked for as long as one of them lives on after this process was killed.
+        """Inside, nobody else runs this sweep. Yields the descriptor that holds the lock: passed to the processes of
+        the points, it keeps the folder locked for as long as one of them survives a kill of this process.
 
-        Raises UserError where the sweep is running already.
+        Raises UserError if the sweep is running already.
         """
         with locked(self.folder, "holds a sweep that is running", shared_with_children=True) as descriptor:
             yield descriptor
@@ -120,7 +121,7 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the records of one run say: under their logged names, the last number of each, and its spread if it has one.
+    """The numbers of one run: under each logged name the last value, and its spread if it has one.
 
     results: the records of the evaluations, for comparing their protocols.
     """
@@ -131,13 +132,13 @@ class Measured:
 
 
 def read_all_measured(places: Sequence[Path | str]) -> list[Measured]:
-    """The newest numbers in each folder's metrics.csv and evaluations.jsonl (of a run, or of one evaluation).
+    """Reads the newest numbers in each folder's metrics.csv and evaluations.jsonl (of a run, or of one evaluation).
 
-    They have one name for one protocol in all of the places.
+    A name stands for one protocol in all of the places.
 
-    A name belongs to the protocol that has it first, apart from how samples are drawn, which is what sweeps vary; where
-    a single place has it of several drawings, to the first of these. Under any other protocol it goes on with the start
-    of that one's hash, `eval/fd-lite0@512-3fa2c1`.
+    A name belongs to the first protocol that has it, apart from how samples are generated, which is what sweeps vary;
+    if a single place has it for several ways of sampling, to the first of these. Other protocols append the start of
+    their hash, `eval/fd-lite0@512-3fa2c1`.
     """
     found = [(_last_cells(Path(place) / "metrics.csv"), _newest(Path(place))) for place in places]
     several = {key for _, results in found for key in _of_several_drawings(results)}
@@ -157,7 +158,7 @@ def read_all_measured(places: Sequence[Path | str]) -> list[Measured]:
             else with_hash(result.key, protocol_of(result)): result
             for result in results
         }
-        # What was logged of an evaluation is in its record too, with the protocol.
+        # The logged numbers of an evaluation are also in its record, with the protocol.
         recorded = {with_hash(result.key, result.protocol.hash) for result in results} | {r.key for r in results}
         measured.append(
             Measured(
@@ -171,10 +172,10 @@ def read_all_measured(places: Sequence[Path | str]) -> list[Measured]:
 
 
 def _newest(place: Path) -> list[Result]:
-    """The last record of each name and protocol, in the order in which they turned up first."""
+    """The last record of each name and protocol, in the order of their first occurrence."""
     path, newest = place / "evaluations.jsonl", {}
     for record in jsonl.read(path):
-        # What training adds to the record.
+        # Added to the record by training.
         record.pop("train_step", None)
         try:
             result = Result.from_json(json.dumps(record))
@@ -189,13 +190,13 @@ def _newest(place: Path) -> list[Result]:
 
 
 def _of_several_drawings(results: Sequence[Result]) -> set[str]:
-    """The names that one place has twice, of samples drawn in different ways."""
+    """The names that one place has several times, for different ways of sampling."""
     seen = Counter((result.key, result.protocol.yardstick) for result in results)
     return {key for (key, _), count in seen.items() if count > 1}
 
 
 def best_row(rows: Sequence[SweepRow], metric: str, goal: Literal["minimize", "maximize"]) -> SweepRow | None:
-    """The row with the lowest or highest finite value of a metric; None where no row has one."""
+    """The row with the lowest or highest finite value of a metric; None if no row has one."""
     having = [row for row in rows if math.isfinite(row.metrics.get(metric, math.nan))]
     sign = 1 if goal == "minimize" else -1
     return min(having, key=lambda row: sign * row.metrics[metric], default=None)

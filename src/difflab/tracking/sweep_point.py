@@ -1,4 +1,4 @@
-"""One point of a sweep: the values that vary, and the `difflab` command that it is."""
+"""One point of a sweep: its values, and its `difflab` command."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """One point of the grid, as the command it is.
+    """One point of the grid, as a command.
 
     number:    from 1, in the order of the grid, whose last parameter changes fastest.
-    values:    the parameters that vary -> their values here.
-    slug:      words made from the values, fit to name a folder; no two points of a sweep share one.
-    arguments: of `difflab <command>`, all of them.
+    values:    swept parameter -> its value here.
+    slug:      words made from the values, suitable as a folder name; unique within a sweep.
+    arguments: all arguments of `difflab <command>`.
     """
 
     number: int
@@ -31,7 +31,7 @@ class SweepPoint:
 
     @property
     def digest(self) -> str:
-        """12 hex digits of the command: what tells whether this very point was run."""
+        """12 hex digits of the command, by which its earlier runs are recognized."""
         return hashlib.sha256("\0".join([self.command, *self.arguments]).encode()).hexdigest()[:12]
 
     @property
@@ -41,30 +41,30 @@ class SweepPoint:
 
     @property
     def short_label(self) -> str:
-        """`scale=2.0 sampler=ddim`: keys by their last part, where only one key of the point has it."""
+        """`scale=2.0 sampler=ddim`: keys by their last part, if it is unique within the point."""
         return " ".join(f"{short}={shown(self.values[key])}" for key, short in _short(list(self.values)).items())
 
 
 def sweep_points(
     command: str, values: Sequence[Mapping[str, Value]], arguments: Sequence[Sequence[str]]
 ) -> list[SweepPoint]:
-    """The points of a grid: of each its `values`, and the `arguments` of `difflab <command>`."""
+    """The points of a grid, from the `values` and the `arguments` of `difflab <command>` of each."""
     numbered = enumerate(zip(values, _slugs(values), arguments, strict=True), start=1)
     return [SweepPoint(number, own, slug, command, tuple(words)) for number, (own, slug, words) in numbered]
 
 
 def as_number(text: str) -> Value:
-    """What a command line has, as a table has it: a number where it is one."""
+    """Converts a command line value to a table value: a number if it is one."""
     if not _NUMBER.fullmatch(text):
         return text
     return int(text) if text.lstrip("+-").isdigit() else float(text)
 
 
 def given_again(values: Sequence[Value]) -> tuple[int, int] | None:
-    """The places of the first two that are the same value, as 1 and 1.0; None where all differ."""
+    """The positions of the first two equal values, such as 1 and 1.0; None if all differ."""
     seen: dict[tuple[bool, Value], int] = {}
     for place, value in enumerate(values):
-        # For Python true is 1.
+        # In Python True equals 1.
         first = seen.setdefault((isinstance(value, bool), value), place)
         if first != place:
             return first, place

@@ -1,4 +1,4 @@
-"""The table of a sweep: a row per point, what was varied and what was measured, as CSV, Markdown or on a terminal."""
+"""The table of a sweep: a row per point with its swept values and its metrics, as CSV, Markdown or on a terminal."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class SweepRow:
     """One point of a sweep.
 
     values:  swept key -> its value here (`guidance.scale` -> 2.0). Lists and mappings are given as text.
-    metrics: metric -> number (`fd-lite0@512` -> 31.4); a metric that this point lacks is left out.
+    metrics: metric -> number (`fd-lite0@512` -> 31.4); a metric that this point lacks is omitted.
     spreads: metric -> standard deviation over subsets, splits or seeds, for the metrics that have one.
-    series:  which curve of a plot the point belongs to; "" where there is one curve only (see `with_series`).
-    protocol: how the metrics were measured, apart from how samples are drawn; "" where nothing says so. Numbers of rows
-        with different ones cannot be compared.
+    series:  the curve of a plot to which the point belongs; "" if there is only one curve (see `with_series`).
+    protocol: how the metrics were measured, apart from how samples are generated; "" if unknown. Numbers of rows with
+        different protocols are not comparable.
     """
 
     values: Mapping[str, Value]
@@ -48,19 +48,19 @@ class SweepRow:
 
 
 def swept_keys(rows: Sequence[SweepRow]) -> list[str]:
-    """Every key that some row has a value of, in the order in which they turn up."""
+    """Every key for which some row has a value, in the order of first occurrence."""
     return list(dict.fromkeys(key for row in rows for key in row.values))
 
 
 def metric_names(rows: Sequence[SweepRow]) -> list[str]:
-    """Every metric that some row has, in the order in which they turn up."""
+    """Every metric that some row has, in the order of first occurrence."""
     return list(dict.fromkeys(name for row in rows for name in row.metrics))
 
 
 def with_series(rows: Sequence[SweepRow], x: str) -> list[SweepRow]:
     """The rows, each labelled by the values of everything that varies besides `x`: one curve per combination.
 
-    A label that a row has already stands in front.
+    An existing label is kept in front.
     """
     others = [key for key in swept_keys(rows) if key != x and len({shown(row.values.get(key)) for row in rows}) > 1]
 
@@ -72,10 +72,10 @@ def with_series(rows: Sequence[SweepRow], x: str) -> list[SweepRow]:
 
 
 def over_seeds(rows: Sequence[SweepRow]) -> list[SweepRow]:
-    """Rows that differ in `seed` alone as one row, in the place of the first: the means of their metrics.
+    """Merges rows that differ only in `seed` into one row, in the place of the first: the means of their metrics.
 
-    The spread of each is the standard deviation over these seeds (n - 1), in place of what spreads the rows had
-    themselves; the value of `seed` names them all (`0,1,2`). A row with no such sibling stays as it is.
+    The spread of each is the standard deviation over these seeds (n - 1), instead of the rows' own spreads; the value
+    of `seed` lists them all (`0,1,2`). Other rows stay unchanged.
     """
     groups: dict[tuple[tuple[str, str], ...], list[SweepRow]] = {}
     for row in rows:
@@ -96,15 +96,15 @@ def _mean_row(rows: Sequence[SweepRow]) -> SweepRow:
 
 
 def protocol_of(results: Iterable[Result]) -> str:
-    """Six hex digits of how these numbers were measured together; "" where there are none."""
+    """Six hex digits of how these numbers were measured together; "" if there are none."""
     yardsticks = sorted({f"{result.metric} {result.protocol.yardstick}" for result in results})
     return hashlib.sha256("\n".join(yardsticks).encode()).hexdigest()[:6] if yardsticks else ""
 
 
 def write_table(rows: Sequence[SweepRow], path_csv: Path | str, path_md: Path | str) -> None:
-    """Write every row as CSV (numbers in full, spreads in columns `<metric> spread`), and the Markdown table.
+    """Writes every row as CSV (numbers in full, spreads in columns `<metric> spread`), and the Markdown table.
 
-    The latter is of means over seeds. What a row lacks is an empty cell. Raises ValueError where there are no rows.
+    The latter shows means over seeds. Missing values are empty cells. Raises ValueError if there are no rows.
     """
     write_text(Path(path_csv), to_csv(rows))
     write_text(Path(path_md), to_markdown(over_seeds(rows)))
@@ -125,7 +125,7 @@ def to_csv(rows: Sequence[SweepRow]) -> str:
 
 
 def to_markdown(rows: Sequence[SweepRow]) -> str:
-    """The rows as a Markdown table; numbers have four digits, `31.42 ± 0.8` where there is a spread."""
+    """The rows as a Markdown table; numbers have four digits, `31.42 ± 0.8` if there is a spread."""
     keys, metrics = _columns(rows)
     head, *rest = _lines_for_readers(rows, keys, metrics)
     lines = [head, ["---"] * len(keys) + ["---:"] * (len(head) - len(keys)), *rest]
@@ -133,7 +133,7 @@ def to_markdown(rows: Sequence[SweepRow]) -> str:
 
 
 def to_rich(rows: Sequence[SweepRow], title: str | None = None, width: int | None = None) -> Table:
-    """The same table for a terminal; turned, a column per point, where it is wider than `width` otherwise."""
+    """The same table for a terminal; transposed, with a column per point, if it would be wider than `width`."""
     keys, metrics = _columns(rows)
     lines = _lines_for_readers(rows, keys, metrics)
     upright = _rich_table(lines, 1, len(keys), title)
@@ -148,7 +148,7 @@ def _rich_table(
 ) -> Table:
     """The first `heads` lines stand above a rule, the first `labels` columns on the left.
 
-    tight: the labels are kept in one piece and the rest is as narrow as it can be.
+    tight: the labels are kept in one piece and the rest is as narrow as possible.
     """
     from rich import box
     from rich.table import Table
@@ -166,14 +166,14 @@ def _rich_table(
 
 
 def _width_of(table: Table) -> int:
-    """How wide it is where no cell is folded."""
+    """The width of a table in which no cell is folded."""
     from rich.console import Console
 
     return Console(width=10_000).measure(table).maximum
 
 
 def shown(value: Value) -> str:
-    """A value as it is written on a command line: `null`, `true`, `0.5`."""
+    """A value as written on a command line: `null`, `true`, `0.5`."""
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
@@ -199,9 +199,9 @@ def _lines_of(
     measured: Sequence[str],
     numbers: Callable[[SweepRow], Sequence[Cell]],
 ) -> list[list[str | Cell]]:
-    """The head and a line a row; the protocol comes last.
+    """The header and one line per row; the protocol comes last.
 
-    measured: the heads of the columns that `numbers` fills.
+    measured: the headers of the columns that `numbers` fills.
     """
     protocol = [PROTOCOL] if any(row.protocol for row in rows) else []
     lines: list[list[str | Cell]] = [[*keys, *measured, *protocol]]

@@ -1,4 +1,4 @@
-"""The terms of a variational bound as a file and a picture: where on the schedule the bits are."""
+"""Writes the terms of a variational bound as CSV files and a plot: where on the schedule the bits are."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ WIDTH, HEIGHT = 420, 260
 
 
 def write_terms(terms: Terms, sigmas: Sequence[float], path: Path | str) -> None:
-    """A CSV row per step: t, noise (sigma / alpha), vb (bits per dimension), x0_mse, eps_mse."""
+    """Writes a CSV row per step: t, noise (sigma / alpha), vb (bits per dimension), x0_mse, eps_mse."""
     columns = (terms.vb.tolist(), terms.x0_mse.tolist(), terms.eps_mse.tolist())
     rows = [(t, noise, *values) for t, (noise, *values) in enumerate(zip(sigmas, *columns, strict=True))]
     write_text(Path(path), to_csv(("t", "sigma", "vb", "x0_mse", "eps_mse"), rows))
 
 
 def write_images(found: Likelihood, path: Path | str) -> None:
-    """A CSV row per image: its index in the split, bits per dimension, the prior's part, network evaluations."""
+    """Writes a CSV row per image: its index in the split, bits per dimension, the prior term, network evaluations."""
     columns = found.index.tolist(), found.total.tolist(), found.prior.tolist(), found.evaluations.long().tolist()
     write_text(Path(path), to_csv(("index", "bpd", "prior", "evaluations"), list(zip(*columns, strict=True))))
 
 
 def plot_terms(terms: Terms, path: Path | str) -> None:
-    """Write `path` (SVG) and a PNG beside it: the terms over t on a logarithmic axis; Improved DDPM, figure 2.
+    """Writes `path` (SVG) and a PNG beside it: the terms over t on a logarithmic axis; Improved DDPM, figure 2.
 
-    Terms that are not above 0 are left out.
+    Terms that are not positive are omitted.
     """
     import altair
 

@@ -36,15 +36,15 @@ MADE_OF_FILE = "made_of"
 PROJECT = "difflab"
 LONGEST_REASON = 300
 FLUSH_SECONDS = 1.0
-"""How old the last line in the run's file may be when W&B's process is killed; W&B's own default is 15."""
+"""Maximum age of the last line in the run's file when W&B's process is killed; W&B's own default is 15."""
 OFFLINE_SECONDS = 60.0
-"""How long the end of an offline run, which has nothing to upload, is waited for."""
+"""Time limit for finishing an offline run, which has nothing to upload."""
 SECONDS_AFTER_ERROR = 20.0
-"""How long the end of a run is waited for after an error or a signal: a scheduler kills what does not go soon."""
+"""Time limit for finishing a run after an error or a signal: a scheduler kills what does not exit soon."""
 
 
 def opened(config: WandbConfig, context: LoggerContext) -> contextlib.AbstractContextManager[ResilientLogger | None]:
-    """The W&B run of what is logged."""
+    """Opens the W&B run of a logger context."""
     return wandb_run(config, context.run, context.resolved, context.job)
 
 
@@ -52,19 +52,19 @@ def opened(config: WandbConfig, context: LoggerContext) -> contextlib.AbstractCo
 def wandb_run(
     config: WandbConfig | None, directory: RunDirectory, resolved: dict[str, Any], job: Job | None = None
 ) -> Iterator[ResilientLogger | None]:
-    """Open a W&B run for the first process; None elsewhere, and where the mode (`chosen_mode`) is disabled.
+    """Opens a W&B run in the first process; yields None elsewhere, and if the mode (`chosen_mode`) is disabled.
 
     resolved: the whole configuration as plain containers; it is part of the first record.
-    job: what the run is called and belongs to; None: it is called as the directory and belongs to nothing.
-    Everything W&B writes lies in `<run directory>/wandb`. Its id is kept in `wandb/run_id`, so a resumed training goes
-    on with the same run (offline as a further segment); inside `wandb agent` the agent gives the id.
+    job: the name of the run and what it belongs to; None: it is named after the directory and belongs to nothing.
+    Everything W&B writes lies in `<run directory>/wandb`. Its id is kept in `wandb/run_id`, so a resumed training
+    continues the same run (offline as a further segment); inside `wandb agent` the agent determines the id.
 
-    W&B may fail at any time: that is said once, and the block goes on. The run is always finished, in bounded time:
-    status 0 after the block, the status of a SystemExit, 130 after Ctrl-C, 2 after a UserError, 1 after any other
-    exception; what the block raises is raised, whatever becomes of W&B.
+    W&B may fail at any time: that is reported once, and the block continues. The run is always finished, in bounded
+    time: status 0 after the block, the status of a SystemExit, 130 after Ctrl-C, 2 after a UserError, 1 after any other
+    exception; exceptions of the block are raised, whatever becomes of W&B.
 
-    Raises UserError where this process has a W&B run already (the second would be merged into it silently) and where
-    the server cannot be used, OSError where the directory cannot be written.
+    Raises UserError if this process has a W&B run already (the second would silently be merged into it) and if the
+    server cannot be used, OSError if the directory cannot be written.
     """
     chosen = chosen_mode(config)
     if config is None or chosen.mode == "disabled" or not is_first_process():
@@ -98,7 +98,7 @@ def wandb_run(
                 if problem is not None:
                     say_and_log(f"W&B did not end well ({problem}); what it has is in {segment}, for `wandb sync`")
             except KeyboardInterrupt:
-                # Whoever waits for W&B no longer wants to; an outcome that was there before stays.
+                # Whatever waits for W&B no longer wants to; an outcome that was there before stays.
                 call.stuck = True
                 if status == 0:
                     raise
@@ -108,7 +108,7 @@ def wandb_run(
 
 
 def exit_status(error: BaseException) -> int:
-    """The status that a process ending with `error` exits with."""
+    """The exit status of a process that ends with `error`."""
     if isinstance(error, SystemExit):
         if error.code is None:
             return 0
@@ -119,10 +119,11 @@ def exit_status(error: BaseException) -> int:
 
 
 def kept_id(root: Path, identity: Any = None, environ: Mapping[str, str] = os.environ) -> str:
-    """The id of the W&B run of the folder `root`, made the first time; WANDB_RUN_ID, an agent's too, goes first.
+    """The id of the W&B run of the folder `root`, created the first time; WANDB_RUN_ID, also an agent's, takes
+    precedence.
 
-    identity: what the run is about, as plain containers. When it is another one than last time, in a folder that was
-        used again, the run is a new one: two protocols never share a run.
+    identity: what the run is about, as plain containers. If it has changed since last time, in a folder that was used
+        again, the run is a new one: two protocols never share a run.
     """
     file, made_of = root / RUN_ID_FILE, root / MADE_OF_FILE
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
@@ -137,7 +138,7 @@ def kept_id(root: Path, identity: Any = None, environ: Mapping[str, str] = os.en
 
 
 def _opened(arguments: dict[str, Any]) -> Run:
-    """wandb.init; where it does not come about W&B's state is as before. Raises UserError for W&B's own refusals."""
+    """Calls wandb.init; if it fails W&B's state is restored. Raises UserError for W&B's own refusals."""
     import wandb
 
     try:
@@ -156,7 +157,7 @@ def _opened(arguments: dict[str, Any]) -> Run:
 
 
 def _refuse_read_only(root: Path) -> None:
-    # W&B itself would go to the temporary directory, and nobody would find the run there.
+    # W&B itself would fall back to the temporary directory, where nobody would find the run.
     root.mkdir(parents=True, exist_ok=True)
     if not os.access(root, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(root))
@@ -165,7 +166,7 @@ def _refuse_read_only(root: Path) -> None:
 def _arguments(
     config: WandbConfig, chosen: ChosenMode, job: Job, run_id: str, resolved: dict[str, Any]
 ) -> dict[str, Any]:
-    """What wandb.init is asked for. None leaves a thing to W&B, which looks at its variables."""
+    """The arguments of wandb.init. None leaves the choice to W&B, which reads its variables."""
     import wandb
 
     environ = os.environ
@@ -177,7 +178,7 @@ def _arguments(
         "x_transaction_log_flush_interval": FLUSH_SECONDS,
     }
     known = {name: value for name, value in settings.items() if name in wandb.Settings.model_fields}
-    # An agent has decided on project, entity and id; W&B warns of others and drops them.
+    # An agent has determined project, entity and id; W&B warns about others and ignores them.
     by_agent = in_agent()
     return {
         "mode": chosen.mode,
@@ -197,7 +198,7 @@ def _arguments(
 
 
 def _empty() -> dict[str, None]:
-    """Variables of W&B that are set to nothing, which it takes for a value that it does not know."""
+    """W&B's variables that are set to an empty string, which W&B would reject as an unknown value."""
     return {name: None for name, value in os.environ.items() if name.startswith("WANDB_") and not value}
 
 

@@ -1,4 +1,4 @@
-"""What the environment says about Weights & Biases: the mode, the agent of a sweep, the server and the key."""
+"""The Weights & Biases settings in the environment: the mode, the agent of a sweep, the server and the key."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ MODES: dict[str, Mode] = {
 """The values of WANDB_MODE; `run` and `dryrun` are W&B's old names."""
 BOOLEANS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 HOSTED = "https://api.wandb.ai"
-"""One address of W&B's own server; newer releases call it by another one, and keys are for both."""
+"""One address of W&B's own server; newer releases use another one, and keys are valid for both."""
 
 
 @dataclass(frozen=True)
 class ChosenMode:
-    """The mode of a run, and what chose it."""
+    """The mode of a run, and what determined it."""
 
     mode: Mode
     chosen_by: str
@@ -41,7 +41,7 @@ class ChosenMode:
 
 
 def chosen_mode(config: WandbConfig | None, environ: Mapping[str, str] = os.environ) -> ChosenMode:
-    """The first that says something: the configuration, WANDB_DISABLED, WANDB_MODE, an agent (online); else offline.
+    """The first setting found: the configuration, WANDB_DISABLED, WANDB_MODE, an agent (online); else offline.
 
     Raises UserError for a value of these variables that W&B does not know.
     """
@@ -68,12 +68,12 @@ def in_agent(environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def wandb_of(config: LoggerConfig) -> WandbConfig | None:
-    """What is said of W&B, None where nothing goes there."""
+    """The W&B configuration, None if nothing is logged there."""
     return next((options for _, options in config.active if isinstance(options, WandbConfig)), None)
 
 
 def refuse_unusable(config: WandbConfig, environ: Mapping[str, str] = os.environ) -> None:
-    """Raises UserError where W&B could not log as asked, before anything is written; the network is not tried."""
+    """Raises UserError if W&B cannot log as configured, before anything is written; the network is not tried."""
     chosen = chosen_mode(config, environ)
     if chosen.needs_server and key_source(environ) is None:
         raise UserError(
@@ -83,7 +83,7 @@ def refuse_unusable(config: WandbConfig, environ: Mapping[str, str] = os.environ
 
 
 def unseen_by_sweep(config: LoggerConfig, environ: Mapping[str, str] = os.environ) -> str | None:
-    """A line for the point of a W&B sweep that logs where its server does not see it; None for all other runs."""
+    """A warning for a point of a W&B sweep whose server will not see its metrics; None for all other runs."""
     chosen = chosen_mode(wandb_of(config), environ)
     if not in_agent(environ) or chosen.needs_server:
         return None
@@ -91,13 +91,13 @@ def unseen_by_sweep(config: LoggerConfig, environ: Mapping[str, str] = os.enviro
 
 
 def server(environ: Mapping[str, str] = os.environ) -> str:
-    """The address of the W&B server, without a name and a password that may stand in it."""
+    """The address of the W&B server, without a user name and password that it may contain."""
     address = urlsplit(environ.get("WANDB_BASE_URL") or _setting("base_url", environ) or _hosted())
     return urlunsplit(address._replace(netloc=address.netloc.rpartition("@")[2])).rstrip("/")
 
 
 def key_source(environ: Mapping[str, str] = os.environ) -> str | None:
-    """Where the key for the server is, in W&B's own order; None where there is none. The key itself is not returned."""
+    """Where the server's API key comes from, in W&B's own order; None if there is none. The key is not returned."""
     for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"):
         if environ.get(name):
             return name

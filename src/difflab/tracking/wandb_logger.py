@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class WandbLogger(ClockedLogger):
-    """Log to an open W&B run. W&B's own step is never given: the axis of every plot is `train/step`."""
+    """Logs to an open W&B run. W&B's own step is never passed: the axis of every plot is `train/step`."""
 
     def __init__(self, run: Run, artifacts: bool = True) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class WandbLogger(ClockedLogger):
 
     @override
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """The resolved configuration went to wandb.init, so that even a run that dies at once has it."""
+        """Does nothing: the configuration is passed to wandb.init, so that even a run that fails at once has it."""
 
     @override
     @rank_zero_only
@@ -64,7 +64,7 @@ class WandbLogger(ClockedLogger):
     @override
     @rank_zero_only
     def log_artifact(self, path: Path, name: str, kind: str, metadata: dict[str, Any]) -> None:
-        """Add the file under `<run id>-<name>`, unless the run was set up without artifacts."""
+        """Adds the file as `<run id>-<name>`, unless the run was set up without artifacts."""
         import wandb
 
         if self.artifacts:

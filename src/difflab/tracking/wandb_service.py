@@ -1,4 +1,4 @@
-"""W&B's own process, which a run is written through, and ending with it in bounded time whatever became of it."""
+"""W&B's service process, through which a run is written, and its termination in bounded time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TEARDOWN_SECONDS = 10.0
 
 
 def service_process() -> subprocess.Popen[bytes] | None:
-    """The process that wandb.init has started; None where it was another program's, which is not ours to end."""
+    """The process started by wandb.init; None if another program started it, in which case it is not ours to end."""
     from wandb.sdk import wandb_setup
 
     connection = wandb_setup.singleton()._connection
@@ -26,7 +26,7 @@ def service_process() -> subprocess.Popen[bytes] | None:
 
 
 def finish(run: Run, call: BoundedCaller, status: int, seconds: float) -> str | None:
-    """End the run with an exit status. Returns why it did not end well, or None."""
+    """Ends the run with an exit status. Returns why it did not end well, or None."""
     try:
         call(lambda: run.finish(exit_code=status), seconds)
     except Exception as error:  # noqa: BLE001 - whatever W&B does, the outcome of the program stays
@@ -35,11 +35,11 @@ def finish(run: Run, call: BoundedCaller, status: int, seconds: float) -> str | 
 
 
 def tear_down(process: subprocess.Popen[bytes] | None, status: int, *, kill: bool) -> None:
-    """End W&B's process and forget all of W&B's state, so that another run may follow; never raises.
+    """Ends W&B's process and resets all of W&B's state, so that another run may follow; never raises.
 
-    W&B reads its folders once per process: without this a next run would lie in this one's folder.
+    W&B reads its folders once per process: without this a next run would be written to this one's folder.
 
-    kill: do not ask first, because it does not answer any more.
+    kill: without asking first, because it no longer answers.
     """
     import wandb
     from wandb.sdk.lib import module
@@ -65,7 +65,7 @@ def tear_down(process: subprocess.Popen[bytes] | None, status: int, *, kill: boo
 
 @contextlib.contextmanager
 def own_exit() -> Iterator[None]:
-    """W&B replaces sys.exit and sys.excepthook for good: afterwards they are as before."""
+    """W&B replaces sys.exit and sys.excepthook permanently: on exit they are restored."""
     before = sys.exit, sys.excepthook
     try:
         yield

@@ -1,4 +1,4 @@
-"""Scenes in words."""
+"""Describes scenes in words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four"}
 
 
 def caption(scene: Scene) -> str:
-    """Every object with its size and colour, and where the first one stands as seen from each of the others.
+    """Every object with its size and colour, and the position of the first one relative to each of the others.
 
     `a small red circle above a large blue square, left of a medium green ring` says that the circle is above the square
     and left of the ring. The words can be parsed back without loss, save for exact positions and the background.

@@ -1,4 +1,4 @@
-"""The shapes as signed distances, from which both the renderer and the oracle take their pixels.
+"""The shapes as signed distances, which both the renderer and the oracle use.
 
 Each works in units of the extent: the shape fills the box [-1, 1] x [-1, 1], u to the right and v down, and the
 distance is negative inside. Arrays broadcast, so a row u and a column v make a grid.

@@ -1,4 +1,4 @@
-"""Scenes without combinations that are kept out of training, and scenes with one of them."""
+"""Scenes without the combinations held out of training, and scenes with one of them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def has(scene: Scene, combination: Combination) -> bool:
 
 
 class Holdout:
-    """Draws the scenes of a source that keeps combinations out of training.
+    """Samples the scenes of a source that holds combinations out of training.
 
-    objects, sizes, shapes: as `draw_scene` has them.
+    objects, sizes, shapes: as in `draw_scene`.
     """
 
     def __init__(
@@ -49,9 +49,9 @@ class Holdout:
         self._beginnings = [self._beginning(combination) for combination in combinations]
 
     def scene_without(self, seed_of: Callable[[int], int]) -> Scene:
-        """The scene of `seed_of(0)`; where that has a combination, another one with as many objects.
+        """The scene of `seed_of(0)`; if it has a held-out combination, another one with as many objects.
 
-        Raises UserError where none is found.
+        Raises UserError if none is found.
         """
         scene = draw_scene(seed_of(0), objects=self.objects, sizes=self.sizes, shapes=self.shapes)
         count = min(len(scene.objects), len(self._allowed))
@@ -67,9 +67,9 @@ class Holdout:
         )
 
     def scene_with(self, number: int, seed_of: Callable[[int], int]) -> tuple[Scene, Combination]:
-        """A scene that has combination `number` (they take turns), with as many objects as any, and that combination.
+        """A scene that has combination `number` (modulo their count), with any number of objects, and that combination.
 
-        Raises UserError where none is found.
+        Raises UserError if none is found.
         """
         at = number % len(self.combinations)
         combination, fewest = self.combinations[at], max(self.objects[0], len(self.combinations[at].looks))

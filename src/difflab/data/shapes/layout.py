@@ -1,4 +1,4 @@
-"""Drawing random scenes whose objects neither touch nor leave the image."""
+"""Samples random scenes whose objects neither touch nor leave the image."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ GAP = 0.08
 MARGIN = 0.04
 """Least distance of a box from the border of the image."""
 LEAD = 0.008
-"""By how much the largest object's extent leads, so that the main object, which gives the class, is plain to see."""
+"""Minimum lead of the largest object's extent, so that the main object, which gives the class, is unambiguous."""
 
 _PLACES_TRIED = 24
 
 
 @dataclass(frozen=True)
 class Beginning:
-    """What some objects of a scene have to look like.
+    """Requirements for some objects of a scene.
 
-    looks: numbers in `looks_of(shapes)`, a tuple for these objects, of which one is drawn. sizes: those that each of
-    them may have.
+    looks: indices in `looks_of(shapes)`, a tuple for each of these objects, from which one is sampled. sizes: the sizes
+    that each of them may have.
     """
 
     looks: Sequence[tuple[int, ...]]
@@ -33,7 +33,7 @@ class Beginning:
 
 
 def looks_of(shapes: tuple[str, ...]) -> list[tuple[str, str]]:
-    """(shape, colour) by the number of the look."""
+    """(shape, colour) by the index of the look."""
     return [(shape, colour) for colour in COLOURS for shape in shapes]
 
 
@@ -49,11 +49,11 @@ def draw_scene(
     """The scene of `seed`, a pure function of its arguments.
 
     The number of objects is uniform in objects = (fewest, most); no two objects have both shape and colour in common,
-    so that words tell them apart. Sizes are drawn again until the objects find room; the largest object
-    leads by `LEAD`.
+    so that words can distinguish them. Sizes are sampled again until the objects fit; the largest object leads by
+    `LEAD`.
 
-    looks: numbers in `looks_of(shapes)` that objects may have (None: all). beginning: what some of the objects look
-    like, wherever they come in the scene.
+    looks: indices in `looks_of(shapes)` that objects may have (None: all). beginning: requirements for some of the
+    objects, wherever they come in the scene.
     """
     fewest, most = objects
     if not 1 <= fewest <= most <= MAX_OBJECTS:

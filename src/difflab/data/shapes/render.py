@@ -1,4 +1,4 @@
-"""From a scene to pixels."""
+"""Renders scenes to pixels."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from difflab.data.shapes.scene import BACKGROUNDS, COLOURS, Scene
 
 
 def render(scene: Scene, resolution: int) -> NDArray[np.uint8]:
-    """Draw `scene` anti-aliased; uint8 [resolution, resolution, 3].
+    """Renders `scene` anti-aliased; uint8 [resolution, resolution, 3].
 
-    One scene drawn at two resolutions is the same picture, so low- and high-resolution pairs need no resizing.
+    One scene rendered at two resolutions is the same image, so low- and high-resolution pairs need no resizing.
     """
     canvas = np.empty((resolution, resolution, 3), np.float32)
     canvas[:] = BACKGROUNDS[scene.background]

@@ -1,4 +1,4 @@
-"""The shapes as a data source: numbered samples of a seed and a split."""
+"""The shapes data as a source: numbered samples of a seed and a split."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def class_label(scene: Scene, classes: ClassKind = "shape") -> int:
 class ShapesSource:
     """`n` samples, each a function of (seed, split, index) alone, so that sample i is the same whatever n is.
 
-    Splits draw from different random streams. The scene of an index does not depend on the resolution as long as
-    `objects` and the sizes in use are the same, so two resolutions from 32 px up make aligned pairs.
+    Splits use different random streams. The scene of an index does not depend on the resolution as long as `objects`
+    and the sizes in use are the same, so two resolutions from 32 px up give aligned pairs.
 
     Args: resolution in pixels, 16..1024; objects = (fewest, most), sizes and shapes, None for the defaults; holdout:
     combinations (`difflab.config.combinations`) of which the splits train, val and test have none, and each sample of
-    the split holdout has one; a scene without any is the same as where nothing is held out.
-    Raises: pydantic's ValidationError, a ValueError, where the options do not fit together; see `ShapesSourceConfig`.
+    the split holdout has one; a scene without any is the same as without holdout.
+    Raises: pydantic's ValidationError, a ValueError, if the options do not fit together; see `ShapesSourceConfig`.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class ShapesSource:
         return self._n
 
     def fingerprint(self) -> str:
-        """All that samples are a function of; see `difflab.data.sources.base.Fingerprinted`."""
+        """Everything that samples are a function of; see `difflab.data.sources.base.Fingerprinted`."""
         held_out = (self.holdout,) if self.holdout else ()
         how = (self.resolution, self.seed, self.split, self.objects, self.sizes, self.shapes, self.classes)
         return repr(how + held_out)
@@ -136,7 +136,7 @@ class ShapesSource:
         }
 
     def _scene(self, index: int) -> tuple[Scene, Combination | None]:
-        """The scene of a sample, and of the split holdout the combination that it was drawn for."""
+        """The scene of a sample, and in the split holdout the combination that it was made for."""
         if not 0 <= index < self._n:
             raise IndexError(f"sample {index} of {self._n}")
 

@@ -1,1 +1,1 @@
-"""Where shards are made from: a folder for each source, with its configuration."""
+"""The sources of shards: a folder for each, with its configuration."""

@@ -1,4 +1,4 @@
-"""What every source of shards offers."""
+"""The interface of sources of shards."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ NOT_REQUESTED = "not requested by n and val"
 class Source(Protocol):
     """Numbered samples of one split; sample i is always the same, in whichever process it is made.
 
-    class_names: in the order of the labels, or None or empty where there are none.
-    sample(i): a dict with either `image` uint8 [H, W, 3] or [H, W], or an image file to store as it is: `file`
+    class_names: in the order of the labels, or None or empty if there are none.
+    sample(i): a dict with either `image` uint8 [H, W, 3] or [H, W], or an image file to store unchanged: `file`
         (extension, bytes) with `size` (height, width); and optionally `label` int, `caption` str, `json` dict, with
-        `boxes` as `difflab.data.boxes` reads them, `embedding` an array of numbers, and
-        `notes`, {what the user should know: the file it is about}. Raises `difflab.data.bad_files.BadFile` for a file
-        that cannot be used.
+        `boxes` as read by `difflab.data.boxes`, `embedding` an array of numbers, and `notes`, {remark for the user: the
+        file it is about}. Raises `difflab.data.bad_files.BadFile` for a file that cannot be used.
     """
 
     @property
@@ -30,28 +29,28 @@ class Source(Protocol):
 
 @runtime_checkable
 class Fingerprinted(Protocol):
-    """A source that can tell whether it is the one that finished shards were made from."""
+    """A source that can determine whether finished shards were made from it."""
 
     def fingerprint(self) -> str:
-        """Another text for other samples."""
+        """A text that differs if the samples differ."""
         ...
 
 
 @runtime_checkable
 class FromFiles(Protocol):
-    """A source that leaves files out."""
+    """A source that does not use all files."""
 
     @property
     def left_out(self) -> Mapping[str, Sequence[str]]:
-        """{why: files}, of all splits together."""
+        """{reason: files}, of all splits together."""
         ...
 
 
 @runtime_checkable
 class Credited(Protocol):
-    """A source of somebody else's work."""
+    """A source of third-party works."""
 
     @property
     def credit(self) -> Mapping[str, str]:
-        """What the index says of whose it is: source, licence, attribution."""
+        """The credit in the index: source, licence, attribution."""
         ...

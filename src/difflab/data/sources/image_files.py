@@ -1,4 +1,4 @@
-"""Image files of a source: cut to a square, or stored as they are."""
+"""Image files of a source: cropped to a square, or stored unchanged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SIGNATURES = {b"\xff\xd8\xff": "jpg", b"\x89PNG\r\n\x1a\n": "png"}
 
 @dataclass(frozen=True)
 class Cutting:
-    """How images become squares of `resolution` pixels; None stores files as they are, where a shard can hold them."""
+    """How images become squares of `resolution` pixels; None stores files unchanged, if a shard can hold them."""
 
     resolution: int | None = None
     crop: Crop = "adm"
@@ -30,9 +30,9 @@ class Cutting:
     def sample(self, shown: object, content: bytes) -> dict[str, Any]:
         """`image`, or `file` and `size`, of a sample; see `difflab.data.sources.base.Source`.
 
-        shown: what the image is called in messages.
+        shown: the name of the image in messages.
 
-        Raises BadFile where the bytes are no image, or of another size than crop=none allows.
+        Raises BadFile if the bytes are no image, or of another size than crop=none allows.
         """
         try:
             if self.resolution is not None and self.crop == "none":
@@ -52,13 +52,13 @@ class Cutting:
 
     def _cut(self, pixels: Tensor, resolution: int) -> Tensor:
         if self.crop == "pad":
-            # Nothing is said of margins by alpha=drop: as for images without transparency, they are white.
+            # alpha=drop does not define margins: as for images without transparency, they are white.
             return fit_whole(pixels, resolution, BACKGROUND.get(self.alpha, BACKGROUND["white"]))
         return fit(pixels, resolution, self.crop)
 
 
 def stored_extension(content: bytes) -> str | None:
-    """The extension that a file has in a shard, by its bytes; None where it, or its first frame, is encoded anew."""
+    """The extension of a file in a shard, by its bytes; None if it, or its first frame, is re-encoded."""
     if frame_count(content) > 1:
         return None
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
@@ -67,5 +67,5 @@ def stored_extension(content: bytes) -> str | None:
 
 
 def frame_notes(content: bytes, name: str) -> dict[str, str]:
-    """What is to be said about an image of several frames."""
+    """Remarks on an image of several frames."""
     return {} if frame_count(content) == 1 else {FIRST_FRAME: name}

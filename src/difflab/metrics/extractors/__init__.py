@@ -1,1 +1,1 @@
-"""Networks whose features distances between images are made of."""
+"""Networks whose features are used by distances between sets of images."""

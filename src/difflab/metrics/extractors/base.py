@@ -1,4 +1,4 @@
-"""What every feature extractor is: uint8 images in, features out, at full precision."""
+"""The base class of feature extractors: uint8 images in, features out, at full precision."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from difflab.metrics.protocol import ExtractorRecord
 
 @dataclass(frozen=True)
 class Features:
-    """pool float32 [B, D], the features distances are made of; logits float32 [B, K], or None."""
+    """pool float32 [B, D], the features used by distances; logits float32 [B, K], or None."""
 
     pool: Tensor
     logits: Tensor | None
 
 
 class FeatureExtractor(ABC):
-    """A frozen network with its own resize. `record` says everything that its numbers depend on."""
+    """A frozen network with its own resize. `record` describes everything that its numbers depend on."""
 
     record: ExtractorRecord
 
@@ -35,7 +35,7 @@ class FeatureExtractor(ABC):
     def __call__(self, images: Tensor) -> Features:
         """images: uint8 [B, 3, H, W], or [B, 1, H, W] repeated to three channels; the features stay on the device.
 
-        Runs in float32 whatever autocast and TF32 say. Raises ValueError on any other shape or type.
+        Runs in float32 whatever the autocast and TF32 settings. Raises ValueError for any other shape or type.
         """
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
             raise ValueError(
@@ -72,7 +72,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 
 def resize_bilinear_antialiased(images: Tensor, size: int) -> Tensor:
-    """uint8 [B, C, H, W] -> float32 [B, C, size, size] in [0, 1]; triangle filter, widened where it shrinks."""
+    """uint8 [B, C, H, W] -> float32 [B, C, size, size] in [0, 1]; triangle filter, widened when downsampling."""
     scaled = images.float() / 255.0
     return nn.functional.interpolate(scaled, (size, size), mode="bilinear", align_corners=False, antialias=True)
 

@@ -31,10 +31,10 @@ _log = logging.getLogger(__name__)
 
 
 class InceptionExtractor(FeatureExtractor):
-    """2048 pool_3 features and 1008 logits without bias, as the TensorFlow graph and torch-fidelity have them.
+    """2048 pool_3 features and 1008 logits without bias, as in the TensorFlow graph and torch-fidelity.
 
     weights: the file; None looks in the caches, then downloads (see `find_weights`).
-    Raises UserError naming the file where it is missing or is not an Inception state dict.
+    Raises UserError naming the file if it is missing or is not an Inception state dict.
     """
 
     def __init__(self, device: torch.device, weights: Path | None = None) -> None:
@@ -66,12 +66,12 @@ class InceptionExtractor(FeatureExtractor):
 
 
 def is_fid_network(record: ExtractorRecord) -> bool:
-    """Whether this is the network and the weights that the name FID stands for."""
+    """Whether this is the network with the weights that the name FID stands for."""
     return record.name == "inception" and record.weights_sha256.startswith(SHA256_PREFIX)
 
 
 def find_weights(weights: Path | None) -> Path:
-    """The weights file: `weights` itself, or the first of the caches that has one, or a fresh download.
+    """The weights file: `weights` itself, or the first one in the caches, or a fresh download.
 
     The caches are <DIFFLAB_CACHE>/weights and torch's hub folder (TORCH_HOME). DIFFLAB_OFFLINE=1 forbids downloads.
     Raises UserError saying which file to put where.
@@ -116,7 +116,7 @@ def _download(target: Path) -> Path:
 
 
 def _plain_tensors(path: Path) -> io.BytesIO:
-    """torch-fidelity unpickles without restrictions, so it is given a copy that was read with them."""
+    """torch-fidelity unpickles without restrictions, so it receives a copy that was read with them."""
     state = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise TypeError("it does not hold a flat dictionary of tensors")

@@ -1,4 +1,4 @@
-"""EfficientNet-lite0 trained on ImageNet: the extractor that needs no download, its weights come in a package."""
+"""EfficientNet-lite0 trained on ImageNet: the extractor that needs no download, as its weights come in a package."""
 
 from __future__ import annotations
 

@@ -14,16 +14,16 @@ from difflab.metrics.extractors.base import FeatureExtractor
 def get_extractor(
     name: ExtractorName, weights: str | None = None, device: torch.device | str = "cpu"
 ) -> FeatureExtractor:
-    """The extractor, loaded now or before. weights: file of the Inception weights (see `find_weights`).
+    """Returns the extractor, loading it on the first call. weights: file of the Inception weights (see `find_weights`).
 
-    Raises UserError where weights are missing.
+    Raises UserError if weights are missing.
     """
     path = None if weights is None else Path(weights).expanduser().resolve()
     return _load(name, path, torch.device(device))
 
 
 def release_extractors() -> None:
-    """Forget all loaded extractors, so that their memory is free between evaluations."""
+    """Drops all loaded extractors, which frees their memory between evaluations."""
     _load.cache_clear()
 
 

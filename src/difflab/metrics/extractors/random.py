@@ -1,4 +1,4 @@
-"""A tiny network with drawn weights: for tests, where a real one would be slow. Its numbers mean nothing."""
+"""A tiny network with random weights, for tests in which a real one would be slow. Its numbers mean nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a validated configuration to a model that draws, and to the module that trains it."""
+"""Builds a diffusion model, and the module that trains it, from a validated configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Denoising: the configuration of its runs, and of the models that they leave."""
+"""The configuration of denoising runs, and of the models that they train."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DenoisingNetwork = Annotated[NetworkConfig, BeforeValidator(of_other_tasks)]
 
 
 class DenoisingModelConfig(DrawingModelConfig):
-    """A network that tells the noise in an image, and so draws."""
+    """A denoising network, from which images can be sampled."""
 
     title: ClassVar[str] = "a diffusion model"
     measures: ClassVar[tuple[Measurement, ...]] = ("samples", "likelihood")
@@ -35,7 +35,10 @@ class DenoisingModelConfig(DrawingModelConfig):
     build_module="difflab.tasks.denoising.build:build_module",
 )
 class DenoisingTrainConfig(TrainConfig):
-    """`task=denoising`: a network learns to tell the noise in an image (Ho et al. 2020, algorithm 1)."""
+    """`task=denoising`: trains a network to predict the noise in an image (Ho et al. 2020, algorithm 1).
+
+    sampler, guidance: used for the sample grids and evaluations during training.
+    """
 
     free: ClassVar[frozenset[str]] = frozenset({"guidance", "sampler"})
 
@@ -69,7 +72,7 @@ class DenoisingTrainConfig(TrainConfig):
         unchanged = [name for name, one in self.conditioning.items() if one.shows_image]
         if augments and unchanged:
             raise ValueError(
-                f"conditioning.{augments[0]} changes the image, of which conditioning.{unchanged[0]} would show the "
+                f"conditioning.{augments[0]} changes the image, but conditioning.{unchanged[0]} would show the "
                 "unchanged one: leave one of the two out"
             )
 

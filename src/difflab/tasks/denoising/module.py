@@ -1,4 +1,4 @@
-"""The denoising LightningModule: what a denoiser's training step minimises."""
+"""The LightningModule that trains a denoiser."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from difflab.types import Batch
 
 
 class DenoisingModule(NoisedModule):
-    """A network trained to denoise (Ho et al. 2020, algorithm 1). Logs `loss`."""
+    """Trains a network to denoise (Ho et al. 2020, algorithm 1). Logs `loss`."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""From a validated configuration to a noisy classifier, and to the module that trains it."""
+"""Builds a noisy classifier, and the module that trains it, from a validated configuration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from difflab.tasks.noisy_classifier.module import NoisyClassifierModule
 
 
 def build_model(config: NoisyClassifierModelConfig) -> Model:
-    """The model with initial weights. It is told nothing: what the image shows is what it finds out."""
+    """Builds the model with initial weights. It is unconditional: the class is what it predicts."""
     return noised_model(config, {})
 
 
@@ -18,7 +18,7 @@ def build_module(config: NoisyClassifierTrainConfig) -> NoisyClassifierModule:
     """The LightningModule with initial weights."""
     model = build_model(config.model())
     classes = config.network.logits
-    assert classes is not None, "networks of this task tell classes apart"
+    assert classes is not None, "networks of this task are classifiers"
     return NoisyClassifierModule(
         model.network,
         model.process,

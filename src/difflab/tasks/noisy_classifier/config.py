@@ -1,4 +1,4 @@
-"""The noisy classifier: the configuration of its runs, and of the models that they leave."""
+"""The configuration of noisy classifier runs, and of the models that they train."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ClassifierNetwork = Annotated[NetworkConfig, BeforeValidator(of_other_tasks)]
 
 
 class NoisyClassifierModelConfig(NoisedModelConfig):
-    """A network that tells the class of a noised image."""
+    """A network that classifies noised images."""
 
     title: ClassVar[str] = "a noisy classifier"
     measures: ClassVar[tuple[Measurement, ...]] = ("accuracy",)
@@ -35,10 +35,10 @@ class NoisyClassifierModelConfig(NoisedModelConfig):
     build_module="difflab.tasks.noisy_classifier.build:build_module",
 )
 class NoisyClassifierTrainConfig(TrainConfig):
-    """`task=noisy_classifier`: a network learns the class of noised images, so that it can guide a model that draws
-    (ADM, section 4).
+    """`task=noisy_classifier`: trains a classifier of noised images, so that it can guide a diffusion model (ADM,
+    section 4).
 
-    diffusion: of this, only the noise schedule and the timesteps count.
+    diffusion: only its noise schedule and timesteps are used.
     """
 
     network_gives: ClassVar[Gives] = "logits"
@@ -54,7 +54,7 @@ class NoisyClassifierTrainConfig(TrainConfig):
         self.network.refuse_other_data(self.data)
         for part, callback in self.callbacks.active:
             if callback.draws:
-                raise ValueError(f"callbacks.{part.name}: a classifier draws nothing: choose callbacks=classifier")
+                raise ValueError(f"callbacks.{part.name}: a classifier draws no images: choose callbacks=classifier")
         return self
 
     def model(self) -> NoisyClassifierModelConfig:

@@ -19,11 +19,11 @@ TOP_K = (1, 5)
 
 
 class NoisyClassifierModule(NoisedModule):
-    """A network trained to tell the class of a noised image by cross entropy (ADM, section 4; `classifier_train.py`).
+    """Trains a network to classify noised images by cross entropy (ADM, section 4; `classifier_train.py`).
 
     network: (x_t [B, C, H, W], time [B]) -> logits [B, classes].
-    Logs `loss` and, as 0 or 1 for each sample, `top1` and `top5`: whether the true class is the likeliest or among the
-    five likeliest; the latter only where there are more than five classes.
+    Logs `loss` and, as 0 or 1 for each sample, `top1` and `top5`: whether the true class has the largest logit or one
+    of the five largest; the latter only if there are more than five classes.
     """
 
     classes: int
@@ -73,7 +73,7 @@ class NoisyClassifierModule(NoisedModule):
 
     def _label(self, batch: Batch) -> Tensor:
         label = batch["label"]
-        # On a GPU the look would wait for the device at every step; there the loader has refused such labels before.
+        # On a GPU this check would synchronize at every step; there the loader has refused such labels before.
         outside = [c for c in label.tolist() if not 0 <= c < self.classes] if label.device.type == "cpu" else []
         if outside:
             raise ValueError(f"class {outside[0]} is not in 0..{self.classes - 1}, the classes of this classifier")
@@ -81,5 +81,5 @@ class NoisyClassifierModule(NoisedModule):
 
 
 def _among_likeliest(logits: Tensor, label: Tensor, k: int) -> Tensor:
-    """1 where the true class has one of the k largest logits, else 0; float32 [B]."""
+    """1 if the true class has one of the k largest logits, else 0; float32 [B]."""
     return (logits.topk(k, dim=-1).indices == label[:, None]).any(dim=-1).float()

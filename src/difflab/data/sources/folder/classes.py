@@ -1,4 +1,4 @@
-"""The class of an image by the directories that it lies in."""
+"""The class of an image by its directories."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from difflab.errors import UserError
 
 
 class DirectoryClasses:
-    """Classes of `images`, which are paths relative to `path`; none where all images lie beside one another.
+    """Classes of `images`, which are paths relative to `path`; none if all images lie directly in it.
 
     names: of all classes, sorted, or None.
 
-    Raises UserError where some images lie in directories and others beside these, and for names that are no text.
+    Raises UserError if some images lie in sub-directories and others beside these, and for names that are not text.
     """
 
     def __init__(self, path: Path, images: Sequence[str], kind: Classes) -> None:
@@ -39,13 +39,13 @@ class DirectoryClasses:
         return directories if self._kind == "leaf" else directories.partition("/")[0]
 
     def label_of(self, image: str) -> int | None:
-        """The number of its class."""
+        """The label of its class."""
         name = self.name_of(image)
         return None if name is None else self._label_of[name]
 
 
 def refuse_what_is_no_text(names: Sequence[str], path: Path) -> None:
-    """Raises UserError for the name of a class that an index, which is UTF-8, cannot hold."""
+    """Raises UserError for a class name that an index, which is UTF-8, cannot hold."""
     for name in names:
         try:
             name.encode()

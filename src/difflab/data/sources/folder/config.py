@@ -13,7 +13,7 @@ from difflab.config.data import Crop as DataCrop
 from difflab.config.source import SourceConfig
 
 Crop = Literal[DataCrop, "pad"]
-"""The rules that keep to a part of an image, and pad, which keeps the whole of it."""
+"""The rules that crop an image, and pad, which keeps the whole of it."""
 Classes = Literal["top", "leaf", "none"]
 
 
@@ -81,7 +81,7 @@ class FolderSourceConfig(SourceConfig):
 
     @property
     def table(self) -> Path | None:
-        """The table of the images, None where they are all files of the directory."""
+        """The table of the images, None if all files of the directory are used."""
         if self.captions_from is not None:
             return Path(self.captions_from)
         return Path(self.path) if self.path.lower().endswith(".parquet") else None

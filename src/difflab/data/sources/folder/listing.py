@@ -1,4 +1,4 @@
-"""Which files of a directory are images and captions, and why every other one is left out."""
+"""Finds the images and captions of a directory, and why every other file is left out."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _Identity = tuple[int, int]
 
 @dataclass
 class Listing:
-    """What a directory holds, by paths relative to it.
+    """The files of a directory, by paths relative to it.
 
-    images: sorted; captions: the caption file of an image, where there is one. left_out: all other files, by the
-    reason. Every file is in one of the three, once.
-    state: a hash of the names, sizes and times of the last change of the images and texts.
+    images: sorted; captions: the caption file of an image, if there is one. left_out: all other files, by reason. Every
+    file is in exactly one of the three.
+    state: a hash of the names, sizes and modification times of the images and texts.
     """
 
     images: list[str] = field(default_factory=list)
@@ -44,16 +44,16 @@ class Listing:
     state: str = ""
 
     def leave_out(self, reason: str, *paths: str) -> None:
-        """Note files that are not used."""
+        """Records files that are not used."""
         if paths:
             self.left_out.setdefault(reason, []).extend(paths)
 
 
 def list_folder(path: Path) -> Listing:
-    """Everything below a directory; links are followed, hidden files and folders are left out.
+    """Lists everything below a directory; links are followed, hidden files and folders are left out.
 
-    Raises UserError when the directory is missing or holds no images; what the machine refuses (too many open files, a
-    failing disk) stays an OSError, because it would leave out whatever comes next.
+    Raises UserError if the directory is missing or holds no images; errors of the machine (too many open files, a
+    failing disk) stay OSErrors, because they would affect every later file.
     """
     if not path.is_dir():
         what = "is a file, not a directory" if path.exists() else "does not exist"
@@ -88,7 +88,7 @@ def list_folder(path: Path) -> Listing:
 
 
 def in_words(left_out: Mapping[str, Sequence[str]]) -> str:
-    """How many files are left out for each reason, and one: `hidden: 2 (.DS_Store), broken links: 1 (a.png)`."""
+    """The number of files left out for each reason, and one: `hidden: 2 (.DS_Store), broken links: 1 (a.png)`."""
     return ", ".join(f"{reason}: {len(paths)} ({printable(min(paths))})" for reason, paths in left_out.items() if paths)
 
 
@@ -111,9 +111,9 @@ def _match_captions(listing: Listing, texts: list[str]) -> None:
 def _walk(
     root: Path, below: str, around: tuple[_Identity, ...], hidden: bool = False
 ) -> Iterator[tuple[str, str | os.stat_result]]:
-    """(relative path, why it is left out, or what it is) of every file below the directory `below` of `root`.
+    """(relative path, why it is left out, or its stat) of every file below the directory `below` of `root`.
 
-    around: the directories that the walk is in, which a link must not lead back to.
+    around: the directories above and including `below`, to which a link must not lead back.
     """
     try:
         status = (root / below).stat()
@@ -129,7 +129,7 @@ def _walk(
         name = f"{below}/{entry.name}" if below else entry.name
         unseen = hidden or entry.name.startswith(".") or entry.name.lower() in _OF_THE_SYSTEM
         try:
-            # Of what a link leads to: links are followed.
+            # The type of a link's target: links are followed.
             kind = entry.stat()
         except OSError as error:
             if not is_of_the_file(error):

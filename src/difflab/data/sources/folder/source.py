@@ -32,12 +32,12 @@ EMPTY_CAPTION = "empty captions"
 class FolderSource:
     """The images below `path` (all of them, or the relative `files`), sorted by path.
 
-    Directories are classes as `classes` says; `name.txt` beside an image is its caption.
+    `classes` determines which directories are classes; `name.txt` beside an image is its caption.
 
-    cutting: how images become squares; see `FolderSourceConfig`, as for `captions` and `classes`.
-    listing: what `list_folder(path)` found, where it has been called already.
+    cutting: how images become squares; see `FolderSourceConfig`, also for `captions` and `classes`.
+    listing: the result of `list_folder(path)`, if it has been called already.
 
-    Raises UserError when the directory is missing or holds no images, and, from `sample`, its kind BadFile when a file
+    Raises UserError if the directory is missing or holds no images, and, from `sample`, its subclass BadFile if a file
     is no image or no caption.
     """
 
@@ -66,7 +66,7 @@ class FolderSource:
         return len(self.files)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What the processes that read samples need: not the files that are left out."""
+        """The state that reading processes need, without the files that are left out."""
         return self.__dict__ | {"left_out": {}}
 
     def sample(self, index: int) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class FolderSource:
         return sample | ({"notes": notes} if notes else {})
 
     def fingerprint(self) -> str:
-        """A hash of how images are cut and of which files there are, with their sizes and times of change."""
+        """A hash of the crop options and of the files, with their sizes and modification times."""
         how = [astuple(self.cutting), self.captions, self.class_names, self._state, self.files]
         return hashlib.sha256(json.dumps(how).encode()).hexdigest()
 
@@ -106,7 +106,7 @@ def caption_notes(text: str, captions: Captions, where: str) -> dict[str, str]:
 def folder_splits(config: FolderSourceConfig) -> dict[str, Source]:
     """The validation images, then the training images, in one order shuffled by the seed.
 
-    Raises UserError when the directory, or the table, holds too few.
+    Raises UserError if the directory, or the table, holds too few.
     """
     path = Path(config.path)
     table = path if config.table is None and _holds_only_tables(path) else config.table
@@ -132,16 +132,16 @@ def folder_splits(config: FolderSourceConfig) -> dict[str, Source]:
 
 
 def _holds_only_tables(path: Path) -> bool:
-    """Whether a directory is what a download of images in parquet files is: such files and no images."""
+    """Whether a directory is a download of images in parquet files: parquet files and no images."""
     if not path.is_dir() or not any(path.glob("*.parquet")):
         return False
     return not any(file.suffix.lower() in readable_endings() for file in path.rglob("*"))
 
 
 def split_up(items: Sequence[Item], config: FolderSourceConfig, path: Path) -> tuple[dict[str, list[Item]], list[Item]]:
-    """{split: items} of those that hold any, and those that n and val do not ask for, in an order drawn by the seed.
+    """{split: items} without empty splits, and the items that n and val leave over, shuffled by the seed.
 
-    Raises UserError where `path` holds too few.
+    Raises UserError if `path` holds too few.
     """
     if config.val + (config.n or 1) > len(items):
         raise UserError(

@@ -1,4 +1,4 @@
-"""The shapes, split by split."""
+"""The shapes source, split by split."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from difflab.data.sources.shapes.config import ShapesSourceConfig
 
 
 def shapes_splits(config: ShapesSourceConfig) -> dict[str, Source]:
-    """The splits that are to hold samples.
+    """The non-empty splits.
 
-    Raises UserError where `holdout` leaves no scenes for one of them.
+    Raises UserError if `holdout` leaves no scenes for one of them.
     """
     wanted = {split: ShapesSource.from_config(config, split) for split in SPLITS if config.count(split)}
     for split, source in wanted.items():

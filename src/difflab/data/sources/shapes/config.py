@@ -1,4 +1,4 @@
-"""The shapes as a source: the options of `difflab data make source=shapes`."""
+"""The configuration of the shapes source, `difflab data make source=shapes`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ ClassKind = Literal["shape", "colour", "shape_colour"]
 
 MAX_OBJECTS = 4
 MULTI_OBJECT_RESOLUTION = 32
-"""Below this many pixels a scene has a single object: smaller ones could not be told apart."""
+"""Below this resolution a scene has a single object: smaller ones could not be distinguished."""
 
 
 def default_objects(resolution: int) -> list[int]:
-    """How many objects [fewest, most] scenes of `resolution` pixels have unless told otherwise."""
+    """The default number of objects [fewest, most] in scenes of `resolution` pixels."""
     if resolution < MULTI_OBJECT_RESOLUTION:
         return [1, 1]
     return [1, 3] if resolution < 64 else [1, MAX_OBJECTS]
@@ -40,19 +40,19 @@ class ShapesSourceConfig(SourceConfig):
     test: int = Field(default=0, ge=0)
     """Number of test images."""
     seed: int = 0
-    """Another number draws other scenes."""
+    """Seed of the scenes."""
     objects: list[int] | None = None
     """[fewest, most] objects of a scene, also written 2 or 1-3; null: 1 below 32 px, 1-3 below 64, 1-4 from there."""
     sizes: Annotated[list[Size], Field(min_length=1)] | None = None
-    """Sizes that objects have, of small, medium and large; null: all, without small below 32 px."""
+    """Possible sizes of objects, of small, medium and large; null: all, without small below 32 px."""
     shapes: Annotated[list[Shape], Field(min_length=1)] | None = None
-    """Shapes that objects have; null: all six. Class labels are numbered alike whatever is chosen."""
+    """Possible shapes of objects; null: all six. Class labels are numbered alike whatever is chosen."""
     classes: ClassKind = "shape"
     """What the label says of the largest object: shape (6 classes), colour (8) or shape_colour (48)."""
     holdout: list[str] = Field(default_factory=list)
-    """Combinations that train, val and test have none of: [red circle, blue square above green triangle]."""
+    """Combinations that are excluded from train, val and test: [red circle, blue square above green triangle]."""
     holdout_n: int | None = Field(default=None, ge=0)
-    """Number of images of the split holdout, each with such a combination, in turns; null: as many as val."""
+    """Number of images in the split holdout, each with one of these combinations, in turns; null: as many as val."""
 
     @field_validator("objects", mode="before")
     @classmethod
@@ -77,7 +77,7 @@ class ShapesSourceConfig(SourceConfig):
         if self.resolution < MULTI_OBJECT_RESOLUTION and self.objects[1] > 1:
             raise ValueError(
                 f"objects={self.objects} do not fit {self.resolution} px: set objects=1 or resolution>=32, "
-                "since smaller objects cannot be told apart"
+                "since smaller objects cannot be distinguished"
             )
         return self
 
@@ -86,7 +86,7 @@ class ShapesSourceConfig(SourceConfig):
         if self.sizes is not None and "small" in self.sizes and self.resolution < MULTI_OBJECT_RESOLUTION:
             raise ValueError(
                 f"sizes={self.sizes} do not fit {self.resolution} px: leave out small or set resolution>=32, "
-                "since small shapes cannot be told apart there"
+                "since small shapes cannot be distinguished there"
             )
         if self.sizes is not None and set(self.sizes) == {"large"} and self.object_range()[1] > 1:
             raise ValueError("sizes=[large] leaves no room for a second object: set objects=1, or allow smaller sizes")
@@ -116,7 +116,7 @@ class ShapesSourceConfig(SourceConfig):
         return self
 
     def _why_never(self, combination: Combination) -> str | None:
-        """Why no scene has a combination; None where scenes may have it."""
+        """Why no scene has a combination; None if scenes may have it."""
         for look in combination.looks:
             if look.shape is not None and look.shape not in self.object_shapes():
                 return f"shapes are {', '.join(self.object_shapes())}"
@@ -134,7 +134,7 @@ class ShapesSourceConfig(SourceConfig):
         return None
 
     def _looks_left(self) -> int:
-        """How many pairs of colour and shape objects may still have, in any size."""
+        """The number of pairs of colour and shape that objects may still have, in any size."""
         out = [one.look for one in map(read_combination, self.holdout) if one.other is None]
         return sum(
             any(not any(look.fits(size, colour, shape) for look in out) for size in self.object_sizes())
@@ -158,7 +158,7 @@ class ShapesSourceConfig(SourceConfig):
         return fewest, most
 
     def count(self, split: str) -> int:
-        """Number of images of `split` (train, val, test or holdout)."""
+        """The number of images of `split` (train, val, test or holdout)."""
         held_out = 0 if not self.holdout else self.val if self.holdout_n is None else self.holdout_n
         counts = {"train": self.n, "val": self.val, "test": self.test, "holdout": held_out}
         if split not in counts:

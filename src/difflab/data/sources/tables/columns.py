@@ -1,4 +1,4 @@
-"""Which columns of a table hold the paths, the images, the captions and the classes."""
+"""Selects the columns of a table that hold the paths, the images, the captions and the classes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BYTES_NAMES = ("image", "img", "bytes", "image_bytes", "jpg", "png", "webp")
 
 @dataclass(frozen=True)
 class NamedColumns:
-    """Columns that the user names; None: found by their usual names, and no classes."""
+    """Columns named by the user; None: found by their usual names, and no classes."""
 
     path: str | None = None
     caption: str | None = None
@@ -25,7 +25,7 @@ class NamedColumns:
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a table. has_bytes: whether `image` holds the images themselves, and not their paths."""
+    """The columns of a table. has_bytes: whether `image` holds the images themselves instead of their paths."""
 
     image: str
     has_bytes: bool
@@ -34,9 +34,9 @@ class Columns:
 
 
 def choose_columns(table: Path, names: Sequence[str], with_bytes: Sequence[str], named: NamedColumns) -> Columns:
-    """The columns of `table`, whose columns are `names`, of which those in `with_bytes` hold files.
+    """Selects the columns of `table`, whose columns are `names`, of which those in `with_bytes` hold files.
 
-    Raises UserError, which names the columns that there are, for one that is missing.
+    Raises UserError, which lists the existing columns, for one that is missing.
     """
     for column, key in ((named.path, "path"), (named.caption, "caption"), (named.label, "label")):
         if column is not None and column not in names:
@@ -49,7 +49,7 @@ def choose_columns(table: Path, names: Sequence[str], with_bytes: Sequence[str],
             f"{_listed(names)}: name the one with the images or their paths by path_column=..."
         )
     caption = named.caption or _first(CAPTION_NAMES, [name for name in names if name != image])
-    # Of images in a table, or with classes, captions are no need.
+    # For images in a table, or with classes, captions are optional.
     if caption is None and image not in with_bytes and named.label is None:
         raise UserError(
             f"{printable(table)} has no column called {', '.join(CAPTION_NAMES)}; it has {_listed(names)}: "

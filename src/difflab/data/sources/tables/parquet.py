@@ -1,4 +1,4 @@
-"""Parquet tables: their columns as rows, and the images inside, read a row group at a time."""
+"""Parquet tables: their columns as rows, and the images inside, read one row group at a time."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ def read_parquet(path: Path, named: NamedColumns) -> Table:
 
 
 class ParquetImages:
-    """The images in parquet files; the row groups read last stay in memory."""
+    """The images in parquet files; the most recently read row groups stay in memory."""
 
     def __init__(self, files: Sequence[Path], columns: Sequence[str]) -> None:
         self._files, self._columns = tuple(files), tuple(columns)
         self._groups: OrderedDict[tuple[int, int], Any] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        """For other processes: without what is read."""
+        """The state for other processes, without cached row groups."""
         return self.__dict__ | {"_groups": OrderedDict()}
 
     def read(self, place: tuple[int, int, int]) -> bytes:
-        """The bytes of an image. Raises BadFile where there are none."""
+        """The bytes of an image. Raises BadFile if there are none."""
         file, group, row = place
         if (file, group) not in self._groups:
             while len(self._groups) >= _GROUPS_KEPT:
@@ -71,7 +71,7 @@ class ParquetImages:
 
 
 def image_columns(files: Sequence[Path], named: NamedColumns) -> list[str]:
-    """The column with the images in each of the files."""
+    """The image column of each of the files."""
     arrow = _pyarrow()
     found = []
     for file in files:
@@ -112,7 +112,7 @@ def _named(row: Row, names: Sequence[str], path: Path) -> Row:
 
 
 def _class_names(schema: Any, column: str) -> list[str] | None:
-    """What Hugging Face's `ClassLabel` calls the numbers of a column."""
+    """The names in Hugging Face's `ClassLabel` for the numbers of a column."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         names = features[column]["names"]

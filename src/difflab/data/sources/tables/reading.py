@@ -1,4 +1,4 @@
-"""Read a table: one row an image, by its path or as its bytes, with a caption and perhaps a class."""
+"""Reads a table: one row per image, by its path or as its bytes, with a caption and perhaps a class."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from difflab.errors import UserError, first_line
 class Row:
     """One image of a table.
 
-    number: of its line, or of its row from 1 on in parquet. image: the path as it is written; of a table with images,
-    the name that it was given, if any. place: (file, row group, row) of an image in parquet.
+    number: of its line, or of its row from 1 in parquet. image: the path as written; for a table with images, the name
+    given there, if any. place: (file, row group, row) of an image in parquet.
     """
 
     number: int
@@ -43,9 +43,9 @@ class Table:
 
 
 def read_table(path: Path, named: NamedColumns) -> Table:
-    """The rows of a .csv, .tsv, .jsonl or .parquet file, or of all parquet files in a directory.
+    """Reads the rows of a .csv, .tsv, .jsonl or .parquet file, or of all parquet files in a directory.
 
-    Raises UserError in one line for what is missing, is no text, or has no such column.
+    Raises UserError in one line for a file that is missing or no text, or a missing column.
     """
     if not path.exists():
         raise UserError(f"the table {printable(path)} does not exist; give the path of a {', '.join(_READERS)} file")
@@ -63,14 +63,14 @@ def read_table(path: Path, named: NamedColumns) -> Table:
 
 
 def caption_of(value: Any) -> str:
-    """The text of a cell; several captions of one image, a list, become lines."""
+    """The text of a cell; a list of several captions becomes lines."""
     if isinstance(value, list | tuple):
         return "\n".join(map(caption_of, value))
     return "" if value is None else str(value).replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
 def class_names_of(labels: Sequence[str], numbers: bool) -> list[str]:
-    """The classes in a column: sorted as numbers, where they are numbers, or else as text."""
+    """The classes in a column: sorted as numbers, if they are numbers, or else as text."""
     return sorted(set(labels), key=(lambda label: (int(label), label)) if numbers else None)
 
 

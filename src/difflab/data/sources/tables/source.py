@@ -35,9 +35,9 @@ TEXTS_BESIDE = "caption files, where a table gives the captions"
 class TableSource:
     """Some rows of a table, each with its image.
 
-    path: the directory below which the files lie. files: {path in the table: path below `path`} of those found.
-    images: reads the images of a table that holds them. classes: the directories as classes, where no column is.
-    state: another text for other contents of the table and the directory.
+    path: the directory of the files. files: {path in the table: path below `path`} of those found.
+    images: reads the images of a table that contains them. classes: the directories as classes, if no column is.
+    state: a text that differs if the contents of the table or the directory differ.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class TableSource:
         return len(self._rows)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What the processes that read samples need: not the files that are left out."""
+        """The state that reading processes need, without the files that are left out."""
         return self.__dict__ | {"left_out": {}}
 
     def sample(self, index: int) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class TableSource:
         return sample | ({"notes": notes} if notes else {})
 
     def fingerprint(self) -> str:
-        """A hash of how images are cut, of the table and the directory, and of which rows there are."""
+        """A hash of the crop options, of the table and the directory, and of the selected rows."""
         numbers = [(row.number, row.image, row.place) for row in self._rows]
         how = [astuple(self.cutting), self.captions, self.class_names, self._state, numbers]
         return hashlib.sha256(json.dumps(how).encode()).hexdigest()
@@ -108,16 +108,16 @@ class TableSource:
 
 
 def table_splits(config: FolderSourceConfig, path: Path) -> dict[str, Source]:
-    """The rows of the table at `path`, split as the files of a folder are.
+    """The rows of the table at `path`, split like the files of a folder.
 
-    Images inside a table are read a row group at a time, and so lie in an order in which these are drawn one after
-    another, and the rows within each.
+    Images inside a table are read a row group at a time; row groups, and the rows within each, are therefore shuffled
+    separately.
 
-    Raises UserError where the table cannot be read, or names an image twice.
+    Raises UserError if the table cannot be read, or names an image twice.
     """
     folder = Path(config.path)
     if folder.is_file():
-        # The table, given as the path: what it names lies beside it.
+        # The path is the table itself: its images are beside it.
         folder = folder.parent
     elif not path.exists() and (folder / path).exists():
         path = folder / path
@@ -153,7 +153,7 @@ def table_splits(config: FolderSourceConfig, path: Path) -> dict[str, Source]:
 
 
 def _listed(table: Table, folder: Path) -> tuple[Listing, dict[str, str]]:
-    """What lies in the directory, and which of its images each path in the table means."""
+    """The files of the directory, and the image that each path in the table means."""
     listing = list_folder(folder)
     there = set(listing.images)
     files: dict[str, str] = {}
@@ -190,7 +190,7 @@ def _below(written: str, table: Path, folder: Path, there: set[str]) -> str | No
 
 
 def _without_the_table(listing: Listing, table: Path, folder: Path) -> None:
-    """The table itself is no file that is left out."""
+    """Removes the table itself from the files that are left out."""
     others = [name for name in listing.left_out.get(NO_IMAGE, []) if (folder / name).resolve() != table.resolve()]
     listing.left_out.pop(NO_IMAGE, None)
     listing.leave_out(NO_IMAGE, *others)
@@ -199,11 +199,11 @@ def _without_the_table(listing: Listing, table: Path, folder: Path) -> None:
 def _by_row_group(rows: list[Row], seed: int) -> list[Row]:
     places = np.array([row.place[:2] for row in rows if row.place is not None])
     groups = hash_indices(places[:, 0] << 32 | places[:, 1], seed)
-    # Stable: within a group the rows keep the order that they were drawn in.
+    # Stable: within a group the rows keep their shuffled order.
     return [rows[i] for i in np.argsort(groups, kind="stable")]
 
 
 def _state_of(table: Table) -> str:
-    """The sizes and times of change of the files of a table."""
+    """The sizes and modification times of the files of a table."""
     stats = [file.stat() for file in table.files or (table.path,)]
     return " ".join(f"{stat.st_size} {stat.st_mtime_ns}" for stat in stats)
