@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections import namedtuple
 from importlib import metadata
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from difflab.commands import doctor
+from difflab.config import plugins
 from plugin_packages import Packages, packages  # noqa: F401 - a fixture
 from tiny_runs import difflab, done, mistake
 
@@ -141,3 +143,39 @@ def test_a_broken_plugin_has_to_be_mended(packages: Packages) -> None:  # noqa: 
     (problem,) = found("plugins")
     assert problem.status == "problem"
     assert "broken-pack 1.0 cannot be loaded" in problem.text
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        ("", "'tone_pack.parts:build' names nothing to build with: tone_pack.parts has no build"),
+        ("import not_there_at_all", "cannot be imported (ModuleNotFoundError: No module named 'not_there_at_all')"),
+        ("def build(:", "cannot be imported (SyntaxError: invalid syntax (parts.py, line 1))"),
+        (
+            "from abc import ABC, abstractmethod\nclass Base(ABC):\n    @abstractmethod\n    def make(self): ...\n"
+            "    @classmethod\n    def of(cls, config): return cls()\nbuild = Base.of",
+            "'tone_pack.parts:build' makes nothing: Base has to have make",
+        ),
+    ],
+)
+def test_what_the_choices_of_a_plugin_are_built_by_is_looked_at(
+    packages: Packages,  # noqa: F811
+    parts: str,
+    told: str,
+) -> None:
+    packages.install_tone()
+    (packages.folder / "tone_pack/parts.py").write_text(parts)
+    listed, problem = found("plugin")
+    assert (listed.status, problem.status) == ("ok", "problem")
+    assert problem.text.startswith("tone-pack 1.0: conditioning=tone: ")
+    assert problem.text.endswith(told)
+
+
+def test_a_plugin_that_imports_torch_is_told_of(packages: Packages, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    packages.install("slow-pack", {"slow_pack.py": "import sys\nsys.modules.setdefault('torch', sys)\n"})
+    with monkeypatch.context() as patched:
+        patched.delitem(sys.modules, "torch")
+        assert [plugin.imports_torch for plugin in plugins.find()] == [True]
+    listed, note = found("plugin")
+    assert (listed.status, note.status) == ("ok", "note")
+    assert "importing slow_pack imports torch" in note.text

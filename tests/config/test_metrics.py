@@ -48,7 +48,7 @@ def test_null_switches_a_metric_off():
         ({"pr": {"kind": "precision_recall", "k": 0}}, "metrics.pr.k=0"),
         ({"is": {"kind": "inception_score", "n": 5}}, "splits=10 exceeds n=5"),
         ({"fd": {"kind": "frechet"}}, "metrics.fd.kind='frechet' is not known"),
-        ({"fd": {"n": 10}}, "metrics.fd.kind=None is not known"),
+        ({"fd": {"n": 10}}, "metrics.fd has no kind: say metrics.fd.kind=..., one of 'fid', "),
         ({"fd": 3}, "metrics.fd=3: this is a section and no value; give its keys"),
         ({"kid": {"kind": "kid", "subset_sise": 3}}, "did you mean 'metrics.kid.subset_size'?"),
         ({"kid": {"kind": "kid", "k": 3}}, "metrics.kid.kind=kid has no 'k'; precision_recall has it"),

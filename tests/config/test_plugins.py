@@ -12,7 +12,7 @@ from difflab.config.train import TrainConfig
 from difflab.config.validate import validate
 from difflab.errors import UserError
 from difflab.tasks.build import build_model
-from plugin_packages import Packages, packages  # noqa: F401 - a fixture
+from plugin_packages import CONDITIONER, Packages, packages  # noqa: F401 - a fixture
 
 TONED = ["experiment=ddpm/shapes32", "conditioning=tone"]
 
@@ -106,3 +106,103 @@ def test_one_that_looks_for_choices_while_it_is_imported(packages: Packages) -> 
     packages.install("asking-pack", {"asking_pack.py": asks})
     packages.install_tone()
     assert composed(*TONED).conditioning["tone"].kind == "tone"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("(ConditionerBase)", "(Config)", "ToneConfig has to derive from difflab.conditioning.config.ConditionerBase"),
+        ('kind: Literal["tone"]', "", r'has to have a field `kind: Literal\["..."\]`'),
+        ('kind: Literal["tone"]', "kind: str", r'has to have a field `kind: Literal\["..."\]`'),
+        ('kind: Literal["tone"]', 'kind: Literal["tone", "hue"]', r'has to have a field `kind: Literal\["..."\]`'),
+    ],
+)
+def test_a_registration_that_cannot_be_chosen_says_why(
+    packages: Packages,  # noqa: F811
+    before: str,
+    after: str,
+    told: str,
+) -> None:
+    content = CONDITIONER.format(package="tone_pack", kind="tone").replace(before, after)
+    packages.install("tone-pack", {"tone_pack.py": f"from difflab.config.base import Config\n{content}"})
+    with pytest.raises(UserError, match=rf"^the plugin tone-pack 1\.0 cannot be loaded \(conditioning: .*{told}"):
+        composed("experiment=ddpm/shapes32")
+
+
+def test_what_a_package_has_no_file_for_is_said(packages: Packages) -> None:  # noqa: F811
+    packages.install("tone-pack", {"tone_pack/__init__.py": CONDITIONER.format(package="tone_pack", kind="tone")})
+    line = "add conf/conditioning/tone.yaml beside the module tone_pack"
+    with pytest.raises(
+        UserError, match=rf"^conditioning=tone: no such choice; tone_pack registers that kind.* {line}$"
+    ):
+        composed(*TONED)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (
+            "# @package _global_\ndefaults: [{override /conditioning: tone}]\n",
+            "^conditioning=tone: no such choice; tone_pack registers that kind, but has no file",
+        ),
+        (
+            "# @package _global_\ndefaults: [{override /sampler: hewn}]\n",
+            r"^sampler=hewn: no such choice; did you mean heun\? \(known: ancestral, ",
+        ),
+        (
+            "defaults: [{override /sampler: heun}]\n",
+            "^conf/experiment/mine.yaml: its first line has to be `# @package _global_`$",
+        ),
+        ("seed: [1\n", r"conf/experiment/mine\.yaml, line 2: this is no YAML \(expected"),
+    ],
+)
+def test_a_mistake_in_its_experiment_is_named(packages: Packages, content: str, told: str) -> None:  # noqa: F811
+    files = {
+        "tone_pack/__init__.py": CONDITIONER.format(package="tone_pack", kind="tone"),
+        "tone_pack/conf/experiment/mine.yaml": content,
+    }
+    packages.install("tone-pack", files)
+    with pytest.raises(UserError, match=told):
+        composed("experiment=mine")
+
+
+def test_a_file_that_begins_with_a_kind_that_is_not_registered(packages: Packages) -> None:  # noqa: F811
+    packages.install(
+        "tone-pack",
+        {"tone_pack/__init__.py": "", "tone_pack/conf/conditioning/tone.yaml": "defaults: [tome_defaults@tone]\n"},
+    )
+    with pytest.raises(UserError, match=r"^conf/conditioning/tone\.yaml: tome_defaults: no kind tome is registered"):
+        composed(*TONED)
+
+
+def test_a_choice_that_leaves_behind_what_was_said_of_another(packages: Packages) -> None:  # noqa: F811
+    packages.install_tone()
+    with pytest.raises(UserError, match=r"^conditioning\.class_label has no kind: say .*'tone', or leave .* out$"):
+        composed("experiment=cfg/shapes32", "conditioning=tone")
+    with pytest.raises(UserError, match=r"^\+conditioning=tone: conditioning is chosen already; write it without \+$"):
+        composed("experiment=cfg/shapes32", "+conditioning=tone")
+
+
+@pytest.mark.parametrize(
+    ("builder", "told"),
+    [
+        ("tone_pack.parts:biuld", "tone_pack.parts has no biuld"),
+        ("tone_pack.prats:build", "there is no module tone_pack.prats"),
+        ("tome_pack.parts:build", "there is no module tome_pack"),
+        ("tone_pack.parts.build", "write it as package.module:name"),
+    ],
+)
+def test_a_builder_that_is_not_there_is_named(packages: Packages, builder: str, told: str) -> None:  # noqa: F811
+    content = CONDITIONER.format(package="tone_pack", kind="tone").replace("tone_pack.parts:build", builder)
+    packages.install_tone()
+    (packages.folder / "tone_pack/__init__.py").write_text(content)
+    config = composed(*TONED)
+    with pytest.raises(UserError, match=rf"^'{builder}' names nothing to build with: {told}"):
+        build_model(config.model())
+
+
+def test_what_a_builder_imports_in_vain_keeps_its_traceback(packages: Packages) -> None:  # noqa: F811
+    packages.install_tone()
+    (packages.folder / "tone_pack/parts.py").write_text("import not_there_at_all\n")
+    with pytest.raises(ModuleNotFoundError, match="not_there_at_all"):
+        build_model(composed(*TONED).model())

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
+from difflab.commands.choices import chosen_twice, is_choice, no_such_choice, unreadable, wrong_in_a_file
 from difflab.commands.interpolation import refuse_resolvers
 from difflab.commands.own_data import fill_in
 from difflab.commands.search_path import extend_search_path
@@ -82,6 +83,7 @@ def _composed(primary: str, overrides: Sequence[str]) -> Any:
 
 @contextlib.contextmanager
 def _in_one_line(primary: str, overrides: Sequence[str]) -> Iterator[None]:
+    import yaml
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -89,6 +91,8 @@ def _in_one_line(primary: str, overrides: Sequence[str]) -> Iterator[None]:
         yield
     except UserError:
         raise
+    except yaml.MarkedYAMLError as error:
+        raise UserError(unreadable(error)) from None
     except OmegaConfBaseException as error:
         where = f"{error.full_key}: " if error.full_key else ""
         raise UserError(f"{where}{first_line(error)}") from None
@@ -240,6 +244,8 @@ def _what_is_wrong(error: Exception, primary: str, overrides: Sequence[str]) -> 
     return (
         _wrong_choice(overrides)
         or _wrong_syntax(overrides)
+        or chosen_twice(message, overrides)
+        or wrong_in_a_file(message)
         or _wrong_key(error, message, primary, overrides)
         or message
     )
@@ -251,9 +257,8 @@ def _wrong_choice(overrides: Sequence[str]) -> str | None:
         group = key.lstrip("+")
         if not is_group(group):
             continue
-        known = choices_of(group)
-        if value not in known:
-            return f"{override}: no such choice{near_choices(value, known)}"
+        if not is_choice(group, value):
+            return f"{override}: {no_such_choice(group, value)}"
     return None
 
 
@@ -387,10 +392,3 @@ def _known_beside(key: str, primary: str, overrides: Sequence[str], *, guess: bo
         return f"; did you mean {'.'.join([*parents, close[0]])!r}?"
     unshown = f" (with +{key}=... one that is not shown)" if guess else ""
     return f"; known here: {', '.join(node)}{unshown}"
-
-
-def near_choices(value: str, known: Sequence[str]) -> str:
-    """What is said behind a choice that there is not: the nearest one, and all there are."""
-    close = difflib.get_close_matches(value, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    return f"{hint} (known: {', '.join(known)})"

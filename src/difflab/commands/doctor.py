@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import platform
 import shutil
@@ -17,6 +18,7 @@ import typer
 from difflab import __version__
 from difflab.cache import cache_root
 from difflab.commands.typer_app import run_typer
+from difflab.config.plugins import Plugin, find
 from difflab.console import console
 from difflab.errors import UserError, first_line
 
@@ -64,6 +66,8 @@ def doctor() -> None:
 def examine() -> Iterator[Finding]:
     """Everything the report says, in its order."""
     yield Finding("python", f"{platform.python_version()} ({sys.executable})")
+    # Plugins are imported before torch is, to see whether one of them does it; they are told of after the packages.
+    find()
     yield from _packages()
     yield from _plugins()
     yield from _devices()
@@ -93,7 +97,6 @@ def _packages() -> Iterator[Finding]:
 def _plugins() -> Iterator[Finding]:
     from difflab.config.axes import every_choice
     from difflab.config.groups import conf_dirs
-    from difflab.config.plugins import find
 
     try:
         kinds = list(every_choice())
@@ -106,6 +109,32 @@ def _plugins() -> Iterator[Finding]:
         brought = [f"{axis}={name}" for axis, name, package in kinds if package == plugin.package]
         places = f"; conf in {plugin.conf}" if plugin.conf is not None else ""
         yield Finding("plugin", f"{plugin}: {', '.join(brought) or 'no choices'}{places}")
+        if plugin.imports_torch:
+            late = f"importing {plugin.module} imports torch, for which every --help waits"
+            yield Finding("plugin", f"{plugin}: {late}: keep that in the modules of its builders", "note")
+        yield from _builders(plugin) if kinds else ()
+
+
+def _builders(plugin: Plugin) -> Iterator[Finding]:
+    """What is wrong with what the choices of a plugin are built by, which no command loads before it builds one."""
+    from difflab.config.axes import builders_of
+    from difflab.config.registry import load
+
+    for axis, name, builder in builders_of(plugin.package):
+        try:
+            built_by = load(builder)
+        except UserError as error:
+            wrong = str(error)
+        except Exception as error:  # noqa: BLE001 - whatever their code raises is told by name
+            wrong = f"{builder!r} cannot be imported ({type(error).__name__}: {first_line(error)})"
+        else:
+            # A class, or an alternative constructor of one, such as `Sampler.from_config`.
+            made = built_by if inspect.isclass(built_by) else getattr(built_by, "__self__", None)
+            if not inspect.isclass(made) or not inspect.isabstract(made):
+                continue
+            missing = " and ".join(sorted(getattr(made, "__abstractmethods__", ())))
+            wrong = f"{builder!r} makes nothing: {made.__name__} has to have {missing}"
+        yield Finding("plugin", f"{plugin}: {axis}={name}: {wrong}", "problem")
 
 
 def _devices() -> Iterator[Finding]:

@@ -89,7 +89,8 @@ def import_(
 
 def _named_model(path: Path, preset: str | None, wrapper: str | None) -> tuple[ModelConfig, Sequence[str]]:
     """The model that the weights are for, and what there is to say about how it was found."""
-    from difflab.commands.composing import choices_of, compose_and_validate, near_choices
+    from difflab.commands.choices import near_choices
+    from difflab.commands.composing import choices_of, compose_and_validate
     from difflab.config.train import TrainConfig
     from difflab.interop.diffusers_model import model_of_folder
     from difflab.interop.registry import import_weights

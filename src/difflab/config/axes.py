@@ -6,38 +6,60 @@ from collections.abc import Iterator
 
 from difflab.config.registry import Names, Parts, Registry
 
-CONDITIONERS = Registry("conditioning", "difflab.conditioning.config")
+CONDITIONERS = Registry(
+    "conditioning", "difflab.conditioning.config", base="difflab.conditioning.config:ConditionerBase"
+)
 """What a model is told besides x and time. Builders: (config, embedding_dim=, image_size=) -> `Conditioner`."""
 
 
-SAMPLERS = Registry("sampler", "difflab.diffusion.samplers.config")
+SAMPLERS = Registry("sampler", "difflab.diffusion.samplers.config", base="difflab.config.sampler:SamplerBase")
 """How samples are drawn. Builders: (config) -> `Sampler`."""
 
-NETWORKS = Registry("network", "difflab.networks.config")
+NETWORKS = Registry("network", "difflab.networks.config", base="difflab.config.network:NetworkBase")
 """What is trained. Builders: (config, image_size=, learned_variance=) -> `nn.Module` on torch's default device."""
 
-DIFFUSIONS = Registry("diffusion", "difflab.diffusion.config", default="discrete")
+DIFFUSIONS = Registry(
+    "diffusion", "difflab.diffusion.config", base="difflab.config.diffusion:DiffusionBase", default="discrete"
+)
 """The forward process. Builders: (config) -> `Process`."""
 
-SCHEDULES = Registry("diffusion/schedule", "difflab.diffusion.config", words=True)
+SCHEDULES = Registry(
+    "diffusion/schedule", "difflab.diffusion.config", base="difflab.config.diffusion:ScheduleBase", words=True
+)
 """The betas of a table. Builders: (timesteps, **options) -> float64 [T]."""
 
-TIMESTEP_SAMPLINGS = Registry("diffusion/timestep_sampling", "difflab.diffusion.config", words=True)
+TIMESTEP_SAMPLINGS = Registry(
+    "diffusion/timestep_sampling",
+    "difflab.diffusion.config",
+    base="difflab.config.diffusion:TimestepSamplingBase",
+    words=True,
+)
 """Which rows of a table are trained on. Builders: (config, process) -> `TimestepSampler`."""
 
-SIGMA_DISTRIBUTIONS = Registry("diffusion/sigma_distribution", "difflab.diffusion.config", words=True)
+SIGMA_DISTRIBUTIONS = Registry(
+    "diffusion/sigma_distribution",
+    "difflab.diffusion.config",
+    base="difflab.config.diffusion:SigmaDistributionBase",
+    words=True,
+)
 """Which noise levels are trained on in continuous time. Builders: (**options) -> `SigmaDistribution`."""
 
-WEIGHTINGS = Registry("diffusion/weighting", "difflab.config.diffusion", "difflab.diffusion.config", words=True)
+WEIGHTINGS = Registry(
+    "diffusion/weighting",
+    "difflab.config.diffusion",
+    "difflab.diffusion.config",
+    base="difflab.config.diffusion:WeightingBase",
+    words=True,
+)
 """How much each noise level counts in the squared error. Builders: (config, process) -> `LossWeighting` or None."""
 
 PREDICTIONS = Names("prediction", "difflab.diffusion.config")
 """What a diffusion network regresses. Builders: (sigma_data) -> `Prediction`."""
 
-GUIDANCE = Registry("guidance", "difflab.diffusion.guidance.config")
+GUIDANCE = Registry("guidance", "difflab.diffusion.guidance.config", base="difflab.config.guidance:GuidanceBase")
 """How predictions are steered. Builders: (options, `GuidanceParts`) -> `Guidance`s in the order they are applied."""
 
-METRICS = Registry("metrics", "difflab.metrics.config")
+METRICS = Registry("metrics", "difflab.metrics.config", base="difflab.config.metrics:MetricBase")
 """What is measured on samples. Builders: (config, name) -> `Metric`."""
 
 CALLBACKS = Parts("callbacks", "difflab.callbacks.config")
@@ -51,6 +73,7 @@ SOURCES = Registry(
     "difflab.data.sources.shapes.config",
     "difflab.data.sources.folder.config",
     "difflab.data.sources.drawings.config",
+    base="difflab.config.source:SourceConfig",
 )
 """What `difflab data make` makes shards from. Builders: (config) -> {split: `Source`}, of splits that hold samples."""
 
@@ -96,3 +119,11 @@ def every_choice() -> Iterator[tuple[str, str, str]]:
         yield from ((axis.group, name, kind.package) for name, kind in axis.items())
     for names in NAMES:
         yield from ((names.what, name, names.package(name)) for name in names)
+
+
+def builders_of(package: str) -> Iterator[tuple[str, str, str]]:
+    """(axis, name, builder) of all choices that a top-level package brings, but for tasks."""
+    for axis in (*AXES, *PARTS, *UNFILED):
+        yield from ((axis.group, name, kind.builder) for name, kind in axis.items() if kind.package == package)
+    for names in NAMES:
+        yield from ((names.what, name, names[name]) for name in names if names.package(name) == package)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -22,7 +23,7 @@ class Plugin:
     """An installed package with choices of its own.
 
     distribution, version: as pip knows them. module: what its entry point names. conf: its configuration groups.
-    error: why it could not be loaded.
+    error: why it could not be loaded. imports_torch: whether torch was imported with its module, and not before.
     """
 
     distribution: str
@@ -30,6 +31,7 @@ class Plugin:
     module: str
     conf: Path | None = None
     error: str | None = None
+    imports_torch: bool = False
 
     @property
     def package(self) -> str:
@@ -84,6 +86,7 @@ def _imported(point: metadata.EntryPoint) -> Plugin:
     distribution = point.dist
     name, version = ("?", "?") if distribution is None else (distribution.name, distribution.version)
     module = point.module
+    has_torch = "torch" in sys.modules
     try:
         importlib.import_module(module)
         conf = _conf_beside(module)
@@ -92,7 +95,7 @@ def _imported(point: metadata.EntryPoint) -> Plugin:
         return Plugin(name, version, module, error=str(error))
     except Exception as error:  # noqa: BLE001 - whatever their code raises is told by name
         return Plugin(name, version, module, error=f"{type(error).__name__}: {first_line(error)}")
-    return Plugin(name, version, module, conf)
+    return Plugin(name, version, module, conf, imports_torch="torch" in sys.modules and not has_torch)
 
 
 def _conf_beside(module: str) -> Path | None:

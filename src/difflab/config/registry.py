@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
 
 from pydantic import GetCoreSchemaHandler
-from pydantic_core import CoreSchema, PydanticKnownError, core_schema
+from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError, core_schema
 
 from difflab.config.base import Config, summary_of
 from difflab.errors import UserError
@@ -109,22 +109,40 @@ class Registry(Axis[Kind]):
             kind: Literal["euler"]
 
     group:   the configuration group whose files choose among them; its name in messages and tables.
+    base:    `module:name` of the class that the configurations of all choices derive from.
     default: the kind that is meant where a configuration does not say, None where it has to.
     words:   whether `key: name` stands for `key: {kind: name}`; not on an axis whose files say more than their kind.
     """
 
-    def __init__(self, group: str, *modules: str, default: str | None = None, words: bool = False) -> None:
+    def __init__(
+        self,
+        group: str,
+        *modules: str,
+        base: str = "difflab.config.base:Config",
+        default: str | None = None,
+        words: bool = False,
+    ) -> None:
         super().__init__(*modules)
-        self.group, self.default, self.words = group, default, words
+        self.group, self.base, self.default, self.words = group, base, default, words
 
     def register(self, builder: str) -> Callable[[C], C]:
         """Class decorator: this configuration, whose `kind` is a literal, is a choice, built by `builder`.
 
-        Raises UserError where two packages have a choice by the same name.
+        Raises UserError where two packages have a choice by the same name, and for a class that is no configuration of
+        this axis.
         """
 
         def add(config: C) -> C:
-            (name,) = get_args(config.model_fields["kind"].annotation)
+            base = load(self.base)
+            if not issubclass(config, base):
+                raise UserError(f"{self.group}: {config.__name__} has to derive from {base.__module__}.{base.__name__}")
+            field = config.model_fields.get("kind")
+            names = get_args(field.annotation) if field is not None else ()
+            if len(names) != 1 or not isinstance(names[0], str):
+                raise UserError(
+                    f'{self.group}: {config.__name__} has to have a field `kind: Literal["..."]` with its name'
+                )
+            (name,) = names
             kind = Kind(name, config, builder)
             self._entries[name] = _only(self.group, self._entries.get(name), kind)
             return config
@@ -153,7 +171,9 @@ class Registry(Axis[Kind]):
         if isinstance(value, str) and self.words:
             value = {"kind": value}
         if not isinstance(value, Mapping) or ("kind" not in value and self.default is None):
-            raise PydanticKnownError("union_tag_not_found", {"discriminator": "'kind'"})
+            raise PydanticCustomError(
+                "union_tag_not_found", "kind is missing", {"expected_tags": ", ".join(map(repr, self))}
+            )
         name = value.get("kind", self.default)
         chosen = self.get(name) if isinstance(name, str) else None
         if chosen is None:
@@ -272,9 +292,21 @@ class Names(Axis[str]):
 
 
 def load(name: str) -> Any:
-    """What `module:name` names, where name may be an attribute of an attribute."""
+    """What `module:name` names, where name may be an attribute of an attribute.
+
+    Raises UserError where there is nothing by that name. What a module raises while it is imported stays as it is.
+    """
     module, _, path = name.partition(":")
-    found: Any = importlib.import_module(module)
+    if not path:
+        raise UserError(f"{name!r} names nothing to build with: write it as package.module:name")
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise UserError(f"{name!r} names nothing to build with: there is no module {error.name}") from error
     for attribute in path.split("."):
+        if not hasattr(found, attribute):
+            raise UserError(f"{name!r} names nothing to build with: {module} has no {path}")
         found = getattr(found, attribute)
     return found

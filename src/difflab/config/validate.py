@@ -67,7 +67,10 @@ def _explain(model: type[BaseModel], data: Mapping[str, Any], problem: ErrorDeta
         chosen = f"{key}={problem['input']!r}" if isinstance(problem["input"], str) else f"{key}.kind={_tag(problem)!r}"
         if (package := missing(data, key)) is not None:
             return f"{chosen} comes with {package}, which is not installed: install it"
-        return f"{chosen} is not known; choose one of {problem.get('ctx', {}).get('expected_tags', '?')}"
+        known = problem.get("ctx", {}).get("expected_tags", "?")
+        if _tag(problem) is None and has_kind:
+            return f"{key} has no kind: say {key}.kind=..., one of {known}, or leave {key} out"
+        return f"{chosen} is not known; choose one of {known}"
     if problem["type"] == "literal_error" and (package := missing(data, key)) is not None:
         return f"{key}={problem['input']!r} comes with {package}, which is not installed: install it"
     if problem["type"] == "list_type":

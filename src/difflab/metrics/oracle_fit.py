@@ -94,8 +94,9 @@ def _fit_windows(seen: FloatArray, x: FloatArray, y: FloatArray) -> Fits:
         u = ((x - x_mean[:, None]) / extent[:, None])[:, None, :]
         v = ((y - y_centre[:, None]) / extent[:, None])[:, :, None]
         drawn = coverage(shape, u, v, extent[:, None, None])
-        overlap = np.minimum(seen, drawn).sum(axis=(1, 2))
-        candidates.append((x_mean, y_centre, extent, overlap / np.maximum(seen, drawn).sum(axis=(1, 2))))
+        overlap, union = (extreme(seen, drawn).sum(axis=(1, 2)) for extreme in (np.minimum, np.maximum))
+        # Nothing is seen of a blob whose pixels lie on the other side of the background: no shape fits it.
+        candidates.append((x_mean, y_centre, extent, overlap / union.clip(np.finfo(np.float32).tiny)))
     stacked = np.array(candidates, np.float32)
     best = stacked[:, 3].argmax(axis=0)
     return Fits(best, *stacked[best, :, np.arange(len(best))].T)
