@@ -1,4 +1,4 @@
-"""The configuration of `difflab accuracy`: a stored classifier, real images, and the noise upon them."""
+"""The configuration of `difflab accuracy`: a stored classifier, real images, and the noise on them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from difflab.config.work import MeasuringImagesConfig
 class AccuracyConfig(MeasuringImagesConfig):
     """`difflab accuracy`.
 
-    times: how many times of the noise schedule, evenly spread from its first to its last, every image is shown at.
+    times: how many times of the noise schedule, evenly spread from its first to its last, every image is shown at;
+        null = 20. A classifier of clean images has none: it is shown each once.
     out: where the records go; null = <run>/evaluations/accuracy-<split>-n<n>-<hash of the rest>. They are also added to
         the run's evaluations.jsonl.
     """
 
-    times: Annotated[int, Field(ge=1)]
+    times: Annotated[int, Field(ge=1)] | None = None

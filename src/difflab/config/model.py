@@ -29,10 +29,12 @@ class ModelConfig(RecordedConfig):
 
     title: what it is, in words.
     measures: what can be measured of it: the samples that it draws, how likely images are, how well it tells classes.
+    use: what a classifier is for, as arguments of a command that `{run}` is put into; None for other models.
     """
 
     title: ClassVar[str]
     measures: ClassVar[tuple[Measurement, ...]] = ()
+    use: ClassVar[str | None] = None
 
     experiment: str
     task: str
