@@ -78,6 +78,7 @@ NEEDED = {  # what a choice cannot do without
     ("diffusion/schedule", "jsd"): ["diffusion.prediction=x0"],
     **{("diffusion/sigma_distribution", kind): ["diffusion=edm"] for kind in SIGMA_DISTRIBUTIONS},
     ("guidance", "classifier"): ["guidance.run=runs/somewhere"],
+    ("metrics", "classes"): ["classifier=runs/somewhere"],
     ("guidance", "composed"): ["guidance.classifier.run=runs/somewhere"],
     ("guidance", "autoguidance"): ["guidance.reference.run=runs/somewhere"],
     ("conditioning", "low_res"): ["conditioning.low_res.size=16", "network.concat_channels=3"],

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from difflab.config.data import DataConfig
 from difflab.config.editing import EDITING, EditingConfig
 from difflab.config.guidance import GuidanceConfig
-from difflab.config.metrics import MetricsConfig
+from difflab.config.metrics import JudgedConfig
 from difflab.config.pipeline import PipelineConfig, SinglePipelineConfig
 from difflab.config.request import RequestConfig
 from difflab.config.sampler import SamplerConfig
@@ -98,7 +98,7 @@ class SampleConfig(DrawConfig):
     trajectory: Annotated[int, Field(ge=0)]
 
 
-class EvaluateConfig(DrawConfig, MeasuringConfig):
+class EvaluateConfig(DrawConfig, MeasuringConfig, JudgedConfig):
     """`difflab evaluate`.
 
     data: the data set compared with; null = the one the run was trained on. `split` is the part of it.
@@ -107,14 +107,13 @@ class EvaluateConfig(DrawConfig, MeasuringConfig):
     """
 
     data: DataConfig | None = None
-    metrics: MetricsConfig
 
 
-class EvaluateSamplesConfig(MeasuringConfig):
+class EvaluateSamplesConfig(MeasuringConfig, JudgedConfig):
     """`difflab evaluate samples=...`: pictures that are made already.
 
     samples: a folder of images, or an archive as `difflab sample` and ADM's scripts write it: arr_0 uint8
-        [n, H, W, C] and, where they have classes, arr_1 [n].
+        [n, H, W, C] and, where they have classes, arr_1 [n]. The classes of a folder are its folders.
     data: the data set compared with, of which `split` is the part; null = none.
     n: the first so many of them; null = all.
     paired: whether picture i was made of image i of the split, for metrics that compare the two. What `difflab sample`
@@ -128,4 +127,3 @@ class EvaluateSamplesConfig(MeasuringConfig):
     split: str
     n: Annotated[int, Field(ge=1)] | None
     paired: bool = False
-    metrics: MetricsConfig

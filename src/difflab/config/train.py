@@ -13,7 +13,7 @@ from difflab.config.data import DataConfig
 from difflab.config.foreign import RecordedConfig
 from difflab.config.init import InitConfig
 from difflab.config.logger import LoggerConfig
-from difflab.config.metrics import MetricsConfig
+from difflab.config.metrics import JudgedConfig
 from difflab.config.model import ModelConfig
 from difflab.config.network import Gives
 from difflab.config.optimizer import OptimizerConfig
@@ -23,7 +23,7 @@ from difflab.config.trainer import TrainerConfig
 Model = TypeVar("Model", bound=ModelConfig)
 
 
-class TrainConfig(RecordedConfig):
+class TrainConfig(RecordedConfig, JudgedConfig):
     """`difflab train`. Validating this class gives the configuration of the task that `task` names.
 
     task: what is learned; see `difflab.config.task`.
@@ -52,7 +52,6 @@ class TrainConfig(RecordedConfig):
     trainer: TrainerConfig
     callbacks: CallbacksConfig
     logger: LoggerConfig
-    metrics: MetricsConfig
 
     @classmethod
     def chosen(cls, content: Mapping[str, Any]) -> type[Self]:

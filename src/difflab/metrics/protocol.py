@@ -18,9 +18,10 @@ from difflab.errors import UserError
 NEWER = ("sampling.pipeline", "sampler.sigmas")
 """How fields end that older records have not; where they are empty the hash is that of an older record."""
 
-NAMES_ONLY = ("label", "versions", "reference.name", "sampling.name", "sampling.compiled")
+NAMES_ONLY = ("label", "versions", "reference.name", "sampling.name", "sampling.compiled", "parameters.classifier")
 """Fields that are recorded and not hashed: names, and what changes rounding alone, as software versions (patch releases
-would split every history) and compiled code (which large networks have, and small ones beside them have not)."""
+would split every history) and compiled code (which large networks have, and small ones beside them have not). A
+classifier is known by its weights, wherever it lies."""
 
 
 class ExtractorRecord(Config):
@@ -136,7 +137,7 @@ class Protocol(Config):
 
 class Result(Config):
     """One number. spread: standard deviation over subsets or splits, where the metric has them; of a likelihood and
-    of metrics that compare each sample with its original the standard error of the mean over the images.
+    of metrics that score each sample the standard error of the mean over the images.
 
     details: what else the metric found, as plain JSON values; warnings: what a reader of the number must know.
     """

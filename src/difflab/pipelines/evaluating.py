@@ -10,6 +10,7 @@ import torch
 from difflab.config.data import DataConfig
 from difflab.config.metrics import MetricsConfig
 from difflab.errors import UserError
+from difflab.metrics.base import SampleFacts
 from difflab.metrics.build import build_metrics
 from difflab.metrics.evaluator import Evaluator
 from difflab.metrics.paired import Pairs
@@ -20,6 +21,9 @@ from difflab.pipelines.pairing import pairs_of
 from difflab.requests.base import UNIFORM
 
 REFERENCE_BATCH = 64
+
+UNCONDITIONAL = "the model is told of no class: take a class-conditional one"
+"""Why nothing is known of the class of samples."""
 
 
 def build_evaluator(
@@ -94,6 +98,12 @@ def refuse_other_classes(metrics: MetricsConfig, count: int | None, class_names:
             f"metrics.{name}: samples show {count} classes and the data set names {len(class_names)}: evaluate on "
             f"the data that the model was trained on, or set metrics.{name}=null"
         )
+
+
+def refuse_unfit_samples(metrics: MetricsConfig, facts: SampleFacts) -> None:
+    """Raises UserError where a metric says nothing of such samples."""
+    for metric in build_metrics(metrics).values():
+        metric.check_samples(facts)
 
 
 def classes_are_read(metrics: MetricsConfig) -> str | None:
