@@ -158,7 +158,11 @@ def test_pipelines_validate(primary: str, model: type, pipeline: str) -> None:
 
 @pytest.mark.parametrize("metrics", choices_of("metrics"))
 def test_evaluations_of_given_samples_validate(metrics: str) -> None:
-    compose_and_validate("evaluate_samples", EvaluateSamplesConfig, ["samples=theirs", f"metrics={metrics}"])
+    compose_and_validate(
+        "evaluate_samples",
+        EvaluateSamplesConfig,
+        ["samples=theirs", f"metrics={metrics}", *NEEDED.get(("metrics", metrics), [])],
+    )
 
 
 def test_the_file_of_given_samples_has_the_keys_of_its_model() -> None:

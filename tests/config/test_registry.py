@@ -25,6 +25,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "network=unet_encoder": {**WIDTHS, "classes": 6, "pool": "adaptive"},
     "guidance=classifier": {"run": "runs/c"},
     "guidance=composed": {"classifier": {"run": "runs/c"}},
+    "metrics=classes": {"classifier": "runs/c"},
     "diffusion=discrete": {"schedule": {"kind": "linear"}, "prediction": "eps"},
     "diffusion=continuous": {"sigma_distribution": {"kind": "cosine"}, "prediction": "v"},
 }

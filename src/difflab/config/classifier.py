@@ -6,14 +6,14 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import BeforeValidator, model_validator
 
-from difflab.config.model import Measurement, ModelConfig
+from difflab.config.model import Measurement, NetworkModelConfig
 from difflab.config.network import Gives, NetworkConfig, of_other_tasks
 from difflab.config.train import TrainConfig
 
 ClassifierNetwork = Annotated[NetworkConfig, BeforeValidator(of_other_tasks)]
 
 
-class ClassifierModelConfig(ModelConfig):
+class ClassifierModelConfig(NetworkModelConfig):
     """A network that tells the class of an image."""
 
     measures: ClassVar[tuple[Measurement, ...]] = ("accuracy",)

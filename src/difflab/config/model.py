@@ -57,11 +57,16 @@ class ModelConfig(RecordedConfig):
         return None
 
 
-class NoisedModelConfig(ModelConfig):
+class NetworkModelConfig(ModelConfig):
+    """A model whose weights are those of one network, and of what tells it things."""
+
+    network: NetworkConfig
+
+
+class NoisedModelConfig(NetworkModelConfig):
     """A network that looks at noised images."""
 
     diffusion: DiffusionConfig
-    network: NetworkConfig
 
 
 class DrawingModelConfig(NoisedModelConfig):
