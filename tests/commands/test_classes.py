@@ -72,6 +72,7 @@ def test_what_training_logs_and_leaves(judge: Path) -> None:
     assert differing(dict(model.as_module().state_dict()), dict(checkpoint(judge)["state_dict"])) == []
 
 
+@pytest.mark.slow
 def test_stopped_and_continued_is_the_run_that_was_not(judge: Path, tiny_shapes: Path) -> None:
     done("train", *JUDGING, f"data.path={tiny_shapes}", *STEPS)
     again = Path("runs/classifier/shapes32/judge")
@@ -106,7 +107,7 @@ def test_its_accuracy_is_found_without_noise_and_by_class(judge: Path) -> None:
     [
         (
             "sample",
-            "draws nothing: give run= a diffusion model; this one is for `difflab evaluate run=... metrics=clas",
+            "draws nothing: give run= a diffusion model; this one is for `difflab evaluate run=... metrics=",
         ),
         ("likelihood", "is a classifier of clean images and has no likelihood of images"),
     ],
@@ -121,6 +122,7 @@ def test_it_guides_nothing(judge: Path, tiny_run: Path) -> None:
     assert "is a classifier of clean images, and guidance asks of noised ones; train one with task=noisy_cl" in line
 
 
+@pytest.mark.slow
 def test_it_is_exported_and_judges_as_before(judge: Path, class_run: Path) -> None:
     said = done("weights", "inspect", judge).out
     assert "classifier of 6 classes" in said
@@ -196,6 +198,7 @@ def test_a_run_is_judged_while_it_trains(judge: Path, tiny_shapes: Path) -> None
     assert names == ["class-accuracy@4", "class-confidence@4"]
 
 
+@pytest.mark.slow
 def test_a_schedule_is_searched_by_it(judge: Path, class_run: Path, tmp_path: Path) -> None:
     asked = ("metrics=classes", f"classifier={judge}", "metric=class-accuracy", "candidates=2", "sampler=ddim")
     done("schedule", f"run={class_run}", "n=2", "sampler.steps=2", f"out={tmp_path / 'found'}", *asked, *QUIET)
@@ -206,7 +209,8 @@ def test_a_schedule_is_searched_by_it(judge: Path, class_run: Path, tmp_path: Pa
 @pytest.mark.slow
 def test_real_images_in_a_folder_per_class_give_the_accuracy_of_the_classifier(scans: tuple[Path, Path]) -> None:
     pictures, data = scans
-    done("train", *JUDGING, f"data.path={data}", "trainer.max_steps=15", "trainer.val_every_steps=0", "name=judge")
+    learning = ("optimizer.lr=3e-3", "optimizer.schedule.warmup_steps=0", "trainer.max_steps=40")
+    done("train", *JUDGING, f"data.path={data}", "trainer.val_every_steps=0", "name=judge", *learning)
     judge = "runs/classifier/shapes32/judge"
     for split, n in (("train", 27), ("val", 9)):
         done("accuracy", f"run={judge}", f"split={split}", f"n={n}", f"out={split}", *QUIET)

@@ -126,9 +126,11 @@ def test_an_encoder_learns_classes() -> None:
     tint[:, 0, 0, 0] = labels
     batch = make_batch((images(32, side=8) * 0.5 + 127 * tint).byte(), labels=labels)
     module = make_module(build_network(config, image_size=8, learned_variance=False), classes=2)
+    module.training_step(batch, 0)
+    # DistributedDataParallel wants a gradient of every parameter.
+    assert all(parameter.grad is not None for parameter in module.network.parameters())
     with_optimizers(module)
     for _ in range(20):
         module.training_means()
         module.training_step(batch, 0)
     assert module.training_means()["train/top1"] > 0.95
-    assert all(p.grad is not None for p in module.network.parameters()), "nothing is left out of training"
