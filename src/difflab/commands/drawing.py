@@ -26,17 +26,11 @@ from difflab.config.sample import DrawConfig
 from difflab.config.sampler import refuse_inversion
 from difflab.devices import Accelerator, resolve_accelerator, sampling_autocast
 from difflab.errors import user_errors
-from difflab.metrics.base import SampleFacts
 from difflab.metrics.paired import Pairs
 from difflab.metrics.protocol import SamplingRecord
 from difflab.pipelines.base import Pipeline
 from difflab.pipelines.build import StoredModels, build_pipeline, files_of
-from difflab.pipelines.evaluating import (
-    UNCONDITIONAL,
-    refuse_other_classes,
-    refuse_unfit_samples,
-    sampling_record,
-)
+from difflab.pipelines.evaluating import refuse_other_samples, sampling_record
 from difflab.pipelines.pairing import pairs_of
 from difflab.pipelines.stored import Stored
 from difflab.requests.words import in_words
@@ -117,10 +111,7 @@ class Drawing:
     def check(self, metrics: MetricsConfig, class_names: Sequence[str] | None) -> None:
         """Raises UserError where a metric looks for classes, and the model has another number of them, and where one
         says nothing of such samples."""
-        classes = self.pipeline.wanted.classes
-        refuse_other_classes(metrics, classes, class_names)
-        unlabelled = None if classes is not None else UNCONDITIONAL
-        refuse_unfit_samples(metrics, SampleFacts(self.shape, classes, class_names, unlabelled))
+        refuse_other_samples(metrics, self.shape, self.pipeline.wanted.classes, class_names)
 
     def words(self, n: int) -> list[str] | None:
         """What each of the first n samples has to show, in words; None where they are asked for nothing."""

@@ -43,7 +43,6 @@ from difflab.errors import UserError
 from difflab.files import link_or_copy
 from difflab.interop.keymap import refuse_misfit, shapes_of
 from difflab.machine import MachineError
-from difflab.metrics.base import SampleFacts
 from difflab.metrics.evaluator import Evaluator
 from difflab.metrics.suiting import without_unsuited
 from difflab.parts.loading import load_frozen
@@ -52,13 +51,7 @@ from difflab.parts.starting import choose_trained
 from difflab.pipelines.base import Pipeline
 from difflab.pipelines.build import pipeline_of
 from difflab.pipelines.diffusing import DiffusingStage
-from difflab.pipelines.evaluating import (
-    UNCONDITIONAL,
-    build_evaluator,
-    reference_of,
-    refuse_other_classes,
-    refuse_unfit_samples,
-)
+from difflab.pipelines.evaluating import build_evaluator, reference_of, refuse_other_samples
 from difflab.pipelines.stored import load_initial_weights, read_checkpoint
 from difflab.seeding import stream_seed
 from difflab.signals import shielded
@@ -288,10 +281,7 @@ def with_checked_evaluation(config: TrainConfig, overrides: Sequence[str]) -> Tr
         raise UserError("callbacks.evaluation has no metrics to find: choose some, or callbacks.evaluation=null")
     model = config.model()
     classes = model.classes if isinstance(model, DrawingModelConfig) else None
-    names = class_names_of(config.data)
-    refuse_other_classes(metrics, classes, names)
-    unlabelled = None if classes is not None else UNCONDITIONAL
-    refuse_unfit_samples(metrics, SampleFacts(model.shape, classes, names, unlabelled))
+    refuse_other_samples(metrics, model.shape, classes, class_names_of(config.data))
     for n in config.callbacks.measured:
         reference_of(metrics, n, config.data, config.data.train_split)
     if is_first_process():

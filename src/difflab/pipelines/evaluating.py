@@ -22,9 +22,6 @@ from difflab.requests.base import UNIFORM
 
 REFERENCE_BATCH = 64
 
-UNCONDITIONAL = "the model is told of no class: take a class-conditional one"
-"""Why nothing is known of the class of samples."""
-
 
 def build_evaluator(
     metrics: MetricsConfig,
@@ -98,6 +95,18 @@ def refuse_other_classes(metrics: MetricsConfig, count: int | None, class_names:
             f"metrics.{name}: samples show {count} classes and the data set names {len(class_names)}: evaluate on "
             f"the data that the model was trained on, or set metrics.{name}=null"
         )
+
+
+def refuse_other_samples(
+    metrics: MetricsConfig, shape: tuple[int, int, int], classes: int | None, class_names: Sequence[str] | None
+) -> None:
+    """Raises UserError where a metric says nothing of what a model draws, or looks for other classes than it has.
+
+    shape: (C, H, W) of a sample. classes: how many the model is told of, None where it is told of none.
+    """
+    refuse_other_classes(metrics, classes, class_names)
+    unlabelled = None if classes is not None else "the model is told of no class: take a class-conditional one"
+    refuse_unfit_samples(metrics, SampleFacts(shape, classes, class_names, unlabelled))
 
 
 def refuse_unfit_samples(metrics: MetricsConfig, facts: SampleFacts) -> None:
