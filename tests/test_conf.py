@@ -78,6 +78,7 @@ NEEDED = {  # what a choice cannot do without
     ("diffusion/schedule", "jsd"): ["diffusion.prediction=x0"],
     **{("diffusion/sigma_distribution", kind): ["diffusion=edm"] for kind in SIGMA_DISTRIBUTIONS},
     ("guidance", "classifier"): ["guidance.run=runs/somewhere"],
+    ("metrics", "classes"): ["classifier=runs/somewhere"],
     ("guidance", "composed"): ["guidance.classifier.run=runs/somewhere"],
     ("guidance", "autoguidance"): ["guidance.reference.run=runs/somewhere"],
     ("conditioning", "low_res"): ["conditioning.low_res.size=16", "network.concat_channels=3"],
@@ -157,7 +158,11 @@ def test_pipelines_validate(primary: str, model: type, pipeline: str) -> None:
 
 @pytest.mark.parametrize("metrics", choices_of("metrics"))
 def test_evaluations_of_given_samples_validate(metrics: str) -> None:
-    compose_and_validate("evaluate_samples", EvaluateSamplesConfig, ["samples=theirs", f"metrics={metrics}"])
+    compose_and_validate(
+        "evaluate_samples",
+        EvaluateSamplesConfig,
+        ["samples=theirs", f"metrics={metrics}", *NEEDED.get(("metrics", metrics), [])],
+    )
 
 
 def test_the_file_of_given_samples_has_the_keys_of_its_model() -> None:

@@ -23,6 +23,7 @@ from tiny_runs import done, mistake
 QUICK = ("logger=csv", "trainer.accelerator=cpu", "trainer.precision=32-true", "callbacks.sample_grid=null")
 DDPM, CFG, SR3 = ("experiment=ddpm/shapes32", "experiment=cfg/shapes32", "experiment=sr3/shapes32")
 JUDGE, ADM = "experiment=adm/shapes32_classifier", "experiment=adm/shapes32"
+CLEAN_JUDGE = "experiment=classifier/shapes32"
 
 
 @pytest.fixture(scope="session")
@@ -158,7 +159,7 @@ def test_names_that_are_given_have_to_agree(scans: Path) -> None:
     assert "calls it '0'" in line
 
 
-@pytest.mark.parametrize("experiment", [CFG, ADM, JUDGE])
+@pytest.mark.parametrize("experiment", [CFG, ADM, JUDGE, CLEAN_JUDGE])
 def test_classes_have_to_be_there_where_they_are_learned(unlabelled: Path, experiment: str) -> None:
     line = mistake("train", experiment, f"data.path={unlabelled}", *QUICK)
     assert "the data has no classes" in line
@@ -254,7 +255,7 @@ def test_a_split_to_validate_on_is_missed_where_it_is_asked_for(drawings: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("experiment", [DDPM, CFG, SR3, JUDGE])
+@pytest.mark.parametrize("experiment", [DDPM, CFG, SR3, JUDGE, CLEAN_JUDGE])
 @pytest.mark.parametrize("kind", ["scans", "drawings"])
 def test_own_data_is_trained_on_and_the_run_goes_on(
     experiment: str, kind: str, request: pytest.FixtureRequest, tmp_path: Path

@@ -87,12 +87,14 @@ def test_unknown_keys_are_refused():
         ("oracle-mean-fit", "oracle", True),
         ("oracle-class-accuracy", "oracle", True),
         ("oracle-mean-objects", "oracle", None),
+        ("class-accuracy", "classes", True),
+        ("class-confidence", "classes", True),
     ],
 )
 def test_it_is_known_which_way_results_get_better(metric, kind, larger):
     assert known_metric(metric) == (kind, larger)
 
 
-@pytest.mark.parametrize("metric", ["lpips", "kids", "fdx-lite0", "class-accuracy", ""])
+@pytest.mark.parametrize("metric", ["lpips", "kids", "fdx-lite0", "class", ""])
 def test_of_other_names_nothing_is_known(metric):
     assert known_metric(metric) is None

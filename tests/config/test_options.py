@@ -32,7 +32,7 @@ def test_a_kind_is_told_by_its_docstring_and_has_no_row() -> None:
 
 
 def test_a_slot_is_told_by_what_stands_there() -> None:
-    assert said_of(CallbacksConfig)["ema"] == "The moving average of the trainable parameters."
+    assert said_of(CallbacksConfig)["ema"] == "The exponential moving average of the trainable parameters."
     assert said_of(GUIDANCE["composed"].config)["classifier"] == "The options of `classifier`, or null."
 
 

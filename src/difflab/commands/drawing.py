@@ -30,7 +30,7 @@ from difflab.metrics.paired import Pairs
 from difflab.metrics.protocol import SamplingRecord
 from difflab.pipelines.base import Pipeline
 from difflab.pipelines.build import StoredModels, build_pipeline, files_of
-from difflab.pipelines.evaluating import refuse_other_classes, sampling_record
+from difflab.pipelines.evaluating import refuse_other_samples, sampling_record
 from difflab.pipelines.pairing import pairs_of
 from difflab.pipelines.stored import Stored
 from difflab.requests.words import in_words
@@ -104,9 +104,14 @@ class Drawing:
         """What each sample is compared with by the metrics that do."""
         return pairs_of(self.pipeline, self.config.seed)
 
-    def check_classes(self, metrics: MetricsConfig, class_names: Sequence[str] | None) -> None:
-        """Raises UserError where a metric looks for classes, and the model has another number of them."""
-        refuse_other_classes(metrics, self.pipeline.wanted.classes, class_names)
+    def class_names(self, of_data: Sequence[str] | None) -> Sequence[str] | None:
+        """What the classes that samples show are called, by the data set or else by the model."""
+        return self.pipeline.wanted.class_names if of_data is None else of_data
+
+    def check(self, metrics: MetricsConfig, class_names: Sequence[str] | None) -> None:
+        """Raises UserError where a metric looks for classes, and the model has another number of them, and where one
+        says nothing of such samples."""
+        refuse_other_samples(metrics, self.shape, self.pipeline.wanted.classes, class_names)
 
     def words(self, n: int) -> list[str] | None:
         """What each of the first n samples has to show, in words; None where they are asked for nothing."""

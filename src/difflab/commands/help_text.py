@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from difflab.commands.composing import near_choices, to_be_shown
+from difflab.commands.choices import near_choices
+from difflab.commands.composing import to_be_shown
 from difflab.commands.help_topic import Shown, about, in_a_line
 from difflab.config.base import Config
 from difflab.config.groups import choices_of

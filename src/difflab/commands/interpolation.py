@@ -12,8 +12,8 @@ from difflab.errors import UserError
 OF_KEYS = {"oc.select", "oc.deprecated", "oc.dict.keys", "oc.dict.values"}
 ENVIRONMENT = "oc.env"
 PLACES = re.compile(
-    r"output_root|resume|run|out|low_res|images|mask|prompts|request|init\.from|(.+\.)?(path|run)"
-    r"|metrics\.[^.]+\.weights"
+    r"output_root|resume|run|out|classifier|low_res|images|mask|prompts|request|init\.from|(.+\.)?(path|run)"
+    r"|metrics\.[^.]+\.(weights|classifier)"
 )
 """The keys that name a place on this machine."""
 

@@ -51,7 +51,7 @@ from difflab.parts.starting import choose_trained
 from difflab.pipelines.base import Pipeline
 from difflab.pipelines.build import pipeline_of
 from difflab.pipelines.diffusing import DiffusingStage
-from difflab.pipelines.evaluating import build_evaluator, reference_of, refuse_other_classes
+from difflab.pipelines.evaluating import build_evaluator, reference_of, refuse_other_samples
 from difflab.pipelines.stored import load_initial_weights, read_checkpoint
 from difflab.seeding import stream_seed
 from difflab.signals import shielded
@@ -281,7 +281,7 @@ def with_checked_evaluation(config: TrainConfig, overrides: Sequence[str]) -> Tr
         raise UserError("callbacks.evaluation has no metrics to find: choose some, or callbacks.evaluation=null")
     model = config.model()
     classes = model.classes if isinstance(model, DrawingModelConfig) else None
-    refuse_other_classes(metrics, classes, class_names_of(config.data))
+    refuse_other_samples(metrics, model.shape, classes, class_names_of(config.data))
     for n in config.callbacks.measured:
         reference_of(metrics, n, config.data, config.data.train_split)
     if is_first_process():

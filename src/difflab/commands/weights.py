@@ -163,8 +163,8 @@ def _which(name: str) -> Weights:
 def _next_command(config: ModelConfig, out: Path) -> str:
     from difflab.config.model import DrawingModelConfig
 
-    if config.logits is not None:
-        return f"difflab sample run=... guidance=classifier guidance.run={out}"
+    if config.use is not None:
+        return f"difflab {config.use.format(run=out)}"
     conditioners = config.conditioning.values() if isinstance(config, DrawingModelConfig) else ()
     low_res = any(conditioner.shows_image for conditioner in conditioners)
     return f"difflab sample run={out} n=4" + (" low_res=..." if low_res else "")

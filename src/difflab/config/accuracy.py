@@ -1,4 +1,4 @@
-"""The configuration of `difflab accuracy`: a stored classifier, real images, and the noise upon them."""
+"""The configuration of `difflab accuracy`: a stored classifier, real images, and the noise on them."""
 
 from __future__ import annotations
 
@@ -16,5 +16,6 @@ class AccuracyConfig(MeasuringImagesConfig):
         the run's evaluations.jsonl.
     """
 
-    times: Annotated[int, Field(ge=1)]
-    """At how many times of the noise schedule, evenly spread, every image is shown."""
+    times: Annotated[int, Field(ge=1)] | None = None
+    """At how many times of the noise schedule, evenly spread, every image is shown; null = 20. A classifier of clean
+    images has none: every image is shown once."""

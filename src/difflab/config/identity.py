@@ -21,6 +21,7 @@ FREE = frozenset(
         "callbacks",
         "logger",
         "metrics",
+        "classifier",
         # How far it goes, on what, and how exactly.
         "trainer",
         # Where the data lies and how it is read; what it is stays.

@@ -48,6 +48,11 @@ class MetricBase(Config):
         return self.kind, self.label
 
     @property
+    def asks(self) -> str | None:
+        """The trained classifier that it asks, None where it asks none."""
+        return None
+
+    @property
     def has_pairs(self) -> bool:
         """Whether it compares each sample with a picture of its own."""
         return "pair" in self.needs or "low_res" in self.needs
@@ -123,3 +128,19 @@ def _names_are_honest(metrics: dict[str, MetricConfig | None]) -> dict[str, Metr
 
 MetricsConfig = Annotated[dict[str, MetricConfig | None], AfterValidator(_names_are_honest)]
 """Metrics by a name to override them with (`metrics.kid.subset_size=100`); null switches one off."""
+
+
+class JudgedConfig(Config):
+    """What every configuration with metrics has."""
+
+    classifier: str | None = None
+    """A run of task=classifier, by which `metrics=classes` judges the class that a sample shows."""
+    metrics: MetricsConfig
+    """What is measured, by a name of your own; null switches one off."""
+
+    @model_validator(mode="after")
+    def _the_classifier_is_asked(self) -> Self:
+        asked = [config.asks for config in self.metrics.values() if config is not None]
+        if self.classifier is not None and self.classifier not in asked:
+            raise ValueError(f"classifier={self.classifier} is asked by none of the metrics: choose metrics=classes")
+        return self

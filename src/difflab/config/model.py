@@ -29,10 +29,12 @@ class ModelConfig(RecordedConfig):
 
     title: what it is, in words.
     measures: what can be measured of it: the samples that it draws, how likely images are, how well it tells classes.
+    use: what a classifier is for, as arguments of a command that `{run}` is put into; None for other models.
     """
 
     title: ClassVar[str]
     measures: ClassVar[tuple[Measurement, ...]] = ()
+    use: ClassVar[str | None] = None
 
     experiment: str
     task: str
@@ -55,11 +57,16 @@ class ModelConfig(RecordedConfig):
         return None
 
 
-class NoisedModelConfig(ModelConfig):
+class NetworkModelConfig(ModelConfig):
+    """A model whose weights are those of one network, and of what tells it things."""
+
+    network: NetworkConfig
+
+
+class NoisedModelConfig(NetworkModelConfig):
     """A network that looks at noised images."""
 
     diffusion: DiffusionConfig
-    network: NetworkConfig
 
 
 class DrawingModelConfig(NoisedModelConfig):

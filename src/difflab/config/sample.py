@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from difflab.config.data import DataConfig
 from difflab.config.editing import EDITING, EditingConfig
 from difflab.config.guidance import GuidanceConfig
-from difflab.config.metrics import MetricsConfig
+from difflab.config.metrics import JudgedConfig
 from difflab.config.pipeline import PipelineConfig, SinglePipelineConfig
 from difflab.config.request import RequestConfig
 from difflab.config.sampler import SamplerConfig
@@ -103,7 +103,7 @@ class SampleConfig(DrawConfig):
     """Moments of the way from noise that are drawn of the first samples, 0 = none."""
 
 
-class EvaluateConfig(DrawConfig, MeasuringConfig):
+class EvaluateConfig(DrawConfig, MeasuringConfig, JudgedConfig):
     """`difflab evaluate`.
 
     out: Where the records go; null = <run>/evaluations/<sampler>-<steps>-seed<seed>-<hash of the rest>-n<n>. They are
@@ -111,12 +111,9 @@ class EvaluateConfig(DrawConfig, MeasuringConfig):
     """
 
     data: DataConfig | None = None
-    """The data set compared with, of which `split` is the part; null = the one the run was trained on."""
-    metrics: MetricsConfig
-    """What is measured, by a name of your own; null switches one off."""
 
 
-class EvaluateSamplesConfig(MeasuringConfig):
+class EvaluateSamplesConfig(MeasuringConfig, JudgedConfig):
     """`difflab evaluate samples=...`: pictures that are made already.
 
     out: Where the records go; null = evaluations/<name>-<hash>-n<n> beside the samples (beside the folder of a drawing
@@ -124,8 +121,8 @@ class EvaluateSamplesConfig(MeasuringConfig):
     """
 
     samples: Annotated[str, Field(min_length=1)]
-    """A folder of images, or an archive as `difflab sample` and ADM's scripts write it: arr_0 uint8 [n, H, W, C] and,
-    where they have classes, arr_1 [n]."""
+    """A folder of images, with a folder per class if they have classes, or an archive as `difflab sample` and ADM's
+    scripts write it: arr_0 uint8 [n, H, W, C] and, with classes, arr_1 [n]."""
     data: DataConfig | None = None
     """The data set compared with, of which `split` is the part; null = none."""
     split: str
@@ -135,5 +132,3 @@ class EvaluateSamplesConfig(MeasuringConfig):
     paired: bool = False
     """Whether picture i was made of image i of the split, for metrics that compare the two. What `difflab sample` drew
     of a data set says so itself."""
-    metrics: MetricsConfig
-    """What is measured, by a name of your own; null switches one off."""

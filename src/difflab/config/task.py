@@ -92,5 +92,7 @@ class Tasks(Axis[Task]):
         raise UserError(f"task={name!r} is not known; choose one of {', '.join(self)}")
 
 
-TASKS = Tasks("difflab.tasks.denoising.config", "difflab.tasks.noisy_classifier.config")
+TASKS = Tasks(
+    "difflab.tasks.denoising.config", "difflab.tasks.noisy_classifier.config", "difflab.tasks.classifier.config"
+)
 """What can be learned."""

@@ -13,7 +13,7 @@ from difflab.config.data import DataConfig
 from difflab.config.foreign import RecordedConfig
 from difflab.config.init import InitConfig
 from difflab.config.logger import LoggerConfig
-from difflab.config.metrics import MetricsConfig
+from difflab.config.metrics import JudgedConfig
 from difflab.config.model import ModelConfig
 from difflab.config.network import Gives
 from difflab.config.optimizer import OptimizerConfig
@@ -23,7 +23,7 @@ from difflab.config.trainer import TrainerConfig
 Model = TypeVar("Model", bound=ModelConfig)
 
 
-class TrainConfig(RecordedConfig):
+class TrainConfig(RecordedConfig, JudgedConfig):
     """`difflab train`. Validating this class gives the configuration of the task that `task` names."""
 
     free: ClassVar[frozenset[str]] = frozenset()
@@ -58,8 +58,6 @@ class TrainConfig(RecordedConfig):
     """What watches training: averages, checkpoints, pictures, evaluations, guards; null leaves one out."""
     logger: LoggerConfig
     """Where metrics are logged; null (false, where it has no options) leaves one out."""
-    metrics: MetricsConfig
-    """What evaluations measure, by a name of your own; null switches one off."""
 
     @classmethod
     def chosen(cls, content: Mapping[str, Any]) -> type[Self]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from difflab.conditioning.build import build_conditioners
 from difflab.conditioning.config import ConditioningConfig
 from difflab.config.diffusion import DiffusionConfig
-from difflab.config.model import DrawingModelConfig, ModelConfig, NoisedModelConfig
+from difflab.config.model import DrawingModelConfig, ModelConfig, NetworkModelConfig, NoisedModelConfig
 from difflab.config.network import NetworkConfig
 from difflab.diffusion.config import DiscreteDiffusionConfig
 from difflab.errors import UserError
@@ -46,10 +46,12 @@ class Target:
     @classmethod
     def of(cls, config: ModelConfig) -> Target:
         """The model of a configuration. Raises UserError for a kind of model that no layout supports."""
-        if not isinstance(config, NoisedModelConfig):
+        if not isinstance(config, NetworkModelConfig):
             raise UserError(f"{config.title} has no layout but difflab's own")
         conditioning = config.conditioning if isinstance(config, DrawingModelConfig) else {}
-        return cls(config.network, config.image_size, config.diffusion.learns_variance, conditioning, config.diffusion)
+        diffusion = config.diffusion if isinstance(config, NoisedModelConfig) else None
+        learned_variance = diffusion is not None and diffusion.learns_variance
+        return cls(config.network, config.image_size, learned_variance, conditioning, diffusion)
 
     @property
     def unet(self) -> UNetBase:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import torch
@@ -28,6 +29,20 @@ E = TypeVar("E", bound=ExtractorBase)
 Keep = Literal["pool", "logits", "gaussian", "images", "labels"]
 """What can be kept of the samples: features of an extractor, its class logits, the Gaussian statistics of its features,
 the images, and the requested class of each."""
+
+
+@dataclass(frozen=True)
+class SampleFacts:
+    """What is known of samples before any is there.
+
+    shape: (C, H, W). classes: how many there are of which each is asked to show one; class_names: what they are called;
+    None where that is not known. unlabelled: why they are asked for no class, and what to do; None where they are.
+    """
+
+    shape: tuple[int, int, int]
+    classes: int | None = None
+    class_names: Sequence[str] | None = None
+    unlabelled: str | None = None
 
 
 @dataclass(frozen=True)
@@ -164,6 +179,18 @@ class Metric(ABC, Generic[C]):
 
     def check_pairs(self, pairs: Pairs) -> None:
         """Raises UserError if samples cannot be compared with these paired images."""
+
+    def check_samples(self, facts: SampleFacts) -> None:
+        """Raises UserError where it says nothing of such samples."""
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """Those that decide its numbers besides its configuration."""
+        return ()
+
+    def in_words(self, results: Sequence[Result]) -> list[str]:
+        """Lines that are printed below the numbers of all metrics."""
+        return []
 
     def unsuited(self, data: DataConfig | None, image_size: int) -> str | None:
         """Why it is meaningless for samples of this data, as the rest of a sentence; None if it is meaningful.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from difflab.conditioning.config import DownsampleFilter
 from difflab.config.axes import METRICS
@@ -122,6 +122,36 @@ class OracleConfig(MetricBase):
     }
 
     kind: Literal["oracle"] = "oracle"
+
+
+@METRICS.register("difflab.pipelines.class_accuracy:ClassAccuracy")
+class ClassesConfig(MetricBase):
+    """Share of samples that show the class that they were asked to show, as a classifier of clean images tells it.
+
+    Two results: `class-accuracy`, and `class-confidence`, the mean probability of the class that was asked for. The
+    numbers of two classifiers do not compare.
+    """
+
+    reads_classes: ClassVar[bool] = True
+    larger_is_better: ClassVar[Directions] = {"class-accuracy": True, "class-confidence": True}
+
+    kind: Literal["classes"] = "classes"
+    classifier: str
+    """A run of task=classifier, an exported folder or a checkpoint."""
+
+    @field_validator("classifier", mode="before")
+    @classmethod
+    def _there_is_one(cls, classifier: object) -> object:
+        if classifier is None:
+            raise ValueError(
+                "a classifier of the same classes judges: give a run of task=classifier, as in "
+                "classifier=runs/classifier/shapes32/demo"
+            )
+        return classifier
+
+    @property
+    def asks(self) -> str | None:
+        return self.classifier
 
 
 @METRICS.register("difflab.metrics.similarity:PSNR")

@@ -18,9 +18,10 @@ from difflab.errors import UserError
 NEWER = ("sampling.pipeline", "sampler.sigmas")
 """Field suffixes that older records lack; if such a field is empty the hash equals that of an older record."""
 
-NAMES_ONLY = ("label", "versions", "reference.name", "sampling.name", "sampling.compiled")
+NAMES_ONLY = ("label", "versions", "reference.name", "sampling.name", "sampling.compiled", "parameters.classifier")
 """Fields that are recorded but not hashed: names, and whatever affects only rounding, such as software versions (patch
-releases would split every history) and compiled code (large networks are compiled, small ones beside them are not)."""
+releases would split every history) and compiled code (large networks are compiled, small ones beside them are not). A
+classifier is identified by its weights, not by its path."""
 
 
 class ExtractorRecord(Config):
@@ -137,7 +138,7 @@ class Protocol(Config):
 
 class Result(Config):
     """One number. spread: standard deviation over subsets or splits, if the metric has them; for a likelihood and for
-    paired metrics the standard error of the mean over the images.
+    metrics that score each sample the standard error of the mean over the images.
 
     details: what else the metric found, as plain JSON values; warnings: caveats for readers of the number.
     """

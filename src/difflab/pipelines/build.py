@@ -28,7 +28,7 @@ from difflab.pipelines.stored import Stored, load_stored
 from difflab.requests.base import Request
 from difflab.requests.build import build_request
 from difflab.requests.sample_file import gives
-from difflab.tasks.build import Model
+from difflab.tasks.build import Model, NoisedModel
 
 
 class StoredModels:
@@ -131,9 +131,9 @@ def _guides_of(guidance: GuidanceBase) -> Iterator[tuple[str, Weights]]:
 def require_drawing(run: str, model: ModelConfig) -> DrawingModelConfig:
     """The configuration of a stored generative model. Raises UserError for a model that generates no images."""
     if not isinstance(model, DrawingModelConfig):
-        leads = f", and this one as guidance=classifier guidance.run={run}" if model.logits is not None else ""
+        use = "" if model.use is None else f"; this one is for `difflab {model.use.format(run=run)}`"
         tells = f"; for its accuracy: `difflab accuracy run={run}`" if "accuracy" in model.measures else ""
-        raise UserError(f"run={run} is {model.title} and draws no images: give run= a diffusion model{leads}{tells}")
+        raise UserError(f"run={run} is {model.title} and draws no images: give run= a diffusion model{use}{tells}")
     return model
 
 
@@ -155,6 +155,7 @@ def _diffusing(
     editing: Editing | None = None,
 ) -> DiffusingStage:
     drawing = require_drawing(run, model.config)
+    assert isinstance(model, NoisedModel), "what draws by diffusion looks at noised images"
     guides = load_guides(guidance, drawing, models.load)
     leading = [] if model.conditioners.classes is not None else [g for g in guides.values() if g.classes is not None]
     names = leading[0].class_names if leading else drawing.class_names

@@ -10,6 +10,7 @@ import torch
 from difflab.config.data import DataConfig
 from difflab.config.metrics import MetricsConfig
 from difflab.errors import UserError
+from difflab.metrics.base import SampleFacts
 from difflab.metrics.build import build_metrics
 from difflab.metrics.evaluator import Evaluator
 from difflab.metrics.paired import Pairs
@@ -94,6 +95,24 @@ def refuse_other_classes(metrics: MetricsConfig, count: int | None, class_names:
             f"metrics.{name}: the samples have {count} classes and the data set names {len(class_names)}: evaluate on "
             f"the data that the model was trained on, or set metrics.{name}=null"
         )
+
+
+def refuse_other_samples(
+    metrics: MetricsConfig, shape: tuple[int, int, int], classes: int | None, class_names: Sequence[str] | None
+) -> None:
+    """Raises UserError where a metric says nothing of what a model draws, or looks for other classes than it has.
+
+    shape: (C, H, W) of a sample. classes: how many the model is told of, None where it is told of none.
+    """
+    refuse_other_classes(metrics, classes, class_names)
+    unlabelled = None if classes is not None else "the model is told of no class: take a class-conditional one"
+    refuse_unfit_samples(metrics, SampleFacts(shape, classes, class_names, unlabelled))
+
+
+def refuse_unfit_samples(metrics: MetricsConfig, facts: SampleFacts) -> None:
+    """Raises UserError where a metric says nothing of such samples."""
+    for metric in build_metrics(metrics).values():
+        metric.check_samples(facts)
 
 
 def classes_are_read(metrics: MetricsConfig) -> str | None:

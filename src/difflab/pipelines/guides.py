@@ -23,7 +23,7 @@ from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.guidance.base import LogProb
 from difflab.diffusion.guidance.config import ReferenceConfig
 from difflab.errors import UserError
-from difflab.tasks.build import Model
+from difflab.tasks.build import Model, NoisedModel
 from difflab.types import Batch, Denoiser, Network, NoiseLevel
 
 Load = Callable[[str, Weights], Model]
@@ -54,7 +54,7 @@ class Guide:
     Raises UserError for a run that cannot guide the model `of`: of another kind, image size, classes or noise schedule.
     """
 
-    def __init__(self, model: Model, wanted: GuideRun, of: DrawingModelConfig | None = None) -> None:
+    def __init__(self, model: NoisedModel, wanted: GuideRun, of: DrawingModelConfig | None = None) -> None:
         self.model, self.wanted = model, wanted
         if of is not None:
             self.refuse_unfit(of)
@@ -166,6 +166,11 @@ def load_guides(guidance: GuidanceBase, model: DrawingModelConfig, load: Load) -
 
 def guide_of(guide: Model, wanted: GuideRun, model: DrawingModelConfig | None = None) -> Guide:
     """Wraps a loaded model as a guide. Raises UserError if it cannot guide `model`."""
+    if not isinstance(guide, NoisedModel):
+        raise UserError(
+            f"guidance: {wanted.run} is {guide.config.title}, and guidance needs one of noised images; train one with "
+            "task=noisy_classifier, as experiment=adm/shapes32_classifier does"
+        )
     return load_named(wanted.builder)(guide, wanted, model)
 
 

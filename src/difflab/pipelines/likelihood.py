@@ -20,7 +20,7 @@ from difflab.images import as_float
 from difflab.metrics.likelihood import Measured
 from difflab.pipelines.finite import first_broken_weight, named
 from difflab.seeding import stream_seed
-from difflab.tasks.build import Model
+from difflab.tasks.build import NoisedModel
 from difflab.types import Batch
 
 
@@ -36,7 +36,7 @@ class LikelihoodPipeline:
 
     def __init__(
         self,
-        model: Model,
+        model: NoisedModel,
         method: MethodConfig,
         *,
         autocast: torch.dtype | None = None,

@@ -50,6 +50,7 @@ class FolderPictures(Nothing):
         self._shown = f"{key or field}={printable(path)}"
         self._name = path.name
         self._alpha: Alpha = alpha
+        self._root = path
         self._paths = [path] if path.is_file() else self._listed(path)
         sizes: dict[tuple[int, int], Path] = {}
         for path_of_one, size in zip(self._paths, self._each(image_size), strict=True):
@@ -84,6 +85,12 @@ class FolderPictures(Nothing):
     def __call__(self, indices: Sequence[int], seed: int) -> Batch:
         pictures = [read_picture(self._paths[i % len(self._paths)], self.channels, self._alpha) for i in indices]
         return {**super().__call__(indices, seed), self.fields[0]: torch.stack(pictures)}
+
+    @property
+    def folders(self) -> list[str] | None:
+        """The folder, of those right inside of this one, that each picture lies in; None where some lies in none."""
+        inside = [one.relative_to(self._root).parts for one in self._paths] if self._root.is_dir() else [()]
+        return [parts[0] for parts in inside] if all(len(parts) > 1 for parts in inside) else None
 
     def record(self) -> dict[str, Any]:
         return {self.fields[0]: self._name}

@@ -18,14 +18,13 @@ if TYPE_CHECKING:
     from difflab.tasks.training_module import TrainingModule
 
 
-@dataclass
+@dataclass(frozen=True)
 class Model:
-    """The parts of a trained model of noised images."""
+    """The parts of a trained model."""
 
-    config: NoisedModelConfig
+    config: ModelConfig
     network: nn.Module
     conditioners: ConditionerSet
-    process: Process
 
     def as_module(self) -> nn.Module:
         """One module whose state dict has the keys of every checkpoint and export: `network.*`, `conditioners.*`."""
@@ -37,6 +36,14 @@ class Model:
         The tensors become the parameters, so that a model on the meta device receives real ones.
         """
         self.as_module().load_state_dict(state, strict=True, assign=True)
+
+
+@dataclass(frozen=True)
+class NoisedModel(Model):
+    """One that looks at noised images, and what noises them."""
+
+    config: NoisedModelConfig
+    process: Process
 
 
 def build_model(config: ModelConfig) -> Model:

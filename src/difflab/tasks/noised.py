@@ -11,10 +11,10 @@ from difflab.config.model import NoisedModelConfig
 from difflab.diffusion.build import build_process
 from difflab.errors import user_errors
 from difflab.networks.build import build_network
-from difflab.tasks.build import Model
+from difflab.tasks.build import NoisedModel
 
 
-def noised_model(config: NoisedModelConfig, conditioning: Mapping[str, ConditionerConfig]) -> Model:
+def noised_model(config: NoisedModelConfig, conditioning: Mapping[str, ConditionerConfig]) -> NoisedModel:
     """Builds the model of a configuration, whose network is conditioned on `conditioning`, with initial weights."""
     with user_errors("diffusion"):
         process = build_process(config.diffusion)
@@ -30,4 +30,4 @@ def noised_model(config: NoisedModelConfig, conditioning: Mapping[str, Condition
     with user_errors():
         # Checked on the built parts too: a conditioner's configuration may not say it, or the model may be imported.
         refuse_unfit(made, config.network.reads)
-    return Model(config, network, conditioners, process)
+    return NoisedModel(config, network, conditioners, process)

@@ -1,4 +1,4 @@
-"""Writes a classifier's accuracy by noise level, as a CSV file and a plot."""
+"""Writes a classifier's accuracy as a file: by class, or by noise level, also as a plot."""
 
 from __future__ import annotations
 
@@ -20,6 +20,16 @@ def write_accuracy(
     columns = [*(found.hits(k).mean(dim=0).tolist() for k in top_k), found.cross_entropy.mean(dim=0).tolist()]
     names = ("t", "sigma", *(f"top{k}" for k in top_k), "cross_entropy")
     write_text(path, to_csv(names, list(zip(times, sigmas, *columns, strict=True))))
+
+
+def write_accuracy_by_class(found: Accuracy, top_k: Sequence[int], names: Sequence[str] | None, path: Path) -> None:
+    """A CSV row per class that some image has: class, name (empty where it has none), images, top1, ..."""
+    by_class = [found.by_class(k) for k in top_k]
+    rows = [
+        (number, "" if names is None else names[number], count, *(each[number][1] for each in by_class))
+        for number, (count, _) in by_class[0].items()
+    ]
+    write_text(path, to_csv(("class", "name", "images", *(f"top{k}" for k in top_k)), rows))
 
 
 def plot_accuracy(found: Accuracy, top_k: Sequence[int], times: Sequence[float], path: Path) -> None:

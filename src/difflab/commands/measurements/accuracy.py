@@ -1,4 +1,4 @@
-"""How well a classifier tells the classes of real images, over the noise that they are shown under."""
+"""How well a classifier tells the classes of real images: clean ones, or over the noise that they are shown under."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from difflab.config.accuracy import AccuracyConfig
 from difflab.metrics.accuracy import Accuracy, AccuracyTally, mean_and_error
 from difflab.metrics.protocol import Result
 from difflab.pipelines.accuracy import AccuracyPipeline
-from difflab.tracking.accuracy import plot_accuracy, write_accuracy
+from difflab.tracking.accuracy import plot_accuracy, write_accuracy, write_accuracy_by_class
 from difflab.tracking.rundir import RunDirectory
 from difflab.types import Batch
 
@@ -46,29 +46,36 @@ class AccuracyMeasurement(ImagesMeasurement[AccuracyConfig]):
         return ("label",)
 
     def add(self, batch: Batch) -> None:
-        self.tally.add(batch["index"], self.pipeline(batch, self.config.seed))
+        self.tally.add(batch["index"], self.pipeline(batch, self.config.seed), batch["label"])
 
     def found(self) -> list[Result]:
-        found = self.accuracy = self.tally.over_ranks(len(self.pipeline.times))
+        found = self.accuracy = self.tally.over_ranks(self.pipeline.views)
         values = {f"top{k}": found.hits(k) for k in self.top_k} | {"cross-entropy": found.cross_entropy}
-        parameters: dict[str, Any] = {"times": self.pipeline.times}
+        times = self.pipeline.times
+        parameters: dict[str, Any] = {} if times is None else {"times": times}
         results: list[Result] = []
         for metric, each in values.items():
             mean, error = mean_and_error(each)
-            by_time = {"by_time": each.mean(dim=0).tolist()}
-            results.append(self.result(metric, mean, error, len(found.index), parameters, by_time))
+            details = {} if times is None else {"by_time": each.mean(dim=0).tolist()}
+            results.append(self.result(metric, mean, error, len(found.index), parameters, details))
         return results
 
     def write(self, out: RunDirectory, loggers: Sequence[Logger]) -> None:
-        """`accuracy.csv`, and `accuracy.svg` and `.png`: over the noise."""
+        """`accuracy.csv`: by class where images are clean; else over the noise, also as `accuracy.svg` and `.png`."""
         times, sigmas = self.pipeline.times, self.pipeline.sigmas
+        if times is None:
+            names = self.model.config.class_names
+            write_accuracy_by_class(self.accuracy, self.top_k, names, out.path / "accuracy.csv")
+            return
         write_accuracy(self.accuracy, self.top_k, times, sigmas, out.path / "accuracy.csv")
         plot_accuracy(self.accuracy, self.top_k, times, out.path / "accuracy.svg")
         log_picture(loggers, "eval/accuracy_by_time", out.path / "accuracy.png")
 
     def remarks(self, results: Sequence[Result]) -> list[str]:
-        least, most = (self.accuracy.hits(1)[:, place].mean().item() for place in (0, -1))
         guessing = f"guessing one of {self.classes} classes gives {1 / self.classes:.3g}"
+        if self.pipeline.times is None:
+            return [f"of clean images, each shown once; {guessing}"]
+        least, most = (self.accuracy.hits(1)[:, place].mean().item() for place in (0, -1))
         return [
             f"means over {len(self.pipeline.times)} times of the schedule: top1 {least:.3g} at the first, "
             f"{most:.3g} at the last; {guessing}"

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from difflab.commands.command import Kept
+from difflab.commands.measurements.folder_classes import FolderClasses, folder_classes
 from difflab.commands.measurements.originals import pairs_of_given
 from difflab.commands.processes import Processes
 from difflab.commands.shares import shares
@@ -20,9 +21,10 @@ from difflab.config.metrics import MetricsConfig
 from difflab.config.sample import EvaluateSamplesConfig
 from difflab.console import printable
 from difflab.errors import UserError
+from difflab.metrics.base import SampleFacts
 from difflab.metrics.paired import Pairs, have_pairs
 from difflab.metrics.protocol import GivenRecord
-from difflab.pipelines.evaluating import classes_are_read
+from difflab.pipelines.evaluating import classes_are_read, refuse_unfit_samples
 from difflab.requests.archives import ArchivePictures
 from difflab.requests.drawings import RECORD
 from difflab.requests.images import FolderPictures
@@ -31,6 +33,7 @@ from difflab.types import Batch
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from difflab.config.data import DataConfig
     from difflab.tracking.job import Job
     from difflab.tracking.rundir import RunDirectory
 
@@ -44,7 +47,7 @@ class GivenSamples:
     """The first `n` pictures of a folder or an archive, in their order; this process judges its share of them.
 
     name: of the folder or archive. content_hash: see `GivenRecord`. highest: the highest class among them, None where
-    nothing says what they show.
+    nothing says what they show. shown: the classes that the folders of a folder tell.
     """
 
     pictures: ArchivePictures | FolderPictures
@@ -52,6 +55,7 @@ class GivenSamples:
     n: int
     content_hash: str
     highest: int | None
+    shown: FolderClasses
     config: EvaluateSamplesConfig
     processes: Processes
     device: torch.device
@@ -70,7 +74,7 @@ class GivenSamples:
     def batches(self) -> Iterator[tuple[Batch, Tensor]]:
         """(number and, where they have one, class; uint8 [b, C, H, W]) of this process."""
         for chunk in shares(self.processes, self.n, self.config.batch_size, f"judging {self.n} images"):
-            batch = self.pictures(chunk, 0)
+            batch = self.shown.added(self.pictures(chunk, 0))
             # An archive has its channels last: on other strides a convolution rounds in another way.
             yield batch, batch.pop(FIELD).contiguous()
 
@@ -96,8 +100,15 @@ class GivenSamples:
         """
         return pairs_of_given(self.config, self.path, self.n, self.shape) if have_pairs(metrics) else Pairs()
 
-    def check_classes(self, metrics: MetricsConfig, class_names: Sequence[str] | None) -> None:
-        """Raises UserError where a metric looks for classes and pictures show one that the data has not."""
+    def class_names(self, of_data: Sequence[str] | None) -> Sequence[str] | None:
+        """What the classes of the pictures are called, by the data set or else by their folders."""
+        return self.shown.names if of_data is None else of_data
+
+    def check(self, metrics: MetricsConfig, class_names: Sequence[str] | None) -> None:
+        """Raises UserError where a metric looks for classes and pictures show one that the data has not, and where one
+        says nothing of such pictures."""
+        unlabelled = self.shown.why_none if self.highest is None else None
+        refuse_unfit_samples(metrics, SampleFacts(self.shape, None, class_names, unlabelled))
         name = classes_are_read(metrics)
         if name is None or class_names is None or self.highest is None or self.highest < len(class_names):
             return
@@ -131,9 +142,17 @@ def given_samples(config: EvaluateSamplesConfig, processes: Processes, device: t
     """
     with processes.agreeing():
         pictures, path, n = open_samples(config)
+        shown = folder_classes(pictures, class_names_of_data(config.data))
     # What all of them are takes reading all of them, which one process does for the others.
-    digest, highest = processes.from_first(lambda: _read_through(pictures, n, _shown(config)))
-    return GivenSamples(pictures, path, n, digest, highest, config, processes, device)
+    digest, highest = processes.from_first(lambda: _read_through(pictures, shown, n, _shown(config)))
+    return GivenSamples(pictures, path, n, digest, highest, shown, config, processes, device)
+
+
+def class_names_of_data(data: DataConfig | None) -> list[str] | None:
+    """What the classes are called, where the data set is there to say it; not every metric needs it to be."""
+    from difflab.data.build import class_names_of
+
+    return class_names_of(data) if data is not None and Path(data.path).exists() else None
 
 
 def open_samples(config: EvaluateSamplesConfig) -> tuple[ArchivePictures | FolderPictures, Path, int]:
@@ -183,13 +202,15 @@ def _refuse_other_images(config: EvaluateSamplesConfig, pictures: ArchivePicture
         )
 
 
-def _read_through(pictures: ArchivePictures | FolderPictures, n: int, shown: str) -> tuple[str, int | None]:
+def _read_through(
+    pictures: ArchivePictures | FolderPictures, classes: FolderClasses, n: int, shown: str
+) -> tuple[str, int | None]:
     """The hash of the first n pictures and their classes, and the highest of these."""
     digest = hashlib.sha256(json.dumps([n, pictures.channels, *pictures.size]).encode())
     highest: int | None = None
     for first in range(0, n, HASHED_AT_ONCE):
         try:
-            batch = pictures(range(first, min(n, first + HASHED_AT_ONCE)), 0)
+            batch = classes.added(pictures(range(first, min(n, first + HASHED_AT_ONCE)), 0))
         except UserError as error:
             raise UserError(f"{shown}: {error} (mend or remove it)") from None
         digest.update(batch[FIELD].contiguous().numpy().tobytes())

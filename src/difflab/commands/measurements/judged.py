@@ -63,8 +63,14 @@ class Judged(Protocol):
         """What each sample is compared with by the metrics that do."""
         ...
 
-    def check_classes(self, metrics: MetricsConfig, class_names: Sequence[str] | None) -> None:
-        """Raises UserError where a metric looks for classes, and samples show others than `class_names`."""
+    def class_names(self, of_data: Sequence[str] | None) -> Sequence[str] | None:
+        """What the classes that samples are asked to show are called: as the data set says, or where it does not, they
+        themselves."""
+        ...
+
+    def check(self, metrics: MetricsConfig, class_names: Sequence[str] | None) -> None:
+        """Raises UserError where a metric looks for classes, and samples show others than `class_names`, and where one
+        says nothing of such samples."""
         ...
 
     def job(self, out: RunDirectory, identity: Any) -> Job:

@@ -12,6 +12,7 @@ from difflab.config.likelihood import LikelihoodConfig
 from difflab.metrics.likelihood import Likelihood, LikelihoodTally
 from difflab.metrics.protocol import Result
 from difflab.pipelines.likelihood import LikelihoodPipeline
+from difflab.tasks.build import NoisedModel
 from difflab.tracking.rundir import RunDirectory
 from difflab.tracking.terms import plot_terms, write_images, write_terms
 from difflab.types import Batch
@@ -33,6 +34,7 @@ class LikelihoodMeasurement(ImagesMeasurement[LikelihoodConfig]):
     likelihood: Likelihood
 
     def begin(self) -> None:
+        assert isinstance(self.model, NoisedModel), "what has a likelihood looks at noised images"
         self.pipeline = LikelihoodPipeline(
             self.model, self.config.method, autocast=self.autocast, compilation=self.compilation
         )

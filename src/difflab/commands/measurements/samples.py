@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from difflab.commands.command import Kept, Machine
 from difflab.commands.drawing import prepare_drawing
 from difflab.commands.limits import main_memory, require_memory
-from difflab.commands.measurements.given import given_samples
+from difflab.commands.measurements.given import class_names_of_data, given_samples
 from difflab.commands.measurements.judged import Judged
 from difflab.commands.measurements.measuring import Measuring
 from difflab.commands.processes import Processes
@@ -25,7 +25,6 @@ from difflab.pipelines.evaluating import evaluator_of_samples
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
-    from difflab.config.data import DataConfig
     from difflab.tracking.job import Job
     from difflab.tracking.rundir import RunDirectory
 
@@ -44,7 +43,10 @@ class SamplesMeasurement:
     @property
     def kept(self) -> Kept:
         kept, compared = self.samples.kept, self.evaluator.reference
-        return kept if compared is None else replace(kept, content=[*kept.content, compared.content_hash])
+        files = [*kept.files, *(path for metric in self.evaluator.metrics.values() for path in metric.files)]
+        return replace(
+            kept, files=files, content=[*kept.content, *([] if compared is None else [compared.content_hash])]
+        )
 
     @property
     def also_kept_in(self) -> Path | None:
@@ -73,7 +75,7 @@ class SamplesMeasurement:
         """There is nothing but numbers."""
 
     def remarks(self, results: Sequence[Result]) -> list[str]:
-        return []
+        return [line for metric in self.evaluator.metrics.values() for line in metric.in_words(results)]
 
 
 def of_run(config: EvaluateConfig, plain: dict[str, Any], overrides: list[str], machine: Machine) -> Measuring:
@@ -102,8 +104,8 @@ def measurement_of(
     if processes.is_main:
         for line in left_out:
             say_on_stderr(f"note: {line}")
-    class_names = _class_names(config.data)
-    samples.check_classes(metrics, class_names)
+    class_names = samples.class_names(class_names_of_data(config.data))
+    samples.check(metrics, class_names)
     evaluator = evaluator_of_samples(
         metrics,
         samples.sampling(),
@@ -120,10 +122,3 @@ def measurement_of(
     needed = samples.n * evaluator.bytes_per_sample(math.prod(samples.shape))
     require_memory(f"n={samples.n}: what the metrics keep of the samples", needed, main_memory(), "lower n")
     return SamplesMeasurement(samples, evaluator)
-
-
-def _class_names(data: DataConfig | None) -> list[str] | None:
-    """What the classes are called, where the data set is there to say it; not every metric needs it to be."""
-    from difflab.data.build import class_names_of
-
-    return class_names_of(data) if data is not None and Path(data.path).exists() else None

@@ -44,7 +44,8 @@ def classifier_free(options: ClassifierFreeOptions, parts: GuidanceParts) -> tup
 
 def classifier(options: ClassifierOptions, parts: GuidanceParts) -> tuple[Guidance, ...]:
     """Builds classifier guidance. Raises ValueError if the classifier is missing."""
-    if (log_prob := parts.guides.get("classifier")) is None:
+    log_prob = parts.guides.get("classifier")
+    if log_prob is None:
         raise ValueError(
             "classifier guidance needs a noisy classifier and a class for every sample: give guidance.run=..., "
             "a run trained with task=noisy_classifier"

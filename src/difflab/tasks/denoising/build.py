@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from difflab.diffusion.build import build_loss, build_timesteps
-from difflab.tasks.build import Model
+from difflab.tasks.build import NoisedModel
 from difflab.tasks.denoising.config import DenoisingModelConfig, DenoisingTrainConfig
 from difflab.tasks.denoising.module import DenoisingModule
 from difflab.tasks.noised import noised_model
 
 
-def build_model(config: DenoisingModelConfig) -> Model:
+def build_model(config: DenoisingModelConfig) -> NoisedModel:
     """The model with initial weights."""
     return noised_model(config, config.conditioning)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from difflab.diffusion.build import build_timesteps
-from difflab.tasks.build import Model
+from difflab.tasks.build import NoisedModel
 from difflab.tasks.noised import noised_model
 from difflab.tasks.noisy_classifier.config import NoisyClassifierModelConfig, NoisyClassifierTrainConfig
 from difflab.tasks.noisy_classifier.module import NoisyClassifierModule
 
 
-def build_model(config: NoisyClassifierModelConfig) -> Model:
+def build_model(config: NoisyClassifierModelConfig) -> NoisedModel:
     """Builds the model with initial weights. It is unconditional: the class is what it predicts."""
     return noised_model(config, {})
 
