@@ -15,8 +15,20 @@ CONDITIONERS = Registry(
 SAMPLERS = Registry("sampler", "difflab.diffusion.samplers.config", base="difflab.config.sampler:SamplerBase")
 """How samples are drawn. Builders: (config) -> `Sampler`."""
 
-NETWORKS = Registry("network", "difflab.networks.config", base="difflab.config.network:NetworkBase")
+NETWORKS = Registry(
+    "network", "difflab.networks.config", "difflab.networks.towers.config", base="difflab.config.network:NetworkBase"
+)
 """What is trained. Builders: (config, image_size=, learned_variance=) -> `nn.Module` on torch's default device."""
+
+IMAGE_TOWERS = Registry(
+    "network/image", "difflab.networks.towers.config", base="difflab.networks.towers.config:ImageTowerBase"
+)
+"""What embeds images. Builders: (config, image_size=, channels=, activation=, dim=) -> `ViT` or alike."""
+
+TEXT_TOWERS = Registry(
+    "network/text", "difflab.networks.towers.config", base="difflab.networks.towers.config:TextTowerBase"
+)
+"""What embeds texts. Builders: (config, activation=, dim=) -> `TextTransformer` or alike."""
 
 DIFFUSIONS = Registry(
     "diffusion", "difflab.diffusion.config", base="difflab.config.diffusion:DiffusionBase", default="discrete"
@@ -81,6 +93,8 @@ AXES = (
     CONDITIONERS,
     SAMPLERS,
     NETWORKS,
+    IMAGE_TOWERS,
+    TEXT_TOWERS,
     DIFFUSIONS,
     SCHEDULES,
     TIMESTEP_SAMPLINGS,

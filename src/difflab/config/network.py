@@ -12,7 +12,7 @@ from difflab.config.base import Config
 from difflab.config.data import DataConfig
 from difflab.config.fitting import Reads
 
-Gives = Literal["images", "logits"]
+Gives = Literal["images", "logits", "embeddings"]
 """What comes out of a network: images of the shape that goes in, or a number per class."""
 
 

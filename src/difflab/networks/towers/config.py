@@ -1,0 +1,136 @@
+"""Configuration of CLIP: its two towers, and how images are normalized for them."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from difflab.config.axes import IMAGE_TOWERS, NETWORKS, TEXT_TOWERS
+from difflab.config.base import Config
+from difflab.config.network import Gives, NetworkBase
+
+Positive = Annotated[int, Field(ge=1)]
+Activation = Literal["quick_gelu", "gelu"]
+
+OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
+OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+"""Of the images that OpenAI trained on (openai/CLIP, clip.py)."""
+
+
+class ImageTowerBase(Config):
+    """The configuration of every image tower."""
+
+    kind: str
+
+    def refuse_size(self, image_size: int) -> None:
+        """Raises ValueError if the tower cannot take images of that many pixels per side."""
+
+
+class TextTowerBase(Config):
+    """The configuration of every text tower."""
+
+    kind: str
+    context_length: Positive = 77
+    """Tokens of a text, with the start and the end; longer texts are truncated or refused."""
+    vocabulary: Positive = 49408
+    """Number of token ids, those of the tokenizer."""
+
+
+class TransformerBase(Config):
+    """The options of a tower of transformer blocks."""
+
+    width: Positive
+    """Channels of every token."""
+    layers: Positive
+    """Number of blocks."""
+    heads: Positive
+    """Attention heads of each block."""
+    mlp_ratio: Annotated[float, Field(gt=0)] = 4.0
+    """Width of the hidden layer of each perceptron, as a multiple of the width."""
+    checkpoint_activations: bool = False
+    """Recompute each block in the backward pass: less memory, about a third more time."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width={self.width} is not a multiple of heads={self.heads}: choose another number")
+        return self
+
+
+@IMAGE_TOWERS.register("difflab.networks.towers.vit:build")
+class ViTConfig(TransformerBase, ImageTowerBase):
+    """A Vision Transformer with a class token (CLIP's ViT-B/32 and others)."""
+
+    kind: Literal["vit"]
+    patch_size: Positive
+    """Pixels per side of a patch, which divide the image size."""
+
+    def refuse_size(self, image_size: int) -> None:
+        if image_size % self.patch_size:
+            raise ValueError(f"image_size={image_size} is not a multiple of network.image.patch_size={self.patch_size}")
+
+
+@IMAGE_TOWERS.register("difflab.networks.towers.resnet:build")
+class ResNetConfig(ImageTowerBase):
+    """A ResNet with three convolutions as its stem and an attention pool (CLIP's RN50 and others)."""
+
+    kind: Literal["resnet"]
+    depths: Annotated[list[Positive], Field(min_length=4, max_length=4)]
+    """Blocks of the four stages."""
+    width: Annotated[int, Field(ge=2, multiple_of=2)]
+    """Channels of the stem, and of the 3x3 convolutions of the first stage."""
+    heads: Positive
+    """Attention heads of the pool."""
+
+    def refuse_size(self, image_size: int) -> None:
+        if image_size % 32:
+            raise ValueError(f"image_size={image_size} is not a multiple of 32, as network.image.kind=resnet needs it")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if 32 * self.width % self.heads:
+            raise ValueError(f"the pool of 32 * width={32 * self.width} channels cannot have heads={self.heads}")
+        return self
+
+
+@TEXT_TOWERS.register("difflab.networks.towers.text:build")
+class TextTransformerConfig(TransformerBase, TextTowerBase):
+    """A causal transformer, pooled at the end of the text (CLIP)."""
+
+    kind: Literal["transformer"] = "transformer"
+
+
+@NETWORKS.register("difflab.networks.towers.clip:build")
+class CLIPConfig(NetworkBase):
+    """Two towers that embed images and texts in one space (CLIP, Radford et al. 2021)."""
+
+    gives: ClassVar[Gives] = "embeddings"
+
+    kind: Literal["clip"]
+    embedding_dim: Positive
+    """Width of the shared embedding space."""
+    image: Annotated[ImageTowerBase, IMAGE_TOWERS]
+    """The image tower."""
+    text: Annotated[TextTowerBase, TEXT_TOWERS]
+    """The text tower."""
+    activation: Activation
+    """Of the transformer blocks, and part of the weights: quick_gelu in OpenAI's, gelu in most others."""
+    mean: Annotated[list[float], Field(min_length=1)] = Field(default_factory=lambda: list(OPENAI_MEAN))
+    """Mean of each channel of images within [0, 1]."""
+    std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(
+        default_factory=lambda: list(OPENAI_STD)
+    )
+    """Standard deviation of each channel of images within [0, 1]."""
+    log_scale_init: float = math.log(1 / 0.07)
+    """The logarithm of the initial factor on the cosines; ln(1 / 0.07) in CLIP, ln 10 in SigLIP."""
+    logit_bias_init: float | None = None
+    """Initial value of a learned bias of the logits, null for none; -10 in SigLIP."""
+
+    @model_validator(mode="after")
+    def _one_per_channel(self) -> Self:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.channels:
+                raise ValueError(f"{name} has {len(values)} numbers for channels={self.channels}; give one per channel")
+        return self
