@@ -1,0 +1,45 @@
+"""Learns merges of byte pairs from one's own captions."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+
+from difflab.errors import UserError
+from difflab.text.byte_pairs import WORD_END, byte_characters
+from difflab.text.clip import words_of
+from difflab.text.needed import needed
+
+SMALLEST = 2 * 256 + 2
+"""Token ids without a merge: the bytes, the bytes at the end of a word, start and end."""
+
+
+def learn_merges(texts: Iterable[str], vocabulary: int) -> list[tuple[str, str]]:
+    """The merges of a `CLIPTokenizer` with at most `vocabulary` ids, the most frequent pairs first (Sennrich et al.
+    2016). The same texts give the same merges, in whatever order they come.
+
+    There are fewer if no other pair occurs twice. Raises UserError for a vocabulary without room for every byte, and if
+    there are no words.
+    """
+    if vocabulary < SMALLEST:
+        raise UserError(f"tokenizer.vocabulary={vocabulary} has no room for every byte: it must be at least {SMALLEST}")
+    counts = Counter(word for text in texts for word in words_of(text))
+    if not counts:
+        raise UserError("there are no captions to learn a vocabulary from")
+    tokenizers = needed("tokenizers", "vocabularies of one's own")
+    characters = byte_characters()
+    spelled = {"".join(characters[b] for b in word.encode("utf-8", "surrogatepass")): n for word, n in counts.items()}
+    model = tokenizers.Tokenizer(tokenizers.models.BPE(end_of_word_suffix=WORD_END))
+    model.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=vocabulary - 2,
+        min_frequency=2,
+        initial_alphabet=sorted(characters.values()),
+        limit_alphabet=256,
+        end_of_word_suffix=WORD_END,
+        show_progress=False,
+    )
+    model.train_from_iterator((f"{word} " * n for word, n in sorted(spelled.items())), trainer)
+    merges = json.loads(model.to_str())["model"]["merges"]
+    return [(first, second) for first, second in merges][: vocabulary - SMALLEST]
