@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001
 """A thousand texts of every kind: words of many scripts, emoji, HTML, control characters, long ones."""
 
 from __future__ import annotations

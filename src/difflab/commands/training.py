@@ -99,7 +99,13 @@ def fit(
         if checkpoint is not None:
             refuse_misfit(checkpoint["state_dict"], shapes_of(written(module)), str(resume))
             refuse_other_training(checkpoint, module, str(resume))
-        data = ShardDataModule(config.data, config.trainer, seed=config.seed, fields=module.batch_keys())
+        data = ShardDataModule(
+            config.data,
+            config.trainer,
+            seed=config.seed,
+            fields=module.batch_keys(),
+            tokenizers=module.tokenizers(),
+        )
         # What cannot be trained on, cannot draw or be judged is refused before anything is logged.
         data.refuse_misfits(layout.total)
         pipeline = sampling_pipeline(config, module, accelerator)

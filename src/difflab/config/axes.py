@@ -30,6 +30,9 @@ TEXT_TOWERS = Registry(
 )
 """What embeds texts. Builders: (config, activation=, dim=) -> `TextTransformer` or alike."""
 
+TOKENIZERS = Registry("tokenizer", "difflab.text.config", base="difflab.text.config:TokenizerBase")
+"""How texts become token ids. Builders: (config) -> `Tokenizer`."""
+
 DIFFUSIONS = Registry(
     "diffusion", "difflab.diffusion.config", base="difflab.config.diffusion:DiffusionBase", default="discrete"
 )
@@ -95,6 +98,7 @@ AXES = (
     NETWORKS,
     IMAGE_TOWERS,
     TEXT_TOWERS,
+    TOKENIZERS,
     DIFFUSIONS,
     SCHEDULES,
     TIMESTEP_SAMPLINGS,

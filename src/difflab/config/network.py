@@ -39,6 +39,16 @@ class NetworkBase(Config):
         return 1
 
     @property
+    def text_sizes(self) -> Mapping[str, int]:
+        """What has to be equal in its tokenizer (context_length, vocabulary); empty if it reads no token ids."""
+        return {}
+
+    @property
+    def normalizes_batches(self) -> bool:
+        """Whether an image's output depends on the others of its batch while it is trained."""
+        return False
+
+    @property
     def reads(self) -> Reads:
         """What of its conditioning the network reads."""
         return Reads(())

@@ -93,6 +93,9 @@ class Tasks(Axis[Task]):
 
 
 TASKS = Tasks(
-    "difflab.tasks.denoising.config", "difflab.tasks.noisy_classifier.config", "difflab.tasks.classifier.config"
+    "difflab.tasks.denoising.config",
+    "difflab.tasks.noisy_classifier.config",
+    "difflab.tasks.classifier.config",
+    "difflab.tasks.contrastive.config",
 )
 """What can be learned."""

@@ -5,16 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from difflab.console import printable
 from difflab.errors import UserError
+from difflab.text.config import TooLong
 
-TooLong = Literal["refuse", "truncate"]
 _SHOWN = 60
 
 

@@ -7,9 +7,10 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 
-from difflab.text.base import Tokenizer, TooLong
+from difflab.text.base import Tokenizer
 from difflab.text.byte_pairs import WORD_END, BytePairs, byte_characters
 from difflab.text.cleaning import clean
+from difflab.text.config import TooLong
 from difflab.text.needed import needed
 
 START, END = "<|startoftext|>", "<|endoftext|>"

@@ -7,8 +7,9 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 
-from difflab.text.base import Tokenizer, TooLong
+from difflab.text.base import Tokenizer
 from difflab.text.byte_pairs import BytePairs
+from difflab.text.config import TooLong
 from difflab.text.needed import needed
 
 

@@ -9,21 +9,17 @@ from collections.abc import Iterable
 from difflab.errors import UserError
 from difflab.text.byte_pairs import WORD_END, byte_characters
 from difflab.text.clip import words_of
+from difflab.text.config import SMALLEST_VOCABULARY
 from difflab.text.needed import needed
-
-SMALLEST = 2 * 256 + 2
-"""Token ids without a merge: the bytes, the bytes at the end of a word, start and end."""
 
 
 def learn_merges(texts: Iterable[str], vocabulary: int) -> list[tuple[str, str]]:
     """The merges of a `CLIPTokenizer` with at most `vocabulary` ids, the most frequent pairs first (Sennrich et al.
     2016). The same texts give the same merges, in whatever order they come.
 
-    There are fewer if no other pair occurs twice. Raises UserError for a vocabulary without room for every byte, and if
-    there are no words.
+    There are fewer if no other pair occurs twice. Raises UserError if there are no words.
     """
-    if vocabulary < SMALLEST:
-        raise UserError(f"tokenizer.vocabulary={vocabulary} has no room for every byte: it must be at least {SMALLEST}")
+    assert vocabulary >= SMALLEST_VOCABULARY, "every byte has an id"
     counts = Counter(word for text in texts for word in words_of(text))
     if not counts:
         raise UserError("there are no captions to learn a vocabulary from")
@@ -42,4 +38,4 @@ def learn_merges(texts: Iterable[str], vocabulary: int) -> list[tuple[str, str]]
     )
     model.train_from_iterator((f"{word} " * n for word, n in sorted(spelled.items())), trainer)
     merges = json.loads(model.to_str())["model"]["merges"]
-    return [(first, second) for first, second in merges][: vocabulary - SMALLEST]
+    return [(first, second) for first, second in merges][: vocabulary - SMALLEST_VOCABULARY]

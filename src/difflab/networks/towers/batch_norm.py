@@ -18,12 +18,12 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
     wider, and running averages are equal on all processes.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x [B, C, H, W] -> the same shape and dtype."""
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    def forward(self, input: Tensor) -> Tensor:
+        """input [B, C, H, W] -> the same shape and dtype."""
+        wide = input.to(torch.promote_types(input.dtype, torch.float32))
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
-            return super().forward(wide).to(x.dtype)
-        count, total = _over_processes(wide.new_tensor(x.numel() / x.shape[1]), wide.sum(dim=(0, 2, 3)))
+            return super().forward(wide).to(input.dtype)
+        count, total = _over_processes(wide.new_tensor(input.numel() / input.shape[1]), wide.sum(dim=(0, 2, 3)))
         mean = total / count
         centred = wide - mean[:, None, None]
         # The squares of the differences, not the difference of the squares, which cancels.
@@ -34,7 +34,7 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         if self.affine:
             scale = scale * self.weight
         out = centred * scale[:, None, None]
-        return (out if not self.affine else out + self.bias[:, None, None]).to(x.dtype)
+        return (out if not self.affine else out + self.bias[:, None, None]).to(input.dtype)
 
     @torch.no_grad()
     def _average(self, mean: Tensor, variance: Tensor) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from difflab.config.axes import IMAGE_TOWERS, NETWORKS, TEXT_TOWERS
 from difflab.config.base import Config
+from difflab.config.data import DataConfig
 from difflab.config.network import Gives, NetworkBase
 
 Positive = Annotated[int, Field(ge=1)]
@@ -23,6 +25,11 @@ class ImageTowerBase(Config):
     """The configuration of every image tower."""
 
     kind: str
+
+    @property
+    def normalizes_batches(self) -> bool:
+        """Whether an image's output depends on the others of its batch while it is trained."""
+        return False
 
     def refuse_size(self, image_size: int) -> None:
         """Raises ValueError if the tower cannot take images of that many pixels per side."""
@@ -84,6 +91,10 @@ class ResNetConfig(ImageTowerBase):
     heads: Positive
     """Attention heads of the pool."""
 
+    @property
+    def normalizes_batches(self) -> bool:
+        return True
+
     def refuse_size(self, image_size: int) -> None:
         if image_size % 32:
             raise ValueError(f"image_size={image_size} is not a multiple of 32, as network.image.kind=resnet needs it")
@@ -127,6 +138,18 @@ class CLIPConfig(NetworkBase):
     """The logarithm of the initial factor on the cosines; ln(1 / 0.07) in CLIP, ln 10 in SigLIP."""
     logit_bias_init: float | None = None
     """Initial value of a learned bias of the logits, null for none; -10 in SigLIP."""
+
+    @property
+    def text_sizes(self) -> Mapping[str, int]:
+        return {"context_length": self.text.context_length, "vocabulary": self.text.vocabulary}
+
+    @property
+    def normalizes_batches(self) -> bool:
+        return self.image.normalizes_batches
+
+    def refuse_other_data(self, data: DataConfig) -> None:
+        super().refuse_other_data(data)
+        self.image.refuse_size(data.image_size)
 
     @model_validator(mode="after")
     def _one_per_channel(self) -> Self:
