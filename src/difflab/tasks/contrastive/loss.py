@@ -24,7 +24,8 @@ class Contrasted:
     values: dict[str, Tensor]
 
 
-Loss = Callable[[Embeddings, "Tensor | None"], Contrasted]
+Loss = Callable[..., Contrasted]
+"""(`Embeddings`, weight [B] or None) -> `Contrasted`."""
 
 
 @dataclass(frozen=True)
