@@ -53,10 +53,9 @@ class CLIP(nn.Module):
         self.image, self.text = image, text
         self.logit_scale = nn.Parameter(torch.tensor(log_scale))
         self.logit_bias = None if bias is None else nn.Parameter(torch.tensor(bias))
-        self._log_scale = log_scale
-        # Not in the state dict: the configuration has them.
-        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
+        self._normalization = tuple(mean), tuple(std)
+        # Not buffers, which a network without storage would not have; a copy in each step would wait for the device.
+        self._on_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     @property
     def image_tower(self) -> Tower:
@@ -68,7 +67,11 @@ class CLIP(nn.Module):
 
     def normalized(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] in [-1, 1], as the image tower takes them."""
-        mean, std = cast(Tensor, self.mean), cast(Tensor, self.std)
+        device = images.device
+        if device not in self._on_device:
+            mean, std = (torch.tensor(values, device=device)[:, None, None] for values in self._normalization)
+            self._on_device[device] = mean, std
+        mean, std = self._on_device[device]
         return ((images + 1) / 2 - mean.to(images.dtype)) / std.to(images.dtype)
 
     def encode_image(self, images: Tensor) -> Tensor:
