@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, cast
 
 from pydantic import Field, model_validator
 
 from difflab.config.base import Config
 
 Crop = Literal["none", "adm", "edm", "resize_short"]
-TrainingCrop = Literal[Crop, "adm_random"]
+TrainingCrop = Literal[Crop, "adm_random", "resize_short_random"]
 """The rules of a data set: the fixed ones, and those that draw a cut for training alone."""
+
+_FIXED: Mapping[str, Crop] = {"adm_random": "adm", "resize_short_random": "resize_short"}
+"""What images are cut by where nothing is drawn."""
 
 Alpha = Literal["white", "black", "drop"]
 DataField = Literal["label", "caption", "json", "embedding", "boxes", "phrases"]
@@ -45,7 +49,8 @@ class DataConfig(Config):
     crop: how an image of another size is cut: none = refuse it; adm = box halving, bicubic, centre crop; edm = centre
         crop, then Lanczos; resize_short = antialiased bicubic to the short side, then centre crop; adm_random = for
         training, a drawn square of at least 80 % of the short side, another in each epoch, also of images that have
-        the size already (ADM's noisy classifiers); what is evaluated is cut by adm.
+        the size already (ADM's noisy classifiers), while what is evaluated is cut by adm; resize_short_random = for
+        training, a drawn square of the image as resize_short resizes it (CLIP).
     alpha: what transparent pixels are laid on: white, black, or drop = forget the alpha channel.
     flip: mirror half of the training images; which ones is a function of (seed, epoch, image), as is a drawn cut.
     batch_size: images of one optimiser step over all ranks.
@@ -76,7 +81,12 @@ class DataConfig(Config):
     @property
     def fixed_crop(self) -> Crop:
         """How images are cut outside training, where nothing is drawn."""
-        return "adm" if self.crop == "adm_random" else self.crop
+        return _FIXED.get(self.crop) or cast(Crop, self.crop)
+
+    @property
+    def is_random_crop(self) -> bool:
+        """Whether training draws where an image is cut."""
+        return self.crop in _FIXED
 
     def split_called(self, name: str) -> str:
         """What a command means that asks for the split `name`: train and val are the globs given for them."""

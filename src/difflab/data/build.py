@@ -183,7 +183,7 @@ def _loader(cfg: DataConfig, reader: BatchReader, plan: GlobalBatches, *, total_
         plan,
         total_batches=total_batches,
         flip=cfg.flip and total_batches is not None,
-        random_crop=cfg.crop == "adm_random" and total_batches is not None,
+        random_crop=cfg.is_random_crop and total_batches is not None,
         random_caption=cfg.captions == "lines" and total_batches is not None,
         workers=cfg.workers,
         prefetch=cfg.prefetch,
