@@ -145,7 +145,7 @@ def test_overrides_stay_and_the_rest_fits_around_them(scans: Path) -> None:
         ),
         ("data.classes=6", "data.classes=6, but {index} says 10: leave data.classes out"),
         ("+data.classes=6", "there already"),
-        ("data.class_names=[a,b]", "class_names are 2, classes=10"),
+        ("data.class_names=[a,b]", "class_names has 2 names, classes=10"),
     ],
 )
 def test_what_is_given_has_to_agree(scans: Path, given: str, message: str) -> None:

@@ -43,7 +43,7 @@ def test_a_docstring_of_a_subclass_goes_before_what_its_base_says() -> None:
 
 def test_every_axis_has_a_text_that_leaves_builders_out() -> None:
     said = said_of_axes()
-    assert said[SCHEDULES.group] == "The betas of a table."
+    assert said[SCHEDULES.group] == "The betas of a discrete process."
     assert not [text for text in said.values() if "Builders" in text or not text]
 
 
