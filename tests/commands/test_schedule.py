@@ -227,15 +227,18 @@ def test_several_numbers_of_steps_are_a_search_each(own_run: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["sampler=ancestral", "sampler.steps=null"], "sampler.steps=null takes every level of the model: give a few"),
+        (
+            ["sampler=ancestral", "sampler.steps=null"],
+            "sampler.steps=null takes every level of the model: give a number",
+        ),
         (["held_out_seed=0"], "held_out_seed=0 is the seed of the search: give another one"),
         (["candidates=1"], "candidates=1: input should be greater than or equal to 2"),
         (["metric=kid-lite0"], "metric=kid-lite0 is none of metrics= (oracle): choose others, as in metrics=lite0"),
         (["metric=psnr"], "metric=psnr is none of metrics= (oracle): choose others, as in metrics=super_resolution"),
-        (["metric=lpips"], "metric=lpips: say which way it gets better, goal=minimize or goal=maximize"),
-        (["metric=oracle-mean-leftover"], "say which way it gets better"),
-        (["start=0.5", "images=x"], "levels are searched for drawing from noise: leave start, inverted and mask out"),
-        (["sampler=ddim_inversion"], "goes from images to noise and draws none"),
+        (["metric=lpips"], "metric=lpips: set goal=minimize or goal=maximize"),
+        (["metric=oracle-mean-leftover"], "set goal=minimize"),
+        (["start=0.5", "images=x"], "levels are searched for sampling from noise: leave start, inverted and mask out"),
+        (["sampler=ddim_inversion"], "maps images to noise and generates none"),
         (["batch_size=1,2"], "one value is wanted here"),
         (["pipeline=resize"], "pipeline=resize: levels are searched for one model"),
     ],

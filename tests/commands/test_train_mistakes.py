@@ -75,7 +75,7 @@ def assert_refused(done: Done, *parts: str) -> None:
         (["sampler.steps=51"], ["sampler"]),
         (
             ["sampler=ddim_inversion", "~sampler.eta"],
-            ["sampler=ddim_inversion goes from images to noise and draws none"],
+            ["sampler=ddim_inversion maps images to noise and generates none"],
         ),
         (["diffusion.variance=learned_range"], ["diffusion", "hybrid"]),
         (["trainer.val_every_steps=2", "data.val_split=null"], ["data.val_split"]),

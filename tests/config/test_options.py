@@ -16,7 +16,7 @@ from difflab.config.trainer import TrainerConfig
 
 def test_a_row_is_the_default_and_the_text_below_the_field() -> None:
     found = rows(TrainerConfig)
-    assert found["max_steps"] == (REQUIRED, "Training ends after so many optimised batches.")
+    assert found["max_steps"] == (REQUIRED, "The number of optimizer steps after which training ends.")
     assert found["val_batches"][0] == "null"
     assert found["deterministic"][0] == "true"
 

@@ -98,7 +98,7 @@ def test_the_task_chooses_what_stored_contents_are_read_as(name: str) -> None:
         ([*CLASSIFIER, "+sampler=heun"], ["unknown key 'sampler'"]),
         ([*CLASSIFIER, "conditioning=class"], ["conditioning=class: task=noisy_classifier has no conditioning"]),
         ([*CLASSIFIER, "guidance=classifier", "guidance.run=some"], ["task=noisy_classifier has no guidance"]),
-        ([*SMALL, "sampler=ddim_inversion", "~sampler.eta"], ["sampler=ddim_inversion goes from images to noise"]),
+        ([*SMALL, "sampler=ddim_inversion", "~sampler.eta"], ["sampler=ddim_inversion maps images to noise"]),
         ([*CLASSIFIER, "callbacks=default"], ["callbacks.sample_grid: a classifier draws no images", "=classifier"]),
         (
             [*CLASSIFIER, "callbacks.evaluation={at_end: true}", "metrics=shapes"],

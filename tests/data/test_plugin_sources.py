@@ -89,7 +89,7 @@ def test_two_sources_by_one_name_are_refused_by_both(packages, capsys):
     install(packages, kind="shapes")
     assert main(["data", "make", "source=shapes", "out=o"]) == 2
     said = capsys.readouterr().err
-    assert "source: there are two by the name of shapes" in said
+    assert "source: two choices are named shapes" in said
     assert "grey_pack" in said
 
 
