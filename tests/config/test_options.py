@@ -37,7 +37,7 @@ def test_a_slot_is_told_by_what_stands_there() -> None:
 
 
 def test_a_docstring_of_a_subclass_goes_before_what_its_base_says() -> None:
-    assert said_of(SampleConfig)["out"].startswith("Where pictures go; null = <run>/samples/")
+    assert said_of(SampleConfig)["out"].startswith("Where images are written; null = <run>/samples/")
     assert said_of(EvaluateConfig)["out"].startswith("Where the records go; null = <run>/evaluations/")
 
 

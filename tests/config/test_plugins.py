@@ -153,9 +153,9 @@ def test_what_a_package_has_no_file_for_is_said(packages: Packages) -> None:  # 
         ),
         (
             "defaults: [{override /sampler: heun}]\n",
-            "^conf/experiment/mine.yaml: its first line has to be `# @package _global_`$",
+            "^conf/experiment/mine.yaml: its first line must be `# @package _global_`$",
         ),
-        ("seed: [1\n", r"conf/experiment/mine\.yaml, line 2: this is no YAML \(expected"),
+        ("seed: [1\n", r"conf/experiment/mine\.yaml, line 2: invalid YAML \(expected"),
     ],
 )
 def test_a_mistake_in_its_experiment_is_named(packages: Packages, content: str, told: str) -> None:  # noqa: F811
@@ -181,7 +181,7 @@ def test_a_choice_that_leaves_behind_what_was_said_of_another(packages: Packages
     packages.install_tone()
     with pytest.raises(UserError, match=r"^conditioning\.class_label has no kind: set .*'tone', or leave .* out$"):
         composed("experiment=cfg/shapes32", "conditioning=tone")
-    with pytest.raises(UserError, match=r"^\+conditioning=tone: conditioning is chosen already; write it without \+$"):
+    with pytest.raises(UserError, match=r"^\+conditioning=tone: conditioning is already chosen; write it without \+$"):
         composed("experiment=cfg/shapes32", "+conditioning=tone")
 
 
