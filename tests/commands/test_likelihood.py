@@ -253,7 +253,7 @@ def test_what_has_no_ode_still_has_a_bound(own_run: Path, changes: dict[str, Any
         (["n=2", "sampler=ddim"], "leave sampler out"),
         (["n=2", "diffusion=ddpm"], "the model comes from the run"),
         (["n=2", "method=odes"], "method=odes: no such choice; did you mean ode?"),
-        (["n=2", "method.rtol=1"], "method, as it is here, has no 'rtol'; method=ode has it"),
+        (["n=2", "method.rtol=1"], "method, as chosen here, has no 'rtol'; method=ode has it"),
         (["n=2", "method=ode", "method.sigma_max=1e4"], "sigma_max=10000 must be"),
         (["n=2", "method=ode", "method.sigma_min=2", "method.sigma_max=1"], "method: sigma_min=2 and sigma_max=1"),
         (["n=2", "run=nowhere"], "run=nowhere does not exist"),

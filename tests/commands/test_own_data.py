@@ -144,7 +144,7 @@ def test_overrides_stay_and_the_rest_fits_around_them(scans: Path) -> None:
             "data.channels=3, but {index} says 1: leave data.channels out, and network.channels=1 follows",
         ),
         ("data.classes=6", "data.classes=6, but {index} says 10: leave data.classes out"),
-        ("+data.classes=6", "there already"),
+        ("+data.classes=6", "already exists"),
         ("data.class_names=[a,b]", "class_names has 2 names, classes=10"),
     ],
 )

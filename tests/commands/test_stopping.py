@@ -223,8 +223,8 @@ def test_a_silent_rank_is_named_and_ended(start: Start, tiny_shapes: Path, tmp_p
     assert ended(program) == (
         1,
         [
-            "difflab train: waiting for rank 1, which has given no sign of life for 1 s",
-            "difflab train: rank 1 has given no sign of life for 4 s; all ranks are ended",
+            "difflab train: waiting for rank 1, which has not responded for 1 s",
+            "difflab train: rank 1 has not responded for 4 s; all ranks are ended",
         ],
     )
     assert_gone(other)
