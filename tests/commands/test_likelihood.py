@@ -248,7 +248,7 @@ def test_what_has_no_ode_still_has_a_bound(own_run: Path, changes: dict[str, Any
         (["n=13"], "n=13, but the split val of tiny has 12 images: give n=12 or less, or another split"),
         (["n=2", "split=test"], "has no split 'test' (it has: train, val)"),
         (["n=2", "data.image_size=32", "data.crop=adm"], "the model takes 3x16x16 images, the data has 3x32x32"),
-        (["n=2", "guidance.scale=2"], "guidance.scale=2: a likelihood is the model's own, without guidance"),
+        (["n=2", "guidance.scale=2"], "guidance.scale=2: likelihood is measured on the model alone, without guidance"),
         (["n=2", "guidance=classifier_free"], "leave guidance out"),
         (["n=2", "sampler=ddim"], "leave sampler out"),
         (["n=2", "diffusion=ddpm"], "the model comes from the run"),

@@ -249,7 +249,7 @@ def test_a_file_that_states_facts_for_its_own_path_is_held_to_them(scans: Path, 
 def test_a_split_to_validate_on_is_missed_where_it_is_asked_for(drawings: Path) -> None:
     content = compose("train", [JUDGE, f"data.path={drawings}"])
     assert (content["data"]["val_split"], content["trainer"]["val_every_steps"]) == (None, 0)
-    assert content.said[1].endswith("no split 'val': nothing is validated")
+    assert content.said[1].endswith("no split 'val', so there is no validation")
     line = mistake("train", JUDGE, f"data.path={drawings}", "trainer.val_every_steps=1", *QUICK)
     assert "has no split 'val'" in line
 

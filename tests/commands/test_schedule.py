@@ -113,7 +113,7 @@ def test_a_search_goes_on_where_it_was_stopped(own_run: Path, tmp_path: Path, mo
     monkeypatch.setattr(Measuring, "do", counted)
     stopped = difflab("schedule", f"run={own_run}", *SMALL, *JUDGE, "candidates=7")
     assert stopped.status == 130
-    assert "3 of 7 candidates are done; the same command goes on with the others" in stopped.err
+    assert "3 of 7 candidates are done; the same command continues with the others" in stopped.err
     assert not list(own_run.glob("schedules/*/schedule.yaml"))
     stop_at[0] = 1000
     said, folder = search(own_run, "candidates=7")
@@ -239,7 +239,7 @@ def test_several_numbers_of_steps_are_a_search_each(own_run: Path) -> None:
         (["metric=oracle-mean-leftover"], "set goal=minimize"),
         (["start=0.5", "images=x"], "levels are searched for sampling from noise: leave start, inverted and mask out"),
         (["sampler=ddim_inversion"], "maps images to noise and generates none"),
-        (["batch_size=1,2"], "one value is wanted here"),
+        (["batch_size=1,2"], "expected one value"),
         (["pipeline=resize"], "pipeline=resize: levels are searched for one model"),
     ],
 )

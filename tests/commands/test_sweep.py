@@ -347,7 +347,7 @@ def test_ctrl_c_ends_the_training_which_goes_on_later(tiny_shapes: Path, tmp_pat
     assert process.returncode == 130
     assert re.fullmatch(
         r"difflab sweep: SIGINT: stopped; \d of \d points are done, in \S+/ledger.jsonl; "
-        "the same command goes on with the others",
+        "the same command continues with the others",
         err.splitlines()[-1],
     )
     assert (run / "checkpoints" / "last.ckpt").is_file()

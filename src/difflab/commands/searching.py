@@ -106,7 +106,7 @@ class Searching:
         try:
             self._walk(start, tried)
         except KeyboardInterrupt as stop:
-            stop.add_note(f"{len(trials)} of {total} candidates are done; the same command goes on with the others")
+            stop.add_note(f"{len(trials)} of {total} candidates are done; the same command continues with the others")
             raise
         return trials
 

@@ -58,7 +58,7 @@ def run(
     difflab sweep run sweeps/adm_ablation.yaml --jobs 2 trainer.max_steps=800
 
     The folder keeps a log per point, the table (CSV, Markdown) and its plot. Every point is checked before the first
-    one starts; one that fails does not stop the others. Interrupted, the same command goes on where it stopped.
+    one starts; one that fails does not stop the others. Interrupted, the same command continues where it stopped.
     """
     from difflab.commands.sweep_report import ReportOptions, report
 
@@ -116,7 +116,7 @@ def run_missing(points: Sequence[SweepPoint], ledger: Ledger, at_once: int) -> l
         except KeyboardInterrupt as stop:
             done = sum(ledger.is_done(point.digest) for point in points)
             stop.add_note(f"{done} of {len(points)} points are done, in {ledger.folder / LEDGER}")
-            stop.add_note("the same command goes on with the others")
+            stop.add_note("the same command continues with the others")
             raise
     return sorted(failed, key=lambda point: point.number)
 
