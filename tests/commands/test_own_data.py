@@ -297,5 +297,5 @@ def test_a_run_whose_data_was_made_anew_with_other_facts_does_not_go_on(scans: P
     write_scans(tmp_path / "pictures", each=3, classes=["a", "b", "c"])
     done(*make, "overwrite=true")
     line = mistake(*training, "trainer.max_steps=2")
-    assert "holds a run with another configuration" in line
+    assert "contains a run with another configuration" in line
     assert "data.classes was 2, is 3" in line

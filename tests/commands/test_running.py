@@ -335,7 +335,7 @@ def test_drawings_of_several_settings_lie_side_by_side(class_run: Path, tmp_path
         in done("sample", f"run={run}", *few, "classes=[0],[1],[2]", "sampler.eta=0,1").err
     )
     without = done("sample", f"run={run}", *few, "png=false", "sampler.eta=0,1")
-    assert "has no pictures (png=false), so none are put side by side" in without.err
+    assert "has no PNG files (png=false), so there is no image side by side" in without.err
     assert "expected one value" in mistake("sample", f"run={run}", *few, "out=a,b")
 
 

@@ -70,7 +70,7 @@ def test_the_best_candidate_is_found_and_judged_on_other_samples(own_run: Path) 
     for number in range(1, 7):
         assert f"schedule: candidate {number} of 6 (" in said
     assert f"best {max(scores):.5g}, default {scores[0]:.5g}" in said
-    assert said.splitlines()[-1] == f"draw with it: {record['command']}"
+    assert said.splitlines()[-1] == f"sample with it: {record['command']}"
     assert (folder / "schedule.svg").stat().st_size > 1000
     assert (folder / "schedule.png").is_file()
     (kept,) = map(Result.from_json, (folder / "evaluations.jsonl").read_text().splitlines())
@@ -212,7 +212,7 @@ def test_a_model_of_one_level_has_nothing_to_search_for(tiny_shapes: Path) -> No
     done("train", *training, "diffusion=regression", *small, *where)
     run = Path("runs/ddpm/shapes32/one")
     line = mistake("schedule", f"run={run}", *SMALL, "sampler.steps=1", *JUDGE)
-    assert f"run={run} knows one level, pure noise: there is nothing to search for" in line
+    assert f"run={run} has one level, pure noise: there is nothing to search for" in line
     assert not (run / "schedules").exists()
 
 
