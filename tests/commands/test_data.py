@@ -345,7 +345,7 @@ def test_bad_files_are_all_named_or_skipped_and_counted(photos, capsys):
     assert make("source=folder", "path=photos", "out=o") == 2
     said = complaint(capsys)
     assert "2 of 6 files are bad: photos/" in said
-    assert said.count("mend or remove") == 1
+    assert said.count("repair or remove") == 1
     assert "photos/1.png" in said
     assert "photos/4.png" in said
     assert make("source=folder", "path=photos", "out=o", "bad=skip", "max_bad_fraction=0.3") == 2
@@ -399,7 +399,7 @@ def test_a_stopped_command_says_what_it_keeps(photos, capsys, monkeypatch):
         assert make("source=folder", "path=photos", "out=o", "shard_size=2") == 130
     assert "o: stopped; shards: 2 finished and kept; the same command" in capsys.readouterr().err
     assert make("source=folder", "path=photos", "out=o", "shard_size=2") == 0
-    assert "o: going on after 2 finished shards (4 samples)" in capsys.readouterr().err
+    assert "o: continuing after 2 finished shards (4 samples)" in capsys.readouterr().err
     assert make("source=folder", "path=photos", "out=p", "shard_size=2") == 0
     for name in ("train-000000.tar", "train-000001.tar", "train-000002.tar", "index.json"):
         assert Path("o", name).read_bytes() == Path("p", name).read_bytes()

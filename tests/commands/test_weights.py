@@ -454,7 +454,7 @@ def test_mistakes_are_one_line(arguments: list[str], message: str) -> None:
     [
         (["--layout", "keras"], "no layout is called 'keras'; there are pesser, diffusers"),
         (["--layout", "pesser"], "end the name in .safetensors or .pt"),
-        (["--weights", "best"], "--weights best is none of auto, ema, raw"),
+        (["--weights", "best"], "--weights best is not one of auto, ema, raw"),
     ],
 )
 def test_an_export_that_cannot_be_is_one_line(tiny_run: Path, options: list[str], message: str) -> None:

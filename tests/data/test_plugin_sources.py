@@ -82,7 +82,7 @@ def test_a_source_of_a_package_is_made_described_and_recorded(packages, tmp_path
 def test_a_bad_file_of_a_source_without_a_policy_ends_the_command(packages, capsys):
     install(packages)
     assert main(["data", "make", "source=greys", "out=o"]) == 2
-    assert "the third grey is bad (mend or remove it)" in capsys.readouterr().err
+    assert "the third grey is bad (repair or remove it)" in capsys.readouterr().err
 
 
 def test_two_sources_by_one_name_are_refused_by_both(packages, capsys):

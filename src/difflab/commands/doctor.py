@@ -55,7 +55,7 @@ def doctor() -> None:
 
     findings = list(examine())
     table = Table(title=f"difflab {__version__}", show_header=False, box=None)
-    marks = {"ok": ("ok", "green"), "note": ("note", "yellow"), "problem": ("mend", "red")}
+    marks = {"ok": ("ok", "green"), "note": ("note", "yellow"), "problem": ("problem", "red")}
     for finding in findings:
         table.add_row(Text(*marks[finding.status]), finding.topic, finding.text)
     console().print(table)
@@ -125,7 +125,7 @@ def _builders(plugin: Plugin) -> Iterator[Finding]:
             built_by = load(builder)
         except UserError as error:
             wrong = str(error)
-        except Exception as error:  # noqa: BLE001 - whatever their code raises is told by name
+        except Exception as error:  # noqa: BLE001 - whatever their code raises is reported by name
             wrong = f"{builder!r} cannot be imported ({type(error).__name__}: {first_line(error)})"
         else:
             # A class, or an alternative constructor of one, such as `Sampler.from_config`.
