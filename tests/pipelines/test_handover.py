@@ -223,7 +223,7 @@ def test_the_first_stage_begins_with_images_made_smaller(chain: Chain, monkeypat
 
 
 def test_a_stage_that_takes_nothing_is_told_how(stage_of) -> None:
-    with pytest.raises(UserError, match=r"or begin with the image before it, as in pipeline\.stages\.up\.start=0\.5$"):
+    with pytest.raises(UserError, match=r"or start from the image before it, as in pipeline\.stages\.up\.start=0\.5$"):
         check_stage("up", (3, 16, 16), stage_of())
 
 

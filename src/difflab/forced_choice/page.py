@@ -45,8 +45,8 @@ class Page:
 def make_page(study: Study, pairs: Sequence[Pair], *, task: Task, seconds: float, seed: int) -> Page:
     """The page of these trials.
 
-    Only the `key`, which is read at the end, distinguishes a sample from an original: both are PNGs of the same size and
-    number of bytes. Raises UserError if the page would be too large for a browser.
+    Only the `key`, which is read at the end, distinguishes a sample from an original: both are PNGs of the same size
+    and number of bytes. Raises UserError if the page would be too large for a browser.
     """
     kinds = [pair.kind for pair in pairs]
     protocol = Protocol(
