@@ -51,7 +51,7 @@ def test_version() -> None:
 
 def test_a_misspelt_command_gets_a_suggestion() -> None:
     message = mistake("trian")
-    assert message.startswith("difflab trian: there is no such command; did you mean `difflab train`?")
+    assert message.startswith("difflab trian: unknown command; did you mean `difflab train`?")
     assert "did you mean" not in mistake("xyzzy")
     assert all(name in mistake("xyzzy") for name in cli.COMMANDS)
 

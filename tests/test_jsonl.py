@@ -30,7 +30,7 @@ def test_a_torn_line_costs_itself_alone_and_is_said_once(
     assert jsonl.read(path) == [{"a": 1}]
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert f"{path}: line 2 is no whole record" in said
+    assert f"{path}: line 2 is not a complete record" in said
     jsonl.append(path, ['{"a": 3}', '{"a": 4}'])
     assert jsonl.read(path) == [{"a": 1}, {"a": 3}, {"a": 4}]
     assert capsys.readouterr().err == ""

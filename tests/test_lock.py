@@ -169,7 +169,9 @@ def test_a_file_system_without_locks_is_named_and_used(
     monkeypatch.setattr(lock.fcntl, "flock", flock)
     with locked(tmp_path, "is held"):
         pass
-    said = f"difflab: {tmp_path} cannot be locked ({os.strerror(number)}): let no second process write there\n"
+    said = (
+        f"difflab: {tmp_path} cannot be locked ({os.strerror(number)}): make sure that no other process writes there\n"
+    )
     assert capsys.readouterr().err == said
 
 

@@ -22,13 +22,13 @@ __all__ = ["UserError", "__version__", "evaluate", "load"]
 
 
 def load(path: str | Path, *, weights: str | None = None, accelerator: str = "auto") -> Run:
-    """A stored model, to draw from and to measure.
+    """Loads a stored model, to sample and measure it.
 
     path: a run directory, an exported folder, or a checkpoint of a run.
-    weights: "ema", the averaged ones, or "raw"; None = what each command takes.
+    weights: "ema", the averaged ones, or "raw"; None = the default of each command.
     accelerator: "auto", "cpu", "cuda" or "mps".
 
-    Raises UserError, in one line, where there is no model.
+    Raises UserError, in one line, if there is no model.
     """
     from difflab.api import Run
 
@@ -44,14 +44,14 @@ def evaluate(
     accelerator: str = "auto",
     overrides: Sequence[str] = (),
 ) -> Results:
-    """Measure pictures that are made already, as `difflab evaluate samples=...` does; no record is kept.
+    """Evaluates existing images, as `difflab evaluate samples=...` does; no record is stored.
 
     samples: a folder of images, or an archive (.npz) with arr_0 uint8 [n, H, W, C].
-    data: the data set that they are compared with, a choice of the group, such as "shapes32_single".
-    metrics: a choice of the group, such as "lite0". n: the first so many of the pictures; None = all.
-    overrides: anything else as the command line has it, such as ["data.path=/data/cifar10", "split=val"].
+    data: the reference data set, a choice of the group, such as "shapes32_single".
+    metrics: a choice of the group, such as "lite0". n: the number of images, from the first; None = all.
+    overrides: anything else as on the command line, such as ["data.path=/data/cifar10", "split=val"].
 
-    Raises UserError, with the line that the command would end in.
+    Raises UserError with the line that the command would print.
     """
     from difflab.api import evaluate_samples
 

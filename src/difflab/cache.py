@@ -7,6 +7,6 @@ from pathlib import Path
 
 
 def cache_root() -> Path:
-    """`$DIFFLAB_CACHE`, or `~/.cache/difflab`; made by whoever writes there first."""
+    """`$DIFFLAB_CACHE`, or `~/.cache/difflab`; created at the first write."""
     configured = os.environ.get("DIFFLAB_CACHE")
     return Path(configured).expanduser() if configured else Path.home() / ".cache" / "difflab"

@@ -20,7 +20,7 @@ def step_checkpoints(dirpath: Path, up_to: int | None = None) -> list[tuple[int,
 
 
 def newest_checkpoint(dirpath: Path) -> Path | None:
-    """last.ckpt; the one of the highest step where a kill came before last.ckpt was made; None where there is none."""
+    """last.ckpt, or the one of the highest step if a kill came before last.ckpt was written; None if there is none."""
     last = dirpath / LAST
     if last.is_file():
         return last

@@ -1,4 +1,4 @@
-"""The `difflab` command: hands over to one small file per command, importing nothing the others need."""
+"""The `difflab` command: dispatches to one small file per command, importing nothing that only others need."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from difflab.streams import unstoppable_streams
 
 @dataclass(frozen=True)
 class _Command:
-    """again: whether a scheduler that took the machine away may simply start it again."""
+    """again: whether a scheduler may simply start it again after preemption."""
 
     module: str
     summary: str
@@ -33,20 +33,20 @@ COMMANDS = {
     "train": _Command(
         "difflab.commands.train", "train an experiment: experiment=ddpm/shapes32 [any Hydra override]", again=True
     ),
-    "sample": _Command("difflab.commands.sample", "draw pictures from a run: run=... n=64 sampler=ddim seed=0"),
+    "sample": _Command("difflab.commands.sample", "generate samples of a run: run=... n=64 sampler=ddim seed=0"),
     "evaluate": _Command(
         "difflab.commands.evaluate", "score samples, a run's or others': run=... metrics=shapes n=512"
     ),
-    "schedule": _Command("difflab.commands.schedule", "search the levels of few steps: run=... sampler.steps=6"),
+    "schedule": _Command("difflab.commands.schedule", "search noise levels for few steps: run=... sampler.steps=6"),
     "likelihood": _Command("difflab.commands.likelihood", "bits/dim of real images: run=... split=val n=256"),
-    "accuracy": _Command("difflab.commands.accuracy", "how well a classifier tells images: run=... split=val n=256"),
-    "fool-rate": _Command(
-        "difflab.commands.fool_rate", "a page on which people choose, model or original; its results"
+    "accuracy": _Command(
+        "difflab.commands.accuracy", "accuracy of a classifier on real images: run=... split=val n=256"
     ),
+    "fool-rate": _Command("difflab.commands.fool_rate", "a page on which raters tell model from original; its results"),
     "sweep": _Command("difflab.commands.sweep", "run a W&B sweep file here: run sweeps/ddim_steps.yaml"),
     "data": _Command("difflab.commands.data", "make, inspect and list data sets of shards"),
     "weights": _Command("difflab.commands.weights", "inspect, import and export weights in official formats"),
-    "doctor": _Command("difflab.commands.doctor", "what is installed, which devices there are, what to mend"),
+    "doctor": _Command("difflab.commands.doctor", "installed packages, devices, and problems to fix"),
 }
 
 FAILED = 1
@@ -61,17 +61,17 @@ def usage() -> str:
     return (
         f"difflab {__version__}: one laboratory for ten diffusion papers\n\n"
         f"usage: difflab COMMAND [ARGUMENTS]\n\n{rows}\n\n"
-        "`difflab COMMAND --help` tells more. Errors you can mend end in one line and exit status 2.\n"
+        "`difflab COMMAND --help` shows more. Errors you can fix end in one line and exit status 2.\n"
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status.
+    """Runs one command; returns the exit status.
 
-    0 done, 2 a mistake the user can mend, 1 what the machine refused, 128 + n where signal n stopped it (75 where
-    training may be started again). A reader of the output who goes away (`| head`) does not stop the command.
+    0 = done, 2 = a mistake that the user can fix, 1 = an error of the machine, 128 + n = stopped by signal n (75 if
+    training may be started again). A closed pipe (`| head`) does not stop the command.
     """
-    # Looking through all that torch is made of takes a second of the end of each command, and finds nothing.
+    # Garbage collection over all of torch takes a second at the end of each command, and finds nothing.
     atexit.register(gc.freeze)
     if logging.lastResort is not None:
         logging.lastResort.addFilter(is_said_here)
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             say_on_stderr(f"difflab {name}: standard output cannot be written ({out.failure.strerror})")
             status = status or FAILED
         if follows_another():
-            # A further rank: threads of a process group may abort an interpreter that ends after it.
+            # A further rank: threads of a process group may abort an interpreter that exits after it.
             sys.stderr.flush()
             os._exit(status)
     return status
@@ -150,7 +150,7 @@ def _command(name: str) -> Callable[[Sequence[str]], int | None]:
 
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"; did you mean `difflab {close[0]}`?" if close else ""
-        raise UserError(f"there is no such command{hint} (commands: {', '.join(COMMANDS)})")
+        raise UserError(f"unknown command{hint} (commands: {', '.join(COMMANDS)})")
     return importlib.import_module(COMMANDS[name].module).main
 
 

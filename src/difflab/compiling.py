@@ -1,4 +1,4 @@
-"""Compiled networks for drawing and measuring: which work has them, and how torch keeps their code."""
+"""Compiled networks for sampling and measuring: when they are used, and how torch caches their code."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ Choice = Literal["auto"] | bool
 
 BACKEND = "inductor"
 SWITCH = "TORCH_COMPILE_DISABLE"
-"""The environment variable by which `torch.compile` gives back what it is given, in training as in drawing."""
+"""The environment variable that makes `torch.compile` return its argument, in training and in sampling."""
 KINDS = 4
-"""How many kinds of inputs (which fields, of what shapes) a network is compiled for; further ones run without.
+"""How many kinds of inputs (which fields, of what shapes) a network is compiled for; others run without compilation.
 
-Code for any number of rows would be one kind, but torch finds other convolutions for fewer than 16 of them."""
+Code for any number of rows would be one kind, but torch selects other convolutions for fewer than 16 of them."""
 
-_WITHOUT = "drawing goes on without compiled code"
+_WITHOUT = "sampling continues without compiled code"
 
 
 class CompiledNetworks:
-    """The compiled code of networks, which outlives one piece of work: the points of a sweep share it."""
+    """The compiled code of networks, shared by several pieces of work, such as the points of a sweep."""
 
     def __init__(self) -> None:
         self._compiled: dict[tuple[nn.Module, torch.dtype | None], _CompiledNetwork] = {}
 
     def of(self, network: nn.Module, dtype: torch.dtype | None) -> _CompiledNetwork:
-        """The code of one network with its arithmetic in `dtype`; nothing is compiled yet."""
+        """The code of one network with its arithmetic in `dtype`; compiles nothing yet."""
         key = network, dtype
         if key not in self._compiled:
             self._compiled[key] = _CompiledNetwork(network, dtype)
@@ -53,13 +53,13 @@ class CompiledNetworks:
 class Compilation:
     """Which networks of one piece of work run as compiled code.
 
-    choice:   true, false, or auto: each network for which the work is enough (`difflab.devices.compiling_pays`). That
-              follows from the configuration and the device alone, so that a command draws the same bits each time, and
-              several processes decide alike.
-    images:   how many the process with most of them works on, `batch` at a time.
-    device:   the type of the device that they are on.
-    networks: the code that there is.
-    speaks:   whether this process says what goes on.
+    choice:   true, false, or auto: each network with enough work (`difflab.devices.compiling_pays`). That depends only
+              on the configuration and the device, so that a command generates the same bits each time, and several
+              processes decide alike.
+    images:   the largest number of images of any process, `batch` at a time.
+    device:   the type of their device.
+    networks: the code compiled so far.
+    speaks:   whether this process prints messages.
     """
 
     choice: Choice = False
@@ -79,16 +79,16 @@ class Compilation:
 
     @property
     def used(self) -> bool:
-        """Whether a network ran as compiled code."""
+        """Whether a network was run as compiled code."""
         return any(self._decided.values())
 
     def network(self, network: nn.Module, dtype: torch.dtype | None, *, rows: int, calls: int) -> Network:
-        """The network with its arithmetic in `dtype` and its answers in float32, compiled where it is to be.
+        """The network with its arithmetic in `dtype` and its output in float32, compiled if it should be.
 
-        rows: images of this batch; a smaller one than the others goes through the network as it is, as do gradients.
-        calls: rows that go through the network for each image.
+        rows: images of this batch; a batch smaller than the others is not compiled, nor are calls with gradients.
+        calls: rows that the network processes for each image.
 
-        Raises UserError in a call, where compile=true and torch cannot compile it.
+        Raises UserError in a call, if compile=true and torch cannot compile it.
         """
         eager = under_autocast(network, dtype)
         if self.choice is False:
@@ -134,7 +134,7 @@ class Compilation:
             )
             return False
         if not self.networks.of(network, dtype).is_ready:
-            self._say("compiling the network: a minute or so, less where its code is in the cache")
+            self._say("compiling the network: about a minute, less if its code is in the cache")
         return True
 
     def _give_up(self, network: nn.Module, why: str) -> None:
@@ -149,7 +149,7 @@ class Compilation:
 
 
 class NotCompiledError(RuntimeError):
-    """A network could not be compiled. The message is one line of the reason."""
+    """A network could not be compiled. The message is the reason in one line."""
 
 
 class _CompiledNetwork:
@@ -163,14 +163,14 @@ class _CompiledNetwork:
 
     @property
     def is_ready(self) -> bool:
-        """Whether something was compiled already."""
+        """Whether anything has been compiled."""
         return self._compiled is not None
 
     def __call__(self, x: Tensor, time: Tensor, conditioning: Conditioning | None = None) -> Tensor:
-        """As the network. Raises NotCompiledError where torch cannot compile it, or could not before."""
+        """Calls the network. Raises NotCompiledError if torch cannot compile it, or could not before."""
         if self._failure is not None:
             raise NotCompiledError(self._failure)
-        # How tensors lie in memory would be another kind of input each time.
+        # Other strides would count as another kind of input.
         x, time = x.contiguous(), time.contiguous()
         conditioning = None if conditioning is None else conditioning.map(torch.Tensor.contiguous)
         kind = _kind_of(x, conditioning)
@@ -189,10 +189,10 @@ class _CompiledNetwork:
         with _compiler_ready() as failures:
             try:
                 if self._compiled is None:
-                    # A copy: the layout suits compiled code; what runs without it keeps its own, and so its rounding.
+                    # A copy, as this layout suits compiled code only; other calls keep theirs, and so their rounding.
                     network = copy.deepcopy(self._network).to(memory_format=torch.channels_last)
                     run = under_autocast(network, self._dtype)
-                    # This alone makes the folder of torch's cache.
+                    # Only this creates the folder of torch's cache.
                     self._compiled = torch.compile(run, backend=BACKEND, fullgraph=True, dynamic=False)
                 self._compiled(x, time, conditioning)
             except failures as error:
@@ -202,16 +202,16 @@ class _CompiledNetwork:
 
 @contextlib.contextmanager
 def _compiler_ready() -> Iterator[tuple[type[BaseException], ...]]:
-    """Inside, torch compiles into difflab's cache, says nothing, and forgets no code; yields how it fails."""
+    """Inside the context, torch compiles into difflab's cache, silently, and keeps all code; yields its exceptions."""
     _keep_code_in_cache()
     import torch._dynamo
 
     remarks = logging.getLogger("torch.utils.cpp_extension")
     level = remarks.level
-    # That a machine without a GPU has none is no news.
+    # Not worth a message: a machine without a GPU.
     remarks.setLevel(logging.ERROR)
     try:
-        # All networks share the code object that is counted; `KINDS` is the bound.
+        # All networks share the code object that torch counts; `KINDS` is the bound.
         with torch._dynamo.config.patch(recompile_limit=sys.maxsize, accumulated_recompile_limit=sys.maxsize):
             yield torch._dynamo.exc.TorchDynamoException, OSError
     finally:
@@ -219,13 +219,13 @@ def _compiler_ready() -> Iterator[tuple[type[BaseException], ...]]:
 
 
 def _keep_code_in_cache() -> None:
-    """Have torch keep its code below DIFFLAB_CACHE, unless TORCHINDUCTOR_CACHE_DIR says where."""
+    """Makes torch cache its code below DIFFLAB_CACHE, unless TORCHINDUCTOR_CACHE_DIR is set."""
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
-    # Torch writes its own default there as soon as anything imports its compiler.
+    # Torch sets its own default there as soon as anything imports its compiler.
     default = Path(default_cache_dir()).absolute()
     if Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR", default)) == default:
-        # Code for the CPU is made for a number of threads.
+        # Code for the CPU depends on the number of threads.
         folder = cache_root() / "compiled" / f"{torch.get_num_threads()}-threads"
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder.absolute())
 
@@ -237,7 +237,7 @@ def flops_of(network: nn.Module, run: Callable[[], object]) -> int:
     def count(layer: nn.Module, inputs: object, output: Tensor) -> None:
         nonlocal found
         weight = layer.weight
-        assert isinstance(weight, Tensor), "the layers that are counted have one"
+        assert isinstance(weight, Tensor), "the counted layers have one"
         found += 2 * weight.numel() * (output.numel() // weight.shape[0])
 
     handles = [part.register_forward_hook(count) for part in network.modules() if isinstance(part, _LAYERS)]
@@ -257,7 +257,7 @@ def _is_switched_off() -> bool:
 
 
 def has_compiler(device: str) -> bool:
-    """Whether there is what torch compiles with: a C++ compiler for code of a CPU, a C compiler for a launcher's."""
+    """Whether the compiler that torch needs exists: a C++ compiler for a CPU, a C compiler for a GPU's launcher."""
     return shutil.which(_compiler(device)) is not None
 
 
@@ -269,13 +269,13 @@ def _compiler(device: str) -> str:
 
 def _kind_of(x: Tensor, conditioning: Conditioning | None) -> tuple[object, ...]:
     fields = {} if conditioning is None else conditioning.fields()
-    # Code for one grad mode is none for the other.
+    # Code for one grad mode cannot be used in the other.
     modes = torch.is_inference_mode_enabled(), torch.get_num_threads()
     return (*modes, *((name, v.shape, v.dtype) for name, v in {"x": x, **fields}.items()))
 
 
 def _in_one_line(error: BaseException, limit: int = 200) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # Torch names what raised, and behind a colon begins a new line with the reason.
+    # Torch names what raised, and gives the reason on a new line after a colon.
     line = " ".join(lines[: 2 if lines[0].endswith(":") else 1]) if lines else type(error).__name__
     return line if len(line) <= limit else f"{line[:limit]}..."

@@ -1,4 +1,4 @@
-"""Where the configuration groups lie: inside an installed wheel, or at the top of a checkout."""
+"""The folder of the configuration groups: inside an installed wheel, or at the top of a checkout."""
 
 from __future__ import annotations
 

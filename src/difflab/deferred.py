@@ -1,4 +1,4 @@
-"""Imports that are put off until something uses them: what Lightning and torchvision load and training never uses."""
+"""Deferred imports: what Lightning and torchvision load, but training never uses."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from typing import Any
 
 
 def defer_imports() -> None:
-    """Have torchmetrics, torchvision and torch's compiler loaded only as far as training needs them.
+    """Defers torchmetrics, torchvision and torch's compiler, except for the parts that training needs.
 
-    Once something else of one of them is asked for, it is loaded as ever. As wholes they take longer than all other
-    imports of training besides torch: torchmetrics brings several hundred metrics and scipy.signal, torchvision its
-    models, and both of them, as Lightning, the compiler. Call it before the first import of Lightning; a package that
-    is loaded already is left as it is.
+    They are loaded normally once anything else of them is used. Together they take longer than all other imports of
+    training besides torch: torchmetrics brings several hundred metrics and scipy.signal, torchvision its models, and
+    both of them, like Lightning, the compiler. Call it before the first import of Lightning; packages that are already
+    loaded are left unchanged.
     """
     for name, light in _LIGHT.items():
         if name not in sys.modules:
@@ -30,9 +30,9 @@ def defer_imports() -> None:
 
 @dataclass(frozen=True)
 class _Light:
-    """What may be asked of a package that is not loaded.
+    """What can be used of a package before it is loaded.
 
-    modules: its own ones that can be imported alone. attributes: what is found without it, by name.
+    modules: its submodules that can be imported alone. attributes: those available without it, by name.
     """
 
     modules: Sequence[str]
@@ -49,7 +49,7 @@ def _attribute(module: str, name: str, *before: str) -> Callable[[], Any]:
 
 
 class _Compiled(type):
-    """Of a class whose instances are the modules that are compiled, of which there are none before the compiler is."""
+    """Metaclass of a stand-in for compiled modules, which has no instances before the compiler is loaded."""
 
     def __instancecheck__(cls, instance: object) -> bool:
         compiler = sys.modules.get("torch._dynamo.eval_frame")
@@ -57,14 +57,14 @@ class _Compiled(type):
 
 
 class OptimizedModule(metaclass=_Compiled):
-    """What `torch._dynamo.OptimizedModule` is to Lightning, which asks whether a module is one."""
+    """A stand-in for `torch._dynamo.OptimizedModule` in Lightning's isinstance checks."""
 
 
 def _disable() -> Callable[..., Any]:
     import torch
 
     def disable(fn: Any = None, recursive: bool = True, **options: Any) -> Any:
-        """`torch.compiler.disable`, which loads the compiler at the first call of what it guards."""
+        """`torch.compiler.disable`, which loads the compiler at the first call of the guarded function."""
         if "wrapping" in options:
             # This is that first call.
             load(sys.modules["torch._dynamo"])
@@ -75,7 +75,7 @@ def _disable() -> Callable[..., Any]:
 
 
 def _no_graph_to_break(msg: str = "") -> None:
-    """What `torch._dynamo.graph_break` does where nothing is compiled; optimizers call it at every step."""
+    """`torch._dynamo.graph_break` without compilation; optimizers call it at every step."""
 
 
 _LIGHT = {
@@ -84,7 +84,7 @@ _LIGHT = {
         {
             "__version__": _attribute("torchmetrics.__about__", "__version__"),
             "_logger": lambda: logging.getLogger("torchmetrics"),
-            # Its modules import one another in a circle that only one end opens.
+            # Its modules import each other in a cycle that can only be entered at one point.
             "Metric": _attribute("torchmetrics.metric", "Metric", "torchmetrics.utilities"),
             "MetricCollection": _attribute("torchmetrics.collections", "MetricCollection", "torchmetrics.utilities"),
         },
@@ -100,7 +100,7 @@ _LIGHT = {
 
 
 class _Deferred(ModuleType):
-    """A package before its `__init__` was run."""
+    """A package whose `__init__` has not run yet."""
 
     def __init__(self, spec: ModuleSpec, light: _Light) -> None:
         super().__init__(spec.name)
@@ -116,7 +116,7 @@ class _Deferred(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name in self._light.attributes and not self._is_loading:
             return self._light.attributes[name]()
-        # Python itself asks for others, as for `__wrapped__`: that is no use of the package.
+        # Python itself looks up others, such as `__wrapped__`, which does not count as use of the package.
         if not name.startswith("__") or name == "__all__":
             load(self)
         if isinstance(self, _Deferred):
@@ -129,7 +129,7 @@ class _Deferred(ModuleType):
 
 
 def load(module: ModuleType) -> None:
-    """Run the `__init__` of a package that was put off, once; other threads wait until all of it is there."""
+    """Runs the `__init__` of a deferred package once; other threads wait until it is complete."""
     if isinstance(module, _Deferred):
         with module._lock:
             if type(module) is _Deferred and not module._is_loading:
@@ -146,7 +146,7 @@ def load(module: ModuleType) -> None:
 
 
 class _Loading(MetaPathFinder):
-    """Finds nothing, but loads a package before a module of it that may not be imported alone."""
+    """Finds nothing, but loads a package before a submodule that cannot be imported alone."""
 
     def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> None:
         for name, light in _LIGHT.items():

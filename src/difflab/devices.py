@@ -1,4 +1,4 @@
-"""What `auto` means on this machine: accelerator, precision, compilation and memory layout.
+"""The meaning of `auto` on this machine: accelerator, precision, compilation and memory layout.
 
 The choices are measured; development/performance.md has the figures.
 """
@@ -20,7 +20,7 @@ Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
 def resolve_accelerator(choice: str) -> Accelerator:
-    """auto takes a GPU where torch can use one. Raises UserError for a device that is not there."""
+    """auto = a GPU if torch can use one. Raises UserError for a missing device."""
     if choice in ("gpu", "cuda"):
         if not torch.cuda.is_available():
             raise UserError(f"accelerator={choice}, but torch finds no GPU here; use accelerator=auto or cpu")
@@ -35,20 +35,20 @@ def resolve_accelerator(choice: str) -> Accelerator:
 
 
 def training_precision(choice: Precision | Literal["auto"], accelerator: Accelerator) -> Precision:
-    """Lightning's name of the training precision; auto is bf16-mixed where the device is built for it, else fp32."""
+    """Lightning's name of the training precision; auto = bf16-mixed if the device is built for it, else fp32."""
     if choice != "auto":
         return choice
     return "bf16-mixed" if fast_in_bf16(accelerator) else "32-true"
 
 
 def sampling_autocast(choice: Literal["auto", "32-true", "bf16-mixed"], accelerator: Accelerator) -> torch.dtype | None:
-    """The dtype of the network's arithmetic in sampling, or None for float32; auto as in training."""
+    """The autocast dtype of the network in sampling, or None for float32; auto as in training."""
     bf16 = fast_in_bf16(accelerator) if choice == "auto" else choice == "bf16-mixed"
     return torch.bfloat16 if bf16 else None
 
 
 def under_autocast(network: nn.Module, dtype: torch.dtype | None) -> Network:
-    """The network with its arithmetic in `dtype` and its answers in float32; None for float32 throughout."""
+    """The network with its arithmetic in `dtype` and its output in float32; None for float32 throughout."""
 
     def call(x: Tensor, time: Tensor, conditioning: Conditioning | None = None) -> Tensor:
         with torch.autocast(x.device.type, dtype=dtype, enabled=dtype is not None):
@@ -65,11 +65,11 @@ def fast_in_bf16(accelerator: Accelerator) -> bool:
 
 
 def deterministic_mode(wanted: bool, accelerator: Accelerator) -> bool | Literal["warn"]:
-    """Deterministic algorithms, with which a resumed run is the uninterrupted one bit for bit.
+    """The mode of deterministic algorithms, which make a resumed run identical to an uninterrupted one, bit for bit.
 
-    True: always; "warn": where torch has some.
-    On CUDA it has to be always: torch takes a switch that only warns for leave to use the fast backward passes of
-    attention, whose sums come in any order. An operation without a deterministic kernel then ends in torch's error.
+    True: always; "warn": if torch has some.
+    On CUDA it must be always: with a mode that only warns, torch uses the fast backward passes of attention, whose
+    order of summation varies. An operation without a deterministic kernel then raises torch's error.
     """
     if not wanted:
         return False
@@ -77,9 +77,9 @@ def deterministic_mode(wanted: bool, accelerator: Accelerator) -> bool | Literal
 
 
 def choose_algorithms(deterministic: bool, accelerator: Accelerator, *, compiles: bool) -> None:
-    """Set this process to deterministic algorithms, or to the fastest ones.
+    """Sets this process to deterministic algorithms, or to the fastest ones.
 
-    compiles: whether compiled code has to follow. To tell it torch imports its compiler, for more than a second.
+    compiles: whether compiled code must comply. For that torch imports its compiler, which takes more than a second.
     """
     mode = deterministic_mode(deterministic, accelerator)
     if compiles:
@@ -89,19 +89,19 @@ def choose_algorithms(deterministic: bool, accelerator: Accelerator, *, compiles
     if deterministic:
         # NVIDIA, "cuBLAS: results reproducibility".
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-    # Filling every new buffer, too, only slows each step down.
+    # Filling every new buffer as well would only slow down each step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyrefly: ignore
 
 
 def on_cuda_only(choice: str | bool, accelerator: Accelerator) -> bool:
-    """A choice of true, false, or auto = where there is a GPU. For `compile` in training; drawing has its own."""
+    """Resolves true, false, or auto = on a GPU. For `compile` in training; sampling has its own rule."""
     return accelerator == "cuda" if choice == "auto" else bool(choice)
 
 
 def compiling_pays(flops: float, layers: int, device: str, dtype: torch.dtype | None) -> bool:
-    """Whether compiling a network costs less time than it saves: what `compile=auto` stands for in drawing.
+    """Whether compiling a network takes less time than it saves: the meaning of `compile=auto` in sampling.
 
-    By the figures below, not by a clock: the bits of a picture must not depend on how busy a machine is.
+    Computed from the constants below, not measured: the bits of a sample must not depend on the load of a machine.
 
     flops: of all calls of the network together. layers: its convolutions and linear layers. dtype: of its arithmetic,
     None for float32.
@@ -113,13 +113,13 @@ def compiling_pays(flops: float, layers: int, device: str, dtype: torch.dtype | 
 
 
 SAVED_BY_COMPILING = 0.055
-"""The share of a network's time: the least that was measured, of 0.055 to 0.28."""
+"""The fraction of a network's time that is saved: the least measured, of 0.055 to 0.28."""
 COMPILER_START, COMPILING_A_LAYER = 5.0, 0.6
 """Seconds, on two cores with nothing in the cache."""
 
 
 def _flops_per_second(device: str, dtype: torch.dtype | None) -> float:
-    """What networks reach without being compiled; with AMX and on a GPU it is an estimate."""
+    """The throughput of networks without compilation; with AMX and on a GPU it is an estimate."""
     if device == "cuda":
         return 2e13 if dtype is None else 1e14
     a_thread = 7e10 if dtype is None else 4e11 if torch.cpu._is_amx_tile_supported() else 1.2e11
@@ -127,7 +127,7 @@ def _flops_per_second(device: str, dtype: torch.dtype | None) -> float:
 
 
 def is_first_process() -> bool:
-    """Whether this process writes and speaks for the run, as far as is known before a Trainer has started."""
+    """Whether this process writes and prints for the run, as far as is known before a Trainer has started."""
     from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
     # On a further machine the process that starts the others does not know its rank before that.

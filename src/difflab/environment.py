@@ -1,4 +1,4 @@
-"""Environment variables for the length of a block."""
+"""Environment variables for the duration of a block."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 @contextlib.contextmanager
 def environment(variables: Mapping[str, str | None]) -> Iterator[None]:
-    """Inside, this process and those it starts have `variables` (None: have it not); afterwards they are as before."""
+    """Sets `variables` (None: unset) for this process and those it starts; restores them afterwards."""
     before = {name: os.environ.get(name) for name in variables}
     _set(variables)
     try:

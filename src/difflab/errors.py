@@ -1,4 +1,4 @@
-"""Errors that end a command in one line, and any other error in one line."""
+"""Errors that end a command with one line, and one-line forms of any other error."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Iterator
 
 
 class UserError(ValueError):
-    """A mistake of the user's. The message is one line that names what is wrong and how to mend it.
+    """A mistake of the user. The message is one line that names what is wrong and how to fix it.
 
-    The command line prints the line alone and exits with status 2; any other exception keeps its traceback.
+    The command line prints only this line and exits with status 2; any other exception keeps its traceback.
     """
 
 
 class LostProcessError(RuntimeError):
-    """Another process of the same work ended, or gives no sign of life; the message says which.
+    """Another process of the same command ended or stopped responding; the message says which.
 
-    The command line prints the line alone and exits with status 1.
+    The command line prints only this line and exits with status 1.
     """
 
 
 @contextlib.contextmanager
 def user_errors(what: str = "") -> Iterator[None]:
-    """Inside, a ValueError is the user's: the low layers, which know nothing of users, refuse what cannot be built.
+    """Turns a ValueError inside into a UserError, since low-level code raises ValueError for invalid values.
 
-    what: said in front of the message, to name the part of the configuration.
+    what: a prefix of the message that names the part of the configuration.
     """
     try:
         yield
@@ -35,11 +35,11 @@ def user_errors(what: str = "") -> Iterator[None]:
 
 
 def in_one_line(error: BaseException) -> str:
-    """The whole message without its line breaks; the name of the error where it says nothing."""
+    """The whole message without line breaks; the name of the exception if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of the message, where the others go into details; the name of the error where it says nothing."""
+    """The first line of the message; the name of the exception if it has none."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

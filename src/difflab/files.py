@@ -1,4 +1,4 @@
-"""Files that are either old or new, never half of each; their hashes; and which of them is the newest."""
+"""Atomic writes of files and folders, hashes, and numbered files."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _MARK = ".partial-"
 
 @contextlib.contextmanager
 def replacing(target: Path, *, sole_writer: bool = True, synced: bool = True) -> Iterator[Path]:
-    """Yield a temporary path beside `target` to write to; on success it is synced and takes target's place.
+    """Yields a temporary path beside `target` to write to; on success it is synced and replaces `target`.
 
-    On any error the old `target` stays as it was and the temporary file is removed. Others may read the new one as the
-    umask lets them, whatever mode its writer gave it.
-    Raises MachineError, which names `target`, where the machine refuses: no space, no permission.
-    sole_writer: nobody else writes this file, so what a killed process left behind for it is removed first. False for
-        a cache that several processes may fill at once.
-    synced: False leaves it to the system when the content reaches the disk, for thousands of files that can be made
-        again: after a power cut they may be empty, after a kill they are not.
+    On any error the old `target` is unchanged and the temporary file is removed. The mode of the new file follows the
+    umask, whatever mode its writer set.
+    Raises MachineError, which names `target`, if the machine refuses: no space, no permission.
+    sole_writer: no other process writes this file, so leftovers of a killed process are removed first. False for a
+        cache that several processes may fill at once.
+    synced: False lets the system decide when the content reaches the disk, for thousands of files that can be
+        recreated: they may be empty after a power failure, but not after a kill.
     """
     temporary = target.with_name(f".{target.name}{_MARK}{os.getpid()}-{secrets.token_hex(4)}")
     with machine_errors(target, instead_of=temporary):
@@ -38,8 +38,8 @@ def replacing(target: Path, *, sole_writer: bool = True, synced: bool = True) ->
             mode = _mode_of_new_file(temporary)
             yield temporary
             if not temporary.is_symlink() and temporary.stat().st_nlink == 1:
-                # Some writers (safetensors) put a file of their own in its place, which its owner alone may read. A
-                # hard link shares its mode with the file it was made of, which somebody may have made private.
+                # Some writers (safetensors) replace it by a file that only its owner may read. A hard link shares the
+                # mode of its source, which may be private.
                 temporary.chmod(mode)
             if synced:
                 sync(temporary)
@@ -53,13 +53,13 @@ def replacing(target: Path, *, sole_writer: bool = True, synced: bool = True) ->
 
 @contextlib.contextmanager
 def replacing_together(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `folder` to write files to; on success they take their places in `folder`.
+    """Yields a temporary folder beside `folder` to write files to; on success they are moved into `folder`.
 
-    On any error `folder` stays as it was, and is not made where it was not. Other files in it are left alone.
-    Raises MachineError where the machine refuses; a file in the temporary folder is named by its place in `folder`.
+    On any error `folder` is unchanged, and not created. Other files in it are left alone.
+    Raises MachineError if the machine refuses, naming a file by its path in `folder`.
     """
     if folder.name in ("", ".."):
-        # `.` and `..` have no name to put something beside.
+        # `.` and `..` have no name, which the temporary folder needs.
         folder = folder.resolve()
     temporary = folder.parent / f".{folder.name}{_MARK}{os.getpid()}-{secrets.token_hex(4)}"
     with machine_errors(folder, instead_of=temporary):
@@ -80,7 +80,7 @@ def replacing_together(folder: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(target: Path) -> None:
-    """Remove temporary files, and folders, of `target` that an interrupted writer left."""
+    """Removes temporary files and folders for `target` that an interrupted writer left."""
     for leftover in target.parent.glob(f".{_glob_literal(target.name)}{_MARK}*"):
         if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover)
@@ -89,13 +89,13 @@ def remove_leftovers(target: Path) -> None:
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write `text` to `target` in one piece."""
+    """Writes `text` to `target` atomically."""
     with replacing(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Make `target`, in one piece, the same file as `source`; a copy where the file system has no hard links."""
+    """Makes `target`, atomically, a hard link to `source`, or a copy if the file system has no hard links."""
     with replacing(target) as temporary:
         try:
             os.link(source, temporary)
@@ -105,7 +105,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def keep_older(path: Path) -> Path:
-    """Keep what `path` holds beside it, as `<stem>.<n><suffix>` with the first free n; `path` itself stays."""
+    """Saves the content of `path` beside it, as `<stem>.<n><suffix>` with the first free n; `path` itself stays."""
     n = 1
     while (older := path.with_name(f"{path.stem}.{n}{path.suffix}")).exists():
         n += 1
@@ -114,9 +114,9 @@ def keep_older(path: Path) -> Path:
 
 
 def write_keeping_older(path: Path, text: str) -> None:
-    """write_text; where the file had another content, that is kept as keep_older does.
+    """Like `write_text`, but saves different old content with `keep_older`.
 
-    At every moment `path` is either the old file or the new one, and after an error it is the old one.
+    At any time `path` is either the old file or the new one, and after an error it is the old one.
     """
     content = text.encode("utf-8")
     if not path.is_file():
@@ -131,14 +131,14 @@ def write_keeping_older(path: Path, text: str) -> None:
 
 
 def numbered(folder: Path, prefix: str, suffix: str) -> list[tuple[int, Path]]:
-    """(number, path) of the files `<prefix><number><suffix>` in `folder`, by number, however many digits it has."""
+    """(number, path) of the files `<prefix><number><suffix>` in `folder`, sorted by number."""
     name = re.compile(re.escape(prefix) + r"(\d{6,})" + re.escape(suffix))
     found = ((name.fullmatch(path.name), path) for path in folder.glob(f"{prefix}*{suffix}"))
     return sorted((int(match[1]), path) for match, path in found if match)
 
 
 def write_shared(target: Path, content: bytes) -> None:
-    """Write `content` to `target` in one piece, where others may be writing the same file."""
+    """Writes `content` to `target` atomically, while other processes may be writing the same file."""
     with replacing(target, sole_writer=False) as temporary:
         temporary.write_bytes(content)
 
@@ -150,7 +150,7 @@ def sha256_of(path: str | Path) -> str:
 
 
 def _mode_of_new_file(path: Path) -> int:
-    """The mode that the umask gives to a new file; asked of a file, because asking the process would set it."""
+    """The mode that the umask gives to a new file; read from a file, as reading the umask would set it."""
     path.touch()
     mode = stat.S_IMODE(path.stat().st_mode)
     path.unlink()
@@ -162,7 +162,7 @@ def _glob_literal(name: str) -> str:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
+    """Waits until a file or folder is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -57,7 +57,7 @@ def to_uint8(image: Tensor, rounding: Rounding = "truncate") -> Tensor:
     """
     x = image.float()
     if not bool(torch.isfinite(x).all()):
-        raise ValueError("NaN or infinity is no pixel: refuse such images before they are converted")
+        raise ValueError("NaN and infinity have no pixel value: check for them before the conversion")
     if rounding == "truncate":
         scaled = (x + 1.0) * 127.5
     elif rounding == "nearest":

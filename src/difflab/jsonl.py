@@ -1,4 +1,4 @@
-"""Files of records, one JSON object a line, that several processes may add to and that a kill may tear."""
+"""Files of records, one JSON object per line, that several processes may append to and a kill may truncate."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _said: set[tuple[Path, tuple[int, ...]]] = set()
 
 
 def append(path: Path, lines: Sequence[str]) -> None:
-    """Add `lines`, each one JSON object without a line break, in one write; nobody else's line is split by it.
+    """Appends `lines`, each one JSON object without a line break, in one write that splits no other line.
 
-    Behind a line that an earlier writer could not finish a new one is begun. Raises MachineError, as on a full disk.
+    Starts a new line after one that an earlier writer did not finish. Raises MachineError, such as on a full disk.
     """
     if not lines:
         return
@@ -30,11 +30,11 @@ def append(path: Path, lines: Sequence[str]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            # A line that somebody is writing now is not torn; a file system without locks has it look so at most.
+            # A line being written now is not torn; without file locks it may at most look so.
             with contextlib.suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             content = (b"\n" if _is_torn(descriptor) else b"") + text.encode("utf-8")
-            # A file system may take a part only, and says why when it is asked to take the rest.
+            # A file system may write only a part, and reports the reason on the next write.
             while content:
                 content = content[os.write(descriptor, content) :]
         finally:
@@ -42,10 +42,10 @@ def append(path: Path, lines: Sequence[str]) -> None:
 
 
 def read(path: Path) -> list[Record]:
-    """The records of a file, none where there is no file.
+    """The records of a file; empty if there is no file.
 
-    Lines that are no whole record, as a writer leaves that was stopped or had no space, are left out and named in one
-    line on standard error, once.
+    Incomplete lines, left by a writer that was stopped or out of space, are skipped and reported in one line on
+    standard error, once.
     """
     if not path.is_file():
         return []
@@ -62,7 +62,7 @@ def read(path: Path) -> list[Record]:
     if torn and speaks() and (path, tuple(torn)) not in _said:
         _said.add((path, tuple(torn)))
         which = f"line {torn[0]} is" if len(torn) == 1 else f"lines {', '.join(map(str, torn))} are"
-        say_on_stderr(f"note: {path}: {which} no whole record (a writer was stopped there), left out")
+        say_on_stderr(f"note: {path}: {which} not a complete record (a writer was stopped there), left out")
     return records
 
 

@@ -1,4 +1,4 @@
-"""Text that has to find room in a picture."""
+"""Text that must fit into an image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def shortened(text: str, font: Font, width: int) -> str:
-    """The text, or as much of its start as is `width` pixels wide at most with dots behind it."""
+    """The text, truncated with dots to at most `width` pixels."""
     if font.getlength(text) <= width:
         return text
     kept = next((k for k in range(len(text), 0, -1) if font.getlength(text[:k] + "...") <= width), 0)

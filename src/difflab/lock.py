@@ -1,4 +1,4 @@
-"""One writer to a folder: a lock that says who holds it, and that a killed process leaves open."""
+"""One writer per folder: a lock that names its holder and is released if the process is killed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TRIES = 5
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lock, as its file says. processes: the name space in which `pid` means something."""
+    """The holder of a lock, as recorded in its file. processes: the namespace of `pid`."""
 
     pid: int
     host: str
@@ -43,7 +43,7 @@ class Holder:
 
     @classmethod
     def read(cls, file: int) -> Holder | None:
-        """None where the file says nothing: its holder has not written yet."""
+        """Reads the holder; None if the file is empty, as its holder has not written yet."""
         try:
             content: dict[str, Any] = json.loads(os.pread(file, 4096, 0))
             return cls(**content)
@@ -55,10 +55,10 @@ class Holder:
         return f"process {self.pid} on {self.host}{job}, since {self.since}"
 
     def is_gone(self, me: Holder) -> bool:
-        """Whether it is certain that this holder lives no more, although its lock is still there.
+        """Whether this holder has certainly ended, although its lock is still held.
 
         A requeued job starts after SLURM has ended its predecessor, whose lock a file server may keep for a while; and
-        a process that is dead here may have left its lock to one that it forked.
+        a dead process may have left its lock to a forked child.
         """
         if self.job is not None and self.job == me.job:
             return self.restarts < me.restarts
@@ -75,16 +75,16 @@ class Holder:
 
 @contextlib.contextmanager
 def locked(folder: Path | str, what: str, instead: str = "", *, shared_with_children: bool = False) -> Iterator[int]:
-    """Inside, no other process has the lock of `folder`, which is made if need be. Yields the descriptor that holds it.
+    """Holds the lock of `folder`, which is created if necessary. Yields the descriptor of the lock.
 
-    A folder that was made for it and is empty at the end is removed.
+    A folder that was created for it and is empty at the end is removed.
 
-    what: goes on in the folder, for the message: "is being trained". instead: what else the user may do.
-    shared_with_children: the descriptor is handed to children, who keep the folder locked if this process is killed.
+    what: the activity in the folder, for the message: "is being trained". instead: what else the user may do.
+    shared_with_children: children inherit the descriptor, and keep the folder locked if this process is killed.
 
-    The lock is flock's, so it ends with the process however that ends; over NFS it holds between machines where the
-    server knows locks. A file system without locks is named once on standard error, and used without.
-    Raises UserError, with the holder's process, machine and time, where the folder is locked.
+    The lock is flock's, so it always ends with the process; over NFS it works between machines if the server supports
+    locks. A file system without locks is reported once on standard error, and used without.
+    Raises UserError, with the holder's process, machine and time, if the folder is locked.
     """
     path = Path(folder) / LOCK
     made = [place for place in path.parents if not place.exists()]
@@ -99,7 +99,7 @@ def locked(folder: Path | str, what: str, instead: str = "", *, shared_with_chil
             os.pwrite(file, json.dumps(asdict(Holder.me())).encode(), 0)
         yield file
     finally:
-        # Removed before it is unlocked: nobody can hold this file afterwards (see _is_at).
+        # Removed before it is unlocked: no process can hold this file afterwards (see _is_at).
         if _is_at(file, path):
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -108,7 +108,7 @@ def locked(folder: Path | str, what: str, instead: str = "", *, shared_with_chil
 
 
 def _remove_empty(folders: Iterable[Path]) -> None:
-    """What nothing was written into need not stay. folders: the innermost first."""
+    """Removes empty folders. folders: the innermost first."""
     with contextlib.suppress(OSError):
         for place in folders:
             place.rmdir()
@@ -121,7 +121,7 @@ def _acquired(path: Path, what: str, instead: str, *, takes_over: bool) -> int:
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except FileNotFoundError:
-            # The last holder has just removed the folder, which it had made.
+            # The last holder has just removed the folder that it had created.
             continue
         try:
             held = _is_held(file, path.parent)
@@ -130,13 +130,13 @@ def _acquired(path: Path, what: str, instead: str, *, takes_over: bool) -> int:
             raise
         if not held and _is_at(file, path):
             return file
-        # Either another one removed the file between the two calls, or it is locked.
+        # Either another process removed the file between the two calls, or it is locked.
         holder = Holder.read(file) if held else None
         if held and not (takes_over and holder is not None and holder.is_gone(Holder.me())):
             os.close(file)
             break
         if held and _is_at(file, path):
-            # Whoever still has this file open holds the lock of a file that is no more.
+            # A process that still has this file open holds the lock of a deleted file.
             path.unlink(missing_ok=True)
         os.close(file)
     who = "" if holder is None else f" ({holder})"
@@ -144,7 +144,7 @@ def _acquired(path: Path, what: str, instead: str, *, takes_over: bool) -> int:
 
 
 def _is_held(file: int, folder: Path) -> bool:
-    """Whether another process holds the lock; otherwise it is ours now, if the file system knows locks."""
+    """Whether another process holds the lock; otherwise it is ours now, if the file system supports locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -152,7 +152,9 @@ def _is_held(file: int, folder: Path) -> bool:
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
             raise
-        say_on_stderr(f"difflab: {folder} cannot be locked ({error.strerror}): let no second process write there")
+        say_on_stderr(
+            f"difflab: {folder} cannot be locked ({error.strerror}): make sure that no other process writes there"
+        )
     return False
 
 

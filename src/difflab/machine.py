@@ -1,4 +1,4 @@
-"""What the machine refuses: no space, no permission, too many open files. Each is one line that names the path."""
+"""Errors of the machine: no space, no permission, too many open files. Each is one line that names the path."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MACHINE = 1
-"""The exit status of a refusal by the machine."""
+"""The exit status of an error of the machine."""
 MISTAKE = 2
-"""The exit status of a path that cannot be what it was given as: the user's mistake."""
+"""The exit status of an invalid path: the user's mistake."""
 
 _SENTENCES = {
     errno.ENOSPC: "no space left to write {path}: free some space and give the same command again",
-    errno.EDQUOT: "the disk quota does not allow to write {path}: free some space and give the same command again",
+    errno.EDQUOT: "the disk quota is exceeded by {path}: free some space and give the same command again",
     errno.EFBIG: "{path} would be larger than this file system or `ulimit -f` allows",
     errno.EACCES: "no permission to use {path}: change its mode or owner, or choose another place",
     errno.EPERM: "no permission to use {path}: change its mode or owner, or choose another place",
@@ -24,7 +24,7 @@ _SENTENCES = {
     errno.EMFILE: "too many open files, at {path}: raise the limit of this shell (`ulimit -n 65536`)",
     errno.ENFILE: "too many open files on this machine, at {path}",
     errno.EIO: "the device failed to read or write {path} (input/output error)",
-    errno.ESTALE: "{path} went away on the file server (stale file handle): give the same command again",
+    errno.ESTALE: "{path} disappeared from the file server (stale file handle): give the same command again",
     errno.ETXTBSY: "{path} is in use by another program",
     errno.EBUSY: "{path} is in use by another program",
     errno.ENOTCONN: "the file server of {path} is not connected",
@@ -38,13 +38,13 @@ _SENTENCES = {
 }
 _MISTAKES = {errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EEXIST}
 _ONLY_BY_NUMBER = {errno.ENOMEM, *_MISTAKES}
-"""Their texts are too common to be taken from the message of an exception that is no OSError."""
+"""Errors whose texts are too common to be recognized in the message of another exception than OSError."""
 
 
 class MachineError(OSError):
-    """The machine refused to read or write `filename`. The message is one line that names the path.
+    """The machine failed to read or write `filename`. The message is one line that names the path.
 
-    The command line prints the line alone and exits with `status`: 1, or 2 where the path itself is the user's mistake.
+    The command line prints only this line and exits with `status`: 1, or 2 if the path itself is the user's mistake.
     """
 
     def __init__(self, number: int | None, path: str | os.PathLike[str] | None) -> None:
@@ -65,11 +65,11 @@ class MachineError(OSError):
 
 
 def machine_error(error: BaseException, path: Path | None = None, *, contexts: bool = False) -> MachineError | None:
-    """The machine's refusal that `error` is, or was raised from; None where it is something else, a bug perhaps.
+    """The machine's error that `error` is, or was raised from; None if it is something else, such as a bug.
 
-    Libraries written in other languages report a full disk as exceptions of their own; those are known by their text.
+    Libraries in other languages report a full disk with their own exceptions, which are recognized by their text.
 
-    path: what was being read or written, for errors that do not say.
+    path: what was being read or written, for errors that do not name it.
     contexts: an error that was being handled when another one was raised counts as well.
     """
     while error is not None:
@@ -85,7 +85,7 @@ def machine_error(error: BaseException, path: Path | None = None, *, contexts: b
 
 @contextlib.contextmanager
 def machine_errors(path: Path, *, instead_of: Path | None = None) -> Iterator[None]:
-    """Inside, what the machine refuses becomes a MachineError, which names `path` where no other file is known.
+    """Turns errors of the machine inside into MachineError, which names `path` if no other file is known.
 
     instead_of: a temporary file or folder that will take the place of `path`.
     """
@@ -99,7 +99,7 @@ def machine_errors(path: Path, *, instead_of: Path | None = None) -> Iterator[No
 
 
 def _final(named: str | None, path: Path, instead_of: Path | None) -> str | Path:
-    """What a refusal names: never a temporary file or folder, of which nobody knows."""
+    """The path in the message: never a temporary file or folder, which the user does not know."""
     if named is None:
         return path
     if instead_of is None or not Path(named).is_relative_to(instead_of):
@@ -119,7 +119,7 @@ def _number_of(error: BaseException) -> int | None:
 
 
 def _names_a_file(error: OSError) -> bool:
-    # Of a system call on an open file Python knows the number alone, which says nothing to anybody.
+    # For a system call on an open file Python only knows the descriptor number, which is of no use.
     return isinstance(error.filename, str | bytes)
 
 

@@ -18,9 +18,9 @@ from difflab.config.optimizer import LearningRateConfig, OptimizerConfig
 
 
 class _Eager:
-    """An optimizer's methods as they are without torch's guard against compiling them.
+    """An optimizer's methods without torch's guard against compiling them.
 
-    No optimizer is compiled here, and the first call of a guarded method imports torch's compiler, for a second.
+    No optimizer is compiled here, and the first call of a guarded method imports torch's compiler, taking a second.
     """
 
     add_param_group = inspect.unwrap(Optimizer.add_param_group)
@@ -30,11 +30,11 @@ class _Eager:
 
 
 class Adam(_Eager, torch.optim.Adam):
-    """`torch.optim.Adam`, not to be compiled."""
+    """`torch.optim.Adam`, never compiled."""
 
 
 class AdamW(_Eager, torch.optim.AdamW):
-    """`torch.optim.AdamW`, not to be compiled."""
+    """`torch.optim.AdamW`, never compiled."""
 
 
 def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter], *, fused: bool = True) -> Optimizer:
@@ -60,7 +60,7 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter],
 
 
 def learning_rate_factor(config: LearningRateConfig, step: int, max_steps: int) -> float:
-    """The factor on the base rate for the optimised batch number `step` (0 is the first) of `max_steps`.
+    """The factor on the base rate for the optimizer step number `step` (0 is the first) of `max_steps`.
 
     Warm-up is linear, min(1, (step + 1) / warmup_steps); decays reach 0 after the last step and multiply with it.
     """

@@ -16,7 +16,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 def track(items: Iterable[Item], total: int, description: str) -> Iterator[Item]:
-    """Hand on `items`, showing on standard error how many of `total` are done; of several processes the first does."""
+    """Yields `items`, showing on standard error how many of `total` are done; only the first process shows it."""
     if not speaks():
         yield from items
         return

@@ -1,8 +1,8 @@
-"""Being told to stop: the signals of terminals and schedulers, heard from the first line of a command to its last.
+"""Stopping on the signals of terminals and schedulers, handled from the first line of a command to its last.
 
 Python runs handlers between two bytecodes of the main thread, which may wait for minutes in a collective or a compiler.
-A thread of its own therefore reads the numbers as they arrive: it answers at once, passes them on to the processes that
-this one has started, and ends everything at the second one.
+A separate thread therefore reads the signals as they arrive: it responds immediately, passes them on to the processes
+started by this one, and ends everything at the second signal.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from difflab.console import say_on_stderr
 
 HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 OF_SCHEDULERS = (signal.SIGTERM, signal.SIGUSR1)
-"""What a scheduler sends before it takes the machine away; it may start the command again."""
+"""The signal of a scheduler before preemption, after which it may start the command again."""
 TRY_AGAIN = 75
 """EX_TEMPFAIL of sysexits.h."""
 LAUNCHED_BY = "DIFFLAB_LAUNCHED_BY"
-"""The process that started this one as a further rank; it alone is told to stop, and tells it on."""
+"""The process that started this one as a further rank; only that process is signalled, and passes signals on."""
 
 _ECHO_S = 0.1
-"""`timeout`, a closing terminal and systemd send two signals in a row, and mean one."""
+"""`timeout`, a closing terminal and systemd send two signals in a row that count as one."""
 _ANSWER_S = 1.0
-"""A main thread that has not stopped by then is busy: it is said that the signal was heard."""
+"""Seconds after which a busy main thread that has not stopped yet is reported to have received the signal."""
 _AT_THE_EDGES = "the last lines"
 
-# Not for the programs that this one starts.
+# Not for programs started by this one.
 _first = int(os.environ.pop(LAUNCHED_BY, "0"))
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asks this program to stop. Notes (`add_note`) are what the user is told besides: what is kept."""
+    """A signal requests this program to stop. Notes (`add_note`) are shown to the user: what is kept."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -48,20 +48,20 @@ class Stopped(KeyboardInterrupt):
 
     @property
     def status(self) -> int:
-        """The exit status of a program that a signal ended."""
+        """The exit status of a program ended by a signal."""
         return 128 + self.number
 
 
 @contextlib.contextmanager
 def listening(speaker: str, *, again: Collection[int] = (), at_once: bool = True) -> Iterator[None]:
-    """Inside, the first of HEEDED raises Stopped in the main thread, the second ends the process at once.
+    """Inside the context, the first of HEEDED raises Stopped in the main thread, the second ends the process at once.
 
-    In the middle of an import the first ends the process at once, too: extension modules turn an error into another
-    one, or into an abort.
+    During an import the first ends the process at once, too, as extension modules turn an exception into another one,
+    or into an abort.
 
-    speaker: what lines begin with. again: signals after which a scheduler may start the command again (TRY_AGAIN).
-    at_once: False where signals are only noted except inside `interruptible`, so that none is raised where nobody
-    catches it. A signal that is ignored (nohup, a job in the background) stays ignored.
+    speaker: the prefix of lines. again: signals after which a scheduler may start the command again (TRY_AGAIN).
+    at_once: False if signals are only recorded except inside `interruptible`, so that none is raised where it is not
+    caught. A signal that is ignored (nohup, a background job) stays ignored.
     Does nothing in other threads, and inside another `listening`.
     """
     global _listener
@@ -78,12 +78,12 @@ def listening(speaker: str, *, again: Collection[int] = (), at_once: bool = True
 
 @contextlib.contextmanager
 def deferred(what: str) -> Iterator[None]:
-    """Inside, the first signal is only noted (`received`), and the user told that `what` is finished first.
+    """Inside the context, the first signal is only recorded (`received`), with a message that `what` is finished first.
 
-    Raises Stopped at the end for a signal that came in time.
+    Raises Stopped at the end for a signal received inside.
     """
     with listening("difflab"):
-        assert _listener is not None, "signals reach the main thread alone"
+        assert _listener is not None, "signals only reach the main thread"
         with _listener.finishing(what):
             yield
         if _listener.received:
@@ -92,9 +92,9 @@ def deferred(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Inside `deferred`, or where `listening` only notes them, a signal raises Stopped after all, also an earlier one.
+    """Inside `deferred`, or if `listening` only records them, makes signals raise Stopped, including an earlier one.
 
-    For long work that changes nothing which would have to be whole again. Does nothing elsewhere.
+    For long work that leaves nothing inconsistent. Does nothing elsewhere.
     """
     if _listener is None or _listener.finishes is None:
         yield
@@ -107,10 +107,10 @@ def interruptible() -> Iterator[None]:
 
 @contextlib.contextmanager
 def shielded() -> Iterator[None]:
-    """Programs that are started inside, on this thread, are never reached by the signals heeded here.
+    """Shields programs started inside, on this thread, from the signals handled here.
 
-    For what serves this process and has to outlive its saving: a scheduler signals every process of a job, a terminal
-    every one of the group. They end by being told, or because this one is gone.
+    For helpers that must outlive this process's saving: a scheduler signals every process of a job, a terminal every
+    one of the group. They end on request, or when this process is gone.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HEEDED)
     try:
@@ -121,9 +121,9 @@ def shielded() -> Iterator[None]:
 
 @contextlib.contextmanager
 def passed_on_to(pids: Collection[int], *, first: bool = True) -> Iterator[None]:
-    """Inside, the first signal is passed on to these processes, and the second kills them.
+    """Inside the context, passes the first signal on to these processes, and kills them at the second.
 
-    pids: may change inside; -n is the process group n. first: False where they are told about the first one otherwise.
+    pids: may change inside; -n is the process group n. first: False if they learn of the first signal otherwise.
     """
     if _listener is None:
         yield
@@ -136,25 +136,25 @@ def passed_on_to(pids: Collection[int], *, first: bool = True) -> Iterator[None]
 
 
 def received() -> int:
-    """The first signal that came since listening began; 0 where none did."""
+    """The first signal since listening began; 0 if there was none."""
     return 0 if _listener is None else _listener.received
 
 
 def unanswered() -> int:
-    """A signal that should have raised Stopped, where the main thread waits in C and runs no handler; else 0."""
+    """A signal that should have raised Stopped, if the main thread waits in C and runs no handler; else 0."""
     if _listener is None or _listener.finishes is not None or _listener.received:
         return 0
     return _listener.heard
 
 
 def status_of(number: int) -> int:
-    """The exit status of this program when a signal has stopped it."""
+    """The exit status of this program when stopped by a signal."""
     again = () if _listener is None else _listener.again
     return TRY_AGAIN if number in again else Stopped(number).status
 
 
 def leave(number: int) -> NoReturn:
-    """End this process at once, from any thread, in the words of the first signal: nothing has to be saved."""
+    """Ends this process at once, from any thread, with the message of the first signal: there is nothing to save."""
     announce(f"{signal.Signals(number).name}: stopped")
     with contextlib.suppress(OSError, ValueError, RuntimeError):
         sys.stdout.flush()
@@ -162,40 +162,40 @@ def leave(number: int) -> NoReturn:
 
 
 def announce(text: str, *, anyway: bool = False) -> None:
-    """One line on standard error from any thread, by the process that speaks for all ranks; by another one `anyway`."""
+    """Prints one line on standard error from any thread, on the rank that speaks for all; on others if `anyway`."""
     if not (anyway or speaks()):
         return
     speaker = "difflab" if _listener is None else _listener.speaker
-    # Behind a progress bar, which has no end of line.
+    # After a progress bar, which does not end its line.
     begin = "\n" if sys.stderr.isatty() else ""
     say_on_stderr(f"{begin}{speaker}: {text}")
 
 
 def listen_again() -> None:
-    """Put the handlers back after a library has replaced them."""
+    """Restores the handlers after a library has replaced them."""
     if _listener is not None:
         _listener.install()
 
 
 def follows_another() -> bool:
-    """Whether another process of this program has started this one as one of its ranks."""
+    """Whether this process was started by another one as one of its ranks."""
     return _first != 0
 
 
 def first_is_gone() -> bool:
-    """Whether the process that this one follows has ended, perhaps before this one's first line."""
+    """Whether the process that started this rank has ended, perhaps before this one's first line."""
     return os.getppid() != _first
 
 
 def speaks() -> bool:
-    """Whether this process speaks for all ranks, as far as its environment says."""
+    """Whether this process speaks for all ranks, according to its environment."""
     ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
     return all(os.environ.get(name, "0") == "0" for name in ranks)
 
 
 class _Listener:
-    """Handlers and a thread; `received` is the first signal that a handler was run for, `heard` the first that came,
-    `finishes` what is done before it is heeded."""
+    """Handlers and a thread; `received` is the first signal that a handler ran for, `heard` the first that arrived,
+    `finishes` what is finished before stopping."""
 
     def __init__(self, speaker: str, again: Collection[int]) -> None:
         self.speaker, self.again = speaker, again
@@ -218,7 +218,7 @@ class _Listener:
         }
         self.install()
         if follows_another():
-            # Started with these blocked, so that none could end it before there were handlers.
+            # Started with these blocked, so that none could end it before the handlers were installed.
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HEEDED)
         return self
 
@@ -275,7 +275,7 @@ class _Listener:
                 announce(f"{signal.Signals(first).name}: stopping as soon as possible (again: at once)")
             if again is None:
                 again = self._next()
-        # Who was started by another process ends with that one.
+        # A process started by another one ends with it.
         while again and follows_another():
             again = self._next()
         if again:
@@ -284,7 +284,7 @@ class _Listener:
             os._exit(128 + again)
 
     def _next(self, timeout: float | None = None) -> int | None:
-        """The next signal that is heeded; 0 where listening ends, None after `timeout` seconds without one."""
+        """The next handled signal; 0 if listening ends, None after `timeout` seconds without one."""
         ends = None if timeout is None else time.monotonic() + timeout
         while True:
             left = None if ends is None else max(ends - time.monotonic(), 0.0)
@@ -313,7 +313,7 @@ def _imports(frame: FrameType | None) -> bool:
 
 
 def _leave_lost_terminal() -> None:
-    """Write to nowhere in place of a terminal that is gone, where writing fails: an error would come before saving."""
+    """Redirects output from a lost terminal to nowhere, as a failing write would come before saving."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (1, 2):
         with contextlib.suppress(OSError):

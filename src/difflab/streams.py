@@ -1,4 +1,4 @@
-"""Standard output and error that cannot stop the work: closed, full, or with a reader who went away."""
+"""Standard output and error that cannot stop the work: closed, full, or with a closed pipe."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 _GONE = {errno.EPIPE, errno.EBADF, errno.ECONNRESET}
-"""Nobody reads any more. That is the reader's choice (`| head`), and no failure of the command."""
+"""Errors of a closed pipe, which is the reader's choice (`| head`) and not a failure of the command."""
 
 
 class Unstoppable:
-    """A text stream that goes on taking what is written after it can show it no more.
+    """A text stream that accepts writes even after its output fails.
 
-    `failure` is why, where that is worth saying: None as long as all is well or a reader merely went away.
+    `failure` is the error, if any; None also if the reader merely closed the pipe.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -25,7 +25,7 @@ class Unstoppable:
         self.failure: OSError | None = None
 
     def write(self, text: str) -> int:
-        """Write `text`; drop it where that is impossible."""
+        """Writes `text`, or drops it if that is impossible."""
         if not self._ended:
             with self._ending():
                 self._stream.write(text)
@@ -36,7 +36,7 @@ class Unstoppable:
             self.write(line)
 
     def flush(self) -> None:
-        """Hand on what was written; drop it where that is impossible."""
+        """Flushes what was written, or drops it if that is impossible."""
         if not self._ended:
             with self._ending():
                 self._stream.flush()
@@ -51,17 +51,17 @@ class Unstoppable:
         except OSError as error:
             self._ended = True
             self.failure = None if error.errno in _GONE else error
-            # What is still in the stream's buffer would fail once more when the interpreter ends.
+            # What is still in the stream's buffer would fail again when the interpreter exits.
             with contextlib.suppress(OSError, ValueError):
                 _redirect(self._stream.fileno())
 
 
 @contextlib.contextmanager
 def unstoppable_streams() -> Iterator[tuple[Unstoppable, Unstoppable]]:
-    """Inside, sys.stdout and sys.stderr are Unstoppable; yields the two.
+    """Makes sys.stdout and sys.stderr Unstoppable; yields the two.
 
-    Where one was closed (`2>&-`) it leads nowhere, and its number is taken: a file of the run that got the number would
-    be written full of messages.
+    A closed one (`2>&-`) is redirected to nowhere, to occupy its descriptor: otherwise a file of the run could get the
+    number, and the messages.
     """
     _open_closed_descriptors()
     before = sys.stdout, sys.stderr
@@ -79,7 +79,7 @@ def _wrapped(stream: TextIO | None, number: int) -> Unstoppable:
     if stream is None:
         stream = os.fdopen(number, "w", encoding="utf-8", closefd=False)
     if hasattr(stream, "reconfigure"):
-        # A file name that is no text in this encoding is still shown, and never a traceback.
+        # A file name that this encoding cannot represent is escaped, instead of raising an error.
         stream.reconfigure(errors="backslashreplace")
     return Unstoppable(stream)
 

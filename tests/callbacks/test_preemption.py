@@ -54,7 +54,7 @@ def test_a_signal_saves_after_the_batch_and_the_run_goes_on_exactly(tmp_path: Pa
         fit(tmp_path, first, [EMA(0.9), Kill(number, 2)])
     assert caught.value.code == STATUS[number]
     assert str(caught.value) == (
-        f"{signal.Signals(number).name}: saved at step 3 in {tmp_path / LAST}; the same command goes on from there"
+        f"{signal.Signals(number).name}: saved at step 3 in {tmp_path / LAST}; the same command continues from there"
     )
     assert first.train_step == 3
     assert {n: signal.getsignal(n) for n in before} == before

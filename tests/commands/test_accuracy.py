@@ -188,7 +188,7 @@ def test_from_python_it_is_what_the_command_finds(run: Path) -> None:
         (["times=51"], "times=51, but the schedule has 50: give times=50 or less"),
         (["n=13"], "has 12 images: give n=12 or less"),
         (["data.classes=5"], "the model has 6 classes, the data has data.classes=5"),
-        (["sampler=ddim"], "an accuracy is the classifier's own, without guidance or a sampler"),
+        (["sampler=ddim"], "accuracy is measured on the classifier alone, without guidance or a sampler"),
         (["batch_size=1,2"], "several may be given for times, split, n, seed, weights, precision"),
     ],
 )

@@ -97,7 +97,7 @@ def test_its_accuracy_is_found_without_noise_and_by_class(judge: Path) -> None:
     cells = [line.split(",") for line in lines]
     assert sum(int(count) for _, _, count, *_ in cells) == 12
     assert sum(int(count) * float(top1) for _, _, count, top1, _ in cells) / 12 == pytest.approx(found["top1"].value)
-    assert "of clean images, each shown once; guessing one of 6 classes gives 0.167" in ended.out
+    assert "on clean images, each classified once; guessing one of 6 classes gives 0.167" in ended.out
     message = mistake("accuracy", f"run={judge}", "n=2", "times=2", *QUIET)
     assert "times=2: this is a classifier of clean images, which is shown each once: leave times out" in message
 
@@ -142,7 +142,7 @@ def test_what_a_run_draws_is_judged(judge: Path, class_run: Path) -> None:
     asked = ("n=4", "batch_size=3", "sampler.steps=2", "metrics=classes", f"classifier={judge}", *QUIET)
     assert "class-accuracy@4" in done("evaluate", f"run={class_run}", "seed=0,1", *asked).out
     ended = done("evaluate", f"run={class_run}", "classes=[ring,circle]", "out=two", *asked)
-    assert "class-accuracy@4 by class, the lowest first: " in ended.out
+    assert "class-accuracy@4 by class, lowest first: " in ended.out
     found = records("two")
     by_class = found["class-accuracy"].details["by_class"]
     assert {name: of_class["n"] for name, of_class in by_class.items()} == {"circle": 2, "ring": 2}
@@ -157,8 +157,8 @@ def test_what_a_run_draws_is_judged(judge: Path, class_run: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["metrics=classes"], "metrics.classes.classifier: a classifier of the same classes judges: give a run of"),
-        (["metrics=none", "classifier=runs/some"], "classifier=runs/some is asked by none of the metrics: choose metr"),
+        (["metrics=classes"], "metrics.classes.classifier: a classifier of the same classes is needed: give a run"),
+        (["metrics=none", "classifier=runs/some"], "classifier=runs/some is used by none of the metrics: choose metri"),
         (["metrics=classes", "classifier=runs/some"], "classifier=runs/some does not exist: give a run directory"),
     ],
 )
@@ -171,27 +171,31 @@ def test_what_is_missing_is_said(class_run: Path, arguments: list[str], line: st
 def test_samples_of_no_class_and_of_other_data_are_refused(judge: Path, tiny_run: Path, class_run: Path) -> None:
     asked = ("n=2", "sampler.steps=2", "metrics=classes", *QUIET)
     line = mistake("evaluate", f"run={tiny_run}", f"classifier={judge}", *asked)
-    assert "metrics.classes looks for the class that a sample was asked to show, and the model is told of no" in line
+    assert (
+        "metrics.classes needs the requested class of each sample, but the model is not class-conditional: use" in line
+    )
     line = mistake("evaluate", f"run={class_run}", f"classifier={class_run}", *asked)
-    assert "is a diffusion model and tells no classes apart: give a run of task=classifier" in line
+    assert "is a diffusion model, not a classifier: give a run of task=classifier" in line
     given = ("metrics=classes", f"classifier={judge}", "logger=none")
     np.savez("wide.npz", np.zeros((2, 20, 20, 3), np.uint8), np.array([0, 1]))
     line = mistake("evaluate", "samples=wide.npz", *given)
-    assert "is of 3x16x16 images, samples are 3x20x20: train one on the data of the samples" in line
+    assert "takes 3x16x16 images, the samples are 3x20x20: train one on the data of the samples" in line
     np.savez("plain.npz", np.zeros((2, 16, 16, 3), np.uint8))
     line = mistake("evaluate", "samples=plain.npz", *given)
-    assert "and nothing says it: sort the samples into a folder per class, or give an archive with arr_1" in line
+    assert "but the samples have none: sort them into a folder per class, or give an archive with arr_1" in line
     Path("flat/ring").mkdir(parents=True)
     for name in ("a.png", "ring/b.png"):
         Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(Path("flat") / name)
-    assert "sort the samples into a folder per class" in mistake("evaluate", "samples=flat", *given)
+    assert "sort them into a folder per class" in mistake("evaluate", "samples=flat", *given)
 
 
 def test_a_run_is_judged_while_it_trains(judge: Path, tiny_shapes: Path) -> None:
     evaluated = ("callbacks=evaluation", "callbacks.evaluation.n=4", "callbacks.evaluation.batch_size=4")
     training = ("train", *TRAINING, f"data.path={tiny_shapes}", *evaluated, "metrics=classes", "name=watched")
     line = mistake(*training, f"classifier={judge}")
-    assert "metrics.classes looks for the class that a sample was asked to show, and the model is told of no" in line
+    assert (
+        "metrics.classes needs the requested class of each sample, but the model is not class-conditional: use" in line
+    )
     done(*training, f"classifier={judge}", "conditioning=class")
     (path,) = Path("runs").rglob("watched/evaluations.jsonl")
     names = [json.loads(line)["name"] for line in path.read_text().splitlines()]
@@ -225,10 +229,10 @@ def test_real_images_in_a_folder_per_class_give_the_accuracy_of_the_classifier(s
     for new, old in (("one", "bar"), ("two", "pole")):
         (Path("mixed") / new).symlink_to(pictures / old)
     line = mistake("evaluate", "samples=mixed", *given)
-    assert "tells bar, pole, slope apart, and samples show one, two: train one on the data of the samples" in line
+    assert "has the classes bar, pole, slope, not the samples' one, two: train one on the data of the samples" in line
     of_data = ("data=shards", f"data.path={data}", "data.image_size=28", "data.channels=1", "data.batch_size=1")
     line = mistake("evaluate", "samples=mixed", *of_data, *given)
-    assert "their folder 'one' is no class of the data set: name folders as its classes" in line
+    assert "their folder 'one' is not a class of the data set: name folders after its classes" in line
 
 
 @pytest.mark.slow

@@ -65,7 +65,7 @@ def test_choices_are_named_as_they_are_given_on_the_command_line() -> None:
         ("optimizer.schedule={pace: 1}", ["unknown key 'optimizer.schedule.pace'", "known here: warmup_steps"]),
         (
             "conditioning.class_label.classes=6",
-            ["conditioning, as it is here, has no 'class_label'", "conditioning=class"],
+            ["conditioning, as chosen here, has no 'class_label'", "conditioning=class"],
         ),
         ("seed:3", ["'seed:3' is not an override", "key=value"]),
         ("name=a=b", ["name=a=b", "'name=\"a=b\"'"]),
@@ -101,7 +101,7 @@ def test_what_hydra_refuses_is_one_line_that_names_the_override(override: str, p
             ["sampler=ddim", "sampler.s_churn=1"],
             "sampler=ddim has no 's_churn'; sampler=dpm_2, sampler=edm_ablation, sampler=euler, ",
         ),
-        (["sampler.s_churn=1"], "sampler, as it is here, has no 's_churn'; sampler=dpm_2, sampler=edm_ablation, "),
+        (["sampler.s_churn=1"], "sampler, as chosen here, has no 's_churn'; sampler=dpm_2, sampler=edm_ablation, "),
         # The name of an option of another choice is no slip of the pen.
         (
             ["sampler=ancestral", "sampler.end=last_row"],
@@ -119,7 +119,7 @@ def test_a_key_of_another_choice_says_which_choices_have_it(overrides: list[str]
 
 
 def test_a_key_below_null_says_how_its_section_is_given() -> None:
-    line = "is null here: give all of it at once, as in 'conditioning.low_res.blur={kernel_size:...}'"
+    line = "is null here: set the whole section, as in 'conditioning.low_res.blur={kernel_size:...}'"
     with pytest.raises(UserError, match=re.escape(line)):
         compose("train", ["experiment=sr3/shapes32", "conditioning.low_res.blur.kernel_size=3"])
     with pytest.raises(UserError, match=r"unknown key 'conditioning\.low_res\.blurr'; did you mean"):
@@ -127,7 +127,7 @@ def test_a_key_below_null_says_how_its_section_is_given() -> None:
 
 
 def test_a_key_inside_what_another_choice_has_says_so_too() -> None:
-    line = "callbacks, as it is here, has no 'power_ema.every'; callbacks=power_ema has it"
+    line = "callbacks, as chosen here, has no 'power_ema.every'; callbacks=power_ema has it"
     with pytest.raises(UserError, match=line):
         compose("train", ["experiment=ddpm/shapes32", "callbacks.power_ema.every=2"])
 

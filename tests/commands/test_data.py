@@ -79,8 +79,8 @@ def test_a_folder_is_made(tmp_path, capsys):
         (["source=folder", "path=nowhere", "out=o"], "image directory nowhere does not exist"),
         (["source=shapes", "out=o", "n=1", "n=2"], "n is given twice"),
         (["source=shapes", "out=o", "large"], "'large' is not key=value"),
-        (["source=shapes", "out=o", "n=[1"], "n=[1 cannot be read as a value"),
-        (["source=shapes", "out=o", "n=2020-13-45"], "n=2020-13-45 cannot be read as a value"),
+        (["source=shapes", "out=o", "n=[1"], "n=[1 cannot be parsed as a value"),
+        (["source=shapes", "out=o", "n=2020-13-45"], "n=2020-13-45 cannot be parsed as a value"),
         (["source=shapes", "out=o", "n=" + "[" * 5000], "n=[[["),
         (["source=shapes", "out=o", "n=0", "val=0"], "nothing to write"),
         (["source=shapes", "out=o", "workers=100000"], "workers may share; use workers="),
@@ -150,7 +150,7 @@ def test_a_contact_sheet_is_written(tmp_path, capsys):
     damaged = tmp_path / "theirs/0.tar"
     damaged.write_bytes(damaged.read_bytes().replace(b"IDAT", b"XXXX"))
     assert main(["data", "preview", "theirs"]) == 0
-    assert "1 of them cannot be read, as 0.tar/b: the .png is damaged" in capsys.readouterr().out
+    assert "1 of them cannot be read, such as 0.tar/b: the .png is damaged" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -159,9 +159,9 @@ def test_a_contact_sheet_is_written(tmp_path, capsys):
         (["nowhere"], "data directory nowhere does not exist"),
         (["s", "--n", "0"], "--n 0 is not between 1 and 1000"),
         (["s", "--columns", "0"], "--columns 0 is less than one"),
-        (["s", "--out", "sheet.pdf"], "--out sheet.pdf is no picture; give a name that ends in .png"),
+        (["s", "--out", "sheet.pdf"], "--out sheet.pdf is not an image file; give a name that ends in .png"),
         (["s", "--out", "s/0.tar/x.png"], "s/0.tar is a file, not a directory; give another place"),
-        (["s", "--out", "s"], "--out s is no picture"),
+        (["s", "--out", "s"], "--out s is not an image file"),
         (["s", "--split", "test"], "s has no split 'test' (it has: train)"),
         (["s", "--keys", "dot"], "choose one of first_dot, last_dot"),
     ],
@@ -268,7 +268,7 @@ def test_shards_are_not_put_among_the_pictures(tmp_path, capsys):
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "photos/a.png")
     assert make("folder", "path=photos", "out=photos/", "resolution=8") == 2
-    assert "out=photos/ is where the pictures lie: give another directory" in capsys.readouterr().err
+    assert "out=photos/ is the directory of the images: give another one" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["a.png"]
 
 
@@ -345,7 +345,7 @@ def test_bad_files_are_all_named_or_skipped_and_counted(photos, capsys):
     assert make("source=folder", "path=photos", "out=o") == 2
     said = complaint(capsys)
     assert "2 of 6 files are bad: photos/" in said
-    assert said.count("mend or remove") == 1
+    assert said.count("repair or remove") == 1
     assert "photos/1.png" in said
     assert "photos/4.png" in said
     assert make("source=folder", "path=photos", "out=o", "bad=skip", "max_bad_fraction=0.3") == 2
@@ -397,9 +397,9 @@ def test_a_stopped_command_says_what_it_keeps(photos, capsys, monkeypatch):
 
         stopped.setattr(FolderSource, "sample", interrupted)
         assert make("source=folder", "path=photos", "out=o", "shard_size=2") == 130
-    assert "o: stopped; shards: 2 finished, kept for the same command" in capsys.readouterr().err
+    assert "o: stopped; shards: 2 finished and kept; the same command" in capsys.readouterr().err
     assert make("source=folder", "path=photos", "out=o", "shard_size=2") == 0
-    assert "o: going on after 2 finished shards (4 samples)" in capsys.readouterr().err
+    assert "o: continuing after 2 finished shards (4 samples)" in capsys.readouterr().err
     assert make("source=folder", "path=photos", "out=p", "shard_size=2") == 0
     for name in ("train-000000.tar", "train-000001.tar", "train-000002.tar", "index.json"):
         assert Path("o", name).read_bytes() == Path("p", name).read_bytes()
@@ -422,7 +422,7 @@ def test_a_command_ended_by_a_signal_leaves_no_process_and_goes_on(tmp_path, kin
     if kind == signal.SIGINT:
         assert process.returncode == 130
         assert "Traceback" not in err
-        assert "finished, kept for the same command" in err
+        assert "finished and kept; the same command" in err
     kept = kept_shards(tmp_path / "o")
     assert kept >= 2
     assert not list(tmp_path.glob("o/*.tar"))

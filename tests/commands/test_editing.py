@@ -109,9 +109,12 @@ def test_the_record_says_what_was_done_with_an_image(tiny_run, tmp_path, picture
         (("images={pictures}", "start=0.01"), "keeps none of 5 steps"),
         (("images={pictures}", "mask={small}"), "holds 8x8 images; this model takes 16x16 as mask"),
         (("images={pictures}", "mask={masks}", "sampler=dpm_solver_pp_sde", "inpaint.resamplings=2"), "jump"),
-        (("images={pictures}", "start=0.5", "inpaint.resamplings=2"), "inpaint.resamplings harmonises"),
+        (
+            ("images={pictures}", "start=0.5", "inpaint.resamplings=2"),
+            "inpaint.resamplings has no effect without a mask",
+        ),
         (("images={pictures}", "start=0.5", "inpaint.replaced=x1"), "inpaint.replaced='x1'"),
-        (("images={pictures}", "start=0.5", "pipeline=resize"), "start has no place in pipeline=resize"),
+        (("images={pictures}", "start=0.5", "pipeline=resize"), "start cannot be used with pipeline=resize"),
     ],
 )
 def test_mistakes_are_one_line(tiny_run, tmp_path, pictures, masks, given, line):

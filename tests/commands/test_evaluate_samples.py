@@ -113,7 +113,7 @@ def test_classes_of_an_archive_are_judged_and_have_to_be_those_of_the_data(
     shapes = ("metrics=shapes", "metrics.fd=null", "metrics.kid=null")
     assert "oracle-class-accuracy@6" in numbers(judged("samples=labelled.npz", *data, *shapes))
     line = mistake("evaluate", "samples=more.npz", *data, *shapes)
-    assert "arr_1 has class 6, and the data set names 6, 0..5" in line
+    assert "arr_1 has class 6, but the data set names 6, 0..5" in line
     assert "metrics.oracle=null" in line
     judged("samples=more.npz", *data, *FD)
     # The highest of all of them, wherever it stands.
@@ -158,7 +158,7 @@ def test_other_classes_are_other_samples(data: tuple[str, ...], tmp_path: Path) 
 )
 def test_what_says_how_to_draw_is_refused(override: str, theirs: Path, data: tuple[str, ...]) -> None:
     line = mistake("evaluate", f"samples={theirs}", *data, *FD, override)
-    assert f"{override}: samples= judges pictures that are made already; leave" in line
+    assert f"{override}: samples= evaluates existing images; leave" in line
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_what_says_how_to_draw_is_refused(override: str, theirs: Path, data: tup
         (("samples=theirs.npz", "data.channels=1"), "holds RGB images and data.channels=1: set data.channels=3"),
         (("samples=theirs", "sample=4"), "unknown key 'sample'"),
         (("samples=theirs", "metrics=lite0,shapes"), "several may be given for samples, n, split"),
-        (("samples=theirs", "-m"), "-m is for jobs that draw"),
+        (("samples=theirs", "-m"), "-m is for jobs that sample"),
         (("samples=gray",), "holds gray images and data.channels=3: set data.channels=1, or give RGB samples"),
         (("samples=both",), "holds gray images (a.png) and RGB ones (b.png); make them alike"),
         (("samples=wide",), "holds 20x16 images and data.image_size=16: cut and resize the samples"),

@@ -134,18 +134,18 @@ def test_a_plain_resize_is_consistent_and_pairs_from_files_are_compared(run: Pat
 def test_pictures_whose_originals_nobody_knows_are_refused_until_it_is_said(run: Path, data: tuple[str, ...]) -> None:
     done("sample", f"run={run}", "n=10", "split=val", "out=drawn", *ON_CPU)
     known = judged("samples=drawn", *data, "split=val", *PAIRED)
-    assert "drawn of split val, not of train: give split=val" in mistake("evaluate", "samples=drawn", *data, *PAIRED)
+    assert "made from split val, not from train: give split=val" in mistake("evaluate", "samples=drawn", *data, *PAIRED)
     assert "there is no data set" in mistake("evaluate", "samples=drawn", "accelerator=cpu", *PAIRED)
     # Of another name it is somebody else's, wherever it lies.
     Path("drawn/theirs.npz").write_bytes(Path("drawn/samples.npz").read_bytes())
     line = mistake("evaluate", "samples=drawn/theirs.npz", *data, "split=val", *PAIRED)
-    assert "nothing beside theirs.npz says which image of the split each was made of: give paired=true" in line
+    assert "nothing beside theirs.npz records which image of the split each was made from: give paired=true" in line
     Path("drawn/theirs.npz").unlink()
     theirs = Path(shutil.copytree("drawn", "theirs"))
     for name in ("sample.json", "samples.npz", "grid.png"):
         (theirs / name).unlink()
     asked = ("samples=theirs", *data, "split=val", *PAIRED)
-    assert "paired=true where picture i was made of image i of the split" in mistake("evaluate", *asked)
+    assert "paired=true if sample i was made from image i of the split" in mistake("evaluate", *asked)
     assert "metrics.consistency.size: it is not known how" in mistake("evaluate", *asked, "paired=true")
     how = ("paired=true", "metrics.consistency.size=8", "metrics.consistency.downsample=area")
     assert values(judged(*asked, *how)) == values(known)
@@ -156,7 +156,7 @@ def test_pictures_whose_originals_nobody_knows_are_refused_until_it_is_said(run:
     for number in range(10, 14):
         shutil.copyfile(theirs / "000000.png", theirs / f"{number:06d}.png")
     line = mistake("evaluate", *asked, *how)
-    assert "there are 14 pictures and 12 images in split val: give n=12 or less" in line
+    assert "there are 14 samples and 12 images in split val: give n=12 or less" in line
 
 
 def test_pictures_that_were_not_drawn_of_a_data_set_are_refused(
@@ -165,12 +165,12 @@ def test_pictures_that_were_not_drawn_of_a_data_set_are_refused(
     np.savez("small.npz", np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8))
     done("sample", f"run={run}", "n=2", "low_res=small.npz", "out=given", *ON_CPU)
     asked = (*data, "split=train", *PAIRED)
-    assert "they were drawn of low_res=small.npz, not of a data set" in mistake("evaluate", "samples=given", *asked)
+    assert "they were made from low_res=small.npz, not from a data set" in mistake("evaluate", "samples=given", *asked)
     done("sample", f"run={tiny_run}", "n=2", "out=plain", *ON_CPU)
-    assert "the model that drew them enlarges nothing" in mistake("evaluate", "samples=plain", *asked)
+    assert "they are not from an upsampler" in mistake("evaluate", "samples=plain", *asked)
     done("sample", f"run={run}", "n=2", "out=drawn", *ON_CPU)
     shutil.move(run, "elsewhere")
-    assert "the run that sample.json names is not there any more" in mistake("evaluate", "samples=drawn", *asked)
+    assert "the run named in sample.json no longer exists" in mistake("evaluate", "samples=drawn", *asked)
 
 
 def test_a_model_that_enlarges_nothing_is_refused_in_every_command(tiny_run: Path, tiny_shapes: Path) -> None:

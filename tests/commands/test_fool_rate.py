@@ -45,7 +45,7 @@ def test_a_page_that_raters_may_have_is_kept() -> None:
     done(*again)
     assert Path("page.html").read_bytes() == content
     assert difflab(*again, "--seed", "1").last_error == (
-        "difflab fool-rate: --out page.html is there already and is another page: give another name, or --overwrite"
+        "difflab fool-rate: --out page.html exists and is another page: give another name, or --overwrite"
     )
     Path("notes.html").write_text("mine")
     assert mistake(*again[:-1], "notes.html").startswith("difflab fool-rate: --out notes.html is no page that")
@@ -57,7 +57,7 @@ def test_a_page_that_raters_may_have_is_kept() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((*GIVEN, "--out", "page.html", "--task", "3"), "--task 3 is none of 1, 2"),
+        ((*GIVEN, "--out", "page.html", "--task", "3"), "--task 3 is not one of 1, 2"),
         ((*GIVEN, "--out", "originals"), "--out originals is a folder"),
         ((*GIVEN, "--out", "page.html", "--n", "4"), "6 pairs are too few"),
         ((*GIVEN, "--out", "page.html", "--n", "0"), "'--n'"),
@@ -126,7 +126,7 @@ def test_a_report_never_takes_the_place_of_results() -> None:
     kept = {name: Path(name).read_bytes() for name in (file, other, "page.html")}
     for name in (other, "page.html"):
         line = mistake("fool-rate", "results", file, "--out", name)
-        assert line.endswith(f"--out {name} is there already and is no report: give another name")
+        assert line.endswith(f"--out {name} exists and is not a report: give another name")
     assert {name: Path(name).read_bytes() for name in kept} == kept
     for files in ((file,), (file, other)):
         done("fool-rate", "results", *files, "--out", "report.json")

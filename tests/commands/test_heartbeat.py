@@ -61,7 +61,7 @@ def test_a_silent_rank_is_named_once_until_it_speaks_again(said: list[str], stor
     assert said == []
     for silence in (8.5, 9.5):
         ours._judge_one(2, silence)
-    assert said == ["waiting for rank 2, which has given no sign of life for 8 s"]
+    assert said == ["waiting for rank 2, which has not responded for 8 s"]
     store.set("difflab/sign/2", "7")
     ours.over = Rounds(1)
     ours._talk()
@@ -101,7 +101,7 @@ def test_a_rank_that_falls_silent_is_waited_for_unless_it_has_ended(
     ours._heard, ours._last = {1: 94.0, 2: 94.0}, {1: b"ended", 2: b"3"}
     ours.over = Rounds(2)
     ours._judge()
-    assert said == ["waiting for rank 2, which has given no sign of life for 8 s"]
+    assert said == ["waiting for rank 2, which has not responded for 8 s"]
 
 
 def test_past_the_limit_a_rank_is_ended_where_it_was_started(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,5 +111,5 @@ def test_past_the_limit_a_rank_is_ended_where_it_was_started(said: list[str], mo
     ours._judge_one(1, 8.0)
     assert (ended, len(said)) == ([], 1)
     ours._judge_one(1, 8.5)
-    assert ended == [(1, "rank 1 has given no sign of life for 8 s; all ranks are ended")]
+    assert ended == [(1, "rank 1 has not responded for 8 s; all ranks are ended")]
     assert len(said) == 1

@@ -149,7 +149,7 @@ def test_a_group_is_told_with_all_files_and_all_keys_of_every_kind() -> None:
 
 def test_a_section_is_told_with_what_is_in_it() -> None:
     shown = topic("train", "trainer")
-    assert "  max_steps: has to be given\n      Training ends after so many" in shown
+    assert "  max_steps: required\n      The number of optimizer steps" in shown
     assert "    warning_s: 600.0\n" in shown
     ema = topic("train", "callbacks.ema")
     assert "  decay: 0.9999\n" in ema
@@ -161,7 +161,7 @@ def test_a_key_is_told_whole_also_by_its_last_word() -> None:
     by_word, by_path = topic("train", "precision"), topic("train", "trainer.precision")
     assert by_word == by_path
     assert by_word.startswith("trainer.precision: auto\n")
-    assert "fp32 elsewhere" in by_word
+    assert "fp32 otherwise" in by_word
     several = topic("train", "seed", overrides=("seed=7",))
     assert "\nseed: 7\n" in several
     assert "callbacks.sample_grid.seed: 0\n" in several

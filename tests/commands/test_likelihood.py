@@ -59,7 +59,7 @@ def test_the_bound_is_said_and_kept_with_its_terms(own_run: Path) -> None:
     result = result_of(folder)
     assert f"bpd@bound-val-3 │ {result.value:.5g} │ {result.spread:.2g}" in ended.out
     assert "bits per dimension, of which the prior 0.3" in ended.out
-    assert "; 50 network evaluations an image" in ended.out
+    assert "; 50 network evaluations per image" in ended.out
     assert ended.out.splitlines()[-1] == f"records in {folder}"
     assert ended.err.endswith("likelihood of 3 images, batches of 2: 2 done\n")
     names = {path.name for path in folder.iterdir()}
@@ -112,7 +112,7 @@ def test_the_ode_agrees_with_the_bound_and_counts_evaluations(own_run: Path) -> 
     counts = [row["evaluations"] for row in images]
     assert all(count > 20 and count % 6 == 1 for count in counts)
     assert ode.details["evaluations"] == {"mean": sum(counts) / 3, "min": min(counts), "max": max(counts)}
-    assert f"{sum(counts) / 3:.4g} network evaluations an image" in ended.out
+    assert f"{sum(counts) / 3:.4g} network evaluations per image" in ended.out
     assert ode.spread is not None
     assert 0 < float(str(ode.details["probe_standard_error"])) < ode.spread
     assert not (only_folder(own_run, "ode-*") / "terms.csv").exists()
@@ -248,12 +248,12 @@ def test_what_has_no_ode_still_has_a_bound(own_run: Path, changes: dict[str, Any
         (["n=13"], "n=13, but the split val of tiny has 12 images: give n=12 or less, or another split"),
         (["n=2", "split=test"], "has no split 'test' (it has: train, val)"),
         (["n=2", "data.image_size=32", "data.crop=adm"], "the model takes 3x16x16 images, the data has 3x32x32"),
-        (["n=2", "guidance.scale=2"], "guidance.scale=2: a likelihood is the model's own, without guidance"),
+        (["n=2", "guidance.scale=2"], "guidance.scale=2: likelihood is measured on the model alone, without guidance"),
         (["n=2", "guidance=classifier_free"], "leave guidance out"),
         (["n=2", "sampler=ddim"], "leave sampler out"),
         (["n=2", "diffusion=ddpm"], "the model comes from the run"),
         (["n=2", "method=odes"], "method=odes: no such choice; did you mean ode?"),
-        (["n=2", "method.rtol=1"], "method, as it is here, has no 'rtol'; method=ode has it"),
+        (["n=2", "method.rtol=1"], "method, as chosen here, has no 'rtol'; method=ode has it"),
         (["n=2", "method=ode", "method.sigma_max=1e4"], "sigma_max=10000 must be"),
         (["n=2", "method=ode", "method.sigma_min=2", "method.sigma_max=1"], "method: sigma_min=2 and sigma_max=1"),
         (["n=2", "run=nowhere"], "run=nowhere does not exist"),
@@ -281,7 +281,7 @@ def test_an_exported_folder_is_given_data(own_run: Path, tiny_shapes: Path) -> N
     done("weights", "export", own_run, "--out", "exported")
     quick = ("n=2", "method=ode", "method.solver=heun", "method.steps=2", *QUIET)
     message = mistake("likelihood", "run=exported", *quick)
-    assert "run=exported does not say on which images it was trained: give some, as in data=shards" in message
+    assert "run=exported does not record its training data: give a data set, as in data=shards" in message
     data = ("data=shards", f"data.path={tiny_shapes}", "data.image_size=16", "data.batch_size=1", "data.workers=0")
     done("likelihood", "run=exported", *quick, *data)
     done("likelihood", f"run={own_run}", *quick)

@@ -24,8 +24,8 @@ LITE = (
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["n=1000000000", "png=false"], "n=1000000000: samples.npz need 1,536 GB at least"),
-        (["n=10000000000", "npz=false", "grid=false"], "n=10000000000: pictures need 5,120 GB at least"),
+        (["n=1000000000", "png=false"], "n=1000000000: samples.npz need at least 1,536 GB"),
+        (["n=10000000000", "npz=false", "grid=false"], "n=10000000000: pictures need at least 5,120 GB"),
         (["n=1000000000000", "batch_size=1000000000", "png=false", "npz=false", "grid=false"], "lower batch_size"),
     ],
 )
@@ -44,7 +44,7 @@ def test_an_evaluation_that_keeps_too_much_is_refused_before_it_begins(own_run: 
 
 def test_memory_that_is_not_enough_is_one_line() -> None:
     require_memory("these", 10, 10, "lower n")
-    with pytest.raises(UserError, match=r"^these need 2.5 MB of memory at least, of 10 kB: lower n$"):
+    with pytest.raises(UserError, match=r"^these need at least 2.5 MB of memory, but there are 10 kB: lower n$"):
         require_memory("these", 2_500_000, 10_000, "lower n")
     for error in (torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("can't allocate memory")):
         with pytest.raises(UserError, match="batch_size=8 does not fit"), refusing_too_large("batch_size=8"):
@@ -82,5 +82,5 @@ def test_pictures_are_counted_on_the_disk_that_they_go_to(
 
 def test_the_disk_that_is_asked_is_that_of_the_folder(tmp_path: Path) -> None:
     require_disk("these", 1, tmp_path / "not" / "yet" / "there", "lower n")
-    with pytest.raises(UserError, match=r"these need .* GB that the disk of .* has: lower n"):
+    with pytest.raises(UserError, match=r"these need .* GB, but the disk of .* has .*: lower n"):
         require_disk("these", 10**18, tmp_path / "not" / "yet", "lower n")

@@ -144,8 +144,8 @@ def test_overrides_stay_and_the_rest_fits_around_them(scans: Path) -> None:
             "data.channels=3, but {index} says 1: leave data.channels out, and network.channels=1 follows",
         ),
         ("data.classes=6", "data.classes=6, but {index} says 10: leave data.classes out"),
-        ("+data.classes=6", "there already"),
-        ("data.class_names=[a,b]", "class_names are 2, classes=10"),
+        ("+data.classes=6", "already exists"),
+        ("data.class_names=[a,b]", "class_names has 2 names, classes=10"),
     ],
 )
 def test_what_is_given_has_to_agree(scans: Path, given: str, message: str) -> None:
@@ -249,7 +249,7 @@ def test_a_file_that_states_facts_for_its_own_path_is_held_to_them(scans: Path, 
 def test_a_split_to_validate_on_is_missed_where_it_is_asked_for(drawings: Path) -> None:
     content = compose("train", [JUDGE, f"data.path={drawings}"])
     assert (content["data"]["val_split"], content["trainer"]["val_every_steps"]) == (None, 0)
-    assert content.said[1].endswith("no split 'val': nothing is validated")
+    assert content.said[1].endswith("no split 'val', so there is no validation")
     line = mistake("train", JUDGE, f"data.path={drawings}", "trainer.val_every_steps=1", *QUICK)
     assert "has no split 'val'" in line
 
@@ -297,5 +297,5 @@ def test_a_run_whose_data_was_made_anew_with_other_facts_does_not_go_on(scans: P
     write_scans(tmp_path / "pictures", each=3, classes=["a", "b", "c"])
     done(*make, "overwrite=true")
     line = mistake(*training, "trainer.max_steps=2")
-    assert "holds a run with another configuration" in line
+    assert "contains a run with another configuration" in line
     assert "data.classes was 2, is 3" in line

@@ -430,14 +430,14 @@ def test_where_it_is_missing_it_is_named(mix: Packages, overrides: str) -> None:
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        (GUIDED, "guidance: there are two by the name of pull"),
-        (WATCHED, "callbacks: there are two by the name of tally"),
-        (WATCHED.replace('"tally"', '"tally2"'), "logger: there are two by the name of lines"),
-        (LEARNT, "task: there are two by the name of half"),
-        (SHAPED.replace("mix_pack", "again_pack"), "time_embedding: there are two by the name of ramp"),
-        ('from difflab.config.axes import POOLS\nPOOLS.register("first", "again:first")', "pool: there are two by the"),
-        (WATCHED.replace('"tally"', '"ema"'), "callbacks: there are two by the name of ema, of difflab.callbacks.conf"),
-        (LEARNT.replace('"half"', '"denoising"'), "task: there are two by the name of denoising, of difflab.tasks"),
+        (GUIDED, "guidance: two choices are named pull"),
+        (WATCHED, "callbacks: two choices are named tally"),
+        (WATCHED.replace('"tally"', '"tally2"'), "logger: two choices are named lines"),
+        (LEARNT, "task: two choices are named half"),
+        (SHAPED.replace("mix_pack", "again_pack"), "time_embedding: two choices are named ramp"),
+        ('from difflab.config.axes import POOLS\nPOOLS.register("first", "again:first")', "pool: two choices are"),
+        (WATCHED.replace('"tally"', '"ema"'), "callbacks: two choices are named ema, one from difflab.callbacks.conf"),
+        (LEARNT.replace('"half"', '"denoising"'), "task: two choices are named denoising, one from difflab.tasks"),
     ],
 )
 def test_two_by_one_name_are_refused(mix: Packages, content: str, what: str) -> None:

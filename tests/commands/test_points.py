@@ -54,7 +54,7 @@ def test_lists_ranges_and_quoted_texts_are_values() -> None:
     ("argument", "line"),
     [
         ("guidance.scale=1,1.0", "1 and 1.0 are the same value"),
-        ("guidance.scale=2,1e-1,0.1", "0.1 is there twice"),
+        ("guidance.scale=2,1e-1,0.1", "0.1 is given twice"),
         ("sampler.steps=2,02", "2 and 02 are the same value"),
         ("sampler.steps=2,'2'", "2 and '2' are the same value"),
     ],
@@ -81,7 +81,7 @@ def test_several_values_are_the_last_word_on_their_key(again: str) -> None:
     "argument", ["run=a,b", "data.path=a,b", "devices=1,2", "split=train,val", "trainer.max_steps=1,2"]
 )
 def test_keys_that_are_no_sampling_keys_take_one_value(argument: str) -> None:
-    with pytest.raises(UserError, match=f"^{argument}: one value is wanted here; several may be given for guidance,"):
+    with pytest.raises(UserError, match=f"^{argument}: expected one value; several may be given for guidance,"):
         points_of([argument])
 
 
@@ -100,7 +100,7 @@ def test_the_help_names_the_keys_that_take_several_values() -> None:
         ("seed=range(0,1,0.0)", "this lists no values"),
         ("seed=range(5,1)", "this lists no values"),
         ("seed=range(0,1000000000)", "more than 1000 values; give fewer at once"),
-        ("seed=1,2,1", "1 is there twice; give each value once"),
+        ("seed=1,2,1", "1 is given twice; give each value once"),
     ],
 )
 def test_functions_that_list_no_values_are_one_line(argument: str, why: str) -> None:

@@ -115,7 +115,7 @@ def test_the_scale_may_be_given_in_either_convention(
 
 
 def test_a_cascade_leaves_no_place_for_a_sampler_or_guidance_beside_it() -> None:
-    with pytest.raises(UserError, match=r"^sampler\.steps=5: the stages of pipeline=adm_u_256 have samplers"):
+    with pytest.raises(UserError, match=r"^sampler\.steps=5: the stages of pipeline=adm_u_256 have their own samplers"):
         with_defaults_of_run(["pipeline=adm_u_256", "sampler.steps=5"])
     assert with_defaults_of_run(["pipeline=adm_u_256", "pipeline.stages.base.sampler.steps=5"])
     with pytest.raises(UserError, match=r"group: sampler@pipeline\.stages\.<name>\.sampler=\.\.\.\)$"):

@@ -152,7 +152,7 @@ def test_one_bad_value_is_found_before_anything_is_drawn(own_run: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("run=a,b", "one value is wanted here; several may be given for guidance, sampler"),
+        ("run=a,b", "expected one value; several may be given for guidance, sampler"),
         ("guidance.scale=1,2", "kind=none cannot apply a scale of 2"),
         ("sampler.stepz=1,2", "unknown key 'sampler.stepz'"),
     ],
@@ -246,7 +246,7 @@ def test_an_interrupted_sweep_says_what_is_done_and_goes_on(own_run: Path, monke
     monkeypatch.setattr(Measuring, "do", stopped)
     ended = difflab("evaluate", f"run={own_run}", *SMALL, "sampler.eta=0,0.5,1")
     assert ended.status == 130
-    assert "2 of 3 evaluations are done; the same command goes on with the others" in ended.err
+    assert "2 of 3 evaluations are done; the same command continues with the others" in ended.err
     assert not list((own_run / "evaluations").glob("sweep-*"))
     monkeypatch.setattr(Measuring, "do", real)
     said = sweep(own_run, "sampler.eta=0,0.5,1")
@@ -335,8 +335,8 @@ def test_drawings_of_several_settings_lie_side_by_side(class_run: Path, tmp_path
         in done("sample", f"run={run}", *few, "classes=[0],[1],[2]", "sampler.eta=0,1").err
     )
     without = done("sample", f"run={run}", *few, "png=false", "sampler.eta=0,1")
-    assert "has no pictures (png=false), so none are put side by side" in without.err
-    assert "one value is wanted here" in mistake("sample", f"run={run}", *few, "out=a,b")
+    assert "has no PNG files (png=false), so there is no image side by side" in without.err
+    assert "expected one value" in mistake("sample", f"run={run}", *few, "out=a,b")
 
 
 def test_labels_say_each_thing_once() -> None:
@@ -437,4 +437,4 @@ def test_points_that_failed_are_none_of_those_that_an_interruption_counts_as_don
     points: list[Any] = [SimpleNamespace(failure=why) for why in (None, "a mistake", None, None)]
     with pytest.raises(KeyboardInterrupt) as stop, _counting(points, points[1:], points[2], "drawings"):
         raise KeyboardInterrupt
-    assert stop.value.__notes__ == ["1 of 4 drawings are done; the same command goes on with the others"]
+    assert stop.value.__notes__ == ["1 of 4 drawings are done; the same command continues with the others"]

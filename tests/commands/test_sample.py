@@ -184,7 +184,7 @@ def test_the_model_comes_from_the_run(tiny_run: Path, override: str) -> None:
         (["sampler.steps=51"], "sampler: cannot take 51 steps of a section with 50 (of 50 in all); ask for 1..50"),
         (["sampler=dimm"], "sampler=dimm: no such choice; did you mean ddim?"),
         (["sampler.step=3"], "sampler.step"),
-        (["sampler=ddim_inversion"], "goes from images to noise"),
+        (["sampler=ddim_inversion"], "maps images to noise"),
         (["n=0"], "n=0: input should be greater than or equal to 1"),
         (["classes=[1]"], "this model has no classes: leave classes=null"),
         (["weights=best"], "weights='best'"),
@@ -212,7 +212,7 @@ def test_a_class_that_is_none_of_the_model_s_is_refused_before_anything_is_drawn
 ) -> None:
     message = mistake("sample", f"run={class_run}", "n=2", "batch_size=1", "classes=[0,6]", "out=drawn")
     assert message == "difflab sample: class 6 is not in 0..5, the classes of this model"
-    assert "classes=[] names no class" in mistake("sample", f"run={class_run}", "classes=[]", "out=drawn")
+    assert "classes=[] is empty" in mistake("sample", f"run={class_run}", "classes=[]", "out=drawn")
     assert not (tmp_path / "drawn").exists()
 
 

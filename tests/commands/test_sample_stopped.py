@@ -57,7 +57,7 @@ def test_the_same_command_goes_on_with_what_is_missing_bit_by_bit(tiny_run: Path
     stops_after(2)
     ended = difflab("sample", f"run={tiny_run}", *DRAWN)
     assert ended.status == 130
-    assert "4 of 7 pictures lie in drawn; the same command goes on from there" in ended.err
+    assert "4 of 7 images are in drawn; the same command continues from there" in ended.err
     names = set(files_of(tmp_path / "drawn"))
     assert names == {*(f"{i:06d}.png" for i in range(4)), "unfinished.json"}
     drawn = stops_after(None)
@@ -118,7 +118,7 @@ def test_a_folder_that_is_drawn_anew_looks_unfinished_until_it_is(tiny_run: Path
     done("sample", f"run={tiny_run}", *DRAWN)
     stops_after(1)
     ended = difflab("sample", f"run={tiny_run}", *DRAWN, "seed=5")
-    assert "2 of 7 pictures lie" in ended.err
+    assert "2 of 7 images are" in ended.err
     assert set(files_of(tmp_path / "drawn")) == {"000000.png", "000001.png", "unfinished.json"}
 
 
@@ -126,7 +126,7 @@ def test_without_pictures_nothing_is_kept_and_said_so(tiny_run: Path, tmp_path: 
     stops_after(1)
     ended = difflab("sample", f"run={tiny_run}", *DRAWN, "png=false")
     assert ended.status == 130
-    assert "nothing is kept of an unfinished drawing with png=false" in ended.err
+    assert "nothing is kept of unfinished sampling with png=false" in ended.err
     stops_after(None)
     done("sample", f"run={tiny_run}", *DRAWN, "png=false")
     assert "unfinished.json" not in files_of(tmp_path / "drawn")

@@ -70,7 +70,7 @@ def test_the_best_candidate_is_found_and_judged_on_other_samples(own_run: Path) 
     for number in range(1, 7):
         assert f"schedule: candidate {number} of 6 (" in said
     assert f"best {max(scores):.5g}, default {scores[0]:.5g}" in said
-    assert said.splitlines()[-1] == f"draw with it: {record['command']}"
+    assert said.splitlines()[-1] == f"sample with it: {record['command']}"
     assert (folder / "schedule.svg").stat().st_size > 1000
     assert (folder / "schedule.png").is_file()
     (kept,) = map(Result.from_json, (folder / "evaluations.jsonl").read_text().splitlines())
@@ -113,7 +113,7 @@ def test_a_search_goes_on_where_it_was_stopped(own_run: Path, tmp_path: Path, mo
     monkeypatch.setattr(Measuring, "do", counted)
     stopped = difflab("schedule", f"run={own_run}", *SMALL, *JUDGE, "candidates=7")
     assert stopped.status == 130
-    assert "3 of 7 candidates are done; the same command goes on with the others" in stopped.err
+    assert "3 of 7 candidates are done; the same command continues with the others" in stopped.err
     assert not list(own_run.glob("schedules/*/schedule.yaml"))
     stop_at[0] = 1000
     said, folder = search(own_run, "candidates=7")
@@ -212,7 +212,7 @@ def test_a_model_of_one_level_has_nothing_to_search_for(tiny_shapes: Path) -> No
     done("train", *training, "diffusion=regression", *small, *where)
     run = Path("runs/ddpm/shapes32/one")
     line = mistake("schedule", f"run={run}", *SMALL, "sampler.steps=1", *JUDGE)
-    assert f"run={run} knows one level, pure noise: there is nothing to search for" in line
+    assert f"run={run} has one level, pure noise: there is nothing to search for" in line
     assert not (run / "schedules").exists()
 
 
@@ -227,16 +227,19 @@ def test_several_numbers_of_steps_are_a_search_each(own_run: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["sampler=ancestral", "sampler.steps=null"], "sampler.steps=null takes every level of the model: give a few"),
+        (
+            ["sampler=ancestral", "sampler.steps=null"],
+            "sampler.steps=null takes every level of the model: give a number",
+        ),
         (["held_out_seed=0"], "held_out_seed=0 is the seed of the search: give another one"),
         (["candidates=1"], "candidates=1: input should be greater than or equal to 2"),
         (["metric=kid-lite0"], "metric=kid-lite0 is none of metrics= (oracle): choose others, as in metrics=lite0"),
         (["metric=psnr"], "metric=psnr is none of metrics= (oracle): choose others, as in metrics=super_resolution"),
-        (["metric=lpips"], "metric=lpips: say which way it gets better, goal=minimize or goal=maximize"),
-        (["metric=oracle-mean-leftover"], "say which way it gets better"),
-        (["start=0.5", "images=x"], "levels are searched for drawing from noise: leave start, inverted and mask out"),
-        (["sampler=ddim_inversion"], "goes from images to noise and draws none"),
-        (["batch_size=1,2"], "one value is wanted here"),
+        (["metric=lpips"], "metric=lpips: set goal=minimize or goal=maximize"),
+        (["metric=oracle-mean-leftover"], "set goal=minimize"),
+        (["start=0.5", "images=x"], "levels are searched for sampling from noise: leave start, inverted and mask out"),
+        (["sampler=ddim_inversion"], "maps images to noise and generates none"),
+        (["batch_size=1,2"], "expected one value"),
         (["pipeline=resize"], "pipeline=resize: levels are searched for one model"),
     ],
 )

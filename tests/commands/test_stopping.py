@@ -93,7 +93,7 @@ def assert_saved(number: signal.Signals, folder: Path, status: int, said: list[s
     assert said[:-1] in ([], [stopping])
     assert said[-1] == (
         f"difflab train: {number.name}: saved at step {step} in {run / 'checkpoints' / 'last.ckpt'}; "
-        "the same command goes on from there"
+        "the same command continues from there"
     )
     assert step > 0
     assert status == STATUS[number]
@@ -223,8 +223,8 @@ def test_a_silent_rank_is_named_and_ended(start: Start, tiny_shapes: Path, tmp_p
     assert ended(program) == (
         1,
         [
-            "difflab train: waiting for rank 1, which has given no sign of life for 1 s",
-            "difflab train: rank 1 has given no sign of life for 4 s; all ranks are ended",
+            "difflab train: waiting for rank 1, which has not responded for 1 s",
+            "difflab train: rank 1 has not responded for 4 s; all ranks are ended",
         ],
     )
     assert_gone(other)
@@ -270,7 +270,7 @@ def test_drawing_has_its_folder_to_itself_and_stops_with_a_line(
     status, said = ended(program)
     assert status == 143
     assert re.fullmatch(
-        r"difflab sample: SIGTERM: stopped; \d+ of 100000 pictures lie in out; the same command goes on from there",
+        r"difflab sample: SIGTERM: stopped; \d+ of 100000 images are in out; the same command continues from there",
         said[-1],
     )
     assert not any("Traceback" in line for line in said)

@@ -208,7 +208,7 @@ def test_numbers_of_different_protocols_get_a_note(tmp_path: Path, machine: Mach
     [
         (["seed=3"], "seed is what this sweep varies"),
         (["optimizer.lr=-1"], "point 1 (seed=0): optimizer.lr=-1"),
-        (["name=mine"], "points 1 and 2 would both lie in"),
+        (["name=mine"], "points 1 and 2 would both be stored in"),
         (["--x", "n"], "--x n is not swept; choose one of seed"),
         (["--jobs", "0"], "--jobs"),
     ],
@@ -347,7 +347,7 @@ def test_ctrl_c_ends_the_training_which_goes_on_later(tiny_shapes: Path, tmp_pat
     assert process.returncode == 130
     assert re.fullmatch(
         r"difflab sweep: SIGINT: stopped; \d of \d points are done, in \S+/ledger.jsonl; "
-        "the same command goes on with the others",
+        "the same command continues with the others",
         err.splitlines()[-1],
     )
     assert (run / "checkpoints" / "last.ckpt").is_file()

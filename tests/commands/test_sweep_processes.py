@@ -38,7 +38,7 @@ def test_each_job_is_a_program_with_a_log_and_a_status(tmp_path: Path, lock: int
     assert all(how.seconds > 0 for how in ended.values())
     first, second = ((tmp_path / f"{i}.log").read_text() for i in (0, 1))
     assert first.startswith("$ difflab --version\ndifflab ")
-    assert "there is no such command" in second
+    assert "unknown command" in second
 
 
 def test_logs_are_added_to(tmp_path: Path, lock: int) -> None:

@@ -126,7 +126,7 @@ def test_a_training_has_no_further_network_beside_it(train: Callable[..., Done],
     named = "guidance.reference.run=weak" if guidance == "autoguidance" else "guidance.run=judge"
     done = train(f"guidance={guidance}", named)
     assert (done.status, done.err.count("\n")) == (2, 1), done.err
-    assert "asks a further network: train with guidance=none or classifier_free alone" in done.err
+    assert "needs another network: train with guidance=none or classifier_free alone" in done.err
 
 
 def test_missing_weights_of_a_metric_are_noticed_before_the_first_step(

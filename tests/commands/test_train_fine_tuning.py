@@ -195,7 +195,7 @@ def test_another_choice_of_what_is_trained_is_another_run(
     last = run / "checkpoints" / "last.ckpt"
     done = run_difflab(tiny_training(tiny_shapes, f"resume={last}", "trainer.max_steps=2", "name=all"), tmp_path)
     assert done.status == 2
-    assert f"begin from its weights instead, as in init=weights init.from={last}" in done.last_error
+    assert f"start from its weights instead, as in init=weights init.from={last}" in done.last_error
     assert done.err.count("\n") == 1, done.err
     # As many, but others.
     one, other = (f"init.freeze=[network.encoder.0.block.0.conv{n}.*]" for n in (1, 2))

@@ -75,7 +75,7 @@ def assert_refused(done: Done, *parts: str) -> None:
         (["sampler.steps=51"], ["sampler"]),
         (
             ["sampler=ddim_inversion", "~sampler.eta"],
-            ["sampler=ddim_inversion goes from images to noise and draws none"],
+            ["sampler=ddim_inversion maps images to noise and generates none"],
         ),
         (["diffusion.variance=learned_range"], ["diffusion", "hybrid"]),
         (["trainer.val_every_steps=2", "data.val_split=null"], ["data.val_split"]),
@@ -344,7 +344,7 @@ def test_a_run_with_checkpoints_does_not_begin_with_anothers(train: Train, run: 
     before = (run / "checkpoints/last.ckpt").read_bytes()
     for steps in (2, 3, 9):
         done = train("name=run", f"resume={last}", f"trainer.max_steps={steps}")
-        assert_refused(done, f"resume={last}", "has checkpoints of its own", "resume=auto", "name=")
+        assert_refused(done, f"resume={last}", "has its own checkpoints", "resume=auto", "name=")
     assert (run / "checkpoints/last.ckpt").read_bytes() == before
     assert train("name=run", "resume=auto", "trainer.max_steps=3").status == 0
 
@@ -374,7 +374,7 @@ def test_a_damaged_checkpoint_names_the_one_to_go_on_from(train: Train, tmp_path
         file.truncate(kept)
     refused = train(*options)
     assert_refused(
-        refused, "last.ckpt: the file is", "; go on from resume=runs/ddpm/shapes32/run/checkpoints/step-000004"
+        refused, "last.ckpt: the file is", "; continue from resume=runs/ddpm/shapes32/run/checkpoints/step-000004"
     )
     assert train(*options, refused.err.split()[-1]).status == 0
     assert rows(run) == whole

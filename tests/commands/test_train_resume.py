@@ -138,7 +138,7 @@ def test_a_signal_saves_and_exits_with_75_and_the_run_goes_on_exactly(
     assert done.status == 75
     assert [line for line in done.err.splitlines() if "saved" in line] == [
         f"difflab train: {number.name}: saved at step 3 in {run / 'checkpoints' / 'last.ckpt'}; "
-        "the same command goes on from there"
+        "the same command continues from there"
     ]
     assert checkpoint(run)["difflab"]["train_step"] == 3
     assert_same_run(train("dropout"), straight("dropout"))

@@ -149,7 +149,9 @@ def test_a_file_without_a_preset_names_what_it_fits(tiny_run: Path) -> None:
 def test_our_own_weights_need_no_import(tiny_run: Path, preset: tuple[str, ...]) -> None:
     command = ("--out", "back", *preset)
     message = mistake("weights", "import", tiny_run, *command)
-    assert message.endswith(f"{tiny_run}: a run of difflab's own, which every command takes as it is: run={tiny_run}")
+    assert message.endswith(
+        f"{tiny_run} is a run of difflab's own, which every command accepts as it is: run={tiny_run}"
+    )
     done("weights", "export", tiny_run, "--out", "ours")
     for path in ("ours", "ours/model.safetensors", tiny_run / "checkpoints" / "last.ckpt"):
         assert f"{path}: these are difflab's own weights" in mistake("weights", "import", path, *command)
@@ -452,7 +454,7 @@ def test_mistakes_are_one_line(arguments: list[str], message: str) -> None:
     [
         (["--layout", "keras"], "no layout is called 'keras'; there are pesser, diffusers"),
         (["--layout", "pesser"], "end the name in .safetensors or .pt"),
-        (["--weights", "best"], "--weights best is none of auto, ema, raw"),
+        (["--weights", "best"], "--weights best is not one of auto, ema, raw"),
     ],
 )
 def test_an_export_that_cannot_be_is_one_line(tiny_run: Path, options: list[str], message: str) -> None:

@@ -79,7 +79,7 @@ def test_several_lengths_are_several_folders_and_tracked_ones_come_back_exactly(
     [
         (["--sigma-rel", "0.3"], "--sigma-rel: sigma_rel=0.3 must lie between 0 and 0.2887"),
         (["--sigma-rel", "0.05,0"], "--sigma-rel: sigma_rel=0 must lie between 0 and 0.2887"),
-        (["--sigma-rel", "0.05,long"], "--sigma-rel 0.05,long: 'long' is no number; write 0.075 or 0.05,0.1,0.15"),
+        (["--sigma-rel", "0.05,long"], "--sigma-rel 0.05,long: 'long' is not a number; write 0.075 or 0.05,0.1,0.15"),
         (["--sigma-rel", "0.07", "--step", "1"], "step 1 has no snapshot: the first is of step 2, the last of 6"),
         (["--sigma-rel", "0.07", "--step", "5"], "take one near it, as 4 or 6"),
         ([], "Missing option '--sigma-rel'"),

@@ -30,7 +30,7 @@ def test_every_choice_shows_every_key_and_is_valid(path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"fields": ["label"]}, "fields asks for label but classes is null"),
+        ({"fields": ["label"]}, "fields contains label but classes is null"),
         ({"fields": ["caption", "caption"]}, "names a field twice"),
         ({"val_split": "train"}, "val_split='train' is the training split"),
         ({"crop": "centre"}, "crop='centre'"),

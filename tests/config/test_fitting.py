@@ -66,10 +66,14 @@ def test_what_fits_passes(made: dict[str, Makes], reads: Reads) -> None:
         ({"blur": Makes(("aug_level", "concat"))}, unet(3), ["conditioning.blur makes aug_level"]),
         ({}, unet(context=8), ["network.context_channels=8", "needs tokens", "set network.context_channels=null"]),
         ({"a": VECTOR}, unet(context=8), ["needs tokens, which nothing in conditioning makes"]),
-        ({}, unet(3), ["network.concat_channels=3", "joins 0 channels", "choose conditioning=low_res"]),
-        ({"a": LOW_RES}, unet(), ["network.concat_channels=0", "joins 3 channels", "set network.concat_channels=3"]),
-        ({"a": LOW_RES, "b": LOW_RES}, unet(3), ["joins 6 channels", "set network.concat_channels=6"]),
-        ({"a": LOW_RES, "b": LOW_RES, "c": SILENT}, unet(3), ["joins 6 channels"]),
+        ({}, unet(3), ["network.concat_channels=3", "concatenates 0 channels", "choose conditioning=low_res"]),
+        (
+            {"a": LOW_RES},
+            unet(),
+            ["network.concat_channels=0", "concatenates 3 channels", "set network.concat_channels=3"],
+        ),
+        ({"a": LOW_RES, "b": LOW_RES}, unet(3), ["concatenates 6 channels", "set network.concat_channels=6"]),
+        ({"a": LOW_RES, "b": LOW_RES, "c": SILENT}, unet(3), ["concatenates 6 channels"]),
         *(
             (
                 {"a": Makes((one,)), "b": VECTOR, "c": Makes((one,))},

@@ -16,7 +16,7 @@ from difflab.config.trainer import TrainerConfig
 
 def test_a_row_is_the_default_and_the_text_below_the_field() -> None:
     found = rows(TrainerConfig)
-    assert found["max_steps"] == (REQUIRED, "Training ends after so many optimised batches.")
+    assert found["max_steps"] == (REQUIRED, "The number of optimizer steps after which training ends.")
     assert found["val_batches"][0] == "null"
     assert found["deterministic"][0] == "true"
 
@@ -37,13 +37,13 @@ def test_a_slot_is_told_by_what_stands_there() -> None:
 
 
 def test_a_docstring_of_a_subclass_goes_before_what_its_base_says() -> None:
-    assert said_of(SampleConfig)["out"].startswith("Where pictures go; null = <run>/samples/")
+    assert said_of(SampleConfig)["out"].startswith("Where images are written; null = <run>/samples/")
     assert said_of(EvaluateConfig)["out"].startswith("Where the records go; null = <run>/evaluations/")
 
 
 def test_every_axis_has_a_text_that_leaves_builders_out() -> None:
     said = said_of_axes()
-    assert said[SCHEDULES.group] == "The betas of a table."
+    assert said[SCHEDULES.group] == "The betas of a discrete process."
     assert not [text for text in said.values() if "Builders" in text or not text]
 
 

@@ -21,7 +21,7 @@ def cascade(*stages: dict[str, Any], kind: str = "ddim") -> CascadePipelineConfi
 def test_every_stage_of_a_cascade_draws(place: int) -> None:
     stages: list[dict[str, Any]] = [{}, {}]
     stages[place] = {"sampler": {"kind": "ddim_inversion", "steps": 5}}
-    with pytest.raises(UserError, match=rf"stages\.{'ab'[place]}\.sampler=ddim_inversion goes from images to noise"):
+    with pytest.raises(UserError, match=rf"stages\.{'ab'[place]}\.sampler=ddim_inversion maps images to noise"):
         cascade(*stages)
 
 
@@ -41,14 +41,14 @@ def test_stages_that_hand_on_their_noise_are_taken() -> None:
 @pytest.mark.parametrize(
     ("stages", "line"),
     [
-        (({"end": 0.2}, {}), "stages.a.end=0.2 leaves noise in what it draws, and stages.b does not go on from there"),
+        (({"end": 0.2}, {}), "stages.a.end=0.2 leaves noise in its images, and stages.b does not continue from there"),
         (({"end": 0.2}, {"start": 0.2}), "set stages.b.continues=true, or stages.a.end=0"),
-        (({}, {"end": 0.2}), "stages.b.end=0.2 leaves noise in what it draws, and no stage comes after it"),
-        (({"end": 0.2}, {**GOES_ON, "end": 0.1}), "stages.b.end=0.1 leaves noise in what it draws"),
+        (({}, {"end": 0.2}), "stages.b.end=0.2 leaves noise in its images, and no stage comes after it"),
+        (({"end": 0.2}, {**GOES_ON, "end": 0.1}), "stages.b.end=0.1 leaves noise in its images"),
         ((GOES_ON, {}), "stages.a.continues=true, but no stage comes before it"),
         (({}, GOES_ON), "stages.b.continues=true, but stages.a leaves no noise: set stages.a.end"),
         (({}, {}, GOES_ON), "stages.c.continues=true, but stages.b leaves no noise"),
-        (({"end": 0.2}, {**GOES_ON, "inverted": True}), "of continues and inverted, both say where x begins"),
+        (({"end": 0.2}, {**GOES_ON, "inverted": True}), "continues and inverted both determine where x starts"),
         (({"end": 1.0}, GOES_ON), "end=1.0"),
         (({"end": -0.1}, GOES_ON), "end=-0.1"),
         (({"start": 0}, {}), "start=0"),
@@ -66,11 +66,14 @@ def test_noise_that_nobody_takes_or_leaves_is_one_line(stages: tuple[dict[str, A
     [
         (
             ["start=0.5"],
-            "start has no place in a cascade, whose stages have their own: give pipeline.stages.base.start",
+            "start cannot be used with a cascade, whose stages have their own: set pipeline.stages.base.start",
         ),
-        (["inverted=true"], "give pipeline.stages.base.inverted"),
-        (["inpaint.replaced=x0", "mask=m"], "give pipeline.stages.base.inpaint"),
-        (["pipeline.stages.upsampler.inpaint.resamplings=2"], "upsampler.inpaint.resamplings harmonises what a mask"),
+        (["inverted=true"], "set pipeline.stages.base.inverted"),
+        (["inpaint.replaced=x0", "mask=m"], "set pipeline.stages.base.inpaint"),
+        (
+            ["pipeline.stages.upsampler.inpaint.resamplings=2"],
+            "upsampler.inpaint.resamplings has no effect without a mask",
+        ),
         (["pipeline.stages.base.end=0.2"], "set stages.upsampler.continues=true, or stages.base.end=0"),
     ],
 )

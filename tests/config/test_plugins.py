@@ -61,26 +61,28 @@ def test_where_it_is_missing_it_is_named(
 def test_two_with_one_kind_are_refused_by_both_names(packages: Packages) -> None:  # noqa: F811
     packages.install_tone()
     packages.install_tone("tone-again")
-    with pytest.raises(UserError, match=r"conditioning: there are two by the name of tone.*tone_(pack|again).*tone_"):
+    with pytest.raises(UserError, match=r"conditioning: two choices are named tone.*tone_(pack|again).*tone_"):
         composed(*TONED)
 
 
 def test_one_of_difflabs_own_is_not_replaced(packages: Packages) -> None:  # noqa: F811
     packages.install_tone("class-again", "class")
-    with pytest.raises(UserError, match=r"by the name of class, of difflab\.conditioning\.config and of class_again"):
+    with pytest.raises(
+        UserError, match=r"two choices are named class, one from difflab\.conditioning\.config and one from class_again"
+    ):
         composed("experiment=ddpm/shapes32")
 
 
 def test_two_with_one_file_are_refused_by_both_names(packages: Packages) -> None:  # noqa: F811
     packages.install_tone(**{"sampler/quick.yaml": "kind: ddim"})
     packages.install_tone("other-pack", "other", **{"sampler/quick.yaml": "kind: ddim"})
-    with pytest.raises(UserError, match=r"conf/sampler/quick\.yaml is of other-pack 1\.0 and of tone-pack 1\.0"):
+    with pytest.raises(UserError, match=r"conf/sampler/quick\.yaml comes with both other-pack 1\.0 and tone-pack 1\.0"):
         composed("experiment=ddpm/shapes32")
 
 
 def test_a_file_of_difflabs_own_is_not_replaced(packages: Packages) -> None:  # noqa: F811
     packages.install_tone(**{"sampler/ddim.yaml": "kind: ddim"})
-    with pytest.raises(UserError, match=r"conf/sampler/ddim\.yaml is of difflab and of tone-pack 1\.0"):
+    with pytest.raises(UserError, match=r"conf/sampler/ddim\.yaml comes with both difflab and tone-pack 1\.0"):
         composed("experiment=ddpm/shapes32")
 
 
@@ -111,10 +113,10 @@ def test_one_that_looks_for_choices_while_it_is_imported(packages: Packages) -> 
 @pytest.mark.parametrize(
     ("before", "after", "told"),
     [
-        ("(ConditionerBase)", "(Config)", "ToneConfig has to derive from difflab.conditioning.config.ConditionerBase"),
-        ('kind: Literal["tone"]', "", r'has to have a field `kind: Literal\["..."\]`'),
-        ('kind: Literal["tone"]', "kind: str", r'has to have a field `kind: Literal\["..."\]`'),
-        ('kind: Literal["tone"]', 'kind: Literal["tone", "hue"]', r'has to have a field `kind: Literal\["..."\]`'),
+        ("(ConditionerBase)", "(Config)", "ToneConfig must derive from difflab.conditioning.config.ConditionerBase"),
+        ('kind: Literal["tone"]', "", r'needs a field `kind: Literal\["..."\]`'),
+        ('kind: Literal["tone"]', "kind: str", r'needs a field `kind: Literal\["..."\]`'),
+        ('kind: Literal["tone"]', 'kind: Literal["tone", "hue"]', r'needs a field `kind: Literal\["..."\]`'),
     ],
 )
 def test_a_registration_that_cannot_be_chosen_says_why(
@@ -151,9 +153,9 @@ def test_what_a_package_has_no_file_for_is_said(packages: Packages) -> None:  # 
         ),
         (
             "defaults: [{override /sampler: heun}]\n",
-            "^conf/experiment/mine.yaml: its first line has to be `# @package _global_`$",
+            "^conf/experiment/mine.yaml: its first line must be `# @package _global_`$",
         ),
-        ("seed: [1\n", r"conf/experiment/mine\.yaml, line 2: this is no YAML \(expected"),
+        ("seed: [1\n", r"conf/experiment/mine\.yaml, line 2: invalid YAML \(expected"),
     ],
 )
 def test_a_mistake_in_its_experiment_is_named(packages: Packages, content: str, told: str) -> None:  # noqa: F811
@@ -177,9 +179,9 @@ def test_a_file_that_begins_with_a_kind_that_is_not_registered(packages: Package
 
 def test_a_choice_that_leaves_behind_what_was_said_of_another(packages: Packages) -> None:  # noqa: F811
     packages.install_tone()
-    with pytest.raises(UserError, match=r"^conditioning\.class_label has no kind: say .*'tone', or leave .* out$"):
+    with pytest.raises(UserError, match=r"^conditioning\.class_label has no kind: set .*'tone', or leave .* out$"):
         composed("experiment=cfg/shapes32", "conditioning=tone")
-    with pytest.raises(UserError, match=r"^\+conditioning=tone: conditioning is chosen already; write it without \+$"):
+    with pytest.raises(UserError, match=r"^\+conditioning=tone: conditioning is already chosen; write it without \+$"):
         composed("experiment=cfg/shapes32", "+conditioning=tone")
 
 

@@ -150,7 +150,7 @@ def test_what_is_no_name_is_refused(value: object) -> None:
 
 def test_a_word_is_registered_once() -> None:
     NAMES.register("red", "math:sin")
-    with pytest.raises(UserError, match="hue: there are two by the name of red, of math and of others"):
+    with pytest.raises(UserError, match="hue: two choices are named red, one from math and one from others"):
         NAMES.register("red", "others:sin")
 
 
@@ -158,7 +158,7 @@ def test_a_name_is_taken_once() -> None:
     class Other(Shape):
         kind: Literal["round"]
 
-    with pytest.raises(UserError, match=r"shape: there are two by the name of round"):
+    with pytest.raises(UserError, match=r"shape: two choices are named round"):
         SHAPES.register("others:round")(Other)
     # The same one, imported again, is no other.
     SHAPES.register("shapes:round")(Round)

@@ -87,7 +87,7 @@ def test_ways_to_write_steps(options: dict[str, Any]) -> None:
         ({"kind": "dpm_fast", "sigma_min": 2.0, "sigma_max": 1.0}, "sigma_min=2.0 must be below"),
         (
             {"kind": "heun", "steps": 1, "spacing": "listed", "sigmas": [1.0], "sigma_max": 3.0},
-            r"sigma_max=3.0: spacing=listed has its own ends: leave them out \(null\), or take spacing=karras",
+            r"sigma_max=3.0: spacing=listed has its own ends: leave them out \(null\), or set spacing=karras",
         ),
         (
             {"kind": "lms", "spacing": "trailing", "sigma_min": 0.1, "sigma_max": 3.0},
@@ -113,8 +113,8 @@ def test_ways_to_write_steps(options: dict[str, Any]) -> None:
         ({"kind": "dpm_fast", "steps": 7, "spacing": "listed", "sigmas": [3.0]}, "but sigmas lists 1: list 4"),
         ({"kind": "ddim", "spacing": "listed"}, "spacing=listed visits the levels in sigmas: give them"),
         ({"kind": "heun", "spacing": "listed", "sigmas": []}, "give them, as in sigmas="),
-        ({"kind": "heun", "sigmas": [2.0, 1.0]}, "sigmas are those of spacing=listed: set it, or leave sigmas out"),
-        ({"kind": "edm_ablation", "sigmas": [2.0]}, "sigmas are those of discretization=listed"),
+        ({"kind": "heun", "sigmas": [2.0, 1.0]}, "sigmas needs spacing=listed: set it, or leave sigmas out"),
+        ({"kind": "edm_ablation", "sigmas": [2.0]}, "sigmas needs discretization=listed"),
         (
             {"kind": "ddim", "steps": 2, "spacing": "listed", "sigmas": [1.0, 1.0]},
             "sigmas has 1.0 twice: list",

@@ -102,7 +102,7 @@ def test_it_is_one_of_its_class_and_can_be_copied() -> None:
         ({"sald": None}, "unknown key 'spices.sald'; did you mean 'spices.salt'?"),
         ({"salt": {"grams": "x"}}, "spices.salt.grams='x': input should be a valid number"),
         ({"stir": {}}, "spices.stir={}: input should be a valid boolean"),
-        ({"salt": 3}, "spices.salt=3: this is a section and no value; give its keys, as in spices.salt.grams=..."),
+        ({"salt": 3}, "spices.salt=3: this is a section, not a value; set its keys, as in spices.salt.grams=..."),
     ],
 )
 def test_mistakes_are_named(content: dict[str, object], line: str) -> None:
@@ -134,7 +134,7 @@ def test_the_order_is_that_of_the_modules_whatever_was_imported_first() -> None:
 
 
 def test_a_name_is_taken_once() -> None:
-    with pytest.raises(UserError, match=r"^spices: there are two by the name of salt, of .*; uninstall one"):
+    with pytest.raises(UserError, match=r"^spices: two choices are named salt, one from .*; uninstall one"):
         SPICES.register("salt", "others:salt")(type("Other", (Config,), {"__module__": "others"}))
     SPICES.register("salt", "spices:salt", default=True)(Salt)
 

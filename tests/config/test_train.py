@@ -98,15 +98,18 @@ def test_the_task_chooses_what_stored_contents_are_read_as(name: str) -> None:
         ([*CLASSIFIER, "+sampler=heun"], ["unknown key 'sampler'"]),
         ([*CLASSIFIER, "conditioning=class"], ["conditioning=class: task=noisy_classifier has no conditioning"]),
         ([*CLASSIFIER, "guidance=classifier", "guidance.run=some"], ["task=noisy_classifier has no guidance"]),
-        ([*SMALL, "sampler=ddim_inversion", "~sampler.eta"], ["sampler=ddim_inversion goes from images to noise"]),
+        ([*SMALL, "sampler=ddim_inversion", "~sampler.eta"], ["sampler=ddim_inversion maps images to noise"]),
         ([*CLASSIFIER, "callbacks=default"], ["callbacks.sample_grid: a classifier draws no images", "=classifier"]),
         (
             [*CLASSIFIER, "callbacks.evaluation={at_end: true}", "metrics=shapes"],
             ["callbacks.evaluation: a"],
         ),
-        (UPSAMPLER, ["network.concat_channels=0", "joins 3 channels", "set network.concat_channels=3"]),
+        (UPSAMPLER, ["network.concat_channels=0", "concatenates 3 channels", "set network.concat_channels=3"]),
         ([*UPSAMPLER, "network.concat_channels=6"], ["network.concat_channels=6", "set network.concat_channels=3"]),
-        ([*SMALL, "network.concat_channels=3"], ["joins 0 channels", "conditioning=low_res", "concat_channels=0"]),
+        (
+            [*SMALL, "network.concat_channels=3"],
+            ["concatenates 0 channels", "conditioning=low_res", "concat_channels=0"],
+        ),
         (
             [*SMALL, "network.concat_channels=3", "+conditioning.low_res={kind: low_res, size: 32}"],
             ["conditioning.low_res.size=32", "data.image_size=32"],

@@ -94,8 +94,8 @@ class Sections(Config):
 @pytest.mark.parametrize(
     ("data", "line"),
     [
-        ({"one": "a"}, "one='a': this is a section and no value; give its keys, as in one.size=..."),
-        ({"one": 3}, "one=3: this is a section and no value; give its keys, as in one.size=..."),
+        ({"one": "a"}, "one='a': this is a section, not a value; set its keys, as in one.size=..."),
+        ({"one": 3}, "one=3: this is a section, not a value; set its keys, as in one.size=..."),
         # Which types a value may have is nothing that the user wrote.
         ({"either": 1.5}, "either=1.5: input should be a valid integer or a valid string"),
         ({"either": [1]}, "either=[1]: input should be a valid integer or a valid string"),

@@ -15,7 +15,7 @@ def test_a_sample_is_counted_once_however_often_it_is_met(caplog):
 def test_more_than_allowed_stop_with_the_first_few_named():
     bad = BadSamples(total=100, max_fraction=0.0)
     with pytest.raises(
-        UserError, match=r"7 bad of 100 samples, 0 allowed: s0; s1; s2; s3; s4 and 2 more \(mend the data"
+        UserError, match=r"7 bad of 100 samples, 0 allowed: s0; s1; s2; s3; s4 and 2 more \(repair the data"
     ):
         bad.add([(i, f"s{i}") for i in range(7)])
 

@@ -132,7 +132,7 @@ def test_a_configuration_takes_over_the_names_of_the_index(tiny_data):
 
 
 def test_names_are_as_many_as_classes(tiny_data):
-    with pytest.raises(ValueError, match="class_names are 1, classes=2: name each class once"):
+    with pytest.raises(ValueError, match="class_names has 1 names, classes=2: name each class once"):
         config(tiny_data, classes=2, class_names=["cat"])
-    with pytest.raises(ValueError, match="class_names are 1, classes=null"):
+    with pytest.raises(ValueError, match="class_names has 1 names, classes=null"):
         config(tiny_data, classes=None, class_names=["cat"])

@@ -129,5 +129,5 @@ def test_what_is_evaluated_takes_the_first_line_or_the_whole(config, captions, e
 
 
 def test_choosing_lines_without_captions_is_refused():
-    with pytest.raises(UserError, match="captions=lines is of no use without captions: add caption to fields"):
+    with pytest.raises(UserError, match="captions=lines has no effect without captions: add caption to fields"):
         validate(DataConfig, {"path": "d", "image_size": 8, "batch_size": 4, "captions": "lines"})

@@ -280,7 +280,7 @@ def test_the_first_ten_of_many_bad_files_are_named(tmp_path):
     (tmp_path / "p").mkdir()
     for i in range(14):
         (tmp_path / f"p/{i:02d}.png").write_bytes(b"words")
-    with pytest.raises(UserError, match=r"14 of 14 files are bad: .*; and 4 more \(mend") as error:
+    with pytest.raises(UserError, match=r"14 of 14 files are bad: .*; and 4 more \(repair") as error:
         write_dataset(folder_splits(FolderSourceConfig(path=str(tmp_path / "p"))), tmp_path / "out")
     assert str(error.value).count("cannot be used") == 10
 

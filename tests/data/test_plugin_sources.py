@@ -82,14 +82,14 @@ def test_a_source_of_a_package_is_made_described_and_recorded(packages, tmp_path
 def test_a_bad_file_of_a_source_without_a_policy_ends_the_command(packages, capsys):
     install(packages)
     assert main(["data", "make", "source=greys", "out=o"]) == 2
-    assert "the third grey is bad (mend or remove it)" in capsys.readouterr().err
+    assert "the third grey is bad (repair or remove it)" in capsys.readouterr().err
 
 
 def test_two_sources_by_one_name_are_refused_by_both(packages, capsys):
     install(packages, kind="shapes")
     assert main(["data", "make", "source=shapes", "out=o"]) == 2
     said = capsys.readouterr().err
-    assert "source: there are two by the name of shapes" in said
+    assert "source: two choices are named shapes" in said
     assert "grey_pack" in said
 
 

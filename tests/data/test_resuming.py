@@ -78,7 +78,7 @@ def test_finished_shards_are_kept_and_not_made_again(tmp_path, whole, capsys, er
     write_dataset(again, tmp_path / "d", shard_size=10)
     assert again["train"].asked == list(range(10, 23))
     assert content(tmp_path / "d") == whole
-    assert f"{tmp_path}/d: going on after 1 finished shards (10 samples)" in capsys.readouterr().err
+    assert f"{tmp_path}/d: continuing after 1 finished shards (10 samples)" in capsys.readouterr().err
 
 
 def test_a_command_stopped_before_its_first_shard_leaves_nothing(tmp_path):

@@ -275,7 +275,7 @@ def test_a_damaged_header_in_the_middle_is_no_end_of_the_tar(tmp_path, write_tar
 def test_what_follows_the_end_of_a_tar_is_not_lost_in_silence(tmp_path, write_tar):
     path = write_tar(tmp_path / "a.tar", {"1.png": b"x"})
     path.write_bytes(path.read_bytes() + write_tar(tmp_path / "b.tar", {"2.png": b"y"}).read_bytes())
-    with pytest.raises(UserError, match=r"goes on behind the end of the archive at byte 1024.*tar --concatenate"):
+    with pytest.raises(UserError, match=r"continues after the end of the archive at byte 1024.*tar --concatenate"):
         scan_tar(path)
 
 

@@ -126,7 +126,7 @@ def test_what_it_brought_is_recorded_words_too(config: TrainConfig, packages: Pa
 
 def test_no_levels_are_searched_for_a_sampler_that_takes_no_list(config: TrainConfig) -> None:
     assert not config.model().sampler.takes_a_list
-    with pytest.raises(UserError, match="sampler=flow_euler has levels of its own and takes no list of others"):
+    with pytest.raises(UserError, match="sampler=flow_euler has fixed levels and accepts no list of others"):
         compose_and_validate("schedule", ScheduleConfig, ["run=somewhere", "sampler=flow_euler"])
 
 

@@ -142,7 +142,7 @@ def test_another_size_would_tell(pictures: Path, tmp_path: Path, size: tuple[int
     for path in (root / "sharp").iterdir():
         Image.open(path).resize(size).save(path)
     assert refusal(root).startswith(
-        f"--samples=sharp holds {size[0]}x{size[1]} pictures and --originals=originals 16x16: a size tells"
+        f"--samples=sharp holds {size[0]}x{size[1]} pictures and --originals=originals 16x16: the size shows"
     )
 
 

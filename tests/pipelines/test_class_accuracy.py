@@ -111,14 +111,14 @@ def test_classes_without_names_are_matched_by_number(judge: str) -> None:
     (accuracy, _) = judged(judge, images(2, 0, 1), asked=[2, 0, 0], names=None)
     assert accuracy.value == pytest.approx(2 / 3)
     assert list(accuracy.details["by_class"]) == ["0", "2"]
-    with pytest.raises(UserError, match=r"a sample was asked for class 3, and there are 3, 0\.\.2"):
+    with pytest.raises(UserError, match=r"the requested class 3 is outside of the 3 classes 0\.\.2"):
         judged(judge, images(2, 0), asked=[3, 0], names=None)
 
 
 def test_the_lowest_classes_are_told(judge: str) -> None:
     results = judged(judge, images(0, 1, 2, 1), asked=[0, 1, 1, 0])
     metric = ClassAccuracy(ClassesConfig(classifier=judge), "classes")
-    assert metric.in_words(results) == ["class-accuracy@4 by class, the lowest first: cat 0.5, house 0.5"]
+    assert metric.in_words(results) == ["class-accuracy@4 by class, lowest first: cat 0.5, house 0.5"]
 
 
 def test_the_record_names_the_judge_by_its_weights(tmp_path: Path, judge: str) -> None:
@@ -165,11 +165,11 @@ FACTS = SampleFacts((1, 8, 8), 3, NAMES)
 @pytest.mark.parametrize(
     ("facts", "line"),
     [
-        (SampleFacts((1, 16, 16), 3, NAMES), "is of 1x8x8 images, samples are 1x16x16: train one on the data"),
-        (SampleFacts((3, 8, 8), 3, NAMES), "is of 1x8x8 images, samples are 3x8x8"),
-        (SampleFacts((1, 8, 8), 3, ["cat", "dog", "tree"]), "tells cat, house, tree apart, and samples show dog"),
-        (SampleFacts((1, 8, 8), 2), "tells 3 classes apart, and samples show 2"),
-        (SampleFacts((1, 8, 8), unlabelled="the model is told of none"), "metrics.m looks for the class that a sample"),
+        (SampleFacts((1, 16, 16), 3, NAMES), "takes 1x8x8 images, the samples are 1x16x16: train one on the data"),
+        (SampleFacts((3, 8, 8), 3, NAMES), "takes 1x8x8 images, the samples are 3x8x8"),
+        (SampleFacts((1, 8, 8), 3, ["cat", "dog", "tree"]), "has the classes cat, house, tree, not the samples' dog"),
+        (SampleFacts((1, 8, 8), 2), "has 3 classes, but the samples have 2"),
+        (SampleFacts((1, 8, 8), unlabelled="the model has none"), "metrics.m needs the requested class of each sample"),
     ],
 )
 def test_samples_of_which_it_says_nothing_are_refused(tmp_path: Path, facts: SampleFacts, line: str) -> None:
@@ -192,7 +192,7 @@ def test_samples_of_which_it_says_nothing_are_refused(tmp_path: Path, facts: Sam
         ),
         (
             ["experiment=ddpm/shapes32"],
-            "is a diffusion model and tells no classes apart: give a run of task=classifier",
+            "is a diffusion model, not a classifier: give a run of task=classifier",
         ),
     ],
 )
@@ -211,5 +211,5 @@ def test_a_run_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_samples_of_which_some_have_no_class_are_refused(judge: str) -> None:
     evaluator = Evaluator({"classes": ClassesConfig(classifier=judge)}, n=2, class_names=NAMES)
     evaluator.update(images(0, 1), torch.arange(2))
-    with pytest.raises(UserError, match=r"^metrics\.classes: it is not known which class each sample was asked"):
+    with pytest.raises(UserError, match=r"^metrics\.classes: the requested class of each sample is not known"):
         evaluator.compute()

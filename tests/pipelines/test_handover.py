@@ -139,9 +139,9 @@ def test_a_level_that_the_next_sampler_does_not_visit_is_refused(chain: Chain) -
 
 def test_x_of_other_shapes_is_not_handed_over(chain: Chain) -> None:
     gray = ("data.channels=1", "network.channels=1")
-    with pytest.raises(UserError, match=r"\.b goes on with 16x16 images, the stage before it draws 8x8$"):
+    with pytest.raises(UserError, match=r"\.b continues with 16x16 images, the stage before it draws 8x8$"):
         chain({"a": (BASE, {"end": 0.3}), "b": ((), {"continues": True})})
-    with pytest.raises(UserError, match=r"\.b goes on with images of 1 channels, the stage before it draws 3$"):
+    with pytest.raises(UserError, match=r"\.b continues with images of 1 channels, the stage before it draws 3$"):
         chain({"a": ((), {"end": 0.3}), "b": (gray, {"continues": True})})
 
 
@@ -153,7 +153,7 @@ def test_experts_of_an_upsampler_are_told_of_one_image(chain: Chain) -> None:
     other = ("conditioning=low_res", "conditioning.low_res.size=4", "network.concat_channels=3")
     for before in ({}, {"base": (BASE, {})}):
         with pytest.raises(
-            UserError, match=r"\.b goes on enlarging 4x4 images, the stage before it begins to enlarge 8x8"
+            UserError, match=r"\.b continues enlarging 4x4 images, the stage before it begins to enlarge 8x8"
         ):
             chain({**before, "a": (UPSAMPLER, {"end": 0.3}), "b": (other, {"continues": True})})
     behind = chain({"base": (BASE, {}), **experts})
@@ -223,7 +223,7 @@ def test_the_first_stage_begins_with_images_made_smaller(chain: Chain, monkeypat
 
 
 def test_a_stage_that_takes_nothing_is_told_how(stage_of) -> None:
-    with pytest.raises(UserError, match=r"or begin with the image before it, as in pipeline\.stages\.up\.start=0\.5$"):
+    with pytest.raises(UserError, match=r"or start from the image before it, as in pipeline\.stages\.up\.start=0\.5$"):
         check_stage("up", (3, 16, 16), stage_of())
 
 

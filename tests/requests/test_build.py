@@ -97,9 +97,9 @@ def test_prompts_that_are_none_are_one_line(tmp_path: Path) -> None:
     assert "holds no prompts: it has no text" in refusal(CAPTIONS, prompts=str(tmp_path / "p.txt"))
     (tmp_path / "p.txt").write_bytes(b"\xff\xfe\xff")
     assert "holds no prompts: not UTF-8" in refusal(CAPTIONS, prompts=str(tmp_path / "p.txt"))
-    with pytest.raises(ValueError, match="prompts names none"):
+    with pytest.raises(ValueError, match="prompts is empty"):
         RequestConfig(prompts=[])
-    with pytest.raises(ValueError, match="names no class"):
+    with pytest.raises(ValueError, match=r"classes=\[\] is empty"):
         RequestConfig(classes=[])
 
 

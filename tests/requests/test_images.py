@@ -297,7 +297,7 @@ def test_ten_bad_files_are_named_and_the_others_counted(tmp_path: Path, bad: int
         (tmp_path / f"{number:02d}.png").write_bytes(b"no picture")
     said = refusal(tmp_path)
     assert said.count("cannot be read as an image") == 10
-    assert said.endswith(f"{more} (mend or remove them)")
+    assert said.endswith(f"{more} (repair or remove them)")
     assert ("; and" in said) == bool(more)
 
 

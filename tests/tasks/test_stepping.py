@@ -230,7 +230,7 @@ def test_a_checkpoint_of_other_optimizers_is_refused_in_one_line(tiny_shapes: Pa
     frozen = Adversarial()
     frozen.network[0].requires_grad_(False)
     for other, theirs in ((Contrastive(), 9), (frozen, 9)):
-        with pytest.raises(UserError, match=f"x.ckpt is of a run that trained {theirs} tensors") as error:
+        with pytest.raises(UserError, match=f"x.ckpt is from a run that trained {theirs} tensors") as error:
             refuse_other_training(saved(tmp_path), other, "x.ckpt")
         assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="init=weights"):

@@ -59,13 +59,13 @@ def test_whatever_fails_is_said_once_and_not_asked_again(
     call: str, error: Exception, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     inner = Failing(error)
-    logger = ResilientLogger(inner, "W&B", "the run goes on without it")
+    logger = ResilientLogger(inner, "W&B", "the run continues without it")
     for _ in range(3):
         CALLS[call](logger)
     assert (inner.asked, logger.failed) == (1, True)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("difflab: W&B failed (")
-    assert line.endswith("); the run goes on without it")
+    assert line.endswith("); the run continues without it")
     assert [record.levelno for record in caplog.records] == [logging.WARNING], "log.txt has the line as well"
 
 
@@ -129,7 +129,7 @@ def test_a_call_that_hangs_is_left_alone(capsys: pytest.CaptureFixture[str], mon
     monkeypatch.setattr(resilient, "LOG_SECONDS", 0.05)
     released, inner = threading.Event(), Failing(RuntimeError(), after=100)
     inner.log_metrics = lambda *_, **__: released.wait()  # type: ignore[method-assign]
-    logger = ResilientLogger(inner, "W&B", "the run goes on without it", BoundedCaller("W&B"))
+    logger = ResilientLogger(inner, "W&B", "the run continues without it", BoundedCaller("W&B"))
     logger.log_metrics({"x": 1.0}, step=1)
     logger.log_image("x", None)  # type: ignore[arg-type]
     released.set()

@@ -141,7 +141,7 @@ def test_torn_and_foreign_records_cost_themselves_alone(tmp_path: Path, capsys: 
         file.write('{"name": "kid@8", "value": "many"}\n{"name": "fd@8", "val')
     assert read_measured(tmp_path).metrics == {"eval/fd@8": 3.0}
     said = capsys.readouterr().err
-    assert "line 3 is no whole record" in said
+    assert "line 3 is not a complete record" in said
     assert "a record of kid@8 is none" in said
 
 

@@ -119,7 +119,9 @@ class NonFiniteGuard(Callback):
             return f"there is no checkpoint yet: start again with a lower learning rate, as {lower}{full}"
         name = "..." if self.checkpoints is None else _free_name(self.checkpoints.parent)
         begin = as_override("resume", str(good))
-        return f"go on from the last good checkpoint, as another run and more slowly: {begin} name={name} {lower}{full}"
+        return (
+            f"continue from the last good checkpoint, in another run and more slowly: {begin} name={name} {lower}{full}"
+        )
 
     def logs_again(self, step: int, row: Mapping[str, str]) -> bool:
         """Steps that were skipped after the checkpoint of `step` left rows of that step, and will be skipped again."""

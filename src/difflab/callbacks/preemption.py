@@ -137,7 +137,7 @@ class Preemption(Callback):
         if not saved:
             what = f"{name}: step {step} is not saved, its weights are not finite; {last} is as it was"
         log.info("%s, exiting with status %d", what, status)
-        raise Preempted(status, f"{what}; the same command goes on from there")
+        raise Preempted(status, f"{what}; the same command continues from there")
 
 
 @contextlib.contextmanager

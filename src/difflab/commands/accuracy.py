@@ -1,4 +1,4 @@
-"""`difflab accuracy`: how well a stored classifier tells the classes of real images, under all amounts of noise."""
+"""`difflab accuracy`: the accuracy of a stored classifier on real images, at all noise levels."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ ACCURACY = Command(
     AccuracyConfig,
     swept=("times", "split", "n", "seed", "weights", "precision"),
     results="accuracies",
-    complete=of_images("an accuracy is the classifier's own"),
+    complete=of_images("accuracy is measured on the classifier alone"),
     build="difflab.commands.measurements.accuracy:accuracy",
     report="difflab.commands.sweep_report:report",
-    unfinished="nothing is kept of an unfinished accuracy; the same command starts over",
+    unfinished="nothing is kept of an unfinished measurement; the same command starts over",
 )
 
 

@@ -1,7 +1,7 @@
-"""The arguments that `wandb agent` writes for a point of a sweep, in Hydra's notation.
+"""Converts the arguments that `wandb agent` writes for a point of a sweep to Hydra's notation.
 
-The agent writes values as Python shows them: null as None, a text with a comma without quotes, a mapping with quotes
-around its keys. Beside them it leaves a file with the values themselves, which is what the sweep means.
+The agent writes values as Python prints them: null as None, a string with a comma without quotes, a mapping with quoted
+keys. It also leaves a file with the values themselves, which is what the sweep means.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from difflab.errors import UserError, in_one_line
 
 
 def as_the_sweep_means(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> list[str]:
-    """`argv`, where each argument that the agent made of a value is written so that Hydra reads that value.
+    """`argv` with each argument of the agent rewritten so that Hydra parses its value.
 
-    Raises UserError where the agent's file cannot be read.
+    Raises UserError if the agent's file cannot be read.
     """
     path = environ.get("WANDB_SWEEP_PARAM_PATH")
     if not path:
@@ -63,7 +63,7 @@ def _part(value: Any) -> str:
 
 
 def _is_one_value(key: str, text: str) -> bool:
-    """Whether Hydra reads the text as one value already: a word, a number, a list in brackets, quoted null."""
+    """Whether Hydra parses the text as one value: a word, a number, a list in brackets, quoted null."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 

@@ -1,4 +1,4 @@
-"""What is said of a choice that there is not, whether it was made on the command line or in a file."""
+"""Messages about choices that do not exist, made on the command line or in a file."""
 
 from __future__ import annotations
 
@@ -20,57 +20,57 @@ _DEFAULTS = "_defaults"
 
 
 def near_choices(value: str, known: Sequence[str]) -> str:
-    """What is said behind a choice that there is not: the nearest one, and all there are."""
+    """The hint after an unknown choice: the closest match, and all known choices."""
     close = difflib.get_close_matches(value, known, n=1, cutoff=0.5)
     hint = f"; did you mean {close[0]}?" if close else ""
     return f"{hint} (known: {', '.join(known)})"
 
 
 def is_choice(group: str, name: str) -> bool:
-    """Whether `group=name` chooses a file, or the base file of a kind."""
+    """Whether `group=name` selects a file, or the defaults of a kind."""
     return name in choices_of(group) or (name.endswith(_DEFAULTS) and name.removesuffix(_DEFAULTS) in _kinds(group))
 
 
 def no_such_choice(group: str, name: str) -> str:
-    """What is said behind `group=name`; of a package's kind that is there, that its file is not."""
+    """The message after `group=name`, also for a registered kind of a plugin that has no file."""
     kind = _kinds(group).get(name)
     if kind is not None and kind.package != "difflab":
         return (
-            f"no such choice; {kind.package} registers that kind, but has no file to choose it by: "
+            f"no such choice; {kind.package} registers that kind, but has no file to select it: "
             f"add conf/{group}/{name}.yaml beside the module {kind.module}"
         )
     return f"no such choice{near_choices(name, choices_of(group))}"
 
 
 def wrong_in_a_file(message: str) -> str | None:
-    """Hydra's words of a choice that a file makes, in ours; None where they are of something else."""
+    """Rewrites Hydra's message about a choice made in a file; None for any other message."""
     if found := _ELSEWHERE.match(message):
-        return f"conf/{found['place']}.yaml: its first line has to be `# @package _global_`"
+        return f"conf/{found['place']}.yaml: its first line must be `# @package _global_`"
     found = _NOT_THERE.match(message)
     if found is None or not is_group(found["group"]):
         return None
     group, name = found["group"], found["name"]
     if not _kinds(group) or not name.endswith(_DEFAULTS):
-        # The place is where the group is first mentioned, seldom the file that chooses.
+        # Hydra names the file that first mentions the group, which is seldom the one that makes the choice.
         return f"{group}={name}: {no_such_choice(group, name)}"
     kind = name.removesuffix(_DEFAULTS)
     return f"conf/{found['place']}.yaml: {name}: no kind {kind} is registered{near_choices(kind, list(_kinds(group)))}"
 
 
 def chosen_twice(message: str, overrides: Sequence[str]) -> str | None:
-    """Hydra's words of a group that is added and there already, in ours; None where they are of something else."""
+    """Rewrites Hydra's message about a group added twice; None for any other message."""
     for override in overrides:
         group = override.partition("=")[0].removeprefix("+")
         if override.startswith("+") and message.startswith(f"Multiple values for {group}."):
-            return f"{override}: {group} is chosen already; write it without +"
+            return f"{override}: {group} is already chosen; write it without +"
     return None
 
 
 def unreadable(error: yaml.MarkedYAMLError) -> str:
-    """The file and line that a reader of YAML stopped at."""
+    """The file and line of a YAML error."""
     mark = error.problem_mark
     place = f"{mark.name}, line {mark.line + 1}" if mark is not None else "a file of the configuration"
-    return f"{place}: this is no YAML ({error.problem})"
+    return f"{place}: invalid YAML ({error.problem})"
 
 
 def _kinds(group: str) -> Mapping[str, Kind]:

@@ -1,4 +1,4 @@
-"""A command that draws from a stored model or measures one: its configuration, and the work that it does."""
+"""A command that samples or measures a stored model: its configuration and its work."""
 
 from __future__ import annotations
 
@@ -21,21 +21,20 @@ if TYPE_CHECKING:
 ConfigT = TypeVar("ConfigT", bound=WorkConfig)
 
 UNCHANGED_BY = ("logger", "out", "accelerator", "devices", "ranks", "batch_size", "compile")
-"""Keys that leave what is drawn and measured as it is, up to rounding: with other ones it need not be made again."""
+"""Keys that change results only up to rounding, so that finished work need not be repeated for other values."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The processes of a command, of which this is one, and the models that it has loaded onto its device."""
+    """The processes of a command, including this one, and the models loaded onto its device."""
 
     processes: Processes
     models: StoredModels
 
     def compilation(self, choice: Choice, n: int, batch_size: int) -> Compilation:
-        """Which networks are compiled for work on `n` images, shared by the processes, of which each does `batch_size`
-        at once.
+        """Which networks are compiled for work on `n` images, split among the processes, in batches of `batch_size`.
 
-        Raises UserError for compile=true where there is nothing to compile with.
+        Raises UserError for compile=true if there is no compiler.
         """
         from difflab.compiling import Compilation
 
@@ -52,10 +51,10 @@ class Machine:
 
 @dataclass(frozen=True)
 class Kept:
-    """Where what comes out is kept, and what it is made of.
+    """Where the output is stored, and what it depends on.
 
-    root, name: in the folder `name` of `root`, unless `out` says where.
-    files, content: those, and the hashes of data, that decide it besides the configuration.
+    root, name: the output goes to the folder `name` in `root`, unless `out` is set.
+    files, content: the files, and the hashes of data, that it depends on besides the configuration.
     """
 
     root: Path
@@ -65,8 +64,8 @@ class Kept:
 
 
 class Work(Protocol):
-    """What one command line asks for, made ready on every process: nothing is drawn or measured yet, but what cannot
-    be is refused.
+    """The work of one command line, prepared on every process: nothing is sampled or measured yet, but invalid requests
+    have raised their errors.
     """
 
     @property
@@ -75,32 +74,32 @@ class Work(Protocol):
     def kept(self) -> Kept: ...
 
     def do(self, place: Path, job: Callable[[Job], Job] = ...) -> None:
-        """Do it and keep it in the folder `place`. All processes call it together.
+        """Does the work and stores it in the folder `place`. Called by all processes together.
 
-        job: changes the tracker's run of it.
+        job: modifies the tracker's run.
         """
         ...
 
     def is_kept(self, place: Path) -> bool:
-        """Whether it lies whole in the folder `place`, where it was done before."""
+        """Whether the folder `place` holds all of it, from an earlier command."""
         ...
 
     def show(self, place: Path) -> None:
-        """Print what came out, and where it lies. The first process calls it."""
+        """Prints the results and where they are stored. Called by the first process."""
         ...
 
 
 @dataclass(frozen=True)
 class Command(Generic[ConfigT]):
-    """One of them. Builders are `module:function`, imported only when there is something to do.
+    """One command. Builders are `module:function`, imported only when there is work to do.
 
     name, primary: of the command, and of its file in conf/. config: the typed configuration.
-    swept: keys that may have several values, each of which is a point of its own.
-    results: what its points are, in the plural.
-    complete: the overrides with those that make what is stored with the run the starting point.
-    build: (config, plain containers, overrides, machine) -> Work; raises UserError for what cannot be done.
-    report: (points, their folders, folder of the report), for what is shown of several points.
-    unfinished: what is said where one alone is interrupted, None where the work says it.
+    swept: keys that may have several values, each of which is a separate point.
+    results: the name of its points, in the plural.
+    complete: adds overrides that make the stored configuration of the run the starting point.
+    build: (config, plain containers, overrides, machine) -> Work; raises UserError for invalid requests.
+    report: (points, their folders, folder of the report), shows several points together.
+    unfinished: the message if a single one is interrupted, None if the work itself reports it.
     """
 
     name: str
@@ -114,19 +113,19 @@ class Command(Generic[ConfigT]):
     unfinished: str | None = None
 
     def work(self, config: ConfigT, plain: Mapping[str, Any], overrides: Sequence[str], machine: Machine) -> Work:
-        """What a command line asks for. All processes call it together. Raises UserError for what cannot be done."""
+        """The work of a command line. Called by all processes together. Raises UserError for invalid requests."""
         return load(self.build)(config, dict(plain), list(overrides), machine)
 
     def show_all(self, points: Sequence[SweepPoint], places: Sequence[Path], folder: Path) -> None:
-        """Show what came out of several points, and keep it in `folder`."""
+        """Shows the results of several points, and stores them in `folder`."""
         load(self.report)(points, places, folder)
 
 
 @contextlib.contextmanager
 def machine_of(config: WorkConfig) -> Iterator[Machine]:
-    """Start a process for each device; inside, each has a place for the models that it loads onto its device.
+    """Starts a process for each device; inside the context, each has a store for the models on its device.
 
-    Raises UserError where the machine has not what is asked for.
+    Raises UserError if the machine lacks the requested devices.
     """
     from difflab.commands.drawing import models_on
     from difflab.commands.processes import started
@@ -138,10 +137,10 @@ def machine_of(config: WorkConfig) -> Iterator[Machine]:
 
 
 def what_counts(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a configuration that the outcome depends on."""
+    """The part of a configuration that the results depend on."""
     return {key: value for key, value in plain.items() if key not in UNCHANGED_BY}
 
 
 def same(job: Job) -> Job:
-    """The tracker's run as it is."""
+    """Returns the tracker's run unchanged."""
     return job

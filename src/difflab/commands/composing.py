@@ -1,4 +1,4 @@
-"""Composing and validating a configuration before anything runs, so that a mistake is one line and not a trace."""
+"""Composes and validates a configuration before anything runs, so that a mistake is one line, not a traceback."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from difflab.errors import UserError, first_line
 Model = TypeVar("Model", bound=Config)
 
 TRAINING = "train"
-"""The primary configuration whose data says what suits it."""
+"""The primary configuration in which the data determines open values."""
 
 TAKING_WORDS = frozenset(axis.group for axis in AXES if axis.words)
 """The groups whose choices may be written as values."""
 
 
 class Composed(dict[str, Any]):
-    """A configuration in plain containers. said: lines about what of it was read from elsewhere."""
+    """A configuration in plain containers. said: messages about values that were read from elsewhere."""
 
     said: tuple[str, ...] = ()
 
@@ -36,8 +36,8 @@ class Composed(dict[str, Any]):
 def compose(primary: str, overrides: Sequence[str], *, checking: bool = False) -> Composed:
     """conf/<primary>.yaml with overrides, resolved to plain containers.
 
-    The experiment that was chosen stands under `experiment` (primary configurations with that group only). What a
-    training leaves to its data is filled in. checking: there need not be any data.
+    `experiment` holds the chosen experiment (only for primary configurations with that group). Values that training
+    derives from its data are filled in. checking: the data need not exist.
     Raises UserError with one line for anything Hydra refuses.
     """
     with _in_one_line(primary, overrides):
@@ -46,7 +46,7 @@ def compose(primary: str, overrides: Sequence[str], *, checking: bool = False) -
 
 
 def refuse_what_is_not_shown(primary: str, overrides: Sequence[str]) -> None:
-    """Raises UserError for a configuration that cannot be composed, or would show what it takes from elsewhere."""
+    """Raises UserError if a configuration cannot be composed, or would expose values from elsewhere."""
     with _in_one_line(primary, overrides):
         composed = _composed(primary, overrides)
     _pop_hydra(composed)
@@ -54,9 +54,9 @@ def refuse_what_is_not_shown(primary: str, overrides: Sequence[str]) -> None:
 
 
 def to_be_shown(primary: str, overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, str | None], str]:
-    """(plain containers, the choice of each group, how to go on) of a configuration, for `--help`.
+    """Returns (plain containers, the choice of each group, further help) of a configuration, for `--help`.
 
-    What refers to other keys is as it is written; what is left to the data is filled in where that is there.
+    References to other keys are not resolved; values that depend on the data are filled in if it exists.
     Raises UserError as `compose`.
     """
     from omegaconf import OmegaConf
@@ -103,7 +103,7 @@ def _in_one_line(primary: str, overrides: Sequence[str]) -> Iterator[None]:
 def resolved(
     primary: str, composed: Any, choices: Any, overrides: Sequence[str], *, checking: bool = False
 ) -> Composed:
-    """What Hydra composed, with what it leaves to its data, as plain containers; see `compose`."""
+    """Hydra's composition, with values from the data filled in, as plain containers; see `compose`."""
     choices = dict(choices)
     said = _filled_in(primary, composed, choices, overrides, checking=checking)
     plain = Composed(to_plain(composed, choices))
@@ -112,7 +112,7 @@ def resolved(
 
 
 def shown(primary: str, overrides: Sequence[str], *, resolve: bool) -> str:
-    """A configuration as YAML, with what it leaves to its data where that is there. Raises UserError as `compose`."""
+    """A configuration as YAML, with values from the data if it exists. Raises UserError as `compose` does."""
     from omegaconf import OmegaConf
 
     with _in_one_line(primary, overrides):
@@ -158,7 +158,7 @@ def _pop_hydra(composed: Any) -> None:
 def compose_and_validate(
     primary: str, model: type[Model], overrides: Sequence[str], *, checking: bool = False
 ) -> tuple[Model, Composed]:
-    """The validated model and the plain containers it was made from. checking: there need not be any data."""
+    """The validated model and the plain containers it was made from. checking: the data need not exist."""
     data = compose(primary, overrides, checking=checking)
     try:
         return validate(model, data), data
@@ -168,7 +168,7 @@ def compose_and_validate(
 
 
 def _refuse_choices_written_as_values(primary: str, overrides: Sequence[str]) -> None:
-    """`pipeline.stages.base.sampler=heun` puts a word where the section of that choice has to be."""
+    """Raises UserError for `pipeline.stages.base.sampler=heun`, which sets a section to a word."""
     for place, override in enumerate(overrides):
         key, _, value = override.partition("=")
         path = key.lstrip("+").split(".")
@@ -186,14 +186,14 @@ def _refuse_choices_written_as_values(primary: str, overrides: Sequence[str]) ->
 
 
 def refuse_before_composing(primary: str, overrides: Sequence[str]) -> None:
-    """Raises UserError for choices of which Hydra would say something else, or end in a trace."""
+    """Raises UserError for choices on which Hydra's own message would be wrong, or a traceback."""
     refuse_null_groups(overrides)
     _refuse_lists_of_no_choices(overrides)
     _refuse_another_task(primary, overrides)
 
 
 def _refuse_another_task(primary: str, overrides: Sequence[str]) -> None:
-    """An experiment chooses among the groups of its own task."""
+    """Raises UserError for an experiment of another task."""
     task, experiment = (_chosen(group, overrides) for group in ("task", "experiment"))
     if task is None or experiment is None or task not in choices_of("task"):
         return
@@ -206,12 +206,12 @@ def _refuse_another_task(primary: str, overrides: Sequence[str]) -> None:
 
 
 def _chosen(group: str, overrides: Sequence[str]) -> str | None:
-    """What the last override of a whole group chooses."""
+    """The choice made by the last override of a whole group."""
     return next((o.partition("=")[2] for o in reversed(overrides) if o.partition("=")[0] == group), None)
 
 
 def refuse_null_groups(overrides: Sequence[str]) -> None:
-    """Raises UserError for `<group>=null`, with which Hydra ends in a trace: a group is chosen or not mentioned."""
+    """Raises UserError for `<group>=null`, on which Hydra fails with a traceback."""
     for override in overrides:
         key, _, value = override.partition("=")
         group = key.lstrip("+")
@@ -220,7 +220,7 @@ def refuse_null_groups(overrides: Sequence[str]) -> None:
 
 
 def _refuse_lists_of_no_choices(overrides: Sequence[str]) -> None:
-    """Raises UserError for `<group>=[1]`, with which Hydra ends in a trace: what is in a list are choices, too."""
+    """Raises UserError for `<group>=[1]`, on which Hydra fails with a traceback: list entries must be choices, too."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -232,7 +232,7 @@ def _refuse_lists_of_no_choices(overrides: Sequence[str]) -> None:
         try:
             listed = OverridesParser.create().parse_override(override).value()
         except HydraException:
-            # What is wrong with it is said where the whole is composed.
+            # Composing everything raises the error for it.
             continue
         wrong = [one for one in listed if one not in known] if isinstance(listed, list) else []
         if wrong or not listed:
@@ -271,13 +271,13 @@ def _wrong_syntax(overrides: Sequence[str]) -> str | None:
         key, is_pair, value = override.partition("=")
         if not is_pair and not override.startswith("~"):
             return f"{override!r} is not an override; write key=value, as in seed=1"
-        quoted = f"quote a text, as in '{key}=\"{value}\"'"
+        quoted = f"quote a string, as in '{key}=\"{value}\"'"
         try:
             parsed = parser.parse_override(override)
         except HydraException:
             return f"{override}: the value cannot be read; {quoted}"
         if parsed.is_sweep_override():
-            return f"{override}: one value is wanted here; write a list as [1,2], and {quoted}"
+            return f"{override}: expected one value; write a list as [1,2], and {quoted}"
     return None
 
 
@@ -288,9 +288,9 @@ def _wrong_key(error: Exception, message: str, primary: str, overrides: Sequence
             continue
         if "already" in message:
             if override.startswith("+"):
-                return f"{override}: {key!r} is there already; write it without +"
+                return f"{override}: {key!r} already exists; write it without +"
             continue
-        # Where the value is a mapping, the key that is unknown stands inside it.
+        # If the value is a mapping, the unknown key is inside it.
         unknown = str(getattr(error.__cause__, "full_key", None) or key)
         rest = [other for other in overrides if other != override]
         if of_other_tasks := _in_other_tasks(key, primary, overrides):
@@ -304,7 +304,7 @@ def _wrong_key(error: Exception, message: str, primary: str, overrides: Sequence
 
 
 def _in_other_tasks(key: str, primary: str, overrides: Sequence[str]) -> str | None:
-    """Which tasks have the axis that a key belongs to, where the present one has not."""
+    """A message naming the tasks that have the axis of a key, if the chosen task does not."""
     axis = re.split(r"[./]", key)[0]
     owners = [f"task={task}" for task in choices_of("task") if axis in _axes_of(task)]
     if not owners:
@@ -320,7 +320,7 @@ def _in_other_tasks(key: str, primary: str, overrides: Sequence[str]) -> str | N
 
 
 def _axes_of(task: str) -> set[str]:
-    """The groups that a task brings besides those that all share."""
+    """The groups that a task adds to those that all share."""
     import yaml
 
     path = choice_file("task", task)
@@ -330,7 +330,7 @@ def _axes_of(task: str) -> set[str]:
 
 
 def _in_other_choices(key: str, overrides: Sequence[str]) -> str | None:
-    """Which choices of its group know a key that the present one does not; None where no choice does."""
+    """A message naming the choices of its group that have a key which the present one lacks; None if there are none."""
     parts = key.split(".")
     for end in range(len(parts) - 1, 0, -1):
         group = "/".join(parts[:end])
@@ -341,7 +341,7 @@ def _in_other_choices(key: str, overrides: Sequence[str]) -> str | None:
         if not owners:
             return None
         chosen = [value for name, _, value in (o.partition("=") for o in overrides) if name == group]
-        present = f"{group}={chosen[-1]}" if chosen else f"{group}, as it is here,"
+        present = f"{group}={chosen[-1]}" if chosen else f"{group}, as chosen here,"
         inside = ".".join(parts[end:])
         return f"{present} has no {inside!r}; {', '.join(owners)} {'has' if len(owners) == 1 else 'have'} it"
     return None
@@ -357,7 +357,7 @@ def _has(group: str, choice: str, path: Sequence[str]) -> bool:
 
 
 def _below_null(key: str, primary: str, overrides: Sequence[str]) -> str | None:
-    """How a section is given of which a key is set, where the configuration has null in its place."""
+    """A message about setting a key of a section that is null in the configuration."""
     try:
         node: Any = compose(primary, overrides)
     except UserError:
@@ -369,12 +369,12 @@ def _below_null(key: str, primary: str, overrides: Sequence[str]) -> str | None:
         node = node[part]
         if node is None:
             section = ".".join(parts[:depth])
-            return f"{section} is null here: give all of it at once, as in '{section}={{{parts[depth]}:...}}'"
+            return f"{section} is null here: set the whole section, as in '{section}={{{parts[depth]}:...}}'"
     return None
 
 
 def _known_beside(key: str, primary: str, overrides: Sequence[str], *, guess: bool) -> str:
-    """What the configuration has where `key` was looked for; with `guess`, what may have been meant."""
+    """A hint with the keys known at the place of `key`; with `guess`, with the closest match instead."""
     try:
         node: Any = compose(primary, overrides)
     except UserError:
@@ -390,5 +390,5 @@ def _known_beside(key: str, primary: str, overrides: Sequence[str], *, guess: bo
     close = difflib.get_close_matches(last, node, n=1)
     if close and guess:
         return f"; did you mean {'.'.join([*parents, close[0]])!r}?"
-    unshown = f" (with +{key}=... one that is not shown)" if guess else ""
+    unshown = f" (use +{key}=... for one that is not listed)" if guess else ""
     return f"; known here: {', '.join(node)}{unshown}"

@@ -37,7 +37,7 @@ def make(
 
     `source=shapes help=true` describes the keys of a source, and those of every source.
 
-    A command that was stopped goes on where it stood when it is given again.
+    An interrupted command continues where it stopped when it is given again.
     """
     make_data(arguments or [])
 
@@ -94,7 +94,7 @@ def list_data(
     directory: Annotated[str, typer.Argument(help="where data sets lie")] = "data",
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
-    """The data sets below a directory, and the sources `make` knows."""
+    """List the data sets below a directory, and the sources of `make`."""
     found = find_data_sets(Path(directory))
     if as_json:
         sources = {name: kind.summary for name, kind in SOURCES.items()}
@@ -112,10 +112,9 @@ def _key_rule(keys: str) -> KeyRule:
 
 
 def find_data_sets(directory: Path) -> list[dict[str, Any]]:
-    """The directories with shards at most two levels below (or at) `directory`, with what their index says.
+    """The directories with shards at most two levels below (or at) `directory`, with the contents of their index.
 
-    Sub-directories that are splits of one (train/, val/) are no sets of their own. Those below that cannot be read are
-    named in a warning.
+    Subdirectories that are splits (train/, val/) are not data sets of their own. Warns of unreadable ones.
     """
     if not directory.is_dir():
         return []
@@ -138,7 +137,7 @@ def find_data_sets(directory: Path) -> list[dict[str, Any]]:
 
 
 def _data_set_at(place: Path) -> tuple[dict[str, Any] | None, list[Path]]:
-    """What is said of the data set in a directory, None where there is none; and its tars."""
+    """The description of the data set in a directory, None if there is none; and its tars."""
     from difflab.data.index import INDEX_NAME, ForeignIndexError, read_index
 
     index = None
@@ -157,7 +156,7 @@ def _data_set_at(place: Path) -> tuple[dict[str, Any] | None, list[Path]]:
 
 
 def _tars_without_index(place: Path) -> list[Path]:
-    """What training would read of a directory; of one that holds splits alone, where one of them is for training."""
+    """The tars that training would read from a directory, or from its splits if one of them is for training."""
     from difflab.data.index import INDEX_NAME
     from difflab.data.shard_names import list_shards, sort_into_splits
 
@@ -165,7 +164,7 @@ def _tars_without_index(place: Path) -> list[Path]:
     try:
         listed = list_shards(place).tars
     except UserError:
-        # Training says what is wrong with it.
+        # Training reports what is wrong with it.
         return own
     tars = [tar for tar in listed if not (place / tar.split("/")[0] / INDEX_NAME).is_file()]
     return [place / tar for tar in tars] if own or "train" in sort_into_splits(tars)[0] else []

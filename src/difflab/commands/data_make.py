@@ -1,4 +1,4 @@
-"""`difflab data make`: a source as shards with an index."""
+"""`difflab data make`: writes a source as shards with an index."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from difflab.data.sources.base import Credited, FromFiles, Source
 from difflab.errors import UserError
 
 TEXTS = frozenset({"out", "path", "source", "format", "captions_from"})
-"""Keys whose values are taken as they are written: a directory may be called 1 or null."""
+"""Keys whose values are taken literally: a directory may be named 1 or null."""
 
 
 class MakeConfig(Config):
-    """What `make` itself understands; all other keys belong to the source."""
+    """The keys of `make` itself; all others belong to the source."""
 
     source: str
-    """What the shards are made from."""
+    """The source of the shards."""
     out: str = Field(min_length=1)
-    """Directory for the shards; further splits may be put beside those that it has."""
+    """Directory for the shards; it may already contain other splits."""
     shard_size: int = Field(default=10_000, ge=1)
-    """Samples of a shard."""
+    """Samples per shard."""
     format: Literal["png", "jpg", "webp"] = "png"
-    """How images are stored that are not kept as they are; png and webp are lossless."""
+    """The format of images that are not copied unchanged; png and webp are lossless."""
     workers: int | None = Field(default=None, ge=0)
-    """Processes that make samples; null: one for each core, 0: this one. The shards are the same."""
+    """The number of worker processes; null = one per core, 0 = this process. The shards are the same."""
     overwrite: bool = False
-    """Whether splits that are there already are replaced."""
+    """Whether to replace existing splits."""
 
 
 def make_data(arguments: Sequence[str]) -> None:
-    """Write the source that the arguments describe, or say which keys it has."""
+    """Writes the source that the arguments describe, or shows its keys."""
     given = parse_arguments(arguments)
     kind = find_source(str(given.get("source", "")) or _no_source())
     if given.pop("help", False):
@@ -77,7 +77,7 @@ def make_data(arguments: Sequence[str]) -> None:
         )
     except KeyboardInterrupt:
         kept = kept_shards(options.out)
-        goes_on = f"{kept} finished, kept for the same command, which goes on after them" if kept else "none finished"
+        goes_on = f"{kept} finished and kept; the same command continues after them" if kept else "none finished"
         say_on_stderr(f"{printable(options.out)}: stopped; shards: {goes_on}")
         raise
     splits = ", ".join(f"{name} {entry.samples}" for name, entry in index.splits.items())
@@ -89,14 +89,14 @@ def make_data(arguments: Sequence[str]) -> None:
 
 
 def find_source(name: str) -> Kind:
-    """The source of that name. Raises UserError naming the known ones."""
+    """The source of this name. Raises UserError naming the known ones."""
     if name not in SOURCES:
         raise UserError(f"source={name} is not known; choose one of {', '.join(sorted(SOURCES))}")
     return SOURCES[name]
 
 
 def describe_source(kind: Kind) -> str:
-    """The keys of a source and of `make`, one a line with the default and what it means."""
+    """The keys of a source and of `make`, one per line with default and description."""
     about = cleandoc(kind.config.__doc__ or "")
     own = [line for line in key_lines(MakeConfig) if not line.startswith("  source=")]
     return "\n".join([f"source={kind.name}: {about}", "", *key_lines(kind.config), "", "of every source:", *own]) + "\n"
@@ -130,9 +130,9 @@ def _value(key: str, text: str) -> Any:
         return text
     try:
         return yaml.safe_load(text)
-    # A date that is none is a ValueError.
+    # An invalid date is a ValueError.
     except (yaml.YAMLError, ValueError, RecursionError):
-        raise UserError(f"{key}={text[:100]} cannot be read as a value; put quotes around it") from None
+        raise UserError(f"{key}={text[:100]} cannot be parsed as a value; put quotes around it") from None
 
 
 def _validated(kind: Kind, given: dict[str, Any]) -> tuple[MakeConfig, SourceConfig]:
@@ -147,12 +147,12 @@ def _validated(kind: Kind, given: dict[str, Any]) -> tuple[MakeConfig, SourceCon
     source_config = validate(kind.config, {**given, "kind": kind.name})
     assert isinstance(source_config, SourceConfig), f"the configuration of source={kind.name} is a SourceConfig"
     if source_config.reads is not None and source_config.reads.resolve() == Path(options.out).resolve():
-        raise UserError(f"out={options.out} is where the pictures lie: give another directory for the shards")
+        raise UserError(f"out={options.out} is the directory of the images: give another one for the shards")
     return options, source_config
 
 
 def _description(kind: Kind, config: SourceConfig, sources: Mapping[str, Source]) -> dict[str, Any]:
-    """What the index keeps: the whole configuration, the licence, and the package that a source comes from."""
+    """The description in the index: the whole configuration, the licence, and the package of the source."""
     plugin = plugins.owner(kind.package)
     first = next(iter(sources.values()), None)
     credit = {"credit": dict(first.credit)} if isinstance(first, Credited) and first.credit else {}
@@ -161,7 +161,7 @@ def _description(kind: Kind, config: SourceConfig, sources: Mapping[str, Source]
 
 
 def _as_text(values: dict[str, Any]) -> dict[str, Any]:
-    """The same for an index, which is UTF-8: bytes of a path that are no text become escapes."""
+    """Escapes the bytes of a path that are not text, as the index is UTF-8."""
     escaped = {
         key: value.encode(errors="backslashreplace").decode() for key, value in values.items() if isinstance(value, str)
     }

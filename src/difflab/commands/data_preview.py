@@ -9,24 +9,24 @@ from difflab.console import printable, say
 from difflab.errors import UserError
 
 MOST = 1000
-"""Samples on a sheet; more make a picture that few programs open."""
+"""The largest number of samples on a sheet; few programs open larger images."""
 _ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def preview_data(path: str, *, split: str | None, n: int, out: str, keys: KeyRule, columns: int | None) -> None:
-    """Write the contact sheet and say where.
+    """Writes the contact sheet and reports its path.
 
-    Raises UserError where there is nothing to show, or it cannot be written like that.
+    Raises UserError if there is nothing to show, or an option is invalid.
     """
     if not 1 <= n <= MOST:
         raise UserError(f"--n {n} is not between 1 and {MOST}; give another number of samples")
     if columns is not None and columns < 1:
-        raise UserError(f"--columns {columns} is less than one; leave it out, or give a number of images side by side")
+        raise UserError(f"--columns {columns} is less than one; leave it out, or give a number of columns")
     target = Path(out)
     if target.suffix.lower() not in _ENDINGS:
-        raise UserError(f"--out {printable(out)} is no picture; give a name that ends in {', '.join(_ENDINGS)}")
+        raise UserError(f"--out {printable(out)} is not an image file; give a name that ends in {', '.join(_ENDINGS)}")
     if target.is_dir():
-        raise UserError(f"--out {printable(out)} is a directory; give the name of a picture")
+        raise UserError(f"--out {printable(out)} is a directory; give the name of an image file")
     file = next((parent for parent in target.parents if parent.exists() and not parent.is_dir()), None)
     if file is not None:
         raise UserError(f"--out {printable(out)}: {printable(file)} is a file, not a directory; give another place")
@@ -51,4 +51,4 @@ def preview_data(path: str, *, split: str | None, n: int, out: str, keys: KeyRul
     say(f"{out}: {said}")
     bad = [sample.caption for sample in samples if sample.pixels is None]
     if bad:
-        say(f"{len(bad)} of them cannot be read, as {bad[0]}")
+        say(f"{len(bad)} of them cannot be read, such as {bad[0]}")

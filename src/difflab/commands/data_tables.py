@@ -16,13 +16,13 @@ from difflab.data.inspecting import DataReport, SplitReport
 from difflab.data.left_out import LeftOut, described
 
 _CLASSES = 12
-"""Classes of a split that are named, the largest."""
+"""The number of classes of a split to list, the largest first."""
 _CAPTION_WIDTH = 100
 _CHANNELS = {3: "in colour (3 channels)", 1: "grey (1 channel)"}
 
 
 def report_table(report: DataReport) -> None:
-    """A row for each split of an inspected data set, and below it what is wrong."""
+    """Prints a row for each split of an inspected data set, and its problems below."""
     classes = "no classes" if report.classes is None else f"{report.classes} classes"
     table = Table(title=f"{report.path} ({report.origin}, {classes})", title_justify="left", box=box.SIMPLE)
     for column in ("split", "samples", "size", "files", "image sizes", "decoded", "hashed"):
@@ -49,13 +49,13 @@ def report_table(report: DataReport) -> None:
     if report.left_out:
         terminal.print(described([LeftOut(**kind) for kind in report.left_out]))
     if report.repeated_keys:
-        terminal.print(f"{report.repeated_keys} keys occur in several shards; the shard's name is put before them")
+        terminal.print(f"{report.repeated_keys} keys occur in several shards; they are prefixed with the shard's name")
     for problem in report.problems:
         terminal.print(problem, style="red")
 
 
 def _contents(split: SplitReport) -> Iterator[str]:
-    """Lines about the images, classes and captions of a split."""
+    """Yields lines about the images, classes and captions of a split."""
     if split.channels:
         kinds = [f"{split.channels[count]:,} {name}" for count, name in _CHANNELS.items() if count in split.channels]
         yield f"of {split.decoded:,} decoded: {', '.join(kinds)}"
@@ -70,7 +70,7 @@ def _contents(split: SplitReport) -> Iterator[str]:
 
 
 def list_tables(directory: str, found: list[dict[str, Any]]) -> None:
-    """The data sets found, then the known sources."""
+    """Prints the data sets found, then the known sources."""
     terminal = console()
     if found:
         table = Table(title=f"data sets in {directory}", title_justify="left", box=box.SIMPLE)

@@ -1,4 +1,4 @@
-"""`difflab doctor`: what is installed, which devices there are, what was found, and what a user should mend."""
+"""`difflab doctor`: installed packages, devices, and problems that the user should fix."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ class Finding:
 
 @app.command()
 def doctor() -> None:
-    """Look at this machine and say what difflab finds; exit status 1 if something must be mended."""
+    """Report what difflab finds on this machine; exit status 1 if something must be fixed."""
     from rich.table import Table
     from rich.text import Text
 
     findings = list(examine())
     table = Table(title=f"difflab {__version__}", show_header=False, box=None)
-    marks = {"ok": ("ok", "green"), "note": ("note", "yellow"), "problem": ("mend", "red")}
+    marks = {"ok": ("ok", "green"), "note": ("note", "yellow"), "problem": ("problem", "red")}
     for finding in findings:
         table.add_row(Text(*marks[finding.status]), finding.topic, finding.text)
     console().print(table)
@@ -64,9 +64,9 @@ def doctor() -> None:
 
 
 def examine() -> Iterator[Finding]:
-    """Everything the report says, in its order."""
+    """Yields the lines of the report in order."""
     yield Finding("python", f"{platform.python_version()} ({sys.executable})")
-    # Plugins are imported before torch is, to see whether one of them does it; they are told of after the packages.
+    # Plugins are imported before torch, to see whether one of them imports it; they are reported after the packages.
     find()
     yield from _packages()
     yield from _plugins()
@@ -102,7 +102,7 @@ def _plugins() -> Iterator[Finding]:
         kinds = list(every_choice())
         conf_dirs()
     except UserError as error:
-        # Of one that is broken, and of two that are in each other's way; which is there is listed all the same.
+        # A broken plugin, or two that conflict; the loaded ones are listed all the same.
         kinds = []
         yield Finding("plugins", str(error), "problem")
     for plugin in find():
@@ -110,13 +110,13 @@ def _plugins() -> Iterator[Finding]:
         places = f"; conf in {plugin.conf}" if plugin.conf is not None else ""
         yield Finding("plugin", f"{plugin}: {', '.join(brought) or 'no choices'}{places}")
         if plugin.imports_torch:
-            late = f"importing {plugin.module} imports torch, for which every --help waits"
-            yield Finding("plugin", f"{plugin}: {late}: keep that in the modules of its builders", "note")
+            late = f"importing {plugin.module} imports torch, which slows down every --help"
+            yield Finding("plugin", f"{plugin}: {late}: import it only in the modules of its builders", "note")
         yield from _builders(plugin) if kinds else ()
 
 
 def _builders(plugin: Plugin) -> Iterator[Finding]:
-    """What is wrong with what the choices of a plugin are built by, which no command loads before it builds one."""
+    """Problems of a plugin's builders, which commands import only when they build something."""
     from difflab.config.axes import builders_of
     from difflab.config.registry import load
 
@@ -125,7 +125,7 @@ def _builders(plugin: Plugin) -> Iterator[Finding]:
             built_by = load(builder)
         except UserError as error:
             wrong = str(error)
-        except Exception as error:  # noqa: BLE001 - whatever their code raises is told by name
+        except Exception as error:  # noqa: BLE001 - whatever their code raises is reported by name
             wrong = f"{builder!r} cannot be imported ({type(error).__name__}: {first_line(error)})"
         else:
             # A class, or an alternative constructor of one, such as `Sampler.from_config`.
@@ -133,7 +133,7 @@ def _builders(plugin: Plugin) -> Iterator[Finding]:
             if not inspect.isclass(made) or not inspect.isabstract(made):
                 continue
             missing = " and ".join(sorted(getattr(made, "__abstractmethods__", ())))
-            wrong = f"{builder!r} makes nothing: {made.__name__} has to have {missing}"
+            wrong = f"{builder!r} cannot be instantiated: {made.__name__} must define {missing}"
         yield Finding("plugin", f"{plugin}: {axis}={name}: {wrong}", "problem")
 
 
@@ -165,7 +165,7 @@ def _places() -> Iterator[Finding]:
         if folder.is_dir():
             yield Finding("frozen parts", f"looked for in {folder} (DIFFLAB_WEIGHTS)")
         else:
-            yield Finding("frozen parts", f"DIFFLAB_WEIGHTS names {folder}, which is no folder", "problem")
+            yield Finding("frozen parts", f"DIFFLAB_WEIGHTS={folder} is not a folder", "problem")
     for name, place in (("this directory", Path.cwd()), ("cache", _existing_parent(root))):
         free = shutil.disk_usage(place).free / 1e9
         if free < LOW_DISK_GB:

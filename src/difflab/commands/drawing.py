@@ -1,4 +1,4 @@
-"""What `sample` and `evaluate` share: the stored model, and drawing many samples in batches."""
+"""What `sample` and `evaluate` share: a stored model, and generating many samples in batches."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ if TYPE_CHECKING:
     from difflab.tracking.rundir import RunDirectory
 
 CHANGES_PICTURES = (*GIVEN, "split", *EDITING, "pipeline", "sampler", "guidance", "rounding", "precision", "weights")
-"""Keys of a drawing, besides n and seed, that make it another one."""
+"""Keys of a sampling run, besides n and seed, that change its samples."""
 
 CHANGES_MEASURES = ("metrics", "data")
-"""Keys of an evaluation that change its numbers with the pictures left as they are."""
+"""Keys of an evaluation that change its results but not the samples."""
 
 FLOATS_A_PIXEL = 4
-"""What any sampler holds at least: x, its noise, and what the network takes and gives."""
+"""The least number of tensors in a sampler: x, its noise, and the network's input and output."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A model ready to draw, where it came from, and which process's share is drawn here; its samples can be judged.
+    """A pipeline ready to sample, the stored model it comes from, and this process's share; implements `Judged`.
 
-    files: those that decide what is drawn besides the configuration.
-    compilation: which of the networks are compiled, once they have drawn.
+    files: the files that the samples depend on besides the configuration.
+    compilation: which of the networks are compiled, known after sampling.
     """
 
     stored: Stored
@@ -67,7 +67,7 @@ class Drawing:
 
     @property
     def n(self) -> int:
-        """How many samples are drawn."""
+        """The number of samples."""
         return self.config.n
 
     @property
@@ -77,12 +77,12 @@ class Drawing:
 
     @property
     def device(self) -> torch.device:
-        """Where samples are drawn and judged."""
+        """The device for sampling and evaluation."""
         return self.pipeline.device
 
     @property
     def kept(self) -> Kept:
-        """`<run>/evaluations`, where each protocol has a folder, and so a W&B run, of its own."""
+        """`<run>/evaluations`, where each protocol has its own folder and W&B run."""
         name = f"{draw_name(self.config, *CHANGES_MEASURES)}-n{self.config.n}"
         return Kept(self.stored.home / "evaluations", name, self.files)
 
@@ -92,45 +92,45 @@ class Drawing:
         return self.stored.home / "evaluations.jsonl"
 
     def sampling(self) -> SamplingRecord:
-        """How the samples are made; compiled or not is known once they are."""
+        """How the samples are generated; whether with compiled networks is only known afterwards."""
         record = sampling_record(self.pipeline, seed=self.config.seed, weights=self.stored.which)
         return record.model_copy(update={"compiled": self.compilation.used})
 
     def described(self) -> dict[str, Any]:
-        """What the model is, and how the pipeline draws."""
+        """Describes the model and the pipeline."""
         return {"model": self.stored.config.model_dump(mode="json"), "sampling": self.pipeline.record()}
 
     def pairs(self, metrics: MetricsConfig) -> Pairs:
-        """What each sample is compared with by the metrics that do."""
+        """What each sample is compared with, for the paired metrics."""
         return pairs_of(self.pipeline, self.config.seed)
 
     def class_names(self, of_data: Sequence[str] | None) -> Sequence[str] | None:
-        """What the classes that samples show are called, by the data set or else by the model."""
+        """The class names, of the data set or else of the model."""
         return self.pipeline.wanted.class_names if of_data is None else of_data
 
     def check(self, metrics: MetricsConfig, class_names: Sequence[str] | None) -> None:
-        """Raises UserError where a metric looks for classes, and the model has another number of them, and where one
-        says nothing of such samples."""
+        """Raises UserError if a metric uses classes and the model has another number of them, or if a metric does not
+        apply to these samples."""
         refuse_other_samples(metrics, self.shape, self.pipeline.wanted.classes, class_names)
 
     def words(self, n: int) -> list[str] | None:
-        """What each of the first n samples has to show, in words; None where they are asked for nothing."""
+        """The requests of the first n samples, in words; None if nothing is requested."""
         requested = self.pipeline.request.without_pictures()(range(n), self.config.seed)
         return in_words(requested, self.pipeline.wanted.class_names)
 
     def job(self, out: RunDirectory, identity: Any) -> Job:
-        """The tracker's run of an evaluation, in the group of the run that is judged."""
+        """The tracker's run for an evaluation, in the group of the evaluated run."""
         from difflab.tracking.job import Job
 
         return Job.measuring("evaluate", self.stored, out, identity)
 
     def batches(self, kept: Callable[[list[int]], Tensor | None] | None = None) -> Iterator[tuple[Batch, Tensor]]:
-        """(what is asked for, and what one stage of a cascade drew for the next one to enlarge as `low_res`;
-        uint8 [b, C, H, W]) of this process; the first one displays its progress.
+        """Yields (the request, including the output of one stage of a cascade that the next enlarges as `low_res`;
+        uint8 [b, C, H, W]) of this process; the first process displays its progress.
 
-        kept: the images of a batch that was drawn before, or None for one that has to be drawn.
+        kept: returns the images of a batch that was generated before, or None for one still to be generated.
 
-        Raises UserError for samples that are not finite, and where a batch does not fit the memory of the device.
+        Raises UserError for samples that are not finite, and if a batch does not fit the memory of the device.
         """
         size = self.config.batch_size
         for chunk in shares(self.processes, self.n, size, f"sampling {self.n} images"):
@@ -146,7 +146,7 @@ class Drawing:
 
 
 def models_on(accelerator: Accelerator) -> StoredModels:
-    """A place for stored models on the device of this process."""
+    """A store for models on the device of this process."""
     if accelerator != "cuda":
         return StoredModels(accelerator)
     torch.set_float32_matmul_precision("high")
@@ -156,9 +156,9 @@ def models_on(accelerator: Accelerator) -> StoredModels:
 def prepare_drawing(
     config: DrawConfig, processes: Processes | None = None, models: StoredModels | None = None
 ) -> Drawing:
-    """Load the models that are not there yet, and put the pipeline together.
+    """Loads the models that are not loaded yet, and builds the pipeline.
 
-    Raises UserError where the configuration asks for what drawing cannot do.
+    Raises UserError if the configuration requests something that sampling does not support.
     """
     with user_errors():
         refuse_inversion(config.sampler)
@@ -179,9 +179,9 @@ def prepare_drawing(
 
 
 def draw_name(config: DrawConfig, *also: str) -> str:
-    """`ddim-50-seed0-3fa2c1`: what tells one drawing from another, for folder names.
+    """`ddim-50-seed0-3fa2c1`: a folder name that identifies a sampling run.
 
-    The last part is of all that changes pictures, also of the file where the run is given as a checkpoint, and of the
+    The last part hashes everything that changes the samples, including the file of a run given as a checkpoint, and the
     keys in `also`.
     """
     how = config.model_dump(mode="json", include={*CHANGES_PICTURES, *also})

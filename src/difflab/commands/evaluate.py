@@ -1,4 +1,4 @@
-"""`difflab evaluate`: metrics of samples, drawn from a stored run or given, each with the record of its protocol."""
+"""`difflab evaluate`: metrics of samples, from a stored run or given, each with the record of its protocol."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def command_of(argv: Sequence[str]) -> Command[Any]:
-    """What the command line asks for: samples that a run draws, or such as are made already."""
+    """The command to run: on samples from a run, or on given samples."""
     given = any(argument.partition("=")[0].lstrip("+") == "samples" for argument in argv if "=" in argument)
     if given:
         refuse_drawing(argv)
@@ -57,14 +57,14 @@ def command_of(argv: Sequence[str]) -> Command[Any]:
 
 
 def refuse_drawing(argv: Sequence[str]) -> None:
-    """Raises UserError for what says how to draw, beside pictures that are made already."""
+    """Raises UserError for sampling options in an evaluation of given samples."""
     drawing = {*parts_of_model(), *EvaluateConfig.model_fields} - {*EvaluateSamplesConfig.model_fields}
     if any(argument.split("=")[0] in MULTIRUN for argument in argv):
-        raise UserError("-m is for jobs that draw; give several samples= with commas, as in samples=a.npz,b.npz")
+        raise UserError("-m is for jobs that sample; give several samples= with commas, as in samples=a.npz,b.npz")
     for argument in argv:
         key = argument.partition("=")[0].lstrip("+~")
         if not argument.startswith("-") and re.split(r"[./@]", key)[0] in drawing:
             raise UserError(
-                f"{argument}: samples= judges pictures that are made already; leave {key} out, or leave samples out "
-                "and draw from run=..."
+                f"{argument}: samples= evaluates existing images; leave {key} out, or leave samples out "
+                "and sample from run=..."
             )

@@ -1,4 +1,4 @@
-"""Fool rate: a page on which people choose between a model's output and the original, and what they chose."""
+"""Fool rate: a page on which raters choose between a model's output and the original, and its results."""
 
 from __future__ import annotations
 
@@ -28,35 +28,34 @@ _AS_WIDE_AS_IT_IS = 10_000
 def page(
     samples: Annotated[
         list[str],
-        typer.Option(help="folder or archive of a model's pictures, also as NAME=FOLDER; once for each model"),
+        typer.Option(help="folder or archive of a model's images, also as NAME=FOLDER; once per model"),
     ],
     out: Annotated[Path, typer.Option(readable=False, help="the HTML file to write")],
     originals: Annotated[
-        Path | None, typer.Option(readable=False, help="their originals, of the same names; else those of the data")
+        Path | None,
+        typer.Option(readable=False, help="their originals, with the same names; default: those of the data"),
     ] = None,
     low_res: Annotated[
-        Path | None, typer.Option(readable=False, help="what they were made of; else as the run makes it")
+        Path | None, typer.Option(readable=False, help="their low-resolution inputs; default: as the run makes them")
     ] = None,
-    run: Annotated[
-        str | None, typer.Option(help="the run that drew the samples, where sample.json is not right")
-    ] = None,
+    run: Annotated[str | None, typer.Option(help="the run that generated the samples, if sample.json is wrong")] = None,
     data: Annotated[
-        Path | None, typer.Option(readable=False, help="the data set that the samples follow in its order")
+        Path | None, typer.Option(readable=False, help="the data set whose order the samples follow")
     ] = None,
-    split: Annotated[str | None, typer.Option(help="the split of it; default: that of the drawing, else val")] = None,
+    split: Annotated[str | None, typer.Option(help="its split; default: that of the samples, else val")] = None,
     task: Annotated[
         int, typer.Option(help="1: which is the better version of the low resolution image? 2: which is from a camera?")
     ] = 1,
-    n: Annotated[int | None, typer.Option(min=1, help="rated pairs of each model; default: all, at most 50")] = None,
-    practice: Annotated[int, typer.Option(min=0, help="pairs to begin with, which do not count")] = 3,
+    n: Annotated[int | None, typer.Option(min=1, help="rated pairs per model; default: all, at most 50")] = None,
+    practice: Annotated[int, typer.Option(min=0, help="practice pairs at the start, which do not count")] = 3,
     checks: Annotated[int, typer.Option(min=0, help="attention checks: the original against bicubic")] = 0,
     seconds: Annotated[
-        float, typer.Option(min=0, max=_LONGEST_SHOWN, help="how long a pair is shown; 0: until the answer")
+        float, typer.Option(min=0, max=_LONGEST_SHOWN, help="seconds that a pair is shown; 0: until the answer")
     ] = 3.0,
-    seed: Annotated[int, typer.Option(min=0, help="of the pairs, their order and their sides")] = 0,
-    overwrite: Annotated[bool, typer.Option(help="replace another page, whose results then fit none")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the pairs, their order and their sides")] = 0,
+    overwrite: Annotated[bool, typer.Option(help="replace another page, making its results unreadable")] = False,
 ) -> None:
-    """Write one HTML file that asks which of two pictures is the original (a two-alternative forced choice, as in SR3).
+    """Write one HTML file that asks which of two images is the original (a two-alternative forced choice, as in SR3).
 
     difflab fool-rate page --samples runs/sr3/.../samples/ddim-50-seed0-3fa2c1 --out page.html
     """
@@ -67,10 +66,10 @@ def page(
     from difflab.forced_choice.trials import Trials
 
     if task not in get_args(Task):
-        raise UserError(f"--task {task} is none of {', '.join(map(str, get_args(Task)))}")
+        raise UserError(f"--task {task} is not one of {', '.join(map(str, get_args(Task)))}")
     _refuse_folder(out, "--out")
     if not overwrite and out.exists():
-        # Before the work of making one: this may be a file of another kind.
+        # Checked before making the page: this may be a file of another kind.
         _digest_of_page(out, "--out")
     which = cast(Task, task)
     study = open_study(StudyOptions(samples, originals, low_res, Origin(run, data, split), which, checks))
@@ -83,23 +82,23 @@ def page(
     rated = f"{protocol.rated // len(study.models)} trials of {', '.join(study.models)}"
     say(
         f"{printable(out)}: task {task}, {rated}, {protocol.practice} for practice, {protocol.checks} checks, "
-        f"{'no limit of time' if seconds == 0 else f'{seconds:g} s each'}, {len(made.html) / 1e6:.1f} MB; "
+        f"{'no time limit' if seconds == 0 else f'{seconds:g} s each'}, {len(made.html) / 1e6:.1f} MB; "
         f"page {made.digest[:12]}"
     )
-    say("open it in a browser; what it saves at its end goes to `difflab fool-rate results FILE.json ...`")
+    say("open it in a browser; pass the file that it saves at the end to `difflab fool-rate results FILE.json ...`")
 
 
 @app.command()
 def results(
-    files: Annotated[list[Path], typer.Argument(readable=False, help="what the page saved, one file a rater")],
-    page: Annotated[Path | None, typer.Option(readable=False, help="the page that they must be of")] = None,
+    files: Annotated[list[Path], typer.Argument(readable=False, help="the files that the page saved, one per rater")],
+    page: Annotated[Path | None, typer.Option(readable=False, help="the page that they must come from")] = None,
     allow_failed: Annotated[
         int, typer.Option(min=0, help="attention checks that a rater may fail and still count")
     ] = 0,
     out: Annotated[Path | None, typer.Option(readable=False, help="also write the report as JSON to this file")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
-    """Fool rates of each model over all raters and for each of them, with Wilson's 95 % interval."""
+    """Show the fool rate of each model, over all raters and per rater, with Wilson's 95 % interval."""
     from difflab.forced_choice.rates import is_report, report
     from difflab.forced_choice.results import read_results
 
@@ -108,8 +107,8 @@ def results(
         if any(out.resolve() == file.resolve() for file in files):
             raise UserError(f"--out {printable(out)} is one of the results: give another name")
         if out.exists() and not is_report(out.read_bytes().decode("utf-8", errors="replace")):
-            # The page, or what a rater sent that was not named among the files.
-            raise UserError(f"--out {printable(out)} is there already and is no report: give another name")
+            # The page, or a rater's results that are not among the files.
+            raise UserError(f"--out {printable(out)} exists and is not a report: give another name")
     found = report(read_results(files, None if page is None else _digest_of_page(page, "--page")), allow_failed)
     text = json.dumps(found.plain(), indent=1)
     if out is not None:
@@ -126,11 +125,9 @@ def _refuse_folder(path: Path, option: str) -> None:
 
 
 def _refuse_other_page(out: Path, made: Page) -> None:
-    """Raises UserError where a file would be lost that may have been handed to raters."""
+    """Raises UserError if a page would be lost that may have been handed to raters."""
     if out.exists() and _digest_of_page(out, "--out") != made.digest:
-        raise UserError(
-            f"--out {printable(out)} is there already and is another page: give another name, or --overwrite"
-        )
+        raise UserError(f"--out {printable(out)} exists and is another page: give another name, or --overwrite")
 
 
 def _digest_of_page(path: Path, option: str) -> str:
@@ -158,11 +155,11 @@ def _show(found: Report) -> None:
         name = (printable(rater.rater) or rater.file) + (" (excluded)" if rater.excluded else "")
         for model, rate in rater.models.items():
             table.add_row(model, name, *_cells(rate))
-    # As wide as it is: a name that is cut is none.
+    # At full width, since a truncated name is useless.
     terminal.width = _AS_WIDE_AS_IT_IS
     terminal.print(table)
     if protocol.seconds > 0:
-        terminal.print(f"late: choices made when the pictures were gone, after {protocol.seconds:g} s")
+        terminal.print(f"late: choices made after the images were hidden, after {protocol.seconds:g} s")
     if protocol.checks:
         excluded = ", ".join(f"{rater.file} ({rater.failed} of {rater.checks})" for rater in found.excluded) or "none"
         terminal.print(

@@ -1,4 +1,4 @@
-"""Signs of life of the ranks: who is waited for is said, where otherwise all would wait in silence."""
+"""Heartbeats of the ranks, to report which rank the others are waiting for."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from difflab.signals import announce, first_is_gone, follows_another, received, 
 
 _BEAT_S = 1.0
 _START_S = 60.0
-"""How much later than this process another one may start."""
+"""How much later than this process another one may start, in seconds."""
 _ENDED = "ended"
 _ANSWER = datetime.timedelta(seconds=5)
 
 
 @contextlib.contextmanager
 def beating(rank: int, world_size: int, config: RanksConfig, ranks: Ranks) -> Iterator[None]:
-    """Inside, each rank gives signs of life in the store of the process group, and those of the others are heard.
+    """Inside the context, every rank sends heartbeats through the store of the process group.
 
-    Rank 0 listens to all, rank 1 to rank 0, on threads of their own. Raises LostProcessError in place of an error
-    inside, where another rank has fallen silent.
+    Rank 0 monitors all ranks, rank 1 monitors rank 0, each on its own thread. An error inside becomes LostProcessError
+    if another rank has stopped responding.
     """
     if world_size == 1:
         yield
@@ -71,27 +71,27 @@ class _Heart:
 
     def stop(self) -> None:
         self.over.set()
-        # Nobody has to wait for this, and it may wait for a rank that is gone.
+        # Not joined: the thread may be waiting for a rank that is gone.
         self._talking.join(timeout=self._beat_s)
 
     def silent(self) -> list[int]:
-        """The ranks that give no sign of life within a few seconds."""
+        """The ranks without a heartbeat within a few seconds."""
         try:
             store = _store()
             before = {rank: _sign(store, rank) for rank in range(self.world_size)}
             time.sleep(3 * self._beat_s)
             return [r for r, sign in before.items() if r != self.rank and _sign(store, r) == sign]
         except RuntimeError:
-            # The store is the first rank's.
+            # The first rank hosts the store.
             return [0] if self.rank else []
 
     def _talk(self) -> None:
         while not dist.is_initialized():
             if self.over.wait(self._beat_s):
                 return
-        # All of them have met, so all have started.
+        # All ranks have met, so all have started.
         self._heard = dict.fromkeys(self._listens_to, time.monotonic())
-        # Where the store goes away, its rank has ended: what was heard of it last is judged.
+        # If the store is gone, its rank has ended: judge by its last heartbeat.
         with contextlib.suppress(RuntimeError):
             store, number = _store(), 0
             while not self.over.wait(self._beat_s):
@@ -110,7 +110,7 @@ class _Heart:
         while not self.over.wait(self._beat_s):
             now = time.monotonic()
             if now - last > 10 * self._beat_s:
-                # This process itself was stopped: what it has not heard says nothing.
+                # This process itself was suspended, so missing heartbeats mean nothing.
                 self._heard = dict.fromkeys(self._heard, now)
             last = now
             for rank, heard in self._heard.items():
@@ -120,15 +120,15 @@ class _Heart:
     def _judge_one(self, rank: int, silence: float) -> None:
         warning, timeout = self.config.warning_s, self.config.timeout_s
         if timeout is not None and silence > timeout:
-            self._end(rank, f"rank {rank} has given no sign of life for {timeout:g} s; all ranks are ended")
+            self._end(rank, f"rank {rank} has not responded for {timeout:g} s; all ranks are ended")
         elif silence > warning and rank not in self._named:
             self._named.add(rank)
-            announce(f"waiting for rank {rank}, which has given no sign of life for {warning:g} s", anyway=True)
+            announce(f"waiting for rank {rank}, which has not responded for {warning:g} s", anyway=True)
 
     def _end(self, rank: int, verdict: str) -> None:
         self.over.set()
         if self.ranks.end_silent(rank, verdict):
-            # The error that this makes of the collective is explained where the ranks were started.
+            # The resulting error of the collective is explained where the ranks were started.
             return
         announce(verdict, anyway=True)
         if rank == 0 and follows_another() and not first_is_gone():

@@ -1,7 +1,7 @@
-"""`--help` of the commands that Hydra composes: every key with its default and a line of what it is.
+"""`--help` of the commands that Hydra composes: every key with its default and a short description.
 
-`difflab train --help` has the run's own keys, the groups with their choices, and the sections. `difflab train --help
-sampler` has all that is known of one key, section or group, with the options of every kind.
+`difflab train --help` lists the run's own keys, the groups with their choices, and the sections. `difflab train --help
+sampler` shows all about one key, section or group, with the options of every kind.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from difflab.config.places import models_at
 from difflab.errors import UserError
 
 WIDTH = 120
-"""Columns of a line, but for lists of choices and values that are longer by themselves."""
+"""Columns of a line, except for lists of choices and long values."""
 _LARGEST_COLUMN = 40
 
 
 def help_text(primary: str, model: type[Config], overrides: Sequence[str], topics: Sequence[str]) -> str:
-    """What `--help` shows of a command with these overrides: of everything, or of the keys and groups in `topics`.
+    """The text of `--help` for a command with these overrides: an overview, or the keys and groups in `topics`.
 
-    Raises UserError for overrides that cannot be composed, and for a topic that the command does not have.
+    Raises UserError for overrides that cannot be composed, and for unknown topics.
     """
     shown = Shown(*to_be_shown(primary, overrides))
     model = model.chosen(shown.plain)
@@ -39,7 +39,7 @@ def help_text(primary: str, model: type[Config], overrides: Sequence[str], topic
 
 
 def groups_of(shown: Shown) -> dict[str, list[str]]:
-    """The names of the choices of each group that a configuration has, those of a folder in a group by themselves."""
+    """The choices of each group that a configuration has; subfolders of a group are listed separately."""
     folders: dict[str, set[str]] = {}
     for group in shown.choices:
         for choice in choices_of(group):
@@ -50,7 +50,7 @@ def groups_of(shown: Shown) -> dict[str, list[str]]:
 
 def _overview(command: str, model: type[Config], shown: Shown) -> Iterator[str]:
     yield f"difflab {command}: overrides are key=value; a choice of a group is group=name"
-    yield f"difflab {command} --help KEY tells all of a key, a section or a group, as in --help {_example(shown)}\n"
+    yield f"difflab {command} --help KEY shows all about a key, a section or a group, as in --help {_example(shown)}\n"
     yield "== Own keys (override anything, as in seed=1) =="
     own = {key: value for key, value in shown.plain.items() if not isinstance(value, Mapping)}
     if "experiment" in shown.choices:
@@ -72,7 +72,7 @@ def _example(shown: Shown) -> str:
 
 
 def _lines(model: type[Config], part: Mapping[str, Any], plain: Mapping[str, Any]) -> Iterator[str]:
-    """YAML with a comment of what each key is, all of them in one column."""
+    """YAML with a comment describing each key, aligned in one column."""
     entries = list(_entries(model, part, plain, ()))
     column = min(max(len(entry) for entry, _ in entries), _LARGEST_COLUMN) + 2
     for entry, text in entries:
@@ -83,14 +83,14 @@ def _lines(model: type[Config], part: Mapping[str, Any], plain: Mapping[str, Any
 def _entries(
     model: type[BaseModel], part: Mapping[str, Any], plain: Mapping[str, Any], path: tuple[str, ...]
 ) -> Iterator[tuple[str, str]]:
-    """(`key: value` or `section:`, its description) of everything below a place."""
+    """Yields (`key: value` or `section:`, its description) of everything below a path."""
     matching, _ = models_at(model, plain, path)
-    # Names that somebody gave (metrics, conditioners) have no description, only what stands under them.
+    # User-defined names (metrics, conditioners) have no description, only their contents do.
     said = said_of(matching[0]) if len(matching) == 1 else {}
     for key, value in part.items():
         indented = "  " * len(path) + str(key)
         if isinstance(value, Mapping) and value:
-            # What a whole section is stands above it.
+            # A section is described above it.
             yield f"{indented}:", said.get(key, "") if path else ""
             yield from _entries(model, value, plain, (*path, key))
         else:
@@ -98,7 +98,7 @@ def _entries(
 
 
 def _flow(value: Any) -> str:
-    """A value in one line of YAML."""
+    """A value as one line of YAML."""
     return yaml.safe_dump([value], default_flow_style=True, width=10**6).strip()[1:-1]
 
 

@@ -1,4 +1,4 @@
-"""`--help KEY`: all that is known of one key, one section, or one group with the options of each of its kinds."""
+"""`--help KEY`: the full help of one key, one section, or one group with the options of each of its kinds."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _SENTENCE = re.compile(r"(?<!et al)(?<!\beq)\.\s+(?=[^\s\d])")
 
 @dataclass(frozen=True)
 class Shown:
-    """A configuration as `--help` tells of it.
+    """A configuration as shown by `--help`.
 
-    plain: in plain containers, with what refers to other keys as it is written.
-    choices: what was chosen, by group. about: how to go on, as the primary configuration says it.
+    plain: in plain containers, with references to other keys unresolved.
+    choices: the choice of each group. about: further help, from the primary configuration.
     """
 
     plain: dict[str, Any]
@@ -37,9 +37,9 @@ class Shown:
 
 
 def about(topic: str, model: type[Config], shown: Shown) -> Iterator[str]:
-    """The lines about a key (`seed`, `trainer.precision`), a section or a group (`sampler`, `diffusion/schedule`).
+    """Yields the help of a key (`seed`, `trainer.precision`), a section or a group (`sampler`, `diffusion/schedule`).
 
-    The last words of a key are enough. Nothing where there is none of that name.
+    The last parts of a key are enough. Yields nothing if there is none of this name.
     """
     group, path = topic.replace(".", "/"), tuple(topic.replace("/", ".").split("."))
     choices = choices_of(group) if group in shown.choices else []
@@ -61,7 +61,7 @@ def _text_of(model: type[Config], plain: Mapping[str, Any], path: Sequence[str])
 
 
 def _choices(group: str, choices: Sequence[str]) -> Iterator[str]:
-    """`group=name` of every file with what its first line says."""
+    """Yields `group=name` of every file with the comment on its first line."""
     if choices:
         yield f"\n{group}= takes:"
         column = max(map(len, choices))
@@ -70,7 +70,7 @@ def _choices(group: str, choices: Sequence[str]) -> Iterator[str]:
 
 
 def _said_of_file(group: str, choice: str) -> str:
-    """The comment that a file begins with."""
+    """The comment at the start of a file."""
     path = choice_file(group, choice)
     lines = path.read_text(encoding="utf-8").splitlines() if path else []
     begins = takewhile(lambda line: line.startswith("#"), lines)
@@ -78,7 +78,7 @@ def _said_of_file(group: str, choice: str) -> str:
 
 
 def _kinds(models: Sequence[type[BaseModel]]) -> Iterator[str]:
-    """The keys of what may stand there: of each kind, or of the one section."""
+    """Yields the keys of each kind, or of the only section."""
     configs = {model: _nested(model) for model in models if issubclass(model, Config)}
     in_all = shared([*configs.values()])
     if in_all:
@@ -94,11 +94,11 @@ def _kinds(models: Sequence[type[BaseModel]]) -> Iterator[str]:
 
 
 Nested = tuple[str, str, dict[str, Any]]
-"""(default, what it is, the keys below it)."""
+"""(default, description, the keys below it)."""
 
 
 def _nested(config: type[Config]) -> dict[str, Nested]:
-    """The keys of a configuration with those of the sections in it that are not chosen among several."""
+    """The keys of a configuration, including those of sections without kinds."""
     found: dict[str, Nested] = {}
     for key, (default, text) in rows(config).items():
         field = config.complete().model_fields[fields_by_key(config)[key]]
@@ -117,9 +117,9 @@ def _rows(nested: Mapping[str, Nested], depth: int) -> Iterator[str]:
 
 
 def in_a_line(text: str, width: int) -> str:
-    """The first sentence of a text, or where that is too wide the first clause of it and an ellipsis.
+    """The first sentence of a text, or if that is too wide, its first clause and an ellipsis.
 
-    A list of values behind a colon is left out as a whole.
+    A list of values after a colon is left out as a whole.
     """
     sentence = _SENTENCE.split(text, 1)[0].removesuffix(".")
     if len(sentence) <= width:
@@ -147,7 +147,7 @@ def _wrapped(text: str, depth: int) -> str:
 
 
 def _ending_with(path: Sequence[str], node: Any, above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """The places of all keys whose last words are these."""
+    """Yields the paths of all keys that end in `path`."""
     for key, value in node.items() if isinstance(node, Mapping) else ():
         place = (*above, str(key))
         if place[-len(path) :] == tuple(path):

@@ -1,7 +1,7 @@
 """`train`, `sample`, `evaluate` and `likelihood` as Hydra applications whose mistakes are one line and exit status 2.
 
-An ordinary call is composed and validated here and runs at once. Hydra's own entry point takes over for what it is
-good at: showing (`--info`, `--hydra-help`) and multirun through a launcher that starts processes.
+An ordinary call is composed, validated and run here. Hydra's own entry point handles `--info`, `--hydra-help`, and
+multirun through a launcher that starts processes.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ IN_PROCESS_LAUNCHERS = {"basic"}
 
 
 def run_app(primary: str, model: type[Model], argv: Sequence[str], execute: Execute[Model]) -> None:
-    """Compose conf/<primary>.yaml with the overrides in `argv`, validate it as `model` and execute.
+    """Composes conf/<primary>.yaml with the overrides in `argv`, validates it as `model` and executes it.
 
-    `execute` gets the validated model, the resolved plain containers it was made from, and the overrides.
+    `execute` receives the validated model, the resolved plain containers it was made from, and the overrides.
     """
     flags = {argument.split("=")[0] for argument in argv if argument.startswith("-")}
     if flags & SHOWING:
@@ -52,7 +52,7 @@ def run_app(primary: str, model: type[Model], argv: Sequence[str], execute: Exec
         if not flags & COMPLETION:
             refuse_what_is_not_shown(primary, overrides)
         if flags <= OF_THE_JOB and {"job", "--cfg=job", "-c=job"} & {*argv}:
-            # As Hydra has it, with what a training leaves to its data.
+            # Hydra's output, with the values that training derives from its data.
             sys.stdout.write(shown(primary, overrides, resolve="--resolve" in flags))
             return
         _hydra_main(primary, argv, lambda _: None)
@@ -70,13 +70,13 @@ def _refuse_in_process(argv: Sequence[str]) -> None:
     launcher = next((a.split("=", 1)[1] for a in argv if a.startswith("hydra/launcher=")), "basic")
     if launcher in IN_PROCESS_LAUNCHERS:
         raise UserError(
-            "-m would run every job in this one process, where they would share a W&B run and a process group; "
+            "-m would run every job in this process, where they would share a W&B run and a process group; "
             "use a launcher that starts processes (hydra/launcher=submitit_slurm or submitit_local)"
         )
 
 
 def _hydra_main(primary: str, argv: Sequence[str], task: Callable[[Any], None]) -> None:
-    """Hydra reads sys.argv; the task sees it as it was, because a distributed launch starts it again."""
+    """Hydra reads sys.argv; the task sees the original, because a distributed launch runs it again."""
     import hydra
 
     refuse_before_composing(primary, argv)

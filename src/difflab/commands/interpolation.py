@@ -1,4 +1,4 @@
-"""What `${...}` may stand for in a configuration: whatever it stands for is written into the files of a run."""
+"""The resolvers `${...}` allowed in a configuration, whose values are written into the files of a run."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Any
 
 from difflab.errors import UserError
 
-# These look up other keys of the configuration and evaluate nothing (as oc.decode would, at a second reading).
+# These look up other keys of the configuration and evaluate nothing, unlike oc.decode when read a second time.
 OF_KEYS = {"oc.select", "oc.deprecated", "oc.dict.keys", "oc.dict.values"}
 ENVIRONMENT = "oc.env"
 PLACES = re.compile(
     r"output_root|resume|run|out|classifier|low_res|images|mask|prompts|request|init\.from|(.+\.)?(path|run)"
     r"|metrics\.[^.]+\.(weights|classifier)"
 )
-"""The keys that name a place on this machine."""
+"""The keys that hold a path on this machine."""
 
-SAFE = "places alone may come from it: output_root, data.path, init.from, resume, run, out"
+SAFE = "only paths may come from it: output_root, data.path, init.from, resume, run, out"
 
 
 def refuse_resolvers(composed: Any) -> None:
-    """Raises UserError where a composed configuration takes a value from somewhere else than its own keys.
+    """Raises UserError if a composed configuration takes a value from anywhere but its own keys.
 
-    A place on this machine may come from the environment (`data.path=${oc.env:DATA}`): the place is what is stored. A
-    secret may not: config.yaml, the records of samples and W&B would show it.
+    A path on this machine may come from the environment (`data.path=${oc.env:DATA}`), as the path itself is stored. A
+    secret may not: config.yaml, the records of samples and W&B would expose it.
     """
     from omegaconf import OmegaConf
 
@@ -32,11 +32,11 @@ def refuse_resolvers(composed: Any) -> None:
         for name in _resolvers(value):
             if name == ENVIRONMENT and not PLACES.fullmatch(key):
                 raise UserError(
-                    f"{key}={value}: a value of the environment would be written into the run's files and shown in "
+                    f"{key}={value}: a value from the environment would be written into the run's files and shown in "
                     f"W&B; give the value itself ({SAFE})"
                 )
             if name != ENVIRONMENT and name not in OF_KEYS:
-                raise UserError(f"{key}={value}: ${{{name}:...}} is not known here; give the value itself")
+                raise UserError(f"{key}={value}: ${{{name}:...}} is not supported; give the value itself")
 
 
 def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
@@ -51,7 +51,7 @@ def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _resolvers(text: str) -> list[str]:
-    """The names of the resolvers that `text` calls, at any depth, as OmegaConf itself reads it."""
+    """The names of the resolvers that `text` calls at any depth, as parsed by OmegaConf."""
     from omegaconf.grammar_parser import parse
 
     names: list[str] = []

@@ -1,7 +1,7 @@
-"""The ranks of one command on one machine: started here, watched, and ended together.
+"""The ranks of one command on one machine: started here, monitored, and ended together.
 
-Lightning's own launcher kills this process, without a word, when another rank ends with an error; so ranks are started
-as `torchrun` starts them, and Lightning finds them there (LOCAL_RANK is set).
+Lightning's own launcher silently kills this process when another rank ends with an error, so ranks are started here
+as by `torchrun`, where Lightning finds them (LOCAL_RANK is set).
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from difflab.signals import (
 
 _TURN_S = 0.1
 _ERROR_S = 3.0
-"""How long after an error a rank is waited for whose end may have caused it."""
+"""Seconds to wait after an error for the end of a rank that may have caused it."""
 _END_S = 30.0
-"""How long the ranks have to end by themselves once this process has ended its work."""
+"""Seconds that the ranks have to end by themselves after this process has finished its work."""
 _STUCK_S = 10.0
-"""How long this process may go on after another rank ended: some collectives wait for ever."""
+"""Seconds that this process may continue after another rank ended: some collectives wait forever."""
 _REPORTED_AFTER_S = 1.0
-"""The same where both were told to stop before there was anything to save."""
+"""The same if both were signalled to stop before there was anything to save."""
 
 
 class Ranks:
-    """The processes that this one has started: the ranks after `first` on this machine."""
+    """The processes started by this one: the ranks after `first` on this machine."""
 
     def __init__(self, first: int = 0) -> None:
         self.pids: list[int] = []
@@ -54,17 +54,17 @@ class Ranks:
         self._verdict: str | None = None
 
     def start(self, number: int) -> None:
-        """Start so many, which run this command line."""
+        """Starts `number` processes that run this command line."""
         for local in range(1, number + 1):
             theirs = {**os.environ, "LOCAL_RANK": str(local), LAUNCHED_BY: str(os.getpid())}
-            # Blocked until their handlers are there: a signal to the whole group must not end them before. And one to
-            # this process, which other threads take in, must not come between a start and the note of it.
+            # Blocked until their handlers are installed: a signal to the whole group must not end them before. A signal
+            # to this process, which other threads receive, must not arrive between a start and its registration.
             with deferred("the start of the other ranks"), shielded():
                 self._processes.append(subprocess.Popen(_this_command(), env=theirs))
                 self.pids.append(self._processes[-1].pid)
 
     def lost(self) -> str | None:
-        """What became of a rank that ended with an error or had to be ended; None where all is well."""
+        """How a rank ended with an error or was killed; None if there is none."""
         if self._verdict is not None:
             return self._verdict
         for rank, process in enumerate(self._processes, start=self._first + 1):
@@ -74,7 +74,7 @@ class Ranks:
         return None
 
     def end_silent(self, rank: int, verdict: str) -> bool:
-        """Kill a rank that gives no sign of life; `verdict` is why. False where it is not of this machine."""
+        """Kills an unresponsive rank; `verdict` is the reason. False if it is not on this machine."""
         local = rank - self._first - 1
         if not 0 <= local < len(self._processes):
             return False
@@ -83,14 +83,14 @@ class Ranks:
         return True
 
     def kill(self) -> None:
-        """End all at once."""
+        """Kills all of them immediately."""
         for process in self._processes:
             process.kill()
         for process in self._processes:
             process.wait()
 
     def have_ended(self, within: float) -> bool:
-        """Whether all end within so many seconds."""
+        """Whether all end within this many seconds."""
         ends = time.monotonic() + within
         for process in self._processes:
             try:
@@ -102,13 +102,13 @@ class Ranks:
 
 @contextlib.contextmanager
 def launched(per_node: int, nodes: int = 1, *, by_others: bool = False) -> Iterator[Ranks]:
-    """Start `per_node - 1` processes that run this same command line, unless this is one of them.
+    """Starts `per_node - 1` processes that run this same command line, unless this is one of them.
 
-    by_others: torchrun or srun has started all of them.
+    by_others: torchrun or srun has already started all of them.
 
-    Inside, LOCAL_RANK, NODE_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are set as torchrun sets them. None of the
-    processes outlives the block, nor this process. An error inside that another rank's end explains becomes
-    LostProcessError.
+    Inside the context, LOCAL_RANK, NODE_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are set as by torchrun. The
+    processes outlive neither the context nor this process. An error inside that is explained by the end of another rank
+    becomes LostProcessError.
     """
     if by_others or "LOCAL_RANK" in os.environ or per_node * nodes == 1:
         with _following():
@@ -124,7 +124,7 @@ def launched(per_node: int, nodes: int = 1, *, by_others: bool = False) -> Itera
         except Exception as error:  # noqa: BLE001 - raised again, unless another rank is behind it
             _explain(error, ranks)
         except BaseException:
-            # All of them were told to stop, or agreed to.
+            # All of them were signalled to stop, or agreed to.
             ranks.have_ended(within=_END_S)
             raise
         finally:
@@ -145,7 +145,7 @@ def _explain(error: Exception, ranks: Ranks) -> NoReturn:
 
 @contextlib.contextmanager
 def _watched(ranks: Ranks) -> Iterator[None]:
-    """Inside, this process ends with one line where it hangs after another rank has ended."""
+    """Inside the context, this process ends with one line if it hangs after another rank has ended."""
     over = threading.Event()
 
     def watch() -> None:
@@ -156,7 +156,7 @@ def _watched(ranks: Ranks) -> Iterator[None]:
             if lost is None or since is None:
                 continue
             if (number := unanswered()) and time.monotonic() - since > _REPORTED_AFTER_S:
-                # They were told to stop, and this process waits for them to meet.
+                # They were signalled to stop, and this process waits to meet them.
                 ranks.kill()
                 leave(number)
             if time.monotonic() - since > _STUCK_S:
@@ -175,7 +175,7 @@ def _watched(ranks: Ranks) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _following() -> Iterator[None]:
-    """An error inside is left to the process that started this one, if that is how it came to be."""
+    """Leaves the report of an error inside to the process that started this one, if there is one."""
     if not follows_another():
         yield
         return
@@ -186,13 +186,13 @@ def _following() -> Iterator[None]:
     except Exception:
         if received():
             raise Stopped(received()) from None
-        # The end of another rank, of which the first process knows: it ends this one, too.
+        # The first process knows of the end of another rank, and ends this one, too.
         time.sleep(_ERROR_S + 1)
         raise
 
 
 def end_with_the_first() -> None:
-    """From now on this process, a further rank, ends when the one that started it does, or has already."""
+    """From now on this process, a further rank, ends with the process that started it, which may already have ended."""
 
     def watch() -> None:
         while not first_is_gone():

@@ -15,10 +15,10 @@ LIKELIHOOD = Command(
     LikelihoodConfig,
     swept=("method", "split", "n", "seed", "weights", "precision"),
     results="likelihoods",
-    complete=of_images("a likelihood is the model's own"),
+    complete=of_images("likelihood is measured on the model alone"),
     build="difflab.commands.measurements.likelihood:likelihood",
     report="difflab.commands.sweep_report:report",
-    unfinished="nothing is kept of an unfinished likelihood; the same command starts over",
+    unfinished="nothing is kept of an unfinished measurement; the same command starts over",
 )
 
 

@@ -1,4 +1,4 @@
-"""What a machine cannot hold, said in one line before the work begins."""
+"""Checks of memory and disk space before the work starts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def main_memory() -> int:
 
 
 def in_words(size: int) -> str:
-    """Bytes in the largest unit that leaves a number above 1: `1,536 GB`, `2.5 MB`."""
+    """Bytes in the largest unit that gives a number above 1: `1,536 GB`, `2.5 MB`."""
     unit, width = next(((unit, width) for unit, width in _UNITS if size >= width), ("bytes", 1))
     return f"{size / width:,.0f} {unit}" if size >= 10 * width or width == 1 else f"{size / width:,.1f} {unit}"
 
@@ -36,24 +36,24 @@ def memory_of(device: torch.device) -> int:
 
 
 def require_memory(what: str, needed: int, there: int, fix: str) -> None:
-    """Raises UserError where `what` needs more bytes of memory than there are at all."""
+    """Raises UserError if `what` needs more bytes of memory than the machine has in total."""
     if needed > there:
-        raise UserError(f"{what} need {in_words(needed)} of memory at least, of {in_words(there)}: {fix}")
+        raise UserError(f"{what} need at least {in_words(needed)} of memory, but there are {in_words(there)}: {fix}")
 
 
 def require_disk(what: str, needed: int, folder: Path, fix: str) -> None:
-    """Raises UserError where `what` needs more bytes than the disk of `folder` has, MachineError if fewer are free."""
+    """Raises UserError if `what` needs more bytes than the disk of `folder` has, MachineError if fewer are free."""
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     disk = shutil.disk_usage(there)
     if needed > disk.total:
-        has = f"of {in_words(disk.total)} that the disk of {there} has"
-        raise UserError(f"{what} need {in_words(needed)} at least, {has}: {fix}")
+        has = f"but the disk of {there} has {in_words(disk.total)}"
+        raise UserError(f"{what} need at least {in_words(needed)}, {has}: {fix}")
     if needed > disk.free:
         raise MachineError(errno.ENOSPC, folder)
 
 
 def require_folder(key: str, path: str | Path | None) -> None:
-    """Raises UserError where a folder is to be made and a file is in its place."""
+    """Raises UserError if a file is in the place of a folder to be made."""
     if path is None:
         return
     for place in (Path(path), *Path(path).parents):
@@ -63,7 +63,7 @@ def require_folder(key: str, path: str | Path | None) -> None:
 
 @contextlib.contextmanager
 def refusing_too_large(key: str) -> Iterator[None]:
-    """Inside, memory of the device that is not enough is a mistake of the user's, who can lower `key`."""
+    """Inside the context, running out of device memory becomes a UserError, as the user can lower `key`."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

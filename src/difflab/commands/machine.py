@@ -1,4 +1,4 @@
-"""What a configuration asks of this machine, compared with what the machine has, before anybody waits for it."""
+"""Checks that this machine has the devices, nodes and cores that a configuration requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STARTED_BY_OTHERS = ("SLURM_NTASKS", "TORCHELASTIC_RUN_ID", "NODE_RANK", "GROUP_
 
 
 def refuse_more_than_there_is(trainer: TrainerConfig, data: DataConfig) -> None:
-    """Raises UserError for devices, machines or readers that would be waited for, and tried, for minutes."""
+    """Raises UserError for devices, machines or loader processes that do not exist, instead of minutes of waiting."""
     from difflab.devices import resolve_accelerator
 
     accelerator = resolve_accelerator(trainer.accelerator)
@@ -25,7 +25,7 @@ def refuse_more_than_there_is(trainer: TrainerConfig, data: DataConfig) -> None:
 
 
 def refuse_devices(key: str, devices: int | str | list[int], accelerator: str) -> None:
-    """Raises UserError where a machine has not got so many devices (`accelerator`: cpu, cuda or mps)."""
+    """Raises UserError if this machine has fewer devices (`accelerator`: cpu, cuda or mps)."""
     if devices == "auto":
         return
     if accelerator == "cuda":
@@ -45,7 +45,7 @@ def refuse_devices(key: str, devices: int | str | list[int], accelerator: str) -
 
 
 def refuse_nodes(num_nodes: int) -> None:
-    """Raises UserError where nothing has started processes on that many machines."""
+    """Raises UserError if no launcher has started processes on this many machines."""
     if num_nodes == 1:
         return
     started = [name for name in STARTED_BY_OTHERS if name in os.environ]

@@ -1,7 +1,7 @@
-"""What a training leaves to its data: filled in between the composition of its configuration and its resolution.
+"""Fills in the values that training derives from its data, after a configuration is composed and before resolution.
 
-`data.path=...` alone is then enough: size, channels and classes are those of the data set, everything that refers to
-them (`${data.classes}`) follows, and so does what a network or a conditioner leaves to the size of the images.
+`data.path=...` alone is then enough: size, channels and classes are those of the data set, and everything that refers
+to them (`${data.classes}`) follows, as do options of networks and conditioners that depend on the image size.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ FACTS = ("image_size", "channels", "classes", "class_names")
 COLOUR = 3
 OPEN = (None, "???")
 UNKNOWN: dict[str, Any] = {"image_size": 32, "channels": 3}
-"""What is assumed where a configuration is only checked, and there is no data yet that would say it."""
+"""Assumed when a configuration is only checked and the data does not exist yet."""
 
 
 def fill_in(composed: Any, choices: Mapping[str, Any], overrides: Sequence[str], *, checking: bool | None) -> list[str]:
-    """Fill in what the data and its size decide; the lines that say what was read.
+    """Fills in the values that depend on the data and its size; returns messages about what was read.
 
-    Facts that a file of the group `data` states count for the path that it states. For another path, and where the
-    file leaves size or channels open, they are those of the data set that lies there, unless they are given: then they
-    must agree. composed: an OmegaConf container, changed in place. checking: there need not be any data, and what it
-    would say is assumed; None where the configuration is only shown, and what is not known stays open.
+    Facts in a file of the group `data` apply to the path in that file. For another path, and if the file leaves size or
+    channels open, they are read from the data set at the path; values given by the user must agree with it.
+    composed: an OmegaConf container, modified in place. checking: the data need not exist, and defaults are assumed;
+    None if the configuration is only shown, and unknown values stay open.
 
-    Raises UserError in one line for facts that do not agree, that the data does not say, and for data that is missing
-    or cannot be read.
+    Raises UserError in one line for facts that do not agree or that the data lacks, and for data that is missing or
+    unreadable.
     """
     from omegaconf import open_dict
 
@@ -58,7 +58,7 @@ def _fill_in_facts(
     if path == stated.get("path") and not is_open:
         return []
     if not Path(path).is_dir() and (checking is not False or not is_open):
-        # A training says of itself that the data is missing.
+        # Training itself reports that the data is missing.
         if checking:
             composed.data.update({fact: value for fact, value in UNKNOWN.items() if data.get(fact) in OPEN})
         return []
@@ -81,7 +81,7 @@ def _fill_in_facts(
 def _without_validation(
     composed: Any, data: Mapping[str, Any], stated: Mapping[str, Any], overrides: Sequence[str], facts: DataFacts
 ) -> list[str]:
-    """Own data need not have a validation split; one that is asked for by name has to be there."""
+    """Own data need not have a validation split, unless one is requested by name."""
     split = data.get("val_split")
     is_requested = bool({"data.val_split", "trainer.val_every_steps"} & _keys(overrides))
     if is_requested or split is None or split != stated.get("val_split") or split in (facts.splits or [split]):
@@ -90,11 +90,11 @@ def _without_validation(
     validates = bool(composed.trainer.get("val_every_steps"))
     if validates:
         composed.trainer.val_every_steps = 0
-    return [f"{facts.says_so}: no split {split!r}: nothing is validated"] if validates else []
+    return [f"{facts.says_so}: no split {split!r}, so there is no validation"] if validates else []
 
 
 def _is_given(fact: str, data: Mapping[str, Any], stated: Mapping[str, Any], overrides: Sequence[str]) -> bool:
-    """By an override, by another file than that of the data, or as the size that a file has images cut to."""
+    """Whether a fact is given by an override, by a file of another group, or as the size to which a file crops."""
     if fact in UNKNOWN and data.get(fact) in OPEN:
         return False
     if fact == "image_size" and stated.get("crop", "none") != "none":
@@ -132,7 +132,7 @@ def _refuse_disagreement(given: Mapping[str, Any], data: Mapping[str, Any], fact
 
 
 def _differ(given: object, found: int | None) -> bool:
-    # What is no number is refused where the configuration is validated.
+    # Values that are not numbers are refused by the validation.
     return isinstance(given, int) and found is not None and given != found
 
 
@@ -141,7 +141,7 @@ def _fill_in_what_suits(composed: Any, overrides: Sequence[str]) -> None:
 
     data = OmegaConf.to_container(composed.data, resolve=True)
     size, channels = (data.get(fact) if isinstance(data, dict) else None for fact in UNKNOWN)
-    # What is wrong with these is said by the validation, without what would follow from them.
+    # The validation reports errors in these, without values that would be derived from them.
     size = size if isinstance(size, int) and 1 <= size <= 1 << 16 else UNKNOWN["image_size"]
     channels = channels if isinstance(channels, int) else UNKNOWN["channels"]
     network, conditioning = composed.get("network"), composed.get("conditioning")
@@ -159,7 +159,7 @@ def _keys(overrides: Sequence[str]) -> set[str]:
 
 
 def _suit(axis: Registry, key: str, section: Any, size: int, channels: int) -> None:
-    """Fill in what the kind of a section leaves to size and channels."""
+    """Fills in the options of a section's kind that depend on size and channels."""
     from omegaconf import OmegaConf
 
     values: Any = OmegaConf.to_container(section, resolve=True)

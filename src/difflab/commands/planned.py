@@ -1,4 +1,4 @@
-"""A point made ready: what it was made of, whether it is done, and doing it."""
+"""A planned point: what it depends on, whether it is done, and running it."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from difflab.tracking.sweep_ledger import Ledger, LedgerEntry
 
 MISTAKE = 2
-"""The status in the ledger of a point that a mistake ended."""
+"""The status in the ledger of a point that ended in an error."""
 
 SMALL_FILE = 1_000_000
-"""Bytes of a file whose hash is not kept."""
+"""Size in bytes below which the hash of a file is not stored."""
 
 
 @dataclass
 class Planned(Generic[ConfigT]):
-    """A point made ready, and the folder that it is kept in. failure: why it could not be done."""
+    """A planned point and its folder. failure: why it could not be done."""
 
     point: SweepPoint
     config: ConfigT
@@ -38,23 +38,23 @@ class Planned(Generic[ConfigT]):
 
     @cached_property
     def digest(self) -> str:
-        """Of the configuration, and of the files and the data that decide the outcome."""
+        """The hash of the configuration, and of the files and the data that the results depend on."""
         kept = self.work.kept
         hashes = [*map(_hash_of, kept.files), *kept.content]
-        # The weights say what the run is, wherever it lies.
+        # The weights identify the run regardless of its path.
         counts = {key: value for key, value in what_counts(self.plain).items() if key != "run" or not hashes}
         text = json.dumps([self.point.command, counts, hashes], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def is_done(self, ledger: Ledger) -> bool:
-        """Whether it was done before in its place, and is there yet."""
+        """Whether it was done before in its folder and still exists."""
         digest = self.digest
         if not ledger.is_done(digest) or ledger.place_of(digest).absolute() != self.place.absolute():
             return False
         return self.work.is_kept(self.place)
 
     def try_to_do(self, job: Callable[[Job], Job] = same) -> str | None:
-        """Do it; what its mistake is, if all processes know of one and can go on."""
+        """Does it; returns the error, if it is one that all processes know of and can continue after."""
         from difflab.commands.processes import AgreedError, SaidByTheFirst
 
         try:
@@ -66,7 +66,7 @@ class Planned(Generic[ConfigT]):
         return None
 
     def entry(self, status: Literal["done", "failed"], seconds: float) -> LedgerEntry:
-        """What the ledger keeps of it."""
+        """Its entry in the ledger."""
         from difflab.tracking.sweep_ledger import LedgerEntry
 
         return LedgerEntry(
@@ -82,7 +82,7 @@ class Planned(Generic[ConfigT]):
 
 
 def ledger_of(root: Path) -> Ledger:
-    """The ledger of whatever is done below a folder."""
+    """The ledger of the work in a folder."""
     from difflab.tracking.sweep_ledger import Ledger
 
     return Ledger.read(root)
@@ -92,5 +92,5 @@ def _hash_of(path: Path) -> str:
     from difflab.files import sha256_of
     from difflab.parts.finding import cached_sha256
 
-    # There may be thousands of small ones, which are read as fast as they are looked up.
+    # There may be thousands of small files, which are hashed as fast as a stored hash is looked up.
     return cached_sha256(path) if path.stat().st_size > SMALL_FILE else sha256_of(path)

@@ -12,15 +12,15 @@ from difflab.errors import UserError
 from difflab.tracking.sweep_point import SweepPoint, as_number, given_again, sweep_points
 
 MOST_POINTS = 1000
-"""Points of one command; a list that is longer is a slip of the pen."""
+"""The largest number of points of one command; a longer list is probably a typing error."""
 
 
 def points_of(command: str, argv: Sequence[str], swept: Sequence[str]) -> list[SweepPoint] | None:
-    """Every combination of the values, the last key changing fastest; None where no key has several.
+    """Every combination of the values, the last key changing fastest; None if no key has several.
 
-    command: of which each combination is one. swept: the keys that may have several values.
-    Raises UserError for several values of another key, or of one that is given again behind them: that one would
-    count, under the names of the others.
+    command: the command of each point. swept: the keys that may have several values.
+    Raises UserError for several values of another key, or of a key that is given again later, which would override
+    them.
     """
     if any(argument.split("=")[0] in SHOWING | MULTIRUN for argument in argv):
         return None
@@ -30,7 +30,7 @@ def points_of(command: str, argv: Sequence[str], swept: Sequence[str]) -> list[S
     keys = {place: argv[place].partition("=")[0] for place in choices}
     for place, key in keys.items():
         if re.split(r"[./@]", key.lstrip("+"))[0] not in swept:
-            raise UserError(f"{argv[place]}: one value is wanted here; several may be given for {', '.join(swept)}")
+            raise UserError(f"{argv[place]}: expected one value; several may be given for {', '.join(swept)}")
         again = [argument for argument in argv[place + 1 :] if argument.partition("=")[0] == key]
         if again:
             raise UserError(f"{argv[place]} and {again[0]}: give {key} once, with all of its values")
@@ -50,9 +50,9 @@ def points_of(command: str, argv: Sequence[str], swept: Sequence[str]) -> list[S
 
 
 def values_of(argument: str) -> list[str]:
-    """The values of an argument that has several, by Hydra's own grammar (`a=1,2`, `a=range(1,4)`).
+    """The values of an argument that has several, in Hydra's own grammar (`a=1,2`, `a=range(1,4)`).
 
-    Raises UserError for a sweep that lists no values, as glob and interval, and for one without end.
+    Raises UserError for a sweep that lists no values, such as glob and interval, and for an endless one.
     """
     if "," not in argument and "(" not in argument:
         return []
@@ -62,7 +62,7 @@ def values_of(argument: str) -> list[str]:
     try:
         parsed = OverridesParser.create().parse_override(argument)
     except HydraException:
-        # What is wrong with it is said where the whole command is composed.
+        # Composing the whole command raises the error for it.
         return []
     if not parsed.is_sweep_override():
         return []
@@ -77,7 +77,7 @@ def values_of(argument: str) -> list[str]:
         raise UserError(f"{argument}: more than {MOST_POINTS} values; give fewer at once")
     if again := given_again([as_number(_unquoted(value)) for value in values]):
         one, other = (values[place] for place in again)
-        what = f"{one} is there twice" if one == other else f"{one} and {other} are the same value"
+        what = f"{one} is given twice" if one == other else f"{one} and {other} are the same value"
         raise UserError(f"{argument}: {what}; give each value once")
     return values
 

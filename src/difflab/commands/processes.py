@@ -30,19 +30,19 @@ LIGHTNING_LOGGERS = ("lightning.fabric", "lightning.pytorch")
 
 
 class AgreedError(UserError):
-    """A mistake that every process knows of, so that all can go on together."""
+    """A user's mistake that every process knows of, so that all can continue together."""
 
 
 class SaidByTheFirst(SystemExit):
-    """What the other processes raise where the first one says the mistake.
+    """Raised by the other processes when the first one reports a mistake.
 
-    Not an error: Lightning kills the first process, before it has spoken, where another one ends in one.
+    Not an error: Lightning would kill the first process, before its report, if another one ended with an error.
     """
 
 
 @dataclass(frozen=True)
 class Processes:
-    """Which process this is: `rank` of `world_size`."""
+    """The position of this process: `rank` of `world_size`."""
 
     rank: int = 0
     world_size: int = 1
@@ -53,15 +53,15 @@ class Processes:
         return self.rank == 0
 
     def wait(self) -> None:
-        """Go on when every process is here."""
+        """Waits until every process gets here."""
         if self.world_size > 1:
             dist.barrier()
 
     @contextlib.contextmanager
     def agreeing(self) -> Iterator[None]:
-        """Inside, a UserError of one process ends all of them, and the first process alone says it, in one line.
+        """Inside the context, a UserError of one process ends all of them, and only the first reports it, in one line.
 
-        For what each process does for itself: nobody may wait for another one inside.
+        For independent work of each process: none may wait for another inside.
         """
         mine: UserError | None = None
         try:
@@ -81,7 +81,7 @@ class Processes:
             raise SaidByTheFirst(0)
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """What the first process makes, in every process. A UserError there ends all of them, as in `agreeing`."""
+        """Returns the first process's result on every process. A UserError there ends all of them, as in `agreeing`."""
         made: list[T | None] = [None]
         with self.agreeing():
             if self.is_main:
@@ -92,9 +92,9 @@ class Processes:
 
     @contextlib.contextmanager
     def taking(self, folder: Path, what: str) -> Iterator[None]:
-        """Inside, other commands are kept from writing into `folder`, for all processes together.
+        """Inside the context, `folder` is locked against other commands, for all processes together.
 
-        what: goes on there, for the message of another command: "is being drawn into". Raises UserError as locked does.
+        what: the activity, for the message of another command: "is being drawn into". Raises UserError like `locked`.
         """
         with contextlib.ExitStack() as held:
             with self.agreeing():
@@ -105,7 +105,7 @@ class Processes:
 
 @dataclass(frozen=True)
 class Layout:
-    """How many processes each of `nodes` machines has, and who starts them: this command, torchrun or srun."""
+    """The number of processes on each of `nodes` machines, and their starter: this command, torchrun or srun."""
 
     per_node: int
     nodes: int = 1
@@ -117,7 +117,7 @@ class Layout:
 
     @property
     def rank(self) -> int:
-        """Which of them this process is, known before any of them has spoken to another."""
+        """The rank of this process, known before any communication."""
         seen = os.environ
         if self.starter == "difflab":
             return int(seen.get("NODE_RANK", "0")) * self.per_node + int(seen.get("LOCAL_RANK", "0"))
@@ -125,9 +125,9 @@ class Layout:
 
 
 def layout_of(devices: int | Literal["auto"], accelerator: Accelerator) -> Layout:
-    """The processes of this command. auto: one for each GPU, one on a CPU; torchrun and srun have decided already.
+    """The processes of this command. auto: one per GPU, one on a CPU, or as started by torchrun or srun.
 
-    Raises UserError where there are fewer GPUs, or where a launcher started another number of processes.
+    Raises UserError if there are fewer GPUs, or if a launcher started another number of processes.
     """
     layout = _started_by_others()
     if layout is None:
@@ -150,9 +150,9 @@ def layout_of(devices: int | Literal["auto"], accelerator: Accelerator) -> Layou
 
 
 def layout_of_training(devices: int | Literal["auto"] | list[int], nodes: int, accelerator: Accelerator) -> Layout:
-    """The processes of a training. auto: one for each GPU, one on a CPU.
+    """The processes of a training run. auto: one per GPU, one on a CPU.
 
-    Raises UserError where torchrun or srun started another number of processes.
+    Raises UserError if torchrun or srun started another number of processes.
     """
     layout = _started_by_others()
     available = torch.cuda.device_count() if accelerator == "cuda" else 1
@@ -173,10 +173,10 @@ def layout_of_training(devices: int | Literal["auto"] | list[int], nodes: int, a
 def started(
     devices: int | Literal["auto"], accelerator: Accelerator, ranks: RanksConfig | None = None
 ) -> Iterator[Processes]:
-    """Start the other processes, which run this same command line, and find out which one this is.
+    """Starts the other processes, which run this same command line, and yields the position of this one.
 
-    With one device nothing is started. Raises UserError as layout_of does, and LostProcessError where another process
-    ends, or is silent for as long as `ranks` allows.
+    With one device nothing is started. Raises UserError like `layout_of`, and LostProcessError if another process ends
+    or stops responding for longer than `ranks` allows.
     """
     layout = layout_of(devices, accelerator)
     if layout.total == 1:
@@ -185,7 +185,7 @@ def started(
     from lightning.fabric import Fabric
 
     for name in LIGHTNING_LOGGERS:
-        # Their remarks about starting processes tell nobody anything here.
+        # Their messages about starting processes are of no use here.
         logging.getLogger(name).setLevel(logging.WARNING)
     with launched(layout.per_node, layout.nodes, by_others=layout.starter != "difflab") as others:
         fabric = Fabric(
@@ -203,7 +203,7 @@ def started(
 
 
 def environment_of(layout: Layout) -> ClusterEnvironment:
-    """How Lightning finds the processes. Its own requeueing under SLURM stays off: it saves in the middle of a step."""
+    """How Lightning finds the processes. Its requeueing under SLURM stays off, as it saves in the middle of a step."""
     from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 
     if layout.starter == "srun":
@@ -213,10 +213,10 @@ def environment_of(layout: Layout) -> ClusterEnvironment:
 
 @contextlib.contextmanager
 def leaving_together(*agreed: type[BaseException]) -> Iterator[None]:
-    """Leave the process group after the block, and after an error.
+    """Leaves the process group after the block or an error.
 
-    agreed: errors that all processes raise. After others some may still wait in a collective: leaving makes theirs fail
-    (gloo), or would itself wait for them (NCCL), which is left to the end of the process.
+    agreed: errors that all processes raise. After other errors some may still wait in a collective: leaving makes it
+    fail (gloo), or would itself wait for them (NCCL), in which case the end of the process does it.
     """
     try:
         yield
@@ -228,10 +228,10 @@ def leaving_together(*agreed: type[BaseException]) -> Iterator[None]:
 
 
 def leave_process_group() -> None:
-    """End the communication of processes that all come here; nothing where there is none.
+    """Destroys the process group, if there is one; called by all processes.
 
-    Threads of a group that is left open may free a tensor while the interpreter ends, and then abort the process
-    (SIGABRT): a launcher would take a run that has all its steps for a crash.
+    Threads of an open group may free a tensor while the interpreter exits, and then abort the process (SIGABRT): a
+    launcher would take a finished run for a crash.
     """
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
@@ -242,7 +242,7 @@ def _started_by_others() -> Layout | None:
     if "TORCHELASTIC_RUN_ID" in seen:
         per_node = int(seen["LOCAL_WORLD_SIZE"])
         return Layout(per_node, int(seen["WORLD_SIZE"]) // per_node, "torchrun")
-    # A batch script itself is no task of srun's, whatever the allocation would hold; nor is a shell that srun opened.
+    # A batch script itself is not a task of srun, whatever the size of the allocation; nor is a shell opened by srun.
     if "SLURM_PTY_PORT" in seen or seen.get("SLURM_JOB_NAME") in ("bash", "interactive"):
         return None
     tasks, nodes = int(seen.get("SLURM_STEP_NUM_TASKS", "1")), int(seen.get("SLURM_STEP_NUM_NODES", "1"))

@@ -1,4 +1,4 @@
-"""The stored run behind `sample` and `evaluate`: the model is the run's, its sampler and guidance are the defaults."""
+"""The defaults of `sample` and `evaluate` from the stored run: its model, and its sampler and guidance."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ DEFAULTS_OF_RUN = {"sampler", "guidance"}
 
 
 def parts_of_model() -> set[str]:
-    """The keys that say what a model of any task is."""
+    """The keys that define a model of any task."""
     return {part for task in TASKS.values() for part in task.model.model_fields} - DEFAULTS_OF_RUN
 
 
 def with_defaults_of_run(argv: Sequence[str], *, data: bool = False, drawing: bool = True) -> list[str]:
-    """The overrides, after those that make the stored run's own sampler, guidance (and data) the starting point.
+    """The overrides, preceded by those that make the stored run's sampler, guidance (and data) the starting point.
 
     A group that the user chooses (`sampler=ddim`) starts from that choice instead.
-    drawing: whether the command draws with the run, and has a sampler and guidance.
-    Raises UserError for overrides of what the model is: that comes from the run.
+    drawing: whether the command samples the run, and has a sampler and guidance.
+    Raises UserError for overrides of the model itself, which comes from the run.
     """
     refuse_parts_of_model(argv)
     run = _value_of("run", argv)
@@ -49,7 +49,7 @@ def with_defaults_of_run(argv: Sequence[str], *, data: bool = False, drawing: bo
         _leave_out_the_other_convention(guidance, argv)
         groups += [("sampler", model.sampler.model_dump()), ("guidance", guidance)]
     if data and stored.train is not None:
-        # What the classes are called stays with the model; of other data the index says it.
+        # The class names belong to the model; those of other data are in its index.
         groups.append(("data", stored.train.data.model_dump(exclude={"class_names"})))
     defaults: list[str] = []
     for group, values in groups:
@@ -61,9 +61,9 @@ def with_defaults_of_run(argv: Sequence[str], *, data: bool = False, drawing: bo
 
 
 def of_images(why: str) -> Callable[[Sequence[str]], list[str]]:
-    """What `with_defaults_of_run` does, for a command that measures on real images and draws nothing.
+    """`with_defaults_of_run` for a command that measures on real images and generates none.
 
-    why: there is no guidance and no sampler, for the refusal of one.
+    why: the reason that there is no guidance and no sampler, for the error.
     """
 
     def complete(argv: Sequence[str]) -> list[str]:
@@ -77,7 +77,7 @@ def of_images(why: str) -> Callable[[Sequence[str]], list[str]]:
 
 
 def _leave_out_the_other_convention(guidance: dict[str, Any], argv: Sequence[str]) -> None:
-    """The run's scale gives way to a `paper_w` of the user, and the other way round: they say the same thing."""
+    """Removes the run's scale if the user sets `paper_w`, and vice versa: both set the same quantity."""
     given = {argument.partition("=")[0] for argument in argv}
     parts = {f"guidance.{name}": part for name, part in guidance.items() if isinstance(part, dict)}
     for place, section in {"guidance": guidance, **parts}.items():
@@ -87,7 +87,7 @@ def _leave_out_the_other_convention(guidance: dict[str, Any], argv: Sequence[str
 
 
 def in_hydra(value: Any) -> str:
-    """A value in the grammar of Hydra's overrides: JSON, but for the keys of a mapping, which are not quoted."""
+    """A value in the grammar of Hydra's overrides: JSON, except that keys of a mapping are not quoted."""
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{in_hydra(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list):
@@ -96,7 +96,7 @@ def in_hydra(value: Any) -> str:
 
 
 def refuse_top_level(argv: Sequence[str]) -> None:
-    """Raises UserError for a sampler or a guidance beside a cascade, whose stages have their own."""
+    """Raises UserError for a top-level sampler or guidance of a cascade, whose stages have their own."""
     pipeline = _value_of("pipeline", argv)
     if pipeline in (None, "single", "resize"):
         return
@@ -106,7 +106,7 @@ def refuse_top_level(argv: Sequence[str]) -> None:
         # `sampler@pipeline.stages.base.sampler=heun` is a choice for a stage.
         if group in DEFAULTS_OF_RUN and not place.startswith("pipeline."):
             raise UserError(
-                f"{argument}: the stages of pipeline={pipeline} have samplers and guidance of their own; write "
+                f"{argument}: the stages of pipeline={pipeline} have their own samplers and guidance; write "
                 f"pipeline.stages.<name>.{key.lstrip('+~')}=... (a choice of a group: "
                 f"{group}@pipeline.stages.<name>.{group}=...)"
             )

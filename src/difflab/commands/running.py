@@ -1,4 +1,4 @@
-"""Running a command once, or once for each of several values, in one process and resumable value by value."""
+"""Runs a command once, or once for each of several values, in one process and resumable by value."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from difflab.tracking.sweep_ledger import Ledger
 
 LONGEST_NAMED = 60
-"""Letters of the swept keys in the name of a sweep's folder."""
+"""The number of characters of the swept keys in the name of a sweep's folder."""
 
 
 def run(command: Command[ConfigT], argv: Sequence[str]) -> None:
-    """Do what a command line asks for; several values of a key are points that are done in turn."""
+    """Runs a command line; several values of a key are points that are done in turn."""
     points = points_of(command.name, argv, command.swept)
     if points is None:
         run_app(command.primary, command.config, command.complete(argv), partial(_alone, command))
@@ -41,7 +41,7 @@ def run(command: Command[ConfigT], argv: Sequence[str]) -> None:
 
 
 def place_of(work: Work, out: str | None, *, several: bool = False) -> Path:
-    """The folder of a piece of work: `out`, in which each of several has its own."""
+    """The folder of a piece of work: `out`, or for several pieces a subfolder of it."""
     if out is None:
         return work.kept.root / work.kept.name
     return Path(out) / work.kept.name if several else Path(out)
@@ -61,7 +61,7 @@ def _alone(command: Command[ConfigT], config: ConfigT, plain: dict[str, Any], ov
             raise
         if machine.processes.is_main:
             if config.out is None:
-                # A command with several values finds it done.
+                # A later command with several values finds it done.
                 point = SweepPoint(1, {}, "", command.name, tuple(overrides))
                 one = Planned(point, config, plain, work, place)
                 ledger_of(work.kept.root).record(one.entry("done", time.monotonic() - begin))
@@ -69,11 +69,10 @@ def _alone(command: Command[ConfigT], config: ConfigT, plain: dict[str, Any], ov
 
 
 def _in_turn(command: Command[ConfigT], points: Sequence[SweepPoint]) -> None:
-    """Do every point; models, extractors and reference statistics are loaded once for all of them.
+    """Runs every point; models, extractors and reference statistics are loaded once for all of them.
 
-    A point that was done before with the same configuration and files is left as it is. One that fails does not stop
-    the others. Raises UserError, before anything is drawn, for a value that the command cannot have; and at the end for
-    points that failed.
+    A point that was done before with the same configuration and files is skipped. One that fails does not stop the
+    others. Raises UserError for invalid values, before anything is sampled, and at the end for points that failed.
     """
     requested = [compose_and_validate(command.primary, command.config, command.complete(p.arguments)) for p in points]
     first = requested[0][0]
@@ -89,7 +88,7 @@ def _in_turn(command: Command[ConfigT], points: Sequence[SweepPoint]) -> None:
             _refuse_one_twice(planned)
         root = planned[0].work.kept.root if first.out is None else Path(first.out)
         ledger = ledger_of(root)
-        # The first process looks for all: it also writes what is looked for, and files are hashed once.
+        # The first process checks for all: it also writes the records, and files are hashed once.
         done = processes.from_first(lambda: [each.is_done(ledger) for each in planned])
         name = _name_of(planned)
         _do_missing(command, planned, done, ledger, name, machine)
@@ -149,10 +148,10 @@ def _do_missing(
 
 
 def _of_sweep(point: SweepPoint, sweep: str, job: Job) -> Job:
-    """The tracker's run of a point: its name says what differs, its group is of the model and the sweep."""
+    """The tracker's run for a point: its name has the differing values, its group the model and the sweep."""
     from difflab.tracking.job import LONGEST
 
-    # What tells sweeps apart is at the end.
+    # The part that distinguishes sweeps is at the end.
     group = f"{job.group} {sweep}"[-LONGEST:]
     return dataclasses.replace(job, name=point.short_label[:LONGEST], group=group)
 
@@ -166,7 +165,7 @@ def _counting(
     except KeyboardInterrupt as stop:
         left = len(missing) - missing.index(now) + sum(each.failure is not None for each in planned)
         done = len(planned) - left
-        stop.add_note(f"{done} of {len(planned)} {results} are done; the same command goes on with the others")
+        stop.add_note(f"{done} of {len(planned)} {results} are done; the same command continues with the others")
         raise
 
 
@@ -185,7 +184,7 @@ def _name_of(planned: Sequence[Planned[ConfigT]]) -> str:
 
 
 def refuse_unwritable(config: WorkConfig) -> None:
-    """Raises UserError, before anything is loaded, where the records cannot be kept as they are asked for."""
+    """Raises UserError, before anything is loaded, if the records cannot be stored as requested."""
     from difflab.commands.limits import require_folder
 
     require_folder("out", config.out)

@@ -1,4 +1,4 @@
-"""`difflab sample`: pictures of a stored run, as PNGs, a grid and the ADM archive."""
+"""`difflab sample`: samples of a stored run, as PNGs, a grid and the ADM archive."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SAMPLING_KEYS = (
     "rounding",
     "precision",
 )
-"""What may take several values: everything about the drawing that leaves the run, its data and the devices alone."""
+"""The keys that may take several values: all sampling options except the run, its data and the devices."""
 
 SAMPLE = Command(
     "sample",

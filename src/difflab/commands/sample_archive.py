@@ -1,4 +1,4 @@
-"""The files that hold many samples, made while these come in: the ADM archive and the grid."""
+"""The files that hold many samples, written as they arrive: the ADM archive and the grid."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from difflab.tracking.row_file import RowFile
 from difflab.types import Batch
 
 GRID_MIN_SIDE = 64
-"""Pixels of the shorter side of a picture in a grid at least; smaller ones are enlarged by a whole factor."""
+"""The least number of pixels of the shorter side of an image in a grid; smaller ones are scaled by an integer."""
 
 GRID_MOST = 256
-"""Pictures that a grid has at most."""
+"""The largest number of images in a grid."""
 
 
 class SampleArchive:
-    """Samples of all processes on their way into `samples.npz` and `grid.png`; no process holds more than a batch."""
+    """Collects the samples of all processes into `samples.npz` and `grid.png`; no process holds more than a batch."""
 
     def __init__(self, folder: Path, drawing: Drawing) -> None:
         config = drawing.config
@@ -39,13 +39,13 @@ class SampleArchive:
         self._labels = RowFile(folder / ".samples-labels.rows", config.n if labelled else 0, (), np.dtype(np.int64))
 
     def begin(self) -> None:
-        """Make room for them; one process does."""
+        """Allocates the files; called by one process."""
         for file in (self._images, self._labels):
             if file.n:
                 file.create()
 
     def add(self, requested: Batch, images: Tensor) -> None:
-        """Take in a batch of this process. images: uint8 [b, C, H, W] on the CPU."""
+        """Adds a batch of this process. images: uint8 [b, C, H, W] on the CPU."""
         indices = requested["index"].tolist()
         if self._images.n:
             self._images.write(indices, images.permute(0, 2, 3, 1).numpy())
@@ -53,7 +53,7 @@ class SampleArchive:
             self._labels.write(indices, requested["label"].numpy())
 
     def finish(self) -> None:
-        """Write the files, now that all samples are there; one process does."""
+        """Writes the files once all samples are added; called by one process."""
         if self.config.npz:
             with replacing(self.folder / ARCHIVE) as temporary, zipfile.ZipFile(temporary, "w") as archive:
                 self._images.copy_into(archive, "arr_0")
@@ -63,7 +63,7 @@ class SampleArchive:
             self._write_grid()
 
     def remove(self) -> None:
-        """Leave nothing behind but what was asked for."""
+        """Removes everything but the requested files."""
         for file in (self._images, self._labels):
             file.remove()
 

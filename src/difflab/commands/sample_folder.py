@@ -1,4 +1,4 @@
-"""The folder of a drawing: pictures written one by one, which a drawing that was stopped leaves for the next one."""
+"""The output folder of a sampling run: images written one by one, so that an interrupted run can be continued."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from difflab.tracking.grid import save_picture, to_pil
 
 
 def picture_name(index: int) -> str:
-    """What the picture of a sample is called."""
+    """The file name of a sample."""
     return f"{index:06d}.png"
 
 
 class SampleFolder:
-    """Holds sample.json where the drawing is complete, unfinished.json until then. channels: of the images, 1 or 3."""
+    """Contains sample.json if the samples are complete, unfinished.json until then. channels: of the images, 1 or 3."""
 
     def __init__(self, path: Path, channels: int) -> None:
         self.path, self.channels = path, channels
         self._kept: set[int] = set()
 
     def begin(self, made_of: dict[str, Any], n: int, *, png: bool) -> None:
-        """Make the folder ready for samples 0..n-1.
+        """Prepares the folder for samples 0..n-1.
 
-        Pictures of an earlier drawing are kept where it was stopped and was `made_of` the same; else they are removed,
-        for it may have been larger, or drawn in another way.
+        Images of an earlier sampling run are kept if it was interrupted and had the same `made_of`; otherwise they are
+        removed, as there may have been more of them, or sampled differently.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         made_of = json.loads(json.dumps(made_of))
@@ -42,42 +42,42 @@ class SampleFolder:
         if png and not self._record.exists() and self._stopped() == made_of:
             return
         if self._record.exists() or self._unfinished.exists():
-            # First what says that the folder is whole, and nothing that a stop in between would leave looks like ours.
+            # First the mark of completeness, so that an interruption in between leaves nothing that looks like ours.
             write_text(self._unfinished, "null\n")
             self._record.unlink(missing_ok=True)
             for path in [*self._pictures(), *(self.path / name for name in TOGETHER)]:
                 path.unlink(missing_ok=True)
         elif png:
-            # Of somebody else, and replaced sooner or later: until then they must not be taken for ours.
+            # Files of another run that will be replaced; until then they must not be taken for ours.
             for path in [path for path in self._pictures() if int(path.stem) < n]:
                 path.unlink()
         write_text(self._unfinished, json.dumps(made_of, indent=1) + "\n")
 
     def kept(self, indices: Sequence[int]) -> Tensor | None:
-        """uint8 [b, C, H, W] of pictures drawn before; None unless all of them are there and whole."""
+        """uint8 [b, C, H, W] of images generated before; None unless all of them exist and are intact."""
         read = [read_picture(self._picture(index)) for index in indices]
         whole = [image for image in read if image is not None]
         if len(whole) < len(read):
-            # Samples of one batch may differ in a bit from the same ones of another, so all of it is drawn again.
+            # Samples may differ in a bit between batches, so the whole batch is generated again.
             return None
         self._kept.update(indices)
         return torch.stack(whole)[:, : self.channels]
 
     def write(self, indices: Sequence[int], images: Tensor) -> None:
-        """Write pictures uint8 [b, C, H, W], each whole or not at all, except those that were kept."""
+        """Writes images uint8 [b, C, H, W], each atomically, except those that were kept."""
         for index, image in zip(indices, images, strict=True):
             if index not in self._kept:
                 save_picture(to_pil(image), self._picture(index), synced=False)
 
     def finish(self, plain: dict[str, Any]) -> None:
-        """Write down how the samples were made, now that all files are there."""
+        """Records how the samples were generated, once all files exist."""
         write_text(self._record, json.dumps(plain, indent=2) + "\n")
         self._unfinished.unlink(missing_ok=True)
 
     def is_whole(self, pictures: int, together: Sequence[str]) -> bool:
-        """Whether a drawing is complete, and so many pictures and the files `together` are still there.
+        """Whether the samples are complete: this many images and the files `together` still exist.
 
-        A record that cannot be read, after a disk or somebody else damaged it, is none.
+        An unreadable record counts as none.
         """
         try:
             record = json.loads(self._record.read_text(encoding="utf-8"))
@@ -87,16 +87,16 @@ class SampleFolder:
         return isinstance(record, dict) and "n" in record and all(file.is_file() for file in files)
 
     def leave(self) -> None:
-        """Where a drawing ended before it left anything, it leaves no mark either."""
+        """Removes the mark of an unfinished run that left no images."""
         if not self._pictures() and not any((self.path / name).exists() for name in TOGETHER):
             self._unfinished.unlink(missing_ok=True)
 
     def left_behind(self, n: int, *, png: bool) -> str:
-        """What is said of what a drawing leaves that was stopped."""
+        """The message about the images that an interrupted run leaves."""
         if not png:
-            return "nothing is kept of an unfinished drawing with png=false; the same command starts over"
+            return "nothing is kept of unfinished sampling with png=false; the same command starts over"
         drawn = sum(1 for path in self._pictures())
-        return f"{drawn} of {n} pictures lie in {self.path}; the same command goes on from there"
+        return f"{drawn} of {n} images are in {self.path}; the same command continues from there"
 
     @property
     def _record(self) -> Path:
@@ -120,7 +120,7 @@ class SampleFolder:
 
 
 def read_picture(path: Path) -> Tensor | None:
-    """uint8 [3, H, W] of a picture; None where there is none that is whole."""
+    """uint8 [3, H, W] of an image file; None if it is missing or damaged."""
     try:
         with Image.open(path) as picture:
             pixels = np.asarray(picture.convert("RGB"))

@@ -1,4 +1,4 @@
-"""Drawing pictures of a stored run into a folder, batch by batch."""
+"""Generates samples of a stored run into a folder, batch by batch."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 ROWS_OF_TRAJECTORY = 8
 SMALLEST_PNG = 512
-"""Bytes that a picture takes at least, on a file system that packs small files."""
+"""The least number of bytes of an image, on a file system that packs small files."""
 
 WRITTEN_BESIDE = ("out", "npz", "png", "grid", "columns", "trajectory", "accelerator", "devices")
-"""Keys that leave the pictures as they are, or are recorded in another way."""
+"""Keys that do not change the samples, or are recorded in another way."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class Sampling:
         return Kept(self.drawing.stored.home / "samples", draw_name(self.config), self.drawing.files)
 
     def do(self, place: Path, job: Callable[[Job], Job] = same) -> None:
-        """Draw `n` samples and write them.
+        """Generates `n` samples and writes them.
 
-        Where an earlier drawing of just these was stopped, its batches are read back and the others drawn. An
-        interruption keeps the pictures that are drawn, and says how many.
+        If an earlier run of just these was interrupted, its batches are read back and only the others are generated. An
+        interruption keeps the finished images, and reports how many.
         """
         out = SampleFolder(place, self.drawing.stored.config.channels)
         with self.processes.agreeing():
@@ -104,14 +104,14 @@ class Sampling:
 
 
 def sampling(config: SampleConfig, plain: dict[str, Any], overrides: list[str], machine: Machine) -> Sampling:
-    """The drawing of `n` samples. Raises UserError for what cannot be drawn."""
+    """The work of generating `n` samples. Raises UserError for invalid requests."""
     with machine.processes.agreeing():
         return Sampling(prepare_drawing(config, machine.processes, machine.models), config, plain)
 
 
 def recorded(plain: dict[str, Any], drawing: Drawing) -> dict[str, Any]:
-    """What is written down of a drawing: its configuration, whether a network was `compiled`, what its classes are
-    called, where it has any, and under `shows` what the first samples were asked to show."""
+    """The record of a sampling run: its configuration, whether a network was `compiled`, its class names, if any, and
+    under `shows` the requests of the first samples in words."""
     wanted, words = drawing.pipeline.wanted, drawing.words(min(drawing.n, GRID_MOST))
     named = {"class_names": list(wanted.class_names)} if wanted.classes is not None and wanted.class_names else {}
     shows = {} if words is None else {"shows": words}
@@ -119,29 +119,29 @@ def recorded(plain: dict[str, Any], drawing: Drawing) -> dict[str, Any]:
 
 
 def made_of(plain: dict[str, Any], drawing: Drawing) -> dict[str, Any]:
-    """All that decides the bits of every picture: the configuration, the files, and how many processes share them."""
+    """Everything that determines the bits of the samples: the configuration, the files, and the number of processes."""
     config = {key: value for key, value in plain.items() if key not in WRITTEN_BESIDE}
     files = {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in drawing.files}
     return {"config": config, "files": files, "processes": drawing.processes.world_size}
 
 
 def refuse_too_many(drawing: Drawing, config: SampleConfig, out: Path) -> None:
-    """Raises UserError for more samples than the disk can keep."""
+    """Raises UserError for more samples than the disk can hold."""
     pixels = math.prod(drawing.stored.config.shape)
     if config.png:
         require_disk(f"n={config.n}: pictures", config.n * SMALLEST_PNG, out, "lower n, or give another out=...")
     if config.npz:
-        # Until the archive is whole its samples lie beside it, too.
+        # Until the archive is complete, its samples also exist beside it.
         require_disk(f"n={config.n}: samples.npz", 2 * config.n * pixels, out, "lower n, or set npz=false")
 
 
 def save_trajectory(drawing: Drawing, moments: int, out: Path) -> None:
-    """Write the picture of `draw_trajectory`."""
+    """Writes the image of `draw_trajectory`."""
     save_picture(draw_trajectory(drawing, moments), out / TRAJECTORY)
 
 
 def draw_trajectory(drawing: Drawing, moments: int) -> Image:
-    """A picture: one row per sample (at most 8), the predicted x0 at `moments` steps from noise to image."""
+    """An image with one row per sample (at most 8): the predicted x0 at `moments` steps from noise to image."""
     config = drawing.config
     indices = range(min(config.n, ROWS_OF_TRAJECTORY))
     recorder = Trajectory.evenly(moments, drawing.pipeline.n_steps)

@@ -1,4 +1,4 @@
-"""`difflab schedule`: the levels that a sampler of few steps visits, searched for after training."""
+"""`difflab schedule`: searches for the noise levels of a sampler with few steps, after training."""
 
 from __future__ import annotations
 

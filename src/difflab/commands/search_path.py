@@ -1,4 +1,4 @@
-"""Where Hydra looks for choices: besides difflab's conf folder those of plugins, and the defaults of every kind."""
+"""Hydra's search path: the conf folders of difflab and of plugins, and the defaults of every kind."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from difflab.config.registry import Kind, Registry
 
 
 def extend_search_path() -> None:
-    """Have every configuration that is composed from now on know them.
+    """Extends Hydra's search path for all configurations composed from now on.
 
-    Raises UserError where a plugin cannot be loaded, or has what another has.
+    Raises UserError if a plugin cannot be loaded, or conflicts with another.
     """
     conf_dirs()
     _know_folders()
@@ -28,7 +28,7 @@ def _know_folders() -> None:
     from hydra.plugins.search_path_plugin import SearchPathPlugin
 
     class PluginFolders(SearchPathPlugin):
-        """Asked by Hydra whenever it composes."""
+        """Called by Hydra at every composition."""
 
         def manipulate_search_path(self, search_path: Any) -> None:
             for folder in conf_dirs()[1:]:
@@ -51,7 +51,7 @@ def _know_defaults(_: tuple[Plugin, ...]) -> None:
 
 
 def _with_groups(kind: Kind, below: dict[str, tuple[Registry, str]]) -> dict[str, Any]:
-    """The defaults of a kind, in which `group/below=name` chooses anew."""
+    """The defaults of a kind, in which `group/below=name` can override its subgroups."""
     chosen = [
         {key: name if choice_file(inner.group, name) is not None else f"{name}{SUFFIX}"}
         for key, (inner, name) in below.items()

@@ -1,4 +1,4 @@
-"""The work of `difflab schedule`: candidates in turn, the best judged on other samples, and how to draw with it."""
+"""The work of `difflab schedule`: tries candidates, evaluates the best on held-out samples, and shows how to use it."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ class Searching:
 
     @property
     def stage(self) -> DiffusingStage:
-        """The model that draws."""
+        """The stage whose levels are searched for."""
         assert isinstance(self.drawing.pipeline.last, DiffusingStage), "a single pipeline is one"
         return self.drawing.pipeline.last
 
     def do(self, place: Path, job: Callable[[Job], Job] = same) -> None:
-        """Search, judge what was found on other samples, and keep all of it in the folder."""
+        """Searches, evaluates the result on held-out samples, and stores everything in the folder."""
         out = RunDirectory(place)
         root = (self.kept.root if self.config.out is None else out.path) / "candidates"
         with self.processes.taking(out.path, "is being searched into"):
@@ -83,12 +83,12 @@ class Searching:
             }
             results = {name: one.result for name, one in held_out.items() if one.result is not None}
             if len(results) < len(held_out):
-                raise UserError("the other samples cannot be measured; mend what is said above, and try again")
+                raise UserError("the held-out samples cannot be measured; fix the error above, and try again")
             if self.processes.is_main:
                 self._keep(out, trials, best, results, job)
 
     def _tried(self, measure: Trials) -> list[Trial]:
-        """Every candidate, the sampler's own spacing first."""
+        """Measures every candidate, the sampler's own spacing first."""
         start, total = self._own_sigmas(), self.config.candidates
         trials: list[Trial] = []
 
@@ -97,7 +97,7 @@ class Searching:
             one = Trial(len(trials) + 1, tuple(sigmas), origin, math.nan, None, "", 0.0)
             got = measure.measure(self._visiting(one), self.config.seed, label)
             if not trials and got.result is None:
-                raise UserError("the sampler's own levels cannot be measured; mend what is said above, and try again")
+                raise UserError("the sampler's own levels cannot be measured; fix the error above, and try again")
             trials.append(_trial(one, got))
             if self.processes.is_main:
                 self._say(trials, label)
@@ -106,7 +106,7 @@ class Searching:
         try:
             self._walk(start, tried)
         except KeyboardInterrupt as stop:
-            stop.add_note(f"{len(trials)} of {total} candidates are done; the same command goes on with the others")
+            stop.add_note(f"{len(trials)} of {total} candidates are done; the same command continues with the others")
             raise
         return trials
 
@@ -123,30 +123,30 @@ class Searching:
                 candidate = None
 
     def _own_sigmas(self) -> list[float]:
-        """sigma / alpha of the levels that the sampler visits by itself, but for an end that it has anyhow."""
+        """sigma / alpha of the sampler's own levels, without an end that is fixed."""
         levels = self.stage.sampler.levels(self.stage.process)
         listed = levels if self.config.sampler.lists_its_end else levels[:-1]
         return [level.edm_sigma for level in listed]
 
     def _ends(self) -> tuple[float, float]:
-        """The sigmas that are worth trying: those of the model, within EDM's."""
+        """The range of sigmas to search: the model's, within EDM's."""
         low, high = self.stage.trained_process.sigma_range
         return max(low, LOWEST), min(high, HIGHEST)
 
     def refuse_a_single_level(self) -> None:
-        """Raises UserError for a model without levels to choose among: one that knows pure noise alone."""
+        """Raises UserError for a model with a single level, pure noise, which leaves nothing to search for."""
         table = self.stage.trained_process.table
         if table is not None and not len(table.sigmas):
             raise UserError(
-                f"run={printable(self.config.run)} knows one level, pure noise: there is nothing "
-                "to search for; draw from it with one step, or give run= a model of several levels"
+                f"run={printable(self.config.run)} has one level, pure noise: there is nothing "
+                "to search for; sample it with one step, or give run= a model of several levels"
             )
 
     def _visiting(self, one: Trial) -> SamplerConfig:
         return self.config.sampler if one.origin == DEFAULT else self.config.sampler.visiting(_in_words(one.sigmas))
 
     def _score(self, value: float) -> float:
-        """Lower is better; what has no number is the worst."""
+        """The value with lower = better; an undefined value is the worst."""
         if not math.isfinite(value):
             return math.inf
         return value if self.config.direction == "minimize" else -value
@@ -162,7 +162,7 @@ class Searching:
             f"default {trials[0].value:.5g}{rest}"
         )
 
-    # -- what came out ------------------------------------------------------------------------------------------------
+    # -- results ----------------------------------------------------------------------------------------------------
 
     def _keep(
         self,
@@ -215,7 +215,7 @@ class Searching:
         }
 
     def _command(self, sampler: Mapping[str, Any]) -> str:
-        """`difflab sample` as the user has to call it to draw with what was found."""
+        """The `difflab sample` command that uses the result."""
         chosen = [f"run={self.config.run}", f"sampler={sampler['kind']}", f"guidance={self.config.guidance.kind}"]
         plain = {**self.config.plain(), "sampler": sampler, "seed": 0}
         wanted = {key: plain[key] for key in SampleConfig.model_fields if key in plain and key not in UNCHANGED_BY}
@@ -225,7 +225,7 @@ class Searching:
         return (place / FILE).is_file()
 
     def show(self, place: Path) -> None:
-        """The numbers of the default and of what was found, on both samples, and how to draw with it."""
+        """Shows the metric of the default and of the result, on both sets of samples, and how to use the result."""
         from rich.table import Table
 
         record = yaml.safe_load((place / FILE).read_text(encoding="utf-8"))
@@ -236,7 +236,7 @@ class Searching:
         console().print(table)
         say(_in_one_line(record))
         say(f"{FILE}, candidates.csv, schedule.svg and the records in {place}")
-        say(f"draw with it: {record['command']}")
+        say(f"sample with it: {record['command']}")
 
 
 def _in_one_line(record: dict[str, Any]) -> str:
@@ -247,17 +247,17 @@ def _in_one_line(record: dict[str, Any]) -> str:
     share = f" ({found / default - 1.0:+.0%})" if default > 0 else ""
     if better:
         return (
-            f"believe the held-out number: the levels were chosen by the samples of seed {record['searched']['seed']}; "
+            f"trust the held-out number: the levels were chosen on the samples of seed {record['searched']['seed']}; "
             f"on others {record['metric']} goes from {default:.4g} to {found:.4g}{share}"
         )
     return (
-        f"on samples that the search did not see the found levels are no better: {record['metric']} {found:.4g}, the "
-        f"default {default:.4g}; take more samples (n=) to search by"
+        f"on held-out samples the found levels are no better: {record['metric']} {found:.4g}, the "
+        f"default {default:.4g}; use more samples (n=) in the search"
     )
 
 
 def _changes(wanted: Mapping[str, Any], there: Mapping[str, Any], place: str = "") -> list[str]:
-    """The overrides that make of a composed configuration the one that is wanted."""
+    """The overrides that turn a composed configuration into the wanted one."""
     overrides: list[str] = []
     for key, value in wanted.items():
         if isinstance(value, Mapping) and isinstance(there.get(key), Mapping):
@@ -268,7 +268,7 @@ def _changes(wanted: Mapping[str, Any], there: Mapping[str, Any], place: str = "
 
 
 def _written(value: Any) -> str:
-    """As people write it: words without quotes, where they are words to Hydra too."""
+    """A value as people write it: words without quotes, if Hydra parses them as words."""
     word = isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w.-]*", value) is not None
     return value if word and value.lower() not in NO_WORDS else in_hydra(value)
 
@@ -283,7 +283,7 @@ def _in_words(sigmas: Sequence[float]) -> list[Any]:
 
 
 def searching(config: ScheduleConfig, plain: dict[str, Any], overrides: list[str], machine: Machine) -> Searching:
-    """The search. Raises UserError for a model or a sampler whose levels cannot be searched for."""
+    """The work of the search. Raises UserError for a model or a sampler whose levels cannot be searched for."""
     with machine.processes.agreeing():
         work = Searching(config, plain, overrides, machine, prepare_drawing(config, machine.processes, machine.models))
         work.refuse_a_single_level()

@@ -1,4 +1,4 @@
-"""Which samples are whose: each process has its share, a batch at a time."""
+"""Splits the samples among processes, in batches."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from difflab.console import say_on_stderr
 from difflab.progress import track
 
 MANY_BATCHES = 10_000
-"""From so many on the first line is not waited for."""
+"""From this number on, the first line is shown immediately."""
 
 
 def shares(processes: Processes, n: int, size: int, doing: str) -> Iterator[list[int]]:
-    """The numbers of this process's samples, `size` at a time; the first process displays its progress.
+    """Yields the indices of this process's samples, `size` at a time; the first process displays its progress.
 
-    Together the processes have 0..n-1, each once. doing: as in "sampling 64 images".
+    Together the processes cover 0..n-1, each index once. doing: as in "sampling 64 images".
     """
     indices: Sequence[int] = range(processes.rank, n, processes.world_size)
     count = -(-len(indices) // size)

@@ -1,4 +1,4 @@
-"""Drawings of several settings as one picture: a column for each value of the key that changes fastest."""
+"""The samples of several settings in one image: a column for each value of the key that changes fastest."""
 
 from __future__ import annotations
 
@@ -23,22 +23,21 @@ PICTURE = "grid.png"
 WHITE = 255
 
 MIN_SIDE = 128
-"""Pixels of the shorter side of a picture at least, so that its label has room."""
+"""The least number of pixels of the shorter side of an image, so that its label fits."""
 
 Others = tuple[tuple[str, Value], ...]
 
 
 def report(points: Sequence[SweepPoint], places: Sequence[Path], folder: Path) -> None:
-    """Write `grid.png` into `folder`: in a row the same sample, from equal noise, under each value of the last key.
+    """Writes `grid.png` into `folder`: each row is one sample, from the same noise, under each value of the last key.
 
-    Above one another are the samples of each combination of the other keys, so many that no more than GRID_MOST
-    pictures are shown.
+    The samples of each combination of the other keys are stacked, with at most GRID_MOST images in total.
     """
     say(f"{len(points)} drawings in {', '.join(dict.fromkeys(str(place.parent) for place in places))}")
     drawings = [_Drawing(place) for place in places]
     unread = next((drawing for drawing in drawings if drawing.picture(0) is None), None)
     if unread is not None:
-        say_on_stderr(f"note: {unread.place} has no pictures (png=false), so none are put side by side")
+        say_on_stderr(f"note: {unread.place} has no PNG files (png=false), so there is no image side by side")
         return
     last = list(points[0].values)[-1]
     columns = list(dict.fromkeys(point.values[last] for point in points))
@@ -67,7 +66,7 @@ def report(points: Sequence[SweepPoint], places: Sequence[Path], folder: Path) -
 
 
 class _Drawing:
-    """What `difflab sample` left in a folder."""
+    """The output of `difflab sample` in a folder."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -90,7 +89,7 @@ def _others(point: SweepPoint, last: str) -> Others:
 
 
 def _label(values: dict[str, Value], words: str | None) -> str:
-    """The value of the last key comes first, for a label is cut behind; what words say is not said by a key, too."""
+    """The value of the last key comes first, as labels are truncated; keys covered by the words are left out."""
     shown_keys = [key for key in reversed(values) if words is None or key not in GIVEN]
     parts = [f"{key.rpartition('.')[2]}={shown(values[key])}" for key in shown_keys]
     return ", ".join([*parts, *([words] if words else [])])

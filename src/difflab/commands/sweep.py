@@ -1,4 +1,4 @@
-"""The points of a W&B sweep file as the difflab commands they are, shown or run here without a server."""
+"""The points of a W&B sweep file as difflab commands, shown or run here without a server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Out = Annotated[str | None, typer.Option(help="the sweep's folder [default: runs
 
 @app.command()
 def show(file: File, overrides: Overrides = None, out: Out = None) -> None:
-    """Every point as the command line it is, with its number and whether it is done."""
+    """Show every point as a command line, with its number and whether it is done."""
     sweep, points, ledger = _opened(file, overrides, out)
     done = 0
     for point in points:
@@ -45,7 +45,7 @@ def run(
     out: Out = None,
     jobs: Annotated[int, typer.Option(min=1, help="how many points at a time")] = 1,
     metric: Annotated[
-        list[str] | None, typer.Option(help="a further column, as eval/kid-lite0@512 or eval/kid-lite0")
+        list[str] | None, typer.Option(help="an additional column, as eval/kid-lite0@512 or eval/kid-lite0")
     ] = None,
     x: Annotated[
         str | None, typer.Option(help="the swept key along the plot [default: the one with most values]")
@@ -58,7 +58,7 @@ def run(
     difflab sweep run sweeps/adm_ablation.yaml --jobs 2 trainer.max_steps=800
 
     The folder keeps a log per point, the table (CSV, Markdown) and its plot. Every point is checked before the first
-    one starts; one that fails does not stop the others. Interrupted, the same command goes on where it stopped.
+    one starts; one that fails does not stop the others. If interrupted, the same command continues.
     """
     from difflab.commands.sweep_report import ReportOptions, report
 
@@ -76,9 +76,9 @@ def run(
 
 
 def run_missing(points: Sequence[SweepPoint], ledger: Ledger, at_once: int) -> list[SweepPoint]:
-    """Run the points that the ledger does not have as done; returns those that failed.
+    """Runs the points that are not done according to the ledger; returns those that failed.
 
-    Raises UserError, before anything runs, where a point is no valid command.
+    Raises UserError, before anything runs, if a point is not a valid command.
     """
     from difflab.commands.sweep_processes import Ended, Job, run_jobs
     from difflab.commands.sweep_progress import SweepProgress
@@ -116,16 +116,16 @@ def run_missing(points: Sequence[SweepPoint], ledger: Ledger, at_once: int) -> l
         except KeyboardInterrupt as stop:
             done = sum(ledger.is_done(point.digest) for point in points)
             stop.add_note(f"{done} of {len(points)} points are done, in {ledger.folder / LEDGER}")
-            stop.add_note("the same command goes on with the others")
+            stop.add_note("the same command continues with the others")
             raise
     return sorted(failed, key=lambda point: point.number)
 
 
 def place_points(points: Sequence[SweepPoint], ledger: Ledger) -> list[tuple[tuple[str, ...], Path]]:
-    """The complete arguments of each point, and the folder where its records will lie.
+    """The complete arguments of each point, and the folder of its records.
 
-    A training gets a name made from the sweep and the point's values, drawing and evaluating a folder below the
-    sweep's, unless the file says where. Raises UserError where a point is no valid command, or two share a folder.
+    Training gets a name made from the sweep and the point's values, sampling and evaluation a folder below the sweep's,
+    unless the file sets one. Raises UserError if a point is not a valid command, or if two share a folder.
     """
     from difflab.commands.sweep_checking import folder_of
     from difflab.progress import track
@@ -141,7 +141,7 @@ def place_points(points: Sequence[SweepPoint], ledger: Ledger) -> list[tuple[tup
         if folder in owners:
             key = "name" if point.command == "train" else "out"
             raise UserError(
-                f"points {owners[folder].number} and {point.number} would both lie in {folder}; leave {key}= out"
+                f"points {owners[folder].number} and {point.number} would both be stored in {folder}; leave {key}= out"
             )
         owners[folder] = point
         found.append((arguments, folder))
@@ -154,12 +154,12 @@ def _place(point: SweepPoint, ledger: Ledger) -> list[str]:
         return []
     if point.command == "train":
         return [f"name={ledger.sweep}-{point.slug}"]
-    # With the digest: another n or another seed must not add to these records.
+    # With the digest, as another n or seed must not add to these records.
     return [f"out={quoted(str(ledger.folder / 'points' / f'{point.slug}-{point.digest[:6]}'))}"]
 
 
 def quoted(text: str) -> str:
-    """Text as the value of an override: in quotes where Hydra would read blanks, commas and the like as its own."""
+    """A string as the value of an override: quoted if Hydra would parse spaces, commas and the like."""
     if re.fullmatch(r"[A-Za-z0-9_./+@-]+", text):
         return text
     escaped = re.sub(r'(\\*)"', r'\1\1\\"', text)

@@ -1,4 +1,4 @@
-"""A point of a sweep checked like the command it is, before anything runs."""
+"""Checks a point of a sweep like its command, before anything runs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from difflab.tracking.rundir import RunDirectory
 
 
 def folder_of(command: str, arguments: Sequence[str]) -> Path:
-    """The folder where `difflab <command> <arguments>` keeps its records. Writes nothing.
+    """The folder where `difflab <command> <arguments>` stores its records. Writes nothing.
 
-    Raises UserError, as the command would, for arguments that are no valid configuration.
+    Raises UserError, as the command would, for arguments that are not a valid configuration.
     """
     if command == "train":
         return _training_folder(arguments)
@@ -38,7 +38,7 @@ def _working_folder(name: str, arguments: Sequence[str]) -> Path:
 
 
 def command_called(name: str, arguments: Sequence[str]) -> Command[Any]:
-    """The command that works on a stored model as `difflab <name> <arguments>` does."""
+    """The command of `difflab <name> <arguments>`, for commands on stored models."""
     from difflab.commands.accuracy import ACCURACY
     from difflab.commands.evaluate import command_of
     from difflab.commands.likelihood import LIKELIHOOD

@@ -1,4 +1,4 @@
-"""The processes of a sweep: each point is a program of its own, a few at a time, and none outlives the sweep."""
+"""The processes of a sweep: each point is a separate process, a few at a time, and none outlives the sweep."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from difflab.signals import listening, passed_on_to
 
 Grace = tuple[tuple[signal.Signals, float], ...]
 GRACE: Grace = ((signal.SIGTERM, 120.0), (signal.SIGKILL, 0.0))
-"""What a process is told, and how long it is waited for before it is told the next.
+"""The signals sent to a process, and how long to wait in seconds before sending the next.
 
-Training saves first. Not SIGINT, which children of a job in the background ignore.
+Training saves first. Not SIGINT, which children of a background job ignore.
 """
 
 
 @dataclass(frozen=True)
 class Job:
-    """One `difflab <arguments>` to run; what it writes is added to `log`."""
+    """One `difflab <arguments>` to run; its output is appended to `log`."""
 
     arguments: tuple[str, ...]
     log: Path
@@ -49,11 +49,11 @@ def run_jobs(
     started: Callable[[int], None],
     ended: Callable[[int, Ended], None],
 ) -> None:
-    """Run the jobs, `at_once` of them at a time, and tell by index which one started (on any thread) and ended.
+    """Runs the jobs, `at_once` of them at a time, and reports by index which one started (on any thread) and ended.
 
     lock: a descriptor that every process holds open. On a signal (which raises Stopped) or an error the processes are
-    told to end, once, and waited for; they have process groups of their own, which a terminal's Ctrl-C does not reach.
-    A second signal kills them.
+    signalled to end, once, and waited for; they have their own process groups, which a terminal's Ctrl-C does not
+    reach. A second signal kills them.
     """
     processes = _Processes(lock)
 
@@ -69,7 +69,7 @@ def run_jobs(
         try:
             for future in concurrent.futures.as_completed(waiting):
                 how = future.result()
-                assert how is not None, "jobs are left out only where the sweep is ending"
+                assert how is not None, "jobs are left out only if the sweep is ending"
                 ended(waiting[future], how)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -78,7 +78,7 @@ def run_jobs(
 
 
 class _Processes:
-    """The processes that are alive."""
+    """The running processes."""
 
     def __init__(self, lock: int) -> None:
         self._lock = lock
@@ -88,7 +88,7 @@ class _Processes:
         self._guard = threading.Lock()
 
     def run(self, job: Job, started: Callable[[], None]) -> Ended | None:
-        """Start a process and wait for it; None where the sweep is ending."""
+        """Starts a process and waits for it; None if the sweep is ending."""
         begin = time.monotonic()
         with self._guard, job.log.open("ab") as log:
             if self._ending:
@@ -114,7 +114,7 @@ class _Processes:
         return Ended(status, time.monotonic() - begin)
 
     def end(self) -> None:
-        """End every process, the patient way first."""
+        """Ends every process, gracefully at first."""
         with self._guard:
             self._ending = True
             alive = list(self._alive)

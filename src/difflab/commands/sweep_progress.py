@@ -1,4 +1,4 @@
-"""What a running sweep says on standard error: which point of how many, how it ended, and the time left."""
+"""The progress of a sweep on standard error: which point of how many, how it ended, and the time left."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 class SweepProgress:
-    """A line when a point starts and when it ends, and on a terminal a bar below them.
+    """Prints a line when a point starts and when it ends, and on a terminal a bar below them.
 
-    bar: False where each point shows its own.
+    bar: False if each point shows its own.
     """
 
     def __init__(self, total: int, missing: Sequence[SweepPoint], at_once: int, *, bar: bool = True) -> None:
@@ -48,11 +48,11 @@ class SweepProgress:
             self._bar[0].stop()
 
     def started(self, point: SweepPoint) -> None:
-        """Say that a point begins; from any thread."""
+        """Reports that a point starts; callable from any thread."""
         self._say(f"{point.number} of {self.total} starts: {point.label}")
 
     def ended(self, point: SweepPoint, status: int, seconds: float) -> None:
-        """Say that a point ended, and how long the others will take if they take as long."""
+        """Reports that a point ended, and an estimate of the time for the others."""
         with self._guard:
             self.left -= 1
             self._seconds.append(seconds)
@@ -64,7 +64,7 @@ class SweepProgress:
 
     @property
     def seconds_left(self) -> float:
-        """Rounds of `at_once` points that are still to come, each as long as the mean of those that ended."""
+        """The remaining rounds of `at_once` points times the mean duration of the finished ones."""
         return math.ceil(self.left / self.at_once) * sum(self._seconds) / len(self._seconds)
 
     def _say(self, text: str) -> None:

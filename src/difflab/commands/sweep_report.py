@@ -1,4 +1,4 @@
-"""What came out of a sweep: a table on the terminal, the same as CSV and Markdown, and a plot."""
+"""The results of a sweep: a table on the terminal, the same as CSV and Markdown, and a plot."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EVALUATED = "eval/"
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """What is shown of a sweep: its name, the metric that it is about, further ones, and the key along the plot."""
+    """What to show of a sweep: its name, its main metric, additional ones, and the key on the x axis of the plot."""
 
     title: str | None = None
     metric: SweepMetric | None = None
@@ -43,11 +43,11 @@ class ReportOptions:
 def report(
     points: Sequence[SweepPoint], places: Sequence[Path], folder: Path, options: ReportOptions = ReportOptions()
 ) -> None:
-    """Show points that are done, and write table.csv, table.md, plot.svg and plot.png into `folder`.
+    """Shows the points that are done, and writes table.csv, table.md, plot.svg and plot.png into `folder`.
 
-    The terminal and the plot have the metrics that are asked for, or all of an evaluation where none is; the files have
-    all. A metric given without its protocol (`eval/fd-lite0`) stands for all of that name. Points that differ in their
-    seed alone are one line, with the standard deviation over them; table.csv has every point.
+    The terminal and the plot have the requested metrics, or by default all of an evaluation; the files have all. A
+    metric given without its protocol (`eval/fd-lite0`) stands for all of that name. Points that differ only in their
+    seed are one line, with the standard deviation over them; table.csv has every point.
     """
     measured = read_all_measured(places)
     rows = [
@@ -79,7 +79,7 @@ def report(
 
 
 def _is_meant(name: str, want: str) -> bool:
-    """Whether a metric goes by the name that was asked for, without its protocol or without the hash of one."""
+    """Whether a metric has the requested name, with or without its protocol or the hash of it."""
     return (
         name == want or name.startswith(f"{want}@") or re.fullmatch(re.escape(want) + "-[0-9a-f]{6}", name) is not None
     )
@@ -106,7 +106,7 @@ def _plotted(rows: Sequence[SweepRow], metrics: Sequence[str], folder: Path, x: 
 
 
 def _worth_an_axis(rows: Sequence[SweepRow], key: str) -> tuple[bool, bool, int]:
-    """Seeds are repetitions, numbers have an order, and many values make a curve."""
+    """Seeds are repetitions, numbers are ordered, and many values make a curve."""
     from difflab.tracking.plot import is_number
 
     values = [row.values.get(key) for row in rows]
@@ -114,8 +114,8 @@ def _worth_an_axis(rows: Sequence[SweepRow], key: str) -> tuple[bool, bool, int]
 
 
 def _note_differing(results: Sequence[Result]) -> None:
-    """Say in what the protocols of one metric differ, apart from what sweeps vary: how samples are drawn, how a
-    likelihood or an accuracy is found."""
+    """Reports how the protocols of a metric differ, apart from what sweeps vary: how samples are generated, how a
+    likelihood or an accuracy is computed."""
     for key in dict.fromkeys(result.key for result in results):
         first, *others = [result.protocol for result in results if result.key == key]
         differing = {name for other in others for name in first.differences(other) if not first.is_varied(name)}

@@ -1,4 +1,4 @@
-"""`difflab train`: assemble a run from its configuration, train it, and say where everything lies."""
+"""`difflab train`: assembles a run from its configuration, trains it, and shows where everything is stored."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def main(argv: Sequence[str]) -> int:
 
 
 def train(config: TrainConfig, overrides: list[str], said: Sequence[str] = ()) -> None:
-    """Train until `trainer.max_steps`; an interrupted run goes on where it stopped.
+    """Trains until `trainer.max_steps`; an interrupted run continues where it stopped.
 
-    said: lines about what of the configuration was read from the data.
+    said: messages about values that were read from the data.
 
-    Raises SystemExit where a signal told it to stop (see callbacks.preemption), and UserError where another process
-    trains this run.
+    Raises SystemExit if a signal stopped it (see callbacks.preemption), and UserError if another process is training
+    this run.
     """
     defer_imports()
 
@@ -48,8 +48,8 @@ def train(config: TrainConfig, overrides: list[str], said: Sequence[str] = ()) -
     from difflab.parts.finding import with_recorded_parts
     from difflab.tracking.rundir import RunDirectory
 
-    # What the machine has not got, data that is missing or does not fit, and evaluations of it that cannot be made are
-    # found before anything is written.
+    # Missing devices, missing or unfit data, and evaluations that are impossible on it are found before anything is
+    # written.
     refuse_more_than_there_is(config.trainer, config.data)
     images = build_dataset(config.data, split=config.data.train_split)
     config = config.model_copy(update={"data": with_class_names(config.data)})
@@ -66,25 +66,27 @@ def train(config: TrainConfig, overrides: list[str], said: Sequence[str] = ()) -
             fit(config, overrides, run, resume, said)
         except Preempted as stop_requested:
             if not is_first_process():
-                # The first process speaks for all; a launcher would end it where another one fails before it.
+                # The first process reports for all; a launcher would end it if another one failed before it.
                 raise SystemExit(0) from None
             say_on_stderr(f"difflab train: {stop_requested}")
             raise
         except Stopped as stop:
             last = run.last_checkpoint
-            stop.add_note(f"{last} is as it was" if last.is_file() else "no step was taken, nothing is to be saved")
+            stop.add_note(
+                f"{last} is unchanged" if last.is_file() else "no step was taken, so there is nothing to save"
+            )
             raise
 
 
 def beginning_of(run: RunDirectory, config: TrainConfig) -> Path | None:
-    """The checkpoint that training goes on from; None where it begins anew.
+    """The checkpoint from which training resumes; None if it starts from scratch.
 
-    Raises UserError where the directory holds another run, or the run would lose what it has trained.
+    Raises UserError if the directory contains another run, or the run would lose its training progress.
     """
     from difflab.checkpoints import newest_checkpoint
 
     own = newest_checkpoint(run.checkpoints)
-    # Without a checkpoint there is nothing to mix up: a first try that failed may be mended and started again.
+    # Without a checkpoint there is nothing to mix up: a failed first try may be fixed and started again.
     if own is None or config.resume == "never":
         return run.checkpoint_to_resume(config.resume)
     stored = read_train_config(run.config)
@@ -92,19 +94,19 @@ def beginning_of(run: RunDirectory, config: TrainConfig) -> Path | None:
     if config.resume in ("auto", "must"):
         return own
     if config.resume == stored.resume:
-        # The run began so, or was set back so: this is the same command once more, after a requeue say.
+        # The run started from this checkpoint, or was reset to it: the same command again, such as after a requeue.
         return own
     requested = run.checkpoint_to_resume(config.resume)
     if requested is not None and not run.owns(requested):
         raise UserError(
-            f"resume={config.resume}, but {run.path} has checkpoints of its own: resume=auto goes on from those, "
-            "another name=... begins with that one"
+            f"resume={config.resume}, but {run.path} has its own checkpoints: use resume=auto to continue from "
+            "those, or another name=... to start from that one"
         )
     return requested
 
 
 def refuse_another_run(stored: TrainConfig, requested: TrainConfig, path: Path) -> None:
-    """Raises UserError where a directory holds a run whose model, data or optimizer differ from what is asked for."""
+    """Raises UserError if a directory contains a run with another model, data or optimizer than requested."""
     changes = [
         (key, old, new)
         for key, old, new in differences(identity(stored), identity(requested))
@@ -114,4 +116,4 @@ def refuse_another_run(stored: TrainConfig, requested: TrainConfig, path: Path) 
         return
     shown = ", ".join(f"{key} was {old!r}, is {new!r}" for key, old, new in changes[:CHANGES_SHOWN])
     more = f" and {len(changes) - CHANGES_SHOWN} more" if len(changes) > CHANGES_SHOWN else ""
-    raise UserError(f"{path} holds a run with another configuration ({shown}{more}); give this one another name=...")
+    raise UserError(f"{path} contains a run with another configuration ({shown}{more}); give this one another name=...")

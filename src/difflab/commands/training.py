@@ -1,4 +1,4 @@
-"""A training run put together: module, data, callbacks and loggers in one Trainer."""
+"""Assembles a training run: module, data, callbacks and loggers in one Trainer."""
 
 from __future__ import annotations
 
@@ -70,17 +70,16 @@ LIGHTNING_LOGGERS = ("lightning", "lightning.pytorch", "lightning.fabric")
 def fit(
     config: TrainConfig, overrides: list[str], run: RunDirectory, resume: Path | None, said: Sequence[str] = ()
 ) -> None:
-    """Train in the run directory, from `resume` if there is one.
+    """Trains in the run directory, from `resume` if there is one.
 
-    A run that has all its steps makes up what a kill kept from being done after the last one; one that has that too is
-    left as it is.
+    A run with all its steps catches up on work that was interrupted after the last one; a complete run is unchanged.
 
-    What the records and the loggers get is the validated configuration with all its defaults: one that another version
-    of difflab changes is then noticed where the run goes on.
+    Records and loggers receive the validated configuration with all its defaults, so that a default changed by another
+    version of difflab is noticed when the run is resumed.
 
-    said: lines about what of the configuration was read from the data.
+    said: messages about values that were read from the data.
 
-    Raises UserError where nothing can be trained on from `resume`.
+    Raises UserError if training cannot continue from `resume`.
     """
     accelerator = resolve_accelerator(config.trainer.accelerator)
     steps = config.trainer.max_steps
@@ -106,7 +105,7 @@ def fit(
             fields=module.batch_keys(),
             tokenizers=module.tokenizers(),
         )
-        # What cannot be trained on, cannot draw or be judged is refused before anything is logged.
+        # Runs that cannot be resumed, sampled or evaluated are refused before anything is logged.
         data.refuse_misfits(layout.total)
         pipeline = sampling_pipeline(config, module, accelerator)
         if pipeline is not None and (counts := config.callbacks.measured):
@@ -117,12 +116,12 @@ def fit(
             if owed:
                 say(f"already at step {steps} of {steps}, but not everything was done there: {', '.join(owed)}")
             if resume is not None and run.owns(resume) and not _same_file(resume, run.last_checkpoint):
-                # From now on the run is where it goes on from, whatever becomes of this start.
+                # From now on the run is at this checkpoint, whatever becomes of this start.
                 link_or_copy(resume, run.last_checkpoint)
             run.write_records(config.plain(), overrides)
         job = Job.training(run, config.experiment, config.output_root)
         with shielded():
-            # A scheduler signals every process of a job; those that log have to outlive the last metrics.
+            # A scheduler signals every process of a job; loggers' processes must outlive the last metrics.
             loggers = stack.enter_context(build_loggers(config.logger, run, config.plain(), job))
         others = stack.enter_context(launched(layout.per_node, layout.nodes, by_others=layout.starter != "difflab"))
         trainer = build_trainer(config, accelerator, run, pipeline, loggers, environment_of(layout))
@@ -135,9 +134,9 @@ def fit(
 
 
 def begun(resume: Path, run: RunDirectory) -> dict[str, Any]:
-    """The checkpoint that training goes on from.
+    """Loads the checkpoint from which training continues.
 
-    Raises UserError where it cannot be read; of a run's own one the message names the newest that can.
+    Raises UserError if it is unreadable; for a run's own checkpoint the message names the newest readable one.
     """
     try:
         return read_checkpoint(resume)
@@ -145,7 +144,7 @@ def begun(resume: Path, run: RunDirectory) -> dict[str, Any]:
         if not run.owns(resume):
             raise
         older = next((path for _, path in reversed(step_checkpoints(run.checkpoints)) if _is_readable(path)), None)
-        instead = "give another name=... to start anew" if older is None else f"go on from resume={_short(older)}"
+        instead = "give another name=... to start anew" if older is None else f"continue from resume={_short(older)}"
         raise UserError(f"{str(error).removesuffix('; fetch it again')}; {instead}") from error
 
 
@@ -158,9 +157,9 @@ def _is_readable(checkpoint: Path) -> bool:
 
 
 def is_finished(resume: Path, checkpoint: dict[str, Any], run: RunDirectory, max_steps: int) -> bool:
-    """Whether `resume`, the file of `checkpoint`, is the run's newest and has all the steps that are asked for.
+    """Whether `resume`, the file of `checkpoint`, is the run's newest and has all the requested steps.
 
-    Raises UserError where it has more, or where it is another run's or an older one and leaves nothing to train.
+    Raises UserError if it has more, or if it is from another run or an older one and leaves nothing to train.
     """
     step = checkpoint["difflab"]["train_step"]
     if step < max_steps:
@@ -169,29 +168,29 @@ def is_finished(resume: Path, checkpoint: dict[str, Any], run: RunDirectory, max
     is_newest = newest is not None and run.owns(resume) and _step_of(newest) == step
     if step > max_steps or not is_newest:
         raise UserError(
-            f"trainer.max_steps={max_steps}, but {_short(resume)} is at step {step} already: "
+            f"trainer.max_steps={max_steps}, but {_short(resume)} is already at step {step}: "
             "give a larger trainer.max_steps, or another name=... to start anew"
         )
     return True
 
 
 def refuse_other_training(checkpoint: dict[str, Any], module: TrainingModule, path: str) -> None:
-    """Raises UserError where a checkpoint is of a training that trained other parameters than this one."""
+    """Raises UserError if a checkpoint is from a run that trained other parameters than this one."""
     theirs = checkpoint["difflab"].get("optimizers", {})
     ours = {name: list(parameters) for name, parameters in module.trained_by().items()}
-    # In their order, in which Lightning keeps the states.
+    # In order, as Lightning stores optimizer states by position.
     if list(theirs.items()) != list(ours.items()):
         before, now = (sum(len(names) for names in trained.values()) for trained in (theirs, ours))
         raise UserError(
-            f"{path} is of a run that trained {before} tensors, this one trains {now}, and not the same "
-            f"(init.freeze, init.train): begin from its weights instead, as in init=weights init.from={path}"
+            f"{path} is from a run that trained {before} tensors, this one trains {now}, and not the same "
+            f"(init.freeze, init.train): start from its weights instead, as in init=weights init.from={path}"
         )
 
 
 def build_module(config: TrainConfig, accelerator: Accelerator, *, initial_weights: bool = True) -> TrainingModule:
-    """The module with its initial weights, which are the same on every rank, in the layout of the device.
+    """Builds the module with its initial weights, the same on every rank, in the memory layout of the device.
 
-    initial_weights: False where a checkpoint replaces them anyway; those of `init` need not exist any more.
+    initial_weights: False if a checkpoint replaces them anyway; those of `init` need not exist any more.
     """
     torch.manual_seed(stream_seed(config.seed, "init"))
     module = build_training_module(config)
@@ -219,9 +218,9 @@ def build_trainer(
     loggers: list[Logger],
     environment: ClusterEnvironment,
 ) -> L.Trainer:
-    """Lightning's Trainer. Its own progress bar, checkpoints and summary give way to difflab's.
+    """Builds Lightning's Trainer, with its progress bar, checkpoints and summary replaced by difflab's.
 
-    pipeline: what pictures are drawn with; None where the task draws nothing.
+    pipeline: generates samples; None if the task is not generative.
     """
     requested = config.trainer
     if accelerator == "cuda":
@@ -229,7 +228,7 @@ def build_trainer(
     choose_algorithms(requested.deterministic, accelerator, compiles=on_cuda_only(requested.compile, accelerator))
 
     def make_evaluator(n: int, seed: int) -> Evaluator:
-        assert pipeline is not None, "the task draws"
+        assert pipeline is not None, "the task is generative"
         return build_run_evaluator(config, pipeline, n, seed, trainer.global_rank, trainer.world_size)
 
     context = CallbackContext(
@@ -249,7 +248,7 @@ def build_trainer(
         max_steps=-1,
         max_epochs=1,
         benchmark=not requested.deterministic,
-        # The Validation callback validates; the one epoch of a fit never comes to a second.
+        # The Validation callback validates; a fit has only one epoch.
         check_val_every_n_epoch=2,
         limit_val_batches=requested.val_batches if requested.val_every_steps else 0,
         num_sanity_val_steps=0,
@@ -263,28 +262,28 @@ def build_trainer(
         use_distributed_sampler=False,
         default_root_dir=run.path,
     )
-    # Ours are there from the first line of the command to the last.
+    # Ours are installed from the first line of the command to the last.
     trainer._signal_connector = _NoHandlers(trainer)
     return trainer
 
 
 class _NoHandlers(_SignalConnector):
-    """Lightning's handlers broadcast and save wherever a signal finds them, so that ranks wait for each other."""
+    """Lightning's handlers broadcast and save wherever a signal arrives, so that ranks wait for each other."""
 
     def register_signal_handlers(self) -> None:
         self.received_sigterm = False
 
 
 def with_checked_evaluation(config: TrainConfig, overrides: Sequence[str]) -> TrainConfig:
-    """The configuration with the metrics that its data can be measured with; what is left out is said.
+    """The configuration with the metrics that its data supports; the others are reported and left out.
 
-    Raises UserError where the evaluations of this training could not be made, by what configuration and data say.
+    Raises UserError if the evaluations of this run would be impossible, according to its configuration and data.
     """
     if not config.callbacks.measured:
         return config
     metrics, left_out = without_unsuited(config.metrics, config.data, overrides, image_size=config.data.image_size)
     if all(metric is None for metric in metrics.values()):
-        raise UserError("callbacks.evaluation has no metrics to find: choose some, or callbacks.evaluation=null")
+        raise UserError("callbacks.evaluation has no metrics: choose some, or set callbacks.evaluation=null")
     model = config.model()
     classes = model.classes if isinstance(model, DrawingModelConfig) else None
     refuse_other_samples(metrics, model.shape, classes, class_names_of(config.data))
@@ -299,9 +298,9 @@ def with_checked_evaluation(config: TrainConfig, overrides: Sequence[str]) -> Tr
 def build_run_evaluator(
     config: TrainConfig, pipeline: Pipeline, n: int, seed: int, rank: int = 0, world_size: int = 1
 ) -> Evaluator:
-    """What judges samples 0..n-1 of a seed while a run trains, of which process `rank` has its share.
+    """The evaluator of samples 0..n-1 of a seed during training, of which process `rank` has its share.
 
-    Raises UserError where a metric cannot be computed of them.
+    Raises UserError if a metric cannot be computed on them.
     """
     return build_evaluator(
         config.metrics,
@@ -318,21 +317,21 @@ def build_run_evaluator(
 
 
 def sampling_pipeline(config: TrainConfig, module: TrainingModule, accelerator: Accelerator) -> Pipeline | None:
-    """What the sample grid and the evaluation during training draw with: the run's own sampler and guidance.
+    """The pipeline of the sample grid and the evaluation during training, with the run's own sampler and guidance.
 
-    None where the task draws nothing. Captions, and the images that an upsampler enlarges, are those of the validation
-    split, where there is one.
-    Raises UserError for a guidance that asks further networks, which no training has beside it.
+    None if the task is not generative. Captions, and the images that an upsampler enlarges, are from the validation
+    split, if there is one.
+    Raises UserError for a guidance with additional networks, which are not available in training.
     """
     model = config.model()
     if not isinstance(model, DrawingModelConfig):
         return None
     if model.guidance.guides:
         raise UserError(
-            f"guidance.kind={model.guidance.kind} asks a further network: train with guidance=none or classifier_free "
-            "alone, and give it to `difflab sample` and `difflab evaluate`"
+            f"guidance.kind={model.guidance.kind} needs another network: train with guidance=none or classifier_free "
+            "alone, and use it in `difflab sample` and `difflab evaluate`"
         )
-    assert isinstance(module, NoisedModule), "what draws by diffusion learns from noise"
+    assert isinstance(module, NoisedModule), "diffusion models train on noised images"
     stages = {
         "single": DiffusingStage(
             module.network,
@@ -350,10 +349,10 @@ def sampling_pipeline(config: TrainConfig, module: TrainingModule, accelerator: 
 
 
 def hush_lightning() -> None:
-    """Lightning's remarks (devices found, products to try) go to log.txt alone; its warnings are shown."""
-    # Lightning 2.6 asks torch's pytree in a way that torch has renamed.
+    """Sends Lightning's remarks (devices found, products to try) to log.txt only; its warnings are shown."""
+    # Lightning 2.6 uses a function of torch's pytree that torch has renamed.
     warnings.filterwarnings("ignore", message=r".*LeafSpec.* is deprecated")
-    # Where SLURM is installed, also outside of its jobs: which processes there are is difflab's to say.
+    # Shown wherever SLURM is installed, even outside of its jobs; difflab starts the processes itself.
     warnings.filterwarnings("ignore", message=r".*`srun` command is available")
     for name in LIGHTNING_LOGGERS:
         for handler in logging.getLogger(name).handlers:
@@ -362,7 +361,7 @@ def hush_lightning() -> None:
 
 
 def report(run: RunDirectory, module: TrainingModule) -> None:
-    """Say where everything of a finished run lies."""
+    """Shows where everything of a finished run is stored."""
     places = {
         "run": run.path,
         "weights": next(iter(sorted(run.weights.glob("*.safetensors"))), run.weights),
@@ -378,7 +377,7 @@ def report(run: RunDirectory, module: TrainingModule) -> None:
 
 @contextlib.contextmanager
 def signals_as_such() -> Iterator[None]:
-    """Lightning turns a signal into SystemExit(1), which nobody can tell from a crash: turn it back."""
+    """Restores a signal that Lightning turns into SystemExit(1), which looks like a crash."""
     try:
         yield
     except SystemExit as error:

@@ -1,4 +1,4 @@
-"""Schedules tried one by one: each is an evaluation of its own, kept in a ledger and never measured again."""
+"""Tries schedules one by one: each is a separate evaluation, recorded in a ledger and never repeated."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from difflab.tracking.sweep_ledger import Ledger, read_all_measured
 from difflab.tracking.sweep_point import SweepPoint
 
 QUIET = {"csv": False, "wandb": None}
-"""The logger of a candidate: its records are enough, and the search has a run of its own."""
+"""No logger for a candidate: its records are enough, and the search has its own run."""
 
 
 @dataclass(frozen=True)
 class OfTheSearch(SamplesMeasurement):
-    """Samples of a candidate: their records are the search's alone, and not among the run's evaluations."""
+    """The samples of a candidate, with records that belong to the search, not to the run's evaluations."""
 
     @property
     def also_kept_in(self) -> Path | None:
@@ -40,7 +40,7 @@ class OfTheSearch(SamplesMeasurement):
 
 @dataclass(frozen=True)
 class Measured:
-    """result: None where the candidate could not be measured. seconds: 0 where it was before."""
+    """result: None if the candidate could not be measured. seconds: 0 if it was measured before."""
 
     result: Result | None
     folder: Path
@@ -52,7 +52,7 @@ class Measured:
 
 
 class Trials:
-    """Measures samplers on the samples of a search. All processes call it together.
+    """Measures samplers on the samples of a search. Called by all processes together.
 
     root: the folder of all candidates, and of their ledger.
     """
@@ -65,15 +65,15 @@ class Trials:
         self.ledger: Ledger = ledger_of(root)
         metrics = {name: one for name, one in config.plain()["metrics"].items() if one is not None}
         if config.kind is not None:
-            # The other metrics are nothing that candidates are judged by.
+            # Candidates are not compared by the other metrics.
             metrics = {name: one for name, one in metrics.items() if one["kind"] == config.kind}
         kept = {key: value for key, value in plain.items() if key not in SEARCHING}
         self.plain = {**kept, "metrics": metrics, "logger": QUIET, "out": str(root)}
 
     def measure(self, sampler: SamplerConfig, seed: int, label: str) -> Measured:
-        """The metric of the samples of a seed, drawn with a sampler; read back where it was found before.
+        """The metric of the samples of a seed with a sampler; read back if it was measured before.
 
-        Raises UserError where the metrics have none of the name that is asked for.
+        Raises UserError if there is no metric of the requested name.
         """
         point = self._planned(sampler, seed, label)
         begin = time.monotonic()

@@ -1,4 +1,4 @@
-"""Running a typer application as one of difflab's commands."""
+"""Runs a typer application as one of difflab's commands."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import typer
 
 from difflab.errors import UserError
 
-# Typer brings its own copy of click in newer releases: take the exceptions from wherever its own come from.
+# Newer releases of Typer contain their own copy of click, so take the exceptions from the same place.
 _exceptions = importlib.import_module(typer.BadParameter.__module__)
 
 
 def run_typer(app: typer.Typer, name: str, argv: Sequence[str]) -> int:
-    """Run `app` with `argv`; returns its exit status. What the user typed wrong becomes a UserError."""
+    """Runs `app` with `argv`; returns its exit status. Usage errors become a UserError."""
     command = typer.main.get_command(app)
     try:
-        # Not `command.main`, which answers a reader who went away (`| head`) by exiting with status 1.
+        # Not `command.main`, which exits with status 1 if the reader closes the pipe (`| head`).
         with command.make_context(f"difflab {name}", list(argv)) as context:
             result = command.invoke(context)
     except typer.Exit as exit:

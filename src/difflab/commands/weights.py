@@ -1,4 +1,4 @@
-"""Weights: what a file is, official formats in and out, and EMA lengths chosen after training."""
+"""Weights: inspection, import and export of official formats, and EMA lengths chosen after training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from difflab.errors import UserError
 if TYPE_CHECKING:
     from difflab.config.model import ModelConfig
 
-_WRAPPER = "where the weights are in a file that has several, as in ema or state_dict.ema_model"
+_WRAPPER = "the key of the weights in a file that has several, as in ema or state_dict.ema_model"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
 
@@ -32,7 +32,7 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
     wrapper: Annotated[str | None, typer.Option(help=_WRAPPER)] = None,
 ) -> None:
-    """Say what weights are, from their keys and shapes; nothing in the file is executed."""
+    """Identify weights by their keys and shapes; nothing in the file is executed."""
     from difflab.interop.identifying import identify
     from difflab.pipelines.stored import weights_of_run
 
@@ -43,8 +43,8 @@ def inspect(
     rows = {
         "file": found.path,
         "format": found.format,
-        "layout": found.layout or "none that is known",
-        "is": ", ".join(found.facts) or "nothing that its keys and shapes tell",
+        "layout": found.layout or "unknown",
+        "is": ", ".join(found.facts) or "not identified by its keys and shapes",
         "fits": ", ".join(found.presets) or "none of the published models known here",
         "tensors": f"{found.tensors} with {found.parameters:,} parameters, {', '.join(found.dtypes)}",
     }
@@ -57,22 +57,22 @@ def inspect(
 @app.command(name="import")
 def import_(
     path: Annotated[Path, typer.Argument(readable=False, help="an official weights file, or a diffusers folder")],
-    out: Annotated[Path, typer.Option(readable=False, help="folder to write, which `difflab sample run=` takes")],
+    out: Annotated[Path, typer.Option(readable=False, help="folder to write, for `difflab sample run=`")],
     preset: Annotated[
         str | None,
-        typer.Option(help="the experiment they are of, as in ddpm/cifar10; a diffusers folder may say it itself"),
+        typer.Option(help="their experiment, as in ddpm/cifar10; a diffusers folder may contain it"),
     ] = None,
-    layout: Annotated[str | None, typer.Option(help="the official layout, where the keys do not tell")] = None,
+    layout: Annotated[str | None, typer.Option(help="the official layout, if the keys do not determine it")] = None,
     wrapper: Annotated[str | None, typer.Option(help=_WRAPPER)] = None,
 ) -> None:
-    """Turn official weights into a folder (config.json, model.safetensors) that every command takes."""
+    """Convert official weights into a folder (config.json, model.safetensors) that every command accepts."""
     from difflab.interop.layout import Target
     from difflab.interop.layouts import NATIVE
     from difflab.interop.presets import PRESETS
     from difflab.interop.registry import check_export, export_model, import_weights
 
     if (path / "config.yaml").is_file():
-        raise UserError(f"{path}: a run of difflab's own, which every command takes as it is: run={path}")
+        raise UserError(f"{path} is a run of difflab's own, which every command accepts as it is: run={path}")
     config, notes = _named_model(path, preset, wrapper)
     check_export(out, config, NATIVE)
     published_in = PRESETS[preset].layouts if preset in PRESETS else ()
@@ -88,7 +88,7 @@ def import_(
 
 
 def _named_model(path: Path, preset: str | None, wrapper: str | None) -> tuple[ModelConfig, Sequence[str]]:
-    """The model that the weights are for, and what there is to say about how it was found."""
+    """The model of the weights, and notes about how it was identified."""
     from difflab.commands.choices import near_choices
     from difflab.commands.composing import choices_of, compose_and_validate
     from difflab.config.train import TrainConfig
@@ -103,9 +103,9 @@ def _named_model(path: Path, preset: str | None, wrapper: str | None) -> tuple[M
         return config, _other_process(path, config, preset)
     described = model_of_folder(path)
     if described is None:
-        # Which says what the weights fit, or that they are our own.
+        # Its error names what the weights fit, or that they are our own.
         import_weights(path, None, wrapper=wrapper)
-    assert described is not None, "weights that nothing describes are refused"
+    assert described is not None, "unidentified weights are refused"
     return described.config, described.notes
 
 
@@ -116,9 +116,9 @@ def export(
     layout: Annotated[
         str, typer.Option(help="difflab, diffusers, guided, guided-new-order, janspiry or pesser")
     ] = "difflab",
-    which: Annotated[str, typer.Option("--weights", help="auto (averages where they are kept), ema or raw")] = "auto",
+    which: Annotated[str, typer.Option("--weights", help="auto (averages if there are any), ema or raw")] = "auto",
 ) -> None:
-    """Write the weights of a run as difflab's folder, or in an official layout."""
+    """Write the weights of a run as a difflab folder, or in an official layout."""
     from difflab.interop.registry import NATIVE, check_export, export_model
     from difflab.pipelines.stored import find_stored, load_weights, load_whole_weights
 
@@ -135,14 +135,14 @@ app.command()(ema)
 
 
 def _other_process(path: Path, config: ModelConfig, preset: str) -> list[str]:
-    """Where a folder says itself that its noise is another than the experiment's."""
+    """Notes on a folder whose own noise schedule differs from the experiment's."""
     from difflab.config.model import NoisedModelConfig
     from difflab.interop.diffusers_model import model_of_folder
 
     try:
         described = model_of_folder(path)
     except UserError:
-        # A preset is also there for folders that do not say it, or say what is not known here.
+        # A preset also serves folders that do not state the process, or state an unknown one.
         return []
     if described is None or not isinstance(config, NoisedModelConfig):
         return []
@@ -156,7 +156,7 @@ def _other_process(path: Path, config: ModelConfig, preset: str) -> list[str]:
 
 def _which(name: str) -> Weights:
     if name not in get_args(Weights):
-        raise UserError(f"--weights {name} is none of {', '.join(get_args(Weights))}")
+        raise UserError(f"--weights {name} is not one of {', '.join(get_args(Weights))}")
     return cast(Weights, name)
 
 
@@ -171,7 +171,7 @@ def _next_command(config: ModelConfig, out: Path) -> str:
 
 
 def _warn_of_the_name(path: Path, preset: str) -> None:
-    """Models of one architecture are told apart by the names of their files alone."""
+    """Models of one architecture can only be distinguished by their file names."""
     from difflab.interop.identifying import published_as
     from difflab.interop.presets import PRESETS
 

@@ -1,4 +1,4 @@
-"""`difflab weights ema`: averages of any length, made of the snapshots that a run with callbacks.power_ema left."""
+"""`difflab weights ema`: averages of any length, from the snapshots of a run with callbacks.power_ema."""
 
 from __future__ import annotations
 
@@ -17,12 +17,10 @@ if TYPE_CHECKING:
 def ema(
     run: Annotated[Path, typer.Argument(readable=False, help="a run directory, trained with callbacks=power_ema")],
     sigma_rel: Annotated[str, typer.Option(help="the length, or several: 0.05,0.1,0.15 (EDM2: 0.01 to 0.25)")],
-    out: Annotated[
-        Path, typer.Option(readable=False, help="folder to write; of several lengths each gets a folder in it")
-    ],
-    step: Annotated[int | None, typer.Option(help="a training step that has snapshots (the last)")] = None,
+    out: Annotated[Path, typer.Option(readable=False, help="folder to write; several lengths each get a subfolder")],
+    step: Annotated[int | None, typer.Option(help="a training step with snapshots [default: the last]")] = None,
 ) -> None:
-    """Make EMA weights of any length after training, as folders that `difflab sample run=` takes."""
+    """Compute EMA weights of any length after training, as folders for `difflab sample run=`."""
     import torch
 
     from difflab.averaging.snapshots import length_name, recipe_for, reconstruct
@@ -54,7 +52,7 @@ def _lengths(text: str) -> list[float]:
         try:
             length = float(part)
         except ValueError:
-            raise UserError(f"--sigma-rel {text}: {part!r} is no number; write 0.075 or 0.05,0.1,0.15") from None
+            raise UserError(f"--sigma-rel {text}: {part!r} is not a number; write 0.075 or 0.05,0.1,0.15") from None
         with user_errors("--sigma-rel"):
             gamma_of(length)
         lengths.append(length)
@@ -74,7 +72,7 @@ def _snapshots_of(run: Path) -> list[Snapshot]:
     if not snapshots:
         raise UserError(
             f"{run} has no snapshots in weights/power_ema: train with callbacks=power_ema, or with "
-            "'callbacks.power_ema={}' beside another choice of callbacks"
+            "'callbacks.power_ema={}' in addition to another choice of callbacks"
         )
     return snapshots
 

@@ -1,4 +1,4 @@
-"""The configuration of `difflab accuracy`: a stored classifier, real images, and the noise on them."""
+"""The configuration of `difflab accuracy`: a stored classifier, real images, and the noise added to them."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ class AccuracyConfig(MeasuringImagesConfig):
     """
 
     times: Annotated[int, Field(ge=1)] | None = None
-    """At how many times of the noise schedule, evenly spread, every image is shown; null = 20. A classifier of clean
-    images has none: every image is shown once."""
+    """The number of evenly spaced times of the noise schedule at which every image is noised; null = 20. A classifier
+    of clean images has none: every image is classified once."""

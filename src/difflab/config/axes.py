@@ -1,4 +1,4 @@
-"""The axes on which a paper is a choice: a registry each, which difflab's own folders and plugins fill."""
+"""The axes of the design space: one registry per axis, filled by difflab's own folders and by plugins."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from difflab.config.registry import Names, Parts, Registry
 CONDITIONERS = Registry(
     "conditioning", "difflab.conditioning.config", base="difflab.conditioning.config:ConditionerBase"
 )
-"""What a model is told besides x and time. Builders: (config, embedding_dim=, image_size=) -> `Conditioner`."""
+"""The conditioning besides x and time. Builders: (config, embedding_dim=, image_size=) -> `Conditioner`."""
 
 
 SAMPLERS = Registry("sampler", "difflab.diffusion.samplers.config", base="difflab.config.sampler:SamplerBase")
-"""How samples are drawn. Builders: (config) -> `Sampler`."""
+"""How samples are generated. Builders: (config) -> `Sampler`."""
 
 NETWORKS = Registry(
-    "network", "difflab.networks.config", "difflab.networks.towers.config", base="difflab.config.network:NetworkBase"
+    "network",
+    "difflab.networks.config",
+    "difflab.networks.towers.config",
+    base="difflab.config.network:NetworkBase",
 )
-"""What is trained. Builders: (config, image_size=, learned_variance=) -> `nn.Module` on torch's default device."""
+"""The trained network. Builders: (config, image_size=, learned_variance=) -> `nn.Module` on torch's default device."""
 
 IMAGE_TOWERS = Registry(
     "network/image", "difflab.networks.towers.config", base="difflab.networks.towers.config:ImageTowerBase"
@@ -41,7 +44,7 @@ DIFFUSIONS = Registry(
 SCHEDULES = Registry(
     "diffusion/schedule", "difflab.diffusion.config", base="difflab.config.diffusion:ScheduleBase", words=True
 )
-"""The betas of a table. Builders: (timesteps, **options) -> float64 [T]."""
+"""The betas of a discrete process. Builders: (timesteps, **options) -> float64 [T]."""
 
 TIMESTEP_SAMPLINGS = Registry(
     "diffusion/timestep_sampling",
@@ -49,7 +52,7 @@ TIMESTEP_SAMPLINGS = Registry(
     base="difflab.config.diffusion:TimestepSamplingBase",
     words=True,
 )
-"""Which rows of a table are trained on. Builders: (config, process) -> `TimestepSampler`."""
+"""Which timesteps of a discrete process are trained on. Builders: (config, process) -> `TimestepSampler`."""
 
 SIGMA_DISTRIBUTIONS = Registry(
     "diffusion/sigma_distribution",
@@ -66,22 +69,22 @@ WEIGHTINGS = Registry(
     base="difflab.config.diffusion:WeightingBase",
     words=True,
 )
-"""How much each noise level counts in the squared error. Builders: (config, process) -> `LossWeighting` or None."""
+"""The weight of each noise level in the squared error. Builders: (config, process) -> `LossWeighting` or None."""
 
 PREDICTIONS = Names("prediction", "difflab.diffusion.config")
-"""What a diffusion network regresses. Builders: (sigma_data) -> `Prediction`."""
+"""What a diffusion network predicts. Builders: (sigma_data) -> `Prediction`."""
 
 GUIDANCE = Registry("guidance", "difflab.diffusion.guidance.config", base="difflab.config.guidance:GuidanceBase")
-"""How predictions are steered. Builders: (options, `GuidanceParts`) -> `Guidance`s in the order they are applied."""
+"""How predictions are guided. Builders: (options, `GuidanceParts`) -> `Guidance`s in the order they are applied."""
 
 METRICS = Registry("metrics", "difflab.metrics.config", base="difflab.config.metrics:MetricBase")
 """What is measured on samples. Builders: (config, name) -> `Metric`."""
 
 CALLBACKS = Parts("callbacks", "difflab.callbacks.config")
-"""What watches training. Builders: (config, `CallbackContext`) -> a callback of Lightning's, or several."""
+"""What runs alongside training. Builders: (config, `CallbackContext`) -> one or several Lightning callbacks."""
 
 LOGGERS = Parts("logger", "difflab.tracking.config")
-"""Where metrics go. Builders: (config, `LoggerContext`) -> a context with a logger of Lightning's, or None."""
+"""Where metrics are logged. Builders: (config, `LoggerContext`) -> a context with a Lightning logger, or None."""
 
 SOURCES = Registry(
     "source",
@@ -90,7 +93,7 @@ SOURCES = Registry(
     "difflab.data.sources.drawings.config",
     base="difflab.config.source:SourceConfig",
 )
-"""What `difflab data make` makes shards from. Builders: (config) -> {split: `Source`}, of splits that hold samples."""
+"""What `difflab data make` makes shards from. Builders: (config) -> {split: `Source`}, for non-empty splits."""
 
 AXES = (
     CONDITIONERS,
@@ -107,29 +110,29 @@ AXES = (
     GUIDANCE,
     METRICS,
 )
-"""All of which a configuration has one, or several under names of its own."""
+"""The axes of which a configuration has one choice, or several under names of its own."""
 PARTS = (CALLBACKS, LOGGERS)
-"""All of which a configuration has several, each under its own name."""
+"""The axes of which a configuration has several choices, each under its own name."""
 UNFILED = (SOURCES,)
-"""All that are chosen on a command line alone."""
+"""The axes that are chosen on the command line only."""
 RESAMPLINGS = Names("resample", "difflab.networks.config")
-"""How a U-Net halves and doubles its grid: a `difflab.networks.resampling.Resampling` each."""
+"""How a U-Net halves and doubles its resolution: a `difflab.networks.resampling.Resampling` each."""
 
 TIME_EMBEDDINGS = Names("time_embedding", "difflab.networks.config")
-"""What networks are told of time: functions, (time [B], channels) -> float32 [B, channels]."""
+"""How networks embed time: functions, (time [B], channels) -> float32 [B, channels]."""
 
 INITIALISATIONS = Names("init", "difflab.networks.config")
-"""How weights start: functions of (a convolution or linear layer, whether it is a last one), in place."""
+"""How weights are initialized: in-place functions of (a convolution or linear layer, whether it is an output layer)."""
 
 POOLS = Names("pool", "difflab.networks.config")
-"""From features to logits: functions, `difflab.networks.pools.Features` -> the specification of a module."""
+"""How features become logits: functions, `difflab.networks.pools.Features` -> the specification of a module."""
 
 NAMES = (PREDICTIONS, RESAMPLINGS, TIME_EMBEDDINGS, INITIALISATIONS, POOLS)
-"""All that are words without options."""
+"""The axes whose choices are words without options."""
 
 
 def every_choice() -> Iterator[tuple[str, str, str]]:
-    """(axis, name, top-level package) of all choices that there are."""
+    """Yields (axis, name, top-level package) of every choice."""
     from difflab.config.task import TASKS
 
     yield from ((TASKS.group, name, task.package) for name, task in TASKS.items())
@@ -140,7 +143,7 @@ def every_choice() -> Iterator[tuple[str, str, str]]:
 
 
 def builders_of(package: str) -> Iterator[tuple[str, str, str]]:
-    """(axis, name, builder) of all choices that a top-level package brings, but for tasks."""
+    """Yields (axis, name, builder) of every choice of a top-level package, except tasks."""
     for axis in (*AXES, *PARTS, *UNFILED):
         yield from ((axis.group, name, kind.builder) for name, kind in axis.items() if kind.package == package)
     for names in NAMES:

@@ -1,4 +1,4 @@
-"""The `callbacks` group: what the configuration of everything that watches training says of itself."""
+"""The `callbacks` group: what the configuration of every callback states."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
 
 
 class Place(IntEnum):
-    """When a callback has its turn in a step; those of one place, as they are registered."""
+    """The order of callbacks within a step; callbacks of one place run in the order they are registered."""
 
     COUNTS = 0
-    """It counts the step, or decides that it does not count."""
+    """Counts the step, or decides that it does not count."""
     AVERAGES = 1
-    """It follows the weights of the steps that count."""
+    """Averages the weights of the steps that count."""
     LOGS = 2
-    """It says how training goes."""
+    """Reports the progress of training."""
     SAVES = 3
-    """It writes what training goes on from, with the averages of this step in it."""
+    """Saves what training resumes from, including the averages of this step."""
     MAY_FAIL = 4
-    """It does what may fail or be cut off, which is made up from what was saved before."""
+    """Does work that may fail or be interrupted, and can be redone from what was saved before."""
     ENDS = 5
-    """It ends the run once everything of the step is done."""
+    """Ends the run once the step is complete."""
 
 
 class CallbackBase(Config):
-    """What the configuration of every callback says.
+    """Base of the configurations of callbacks.
 
-    place: when it has its turn among the others.
-    draws: whether it draws samples, which not every task can.
-    averages: whether it averages the weights, and so is what a run is drawn with and leaves.
+    place: when it runs relative to the others.
+    draws: whether it draws samples, which not every task supports.
+    averages: whether it averages the weights, which the run then samples with and stores.
     """
 
     place: ClassVar[Place] = Place.MAY_FAIL
@@ -47,14 +47,14 @@ class CallbackBase(Config):
 
     @property
     def measures(self) -> int | None:
-        """How many samples it finds the metrics of, None where it finds none."""
+        """The number of samples on which it computes metrics, None if it computes none."""
         return None
 
     def refuse_beside(self, others: Mapping[str, Any]) -> None:
-        """Raises ValueError where it cannot be among `others`: all callbacks that there are, by name."""
+        """Raises ValueError if it cannot be combined with `others`: all configured callbacks, by name."""
 
     def refuse_training(self, config: TrainConfig) -> None:
-        """Raises ValueError where it has nothing to do in this training."""
+        """Raises ValueError if it has nothing to do in this training run."""
 
 
 class CallbacksConfig(PartsConfig):
@@ -69,7 +69,7 @@ class CallbacksConfig(PartsConfig):
 
     @property
     def measured(self) -> list[int]:
-        """Of how many samples metrics are found, once for each callback that finds some."""
+        """The sample counts of the callbacks that compute metrics."""
         return [n for _, options in self.active if (n := options.measures) is not None]
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""What the configurations of all classifiers share: a network that gives logits, and labelled data."""
+"""What the configurations of all classifiers share: a network that outputs logits, and labelled data."""
 
 from __future__ import annotations
 

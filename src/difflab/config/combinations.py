@@ -1,4 +1,4 @@
-"""Combinations of what objects of a scene look like and where they stand, as words: `red circle above blue square`."""
+"""Descriptions of the objects in a scene and their relation, in words: `red circle above blue square`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ GRAMMAR = "[size] [colour] [shape], or two of them with a relation between"
 
 @dataclass(frozen=True)
 class Look:
-    """What is said of an object: the words of it that are given; None is any."""
+    """The attributes of an object; None matches any."""
 
     size: str | None = None
     colour: str | None = None
     shape: str | None = None
 
     def fits(self, size: str, colour: str, shape: str) -> bool:
-        """Whether an object is one of these."""
+        """Whether an object has these attributes."""
         return self.size in (None, size) and self.colour in (None, colour) and self.shape in (None, shape)
 
     def __str__(self) -> str:
@@ -33,7 +33,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Combination:
-    """An object, or an object that stands in a relation to another one."""
+    """An object, or two objects in a relation."""
 
     look: Look
     relation: str | None = None
@@ -41,7 +41,7 @@ class Combination:
 
     @property
     def looks(self) -> tuple[Look, ...]:
-        """Of the objects that it takes."""
+        """The attributes of its one or two objects."""
         return (self.look,) if self.other is None else (self.look, self.other)
 
     def __str__(self) -> str:
@@ -49,9 +49,9 @@ class Combination:
 
 
 def read_combination(text: str) -> Combination:
-    """The combination that the words say; articles may be there.
+    """Parses a combination from words; articles are ignored.
 
-    Raises ValueError that names the word which is none, and all that there are.
+    Raises ValueError naming the word that is unknown, and all known words.
     """
     words = [word for word in text.lower().split() if word not in _ARTICLES]
     relations = [

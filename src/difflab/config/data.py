@@ -1,4 +1,4 @@
-"""Where the training data lies and how its images reach the network."""
+"""Where the training data is and how its images are prepared."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Captions = Literal["whole", "first_line", "lines"]
 
 
 def is_pattern(split: str) -> bool:
-    """Whether a split is given as a glob of shards, or as the one shard that makes it."""
+    """Whether a split is given as a glob of shards, or as its only shard."""
     return any(character in split for character in "*?[") or split.lower().endswith(".tar")
 
 
@@ -31,32 +31,32 @@ class DataConfig(Config):
     """A directory of WebDataset shards, made by `difflab data make` or by another tool.
 
     path: the directory with the .tar files.
-    train_split: the name of the split to train on, or a glob of the shards that make it, such as
-        `imagenet-train-*.tar` or `train/*.tar`, which other commands then call train.
-    val_split: the same of the validation split, which other commands call val; null = there is none.
-    keys: where the name of a file in other people's tars is cut into the sample's key and the extension: at its
-        first_dot, as WebDataset does, or at its last_dot, for names like 22.05.png.
-    classes: the number of classes (null: unlabelled).
-    class_names: what they are called, in the order of the labels; null = what the index of the data says, which a run
-        takes over when it starts.
-    image_size: pixels per side of what the network gets.
-    channels: 1 of grey images, 3 of coloured ones.
-    fields: what a batch carries besides the image: label (.cls), caption (.txt), json, embedding (.npy), and boxes and
-        phrases, which stand in the json. What the conditioners read is there without being named.
-    captions: which part of a .txt is the caption: whole = all of it; first_line; lines = each line is one, and training
-        draws another in each epoch, a function of (seed, epoch, image), while what is evaluated takes the first. The
-        default keeps what the file says: several lines may be several captions or the paragraphs of one.
-    crop: how an image of another size is cut: none = refuse it; adm = box halving, bicubic, centre crop; edm = centre
-        crop, then Lanczos; resize_short = antialiased bicubic to the short side, then centre crop; adm_random = for
-        training, a drawn square of at least 80 % of the short side, another in each epoch, also of images that have
-        the size already (ADM's noisy classifiers), while what is evaluated is cut by adm; resize_short_random = for
-        training, a drawn square of the image as resize_short resizes it (CLIP).
-    alpha: what transparent pixels are laid on: white, black, or drop = forget the alpha channel.
-    flip: mirror half of the training images; which ones is a function of (seed, epoch, image), as is a drawn cut.
-    batch_size: images of one optimiser step over all ranks.
-    workers: reading processes per rank; 0 reads in the training process.
-    prefetch: batches that each reading process keeps ready.
-    max_bad_fraction: share of a split that may be unreadable before the run stops with the list.
+    train_split: the name of the split to train on, or a glob of its shards, such as
+        `imagenet-train-*.tar` or `train/*.tar`, which is then called train in other commands.
+    val_split: the same for the validation split, called val in other commands; null = none.
+    keys: where file names in tars made by other tools are split into the sample's key and the extension: at the
+        first_dot, as WebDataset does, or at the last_dot, for names like 22.05.png.
+    classes: the number of classes; null = unlabelled.
+    class_names: their names, in the order of the labels; null = those in the index of the data, which a run records
+        when it starts.
+    image_size: pixels per side of the network's input.
+    channels: 1 for grey images, 3 for colour.
+    fields: the contents of a batch besides the image: label (.cls), caption (.txt), json, embedding (.npy), and boxes
+        and phrases, which are read from the json. The fields that conditioners read need not be listed.
+    captions: which part of a .txt is the caption: whole = all of it; first_line; lines = every line is a caption, of
+        which training picks one per epoch, a function of (seed, epoch, image), and evaluation uses the first. The
+        default keeps the whole file, as several lines may be several captions or the paragraphs of one.
+    crop: how an image of another size is cropped: none = refuse it; adm = box halving, bicubic, centre crop; edm =
+        centre crop, then Lanczos; resize_short = antialiased bicubic to the short side, then centre crop; adm_random =
+        in training, a random square of at least 80 % of the short side, a new one in each epoch, also for images that
+        already have the size (ADM's noisy classifiers), and adm in evaluation; resize_short_random = in training, a
+        random square of the image that resize_short has resized (CLIP).
+    alpha: the background of transparent pixels: white, black, or drop = discard the alpha channel.
+    flip: mirror half of the training images; which ones is a function of (seed, epoch, image), as is a random crop.
+    batch_size: images per optimizer step, over all ranks.
+    workers: data-loading processes per rank; 0 loads in the training process.
+    prefetch: batches that each data-loading process keeps ready.
+    max_bad_fraction: fraction of a split that may be unreadable before the run stops with a list of the bad files.
     """
 
     kind: Literal["shards"] = "shards"
@@ -89,7 +89,7 @@ class DataConfig(Config):
         return self.crop in _FIXED
 
     def split_called(self, name: str) -> str:
-        """What a command means that asks for the split `name`: train and val are the globs given for them."""
+        """The split that `name` stands for in a command: train and val are the splits configured under these names."""
         given = {"train": self.train_split, "val": self.val_split}.get(name)
         return given if given is not None and is_pattern(given) else name
 
@@ -98,14 +98,15 @@ class DataConfig(Config):
         if len(set(self.fields)) != len(self.fields):
             raise ValueError(f"fields={self.fields} names a field twice; keep one of each")
         if "label" in self.fields and self.classes is None:
-            raise ValueError("fields asks for label but classes is null; set classes to the number of classes")
+            raise ValueError("fields contains label but classes is null; set classes to the number of classes")
         if self.class_names is not None and len(self.class_names) != self.classes:
             raise ValueError(
-                f"class_names are {len(self.class_names)}, classes={'null' if self.classes is None else self.classes}: "
+                f"class_names has {len(self.class_names)} names, "
+                f"classes={'null' if self.classes is None else self.classes}: "
                 "name each class once, or leave class_names=null"
             )
         if self.captions != "whole" and "caption" not in self.fields:
-            raise ValueError(f"captions={self.captions} is of no use without captions: add caption to fields")
+            raise ValueError(f"captions={self.captions} has no effect without captions: add caption to fields")
         if self.val_split == self.train_split:
             raise ValueError(
                 f"val_split={self.val_split!r} is the training split; name another split, or null for none"

@@ -1,7 +1,7 @@
-"""The defaults of every kind as a choice that files begin with, so that these state what is different alone.
+"""The defaults of every kind as a choice that YAML files start from, so that these only state what differs.
 
-A file of the group `sampler` that says `defaults: [euler_defaults, _self_]` has all keys of `kind: euler`. Where there
-are several at once, `callbacks_defaults` has a key for each callback, and `ema_defaults` the options of one.
+A file of the group `sampler` with `defaults: [euler_defaults, _self_]` has all keys of `kind: euler`. For groups of
+named parts, `callbacks_defaults` has a key for each callback, and `ema_defaults` the options of one.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from difflab.config.slots import Slots
 
 SUFFIX = "_defaults"
 PART_SUFFIX = "_options"
-"""Of what is one of several in a kind: `composed.yaml` has the keys of `classifier_options` below `classifier`."""
+"""The suffix for the options of a part: `composed.yaml` has the keys of `classifier_options` below `classifier`."""
 MISSING = "???"
-"""What stands in a file for a value that has to be given."""
+"""The placeholder in a file for a value that must be given."""
 
 
 def defaults_of(kind: Kind) -> dict[str, Any]:
-    """Every key of a kind with its default, as YAML has it; `???` where there is none."""
+    """Every key of a kind with its default, as in YAML; `???` if there is none."""
     return {"kind": kind.name} | {key: value for key, value in options_of(kind.config).items() if key != "kind"}
 
 
 def options_of(config: type[Config]) -> dict[str, Any]:
-    """Every key of a configuration with its default, as YAML has it; `???` where there is none."""
+    """Every key of a configuration with its default, as in YAML; `???` if there is none."""
     config = config.complete()
     return {key: _default(config, name) for key, name in fields_by_key(config).items()}
 
 
 def default_choices(axes: Iterable[Registry], parts: Iterable[Parts] = ()) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """(group, choice, contents) of every kind of the axes that are chosen by files, and of the whole of `parts`."""
+    """Yields (group, choice, contents) of every kind of `axes`, and of `parts` as a whole and one by one."""
     for several in parts:
         yield several.group, f"{several.group}{SUFFIX}", {name: _part_default(part) for name, part in several.items()}
         for name, part in several.items():
@@ -55,13 +55,13 @@ def _part_default(part: Part) -> Any:
 
 
 def _parts_of(axis: Registry) -> dict[str, type[Config]]:
-    """What may stand in the slots of its kinds, by their keys."""
+    """The options of the slots of its kinds, by key."""
     slotted = [kind.config for kind in axis.values() if issubclass(kind.config, Slots)]
     return {name: slot.options for config in slotted for name, slot in config.slots().items() if slot.options}
 
 
 def groups_below(axis: Registry, kind: Kind) -> dict[str, tuple[Registry, str]]:
-    """The keys of a kind that are chosen by files of a group below its own: each with its axis and its default kind."""
+    """The keys of a kind that have a subgroup of their own: each with its axis and its default kind."""
     found = {}
     for key, name in fields_by_key(kind.config).items():
         field = kind.config.complete().model_fields[name]

@@ -1,4 +1,4 @@
-"""What is said of the options of a configuration in its source: the strings below fields, or the class's docstring."""
+"""The descriptions of options in the source of a configuration: strings below fields, or the class's docstring."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 
 def described(config: type[BaseModel]) -> dict[str, str]:
-    """A line for each field that something is said of, by the name of the field."""
+    """The description, in one line, of each documented field, by field name."""
     found: dict[str, str] = {}
     for one in reversed(config.__mro__):
         if issubclass(one, BaseModel) and one is not BaseModel:
@@ -25,7 +25,7 @@ def described(config: type[BaseModel]) -> dict[str, str]:
 
 
 def named_in(module: str) -> Mapping[str, str]:
-    """What is said of the assignments, functions and classes of a module, by their names; nothing is imported."""
+    """The descriptions of a module's assignments, functions and classes, by name; nothing is imported."""
     return {
         name: text for name, text in [*_below(_tree(module).body), *_docstrings(_tree(module).body)] if text
     }  # fmt: skip
@@ -38,7 +38,7 @@ def _below_fields(module: str) -> dict[str, dict[str, str]]:
 
 
 def _file_of(module: str) -> Path | None:
-    """Its source; None for one without a file, as of a frozen program."""
+    """The source file of a module; None if it has none, as in a frozen program."""
     there = sys.modules.get(module)
     spec = importlib.util.find_spec(module) if there is None else there.__spec__
     path = None if spec is None or spec.origin is None else Path(spec.origin)
@@ -52,7 +52,7 @@ def _tree(module: str) -> ast.Module:
 
 
 def _below(body: Iterable[ast.stmt]) -> Iterator[tuple[str, str]]:
-    """(name, text) of every assignment with a string below it."""
+    """Yields (name, text) of every assignment with a string below it."""
     before: ast.stmt | None = None
     for node in body:
         match before, node:
@@ -71,7 +71,7 @@ def _docstrings(body: Iterable[ast.stmt]) -> Iterator[tuple[str, str]]:
 
 
 def _of_docstring(text: str, fields: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """`name: what it is` or `one, other: what they are`, with lines that are indented more belonging to it."""
+    """Parses `name: text` or `one, other: text`, continued by lines with more indentation."""
     lines = text.splitlines()
     for place, line in enumerate(lines):
         entry = re.match(r"(\s+)([a-z_]+(?:, [a-z_]+)*):\s+(\S.*)$", line)
@@ -88,7 +88,7 @@ def _of_docstring(text: str, fields: Iterable[str]) -> Iterator[tuple[str, str]]
 
 
 def _as_a_sentence(text: str) -> str:
-    """With a capital, where it begins with an ordinary word and not with a value or a symbol."""
+    """Capitalizes the text if it begins with an ordinary word rather than a value or a symbol."""
     return text[:1].upper() + text[1:] if re.match(r"[a-z]+ [a-z]", text) else text
 
 

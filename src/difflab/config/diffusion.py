@@ -1,4 +1,4 @@
-"""What the processes of the `diffusion` group have in common, and each of the axes below it."""
+"""What the processes of the `diffusion` group have in common, and the base of each axis below it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BetaValue = Annotated[float, Field(gt=0, lt=1)]
 
 
 class ScheduleBase(Config):
-    """What every schedule has."""
+    """Base of the noise schedules."""
 
     kind: str
     zero_terminal_snr: bool = False
@@ -21,17 +21,17 @@ class ScheduleBase(Config):
 
     @property
     def ends_without_signal(self) -> str | None:
-        """What makes its last row pure noise, in words; None where some signal is left."""
+        """Which option makes its last row pure noise, in words; None if some signal is left."""
         return "zero_terminal_snr" if self.zero_terminal_snr else None
 
     def check_timesteps(self, timesteps: int) -> None:
-        """Raise ValueError where it cannot have so many."""
+        """Raises ValueError if it is undefined for this number of timesteps."""
         if timesteps < 2 and self.zero_terminal_snr:
             raise ValueError(f"schedule {self.kind} needs timesteps of 2 or more, got {timesteps}")
 
 
 class RampConfig(ScheduleBase):
-    """Those between two ends."""
+    """Base of the schedules between two betas."""
 
     beta_start: BetaValue = 1e-4
     """The first beta."""
@@ -40,17 +40,17 @@ class RampConfig(ScheduleBase):
 
 
 class CappedConfig(ScheduleBase):
-    """Those made of an alpha_bar."""
+    """Base of the schedules derived from alpha_bar."""
 
     max_beta: BetaValue = 0.999
-    """No beta is larger (Improved DDPM, section 3.2)."""
+    """The largest beta (Improved DDPM, section 3.2)."""
 
 
 Schedule = Annotated[ScheduleBase, SCHEDULES]
 
 
 class TimestepSamplingBase(Config):
-    """What every way of drawing training timesteps has.
+    """Base of the samplers of training timesteps.
 
     between_rows: whether it draws noise levels between two rows of the table.
     """
@@ -61,9 +61,9 @@ class TimestepSamplingBase(Config):
 
 
 class SigmaDistributionBase(Config):
-    """What every distribution of training noise has, the noise being sigma / alpha.
+    """Base of the distributions of training noise levels, sigma / alpha.
 
-    has_ends: whether there are a lowest and a highest. has_vp_time: whether it is that of the VP process in its time.
+    has_ends: whether it has a lowest and a highest level. has_vp_time: whether its time is that of the VP process.
     """
 
     has_ends: ClassVar[bool] = True
@@ -73,7 +73,7 @@ class SigmaDistributionBase(Config):
 
 
 class WeightingBase(Config):
-    """What every weighting of the squared error has.
+    """Base of the weightings of the squared error.
 
     weighs: whether it changes anything.
     """
@@ -93,9 +93,9 @@ class NoWeighting(WeightingBase):
 
 
 class DiffusionBase(Config):
-    """What every kind of process has: what its network regresses and how errors count.
+    """Base of the processes: what the network predicts and how errors are weighted.
 
-    loss_builder, times_builder: what makes the loss and the sampler of training times, both of (config, process).
+    loss_builder, times_builder: build the loss and the sampler of training times from (config, process).
     """
 
     loss_builder: ClassVar[str] = "difflab.diffusion.losses:DiffusionLoss.from_config"
@@ -103,17 +103,17 @@ class DiffusionBase(Config):
 
     kind: str
     prediction: Annotated[str, PREDICTIONS]
-    """What the network regresses: eps, x0, v; edm and ve (EDM table 1); prev, the mean of x_{t-1} (of a table)."""
+    """What the network predicts: eps, x0, v; edm and ve (EDM table 1); prev, the mean of x_{t-1} (of a table)."""
     variance: str = "fixed_large"
-    """Of the steps of ancestral sampling: fixed_small is that of the posterior, fixed_large beta."""
+    """The variance of ancestral sampling: fixed_small is the posterior's, fixed_large is beta."""
     variance_mix: float = Field(default=0.0, ge=0, le=1)
     """v of variance=interpolated, fixed_small^(1-v) fixed_large^v."""
     loss: str = "mse"
-    """Of what the network regresses: mse, or l1."""
+    """The loss on the prediction: mse or l1."""
     weighting: Annotated[WeightingBase, WEIGHTINGS] = NoWeighting(kind="none")
-    """How much each noise level counts in the squared error."""
+    """The weight of each noise level in the squared error."""
     sigma_data: float = Field(default=0.5, gt=0)
-    """Standard deviation of the data, of prediction=edm and weighting=edm (EDM table 1)."""
+    """Standard deviation of the data, used by prediction=edm and weighting=edm (EDM table 1)."""
 
     @property
     def learns_variance(self) -> bool:
@@ -122,7 +122,7 @@ class DiffusionBase(Config):
 
     @property
     def levels_in_words(self) -> str:
-        """Which noise levels it has, as messages say it."""
+        """Its noise levels, for messages."""
         return self.kind
 
     @model_validator(mode="after")
@@ -136,4 +136,4 @@ class DiffusionBase(Config):
 
 
 DiffusionConfig = Annotated[DiffusionBase, DIFFUSIONS]
-"""One process, told apart by `kind`."""
+"""One process, selected by `kind`."""

@@ -1,4 +1,4 @@
-"""What conditioners make, beside what a network reads: refused where the two do not fit, before either is built."""
+"""Checks that conditioners produce what the network reads, before either is built."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 JOINED = "concat"
-"""The field whose parts stand side by side, so that their widths add up."""
+"""The field whose parts are concatenated, so that their widths add up."""
 
 ONE_OF_A_KIND = ("pooled", "aug_level")
-"""Fields of `Conditioning` that two conditioners cannot make together; those of the others are merged."""
+"""Fields of `Conditioning` that only one conditioner can make; the other fields are merged."""
 
 MASKS = ("token_mask", "grounding_mask")
-"""Fields that say which parts of another count: who reads that one reads its mask."""
+"""Fields that mask another field; a network that reads the other field reads its mask."""
 
 
 @dataclass(frozen=True)
 class Reads:
     """What a network reads of its `Conditioning`.
 
-    fields: all that it reads, where it is told of them.
-    needs:  those without which it does not run.
-    widths: how wide they have to be: channels of concat, numbers per token.
-    keys:   what has a field read, as `network.context_channels`; null where it is not.
+    fields: all fields that it reads if present.
+    needs:  the fields without which it does not run.
+    widths: their required widths: channels of concat, numbers per token.
+    keys:   the option that makes the network read a field, such as `network.context_channels`; null = not read.
     """
 
     fields: Collection[str]
@@ -33,10 +33,10 @@ class Reads:
 
 @dataclass(frozen=True)
 class Makes:
-    """What a conditioner makes.
+    """What a conditioner produces.
 
-    fields: of `Conditioning`; empty where it does not say, which the network then finds out when it is told.
-    widths: how wide they are, as far as its configuration says so.
+    fields: of `Conditioning`; empty if it does not declare them, which the network then checks at run time.
+    widths: their widths, as far as its configuration determines them.
     """
 
     fields: Collection[str] = ()
@@ -45,7 +45,7 @@ class Makes:
 
 def refuse_unfit(made: Mapping[str, Makes], reads: Reads) -> None:
     """Raises ValueError, in one line with both keys, for fields that the network does not read, that two conditioners
-    make and cannot share, that are of another width, and for those that it needs and nobody makes.
+    make and cannot share, that have the wrong width, and for required fields that no conditioner makes.
 
     made: by the name of each conditioner.
     """
@@ -57,7 +57,7 @@ def refuse_unfit(made: Mapping[str, Makes], reads: Reads) -> None:
         makers = _makers(one, made)
         if len(makers) > 1:
             raise ValueError(
-                f"conditioning.{makers[0]} and conditioning.{makers[1]} both make {one}, of which there can be one: "
+                f"conditioning.{makers[0]} and conditioning.{makers[1]} both make {one}, which cannot be merged: "
                 "leave one of the two out"
             )
     _refuse_other_channels(made, reads)
@@ -102,11 +102,11 @@ def _refuse_other_channels(made: Mapping[str, Makes], reads: Reads) -> None:
     if JOINED not in reads.widths or any(JOINED not in made[name].widths for name in _makers(JOINED, made)):
         return
     joined, wanted = sum(made[name].widths[JOINED] for name in _makers(JOINED, made)), reads.widths[JOINED]
-    # Who does not say what it makes may make the rest.
+    # A conditioner that does not declare its fields may make the rest.
     if joined == wanted or (joined < wanted and not all(makes.fields for makes in made.values())):
         return
     key = reads.keys[JOINED]
     raise ValueError(
-        f"{key}={wanted}, but the conditioning joins {joined} channels to the input; "
+        f"{key}={wanted}, but the conditioning concatenates {joined} channels to the input; "
         + (f"set {key}={joined}" if joined else f"choose conditioning=low_res, or {key}=0")
     )

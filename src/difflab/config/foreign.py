@@ -1,4 +1,4 @@
-"""What of a configuration plugins have brought: recorded beside it, so that one that is missing later can be named."""
+"""The plugins behind a configuration, recorded with it so that one that is missing later can be named."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from difflab.config.slots import OWN, Slots
 
 
 class PluginRecord(Config):
-    """A package behind choices of a configuration.
+    """A package that provides choices of a configuration.
 
-    version: the one that was installed. kinds: the choices, by the key where each stands.
+    version: the installed version. kinds: the choices, by their key.
     """
 
     version: str
@@ -24,13 +24,13 @@ class PluginRecord(Config):
 
 
 PluginRecords = dict[str, PluginRecord]
-"""By the name of the distribution, as pip knows it."""
+"""Plugin records by the name of the distribution, as in pip."""
 
 
 class RecordedConfig(Config):
-    """A configuration that is stored, with the packages behind its choices.
+    """A configuration that is stored together with the packages that provide its choices.
 
-    plugins: those that it was first validated with; nobody writes them.
+    plugins: the packages at its first validation; filled in automatically.
     """
 
     plugins: PluginRecords = Field(default_factory=dict)
@@ -38,13 +38,13 @@ class RecordedConfig(Config):
     @model_validator(mode="after")
     def _plugins_are_recorded(self) -> Self:
         if not self.plugins:
-            # The model is frozen for everybody else.
+            # The model is frozen otherwise.
             object.__setattr__(self, "plugins", records_of(self))
         return self
 
 
 def records_of(config: Config) -> PluginRecords:
-    """The packages behind all choices that are none of difflab's own, at any depth."""
+    """The packages that provide the choices that are not difflab's own, at any depth."""
     found: dict[str, PluginRecord] = {}
     for key, choice, package in _choices(config, ""):
         if package == OWN:
@@ -57,7 +57,7 @@ def records_of(config: Config) -> PluginRecords:
 
 
 def missing(content: Mapping[str, Any], key: str) -> str | None:
-    """What to install for the choice at `key` of plain contents, by what is recorded there; None where nothing is."""
+    """The package to install for the choice at `key` of plain contents, as recorded there; None if none is recorded."""
     recorded = content.get("plugins")
     for name, record in recorded.items() if isinstance(recorded, Mapping) else ():
         kinds = record.get("kinds") if isinstance(record, Mapping) else None
@@ -67,7 +67,7 @@ def missing(content: Mapping[str, Any], key: str) -> str | None:
 
 
 def _choices(value: Any, key: str) -> Iterator[tuple[str, str, str]]:
-    """(where it stands, its name, the top-level package that it comes from) of every choice."""
+    """Yields (key, name, top-level package) of every choice."""
     prefix = f"{key}." if key else ""
     if isinstance(value, Config):
         if isinstance(kind := getattr(value, "kind", None), str):

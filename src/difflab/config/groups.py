@@ -1,4 +1,4 @@
-"""The configuration groups and their choices: the files of difflab's conf folder and of those of plugins."""
+"""The configuration groups and their choices: the files in the conf folders of difflab and of plugins."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from difflab.errors import UserError
 
 
 def conf_dirs() -> tuple[Path, ...]:
-    """Every folder of groups, difflab's own first.
+    """The folders of configuration groups, difflab's own first.
 
-    Raises UserError where two of them have the same file.
+    Raises UserError if two of them contain the same file.
     """
     own, with_conf = conf_dir(), [plugin for plugin in plugins.load() if plugin.conf is not None]
-    # Asked for every override: all files are listed only where there is something to compare them with.
+    # Called for every override, so the files are only listed if there is more than one folder to compare.
     owners = dict.fromkeys(_files(own), "difflab") if with_conf else {}
     folders = [own]
     for plugin in with_conf:
@@ -30,7 +30,7 @@ def conf_dirs() -> tuple[Path, ...]:
         for path in _files(plugin.conf):
             if path in owners:
                 raise UserError(
-                    f"conf/{path} is of {owners[path]} and of {plugin}; rename it in one of them, or uninstall "
+                    f"conf/{path} comes with both {owners[path]} and {plugin}; rename it in one of them, or uninstall "
                     f"{plugin.distribution}"
                 )
             owners[path] = str(plugin)
@@ -39,12 +39,12 @@ def conf_dirs() -> tuple[Path, ...]:
 
 
 def is_group(name: str) -> bool:
-    """Whether `name=` chooses a file."""
+    """Whether `name=` selects a file."""
     return bool(name) and any((folder / name).is_dir() for folder in conf_dirs())
 
 
 def choices_of(group: str) -> list[str]:
-    """The names that `group=` takes, sorted."""
+    """The names that `group=` accepts, sorted."""
     return sorted(
         path.relative_to(folder / group).with_suffix("").as_posix()
         for folder in conf_dirs()
@@ -53,14 +53,14 @@ def choices_of(group: str) -> list[str]:
 
 
 def choice_file(group: str, name: str) -> Path | None:
-    """The file of a choice, None where there is none."""
+    """The file of a choice, None if there is none."""
     return next((path for folder in conf_dirs() if (path := folder / group / f"{name}.yaml").is_file()), None)
 
 
 def contents(group: str, name: str) -> dict[str, Any] | None:
-    """What a choice says, with what it says the choices have that it begins with; None where there is no such file.
+    """The contents of a choice, merged with those of its defaults list; None if there is no such file.
 
-    Values that refer to other groups (`${data.classes}`) stay as they are.
+    References to other groups (`${data.classes}`) are not resolved.
     """
     path = choice_file(group, name)
     if path is None:
@@ -74,7 +74,7 @@ def contents(group: str, name: str) -> dict[str, Any] | None:
 
 
 def smallest_with(group: str, kind: str) -> str | None:
-    """The choice of a group of named parts that has one of a kind and the fewest others; None where none has it."""
+    """The choice of a group of named parts that has a part of this kind and the fewest others; None if none has."""
     found = []
     for name in choices_of(group):
         parts = [part for part in (contents(group, name) or {}).values() if isinstance(part, dict)]
@@ -84,8 +84,8 @@ def smallest_with(group: str, kind: str) -> str | None:
 
 
 def _begun_with(group: str, listed: list[Any]) -> Iterator[tuple[list[str], tuple[str, str], bool]]:
-    """(where its keys go, (group, choice), whether in place of another choice) of each entry of a defaults list that
-    names one of this group or below.
+    """Yields (where its keys go, (group, choice), whether it overrides another choice) of each entry of a defaults list
+    that names a choice of this group or of a group below it.
     """
     for entry in listed:
         key, choice = next(iter(entry.items())) if isinstance(entry, dict) else ("", entry)

@@ -1,4 +1,4 @@
-"""The `guidance` group: what every guidance says of itself, and how predictions are kept in range."""
+"""The `guidance` group: what every guidance declares, and how predictions are kept in range."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from difflab.config.axes import GUIDANCE
 from difflab.config.base import Config
 
 Weights = Literal["auto", "ema", "raw"]
-"""Which weights of a run: the averaged ones where it keeps them (auto), the averaged, or the raw ones."""
+"""Which weights of a run: auto (averaged if it keeps averages), ema (averaged) or raw."""
 
 
 def _is_ordered(interval: list[float]) -> list[float]:
@@ -26,11 +26,11 @@ Interval = Annotated[list[float], Field(min_length=2, max_length=2), AfterValida
 
 @dataclass(frozen=True)
 class GuideRun:
-    """A further trained model that a guidance asks.
+    """An additional trained model that a guidance evaluates.
 
     run:     a run directory, an exported folder or a checkpoint.
-    builder: `module:name` of the `difflab.pipelines.guides.Guide` that is made of it.
-    options: what the guide has to know besides.
+    builder: `module:name` of its `difflab.pipelines.guides.Guide`.
+    options: further arguments of the guide.
     """
 
     run: str
@@ -40,37 +40,37 @@ class GuideRun:
 
 
 class GuidanceOptions(Config):
-    """What one guidance is told, alone or beside others in `composed`.
+    """The options of one guidance, alone or combined with others in `composed`.
 
-    A subclass says what of a drawing it asks; whoever draws never asks which guidance it is.
+    A subclass declares what it needs of sampling, so that pipelines never depend on its type.
     """
 
     @property
     def guides(self) -> Mapping[str, GuideRun]:
-        """The further models that it asks, by the names under which its builder gets what they say."""
+        """The additional models that it evaluates, by the names under which its builder receives them."""
         return {}
 
     @property
     def needs_null(self) -> bool:
-        """Whether it leads away from what the model predicts without its condition."""
+        """Whether it extrapolates away from the unconditional prediction."""
         return False
 
     @property
     def calls(self) -> int:
-        """How many rows go through the network for each sample in a step, at least."""
+        """The least number of rows that the network processes per sample and step."""
         return 1
 
     def recorded(self) -> dict[str, Any]:
-        """Its options as they change pictures: what can be said in two ways, in both."""
+        """The options that change samples; equivalent options are recorded in both forms."""
         return self.plain()
 
 
 class GuidanceBase(GuidanceOptions):
-    """What every kind has: how x0 is kept in range, and how the network is run.
+    """Base of the guidances: how x0 is kept in range, and how the network is run.
 
     acts: whether it changes any prediction.
-    part: its options beside others, as the key of its kind in `composed`; None where it stands alone. They are built
-        as the kind is.
+    part: its options within `composed`, below the key of its kind; None if it cannot be combined. The builder is the
+        same.
     """
 
     acts: ClassVar[bool] = True
@@ -80,19 +80,19 @@ class GuidanceBase(GuidanceOptions):
     threshold: Literal["none", "static", "dynamic"] = "static"
     """How the predicted x0 is kept in range: none (latent space), static (DDPM) or dynamic (Imagen, section 2.3)."""
     static_limit: float = Field(default=1.0, gt=0)
-    """Of static: x0 is clipped to [-limit, limit]."""
+    """For static: x0 is clipped to [-limit, limit]."""
     dynamic_percentile: float = Field(default=0.995, gt=0, le=1)
-    """Of dynamic (Imagen's appendix; diffusers: dynamic_thresholding_ratio)."""
+    """For dynamic: the percentile (Imagen's appendix; diffusers: dynamic_thresholding_ratio)."""
     dynamic_maximum: float | None = Field(default=None, ge=1)
-    """Of dynamic: at most so much (diffusers: sample_max_value); null has no bound."""
+    """For dynamic: the largest threshold (diffusers: sample_max_value); null = unbounded."""
     rederive_eps: bool = True
-    """eps follows the clipped x0 (ADM, GLIDE); false keeps the network's (the default of diffusers)."""
+    """Recompute eps from the clipped x0 (ADM, GLIDE); false keeps the network's eps (the default of diffusers)."""
     one_batch: bool = True
-    """All predictions of a step in one run of the network; false = one after the other, in less memory."""
+    """Make all predictions of a step in one network call; false = one after the other, in less memory."""
 
     def recorded(self) -> dict[str, Any]:
         return {key: value for key, value in super().recorded().items() if key != "one_batch"}
 
 
 GuidanceConfig = Annotated[GuidanceBase, GUIDANCE]
-"""One guidance, told apart by `kind`."""
+"""One guidance, selected by `kind`."""

@@ -1,4 +1,4 @@
-"""What makes a training run that run and no other: its automatic name, and what two sittings of it must agree on."""
+"""The identity of a training run: its automatic name, and the keys that may not change when it is resumed."""
 
 from __future__ import annotations
 
@@ -11,52 +11,52 @@ from difflab.config.train import TrainConfig
 
 FREE = frozenset(
     {
-        # Where the run lies and how it is begun.
+        # Where the run is and how it starts.
         "name",
         "output_root",
         "resume",
-        # What is recorded of them, with the versions of that day.
+        # The record of plugins, with their current versions.
         "plugins",
-        # What is measured, written and shown while it trains.
+        # What is measured, written and shown during training.
         "callbacks",
         "logger",
         "metrics",
         "classifier",
-        # How far it goes, on what, and how exactly.
+        # Length, devices and precision of training.
         "trainer",
-        # Where the data lies and how it is read; what it is stays.
+        # Where the data is and how it is read, as opposed to what it is.
         "data.path",
         "data.workers",
         "data.prefetch",
         "data.max_bad_fraction",
     }
 )
-"""The keys that may change between two sittings of one run, besides those that its task names. All others, those to
-come too, must stay."""
+"""The keys that may change when a run is resumed, besides those that its task names. All others, including future ones,
+must stay the same."""
 
 
 NAMES = "data.class_names"
-"""What the data set calls its classes, which a run takes over when it starts: no other run for having been told."""
+"""The names of the classes, which a run copies from the data set when it starts; they do not make it another run."""
 
 
 def identity(config: TrainConfig) -> dict[str, Any]:
-    """All that two sittings of a run must agree on, with the defaults filled in."""
+    """The configuration that must stay the same when a run is resumed, with defaults filled in."""
     return _without(FREE | config.free, without_places(config).plain())
 
 
 def name_identity(config: TrainConfig) -> dict[str, Any]:
-    """What an automatic name is made of: `identity` without the values that are today's defaults.
+    """The configuration that an automatic name is derived from: `identity` without values equal to today's defaults.
 
-    An option that difflab gets later therefore leaves all names as they are. The kinds always stay, since they say
-    whose defaults are left out.
+    Options added to difflab later therefore leave all names unchanged. The kinds are always kept, since they determine
+    which defaults are left out.
     """
     return _without(FREE | config.free | {NAMES}, _without_defaults(without_places(config)))
 
 
 def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(dotted key, old value, new value) of every leaf that differs between two nested mappings.
+    """Yields (dotted key, old value, new value) of every leaf that differs between two nested mappings.
 
-    Of two kinds the kind alone: their other keys are not the same keys.
+    If the kinds differ, yields only the kind, as the other keys are not comparable.
     """
     if not isinstance(old, dict) or not isinstance(new, dict):
         if old != new:
@@ -89,6 +89,6 @@ def _without_defaults(value: Any) -> Any:
 
 
 def _default(config: Config, name: str, present: dict[str, Any]) -> Any:
-    # Some defaults follow from other keys.
+    # Some defaults depend on other keys.
     field = type(config).model_fields[name]
     return field.get_default(call_default_factory=True, validated_data=present)

@@ -22,19 +22,19 @@ class WeightsInitConfig(Config):
 
     kind: Literal["weights"]
     source: Annotated[str, Field(alias="from")]
-    """Where the weights lie: a run directory, an exported folder, a checkpoint or a weights file."""
+    """The source of the weights: a run directory, an exported folder, a checkpoint or a weights file."""
     which: Literal["ema", "raw"] = "ema"
-    """The averaged (ema) or the raw weights, where there are both."""
+    """The averaged (ema) or the raw weights, if there are both."""
     extend_input: Literal["zero"] | None = None
-    """What becomes of input channels that the network has and the source has not. zero = they come after the source's
-    and begin with weights of zero, so that the first predictions are the source's whatever they hold (fine-tuning to
-    inpaint, as in GLIDE, Nichol et al. 2021); null = the channels have to agree."""
+    """How to initialize input channels that the source lacks. zero = they follow the source's channels, with zero
+    weights, so that the first predictions are the source's (fine-tuning for inpainting, as in GLIDE, Nichol et al.
+    2021); null = the channels must agree."""
     partial: bool = False
-    """Take what fits, and list what was taken and what was not; otherwise all has to fit."""
+    """Load the weights that fit, and list which were loaded and which were not; false = all must fit."""
     freeze: list[Pattern] = Field(default_factory=list)
-    """Patterns of names of parameters that are not trained, as network.encoder.*."""
+    """Patterns of the names of parameters that are not trained, such as network.encoder.*."""
     train: list[Pattern] = Field(default_factory=list)
-    """Patterns of names of parameters that are trained whatever `freeze` says; alone it freezes everything else."""
+    """Patterns of the names of parameters that are trained despite `freeze`; without it, they alone are trained."""
 
 
 InitConfig = Annotated[ScratchConfig | WeightsInitConfig, Field(discriminator="kind")]

@@ -1,4 +1,4 @@
-"""The configuration of `difflab likelihood`: a stored run, real images, and how their likelihood is found."""
+"""The configuration of `difflab likelihood`: a stored run, real images, and how their likelihood is computed."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from difflab.config.work import MeasuringImagesConfig
 
 
 class BoundConfig(Config):
-    """The variational bound by all steps of the table."""
+    """The variational bound over all timesteps of a discrete process."""
 
     kind: Literal["bound"]
     clip_denoised: bool = True
-    """The predicted x0 is clipped to [-1, 1]."""
+    """Clip the predicted x0 to [-1, 1]."""
 
 
 class ODEConfig(Config):
@@ -23,21 +23,21 @@ class ODEConfig(Config):
 
     kind: Literal["ode"]
     solver: Literal["dopri5", "rk4", "heun"] = "dopri5"
-    """dopri5 holds its error within rtol and atol; rk4 and heun take `steps` steps."""
+    """The ODE solver: dopri5 adapts its steps to rtol and atol; rk4 and heun take `steps` steps."""
     rtol: float = Field(default=1e-5, gt=0)
-    """Of dopri5: the relative error of a step."""
+    """For dopri5: the relative tolerance per step."""
     atol: float = Field(default=1e-5, gt=0)
-    """Of dopri5: the absolute error of a step."""
+    """For dopri5: the absolute tolerance per step."""
     steps: int = Field(default=100, ge=1)
-    """Of rk4 and heun: how many."""
+    """For rk4 and heun: the number of steps."""
     trace: Literal["rademacher", "gaussian"] = "rademacher"
-    """The vectors by which the divergence is estimated: rademacher or gaussian."""
+    """The random vectors of the trace estimator of the divergence: rademacher or gaussian."""
     probes: int = Field(default=1, ge=1)
-    """How many such vectors."""
+    """The number of random vectors."""
     sigma_min: float | None = Field(default=None, gt=0)
-    """The lowest sigma / alpha; null is that of samplers."""
+    """The lowest sigma / alpha; null = that of samplers."""
     sigma_max: float | None = Field(default=None, gt=0)
-    """The highest sigma / alpha; null is that of samplers."""
+    """The highest sigma / alpha; null = that of samplers."""
 
 
 MethodConfig = Annotated[BoundConfig | ODEConfig, Field(discriminator="kind")]
@@ -51,4 +51,4 @@ class LikelihoodConfig(MeasuringImagesConfig):
     """
 
     method: MethodConfig
-    """The variational bound of a table (bound), or the probability-flow ODE (ode)."""
+    """The variational bound of a discrete process (bound), or the probability-flow ODE (ode)."""

@@ -1,4 +1,4 @@
-"""The `logger` group: what the configuration of everything that keeps metrics says of itself."""
+"""The `logger` group: what the configuration of every logger declares."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from difflab.config.slots import PartsConfig
 
 
 class LoggerBase(Config):
-    """What the configuration of every logger says.
+    """Base of the configurations of loggers.
 
-    keeps_rows: whether all rows stand in metrics.csv of the run directory, from which training knows what was logged.
-    refusal: `module:name` of what is given the configuration before anything is written, and raises UserError where it
-        could not log as asked.
+    keeps_rows: whether it keeps all rows in metrics.csv of the run directory, where training reads what was logged.
+    refusal: `module:name` of a function that is called with the configuration before anything is written, and raises
+        UserError if the logger could not be used.
     """
 
     keeps_rows: ClassVar[bool] = False
@@ -23,17 +23,17 @@ class LoggerBase(Config):
 
 
 class LoggerConfig(PartsConfig):
-    """Each logger, or null (false, where it has no options) for none."""
+    """Each logger, or null (false, if it has no options) for none."""
 
     axis: ClassVar = LOGGERS
 
     @property
     def keeps_rows(self) -> bool:
-        """Whether all rows stand in metrics.csv of the run directory."""
+        """Whether all rows are kept in metrics.csv of the run directory."""
         return any(options.keeps_rows for _, options in self.active)
 
     def refuse_unusable(self) -> None:
-        """Raises UserError where one of them could not log as asked, before anything is written."""
+        """Raises UserError if one of them could not be used, before anything is written."""
         for _, options in self.active:
             if options.refusal is not None:
                 load(options.refusal)(options)

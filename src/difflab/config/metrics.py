@@ -1,4 +1,4 @@
-"""The `metrics` group: what is measured on samples, and what the configuration of every metric says of it."""
+"""The `metrics` group: what is measured on samples, and what the configuration of every metric declares."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from difflab.config.base import Config
 
 ExtractorName = Literal["lite0", "inception", "random"]
 Need = Literal["reference", "pair", "low_res"]
-"""What a metric compares samples with: a data set, the original of each sample, or the low-resolution image that each
-enlarges."""
+"""What a metric compares samples with: a data set, the original of each sample, or the low-resolution input of each
+sample."""
 
 Directions = Mapping[str, bool | None]
-"""Whether larger is better, by the words that names of results begin with; None where that is not known."""
+"""Whether larger is better, by prefix of the result's name; None if not known."""
 
 Label = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 
 
 class MetricBase(Config):
-    """What the configuration of every metric has.
+    """Base of the configurations of metrics.
 
-    needs: what samples are compared with.
-    reads_classes: whether it looks for the class that a sample was asked to show.
-    is_fid: whether it may be called FID, which is said of one network only.
-    larger_is_better: which way its results get better, with an entry for each of them; the longest one that a name
-        begins with tells.
+    needs: what the samples are compared with.
+    reads_classes: whether it uses the requested class of each sample.
+    is_fid: whether it may be called FID, a name reserved for one network.
+    larger_is_better: the direction of improvement of each of its results; the longest matching prefix of a name
+        applies.
     """
 
     needs: ClassVar[tuple[Need, ...]] = ()
@@ -38,23 +38,23 @@ class MetricBase(Config):
 
     kind: str
     label: Label | None = None
-    """Put before the sample count in the logged name (`adm` gives `fid@adm-50k`); it names, it measures nothing."""
+    """Put before the sample count in the logged name (`adm` gives `fid@adm-50k`); it changes only the name."""
     n: int | None = Field(default=None, ge=2)
-    """The sample count that the metric is defined at, any other is refused; null takes whatever is drawn."""
+    """The only sample count at which the metric is defined; null = any."""
 
     @property
     def named_by(self) -> tuple[str | None, ...]:
-        """What the logged names follow from: two metrics in which this is equal would be logged as one."""
+        """What determines the logged names: two metrics for which this is equal would be logged as one."""
         return self.kind, self.label
 
     @property
     def asks(self) -> str | None:
-        """The trained classifier that it asks, None where it asks none."""
+        """The trained classifier that it evaluates, None if it uses none."""
         return None
 
     @property
     def has_pairs(self) -> bool:
-        """Whether it compares each sample with a picture of its own."""
+        """Whether it compares each sample with an image of its own."""
         return "pair" in self.needs or "low_res" in self.needs
 
 
@@ -62,9 +62,9 @@ class ExtractorBase(MetricBase):
     """A metric on features of images."""
 
     extractor: ExtractorName = "lite0"
-    """lite0 (EfficientNet, ImageNet; part of the installation), inception (FID's, 2015) or random (for tests)."""
+    """lite0 (EfficientNet, ImageNet; installed with difflab), inception (FID's, 2015) or random (for tests)."""
     weights: str | None = None
-    """File of the Inception weights; null looks in the caches, then downloads."""
+    """File of the Inception weights; null = search the caches, then download."""
 
     @property
     def named_by(self) -> tuple[str | None, ...]:
@@ -83,7 +83,7 @@ class ReferenceBase(MetricBase):
     needs: ClassVar[tuple[Need, ...]] = ("reference",)
 
     reference_n: int | None = Field(default=None, ge=2)
-    """At most that many images of the data set; null is all of them."""
+    """The largest number of reference images; null = the whole data set."""
 
 
 class DistanceBase(ReferenceBase, ExtractorBase):
@@ -91,12 +91,12 @@ class DistanceBase(ReferenceBase, ExtractorBase):
 
 
 def is_called(metric: str, name: str) -> bool:
-    """Whether a metric goes by a name, or by the words that it begins with: `kid-lite0` by `kid`."""
+    """Whether a metric has this name or this prefix: `kid-lite0` matches `kid`."""
     return metric == name or metric.startswith(f"{name}-")
 
 
 def known_metric(metric: str) -> tuple[str, bool | None] | None:
-    """(kind, whether larger is better) of the metric whose results go by this name; None where no kind has any."""
+    """(kind, whether larger is better) of the metric with results of this name; None if there is none."""
     named = [
         (len(name), kind.name, larger)
         for kind in METRICS.values()
@@ -108,7 +108,7 @@ def known_metric(metric: str) -> tuple[str, bool | None] | None:
 
 
 MetricConfig = Annotated[MetricBase, METRICS]
-"""One metric, told apart by `kind`."""
+"""One metric, selected by `kind`."""
 
 
 def _names_are_honest(metrics: dict[str, MetricConfig | None]) -> dict[str, MetricConfig | None]:
@@ -127,20 +127,20 @@ def _names_are_honest(metrics: dict[str, MetricConfig | None]) -> dict[str, Metr
 
 
 MetricsConfig = Annotated[dict[str, MetricConfig | None], AfterValidator(_names_are_honest)]
-"""Metrics by a name to override them with (`metrics.kid.subset_size=100`); null switches one off."""
+"""Metrics by the name used to override them (`metrics.kid.subset_size=100`); null disables one."""
 
 
 class JudgedConfig(Config):
-    """What every configuration with metrics has."""
+    """The keys of every configuration with metrics."""
 
     classifier: str | None = None
-    """A run of task=classifier, by which `metrics=classes` judges the class that a sample shows."""
+    """A run of task=classifier, with which `metrics=classes` classifies the samples."""
     metrics: MetricsConfig
-    """What is measured, by a name of your own; null switches one off."""
+    """The metrics, each under a name of your own; null disables one."""
 
     @model_validator(mode="after")
     def _the_classifier_is_asked(self) -> Self:
         asked = [config.asks for config in self.metrics.values() if config is not None]
         if self.classifier is not None and self.classifier not in asked:
-            raise ValueError(f"classifier={self.classifier} is asked by none of the metrics: choose metrics=classes")
+            raise ValueError(f"classifier={self.classifier} is used by none of the metrics: choose metrics=classes")
         return self

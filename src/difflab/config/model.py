@@ -1,4 +1,4 @@
-"""What a stored model is: enough to rebuild it and to draw from it, without the run that trained it."""
+"""The configuration of a stored model: enough to rebuild it and sample from it without the run that trained it."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Measurement = Literal["samples", "likelihood", "accuracy"]
 
 
 class ModelConfig(RecordedConfig):
-    """Stands in `config.json` beside exported weights, and is read out of a run's `config.yaml`.
+    """Stored as `config.json` beside exported weights, and derived from a run's `config.yaml`.
 
-    Validating this class gives the model of the task that `task` names.
+    Validating this class returns the model configuration of the task named by `task`.
 
-    class_names: what the classes of its data are called, in the order of the labels, where that is known.
+    class_names: the names of the classes of its data, in the order of the labels, if known.
 
-    What it is good for:
+    What it can be used for:
 
     title: what it is, in words.
-    measures: what can be measured of it: the samples that it draws, how likely images are, how well it tells classes.
-    use: what a classifier is for, as arguments of a command that `{run}` is put into; None for other models.
+    measures: what can be measured of it: samples, the likelihood of images, the accuracy of classification.
+    use: the arguments of a command that uses a classifier, with `{run}` as a placeholder; None for other models.
     """
 
     title: ClassVar[str]
@@ -53,26 +53,26 @@ class ModelConfig(RecordedConfig):
 
     @property
     def logits(self) -> int | None:
-        """How many classes it tells apart, None where it classifies nothing."""
+        """The number of classes of a classifier, None for other models."""
         return None
 
 
 class NetworkModelConfig(ModelConfig):
-    """A model whose weights are those of one network, and of what tells it things."""
+    """A model whose weights are those of one network and of its conditioners."""
 
     network: NetworkConfig
 
 
 class NoisedModelConfig(NetworkModelConfig):
-    """A network that looks at noised images."""
+    """A network whose inputs are noised images."""
 
     diffusion: DiffusionConfig
 
 
 class DrawingModelConfig(NoisedModelConfig):
-    """A model that draws by diffusion.
+    """A generative diffusion model.
 
-    sampler and guidance are what the run used for its own pictures: defaults, not part of the model.
+    sampler and guidance are those the run used for its own samples: defaults, not part of the model.
     """
 
     conditioning: ConditioningConfig
@@ -81,10 +81,10 @@ class DrawingModelConfig(NoisedModelConfig):
 
     @property
     def classes(self) -> int | None:
-        """How many classes it is told of, None where it is told of none."""
+        """The number of classes it is conditioned on, None if it is not class-conditional."""
         return next((n for one in self.conditioning.values() if (n := one.num_classes) is not None), None)
 
     @property
     def shrinks(self) -> tuple[int, DownsampleFilter] | None:
-        """Pixels per side and the filter of the smaller image that it enlarges, None where it enlarges none."""
+        """Pixels per side and the filter of the low-resolution image that it enlarges, None if it enlarges none."""
         return next((how for one in self.conditioning.values() if (how := one.shrinks) is not None), None)

@@ -1,4 +1,4 @@
-"""The `network` axis: which network denoises, or tells the class of a noised image."""
+"""The `network` axis: the network that denoises or classifies images."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from difflab.config.data import DataConfig
 from difflab.config.fitting import Reads
 
 Gives = Literal["images", "logits", "embeddings"]
-"""What comes out of a network: images of the shape that goes in, or a number per class."""
+"""What a network outputs: images of its input's shape, one logit per class, or embeddings of images and texts."""
 
 
 class NetworkBase(Config):
-    """What the configuration of every network says of it.
+    """Base of the configurations of networks.
 
-    gives:    what comes out.
+    gives:    what it outputs.
     channels: image channels.
     """
 
@@ -30,7 +30,7 @@ class NetworkBase(Config):
 
     @property
     def embedding_channels(self) -> int:
-        """Width of the time embedding, and so of `Conditioning.vector`."""
+        """Width of the time embedding, and therefore of `Conditioning.vector`."""
         raise NotImplementedError
 
     @property
@@ -50,35 +50,35 @@ class NetworkBase(Config):
 
     @property
     def reads(self) -> Reads:
-        """What of its conditioning the network reads."""
+        """The fields of its conditioning that the network reads."""
         return Reads(())
 
     @property
     def logits(self) -> int | None:
-        """How many classes it tells apart, None where it classifies nothing."""
+        """The number of classes of a classifier, None for other networks."""
         return None
 
     @classmethod
     def fitted(cls, values: Mapping[str, Any], image_size: int, channels: int) -> dict[str, Any]:
-        """What suits images of that many pixels per side and channels, for keys that a file leaves to them (null).
+        """Values that suit images of this size and number of channels, for keys that a file leaves open (null).
 
-        values: the section as it is composed; what a user gives in it stays, and may be no valid value. Its `channels`
-            are already those of the images, unless they are given.
+        values: the section as composed; the user's values in it are kept, and may be invalid. Its `channels` are
+            already those of the images, unless they were given.
         """
         return {}
 
     def refuse_other_data(self, data: DataConfig) -> None:
-        """Raises ValueError where it is not made for images of `data`."""
+        """Raises ValueError if it does not fit the images of `data`."""
         if self.channels != data.channels:
-            raise ValueError(f"network.channels={self.channels} but data.channels={data.channels}; set them alike")
+            raise ValueError(f"network.channels={self.channels} but data.channels={data.channels}; set both alike")
 
 
 NetworkConfig = Annotated[NetworkBase, NETWORKS]
-"""One network, told apart by `kind`; each task takes those that give what it learns."""
+"""One network, selected by `kind`; each task takes those with the outputs that it trains."""
 
 
 def of_other_tasks(value: Any, info: ValidationInfo) -> Any:
-    """A validator before the networks of one task: says what takes a network of another kind. Raises ValueError."""
+    """Validates before the networks of one task. Raises ValueError for a network of another task, naming that task."""
     from difflab.config.task import TASKS
 
     kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
@@ -96,7 +96,7 @@ def of_other_tasks(value: Any, info: ValidationInfo) -> Any:
         wanted = f"choose one of kind {' or '.join(ours)}"
         if not others:
             raise ValueError(f"kind={kind!r} is not known; {wanted}")
-        # An experiment has its task.
+        # An experiment fixes its task.
         set_ = "set" if info.data.get("experiment") == "custom" else "take an experiment of"
         raise ValueError(
             f"task={info.data['task']} cannot train kind={kind}: {wanted}, or {set_} task={' or task='.join(others)}"

@@ -13,9 +13,9 @@ class LearningRateConfig(Config):
     """A factor on the learning rate as a function of `train/step`."""
 
     warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """Linear from 0 to 1 over the first steps (DDPM: 5,000)."""
+    """The length of a linear warmup from 0 to 1 (DDPM: 5,000)."""
     decay: Literal["none", "linear", "cosine"] = "none"
-    """How it falls to 0 at the last step of training: none, linear or cosine (ADM's classifier: linear)."""
+    """The decay to 0 at the last step of training: none, linear or cosine (ADM's classifier: linear)."""
 
 
 class OptimizerConfig(Config):
@@ -25,9 +25,9 @@ class OptimizerConfig(Config):
     lr: Annotated[float, Field(gt=0)]
     """The learning rate."""
     betas: list[float] = Field(default_factory=lambda: [0.9, 0.999])
-    """Decay rates of the averages of the gradient and of its square."""
+    """Decay rates of the moving averages of the gradient and its square."""
     eps: Annotated[float, Field(gt=0)] = 1e-8
-    """Added to the denominator."""
+    """Added to the denominator for numerical stability."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Added to the gradient by adam, subtracted from the weights by adamw."""
     decayed: Literal["all", "matrices"] = "all"

@@ -1,4 +1,4 @@
-"""The keys of a configuration, each with its default and what it is: what `--help` and docs/configuration.md list."""
+"""The keys of a configuration with their defaults and descriptions, as listed by `--help` and docs/configuration.md."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from difflab.config.slots import PartsConfig, Slots
 
 T = TypeVar("T")
 Row = tuple[str, str]
-"""(default, what it is)."""
+"""(default, description)."""
 
 
-REQUIRED = "has to be given"
-"""What stands in place of a default where there is none."""
+REQUIRED = "required"
+"""Shown in place of a default if there is none."""
 
 
 def rows(config: type[Config]) -> dict[str, Row]:
-    """The default and the description of each key of a configuration but `kind`, by key."""
+    """The default and the description of each key of a configuration except `kind`."""
     defaults = options_of(config)
     return {key: (in_words(defaults[key]), text) for key, text in said_of(config).items() if key != "kind"}
 
 
 def said_of(config: type[BaseModel]) -> dict[str, str]:
-    """The description of each key of a configuration: what its source says of it, or of what stands there."""
+    """The description of each key of a configuration: its own, or else that of its type."""
     config = complete(config)
     said = described(config)
     return {
@@ -42,13 +42,13 @@ def said_of(config: type[BaseModel]) -> dict[str, str]:
 
 
 def shared(several: Sequence[Mapping[str, T]]) -> dict[str, T]:
-    """The entries that all of several configurations have alike; nothing where there is one alone."""
+    """The entries that are the same in all of several configurations; empty if there is only one."""
     first, *others = several or [{}]
     return {key: row for key, row in first.items() if all(other.get(key) == row for other in others)} if others else {}
 
 
 def key_lines(config: type[Config]) -> Iterator[str]:
-    """`key=default  description` of every key but `kind`, aligned; `...` stands for a value that has to be given."""
+    """Yields `key=default  description` for every key except `kind`, aligned; `...` marks a required value."""
     said = said_of(config)
     shown = {key: f"{key}={_as_written(value)}" for key, value in options_of(config).items() if key != "kind"}
     width = max(map(len, shown.values()), default=0)
@@ -57,9 +57,9 @@ def key_lines(config: type[Config]) -> Iterator[str]:
 
 
 def said_of_axes() -> dict[str, str]:
-    """What is chosen on each axis, by its group or, of words, by what they say."""
+    """The description of each axis, by its group or, for words, by the option they set."""
     said = named_in(axes.__name__)
-    # What builders are like is for those who write one.
+    # The signature of builders only concerns authors of new choices.
     texts = {id(getattr(axes, name)): text.partition(" Builders:")[0] for name, text in said.items()}
     named = {axis.group: axis for axis in (*axes.AXES, *axes.PARTS, *axes.UNFILED)} | {
         names.what: names for names in axes.NAMES
@@ -68,7 +68,7 @@ def said_of_axes() -> dict[str, str]:
 
 
 def in_words(value: Any) -> str:
-    """A value as it is written on the command line; `???` is one that has to be given."""
+    """A value as written on the command line; `???` is a required one."""
     if value == MISSING:
         return REQUIRED
     if value is None or isinstance(value, bool):

@@ -8,7 +8,7 @@ _PLAIN = re.compile(r"[\w./+-]+")
 
 
 def as_override(key: str, value: str) -> str:
-    """`key=value` for a shell; a value that Hydra would read otherwise is quoted."""
+    """`key=value` for a shell; a value that Hydra would parse differently is quoted."""
     if _PLAIN.fullmatch(value):
         return f"{key}={value}"
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')

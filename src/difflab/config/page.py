@@ -1,4 +1,4 @@
-"""docs/configuration.md: every axis with its choices, of the registries; `python -m difflab.config.page` writes it."""
+"""Writes docs/configuration.md, every axis with its choices, from the registries: `python -m difflab.config.page`."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from difflab.files import write_text
 PAGE = Path("docs/configuration.md")
 HEAD = """# Configuration
 
-Every axis on which a run is a choice, with its choices and their options. This page is made of the code by
-`python -m difflab.config.page`. An installed package may bring further ones: `difflab doctor` lists those, and
-`difflab train --help` the files of each group. A file of a group that says `defaults: [euler_defaults, _self_]` has all
+Every axis of a run, with its choices and their options. This page is generated from the code by
+`python -m difflab.config.page`. Installed packages may add choices: `difflab doctor` lists those, and
+`difflab train --help` the files of each group. A file of a group with `defaults: [euler_defaults, _self_]` has all
 options of `kind: euler`; `callbacks_defaults` and `logger_defaults` have a key for every callback and logger.
 """
 
 
 def page() -> str:
-    """The whole page, of difflab's own choices."""
+    """The whole page, for difflab's own choices."""
     return "\n".join([HEAD, *_contents(), *_tasks(), *_kinds(AXES), *_parts(), *_kinds(UNFILED), *_words()]) + "\n"
 
 
@@ -38,7 +38,7 @@ def _contents() -> Iterator[str]:
 def _tasks() -> Iterator[str]:
     yield "## task\n\nWhat is learned.\n"
     yield from _table(
-        ("task", "what is left of its runs"), ((f"`{name}`", task.summary) for name, task in _own(TASKS).items())
+        ("task", "what its runs produce"), ((f"`{name}`", task.summary) for name, task in _own(TASKS).items())
     )
 
 
@@ -59,7 +59,7 @@ def _parts() -> Iterator[str]:
     said = said_of_axes()
     for axis in PARTS:
         parts = _own(axis)
-        yield f"## {axis.group}\n\n{said[axis.group]} Each may be there under its name, or null.\n"
+        yield f"## {axis.group}\n\n{said[axis.group]} Each is enabled under its name, or null.\n"
         listed = ((f"`{name}`", part.summary, "yes" if part.default else "") for name, part in parts.items())
         yield from _table(("name", "what it is", "by default"), listed)
         for name, part in parts.items():
@@ -68,7 +68,7 @@ def _parts() -> Iterator[str]:
 
 def _words() -> Iterator[str]:
     said = said_of_axes()
-    yield "## words\n\nOptions whose values are choices of code, without options of their own.\n"
+    yield "## words\n\nOptions whose values name code without options of its own.\n"
     for names in NAMES:
         yield f"`{names.what}`: {said[names.what]}\n"
         yield from _table(("value", "what it is"), ((f"`{word}`", _said_of(names, word)) for word in _own(names)))

@@ -1,4 +1,4 @@
-"""Parts of a model whose weights lie elsewhere: where, and which they are."""
+"""Frozen parts of a model: where their weights are stored, and how they are identified."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from difflab.config.base import Config
 
 
 class FrozenConfig(Config):
-    """A file of weights that is never trained, and never copied.
+    """A file of weights that is never trained or copied.
 
     path: the file; or package: a file inside an installed Python package, as `package_name/folder/model.safetensors`.
-    sha256: of the file. What is trained records it, and finds the file by it where it has moved (DIFFLAB_WEIGHTS).
+    sha256: of the file. A trained model records it, to find the file if it has moved (DIFFLAB_WEIGHTS).
     """
 
     path: str | None = None
@@ -26,12 +26,12 @@ class FrozenConfig(Config):
         if self.path is not None and self.package is not None:
             raise ValueError("path and package are both given: give one of them")
         if self.path is None and self.package is None and self.sha256 is None:
-            raise ValueError("neither path nor package is given: say where the weights lie, as in path=...")
+            raise ValueError("neither path nor package is given: set one, as in path=...")
         return self
 
 
 def with_frozen(config: Any, change: Callable[[FrozenConfig], FrozenConfig]) -> Any:
-    """A configuration with `change` made to everything frozen in it, at any depth; itself where nothing is."""
+    """Applies `change` to every frozen part of a configuration, at any depth; returns it unchanged if it has none."""
     if isinstance(config, FrozenConfig):
         return change(config)
     if isinstance(config, Config):
@@ -48,5 +48,5 @@ def with_frozen(config: Any, change: Callable[[FrozenConfig], FrozenConfig]) -> 
 
 
 def without_places(config: Any) -> Any:
-    """The configuration with what is frozen known by its hash alone, wherever it lies."""
+    """The configuration with frozen parts identified by their hashes alone, regardless of their paths."""
     return with_frozen(config, lambda part: part if part.sha256 is None else FrozenConfig(sha256=part.sha256))

@@ -1,4 +1,4 @@
-"""Where a key stands in a configuration: which models may be there, by the contents that are given."""
+"""Finds the models that a place in a configuration may hold, given its contents."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from difflab.config.base import complete, fields_by_key
 from difflab.config.registry import Registry
 
 Path = Sequence[int | str]
-"""The keys and places in lists from the whole to a part of it."""
+"""The keys and list indices from the whole to a part."""
 
 
 def models_in(annotation: Any) -> list[type[BaseModel]]:
-    """The models that a value of that type may be, those in a list or a mapping too."""
+    """The models that a value of this type may be or contain in a list or a mapping."""
     if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
         return [complete(annotation)] if issubclass(annotation, BaseModel) else []
     for metadata in getattr(annotation, "__metadata__", ()):
@@ -28,7 +28,7 @@ def models_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def models_at(model: type[BaseModel], data: Any, path: Path) -> tuple[list[type[BaseModel]], list[type[BaseModel]]]:
-    """The models that the mapping at `path` may be, by its `kind` where it has one, and those of the other kinds."""
+    """The models that the mapping at `path` may be, by its `kind` if it has one, and those of the other kinds."""
     annotations: list[Any] = [model]
     for part in path:
         annotations = [inner for outer in annotations for inner in _inside(outer, str(part))]
@@ -40,7 +40,7 @@ def models_at(model: type[BaseModel], data: Any, path: Path) -> tuple[list[type[
 
 
 def _inside(annotation: Any, part: str) -> list[Any]:
-    """What `part` of something of that type may be: a field of a model, or any value of a mapping by name."""
+    """The possible types of `part` of a value of this type: a field of a model, or a value of a mapping."""
     if typing.get_origin(annotation) is Annotated and not isinstance(annotation.__metadata__[0], Registry):
         return _inside(typing.get_args(annotation)[0], part)
     if typing.get_origin(annotation) is dict:
@@ -56,25 +56,25 @@ def _inside(annotation: Any, part: str) -> list[Any]:
 
 
 def annotation_of(field: FieldInfo) -> Any:
-    """The whole type of a field: pydantic keeps apart what is said of a type besides the type."""
+    """The whole type of a field, including metadata, which pydantic stores separately."""
     annotation: Any = field.annotation
     return Annotated[(annotation, *field.metadata)] if field.metadata else annotation
 
 
 def entry_at(data: Any, path: Path) -> Any:
-    """What stands at a place of plain contents, None where nothing does."""
+    """The entry at a path of plain contents, None if there is none."""
     for part in path:
         data = entry(data, part)
     return data
 
 
 def entry(node: Any, part: int | str) -> Any:
-    """What stands under a key or at a place in a list, None where nothing does."""
+    """The entry under a key or at a list index, None if there is none."""
     if isinstance(node, Mapping):
         return node.get(part)
     return node[part] if isinstance(node, list) and isinstance(part, int) and part < len(node) else None
 
 
 def kinds_of(model: type[BaseModel]) -> tuple[str, ...]:
-    """What its `kind` may say; empty where it has none."""
+    """The values that its `kind` may have; empty if it has no `kind`."""
     return typing.get_args(model.model_fields["kind"].annotation) if "kind" in model.model_fields else ()

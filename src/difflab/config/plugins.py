@@ -1,4 +1,4 @@
-"""Installed packages that add choices of their own: found by an entry point, loaded when a choice is looked for."""
+"""Installed packages that add choices: found by an entry point, loaded when a choice is looked up."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pathlib import Path
 from difflab.errors import UserError, first_line
 
 GROUP = "difflab.plugins"
-"""The entry points that name torch-free modules, which register choices when they are imported."""
+"""The group of entry points that name torch-free modules, which register choices when imported."""
 CONF = "conf"
-"""The folder beside such a module whose configuration groups are joined to difflab's own."""
+"""The folder beside such a module whose configuration groups are merged with difflab's own."""
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """An installed package with choices of its own.
+    """An installed package that adds choices.
 
-    distribution, version: as pip knows them. module: what its entry point names. conf: its configuration groups.
-    error: why it could not be loaded. imports_torch: whether torch was imported with its module, and not before.
+    distribution, version: as in pip. module: named by its entry point. conf: its folder of configuration groups.
+    error: why it could not be loaded. imports_torch: whether importing its module imported torch.
     """
 
     distribution: str
@@ -35,7 +35,7 @@ class Plugin:
 
     @property
     def package(self) -> str:
-        """The top-level package that its choices come from."""
+        """The top-level package of its choices."""
         return self.module.partition(".")[0]
 
     def __str__(self) -> str:
@@ -47,7 +47,7 @@ _importing: list[bool] = []
 
 @functools.cache
 def find() -> tuple[Plugin, ...]:
-    """All that are installed, by name, each imported."""
+    """All installed plugins, by name, each imported."""
     found = metadata.entry_points(group=GROUP)
     _importing.append(True)
     try:
@@ -57,28 +57,28 @@ def find() -> tuple[Plugin, ...]:
 
 
 def load() -> tuple[Plugin, ...]:
-    """All that are installed; none to a plugin that asks while it is being imported.
+    """All installed plugins; none if called by a plugin during its own import.
 
-    Raises UserError where one cannot be loaded.
+    Raises UserError if one cannot be loaded.
     """
     if _importing:
         return ()
     for plugin in find():
         if plugin.error is not None:
             raise UserError(
-                f"the plugin {plugin} cannot be loaded ({plugin.error}): mend it, or run pip uninstall "
+                f"the plugin {plugin} cannot be loaded ({plugin.error}): fix it, or run pip uninstall "
                 f"{plugin.distribution}"
             )
     return find()
 
 
 def are_being_imported() -> bool:
-    """Whether this is asked by a plugin that is being imported, or by what it imports."""
+    """Whether this is called during the import of a plugin."""
     return bool(_importing)
 
 
 def owner(package: str) -> Plugin | None:
-    """The plugin that a top-level package belongs to, None where it is none."""
+    """The plugin that a top-level package belongs to, None if there is none."""
     return next((plugin for plugin in find() if plugin.package == package), None)
 
 
@@ -91,9 +91,9 @@ def _imported(point: metadata.EntryPoint) -> Plugin:
         importlib.import_module(module)
         conf = _conf_beside(module)
     except UserError as error:
-        # Of two choices by one name.
+        # Two choices share a name.
         return Plugin(name, version, module, error=str(error))
-    except Exception as error:  # noqa: BLE001 - whatever their code raises is told by name
+    except Exception as error:  # noqa: BLE001 - whatever their code raises is reported by name
         return Plugin(name, version, module, error=f"{type(error).__name__}: {first_line(error)}")
     return Plugin(name, version, module, conf, imports_torch="torch" in sys.modules and not has_torch)
 

@@ -10,9 +10,9 @@ from difflab.config.base import Config
 
 
 class RanksConfig(Config):
-    """What happens where one of several processes gives no sign of life (stopped, swapped out, its machine gone)."""
+    """What happens if one of several processes stops responding (stopped, swapped out, its machine gone)."""
 
     warning_s: Annotated[float, Field(gt=0)] = 600.0
-    """After so many seconds it is said which process the others wait for."""
+    """Seconds after which a message names the process that the others are waiting for."""
     timeout_s: Annotated[float, Field(gt=0)] | None = None
-    """After so many seconds all are ended, with status 1; null = never."""
+    """Seconds after which all processes are ended, with status 1; null = never."""

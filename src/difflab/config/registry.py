@@ -1,4 +1,4 @@
-"""Axes: all choices of each in one table, with their typed configurations and the names of what builds them."""
+"""Registries of choices, one per axis, with their typed configurations and the names of their builders."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ E = TypeVar("E")
 class Kind:
     """One choice of an axis.
 
-    name:    what `kind` says in a configuration.
-    config:  its typed configuration; the first line of its docstring says in a table what it is.
-    builder: `module:name`, imported only where something is built: configurations stay light.
+    name:    the value of `kind` in a configuration.
+    config:  its typed configuration; the first line of its docstring describes it in tables.
+    builder: `module:name`, imported only when something is built, so that configurations stay light.
     """
 
     name: str
@@ -32,28 +32,28 @@ class Kind:
 
     @property
     def summary(self) -> str:
-        """What it is, in a line."""
+        """Its description in one line."""
         return summary_of(self.config)
 
     @property
     def module(self) -> str:
-        """Where it is registered."""
+        """The module that registers it."""
         return self.config.__module__
 
     @property
     def package(self) -> str:
-        """The top-level package that it comes from."""
+        """Its top-level package."""
         return self.module.partition(".")[0]
 
     def load_builder(self) -> Callable[..., Any]:
-        """What `builder` names."""
+        """Imports what `builder` names."""
         return load(self.builder)
 
 
 class Axis(Mapping[str, E]):
-    """Choices by name: difflab's own, which its modules register when somebody looks for one, and those of plugins.
+    """Choices by name: difflab's own, whose modules are imported at the first lookup, and those of plugins.
 
-    modules: torch-free modules that register difflab's own.
+    modules: the torch-free modules that register difflab's own choices.
     """
 
     def __init__(self, *modules: str) -> None:
@@ -71,7 +71,7 @@ class Axis(Mapping[str, E]):
         return len(self._known())
 
     def __hash__(self) -> int:
-        # Of one axis there is one: metadata of a type has to be hashable.
+        # Axes are compared by identity: metadata of a type must be hashable.
         return id(self)
 
     def __eq__(self, other: object) -> bool:
@@ -82,7 +82,7 @@ class Axis(Mapping[str, E]):
             self._has_own = True
             for module in self._modules:
                 importlib.import_module(module)
-            # Whoever imported one of them by itself before changes nothing of their order.
+            # An earlier import of one of these modules must not change their order.
             ordered = dict(sorted(self._entries.items(), key=lambda entry: self._place(entry[1])))
             self._entries.clear()
             self._entries.update(ordered)
@@ -101,17 +101,17 @@ class Axis(Mapping[str, E]):
 class Registry(Axis[Kind]):
     """The choices of one axis by name, difflab's own and those of installed packages.
 
-    As the metadata of an `Annotated` field it is a union told apart by `kind`, of all choices that there are when
-    something is validated. A choice is registered once, beside its configuration:
+    As the metadata of an `Annotated` field it acts as a union discriminated by `kind`, of all choices registered at the
+    time of validation. A choice is registered once, with its configuration:
 
         @SAMPLERS.register("difflab.diffusion.samplers.euler:build")
         class EulerConfig(LevelsConfig):
             kind: Literal["euler"]
 
-    group:   the configuration group whose files choose among them; its name in messages and tables.
-    base:    `module:name` of the class that the configurations of all choices derive from.
-    default: the kind that is meant where a configuration does not say, None where it has to.
-    words:   whether `key: name` stands for `key: {kind: name}`; not on an axis whose files say more than their kind.
+    group:   the configuration group whose files select a choice; its name in messages and tables.
+    base:    `module:name` of the base class of the configurations of all choices.
+    default: the kind of a configuration that does not state one; None if it must.
+    words:   whether `key: name` stands for `key: {kind: name}`; not for an axis whose files have more keys than `kind`.
     """
 
     def __init__(
@@ -126,22 +126,20 @@ class Registry(Axis[Kind]):
         self.group, self.base, self.default, self.words = group, base, default, words
 
     def register(self, builder: str) -> Callable[[C], C]:
-        """Class decorator: this configuration, whose `kind` is a literal, is a choice, built by `builder`.
+        """Class decorator that registers a configuration, whose `kind` is a literal, as a choice built by `builder`.
 
-        Raises UserError where two packages have a choice by the same name, and for a class that is no configuration of
-        this axis.
+        Raises UserError if two packages register the same name, and for a class that is not a configuration of this
+        axis.
         """
 
         def add(config: C) -> C:
             base = load(self.base)
             if not issubclass(config, base):
-                raise UserError(f"{self.group}: {config.__name__} has to derive from {base.__module__}.{base.__name__}")
+                raise UserError(f"{self.group}: {config.__name__} must derive from {base.__module__}.{base.__name__}")
             field = config.model_fields.get("kind")
             names = get_args(field.annotation) if field is not None else ()
             if len(names) != 1 or not isinstance(names[0], str):
-                raise UserError(
-                    f'{self.group}: {config.__name__} has to have a field `kind: Literal["..."]` with its name'
-                )
+                raise UserError(f'{self.group}: {config.__name__} needs a field `kind: Literal["..."]` with its name')
             (name,) = names
             kind = Kind(name, config, builder)
             self._entries[name] = _only(self.group, self._entries.get(name), kind)
@@ -150,7 +148,7 @@ class Registry(Axis[Kind]):
         return add
 
     def builder(self, config: Config) -> Callable[..., Any]:
-        """What builds a configuration of one of the choices."""
+        """The builder of a configuration of one of the choices."""
         return self[getattr(config, "kind")].load_builder()  # noqa: B009 (each kind has its own literal)
 
     @property
@@ -161,7 +159,7 @@ class Registry(Axis[Kind]):
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(
             self._validated,
-            # As the class that it is: a field typed by a base would lose the keys of its subclass.
+            # By its own class: a field typed as a base class would lose the keys of its subclass.
             serialization=core_schema.plain_serializer_function_ser_schema(Config.plain),
         )
 
@@ -185,9 +183,9 @@ class Registry(Axis[Kind]):
 
 
 def two_by_one_name(axis: str, name: str, theirs: str, ours: str) -> UserError:
-    """The refusal of a choice of the module `ours`, by whose name there is one of the module `theirs`."""
+    """The error for a choice of module `ours` that has the same name as one of module `theirs`."""
     return UserError(
-        f"{axis}: there are two by the name of {name}, of {theirs} and of {ours}; uninstall one of the two packages"
+        f"{axis}: two choices are named {name}, one from {theirs} and one from {ours}; uninstall one of these packages"
     )
 
 
@@ -195,7 +193,7 @@ K = TypeVar("K", bound=Kind)
 
 
 def _only(group: str, there: K | None, kind: K) -> K:
-    """`kind`, where what is there by its name is the same one, imported before."""
+    """Returns `kind` if its name is free or registered by an earlier import of the same module."""
     theirs, ours = kind.config if there is None else there.config, kind.config
     if (theirs.__module__, theirs.__qualname__) != (ours.__module__, ours.__qualname__):
         raise two_by_one_name(group, kind.name, theirs.__module__, ours.__module__)
@@ -204,10 +202,10 @@ def _only(group: str, there: K | None, kind: K) -> K:
 
 @dataclass(frozen=True)
 class Part(Kind):
-    """One choice of an axis of which a configuration has several at once, each under its name.
+    """One choice of an axis of which a configuration may have several at once, each under its name.
 
-    default: whether it is there where nothing is said.
-    switch:  whether it has no options, so that true and false stand in a configuration.
+    default: whether it is enabled by default.
+    switch:  whether it has no options, so that a configuration has true or false.
     """
 
     default: bool = False
@@ -215,14 +213,14 @@ class Part(Kind):
 
 
 class Parts(Axis[Part]):
-    """The choices of an axis of which a configuration has several at once, in the order they are registered:
+    """The choices of an axis of which a configuration may have several at once, in the order of registration:
 
         @CALLBACKS.register("ema", "difflab.callbacks.ema:EMA.from_config", default=True)
         class EMAConfig(CallbackBase): ...
 
     A `PartsConfig` has a key for each.
 
-    group: the configuration group whose files choose among them; its name in messages and tables.
+    group: the configuration group whose files select choices; its name in messages and tables.
     """
 
     def __init__(self, group: str, *modules: str) -> None:
@@ -230,9 +228,9 @@ class Parts(Axis[Part]):
         self.group = group
 
     def register(self, name: str, builder: str, *, default: bool = False, switch: bool = False) -> Callable[[C], C]:
-        """Class decorator: this configuration is the choice `name`, built by `builder`.
+        """Class decorator that registers a configuration as the choice `name`, built by `builder`.
 
-        Raises UserError where two packages have a choice by the same name.
+        Raises UserError if two packages register the same name.
         """
 
         def add(config: C) -> C:
@@ -245,14 +243,14 @@ class Parts(Axis[Part]):
 
 
 class Names(Axis[str]):
-    """The choices of an axis that have no options: a word in a configuration, and by it the name of what it stands for.
+    """The choices of an axis without options: each is a word in a configuration that stands for an object in code.
 
-    As the metadata of an `Annotated` string it takes the words that there are when something is validated. Packages
-    register theirs as they do with a `Registry`:
+    As the metadata of an `Annotated` string it accepts the words registered at the time of validation. Packages
+    register theirs as with a `Registry`:
 
         PREDICTIONS.register("flow", "rectified_flow.maths:Flow")
 
-    what: what is chosen, in messages.
+    what: the name of the option in messages.
     """
 
     def __init__(self, what: str, *modules: str) -> None:
@@ -260,23 +258,23 @@ class Names(Axis[str]):
         self.what = what
 
     def register(self, name: str, builder: str) -> None:
-        """Raises UserError where two packages have a choice by the same name."""
+        """Registers the choice `name`. Raises UserError if two packages register the same name."""
         there = self._entries.setdefault(name, builder)
         if there != builder:
             raise two_by_one_name(self.what, name, there.partition(":")[0], builder.partition(":")[0])
 
     def load(self, name: str) -> Any:
-        """What the choice of that name stands for. Raises ValueError for one that there is not."""
+        """Imports what the choice `name` stands for. Raises ValueError if there is none of that name."""
         if name not in self:
             raise ValueError(f"{self.what}={name!r} is not one of {', '.join(self)}")
         return load(self[name])
 
     def builder(self, name: str) -> Callable[..., Any]:
-        """The same, where it is something to be called."""
+        """The same, for choices that are callables."""
         return self.load(name)
 
     def package(self, name: str) -> str:
-        """The top-level package that a choice comes from."""
+        """The top-level package of a choice."""
         return self[name].partition(":")[0].partition(".")[0]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -292,9 +290,9 @@ class Names(Axis[str]):
 
 
 def load(name: str) -> Any:
-    """What `module:name` names, where name may be an attribute of an attribute.
+    """Imports what `module:name` names, where name may be an attribute of an attribute.
 
-    Raises UserError where there is nothing by that name. What a module raises while it is imported stays as it is.
+    Raises UserError if nothing has that name. Exceptions raised by the import of the module are not caught.
     """
     module, _, path = name.partition(":")
     if not path:

@@ -1,4 +1,4 @@
-"""What samples have to show, as the command line says it."""
+"""The request on the command line: what samples should show."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ GIVEN = ("classes", "prompts", "images", "low_res", "mask", "embeddings", "reque
 
 
 class RequestConfig(Config):
-    """Every field that a model reads may be given; lists and folders are taken in turn, sample by sample."""
+    """Values for the fields that a model reads; lists and folders are cycled through, sample by sample."""
 
     classes: list[int | str] | None = None
-    """Numbers or names of classes, as in [2] or [circle,square]. null draws them from the seed, or takes those that
-    come with low_res."""
+    """Indices or names of classes, as in [2] or [circle,square]; null = drawn from the seed, or those that come with
+    low_res."""
     prompts: list[str] | str | None = None
-    """Captions, a list or a text file with one a line; null = those of the data split."""
+    """Captions, as a list or a text file with one per line; null = those of the data split."""
     images: str | None = None
-    """A folder or an archive of pictures at full size, or one picture."""
+    """A folder or an archive of full-size images, or one image."""
     low_res: str | None = None
-    """What an upsampler enlarges: an archive that `difflab sample` wrote, or a folder of images; null = those of the
-    data set it was trained on, made smaller (`split` of them)."""
+    """The input of an upsampler: an archive that `difflab sample` wrote, or a folder of images; null = downsampled
+    images from `split` of the data set it was trained on."""
     mask: str | None = None
-    """A folder or an archive of masks, or one for all; white is drawn anew, black stays."""
+    """A folder or an archive of masks, or one mask for all; white is inpainted, black is kept."""
     embeddings: str | None = None
-    """An .npy file [n, ...], a row a sample; null = those of the data split."""
+    """An .npy file [n, ...], one row per sample; null = those of the data split."""
     request: str | None = None
-    """A file of JSON lines, a sample a line, with any fields and paths relative to it."""
+    """A file of JSON lines, one per sample, with any fields; paths are relative to the file."""
 
     @model_validator(mode="after")
     def _lists_are_not_empty(self) -> Self:
         if self.classes == []:
-            raise ValueError("classes=[] names no class; list some, or leave classes=null to draw them from the seed")
+            raise ValueError("classes=[] is empty: list some, or leave classes=null to draw them from the seed")
         if self.prompts in ([], ""):
-            raise ValueError("prompts names none: list some, or give a text file with one a line")
+            raise ValueError("prompts is empty: list some, or give a text file with one per line")
         return self

@@ -1,4 +1,4 @@
-"""The `sampler` group: what every sampler has, and the levels that any of them may visit one by one."""
+"""The `sampler` group: what every sampler has, and explicit lists of the noise levels to visit."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def _in_words(sigma: object) -> object:
 
 
 Sigma = Annotated[Annotated[float, Field(gt=0)] | Literal["inf"], BeforeValidator(_in_words)]
-"""sigma / alpha; inf is a table's last row where no signal is left in it."""
+"""sigma / alpha; inf is the last row of a table if it has no signal left."""
 
 
 class SamplerBase(Config):
-    """What the configuration of every sampler has.
+    """Base of the configurations of samplers.
 
-    draws: whether it makes samples of noise.
+    draws: whether it generates samples from noise.
     """
 
     draws: ClassVar[bool] = True
@@ -34,7 +34,7 @@ class SamplerBase(Config):
     kind: str
     steps: int | str | list[int] | None = None
     sigmas: list[Sigma] | None = None
-    """sigma / alpha of the levels of spacing=listed, the noisiest first; `steps` is their number or null."""
+    """The levels of spacing=listed as sigma / alpha, the noisiest first; `steps` is their number or null."""
 
     @model_validator(mode="before")
     @classmethod
@@ -49,7 +49,7 @@ class SamplerBase(Config):
         key, sigmas = self.listed_by, self.sigmas
         if not self.takes_a_list or getattr(self, key) != "listed":
             if sigmas is not None:
-                raise ValueError(f"sigmas are those of {key}=listed: set it, or leave sigmas out (null)")
+                raise ValueError(f"sigmas needs {key}=listed: set it, or leave sigmas out (null)")
             return self
         if not sigmas:
             raise ValueError(f"{key}=listed visits the levels in sigmas: give them, as in sigmas=[80,5,1,0.2]")
@@ -62,32 +62,32 @@ class SamplerBase(Config):
 
     @property
     def takes_a_list(self) -> bool:
-        """Whether the levels that it visits can be listed."""
+        """Whether its levels can be given as a list."""
         return self.listed_by in type(self).model_fields
 
     @property
     def lists_its_end(self) -> bool:
-        """Whether the last of the sigmas is where the last step ends, and no step begins."""
+        """Whether the last of the sigmas is the end of the last step rather than the start of one."""
         return False
 
     def visiting(self, sigmas: Sequence[float]) -> Self:
-        """The same sampler on these levels, which are listed."""
+        """The same sampler on an explicit list of levels."""
         return type(self).model_validate({**self.plain(), **self._listing(sigmas)})
 
     def _listing(self, sigmas: Sequence[float]) -> dict[str, Any]:
         return {self.listed_by: "listed", "sigmas": list(sigmas), "steps": len(sigmas)}
 
     def check_steps(self, listed: int) -> None:
-        """Raise ValueError where `steps` is not their number."""
+        """Raises ValueError if `steps` is not the number of listed levels."""
         if self.steps != listed:
             raise ValueError(f"steps={self.steps}, but sigmas lists {listed}: set steps={listed}, or steps=null")
 
 
 SamplerConfig = Annotated[SamplerBase, SAMPLERS]
-"""One sampler, told apart by `kind`."""
+"""One sampler, selected by `kind`."""
 
 
 def refuse_inversion(sampler: SamplerBase, key: str = "sampler") -> None:
-    """Raises ValueError for a sampler that draws nothing. key: where it was chosen."""
+    """Raises ValueError for a sampler that generates no samples. key: where it was chosen."""
     if not sampler.draws:
-        raise ValueError(f"{key}={sampler.kind} goes from images to noise and draws none; choose ddim or ancestral")
+        raise ValueError(f"{key}={sampler.kind} maps images to noise and generates none; choose ddim or ancestral")

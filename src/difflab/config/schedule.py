@@ -1,4 +1,4 @@
-"""The configuration of `difflab schedule`: how levels are searched for, and what they are judged by."""
+"""The configuration of `difflab schedule`: how noise levels are searched for, and by which metric."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ from difflab.config.sample import EvaluateConfig
 Goal = Literal["minimize", "maximize"]
 
 SEARCHING = ("metric", "goal", "candidates", "held_out_seed")
-"""The keys of a search that an evaluation has not."""
+"""The keys of a search that an evaluation does not have."""
 
 
 class ScheduleConfig(EvaluateConfig):
     """`difflab schedule`.
 
-    out: Where what was found goes, and the candidates below it; null = <run>/schedules/<sampler>-<steps>-seed<seed>-
-        <hash of the rest>-n<n>, and the candidates beside it, for other searches too.
+    out: Where the result goes, and the candidates below it; null = <run>/schedules/<sampler>-<steps>-seed<seed>-<hash
+        of the rest>-n<n>, and the candidates beside it, shared with other searches.
     """
 
     metric: Annotated[str, Field(min_length=1)]
-    """By which levels are judged: its logged name without the protocol (`kid-lite0`), or the first words of it."""
+    """The metric to optimize: its logged name without the protocol (`kid-lite0`), or a prefix of it."""
     goal: Goal | None = None
-    """Which way the metric gets better: minimize or maximize; null = as is known of it."""
+    """The direction of improvement: minimize or maximize; null = the known direction of the metric."""
     candidates: Annotated[int, Field(ge=2)]
-    """How many schedules are tried, the sampler's own spacing among them."""
+    """The number of schedules to try, including the sampler's own spacing."""
     held_out_seed: Annotated[int, Field(ge=0)] | None = None
-    """Of the samples on which the schedule that was found is judged at last; null = seed + 1."""
+    """The seed of the samples for the final evaluation of the best schedule; null = seed + 1."""
 
     @property
     def kind(self) -> str | None:
-        """Of the metric, where it is known."""
+        """The kind of the metric, if known."""
         known = known_metric(self.metric)
         return None if known is None else known[0]
 
     @property
     def direction(self) -> Goal:
-        """Which way the metric gets better."""
+        """The direction of improvement."""
         goal = self.goal or self._known_goal
         assert goal is not None, "checked below"
         return goal
 
     @property
     def other_seed(self) -> int:
-        """Of the samples that the search does not see."""
+        """The seed of the held-out samples."""
         return self.seed + 1 if self.held_out_seed is None else self.held_out_seed
 
     @property
@@ -58,7 +58,7 @@ class ScheduleConfig(EvaluateConfig):
     @model_validator(mode="after")
     def _check_metric(self) -> Self:
         if self.goal is None and self._known_goal is None:
-            raise ValueError(f"metric={self.metric}: say which way it gets better, goal=minimize or goal=maximize")
+            raise ValueError(f"metric={self.metric}: set goal=minimize or goal=maximize")
         kinds = [config.kind for config in self.metrics.values() if config is not None]
         if self.kind is not None and self.kind not in kinds:
             chosen = ", ".join(kinds) or "none"
@@ -76,13 +76,13 @@ class ScheduleConfig(EvaluateConfig):
             )
         if not self.sampler.takes_a_list:
             raise ValueError(
-                f"sampler={self.sampler.kind} has levels of its own and takes no list of others, which is what is "
-                "searched for: choose another, such as ddim or heun"
+                f"sampler={self.sampler.kind} has fixed levels and accepts no list of others to search over: choose "
+                "another, such as ddim or heun"
             )
         if self.start is not None or self.inverted or self.mask is not None:
-            raise ValueError("levels are searched for drawing from noise: leave start, inverted and mask out")
+            raise ValueError("levels are searched for sampling from noise: leave start, inverted and mask out")
         if self.sampler.steps is None:
-            raise ValueError("sampler.steps=null takes every level of the model: give a few, as in sampler.steps=6")
+            raise ValueError("sampler.steps=null takes every level of the model: give a number, as in sampler.steps=6")
         if self.other_seed == self.seed:
             raise ValueError(f"held_out_seed={self.seed} is the seed of the search: give another one")
         return self

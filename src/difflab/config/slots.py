@@ -1,4 +1,4 @@
-"""Configurations with a key for every choice of an axis: several at once, where `kind` chooses one."""
+"""Configurations with a key for every choice of an axis, so that several can be used at once."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _OF_THE_CLASS: Any = ClassVar
 class Slot:
     """One key.
 
-    options: the configuration that may stand there besides null; None for a switch, true or false.
-    default: what stands there where nothing is said.
-    package: the top-level package that the choice comes from.
+    options: the configuration that the key may hold besides null; None for a switch, true or false.
+    default: the default value.
+    package: the top-level package of the choice.
     """
 
     options: type[Config] | None
@@ -34,24 +34,24 @@ class Slot:
 
     @property
     def type(self) -> Any:
-        """What may stand there."""
+        """The type of its value."""
         return bool if self.options is None else self.options | None
 
 
 class Slots(Config):
-    """The base: a subclass says which keys there are besides its own fields, at the moment that somebody looks.
+    """Base class: a subclass computes, on access, which keys exist besides its own fields.
 
-    Validating or making one gives an instance of a class that has them all as fields, those of plugins too.
+    Validating or constructing one returns an instance of a class with all of them as fields, including plugins'.
     """
 
     completes: ClassVar[type[Slots] | None] = None
-    """The class that this one has all fields of, None where it is not complete itself."""
+    """The class that this one completes with all fields, None if it is not complete itself."""
     _made: ClassVar[dict[tuple[type[Slots], tuple[tuple[str, Any], ...]], type[Slots]]] = {}
 
     @classmethod
     @abstractmethod
     def slots(cls) -> Mapping[str, Slot]:
-        """All keys, in the order in which they are written."""
+        """All keys, in the order of serialization."""
 
     @classmethod
     def complete(cls) -> type[Self]:
@@ -77,12 +77,12 @@ class Slots(Config):
 
     @property
     def chosen_slots(self) -> dict[str, Any]:
-        """What is not null, by its key."""
+        """The values that are not null, by key."""
         return {name: value for name in self.slots() if (value := getattr(self, name, None)) is not None}
 
     @model_serializer(mode="wrap")
     def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # What is stored can be read where a plugin that it does not use is no longer there.
+        # A stored configuration can be read after a plugin that it does not use is uninstalled.
         unused = {
             name
             for name, slot in self.slots().items()
@@ -101,7 +101,7 @@ class Slots(Config):
 
 
 class PartsConfig(Slots):
-    """A configuration with a key for every choice of an axis of which there may be several at once."""
+    """A configuration with a key for every choice of an axis of `Parts`."""
 
     axis: ClassVar[Parts]
 
@@ -116,7 +116,7 @@ class PartsConfig(Slots):
 
     @property
     def active(self) -> Iterator[tuple[Part, Any]]:
-        """Each that is there, with its options, in the order they are registered."""
+        """Yields each enabled part with its options, in the order of registration."""
         for name, part in self.axis.items():
             if options := getattr(self, name, None):
                 yield part, part.config() if part.switch else options

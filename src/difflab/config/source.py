@@ -1,4 +1,4 @@
-"""What every source of `difflab data make` has in common."""
+"""Base of the sources of `difflab data make`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from difflab.config.base import Config
 
 
 class SourceConfig(Config):
-    """Base of the configurations of sources; fields have their description as a string below them."""
+    """Base of the configurations of sources; fields are described by a string below them."""
 
     @property
     def reads(self) -> Path | None:
-        """Where the files of the source lie, in which no shards are put; None where it reads none."""
+        """The folder of the source's files, where no shards may be written; None if it reads none."""
         return None
 
     @property
     def allowed_bad(self) -> float | None:
-        """The largest fraction of bad files that may be left out; None where the first bad file ends the command."""
+        """The largest fraction of bad files that may be left out; None if the first bad file ends the command."""
         return None

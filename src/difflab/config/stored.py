@@ -1,4 +1,4 @@
-"""The configuration of a run back from its config.yaml."""
+"""Reads the configuration of a run from its config.yaml."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from difflab.config.train import TrainConfig
 from difflab.config.validate import validate
 from difflab.errors import UserError
 
-ANOTHER_NAME = "restore it from a copy (config.1.yaml is that of an earlier start), or take another run"
+ANOTHER_NAME = "restore it from a copy (config.1.yaml is that of an earlier start), or use another run"
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """The plain contents of a config.yaml.
 
-    Raises UserError where there is none, or where the file holds no configuration.
+    Raises UserError if the file is missing or holds no configuration.
     """
     if not path.is_file():
         raise UserError(f"{path.parent} is not a run directory: it has no {path.name}")
@@ -33,9 +33,9 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def read_train_config(path: Path) -> TrainConfig:
-    """The configuration that a run was started with, with today's defaults for what it does not say.
+    """The configuration that a run was started with, with today's defaults for missing keys.
 
-    Raises UserError where there is none, or one that this version of difflab does not know.
+    Raises UserError if it is missing or unknown to this version of difflab.
     """
     content = read_config(path)
     try:

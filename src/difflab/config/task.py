@@ -1,4 +1,4 @@
-"""What is learned: the configurations of each task, and where it is built."""
+"""The registry of tasks: the configurations of each task, and its builders."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ T = TypeVar("T", bound="type[TrainConfig]")
 
 @dataclass(frozen=True)
 class Task:
-    """One of them. Builders are `module:function`, imported only when something is built.
+    """One task. Builders are `module:function`, imported only when something is built.
 
     train:        the configuration of its runs.
-    model:        the configuration of what is stored of them.
+    model:        the configuration of the stored model.
     build_model:  (its model configuration) -> `Model`, with initial weights.
     build_module: (its training configuration) -> `TrainingModule`, with initial weights.
     """
@@ -35,36 +35,36 @@ class Task:
 
     @property
     def summary(self) -> str:
-        """What it is, in a line."""
+        """Its description in one line."""
         return summary_of(self.model)
 
     @property
     def module(self) -> str:
-        """Where it is registered."""
+        """The module that registers it."""
         return self.train.__module__
 
     @property
     def package(self) -> str:
-        """The top-level package that it comes from."""
+        """Its top-level package."""
         return self.module.partition(".")[0]
 
 
 class Tasks(Axis[Task]):
-    """The tasks by name, difflab's own and those of installed packages. One is registered beside its configurations:
+    """The tasks by name, difflab's own and those of installed packages. A task is registered with its configurations:
 
         @TASKS.register(MineModelConfig, build_model="mine.build:build_model", build_module="mine.build:build_module")
         class MineTrainConfig(TrainConfig):
             task: Literal["mine"]
 
-    Its file `conf/task/<name>.yaml` brings the groups that it has besides those of every training.
+    Its file `conf/task/<name>.yaml` adds the groups that it has besides those of every training run.
     """
 
     group = "task"
 
     def register(self, model: type[ModelConfig], *, build_model: str, build_module: str) -> Callable[[T], T]:
-        """Class decorator: this configuration of runs, whose `task` is a literal, is of a task.
+        """Class decorator that registers a configuration of runs, whose `task` is a literal, as a task.
 
-        Raises UserError where two packages have a task by the same name.
+        Raises UserError if two packages register the same name.
         """
 
         def add(train: T) -> T:
@@ -78,9 +78,9 @@ class Tasks(Axis[Task]):
         return add
 
     def of(self, content: Mapping[str, Any]) -> Task:
-        """The task that plain contents of a configuration name.
+        """The task named by the plain contents of a configuration.
 
-        Raises UserError where they name none that is known.
+        Raises UserError if it is missing or unknown.
         """
         if "task" not in content:
             raise UserError(f"missing key 'task': give it a value, as in task={next(iter(self))}")
@@ -98,4 +98,4 @@ TASKS = Tasks(
     "difflab.tasks.classifier.config",
     "difflab.tasks.contrastive.config",
 )
-"""What can be learned."""
+"""The registered tasks."""

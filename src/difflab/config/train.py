@@ -1,4 +1,4 @@
-"""What the configuration of every training run has; each task adds its own axes."""
+"""The configuration that every training run has; each task adds its own axes."""
 
 from __future__ import annotations
 
@@ -24,40 +24,40 @@ Model = TypeVar("Model", bound=ModelConfig)
 
 
 class TrainConfig(RecordedConfig, JudgedConfig):
-    """`difflab train`. Validating this class gives the configuration of the task that `task` names."""
+    """`difflab train`. Validating this class returns the configuration of the task named by `task`."""
 
     free: ClassVar[frozenset[str]] = frozenset()
-    """The axes of the task that may change between two sittings of one run."""
+    """The keys of the task that may change when a run is resumed."""
     network_gives: ClassVar[Gives] = "images"
-    """What comes out of the networks that the task trains."""
+    """The output of the networks that the task trains."""
 
     experiment: str
-    """Which experiment is trained, a file of `conf/experiment`; null = the defaults, called custom."""
+    """The experiment, a file of `conf/experiment`; null = the defaults, called custom."""
     task: str
     """What is learned: one of `difflab.config.task.TASKS`."""
     name: str | None
-    """Name of the run below output_root/experiment; null makes it from the configuration, so that the same command goes
-    on with the same run."""
+    """Name of the run below output_root/experiment; null = derived from the configuration, so that the same command
+    resumes the same run."""
     output_root: str
     """Directory of all runs."""
     seed: Annotated[int, Field(ge=0)]
-    """Of the initial weights, the order of the data, the noise and the dropout."""
+    """The seed of the initial weights, the order of the data, the noise and the dropout."""
     resume: str
-    """Whether the run goes on: auto = from checkpoints/last.ckpt if there is one; never = a directory that holds a run
-    is refused; or the path of a checkpoint, of this run or of another one, which the run begins with. The same command
-    given again, after a requeue say, goes on from the run's own last.ckpt."""
+    """Whether to resume: auto = from checkpoints/last.ckpt if there is one; never = refuse a directory that contains a
+    run; or the path of a checkpoint, of this run or another one, to start from. The same command given again, such as
+    after a requeue, resumes from the run's own last.ckpt."""
     data: DataConfig
-    """The data set, and how its images reach the network."""
+    """The data set, and how its images are prepared."""
     optimizer: OptimizerConfig
-    """The optimizer and the schedule of its learning rate."""
+    """The optimizer and its learning-rate schedule."""
     init: InitConfig
     """Where the weights of a new run come from, and which of them are trained."""
     trainer: TrainerConfig
     """Devices, precision and length of training."""
     callbacks: CallbacksConfig
-    """What watches training: averages, checkpoints, pictures, evaluations, guards; null leaves one out."""
+    """What runs alongside training: averages, checkpoints, samples, evaluations, guards; null leaves one out."""
     logger: LoggerConfig
-    """Where metrics are logged; null (false, where it has no options) leaves one out."""
+    """Where metrics are logged; null (false, if it has no options) leaves one out."""
 
     def completed(self, captions: Callable[[], Iterable[str]]) -> Self:
         """The configuration with what its task learns from the captions of its data before training, such as a
@@ -70,10 +70,10 @@ class TrainConfig(RecordedConfig, JudgedConfig):
 
     @abstractmethod
     def model(self) -> ModelConfig:
-        """What is stored of the model that this trains."""
+        """The stored configuration of the model that this trains."""
 
     def stored_as(self, model: type[Model]) -> Model:
-        """A configuration of a model with what this and its data say of it."""
+        """A model configuration filled from this configuration and its data."""
         own = {name: getattr(self, name) for name in model.model_fields if name in type(self).model_fields}
         own.pop("plugins")
         shape = {"image_size": self.data.image_size, "channels": self.data.channels}

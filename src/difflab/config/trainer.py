@@ -1,4 +1,4 @@
-"""Devices, precision and length of training: what goes to Lightning's Trainer, and a few defaults chosen per device."""
+"""Devices, precision and length of training: options of Lightning's Trainer, and some defaults chosen per device."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from difflab.config.ranks import RanksConfig
 
 
 class TrainerConfig(Config):
-    """One optimised batch is one step."""
+    """One step is one optimizer update."""
 
     max_steps: Annotated[int, Field(gt=0)]
-    """Training ends after so many optimised batches."""
+    """The number of optimizer steps after which training ends."""
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
-    """The kind of device: auto, cpu, gpu, cuda or mps; auto takes a GPU where there is one."""
+    """The kind of device: auto, cpu, gpu, cuda or mps; auto = a GPU if there is one."""
     devices: Annotated[int, Field(ge=1)] | Literal["auto"] | list[int] = 1
-    """Devices of each node: a number, a list of their indices, or auto for all."""
+    """Devices per node: a number, a list of indices, or auto for all."""
     num_nodes: Annotated[int, Field(ge=1)] = 1
-    """Machines, each with so many devices."""
+    """The number of machines."""
     strategy: Literal["auto", "ddp"] = "auto"
-    """How several devices train together: ddp; auto is ddp where there are several."""
+    """How several devices train together: ddp; auto = ddp if there are several."""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
-    """Of the arithmetic: auto, 32-true, bf16-mixed or 16-mixed. auto = bf16-mixed on GPUs with bf16 and CPUs with AMX,
-    fp32 elsewhere."""
+    """The precision: auto, 32-true, bf16-mixed or 16-mixed. auto = bf16-mixed on GPUs with bf16 and CPUs with AMX,
+    fp32 otherwise."""
     accumulate: Annotated[int, Field(ge=1)] = 1
-    """In how many parts each process works through its share of a batch (`data.batch_size`)."""
+    """The number of parts into which each process splits its share of a batch (`data.batch_size`)."""
     gradient_clip: Annotated[float, Field(ge=0)] = 1.0
-    """The largest norm of the gradients of each optimizer, 0 = any."""
+    """The largest gradient norm of each optimizer; 0 = no clipping."""
     compile: Literal["auto"] | bool = "auto"
-    """Whether torch compiles the network; auto = on CUDA, where it was measured to pay."""
+    """Whether to use torch.compile on the network; auto = on CUDA, where it was measured to pay."""
     channels_last: Literal["auto"] | bool = "auto"
-    """Whether images lie with their channels last in memory; auto = on CUDA."""
+    """Whether to use the channels_last memory format; auto = on CUDA."""
     deterministic: bool = True
-    """A resumed run is the uninterrupted one, bit for bit. On CUDA an operation that has no deterministic kernel then
-    ends training."""
+    """Make a resumed run identical to an uninterrupted one, bit for bit. On CUDA, an operation without a deterministic
+    kernel then ends training."""
     log_every_steps: Annotated[int, Field(ge=1)] = 10
-    """Optimised batches between two rows of `train/` metrics."""
+    """Optimizer steps between two rows of `train/` metrics."""
     val_every_steps: Annotated[int, Field(ge=0)] = 0
-    """Optimised batches between two validations, 0 = no validation."""
+    """Optimizer steps between two validations; 0 = no validation."""
     val_batches: Annotated[int, Field(ge=1)] | None = None
-    """At most so many batches of the validation split; null = all of them."""
+    """The largest number of validation batches; null = all."""
     ranks: RanksConfig = RanksConfig()
-    """How long several processes wait for a silent one."""
+    """How long several processes wait for an unresponsive one."""
 
     @model_validator(mode="after")
     def _scaler_and_clip(self) -> TrainerConfig:

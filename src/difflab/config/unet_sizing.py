@@ -1,4 +1,4 @@
-"""What of a U-Net follows from the size of the images, where a small preset leaves it to them."""
+"""Derives options of a U-Net from the image size, for small presets that leave them open."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 DEEPEST = 8
-"""Pixels per side of the lowest grid, about: there is attention on it."""
+"""Approximate side length of the lowest resolution, which has attention."""
 LARGEST_OF_TWO, LARGEST_OF_THREE = 80, 320
-"""Pixels per side up to which two levels do, and three; larger images get four."""
+"""Pixels per side up to which two and three levels are used; larger images get four."""
 MOST_GROUPS = 8
 
 
 @dataclass(frozen=True)
 class Sizing:
-    """Keys of a U-Net that suit its images; which of them are to be filled is the caller's affair."""
+    """Options of a U-Net that suit its images; the caller decides which of them to use."""
 
     patch_size: int
     pad: bool
@@ -26,11 +26,10 @@ class Sizing:
 
     @classmethod
     def of(cls, values: Mapping[str, Any], image_size: int) -> Sizing:
-        """What suits `image_size` beside the values that are given: those that are null follow from the others.
+        """Options that suit `image_size` and the given values: null values are derived from the others.
 
-        The network's own grid is about 16x16 and 8x8, whatever the images: patches of up to 5x5 pixels, and of images
-        above 80 pixels more levels on finer grids, each half as wide. What is given and no valid value is left to the
-        validation.
+        The core resolutions are about 16x16 and 8x8 for any image size: patches of up to 5x5 pixels and, for images
+        above 80 pixels, more levels at finer resolutions, each half as wide. Invalid values are left to the validation.
         """
         mult = values.get("channel_mult")
         levels = len(mult) if isinstance(mult, list) and mult else None
@@ -56,7 +55,7 @@ def _levels_for(image_size: int) -> int:
 
 
 def _levels_below(grid: int) -> int:
-    """So many that the lowest grid is about 8x8; two at least, where there is anything to halve."""
+    """The number of levels for a lowest resolution of about 8x8; at least two, if there is anything to halve."""
     levels = 1 if grid < 4 else 2
     while -(-grid // 2 ** (levels - 1)) > DEEPEST + 2:
         levels += 1
@@ -64,7 +63,7 @@ def _levels_below(grid: int) -> int:
 
 
 def _factors(levels: int) -> list[float]:
-    """A level of twice the grid and half the width takes as long as the one below it."""
+    """A level of twice the resolution and half the width takes as long as the one below it."""
     return [0.5] * (levels - 2) + [1, 1.5] if levels > 1 else [1]
 
 
@@ -74,7 +73,7 @@ def _padded(image_size: int, patch: int, levels: int) -> int:
 
 
 def _best_patch(image_size: int, levels: int, attended: Sequence[int]) -> int:
-    """The patch with which grids are there that are asked for, the first is near enough, and the border is small."""
+    """The patch size that yields the attended resolutions, a first resolution close to ideal, and a small border."""
     ideal = DEEPEST * 2 ** (levels - 1)
 
     def misfit(patch: int) -> tuple[int, bool, float]:
@@ -88,7 +87,7 @@ def _best_patch(image_size: int, levels: int, attended: Sequence[int]) -> int:
 
 
 def _groups(base: object, factors: Sequence[float]) -> int | None:
-    """The most groups that divide every level, up to 8; None where the widths are not numbers."""
+    """The largest number of groups, up to 8, that divides every level; None if the widths are not numbers."""
     if not isinstance(base, int) or not all(isinstance(factor, int | float) for factor in factors):
         return None
     common = math.gcd(base, *(int(base * factor) for factor in factors))

@@ -1,4 +1,4 @@
-"""From a composed dictionary to a validated model, or one line that names the key, the value and the fix."""
+"""Validates a composed dictionary, or raises an error of one line that names the key, the value and the fix."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def validate(model: type[Model], data: Mapping[str, Any]) -> Model:
-    """Build `model`, or the one that it chooses by their contents, from plain containers.
+    """Builds `model`, or the model that it selects by their contents, from plain containers.
 
-    Raises UserError with one line for the first problem (and the number of the others).
+    Raises UserError with one line for the first problem and the number of the others.
     """
     if issubclass(model, Config):
         model = cast(type[Model], model.chosen(data))
     try:
         return model.model_validate(dict(data))
     except ValidationError as error:
-        # A misspelt key also leaves the right one missing: say the cause first.
+        # A misspelt key also leaves the right one missing: report the cause first.
         problems = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
         first, *others = _of_one_value(data, problems)
         rest = f" (and {len(others)} more)" if others else ""
@@ -38,7 +38,7 @@ _WANTED = "Input should be "
 
 
 def _of_one_value(data: Mapping[str, Any], problems: list[ErrorDetails]) -> list[ErrorDetails]:
-    """The problems, with those of one value as one: each type of a union says what it would have taken."""
+    """Merges the problems of one value: each type of a union reports what it would have accepted."""
     kept: list[ErrorDetails] = []
     wanted: dict[tuple[int | str, ...], ErrorDetails] = {}
     for problem in problems:
@@ -69,7 +69,7 @@ def _explain(model: type[BaseModel], data: Mapping[str, Any], problem: ErrorDeta
             return f"{chosen} comes with {package}, which is not installed: install it"
         known = problem.get("ctx", {}).get("expected_tags", "?")
         if _tag(problem) is None and has_kind:
-            return f"{key} has no kind: say {key}.kind=..., one of {known}, or leave {key} out"
+            return f"{key} has no kind: set {key}.kind=..., one of {known}, or leave {key} out"
         return f"{chosen} is not known; choose one of {known}"
     if problem["type"] == "literal_error" and (package := missing(data, key)) is not None:
         return f"{key}={problem['input']!r} comes with {package}, which is not installed: install it"
@@ -79,7 +79,7 @@ def _explain(model: type[BaseModel], data: Mapping[str, Any], problem: ErrorDeta
         here, _ = models_at(model, data, path)
         fields = [name for name in _fields(here) if name != "kind"]
         example = f", as in {key}.{fields[0]}=..." if fields else ""
-        return f"{key}={problem['input']!r}: this is a section and no value; give its keys{example}"
+        return f"{key}={problem['input']!r}: this is a section, not a value; set its keys{example}"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{key}: {message}" if key else message
@@ -91,13 +91,13 @@ def _tag(problem: ErrorDetails) -> object:
 
 
 def _path_in_data(data: Any, loc: tuple[int | str, ...]) -> list[int | str]:
-    """Pydantic puts the tag of a discriminated union into the location; the user never wrote it, so leave it out."""
+    """Drops the tag of a discriminated union, which pydantic puts into the location but the user never wrote."""
     path: list[int | str] = []
     node = data
     for i, part in enumerate(loc):
         inner = entry(node, part)
         is_tag = isinstance(node, Mapping) and node.get("kind") == part
-        # Below a plain value stands only which type of a union was tried.
+        # Below a plain value, the location only names the type of a union that was tried.
         has_entries = isinstance(node, Mapping) or (isinstance(node, list) and isinstance(part, int))
         if inner is not None or (i == len(loc) - 1 and has_entries and not is_tag):
             path.append(part)

@@ -76,7 +76,7 @@ class BadFiles:
         raise UserError(
             (f"{count}: " if several or self.skip else "")
             + listed
-            + f" (mend or remove {'them' if several else 'it'}{remedy if self.can_skip else ''})"
+            + f" (repair or remove {'them' if several else 'it'}{remedy if self.can_skip else ''})"
         )
 
 

@@ -47,5 +47,5 @@ class BadSamples:
             raise UserError(
                 f"{len(self.found)} bad of {self.total} samples, {self.allowed} allowed: {listed}"
                 + (f" and {more} more" if more > 0 else "")
-                + " (mend the data, or allow more with data.max_bad_fraction)"
+                + " (repair the data, or allow more with data.max_bad_fraction)"
             )

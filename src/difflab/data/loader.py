@@ -93,7 +93,7 @@ class ShardLoader:
             batch, bad = loaded
             self.bad.add([(index, text) for index, text in bad])
             if batch is None:
-                raise UserError(f"no readable sample found in place of {bad[0][1]}; mend the data set")
+                raise UserError(f"no readable sample found in place of {bad[0][1]}; repair the data set")
             self.batches += 1
             yield batch
 
@@ -114,7 +114,7 @@ class ShardLoader:
         for name, ours in self.state_dict().items():
             if name != "batches" and state.get(name, ours) != ours:
                 raise UserError(
-                    f"cannot go on where the run stopped: its data had {name}={state[name]}, now it is {ours}; "
+                    f"cannot continue where the run stopped: its data had {name}={state[name]}, now it is {ours}; "
                     "use the same data, batch size, accumulation and seed, or start a new run"
                 )
         self.batches = int(state["batches"])

@@ -31,7 +31,7 @@ def refuse_bad_ending(path: Path, end: int) -> None:
         while chunk := file.read(_CHUNK):
             if chunk.count(0) != len(chunk):
                 raise UserError(
-                    f"{path} goes on behind the end of the archive at byte {end}, where readers stop: it is several "
+                    f"{path} continues after the end of the archive at byte {end}, where readers stop: it is several "
                     "tars in one file; join them with tar --concatenate, or keep them apart"
                 )
 

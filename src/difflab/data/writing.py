@@ -166,7 +166,7 @@ def _write_splits(
     if finished := _all(hidden):
         samples = sum(shard.entry.samples for shard in finished)
         say_on_stderr(
-            f"{printable(hidden.folder.parent)}: going on after {len(finished)} finished shards ({samples} samples)"
+            f"{printable(hidden.folder.parent)}: continuing after {len(finished)} finished shards ({samples} samples)"
         )
         bad.add(*(text for shard in finished for text in shard.bad))
     last = list(sources)[-1]

@@ -1,4 +1,4 @@
-"""The originals of what `difflab sample` drew: sample i was told of image i of a data split."""
+"""The originals of the outputs of `difflab sample`: sample i was conditioned on image i of a data split."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class SplitOriginals:
     """The originals of samples as a data split has them, and their low-resolution images as the model was shown them.
 
     samples: of a drawing (sample.json says of which run and split), or of any program in the order of the split.
-    Raises UserError where nothing says what the samples were told.
+    Raises UserError if the conditioning of the samples is not recorded.
     """
 
     def __init__(self, samples: NamedPictures, given: Origin) -> None:
@@ -55,7 +55,7 @@ class SplitOriginals:
 
     @property
     def source(self) -> tuple[Path, str, int]:
-        """What tells these originals from others."""
+        """What identifies these originals."""
         return Path(self._data.path).resolve(), self.split, self._data.image_size
 
     def __len__(self) -> int:

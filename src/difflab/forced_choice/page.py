@@ -45,8 +45,8 @@ class Page:
 def make_page(study: Study, pairs: Sequence[Pair], *, task: Task, seconds: float, seed: int) -> Page:
     """The page of these trials.
 
-    Nothing in it but the `key`, which is read at the end, tells a sample from an original: both are PNGs of one size
-    and as many bytes. Raises UserError where it would be too large for a browser.
+    Only the `key`, which is read at the end, distinguishes a sample from an original: both are PNGs of the same size
+    and number of bytes. Raises UserError if the page would be too large for a browser.
     """
     kinds = [pair.kind for pair in pairs]
     protocol = Protocol(
@@ -109,7 +109,7 @@ def _shown(study: Study, pair: Pair, task: Task) -> dict[str, Pixels]:
 
 
 def _as_long_as_the_longest(trials: Sequence[dict[str, bytes]]) -> None:
-    """A smooth picture makes a shorter file, which would tell it from a photograph."""
+    """Pads the file, as a smooth image is smaller, which would distinguish it from a photograph."""
     longest = max(len(trial[side]) for trial in trials for side in ("left", "right"))
     for trial in trials:
         for side in ("left", "right"):

@@ -78,7 +78,7 @@ class NamedPictures:
 
 @dataclass(frozen=True)
 class Made:
-    """Pictures that are made when they are asked for."""
+    """Images that are computed on access."""
 
     shown: str
     size: tuple[int, int]
@@ -129,7 +129,7 @@ def refuse_other_size(one: Pictures, other: Pictures) -> None:
     """Raises UserError unless both have pictures of one size."""
     if one.size != other.size:
         raise UserError(
-            f"{one.shown} holds {_by(one.size)} pictures and {other.shown} {_by(other.size)}: a size tells which is "
+            f"{one.shown} holds {_by(one.size)} pictures and {other.shown} {_by(other.size)}: the size shows which is "
             "which; resize one of them"
         )
 

@@ -1,4 +1,4 @@
-"""What a page asks, and what comes back from it: every key of the JSON, torch-free."""
+"""The questions of a page and its results: every key of the JSON, torch-free."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ QUESTIONS: dict[Task, str] = {
     1: "Which of the two images is a better high quality version of the low resolution image in the middle?",
     2: "Which image would you guess is from a camera?",
 }
-"""What a subject is asked (SR3, human evaluation). The low resolution image is shown in task 1 alone."""
+"""The questions to a rater (SR3, human evaluation). The low-resolution image is shown in task 1 only."""
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Protocol(Config):
-    """How a page asks. It is the same for every rater, and its digest is part of the page's.
+    """The protocol of a page. It is the same for every rater, and its digest is part of the page's.
 
     difflab: the version that wrote the page.
     seed: of the choice of pairs, their order and their sides.

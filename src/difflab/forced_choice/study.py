@@ -86,14 +86,14 @@ def _given_originals(options: StudyOptions, path: Path) -> NamedPictures:
 
 
 def _of_split(models: dict[str, NamedPictures], options: StudyOptions) -> tuple[SplitOriginals, Pictures | None]:
-    """The originals of all models, which were told of the same images."""
+    """The originals of all models, which were conditioned on the same images."""
     found = [SplitOriginals(samples, options.origin) for samples in models.values()]
     first = found[0]
     for samples, other in zip(models.values(), found, strict=True):
         if other.source != first.source:
             raise UserError(
                 f"{samples.shown} was drawn of {other.shown} ({other.size[0]} px), the first of {first.shown} "
-                f"({first.size[0]} px): models on one page are told of the same images"
+                f"({first.size[0]} px): models on one page must be conditioned on the same images"
             )
     sizes = {one.size for one in (original.low_res() for original in found) if one is not None}
     if len(sizes) > 1 and options.low_res is None:

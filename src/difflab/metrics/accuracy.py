@@ -69,7 +69,7 @@ class AccuracyTally:
         labels = in_order(unordered, gather_rows(labels))[1]
         index, rows = in_order(unordered, gather_rows(rows))
         if not len(index):
-            raise ValueError("no image was readable; mend the data set or choose another split")
+            raise ValueError("no image was readable; repair the data set or choose another split")
         return Accuracy(index, rows[..., 0].long(), rows[..., 1], labels)
 
 

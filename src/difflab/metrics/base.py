@@ -33,10 +33,10 @@ the images, and the requested class of each."""
 
 @dataclass(frozen=True)
 class SampleFacts:
-    """What is known of samples before any is there.
+    """What is known about samples before they exist.
 
-    shape: (C, H, W). classes: how many there are of which each is asked to show one; class_names: what they are called;
-    None where that is not known. unlabelled: why they are asked for no class, and what to do; None where they are.
+    shape: (C, H, W). classes: the number of classes that may be requested; class_names: their names; None if not known.
+    unlabelled: why the samples have no requested classes, and what to do; None if they have.
     """
 
     shape: tuple[int, int, int]

@@ -126,10 +126,10 @@ class OracleConfig(MetricBase):
 
 @METRICS.register("difflab.pipelines.class_accuracy:ClassAccuracy")
 class ClassesConfig(MetricBase):
-    """Share of samples that show the class that they were asked to show, as a classifier of clean images tells it.
+    """Accuracy of a classifier of clean images at predicting the requested class of samples.
 
-    Two results: `class-accuracy`, and `class-confidence`, the mean probability of the class that was asked for. The
-    numbers of two classifiers do not compare.
+    Two results: `class-accuracy`, and `class-confidence`, the mean probability of the requested class. Results of
+    different classifiers are not comparable.
     """
 
     reads_classes: ClassVar[bool] = True
@@ -144,7 +144,7 @@ class ClassesConfig(MetricBase):
     def _there_is_one(cls, classifier: object) -> object:
         if classifier is None:
             raise ValueError(
-                "a classifier of the same classes judges: give a run of task=classifier, as in "
+                "a classifier of the same classes is needed: give a run of task=classifier, as in "
                 "classifier=runs/classifier/shapes32/demo"
             )
         return classifier

@@ -94,5 +94,5 @@ class LikelihoodTally:
         index, rows = in_order(gather_rows(torch.cat(self._indices)), gather_rows(torch.cat(self._rows)))
         sums = sum_over_ranks(self._sums)
         if not len(index):
-            raise ValueError("no image was readable; mend the data set or choose another split")
+            raise ValueError("no image was readable; repair the data set or choose another split")
         return Likelihood(index, *rows.unbind(dim=1), terms=Terms(*(sums / len(index))) if self.steps else None)

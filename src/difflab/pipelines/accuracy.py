@@ -21,7 +21,7 @@ from difflab.tasks.classifying import clean_logits
 from difflab.types import Batch
 
 TIMES = 20
-"""At how many times of its schedule a classifier of noised images is asked, where nothing is said."""
+"""The default number of times of the schedule at which a classifier of noised images is evaluated."""
 
 Network = Callable[..., Tensor]
 

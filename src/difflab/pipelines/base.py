@@ -239,7 +239,7 @@ def wanted_by(stages: Mapping[str, Stage]) -> Wanted:
 def check_stage(name: str, before: Sequence[int], stage: Stage) -> None:
     """Raises UserError unless `stage` accepts images of the shape `before`."""
     drawn, own = f"{before[-2]}x{before[-1]}", f"{stage.shape[-2]}x{stage.shape[-1]}"
-    size, verb = stage.shape[-1], "goes on with"
+    size, verb = stage.shape[-1], "continues with"
     if stage.takes == "low_res":
         size, verb = stage.sizes["low_res"], "enlarges"
     elif stage.takes == "image":
@@ -279,6 +279,6 @@ def check_noise(name: str, before: Stage, stage: Stage) -> None:
     one, other = before.sizes.get("low_res"), stage.sizes.get("low_res")
     if one is not None and other is not None and one != other:
         raise UserError(
-            f"pipeline.stages.{name} goes on enlarging {other}x{other} images, the stage before it begins to enlarge "
+            f"pipeline.stages.{name} continues enlarging {other}x{other} images, the stage before it begins to enlarge "
             f"{one}x{one}"
         )

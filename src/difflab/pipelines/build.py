@@ -77,7 +77,7 @@ def build_pipeline(
     if isinstance(config.pipeline, CascadePipelineConfig):
         stages, stored = _cascade(config.pipeline, models, running, masked)
     else:
-        assert config.run is not None, "the configuration asks for a run, except in a cascade"
+        assert config.run is not None, "the configuration requires a run, except in a cascade"
         model, stored = models.stored(config.run, config.weights)
         drawing = require_drawing(config.run, model.config)
         if isinstance(config.pipeline, ResizePipelineConfig):

@@ -1,4 +1,4 @@
-"""Whether samples show the class that they were asked to show, as a trained classifier of clean images tells it."""
+"""The accuracy of samples: how often a trained classifier of clean images predicts their requested class."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from difflab.tasks.classifying import clean_logits
 
 ACCURACY, CONFIDENCE = "class-accuracy", "class-confidence"
 SHOWN = 10
-"""Of so many classes, those that fail most, the command prints the accuracy."""
+"""The number of classes, those of the lowest accuracy, that the command prints."""
 
 
 class ClassAccuracy(Metric[ClassesConfig]):
-    """`class-accuracy` and `class-confidence`, each with its standard error. The first has them by class as details."""
+    """`class-accuracy` and `class-confidence`, with standard errors; the details of the first have both by class."""
 
     keeps = frozenset({"logits", "labels"})
 
     @functools.cached_property
     def stored(self) -> Stored:
-        """The classifier. Raises UserError where there is none, or one of something else."""
+        """The classifier. Raises UserError if it does not exist, or does not classify clean images."""
         stored = find_stored(self.config.classifier, "auto", "classifier")
         model, said = stored.config, f"classifier={self.config.classifier} is {stored.config.title}"
         if model.logits is None:
-            raise UserError(f"{said} and tells no classes apart: give a run of task=classifier")
+            raise UserError(f"{said}, not a classifier: give a run of task=classifier")
         if isinstance(model, NoisedModelConfig):
             raise UserError(
                 f"{said}, made for noised images, and samples are clean: train one with task=classifier, as "
@@ -59,21 +59,21 @@ class ClassAccuracy(Metric[ClassesConfig]):
         model = self.stored.config
         if facts.shape != model.shape:
             raise UserError(
-                f"classifier={self.config.classifier} is of {_in_words(model.shape)} images, samples are "
+                f"classifier={self.config.classifier} takes {_in_words(model.shape)} images, the samples are "
                 f"{_in_words(facts.shape)}: train one on the data of the samples"
             )
         if facts.unlabelled is not None:
-            raise UserError(f"{self.key} looks for the class that a sample was asked to show, and {facts.unlabelled}")
+            raise UserError(f"{self.key} needs the requested class of each sample, but {facts.unlabelled}")
         self._numbers(facts.class_names, facts.classes)
 
     def results(self, samples: Samples) -> list[Result]:
         assert samples.features is not None
         if samples.labels is None:
-            raise UserError(f"{self.key}: it is not known which class each sample was asked to show")
+            raise UserError(f"{self.key}: the requested class of each sample is not known")
         numbers = self._numbers(samples.class_names, None)
         if int(samples.labels.max()) >= len(numbers):
             raise UserError(
-                f"{self.key}: a sample was asked for class {int(samples.labels.max())}, and there are {len(numbers)}, "
+                f"{self.key}: the requested class {int(samples.labels.max())} is outside of the {len(numbers)} classes "
                 f"0..{len(numbers) - 1}"
             )
         logits = samples.features.logits.double()
@@ -101,11 +101,11 @@ class ClassAccuracy(Metric[ClassesConfig]):
                 worst = sorted(by_class.items(), key=lambda item: item[1]["accuracy"])
                 shown = ", ".join(f"{name} {found['accuracy']:.3g}" for name, found in worst[:SHOWN])
                 more = f", and {len(worst) - SHOWN} more" if len(worst) > SHOWN else ""
-                return [f"{one.name} by class, the lowest first: {shown}{more}"]
+                return [f"{one.name} by class, lowest first: {shown}{more}"]
         return []
 
     def _by_class(self, samples: Samples, logits: Tensor, hits: Tensor, confidence: Tensor) -> dict[str, Any]:
-        """By the name of each class that was asked for, or its number."""
+        """Results by the name of each requested class, or by its index."""
         assert samples.labels is not None
         theirs, found = self.stored.config.class_names, {}
         for label in sorted(set(samples.labels.tolist())):
@@ -121,9 +121,9 @@ class ClassAccuracy(Metric[ClassesConfig]):
         return found
 
     def _numbers(self, names: Sequence[str] | None, count: int | None) -> list[int]:
-        """The classifier's number of each class of the samples: by name, or by number where either has no names.
+        """The classifier's index of each class of the samples: by name, or by index if either has no names.
 
-        Raises UserError where it does not know them.
+        Raises UserError if the classes do not match.
         """
         model, said = self.stored.config, f"classifier={self.config.classifier}"
         assert model.logits is not None, "refused otherwise"
@@ -132,15 +132,14 @@ class ClassAccuracy(Metric[ClassesConfig]):
             unknown = [name for name in names if name not in theirs]
             if unknown:
                 raise UserError(
-                    f"{said} tells {_listed(theirs)} apart, and samples show {_listed(unknown)}: train one on the "
+                    f"{said} has the classes {_listed(theirs)}, not the samples' {_listed(unknown)}: train one on the "
                     "data of the samples"
                 )
             return [theirs.index(name) for name in names]
         count = len(names) if names is not None else count
         if count not in (None, model.logits):
             raise UserError(
-                f"{said} tells {model.logits} classes apart, and samples show {count}: train one on the data of the "
-                "samples"
+                f"{said} has {model.logits} classes, but the samples have {count}: train one on the data of the samples"
             )
         return list(range(model.logits))
 
@@ -169,21 +168,21 @@ class _Judge(FeatureExtractor):
 
 @functools.lru_cache(maxsize=4)
 def _loaded(run: str, weights: Path, changed: int, device: torch.device) -> _Judge:
-    # `weights` and `changed` are there to tell one state of a run from another.
+    # `weights` and `changed` distinguish the states of a run in the cache.
     return _Judge(load_stored(run, "auto", device)[0], device)
 
 
 def _described(stored: Stored) -> dict[str, Any]:
-    """What a classifier is, for the record: its numbers follow from its weights."""
+    """The description of a classifier for the record; the hash of its weights is in the extractor's record."""
     return {"run": str(stored.home), "experiment": stored.config.experiment, "val_top1": _validated(stored)}
 
 
 def _validated(stored: Stored) -> float | None:
-    """The accuracy of a run's last validation, None where that is not known."""
+    """The accuracy of a run's last validation, None if not known."""
     log = None if stored.run_dir is None or stored.path.is_file() else stored.run_dir / "metrics.csv"
     if log is None or not log.is_file():
         return None
-    # A crash leaves zeros and torn lines.
+    # A crash may leave zero bytes and torn lines.
     rows = csv.DictReader(log.read_text(encoding="utf-8", errors="replace").replace("\0", "").splitlines())
     found = [row["val/top1"] for row in rows if row.get("val/top1")]
     try:

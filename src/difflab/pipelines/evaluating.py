@@ -102,10 +102,10 @@ def refuse_other_samples(
 ) -> None:
     """Raises UserError where a metric says nothing of what a model draws, or looks for other classes than it has.
 
-    shape: (C, H, W) of a sample. classes: how many the model is told of, None where it is told of none.
+    shape: (C, H, W) of a sample. classes: how many the model is conditioned on, None if it is not class-conditional.
     """
     refuse_other_classes(metrics, classes, class_names)
-    unlabelled = None if classes is not None else "the model is told of no class: take a class-conditional one"
+    unlabelled = None if classes is not None else "the model is not class-conditional: use one that is"
     refuse_unfit_samples(metrics, SampleFacts(shape, classes, class_names, unlabelled))
 
 

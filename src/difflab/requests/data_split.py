@@ -70,4 +70,4 @@ class DataSplit(Nothing):
             return self._dataset.sample(index % len(self._dataset), image="image" in self.fields)
         except BadSample as error:
             what = ", ".join(self._records.get(field, field) for field in self.fields)
-            raise UserError(f"{what}: {self._name}: {error}; mend the data set, or say what to draw") from error
+            raise UserError(f"{what}: {self._name}: {error}; repair the data set, or say what to draw") from error

@@ -126,7 +126,7 @@ class FolderPictures(Nothing):
                 bad.append(str(error))
         if bad:
             more = f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
-            raise UserError(f"{self._shown}: {'; '.join(bad[:_NAMED])}{more} (mend or remove them)")
+            raise UserError(f"{self._shown}: {'; '.join(bad[:_NAMED])}{more} (repair or remove them)")
         return results
 
 

@@ -55,7 +55,7 @@ class BoundedCaller:
             function, answer = call
             try:
                 answer.value = function()
-            except BaseException as error:  # noqa: BLE001 - handed to the thread that asked
+            except BaseException as error:  # noqa: BLE001 - passed to the calling thread
                 answer.error = error
             answer.ready.set()
 

@@ -42,7 +42,7 @@ class ResilientLogger(ClockedLogger):
     is raised: the user can fix its cause.
 
     what: the name of the logger in messages, as in "W&B".
-    kept: what the message says of the metrics, as in "metrics.csv goes on".
+    kept: what the message says of the metrics, as in "metrics.csv continues".
     call: runs each call; `directly`, or a BoundedCaller for a logger that may hang.
     retries: rows that failed are kept in memory and passed again, in order, with each later one: for a file on a full
         disk. Rows that could never be written are counted at the end.
@@ -140,7 +140,7 @@ class ResilientLogger(ClockedLogger):
             self._call(function, LOG_SECONDS if seconds is None else seconds)
         except UserError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a logger does, the run goes on
+        except Exception as error:  # noqa: BLE001 - whatever a logger does, the run continues
             self.give_up(error)
             return False
         self.failed = False

@@ -210,7 +210,7 @@ class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
         if not self.said:
             self.said = True
-            say_on_stderr(f"difflab: {self.baseFilename} cannot be written ({sys.exc_info()[1]}); the run goes on")
+            say_on_stderr(f"difflab: {self.baseFilename} cannot be written ({sys.exc_info()[1]}); the run continues")
 
     @override
     def close(self) -> None:

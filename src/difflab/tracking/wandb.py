@@ -80,7 +80,7 @@ def wandb_run(
     with environment({**_empty(), **_folders(directory.wandb, chosen)}), own_exit():
         run = _opened(_arguments(config, chosen, job, run_id, resolved))
         process, call = service_process(), BoundedCaller("W&B")
-        logger = ResilientLogger(WandbLogger(run, config.artifact), "W&B", "the run goes on without it", call)
+        logger = ResilientLogger(WandbLogger(run, config.artifact), "W&B", "the run continues without it", call)
         segment = Path(run.dir).parent
         status = 1
         try:

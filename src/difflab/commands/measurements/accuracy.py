@@ -1,4 +1,4 @@
-"""How well a classifier tells the classes of real images: clean ones, or over the noise that they are shown under."""
+"""The accuracy of a classifier on real images, clean or by noise level."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
 TOP = 5
-"""Where there are more classes, accuracy is also of the five likeliest."""
+"""With more classes than this, top-5 accuracy is measured as well."""
 
 
 class AccuracyMeasurement(ImagesMeasurement[AccuracyConfig]):
-    """`top1`, `top5` where there are more than five classes, and `cross-entropy`: means over images and times."""
+    """`top1`, `top5` if there are more than five classes, and `cross-entropy`: means over images and times."""
 
     kind = "accuracy"
     what = "accuracy"
@@ -39,7 +39,7 @@ class AccuracyMeasurement(ImagesMeasurement[AccuracyConfig]):
         )
         self.tally = AccuracyTally()
         classes = self.model.config.logits
-        assert classes is not None, "what has an accuracy tells classes"
+        assert classes is not None, "the model is a classifier"
         self.classes, self.top_k = classes, (1, TOP) if classes > TOP else (1,)
 
     def reads(self) -> Sequence[str]:
@@ -61,7 +61,7 @@ class AccuracyMeasurement(ImagesMeasurement[AccuracyConfig]):
         return results
 
     def write(self, out: RunDirectory, loggers: Sequence[Logger]) -> None:
-        """`accuracy.csv`: by class where images are clean; else over the noise, also as `accuracy.svg` and `.png`."""
+        """Writes `accuracy.csv`: by class for clean images, else by noise level, also as `accuracy.svg` and `.png`."""
         times, sigmas = self.pipeline.times, self.pipeline.sigmas
         if times is None:
             names = self.model.config.class_names
@@ -74,7 +74,7 @@ class AccuracyMeasurement(ImagesMeasurement[AccuracyConfig]):
     def remarks(self, results: Sequence[Result]) -> list[str]:
         guessing = f"guessing one of {self.classes} classes gives {1 / self.classes:.3g}"
         if self.pipeline.times is None:
-            return [f"of clean images, each shown once; {guessing}"]
+            return [f"on clean images, each classified once; {guessing}"]
         least, most = (self.accuracy.hits(1)[:, place].mean().item() for place in (0, -1))
         return [
             f"means over {len(self.pipeline.times)} times of the schedule: top1 {least:.3g} at the first, "
@@ -83,6 +83,6 @@ class AccuracyMeasurement(ImagesMeasurement[AccuracyConfig]):
 
 
 def accuracy(config: AccuracyConfig, plain: dict[str, Any], overrides: list[str], machine: Machine) -> Measuring:
-    """Of n images. Raises UserError for a model that tells no classes, and for images that are not there."""
+    """The accuracy on n images. Raises UserError if the model is not a classifier, or images are missing."""
     with machine.processes.agreeing():
         return Measuring(AccuracyMeasurement(config, machine), config, plain, overrides)

@@ -1,4 +1,4 @@
-"""The seam of all measurements: whatever numbers are found, they are found, kept and shown in one way."""
+"""The interface of all measurements, so that any results are computed, stored and shown in the same way."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class Measurement(Protocol):
-    """Numbers of a stored model, or of pictures, which are about to be found; each process has its share of the work.
+    """A measurement of a stored model or of images, with the work split among processes.
 
-    also_kept_in: a file that gets the records besides that of their folder.
-    Made ready, it has refused what cannot be measured.
+    also_kept_in: a second file to which the records are appended, besides that of their folder.
+    Its construction has raised the errors for what cannot be measured.
     """
 
     @property
@@ -32,28 +32,28 @@ class Measurement(Protocol):
     def also_kept_in(self) -> Path | None: ...
 
     def prepare(self) -> None:
-        """What takes long, or may be missing, and is not yet of the samples themselves. All processes call it."""
+        """Does slow or fallible work that precedes the samples themselves. Called by all processes."""
         ...
 
     def results(self) -> list[Result]:
-        """Measure. All processes call it together, and get the same.
+        """Measures. Called by all processes together; returns the same on each.
 
-        Raises UserError for numbers that there are none of.
+        Raises UserError if a result cannot be computed.
         """
         ...
 
     def described(self) -> dict[str, Any]:
-        """What trackers are told besides the configuration."""
+        """What trackers record besides the configuration."""
         ...
 
     def job(self, out: RunDirectory, identity: Any) -> Job:
-        """The tracker's run of the measurement, which is kept in `out`."""
+        """The tracker's run for the measurement that is stored in `out`."""
         ...
 
     def write(self, out: RunDirectory, loggers: Sequence[Logger]) -> None:
-        """Keep what there is besides numbers. The first process calls it, once there are results."""
+        """Writes any outputs besides numbers. Called by the first process, once there are results."""
         ...
 
     def remarks(self, results: Sequence[Result]) -> list[str]:
-        """Lines for below the table of the results."""
+        """Lines to show below the table of results."""
         ...

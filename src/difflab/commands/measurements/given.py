@@ -1,4 +1,4 @@
-"""`difflab evaluate samples=...`: pictures that are made already, ready to be judged as drawn ones are."""
+"""`difflab evaluate samples=...`: existing images, evaluated like those that a model generates."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ if TYPE_CHECKING:
 
 FIELD = "image"
 HASHED_AT_ONCE = 64
-"""Pictures that are read together to be hashed."""
+"""The number of images that are read and hashed at a time."""
 
 
 @dataclass(frozen=True)
 class GivenSamples:
-    """The first `n` pictures of a folder or an archive, in their order; this process judges its share of them.
+    """The first `n` images of a folder or an archive, in order; this process evaluates its share of them.
 
-    name: of the folder or archive. content_hash: see `GivenRecord`. highest: the highest class among them, None where
-    nothing says what they show. shown: the classes that the folders of a folder tell.
+    name: of the folder or archive. content_hash: see `GivenRecord`. highest: the highest class among them, None if
+    their classes are not known. shown: the classes by subfolder.
     """
 
     pictures: ArchivePictures | FolderPictures
@@ -62,68 +62,68 @@ class GivenSamples:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of a picture."""
+        """(C, H, W) of an image."""
         height, width = self.pictures.size
         return self.pictures.channels, height, width
 
     @property
     def also_kept_in(self) -> None:
-        """No run has a file for their records."""
+        """None: there is no run with a file of records."""
         return None
 
     def batches(self) -> Iterator[tuple[Batch, Tensor]]:
-        """(number and, where they have one, class; uint8 [b, C, H, W]) of this process."""
+        """Yields (index and, if known, class; uint8 [b, C, H, W]) of this process."""
         for chunk in shares(self.processes, self.n, self.config.batch_size, f"judging {self.n} images"):
             batch = self.shown.added(self.pictures(chunk, 0))
-            # An archive has its channels last: on other strides a convolution rounds in another way.
+            # Archives are channels-last, and with other strides a convolution rounds differently.
             yield batch, batch.pop(FIELD).contiguous()
 
     def sampling(self) -> GivenRecord:
-        """Which pictures they are; how they were made is not known."""
+        """The record that identifies the images; how they were generated is not known."""
         return GivenRecord(name=self.path.name, content_hash=self.content_hash)
 
     def described(self) -> dict[str, Any]:
-        """Which pictures they are."""
+        """Identifies the images."""
         return {"sampling": self.sampling().model_dump(mode="json")}
 
     def job(self, out: RunDirectory, identity: Any) -> Job:
-        """The tracker's run of an evaluation, in a group of the pictures' name."""
+        """The tracker's run for an evaluation, in a group named after the images."""
         from difflab.tracking.job import LONGEST, Job
 
         pictures = {"content_hash": self.content_hash}
         return Job(out.name[:LONGEST], "evaluate", self.path.name[:LONGEST], identity=[identity, pictures])
 
     def pairs(self, metrics: MetricsConfig) -> Pairs:
-        """The images of the data split that the pictures were made of, where that is known or said.
+        """The originals of the images in the data split, if recorded or stated by the user.
 
-        Raises UserError where there are more pictures than images.
+        Raises UserError if there are more images than originals.
         """
         return pairs_of_given(self.config, self.path, self.n, self.shape) if have_pairs(metrics) else Pairs()
 
     def class_names(self, of_data: Sequence[str] | None) -> Sequence[str] | None:
-        """What the classes of the pictures are called, by the data set or else by their folders."""
+        """The class names, of the data set or else of the folders."""
         return self.shown.names if of_data is None else of_data
 
     def check(self, metrics: MetricsConfig, class_names: Sequence[str] | None) -> None:
-        """Raises UserError where a metric looks for classes and pictures show one that the data has not, and where one
-        says nothing of such pictures."""
+        """Raises UserError if a metric uses classes and the images have one that the data lacks, or if a metric does
+        not apply to these images."""
         unlabelled = self.shown.why_none if self.highest is None else None
         refuse_unfit_samples(metrics, SampleFacts(self.shape, None, class_names, unlabelled))
         name = classes_are_read(metrics)
         if name is None or class_names is None or self.highest is None or self.highest < len(class_names):
             return
         raise UserError(
-            f"samples={self.config.samples}: arr_1 has class {self.highest}, and the data set names "
-            f"{len(class_names)}, 0..{len(class_names) - 1}: give the data that the pictures show, or set "
+            f"samples={self.config.samples}: arr_1 has class {self.highest}, but the data set names "
+            f"{len(class_names)}, 0..{len(class_names) - 1}: give the data of these images, or set "
             f"metrics.{name}=null"
         )
 
     @property
     def kept(self) -> Kept:
-        """`evaluations` beside the pictures, and `<name>-<hash>-n<n>`.
+        """`evaluations` beside the images, and `<name>-<hash>-n<n>`.
 
-        Beside a folder, or an archive; of one that `difflab sample` wrote among its pictures, beside that folder.
-        The hash is of the pictures and of what they are measured with.
+        For an archive that `difflab sample` wrote into a folder of images, `evaluations` is beside that folder. The
+        hash is of the images and of what they are evaluated with.
         """
         place = self.path.parent
         if (place / RECORD).is_file():
@@ -136,27 +136,27 @@ class GivenSamples:
 
 
 def given_samples(config: EvaluateSamplesConfig, processes: Processes, device: torch.device) -> GivenSamples:
-    """The pictures, of which this process judges its share. All processes call it together.
+    """The images, of which this process evaluates its share. Called by all processes together.
 
-    Raises UserError where there are none, and where they are not as the data set that they are compared with.
+    Raises UserError if there are none, or if their size or channels differ from those of the data set.
     """
     with processes.agreeing():
         pictures, path, n = open_samples(config)
         shown = folder_classes(pictures, class_names_of_data(config.data))
-    # What all of them are takes reading all of them, which one process does for the others.
+    # Hashing reads all images, which one process does for the others.
     digest, highest = processes.from_first(lambda: _read_through(pictures, shown, n, _shown(config)))
     return GivenSamples(pictures, path, n, digest, highest, shown, config, processes, device)
 
 
 def class_names_of_data(data: DataConfig | None) -> list[str] | None:
-    """What the classes are called, where the data set is there to say it; not every metric needs it to be."""
+    """The class names of the data set, if it exists; not every metric needs it."""
     from difflab.data.build import class_names_of
 
     return class_names_of(data) if data is not None and Path(data.path).exists() else None
 
 
 def open_samples(config: EvaluateSamplesConfig) -> tuple[ArchivePictures | FolderPictures, Path, int]:
-    """The pictures, where they lie, and how many of them are judged. Raises UserError as given_samples does."""
+    """The images, their path, and how many of them are evaluated. Raises UserError like given_samples."""
     path = Path(config.samples)
     path = path.resolve() if ".." in path.parts else path.absolute()
     pictures = _pictures(config, path)
@@ -183,16 +183,16 @@ def _pictures(config: EvaluateSamplesConfig, path: Path) -> ArchivePictures | Fo
 
 
 def _refuse_other_images(config: EvaluateSamplesConfig, pictures: ArchivePictures | FolderPictures, shown: str) -> None:
-    """Raises UserError unless the pictures have the size and the channels of the data."""
+    """Raises UserError unless the images have the size and the channels of the data."""
     data, (height, width) = config.data, pictures.size
     if data is None:
         return
     if (height, width) != (data.image_size, data.image_size):
-        crop = "with data.crop=adm, edm or resize_short where the data set has another size"
+        crop = "with data.crop=adm, edm or resize_short if the data set has another size"
         own = f"set data.image_size={width} ({crop}), or resize" if width == height else "cut and resize"
         raise UserError(
             f"{shown} holds {width}x{height} images and data.image_size={data.image_size}: {own} the samples; "
-            "nothing is resized here, because that changes the numbers"
+            "samples are never resized here, because that changes the results"
         )
     if pictures.channels != data.channels:
         kinds = {1: "gray", 3: "RGB"}
@@ -205,14 +205,14 @@ def _refuse_other_images(config: EvaluateSamplesConfig, pictures: ArchivePicture
 def _read_through(
     pictures: ArchivePictures | FolderPictures, classes: FolderClasses, n: int, shown: str
 ) -> tuple[str, int | None]:
-    """The hash of the first n pictures and their classes, and the highest of these."""
+    """The hash of the first n images and their classes, and the highest class."""
     digest = hashlib.sha256(json.dumps([n, pictures.channels, *pictures.size]).encode())
     highest: int | None = None
     for first in range(0, n, HASHED_AT_ONCE):
         try:
             batch = classes.added(pictures(range(first, min(n, first + HASHED_AT_ONCE)), 0))
         except UserError as error:
-            raise UserError(f"{shown}: {error} (mend or remove it)") from None
+            raise UserError(f"{shown}: {error} (repair or remove it)") from None
         digest.update(batch[FIELD].contiguous().numpy().tobytes())
         label = batch.get("label")
         if isinstance(label, Tensor):

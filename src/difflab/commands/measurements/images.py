@@ -1,4 +1,4 @@
-"""What is measured of a stored model on real images: each once, with the noise of its place in the split."""
+"""Measurements of a stored model on real images: each once, with noise determined by its index in the split."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ if TYPE_CHECKING:
 ConfigT = TypeVar("ConfigT", bound=MeasuringImagesConfig)
 
 MEASURED_WITH = ("data", "split", "seed", "weights", "precision")
-"""Keys, besides n, that make it another measurement of any kind."""
+"""Keys, besides n, that identify a measurement of any kind."""
 
 
 class ImagesMeasurement(ABC, Generic[ConfigT]):
     """Base of measurements on real images (see `difflab.commands.measurements.base.Measurement`).
 
-    kind: of the measurement, which is its command's name, too. what: of the images, for the progress line.
-    method: keys of the configuration that are this kind's own, and change its numbers.
+    kind: the name of the measurement and its command. what: its name in the progress line.
+    method: the keys that only this kind has and that change its results.
 
-    Raises UserError where the model says nothing of this kind, and where data and model do not fit.
+    Raises UserError if the model does not support this kind, or does not fit the data.
     """
 
     kind: ClassVar[Measured]
@@ -53,7 +53,7 @@ class ImagesMeasurement(ABC, Generic[ConfigT]):
     method: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: ConfigT, machine: Machine) -> None:
-        assert config.run is not None, "the configuration asks for a run"
+        assert config.run is not None, "the configuration requires a run"
         self.config = config
         self.processes: Processes = machine.processes
         require_measured(config.run, find_stored(config.run, "auto").config, self.kind)
@@ -68,11 +68,11 @@ class ImagesMeasurement(ABC, Generic[ConfigT]):
         fields = list(dict.fromkeys([*data.fields, *self.reads()]))
         self.images = _images_of(config, data.model_copy(update={"fields": fields}), self.processes)
 
-    # -- what each kind says --------------------------------------------------------------------------------------
+    # -- what each kind defines --------------------------------------------------------------------------------------
 
     @abstractmethod
     def begin(self) -> None:
-        """Make ready what measures. Raises UserError where the model has not what it needs."""
+        """Prepares the measurement. Raises UserError if the model lacks what it needs."""
 
     @abstractmethod
     def reads(self) -> Sequence[str]:
@@ -80,17 +80,17 @@ class ImagesMeasurement(ABC, Generic[ConfigT]):
 
     @abstractmethod
     def add(self, batch: Batch) -> None:
-        """Measure some images of this process."""
+        """Measures a batch of images of this process."""
 
     @abstractmethod
     def found(self) -> list[Result]:
-        """The results over all processes, which call it together."""
+        """The results over all processes, called by all of them together."""
 
     # -- what all share -------------------------------------------------------------------------------------------
 
     @property
     def kept(self) -> Kept:
-        """`<run>/evaluations/likelihood-val-n256-3fa2c1`: the last part is of all that changes the numbers."""
+        """`<run>/evaluations/likelihood-val-n256-3fa2c1`: the last part hashes everything that changes the results."""
         how = self.config.model_dump(mode="json", include={*MEASURED_WITH, *self.method})
         if self.stored.path.is_file():
             how["checkpoint"] = self.stored.path.name
@@ -100,7 +100,7 @@ class ImagesMeasurement(ABC, Generic[ConfigT]):
 
     @property
     def label(self) -> str:
-        """What the numbers are called after, besides n."""
+        """The label of the results, besides n."""
         return as_word(self.config.split)
 
     @property
@@ -113,10 +113,10 @@ class ImagesMeasurement(ABC, Generic[ConfigT]):
         return next(self.model.network.parameters()).device
 
     def prepare(self) -> None:
-        """There is nothing to prepare."""
+        """Does nothing."""
 
     def results(self) -> list[Result]:
-        """Measure all images, of which each process has its share."""
+        """Measures all images, split among the processes."""
         config = self.config
         _choose_arithmetic(self.device, config.precision)
         with self.processes.agreeing(), refusing_too_large(f"batch_size={config.batch_size}"):
@@ -141,7 +141,7 @@ class ImagesMeasurement(ABC, Generic[ConfigT]):
         parameters: dict[str, Any],
         details: dict[str, Any],
     ) -> Result:
-        """A number of n images with its protocol. parameters: the kind's own, besides what all kinds have."""
+        """A result on n images with its protocol. parameters: the kind's own, besides the common ones."""
         common = {
             "seed": self.config.seed,
             "weights": self.stored.which,
@@ -183,14 +183,14 @@ class ImagesMeasurement(ABC, Generic[ConfigT]):
         return Job.measuring(self.kind, self.stored, out, identity)
 
     def write(self, out: RunDirectory, loggers: Sequence[Logger]) -> None:
-        """Nothing but numbers, unless a kind has more."""
+        """Writes nothing, unless a kind overrides it."""
 
     def remarks(self, results: Sequence[Result]) -> list[str]:
         return []
 
 
 def log_picture(loggers: Sequence[Any], key: str, path: Path) -> None:
-    """Show a picture where loggers show some."""
+    """Logs an image with the loggers that support images."""
     from PIL import Image
 
     from difflab.tracking.clock import ClockedLogger
@@ -202,7 +202,7 @@ def log_picture(loggers: Sequence[Any], key: str, path: Path) -> None:
 
 def _choose_arithmetic(device: torch.device, precision: str) -> None:
     if device.type == "cuda":
-        # Drawing allows TF32, whose error is above the tolerance of an ODE.
+        # Sampling allows TF32, whose error exceeds the tolerances of an ODE solver.
         exact = precision == "32-true"
         torch.set_float32_matmul_precision("highest" if exact else "high")
         torch.backends.cudnn.allow_tf32 = not exact
@@ -212,7 +212,7 @@ def _data_of(config: MeasuringImagesConfig, stored: Stored) -> DataConfig:
     data = config.data or (None if stored.train is None else stored.train.data)
     if data is None:
         raise UserError(
-            f"run={config.run} does not say on which images it was trained: give some, as in data=shards data.path=... "
+            f"run={config.run} does not record its training data: give a data set, as in data=shards data.path=... "
             "data.image_size=... data.batch_size=1"
         )
     return data

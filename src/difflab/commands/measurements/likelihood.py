@@ -24,7 +24,7 @@ METRIC = "bpd"
 
 
 class LikelihoodMeasurement(ImagesMeasurement[LikelihoodConfig]):
-    """How likely images are under a model that draws; each is told what it was told in training."""
+    """The likelihood of images under a generative model, each with its conditioning as in training."""
 
     kind = "likelihood"
     what = "likelihood"
@@ -34,7 +34,7 @@ class LikelihoodMeasurement(ImagesMeasurement[LikelihoodConfig]):
     likelihood: Likelihood
 
     def begin(self) -> None:
-        assert isinstance(self.model, NoisedModel), "what has a likelihood looks at noised images"
+        assert isinstance(self.model, NoisedModel), "models with a likelihood take noised images"
         self.pipeline = LikelihoodPipeline(
             self.model, self.config.method, autocast=self.autocast, compilation=self.compilation
         )
@@ -71,7 +71,7 @@ class LikelihoodMeasurement(ImagesMeasurement[LikelihoodConfig]):
         return [self.result(METRIC, found.mean, found.standard_error, len(found.total), parameters, details)]
 
     def write(self, out: RunDirectory, loggers: Sequence[Logger]) -> None:
-        """`images.csv`, and of the bound its terms as `terms.csv`, `terms.svg` and `terms.png`."""
+        """Writes `images.csv`, and the terms of the bound as `terms.csv`, `terms.svg` and `terms.png`."""
         write_images(self.likelihood, out.path / "images.csv")
         terms = self.likelihood.terms
         if terms is not None:
@@ -82,11 +82,11 @@ class LikelihoodMeasurement(ImagesMeasurement[LikelihoodConfig]):
     def remarks(self, results: Sequence[Result]) -> list[str]:
         (result,) = results
         evaluations: Any = result.details["evaluations"]
-        calls = f"{evaluations['mean']:.4g} network evaluations an image"
+        calls = f"{evaluations['mean']:.4g} network evaluations per image"
         return [f"bits per dimension, of which the prior {result.details['prior']:.4g}; {calls}"]
 
 
 def likelihood(config: LikelihoodConfig, plain: dict[str, Any], overrides: list[str], machine: Machine) -> Measuring:
-    """Of n images. Raises UserError for a model that has none, and for images that are not there."""
+    """The likelihood of n images. Raises UserError if the model has none, or images are missing."""
     with machine.processes.agreeing():
         return Measuring(LikelihoodMeasurement(config, machine), config, plain, overrides)

@@ -1,4 +1,4 @@
-"""Measuring, keeping and showing, whatever is measured."""
+"""Runs any measurement, stores its records and shows its results."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Measuring:
         return self.measurement.kept
 
     def do(self, place: Path, job: Callable[[Job], Job] = same) -> None:
-        """Measure. The records are kept in the folder and, of a run, in its evaluations.jsonl."""
+        """Measures. The records are stored in the folder and, for a run, also in its evaluations.jsonl."""
         out = RunDirectory(place)
         self.measurement.prepare()
         with self.processes.taking(out.path, "is being measured into"):
@@ -54,7 +54,7 @@ class Measuring:
             self.found = measurement.results()
             records = [json.loads(result.to_json()) for result in self.found]
             if is_main:
-                # A folder that was given may hold numbers of another protocol already.
+                # A folder given by the user may already hold results of another protocol.
                 names = distinct_names(records, jsonl.read(out.evaluations))
                 numbers = {f"eval/{name}": result.value for name, result in zip(names, self.found, strict=True)}
                 for logger in loggers:
@@ -68,7 +68,7 @@ class Measuring:
         return bool(jsonl.read(RunDirectory(place).evaluations))
 
     def show(self, place: Path) -> None:
-        """A table of the results, their warnings, and where the records lie."""
+        """Shows a table of the results, their warnings, and where the records are."""
         from rich.table import Table
 
         table = Table("metric", "value", "spread", "protocol")

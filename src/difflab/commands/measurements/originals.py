@@ -1,4 +1,4 @@
-"""Which image of a data split each picture was made of, where pictures are made already."""
+"""Finds the original in a data split of each of some given images."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from difflab.requests.data_split import DataSplit
 from difflab.requests.drawings import RECORD, record_of, runs_of
 from difflab.types import Batch
 
-SAY = "give paired=true where picture i was made of image i of the split"
+SAY = "give paired=true if sample i was made from image i of the split"
 
 
 def pairs_of_given(config: EvaluateSamplesConfig, path: Path, n: int, shape: tuple[int, int, int]) -> Pairs:
-    """Of the first n pictures of the folder or archive `path`, each (C, H, W) `shape`.
+    """The pairs of the first n images of the folder or archive `path`, each of (C, H, W) `shape`.
 
-    They have originals where `difflab sample` drew them of the same split of the same data, which its sample.json and
-    its run tell, or where the user says `paired`.
-    Raises UserError for more pictures than images, where the user says it, and for a sample.json that is damaged.
+    They have originals if `difflab sample` made them from the same split of the same data, according to its sample.json
+    and its run, or if the user sets `paired`.
+    Raises UserError if the user sets it and there are more samples than originals, and for a damaged sample.json.
     """
     if config.data is None:
         return _unpaired("there is no data set: give data= and split= of the originals", shape)
@@ -38,8 +38,8 @@ def pairs_of_given(config: EvaluateSamplesConfig, path: Path, n: int, shape: tup
     originals = DataSplit(config.data, config.split, ["image"])
     if config.paired and n > len(originals):
         raise UserError(
-            f"paired=true, but there are {n} pictures and {len(originals)} images in split {config.split}: give n="
-            f"{len(originals)} or less, or the split that they were made of"
+            f"paired=true, but there are {n} samples and {len(originals)} images in split {config.split}: give n="
+            f"{len(originals)} or less, or the split that they were made from"
         )
 
     def of(indices: Sequence[int]) -> Batch:
@@ -53,7 +53,7 @@ def _unpaired(why: str, shape: tuple[int, int, int]) -> Pairs:
 
 
 def _record_of(path: Path, *, paired: bool) -> Mapping[str, Any] | None:
-    """How the pictures were drawn, None where nothing says it, or where it is damaged and the user says the rest."""
+    """How the images were generated; None if not recorded, or if the record is damaged and the user sets `paired`."""
     try:
         return record_of(path, SAY)
     except UserError:
@@ -63,7 +63,7 @@ def _record_of(path: Path, *, paired: bool) -> Mapping[str, Any] | None:
 
 
 def _drawn_with(record: Mapping[str, Any]) -> tuple[DrawingModelConfig, Stored] | None:
-    """The model that the drawing began with, and the one that it ended with; None where they are not there any more."""
+    """The model of the first stage, and the stored model of the last; None if they no longer exist."""
     runs = runs_of(record)
     if not runs:
         return None
@@ -80,23 +80,23 @@ def _not_drawn_of(
     record: Mapping[str, Any] | None,
     stored: tuple[DrawingModelConfig, Stored] | None,
 ) -> str | None:
-    """Why pictures are not known to be made of the images of the split, and what to do; None where they are."""
+    """Why the images are not known to be made from those of the split, and what to do; None if they are."""
     if record is None:
-        return f"nothing beside {path.name} says which image of the split each was made of: {SAY}"
+        return f"nothing beside {path.name} records which image of the split each was made from: {SAY}"
     if stored is None:
-        return f"the run that {RECORD} names is not there any more: {SAY}"
+        return f"the run named in {RECORD} no longer exists: {SAY}"
     model, last = stored
     if model.shrinks is None:
-        return "the model that drew them enlarges nothing: evaluate what an upsampler drew"
+        return "they are not from an upsampler: evaluate the samples of one"
     given = next((key for key in GIVEN if key not in ("classes", "prompts") and record.get(key) is not None), None)
     if given is not None:
-        return f"they were drawn of {given}={record[given]}, not of a data set: {SAY}"
+        return f"they were made from {given}={record[given]}, not from a data set: {SAY}"
     data = None if last.train is None else last.train.data
     assert config.data is not None
     if data is None or Path(data.path).resolve() != Path(config.data.path).resolve():
-        of = "a data set that is not known" if data is None else data.path
-        return f"they were drawn of {of}, not of {config.data.path}: give the data that they were drawn of"
+        of = "an unknown data set" if data is None else data.path
+        return f"they were made from {of}, not from {config.data.path}: give the data that they were made from"
     drawn_of, requested = data.split_called(record.get("split", "train")), config.data.split_called(config.split)
     if drawn_of != requested:
-        return f"they were drawn of split {drawn_of}, not of {requested}: give split={record.get('split', 'train')}"
+        return f"they were made from split {drawn_of}, not from {requested}: give split={record.get('split', 'train')}"
     return None

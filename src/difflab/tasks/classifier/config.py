@@ -1,4 +1,4 @@
-"""The classifier of clean images: the configuration of its runs, and of the models that they leave."""
+"""The classifier of clean images: the configurations of its runs and of the stored models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class CleanClassifierModelConfig(ClassifierModelConfig):
     build_module="difflab.tasks.classifier.build:build_module",
 )
 class CleanClassifierTrainConfig(ClassifierTrainConfig):
-    """`task=classifier`: trains a classifier of clean images, so that it can judge what generative models draw
+    """`task=classifier`: trains a classifier of clean images, which evaluates the samples of generative models
     (`metrics=classes`).
     """
 

@@ -165,7 +165,7 @@ def _listed(table: Table, folder: Path) -> tuple[Listing, dict[str, str]]:
         if (first := row_of.setdefault(name, row)) is not row:
             raise UserError(
                 f"{printable(table.path)} names {printable(name)} twice (rows {first.number} and {row.number}): keep "
-                "one of them; several captions of an image are lines of one, which captions=lines tells apart"
+                "one of them; several captions of an image are lines of one, which captions=lines splits"
             )
         files[row.image] = name
     listing.leave_out(WITHOUT_A_ROW, *(name for name in listing.images if name not in row_of))
