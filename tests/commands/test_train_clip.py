@@ -132,7 +132,7 @@ def test_two_processes_train_what_one_does(tower: str, tiny_shapes: Path, tmp_pa
         (("network.image.heads=3",), "network.image: width=128 is not a multiple of heads=3"),
         (("tokenizer.vocabulary=300",), "tokenizer.vocabulary=300: input should be greater than or equal to 514"),
         (("callbacks.sample_grid={}",), "callbacks.sample_grid: a CLIP draws no images"),
-        (("data.classes=null", "data.fields=[label]"), "fields asks for label but classes is null"),
+        (("data.classes=null", "data.fields=[label]"), "fields contains label but classes is null"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_in_a_line(overrides: tuple[str, ...], line: str, tiny_shapes: Path) -> None:

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from difflab.config.registry import Names, Parts, Registry
 
 CONDITIONERS = Registry(
-    "conditioning", "difflab.conditioning.config", base="difflab.conditioning.config:ConditionerBase"
+    "conditioning",
+    "difflab.conditioning.config",
+    "difflab.conditioning.text.config",
+    base="difflab.conditioning.config:ConditionerBase",
 )
 """The conditioning besides x and time. Builders: (config, embedding_dim=, image_size=) -> `Conditioner`."""
 

@@ -11,10 +11,10 @@ from difflab.config.base import Config
 
 Crop = Literal["none", "adm", "edm", "resize_short"]
 TrainingCrop = Literal[Crop, "adm_random", "resize_short_random"]
-"""The rules of a data set: the fixed ones, and those that draw a cut for training alone."""
+"""The cropping rules: deterministic ones, and those that draw a random crop in training only."""
 
 _FIXED: Mapping[str, Crop] = {"adm_random": "adm", "resize_short_random": "resize_short"}
-"""What images are cut by where nothing is drawn."""
+"""The deterministic rule of each random one, by which evaluation crops."""
 
 Alpha = Literal["white", "black", "drop"]
 DataField = Literal["label", "caption", "json", "embedding", "boxes", "phrases"]
@@ -80,12 +80,12 @@ class DataConfig(Config):
 
     @property
     def fixed_crop(self) -> Crop:
-        """How images are cut outside training, where nothing is drawn."""
+        """The cropping rule outside training, which is deterministic."""
         return _FIXED.get(self.crop) or cast(Crop, self.crop)
 
     @property
     def is_random_crop(self) -> bool:
-        """Whether training draws where an image is cut."""
+        """Whether training crops at random."""
         return self.crop in _FIXED
 
     def split_called(self, name: str) -> str:

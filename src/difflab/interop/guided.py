@@ -40,6 +40,10 @@ def _entries_with(newer_order: bool) -> Callable[[BackbonePlan, Shapes], list[En
                 order = Fused(1, pointwise=1) if newer_order else HeadsFirst(place.spec.heads)
                 found += both(f"{official}.norm", f"{place.key}.norm")
                 found += both(f"{official}.qkv", f"{place.key}.qkv", order)
+                if place.spec.context_channels is not None:
+                    # Keys and values of the tokens (GLIDE); its attention has the older order.
+                    context = HeadsFirst(place.spec.heads, parts=2)
+                    found += both(f"{official}.encoder_kv", f"{place.key}.context_kv", context)
                 found += both(f"{official}.proj_out", f"{place.key}.out", Fused(1, pointwise=1))
                 continue
             leaves = _BLOCK | ({"conv": _RESAMPLERS[place.side]} if place.side != "middle" else {})

@@ -62,6 +62,11 @@ class Tokenizer(ABC):
     def sha256(self) -> str:
         """A hash of everything that affects the ids: weights belong to the tokenizer that they were trained with."""
 
+    @property
+    def field(self) -> str:
+        """The field of a batch with its ids; `<field>_mask` has their mask. Tokenizers that agree share it."""
+        return f"caption_ids_{self.sha256[:8]}_{self.context_length}"
+
     def __call__(self, texts: Sequence[str]) -> Tokens:
         """The padded ids of texts. Raises UserError for a text that is too long, if those are refused."""
         length = self.context_length

@@ -18,7 +18,6 @@ from difflab.tasks.windows import MeanWindow
 from difflab.text.base import Tokenizer
 from difflab.types import Batch
 
-IDS = "caption_ids"
 LOGGED = ("loss", "image_top1", "text_top1")
 
 
@@ -65,7 +64,7 @@ class ContrastiveModule(TrainingModule):
         return ("caption",)
 
     def tokenizers(self) -> Mapping[str, Tokenizer]:
-        return {IDS: self.tokenizer}
+        return {self.tokenizer.field: self.tokenizer}
 
     def networks(self) -> Sequence[nn.Module]:
         return (self.network,)
@@ -111,7 +110,7 @@ class ContrastiveModule(TrainingModule):
         return value * part.count
 
     def _embedded(self, batch: Batch) -> Embeddings:
-        return self.network(to_float(batch["image"]), batch[IDS])
+        return self.network(to_float(batch["image"]), batch[self.tokenizer.field])
 
     def on_optimized(self) -> None:
         if self.max_scale is not None:
