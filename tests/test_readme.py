@@ -62,6 +62,22 @@ SMALLER: dict[str, tuple[str, ...]] = {
         *TRAINING,
         "trainer.val_every_steps=0",
     ),
+    "difflab train experiment=cfg/shapes32 data.path=data/photos name=classes": (
+        *TRAINING,
+        "trainer.val_every_steps=0",
+    ),
+    "difflab train experiment=classifier/shapes32 data.path=data/photos name=judge": (
+        "network.attention_head_channels=8",
+        "network.base_channels=16",
+        "network.blocks_per_level=1",
+        "data.batch_size=4",
+        "trainer.max_steps=1",
+        "trainer.accelerator=cpu",
+        "logger=csv",
+    ),
+    "difflab evaluate run=runs/cfg/shapes32/classes metrics=classes classifier=runs/classifier/shapes32/judge n=512": (
+        *(change for change in JUDGING if not change.startswith("metrics.")),
+    ),
     "difflab data make source=shapes out=data/shapes32 objects=1 'sizes=[large]' 'shapes=[circle,triangle]'": (
         "n=48",
         "val=8",

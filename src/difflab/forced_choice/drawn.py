@@ -65,7 +65,7 @@ class SplitOriginals:
         return as_pixels(self._image(name)[0])
 
     def low_res(self) -> Made | None:
-        """What the run enlarges, None where no run is known or where it enlarges nothing."""
+        """The low-resolution inputs of the run, None if no run is known or if it is not an upsampler."""
         if self._first is None:
             return None
         downsampling = downsampling_of(require_drawing(str(self._first.path), self._first.config))

@@ -84,7 +84,7 @@ def make_page(study: Study, pairs: Sequence[Pair], *, task: Task, seconds: float
 
 
 def digest_of(html: str, shown: str) -> str:
-    """The digest of a page that was written. shown: what the file is called. Raises UserError where it is no page."""
+    """The digest of a written page. shown: the name of the file. Raises UserError if it is not a page."""
     found = _DATA.search(html)
     try:
         data = json.loads(found[1]) if found else None

@@ -37,7 +37,7 @@ class NamedPictures:
     """The images of a folder by their names without endings, or those of an archive by their numbers.
 
     key: the option that the user gave the path to.
-    Raises UserError where there are none, where one cannot be read, for several sizes, and for two of one name.
+    Raises UserError if there are none, if one is unreadable, for several sizes, and for two of the same name.
     """
 
     def __init__(self, path: Path, key: str) -> None:
@@ -90,7 +90,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Study:
-    """What a page is made of. names: of the pictures, which all of them have; low_res: None where nobody needs it."""
+    """The images of a page. names: shared by all of them; low_res: None if it is not needed."""
 
     names: Sequence[str]
     models: dict[str, NamedPictures]

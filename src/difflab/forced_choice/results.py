@@ -20,7 +20,7 @@ _SHORT = 12
 def read_results(paths: Sequence[Path], page: str | None = None) -> dict[str, Results]:
     """The sittings by file.
 
-    page: the digest of the page that they must be of, None where any will do that is the same for all.
+    page: the digest of the page that they must be of, None if any page will do that is the same for all.
     Raises UserError for files that are no results, not all of a sitting, of another page, or the same sitting again.
     """
     sittings: dict[str, Results] = {}

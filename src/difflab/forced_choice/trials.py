@@ -30,7 +30,7 @@ class Trials:
         """The trials of a page in their order, practice first. names: of the pictures.
 
         On each side stands the model in half of its trials (of an odd number one more, on a side that the seed says).
-        Raises UserError where there are too few pictures.
+        Raises UserError if there are too few images.
         """
         n = self._of_each(len(models), len(names))
         taken = iter(self._shuffled("pair", names))

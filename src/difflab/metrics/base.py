@@ -181,7 +181,7 @@ class Metric(ABC, Generic[C]):
         """Raises UserError if samples cannot be compared with these paired images."""
 
     def check_samples(self, facts: SampleFacts) -> None:
-        """Raises UserError where it says nothing of such samples."""
+        """Raises UserError if it does not apply to these samples."""
 
     @property
     def files(self) -> Sequence[Path]:

@@ -29,7 +29,7 @@ Network = Callable[..., Tensor]
 class Views(Protocol):
     """The ways in which a classifier is shown each image.
 
-    times: of the noise schedule, rows of a table or positions in [0, 1); None where there is no noise.
+    times: of the noise schedule, rows of a table or positions in [0, 1); None for clean images.
     """
 
     @property
@@ -90,7 +90,7 @@ class AccuracyPipeline:
     autocast: dtype of the network's arithmetic, None for float32.
     compilation: whether the network is compiled, None for not.
 
-    Raises UserError for more times than the schedule has, and for any where there is no noise.
+    Raises UserError for more times than the schedule has, and for any on clean images.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class AccuracyPipeline:
 
     @property
     def sigmas(self) -> list[float]:
-        """sigma / alpha at each of the times; none where there is no noise."""
+        """sigma / alpha at each of the times; empty for clean images."""
         return self._views.sigmas(self.device) if isinstance(self._views, NoisedViews) else []
 
     def __call__(self, batch: Batch, seed: int) -> Judged:

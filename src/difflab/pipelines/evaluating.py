@@ -100,7 +100,7 @@ def refuse_other_classes(metrics: MetricsConfig, count: int | None, class_names:
 def refuse_other_samples(
     metrics: MetricsConfig, shape: tuple[int, int, int], classes: int | None, class_names: Sequence[str] | None
 ) -> None:
-    """Raises UserError where a metric says nothing of what a model draws, or looks for other classes than it has.
+    """Raises UserError if a metric does not apply to the samples of a model, or uses other classes than it has.
 
     shape: (C, H, W) of a sample. classes: how many the model is conditioned on, None if it is not class-conditional.
     """
@@ -110,7 +110,7 @@ def refuse_other_samples(
 
 
 def refuse_unfit_samples(metrics: MetricsConfig, facts: SampleFacts) -> None:
-    """Raises UserError where a metric says nothing of such samples."""
+    """Raises UserError if a metric does not apply to these samples."""
     for metric in build_metrics(metrics).values():
         metric.check_samples(facts)
 

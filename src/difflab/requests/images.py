@@ -88,7 +88,7 @@ class FolderPictures(Nothing):
 
     @property
     def folders(self) -> list[str] | None:
-        """The folder, of those right inside of this one, that each picture lies in; None where some lies in none."""
+        """The immediate subfolder of each image; None if any image is in none."""
         inside = [one.relative_to(self._root).parts for one in self._paths] if self._root.is_dir() else [()]
         return [parts[0] for parts in inside] if all(len(parts) > 1 for parts in inside) else None
 
