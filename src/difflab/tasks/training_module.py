@@ -67,7 +67,7 @@ class TrainingModule(SteppingModule, HasTrainingOnly):
         return ()
 
     def tokenizers(self) -> Mapping[str, Tokenizer]:
-        """The tokenizers by which the loader turns captions into token ids, by the field of the batch that holds them."""
+        """The tokenizers with which the loader tokenizes captions, by the field of a batch that holds the ids."""
         return {}
 
     def networks(self) -> Sequence[nn.Module]:

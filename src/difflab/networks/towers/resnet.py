@@ -144,7 +144,7 @@ def _conv_norm(channels: int, out: int, stride: int) -> nn.Sequential:
 
 
 def build(config: ResNetConfig, *, image_size: int, channels: int, activation: str, dim: int) -> ResNet:
-    """Builds the tower of a configuration, whose activation is ReLU. Raises ValueError for a size without whole grid."""
+    """Builds the tower of a configuration; its activation is always ReLU. Raises ValueError for another image size."""
     if image_size % STRIDE:
         raise ValueError(f"image_size={image_size} is not a multiple of {STRIDE}, which a ResNet tower needs")
     return ResNet(

@@ -99,7 +99,7 @@ class Transformer(nn.Module):
         return x
 
     def _initialise(self) -> None:
-        """Normal weights and zero biases, the last layer of each branch narrowed by the depth (openai/CLIP, model.py)."""
+        """Normal weights, narrower in the last layer of each branch, and zero biases (openai/CLIP, model.py)."""
         width, layers = self.spec.width, self.spec.layers
         branch = width**-0.5 * (2 * layers) ** -0.5
         for block in self.blocks:

@@ -58,7 +58,7 @@ class ContrastiveTrainConfig(TrainConfig):
     tokenizer: TokenizerConfig
     """How captions become token ids."""
     loss: Literal["infonce", "siglip"] = "infonce"
-    """infonce: symmetric cross entropy over the global batch (CLIP); siglip: every pair by itself (Zhai et al. 2023)."""
+    """infonce: symmetric cross entropy over the global batch (CLIP); siglip: each pair alone (Zhai et al. 2023)."""
     local_loss: bool = False
     """Whether each process computes the logits of its own pairs alone: the same gradient, in less memory."""
     max_scale: Annotated[float, Field(ge=1)] | None = 100.0
