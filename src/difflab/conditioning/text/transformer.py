@@ -20,8 +20,8 @@ class TextTransformerConditioner(Conditioner):
     """`batch["caption"]` list[str] -> tokens [B, L, width] and vector [B, embedding_dim].
 
     Every token attends to all; positions after the end of a caption have learned embeddings instead of tokens. The
-    output at the last position is projected and joins the time embedding. The network attends to all L tokens, without a mask.
-    The null is the empty caption.
+    output at the last position is projected and joins the time embedding. The network attends to all L tokens, without
+    a mask. The null is the empty caption.
 
     If a batch has the token ids already, `batch[tokenizer.field]` and its mask, they are used.
     State-dict keys: embedding.weight, position, padding, transformer.*, norm_out.*, projection.*.
