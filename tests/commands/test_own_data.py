@@ -178,9 +178,16 @@ def test_images_of_several_sizes_need_a_size_and_a_crop(tmp_path: Path) -> None:
     done("data", "make", "source=folder", f"path={tmp_path / 'pictures'}", f"out={tmp_path / 'mine'}")
     path = f"data.path={tmp_path / 'mine'}"
     line = mistake("train", DDPM, path, *QUICK)
-    assert "images of several sizes: set data.image_size=... and data.crop=adm, edm or resize_short" in line
-    assert "several sizes: set data.image_size=...," in mistake("train", DDPM, path, "data.crop=adm", *QUICK)
+    assert "that are not square: set data.image_size=... and data.crop=adm, edm or resize_short" in line
+    assert "that are not square: set data.image_size=...," in mistake("train", DDPM, path, "data.crop=adm", *QUICK)
     assert facts(compose("train", [DDPM, path, "data.crop=adm", "data.image_size=16"]))[:2] == (16, 1)
+
+
+@pytest.mark.parametrize("name", ["${oc.env:HOME}", "a\\${data.path}b", "${", "k=v", "x,y", "null", "1"])
+def test_a_class_is_called_what_its_folder_is_called(tmp_path: Path, name: str) -> None:
+    write_scans(tmp_path / "pictures", each=1, classes=["0", name])
+    done("data", "make", "source=folder", f"path={tmp_path / 'pictures'}", f"out={tmp_path / 'mine'}")
+    assert set(compose("train", [CFG, f"data.path={tmp_path / 'mine'}"])["data"]["class_names"]) == {"0", name}
 
 
 def test_one_picture_in_colour_makes_all_of_them_pictures_in_colour(tmp_path: Path) -> None:
