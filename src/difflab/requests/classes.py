@@ -15,7 +15,8 @@ def class_numbers(given: Sequence[int | str], classes: int, names: Sequence[str]
 
     classes: the number of classes. names: their names, None if unknown.
     where: prefix of error messages, as in `FILE, line 3: label`.
-    Raises UserError for a number out of range or that is the name of another class, and for an unknown name, suggesting the nearest one.
+    Raises UserError for a number that is out of range or the name of another class, and for an unknown name, suggesting
+        the nearest one.
     """
     return [_number(one, classes, names, f"{where}: " if where else "") for one in given]
 
