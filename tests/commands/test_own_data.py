@@ -216,6 +216,17 @@ def test_tars_without_labels_or_of_several_sizes(tmp_path: Path) -> None:
         compose("train", [DDPM, f"data.path={mixed}"])
 
 
+@pytest.mark.parametrize("ending", ["png", "txt"])
+def test_tars_without_a_readable_image_are_not_called_mixed(tmp_path: Path, ending: str) -> None:
+    (tmp_path / "junk").mkdir()
+    with tarfile.open(tmp_path / "junk" / "train-0.tar", "w") as tar:
+        entry = tarfile.TarInfo(f"0.{ending}")
+        entry.size = 4
+        tar.addfile(entry, BytesIO(b"junk"))
+    with pytest.raises(UserError, match="junk holds no image that can be read: `difflab data inspect "):
+        compose("train", [DDPM, f"data.path={tmp_path / 'junk'}"])
+
+
 def test_without_the_data_what_the_file_says_is_shown(tmp_path: Path) -> None:
     shown = run_difflab(["train", CFG, "data.path=absent", "--cfg", "job", "--resolve"], tmp_path)
     assert shown.status == 0, shown

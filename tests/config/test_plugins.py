@@ -99,6 +99,25 @@ def test_a_file_of_no_keys_is_named(packages: Packages, content: str) -> None:  
         composed("experiment=ddpm/shapes32", "conditioning=list", "conditioning.tone.gain=2")
 
 
+def test_the_version_that_a_run_was_made_with_stays(packages: Packages) -> None:  # noqa: F811
+    packages.install_tone()
+    stored = composed(*TONED).plain()
+    packages.uninstall_all()
+    packages.install("tone-pack", {}, version="2.0")
+    assert validate(TrainConfig, stored).plugins["tone-pack"].version == "1.0"
+    assert composed(*TONED).plugins["tone-pack"].version == "2.0"
+
+
+def test_one_that_looks_at_an_axis_while_it_is_imported_hides_no_broken_one(packages: Packages) -> None:  # noqa: F811
+    packages.install(
+        "asking", {"asking.py": "from difflab.config.axes import CONDITIONERS\nKINDS = list(CONDITIONERS)"}
+    )
+    packages.install("broken", {"broken.py": "1 / 0"})
+    assert [plugin.error is None for plugin in plugins.find()] == [True, False]
+    with pytest.raises(UserError, match=r"the plugin broken 1\.0 cannot be loaded"):
+        list(CONDITIONERS)
+
+
 @pytest.mark.parametrize("model", [TrainConfig, ModelConfig])
 def test_where_it_is_missing_it_is_named(
     packages: Packages,  # noqa: F811

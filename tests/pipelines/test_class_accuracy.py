@@ -168,6 +168,7 @@ FACTS = SampleFacts((1, 8, 8), 3, NAMES)
         (SampleFacts((1, 16, 16), 3, NAMES), "is of 1x8x8 images, samples are 1x16x16: train one on the data"),
         (SampleFacts((3, 8, 8), 3, NAMES), "is of 1x8x8 images, samples are 3x8x8"),
         (SampleFacts((1, 8, 8), 3, ["cat", "dog", "tree"]), "tells cat, house, tree apart, and samples show dog"),
+        (SampleFacts((1, 8, 8), highest=3), "metrics.m: a sample was asked for class 3, and there are 3, 0..2"),
         (SampleFacts((1, 8, 8), 2), "tells 3 classes apart, and samples show 2"),
         (SampleFacts((1, 8, 8), unlabelled="the model is told of none"), "metrics.m looks for the class that a sample"),
     ],
@@ -177,6 +178,7 @@ def test_samples_of_which_it_says_nothing_are_refused(tmp_path: Path, facts: Sam
     metric.check_samples(FACTS)
     metric.check_samples(SampleFacts((1, 8, 8), None, ["tree"]))
     metric.check_samples(SampleFacts((1, 8, 8)))
+    metric.check_samples(SampleFacts((1, 8, 8), highest=2))
     with pytest.raises(UserError) as error:
         metric.check_samples(facts)
     assert line in str(error.value)

@@ -110,6 +110,10 @@ def _refuse_disagreement(given: Mapping[str, Any], data: Mapping[str, Any], fact
     from difflab.data.facts import MIXED_SIZES
 
     says, crop = facts.says_so, data.get("crop")
+    if "image_size" not in given and facts.image_size is None and facts.channels is None:
+        raise UserError(
+            f"{says.parent} holds no image that can be read: `difflab data inspect {says.parent}` says what is in it"
+        )
     if "image_size" not in given and facts.image_size is None:
         first = "" if crop not in (None, "none") else " and data.crop=adm, edm or resize_short"
         raise UserError(

@@ -37,12 +37,14 @@ class SampleFacts:
 
     shape: (C, H, W). classes: how many there are of which each is asked to show one; class_names: what they are called;
     None where that is not known. unlabelled: why they are asked for no class, and what to do; None where they are.
+    highest: the largest number of a class among them, where that is known.
     """
 
     shape: tuple[int, int, int]
     classes: int | None = None
     class_names: Sequence[str] | None = None
     unlabelled: str | None = None
+    highest: int | None = None
 
 
 @dataclass(frozen=True)
