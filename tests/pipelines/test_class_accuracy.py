@@ -100,6 +100,10 @@ def test_the_share_that_shows_its_class_and_its_probability(judge: str) -> None:
     assert by_class["cat"]["confidence"] == pytest.approx((right + wrong) / 2)
 
 
+def test_one_sample_has_no_standard_error(judge: str) -> None:
+    assert [result.spread for result in judged(judge, images(1), asked=[1])] == [None, None]
+
+
 def test_classes_are_matched_by_name(judge: str) -> None:
     (accuracy, _) = judged(judge, images(2, 0, 1), asked=[0, 1, 1], names=["tree", "cat"])
     assert accuracy.value == pytest.approx(2 / 3)
