@@ -15,6 +15,7 @@ from PIL import Image
 from command_line import run_difflab
 from difflab.commands.composing import compose
 from difflab.commands.sweep_checking import folder_of
+from difflab.data.facts import facts_of
 from difflab.data.index import INDEX_NAME
 from difflab.errors import UserError
 from own_images import write_drawings, write_scans
@@ -214,6 +215,33 @@ def test_tars_without_labels_or_of_several_sizes(tmp_path: Path) -> None:
     mixed = tar_of(tmp_path / "mixed" / "train-000.tar", [Image.new("RGB", (33, 33)), Image.new("L", (20, 30))])
     with pytest.raises(UserError, match="several sizes"):
         compose("train", [DDPM, f"data.path={mixed}"])
+
+
+def test_one_picture_in_colour_in_tars_makes_all_of_them_so(tmp_path: Path) -> None:
+    root = tar_of(tmp_path / "train-0.tar", [Image.new(mode, (24, 24)) for mode in ("L", "RGB", "L")])
+    assert facts(compose("train", [DDPM, f"data.path={root}"])) == (24, 3, None)
+
+
+def test_tars_whose_names_tell_no_split_have_none_known(tmp_path: Path) -> None:
+    for name in ("train-0.tar", "other-0.tar"):
+        tar_of(tmp_path / name, [Image.new("L", (24, 24))])
+    assert facts_of(str(tmp_path), "first_dot").splits is None
+    (tmp_path / "other-0.tar").unlink()
+    assert facts_of(str(tmp_path), "first_dot").splits == ["train"]
+
+
+def test_labels_that_are_left_unused_have_no_names(scans: Path) -> None:
+    data = compose("train", [DDPM, f"data.path={scans}", "data.classes=null"])["data"]
+    assert (data["classes"], data["class_names"]) == (None, None)
+
+
+def test_where_no_image_tells_the_channels_colour_is_assumed(tmp_path: Path) -> None:
+    (tmp_path / "junk").mkdir()
+    with tarfile.open(tmp_path / "junk" / "train-0.tar", "w") as tar:
+        entry = tarfile.TarInfo("0.png")
+        entry.size = 4
+        tar.addfile(entry, BytesIO(b"junk"))
+    assert facts(compose("train", [DDPM, f"data.path={tmp_path / 'junk'}", "data.image_size=16"])) == (16, 3, None)
 
 
 @pytest.mark.parametrize("ending", ["png", "txt"])
