@@ -159,6 +159,10 @@ def test_what_a_run_draws_is_judged(judge: Path, class_run: Path) -> None:
     [
         (["metrics=classes"], "metrics.classes.classifier: a classifier of the same classes is needed: give a run"),
         (["metrics=none", "classifier=runs/some"], "classifier=runs/some is used by none of the metrics: choose metri"),
+        (
+            ["metrics=classes", "classifier="],
+            "metrics.classes.classifier: a classifier of the same classes is needed: give",
+        ),
         (["metrics=classes", "classifier=runs/some"], "classifier=runs/some does not exist: give a run directory"),
     ],
 )

@@ -171,6 +171,29 @@ def test_what_the_choices_of_a_plugin_are_built_by_is_looked_at(
     assert problem.text.endswith(told)
 
 
+def test_a_broken_plugin_is_listed_once(packages: Packages) -> None:  # noqa: F811
+    packages.install("one", {"one.py": "1 / 0"})
+    packages.install("two", {"two.py": "raise SystemExit"})
+    packages.install_tone()
+    assert ["plugin one 1.0 cannot be loaded" in problem.text for problem in found("plugins")] == [True]
+    assert [(finding.text, finding.status) for finding in found("plugin")] == [
+        (f"tone-pack 1.0: no choices; conf in {packages.folder / 'tone_pack' / 'conf'}", "ok"),
+        ("two 1.0 cannot be loaded (SystemExit: SystemExit)", "problem"),
+    ]
+
+
+def test_files_of_a_plugin_that_cannot_be_read_are_told_of(packages: Packages) -> None:  # noqa: F811
+    packages.install_tone(**{"metrics/a.yaml": "[1\n", "metrics/b.yaml": "- 1\n", "metrics/c.yaml": ""})
+    (packages.folder / "tone_pack/conf/metrics/d.yaml").write_bytes(b"a: \xff\n")
+    conf = packages.folder / "tone_pack" / "conf" / "metrics"
+    listed, *problems = found("plugin")
+    assert listed.status == "ok"
+    assert [finding.status for finding in problems] == ["problem"] * 3
+    said = [finding.text.removeprefix(f"tone-pack 1.0: {conf}/") for finding in problems]
+    assert said[0].startswith("a.yaml, line 2: invalid YAML (")
+    assert said[1:] == ["b.yaml: write keys and their values, as in `steps: 10`", "d.yaml: not UTF-8 text"]
+
+
 def test_a_plugin_that_imports_torch_is_told_of(packages: Packages, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     packages.install("slow-pack", {"slow_pack.py": "import sys\nsys.modules.setdefault('torch', sys)\n"})
     with monkeypatch.context() as patched:

@@ -15,6 +15,7 @@ from PIL import Image
 from command_line import run_difflab
 from difflab.commands.composing import compose
 from difflab.commands.sweep_checking import folder_of
+from difflab.data.facts import facts_of
 from difflab.data.index import INDEX_NAME
 from difflab.errors import UserError
 from own_images import write_drawings, write_scans
@@ -178,9 +179,16 @@ def test_images_of_several_sizes_need_a_size_and_a_crop(tmp_path: Path) -> None:
     done("data", "make", "source=folder", f"path={tmp_path / 'pictures'}", f"out={tmp_path / 'mine'}")
     path = f"data.path={tmp_path / 'mine'}"
     line = mistake("train", DDPM, path, *QUICK)
-    assert "images of several sizes: set data.image_size=... and data.crop=adm, edm or resize_short" in line
-    assert "several sizes: set data.image_size=...," in mistake("train", DDPM, path, "data.crop=adm", *QUICK)
+    assert "that are not square: set data.image_size=... and data.crop=adm, edm or resize_short" in line
+    assert "that are not square: set data.image_size=...," in mistake("train", DDPM, path, "data.crop=adm", *QUICK)
     assert facts(compose("train", [DDPM, path, "data.crop=adm", "data.image_size=16"]))[:2] == (16, 1)
+
+
+@pytest.mark.parametrize("name", ["${oc.env:HOME}", "a\\${data.path}b", "${", "k=v", "x,y", "null", "1"])
+def test_a_class_is_called_what_its_folder_is_called(tmp_path: Path, name: str) -> None:
+    write_scans(tmp_path / "pictures", each=1, classes=["0", name])
+    done("data", "make", "source=folder", f"path={tmp_path / 'pictures'}", f"out={tmp_path / 'mine'}")
+    assert set(compose("train", [CFG, f"data.path={tmp_path / 'mine'}"])["data"]["class_names"]) == {"0", name}
 
 
 def test_one_picture_in_colour_makes_all_of_them_pictures_in_colour(tmp_path: Path) -> None:
@@ -207,6 +215,44 @@ def test_tars_without_labels_or_of_several_sizes(tmp_path: Path) -> None:
     mixed = tar_of(tmp_path / "mixed" / "train-000.tar", [Image.new("RGB", (33, 33)), Image.new("L", (20, 30))])
     with pytest.raises(UserError, match="several sizes"):
         compose("train", [DDPM, f"data.path={mixed}"])
+
+
+def test_one_picture_in_colour_in_tars_makes_all_of_them_so(tmp_path: Path) -> None:
+    root = tar_of(tmp_path / "train-0.tar", [Image.new(mode, (24, 24)) for mode in ("L", "RGB", "L")])
+    assert facts(compose("train", [DDPM, f"data.path={root}"])) == (24, 3, None)
+
+
+def test_tars_whose_names_tell_no_split_have_none_known(tmp_path: Path) -> None:
+    for name in ("train-0.tar", "other-0.tar"):
+        tar_of(tmp_path / name, [Image.new("L", (24, 24))])
+    assert facts_of(str(tmp_path), "first_dot").splits is None
+    (tmp_path / "other-0.tar").unlink()
+    assert facts_of(str(tmp_path), "first_dot").splits == ["train"]
+
+
+def test_labels_that_are_left_unused_have_no_names(scans: Path) -> None:
+    data = compose("train", [DDPM, f"data.path={scans}", "data.classes=null"])["data"]
+    assert (data["classes"], data["class_names"]) == (None, None)
+
+
+def test_where_no_image_tells_the_channels_colour_is_assumed(tmp_path: Path) -> None:
+    (tmp_path / "junk").mkdir()
+    with tarfile.open(tmp_path / "junk" / "train-0.tar", "w") as tar:
+        entry = tarfile.TarInfo("0.png")
+        entry.size = 4
+        tar.addfile(entry, BytesIO(b"junk"))
+    assert facts(compose("train", [DDPM, f"data.path={tmp_path / 'junk'}", "data.image_size=16"])) == (16, 3, None)
+
+
+@pytest.mark.parametrize("ending", ["png", "txt"])
+def test_tars_without_a_readable_image_are_not_called_mixed(tmp_path: Path, ending: str) -> None:
+    (tmp_path / "junk").mkdir()
+    with tarfile.open(tmp_path / "junk" / "train-0.tar", "w") as tar:
+        entry = tarfile.TarInfo(f"0.{ending}")
+        entry.size = 4
+        tar.addfile(entry, BytesIO(b"junk"))
+    with pytest.raises(UserError, match="junk holds no image that can be read: `difflab data inspect "):
+        compose("train", [DDPM, f"data.path={tmp_path / 'junk'}"])
 
 
 def test_without_the_data_what_the_file_says_is_shown(tmp_path: Path) -> None:

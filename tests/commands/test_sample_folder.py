@@ -10,6 +10,7 @@ from torch import Tensor
 
 from difflab.commands import sample_folder
 from difflab.commands.sample_folder import SampleFolder
+from difflab.requests.images import FolderPictures
 
 MADE_OF = {"config": {"seed": 0}, "processes": 1}
 
@@ -30,6 +31,16 @@ def drawn(path: Path, n: int, made_of: dict[str, object] = MADE_OF) -> SampleFol
 
 def names(path: Path) -> set[str]:
     return {entry.name for entry in path.iterdir()}
+
+
+def test_grey_pictures_are_grey_files_and_go_on_as_such(tmp_path: Path) -> None:
+    folder = SampleFolder(tmp_path, 1)
+    folder.begin(MADE_OF, 2, png=True)
+    folder.write(range(2), images(2)[:, :1])
+    assert FolderPictures("image", tmp_path / "000001.png", None).channels == 1
+    kept = folder.kept(range(2))
+    assert kept is not None
+    assert torch.equal(kept, images(2)[:, :1])
 
 
 def test_a_smaller_drawing_leaves_nothing_of_a_larger_one(tmp_path: Path) -> None:

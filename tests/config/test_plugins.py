@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import Literal
+
 import pytest
+import yaml
+from pydantic import create_model
 
 from difflab.commands.composing import choices_of, compose_and_validate
+from difflab.conditioning.config import ConditionerBase
 from difflab.config import plugins
-from difflab.config.axes import CONDITIONERS
+from difflab.config.axes import CALLBACKS, CONDITIONERS, PREDICTIONS
 from difflab.config.model import ModelConfig
+from difflab.config.stored import read_train_config
+from difflab.config.task import TASKS
 from difflab.config.train import TrainConfig
 from difflab.config.validate import validate
 from difflab.errors import UserError
@@ -41,6 +50,72 @@ def test_what_it_brought_is_recorded_with_its_version(packages: Packages) -> Non
     # What is stored says what it was made with.
     packages.install("other", {"other.py": ""}, version="2.0")
     assert validate(TrainConfig, config.plain()).plain()["plugins"] == recorded
+
+
+@pytest.mark.parametrize("leaves", ["import sys; sys.exit('no GPU')", "raise SystemExit"])
+def test_one_that_ends_the_program_is_named(packages: Packages, leaves: str) -> None:  # noqa: F811
+    packages.install("hasty", {"hasty.py": leaves})
+    with pytest.raises(UserError, match=r"the plugin hasty 1\.0 cannot be loaded \(SystemExit: .*pip uninstall hasty"):
+        plugins.load()
+
+
+@pytest.mark.parametrize("name", ["two words", "null", "true", "a.b", "3d", "a=b", ""])
+def test_a_name_that_nobody_could_choose_by_is_refused(name: str) -> None:
+    def kind() -> None:
+        field = {"kind": (Literal[name], ...)}
+        CONDITIONERS.register("mine:build")(create_model("Mine", __base__=ConditionerBase, **field))
+
+    def task() -> None:
+        TASKS.register(ModelConfig, build_model="", build_module="")(create_model("Mine", task=(Literal[name], ...)))
+
+    def part() -> None:
+        CALLBACKS.register(name, "mine:build")
+
+    def word() -> None:
+        PREDICTIONS.register(name, "mine:build")
+
+    for register in (kind, task, part, word):
+        with pytest.raises(UserError, match=f"{re.escape(repr(name))} is not a valid name for a choice: use letters"):
+            register()
+
+
+def test_a_run_whose_package_is_missing_was_not_written_by_another_version(
+    packages: Packages,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    packages.install_tone()
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(composed(*TONED).plain()))
+    packages.uninstall_all()
+    said = rf"^{path}: conditioning\.tone\.kind='tone' comes with tone-pack 1\.0, which is not installed: install it"
+    with pytest.raises(UserError, match=said):
+        read_train_config(path)
+
+
+@pytest.mark.parametrize("content", ["- 1\n", "a word\n"])
+def test_a_file_of_no_keys_is_named(packages: Packages, content: str) -> None:  # noqa: F811
+    packages.install_tone(**{"conditioning/list.yaml": content})
+    with pytest.raises(UserError, match=r"conf/conditioning/list\.yaml: write keys and their values"):
+        composed("experiment=ddpm/shapes32", "conditioning=list", "conditioning.tone.gain=2")
+
+
+def test_the_version_that_a_run_was_made_with_stays(packages: Packages) -> None:  # noqa: F811
+    packages.install_tone()
+    stored = composed(*TONED).plain()
+    packages.uninstall_all()
+    packages.install("tone-pack", {}, version="2.0")
+    assert validate(TrainConfig, stored).plugins["tone-pack"].version == "1.0"
+    assert composed(*TONED).plugins["tone-pack"].version == "2.0"
+
+
+def test_one_that_looks_at_an_axis_while_it_is_imported_hides_no_broken_one(packages: Packages) -> None:  # noqa: F811
+    packages.install(
+        "asking", {"asking.py": "from difflab.config.axes import CONDITIONERS\nKINDS = list(CONDITIONERS)"}
+    )
+    packages.install("broken", {"broken.py": "1 / 0"})
+    assert [plugin.error is None for plugin in plugins.find()] == [True, False]
+    with pytest.raises(UserError, match=r"the plugin broken 1\.0 cannot be loaded"):
+        list(CONDITIONERS)
 
 
 @pytest.mark.parametrize("model", [TrainConfig, ModelConfig])

@@ -150,6 +150,13 @@ def test_a_missing_package_is_one_line_with_the_extra(monkeypatch, package):
         splits()
 
 
+@pytest.mark.parametrize("options", [{"resolution": 48}, {"alpha": "black"}, {"seed": 1}, {"n": 5}])
+def test_drawings_made_otherwise_are_another_source(options):
+    plain = {"resolution": 32, "n": 4}
+    assert splits(**plain)["train"].fingerprint() == splits(**plain)["train"].fingerprint()
+    assert splits(**plain)["train"].fingerprint() != splits(**{**plain, **options})["train"].fingerprint()
+
+
 def test_more_than_there_are_is_refused():
     with pytest.raises(UserError, match="there are 4009 drawings, fewer than val=10 and n=4000; ask for less"):
         splits(n=4000, val=10)

@@ -1,5 +1,6 @@
 """Samples made here, by other processes, or first here and then by others: the same ones, in order."""
 
+import numpy as np
 import pytest
 
 from difflab.data import encoding
@@ -42,3 +43,18 @@ def test_no_processes_are_started_where_they_would_come_too_late(source, monkeyp
 )
 def test_processes_are_worth_their_start_where_much_is_left(seconds, done, remaining, worth):
     assert encoding._is_worth_processes(seconds, done, remaining) is worth
+
+
+@pytest.mark.parametrize(("shape", "channels"), [((8, 8), 1), ((8, 8, 3), 3)])
+def test_an_image_that_a_source_makes_is_grey_or_in_colour(shape, channels):
+    class Squares:
+        class_names = None
+
+        def __len__(self):
+            return 1
+
+        def sample(self, index):
+            return {"image": np.zeros(shape, np.uint8)}
+
+    (encoded,) = encoded_samples(Squares(), 0, "png", 0)
+    assert (encoded.channels, encoded.size) == (channels, (8, 8))

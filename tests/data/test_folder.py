@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from difflab.data.bad_files import BadFiles
+from difflab.data.bad_files import BadFile, BadFiles
 from difflab.data.opening import open_data
 from difflab.data.reading import ShardDataset
 from difflab.data.sources.folder.config import FolderSourceConfig
@@ -109,9 +109,8 @@ def test_a_text_file_named_jpg_is_named(photos):
 
 
 def test_an_image_of_the_wrong_size_is_named_with_both_sizes(photos):
-    with pytest.raises(
-        UserError, match=rf"{photos}/cat/a.jpg: the image is 20x12 px, wanted is 8x8: set resolution, or crop to adm"
-    ):
+    said = f"{photos}/cat/a.jpg: the image is 20x12 px, wanted is 8x8: set resolution, or crop to adm, edm, resize_s"
+    with pytest.raises(BadFile, match=rf"{said}hort or pad$"):
         FolderSource(photos, cutting=Cutting(8, "none")).sample(0)
 
 

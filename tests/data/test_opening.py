@@ -103,14 +103,29 @@ def test_img2datasets_layout_is_read(tmp_path, write_tar, encoded):
     assert dataset[3]["caption"] == dataset[3]["json"]["caption"] == "c000010001"
 
 
-@pytest.mark.parametrize("kind", ["missing", "file", "empty"])
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("train-000.tar", ": give {folder}, where it lies"),
+        ("index.json", ": give {folder}, where it lies"),
+        ("cat.png", "difflab data make source=folder path={folder} out="),
+        ("notes.txt", ": give a directory that `difflab data make` wrote, or one of .tar files"),
+    ],
+)
+def test_a_file_as_the_path_is_never_the_place_to_make_data_in(tmp_path, name, hint):
+    (tmp_path / name).write_text("")
+    with pytest.raises(UserError, match="is a file, not a directory of shards") as caught:
+        open_data(tmp_path / name)
+    assert hint.format(folder=tmp_path) in str(caught.value)
+    assert f"out={tmp_path / name}" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty"])
 def test_a_directory_without_shards_is_one_line_with_the_command_that_makes_it(tmp_path, kind):
     path = tmp_path / "data"
-    if kind == "file":
-        path.write_text("")
-    elif kind == "empty":
+    if kind == "empty":
         path.mkdir()
-    says = {"missing": "does not exist", "file": "is a file", "empty": "holds no .tar shards"}[kind]
+    says = {"missing": "does not exist", "empty": "holds no .tar shards"}[kind]
     with pytest.raises(UserError, match=f"{path} {says}.*difflab data make source=shapes out={path}") as caught:
         open_data(path)
     assert "\n" not in str(caught.value)

@@ -100,6 +100,10 @@ def test_the_share_that_shows_its_class_and_its_probability(judge: str) -> None:
     assert by_class["cat"]["confidence"] == pytest.approx((right + wrong) / 2)
 
 
+def test_one_sample_has_no_standard_error(judge: str) -> None:
+    assert [result.spread for result in judged(judge, images(1), asked=[1])] == [None, None]
+
+
 def test_classes_are_matched_by_name(judge: str) -> None:
     (accuracy, _) = judged(judge, images(2, 0, 1), asked=[0, 1, 1], names=["tree", "cat"])
     assert accuracy.value == pytest.approx(2 / 3)
@@ -168,6 +172,7 @@ FACTS = SampleFacts((1, 8, 8), 3, NAMES)
         (SampleFacts((1, 16, 16), 3, NAMES), "takes 1x8x8 images, the samples are 1x16x16: train one on the data"),
         (SampleFacts((3, 8, 8), 3, NAMES), "takes 1x8x8 images, the samples are 3x8x8"),
         (SampleFacts((1, 8, 8), 3, ["cat", "dog", "tree"]), "has the classes cat, house, tree, not the samples' dog"),
+        (SampleFacts((1, 8, 8), highest=3), "metrics.m: the requested class 3 is outside of the 3 classes 0..2"),
         (SampleFacts((1, 8, 8), 2), "has 3 classes, but the samples have 2"),
         (SampleFacts((1, 8, 8), unlabelled="the model has none"), "metrics.m needs the requested class of each sample"),
     ],
@@ -177,6 +182,7 @@ def test_samples_of_which_it_says_nothing_are_refused(tmp_path: Path, facts: Sam
     metric.check_samples(FACTS)
     metric.check_samples(SampleFacts((1, 8, 8), None, ["tree"]))
     metric.check_samples(SampleFacts((1, 8, 8)))
+    metric.check_samples(SampleFacts((1, 8, 8), highest=2))
     with pytest.raises(UserError) as error:
         metric.check_samples(facts)
     assert line in str(error.value)

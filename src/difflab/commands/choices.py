@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from difflab.config.axes import AXES
-from difflab.config.groups import choices_of, is_group
+from difflab.config.groups import choice_file, choices_of, is_group
 from difflab.config.registry import Kind
 
 if TYPE_CHECKING:
@@ -66,10 +67,42 @@ def chosen_twice(message: str, overrides: Sequence[str]) -> str | None:
     return None
 
 
-def unreadable(error: yaml.MarkedYAMLError) -> str:
-    """The file and line of a YAML error."""
+def no_mapping(overrides: Sequence[str]) -> str | None:
+    """The error if a chosen file contains anything but keys and values, else None."""
+    for override in overrides:
+        group, _, name = override.partition("=")
+        path = choice_file(group.lstrip("+").partition("@")[0], name)
+        if path is not None and (wrong := _no_mapping_in(path)) is not None:
+            return wrong
+    return None
+
+
+def unreadable_files(conf: Path | None) -> Iterator[str]:
+    """An error for each file of a conf folder that Hydra cannot read."""
+    import yaml
+
+    for path in sorted(conf.rglob("*.yaml")) if conf is not None else ():
+        try:
+            wrong = _no_mapping_in(path)
+        except yaml.MarkedYAMLError as error:
+            wrong = unreadable(error, path)
+        except (yaml.YAMLError, UnicodeDecodeError):
+            wrong = f"{path}: not UTF-8 text"
+        if wrong is not None:
+            yield wrong
+
+
+def _no_mapping_in(path: Path) -> str | None:
+    import yaml
+
+    content = yaml.safe_load(path.read_bytes().decode("utf-8"))
+    return None if isinstance(content, dict | None) else f"{path}: write keys and their values, as in `steps: 10`"
+
+
+def unreadable(error: yaml.MarkedYAMLError, path: Path | None = None) -> str:
+    """The file and line of a YAML error. path: the file, if the error does not know it."""
     mark = error.problem_mark
-    place = f"{mark.name}, line {mark.line + 1}" if mark is not None else "a file of the configuration"
+    place = f"{path or mark.name}, line {mark.line + 1}" if mark is not None else "a file of the configuration"
     return f"{place}: invalid YAML ({error.problem})"
 
 

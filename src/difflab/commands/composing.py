@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
-from difflab.commands.choices import chosen_twice, is_choice, no_such_choice, unreadable, wrong_in_a_file
+from difflab.commands.choices import chosen_twice, is_choice, no_mapping, no_such_choice, unreadable, wrong_in_a_file
 from difflab.commands.interpolation import refuse_resolvers
 from difflab.commands.own_data import fill_in
 from difflab.commands.search_path import extend_search_path
@@ -98,6 +98,11 @@ def _in_one_line(primary: str, overrides: Sequence[str]) -> Iterator[None]:
         raise UserError(f"{where}{first_line(error)}") from None
     except (HydraException, ValueError) as error:
         raise UserError(_what_is_wrong(error, primary, overrides)) from None
+    except TypeError:
+        # Of OmegaConf, for a file that holds a list; otherwise a bug.
+        if (wrong := no_mapping(overrides)) is None:
+            raise
+        raise UserError(wrong) from None
 
 
 def resolved(
@@ -243,6 +248,7 @@ def _what_is_wrong(error: Exception, primary: str, overrides: Sequence[str]) -> 
     message = first_line(error)
     return (
         _wrong_choice(overrides)
+        or no_mapping(overrides)
         or _wrong_syntax(overrides)
         or chosen_twice(message, overrides)
         or wrong_in_a_file(message)

@@ -95,17 +95,23 @@ def _packages() -> Iterator[Finding]:
 
 
 def _plugins() -> Iterator[Finding]:
+    from difflab.commands.choices import unreadable_files
     from difflab.config.axes import every_choice
     from difflab.config.groups import conf_dirs
 
+    reported = ""
     try:
         kinds = list(every_choice())
         conf_dirs()
     except UserError as error:
         # A broken plugin, or two that conflict; the loaded ones are listed all the same.
-        kinds = []
-        yield Finding("plugins", str(error), "problem")
+        kinds, reported = [], str(error)
+        yield Finding("plugins", reported, "problem")
     for plugin in find():
+        if plugin.error is not None:
+            if plugin.error not in reported:
+                yield Finding("plugin", f"{plugin} cannot be loaded ({plugin.error})", "problem")
+            continue
         brought = [f"{axis}={name}" for axis, name, package in kinds if package == plugin.package]
         places = f"; conf in {plugin.conf}" if plugin.conf is not None else ""
         yield Finding("plugin", f"{plugin}: {', '.join(brought) or 'no choices'}{places}")
@@ -113,6 +119,8 @@ def _plugins() -> Iterator[Finding]:
             late = f"importing {plugin.module} imports torch, which slows down every --help"
             yield Finding("plugin", f"{plugin}: {late}: import it only in the modules of its builders", "note")
         yield from _builders(plugin) if kinds else ()
+        for wrong in unreadable_files(plugin.conf):
+            yield Finding("plugin", f"{plugin}: {wrong}", "problem")
 
 
 def _builders(plugin: Plugin) -> Iterator[Finding]:

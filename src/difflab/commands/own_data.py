@@ -6,6 +6,7 @@ to them (`${data.classes}`) follows, as do options of networks and conditioners 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 FACTS = ("image_size", "channels", "classes", "class_names")
 COLOUR = 3
 OPEN = (None, "???")
+_OPENS = re.compile(r"(\\*)\$\{")
 UNKNOWN: dict[str, Any] = {"image_size": 32, "channels": 3}
 """Assumed when a configuration is only checked and the data does not exist yet."""
 
@@ -72,7 +74,7 @@ def _fill_in_facts(
         found.pop("class_names", None)
     if found.get("channels", 3) is None:
         found["channels"] = 3
-    composed.data.update(found)
+    composed.data.update({**found, "class_names": _verbatim(found["class_names"])} if "class_names" in found else found)
     changed = any(found[fact] != stated.get(fact) for fact in found if fact != "class_names")
     said = [f"{facts.says_so}: {facts.in_words()}"] if changed else []
     return said + _without_validation(composed, data, stated, overrides, facts)
@@ -105,11 +107,18 @@ def _is_given(fact: str, data: Mapping[str, Any], stated: Mapping[str, Any], ove
 
 
 def _refuse_disagreement(given: Mapping[str, Any], data: Mapping[str, Any], facts: DataFacts) -> None:
+    from difflab.data.facts import MIXED_SIZES
+
     says, crop = facts.says_so, data.get("crop")
+    if "image_size" not in given and facts.image_size is None and facts.channels is None:
+        raise UserError(
+            f"{says.parent} holds no image that can be read: `difflab data inspect {says.parent}` says what is in it"
+        )
     if "image_size" not in given and facts.image_size is None:
         first = "" if crop not in (None, "none") else " and data.crop=adm, edm or resize_short"
         raise UserError(
-            f"{says.parent} holds images of several sizes: set data.image_size=...{first}, or make it with one"
+            f"{says.parent} holds {MIXED_SIZES}: set data.image_size=...{first}, or make it with one "
+            "(difflab data make ... resolution=...)"
         )
     size, channels, classes = (given.get(fact) for fact in ("image_size", "channels", "classes"))
     if crop == "none" and _differ(size, facts.image_size):
@@ -129,6 +138,11 @@ def _refuse_disagreement(given: Mapping[str, Any], data: Mapping[str, Any], fact
         )
     if isinstance(classes, int) and classes != facts.classes:
         raise UserError(f"data.classes={classes}, but {says} says {facts.classes}: leave data.classes out")
+
+
+def _verbatim(names: Sequence[str] | None) -> list[str] | None:
+    """Names of folders as values that OmegaConf does not interpolate: `${` is a letter like any other in them."""
+    return None if names is None else [_OPENS.sub(lambda found: 2 * found[1] + "\\${", name) for name in names]
 
 
 def _differ(given: object, found: int | None) -> bool:

@@ -23,6 +23,9 @@ class PluginRecord(Config):
     kinds: dict[str, str]
 
 
+NOT_INSTALLED = "which is not installed: install it"
+"""How each message ends that says which package a choice comes with."""
+
 PluginRecords = dict[str, PluginRecord]
 """Plugin records by the name of the distribution, as in pip."""
 

@@ -93,7 +93,7 @@ def _imported(point: metadata.EntryPoint) -> Plugin:
     except UserError as error:
         # Two choices share a name.
         return Plugin(name, version, module, error=str(error))
-    except Exception as error:  # noqa: BLE001 - whatever their code raises is reported by name
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever their code raises is reported by name
         return Plugin(name, version, module, error=f"{type(error).__name__}: {first_line(error)}")
     return Plugin(name, version, module, conf, imports_torch="torch" in sys.modules and not has_torch)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
 
+import yaml
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError, core_schema
 
@@ -15,6 +17,7 @@ from difflab.errors import UserError
 
 C = TypeVar("C", bound=type[Config])
 E = TypeVar("E")
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,7 @@ class Registry(Axis[Kind]):
             if len(names) != 1 or not isinstance(names[0], str):
                 raise UserError(f'{self.group}: {config.__name__} needs a field `kind: Literal["..."]` with its name')
             (name,) = names
+            refuse_unfit_name(self.group, name)
             kind = Kind(name, config, builder)
             self._entries[name] = _only(self.group, self._entries.get(name), kind)
             return config
@@ -180,6 +184,14 @@ class Registry(Axis[Kind]):
                 "union_tag_invalid", {"discriminator": "'kind'", "tag": str(name), "expected_tags": known}
             )
         return chosen.config.model_validate({**value, "kind": name})
+
+
+def refuse_unfit_name(axis: str, name: str) -> None:
+    """Raises UserError for a name that cannot be used in `axis=name` or as a key of a configuration."""
+    if not _WORD.fullmatch(name) or isinstance(yaml.safe_load(name), bool | None):
+        raise UserError(
+            f"{axis}: {name!r} is not a valid name for a choice: use letters, digits and _, as in my_choice"
+        )
 
 
 def two_by_one_name(axis: str, name: str, theirs: str, ours: str) -> UserError:
@@ -233,6 +245,8 @@ class Parts(Axis[Part]):
         Raises UserError if two packages register the same name.
         """
 
+        refuse_unfit_name(self.group, name)
+
         def add(config: C) -> C:
             self._entries[name] = _only(
                 self.group, self._entries.get(name), Part(name, config, builder, default, switch)
@@ -259,6 +273,7 @@ class Names(Axis[str]):
 
     def register(self, name: str, builder: str) -> None:
         """Registers the choice `name`. Raises UserError if two packages register the same name."""
+        refuse_unfit_name(self.what, name)
         there = self._entries.setdefault(name, builder)
         if there != builder:
             raise two_by_one_name(self.what, name, there.partition(":")[0], builder.partition(":")[0])

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from difflab.config.foreign import NOT_INSTALLED
 from difflab.config.train import TrainConfig
 from difflab.config.validate import validate
 from difflab.errors import UserError
@@ -41,4 +42,5 @@ def read_train_config(path: Path) -> TrainConfig:
     try:
         return validate(TrainConfig, content)
     except UserError as error:
-        raise UserError(f"{path}, written by another version of difflab or changed since: {error}") from error
+        another = "" if NOT_INSTALLED in str(error) else ", written by another version of difflab or changed since"
+        raise UserError(f"{path}{another}: {error}") from error

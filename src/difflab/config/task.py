@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from difflab.config.base import summary_of
-from difflab.config.foreign import missing
-from difflab.config.registry import Axis, two_by_one_name
+from difflab.config.foreign import NOT_INSTALLED, missing
+from difflab.config.registry import Axis, refuse_unfit_name, two_by_one_name
 from difflab.errors import UserError
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class Tasks(Axis[Task]):
 
         def add(train: T) -> T:
             (name,) = get_args(train.model_fields["task"].annotation)
+            refuse_unfit_name(self.group, name)
             there = self._entries.get(name)
             if there is not None and there.train.__module__ != train.__module__:
                 raise two_by_one_name(self.group, name, there.module, train.__module__)
@@ -88,7 +89,7 @@ class Tasks(Axis[Task]):
         if isinstance(name, str) and name in self:
             return self[name]
         if (package := missing(content, "task")) is not None:
-            raise UserError(f"task={name!r} comes with {package}, which is not installed: install it")
+            raise UserError(f"task={name!r} comes with {package}, {NOT_INSTALLED}")
         raise UserError(f"task={name!r} is not known; choose one of {', '.join(self)}")
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from difflab.config.base import Config, fields_by_key
-from difflab.config.foreign import missing
+from difflab.config.foreign import NOT_INSTALLED, missing
 from difflab.config.places import entry, entry_at, kinds_of, models_at
 from difflab.errors import UserError
 
@@ -66,13 +66,13 @@ def _explain(model: type[BaseModel], data: Mapping[str, Any], problem: ErrorDeta
     if problem["type"] == "union_tag_invalid" or (problem["type"] == "union_tag_not_found" and has_kind):
         chosen = f"{key}={problem['input']!r}" if isinstance(problem["input"], str) else f"{key}.kind={_tag(problem)!r}"
         if (package := missing(data, key)) is not None:
-            return f"{chosen} comes with {package}, which is not installed: install it"
+            return f"{chosen} comes with {package}, {NOT_INSTALLED}"
         known = problem.get("ctx", {}).get("expected_tags", "?")
         if _tag(problem) is None and has_kind:
             return f"{key} has no kind: set {key}.kind=..., one of {known}, or leave {key} out"
         return f"{chosen} is not known; choose one of {known}"
     if problem["type"] == "literal_error" and (package := missing(data, key)) is not None:
-        return f"{key}={problem['input']!r} comes with {package}, which is not installed: install it"
+        return f"{key}={problem['input']!r} comes with {package}, {NOT_INSTALLED}"
     if problem["type"] == "list_type":
         return f"{key}={problem['input']!r}: write a list, as in {key}=[{problem['input']}]"
     if problem["type"] in ("model_type", "model_attributes_type", "dict_type", "union_tag_not_found") and key:
@@ -108,14 +108,15 @@ def _path_in_data(data: Any, loc: tuple[int | str, ...]) -> list[int | str]:
 def _unknown_key(model: type[BaseModel], data: Any, path: list[int | str]) -> str:
     *parents, last = map(str, path)
     if (package := missing(data, ".".join(map(str, path)))) is not None:
-        return f"{'.'.join(map(str, path))} comes with {package}, which is not installed: install it"
+        return f"{'.'.join(map(str, path))} comes with {package}, {NOT_INSTALLED}"
     here, elsewhere = models_at(model, data, path[:-1])
     fields = _fields(here)
     known = f"; known here: {', '.join(fields)}" if fields else ""
     owners = sorted({kind for other in elsewhere if last in fields_by_key(other) for kind in kinds_of(other)})
     if owners:
         chosen = f"{'.'.join(parents)}.kind={entry_at(data, path[:-1])['kind']}"
-        return f"{chosen} has no {last!r}; {', '.join(owners)} {'has' if len(owners) == 1 else 'have'} it{known}"
+        whose = f"{', '.join(owners)} {'has' if len(owners) == 1 else 'have'} it"
+        return f"{chosen} has no {last!r}: take it out with ~{'.'.join(map(str, path))}; {whose}{known}"
     close = difflib.get_close_matches(last, fields, n=1)
     hint = f"; did you mean {'.'.join([*parents, close[0]])!r}?" if close else known
     return f"unknown key {'.'.join([*parents, last])!r}{hint}"

@@ -17,6 +17,7 @@ from difflab.data.member_names import image_extensions
 from difflab.data.opening import open_data
 from difflab.machine import machine_errors
 
+MIXED_SIZES = "images of several sizes, or that are not square"
 LOOKED_AT = 64
 """Number of images whose headers are read if the index does not describe them."""
 
@@ -42,7 +43,7 @@ class DataFacts:
 
     def in_words(self) -> str:
         """As in `28 pixels, 1 channel, 10 classes`."""
-        size = "images of several sizes" if self.image_size is None else f"{self.image_size} pixels"
+        size = MIXED_SIZES if self.image_size is None else f"{self.image_size} pixels"
         classes = "no classes" if self.classes is None else _counted(self.classes, "class", "classes")
         return f"{size}, {_counted(self.channels or 0, 'channel', 'channels')}, {classes}"
 

@@ -71,8 +71,9 @@ def open_data(path: str | Path, keys: KeyRule = "first_dot") -> DataDirectory:
     """
     root = Path(path)
     if not root.is_dir():
-        what = "is a file, not a directory of shards" if root.exists() else "does not exist"
-        raise UserError(f"data directory {root} {what}{MAKE_HINT.format(path=root)}")
+        if root.exists():
+            raise UserError(f"data directory {root} is a file, not a directory of shards{_hint_for_file(root)}")
+        raise UserError(f"data directory {root} does not exist{MAKE_HINT.format(path=root)}")
     try:
         index = read_index(root / INDEX_NAME) if (root / INDEX_NAME).is_file() else DataIndex(splits={})
     except ForeignIndexError:
@@ -84,6 +85,14 @@ def open_data(path: str | Path, keys: KeyRule = "first_dot") -> DataDirectory:
     if index.splits and index.origin == "made":
         return DataDirectory(root, root, index)
     return _open_plain(root, keys, foreign_index=False)
+
+
+def _hint_for_file(path: Path) -> str:
+    if path.suffix == ".tar" or path.name == INDEX_NAME:
+        return f": give {path.parent}, where it lies"
+    if path.suffix.lower() in readable_endings():
+        return PICTURES_HINT.partition(", but pictures")[2].format(path=path.parent)
+    return ": give a directory that `difflab data make` wrote, or one of .tar files"
 
 
 def _holds_pictures(root: Path) -> bool:

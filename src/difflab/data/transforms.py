@@ -37,12 +37,12 @@ def fit(image: Tensor, size: int, crop: Crop) -> Tensor:
     return _from_pillow(cut(_to_pillow(image), size))
 
 
-def refuse_other_size(height: int, width: int, size: int, options: str = "data.image_size, or data.crop") -> None:
+def refuse_other_size(
+    height: int, width: int, size: int, options: str = "data.image_size, or data.crop to adm, edm or resize_short"
+) -> None:
     """Raises ValueError naming both sizes, and the options that resolve it, if they differ."""
     if not height == width == size:
-        raise ValueError(
-            f"the image is {width}x{height} px, wanted is {size}x{size}: set {options} to adm, edm or resize_short"
-        )
+        raise ValueError(f"the image is {width}x{height} px, wanted is {size}x{size}: set {options}")
 
 
 def fit_whole(image: Tensor, size: int, background: int) -> Tensor:

@@ -37,12 +37,14 @@ class SampleFacts:
 
     shape: (C, H, W). classes: the number of classes that may be requested; class_names: their names; None if not known.
     unlabelled: why the samples have no requested classes, and what to do; None if they have.
+    highest: the largest requested class, if known.
     """
 
     shape: tuple[int, int, int]
     classes: int | None = None
     class_names: Sequence[str] | None = None
     unlabelled: str | None = None
+    highest: int | None = None
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ class ClassesConfig(MetricBase):
     @field_validator("classifier", mode="before")
     @classmethod
     def _there_is_one(cls, classifier: object) -> object:
-        if classifier is None:
+        if classifier in (None, ""):
             raise ValueError(
                 "a classifier of the same classes is needed: give a run of task=classifier, as in "
                 "classifier=runs/classifier/shapes32/demo"

@@ -64,18 +64,14 @@ class ClassAccuracy(Metric[ClassesConfig]):
             )
         if facts.unlabelled is not None:
             raise UserError(f"{self.key} needs the requested class of each sample, but {facts.unlabelled}")
-        self._numbers(facts.class_names, facts.classes)
+        self._refuse_beyond(facts.highest, len(self._numbers(facts.class_names, facts.classes)))
 
     def results(self, samples: Samples) -> list[Result]:
         assert samples.features is not None
         if samples.labels is None:
             raise UserError(f"{self.key}: the requested class of each sample is not known")
         numbers = self._numbers(samples.class_names, None)
-        if int(samples.labels.max()) >= len(numbers):
-            raise UserError(
-                f"{self.key}: the requested class {int(samples.labels.max())} is outside of the {len(numbers)} classes "
-                f"0..{len(numbers) - 1}"
-            )
+        self._refuse_beyond(int(samples.labels.max()), len(numbers))
         logits = samples.features.logits.double()
         if not bool(torch.isfinite(logits).all()):
             raise UserError(f"{self.key}: the logits of classifier={self.config.classifier} are not finite")
@@ -119,6 +115,12 @@ class ClassAccuracy(Metric[ClassesConfig]):
                 "mostly_taken_for": taken if taken is None or theirs is None else theirs[taken],
             }
         return found
+
+    def _refuse_beyond(self, highest: int | None, classes: int) -> None:
+        if highest is not None and highest >= classes:
+            raise UserError(
+                f"{self.key}: the requested class {highest} is outside of the {classes} classes 0..{classes - 1}"
+            )
 
     def _numbers(self, names: Sequence[str] | None, count: int | None) -> list[int]:
         """The classifier's index of each class of the samples: by name, or by index if either has no names.

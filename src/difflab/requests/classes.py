@@ -15,13 +15,21 @@ def class_numbers(given: Sequence[int | str], classes: int, names: Sequence[str]
 
     classes: the number of classes. names: their names, None if unknown.
     where: prefix of error messages, as in `FILE, line 3: label`.
-    Raises UserError for a number out of range, and for an unknown name, suggesting the nearest one.
+    Raises UserError for a number that is out of range or the name of another class, and for an unknown name, suggesting
+        the nearest one.
     """
     return [_number(one, classes, names, f"{where}: " if where else "") for one in given]
 
 
 def _number(one: int | str, classes: int, names: Sequence[str] | None, where: str) -> int:
     if isinstance(one, int):
+        if names is not None and str(one) in names and names.index(str(one)) != one:
+            number = names.index(str(one))
+            shown = f"class {one} is called {names[one]!r}" if 0 <= one < len(names) else f"there is no class {one}"
+            raise UserError(
+                f"{where}{one} is a number, and {shown}, while class {number} is called '{one}': give {number}, or the "
+                f"name in quotes, as in 'classes=[\"{one}\"]'"
+            )
         if not 0 <= one < classes:
             raise UserError(f"{where}class {one} is not in 0..{classes - 1}, the classes of this model")
         return one

@@ -76,8 +76,9 @@ def _in_lines(label: str, font: Font, width: int) -> list[str]:
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """uint8 [1 or 3, H, W] -> an RGB image."""
-    return Image.fromarray(_to_rgb(image))
+    """uint8 [1 or 3, H, W] -> a grey or an RGB image."""
+    pixels = _to_rgb(image)
+    return Image.fromarray(np.ascontiguousarray(pixels[..., 0]) if image.shape[0] == 1 else pixels)
 
 
 def missing_tile(channels: int, height: int, width: int) -> Tensor:

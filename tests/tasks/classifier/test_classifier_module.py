@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difflab.config.optimizer import OptimizerConfig
@@ -14,6 +15,7 @@ from difflab.images import to_float
 from difflab.networks.build import build_network
 from difflab.networks.config import UNetEncoderConfig
 from difflab.tasks.classifier.module import ClassifierModule
+from difflab.tasks.classifying import Classes
 from difflab.types import Batch
 from tasks.alone import with_optimizers, without_trainer
 from tasks.denoising.test_denoising_module import images, make_batch
@@ -134,3 +136,10 @@ def test_an_encoder_learns_classes() -> None:
         module.training_means()
         module.training_step(batch, 0)
     assert module.training_means()["train/top1"] > 0.95
+
+
+def test_the_loss_of_bf16_logits_is_computed_in_float32() -> None:
+    logits = torch.tensor([[3.0, 1.0, -2.0], [0.5, 0.25, 0.125]], dtype=torch.bfloat16)
+    values = Classes(3).values(logits, torch.tensor([1, 0]))
+    assert torch.equal(values["loss"], F.cross_entropy(logits.float(), torch.tensor([1, 0]), reduction="none"))
+    assert {name: value.dtype for name, value in values.items()} == dict.fromkeys(("loss", "top1"), torch.float32)

@@ -108,7 +108,7 @@ class GivenSamples:
         """Raises UserError if a metric uses classes and the images have one that the data lacks, or if a metric does
         not apply to these images."""
         unlabelled = self.shown.why_none if self.highest is None else None
-        refuse_unfit_samples(metrics, SampleFacts(self.shape, None, class_names, unlabelled))
+        refuse_unfit_samples(metrics, SampleFacts(self.shape, None, class_names, unlabelled, self.highest))
         name = classes_are_read(metrics)
         if name is None or class_names is None or self.highest is None or self.highest < len(class_names):
             return

@@ -36,7 +36,8 @@ class Cutting:
         """
         try:
             if self.resolution is not None and self.crop == "none":
-                refuse_other_size(*image_size(content), self.resolution, "resolution, or crop")
+                options = "resolution, or crop to adm, edm, resize_short or pad"
+                refuse_other_size(*image_size(content), self.resolution, options)
             pixels = decode_image(content, alpha=self.alpha)
             if self.resolution is not None:
                 pixels = self._cut(pixels, self.resolution)
