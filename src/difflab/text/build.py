@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from difflab.config.axes import TOKENIZERS
 from difflab.text.base import Tokenizer
-from difflab.text.byte_pairs import read_merges
 from difflab.text.clip import CLIPTokenizer
 from difflab.text.config import BytePairsTokenizerConfig, CLIPTokenizerConfig, GPT2TokenizerConfig, TokenizerBase
 from difflab.text.gpt2 import GPT2Tokenizer
@@ -29,4 +28,5 @@ def gpt2(config: GPT2TokenizerConfig) -> GPT2Tokenizer:
 def byte_pairs(config: BytePairsTokenizerConfig) -> CLIPTokenizer:
     """A tokenizer with learned merges."""
     assert config.merges is not None, "they are learned before anything is built"
-    return CLIPTokenizer(read_merges(config.merges, 0, None, "merges"), config.context_length, config.too_long)
+    merges = [(first, second) for first, second in (line.split(" ") for line in config.merges.splitlines())]
+    return CLIPTokenizer(merges, config.context_length, config.too_long)
