@@ -7,8 +7,6 @@ import html
 import re
 from typing import Any
 
-from difflab.text.needed import needed
-
 _PLAIN = re.compile(r"[ -%'-~\t\n\r]*\Z")
 """ASCII that ftfy leaves as it is: no entity (which begins with &), no control character but the usual white space."""
 
@@ -22,11 +20,14 @@ def clean(text: str) -> str:
     """Repaired by ftfy, without HTML entities (unescaped twice), one space between words, in lower case."""
     if is_plain(text):
         return " ".join(text.split()).lower()
-    ftfy, spaces = _tools()
+    import ftfy
+
     text = html.unescape(html.unescape(ftfy.fix_text(text)))
-    return spaces.sub(" ", text.strip()).strip().lower()
+    return _white_space().sub(" ", text.strip()).strip().lower()
 
 
 @functools.cache
-def _tools() -> tuple[Any, Any]:
-    return needed("ftfy", "texts beyond plain ASCII"), needed("regex", "texts beyond plain ASCII").compile(r"\s+")
+def _white_space() -> Any:
+    import regex
+
+    return regex.compile(r"\s+")

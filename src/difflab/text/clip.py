@@ -11,7 +11,6 @@ from difflab.text.base import Tokenizer
 from difflab.text.byte_pairs import WORD_END, BytePairs, byte_characters
 from difflab.text.cleaning import clean
 from difflab.text.config import TooLong
-from difflab.text.needed import needed
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 _SPECIAL = f"{re.escape(START)}|{re.escape(END)}|"
@@ -87,6 +86,7 @@ def _split(text: str) -> list[str]:
 
 @functools.cache
 def _words() -> Callable[[str], list[str]]:
-    regex = needed("regex", "texts beyond ASCII")
+    import regex
+
     pattern = rf"{_SPECIAL}{_CONTRACTIONS}[\p{{L}}]+|[\p{{N}}]|[^\s\p{{L}}\p{{N}}]+"
     return regex.compile(pattern, regex.IGNORECASE).findall

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from difflab.config.axes import TOKENIZERS
 from difflab.config.base import Config
+from difflab.config.registry import load
 
 TooLong = Literal["refuse", "truncate"]
 CLIP_VOCABULARY, GPT2_VOCABULARY = 49408, 50257
@@ -76,9 +77,7 @@ class BytePairsTokenizerConfig(TokenizerBase):
         return self.merges is None
 
     def learned(self, captions: Iterable[str]) -> Self:
-        from difflab.text.training import learn_merges
-
-        merges = learn_merges(captions, self.vocabulary)
+        merges = load("difflab.text.training:learn_merges")(captions, self.vocabulary)
         return self.model_copy(update={"merges": "\n".join(map(" ".join, merges))})
 
     @model_validator(mode="after")

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from difflab.text.base import Tokenizer
 from difflab.text.byte_pairs import BytePairs
 from difflab.text.config import TooLong
-from difflab.text.needed import needed
 
 
 class GPT2Tokenizer(Tokenizer):
@@ -49,6 +48,7 @@ class GPT2Tokenizer(Tokenizer):
 
 @functools.cache
 def _words() -> Callable[[str], list[str]]:
-    regex = needed("regex", "GPT-2's tokens")
+    import regex
+
     pattern = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
     return regex.compile(pattern).findall

@@ -10,7 +10,6 @@ from difflab.errors import UserError
 from difflab.text.byte_pairs import WORD_END, byte_characters
 from difflab.text.clip import words_of
 from difflab.text.config import SMALLEST_VOCABULARY
-from difflab.text.needed import needed
 
 
 def learn_merges(texts: Iterable[str], vocabulary: int) -> list[tuple[str, str]]:
@@ -20,10 +19,11 @@ def learn_merges(texts: Iterable[str], vocabulary: int) -> list[tuple[str, str]]
     There are fewer if no other pair occurs twice. Raises UserError if there are no words.
     """
     assert vocabulary >= SMALLEST_VOCABULARY, "every byte has an id"
+    import tokenizers
+
     counts = Counter(word for text in texts for word in words_of(text))
     if not counts:
         raise UserError("there are no captions to learn a vocabulary from")
-    tokenizers = needed("tokenizers", "vocabularies of one's own")
     characters = byte_characters()
     spelled = {"".join(characters[b] for b in word.encode("utf-8", "surrogatepass")): n for word, n in counts.items()}
     model = tokenizers.Tokenizer(tokenizers.models.BPE(end_of_word_suffix=WORD_END))
