@@ -58,6 +58,15 @@ class NetworkBase(Config):
         """How many classes it tells apart, None where it classifies nothing."""
         return None
 
+    def architecture(self, image_size: int) -> dict[str, object]:
+        """What determines keys, shapes and computation, for images of that many pixels per side: equal if the weights
+        of one network fit the other."""
+        return self.model_dump()
+
+    def in_words(self, image_size: int) -> tuple[str, ...]:
+        """What there is to say of it besides what its task does, for images of that many pixels per side."""
+        return ()
+
     @classmethod
     def fitted(cls, values: Mapping[str, Any], image_size: int, channels: int) -> dict[str, Any]:
         """What suits images of that many pixels per side and channels, for keys that a file leaves to them (null).

@@ -26,6 +26,11 @@ class Transposed:
         return [ours.T]
 
 
+def is_clip_scalar(key: str) -> bool:
+    """Whether a key is that of a tensor without dimensions in a CLIP, in our layout or an official one."""
+    return key in ("logit_scale", "logit_bias") or key.endswith(".num_batches_tracked")
+
+
 def openai_entries(network: CLIP) -> list[Entry]:
     """The entries of OpenAI's and open_clip's files, in the order of their state dicts."""
     text = network.text

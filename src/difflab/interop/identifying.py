@@ -13,10 +13,10 @@ from difflab.config.model import ModelConfig
 from difflab.config.stored import read_train_config
 from difflab.config.validate import validate
 from difflab.errors import UserError
-from difflab.interop.describing import in_words, of_config, stem_of
+from difflab.interop.describing import native_in_words, of_config
 from difflab.interop.keymap import Shapes, shapes_of
 from difflab.interop.layout import Target
-from difflab.interop.layouts import NATIVE, OUR_MARKER, layout_named, marked_layouts
+from difflab.interop.layouts import LAYOUTS, NATIVE, is_ours, layout_named, marked_layouts
 from difflab.interop.native import read_export_config, read_json
 from difflab.interop.opening import open_weights
 from difflab.interop.presets import PRESETS
@@ -57,11 +57,11 @@ def identify(path: str | Path, wrapper: str | None = None) -> Identification:
     named = published_as(path, fitting)
     if named is not None and len(fitting) > 1:
         notes.append(f"the file has the name of {named}")
-    if layout is None and any(key.endswith(OUR_MARKER) for key in found.state):
+    if layout is None and is_ours(found.state):
         layout = NATIVE
     shapes = shapes_of(found.state)
     config = _config_beside(found.path, shapes, notes) if layout == NATIVE else None
-    deduced = () if layout is None else in_words(shapes, layout)
+    deduced = LAYOUTS[layout].in_words(shapes) if layout in LAYOUTS else native_in_words(shapes) if layout else ()
     return Identification(
         path=path,
         format=found.format,
@@ -115,10 +115,8 @@ def fitting_presets(state: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def _fits(layout: str, architecture: tuple[object, ...], shapes: Shapes) -> bool:
-    """Whether these are the official shapes of an architecture; its network is built only if the stem agrees."""
-    network = _target(architecture).unet
-    inputs = network.channels + getattr(network, "concat_channels", 0)
-    if shapes.get(stem_of(layout), ())[:2] != (network.widths[0], inputs):
+    """Whether these are the official shapes of an architecture; its network is built only if it could be."""
+    if not layout_named(layout).could_be(_target(architecture), shapes):
         return False
     return _official_shapes(layout, architecture) == shapes
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from difflab.errors import UserError
 from difflab.interop import native
 from difflab.interop.diffusers_config import from_diffusers_config
 from difflab.interop.diffusers_files import checked_unet
-from difflab.interop.diffusers_unet import modern_attention_names
 from difflab.interop.layout import Target
+from difflab.interop.layouts import marked_layouts
 from difflab.interop.unpickle import read_content
 from difflab.interop.unwrapping import WeightFile, read_weights, unwrap
 
@@ -32,15 +33,18 @@ _WEIGHTS = re.compile(
 
 
 def open_weights(path: Path, wrapper: str | None = None) -> WeightFile:
-    """The tensors at `path`, with older diffusers attention keys renamed to today's. Raises UserError; see
-    `read_weights`."""
+    """The tensors at `path`, under the names of today's version of the code. Raises UserError; see `read_weights`."""
     notes: list[str] = []
     file = _file_of(path, notes)
     found = _read_shards(file, wrapper) if file.name.endswith(".json") else read_weights(file, wrapper)
-    renamed = modern_attention_names(found.state)
-    if renamed.keys() != found.state.keys():
-        notes.append("took the attention keys of older diffusers files (query, key, value, proj_attn)")
-    return WeightFile(found.path, found.format, renamed, (*found.notes, *notes), found.beside)
+    state = found.state
+    for layout in marked_layouts(state):
+        try:
+            state, more = layout.tidied(state)
+        except UserError as error:
+            raise UserError(f"{found.path}: {error}") from error
+        notes += more
+    return replace(found, state=state, notes=(*found.notes, *notes))
 
 
 def is_diffusers(path: Path) -> bool:

@@ -18,7 +18,7 @@ from difflab.interop.diffusers_unet import DIFFUSERS
 from difflab.interop.identifying import fits_phrase
 from difflab.interop.keymap import KeyMap
 from difflab.interop.layout import Layout, Target
-from difflab.interop.layouts import LAYOUTS, NATIVE, OUR_MARKER, layout_named, marked_layouts
+from difflab.interop.layouts import LAYOUTS, NATIVE, is_ours, layout_named, marked_layouts
 from difflab.interop.opening import described_by_folder, open_weights
 from difflab.interop.presets import preset_named
 from difflab.interop.tensor_files import write_safetensors, write_torch
@@ -60,7 +60,7 @@ def import_weights(
         preset = preset_named(target)
         target, published_in = preset.target(), preset.layouts
     found = open_weights(path, wrapper)
-    if any(key.endswith(OUR_MARKER) for key in found.state):
+    if is_ours(found.state):
         raise UserError(f"{path}: these are difflab's own weights; give the run, or its exported folder, as it is")
     described = described_by_folder(path)
     if described is not None and target is not None:
