@@ -21,14 +21,17 @@ if TYPE_CHECKING:
 
 _WRAPPER = "where the weights are in a file that has several, as in ema or state_dict.ema_model"
 
+_LAYOUTS = (
+    "difflab, diffusers, guided, guided-new-order, janspiry, pesser; of a CLIP openai_clip (also open_clip's), "
+    "open_clip_custom or transformers_clip"
+)
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
 
 
 @app.command()
 def inspect(
-    path: Annotated[
-        Path, typer.Argument(readable=False, help="a weights file, a diffusers folder, an exported folder or a run")
-    ],
+    path: Annotated[Path, typer.Argument(readable=False, help="a weights file, a folder of weights or a run")],
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
     wrapper: Annotated[str | None, typer.Option(help=_WRAPPER)] = None,
 ) -> None:
@@ -56,14 +59,17 @@ def inspect(
 
 @app.command(name="import")
 def import_(
-    path: Annotated[Path, typer.Argument(readable=False, help="an official weights file, or a diffusers folder")],
+    path: Annotated[Path, typer.Argument(readable=False, help="an official weights file, or a folder of them")],
     out: Annotated[Path, typer.Option(readable=False, help="folder to write, which `difflab sample run=` takes")],
     preset: Annotated[
         str | None,
-        typer.Option(help="the experiment they are of, as in ddpm/cifar10; a diffusers folder may say it itself"),
+        typer.Option(help="the experiment they are of, as in ddpm/cifar10; a folder may say it itself"),
     ] = None,
     layout: Annotated[str | None, typer.Option(help="the official layout, where the keys do not tell")] = None,
     wrapper: Annotated[str | None, typer.Option(help=_WRAPPER)] = None,
+    activation: Annotated[
+        str | None, typer.Option(help="of a CLIP that nothing else says it of: quick_gelu or gelu")
+    ] = None,
 ) -> None:
     """Turn official weights into a folder (config.json, model.safetensors) that every command takes."""
     from difflab.interop.layout import Target
@@ -73,7 +79,8 @@ def import_(
 
     if (path / "config.yaml").is_file():
         raise UserError(f"{path}: a run of difflab's own, which every command takes as it is: run={path}")
-    config, notes = _named_model(path, preset, wrapper)
+    config, notes = _named_model(path, preset, layout, wrapper, activation)
+    _require_activation(path if preset is None else preset, config, activation)
     check_export(out, config, NATIVE)
     published_in = PRESETS[preset].layouts if preset in PRESETS else ()
     imported = import_weights(path, Target.of(config), layout, wrapper, published_in)
@@ -87,13 +94,16 @@ def import_(
         say(f"note: {note}")
 
 
-def _named_model(path: Path, preset: str | None, wrapper: str | None) -> tuple[ModelConfig, Sequence[str]]:
+def _named_model(
+    path: Path, preset: str | None, layout: str | None, wrapper: str | None, activation: str | None
+) -> tuple[ModelConfig, Sequence[str]]:
     """The model that the weights are for, and what there is to say about how it was found."""
     from difflab.commands.choices import near_choices
     from difflab.commands.composing import choices_of, compose_and_validate
     from difflab.config.train import TrainConfig
+    from difflab.interop.clip_folder import clip_of_folder
     from difflab.interop.diffusers_model import model_of_folder
-    from difflab.interop.registry import import_weights
+    from difflab.interop.registry import model_of_weights
 
     if preset is not None:
         if preset not in choices_of("experiment"):
@@ -101,21 +111,28 @@ def _named_model(path: Path, preset: str | None, wrapper: str | None) -> tuple[M
         experiment, _ = compose_and_validate("train", TrainConfig, [f"experiment={preset}"])
         config = experiment.model()
         return config, _other_process(path, config, preset)
-    described = model_of_folder(path)
-    if described is None:
-        # Which says what the weights fit, or that they are our own.
-        import_weights(path, None, wrapper=wrapper)
-    assert described is not None, "weights that nothing describes are refused"
+    described = model_of_folder(path) or clip_of_folder(path) or model_of_weights(path, layout, wrapper, activation)
     return described.config, described.notes
+
+
+def _require_activation(source: object, config: ModelConfig, activation: str | None) -> None:
+    """Raises UserError where --activation contradicts what the weights are taken for."""
+    from difflab.interop.layout import Target
+
+    if activation is None:
+        return
+    known = Target.of(config).architecture().get("activation")
+    if known is None:
+        raise UserError(f"--activation {activation}: only a CLIP has one; leave it out")
+    if known != activation:
+        raise UserError(f"--activation {activation}, but {source} has {known}: leave it out")
 
 
 @app.command()
 def export(
     run: Annotated[str, typer.Argument(help="a run directory, a checkpoint or an exported folder")],
     out: Annotated[Path, typer.Option(readable=False, help="folder to write (a file for the layouts of one file)")],
-    layout: Annotated[
-        str, typer.Option(help="difflab, diffusers, guided, guided-new-order, janspiry or pesser")
-    ] = "difflab",
+    layout: Annotated[str, typer.Option(help=_LAYOUTS)] = "difflab",
     which: Annotated[str, typer.Option("--weights", help="auto (averages where they are kept), ema or raw")] = "auto",
 ) -> None:
     """Write the weights of a run as difflab's folder, or in an official layout."""

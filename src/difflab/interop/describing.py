@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from difflab.conditioning.config import ClassConditionerConfig
-from difflab.config.model import DrawingModelConfig, ModelConfig
+from difflab.config.model import DrawingModelConfig, ModelConfig, NetworkModelConfig
+from difflab.interop.clip_layout import clip_in_words
+from difflab.interop.clip_shapes import CLIPKeys, shape_of_clip
 from difflab.interop.keymap import Shapes
 from difflab.interop.layout import CONDITIONERS, NETWORK
 from difflab.interop.unet_words import (
@@ -18,12 +20,29 @@ from difflab.interop.unet_words import (
 
 _PATCHES = (1, 2, 4, 8)
 """Possible patch sizes of our own networks, the likeliest first."""
+_CLIP = CLIPKeys(
+    patch="image.patch.weight",
+    image_position="image.position",
+    image_projection="image.projection",
+    image_block=r"image\.transformer\.blocks\.(\d+)\.",
+    tokens="text.tokens.weight",
+    text_position="text.position",
+    text_block=r"text\.transformer\.blocks\.(\d+)\.",
+    hidden="mlp_in.weight",
+    first="image.stem.0.conv.weight",
+    stem="image.stem.2.conv.weight",
+    stage=r"image\.stages\.(\d+)\.(\d+)\.",
+    pool_position="image.pool.position",
+    pool_projection="image.pool.projection.weight",
+)
 _UNET = Places("conv_in.weight", "conv_out.weight", "decoder.", logits=("pool.out.weight",))
 
 
 def native_in_words(shapes: Shapes) -> tuple[str, ...]:
     """Facts on a model under our own keys, such as `class-conditional with 1000 classes`."""
     network = {key.removeprefix(NETWORK): shape for key, shape in shapes.items()}
+    if (clip := shape_of_clip(network, _CLIP)) is not None:
+        return clip_in_words(clip)
     found = ends_of(network, _UNET)
     if found is None:
         return classifier_in_words(network, _UNET)
@@ -36,7 +55,8 @@ def native_in_words(shapes: Shapes) -> tuple[str, ...]:
 def of_config(config: ModelConfig) -> tuple[str, ...]:
     """The same facts for a model whose configuration is known."""
     if not isinstance(config, DrawingModelConfig):
-        return (config.title if config.logits is None else f"classifier of {config.logits} classes",)
+        words = config.network.in_words(config.image_size) if isinstance(config, NetworkModelConfig) else ()
+        return words or (config.title if config.logits is None else f"classifier of {config.logits} classes",)
     kinds = [conditioner.kind for conditioner in config.conditioning.values()]
     facts = [denoiser_in_words("low_res" in kinds, config.channels)]
     if config.diffusion.learns_variance:

@@ -16,7 +16,7 @@ from difflab.errors import UserError
 from difflab.interop.describing import native_in_words, of_config
 from difflab.interop.keymap import Shapes, shapes_of
 from difflab.interop.layout import Target
-from difflab.interop.layouts import LAYOUTS, NATIVE, is_ours, layout_named, marked_layouts
+from difflab.interop.layouts import LAYOUTS, NATIVE, is_ours, layout_named, marked_layouts, part_of_a_model
 from difflab.interop.native import read_export_config, read_json
 from difflab.interop.opening import open_weights
 from difflab.interop.presets import PRESETS
@@ -61,7 +61,10 @@ def identify(path: str | Path, wrapper: str | None = None) -> Identification:
         layout = NATIVE
     shapes = shapes_of(found.state)
     config = _config_beside(found.path, shapes, notes) if layout == NATIVE else None
-    deduced = LAYOUTS[layout].in_words(shapes) if layout in LAYOUTS else native_in_words(shapes) if layout else ()
+    if layout is None:
+        deduced = () if (part := part_of_a_model(found.state)) is None else (part,)
+    else:
+        deduced = native_in_words(shapes) if layout == NATIVE else LAYOUTS[layout].in_words(shapes)
     return Identification(
         path=path,
         format=found.format,

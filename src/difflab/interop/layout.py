@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ from difflab.config.network import NetworkConfig
 from difflab.errors import UserError
 from difflab.interop.keymap import KeyMap, Shapes, shapes_of
 from difflab.networks.count import meta_network
+
+Model = TypeVar("Model", bound=ModelConfig, covariant=True)
 
 NETWORK, CONDITIONERS = "network.", "conditioners."
 """The two prefixes of every state dict that difflab stores."""
@@ -77,6 +80,14 @@ class Target:
         return shapes | {CONDITIONERS + key: shape for key, shape in self.conditioner_shapes().items()}
 
 
+@dataclass(frozen=True)
+class Described(Generic[Model]):
+    """The model that weights are of, by what is stored beside them, and remarks on how that was read."""
+
+    config: Model
+    notes: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Layout(ABC):
     """How one official code stores a kind of model: the names of its tensors, and how they become ours.
@@ -125,9 +136,25 @@ class Layout(ABC):
         """What keys are if they are a part of such a model and lack the rest; None if they are not."""
         return None
 
+    def model_of(self, shapes: Shapes, name: str, activation: str | None) -> Described | None:
+        """The whole model that the shapes of a file tell; None where it takes more to know it.
+
+        name:       what the model is called in its configuration.
+        activation: what the user says of it; None if nothing. Raises UserError where that is missing.
+        """
+        return None
+
     def file_of(self, official: Mapping[str, Tensor], target: Target) -> dict[str, Tensor]:
         """The content of the official file for a network's state dict."""
         return dict(official)
+
+    def untold(self, target: Target) -> list[str]:
+        """Lines on what was taken of the model that neither a file nor anything beside it says."""
+        return []
+
+    def not_in_file(self, config: ModelConfig) -> list[str]:
+        """Lines on what one file of this layout does not say of a model."""
+        return []
 
     def compare_tables(self, found: Mapping[str, Tensor], target: Target) -> list[str]:
         """One line on how a file's tables compare with the model's; [] if it has none."""

@@ -26,9 +26,12 @@ _SUBFOLDERS = ("unet", "unet_ema")
 """The network's subfolder in a diffusers pipeline, unless the folder is flat, and that of the averages of training."""
 _FORMATS = ("safetensors", "bin")
 _SHARD = re.compile(r".*-\d{5}-of-\d{5}\b.*\.(safetensors|bin)")
+_NAMES = (("model", "pytorch_model"), ("diffusion_pytorch_model",), ("open_clip_model", "open_clip_pytorch_model"))
+"""What weights are called in the folders of difflab and transformers, of diffusers and of open_clip."""
 _WEIGHTS = re.compile(
-    r"diffusion_pytorch_model(\.(?P<variant>[\w-]+))?\.(?P<format>safetensors|bin)"
-    r"|diffusion_pytorch_model\.(?P<index>safetensors|bin)\.index(\.(?P<of>[\w-]+))?\.json"
+    r"(?P<name>(diffusion_|open_clip_)?pytorch_model|(open_clip_)?model)"
+    r"(\.(?!safetensors|bin)(?P<variant>[\w-]+))?\.(?P<format>safetensors|bin)"
+    r"(?P<index>\.index(\.(?P<of>[\w-]+))?\.json)?"
 )
 
 
@@ -50,10 +53,10 @@ def open_weights(path: Path, wrapper: str | None = None) -> WeightFile:
 def is_diffusers(path: Path) -> bool:
     """Whether a path is a diffusers folder, of a pipeline or a network, or a weights file in one."""
     if not path.is_dir():
-        return _WEIGHTS.fullmatch(path.name) is not None
+        return _is_diffusers_file(path)
     if any((path / name).is_file() for name in (PIPELINE, "scheduler_config.json")):
         return True
-    if any(_WEIGHTS.fullmatch(file.name) for folder in (path, path / "unet") for file in folder.glob("*_model.*")):
+    if any(map(_is_diffusers_file, (file for folder in (path, path / "unet") for file in folder.glob("*_model.*")))):
         return True
     config = path / native.CONFIG
     return config.is_file() and "_class_name" in native.read_json(config)
@@ -66,6 +69,8 @@ def described_by_folder(path: Path) -> Target | None:
     if not config.is_file() or (folder / native.WEIGHTS).is_file():
         return None
     content = native.read_json(config)
+    if "model_type" in content:
+        return None
     if "_class_name" not in content and "block_out_channels" not in content:
         raise UserError(f"{config}: not the configuration of a diffusers network (no _class_name in it)")
     if "cross_attention_dim" in content or content.get("_class_name") == "UNet2DConditionModel":
@@ -88,7 +93,7 @@ def described_by_folder(path: Path) -> Target | None:
 def network_folder(path: Path) -> Path:
     """The folder of the network: the path itself, its unet/, or the folder of a file."""
     if not path.is_dir():
-        return path.parent if _WEIGHTS.fullmatch(path.name) else path
+        return path.parent if _is_diffusers_file(path) else path
     if (path / native.CONFIG).is_file():
         return path
     inside = [path / name for name in _SUBFOLDERS if (path / name).is_dir()]
@@ -97,24 +102,35 @@ def network_folder(path: Path) -> Path:
     return inside[0] if inside else path
 
 
+def _is_diffusers_file(path: Path) -> bool:
+    found = _WEIGHTS.fullmatch(path.name)
+    return found is not None and found["name"] == "diffusion_pytorch_model"
+
+
 def _file_of(path: Path, notes: list[str]) -> Path:
     if not path.is_dir():
         if _SHARD.fullmatch(path.name):
             raise UserError(f"{path}: one part of several; give the folder they are in, or the .index.json beside them")
         return path
     folder = network_folder(path)
-    if (folder / native.WEIGHTS).is_file():
-        return folder / native.WEIGHTS
+    for names in _NAMES:
+        if (chosen := _chosen(path, folder, names, notes)) is not None:
+            return chosen
+    looked = ", ".join((native.WEIGHTS, *(f"diffusion_pytorch_model.{name}" for name in _FORMATS)))
+    raise UserError(
+        f"{path}: no weights in this folder; looked for {looked} (or its .index.json), here and in {_SUBFOLDERS[0]}/"
+    )
+
+
+def _chosen(path: Path, folder: Path, names: tuple[str, ...], notes: list[str]) -> Path | None:
+    """The file of a folder's weights, if any is called so."""
     by_variant: dict[str | None, list[Path]] = {}
-    for file in sorted(folder.glob("diffusion_pytorch_model.*")):
+    for file in sorted(folder.glob("*model*")):
         matched = _WEIGHTS.fullmatch(file.name)
-        if matched and not _SHARD.fullmatch(file.name):
+        if matched and matched["name"] in names and not _SHARD.fullmatch(file.name):
             by_variant.setdefault(matched["variant"] or matched["of"], []).append(file)
     if not by_variant:
-        names = ", ".join((native.WEIGHTS, *(f"diffusion_pytorch_model.{name}" for name in _FORMATS)))
-        raise UserError(
-            f"{path}: no weights in this folder; looked for {names} (or its .index.json), here and in {_SUBFOLDERS[0]}/"
-        )
+        return None
     if None not in by_variant and len(by_variant) > 1:
         files = [file for found in by_variant.values() for file in found]
         raise UserError(f"{path}: several variants of the weights, {_named(files)}; give one of the files")

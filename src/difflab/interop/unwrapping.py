@@ -61,6 +61,8 @@ def read_weights(path: str | Path, wrapper: str | None = None) -> WeightFile:
     state, beside, notes = unwrap(path, content, wrapper)
     if path.suffix == ".safetensors" and kind != "safetensors":
         notes.insert(0, f"the file is a {kind}, although its name says safetensors")
+    if kind == "torchscript":
+        notes.insert(0, "a TorchScript archive, of which the tensors were read and the code was not")
     return WeightFile(path, kind, state, tuple(notes), beside)
 
 

@@ -31,6 +31,7 @@ class ContrastiveModelConfig(NetworkModelConfig):
     """Two towers that embed images and texts in one space."""
 
     title: ClassVar[str] = "a CLIP"
+    use: ClassVar[str | None] = "weights inspect {run}"
 
     task: Literal["contrastive"] = "contrastive"
     network: ContrastiveNetwork
