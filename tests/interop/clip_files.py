@@ -11,6 +11,7 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
+from difflab.interop.keymap import Shapes
 from difflab.networks.towers.config import OPENAI_MEAN, OPENAI_STD
 
 VISION = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8, "head_width": 64}
@@ -51,8 +52,7 @@ def logits(network: nn.Module, images: Tensor, ids: Tensor) -> Tensor:
     """The logits per image of open_clip's network for normalized images."""
     with torch.no_grad():
         image, text = (
-            nn.functional.normalize(found, dim=-1)
-            for found in (network.encode_image(images), network.encode_text(ids))
+            nn.functional.normalize(found, dim=-1) for found in (network.encode_image(images), network.encode_text(ids))
         )
         return network.logit_scale.exp() * image @ text.T
 
@@ -96,6 +96,11 @@ def script_of(state: dict[str, Tensor], **recorded: int) -> bytes:
 class _Node(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x
+
+
+def zeros(shapes: Shapes) -> dict[str, Tensor]:
+    """Tensors that take no space, in a file neither."""
+    return {key: torch.zeros([1] * len(shape)).expand(shape) for key, shape in shapes.items()}
 
 
 def as_openai(state: dict[str, Tensor]) -> dict[str, Tensor]:

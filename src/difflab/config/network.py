@@ -63,6 +63,11 @@ class NetworkBase(Config):
         of one network fit the other."""
         return self.model_dump()
 
+    @property
+    def untold(self) -> Mapping[str, Any]:
+        """What weights do not show, and has to be as it was when they were trained."""
+        return {}
+
     def in_words(self, image_size: int) -> tuple[str, ...]:
         """What there is to say of it besides what its task does, for images of that many pixels per side."""
         return ()

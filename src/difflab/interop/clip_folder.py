@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,64 +33,75 @@ OWN = "_difflab"
 _OF_TRANSFORMERS = re.compile(r"(model|pytorch_model)\b.*\.(safetensors|bin|json)")
 
 
+@dataclass(frozen=True)
+class _Said:
+    """What one file says: the network, the size of its images, and remarks on how it was read."""
+
+    path: Path
+    content: Mapping[str, Any]
+    code: str
+    network: CLIPConfig
+    image_size: int
+    notes: list[str]
+
+    @property
+    def target(self) -> Target:
+        return Target(self.network, self.image_size)
+
+
+def clip_target(path: Path) -> Target | None:
+    """The CLIP that the files at a path describe, without its tokenizer; see `clip_of_folder`."""
+    said = _said_at(path)
+    return None if said is None else said.target
+
+
 def clip_of_folder(path: Path) -> Described[ContrastiveModelConfig] | None:
-    """The CLIP that the files at a path say: in a folder, or beside a file of weights; None if none of them is there.
+    """The CLIP that the files at a path describe: in a folder, or beside a file of weights; None if none of them does.
 
     Raises UserError naming the file and the key if our CLIP is another, or if two of the files contradict each other.
     """
-    folder = path if path.is_dir() else path.parent
-    read: list[tuple[Path, Described[ContrastiveModelConfig]]] = []
-    # A file by any other name is none of those that transformers writes with its config.json.
-    if path.is_dir() or _OF_TRANSFORMERS.fullmatch(path.name):
-        config = folder / native.CONFIG
-        content = native.read_json(config) if config.is_file() else {}
-        if str(content.get("model_type", "")).startswith("clip"):
-            read.append((config, _of_transformers(config, content)))
-    config = folder / OPEN_CLIP_CONFIG
-    if config.is_file():
-        read.append((config, _of_open_clip(config, native.read_json(config))))
-    for file, other in read[1:]:
-        _refuse_contradiction(read[0], (file, other))
-    return read[0][1] if read else None
-
-
-def _of_transformers(path: Path, content: Mapping[str, Any]) -> Described[ContrastiveModelConfig]:
-    network, size, notes = from_transformers_config(path, content, _processor(path.parent))
-    return _described(path, content, network, size, notes, "transformers", to_transformers_config)
-
-
-def _of_open_clip(path: Path, content: Mapping[str, Any]) -> Described[ContrastiveModelConfig]:
-    network, size, notes = from_open_clip_config(path, content)
-    return _described(path, content, network, size, notes, "open_clip", to_open_clip_config)
-
-
-def _described(
-    path: Path,
-    content: Mapping[str, Any],
-    network: CLIPConfig,
-    size: int,
-    notes: list[str],
-    code: str,
-    written: Callable[[CLIPConfig, int], dict[str, Any]],
-) -> Described[ContrastiveModelConfig]:
-    stored = _stored_in(content, network, size)
+    said = _said_at(path)
+    if said is None:
+        return None
+    notes = list(said.notes)
+    stored = _stored_in(said)
     if stored is not None:
         return Described(stored, tuple(notes))
-    if OWN in content:
-        notes.append(f"{path}: its {OWN} is of another model than the rest says, and was not used")
+    if OWN in said.content:
+        notes.append(f"{said.path}: its {OWN} is of another model than the rest says, and was not used")
+    name = f"{said.code}/{said.path.parent.resolve().name}"
     try:
-        return Described(stored_clip(network, size, f"{code}/{path.parent.resolve().name}"), tuple(notes))
+        return Described(stored_clip(said.network, said.image_size, name), tuple(notes))
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+        raise UserError(f"{said.path}: {error}") from error
 
 
-def _stored_in(content: Mapping[str, Any], network: CLIPConfig, size: int) -> ContrastiveModelConfig | None:
-    """The configuration that an export left, unless the file was changed since."""
-    if not isinstance(content.get(OWN), Mapping):
+def _said_at(path: Path) -> _Said | None:
+    folder = path if path.is_dir() else path.parent
+    read: list[_Said] = []
+    config = folder / native.CONFIG
+    # A file by any other name is none of those that transformers writes with its config.json.
+    if config.is_file() and (path.is_dir() or _OF_TRANSFORMERS.fullmatch(path.name)):
+        content = native.read_json(config)
+        if str(content.get("model_type", "")).startswith("clip"):
+            said = from_transformers_config(config, content, _processor(folder))
+            read.append(_Said(config, content, "transformers", *said))
+    config = folder / OPEN_CLIP_CONFIG
+    if config.is_file():
+        content = native.read_json(config)
+        read.append(_Said(config, content, "open_clip", *from_open_clip_config(config, content)))
+    for other in read[1:]:
+        _refuse_contradiction(read[0], other)
+    return read[0] if read else None
+
+
+def _stored_in(said: _Said) -> ContrastiveModelConfig | None:
+    """The configuration that an export left, unless the files were changed since."""
+    if not isinstance(said.content.get(OWN), Mapping):
         return None
     try:
-        config = validate(ContrastiveModelConfig, content[OWN])
-        same = Target.of(config).architecture() == Target(network, size).architecture()
+        config = validate(ContrastiveModelConfig, said.content[OWN])
+        same = Target.of(config).architecture() == said.target.architecture()
     except UserError:
         return None
     return config if same else None
@@ -104,15 +116,13 @@ def _processor(folder: Path) -> tuple[Path, Mapping[str, Any]] | None:
     return (path, found) if isinstance(found, Mapping) else None
 
 
-def _refuse_contradiction(
-    one: tuple[Path, Described[ContrastiveModelConfig]], other: tuple[Path, Described[ContrastiveModelConfig]]
-) -> None:
-    first, second = (Target.of(described.config).architecture() for _, described in (one, other))
-    for key, value in first.items():
-        if second.get(key) != value:
+def _refuse_contradiction(one: _Said, other: _Said) -> None:
+    theirs = other.target.architecture()
+    for key, value in one.target.architecture().items():
+        if theirs.get(key) != value:
             raise UserError(
-                f"{one[0]}: its {key} is {json.dumps(value)}, but {other[0].name} beside it has "
-                f"{json.dumps(second.get(key))}: remove the one that is not of these weights"
+                f"{one.path}: its {key} is {json.dumps(value)}, but {other.path.name} beside it has "
+                f"{json.dumps(theirs.get(key))}: remove the one that is not of these weights"
             )
 
 

@@ -112,11 +112,13 @@ def _bottleneck(block: Bottleneck, official: str, ours: str) -> list[Entry]:
 
 
 def transformers_entries(network: CLIP) -> list[Entry]:
-    """The entries of transformers' `CLIPModel`. Raises ValueError for a ResNet, of which it has none."""
+    """The entries of transformers' `CLIPModel`. Raises ValueError for a ResNet or a bias, which it has not."""
     text, image = network.text, network.image
     assert isinstance(text, TextTransformer), "the text tower of transformers' CLIP is a transformer"
     if not isinstance(image, ViT):
         raise ValueError("transformers has no CLIP with a ResNet")
+    if network.logit_bias is not None:
+        raise ValueError("transformers' CLIPModel has no bias of the logits")
     named: Callable[[str, str, Transform], Entry] = lambda theirs, ours, how: Entry((theirs,), ours, how)  # noqa: E731
     same, turned = Same(), Transposed()
     embeddings = "vision_model.embeddings"

@@ -13,6 +13,7 @@ from difflab.config.model import ModelConfig
 from difflab.config.stored import read_train_config
 from difflab.config.validate import validate
 from difflab.errors import UserError
+from difflab.interop.clip_folder import clip_of_folder
 from difflab.interop.describing import native_in_words, of_config
 from difflab.interop.keymap import Shapes, shapes_of
 from difflab.interop.layout import Target
@@ -60,7 +61,7 @@ def identify(path: str | Path, wrapper: str | None = None) -> Identification:
     if layout is None and is_ours(found.state):
         layout = NATIVE
     shapes = shapes_of(found.state)
-    config = _config_beside(found.path, shapes, notes) if layout == NATIVE else None
+    config = _config_beside(found.path, shapes, notes) if layout == NATIVE else _described_beside(path, shapes, notes)
     if layout is None:
         deduced = () if (part := part_of_a_model(found.state)) is None else (part,)
     else:
@@ -76,6 +77,23 @@ def identify(path: str | Path, wrapper: str | None = None) -> Identification:
         dtypes=tuple(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in found.state.values()})),
         notes=tuple(notes),
     )
+
+
+def _described_beside(path: Path, shapes: Shapes, notes: list[str]) -> ModelConfig | None:
+    """The CLIP that a folder of another program describes, if the weights are of it."""
+    try:
+        described = clip_of_folder(path)
+        if described is None:
+            return None
+        target = Target.of(described.config)
+        fits = any(layout.keymap(target).official_shapes == shapes for layout in marked_layouts(shapes))
+    except UserError as error:
+        notes.append(f"what is beside it is of no use: {error}")
+        return None
+    notes.extend(described.notes)
+    if not fits:
+        notes.append("what is beside it is of another model")
+    return described.config if fits else None
 
 
 def _config_beside(file: Path, shapes: Shapes, notes: list[str]) -> ModelConfig | None:

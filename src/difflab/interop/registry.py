@@ -17,7 +17,7 @@ from difflab.interop.clip_folder import (
     OPEN_CLIP_CUSTOM_FOLDER,
     OPEN_CLIP_FOLDER,
     TRANSFORMERS_FOLDER,
-    clip_of_folder,
+    clip_target,
 )
 from difflab.interop.clip_layout import OPEN_CLIP_CUSTOM, OPENAI_CLIP, TRANSFORMERS_CLIP
 from difflab.interop.diffusers_folder import DIFFUSERS_FOLDER
@@ -197,8 +197,8 @@ def _described_target(path: Path) -> tuple[Target, Path] | None:
     target = described_by_folder(path)
     if target is not None:
         return target, path / native.CONFIG
-    clip = clip_of_folder(path)
-    return None if clip is None else (Target.of(clip.config), path if path.is_dir() else path.parent)
+    target = clip_target(path)
+    return None if target is None else (target, path if path.is_dir() else path.parent)
 
 
 def _refuse_other_than_published(target: Target, state: Mapping[str, Tensor]) -> None:

@@ -126,6 +126,8 @@ def _read_torch(path: Path, kind: str) -> Any:
 def _read_script(path: Path) -> dict[str, Tensor]:
     try:
         return read_script(path)
+    except UserError:
+        raise
     except (zipfile.BadZipFile, *_UNREADABLE) as error:
         _pass_on(error, path)
         raise UserError(f"{path}: {_CUT_SHORT} ({first_line(error)[:_LONGEST]}); fetch it again") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -172,9 +173,12 @@ def load_stored(path: str | Path, which: Weights = "ema", device: torch.device |
     return model, stored
 
 
-def load_initial_weights(module: nn.Module, init: WeightsInitConfig) -> list[str]:
+def load_initial_weights(
+    module: nn.Module, init: WeightsInitConfig, untold: Mapping[str, Any] | None = None
+) -> list[str]:
     """Initializes `module` (with `network.*` and `conditioners.*`) from a stored model or a weights file.
 
+    untold: what the weights of this model do not show (`ModelConfig.untold`), which has to be the stored model's.
     Returns lines that describe every deviation from a plain copy. Raises UserError naming the first differing keys if
     they do not fit.
     """
@@ -188,5 +192,16 @@ def load_initial_weights(module: nn.Module, init: WeightsInitConfig) -> list[str
                 f"difflab's; {_how_to_import(source, 'init.from')}"
             )
     else:
-        state = load_weights(find_stored(source, init.which, "init.from"))
+        stored = find_stored(source, init.which, "init.from")
+        _refuse_other_use(source, stored.config.untold, untold or {})
+        state = load_weights(stored)
     return start_from(module, state, str(source), init)
+
+
+def _refuse_other_use(source: Path, stored: Mapping[str, Any], untold: Mapping[str, Any]) -> None:
+    for key, value in untold.items():
+        if key in stored and stored[key] != value:
+            raise UserError(
+                f"init.from={source} was trained with {key}={stored[key]}, but this run has {value}: weights belong to "
+                f"the {key} that they were trained with"
+            )

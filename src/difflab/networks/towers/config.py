@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -199,6 +199,11 @@ class CLIPConfig(NetworkBase):
                 own["hidden"] = tower.hidden
             facts |= {f"{name}.{key}": value for key, value in own.items()}
         return facts
+
+    @property
+    def untold(self) -> Mapping[str, Any]:
+        facts = self.architecture(0)
+        return {key: facts[key] for key in ("activation", "mean", "std", "image.heads", "text.heads") if key in facts}
 
     def in_words(self, image_size: int) -> tuple[str, ...]:
         shape = f"{self.text.context_length} tokens, {self.embedding_dim} dimensions"
