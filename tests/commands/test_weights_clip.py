@@ -87,7 +87,10 @@ def test_an_archive_of_openai_is_imported_inspected_and_exported(preset: str) ->
         ours, back = (load_file(Path(folder) / "model.safetensors") for folder in ("ours", f"{out}-back"))
         assert ours.keys() == back.keys()
         assert all(torch.equal(back[key], value) for key, value in ours.items())
-    assert (Path("hf-back") / "config.json").read_bytes() != b""
+    for folder, program in (("hf", "transformers"), ("custom", "open_clip")):
+        message = mistake("sample", f"run={folder}", "n=1")
+        assert f"run={folder} is a folder of {program}, not of difflab; make it one with `difflab weights" in message
+        assert f"`difflab weights import {folder} --out FOLDER`" in message
     assert load_stored("hf-back")[1].config == load_stored("ours")[1].config
 
 

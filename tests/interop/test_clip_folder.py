@@ -345,7 +345,11 @@ def test_two_descriptions_in_one_folder_have_to_agree(tmp_path: Path) -> None:
     ours = import_weights(tmp_path / "official.pt", Target.of(config)).state
     export_weights(tmp_path / "both", ours, Target.of(config), "transformers_clip")
     written(tmp_path / "both" / "open_clip_config.json", open_clip_config("gelu"))
-    assert import_weights(tmp_path / "both").layout == "transformers_clip"
+    (tmp_path / "both" / "open_clip_pytorch_model.bin").touch()
+    imported = import_weights(tmp_path / "both")
+    assert imported.layout == "transformers_clip"
+    said = "took model.safetensors; beside it lie weights for other programs, open_clip_pytorch_model.bin"
+    assert said in imported.notes
     written(tmp_path / "both" / "open_clip_config.json", open_clip_config("quick_gelu"))
     with pytest.raises(
         UserError,

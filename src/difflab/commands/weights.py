@@ -182,8 +182,9 @@ def _next_command(config: ModelConfig, out: Path) -> str:
 
     if config.use is not None:
         return f"difflab {config.use.format(run=out)}"
-    conditioners = config.conditioning.values() if isinstance(config, DrawingModelConfig) else ()
-    low_res = any(conditioner.shows_image for conditioner in conditioners)
+    if not isinstance(config, DrawingModelConfig):
+        return f"difflab weights inspect {out}"
+    low_res = any(conditioner.shows_image for conditioner in config.conditioning.values())
     return f"difflab sample run={out} n=4" + (" low_res=..." if low_res else "")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from difflab.interop.diffusers_config import from_diffusers_config
 from difflab.interop.diffusers_files import checked_unet
 from difflab.interop.layout import Target
 from difflab.interop.layouts import marked_layouts
+from difflab.interop.open_clip_config import OPEN_CLIP_CONFIG
 from difflab.interop.unpickle import read_content
 from difflab.interop.unwrapping import WeightFile, read_weights, unwrap
 
@@ -50,8 +51,20 @@ def open_weights(path: Path, wrapper: str | None = None) -> WeightFile:
     return replace(found, state=state, notes=(*found.notes, *notes))
 
 
-def is_diffusers(path: Path) -> bool:
-    """Whether a path is a diffusers folder, of a pipeline or a network, or a weights file in one."""
+def program_of(path: Path) -> str | None:
+    """The program whose folder a path is, or in whose folder a weights file is: diffusers, transformers or open_clip;
+    None for anything else."""
+    if _is_diffusers(path):
+        return "diffusers"
+    if not path.is_dir():
+        return None
+    config = path / native.CONFIG
+    if config.is_file() and "model_type" in native.read_json(config):
+        return "transformers"
+    return "open_clip" if (path / OPEN_CLIP_CONFIG).is_file() else None
+
+
+def _is_diffusers(path: Path) -> bool:
     if not path.is_dir():
         return _is_diffusers_file(path)
     if any((path / name).is_file() for name in (PIPELINE, "scheduler_config.json")):
@@ -113,8 +126,11 @@ def _file_of(path: Path, notes: list[str]) -> Path:
             raise UserError(f"{path}: one part of several; give the folder they are in, or the .index.json beside them")
         return path
     folder = network_folder(path)
-    for names in _NAMES:
+    for number, names in enumerate(_NAMES):
         if (chosen := _chosen(path, folder, names, notes)) is not None:
+            others = _weights_in(folder, [name for later in _NAMES[number + 1 :] for name in later])
+            if others:
+                notes.append(f"took {chosen.name}; beside it lie weights for other programs, {_named(others)}")
             return chosen
     looked = ", ".join((native.WEIGHTS, *(f"diffusion_pytorch_model.{name}" for name in _FORMATS)))
     raise UserError(
@@ -125,10 +141,10 @@ def _file_of(path: Path, notes: list[str]) -> Path:
 def _chosen(path: Path, folder: Path, names: tuple[str, ...], notes: list[str]) -> Path | None:
     """The file of a folder's weights, if any is called so."""
     by_variant: dict[str | None, list[Path]] = {}
-    for file in sorted(folder.glob("*model*")):
+    for file in _weights_in(folder, names):
         matched = _WEIGHTS.fullmatch(file.name)
-        if matched and matched["name"] in names and not _SHARD.fullmatch(file.name):
-            by_variant.setdefault(matched["variant"] or matched["of"], []).append(file)
+        assert matched is not None
+        by_variant.setdefault(matched["variant"] or matched["of"], []).append(file)
     if not by_variant:
         return None
     if None not in by_variant and len(by_variant) > 1:
@@ -142,6 +158,11 @@ def _chosen(path: Path, folder: Path, names: tuple[str, ...], notes: list[str]) 
     elif None not in by_variant:
         notes.append(f"took {chosen.name}, the only variant of the weights")
     return chosen
+
+
+def _weights_in(folder: Path, names: Collection[str]) -> list[Path]:
+    matched = ((file, _WEIGHTS.fullmatch(file.name)) for file in sorted(folder.glob("*model*")))
+    return [file for file, found in matched if found and found["name"] in names and not _SHARD.fullmatch(file.name)]
 
 
 def _named(files: list[Path]) -> str:

@@ -20,7 +20,7 @@ from difflab.errors import UserError
 from difflab.interop.keymap import refuse_misfit, shapes_of
 from difflab.interop.layouts import marked_layouts
 from difflab.interop.native import CONFIG, WEIGHTS, load_export, read_export_config, validated
-from difflab.interop.opening import is_diffusers
+from difflab.interop.opening import program_of
 from difflab.interop.unpickle import read_content, read_tensors
 from difflab.interop.unwrapping import read_weights
 from difflab.parts.loading import load_frozen
@@ -71,8 +71,8 @@ def find_stored(path: str | Path, which: Weights = "ema", key: str = "run") -> S
         train = read_train_config(path / "config.yaml")
         weights, kept = _weights_of_run(path, which, train.callbacks.averages)
         return Stored(path, train.model(), weights, kept, path, train)
-    if is_diffusers(path):
-        raise UserError(f"{key}={path} is a folder of diffusers, not of difflab; {_how_to_import(path, key)}")
+    if (program := program_of(path)) is not None:
+        raise UserError(f"{key}={path} is a folder of {program}, not of difflab; {_how_to_import(path, key)}")
     if not (path / WEIGHTS).is_file():
         _refuse_part(path, key)
     if (path / "config.json").is_file():
@@ -93,7 +93,7 @@ def _refuse_part(path: Path, key: str) -> None:
 
 
 def _how_to_import(path: Path, key: str) -> str:
-    preset = "" if is_diffusers(path) else " --preset EXPERIMENT"
+    preset = "" if program_of(path) is not None else " --preset EXPERIMENT"
     command = f"difflab weights import {path}{preset} --out FOLDER"
     return f"make it one with `difflab weights import` first, as in `{command}`, and give {key}=FOLDER"
 

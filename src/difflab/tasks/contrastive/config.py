@@ -31,7 +31,6 @@ class ContrastiveModelConfig(NetworkModelConfig):
     """Two towers that embed images and texts in one space."""
 
     title: ClassVar[str] = "a CLIP"
-    use: ClassVar[str | None] = "weights inspect {run}"
 
     task: Literal["contrastive"] = "contrastive"
     network: ContrastiveNetwork
