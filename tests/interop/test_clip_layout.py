@@ -230,6 +230,33 @@ def test_the_wrong_size_names_keys_and_the_right_model(tmp_path: Path) -> None:
     assert str(error.value).endswith("(they fit clip/vit_l14_336)")
 
 
+@pytest.mark.parametrize(
+    ("key", "shape"),
+    [
+        ("visual.conv1.weight", (64,)),
+        ("visual.conv1.weight", (0, 3, 8, 8)),
+        ("visual.conv1.weight", (64, 3, 0, 0)),
+        ("token_embedding.weight", (49408,)),
+        ("token_embedding.weight", (49408, 0)),
+        ("visual.positional_embedding", ()),
+        ("visual.proj", (64,)),
+        ("transformer.resblocks.0.mlp.c_fc.weight", ()),
+    ],
+)
+def test_shapes_of_no_clip_are_told_as_such(tmp_path: Path, key: str, shape: tuple[int, ...]) -> None:
+    state = official().state_dict() | {key: torch.zeros(shape)}
+    path = saved(tmp_path / "odd.pt", state)
+    identify(path)
+    with pytest.raises(UserError, match=r"odd\.pt: "):
+        model_of_weights(path, activation="gelu")
+
+
+def test_positions_that_are_no_square_are_named(tmp_path: Path) -> None:
+    state = official().state_dict() | {"visual.positional_embedding": torch.zeros(16, 64)}
+    with pytest.raises(UserError, match=r"odd.pt: visual.positional_embedding has 16 rows, which are not a square"):
+        identify(saved(tmp_path / "odd.pt", state))
+
+
 def test_a_unet_has_no_layout_of_clips_and_a_clip_none_of_unets() -> None:
     unet, clip = PRESETS["ddpm/cifar10"].target(), PRESETS["clip/vit_b32"].target()
     with pytest.raises(UserError, match="openai/CLIP has no network of kind unet; use another layout"):

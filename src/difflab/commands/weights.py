@@ -110,9 +110,20 @@ def _named_model(
             raise UserError(f"--preset {preset} is not an experiment{near_choices(preset, choices_of('experiment'))}")
         experiment, _ = compose_and_validate("train", TrainConfig, [f"experiment={preset}"])
         config = experiment.model()
+        _refuse_unlearned_tokens(preset, config)
         return config, _other_process(path, config, preset)
     described = model_of_folder(path) or clip_of_folder(path) or model_of_weights(path, layout, wrapper, activation)
     return described.config, described.notes
+
+
+def _refuse_unlearned_tokens(preset: str, config: ModelConfig) -> None:
+    from difflab.tasks.contrastive.config import ContrastiveModelConfig
+
+    if isinstance(config, ContrastiveModelConfig) and config.tokenizer.learns:
+        raise UserError(
+            f"--preset {preset}: its runs learn their tokenizers from captions, which weights do not have; export the "
+            "run as a folder, in layout difflab or another, which has it"
+        )
 
 
 def _require_activation(source: object, config: ModelConfig, activation: str | None) -> None:

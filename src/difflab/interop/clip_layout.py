@@ -127,7 +127,11 @@ def clip_in_words(found: CLIPShape | None) -> tuple[str, ...]:
     # Words do not depend on what is made up here.
     one = dict.fromkeys(found.attending, 1)
     channels = found.values["channels"]
-    config = found.config("gelu", heads=one, mean=[0.5] * channels, std=[0.5] * channels)
+    try:
+        config = found.config("gelu", heads=one, mean=[0.5] * channels, std=[0.5] * channels)
+    except UserError:
+        # Shapes of nothing, as of 0 channels.
+        return ()
     return config.in_words(found.image_size)[0], "activation not told by keys and shapes"
 
 

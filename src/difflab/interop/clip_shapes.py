@@ -102,7 +102,9 @@ def shape_of_clip(shapes: Shapes, keys: CLIPKeys) -> CLIPShape | None:
             "layers": _blocks(shapes, keys.text_block),
             "mlp_ratio": ratio_of(shapes[_first(shapes, keys.text_block) + keys.hidden][0], width),
         }
-    except (KeyError, IndexError, StopIteration, ValueError):
+    except UserError:
+        raise
+    except (KeyError, IndexError, StopIteration, ValueError, ZeroDivisionError):
         return None
     bias = {"logit_bias_init": 0.0} if keys.bias in shapes else {}
     values = {"kind": "clip", "channels": channels, "embedding_dim": dim, "image": image, "text": text, **bias}
