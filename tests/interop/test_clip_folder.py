@@ -21,6 +21,7 @@ from difflab.interop.clip_model import stored_clip
 from difflab.interop.identifying import identify
 from difflab.interop.layout import Target
 from difflab.interop.registry import check_export, export_model, export_weights, import_weights, model_of_weights
+from difflab.interop.transformers_config import to_transformers_config
 from difflab.tasks.contrastive.config import ContrastiveModelConfig
 from difflab.text.config import BytePairsTokenizerConfig
 from golden_fixtures import load
@@ -429,3 +430,15 @@ def test_the_vocabulary_of_another_tokenizer_is_refused() -> None:
     network, size = clip_config(load("multimodal", "clip_vit_tiny"))
     with pytest.raises(UserError, match="these weights are for 64 token ids"):
         stored_clip(network, size, "name")
+
+
+@pytest.mark.parametrize("name", ["clip_vit_tiny", "clip_vit_tiny_p16"])
+def test_the_configuration_for_transformers_is_the_golden_one(name: str) -> None:
+    fixture = load("multimodal", name)
+    network, size = clip_config(fixture)
+    ours, golden = to_transformers_config(network, size), fixture.spec["transformers_config"]
+    for section, expected in golden.items():
+        if isinstance(expected, dict):
+            assert {key: ours[section][key] for key in expected} == expected
+        else:
+            assert ours[section] == pytest.approx(expected, abs=2e-4)
