@@ -52,6 +52,11 @@ class ModelConfig(RecordedConfig):
         return (self.channels, self.image_size, self.image_size)
 
     @property
+    def untold(self) -> Mapping[str, Any]:
+        """What its weights do not show, and has to be as it was when they were trained, by key."""
+        return {}
+
+    @property
     def logits(self) -> int | None:
         """The number of classes of a classifier, None for other models."""
         return None
@@ -61,6 +66,10 @@ class NetworkModelConfig(ModelConfig):
     """A model whose weights are those of one network and of its conditioners."""
 
     network: NetworkConfig
+
+    @property
+    def untold(self) -> Mapping[str, Any]:
+        return {f"network.{key}": value for key, value in self.network.untold.items()}
 
 
 class NoisedModelConfig(NetworkModelConfig):

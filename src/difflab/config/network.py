@@ -58,6 +58,20 @@ class NetworkBase(Config):
         """The number of classes of a classifier, None for other networks."""
         return None
 
+    def architecture(self, image_size: int) -> dict[str, object]:
+        """What determines keys, shapes and computation, for images of that many pixels per side: equal if the weights
+        of one network fit the other."""
+        return self.model_dump()
+
+    @property
+    def untold(self) -> Mapping[str, Any]:
+        """What weights do not show, and has to be as it was when they were trained."""
+        return {}
+
+    def in_words(self, image_size: int) -> tuple[str, ...]:
+        """What there is to say of it besides what its task does, for images of that many pixels per side."""
+        return ()
+
     @classmethod
     def fitted(cls, values: Mapping[str, Any], image_size: int, channels: int) -> dict[str, Any]:
         """Values that suit images of this size and number of channels, for keys that a file leaves open (null).

@@ -26,6 +26,11 @@ class Transposed:
         return [ours.T]
 
 
+def is_clip_scalar(key: str) -> bool:
+    """Whether a key is that of a tensor without dimensions in a CLIP, in our layout or an official one."""
+    return key in ("logit_scale", "logit_bias") or key.endswith(".num_batches_tracked")
+
+
 def openai_entries(network: CLIP) -> list[Entry]:
     """The entries of OpenAI's and open_clip's files, in the order of their state dicts."""
     text = network.text
@@ -107,11 +112,13 @@ def _bottleneck(block: Bottleneck, official: str, ours: str) -> list[Entry]:
 
 
 def transformers_entries(network: CLIP) -> list[Entry]:
-    """The entries of transformers' `CLIPModel`. Raises ValueError for a ResNet, of which it has none."""
+    """The entries of transformers' `CLIPModel`. Raises ValueError for a ResNet or a bias, which it has not."""
     text, image = network.text, network.image
     assert isinstance(text, TextTransformer), "the text tower of transformers' CLIP is a transformer"
     if not isinstance(image, ViT):
         raise ValueError("transformers has no CLIP with a ResNet")
+    if network.logit_bias is not None:
+        raise ValueError("transformers' CLIPModel has no bias of the logits")
     named: Callable[[str, str, Transform], Entry] = lambda theirs, ours, how: Entry((theirs,), ours, how)  # noqa: E731
     same, turned = Same(), Transposed()
     embeddings = "vision_model.embeddings"

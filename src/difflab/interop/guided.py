@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from difflab.interop.keymap import Entry, Fused, HeadsFirst, Shapes, both
-from difflab.interop.layout import Layout
+from difflab.interop.unet_layout import UNetLayout
+from difflab.interop.unet_words import Places
 from difflab.networks.attention import AttentionSpec
 from difflab.networks.places import Place, places
 from difflab.networks.plan import BackbonePlan, EncoderPlan
@@ -106,13 +107,20 @@ _REQUIRES = {
 }
 
 
-def _layout(name: str, newer_order: bool) -> Layout:
-    return Layout(
-        name,
-        "openai/guided-diffusion",
-        _entries_with(newer_order),
-        _REQUIRES,
+def _layout(name: str, newer_order: bool) -> UNetLayout:
+    return UNetLayout(
+        name=name,
+        code="openai/guided-diffusion",
+        entries=_entries_with(newer_order),
+        requires=_REQUIRES,
         stem="first_level",
+        places=Places(
+            stem="input_blocks.0.0.weight",
+            head="out.2.weight",
+            decoder="output_blocks.",
+            logits=("out.2.c_proj.weight", "out.3.weight", "out.2.weight"),
+            classes="label_emb.weight",
+        ),
         marker="input_blocks.0.0.weight",
         networks=("unet", "unet_encoder"),
         # The low-resolution image of an upsampler is enlarged and concatenated to x, without weights.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
@@ -33,6 +34,10 @@ class TokenizerBase(Config):
     def learns(self) -> bool:
         """Whether something of it has yet to be learned from captions."""
         return False
+
+    def in_words(self) -> str:
+        """What gives the same ids to the same texts."""
+        return self.kind
 
     def learned(self, captions: Iterable[str]) -> Self:
         """The configuration with what it learns from captions. Raises UserError if there are none."""
@@ -75,6 +80,11 @@ class BytePairsTokenizerConfig(TokenizerBase):
     @property
     def learns(self) -> bool:
         return self.merges is None
+
+    def in_words(self) -> str:
+        if self.merges is None:
+            return self.kind
+        return f"{self.kind} (of sha256 {hashlib.sha256(self.merges.encode()).hexdigest()[:12]})"
 
     def learned(self, captions: Iterable[str]) -> Self:
         merges = load("difflab.text.training:learn_merges")(captions, self.vocabulary)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from difflab.config.axes import IMAGE_TOWERS, TEXT_TOWERS
 from difflab.networks.towers.outputs import TowerOutputs
+from difflab.networks.towers.positions import resized_positions
 
 if TYPE_CHECKING:
     from difflab.networks.towers.config import CLIPConfig
@@ -81,6 +83,27 @@ class CLIP(nn.Module):
     def encode_text(self, ids: Tensor) -> Tensor:
         """Token ids int64 [B, L] -> embeddings [B, dim], not of unit length."""
         return self.text_tower(ids)
+
+    def fitted(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+        """A state dict of the same network for images of another size, or for longer texts, as one of this network, and
+        a line for each position embedding that was changed.
+
+        Those of patches are interpolated (`resized_positions`), those of texts truncated. Raises ValueError if texts of
+        this network are longer: there are no positions for their last tokens.
+        """
+        own, fitted, lines = self.state_dict(), dict(state), []
+        for key in ("image.position", "image.pool.position"):
+            if key in own and key in state and len(state[key]) != len(own[key]):
+                fitted[key] = resized_positions(state[key], math.isqrt(len(own[key]) - 1))
+                lines.append(f"{key} is resized from {len(state[key]) - 1} to {len(own[key]) - 1} patches")
+        key = "text.position"
+        if key in own and key in state and len(state[key]) != len(own[key]):
+            theirs, ours = len(state[key]), len(own[key])
+            if theirs < ours:
+                raise ValueError(f"its texts have {theirs} tokens, not {ours}: set tokenizer.context_length={theirs}")
+            fitted[key] = state[key][:ours]
+            lines.append(f"{key} is truncated from {theirs} to {ours} tokens")
+        return fitted, lines
 
     def forward(self, images: Tensor, ids: Tensor) -> Embeddings:
         """Images [B, C, H, W] in [-1, 1] and token ids int64 [B, L]; everything is returned in float32 or wider."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,27 @@ OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 """Of the images that OpenAI trained on (openai/CLIP, clip.py)."""
 
+_VIT_SIZES = {
+    (192, 12): "Ti",
+    (384, 12): "S",
+    (768, 12): "B",
+    (1024, 24): "L",
+    (1280, 32): "H",
+    (1408, 40): "g",
+    (1664, 48): "bigG",
+}
+"""Width and layers -> the size, as in ViT-B/32."""
+_RESNETS: dict[tuple[int, ...], str] = {
+    (3, 4, 6, 3, 64): "RN50",
+    (3, 4, 23, 3, 64): "RN101",
+    (4, 6, 10, 6, 80): "RN50x4",
+    (6, 8, 18, 8, 96): "RN50x16",
+    (3, 15, 36, 10, 128): "RN50x64",
+}
+"""Depths and width -> the name (Radford et al. 2021, table 19)."""
+_NOT_ARCHITECTURE = {"checkpoint_activations", "mlp_ratio"}
+"""Options of towers that do not affect what they compute, or are determined in another way."""
+
 
 class ImageTowerBase(Config):
     """The configuration of every image tower."""
@@ -33,6 +54,10 @@ class ImageTowerBase(Config):
 
     def refuse_size(self, image_size: int) -> None:
         """Raises ValueError if the tower cannot take images of that many pixels per side."""
+
+    def in_words(self) -> str:
+        """Its published name where it has one, as ViT-B/32."""
+        return self.kind
 
 
 class TextTowerBase(Config):
@@ -59,6 +84,11 @@ class TransformerBase(Config):
     checkpoint_activations: bool = False
     """Recompute each block in the backward pass: less memory, about a third more time."""
 
+    @property
+    def hidden(self) -> int:
+        """Width of the hidden layer of each perceptron."""
+        return int(self.width * self.mlp_ratio)
+
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
         if self.width % self.heads:
@@ -73,6 +103,12 @@ class ViTConfig(TransformerBase, ImageTowerBase):
     kind: Literal["vit"]
     patch_size: Positive
     """Pixels per side of a patch, which divide the image size."""
+
+    def in_words(self) -> str:
+        size = _VIT_SIZES.get((self.width, self.layers))
+        if size is None:
+            return f"a ViT of {self.layers} layers of {self.width} channels on patches of {self.patch_size} pixels"
+        return f"ViT-{size}/{self.patch_size}"
 
     def refuse_size(self, image_size: int) -> None:
         if image_size % self.patch_size:
@@ -94,6 +130,10 @@ class ResNetConfig(ImageTowerBase):
     @property
     def normalizes_batches(self) -> bool:
         return True
+
+    def in_words(self) -> str:
+        name = _RESNETS.get((*self.depths, self.width))
+        return name or f"a ResNet of {'-'.join(map(str, self.depths))} blocks, {self.width} channels wide"
 
     def refuse_size(self, image_size: int) -> None:
         if image_size % 32:
@@ -142,6 +182,32 @@ class CLIPConfig(NetworkBase):
     @property
     def text_sizes(self) -> Mapping[str, int]:
         return {"context_length": self.text.context_length, "vocabulary": self.text.vocabulary}
+
+    def architecture(self, image_size: int) -> dict[str, object]:
+        facts: dict[str, object] = {
+            "channels": self.channels,
+            "embedding_dim": self.embedding_dim,
+            "activation": self.activation,
+            # Programs round them differently.
+            "mean": [round(value, 6) for value in self.mean],
+            "std": [round(value, 6) for value in self.std],
+            "logit_bias": self.logit_bias_init is not None,
+        }
+        for name, tower in (("image", self.image), ("text", self.text)):
+            own = {key: value for key, value in tower.model_dump().items() if key not in _NOT_ARCHITECTURE}
+            if isinstance(tower, TransformerBase):
+                own["hidden"] = tower.hidden
+            facts |= {f"{name}.{key}": value for key, value in own.items()}
+        return facts
+
+    @property
+    def untold(self) -> Mapping[str, Any]:
+        facts = self.architecture(0)
+        return {key: facts[key] for key in ("activation", "mean", "std", "image.heads", "text.heads") if key in facts}
+
+    def in_words(self, image_size: int) -> tuple[str, ...]:
+        shape = f"{self.text.context_length} tokens, {self.embedding_dim} dimensions"
+        return f"CLIP with {self.image.in_words()} at {image_size} pixels, {shape}", f"activation {self.activation}"
 
     @property
     def normalizes_batches(self) -> bool:

@@ -61,7 +61,7 @@ def build(config: TextTransformerConfig, *, activation: str, dim: int) -> TextTr
         config.width,
         config.layers,
         config.heads,
-        int(config.width * config.mlp_ratio),
+        config.hidden,
         activation,
         causal=True,
         checkpoint_activations=config.checkpoint_activations,

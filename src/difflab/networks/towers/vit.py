@@ -65,7 +65,7 @@ def build(config: ViTConfig, *, image_size: int, channels: int, activation: str,
         config.width,
         config.layers,
         config.heads,
-        int(config.width * config.mlp_ratio),
+        config.hidden,
         activation,
         checkpoint_activations=config.checkpoint_activations,
     )

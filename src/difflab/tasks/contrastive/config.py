@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -35,6 +35,10 @@ class ContrastiveModelConfig(NetworkModelConfig):
     task: Literal["contrastive"] = "contrastive"
     network: ContrastiveNetwork
     tokenizer: TokenizerConfig
+
+    @property
+    def untold(self) -> Mapping[str, Any]:
+        return {**super().untold, "tokenizer": self.tokenizer.in_words()}
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
