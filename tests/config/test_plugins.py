@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from difflab.commands.composing import choices_of, compose_and_validate
+from difflab.commands.help_text import help_text
 from difflab.config import plugins
 from difflab.config.axes import CONDITIONERS
 from difflab.config.model import ModelConfig
@@ -30,6 +31,13 @@ def test_a_package_brings_a_choice_and_its_file(packages: Packages) -> None:  # 
     assert config.conditioning["tone"].plain() == {"kind": "tone", "gain": 3.0, "drop_rate": 0.0}
     (conditioner,) = (one for _, one in build_model(config.model()).conditioners.named())
     assert conditioner.makes == ("vector",)
+
+
+def test_help_describes_a_choice_whose_file_has_no_comment(packages: Packages) -> None:  # noqa: F811
+    packages.install_tone()
+    lines = help_text("train", TrainConfig, [*TONED], ["conditioning"]).splitlines()
+    (line,) = (line for line in lines if line.startswith("  tone "))
+    assert line.split(maxsplit=1)[1] == "The tone of an image: one learned vector for all"
 
 
 def test_what_it_brought_is_recorded_with_its_version(packages: Packages) -> None:  # noqa: F811
