@@ -33,13 +33,6 @@ def test_a_package_brings_a_choice_and_its_file(packages: Packages) -> None:  # 
     assert conditioner.makes == ("vector",)
 
 
-def test_help_describes_a_choice_whose_file_has_no_comment(packages: Packages) -> None:  # noqa: F811
-    packages.install_tone()
-    lines = help_text("train", TrainConfig, [*TONED], ["conditioning"]).splitlines()
-    (line,) = (line for line in lines if line.startswith("  tone "))
-    assert line.split(maxsplit=1)[1] == "The tone of an image: one learned vector for all"
-
-
 def test_what_it_brought_is_recorded_with_its_version(packages: Packages) -> None:  # noqa: F811
     packages.install_tone()
     config = composed(*TONED)
@@ -209,6 +202,13 @@ def test_a_builder_that_is_not_there_is_named(packages: Packages, builder: str, 
     config = composed(*TONED)
     with pytest.raises(UserError, match=rf"^'{builder}' names nothing to build with: {told}"):
         build_model(config.model())
+
+
+def test_help_describes_a_choice_whose_file_has_no_comment(packages: Packages) -> None:  # noqa: F811
+    packages.install_tone()
+    lines = help_text("train", TrainConfig, [*TONED], ["conditioning"]).splitlines()
+    (line,) = (line for line in lines if line.startswith("  tone "))
+    assert line.split(maxsplit=1)[1] == "The tone of an image: one learned vector for all"
 
 
 def test_what_a_builder_imports_in_vain_keeps_its_traceback(packages: Packages) -> None:  # noqa: F811
