@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from difflab.commands.composing import choices_of, compose_and_validate
-from difflab.commands.help_text import help_text
 from difflab.config import plugins
 from difflab.config.axes import CONDITIONERS
 from difflab.config.model import ModelConfig
@@ -202,13 +201,6 @@ def test_a_builder_that_is_not_there_is_named(packages: Packages, builder: str, 
     config = composed(*TONED)
     with pytest.raises(UserError, match=rf"^'{builder}' names nothing to build with: {told}"):
         build_model(config.model())
-
-
-def test_help_describes_a_choice_whose_file_has_no_comment(packages: Packages) -> None:  # noqa: F811
-    packages.install_tone()
-    lines = help_text("train", TrainConfig, [*TONED], ["conditioning"]).splitlines()
-    (line,) = (line for line in lines if line.startswith("  tone "))
-    assert line.split(maxsplit=1)[1] == "The tone of an image: one learned vector for all"
 
 
 def test_what_a_builder_imports_in_vain_keeps_its_traceback(packages: Packages) -> None:  # noqa: F811
