@@ -99,7 +99,7 @@ SMALLER: dict[str, tuple[str, ...]] = {
         "candidates=2",
         "metric=oracle-mean-fit",
     ),
-    "difflab likelihood run=runs/ddpm/shapes32/demo split=val n=256": ("n=2", *ON_CPU),
+    "difflab likelihood run=runs/ddpm/shapes32/demo split=val n=16": ("n=2", *ON_CPU),
     "difflab data make source=shapes out=data/shapes32_single resolution=32 objects=1 'sizes=[large]'": (
         "n=48",
         "val=16",

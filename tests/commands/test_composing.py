@@ -72,6 +72,7 @@ def test_choices_are_named_as_they_are_given_on_the_command_line() -> None:
         ("resume=step=100.ckpt", ["'resume=\"step=100.ckpt\"'"]),
         ("seed=1,2", ["seed=1,2", "[1,2]"]),
         ("sampler=", ["sampler=: no such choice", "heun"]),
+        ("data=data/mine", ["data=data/mine: no such choice; a directory is given by data.path=data/mine (known: "]),
         ("guidance=[1]", ["guidance=[1]: choose one of autoguidance, ", "without brackets"]),
         ("guidance=[]", ["guidance=[]: choose one of autoguidance, "]),
         ("guidance@guidance=[{a: 1}]", ["choose one of autoguidance, "]),

@@ -136,7 +136,9 @@ def test_another_split_or_data_set_is_another_protocol(own_run: Path, tiny_shape
 def test_an_exported_folder_is_judged_with_data(own_run: Path, tiny_shapes: Path, tmp_path: Path) -> None:
     done("weights", "export", own_run, "--out", "exported")
     message = mistake("evaluate", "run=exported", "n=4", "logger=none", *FD, *ON_CPU)
-    assert "metrics.fd compares with a data set and there is none; give data=" in message
+    assert (
+        "metrics.fd compares with a data set and there is none; give data= or data.path=, or metrics.fd=null" in message
+    )
     assert not (tmp_path / "exported" / "evaluations").exists()
     data = ("data=shards", f"data.path={tiny_shapes}", "data.image_size=16", "data.batch_size=4", "data.workers=0")
     done("evaluate", "run=exported", "n=4", "logger=none", *data, *FD, *ON_CPU)

@@ -211,7 +211,25 @@ def test_mistakes_are_one_line_and_write_nothing(
 
 def test_without_data_what_compares_is_refused(theirs: Path) -> None:
     line = mistake("evaluate", f"samples={theirs}", *FD, "accelerator=cpu", "logger=none")
-    assert "metrics.fd compares with a data set and there is none; give data=" in line
+    assert "metrics.fd compares with a data set and there is none; give data= or data.path=, or metrics.fd=null" in line
+
+
+@pytest.mark.parametrize("chosen", [(), ("data=shards",)])
+def test_a_data_directory_alone_is_enough(chosen: tuple[str, ...], theirs: Path, tiny_shapes: Path) -> None:
+    given = (f"samples={theirs}", *FD, "accelerator=cpu", "logger=none", "data.workers=0")
+    own = judged(*given, *chosen, f"data.path={tiny_shapes}", "out=own")
+    named = judged(*given, "data=shapes32_single", f"data.path={tiny_shapes}", "data.image_size=16", "out=named")
+    assert numbers(own) == numbers(named)
+
+
+def test_a_data_directory_says_its_channels(tmp_path: Path) -> None:
+    for folder in ("photos", "theirs"):
+        (tmp_path / folder).mkdir()
+        for number, pixels in enumerate(PIXELS):
+            Image.fromarray(pixels[..., 0]).save(tmp_path / folder / f"{number}.png")
+    done("data", "make", "source=folder", "path=photos", "out=grey")
+    folder = judged("samples=theirs", "data.path=grey", "data.workers=0", *FD, "accelerator=cpu", "logger=none")
+    assert numbers(folder)["fd-random@6"] == pytest.approx(0.0, abs=1e-3)
 
 
 def test_nothing_else_lies_among_the_samples_of_a_drawing(tiny_run: Path, data: tuple[str, ...]) -> None:

@@ -26,6 +26,7 @@ from difflab.config.places import annotation_of, models_in
 from difflab.config.task import TASKS
 from difflab.config.train import TrainConfig
 from difflab.errors import UserError
+from plugin_packages import Packages, packages  # noqa: F401 - a fixture
 
 OF_MODELS: tuple[Command[Any], ...] = (SAMPLE, EVALUATE, EVALUATE_SAMPLES, SCHEDULE, LIKELIHOOD, ACCURACY)
 COMPOSED: dict[str, type[Config]] = {"train": TrainConfig} | {one.primary: one.config for one in OF_MODELS}
@@ -189,6 +190,15 @@ def test_what_a_command_does_not_have_is_one_line(primary: str, wrong: str, said
         topic(primary, wrong)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_help_describes_a_choice_whose_file_has_no_comment(packages: Packages) -> None:  # noqa: F811
+    packages.install_tone()
+    lines = help_text(
+        "train", TrainConfig, ["experiment=ddpm/shapes32", "conditioning=tone"], ["conditioning"]
+    ).splitlines()
+    (line,) = (line for line in lines if line.startswith("  tone "))
+    assert line.split(maxsplit=1)[1] == "The tone of an image: one learned vector for all"
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,10 @@ def no_such_choice(group: str, name: str) -> str:
             f"no such choice; {kind.package} registers that kind, but has no file to select it: "
             f"add conf/{group}/{name}.yaml beside the module {kind.module}"
         )
-    return f"no such choice{near_choices(name, choices_of(group))}"
+    known = choices_of(group)
+    if group == "data" and "/" in name:
+        return f"no such choice; a directory is given by data.path={name} (known: {', '.join(known)})"
+    return f"no such choice{near_choices(name, known)}"
 
 
 def wrong_in_a_file(message: str) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from difflab.commands.choices import chosen_twice, is_choice, no_mapping, no_such_choice, unreadable, wrong_in_a_file
 from difflab.commands.interpolation import refuse_resolvers
-from difflab.commands.own_data import fill_in
+from difflab.commands.own_data import fill_in, fill_in_reference
 from difflab.commands.search_path import extend_search_path
 from difflab.config.axes import AXES
 from difflab.config.base import Config
@@ -22,6 +22,9 @@ Model = TypeVar("Model", bound=Config)
 
 TRAINING = "train"
 """The primary configuration in which the data determines open values."""
+
+JUDGING = "evaluate_samples"
+"""The primary configuration in which the reference data determines what its own section leaves open."""
 
 TAKING_WORDS = frozenset(axis.group for axis in AXES if axis.words)
 """The groups whose choices may be written as values."""
@@ -131,7 +134,8 @@ def _filled_in(
 ) -> list[str]:
     _pop_hydra(composed)
     refuse_resolvers(composed)
-    return fill_in(composed, choices, overrides, checking=checking) if primary == TRAINING else []
+    filling = {TRAINING: fill_in, JUDGING: fill_in_reference}.get(primary)
+    return filling(composed, choices, overrides, checking=checking) if filling is not None else []
 
 
 def to_plain(composed: Any, choices: Any) -> dict[str, Any]:

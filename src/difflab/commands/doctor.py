@@ -151,9 +151,10 @@ def _devices() -> Iterator[Finding]:
     from difflab.data.processes import cores
     from difflab.devices import fast_in_bf16
 
-    threads = torch.get_num_threads()
+    number = torch.get_num_threads()
+    threads = "1 thread" if number == 1 else f"{number} threads"
     bf16 = "multiplies in bf16, which auto precision uses" if fast_in_bf16("cpu") else "auto precision is fp32"
-    yield Finding("cpu", f"{cores()} cores, torch uses {threads} threads; {bf16}")
+    yield Finding("cpu", f"{cores()} cores, torch uses {threads}; {bf16}")
     if not torch.cuda.is_available():
         yield Finding("gpu", "none that torch can use; everything runs on the CPU", "note")
     for i in range(torch.cuda.device_count()):

@@ -30,13 +30,19 @@ EVALUATE = Command(
 )
 
 
+def with_own_data(argv: Sequence[str]) -> list[str]:
+    """The overrides, preceded by `data=shards` if they give `data.path` without choosing a data set."""
+    keys = {argument.partition("=")[0].lstrip("+") for argument in argv}
+    return ["data=shards", *argv] if "data.path" in keys and "data" not in keys else list(argv)
+
+
 EVALUATE_SAMPLES = Command(
     "evaluate",
     "evaluate_samples",
     EvaluateSamplesConfig,
     swept=("samples", "n", "split"),
     results="evaluations",
-    complete=list,
+    complete=with_own_data,
     build="difflab.commands.measurements.samples:of_given",
     report="difflab.commands.sweep_report:report",
     unfinished=UNFINISHED,

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from difflab.config.axes import AXES
 from difflab.config.base import Config, fields_by_key, summary_of
 from difflab.config.groups import choice_file, choices_of
 from difflab.config.options import in_words, rows, said_of, shared
@@ -61,7 +62,7 @@ def _text_of(model: type[Config], plain: Mapping[str, Any], path: Sequence[str])
 
 
 def _choices(group: str, choices: Sequence[str]) -> Iterator[str]:
-    """Yields `group=name` of every file with the comment on its first line."""
+    """Yields `group=name` of every file with its description."""
     if choices:
         yield f"\n{group}= takes:"
         column = max(map(len, choices))
@@ -70,11 +71,13 @@ def _choices(group: str, choices: Sequence[str]) -> Iterator[str]:
 
 
 def _said_of_file(group: str, choice: str) -> str:
-    """The comment at the start of a file."""
+    """The comment at the start of a file; where there is none, the description of the kind of the same name."""
     path = choice_file(group, choice)
     lines = path.read_text(encoding="utf-8").splitlines() if path else []
     begins = takewhile(lambda line: line.startswith("#"), lines)
-    return " ".join(line.lstrip("# ") for line in begins if "@package" not in line)
+    comment = " ".join(line.lstrip("# ") for line in begins if "@package" not in line)
+    kinds = next((axis for axis in AXES if axis.group == group), {})
+    return comment or (kinds[choice].summary if choice in kinds else "")
 
 
 def _kinds(models: Sequence[type[BaseModel]]) -> Iterator[str]:

@@ -46,6 +46,21 @@ def fill_in(composed: Any, choices: Mapping[str, Any], overrides: Sequence[str],
     return said
 
 
+def fill_in_reference(
+    composed: Any, choices: Mapping[str, Any], overrides: Sequence[str], *, checking: bool | None
+) -> list[str]:
+    """`fill_in` for a data set that existing samples are compared with, where its file leaves facts open."""
+    from omegaconf import OmegaConf, open_dict
+
+    data = composed.get("data")
+    if not OmegaConf.is_dict(data) or not any(OmegaConf.is_missing(data, fact) for fact in UNKNOWN):
+        return []
+    with open_dict(composed):
+        if OmegaConf.is_missing(data, "batch_size"):
+            data.batch_size = composed.batch_size
+        return _fill_in_facts(composed, choices, overrides, checking=checking)
+
+
 def _fill_in_facts(
     composed: Any, choices: Mapping[str, Any], overrides: Sequence[str], *, checking: bool | None
 ) -> list[str]:
@@ -89,7 +104,7 @@ def _without_validation(
     if is_requested or split is None or split != stated.get("val_split") or split in (facts.splits or [split]):
         return []
     composed.data.val_split = None
-    validates = bool(composed.trainer.get("val_every_steps"))
+    validates = bool("trainer" in composed and composed.trainer.get("val_every_steps"))
     if validates:
         composed.trainer.val_every_steps = 0
     return [f"{facts.says_so}: no split {split!r}, so there is no validation"] if validates else []

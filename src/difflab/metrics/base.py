@@ -161,7 +161,9 @@ class Metric(ABC, Generic[C]):
         if wanted is not None and wanted != n:
             raise UserError(f"{self.key} is defined at n={wanted}, not n={n}; draw n={wanted} or set {self.key}.n=null")
         if self.compares and not has_reference:
-            raise UserError(f"{self.key} compares with a data set and there is none; give data=, or {self.key}=null")
+            raise UserError(
+                f"{self.key} compares with a data set and there is none; give data= or data.path=, or {self.key}=null"
+            )
         self.check_count(n)
 
     def check_count(self, n: int) -> None:
