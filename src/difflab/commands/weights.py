@@ -59,19 +59,11 @@ def inspect(
 
 @app.command(name="import")
 def import_(
-<<<<<<< HEAD
-    path: Annotated[Path, typer.Argument(readable=False, help="an official weights file, or a diffusers folder")],
+    path: Annotated[Path, typer.Argument(readable=False, help="an official weights file, or a folder of them")],
     out: Annotated[Path, typer.Option(readable=False, help="folder to write, for `difflab sample run=`")],
     preset: Annotated[
         str | None,
-        typer.Option(help="their experiment, as in ddpm/cifar10; a diffusers folder may contain it"),
-=======
-    path: Annotated[Path, typer.Argument(readable=False, help="an official weights file, or a folder of them")],
-    out: Annotated[Path, typer.Option(readable=False, help="folder to write, which `difflab sample run=` takes")],
-    preset: Annotated[
-        str | None,
-        typer.Option(help="the experiment they are of, as in ddpm/cifar10; a folder may say it itself"),
->>>>>>> w/clipw
+        typer.Option(help="their experiment, as in ddpm/cifar10; a folder may contain it"),
     ] = None,
     layout: Annotated[str | None, typer.Option(help="the official layout, if the keys do not determine it")] = None,
     wrapper: Annotated[str | None, typer.Option(help=_WRAPPER)] = None,
@@ -86,14 +78,9 @@ def import_(
     from difflab.interop.registry import check_export, export_model, import_weights
 
     if (path / "config.yaml").is_file():
-<<<<<<< HEAD
         raise UserError(f"{path} is a run of difflab's own, which every command accepts as it is: run={path}")
-    config, notes = _named_model(path, preset, wrapper)
-=======
-        raise UserError(f"{path}: a run of difflab's own, which every command takes as it is: run={path}")
     config, notes = _named_model(path, preset, layout, wrapper, activation)
     _require_activation(path if preset is None else preset, config, activation)
->>>>>>> w/clipw
     check_export(out, config, NATIVE)
     published_in = PRESETS[preset].layouts if preset in PRESETS else ()
     imported = import_weights(path, Target.of(config), layout, wrapper, published_in)
@@ -107,15 +94,10 @@ def import_(
         say(f"note: {note}")
 
 
-<<<<<<< HEAD
-def _named_model(path: Path, preset: str | None, wrapper: str | None) -> tuple[ModelConfig, Sequence[str]]:
-    """The model of the weights, and notes about how it was identified."""
-=======
 def _named_model(
     path: Path, preset: str | None, layout: str | None, wrapper: str | None, activation: str | None
 ) -> tuple[ModelConfig, Sequence[str]]:
-    """The model that the weights are for, and what there is to say about how it was found."""
->>>>>>> w/clipw
+    """The model of the weights, and notes about how it was identified."""
     from difflab.commands.choices import near_choices
     from difflab.commands.composing import choices_of, compose_and_validate
     from difflab.config.train import TrainConfig
@@ -130,15 +112,7 @@ def _named_model(
         config = experiment.model()
         _refuse_unlearned_tokens(preset, config)
         return config, _other_process(path, config, preset)
-<<<<<<< HEAD
-    described = model_of_folder(path)
-    if described is None:
-        # Its error names what the weights fit, or that they are our own.
-        import_weights(path, None, wrapper=wrapper)
-    assert described is not None, "unidentified weights are refused"
-=======
     described = model_of_folder(path) or clip_of_folder(path) or model_of_weights(path, layout, wrapper, activation)
->>>>>>> w/clipw
     return described.config, described.notes
 
 
@@ -169,15 +143,8 @@ def _require_activation(source: object, config: ModelConfig, activation: str | N
 def export(
     run: Annotated[str, typer.Argument(help="a run directory, a checkpoint or an exported folder")],
     out: Annotated[Path, typer.Option(readable=False, help="folder to write (a file for the layouts of one file)")],
-<<<<<<< HEAD
-    layout: Annotated[
-        str, typer.Option(help="difflab, diffusers, guided, guided-new-order, janspiry or pesser")
-    ] = "difflab",
-    which: Annotated[str, typer.Option("--weights", help="auto (averages if there are any), ema or raw")] = "auto",
-=======
     layout: Annotated[str, typer.Option(help=_LAYOUTS)] = "difflab",
     which: Annotated[str, typer.Option("--weights", help="auto (averages where they are kept), ema or raw")] = "auto",
->>>>>>> w/clipw
 ) -> None:
     """Write the weights of a run as a difflab folder, or in an official layout."""
     from difflab.interop.registry import NATIVE, check_export, export_model
