@@ -54,6 +54,11 @@ def data_with_classes(data: DataConfig, label: Label) -> DataConfig:
     return data.model_copy(update={"classes": classes, "class_names": None})
 
 
+def has_names(config: PromptedConfig, data: DataConfig) -> bool:
+    """Whether classes have names, given or in the data, as `data_with_classes` gives it."""
+    return config.class_names is not None or config.label != "stored" or class_names_of(data) is not None
+
+
 def prompts_of(config: PromptedConfig, data: DataConfig) -> Prompts:
     """The prompts of a configuration, for data as `data_with_classes` gives it.
 

@@ -58,7 +58,8 @@ def plot_confusion(table: Tensor, names: Sequence[str], path: Path) -> None:
     if len(names) > MOST_DRAWN:
         there = [c for c in drawn if counts[c]]
         drawn = sorted(sorted(there, key=lambda c: float(shares[c, c]))[:MOST_DRAWN])
-        title = f"the {len(drawn)} of {len(names)} classes with the lowest accuracy"
+        chosen = "with the lowest accuracy" if len(there) > MOST_DRAWN else "that have images"
+        title = f"the {len(drawn)} of {len(names)} classes {chosen}"
     # Names may repeat, and an axis would merge them.
     called = {c: names[c] if list(names).count(names[c]) == 1 else f"{names[c]} ({c})" for c in drawn}
     cells = [{"true": called[a], "predicted": called[b], "share": float(shares[a, b])} for a in drawn for b in drawn]
@@ -86,8 +87,14 @@ def plot_reliability(bins: Sequence[Bin], path: Path) -> None:
     up = altair.Y("accuracy:Q").title("accuracy").scale(domain=[0, 1])
     bars = (
         altair.Chart(altair.Data(values=drawn))
-        .mark_bar(stroke="white")
-        .encode(x=across, x2=altair.X2("high:Q"), y=up, opacity=altair.Opacity("images:Q").title("images"))
+        .mark_rect(stroke="white")
+        .encode(
+            x=across,
+            x2=altair.X2("high:Q"),
+            y=up,
+            y2=altair.Y2(datum=0),
+            opacity=altair.Opacity("images:Q").title("images"),
+        )
     )
     ends = altair.Data(values=[{"low": 0, "accuracy": 0}, {"low": 1, "accuracy": 1}])
     diagonal = altair.Chart(ends).mark_line(strokeDash=[4, 4], color="#777777").encode(x=across, y=up)

@@ -18,6 +18,7 @@ from difflab.commands.processes import Processes
 from difflab.config.data import DataConfig
 from difflab.config.model import Measurement as Measured
 from difflab.config.work import MeasuringImagesConfig
+from difflab.data.reading import MissingFieldError
 from difflab.data.shard_names import as_word
 from difflab.errors import UserError
 from difflab.metrics.protocol import Protocol, ReferenceRecord, Result, software_versions
@@ -67,7 +68,7 @@ class ImagesMeasurement(ABC, Generic[ConfigT]):
         refuse_other_images(self.model, data)
         fields = list(dict.fromkeys([*data.fields, *self.reads()]))
         self.data = data.model_copy(update={"fields": fields})
-        self.images = images_of(self.data, config.split, config.n, config.batch_size, self.processes)
+        self.images = self.images_of(config.split, config.n)
 
     # -- what each kind defines --------------------------------------------------------------------------------------
 
@@ -125,13 +126,14 @@ class ImagesMeasurement(ABC, Generic[ConfigT]):
         config = self.config
         _choose_arithmetic(self.device, config.precision)
         with self.processes.agreeing(), refusing_too_large(f"batch_size={config.batch_size}"):
-            for batch in self._batches():
+            for batch in self.batches():
                 if len(batch["index"]):
                     self.add(batch)
         return self.found()
 
-    def _batches(self) -> Iterator[Batch]:
-        yield from self.batches_of(self.images.batches(self.config.n), self.config.n, self.what)
+    def batches(self) -> Iterator[Batch]:
+        """The images that are measured, of this process."""
+        return self.batches_of(self.images.batches(self.config.n), self.config.n, self.what)
 
     def batches_of(self, batches: Iterable[Batch], n: int, what: str) -> Iterator[Batch]:
         """This process's share of n images without padding, with a progress line."""
@@ -184,6 +186,29 @@ class ImagesMeasurement(ABC, Generic[ConfigT]):
             warnings=[f"{missing} of {self.config.n} images could not be read and are left out"] if missing else [],
         )
 
+    def images_of(self, split: str, n: int | None, key: str = "n") -> DataReference:
+        """The images of a split, of which this process reads its share; n of them, by this key, or None for all.
+
+        Raises UserError if there are fewer, or if they lack a field that is read.
+        """
+        processes, data = self.processes, self.data
+        size = self.config.batch_size * processes.world_size
+        try:
+            images = shards_reference(
+                data, split, batch_size=size, rank=processes.rank, world_size=processes.world_size
+            )
+        except MissingFieldError as error:
+            if error.field not in self.reads():
+                raise
+            command = self.kind.replace("_", "-")
+            raise UserError(f"{error.why}, which `difflab {command}` needs: give it data with them") from None
+        if n is not None and n > images.total:
+            raise UserError(
+                f"{key}={n}, but the split {split} of {images.name} has {images.total} images: "
+                f"give {key}={images.total} or less, or another split"
+            )
+        return images
+
     def described(self) -> dict[str, Any]:
         return {"model": self.stored.config.model_dump(mode="json")}
 
@@ -224,18 +249,6 @@ def _data_of(config: MeasuringImagesConfig, stored: Stored) -> DataConfig:
             "data.image_size=... data.batch_size=1"
         )
     return data
-
-
-def images_of(data: DataConfig, split: str, n: int | None, batch_size: int, processes: Processes) -> DataReference:
-    """The images of a split, of which this process reads its share. Raises UserError if there are fewer than n."""
-    size = batch_size * processes.world_size
-    images = shards_reference(data, split, batch_size=size, rank=processes.rank, world_size=processes.world_size)
-    if n is not None and n > images.total:
-        raise UserError(
-            f"n={n}, but the split {split} of {images.name} has {images.total} images: "
-            f"give n={images.total} or less, or another split"
-        )
-    return images
 
 
 def _rows_of(batch: Batch, chosen: Tensor) -> Batch:

@@ -45,7 +45,7 @@ NAMED = 3
 
 
 class ZeroShotMeasurement(ImagesMeasurement[ZeroShotConfig]):
-    """`zero-shot-top1`, `-top5` if there are more than five classes, `-mean-per-class`, `expected-calibration-error`."""
+    """`zero-shot-top1`, `-top5` of more than five classes, `-mean-per-class`, and `expected-calibration-error`."""
 
     kind = "zero_shot"
     what = "zero-shot classification"
