@@ -13,7 +13,10 @@ ZERO_SHOT = Command(
     "zero-shot",
     "zero_shot",
     ZeroShotConfig,
-    swept=("templates", "label", "split", "n", "seed", "weights", "precision"),
+    swept=(
+        *("templates", "label", "corruption", "severity", "attack", "epsilon", "steps"),
+        *("split", "n", "seed", "weights", "precision"),
+    ),
     results="classifications",
     complete=of_images("images are classified by the model alone", own=("class_names",)),
     build="difflab.commands.measurements.zero_shot:zero_shot",

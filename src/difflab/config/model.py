@@ -29,8 +29,8 @@ class ModelConfig(RecordedConfig):
     What it can be used for:
 
     title: what it is, in words.
-    measures: what can be measured of it: samples, the likelihood of images, the accuracy of classification; if it embeds
-        images and texts, zero-shot classification, retrieval, and linear probes of its features.
+    measures: what can be measured of it: samples, the likelihood of images, the accuracy of classification; or, as it
+        embeds images and texts, zero-shot classification, retrieval, and linear probes of its features.
     use: the arguments of a command that uses a classifier, with `{run}` as a placeholder; None for other models.
     """
 

@@ -5,6 +5,7 @@ Radford et al. 2021, appendix A.3.
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -40,8 +41,8 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Fitted:
-    """right: bool [n], whether each image of the evaluation is classified right. penalty: the lambda. converged: whether
-    the optimizer ended within its iterations."""
+    """right: bool [n], whether each image of the evaluation is classified right. penalty: the lambda.
+    converged: whether the optimizer ended within its iterations."""
 
     right: np.ndarray
     penalty: float
@@ -111,7 +112,7 @@ def crossing(shots: Sequence[int], accuracies: Sequence[float], level: float) ->
     pairs = sorted(zip(shots, accuracies, strict=True))
     if pairs and pairs[0][1] >= level:
         return float(pairs[0][0])
-    for (fewer, low), (more, high) in zip(pairs, pairs[1:]):
+    for (fewer, low), (more, high) in itertools.pairwise(pairs):
         if low < level <= high:
             return math.exp(math.log(fewer) + (level - low) / (high - low) * math.log(more / fewer))
     return None

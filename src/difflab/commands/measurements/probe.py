@@ -68,8 +68,8 @@ class Collected:
 
 
 class ProbeMeasurement(ImagesMeasurement[ProbeConfig]):
-    """`probe-top1`, or `probe-<k>-shot-top1` for each number of shots, `zero-shot-top1` on the same images where classes
-    have names, and `shots-of-zero-shot`, the examples per class at which a probe is as good."""
+    """`probe-top1`, or `probe-<k>-shot-top1` for each number of shots. If classes have names, `zero-shot-top1` on the
+    same images, and `shots-of-zero-shot`, the examples per class at which a probe is as good."""
 
     kind = "probe"
     what = "features"

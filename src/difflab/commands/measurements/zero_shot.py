@@ -16,6 +16,7 @@ from difflab.commands.measurements.images import ImagesMeasurement, log_picture
 from difflab.commands.measurements.measuring import Measuring
 from difflab.config.data import DataConfig
 from difflab.config.zero_shot import ZeroShotConfig
+from difflab.images import as_float
 from difflab.metrics.calibration import BINS, expected_calibration_error
 from difflab.metrics.gather import gather_rows
 from difflab.metrics.protocol import Result
@@ -23,6 +24,7 @@ from difflab.metrics.reference import in_order
 from difflab.metrics.zero_shot import Classified, ClassifiedTally
 from difflab.pipelines.embedding import EmbeddingPipeline, class_vectors
 from difflab.pipelines.prompts import Prompts, data_with_classes, label_fields, labels_of, prompts_of
+from difflab.pipelines.robustness.changes import change_of, change_parameters, changed_in_words
 from difflab.tracking.rundir import RunDirectory
 from difflab.tracking.zero_shot import (
     plot_confusion,
@@ -49,12 +51,13 @@ class ZeroShotMeasurement(ImagesMeasurement[ZeroShotConfig]):
 
     kind = "zero_shot"
     what = "zero-shot classification"
-    method = ("templates", "class_names", "label")
+    method = ("templates", "class_names", "label", "corruption", "severity", "attack", "epsilon", "steps")
 
     pipeline: EmbeddingPipeline
     prompts: Prompts
     vectors: Tensor
     classified: Classified
+    clean: float | None = None
 
     def read_as(self, data: DataConfig) -> DataConfig:
         data = data_with_classes(data, self.config.label)
@@ -64,6 +67,8 @@ class ZeroShotMeasurement(ImagesMeasurement[ZeroShotConfig]):
     def begin(self) -> None:
         self.pipeline = EmbeddingPipeline(self.model, autocast=self.autocast)
         self.tally = ClassifiedTally(len(self.prompts.names))
+        self.clean_tally = ClassifiedTally(len(self.prompts.names))
+        self.change = change_of(self.config)
 
     def reads(self) -> Sequence[str]:
         return label_fields(self.config.label)
@@ -74,16 +79,27 @@ class ZeroShotMeasurement(ImagesMeasurement[ZeroShotConfig]):
 
     def add(self, batch: Batch) -> None:
         label = labels_of(batch, self.config.label, len(self.prompts.names))
+        images, index = as_float(batch["image"].to(self.device)), batch["index"]
         with torch.no_grad():
-            logits = self.pipeline.scale * self.pipeline.images(batch["image"]) @ self.vectors.T
-        self.tally.add(batch["index"], label, logits)
+            logits = self._logits(images)
+        if self.change is not None:
+            self.clean_tally.add(index, label, logits)
+            changed = self.change(self._logits, images, label.to(self.device), index.tolist())
+            with torch.no_grad():
+                logits = self._logits(changed)
+        self.tally.add(index, label, logits)
+
+    def _logits(self, images: Tensor) -> Tensor:
+        return self.pipeline.scale * self.pipeline.images(images) @ self.vectors.T
 
     def found(self) -> list[Result]:
         found = self.classified = self.tally.over_ranks()
         classes, n = len(self.prompts.names), len(found.index)
         values = {f"top{k}": _mean_and_error(found.hits(k)) for k in ((1, TOP) if classes > TOP else (1,))}
         values["mean-per-class"] = found.mean_per_class()
-        parameters, details = described(self.prompts, self.config.label), self._details()
+        parameters = {**described(self.prompts, self.config.label), **change_parameters(self.config)}
+        self.clean = None if self.change is None else float(self.clean_tally.over_ranks().hits(1).mean())
+        details = self._details()
         results = [
             self.result(f"zero-shot-{name}", value, error, n, parameters, details)
             for name, (value, error) in values.items()
@@ -98,6 +114,7 @@ class ZeroShotMeasurement(ImagesMeasurement[ZeroShotConfig]):
             "templates": given if isinstance(given, str) else list(given),
             "cross_entropy": float(self.classified.cross_entropy.mean()),
             "classes_without_images": int((self.classified.counts() == 0).sum()),
+            **({} if self.clean is None else {"top1_unchanged": self.clean}),
         }
 
     def write(self, out: RunDirectory, loggers: Sequence[Logger]) -> None:
@@ -124,6 +141,8 @@ class ZeroShotMeasurement(ImagesMeasurement[ZeroShotConfig]):
             lines += [f"best: {', '.join(shown[:NAMED])}", f"worst: {', '.join(shown[: -NAMED - 1 : -1])}"]
         else:
             lines.append(f"by class, best first: {', '.join(shown)}")
+        if self.clean is not None:
+            lines.append(f"under {changed_in_words(self.config)}; the same images unchanged: top1 {self.clean:.3g}")
         confident = float(found.confidence.mean())
         lines.append(f"mean confidence {confident:.3g}, right in {float(found.hits(1).mean()):.3g}")
         if len(there) < len(names):
