@@ -122,15 +122,15 @@ def test_held_out_combinations_are_measured(small_clip: Path) -> None:
 
 def test_corruptions_and_attacks_are_points_of_a_sweep(small_clip: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(small_clip, tmp_path / "run"))
-    ended = done("zero-shot", f"run={run}", "n=6", "corruption=gaussian_noise,jpeg", "severity=1,5", *QUIET)
-    assert "4 of 4 done" in ended.err
+    ended = done("zero-shot", f"run={run}", "n=6", "corruption=gaussian_noise,jpeg", "severity=5", *QUIET)
+    assert "2 of 2 done" in ended.err
     assert "cannot be compared" not in ended.err
-    again = done("zero-shot", f"run={run}", "n=6", "corruption=gaussian_noise,jpeg", "severity=1,5", *QUIET)
+    again = done("zero-shot", f"run={run}", "n=6", "corruption=gaussian_noise,jpeg", "severity=5", *QUIET)
     assert "starts" not in again.err
     folders = sorted((run / "evaluations").glob("zero-shot-*"))
     found = [records(folder)["zero-shot-top1@val-6"] for folder in folders]
     asked = {(one.protocol.parameters["corruption"], one.protocol.parameters["severity"]) for one in found}
-    assert asked == {(name, severity) for name in ("gaussian_noise", "jpeg") for severity in (1, 5)}
+    assert asked == {("gaussian_noise", 5), ("jpeg", 5)}
     clean = {one.details["top1_unchanged"] for one in found}
     assert len(clean) == 1
 
@@ -153,9 +153,9 @@ def test_an_attack_never_helps(small_clip: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_find_what_one_does(small_clip: Path, tmp_path: Path) -> None:
     arguments = ["zero-shot", f"run={small_clip}", "n=11", "templates=shapes", "batch_size=2", *QUIET]
-    for devices in (1, 2):
-        ended = spawn_difflab([*arguments, f"devices={devices}", f"out=on-{devices}"], tmp_path)
-        assert ended.status == 0, ended.err
+    done(*arguments, "out=on-1")
+    ended = spawn_difflab([*arguments, "devices=2", "out=on-2"], tmp_path)
+    assert ended.status == 0, ended.err
     one, two = records(tmp_path / "on-1"), records(tmp_path / "on-2")
     assert {name: found.value for name, found in two.items()} == {
         name: pytest.approx(found.value) for name, found in one.items()

@@ -47,11 +47,11 @@ class Prompts:
 def data_with_classes(data: DataConfig, label: Label) -> DataConfig:
     """The data with as many classes as its index names, or with those of the shapes data. Raises UserError if missing.
 
-    Nothing of a CLIP depends on the classes of its training data, so other data has its own.
+    Nothing of a CLIP depends on the classes of its training data, so other data has its own, and needs no captions.
     """
     names = class_names_of(data) if label == "stored" else shapes_names(label)
     classes = data.classes if names is None else len(names)
-    return data.model_copy(update={"classes": classes, "class_names": None})
+    return data.model_copy(update={"classes": classes, "class_names": None, "fields": [], "captions": "whole"})
 
 
 def has_names(config: PromptedConfig, data: DataConfig) -> bool:

@@ -42,7 +42,7 @@ def test_a_correct_answer_turns_where_the_bound_reaches_over_the_margin() -> Non
     difference = WEIGHTS[0] - WEIGHTS[1]
     x = (0.65 * difference / difference.square().sum()).reshape(1, 1, 2, 2)
     label = torch.tensor([0])
-    assert float((logits(x)[0, 0] - logits(x)[0, 1])) == pytest.approx(0.65)
+    assert float(logits(x)[0, 0] - logits(x)[0, 1]) == pytest.approx(0.65)
     bound = 0.65 / float(difference.abs().sum())
     assert logits(fgsm(logits, x, label, 0.99 * bound)).argmax() == 0
     assert logits(fgsm(logits, x, label, 1.01 * bound)).argmax() == 1

@@ -46,8 +46,7 @@ class RetrievalMeasurement(ImagesMeasurement[RetrievalConfig]):
     def read_as(self, data: DataConfig) -> DataConfig:
         # The whole file is read: with data.captions=lines all of its lines are captions of the image.
         self.captions_as = data.captions
-        fields = list(dict.fromkeys([*data.fields, "caption"]))
-        return data.model_copy(update={"fields": fields, "captions": "whole"})
+        return data.model_copy(update={"fields": ["caption"], "captions": "whole"})
 
     def begin(self) -> None:
         self.pipeline = EmbeddingPipeline(self.model, autocast=self.autocast)
