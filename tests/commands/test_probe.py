@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import difflab
 from clip_runs import QUIET, records, table
 from command_line import spawn_difflab
 from difflab.tracking.runs import read_offline_run
 from tiny_runs import ON_CPU, done, mistake
+from tiny_runs import difflab as run_command
 
 PROBED = ("n=12", "templates=shapes")
 
@@ -73,6 +75,13 @@ def test_classes_without_names_have_a_probe_alone(small_clip: Path, tmp_path: Pa
     assert "no zero-shot accuracy beside it: the data does not name its classes" in ended.out
 
 
+def test_from_python_it_is_what_the_command_finds(small_clip: Path) -> None:
+    done("probe", f"run={small_clip}", *PROBED, "train_n=60", "shots=1,2", "out=found", *QUIET)
+    run = difflab.load(small_clip, accelerator="cpu")
+    rows = run.probe(n=12, templates="shapes", shots=[1, 2], overrides=["train_n=60"])
+    assert {row.name: row.value for row in rows} == {name: one.value for name, one in records("found").items()}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -89,9 +98,7 @@ def test_classes_without_names_have_a_probe_alone(small_clip: Path, tmp_path: Pa
     ],
 )
 def test_mistakes_are_one_line(small_clip: Path, arguments: list[str], message: str) -> None:
-    from tiny_runs import difflab
-
-    ended = difflab("probe", f"run={small_clip}", *PROBED, *arguments, "out=found", *QUIET)
+    ended = run_command("probe", f"run={small_clip}", *PROBED, *arguments, "out=found", *QUIET)
     assert ended.status == 2, ended
     assert message in ended.last_error
 

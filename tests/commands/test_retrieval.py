@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import difflab as difflab_api
 from clip_runs import QUIET, records
 from command_line import spawn_difflab
 from difflab.config.data import DataConfig
@@ -97,6 +98,12 @@ def test_an_empty_caption_is_refused(small_clip: Path) -> None:
     write_dataset({"val": Silent(resolution=16, n=4, seed=1, split="val")}, Path("silent"), shard_size=40)
     message = last_line("retrieval", f"run={small_clip}", "data.path=silent", "n=4", *QUIET)
     assert "1 of 4 images have an empty caption, such as number 2 of the split val" in message
+
+
+def test_from_python_it_is_what_the_command_finds(small_clip: Path) -> None:
+    done("retrieval", f"run={small_clip}", "n=4", "distinct=true", "out=found", *QUIET)
+    rows = difflab_api.load(small_clip, accelerator="cpu").retrieval(n=4, distinct=True)
+    assert {row.name: row.value for row in rows} == values("found")
 
 
 def test_the_template_changes_what_is_embedded(small_clip: Path) -> None:

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
+import difflab
 from clip_runs import QUIET, records, table
 from command_line import spawn_difflab
-from difflab.data.shapes import class_names
+from difflab.data.shapes import ShapesSource, class_names
+from difflab.data.writing import write_dataset
 from difflab.pipelines.embedding import EmbeddingPipeline, class_vectors
 from difflab.pipelines.stored import load_stored
 from difflab.tracking.runs import read_offline_run
-from own_images import write_scans
 from tiny_runs import ON_CPU, done, mistake
 
 NAMES = class_names("shape")
@@ -200,8 +201,13 @@ def test_a_prompt_that_is_too_long_is_refused(small_clip: Path) -> None:
 
 
 def test_data_without_labels_is_refused(small_clip: Path) -> None:
-    write_scans(Path("pictures"), each=8)
-    done("data", "make", "source=folder", "path=pictures", "out=bare", "resolution=16", "val=4")
+    class Unlabelled(ShapesSource):
+        def sample(self, index: int) -> dict[str, object]:
+            return {"image": super().sample(index)["image"]}
+
+    write_dataset({"val": Unlabelled(resolution=16, n=4, split="val")}, Path("bare"), shard_size=40)
+    index = Path("bare/index.json")
+    index.write_text(json.dumps({**json.loads(index.read_text()), "classes": None}))
     arguments = ("zero-shot", f"run={small_clip}", "data.path=bare", "n=2", *QUIET)
     assert "the data does not name its classes: give class_names=[...]" in mistake(*arguments, "data.classes=null")
     message = mistake(*arguments, "class_names=[a,b,c,d,e,f]")
@@ -214,6 +220,21 @@ def test_what_embeds_no_texts_is_refused(command: str, own_run: Path) -> None:
     assert "is a diffusion model and embeds no texts: give run= a CLIP (task=contrastive)" in message
 
 
-def test_a_clip_has_no_likelihood(small_clip: Path) -> None:
-    message = mistake("likelihood", f"run={small_clip}", "n=2", *QUIET)
-    assert "is a CLIP and has no likelihood of images" in message
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("likelihood", "is a CLIP and has no likelihood of images"),
+        ("accuracy", "is a CLIP and does not classify: give run= a classifier"),
+        ("evaluate", "draws no images: give run= a diffusion model; of this one `difflab zero-shot run="),
+    ],
+)
+def test_what_a_clip_cannot_do(small_clip: Path, command: str, message: str) -> None:
+    assert message in mistake(command, f"run={small_clip}", "n=2", *QUIET)
+
+
+def test_from_python_it_is_what_the_command_finds(small_clip: Path) -> None:
+    done("zero-shot", f"run={small_clip}", "n=4", "class_names={circle:disc}", "templates=['a {}']", "out=f", *QUIET)
+    rows = difflab.load(small_clip, accelerator="cpu").zero_shot(
+        n=4, templates=["a {}"], class_names={"circle": "disc"}
+    )
+    assert {row.name: row.value for row in rows} == {name: one.value for name, one in records("f").items()}
