@@ -17,10 +17,13 @@ from difflab.config.axes import SIGMA_DISTRIBUTIONS
 from difflab.config.base import Config
 from difflab.config.groups import contents
 from difflab.config.likelihood import LikelihoodConfig
+from difflab.config.probe import ProbeConfig
+from difflab.config.retrieval import RetrievalConfig
 from difflab.config.sample import EvaluateConfig, EvaluateSamplesConfig, SampleConfig
 from difflab.config.schedule import ScheduleConfig
 from difflab.config.train import TrainConfig
 from difflab.config.validate import validate
+from difflab.config.zero_shot import ZeroShotConfig
 from difflab.errors import UserError
 from difflab.tasks.build import build_model, build_training_module
 
@@ -138,6 +141,9 @@ def composed(experiment: str) -> tuple[TrainConfig, dict[str, Any]]:
         ("schedule", ScheduleConfig),
         ("likelihood", LikelihoodConfig),
         ("accuracy", AccuracyConfig),
+        ("zero_shot", ZeroShotConfig),
+        ("retrieval", RetrievalConfig),
+        ("probe", ProbeConfig),
     ],
 )
 def test_a_command_shows_every_key_that_it_takes(command: str, model: type[Config]) -> None:

@@ -14,8 +14,9 @@ from difflab.config.guidance import GuidanceConfig
 from difflab.config.network import NetworkConfig
 from difflab.config.sampler import SamplerConfig
 from difflab.config.task import TASKS
+from difflab.text.config import TokenizerConfig
 
-Measurement = Literal["samples", "likelihood", "accuracy"]
+Measurement = Literal["samples", "likelihood", "accuracy", "zero_shot", "retrieval", "probe"]
 
 
 class ModelConfig(RecordedConfig):
@@ -28,7 +29,8 @@ class ModelConfig(RecordedConfig):
     What it can be used for:
 
     title: what it is, in words.
-    measures: what can be measured of it: samples, the likelihood of images, the accuracy of classification.
+    measures: what can be measured of it: samples, the likelihood of images, the accuracy of classification; or, as it
+        embeds images and texts, zero-shot classification, retrieval, and linear probes of its features.
     use: the arguments of a command that uses a classifier, with `{run}` as a placeholder; None for other models.
     """
 
@@ -70,6 +72,14 @@ class NetworkModelConfig(ModelConfig):
     @property
     def untold(self) -> Mapping[str, Any]:
         return {f"network.{key}": value for key, value in self.network.untold.items()}
+
+
+class EmbeddingModelConfig(NetworkModelConfig):
+    """A model that embeds images and texts in one space."""
+
+    measures: ClassVar[tuple[Measurement, ...]] = ("zero_shot", "retrieval", "probe")
+
+    tokenizer: TokenizerConfig
 
 
 class NoisedModelConfig(NetworkModelConfig):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -50,17 +50,22 @@ def build_eval_loader(
     rank: int = 0,
     world_size: int = 1,
     limit: int | None = None,
+    chosen: Sequence[int] | None = None,
     tokenizers: Mapping[str, Tokenizer] | None = None,
 ) -> ShardLoader:
     """One pass over a split in order, `batch_size` samples at a time over all ranks; padding has weight 0.
 
-    limit: at most this many samples, spread evenly over the split. tokenizers: of captions, as in `BatchReader`.
+    limit: at most this many samples, spread evenly over the split. chosen: these samples alone, by index, instead.
+    tokenizers: of captions, as in `BatchReader`.
 
     Raises UserError if the data is missing or does not fit the configuration.
     """
     dataset = _dataset(cfg, open_data(cfg.path, cfg.keys), split)
-    n = len(dataset) if limit is None else min(limit, len(dataset))
-    subset = None if n == len(dataset) else np.arange(n) * len(dataset) // n
+    if chosen is None:
+        n = len(dataset) if limit is None else min(limit, len(dataset))
+        subset = None if n == len(dataset) else np.arange(n) * len(dataset) // n
+    else:
+        n, subset = len(chosen), np.asarray(chosen, dtype=np.int64)
     plan = GlobalBatches(n, batch_size, rank=rank, world_size=world_size, shuffle=False, drop_last=False)
     reader = BatchReader(dataset, one_pass=True, subset=subset, tokenizers=tokenizers)
     return _loader(cfg, reader, plan, total_batches=None)

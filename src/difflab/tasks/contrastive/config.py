@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from difflab.config.model import NetworkModelConfig
+from difflab.config.model import EmbeddingModelConfig
 from difflab.config.network import Gives, NetworkBase, NetworkConfig, of_other_tasks
 from difflab.config.task import TASKS
 from difflab.config.train import TrainConfig
@@ -27,14 +27,13 @@ def refuse_other_tokens(network: NetworkBase, tokenizer: TokenizerBase) -> None:
             )
 
 
-class ContrastiveModelConfig(NetworkModelConfig):
+class ContrastiveModelConfig(EmbeddingModelConfig):
     """Two towers that embed images and texts in one space."""
 
     title: ClassVar[str] = "a CLIP"
 
     task: Literal["contrastive"] = "contrastive"
     network: ContrastiveNetwork
-    tokenizer: TokenizerConfig
 
     @property
     def untold(self) -> Mapping[str, Any]:
