@@ -170,7 +170,10 @@ def test_what_fits_is_taken_and_listed(started: Callable[..., Done], source: Pat
         ([*UPSAMPLER, "init.extend_input=zero", *HALF], ["network.conv_in.weight is frozen"]),
         (["init.path=x"], ["init.path"]),
         (["+init.form=x"], ["did you mean 'init.from'?"]),
-        (["init=scratch", "+init.freeze=[a]"], ["init.kind=scratch has no 'freeze'; weights has it"]),
+        (
+            ["init=scratch", "+init.freeze=[a]"],
+            ["init.kind=scratch has no 'freeze': leave it out, or remove it with ~init.freeze; weights has it"],
+        ),
         (["init.partial=maybe"], ["init.partial='maybe'"]),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,

@@ -39,7 +39,10 @@ def test_a_kind_that_is_put_into_the_table_is_validated_built_and_stored() -> No
             {"kind": "words", "drop_rate": 2.0},
             "conditioning.text.drop_rate=2.0: input should be less than or equal to 1",
         ),
-        ({"kind": "words", "classes": 3}, "conditioning.text.kind=words has no 'classes'; class has it"),
+        (
+            {"kind": "words", "classes": 3},
+            "conditioning.text.kind=words has no 'classes': leave it out, or remove it",
+        ),
         ({"kind": "class"}, "missing key 'conditioning.text.classes'"),
     ],
 )

@@ -51,7 +51,10 @@ def test_null_switches_a_metric_off():
         ({"fd": {"n": 10}}, "metrics.fd has no kind: set metrics.fd.kind=..., one of 'fid', "),
         ({"fd": 3}, "metrics.fd=3: this is a section, not a value; set its keys"),
         ({"kid": {"kind": "kid", "subset_sise": 3}}, "did you mean 'metrics.kid.subset_size'?"),
-        ({"kid": {"kind": "kid", "k": 3}}, "metrics.kid.kind=kid has no 'k'; precision_recall has it"),
+        (
+            {"kid": {"kind": "kid", "k": 3}},
+            "metrics.kid.kind=kid has no 'k': leave it out, or remove it with ~metrics.kid.k; precision_recall has it",
+        ),
     ],
 )
 def test_mistakes_are_named(metrics, told):

@@ -52,7 +52,7 @@ def test_a_good_configuration_becomes_the_model() -> None:
         ),
         (
             {"schedule": {"kind": "cosine", "slope": 1.0}},
-            "schedule.kind=cosine has no 'slope': take it out with ~schedule.slope; linear has it; known here:",
+            "schedule.kind=cosine has no 'slope': leave it out, or remove it with ~schedule.slope; linear has it;",
         ),
         ({"schedule": {"kind": "linear"}}, "missing key 'schedule.slope': give it a value, as in schedule.slope=..."),
         ({"schedule": {"kind": "square"}}, "schedule.kind='square' is not known; choose one of 'linear', 'cosine'"),

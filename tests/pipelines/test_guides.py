@@ -234,7 +234,7 @@ def test_no_guidance_loads_nothing() -> None:
         ),
         (
             lambda: classifier_config(classes=7),
-            "tells 7 classes apart, conditioning.class_label of the model has 6; take one trained on the same classes",
+            "has 7 classes, conditioning.class_label of the model has 6; take one trained on the same classes",
         ),
     ],
 )

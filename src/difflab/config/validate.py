@@ -116,7 +116,7 @@ def _unknown_key(model: type[BaseModel], data: Any, path: list[int | str]) -> st
     if owners:
         chosen = f"{'.'.join(parents)}.kind={entry_at(data, path[:-1])['kind']}"
         whose = f"{', '.join(owners)} {'has' if len(owners) == 1 else 'have'} it"
-        return f"{chosen} has no {last!r}: take it out with ~{'.'.join(map(str, path))}; {whose}{known}"
+        return f"{chosen} has no {last!r}: leave it out, or remove it with ~{'.'.join(map(str, path))}; {whose}{known}"
     close = difflib.get_close_matches(last, fields, n=1)
     hint = f"; did you mean {'.'.join([*parents, close[0]])!r}?" if close else known
     return f"unknown key {'.'.join([*parents, last])!r}{hint}"
