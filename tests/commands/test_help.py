@@ -118,6 +118,13 @@ def test_so_it_is_with_the_keys_of_other_kinds(experiment: str) -> None:
     assert f"experiment: {experiment} " in lines[0]
 
 
+@pytest.mark.parametrize(
+    ("primary", "command"), [("evaluate_samples", "evaluate"), ("zero_shot", "zero-shot"), ("probe", "probe")]
+)
+def test_the_first_line_names_the_command(primary: str, command: str) -> None:
+    assert overview(primary).startswith(f"difflab {command}: overrides are key=value")
+
+
 def test_own_keys_come_first_then_groups_then_sections() -> None:
     shown = overview("train", "seed=3", "sampler=heun")
     own, groups, sections = (shown.index(head) for head in ("== Own keys", "== Groups", "== Defaults"))

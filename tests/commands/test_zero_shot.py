@@ -136,6 +136,16 @@ def test_corruptions_and_attacks_are_points_of_a_sweep(small_clip: Path, tmp_pat
     assert len(clean) == 1
 
 
+def test_a_changed_file_of_templates_is_measured_again(small_clip: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(small_clip, tmp_path / "run"))
+    command = ("zero-shot", f"run={run}", "n=2,3", "templates=mine.txt", *QUIET)
+    Path("mine.txt").write_text("a {}\n")
+    done(*command)
+    assert "starts" not in done(*command).err
+    Path("mine.txt").write_text("the {}\n")
+    assert "2 of 2 done" in done(*command).err
+
+
 def test_an_attack_never_helps(small_clip: Path) -> None:
     arguments = ("zero-shot", f"run={small_clip}", "n=12", "templates=shapes", *QUIET)
     done(*arguments, "out=clean")

@@ -71,6 +71,12 @@ def prompts_of(config: PromptedConfig, data: DataConfig) -> Prompts:
     return Prompts(names, templates)
 
 
+def files_of(config: PromptedConfig) -> list[Path]:
+    """The files that prompts are made of."""
+    given = [config.templates, config.class_names]
+    return [path for one in given if isinstance(one, str) and (path := Path(one)).is_file()]
+
+
 def label_fields(label: Label) -> Sequence[str]:
     """The fields of the data that `labels_of` reads."""
     return ("label",) if label == "stored" else ("json",)

@@ -36,7 +36,15 @@ from difflab.metrics.linear_probe import (
 from difflab.metrics.protocol import Result
 from difflab.metrics.reference import in_order
 from difflab.pipelines.embedding import EmbeddingPipeline
-from difflab.pipelines.prompts import Prompts, data_with_classes, has_names, label_fields, labels_of, prompts_of
+from difflab.pipelines.prompts import (
+    Prompts,
+    data_with_classes,
+    files_of,
+    has_names,
+    label_fields,
+    labels_of,
+    prompts_of,
+)
 from difflab.progress import track
 from difflab.tracking.probe import plot_shots, write_shots
 from difflab.tracking.rundir import RunDirectory
@@ -105,9 +113,9 @@ class ProbeMeasurement(ImagesMeasurement[ProbeConfig]):
 
     @property
     def kept(self) -> Kept:
-        """As for other measurements; it depends on the training images, too."""
-        kept = super().kept
-        return dataclasses.replace(kept, content=[*kept.content, self.train_images.content_hash])
+        """As for other measurements; it depends on the training images and the files of prompts, too."""
+        kept, train = super().kept, self.train_images.content_hash
+        return dataclasses.replace(kept, files=[*kept.files, *files_of(self.config)], content=[*kept.content, train])
 
     def prepare(self) -> None:
         """Embeds the prompts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from difflab.commands.command import Machine
+from difflab.commands.command import Kept, Machine
 from difflab.commands.measurements.images import ImagesMeasurement, log_picture
 from difflab.commands.measurements.measuring import Measuring
 from difflab.config.data import DataConfig
@@ -23,7 +24,7 @@ from difflab.metrics.protocol import Result
 from difflab.metrics.reference import in_order
 from difflab.metrics.zero_shot import Classified, ClassifiedTally
 from difflab.pipelines.embedding import EmbeddingPipeline, class_vectors
-from difflab.pipelines.prompts import Prompts, data_with_classes, label_fields, labels_of, prompts_of
+from difflab.pipelines.prompts import Prompts, data_with_classes, files_of, label_fields, labels_of, prompts_of
 from difflab.pipelines.robustness.changes import change_of, change_parameters, changed_in_words
 from difflab.tracking.rundir import RunDirectory
 from difflab.tracking.zero_shot import (
@@ -63,6 +64,12 @@ class ZeroShotMeasurement(ImagesMeasurement[ZeroShotConfig]):
         data = data_with_classes(data, self.config.label)
         self.prompts = prompts_of(self.config, data)
         return data.model_copy(update={"classes": len(self.prompts.names)})
+
+    @property
+    def kept(self) -> Kept:
+        """As for other measurements; it depends on the files of prompts, too."""
+        kept = super().kept
+        return dataclasses.replace(kept, files=[*kept.files, *files_of(self.config)])
 
     def begin(self) -> None:
         self.pipeline = EmbeddingPipeline(self.model, autocast=self.autocast)
