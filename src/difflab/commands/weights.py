@@ -117,9 +117,7 @@ def _named_model(
 
 
 def _refuse_unlearned_tokens(preset: str, config: ModelConfig) -> None:
-    from difflab.tasks.contrastive.config import ContrastiveModelConfig
-
-    if isinstance(config, ContrastiveModelConfig) and config.tokenizer.learns:
+    if config.learns:
         raise UserError(
             f"--preset {preset}: its runs learn their tokenizers from captions, which weights do not have; export the "
             "run as a folder, in layout difflab or another, which has it"

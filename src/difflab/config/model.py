@@ -59,6 +59,11 @@ class ModelConfig(RecordedConfig):
         return {}
 
     @property
+    def learns(self) -> bool:
+        """Whether its runs have yet to learn something that is no weight, such as a vocabulary from captions."""
+        return False
+
+    @property
     def logits(self) -> int | None:
         """The number of classes of a classifier, None for other models."""
         return None
@@ -81,6 +86,10 @@ class EmbeddingModelConfig(NetworkModelConfig):
 
     tokenizer: TokenizerConfig
 
+    @property
+    def learns(self) -> bool:
+        return self.tokenizer.learns
+
 
 class NoisedModelConfig(NetworkModelConfig):
     """A network whose inputs are noised images."""
@@ -102,6 +111,10 @@ class DrawingModelConfig(NoisedModelConfig):
     def classes(self) -> int | None:
         """The number of classes it is conditioned on, None if it is not class-conditional."""
         return next((n for one in self.conditioning.values() if (n := one.num_classes) is not None), None)
+
+    @property
+    def learns(self) -> bool:
+        return any(one.learns for one in self.conditioning.values())
 
     @property
     def shrinks(self) -> tuple[int, DownsampleFilter] | None:

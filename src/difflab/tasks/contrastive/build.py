@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 from difflab.conditioning.base import ConditionerSet
 from difflab.errors import user_errors
 from difflab.networks.build import build_network
-from difflab.networks.towers.clip import CLIP
 from difflab.tasks.build import Model
 from difflab.tasks.contrastive.config import ContrastiveModelConfig, ContrastiveTrainConfig
 from difflab.tasks.contrastive.loss import InfoNCE, SigLIP
 from difflab.tasks.contrastive.module import ContrastiveModule
 from difflab.text.build import build_tokenizer
+
+if TYPE_CHECKING:
+    from difflab.networks.towers.clip import CLIP
 
 
 def build_model(config: ContrastiveModelConfig) -> Model:
@@ -22,8 +26,8 @@ def build_model(config: ContrastiveModelConfig) -> Model:
 
 def build_module(config: ContrastiveTrainConfig) -> ContrastiveModule:
     """Builds the LightningModule with initial weights."""
-    network = build_model(config.model()).network
-    assert isinstance(network, CLIP), "networks of this task have two towers"
+    # Networks that give embeddings of images and texts have what the module uses of a CLIP.
+    network = cast("CLIP", build_model(config.model()).network)
     return ContrastiveModule(
         network,
         build_tokenizer(config.tokenizer),
