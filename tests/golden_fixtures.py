@@ -62,6 +62,15 @@ class Fixture:
         worst = float(np.max(np.abs(got - expected), initial=0.0))
         assert worst <= bound, f"{self.name}/{name}: differs by {worst:.3g}, allowed {bound:.3g}"
 
+    def check_close(self, name: str, actual: Any, what: str | None = None) -> None:
+        """|a - b| <= atol + rtol |b| everywhere, by the fixture's own tolerance, or that of `what`, as of gradients."""
+        tolerance = self.spec["tolerance"] if what is None else self.spec["tolerance"][what]
+        expected = torch.as_tensor(np.asarray(self.arrays[name], dtype=np.float64))
+        got = torch.as_tensor(actual).detach().cpu().double()
+        torch.testing.assert_close(
+            got, expected, atol=tolerance["atol"], rtol=tolerance["rtol"], msg=lambda m: f"{self.name}/{name}: {m}"
+        )
+
 
 def load(folder: str, name: str) -> Fixture:
     """The fixture `tests/golden/<folder>/<name>.{json,npz}`."""

@@ -39,7 +39,7 @@ LAYERS = [
         "deferred",
         "optimizer",
     },
-    {"diffusion"},
+    {"diffusion", "text"},
     {"networks", "data"},
     {"conditioning", "requests"},
     {"metrics", "interop"},

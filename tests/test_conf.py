@@ -15,13 +15,16 @@ from difflab.conf_dir import conf_dir
 from difflab.config.accuracy import AccuracyConfig
 from difflab.config.axes import SIGMA_DISTRIBUTIONS
 from difflab.config.base import Config
+from difflab.config.groups import contents
 from difflab.config.likelihood import LikelihoodConfig
+from difflab.config.probe import ProbeConfig
+from difflab.config.retrieval import RetrievalConfig
 from difflab.config.sample import EvaluateConfig, EvaluateSamplesConfig, SampleConfig
 from difflab.config.schedule import ScheduleConfig
 from difflab.config.train import TrainConfig
 from difflab.config.validate import validate
+from difflab.config.zero_shot import ZeroShotConfig
 from difflab.errors import UserError
-from difflab.interop.presets import network_choice
 from difflab.tasks.build import build_model, build_training_module
 
 ROOT = Path(__file__).parents[1]
@@ -70,6 +73,19 @@ PARAMETERS = {  # of the whole model, with its class embedding
     "sr3/128_1024": 148_746_931,
     "sr3/janspiry_16_128": 97_807_491,  # of the official code too
     "sr3/janspiry_64_512": 155_334_339,
+    "clip/rn50": 102_007_137,
+    "clip/rn101": 119_688_033,
+    "clip/rn50x4": 178_300_601,
+    "clip/rn50x16": 290_979_217,
+    "clip/rn50x64": 623_258_305,
+    "clip/vit_b32": 151_277_313,
+    "clip/vit_b16": 149_620_737,
+    "clip/vit_l14": 427_616_513,
+    "clip/vit_l14_336": 427_944_193,
+    "clip/vit_h14": 986_109_441,
+    "clip/vit_g14": 1_366_678_273,
+    "clip/vit_bigg14": 2_539_567_105,
+    "glide/base64": 385_030_726,
 }
 NEEDED = {  # what a choice cannot do without
     ("init", "weights"): ["init.from=runs/somewhere"],
@@ -81,12 +97,20 @@ NEEDED = {  # what a choice cannot do without
     ("metrics", "classes"): ["classifier=runs/somewhere"],
     ("guidance", "composed"): ["guidance.classifier.run=runs/somewhere"],
     ("guidance", "autoguidance"): ["guidance.reference.run=runs/somewhere"],
+    ("conditioning", "text_transformer"): [
+        "conditioning.caption.tokenizer.kind=byte_pairs",
+        "network.context_channels=128",
+    ],
+    ("conditioning", "glide"): ["network.context_channels=512"],
+    ("tokenizer", "clip"): ["task=contrastive"],
+    ("tokenizer", "gpt2"): ["task=contrastive"],
+    ("tokenizer", "byte_pairs"): ["task=contrastive"],
     ("conditioning", "low_res"): ["conditioning.low_res.size=16", "network.concat_channels=3"],
     ("conditioning", "class_low_res"): ["conditioning.low_res.size=16", "network.concat_channels=3"],
 }
 DRAWING_NOTHING = [("sampler", "ddim_inversion")]
 NOT_OF_TRAINING = ("experiment", "pipeline", "method")
-NEEDED_BY_CLASSIFIERS = ["task=noisy_classifier"]
+NEEDED_BY = {"unet_encoder": ["task=noisy_classifier"], "clip": ["task=contrastive"]}
 NEEDED_BY_UPSAMPLERS = ["conditioning=low_res", "conditioning.low_res.size=16"]
 GROUPS = sorted(
     str(path.parent.relative_to(conf_dir()))
@@ -117,6 +141,9 @@ def composed(experiment: str) -> tuple[TrainConfig, dict[str, Any]]:
         ("schedule", ScheduleConfig),
         ("likelihood", LikelihoodConfig),
         ("accuracy", AccuracyConfig),
+        ("zero_shot", ZeroShotConfig),
+        ("retrieval", RetrievalConfig),
+        ("probe", ProbeConfig),
     ],
 )
 def test_a_command_shows_every_key_that_it_takes(command: str, model: type[Config]) -> None:
@@ -136,9 +163,12 @@ def test_experiment_composes_and_validates(experiment: str) -> None:
 def test_every_choice_of_every_group_validates(group: str, name: str) -> None:
     overrides = [f"{group}={name}", *NEEDED.get((group, name), [])]
     if group == "network":
-        network = network_choice(name, classes=6)
-        overrides += NEEDED_BY_CLASSIFIERS if network.kind == "unet_encoder" else []
-        overrides += NEEDED_BY_UPSAMPLERS if getattr(network, "concat_channels", 0) else []
+        network = contents("network", name) or {}
+        overrides += NEEDED_BY.get(network["kind"], [])
+        overrides += NEEDED_BY_UPSAMPLERS if network.get("concat_channels", 0) else []
+        overrides += ["conditioning=glide"] if network.get("context_channels") else []
+        if network["kind"] == "clip":
+            overrides += [] if name.endswith("small") else ["tokenizer=clip", "data.image_size=224", "data.crop=adm"]
     compose_and_validate("train", TrainConfig, overrides)
 
 
@@ -189,6 +219,7 @@ def test_large_experiment_builds_on_the_meta_device_with_the_published_size(expe
 
 def _on_meta(experiment: str) -> int:
     config, _ = composed(experiment)
+    config = config.completed(lambda: ["a red circle"])
     with torch.device("meta"):
         model = build_model(config.model())
     return sum(p.numel() for p in model.as_module().parameters())
@@ -197,7 +228,7 @@ def _on_meta(experiment: str) -> int:
 @pytest.mark.parametrize("experiment", SMALL)
 def test_small_experiment_is_about_as_large_as_it_says(experiment: str) -> None:
     config, _ = composed(experiment)
-    module = build_training_module(config)
+    module = build_training_module(config.completed(lambda: ["a red circle"]))
     assert sum(p.numel() for p in module.parameters()) < 5_000_000
 
 

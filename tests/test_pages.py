@@ -19,8 +19,11 @@ from difflab.commands.evaluate import command_of
 from difflab.commands.help_text import help_text
 from difflab.commands.likelihood import LIKELIHOOD
 from difflab.commands.points import points_of
+from difflab.commands.probe import PROBE
+from difflab.commands.retrieval import RETRIEVAL
 from difflab.commands.sample import SAMPLE
 from difflab.commands.schedule import SCHEDULE
+from difflab.commands.zero_shot import ZERO_SHOT
 from difflab.config.train import TrainConfig
 from difflab.errors import UserError
 from test_readme import SMALLER
@@ -29,7 +32,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 DEVELOPMENT = sorted((ROOT / "development").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS, *DEVELOPMENT]
-OF_MODELS = {"sample": SAMPLE, "likelihood": LIKELIHOOD, "accuracy": ACCURACY, "schedule": SCHEDULE}
+OF_MODELS = {one.name: one for one in (SAMPLE, LIKELIHOOD, ACCURACY, SCHEDULE, ZERO_SHOT, RETRIEVAL, PROBE)}
 
 
 def name_of(page: Path) -> str:

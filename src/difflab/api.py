@@ -19,12 +19,15 @@ from difflab.commands.evaluate import EVALUATE, EVALUATE_SAMPLES
 from difflab.commands.likelihood import LIKELIHOOD
 from difflab.commands.limits import require_folder
 from difflab.commands.measurements.measuring import Measuring, table_of
+from difflab.commands.probe import PROBE
 from difflab.commands.processes import Processes
+from difflab.commands.retrieval import RETRIEVAL
 from difflab.commands.run_defaults import in_hydra
 from difflab.commands.sample import SAMPLE
 from difflab.commands.sample_archive import GRID_MIN_SIDE
 from difflab.commands.sample_folder import picture_name
 from difflab.commands.sampling import Sampling
+from difflab.commands.zero_shot import ZERO_SHOT
 from difflab.config.model import DrawingModelConfig, ModelConfig
 from difflab.config.work import WorkConfig
 from difflab.devices import resolve_accelerator
@@ -148,6 +151,44 @@ class Run:
     ) -> Results:
         """Computes a classifier's accuracy on n images of a split, at `times` times of its noise schedule."""
         return self._measured(ACCURACY, {"n": n, "times": times, "split": split, "seed": seed}, overrides)
+
+    def zero_shot(
+        self,
+        n: int = 256,
+        *,
+        templates: str | Sequence[str] = "simple",
+        class_names: Sequence[str] | Mapping[str, str] | str | None = None,
+        split: str = "val",
+        overrides: Sequence[str] = (),
+    ) -> Results:
+        """Classifies n images of a split by prompts, with a model that embeds images and texts.
+
+        templates: "imagenet", "simple", "shapes", a file, or a list. class_names: a list in the order of the labels,
+        {class of the data: name}, or a file; None for the names of the data.
+        """
+        given = {"n": n, "split": split, "templates": templates, "class_names": class_names}
+        return self._measured(ZERO_SHOT, given, overrides)
+
+    def retrieval(
+        self, n: int = 256, *, distinct: bool = False, split: str = "val", overrides: Sequence[str] = ()
+    ) -> Results:
+        """Finds the captions of n images of a split, and the images of their captions."""
+        return self._measured(RETRIEVAL, {"n": n, "split": split, "distinct": distinct}, overrides)
+
+    def probe(
+        self,
+        n: int = 256,
+        *,
+        shots: Sequence[int] | None = None,
+        templates: str | Sequence[str] = "simple",
+        split: str = "val",
+        seed: int = 0,
+        overrides: Sequence[str] = (),
+    ) -> Results:
+        """Trains linear probes of a model's features, from all images of the training split or `shots` of each class,
+        and measures them, and zero-shot classification, on n images of a split."""
+        given = {"n": n, "split": split, "shots": shots, "templates": templates, "seed": seed}
+        return self._measured(PROBE, given, overrides)
 
     def _drawn(self, sampler: str | None, steps: int | None, guidance: float | str | None) -> dict[str, Any]:
         return {"sampler": sampler, "sampler.steps": steps, **_guidance(guidance, self.config)}

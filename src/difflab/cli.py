@@ -42,6 +42,9 @@ COMMANDS = {
     "accuracy": _Command(
         "difflab.commands.accuracy", "accuracy of a classifier on real images: run=... split=val n=256"
     ),
+    "zero-shot": _Command("difflab.commands.zero_shot", "a CLIP classifies by prompts: run=... templates=imagenet"),
+    "retrieval": _Command("difflab.commands.retrieval", "a CLIP finds captions of images, and images: run=... n=256"),
+    "probe": _Command("difflab.commands.probe", "a linear classifier on a CLIP's features: run=... shots=1,2,4,8,16"),
     "fool-rate": _Command("difflab.commands.fool_rate", "a page on which raters tell model from original; its results"),
     "sweep": _Command("difflab.commands.sweep", "run a W&B sweep file here: run sweeps/ddim_steps.yaml"),
     "data": _Command("difflab.commands.data", "make, inspect and list data sets of shards"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -37,10 +38,19 @@ class AdamW(_Eager, torch.optim.AdamW):
 
 
 def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter], *, fused: bool = True) -> Optimizer:
-    """Adam or AdamW over `parameters`; fused: one kernel for all of them."""
+    """Adam or AdamW over `parameters`; fused: one kernel for all of them.
+
+    If only matrices decay, the others (those with fewer than two dimensions) are a second group.
+    """
     kind = {"adam": Adam, "adamw": AdamW}[config.kind]
+    trained = list(parameters)
+    groups: list[dict[str, Any]] = [{"params": trained}]
+    if config.decayed == "matrices":
+        matrices = [parameter for parameter in trained if parameter.ndim >= 2]
+        vectors = [parameter for parameter in trained if parameter.ndim < 2]
+        groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
     return kind(
-        list(parameters),
+        [group for group in groups if group["params"]],
         lr=config.lr,
         betas=(config.betas[0], config.betas[1]),
         eps=config.eps,

@@ -18,8 +18,11 @@ from difflab.commands.evaluate import EVALUATE, EVALUATE_SAMPLES
 from difflab.commands.help_text import WIDTH, help_text
 from difflab.commands.help_topic import in_a_line
 from difflab.commands.likelihood import LIKELIHOOD
+from difflab.commands.probe import PROBE
+from difflab.commands.retrieval import RETRIEVAL
 from difflab.commands.sample import SAMPLE
 from difflab.commands.schedule import SCHEDULE
+from difflab.commands.zero_shot import ZERO_SHOT
 from difflab.config.base import Config
 from difflab.config.options import said_of
 from difflab.config.places import annotation_of, models_in
@@ -28,7 +31,8 @@ from difflab.config.train import TrainConfig
 from difflab.errors import UserError
 from plugin_packages import Packages, packages  # noqa: F401 - a fixture
 
-OF_MODELS: tuple[Command[Any], ...] = (SAMPLE, EVALUATE, EVALUATE_SAMPLES, SCHEDULE, LIKELIHOOD, ACCURACY)
+OF_CLIPS: tuple[Command[Any], ...] = (ZERO_SHOT, RETRIEVAL, PROBE)
+OF_MODELS: tuple[Command[Any], ...] = (SAMPLE, EVALUATE, EVALUATE_SAMPLES, SCHEDULE, LIKELIHOOD, ACCURACY, *OF_CLIPS)
 COMPOSED: dict[str, type[Config]] = {"train": TrainConfig} | {one.primary: one.config for one in OF_MODELS}
 GIVEN = {"evaluate_samples": ["samples=theirs.npz"]}
 
@@ -112,6 +116,13 @@ def test_so_it_is_with_the_keys_of_other_kinds(experiment: str) -> None:
     assert not undescribed_lines(lines)
     assert max(map(len, lines)) <= WIDTH
     assert f"experiment: {experiment} " in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("primary", "command"), [("evaluate_samples", "evaluate"), ("zero_shot", "zero-shot"), ("probe", "probe")]
+)
+def test_the_first_line_names_the_command(primary: str, command: str) -> None:
+    assert overview(primary).startswith(f"difflab {command}: overrides are key=value")
 
 
 def test_own_keys_come_first_then_groups_then_sections() -> None:

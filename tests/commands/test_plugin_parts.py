@@ -370,7 +370,9 @@ def test_a_task_of_theirs_trains_and_draws(mix: Packages, tiny_shapes: Path) -> 
     done("sample", f"run={run}", "n=2", "out=drawn", "sampler.steps=2", *ON_CPU)
     done("weights", "export", run, "--out", "export")
     done("sample", "run=export", "n=2", "out=again", "sampler.steps=2", *ON_CPU)
-    assert "(known: classifier, denoising, half, noisy_classifier)" in mistake("train", *SMALL, "task=nothing")
+    assert "(known: classifier, contrastive, denoising, half, noisy_classifier)" in mistake(
+        "train", *SMALL, "task=nothing"
+    )
     mix.uninstall_all()
     for place in (run, Path("export"), run / "checkpoints" / "last.ckpt"):
         told = mistake("sample", f"run={place}", "n=2", "out=third", *ON_CPU)

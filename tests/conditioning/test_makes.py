@@ -17,6 +17,9 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "class": [{"classes": 6}, {"classes": 6, "drop_rate": 0.1}],
     "low_res": [{"size": 8}],
     "augment": [{"probability": 0.1}],
+    "text_transformer": [
+        {"tokenizer": {"kind": "clip", "context_length": 8}, "width": 16, "layers": 1, "heads": 2},
+    ],
     "words": [{}, {"as_field": "tokens", "width": 8}],
 }
 """One or more of each kind of the table: a new kind has its line here."""

@@ -29,7 +29,7 @@ def test_every_choice_composes_and_shows_every_option(choice: str) -> None:
     assert tuple(shown) == tuple(CALLBACKS)
     # A classifier is not averaged and draws nothing.
     nothing = not config.averages and not any(options.draws for _, options in config.active)
-    assert nothing == (choice == "classifier")
+    assert nothing == (choice in ("classifier", "large_classifier"))
 
 
 def test_what_is_there_where_nothing_is_said() -> None:

@@ -24,6 +24,9 @@ def test_every_choice_shows_every_option(choice: str) -> None:
         assert content["classes"] == "${data.classes}"
         content["classes"] = 10
     content = {key: 3 if value == "${data.channels}" else value for key, value in content.items()}
+    if isinstance(text := content.get("text"), dict):
+        sizes = {"${tokenizer.context_length}": 77, "${tokenizer.vocabulary}": 2048}
+        content["text"] = {key: sizes.get(value, value) for key, value in text.items()}
     content |= kind.config.fitted(content, 32, 3)
     assert TypeAdapter(NetworkConfig).validate_python(content).kind == kind.name
 

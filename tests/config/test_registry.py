@@ -18,7 +18,18 @@ from difflab.errors import UserError
 FILED = [(axis, kind) for axis in AXES for kind in axis.values()]
 EVERY = [*FILED, *((axis, kind) for axis in UNFILED for kind in axis.values())]
 WIDTHS = {"base_channels": 32, "channel_mult": [1, 2], "blocks_per_level": 1}
+BLOCKS = {"width": 16, "layers": 1, "heads": 2}
 NEEDED: dict[str, dict[str, Any]] = {
+    "conditioning=text_transformer": {"tokenizer": {"kind": "clip"}, **BLOCKS},
+    "network=clip": {
+        "embedding_dim": 8,
+        "activation": "gelu",
+        "image": {"kind": "vit", "patch_size": 8, **BLOCKS},
+        "text": {"kind": "transformer", **BLOCKS},
+    },
+    "network/image=vit": {"patch_size": 8, **BLOCKS},
+    "network/image=resnet": {"depths": [1, 1, 1, 1], "width": 4, "heads": 2},
+    "network/text=transformer": {**BLOCKS},
     "conditioning=class": {"classes": 6},
     "conditioning=low_res": {"size": 8},
     "conditioning=augment": {"probability": 0.1},

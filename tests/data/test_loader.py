@@ -98,7 +98,7 @@ def test_a_drawn_cut_is_of_the_image_of_its_epoch(tiny_data, tiny_source):
         for index, image in zip(batch["index"].tolist(), batch["image"], strict=True):
             draws = crop_draws(0, number // 5, np.array([index]))[0].tolist()
             pixels = torch.from_numpy(tiny_source(23).sample(index)["image"]).permute(2, 0, 1)
-            assert torch.equal(image, fit_drawn(pixels, 8, draws))
+            assert torch.equal(image, fit_drawn(pixels, 8, "adm", draws))
             cut.setdefault(index, []).append(image)
     again = [images for images in cut.values() if len(images) > 1]
     assert sum(not torch.equal(images[0], images[1]) for images in again) > len(again) / 2

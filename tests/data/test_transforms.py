@@ -58,7 +58,7 @@ def test_adm_random_halves_resizes_to_the_side_drawn_and_cuts_where_drawn(draws,
         halved = halved.resize(size, Image.Resampling.BOX)
     resized = np.array(halved.resize((side, round(36 * side / 20)), Image.Resampling.BICUBIC))
     expected = resized[top : top + 16, left : left + 16]
-    np.testing.assert_array_equal(fit_drawn(image, 16, draws).permute(1, 2, 0).numpy(), expected)
+    np.testing.assert_array_equal(fit_drawn(image, 16, "adm", draws).permute(1, 2, 0).numpy(), expected)
 
 
 def test_adm_random_halves_for_the_side_drawn_and_not_for_the_size():
@@ -66,23 +66,25 @@ def test_adm_random_halves_for_the_side_drawn_and_not_for_the_size():
     for side, steps in ((19, [19]), (20, [38, 20])):
         expected = as_pillow(image).resize((steps[0], steps[0]), Image.Resampling.BOX)
         expected = np.array(expected.resize((side, side), Image.Resampling.BICUBIC))[:16, :16]
-        ours = fit_drawn(image, 16, (side - 16, 0, 0)).permute(1, 2, 0).numpy()
+        ours = fit_drawn(image, 16, "adm", (side - 16, 0, 0)).permute(1, 2, 0).numpy()
         np.testing.assert_array_equal(ours, expected)
 
 
 def test_adm_random_enlarges_an_image_that_has_the_size():
     image = picture(16, 16)
     enlarged = np.array(as_pillow(image).resize((20, 20), Image.Resampling.BICUBIC))
-    corner = fit_drawn(image, 16, (4, 4, 4)).permute(1, 2, 0).numpy()
+    corner = fit_drawn(image, 16, "adm", (4, 4, 4)).permute(1, 2, 0).numpy()
     np.testing.assert_array_equal(corner, enlarged[4:, 4:])
-    assert torch.equal(fit_drawn(image, 16, (0, 3, 3)), image), "the smallest side leaves one place for the square"
+    assert torch.equal(fit_drawn(image, 16, "adm", (0, 3, 3)), image), (
+        "the smallest side leaves one place for the square"
+    )
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("width", "height"), [(40, 70), (33, 17), (16, 90), (10, 12)])
 def test_adm_random_gives_the_square_asked_for(width, height, channels):
     for draws in crop_draws(0, 0, np.arange(20)).tolist():
-        assert fit_drawn(picture(width, height, channels), 16, draws).shape == (channels, 16, 16)
+        assert fit_drawn(picture(width, height, channels), 16, "adm", draws).shape == (channels, 16, 16)
 
 
 def test_crop_draws_depend_on_seed_epoch_and_index_alone():
@@ -158,3 +160,16 @@ def test_what_is_padded_is_resized_by_pillows_bicubic(size):
 def test_a_gray_image_is_padded_in_gray():
     image = fit_whole(torch.zeros(1, 2, 4, dtype=torch.uint8), 4, 255)
     assert image[0, :, 0].tolist() == [255, 0, 0, 255]
+
+
+@pytest.mark.parametrize(("draws", "left", "top"), [((0, 0, 0), 0, 0), ((9, 5, 16), 16, 0), ((0, 0, 25), 8, 0)])
+def test_resize_short_random_cuts_a_square_anywhere_along_the_long_side(draws, left, top):
+    image = torch.randint(0, 256, (3, 32, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    resized = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((32, 16), Image.Resampling.BICUBIC)
+    expected = np.asarray(resized.crop((left, top, left + 16, top + 16)))
+    np.testing.assert_array_equal(fit_drawn(image, 16, "resize_short", draws).permute(1, 2, 0).numpy(), expected)
+
+
+def test_resize_short_random_keeps_an_image_of_the_size():
+    image = torch.randint(0, 256, (1, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(fit_drawn(image, 16, "resize_short", (3, 4, 5)), image)

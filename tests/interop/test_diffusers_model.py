@@ -14,7 +14,7 @@ from difflab.config.model import ModelConfig
 from difflab.errors import UserError
 from difflab.interop.diffusers_model import model_of_folder
 from difflab.interop.layout import Target
-from difflab.interop.opening import is_diffusers, open_weights
+from difflab.interop.opening import open_weights, program_of
 from difflab.interop.registry import export_model, import_weights
 from difflab.tasks.build import Model, build_model
 from interop.test_diffusers_folder import GivenNoise, drawn, model_config
@@ -239,7 +239,7 @@ def test_weights_in_every_form_that_diffusers_writes(
     expected = network.state_dict()
     assert found.state.keys() == expected.keys()
     assert all(torch.equal(value, expected[key]) for key, value in found.state.items())
-    assert is_diffusers(folder)
+    assert program_of(folder) == "diffusers"
     said = " ".join(found.notes)
     assert ("put together from" in said) == (size == "100KB")
     assert ("the only variant" in said) == (variant is not None)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from difflab.errors import UserError
-from difflab.interop.diffusers_unet import modern_attention_names
+from difflab.interop.diffusers_unet import DIFFUSERS
 from difflab.interop.identifying import identify
 from difflab.interop.presets import preset_named
 from difflab.interop.registry import export_weights, import_weights
@@ -78,7 +78,7 @@ def test_a_folder_must_agree_with_the_model_asked_for(tmp_path: Path) -> None:
 
 def test_only_attention_keys_are_renamed() -> None:
     names = ["up_blocks.0.attentions.1.query.weight", "mid_block.attentions.0.proj_attn.bias", "query.weight"]
-    renamed = modern_attention_names({name: torch.ones(1) for name in names})
+    renamed, _ = DIFFUSERS.tidied({name: torch.ones(1) for name in names})
     assert list(renamed) == [
         "up_blocks.0.attentions.1.to_q.weight",
         "mid_block.attentions.0.to_out.0.bias",

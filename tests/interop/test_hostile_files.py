@@ -67,12 +67,6 @@ def tar() -> bytes:
     return file.getvalue()
 
 
-def scripted() -> bytes:
-    file = io.BytesIO()
-    torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)), file)
-    return file.getvalue()
-
-
 BAD: dict[str, Callable[[Path], bytes]] = {
     "empty": lambda _: b"",
     "one byte": lambda _: b"\x80",
@@ -97,7 +91,6 @@ BAD: dict[str, Callable[[Path], bytes]] = {
     "zip of many copies": lambda _: zipped(zipfile.ZIP_DEFLATED, copies=30),
     "zip of no torch": lambda _: zipped(zipfile.ZIP_STORED, b"hello"),
     "zip declaring more than it has": lambda _: declaring(2**32 - 2),
-    "TorchScript": lambda _: scripted(),
     "tar": lambda _: tar(),
     "pickle that runs": lambda trace: pickle.dumps(Runs(trace), protocol=2),
     "pickle that runs, protocol 4": lambda trace: pickle.dumps({"a": Runs(trace)}, protocol=4),
@@ -129,7 +122,6 @@ def test_bad_files_are_one_line_and_run_nothing(tmp_path: Path, kind: str, name:
         ("compressed zip", "its members would unpack to 10,000,000 bytes from a file of"),
         ("zip of many copies", "its members would unpack to 300,000,000 bytes from a file of"),
         ("zip declaring more than it has", "its members would unpack to"),
-        ("TorchScript", "a TorchScript archive, which holds code"),
         ("tar", "a tar checkpoint of torch before 0.1.10"),
         ("torch that runs", f"refused, because reading it would run {os.system.__module__}.system"),
         ("whole module", "refused, because reading it would run torch.nn.modules.linear.Linear"),

@@ -48,7 +48,9 @@ class MetricResult(Protocol):
 class SampleEvaluator(Protocol):
     """Accepts samples of this process; compute gathers all processes and returns the same on each."""
 
-    def update(self, images: Tensor, index: Tensor, *, label: Tensor | None = None) -> None: ...
+    def update(
+        self, images: Tensor, index: Tensor, *, label: Tensor | None = None, caption: Sequence[str] | None = None
+    ) -> None: ...
     def compute(self) -> Sequence[MetricResult]: ...
 
 
@@ -101,10 +103,12 @@ class Evaluation(Periodic):
             with stoppable(trainer):
                 evaluator = self.make_evaluator()
             for batch in batches_of_this_rank(trainer, self.n, self.batch_size):
-                label = None if self.request is None else self.request(batch, self.seed).get("label")
+                requested = {} if self.request is None else self.request(batch, self.seed)
                 with stoppable(trainer):
                     images, steps = draw_marked(self.generate, batch, self.seed)
-                    evaluator.update(images, torch.tensor(batch), label=label)
+                    evaluator.update(
+                        images, torch.tensor(batch), label=requested.get("label"), caption=requested.get("caption")
+                    )
                 indices += batch
                 bad_steps += steps.tolist()
             bad = bad_samples(indices, bad_steps)

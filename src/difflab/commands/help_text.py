@@ -35,7 +35,8 @@ def help_text(primary: str, model: type[Config], overrides: Sequence[str], topic
     model = model.chosen(shown.plain)
     if topics:
         return "\n\n".join("\n".join(_about(topic, model, shown)) for topic in topics) + "\n"
-    return "\n".join([*_overview(primary.partition("_")[0], model, shown), "", shown.about]) + "\n"
+    command = primary.removesuffix("_samples").replace("_", "-")
+    return "\n".join([*_overview(command, model, shown), "", shown.about]) + "\n"
 
 
 def groups_of(shown: Shown) -> dict[str, list[str]]:

@@ -21,14 +21,17 @@ def parts_of_model() -> set[str]:
     return {part for task in TASKS.values() for part in task.model.model_fields} - DEFAULTS_OF_RUN
 
 
-def with_defaults_of_run(argv: Sequence[str], *, data: bool = False, drawing: bool = True) -> list[str]:
+def with_defaults_of_run(
+    argv: Sequence[str], *, data: bool = False, drawing: bool = True, own: Sequence[str] = ()
+) -> list[str]:
     """The overrides, preceded by those that make the stored run's sampler, guidance (and data) the starting point.
 
     A group that the user chooses (`sampler=ddim`) starts from that choice instead.
-    drawing: whether the command samples the run, and has a sampler and guidance.
+    drawing: whether the command samples the run, and has a sampler and guidance. own: keys of the command that share
+        their name with a part of a model.
     Raises UserError for overrides of the model itself, which comes from the run.
     """
-    refuse_parts_of_model(argv)
+    refuse_parts_of_model([argument for argument in argv if argument.partition("=")[0] not in own])
     run = _value_of("run", argv)
     if run == "":
         raise UserError(
@@ -60,10 +63,10 @@ def with_defaults_of_run(argv: Sequence[str], *, data: bool = False, drawing: bo
     return [*defaults, *argv]
 
 
-def of_images(why: str) -> Callable[[Sequence[str]], list[str]]:
+def of_images(why: str, own: Sequence[str] = ()) -> Callable[[Sequence[str]], list[str]]:
     """`with_defaults_of_run` for a command that measures on real images and generates none.
 
-    why: the reason that there is no guidance and no sampler, for the error.
+    why: the reason that there is no guidance and no sampler, for the error. own: as in `with_defaults_of_run`.
     """
 
     def complete(argv: Sequence[str]) -> list[str]:
@@ -71,7 +74,7 @@ def of_images(why: str) -> Callable[[Sequence[str]], list[str]]:
             key = argument.partition("=")[0].lstrip("+~")
             if re.split(r"[./@]", key)[0] in ("guidance", "sampler", "pipeline"):
                 raise UserError(f"{argument}: {why}, without guidance or a sampler; leave {key} out")
-        return with_defaults_of_run(argv, data=True, drawing=False)
+        return with_defaults_of_run(argv, data=True, drawing=False, own=own)
 
     return complete
 

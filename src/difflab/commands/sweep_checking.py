@@ -42,9 +42,13 @@ def command_called(name: str, arguments: Sequence[str]) -> Command[Any]:
     from difflab.commands.accuracy import ACCURACY
     from difflab.commands.evaluate import command_of
     from difflab.commands.likelihood import LIKELIHOOD
+    from difflab.commands.probe import PROBE
+    from difflab.commands.retrieval import RETRIEVAL
     from difflab.commands.sample import SAMPLE
     from difflab.commands.schedule import SCHEDULE
+    from difflab.commands.zero_shot import ZERO_SHOT
 
     if name == "evaluate":
         return command_of(arguments)
-    return {"sample": SAMPLE, "likelihood": LIKELIHOOD, "accuracy": ACCURACY, "schedule": SCHEDULE}[name]
+    commands: list[Command[Any]] = [SAMPLE, LIKELIHOOD, ACCURACY, SCHEDULE, ZERO_SHOT, RETRIEVAL, PROBE]
+    return {command.name: command for command in commands}[name]

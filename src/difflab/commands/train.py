@@ -41,6 +41,7 @@ def train(config: TrainConfig, overrides: list[str], said: Sequence[str] = ()) -
     from difflab.commands.machine import refuse_more_than_there_is
     from difflab.commands.training import fit, with_checked_evaluation
     from difflab.data.build import build_dataset, with_class_names
+    from difflab.data.contents import captions_of
     from difflab.data.sampling import GlobalBatches
     from difflab.devices import is_first_process
     from difflab.lock import locked
@@ -52,6 +53,7 @@ def train(config: TrainConfig, overrides: list[str], said: Sequence[str] = ()) -
     refuse_more_than_there_is(config.trainer, config.data)
     images = build_dataset(config.data, split=config.data.train_split)
     config = config.model_copy(update={"data": with_class_names(config.data)})
+    config = config.completed(lambda: captions_of(config.data, config.data.train_split))
     GlobalBatches(len(images), config.data.batch_size, seed=config.seed)
     config = with_recorded_parts(with_checked_evaluation(config, overrides))
     config.logger.refuse_unusable()

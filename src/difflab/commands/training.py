@@ -98,7 +98,13 @@ def fit(
         if checkpoint is not None:
             refuse_misfit(checkpoint["state_dict"], shapes_of(written(module)), str(resume))
             refuse_other_training(checkpoint, module, str(resume))
-        data = ShardDataModule(config.data, config.trainer, seed=config.seed, fields=module.batch_keys())
+        data = ShardDataModule(
+            config.data,
+            config.trainer,
+            seed=config.seed,
+            fields=module.batch_keys(),
+            tokenizers=module.tokenizers(),
+        )
         # Runs that cannot be resumed, sampled or evaluated are refused before anything is logged.
         data.refuse_misfits(layout.total)
         pipeline = sampling_pipeline(config, module, accelerator)
@@ -189,7 +195,7 @@ def build_module(config: TrainConfig, accelerator: Accelerator, *, initial_weigh
     torch.manual_seed(stream_seed(config.seed, "init"))
     module = build_training_module(config)
     if config.init.kind == "weights":
-        lines = load_initial_weights(module, config.init) if initial_weights else []
+        lines = load_initial_weights(module, config.init, config.model().untold) if initial_weights else []
         for line in lines + choose_trained(module, config.init):
             log.info(line)
             if is_first_process():

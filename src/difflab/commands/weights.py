@@ -21,14 +21,17 @@ if TYPE_CHECKING:
 
 _WRAPPER = "the key of the weights in a file that has several, as in ema or state_dict.ema_model"
 
+_LAYOUTS = (
+    "difflab, diffusers, guided, guided-new-order, janspiry, pesser; of a CLIP openai_clip (also open_clip's), "
+    "open_clip_custom or transformers_clip"
+)
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
 
 
 @app.command()
 def inspect(
-    path: Annotated[
-        Path, typer.Argument(readable=False, help="a weights file, a diffusers folder, an exported folder or a run")
-    ],
+    path: Annotated[Path, typer.Argument(readable=False, help="a weights file, a folder of weights or a run")],
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
     wrapper: Annotated[str | None, typer.Option(help=_WRAPPER)] = None,
 ) -> None:
@@ -56,14 +59,17 @@ def inspect(
 
 @app.command(name="import")
 def import_(
-    path: Annotated[Path, typer.Argument(readable=False, help="an official weights file, or a diffusers folder")],
+    path: Annotated[Path, typer.Argument(readable=False, help="an official weights file, or a folder of them")],
     out: Annotated[Path, typer.Option(readable=False, help="folder to write, for `difflab sample run=`")],
     preset: Annotated[
         str | None,
-        typer.Option(help="their experiment, as in ddpm/cifar10; a diffusers folder may contain it"),
+        typer.Option(help="their experiment, as in ddpm/cifar10; a folder may contain it"),
     ] = None,
     layout: Annotated[str | None, typer.Option(help="the official layout, if the keys do not determine it")] = None,
     wrapper: Annotated[str | None, typer.Option(help=_WRAPPER)] = None,
+    activation: Annotated[
+        str | None, typer.Option(help="of a CLIP that nothing else says it of: quick_gelu or gelu")
+    ] = None,
 ) -> None:
     """Convert official weights into a folder (config.json, model.safetensors) that every command accepts."""
     from difflab.interop.layout import Target
@@ -73,7 +79,8 @@ def import_(
 
     if (path / "config.yaml").is_file():
         raise UserError(f"{path} is a run of difflab's own, which every command accepts as it is: run={path}")
-    config, notes = _named_model(path, preset, wrapper)
+    config, notes = _named_model(path, preset, layout, wrapper, activation)
+    _require_activation(path if preset is None else preset, config, activation)
     check_export(out, config, NATIVE)
     published_in = PRESETS[preset].layouts if preset in PRESETS else ()
     imported = import_weights(path, Target.of(config), layout, wrapper, published_in)
@@ -87,36 +94,55 @@ def import_(
         say(f"note: {note}")
 
 
-def _named_model(path: Path, preset: str | None, wrapper: str | None) -> tuple[ModelConfig, Sequence[str]]:
+def _named_model(
+    path: Path, preset: str | None, layout: str | None, wrapper: str | None, activation: str | None
+) -> tuple[ModelConfig, Sequence[str]]:
     """The model of the weights, and notes about how it was identified."""
     from difflab.commands.choices import near_choices
     from difflab.commands.composing import choices_of, compose_and_validate
     from difflab.config.train import TrainConfig
+    from difflab.interop.clip_folder import clip_of_folder
     from difflab.interop.diffusers_model import model_of_folder
-    from difflab.interop.registry import import_weights
+    from difflab.interop.registry import model_of_weights
 
     if preset is not None:
         if preset not in choices_of("experiment"):
             raise UserError(f"--preset {preset} is not an experiment{near_choices(preset, choices_of('experiment'))}")
         experiment, _ = compose_and_validate("train", TrainConfig, [f"experiment={preset}"])
         config = experiment.model()
+        _refuse_unlearned_tokens(preset, config)
         return config, _other_process(path, config, preset)
-    described = model_of_folder(path)
-    if described is None:
-        # Its error names what the weights fit, or that they are our own.
-        import_weights(path, None, wrapper=wrapper)
-    assert described is not None, "unidentified weights are refused"
+    described = model_of_folder(path) or clip_of_folder(path) or model_of_weights(path, layout, wrapper, activation)
     return described.config, described.notes
+
+
+def _refuse_unlearned_tokens(preset: str, config: ModelConfig) -> None:
+    if config.learns:
+        raise UserError(
+            f"--preset {preset}: its runs learn their tokenizers from captions, which weights do not have; export the "
+            "run as a folder, in layout difflab or another, which has it"
+        )
+
+
+def _require_activation(source: object, config: ModelConfig, activation: str | None) -> None:
+    """Raises UserError where --activation contradicts what the weights are taken for."""
+    from difflab.interop.layout import Target
+
+    if activation is None:
+        return
+    known = Target.of(config).architecture().get("activation")
+    if known is None:
+        raise UserError(f"--activation {activation}: only a CLIP has one; leave it out")
+    if known != activation:
+        raise UserError(f"--activation {activation}, but {source} has {known}: leave it out")
 
 
 @app.command()
 def export(
     run: Annotated[str, typer.Argument(help="a run directory, a checkpoint or an exported folder")],
     out: Annotated[Path, typer.Option(readable=False, help="folder to write (a file for the layouts of one file)")],
-    layout: Annotated[
-        str, typer.Option(help="difflab, diffusers, guided, guided-new-order, janspiry or pesser")
-    ] = "difflab",
-    which: Annotated[str, typer.Option("--weights", help="auto (averages if there are any), ema or raw")] = "auto",
+    layout: Annotated[str, typer.Option(help=_LAYOUTS)] = "difflab",
+    which: Annotated[str, typer.Option("--weights", help="auto (averages where they are kept), ema or raw")] = "auto",
 ) -> None:
     """Write the weights of a run as a difflab folder, or in an official layout."""
     from difflab.interop.registry import NATIVE, check_export, export_model
@@ -165,8 +191,9 @@ def _next_command(config: ModelConfig, out: Path) -> str:
 
     if config.use is not None:
         return f"difflab {config.use.format(run=out)}"
-    conditioners = config.conditioning.values() if isinstance(config, DrawingModelConfig) else ()
-    low_res = any(conditioner.shows_image for conditioner in conditioners)
+    if not isinstance(config, DrawingModelConfig):
+        return f"difflab weights inspect {out}"
+    low_res = any(conditioner.shows_image for conditioner in config.conditioning.values())
     return f"difflab sample run={out} n=4" + (" low_res=..." if low_res else "")
 
 

@@ -11,6 +11,7 @@ from difflab.conditioning.augmentation import Augmentation
 from difflab.diffusion.noise import SampleNoise
 from difflab.images import Downsampling
 from difflab.seeding import stream_seed
+from difflab.text.base import Tokenizer
 from difflab.types import Batch, Conditioning
 
 
@@ -42,6 +43,11 @@ class Conditioner(nn.Module):
     def __init__(self, drop_rate: float = 0.0) -> None:
         super().__init__()
         self.drop_rate = drop_rate
+
+    @property
+    def tokenizers(self) -> Mapping[str, Tokenizer]:
+        """Its tokenizers of captions, by the field of a batch in which the loader may already have put the ids."""
+        return {}
 
     def complete(self, batch: Batch) -> Batch:
         """Returns the batch with the fields of `reads` computed from their stand-ins, as in training."""
@@ -126,6 +132,11 @@ class ConditionerSet(nn.ModuleDict):
     def reads(self) -> tuple[str, ...]:
         """The fields that a batch must have, each once."""
         return tuple(dict.fromkeys(field for _, one in self.named() for field in one.reads))
+
+    @property
+    def tokenizers(self) -> dict[str, Tokenizer]:
+        """The tokenizers of captions, by the field of a batch that holds their ids."""
+        return {field: tokenizer for _, one in self.named() for field, tokenizer in one.tokenizers.items()}
 
     @property
     def stand_ins(self) -> dict[str, str]:

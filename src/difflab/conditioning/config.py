@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -38,6 +38,15 @@ class ConditionerBase(Config):
         Raises ValueError if no value suits.
         """
         return {}
+
+    @property
+    def learns(self) -> bool:
+        """Whether it has yet to learn something from captions, such as a vocabulary."""
+        return False
+
+    def learned(self, captions: Iterable[str]) -> Self:
+        """Returns the configuration with what it learns from captions. Raises UserError if there are none."""
+        return self
 
     @property
     def num_classes(self) -> int | None:

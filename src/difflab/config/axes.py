@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from difflab.config.registry import Names, Parts, Registry
 
 CONDITIONERS = Registry(
-    "conditioning", "difflab.conditioning.config", base="difflab.conditioning.config:ConditionerBase"
+    "conditioning",
+    "difflab.conditioning.config",
+    "difflab.conditioning.text.config",
+    base="difflab.conditioning.config:ConditionerBase",
 )
 """The conditioning besides x and time. Builders: (config, embedding_dim=, image_size=) -> `Conditioner`."""
 
@@ -15,8 +18,26 @@ CONDITIONERS = Registry(
 SAMPLERS = Registry("sampler", "difflab.diffusion.samplers.config", base="difflab.config.sampler:SamplerBase")
 """How samples are generated. Builders: (config) -> `Sampler`."""
 
-NETWORKS = Registry("network", "difflab.networks.config", base="difflab.config.network:NetworkBase")
+NETWORKS = Registry(
+    "network",
+    "difflab.networks.config",
+    "difflab.networks.towers.config",
+    base="difflab.config.network:NetworkBase",
+)
 """The trained network. Builders: (config, image_size=, learned_variance=) -> `nn.Module` on torch's default device."""
+
+IMAGE_TOWERS = Registry(
+    "network/image", "difflab.networks.towers.config", base="difflab.networks.towers.config:ImageTowerBase"
+)
+"""What embeds images. Builders: (config, image_size=, channels=, activation=, dim=) -> `ViT` or alike."""
+
+TEXT_TOWERS = Registry(
+    "network/text", "difflab.networks.towers.config", base="difflab.networks.towers.config:TextTowerBase"
+)
+"""What embeds texts. Builders: (config, activation=, dim=) -> `TextTransformer` or alike."""
+
+TOKENIZERS = Registry("tokenizer", "difflab.text.config", base="difflab.text.config:TokenizerBase")
+"""How texts become token ids. Builders: (config) -> `Tokenizer`."""
 
 DIFFUSIONS = Registry(
     "diffusion", "difflab.diffusion.config", base="difflab.config.diffusion:DiffusionBase", default="discrete"
@@ -81,6 +102,9 @@ AXES = (
     CONDITIONERS,
     SAMPLERS,
     NETWORKS,
+    IMAGE_TOWERS,
+    TEXT_TOWERS,
+    TOKENIZERS,
     DIFFUSIONS,
     SCHEDULES,
     TIMESTEP_SAMPLINGS,

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, cast
 
 from pydantic import Field, model_validator
 
 from difflab.config.base import Config
 
 Crop = Literal["none", "adm", "edm", "resize_short"]
-TrainingCrop = Literal[Crop, "adm_random"]
+TrainingCrop = Literal[Crop, "adm_random", "resize_short_random"]
 """The cropping rules: deterministic ones, and those that draw a random crop in training only."""
+
+_FIXED: Mapping[str, Crop] = {"adm_random": "adm", "resize_short_random": "resize_short"}
+"""The deterministic rule of each random one, by which evaluation crops."""
 
 Alpha = Literal["white", "black", "drop"]
 DataField = Literal["label", "caption", "json", "embedding", "boxes", "phrases"]
@@ -45,7 +49,8 @@ class DataConfig(Config):
     crop: how an image of another size is cropped: none = refuse it; adm = box halving, bicubic, centre crop; edm =
         centre crop, then Lanczos; resize_short = antialiased bicubic to the short side, then centre crop; adm_random =
         in training, a random square of at least 80 % of the short side, a new one in each epoch, also for images that
-        already have the size (ADM's noisy classifiers), and adm in evaluation.
+        already have the size (ADM's noisy classifiers), and adm in evaluation; resize_short_random = in training, a
+        random square of the image that resize_short has resized (CLIP).
     alpha: the background of transparent pixels: white, black, or drop = discard the alpha channel.
     flip: mirror half of the training images; which ones is a function of (seed, epoch, image), as is a random crop.
     batch_size: images per optimizer step, over all ranks.
@@ -76,7 +81,12 @@ class DataConfig(Config):
     @property
     def fixed_crop(self) -> Crop:
         """The cropping rule outside training, which is deterministic."""
-        return "adm" if self.crop == "adm_random" else self.crop
+        return _FIXED.get(self.crop) or cast(Crop, self.crop)
+
+    @property
+    def is_random_crop(self) -> bool:
+        """Whether training crops at random."""
+        return self.crop in _FIXED
 
     def split_called(self, name: str) -> str:
         """The split that `name` stands for in a command: train and val are the splits configured under these names."""

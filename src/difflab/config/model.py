@@ -14,8 +14,9 @@ from difflab.config.guidance import GuidanceConfig
 from difflab.config.network import NetworkConfig
 from difflab.config.sampler import SamplerConfig
 from difflab.config.task import TASKS
+from difflab.text.config import TokenizerConfig
 
-Measurement = Literal["samples", "likelihood", "accuracy"]
+Measurement = Literal["samples", "likelihood", "accuracy", "zero_shot", "retrieval", "probe"]
 
 
 class ModelConfig(RecordedConfig):
@@ -28,7 +29,8 @@ class ModelConfig(RecordedConfig):
     What it can be used for:
 
     title: what it is, in words.
-    measures: what can be measured of it: samples, the likelihood of images, the accuracy of classification.
+    measures: what can be measured of it: samples, the likelihood of images, the accuracy of classification; or, as it
+        embeds images and texts, zero-shot classification, retrieval, and linear probes of its features.
     use: the arguments of a command that uses a classifier, with `{run}` as a placeholder; None for other models.
     """
 
@@ -52,6 +54,16 @@ class ModelConfig(RecordedConfig):
         return (self.channels, self.image_size, self.image_size)
 
     @property
+    def untold(self) -> Mapping[str, Any]:
+        """What its weights do not show, and has to be as it was when they were trained, by key."""
+        return {}
+
+    @property
+    def learns(self) -> bool:
+        """Whether its runs have yet to learn something that is no weight, such as a vocabulary from captions."""
+        return False
+
+    @property
     def logits(self) -> int | None:
         """The number of classes of a classifier, None for other models."""
         return None
@@ -61,6 +73,22 @@ class NetworkModelConfig(ModelConfig):
     """A model whose weights are those of one network and of its conditioners."""
 
     network: NetworkConfig
+
+    @property
+    def untold(self) -> Mapping[str, Any]:
+        return {f"network.{key}": value for key, value in self.network.untold.items()}
+
+
+class EmbeddingModelConfig(NetworkModelConfig):
+    """A model that embeds images and texts in one space."""
+
+    measures: ClassVar[tuple[Measurement, ...]] = ("zero_shot", "retrieval", "probe")
+
+    tokenizer: TokenizerConfig
+
+    @property
+    def learns(self) -> bool:
+        return self.tokenizer.learns
 
 
 class NoisedModelConfig(NetworkModelConfig):
@@ -83,6 +111,10 @@ class DrawingModelConfig(NoisedModelConfig):
     def classes(self) -> int | None:
         """The number of classes it is conditioned on, None if it is not class-conditional."""
         return next((n for one in self.conditioning.values() if (n := one.num_classes) is not None), None)
+
+    @property
+    def learns(self) -> bool:
+        return any(one.learns for one in self.conditioning.values())
 
     @property
     def shrinks(self) -> tuple[int, DownsampleFilter] | None:

@@ -12,8 +12,8 @@ from difflab.config.base import Config
 from difflab.config.data import DataConfig
 from difflab.config.fitting import Reads
 
-Gives = Literal["images", "logits"]
-"""What a network outputs: images of its input's shape, or one logit per class."""
+Gives = Literal["images", "logits", "embeddings"]
+"""What a network outputs: images of its input's shape, one logit per class, or embeddings of images and texts."""
 
 
 class NetworkBase(Config):
@@ -39,6 +39,16 @@ class NetworkBase(Config):
         return 1
 
     @property
+    def text_sizes(self) -> Mapping[str, int]:
+        """What has to be equal in its tokenizer (context_length, vocabulary); empty if it reads no token ids."""
+        return {}
+
+    @property
+    def normalizes_batches(self) -> bool:
+        """Whether an image's output depends on the others of its batch while it is trained."""
+        return False
+
+    @property
     def reads(self) -> Reads:
         """The fields of its conditioning that the network reads."""
         return Reads(())
@@ -47,6 +57,20 @@ class NetworkBase(Config):
     def logits(self) -> int | None:
         """The number of classes of a classifier, None for other networks."""
         return None
+
+    def architecture(self, image_size: int) -> dict[str, object]:
+        """What determines keys, shapes and computation, for images of that many pixels per side: equal if the weights
+        of one network fit the other."""
+        return self.model_dump()
+
+    @property
+    def untold(self) -> Mapping[str, Any]:
+        """What weights do not show, and has to be as it was when they were trained."""
+        return {}
+
+    def in_words(self, image_size: int) -> tuple[str, ...]:
+        """What there is to say of it besides what its task does, for images of that many pixels per side."""
+        return ()
 
     @classmethod
     def fitted(cls, values: Mapping[str, Any], image_size: int, channels: int) -> dict[str, Any]:

@@ -30,6 +30,8 @@ class OptimizerConfig(Config):
     """Added to the denominator for numerical stability."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Added to the gradient by adam, subtracted from the weights by adamw."""
+    decayed: Literal["all", "matrices"] = "all"
+    """Whether gains, biases and other vectors and numbers decay too (CLIP: matrices alone)."""
     schedule: LearningRateConfig = LearningRateConfig()
     """A factor on the learning rate as a function of `train/step`."""
 

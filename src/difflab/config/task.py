@@ -94,6 +94,9 @@ class Tasks(Axis[Task]):
 
 
 TASKS = Tasks(
-    "difflab.tasks.denoising.config", "difflab.tasks.noisy_classifier.config", "difflab.tasks.classifier.config"
+    "difflab.tasks.denoising.config",
+    "difflab.tasks.noisy_classifier.config",
+    "difflab.tasks.classifier.config",
+    "difflab.tasks.contrastive.config",
 )
 """The registered tasks."""

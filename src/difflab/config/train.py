@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Self, TypeVar, cast
 
 from pydantic import Field, model_validator
@@ -58,6 +58,11 @@ class TrainConfig(RecordedConfig, JudgedConfig):
     """What runs alongside training: averages, checkpoints, samples, evaluations, guards; null leaves one out."""
     logger: LoggerConfig
     """Where metrics are logged; null (false, if it has no options) leaves one out."""
+
+    def completed(self, captions: Callable[[], Iterable[str]]) -> Self:
+        """The configuration with what its task learns from the captions of its data before training, such as a
+        vocabulary; the same captions give the same. Raises UserError if there are none."""
+        return self
 
     @classmethod
     def chosen(cls, content: Mapping[str, Any]) -> type[Self]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from difflab.data.fields import EXTENSION_OF, stacked
 from difflab.data.reading import ShardDataset
 from difflab.data.sampling import BatchPlan
 from difflab.seeding import stream_seed
+from difflab.text.base import Tokenizer
 from difflab.types import Batch
 
 _REPLACEMENTS_TRIED = 32
@@ -39,10 +40,19 @@ class BatchReader:
 
     one_pass: in an evaluation a replacement has weight 0, because it also occurs by itself.
     subset: dataset index of each planned index, or None for all samples in order.
+    tokenizers: of captions, by the field of the batch that their token ids become; `<field>_mask` is their mask.
     """
 
-    def __init__(self, dataset: ShardDataset, *, one_pass: bool, subset: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        dataset: ShardDataset,
+        *,
+        one_pass: bool,
+        subset: np.ndarray | None = None,
+        tokenizers: Mapping[str, Tokenizer] | None = None,
+    ) -> None:
         self.dataset = dataset
+        self.tokenizers = dict(tokenizers or {})
         self.one_pass = one_pass
         self.subset = subset
 
@@ -65,7 +75,11 @@ class BatchReader:
             if self.one_pass and sample["index"] != index:
                 weights[i] = 0.0
             samples.append(sample)
-        return _collate(samples, plan, weights, request.flip), bad
+        batch = _collate(samples, plan, weights, request.flip)
+        for field, tokenizer in self.tokenizers.items():
+            tokens = tokenizer(batch["caption"])
+            batch |= {field: tokens.ids, f"{field}_mask": tokens.mask}
+        return batch, bad
 
     def _sample(
         self, index: int, bad: list[tuple[int, str]], crop_draws: Sequence[int] | None, caption_draw: int | None

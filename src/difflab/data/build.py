@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,36 +17,58 @@ from difflab.data.processes import refuse_workers
 from difflab.data.reading import ShardDataset
 from difflab.data.sampling import GlobalBatches
 from difflab.errors import UserError
+from difflab.text.base import Tokenizer
 
 _log = logging.getLogger(__name__)
 
 
 def build_train_loader(
-    cfg: DataConfig, *, seed: int, rank: int = 0, world_size: int = 1, total_batches: int
+    cfg: DataConfig,
+    *,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+    total_batches: int,
+    tokenizers: Mapping[str, Tokenizer] | None = None,
 ) -> ShardLoader:
     """The training batches of `rank`: `total_batches` global batches of `cfg.batch_size` samples, shuffled by `seed`.
+
+    tokenizers: of captions, as in `BatchReader`.
 
     Raises UserError if the data is missing, does not fit the configuration, or is smaller than a batch.
     """
     dataset = build_dataset(cfg, split=cfg.train_split)
     plan = GlobalBatches(len(dataset), cfg.batch_size, seed=seed, rank=rank, world_size=world_size)
-    return _loader(cfg, BatchReader(dataset, one_pass=False), plan, total_batches=total_batches)
+    return _loader(cfg, BatchReader(dataset, one_pass=False, tokenizers=tokenizers), plan, total_batches=total_batches)
 
 
 def build_eval_loader(
-    cfg: DataConfig, *, split: str, batch_size: int, rank: int = 0, world_size: int = 1, limit: int | None = None
+    cfg: DataConfig,
+    *,
+    split: str,
+    batch_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+    limit: int | None = None,
+    chosen: Sequence[int] | None = None,
+    tokenizers: Mapping[str, Tokenizer] | None = None,
 ) -> ShardLoader:
     """One pass over a split in order, `batch_size` samples at a time over all ranks; padding has weight 0.
 
-    limit: at most this many samples, spread evenly over the split.
+    limit: at most this many samples, spread evenly over the split. chosen: these samples alone, by index, instead.
+    tokenizers: of captions, as in `BatchReader`.
 
     Raises UserError if the data is missing or does not fit the configuration.
     """
     dataset = _dataset(cfg, open_data(cfg.path, cfg.keys), split)
-    n = len(dataset) if limit is None else min(limit, len(dataset))
-    subset = None if n == len(dataset) else np.arange(n) * len(dataset) // n
+    if chosen is None:
+        n = len(dataset) if limit is None else min(limit, len(dataset))
+        subset = None if n == len(dataset) else np.arange(n) * len(dataset) // n
+    else:
+        n, subset = len(chosen), np.asarray(chosen, dtype=np.int64)
     plan = GlobalBatches(n, batch_size, rank=rank, world_size=world_size, shuffle=False, drop_last=False)
-    return _loader(cfg, BatchReader(dataset, one_pass=True, subset=subset), plan, total_batches=None)
+    reader = BatchReader(dataset, one_pass=True, subset=subset, tokenizers=tokenizers)
+    return _loader(cfg, reader, plan, total_batches=None)
 
 
 def build_dataset(cfg: DataConfig, *, split: str) -> ShardDataset:
@@ -165,7 +188,7 @@ def _loader(cfg: DataConfig, reader: BatchReader, plan: GlobalBatches, *, total_
         plan,
         total_batches=total_batches,
         flip=cfg.flip and total_batches is not None,
-        random_crop=cfg.crop == "adm_random" and total_batches is not None,
+        random_crop=cfg.is_random_crop and total_batches is not None,
         random_caption=cfg.captions == "lines" and total_batches is not None,
         workers=cfg.workers,
         prefetch=cfg.prefetch,

@@ -1,11 +1,15 @@
-"""The samples per class of a split, and an example of its captions."""
+"""The samples per class of a split, and its captions."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
+from difflab.config.data import DataConfig
 from difflab.data.bad_samples import BadSample
+from difflab.data.captions import chosen_caption, lines_of
 from difflab.data.directory import DataDirectory
+from difflab.data.opening import open_data
 from difflab.data.reading import ShardDataset
 from difflab.progress import track
 
@@ -43,3 +47,19 @@ def example_caption(directory: DataDirectory, split: str) -> str | None:
             # Reported when samples are verified; other samples have captions.
             continue
     return None
+
+
+def captions_of(cfg: DataConfig, split: str, most: int = 100_000) -> Iterator[str]:
+    """The captions of a split, all lines of each if `cfg.captions` is lines; of at most `most` samples, spread evenly.
+
+    Unreadable ones are left out. Raises UserError if the split is missing or no sample has a caption.
+    """
+    dataset = ShardDataset(open_data(cfg.path, cfg.keys), split, fields=("caption",))
+    count = min(most, len(dataset))
+    for number in track(range(count), count, f"reading captions of {split}"):
+        try:
+            text = dataset.sample(number * len(dataset) // count, image=False)["caption"]
+        except BadSample:
+            # Training reports them.
+            continue
+        yield from lines_of(text) if cfg.captions == "lines" else [chosen_caption(text, cfg.captions)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import lightning as L
 import torch
@@ -14,6 +14,7 @@ from difflab.data.build import build_eval_loader, build_train_loader, refuse_mis
 from difflab.data.loader import ShardLoader
 from difflab.data.opening import open_data
 from difflab.errors import UserError
+from difflab.text.base import Tokenizer
 from difflab.types import Batch
 
 HOST_KEYS = ("index", "position", "key")
@@ -26,8 +27,17 @@ class ShardDataModule(L.LightningDataModule):
     skipped one must not cut it short.
     """
 
-    def __init__(self, data: DataConfig, trainer: TrainerConfig, *, seed: int, fields: Sequence[str] = ()) -> None:
-        """fields: the fields of the conditioners, besides those in `data.fields`."""
+    def __init__(
+        self,
+        data: DataConfig,
+        trainer: TrainerConfig,
+        *,
+        seed: int,
+        fields: Sequence[str] = (),
+        tokenizers: Mapping[str, Tokenizer] | None = None,
+    ) -> None:
+        """fields: the fields that the task reads, besides those in `data.fields`. tokenizers: of captions, as in
+        `BatchReader`."""
         super().__init__()
         if trainer.val_every_steps and data.val_split is None:
             raise UserError("trainer.val_every_steps needs data.val_split; name a split, or set val_every_steps=0")
@@ -36,6 +46,7 @@ class ShardDataModule(L.LightningDataModule):
         self.accumulate = trainer.accumulate
         self.validates = bool(trainer.val_every_steps)
         self.seed = seed
+        self.tokenizers = tokenizers
 
     def refuse_misfits(self, processes: int) -> None:
         """Raises UserError, before anything is read, if a split is missing, has other images or lacks a field, and
@@ -73,6 +84,7 @@ class ShardDataModule(L.LightningDataModule):
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
             total_batches=sys.maxsize,
+            tokenizers=self.tokenizers,
         )
 
     def val_dataloader(self) -> ShardLoader | list[ShardLoader]:
@@ -87,6 +99,7 @@ class ShardDataModule(L.LightningDataModule):
             batch_size=self.data.batch_size // self.accumulate,
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
+            tokenizers=self.tokenizers,
         )
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:

@@ -245,7 +245,7 @@ class ShardDataset:
             if self.image_size is None:
                 return image
             if crop_draws is not None:
-                return fit_drawn(image, self.image_size, crop_draws)
+                return fit_drawn(image, self.image_size, self.crop, crop_draws)
             return fit(image, self.image_size, self.crop)
         except BadImage as error:
             raise self._bad(shard, members, f"the .{extension} is damaged: {error}") from None

@@ -55,12 +55,14 @@ def fit_whole(image: Tensor, size: int, background: int) -> Tensor:
     return _from_pillow(pad_square(_to_pillow(image), size, background))
 
 
-def fit_drawn(image: Tensor, size: int, draws: Sequence[int]) -> Tensor:
-    """uint8 [C, H, W] -> uint8 [C, size, size]: a random crop by `crop_adm_random`, from images of any size.
+def fit_drawn(image: Tensor, size: int, crop: Crop, draws: Sequence[int]) -> Tensor:
+    """uint8 [C, H, W] -> uint8 [C, size, size]: a random crop from images of any size.
 
-    An image that already has the size is enlarged and cropped too: that is the augmentation.
+    crop: the rule outside training, adm or resize_short, of which this is the random counterpart. An image that already
+    has the size is enlarged and cropped by adm too: that is the augmentation.
     """
-    return _from_pillow(crop_adm_random(_to_pillow(image), size, draws))
+    cut = {"adm": crop_adm_random, "resize_short": crop_resize_short_random}[crop]
+    return _from_pillow(cut(_to_pillow(image), size, draws))
 
 
 def crop_adm(image: PillowImage.Image, size: int) -> PillowImage.Image:
@@ -99,6 +101,16 @@ def crop_resize_short(image: PillowImage.Image, size: int) -> PillowImage.Image:
     """Bicubic (Pillow's is antialiased) until the short side is `size`, then the centre square."""
     resized = _short_side_to(image, size)
     return _square_at(resized, size, (resized.width - size) // 2, (resized.height - size) // 2)
+
+
+def crop_resize_short_random(image: PillowImage.Image, size: int, draws: Sequence[int]) -> PillowImage.Image:
+    """As `crop_resize_short`, but a square anywhere along the long side (CLIP, section 2.4).
+
+    draws: as in `crop_adm_random`; the first is not used.
+    """
+    resized = _short_side_to(image, size)
+    _, for_top, for_left = draws
+    return _square_at(resized, size, for_left % (resized.width - size + 1), for_top % (resized.height - size + 1))
 
 
 def pad_square(image: PillowImage.Image, size: int, background: int) -> PillowImage.Image:

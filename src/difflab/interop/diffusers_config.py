@@ -111,13 +111,15 @@ def _resampling(cfg: UNetConfig) -> str:
 
 def _attended_widths(target: Target) -> list[int]:
     """The width of each level that has attention, 0 for the others."""
-    cfg = target.unet
+    cfg = target.network
+    assert isinstance(cfg, UNetConfig), "the layout refuses other networks"
     grids = [target.image_size // 2**level for level in range(len(cfg.widths))]
     return [width if grid in cfg.attention_resolutions else 0 for grid, width in zip(grids, cfg.widths, strict=True)]
 
 
 def _head_dim(target: Target) -> int | None:
-    cfg = target.unet
+    cfg = target.network
+    assert isinstance(cfg, UNetConfig), "the layout refuses other networks"
     if cfg.attention_heads == 1 or cfg.attention_heads is None:
         return cfg.attention_head_channels
     widths = {width for width in _attended_widths(target) if width}

@@ -1,23 +1,17 @@
-"""Writes a folder in the form of diffusers' unconditional models: flat, network and scheduler side by side."""
+"""The folder of diffusers' unconditional models: flat, network and scheduler side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
-from torch import Tensor
-
-from difflab.config.model import DrawingModelConfig
-from difflab.files import replacing_together
+from difflab.config.model import DrawingModelConfig, ModelConfig
+from difflab.errors import UserError
 from difflab.interop import native
 from difflab.interop.diffusers_config import to_diffusers_config
 from difflab.interop.diffusers_model import OWN, SCHEDULER
+from difflab.interop.diffusers_sampling import how_to_draw
 from difflab.interop.diffusers_scheduler import to_scheduler_config
-from difflab.interop.diffusers_unet import DIFFUSERS
+from difflab.interop.folders import Files, FolderFormat
 from difflab.interop.layout import Target
 from difflab.interop.opening import DIFFUSERS_WEIGHTS, PIPELINE
-from difflab.interop.tensor_files import write_safetensors
 
 _PIPELINE = {
     "_class_name": "DDPMPipeline",
@@ -26,29 +20,30 @@ _PIPELINE = {
 }
 
 
-def save_diffusers(
-    folder: Path, state: Mapping[str, Tensor], target: Target, config: DrawingModelConfig | None = None
-) -> list[Path]:
-    """Writes a folder that `UNet2DModel.from_pretrained` loads; returns the files written.
-
-    With the configuration of the whole model it includes a scheduler, and `DDPMPipeline.from_pretrained` loads it; a
-    model with conditioners has no pipeline, because DDPMPipeline passes no conditioning to the network.
-    All of the files appear, or none does. Raises UserError if diffusers cannot represent this network or this process.
-    """
-    described = diffusers_files(target, config)
-    official = DIFFUSERS.keymap(target).to_official(state)
-    with replacing_together(folder) as temporary:
-        write_safetensors(temporary / DIFFUSERS_WEIGHTS, official)
-        for name, content in described.items():
-            native.save_json(temporary / name, content)
-    return [folder / name for name in (DIFFUSERS_WEIGHTS, *described)]
-
-
-def diffusers_files(target: Target, config: DrawingModelConfig | None) -> dict[str, dict[str, Any]]:
-    """Name -> content of the JSON files of the folder. Raises UserError if diffusers cannot represent this model."""
-    described: dict[str, dict[str, Any]] = {native.CONFIG: to_diffusers_config(target)}
+def _files(target: Target, config: ModelConfig | None) -> Files:
+    """With the configuration of the whole model the folder includes a scheduler, and `DDPMPipeline.from_pretrained`
+    loads it; a model with conditioners has no pipeline, because DDPMPipeline passes no conditioning to the network."""
+    described: Files = {native.CONFIG: to_diffusers_config(target)}
     if config is not None:
-        described[SCHEDULER] = {**to_scheduler_config(config), OWN: config.model_dump(mode="json")}
-        if not config.conditioning:
+        drawing = _drawing(config)
+        described[SCHEDULER] = {**to_scheduler_config(drawing), OWN: drawing.model_dump(mode="json")}
+        if not drawing.conditioning:
             described[PIPELINE] = _PIPELINE
     return described
+
+
+def _drawing(config: ModelConfig) -> DrawingModelConfig:
+    if not isinstance(config, DrawingModelConfig):
+        raise UserError(f"diffusers has no pipeline that draws with {config.title}")
+    return config
+
+
+DIFFUSERS_FOLDER = FolderFormat(
+    DIFFUSERS_WEIGHTS,
+    native.CONFIG,
+    "_class_name",
+    _files,
+    patterns=(PIPELINE,),
+    remarks=lambda config, path: how_to_draw(_drawing(config), path),
+)
+"""A folder that `UNet2DModel.from_pretrained` loads."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +19,7 @@ from difflab.interop import native
 from difflab.interop.diffusers_config import to_diffusers_config
 from difflab.interop.diffusers_files import SchedulerFile, checked_scheduler
 from difflab.interop.diffusers_scheduler import PREDICTIONS, VARIANCES, to_scheduler_config
-from difflab.interop.layout import Target
+from difflab.interop.layout import Described, Target
 from difflab.interop.opening import described_by_folder, network_folder
 from difflab.networks.config import UNetConfig
 from difflab.tasks.denoising.config import DenoisingModelConfig
@@ -35,15 +34,7 @@ _DDIM_STEPS = 50
 """The default number of steps of DDIMPipeline."""
 
 
-@dataclass(frozen=True)
-class Described:
-    """The model of a folder, and remarks on how it was read."""
-
-    config: DenoisingModelConfig
-    notes: tuple[str, ...] = ()
-
-
-def model_of_folder(path: Path) -> Described | None:
+def model_of_folder(path: Path) -> Described[DenoisingModelConfig] | None:
     """The model described by a diffusers folder (or by that of a weights file in one); None for anything else.
 
     Raises UserError naming the file and the key if difflab has no such model, or if its scheduler is missing.

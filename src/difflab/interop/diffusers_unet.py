@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from difflab.interop.keymap import Entry, Fused, Shapes, both
-from difflab.interop.layout import Layout
+from difflab.interop.unet_layout import UNetLayout
+from difflab.interop.unet_words import Places
 from difflab.networks.attention import AttentionSpec
 from difflab.networks.places import Place, places
 from difflab.networks.plan import UNetPlan
@@ -24,7 +25,7 @@ _RESAMPLERS = {"down": "downsamplers", "up": "upsamplers"}
 _OLDER_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
-def modern_attention_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _modern_attention_names(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     """Renames attention keys of files from before diffusers 0.17 (query, key, value, proj_attn) to today's names."""
     renamed = {}
     for name, value in state.items():
@@ -32,7 +33,8 @@ def modern_attention_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         parent, _, layer = module.rpartition(".")
         old = ".attentions." in name and layer in _OLDER_NAMES
         renamed[f"{parent}.{_OLDER_NAMES[layer]}.{leaf}" if old else name] = value
-    return renamed
+    same = renamed.keys() == state.keys()
+    return renamed, [] if same else ["took the attention keys of older diffusers files (query, key, value, proj_attn)"]
 
 
 def _entries(plan: UNetPlan, shapes: Shapes) -> list[Entry]:
@@ -66,7 +68,7 @@ def _official_prefix(place: Place, last: int) -> str:
     return f"up_blocks.{last - place.level}.{kind}.{place.number}"
 
 
-DIFFUSERS = Layout(
+DIFFUSERS = UNetLayout(
     name="diffusers",
     code="diffusers' UNet2DModel",
     entries=_entries,
@@ -83,6 +85,9 @@ DIFFUSERS = Layout(
         "decoder_attention_heads": None,
     },
     stem="base",
+    places=Places("conv_in.weight", "conv_out.weight", "up_blocks.", classes="class_embedding.weight"),
     marker="down_blocks.0.resnets.0.norm1.weight",
+    beside=("time_embedding.linear_1.weight",),
     conditioners={"class": "class_embedding"},
+    modern=_modern_attention_names,
 )

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from difflab.interop.keymap import Entry, Fused, HeadsFirst, Shapes, both
-from difflab.interop.layout import Layout
+from difflab.interop.unet_layout import UNetLayout
+from difflab.interop.unet_words import Places
 from difflab.networks.attention import AttentionSpec
 from difflab.networks.places import Place, places
 from difflab.networks.plan import BackbonePlan, EncoderPlan
@@ -40,6 +41,10 @@ def _entries_with(newer_order: bool) -> Callable[[BackbonePlan, Shapes], list[En
                 order = Fused(1, pointwise=1) if newer_order else HeadsFirst(place.spec.heads)
                 found += both(f"{official}.norm", f"{place.key}.norm")
                 found += both(f"{official}.qkv", f"{place.key}.qkv", order)
+                if place.spec.context_channels is not None:
+                    # Keys and values of the tokens (GLIDE); its attention has the older order.
+                    context = HeadsFirst(place.spec.heads, parts=2)
+                    found += both(f"{official}.encoder_kv", f"{place.key}.context_kv", context)
                 found += both(f"{official}.proj_out", f"{place.key}.out", Fused(1, pointwise=1))
                 continue
             leaves = _BLOCK | ({"conv": _RESAMPLERS[place.side]} if place.side != "middle" else {})
@@ -102,13 +107,20 @@ _REQUIRES = {
 }
 
 
-def _layout(name: str, newer_order: bool) -> Layout:
-    return Layout(
-        name,
-        "openai/guided-diffusion",
-        _entries_with(newer_order),
-        _REQUIRES,
+def _layout(name: str, newer_order: bool) -> UNetLayout:
+    return UNetLayout(
+        name=name,
+        code="openai/guided-diffusion",
+        entries=_entries_with(newer_order),
+        requires=_REQUIRES,
         stem="first_level",
+        places=Places(
+            stem="input_blocks.0.0.weight",
+            head="out.2.weight",
+            decoder="output_blocks.",
+            logits=("out.2.c_proj.weight", "out.3.weight", "out.2.weight"),
+            classes="label_emb.weight",
+        ),
         marker="input_blocks.0.0.weight",
         networks=("unet", "unet_encoder"),
         # The low-resolution image of an upsampler is enlarged and concatenated to x, without weights.

@@ -13,10 +13,11 @@ from difflab.config.model import ModelConfig
 from difflab.config.stored import read_train_config
 from difflab.config.validate import validate
 from difflab.errors import UserError
-from difflab.interop.describing import in_words, of_config, stem_of
+from difflab.interop.clip_folder import clip_of_folder
+from difflab.interop.describing import native_in_words, of_config
 from difflab.interop.keymap import Shapes, shapes_of
 from difflab.interop.layout import Target
-from difflab.interop.layouts import NATIVE, OUR_MARKER, layout_named, marked_layouts
+from difflab.interop.layouts import LAYOUTS, NATIVE, is_ours, layout_named, marked_layouts, part_of_a_model
 from difflab.interop.native import read_export_config, read_json
 from difflab.interop.opening import open_weights
 from difflab.interop.presets import PRESETS
@@ -57,11 +58,14 @@ def identify(path: str | Path, wrapper: str | None = None) -> Identification:
     named = published_as(path, fitting)
     if named is not None and len(fitting) > 1:
         notes.append(f"the file has the name of {named}")
-    if layout is None and any(key.endswith(OUR_MARKER) for key in found.state):
+    if layout is None and is_ours(found.state):
         layout = NATIVE
     shapes = shapes_of(found.state)
-    config = _config_beside(found.path, shapes, notes) if layout == NATIVE else None
-    deduced = () if layout is None else in_words(shapes, layout)
+    config = _config_beside(found.path, shapes, notes) if layout == NATIVE else _described_beside(path, shapes, notes)
+    if layout is None:
+        deduced = () if (part := part_of_a_model(found.state)) is None else (part,)
+    else:
+        deduced = native_in_words(shapes) if layout == NATIVE else LAYOUTS[layout].in_words(shapes)
     return Identification(
         path=path,
         format=found.format,
@@ -73,6 +77,23 @@ def identify(path: str | Path, wrapper: str | None = None) -> Identification:
         dtypes=tuple(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in found.state.values()})),
         notes=tuple(notes),
     )
+
+
+def _described_beside(path: Path, shapes: Shapes, notes: list[str]) -> ModelConfig | None:
+    """The CLIP that a folder of another program describes, if the weights are of it."""
+    try:
+        described = clip_of_folder(path)
+        if described is None:
+            return None
+        target = Target.of(described.config)
+        fits = any(layout.keymap(target).official_shapes == shapes for layout in marked_layouts(shapes))
+    except UserError as error:
+        notes.append(f"what is beside it is of no use: {error}")
+        return None
+    notes.extend(described.notes)
+    if not fits:
+        notes.append("what is beside it is of another model")
+    return described.config if fits else None
 
 
 def _config_beside(file: Path, shapes: Shapes, notes: list[str]) -> ModelConfig | None:
@@ -115,10 +136,8 @@ def fitting_presets(state: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def _fits(layout: str, architecture: tuple[object, ...], shapes: Shapes) -> bool:
-    """Whether these are the official shapes of an architecture; its network is built only if the stem agrees."""
-    network = _target(architecture).unet
-    inputs = network.channels + getattr(network, "concat_channels", 0)
-    if shapes.get(stem_of(layout), ())[:2] != (network.widths[0], inputs):
+    """Whether these are the official shapes of an architecture; its network is built only if it could be."""
+    if not layout_named(layout).could_be(_target(architecture), shapes):
         return False
     return _official_shapes(layout, architecture) == shapes
 

@@ -19,7 +19,8 @@ from difflab.diffusion.config import DiscreteDiffusionConfig
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.schedules import build_betas
 from difflab.interop.keymap import Entry, Fused, Shapes, both
-from difflab.interop.layout import Layout
+from difflab.interop.unet_layout import UNetLayout
+from difflab.interop.unet_words import Places
 from difflab.networks.attention import AttentionSpec
 from difflab.networks.places import places
 from difflab.networks.plan import UNetPlan
@@ -130,12 +131,13 @@ _REQUIRES = {
     "skip_scale": 1.0,
 }
 
-JANSPIRY = Layout(
+JANSPIRY = UNetLayout(
     name="janspiry",
     code="Janspiry's SR3",
     entries=_entries_with("noise_level_mlp", "noise_func.noise_func.0"),
     requires={**_REQUIRES, "embedding_activation": False},
     stem="base",
+    places=Places("downs.0.weight", "final_conv.block.3.weight", "ups."),
     marker="noise_level_mlp.1.weight",
     conditioners={"low_res": None},
     order=("noise_level_mlp", "downs", "mid", "ups", "final_conv"),

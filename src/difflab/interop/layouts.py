@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from torch import Tensor
+from collections.abc import Collection, Container
 
 from difflab.errors import UserError
+from difflab.interop.clip_keys import is_clip_scalar
+from difflab.interop.clip_layout import OPEN_CLIP_CUSTOM, OPENAI_CLIP, TRANSFORMERS_CLIP
 from difflab.interop.diffusers_unet import DIFFUSERS
 from difflab.interop.guided import GUIDED, GUIDED_NEW_ORDER
 from difflab.interop.janspiry import JANSPIRY, JANSPIRY_DDPM
-from difflab.interop.layout import Layout
+from difflab.interop.layout import NETWORK, Layout
 from difflab.interop.pesser import PESSER
 
-LAYOUTS = {layout.name: layout for layout in (PESSER, DIFFUSERS, GUIDED, GUIDED_NEW_ORDER, JANSPIRY, JANSPIRY_DDPM)}
+_UNETS: tuple[Layout, ...] = (PESSER, DIFFUSERS, GUIDED, GUIDED_NEW_ORDER, JANSPIRY, JANSPIRY_DDPM)
+_CLIPS: tuple[Layout, ...] = (OPENAI_CLIP, OPEN_CLIP_CUSTOM, TRANSFORMERS_CLIP)
+LAYOUTS = {layout.name: layout for layout in (*_UNETS, *_CLIPS)}
 NATIVE = "difflab"
 """The name of our own layout."""
-OUR_MARKER = "encoder.0.block.0.norm1.weight"
-"""A key that every network of our own layout has."""
+OUR_MARKERS = (("encoder.0.block.0.norm1.weight",), ("text.tokens.weight", "logit_scale"))
+"""Keys of our own layout: all of one of them are in every UNet, all of the other in every CLIP."""
 
 
 def layout_named(name: str) -> Layout:
@@ -27,6 +29,21 @@ def layout_named(name: str) -> Layout:
     return LAYOUTS[name]
 
 
-def marked_layouts(state: Mapping[str, Tensor]) -> list[Layout]:
+def marked_layouts(state: Container[str]) -> list[Layout]:
     """The layouts whose markers a state dict has; two of them may have the same keys."""
-    return [layout for layout in LAYOUTS.values() if layout.marker in state]
+    return [layout for layout in LAYOUTS.values() if layout.marks(state)]
+
+
+def is_ours(keys: Container[str]) -> bool:
+    """Whether keys are those of our own layout, with or without the prefix of a network."""
+    return any(all(f"{prefix}{key}" in keys for key in marks) for marks in OUR_MARKERS for prefix in (NETWORK, ""))
+
+
+def is_our_scalar(key: str) -> bool:
+    """Whether a tensor without dimensions is a weight in our own layout."""
+    return is_clip_scalar(key.removeprefix(NETWORK))
+
+
+def part_of_a_model(keys: Collection[str]) -> str | None:
+    """What keys are that are a part of a model of a known layout and lack the rest; None if they are none."""
+    return next((part for layout in LAYOUTS.values() if (part := layout.part_of(keys)) is not None), None)

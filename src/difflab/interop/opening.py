@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from difflab.errors import UserError
 from difflab.interop import native
 from difflab.interop.diffusers_config import from_diffusers_config
 from difflab.interop.diffusers_files import checked_unet
-from difflab.interop.diffusers_unet import modern_attention_names
 from difflab.interop.layout import Target
+from difflab.interop.layouts import marked_layouts
+from difflab.interop.open_clip_config import OPEN_CLIP_CONFIG
 from difflab.interop.unpickle import read_content
 from difflab.interop.unwrapping import WeightFile, read_weights, unwrap
 
@@ -25,31 +27,49 @@ _SUBFOLDERS = ("unet", "unet_ema")
 """The network's subfolder in a diffusers pipeline, unless the folder is flat, and that of the averages of training."""
 _FORMATS = ("safetensors", "bin")
 _SHARD = re.compile(r".*-\d{5}-of-\d{5}\b.*\.(safetensors|bin)")
+_NAMES = (("model", "pytorch_model"), ("diffusion_pytorch_model",), ("open_clip_model", "open_clip_pytorch_model"))
+"""What weights are called in the folders of difflab and transformers, of diffusers and of open_clip."""
 _WEIGHTS = re.compile(
-    r"diffusion_pytorch_model(\.(?P<variant>[\w-]+))?\.(?P<format>safetensors|bin)"
-    r"|diffusion_pytorch_model\.(?P<index>safetensors|bin)\.index(\.(?P<of>[\w-]+))?\.json"
+    r"(?P<name>(diffusion_|open_clip_)?pytorch_model|(open_clip_)?model)"
+    r"(\.(?!safetensors|bin)(?P<variant>[\w-]+))?\.(?P<format>safetensors|bin)"
+    r"(?P<index>\.index(\.(?P<of>[\w-]+))?\.json)?"
 )
 
 
 def open_weights(path: Path, wrapper: str | None = None) -> WeightFile:
-    """The tensors at `path`, with older diffusers attention keys renamed to today's. Raises UserError; see
-    `read_weights`."""
+    """The tensors at `path`, under the names of today's version of the code. Raises UserError; see `read_weights`."""
     notes: list[str] = []
     file = _file_of(path, notes)
     found = _read_shards(file, wrapper) if file.name.endswith(".json") else read_weights(file, wrapper)
-    renamed = modern_attention_names(found.state)
-    if renamed.keys() != found.state.keys():
-        notes.append("took the attention keys of older diffusers files (query, key, value, proj_attn)")
-    return WeightFile(found.path, found.format, renamed, (*found.notes, *notes), found.beside)
+    state = found.state
+    for layout in marked_layouts(state):
+        try:
+            state, more = layout.tidied(state)
+        except UserError as error:
+            raise UserError(f"{found.path}: {error}") from error
+        notes += more
+    return replace(found, state=state, notes=(*found.notes, *notes))
 
 
-def is_diffusers(path: Path) -> bool:
-    """Whether a path is a diffusers folder, of a pipeline or a network, or a weights file in one."""
+def program_of(path: Path) -> str | None:
+    """The program whose folder a path is, or in whose folder a weights file is: diffusers, transformers or open_clip;
+    None for anything else."""
+    if _is_diffusers(path):
+        return "diffusers"
     if not path.is_dir():
-        return _WEIGHTS.fullmatch(path.name) is not None
+        return None
+    config = path / native.CONFIG
+    if config.is_file() and "model_type" in native.read_json(config):
+        return "transformers"
+    return "open_clip" if (path / OPEN_CLIP_CONFIG).is_file() else None
+
+
+def _is_diffusers(path: Path) -> bool:
+    if not path.is_dir():
+        return _is_diffusers_file(path)
     if any((path / name).is_file() for name in (PIPELINE, "scheduler_config.json")):
         return True
-    if any(_WEIGHTS.fullmatch(file.name) for folder in (path, path / "unet") for file in folder.glob("*_model.*")):
+    if any(map(_is_diffusers_file, (file for folder in (path, path / "unet") for file in folder.glob("*_model.*")))):
         return True
     config = path / native.CONFIG
     return config.is_file() and "_class_name" in native.read_json(config)
@@ -62,6 +82,8 @@ def described_by_folder(path: Path) -> Target | None:
     if not config.is_file() or (folder / native.WEIGHTS).is_file():
         return None
     content = native.read_json(config)
+    if "model_type" in content:
+        return None
     if "_class_name" not in content and "block_out_channels" not in content:
         raise UserError(f"{config}: not the configuration of a diffusers network (no _class_name in it)")
     if "cross_attention_dim" in content or content.get("_class_name") == "UNet2DConditionModel":
@@ -84,7 +106,7 @@ def described_by_folder(path: Path) -> Target | None:
 def network_folder(path: Path) -> Path:
     """The folder of the network: the path itself, its unet/, or the folder of a file."""
     if not path.is_dir():
-        return path.parent if _WEIGHTS.fullmatch(path.name) else path
+        return path.parent if _is_diffusers_file(path) else path
     if (path / native.CONFIG).is_file():
         return path
     inside = [path / name for name in _SUBFOLDERS if (path / name).is_dir()]
@@ -93,24 +115,38 @@ def network_folder(path: Path) -> Path:
     return inside[0] if inside else path
 
 
+def _is_diffusers_file(path: Path) -> bool:
+    found = _WEIGHTS.fullmatch(path.name)
+    return found is not None and found["name"] == "diffusion_pytorch_model"
+
+
 def _file_of(path: Path, notes: list[str]) -> Path:
     if not path.is_dir():
         if _SHARD.fullmatch(path.name):
             raise UserError(f"{path}: one part of several; give the folder they are in, or the .index.json beside them")
         return path
     folder = network_folder(path)
-    if (folder / native.WEIGHTS).is_file():
-        return folder / native.WEIGHTS
+    for number, names in enumerate(_NAMES):
+        if (chosen := _chosen(path, folder, names, notes)) is not None:
+            others = _weights_in(folder, [name for later in _NAMES[number + 1 :] for name in later])
+            if others:
+                notes.append(f"took {chosen.name}; beside it lie weights for other programs, {_named(others)}")
+            return chosen
+    looked = ", ".join((native.WEIGHTS, *(f"diffusion_pytorch_model.{name}" for name in _FORMATS)))
+    raise UserError(
+        f"{path}: no weights in this folder; looked for {looked} (or its .index.json), here and in {_SUBFOLDERS[0]}/"
+    )
+
+
+def _chosen(path: Path, folder: Path, names: tuple[str, ...], notes: list[str]) -> Path | None:
+    """The file of a folder's weights, if any is called so."""
     by_variant: dict[str | None, list[Path]] = {}
-    for file in sorted(folder.glob("diffusion_pytorch_model.*")):
+    for file in _weights_in(folder, names):
         matched = _WEIGHTS.fullmatch(file.name)
-        if matched and not _SHARD.fullmatch(file.name):
-            by_variant.setdefault(matched["variant"] or matched["of"], []).append(file)
+        assert matched is not None
+        by_variant.setdefault(matched["variant"] or matched["of"], []).append(file)
     if not by_variant:
-        names = ", ".join((native.WEIGHTS, *(f"diffusion_pytorch_model.{name}" for name in _FORMATS)))
-        raise UserError(
-            f"{path}: no weights in this folder; looked for {names} (or its .index.json), here and in {_SUBFOLDERS[0]}/"
-        )
+        return None
     if None not in by_variant and len(by_variant) > 1:
         files = [file for found in by_variant.values() for file in found]
         raise UserError(f"{path}: several variants of the weights, {_named(files)}; give one of the files")
@@ -122,6 +158,11 @@ def _file_of(path: Path, notes: list[str]) -> Path:
     elif None not in by_variant:
         notes.append(f"took {chosen.name}, the only variant of the weights")
     return chosen
+
+
+def _weights_in(folder: Path, names: Collection[str]) -> list[Path]:
+    matched = ((file, _WEIGHTS.fullmatch(file.name)) for file in sorted(folder.glob("*model*")))
+    return [file for file, found in matched if found and found["name"] in names and not _SHARD.fullmatch(file.name)]
 
 
 def _named(files: list[Path]) -> str:

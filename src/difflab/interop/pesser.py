@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from difflab.interop.keymap import Entry, Fused, Shapes, both
-from difflab.interop.layout import Layout
+from difflab.interop.unet_layout import UNetLayout
+from difflab.interop.unet_words import Places
 from difflab.networks.attention import AttentionSpec
 from difflab.networks.places import Place, places
 from difflab.networks.plan import UNetPlan
@@ -53,7 +54,7 @@ def _official_prefix(place: Place) -> str:
     return f"{side}.{kind}.{place.number}"
 
 
-PESSER = Layout(
+PESSER = UNetLayout(
     name="pesser",
     code="pesser/pytorch_diffusion",
     entries=_entries,
@@ -77,5 +78,6 @@ PESSER = Layout(
         "skip_scale": 1.0,
     },
     stem="base",
+    places=Places("conv_in.weight", "conv_out.weight", "up."),
     marker="temb.dense.0.weight",
 )

@@ -114,7 +114,32 @@ def _sr3() -> Iterator[Preset]:
         yield Preset(name, network, size, False, ("janspiry",), "", source, low_res=conditioner)
 
 
-PRESETS = {preset.name: preset for preset in (*_ddpm(), *_adm(), *_improved(), *_sr3())}
+def _clip() -> Iterator[Preset]:
+    source, of_openai = "openai/CLIP (clip.py)", ("openai_clip", "open_clip_custom")
+    for name, size, file in (
+        ("rn50", 224, "RN50.pt"),
+        ("rn101", 224, "RN101.pt"),
+        ("rn50x4", 288, "RN50x4.pt"),
+        ("rn50x16", 384, "RN50x16.pt"),
+        ("rn50x64", 448, "RN50x64.pt"),
+        ("vit_b32", 224, "ViT-B-32.pt"),
+        ("vit_b16", 224, "ViT-B-16.pt"),
+        ("vit_l14", 224, "ViT-L-14.pt"),
+        ("vit_l14_336", 336, "ViT-L-14-336px.pt"),
+    ):
+        # transformers has no CLIP with a ResNet.
+        layouts = of_openai if name.startswith("rn") else (*of_openai, "transformers_clip")
+        yield Preset(f"clip/{name}", f"clip_{name}", size, False, layouts, file, source)
+    for name, repository in (
+        ("vit_h14", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"),
+        ("vit_g14", "laion/CLIP-ViT-g-14-laion2B-s12B-b42K"),
+        ("vit_bigg14", "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k"),
+    ):
+        layouts = (*of_openai, "transformers_clip")
+        yield Preset(f"clip/{name}", f"clip_{name}", 224, False, layouts, "", f"{repository} (open_clip)")
+
+
+PRESETS = {preset.name: preset for preset in (*_ddpm(), *_adm(), *_improved(), *_sr3(), *_clip())}
 """By experiment. A test ensures that each is the model of its experiment."""
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from difflab.errors import UserError, first_line
 from difflab.interop.numpy_pickles import STAND_INS
+from difflab.interop.torchscript import content_members, is_script, read_script
 from difflab.machine import machine_error
 
 _UNREADABLE = (
@@ -33,14 +34,18 @@ _LONGEST = 120
 def read_content(path: str | Path) -> tuple[str, Any]:
     """The format of a file and its whole content: tensors in plain containers.
 
-    It may be a .safetensors file or one written by torch.save, whatever its name. Nothing in it is executed. Raises
-    UserError if there is no such file, if it is damaged, or if it contains anything but tensors and containers; OSError
-    if the machine cannot read it.
+    It may be a .safetensors file or one written by torch.save or torch.jit.save, whatever its name; of a TorchScript
+    module, the tensors by their names. Nothing in it is executed. Raises UserError if there is no such file, if it is
+    damaged, or if it contains anything but tensors and containers; OSError if the machine cannot read it.
     """
     path = Path(path)
     refuse_what_is_no_file(path)
     kind = _format_of(path)
-    return kind, _read_safetensors(path) if kind == "safetensors" else _read_torch(path, kind)
+    if kind == "safetensors":
+        return kind, _read_safetensors(path)
+    if kind == "torch zip" and _check_archive(path):
+        return "torchscript", _read_script(path)
+    return kind, _read_torch(path, kind)
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -98,8 +103,6 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_torch(path: Path, kind: str) -> Any:
-    if kind == "torch zip":
-        _check_archive(path)
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(STAND_INS):
             # On an unusual pickle protocol torch warns, then reads it or raises; the error below says more.
@@ -120,21 +123,34 @@ def _read_torch(path: Path, kind: str) -> Any:
         raise UserError(f"{path}: {_CUT_SHORT} ({first_line(error)[:_LONGEST]}); fetch it again") from error
 
 
-def _check_archive(path: Path) -> None:
-    """Raises UserError for an archive that torch.save did not write: it stores its members uncompressed."""
+def _read_script(path: Path) -> dict[str, Tensor]:
+    try:
+        return read_script(path)
+    except UserError:
+        raise
+    except (zipfile.BadZipFile, *_UNREADABLE) as error:
+        _pass_on(error, path)
+        raise UserError(f"{path}: {_CUT_SHORT} ({first_line(error)[:_LONGEST]}); fetch it again") from error
+
+
+def _check_archive(path: Path) -> bool:
+    """Whether an archive is TorchScript's. Raises UserError for one that torch did not write: it stores tensors
+    uncompressed."""
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, *_UNREADABLE) as error:
         raise UserError(f"{path}: {_CUT_SHORT}; fetch it again") from error
-    if any(Path(member.filename).name == "constants.pkl" for member in members):
-        raise UserError(f"{path}: a TorchScript archive, which holds code; ask its author for a state dict")
+    scripted = is_script(members)
+    if scripted:
+        members = content_members(members)
     size, declared = path.stat().st_size, sum(member.file_size for member in members)
     if declared > size or any(member.compress_type != zipfile.ZIP_STORED for member in members):
         raise UserError(
             f"{path}: refused, because it is no archive that torch.save writes: its members would unpack to "
             f"{declared:,} bytes from a file of {size:,}"
         )
+    return scripted
 
 
 def _pass_on(error: BaseException, path: Path) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from difflab.errors import UserError
-from difflab.interop.layouts import LAYOUTS, OUR_MARKER
+from difflab.interop.layout import NETWORK
+from difflab.interop.layouts import LAYOUTS, OUR_MARKERS, is_our_scalar, is_ours, marked_layouts
 from difflab.interop.numpy_pickles import NumpyArray
 from difflab.interop.unpickle import read_content
 
@@ -24,9 +25,11 @@ _BY_TORCH = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """What torch's own wrappers insert into keys, at any place."""
 _NOT_WEIGHTS = ("optim", "sched", "scaler", "rng", "random", "callbacks", "loops")
 """Beginnings of the names of entries that hold tensors, but no weights."""
-_MARKERS = (*(layout.marker for layout in LAYOUTS.values()), f"network.{OUR_MARKER}", OUR_MARKER)
-_BESIDE = {LAYOUTS["diffusers"].marker: "time_embedding.linear_1.weight"}
-"""A marker that other networks have too -> a key that only the right network has besides it."""
+_MARKERS = (
+    *((layout.marker, *layout.beside) for layout in LAYOUTS.values()),
+    *(tuple(prefix + key for key in marks) for prefix in (NETWORK, "") for marks in OUR_MARKERS),
+)
+"""The keys that tell a network of a known layout, the first of them and those that it has besides."""
 _DEEPEST = 16
 _SHOWN = 8
 
@@ -58,6 +61,8 @@ def read_weights(path: str | Path, wrapper: str | None = None) -> WeightFile:
     state, beside, notes = unwrap(path, content, wrapper)
     if path.suffix == ".safetensors" and kind != "safetensors":
         notes.insert(0, f"the file is a {kind}, although its name says safetensors")
+    if kind == "torchscript":
+        notes.insert(0, "a TorchScript archive, of which the tensors were read and the code was not")
     return WeightFile(path, kind, state, tuple(notes), beside)
 
 
@@ -80,9 +85,10 @@ def unwrap(
         raise UserError(f"{path}: {where}; its entries are {_listed(content) or 'none'}")
     root = _only_root(path, tensors, "" if wrapper is None else f"{wrapper}.")
     state = {name.removeprefix(root): tensor for name, tensor in tensors.items() if name.startswith(root)}
-    if any(marker in state for marker in _MARKERS):
-        # Step counters beside the weights; a network of a known layout has no scalar tensor.
-        state = {name: tensor for name, tensor in state.items() if tensor.ndim}
+    if (layouts := marked_layouts(state)) or is_ours(state):
+        # Step counters beside the weights; of a network of a known layout it is known which scalars are weights.
+        weights = (*(layout.is_weight for layout in layouts), is_our_scalar)
+        state = {name: tensor for name, tensor in state.items() if tensor.ndim or any(is_(name) for is_ in weights)}
     return state, _beside(root, tensors), notes + _notes(content, root, state)
 
 
@@ -137,9 +143,9 @@ def _marked_roots(tensors: Mapping[str, Tensor]) -> list[str]:
     """The prefixes of networks of known layouts, found by their marker keys."""
     roots: dict[str, None] = {}
     for name in tensors:
-        for marker in _MARKERS:
+        for marker, *beside in _MARKERS:
             root = name.removesuffix(marker)
-            if root != name and (not root or root.endswith(".")) and root + _BESIDE.get(marker, marker) in tensors:
+            if root != name and (not root or root.endswith(".")) and all(root + key in tensors for key in beside):
                 roots[root] = None
                 break
     return list(roots)

@@ -26,9 +26,9 @@ from difflab.metrics.scores import Pictures, Scores
 C = TypeVar("C", bound=MetricBase)
 E = TypeVar("E", bound=ExtractorBase)
 
-Keep = Literal["pool", "logits", "gaussian", "images", "labels"]
+Keep = Literal["pool", "logits", "gaussian", "images", "labels", "captions"]
 """What can be kept of the samples: features of an extractor, its class logits, the Gaussian statistics of its features,
-the images, and the requested class of each."""
+the images, and the requested class and caption of each."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class Samples:
     reference: what it compares with.
     images:    uint8 [n, C, H, W].
     labels:    int64 [n], numbers of `class_names`; also None if the class of some sample is unknown.
+    captions:  [n]; also None if the caption of some sample is unknown.
     scores:    of each sample, by metrics that score them one by one.
     device:    where features are computed, and other heavy work may be done.
     label, sampling: for the record.
@@ -68,6 +69,7 @@ class Samples:
     reference: ReferenceStatistics | None = None
     images: Tensor | None = None
     labels: Tensor | None = None
+    captions: Sequence[str] | None = None
     class_names: Sequence[str] | None = None
     scores: Scores | None = None
     versions: Mapping[str, str] | None = None

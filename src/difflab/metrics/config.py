@@ -110,7 +110,8 @@ class OracleConfig(MetricBase):
     """The exact judge of the shapes data: the rate of well-formed images, and what they show.
 
     If every sample was requested with a class that the oracle can recognize, also the rate of samples showing their
-    class.
+    class; with captions of the shapes data, the rates of samples showing the count, colours, shapes and relations that
+    they name.
     """
 
     reads_classes: ClassVar[bool] = True
@@ -119,6 +120,7 @@ class OracleConfig(MetricBase):
         "oracle-well-formed": True,
         "oracle-mean-fit": True,
         "oracle-class-accuracy": True,
+        "oracle-caption": True,
     }
 
     kind: Literal["oracle"] = "oracle"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from difflab.metrics.extractors.base import FeatureExtractor
 from difflab.metrics.paired import Pairs
 from difflab.metrics.protocol import ExtractorRecord, GivenRecord, Result, SamplingRecord
 from difflab.metrics.reference import Reference, ReferenceStatistics
-from difflab.metrics.samples import SampleFeatures, SampleImages, SampleLabels
+from difflab.metrics.samples import SampleCaptions, SampleFeatures, SampleImages, SampleLabels
 from difflab.metrics.scores import SampleScores
 
 
@@ -56,6 +57,7 @@ class Evaluator:
         self._features: dict[ExtractorRecord, SampleFeatures] = {}
         self._images: SampleImages | None = None
         self._labels: SampleLabels | None = None
+        self._captions: SampleCaptions | None = None
         scored = {name: metric for name, metric in self.metrics.items() if isinstance(metric, ScoreMetric)}
         self._scores = SampleScores(scored, pairs)
         self._references: dict[str, ReferenceStatistics] = {}
@@ -108,12 +110,14 @@ class Evaluator:
         weight: Tensor | None = None,
         label: Tensor | None = None,
         low_res: Tensor | None = None,
+        caption: Sequence[str] | None = None,
     ) -> None:
         """Adds samples of this process.
 
         images: uint8 [B, C, H, W]. index: int64 [B], the index of each sample, each of which occurs once over all
             processes.
         weight: [B], 0 marks padding. label: int64 [B], the requested class of each sample.
+        caption: the requested text of each sample.
         low_res: [B, C, h, w], the low-resolution image of each sample, if `pairs` does not provide it.
         """
         self.prepare()
@@ -121,6 +125,7 @@ class Evaluator:
             counts = weight.to(images.device) > 0
             images, index = images[counts], index[counts.to(index.device)]
             label, low_res = (None if one is None else one[counts.to(one.device)] for one in (label, low_res))
+            caption = None if caption is None else list(itertools.compress(caption, counts.tolist()))
         if not len(images):
             return
         for features in self._features.values():
@@ -130,6 +135,8 @@ class Evaluator:
             self._images.update(images, index)
         if self._labels is not None:
             self._labels.update(label, index)
+        if self._captions is not None:
+            self._captions.update(caption, index)
 
     def compute(self) -> list[Result]:
         """Returns the results, the same on every process; all processes must call it together.
@@ -140,6 +147,7 @@ class Evaluator:
         features = {record: value.gathered(self.n) for record, value in self._features.items()}
         images = None if self._images is None else self._images.gathered(self.n)
         labels = None if self._labels is None else self._labels.gathered(self.n)
+        captions = None if self._captions is None else self._captions.gathered(self.n)
         scores = self._scores.gathered(self.n)
         results: list[Result] = []
         for name, metric in self.metrics.items():
@@ -153,6 +161,7 @@ class Evaluator:
                 reference=self._references.get(name),
                 images=images,
                 labels=labels,
+                captions=captions,
                 class_names=self.class_names,
                 scores=scores.get(name),
                 versions=metric.versions,
@@ -170,6 +179,7 @@ class Evaluator:
             features.keep_logits |= "logits" in keeps
         self._images = SampleImages() if self._are_kept("images") else None
         self._labels = SampleLabels() if self._are_kept("labels") else None
+        self._captions = SampleCaptions() if self._are_kept("captions") else None
 
     def _are_kept(self, what: str) -> bool:
         return any(what in metric.keeps for metric in self.metrics.values())

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 _ROWS_AT_ONCE = 1024
 """Rows that are gathered at once: all samples together could fill the device's memory."""
@@ -27,6 +31,15 @@ def sum_over_ranks(value: Tensor) -> Tensor:
 def all_true(value: bool) -> bool:
     """Whether `value` is true on every process."""
     return int(sum_over_ranks(torch.tensor(int(value)))) == world_size()
+
+
+def gather_objects(mine: T) -> list[T]:
+    """The object of every process, in order of rank; for small objects that can be pickled."""
+    if world_size() == 1:
+        return [mine]
+    found: list[Any] = [None] * world_size()
+    dist.all_gather_object(found, mine)
+    return found
 
 
 def gather_rows(rows: Tensor) -> Tensor:

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from difflab.data.shapes import EXTENTS, SHAPES, Scene, SceneObject, ShapesSource, class_names, render
+from difflab.data.shapes.description import describe
 from difflab.data.shapes.geometry import AREAS
 from difflab.data.shapes.scene import BACKGROUNDS, COLOURS, size_word
 from difflab.data.sources.shapes.config import MAX_OBJECTS, ClassKind
 from difflab.metrics.oracle_fit import fit_shapes
 from difflab.metrics.oracle_report import OracleReport, shares
-from difflab.metrics.oracle_scores import compare, same_scene
+from difflab.metrics.oracle_scores import compare, compare_words, same_scene
 from difflab.metrics.oracle_segment import TONES, FloatArray, find_blobs
 
 SELF_TEST_IMAGES = 256
@@ -111,6 +112,16 @@ class Oracle:
         rates = {name: statistics.fmean(row[name] for row in rows if name in row) for name in names}
         return {**rates, "well_formed": statistics.fmean(reading.well_formed for reading in readings)}
 
+    @staticmethod
+    def score_captions(readings: Sequence[Reading], captions: Sequence[str]) -> tuple[dict[str, float], int]:
+        """How well each image that was read shows what its caption says (`compare_words`): means over the images whose
+        caption says anything of the kind; and how many captions name an object at all. Empty and 0 if none does.
+        """
+        described = [describe(text) for text in captions]
+        rows = [compare_words(r.scene(), d) for r, d in zip(readings, described, strict=True) if d is not None]
+        names = dict.fromkeys(name for row in rows for name in row)
+        return {name: statistics.fmean(row[name] for row in rows if name in row) for name in names}, len(rows)
+
     def class_accuracy(self, images: Tensor, labels: Tensor, classes: Sequence[str]) -> float:
         """Share of the images whose largest object is of the requested class.
 
@@ -119,13 +130,18 @@ class Oracle:
         return statistics.fmean(right for _, right in _classes_shown(self.read(images), labels, classes))
 
     def report(
-        self, images: Tensor, labels: Tensor | None = None, classes: Sequence[str] | None = None
+        self,
+        images: Tensor,
+        labels: Tensor | None = None,
+        classes: Sequence[str] | None = None,
+        readings: Sequence[Reading] | None = None,
     ) -> OracleReport:
         """What a set of images contains and how much of it is well formed, with the oracle's own error rate.
 
-        With labels and class names (see `class_accuracy`) also how many show their requested class.
+        With labels and class names (see `class_accuracy`) also how many show their requested class. readings: what
+        `read` returned for the images, None to read them now.
         """
-        readings = self.read(images)
+        readings = self.read(images) if readings is None else readings
         if not readings:
             raise ValueError("no images to report on")
         objects = [obj for reading in readings for obj in reading.objects]
@@ -223,7 +239,7 @@ def reads_classes(classes: Sequence[str]) -> bool:
     return bool(classes) and known.issuperset(classes)
 
 
-def _classes_shown(readings: list[Reading], labels: Tensor, classes: Sequence[str]) -> list[tuple[str, bool]]:
+def _classes_shown(readings: Sequence[Reading], labels: Tensor, classes: Sequence[str]) -> list[tuple[str, bool]]:
     """For each image the requested class, and whether its largest object is of that class."""
     if len(labels) != len(readings) or not readings:
         raise ValueError(f"{len(readings)} images and {len(labels)} labels; give as many of both")

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from difflab.config.data import DataConfig
 from difflab.config.metrics import MetricBase
 from difflab.errors import UserError
 from difflab.metrics.base import Metric, Samples
 from difflab.metrics.protocol import Result
+
+if TYPE_CHECKING:
+    from difflab.metrics.oracle import Oracle, Reading
 
 _NOT_RESULTS = ("n", "resolution", "self_error")
 
@@ -22,10 +28,12 @@ SIDES = 16, 1024
 class ShapesOracle(Metric[MetricBase]):
     """One result per number of the report (`oracle-well-formed-rate`, ...); the first has the whole report as details.
 
-    If the class of every sample is known, and the oracle knows all their names, one is `oracle-class-accuracy`.
+    If the class of every sample is known, and the oracle knows all their names, one is `oracle-class-accuracy`. If the
+    caption of every sample is known, and some name objects of the data, `oracle-caption-attributes` and others say how
+    well images show them (`compare_words`).
     """
 
-    keeps = frozenset({"images", "labels"})
+    keeps = frozenset({"images", "labels", "captions"})
 
     def unsuited(self, data: DataConfig | None, image_size: int) -> str | None:
         why = _no_shapes(data, image_size)
@@ -37,8 +45,10 @@ class ShapesOracle(Metric[MetricBase]):
         assert samples.images is not None
         names = samples.class_names
         oracle, classes = Oracle(), names if names is not None and reads_classes(names) else None
+        images = samples.images.expand(-1, 3, -1, -1)
         try:
-            report = oracle.report(samples.images.expand(-1, 3, -1, -1), samples.labels, classes).as_dict()
+            readings = oracle.read(images)
+            report = oracle.report(images, samples.labels, classes, readings).as_dict()
         except ValueError as error:
             raise UserError(f"the shapes oracle cannot judge these samples: {error}; set {self.key}=null") from None
         results: list[Result] = []
@@ -50,7 +60,24 @@ class ShapesOracle(Metric[MetricBase]):
                 parameters["class_names"] = list(classes)
             metric = f"oracle-{key.replace('_', '-')}"
             results.append(samples.result(metric, float(value), parameters, details={} if results else report))
-        return results
+        return results + self._of_captions(samples, oracle, readings)
+
+    def _of_captions(self, samples: Samples, oracle: Oracle, readings: Sequence[Reading]) -> list[Result]:
+        if samples.captions is None:
+            return []
+        scores, count = oracle.score_captions(readings, samples.captions)
+        parameters = {**dataclasses.asdict(oracle), "captions": sha256_of_texts(samples.captions)}
+        others = samples.n - count
+        warnings = [f"{others} of {samples.n} captions name no shape of the data and are left out"] if others else []
+        return [
+            samples.result(f"oracle-caption-{name}", value, parameters, warnings=warnings)
+            for name, value in scores.items()
+        ]
+
+
+def sha256_of_texts(texts: Sequence[str]) -> str:
+    """A hash of texts in their order."""
+    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
 
 
 def _no_shapes(data: DataConfig | None, image_size: int) -> str | None:

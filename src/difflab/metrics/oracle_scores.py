@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from difflab.data.shapes.description import DescribedObject, Description
 from difflab.data.shapes.scene import Box, Scene, SceneObject, relation
 
 
@@ -30,6 +31,37 @@ def compare(found: Scene, wanted: Scene) -> dict[str, float]:
     return {name: float(score) for name, score in scores.items()}
 
 
+def compare_words(found: Scene, wanted: Description) -> dict[str, float]:
+    """How far `found` matches what a caption says, each score 0 or 1, but for `relations`, the share that holds.
+
+    count: as many objects; colours, shapes: those named and no others; attributes: every named object is there with its
+    own colour and shape; relations, sizes and background: only if the caption says any; all: every one of these.
+    """
+    scores: dict[str, float] = {
+        "count": len(found.objects) == len(wanted.objects),
+        "colours": Counter(o.colour for o in found.objects) == Counter(o.colour for o in wanted.objects),
+        "shapes": Counter(o.shape for o in found.objects) == Counter(o.shape for o in wanted.objects),
+        "attributes": not Counter((o.shape, o.colour) for o in wanted.objects)
+        - Counter((o.shape, o.colour) for o in found.objects),
+    }
+    if wanted.relations:
+        first = wanted.objects[0]
+        held = [
+            any(
+                _holds(name, a, b) for a in _alike(found, first) for b in _alike(found, wanted.objects[i]) if a is not b
+            )
+            for name, i in wanted.relations
+        ]
+        scores["relations"] = sum(held) / len(held)
+    sized = Counter((o.shape, o.colour, o.size) for o in wanted.objects if o.size is not None)
+    if sized:
+        scores["sizes"] = not sized - Counter((o.shape, o.colour, o.size) for o in found.objects)
+    if wanted.background is not None:
+        scores["background"] = found.background == wanted.background
+    scores["all"] = all(score == 1 for score in scores.values())
+    return {name: float(score) for name, score in scores.items()}
+
+
 def same_scene(found: Scene, wanted: Scene) -> bool:
     """Whether words cannot distinguish the two: same objects with the same sizes and relations, same background."""
     looks = [Counter((o.shape, o.colour, o.size) for o in scene.objects) for scene in (found, wanted)]
@@ -47,7 +79,7 @@ def box_iou(a: Box, b: Box) -> float:
     return common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common)
 
 
-def _alike(found: Scene, wanted: SceneObject) -> list[SceneObject]:
+def _alike(found: Scene, wanted: SceneObject | DescribedObject) -> list[SceneObject]:
     return [o for o in found.objects if (o.shape, o.colour) == (wanted.shape, wanted.colour)]
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from difflab.metrics.extractors.base import FeatureExtractor
-from difflab.metrics.gather import gather_rows
+from difflab.metrics.gather import gather_objects, gather_rows
 from difflab.metrics.gaussian import GaussianStatistics
 from difflab.metrics.reference import in_order, statistics_device
 
@@ -97,6 +99,24 @@ class SampleLabels:
         check_all_there(index, n)
         labels = in_order(index, gather_rows(torch.cat([*self._labels, _NO_INDEX])))[1]
         return None if bool((labels == _UNKNOWN).any()) else labels
+
+
+class SampleCaptions:
+    """The requested caption of each sample."""
+
+    def __init__(self) -> None:
+        self._captions: dict[int, str | None] = {}
+
+    def update(self, caption: Sequence[str] | None, index: Tensor) -> None:
+        """caption: of each sample, or None if unknown; index int64 [B]."""
+        texts = [None] * len(index) if caption is None else caption
+        self._captions |= dict(zip(index.tolist(), texts, strict=True))
+
+    def gathered(self, n: int) -> list[str] | None:
+        """Those of every process, by sample index; None unless the caption of every sample is known."""
+        together = {i: text for part in gather_objects(self._captions) for i, text in part.items()}
+        captions = [together.get(i) for i in range(n)]
+        return None if any(text is None for text in captions) else [text for text in captions if text is not None]
 
 
 def check_all_there(index: Tensor, n: int) -> None:

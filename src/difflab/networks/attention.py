@@ -84,10 +84,11 @@ class Attention(nn.Module):
         return rows.view(batch, length, parts, self.spec.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, *, causal: bool = False) -> Tensor:
     """softmax(query key^T / sqrt(D)) value of each head; query [B, H, L, D], key, value [B, H, S, D] -> [B, H, L, D].
 
     mask: bool, True for visible keys; broadcasts to [B, H, L, S], and every query must see a key.
+    causal: query i sees the keys 0..i alone; without a mask, and for as many queries as keys.
 
     torch's fused kernel for CPUs processes one head of one image at a time, and in bf16 the calls for its small matrix
     products take several times as long as the products: with few tokens, if gradients are needed, whole batches are
@@ -95,8 +96,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     """
     in_batches = query.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.is_grad_enabled()
     if not in_batches or key.shape[2] > FEW_TOKENS:
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
     scores = query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)
+    if causal:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
     return scores.softmax(dim=-1) @ value

@@ -27,6 +27,13 @@ for _name in ("adaptive", "attention", "spatial", "spatial_v2"):
     POOLS.register(_name, f"difflab.networks.pools:{_name}")
 
 
+_NOT_ARCHITECTURE = {
+    *("dropout", "init", "checkpoint_activations"),
+    *("channel_mult", "stem", "blocks_per_level", "attention_heads", "attention_head_channels"),
+}
+"""Options that do not affect what the trained network computes, or are determined in another way."""
+
+
 class UNetBase(NetworkBase):
     """Levels of residual blocks and self-attention (DDPM, improved-diffusion, ADM and others): the options shared
     by whole U-Nets and encoders.
@@ -127,6 +134,30 @@ class UNetBase(NetworkBase):
     @property
     def reads(self) -> Reads:
         return Reads(("vector",))
+
+    def architecture(self, image_size: int) -> dict[str, object]:
+        facts = {key: value for key, value in self.model_dump().items() if key not in _NOT_ARCHITECTURE}
+        facts["attention_resolutions"] = sorted(self.attention_resolutions)
+        if len(self.widths) == 1:
+            del facts["resample"]
+        return facts | {
+            "stem_channels": self.stem_channels,
+            "widths": self.widths,
+            "depths": self.depths,
+            "heads": self._heads(image_size),
+        }
+
+    def _heads(self, image_size: int) -> dict[int, int]:
+        """Grid size of each level with attention, and of the middle -> its number of heads."""
+        grids = [self.padded(image_size) // self.patch_size // 2**level for level in range(len(self.widths))]
+        attended = (
+            {*self.attention_resolutions, *grids[-1:]} if self.middle_attention else {*self.attention_resolutions}
+        )
+        return {
+            grid: self.attention_heads or width // (self.attention_head_channels or width)
+            for grid, width in zip(grids, self.widths, strict=True)
+            if grid in attended
+        }
 
     @property
     def attends(self) -> bool:

@@ -5,18 +5,29 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from difflab.config.init import WeightsInitConfig
-from difflab.errors import UserError
+from difflab.errors import UserError, user_errors
 from difflab.interop.keymap import Shapes, describe_differences, refuse_misfit, shapes_of
 from difflab.parts.selection import count, exported, freeze_named, frozen_names
 
 _NAMES_SHOWN = 3
+_NETWORK = "network."
 
 _log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class TakesOtherSizes(Protocol):
+    """A network that can begin with the weights of one for inputs of other sizes."""
+
+    def fitted(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+        """Returns its state dict, and a line for each tensor that was changed. Raises ValueError if it cannot."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,7 @@ def start_from(module: nn.Module, state: Mapping[str, Tensor], source: str, init
     Raises UserError if they do not fit, or if frozen parameters would be left without weights.
     """
     expected = shapes_of(exported(module))
+    state, fitted = _fitted(module, state, source)
     frozen = frozen_names(module, init.freeze, init.train)
     extended = None
     if init.extend_input is not None:
@@ -83,7 +95,18 @@ def start_from(module: nn.Module, state: Mapping[str, Tensor], source: str, init
         _log.info("init: taken from %s: %s", source, name)
     for phrase in started.left:
         _log.info("init: not taken from %s: %s", source, phrase)
-    return started.lines(source, len(expected))
+    return fitted + started.lines(source, len(expected))
+
+
+def _fitted(module: nn.Module, state: Mapping[str, Tensor], source: str) -> tuple[Mapping[str, Tensor], list[str]]:
+    """Returns the weights for the sizes of this network, where it can take those of others, and what was changed."""
+    network = getattr(module, "network", None)
+    if not isinstance(network, TakesOtherSizes):
+        return state, []
+    own = {key.removeprefix(_NETWORK): value for key, value in state.items() if key.startswith(_NETWORK)}
+    with user_errors(source):
+        fitted, lines = network.fitted(own)
+    return {**state, **{_NETWORK + key: value for key, value in fitted.items()}}, [f"init: {line}" for line in lines]
 
 
 def _hint(module: nn.Module, state: Mapping[str, Tensor], expected: Shapes) -> str:

@@ -132,7 +132,8 @@ def require_drawing(run: str, model: ModelConfig) -> DrawingModelConfig:
     """The configuration of a stored generative model. Raises UserError for a model that generates no images."""
     if not isinstance(model, DrawingModelConfig):
         use = "" if model.use is None else f"; this one is for `difflab {model.use.format(run=run)}`"
-        tells = f"; for its accuracy: `difflab accuracy run={run}`" if "accuracy" in model.measures else ""
+        commands = [f"`difflab {what.replace('_', '-')} run={run}`" for what in model.measures]
+        tells = f"; of this one {', '.join(commands)} can be measured" if commands else ""
         raise UserError(f"run={run} is {model.title} and draws no images: give run= a diffusion model{use}{tells}")
     return model
 

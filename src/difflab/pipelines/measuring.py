@@ -11,6 +11,9 @@ _LACKS: dict[Measurement, str] = {
     "samples": "draws no images: give run= a diffusion model",
     "likelihood": "has no likelihood of images: give run= a diffusion model",
     "accuracy": "does not classify: give run= a classifier",
+    "zero_shot": "embeds no texts: give run= a CLIP (task=contrastive)",
+    "retrieval": "embeds no texts: give run= a CLIP (task=contrastive)",
+    "probe": "has no features to probe: give run= a CLIP (task=contrastive)",
 }
 
 

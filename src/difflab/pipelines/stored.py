@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from difflab.errors import UserError
 from difflab.interop.keymap import refuse_misfit, shapes_of
 from difflab.interop.layouts import marked_layouts
 from difflab.interop.native import CONFIG, WEIGHTS, load_export, read_export_config, validated
-from difflab.interop.opening import is_diffusers
+from difflab.interop.opening import program_of
 from difflab.interop.unpickle import read_content, read_tensors
 from difflab.interop.unwrapping import read_weights
 from difflab.parts.loading import load_frozen
@@ -70,8 +71,8 @@ def find_stored(path: str | Path, which: Weights = "ema", key: str = "run") -> S
         train = read_train_config(path / "config.yaml")
         weights, kept = _weights_of_run(path, which, train.callbacks.averages)
         return Stored(path, train.model(), weights, kept, path, train)
-    if is_diffusers(path):
-        raise UserError(f"{key}={path} is a folder of diffusers, not of difflab; {_how_to_import(path, key)}")
+    if (program := program_of(path)) is not None:
+        raise UserError(f"{key}={path} is a folder of {program}, not of difflab; {_how_to_import(path, key)}")
     if not (path / WEIGHTS).is_file():
         _refuse_part(path, key)
     if (path / "config.json").is_file():
@@ -92,7 +93,7 @@ def _refuse_part(path: Path, key: str) -> None:
 
 
 def _how_to_import(path: Path, key: str) -> str:
-    preset = "" if is_diffusers(path) else " --preset EXPERIMENT"
+    preset = "" if program_of(path) is not None else " --preset EXPERIMENT"
     command = f"difflab weights import {path}{preset} --out FOLDER"
     return f"make it one with `difflab weights import` first, as in `{command}`, and give {key}=FOLDER"
 
@@ -172,9 +173,12 @@ def load_stored(path: str | Path, which: Weights = "ema", device: torch.device |
     return model, stored
 
 
-def load_initial_weights(module: nn.Module, init: WeightsInitConfig) -> list[str]:
+def load_initial_weights(
+    module: nn.Module, init: WeightsInitConfig, untold: Mapping[str, Any] | None = None
+) -> list[str]:
     """Initializes `module` (with `network.*` and `conditioners.*`) from a stored model or a weights file.
 
+    untold: what the weights of this model do not show (`ModelConfig.untold`), which has to be the stored model's.
     Returns lines that describe every deviation from a plain copy. Raises UserError naming the first differing keys if
     they do not fit.
     """
@@ -188,5 +192,16 @@ def load_initial_weights(module: nn.Module, init: WeightsInitConfig) -> list[str
                 f"difflab's; {_how_to_import(source, 'init.from')}"
             )
     else:
-        state = load_weights(find_stored(source, init.which, "init.from"))
+        stored = find_stored(source, init.which, "init.from")
+        _refuse_other_use(source, stored.config.untold, untold or {})
+        state = load_weights(stored)
     return start_from(module, state, str(source), init)
+
+
+def _refuse_other_use(source: Path, stored: Mapping[str, Any], untold: Mapping[str, Any]) -> None:
+    for key, value in untold.items():
+        if key in stored and stored[key] != value:
+            raise UserError(
+                f"init.from={source} was trained with {key}={stored[key]}, but this run has {value}: weights belong to "
+                f"the {key} that they were trained with"
+            )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from difflab.diffusion.timesteps import TimestepSampler
 from difflab.images import to_float
 from difflab.tasks.training_module import StepTerms, TrainingModule
 from difflab.tasks.windows import QuartileWindow
+from difflab.text.base import Tokenizer
 from difflab.types import Batch
 
 
@@ -75,6 +76,9 @@ class NoisedModule(TrainingModule):
 
     def batch_keys(self) -> tuple[str, ...]:
         return self.conditioners.missing(["image"])
+
+    def tokenizers(self) -> Mapping[str, Tokenizer]:
+        return self.conditioners.tokenizers
 
     def networks(self) -> Sequence[nn.Module]:
         return (self.network,)

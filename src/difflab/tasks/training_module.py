@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from difflab.parts.selection import HasTrainingOnly, training_only_places
 from difflab.seeding import stream_seed
 from difflab.tasks.stepping import SteppingModule
 from difflab.tasks.windows import MeanWindow
+from difflab.text.base import Tokenizer
 from difflab.types import Batch
 
 
@@ -64,6 +65,10 @@ class TrainingModule(SteppingModule, HasTrainingOnly):
     def batch_keys(self) -> tuple[str, ...]:
         """The fields that the loader has to provide besides images."""
         return ()
+
+    def tokenizers(self) -> Mapping[str, Tokenizer]:
+        """The tokenizers with which the loader tokenizes captions, by the field of a batch that holds the ids."""
+        return {}
 
     def networks(self) -> Sequence[nn.Module]:
         """The networks that dominate a step: compiled, and converted to the device's memory format, if requested."""

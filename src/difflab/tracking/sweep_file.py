@@ -17,7 +17,7 @@ from difflab.errors import UserError, in_one_line
 from difflab.tracking.sweep_point import SweepPoint, as_number, given_again, sweep_points
 from difflab.tracking.sweep_table import Value, shown
 
-COMMANDS = ("train", "sample", "evaluate", "likelihood", "accuracy", "schedule")
+COMMANDS = ("train", "sample", "evaluate", "likelihood", "accuracy", "zero-shot", "retrieval", "probe", "schedule")
 LEFT_OUT = ("${env}", "${interpreter}")
 """What W&B puts before the program; a process started from here needs neither."""
 ARGUMENTS = "${args_no_hyphens}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -18,6 +18,7 @@ from difflab.commands.processes import Processes
 from difflab.config.data import DataConfig
 from difflab.config.model import Measurement as Measured
 from difflab.config.work import MeasuringImagesConfig
+from difflab.data.reading import MissingFieldError
 from difflab.data.shard_names import as_word
 from difflab.errors import UserError
 from difflab.metrics.protocol import Protocol, ReferenceRecord, Result, software_versions
@@ -62,11 +63,12 @@ class ImagesMeasurement(ABC, Generic[ConfigT]):
         self.model, self.stored = machine.models.stored(config.run, config.weights)
         self.autocast = torch.bfloat16 if config.precision == "bf16-mixed" else None
         self.compilation = machine.compilation(config.compile, config.n, config.batch_size)
-        data = _data_of(config, self.stored)
+        data = self.read_as(_data_of(config, self.stored))
         self.begin()
         refuse_other_images(self.model, data)
         fields = list(dict.fromkeys([*data.fields, *self.reads()]))
-        self.images = _images_of(config, data.model_copy(update={"fields": fields}), self.processes)
+        self.data = data.model_copy(update={"fields": fields})
+        self.images = self.images_of(config.split, config.n)
 
     # -- what each kind defines --------------------------------------------------------------------------------------
 
@@ -86,6 +88,10 @@ class ImagesMeasurement(ABC, Generic[ConfigT]):
     def found(self) -> list[Result]:
         """The results over all processes, called by all of them together."""
 
+    def read_as(self, data: DataConfig) -> DataConfig:
+        """How the data is read: as configured, unless a kind overrides it."""
+        return data
+
     # -- what all share -------------------------------------------------------------------------------------------
 
     @property
@@ -95,7 +101,7 @@ class ImagesMeasurement(ABC, Generic[ConfigT]):
         if self.stored.path.is_file():
             how["checkpoint"] = self.stored.path.name
         digest = hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()
-        name = f"{self.kind}-{self.label}-n{self.config.n}-{digest[:6]}"
+        name = f"{self.kind.replace('_', '-')}-{self.label}-n{self.config.n}-{digest[:6]}"
         return Kept(self.stored.home / "evaluations", name, [self.stored.weights], [self.images.content_hash])
 
     @property
@@ -120,16 +126,20 @@ class ImagesMeasurement(ABC, Generic[ConfigT]):
         config = self.config
         _choose_arithmetic(self.device, config.precision)
         with self.processes.agreeing(), refusing_too_large(f"batch_size={config.batch_size}"):
-            for batch in self._batches():
+            for batch in self.batches():
                 if len(batch["index"]):
                     self.add(batch)
         return self.found()
 
-    def _batches(self) -> Iterator[Batch]:
-        config, size = self.config, self.config.batch_size * self.processes.world_size
-        batches = self.images.batches(config.n)
-        what = f"{self.what} of {config.n} images, batches of {size}"
-        for batch in track(batches, -(-config.n // size), what) if self.processes.is_main else batches:
+    def batches(self) -> Iterator[Batch]:
+        """The images that are measured, of this process."""
+        return self.batches_of(self.images.batches(self.config.n), self.config.n, self.what)
+
+    def batches_of(self, batches: Iterable[Batch], n: int, what: str) -> Iterator[Batch]:
+        """This process's share of n images without padding, with a progress line."""
+        size = self.config.batch_size * self.processes.world_size
+        line = f"{what} of {n} images, batches of {size}"
+        for batch in track(batches, -(-n // size), line) if self.processes.is_main else batches:
             yield _rows_of(batch, batch["weight"] > 0)
 
     def result(
@@ -176,11 +186,34 @@ class ImagesMeasurement(ABC, Generic[ConfigT]):
             warnings=[f"{missing} of {self.config.n} images could not be read and are left out"] if missing else [],
         )
 
+    def images_of(self, split: str, n: int | None, key: str = "n") -> DataReference:
+        """The images of a split, of which this process reads its share; n of them, by this key, or None for all.
+
+        Raises UserError if there are fewer, or if they lack a field that is read.
+        """
+        processes, data = self.processes, self.data
+        size = self.config.batch_size * processes.world_size
+        try:
+            images = shards_reference(
+                data, split, batch_size=size, rank=processes.rank, world_size=processes.world_size
+            )
+        except MissingFieldError as error:
+            if error.field not in self.reads():
+                raise
+            command = self.kind.replace("_", "-")
+            raise UserError(f"{error.why}, which `difflab {command}` needs: give it data with them") from None
+        if n is not None and n > images.total:
+            raise UserError(
+                f"{key}={n}, but the split {split} of {images.name} has {images.total} images: "
+                f"give {key}={images.total} or less, or another split"
+            )
+        return images
+
     def described(self) -> dict[str, Any]:
         return {"model": self.stored.config.model_dump(mode="json")}
 
     def job(self, out: RunDirectory, identity: Any) -> Job:
-        return Job.measuring(self.kind, self.stored, out, identity)
+        return Job.measuring(self.kind.replace("_", "-"), self.stored, out, identity)
 
     def write(self, out: RunDirectory, loggers: Sequence[Logger]) -> None:
         """Writes nothing, unless a kind overrides it."""
@@ -216,17 +249,6 @@ def _data_of(config: MeasuringImagesConfig, stored: Stored) -> DataConfig:
             "data.image_size=... data.batch_size=1"
         )
     return data
-
-
-def _images_of(config: MeasuringImagesConfig, data: DataConfig, processes: Processes) -> DataReference:
-    size = config.batch_size * processes.world_size
-    images = shards_reference(data, config.split, batch_size=size, rank=processes.rank, world_size=processes.world_size)
-    if config.n > images.total:
-        raise UserError(
-            f"n={config.n}, but the split {config.split} of {images.name} has {images.total} images: "
-            f"give n={images.total} or less, or another split"
-        )
-    return images
 
 
 def _rows_of(batch: Batch, chosen: Tensor) -> Batch:

@@ -60,7 +60,13 @@ class SamplesMeasurement:
         """Evaluates all samples, split among the processes."""
         with self.processes.agreeing():
             for batch, images in self.samples.batches():
-                self.evaluator.update(images, batch["index"], label=batch.get("label"), low_res=batch.get("low_res"))
+                self.evaluator.update(
+                    images,
+                    batch["index"],
+                    label=batch.get("label"),
+                    low_res=batch.get("low_res"),
+                    caption=batch.get("caption"),
+                )
         # Only now is it fully known how they were made.
         self.evaluator.sampling = self.samples.sampling()
         return self.evaluator.compute()

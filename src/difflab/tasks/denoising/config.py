@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, model_validator
@@ -75,6 +76,11 @@ class DenoisingTrainConfig(TrainConfig):
                 f"conditioning.{augments[0]} changes the image, but conditioning.{unchanged[0]} would show the "
                 "unchanged one: leave one of the two out"
             )
+
+    def completed(self, captions: Callable[[], Iterable[str]]) -> Self:
+        conditioning = {name: one.learned(captions()) if one.learns else one for name, one in self.conditioning.items()}
+        learns = any(one.learns for one in self.conditioning.values())
+        return self.model_copy(update={"conditioning": conditioning}) if learns else self
 
     def model(self) -> DenoisingModelConfig:
         return self.stored_as(DenoisingModelConfig)

@@ -1,0 +1,190 @@
+"""Retrieval: the captions of images, and the images of captions, by the similarity of their embeddings."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from difflab.commands.command import Machine
+from difflab.commands.measurements.images import ImagesMeasurement
+from difflab.commands.measurements.measuring import Measuring
+from difflab.config.data import Captions, DataConfig
+from difflab.config.retrieval import RetrievalConfig
+from difflab.data.bad_samples import BadSample
+from difflab.data.build import build_dataset, build_eval_loader
+from difflab.data.captions import chosen_caption, lines_of
+from difflab.errors import UserError
+from difflab.metrics.gather import gather_objects, gather_rows
+from difflab.metrics.protocol import Result
+from difflab.metrics.reference import in_order
+from difflab.metrics.retrieval import numbered, padded, ranks, recall
+from difflab.pipelines.embedding import EmbeddingPipeline
+from difflab.progress import track
+from difflab.text.templates import filled
+from difflab.types import Batch
+
+TOP = (1, 5, 10)
+
+
+class RetrievalMeasurement(ImagesMeasurement[RetrievalConfig]):
+    """`text-retrieval-r1`, `-r5`, `-r10`: among all captions, one of the image's own (or equal to it) is found.
+    `image-retrieval-r1`, ...: among all images, one with that caption."""
+
+    kind = "retrieval"
+    what = "embedding"
+    method = ("distinct", "template")
+
+    captions_as: Captions
+    chosen: list[int] | None = None
+    found_captions: list[list[str]]
+
+    def read_as(self, data: DataConfig) -> DataConfig:
+        # The whole file is read: with data.captions=lines all of its lines are captions of the image.
+        self.captions_as = data.captions
+        return data.model_copy(update={"fields": ["caption"], "captions": "whole"})
+
+    def begin(self) -> None:
+        self.pipeline = EmbeddingPipeline(self.model, autocast=self.autocast)
+        self._indices: list[Tensor] = []
+        self._images: list[Tensor] = []
+        self._captions: dict[int, list[str]] = {}
+
+    def reads(self) -> Sequence[str]:
+        return ("caption",)
+
+    def prepare(self) -> None:
+        """With `distinct`, finds the images."""
+        if self.config.distinct:
+            self.chosen = self.processes.from_first(self._distinct)
+
+    def batches(self) -> Iterator[Batch]:
+        if self.chosen is None:
+            return super().batches()
+        size = self.config.batch_size * self.processes.world_size
+        loader = build_eval_loader(
+            self.data,
+            split=self.config.split,
+            batch_size=size,
+            rank=self.processes.rank,
+            world_size=self.processes.world_size,
+            chosen=self.chosen,
+        )
+        return self.batches_of(loader, len(self.chosen), self.what)
+
+    def add(self, batch: Batch) -> None:
+        with torch.no_grad():
+            self._images.append(self.pipeline.images(batch["image"]).cpu())
+        self._indices.append(batch["index"].cpu())
+        for index, text in zip(batch["index"].tolist(), batch["caption"], strict=True):
+            self._captions[index] = self._of_file(text)
+
+    def found(self) -> list[Result]:
+        captions = {index: texts for of_rank in gather_objects(self._captions) for index, texts in of_rank.items()}
+        ordered = self.found_captions = [captions[index] for index in sorted(captions)]
+        if not ordered:
+            raise UserError("no image was readable; repair the data set or choose another split")
+        self._refuse_empty(sorted(captions), ordered)
+        images = self._gathered_images()
+        texts, of_image = numbered(ordered)
+        # Equal captions share one embedding, so that rounding cannot put one of them ahead.
+        of_text = torch.tensor([number for numbers in of_image for number in numbers])
+        groups = padded(of_image)
+        candidates = self._embedded(texts)[of_text.to(self.device)]
+        found = {
+            "text": self._shared(images, candidates, groups, of_text[:, None]),
+            "image": self._shared(candidates, images, of_text[:, None], groups),
+        }
+        parameters = {
+            "captions": self.captions_as,
+            "template": self.config.template,
+            "images": "first with distinct captions" if self.config.distinct else "spread evenly",
+        }
+        details = {"captions": len(of_text), "distinct_captions": len(texts)}
+        return [
+            self._result(f"{what}-retrieval-r{k}", recall(rank, k), len(ordered), parameters, details)
+            for what, rank in found.items()
+            for k in TOP
+        ]
+
+    def _result(self, name: str, hits: Tensor, n: int, parameters: dict[str, Any], details: dict[str, Any]) -> Result:
+        error = float(hits.std()) / math.sqrt(len(hits)) if len(hits) > 1 else None
+        return self.result(name, float(hits.mean()), error, n, parameters, details)
+
+    def _gathered_images(self) -> Tensor:
+        index = torch.cat([torch.zeros(0, dtype=torch.int64), *self._indices])
+        rows = torch.cat(self._images) if self._images else torch.zeros(0, 0)
+        return in_order(gather_rows(index), gather_rows(rows))[1].to(self.device)
+
+    def _embedded(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings of all texts, split among the processes."""
+        mine = self._share(len(texts))
+        with self.processes.agreeing():
+            found = self.pipeline.texts([filled(self.config.template, texts[number]) for number in mine.tolist()])
+        return in_order(gather_rows(mine), gather_rows(found.cpu()))[1].to(self.device)
+
+    def _shared(self, queries: Tensor, candidates: Tensor, of_query: Tensor, of_candidate: Tensor) -> Tensor:
+        """`ranks`, with the queries split among the processes."""
+        mine = self._share(len(queries))
+        here = self.device
+        found = ranks(queries[mine.to(here)], candidates, of_query[mine].to(here), of_candidate.to(here))
+        return in_order(gather_rows(mine), gather_rows(found))[1]
+
+    def _share(self, n: int) -> Tensor:
+        return torch.arange(self.processes.rank, n, self.processes.world_size)
+
+    def _of_file(self, text: str) -> list[str]:
+        return lines_of(text) if self.captions_as == "lines" else [chosen_caption(text, self.captions_as)]
+
+    def _refuse_empty(self, indices: Sequence[int], captions: Sequence[Sequence[str]]) -> None:
+        empty = [index for index, texts in zip(indices, captions, strict=True) if not all(texts)]
+        if empty:
+            raise UserError(
+                f"{len(empty)} of {len(captions)} images have an empty caption, such as number {empty[0]} of the split "
+                f"{self.config.split}, which describes nothing: write one, or choose other data"
+            )
+
+    def _distinct(self) -> list[int]:
+        """The first n images without a caption that an earlier one of them has."""
+        dataset = build_dataset(self.data, split=self.config.split)
+        known: set[str] = set()
+        chosen: list[int] = []
+        for index in track(range(len(dataset)), len(dataset), "reading captions"):
+            try:
+                texts = self._of_file(dataset.sample(index, image=False)["caption"])
+            except BadSample:
+                # The loader reports unreadable samples, and how many may be.
+                continue
+            if known.isdisjoint(texts):
+                known.update(texts)
+                chosen.append(index)
+                if len(chosen) == self.config.n:
+                    return chosen
+        raise UserError(
+            f"n={self.config.n}, but the split {self.config.split} has {len(chosen)} images without a caption that an "
+            f"earlier one has: give n={len(chosen)} or less, or distinct=false"
+        )
+
+    def remarks(self, results: Sequence[Result]) -> list[str]:
+        copies = Counter(text for texts in self.found_captions for text in texts)
+        having = Counter(text for texts in self.found_captions for text in set(texts))
+        images, captions = len(self.found_captions), copies.total()
+        alike = "all distinct"
+        if len(copies) < captions:
+            alike = f"{len(copies)} of them distinct; a caption that equals a right one is right"
+        text = sum(sum(copies[one] for one in set(texts)) for texts in self.found_captions) / (captions * images)
+        image = sum(copies[one] * having[one] for one in copies) / (captions * images)
+        return [
+            f"{images} images, {captions} captions, {alike}",
+            f"guessing gives a text R@1 of {text:.3g} and an image R@1 of {image:.3g}",
+        ]
+
+
+def retrieval(config: RetrievalConfig, plain: dict[str, Any], overrides: list[str], machine: Machine) -> Measuring:
+    """Retrieval among n images and their captions. Raises UserError for a model without texts, and for data without."""
+    with machine.processes.agreeing():
+        return Measuring(RetrievalMeasurement(config, machine), config, plain, overrides)

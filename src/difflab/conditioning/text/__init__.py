@@ -1,0 +1,1 @@
+"""Conditioners that read captions."""

@@ -1,0 +1,37 @@
+"""Keys shared by the measurements of models that embed images and texts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
+
+from difflab.config.work import MeasuringImagesConfig
+
+Label = Literal["stored", "shape", "colour", "shape_colour"]
+
+
+def _no_numbers(value: Any) -> Any:
+    """Names such as 7 are texts, which Hydra reads as numbers."""
+    return [str(one) if isinstance(one, int | float) else one for one in value] if isinstance(value, list) else value
+
+
+class MeasuringEmbeddingsConfig(MeasuringImagesConfig):
+    """A command that measures a model of images and texts on real images."""
+
+    compile: Literal[False] = False
+    """Always false: towers run without torch.compile."""
+
+
+class PromptedConfig(MeasuringEmbeddingsConfig):
+    """One that classifies images by prompts."""
+
+    templates: str | list[str] = "simple"
+    """The prompts of a class: imagenet (80 templates), simple (a photo of a {}.), shapes (the words of the shapes
+    data), a text file with a template in every line, or a list; each has {} where the name of the class goes."""
+    class_names: Annotated[list[str] | dict[str, str] | str | None, BeforeValidator(_no_numbers)] = None
+    """What prompts call the classes: a list in the order of the labels, {class of the data: name} for some of them, or
+    a file (a name per line, or .json with either); null = the names in the data's index."""
+    label: Label = "stored"
+    """The class of an image: stored = the data's own; of the largest object of the shapes data its shape, its colour,
+    or both (shape_colour)."""

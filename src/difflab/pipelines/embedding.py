@@ -1,0 +1,113 @@
+"""Images and texts as embeddings of a stored model that has one space for both (CLIP, Radford et al. 2021)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor
+
+from difflab.config.model import EmbeddingModelConfig
+from difflab.errors import UserError
+from difflab.images import as_float
+from difflab.networks.towers.outputs import TowerOutputs
+from difflab.tasks.build import Model
+from difflab.text.build import build_tokenizer
+
+
+class _ImageTower(Protocol):
+    def outputs(self, x: Tensor) -> TowerOutputs: ...
+
+
+class TwoTowers(Protocol):
+    """What is asked of the network, in evaluation mode; see `difflab.networks.towers.clip.CLIP`."""
+
+    logit_scale: Tensor
+
+    @property
+    def image_tower(self) -> _ImageTower: ...
+
+    def normalized(self, images: Tensor) -> Tensor: ...
+    def encode_image(self, images: Tensor) -> Tensor: ...
+    def encode_text(self, ids: Tensor) -> Tensor: ...
+
+
+class EmbeddingPipeline:
+    """Embeds images and texts.
+
+    model:    one whose configuration is an `EmbeddingModelConfig`.
+    autocast: dtype of the towers' arithmetic, None for float32; embeddings are float32 in any case.
+
+    Methods raise UserError for embeddings that are not finite.
+    """
+
+    def __init__(self, model: Model, *, autocast: torch.dtype | None = None) -> None:
+        self.network = cast(TwoTowers, model.network)
+        self.autocast = autocast
+        self.device = next(model.network.parameters()).device
+        self.tokenizer = build_tokenizer(cast(EmbeddingModelConfig, model.config).tokenizer)
+
+    @property
+    def scale(self) -> float:
+        """The learned factor on the cosines."""
+        return float(self.network.logit_scale.exp())
+
+    def images(self, pixels: Tensor) -> Tensor:
+        """uint8, or floats in [-1, 1], [B, C, H, W] -> [B, dim], of unit length.
+
+        Gradients reach floats, unless the caller turns them off.
+        """
+        with self._arithmetic():
+            found = self.network.encode_image(as_float(pixels.to(self.device)))
+        return _unit(found, "image")
+
+    def image_features(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """(features before the last projection [B, F], embeddings [B, dim] of unit length) of images as above."""
+        with self._arithmetic():
+            found = self.network.image_tower.outputs(self.network.normalized(as_float(pixels.to(self.device))))
+        return _finite(found.features.float(), "image"), _unit(found.embedding, "image")
+
+    def texts(self, texts: Sequence[str], batch_size: int = 256) -> Tensor:
+        """Embeddings [n, dim], of unit length. Raises UserError for a text that is too long."""
+        found = [self._of_texts(texts[begin : begin + batch_size]) for begin in range(0, len(texts), batch_size)]
+        return torch.cat(found) if found else torch.zeros(0, 0, device=self.device)
+
+    @torch.no_grad()
+    def _of_texts(self, texts: Sequence[str]) -> Tensor:
+        ids = self.tokenizer(texts).ids.to(self.device)
+        with self._arithmetic():
+            found = self.network.encode_text(ids)
+        return _unit(found, "text")
+
+    @contextlib.contextmanager
+    def _arithmetic(self) -> Iterator[Any]:
+        if self.autocast is None:
+            yield
+        else:
+            with torch.autocast(self.device.type, self.autocast):
+                yield
+
+
+def class_vectors(pipeline: EmbeddingPipeline, prompts: Sequence[Sequence[str]], batch_size: int = 256) -> Tensor:
+    """A vector of unit length per class, [classes, dim], of its prompts: the mean of their embeddings of unit length.
+
+    Radford et al. 2021, section 3.1.4; every class has at least one prompt.
+    """
+    if not prompts:
+        return torch.zeros(0, 0, device=pipeline.device)
+    found = pipeline.texts([text for of_class in prompts for text in of_class], batch_size)
+    means = torch.stack([part.mean(dim=0) for part in found.split([len(of_class) for of_class in prompts])])
+    return _unit(means, "class")
+
+
+def _unit(embeddings: Tensor, what: str) -> Tensor:
+    wide = embeddings.float()
+    return _finite(wide / wide.norm(dim=-1, keepdim=True), what)
+
+
+def _finite(values: Tensor, what: str) -> Tensor:
+    if not bool(torch.isfinite(values).all()):
+        raise UserError(f"the {what} embeddings are not finite: set precision=32-true, or take another checkpoint")
+    return values

@@ -1,0 +1,1 @@
+"""Images that are harder to classify: corrupted, or changed by an adversary."""

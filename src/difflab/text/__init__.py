@@ -1,0 +1,1 @@
+"""Tokenizers: from texts to the token ids that networks take."""

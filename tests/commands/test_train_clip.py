@@ -1,0 +1,165 @@
+"""A CLIP is trained on captions: resumed, in parts, by two processes; what cannot be is refused in a line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from command_line import spawn_difflab
+from difflab.pipelines.stored import load_stored
+from own_images import write_scans
+from run_files import checkpoint, differing, losses, rows
+from tiny_runs import difflab, done, mistake
+
+TRAINING = (
+    "experiment=clip/shapes32",
+    "network.embedding_dim=8",
+    "network.text.width=16",
+    "network.text.layers=1",
+    "network.text.heads=2",
+    "tokenizer.vocabulary=560",
+    "data.batch_size=8",
+    "callbacks.throughput=null",
+    "trainer.log_every_steps=1",
+    "trainer.accelerator=cpu",
+    "trainer.precision=32-true",
+    "trainer.max_steps=4",
+    "trainer.val_every_steps=2",
+    "callbacks.checkpoint.every_steps=2",
+    "optimizer.schedule.warmup_steps=0",
+    "logger=csv",
+)
+VIT = ("network.image.patch_size=8", "network.image.width=16", "network.image.layers=1", "network.image.heads=2")
+RESNET = (
+    "network=clip_rn_small",
+    "network.image.width=4",
+    "network.image.heads=2",
+    "data.crop=adm",
+    "data.image_size=32",
+)
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def trained(data: Path, name: str, *overrides: str) -> Path:
+    done("train", *TRAINING, *VIT, f"data.path={data}", f"name={name}", *overrides)
+    return Path("runs/clip/shapes32") / name
+
+
+@pytest.fixture(scope="module")
+def clip_run(tiny_shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """After four steps on the captions of the tiny shapes. To be read only."""
+    root = tmp_path_factory.mktemp("clip")
+    done("train", *TRAINING, *VIT, f"data.path={tiny_shapes}", f"output_root={root}", "name=clip")
+    return root / "clip" / "shapes32" / "clip"
+
+
+def test_what_training_logs_and_leaves(clip_run: Path) -> None:
+    validated = [row for row in rows(clip_run) if "val/loss" in row]
+    assert [row["train/step"] for row in validated] == ["2", "4"]
+    assert {"val/image_top1", "val/text_top1"} <= validated[0].keys()
+    stored = yaml.safe_load((clip_run / "config.yaml").read_text())
+    merges = stored["tokenizer"]["merges"].splitlines()
+    assert len(merges) == 560 - 514
+    assert all(len(pair.split(" ")) == 2 for pair in merges)
+    model, found = load_stored(clip_run, "auto")
+    assert found.config.plain()["tokenizer"]["merges"] == stored["tokenizer"]["merges"]
+    assert differing(dict(model.as_module().state_dict()), dict(checkpoint(clip_run)["state_dict"])) == []
+
+
+def test_the_factor_on_the_cosines_stays_within_its_limits(tiny_shapes: Path) -> None:
+    run = trained(tiny_shapes, "hot", "network.log_scale_init=4.7", "trainer.max_steps=1", "trainer.val_every_steps=0")
+    assert float(checkpoint(run)["state_dict"]["network.logit_scale"].exp()) == pytest.approx(100.0, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["infonce", "siglip"])
+def test_parts_of_a_batch_have_the_gradient_of_the_whole(loss: str, tiny_shapes: Path) -> None:
+    # Plain gradient steps would be exact; Adam divides by their size, so small ones differ more.
+    chosen = (f"loss={loss}", "optimizer.eps=1e-3", "trainer.val_every_steps=0")
+    bias = ("network.logit_bias_init=-1.0",) if loss == "siglip" else ()
+    whole = trained(tiny_shapes, "whole", *chosen, *bias)
+    parts = trained(tiny_shapes, "parts", *chosen, *bias, "trainer.accumulate=4")
+    assert losses(parts) == pytest.approx(losses(whole), rel=1e-5)
+    ours, theirs = checkpoint(parts)["state_dict"], checkpoint(whole)["state_dict"]
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_stopped_and_resumed_is_the_run_that_was_not(clip_run: Path, tiny_shapes: Path) -> None:
+    again = trained(tiny_shapes, "clip")
+    checkpoints = again / "checkpoints"
+    for later in ("last.ckpt", "step-000004.ckpt"):
+        (checkpoints / later).unlink()
+    (checkpoints / "step-000002.ckpt").rename(checkpoints / "last.ckpt")
+    trained(tiny_shapes, "clip")
+    places = differing(checkpoint(again), checkpoint(clip_run))
+    assert [place for place in places if ".val_loop." not in place] == []
+    assert rows(again) == rows(clip_run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tower", ["vit", "resnet"])
+def test_two_processes_train_what_one_does(tower: str, tiny_shapes: Path, tmp_path: Path) -> None:
+    chosen = ["optimizer.eps=1e-3", "trainer.val_every_steps=0", *(RESNET if tower == "resnet" else VIT)]
+    arguments = ["train", *TRAINING, *chosen, f"data.path={tiny_shapes}"]
+    one = spawn_difflab([*arguments, "name=one"], tmp_path)
+    two = spawn_difflab([*arguments, "name=two", "trainer.devices=2"], tmp_path)
+    assert (one.status, two.status) == (0, 0), one.err + two.err
+    root = tmp_path / "runs" / "clip" / "shapes32"
+    ours, theirs = (checkpoint(root / name)["state_dict"] for name in ("two", "one"))
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (("data.batch_size=1",), "data.batch_size=1 has no other pair to tell from: give at least 2"),
+        (
+            (*RESNET, "trainer.accumulate=2"),
+            "trainer.accumulate=2, but the image tower normalizes whole batches: set trainer.accumulate=1",
+        ),
+        (RESNET[:3], "image_size=16 is not a multiple of 32, as network.image.kind=resnet needs it"),
+        (("network.text.context_length=20",), "network.text.context_length=20 but tokenizer.context_length=48"),
+        (("network.image.patch_size=5",), "image_size=16 is not a multiple of network.image.patch_size=5"),
+        (("network.image.heads=3",), "network.image: width=128 is not a multiple of heads=3"),
+        (("tokenizer.vocabulary=300",), "tokenizer.vocabulary=300: input should be greater than or equal to 514"),
+        (("callbacks.sample_grid={}",), "callbacks.sample_grid: a CLIP draws no images"),
+        (("data.classes=null", "data.fields=[label]"), "fields contains label but classes is null"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_in_a_line(overrides: tuple[str, ...], line: str, tiny_shapes: Path) -> None:
+    assert line in mistake("train", *TRAINING, f"data.path={tiny_shapes}", *overrides)
+
+
+def test_a_network_of_another_task_is_refused(tiny_shapes: Path) -> None:
+    line = mistake("train", "experiment=clip/shapes32", "network=unet_small", f"data.path={tiny_shapes}")
+    assert "task=contrastive cannot train kind=unet: choose one of kind clip" in line
+
+
+def test_a_caption_that_is_too_long_is_named(tiny_shapes: Path) -> None:
+    arguments = ("train", *TRAINING, f"data.path={tiny_shapes}", "tokenizer.context_length=6")
+    ended = difflab(*arguments)
+    assert ended.status == 2
+    assert "tokens, more than context_length=6: shorten it, or set tokenizer.too_long=truncate" in ended.last_error
+    done(*arguments, "tokenizer.too_long=truncate", "trainer.max_steps=1", "trainer.val_every_steps=0")
+
+
+def test_data_without_captions_is_refused(tmp_path: Path) -> None:
+    write_scans(tmp_path / "pictures", each=8, classes=["bar", "pole"])
+    done("data", "make", "source=folder", "path=pictures", "out=bare", "resolution=16", "val=4")
+    ended = difflab("train", *TRAINING, "data.path=bare")
+    assert ended.status == 2
+    assert "caption" in ended.last_error
+
+
+def test_a_clip_draws_nothing(clip_run: Path) -> None:
+    line = mistake("sample", f"run={clip_run}", "n=1", "accelerator=cpu")
+    assert "is a CLIP and draws no images: give run= a diffusion model" in line
