@@ -1,4 +1,4 @@
-"""What a tower outputs besides its embedding."""
+"""What image towers take, and what towers output besides their embedding."""
 
 from __future__ import annotations
 
@@ -22,3 +22,9 @@ class TowerOutputs:
     features: Tensor
     tokens: Tensor
     penultimate: Tensor | None = None
+
+
+def refuse_other_images(x: Tensor, size: int) -> None:
+    """Raises ValueError unless images [B, C, H, W] have `size` pixels per side, for which a tower was built."""
+    if x.shape[2:] != (size, size):
+        raise ValueError(f"this network takes images of {size}x{size} pixels, got {x.shape[2]}x{x.shape[3]}")

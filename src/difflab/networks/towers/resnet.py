@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from difflab.networks.attention import attend
 from difflab.networks.towers.batch_norm import GlobalBatchNorm2d
-from difflab.networks.towers.outputs import TowerOutputs
+from difflab.networks.towers.outputs import TowerOutputs, refuse_other_images
 
 if TYPE_CHECKING:
     from difflab.networks.towers.config import ResNetConfig
@@ -123,11 +123,7 @@ class ResNet(nn.Module):
         return TowerOutputs(self.pool.projection(features), features, pixels.flatten(2).transpose(1, 2))
 
     def _pixels(self, x: Tensor) -> Tensor:
-        if x.shape[2:] != (self.image_size, self.image_size):
-            raise ValueError(
-                f"this network takes images of {self.image_size}x{self.image_size} pixels, got "
-                f"{x.shape[2]}x{x.shape[3]}"
-            )
+        refuse_other_images(x, self.image_size)
         for layer in self.stem:
             x = F.relu(layer(x))
         x = F.avg_pool2d(x, 2)
@@ -145,8 +141,7 @@ def _conv_norm(channels: int, out: int, stride: int) -> nn.Sequential:
 
 def build(config: ResNetConfig, *, image_size: int, channels: int, activation: str, dim: int) -> ResNet:
     """Builds the tower of a configuration; its activation is always ReLU. Raises ValueError for another image size."""
-    if image_size % STRIDE:
-        raise ValueError(f"image_size={image_size} is not a multiple of {STRIDE}, which a ResNet tower needs")
+    config.refuse_size(image_size)
     return ResNet(
         config.depths, width=config.width, heads=config.heads, image_size=image_size, channels=channels, dim=dim
     )

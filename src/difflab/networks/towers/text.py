@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from difflab.networks.towers.outputs import TowerOutputs
-from difflab.networks.towers.transformer import LayerNorm, Transformer, TransformerSpec
+from difflab.networks.towers.transformer import LayerNorm, Transformer, TransformerSpec, spec_of
 
 if TYPE_CHECKING:
     from difflab.networks.towers.config import TextTransformerConfig
@@ -57,13 +57,6 @@ def _at_end(states: Tensor, ids: Tensor) -> Tensor:
 
 def build(config: TextTransformerConfig, *, activation: str, dim: int) -> TextTransformer:
     """Builds the tower of a configuration."""
-    spec = TransformerSpec(
-        config.width,
-        config.layers,
-        config.heads,
-        config.hidden,
-        activation,
-        causal=True,
-        checkpoint_activations=config.checkpoint_activations,
+    return TextTransformer(
+        spec_of(config, activation, causal=True), vocabulary=config.vocabulary, context=config.context_length, dim=dim
     )
-    return TextTransformer(spec, vocabulary=config.vocabulary, context=config.context_length, dim=dim)

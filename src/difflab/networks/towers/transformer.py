@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,9 @@ from torch.utils.checkpoint import checkpoint
 
 from difflab.networks.attention import attend
 from difflab.networks.layers import FusedLinear
+
+if TYPE_CHECKING:
+    from difflab.networks.towers.config import TransformerBase
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -51,6 +55,19 @@ class TransformerSpec:
     activation: str
     causal: bool = False
     checkpoint_activations: bool = False
+
+
+def spec_of(config: TransformerBase, activation: str, *, causal: bool = False) -> TransformerSpec:
+    """The blocks of a tower's configuration."""
+    return TransformerSpec(
+        config.width,
+        config.layers,
+        config.heads,
+        int(config.width * config.mlp_ratio),
+        activation,
+        causal=causal,
+        checkpoint_activations=config.checkpoint_activations,
+    )
 
 
 class Block(nn.Module):

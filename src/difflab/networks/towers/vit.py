@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from difflab.networks.towers.outputs import TowerOutputs
-from difflab.networks.towers.transformer import LayerNorm, Transformer, TransformerSpec
+from difflab.networks.towers.outputs import TowerOutputs, refuse_other_images
+from difflab.networks.towers.transformer import LayerNorm, Transformer, TransformerSpec, spec_of
 
 if TYPE_CHECKING:
     from difflab.networks.towers.config import ViTConfig
@@ -45,11 +45,7 @@ class ViT(nn.Module):
         return TowerOutputs(tokens[:, 0] @ self.projection, tokens[:, 0], tokens, penultimate)
 
     def _embedded(self, x: Tensor) -> Tensor:
-        if x.shape[2:] != (self.image_size, self.image_size):
-            raise ValueError(
-                f"this network takes images of {self.image_size}x{self.image_size} pixels, got "
-                f"{x.shape[2]}x{x.shape[3]}"
-            )
+        refuse_other_images(x, self.image_size)
         patches = self.patch(x).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.class_token.to(patches.dtype).expand(len(x), 1, -1), patches], dim=1)
         return self.norm_in(tokens + self.position.to(patches.dtype))
@@ -57,16 +53,7 @@ class ViT(nn.Module):
 
 def build(config: ViTConfig, *, image_size: int, channels: int, activation: str, dim: int) -> ViT:
     """Builds the tower of a configuration. Raises ValueError if patches do not divide the image."""
-    if image_size % config.patch_size:
-        raise ValueError(
-            f"image_size={image_size} is not a multiple of network.image.patch_size={config.patch_size}: choose another"
-        )
-    spec = TransformerSpec(
-        config.width,
-        config.layers,
-        config.heads,
-        config.hidden,
-        activation,
-        checkpoint_activations=config.checkpoint_activations,
+    config.refuse_size(image_size)
+    return ViT(
+        spec_of(config, activation), patch_size=config.patch_size, image_size=image_size, channels=channels, dim=dim
     )
-    return ViT(spec, patch_size=config.patch_size, image_size=image_size, channels=channels, dim=dim)

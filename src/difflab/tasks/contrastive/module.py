@@ -93,8 +93,7 @@ class ContrastiveModule(TrainingModule):
         return whole.minimized.detach()
 
     def _contrasted(self, leaves: Sequence[Tensor]) -> tuple[Contrasted, list[Tensor]]:
-        scalars = [p for p in (self.network.logit_scale, self.network.logit_bias) if p is not None]
-        held = [p.detach().requires_grad_() for p in scalars]
+        held = [p.detach().requires_grad_() for p in self._scalars()]
         found = Embeddings(leaves[0], leaves[1], held[0].exp(), held[1] if len(held) > 1 else None)
         return self.loss(found, None), held
 
@@ -103,11 +102,14 @@ class ContrastiveModule(TrainingModule):
         found = self._embedded(part.batch)
         image, text, *scalars = gradients
         value = (found.image * image[rows]).sum() + (found.text * text[rows]).sum()
-        parameters = [p for p in (self.network.logit_scale, self.network.logit_bias) if p is not None]
-        for parameter, gradient in zip(parameters, scalars, strict=True):
+        for parameter, gradient in zip(self._scalars(), scalars, strict=True):
             value = value + parameter * gradient / part.count
         # The parts' mean is taken, and this is a sum.
         return value * part.count
+
+    def _scalars(self) -> list[Tensor]:
+        """The parameters of the logits besides the embeddings: the scale and, if there is one, the bias."""
+        return [p for p in (self.network.logit_scale, self.network.logit_bias) if p is not None]
 
     def _embedded(self, batch: Batch) -> Embeddings:
         return self.network(to_float(batch["image"]), batch[self.tokenizer.field])
