@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from difflab.errors import UserError
 from difflab.interop.clip_shapes import CLIPShape, ratio_of
+from difflab.interop.config_files import ConfigFile, Count
 from difflab.interop.native import validated
 from difflab.networks.towers.config import CLIPConfig, ResNetConfig, TextTransformerConfig, ViTConfig
 
@@ -48,14 +49,8 @@ _BLOCKS = ("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "
 """Options of blocks that are not CLIP's own."""
 _HEAD_WIDTH = 64
 
-Count = Annotated[int, Field(ge=1)]
 
-
-class _File(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
-
-
-class VisionCfg(_File):
+class VisionCfg(ConfigFile):
     """vision_cfg, with open_clip's defaults."""
 
     layers: Count | Annotated[list[Count], Field(min_length=4, max_length=4)] = 12
@@ -66,7 +61,7 @@ class VisionCfg(_File):
     image_size: Count = 224
 
 
-class TextCfg(_File):
+class TextCfg(ConfigFile):
     """text_cfg, with open_clip's defaults."""
 
     context_length: Count = 77
@@ -77,7 +72,7 @@ class TextCfg(_File):
     mlp_ratio: float = 4.0
 
 
-class ModelCfg(_File):
+class ModelCfg(ConfigFile):
     """model_cfg."""
 
     embed_dim: Count
@@ -87,7 +82,7 @@ class ModelCfg(_File):
     init_logit_bias: float | None = None
 
 
-class PreprocessCfg(_File):
+class PreprocessCfg(ConfigFile):
     """preprocess_cfg; what is missing is OpenAI's."""
 
     size: Count | list[Count] | None = None
@@ -96,7 +91,7 @@ class PreprocessCfg(_File):
     interpolation: str = "bicubic"
 
 
-class OpenCLIPFile(_File):
+class OpenCLIPFile(ConfigFile):
     """open_clip_config.json."""
 
     model_cfg: ModelCfg

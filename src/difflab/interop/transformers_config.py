@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from difflab.errors import UserError
 from difflab.interop.clip_shapes import CLIPShape, ratio_of
+from difflab.interop.config_files import ConfigFile, Count
 from difflab.interop.native import validated
 from difflab.networks.towers.config import Activation, CLIPConfig, TextTransformerConfig, ViTConfig
 
@@ -26,14 +27,8 @@ _FIRST_OF_HIGHEST = 2
 """An `eos_token_id` that stands for the token with the highest id."""
 _HALVES = {"clip_text_model": ("text", "image"), "clip_vision_model": ("image", "text")}
 
-Count = Annotated[int, Field(ge=1)]
 
-
-class _File(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
-
-
-class TextFile(_File):
+class TextFile(ConfigFile):
     """The text_config of config.json, with the library's defaults."""
 
     vocab_size: Count = 49408
@@ -47,7 +42,7 @@ class TextFile(_File):
     eos_token_id: int | list[int] | None = 49407
 
 
-class VisionFile(_File):
+class VisionFile(ConfigFile):
     """The vision_config of config.json, with the library's defaults."""
 
     hidden_size: Count = 768
@@ -61,7 +56,7 @@ class VisionFile(_File):
     layer_norm_eps: float = _EPS
 
 
-class CLIPFile(_File):
+class CLIPFile(ConfigFile):
     """config.json of `CLIPModel`, with the library's defaults."""
 
     text_config: TextFile = Field(default_factory=TextFile)
@@ -69,7 +64,7 @@ class CLIPFile(_File):
     projection_dim: Count = 512
 
 
-class ProcessorFile(_File):
+class ProcessorFile(ConfigFile):
     """preprocessor_config.json of `CLIPImageProcessor`, with the library's defaults."""
 
     image_mean: list[float] | None = None
