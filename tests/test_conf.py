@@ -29,7 +29,7 @@ from difflab.tasks.build import build_model, build_training_module
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = choices_of("experiment")
-SMALL = [name for name in EXPERIMENTS if "shapes" in name]
+SMALL = [name for name in EXPERIMENTS if "shapes" in name or "emoji" in name]
 LARGE = [name for name in EXPERIMENTS if name not in SMALL]
 PARAMETERS = {  # of the whole model, with its class embedding
     "adm/imagenet64": 295_904_454,
