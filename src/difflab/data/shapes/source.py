@@ -38,10 +38,10 @@ class ShapesSource:
     Splits use different random streams. The scene of an index does not depend on the resolution as long as `objects`
     and the sizes in use are the same, so two resolutions from 32 px up give aligned pairs.
 
-    Args: resolution in pixels, 16..1024; objects = (fewest, most), sizes and shapes, None for the defaults; paraphrases:
-    a caption has every true description, one per line, instead of the exact one alone; holdout: combinations
-    (`difflab.config.combinations`) of which the splits train, val and test have none, and each sample of the split
-    holdout has one; a scene without any is the same as without holdout.
+    Args: resolution in pixels, 16..1024; objects = (fewest, most), sizes and shapes, None for the defaults;
+    paraphrases: a caption has every true description, one per line, instead of the exact one alone; holdout:
+    combinations (`difflab.config.combinations`) of which the splits train, val and test have none, and each sample of
+    the split holdout has one; a scene without any is the same as without holdout.
     Raises: pydantic's ValidationError, a ValueError, if the options do not fit together; see `ShapesSourceConfig`.
     """
 
