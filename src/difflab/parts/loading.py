@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import nn
 
 from difflab.errors import UserError
+from difflab.frozen_files import find
 from difflab.interop.keymap import refuse_misfit, shapes_of
 from difflab.interop.unpickle import read_tensors
 from difflab.networks.frozen import Frozen
-from difflab.parts.finding import find
 from difflab.parts.selection import frozen_parts
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from difflab import frozen_files
 from difflab.cache import cache_root
 from difflab.config.base import Config
 from difflab.config.parts import FrozenConfig
 from difflab.errors import UserError
 from difflab.files import sha256_of
-from difflab.parts import finding
-from difflab.parts.finding import cached_sha256, find, recorded, roots, with_recorded_parts
+from difflab.frozen_files import cached_sha256, find, recorded, roots, with_recorded_parts
 from difflab.rank_logging import say_once
 
 
@@ -21,7 +21,7 @@ from difflab.rank_logging import say_once
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIFFLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("DIFFLAB_WEIGHTS", raising=False)
-    monkeypatch.setattr(finding, "_known", {})
+    monkeypatch.setattr(frozen_files, "_known", {})
 
 
 def file(path: Path, content: bytes = b"weights") -> Path:
@@ -78,7 +78,7 @@ def test_files_of_the_recorded_name_are_looked_at_first(tmp_path: Path, monkeypa
     file(tmp_path / "root" / "notes.txt")
     wanted = file(tmp_path / "root" / "z" / "model.data")
     hashed: list[Path] = []
-    monkeypatch.setattr(finding, "sha256_of", lambda path: (hashed.append(path), sha256_of(path))[1])
+    monkeypatch.setattr(frozen_files, "sha256_of", lambda path: (hashed.append(path), sha256_of(path))[1])
     assert find(part(tmp_path / "model.data"))[0] == wanted
     assert hashed == [wanted]
 
@@ -142,7 +142,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         seen.append(path)
         return sha256_of(path)
 
-    monkeypatch.setattr(finding, "sha256_of", watched)
+    monkeypatch.setattr(frozen_files, "sha256_of", watched)
     return seen
 
 
@@ -151,7 +151,7 @@ def test_a_hash_is_computed_once_until_the_file_changes(
 ) -> None:
     path = file(tmp_path / "a.safetensors")
     assert cached_sha256(path) == cached_sha256(path) == sha256_of(path)
-    monkeypatch.setattr(finding, "_known", {})  # another process
+    monkeypatch.setattr(frozen_files, "_known", {})  # another process
     cached_sha256(path)
     assert hashed == [path]
     file(path, b"longer weights")
@@ -167,7 +167,7 @@ def test_a_damaged_cache_is_only_slower(tmp_path: Path, hashed: list[Path], cont
     expected = cached_sha256(path)
     (kept,) = (cache_root() / "sha256").glob("*.json")
     kept.write_bytes(content)
-    finding._known.clear()
+    frozen_files._known.clear()
     assert cached_sha256(path) == expected
     assert len(hashed) == 2
 
@@ -187,9 +187,10 @@ def test_a_cache_that_cannot_be_written_is_only_slower(
 def test_of_processes_that_ask_at_once_one_computes(tmp_path: Path) -> None:
     path = file(tmp_path / "a.safetensors", b"x" * 5_000_000)
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom difflab.parts import finding\noriginal = finding.sha256_of\n"
+        "import sys, time\nfrom pathlib import Path\nfrom difflab import frozen_files\n"
+        "original = frozen_files.sha256_of\n"
         "def slowly(path):\n    sys.stdout.write('computed'); sys.stdout.flush(); time.sleep(1)\n"
-        "    return original(path)\nfinding.sha256_of = slowly\nfinding.cached_sha256(Path(sys.argv[1]))"
+        "    return original(path)\nfrozen_files.sha256_of = slowly\nfrozen_files.cached_sha256(Path(sys.argv[1]))"
     )
     started = [
         subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True) for _ in range(3)
