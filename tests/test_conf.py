@@ -105,6 +105,12 @@ NEEDED = {  # what a choice cannot do without
     ("tokenizer", "clip"): ["task=contrastive"],
     ("tokenizer", "gpt2"): ["task=contrastive"],
     ("tokenizer", "byte_pairs"): ["task=contrastive"],
+    ("tokenizer", "pretrained"): [
+        "task=contrastive",
+        "tokenizer.file={path: clip/tokenizer.json}",
+        "tokenizer.vocabulary=49408",
+        "tokenizer.padding=49407",
+    ],
     ("conditioning", "low_res"): ["conditioning.low_res.size=16", "network.concat_channels=3"],
     ("conditioning", "class_low_res"): ["conditioning.low_res.size=16", "network.concat_channels=3"],
 }
