@@ -31,7 +31,7 @@ def _load(part: Frozen) -> None:
     if part.shares(sha256):
         return
     module = part.empty()
-    state = read_tensors(path)
+    state = part.own_weights(module, read_tensors(path))
     refuse_misfit(state, shapes_of(module.state_dict()), str(path))
     module.load_state_dict(state, strict=True)
     part.fill(module, sha256)
