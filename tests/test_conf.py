@@ -95,6 +95,8 @@ NEEDED = {  # what a choice cannot do without
     **{("diffusion/sigma_distribution", kind): ["diffusion=edm"] for kind in SIGMA_DISTRIBUTIONS},
     ("guidance", "classifier"): ["guidance.run=runs/somewhere"],
     ("metrics", "classes"): ["classifier=runs/somewhere"],
+    ("metrics", "clip_score"): ["clip=runs/somewhere"],
+    ("metrics", "prompts"): ["clip=runs/somewhere"],
     ("guidance", "composed"): ["guidance.classifier.run=runs/somewhere"],
     ("guidance", "autoguidance"): ["guidance.reference.run=runs/somewhere"],
     ("conditioning", "text_transformer"): [
