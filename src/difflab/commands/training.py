@@ -195,7 +195,7 @@ def build_module(config: TrainConfig, accelerator: Accelerator, *, initial_weigh
     torch.manual_seed(stream_seed(config.seed, "init"))
     module = build_training_module(config)
     if config.init.kind == "weights":
-        lines = load_initial_weights(module, config.init, config.model().untold) if initial_weights else []
+        lines = load_initial_weights(module, config.init) if initial_weights else []
         for line in lines + choose_trained(module, config.init):
             log.info(line)
             if is_first_process():

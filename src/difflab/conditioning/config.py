@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -44,8 +44,14 @@ class ConditionerBase(Config):
         """Whether it has yet to learn something from captions, such as a vocabulary."""
         return False
 
-    def learned(self, captions: Iterable[str]) -> Self:
-        """Returns the configuration with what it learns from captions. Raises UserError if there are none."""
+    @property
+    def untold(self) -> Mapping[str, Any]:
+        """What the weights do not show, and has to be as it was when they were trained, by key."""
+        return {}
+
+    def completed(self, captions: Callable[[], Iterable[str]], earlier: ConditionerBase | None = None) -> Self:
+        """Returns the configuration with what it learns from captions, or what the one of weights that exist already
+        has learned. Raises UserError if there are no captions."""
         return self
 
     @property
