@@ -17,7 +17,7 @@ from difflab.tasks.contrastive.loss import InfoNCE
 from difflab.tasks.contrastive.module import ContrastiveModule
 
 SMALL = sorted(path.stem for path in (conf_dir() / "network").glob("clip*small*.yaml"))
-BATCH = 96
+BATCH = 128
 
 
 def test_there_are_small_networks_of_both_kinds() -> None:

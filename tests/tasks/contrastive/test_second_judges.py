@@ -1,4 +1,4 @@
-"""open_clip and transformers train beside the same towers: features, logits, loss, gradients, and three steps of Adam."""
+"""open_clip and transformers train the same towers: features, logits, loss, gradients, and three steps of Adam."""
 
 from __future__ import annotations
 
