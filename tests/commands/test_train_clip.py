@@ -151,7 +151,7 @@ def test_a_caption_that_is_too_long_is_named(tiny_shapes: Path) -> None:
     arguments = ("train", *TRAINING, f"data.path={tiny_shapes}", "tokenizer.context_length=6")
     ended = difflab(*arguments)
     assert ended.status == 2
-    assert "tokens, more than context_length=6: shorten it, or set tokenizer.too_long=truncate" in ended.last_error
+    assert "tokens, more than context_length=6: shorten it, or set too_long=truncate" in ended.last_error
     done(*arguments, "tokenizer.too_long=truncate", "trainer.max_steps=1", "trainer.val_every_steps=0")
 
 
@@ -210,3 +210,41 @@ def test_weights_bring_their_vocabulary(clip_run: Path, tmp_path: Path) -> None:
     line = mistake(*arguments, "name=odd", theirs, f"resume={clip_run}/checkpoints/last.ckpt")
     assert "last.ckpt was trained with tokenizer=byte_pairs (of sha256" in line
     assert not Path("runs/clip/shapes32/odd").exists()
+
+
+def silent_data(path: str, every: int) -> str:
+    """Data of which one image in so many has an empty caption."""
+
+    class Silent(ShapesSource):
+        def sample(self, index: int) -> dict[str, object]:
+            sample = super().sample(index)
+            return {**sample, "caption": ""} if index % every == 0 else sample
+
+    write_dataset({name: Silent(resolution=16, n=24, split=name) for name in ("train", "val")}, Path(path))
+    return f"data.path={path}"
+
+
+def test_an_empty_caption_is_a_bad_sample() -> None:
+    some, all_of_them = silent_data("some", every=3), silent_data("all", every=1)
+    arguments = ("train", *TRAINING, *VIT, "trainer.max_steps=3", "trainer.val_every_steps=3")
+    ended = difflab(*arguments, some, "name=refused")
+    assert ended.status == 2
+    assert "bad of 24 samples, 0 allowed: train-000000.tar/" in ended.last_error
+    assert "its caption (.txt) is empty" in ended.last_error
+    done(*arguments, some, "name=allowed", "data.max_bad_fraction=0.5")
+    ended = difflab(*arguments, all_of_them)
+    assert "all has no captions in split 'train': all of them are empty" in ended.last_error
+
+
+def test_captions_that_are_no_text_are_named() -> None:
+    class Marked(ShapesSource):
+        def sample(self, index: int) -> dict[str, object]:
+            return {**super().sample(index), "caption": "QQQQ circle"}
+
+    write_dataset({name: Marked(resolution=16, n=12, split=name) for name in ("train", "val")}, Path("latin"))
+    for tar in Path("latin").rglob("*.tar"):
+        tar.write_bytes(tar.read_bytes().replace(b"QQQQ", b"gr\xfcn"))
+    ended = difflab("train", *TRAINING, *VIT, "data.path=latin")
+    assert ended.status == 2
+    assert "latin has no captions in split 'train': none of them can be read, as train-000000.tar/" in ended.last_error
+    assert "not UTF-8 text" in ended.last_error

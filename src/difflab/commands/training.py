@@ -104,6 +104,7 @@ def fit(
             seed=config.seed,
             fields=module.batch_keys(),
             tokenizers=module.tokenizers(),
+            empty_captions=module.empty_captions,
         )
         # Runs that cannot be resumed, sampled or evaluated are refused before anything is logged.
         data.refuse_misfits(layout.total)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from difflab.config.model import EmbeddingModelConfig
 from difflab.data.transforms import fit
 from difflab.metrics.extractors.base import FeatureExtractor, Features, full_precision, sha256_of_tensors
 from difflab.metrics.gather import gather_rows, rank, world_size
@@ -35,10 +33,7 @@ class CLIPJudge(FeatureExtractor):
     def __init__(self, model: Model, device: torch.device) -> None:
         super().__init__(model.network, device)
         config = model.config
-        assert isinstance(config, EmbeddingModelConfig), "refused otherwise"
-        tokenizer = config.tokenizer.model_copy(update={"too_long": "truncate"})
-        truncating = config.model_copy(update={"tokenizer": tokenizer})
-        self._pipeline = EmbeddingPipeline(dataclasses.replace(model, config=truncating))
+        self._pipeline = EmbeddingPipeline(model, too_long="truncate")
         self._size, self._channels = config.image_size, config.channels
         self.record = ExtractorRecord(
             name="clip",
