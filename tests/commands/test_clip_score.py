@@ -10,6 +10,7 @@ import pytest
 
 import difflab
 from clip_runs import QUIET, records, table
+from command_line import spawn_difflab
 from difflab.data.shapes import ShapesSource
 from difflab.data.writing import write_dataset
 from tiny_runs import TRAINING, done, mistake
@@ -145,3 +146,17 @@ def test_a_run_is_judged_while_it_trains(captioned: Path, small_clip: Path, tiny
     (path,) = Path("runs").rglob("watched/evaluations.jsonl")
     names = [json.loads(line)["name"] for line in path.read_text().splitlines()]
     assert names == [f"clip-score-{name}@4" for name in (*CONVENTIONS, "refclipscore")]
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_does(captioned: Path, small_clip: Path, tmp_path: Path) -> None:
+    asked = ["evaluate", f"run={captioned}", "n=5", "sampler.steps=2", "batch_size=2", "metrics=clip_score"]
+    arguments = [*asked, f"clip={small_clip}", "split=val", *QUIET]
+    done(*arguments, "out=on-1")
+    ended = spawn_difflab([*arguments, "devices=2", "out=on-2"], tmp_path)
+    assert ended.status == 0, ended.err
+    one, two = records(tmp_path / "on-1"), records(tmp_path / "on-2")
+    assert len(one) == 4
+    assert {name: found.value for name, found in two.items()} == {
+        name: pytest.approx(found.value, rel=1e-4) for name, found in one.items()
+    }
