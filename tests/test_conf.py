@@ -95,6 +95,8 @@ NEEDED = {  # what a choice cannot do without
     **{("diffusion/sigma_distribution", kind): ["diffusion=edm"] for kind in SIGMA_DISTRIBUTIONS},
     ("guidance", "classifier"): ["guidance.run=runs/somewhere"],
     ("metrics", "classes"): ["classifier=runs/somewhere"],
+    ("metrics", "clip_score"): ["clip=runs/somewhere"],
+    ("metrics", "prompts"): ["clip=runs/somewhere"],
     ("guidance", "composed"): ["guidance.classifier.run=runs/somewhere"],
     ("guidance", "autoguidance"): ["guidance.reference.run=runs/somewhere"],
     ("conditioning", "text_transformer"): [
@@ -226,7 +228,7 @@ def test_large_experiment_builds_on_the_meta_device_with_the_published_size(expe
 
 def _on_meta(experiment: str) -> int:
     config, _ = composed(experiment)
-    config = config.completed(lambda: ["a red circle"])
+    config = config.described().completed(lambda: ["a red circle"])
     with torch.device("meta"):
         model = build_model(config.model())
     return sum(p.numel() for p in model.as_module().parameters())
@@ -235,7 +237,7 @@ def _on_meta(experiment: str) -> int:
 @pytest.mark.parametrize("experiment", SMALL)
 def test_small_experiment_is_about_as_large_as_it_says(experiment: str) -> None:
     config, _ = composed(experiment)
-    module = build_training_module(config.completed(lambda: ["a red circle"]))
+    module = build_training_module(config.described().completed(lambda: ["a red circle"]))
     assert sum(p.numel() for p in module.parameters()) < 5_000_000
 
 

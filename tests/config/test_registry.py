@@ -45,6 +45,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "guidance=composed": {"classifier": {"run": "runs/c"}},
     "source=folder": {"path": "photos"},
     "metrics=classes": {"classifier": "runs/c"},
+    "metrics=clip_score": {"clip": "runs/c"},
     "diffusion=discrete": {"schedule": {"kind": "linear"}, "prediction": "eps"},
     "diffusion=continuous": {"sigma_distribution": {"kind": "cosine"}, "prediction": "v"},
 }

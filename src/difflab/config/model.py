@@ -108,6 +108,15 @@ class DrawingModelConfig(NoisedModelConfig):
     guidance: GuidanceConfig
 
     @property
+    def untold(self) -> Mapping[str, Any]:
+        of_conditioners = {
+            f"conditioning.{name}.{key}": value
+            for name, one in self.conditioning.items()
+            for key, value in one.untold.items()
+        }
+        return {**super().untold, **of_conditioners}
+
+    @property
     def classes(self) -> int | None:
         """The number of classes it is conditioned on, None if it is not class-conditional."""
         return next((n for one in self.conditioning.values() if (n := one.num_classes) is not None), None)

@@ -41,6 +41,7 @@ class BatchReader:
     one_pass: in an evaluation a replacement has weight 0, because it also occurs by itself.
     subset: dataset index of each planned index, or None for all samples in order.
     tokenizers: of captions, by the field of the batch that their token ids become; `<field>_mask` is their mask.
+    empty_captions: whether a caption may be empty; otherwise such a sample is bad.
     """
 
     def __init__(
@@ -50,8 +51,10 @@ class BatchReader:
         one_pass: bool,
         subset: np.ndarray | None = None,
         tokenizers: Mapping[str, Tokenizer] | None = None,
+        empty_captions: bool = True,
     ) -> None:
         self.dataset = dataset
+        self.empty_captions = empty_captions
         self.tokenizers = dict(tokenizers or {})
         self.one_pass = one_pass
         self.subset = subset
@@ -87,7 +90,10 @@ class BatchReader:
         wanted = index
         for attempt in range(_REPLACEMENTS_TRIED):
             try:
-                return self.dataset.sample(index, crop_draws, caption_draw)
+                sample = self.dataset.sample(index, crop_draws, caption_draw)
+                if not self.empty_captions and not sample["caption"]:
+                    raise self.dataset.bad(index, "its caption (.txt) is empty")
+                return sample
             except BadSample as error:
                 bad.append((index, str(error)))
                 index = stream_seed(wanted, "replacement", attempt) % len(self.dataset)

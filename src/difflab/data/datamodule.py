@@ -35,8 +35,9 @@ class ShardDataModule(L.LightningDataModule):
         seed: int,
         fields: Sequence[str] = (),
         tokenizers: Mapping[str, Tokenizer] | None = None,
+        empty_captions: bool = True,
     ) -> None:
-        """fields: the fields that the task reads, besides those in `data.fields`. tokenizers: of captions, as in
+        """fields: the fields that the task reads, besides those in `data.fields`. tokenizers, empty_captions: as in
         `BatchReader`."""
         super().__init__()
         if trainer.val_every_steps and data.val_split is None:
@@ -47,6 +48,7 @@ class ShardDataModule(L.LightningDataModule):
         self.validates = bool(trainer.val_every_steps)
         self.seed = seed
         self.tokenizers = tokenizers
+        self.empty_captions = empty_captions
 
     def refuse_misfits(self, processes: int) -> None:
         """Raises UserError, before anything is read, if a split is missing, has other images or lacks a field, and
@@ -85,6 +87,7 @@ class ShardDataModule(L.LightningDataModule):
             world_size=self.trainer.world_size,
             total_batches=sys.maxsize,
             tokenizers=self.tokenizers,
+            empty_captions=self.empty_captions,
         )
 
     def val_dataloader(self) -> ShardLoader | list[ShardLoader]:
@@ -100,6 +103,7 @@ class ShardDataModule(L.LightningDataModule):
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
             tokenizers=self.tokenizers,
+            empty_captions=self.empty_captions,
         )
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:

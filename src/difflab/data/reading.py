@@ -34,7 +34,7 @@ class MissingFieldError(UserError):
     """No sample of a split has `field`; `why` is the reason without the remedy."""
 
     def __init__(self, field: str, why: str) -> None:
-        super().__init__(f"{why}; take {field} out of data.fields, or add the files")
+        super().__init__(f"{why}; add the files, or take {field} out of data.fields if nothing reads it")
         self.field, self.why = field, why
 
 
@@ -285,6 +285,11 @@ class ShardDataset:
         if self._shape is None:
             self._shape = tuple(found.shape)
         return self._shape
+
+    def bad(self, index: int, reason: str) -> BadSample:
+        """The error for a sample that cannot be used for this reason."""
+        shard, row = self._locate(index)
+        return self._bad(shard, self._tables[shard][row], reason)
 
     def _bad(self, shard: int, members: np.void, reason: str) -> BadSample:
         return BadSample(self._shards[shard].path, bytes(members["key"]).decode(), reason)

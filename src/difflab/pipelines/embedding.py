@@ -15,6 +15,7 @@ from difflab.images import as_float
 from difflab.networks.towers.outputs import TowerOutputs
 from difflab.tasks.build import Model
 from difflab.text.build import build_tokenizer
+from difflab.text.config import TooLong
 
 
 class _ImageTower(Protocol):
@@ -39,15 +40,19 @@ class EmbeddingPipeline:
 
     model:    one whose configuration is an `EmbeddingModelConfig`.
     autocast: dtype of the towers' arithmetic, None for float32; embeddings are float32 in any case.
+    too_long: whether texts with too many tokens are refused or truncated, None as the model's tokenizer says.
 
     Methods raise UserError for embeddings that are not finite.
     """
 
-    def __init__(self, model: Model, *, autocast: torch.dtype | None = None) -> None:
+    def __init__(self, model: Model, *, autocast: torch.dtype | None = None, too_long: TooLong | None = None) -> None:
         self.network = cast(TwoTowers, model.network)
         self.autocast = autocast
         self.device = next(model.network.parameters()).device
-        self.tokenizer = build_tokenizer(cast(EmbeddingModelConfig, model.config).tokenizer)
+        tokenizer = cast(EmbeddingModelConfig, model.config).tokenizer
+        if too_long is not None:
+            tokenizer = tokenizer.model_copy(update={"too_long": too_long})
+        self.tokenizer = build_tokenizer(tokenizer)
 
     @property
     def scale(self) -> float:

@@ -70,6 +70,11 @@ class TrainingModule(SteppingModule, HasTrainingOnly):
         """The tokenizers with which the loader tokenizes captions, by the field of a batch that holds the ids."""
         return {}
 
+    @property
+    def empty_captions(self) -> bool:
+        """Whether a caption may be empty; otherwise such a sample counts as unreadable."""
+        return True
+
     def networks(self) -> Sequence[nn.Module]:
         """The networks that dominate a step: compiled, and converted to the device's memory format, if requested."""
         return ()

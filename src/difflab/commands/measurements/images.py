@@ -97,7 +97,8 @@ class ImagesMeasurement(ABC, Generic[ConfigT]):
     @property
     def kept(self) -> Kept:
         """`<run>/evaluations/likelihood-val-n256-3fa2c1`: the last part hashes everything that changes the results."""
-        how = self.config.model_dump(mode="json", include={*MEASURED_WITH, *self.method})
+        counting = {*MEASURED_WITH, *self.method} - self.config.without_effect
+        how = self.config.model_dump(mode="json", include=counting)
         if self.stored.path.is_file():
             how["checkpoint"] = self.stored.path.name
         digest = hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated, Literal, Self
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -40,8 +40,13 @@ class TextTransformerConditionerConfig(ConditionerBase):
     def learns(self) -> bool:
         return self.tokenizer.learns
 
-    def learned(self, captions: Iterable[str]) -> Self:
-        return self.model_copy(update={"tokenizer": self.tokenizer.learned(captions)})
+    @property
+    def untold(self) -> Mapping[str, Any]:
+        return {"tokenizer": self.tokenizer.in_words()}
+
+    def completed(self, captions: Callable[[], Iterable[str]], earlier: ConditionerBase | None = None) -> Self:
+        theirs = earlier.tokenizer if isinstance(earlier, TextTransformerConditionerConfig) else None
+        return self.model_copy(update={"tokenizer": self.tokenizer.completed(captions, theirs)})
 
     def makes(self, channels: int) -> Makes:
         return Makes(("vector", "tokens"), {"tokens": self.width})
@@ -77,7 +82,14 @@ class TextEncoderConditionerConfig(ConditionerBase):
     def learns(self) -> bool:
         return self.tokenizer is None or self.encoder.architecture is None
 
-    def learned(self, captions: Iterable[str]) -> Self:
+    @property
+    def untold(self) -> Mapping[str, Any]:
+        tokenizer = {} if self.tokenizer is None else {"tokenizer": self.tokenizer.in_words()}
+        return {**tokenizer, "encoder": self.encoder.in_words()}
+
+    def described(self) -> Self:
+        if not self.learns:
+            return self
         encoder = self.encoder.described()
         longest = encoder.described_architecture.context_length
         if longest is not None and self.context_length > longest:

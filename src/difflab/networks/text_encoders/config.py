@@ -57,6 +57,11 @@ class TextEncoderBase(Config):
         assert self.architecture is not None, "it is read before anything is built"
         return self.architecture
 
+    def in_words(self) -> str:
+        """What gives the same states to the same texts, if its weights are recorded."""
+        sha256 = self.weights.sha256
+        return self.kind if sha256 is None else f"{self.kind} (of sha256 {sha256[:12]})"
+
     def described(self) -> Self:
         """Returns the configuration with the file of the weights and the architecture; the same if it has one.
 
