@@ -130,6 +130,8 @@ def test_samples_without_captions_are_refused_before_any_is_drawn(tiny_run: Path
     )
     line = mistake("evaluate", "samples=few.npz", "prompts=[a,b,c]", *judged)
     assert "prompts gives 3, but samples=few.npz holds 2 images: give a caption for each image, in their order" in line
+    line = mistake("evaluate", "samples=few.npz", "prompts=[a]", "metrics=none", "+metrics.is={kind:inception_score}")
+    assert "prompts is used by none of the metrics: choose metrics=clip_score, or leave prompts out" in line
     line = mistake("evaluate", "samples=few.npz", "prompts=gone.txt", *judged)
     assert "prompts=gone.txt does not exist: give a text file" in line
     line = mistake("evaluate", "samples=few.npz", "prompts=[a]", "metrics=clip_score", f"clip={tiny_run}")

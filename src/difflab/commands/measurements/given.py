@@ -22,6 +22,7 @@ from difflab.config.sample import EvaluateSamplesConfig
 from difflab.console import printable
 from difflab.errors import UserError
 from difflab.metrics.base import SampleFacts
+from difflab.metrics.build import build_metrics
 from difflab.metrics.paired import Pairs, have_pairs
 from difflab.metrics.protocol import GivenRecord
 from difflab.pipelines.evaluating import classes_are_read, refuse_unfit_samples
@@ -111,12 +112,14 @@ class GivenSamples:
         return self.shown.names if of_data is None else of_data
 
     def check(self, metrics: MetricsConfig, class_names: Sequence[str] | None) -> None:
-        """Raises UserError if a metric uses classes and the images have one that the data lacks, or if a metric does
-        not apply to these images."""
+        """Raises UserError if a metric uses classes and the images have one that the data lacks, if a metric does not
+        apply to these images, or if none reads the captions."""
         unlabelled = self.shown.why_none if self.highest is None else None
         uncaptioned = None if self.captions is not None else UNCAPTIONED
         facts = SampleFacts(self.shape, None, class_names, unlabelled, self.highest, uncaptioned)
         refuse_unfit_samples(metrics, facts)
+        if self.captions is not None and not any("captions" in one.keeps for one in build_metrics(metrics).values()):
+            raise UserError("prompts is used by none of the metrics: choose metrics=clip_score, or leave prompts out")
         name = classes_are_read(metrics)
         if name is None or class_names is None or self.highest is None or self.highest < len(class_names):
             return
