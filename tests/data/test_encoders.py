@@ -1,0 +1,57 @@
+"""What the index says of encoded fields, and the refusal of those that another encoder computed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from difflab.data.encoded_field import EncodedField
+from difflab.data.encoders import encoder_of, refuse_other_captions, require_encoder
+from difflab.data.index import INDEX_NAME
+from difflab.data.opening import open_data
+from difflab.errors import UserError
+
+OURS, OTHER = "ab" * 32, "cd" * 32
+
+
+@pytest.fixture
+def encoded_data(tiny_data: Path) -> Path:
+    entry = EncodedField(encoder="clip", sha256=OURS, dtype="float16", shape=[8])
+    index = json.loads((tiny_data / INDEX_NAME).read_text())
+    index["fields"] = {
+        "image_embedding": entry.model_dump(),
+        "caption_embedding": entry.model_copy(update={"captions": "lines"}).model_dump(),
+        "first": entry.model_copy(update={"captions": "first_line"}).model_dump(),
+    }
+    (tiny_data / INDEX_NAME).write_text(json.dumps(index))
+    return tiny_data
+
+
+def test_the_index_says_which_encoder_computed_a_field(encoded_data: Path) -> None:
+    directory = open_data(encoded_data)
+    found = encoder_of(directory, "image_embedding")
+    assert found is not None
+    assert found.in_words() == "[8] float16 by clip abababab"
+    assert require_encoder(directory, "image_embedding", OURS) == found
+    assert encoder_of(directory, "label") is None
+    assert directory.index.fields["caption_embedding"].in_words() == "[8] float16 a line by clip abababab"
+
+
+def test_another_encoder_is_refused(encoded_data: Path) -> None:
+    directory = open_data(encoded_data)
+    with pytest.raises(UserError, match=r"embedding was computed by clip abababab, but the model needs .* cdcdcdcd"):
+        require_encoder(directory, "image_embedding", OTHER)
+    with pytest.raises(UserError, match="has no field latent of the encoder with sha256 abababab: encode the data"):
+        require_encoder(directory, "latent", OURS)
+
+
+def test_fields_of_other_captions_are_refused(encoded_data: Path) -> None:
+    directory = open_data(encoded_data)
+    for field, captions in (("caption_embedding", "lines"), ("caption_embedding", "first_line"), ("label", "whole")):
+        refuse_other_captions(directory, field, captions)
+    with pytest.raises(UserError, match=r"captions=lines, but data.captions=whole: set data.captions=lines or .*first"):
+        refuse_other_captions(directory, "caption_embedding", "whole")
+    with pytest.raises(UserError, match=r"captions=first_line, but data.captions=lines: set data.captions=first_line"):
+        refuse_other_captions(directory, "first", "lines")
