@@ -10,7 +10,7 @@ import numpy as np
 from difflab.config.data import DataConfig, is_pattern
 from difflab.data.batching import BatchReader
 from difflab.data.directory import DataDirectory
-from difflab.data.encoders import refuse_other_captions
+from difflab.data.encoded.checking import refuse_other_captions
 from difflab.data.left_out import described
 from difflab.data.loader import ShardLoader
 from difflab.data.opening import open_data

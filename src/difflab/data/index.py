@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from difflab.config.base import Config
 from difflab.config.data import KeyRule
-from difflab.data.encoded_field import EncodedField
+from difflab.data.encoded.field import EncodedField
 from difflab.data.freshness import Stamp
 from difflab.data.left_out import LeftOut
 from difflab.errors import UserError

@@ -143,13 +143,22 @@ class ShardDataset:
         self._files.clear()
         self._tables.clear()
 
+    def stored_key(self, index: int) -> str:
+        """The sample's key in its shard."""
+        shard, row = self._locate(index)
+        return bytes(self._tables[shard]["key"][row]).decode()
+
     def key(self, index: int) -> str:
         """The sample's key; if shards repeat keys, preceded by the shard's name."""
-        shard, row = self._locate(index)
-        key = bytes(self._tables[shard]["key"][row]).decode()
+        shard, key = self._locate(index)[0], self.stored_key(index)
         if self.directory.index.repeated_keys:
             return f"{self._shards[shard].path[: -len('.tar')]}/{key}"
         return key
+
+    def bad(self, index: int, reason: str) -> BadSample:
+        """The error of a sample that cannot be used."""
+        shard, row = self._locate(index)
+        return self._bad(shard, self._tables[shard][row], reason)
 
     def beyond_the_end(self) -> list[tuple[int, str]]:
         """(index, description) of the samples that truncated shards have lost.

@@ -17,7 +17,7 @@ from difflab.config.data import Captions, DataConfig
 from difflab.config.retrieval import RetrievalConfig
 from difflab.data.bad_samples import BadSample
 from difflab.data.build import build_dataset, build_eval_loader
-from difflab.data.captions import chosen_caption, lines_of
+from difflab.data.captions import captions_in
 from difflab.errors import UserError
 from difflab.metrics.gather import gather_objects, gather_rows
 from difflab.metrics.protocol import Result
@@ -81,7 +81,7 @@ class RetrievalMeasurement(ImagesMeasurement[RetrievalConfig]):
             self._images.append(self.pipeline.images(batch["image"]).cpu())
         self._indices.append(batch["index"].cpu())
         for index, text in zip(batch["index"].tolist(), batch["caption"], strict=True):
-            self._captions[index] = self._of_file(text)
+            self._captions[index] = captions_in(text, self.captions_as)
 
     def found(self) -> list[Result]:
         captions = {index: texts for of_rank in gather_objects(self._captions) for index, texts in of_rank.items()}
@@ -137,9 +137,6 @@ class RetrievalMeasurement(ImagesMeasurement[RetrievalConfig]):
     def _share(self, n: int) -> Tensor:
         return torch.arange(self.processes.rank, n, self.processes.world_size)
 
-    def _of_file(self, text: str) -> list[str]:
-        return lines_of(text) if self.captions_as == "lines" else [chosen_caption(text, self.captions_as)]
-
     def _refuse_empty(self, indices: Sequence[int], captions: Sequence[Sequence[str]]) -> None:
         empty = [index for index, texts in zip(indices, captions, strict=True) if not all(texts)]
         if empty:
@@ -155,7 +152,7 @@ class RetrievalMeasurement(ImagesMeasurement[RetrievalConfig]):
         chosen: list[int] = []
         for index in track(range(len(dataset)), len(dataset), "reading captions"):
             try:
-                texts = self._of_file(dataset.sample(index, image=False)["caption"])
+                texts = captions_in(dataset.sample(index, image=False)["caption"], self.captions_as)
             except BadSample:
                 # The loader reports unreadable samples, and how many may be.
                 continue

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from difflab.data.encoded_field import EncodedField
-from difflab.data.encoders import encoder_of, refuse_other_captions, require_encoder
+from difflab.data.encoded.checking import encoder_of, refuse_other_captions, require_encoder
+from difflab.data.encoded.field import EncodedField
 from difflab.data.index import INDEX_NAME
 from difflab.data.opening import open_data
 from difflab.errors import UserError

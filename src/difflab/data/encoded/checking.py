@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from difflab.config.data import Captions
 from difflab.data.directory import DataDirectory
-from difflab.data.encoded_field import EncodedField
+from difflab.data.encoded.field import EncodedField
 from difflab.errors import UserError
 
 _READABLE: dict[Captions, tuple[Captions, ...]] = {

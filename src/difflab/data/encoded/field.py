@@ -9,7 +9,7 @@ from pydantic import Field
 from difflab.config.base import Config
 from difflab.config.data import Captions
 
-ArrayDtype = Literal["float16", "float32"]
+ArrayDtype = Literal["float16", "float32", "bool"]
 
 
 class EncodedField(Config):
