@@ -11,8 +11,8 @@ from torch import Tensor
 from difflab.config.model import EmbeddingModelConfig
 from difflab.data.encoded.encoder import CaptionEncoding, Encoder, ImageEncoding, Outputs
 from difflab.errors import UserError
+from difflab.frozen_files import cached_sha256
 from difflab.networks.towers.outputs import TowerOutputs
-from difflab.parts.finding import cached_sha256
 from difflab.pipelines.embedding import EmbeddingPipeline
 from difflab.pipelines.encoders.config import CLIPEncoderConfig
 from difflab.pipelines.measuring import require_measured
