@@ -18,7 +18,8 @@ Own = TypeVar("Own", bound=Config)
 
 
 def parse_arguments(arguments: Sequence[str], first: str, texts: Collection[str]) -> dict[str, Any]:
-    """`key=value`, `--key value`, `--key=value`, `--flag`, and a first bare word; values are YAML.
+    """`key=value`, `--key value`, `--key=value`, `--flag`, and a first bare word; values are YAML. `section.key=value`
+    is a key of a section.
 
     first: the key of the bare word. texts: keys whose values are taken literally: a directory may be named 1 or null.
 
@@ -39,7 +40,23 @@ def parse_arguments(arguments: Sequence[str], first: str, texts: Collection[str]
         if key in given:
             raise UserError(f"{key} is given twice; keep one of them")
         given[key] = text if key in texts else _value(key, text)
-    return given
+    return _nested(given)
+
+
+def _nested(given: dict[str, Any]) -> dict[str, Any]:
+    """`{"model.kind": "t5"}` -> `{"model": {"kind": "t5"}}`."""
+    found: dict[str, Any] = {}
+    for key, value in given.items():
+        *sections, last = key.split(".")
+        place = found
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise UserError(f"{key} is a part of {section}, which is given as a whole: give one of them")
+        if last in place:
+            raise UserError(f"{key} is given twice, as a whole and in parts: give one of them")
+        place[last] = value
+    return found
 
 
 def _value(key: str, text: str) -> Any:

@@ -31,8 +31,6 @@ class EncodeConfig(Config):
     """What computes the fields."""
     splits: list[str] | None = None
     """The splits that are encoded; null = all."""
-    prefix: Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]*)?$")] = ""
-    """Put before the names of the fields, for those of a second encoder."""
     dtype: Literal["float16", "float32"] = "float16"
     """The dtype in which numbers are stored."""
     captions: Captions = "whole"

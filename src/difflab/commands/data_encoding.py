@@ -90,7 +90,7 @@ def _prepared(
     device = torch.device("cuda", torch.cuda.current_device()) if accelerator == "cuda" else torch.device(accelerator)
     choose_arithmetic(device, options.precision)
     autocast = torch.bfloat16 if options.precision == "bf16-mixed" else None
-    encoder: Encoder = ENCODERS.builder(config)(config, device, autocast).named(options.prefix)
+    encoder: Encoder = ENCODERS.builder(config)(config, device, autocast)
     refuse_existing_fields(directory, splits, encoder.fields)
     refuse_other_images(directory, encoder)
     plan = EncodePlan(directory, splits, encoder, options.dtype, options.captions, options.batch_size)

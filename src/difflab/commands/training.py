@@ -104,6 +104,7 @@ def fit(
             seed=config.seed,
             fields=module.batch_keys(),
             tokenizers=module.tokenizers(),
+            cached=module.cached_fields(),
         )
         # Runs that cannot be resumed, sampled or evaluated are refused before anything is logged.
         data.refuse_misfits(layout.total)

@@ -21,7 +21,7 @@ def encoder_of(directory: DataDirectory, field: str) -> EncodedField | None:
 
 
 def require_encoder(directory: DataDirectory, field: str, sha256: str) -> EncodedField:
-    """Returns what the index says of a field that was computed by the encoder whose weights have this hash.
+    """Returns what the index says of a field that was computed by the encoder of this hash.
 
     Raises UserError if the data set lacks the field, or another encoder computed it.
     """

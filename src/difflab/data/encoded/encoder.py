@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -54,7 +54,7 @@ class CaptionEncoding:
 class Encoder:
     """An encoder with its weights.
 
-    kind: its name. sha256: of the file of its weights.
+    kind: its name. sha256: what identifies it, of the file of its weights or of more.
     images, captions: what it computes of a sample; None for nothing.
     """
 
@@ -84,21 +84,3 @@ class Encoder:
             "captions": captions if one is self.captions else None,
             "settings": dict(one.settings),
         }
-
-    def named(self, prefix: str) -> Encoder:
-        """The same encoder, whose fields have `prefix` before their names."""
-        return replace(self, images=_named(self.images, prefix), captions=_named(self.captions, prefix))
-
-
-_Encoding = TypeVar("_Encoding", ImageEncoding, CaptionEncoding)
-
-
-def _named(one: _Encoding | None, prefix: str) -> _Encoding | None:
-    if one is None:
-        return None
-    encode = one.encode
-
-    def encode_named(given: Any) -> Outputs:
-        return {prefix + name: rows for name, rows in encode(given).items()}
-
-    return replace(one, fields=tuple(prefix + name for name in one.fields), encode=encode_named)

@@ -15,7 +15,7 @@ ArrayDtype = Literal["float16", "float32", "bool"]
 class EncodedField(Config):
     """A field that `difflab data encode` added: arrays (`difflab.data.arrays`) of one shape.
 
-    encoder: the kind of encoder. sha256: of the file of its weights.
+    encoder: the kind of encoder. sha256: what identifies it (`difflab.data.encoded.encoder.Encoder`).
     dtype, shape: of a sample's array; of a caption's, if samples have one for each line.
     captions: of a field of captions, which part of their files was encoded; with `lines` a sample's array is
         [lines, *shape], a row for each line. null for other fields.

@@ -147,8 +147,8 @@ def refuse_existing_fields(directory: DataDirectory, splits: Sequence[str], fiel
             continue
         by = "" if known is None else f", {known.in_words()}"
         raise UserError(
-            f"{directory.root} already has {field}{by}: leave it out of fields, or give prefix=NAME_ to call the new "
-            f"one NAME_{field}"
+            f"{directory.root} already has {field}{by}: encode other fields (those of a second CLIP get names of their "
+            "own with prefix=...)"
         )
 
 

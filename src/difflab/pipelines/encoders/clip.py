@@ -42,7 +42,7 @@ def build(config: CLIPEncoderConfig, device: torch.device, autocast: torch.dtype
 def _of_images(
     config: CLIPEncoderConfig, pipeline: EmbeddingPipeline, stored: Stored, common: dict[str, str]
 ) -> ImageEncoding | None:
-    parts = _parts(config, _IMAGE)
+    parts, prefix = _parts(config, _IMAGE), config.prefix + _IMAGE
     if not parts:
         return None
     data = None if stored.train is None else stored.train.data
@@ -53,11 +53,11 @@ def _of_images(
     def encode(pixels: Tensor) -> Outputs:
         if parts == [_EMBEDDING]:
             # The norm and the projection of one token, as in training.
-            return {f"{_IMAGE}{_EMBEDDING}": pipeline.raw_images(pixels)}
-        return _chosen(pipeline.image_outputs(pixels), parts, _IMAGE)
+            return {f"{prefix}{_EMBEDDING}": pipeline.raw_images(pixels)}
+        return _chosen(pipeline.image_outputs(pixels), parts, prefix)
 
     return ImageEncoding(
-        fields=tuple(_IMAGE + part for part in parts),
+        fields=tuple(prefix + part for part in parts),
         encode=encode,
         image_size=size,
         channels=stored.config.channels,
@@ -70,7 +70,7 @@ def _of_images(
 def _of_captions(
     config: CLIPEncoderConfig, pipeline: EmbeddingPipeline, stored: Stored, common: dict[str, str]
 ) -> CaptionEncoding | None:
-    parts = _parts(config, _CAPTION)
+    parts, prefix = _parts(config, _CAPTION), config.prefix + _CAPTION
     if not parts:
         return None
     tokenizer = cast(EmbeddingModelConfig, stored.config).tokenizer
@@ -79,13 +79,13 @@ def _of_captions(
     of_tower = [part for part in parts if part != _MASK]
 
     def encode(tokens: Tokens) -> Outputs:
-        mask = {f"{_CAPTION}{_MASK}": tokens.mask} if _MASK in parts else {}
+        mask = {f"{prefix}{_MASK}": tokens.mask} if _MASK in parts else {}
         if of_tower == [_EMBEDDING]:
-            return {f"{_CAPTION}{_EMBEDDING}": pipeline.raw_texts(tokens.ids), **mask}
-        return {**(_chosen(pipeline.text_outputs(tokens.ids), of_tower, _CAPTION) if of_tower else {}), **mask}
+            return {f"{prefix}{_EMBEDDING}": pipeline.raw_texts(tokens.ids), **mask}
+        return {**(_chosen(pipeline.text_outputs(tokens.ids), of_tower, prefix) if of_tower else {}), **mask}
 
     return CaptionEncoding(
-        fields=tuple(_CAPTION + part for part in parts),
+        fields=tuple(prefix + part for part in parts),
         encode=encode,
         tokenizer=build_tokenizer(tokenizer),
         settings={

