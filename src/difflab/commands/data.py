@@ -53,7 +53,7 @@ def encode(
 
     difflab data encode path=data/shapes32 out=data/shapes32_clip run=runs/clip/shapes32/demo
 
-    difflab data encode path=data/shapes32 out=data/tokens run=... fields=[caption_tokens,caption_mask] captions=lines
+    difflab data encode path=data/shapes32 out=data/shapes32_minilm encoder=text_encoder context_length=16
 
     `encoder=clip help=true` describes the keys of an encoder, and those of every encoder.
 
@@ -167,10 +167,13 @@ def _data_set_at(place: Path) -> tuple[dict[str, Any] | None, list[Path]]:
     if index is not None:
         splits = {name: entry.samples for name, entry in index.splits.items()}
         tars = {place / shard.path: shard.bytes for shard in index.shards}
-        entry = {"path": str(place), "image_size": index.image_size, "splits": splits}
+        encoded: dict[str, list[str]] = {}
+        for name, field in index.fields.items():
+            encoded.setdefault(field.by, []).append(name)
+        entry = {"path": str(place), "image_size": index.image_size, "splits": splits, "encoded": encoded}
     else:
         tars = {tar: tar.stat().st_size for tar in _tars_without_index(place)}
-        entry = {"path": str(place), "image_size": None, "splits": None}
+        entry = {"path": str(place), "image_size": None, "splits": None, "encoded": {}}
     there = bool(tars) or index is not None
     return ({**entry, "bytes": sum(tars.values())} if there else None), list(tars)
 

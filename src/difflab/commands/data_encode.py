@@ -33,8 +33,9 @@ class EncodeConfig(Config):
     """The splits that are encoded; null = all."""
     dtype: Literal["float16", "float32"] = "float16"
     """The dtype in which numbers are stored."""
-    captions: Captions = "whole"
-    """Which part of a .txt is encoded, as data.captions: whole, first_line, or lines = a row for every line."""
+    captions: Captions = "lines"
+    """Which part of a .txt is encoded, and can be trained with as data.captions: lines = a row for each of them (for
+    lines and first_line); first_line; or whole = all of it as one caption."""
     batch_size: Annotated[int, Field(ge=1)] = 256
     """Images and captions at a time; other sizes may change the last bits of the numbers."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"

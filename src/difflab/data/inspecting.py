@@ -16,6 +16,7 @@ from difflab.data.bad_samples import BadSample
 from difflab.data.contents import class_counts, example_caption
 from difflab.data.decode import image_channels
 from difflab.data.directory import DataDirectory
+from difflab.data.encoded.listing import ArrayFacts, arrays_of
 from difflab.data.fields import EXTENSION_OF
 from difflab.data.index import ShardEntry
 from difflab.data.left_out import described
@@ -59,6 +60,7 @@ class DataReport:
     unclear: why the names of the shards do not show which are for training, or None if they do.
     holdout: combinations that are excluded from all splits but the one of that name.
     credit: the authors of the images and their licence, if the index says it.
+    arrays: of the samples, with the encoders that computed them.
     """
 
     path: str
@@ -72,6 +74,7 @@ class DataReport:
     unclear: str | None
     holdout: list[str]
     credit: dict[str, str]
+    arrays: list[ArrayFacts]
     splits: list[SplitReport]
 
     @property
@@ -115,6 +118,7 @@ def inspect_data(
         unclear=index.unclear,
         holdout=index.source.get("holdout", []),
         credit=index.source.get("credit", {}),
+        arrays=arrays_of(directory),
         splits=[_inspect_split(directory, name, decode, hashes) for name in index.splits],
     )
 

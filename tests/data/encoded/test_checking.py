@@ -33,10 +33,10 @@ def test_the_index_says_which_encoder_computed_a_field(encoded_data: Path) -> No
     directory = open_data(encoded_data)
     found = encoder_of(directory, "image_embedding")
     assert found is not None
-    assert found.in_words() == "[8] float16 by clip abababab"
+    assert found.in_words() == "[8] float16, clip abababab"
     assert require_encoder(directory, "image_embedding", OURS) == found
     assert encoder_of(directory, "label") is None
-    assert directory.index.fields["caption_embedding"].in_words() == "[8] float16 a line by clip abababab"
+    assert directory.index.fields["caption_embedding"].in_words() == "[8] float16 a line, clip abababab"
 
 
 def test_another_encoder_is_refused(encoded_data: Path) -> None:

@@ -40,5 +40,5 @@ class EncodedField(Config):
         return f"{self.encoder} {self.sha256[:8]}"
 
     def in_words(self) -> str:
-        """As in `[512] float16 a line by clip 0a1b2c3d`."""
-        return f"{self.shape} {self.dtype}{' a line' if self.has_rows else ''} by {self.by}"
+        """As in `[512] float16 a line, clip 0a1b2c3d`."""
+        return f"{self.shape} {self.dtype}{' a line' if self.has_rows else ''}, {self.by}"
