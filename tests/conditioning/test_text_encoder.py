@@ -194,6 +194,7 @@ def test_it_is_recorded_what_the_files_say(folder: Path) -> None:
         ({"tokenizer": {"kind": "clip"}, "context_length": 77}, "context_length=77, but the text encoder takes"),
         ({"tokenizer": {"kind": "clip", "context_length": 18}}, "the tokenizer has 49408 token ids, but the text"),
         ({"tokenizer": {"kind": "clip"}}, "context_length=18 but tokenizer.context_length=77; set both alike"),
+        ({"tokenizer": {"kind": "byte_pairs"}}, "tokenizer.kind=byte_pairs is learned from captions, but the encoder"),
         ({"encoder": {"kind": "bert", "weights": {}}}, "neither path, package nor hub is given"),
         ({"encoder": {"kind": "elmo", "weights": {}}}, "encoder.kind='elmo' is not known; choose one of 'bert', 't5'"),
         ({"width": None}, "width"),

@@ -13,9 +13,10 @@ from difflab.config.base import Config
 class FrozenConfig(Config):
     """A file that is never trained or copied: weights, or a tokenizer.
 
-    path: the file; or package: a file inside an installed Python package, as `package_name/folder/model.safetensors`;
-        or hub: a file of a model of the Hugging Face hub, as `owner/model/model.safetensors`, from its local cache or
-        downloaded. Text encoders also take the folder of the file.
+    path: the file. Text encoders also take its folder, as in package and hub.
+    package: instead, a file inside an installed Python package, as `package_name/folder/model.safetensors`.
+    hub: instead, a file of a model of the Hugging Face hub, as `owner/model/model.safetensors`, from its local cache or
+        downloaded.
     sha256: of the file. A trained model records it, to find the file if it has moved (DIFFLAB_WEIGHTS).
     """
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import pytest
 import torch
@@ -13,6 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from difflab.config.parts import FrozenConfig
+from difflab.errors import UserError
+from difflab.networks import frozen
 from difflab.networks.frozen import Frozen
 from difflab.networks.text_encoders.base import TextStates
 from difflab.networks.text_encoders.build import build_text_encoder
@@ -23,6 +27,11 @@ from difflab.text.build import build_tokenizer
 from text_encoder_folders import CONFIGS, MODELS
 
 TEXTS = ["a small red circle above a blue square", "", "two cats & a café, it's 3.14"]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frozen, "_LOADED", WeakValueDictionary())
 
 
 def loaded(config: TextEncoderBase) -> Frozen:
@@ -150,6 +159,15 @@ def test_weights_of_torch_save(tmp_path: Path) -> None:
     config = config_of("bert", tmp_path)
     assert config.described().weights.path == str(tmp_path / "pytorch_model.bin")
     assert torch.equal(states(config).tokens, expected.tokens)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_without_transformers_it_is_one_line(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    MODELS[kind](tmp_path)
+    config = config_of(kind, tmp_path)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(UserError, match=r"^encoder: published text encoders need transformers: pip install 'difflab"):
+        loaded(config)
 
 
 @pytest.mark.parametrize("kind", MODELS)

@@ -85,7 +85,12 @@ class TextEncoderConditionerConfig(ConditionerBase):
         return Makes(("vector", "tokens", "token_mask"), {"tokens": self.width})
 
     @model_validator(mode="after")
-    def _one_length(self) -> Self:
+    def _tokenizer_fits(self) -> Self:
+        if self.tokenizer is not None and self.tokenizer.learns:
+            raise ValueError(
+                f"tokenizer.kind={self.tokenizer.kind} is learned from captions, but the encoder has its own: set "
+                "tokenizer=null"
+            )
         for key in ("context_length", "too_long") if self.tokenizer is not None else ():
             ours, theirs = getattr(self, key), getattr(self.tokenizer, key)
             if ours != theirs:

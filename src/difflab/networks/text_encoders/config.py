@@ -95,7 +95,18 @@ class TextEncoderBase(Config):
 
 
 class BertArchitecture(EncoderArchitecture):
-    """Of transformers' `BertModel`, with its defaults."""
+    """Of transformers' `BertModel`, with its defaults.
+
+    vocab_size: number of token ids.
+    hidden_size: channels of every token.
+    num_hidden_layers: number of blocks.
+    num_attention_heads: attention heads of each block.
+    intermediate_size: width of the hidden layer of each perceptron.
+    hidden_act: its activation.
+    max_position_embeddings: most tokens of a text.
+    type_vocab_size: number of embeddings that tell the parts of a text, of which the first is used.
+    layer_norm_eps: added to variances.
+    """
 
     vocab_size: Positive = 30522
     hidden_size: Positive = 768
@@ -138,7 +149,19 @@ class BertEncoderConfig(TextEncoderBase):
 
 
 class T5Architecture(EncoderArchitecture):
-    """Of transformers' `T5EncoderModel`, with its defaults."""
+    """Of transformers' `T5EncoderModel`, with its defaults.
+
+    vocab_size: number of token ids.
+    d_model: channels of every token.
+    d_kv: channels of each attention head.
+    d_ff: width of the hidden layer of each perceptron.
+    num_layers: number of blocks.
+    num_heads: attention heads of each block.
+    relative_attention_num_buckets: number of groups of distances between tokens.
+    relative_attention_max_distance: distance from which all are one group.
+    layer_norm_epsilon: added to mean squares.
+    feed_forward_proj: the perceptron: its activation, gated or not.
+    """
 
     vocab_size: Positive = 32128
     d_model: Positive = 512
@@ -170,7 +193,19 @@ class T5EncoderConfig(TextEncoderBase):
 
 
 class TransformersCLIPArchitecture(EncoderArchitecture):
-    """Of the text half of transformers' `CLIPModel`, with its defaults; projection_dim is null without a projection."""
+    """Of the text half of transformers' `CLIPModel`, with its defaults.
+
+    vocab_size: number of token ids.
+    hidden_size: channels of every token.
+    intermediate_size: width of the hidden layer of each perceptron.
+    num_hidden_layers: number of blocks.
+    num_attention_heads: attention heads of each block.
+    max_position_embeddings: most tokens of a text.
+    hidden_act: the activation of each perceptron.
+    layer_norm_eps: added to variances.
+    eos_token_id: the id at the end of a text; 2 stands for the highest id in it, as older versions wrote it.
+    projection_dim: width of the embedding of a text; null = there is no projection.
+    """
 
     vocab_size: Positive = 49408
     hidden_size: Positive = 512
@@ -218,7 +253,12 @@ class TransformersCLIPEncoderConfig(TextEncoderBase):
 
 
 class DifflabCLIPArchitecture(EncoderArchitecture):
-    """Of the text tower of a CLIP of difflab, as in its network."""
+    """Of the text tower of a CLIP of difflab, as in its network.
+
+    text: the tower.
+    activation: of its blocks.
+    embedding_dim: width of the embedding of a text.
+    """
 
     text: Annotated[TextTowerBase, TEXT_TOWERS]
     activation: Activation
