@@ -213,7 +213,7 @@ def _damaged(folder: Path) -> None:
         ),
         (
             ["run={refusing}"],
-            "more than context_length=24: shorten it, or give too_long=truncate (repair the data set,",
+            "more than context_length=12: shorten it, or give too_long=truncate (repair the data set,",
         ),
         (["run={large}"], "own holds 16 px images, the encoder takes 32: give a crop, as in crop=resize_short"),
         (["run={clip}", "path=nowhere"], "data directory nowhere does not exist"),

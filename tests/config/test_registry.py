@@ -44,6 +44,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "guidance=classifier": {"run": "runs/c"},
     "guidance=composed": {"classifier": {"run": "runs/c"}},
     "source=folder": {"path": "photos"},
+    "encoder=clip": {"run": "runs/clip"},
     "metrics=classes": {"classifier": "runs/c"},
     "diffusion=discrete": {"schedule": {"kind": "linear"}, "prediction": "eps"},
     "diffusion=continuous": {"sigma_distribution": {"kind": "cosine"}, "prediction": "v"},

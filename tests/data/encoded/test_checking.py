@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from difflab.config.data import DataConfig
+from difflab.config.trainer import TrainerConfig
+from difflab.config.validate import validate
+from difflab.data.datamodule import ShardDataModule
 from difflab.data.encoded.checking import encoder_of, refuse_other_captions, require_encoder
 from difflab.data.encoded.field import EncodedField
 from difflab.data.index import INDEX_NAME
@@ -45,6 +49,16 @@ def test_another_encoder_is_refused(encoded_data: Path) -> None:
         require_encoder(directory, "image_embedding", OTHER)
     with pytest.raises(UserError, match="has no field latent of the encoder with sha256 abababab: encode the data"):
         require_encoder(directory, "latent", OURS)
+
+
+def test_a_loader_takes_the_states_that_its_model_needs(encoded_data: Path) -> None:
+    data = validate(DataConfig, {"path": str(encoded_data), "image_size": 8, "batch_size": 2})
+    trainer = validate(TrainerConfig, {"max_steps": 1})
+    cached = {"image_embedding": OURS, "caption_states": OURS}
+    assert ShardDataModule(data, trainer, seed=0, cached=cached).data.fields == ["image_embedding"]
+    assert ShardDataModule(data, trainer, seed=0, fields=["label"]).data.fields == ["label"]
+    with pytest.raises(UserError, match="image_embedding was computed by clip abababab, but the model needs"):
+        ShardDataModule(data, trainer, seed=0, cached={"image_embedding": OTHER})
 
 
 def test_fields_of_other_captions_are_refused(encoded_data: Path) -> None:

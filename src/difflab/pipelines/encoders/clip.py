@@ -42,7 +42,7 @@ def build(config: CLIPEncoderConfig, device: torch.device, autocast: torch.dtype
 def _of_images(
     config: CLIPEncoderConfig, pipeline: EmbeddingPipeline, stored: Stored, common: dict[str, str]
 ) -> ImageEncoding | None:
-    parts, prefix = _parts(config, _IMAGE), config.prefix + _IMAGE
+    parts, prefix = _parts(config, _IMAGE), (config.prefix or "") + _IMAGE
     if not parts:
         return None
     data = None if stored.train is None else stored.train.data
@@ -70,7 +70,7 @@ def _of_images(
 def _of_captions(
     config: CLIPEncoderConfig, pipeline: EmbeddingPipeline, stored: Stored, common: dict[str, str]
 ) -> CaptionEncoding | None:
-    parts, prefix = _parts(config, _CAPTION), config.prefix + _CAPTION
+    parts, prefix = _parts(config, _CAPTION), (config.prefix or "") + _CAPTION
     if not parts:
         return None
     tokenizer = cast(EmbeddingModelConfig, stored.config).tokenizer

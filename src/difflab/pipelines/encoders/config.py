@@ -42,8 +42,8 @@ class CLIPEncoderConfig(EncoderConfig):
     """The fields that are added. Of image_... and caption_...: embedding [D], after the projection; features [W],
     before it; tokens [L, W], all of them after the last norm; penultimate [L, W], the tokens before the last block;
     and caption_mask [L], which of the tokens are the caption's."""
-    prefix: Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]*)?$")] = ""
-    """Put before the names of the fields, to tell those of a second CLIP."""
+    prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] | None = None
+    """Put before the names of the fields, to tell those of a second CLIP, as in prefix=other_; null = nothing."""
     crop: Crop | None = None
     """How images of another size are cropped: none = refuse them, adm, edm, resize_short; null = as the run does
     outside training, none for an exported folder."""
