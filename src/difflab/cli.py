@@ -48,7 +48,7 @@ COMMANDS = {
     "robustness": _Command("difflab.commands.robustness", "what a CLIP loses under shifts: RUN --baseline OTHER"),
     "fool-rate": _Command("difflab.commands.fool_rate", "a page on which raters tell model from original; its results"),
     "sweep": _Command("difflab.commands.sweep", "run a W&B sweep file here: run sweeps/ddim_steps.yaml"),
-    "data": _Command("difflab.commands.data", "make, inspect and list data sets of shards"),
+    "data": _Command("difflab.commands.data", "make, encode, inspect and list data sets of shards"),
     "weights": _Command("difflab.commands.weights", "inspect, import and export weights in official formats"),
     "doctor": _Command("difflab.commands.doctor", "installed packages, devices, and problems to fix"),
 }

@@ -44,6 +44,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "guidance=classifier": {"run": "runs/c"},
     "guidance=composed": {"classifier": {"run": "runs/c"}},
     "source=folder": {"path": "photos"},
+    "encoder=clip": {"run": "runs/clip"},
     "metrics=classes": {"classifier": "runs/c"},
     "metrics=clip_score": {"clip": "runs/c"},
     "diffusion=discrete": {"schedule": {"kind": "linear"}, "prediction": "eps"},

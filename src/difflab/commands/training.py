@@ -105,6 +105,7 @@ def fit(
             fields=module.batch_keys(),
             tokenizers=module.tokenizers(),
             empty_captions=module.empty_captions,
+            cached=module.cached_fields(),
         )
         # Runs that cannot be resumed, sampled or evaluated are refused before anything is logged.
         data.refuse_misfits(layout.total)

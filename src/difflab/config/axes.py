@@ -105,6 +105,11 @@ SOURCES = Registry(
 )
 """What `difflab data make` makes shards from. Builders: (config) -> {split: `Source`}, for non-empty splits."""
 
+ENCODERS = Registry(
+    "encoder", "difflab.pipelines.encoders.config", base="difflab.config.encoder:EncoderConfig", default="clip"
+)
+"""What `difflab data encode` computes fields with. Builders: (config, device, autocast dtype or None) -> `Encoder`."""
+
 AXES = (
     CONDITIONERS,
     SAMPLERS,
@@ -124,7 +129,7 @@ AXES = (
 """The axes of which a configuration has one choice, or several under names of its own."""
 PARTS = (CALLBACKS, LOGGERS)
 """The axes of which a configuration has several choices, each under its own name."""
-UNFILED = (SOURCES,)
+UNFILED = (SOURCES, ENCODERS)
 """The axes that are chosen on the command line only."""
 RESAMPLINGS = Names("resample", "difflab.networks.config")
 """How a U-Net halves and doubles its resolution: a `difflab.networks.resampling.Resampling` each."""

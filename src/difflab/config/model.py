@@ -16,7 +16,7 @@ from difflab.config.sampler import SamplerConfig
 from difflab.config.task import TASKS
 from difflab.text.config import TokenizerConfig
 
-Measurement = Literal["samples", "likelihood", "accuracy", "zero_shot", "retrieval", "probe"]
+Measurement = Literal["samples", "likelihood", "accuracy", "zero_shot", "retrieval", "probe", "embeddings"]
 
 
 class ModelConfig(RecordedConfig):
@@ -30,7 +30,8 @@ class ModelConfig(RecordedConfig):
 
     title: what it is, in words.
     measures: what can be measured of it: samples, the likelihood of images, the accuracy of classification; or, as it
-        embeds images and texts, zero-shot classification, retrieval, and linear probes of its features.
+        embeds images and texts, zero-shot classification, retrieval, linear probes of its features, and the embeddings
+        themselves.
     use: the arguments of a command that uses a classifier, with `{run}` as a placeholder; None for other models.
     """
 
@@ -82,7 +83,7 @@ class NetworkModelConfig(ModelConfig):
 class EmbeddingModelConfig(NetworkModelConfig):
     """A model that embeds images and texts in one space."""
 
-    measures: ClassVar[tuple[Measurement, ...]] = ("zero_shot", "retrieval", "probe")
+    measures: ClassVar[tuple[Measurement, ...]] = ("zero_shot", "retrieval", "probe", "embeddings")
 
     tokenizer: TokenizerConfig
 

@@ -11,7 +11,7 @@ import torch
 
 from difflab.data.bad_samples import BadSample
 from difflab.data.boxes import mirrored
-from difflab.data.fields import EXTENSION_OF, stacked
+from difflab.data.fields import stacked
 from difflab.data.reading import ShardDataset
 from difflab.data.sampling import BatchPlan
 from difflab.seeding import stream_seed
@@ -78,7 +78,7 @@ class BatchReader:
             if self.one_pass and sample["index"] != index:
                 weights[i] = 0.0
             samples.append(sample)
-        batch = _collate(samples, plan, weights, request.flip)
+        batch = _collate(samples, self.dataset.fields, plan, weights, request.flip)
         for field, tokenizer in self.tokenizers.items():
             tokens = tokenizer(batch["caption"])
             batch |= {field: tokens.ids, f"{field}_mask": tokens.mask}
@@ -100,7 +100,9 @@ class BatchReader:
         return None
 
 
-def _collate(samples: list[dict[str, Any]], plan: BatchPlan, weights: np.ndarray, flip: np.ndarray) -> Batch:
+def _collate(
+    samples: list[dict[str, Any]], fields: Sequence[str], plan: BatchPlan, weights: np.ndarray, flip: np.ndarray
+) -> Batch:
     images = torch.stack([sample["image"] for sample in samples])
     if flip.any():
         chosen = torch.from_numpy(flip)
@@ -112,7 +114,7 @@ def _collate(samples: list[dict[str, Any]], plan: BatchPlan, weights: np.ndarray
         "weight": torch.from_numpy(weights),
         "key": [sample["key"] for sample in samples],
     }
-    for field in (field for field in EXTENSION_OF if field in samples[0]):
+    for field in fields:
         batch[field] = stacked(field, [sample[field] for sample in samples])
     if "boxes" in batch:
         batch["boxes"] = [

@@ -10,6 +10,7 @@ import numpy as np
 from difflab.config.data import DataConfig, is_pattern
 from difflab.data.batching import BatchReader
 from difflab.data.directory import DataDirectory
+from difflab.data.encoded.checking import refuse_other_captions
 from difflab.data.left_out import described
 from difflab.data.loader import ShardLoader
 from difflab.data.opening import open_data
@@ -107,6 +108,8 @@ def _dataset(cfg: DataConfig, directory: DataDirectory, split: str) -> ShardData
             f"boxes are shares of the whole image, of which data.crop={cfg.crop} may cut a part: set data.crop=none, "
             "with images of one size (difflab data make)"
         )
+    for field in cfg.fields:
+        refuse_other_captions(directory, field, cfg.captions)
     if directory.split(split).samples == 0:
         left_out = directory.left_out()
         why = described(left_out) if left_out else "its tars are empty"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from difflab.config.data import DataConfig
 from difflab.data.bad_samples import BadSample
-from difflab.data.captions import chosen_caption, lines_of
+from difflab.data.captions import captions_in
 from difflab.data.directory import DataDirectory
 from difflab.data.opening import open_data
 from difflab.data.reading import ShardDataset
@@ -68,7 +68,7 @@ def captions_of(cfg: DataConfig, split: str, most: int = 100_000) -> Iterator[st
             bad = bad or error
             continue
         read = read or bool(text)
-        yield from lines_of(text) if cfg.captions == "lines" else [chosen_caption(text, cfg.captions)]
+        yield from captions_in(text, cfg.captions)
     if not read:
         why = "all of them are empty" if bad is None else f"none of them can be read, as {bad}"
         raise UserError(f"{cfg.path} has no captions in split {split!r}: {why}")

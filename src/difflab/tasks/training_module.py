@@ -75,6 +75,11 @@ class TrainingModule(SteppingModule, HasTrainingOnly):
         """Whether a caption may be empty; otherwise such a sample counts as unreadable."""
         return True
 
+    def cached_fields(self) -> Mapping[str, str]:
+        """The fields that the loader provides if the data set has them: the states of frozen encoders, with the hash of
+        the encoder of each."""
+        return {}
+
     def networks(self) -> Sequence[nn.Module]:
         """The networks that dominate a step: compiled, and converted to the device's memory format, if requested."""
         return ()

@@ -17,7 +17,7 @@ from difflab.config.data import Captions, DataConfig
 from difflab.config.retrieval import RetrievalConfig
 from difflab.data.bad_samples import BadSample
 from difflab.data.build import build_dataset, build_eval_loader, spread_evenly
-from difflab.data.captions import chosen_caption, lines_of
+from difflab.data.captions import captions_in, lines_of
 from difflab.errors import UserError
 from difflab.metrics.caption_choice import chance, choices, false_captions
 from difflab.metrics.gather import gather_objects, gather_rows
@@ -90,7 +90,7 @@ class RetrievalMeasurement(ImagesMeasurement[RetrievalConfig]):
             self._images.append(self.pipeline.images(batch["image"]).cpu())
         self._indices.append(batch["index"].cpu())
         for index, text in zip(batch["index"].tolist(), batch["caption"], strict=True):
-            own = self._captions[index] = self._of_file(text)
+            own = self._captions[index] = captions_in(text, self.captions_as)
             self._false[index] = {kind: false_captions(kind, own[0], lines_of(text)) for kind in self.config.negatives}
 
     def found(self) -> list[Result]:
@@ -174,16 +174,13 @@ class RetrievalMeasurement(ImagesMeasurement[RetrievalConfig]):
     def _share(self, n: int) -> Tensor:
         return torch.arange(self.processes.rank, n, self.processes.world_size)
 
-    def _of_file(self, text: str) -> list[str]:
-        return lines_of(text) if self.captions_as == "lines" else [chosen_caption(text, self.captions_as)]
-
     def _refuse_captions(self) -> None:
         """Raises UserError for captions that are empty, or too long if those are refused."""
         dataset, empty = build_dataset(self.data, split=self.config.split), []
         indices = spread_evenly(self.config.n, len(dataset)).tolist() if self.chosen is None else self.chosen
         for index in track(indices, len(indices), "checking captions"):
             try:
-                texts = self._of_file(dataset.sample(index, image=False)["caption"])
+                texts = captions_in(dataset.sample(index, image=False)["caption"], self.captions_as)
             except BadSample:
                 continue
             if not all(texts):
@@ -202,7 +199,7 @@ class RetrievalMeasurement(ImagesMeasurement[RetrievalConfig]):
         chosen: list[int] = []
         for index in track(range(len(dataset)), len(dataset), "reading captions"):
             try:
-                texts = self._of_file(dataset.sample(index, image=False)["caption"])
+                texts = captions_in(dataset.sample(index, image=False)["caption"], self.captions_as)
             except BadSample:
                 # The loader reports unreadable samples, and how many may be.
                 continue

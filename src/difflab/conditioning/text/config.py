@@ -10,7 +10,6 @@ from pydantic import Field, model_validator
 from difflab.conditioning.config import ConditionerBase
 from difflab.config.axes import CONDITIONERS
 from difflab.config.fitting import Makes
-from difflab.errors import UserError
 from difflab.networks.text_encoders.config import TextEncoderConfig
 from difflab.text.config import TokenizerConfig, TooLong
 
@@ -91,18 +90,7 @@ class TextEncoderConditionerConfig(ConditionerBase):
         if not self.learns:
             return self
         encoder = self.encoder.described()
-        longest = encoder.described_architecture.context_length
-        if longest is not None and self.context_length > longest:
-            raise UserError(
-                f"context_length={self.context_length}, but the text encoder takes at most {longest} tokens: set "
-                f"context_length={longest}"
-            )
-        tokenizer = self.tokenizer or encoder.tokenizer(self.context_length, self.too_long)
-        if tokenizer.vocabulary > encoder.described_architecture.vocabulary:
-            raise UserError(
-                f"the tokenizer has {tokenizer.vocabulary} token ids, but the text encoder embeds "
-                f"{encoder.described_architecture.vocabulary}: they do not belong together"
-            )
+        tokenizer = encoder.fitting_tokenizer(self.context_length, self.too_long, self.tokenizer)
         return self.model_copy(update={"encoder": encoder, "tokenizer": tokenizer})
 
     def makes(self, channels: int) -> Makes:

@@ -10,6 +10,7 @@ from difflab.config.axes import TEXT_ENCODERS, TEXT_TOWERS
 from difflab.config.base import Config
 from difflab.config.parts import FrozenConfig
 from difflab.config.registry import load
+from difflab.errors import UserError
 from difflab.networks.towers.config import Activation, TextTowerBase
 from difflab.text.config import TokenizerBase, TooLong
 
@@ -75,6 +76,27 @@ class TextEncoderBase(Config):
     def tokenizer(self, context_length: int, too_long: TooLong) -> TokenizerBase:
         """Returns the tokenizer that is stored with the weights. Raises UserError if there is none."""
         return load(f"{_FILES}:tokenizer_beside")(self.weights, context_length, too_long)
+
+    def fitting_tokenizer(
+        self, context_length: int, too_long: TooLong, given: TokenizerBase | None = None
+    ) -> TokenizerBase:
+        """Returns the `given` tokenizer, or that which is stored with the weights, of an encoder that is `described`.
+
+        Raises UserError if the encoder takes fewer tokens or other ones.
+        """
+        sizes = self.described_architecture
+        if sizes.context_length is not None and context_length > sizes.context_length:
+            raise UserError(
+                f"context_length={context_length}, but the text encoder takes at most {sizes.context_length} tokens: "
+                f"set context_length={sizes.context_length}"
+            )
+        tokenizer = given or self.tokenizer(context_length, too_long)
+        if tokenizer.vocabulary > sizes.vocabulary:
+            raise UserError(
+                f"the tokenizer has {tokenizer.vocabulary} token ids, but the text encoder embeds {sizes.vocabulary}: "
+                "they do not belong together"
+            )
+        return tokenizer
 
 
 class BertArchitecture(EncoderArchitecture):
