@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,8 @@ Positive = Annotated[int, Field(ge=1)]
 @CONDITIONERS.register("difflab.conditioning.text.transformer:build")
 class TextTransformerConditionerConfig(ConditionerBase):
     """A text transformer that is trained with the network (GLIDE): its tokens, and the last of them pooled."""
+
+    reads_captions: ClassVar[bool] = True
 
     kind: Literal["text_transformer"]
     tokenizer: TokenizerConfig
