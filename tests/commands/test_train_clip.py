@@ -148,7 +148,9 @@ def test_a_caption_that_is_too_long_is_named(tiny_shapes: Path) -> None:
     arguments = ("train", *TRAINING, f"data.path={tiny_shapes}", "tokenizer.context_length=6")
     ended = difflab(*arguments)
     assert ended.status == 2
-    assert "tokens, more than context_length=6: shorten it, or set tokenizer.too_long=truncate" in ended.last_error
+    assert (
+        "tokens, more than context_length=6: shorten it, or train with tokenizer.too_long=truncate" in ended.last_error
+    )
     done(*arguments, "tokenizer.too_long=truncate", "trainer.max_steps=1", "trainer.val_every_steps=0")
 
 

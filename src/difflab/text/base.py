@@ -87,5 +87,5 @@ class Tokenizer(ABC):
         shown = printable(text[:_SHOWN] + ("..." if len(text) > _SHOWN else ""))
         raise UserError(
             f"the text {shown!r} has {len(ids)} tokens, more than context_length={self.context_length}: shorten it, or "
-            "set tokenizer.too_long=truncate"
+            "train with tokenizer.too_long=truncate"
         )
