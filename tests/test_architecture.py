@@ -33,6 +33,8 @@ LAYERS = [
         "config",
         "progress",
         "files",
+        "frozen_files",
+        "hub",
         "lettering",
         "devices",
         "compiling",

@@ -29,7 +29,7 @@ from difflab.tasks.build import build_model, build_training_module
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = choices_of("experiment")
-SMALL = [name for name in EXPERIMENTS if "shapes" in name]
+SMALL = [name for name in EXPERIMENTS if "shapes" in name or "emoji" in name]
 LARGE = [name for name in EXPERIMENTS if name not in SMALL]
 PARAMETERS = {  # of the whole model, with its class embedding
     "adm/imagenet64": 295_904_454,
@@ -101,10 +101,17 @@ NEEDED = {  # what a choice cannot do without
         "conditioning.caption.tokenizer.kind=byte_pairs",
         "network.context_channels=128",
     ],
+    ("conditioning", "text_encoder"): ["network.context_channels=128"],
     ("conditioning", "glide"): ["network.context_channels=512"],
     ("tokenizer", "clip"): ["task=contrastive"],
     ("tokenizer", "gpt2"): ["task=contrastive"],
     ("tokenizer", "byte_pairs"): ["task=contrastive"],
+    ("tokenizer", "pretrained"): [
+        "task=contrastive",
+        "tokenizer.file={path: clip/tokenizer.json}",
+        "tokenizer.vocabulary=49408",
+        "tokenizer.padding=49407",
+    ],
     ("conditioning", "low_res"): ["conditioning.low_res.size=16", "network.concat_channels=3"],
     ("conditioning", "class_low_res"): ["conditioning.low_res.size=16", "network.concat_channels=3"],
 }

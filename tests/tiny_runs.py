@@ -1,4 +1,4 @@
-"""Small trained runs, made once in a session for all the tests that only read them."""
+"""Small trained runs, made once in a session; every file of tests has a copy, so that none sees what another wrote."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ def mistake(*arguments: object) -> str:
     return ended.err.strip()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tiny_run(tiny_shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of three steps, of an unconditional model. To be read only."""
+    """A run of three steps, of an unconditional model."""
     return _trained(tiny_shapes, tmp_path_factory, "plain")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def class_run(tiny_shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with six classes."""
     return _trained(tiny_shapes, tmp_path_factory, "classes", *CLASSES)
@@ -82,9 +82,8 @@ def own_run(tiny_run: Path, tmp_path: Path) -> Path:
 
 
 def _trained(data: Path, factory: pytest.TempPathFactory, name: str, *overrides: str) -> Path:
-    # Two folders of tests have these fixtures: the first to ask trains.
     root = factory.getbasetemp() / "tiny-runs"
     run = root / "ddpm" / "shapes32" / name
     if not run.exists():
         done("train", *TRAINING, f"data.path={data}", f"output_root={root}", f"name={name}", *overrides)
-    return run
+    return Path(shutil.copytree(run, factory.mktemp("runs") / name))

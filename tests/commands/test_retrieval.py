@@ -141,3 +141,49 @@ def test_two_processes_find_what_one_does(small_clip: Path, tmp_path: Path) -> N
     ended = spawn_difflab([*arguments, "devices=2", "out=on-2"], tmp_path)
     assert ended.status == 0, ended.err
     assert values(tmp_path / "on-2") == values(tmp_path / "on-1")
+
+
+def test_the_choice_between_a_caption_and_false_ones(small_clip: Path) -> None:
+    captions = [
+        "a small red circle above a blue square\na small red circle below a blue square\na cat",
+        "a green ring",
+        "a green ring left of a red ring",
+    ]
+
+    class Told(ShapesSource):
+        def sample(self, index: int) -> dict[str, object]:
+            return {**super().sample(index), "caption": captions[index]}
+
+    write_dataset({"val": Told(resolution=16, n=3)}, Path("told"))
+    asked = ("retrieval", f"run={small_clip}", "data.path=told", "data.captions=first_line", "n=3", *QUIET)
+    ended = done(*asked, "negatives=[relation,binding,lines]", "out=found")
+    pipeline = EmbeddingPipeline(load_stored(small_clip, "auto")[0])
+    data = DataConfig(path="told", image_size=16, batch_size=1)
+    images = torch.stack([sample["image"] for sample in map(build_dataset(data, split="val").sample, range(3))])
+    embedded = pipeline.images(images)
+
+    def chosen(row: int, *texts: str) -> float:
+        own, *others = (embedded[row] @ pipeline.texts(texts).T).tolist()
+        return float(all(own > other for other in others))
+
+    first, above = captions[0].split("\n"), "a small {} circle above a {} square"
+    relation = [chosen(0, *first[:2]), chosen(2, captions[2], "a green ring right of a red ring")]
+    found = values("found")
+    assert found["caption-choice-relation@val-3"] == sum(relation) / 2
+    assert found["caption-choice-binding@val-3"] == chosen(0, first[0], above.format("blue", "red"))
+    assert found["caption-choice-lines@val-3"] == chosen(0, *first)
+    assert "caption-choice-relation: on 2 of the images; guessing gives 0.5" in ended.out
+    assert "caption-choice-lines: on 1 of the images; guessing gives 0.333" in ended.out
+    assert records("found")["caption-choice-lines@val-3"].warnings == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["negatives=[lines]"], "set data.captions=first_line"),
+        (["negatives=[lines]", "data.captions=first_line"], "negatives=lines: no caption of these images has one"),
+        (["negatives=[colour]"], "negatives"),
+    ],
+)
+def test_false_captions_that_are_none_are_refused(small_clip: Path, asked: list[str], said: str) -> None:
+    assert said in last_line("retrieval", f"run={small_clip}", "n=4", *asked, *QUIET)

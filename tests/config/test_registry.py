@@ -21,6 +21,7 @@ WIDTHS = {"base_channels": 32, "channel_mult": [1, 2], "blocks_per_level": 1}
 BLOCKS = {"width": 16, "layers": 1, "heads": 2}
 NEEDED: dict[str, dict[str, Any]] = {
     "conditioning=text_transformer": {"tokenizer": {"kind": "clip"}, **BLOCKS},
+    "tokenizer=pretrained": {"file": {"path": "tokenizer.json"}, "vocabulary": 9, "padding": 0},
     "network=clip": {
         "embedding_dim": 8,
         "activation": "gelu",
@@ -30,6 +31,11 @@ NEEDED: dict[str, dict[str, Any]] = {
     "network/image=vit": {"patch_size": 8, **BLOCKS},
     "network/image=resnet": {"depths": [1, 1, 1, 1], "width": 4, "heads": 2},
     "network/text=transformer": {**BLOCKS},
+    "conditioning=text_encoder": {"encoder": {"kind": "bert", "weights": {"path": "bert"}}, "width": 16},
+    **{
+        f"text_encoder={kind}": {"weights": {"path": kind}}
+        for kind in ("bert", "t5", "transformers_clip", "difflab_clip")
+    },
     "conditioning=class": {"classes": 6},
     "conditioning=low_res": {"size": 8},
     "conditioning=augment": {"probability": 0.1},

@@ -32,6 +32,17 @@ def test_a_sample_has_every_field() -> None:
     assert json.loads(json.dumps(sample["json"])) == sample["json"]
 
 
+def test_paraphrases_are_lines_of_the_caption_after_the_exact_one() -> None:
+    exact = ShapesSource(resolution=32, n=5, seed=2)
+    told = ShapesSource(resolution=32, n=5, seed=2, paraphrases=True)
+    for index in range(5):
+        one, many = exact.sample(index), told.sample(index)
+        assert many["caption"].split("\n") == one["json"]["captions"] == many["json"]["captions"]
+        assert len(set(many["json"]["captions"])) == 5
+        assert np.array_equal(one["image"], many["image"])
+    assert exact.fingerprint() != told.fingerprint()
+
+
 def test_samples_are_pinned() -> None:
     """Data made once must be the data made again: these scenes may change only with a new name for the data."""
     source = ShapesSource(resolution=64, n=100, seed=0)

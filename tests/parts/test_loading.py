@@ -9,11 +9,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from difflab import frozen_files
 from difflab.config.parts import FrozenConfig
 from difflab.errors import UserError
 from difflab.networks import frozen
 from difflab.networks.frozen import Frozen
-from difflab.parts import finding, loading
+from difflab.parts import loading
 from difflab.parts.loading import load_frozen
 from difflab.parts.selection import Count, count, frozen_names, frozen_parts, frozen_state, trained, written
 from parts.frozen_conditioner import CLASSES, WIDTH, FrozenConditioner, write_encoder
@@ -166,4 +167,4 @@ def test_a_pattern_that_names_a_frozen_part_says_so(source: FrozenConfig) -> Non
 
 def test_the_hash_is_looked_up_through_the_cache(source: FrozenConfig) -> None:
     load_frozen(model(source))
-    assert any(key[0] == source.path for key in finding._known)
+    assert any(key[0] == source.path for key in frozen_files._known)

@@ -165,7 +165,7 @@ def _devices() -> Iterator[Finding]:
 
 def _places() -> Iterator[Finding]:
     from difflab.conf_dir import conf_dir
-    from difflab.parts.finding import roots
+    from difflab.frozen_files import roots
 
     yield Finding("conf", str(conf_dir()))
     root = cache_root()

@@ -90,7 +90,7 @@ def ledger_of(root: Path) -> Ledger:
 
 def _hash_of(path: Path) -> str:
     from difflab.files import sha256_of
-    from difflab.parts.finding import cached_sha256
+    from difflab.frozen_files import cached_sha256
 
     # There may be thousands of small files, which are hashed as fast as a stored hash is looked up.
     return cached_sha256(path) if path.stat().st_size > SMALL_FILE else sha256_of(path)

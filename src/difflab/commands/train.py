@@ -44,8 +44,8 @@ def train(config: TrainConfig, overrides: list[str], said: Sequence[str] = ()) -
     from difflab.data.contents import captions_of
     from difflab.data.sampling import GlobalBatches
     from difflab.devices import is_first_process
+    from difflab.frozen_files import with_recorded_parts
     from difflab.lock import locked
-    from difflab.parts.finding import with_recorded_parts
     from difflab.tracking.rundir import RunDirectory
 
     # Missing devices, missing or unfit data, and evaluations that are impossible on it are found before anything is

@@ -43,11 +43,12 @@ class ConditionerBase(Config):
 
     @property
     def learns(self) -> bool:
-        """Whether it has yet to learn something from captions, such as a vocabulary."""
+        """Whether something has yet to be found when a run starts: a vocabulary learned from captions, or what the
+        files of a published encoder say."""
         return False
 
     def learned(self, captions: Iterable[str]) -> Self:
-        """Returns the configuration with what it learns from captions. Raises UserError if there are none."""
+        """Returns the configuration with what is found when a run starts. Raises UserError if it cannot be."""
         return self
 
     @property

@@ -36,6 +36,13 @@ TEXT_TOWERS = Registry(
 )
 """What embeds texts. Builders: (config, activation=, dim=) -> `TextTransformer` or alike."""
 
+TEXT_ENCODERS = Registry(
+    "text_encoder",
+    "difflab.networks.text_encoders.config",
+    base="difflab.networks.text_encoders.config:TextEncoderBase",
+)
+"""What encodes captions, frozen. Builders: (config) -> `Frozen` with a `TextEncoder`."""
+
 TOKENIZERS = Registry("tokenizer", "difflab.text.config", base="difflab.text.config:TokenizerBase")
 """How texts become token ids. Builders: (config) -> `Tokenizer`."""
 
@@ -104,6 +111,7 @@ AXES = (
     NETWORKS,
     IMAGE_TOWERS,
     TEXT_TOWERS,
+    TEXT_ENCODERS,
     TOKENIZERS,
     DIFFUSIONS,
     SCHEDULES,

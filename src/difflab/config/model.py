@@ -60,7 +60,7 @@ class ModelConfig(RecordedConfig):
 
     @property
     def learns(self) -> bool:
-        """Whether its runs have yet to learn something that is no weight, such as a vocabulary from captions."""
+        """Whether its runs have yet to find something that is no weight, such as a vocabulary learned from captions."""
         return False
 
     @property

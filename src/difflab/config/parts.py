@@ -11,22 +11,49 @@ from difflab.config.base import Config
 
 
 class FrozenConfig(Config):
-    """A file of weights that is never trained or copied.
+    """A file that is never trained or copied: weights, or a tokenizer.
 
-    path: the file; or package: a file inside an installed Python package, as `package_name/folder/model.safetensors`.
+    path: the file; or package: a file inside an installed Python package, as `package_name/folder/model.safetensors`;
+        or hub: a file of a model of the Hugging Face hub, as `owner/model/model.safetensors`, from its local cache or
+        downloaded. Text encoders also take the folder of the file.
     sha256: of the file. A trained model records it, to find the file if it has moved (DIFFLAB_WEIGHTS).
     """
 
     path: str | None = None
     package: Annotated[str, Field(pattern=r"^\w+/.+$")] | None = None
+    hub: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+(/.+)?$")] | None = None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+    @property
+    def _given(self) -> dict[str, str]:
+        places = {"path": self.path, "package": self.package, "hub": self.hub}
+        return {key: place for key, place in places.items() if place is not None}
+
+    @property
+    def place(self) -> str:
+        """Where it is, as in a command."""
+        return " ".join(f"{key}={place}" for key, place in self._given.items())
+
+    @property
+    def file_name(self) -> str | None:
+        """The name of the file, None if no place is recorded."""
+        return next((place.rpartition("/")[2] for place in self._given.values()), None)
+
+    def within(self, name: str) -> FrozenConfig:
+        """Returns the file `name` in the folder that this is."""
+        return self.model_copy(update={key: f"{place.rstrip('/')}/{name}" for key, place in self._given.items()})
+
+    def sibling(self, name: str) -> FrozenConfig:
+        """Returns the file `name` in the same folder."""
+        return FrozenConfig(**{key: f"{place.rpartition('/')[0]}/{name}" for key, place in self._given.items()})
 
     @model_validator(mode="after")
     def _one_place(self) -> FrozenConfig:
-        if self.path is not None and self.package is not None:
-            raise ValueError("path and package are both given: give one of them")
-        if self.path is None and self.package is None and self.sha256 is None:
-            raise ValueError("neither path nor package is given: set one, as in path=...")
+        if len(given := list(self._given)) > 1:
+            first, second = given[:2]
+            raise ValueError(f"{first} and {second} are both given: give one of them, and set the other to null")
+        if not given and self.sha256 is None:
+            raise ValueError("neither path, package nor hub is given: set one, as in path=...")
         return self
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -16,6 +16,14 @@ from difflab.config.parts import FrozenConfig
 _LOADED: WeakValueDictionary[Hashable, nn.Module] = WeakValueDictionary()
 """The modules loaded in this process, shared by all models that use them."""
 _CPU = torch.device("cpu")
+
+
+class OfAnotherFile(nn.Module):
+    """A module whose file of weights has other names than its own, or more tensors."""
+
+    def own_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the tensors of a file that are its own, under its own names."""
+        raise NotImplementedError
 
 
 class Frozen(nn.Module):
@@ -64,6 +72,10 @@ class Frozen(nn.Module):
         # Not on the meta device: buffers that no file holds would stay there.
         with torch.device("cpu"), torch.random.fork_rng(devices=[]):
             return self._build(*self._arguments)
+
+    def own_weights(self, module: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Returns the tensors of a file that are to be loaded into an empty module."""
+        return module.own_weights(state) if isinstance(module, OfAnotherFile) else state
 
     def fill(self, module: nn.Module, sha256: str) -> None:
         """Sets `module`, with its weights on the CPU, as the inner module."""

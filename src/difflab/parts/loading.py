@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import nn
 
 from difflab.errors import UserError
+from difflab.frozen_files import find
 from difflab.interop.keymap import refuse_misfit, shapes_of
 from difflab.interop.unpickle import read_tensors
 from difflab.networks.frozen import Frozen
-from difflab.parts.finding import find
 from difflab.parts.selection import frozen_parts
 
 
@@ -31,7 +31,7 @@ def _load(part: Frozen) -> None:
     if part.shares(sha256):
         return
     module = part.empty()
-    state = read_tensors(path)
+    state = part.own_weights(module, read_tensors(path))
     refuse_misfit(state, shapes_of(module.state_dict()), str(path))
     module.load_state_dict(state, strict=True)
     part.fill(module, sha256)

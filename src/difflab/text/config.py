@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from difflab.config.axes import TOKENIZERS
 from difflab.config.base import Config
+from difflab.config.parts import FrozenConfig
 from difflab.config.registry import load
 
 TooLong = Literal["refuse", "truncate"]
@@ -100,6 +101,22 @@ class BytePairsTokenizerConfig(TokenizerBase):
         if count > self.vocabulary:
             raise ValueError(f"merges make {count} token ids, more than vocabulary={self.vocabulary}")
         return self
+
+
+@TOKENIZERS.register("difflab.text.build:pretrained")
+class PretrainedTokenizerConfig(TokenizerBase):
+    """A published tokenizer (BERT's WordPiece, T5's unigrams, CLIP's byte pairs), read from its tokenizer.json."""
+
+    kind: Literal["pretrained"]
+    file: FrozenConfig
+    """The tokenizer.json; a run records its hash."""
+    vocabulary: Annotated[int, Field(ge=1)]
+    """Number of its token ids."""
+    padding: Annotated[int, Field(ge=0)]
+    """The id after the end of a text."""
+
+    def in_words(self) -> str:
+        return self.kind if self.file.sha256 is None else f"{self.kind} (of sha256 {self.file.sha256[:12]})"
 
 
 TokenizerConfig = Annotated[TokenizerBase, TOKENIZERS]

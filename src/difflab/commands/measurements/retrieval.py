@@ -19,6 +19,7 @@ from difflab.data.bad_samples import BadSample
 from difflab.data.build import build_dataset, build_eval_loader
 from difflab.data.captions import chosen_caption, lines_of
 from difflab.errors import UserError
+from difflab.metrics.caption_choice import chance, choices, false_captions
 from difflab.metrics.gather import gather_objects, gather_rows
 from difflab.metrics.protocol import Result
 from difflab.metrics.reference import in_order
@@ -33,11 +34,12 @@ TOP = (1, 5, 10)
 
 class RetrievalMeasurement(ImagesMeasurement[RetrievalConfig]):
     """`text-retrieval-r1`, `-r5`, `-r10`: among all captions, one of the image's own (or equal to it) is found.
-    `image-retrieval-r1`, ...: among all images, one with that caption."""
+    `image-retrieval-r1`, ...: among all images, one with that caption.
+    `caption-choice-relation`, ...: the image is nearer to its (first) caption than to false ones, if there are any."""
 
     kind = "retrieval"
     what = "embedding"
-    method = ("distinct", "template")
+    method = ("distinct", "template", "negatives")
 
     captions_as: Captions
     chosen: list[int] | None = None
@@ -46,6 +48,11 @@ class RetrievalMeasurement(ImagesMeasurement[RetrievalConfig]):
     def read_as(self, data: DataConfig) -> DataConfig:
         # The whole file is read: with data.captions=lines all of its lines are captions of the image.
         self.captions_as = data.captions
+        if "lines" in self.config.negatives and data.captions != "first_line":
+            raise UserError(
+                f"negatives=lines takes the lines after the first for false captions, which data.captions="
+                f"{data.captions} does not: set data.captions=first_line"
+            )
         return data.model_copy(update={"fields": ["caption"], "captions": "whole"})
 
     def begin(self) -> None:
@@ -53,6 +60,7 @@ class RetrievalMeasurement(ImagesMeasurement[RetrievalConfig]):
         self._indices: list[Tensor] = []
         self._images: list[Tensor] = []
         self._captions: dict[int, list[str]] = {}
+        self._false: dict[int, dict[str, list[str]]] = {}
 
     def reads(self) -> Sequence[str]:
         return ("caption",)
@@ -81,10 +89,12 @@ class RetrievalMeasurement(ImagesMeasurement[RetrievalConfig]):
             self._images.append(self.pipeline.images(batch["image"]).cpu())
         self._indices.append(batch["index"].cpu())
         for index, text in zip(batch["index"].tolist(), batch["caption"], strict=True):
-            self._captions[index] = self._of_file(text)
+            own = self._captions[index] = self._of_file(text)
+            self._false[index] = {kind: false_captions(kind, own[0], lines_of(text)) for kind in self.config.negatives}
 
     def found(self) -> list[Result]:
         captions = {index: texts for of_rank in gather_objects(self._captions) for index, texts in of_rank.items()}
+        false = {index: texts for of_rank in gather_objects(self._false) for index, texts in of_rank.items()}
         ordered = self.found_captions = [captions[index] for index in sorted(captions)]
         if not ordered:
             raise UserError("no image was readable; repair the data set or choose another split")
@@ -105,11 +115,38 @@ class RetrievalMeasurement(ImagesMeasurement[RetrievalConfig]):
             "images": "first with distinct captions" if self.config.distinct else "spread evenly",
         }
         details = {"captions": len(of_text), "distinct_captions": len(texts)}
-        return [
+        recalls = [
             self._result(f"{what}-retrieval-r{k}", recall(rank, k), len(ordered), parameters, details)
             for what, rank in found.items()
             for k in TOP
         ]
+        return recalls + [
+            self._choice(
+                kind, images, [texts[0] for texts in ordered], [false[i][kind] for i in sorted(false)], parameters
+            )
+            for kind in self.config.negatives
+        ]
+
+    def _choice(
+        self,
+        kind: str,
+        images: Tensor,
+        captions: Sequence[str],
+        false: Sequence[Sequence[str]],
+        parameters: dict[str, Any],
+    ) -> Result:
+        """The choice between each caption and its false ones, on the images that have some."""
+        having = [row for row, texts in enumerate(false) if texts]
+        if not having:
+            raise UserError(f"negatives={kind}: no caption of these images has one: leave it out, or give other data")
+        texts = [*(captions[row] for row in having), *(text for row in having for text in false[row])]
+        n, of = len(having), torch.tensor([i for i, row in enumerate(having) for _ in false[row]])
+        embedded = self._embedded(texts)
+        shown = images[torch.tensor(having, device=self.device)]
+        own = (shown * embedded[:n]).sum(dim=1).cpu()
+        wrong = (shown[of.to(self.device)] * embedded[n:]).sum(dim=1).cpu()
+        details = {"false_captions": len(of), "images_with_some": n, "chance": chance(of, n)}
+        return self._result(f"caption-choice-{kind}", choices(own, wrong, of), len(images), parameters, details)
 
     def _result(self, name: str, hits: Tensor, n: int, parameters: dict[str, Any], details: dict[str, Any]) -> Result:
         error = float(hits.std()) / math.sqrt(len(hits)) if len(hits) > 1 else None
@@ -178,9 +215,15 @@ class RetrievalMeasurement(ImagesMeasurement[RetrievalConfig]):
             alike = f"{len(copies)} of them distinct; a caption that equals a right one is right"
         text = sum(sum(copies[one] for one in set(texts)) for texts in self.found_captions) / (captions * images)
         image = sum(copies[one] * having[one] for one in copies) / (captions * images)
+        chosen = [one for one in results if "chance" in one.details]
         return [
             f"{images} images, {captions} captions, {alike}",
             f"guessing gives a text R@1 of {text:.3g} and an image R@1 of {image:.3g}",
+            *(
+                f"{one.protocol.metric}: on {one.details['images_with_some']} of the images; guessing gives "
+                f"{one.details['chance']:.3g}"
+                for one in chosen
+            ),
         ]
 
 

@@ -10,9 +10,12 @@ from pydantic import Field, model_validator
 from difflab.conditioning.config import ConditionerBase
 from difflab.config.axes import CONDITIONERS
 from difflab.config.fitting import Makes
-from difflab.text.config import TokenizerConfig
+from difflab.errors import UserError
+from difflab.networks.text_encoders.config import TextEncoderConfig
+from difflab.text.config import TokenizerConfig, TooLong
 
 Positive = Annotated[int, Field(ge=1)]
+NullCondition = Literal["empty", "learned"]
 
 
 @CONDITIONERS.register("difflab.conditioning.text.transformer:build")
@@ -49,4 +52,61 @@ class TextTransformerConditionerConfig(ConditionerBase):
     def _heads_divide(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"width={self.width} is not a multiple of heads={self.heads}: choose another number")
+        return self
+
+
+@CONDITIONERS.register("difflab.conditioning.text.encoder:build")
+class TextEncoderConditionerConfig(ConditionerBase):
+    """A frozen text encoder (Imagen): its tokens and its pooled state, projected by layers that are trained."""
+
+    kind: Literal["text_encoder"]
+    encoder: TextEncoderConfig
+    """The encoder, whose weights are never trained nor copied."""
+    context_length: Annotated[int, Field(ge=3)] = 77
+    """Tokens per caption, with its start and end; shorter ones are padded, and padding is not attended to."""
+    too_long: TooLong = "refuse"
+    """Whether captions with more tokens are refused or truncated."""
+    tokenizer: TokenizerConfig | None = None
+    """How captions become token ids; null is the encoder's own, which a run records."""
+    width: Positive
+    """Channels of every token for the network, equal to network.context_channels."""
+    drop_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Probability that a training sample gets the null instead of its caption."""
+    null_condition: NullCondition = "empty"
+    """The null: empty = the empty caption through the encoder (GLIDE); learned = tokens and a vector of their own."""
+
+    @property
+    def learns(self) -> bool:
+        return self.tokenizer is None or self.encoder.architecture is None
+
+    def learned(self, captions: Iterable[str]) -> Self:
+        encoder = self.encoder.described()
+        longest = encoder.described_architecture.context_length
+        if longest is not None and self.context_length > longest:
+            raise UserError(
+                f"context_length={self.context_length}, but the text encoder takes at most {longest} tokens: set "
+                f"context_length={longest}"
+            )
+        tokenizer = self.tokenizer or encoder.tokenizer(self.context_length, self.too_long)
+        if tokenizer.vocabulary > encoder.described_architecture.vocabulary:
+            raise UserError(
+                f"the tokenizer has {tokenizer.vocabulary} token ids, but the text encoder embeds "
+                f"{encoder.described_architecture.vocabulary}: they do not belong together"
+            )
+        return self.model_copy(update={"encoder": encoder, "tokenizer": tokenizer})
+
+    def makes(self, channels: int) -> Makes:
+        return Makes(("vector", "tokens", "token_mask"), {"tokens": self.width})
+
+    @model_validator(mode="after")
+    def _tokenizer_fits(self) -> Self:
+        if self.tokenizer is not None and self.tokenizer.learns:
+            raise ValueError(
+                f"tokenizer.kind={self.tokenizer.kind} is learned from captions, but the encoder has its own: set "
+                "tokenizer=null"
+            )
+        for key in ("context_length", "too_long") if self.tokenizer is not None else ():
+            ours, theirs = getattr(self, key), getattr(self.tokenizer, key)
+            if ours != theirs:
+                raise ValueError(f"{key}={ours} but tokenizer.{key}={theirs}; set both alike")
         return self

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from difflab.conditioning.base import Conditioner
+from difflab.conditioning.text.captions import caption_tokens
 from difflab.conditioning.text.config import TextTransformerConditionerConfig
 from difflab.diffusion.noise import SampleNoise
 from difflab.networks.towers.transformer import LayerNorm, Transformer, TransformerSpec
@@ -50,26 +51,13 @@ class TextTransformerConditioner(Conditioner):
         return {self.tokenizer.field: self.tokenizer}
 
     def make(self, batch: Batch, dropped: Tensor | None, noise: SampleNoise | None) -> Conditioning:
-        tokens = self._tokens(batch)
-        if dropped is not None:
-            empty = self.tokenizer([""])
-            chosen = dropped.to(tokens.ids.device)[:, None]
-            tokens = Tokens(
-                torch.where(chosen, empty.ids.to(chosen.device), tokens.ids),
-                torch.where(chosen, empty.mask.to(chosen.device), tokens.mask),
-            )
-        return self.encoded(tokens)
+        return self.encoded(caption_tokens(batch, self.tokenizer, self.position.device, dropped))
 
     def encoded(self, tokens: Tokens) -> Conditioning:
         """Token ids and mask [B, L] -> the conditioning."""
         known = self.embedding(tokens.ids) + self.position
         states = self.norm_out(self.transformer(torch.where(tokens.mask[..., None], known, self.padding)))
         return Conditioning(vector=self.projection(states[:, -1]), tokens=states)
-
-    def _tokens(self, batch: Batch) -> Tokens:
-        field, device = self.tokenizer.field, self.position.device
-        tokens = Tokens(batch[field], batch[f"{field}_mask"]) if field in batch else self.tokenizer(batch["caption"])
-        return Tokens(tokens.ids.to(device), tokens.mask.to(device))
 
 
 def build(

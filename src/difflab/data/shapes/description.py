@@ -10,11 +10,11 @@ from difflab.data.shapes.scene import BACKGROUNDS, COLOURS, EXTENTS, SHAPES
 
 RELATIONS = ("left of", "right of", "above", "below")
 
-_OBJECT = re.compile(
+OBJECT = re.compile(
     rf"\b(?:(?P<size>{'|'.join(EXTENTS)})\s+)?(?P<colour>{'|'.join(COLOURS)})\s+(?P<shape>{'|'.join(SHAPES)})\b"
     rf"(?:\s+that\s+is\s+(?P<later>{'|'.join(EXTENTS)})\b)?"
 )
-_RELATION = re.compile(rf"\b(?:{'|'.join(RELATIONS)})\b")
+RELATION = re.compile(rf"\b(?:{'|'.join(RELATIONS)})\b")
 _BACKGROUND = re.compile(rf"\bon\s+an?\s+(?P<tone>{'|'.join(BACKGROUNDS)})\s+background\b")
 
 
@@ -46,13 +46,13 @@ def describe(text: str) -> Description | None:
     None if it names no object, that is a colour and a shape.
     """
     text = " ".join(text.lower().split())
-    found = list(_OBJECT.finditer(text))
+    found = list(OBJECT.finditer(text))
     if not found:
         return None
     objects = tuple(DescribedObject(one["shape"], one["colour"], one["size"] or one["later"]) for one in found)
     relations = []
     for number, (before, one) in enumerate(itertools.pairwise(found), start=1):
-        between = _RELATION.findall(text[before.end() : one.start()])
+        between = RELATION.findall(text[before.end() : one.start()])
         relations += [(name, number) for name in between[-1:]]
     tone = _BACKGROUND.search(text)
     return Description(objects, tuple(relations), None if tone is None else tone["tone"])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from difflab.config.combinations import Combination, read_combination
-from difflab.data.shapes.captions import caption, paraphrases
+from difflab.data.shapes import captions
 from difflab.data.shapes.holdout import Holdout
 from difflab.data.shapes.layout import draw_scene
 from difflab.data.shapes.render import render
@@ -38,7 +38,8 @@ class ShapesSource:
     Splits use different random streams. The scene of an index does not depend on the resolution as long as `objects`
     and the sizes in use are the same, so two resolutions from 32 px up give aligned pairs.
 
-    Args: resolution in pixels, 16..1024; objects = (fewest, most), sizes and shapes, None for the defaults; holdout:
+    Args: resolution in pixels, 16..1024; objects = (fewest, most), sizes and shapes, None for the defaults;
+    paraphrases: a caption has every true description, one per line, instead of the exact one alone; holdout:
     combinations (`difflab.config.combinations`) of which the splits train, val and test have none, and each sample of
     the split holdout has one; a scene without any is the same as without holdout.
     Raises: pydantic's ValidationError, a ValueError, if the options do not fit together; see `ShapesSourceConfig`.
@@ -55,6 +56,7 @@ class ShapesSource:
         sizes: Sequence[Size] | None = None,
         shapes: Sequence[Shape] | None = None,
         classes: ClassKind = "shape",
+        paraphrases: bool = False,
         holdout: Sequence[str] = (),
     ) -> None:
         if split not in SPLITS:
@@ -68,6 +70,7 @@ class ShapesSource:
             sizes=None if sizes is None else list(sizes),
             shapes=None if shapes is None else list(shapes),
             classes=classes,
+            paraphrases=paraphrases,
             holdout=list(holdout),
         )
         self.resolution = resolution
@@ -78,6 +81,7 @@ class ShapesSource:
         self.objects = config.object_range()
         self.sizes = config.object_sizes()
         self.shapes = config.object_shapes()
+        self.paraphrases = paraphrases
         self.holdout = tuple(config.holdout)
         self._held_out: Holdout | None = None
         if config.holdout:
@@ -99,6 +103,7 @@ class ShapesSource:
             sizes=config.object_sizes(),
             shapes=config.object_shapes(),
             classes=config.classes,
+            paraphrases=config.paraphrases,
             holdout=config.holdout,
         )
 
@@ -107,9 +112,11 @@ class ShapesSource:
 
     def fingerprint(self) -> str:
         """Everything that samples are a function of; see `difflab.data.sources.base.Fingerprinted`."""
-        held_out = (self.holdout,) if self.holdout else ()
         how = (self.resolution, self.seed, self.split, self.objects, self.sizes, self.shapes, self.classes)
-        return repr(how + held_out)
+        # What is left at its default is not named: sets made before there were these two keep their fingerprint.
+        held_out = (self.holdout,) if self.holdout else ()
+        told = ("paraphrases",) if self.paraphrases else ()
+        return repr(how + held_out + told)
 
     def scene(self, index: int) -> Scene:
         """The scene behind sample `index`, 0 <= index < n; raises IndexError outside."""
@@ -118,14 +125,14 @@ class ShapesSource:
     def sample(self, index: int) -> dict[str, Any]:
         """image uint8 [H, W, 3], label int, caption str and json (captions, boxes with phrases, scene, licence)."""
         scene, combination = self._scene(index)
-        text = caption(scene)
+        texts = [captions.caption(scene), *captions.paraphrases(scene)]
         held_out = {} if combination is None else {"holdout": str(combination)}
         return {
             "image": render(scene, self.resolution),
             "label": class_label(scene, self.classes),
-            "caption": text,
+            "caption": "\n".join(texts) if self.paraphrases else texts[0],
             "json": {
-                "captions": [text, *paraphrases(scene)],
+                "captions": texts,
                 "boxes": [list(obj.box) for obj in scene.objects],
                 "phrases": [obj.phrase for obj in scene.objects],
                 **scene.as_dict(),

@@ -69,6 +69,11 @@ class TextTowerBase(Config):
     vocabulary: Positive = 49408
     """Number of token ids, those of the tokenizer."""
 
+    @property
+    def token_width(self) -> int:
+        """Channels of every token that it outputs."""
+        raise NotImplementedError
+
 
 class TransformerBase(Config):
     """The options of a tower of transformer blocks."""
@@ -151,6 +156,10 @@ class TextTransformerConfig(TransformerBase, TextTowerBase):
     """A causal transformer, pooled at the end of the text (CLIP)."""
 
     kind: Literal["transformer"] = "transformer"
+
+    @property
+    def token_width(self) -> int:
+        return self.width
 
 
 @NETWORKS.register("difflab.networks.towers.clip:build")

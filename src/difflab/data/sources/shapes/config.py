@@ -49,6 +49,8 @@ class ShapesSourceConfig(SourceConfig):
     """Possible shapes of objects; null: all six. Class labels are numbered alike whatever is chosen."""
     classes: ClassKind = "shape"
     """What the label says of the largest object: shape (6 classes), colour (8) or shape_colour (48)."""
+    paraphrases: bool = False
+    """Whether a caption file has other true descriptions, too, a line each; data.captions=lines draws one per epoch."""
     holdout: list[str] = Field(default_factory=list)
     """Combinations that are excluded from train, val and test: [red circle, blue square above green triangle]."""
     holdout_n: int | None = Field(default=None, ge=0)

