@@ -59,6 +59,8 @@ class TextTransformerConditionerConfig(ConditionerBase):
 class TextEncoderConditionerConfig(ConditionerBase):
     """A frozen text encoder (Imagen): its tokens and its pooled state, projected by layers that are trained."""
 
+    reads_captions: ClassVar[bool] = True
+
     kind: Literal["text_encoder"]
     encoder: TextEncoderConfig
     """The encoder, whose weights are never trained nor copied."""
