@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 import difflab
+from difflab.api import Images
 from difflab.data.shapes.scene import SHAPES
 from difflab.tracking.grid import LABEL_HEIGHT
 from tiny_runs import CLASSES, TRAINING, done
@@ -220,3 +221,10 @@ def test_pictures_of_others_are_judged(run, tiny_shapes, tmp_path):
     assert not (tmp_path / "evaluations").exists()
     with pytest.raises(difflab.UserError, match="does not exist: give an archive"):
         difflab.evaluate("nowhere", **how)
+
+
+def test_captions_are_saved_beside_their_pictures(tmp_path):
+    images = Images(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), {"caption": ["a red circle", ""]}, ["a red circle", ""])
+    images.save(tmp_path)
+    assert (tmp_path / "000000.txt").read_text() == "a red circle"
+    assert {path.name for path in tmp_path.iterdir()} == {"000000.png", "000000.txt", "000001.png", "000001.txt"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -20,7 +21,7 @@ from tiny_runs import ON_CPU, done
 
 ROOT = Path(__file__).parents[1]
 README = "README.md"
-RUN = (README, "docs/guidance.md", "docs/super_resolution.md", "docs/weights.md")
+RUN = (README, "docs/guidance.md", "docs/super_resolution.md", "docs/text_to_image.md", "docs/weights.md")
 """The pages whose blocks are run; tests/test_pages.py composes the commands of the others."""
 
 TRAINING = (
@@ -81,6 +82,22 @@ SMALLER: dict[str, tuple[str, ...]] = {
     "difflab data make source=shapes out=data/shapes32 objects=1 'sizes=[large]' 'shapes=[circle,triangle]'": (
         "n=48",
         "val=8",
+    ),
+    "difflab data make source=shapes out=data/shapes32_pairs resolution=32 objects=2": ("n=48", "val=16"),
+    "difflab train experiment=glide/shapes32 name=demo": TRAINING,
+    "difflab sample run=runs/glide/shapes32/demo n=8 "
+    """'prompts=["a small red circle above a large blue square","a large green ring left of a small pink cross"]'""": (
+        *DRAWING,
+        "n=3",
+    ),
+    "difflab evaluate run=runs/glide/shapes32/demo split=val n=256 metrics=shapes guidance.scale=1,2,3,5,8": (
+        *JUDGING,
+        "guidance.scale=1,2",
+    ),
+    "difflab sample run=runs/glide/shapes32/demo n=1 guidance.scale=1,3,8 "
+    """'prompts=["a small red circle above a large blue square"]'""": (
+        *(change for change in DRAWING if not change.startswith("n=")),
+        "guidance.scale=1,2",
     ),
     "difflab train experiment=ddpm/shapes32 name=demo": TRAINING,
     "difflab sample run=runs/ddpm/shapes32/demo n=64 sampler=ddim sampler.steps=50 seed=0": DRAWING,
@@ -204,7 +221,7 @@ def test_every_command_is_in_the_table_and_the_table_holds_no_other() -> None:
 
 def test_no_section_of_the_readme_is_left_out() -> None:
     sections = [name for name in re.findall(r"^## (.+)$", text_of(README), re.MULTILINE) if commands_of(README, name)]
-    assert sections == ["Train on your own images", "The commands"]
+    assert sections == ["Train on your own images", "Text to image in a quarter of an hour", "The commands"]
 
 
 @pytest.mark.parametrize("command", inline_commands())
@@ -223,6 +240,21 @@ def test_guided_diffusion(tmp_path: Path) -> None:
 def test_super_resolution(tmp_path: Path) -> None:
     run_all("docs/super_resolution.md")
     assert (tmp_path / "page.html").is_file()
+
+
+@pytest.mark.slow
+def test_text_to_image(tmp_path: Path) -> None:
+    page = "docs/text_to_image.md"
+    assert set(commands_of(README, "Text to image in a quarter of an hour")) <= set(commands_of(page))
+    run_all(page)
+    run = tmp_path / "runs" / "glide" / "shapes32" / "demo"
+    shown = {path: json.loads(path.read_text())["shows"] for path in (run / "samples").glob("*/sample.json")}
+    prompts = ["a small red circle above a large blue square", "a large green ring left of a small pink cross"]
+    (folder,) = (path.parent for path, words in shown.items() if words == [*prompts, prompts[0]])
+    assert (folder / "000001.txt").read_text() == prompts[1]
+    assert (folder / "grid.png").is_file()
+    (table,) = (run / "evaluations").glob("sweep-*/table.csv")
+    assert "oracle-caption-attributes@8" in table.read_text()
 
 
 def test_training_on_own_images(tmp_path: Path) -> None:

@@ -25,10 +25,11 @@ from difflab.commands.retrieval import RETRIEVAL
 from difflab.commands.run_defaults import in_hydra
 from difflab.commands.sample import SAMPLE
 from difflab.commands.sample_archive import GRID_MIN_SIDE
-from difflab.commands.sample_folder import picture_name
+from difflab.commands.sample_folder import picture_name, write_caption
 from difflab.commands.sampling import Sampling
 from difflab.commands.zero_shot import ZERO_SHOT
 from difflab.config.model import DrawingModelConfig, ModelConfig
+from difflab.config.overrides import literal
 from difflab.config.work import WorkConfig
 from difflab.devices import resolve_accelerator
 from difflab.errors import UserError
@@ -258,12 +259,17 @@ class Images(Sequence["Image"]):
         return make_grid(self.tensor, columns, min_side=GRID_MIN_SIDE, labels=self.shows)
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Writes `000000.png`, ... to a folder, created if missing; returns the paths. Existing files are replaced."""
+        """Writes `000000.png`, ... to a folder, created if missing, with `000000.txt` of a caption beside it.
+
+        Returns the paths of the images. Existing files are replaced.
+        """
         folder = Path(folder)
         require_folder("folder", folder)
         with machine_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / picture_name(number) for number in range(len(self))]
+        for number, caption in enumerate(self.requested.get("caption", [])):
+            write_caption(folder, number, caption)
         for path, image in zip(paths, self.tensor, strict=True):
             save_picture(to_pil(image), path, synced=False)
         return paths
@@ -316,6 +322,8 @@ def _requested(
     start: float | None,
 ) -> dict[str, Any]:
     texts = prompts if prompts is None or isinstance(prompts, str) else _listed("prompts", prompts)
+    if isinstance(texts, list):
+        texts = [literal(text) if isinstance(text, str) else text for text in texts]
     numbers = None if classes is None else _listed("classes", classes)
     paths = {"images": images, "mask": mask}
     shown = {"classes": numbers, "prompts": texts, "start": start}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,5 +15,5 @@ def shortened(text: str, font: Font, width: int) -> str:
     """The text, truncated with dots to at most `width` pixels."""
     if font.getlength(text) <= width:
         return text
-    kept = next((k for k in range(len(text), 0, -1) if font.getlength(text[:k] + "...") <= width), 0)
+    kept = bisect.bisect_right(range(1, len(text) + 1), width, key=lambda k: font.getlength(text[:k] + "..."))
     return text[:kept].rstrip() + "..."

@@ -127,3 +127,23 @@ def test_a_drawing_is_finished_when_its_record_is_there(tmp_path: Path, monkeypa
     folder.finish({})
     assert seen == [{"unfinished.json"}]
     assert names(tmp_path) == {"sample.json"}
+
+
+def test_captions_lie_beside_their_pictures_and_go_with_them(tmp_path: Path) -> None:
+    folder = SampleFolder(tmp_path, 3)
+    folder.begin(MADE_OF, 3, png=True)
+    folder.write([0, 2], images(2), ["a “red” circle, 圆", ""])
+    folder.finish({"n": 2})
+    assert names(tmp_path) == {"000000.png", "000000.txt", "000002.png", "000002.txt", "sample.json"}
+    assert (tmp_path / "000000.txt").read_text(encoding="utf-8") == "a “red” circle, 圆"
+    assert (tmp_path / "000002.txt").read_bytes() == b""
+    (tmp_path / ".000001.txt.partial-1-ab").touch()
+    SampleFolder(tmp_path, 3).begin(MADE_OF, 1, png=True)
+    assert names(tmp_path) == {"unfinished.json"}
+
+
+def test_somebody_else_s_caption_is_not_taken_for_that_of_a_sample(tmp_path: Path) -> None:
+    for name in ("000000.png", "000000.txt", "000005.png", "000005.txt"):
+        (tmp_path / name).write_bytes(b"mine")
+    SampleFolder(tmp_path, 3).begin(MADE_OF, 2, png=True)
+    assert names(tmp_path) == {"000005.png", "000005.txt", "unfinished.json"}

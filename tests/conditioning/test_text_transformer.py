@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from difflab.conditioning.text.transformer import TextTransformerConditioner
-from difflab.interop.glide_keys import text_entries
+from difflab.interop.glide import text_entries
 from difflab.interop.guided import GUIDED
 from difflab.interop.keymap import KeyMap, shapes_of
 from difflab.interop.layout import Target

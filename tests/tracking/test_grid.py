@@ -44,7 +44,7 @@ def test_floats_are_refused() -> None:
         make_grid(torch.zeros(1, 3, 4, 4))
 
 
-@pytest.mark.parametrize("label", ["square", "supercalifragilistic", "красный круг", "", "a\nb"])
+@pytest.mark.parametrize("label", ["square", "красный круг", "", "a\nb"])
 def test_a_label_stands_below_its_picture_and_nowhere_else(label: str) -> None:
     images = torch.zeros(3, 3, 64, 64, dtype=torch.uint8) + 9
     pixels = np.asarray(make_grid(images, columns=2, pad=2, labels=[label, "", label]))
@@ -68,7 +68,7 @@ def lines_below(pixels: np.ndarray, left: int) -> list[bool]:
         ("circle", 1),
         ("a small red circle", 2),
         ("sampler=dpm_solver_pp_sde", 3),
-        ("a caption of so many words that no picture has room for it below", LABEL_LINES),
+        ("a square above a small red ring", LABEL_LINES),
     ],
 )
 def test_a_long_label_has_lines_of_its_own(label: str, lines: int) -> None:
@@ -78,6 +78,34 @@ def test_a_long_label_has_lines_of_its_own(label: str, lines: int) -> None:
     assert lines_below(pixels, 2) == [True] * lines
     assert lines_below(pixels, 68) == [True] + [False] * (lines - 1)
     assert (pixels[2 + 64 :, 66:68] == 255).all(), "no line is wider than its picture"
+
+
+@pytest.mark.parametrize(
+    ("label", "side", "lines"),
+    [
+        ("a small red circle", 64, 2),
+        # Every caption of two shapes is whole.
+        ("a medium yellow triangle right of a medium orange triangle", 128, 3),
+        ("a caption of so many words that no picture has room for all of it below, however large it is", 128, 3),
+        ("a\n\tcaption  " + "x" * 3000, 128, 2),
+        ("🙂 字" * 2000, 128, 3),
+        ("supercalifragilisticexpialidocious", 128, 1),
+    ],
+)
+def test_small_images_are_enlarged_until_labels_fit(label: str, side: int, lines: int) -> None:
+    images = torch.full((3, 3, 16, 16), 9, dtype=torch.uint8)
+    pixels = np.asarray(make_grid(images, columns=2, pad=2, min_side=64, labels=[label, "", "b"]))
+    assert pixels.shape[1] == 2 + 2 * (side + 2)
+    assert pixels.shape[0] == 2 + 2 * (2 + side + lines * LABEL_HEIGHT)
+    assert (pixels[2 : 2 + side, 2 : 2 + side] == 9).all()
+    below = pixels[2 + side : 2 + side + lines * LABEL_HEIGHT]
+    assert below[:, : side + 2].min() < 255
+    assert (below[:, side + 2 :] == 255).all(), "each label is below its own picture"
+
+
+def test_images_that_are_large_stay_as_they_are() -> None:
+    images = torch.zeros(1, 3, 100, 100, dtype=torch.uint8)
+    assert make_grid(images, pad=0, min_side=64, labels=["words " * 50]).size == (100, 100 + 3 * LABEL_HEIGHT)
 
 
 def test_a_row_is_no_wider_than_there_are_images() -> None:

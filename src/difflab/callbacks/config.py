@@ -125,7 +125,7 @@ class SampleGridConfig(CallbackBase):
     min_side: int = Field(default=64, ge=1, le=1024)
     """Smaller images are enlarged to this size, without smoothing."""
     table: bool = True
-    """Also log samples/table: image, index, seed, class."""
+    """Also log samples/table: image, index, seed, class, and the caption where there are captions."""
     at_end: bool = True
     """Also at the end of training."""
 

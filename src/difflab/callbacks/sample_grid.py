@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
+from torch import Tensor
 from typing_extensions import override
 
 from difflab.callbacks.clock import train_step
@@ -20,6 +21,7 @@ from difflab.requests.base import Request
 from difflab.requests.words import class_words, in_words
 from difflab.tracking.clock import ClockedLogger
 from difflab.tracking.grid import make_grid, save_picture, to_pil
+from difflab.types import Batch
 
 if TYPE_CHECKING:
     from difflab.callbacks.context import CallbackContext
@@ -31,8 +33,9 @@ class SampleGrid(Periodic):
     """Draws samples 0..n-1 of `seed` with the averaged weights: `samples/step-000100.png` and the image `samples/grid`.
 
     The noise is the same every time, so the grids of one run show how the same samples change. The conditioning of each
-    sample is written below it. With `table` also logs `samples/table` with the columns image, index, seed, class. A
-    sample that is not finite is a crossed-out tile; their number is logged as `samples/nonfinite`, and reported.
+    sample is written below it. With `table` also logs `samples/table` with the columns image, index, seed, class, and
+    caption if captions are requested. A sample that is not finite is a crossed-out tile; their number is logged as
+    `samples/nonfinite`, and reported.
     """
 
     def __init__(
@@ -83,11 +86,20 @@ class SampleGrid(Periodic):
         for logger in loggers:
             logger.log_image("samples/grid", grid)
             if self.table:
-                classes = class_words(batch, self.class_names) or [None] * self.n
-                rows = [[to_pil(image), i, self.seed, classes[i]] for i, image in enumerate(images)]
-                logger.log_table("samples/table", ["image", "index", "seed", "class"], rows)
+                logger.log_table("samples/table", *self._table(images, batch))
         # Last, because the file marks the grid as done.
         save_picture(grid, self._path(step))
+
+    def _table(self, images: Tensor, batch: Batch) -> tuple[list[str], list[list[Any]]]:
+        """The columns and the rows of the table of these samples."""
+        requested: dict[str, Sequence[Any]] = {"class": class_words(batch, self.class_names) or [None] * self.n}
+        if "caption" in batch:
+            requested["caption"] = batch["caption"]
+        rows = [
+            [to_pil(image), i, self.seed, *(values[i] for values in requested.values())]
+            for i, image in enumerate(images)
+        ]
+        return ["image", "index", "seed", *requested], rows
 
     @override
     def finished(self, step: int) -> bool:

@@ -6,13 +6,13 @@ to them (`${data.classes}`) follows, as do options of networks and conditioners 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from difflab.config.axes import CONDITIONERS, NETWORKS
 from difflab.config.groups import contents
+from difflab.config.overrides import literal
 from difflab.config.registry import Registry
 from difflab.errors import UserError
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 FACTS = ("image_size", "channels", "classes", "class_names")
 COLOUR = 3
 OPEN = (None, "???")
-_OPENS = re.compile(r"(\\*)\$\{")
 UNKNOWN: dict[str, Any] = {"image_size": 32, "channels": 3}
 """Assumed when a configuration is only checked and the data does not exist yet."""
 
@@ -156,8 +155,7 @@ def _refuse_disagreement(given: Mapping[str, Any], data: Mapping[str, Any], fact
 
 
 def _verbatim(names: Sequence[str] | None) -> list[str] | None:
-    """Names of folders as values that OmegaConf does not interpolate: `${` is a letter like any other in them."""
-    return None if names is None else [_OPENS.sub(lambda found: 2 * found[1] + "\\${", name) for name in names]
+    return None if names is None else [literal(name) for name in names]
 
 
 def _differ(given: object, found: int | None) -> bool:

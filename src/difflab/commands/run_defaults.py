@@ -10,6 +10,7 @@ from typing import Any
 from difflab.commands.hydra_app import SHOWING
 from difflab.config.defaults import SUFFIX
 from difflab.config.groups import choice_file
+from difflab.config.overrides import quoted
 from difflab.config.task import TASKS
 from difflab.errors import UserError
 
@@ -90,12 +91,12 @@ def _leave_out_the_other_convention(guidance: dict[str, Any], argv: Sequence[str
 
 
 def in_hydra(value: Any) -> str:
-    """A value in the grammar of Hydra's overrides: JSON, except that keys of a mapping are not quoted."""
+    """A value in the grammar of Hydra's overrides: JSON, except for what is quoted in it and how."""
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{in_hydra(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(in_hydra, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)
+    return quoted(value) if isinstance(value, str) else json.dumps(value)
 
 
 def refuse_top_level(argv: Sequence[str]) -> None:

@@ -12,14 +12,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from difflab.files import write_text
+from difflab.files import replacing, write_text
 from difflab.requests.drawings import RECORD, TOGETHER, UNFINISHED
 from difflab.tracking.grid import save_picture, to_pil
+
+_CAPTION = ".txt"
 
 
 def picture_name(index: int) -> str:
     """The file name of a sample."""
     return f"{index:06d}.png"
+
+
+def write_caption(folder: Path, index: int, caption: str) -> None:
+    """Writes the caption of a sample beside its image, as data sets have it: `000000.txt`."""
+    path = (folder / picture_name(index)).with_suffix(_CAPTION)
+    with replacing(path, sole_writer=False, synced=False) as temporary:
+        temporary.write_text(caption, encoding="utf-8")
 
 
 class SampleFolder:
@@ -37,8 +46,9 @@ class SampleFolder:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         made_of = json.loads(json.dumps(made_of))
-        for leftover in [*self.path.glob(".*.png.partial-*"), *self.path.glob(".samples-*.rows")]:
-            leftover.unlink(missing_ok=True)
+        for leftovers in (".*.png.partial-*", ".*.txt.partial-*", ".samples-*.rows"):
+            for leftover in self.path.glob(leftovers):
+                leftover.unlink(missing_ok=True)
         if png and not self._record.exists() and self._stopped() == made_of:
             return
         if self._record.exists() or self._unfinished.exists():
@@ -46,11 +56,11 @@ class SampleFolder:
             write_text(self._unfinished, "null\n")
             self._record.unlink(missing_ok=True)
             for path in [*self._pictures(), *(self.path / name for name in TOGETHER)]:
-                path.unlink(missing_ok=True)
+                _remove(path)
         elif png:
             # Files of another run that will be replaced; until then they must not be taken for ours.
             for path in [path for path in self._pictures() if int(path.stem) < n]:
-                path.unlink()
+                _remove(path)
         write_text(self._unfinished, json.dumps(made_of, indent=1) + "\n")
 
     def kept(self, indices: Sequence[int]) -> Tensor | None:
@@ -63,11 +73,14 @@ class SampleFolder:
         self._kept.update(indices)
         return torch.stack(whole)[:, : self.channels]
 
-    def write(self, indices: Sequence[int], images: Tensor) -> None:
-        """Writes images uint8 [b, C, H, W], each atomically, except those that were kept."""
-        for index, image in zip(indices, images, strict=True):
-            if index not in self._kept:
-                save_picture(to_pil(image), self._picture(index), synced=False)
+    def write(self, indices: Sequence[int], images: Tensor, captions: Sequence[str] | None = None) -> None:
+        """Writes images uint8 [b, C, H, W], each atomically, except those that were kept; captions before them."""
+        for row, (index, image) in enumerate(zip(indices, images, strict=True)):
+            if index in self._kept:
+                continue
+            if captions is not None:
+                write_caption(self.path, index, captions[row])
+            save_picture(to_pil(image), self._picture(index), synced=False)
 
     def finish(self, plain: dict[str, Any]) -> None:
         """Records how the samples were generated, once all files exist."""
@@ -117,6 +130,12 @@ class SampleFolder:
             return json.loads(self._unfinished.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError, RecursionError):
             return None
+
+
+def _remove(picture: Path) -> None:
+    """Removes an image and its caption."""
+    picture.with_suffix(_CAPTION).unlink(missing_ok=True)
+    picture.unlink(missing_ok=True)
 
 
 def read_picture(path: Path) -> Tensor | None:

@@ -75,7 +75,7 @@ class Sampling:
                     drawn = images.cpu()
                     together.add(requested, drawn)
                     if config.png:
-                        out.write(requested["index"].tolist(), drawn)
+                        out.write(requested["index"].tolist(), drawn, requested.get("caption"))
             processes.wait()
             if processes.is_main:
                 together.finish()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _WRAPPER = "the key of the weights in a file that has several, as in ema or state_dict.ema_model"
 
 _LAYOUTS = (
-    "difflab, diffusers, guided, guided-new-order, janspiry, pesser; of a CLIP openai_clip (also open_clip's), "
+    "difflab, diffusers, glide, guided, guided-new-order, janspiry, pesser; of a CLIP openai_clip (also open_clip's), "
     "open_clip_custom or transformers_clip"
 )
 
@@ -194,7 +194,9 @@ def _next_command(config: ModelConfig, out: Path) -> str:
     if not isinstance(config, DrawingModelConfig):
         return f"difflab weights inspect {out}"
     low_res = any(conditioner.shows_image for conditioner in config.conditioning.values())
-    return f"difflab sample run={out} n=4" + (" low_res=..." if low_res else "")
+    captions = any(conditioner.reads_captions for conditioner in config.conditioning.values())
+    given = (" low_res=..." if low_res else "") + (" 'prompts=[\"a red circle\"]'" if captions else "")
+    return f"difflab sample run={out} n=4{given}"
 
 
 def _warn_of_the_name(path: Path, preset: str) -> None:

@@ -23,10 +23,12 @@ class ConditionerBase(Config):
 
     augments: whether it augments the training images and conditions on the augmentation.
     shows_image: whether its condition contains part of the image itself.
+    reads_captions: whether samples have to be given prompts.
     """
 
     augments: ClassVar[bool] = False
     shows_image: ClassVar[bool] = False
+    reads_captions: ClassVar[bool] = False
 
     kind: str
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from difflab.conditioning.config import ClassConditionerConfig
+from difflab.conditioning.text.config import TextTransformerConditionerConfig
 from difflab.config.model import DrawingModelConfig, ModelConfig, NetworkModelConfig
 from difflab.interop.clip_layout import clip_in_words
 from difflab.interop.clip_shapes import CLIPKeys, shape_of_clip
@@ -16,6 +19,7 @@ from difflab.interop.unet_words import (
     classifier_in_words,
     denoiser_in_words,
     ends_of,
+    text_transformer_in_words,
 )
 
 _PATCHES = (1, 2, 4, 8)
@@ -47,9 +51,7 @@ def native_in_words(shapes: Shapes) -> tuple[str, ...]:
     if found is None:
         return classifier_in_words(network, _UNET)
     # From shapes alone, patches look like channels, and a null class like any other.
-    rows = [shape[0] for key, shape in shapes.items() if key.startswith(CONDITIONERS) and ".embedding." in key]
-    classes = (f"{classes_in_words(count)}, or with {count - 1} and a null class" for count in rows)
-    return (*_channels_in_patches(*found), *classes)
+    return (*_channels_in_patches(*found), *_conditioners_in_words(shapes))
 
 
 def of_config(config: ModelConfig) -> tuple[str, ...]:
@@ -65,9 +67,25 @@ def of_config(config: ModelConfig) -> tuple[str, ...]:
         if isinstance(conditioner, ClassConditionerConfig):
             null = " and a null class" if conditioner.drop_rate > 0 else ""
             facts.append(classes_in_words(conditioner.classes) + null)
+        elif isinstance(conditioner, TextTransformerConditionerConfig):
+            tokens = conditioner.tokenizer.context_length
+            facts.append(text_transformer_in_words(conditioner.layers, conditioner.width, tokens))
         elif conditioner.kind != "low_res":
             facts.append(f"conditioned on {conditioner.kind}")
     return tuple(facts)
+
+
+def _conditioners_in_words(shapes: Shapes) -> Iterator[str]:
+    for key, shape in shapes.items():
+        if not key.startswith(CONDITIONERS) or not key.endswith(".embedding.weight"):
+            continue
+        name = key.removesuffix("embedding.weight")
+        position = shapes.get(f"{name}position", ())
+        if len(position) == 2:
+            layers = sum(other.startswith(name) and other.endswith(".qkv.weight") for other in shapes)
+            yield text_transformer_in_words(layers, width=position[1], tokens=position[0])
+        else:
+            yield f"{classes_in_words(shape[0])}, or with {shape[0] - 1} and a null class"
 
 
 def _channels_in_patches(inputs: int, outputs: int) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from difflab.interop.keymap import Entry, Fused, Shapes, both
-from difflab.interop.unet_layout import UNetLayout
+from difflab.interop.unet_layout import UNetLayout, class_embedding
 from difflab.interop.unet_words import Places
 from difflab.networks.attention import AttentionSpec
 from difflab.networks.places import Place, places
@@ -88,6 +88,6 @@ DIFFUSERS = UNetLayout(
     places=Places("conv_in.weight", "conv_out.weight", "up_blocks.", classes="class_embedding.weight"),
     marker="down_blocks.0.resnets.0.norm1.weight",
     beside=("time_embedding.linear_1.weight",),
-    conditioners={"class": "class_embedding"},
+    conditioners={"class": class_embedding("class_embedding")},
     modern=_modern_attention_names,
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from difflab.interop.keymap import Entry, Fused, HeadsFirst, Shapes, both
-from difflab.interop.unet_layout import UNetLayout
+from difflab.interop.unet_layout import UNetLayout, class_embedding, without_weights
 from difflab.interop.unet_words import Places
 from difflab.networks.attention import AttentionSpec
 from difflab.networks.places import Place, places
@@ -122,9 +122,11 @@ def _layout(name: str, newer_order: bool) -> UNetLayout:
             classes="label_emb.weight",
         ),
         marker="input_blocks.0.0.weight",
+        # The same network with a text transformer beside it is GLIDE's.
+        absent=("transformer_proj.weight",),
         networks=("unet", "unet_encoder"),
         # The low-resolution image of an upsampler is enlarged and concatenated to x, without weights.
-        conditioners={"class": "label_emb", "low_res": None},
+        conditioners={"class": class_embedding("label_emb"), "low_res": without_weights},
         order=("time_embed", "label_emb", "input_blocks", "middle_block", "output_blocks", "out"),
     )
 

@@ -19,7 +19,7 @@ from difflab.diffusion.config import DiscreteDiffusionConfig
 from difflab.diffusion.process import GaussianProcess
 from difflab.diffusion.schedules import build_betas
 from difflab.interop.keymap import Entry, Fused, Shapes, both
-from difflab.interop.unet_layout import UNetLayout
+from difflab.interop.unet_layout import UNetLayout, without_weights
 from difflab.interop.unet_words import Places
 from difflab.networks.attention import AttentionSpec
 from difflab.networks.places import places
@@ -139,7 +139,7 @@ JANSPIRY = UNetLayout(
     stem="base",
     places=Places("downs.0.weight", "final_conv.block.3.weight", "ups."),
     marker="noise_level_mlp.1.weight",
-    conditioners={"low_res": None},
+    conditioners={"low_res": without_weights},
     order=("noise_level_mlp", "downs", "mid", "ups", "final_conv"),
     prefix="denoise_fn.",
     tables=schedule_tables,

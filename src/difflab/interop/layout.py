@@ -61,11 +61,13 @@ class Target:
         if self.network.gives == "images":
             facts["learned_variance"] = self.learned_variance
         facts |= self.network.architecture(self.image_size)
-        rows = [shape[0] for key, shape in self.conditioner_shapes().items() if key.endswith(".embedding.weight")]
+        shapes = self.conditioner_shapes()
+        of_classes = (name for name, config in self.conditioning.items() if config.num_classes is not None)
+        rows = [shapes[f"{name}.embedding.weight"][0] for name in of_classes]
         return facts | {"class_embeddings": rows}
 
     def conditioner_shapes(self) -> Shapes:
-        """Key -> shape of the conditioners' weights, `<name>.embedding.weight`."""
+        """Key -> shape of the conditioners' weights, such as `<name>.embedding.weight` of a class."""
         if not self.conditioning:
             return {}
         with torch.device("meta"):
@@ -96,6 +98,7 @@ class Layout(ABC):
     code:   the official code, in words.
     marker: a key by which a file of this layout is recognized, under whatever prefix.
     beside: keys that such a file has too, where other networks have the marker.
+    absent: keys that it does not have, where other networks have the marker and these.
     widened: whether half precision is read as float32, as the code itself does.
     """
 
@@ -103,6 +106,7 @@ class Layout(ABC):
     code: str
     marker: str
     beside: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
     widened: bool = False
 
     @abstractmethod
@@ -119,7 +123,8 @@ class Layout(ABC):
 
     def marks(self, keys: Container[str], prefix: str = "") -> bool:
         """Whether keys are those of this layout, under a prefix."""
-        return all(f"{prefix}{key}" in keys for key in (self.marker, *self.beside))
+        found = all(f"{prefix}{key}" in keys for key in (self.marker, *self.beside))
+        return found and not any(f"{prefix}{key}" in keys for key in self.absent)
 
     def is_weight(self, scalar: str) -> bool:
         """Whether a tensor without dimensions is one of the model's; others are counters beside it."""
@@ -134,6 +139,10 @@ class Layout(ABC):
 
     def part_of(self, keys: Iterable[str]) -> str | None:
         """What keys are if they are a part of such a model and lack the rest; None if they are not."""
+        return None
+
+    def refusal(self, shapes: Shapes) -> str | None:
+        """Why difflab has no such model, if the shapes of a file tell that it has not; None otherwise."""
         return None
 
     def model_of(self, shapes: Shapes, name: str, activation: str | None) -> Described | None:

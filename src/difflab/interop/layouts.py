@@ -8,12 +8,13 @@ from difflab.errors import UserError
 from difflab.interop.clip_keys import is_clip_scalar
 from difflab.interop.clip_layout import OPEN_CLIP_CUSTOM, OPENAI_CLIP, TRANSFORMERS_CLIP
 from difflab.interop.diffusers_unet import DIFFUSERS
+from difflab.interop.glide import GLIDE
 from difflab.interop.guided import GUIDED, GUIDED_NEW_ORDER
 from difflab.interop.janspiry import JANSPIRY, JANSPIRY_DDPM
 from difflab.interop.layout import NETWORK, Layout
 from difflab.interop.pesser import PESSER
 
-_UNETS: tuple[Layout, ...] = (PESSER, DIFFUSERS, GUIDED, GUIDED_NEW_ORDER, JANSPIRY, JANSPIRY_DDPM)
+_UNETS: tuple[Layout, ...] = (PESSER, DIFFUSERS, GUIDED, GUIDED_NEW_ORDER, GLIDE, JANSPIRY, JANSPIRY_DDPM)
 _CLIPS: tuple[Layout, ...] = (OPENAI_CLIP, OPEN_CLIP_CUSTOM, TRANSFORMERS_CLIP)
 LAYOUTS = {layout.name: layout for layout in (*_UNETS, *_CLIPS)}
 NATIVE = "difflab"

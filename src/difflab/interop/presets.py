@@ -25,6 +25,7 @@ class Preset:
     source:  where the weights were published.
     classes: the number of classes of a conditional model or a classifier; None for none.
     low_res: the low-resolution conditioning of an upsampler; None for other models.
+    conditioning: the choice of conf/conditioning of a model that reads captions; None for other models.
     """
 
     name: str
@@ -36,16 +37,19 @@ class Preset:
     source: str
     classes: int | None = None
     low_res: LowResConditionerConfig | None = None
+    conditioning: str | None = None
 
     @property
     def architecture(self) -> tuple[object, ...]:
         """What determines keys and shapes: presets that share it are compared with a file only once."""
-        return (self.network, self.image_size, self.learned_variance, self.classes)
+        return (self.network, self.image_size, self.learned_variance, self.classes, self.conditioning)
 
     def target(self) -> Target:
         """The model itself."""
         network = network_choice(self.network, self.classes)
         conditioning: ConditioningConfig = {}
+        if self.conditioning is not None:
+            conditioning |= conditioning_choice(self.conditioning)
         if self.classes is not None and network.kind == "unet":
             conditioning["class_label"] = ClassConditionerConfig(kind="class", classes=self.classes)
         if self.low_res is not None:
@@ -139,7 +143,12 @@ def _clip() -> Iterator[Preset]:
         yield Preset(f"clip/{name}", f"clip_{name}", 224, False, layouts, "", f"{repository} (open_clip)")
 
 
-PRESETS = {preset.name: preset for preset in (*_ddpm(), *_adm(), *_improved(), *_sr3(), *_clip())}
+def _glide() -> Iterator[Preset]:
+    source = "openai/glide-text2im (download.py)"
+    yield Preset("glide/base64", "glide_base", 64, True, ("glide",), "base.pt", source, conditioning="glide")
+
+
+PRESETS = {preset.name: preset for preset in (*_ddpm(), *_adm(), *_improved(), *_sr3(), *_clip(), *_glide())}
 """By experiment. A test ensures that each is the model of its experiment."""
 
 
@@ -157,6 +166,14 @@ def network_choice(name: str, classes: int | None = None) -> NetworkConfig:
     config: Any = NETWORKS[str(values["kind"])].config
     values |= config.fitted(values, 32, 3)
     return TypeAdapter(NetworkConfig).validate_python(values)
+
+
+def conditioning_choice(name: str) -> ConditioningConfig:
+    """The configuration conf/conditioning/<name>.yaml; UserError if there is none of that name."""
+    values = contents("conditioning", name)
+    if values is None:
+        raise UserError(f"conditioning={name}: no such choice; there are {', '.join(choices_of('conditioning'))}")
+    return TypeAdapter(ConditioningConfig).validate_python(values)
 
 
 def preset_named(name: str) -> Preset:

@@ -84,6 +84,7 @@ def import_weights(
     if target is None:
         raise UserError(_unnamed(path, found.state))
     chosen = _choose_layout(path, found.state, layout, published_in)
+    _refuse_unknown_model(path, chosen, found.state)
     try:
         keymap = _keymap(chosen, target, () if layout else published_in)
         known = layout_named(keymap.layout)
@@ -107,6 +108,7 @@ def model_of_weights(
     if is_ours(found.state):
         raise UserError(_OURS.format(path=path))
     chosen = _choose_layout(path, found.state, layout, ())
+    _refuse_unknown_model(path, chosen, found.state)
     name = path.resolve().name if path.is_dir() else path.stem
     try:
         described = chosen.model_of(shapes_of(found.state), name, activation)
@@ -213,6 +215,12 @@ def _refuse_other_than_published(target: Target, state: Mapping[str, Tensor]) ->
                     f"shapes do not tell {key}, which is {json.dumps(value)} in {name}: give --preset {name}, or put "
                     "the config.json of transformers or open_clip_config.json beside it"
                 )
+
+
+def _refuse_unknown_model(path: Path, layout: Layout, state: Mapping[str, Tensor]) -> None:
+    refusal = layout.refusal(shapes_of(state))
+    if refusal is not None:
+        raise UserError(f"{path}: {refusal}")
 
 
 def _unnamed(path: Path, state: Mapping[str, Tensor]) -> str:

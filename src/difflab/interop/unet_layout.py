@@ -17,6 +17,19 @@ from difflab.interop.layout import CONDITIONERS, NETWORK, Layout, Target
 from difflab.interop.unet_words import Places, unet_in_words
 from difflab.networks.config import Stem, UNetBase
 
+ConditionerEntries = Callable[[Any], list[Entry]]
+"""The configuration of a conditioner -> the entries of its weights, under its own keys."""
+
+
+def without_weights(config: Any) -> list[Entry]:
+    """The entries of a conditioner that has no weights."""
+    return []
+
+
+def class_embedding(official: str) -> ConditionerEntries:
+    """The entries of a class embedding of that official name."""
+    return lambda config: [Entry((f"{official}.weight",), "embedding.weight")]
+
 
 def _no_constants(plan: Any) -> dict[str, Tensor]:
     return {}
@@ -47,8 +60,8 @@ class UNetLayout(Layout):
     stem:         the width of its first convolution.
     places:       the keys by which its models are described.
     networks:     the kinds of networks that the code supports.
-    conditioners: the kinds of conditioners that it supports -> the official name of their embedding, None if they have
-                  no weights. The code has at most one of each.
+    conditioners: the kinds of conditioners that it supports -> the entries of their weights. The code has at most one
+                  of each.
     order:        the modules of the official network in the order of its state dict; () if it is the entries' order.
     constants:    plan -> untrained tensors of the official network besides its weights.
     prefix:       the prefix of the network's keys in the official file.
@@ -61,7 +74,7 @@ class UNetLayout(Layout):
     stem: Stem
     places: Places
     networks: tuple[Literal["unet", "unet_encoder"], ...] = ("unet",)
-    conditioners: Mapping[str, str | None] = field(default_factory=dict)
+    conditioners: Mapping[str, ConditionerEntries] = field(default_factory=dict)
     order: tuple[str, ...] = ()
     constants: Callable[[Any], dict[str, Tensor]] = _no_constants
     prefix: str = ""
@@ -76,7 +89,7 @@ class UNetLayout(Layout):
         conditioners = target.conditioner_shapes()
         entries = [
             *(replace(entry, ours=NETWORK + entry.ours) for entry in self.entries(network.plan, shapes)),
-            *self._conditioner_entries(target.conditioning, conditioners),
+            *self._conditioner_entries(target.conditioning),
         ]
         if self.order:
             entries.sort(key=lambda entry: self.order.index(entry.official[0].partition(".")[0]))
@@ -132,9 +145,9 @@ class UNetLayout(Layout):
                 f"{network.stem_channels} (stem={network.stem}); use another layout"
             )
 
-    def _conditioner_entries(self, conditioning: ConditioningConfig, shapes: Shapes) -> list[Entry]:
+    def _conditioner_entries(self, conditioning: ConditioningConfig) -> list[Entry]:
         kinds: set[str] = set()
-        entries = []
+        entries: list[Entry] = []
         for name, config in conditioning.items():
             if config.kind not in self.conditioners or config.kind in kinds:
                 which = "a second conditioner" if config.kind in kinds else "a conditioner"
@@ -142,10 +155,8 @@ class UNetLayout(Layout):
                     f"layout {self.name} cannot hold {name}, {which} of kind {config.kind}; use layout difflab"
                 )
             kinds.add(config.kind)
-            official = self.conditioners[config.kind]
-            own = [key for key in shapes if key.startswith(f"{name}.")]
-            assert own == ([] if official is None else [f"{name}.embedding.weight"]), own
-            entries += [Entry((f"{official}.weight",), CONDITIONERS + key) for key in own]
+            own = self.conditioners[config.kind](config)
+            entries += [replace(entry, ours=f"{CONDITIONERS}{name}.{entry.ours}") for entry in own]
         return entries
 
 

@@ -57,6 +57,11 @@ def classes_in_words(classes: int) -> str:
     return f"class-conditional with {classes} classes"
 
 
+def text_transformer_in_words(layers: int, width: int, tokens: int) -> str:
+    """The fact of a text transformer that is trained with the network."""
+    return f"text transformer of {layers} layers of {width} channels on {tokens} tokens"
+
+
 def denoiser_in_words(upsamples: bool, channels: int) -> str:
     """The fact of a network that denoises images."""
     kind = "upsampler (takes a low-resolution image beside x)" if upsamples else "denoiser"

@@ -19,6 +19,8 @@ LABEL_SIZE, LABEL_HEIGHT = 10, 14
 """Font size, and height of a line, of labels, in pixels."""
 LABEL_LINES = 3
 """Maximum number of lines of a label."""
+LABELLED_SIDE = 128
+"""Width up to which images are enlarged so that no label is cut."""
 BREAKS = re.compile(r"(?<=[\s=_,;/-])(?!\s)")
 """Where a line of a label may end: after a space, and inside names and lists."""
 MISSING = (255, 0, 255)
@@ -33,20 +35,22 @@ def make_grid(
     """uint8 [N, C, H, W] with C = 1 or 3 -> one RGB image, row by row, with `pad` white pixels around each tile.
 
     labels: text for each image, wrapped below it to at most LABEL_LINES lines of its width, and shortened if it is
-        longer; the font has Latin letters only.
+        longer; the font has Latin letters only, and others become question marks.
     Images whose shorter side is below `min_side` are enlarged by an integer factor with nearest neighbour, so pixels
-    stay pixels. Raises ValueError for other shapes or types.
+    stay pixels; if labels do not fit below them, up to a width of LABELLED_SIDE. Raises ValueError for other shapes or
+    types.
     """
     if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
         raise ValueError(f"a grid takes uint8 images [N, 1 or 3, H, W] with N > 0, not {list(images.shape)}")
     pixels = np.stack([_to_rgb(image) for image in images])
+    font = ImageFont.load_default(LABEL_SIZE)
     factor = -(-min_side // min(pixels.shape[1:3]))
+    factor = _roomy(factor, pixels.shape[2], labels or [], font)
     pixels = pixels.repeat(factor, axis=1).repeat(factor, axis=2)
     n, height, width, _ = pixels.shape
     columns = min(columns, n)
     rows = -(-n // columns)
-    font = ImageFont.load_default(LABEL_SIZE)
-    texts = [_in_lines(label, font, width) for label in labels or []]
+    texts = [_shortened(_in_lines(label, font, width), font, width) for label in labels or []]
     below = 0 if labels is None else LABEL_HEIGHT * max(map(len, texts))
     step = height + below + pad
     canvas = np.full((rows * step + pad, columns * (width + pad) + pad, 3), BACKGROUND, dtype=np.uint8)
@@ -62,17 +66,36 @@ def make_grid(
     return picture
 
 
+def _roomy(factor: int, width: int, labels: Sequence[str], font: Font) -> int:
+    """The smallest factor from `factor` on with which the labels fit below images of `width`, or the largest."""
+    while (factor + 1) * width <= LABELLED_SIDE:
+        lines = [_in_lines(label, font, factor * width) for label in labels]
+        if all(_shortened(one, font, factor * width) == one for one in lines):
+            break
+        factor += 1
+    return factor
+
+
 def _in_lines(label: str, font: Font, width: int) -> list[str]:
-    """Wraps a label to lines of at most `width` pixels, in letters that every font has; at least one, maybe empty."""
-    text = " ".join(label.split()).encode("latin-1", "replace").decode("latin-1")
+    """Wraps a label to lines of at most `width` pixels, unless a word is longer, in letters that every font has.
+
+    At least one line, which may be empty.
+    """
+    # No letter is narrower than a pixel, so what follows would be cut anyway.
+    text = " ".join(label.split())[: LABEL_LINES * width].encode("latin-1", "replace").decode("latin-1")
     lines = [""]
     for piece in BREAKS.split(text):
         if lines[-1] and font.getlength((lines[-1] + piece).rstrip()) > width:
             lines.append("")
         lines[-1] += piece
+    return [line.rstrip() for line in lines]
+
+
+def _shortened(lines: list[str], font: Font, width: int) -> list[str]:
+    """At most LABEL_LINES of the lines, each at most `width` pixels wide."""
     if len(lines) > LABEL_LINES:
-        lines[LABEL_LINES - 1 :] = ["".join(lines[LABEL_LINES - 1 :])]
-    return [shortened(line.rstrip(), font, width) for line in lines]
+        lines = [*lines[: LABEL_LINES - 1], " ".join(lines[LABEL_LINES - 1 :])]
+    return [shortened(line, font, width) for line in lines]
 
 
 def to_pil(image: Tensor) -> Image.Image:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,8 @@ NullCondition = Literal["empty", "learned"]
 @CONDITIONERS.register("difflab.conditioning.text.transformer:build")
 class TextTransformerConditionerConfig(ConditionerBase):
     """A text transformer that is trained with the network (GLIDE): its tokens, and the last of them pooled."""
+
+    reads_captions: ClassVar[bool] = True
 
     kind: Literal["text_transformer"]
     tokenizer: TokenizerConfig
@@ -60,6 +62,8 @@ class TextTransformerConditionerConfig(ConditionerBase):
 @CONDITIONERS.register("difflab.conditioning.text.encoder:build")
 class TextEncoderConditionerConfig(ConditionerBase):
     """A frozen text encoder (Imagen): its tokens and its pooled state, projected by layers that are trained."""
+
+    reads_captions: ClassVar[bool] = True
 
     kind: Literal["text_encoder"]
     encoder: TextEncoderConfig
