@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -34,6 +34,11 @@ class RegularizerBase(Config):
     def moments_per_channel(self) -> int:
         """Numbers that describe each channel of the latent at each place."""
         return 1
+
+    @property
+    def has_codebook(self) -> bool:
+        """Whether it has a codebook, which is the only weight of a regulariser."""
+        return False
 
     @property
     def in_words(self) -> str:
@@ -76,6 +81,10 @@ class VQConfig(RegularizerBase):
     @property
     def architecture(self) -> Mapping[str, object]:
         return {"kind": self.kind, "codes": self.codes}
+
+    @property
+    def has_codebook(self) -> bool:
+        return True
 
     @property
     def in_words(self) -> str:
@@ -136,6 +145,10 @@ class AutoencoderConfig(NetworkBase):
         return self.downsampling
 
     @property
+    def takes_any_size(self) -> bool:
+        return True
+
+    @property
     def moments_channels(self) -> int:
         """Channels of what describes the latent: means and log-variances for kl, the latent itself for vq."""
         return self.latent_channels * self.regularizer.moments_per_channel
@@ -153,11 +166,13 @@ class AutoencoderConfig(NetworkBase):
             del facts["attention_type"]
         return facts | {f"regularizer.{key}": value for key, value in self.regularizer.architecture.items()}
 
+    @property
+    def untold(self) -> Mapping[str, Any]:
+        return {"norm_groups": self.norm_groups, "norm_eps": self.norm_eps, "tanh_output": self.tanh_output}
+
     def in_words(self, image_size: int) -> tuple[str, ...]:
-        f = self.downsampling
-        side = image_size // f
-        latent = f"f={f}, {self.latent_channels} x {side} x {side} latents of images of {image_size} pixels"
-        return (f"autoencoder, {self.regularizer.in_words}, {latent}",)
+        latent = f"f={self.downsampling}, latents of {self.latent_channels} channels"
+        return (f"autoencoder ({self.regularizer.in_words}), {latent}",)
 
     def refuse_other_data(self, data: DataConfig) -> None:
         super().refuse_other_data(data)
