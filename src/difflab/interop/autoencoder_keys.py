@@ -1,4 +1,4 @@
-"""The keys of first stages in CompVis' files (latent-diffusion, taming-transformers, Stable Diffusion) and diffusers'."""
+"""The keys of autoencoders: CompVis' (latent-diffusion, taming-transformers, Stable Diffusion) and diffusers'."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _Place:
 
 
 def compvis_entries(config: AutoencoderConfig) -> list[Entry]:
-    """The entries of CompVis' files, in the order of their state dicts; our keys without `network.`."""
+    """The entries of CompVis' files, layers in the order of their state dicts; our keys without `network.`."""
     entries: list[Entry] = []
     for side in SIDES:
         entries += both(f"{side}.conv_in", f"{side}.conv_in")

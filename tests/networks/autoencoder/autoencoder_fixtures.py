@@ -21,7 +21,7 @@ SMALL = {"kind": "autoencoder", "base_channels": 8, "channel_mult": [1, 2], "blo
 
 def small(regularizer: dict[str, Any], **values: Any) -> Autoencoder:
     """A tiny autoencoder with initial weights, f = 2 unless `channel_mult` says another."""
-    given = {**SMALL, "z_channels": 4, "regularizer": regularizer, **values}
+    given = {**SMALL, "z_channels": 4, "latent_channels": 4, "regularizer": regularizer, **values}
     return Autoencoder(AutoencoderConfig.model_validate(given))
 
 

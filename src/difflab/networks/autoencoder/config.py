@@ -127,8 +127,8 @@ class AutoencoderConfig(NetworkBase):
     and without a residual connection (`LinAttnBlock`)."""
     z_channels: Positive
     """Channels between the encoder's or decoder's convolutions and the 1x1 convolutions at the latent."""
-    latent_channels: Positive = Field(default_factory=lambda given: given.get("z_channels", 1))
-    """Channels of the latent (`embed_dim`), by default z_channels."""
+    latent_channels: Positive
+    """Channels of the latent (`embed_dim`)."""
     regularizer: Annotated[RegularizerBase, REGULARIZERS]
     """What keeps the latent small: kl or vq."""
     tanh_output: bool = False
