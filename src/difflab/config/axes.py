@@ -22,6 +22,7 @@ NETWORKS = Registry(
     "network",
     "difflab.networks.config",
     "difflab.networks.towers.config",
+    "difflab.networks.autoencoder.config",
     base="difflab.config.network:NetworkBase",
 )
 """The trained network. Builders: (config, image_size=, learned_variance=) -> `nn.Module` on torch's default device."""
@@ -35,6 +36,13 @@ TEXT_TOWERS = Registry(
     "network/text", "difflab.networks.towers.config", base="difflab.networks.towers.config:TextTowerBase"
 )
 """What embeds texts. Builders: (config, activation=, dim=) -> `TextTransformer` or alike."""
+
+REGULARIZERS = Registry(
+    "network/regularizer",
+    "difflab.networks.autoencoder.config",
+    base="difflab.networks.autoencoder.config:RegularizerBase",
+)
+"""What keeps latents of an autoencoder small. Builders: (config, channels=) -> `Regularizer`."""
 
 TOKENIZERS = Registry("tokenizer", "difflab.text.config", base="difflab.text.config:TokenizerBase")
 """How texts become token ids. Builders: (config) -> `Tokenizer`."""
@@ -104,6 +112,7 @@ AXES = (
     NETWORKS,
     IMAGE_TOWERS,
     TEXT_TOWERS,
+    REGULARIZERS,
     TOKENIZERS,
     DIFFUSIONS,
     SCHEDULES,
