@@ -19,7 +19,14 @@ _NOT_ARCHITECTURE = {"dropout", "checkpoint_activations", "channel_mult", "atten
 
 
 class RegularizerBase(Config):
-    """The configuration of every regulariser."""
+    """The configuration of every regulariser.
+
+    term:    the name under which its loss is logged.
+    summed:  whether its loss, and therefore the error that it is added to, is a sum over an image, and not a mean.
+    """
+
+    term: ClassVar[str] = "regularization"
+    summed: ClassVar[bool] = False
 
     kind: str
     weight: Annotated[float, Field(ge=0)] = 1.0
@@ -45,6 +52,9 @@ class RegularizerBase(Config):
 class KLConfig(RegularizerBase):
     """A diagonal Gaussian at each place, pulled towards the standard normal (Kingma and Welling 2013)."""
 
+    term: ClassVar[str] = "kl"
+    summed: ClassVar[bool] = True
+
     kind: Literal["kl"]
     weight: Annotated[float, Field(ge=0)] = 1e-6
     """Factor on the Kullback-Leibler divergence (summed over the latent, mean over the batch) in the loss."""
@@ -61,6 +71,8 @@ class KLConfig(RegularizerBase):
 @REGULARIZERS.register("difflab.networks.autoencoder.quantizer:build")
 class VQConfig(RegularizerBase):
     """The nearest vector of a codebook (van den Oord et al. 2017; VQGAN, Esser et al. 2021)."""
+
+    term: ClassVar[str] = "codebook"
 
     kind: Literal["vq"]
     codes: Positive

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 class KLRegularizer(Regularizer):
-    """Samples the latent; its loss is the divergence from the standard normal, summed over the latent, mean over the
-    batch. It has no weights."""
+    """Samples the latent; its loss is the divergence from the standard normal, summed over the latent. It has no
+    weights."""
 
     def posterior(self, moments: Tensor) -> DiagonalGaussian:
         """Means and log-variances [B, 2C, h, w] -> the Gaussian."""
@@ -24,7 +24,7 @@ class KLRegularizer(Regularizer):
     def forward(self, posterior: Posterior, noise: Tensor | None) -> Regularized:
         """A sample of the posterior, or its mean without noise."""
         latent = posterior.mode() if noise is None else posterior.sample(noise)
-        return Regularized(latent, posterior.kl().mean())
+        return Regularized(latent, posterior.kl())
 
 
 def build(config: KLConfig, *, channels: int) -> KLRegularizer:

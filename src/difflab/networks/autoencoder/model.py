@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from difflab.config.axes import REGULARIZERS
@@ -19,12 +20,14 @@ class Reconstruction:
     """All that a loss needs of one pass through an autoencoder.
 
     images:         [B, C, H, W].
+    features:       [B, D, H, W], the input of the decoder's last convolution.
     posterior:      the distribution of the latent.
-    regularization: [], without its weight: the divergence of the posterior, or the codebook loss.
+    regularization: [B], without its weight: the divergence of the posterior, or the codebook loss.
     codes:          int64 [B, h, w], the numbers of the codes; None without a codebook.
     """
 
     images: Tensor
+    features: Tensor
     posterior: Posterior
     regularization: Tensor
     codes: Tensor | None
@@ -54,11 +57,18 @@ class Autoencoder(nn.Module):
         assert isinstance(regularizer, Regularizer)
         self.regularizer = regularizer
 
-    @property
-    def last_layer(self) -> Tensor:
-        """The weight of the decoder's last convolution, at which the adaptive weight of an adversarial loss compares
-        gradients (VQGAN, eq. 7)."""
-        return self.decoder.conv_out.weight
+    def last_layer_gradient(self, features: Tensor, gradient: Tensor) -> Tensor:
+        """The gradient of a loss at the weight of the decoder's last convolution, where adversarial losses are weighed
+        against others (VQGAN, eq. 7).
+
+        features: [B, D, H, W] of a `Reconstruction`; gradient: of the loss at its images, [B, C, H, W]. -> the shape of
+        the weight. Neither changes, and no other layer is passed backwards.
+        """
+        weight = self.decoder.conv_out.weight.detach().requires_grad_()
+        with torch.enable_grad(), torch.autocast(features.device.type, enabled=False):
+            images = self.decoder.output(features.detach().to(weight.dtype), weight)
+            (found,) = torch.autograd.grad(images, weight, gradient.to(weight.dtype))
+        return found
 
     def encode(self, x: Tensor) -> Posterior:
         """Images [B, C, H, W] in [-1, 1] -> the distribution of their latents.
@@ -83,7 +93,7 @@ class Autoencoder(nn.Module):
             raise ValueError(f"this autoencoder decodes latents [B, {self.latent_channels}, h, w], got {list(z.shape)}")
         if quantize:
             z = self.regularizer.decodable(z)
-        return self.decoder(self.post_quant_conv(z.to(self.post_quant_conv.weight.dtype)))
+        return self.decoder(self._decodable(z))
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Reconstruction:
         """Images [B, C, H, W] in [-1, 1] through the latent and back.
@@ -93,8 +103,12 @@ class Autoencoder(nn.Module):
         """
         posterior = self.encode(x)
         regularized = self.regularizer(posterior, noise)
-        images = self.decode(regularized.latent, quantize=False)
-        return Reconstruction(images, posterior, regularized.loss, regularized.codes)
+        features = self.decoder.features(self._decodable(regularized.latent))
+        images = self.decoder.output(features)
+        return Reconstruction(images, features, posterior, regularized.loss, regularized.codes)
+
+    def _decodable(self, z: Tensor) -> Tensor:
+        return self.post_quant_conv(z.to(self.post_quant_conv.weight.dtype))
 
     def _refuse_other_images(self, x: Tensor) -> None:
         channels, f = self.config.channels, self.downsampling

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difflab.networks.autoencoder.latents import Deterministic, Posterior
@@ -75,12 +74,16 @@ class VectorQuantizer(Regularizer):
         return self.embedding(codes).movedim(-1, 1)
 
     def _loss(self, latent: Tensor, quantized: Tensor) -> Tensor:
-        """|sg[z_q] - z|^2 + |z_q - sg[z]|^2, means, one of them times beta (van den Oord et al. 2017, eq. 3)."""
-        commitment = F.mse_loss(latent, quantized.detach())
-        codebook = F.mse_loss(quantized, latent.detach())
+        """|sg[z_q] - z|^2 + |z_q - sg[z]|^2, means over each image, one of them times beta (van den Oord et al. 2017, eq. 3)."""
+        commitment = _mean_squares(latent - quantized.detach())
+        codebook = _mean_squares(quantized - latent.detach())
         if self.beta_on == "codebook":
             return commitment + self.beta * codebook
         return self.beta * commitment + codebook
+
+
+def _mean_squares(x: Tensor) -> Tensor:
+    return x.square().flatten(1).mean(dim=1)
 
 
 class Usage(NamedTuple):

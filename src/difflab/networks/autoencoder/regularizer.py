@@ -15,7 +15,7 @@ class Regularized:
     """A latent on its way to the decoder.
 
     latent: [B, C, h, w], differentiable.
-    loss:   [], the regularisation, without its weight in the loss.
+    loss:   [B], the regularisation of each image, without its weight in the loss.
     codes:  int64 [B, h, w], the numbers of the codes; None without a codebook.
     """
 

@@ -34,8 +34,8 @@ class _Side(nn.Module):
     def _levels(self) -> list[LevelBlocks]:
         return [cast(LevelBlocks, blocks) for blocks in self.levels]
 
-    def _out(self, h: Tensor) -> Tensor:
-        return self.conv_out(F.silu(self.norm_out(h)))
+    def _activated(self, h: Tensor) -> Tensor:
+        return F.silu(self.norm_out(h))
 
 
 class Encoder(_Side):
@@ -43,7 +43,7 @@ class Encoder(_Side):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, C, H, W] -> [B, Z, H/f, W/f]; twice the channels if there are log-variances."""
-        return self._out(self._through(self.conv_in(x), [*self._levels(), self.middle]))
+        return self.conv_out(self._activated(self._through(self.conv_in(x), [*self._levels(), self.middle])))
 
 
 class Decoder(_Side):
@@ -58,5 +58,14 @@ class Decoder(_Side):
 
     def forward(self, z: Tensor) -> Tensor:
         """z [B, Z, h, w] -> [B, C, f h, f w]."""
-        x = self._out(self._through(self.conv_in(z), [self.middle, *reversed(self._levels())]))
+        return self.output(self.features(z))
+
+    def features(self, z: Tensor) -> Tensor:
+        """z [B, Z, h, w] -> the input of the last convolution, [B, D, f h, f w]."""
+        return self._activated(self._through(self.conv_in(z), [self.middle, *reversed(self._levels())]))
+
+    def output(self, features: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Features [B, D, H, W] -> images [B, C, H, W]; weight: of the last convolution, by default its own."""
+        last = self.conv_out
+        x = F.conv2d(features, last.weight if weight is None else weight, last.bias, padding=1)
         return x.tanh() if self.tanh else x
