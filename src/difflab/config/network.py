@@ -50,6 +50,11 @@ class NetworkBase(Config):
         return False
 
     @property
+    def takes_any_size(self) -> bool:
+        """Whether one network is for images of all sizes that are multiples of `size_multiple`."""
+        return False
+
+    @property
     def reads(self) -> Reads:
         """The fields of its conditioning that the network reads."""
         return Reads(())

@@ -57,7 +57,7 @@ class Target:
 
     def architecture(self) -> dict[str, object]:
         """What determines keys, shapes and computation: equal if the weights of one target fit the other."""
-        facts: dict[str, object] = {"image_size": self.image_size}
+        facts: dict[str, object] = {} if self.network.takes_any_size else {"image_size": self.image_size}
         if self.network.gives == "images":
             facts["learned_variance"] = self.learned_variance
         facts |= self.network.architecture(self.image_size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Container
 
 from difflab.errors import UserError
+from difflab.interop.autoencoder_layout import COMPVIS_AUTOENCODER, DIFFUSERS_AUTOENCODER
 from difflab.interop.clip_keys import is_clip_scalar
 from difflab.interop.clip_layout import OPEN_CLIP_CUSTOM, OPENAI_CLIP, TRANSFORMERS_CLIP
 from difflab.interop.diffusers_unet import DIFFUSERS
@@ -15,11 +16,16 @@ from difflab.interop.pesser import PESSER
 
 _UNETS: tuple[Layout, ...] = (PESSER, DIFFUSERS, GUIDED, GUIDED_NEW_ORDER, JANSPIRY, JANSPIRY_DDPM)
 _CLIPS: tuple[Layout, ...] = (OPENAI_CLIP, OPEN_CLIP_CUSTOM, TRANSFORMERS_CLIP)
-LAYOUTS = {layout.name: layout for layout in (*_UNETS, *_CLIPS)}
+_AUTOENCODERS: tuple[Layout, ...] = (COMPVIS_AUTOENCODER, DIFFUSERS_AUTOENCODER)
+LAYOUTS = {layout.name: layout for layout in (*_UNETS, *_CLIPS, *_AUTOENCODERS)}
 NATIVE = "difflab"
 """The name of our own layout."""
-OUR_MARKERS = (("encoder.0.block.0.norm1.weight",), ("text.tokens.weight", "logit_scale"))
-"""Keys of our own layout: all of one of them are in every UNet, all of the other in every CLIP."""
+OUR_MARKERS = (
+    ("encoder.0.block.0.norm1.weight",),
+    ("text.tokens.weight", "logit_scale"),
+    ("encoder.levels.0.block.0.norm1.weight", "post_quant_conv.weight"),
+)
+"""Keys of our own layout: all of one row are in every UNet, of the next in every CLIP, then in every autoencoder."""
 
 
 def layout_named(name: str) -> Layout:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -41,6 +41,11 @@ class RegularizerBase(Config):
     def moments_per_channel(self) -> int:
         """Numbers that describe each channel of the latent at each place."""
         return 1
+
+    @property
+    def has_codebook(self) -> bool:
+        """Whether it has a codebook, which is the only weight of a regulariser."""
+        return False
 
     @property
     def in_words(self) -> str:
@@ -90,6 +95,10 @@ class VQConfig(RegularizerBase):
         return {"kind": self.kind, "codes": self.codes}
 
     @property
+    def has_codebook(self) -> bool:
+        return True
+
+    @property
     def in_words(self) -> str:
         return f"VQ with {self.codes} codes"
 
@@ -118,8 +127,8 @@ class AutoencoderConfig(NetworkBase):
     and without a residual connection (`LinAttnBlock`)."""
     z_channels: Positive
     """Channels between the encoder's or decoder's convolutions and the 1x1 convolutions at the latent."""
-    latent_channels: Positive = Field(default_factory=lambda given: given.get("z_channels", 1))
-    """Channels of the latent (`embed_dim`), by default z_channels."""
+    latent_channels: Positive
+    """Channels of the latent (`embed_dim`)."""
     regularizer: Annotated[RegularizerBase, REGULARIZERS]
     """What keeps the latent small: kl or vq."""
     tanh_output: bool = False
@@ -148,6 +157,10 @@ class AutoencoderConfig(NetworkBase):
         return self.downsampling
 
     @property
+    def takes_any_size(self) -> bool:
+        return True
+
+    @property
     def moments_channels(self) -> int:
         """Channels of what describes the latent: means and log-variances for kl, the latent itself for vq."""
         return self.latent_channels * self.regularizer.moments_per_channel
@@ -165,11 +178,13 @@ class AutoencoderConfig(NetworkBase):
             del facts["attention_type"]
         return facts | {f"regularizer.{key}": value for key, value in self.regularizer.architecture.items()}
 
+    @property
+    def untold(self) -> Mapping[str, Any]:
+        return {"norm_groups": self.norm_groups, "norm_eps": self.norm_eps, "tanh_output": self.tanh_output}
+
     def in_words(self, image_size: int) -> tuple[str, ...]:
-        f = self.downsampling
-        side = image_size // f
-        latent = f"f={f}, {self.latent_channels} x {side} x {side} latents of images of {image_size} pixels"
-        return (f"autoencoder, {self.regularizer.in_words}, {latent}",)
+        latent = f"f={self.downsampling}, latents of {self.latent_channels} channels"
+        return (f"autoencoder ({self.regularizer.in_words}), {latent}",)
 
     def refuse_other_data(self, data: DataConfig) -> None:
         super().refuse_other_data(data)

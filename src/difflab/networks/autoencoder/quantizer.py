@@ -74,7 +74,7 @@ class VectorQuantizer(Regularizer):
         return self.embedding(codes).movedim(-1, 1)
 
     def _loss(self, latent: Tensor, quantized: Tensor) -> Tensor:
-        """|sg[z_q] - z|^2 + |z_q - sg[z]|^2, means over images, one of them times beta (van den Oord et al. 2017)."""
+        """|sg[z_q] - z|^2 + |z_q - sg[z]|^2, means over an image, one times beta (van den Oord et al. 2017, eq. 3)."""
         commitment = _mean_squares(latent - quantized.detach())
         codebook = _mean_squares(quantized - latent.detach())
         if self.beta_on == "codebook":
