@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from difflab.config.optimizer import OptimizerConfig
 from difflab.networks.actnorm import ActNorm2d
-from difflab.networks.patch_discriminator import PatchDiscriminator, smallest_side
+from difflab.networks.patch_discriminator import PatchDiscriminator
+from difflab.tasks.autoencoder.config import DiscriminatorConfig
 from golden_fixtures import Fixture, load
 
 NAMES = ["ldm_disc_bn_3layers", "ldm_disc_bn_2layers", "ldm_disc_actnorm", "ldm_disc_small_signal"]
@@ -49,7 +51,7 @@ def test_logits_and_running_statistics_are_the_official_ones(name: str) -> None:
 
 @pytest.mark.parametrize("layers", [1, 2, 3, 4])
 def test_the_smallest_image_has_one_logit(layers: int) -> None:
-    side = smallest_side(layers)
+    side = DiscriminatorConfig(layers=layers, optimizer=OptimizerConfig(kind="adam", lr=1.0)).smallest_side
     discriminator = PatchDiscriminator(1, width=4, layers=layers).eval()
     assert discriminator(torch.zeros(1, 1, side, side)).shape == (1, 1, 1, 1)
     with pytest.raises(RuntimeError):

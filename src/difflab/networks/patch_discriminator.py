@@ -50,12 +50,6 @@ class PatchDiscriminator(nn.Module):
         return self.layers(images)
 
 
-def smallest_side(layers: int) -> int:
-    """Returns the pixels per side of the smallest image of which a discriminator has a logit."""
-    # Each of the two last convolutions shrinks its input by 1.
-    return 3 * 2**layers
-
-
 def _conv(channels: int, out: int, *, stride: int, bias: bool = True) -> nn.Conv2d:
     return nn.Conv2d(channels, out, _KERNEL, stride=stride, padding=1, bias=bias)
 
