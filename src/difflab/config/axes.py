@@ -44,6 +44,13 @@ REGULARIZERS = Registry(
 )
 """What keeps latents of an autoencoder small. Builders: (config, channels=) -> `Regularizer`."""
 
+PERCEPTUAL = Registry(
+    "perceptual",
+    "difflab.networks.perceptual.config",
+    base="difflab.networks.perceptual.config:PerceptualBase",
+)
+"""How reconstructions are compared besides their pixels. Builders: (config) -> `PerceptualDistance` or None."""
+
 TOKENIZERS = Registry("tokenizer", "difflab.text.config", base="difflab.text.config:TokenizerBase")
 """How texts become token ids. Builders: (config) -> `Tokenizer`."""
 
@@ -113,6 +120,7 @@ AXES = (
     IMAGE_TOWERS,
     TEXT_TOWERS,
     REGULARIZERS,
+    PERCEPTUAL,
     TOKENIZERS,
     DIFFUSIONS,
     SCHEDULES,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -22,6 +22,7 @@ class Frozen(nn.Module):
     """`build(*arguments)` with the weights of a file, as part of a model.
 
     source: the file. arguments: hashable; the same module from the same file is loaded once per process.
+    unused: the names of modules in the file that this one does not have.
 
     The inner module is not a submodule: its parameters are not listed or trained, its tensors are neither in the state
     dict nor required on loading, and it is in evaluation mode whatever the mode of the model. It follows the model to
@@ -30,9 +31,15 @@ class Frozen(nn.Module):
     It is empty until `difflab.parts.loading.load_frozen` is called on the model; calling it calls the inner module.
     """
 
-    def __init__(self, source: FrozenConfig, build: Callable[..., nn.Module], *arguments: Hashable) -> None:
+    def __init__(
+        self,
+        source: FrozenConfig,
+        build: Callable[..., nn.Module],
+        *arguments: Hashable,
+        unused: Sequence[str] = (),
+    ) -> None:
         super().__init__()
-        self.source = source
+        self.source, self.unused = source, tuple(unused)
         self._build, self._arguments = build, arguments
         self._sha256: str | None = None
         # Not set as an attribute, which nn.Module would register as a submodule.

@@ -9,7 +9,7 @@ from difflab.interop.keymap import refuse_misfit, shapes_of
 from difflab.interop.unpickle import read_tensors
 from difflab.networks.frozen import Frozen
 from difflab.parts.finding import find
-from difflab.parts.selection import frozen_parts
+from difflab.parts.selection import frozen_parts, is_inside
 
 
 def load_frozen(module: nn.Module) -> None:
@@ -31,7 +31,7 @@ def _load(part: Frozen) -> None:
     if part.shares(sha256):
         return
     module = part.empty()
-    state = read_tensors(path)
+    state = {key: tensor for key, tensor in read_tensors(path).items() if not is_inside(key, part.unused)}
     refuse_misfit(state, shapes_of(module.state_dict()), str(path))
     module.load_state_dict(state, strict=True)
     part.fill(module, sha256)

@@ -43,6 +43,11 @@ class RegularizerBase(Config):
         return 1
 
     @property
+    def codebook_size(self) -> int | None:
+        """The number of codes; None without a codebook."""
+        return None
+
+    @property
     def has_codebook(self) -> bool:
         """Whether it has a codebook, which is the only weight of a regulariser."""
         return False
@@ -93,6 +98,10 @@ class VQConfig(RegularizerBase):
     @property
     def architecture(self) -> Mapping[str, object]:
         return {"kind": self.kind, "codes": self.codes}
+
+    @property
+    def codebook_size(self) -> int:
+        return self.codes
 
     @property
     def has_codebook(self) -> bool:
