@@ -22,6 +22,7 @@ NETWORKS = Registry(
     "network",
     "difflab.networks.config",
     "difflab.networks.towers.config",
+    "difflab.networks.autoencoder.config",
     base="difflab.config.network:NetworkBase",
 )
 """The trained network. Builders: (config, image_size=, learned_variance=) -> `nn.Module` on torch's default device."""
@@ -42,6 +43,20 @@ TEXT_ENCODERS = Registry(
     base="difflab.networks.text_encoders.config:TextEncoderBase",
 )
 """What encodes captions, frozen. Builders: (config) -> `Frozen` with a `TextEncoder`."""
+
+REGULARIZERS = Registry(
+    "network/regularizer",
+    "difflab.networks.autoencoder.config",
+    base="difflab.networks.autoencoder.config:RegularizerBase",
+)
+"""What keeps latents of an autoencoder small. Builders: (config, channels=) -> `Regularizer`."""
+
+PERCEPTUAL = Registry(
+    "perceptual",
+    "difflab.networks.perceptual.config",
+    base="difflab.networks.perceptual.config:PerceptualBase",
+)
+"""How reconstructions are compared besides their pixels. Builders: (config) -> `PerceptualDistance` or None."""
 
 TOKENIZERS = Registry("tokenizer", "difflab.text.config", base="difflab.text.config:TokenizerBase")
 """How texts become token ids. Builders: (config) -> `Tokenizer`."""
@@ -117,6 +132,8 @@ AXES = (
     IMAGE_TOWERS,
     TEXT_TOWERS,
     TEXT_ENCODERS,
+    REGULARIZERS,
+    PERCEPTUAL,
     TOKENIZERS,
     DIFFUSIONS,
     SCHEDULES,
