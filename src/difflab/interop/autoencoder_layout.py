@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
+from difflab.config.network import NetworkConfig
 from difflab.errors import UserError
 from difflab.interop.autoencoder_keys import compvis_entries, diffusers_entries
+from difflab.interop.autoencoder_model import IMAGE_SIZE, stored_autoencoder
 from difflab.interop.autoencoder_shapes import AutoencoderKeys, autoencoder_of_shapes
 from difflab.interop.diffusers_unet import modern_attention_names
 from difflab.interop.keymap import Entry, KeyMap, Shapes, shapes_of
-from difflab.interop.layout import NETWORK, Layout, Target
+from difflab.interop.layout import NETWORK, Described, Layout, Target
 from difflab.networks.autoencoder.config import AutoencoderConfig
 
 Tidied = tuple[dict[str, Tensor], list[str]]
@@ -48,6 +51,9 @@ class AutoencoderLayout(Layout):
         entries = [replace(entry, ours=NETWORK + entry.ours) for entry in self.entries(config)]
         return KeyMap(self.name, entries, shapes)
 
+    def takes(self, network: NetworkConfig) -> bool:
+        return isinstance(network, AutoencoderConfig)
+
     def could_be(self, target: Target, shapes: Shapes) -> bool:
         """Whether everything that shapes tell agrees."""
         found = autoencoder_of_shapes(shapes, self.keys)
@@ -63,12 +69,17 @@ class AutoencoderLayout(Layout):
     def tidied(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         return self.tidy(state)
 
+    def model_of(self, shapes: Shapes, name: str, activation: str | None) -> Described | None:
+        found = autoencoder_of_shapes(shapes, self.keys)
+        if found is None:
+            return None
+        note = f"took images of {IMAGE_SIZE} pixels, as of all published first stages; it takes other sizes too"
+        return Described(stored_autoencoder(found, IMAGE_SIZE, f"{self.name}/{name}"), (note,))
+
     def untold(self, target: Target) -> list[str]:
-        config = autoencoder_of(target)
-        return [
-            f"nothing beside these weights says norm_groups, norm_eps and tanh_output: taken for {config.norm_groups}, "
-            f"{config.norm_eps:g} and {str(config.tanh_output).lower()}"
-        ]
+        taken = {key: value for key, value in target.network.untold.items() if key not in self.requires}
+        said = ", ".join(f"{key}={json.dumps(value)}" for key, value in taken.items())
+        return [f"nothing beside these weights says their {' and '.join(taken)}: taken for {said}"]
 
 
 def autoencoder_of(target: Target) -> AutoencoderConfig:
@@ -117,6 +128,7 @@ COMPVIS_AUTOENCODER = AutoencoderLayout(
 )
 DIFFUSERS_AUTOENCODER = AutoencoderLayout(
     name="diffusers_autoencoder",
+    program="diffusers",
     code="diffusers",
     entries=diffusers_entries,
     keys=AutoencoderKeys(

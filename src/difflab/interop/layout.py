@@ -96,6 +96,7 @@ class Layout(ABC):
     code:   the official code, in words.
     marker: a key by which a file of this layout is recognized, under whatever prefix.
     beside: keys that such a file has too, where other networks have the marker.
+    program: a name, as in --layout, that it shares with the layouts of the same program for other kinds of models.
     widened: whether half precision is read as float32, as the code itself does.
     """
 
@@ -103,6 +104,7 @@ class Layout(ABC):
     code: str
     marker: str
     beside: tuple[str, ...] = ()
+    program: str = ""
     widened: bool = False
 
     @abstractmethod
@@ -120,6 +122,10 @@ class Layout(ABC):
     def marks(self, keys: Container[str], prefix: str = "") -> bool:
         """Whether keys are those of this layout, under a prefix."""
         return all(f"{prefix}{key}" in keys for key in (self.marker, *self.beside))
+
+    def takes(self, network: NetworkConfig) -> bool:
+        """Whether it is for this kind of network."""
+        return True
 
     def is_weight(self, scalar: str) -> bool:
         """Whether a tensor without dimensions is one of the model's; others are counters beside it."""

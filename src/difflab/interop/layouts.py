@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container
+from collections.abc import Callable, Collection, Container
 
 from difflab.errors import UserError
 from difflab.interop.autoencoder_layout import COMPVIS_AUTOENCODER, DIFFUSERS_AUTOENCODER
@@ -33,6 +33,15 @@ def layout_named(name: str) -> Layout:
     if name not in LAYOUTS:
         raise UserError(f"no layout is called {name!r}; there are {', '.join(LAYOUTS)}")
     return LAYOUTS[name]
+
+
+def layout_for(name: str, suits: Callable[[Layout], bool]) -> Layout:
+    """The layout that a user means by a name: that of the program's layouts for several kinds of models that suits.
+
+    UserError if there is none of that name.
+    """
+    others = (layout for layout in LAYOUTS.values() if layout.program == name)
+    return next(filter(suits, others), None) or layout_named(name)
 
 
 def marked_layouts(state: Container[str]) -> list[Layout]:

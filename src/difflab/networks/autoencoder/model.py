@@ -75,7 +75,7 @@ class Autoencoder(nn.Module):
 
         Raises ValueError for another number of channels, or sides that are no multiples of f.
         """
-        self._refuse_other_images(x)
+        self.refuse_other_images(x)
         return self.posterior(self.quant_conv(self.encoder(x)))
 
     def posterior(self, moments: Tensor) -> Posterior:
@@ -89,11 +89,15 @@ class Autoencoder(nn.Module):
             one; the latents of latent diffusion are those before quantisation.
         Raises ValueError for another number of channels.
         """
+        return self.decoder(self.decodable(z, quantize=quantize))
+
+    def decodable(self, z: Tensor, *, quantize: bool = True) -> Tensor:
+        """The input of the decoder [B, z_channels, h, w] for latents [B, latent_channels, h, w]; see `decode`."""
         if z.ndim != 4 or z.shape[1] != self.latent_channels:
             raise ValueError(f"this autoencoder decodes latents [B, {self.latent_channels}, h, w], got {list(z.shape)}")
         if quantize:
             z = self.regularizer.decodable(z)
-        return self.decoder(self._decodable(z))
+        return self.post_quant_conv(z.to(self.post_quant_conv.weight.dtype))
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Reconstruction:
         """Images [B, C, H, W] in [-1, 1] through the latent and back.
@@ -103,14 +107,12 @@ class Autoencoder(nn.Module):
         """
         posterior = self.encode(x)
         regularized = self.regularizer(posterior, noise)
-        features = self.decoder.features(self._decodable(regularized.latent))
+        features = self.decoder.features(self.decodable(regularized.latent, quantize=False))
         images = self.decoder.output(features)
         return Reconstruction(images, features, posterior, regularized.loss, regularized.codes)
 
-    def _decodable(self, z: Tensor) -> Tensor:
-        return self.post_quant_conv(z.to(self.post_quant_conv.weight.dtype))
-
-    def _refuse_other_images(self, x: Tensor) -> None:
+    def refuse_other_images(self, x: Tensor) -> None:
+        """Raises ValueError unless x is [B, C, H, W] with the channels and a size that the encoder takes."""
         channels, f = self.config.channels, self.downsampling
         if x.ndim != 4 or x.shape[1] != channels:
             raise ValueError(f"this autoencoder takes images [B, {channels}, H, W], got {list(x.shape)}")

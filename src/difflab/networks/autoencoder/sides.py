@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import cast
 
 import torch.nn.functional as F
@@ -25,17 +24,18 @@ class _Side(nn.Module):
         self.norm_out = plan.norm.build(plan.head_channels)
         self.conv_out = nn.Conv2d(plan.head_channels, plan.out_channels, 3, padding=1)
 
-    def _through(self, h: Tensor, levels: Iterable[LevelBlocks]) -> Tensor:
-        for blocks in levels:
-            for step in range(len(blocks.level)):
-                h = blocks(step, h, None, None, None)
-        return h
+    def _level(self, level: int) -> LevelBlocks:
+        return cast(LevelBlocks, self.levels[level])
 
-    def _levels(self) -> list[LevelBlocks]:
-        return [cast(LevelBlocks, blocks) for blocks in self.levels]
-
-    def _activated(self, h: Tensor) -> Tensor:
+    def activated(self, h: Tensor) -> Tensor:
+        """Features after the last level or the middle -> the input of the last convolution."""
         return F.silu(self.norm_out(h))
+
+
+def _through(h: Tensor, blocks: LevelBlocks, steps: range | None = None) -> Tensor:
+    for step in steps or range(len(blocks.level)):
+        h = blocks(step, h, None, None, None)
+    return h
 
 
 class Encoder(_Side):
@@ -43,7 +43,17 @@ class Encoder(_Side):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, C, H, W] -> [B, Z, H/f, W/f]; twice the channels if there are log-variances."""
-        return self.conv_out(self._activated(self._through(self.conv_in(x), [*self._levels(), self.middle])))
+        for level in range(len(self.levels)):
+            x = self.level(x, level)
+        return self.end(x)
+
+    def level(self, h: Tensor, level: int) -> Tensor:
+        """One level, with what halves the grid after it: the output of the level before, or images -> features."""
+        return _through(self.conv_in(h) if level == 0 else h, self._level(level))
+
+    def end(self, h: Tensor) -> Tensor:
+        """What follows the last level."""
+        return self.conv_out(self.activated(_through(h, self.middle)))
 
 
 class Decoder(_Side):
@@ -62,7 +72,23 @@ class Decoder(_Side):
 
     def features(self, z: Tensor) -> Tensor:
         """z [B, Z, h, w] -> the input of the last convolution, [B, D, f h, f w]."""
-        return self._activated(self._through(self.conv_in(z), [self.middle, *reversed(self._levels())]))
+        h = self.begin(z)
+        for level in reversed(range(len(self.levels))):
+            h = self.level(h, level)
+        return self.activated(h)
+
+    def begin(self, z: Tensor) -> Tensor:
+        """What precedes the last level, which is the first to run."""
+        return _through(self.conv_in(z), self.middle)
+
+    def level(self, h: Tensor, level: int) -> Tensor:
+        """One level, with what doubles the grid before it: the output of the level above, or of `begin` -> features."""
+        if level + 1 < len(self.levels):
+            above = self._level(level + 1)
+            h = _through(h, above, range(len(above.level) - 1, len(above.level)))
+        own = self._level(level)
+        # The last step of all but level 0 doubles the grid for the next.
+        return _through(h, own, range(len(own.level) - (level > 0)))
 
     def output(self, features: Tensor, weight: Tensor | None = None) -> Tensor:
         """Features [B, D, H, W] -> images [B, C, H, W]; weight: of the last convolution, by default its own."""
