@@ -150,5 +150,4 @@ def test_style_does_not_see_where_things_are() -> None:
 def test_none_compares_nothing() -> None:
     config = PERCEPTUAL["none"].config()
     assert isinstance(config, PerceptualBase)
-    assert not config.compares
     assert build_perceptual(config) is None

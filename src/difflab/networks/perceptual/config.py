@@ -19,11 +19,6 @@ class PerceptualBase(Config):
 
     kind: str
 
-    @property
-    def compares(self) -> bool:
-        """Whether there is anything to compare."""
-        return True
-
 
 class FeatureDistanceBase(PerceptualBase):
     """A distance between the features of a network, at several depths."""
@@ -38,10 +33,6 @@ class NoPerceptualConfig(PerceptualBase):
     """None: reconstructions are compared by their pixels alone."""
 
     kind: Literal["none"] = "none"
-
-    @property
-    def compares(self) -> bool:
-        return False
 
 
 @PERCEPTUAL.register("difflab.networks.perceptual.build:lite0")

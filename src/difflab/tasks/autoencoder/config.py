@@ -18,8 +18,6 @@ from difflab.networks.perceptual.config import PerceptualBase
 
 AutoencodingNetwork = Annotated[NetworkConfig, BeforeValidator(of_other_tasks)]
 
-_COLOURS = (1, 3)
-
 
 class DiscriminatorConfig(Config):
     """The patch discriminator that reconstructions have to deceive, in training only (PatchGAN; VQGAN, section 3.1)."""
@@ -97,11 +95,6 @@ class AutoencoderTrainConfig(TrainConfig):
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         self.network.refuse_other_data(self.data)
-        if self.perceptual.compares and self.data.channels not in _COLOURS:
-            raise ValueError(
-                f"data.channels={self.data.channels}, but perceptual distances are of images of 1 or 3 channels: set "
-                "perceptual=none"
-            )
         adversary, size = self.discriminator, self.data.image_size
         if adversary is not None and size < adversary.smallest_side:
             raise ValueError(
