@@ -19,6 +19,7 @@ from tiny_runs import difflab, done, mistake
 
 TRAINING = (
     "experiment=clip/shapes32",
+    "network=clip_small",
     "network.embedding_dim=8",
     "network.text.width=16",
     "network.text.layers=1",

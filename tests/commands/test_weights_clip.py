@@ -131,6 +131,7 @@ def test_a_unet_leaves_in_no_layout_of_clips(tiny_run: Path) -> None:
 CLIPS = ("tokenizer=clip", "tokenizer.vocabulary=49408")
 SMALL = (
     "experiment=clip/shapes32",
+    "network=clip_small",
     "network.embedding_dim=32",
     "network.image={kind: vit, patch_size: 8, width: 64, layers: 2, heads: 1}",
     "network.text.width=64",
