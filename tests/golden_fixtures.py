@@ -38,9 +38,12 @@ class Fixture:
     def input(self, name: str) -> Tensor:
         """An input of the fixture, literal or drawn (then scale, abs, shift, clip in that order)."""
         spec = self.spec["inputs"][name]
-        if "values" in spec:
-            return torch.as_tensor(np.asarray(spec["values"], dtype=spec["dtype"]))
-        values = draw(self.spec["seed"], f"input:{name}", spec["shape"], "input") * spec.get("scale", 1.0)
+        # The folders write it in one of two ways.
+        literal = spec.get("values", spec.get("value"))
+        if literal is not None:
+            return torch.as_tensor(np.asarray(literal, dtype=spec["dtype"]))
+        shape = spec.get("shape", spec.get("draw"))
+        values = draw(self.spec["seed"], f"input:{name}", shape, "input") * spec.get("scale", 1.0)
         if spec.get("abs"):
             values = np.abs(values)
         values = values + spec.get("shift", 0.0)

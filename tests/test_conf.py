@@ -13,7 +13,7 @@ import yaml
 from difflab.commands.composing import choices_of, compose, compose_and_validate
 from difflab.conf_dir import conf_dir
 from difflab.config.accuracy import AccuracyConfig
-from difflab.config.axes import SIGMA_DISTRIBUTIONS
+from difflab.config.axes import PERCEPTUAL, SIGMA_DISTRIBUTIONS
 from difflab.config.base import Config
 from difflab.config.groups import contents
 from difflab.config.likelihood import LikelihoodConfig
@@ -86,6 +86,24 @@ PARAMETERS = {  # of the whole model, with its class embedding
     "clip/vit_g14": 1_366_678_273,
     "clip/vit_bigg14": 2_539_567_105,
     "glide/base64": 385_030_726,
+    "autoencoder/kl_f2": 13_314_465,
+    "autoencoder/kl_f4": 55_312_063,
+    "autoencoder/kl_f8": 83_653_863,
+    "autoencoder/kl_f16": 69_610_963,
+    "autoencoder/kl_f16_d8": 69_499_371,
+    "autoencoder/kl_f32": 103_880_131,
+    "autoencoder/kl_f32_d16": 103_197_139,
+    "autoencoder/vq_f2": 13_313_937,
+    "autoencoder/vq_f2_n64": 13_309_969,
+    "autoencoder/vq_f4": 55_322_782,
+    "autoencoder/vq_f4_n256": 55_298_974,
+    "autoencoder/vq_f4_noattn": 53_219_486,
+    "autoencoder/vq_f8": 67_717_295,
+    "autoencoder/vq_f8_n256": 67_652_783,
+    "autoencoder/vq_f16": 69_593_371,
+    "autoencoder/vq_f32": 103_384_755,
+    "autoencoder/vqgan_f16_1024": 72_141_699,
+    "autoencoder/vqgan_f16_16384": 76_073_859,
 }
 NEEDED = {  # what a choice cannot do without
     ("init", "weights"): ["init.from=runs/somewhere"],
@@ -95,6 +113,8 @@ NEEDED = {  # what a choice cannot do without
     **{("diffusion/sigma_distribution", kind): ["diffusion=edm"] for kind in SIGMA_DISTRIBUTIONS},
     ("guidance", "classifier"): ["guidance.run=runs/somewhere"],
     ("metrics", "classes"): ["classifier=runs/somewhere"],
+    ("metrics", "clip_score"): ["clip=runs/somewhere"],
+    ("metrics", "prompts"): ["clip=runs/somewhere"],
     ("guidance", "composed"): ["guidance.classifier.run=runs/somewhere"],
     ("guidance", "autoguidance"): ["guidance.reference.run=runs/somewhere"],
     ("conditioning", "text_transformer"): [
@@ -112,12 +132,19 @@ NEEDED = {  # what a choice cannot do without
         "tokenizer.vocabulary=49408",
         "tokenizer.padding=49407",
     ],
+    **{("perceptual", kind): ["task=autoencoder"] for kind in PERCEPTUAL},
+    ("callbacks", "autoencoder"): ["task=autoencoder"],
+    ("callbacks", "large_autoencoder"): ["task=autoencoder"],
     ("conditioning", "low_res"): ["conditioning.low_res.size=16", "network.concat_channels=3"],
     ("conditioning", "class_low_res"): ["conditioning.low_res.size=16", "network.concat_channels=3"],
 }
 DRAWING_NOTHING = [("sampler", "ddim_inversion")]
 NOT_OF_TRAINING = ("experiment", "pipeline", "method")
-NEEDED_BY = {"unet_encoder": ["task=noisy_classifier"], "clip": ["task=contrastive"]}
+NEEDED_BY = {
+    "unet_encoder": ["task=noisy_classifier"],
+    "clip": ["task=contrastive"],
+    "autoencoder": ["task=autoencoder"],
+}
 NEEDED_BY_UPSAMPLERS = ["conditioning=low_res", "conditioning.low_res.size=16"]
 GROUPS = sorted(
     str(path.parent.relative_to(conf_dir()))
@@ -226,7 +253,7 @@ def test_large_experiment_builds_on_the_meta_device_with_the_published_size(expe
 
 def _on_meta(experiment: str) -> int:
     config, _ = composed(experiment)
-    config = config.completed(lambda: ["a red circle"])
+    config = config.described().completed(lambda: ["a red circle"])
     with torch.device("meta"):
         model = build_model(config.model())
     return sum(p.numel() for p in model.as_module().parameters())
@@ -235,7 +262,7 @@ def _on_meta(experiment: str) -> int:
 @pytest.mark.parametrize("experiment", SMALL)
 def test_small_experiment_is_about_as_large_as_it_says(experiment: str) -> None:
     config, _ = composed(experiment)
-    module = build_training_module(config.completed(lambda: ["a red circle"]))
+    module = build_training_module(config.described().completed(lambda: ["a red circle"]))
     assert sum(p.numel() for p in module.parameters()) < 5_000_000
 
 

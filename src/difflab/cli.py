@@ -45,9 +45,10 @@ COMMANDS = {
     "zero-shot": _Command("difflab.commands.zero_shot", "a CLIP classifies by prompts: run=... templates=imagenet"),
     "retrieval": _Command("difflab.commands.retrieval", "a CLIP finds captions of images, and images: run=... n=256"),
     "probe": _Command("difflab.commands.probe", "a linear classifier on a CLIP's features: run=... shots=1,2,4,8,16"),
+    "robustness": _Command("difflab.commands.robustness", "what a CLIP loses under shifts: RUN --baseline OTHER"),
     "fool-rate": _Command("difflab.commands.fool_rate", "a page on which raters tell model from original; its results"),
     "sweep": _Command("difflab.commands.sweep", "run a W&B sweep file here: run sweeps/ddim_steps.yaml"),
-    "data": _Command("difflab.commands.data", "make, inspect and list data sets of shards"),
+    "data": _Command("difflab.commands.data", "make, encode, inspect and list data sets of shards"),
     "weights": _Command("difflab.commands.weights", "inspect, import and export weights in official formats"),
     "doctor": _Command("difflab.commands.doctor", "installed packages, devices, and problems to fix"),
 }

@@ -57,6 +57,17 @@ def under_autocast(network: nn.Module, dtype: torch.dtype | None) -> Network:
     return call
 
 
+def choose_arithmetic(device: torch.device, precision: str) -> None:
+    """Sets how this process multiplies float32 on a GPU: exactly with 32-true, else in TF32.
+
+    For numbers that are kept or compared; sampling allows TF32, whose error exceeds the tolerances of an ODE solver.
+    """
+    if device.type == "cuda":
+        exact = precision == "32-true"
+        torch.set_float32_matmul_precision("highest" if exact else "high")
+        torch.backends.cudnn.allow_tf32 = not exact
+
+
 def fast_in_bf16(accelerator: Accelerator) -> bool:
     """GPUs with bf16, and CPUs that multiply in it: AMX (Intel since 2023) or AVX512-BF16 (AMD since Zen 4)."""
     if accelerator == "cuda":

@@ -36,7 +36,7 @@ class MeanPixel:
         self.images: list[Tensor] = []
         self.labels: list[Tensor | None] = []
 
-    def update(self, images: Tensor, index: Tensor, *, label: Tensor | None = None, caption: Any = None) -> None:
+    def update(self, images: Tensor, index: Tensor, *, label: Tensor | None = None, **texts: Any) -> None:
         assert (images[:, 0, 0, 0] == index + 7).all()
         self.images.append(images)
         self.labels.append(label)
@@ -46,7 +46,7 @@ class MeanPixel:
 
 
 class AnyPixel(MeanPixel):
-    def update(self, images: Tensor, index: Tensor, *, label: Tensor | None = None, caption: Any = None) -> None:
+    def update(self, images: Tensor, index: Tensor, *, label: Tensor | None = None, **texts: Any) -> None:
         self.images.append(images)
 
 

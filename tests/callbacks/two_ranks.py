@@ -59,7 +59,7 @@ class Record:
     def __init__(self) -> None:
         self.seen: list[int] = []
 
-    def update(self, images: Tensor, index: Tensor, *, label: Tensor | None = None, caption: Any = None) -> None:
+    def update(self, images: Tensor, index: Tensor, *, label: Tensor | None = None, **texts: Any) -> None:
         self.seen += images[:, 0, 0, 0].tolist()
 
     def compute(self) -> list[Any]:

@@ -9,10 +9,9 @@ from PIL import Image
 
 from command_line import start_difflab, wait_until
 from difflab.cli import main
-from difflab.commands.data_make import MakeConfig, parse_arguments
+from difflab.commands.data_make import MakeConfig
 from difflab.config.axes import SOURCES
 from difflab.data.unfinished import kept_shards
-from difflab.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -187,19 +186,6 @@ def test_a_damaged_data_set_ends_with_status_2(tmp_path, capsys):
 def test_help_is_shown(capsys):
     assert main(["data", "make", "--help"]) == 0
     assert "source=shapes" in capsys.readouterr().out
-
-
-def test_values_are_read_as_yaml_except_paths():
-    assert parse_arguments(["shapes", "out=1", "n=3", "objects=1-3", "--overwrite", "--seed", "4"]) == {
-        "source": "shapes",
-        "out": "1",
-        "n": 3,
-        "objects": "1-3",
-        "overwrite": True,
-        "seed": 4,
-    }
-    with pytest.raises(UserError, match="given twice"):
-        parse_arguments(["--n", "1", "n=1"])
 
 
 def plain_tar(path, *names):

@@ -142,7 +142,6 @@ def test_other_classes_are_other_samples(data: tuple[str, ...], tmp_path: Path) 
         "guidance.scale=2",
         "pipeline=resize",
         "classes=[1]",
-        "prompts=[a]",
         "images=photos",
         "mask=masks",
         "request=asked.jsonl",

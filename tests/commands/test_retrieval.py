@@ -100,6 +100,25 @@ def test_an_empty_caption_is_refused(small_clip: Path) -> None:
     assert "1 of 4 images have an empty caption, such as number 2 of the split val" in message
 
 
+def test_captions_are_checked_before_any_image_is_embedded(small_clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Long(ShapesSource):
+        def sample(self, index: int) -> dict[str, object]:
+            return {**super().sample(index), "caption": "many words " * 40 if index == 11 else f"number {index}"}
+
+    write_dataset({"val": Long(resolution=16, n=12, seed=1, split="val")}, Path("long"), shard_size=40)
+    arguments = ("retrieval", f"run={small_clip}", "data.path=long", "n=12", *QUIET)
+    done(*arguments, "too_long=truncate", "out=truncated")
+    assert len(values("truncated")) == 6
+
+    def never(*_: object) -> None:
+        raise AssertionError("an image was embedded")
+
+    monkeypatch.setattr(EmbeddingPipeline, "images", never)
+    message = last_line(*arguments, "out=none")
+    assert "tokens, more than context_length=48: shorten it, or set too_long=truncate" in message
+    assert not Path("none").exists()
+
+
 def test_from_python_it_is_what_the_command_finds(small_clip: Path) -> None:
     done("retrieval", f"run={small_clip}", "n=4", "distinct=true", "out=found", *QUIET)
     rows = difflab_api.load(small_clip, accelerator="cpu").retrieval(n=4, distinct=True)

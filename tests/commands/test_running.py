@@ -282,6 +282,11 @@ def plain(*overrides: str) -> dict[str, object]:
     return compose("evaluate", ["run=mine", *overrides])
 
 
+def counting(*overrides: str) -> dict[str, object]:
+    values = plain(*overrides)
+    return what_counts(validate(EvaluateConfig, values), values)
+
+
 def name_of(*overrides: str) -> str:
     config = validate(EvaluateConfig, plain(*overrides))
     return f"{draw_name(config, *CHANGES_MEASURES)}-n{config.n}"
@@ -289,12 +294,12 @@ def name_of(*overrides: str) -> str:
 
 @pytest.mark.parametrize("key", ["devices=1", "ranks.warning_s=7", "batch_size=3", "logger=none", "out=elsewhere"])
 def test_what_leaves_the_numbers_alone_makes_no_other_evaluation(key: str) -> None:
-    assert what_counts(plain(key)) == what_counts(plain())
+    assert counting(key) == counting()
 
 
 @pytest.mark.parametrize("key", ["split=val", "seed=1", "n=7", "weights=raw", "precision=32-true", "metrics=none"])
 def test_what_changes_the_numbers_makes_another_one(key: str) -> None:
-    assert what_counts(plain(key)) != what_counts(plain())
+    assert counting(key) != counting()
     assert name_of(key) != name_of()
 
 

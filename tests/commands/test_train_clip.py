@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 import yaml
 
 from command_line import spawn_difflab
+from difflab.data.shapes import ShapesSource
+from difflab.data.writing import write_dataset
 from difflab.pipelines.stored import load_stored
 from own_images import write_scans
 from run_files import checkpoint, differing, losses, rows
@@ -148,9 +151,7 @@ def test_a_caption_that_is_too_long_is_named(tiny_shapes: Path) -> None:
     arguments = ("train", *TRAINING, f"data.path={tiny_shapes}", "tokenizer.context_length=6")
     ended = difflab(*arguments)
     assert ended.status == 2
-    assert (
-        "tokens, more than context_length=6: shorten it, or train with tokenizer.too_long=truncate" in ended.last_error
-    )
+    assert "tokens, more than context_length=6: shorten it, or set too_long=truncate" in ended.last_error
     done(*arguments, "tokenizer.too_long=truncate", "trainer.max_steps=1", "trainer.val_every_steps=0")
 
 
@@ -178,3 +179,85 @@ def test_a_tokenizer_whose_texts_end_elsewhere_is_refused(tiny_shapes: Path) -> 
 def test_a_clip_draws_nothing(clip_run: Path) -> None:
     line = mistake("sample", f"run={clip_run}", "n=1", "accelerator=cpu")
     assert "is a CLIP and draws no images: give run= a diffusion model" in line
+
+
+def test_a_vocabulary_is_learned_once(clip_run: Path, tiny_shapes: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(clip_run.parents[2], tmp_path / "copy"))
+    arguments = ("train", *TRAINING, *VIT, f"data.path={tiny_shapes}", "name=clip", f"output_root={root}")
+    first = done(*arguments, "name=another", "trainer.max_steps=1", "trainer.val_every_steps=0")
+    assert "reading captions" in first.err
+    again = done(*arguments, "trainer.max_steps=5", "callbacks.checkpoint.every_steps=5")
+    assert "trained 5 steps" in again.out
+    assert "reading captions" not in again.err
+    stored = [yaml.safe_load((run / "config.yaml").read_text()) for run in (clip_run, root / "clip/shapes32/clip")]
+    assert stored[0]["tokenizer"] == stored[1]["tokenizer"]
+
+
+def test_an_automatic_name_is_known_before_captions_are_read(tiny_shapes: Path) -> None:
+    arguments = ("train", *TRAINING, *VIT, f"data.path={tiny_shapes}", "trainer.max_steps=1")
+    done(*arguments, "trainer.val_every_steps=0")
+    assert "reading captions" not in done(*arguments, "trainer.val_every_steps=0").err
+    assert len(list(Path("runs/clip/shapes32").iterdir())) == 1
+
+
+def test_weights_bring_their_vocabulary(clip_run: Path, tmp_path: Path) -> None:
+    class Other(ShapesSource):
+        def sample(self, index: int) -> dict[str, object]:
+            return {**super().sample(index), "caption": f"something {index} else altogether"}
+
+    write_dataset({name: Other(resolution=16, n=96, split=name) for name in ("train", "val")}, Path("other"))
+    arguments = ("train", *TRAINING, *VIT, "data.path=other", "name=tuned", "trainer.val_every_steps=0")
+    tuned = done(*arguments, "init=weights", f"init.from={clip_run}", "init.which=raw")
+    assert "reading captions" not in tuned.err
+    merges = [
+        yaml.safe_load((run / "config.yaml").read_text())["tokenizer"]["merges"]
+        for run in (clip_run, Path("runs/clip/shapes32/tuned"))
+    ]
+    assert merges[0] == merges[1]
+    resumed = done(*arguments, "name=resumed", f"resume={clip_run}/checkpoints/last.ckpt", "trainer.max_steps=5")
+    assert "reading captions" not in resumed.err
+    theirs = "tokenizer.merges='a b'"
+    line = mistake(*arguments, "name=odd", theirs, "init=weights", f"init.from={clip_run}", "init.which=raw")
+    assert "was trained with tokenizer=byte_pairs (of sha256" in line
+    assert "weights belong to the tokenizer that they were trained with" in line
+    line = mistake(*arguments, "name=odd", theirs, f"resume={clip_run}/checkpoints/last.ckpt")
+    assert "last.ckpt was trained with tokenizer=byte_pairs (of sha256" in line
+    assert not Path("runs/clip/shapes32/odd").exists()
+
+
+def silent_data(path: str, every: int) -> str:
+    """Data of which one image in so many has an empty caption."""
+
+    class Silent(ShapesSource):
+        def sample(self, index: int) -> dict[str, object]:
+            sample = super().sample(index)
+            return {**sample, "caption": ""} if index % every == 0 else sample
+
+    write_dataset({name: Silent(resolution=16, n=24, split=name) for name in ("train", "val")}, Path(path))
+    return f"data.path={path}"
+
+
+def test_an_empty_caption_is_a_bad_sample() -> None:
+    some, all_of_them = silent_data("some", every=3), silent_data("all", every=1)
+    arguments = ("train", *TRAINING, *VIT, "trainer.max_steps=3", "trainer.val_every_steps=3")
+    ended = difflab(*arguments, some, "name=refused")
+    assert ended.status == 2
+    assert "bad of 24 samples, 0 allowed: train-000000.tar/" in ended.last_error
+    assert "its caption (.txt) is empty" in ended.last_error
+    done(*arguments, some, "name=allowed", "data.max_bad_fraction=0.5")
+    ended = difflab(*arguments, all_of_them)
+    assert "all has no captions in split 'train': all of them are empty" in ended.last_error
+
+
+def test_captions_that_are_no_text_are_named() -> None:
+    class Marked(ShapesSource):
+        def sample(self, index: int) -> dict[str, object]:
+            return {**super().sample(index), "caption": "QQQQ circle"}
+
+    write_dataset({name: Marked(resolution=16, n=12, split=name) for name in ("train", "val")}, Path("latin"))
+    for tar in Path("latin").rglob("*.tar"):
+        tar.write_bytes(tar.read_bytes().replace(b"QQQQ", b"gr\xfcn"))
+    ended = difflab("train", *TRAINING, *VIT, "data.path=latin")
+    assert ended.status == 2
+    assert "latin has no captions in split 'train': none of them can be read, as train-000000.tar/" in ended.last_error
+    assert "not UTF-8 text" in ended.last_error

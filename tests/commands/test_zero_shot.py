@@ -136,6 +136,21 @@ def test_corruptions_and_attacks_are_points_of_a_sweep(small_clip: Path, tmp_pat
     assert len(clean) == 1
 
 
+def test_what_has_no_effect_makes_no_other_measurement(small_clip: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(small_clip, tmp_path / "run"))
+    arguments = ("zero-shot", f"run={run}", "n=2,3", *QUIET)
+    done(*arguments, "severity=5", "epsilon=1/255", "steps=2")
+    assert "starts" not in done(*arguments).err
+    assert len(list((run / "evaluations").glob("zero-shot-*"))) == 2
+    line = mistake("zero-shot", f"run={run}", "n=2", "severity=1,5", *QUIET)
+    assert "severity=1 and severity=5 are the same; give each value once" in line
+    assert "steps=2 and steps=3 are the same" in mistake(
+        "zero-shot", f"run={run}", "n=2", "attack=fgsm", "steps=2,3", *QUIET
+    )
+    done("zero-shot", f"run={run}", "n=2", "corruption=jpeg", "severity=1,5", *QUIET)
+    assert len(list((run / "evaluations").glob("zero-shot-*"))) == 4
+
+
 def test_a_changed_file_of_templates_is_measured_again(small_clip: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(small_clip, tmp_path / "run"))
     command = ("zero-shot", f"run={run}", "n=2,3", "templates=mine.txt", *QUIET)
@@ -191,7 +206,10 @@ def test_two_processes_find_what_one_does(small_clip: Path, tmp_path: Path) -> N
         (["attack=pgd", "epsilon=4/0"], "'4/0' is no number; write 4/255 or 0.0157"),
         (["attack=pgd", "epsilon=0"], "epsilon=0"),
         (["n=13"], "has 12 images: give n=12 or less"),
-        (["compile=true"], "compile"),
+        (
+            ["compile=true"],
+            "compile: torch.compile is for networks that run many times per image, and a tower",
+        ),
         (["sampler=ddim"], "images are classified by the model alone, without guidance or a sampler"),
         (["batch_size=1,2"], "several may be given for templates, label, corruption"),
     ],

@@ -46,7 +46,7 @@ def test_configuration_and_conditioner_agree(kind: str) -> None:
         config = CONDITIONERS[kind].config.model_validate({"kind": kind, **options})
         assert isinstance(config, ConditionerBase)
         if config.learns:
-            config = config.learned(["a"])
+            config = config.described().completed(lambda: ["a"])
         conditioner = build_conditioners({"one": config}, embedding_dim=64, image_size=16)["one"]
         load_frozen(conditioner)
         said = config.makes(3)

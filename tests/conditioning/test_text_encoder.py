@@ -47,7 +47,7 @@ def config_of(folder: Path, kind: str = "bert", **options: Any) -> TextEncoderCo
         "drop_rate": 0.2,
         **options,
     }
-    return validate(TextEncoderConditionerConfig, given).learned([])
+    return validate(TextEncoderConditionerConfig, given).described()
 
 
 def conditioner_of(folder: Path, kind: str = "bert", **options: Any) -> TextEncoderConditioner:
@@ -176,7 +176,7 @@ def test_the_network_does_not_attend_to_padding(folder: Path) -> None:
 def test_it_is_recorded_what_the_files_say(folder: Path) -> None:
     given = validate(TextEncoderConditionerConfig, {**config_of(folder).plain(), "tokenizer": None})
     assert given.learns
-    config = given.learned([])
+    config = given.described()
     assert not config.learns
     assert config == config_of(folder)
     assert config.encoder.weights == FrozenConfig(path=str(folder / "model.safetensors"))
@@ -184,7 +184,7 @@ def test_it_is_recorded_what_the_files_say(folder: Path) -> None:
     assert config.tokenizer.plain()["file"]["path"] == str(folder / "tokenizer.json")
     assert validate(TextEncoderConditionerConfig, config.plain()) == config
     # From now on the other files are not asked again.
-    assert config.learned([]) == config
+    assert config.described() == config
 
 
 @pytest.mark.parametrize(

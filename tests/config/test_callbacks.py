@@ -27,15 +27,16 @@ def test_every_choice_composes_and_shows_every_option(choice: str) -> None:
     shown = contents("callbacks", choice)
     assert shown == config.model_dump() == config.plain()
     assert tuple(shown) == tuple(CALLBACKS)
-    # A classifier is not averaged and draws nothing.
+    # Classifiers and autoencoders are not averaged and draw nothing.
     nothing = not config.averages and not any(options.draws for _, options in config.active)
-    assert nothing == (choice in ("classifier", "large_classifier"))
+    assert nothing == (choice.removeprefix("large_") in ("classifier", "autoencoder"))
 
 
 def test_what_is_there_where_nothing_is_said() -> None:
     assert CallbacksConfig() == composed("+callbacks=default") == CallbacksConfig.model_validate({})
     assert [name for name, options in CallbacksConfig().plain().items() if options is None] == [
         "power_ema",
+        "reconstruction_grid",
         "evaluation",
     ]
     assert CallbacksConfig(ema=None).averages is False

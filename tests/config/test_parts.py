@@ -65,3 +65,13 @@ def test_mistakes_are_one_line(place: dict[str, Any], line: str) -> None:
     with pytest.raises(UserError) as refusal:
         validate(Whole, {"encoders": {"a": encoder(**place)}})
     assert str(refusal.value).startswith(line)
+
+
+def test_a_part_that_is_refused_is_named_by_its_key() -> None:
+    def refuse(part: FrozenConfig) -> FrozenConfig:
+        raise UserError(f"{part.path} does not exist")
+
+    with pytest.raises(UserError, match=r"^encoders\.a\.weights: p does not exist$"):
+        with_frozen(Whole.model_validate({"encoders": {"a": encoder(path="p")}}), refuse)
+    with pytest.raises(UserError, match=r"^p does not exist$"):
+        with_frozen(FrozenConfig(path="p"), refuse)

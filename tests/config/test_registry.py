@@ -28,6 +28,13 @@ NEEDED: dict[str, dict[str, Any]] = {
         "image": {"kind": "vit", "patch_size": 8, **BLOCKS},
         "text": {"kind": "transformer", **BLOCKS},
     },
+    "network=autoencoder": {
+        "channel_mult": [1, 2],
+        "z_channels": 4,
+        "latent_channels": 4,
+        "regularizer": {"kind": "kl"},
+    },
+    "network/regularizer=vq": {"codes": 16},
     "network/image=vit": {"patch_size": 8, **BLOCKS},
     "network/image=resnet": {"depths": [1, 1, 1, 1], "width": 4, "heads": 2},
     "network/text=transformer": {**BLOCKS},
@@ -44,7 +51,9 @@ NEEDED: dict[str, dict[str, Any]] = {
     "guidance=classifier": {"run": "runs/c"},
     "guidance=composed": {"classifier": {"run": "runs/c"}},
     "source=folder": {"path": "photos"},
+    "encoder=clip": {"run": "runs/clip"},
     "metrics=classes": {"classifier": "runs/c"},
+    "metrics=clip_score": {"clip": "runs/c"},
     "diffusion=discrete": {"schedule": {"kind": "linear"}, "prediction": "eps"},
     "diffusion=continuous": {"sigma_distribution": {"kind": "cosine"}, "prediction": "v"},
 }

@@ -48,7 +48,7 @@ def test_a_run_denoises_unless_it_says_otherwise() -> None:
     assert (type(config), type(config.model())) == (DenoisingTrainConfig, DenoisingModelConfig)
     assert (type(classifier), type(classifier.model())) == (NoisyClassifierTrainConfig, NoisyClassifierModelConfig)
     assert [config.task, classifier.task] == [config.model().task, classifier.model().task]
-    assert [config.task, classifier.task, "classifier", "contrastive"] == list(TASKS)
+    assert [config.task, classifier.task, "classifier", "contrastive", "autoencoder"] == list(TASKS)
 
 
 def test_a_task_has_the_axes_that_it_needs() -> None:
@@ -59,6 +59,10 @@ def test_a_task_has_the_axes_that_it_needs() -> None:
         "noisy_classifier": {"diffusion", "network"},
         "classifier": {"network"},
         "contrastive": {"network", "tokenizer", "loss", "local_loss", "max_scale"},
+        "autoencoder": {
+            *("network", "pixel_loss", "perceptual", "perceptual_weight", "log_variance", "learn_log_variance"),
+            *("discriminator", "restart_codes_every"),
+        },
     }
     for name, task in TASKS.items():
         # Nobody writes which packages the choices came with.
@@ -79,7 +83,7 @@ def test_the_task_chooses_what_stored_contents_are_read_as(name: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "parts"),
     [
-        (["task=judge"], ["task=judge", "known: classifier, contrastive, denoising, noisy_classifier"]),
+        (["task=judge"], ["task=judge", "known: autoencoder, classifier, contrastive, denoising, noisy_classifier"]),
         ([*SMALL, "task=noisy_classifier"], ["experiment=ddpm/shapes32 has task=denoising", "leave task out"]),
         ([*CLASSIFIER, "task=denoising"], ["adm/shapes32_classifier has task=noisy_classifier", "leave task out"]),
         (["task=noisy_classifier", "network=unet_small"], ["cannot train kind=unet", "unet_encoder", "task=denoising"]),

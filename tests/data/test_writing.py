@@ -5,7 +5,7 @@ import pytest
 import webdataset
 
 from difflab.config.axes import SOURCES
-from difflab.data import writing
+from difflab.data import placing
 from difflab.data.opening import open_data
 from difflab.data.reading import ShardDataset
 from difflab.data.writing import write_dataset, write_shards
@@ -106,7 +106,7 @@ def test_a_failure_while_moving_is_told_from_a_data_set_and_can_be_run_again(tmp
         raise OSError("no space left")
 
     with monkeypatch.context() as broken:
-        broken.setattr(writing, "write_index", full)
+        broken.setattr(placing, "write_index", full)
         with pytest.raises(OSError, match="no space"):
             write_shards(tiny_source(5), tmp_path / "d")
     with pytest.raises(UserError, match="is unfinished"):

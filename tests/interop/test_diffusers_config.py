@@ -123,7 +123,7 @@ def test_there_and_back_is_the_same_architecture(target: Target) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"_class_name": "UNet2DConditionModel"}, "only UNet2DModel is read"),
+        ({"_class_name": "UNet2DConditionModel"}, "read are UNet2DModel, AutoencoderKL and VQModel"),
         ({"act_fn": "gelu"}, "act_fn='gelu' is not supported"),
         ({"class_embed_type": "timestep"}, "class_embed_type='timestep'"),
         ({"resnet_time_scale_shift": "spatial"}, "resnet_time_scale_shift='spatial'"),

@@ -187,7 +187,7 @@ def test_a_process_that_is_none_of_ours_names_the_file_and_the_key(
         ({"act_fn": "gelu"}, "act_fn='gelu' is not supported"),
         ({"dropout": 1.5}, "less than 1"),
         ({"_class_name": "UNet2DConditionModel", "cross_attention_dim": 768}, "cross_attention_dim=768"),
-        ({"_class_name": "AutoencoderKL"}, "_class_name is 'AutoencoderKL'; only UNet2DModel is read"),
+        ({"_class_name": "AutoencoderTiny"}, "_class_name is 'AutoencoderTiny'; read are UNet2DModel, AutoencoderKL"),
     ],
 )  # fmt: skip
 def test_a_network_that_is_none_of_ours_names_the_file_and_the_key(

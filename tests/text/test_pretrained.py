@@ -72,7 +72,7 @@ def test_ids_come_back_as_the_text(folder: Path) -> None:
 
 
 def test_a_text_that_is_too_long_is_refused(folder: Path) -> None:
-    with pytest.raises(UserError, match=r"more than context_length=4: shorten it, or set tokenizer.too_long=truncate"):
+    with pytest.raises(UserError, match=r"more than context_length=4: shorten it, or set too_long=truncate"):
         tokenizer_of(folder, context_length=4)(["a red circle above a blue square"])
 
 

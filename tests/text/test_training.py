@@ -17,7 +17,7 @@ CAPTIONS = ["a small red circle above a blue square", "a red ring", "a blue ring
 def learned(captions: list[str], vocabulary: int = 560, **options: object) -> BytePairsTokenizerConfig:
     config = BytePairsTokenizerConfig.model_validate({"kind": "byte_pairs", "vocabulary": vocabulary, **options})
     assert config.learns
-    return config.learned(captions)
+    return config.completed(lambda: captions)
 
 
 def test_frequent_words_become_one_id() -> None:

@@ -13,7 +13,7 @@ from difflab.tracking.rundir import RunDirectory, describe_environment, describe
 
 def test_records_describe_the_newest_start_and_keep_the_older(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_TOKEN", "very-secret")
-    run = RunDirectory.create(tmp_path, "ddpm/shapes32", "first", identity={})
+    run = RunDirectory.of_run(tmp_path, "ddpm/shapes32", "first", identity={})
     run.write_records({"seed": 0, "name": "größe"}, ["experiment=ddpm/shapes32"])
     run.write_records({"seed": 0, "name": "größe"}, ["experiment=ddpm/shapes32"])
     run.write_records({"seed": 0, "name": "größe", "max_steps": 9}, ["experiment=ddpm/shapes32", "trainer.max_steps=9"])

@@ -86,6 +86,24 @@ def test_a_table_too_wide_for_the_terminal_is_turned() -> None:
     assert sum("a-metric-of-a-long-name" in line for line in printed(400)) == 1
 
 
+def test_many_points_are_split_among_tables_that_fit() -> None:
+    names = {split: f"a-metric-of-a-long-name@{split}" for split in ("val", "holdout")}
+    rows = [
+        SweepRow({"split": split, "scale": 1000 + i}, {names[split]: i + 0.5}) for split in names for i in range(12)
+    ]
+    written = io.StringIO()
+    Console(width=80, file=written).print(to_rich(rows, "mine", width=80))
+    lines = [line.split() for line in written.getvalue().splitlines()]
+    assert max(map(len, written.getvalue().splitlines())) <= 80
+    scales = [cell for line in lines if line[:1] == ["scale"] for cell in line[1:]]
+    assert scales == [str(1000 + i) for i in range(12)] * 2
+    found = {name: [cell for line in lines if line[:1] == [name] for cell in line[1:]] for name in names.values()}
+    assert found == {name: [str(i + 0.5) for i in range(12)] for name in names.values()}
+    assert written.getvalue().count("mine") == 1
+    # No table has a row in which all of its points are blank.
+    assert all(len(line) > 1 for line in lines if line and line[0] in names.values())
+
+
 def test_series_are_named_by_what_else_varies() -> None:
     assert [row.series for row in with_series(ROWS, "guidance.scale")] == [
         "sampler=ddim",

@@ -283,7 +283,7 @@ def test_the_environment_names_what_the_configuration_leaves_open(
 def test_variables_that_are_set_to_nothing_say_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WANDB_MODE", "WANDB_SILENT", "WANDB_RESUME", "WANDB_TAGS"):
         monkeypatch.setenv(name, "")
-    directory = RunDirectory.create(tmp_path, "e", "a", identity={})
+    directory = RunDirectory.of_run(tmp_path, "e", "a", identity={})
     with wandb_run(WandbConfig(), directory, CONFIG) as logger:
         assert logger is not None
         assert wandb.run is not None

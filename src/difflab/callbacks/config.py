@@ -136,6 +136,31 @@ class SampleGridConfig(CallbackBase):
         return self
 
 
+@CALLBACKS.register("reconstruction_grid", "difflab.callbacks.reconstruction_grid:ReconstructionGrid.from_config")
+class ReconstructionGridConfig(CallbackBase):
+    """A grid of held-out images, each beside its reconstruction, every `every_steps` optimized steps."""
+
+    every_steps: int = Field(default=1000, ge=1)
+    """Optimized steps between two grids."""
+    n: int = Field(default=32, ge=1, le=4096)
+    """Number of images: the first of the validation split, or of the training split if there is no other."""
+    columns: int = Field(default=4, ge=1)
+    """Pairs per row."""
+    batch_size: int = Field(default=32, ge=1, le=4096)
+    """Images reconstructed at once."""
+    min_side: int = Field(default=64, ge=1, le=1024)
+    """Smaller images are enlarged to this size, without smoothing."""
+    at_end: bool = True
+    """Also at the end of training."""
+
+    def refuse_training(self, config: TrainConfig) -> None:
+        if not config.model().reconstructs:
+            raise ValueError(
+                "callbacks.reconstruction_grid is for autoencoders, and this task reconstructs nothing: set "
+                "callbacks.reconstruction_grid=null"
+            )
+
+
 @CALLBACKS.register("evaluation", "difflab.callbacks.evaluation:Evaluation.from_config")
 class EvaluationConfig(CallbackBase):
     """Metrics on `n` samples every `every_steps` optimized steps (null: only at the end)."""

@@ -49,7 +49,13 @@ class SampleEvaluator(Protocol):
     """Accepts samples of this process; compute gathers all processes and returns the same on each."""
 
     def update(
-        self, images: Tensor, index: Tensor, *, label: Tensor | None = None, caption: Sequence[str] | None = None
+        self,
+        images: Tensor,
+        index: Tensor,
+        *,
+        label: Tensor | None = None,
+        caption: Sequence[str] | None = None,
+        references: Sequence[Sequence[str]] | None = None,
     ) -> None: ...
     def compute(self) -> Sequence[MetricResult]: ...
 
@@ -106,9 +112,8 @@ class Evaluation(Periodic):
                 requested = {} if self.request is None else self.request(batch, self.seed)
                 with stoppable(trainer):
                     images, steps = draw_marked(self.generate, batch, self.seed)
-                    evaluator.update(
-                        images, torch.tensor(batch), label=requested.get("label"), caption=requested.get("caption")
-                    )
+                    texts = {field: requested.get(field) for field in ("caption", "references")}
+                    evaluator.update(images, torch.tensor(batch), label=requested.get("label"), **texts)
                 indices += batch
                 bad_steps += steps.tolist()
             bad = bad_samples(indices, bad_steps)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,21 +14,18 @@ from typing_extensions import override
 from difflab.callbacks.clock import train_step
 from difflab.callbacks.config import SampleGridConfig
 from difflab.callbacks.generation import Generate, draw_on_all_ranks, ready_to_sample, report_bad_samples
-from difflab.callbacks.periodic import Periodic
-from difflab.files import numbered
+from difflab.callbacks.pictures import Pictures
 from difflab.requests.base import Request
 from difflab.requests.words import class_words, in_words
 from difflab.tracking.clock import ClockedLogger
-from difflab.tracking.grid import make_grid, save_picture, to_pil
+from difflab.tracking.grid import make_grid, to_pil
 from difflab.types import Batch
 
 if TYPE_CHECKING:
     from difflab.callbacks.context import CallbackContext
 
-log = logging.getLogger(__name__)
 
-
-class SampleGrid(Periodic):
+class SampleGrid(Pictures):
     """Draws samples 0..n-1 of `seed` with the averaged weights: `samples/step-000100.png` and the image `samples/grid`.
 
     The noise is the same every time, so the grids of one run show how the same samples change. The conditioning of each
@@ -53,8 +49,8 @@ class SampleGrid(Periodic):
         request: Request | None = None,
         class_names: Sequence[str] | None = None,
     ) -> None:
-        super().__init__(every_steps, at_end=at_end)
-        self.dirpath, self.generate, self.request = Path(dirpath), generate, request
+        super().__init__(dirpath, every_steps, at_end=at_end)
+        self.generate, self.request = generate, request
         self.n, self.columns, self.batch_size, self.seed = n, columns, batch_size, seed
         self.min_side, self.table, self.class_names = min_side, table, class_names
 
@@ -87,8 +83,7 @@ class SampleGrid(Periodic):
             logger.log_image("samples/grid", grid)
             if self.table:
                 logger.log_table("samples/table", *self._table(images, batch))
-        # Last, because the file marks the grid as done.
-        save_picture(grid, self._path(step))
+        self.save(grid, step)
 
     def _table(self, images: Tensor, batch: Batch) -> tuple[list[str], list[list[Any]]]:
         """The columns and the rows of the table of these samples."""
@@ -100,21 +95,3 @@ class SampleGrid(Periodic):
             for i, image in enumerate(images)
         ]
         return ["image", "index", "seed", *requested], rows
-
-    @override
-    def finished(self, step: int) -> bool:
-        return self._path(step).is_file()
-
-    @override
-    def forget_after(self, step: int) -> None:
-        # On resuming, later grids come out the same; a run that begins anew may be a different one.
-        if step > 0:
-            return
-        earlier = [path for _, path in numbered(self.dirpath, "step-", ".png")]
-        for path in earlier:
-            path.unlink(missing_ok=True)
-        if earlier:
-            log.info("removed %d pictures of an earlier start: the run begins anew", len(earlier))
-
-    def _path(self, step: int) -> Path:
-        return self.dirpath / f"step-{step:06d}.png"

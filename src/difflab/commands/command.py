@@ -136,9 +136,10 @@ def machine_of(config: WorkConfig) -> Iterator[Machine]:
         yield Machine(processes, models_on(accelerator))
 
 
-def what_counts(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a configuration that the results depend on."""
-    return {key: value for key, value in plain.items() if key not in UNCHANGED_BY}
+def what_counts(config: WorkConfig, plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a configuration, as plain containers, that the results depend on."""
+    unchanged = {*UNCHANGED_BY, *config.without_effect}
+    return {key: value for key, value in plain.items() if key not in unchanged}
 
 
 def same(job: Job) -> Job:

@@ -1,4 +1,4 @@
-"""Make, inspect, preview and list data sets of shards."""
+"""Make, encode, inspect, preview and list data sets of shards."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Annotated, Any, cast, get_args
 
 import typer
 
+from difflab.commands.data_encode import encode_data
 from difflab.commands.data_make import make_data
 from difflab.commands.data_preview import preview_data
 from difflab.commands.typer_app import run_typer
@@ -40,6 +41,25 @@ def make(
     An interrupted command continues where it stopped when it is given again.
     """
     make_data(arguments or [])
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def encode(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help="path=data/shapes32 out=data/shapes32_clip run=... key=value ...")
+    ] = None,
+) -> None:
+    """Add fields that a stored model computes, such as embeddings, to a data set.
+
+    difflab data encode path=data/shapes32 out=data/shapes32_clip run=runs/clip/shapes32/demo
+
+    difflab data encode path=data/shapes32 out=data/shapes32_minilm encoder=text_encoder context_length=16
+
+    `encoder=clip help=true` describes the keys of an encoder, and those of every encoder.
+
+    An interrupted command continues where it stopped when it is given again.
+    """
+    encode_data(arguments or [])
 
 
 @app.command()
@@ -147,10 +167,13 @@ def _data_set_at(place: Path) -> tuple[dict[str, Any] | None, list[Path]]:
     if index is not None:
         splits = {name: entry.samples for name, entry in index.splits.items()}
         tars = {place / shard.path: shard.bytes for shard in index.shards}
-        entry = {"path": str(place), "image_size": index.image_size, "splits": splits}
+        encoded: dict[str, list[str]] = {}
+        for name, field in index.fields.items():
+            encoded.setdefault(field.by, []).append(name)
+        entry = {"path": str(place), "image_size": index.image_size, "splits": splits, "encoded": encoded}
     else:
         tars = {tar: tar.stat().st_size for tar in _tars_without_index(place)}
-        entry = {"path": str(place), "image_size": None, "splits": None}
+        entry = {"path": str(place), "image_size": None, "splits": None, "encoded": {}}
     there = bool(tars) or index is not None
     return ({**entry, "bytes": sum(tars.values())} if there else None), list(tars)
 

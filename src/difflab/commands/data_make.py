@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from inspect import cleandoc
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field
 
+from difflab.commands.data_arguments import described, find_kind, parse_arguments, validated
 from difflab.config import plugins
 from difflab.config.axes import SOURCES
-from difflab.config.base import Config, fields_by_key
-from difflab.config.options import key_lines
+from difflab.config.base import Config
 from difflab.config.registry import Kind
 from difflab.config.source import SourceConfig
-from difflab.config.validate import validate
 from difflab.console import printable, say, say_on_stderr
 from difflab.data.sources.base import Credited, FromFiles, Source
 from difflab.errors import UserError
@@ -45,12 +42,14 @@ class MakeConfig(Config):
 
 def make_data(arguments: Sequence[str]) -> None:
     """Writes the source that the arguments describe, or shows its keys."""
-    given = parse_arguments(arguments)
-    kind = find_source(str(given.get("source", "")) or _no_source())
+    given = parse_arguments(arguments, "source", TEXTS)
+    kind = find_kind(SOURCES, str(given.get("source", "")) or _no_source())
     if given.pop("help", False):
-        sys.stdout.write(describe_source(kind))
+        sys.stdout.write(described(MakeConfig, SOURCES, kind))
         return
-    options, source_config = _validated(kind, given)
+    options, source_config = validated(MakeConfig, SOURCES, kind, given)
+    assert isinstance(source_config, SourceConfig), f"the configuration of source={kind.name} is a SourceConfig"
+    _refuse_own_directory(options.out, source_config)
     from difflab.data.bad_files import BadFiles
     from difflab.data.processes import refuse_workers
     from difflab.data.unfinished import kept_shards
@@ -88,67 +87,9 @@ def make_data(arguments: Sequence[str]) -> None:
         say(line)
 
 
-def find_source(name: str) -> Kind:
-    """The source of this name. Raises UserError naming the known ones."""
-    if name not in SOURCES:
-        raise UserError(f"source={name} is not known; choose one of {', '.join(sorted(SOURCES))}")
-    return SOURCES[name]
-
-
-def describe_source(kind: Kind) -> str:
-    """The keys of a source and of `make`, one per line with default and description."""
-    about = cleandoc(kind.config.__doc__ or "")
-    own = [line for line in key_lines(MakeConfig) if not line.startswith("  source=")]
-    return "\n".join([f"source={kind.name}: {about}", "", *key_lines(kind.config), "", "of every source:", *own]) + "\n"
-
-
-def parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:
-    """`key=value`, `--key value`, `--key=value`, `--flag`, and a first bare word as the source; values are YAML.
-
-    Raises UserError for a word that is none of these, or a key given twice.
-    """
-    given: dict[str, Any] = {}
-    rest = list(arguments)
-    while rest:
-        word = rest.pop(0)
-        key, equals, text = word.removeprefix("--").partition("=")
-        if not equals and word.startswith("--"):
-            text = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
-        elif not equals:
-            if given:
-                raise UserError(f"{word!r} is not key=value; write it as key={word}")
-            key, text = "source", word
-        key = key.replace("-", "_")
-        if key in given:
-            raise UserError(f"{key} is given twice; keep one of them")
-        given[key] = _value(key, text)
-    return given
-
-
-def _value(key: str, text: str) -> Any:
-    if key in TEXTS:
-        return text
-    try:
-        return yaml.safe_load(text)
-    # An invalid date is a ValueError.
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise UserError(f"{key}={text[:100]} cannot be parsed as a value; put quotes around it") from None
-
-
-def _validated(kind: Kind, given: dict[str, Any]) -> tuple[MakeConfig, SourceConfig]:
-    """The keys of `make` and those of the source, each checked."""
-    own = {key: given.pop(key) for key in list(given) if key in MakeConfig.model_fields}
-    source_keys = fields_by_key(kind.config).keys() - {"kind"}
-    unknown = [key for key in given if key not in source_keys]
-    if unknown:
-        known = sorted({*MakeConfig.model_fields, *source_keys})
-        raise UserError(f"unknown key {unknown[0]!r} for source={kind.name}; known: {', '.join(known)}")
-    options = validate(MakeConfig, own)
-    source_config = validate(kind.config, {**given, "kind": kind.name})
-    assert isinstance(source_config, SourceConfig), f"the configuration of source={kind.name} is a SourceConfig"
-    if source_config.reads is not None and source_config.reads.resolve() == Path(options.out).resolve():
-        raise UserError(f"out={options.out} is the directory of the images: give another one for the shards")
-    return options, source_config
+def _refuse_own_directory(out: str, config: SourceConfig) -> None:
+    if config.reads is not None and config.reads.resolve() == Path(out).resolve():
+        raise UserError(f"out={out} is the directory of the images: give another one for the shards")
 
 
 def _description(kind: Kind, config: SourceConfig, sources: Mapping[str, Source]) -> dict[str, Any]:

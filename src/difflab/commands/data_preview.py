@@ -31,6 +31,7 @@ def preview_data(path: str, *, split: str | None, n: int, out: str, keys: KeyRul
     if file is not None:
         raise UserError(f"--out {printable(out)}: {printable(file)} is a file, not a directory; give another place")
     from difflab.data.contact_sheet import contact_sheet, shown_samples
+    from difflab.data.encoded.listing import arrays_of
     from difflab.data.opening import open_data
     from difflab.files import replacing
     from difflab.machine import machine_errors
@@ -49,6 +50,8 @@ def preview_data(path: str, *, split: str | None, n: int, out: str, keys: KeyRul
         with replacing(target) as partial, partial.open("wb") as written:
             sheet.save(written, "JPEG" if target.suffix.lower() in (".jpg", ".jpeg") else target.suffix[1:].upper())
     say(f"{out}: {said}")
+    for array in arrays_of(directory):
+        say(f"array {array.in_words()}")
     bad = [sample.caption for sample in samples if sample.pixels is None]
     if bad:
         say(f"{len(bad)} of them cannot be read, such as {bad[0]}")

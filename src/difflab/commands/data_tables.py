@@ -12,6 +12,7 @@ from rich.table import Table
 
 from difflab.config.axes import SOURCES
 from difflab.console import console, printable
+from difflab.data.arrays import array_extension, array_names
 from difflab.data.inspecting import DataReport, SplitReport
 from difflab.data.left_out import LeftOut, described
 
@@ -32,7 +33,7 @@ def report_table(report: DataReport) -> None:
             split.split,
             f"{split.samples:,}",
             decimal(split.bytes),
-            " ".join(sorted(split.members)),
+            " ".join(sorted(split.members.keys() - set(map(array_extension, array_names(split.members))))),
             ", ".join(list(split.image_sizes)[:3]) + (" ..." if len(split.image_sizes) > 3 else ""),
             f"{split.decoded:,}",
             f"{split.hashed} of {split.shards} shards",
@@ -42,6 +43,8 @@ def report_table(report: DataReport) -> None:
     for split in report.splits:
         for line in _contents(split):
             terminal.print(f"{split.split}: {line}", markup=False, highlight=False)
+    for array in report.arrays:
+        terminal.print(f"array {array.in_words()}", markup=False, highlight=False)
     if report.holdout:
         terminal.print(f"kept out of training: {', '.join(report.holdout)}", markup=False, highlight=False)
     if report.credit:
@@ -74,12 +77,13 @@ def list_tables(directory: str, found: list[dict[str, Any]]) -> None:
     terminal = console()
     if found:
         table = Table(title=f"data sets in {directory}", title_justify="left", box=box.SIMPLE)
-        for column in ("path", "pixels", "samples", "size"):
+        for column in ("path", "pixels", "samples", "size", "encoded"):
             table.add_column(column)
         for entry in found:
             splits = entry["splits"]
             samples = "not indexed yet" if splits is None else ", ".join(f"{k} {v:,}" for k, v in splits.items())
-            table.add_row(entry["path"], str(entry["image_size"] or "?"), samples, decimal(entry["bytes"]))
+            encoded = "\n".join(f"{by}: {', '.join(names)}" for by, names in entry["encoded"].items())
+            table.add_row(entry["path"], str(entry["image_size"] or "?"), samples, decimal(entry["bytes"]), encoded)
         terminal.print(table)
     else:
         terminal.print(

@@ -111,7 +111,9 @@ class Drawing:
     def check(self, metrics: MetricsConfig, class_names: Sequence[str] | None) -> None:
         """Raises UserError if a metric uses classes and the model has another number of them, or if a metric does not
         apply to these samples."""
-        refuse_other_samples(metrics, self.shape, self.pipeline.wanted.classes, class_names)
+        pipeline = self.pipeline
+        captioned = "caption" in pipeline.request.fields
+        refuse_other_samples(metrics, self.shape, pipeline.wanted.classes, class_names, captioned=captioned)
 
     def words(self, n: int) -> list[str] | None:
         """The requests of the first n samples, in words; None if nothing is requested."""

@@ -12,8 +12,8 @@ from difflab.errors import UserError
 OF_KEYS = {"oc.select", "oc.deprecated", "oc.dict.keys", "oc.dict.values"}
 ENVIRONMENT = "oc.env"
 PLACES = re.compile(
-    r"output_root|resume|run|out|classifier|low_res|images|mask|prompts|request|init\.from|(.+\.)?(path|run)"
-    r"|metrics\.[^.]+\.(weights|classifier)"
+    r"output_root|resume|run|out|classifier|clip|low_res|images|mask|prompts|request|init\.from|(.+\.)?(path|run)"
+    r"|metrics\.[^.]+\.(weights|classifier|clip)"
 )
 """The keys that hold a path on this machine."""
 

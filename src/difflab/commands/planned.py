@@ -42,7 +42,9 @@ class Planned(Generic[ConfigT]):
         kept = self.work.kept
         hashes = [*map(_hash_of, kept.files), *kept.content]
         # The weights identify the run regardless of its path.
-        counts = {key: value for key, value in what_counts(self.plain).items() if key != "run" or not hashes}
+        counts = what_counts(self.config, self.plain)
+        if hashes:
+            counts.pop("run", None)
         text = json.dumps([self.point.command, counts, hashes], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -179,7 +179,7 @@ def _refuse_failed(planned: Sequence[Planned[ConfigT]], results: str) -> None:
 def _name_of(planned: Sequence[Planned[ConfigT]]) -> str:
     """`sweep-guidance.scale-3fa2c1`: the keys, and a hash of every point."""
     keys = "-".join(planned[0].point.values).replace("@", "-").replace("/", "-")[:LONGEST_NAMED]
-    text = json.dumps([what_counts(each.plain) for each in planned], sort_keys=True, default=str)
+    text = json.dumps([what_counts(each.config, each.plain) for each in planned], sort_keys=True, default=str)
     return f"sweep-{keys}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 

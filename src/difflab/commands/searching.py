@@ -181,7 +181,7 @@ class Searching:
             self.config.logger,
             out,
             described,
-            job(Job.measuring("schedule", self.drawing.stored, out, what_counts(self.plain))),
+            job(Job.measuring("schedule", self.drawing.stored, out, what_counts(self.config, self.plain))),
         ) as loggers:
             for logger in loggers:
                 for one in trials:

@@ -41,7 +41,6 @@ def train(config: TrainConfig, overrides: list[str], said: Sequence[str] = ()) -
     from difflab.commands.machine import refuse_more_than_there_is
     from difflab.commands.training import fit, with_checked_evaluation
     from difflab.data.build import build_dataset, with_class_names
-    from difflab.data.contents import captions_of
     from difflab.data.sampling import GlobalBatches
     from difflab.devices import is_first_process
     from difflab.frozen_files import with_recorded_parts
@@ -53,11 +52,12 @@ def train(config: TrainConfig, overrides: list[str], said: Sequence[str] = ()) -
     refuse_more_than_there_is(config.trainer, config.data)
     images = build_dataset(config.data, split=config.data.train_split)
     config = config.model_copy(update={"data": with_class_names(config.data)})
-    config = config.completed(lambda: captions_of(config.data, config.data.train_split))
     GlobalBatches(len(images), config.data.batch_size, seed=config.seed)
-    config = with_recorded_parts(with_checked_evaluation(config, overrides))
+    config = with_recorded_parts(with_checked_evaluation(config, overrides).described())
     config.logger.refuse_unusable()
-    run = RunDirectory.create(config.output_root, config.experiment, config.name, identity=name_identity(config))
+    run = RunDirectory.of_run(config.output_root, config.experiment, config.name, identity=name_identity(config))
+    config = completed(config, run)
+    run.path.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         if is_first_process():
             stack.enter_context(locked(run.path, "is being trained", "give this one another name=..."))
@@ -76,6 +76,30 @@ def train(config: TrainConfig, overrides: list[str], said: Sequence[str] = ()) -
                 f"{last} is unchanged" if last.is_file() else "no step was taken, so there is nothing to save"
             )
             raise
+
+
+def completed(config: TrainConfig, run: RunDirectory) -> TrainConfig:
+    """The configuration with what its task learns before training: from captions, or taken over with weights.
+
+    Raises UserError if there are no captions, or if a checkpoint of another run is of a model that is used otherwise.
+    """
+    from difflab.checkpoints import newest_checkpoint
+    from difflab.config.init import WeightsInitConfig
+    from difflab.data.contents import captions_of
+    from difflab.pipelines.stored import model_of_source, refuse_other_use
+
+    earlier, said = None, ""
+    if config.resume != "never" and newest_checkpoint(run.checkpoints) is not None:
+        earlier = read_train_config(run.config).model()
+    elif config.resume not in ("auto", "must", "never"):
+        beside = Path(config.resume).expanduser().parent.parent / "config.yaml"
+        earlier, said = read_train_config(beside).model() if beside.is_file() else None, f"resume={config.resume}"
+    elif isinstance(config.init, WeightsInitConfig):
+        earlier, said = model_of_source(config.init), f"init.from={config.init.source}"
+    config = config.completed(lambda: captions_of(config.data, config.data.train_split), earlier)
+    if said and earlier is not None:
+        refuse_other_use(said, earlier.untold, config.model().untold)
+    return config
 
 
 def beginning_of(run: RunDirectory, config: TrainConfig) -> Path | None:

@@ -104,6 +104,8 @@ def fit(
             seed=config.seed,
             fields=module.batch_keys(),
             tokenizers=module.tokenizers(),
+            empty_captions=module.empty_captions,
+            cached=module.cached_fields(),
         )
         # Runs that cannot be resumed, sampled or evaluated are refused before anything is logged.
         data.refuse_misfits(layout.total)
@@ -195,7 +197,7 @@ def build_module(config: TrainConfig, accelerator: Accelerator, *, initial_weigh
     torch.manual_seed(stream_seed(config.seed, "init"))
     module = build_training_module(config)
     if config.init.kind == "weights":
-        lines = load_initial_weights(module, config.init, config.model().untold) if initial_weights else []
+        lines = load_initial_weights(module, config.init) if initial_weights else []
         for line in lines + choose_trained(module, config.init):
             log.info(line)
             if is_first_process():

@@ -23,7 +23,7 @@ _WRAPPER = "the key of the weights in a file that has several, as in ema or stat
 
 _LAYOUTS = (
     "difflab, diffusers, glide, guided, guided-new-order, janspiry, pesser; of a CLIP openai_clip (also open_clip's), "
-    "open_clip_custom or transformers_clip"
+    "open_clip_custom or transformers_clip; of an autoencoder diffusers or compvis_autoencoder"
 )
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
@@ -101,6 +101,7 @@ def _named_model(
     from difflab.commands.choices import near_choices
     from difflab.commands.composing import choices_of, compose_and_validate
     from difflab.config.train import TrainConfig
+    from difflab.interop.autoencoder_folder import autoencoder_of_folder
     from difflab.interop.clip_folder import clip_of_folder
     from difflab.interop.diffusers_model import model_of_folder
     from difflab.interop.registry import model_of_weights
@@ -112,7 +113,8 @@ def _named_model(
         config = experiment.model()
         _refuse_unlearned_tokens(preset, config)
         return config, _other_process(path, config, preset)
-    described = model_of_folder(path) or clip_of_folder(path) or model_of_weights(path, layout, wrapper, activation)
+    described = model_of_folder(path) or autoencoder_of_folder(path) or clip_of_folder(path)
+    described = described or model_of_weights(path, layout, wrapper, activation)
     return described.config, described.notes
 
 

@@ -49,6 +49,14 @@ class Conditioner(nn.Module):
         """Its tokenizers of captions, by the field of a batch in which the loader may already have put the ids."""
         return {}
 
+    @property
+    def cached(self) -> Mapping[str, str]:
+        """The fields that a data set may have of a frozen encoder's states, and the hash of the encoder of each.
+
+        If a batch has them, they are used in place of the encoder.
+        """
+        return {}
+
     def complete(self, batch: Batch) -> Batch:
         """Returns the batch with the fields of `reads` computed from their stand-ins, as in training."""
         return batch
@@ -137,6 +145,11 @@ class ConditionerSet(nn.ModuleDict):
     def tokenizers(self) -> dict[str, Tokenizer]:
         """The tokenizers of captions, by the field of a batch that holds their ids."""
         return {field: tokenizer for _, one in self.named() for field, tokenizer in one.tokenizers.items()}
+
+    @property
+    def cached(self) -> dict[str, str]:
+        """The fields that a data set may have of frozen encoders' states, and the hash of the encoder of each."""
+        return {field: sha256 for _, one in self.named() for field, sha256 in one.cached.items()}
 
     @property
     def stand_ins(self) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -43,12 +43,21 @@ class ConditionerBase(Config):
 
     @property
     def learns(self) -> bool:
-        """Whether something has yet to be found when a run starts: a vocabulary learned from captions, or what the
-        files of a published encoder say."""
+        """Whether something has yet to be found when a run starts, by `described` or `completed`."""
         return False
 
-    def learned(self, captions: Iterable[str]) -> Self:
-        """Returns the configuration with what is found when a run starts. Raises UserError if it cannot be."""
+    @property
+    def untold(self) -> Mapping[str, Any]:
+        """What the weights do not show, and has to be as it was when they were trained, by key."""
+        return {}
+
+    def described(self) -> Self:
+        """Returns the configuration with what the files of a published model say. Raises UserError without them."""
+        return self
+
+    def completed(self, captions: Callable[[], Iterable[str]], earlier: ConditionerBase | None = None) -> Self:
+        """Returns the configuration with what it learns from captions, or what the one of weights that exist already
+        has learned. Raises UserError if there are no captions."""
         return self
 
     @property

@@ -22,6 +22,7 @@ NETWORKS = Registry(
     "network",
     "difflab.networks.config",
     "difflab.networks.towers.config",
+    "difflab.networks.autoencoder.config",
     base="difflab.config.network:NetworkBase",
 )
 """The trained network. Builders: (config, image_size=, learned_variance=) -> `nn.Module` on torch's default device."""
@@ -42,6 +43,20 @@ TEXT_ENCODERS = Registry(
     base="difflab.networks.text_encoders.config:TextEncoderBase",
 )
 """What encodes captions, frozen. Builders: (config) -> `Frozen` with a `TextEncoder`."""
+
+REGULARIZERS = Registry(
+    "network/regularizer",
+    "difflab.networks.autoencoder.config",
+    base="difflab.networks.autoencoder.config:RegularizerBase",
+)
+"""What keeps latents of an autoencoder small. Builders: (config, channels=) -> `Regularizer`."""
+
+PERCEPTUAL = Registry(
+    "perceptual",
+    "difflab.networks.perceptual.config",
+    base="difflab.networks.perceptual.config:PerceptualBase",
+)
+"""How reconstructions are compared besides their pixels. Builders: (config) -> `PerceptualDistance` or None."""
 
 TOKENIZERS = Registry("tokenizer", "difflab.text.config", base="difflab.text.config:TokenizerBase")
 """How texts become token ids. Builders: (config) -> `Tokenizer`."""
@@ -105,6 +120,11 @@ SOURCES = Registry(
 )
 """What `difflab data make` makes shards from. Builders: (config) -> {split: `Source`}, for non-empty splits."""
 
+ENCODERS = Registry(
+    "encoder", "difflab.pipelines.encoders.config", base="difflab.config.encoder:EncoderConfig", default="clip"
+)
+"""What `difflab data encode` computes fields with. Builders: (config, device, autocast dtype or None) -> `Encoder`."""
+
 AXES = (
     CONDITIONERS,
     SAMPLERS,
@@ -112,6 +132,8 @@ AXES = (
     IMAGE_TOWERS,
     TEXT_TOWERS,
     TEXT_ENCODERS,
+    REGULARIZERS,
+    PERCEPTUAL,
     TOKENIZERS,
     DIFFUSIONS,
     SCHEDULES,
@@ -124,7 +146,7 @@ AXES = (
 """The axes of which a configuration has one choice, or several under names of its own."""
 PARTS = (CALLBACKS, LOGGERS)
 """The axes of which a configuration has several choices, each under its own name."""
-UNFILED = (SOURCES,)
+UNFILED = (SOURCES, ENCODERS)
 """The axes that are chosen on the command line only."""
 RESAMPLINGS = Names("resample", "difflab.networks.config")
 """How a U-Net halves and doubles its resolution: a `difflab.networks.resampling.Resampling` each."""

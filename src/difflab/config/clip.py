@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, field_validator
 
 from difflab.config.work import MeasuringImagesConfig
+from difflab.text.config import TooLong
 
 Label = Literal["stored", "shape", "colour", "shape_colour"]
 
@@ -19,8 +20,19 @@ def _no_numbers(value: Any) -> Any:
 class MeasuringEmbeddingsConfig(MeasuringImagesConfig):
     """A command that measures a model of images and texts on real images."""
 
+    too_long: TooLong | None = None
+    """Whether texts with more tokens than the model's context are refused or truncated; null = as it was trained."""
     compile: Literal[False] = False
-    """Always false: towers run without torch.compile."""
+    """Always false: torch.compile is for networks that run many times per image, and a tower runs once."""
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _nothing_is_compiled(cls, value: Any) -> Any:
+        if value is not False:
+            raise ValueError(
+                "torch.compile is for networks that run many times per image, and a tower runs once: leave compile out"
+            )
+        return value
 
 
 class PromptedConfig(MeasuringEmbeddingsConfig):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Literal, cast
+from typing import Annotated, Literal, cast, get_args
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from difflab.config.base import Config
 
@@ -19,7 +20,29 @@ _FIXED: Mapping[str, Crop] = {"adm_random": "adm", "resize_short_random": "resiz
 Alpha = Literal["white", "black", "drop"]
 DataField = Literal["label", "caption", "json", "embedding", "boxes", "phrases"]
 KeyRule = Literal["first_dot", "last_dot"]
+_ARRAY_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_IN_EVERY_BATCH = ("image", "index", "key", "position", "weight")
 Captions = Literal["whole", "first_line", "lines"]
+
+
+def is_array_name(name: str) -> bool:
+    """Whether `<key>.<name>.npy` can be a field of samples."""
+    return _ARRAY_NAME.fullmatch(name) is not None and name not in _IN_EVERY_BATCH and name not in get_args(DataField)
+
+
+def _known_or_array(name: str) -> str:
+    if name in get_args(DataField) or is_array_name(name):
+        return name
+    if name in _IN_EVERY_BATCH:
+        raise ValueError(f"{name!r} is in every batch: leave it out")
+    raise ValueError(
+        f"{name!r} is no field: they are {', '.join(get_args(DataField))}, and arrays (NAME of .NAME.npy), whose names "
+        "have lower-case letters, digits and _"
+    )
+
+
+FieldName = Annotated[str, AfterValidator(_known_or_array)]
+"""A `DataField`, or the name of an array."""
 
 
 def is_pattern(split: str) -> bool:
@@ -41,8 +64,9 @@ class DataConfig(Config):
         when it starts.
     image_size: pixels per side of the network's input.
     channels: 1 for grey images, 3 for colour.
-    fields: the contents of a batch besides the image: label (.cls), caption (.txt), json, embedding (.npy), and boxes
-        and phrases, which are read from the json. The fields that conditioners read need not be listed.
+    fields: the contents of a batch besides the image: label (.cls), caption (.txt), json, embedding (.npy), boxes
+        and phrases, which are read from the json, and the name of any array (NAME of .NAME.npy), as `difflab data
+        encode` adds them. The fields that conditioners read need not be listed.
     captions: which part of a .txt is the caption: whole = all of it; first_line; lines = every line is a caption, of
         which training picks one per epoch, a function of (seed, epoch, image), and evaluation uses the first. The
         default keeps the whole file, as several lines may be several captions or the paragraphs of one.
@@ -68,7 +92,7 @@ class DataConfig(Config):
     channels: Literal[1, 3] = 3
     classes: int | None = Field(default=None, ge=1)
     class_names: list[str] | None = None
-    fields: list[DataField] = Field(default_factory=list)
+    fields: list[FieldName] = Field(default_factory=list)
     captions: Captions = "whole"
     crop: TrainingCrop = "none"
     alpha: Alpha = "white"
@@ -105,7 +129,7 @@ class DataConfig(Config):
                 f"classes={'null' if self.classes is None else self.classes}: "
                 "name each class once, or leave class_names=null"
             )
-        if self.captions != "whole" and "caption" not in self.fields:
+        if self.captions != "whole" and "caption" not in self.fields and not any(map(is_array_name, self.fields)):
             raise ValueError(f"captions={self.captions} has no effect without captions: add caption to fields")
         if self.val_split == self.train_split:
             raise ValueError(

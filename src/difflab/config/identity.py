@@ -22,6 +22,7 @@ FREE = frozenset(
         "logger",
         "metrics",
         "classifier",
+        "clip",
         # Length, devices and precision of training.
         "trainer",
         # Where the data is and how it is read, as opposed to what it is.

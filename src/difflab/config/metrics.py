@@ -48,9 +48,9 @@ class MetricBase(Config):
         return self.kind, self.label
 
     @property
-    def asks(self) -> str | None:
-        """The trained classifier that it evaluates, None if it uses none."""
-        return None
+    def asks(self) -> Mapping[str, str]:
+        """The stored models that judge samples for it, by the key of `JudgedConfig` that names such a model."""
+        return {}
 
     @property
     def has_pairs(self) -> bool:
@@ -135,12 +135,15 @@ class JudgedConfig(Config):
 
     classifier: str | None = None
     """A run of task=classifier, with which `metrics=classes` classifies the samples."""
+    clip: str | None = None
+    """A run of task=contrastive, with which `metrics=clip_score` compares the samples with their captions."""
     metrics: MetricsConfig
     """The metrics, each under a name of your own; null disables one."""
 
     @model_validator(mode="after")
-    def _the_classifier_is_asked(self) -> Self:
+    def _the_judges_are_asked(self) -> Self:
         asked = [config.asks for config in self.metrics.values() if config is not None]
-        if self.classifier is not None and self.classifier not in asked:
-            raise ValueError(f"classifier={self.classifier} is used by none of the metrics: choose metrics=classes")
+        for key, given, group in (("classifier", self.classifier, "classes"), ("clip", self.clip, "clip_score")):
+            if given is not None and given not in [judges.get(key) for judges in asked]:
+                raise ValueError(f"{key}={given} is used by none of the metrics: choose metrics={group}")
         return self

@@ -16,7 +16,7 @@ from difflab.config.sampler import SamplerConfig
 from difflab.config.task import TASKS
 from difflab.text.config import TokenizerConfig
 
-Measurement = Literal["samples", "likelihood", "accuracy", "zero_shot", "retrieval", "probe"]
+Measurement = Literal["samples", "likelihood", "accuracy", "zero_shot", "retrieval", "probe", "embeddings"]
 
 
 class ModelConfig(RecordedConfig):
@@ -30,12 +30,15 @@ class ModelConfig(RecordedConfig):
 
     title: what it is, in words.
     measures: what can be measured of it: samples, the likelihood of images, the accuracy of classification; or, as it
-        embeds images and texts, zero-shot classification, retrieval, and linear probes of its features.
+        embeds images and texts, zero-shot classification, retrieval, linear probes of its features, and the embeddings
+        themselves.
+    reconstructs: whether it has images go through a latent and back.
     use: the arguments of a command that uses a classifier, with `{run}` as a placeholder; None for other models.
     """
 
     title: ClassVar[str]
     measures: ClassVar[tuple[Measurement, ...]] = ()
+    reconstructs: ClassVar[bool] = False
     use: ClassVar[str | None] = None
 
     experiment: str
@@ -82,7 +85,7 @@ class NetworkModelConfig(ModelConfig):
 class EmbeddingModelConfig(NetworkModelConfig):
     """A model that embeds images and texts in one space."""
 
-    measures: ClassVar[tuple[Measurement, ...]] = ("zero_shot", "retrieval", "probe")
+    measures: ClassVar[tuple[Measurement, ...]] = ("zero_shot", "retrieval", "probe", "embeddings")
 
     tokenizer: TokenizerConfig
 
@@ -106,6 +109,15 @@ class DrawingModelConfig(NoisedModelConfig):
     conditioning: ConditioningConfig
     sampler: SamplerConfig
     guidance: GuidanceConfig
+
+    @property
+    def untold(self) -> Mapping[str, Any]:
+        of_conditioners = {
+            f"conditioning.{name}.{key}": value
+            for name, one in self.conditioning.items()
+            for key, value in one.untold.items()
+        }
+        return {**super().untold, **of_conditioners}
 
     @property
     def classes(self) -> int | None:

@@ -12,8 +12,9 @@ from difflab.config.base import Config
 from difflab.config.data import DataConfig
 from difflab.config.fitting import Reads
 
-Gives = Literal["images", "logits", "embeddings"]
-"""What a network outputs: images of its input's shape, one logit per class, or embeddings of images and texts."""
+Gives = Literal["images", "logits", "embeddings", "reconstructions"]
+"""What a network outputs: images of its input's shape, one logit per class, embeddings of images and texts, or a latent
+of images and their reconstructions from it."""
 
 
 class NetworkBase(Config):
@@ -46,6 +47,11 @@ class NetworkBase(Config):
     @property
     def normalizes_batches(self) -> bool:
         """Whether an image's output depends on the others of its batch while it is trained."""
+        return False
+
+    @property
+    def takes_any_size(self) -> bool:
+        """Whether one network is for images of all sizes that are multiples of `size_multiple`."""
         return False
 
     @property

@@ -8,14 +8,16 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from difflab.config.base import Config
+from difflab.errors import UserError
 
 
 class FrozenConfig(Config):
     """A file that is never trained or copied: weights, or a tokenizer.
 
-    path: the file; or package: a file inside an installed Python package, as `package_name/folder/model.safetensors`;
-        or hub: a file of a model of the Hugging Face hub, as `owner/model/model.safetensors`, from its local cache or
-        downloaded. Text encoders also take the folder of the file.
+    path: the file. Text encoders also take its folder, as in package and hub.
+    package: instead, a file inside an installed Python package, as `package_name/folder/model.safetensors`.
+    hub: instead, a file of a model of the Hugging Face hub, as `owner/model/model.safetensors`, from its local cache or
+        downloaded.
     sha256: of the file. A trained model records it, to find the file if it has moved (DIFFLAB_WEIGHTS).
     """
 
@@ -57,19 +59,29 @@ class FrozenConfig(Config):
         return self
 
 
-def with_frozen(config: Any, change: Callable[[FrozenConfig], FrozenConfig]) -> Any:
-    """Applies `change` to every frozen part of a configuration, at any depth; returns it unchanged if it has none."""
+def with_frozen(config: Any, change: Callable[[FrozenConfig], FrozenConfig], key: str = "") -> Any:
+    """Applies `change` to every frozen part of a configuration, at any depth; returns it unchanged if it has none.
+
+    key: of `config` itself. A UserError of `change` is raised with the key of the part in front.
+    """
+
+    def inside(value: Any, name: object) -> Any:
+        return with_frozen(value, change, f"{key}.{name}" if key else str(name))
+
     if isinstance(config, FrozenConfig):
-        return change(config)
+        try:
+            return change(config)
+        except UserError as error:
+            raise UserError(f"{key}: {error}" if key else str(error)) from error
     if isinstance(config, Config):
-        changed = {name: with_frozen(getattr(config, name), change) for name in type(config).model_fields}
+        changed = {name: inside(getattr(config, name), name) for name in type(config).model_fields}
         changed = {name: value for name, value in changed.items() if value is not getattr(config, name)}
         return config.model_copy(update=changed) if changed else config
     if isinstance(config, dict):
-        entries = {key: with_frozen(value, change) for key, value in config.items()}
-        return entries if any(entries[key] is not value for key, value in config.items()) else config
+        entries = {name: inside(value, name) for name, value in config.items()}
+        return entries if any(entries[name] is not value for name, value in config.items()) else config
     if isinstance(config, list | tuple):
-        items = [with_frozen(value, change) for value in config]
+        items = [inside(value, number) for number, value in enumerate(config)]
         return type(config)(items) if any(a is not b for a, b in zip(items, config, strict=True)) else config
     return config
 

@@ -127,6 +127,9 @@ class EvaluateSamplesConfig(MeasuringConfig, JudgedConfig):
     """The reference data set, of which `split` is used; null = none."""
     split: str
     """The split of the data set: train, val, or a name or glob of shards."""
+    prompts: Annotated[list[str], Field(min_length=1)] | Annotated[str, Field(min_length=1)] | None = None
+    """The captions of the images in order, taken in turn if there are fewer, as a list or a text file with one per
+    line, for metrics that compare the two; null = none."""
     n: Annotated[int, Field(ge=1)] | None
     """The number of samples to evaluate, from the first; null = all."""
     paired: bool = False

@@ -98,5 +98,6 @@ TASKS = Tasks(
     "difflab.tasks.noisy_classifier.config",
     "difflab.tasks.classifier.config",
     "difflab.tasks.contrastive.config",
+    "difflab.tasks.autoencoder.config",
 )
 """The registered tasks."""

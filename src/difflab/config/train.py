@@ -59,9 +59,17 @@ class TrainConfig(RecordedConfig, JudgedConfig):
     logger: LoggerConfig
     """Where metrics are logged; null (false, if it has no options) leaves one out."""
 
-    def completed(self, captions: Callable[[], Iterable[str]]) -> Self:
+    def described(self) -> Self:
+        """The configuration with what the files of published models say that it uses, as long as it does not say so
+        itself. Raises UserError if there are none."""
+        return self
+
+    def completed(self, captions: Callable[[], Iterable[str]], earlier: ModelConfig | None = None) -> Self:
         """The configuration with what its task learns from the captions of its data before training, such as a
-        vocabulary; the same captions give the same. Raises UserError if there are none."""
+        vocabulary; the same captions give the same. Raises UserError if there are none.
+
+        earlier: the model whose weights it begins with, if any; what that one learned is taken over.
+        """
         return self
 
     @classmethod

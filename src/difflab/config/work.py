@@ -27,6 +27,11 @@ class WorkConfig(Config):
     out: str | None
     """Where the output goes; null = a folder beside the model."""
 
+    @property
+    def without_effect(self) -> frozenset[str]:
+        """The keys that change nothing, given the values of the others."""
+        return frozenset()
+
 
 class MeasuringConfig(WorkConfig):
     """A command whose numbers are logged."""

@@ -54,6 +54,15 @@ class ZeroShotConfig(PromptedConfig):
     steps: Annotated[int, Field(ge=1)] = 10
     """Steps of pgd, each of 2.5 epsilon / steps."""
 
+    @property
+    def without_effect(self) -> frozenset[str]:
+        idle = {
+            "severity": self.corruption is None,
+            "epsilon": self.attack is None,
+            "steps": self.attack != "pgd",
+        }
+        return frozenset(key for key, is_idle in idle.items() if is_idle)
+
     @model_validator(mode="after")
     def _one_change(self) -> Self:
         if self.corruption is not None and self.attack is not None:

@@ -11,7 +11,7 @@ import torch
 
 from difflab.data.bad_samples import BadSample
 from difflab.data.boxes import mirrored
-from difflab.data.fields import EXTENSION_OF, stacked
+from difflab.data.fields import stacked
 from difflab.data.reading import ShardDataset
 from difflab.data.sampling import BatchPlan
 from difflab.seeding import stream_seed
@@ -41,6 +41,7 @@ class BatchReader:
     one_pass: in an evaluation a replacement has weight 0, because it also occurs by itself.
     subset: dataset index of each planned index, or None for all samples in order.
     tokenizers: of captions, by the field of the batch that their token ids become; `<field>_mask` is their mask.
+    empty_captions: whether a caption may be empty; otherwise such a sample is bad.
     """
 
     def __init__(
@@ -50,8 +51,10 @@ class BatchReader:
         one_pass: bool,
         subset: np.ndarray | None = None,
         tokenizers: Mapping[str, Tokenizer] | None = None,
+        empty_captions: bool = True,
     ) -> None:
         self.dataset = dataset
+        self.empty_captions = empty_captions
         self.tokenizers = dict(tokenizers or {})
         self.one_pass = one_pass
         self.subset = subset
@@ -75,7 +78,7 @@ class BatchReader:
             if self.one_pass and sample["index"] != index:
                 weights[i] = 0.0
             samples.append(sample)
-        batch = _collate(samples, plan, weights, request.flip)
+        batch = _collate(samples, self.dataset.fields, plan, weights, request.flip)
         for field, tokenizer in self.tokenizers.items():
             tokens = tokenizer(batch["caption"])
             batch |= {field: tokens.ids, f"{field}_mask": tokens.mask}
@@ -87,14 +90,19 @@ class BatchReader:
         wanted = index
         for attempt in range(_REPLACEMENTS_TRIED):
             try:
-                return self.dataset.sample(index, crop_draws, caption_draw)
+                sample = self.dataset.sample(index, crop_draws, caption_draw)
+                if not self.empty_captions and not sample["caption"]:
+                    raise self.dataset.bad(index, "its caption (.txt) is empty")
+                return sample
             except BadSample as error:
                 bad.append((index, str(error)))
                 index = stream_seed(wanted, "replacement", attempt) % len(self.dataset)
         return None
 
 
-def _collate(samples: list[dict[str, Any]], plan: BatchPlan, weights: np.ndarray, flip: np.ndarray) -> Batch:
+def _collate(
+    samples: list[dict[str, Any]], fields: Sequence[str], plan: BatchPlan, weights: np.ndarray, flip: np.ndarray
+) -> Batch:
     images = torch.stack([sample["image"] for sample in samples])
     if flip.any():
         chosen = torch.from_numpy(flip)
@@ -106,7 +114,7 @@ def _collate(samples: list[dict[str, Any]], plan: BatchPlan, weights: np.ndarray
         "weight": torch.from_numpy(weights),
         "key": [sample["key"] for sample in samples],
     }
-    for field in (field for field in EXTENSION_OF if field in samples[0]):
+    for field in fields:
         batch[field] = stacked(field, [sample[field] for sample in samples])
     if "boxes" in batch:
         batch["boxes"] = [

@@ -10,6 +10,7 @@ import numpy as np
 from difflab.config.data import DataConfig, is_pattern
 from difflab.data.batching import BatchReader
 from difflab.data.directory import DataDirectory
+from difflab.data.encoded.checking import refuse_other_captions
 from difflab.data.left_out import described
 from difflab.data.loader import ShardLoader
 from difflab.data.opening import open_data
@@ -30,16 +31,18 @@ def build_train_loader(
     world_size: int = 1,
     total_batches: int,
     tokenizers: Mapping[str, Tokenizer] | None = None,
+    empty_captions: bool = True,
 ) -> ShardLoader:
     """The training batches of `rank`: `total_batches` global batches of `cfg.batch_size` samples, shuffled by `seed`.
 
-    tokenizers: of captions, as in `BatchReader`.
+    tokenizers, empty_captions: as in `BatchReader`.
 
     Raises UserError if the data is missing, does not fit the configuration, or is smaller than a batch.
     """
     dataset = build_dataset(cfg, split=cfg.train_split)
     plan = GlobalBatches(len(dataset), cfg.batch_size, seed=seed, rank=rank, world_size=world_size)
-    return _loader(cfg, BatchReader(dataset, one_pass=False, tokenizers=tokenizers), plan, total_batches=total_batches)
+    reader = BatchReader(dataset, one_pass=False, tokenizers=tokenizers, empty_captions=empty_captions)
+    return _loader(cfg, reader, plan, total_batches=total_batches)
 
 
 def build_eval_loader(
@@ -52,23 +55,29 @@ def build_eval_loader(
     limit: int | None = None,
     chosen: Sequence[int] | None = None,
     tokenizers: Mapping[str, Tokenizer] | None = None,
+    empty_captions: bool = True,
 ) -> ShardLoader:
     """One pass over a split in order, `batch_size` samples at a time over all ranks; padding has weight 0.
 
     limit: at most this many samples, spread evenly over the split. chosen: these samples alone, by index, instead.
-    tokenizers: of captions, as in `BatchReader`.
+    tokenizers, empty_captions: as in `BatchReader`.
 
     Raises UserError if the data is missing or does not fit the configuration.
     """
     dataset = _dataset(cfg, open_data(cfg.path, cfg.keys), split)
     if chosen is None:
         n = len(dataset) if limit is None else min(limit, len(dataset))
-        subset = None if n == len(dataset) else np.arange(n) * len(dataset) // n
+        subset = None if n == len(dataset) else spread_evenly(n, len(dataset))
     else:
         n, subset = len(chosen), np.asarray(chosen, dtype=np.int64)
     plan = GlobalBatches(n, batch_size, rank=rank, world_size=world_size, shuffle=False, drop_last=False)
-    reader = BatchReader(dataset, one_pass=True, subset=subset, tokenizers=tokenizers)
+    reader = BatchReader(dataset, one_pass=True, subset=subset, tokenizers=tokenizers, empty_captions=empty_captions)
     return _loader(cfg, reader, plan, total_batches=None)
+
+
+def spread_evenly(n: int, total: int) -> np.ndarray:
+    """The indices of n of `total` samples, int64, in order."""
+    return np.arange(n) * total // n
 
 
 def build_dataset(cfg: DataConfig, *, split: str) -> ShardDataset:
@@ -99,6 +108,8 @@ def _dataset(cfg: DataConfig, directory: DataDirectory, split: str) -> ShardData
             f"boxes are shares of the whole image, of which data.crop={cfg.crop} may cut a part: set data.crop=none, "
             "with images of one size (difflab data make)"
         )
+    for field in cfg.fields:
+        refuse_other_captions(directory, field, cfg.captions)
     if directory.split(split).samples == 0:
         left_out = directory.left_out()
         why = described(left_out) if left_out else "its tars are empty"

@@ -69,6 +69,11 @@ def chosen_caption(text: str, captions: Captions, draw: int | None = None) -> st
     return lines[0] if captions == "first_line" or draw is None else lines[draw % len(lines)]
 
 
+def captions_in(text: str, captions: Captions) -> list[str]:
+    """All captions of a decoded file: its lines with `lines`, else the one that `chosen_caption` returns."""
+    return lines_of(text) if captions == "lines" else [chosen_caption(text, captions)]
+
+
 def caption_draws(seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:
     """Random numbers for `chosen_caption`: uint64 per dataset index, a function of (seed, epoch, index) alone."""
     return hash_indices(indices, stream_seed(seed, "caption", epoch))

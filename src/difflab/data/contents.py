@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 from difflab.config.data import DataConfig
 from difflab.data.bad_samples import BadSample
-from difflab.data.captions import chosen_caption, lines_of
+from difflab.data.captions import captions_in
 from difflab.data.directory import DataDirectory
 from difflab.data.opening import open_data
 from difflab.data.reading import ShardDataset
+from difflab.errors import UserError
 from difflab.progress import track
 
 _LOOKED_AT_FOR_A_CAPTION = 64
@@ -52,14 +53,22 @@ def example_caption(directory: DataDirectory, split: str) -> str | None:
 def captions_of(cfg: DataConfig, split: str, most: int = 100_000) -> Iterator[str]:
     """The captions of a split, all lines of each if `cfg.captions` is lines; of at most `most` samples, spread evenly.
 
-    Unreadable ones are left out. Raises UserError if the split is missing or no sample has a caption.
+    Unreadable ones are left out. Raises UserError if the split is missing, or no sample has a caption that can be read
+    and is not empty.
     """
     dataset = ShardDataset(open_data(cfg.path, cfg.keys), split, fields=("caption",))
     count = min(most, len(dataset))
+    bad: BadSample | None = None
+    read = False
     for number in track(range(count), count, f"reading captions of {split}"):
         try:
             text = dataset.sample(number * len(dataset) // count, image=False)["caption"]
-        except BadSample:
-            # Training reports them.
+        except BadSample as error:
+            # Training reports all of them.
+            bad = bad or error
             continue
-        yield from lines_of(text) if cfg.captions == "lines" else [chosen_caption(text, cfg.captions)]
+        read = read or bool(text)
+        yield from captions_in(text, cfg.captions)
+    if not read:
+        why = "all of them are empty" if bad is None else f"none of them can be read, as {bad}"
+        raise UserError(f"{cfg.path} has no captions in split {split!r}: {why}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -11,6 +12,7 @@ import torch
 from difflab.config.data import DataConfig, is_pattern
 from difflab.config.trainer import TrainerConfig
 from difflab.data.build import build_eval_loader, build_train_loader, refuse_misfit
+from difflab.data.encoded.checking import encoder_of, require_encoder
 from difflab.data.loader import ShardLoader
 from difflab.data.opening import open_data
 from difflab.errors import UserError
@@ -18,6 +20,9 @@ from difflab.text.base import Tokenizer
 from difflab.types import Batch
 
 HOST_KEYS = ("index", "position", "key")
+
+
+_log = logging.getLogger(__name__)
 
 
 class ShardDataModule(L.LightningDataModule):
@@ -35,18 +40,24 @@ class ShardDataModule(L.LightningDataModule):
         seed: int,
         fields: Sequence[str] = (),
         tokenizers: Mapping[str, Tokenizer] | None = None,
+        empty_captions: bool = True,
+        cached: Mapping[str, str] | None = None,
     ) -> None:
-        """fields: the fields that the task reads, besides those in `data.fields`. tokenizers: of captions, as in
-        `BatchReader`."""
+        """fields: the fields that the task reads, besides those in `data.fields`. tokenizers, empty_captions: as in
+        `BatchReader`. cached: fields that are read if the data set has them, and the hash of the encoder of each.
+
+        Raises UserError if another encoder computed one of these.
+        """
         super().__init__()
         if trainer.val_every_steps and data.val_split is None:
             raise UserError("trainer.val_every_steps needs data.val_split; name a split, or set val_every_steps=0")
-        wanted = list(dict.fromkeys([*data.fields, *fields]))
+        wanted = list(dict.fromkeys([*data.fields, *fields, *_in_data(data, cached or {})]))
         self.data = data.model_copy(update={"fields": wanted})
         self.accumulate = trainer.accumulate
         self.validates = bool(trainer.val_every_steps)
         self.seed = seed
         self.tokenizers = tokenizers
+        self.empty_captions = empty_captions
 
     def refuse_misfits(self, processes: int) -> None:
         """Raises UserError, before anything is read, if a split is missing, has other images or lacks a field, and
@@ -85,6 +96,7 @@ class ShardDataModule(L.LightningDataModule):
             world_size=self.trainer.world_size,
             total_batches=sys.maxsize,
             tokenizers=self.tokenizers,
+            empty_captions=self.empty_captions,
         )
 
     def val_dataloader(self) -> ShardLoader | list[ShardLoader]:
@@ -100,6 +112,7 @@ class ShardDataModule(L.LightningDataModule):
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
             tokenizers=self.tokenizers,
+            empty_captions=self.empty_captions,
         )
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
@@ -107,3 +120,16 @@ class ShardDataModule(L.LightningDataModule):
         kept = {key: batch[key] for key in HOST_KEYS if key in batch}
         moving = {key: value for key, value in batch.items() if key not in kept}
         return {**super().transfer_batch_to_device(moving, device, dataloader_idx), **kept}
+
+
+def _in_data(data: DataConfig, cached: Mapping[str, str]) -> list[str]:
+    """Those of the fields that a data set has."""
+    if not cached:
+        return []
+    directory = open_data(data.path, data.keys)
+    found = [field for field in cached if encoder_of(directory, field) is not None]
+    for field in found:
+        require_encoder(directory, field, cached[field])
+    if found:
+        _log.info("%s has %s, which are read in place of running the encoder", data.path, ", ".join(found))
+    return found

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from difflab.data.arrays import encode_array
+
 ImageFormat = Literal["png", "jpg", "webp"]
 
 _PILLOW: dict[ImageFormat, tuple[str, dict[str, Any]]] = {
@@ -29,7 +31,7 @@ def encode_sample(sample: dict[str, Any], image_format: ImageFormat) -> dict[str
     if sample.get("json") is not None:
         files["json"] = _as_json(sample["json"])
     if sample.get("embedding") is not None:
-        files["npy"] = _as_npy(sample["embedding"])
+        files["npy"] = encode_array(np.asarray(sample["embedding"]))
     return files
 
 
@@ -40,12 +42,6 @@ def encode_image(image: np.ndarray, image_format: ImageFormat) -> bytes:
     name, options = _PILLOW[image_format]
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, name, **options)
-    return buffer.getvalue()
-
-
-def _as_npy(value: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, value, allow_pickle=False)
     return buffer.getvalue()
 
 

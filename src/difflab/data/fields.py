@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,11 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from difflab.config.data import DataField
+from difflab.data.arrays import array_extension, decode_array, read_array
 from difflab.data.boxes import read_boxes, read_phrases
-from difflab.errors import in_one_line
 
-EXTENSION_OF: dict[DataField, str] = {
+EXTENSION_OF: dict[str, str] = {
     "label": "cls",
     "caption": "txt",
     "json": "json",
@@ -24,6 +22,11 @@ EXTENSION_OF: dict[DataField, str] = {
     "phrases": "json",
 }
 """Field -> the extension of its file in a sample."""
+
+
+def extension_of(field: str) -> str:
+    """The extension of the file of any field; an array (`difflab.data.arrays`) has its own."""
+    return EXTENSION_OF.get(field) or array_extension(field)
 
 
 def decode_label(data: bytes) -> int:
@@ -61,13 +64,7 @@ def decode_phrases(data: bytes) -> list[str]:
 
 def decode_embedding(data: bytes) -> Tensor:
     """float32 [...] of an .npy file. Raises ValueError if it is not one, or its numbers are not finite."""
-    try:
-        array = np.load(io.BytesIO(data), allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, MemoryError) as error:
-        raise ValueError(f"no .npy file: {in_one_line(error)}") from None
-    if not isinstance(array, np.ndarray):
-        raise ValueError("an archive of arrays, not one array")
-    return as_embedding(array)
+    return as_embedding(read_array(data))
 
 
 def as_embedding(values: Any) -> Tensor:
@@ -85,14 +82,19 @@ def as_embedding(values: Any) -> Tensor:
     return found
 
 
-DECODERS: dict[DataField, Callable[[bytes], Any]] = {
+DECODERS: dict[str, Callable[[bytes], Any]] = {
     "label": decode_label,
     "json": decode_json,
     "embedding": decode_embedding,
     "boxes": decode_boxes,
     "phrases": decode_phrases,
 }
-"""All fields but captions, of which a file may hold several."""
+"""All fields but captions, of which a file may hold several, and arrays."""
+
+
+def decoder_of(field: str) -> Callable[[bytes], Any]:
+    """What decodes the file of a field; not for captions. Raises ValueError on bytes that are no such field."""
+    return DECODERS.get(field, decode_array)
 
 
 def stacked(field: str, values: Sequence[Any]) -> Any:

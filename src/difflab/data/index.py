@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from difflab.config.base import Config
 from difflab.config.data import KeyRule
+from difflab.data.encoded.field import EncodedField
 from difflab.data.freshness import Stamp
 from difflab.data.left_out import LeftOut
 from difflab.errors import UserError
@@ -90,6 +91,7 @@ class DataIndex(Config):
     ignored_members: the number of members that are not read.
     unclear: why the names of the shards do not show which are for training, or null if they do.
     source: the options of `difflab data make`.
+    fields: the fields that `difflab data encode` added, by name.
     """
 
     format: Literal["difflab-shards"] = "difflab-shards"
@@ -104,6 +106,7 @@ class DataIndex(Config):
     ignored_members: int = 0
     unclear: str | None = None
     source: dict[str, Any] = Field(default_factory=dict)
+    fields: dict[str, EncodedField] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _names_each_shard_once(self) -> DataIndex:

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from difflab.config.data import DataField, KeyRule
+from difflab.config.data import KeyRule
+from difflab.data.arrays import array_extension, array_names
 from difflab.data.bad_samples import BadSample
 from difflab.data.contents import class_counts, example_caption
 from difflab.data.decode import image_channels
 from difflab.data.directory import DataDirectory
+from difflab.data.encoded.listing import ArrayFacts, arrays_of
 from difflab.data.fields import EXTENSION_OF
 from difflab.data.index import ShardEntry
 from difflab.data.left_out import described
@@ -58,6 +60,7 @@ class DataReport:
     unclear: why the names of the shards do not show which are for training, or None if they do.
     holdout: combinations that are excluded from all splits but the one of that name.
     credit: the authors of the images and their licence, if the index says it.
+    arrays: of the samples, with the encoders that computed them.
     """
 
     path: str
@@ -71,6 +74,7 @@ class DataReport:
     unclear: str | None
     holdout: list[str]
     credit: dict[str, str]
+    arrays: list[ArrayFacts]
     splits: list[SplitReport]
 
     @property
@@ -114,6 +118,7 @@ def inspect_data(
         unclear=index.unclear,
         holdout=index.source.get("holdout", []),
         credit=index.source.get("credit", {}),
+        arrays=arrays_of(directory),
         splits=[_inspect_split(directory, name, decode, hashes) for name in index.splits],
     )
 
@@ -213,13 +218,14 @@ def _decode_some(directory: DataDirectory, report: SplitReport, decode: int | No
     report.labels = len(labels) if "label" in dataset.fields else 0
 
 
-def promised_fields(directory: DataDirectory, split: str) -> tuple[DataField, ...]:
-    """The fields of the whole split; a few stray captions do not count, and for boxes, which are checked with their
-    phrases, the first sample decides."""
+def promised_fields(directory: DataDirectory, split: str) -> tuple[str, ...]:
+    """The fields of the whole split, arrays too; a few stray captions do not count, and for boxes, which are checked
+    with their phrases, the first sample decides."""
     entry = directory.split(split)
     members: Counter[str] = sum((Counter(shard.members) for shard in entry.shards), Counter())
     whole = [name for name, ext in EXTENSION_OF.items() if entry.samples and members[ext] == entry.samples]
-    fields: list[DataField] = [name for name in whole if name not in ("boxes", "phrases")]
+    fields = [name for name in whole if name not in ("boxes", "phrases")]
+    fields += [name for name in array_names(members) if members[array_extension(name)] == entry.samples]
     if "json" in fields:
         with contextlib.suppress(BadSample):
             first = ShardDataset(directory, split, fields=("json",)).sample(0, image=False)

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from difflab.config.data import Alpha, Captions, Crop, DataField
+from difflab.config.data import Alpha, Captions, Crop
+from difflab.data.arrays import array_names
 from difflab.data.bad_samples import BadSample
 from difflab.data.captions import chosen_caption, decode_caption
 from difflab.data.decode import BadImage, decode_image, image_size
 from difflab.data.directory import DataDirectory
-from difflab.data.fields import DECODERS, EXTENSION_OF, decode_embedding
+from difflab.data.fields import EXTENSION_OF, decoder_of, extension_of
 from difflab.data.index import ShardEntry
 from difflab.data.member_names import image_extensions
 from difflab.data.offset_table import HEADER_BYTES, columns_of, header_column
@@ -25,7 +26,7 @@ from difflab.data.transforms import fit, fit_drawn, refuse_other_size
 from difflab.errors import UserError
 
 _FIRST_LOOKED_AT = 32
-"""Number of samples among which one should have an embedding."""
+"""Number of samples among which one should have an array."""
 _OPEN_SHARDS = 200
 """Maximum number of shards that a process keeps open; each takes two files."""
 
@@ -34,7 +35,7 @@ class MissingFieldError(UserError):
     """No sample of a split has `field`; `why` is the reason without the remedy."""
 
     def __init__(self, field: str, why: str) -> None:
-        super().__init__(f"{why}; take {field} out of data.fields, or add the files")
+        super().__init__(f"{why}; add the files, or take {field} out of data.fields if nothing reads it")
         self.field, self.why = field, why
 
 
@@ -44,8 +45,9 @@ class ShardDataset:
     Sample i is a dict: `image` uint8 [channels, image_size, image_size] (any size if image_size is None), `index`,
     `key`, and the requested `fields`: `label` int below `classes` (the index's, if it has them), `caption` str, `json`
     dict, `embedding` float32 of the shape that the first one of the split has, `boxes` and `phrases` of the json
-    (`difflab.data.boxes`). Shards are opened when they are first read, in whichever process reads them, so the object
-    can be sent to workers.
+    (`difflab.data.boxes`), and arrays by name (`difflab.data.arrays`), each of its own dtype and, again, one shape; of
+    an array with a row for each line of the captions (`EncodedField.has_rows`) the row of the chosen line. Shards are
+    opened when they are first read, in whichever process reads them, so the object can be sent to workers.
 
     Raises UserError if a shard is missing or changed, or no sample has a field; reading a sample that is damaged or
     lacks a field, or whose position in the tar now holds something else, raises BadSample. Errors of the machine (too
@@ -61,7 +63,7 @@ class ShardDataset:
         channels: int = 3,
         crop: Crop = "none",
         alpha: Alpha = "white",
-        fields: tuple[DataField, ...] = (),
+        fields: tuple[str, ...] = (),
         captions: Captions = "whole",
         classes: int | None = None,
     ) -> None:
@@ -76,7 +78,7 @@ class ShardDataset:
         self.classes = classes if directory.index.classes is None else len(directory.index.classes)
         self._shards = directory.split(split).shards
         self._starts = np.cumsum([0, *(shard.samples for shard in self._shards)])
-        self._shape: tuple[int, ...] | None = None
+        self._shapes: dict[str, tuple[int, ...]] = {}
         self._nothing_open()
         self._check_fields()
 
@@ -114,6 +116,13 @@ class ShardDataset:
         shard, row = self._locate(index)
         return self._image_file(shard, self._tables[shard][row])[1]
 
+    def files(self, index: int) -> dict[str, bytes]:
+        """All files of a sample by their extensions, as stored in the shard. Raises BadSample if one is damaged."""
+        shard, row = self._locate(index)
+        members = self._tables[shard][row]
+        found = {extension: self._read(shard, members, extension) for extension in columns_of(self._tables[shard])}
+        return {extension: data for extension, data in found.items() if data is not None}
+
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
         """Several samples, in the requested order."""
         return [self[index] for index in indices]
@@ -134,13 +143,22 @@ class ShardDataset:
         self._files.clear()
         self._tables.clear()
 
+    def stored_key(self, index: int) -> str:
+        """The sample's key in its shard."""
+        shard, row = self._locate(index)
+        return bytes(self._tables[shard]["key"][row]).decode()
+
     def key(self, index: int) -> str:
         """The sample's key; if shards repeat keys, preceded by the shard's name."""
-        shard, row = self._locate(index)
-        key = bytes(self._tables[shard]["key"][row]).decode()
+        shard, key = self._locate(index)[0], self.stored_key(index)
         if self.directory.index.repeated_keys:
             return f"{self._shards[shard].path[: -len('.tar')]}/{key}"
         return key
+
+    def bad(self, index: int, reason: str) -> BadSample:
+        """The error of a sample that cannot be used."""
+        shard, row = self._locate(index)
+        return self._bad(shard, self._tables[shard][row], reason)
 
     def beyond_the_end(self) -> list[tuple[int, str]]:
         """(index, description) of the samples that truncated shards have lost.
@@ -179,16 +197,19 @@ class ShardDataset:
     def _check_fields(self) -> None:
         shards = [shard for shard in self._shards if shard.samples]
         for field in self.fields:
-            extension = EXTENSION_OF.get(field)
-            if extension is None:
-                raise UserError(
-                    f"{self.directory.root} cannot give {field}, which this model reads: shards have "
-                    f"{', '.join(EXTENSION_OF)}"
+            extension = extension_of(field)
+            if not shards or any(shard.members.get(extension) for shard in shards):
+                continue
+            if field in EXTENSION_OF:
+                why = f"{self.directory.root} has no {field} (.{extension} files) in split {self.split!r}"
+            else:
+                arrays = array_names({name for shard in shards for name in shard.members})
+                held = f"has the arrays {', '.join(arrays)}" if arrays else "has no arrays"
+                why = (
+                    f"{self.directory.root} cannot give {field}: shards have {', '.join(EXTENSION_OF)}, and split "
+                    f"{self.split!r} {held} (.NAME.npy files)"
                 )
-            if shards and not any(shard.members.get(extension) for shard in shards):
-                raise MissingFieldError(
-                    field, f"{self.directory.root} has no {field} (.{extension} files) in split {self.split!r}"
-                )
+            raise MissingFieldError(field, why)
 
     def _size_on_disk(self, shard: ShardEntry) -> int:
         path = self.directory.shard_path(shard)
@@ -252,39 +273,44 @@ class ShardDataset:
         except ValueError as error:
             raise self._bad(shard, members, str(error)) from None
 
-    def _field(self, shard: int, members: np.void, field: DataField, caption_draw: int | None) -> Any:
-        extension = EXTENSION_OF[field]
+    def _field(self, shard: int, members: np.void, field: str, caption_draw: int | None) -> Any:
+        extension = extension_of(field)
         data = self._read(shard, members, extension)
         if data is None:
             raise self._bad(shard, members, f"has no {field} (.{extension})")
         try:
             if field == "caption":
                 return chosen_caption(decode_caption(data), self.captions, caption_draw)
-            value = DECODERS[field](data)
+            value = self._decoded(field, data, caption_draw)
             if field == "label" and self.classes is not None and not 0 <= value < self.classes:
                 raise ValueError(f"outside the {self.classes} classes")
         except ValueError as error:
-            shown = "" if field == "embedding" else f" {data[:40]!r}"
+            shown = "" if extension.endswith("npy") else f" {data[:40]!r}"
             raise self._bad(shard, members, f"its .{extension} is no valid {field}:{shown} ({error})") from None
-        if field == "embedding" and tuple(value.shape) != (wanted := self._shape_of_embeddings(value)):
+        if isinstance(value, Tensor) and tuple(value.shape) != (wanted := self._shape_of(field, value)):
             raise self._bad(
                 shard, members, f"its .{extension} is {list(value.shape)}, the first one of the split is {list(wanted)}"
             )
         return value
 
-    def _shape_of_embeddings(self, found: Tensor) -> tuple[int, ...]:
-        """The shape of the split's first embedding, whichever is read first; if the first few have none, `found`'s."""
+    def _decoded(self, field: str, data: bytes, caption_draw: int | None) -> Any:
+        value = decoder_of(field)(data)
+        entry = self.directory.index.fields.get(field)
+        # As `chosen_caption` chooses the line.
+        return value if entry is None or not entry.has_rows else value[(caption_draw or 0) % len(value)]
+
+    def _shape_of(self, field: str, found: Tensor) -> tuple[int, ...]:
+        """The shape of the split's first array, whichever is read first; if the first few have none, `found`'s."""
         for index in range(min(len(self), _FIRST_LOOKED_AT)):
-            if self._shape is not None:
+            if field in self._shapes:
                 break
             shard, row = self._locate(index)
             members = self._tables[shard][row]
             with contextlib.suppress(ValueError):
-                data = self._read(shard, members, EXTENSION_OF["embedding"])
-                self._shape = None if data is None else tuple(decode_embedding(data).shape)
-        if self._shape is None:
-            self._shape = tuple(found.shape)
-        return self._shape
+                data = self._read(shard, members, extension_of(field))
+                if data is not None:
+                    self._shapes[field] = tuple(self._decoded(field, data, None).shape)
+        return self._shapes.setdefault(field, tuple(found.shape))
 
     def _bad(self, shard: int, members: np.void, reason: str) -> BadSample:
         return BadSample(self._shards[shard].path, bytes(members["key"]).decode(), reason)

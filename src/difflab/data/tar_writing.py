@@ -47,8 +47,8 @@ class ShardFile:
             content = files[extension]
             header = header_of(f"{key}.{extension}", len(content))
             parts += (header, content, bytes(-len(content) % tarfile.BLOCKSIZE))
-            places[extension] = (end + tarfile.BLOCKSIZE, len(content), zlib.crc32(header))
-            end += tarfile.BLOCKSIZE + len(content) + len(parts[-1])
+            places[extension] = (end + len(header), len(content), zlib.crc32(header[-tarfile.BLOCKSIZE :]))
+            end += len(header) + len(content) + len(parts[-1])
             self.members[extension] = self.members.get(extension, 0) + 1
         self._write(b"".join(parts))
         self._places[key] = places
@@ -81,13 +81,21 @@ class ShardFile:
 
 
 def header_of(name: str, size: int) -> bytes:
-    """The 512 bytes before a member: an ASCII name of at most 100 characters, and a size below 8 GiB."""
-    encoded = name.encode("ascii")
+    """What comes before a member of less than 8 GiB: 512 bytes, or more for a name that those cannot hold."""
     octal = b"%011o\0" % size
-    assert len(encoded) <= 100, f"{name} is a number and an extension"
     assert len(octal) == 12, "samples are made in memory"
+    if not name.isascii() or len(name) > 100:
+        return _extended_header(name, size)
+    encoded = name.encode("ascii")
     header = bytearray(_HEADER)
     header[_NAME] = encoded.ljust(100, b"\0")
     header[_SIZE] = octal
     header[_CHECKSUM] = b"%06o\0" % (_CHECKSUM_OF_REST + sum(encoded) + sum(octal))
     return bytes(header)
+
+
+def _extended_header(name: str, size: int) -> bytes:
+    """POSIX.1-2001: the name in a header of its own, in UTF-8."""
+    member = tarfile.TarInfo(name)
+    member.mode, member.size = _PLAIN.mode, size
+    return member.tobuf(tarfile.PAX_FORMAT)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from difflab.config.base import Config
+from difflab.data.encoded.field import EncodedField
 from difflab.data.index import PARTIAL_SUFFIX, DataIndex, ShardEntry
 from difflab.data.offset_table import offsets_path
 from difflab.files import sha256_of, sync, write_text
@@ -28,6 +29,7 @@ class FinishedShard(Config):
     sizes: [height, width] of its images. channels: of its images, null if unknown.
     labels: samples of each label. bad: lines about skipped files.
     notes: {remark for the user: [how many times, the first file]}.
+    fields: those that an encoder added to its samples.
     """
 
     entry: ShardEntry
@@ -38,6 +40,7 @@ class FinishedShard(Config):
     labels: dict[int, int] = Field(default_factory=dict)
     bad: list[str] = Field(default_factory=list)
     notes: dict[str, list[Any]] = Field(default_factory=dict)
+    fields: dict[str, EncodedField] = Field(default_factory=dict)
 
 
 class Moving(Config):
@@ -70,15 +73,16 @@ class Unfinished:
         known = _read_text(self.folder / _IDENTITY) if moving is None else moving.identity
         return identity is not None and known == identity
 
-    def take_up(self, identity: str | None) -> bool:
+    def take_up(self, identity: str | None, *, in_order: bool = True) -> bool:
         """Reads what an earlier command left, if its identity is the same; otherwise removes it. True if something was
         removed.
 
         identity: differs if the shards would differ; None if unknown, in which case nothing is reused.
+        in_order: whether shards are made one after the other, so that those after a missing one cannot be reused.
         """
         if self.belongs_to(identity):
             self.moving = self.left_moving()
-            self.finished = self._whole_shards()
+            self.finished = self._whole_shards(in_order)
             self._remove_all_but(self._names_of_finished() | {_IDENTITY, _MOVING})
             return False
         had_shards = any(self.folder.glob(f"*{_DONE_SUFFIX}"))
@@ -115,14 +119,19 @@ class Unfinished:
         elif self.moving is None:
             self._remove_all_but(set())
 
+    def leave(self) -> None:
+        """Removes everything if no shard is finished, by this process or another one."""
+        if self.left_moving() is None and not kept_shards(self.folder.parent):
+            self._remove_all_but(set())
+
     def empty(self) -> None:
         """Removes everything but the lock."""
         self.finished = {}
         self.moving = None
         self._remove_all_but(set())
 
-    def _whole_shards(self) -> dict[str, list[FinishedShard]]:
-        """The shards up to the first that is missing or damaged, split by split."""
+    def _whole_shards(self, in_order: bool) -> dict[str, list[FinishedShard]]:
+        """The undamaged shards, split by split; in_order: up to the first that is missing or damaged."""
         found: dict[str, list[FinishedShard]] = {}
         for path in sorted(self.folder.glob(f"*{_DONE_SUFFIX}")):
             try:
@@ -130,7 +139,8 @@ class Unfinished:
             except ValidationError:
                 continue
             earlier = found.setdefault(shard.split, [])
-            if shard.entry.name == shard_name(shard.split, len(earlier)) and self._is_whole(shard.entry):
+            follows = not in_order or shard.entry.name == shard_name(shard.split, len(earlier))
+            if follows and self._is_whole(shard.entry):
                 earlier.append(shard)
         return found
 
@@ -158,13 +168,14 @@ def shard_name(split: str, number: int) -> str:
 
 
 @contextlib.contextmanager
-def unfinished(root: Path) -> Iterator[Unfinished]:
+def unfinished(root: Path, command: str = "make") -> Iterator[Unfinished]:
     """The hidden folder of `root`, created if needed and locked; afterwards it is removed if nothing is left in it.
 
-    The lock ends with the process, however that ends. Raises UserError while another process holds it.
+    command: of `difflab data`, for the message. The lock ends with the process, however that ends. Raises UserError
+    while another process holds it.
     """
     folder = root / FOLDER_NAME
-    with locked(root, "is being written by `difflab data make`", "choose another out=..."):
+    with locked(root, f"is being written by `difflab data {command}`", "choose another out=..."):
         folder.mkdir(exist_ok=True)
         try:
             yield Unfinished(folder)

@@ -7,27 +7,20 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from difflab import __version__
 from difflab.console import printable, say_on_stderr
 from difflab.data.bad_files import BadFiles
 from difflab.data.encode import ImageFormat
 from difflab.data.encoding import Encoded, encoded_samples
-from difflab.data.index import (
-    INDEX_NAME,
-    DataIndex,
-    ShardEntry,
-    SplitEntry,
-    read_index,
-    write_index,
-)
-from difflab.data.offset_table import offsets_path, write_offsets
+from difflab.data.index import DataIndex, ShardEntry, SplitEntry
+from difflab.data.offset_table import write_offsets
+from difflab.data.placing import common_channels, common_side, index_to_extend, move_into_place, take_back_moved
 from difflab.data.sources.base import Fingerprinted, Source
 from difflab.data.tar_writing import ShardFile
 from difflab.data.unfinished import FOLDER_NAME, FinishedShard, Moving, Unfinished, shard_name, unfinished
 from difflab.errors import UserError
-from difflab.files import remove_leftovers
 from difflab.machine import machine_errors
 from difflab.progress import track
 
@@ -72,11 +65,11 @@ def write_dataset(
     identity = _identity(sources, shard_size, image_format, description)
     interrupted = (root / FOLDER_NAME).exists()
     with unfinished(root) as hidden:
-        index = _index_to_extend(root, interrupted)
+        index = index_to_extend(root, interrupted)
         moving = hidden.left_moving() if hidden.belongs_to(identity) else None
         if moving is None:
             _refuse_misfits(root, index, sources, overwrite)
-            _take_back_moved(root, index, hidden)
+            take_back_moved(root, index, hidden)
         if hidden.take_up(identity):
             say_on_stderr(
                 f"{printable(root)}: the shards that a stopped command left are of another configuration; starting over"
@@ -91,20 +84,11 @@ def write_dataset(
             else:
                 say_on_stderr(f"{printable(root)}: all shards are made; moving them into place")
                 bad.found[:] = moving.bad
-            _move_into_place(hidden, root, index, moving, replaced=index.splits.keys() & sources.keys())
+            move_into_place(hidden, root, index, moving, replaced=index.splits.keys() & sources.keys())
         if remarks is not None:
             remarks += _remarks(hidden, moving.index)
         hidden.empty()
     return moving.index
-
-
-def _index_to_extend(root: Path, interrupted: bool) -> DataIndex:
-    index = read_index(root / INDEX_NAME) if (root / INDEX_NAME).exists() else DataIndex(splits={})
-    foreign = index.origin != "made" or (not index.splits and any(root.glob("*.tar")))
-    # A stopped command may have moved some shards already; its hidden folder shows that they are not third-party.
-    if foreign and not interrupted:
-        raise UserError(f"{printable(root)} holds shards made by another tool; choose another directory for out")
-    return index
 
 
 def _refuse_misfits(root: Path, index: DataIndex, sources: Mapping[str, Source], overwrite: bool) -> None:
@@ -113,6 +97,11 @@ def _refuse_misfits(root: Path, index: DataIndex, sources: Mapping[str, Source],
     kept = {split: entry for split, entry in index.splits.items() if split not in sources}
     classes = index.classes if kept else _classes_of(next(iter(sources.values())))
     shown = printable(root)
+    if kept and index.fields:
+        raise UserError(
+            f"{shown} has {', '.join(index.fields)} of `difflab data encode`, which new samples would lack: write them "
+            "to another directory, and encode that"
+        )
     for split, source in sources.items():
         if split in index.splits and not overwrite:
             raise UserError(f"{shown} already has a split {split!r}; give overwrite=true to replace it, or another out")
@@ -289,28 +278,13 @@ def _extended(
     sources: Mapping[str, Source],
     description: dict[str, Any] | None,
 ) -> DataIndex:
-    sizes: set[tuple[int | None, int | None]] = {(index.image_size, index.image_size)} if index.splits else set()
-    sizes |= {(height, width) for shard in _all(hidden) for height, width in shard.sizes}
     return DataIndex(
-        image_size=_common_side(sizes),
-        channels=_common_channels(index, _all(hidden)),
+        image_size=common_side(index, _all(hidden)),
+        channels=common_channels(index, _all(hidden)),
         classes=_classes_of(next(iter(sources.values()))),
         splits={**index.splits, **written},
         source={**index.source, **(description or {})},
     )
-
-
-def _common_side(sizes: set[tuple[int | None, int | None]]) -> int | None:
-    height, width = next(iter(sizes)) if len(sizes) == 1 else (None, None)
-    return height if height == width else None
-
-
-def _common_channels(index: DataIndex, shards: list[FinishedShard]) -> Literal[1, 3] | None:
-    """The channels of existing and new images together: one image in colour makes all of them colour images."""
-    found = [shard.channels for shard in shards] + ([index.channels] if index.splits else [])
-    if None in found:
-        return None
-    return 3 if 3 in found else 1
 
 
 def _all(hidden: Unfinished) -> list[FinishedShard]:
@@ -331,35 +305,3 @@ def _remarks(hidden: Unfinished, index: DataIndex) -> list[str]:
         listed = ", ".join(map(printable, without[:_NAMED])) + (", ..." if len(without) > _NAMED else "")
         lines.append(f"{len(without)} of {len(index.classes or [])} classes without a sample ({listed})")
     return lines
-
-
-def _take_back_moved(root: Path, index: DataIndex, hidden: Unfinished) -> None:
-    """Moves back shards that another command had moved, but not yet put into the index, when it was stopped."""
-    left = hidden.left_moving()
-    if left is None or left.index.splits == index.splits:
-        return
-    named = {shard.name for entry in index.splits.values() for shard in entry.shards}
-    for shard in (shard for entry in left.index.splits.values() for shard in entry.shards):
-        if shard.name not in named:
-            (root / shard.name).unlink(missing_ok=True)
-            offsets_path(root, shard.name).unlink(missing_ok=True)
-
-
-def _move_into_place(hidden: Unfinished, root: Path, index: DataIndex, moving: Moving, replaced: set[str]) -> None:
-    """Replaced splits first leave the index, so that it never names shards that are not its own.
-
-    Every step can be repeated by a command that continues after this one was stopped. The hidden folder goes last:
-    while there is no index yet, readers treat a directory that has one as unfinished.
-    """
-    remove_leftovers(root / INDEX_NAME)
-    if replaced and index.splits != moving.index.splits:
-        rest = {name: entry for name, entry in index.splits.items() if name not in replaced}
-        write_index(root, index.model_copy(update={"splits": rest}))
-    new = {shard.name for entry in moving.index.splits.values() for shard in entry.shards}
-    for name in moving.old:
-        if name not in new:
-            (root / name).unlink(missing_ok=True)
-            offsets_path(root, name).unlink(missing_ok=True)
-    for path in hidden.shards_to_move():
-        path.replace(root / path.name)
-    write_index(root, moving.index)

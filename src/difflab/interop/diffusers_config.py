@@ -138,7 +138,9 @@ def from_diffusers_config(config: Mapping[str, Any]) -> Target:
     Raises UserError naming the key if our UNet cannot represent the network.
     """
     if config.get("_class_name", "UNet2DModel") != "UNet2DModel":
-        raise UserError(f"config.json: _class_name is {config['_class_name']!r}; only UNet2DModel is read")
+        raise UserError(
+            f"config.json: _class_name is {config['_class_name']!r}; read are UNet2DModel, AutoencoderKL and VQModel"
+        )
     for key, value in _FIXED.items():
         if config.get(key, value) != value:
             raise UserError(f"config.json: {key}={config[key]!r} is not supported (only {value!r})")

@@ -40,7 +40,7 @@ def model_of_folder(path: Path) -> Described[DenoisingModelConfig] | None:
     Raises UserError naming the file and the key if difflab has no such model, or if its scheduler is missing.
     """
     target = described_by_folder(path)
-    if target is None:
+    if target is None or target.network.gives != "images":
         return None
     folder = network_folder(path)
     places = [folder / SCHEDULER, folder.parent / "scheduler" / SCHEDULER]

@@ -25,7 +25,7 @@ _RESAMPLERS = {"down": "downsamplers", "up": "upsamplers"}
 _OLDER_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
-def _modern_attention_names(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+def modern_attention_names(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     """Renames attention keys of files from before diffusers 0.17 (query, key, value, proj_attn) to today's names."""
     renamed = {}
     for name, value in state.items():
@@ -89,5 +89,5 @@ DIFFUSERS = UNetLayout(
     marker="down_blocks.0.resnets.0.norm1.weight",
     beside=("time_embedding.linear_1.weight",),
     conditioners={"class": class_embedding("class_embedding")},
-    modern=_modern_attention_names,
+    modern=modern_attention_names,
 )

@@ -57,7 +57,7 @@ class Target:
 
     def architecture(self) -> dict[str, object]:
         """What determines keys, shapes and computation: equal if the weights of one target fit the other."""
-        facts: dict[str, object] = {"image_size": self.image_size}
+        facts: dict[str, object] = {} if self.network.takes_any_size else {"image_size": self.image_size}
         if self.network.gives == "images":
             facts["learned_variance"] = self.learned_variance
         facts |= self.network.architecture(self.image_size)
@@ -99,6 +99,7 @@ class Layout(ABC):
     marker: a key by which a file of this layout is recognized, under whatever prefix.
     beside: keys that such a file has too, where other networks have the marker.
     absent: keys that it does not have, where other networks have the marker and these.
+    program: a name, as in --layout, that it shares with the layouts of the same program for other kinds of models.
     widened: whether half precision is read as float32, as the code itself does.
     """
 
@@ -107,6 +108,7 @@ class Layout(ABC):
     marker: str
     beside: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
+    program: str = ""
     widened: bool = False
 
     @abstractmethod
@@ -125,6 +127,10 @@ class Layout(ABC):
         """Whether keys are those of this layout, under a prefix."""
         found = all(f"{prefix}{key}" in keys for key in (self.marker, *self.beside))
         return found and not any(f"{prefix}{key}" in keys for key in self.absent)
+
+    def takes(self, network: NetworkConfig) -> bool:
+        """Whether it is for this kind of network."""
+        return True
 
     def is_weight(self, scalar: str) -> bool:
         """Whether a tensor without dimensions is one of the model's; others are counters beside it."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container
+from collections.abc import Callable, Collection, Container
 
 from difflab.errors import UserError
+from difflab.interop.autoencoder_layout import COMPVIS_AUTOENCODER, DIFFUSERS_AUTOENCODER
 from difflab.interop.clip_keys import is_clip_scalar
 from difflab.interop.clip_layout import OPEN_CLIP_CUSTOM, OPENAI_CLIP, TRANSFORMERS_CLIP
 from difflab.interop.diffusers_unet import DIFFUSERS
@@ -16,11 +17,16 @@ from difflab.interop.pesser import PESSER
 
 _UNETS: tuple[Layout, ...] = (PESSER, DIFFUSERS, GUIDED, GUIDED_NEW_ORDER, GLIDE, JANSPIRY, JANSPIRY_DDPM)
 _CLIPS: tuple[Layout, ...] = (OPENAI_CLIP, OPEN_CLIP_CUSTOM, TRANSFORMERS_CLIP)
-LAYOUTS = {layout.name: layout for layout in (*_UNETS, *_CLIPS)}
+_AUTOENCODERS: tuple[Layout, ...] = (COMPVIS_AUTOENCODER, DIFFUSERS_AUTOENCODER)
+LAYOUTS = {layout.name: layout for layout in (*_UNETS, *_CLIPS, *_AUTOENCODERS)}
 NATIVE = "difflab"
 """The name of our own layout."""
-OUR_MARKERS = (("encoder.0.block.0.norm1.weight",), ("text.tokens.weight", "logit_scale"))
-"""Keys of our own layout: all of one of them are in every UNet, all of the other in every CLIP."""
+OUR_MARKERS = (
+    ("encoder.0.block.0.norm1.weight",),
+    ("text.tokens.weight", "logit_scale"),
+    ("encoder.levels.0.block.0.norm1.weight", "post_quant_conv.weight"),
+)
+"""Keys of our own layout: all of one row are in every UNet, of the next in every CLIP, then in every autoencoder."""
 
 
 def layout_named(name: str) -> Layout:
@@ -28,6 +34,15 @@ def layout_named(name: str) -> Layout:
     if name not in LAYOUTS:
         raise UserError(f"no layout is called {name!r}; there are {', '.join(LAYOUTS)}")
     return LAYOUTS[name]
+
+
+def layout_for(name: str, suits: Callable[[Layout], bool]) -> Layout:
+    """The layout that a user means by a name: that of the program's layouts for several kinds of models that suits.
+
+    UserError if there is none of that name.
+    """
+    others = (layout for layout in LAYOUTS.values() if layout.program == name)
+    return next(filter(suits, others), None) or layout_named(name)
 
 
 def marked_layouts(state: Container[str]) -> list[Layout]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from difflab.errors import UserError
 from difflab.interop import native
+from difflab.interop.diffusers_autoencoder import CLASSES, from_diffusers_autoencoder
 from difflab.interop.diffusers_config import from_diffusers_config
 from difflab.interop.diffusers_files import checked_unet
 from difflab.interop.layout import Target
@@ -89,8 +90,10 @@ def described_by_folder(path: Path) -> Target | None:
     if "cross_attention_dim" in content or content.get("_class_name") == "UNet2DConditionModel":
         raise UserError(
             f"{config}: _class_name is {content.get('_class_name')!r}, whose network attends to a text "
-            f"(cross_attention_dim={content.get('cross_attention_dim', 1280)!r}); only UNet2DModel is read"
+            f"(cross_attention_dim={content.get('cross_attention_dim', 1280)!r}); only UNet2DModel is read of UNets"
         )
+    if content.get("_class_name") in CLASSES:
+        return from_diffusers_autoencoder(config, content)
     if content.get("_class_name", "UNet2DModel") == "UNet2DModel":
         checked_unet(config, content)
     try:

@@ -10,9 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from difflab.config.model import ModelConfig
+from difflab.config.model import ModelConfig, NetworkModelConfig
+from difflab.config.network import NetworkConfig
 from difflab.errors import UserError
 from difflab.interop import native
+from difflab.interop.autoencoder_folder import DIFFUSERS_AUTOENCODER_FOLDER
+from difflab.interop.autoencoder_layout import DIFFUSERS_AUTOENCODER
 from difflab.interop.clip_folder import (
     OPEN_CLIP_CUSTOM_FOLDER,
     OPEN_CLIP_FOLDER,
@@ -26,7 +29,7 @@ from difflab.interop.folders import NATIVE_FOLDER, FolderFormat, refuse_other_mo
 from difflab.interop.identifying import fits_phrase, fitting_presets
 from difflab.interop.keymap import KeyMap, shapes_of
 from difflab.interop.layout import Described, Layout, Target
-from difflab.interop.layouts import LAYOUTS, NATIVE, is_ours, layout_named, marked_layouts, part_of_a_model
+from difflab.interop.layouts import LAYOUTS, NATIVE, is_ours, layout_for, layout_named, marked_layouts, part_of_a_model
 from difflab.interop.opening import described_by_folder, open_weights
 from difflab.interop.presets import preset_named
 from difflab.interop.tensor_files import write_safetensors, write_torch
@@ -37,6 +40,7 @@ _OURS = "{path}: these are difflab's own weights; give the run, or its exported 
 _FOLDERS = {
     NATIVE: NATIVE_FOLDER,
     DIFFUSERS.name: DIFFUSERS_FOLDER,
+    DIFFUSERS_AUTOENCODER.name: DIFFUSERS_AUTOENCODER_FOLDER,
     TRANSFORMERS_CLIP.name: TRANSFORMERS_FOLDER,
 }
 """Layout -> the folder that it is written as."""
@@ -126,7 +130,7 @@ def check_export(path: str | Path, config: ModelConfig, layout: str) -> list[str
 
     Raises UserError if the layout cannot represent the model, and for a path that it cannot be written to.
     """
-    path = Path(path)
+    path, layout = Path(path), _layout_of(config, layout)
     folder = _folder_of(path, layout)
     if layout != NATIVE:
         target = Target.of(config)
@@ -150,7 +154,7 @@ def export_model(path: str | Path, state: Mapping[str, Tensor], config: ModelCon
     or not at all.
     Raises the errors of `check_export`.
     """
-    path = Path(path)
+    path, layout = Path(path), _layout_of(config, layout)
     check_export(path, config, layout)
     if layout == NATIVE:
         native.save_export(path, state, config.model_dump(mode="json"))
@@ -161,11 +165,11 @@ def export_model(path: str | Path, state: Mapping[str, Tensor], config: ModelCon
 def export_weights(path: str | Path, state: Mapping[str, Tensor], target: Target, layout: str) -> list[Path]:
     """Converts our weights to an official layout; returns the files written.
 
-    `diffusers` and `transformers_clip` write a folder that those load, the layouts of open_clip too where the path has
-    no ending; the others write one file, as safetensors or, if the path ends in .pt or .pth, by torch.save. Raises
-    UserError if the layout cannot represent the model.
+    `diffusers` (for UNets and autoencoders) and `transformers_clip` write a folder that those load, the layouts of
+    open_clip too where the path has no ending; the others write one file, as safetensors or, if the path ends in .pt or
+    .pth, by torch.save. Raises UserError if the layout cannot represent the model.
     """
-    return _export(Path(path), state, target, layout, None)
+    return _export(Path(path), state, target, _name_for(layout, target.network), None)
 
 
 def _export(
@@ -180,6 +184,15 @@ def _export(
         raise UserError(_no_ending(path, layout))
     write(path, known.file_of(official, target))
     return [path]
+
+
+def _layout_of(config: ModelConfig, name: str) -> str:
+    return _name_for(name, config.network) if isinstance(config, NetworkModelConfig) else name
+
+
+def _name_for(name: str, network: NetworkConfig) -> str:
+    """The name of the layout that a user means for a model of this network."""
+    return name if name == NATIVE else layout_for(name, lambda layout: layout.takes(network)).name
 
 
 def _folder_of(path: Path, layout: str) -> FolderFormat | None:
@@ -259,7 +272,7 @@ def _keymap(layout: Layout, target: Target, published_in: Sequence[str]) -> KeyM
 
 def _choose_layout(path: Path, state: Mapping[str, Tensor], name: str | None, published_in: Sequence[str]) -> Layout:
     if name is not None:
-        return layout_named(name)
+        return layout_for(name, lambda layout: layout.marks(state))
     marked = marked_layouts(state)
     if not marked:
         part = part_of_a_model(state)

@@ -26,9 +26,9 @@ from difflab.metrics.scores import Pictures, Scores
 C = TypeVar("C", bound=MetricBase)
 E = TypeVar("E", bound=ExtractorBase)
 
-Keep = Literal["pool", "logits", "gaussian", "images", "labels", "captions"]
+Keep = Literal["pool", "logits", "gaussian", "images", "labels", "captions", "references"]
 """What can be kept of the samples: features of an extractor, its class logits, the Gaussian statistics of its features,
-the images, and the requested class and caption of each."""
+the images, the requested class and caption of each, and the other captions of the image that its caption is from."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class SampleFacts:
 
     shape: (C, H, W). classes: the number of classes that may be requested; class_names: their names; None if not known.
     unlabelled: why the samples have no requested classes, and what to do; None if they have.
-    highest: the largest requested class, if known.
+    highest: the largest requested class, if known. uncaptioned: why the samples have no captions, and what to do; None
+        if they have.
     """
 
     shape: tuple[int, int, int]
@@ -45,6 +46,7 @@ class SampleFacts:
     class_names: Sequence[str] | None = None
     unlabelled: str | None = None
     highest: int | None = None
+    uncaptioned: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Samples:
     images:    uint8 [n, C, H, W].
     labels:    int64 [n], numbers of `class_names`; also None if the class of some sample is unknown.
     captions:  [n]; also None if the caption of some sample is unknown.
+    references: [n], the other captions of the image that each caption is from, if any; None if not known.
     scores:    of each sample, by metrics that score them one by one.
     device:    where features are computed, and other heavy work may be done.
     label, sampling: for the record.
@@ -70,6 +73,7 @@ class Samples:
     images: Tensor | None = None
     labels: Tensor | None = None
     captions: Sequence[str] | None = None
+    references: Sequence[Sequence[str]] | None = None
     class_names: Sequence[str] | None = None
     scores: Scores | None = None
     versions: Mapping[str, str] | None = None

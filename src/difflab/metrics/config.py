@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -152,8 +153,52 @@ class ClassesConfig(MetricBase):
         return classifier
 
     @property
-    def asks(self) -> str | None:
-        return self.classifier
+    def asks(self) -> Mapping[str, str]:
+        return {"classifier": self.classifier}
+
+
+Convention = Literal["glide", "imagen", "clipscore"]
+
+
+@METRICS.register("difflab.pipelines.clip_score:CLIPScore")
+class CLIPScoreConfig(MetricBase):
+    """How well samples show their captions: the cosine of the embeddings of both by a stored CLIP.
+
+    A result per convention, `clip-score-<convention>`, the mean over the samples. Results of different CLIPs are not
+    comparable.
+    """
+
+    larger_is_better: ClassVar[Directions] = {"clip-score": True}
+
+    kind: Literal["clip_score"] = "clip_score"
+    clip: str
+    """A run of task=contrastive, an exported folder or a checkpoint."""
+    conventions: Annotated[list[Convention], Field(min_length=1)] = Field(
+        default_factory=lambda: ["glide", "imagen", "clipscore"]
+    )
+    """glide: 100 cos (Nichol et al. 2021). imagen: cos (Saharia et al. 2022). clipscore: 2.5 max(cos, 0) of the caption
+    after "A photo depicts" (Hessel et al. 2021), and RefCLIPScore if the data has several captions per image."""
+
+    @field_validator("clip", mode="before")
+    @classmethod
+    def _there_is_one(cls, clip: object) -> object:
+        if clip in (None, ""):
+            raise ValueError(
+                "a CLIP is needed: give a run of task=contrastive, as in clip=runs/clip/shapes32/demo, or imported "
+                "weights"
+            )
+        return clip
+
+    @field_validator("conventions")
+    @classmethod
+    def _each_once(cls, conventions: list[Convention]) -> list[Convention]:
+        if len(set(conventions)) < len(conventions):
+            raise ValueError(f"{conventions} has one twice: give each once")
+        return conventions
+
+    @property
+    def asks(self) -> Mapping[str, str]:
+        return {"clip": self.clip}
 
 
 @METRICS.register("difflab.metrics.similarity:PSNR")

@@ -16,7 +16,7 @@ from difflab.metrics.extractors.base import FeatureExtractor
 from difflab.metrics.paired import Pairs
 from difflab.metrics.protocol import ExtractorRecord, GivenRecord, Result, SamplingRecord
 from difflab.metrics.reference import Reference, ReferenceStatistics
-from difflab.metrics.samples import SampleCaptions, SampleFeatures, SampleImages, SampleLabels
+from difflab.metrics.samples import SampleFeatures, SampleImages, SampleLabels, SampleTexts
 from difflab.metrics.scores import SampleScores
 
 
@@ -57,7 +57,8 @@ class Evaluator:
         self._features: dict[ExtractorRecord, SampleFeatures] = {}
         self._images: SampleImages | None = None
         self._labels: SampleLabels | None = None
-        self._captions: SampleCaptions | None = None
+        self._captions: SampleTexts[str] | None = None
+        self._other_captions: SampleTexts[Sequence[str]] | None = None
         scored = {name: metric for name, metric in self.metrics.items() if isinstance(metric, ScoreMetric)}
         self._scores = SampleScores(scored, pairs)
         self._references: dict[str, ReferenceStatistics] = {}
@@ -111,13 +112,14 @@ class Evaluator:
         label: Tensor | None = None,
         low_res: Tensor | None = None,
         caption: Sequence[str] | None = None,
+        references: Sequence[Sequence[str]] | None = None,
     ) -> None:
         """Adds samples of this process.
 
         images: uint8 [B, C, H, W]. index: int64 [B], the index of each sample, each of which occurs once over all
             processes.
         weight: [B], 0 marks padding. label: int64 [B], the requested class of each sample.
-        caption: the requested text of each sample.
+        caption: the requested text of each sample. references: other captions of the same image, if any.
         low_res: [B, C, h, w], the low-resolution image of each sample, if `pairs` does not provide it.
         """
         self.prepare()
@@ -126,6 +128,7 @@ class Evaluator:
             images, index = images[counts], index[counts.to(index.device)]
             label, low_res = (None if one is None else one[counts.to(one.device)] for one in (label, low_res))
             caption = None if caption is None else list(itertools.compress(caption, counts.tolist()))
+            references = None if references is None else list(itertools.compress(references, counts.tolist()))
         if not len(images):
             return
         for features in self._features.values():
@@ -137,6 +140,8 @@ class Evaluator:
             self._labels.update(label, index)
         if self._captions is not None:
             self._captions.update(caption, index)
+        if self._other_captions is not None:
+            self._other_captions.update(references, index)
 
     def compute(self) -> list[Result]:
         """Returns the results, the same on every process; all processes must call it together.
@@ -148,6 +153,7 @@ class Evaluator:
         images = None if self._images is None else self._images.gathered(self.n)
         labels = None if self._labels is None else self._labels.gathered(self.n)
         captions = None if self._captions is None else self._captions.gathered(self.n)
+        references = None if self._other_captions is None else self._other_captions.gathered(self.n)
         scores = self._scores.gathered(self.n)
         results: list[Result] = []
         for name, metric in self.metrics.items():
@@ -162,6 +168,7 @@ class Evaluator:
                 images=images,
                 labels=labels,
                 captions=captions,
+                references=references,
                 class_names=self.class_names,
                 scores=scores.get(name),
                 versions=metric.versions,
@@ -179,7 +186,8 @@ class Evaluator:
             features.keep_logits |= "logits" in keeps
         self._images = SampleImages() if self._are_kept("images") else None
         self._labels = SampleLabels() if self._are_kept("labels") else None
-        self._captions = SampleCaptions() if self._are_kept("captions") else None
+        self._captions = SampleTexts() if self._are_kept("captions") else None
+        self._other_captions = SampleTexts() if self._are_kept("references") else None
 
     def _are_kept(self, what: str) -> bool:
         return any(what in metric.keeps for metric in self.metrics.values())

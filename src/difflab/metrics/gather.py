@@ -19,6 +19,11 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def rank() -> int:
+    """The number of this process, 0 outside torch.distributed."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
 def sum_over_ranks(value: Tensor) -> Tensor:
     """The sum of every process's `value` (equal shapes)."""
     if world_size() == 1:

@@ -18,10 +18,13 @@ from difflab.errors import UserError
 NEWER = ("sampling.pipeline", "sampler.sigmas")
 """Field suffixes that older records lack; if such a field is empty the hash equals that of an older record."""
 
-NAMES_ONLY = ("label", "versions", "reference.name", "sampling.name", "sampling.compiled", "parameters.classifier")
+NAMES_ONLY = (
+    *("label", "versions", "reference.name", "sampling.name", "sampling.compiled"),
+    *("parameters.classifier", "parameters.clip"),
+)
 """Fields that are recorded but not hashed: names, and whatever affects only rounding, such as software versions (patch
 releases would split every history) and compiled code (large networks are compiled, small ones beside them are not). A
-classifier is identified by its weights, not by its path."""
+classifier or a CLIP is identified by its weights, not by its path."""
 
 
 class ExtractorRecord(Config):

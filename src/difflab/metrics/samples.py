@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -101,22 +102,24 @@ class SampleLabels:
         return None if bool((labels == _UNKNOWN).any()) else labels
 
 
-class SampleCaptions:
-    """The requested caption of each sample."""
+Text = TypeVar("Text", str, Sequence[str])
+
+
+class SampleTexts(Generic[Text]):
+    """A text of each sample, such as its caption, or several texts of each."""
 
     def __init__(self) -> None:
-        self._captions: dict[int, str | None] = {}
+        self._texts: dict[int, Text] = {}
 
-    def update(self, caption: Sequence[str] | None, index: Tensor) -> None:
-        """caption: of each sample, or None if unknown; index int64 [B]."""
-        texts = [None] * len(index) if caption is None else caption
-        self._captions |= dict(zip(index.tolist(), texts, strict=True))
+    def update(self, texts: Sequence[Text] | None, index: Tensor) -> None:
+        """texts: of each sample, or None if unknown; index int64 [B]."""
+        if texts is not None:
+            self._texts |= dict(zip(index.tolist(), texts, strict=True))
 
-    def gathered(self, n: int) -> list[str] | None:
-        """Those of every process, by sample index; None unless the caption of every sample is known."""
-        together = {i: text for part in gather_objects(self._captions) for i, text in part.items()}
-        captions = [together.get(i) for i in range(n)]
-        return None if any(text is None for text in captions) else [text for text in captions if text is not None]
+    def gathered(self, n: int) -> list[Text] | None:
+        """Those of every process, by sample index; None unless they are known of every sample."""
+        together = {i: text for part in gather_objects(self._texts) for i, text in part.items()}
+        return [together[i] for i in range(n)] if all(i in together for i in range(n)) else None
 
 
 def check_all_there(index: Tensor, n: int) -> None:

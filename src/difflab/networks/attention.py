@@ -61,7 +61,7 @@ class Attention(nn.Module):
             self.context_kv = FusedLinear(spec.context_channels, spec.channels, parts=2, bias=spec.qkv_bias)
         self.out = OutputLinear(spec.channels, spec.channels)
 
-    def forward(self, h: Tensor, emb: Tensor, cond: Conditioning | None, context: Tensor | None) -> Tensor:
+    def forward(self, h: Tensor, emb: Tensor | None, cond: Conditioning | None, context: Tensor | None) -> Tensor:
         """h [B, C, H, W] -> the same shape; context [B, L, D] if the specification has context_channels."""
         batch, channels, height, width = h.shape
         pixels = self.norm(h).flatten(2).transpose(1, 2)

@@ -36,7 +36,9 @@ class LevelBlocks(nn.ModuleDict):
         assert isinstance(group, nn.ModuleList)
         return group
 
-    def forward(self, step: int, h: Tensor, emb: Tensor, cond: Conditioning | None, context: Tensor | None) -> Tensor:
+    def forward(
+        self, step: int, h: Tensor, emb: Tensor | None, cond: Conditioning | None, context: Tensor | None
+    ) -> Tensor:
         """Applies the blocks of one step; the remaining arguments are passed to every block."""
         for spec, (group, number) in zip(self.level[step].blocks, self.places[step], strict=True):
             block = self._group(group)[number]

@@ -18,9 +18,9 @@ class BlockSpec(Protocol):
     reads:      fields of `Conditioning` that the block reads, besides the time embedding.
 
     The module built from it has `forward(h, emb, cond, context) -> h`: features [B, C, H, W], the activated time
-    embedding [B, E], the network's conditioning, and its tokens [B, L, D] ready for attention. A transformer with self-
-    and cross-attention is one such block; a layer between the two (GLIGEN's gate) is a field of its specification and
-    reads `cond.grounding`.
+    embedding [B, E] (None in networks without time), the network's conditioning, and its tokens [B, L, D] ready for
+    attention. A transformer with self- and cross-attention is one such block; a layer between the two (GLIGEN's gate)
+    is a field of its specification and reads `cond.grounding`.
     """
 
     @property

@@ -64,7 +64,7 @@ class Down(nn.Module):
         if spec.method != "pool":
             self.conv = nn.Conv2d(spec.channels, spec.channels, 3, stride=2, padding=0 if self.asymmetric else 1)
 
-    def forward(self, h: Tensor, emb: Tensor, cond: Conditioning | None, context: Tensor | None) -> Tensor:
+    def forward(self, h: Tensor, emb: Tensor | None, cond: Conditioning | None, context: Tensor | None) -> Tensor:
         """[B, C, H, W] -> [B, C, H/2, W/2]."""
         if self.conv is None:
             return halve(h)
@@ -79,7 +79,7 @@ class Up(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(spec.channels, spec.channels, 3, padding=1) if spec.conv else None
 
-    def forward(self, h: Tensor, emb: Tensor, cond: Conditioning | None, context: Tensor | None) -> Tensor:
+    def forward(self, h: Tensor, emb: Tensor | None, cond: Conditioning | None, context: Tensor | None) -> Tensor:
         """[B, C, H, W] -> [B, C, 2H, 2W]."""
         h = double(h)
         return h if self.conv is None else self.conv(h)

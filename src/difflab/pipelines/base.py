@@ -119,6 +119,12 @@ class Pipeline:
         return self.last.device
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of a sample."""
+        channels, height, width = self.last.shape
+        return channels, height, width
+
+    @property
     def n_steps(self) -> int:
         return self.last.n_steps
 

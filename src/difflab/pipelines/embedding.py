@@ -15,9 +15,10 @@ from difflab.images import as_float
 from difflab.networks.towers.outputs import TowerOutputs
 from difflab.tasks.build import Model
 from difflab.text.build import build_tokenizer
+from difflab.text.config import TooLong
 
 
-class _ImageTower(Protocol):
+class _Tower(Protocol):
     def outputs(self, x: Tensor) -> TowerOutputs: ...
 
 
@@ -27,7 +28,9 @@ class TwoTowers(Protocol):
     logit_scale: Tensor
 
     @property
-    def image_tower(self) -> _ImageTower: ...
+    def image_tower(self) -> _Tower: ...
+    @property
+    def text_tower(self) -> _Tower: ...
 
     def normalized(self, images: Tensor) -> Tensor: ...
     def encode_image(self, images: Tensor) -> Tensor: ...
@@ -39,15 +42,19 @@ class EmbeddingPipeline:
 
     model:    one whose configuration is an `EmbeddingModelConfig`.
     autocast: dtype of the towers' arithmetic, None for float32; embeddings are float32 in any case.
+    too_long: whether texts with too many tokens are refused or truncated, None as the model's tokenizer says.
 
     Methods raise UserError for embeddings that are not finite.
     """
 
-    def __init__(self, model: Model, *, autocast: torch.dtype | None = None) -> None:
+    def __init__(self, model: Model, *, autocast: torch.dtype | None = None, too_long: TooLong | None = None) -> None:
         self.network = cast(TwoTowers, model.network)
         self.autocast = autocast
         self.device = next(model.network.parameters()).device
-        self.tokenizer = build_tokenizer(cast(EmbeddingModelConfig, model.config).tokenizer)
+        tokenizer = cast(EmbeddingModelConfig, model.config).tokenizer
+        if too_long is not None:
+            tokenizer = tokenizer.model_copy(update={"too_long": too_long})
+        self.tokenizer = build_tokenizer(tokenizer)
 
     @property
     def scale(self) -> float:
@@ -59,15 +66,22 @@ class EmbeddingPipeline:
 
         Gradients reach floats, unless the caller turns them off.
         """
-        with self._arithmetic():
-            found = self.network.encode_image(as_float(pixels.to(self.device)))
-        return _unit(found, "image")
+        return _unit(self.raw_images(pixels), "image")
 
     def image_features(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """(features before the last projection [B, F], embeddings [B, dim] of unit length) of images as above."""
-        with self._arithmetic():
-            found = self.network.image_tower.outputs(self.network.normalized(as_float(pixels.to(self.device))))
+        found = self.image_outputs(pixels)
         return _finite(found.features.float(), "image"), _unit(found.embedding, "image")
+
+    def raw_images(self, pixels: Tensor) -> Tensor:
+        """Embeddings [B, dim] of images as above, as the tower computes them: not of unit length, or float32."""
+        with self._arithmetic():
+            return self.network.encode_image(as_float(pixels.to(self.device)))
+
+    def image_outputs(self, pixels: Tensor) -> TowerOutputs:
+        """Everything that the tower computes of images as above."""
+        with self._arithmetic():
+            return self.network.image_tower.outputs(self.network.normalized(as_float(pixels.to(self.device))))
 
     def texts(self, texts: Sequence[str], batch_size: int = 256) -> Tensor:
         """Embeddings [n, dim], of unit length. Raises UserError for a text that is too long."""
@@ -76,10 +90,17 @@ class EmbeddingPipeline:
 
     @torch.no_grad()
     def _of_texts(self, texts: Sequence[str]) -> Tensor:
-        ids = self.tokenizer(texts).ids.to(self.device)
+        return _unit(self.raw_texts(self.tokenizer(texts).ids), "text")
+
+    def raw_texts(self, ids: Tensor) -> Tensor:
+        """Token ids int64 [B, L] -> embeddings [B, dim] as the tower computes them: not of unit length, or float32."""
         with self._arithmetic():
-            found = self.network.encode_text(ids)
-        return _unit(found, "text")
+            return self.network.encode_text(ids.to(self.device))
+
+    def text_outputs(self, ids: Tensor) -> TowerOutputs:
+        """Everything that the tower computes of token ids int64 [B, L]."""
+        with self._arithmetic():
+            return self.network.text_tower.outputs(ids.to(self.device))
 
     @contextlib.contextmanager
     def _arithmetic(self) -> Iterator[Any]:

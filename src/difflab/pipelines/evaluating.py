@@ -38,9 +38,11 @@ def build_evaluator(
 ) -> Evaluator:
     """The evaluator of `n` samples that `pipeline` generates with `seed`; the rest as in `evaluator_of_samples`.
 
-    Raises UserError also if the classes of the data are not the classes of the samples.
+    Raises UserError also if a metric does not apply to the samples, or uses other classes than they have.
     """
-    refuse_other_classes(metrics, pipeline.wanted.classes, class_names)
+    refuse_other_samples(
+        metrics, pipeline.shape, pipeline.wanted.classes, class_names, captioned="caption" in pipeline.request.fields
+    )
     return evaluator_of_samples(
         metrics,
         sampling_record(pipeline, seed=seed, weights=weights),
@@ -98,15 +100,24 @@ def refuse_other_classes(metrics: MetricsConfig, count: int | None, class_names:
 
 
 def refuse_other_samples(
-    metrics: MetricsConfig, shape: tuple[int, int, int], classes: int | None, class_names: Sequence[str] | None
+    metrics: MetricsConfig,
+    shape: tuple[int, int, int],
+    classes: int | None,
+    class_names: Sequence[str] | None,
+    *,
+    captioned: bool = True,
 ) -> None:
     """Raises UserError if a metric does not apply to the samples of a model, or uses other classes than it has.
 
     shape: (C, H, W) of a sample. classes: how many the model is conditioned on, None if it is not class-conditional.
+    captioned: whether it reads captions; True as long as that is not known.
     """
     refuse_other_classes(metrics, classes, class_names)
     unlabelled = None if classes is not None else "the model is not class-conditional: use one that is"
-    refuse_unfit_samples(metrics, SampleFacts(shape, classes, class_names, unlabelled))
+    uncaptioned = None if captioned else "the model reads no captions: use one that does"
+    refuse_unfit_samples(
+        metrics, SampleFacts(shape, classes, class_names, unlabelled=unlabelled, uncaptioned=uncaptioned)
+    )
 
 
 def refuse_unfit_samples(metrics: MetricsConfig, facts: SampleFacts) -> None:

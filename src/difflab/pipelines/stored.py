@@ -173,18 +173,24 @@ def load_stored(path: str | Path, which: Weights = "ema", device: torch.device |
     return model, stored
 
 
-def load_initial_weights(
-    module: nn.Module, init: WeightsInitConfig, untold: Mapping[str, Any] | None = None
-) -> list[str]:
+def model_of_source(init: WeightsInitConfig) -> ModelConfig | None:
+    """The model that initial weights are from, None for a weights file. Raises UserError like `find_stored`."""
+    source = Path(init.source)
+    return None if _is_weights_file(source) else find_stored(source, init.which, "init.from").config
+
+
+def _is_weights_file(source: Path) -> bool:
+    return source.is_file() and source.suffix != ".ckpt"
+
+
+def load_initial_weights(module: nn.Module, init: WeightsInitConfig) -> list[str]:
     """Initializes `module` (with `network.*` and `conditioners.*`) from a stored model or a weights file.
 
-    untold: what the weights of this model do not show (`ModelConfig.untold`), which has to be the stored model's.
     Returns lines that describe every deviation from a plain copy. Raises UserError naming the first differing keys if
     they do not fit.
     """
     source = Path(init.source)
-    weights_file = source.is_file() and source.suffix != ".ckpt"
-    if weights_file:
+    if _is_weights_file(source):
         state = read_weights(source).state
         if layouts := marked_layouts(state):
             raise UserError(
@@ -192,16 +198,18 @@ def load_initial_weights(
                 f"difflab's; {_how_to_import(source, 'init.from')}"
             )
     else:
-        stored = find_stored(source, init.which, "init.from")
-        _refuse_other_use(source, stored.config.untold, untold or {})
-        state = load_weights(stored)
+        state = load_weights(find_stored(source, init.which, "init.from"))
     return start_from(module, state, str(source), init)
 
 
-def _refuse_other_use(source: Path, stored: Mapping[str, Any], untold: Mapping[str, Any]) -> None:
+def refuse_other_use(said: str, stored: Mapping[str, Any], untold: Mapping[str, Any]) -> None:
+    """Raises UserError if the weights of a stored model would be used in another way than they were trained.
+
+    said: where they come from. stored, untold: of the two models, `ModelConfig.untold`.
+    """
     for key, value in untold.items():
         if key in stored and stored[key] != value:
             raise UserError(
-                f"init.from={source} was trained with {key}={stored[key]}, but this run has {value}: weights belong to "
+                f"{said} was trained with {key}={stored[key]}, but this run has {value}: weights belong to "
                 f"the {key} that they were trained with"
             )

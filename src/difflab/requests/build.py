@@ -12,7 +12,7 @@ from difflab.data.fields import EXTENSION_OF
 from difflab.data.reading import MissingFieldError
 from difflab.errors import UserError
 from difflab.requests.base import Listed, Merged, Nothing, Request, UniformClasses, Wanted
-from difflab.requests.captions import read_captions
+from difflab.requests.captions import listed_captions
 from difflab.requests.classes import class_numbers
 from difflab.requests.data_split import DataSplit
 from difflab.requests.embeddings import read_embeddings
@@ -75,9 +75,7 @@ def _given(config: RequestConfig, wanted: Wanted) -> list[Request]:
         given["classes"] = Listed("label", numbers)
     if config.prompts is not None:
         _refuse_unread("prompts", "caption", wanted)
-        path = Path(config.prompts) if isinstance(config.prompts, str) else None
-        texts = list(config.prompts) if path is None else read_captions(path)
-        given["prompts"] = Listed("caption", texts, path)
+        given["prompts"] = listed_captions(config.prompts)
     for field in ("image", "low_res", "mask"):
         key = KEY_OF.get(field, field)
         where: str | None = getattr(config, key)

@@ -1,12 +1,20 @@
-"""Captions from a text file, one per line."""
+"""Captions from a list, or a text file with one per line."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from difflab.console import printable
 from difflab.data.captions import BadCaption, decode_caption
 from difflab.errors import UserError
+from difflab.requests.base import Listed
+
+
+def listed_captions(prompts: Sequence[str] | str) -> Listed:
+    """The request of captions, taken in turn: a list, or the path of a text file, read by `read_captions`."""
+    path = Path(prompts) if isinstance(prompts, str) else None
+    return Listed("caption", list(prompts) if path is None else read_captions(path), path)
 
 
 def read_captions(path: Path, where: str = "prompts") -> list[str]:

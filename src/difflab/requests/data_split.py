@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from difflab.config.data import DataConfig
+from difflab.data.captions import lines_of
 from difflab.data.fields import stacked
 from difflab.data.index import INDEX_NAME
 from difflab.errors import UserError
@@ -17,11 +18,15 @@ from difflab.types import Batch
 if TYPE_CHECKING:
     from difflab.data.reading import ShardDataset
 
+REFERENCES = "references"
+"""The field of the captions of an image besides the one that is drawn."""
+
 
 class DataSplit(Nothing):
     """Sample i shows what sample i of the split shows; indices wrap around at the end of the split.
 
-    fields: image, and the fields of `DataConfig`. records: a stand-in field is recorded under its own name.
+    fields: image, and the fields of `DataConfig`; with captions, if the data has one per line, also `references`, the
+        other lines of each. records: a stand-in field is recorded under its own name.
 
     Raises UserError if the data set is missing or has no such field.
     """
@@ -33,11 +38,13 @@ class DataSplit(Nothing):
 
         split = data.split_called(split)
         self._data = data
-        self.fields = tuple(fields)
+        self._several = "caption" in fields and data.captions == "lines"
+        self.fields = (*fields, *((REFERENCES,) if self._several else ()))
         self._records = records or {}
         self._name = f"{Path(data.path).name}/{split}"
         others = [field for field in fields if field != "image"]
-        self._dataset: ShardDataset = build_dataset(data.model_copy(update={"fields": others}), split=split)
+        whole = {"captions": "whole"} if self._several else {}
+        self._dataset: ShardDataset = build_dataset(data.model_copy(update={"fields": others, **whole}), split=split)
 
     def __len__(self) -> int:
         """The number of samples in the split; larger indices wrap around."""
@@ -56,7 +63,7 @@ class DataSplit(Nothing):
         return batch
 
     def record(self) -> dict[str, Any]:
-        return {self._records.get(field, field): self._name for field in self.fields}
+        return {self._records.get(field, field): self._name for field in self.fields if field != REFERENCES}
 
     def without_pictures(self) -> DataSplit:
         one = copy.copy(self)
@@ -67,7 +74,10 @@ class DataSplit(Nothing):
         from difflab.data.bad_samples import BadSample
 
         try:
-            return self._dataset.sample(index % len(self._dataset), image="image" in self.fields)
+            sample = self._dataset.sample(index % len(self._dataset), image="image" in self.fields)
         except BadSample as error:
-            what = ", ".join(self._records.get(field, field) for field in self.fields)
+            what = ", ".join(self.record())
             raise UserError(f"{what}: {self._name}: {error}; repair the data set, or say what to draw") from error
+        if self._several:
+            sample["caption"], *sample[REFERENCES] = lines_of(sample["caption"])
+        return sample

@@ -80,6 +80,9 @@ class NoisedModule(TrainingModule):
     def tokenizers(self) -> Mapping[str, Tokenizer]:
         return self.conditioners.tokenizers
 
+    def cached_fields(self) -> Mapping[str, str]:
+        return self.conditioners.cached
+
     def networks(self) -> Sequence[nn.Module]:
         return (self.network,)
 

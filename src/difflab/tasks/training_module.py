@@ -70,6 +70,16 @@ class TrainingModule(SteppingModule, HasTrainingOnly):
         """The tokenizers with which the loader tokenizes captions, by the field of a batch that holds the ids."""
         return {}
 
+    @property
+    def empty_captions(self) -> bool:
+        """Whether a caption may be empty; otherwise such a sample counts as unreadable."""
+        return True
+
+    def cached_fields(self) -> Mapping[str, str]:
+        """The fields that the loader provides if the data set has them: the states of frozen encoders, with the hash of
+        the encoder of each."""
+        return {}
+
     def networks(self) -> Sequence[nn.Module]:
         """The networks that dominate a step: compiled, and converted to the device's memory format, if requested."""
         return ()

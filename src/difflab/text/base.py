@@ -17,6 +17,14 @@ from difflab.text.config import TooLong
 _SHOWN = 60
 
 
+class TooLongText(UserError):  # noqa: N818 (it is what the text is, not a fault of the program)
+    """A text has more tokens than its tokenizer takes; `why` is the reason without the remedy."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"{why}: shorten it, or set too_long=truncate, in training an option of the tokenizer")
+        self.why = why
+
+
 @dataclass(frozen=True)
 class Tokens:
     """ids: int64 [B, context_length]. mask: bool [B, context_length], True for the tokens of the text, with its start
@@ -69,7 +77,7 @@ class Tokenizer(ABC):
         return f"caption_ids_{self.sha256[:8]}_{self.context_length}"
 
     def __call__(self, texts: Sequence[str]) -> Tokens:
-        """The padded ids of texts. Raises UserError for a text that is too long, if those are refused."""
+        """The padded ids of texts. Raises TooLongText for a text that is too long, if those are refused."""
         length = self.context_length
         ids = np.full((len(texts), length), self.padding, dtype=np.int64)
         lengths = np.zeros((len(texts), 1), dtype=np.int64)
@@ -85,7 +93,4 @@ class Tokenizer(ABC):
         if self.too_long == "truncate":
             return self.truncated(ids)
         shown = printable(text[:_SHOWN] + ("..." if len(text) > _SHOWN else ""))
-        raise UserError(
-            f"the text {shown!r} has {len(ids)} tokens, more than context_length={self.context_length}: shorten it, or "
-            "train with tokenizer.too_long=truncate"
-        )
+        raise TooLongText(f"the text {shown!r} has {len(ids)} tokens, more than context_length={self.context_length}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -40,8 +40,9 @@ class TokenizerBase(Config):
         """What gives the same ids to the same texts."""
         return self.kind
 
-    def learned(self, captions: Iterable[str]) -> Self:
-        """The configuration with what it learns from captions. Raises UserError if there are none."""
+    def completed(self, captions: Callable[[], Iterable[str]], earlier: TokenizerBase | None = None) -> Self:
+        """The configuration with what it learns from captions, or what the tokenizer of weights that exist already has
+        learned: they belong together. Raises UserError if there are no captions."""
         return self
 
 
@@ -87,8 +88,12 @@ class BytePairsTokenizerConfig(TokenizerBase):
             return self.kind
         return f"{self.kind} (of sha256 {hashlib.sha256(self.merges.encode()).hexdigest()[:12]})"
 
-    def learned(self, captions: Iterable[str]) -> Self:
-        merges = load("difflab.text.training:learn_merges")(captions, self.vocabulary)
+    def completed(self, captions: Callable[[], Iterable[str]], earlier: TokenizerBase | None = None) -> Self:
+        if not self.learns:
+            return self
+        if isinstance(earlier, BytePairsTokenizerConfig) and earlier.vocabulary == self.vocabulary:
+            return self.model_copy(update={"merges": earlier.merges})
+        merges = load("difflab.text.training:learn_merges")(captions(), self.vocabulary)
         return self.model_copy(update={"merges": "\n".join(map(" ".join, merges))})
 
     @model_validator(mode="after")

@@ -80,11 +80,9 @@ class RunDirectory:
         self.path = Path(path).absolute()
 
     @classmethod
-    def create(cls, root: Path | str, experiment: str, name: str | None, identity: Any) -> RunDirectory:
-        """The directory `<root>/<experiment>/<name>`, created if needed; `name` and `identity` as in run_name."""
-        run = cls(Path(root) / experiment / run_name(name, identity))
-        run.path.mkdir(parents=True, exist_ok=True)
-        return run
+    def of_run(cls, root: Path | str, experiment: str, name: str | None, identity: Any) -> RunDirectory:
+        """The directory `<root>/<experiment>/<name>`, which need not exist; `name` and `identity` as in run_name."""
+        return cls(Path(root) / experiment / run_name(name, identity))
 
     @property
     def name(self) -> str:

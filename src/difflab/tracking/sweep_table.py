@@ -14,6 +14,7 @@ from difflab.files import write_text
 from difflab.tracking import csv_text
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
 
     from difflab.metrics.protocol import Result
@@ -132,15 +133,33 @@ def to_markdown(rows: Sequence[SweepRow]) -> str:
     return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines)
 
 
-def to_rich(rows: Sequence[SweepRow], title: str | None = None, width: int | None = None) -> Table:
-    """The same table for a terminal; transposed, with a column per point, if it would be wider than `width`."""
+def to_rich(rows: Sequence[SweepRow], title: str | None = None, width: int | None = None) -> RenderableType:
+    """The same table for a terminal; transposed, with a column per point, if it would be wider than `width`.
+
+    If that is too wide, too, the points are split among several such tables, one below the other.
+    """
+    from rich.console import Group
+
     keys, metrics = _columns(rows)
     lines = _lines_for_readers(rows, keys, metrics)
     upright = _rich_table(lines, 1, len(keys), title)
     if width is None or _width_of(upright) <= width:
         return upright
-    turned = _rich_table([list(line) for line in zip(*lines, strict=True)], len(keys), 1, title, tight=True)
-    return min(upright, turned, key=_width_of)
+    tables, (head, *points) = [], lines
+    while points:
+        fitting = 1
+        while fitting < len(points) and _width_of(_turned(head, points[: fitting + 1], len(keys), title)) <= width:
+            fitting += 1
+        tables.append(_turned(head, points[:fitting], len(keys), None if tables else title))
+        points = points[fitting:]
+    return Group(*tables)
+
+
+def _turned(head: Sequence[str], points: Sequence[Sequence[str]], keys: int, title: str | None) -> Table:
+    """A column for each of the points, without the rows that none of them has."""
+    rows = [[name, *cells] for name, *cells in zip(head, *points, strict=True)]
+    kept = [row for number, row in enumerate(rows) if number < keys or any(row[1:])]
+    return _rich_table(kept, keys, 1, title, tight=True)
 
 
 def _rich_table(

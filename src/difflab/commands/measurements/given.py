@@ -22,10 +22,13 @@ from difflab.config.sample import EvaluateSamplesConfig
 from difflab.console import printable
 from difflab.errors import UserError
 from difflab.metrics.base import SampleFacts
+from difflab.metrics.build import build_metrics
 from difflab.metrics.paired import Pairs, have_pairs
 from difflab.metrics.protocol import GivenRecord
 from difflab.pipelines.evaluating import classes_are_read, refuse_unfit_samples
 from difflab.requests.archives import ArchivePictures
+from difflab.requests.base import Listed
+from difflab.requests.captions import listed_captions
 from difflab.requests.drawings import RECORD
 from difflab.requests.images import FolderPictures
 from difflab.types import Batch
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from difflab.tracking.rundir import RunDirectory
 
 FIELD = "image"
+UNCAPTIONED = "the samples have none: give them in order, as in prompts=['a red circle',...] or prompts=FILE.txt"
 HASHED_AT_ONCE = 64
 """The number of images that are read and hashed at a time."""
 
@@ -47,7 +51,7 @@ class GivenSamples:
     """The first `n` images of a folder or an archive, in order; this process evaluates its share of them.
 
     name: of the folder or archive. content_hash: see `GivenRecord`. highest: the highest class among them, None if
-    their classes are not known. shown: the classes by subfolder.
+    their classes are not known. shown: the classes by subfolder. captions: their captions, None if not known.
     """
 
     pictures: ArchivePictures | FolderPictures
@@ -56,6 +60,7 @@ class GivenSamples:
     content_hash: str
     highest: int | None
     shown: FolderClasses
+    captions: Listed | None
     config: EvaluateSamplesConfig
     processes: Processes
     device: torch.device
@@ -75,6 +80,8 @@ class GivenSamples:
         """Yields (index and, if known, class; uint8 [b, C, H, W]) of this process."""
         for chunk in shares(self.processes, self.n, self.config.batch_size, f"judging {self.n} images"):
             batch = self.shown.added(self.pictures(chunk, 0))
+            if self.captions is not None:
+                batch |= self.captions(chunk, 0)
             # Archives are channels-last, and with other strides a convolution rounds differently.
             yield batch, batch.pop(FIELD).contiguous()
 
@@ -105,10 +112,14 @@ class GivenSamples:
         return self.shown.names if of_data is None else of_data
 
     def check(self, metrics: MetricsConfig, class_names: Sequence[str] | None) -> None:
-        """Raises UserError if a metric uses classes and the images have one that the data lacks, or if a metric does
-        not apply to these images."""
+        """Raises UserError if a metric uses classes and the images have one that the data lacks, if a metric does not
+        apply to these images, or if none reads the captions."""
         unlabelled = self.shown.why_none if self.highest is None else None
-        refuse_unfit_samples(metrics, SampleFacts(self.shape, None, class_names, unlabelled, self.highest))
+        uncaptioned = None if self.captions is not None else UNCAPTIONED
+        facts = SampleFacts(self.shape, None, class_names, unlabelled, self.highest, uncaptioned)
+        refuse_unfit_samples(metrics, facts)
+        if self.captions is not None and not any("captions" in one.keeps for one in build_metrics(metrics).values()):
+            raise UserError("prompts is used by none of the metrics: choose metrics=clip_score, or leave prompts out")
         name = classes_are_read(metrics)
         if name is None or class_names is None or self.highest is None or self.highest < len(class_names):
             return
@@ -128,11 +139,12 @@ class GivenSamples:
         place = self.path.parent
         if (place / RECORD).is_file():
             place = place.parent
-        how = self.config.model_dump(mode="json", include={"metrics", "data", "split"})
+        how = self.config.model_dump(mode="json", include={"metrics", "data", "split", "prompts"})
         text = json.dumps({**how, "samples": self.content_hash}, sort_keys=True)
         name = "-".join(self.path.relative_to(place).parts)
         digest = hashlib.sha256(text.encode()).hexdigest()
-        return Kept(place / "evaluations", f"{name}-{digest[:6]}-n{self.n}", content=[self.content_hash])
+        files = [] if self.captions is None else self.captions.files
+        return Kept(place / "evaluations", f"{name}-{digest[:6]}-n{self.n}", files, [self.content_hash])
 
 
 def given_samples(config: EvaluateSamplesConfig, processes: Processes, device: torch.device) -> GivenSamples:
@@ -143,9 +155,15 @@ def given_samples(config: EvaluateSamplesConfig, processes: Processes, device: t
     with processes.agreeing():
         pictures, path, n = open_samples(config)
         shown = folder_classes(pictures, class_names_of_data(config.data))
+        captions = None if config.prompts is None else listed_captions(config.prompts)
+        if captions is not None and len(captions) > len(pictures):
+            raise UserError(
+                f"prompts gives {len(captions)}, but {_shown(config)} holds {len(pictures)} images: give a caption for "
+                "each image, in their order"
+            )
     # Hashing reads all images, which one process does for the others.
     digest, highest = processes.from_first(lambda: _read_through(pictures, shown, n, _shown(config)))
-    return GivenSamples(pictures, path, n, digest, highest, shown, config, processes, device)
+    return GivenSamples(pictures, path, n, digest, highest, shown, captions, config, processes, device)
 
 
 def class_names_of_data(data: DataConfig | None) -> list[str] | None:

@@ -20,6 +20,7 @@ from difflab.config.model import Measurement as Measured
 from difflab.config.work import MeasuringImagesConfig
 from difflab.data.reading import MissingFieldError
 from difflab.data.shard_names import as_word
+from difflab.devices import choose_arithmetic
 from difflab.errors import UserError
 from difflab.metrics.protocol import Protocol, ReferenceRecord, Result, software_versions
 from difflab.metrics.reference import DataReference, shards_reference
@@ -97,7 +98,8 @@ class ImagesMeasurement(ABC, Generic[ConfigT]):
     @property
     def kept(self) -> Kept:
         """`<run>/evaluations/likelihood-val-n256-3fa2c1`: the last part hashes everything that changes the results."""
-        how = self.config.model_dump(mode="json", include={*MEASURED_WITH, *self.method})
+        counting = {*MEASURED_WITH, *self.method} - self.config.without_effect
+        how = self.config.model_dump(mode="json", include=counting)
         if self.stored.path.is_file():
             how["checkpoint"] = self.stored.path.name
         digest = hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()
@@ -124,7 +126,7 @@ class ImagesMeasurement(ABC, Generic[ConfigT]):
     def results(self) -> list[Result]:
         """Measures all images, split among the processes."""
         config = self.config
-        _choose_arithmetic(self.device, config.precision)
+        choose_arithmetic(self.device, config.precision)
         with self.processes.agreeing(), refusing_too_large(f"batch_size={config.batch_size}"):
             for batch in self.batches():
                 if len(batch["index"]):
@@ -231,14 +233,6 @@ def log_picture(loggers: Sequence[Any], key: str, path: Path) -> None:
     for logger in loggers:
         if isinstance(logger, ClockedLogger):
             logger.log_image(key, Image.open(path))
-
-
-def _choose_arithmetic(device: torch.device, precision: str) -> None:
-    if device.type == "cuda":
-        # Sampling allows TF32, whose error exceeds the tolerances of an ODE solver.
-        exact = precision == "32-true"
-        torch.set_float32_matmul_precision("highest" if exact else "high")
-        torch.backends.cudnn.allow_tf32 = not exact
 
 
 def _data_of(config: MeasuringImagesConfig, stored: Stored) -> DataConfig:

@@ -44,7 +44,7 @@ class Measuring:
         out = RunDirectory(place)
         self.measurement.prepare()
         with self.processes.taking(out.path, "is being measured into"):
-            self._measure(out, job(self.measurement.job(out, what_counts(self.plain))))
+            self._measure(out, job(self.measurement.job(out, what_counts(self.config, self.plain))))
 
     def _measure(self, out: RunDirectory, job: Job) -> None:
         measurement, is_main = self.measurement, self.processes.is_main

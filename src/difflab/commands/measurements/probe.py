@@ -81,7 +81,7 @@ class ProbeMeasurement(ImagesMeasurement[ProbeConfig]):
 
     kind = "probe"
     what = "features"
-    method = ("train_split", "train_n", "shots", "draws", "templates", "class_names", "label")
+    method = ("train_split", "train_n", "shots", "draws", "templates", "class_names", "label", "too_long")
 
     prompts: Prompts | None = None
     vectors: Tensor | None = None
@@ -105,7 +105,7 @@ class ProbeMeasurement(ImagesMeasurement[ProbeConfig]):
         return data
 
     def begin(self) -> None:
-        self.pipeline = EmbeddingPipeline(self.model, autocast=self.autocast)
+        self.pipeline = EmbeddingPipeline(self.model, autocast=self.autocast, too_long=self.config.too_long)
         self.collected = Collected()
 
     def reads(self) -> Sequence[str]:

@@ -16,8 +16,8 @@ from difflab.commands.measurements.measuring import Measuring
 from difflab.config.data import Captions, DataConfig
 from difflab.config.retrieval import RetrievalConfig
 from difflab.data.bad_samples import BadSample
-from difflab.data.build import build_dataset, build_eval_loader
-from difflab.data.captions import chosen_caption, lines_of
+from difflab.data.build import build_dataset, build_eval_loader, spread_evenly
+from difflab.data.captions import captions_in, lines_of
 from difflab.errors import UserError
 from difflab.metrics.caption_choice import chance, choices, false_captions
 from difflab.metrics.gather import gather_objects, gather_rows
@@ -39,7 +39,7 @@ class RetrievalMeasurement(ImagesMeasurement[RetrievalConfig]):
 
     kind = "retrieval"
     what = "embedding"
-    method = ("distinct", "template", "negatives")
+    method = ("distinct", "template", "negatives", "too_long")
 
     captions_as: Captions
     chosen: list[int] | None = None
@@ -56,7 +56,7 @@ class RetrievalMeasurement(ImagesMeasurement[RetrievalConfig]):
         return data.model_copy(update={"fields": ["caption"], "captions": "whole"})
 
     def begin(self) -> None:
-        self.pipeline = EmbeddingPipeline(self.model, autocast=self.autocast)
+        self.pipeline = EmbeddingPipeline(self.model, autocast=self.autocast, too_long=self.config.too_long)
         self._indices: list[Tensor] = []
         self._images: list[Tensor] = []
         self._captions: dict[int, list[str]] = {}
@@ -66,9 +66,10 @@ class RetrievalMeasurement(ImagesMeasurement[RetrievalConfig]):
         return ("caption",)
 
     def prepare(self) -> None:
-        """With `distinct`, finds the images."""
-        if self.config.distinct:
-            self.chosen = self.processes.from_first(self._distinct)
+        """Reads the captions, which takes no time beside the images: with `distinct` to find the images, and to refuse
+        what could not be embedded."""
+        self.chosen = self.processes.from_first(self._distinct) if self.config.distinct else None
+        self.processes.from_first(self._refuse_captions)
 
     def batches(self) -> Iterator[Batch]:
         if self.chosen is None:
@@ -89,7 +90,7 @@ class RetrievalMeasurement(ImagesMeasurement[RetrievalConfig]):
             self._images.append(self.pipeline.images(batch["image"]).cpu())
         self._indices.append(batch["index"].cpu())
         for index, text in zip(batch["index"].tolist(), batch["caption"], strict=True):
-            own = self._captions[index] = self._of_file(text)
+            own = self._captions[index] = captions_in(text, self.captions_as)
             self._false[index] = {kind: false_captions(kind, own[0], lines_of(text)) for kind in self.config.negatives}
 
     def found(self) -> list[Result]:
@@ -98,7 +99,6 @@ class RetrievalMeasurement(ImagesMeasurement[RetrievalConfig]):
         ordered = self.found_captions = [captions[index] for index in sorted(captions)]
         if not ordered:
             raise UserError("no image was readable; repair the data set or choose another split")
-        self._refuse_empty(sorted(captions), ordered)
         images = self._gathered_images()
         texts, of_image = numbered(ordered)
         # Equal captions share one embedding, so that rounding cannot put one of them ahead.
@@ -174,14 +174,21 @@ class RetrievalMeasurement(ImagesMeasurement[RetrievalConfig]):
     def _share(self, n: int) -> Tensor:
         return torch.arange(self.processes.rank, n, self.processes.world_size)
 
-    def _of_file(self, text: str) -> list[str]:
-        return lines_of(text) if self.captions_as == "lines" else [chosen_caption(text, self.captions_as)]
-
-    def _refuse_empty(self, indices: Sequence[int], captions: Sequence[Sequence[str]]) -> None:
-        empty = [index for index, texts in zip(indices, captions, strict=True) if not all(texts)]
+    def _refuse_captions(self) -> None:
+        """Raises UserError for captions that are empty, or too long if those are refused."""
+        dataset, empty = build_dataset(self.data, split=self.config.split), []
+        indices = spread_evenly(self.config.n, len(dataset)).tolist() if self.chosen is None else self.chosen
+        for index in track(indices, len(indices), "checking captions"):
+            try:
+                texts = captions_in(dataset.sample(index, image=False)["caption"], self.captions_as)
+            except BadSample:
+                continue
+            if not all(texts):
+                empty.append(index)
+            self.pipeline.tokenizer([filled(self.config.template, text) for text in texts])
         if empty:
             raise UserError(
-                f"{len(empty)} of {len(captions)} images have an empty caption, such as number {empty[0]} of the split "
+                f"{len(empty)} of {len(indices)} images have an empty caption, such as number {empty[0]} of the split "
                 f"{self.config.split}, which describes nothing: write one, or choose other data"
             )
 
@@ -192,7 +199,7 @@ class RetrievalMeasurement(ImagesMeasurement[RetrievalConfig]):
         chosen: list[int] = []
         for index in track(range(len(dataset)), len(dataset), "reading captions"):
             try:
-                texts = self._of_file(dataset.sample(index, image=False)["caption"])
+                texts = captions_in(dataset.sample(index, image=False)["caption"], self.captions_as)
             except BadSample:
                 # The loader reports unreadable samples, and how many may be.
                 continue

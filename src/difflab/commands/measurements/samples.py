@@ -66,6 +66,7 @@ class SamplesMeasurement:
                     label=batch.get("label"),
                     low_res=batch.get("low_res"),
                     caption=batch.get("caption"),
+                    references=batch.get("references"),
                 )
         # Only now is it fully known how they were made.
         self.evaluator.sampling = self.samples.sampling()

@@ -52,7 +52,7 @@ class ZeroShotMeasurement(ImagesMeasurement[ZeroShotConfig]):
 
     kind = "zero_shot"
     what = "zero-shot classification"
-    method = ("templates", "class_names", "label", "corruption", "severity", "attack", "epsilon", "steps")
+    method = ("templates", "class_names", "label", "too_long", "corruption", "severity", "attack", "epsilon", "steps")
 
     pipeline: EmbeddingPipeline
     prompts: Prompts
@@ -72,7 +72,7 @@ class ZeroShotMeasurement(ImagesMeasurement[ZeroShotConfig]):
         return dataclasses.replace(kept, files=[*kept.files, *files_of(self.config)])
 
     def begin(self) -> None:
-        self.pipeline = EmbeddingPipeline(self.model, autocast=self.autocast)
+        self.pipeline = EmbeddingPipeline(self.model, autocast=self.autocast, too_long=self.config.too_long)
         self.tally = ClassifiedTally(len(self.prompts.names))
         self.clean_tally = ClassifiedTally(len(self.prompts.names))
         self.change = change_of(self.config)

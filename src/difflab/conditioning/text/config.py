@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from difflab.conditioning.config import ConditionerBase
 from difflab.config.axes import CONDITIONERS
 from difflab.config.fitting import Makes
-from difflab.errors import UserError
 from difflab.networks.text_encoders.config import TextEncoderConfig
 from difflab.text.config import TokenizerConfig, TooLong
 
@@ -42,8 +41,13 @@ class TextTransformerConditionerConfig(ConditionerBase):
     def learns(self) -> bool:
         return self.tokenizer.learns
 
-    def learned(self, captions: Iterable[str]) -> Self:
-        return self.model_copy(update={"tokenizer": self.tokenizer.learned(captions)})
+    @property
+    def untold(self) -> Mapping[str, Any]:
+        return {"tokenizer": self.tokenizer.in_words()}
+
+    def completed(self, captions: Callable[[], Iterable[str]], earlier: ConditionerBase | None = None) -> Self:
+        theirs = earlier.tokenizer if isinstance(earlier, TextTransformerConditionerConfig) else None
+        return self.model_copy(update={"tokenizer": self.tokenizer.completed(captions, theirs)})
 
     def makes(self, channels: int) -> Makes:
         return Makes(("vector", "tokens"), {"tokens": self.width})
@@ -81,20 +85,16 @@ class TextEncoderConditionerConfig(ConditionerBase):
     def learns(self) -> bool:
         return self.tokenizer is None or self.encoder.architecture is None
 
-    def learned(self, captions: Iterable[str]) -> Self:
+    @property
+    def untold(self) -> Mapping[str, Any]:
+        tokenizer = {} if self.tokenizer is None else {"tokenizer": self.tokenizer.in_words()}
+        return {**tokenizer, "encoder": self.encoder.in_words()}
+
+    def described(self) -> Self:
+        if not self.learns:
+            return self
         encoder = self.encoder.described()
-        longest = encoder.described_architecture.context_length
-        if longest is not None and self.context_length > longest:
-            raise UserError(
-                f"context_length={self.context_length}, but the text encoder takes at most {longest} tokens: set "
-                f"context_length={longest}"
-            )
-        tokenizer = self.tokenizer or encoder.tokenizer(self.context_length, self.too_long)
-        if tokenizer.vocabulary > encoder.described_architecture.vocabulary:
-            raise UserError(
-                f"the tokenizer has {tokenizer.vocabulary} token ids, but the text encoder embeds "
-                f"{encoder.described_architecture.vocabulary}: they do not belong together"
-            )
+        tokenizer = encoder.fitting_tokenizer(self.context_length, self.too_long, self.tokenizer)
         return self.model_copy(update={"encoder": encoder, "tokenizer": tokenizer})
 
     def makes(self, channels: int) -> Makes:

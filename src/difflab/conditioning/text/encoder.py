@@ -13,7 +13,7 @@ from difflab.conditioning.text.captions import caption_tokens
 from difflab.conditioning.text.config import NullCondition, TextEncoderConditionerConfig
 from difflab.diffusion.noise import SampleNoise
 from difflab.networks.text_encoders.base import TextStates
-from difflab.networks.text_encoders.build import build_text_encoder, states_field
+from difflab.networks.text_encoders.build import build_text_encoder, states_field, states_fields, states_sha256
 from difflab.networks.text_encoders.config import TextEncoderBase
 from difflab.networks.towers.transformer import LayerNorm
 from difflab.text.base import Tokenizer
@@ -68,6 +68,11 @@ class TextEncoderConditioner(Conditioner):
         """The field of a batch with the encoder's tokens, made in advance; see `states_field`."""
         return states_field(self.source, self.tokenizer)
 
+    @property
+    def cached(self) -> Mapping[str, str]:
+        sha256 = states_sha256(self.source, self.tokenizer)
+        return dict.fromkeys(states_fields(self.cached_field).values(), sha256)
+
     def make(self, batch: Batch, dropped: Tensor | None, noise: SampleNoise | None) -> Conditioning:
         made = self._projected(self._states(batch, None if self.null_tokens is not None else dropped))
         return made if self.null_tokens is None or dropped is None else self._with_null(made, dropped)
@@ -88,11 +93,11 @@ class TextEncoderConditioner(Conditioner):
         )
 
     def _cached(self, batch: Batch) -> TextStates | None:
-        field = self.cached_field
-        if field not in batch:
+        names = states_fields(self.cached_field)
+        if names["tokens"] not in batch:
             return None
-        tokens, pooled = (batch[name].to(self.projection.weight) for name in (field, f"{field}_pooled"))
-        return TextStates(tokens, pooled, batch[f"{field}_mask"].to(self._device))
+        tokens, pooled = (batch[names[part]].to(self.projection.weight) for part in ("tokens", "pooled"))
+        return TextStates(tokens, pooled, batch[names["mask"]].to(self._device))
 
     def _projected(self, states: TextStates) -> Conditioning:
         tokens = self.projection(self.norm(states.tokens))

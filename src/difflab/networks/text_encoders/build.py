@@ -32,9 +32,17 @@ def states_sha256(config: TextEncoderBase, tokenizer: Tokenizer) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def states_fields(field: str) -> dict[str, str]:
+    """Returns the fields of a batch that hold `TextStates`: {tokens, pooled, mask: name}.
+
+    field: see `states_field`.
+    """
+    return {"tokens": field, "pooled": f"{field}_pooled", "mask": f"{field}_mask"}
+
+
 def states_field(config: TextEncoderBase, tokenizer: Tokenizer) -> str:
     """Returns the name of the field of a batch that has the tokens of captions [B, L, width] from a cache.
 
-    `<field>_mask` bool [B, L] and `<field>_pooled` [B, pooled_width] have the rest of `TextStates`.
+    `states_fields` has those of pooled states [B, pooled_width] and the mask, bool [B, L].
     """
     return f"caption_states_{states_sha256(config, tokenizer)[:8]}_{tokenizer.context_length}"

@@ -10,6 +10,7 @@ from difflab.config.axes import TEXT_ENCODERS, TEXT_TOWERS
 from difflab.config.base import Config
 from difflab.config.parts import FrozenConfig
 from difflab.config.registry import load
+from difflab.errors import UserError
 from difflab.networks.towers.config import Activation, TextTowerBase
 from difflab.text.config import TokenizerBase, TooLong
 
@@ -57,6 +58,11 @@ class TextEncoderBase(Config):
         assert self.architecture is not None, "it is read before anything is built"
         return self.architecture
 
+    def in_words(self) -> str:
+        """What gives the same states to the same texts, if its weights are recorded."""
+        sha256 = self.weights.sha256
+        return self.kind if sha256 is None else f"{self.kind} (of sha256 {sha256[:12]})"
+
     def described(self) -> Self:
         """Returns the configuration with the file of the weights and the architecture; the same if it has one.
 
@@ -71,9 +77,41 @@ class TextEncoderBase(Config):
         """Returns the tokenizer that is stored with the weights. Raises UserError if there is none."""
         return load(f"{_FILES}:tokenizer_beside")(self.weights, context_length, too_long)
 
+    def fitting_tokenizer(
+        self, context_length: int, too_long: TooLong, given: TokenizerBase | None = None
+    ) -> TokenizerBase:
+        """Returns the `given` tokenizer, or that which is stored with the weights, of an encoder that is `described`.
+
+        Raises UserError if the encoder takes fewer tokens or other ones.
+        """
+        sizes = self.described_architecture
+        if sizes.context_length is not None and context_length > sizes.context_length:
+            raise UserError(
+                f"context_length={context_length}, but the text encoder takes at most {sizes.context_length} tokens: "
+                f"set context_length={sizes.context_length}"
+            )
+        tokenizer = given or self.tokenizer(context_length, too_long)
+        if tokenizer.vocabulary > sizes.vocabulary:
+            raise UserError(
+                f"the tokenizer has {tokenizer.vocabulary} token ids, but the text encoder embeds {sizes.vocabulary}: "
+                "they do not belong together"
+            )
+        return tokenizer
+
 
 class BertArchitecture(EncoderArchitecture):
-    """Of transformers' `BertModel`, with its defaults."""
+    """Of transformers' `BertModel`, with its defaults.
+
+    vocab_size: number of token ids.
+    hidden_size: channels of every token.
+    num_hidden_layers: number of blocks.
+    num_attention_heads: attention heads of each block.
+    intermediate_size: width of the hidden layer of each perceptron.
+    hidden_act: its activation.
+    max_position_embeddings: most tokens of a text.
+    type_vocab_size: number of embeddings that tell the parts of a text, of which the first is used.
+    layer_norm_eps: added to variances.
+    """
 
     vocab_size: Positive = 30522
     hidden_size: Positive = 768
@@ -116,7 +154,19 @@ class BertEncoderConfig(TextEncoderBase):
 
 
 class T5Architecture(EncoderArchitecture):
-    """Of transformers' `T5EncoderModel`, with its defaults."""
+    """Of transformers' `T5EncoderModel`, with its defaults.
+
+    vocab_size: number of token ids.
+    d_model: channels of every token.
+    d_kv: channels of each attention head.
+    d_ff: width of the hidden layer of each perceptron.
+    num_layers: number of blocks.
+    num_heads: attention heads of each block.
+    relative_attention_num_buckets: number of groups of distances between tokens.
+    relative_attention_max_distance: distance from which all are one group.
+    layer_norm_epsilon: added to mean squares.
+    feed_forward_proj: the perceptron: its activation, gated or not.
+    """
 
     vocab_size: Positive = 32128
     d_model: Positive = 512
@@ -148,7 +198,19 @@ class T5EncoderConfig(TextEncoderBase):
 
 
 class TransformersCLIPArchitecture(EncoderArchitecture):
-    """Of the text half of transformers' `CLIPModel`, with its defaults; projection_dim is null without a projection."""
+    """Of the text half of transformers' `CLIPModel`, with its defaults.
+
+    vocab_size: number of token ids.
+    hidden_size: channels of every token.
+    intermediate_size: width of the hidden layer of each perceptron.
+    num_hidden_layers: number of blocks.
+    num_attention_heads: attention heads of each block.
+    max_position_embeddings: most tokens of a text.
+    hidden_act: the activation of each perceptron.
+    layer_norm_eps: added to variances.
+    eos_token_id: the id at the end of a text; 2 stands for the highest id in it, as older versions wrote it.
+    projection_dim: width of the embedding of a text; null = there is no projection.
+    """
 
     vocab_size: Positive = 49408
     hidden_size: Positive = 512
@@ -196,7 +258,12 @@ class TransformersCLIPEncoderConfig(TextEncoderBase):
 
 
 class DifflabCLIPArchitecture(EncoderArchitecture):
-    """Of the text tower of a CLIP of difflab, as in its network."""
+    """Of the text tower of a CLIP of difflab, as in its network.
+
+    text: the tower.
+    activation: of its blocks.
+    embedding_dim: width of the embedding of a text.
+    """
 
     text: Annotated[TextTowerBase, TEXT_TOWERS]
     activation: Activation

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difflab.networks.attention import attend
-from difflab.networks.towers.batch_norm import GlobalBatchNorm2d
+from difflab.networks.batch_norm import GlobalBatchNorm2d
 from difflab.networks.towers.outputs import TowerOutputs, refuse_other_images
 
 if TYPE_CHECKING:

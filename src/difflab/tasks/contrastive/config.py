@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from difflab.config.model import EmbeddingModelConfig
+from difflab.config.model import EmbeddingModelConfig, ModelConfig
 from difflab.config.network import Gives, NetworkBase, NetworkConfig, of_other_tasks
 from difflab.config.task import TASKS
 from difflab.config.train import TrainConfig
@@ -83,10 +83,9 @@ class ContrastiveTrainConfig(TrainConfig):
                 raise ValueError(f"callbacks.{part.name}: a CLIP draws no images: choose callbacks=classifier")
         return self
 
-    def completed(self, captions: Callable[[], Iterable[str]]) -> Self:
-        if not self.tokenizer.learns:
-            return self
-        return self.model_copy(update={"tokenizer": self.tokenizer.learned(captions())})
+    def completed(self, captions: Callable[[], Iterable[str]], earlier: ModelConfig | None = None) -> Self:
+        theirs = earlier.tokenizer if isinstance(earlier, EmbeddingModelConfig) else None
+        return self.model_copy(update={"tokenizer": self.tokenizer.completed(captions, theirs)})
 
     def model(self) -> ContrastiveModelConfig:
         return self.stored_as(ContrastiveModelConfig)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from difflab.networks.towers.clip import Embeddings
-from difflab.tasks.contrastive.gathering import gathered, rank, world_size
+from difflab.tasks.gathering import gathered, rank, world_size
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,11 @@ class ContrastiveModule(TrainingModule):
     def tokenizers(self) -> Mapping[str, Tokenizer]:
         return {self.tokenizer.field: self.tokenizer}
 
+    @property
+    def empty_captions(self) -> bool:
+        """False: they would belong to several images."""
+        return False
+
     def networks(self) -> Sequence[nn.Module]:
         return (self.network,)
 

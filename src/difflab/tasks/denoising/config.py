@@ -11,7 +11,7 @@ from difflab.conditioning.config import ConditioningConfig
 from difflab.config.diffusion import DiffusionConfig
 from difflab.config.fitting import refuse_unfit
 from difflab.config.guidance import GuidanceConfig
-from difflab.config.model import DrawingModelConfig, Measurement
+from difflab.config.model import DrawingModelConfig, Measurement, ModelConfig
 from difflab.config.network import Gives, NetworkConfig, of_other_tasks
 from difflab.config.sampler import SamplerConfig, refuse_inversion
 from difflab.config.task import TASKS
@@ -77,10 +77,14 @@ class DenoisingTrainConfig(TrainConfig):
                 "unchanged one: leave one of the two out"
             )
 
-    def completed(self, captions: Callable[[], Iterable[str]]) -> Self:
-        conditioning = {name: one.learned(captions()) if one.learns else one for name, one in self.conditioning.items()}
-        learns = any(one.learns for one in self.conditioning.values())
-        return self.model_copy(update={"conditioning": conditioning}) if learns else self
+    def described(self) -> Self:
+        conditioning = {name: one.described() for name, one in self.conditioning.items()}
+        return self.model_copy(update={"conditioning": conditioning})
+
+    def completed(self, captions: Callable[[], Iterable[str]], earlier: ModelConfig | None = None) -> Self:
+        theirs = earlier.conditioning if isinstance(earlier, DrawingModelConfig) else {}
+        conditioning = {name: one.completed(captions, theirs.get(name)) for name, one in self.conditioning.items()}
+        return self.model_copy(update={"conditioning": conditioning})
 
     def model(self) -> DenoisingModelConfig:
         return self.stored_as(DenoisingModelConfig)

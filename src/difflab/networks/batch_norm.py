@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
+
+from difflab.networks.processes import in_several_processes, sum_over_processes
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
@@ -21,13 +20,13 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         """input [B, C, H, W] -> the same shape and dtype."""
         wide = input.to(torch.promote_types(input.dtype, torch.float32))
-        if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
+        if not self.training or not in_several_processes():
             return super().forward(wide).to(input.dtype)
-        count, total = _over_processes(wide.new_tensor(input.numel() / input.shape[1]), wide.sum(dim=(0, 2, 3)))
+        count, total = sum_over_processes(wide.new_tensor(input.numel() / input.shape[1]), wide.sum(dim=(0, 2, 3)))
         mean = total / count
         centred = wide - mean[:, None, None]
         # The squares of the differences, not the difference of the squares, which cancels.
-        (squares,) = _over_processes(centred.square().sum(dim=(0, 2, 3)))
+        (squares,) = sum_over_processes(centred.square().sum(dim=(0, 2, 3)))
         variance = squares / count
         self._average(mean.detach(), variance.detach() * (count / (count - 1)))
         scale = torch.rsqrt(variance + self.eps)
@@ -44,25 +43,3 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         momentum = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
         self.running_var.lerp_(variance.to(self.running_var.dtype), momentum)
-
-
-def _over_processes(*values: Tensor) -> list[Tensor]:
-    """Sums of tensors over all processes, in one exchange; gradients are summed likewise."""
-    flat = _AllReduceSum.apply(torch.cat([value.reshape(-1) for value in values]))
-    assert isinstance(flat, Tensor)
-    sums = flat.split([value.numel() for value in values])
-    return [total.view(value.shape) for total, value in zip(sums, values, strict=True)]
-
-
-class _AllReduceSum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        x = x.clone()
-        dist.all_reduce(x)
-        return x
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        grad = grads[0].clone()
-        dist.all_reduce(grad)
-        return grad

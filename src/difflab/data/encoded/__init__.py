@@ -1,0 +1,1 @@
+"""Fields that an encoder computes of every sample of a data set."""

@@ -1,0 +1,1 @@
+"""Autoencoders of images, regularised by a Gaussian prior or by a codebook: the first stages of latent diffusion."""

@@ -1,0 +1,48 @@
+"""Two processes train an autoencoder as one does, with and without an adversary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from run_files import differing
+from tasks.autoencoder.scenarios import SCENARIOS
+from tasks.autoencoder.small_autoencoders import STEPS
+from tasks.toys import fit
+from two_processes import run_two_processes
+
+pytestmark = pytest.mark.slow
+
+SCRIPT = Path(__file__).with_name("two_ranks.py")
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory, tiny_shapes: Path) -> Path:
+    """The folder in which two processes have run all scenarios, one after the other."""
+    folder = tmp_path_factory.mktemp("autoencoders")
+    run_two_processes(SCRIPT, folder, tiny_shapes)
+    return folder
+
+
+def reports(folder: Path) -> list[dict[str, Any]]:
+    files = [folder / f"{rank}.pt" for rank in range(2)]
+    assert all(file.is_file() for file in files), (folder.parent / "errors.txt").read_text()[-3000:]
+    return [torch.load(file, weights_only=True) for file in files]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_two_ranks_are_one(scenario: str, ended: Path, tiny_shapes: Path, tmp_path: Path) -> None:
+    first, second = reports(ended / scenario)
+    assert differing(first, second) == []
+    alone = SCENARIOS[scenario]()
+    fit(alone, tiny_shapes, tmp_path)
+    assert first["step"] == alone.train_step == STEPS
+    assert first["weights"].keys() == alone.state_dict().keys()
+    for name, tensor in alone.state_dict().items():
+        torch.testing.assert_close(
+            first["weights"][name], tensor, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
+        )
+    assert first["means"] == pytest.approx(alone.training_means(), rel=1e-3, abs=1e-4)
