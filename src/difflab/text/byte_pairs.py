@@ -55,15 +55,25 @@ class BytePairs:
         )
 
     def _joined(self, word: str) -> list[str]:
+        """The tokens of a word: all occurrences of the pair that comes first among the merges are joined, and again."""
         tokens = [self._characters[byte] for byte in word.encode("utf-8", "surrogatepass")]
         if tokens:
             tokens[-1] += self.ending
-        while len(tokens) > 1:
-            pairs = set(itertools.pairwise(tokens))
-            first = min(pairs, key=lambda pair: self._ranks.get(pair, len(self._ranks)))
-            if first not in self._ranks:
-                break
-            tokens = _merged(tokens, first)
+        rank_of, none = self._ranks.get, len(self._ranks)
+        ranks = [rank_of(pair, none) for pair in itertools.pairwise(tokens)]
+        while ranks and (first := min(ranks)) < none:
+            at = ranks.index(first)
+            if ranks.count(first) > 1:
+                tokens = _merged(tokens, (tokens[at], tokens[at + 1]))
+                ranks = [rank_of(pair, none) for pair in itertools.pairwise(tokens)]
+                continue
+            # Only the two pairs beside it are new.
+            tokens[at : at + 2] = [tokens[at] + tokens[at + 1]]
+            del ranks[at]
+            if at < len(ranks):
+                ranks[at] = rank_of((tokens[at], tokens[at + 1]), none)
+            if at > 0:
+                ranks[at - 1] = rank_of((tokens[at - 1], tokens[at]), none)
         return tokens
 
 
