@@ -58,7 +58,7 @@ def diffusers_entries(config: AutoencoderConfig) -> list[Entry]:
 
 def _of_latent(config: AutoencoderConfig) -> list[Entry]:
     entries = [*both("quant_conv", "quant_conv"), *both("post_quant_conv", "post_quant_conv")]
-    if config.regularizer.has_codebook:
+    if config.regularizer.codebook_size is not None:
         entries.insert(0, Entry(("quantize.embedding.weight",), "regularizer.embedding.weight"))
     return entries
 

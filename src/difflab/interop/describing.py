@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from difflab.conditioning.config import ClassConditionerConfig
 from difflab.config.model import DrawingModelConfig, ModelConfig, NetworkModelConfig
+from difflab.interop.autoencoder_shapes import AutoencoderKeys, autoencoder_of_shapes
 from difflab.interop.clip_layout import clip_in_words
 from difflab.interop.clip_shapes import CLIPKeys, shape_of_clip
 from difflab.interop.keymap import Shapes
@@ -35,6 +36,13 @@ _CLIP = CLIPKeys(
     pool_position="image.pool.position",
     pool_projection="image.pool.projection.weight",
 )
+_AUTOENCODER = AutoencoderKeys(
+    block=r"encoder\.levels\.(\d+)\.block\.(\d+)\.conv1\.weight",
+    attention=r"encoder\.levels\.(\d+)\.attention\.",
+    middle="encoder.middle.attention.0.",
+    norm="norm.weight",
+    codebook="regularizer.embedding.weight",
+)
 _UNET = Places("conv_in.weight", "conv_out.weight", "decoder.", logits=("pool.out.weight",))
 
 
@@ -43,6 +51,8 @@ def native_in_words(shapes: Shapes) -> tuple[str, ...]:
     network = {key.removeprefix(NETWORK): shape for key, shape in shapes.items()}
     if (clip := shape_of_clip(network, _CLIP)) is not None:
         return clip_in_words(clip)
+    if (autoencoder := autoencoder_of_shapes(network, _AUTOENCODER)) is not None:
+        return autoencoder.in_words(0)
     found = ends_of(network, _UNET)
     if found is None:
         return classifier_in_words(network, _UNET)

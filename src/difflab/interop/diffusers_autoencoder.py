@@ -93,7 +93,8 @@ def to_diffusers_autoencoder(config: AutoencoderConfig, image_size: int) -> dict
             f"diffusers' autoencoders begin with a convolution as wide as their first level, not with channel_mult="
             f"{config.channel_mult}; use another layout"
         )
-    is_vq = config.regularizer.has_codebook
+    codes = config.regularizer.codebook_size
+    is_vq = codes is not None
     if not is_vq and config.z_channels != config.latent_channels:
         raise UserError(
             f"diffusers' {KL} has as many z_channels as latent_channels, not {config.z_channels} and "
@@ -117,7 +118,6 @@ def to_diffusers_autoencoder(config: AutoencoderConfig, image_size: int) -> dict
         "force_upcast": not is_vq,
     }
     if is_vq:
-        codes = config.regularizer.architecture["codes"]
         of_codebook = {"num_vq_embeddings": codes, "vq_embed_dim": config.latent_channels}
         return content | of_codebook | {"norm_type": "group", "lookup_from_codebook": False}
     unused = {"shift_factor": None, "latents_mean": None, "latents_std": None}

@@ -139,7 +139,18 @@ def _clip() -> Iterator[Preset]:
         yield Preset(f"clip/{name}", f"clip_{name}", 224, False, layouts, "", f"{repository} (open_clip)")
 
 
-PRESETS = {preset.name: preset for preset in (*_ddpm(), *_adm(), *_improved(), *_sr3(), *_clip())}
+def _autoencoders() -> Iterator[Preset]:
+    layouts = ("compvis_autoencoder", "diffusers_autoencoder")
+    ldm = "CompVis/latent-diffusion (README)"
+    for name in ("kl_f4", "kl_f16", "kl_f32", "vq_f4", "vq_f4_noattn", "vq_f8", "vq_f8_n256", "vq_f16"):
+        yield Preset(f"autoencoder/{name}", name, 256, False, layouts, "", ldm)
+    yield Preset("autoencoder/kl_f8", "kl_f8", 256, False, layouts, "", f"{ldm}; Stable Diffusion 1 and 2")
+    for codes in (1024, 16384):
+        name, source = f"vqgan_f16_{codes}", "CompVis/taming-transformers (README)"
+        yield Preset(f"autoencoder/{name}", name, 256, False, layouts, "", source)
+
+
+PRESETS = {preset.name: preset for preset in (*_ddpm(), *_adm(), *_improved(), *_sr3(), *_clip(), *_autoencoders())}
 """By experiment. A test ensures that each is the model of its experiment."""
 
 

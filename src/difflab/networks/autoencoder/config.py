@@ -35,7 +35,7 @@ class RegularizerBase(Config):
     @property
     def architecture(self) -> Mapping[str, object]:
         """What determines the shapes and the computation of the trained network."""
-        return {"kind": self.kind}
+        return {"kind": self.kind, "codes": self.codebook_size}
 
     @property
     def moments_per_channel(self) -> int:
@@ -46,11 +46,6 @@ class RegularizerBase(Config):
     def codebook_size(self) -> int | None:
         """The number of codes; None without a codebook."""
         return None
-
-    @property
-    def has_codebook(self) -> bool:
-        """Whether it has a codebook, which is the only weight of a regulariser."""
-        return False
 
     @property
     def in_words(self) -> str:
@@ -96,16 +91,8 @@ class VQConfig(RegularizerBase):
     """Factor on the codebook loss (a mean) in the loss."""
 
     @property
-    def architecture(self) -> Mapping[str, object]:
-        return {"kind": self.kind, "codes": self.codes}
-
-    @property
     def codebook_size(self) -> int:
         return self.codes
-
-    @property
-    def has_codebook(self) -> bool:
-        return True
 
     @property
     def in_words(self) -> str:
