@@ -147,6 +147,15 @@ def test_style_does_not_see_where_things_are() -> None:
     torch.testing.assert_close(styled(noisy, image), plain(noisy, image) + extra)
 
 
+def test_the_smallest_images_have_features_at_every_depth(files: dict[str, FrozenConfig]) -> None:
+    for kind, given in (("lite0", {}), ("lpips", files)):
+        distance, side = built(kind=kind, **given), PERCEPTUAL[kind].config.smallest_side
+        image = torch.zeros(1, 3, side, side)
+        assert distance.network(image)[-1].shape[2:] == (1, 1)
+        with pytest.raises(RuntimeError):
+            distance.network(image[..., 1:, 1:])
+
+
 def test_none_compares_nothing() -> None:
     config = PERCEPTUAL["none"].config()
     assert isinstance(config, PerceptualBase)

@@ -33,7 +33,14 @@ def test_the_discriminator_has_the_autoencoders_optimizer_unless_it_is_given_its
     ("overrides", "parts"),
     [
         ([KL, "data.image_size=66"], ["image_size=66 is not a multiple of 4"]),
-        ([KL, "data.image_size=8"], ["discriminator.layers=2 needs images of at least 12 pixels", "not 8"]),
+        (
+            [KL, "data.image_size=16"],
+            ["perceptual=lite0 needs images of at least 32", "not 16", "=none"],
+        ),
+        (
+            [KL, "perceptual=none", "data.image_size=8"],
+            ["discriminator.layers=2 needs images of at least 12", "not 8"],
+        ),
         ([KL, "restart_codes_every=10"], ["restart_codes_every=10", "no codebook"]),
         ([KL, "callbacks=default"], ["callbacks.sample_grid", "callbacks=autoencoder"]),
         ([KL, "network=unet_small"], ["task=autoencoder cannot train kind=unet", "of kind autoencoder"]),

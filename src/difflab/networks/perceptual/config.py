@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -15,7 +15,12 @@ _LPIPS_WEIGHTS = "torchmetrics/functional/image/lpips_models/vgg.pth"
 
 
 class PerceptualBase(Config):
-    """Base of the configurations of perceptual distances."""
+    """Base of the configurations of perceptual distances.
+
+    smallest_side: pixels per side of the smallest images that have features at every depth.
+    """
+
+    smallest_side: ClassVar[int] = 1
 
     kind: str
 
@@ -39,6 +44,8 @@ class NoPerceptualConfig(PerceptualBase):
 class Lite0Config(FeatureDistanceBase):
     """Features of EfficientNet-lite0 (Tan & Le 2019), whose weights are installed with difflab. Not LPIPS."""
 
+    smallest_side: ClassVar[int] = 32
+
     kind: Literal["lite0"] = "lite0"
     network: FrozenConfig = FrozenConfig(package=_LITE0)
     """The file of its weights."""
@@ -50,6 +57,8 @@ class Lite0Config(FeatureDistanceBase):
 @PERCEPTUAL.register("difflab.networks.perceptual.build:lpips")
 class LPIPSConfig(FeatureDistanceBase):
     """LPIPS (Zhang et al. 2018): features of VGG16, with a learned weight for each channel."""
+
+    smallest_side: ClassVar[int] = 16
 
     kind: Literal["lpips"] = "lpips"
     network: FrozenConfig = FrozenConfig(path="weights/vgg16-397923af.pth")

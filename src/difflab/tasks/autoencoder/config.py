@@ -96,6 +96,11 @@ class AutoencoderTrainConfig(TrainConfig):
     def _parts_fit(self) -> Self:
         self.network.refuse_other_data(self.data)
         adversary, size = self.discriminator, self.data.image_size
+        if size < self.perceptual.smallest_side:
+            raise ValueError(
+                f"perceptual={self.perceptual.kind} needs images of at least {self.perceptual.smallest_side} pixels "
+                f"per side, not {size}: choose perceptual=none, or larger images"
+            )
         if adversary is not None and size < adversary.smallest_side:
             raise ValueError(
                 f"discriminator.layers={adversary.layers} needs images of at least {adversary.smallest_side} pixels "
