@@ -30,7 +30,7 @@ class FeatureDistanceBase(PerceptualBase):
 
     style: Annotated[float, Field(ge=0)] = 0.0
     """Factor on the style reconstruction (Johnson et al. 2016, eq. 4), a squared distance of Gram matrices, which is
-    added; 0 leaves it out."""
+    added; 0 leaves it out. It is in the thousands where the distance is below 1: begin with 1e-4."""
 
 
 @PERCEPTUAL.register("difflab.networks.perceptual.build:no_distance")
