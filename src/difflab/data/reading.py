@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,10 @@ _FIRST_LOOKED_AT = 32
 """Number of samples among which one should have an array."""
 _OPEN_SHARDS = 200
 """Maximum number of shards that a process keeps open; each takes two files."""
+
+
+_Read = Callable[[str], bytes | None]
+"""The file of a sample with an extension, None if it has none."""
 
 
 class MissingFieldError(UserError):
@@ -96,25 +101,32 @@ class ShardDataset:
         caption_draw: int | None = None,
         *,
         image: bool = True,
+        files: Mapping[str, bytes] | None = None,
     ) -> dict[str, Any]:
         """Sample `index`, its image cropped as `crop` says, or at random (`transforms.fit_drawn`).
 
         caption_draw: selects the line of a caption file, if `captions` is lines; None for the first one.
-        image: whether the image is read, too.
+        image: whether the image is read, too. files: those of the sample, if they have been read (`files`).
         """
         shard, row = self._locate(index)
         members = self._tables[shard][row]
+        read = functools.partial(self._read, shard, members) if files is None else files.get
         sample: dict[str, Any] = {"index": index, "key": self.key(index)}
         if image:
-            sample["image"] = self._image(shard, members, crop_draws)
+            sample["image"] = self._image(shard, members, read, crop_draws)
         for field in self.fields:
-            sample[field] = self._field(shard, members, field, caption_draw)
+            sample[field] = self._field(shard, members, read, field, caption_draw)
         return sample
 
-    def image_file(self, index: int) -> bytes:
-        """The encoded image of a sample as stored in the shard. Raises BadSample if there is none."""
+    def image_file(self, index: int, files: Mapping[str, bytes] | None = None) -> bytes:
+        """The encoded image of a sample as stored in the shard. Raises BadSample if there is none.
+
+        files: those of the sample, if they have been read.
+        """
         shard, row = self._locate(index)
-        return self._image_file(shard, self._tables[shard][row])[1]
+        members = self._tables[shard][row]
+        read = functools.partial(self._read, shard, members) if files is None else files.get
+        return self._image_file(shard, members, read)[1]
 
     def files(self, index: int) -> dict[str, bytes]:
         """All files of a sample by their extensions, as stored in the shard. Raises BadSample if one is damaged."""
@@ -250,15 +262,15 @@ class ShardDataset:
             raise self._bad(shard, members, f"{changed}: {self.directory.repair}")
         return data[HEADER_BYTES:]
 
-    def _image_file(self, shard: int, members: np.void) -> tuple[str, bytes]:
+    def _image_file(self, shard: int, members: np.void, read: _Read) -> tuple[str, bytes]:
         for extension in image_extensions():
-            data = self._read(shard, members, extension)
+            data = read(extension)
             if data is not None:
                 return extension, data
         raise self._bad(shard, members, "has no image (.jpg, .png, .webp or another ending that Pillow reads)")
 
-    def _image(self, shard: int, members: np.void, crop_draws: Sequence[int] | None) -> Tensor:
-        extension, data = self._image_file(shard, members)
+    def _image(self, shard: int, members: np.void, read: _Read, crop_draws: Sequence[int] | None) -> Tensor:
+        extension, data = self._image_file(shard, members, read)
         try:
             if self.image_size is not None and self.crop == "none" and crop_draws is None:
                 refuse_other_size(*image_size(data), self.image_size)
@@ -273,9 +285,9 @@ class ShardDataset:
         except ValueError as error:
             raise self._bad(shard, members, str(error)) from None
 
-    def _field(self, shard: int, members: np.void, field: str, caption_draw: int | None) -> Any:
+    def _field(self, shard: int, members: np.void, read: _Read, field: str, caption_draw: int | None) -> Any:
         extension = extension_of(field)
-        data = self._read(shard, members, extension)
+        data = read(extension)
         if data is None:
             raise self._bad(shard, members, f"has no {field} (.{extension})")
         try:
