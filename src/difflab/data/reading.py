@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import functools
+import itertools
 import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -82,13 +84,13 @@ class ShardDataset:
         self.captions: Captions = captions
         self.classes = classes if directory.index.classes is None else len(directory.index.classes)
         self._shards = directory.split(split).shards
-        self._starts = np.cumsum([0, *(shard.samples for shard in self._shards)])
+        self._starts = list(itertools.accumulate((shard.samples for shard in self._shards), initial=0))
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._nothing_open()
         self._check_fields()
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return self._starts[-1]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Sample `index`. Raises IndexError if out of range, BadSample if it cannot be used."""
@@ -191,7 +193,7 @@ class ShardDataset:
             ends = np.max([table[extension].sum(axis=1) for extension in columns_of(table)], axis=0)
             reason = f"the shard is truncated ({size} of {shard.bytes} bytes)"
             for row in np.flatnonzero(ends > size):
-                index = int(self._starts[number] + row)
+                index = self._starts[number] + int(row)
                 lost.append((index, f"{shard.path}/{self.key(index)}: {reason}"))
         return lost
 
@@ -235,8 +237,8 @@ class ShardDataset:
     def _locate(self, index: int) -> tuple[int, int]:
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
-        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return shard, int(index - self._starts[shard])
+        shard = bisect.bisect_right(self._starts, index) - 1
+        return shard, index - self._starts[shard]
 
     def _read(self, shard: int, members: np.void, extension: str) -> bytes | None:
         names = members.dtype.names or ()
