@@ -11,7 +11,7 @@ import torch
 from benchmarks.pairs import Lap, Rounds
 from benchmarks.switches import attending_in_batches
 
-from benchmarks import attention, data_make, devices, loader, startup, train_step
+from benchmarks import attention, data_encode, data_make, devices, loader, startup, train_step
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -163,3 +163,11 @@ def test_data_make(capsys):
     assert "| shapes, 32 px |" in out
     assert "| folder, 64 px JPEG to 64 |" in out
     assert content["cases"]["shapes, 32 px"]["ratios"].keys() == {"one process / all cores", "all cores / samples"}
+
+
+def test_data_encode(capsys):
+    data_encode.main(["--rounds", "1", "--warmup", "0", "--images", "8", "--batch", "2", "--large", "0", "--json"])
+    out, content = printed(capsys)
+    assert "| clip/shapes32, 8 images, batches of 2 |" in out
+    (case,) = content["cases"].values()
+    assert case["ratios"].keys() == {"bare / encode"}

@@ -42,7 +42,7 @@ from difflab.metrics.gather import gather_objects
 from difflab.progress import track
 
 _MOST_WORKERS = 8
-_TRIED = 8
+_TRIED = 4
 """Samples that are encoded beforehand, to know how much room the fields need."""
 _NAMED = 5
 _BLOCK = 512

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
+import functools
+import itertools
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +32,10 @@ _FIRST_LOOKED_AT = 32
 """Number of samples among which one should have an array."""
 _OPEN_SHARDS = 200
 """Maximum number of shards that a process keeps open; each takes two files."""
+
+
+_Read = Callable[[str], bytes | None]
+"""The file of a sample with an extension, None if it has none."""
 
 
 class MissingFieldError(UserError):
@@ -77,13 +84,13 @@ class ShardDataset:
         self.captions: Captions = captions
         self.classes = classes if directory.index.classes is None else len(directory.index.classes)
         self._shards = directory.split(split).shards
-        self._starts = np.cumsum([0, *(shard.samples for shard in self._shards)])
+        self._starts = list(itertools.accumulate((shard.samples for shard in self._shards), initial=0))
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._nothing_open()
         self._check_fields()
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return self._starts[-1]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Sample `index`. Raises IndexError if out of range, BadSample if it cannot be used."""
@@ -96,25 +103,32 @@ class ShardDataset:
         caption_draw: int | None = None,
         *,
         image: bool = True,
+        files: Mapping[str, bytes] | None = None,
     ) -> dict[str, Any]:
         """Sample `index`, its image cropped as `crop` says, or at random (`transforms.fit_drawn`).
 
         caption_draw: selects the line of a caption file, if `captions` is lines; None for the first one.
-        image: whether the image is read, too.
+        image: whether the image is read, too. files: those of the sample, if they have been read (`files`).
         """
         shard, row = self._locate(index)
         members = self._tables[shard][row]
+        read = functools.partial(self._read, shard, members) if files is None else files.get
         sample: dict[str, Any] = {"index": index, "key": self.key(index)}
         if image:
-            sample["image"] = self._image(shard, members, crop_draws)
+            sample["image"] = self._image(shard, members, read, crop_draws)
         for field in self.fields:
-            sample[field] = self._field(shard, members, field, caption_draw)
+            sample[field] = self._field(shard, members, read, field, caption_draw)
         return sample
 
-    def image_file(self, index: int) -> bytes:
-        """The encoded image of a sample as stored in the shard. Raises BadSample if there is none."""
+    def image_file(self, index: int, files: Mapping[str, bytes] | None = None) -> bytes:
+        """The encoded image of a sample as stored in the shard. Raises BadSample if there is none.
+
+        files: those of the sample, if they have been read.
+        """
         shard, row = self._locate(index)
-        return self._image_file(shard, self._tables[shard][row])[1]
+        members = self._tables[shard][row]
+        read = functools.partial(self._read, shard, members) if files is None else files.get
+        return self._image_file(shard, members, read)[1]
 
     def files(self, index: int) -> dict[str, bytes]:
         """All files of a sample by their extensions, as stored in the shard. Raises BadSample if one is damaged."""
@@ -179,7 +193,7 @@ class ShardDataset:
             ends = np.max([table[extension].sum(axis=1) for extension in columns_of(table)], axis=0)
             reason = f"the shard is truncated ({size} of {shard.bytes} bytes)"
             for row in np.flatnonzero(ends > size):
-                index = int(self._starts[number] + row)
+                index = self._starts[number] + int(row)
                 lost.append((index, f"{shard.path}/{self.key(index)}: {reason}"))
         return lost
 
@@ -223,8 +237,8 @@ class ShardDataset:
     def _locate(self, index: int) -> tuple[int, int]:
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
-        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return shard, int(index - self._starts[shard])
+        shard = bisect.bisect_right(self._starts, index) - 1
+        return shard, index - self._starts[shard]
 
     def _read(self, shard: int, members: np.void, extension: str) -> bytes | None:
         names = members.dtype.names or ()
@@ -250,15 +264,15 @@ class ShardDataset:
             raise self._bad(shard, members, f"{changed}: {self.directory.repair}")
         return data[HEADER_BYTES:]
 
-    def _image_file(self, shard: int, members: np.void) -> tuple[str, bytes]:
+    def _image_file(self, shard: int, members: np.void, read: _Read) -> tuple[str, bytes]:
         for extension in image_extensions():
-            data = self._read(shard, members, extension)
+            data = read(extension)
             if data is not None:
                 return extension, data
         raise self._bad(shard, members, "has no image (.jpg, .png, .webp or another ending that Pillow reads)")
 
-    def _image(self, shard: int, members: np.void, crop_draws: Sequence[int] | None) -> Tensor:
-        extension, data = self._image_file(shard, members)
+    def _image(self, shard: int, members: np.void, read: _Read, crop_draws: Sequence[int] | None) -> Tensor:
+        extension, data = self._image_file(shard, members, read)
         try:
             if self.image_size is not None and self.crop == "none" and crop_draws is None:
                 refuse_other_size(*image_size(data), self.image_size)
@@ -273,9 +287,9 @@ class ShardDataset:
         except ValueError as error:
             raise self._bad(shard, members, str(error)) from None
 
-    def _field(self, shard: int, members: np.void, field: str, caption_draw: int | None) -> Any:
+    def _field(self, shard: int, members: np.void, read: _Read, field: str, caption_draw: int | None) -> Any:
         extension = extension_of(field)
-        data = self._read(shard, members, extension)
+        data = read(extension)
         if data is None:
             raise self._bad(shard, members, f"has no {field} (.{extension})")
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,8 +82,8 @@ class RowsReader:
         for index in range(rows.begin, rows.stop):
             try:
                 files = dataset.files(index)
-                size, channels = self._image_facts(dataset, index)
-                sample = dataset.sample(index, image=self._images)
+                size, channels = self._image_facts(dataset, index, files)
+                sample = dataset.sample(index, image=self._images, files=files)
                 own = None if self._tokenizer is None else self._tokens(dataset, index, sample["caption"])
             except BadSample as error:
                 read.bad.append(str(error))
@@ -102,8 +102,10 @@ class RowsReader:
             read.tokens = Tokens(torch.cat([one.ids for one in tokens]), torch.cat([one.mask for one in tokens]))
         return read
 
-    def _image_facts(self, dataset: ShardDataset, index: int) -> tuple[tuple[int, int], int]:
-        data = dataset.image_file(index)
+    def _image_facts(
+        self, dataset: ShardDataset, index: int, files: Mapping[str, bytes]
+    ) -> tuple[tuple[int, int], int]:
+        data = dataset.image_file(index, files)
         try:
             return image_size(data), image_channels(data)
         except BadImage as error:
