@@ -20,7 +20,7 @@ from difflab.networks.autoencoder.latents import Posterior
 from difflab.networks.autoencoder.model import Autoencoder
 from difflab.networks.autoencoder.shared_norms import SharedNorms
 
-TILE = 512
+TILE = 256
 """Pixels per side of a tile of the image, without its border."""
 
 
