@@ -207,7 +207,8 @@ def resume(name: str, compiled: str, args: Scale, report: Report) -> None:
 
 def train_to_the_end(stage: Stage, name: str, resume: Path | None) -> Path:
     """The checkpoints of a run of the stage's experiment."""
-    run = RunDirectory.create(stage.config.output_root, stage.config.experiment, name, identity=None)
+    run = RunDirectory.of_run(stage.config.output_root, stage.config.experiment, name, identity=None)
+    run.path.mkdir(parents=True, exist_ok=True)
     with contextlib.redirect_stdout(io.StringIO()):
         fit(stage.config, stage.overrides, run, resume)
     return run.checkpoints

@@ -125,7 +125,8 @@ def train_with(stage: Stage, begin: Callable[[DenoisingModule], Pauses]) -> tupl
     """A run of the stage's experiment as `difflab train` makes it, with the pauses that `begin` makes."""
     hush_lightning()
     config = stage.config
-    run = RunDirectory.create(config.output_root, config.experiment, "benchmark", identity=None)
+    run = RunDirectory.of_run(config.output_root, config.experiment, "benchmark", identity=None)
+    run.path.mkdir(parents=True, exist_ok=True)
     module = build_module(config, stage.accelerator)
     assert isinstance(module, DenoisingModule)
     pauses = begin(module)

@@ -22,7 +22,7 @@ def small_clip(tiny_shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     run = root / "clip" / "shapes32" / "clip"
     if not run.exists():
         done("train", *TRAINING, *VIT, f"data.path={tiny_shapes}", f"output_root={root}", "name=clip")
-    return Path(shutil.copytree(run, tmp_path_factory.mktemp("clips") / "clip"))
+    return Path(shutil.copytree(run, tmp_path_factory.mktemp("clips") / run.relative_to(root)))
 
 
 def records(folder: Path | str) -> dict[str, Result]:

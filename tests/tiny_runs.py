@@ -86,4 +86,4 @@ def _trained(data: Path, factory: pytest.TempPathFactory, name: str, *overrides:
     run = root / "ddpm" / "shapes32" / name
     if not run.exists():
         done("train", *TRAINING, f"data.path={data}", f"output_root={root}", f"name={name}", *overrides)
-    return Path(shutil.copytree(run, factory.mktemp("runs") / name))
+    return Path(shutil.copytree(run, factory.mktemp("runs") / run.relative_to(root)))

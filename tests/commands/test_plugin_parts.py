@@ -370,7 +370,7 @@ def test_a_task_of_theirs_trains_and_draws(mix: Packages, tiny_shapes: Path) -> 
     done("sample", f"run={run}", "n=2", "out=drawn", "sampler.steps=2", *ON_CPU)
     done("weights", "export", run, "--out", "export")
     done("sample", "run=export", "n=2", "out=again", "sampler.steps=2", *ON_CPU)
-    assert "(known: classifier, contrastive, denoising, half, noisy_classifier)" in mistake(
+    assert "(known: autoencoder, classifier, contrastive, denoising, half, noisy_classifier)" in mistake(
         "train", *SMALL, "task=nothing"
     )
     mix.uninstall_all()

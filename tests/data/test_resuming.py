@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from data.conftest import TinySource
-from difflab.data import writing
+from difflab.data import placing
 from difflab.data.bad_files import BadFile, BadFiles
 from difflab.data.opening import open_data
 from difflab.data.unfinished import FOLDER_NAME, kept_shards, unfinished
@@ -265,7 +265,7 @@ def test_a_full_disk_while_moving_is_gone_on_from(tmp_path, whole, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr(writing, "write_index", full)
+        broken.setattr(placing, "write_index", full)
         with pytest.raises(OSError, match="No space"):
             write_dataset(splits(), tmp_path / "d", shard_size=10)
     again = splits()

@@ -74,7 +74,7 @@ def _of_docstring(text: str, fields: Iterable[str]) -> Iterator[tuple[str, str]]
     """Parses `name: text` or `one, other: text`, continued by lines with more indentation."""
     lines = text.splitlines()
     for place, line in enumerate(lines):
-        entry = re.match(r"(\s+)([a-z_]+(?:, [a-z_]+)*):\s+(\S.*)$", line)
+        entry = re.match(r"(\s+)([a-z_][a-z_0-9]*(?:, [a-z_][a-z_0-9]*)*):\s+(\S.*)$", line)
         if entry is None:
             continue
         rest = []
