@@ -263,7 +263,7 @@ def _on_meta(experiment: str) -> int:
 def test_small_experiment_is_about_as_large_as_it_says(experiment: str) -> None:
     config, _ = composed(experiment)
     module = build_training_module(config.described().completed(lambda: ["a red circle"]))
-    assert sum(p.numel() for p in module.parameters()) < 5_000_000
+    assert sum(p.numel() for p in module.parameters()) < 7_000_000
 
 
 @pytest.mark.parametrize(
