@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -59,8 +60,7 @@ class RetrievalMeasurement(ImagesMeasurement[RetrievalConfig]):
         self.pipeline = EmbeddingPipeline(self.model, autocast=self.autocast, too_long=self.config.too_long)
         self._indices: list[Tensor] = []
         self._images: list[Tensor] = []
-        self._captions: dict[int, list[str]] = {}
-        self._false: dict[int, dict[str, list[str]]] = {}
+        self._files: dict[int, str] = {}
 
     def reads(self) -> Sequence[str]:
         return ("caption",)
@@ -89,22 +89,26 @@ class RetrievalMeasurement(ImagesMeasurement[RetrievalConfig]):
         with torch.no_grad():
             self._images.append(self.pipeline.images(batch["image"]).cpu())
         self._indices.append(batch["index"].cpu())
-        for index, text in zip(batch["index"].tolist(), batch["caption"], strict=True):
-            own = self._captions[index] = captions_in(text, self.captions_as)
-            self._false[index] = {kind: false_captions(kind, own[0], lines_of(text)) for kind in self.config.negatives}
+        self._files |= dict(zip(batch["index"].tolist(), batch["caption"], strict=True))
 
     def found(self) -> list[Result]:
-        captions = {index: texts for of_rank in gather_objects(self._captions) for index, texts in of_rank.items()}
-        false = {index: texts for of_rank in gather_objects(self._false) for index, texts in of_rank.items()}
-        ordered = self.found_captions = [captions[index] for index in sorted(captions)]
+        together = {index: text for of_rank in gather_objects(self._files) for index, text in of_rank.items()}
+        files = [together[index] for index in sorted(together)]
+        ordered = self.found_captions = [captions_in(text, self.captions_as) for text in files]
         if not ordered:
             raise UserError("no image was readable; repair the data set or choose another split")
         images = self._gathered_images()
-        texts, of_image = numbered(ordered)
+        false = {
+            kind: [false_captions(kind, own[0], lines_of(text)) for own, text in zip(ordered, files, strict=True)]
+            for kind in self.config.negatives
+        }
         # Equal captions share one embedding, so that rounding cannot put one of them ahead.
+        texts, numbers = numbered([*ordered, *itertools.chain(*false.values())])
+        embedded = self._embedded(texts)
+        of_image, *of_false = (numbers[begin : begin + len(ordered)] for begin in range(0, len(numbers), len(ordered)))
         of_text = torch.tensor([number for numbers in of_image for number in numbers])
         groups = padded(of_image)
-        candidates = self._embedded(texts)[of_text.to(self.device)]
+        candidates = embedded[of_text.to(self.device)]
         found = {
             "text": self._shared(images, candidates, groups, of_text[:, None]),
             "image": self._shared(candidates, images, of_text[:, None], groups),
@@ -114,39 +118,40 @@ class RetrievalMeasurement(ImagesMeasurement[RetrievalConfig]):
             "template": self.config.template,
             "images": "first with distinct captions" if self.config.distinct else "spread evenly",
         }
-        details = {"captions": len(of_text), "distinct_captions": len(texts)}
+        details = {"captions": len(of_text), "distinct_captions": len(of_text.unique())}
         recalls = [
             self._result(f"{what}-retrieval-r{k}", recall(rank, k), len(ordered), parameters, details)
             for what, rank in found.items()
             for k in TOP
         ]
+        own = embedded[torch.tensor([numbers[0] for numbers in of_image], device=self.device)]
         return recalls + [
-            self._choice(
-                kind, images, [texts[0] for texts in ordered], [false[i][kind] for i in sorted(false)], parameters
-            )
-            for kind in self.config.negatives
+            self._choice(kind, images, own, embedded, of_kind, parameters)
+            for kind, of_kind in zip(false, of_false, strict=True)
         ]
 
     def _choice(
         self,
         kind: str,
         images: Tensor,
-        captions: Sequence[str],
-        false: Sequence[Sequence[str]],
+        captions: Tensor,
+        texts: Tensor,
+        false: Sequence[Sequence[int]],
         parameters: dict[str, Any],
     ) -> Result:
-        """The choice between each caption and its false ones, on the images that have some."""
-        having = [row for row, texts in enumerate(false) if texts]
+        """The choice between the caption of each image and its `false` ones among the texts, on the images that have
+        some. All are embeddings."""
+        having = [row for row, numbers in enumerate(false) if numbers]
         if not having:
             raise UserError(f"negatives={kind}: no caption of these images has one: leave it out, or give other data")
-        texts = [*(captions[row] for row in having), *(text for row in having for text in false[row])]
-        n, of = len(having), torch.tensor([i for i, row in enumerate(having) for _ in false[row]])
-        embedded = self._embedded(texts)
-        shown = images[torch.tensor(having, device=self.device)]
-        own = (shown * embedded[:n]).sum(dim=1).cpu()
-        wrong = (shown[of.to(self.device)] * embedded[n:]).sum(dim=1).cpu()
-        details = {"false_captions": len(of), "images_with_some": n, "chance": chance(of, n)}
-        return self._result(f"caption-choice-{kind}", choices(own, wrong, of), len(images), parameters, details)
+        rows = torch.tensor(having, device=self.device)
+        of = torch.tensor([i for i, row in enumerate(having) for _ in false[row]])
+        wrong = texts[torch.tensor([number for row in having for number in false[row]], device=self.device)]
+        shown = images[rows]
+        own = (shown * captions[rows]).sum(dim=1).cpu()
+        others = (shown[of.to(self.device)] * wrong).sum(dim=1).cpu()
+        details = {"false_captions": len(of), "images_with_some": len(having), "chance": chance(of, len(having))}
+        return self._result(f"caption-choice-{kind}", choices(own, others, of), len(images), parameters, details)
 
     def _result(self, name: str, hits: Tensor, n: int, parameters: dict[str, Any], details: dict[str, Any]) -> Result:
         error = float(hits.std()) / math.sqrt(len(hits)) if len(hits) > 1 else None
