@@ -34,6 +34,12 @@ def validate(model: type[Model], data: Mapping[str, Any]) -> Model:
         raise UserError(_explain(model, data, first) + rest) from None
 
 
+def first_problem(error: ValidationError) -> tuple[str, str]:
+    """Returns the dotted key and the message of the first problem, as of a file that no user has written."""
+    problem = error.errors(include_url=False)[0]
+    return ".".join(map(str, problem["loc"])), problem["msg"].removeprefix("Value error, ")
+
+
 _WANTED = "Input should be "
 
 

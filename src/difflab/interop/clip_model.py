@@ -7,6 +7,7 @@ from typing import cast, get_args
 
 from pydantic import ValidationError
 
+from difflab.config.validate import first_problem
 from difflab.errors import UserError
 from difflab.interop.clip_shapes import CLIPShape
 from difflab.interop.layout import Described
@@ -57,9 +58,8 @@ def stored_clip(config: CLIPConfig, image_size: int, name: str) -> ContrastiveMo
     try:
         return ContrastiveModelConfig.model_validate(content)
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        key = ".".join(map(str, problem["loc"]))
-        raise UserError(f"{key}: {problem['msg'].removeprefix('Value error, ')}") from error
+        key, message = first_problem(error)
+        raise UserError(f"{key}: {message}") from error
 
 
 def refuse_unknown_activation(name: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from difflab.config.validate import first_problem
 from difflab.errors import UserError
 from difflab.interop.keymap import Shapes
 from difflab.networks.towers.config import OPENAI_MEAN, OPENAI_STD, Activation, CLIPConfig
@@ -78,9 +79,8 @@ class CLIPShape:
         try:
             return CLIPConfig.model_validate(values)
         except ValidationError as error:
-            problem = error.errors(include_url=False)[0]
-            key = ".".join(map(str, problem["loc"]))
-            raise UserError(f"{key}: {problem['msg'].removeprefix('Value error, ')}") from error
+            key, message = first_problem(error)
+            raise UserError(f"{key}: {message}") from error
 
     @property
     def attending(self) -> dict[str, int]:

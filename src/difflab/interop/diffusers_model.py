@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from difflab.config.diffusion import Schedule
 from difflab.config.sampler import SamplerConfig
-from difflab.config.validate import validate
+from difflab.config.validate import first_problem, validate
 from difflab.diffusion.config import DiscreteDiffusionConfig
 from difflab.diffusion.guidance.config import NoGuidance
 from difflab.diffusion.samplers.config import AncestralConfig, DDIMConfig
@@ -92,9 +92,8 @@ def _model(path: Path, content: Mapping[str, Any], target: Target, name: str) ->
             guidance=_range_of_x0(scheduler, kind),
         )
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in problem["loc"])
-        raise UserError(f"{path}: {key}: {problem['msg'].removeprefix('Value error, ')}") from error
+        key, message = first_problem(error)
+        raise UserError(f"{path}: {key}: {message}") from error
 
 
 def _process(path: Path, c: SchedulerFile, target: Target) -> DiscreteDiffusionConfig:

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from torch import Tensor
 
+from difflab.config.validate import first_problem
 from difflab.errors import UserError
 from difflab.interop import native
 from difflab.interop.diffusers_autoencoder import CLASSES, from_diffusers_autoencoder
@@ -102,8 +103,7 @@ def described_by_folder(path: Path) -> Target | None:
         # The message names config.json, of which there may be several.
         raise UserError(str(error).replace(f"{native.CONFIG}:", f"{config}:", 1)) from error
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        raise UserError(f"{config}: {problem['msg'].removeprefix('Value error, ')}") from error
+        raise UserError(f"{config}: {first_problem(error)[1]}") from error
 
 
 def network_folder(path: Path) -> Path:
