@@ -72,6 +72,12 @@ class CallbacksConfig(PartsConfig):
         """The sample counts of the callbacks that compute metrics."""
         return [n for _, options in self.active if (n := options.measures) is not None]
 
+    def refuse_drawing(self, why: str) -> None:
+        """Raises ValueError for a callback that draws samples; `why` the model draws none, and what to choose."""
+        for part, options in self.active:
+            if options.draws:
+                raise ValueError(f"callbacks.{part.name}: {why}")
+
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         there = self.chosen_slots

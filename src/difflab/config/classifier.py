@@ -37,7 +37,5 @@ class ClassifierTrainConfig(TrainConfig):
         if self.data.classes is None:
             raise ValueError(f"task={self.task} needs labelled data: set data.classes to the number of classes")
         self.network.refuse_other_data(self.data)
-        for part, callback in self.callbacks.active:
-            if callback.draws:
-                raise ValueError(f"callbacks.{part.name}: a classifier draws no images: choose callbacks=classifier")
+        self.callbacks.refuse_drawing("a classifier draws no images: choose callbacks=classifier")
         return self

@@ -111,12 +111,9 @@ class AutoencoderTrainConfig(TrainConfig):
                 f"restart_codes_every={self.restart_codes_every}, but this network has no codebook: set "
                 "restart_codes_every=null"
             )
-        for part, callback in self.callbacks.active:
-            if callback.draws:
-                raise ValueError(
-                    f"callbacks.{part.name}: an autoencoder draws no images, it reconstructs them: choose "
-                    "callbacks=autoencoder"
-                )
+        self.callbacks.refuse_drawing(
+            "an autoencoder draws no images, it reconstructs them: choose callbacks=autoencoder"
+        )
         return self
 
     def model(self) -> AutoencoderModelConfig:

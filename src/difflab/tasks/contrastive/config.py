@@ -78,9 +78,7 @@ class ContrastiveTrainConfig(TrainConfig):
                 f"trainer.accumulate={self.trainer.accumulate}, but the image tower normalizes whole batches: set "
                 "trainer.accumulate=1, or choose a Vision Transformer"
             )
-        for part, callback in self.callbacks.active:
-            if callback.draws:
-                raise ValueError(f"callbacks.{part.name}: a CLIP draws no images: choose callbacks=classifier")
+        self.callbacks.refuse_drawing("a CLIP draws no images: choose callbacks=classifier")
         return self
 
     def completed(self, captions: Callable[[], Iterable[str]], earlier: ModelConfig | None = None) -> Self:
