@@ -99,7 +99,34 @@ class TextEncoderBase(Config):
         return tokenizer
 
 
-class BertArchitecture(EncoderArchitecture):
+class _PositionedArchitecture(EncoderArchitecture):
+    """Of encoders of transformers that learn an embedding for each position."""
+
+    vocab_size: Positive
+    hidden_size: Positive
+    num_attention_heads: Positive
+    max_position_embeddings: Positive
+
+    @property
+    def width(self) -> int:
+        return self.hidden_size
+
+    @property
+    def vocabulary(self) -> int:
+        return self.vocab_size
+
+    @property
+    def context_length(self) -> int:
+        return self.max_position_embeddings
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads")
+        return self
+
+
+class BertArchitecture(_PositionedArchitecture):
     """Of transformers' `BertModel`, with its defaults.
 
     vocab_size: number of token ids.
@@ -122,24 +149,6 @@ class BertArchitecture(EncoderArchitecture):
     max_position_embeddings: Positive = 512
     type_vocab_size: Positive = 2
     layer_norm_eps: Annotated[float, Field(gt=0)] = 1e-12
-
-    @property
-    def width(self) -> int:
-        return self.hidden_size
-
-    @property
-    def vocabulary(self) -> int:
-        return self.vocab_size
-
-    @property
-    def context_length(self) -> int:
-        return self.max_position_embeddings
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads")
-        return self
 
 
 @TEXT_ENCODERS.register("difflab.networks.text_encoders.bert:build")
@@ -197,7 +206,7 @@ class T5EncoderConfig(TextEncoderBase):
     """The keys of its config.json; null reads them when a run starts, which records them."""
 
 
-class TransformersCLIPArchitecture(EncoderArchitecture):
+class TransformersCLIPArchitecture(_PositionedArchitecture):
     """Of the text half of transformers' `CLIPModel`, with its defaults.
 
     vocab_size: number of token ids.
@@ -224,26 +233,8 @@ class TransformersCLIPArchitecture(EncoderArchitecture):
     projection_dim: Positive | None = None
 
     @property
-    def width(self) -> int:
-        return self.hidden_size
-
-    @property
     def pooled_width(self) -> int:
         return self.projection_dim or self.hidden_size
-
-    @property
-    def vocabulary(self) -> int:
-        return self.vocab_size
-
-    @property
-    def context_length(self) -> int:
-        return self.max_position_embeddings
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads")
-        return self
 
 
 @TEXT_ENCODERS.register("difflab.networks.text_encoders.transformers_clip:build")
