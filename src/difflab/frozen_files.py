@@ -106,6 +106,12 @@ def with_recorded_parts(config: Model) -> Model:
     return with_frozen(config, recorded)
 
 
+def package_folders(package: str) -> list[Path]:
+    """Returns the folders of an installed package, which is not imported; none if it is not installed."""
+    spec = importlib.util.find_spec(package)
+    return [Path(folder) for folder in (spec.submodule_search_locations or ())] if spec is not None else []
+
+
 def cached_sha256(path: Path) -> str:
     """Returns the SHA-256 of a file, cached until its size or modification time changes.
 
@@ -140,12 +146,11 @@ def _recorded_place(part: FrozenConfig) -> tuple[Path | None, str]:
     if part.package is None:
         return None, f"no place of {_short(part.sha256)} is recorded"
     package, _, inside = part.package.partition("/")
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
+    folders = package_folders(package)
+    if not folders:
         mend = _INSTALL.get(package, f"install the package of {package}")
         return None, f"package={part.package}: {package} is not installed ({mend})"
-    path = Path(next(iter(spec.submodule_search_locations))) / inside
-    return path, f"package={part.package}: {package} has no such file"
+    return folders[0] / inside, f"package={part.package}: {package} has no such file"
 
 
 def _candidates(name: str | None) -> list[Path]:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from difflab.config.axes import TOKENIZERS
-from difflab.errors import UserError
-from difflab.frozen_files import find
 from difflab.text.base import Tokenizer
 from difflab.text.clip import CLIPTokenizer
 from difflab.text.config import (
     BytePairsTokenizerConfig,
     CLIPTokenizerConfig,
     GPT2TokenizerConfig,
-    PretrainedTokenizerConfig,
     TokenizerBase,
 )
 from difflab.text.gpt2 import GPT2Tokenizer
-from difflab.text.pretrained import PretrainedTokenizer
 from difflab.text.vocabularies import clip_merges, gpt2_vocabulary
 
 
@@ -39,18 +35,3 @@ def byte_pairs(config: BytePairsTokenizerConfig) -> CLIPTokenizer:
     assert config.merges is not None, "they are learned before anything is built"
     merges = [(first, second) for first, second in (line.split(" ") for line in config.merges.splitlines())]
     return CLIPTokenizer(merges, config.context_length, config.too_long)
-
-
-def pretrained(config: PretrainedTokenizerConfig) -> PretrainedTokenizer:
-    """A published tokenizer. Raises UserError if its file is not found, is another one, or has other token ids."""
-    path, _ = find(config.file)
-    try:
-        made = PretrainedTokenizer(path.read_bytes(), config.padding, config.context_length, config.too_long)
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from error
-    if made.vocabulary != config.vocabulary:
-        raise UserError(
-            f"{path} has {made.vocabulary} token ids, not tokenizer.vocabulary={config.vocabulary}: set it to the "
-            "number of the file"
-        )
-    return made

@@ -108,7 +108,7 @@ class BytePairsTokenizerConfig(TokenizerBase):
         return self
 
 
-@TOKENIZERS.register("difflab.text.build:pretrained")
+@TOKENIZERS.register("difflab.text.pretrained:build")
 class PretrainedTokenizerConfig(TokenizerBase):
     """A published tokenizer (BERT's WordPiece, T5's unigrams, CLIP's byte pairs), read from its tokenizer.json."""
 

@@ -14,7 +14,7 @@ from difflab.console import printable
 from difflab.errors import UserError, first_line
 from difflab.frozen_files import beside, find
 from difflab.text.base import Tokenizer
-from difflab.text.config import TooLong
+from difflab.text.config import PretrainedTokenizerConfig, TooLong
 
 TOKENIZER_FILE = "tokenizer.json"
 _SPECIAL_TOKENS = ("tokenizer_config.json", "special_tokens_map.json")
@@ -128,3 +128,18 @@ def _json(file: FrozenConfig) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON ({error})") from error
     return content if isinstance(content, dict) else {}
+
+
+def build(config: PretrainedTokenizerConfig) -> PretrainedTokenizer:
+    """A published tokenizer. Raises UserError if its file is not found, is another one, or has other token ids."""
+    path, _ = find(config.file)
+    try:
+        made = PretrainedTokenizer(path.read_bytes(), config.padding, config.context_length, config.too_long)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+    if made.vocabulary != config.vocabulary:
+        raise UserError(
+            f"{path} has {made.vocabulary} token ids, not tokenizer.vocabulary={config.vocabulary}: set it to the "
+            "number of the file"
+        )
+    return made

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import gzip
 import hashlib
-import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from difflab.console import printable
 from difflab.errors import UserError
+from difflab.frozen_files import package_folders
 from difflab.text.byte_pairs import read_merges
 
 CLIP_FILE = "bpe_simple_vocab_16e6.txt.gz"
@@ -86,9 +86,5 @@ def _refuse_other(file: Path, content: bytes, sha256: str) -> None:
 
 
 def _in_packages(places: Sequence[tuple[str, str]]) -> Path | None:
-    for package, name in places:
-        spec = importlib.util.find_spec(package)
-        for root in (spec.submodule_search_locations or ()) if spec is not None else ():
-            if (Path(root) / name).exists():
-                return Path(root) / name
-    return None
+    found = (folder / name for package, name in places for folder in package_folders(package))
+    return next((path for path in found if path.exists()), None)
