@@ -6,6 +6,9 @@ import os
 import socket
 import sys
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from command_line import end_programs, start_program
 
@@ -26,6 +29,13 @@ def run_two_processes(script: Path, folder: Path, *arguments: object) -> None:
     finally:
         end_programs()
     (folder / "errors.txt").write_text("\n".join(errors))
+
+
+def reports_of(folder: Path, errors: Path) -> list[dict[str, Any]]:
+    """What both ranks have saved in a folder; `errors` is the file of `run_two_processes`."""
+    files = [folder / f"{rank}.pt" for rank in range(2)]
+    assert all(file.is_file() for file in files), errors.read_text()[-3000:]
+    return [torch.load(file, weights_only=True) for file in files]
 
 
 def _as_torchrun_sets_it(rank: int, port: int) -> dict[str, str]:

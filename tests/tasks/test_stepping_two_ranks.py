@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ import torch
 from difflab.callbacks.ema import EMA
 from run_files import differing
 from tasks.toys import STEPS, Adversarial, fit
-from two_processes import run_two_processes
+from two_processes import reports_of, run_two_processes
 
 pytestmark = pytest.mark.slow
 
@@ -26,15 +25,9 @@ def ended(tmp_path_factory: pytest.TempPathFactory, tiny_shapes: Path) -> Path:
     return folder
 
 
-def reports(folder: Path) -> list[dict[str, Any]]:
-    files = [folder / f"{rank}.pt" for rank in range(2)]
-    assert all(file.is_file() for file in files), (folder.parent / "errors.txt").read_text()[-3000:]
-    return [torch.load(file, weights_only=True) for file in files]
-
-
 @pytest.mark.parametrize("scenario", ["adversarial", "adversarial_in_parts"])
 def test_two_ranks_with_two_optimizers_are_one(scenario: str, ended: Path, tiny_shapes: Path, tmp_path: Path) -> None:
-    first, second = reports(ended / scenario)
+    first, second = reports_of(ended / scenario, ended / "errors.txt")
     assert differing(first, second) == []
     alone, ema = Adversarial(), EMA(0.8)
     alone.network[2].p = 0.0
@@ -49,25 +42,25 @@ def test_two_ranks_with_two_optimizers_are_one(scenario: str, ended: Path, tiny_
 
 
 def test_a_bad_loss_of_one_optimizer_on_one_rank_is_dropped_on_both(ended: Path) -> None:
-    first, second = reports(ended / "bad_on_one")
+    first, second = reports_of(ended / "bad_on_one", ended / "errors.txt")
     assert differing(first, second) == []
     assert (first["step"], first["skipped"]) == (STEPS, 2)
     assert all(tensor.isfinite().all() for tensor in first["weights"].values())
 
 
 def test_every_step_begins_with_the_buffers_of_the_first_process(ended: Path) -> None:
-    first, second = reports(ended / "buffers")
+    first, second = reports_of(ended / "buffers", ended / "errors.txt")
     assert first["begun_with"] == second["begun_with"] == [0, 1, 2]
 
 
 def test_a_loss_over_a_whole_share_is_exchanged_once(ended: Path) -> None:
-    first, second = reports(ended / "contrastive")
+    first, second = reports_of(ended / "contrastive", ended / "errors.txt")
     assert differing(first, second) == []
     assert first["whole"] == [4] * STEPS, "half of the batch each, though the run accumulates"
 
 
 def test_a_gradient_that_one_process_lacks_counts_as_zero(ended: Path) -> None:
-    for report in reports(ended / "missing_gradients"):
+    for report in reports_of(ended / "missing_gradients", ended / "errors.txt"):
         both, one, none = report["gradients"]
         assert both.tolist() == [1.5, 1.5]
         assert one.tolist() == [2.0, 0.0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from run_files import differing
 from tasks.autoencoder.scenarios import SCENARIOS
 from tasks.autoencoder.small_autoencoders import STEPS
 from tasks.toys import fit
-from two_processes import run_two_processes
+from two_processes import reports_of, run_two_processes
 
 pytestmark = pytest.mark.slow
 
@@ -27,15 +26,9 @@ def ended(tmp_path_factory: pytest.TempPathFactory, tiny_shapes: Path) -> Path:
     return folder
 
 
-def reports(folder: Path) -> list[dict[str, Any]]:
-    files = [folder / f"{rank}.pt" for rank in range(2)]
-    assert all(file.is_file() for file in files), (folder.parent / "errors.txt").read_text()[-3000:]
-    return [torch.load(file, weights_only=True) for file in files]
-
-
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_two_ranks_are_one(scenario: str, ended: Path, tiny_shapes: Path, tmp_path: Path) -> None:
-    first, second = reports(ended / scenario)
+    first, second = reports_of(ended / scenario, ended / "errors.txt")
     assert differing(first, second) == []
     alone = SCENARIOS[scenario]()
     fit(alone, tiny_shapes, tmp_path)

@@ -11,7 +11,7 @@ import torch
 from difflab.tasks.contrastive.loss import InfoNCE, SigLIP
 from golden_fixtures import load
 from tasks.contrastive.small_clips import TOWERS, gradients, pairs, small_clip
-from two_processes import run_two_processes
+from two_processes import reports_of, run_two_processes
 
 pytestmark = pytest.mark.slow
 
@@ -22,9 +22,7 @@ EXACT = {"rtol": 1e-9, "atol": 1e-12}
 def reports(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("contrastive")
     run_two_processes(Path(__file__).with_name("two_ranks.py"), folder)
-    files = [folder / f"{rank}.pt" for rank in range(2)]
-    assert all(file.is_file() for file in files), (folder / "errors.txt").read_text()[-3000:]
-    return [torch.load(file, weights_only=True) for file in files]
+    return reports_of(folder, folder / "errors.txt")
 
 
 @pytest.mark.parametrize("name", ["infonce", "local", "siglip"])
