@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from difflab.config.data import Alpha
+from difflab.data import png
 from difflab.errors import in_one_line
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 MAX_PIXELS = 178_956_970
 """A file that declares more pixels than this (Pillow's limit too) is refused before memory is allocated for it."""
 
-_PNG = b"\x89PNG\r\n\x1a\n"
 _FIRST_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _LAST_FORMATS = ("TGA", "PCD", "IM")
 """Formats without a signature: tried when no other format recognizes the bytes."""
@@ -83,7 +83,7 @@ def decode_image(data: bytes, *, channels: int = 3, alpha: Alpha = "white") -> T
     if header is not None:
         _refuse_huge(header.width, header.height)
         # Colour is converted to gray by Pillow, whose luma is that of other tools.
-        if header.plain and header.channels <= channels:
+        if header.plain and header.channels <= channels and _is_safe(data):
             return _decode_plain(data, channels)
     return _decode_with_pillow(data, channels, alpha)
 
@@ -149,6 +149,17 @@ def _readable_formats() -> tuple[str, ...]:
     return (*_FIRST_FORMATS, *others, *_LAST_FORMATS)
 
 
+def _is_safe(data: bytes) -> bool:
+    """Whether torchvision decodes the bytes or raises an error, where it might end the process. Raises BadImage for
+    damage."""
+    if not data.startswith(png.SIGNATURE):
+        return True
+    try:
+        return png.is_plain(data)
+    except ValueError as error:
+        raise BadImage(str(error)) from None
+
+
 def _decode_plain(data: bytes, channels: int) -> Tensor:
     from torchvision.io import ImageReadMode, decode_image
 
@@ -166,7 +177,7 @@ def _decode_plain(data: bytes, channels: int) -> Tensor:
 
 
 def _read_header(data: bytes) -> _Header | None:
-    if data.startswith(_PNG) and len(data) > 33:
+    if data.startswith(png.SIGNATURE) and len(data) > 33:
         return _read_png_header(data)
     if data.startswith(b"\xff\xd8"):
         return _read_jpeg_header(data)
