@@ -14,6 +14,7 @@ _LACKS: dict[Measurement, str] = {
     "zero_shot": "embeds no texts: give run= a CLIP (task=contrastive)",
     "retrieval": "embeds no texts: give run= a CLIP (task=contrastive)",
     "probe": "has no features to probe: give run= a CLIP (task=contrastive)",
+    "reconstructions": "reconstructs no images: give run= an autoencoder (task=autoencoder)",
     "embeddings": "embeds no images or texts: give run= a CLIP (task=contrastive)",
 }
 
