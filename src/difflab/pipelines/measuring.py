@@ -19,6 +19,14 @@ _LACKS: dict[Measurement, str] = {
 }
 
 
+_EVALUATED: tuple[Measurement, ...] = ("samples", "reconstructions")
+
+
+def command_of(what: Measurement) -> str:
+    """The command that measures it."""
+    return "evaluate" if what in _EVALUATED else what.replace("_", "-")
+
+
 def require_measured(run: str, model: ModelConfig, what: Measurement) -> None:
     """Raises UserError if a stored model does not support this measurement."""
     if what not in model.measures:

@@ -36,12 +36,14 @@ class PerceptualMetric(ScoreMetric[PerceptualConfig | LPIPSMetricConfig]):
         return [find(file)[0] for file in self._sources().values()]
 
     def load(self, device: torch.device) -> None:
+        for name, file in self._sources().items():
+            try:
+                find(file)
+            except UserError as error:
+                raise UserError(f"{self.key}.{name}: {error}") from None
         distance = build_perceptual(self.config.distance)
         assert distance is not None, "it compares something"
-        try:
-            load_frozen(distance)
-        except UserError as error:
-            raise UserError(f"{self.key}.{error}") from None
+        load_frozen(distance)
         self._loaded = distance.to(device).eval()
 
     def unsuited(self, data: DataConfig | None, image_size: int) -> str | None:

@@ -111,7 +111,7 @@ class ReconstructionPipeline:
         broken = first_broken_weight([("network", self.network)])
         advice = "" if self.autocast is None else "set precision=32-true, or "
         fix = f"the weights themselves are not finite ({broken}): " if broken is not None else advice
-        raise UserError(f"{named(indices, 'the reconstruction of image')} not finite: {fix}take another checkpoint")
+        raise UserError(f"{named(indices, 'reconstruction')} not finite: {fix}take another checkpoint")
 
 
 def refuse_unencodable(pipeline: ReconstructionPipeline, data: DataConfig) -> None:

@@ -18,11 +18,13 @@ from difflab.config.data import DataConfig
 from difflab.config.metrics import MetricsConfig
 from difflab.config.reconstructions import EvaluateReconstructionsConfig
 from difflab.console import say_on_stderr
-from difflab.data.build import build_dataset, source_of, spread_evenly
+from difflab.data.bad_samples import BadSample
+from difflab.data.build import build_dataset, spread_evenly
 from difflab.data.reading import MissingFieldError
 from difflab.metrics.evaluator import Evaluator
 from difflab.metrics.extractors.base import FeatureExtractor
 from difflab.metrics.gather import gather_objects, gather_rows
+from difflab.metrics.oracle_results import no_shapes
 from difflab.metrics.paired import Pairs
 from difflab.metrics.protocol import ReconstructionRecord, ReferenceRecord, Result
 from difflab.metrics.reference import DataReference, ReferenceStatistics
@@ -53,6 +55,7 @@ class ReconstructionsMeasurement(ImagesMeasurement[EvaluateReconstructionsConfig
 
     pipeline: ReconstructionPipeline
     metrics: MetricsConfig
+    left_out: list[str]
     has_scenes: bool
 
     def __init__(self, config: EvaluateReconstructionsConfig, machine: Machine, overrides: Sequence[str]) -> None:
@@ -98,10 +101,8 @@ class ReconstructionsMeasurement(ImagesMeasurement[EvaluateReconstructionsConfig
         self.metrics, missing = without(
             suited, self.overrides, lambda metric: metric.unsuited_latents(pipeline.codes, pipeline.diverges)
         )
-        if self.processes.is_main:
-            for line in [*unread, *missing]:
-                say_on_stderr(f"note: {line}")
-        self.has_scenes = source_of(data) == "shapes" and _has_json(data, config.split)
+        self.left_out = [*unread, *missing]
+        self.has_scenes = no_shapes(data, data.image_size) is None and _has_scenes(data, config.split)
 
     def refuse_data(self, data: DataConfig) -> None:
         refuse_unencodable(self.pipeline, data)
@@ -121,7 +122,10 @@ class ReconstructionsMeasurement(ImagesMeasurement[EvaluateReconstructionsConfig
         return {"trained": trained_name(self.stored)}
 
     def prepare(self) -> None:
-        """Computes the statistics of the originals that are not in the cache."""
+        """Says which metrics are left out, and computes the statistics of the originals that are not in the cache."""
+        if self.processes.is_main:
+            for line in self.left_out:
+                say_on_stderr(f"note: {line}")
         self.evaluator.prepare()
 
     def add(self, batch: Batch) -> None:
@@ -197,12 +201,13 @@ class _Originals:
         return self.images.statistics(extractor, self.n if n is None else n)
 
 
-def _has_json(data: DataConfig, split: str) -> bool:
+def _has_scenes(data: DataConfig, split: str) -> bool:
+    """Whether shapes data records what each image shows."""
     try:
-        build_dataset(data.model_copy(update={"fields": ["json"]}), split=data.split_called(split)).close()
-    except MissingFieldError:
+        dataset = build_dataset(data.model_copy(update={"fields": ["json"]}), split=data.split_called(split))
+        return {"objects", "background"} <= dataset.sample(0, image=False)["json"].keys()
+    except (MissingFieldError, BadSample):
         return False
-    return True
 
 
 def of_autoencoder(
