@@ -7,10 +7,11 @@ import math
 import pytest
 import torch
 
+from difflab.metrics.base import Samples
 from difflab.metrics.config import CodebookConfig, KLMetricConfig
 from difflab.metrics.evaluator import Evaluator
 from difflab.metrics.latents_kept import MadeOf
-from difflab.metrics.protocol import ReferenceRecord, Result
+from difflab.metrics.protocol import GivenRecord, ReconstructionRecord, ReferenceRecord, Result
 
 METRICS = {"codebook": CodebookConfig(), "kl": KLMetricConfig()}
 ORIGINALS = ReferenceRecord(name="shapes", content_hash="abc", split="val", preparation="none", n=4)
@@ -61,3 +62,12 @@ def test_images_that_are_not_there_are_left_out() -> None:
     evaluator.update(pixels, torch.tensor([2, 0]), made_of=MadeOf(pixels, torch.tensor([4.0, 2.0])))
     (found,) = evaluator.compute(torch.tensor([2, 0]))
     assert (found.name, found.value, found.protocol.n) == ("kl@2", 3, 2)
+
+
+def test_a_distance_of_reconstructions_has_a_name_of_its_own() -> None:
+    how = ReconstructionRecord(
+        posterior="mode", seed=None, tile=None, weights="raw", rounding="truncate", precision="float32", device="cpu"
+    )
+    named = {"rfid": how, "fid": GivenRecord(name="theirs", content_hash="abc")}
+    for name, sampling in named.items():
+        assert Samples(n=2, device=torch.device("cpu"), sampling=sampling).distance("fid") == name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from difflab.config.parts import FrozenConfig
 from difflab.errors import UserError
 from difflab.images import to_float
 from difflab.metrics.config import LPIPSMetricConfig, PerceptualConfig
@@ -15,6 +16,7 @@ from difflab.networks.perceptual.build import build_perceptual
 from difflab.networks.perceptual.config import Lite0Config
 from difflab.parts.loading import load_frozen
 from difflab.pipelines.perceptual import PerceptualMetric
+from networks.perceptual.test_distance import built, files, fixture  # noqa: F401 - fixtures
 
 
 def pixels(seed: int) -> torch.Tensor:
@@ -52,3 +54,17 @@ def test_images_that_are_too_small_do_not_suit_it() -> None:
     metric = PerceptualMetric(PerceptualConfig(), "perceptual")
     assert metric.unsuited(None, 32) is None
     assert metric.unsuited(None, 31) == "compares images of at least 32 pixels per side, not 31"
+
+
+def test_lpips_is_called_so_and_knows_its_files(files: dict[str, FrozenConfig]) -> None:  # noqa: F811
+    config = LPIPSMetricConfig(**files)
+    evaluator = Evaluator({"lpips": config}, n=3, pairs=Pairs(shape=(3, 32, 32)))
+    made, originals = pixels(0), pixels(1)
+    evaluator.update(made, torch.arange(3), made_of=MadeOf(originals, torch.zeros(3)))
+    (found,) = evaluator.compute()
+    with torch.no_grad():
+        each = built(kind="lpips", **files)(to_float(made), to_float(originals))
+    assert found.name == "lpips@3"
+    assert found.value == pytest.approx(float(each.mean()), rel=1e-5)
+    assert {"network_sha256", "channel_weights_sha256"} <= found.protocol.parameters.keys()
+    assert [path.name for path in evaluator.metrics["lpips"].files] == ["vgg.safetensors", "lin.safetensors"]

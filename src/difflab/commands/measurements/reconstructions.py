@@ -177,10 +177,9 @@ class ReconstructionsMeasurement(ImagesMeasurement[EvaluateReconstructionsConfig
 
     def _show(self, index: Tensor, number: Tensor, made: Tensor, originals: Tensor) -> None:
         """Keeps what the picture shows of a batch."""
-        of_each = peak_signal_noise_ratio(made, originals)
         for place, shown in enumerate(number.tolist()):
             if shown < self.config.pictures:
-                psnr = float(of_each[place])
+                psnr = float(peak_signal_noise_ratio(made[place][None], originals[place][None]))
                 quality = "identical" if math.isinf(psnr) else f"{psnr:.1f} dB"
                 both = torch.cat([originals[place], made[place]], dim=1).cpu()
                 self._shown[shown] = both, f"{int(index[place])}: {quality}"
