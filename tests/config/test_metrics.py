@@ -98,6 +98,6 @@ def test_it_is_known_which_way_results_get_better(metric, kind, larger):
     assert known_metric(metric) == (kind, larger)
 
 
-@pytest.mark.parametrize("metric", ["lpips", "kids", "fdx-lite0", "class", ""])
+@pytest.mark.parametrize("metric", ["vmaf", "kids", "fdx-lite0", "class", ""])
 def test_of_other_names_nothing_is_known(metric):
     assert known_metric(metric) is None

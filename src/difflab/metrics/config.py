@@ -334,7 +334,7 @@ class KLMetricConfig(MetricBase):
     measures: ClassVar[frozenset[Measured]] = RECONSTRUCTIONS
     larger_is_better: ClassVar[Directions] = {"kl": None}
 
-    kind: Literal["kl"] = "kl"
+    kind: Literal["latent_kl"] = "latent_kl"
 
 
 @METRICS.register("difflab.metrics.oracle_agreement:OracleAgreement")
