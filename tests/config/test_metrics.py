@@ -79,6 +79,13 @@ def test_unknown_keys_are_refused():
     [
         ("fid", "fid", False),
         ("fd-lite0", "fd", False),
+        ("rfd-lite0", "fd", False),
+        ("rfid", "fid", False),
+        ("lpips", "lpips", False),
+        ("perceptual-lite0", "perceptual", False),
+        ("codebook-perplexity", "codebook", True),
+        ("kl", "latent_kl", None),
+        ("oracle-same-objects", "oracle_agreement", True),
         ("kid-inception-abababab", "kid", False),
         ("consistency", "consistency", False),
         ("is-inception", "inception_score", True),
