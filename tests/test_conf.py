@@ -18,6 +18,7 @@ from difflab.config.base import Config
 from difflab.config.groups import contents
 from difflab.config.likelihood import LikelihoodConfig
 from difflab.config.probe import ProbeConfig
+from difflab.config.reconstructions import EvaluateReconstructionsConfig
 from difflab.config.retrieval import RetrievalConfig
 from difflab.config.sample import EvaluateConfig, EvaluateSamplesConfig, SampleConfig
 from difflab.config.schedule import ScheduleConfig
@@ -172,6 +173,7 @@ def composed(experiment: str) -> tuple[TrainConfig, dict[str, Any]]:
         ("train", TrainConfig),
         ("sample", SampleConfig),
         ("evaluate", EvaluateConfig),
+        ("evaluate_reconstructions", EvaluateReconstructionsConfig),
         ("schedule", ScheduleConfig),
         ("likelihood", LikelihoodConfig),
         ("accuracy", AccuracyConfig),

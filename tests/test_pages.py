@@ -15,7 +15,7 @@ import typer
 from difflab.cli import COMMANDS
 from difflab.commands.accuracy import ACCURACY
 from difflab.commands.composing import compose, compose_and_validate
-from difflab.commands.evaluate import command_of
+from difflab.commands.evaluate import EVALUATE_RECONSTRUCTIONS, command_of
 from difflab.commands.help_text import help_text
 from difflab.commands.likelihood import LIKELIHOOD
 from difflab.commands.points import points_of
@@ -146,6 +146,9 @@ def configure(name: str, arguments: Sequence[str]) -> None:
             compose_and_validate("train", TrainConfig, overrides, checking=True)
         return
     command = command_of(arguments) if name == "evaluate" else OF_MODELS[name]
+    if name == "evaluate" and any(argument.startswith("run=runs/autoencoder/") for argument in arguments):
+        # What is evaluated depends on the run, which is not there.
+        command = EVALUATE_RECONSTRUCTIONS
     if any(argument.startswith("run=runs/cfg/") for argument in arguments):
         # What the run was trained with, which is not there.
         arguments = ["guidance=classifier_free", *(a for a in arguments if a != "guidance=classifier_free")]

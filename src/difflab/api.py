@@ -15,7 +15,7 @@ from difflab.commands.accuracy import ACCURACY
 from difflab.commands.command import Command, Machine, Work
 from difflab.commands.composing import compose_and_validate
 from difflab.commands.drawing import models_on
-from difflab.commands.evaluate import EVALUATE, EVALUATE_SAMPLES
+from difflab.commands.evaluate import EVALUATE, EVALUATE_RECONSTRUCTIONS, EVALUATE_SAMPLES
 from difflab.commands.likelihood import LIKELIHOOD
 from difflab.commands.limits import require_folder
 from difflab.commands.measurements.measuring import Measuring, table_of
@@ -190,6 +190,26 @@ class Run:
         and measures them, and zero-shot classification, on n images of a split."""
         given = {"n": n, "split": split, "shots": shots, "templates": templates, "seed": seed}
         return self._measured(PROBE, given, overrides)
+
+    def reconstruct(
+        self,
+        n: int = 256,
+        *,
+        metrics: str = "reconstruction",
+        posterior: str = "mode",
+        tile: int | None = None,
+        split: str = "val",
+        seed: int = 0,
+        overrides: Sequence[str] = (),
+    ) -> Results:
+        """Reconstructs n images of a split with an autoencoder, and evaluates the reconstructions.
+
+        metrics: a choice of the group. posterior: "mode" or "sample", the latent of an image. tile: pixels per side of
+        the tiles in which images are encoded and decoded; None for whole images.
+        """
+        tiles = {} if tile is None else {"tiled": True, "tile": tile}
+        given = {"n": n, "metrics": metrics, "posterior": posterior, "split": split, "seed": seed, **tiles}
+        return self._measured(EVALUATE_RECONSTRUCTIONS, given, overrides)
 
     def _drawn(self, sampler: str | None, steps: int | None, guidance: float | str | None) -> dict[str, Any]:
         return {"sampler": sampler, "sampler.steps": steps, **_guidance(guidance, self.config)}

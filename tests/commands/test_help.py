@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from difflab.cli import COMMANDS
 from difflab.commands.accuracy import ACCURACY
 from difflab.commands.command import Command
-from difflab.commands.evaluate import EVALUATE, EVALUATE_SAMPLES
+from difflab.commands.evaluate import EVALUATE, EVALUATE_RECONSTRUCTIONS, EVALUATE_SAMPLES
 from difflab.commands.help_text import WIDTH, help_text
 from difflab.commands.help_topic import in_a_line
 from difflab.commands.likelihood import LIKELIHOOD
@@ -32,7 +32,10 @@ from difflab.errors import UserError
 from plugin_packages import Packages, packages  # noqa: F401 - a fixture
 
 OF_CLIPS: tuple[Command[Any], ...] = (ZERO_SHOT, RETRIEVAL, PROBE)
-OF_MODELS: tuple[Command[Any], ...] = (SAMPLE, EVALUATE, EVALUATE_SAMPLES, SCHEDULE, LIKELIHOOD, ACCURACY, *OF_CLIPS)
+OF_MODELS: tuple[Command[Any], ...] = (
+    *(SAMPLE, EVALUATE, EVALUATE_SAMPLES, EVALUATE_RECONSTRUCTIONS, SCHEDULE, LIKELIHOOD, ACCURACY),
+    *OF_CLIPS,
+)
 COMPOSED: dict[str, type[Config]] = {"train": TrainConfig} | {one.primary: one.config for one in OF_MODELS}
 GIVEN = {"evaluate_samples": ["samples=theirs.npz"]}
 
@@ -119,7 +122,13 @@ def test_so_it_is_with_the_keys_of_other_kinds(experiment: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("primary", "command"), [("evaluate_samples", "evaluate"), ("zero_shot", "zero-shot"), ("probe", "probe")]
+    ("primary", "command"),
+    [
+        ("evaluate_samples", "evaluate"),
+        ("evaluate_reconstructions", "evaluate"),
+        ("zero_shot", "zero-shot"),
+        ("probe", "probe"),
+    ],
 )
 def test_the_first_line_names_the_command(primary: str, command: str) -> None:
     assert overview(primary).startswith(f"difflab {command}: overrides are key=value")

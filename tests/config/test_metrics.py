@@ -79,6 +79,13 @@ def test_unknown_keys_are_refused():
     [
         ("fid", "fid", False),
         ("fd-lite0", "fd", False),
+        ("rfd-lite0", "fd", False),
+        ("rfid", "fid", False),
+        ("lpips", "lpips", False),
+        ("perceptual-lite0", "perceptual", False),
+        ("codebook-perplexity", "codebook", True),
+        ("kl", "latent_kl", None),
+        ("oracle-same-objects", "oracle_agreement", True),
         ("kid-inception-abababab", "kid", False),
         ("consistency", "consistency", False),
         ("is-inception", "inception_score", True),
@@ -98,6 +105,6 @@ def test_it_is_known_which_way_results_get_better(metric, kind, larger):
     assert known_metric(metric) == (kind, larger)
 
 
-@pytest.mark.parametrize("metric", ["lpips", "kids", "fdx-lite0", "class", ""])
+@pytest.mark.parametrize("metric", ["vmaf", "kids", "fdx-lite0", "class", ""])
 def test_of_other_names_nothing_is_known(metric):
     assert known_metric(metric) is None

@@ -1,4 +1,7 @@
-"""`difflab evaluate`: metrics of samples, from a stored run or given, each with the record of its protocol."""
+"""`difflab evaluate`: metrics of samples, from a stored run or given, or of an autoencoder's reconstructions.
+
+Each has the record of its protocol.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,11 @@ from typing import Any
 
 from difflab.commands.command import Command
 from difflab.commands.hydra_app import MULTIRUN
-from difflab.commands.run_defaults import parts_of_model, with_defaults_of_run
+from difflab.commands.points import values_of
+from difflab.commands.run_defaults import of_images, parts_of_model, with_defaults_of_run
 from difflab.commands.running import run
 from difflab.commands.sample import SAMPLING_KEYS
+from difflab.config.reconstructions import EvaluateReconstructionsConfig
 from difflab.config.sample import EvaluateConfig, EvaluateSamplesConfig
 from difflab.errors import UserError
 
@@ -49,17 +54,48 @@ EVALUATE_SAMPLES = Command(
 )
 
 
+EVALUATE_RECONSTRUCTIONS = Command(
+    "evaluate",
+    "evaluate_reconstructions",
+    EvaluateReconstructionsConfig,
+    swept=("run", "posterior", "tiled", "tile", "rounding", "split", "n", "seed", "weights", "precision"),
+    results="evaluations",
+    complete=of_images("an autoencoder reconstructs images"),
+    build="difflab.commands.measurements.reconstructions:of_autoencoder",
+    report="difflab.commands.sweep_report:report",
+    unfinished=UNFINISHED,
+)
+
+
 def main(argv: Sequence[str]) -> int:
     run(command_of(argv), argv)
     return 0
 
 
 def command_of(argv: Sequence[str]) -> Command[Any]:
-    """The command to run: on samples from a run, or on given samples."""
+    """The command to run: on samples from a run, on given samples, or on the reconstructions of an autoencoder."""
     given = any(argument.partition("=")[0].lstrip("+") == "samples" for argument in argv if "=" in argument)
     if given:
         refuse_drawing(argv)
-    return EVALUATE_SAMPLES if given else EVALUATE
+        return EVALUATE_SAMPLES
+    return EVALUATE_RECONSTRUCTIONS if is_of_autoencoder(argv) else EVALUATE
+
+
+def is_of_autoencoder(argv: Sequence[str]) -> bool:
+    """Whether `run`, or the first of several, reconstructs images. False if there is none, or nothing usable."""
+    given = [argument for argument in argv if argument.startswith("run=")]
+    if not given:
+        return False
+    first = (values_of(given[-1]) or [given[-1].partition("=")[2]])[0].strip("'\"")
+    if not first:
+        return False
+    from difflab.pipelines.stored import find_stored
+
+    try:
+        return "reconstructions" in find_stored(first, "auto").config.measures
+    except UserError:
+        # Evaluating samples says what is wrong.
+        return False
 
 
 def refuse_drawing(argv: Sequence[str]) -> None:

@@ -35,7 +35,7 @@ def help_text(primary: str, model: type[Config], overrides: Sequence[str], topic
     model = model.chosen(shown.plain)
     if topics:
         return "\n\n".join("\n".join(_about(topic, model, shown)) for topic in topics) + "\n"
-    command = primary.removesuffix("_samples").replace("_", "-")
+    command = primary.removesuffix("_samples").removesuffix("_reconstructions").replace("_", "-")
     return "\n".join([*_overview(command, model, shown), "", shown.about]) + "\n"
 
 

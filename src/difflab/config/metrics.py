@@ -15,6 +15,12 @@ Need = Literal["reference", "pair", "low_res"]
 """What a metric compares samples with: a data set, the original of each sample, or the low-resolution input of each
 sample."""
 
+Measured = Literal["samples", "reconstructions"]
+"""What a metric measures: samples of a model or given ones, or images that went through an autoencoder."""
+
+SAMPLES: frozenset[Measured] = frozenset({"samples"})
+RECONSTRUCTIONS: frozenset[Measured] = frozenset({"reconstructions"})
+
 Directions = Mapping[str, bool | None]
 """Whether larger is better, by prefix of the result's name; None if not known."""
 
@@ -25,6 +31,7 @@ class MetricBase(Config):
     """Base of the configurations of metrics.
 
     needs: what the samples are compared with.
+    measures: what it can measure.
     reads_classes: whether it uses the requested class of each sample.
     is_fid: whether it may be called FID, a name reserved for one network.
     larger_is_better: the direction of improvement of each of its results; the longest matching prefix of a name
@@ -32,6 +39,7 @@ class MetricBase(Config):
     """
 
     needs: ClassVar[tuple[Need, ...]] = ()
+    measures: ClassVar[frozenset[Measured]] = SAMPLES
     reads_classes: ClassVar[bool] = False
     is_fid: ClassVar[bool] = False
     larger_is_better: ClassVar[Directions] = {}

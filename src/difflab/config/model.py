@@ -16,7 +16,9 @@ from difflab.config.sampler import SamplerConfig
 from difflab.config.task import TASKS
 from difflab.text.config import TokenizerConfig
 
-Measurement = Literal["samples", "likelihood", "accuracy", "zero_shot", "retrieval", "probe", "embeddings"]
+Measurement = Literal[
+    "samples", "likelihood", "accuracy", "zero_shot", "retrieval", "probe", "embeddings", "reconstructions"
+]
 
 
 class ModelConfig(RecordedConfig):
@@ -31,7 +33,7 @@ class ModelConfig(RecordedConfig):
     title: what it is, in words.
     measures: what can be measured of it: samples, the likelihood of images, the accuracy of classification; or, as it
         embeds images and texts, zero-shot classification, retrieval, linear probes of its features, and the embeddings
-        themselves.
+        themselves; or the reconstructions of an autoencoder.
     reconstructs: whether it has images go through a latent and back.
     use: the arguments of a command that uses a classifier, with `{run}` as a placeholder; None for other models.
     """

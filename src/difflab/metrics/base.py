@@ -17,8 +17,17 @@ from difflab.config.metrics import ExtractorBase, MetricBase
 from difflab.errors import UserError
 from difflab.metrics.extractors.base import FeatureExtractor
 from difflab.metrics.extractors.loading import get_extractor
+from difflab.metrics.latents_kept import Latents
 from difflab.metrics.paired import Pairs
-from difflab.metrics.protocol import ExtractorRecord, GivenRecord, Protocol, Result, SamplingRecord, software_versions
+from difflab.metrics.protocol import (
+    ExtractorRecord,
+    Origin,
+    Protocol,
+    ReconstructionRecord,
+    ReferenceRecord,
+    Result,
+    software_versions,
+)
 from difflab.metrics.reference import ReferenceStatistics
 from difflab.metrics.samples import SampleFeatures
 from difflab.metrics.scores import Pictures, Scores
@@ -26,9 +35,10 @@ from difflab.metrics.scores import Pictures, Scores
 C = TypeVar("C", bound=MetricBase)
 E = TypeVar("E", bound=ExtractorBase)
 
-Keep = Literal["pool", "logits", "gaussian", "images", "labels", "captions", "references"]
+Keep = Literal["pool", "logits", "gaussian", "images", "labels", "captions", "references", "latents"]
 """What can be kept of the samples: features of an extractor, its class logits, the Gaussian statistics of its features,
-the images, the requested class and caption of each, and the other captions of the image that its caption is from."""
+the images, the requested class and caption of each, the other captions of the image that its caption is from, and what
+is known of the latents of reconstructions."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,8 @@ class Samples:
     captions:  [n]; also None if the caption of some sample is unknown.
     references: [n], the other captions of the image that each caption is from, if any; None if not known.
     scores:    of each sample, by metrics that score them one by one.
+    latents:   of reconstructions.
+    originals: for the record, the images that reconstructions are of.
     device:    where features are computed, and other heavy work may be done.
     label, sampling: for the record.
     """
@@ -67,7 +79,7 @@ class Samples:
     n: int
     device: torch.device
     label: str | None = None
-    sampling: SamplingRecord | GivenRecord | None = None
+    sampling: Origin | None = None
     features: SampleFeatures | None = None
     reference: ReferenceStatistics | None = None
     images: Tensor | None = None
@@ -76,6 +88,8 @@ class Samples:
     references: Sequence[Sequence[str]] | None = None
     class_names: Sequence[str] | None = None
     scores: Scores | None = None
+    latents: Latents | None = None
+    originals: ReferenceRecord | None = None
     versions: Mapping[str, str] | None = None
 
     def compared_features(self) -> tuple[SampleFeatures, Tensor]:
@@ -84,6 +98,11 @@ class Samples:
         assert self.reference is not None
         assert self.reference.features is not None
         return self.features, self.reference.features
+
+    def distance(self, name: str) -> str:
+        """The logged name of a distance to a data set: with an `r` in front if these are reconstructions (rFID), so
+        that it is not taken for one of samples."""
+        return f"r{name}" if isinstance(self.sampling, ReconstructionRecord) else name
 
     def result(
         self,
@@ -105,7 +124,7 @@ class Samples:
             n=self.n,
             parameters=dict(parameters or {}),
             extractor=None if self.features is None else self.features.extractor.record,
-            reference=None if self.reference is None else self.reference.record,
+            reference=self.originals if self.reference is None else self.reference.record,
             sampling=self.sampling,
             label=self.label,
             versions={**software_versions(), **(self.versions or {})},
@@ -135,6 +154,9 @@ class Metric(ABC, Generic[C]):
     def key(self) -> str:
         """Its key in the configuration, for messages."""
         return f"metrics.{self.name}"
+
+    def load(self, device: torch.device) -> None:
+        """Loads what it scores with, besides the extractor. Raises UserError if weights are missing."""
 
     @property
     def versions(self) -> dict[str, str]:
@@ -209,6 +231,13 @@ class Metric(ABC, Generic[C]):
         """
         return None
 
+    def unsuited_latents(self, codes: int | None, diverge: bool) -> str | None:
+        """Why it is meaningless for reconstructions from such latents, as `unsuited`.
+
+        codes: the size of the codebook, None without one. diverge: whether latents have a distribution.
+        """
+        return None
+
     @abstractmethod
     def results(self, samples: Samples) -> list[Result]:
         """Computes its numbers, the same on every process.
@@ -230,11 +259,21 @@ class FeatureMetric(Metric[E]):
 
 
 class ScoreMetric(Metric[C]):
-    """A metric that scores each sample, alone or against a paired image: the mean and its standard error."""
+    """A metric that scores each sample, alone or against a paired image: the mean and its standard error.
+
+    columns: the number of scores of each sample.
+    """
+
+    columns: ClassVar[int] = 1
+
+    @property
+    def result_name(self) -> str:
+        """The logged name of its result, without the protocol."""
+        return self.config.kind
 
     @abstractmethod
     def score(self, images: Tensor, pictures: Pictures) -> Tensor:
-        """uint8 [B, C, H, W] -> [B], one score per sample."""
+        """uint8 [B, C, H, W] -> [B], one score per sample, or [B, columns]."""
 
     def parameters(self, pictures: Pictures) -> dict[str, Any]:
         """Its constants, for the record."""
@@ -245,7 +284,7 @@ class ScoreMetric(Metric[C]):
         assert scores is not None
         return [
             samples.result(
-                self.config.kind,
+                self.result_name,
                 float(scores.values.mean()),
                 {**self.parameters(scores.pictures), **scores.compared_with},
                 spread=scores.standard_error,

@@ -9,15 +9,33 @@ from pydantic import Field, field_validator, model_validator
 
 from difflab.conditioning.config import DownsampleFilter
 from difflab.config.axes import METRICS
-from difflab.config.metrics import Directions, DistanceBase, ExtractorBase, ExtractorName, MetricBase, Need
+from difflab.config.metrics import (
+    RECONSTRUCTIONS,
+    SAMPLES,
+    Directions,
+    DistanceBase,
+    ExtractorBase,
+    ExtractorName,
+    Measured,
+    MetricBase,
+    Need,
+)
+from difflab.config.parts import FrozenConfig
+from difflab.networks.perceptual.config import Lite0Config, LPIPSConfig
+
+BOTH = SAMPLES | RECONSTRUCTIONS
 
 
 @METRICS.register("difflab.metrics.frechet:FID")
 class FIDConfig(DistanceBase):
-    """Frechet inception distance (Heusel et al. 2017), only with the 2015 network; anything else is an `fd`."""
+    """Frechet inception distance (Heusel et al. 2017), only with the 2015 network; anything else is an `fd`.
+
+    Of reconstructions it is logged as `rfid`.
+    """
 
     is_fid: ClassVar[bool] = True
-    larger_is_better: ClassVar[Directions] = {"fid": False}
+    measures: ClassVar[frozenset[Measured]] = BOTH
+    larger_is_better: ClassVar[Directions] = {"fid": False, "rfid": False}
 
     kind: Literal["fid"] = "fid"
     extractor: Literal["inception"] = "inception"
@@ -26,9 +44,12 @@ class FIDConfig(DistanceBase):
 
 @METRICS.register("difflab.metrics.frechet:FrechetDistance")
 class FDConfig(DistanceBase):
-    """Frechet distance between Gaussians fitted to the features of any extractor; logged as `fd-<extractor>`."""
+    """Frechet distance between Gaussians fitted to the features of any extractor; logged as `fd-<extractor>`, and of
+    reconstructions as `rfd-<extractor>`.
+    """
 
-    larger_is_better: ClassVar[Directions] = {"fd": False}
+    measures: ClassVar[frozenset[Measured]] = BOTH
+    larger_is_better: ClassVar[Directions] = {"fd": False, "rfd": False}
 
     kind: Literal["fd"] = "fd"
 
@@ -37,10 +58,12 @@ class FDConfig(DistanceBase):
 class KIDConfig(DistanceBase):
     """Kernel inception distance (Binkowski et al. 2018): unbiased MMD^2, kernel (gamma x.y + coef)^degree.
 
-    The value is the mean over subsets, its spread their standard deviation.
+    The value is the mean over subsets, its spread their standard deviation. Of reconstructions it is logged as
+    `rkid-<extractor>`.
     """
 
-    larger_is_better: ClassVar[Directions] = {"kid": False}
+    measures: ClassVar[frozenset[Measured]] = BOTH
+    larger_is_better: ClassVar[Directions] = {"kid": False, "rkid": False}
 
     kind: Literal["kid"] = "kid"
     subsets: int = Field(default=100, ge=1)
@@ -206,6 +229,7 @@ class PSNRConfig(MetricBase):
     """Peak signal-to-noise ratio of each sample to its original, 10 log10(255^2 / MSE) dB; the mean over samples."""
 
     needs: ClassVar[tuple[Need, ...]] = ("pair",)
+    measures: ClassVar[frozenset[Measured]] = BOTH
     larger_is_better: ClassVar[Directions] = {"psnr": True}
 
     kind: Literal["psnr"] = "psnr"
@@ -216,6 +240,7 @@ class SSIMConfig(MetricBase):
     """Structural similarity of each sample to its original (Wang et al. 2004); the mean over samples."""
 
     needs: ClassVar[tuple[Need, ...]] = ("pair",)
+    measures: ClassVar[frozenset[Measured]] = BOTH
     larger_is_better: ClassVar[Directions] = {"ssim": True}
 
     kind: Literal["ssim"] = "ssim"
@@ -237,3 +262,95 @@ class ConsistencyConfig(MetricBase):
     """Pixels per side that samples are downsampled to; null is as the model was trained."""
     downsample: DownsampleFilter | None = None
     """area, bilinear or bicubic; null is as the model was trained."""
+
+
+@METRICS.register("difflab.pipelines.perceptual:PerceptualMetric")
+class PerceptualConfig(MetricBase):
+    """Distance of each sample to its original in the features of EfficientNet-lite0; the mean over samples. Not LPIPS.
+
+    As `perceptual=lite0` in training: the cosine distance, which is in [0, 2].
+    """
+
+    needs: ClassVar[tuple[Need, ...]] = ("pair",)
+    measures: ClassVar[frozenset[Measured]] = BOTH
+    larger_is_better: ClassVar[Directions] = {"perceptual-lite0": False}
+
+    kind: Literal["perceptual"] = "perceptual"
+    network: FrozenConfig = Lite0Config.model_fields["network"].default
+    """The file of its weights, by default that of an installed package."""
+
+    @property
+    def logged(self) -> str:
+        """The name of its result."""
+        return "perceptual-lite0"
+
+    @property
+    def distance(self) -> Lite0Config:
+        """The distance."""
+        return Lite0Config(network=self.network)
+
+
+@METRICS.register("difflab.pipelines.perceptual:PerceptualMetric")
+class LPIPSMetricConfig(MetricBase):
+    """LPIPS (Zhang et al. 2018), with VGG16, of each sample to its original; the mean over samples."""
+
+    needs: ClassVar[tuple[Need, ...]] = ("pair",)
+    measures: ClassVar[frozenset[Measured]] = BOTH
+    larger_is_better: ClassVar[Directions] = {"lpips": False}
+
+    kind: Literal["lpips"] = "lpips"
+    network: FrozenConfig = LPIPSConfig.model_fields["network"].default
+    """The file of torchvision's VGG16 (IMAGENET1K_V1, vgg16-397923af.pth), which has to be downloaded."""
+    channel_weights: FrozenConfig = LPIPSConfig.model_fields["channel_weights"].default
+    """The file of LPIPS 0.1's weights of the channels, by default the copy in torchmetrics."""
+
+    @property
+    def logged(self) -> str:
+        """The name of its result."""
+        return "lpips"
+
+    @property
+    def distance(self) -> LPIPSConfig:
+        """The distance."""
+        return LPIPSConfig(network=self.network, channel_weights=self.channel_weights)
+
+
+@METRICS.register("difflab.metrics.latents:Codebook")
+class CodebookConfig(MetricBase):
+    """How an autoencoder uses its codebook, over all images: `codebook-perplexity`, the exponential of the entropy of
+    the codes' frequencies, and `codebook-used`, the share of the codes that occur at all.
+    """
+
+    measures: ClassVar[frozenset[Measured]] = RECONSTRUCTIONS
+    larger_is_better: ClassVar[Directions] = {"codebook-perplexity": True, "codebook-used": True}
+
+    kind: Literal["codebook"] = "codebook"
+
+
+@METRICS.register("difflab.metrics.latents:KL")
+class KLMetricConfig(MetricBase):
+    """Divergence of an autoencoder's latents from the standard normal, in nats per image; the mean over images."""
+
+    measures: ClassVar[frozenset[Measured]] = RECONSTRUCTIONS
+    larger_is_better: ClassVar[Directions] = {"kl": None}
+
+    kind: Literal["latent_kl"] = "latent_kl"
+
+
+@METRICS.register("difflab.metrics.oracle_agreement:OracleAgreement")
+class OracleAgreementConfig(MetricBase):
+    """What the exact judge of the shapes data reads in reconstructions, beside what it reads in their originals.
+
+    `oracle-same-objects`: the share of the originals' objects that it reads with the same shape, colour, size and
+    position; `oracle-same-images`: the share of images of which it reads the same objects, no others, and the same
+    background. If the data records its scenes, `oracle-true-objects` and `oracle-true-images` are the same beside the
+    scenes themselves.
+    """
+
+    measures: ClassVar[frozenset[Measured]] = RECONSTRUCTIONS
+    needs: ClassVar[tuple[Need, ...]] = ("pair",)
+    larger_is_better: ClassVar[Directions] = {"oracle-same": True, "oracle-true": True}
+
+    kind: Literal["oracle_agreement"] = "oracle_agreement"
+    tolerance: float = Field(default=0.03, gt=0, lt=0.5)
+    """The largest distance of the centres of two objects at the same position, in sides of the image."""

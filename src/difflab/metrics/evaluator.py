@@ -13,10 +13,11 @@ from difflab.config.metrics import MetricBase
 from difflab.metrics.base import Metric, Samples, ScoreMetric
 from difflab.metrics.build import build_metrics
 from difflab.metrics.extractors.base import FeatureExtractor
+from difflab.metrics.latents_kept import MadeOf, SampleLatents
 from difflab.metrics.paired import Pairs
-from difflab.metrics.protocol import ExtractorRecord, GivenRecord, Result, SamplingRecord
+from difflab.metrics.protocol import ExtractorRecord, Origin, ReferenceRecord, Result
 from difflab.metrics.reference import Reference, ReferenceStatistics
-from difflab.metrics.samples import SampleFeatures, SampleImages, SampleLabels, SampleTexts
+from difflab.metrics.samples import Expected, SampleFeatures, SampleImages, SampleLabels, SampleTexts
 from difflab.metrics.scores import SampleScores
 
 
@@ -30,6 +31,8 @@ class Evaluator:
     device: where features are computed.
     class_names: of the labels given to `update`, in their order, for the metrics that use classes.
     pairs: what each sample is compared with, for the paired metrics.
+    originals: of reconstructions, the images that they are of, for the record.
+    label: put before the sample count in the logged name of metrics without a label of their own.
 
     Raises UserError if a metric cannot be computed from n samples, or lacks its reference or its pairs.
     """
@@ -40,10 +43,12 @@ class Evaluator:
         *,
         n: int,
         reference: Reference | None = None,
-        sampling: SamplingRecord | GivenRecord | None = None,
+        sampling: Origin | None = None,
         device: torch.device | str = "cpu",
         class_names: Sequence[str] | None = None,
         pairs: Pairs | None = None,
+        originals: ReferenceRecord | None = None,
+        label: str | None = None,
     ) -> None:
         self.metrics = build_metrics(metrics)
         self.n = n
@@ -51,6 +56,7 @@ class Evaluator:
         self.sampling = sampling
         self.device = torch.device(device)
         self.class_names = class_names
+        self.originals, self.label = originals, label
         for metric in self.metrics.values():
             metric.check(n, has_reference=reference is not None)
         self._extractors: dict[str, FeatureExtractor] = {}
@@ -61,6 +67,7 @@ class Evaluator:
         self._other_captions: SampleTexts[Sequence[str]] | None = None
         scored = {name: metric for name, metric in self.metrics.items() if isinstance(metric, ScoreMetric)}
         self._scores = SampleScores(scored, pairs)
+        self._latents: SampleLatents | None = None
         self._references: dict[str, ReferenceStatistics] = {}
         self._prepared = False
 
@@ -70,6 +77,7 @@ class Evaluator:
         Raises UserError if weights are missing, or if a metric is not defined for its extractor.
         """
         for name, metric in self.metrics.items():
+            metric.load(self.device)
             if name not in self._extractors and (extractor := metric.extractor(self.device)) is not None:
                 self._extractors[name] = extractor
 
@@ -113,6 +121,7 @@ class Evaluator:
         low_res: Tensor | None = None,
         caption: Sequence[str] | None = None,
         references: Sequence[Sequence[str]] | None = None,
+        made_of: MadeOf | None = None,
     ) -> None:
         """Adds samples of this process.
 
@@ -121,9 +130,11 @@ class Evaluator:
         weight: [B], 0 marks padding. label: int64 [B], the requested class of each sample.
         caption: the requested text of each sample. references: other captions of the same image, if any.
         low_res: [B, C, h, w], the low-resolution image of each sample, if `pairs` does not provide it.
+        made_of: of reconstructions, their originals and latents; without `weight`.
         """
         self.prepare()
         if weight is not None:
+            assert made_of is None, "reconstructions are given without padding"
             counts = weight.to(images.device) > 0
             images, index = images[counts], index[counts.to(index.device)]
             label, low_res = (None if one is None else one[counts.to(one.device)] for one in (label, low_res))
@@ -133,7 +144,11 @@ class Evaluator:
             return
         for features in self._features.values():
             features.update(images, index)
-        self._scores.update(images, index, low_res)
+        original, scenes = (None, None) if made_of is None else (made_of.originals, made_of.scenes)
+        self._scores.update(images, index, low_res, original=original, scenes=scenes)
+        if self._latents is not None:
+            assert made_of is not None, "only reconstructions have latents"
+            self._latents.update(made_of, index)
         if self._images is not None:
             self._images.update(images, index)
         if self._labels is not None:
@@ -143,25 +158,29 @@ class Evaluator:
         if self._other_captions is not None:
             self._other_captions.update(references, index)
 
-    def compute(self) -> list[Result]:
+    def compute(self, there: Tensor | None = None) -> list[Result]:
         """Returns the results, the same on every process; all processes must call it together.
+
+        there: the indices of the samples, if some of 0..n-1 do not exist; int64 [m].
 
         Raises UserError for a metric that cannot be computed, ValueError unless samples 0..n-1 were each given once.
         """
         self.prepare()
-        features = {record: value.gathered(self.n) for record, value in self._features.items()}
-        images = None if self._images is None else self._images.gathered(self.n)
-        labels = None if self._labels is None else self._labels.gathered(self.n)
-        captions = None if self._captions is None else self._captions.gathered(self.n)
-        references = None if self._other_captions is None else self._other_captions.gathered(self.n)
-        scores = self._scores.gathered(self.n)
+        n: Expected = self.n if there is None else there
+        features = {record: value.gathered(n) for record, value in self._features.items()}
+        images = None if self._images is None else self._images.gathered(n)
+        labels = None if self._labels is None else self._labels.gathered(n)
+        captions = None if self._captions is None else self._captions.gathered(n)
+        references = None if self._other_captions is None else self._other_captions.gathered(n)
+        latents = None if self._latents is None else self._latents.gathered(n)
+        scores = self._scores.gathered(n)
         results: list[Result] = []
         for name, metric in self.metrics.items():
             extractor = self._extractors.get(name)
             samples = Samples(
-                n=self.n,
+                n=self.n if there is None else len(there),
                 device=self.device,
-                label=metric.config.label,
+                label=metric.config.label or self.label,
                 sampling=self.sampling,
                 features=None if extractor is None else features[extractor.record],
                 reference=self._references.get(name),
@@ -171,6 +190,8 @@ class Evaluator:
                 references=references,
                 class_names=self.class_names,
                 scores=scores.get(name),
+                latents=latents,
+                originals=self.originals,
                 versions=metric.versions,
             )
             results += metric.results(samples)
@@ -184,6 +205,7 @@ class Evaluator:
             features.keep_gaussian |= "gaussian" in keeps
             features.keep_pool |= "pool" in keeps
             features.keep_logits |= "logits" in keeps
+        self._latents = SampleLatents() if self._are_kept("latents") else None
         self._images = SampleImages() if self._are_kept("images") else None
         self._labels = SampleLabels() if self._are_kept("labels") else None
         self._captions = SampleTexts() if self._are_kept("captions") else None

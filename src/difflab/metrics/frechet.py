@@ -38,7 +38,7 @@ class FrechetDistance(FeatureMetric[DistanceBase]):
         assert features is not None
         assert reference is not None
         record = features.extractor.record
-        metric = self.logged_name(record)
+        metric = samples.distance(self.logged_name(record))
         value = frechet_distance(features.gaussian, reference.gaussian)
         warnings = bias_warnings(metric, samples.n, reference.record.n, record.feature_dim)
         return [samples.result(metric, value, warnings=warnings)]

@@ -36,7 +36,8 @@ class KernelDistance(FeatureMetric[KIDConfig]):
         features, reference = samples.compared_features()
         value, spread = kernel_distance(features.pool, reference, self.config)
         parameters = {key: getattr(self.config, key) for key in _RECORDED} | {"reference_features": len(reference)}
-        return [samples.result(with_network("kid", features.extractor.record), value, parameters, spread=spread)]
+        name = samples.distance(with_network("kid", features.extractor.record))
+        return [samples.result(name, value, parameters, spread=spread)]
 
 
 def kernel_distance(features: Tensor, reference: Tensor, config: KIDConfig) -> tuple[float, float]:

@@ -36,7 +36,7 @@ class ShapesOracle(Metric[MetricBase]):
     keeps = frozenset({"images", "labels", "captions"})
 
     def unsuited(self, data: DataConfig | None, image_size: int) -> str | None:
-        why = _no_shapes(data, image_size)
+        why = no_shapes(data, image_size)
         return None if why is None else f"judges shapes data alone, and {why}"
 
     def results(self, samples: Samples) -> list[Result]:
@@ -80,7 +80,7 @@ def sha256_of_texts(texts: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
 
 
-def _no_shapes(data: DataConfig | None, image_size: int) -> str | None:
+def no_shapes(data: DataConfig | None, image_size: int) -> str | None:
     """Why samples cannot be judged as shapes; None if they can."""
     from difflab.data.build import class_names_of, source_of
     from difflab.metrics.oracle import reads_classes

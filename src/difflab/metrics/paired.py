@@ -15,7 +15,8 @@ from difflab.types import Batch
 class Pairs:
     """What samples are compared with one by one.
 
-    of: sample indices -> a batch with `original` uint8 [B, C, H, W], if there are originals, and `low_res` [B, C, h,
+    of: sample indices -> a batch with `original` uint8 [B, C, H, W], if there are originals and they are known before
+        sampling, and `low_res` [B, C, h,
         w], uint8 or float in [-1, 1], if it is known before sampling.
     shape: (C, H, W) of a sample, None if it is not known yet.
     downsampling: how low-resolution images are made; None if unknown.
@@ -32,7 +33,9 @@ class Pairs:
     def check(self) -> None:
         """Raises UserError if the first original does not match a sample."""
         if self.shape is not None and self.unpaired is None:
-            refuse_other_shape(self.shape, self.of([0])["original"].shape[1:])
+            original = self.of([0]).get("original")
+            if original is not None:
+                refuse_other_shape(self.shape, original.shape[1:])
 
 
 _NOT_KNOWN = "it is not known what these enlarge"

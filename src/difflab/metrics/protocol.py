@@ -83,6 +83,26 @@ class GivenRecord(Config):
     content_hash: str
 
 
+class ReconstructionRecord(Config):
+    """How the measured images were reconstructed by an autoencoder from those of `Protocol.reference`.
+
+    posterior: whether latents are the mode of their distribution, or a sample, drawn with `seed` (None for the mode).
+    tile: pixels per side of the tiles in which they are encoded and decoded, None for whole images.
+    """
+
+    posterior: Literal["mode", "sample"]
+    seed: int | None
+    tile: int | None
+    weights: Literal["ema", "raw"]
+    rounding: str
+    precision: str
+    device: str
+
+
+Origin = SamplingRecord | GivenRecord | ReconstructionRecord
+"""How images came about."""
+
+
 class Protocol(Config):
     """Everything that affects a metric's number, and what names it.
 
@@ -95,7 +115,7 @@ class Protocol(Config):
     parameters: dict[str, JsonValue] = Field(default_factory=dict)
     extractor: ExtractorRecord | None = None
     reference: ReferenceRecord | None = None
-    sampling: SamplingRecord | GivenRecord | None = None
+    sampling: Origin | None = None
     label: str | None = None
     versions: dict[str, str] = Field(default_factory=dict)
 

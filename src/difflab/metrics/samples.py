@@ -16,6 +16,9 @@ from difflab.metrics.reference import in_order, statistics_device
 _NO_INDEX = torch.zeros(0, dtype=torch.int64)
 _UNKNOWN = -1
 
+Expected = int | Tensor
+"""The samples that there should be: 0..n-1, or those with these indices, int64 [m]."""
+
 
 class SampleFeatures:
     """Features of samples by one extractor; only what a metric needs is kept (keep_*), in main memory.
@@ -48,8 +51,8 @@ class SampleFeatures:
             assert features.logits is not None
             self._logits.append(features.logits.cpu())
 
-    def gathered(self, n: int) -> SampleFeatures:
-        """The features of every process's samples, which must be 0..n-1, each once."""
+    def gathered(self, n: Expected) -> SampleFeatures:
+        """The features of every process's samples, which must be the expected ones, each once."""
         whole = SampleFeatures(self.extractor)
         index = gather_rows(torch.cat([*self._indices, _NO_INDEX]))
         check_all_there(index, n)
@@ -74,7 +77,7 @@ class SampleImages:
         self._images.append(images.cpu())
         self._indices.append(index.cpu())
 
-    def gathered(self, n: int) -> Tensor:
+    def gathered(self, n: Expected) -> Tensor:
         """uint8 [n, C, H, W] of every process, by sample index."""
         index = gather_rows(torch.cat([*self._indices, _NO_INDEX]))
         check_all_there(index, n)
@@ -94,7 +97,7 @@ class SampleLabels:
         self._labels.append(torch.full_like(index, _UNKNOWN).cpu() if label is None else label.cpu())
         self._indices.append(index.cpu())
 
-    def gathered(self, n: int) -> Tensor | None:
+    def gathered(self, n: Expected) -> Tensor | None:
         """int64 [n] of every process, by sample index; None unless the class of every sample is known."""
         index = gather_rows(torch.cat([*self._indices, _NO_INDEX]))
         check_all_there(index, n)
@@ -116,17 +119,24 @@ class SampleTexts(Generic[Text]):
         if texts is not None:
             self._texts |= dict(zip(index.tolist(), texts, strict=True))
 
-    def gathered(self, n: int) -> list[Text] | None:
+    def gathered(self, n: Expected) -> list[Text] | None:
         """Those of every process, by sample index; None unless they are known of every sample."""
         together = {i: text for part in gather_objects(self._texts) for i, text in part.items()}
-        return [together[i] for i in range(n)] if all(i in together for i in range(n)) else None
+        indices = indices_of(n).tolist()
+        return [together[i] for i in indices] if all(i in together for i in indices) else None
 
 
-def check_all_there(index: Tensor, n: int) -> None:
-    """Raises ValueError unless `index` holds 0..n-1, each once."""
-    if not torch.equal(index.sort().values, torch.arange(n)):
+def indices_of(n: Expected) -> Tensor:
+    """The indices of the expected samples, int64 [n], in order."""
+    return torch.arange(n) if isinstance(n, int) else n.sort().values
+
+
+def check_all_there(index: Tensor, n: Expected) -> None:
+    """Raises ValueError unless `index` holds the expected samples, each once."""
+    if not torch.equal(index.sort().values, indices_of(n)):
+        which = f"0..{n - 1}" if isinstance(n, int) else f"{len(n)} that were read"
         raise ValueError(
-            f"{len(index)} samples were given, {len(index.unique())} different ones; expected 0..{n - 1}, each once"
+            f"{len(index)} samples were given, {len(index.unique())} different ones; expected {which}, each once"
         )
 
 

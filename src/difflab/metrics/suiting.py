@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from difflab.config.data import DataConfig
-from difflab.config.metrics import MetricsConfig
+from difflab.config.metrics import Measured, MetricsConfig
 from difflab.errors import UserError
+from difflab.metrics.base import Metric
 from difflab.metrics.build import build_metrics
 
 
@@ -21,7 +23,26 @@ def without_unsuited(
 
     Raises UserError for a named one, and if no metric would be left.
     """
-    requested = {name: metric.unsuited(data, image_size) for name, metric in build_metrics(metrics).items()}
+    return without(metrics, overrides, lambda metric: metric.unsuited(data, image_size))
+
+
+def refuse_others(metrics: MetricsConfig, what: Measured) -> None:
+    """Raises UserError for a metric that cannot measure samples, or reconstructions."""
+    for name, config in metrics.items():
+        if config is not None and what not in config.measures:
+            (its,) = config.measures
+            choose = "reconstruction" if what == "reconstructions" else "lite0"
+            raise UserError(
+                f"metrics.{name} measures {its}, and these are {what}: choose metrics={choose}, or set "
+                f"metrics.{name}=null"
+            )
+
+
+def without(
+    metrics: MetricsConfig, overrides: Sequence[str], unsuited_by: Callable[[Metric[Any]], str | None]
+) -> tuple[MetricsConfig, list[str]]:
+    """`without_unsuited`, by any reason."""
+    requested = {name: unsuited_by(metric) for name, metric in build_metrics(metrics).items()}
     unsuited = {name: why for name, why in requested.items() if why is not None}
     for name, why in unsuited.items():
         if _is_named(name, overrides):

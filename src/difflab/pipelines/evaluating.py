@@ -16,6 +16,7 @@ from difflab.metrics.evaluator import Evaluator
 from difflab.metrics.paired import Pairs
 from difflab.metrics.protocol import GivenRecord, SamplingRecord
 from difflab.metrics.reference import DataReference, shards_reference
+from difflab.metrics.suiting import refuse_others
 from difflab.pipelines.base import Pipeline
 from difflab.pipelines.pairing import pairs_of
 from difflab.requests.base import UNIFORM
@@ -122,6 +123,7 @@ def refuse_other_samples(
 
 def refuse_unfit_samples(metrics: MetricsConfig, facts: SampleFacts) -> None:
     """Raises UserError if a metric does not apply to these samples."""
+    refuse_others(metrics, "samples")
     for metric in build_metrics(metrics).values():
         metric.check_samples(facts)
 

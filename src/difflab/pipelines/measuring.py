@@ -14,8 +14,17 @@ _LACKS: dict[Measurement, str] = {
     "zero_shot": "embeds no texts: give run= a CLIP (task=contrastive)",
     "retrieval": "embeds no texts: give run= a CLIP (task=contrastive)",
     "probe": "has no features to probe: give run= a CLIP (task=contrastive)",
+    "reconstructions": "reconstructs no images: give run= an autoencoder (task=autoencoder)",
     "embeddings": "embeds no images or texts: give run= a CLIP (task=contrastive)",
 }
+
+
+_EVALUATED: tuple[Measurement, ...] = ("samples", "reconstructions")
+
+
+def command_of(what: Measurement) -> str:
+    """The command that measures it."""
+    return "evaluate" if what in _EVALUATED else what.replace("_", "-")
 
 
 def require_measured(run: str, model: ModelConfig, what: Measurement) -> None:

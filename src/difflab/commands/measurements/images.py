@@ -66,7 +66,7 @@ class ImagesMeasurement(ABC, Generic[ConfigT]):
         self.compilation = machine.compilation(config.compile, config.n, config.batch_size)
         data = self.read_as(_data_of(config, self.stored))
         self.begin()
-        refuse_other_images(self.model, data)
+        self.refuse_data(data)
         fields = list(dict.fromkeys([*data.fields, *self.reads()]))
         self.data = data.model_copy(update={"fields": fields})
         self.images = self.images_of(config.split, config.n)
@@ -93,13 +93,21 @@ class ImagesMeasurement(ABC, Generic[ConfigT]):
         """How the data is read: as configured, unless a kind overrides it."""
         return data
 
+    def refuse_data(self, data: DataConfig) -> None:
+        """Raises UserError if the images or classes do not match those of the model."""
+        refuse_other_images(self.model, data)
+
+    def identified_by(self) -> dict[str, Any]:
+        """What identifies a measurement besides its keys, as plain values."""
+        return {}
+
     # -- what all share -------------------------------------------------------------------------------------------
 
     @property
     def kept(self) -> Kept:
         """`<run>/evaluations/likelihood-val-n256-3fa2c1`: the last part hashes everything that changes the results."""
         counting = {*MEASURED_WITH, *self.method} - self.config.without_effect
-        how = self.config.model_dump(mode="json", include=counting)
+        how = {**self.config.model_dump(mode="json", include=counting), **self.identified_by()}
         if self.stored.path.is_file():
             how["checkpoint"] = self.stored.path.name
         digest = hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()

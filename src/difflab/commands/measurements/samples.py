@@ -19,7 +19,7 @@ from difflab.config.sample import EvaluateConfig, EvaluateSamplesConfig
 from difflab.console import say_on_stderr
 from difflab.metrics.evaluator import Evaluator
 from difflab.metrics.protocol import Result
-from difflab.metrics.suiting import without_unsuited
+from difflab.metrics.suiting import refuse_others, without_unsuited
 from difflab.pipelines.evaluating import evaluator_of_samples
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ def measurement_of(
     Metrics that do not suit the data are left out, with a message. Raises UserError if the others cannot be measured.
     """
     processes = samples.processes
+    refuse_others(config.metrics, "samples")
     metrics, left_out = without_unsuited(config.metrics, config.data, overrides, image_size=samples.shape[-1])
     if processes.is_main:
         for line in left_out:

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from difflab.config.axes import PERCEPTUAL
 from difflab.config.base import Config
-from difflab.config.model import NetworkModelConfig
+from difflab.config.model import Measurement, NetworkModelConfig
 from difflab.config.network import Gives, NetworkConfig, of_other_tasks
 from difflab.config.optimizer import OptimizerConfig
 from difflab.config.task import TASKS
@@ -51,6 +51,7 @@ class AutoencoderModelConfig(NetworkModelConfig):
     """An autoencoder, whose latents are the images of a latent diffusion model."""
 
     title: ClassVar[str] = "an autoencoder"
+    measures: ClassVar[tuple[Measurement, ...]] = ("reconstructions",)
     reconstructs: ClassVar[bool] = True
 
     task: Literal["autoencoder"] = "autoencoder"
