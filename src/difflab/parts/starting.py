@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from difflab.config.init import WeightsInitConfig
 from difflab.errors import UserError, user_errors
 from difflab.interop.keymap import Shapes, describe_differences, refuse_misfit, shapes_of
-from difflab.parts.selection import count, exported, freeze_named, frozen_names
+from difflab.parts.selection import (
+    count,
+    exported,
+    freeze_named,
+    frozen_names,
+    is_inside,
+    trained,
+    training_only_places,
+)
 
 _NAMES_SHOWN = 3
 _NETWORK = "network."
@@ -95,7 +103,18 @@ def start_from(module: nn.Module, state: Mapping[str, Tensor], source: str, init
         _log.info("init: taken from %s: %s", source, name)
     for phrase in started.left:
         _log.info("init: not taken from %s: %s", source, phrase)
-    return fitted + started.lines(source, len(expected))
+    return fitted + started.lines(source, len(expected)) + _untrained(module, source)
+
+
+def _untrained(module: nn.Module, source: str) -> list[str]:
+    """Returns a line for each part that is trained, but in no export."""
+    places = training_only_places(module)
+    return [
+        f"init: {place}.* begins untrained: {source} has no weights of it, which a run keeps in its checkpoints alone "
+        "(resume=CHECKPOINT goes on with them)"
+        for place in places
+        if any(is_inside(name, [place]) for name in trained(module))
+    ]
 
 
 def _fitted(module: nn.Module, state: Mapping[str, Tensor], source: str) -> tuple[Mapping[str, Tensor], list[str]]:
