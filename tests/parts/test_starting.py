@@ -198,3 +198,9 @@ def test_parts_that_no_export_has_are_said_to_begin_untrained() -> None:
     assert torch.equal(module.network.weight, source.network.weight)
     module.teacher.requires_grad_(False)
     assert start_from(module, exported(source), "there", init()) == []
+
+
+def test_weights_that_are_not_finite_are_refused() -> None:
+    state = exported(WithTeacher())
+    state["network.bias"] = torch.tensor([0.0, float("nan")])
+    assert refused(WithTeacher(), state) == "there: network.bias is not finite (NaN or infinite): take other weights"

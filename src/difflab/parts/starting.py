@@ -95,7 +95,7 @@ def start_from(module: nn.Module, state: Mapping[str, Tensor], source: str, init
             )
     if not init.partial:
         refuse_misfit(state, expected, source, hint=_hint(module, state, expected))
-    started = _take(module, state, expected, extended)
+    started = _take(module, state, expected, extended, source)
     if not started.taken:
         refuse_misfit(state, expected, source, "has nothing that fits")
     _refuse_frozen_at_random(frozen, started.taken, source)
@@ -153,8 +153,13 @@ def _fitting(state: Mapping[str, Tensor], expected: Shapes) -> dict[str, Tensor]
     return {name: value for name, value in state.items() if expected.get(name) == tuple(value.shape)}
 
 
-def _take(module: nn.Module, state: Mapping[str, Tensor], expected: Shapes, extended: str | None) -> Started:
+def _take(
+    module: nn.Module, state: Mapping[str, Tensor], expected: Shapes, extended: str | None, source: str
+) -> Started:
     fitting = _fitting(state, expected)
+    broken = next((name for name, value in fitting.items() if not bool(torch.isfinite(value).all())), None)
+    if broken is not None:
+        raise UserError(f"{source}: {broken} is not finite (NaN or infinite): take other weights")
     module.load_state_dict(fitting, strict=False)
     left = describe_differences(shapes_of(state), expected)
     return Started(tuple(name for name in expected if name in fitting), extended, tuple(left))
