@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
 import torch
@@ -44,8 +44,11 @@ from difflab.commands.training import build_module, build_trainer, hush_lightnin
 from difflab.data.datamodule import ShardDataModule
 from difflab.tasks.build import Model
 from difflab.tasks.denoising.module import DenoisingModule
+from difflab.tasks.training_module import TrainingModule
 from difflab.tracking.build import build_loggers
 from difflab.tracking.rundir import RunDirectory
+
+Module = TypeVar("Module", bound=TrainingModule)
 
 FRAMEWORK_TAX = 1.05
 AGAINST_DIFFUSERS = 1.03
@@ -117,18 +120,21 @@ def time_loops(stage: Stage, warmup: int, block: int) -> tuple[Rounds, list[floa
         return Pauses(other_loops(stage, module), synchroniser(stage.device), warmup=warmup, block=block)
 
     pauses, module = train_with(stage, begin)
-    _require_a_real_run(pauses.run.metrics, module, stage.config.trainer.max_steps)
+    require_a_real_run(pauses.run.metrics, module, stage.config.trainer.max_steps)
     return pauses.rounds, pauses.waits
 
 
-def train_with(stage: Stage, begin: Callable[[DenoisingModule], Pauses]) -> tuple[Pauses, DenoisingModule]:
-    """A run of the stage's experiment as `difflab train` makes it, with the pauses that `begin` makes."""
+def train_with(
+    stage: Stage, begin: Callable[[Module], Pauses], kind: type[Module] = DenoisingModule
+) -> tuple[Pauses, Module]:
+    """A run of the stage's experiment, whose module is a `kind`, as `difflab train` makes it, with the pauses that
+    `begin` makes."""
     hush_lightning()
     config = stage.config
     run = RunDirectory.of_run(config.output_root, config.experiment, "benchmark", identity=None)
     run.path.mkdir(parents=True, exist_ok=True)
     module = build_module(config, stage.accelerator)
-    assert isinstance(module, DenoisingModule)
+    assert isinstance(module, kind)
     pauses = begin(module)
     pauses.run = run
     # The Trainer turns trainer.deterministic on for the whole process.
@@ -234,7 +240,8 @@ class Pauses(Callback):
         self._batch_ended, self._waited = time.perf_counter(), 0.0
 
 
-def _require_a_real_run(metrics: Path, module: DenoisingModule, steps: int) -> None:
+def require_a_real_run(metrics: Path, module: TrainingModule, steps: int) -> None:
+    """The module has taken its steps, and they were logged."""
     assert module.train_step == steps, f"difflab trained {module.train_step} of {steps} steps"
     assert steps < 10 or metrics.is_file(), "difflab wrote no metrics"
 

@@ -62,12 +62,26 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter],
 def learning_rate_factor(config: LearningRateConfig, step: int, max_steps: int) -> float:
     """The factor on the base rate for the optimizer step number `step` (0 is the first) of `max_steps`.
 
-    Warm-up is linear, min(1, (step + 1) / warmup_steps); decays reach 0 after the last step and multiply with it.
+    Warm-up is linear: min(1, (step + 1) / warmup_steps), or from f = `warmup_from` on f + (1 - f) step / warmup_steps.
+    Decays reach `decay_to` after the last step, and multiply with it.
     """
-    warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
-    done = min(1.0, step / max_steps)
-    if config.decay == "linear":
-        return warmup * (1.0 - done)
-    if config.decay == "cosine":
-        return warmup * 0.5 * (1.0 + math.cos(math.pi * done))
-    return warmup
+    if step < config.warmup_steps:
+        decayed = _decay(config, step, max_steps) if config.decay_from == "start" else 1.0
+        return _warmup(config, step) * decayed
+    return _decay(config, step, max_steps)
+
+
+def _warmup(config: LearningRateConfig, step: int) -> float:
+    if config.warmup_from is None:
+        return (step + 1) / config.warmup_steps
+    return config.warmup_from + (1.0 - config.warmup_from) * step / config.warmup_steps
+
+
+def _decay(config: LearningRateConfig, step: int, max_steps: int) -> float:
+    if config.decay == "none":
+        return 1.0
+    begin = config.warmup_steps if config.decay_from == "warmup" else 0
+    # A warm-up as long as the training leaves no step to decay in.
+    done = min(1.0, (step - begin) / max(max_steps - begin, 1))
+    left = 1.0 - done if config.decay == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+    return config.decay_to + (1.0 - config.decay_to) * left

@@ -63,3 +63,33 @@ def test_weights_that_are_not_there_are_named_with_their_key(tiny_shapes: Path) 
     line = mistake("train", *SMALL, f"data.path={tiny_shapes}", "perceptual=lpips")
     assert "perceptual.network: weights/vgg16-397923af.pth does not exist: give the path" in line
     assert not Path("runs").exists()
+
+
+def test_a_codebook_too_large_and_a_fresh_discriminator_are_said(tiny_shapes: Path) -> None:
+    small = (*SMALL, f"data.path={tiny_shapes}", "trainer.max_steps=1", "trainer.val_every_steps=0")
+    first = done("train", *small, "name=first", "network.regularizer.codes=2000")
+    assert first.err.count("note: a codebook of 2000 codes, but an epoch has only ") == 1
+    again = done(
+        "train", *small, "name=second", "init=weights", "init.from=runs/autoencoder/vq_f4_shapes64/first",
+        "init.which=raw", "network.regularizer.codes=2000",
+    )  # fmt: skip
+    assert "init: discriminator.* begins untrained: runs/autoencoder/vq_f4_shapes64/first has no weights" in again.err
+    alone = done(
+        "train", *small, "name=third", "init=weights", "init.from=runs/autoencoder/vq_f4_shapes64/first",
+        "init.which=raw", "network.regularizer.codes=2000", "discriminator=null",
+    )  # fmt: skip
+    assert "untrained" not in alone.err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["data.channels=1"], "data.channels=1, but "),
+        (["network.channels=1"], "network.channels=1"),
+        (["network.channel_mult=[1,2,2,2,2,2]"], "image_size=16 is not a multiple of 32"),
+        (["discriminator=none"], "set its keys, as in discriminator.layers=..., or discriminator=null"),
+        (["optimizer.schedule.warmup_from=1e-6"], "warmup_from=1e-06 needs a warmup: set warmup_steps"),
+    ],
+)
+def test_a_mistake_is_one_line(tiny_shapes: Path, overrides: list[str], said: str) -> None:
+    assert said in mistake("train", *SMALL, f"data.path={tiny_shapes}", *overrides)

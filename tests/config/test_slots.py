@@ -102,7 +102,11 @@ def test_it_is_one_of_its_class_and_can_be_copied() -> None:
         ({"sald": None}, "unknown key 'spices.sald'; did you mean 'spices.salt'?"),
         ({"salt": {"grams": "x"}}, "spices.salt.grams='x': input should be a valid number"),
         ({"stir": {}}, "spices.stir={}: input should be a valid boolean"),
-        ({"salt": 3}, "spices.salt=3: this is a section, not a value; set its keys, as in spices.salt.grams=..."),
+        (
+            {"salt": 3},
+            "spices.salt=3: this is a section, not a value; set its keys, as in spices.salt.grams=..., or "
+            "spices.salt=null",
+        ),
     ],
 )
 def test_mistakes_are_named(content: dict[str, object], line: str) -> None:

@@ -50,14 +50,18 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], value) for key, value in other.items())
 
 
+SHARED = ("kl_f8", "sd_vae", "sd_vae_ft_ema", "sd_vae_ft_mse")
+"""One architecture, published with several weights."""
+
+
 @pytest.mark.parametrize("path", RELEASED, ids=lambda path: path.name.removesuffix(".keys.json.gz"))
 def test_a_released_first_stage_is_its_preset_and_is_told_by_its_shapes(path: Path) -> None:
     released = json.loads(gzip.decompress(path.read_bytes()))
     keys = {key: torch.empty(shape, device="meta") for key, shape in released["keys"].items()}
     name = path.name.removesuffix(".keys.json.gz").removeprefix("ldm_first_stage_").removesuffix("_first_stage")
-    name = {"sd_v1": "kl_f8", "sd_v2": "kl_f8", "sd_v2_x4": None}.get(name, name)
     fitting = fitting_presets(keys)
-    assert fitting == ({} if name is None else {f"autoencoder/{name}": "compvis_autoencoder"})
+    names = SHARED if name in ("kl_f8", "sd_v1", "sd_v2") else {"sd_v2_x4": ("sd_x4_vae",)}.get(name, (name,))
+    assert fitting == dict.fromkeys((f"autoencoder/{one}" for one in names), "compvis_autoencoder")
     described = COMPVIS_AUTOENCODER.model_of(shapes_of(keys), "some", None)
     assert described is not None
     target = Target.of(described.config)

@@ -11,7 +11,7 @@ from difflab.config.init import WeightsInitConfig
 from difflab.errors import UserError
 from difflab.networks.build import build_network
 from difflab.networks.config import UNetConfig
-from difflab.parts.selection import trained, written
+from difflab.parts.selection import HasTrainingOnly, exported, trained, written
 from difflab.parts.starting import choose_trained, start_from
 from difflab.types import Conditioning
 
@@ -177,3 +177,30 @@ def test_it_is_said_how_much_is_trained() -> None:
     total = sum(p.numel() for p in module.parameters())
     assert lines == [f"init: 435 of {total} parameters are trained"]
     assert set(trained(module)) == {"network.conv_out.weight", "network.conv_out.bias"}
+
+
+class WithTeacher(HasTrainingOnly, nn.Module):
+    """A network with a part that no export has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network, self.teacher = nn.Linear(2, 2), nn.Linear(2, 1)
+
+    def training_only(self) -> tuple[nn.Module, ...]:
+        return (self.teacher,)
+
+
+def test_parts_that_no_export_has_are_said_to_begin_untrained() -> None:
+    module, source = WithTeacher(), WithTeacher()
+    lines = start_from(module, exported(source), "there", init())
+    (line,) = lines
+    assert line.startswith("init: teacher.* begins untrained: there has no weights of it")
+    assert torch.equal(module.network.weight, source.network.weight)
+    module.teacher.requires_grad_(False)
+    assert start_from(module, exported(source), "there", init()) == []
+
+
+def test_weights_that_are_not_finite_are_refused() -> None:
+    state = exported(WithTeacher())
+    state["network.bias"] = torch.tensor([0.0, float("nan")])
+    assert refused(WithTeacher(), state) == "there: network.bias is not finite (NaN or infinite): take other weights"

@@ -121,6 +121,13 @@ def test_averages_of_a_run_without_them_name_the_way_out(own_run: Path) -> None:
     )
 
 
+def test_who_begins_with_averages_that_are_not_there_is_told_the_option_of_init(own_run: Path) -> None:
+    without_averages(own_run)
+    (own_run / "weights" / "ema.safetensors").unlink()
+    with pytest.raises(UserError, match=r"the run keeps no averages: take init\.which=raw$"):
+        find_stored(own_run, "ema", "init.from")
+
+
 def test_raw_weights_that_an_earlier_part_of_the_run_exported_are_out_of_date(own_run: Path) -> None:
     shutil.copy(own_run / "weights" / "ema.safetensors", own_run / "weights" / "raw.safetensors")
     assert find_stored(own_run, "raw").weights == own_run / "checkpoints" / "last.ckpt"

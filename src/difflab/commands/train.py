@@ -63,7 +63,7 @@ def train(config: TrainConfig, overrides: list[str], said: Sequence[str] = ()) -
             stack.enter_context(locked(run.path, "is being trained", "give this one another name=..."))
         resume = beginning_of(run, config)
         try:
-            fit(config, overrides, run, resume, said)
+            fit(config, overrides, run, resume, [*said, *config.remarks(len(images))])
         except Preempted as stop_requested:
             if not is_first_process():
                 # The first process reports for all; a launcher would end it if another one failed before it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,7 +15,28 @@ class LearningRateConfig(Config):
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """The length of a linear warmup from 0 to 1 (DDPM: 5,000)."""
     decay: Literal["none", "linear", "cosine"] = "none"
-    """The decay to 0 at the last step of training: none, linear or cosine (ADM's classifier: linear)."""
+    """The decay to `decay_to` at the last step of training: none, linear or cosine (ADM's classifier: linear)."""
+    warmup_from: Annotated[float, Field(ge=0, le=1)] | None = None
+    """The factor of the first step of the warmup (latent diffusion: 1e-6); null begins with 1 / warmup_steps."""
+    decay_to: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The factor at the end of the decay."""
+    decay_from: Literal["start", "warmup", "jump"] = "start"
+    """Where the decay begins. start: at the first step, multiplied with the warmup; warmup: when the warmup ends, as in
+    latent diffusion's cosine schedules; jump: at the first step, but it shows only after the warmup, when the rate
+    jumps onto it, as in latent diffusion's `LambdaLinearScheduler`."""
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        if not self.warmup_steps and self.warmup_from is not None:
+            raise ValueError(f"warmup_from={self.warmup_from:g} needs a warmup: set warmup_steps")
+        if self.decay == "none" and self.decay_to != 0:
+            raise ValueError(f"decay_to={self.decay_to:g} needs a decay: set decay to linear or cosine")
+        if self.decay_from != "start" and (self.decay == "none" or not self.warmup_steps):
+            raise ValueError(
+                f"decay_from={self.decay_from} needs a warmup and a decay: set warmup_steps, and decay to linear or "
+                "cosine"
+            )
+        return self
 
 
 class OptimizerConfig(Config):

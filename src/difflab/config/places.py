@@ -39,6 +39,14 @@ def models_at(model: type[BaseModel], data: Any, path: Path) -> tuple[list[type[
     return (matching, [m for m in models if m not in matching]) if matching else (models, [])
 
 
+def may_be_null(model: type[BaseModel], path: Path) -> bool:
+    """Whether the value at `path` may be null."""
+    annotations: list[Any] = [model]
+    for part in path:
+        annotations = [inner for outer in annotations for inner in _inside(outer, str(part))]
+    return any(type(None) in typing.get_args(annotation) for annotation in annotations)
+
+
 def _inside(annotation: Any, part: str) -> list[Any]:
     """The possible types of `part` of a value of this type: a field of a model, or a value of a mapping."""
     if typing.get_origin(annotation) is Annotated and not isinstance(annotation.__metadata__[0], Registry):

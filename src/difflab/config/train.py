@@ -72,6 +72,10 @@ class TrainConfig(RecordedConfig, JudgedConfig):
         """
         return self
 
+    def remarks(self, samples: int) -> list[str]:
+        """What is possible, but hardly meant, about training on so many samples an epoch, one line each."""
+        return []
+
     @classmethod
     def chosen(cls, content: Mapping[str, Any]) -> type[Self]:
         return cast(type[Self], TASKS.of(content).train) if cls is TrainConfig else cls

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from difflab.config.base import Config, fields_by_key
 from difflab.config.foreign import NOT_INSTALLED, missing
-from difflab.config.places import entry, entry_at, kinds_of, models_at
+from difflab.config.places import entry, entry_at, kinds_of, may_be_null, models_at
 from difflab.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -85,7 +85,8 @@ def _explain(model: type[BaseModel], data: Mapping[str, Any], problem: ErrorDeta
         here, _ = models_at(model, data, path)
         fields = [name for name in _fields(here) if name != "kind"]
         example = f", as in {key}.{fields[0]}=..." if fields else ""
-        return f"{key}={problem['input']!r}: this is a section, not a value; set its keys{example}"
+        null = f", or {key}=null" if may_be_null(model, path) else ""
+        return f"{key}={problem['input']!r}: this is a section, not a value; set its keys{example}{null}"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{key}: {message}" if key else message

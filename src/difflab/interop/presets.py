@@ -151,9 +151,16 @@ def _glide() -> Iterator[Preset]:
 def _autoencoders() -> Iterator[Preset]:
     layouts = ("compvis_autoencoder", "diffusers_autoencoder")
     ldm = "CompVis/latent-diffusion (README)"
-    for name in ("kl_f4", "kl_f16", "kl_f32", "vq_f4", "vq_f4_noattn", "vq_f8", "vq_f8_n256", "vq_f16"):
+    for name in ("kl_f4", "kl_f8", "kl_f16", "kl_f32", "vq_f4", "vq_f4_noattn", "vq_f8", "vq_f8_n256", "vq_f16"):
         yield Preset(f"autoencoder/{name}", name, 256, False, layouts, "", ldm)
-    yield Preset("autoencoder/kl_f8", "kl_f8", 256, False, layouts, "", f"{ldm}; Stable Diffusion 1 and 2")
+    for name, file, source in (
+        ("sd_vae", "", "the first stage inside of Stable Diffusion 1 and 2"),
+        ("sd_vae_ft_ema", "vae-ft-ema-560000-ema-pruned.ckpt", "stabilityai/sd-vae-ft-ema and -original"),
+        ("sd_vae_ft_mse", "vae-ft-mse-840000-ema-pruned.ckpt", "stabilityai/sd-vae-ft-mse and -original"),
+    ):
+        yield Preset(f"autoencoder/{name}", "sd_vae", 256, False, layouts, file, source)
+    source = "stabilityai/stable-diffusion-x4-upscaler (vae)"
+    yield Preset("autoencoder/sd_x4_vae", "sd_x4_vae", 256, False, layouts, "", source)
     for codes in (1024, 16384):
         name, source = f"vqgan_f16_{codes}", "CompVis/taming-transformers (README)"
         yield Preset(f"autoencoder/{name}", name, 256, False, layouts, "", source)

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from difflab.config.init import WeightsInitConfig
 from difflab.errors import UserError, user_errors
 from difflab.interop.keymap import Shapes, describe_differences, refuse_misfit, shapes_of
-from difflab.parts.selection import count, exported, freeze_named, frozen_names
+from difflab.parts.selection import (
+    count,
+    exported,
+    freeze_named,
+    frozen_names,
+    is_inside,
+    trained,
+    training_only_places,
+)
 
 _NAMES_SHOWN = 3
 _NETWORK = "network."
@@ -87,7 +95,7 @@ def start_from(module: nn.Module, state: Mapping[str, Tensor], source: str, init
             )
     if not init.partial:
         refuse_misfit(state, expected, source, hint=_hint(module, state, expected))
-    started = _take(module, state, expected, extended)
+    started = _take(module, state, expected, extended, source)
     if not started.taken:
         refuse_misfit(state, expected, source, "has nothing that fits")
     _refuse_frozen_at_random(frozen, started.taken, source)
@@ -95,7 +103,18 @@ def start_from(module: nn.Module, state: Mapping[str, Tensor], source: str, init
         _log.info("init: taken from %s: %s", source, name)
     for phrase in started.left:
         _log.info("init: not taken from %s: %s", source, phrase)
-    return fitted + started.lines(source, len(expected))
+    return fitted + started.lines(source, len(expected)) + _untrained(module, source)
+
+
+def _untrained(module: nn.Module, source: str) -> list[str]:
+    """Returns a line for each part that is trained, but in no export."""
+    places = training_only_places(module)
+    return [
+        f"init: {place}.* begins untrained: {source} has no weights of it, which a run keeps in its checkpoints alone "
+        "(resume=CHECKPOINT goes on with them)"
+        for place in places
+        if any(is_inside(name, [place]) for name in trained(module))
+    ]
 
 
 def _fitted(module: nn.Module, state: Mapping[str, Tensor], source: str) -> tuple[Mapping[str, Tensor], list[str]]:
@@ -134,8 +153,13 @@ def _fitting(state: Mapping[str, Tensor], expected: Shapes) -> dict[str, Tensor]
     return {name: value for name, value in state.items() if expected.get(name) == tuple(value.shape)}
 
 
-def _take(module: nn.Module, state: Mapping[str, Tensor], expected: Shapes, extended: str | None) -> Started:
+def _take(
+    module: nn.Module, state: Mapping[str, Tensor], expected: Shapes, extended: str | None, source: str
+) -> Started:
     fitting = _fitting(state, expected)
+    broken = next((name for name, value in fitting.items() if not bool(torch.isfinite(value).all())), None)
+    if broken is not None:
+        raise UserError(f"{source}: {broken} is not finite (NaN or infinite): take other weights")
     module.load_state_dict(fitting, strict=False)
     left = describe_differences(shapes_of(state), expected)
     return Started(tuple(name for name in expected if name in fitting), extended, tuple(left))

@@ -35,6 +35,7 @@ class Stored:
 
     weights: the file; which: whether those are averaged or raw (an export does not say: it counts as averaged).
     run_dir: the run it belongs to, or None for an export. train: its full training configuration, if known.
+    takes_raw: the option that takes raw weights, for error messages.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class Stored:
     which: Literal["ema", "raw"] = "ema"
     run_dir: Path | None = None
     train: TrainConfig | None = None
+    takes_raw: str = "weights=raw"
 
     @property
     def home(self) -> Path:
@@ -56,7 +58,7 @@ def find_stored(path: str | Path, which: Weights = "ema", key: str = "run") -> S
     key: the option with which the path was given, for error messages.
     Raises UserError in one line if there is nothing there, or nothing usable.
     """
-    path = Path(path)
+    path, takes_raw = Path(path), "init.which=raw" if key == "init.from" else "weights=raw"
     if not path.exists():
         raise UserError(f"{key}={path} does not exist: give a run directory, an exported folder or a checkpoint")
     if path.is_file():
@@ -66,11 +68,11 @@ def find_stored(path: str | Path, which: Weights = "ema", key: str = "run") -> S
             raise UserError(f"{key}={path} is not a checkpoint inside a run directory; {_how_to_import(path, key)}")
         train = read_train_config(run_dir / "config.yaml")
         kept = "raw" if which == "auto" and not train.callbacks.averages else which
-        return Stored(path, train.model(), path, "raw" if kept == "raw" else "ema", run_dir, train)
+        return Stored(path, train.model(), path, "raw" if kept == "raw" else "ema", run_dir, train, takes_raw)
     if (path / "config.yaml").is_file():
         train = read_train_config(path / "config.yaml")
-        weights, kept = _weights_of_run(path, which, train.callbacks.averages)
-        return Stored(path, train.model(), weights, kept, path, train)
+        weights, kept = _weights_of_run(path, which, train.callbacks.averages, takes_raw)
+        return Stored(path, train.model(), weights, kept, path, train, takes_raw)
     if (program := program_of(path)) is not None:
         raise UserError(f"{key}={path} is a folder of {program}, not of difflab; {_how_to_import(path, key)}")
     if not (path / WEIGHTS).is_file():
@@ -103,7 +105,9 @@ def weights_of_run(path: Path) -> Path | None:
     return _weights_of_run(path, "auto", True)[0] if (path / "config.yaml").is_file() else None
 
 
-def _weights_of_run(run_dir: Path, which: Weights, averages: bool) -> tuple[Path, Literal["ema", "raw"]]:
+def _weights_of_run(
+    run_dir: Path, which: Weights, averages: bool, takes_raw: str = "weights=raw"
+) -> tuple[Path, Literal["ema", "raw"]]:
     """averages: whether the run keeps an EMA now; files from a time when it did otherwise are out of date."""
     averaged, exported = (run_dir / "weights" / f"{name}.safetensors" for name in ("ema", "raw"))
     if which == "ema" or (which == "auto" and averages and averaged.is_file()):
@@ -115,7 +119,8 @@ def _weights_of_run(run_dir: Path, which: Weights, averages: bool) -> tuple[Path
         weights = exported if current else newest_checkpoint(checkpoints) or checkpoints / "last.ckpt"
         kept = "raw"
     if not weights.is_file():
-        hint = "; the run keeps no averages: take weights=raw" if which == "ema" and exported.is_file() else ""
+        no_averages = which == "ema" and exported.is_file()
+        hint = f"; the run keeps no averages: take {takes_raw}" if no_averages else ""
         raise UserError(f"{run_dir} has no {kept} weights yet ({weights.relative_to(run_dir)} is not there){hint}")
     return weights, "ema" if kept == "ema" else "raw"
 
@@ -132,7 +137,7 @@ def load_weights(stored: Stored) -> dict[str, Tensor]:
     if stored.which == "ema":
         averages = checkpoint.get("callbacks", {}).get("EMA", {}).get("averages")
         if not averages:
-            raise UserError(f"{stored.weights} keeps no average; use weights=raw")
+            raise UserError(f"{stored.weights} keeps no average; use {stored.takes_raw}")
         state.update(averages)
     return state
 

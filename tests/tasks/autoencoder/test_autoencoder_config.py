@@ -61,11 +61,13 @@ def test_a_mistake_is_one_line_that_names_the_fix(overrides: list[str], parts: l
         assert part in str(error.value)
 
 
-def test_a_codebook_that_no_batch_can_fill_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    build_module(config_of(VQ))
-    assert "codebook" not in capsys.readouterr().err
-    build_module(config_of(VQ, "network.regularizer.codes=5000"))
-    assert "a codebook of 5000 codes, but a batch has only 4096 places" in capsys.readouterr().err
+def test_a_codebook_that_an_epoch_cannot_fill_is_said() -> None:
+    config = config_of(VQ, "network.regularizer.codes=5000")
+    assert config.remarks(20) == []  # of 16x16 places each
+    (line,) = config.remarks(19)
+    assert "a codebook of 5000 codes, but an epoch has only 4864 places to use one (19 images, 16x16 each)" in line
+    assert "136 codes or more stay unused; give network.regularizer.codes a smaller number" in line
+    assert config_of(KL).remarks(1) == []
 
 
 def test_the_module_is_what_the_configuration_says() -> None:

@@ -10,7 +10,6 @@ from difflab.networks.autoencoder.model import Autoencoder
 from difflab.networks.build import build_network
 from difflab.networks.patch_discriminator import PatchDiscriminator
 from difflab.networks.perceptual.build import build_perceptual
-from difflab.rank_logging import say_once
 from difflab.tasks.autoencoder.adversarial import DISCRIMINATOR_LOSSES
 from difflab.tasks.autoencoder.adversary import Adversary
 from difflab.tasks.autoencoder.config import AutoencoderModelConfig, AutoencoderTrainConfig
@@ -28,7 +27,6 @@ def build_model(config: AutoencoderModelConfig) -> Model:
 
 def build_module(config: AutoencoderTrainConfig) -> AutoencoderModule:
     """Builds the LightningModule with initial weights."""
-    _say_what_cannot_be_filled(config)
     regularizer = config.autoencoder.regularizer
     # Networks that give reconstructions have what the module uses of an autoencoder.
     network = cast("Autoencoder", build_model(config.model()).network)
@@ -67,13 +65,3 @@ def _adversary(config: AutoencoderTrainConfig) -> Adversary | None:
         recompute=options.recompute,
         optimizer=options.optimizer,
     )
-
-
-def _say_what_cannot_be_filled(config: AutoencoderTrainConfig) -> None:
-    size = config.autoencoder.regularizer.codebook_size
-    places = config.data.batch_size * (config.data.image_size // config.autoencoder.downsampling) ** 2
-    if size is not None and size > places:
-        say_once(
-            f"note: a codebook of {size} codes, but a batch has only {places} places to use one: most codes will stay "
-            "unused; give network.regularizer.codes a smaller number, or set restart_codes_every"
-        )

@@ -117,5 +117,17 @@ class AutoencoderTrainConfig(TrainConfig):
         )
         return self
 
+    def remarks(self, samples: int) -> list[str]:
+        codes = self.autoencoder.regularizer.codebook_size
+        side = self.data.image_size // self.autoencoder.downsampling
+        places = samples * side**2
+        if codes is None or codes <= places:
+            return []
+        return [
+            f"note: a codebook of {codes} codes, but an epoch has only {places} places to use one ({samples} images, "
+            f"{side}x{side} each): {codes - places} codes or more stay unused; give network.regularizer.codes a "
+            "smaller number, or train on more images"
+        ]
+
     def model(self) -> AutoencoderModelConfig:
         return self.stored_as(AutoencoderModelConfig)
