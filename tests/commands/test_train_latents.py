@@ -154,7 +154,9 @@ def test_mistakes_end_in_a_line(tiny_shapes: Path, first_stages: Path, kl: Path,
     threshold = mistake(*train("a", tiny_shapes, kl, "guidance.threshold=static"))
     assert "set guidance.threshold=none, or leave it out" in threshold
     nothing = mistake("train", *TINY, f"data.path={tiny_shapes}")
-    assert "first_stage.weights: neither path, package nor hub is given" in nothing
+    assert "first_stage: runs/autoencoder/kl_f4_shapes64/demo does not exist: give the path" in nothing
+    open_ = mistake("train", *TINY, f"data.path={tiny_shapes}", "first_stage.weights.path=null")
+    assert "first_stage.weights: neither path, package nor hub is given" in open_
     size = mistake(*train("a", tiny_shapes, kl, "data.image_size=18", "data.crop=adm"))
     assert "data.image_size=18 is not a multiple of 4, by which the first stage makes images smaller" in size
     channels = mistake(*train("a", tiny_shapes, kl, "network.channels=3"))
@@ -172,7 +174,13 @@ def test_mistakes_end_in_a_line(tiny_shapes: Path, first_stages: Path, kl: Path,
     assert "first_stage: the latents of the training data are not finite: take another" in nan.last_error
 
 
-def test_likelihood_of_latents_is_refused_in_a_line(tiny_shapes: Path, kl: Path) -> None:
+def test_what_latents_do_not_have_is_refused_in_a_line(tiny_shapes: Path, kl: Path) -> None:
     done(*train("straight", tiny_shapes, kl, "trainer.max_steps=1"))
+    done(*(one for one in train("pixels", tiny_shapes, kl) if "first_stage" not in one), "first_stage=none")
+    guide = mistake(
+        *("sample", f"run={RUNS / 'straight'}", "n=1", "guidance=autoguidance", *ON_CPU),
+        f"guidance.reference.run={RUNS / 'pixels'}",
+    )
+    assert "looks at images, the model diffuses the latents of an autoencoder (of sha256 " in guide
     line = mistake("likelihood", f"run={RUNS / 'straight'}", "n=2", "accelerator=cpu")
     assert "this model diffuses latents, and their likelihood is not that of images" in line

@@ -147,7 +147,7 @@ def test_images_without_a_latent_are_refused() -> None:
     assert config.latent_shape(8) == (3, 4, 4)
     with pytest.raises(ValueError, match=r"image_size=9 is not a multiple of 2, by which the first stage makes"):
         config.refuse_images(3, 9)
-    with pytest.raises(ValueError, match="takes images of 3 channels, but data.channels=1"):
+    with pytest.raises(ValueError, match=r"takes images of 3 channels, but data\.channels=1"):
         config.refuse_images(1, 8)
 
 
