@@ -63,7 +63,7 @@ def test_what_older_runs_stored_is_understood() -> None:
         "dynamic_maximum": None,
         "rederive_eps": True,
     }
-    assert ANY_KIND.validate_python(older) == NoGuidance(kind="none")
+    assert ANY_KIND.validate_python(older) == NoGuidance(kind="none", threshold="static")
     assert ANY_KIND.validate_python(older).one_batch
 
 
@@ -123,7 +123,7 @@ def test_neutral_scales_are_allowed_without_guidance(options: dict[str, Any]) ->
             r"kind=none cannot apply a scale of 3: choose guidance=classifier_free, or guidance=cl",
         ),
         ("none", {"paper_w": 0.5}, "kind=none cannot apply a scale of 1.5"),
-        ("none", {"threshold": "clip"}, "Input should be 'none', 'static' or 'dynamic'"),
+        ("none", {"threshold": "clip"}, "Input should be 'auto', 'none', 'static' or 'dynamic'"),
         ("none", {"dynamic_percentile": 0.0}, "greater than 0"),
         ("none", {"dynamic_maximum": 0.5}, "greater than or equal to 1"),
         ("none", {"interval": [0.0, 1.0]}, "Extra inputs are not permitted"),

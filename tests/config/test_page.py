@@ -50,7 +50,7 @@ def test_what_is_said_stands_below_a_field_or_in_the_docstring() -> None:
     free = described(GUIDANCE["classifier_free"].config)
     assert free["channels"] == "Number of leading channels that are guided (3 in DiT); null for all."
     # Of a base, and over several lines.
-    assert free["threshold"].startswith("How the predicted x0 is kept in range: none (latent space), static")
+    assert free["threshold"].startswith("How the predicted x0 is kept in range: none, static (DDPM) or dynamic")
     assert "\n" not in "".join(free.values())
     assert named_in("difflab.networks.resampling")["POOL"] == "The mean of 2x2, and nearest, without weights."
     assert named_in("difflab.networks.embedding")["sr3"] == "[sin, cos], frequencies as in ADM; SR3."

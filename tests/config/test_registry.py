@@ -52,6 +52,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "guidance=composed": {"classifier": {"run": "runs/c"}},
     "source=folder": {"path": "photos"},
     "encoder=clip": {"run": "runs/clip"},
+    "encoder=first_stage": {"run": "runs/first_stage"},
     "metrics=classes": {"classifier": "runs/c"},
     "metrics=clip_score": {"clip": "runs/c"},
     "diffusion=discrete": {"schedule": {"kind": "linear"}, "prediction": "eps"},

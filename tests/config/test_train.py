@@ -55,7 +55,7 @@ def test_a_task_has_the_axes_that_it_needs() -> None:
     assert TrainConfig.model_fields.keys().isdisjoint({"diffusion", "network", "sampler", "guidance", "conditioning"})
     own = {name: task.train.model_fields.keys() - TrainConfig.model_fields.keys() for name, task in TASKS.items()}
     assert own == {
-        "denoising": {"diffusion", "network", "conditioning", "guidance", "sampler"},
+        "denoising": {"diffusion", "first_stage", "network", "conditioning", "guidance", "sampler"},
         "noisy_classifier": {"diffusion", "network"},
         "classifier": {"network"},
         "contrastive": {"network", "tokenizer", "loss", "local_loss", "max_scale"},

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -12,9 +12,10 @@ from difflab.commands.data_arguments import described, find_kind, parse_argument
 from difflab.config.axes import ENCODERS
 from difflab.config.base import Config
 from difflab.config.data import Captions, KeyRule
-from difflab.config.encoder import EncoderConfig
+from difflab.config.encoder import EncoderConfig, FloatDtype
 from difflab.config.ranks import RanksConfig
 from difflab.console import printable, say
+from difflab.errors import UserError
 
 TEXTS = frozenset({"path", "out", "encoder", "run", "prefix"})
 """Keys whose values are taken literally: a directory may be named 1 or null."""
@@ -31,8 +32,8 @@ class EncodeConfig(Config):
     """What computes the fields."""
     splits: list[str] | None = None
     """The splits that are encoded; null = all."""
-    dtype: Literal["float16", "float32"] = "float16"
-    """The dtype in which numbers are stored."""
+    dtype: FloatDtype | None = None
+    """The dtype in which numbers are stored; null = float16, but float32 for the latents of a first stage."""
     captions: Captions = "lines"
     """Which part of a .txt is encoded, and can be trained with as data.captions: lines = a row for each of them (for
     lines and first_line); first_line; or whole = all of it as one caption."""
@@ -58,7 +59,7 @@ class EncodeConfig(Config):
 
 def encode_data(arguments: Sequence[str]) -> None:
     """Encodes the data set that the arguments describe, or shows the keys of an encoder."""
-    given = parse_arguments(arguments, "path", TEXTS)
+    given = _with_encoder(parse_arguments(arguments, "path", TEXTS | {kind.name for kind in ENCODERS.values()}))
     kind = find_kind(ENCODERS, str(given.get("encoder", ENCODERS.default)))
     if given.pop("help", False):
         sys.stdout.write(described(EncodeConfig, ENCODERS, kind))
@@ -77,3 +78,19 @@ def encode_data(arguments: Sequence[str]) -> None:
         say(f"{name}: {field.in_words()}")
     if made.bad:
         say(f"left out: {len(made.bad)} samples, as {made.bad[0]}")
+
+
+def _with_encoder(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys with `clip=RUN`, and other encoders' names alike, as `encoder=clip run=RUN`.
+
+    Raises UserError for a second encoder or run.
+    """
+    named = [kind.name for kind in ENCODERS.values() if kind.name in given and "run" in kind.config.model_fields]
+    if not named:
+        return dict(given)
+    name, *others = named
+    other = next((key for key in (*others, "encoder", "run") if key in given), None)
+    if other is not None:
+        raise UserError(f"{name}= and {other}= are both given: {name}=RUN alone says which encoder, and where it is")
+    rest = {key: value for key, value in given.items() if key != name}
+    return {**rest, "encoder": name, "run": given[name]}

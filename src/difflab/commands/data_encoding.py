@@ -93,7 +93,7 @@ def _prepared(
     encoder: Encoder = ENCODERS.builder(config)(config, device, autocast)
     refuse_existing_fields(directory, splits, encoder.fields)
     refuse_other_images(directory, encoder)
-    plan = EncodePlan(directory, splits, encoder, options.dtype, options.captions, options.batch_size)
+    plan = EncodePlan(directory, splits, encoder, options.dtype or config.dtype, options.captions, options.batch_size)
     return EncodeJob(options, plan, processes, device)
 
 

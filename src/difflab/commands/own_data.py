@@ -24,6 +24,8 @@ COLOUR = 3
 OPEN = (None, "???")
 UNKNOWN: dict[str, Any] = {"image_size": 32, "channels": 3}
 """Assumed when a configuration is only checked and the data does not exist yet."""
+UNKNOWN_LATENTS = (4, 4)
+"""Channels, and the factor f, that are assumed alike of a first stage."""
 
 
 def fill_in(composed: Any, choices: Mapping[str, Any], overrides: Sequence[str], *, checking: bool | None) -> list[str]:
@@ -41,7 +43,7 @@ def fill_in(composed: Any, choices: Mapping[str, Any], overrides: Sequence[str],
 
     with open_dict(composed):
         said = _fill_in_facts(composed, choices, overrides, checking=checking)
-        _fill_in_what_suits(composed, overrides)
+        _fill_in_what_suits(composed, overrides, checking=checking)
     return said
 
 
@@ -163,7 +165,7 @@ def _differ(given: object, found: int | None) -> bool:
     return isinstance(given, int) and found is not None and given != found
 
 
-def _fill_in_what_suits(composed: Any, overrides: Sequence[str]) -> None:
+def _fill_in_what_suits(composed: Any, overrides: Sequence[str], *, checking: bool | None) -> None:
     from omegaconf import OmegaConf
 
     data = OmegaConf.to_container(composed.data, resolve=True)
@@ -171,6 +173,7 @@ def _fill_in_what_suits(composed: Any, overrides: Sequence[str]) -> None:
     # The validation reports errors in these, without values that would be derived from them.
     size = size if isinstance(size, int) and 1 <= size <= 1 << 16 else UNKNOWN["image_size"]
     channels = channels if isinstance(channels, int) else UNKNOWN["channels"]
+    channels, size = _noised(composed.get("first_stage"), channels, size, checking=checking)
     network, conditioning = composed.get("network"), composed.get("conditioning")
     if OmegaConf.is_dict(network):
         if network.get("channels") in (None, COLOUR) and "network.channels" not in _keys(overrides):
@@ -179,6 +182,33 @@ def _fill_in_what_suits(composed: Any, overrides: Sequence[str]) -> None:
     for name, section in conditioning.items() if OmegaConf.is_dict(conditioning) else ():
         if OmegaConf.is_dict(section):
             _suit(CONDITIONERS, f"conditioning.{name}", section, size, channels)
+
+
+def _noised(section: Any, channels: int, size: int, *, checking: bool | None) -> tuple[int, int]:
+    """Channels and pixels per side of what a network sees: of latents, if there is a first stage."""
+    from omegaconf import OmegaConf
+
+    if not OmegaConf.is_dict(section):
+        return channels, size
+    values: Any = OmegaConf.to_container(section, resolve=True)
+    if not any((values.get("weights") or {}).values()):
+        # The validation reports that.
+        return channels, size
+    from difflab.config.validate import validate
+    from difflab.networks.first_stage.config import FirstStageConfig
+
+    try:
+        config = validate(FirstStageConfig, values)
+    except UserError:
+        # The validation of the whole reports it.
+        return channels, size
+    try:
+        latent, side, _ = config.described().latent_shape(size)
+    except UserError as error:
+        if checking is not False:
+            return UNKNOWN_LATENTS[0], max(size // UNKNOWN_LATENTS[1], 1)
+        raise UserError(f"first_stage: {error}") from error
+    return latent, max(side, 1)
 
 
 def _keys(overrides: Sequence[str]) -> set[str]:

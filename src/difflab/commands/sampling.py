@@ -146,5 +146,8 @@ def draw_trajectory(drawing: Drawing, moments: int) -> Image:
     indices = range(min(config.n, ROWS_OF_TRAJECTORY))
     recorder = Trajectory.evenly(moments, drawing.pipeline.n_steps)
     drawing.pipeline.draw(indices, config.seed, hook=recorder)
-    frames = to_uint8(recorder.x0, config.rounding).transpose(0, 1)
+    import torch
+
+    images = torch.stack([drawing.pipeline.images_of(x0).cpu() for x0 in recorder.x0])
+    frames = to_uint8(images, config.rounding).transpose(0, 1)
     return make_grid(frames.flatten(0, 1), columns=frames.shape[1], min_side=GRID_MIN_SIDE)

@@ -106,7 +106,9 @@ def fit(
             tokenizers=module.tokenizers(),
             empty_captions=module.empty_captions,
             cached=module.cached_fields(),
+            in_place_of_images=module.in_place_of_images(),
         )
+        module.refuse_encoded(data.encoded, config.data.path)
         # Runs that cannot be resumed, sampled or evaluated are refused before anything is logged.
         data.refuse_misfits(layout.total)
         pipeline = sampling_pipeline(config, module, accelerator)
@@ -342,6 +344,7 @@ def sampling_pipeline(config: TrainConfig, module: TrainingModule, accelerator: 
             model.shape,
             sampler=model.sampler,
             guidance=model.guidance,
+            first_stage=module.first_stage,
             class_names=model.class_names,
             autocast=sampling_autocast("auto", accelerator),
         )

@@ -77,8 +77,9 @@ class GuidanceBase(GuidanceOptions):
     part: ClassVar[type[GuidanceOptions] | None] = None
 
     kind: str
-    threshold: Literal["none", "static", "dynamic"] = "static"
-    """How the predicted x0 is kept in range: none (latent space), static (DDPM) or dynamic (Imagen, section 2.3)."""
+    threshold: Literal["auto", "none", "static", "dynamic"] = "auto"
+    """How the predicted x0 is kept in range: none, static (DDPM) or dynamic (Imagen, section 2.3); auto = static for
+    images, none for latents, which have no range."""
     static_limit: float = Field(default=1.0, gt=0)
     """For static: x0 is clipped to [-limit, limit]."""
     dynamic_percentile: float = Field(default=0.995, gt=0, le=1)
@@ -92,6 +93,20 @@ class GuidanceBase(GuidanceOptions):
 
     def recorded(self) -> dict[str, Any]:
         return {key: value for key, value in super().recorded().items() if key != "one_batch"}
+
+    def threshold_of(self, *, latents: bool) -> Literal["none", "static", "dynamic"]:
+        """How x0 is kept in range, where images or latents are diffused.
+
+        Raises ValueError for a threshold of latents.
+        """
+        if self.threshold == "auto":
+            return "none" if latents else "static"
+        if latents and self.threshold != "none":
+            raise ValueError(
+                f"guidance.threshold={self.threshold} keeps images in [-1, 1], but this model diffuses latents, which "
+                "have no such range: set guidance.threshold=none, or leave it out"
+            )
+        return self.threshold
 
 
 GuidanceConfig = Annotated[GuidanceBase, GUIDANCE]

@@ -14,6 +14,7 @@ from difflab.config.guidance import GuidanceConfig
 from difflab.config.network import NetworkConfig
 from difflab.config.sampler import SamplerConfig
 from difflab.config.task import TASKS
+from difflab.networks.first_stage.config import FirstStageConfig
 from difflab.text.config import TokenizerConfig
 
 Measurement = Literal[
@@ -97,9 +98,18 @@ class EmbeddingModelConfig(NetworkModelConfig):
 
 
 class NoisedModelConfig(NetworkModelConfig):
-    """A network whose inputs are noised images."""
+    """A network whose inputs are noised images, or their noised latents.
+
+    first_stage: what makes images of latents; None if there are no latents.
+    """
 
     diffusion: DiffusionConfig
+    first_stage: FirstStageConfig | None = None
+
+    @property
+    def noised_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of what is noised: of one latent, or of one image."""
+        return self.shape if self.first_stage is None else self.first_stage.latent_shape(self.image_size)
 
 
 class DrawingModelConfig(NoisedModelConfig):
@@ -119,7 +129,12 @@ class DrawingModelConfig(NoisedModelConfig):
             for name, one in self.conditioning.items()
             for key, value in one.untold.items()
         }
-        return {**super().untold, **of_conditioners}
+        of_latents = self.first_stage.untold if self.first_stage is not None else {}
+        return {
+            **super().untold,
+            **of_conditioners,
+            **{f"first_stage.{key}": value for key, value in of_latents.items()},
+        }
 
     @property
     def classes(self) -> int | None:

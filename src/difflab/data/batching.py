@@ -42,6 +42,7 @@ class BatchReader:
     subset: dataset index of each planned index, or None for all samples in order.
     tokenizers: of captions, by the field of the batch that their token ids become; `<field>_mask` is their mask.
     empty_captions: whether a caption may be empty; otherwise such a sample is bad.
+    images: whether batches have the images; without, a batch is its fields alone.
     """
 
     def __init__(
@@ -52,8 +53,10 @@ class BatchReader:
         subset: np.ndarray | None = None,
         tokenizers: Mapping[str, Tokenizer] | None = None,
         empty_captions: bool = True,
+        images: bool = True,
     ) -> None:
         self.dataset = dataset
+        self.images = images
         self.empty_captions = empty_captions
         self.tokenizers = dict(tokenizers or {})
         self.one_pass = one_pass
@@ -72,7 +75,7 @@ class BatchReader:
             index = int(planned if self.subset is None else self.subset[planned])
             cut = None if request.crop is None else request.crop[i].tolist()
             line = None if request.caption is None else int(request.caption[i])
-            sample = self._sample(index, bad, cut, line)
+            sample = self._sample(index, bad, cut, line, mirrored=bool(request.flip[i]))
             if sample is None:
                 return None, bad
             if self.one_pass and sample["index"] != index:
@@ -85,12 +88,18 @@ class BatchReader:
         return batch, bad
 
     def _sample(
-        self, index: int, bad: list[tuple[int, str]], crop_draws: Sequence[int] | None, caption_draw: int | None
+        self,
+        index: int,
+        bad: list[tuple[int, str]],
+        crop_draws: Sequence[int] | None,
+        caption_draw: int | None,
+        *,
+        mirrored: bool,
     ) -> dict[str, Any] | None:
         wanted = index
         for attempt in range(_REPLACEMENTS_TRIED):
             try:
-                sample = self.dataset.sample(index, crop_draws, caption_draw)
+                sample = self.dataset.sample(index, crop_draws, caption_draw, mirrored=mirrored, image=self.images)
                 if not self.empty_captions and not sample["caption"]:
                     raise self.dataset.bad(index, "its caption (.txt) is empty")
                 return sample
@@ -103,17 +112,17 @@ class BatchReader:
 def _collate(
     samples: list[dict[str, Any]], fields: Sequence[str], plan: BatchPlan, weights: np.ndarray, flip: np.ndarray
 ) -> Batch:
-    images = torch.stack([sample["image"] for sample in samples])
-    if flip.any():
-        chosen = torch.from_numpy(flip)
-        images[chosen] = images[chosen].flip(-1)
     batch: Batch = {
-        "image": images,
         "index": torch.tensor([sample["index"] for sample in samples], dtype=torch.int64),
         "position": torch.from_numpy(plan.positions.astype(np.int64)),
         "weight": torch.from_numpy(weights),
         "key": [sample["key"] for sample in samples],
     }
+    if all("image" in sample for sample in samples):
+        batch["image"] = torch.stack([sample["image"] for sample in samples])
+        if flip.any():
+            chosen = torch.from_numpy(flip)
+            batch["image"][chosen] = batch["image"][chosen].flip(-1)
     for field in fields:
         batch[field] = stacked(field, [sample[field] for sample in samples])
     if "boxes" in batch:

@@ -32,16 +32,17 @@ def build_train_loader(
     total_batches: int,
     tokenizers: Mapping[str, Tokenizer] | None = None,
     empty_captions: bool = True,
+    images: bool = True,
 ) -> ShardLoader:
     """The training batches of `rank`: `total_batches` global batches of `cfg.batch_size` samples, shuffled by `seed`.
 
-    tokenizers, empty_captions: as in `BatchReader`.
+    tokenizers, empty_captions, images: as in `BatchReader`.
 
     Raises UserError if the data is missing, does not fit the configuration, or is smaller than a batch.
     """
     dataset = build_dataset(cfg, split=cfg.train_split)
     plan = GlobalBatches(len(dataset), cfg.batch_size, seed=seed, rank=rank, world_size=world_size)
-    reader = BatchReader(dataset, one_pass=False, tokenizers=tokenizers, empty_captions=empty_captions)
+    reader = BatchReader(dataset, one_pass=False, tokenizers=tokenizers, empty_captions=empty_captions, images=images)
     return _loader(cfg, reader, plan, total_batches=total_batches)
 
 
@@ -56,11 +57,12 @@ def build_eval_loader(
     chosen: Sequence[int] | None = None,
     tokenizers: Mapping[str, Tokenizer] | None = None,
     empty_captions: bool = True,
+    images: bool = True,
 ) -> ShardLoader:
     """One pass over a split in order, `batch_size` samples at a time over all ranks; padding has weight 0.
 
     limit: at most this many samples, spread evenly over the split. chosen: these samples alone, by index, instead.
-    tokenizers, empty_captions: as in `BatchReader`.
+    tokenizers, empty_captions, images: as in `BatchReader`.
 
     Raises UserError if the data is missing or does not fit the configuration.
     """
@@ -71,7 +73,9 @@ def build_eval_loader(
     else:
         n, subset = len(chosen), np.asarray(chosen, dtype=np.int64)
     plan = GlobalBatches(n, batch_size, rank=rank, world_size=world_size, shuffle=False, drop_last=False)
-    reader = BatchReader(dataset, one_pass=True, subset=subset, tokenizers=tokenizers, empty_captions=empty_captions)
+    reader = BatchReader(
+        dataset, one_pass=True, subset=subset, tokenizers=tokenizers, empty_captions=empty_captions, images=images
+    )
     return _loader(cfg, reader, plan, total_batches=None)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import lightning as L
 import torch
@@ -12,7 +12,7 @@ import torch
 from difflab.config.data import DataConfig, is_pattern
 from difflab.config.trainer import TrainerConfig
 from difflab.data.build import build_eval_loader, build_train_loader, refuse_misfit
-from difflab.data.encoded.checking import encoder_of, require_encoder
+from difflab.data.encoded.checking import encoder_of, refuse_other_images, require_encoder
 from difflab.data.loader import ShardLoader
 from difflab.data.opening import open_data
 from difflab.errors import UserError
@@ -42,22 +42,32 @@ class ShardDataModule(L.LightningDataModule):
         tokenizers: Mapping[str, Tokenizer] | None = None,
         empty_captions: bool = True,
         cached: Mapping[str, str] | None = None,
+        in_place_of_images: Collection[str] = (),
     ) -> None:
         """fields: the fields that the task reads, besides those in `data.fields`. tokenizers, empty_captions: as in
         `BatchReader`. cached: fields that are read if the data set has them, and the hash of the encoder of each.
+        in_place_of_images: those of them that make images needless: with one of them, none are read.
 
-        Raises UserError if another encoder computed one of these.
+        Raises UserError if another encoder computed one of these, or computed it of other images.
         """
         super().__init__()
         if trainer.val_every_steps and data.val_split is None:
             raise UserError("trainer.val_every_steps needs data.val_split; name a split, or set val_every_steps=0")
-        wanted = list(dict.fromkeys([*data.fields, *fields, *_in_data(data, cached or {})]))
+        found = _in_data(data, cached or {})
+        wanted = list(dict.fromkeys([*data.fields, *fields, *found]))
+        self.reads_images = not any(field in in_place_of_images for field in found)
         self.data = data.model_copy(update={"fields": wanted})
         self.accumulate = trainer.accumulate
         self.validates = bool(trainer.val_every_steps)
         self.seed = seed
         self.tokenizers = tokenizers
         self.empty_captions = empty_captions
+
+    @property
+    def encoded(self) -> dict[str, str]:
+        """The fields that encoders added to the data set, and which encoder in words."""
+        fields = open_data(self.data.path, self.data.keys).index.fields
+        return {name: field.by for name, field in fields.items()}
 
     def refuse_misfits(self, processes: int) -> None:
         """Raises UserError, before anything is read, if a split is missing, has other images or lacks a field, and
@@ -97,6 +107,21 @@ class ShardDataModule(L.LightningDataModule):
             total_batches=sys.maxsize,
             tokenizers=self.tokenizers,
             empty_captions=self.empty_captions,
+            images=self.reads_images,
+        )
+
+    def one_pass(self, limit: int | None) -> ShardLoader:
+        """This process's share of at most `limit` (None: all) training images, spread over the set, as they are."""
+        assert self.trainer is not None
+        return build_eval_loader(
+            self.data,
+            split=self.data.train_split,
+            batch_size=self.data.batch_size // self.accumulate,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+            limit=limit,
+            empty_captions=self.empty_captions,
+            images=self.reads_images,
         )
 
     def val_dataloader(self) -> ShardLoader | list[ShardLoader]:
@@ -113,6 +138,7 @@ class ShardDataModule(L.LightningDataModule):
             world_size=self.trainer.world_size,
             tokenizers=self.tokenizers,
             empty_captions=self.empty_captions,
+            images=self.reads_images,
         )
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
@@ -130,6 +156,7 @@ def _in_data(data: DataConfig, cached: Mapping[str, str]) -> list[str]:
     found = [field for field in cached if encoder_of(directory, field) is not None]
     for field in found:
         require_encoder(directory, field, cached[field])
+        refuse_other_images(directory, field, data)
     if found:
         _log.info("%s has %s, which are read in place of running the encoder", data.path, ", ".join(found))
     return found

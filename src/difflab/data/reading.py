@@ -102,12 +102,15 @@ class ShardDataset:
         crop_draws: Sequence[int] | None = None,
         caption_draw: int | None = None,
         *,
+        mirrored: bool = False,
         image: bool = True,
         files: Mapping[str, bytes] | None = None,
     ) -> dict[str, Any]:
         """Sample `index`, its image cropped as `crop` says, or at random (`transforms.fit_drawn`).
 
         caption_draw: selects the line of a caption file, if `captions` is lines; None for the first one.
+        mirrored: whether fields that were computed of images are those of the mirrored image (`EncodedField.mirrored`);
+            the image itself, and boxes, are as stored.
         image: whether the image is read, too. files: those of the sample, if they have been read (`files`).
         """
         shard, row = self._locate(index)
@@ -117,7 +120,8 @@ class ShardDataset:
         if image:
             sample["image"] = self._image(shard, members, read, crop_draws)
         for field in self.fields:
-            sample[field] = self._field(shard, members, read, field, caption_draw)
+            stored = self._mirrored(field) if mirrored else field
+            sample[field] = self._field(shard, members, read, stored, caption_draw)
         return sample
 
     def image_file(self, index: int, files: Mapping[str, bytes] | None = None) -> bytes:
@@ -306,6 +310,11 @@ class ShardDataset:
                 shard, members, f"its .{extension} is {list(value.shape)}, the first one of the split is {list(wanted)}"
             )
         return value
+
+    def _mirrored(self, field: str) -> str:
+        """The field that has the same as `field` of mirrored images; itself, if it is not of images."""
+        entry = self.directory.index.fields.get(field)
+        return field if entry is None or entry.mirrored is None else entry.mirrored
 
     def _decoded(self, field: str, data: bytes, caption_draw: int | None) -> Any:
         value = decoder_of(field)(data)

@@ -49,10 +49,14 @@ def build_guidance(config: GuidanceBase, parts: GuidanceParts | None = None) -> 
     return tuple(GUIDANCE.builder(config)(config, GuidanceParts() if parts is None else parts))
 
 
-def build_threshold(config: GuidanceBase) -> Threshold | None:
-    """Builds the threshold that keeps the predicted x0 in range, or returns None."""
-    if config.threshold == "static":
+def build_threshold(config: GuidanceBase, *, latents: bool = False) -> Threshold | None:
+    """Builds the threshold that keeps the predicted x0 in range, or returns None.
+
+    latents: whether x0 is a latent. Raises ValueError for a threshold of latents.
+    """
+    chosen = config.threshold_of(latents=latents)
+    if chosen == "static":
         return StaticThreshold(config.static_limit)
-    if config.threshold == "dynamic":
+    if chosen == "dynamic":
         return DynamicThreshold(config.dynamic_percentile, config.dynamic_maximum)
     return None

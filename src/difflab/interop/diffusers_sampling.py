@@ -40,7 +40,9 @@ def how_to_draw(config: DrawingModelConfig, folder: str) -> list[str]:
     assert isinstance(diffusion, DiscreteDiffusionConfig), "diffusers has no continuous time"
     strided = isinstance(sampler, AncestralConfig | DDIMConfig)
     reason = _why_not(sampler, diffusion) if strided else "diffusers' DDPM and DDIM are all that the folder has"
-    clips_anew = guidance.rederive_eps and guidance.threshold != "none" and not diffusion.learns_variance
+    clips_anew = (
+        guidance.rederive_eps and guidance.threshold_of(latents=False) != "none" and not diffusion.learns_variance
+    )
     if clips_anew and (reason is not None or not isinstance(sampler, DDIMConfig)):
         lines.append("DDIM of diffusers is that of difflab with use_clipped_model_output=True in its call")
     if reason is not None or not strided:
@@ -62,7 +64,7 @@ def _call(sampler: AncestralConfig | DDIMConfig, guidance: GuidanceBase) -> dict
     if not isinstance(sampler, DDIMConfig):
         return {}
     # If nothing is clipped, rederiving eps changes nothing.
-    rederived = guidance.rederive_eps and guidance.threshold != "none"
+    rederived = guidance.rederive_eps and guidance.threshold_of(latents=False) != "none"
     return {"eta": sampler.eta, "use_clipped_model_output": rederived}
 
 

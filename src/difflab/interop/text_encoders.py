@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from difflab.config.model import EmbeddingModelConfig, ModelConfig
+from difflab.config.model import EmbeddingModelConfig
 from difflab.config.parts import FrozenConfig
-from difflab.config.stored import read_train_config
 from difflab.errors import UserError
 from difflab.frozen_files import beside, file_in, find
-from difflab.interop.native import CONFIG, WEIGHTS, read_export_config, read_json, validated
+from difflab.interop.native import CONFIG, WEIGHTS, read_json, validated
+from difflab.interop.stored_parts import OF_RUNS, model_of
 from difflab.networks.text_encoders.config import (
     BertArchitecture,
     DifflabCLIPArchitecture,
@@ -26,7 +26,6 @@ from difflab.text.pretrained import TOKENIZER_FILE, facts_of
 A = TypeVar("A", bound=EncoderArchitecture)
 
 _OF_TRANSFORMERS = (WEIGHTS, "pytorch_model.bin")
-_OF_RUNS = ("weights/ema.safetensors", "weights/raw.safetensors", WEIGHTS)
 _ONLY = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
 """Options of BERT that change what it computes, and the values that it has here."""
 
@@ -65,7 +64,7 @@ def transformers_clip(weights: FrozenConfig) -> tuple[FrozenConfig, Transformers
 
 def difflab_clip(weights: FrozenConfig) -> tuple[FrozenConfig, DifflabCLIPArchitecture]:
     """The file of the weights and the text tower of a stored CLIP of difflab. Raises UserError if there is none."""
-    file = file_in(weights, _OF_RUNS)
+    file = file_in(weights, OF_RUNS)
     network = _stored_clip(file).network
     if not isinstance(network, CLIPConfig):
         raise UserError(f"{file.place} is of a {network.kind}, not of a CLIP, whose text tower is wanted")
@@ -116,13 +115,7 @@ def _architecture(model: type[A], path: Path, content: Mapping[str, Any]) -> A:
 
 
 def _stored_clip(weights: FrozenConfig) -> EmbeddingModelConfig:
-    """The configuration of the model of a file of weights: of a run, or in an exported folder."""
-    path, _ = find(weights)
-    run = path.parent.parent / "config.yaml"
-    if path.parent.name == "weights" and run.is_file():
-        model = read_train_config(run).model()
-    else:
-        model = validated(ModelConfig, read_export_config(path.parent), path.parent / CONFIG)
+    path, model = model_of(weights)
     if not isinstance(model, EmbeddingModelConfig):
         raise UserError(f"{path} is of {model.title}, not of a CLIP, whose text tower is wanted")
     return model

@@ -80,6 +80,10 @@ class Stage(Protocol):
         """The pixels of an image that are kept exactly: (uint8 [B, C, H, W], where: bool [B, 1, H, W]), or None."""
         ...
 
+    def images_of(self, x0: Tensor) -> Tensor:
+        """The images of what it diffuses, [B, ...] -> [B, C, H, W]: the same, unless that are latents."""
+        ...
+
     def record(self) -> dict[str, Any]:
         """How it samples, as plain containers: `sampler` and `guidance`, or `pipeline` if it has neither."""
         ...
@@ -152,6 +156,10 @@ class Pipeline:
         Raises NonFiniteSamplesError if a sample is or becomes NaN or infinite.
         """
         return self.follow(self.request(indices, seed), seed, hook=hook)
+
+    def images_of(self, x0: Tensor) -> Tensor:
+        """The images [B, C, H, W] of what the last stage diffuses, as a step's hook sees it."""
+        return self.last.images_of(x0)
 
     @property
     def enlarging(self) -> int | None:

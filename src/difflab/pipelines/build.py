@@ -168,6 +168,7 @@ def _diffusing(
         model.config.shape,
         sampler=sampler,
         guidance=guidance,
+        first_stage=model.first_stage,
         guides=guides,
         editing=editing,
         class_names=names,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difflab.compiling import Compilation
@@ -18,13 +20,16 @@ from difflab.diffusion.base_process import Process
 from difflab.diffusion.build import build_guidance, build_sampler, build_threshold
 from difflab.diffusion.denoiser import NetworkDenoiser
 from difflab.diffusion.guidance.base import GuidanceParts
+from difflab.diffusion.known_region import KnownRegion
 from difflab.diffusion.noise import SampleNoise
+from difflab.diffusion.samplers.part import Part
 from difflab.errors import UserError, user_errors
 from difflab.images import Downsampling
+from difflab.networks.first_stage.model import FirstStage
 from difflab.networks.mode import evaluating
 from difflab.pipelines.base import Takes
 from difflab.pipelines.editing import Editing
-from difflab.pipelines.finite import FiniteWatch, refuse_non_finite
+from difflab.pipelines.finite import FiniteWatch, refuse_non_finite, refuse_undecodable
 from difflab.pipelines.guides import Drawn, Guides
 from difflab.pipelines.handover import FIELD as UNFINISHED
 from difflab.pipelines.handover import Unfinished
@@ -38,7 +43,8 @@ DROPPED_CLASSES = ("conditioning=class", "conditioning.class_label.drop_rate=0.1
 class DiffusingStage:
     """Samples images from one model. Sample i of seed s has the same noise in any batch.
 
-    shape: of one sample, (C, H, W).
+    shape: of one image, (C, H, W).
+    first_stage: what decodes samples, which are latents, as images; None if they are images.
     guides: the additional networks that `guidance` evaluates.
     editing: where sampling begins and ends, and how a given image is used.
     class_names: the names of the classes, if known.
@@ -57,6 +63,7 @@ class DiffusingStage:
         *,
         sampler: SamplerConfig,
         guidance: GuidanceBase,
+        first_stage: FirstStage | None = None,
         guides: Guides | None = None,
         editing: Editing | None = None,
         class_names: Sequence[str] | None = None,
@@ -66,6 +73,8 @@ class DiffusingStage:
         self.network = network
         self.conditioners = conditioners
         self.shape = shape
+        self.first_stage = first_stage
+        self._noised_shape = shape if first_stage is None else first_stage.config.latent_shape(shape[-1])
         self.guidance = guidance
         self.guides = dict(guides or {})
         self.editing = editing or Editing(EditingConfig())
@@ -77,6 +86,8 @@ class DiffusingStage:
             self.process = self.sampler.respace(process)
             self.n_steps = self.sampler.n_steps(self.process, self.editing.steps)
             self.begins_at, self.ends_at = self._first_and_last_level()
+        with user_errors():
+            self._threshold = build_threshold(guidance, latents=first_stage is not None)
         self.autocast = autocast
         self.compilation = compilation or Compilation()
         self._check_guidance()
@@ -161,7 +172,7 @@ class DiffusingStage:
         on_device = {key: v.to(self.device) if isinstance(v, Tensor) else v for key, v in batch.items()}
         with evaluating(self.network, self.conditioners):
             noise, start = self._start(seeds, left)
-            watch = FiniteWatch(build_threshold(self.guidance))
+            watch = FiniteWatch(self._threshold)
             denoiser = NetworkDenoiser(
                 self.compilation.network(self.network, self.autocast, rows=len(indices), calls=self._calls()),
                 self.process,
@@ -172,7 +183,7 @@ class DiffusingStage:
                 one_batch=self.guidance.one_batch,
             )
             with user_errors():
-                part = self.editing.part(on_device)
+                part = self._noised_part(self.editing.part(on_device))
                 x = self.sampler(watch.denoiser(denoiser), self.process, start, noise, hook, part)
             refuse_non_finite(
                 watch,
@@ -185,13 +196,34 @@ class DiffusingStage:
             )
             if self.ends_at is not None:
                 return {**batch, UNFINISHED: Unfinished(x, self.ends_at, noise, seeds)}
-            return {**batch, "image": x}
+            images = self.images_of(x)
+            refuse_undecodable(images, indices, self._networks())
+            return {**batch, "image": images}
+
+    @torch.inference_mode()
+    def images_of(self, x0: Tensor) -> Tensor:
+        """The images [B, C, H, W] of samples, or of predictions of them: decoded latents, or they themselves."""
+        return x0 if self.first_stage is None else self.first_stage.decode(x0.to(self.device))
+
+    def _noised_part(self, part: Part | None) -> Part | None:
+        """The part with latents in place of images; a place of a latent is known if all its pixels are."""
+        if self.first_stage is None or part is None:
+            return part
+        image, region = part.image, part.region
+        if region is not None:
+            anew = F.adaptive_max_pool2d(region.mask.float(), self._noised_shape[-1]) > 0
+            region = KnownRegion(self._latents_of(region.image), anew, region.replaced)
+        return replace(part, image=None if image is None else self._latents_of(image), region=region)
+
+    def _latents_of(self, images: Tensor) -> Tensor:
+        assert self.first_stage is not None, "there are latents"
+        return self.first_stage.latents(self.first_stage.moments(images), None)
 
     def _start(self, seeds: Sequence[int], left: Unfinished | None) -> tuple[SampleNoise, Tensor]:
         """The samples' random streams, and the x from which the sampler starts."""
         if left is None:
             noise = SampleNoise(seeds, self.device)
-            return noise, noise.randn(self.shape) * self.sampler.starting_std(self.process)
+            return noise, noise.randn(self._noised_shape) * self.sampler.starting_std(self.process)
         assert self.begins_at is not None, "it continues"
         return left.noise, left.at(self.begins_at).to(self.device)
 
@@ -215,6 +247,8 @@ class DiffusingStage:
     def _networks(self) -> list[tuple[str, nn.Module]]:
         """Every network involved, by its name in messages."""
         parts: list[tuple[str, nn.Module]] = [("network", self.network), ("conditioners", self.conditioners)]
+        if self.first_stage is not None:
+            parts.append(("first_stage", self.first_stage.network))
         return parts + [(f"guidance {name}", guide.model.as_module()) for name, guide in self.guides.items()]
 
     # -- guidance -------------------------------------------------------------------------------------------------

@@ -128,6 +128,20 @@ def refuse_non_finite(
     raise NonFiniteSamplesError(why, steps, drawn)
 
 
+def refuse_undecodable(images: Tensor, indices: Sequence[int], parts: Iterable[tuple[str, nn.Module]]) -> None:
+    """Raises NonFiniteSamplesError for images [B, C, H, W] of finite latents that are not finite themselves."""
+    fine = torch.isfinite(images.flatten(1).sum(1, dtype=torch.float32))
+    if bool(fine.all()):
+        return
+    rows = (~fine).nonzero().flatten().tolist()
+    broken = first_broken_weight(parts)
+    fix = "another first stage is needed" if broken is None else f"its weights are not finite ({broken})"
+    drawn = torch.where(torch.isfinite(images), images, 0.0)
+    drawn[rows] = 0.0
+    why = f"{named([indices[row] for row in rows])} not finite once decoded by the first stage: {fix}"
+    raise NonFiniteSamplesError(why, (~fine).int().tolist(), drawn)
+
+
 def first_broken_weight(parts: Iterable[tuple[str, nn.Module]]) -> str | None:
     """The name of the first parameter or buffer that is not finite."""
     for name, module in parts:

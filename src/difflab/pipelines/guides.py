@@ -217,6 +217,15 @@ def _check_conditioner(who: str, name: str, conditioner: ConditionerConfig, mode
 def _check_same_images(who: str, other: NoisedModelConfig, model: NoisedModelConfig) -> None:
     if other.shape != model.shape:
         raise UserError(f"{who} takes images {list(other.shape)}, the model draws {list(model.shape)}")
+    theirs, ours = (None if one.first_stage is None else one.first_stage.in_words() for one in (other, model))
+    if theirs != ours:
+        raise UserError(
+            f"{who} looks at {_seen(theirs)}, the model diffuses {_seen(ours)}: take one with the same first stage"
+        )
+
+
+def _seen(first_stage: str | None) -> str:
+    return "images" if first_stage is None else f"the latents of an {first_stage}"
 
 
 def _check_same_levels(who: str, other: NoisedModelConfig, model: NoisedModelConfig) -> None:

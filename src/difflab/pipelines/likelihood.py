@@ -42,6 +42,11 @@ class LikelihoodPipeline:
         autocast: torch.dtype | None = None,
         compilation: Compilation | None = None,
     ) -> None:
+        if model.first_stage is not None:
+            raise UserError(
+                "this model diffuses latents, and their likelihood is not that of images: measure samples "
+                "(`difflab evaluate`)"
+            )
         if isinstance(method, BoundConfig):
             if model.process.table is None:
                 raise UserError(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from difflab.conditioning.base import ConditionerSet
 from difflab.errors import UserError
@@ -47,6 +48,9 @@ class ResizingStage:
 
     def check(self, batch: Batch) -> None:
         """Every image can be resized."""
+
+    def images_of(self, x0: Tensor) -> Tensor:
+        return x0
 
     def __call__(self, batch: Batch, seed: int, hook: StepHook | None = None) -> Batch:
         """Returns the batch with `image` float32; deterministic."""

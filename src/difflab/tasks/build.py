@@ -13,6 +13,7 @@ from difflab.config.registry import load
 from difflab.config.task import TASKS
 from difflab.config.train import TrainConfig
 from difflab.diffusion.base_process import Process
+from difflab.networks.first_stage.model import FirstStage
 
 if TYPE_CHECKING:
     from difflab.tasks.training_module import TrainingModule
@@ -40,10 +41,21 @@ class Model:
 
 @dataclass(frozen=True)
 class NoisedModel(Model):
-    """One that looks at noised images, and what noises them."""
+    """One that looks at noised images or latents, and what noises them.
+
+    first_stage: what encodes images as those latents; None if images are noised.
+    """
 
     config: NoisedModelConfig
     process: Process
+    first_stage: FirstStage | None = None
+
+    def as_module(self) -> nn.Module:
+        """Also with `first_stage.*`, if there is one."""
+        module = nn.ModuleDict({"network": self.network, "conditioners": self.conditioners})
+        if self.first_stage is not None:
+            module["first_stage"] = self.first_stage
+        return module
 
 
 def build_model(config: ModelConfig) -> Model:

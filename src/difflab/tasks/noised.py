@@ -11,6 +11,7 @@ from difflab.config.model import NoisedModelConfig
 from difflab.diffusion.build import build_process
 from difflab.errors import user_errors
 from difflab.networks.build import build_network
+from difflab.networks.first_stage.build import build_first_stage
 from difflab.tasks.build import NoisedModel
 
 
@@ -18,11 +19,10 @@ def noised_model(config: NoisedModelConfig, conditioning: Mapping[str, Condition
     """Builds the model of a configuration, whose network is conditioned on `conditioning`, with initial weights."""
     with user_errors("diffusion"):
         process = build_process(config.diffusion)
+    size = config.noised_shape[-1]
     with user_errors("network"):
-        network = build_network(config.network, image_size=config.image_size, learned_variance=process.learns_variance)
-    conditioners = build_conditioners(
-        conditioning, embedding_dim=config.network.embedding_channels, image_size=config.image_size
-    )
+        network = build_network(config.network, image_size=size, learned_variance=process.learns_variance)
+    conditioners = build_conditioners(conditioning, embedding_dim=config.network.embedding_channels, image_size=size)
     made = {
         name: Makes(conditioner.makes, conditioning[name].makes(config.channels).widths)
         for name, conditioner in conditioners.named()
@@ -30,4 +30,4 @@ def noised_model(config: NoisedModelConfig, conditioning: Mapping[str, Condition
     with user_errors():
         # Checked on the built parts too: a conditioner's configuration may not say it, or the model may be imported.
         refuse_unfit(made, config.network.reads)
-    return NoisedModel(config, network, conditioners, process)
+    return NoisedModel(config, network, conditioners, process, build_first_stage(config.first_stage))

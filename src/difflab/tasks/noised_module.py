@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,15 +17,20 @@ from difflab.diffusion.base_process import Process
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.timesteps import TimestepSampler
 from difflab.images import to_float
+from difflab.networks.first_stage.model import FirstStage
+from difflab.progress import track
+from difflab.tasks.latents import TrainedLatents
 from difflab.tasks.training_module import StepTerms, TrainingModule
 from difflab.tasks.windows import QuartileWindow
 from difflab.text.base import Tokenizer
 from difflab.types import Batch
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Noised:
-    """Noised samples: x0, noise and x_t [B, C, H, W], t [B] and its importance weight [B].
+    """Noised samples, images or latents: x0, noise and x_t [B, C, H, W], t [B] and its importance weight [B].
 
     source: the random streams of the samples, for any further random numbers.
     augment_label: how each x0 was augmented [B, label_size], None without augmentation.
@@ -53,6 +59,7 @@ class NoisedModule(TrainingModule):
         conditioners: ConditionerSet,
         optimizer: OptimizerConfig,
         *,
+        first_stage: FirstStage | None = None,
         seed: int,
         max_steps: int,
         accumulate: int = 1,
@@ -72,26 +79,57 @@ class NoisedModule(TrainingModule):
         self.conditioners = conditioners
         self.process = process
         self.timesteps = timesteps
+        self.first_stage = first_stage
+        self._latents = None if first_stage is None else TrainedLatents(first_stage)
         self._seen_timesteps: list[Tensor] = []
 
     def batch_keys(self) -> tuple[str, ...]:
-        return self.conditioners.missing(["image"])
+        read = self.conditioners.missing(["image"])
+        required = self._latents is not None and self._latents.encoded == "always"
+        return (*read, self._latents.field) if self._latents is not None and required else read
 
     def tokenizers(self) -> Mapping[str, Tokenizer]:
         return self.conditioners.tokenizers
 
     def cached_fields(self) -> Mapping[str, str]:
-        return self.conditioners.cached
+        return {**self.conditioners.cached, **({} if self._latents is None else self._latents.cached)}
+
+    def in_place_of_images(self) -> Collection[str]:
+        if self._latents is None or "image" in (*self.conditioners.reads, *self.conditioners.stand_ins.values()):
+            return ()
+        return tuple(self._latents.cached)
+
+    def refuse_encoded(self, fields: Mapping[str, str], where: str) -> None:
+        if self._latents is not None:
+            self._latents.refuse_others(fields, where)
 
     def networks(self) -> Sequence[nn.Module]:
         return (self.network,)
+
+    def on_train_start(self) -> None:
+        """Measures the scale of latents, unless it is given or was restored with the weights."""
+        if self._latents is None or self.first_stage is None or self.first_stage.is_scaled:
+            return
+        limit = self.first_stage.config.measured_on
+        batches: Any = self.trainer.datamodule.one_pass(limit)  # pyrefly: ignore
+        shown = track(batches, len(batches), "measuring the latents of the training images")
+        self._latents.measure(shown, self.device, self._added_up)
+        scale, shift = (
+            ", ".join(f"{one:.4g}" for one in values) for values in (self.first_stage.scale, self.first_stage.shift)
+        )
+        _log.info("latents are scaled by %s after %s is subtracted", scale, shift)
+
+    def _added_up(self, values: Tensor) -> Tensor:
+        total = self.trainer.strategy.reduce(values.to(self.device), reduce_op="sum")
+        assert isinstance(total, Tensor)
+        return total.cpu()
 
     def noised(self, batch: Batch, seeds: Sequence[int], augmentation: Augmentation | None = None) -> Noised:
         """Samples t, noise and x_t from each sample's own stream; Ho et al. (2020), algorithm 1, lines 2 to 5.
 
         augmentation: applied to the images first; it uses the stream after t and noise, which therefore do not change.
         """
-        x0 = to_float(batch["image"])
+        x0 = to_float(batch["image"]) if self._latents is None else self._latents(batch, seeds)
         source = SampleNoise(seeds, x0.device)
         t, weight = self.timesteps.sample(source.rand())
         noise = source.randn_like(x0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,16 @@ class TrainingModule(SteppingModule, HasTrainingOnly):
         """The fields that the loader provides if the data set has them: the states of frozen encoders, with the hash of
         the encoder of each."""
         return {}
+
+    def in_place_of_images(self) -> Collection[str]:
+        """Those of the cached fields with which the images themselves are not needed."""
+        return ()
+
+    def refuse_encoded(self, fields: Mapping[str, str], where: str) -> None:
+        """Raises UserError if a data set has fields that this task would have to ignore without a word.
+
+        fields: what encoders added to the data set, {name: encoder in words}. where: the data set.
+        """
 
     def networks(self) -> Sequence[nn.Module]:
         """The networks that dominate a step: compiled, and converted to the device's memory format, if requested."""

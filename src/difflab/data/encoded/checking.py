@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from difflab.config.data import Captions
+from difflab.config.data import Captions, DataConfig
 from difflab.data.directory import DataDirectory
 from difflab.data.encoded.field import EncodedField
 from difflab.errors import UserError
@@ -35,6 +35,36 @@ def require_encoder(directory: DataDirectory, field: str, sha256: str) -> Encode
             f"{sha256[:8]}: {again}"
         )
     return found
+
+
+def refuse_other_images(directory: DataDirectory, field: str, data: DataConfig) -> None:
+    """Raises UserError if the arrays of a field are of other images than those that `data` makes of the stored ones:
+    of another size, cropped otherwise or at random, or mirrored."""
+    found = encoder_of(directory, field)
+    if found is None or "image_size" not in found.settings:
+        return
+    said = f"{directory.root}: {field} was computed"
+    if data.is_random_crop:
+        raise UserError(
+            f"{said} of one crop of each image, but data.crop={data.crop} makes another one in each epoch: set "
+            f"data.crop={data.fixed_crop}, or train on images"
+        )
+    if data.flip and found.mirrored is None:
+        raise UserError(
+            f"{said} of images as they are, but data.flip=true mirrors half of them: set data.flip=false, or encode "
+            "the mirrored ones too"
+        )
+    ours = {"image_size": data.image_size, "channels": data.channels, "crop": data.fixed_crop, "alpha": data.alpha}
+    if directory.index.image_size == data.image_size == found.settings["image_size"]:
+        # No rule of cropping has anything to do.
+        del ours["crop"]
+    for key, value in ours.items():
+        theirs = found.settings.get(key, value)
+        if theirs != value:
+            raise UserError(
+                f"{said} with {key}={theirs}, but data.{key}={value}: set data.{key}={theirs}, or encode the data set "
+                "again"
+            )
 
 
 def refuse_other_captions(directory: DataDirectory, field: str, captions: Captions) -> None:

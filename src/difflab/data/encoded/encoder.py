@@ -22,6 +22,7 @@ class ImageEncoding:
     fields: their names.
     encode: images uint8 [B, channels, image_size, image_size] on the CPU -> a row of every field for each.
     image_size, channels, crop, alpha: how images are read (`difflab.config.data.DataConfig`).
+    mirrored: {field: another one, which has the same of the mirrored image}.
     settings: what else affects the numbers, for the index.
     """
 
@@ -31,6 +32,7 @@ class ImageEncoding:
     channels: int
     crop: Crop = "none"
     alpha: Alpha = "white"
+    mirrored: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -82,5 +84,6 @@ class Encoder:
             "encoder": self.kind,
             "sha256": self.sha256,
             "captions": captions if one is self.captions else None,
+            "mirrored": one.mirrored.get(field) if one is self.images else None,
             "settings": dict(one.settings),
         }

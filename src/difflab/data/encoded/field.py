@@ -19,6 +19,7 @@ class EncodedField(Config):
     dtype, shape: of a sample's array; of a caption's, if samples have one for each line.
     captions: of a field of captions, which part of their files was encoded; with `lines` a sample's array is
         [lines, *shape], a row for each line. null for other fields.
+    mirrored: of a field of images, the field that has the same of each image mirrored, if there is one.
     settings: how it was computed: preparation of images, tokenizer, precision, and the like.
     """
 
@@ -27,6 +28,7 @@ class EncodedField(Config):
     dtype: ArrayDtype
     shape: list[Annotated[int, Field(ge=1)]]
     captions: Captions | None = None
+    mirrored: str | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
 
     @property

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from difflab.config.axes import ENCODERS
 from difflab.config.data import Alpha, Crop
-from difflab.config.encoder import EncoderConfig
+from difflab.config.encoder import EncoderConfig, FloatDtype
 from difflab.config.guidance import Weights
 from difflab.config.parts import FrozenConfig
 from difflab.networks.text_encoders.config import BertEncoderConfig, TextEncoderConfig
@@ -57,6 +57,27 @@ class CLIPEncoderConfig(EncoderConfig):
         if not self.fields or len(set(self.fields)) < len(self.fields):
             raise ValueError(f"fields={self.fields}: give at least one, and each once")
         return self
+
+
+@ENCODERS.register("difflab.pipelines.encoders.first_stage:build")
+class FirstStageEncoderConfig(EncoderConfig):
+    """A stored autoencoder: the moments of the latents of images, on which first_stage=autoencoder is trained."""
+
+    dtype: ClassVar[FloatDtype] = "float32"
+
+    kind: Literal["first_stage"]
+    run: Annotated[str, Field(min_length=1)]
+    """A run directory, an exported folder, or a file of weights of an autoencoder."""
+    mirrored: bool = True
+    """Whether the moments of mirrored images are added too, which data.flip=true needs: latents are not mirrored with
+    their images."""
+    image_size: Annotated[int, Field(ge=1)] | None = None
+    """Pixels per side to which images are cropped; null = those of the autoencoder's own run or folder."""
+    crop: Crop | None = None
+    """How images of another size are cropped: none = refuse them, adm, edm, resize_short; null = as the run does
+    outside training, none for an exported folder."""
+    alpha: Alpha | None = None
+    """The background of transparent pixels: white, black, or drop the alpha channel; null = the run's, or white."""
 
 
 @ENCODERS.register("difflab.pipelines.encoders.text:build")

@@ -24,6 +24,7 @@ def build_module(config: DenoisingTrainConfig) -> DenoisingModule:
         build_timesteps(config.diffusion, model.process),
         model.conditioners,
         config.optimizer,
+        first_stage=model.first_stage,
         seed=config.seed,
         max_steps=config.trainer.max_steps,
         accumulate=config.trainer.accumulate,

@@ -16,6 +16,8 @@ from difflab.config.network import Gives, NetworkConfig, of_other_tasks
 from difflab.config.sampler import SamplerConfig, refuse_inversion
 from difflab.config.task import TASKS
 from difflab.config.train import TrainConfig
+from difflab.errors import user_errors
+from difflab.networks.first_stage.config import FirstStageConfig
 
 DenoisingNetwork = Annotated[NetworkConfig, BeforeValidator(of_other_tasks)]
 
@@ -47,6 +49,8 @@ class DenoisingTrainConfig(TrainConfig):
 
     task: Literal["denoising"]
     diffusion: DiffusionConfig
+    first_stage: FirstStageConfig | None = None
+    """The frozen autoencoder in whose latents the model diffuses; null = it diffuses images."""
     network: DenoisingNetwork
     conditioning: ConditioningConfig
     """The conditioners of the model, by names of your own; {} for none."""
@@ -58,7 +62,7 @@ class DenoisingTrainConfig(TrainConfig):
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         refuse_inversion(self.sampler)
-        self.network.refuse_other_data(self.data)
+        self._refuse_other_shape()
         for name, conditioner in self.conditioning.items():
             conditioner.refuse_other_data(name, self.data)
         self._check_augmentation()
@@ -66,8 +70,29 @@ class DenoisingTrainConfig(TrainConfig):
         refuse_unfit(made, self.network.reads)
         return self
 
+    def _refuse_other_shape(self) -> None:
+        if self.first_stage is None:
+            self.network.refuse_other_data(self.data)
+            return
+        self.guidance.threshold_of(latents=True)  # raises for a threshold of latents
+        if self.first_stage.architecture is not None:
+            self.first_stage.refuse_images(self.data.channels, self.data.image_size)
+            channels, size, _ = self.first_stage.latent_shape(self.data.image_size)
+            if self.network.channels != channels:
+                raise ValueError(
+                    f"network.channels={self.network.channels}, but latents of this first stage have {channels}: set "
+                    f"network.channels={channels}"
+                )
+            if size < 1:
+                raise ValueError(f"data.image_size={self.data.image_size} has no latent: choose another first stage")
+
     def _check_augmentation(self) -> None:
         augments = [name for name, one in self.conditioning.items() if one.augments]
+        if augments and self.first_stage is not None:
+            raise ValueError(
+                f"conditioning.{augments[0]} augments images, which a first stage encodes as they are: leave it "
+                "out, or set first_stage=null"
+            )
         if len(augments) > 1:
             raise ValueError(f"conditioning.{augments[1]} augments the images a second time: leave one of the two out")
         unchanged = [name for name, one in self.conditioning.items() if one.shows_image]
@@ -79,7 +104,12 @@ class DenoisingTrainConfig(TrainConfig):
 
     def described(self) -> Self:
         conditioning = {name: one.described() for name, one in self.conditioning.items()}
-        return self.model_copy(update={"conditioning": conditioning})
+        first_stage = None if self.first_stage is None else self.first_stage.described()
+        described = self.model_copy(update={"conditioning": conditioning, "first_stage": first_stage})
+        with user_errors():
+            # What is known of a first stage only now.
+            described._refuse_other_shape()
+        return described
 
     def completed(self, captions: Callable[[], Iterable[str]], earlier: ModelConfig | None = None) -> Self:
         theirs = earlier.conditioning if isinstance(earlier, DrawingModelConfig) else {}

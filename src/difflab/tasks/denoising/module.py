@@ -11,6 +11,7 @@ from difflab.config.optimizer import OptimizerConfig
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.losses import Loss
 from difflab.diffusion.timesteps import TimestepSampler
+from difflab.networks.first_stage.model import FirstStage
 from difflab.tasks.noised_module import NoisedModule
 from difflab.tasks.training_module import StepTerms
 from difflab.types import Batch
@@ -28,6 +29,7 @@ class DenoisingModule(NoisedModule):
         conditioners: ConditionerSet,
         optimizer: OptimizerConfig,
         *,
+        first_stage: FirstStage | None = None,
         seed: int,
         max_steps: int,
         accumulate: int = 1,
@@ -39,6 +41,7 @@ class DenoisingModule(NoisedModule):
             timesteps,
             conditioners,
             optimizer,
+            first_stage=first_stage,
             seed=seed,
             max_steps=max_steps,
             accumulate=accumulate,

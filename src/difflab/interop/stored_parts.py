@@ -1,0 +1,38 @@
+"""Stored models of difflab as frozen parts of others: which file has the weights, and what model they are of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from difflab.config.model import ModelConfig, NetworkModelConfig
+from difflab.config.parts import FrozenConfig
+from difflab.config.stored import read_train_config
+from difflab.errors import UserError
+from difflab.frozen_files import file_in, find
+from difflab.interop.native import CONFIG, WEIGHTS, read_export_config, validated
+from difflab.networks.autoencoder.config import AutoencoderConfig
+
+OF_RUNS = ("weights/ema.safetensors", "weights/raw.safetensors", WEIGHTS)
+"""The files of weights in a run directory or an exported folder, the best first."""
+
+
+def model_of(weights: FrozenConfig) -> tuple[Path, ModelConfig]:
+    """The path of a file of weights, of a run or in an exported folder, and the configuration of its model.
+
+    Raises UserError if there is none.
+    """
+    path, _ = find(weights)
+    run = path.parent.parent / "config.yaml"
+    if path.parent.name == "weights" and run.is_file():
+        return path, read_train_config(run).model()
+    return path, validated(ModelConfig, read_export_config(path.parent), path.parent / CONFIG)
+
+
+def autoencoder(weights: FrozenConfig) -> tuple[FrozenConfig, AutoencoderConfig]:
+    """The file of the weights and the architecture of a stored autoencoder. Raises UserError if there is none."""
+    file = file_in(weights, OF_RUNS)
+    path, model = model_of(file)
+    network = model.network if isinstance(model, NetworkModelConfig) else None
+    if not isinstance(network, AutoencoderConfig):
+        raise UserError(f"{path} is of {model.title}, not of an autoencoder (task=autoencoder)")
+    return file, network

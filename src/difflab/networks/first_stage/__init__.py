@@ -1,0 +1,1 @@
+"""Frozen autoencoders, in whose latents a model diffuses."""
