@@ -82,7 +82,7 @@ def test_a_word_that_is_no_choice_is_refused_with_those_that_are() -> None:
 
 def test_a_chosen_weighting_brings_its_own_options_alone() -> None:
     data = composed("+diffusion=p2", "diffusion/weighting=min_snr", "diffusion.weighting.gamma=3.0")
-    assert data["weighting"] == {"kind": "min_snr", "gamma": 3.0}
+    assert data["weighting"] == {"kind": "min_snr", "gamma": 3.0, "floor": 0.0}
     assert composed("+diffusion=p2", "diffusion/weighting=none")["weighting"] == {"kind": "none"}
     assert composed("+diffusion=edm", "diffusion/sigma_distribution=vp")["sigma_distribution"]["beta_d"] == 19.9
 

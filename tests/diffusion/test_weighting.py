@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
+from difflab.diffusion.config import MinSNRConfig
 from difflab.diffusion.continuous_process import ContinuousProcess
 from difflab.diffusion.levels.distributions import LogNormalDistribution
 from difflab.diffusion.losses import DiffusionLoss
@@ -102,3 +104,12 @@ def test_without_signal_x0_and_v_weigh_the_same(weighting: LossWeighting, limit:
 def test_gamma_is_where_min_snr_clips() -> None:
     torch.testing.assert_close(MinSNR(gamma=2.0)(SNR, X0()), SNR.clamp(max=2.0))
     torch.testing.assert_close(MinSNR(gamma=2.0)(SNR, Eps()), SNR.clamp(max=2.0) / SNR)
+
+
+def test_a_floor_truncates_the_snr() -> None:
+    """max(SNR, 1) of Salimans and Ho 2022, section 4, with min-SNR's bound above."""
+    torch.testing.assert_close(MinSNR(gamma=1e9, floor=1.0)(SNR, X0()), torch.maximum(SNR, torch.ones_like(SNR)))
+    torch.testing.assert_close(MinSNR(gamma=5.0, floor=0.5)(SNR, X0()), SNR.clamp(0.5, 5.0))
+    assert MinSNR(floor=0.5).without_signal is None
+    with pytest.raises(ValidationError, match=r"floor=6\.0 is above gamma=5\.0"):
+        MinSNRConfig(kind="min_snr", floor=6.0)

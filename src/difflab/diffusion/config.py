@@ -163,6 +163,15 @@ class MinSNRConfig(WeightingBase):
     kind: Literal["min_snr"]
     gamma: float = Field(default=5.0, gt=0)
     """Upper bound on the SNR (section 3.4)."""
+    floor: float = Field(default=0.0, ge=0)
+    """Lower bound on the SNR: 1 is the truncated SNR of Salimans and Ho 2022. Without one, what is decided in nearly pure
+    noise (colours, layout) is hardly trained where x0 is predicted."""
+
+    @model_validator(mode="after")
+    def _bounds_are_ordered(self) -> Self:
+        if self.floor > self.gamma:
+            raise ValueError(f"floor={self.floor} is above gamma={self.gamma}: lower it")
+        return self
 
 
 @WEIGHTINGS.register(f"{_HERE}.weighting:P2.from_config")

@@ -52,22 +52,24 @@ class LossWeighting(ABC):
 
 @dataclass(frozen=True)
 class MinSNR(LossWeighting):
-    """min(SNR, gamma); Hang et al. 2023, "Efficient diffusion training via min-SNR weighting strategy", section 3.4."""
+    """min(SNR, gamma), and at least `floor`; Hang et al. 2023, "Efficient diffusion training via min-SNR weighting
+    strategy", section 3.4. A floor of 1 is the truncated SNR of Salimans and Ho 2022, section 4."""
 
     name = "min_snr"
 
     gamma: float = 5.0
+    floor: float = 0.0
 
     def on_x0(self, snr: Tensor) -> Tensor:
-        return snr.clamp(max=self.gamma)
+        return snr.clamp(min=self.floor, max=self.gamma)
 
     @property
-    def without_signal(self) -> float:
-        return 1.0
+    def without_signal(self) -> float | None:
+        return 1.0 if self.floor == 0.0 else None
 
     @classmethod
     def from_config(cls, config: MinSNRConfig, process: Process) -> MinSNR:
-        return cls(config.gamma)
+        return cls(config.gamma, config.floor)
 
 
 @dataclass(frozen=True)
