@@ -164,8 +164,8 @@ class MinSNRConfig(WeightingBase):
     gamma: float = Field(default=5.0, gt=0)
     """Upper bound on the SNR (section 3.4)."""
     floor: float = Field(default=0.0, ge=0)
-    """Lower bound on the SNR: 1 is the truncated SNR of Salimans and Ho 2022. Without one, what is decided in nearly pure
-    noise (colours, layout) is hardly trained where x0 is predicted."""
+    """Lower bound on the SNR; 1 is the truncated SNR of Salimans and Ho 2022. Without one, what is decided in nearly
+    pure noise (colours, layout) is hardly trained."""
 
     @model_validator(mode="after")
     def _bounds_are_ordered(self) -> Self:
