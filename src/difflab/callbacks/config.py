@@ -154,7 +154,7 @@ class ReconstructionGridConfig(CallbackBase):
     """Also at the end of training."""
 
     def refuse_training(self, config: TrainConfig) -> None:
-        if not config.model().reconstructs:
+        if "reconstructions" not in config.model().measures:
             raise ValueError(
                 "callbacks.reconstruction_grid is for autoencoders, and this task reconstructs nothing: set "
                 "callbacks.reconstruction_grid=null"

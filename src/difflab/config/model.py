@@ -35,13 +35,11 @@ class ModelConfig(RecordedConfig):
     measures: what can be measured of it: samples, the likelihood of images, the accuracy of classification; or, as it
         embeds images and texts, zero-shot classification, retrieval, linear probes of its features, and the embeddings
         themselves; or the reconstructions of an autoencoder.
-    reconstructs: whether it has images go through a latent and back.
     use: the arguments of a command that uses a classifier, with `{run}` as a placeholder; None for other models.
     """
 
     title: ClassVar[str]
     measures: ClassVar[tuple[Measurement, ...]] = ()
-    reconstructs: ClassVar[bool] = False
     use: ClassVar[str | None] = None
 
     experiment: str

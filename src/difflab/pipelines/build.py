@@ -23,7 +23,7 @@ from difflab.pipelines.base import Pipeline, Stage, wanted_by
 from difflab.pipelines.diffusing import DiffusingStage
 from difflab.pipelines.editing import Editing
 from difflab.pipelines.guides import load_guides
-from difflab.pipelines.measuring import command_of
+from difflab.pipelines.measuring import commands_of
 from difflab.pipelines.resizing import ResizingStage
 from difflab.pipelines.stored import Stored, load_stored
 from difflab.requests.base import Request
@@ -133,7 +133,7 @@ def require_drawing(run: str, model: ModelConfig) -> DrawingModelConfig:
     """The configuration of a stored generative model. Raises UserError for a model that generates no images."""
     if not isinstance(model, DrawingModelConfig):
         use = "" if model.use is None else f"; this one is for `difflab {model.use.format(run=run)}`"
-        commands = [f"`difflab {command_of(what)} run={run}`" for what in model.measures]
+        commands = [f"`difflab {name} run={run}`" for name in commands_of(model.measures)]
         tells = f"; of this one {', '.join(commands)} can be measured" if commands else ""
         raise UserError(f"run={run} is {model.title} and draws no images: give run= a diffusion model{use}{tells}")
     return model

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from difflab.config.data import DataConfig
 from difflab.config.model import Measurement, ModelConfig
 from difflab.errors import UserError
@@ -19,12 +21,18 @@ _LACKS: dict[Measurement, str] = {
 }
 
 
-_EVALUATED: tuple[Measurement, ...] = ("samples", "reconstructions")
+_COMMANDS: dict[Measurement, str | None] = {
+    "samples": "evaluate",
+    "reconstructions": "evaluate",
+    "zero_shot": "zero-shot",
+    "embeddings": None,
+}
+"""Those that are not named as what they measure, or are another command's."""
 
 
-def command_of(what: Measurement) -> str:
-    """The command that measures it."""
-    return "evaluate" if what in _EVALUATED else what.replace("_", "-")
+def commands_of(measures: Sequence[Measurement]) -> list[str]:
+    """The commands that measure these."""
+    return [name for what in measures if (name := _COMMANDS.get(what, what)) is not None]
 
 
 def require_measured(run: str, model: ModelConfig, what: Measurement) -> None:

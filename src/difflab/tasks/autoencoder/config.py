@@ -52,7 +52,6 @@ class AutoencoderModelConfig(NetworkModelConfig):
 
     title: ClassVar[str] = "an autoencoder"
     measures: ClassVar[tuple[Measurement, ...]] = ("reconstructions",)
-    reconstructs: ClassVar[bool] = True
 
     task: Literal["autoencoder"] = "autoencoder"
     network: AutoencodingNetwork
