@@ -25,7 +25,7 @@ OPEN = (None, "???")
 UNKNOWN: dict[str, Any] = {"image_size": 32, "channels": 3}
 """Assumed when a configuration is only checked and the data does not exist yet."""
 UNKNOWN_LATENTS = (4, 4)
-"""Channels, and the factor f, that are assumed alike of a first stage."""
+"""Channels, and the factor f, that are assumed of a first stage that does not exist yet."""
 
 
 def fill_in(composed: Any, choices: Mapping[str, Any], overrides: Sequence[str], *, checking: bool | None) -> list[str]:
@@ -43,7 +43,7 @@ def fill_in(composed: Any, choices: Mapping[str, Any], overrides: Sequence[str],
 
     with open_dict(composed):
         said = _fill_in_facts(composed, choices, overrides, checking=checking)
-        _fill_in_what_suits(composed, overrides, checking=checking)
+        _fill_in_what_suits(composed, overrides)
     return said
 
 
@@ -165,7 +165,7 @@ def _differ(given: object, found: int | None) -> bool:
     return isinstance(given, int) and found is not None and given != found
 
 
-def _fill_in_what_suits(composed: Any, overrides: Sequence[str], *, checking: bool | None) -> None:
+def _fill_in_what_suits(composed: Any, overrides: Sequence[str]) -> None:
     from omegaconf import OmegaConf
 
     data = OmegaConf.to_container(composed.data, resolve=True)
@@ -173,7 +173,7 @@ def _fill_in_what_suits(composed: Any, overrides: Sequence[str], *, checking: bo
     # The validation reports errors in these, without values that would be derived from them.
     size = size if isinstance(size, int) and 1 <= size <= 1 << 16 else UNKNOWN["image_size"]
     channels = channels if isinstance(channels, int) else UNKNOWN["channels"]
-    channels, size = _noised(composed.get("first_stage"), channels, size, checking=checking)
+    channels, size = _noised(composed.get("first_stage"), channels, size)
     network, conditioning = composed.get("network"), composed.get("conditioning")
     if OmegaConf.is_dict(network):
         if network.get("channels") in (None, COLOUR) and "network.channels" not in _keys(overrides):
@@ -184,7 +184,7 @@ def _fill_in_what_suits(composed: Any, overrides: Sequence[str], *, checking: bo
             _suit(CONDITIONERS, f"conditioning.{name}", section, size, channels)
 
 
-def _noised(section: Any, channels: int, size: int, *, checking: bool | None) -> tuple[int, int]:
+def _noised(section: Any, channels: int, size: int) -> tuple[int, int]:
     """Channels and pixels per side of what a network sees: of latents, if there is a first stage."""
     from omegaconf import OmegaConf
 
@@ -204,10 +204,9 @@ def _noised(section: Any, channels: int, size: int, *, checking: bool | None) ->
         return channels, size
     try:
         latent, side, _ = config.described().latent_shape(size)
-    except UserError as error:
-        if checking is not False:
-            return UNKNOWN_LATENTS[0], max(size // UNKNOWN_LATENTS[1], 1)
-        raise UserError(f"first_stage: {error}") from error
+    except UserError:
+        # Training itself reports that the first stage is missing, or is none.
+        return UNKNOWN_LATENTS[0], max(size // UNKNOWN_LATENTS[1], 1)
     return latent, max(side, 1)
 
 

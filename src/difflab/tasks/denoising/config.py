@@ -16,7 +16,7 @@ from difflab.config.network import Gives, NetworkConfig, of_other_tasks
 from difflab.config.sampler import SamplerConfig, refuse_inversion
 from difflab.config.task import TASKS
 from difflab.config.train import TrainConfig
-from difflab.errors import user_errors
+from difflab.errors import UserError, user_errors
 from difflab.networks.first_stage.config import FirstStageConfig
 
 DenoisingNetwork = Annotated[NetworkConfig, BeforeValidator(of_other_tasks)]
@@ -104,7 +104,10 @@ class DenoisingTrainConfig(TrainConfig):
 
     def described(self) -> Self:
         conditioning = {name: one.described() for name, one in self.conditioning.items()}
-        first_stage = None if self.first_stage is None else self.first_stage.described()
+        try:
+            first_stage = None if self.first_stage is None else self.first_stage.described()
+        except UserError as error:
+            raise UserError(f"first_stage.weights: {error}") from error
         described = self.model_copy(update={"conditioning": conditioning, "first_stage": first_stage})
         with user_errors():
             # What is known of a first stage only now.
