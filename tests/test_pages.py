@@ -152,6 +152,10 @@ def configure(name: str, arguments: Sequence[str]) -> None:
     if any(argument.startswith("run=runs/cfg/") for argument in arguments):
         # What the run was trained with, which is not there.
         arguments = ["guidance=classifier_free", *(a for a in arguments if a != "guidance=classifier_free")]
+    keys = [argument.partition("=")[0] for argument in arguments]
+    if "data.path" in keys and "data" not in keys:
+        # The data of a run that reads captions, which is not there.
+        arguments = ["data=shapes32_pairs", *arguments]
     points = points_of(command.name, arguments, command.swept)
     compose_and_validate(command.primary, command.config, points[0].arguments if points else list(arguments))
 
