@@ -191,7 +191,8 @@ def _noised(section: Any, channels: int, size: int, *, checking: bool | None) ->
     if not OmegaConf.is_dict(section):
         return channels, size
     values: Any = OmegaConf.to_container(section, resolve=True)
-    if not any((values.get("weights") or {}).values()):
+    weights = values.get("weights")
+    if not isinstance(weights, dict) or not any(weights.values()):
         # The validation reports that.
         return channels, size
     from difflab.config.validate import validate
