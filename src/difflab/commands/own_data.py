@@ -42,6 +42,9 @@ def fill_in(composed: Any, choices: Mapping[str, Any], overrides: Sequence[str],
     from omegaconf import open_dict
 
     with open_dict(composed):
+        if choices.get("first_stage") == "none" and not any(key.startswith("first_stage.") for key in _keys(overrides)):
+            # An experiment's values for the first stage that it names are not those of none.
+            composed.first_stage = None
         said = _fill_in_facts(composed, choices, overrides, checking=checking)
         _fill_in_what_suits(composed, overrides, checking=checking)
     return said
