@@ -155,6 +155,8 @@ def test_mistakes_end_in_a_line(tiny_shapes: Path, first_stages: Path, kl: Path,
     assert "set guidance.threshold=none, or leave it out" in threshold
     nothing = mistake("train", *TINY, f"data.path={tiny_shapes}")
     assert "first_stage: runs/autoencoder/kl_f4_shapes64/demo does not exist: give the path" in nothing
+    checkpoint = mistake(*train("a", tiny_shapes, kl / "checkpoints" / "last.ckpt"))
+    assert "last.ckpt has no config.json beside it that says what it is: give a run directory" in checkpoint
     open_ = mistake("train", *TINY, f"data.path={tiny_shapes}", "first_stage.weights.path=null")
     assert "first_stage.weights: neither path, package nor hub is given" in open_
     size = mistake(*train("a", tiny_shapes, kl, "data.image_size=18", "data.crop=adm"))
