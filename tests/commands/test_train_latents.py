@@ -154,15 +154,23 @@ def test_mistakes_end_in_a_line(tiny_shapes: Path, first_stages: Path, kl: Path,
     threshold = mistake(*train("a", tiny_shapes, kl, "guidance.threshold=static"))
     assert "set guidance.threshold=none, or leave it out" in threshold
     nothing = mistake("train", *TINY, f"data.path={tiny_shapes}")
-    assert "first_stage.weights: runs/autoencoder/kl_f4_shapes64/demo does not exist: give the path" in nothing
+    assert "first_stage: runs/autoencoder/kl_f4_shapes64/demo does not exist: give the path" in nothing
+    checkpoint = mistake(*train("a", tiny_shapes, kl / "checkpoints" / "last.ckpt"))
+    assert "last.ckpt has no config.json beside it that says what it is: give a run directory" in checkpoint
     open_ = mistake("train", *TINY, f"data.path={tiny_shapes}", "first_stage.weights.path=null")
     assert "first_stage.weights: neither path, package nor hub is given" in open_
     size = mistake(*train("a", tiny_shapes, kl, "data.image_size=18", "data.crop=adm"))
     assert "data.image_size=18 is not a multiple of 4, by which the first stage makes images smaller" in size
     channels = mistake(*train("a", tiny_shapes, kl, "network.channels=3"))
     assert "latents of this first stage have 4: set network.channels=4" in channels
+    scale = mistake(*train("a", tiny_shapes, kl, "first_stage.scale=[1,2]"))
+    assert "first_stage: scale has 2 numbers, but latents have 4 channels" in scale
+    value = mistake("train", *TINY, f"data.path={tiny_shapes}", "first_stage.weights=foo")
+    assert "first_stage.weights='foo': this is a section, not a value" in value
     twice = mistake(*encode, "encoder=clip", "out=b")
     assert "first_stage= and encoder= are both given" in twice
+    uneven = mistake(*encode, "image_size=10", "crop=adm", "out=b")
+    assert "image_size=10 is not a multiple of 4" in uneven
     precision = mistake(*encode, "precision=bf16-mixed", "out=b")
     assert "a first stage encodes in full precision" in precision
     broken = tmp_path / "broken"
@@ -172,6 +180,28 @@ def test_mistakes_end_in_a_line(tiny_shapes: Path, first_stages: Path, kl: Path,
     nan = difflab(*train("a", tiny_shapes, broken))
     assert nan.status == 2
     assert "first_stage: the latents of the training data are not finite: take another" in nan.last_error
+
+
+def test_weights_of_a_latent_model_are_described_and_leave_in_our_layout_alone(
+    tiny_shapes: Path, kl: Path, tmp_path: Path
+) -> None:
+    # Attention at 4 places a side is of the latents, not of the images.
+    done(*train("straight", tiny_shapes, kl, "trainer.max_steps=1"))
+    done("weights", "export", str(RUNS / "straight"), "--out", "exported")
+    for stored in ("exported", RUNS / "straight"):
+        said = done("weights", "inspect", stored).out
+        assert "through 4x4x4 latents of an autoencoder (of sha256 " in said
+        assert "of no use" not in said
+        assert "another model" not in said
+    for layout in ("diffusers", "guided", "pesser"):
+        refused = mistake("weights", "export", str(RUNS / "straight"), "--layout", layout, "--out", "other.pt")
+        assert "has no place for the first stage of this model" in refused
+    demo = Path("runs/autoencoder/kl_f4_shapes64/demo")
+    demo.parent.mkdir(parents=True)
+    demo.symlink_to(kl)
+    done("weights", "export", str(kl), "--layout", "diffusers", "--out", "vae")
+    preset = mistake("weights", "import", "vae", "--preset", "ldm/shapes64", "--out", "imported")
+    assert "its runs find their tokenizers, text encoders or first stages when they start" in preset
 
 
 def test_what_latents_do_not_have_is_refused_in_a_line(tiny_shapes: Path, kl: Path) -> None:

@@ -42,6 +42,9 @@ def fill_in(composed: Any, choices: Mapping[str, Any], overrides: Sequence[str],
     from omegaconf import open_dict
 
     with open_dict(composed):
+        if choices.get("first_stage") == "none" and not any(key.startswith("first_stage.") for key in _keys(overrides)):
+            # An experiment's values for the first stage that it names are not those of none.
+            composed.first_stage = None
         said = _fill_in_facts(composed, choices, overrides, checking=checking)
         _fill_in_what_suits(composed, overrides)
     return said
@@ -191,7 +194,8 @@ def _noised(section: Any, channels: int, size: int) -> tuple[int, int]:
     if not OmegaConf.is_dict(section):
         return channels, size
     values: Any = OmegaConf.to_container(section, resolve=True)
-    if not any((values.get("weights") or {}).values()):
+    weights = values.get("weights")
+    if not isinstance(weights, dict) or not any(weights.values()):
         # The validation reports that.
         return channels, size
     from difflab.config.validate import validate

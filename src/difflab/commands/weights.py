@@ -121,8 +121,8 @@ def _named_model(
 def _refuse_unlearned_tokens(preset: str, config: ModelConfig) -> None:
     if config.learns:
         raise UserError(
-            f"--preset {preset}: its runs find their tokenizers or text encoders when they start, which weights do not "
-            "have; export the run as a folder, in layout difflab or another, which has them"
+            f"--preset {preset}: its runs find their tokenizers, text encoders or first stages when they start, which "
+            "weights do not have; export the run as a folder, in layout difflab or another, which has them"
         )
 
 

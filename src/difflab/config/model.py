@@ -141,7 +141,8 @@ class DrawingModelConfig(NoisedModelConfig):
 
     @property
     def learns(self) -> bool:
-        return any(one.learns for one in self.conditioning.values())
+        unread = self.first_stage is not None and self.first_stage.architecture is None
+        return unread or any(one.learns for one in self.conditioning.values())
 
     @property
     def shrinks(self) -> tuple[int, DownsampleFilter] | None:

@@ -71,6 +71,9 @@ def of_config(config: ModelConfig) -> tuple[str, ...]:
         return words or (config.title if config.logits is None else f"classifier of {config.logits} classes",)
     kinds = [conditioner.kind for conditioner in config.conditioning.values()]
     facts = [denoiser_in_words("low_res" in kinds, config.channels)]
+    if config.first_stage is not None:
+        places = "x".join(str(side) for side in config.noised_shape)
+        facts.append(f"through {places} latents of an {config.first_stage.in_words()}")
     if config.diffusion.learns_variance:
         facts.append(LEARNED_SIGMA)
     for conditioner in config.conditioning.values():

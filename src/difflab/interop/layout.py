@@ -18,18 +18,21 @@ from difflab.config.network import NetworkConfig
 from difflab.errors import UserError
 from difflab.interop.keymap import KeyMap, Shapes, shapes_of
 from difflab.networks.count import meta_network
+from difflab.networks.first_stage.config import FirstStageConfig
 
 Model = TypeVar("Model", bound=ModelConfig, covariant=True)
 
-NETWORK, CONDITIONERS = "network.", "conditioners."
-"""The two prefixes of every state dict that difflab stores."""
+NETWORK, CONDITIONERS, FIRST_STAGE = "network.", "conditioners.", "first_stage."
+"""The prefixes of every state dict that difflab stores."""
 
 
 @dataclass(frozen=True)
 class Target:
     """The model that weights are for: its network, what the experiment adds to it, and its conditioners by name.
 
+    image_size: pixels per side of what the network sees, which are the places of a latent where it diffuses latents.
     diffusion: its process, which has no weights; None if unknown.
+    first_stage: what makes images of its latents; None if it makes images.
     """
 
     network: NetworkConfig
@@ -37,6 +40,7 @@ class Target:
     learned_variance: bool = False
     conditioning: ConditioningConfig = field(default_factory=dict)
     diffusion: DiffusionConfig | None = None
+    first_stage: FirstStageConfig | None = None
 
     @classmethod
     def of(cls, config: ModelConfig) -> Target:
@@ -44,9 +48,16 @@ class Target:
         if not isinstance(config, NetworkModelConfig):
             raise UserError(f"{config.title} has no layout but difflab's own")
         conditioning = config.conditioning if isinstance(config, DrawingModelConfig) else {}
-        diffusion = config.diffusion if isinstance(config, NoisedModelConfig) else None
-        learned_variance = diffusion is not None and diffusion.learns_variance
-        return cls(config.network, config.image_size, learned_variance, conditioning, diffusion)
+        if not isinstance(config, NoisedModelConfig):
+            return cls(config.network, config.image_size)
+        return cls(
+            config.network,
+            config.noised_shape[-1],
+            config.diffusion.learns_variance,
+            conditioning,
+            config.diffusion,
+            config.first_stage,
+        )
 
     def meta_network(self) -> nn.Module:
         """The network without storage; UserError if the configuration does not fit the image size."""
@@ -79,6 +90,9 @@ class Target:
     def shapes(self) -> Shapes:
         """Key -> shape of all stored tensors of the model, under our own keys."""
         shapes = {NETWORK + key: shape for key, shape in shapes_of(self.meta_network().state_dict()).items()}
+        if self.first_stage is not None:
+            channels = self.first_stage.autoencoder.latent_channels
+            shapes |= {f"{FIRST_STAGE}{key}": (channels,) for key in ("scale", "shift")}
         return shapes | {CONDITIONERS + key: shape for key, shape in self.conditioner_shapes().items()}
 
 

@@ -134,7 +134,7 @@ def check_export(path: str | Path, config: ModelConfig, layout: str) -> list[str
     folder = _folder_of(path, layout)
     if layout != NATIVE:
         target = Target.of(config)
-        layout_named(layout).keymap(target)
+        _keymap_of_export(layout, target)
         if folder is not None:
             folder.described(target, config)
     if folder is not None:
@@ -176,7 +176,7 @@ def _export(
     path: Path, state: Mapping[str, Tensor], target: Target, layout: str, config: ModelConfig | None
 ) -> list[Path]:
     known, folder = layout_named(layout), _folder_of(path, layout)
-    official = known.keymap(target).to_official(state)
+    official = _keymap_of_export(layout, target).to_official(state)
     if folder is not None:
         return save_folder(folder, path, official, target, config)
     write = _ONE_FILE.get(path.suffix)
@@ -184,6 +184,16 @@ def _export(
         raise UserError(_no_ending(path, layout))
     write(path, known.file_of(official, target))
     return [path]
+
+
+def _keymap_of_export(layout: str, target: Target) -> KeyMap:
+    known = layout_named(layout)
+    if target.first_stage is not None:
+        raise UserError(
+            f"{known.code} has no place for the first stage of this model and the scale of its latents, without which "
+            "nothing can be drawn: use layout difflab"
+        )
+    return known.keymap(target)
 
 
 def _layout_of(config: ModelConfig, name: str) -> str:

@@ -25,6 +25,11 @@ def model_of(weights: FrozenConfig) -> tuple[Path, ModelConfig]:
     run = path.parent.parent / "config.yaml"
     if path.parent.name == "weights" and run.is_file():
         return path, read_train_config(run).model()
+    if not (path.parent / CONFIG).is_file():
+        raise UserError(
+            f"{path} has no {CONFIG} beside it that says what it is: give a run directory or an exported folder "
+            "(`difflab weights import` makes one of other files; a checkpoint's weights are in weights/ of its run)"
+        )
     return path, validated(ModelConfig, read_export_config(path.parent), path.parent / CONFIG)
 
 

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from difflab.config.base import Config
 from difflab.config.parts import FrozenConfig
 from difflab.config.registry import load
+from difflab.errors import user_errors
 from difflab.networks.autoencoder.config import AutoencoderConfig
 
 Factor = Annotated[float, Field(gt=0)]
@@ -62,12 +63,16 @@ class FirstStageConfig(Config):
     def described(self) -> Self:
         """Returns the configuration with the file of the weights and the architecture; the same if it has one.
 
-        Raises UserError if there are no such files, or if they are of another kind of model.
+        Raises UserError if there are no such files, if they are of another kind of model, or if its latents have other
+        channels than scale and shift.
         """
         if self.architecture is not None:
             return self
         weights, architecture = load("difflab.interop.stored_parts:autoencoder")(self.weights)
-        return self.model_copy(update={"weights": weights, "architecture": architecture})
+        described = self.model_copy(update={"weights": weights, "architecture": architecture})
+        with user_errors():
+            described._refuse_other_channels()
+        return described
 
     def in_words(self) -> str:
         """What gives the same latents to the same images, if its weights are recorded."""
@@ -97,10 +102,13 @@ class FirstStageConfig(Config):
     def _scaling_is_whole(self) -> Self:
         if self.scale is None and self.shift is not None:
             raise ValueError("shift is given without scale: give both, or neither to have them measured")
+        self._refuse_other_channels()
+        return self
+
+    def _refuse_other_channels(self) -> None:
         for key in ("scale", "shift"):
             value = getattr(self, key)
             if self.architecture is not None and isinstance(value, list):
                 channels = self.architecture.latent_channels
                 if len(value) != channels:
                     raise ValueError(f"{key} has {len(value)} numbers, but latents have {channels} channels")
-        return self

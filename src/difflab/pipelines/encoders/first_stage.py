@@ -7,7 +7,7 @@ from torch import Tensor
 
 from difflab.config.parts import FrozenConfig
 from difflab.data.encoded.encoder import Encoder, ImageEncoding, Outputs
-from difflab.errors import UserError
+from difflab.errors import UserError, user_errors
 from difflab.frozen_files import with_recorded_parts
 from difflab.images import to_float
 from difflab.networks.first_stage.build import mirrored_field, moments_field, moments_sha256
@@ -29,7 +29,8 @@ def build(config: FirstStageEncoderConfig, device: torch.device, autocast: torch
     stored = find_stored(config.run, "auto")
     data = None if stored.train is None else stored.train.data
     size = config.image_size or stored.config.image_size
-    part.autoencoder.refuse_size(size)
+    with user_errors():
+        part.autoencoder.refuse_size(size)
     first_stage = FirstStage(part)
     load_frozen(first_stage)
     first_stage.to(device)

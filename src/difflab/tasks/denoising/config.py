@@ -107,7 +107,7 @@ class DenoisingTrainConfig(TrainConfig):
         try:
             first_stage = None if self.first_stage is None else self.first_stage.described()
         except UserError as error:
-            raise UserError(f"first_stage.weights: {error}") from error
+            raise UserError(f"first_stage: {error}") from error
         described = self.model_copy(update={"conditioning": conditioning, "first_stage": first_stage})
         with user_errors():
             # What is known of a first stage only now.
