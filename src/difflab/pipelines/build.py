@@ -133,7 +133,7 @@ def require_drawing(run: str, model: ModelConfig) -> DrawingModelConfig:
     """The configuration of a stored generative model. Raises UserError for a model that generates no images."""
     if not isinstance(model, DrawingModelConfig):
         use = "" if model.use is None else f"; this one is for `difflab {model.use.format(run=run)}`"
-        commands = [f"`difflab {command_of(what)} run={run}`" for what in model.measures]
+        commands = [f"`difflab {command} run={run}`" for what in model.measures if (command := command_of(what))]
         tells = f"; of this one {', '.join(commands)} can be measured" if commands else ""
         raise UserError(f"run={run} is {model.title} and draws no images: give run= a diffusion model{use}{tells}")
     return model

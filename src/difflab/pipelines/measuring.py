@@ -22,8 +22,10 @@ _LACKS: dict[Measurement, str] = {
 _EVALUATED: tuple[Measurement, ...] = ("samples", "reconstructions")
 
 
-def command_of(what: Measurement) -> str:
-    """The command that measures it."""
+def command_of(what: Measurement) -> str | None:
+    """The command that measures it; None for embeddings, which `difflab data encode` stores with a data set."""
+    if what == "embeddings":
+        return None
     return "evaluate" if what in _EVALUATED else what.replace("_", "-")
 
 
