@@ -107,6 +107,7 @@ def test_an_ordinary_call_is_validated_and_executed_with_everything_it_was_given
         (["-m", "seed=1,2"], "launcher"),
         (["--multirun", "hydra/launcher=basic", "seed=1,2"], "launcher"),
         (["seed=-1"], "seed=-1"),
+        (["name=caf\udce9"], r"name=caf\\udce9 is not UTF-8 text"),
         (["+trainer.typo=1"], "trainer.typo"),
         (["--cfg", "job", "debug=null"], "debug=null: choose one of fast"),
         (["-m", "hydra/launcher=submitit_local", "sampler=null"], "sampler=null: choose one of"),

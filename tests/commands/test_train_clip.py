@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 import yaml
 
 from command_line import spawn_difflab
+from difflab.cli import COMMANDS
 from difflab.data.shapes import ShapesSource
 from difflab.data.writing import write_dataset
 from difflab.pipelines.stored import load_stored
@@ -180,6 +182,9 @@ def test_a_tokenizer_whose_texts_end_elsewhere_is_refused(tiny_shapes: Path) -> 
 def test_a_clip_draws_nothing(clip_run: Path) -> None:
     line = mistake("sample", f"run={clip_run}", "n=1", "accelerator=cpu")
     assert "is a CLIP and draws no images: give run= a diffusion model" in line
+    told = re.findall(r"`difflab (\S+) run=", line)
+    assert told == ["zero-shot", "retrieval", "probe"]
+    assert set(told) <= set(COMMANDS)
 
 
 def test_a_vocabulary_is_learned_once(clip_run: Path, tiny_shapes: Path, tmp_path: Path) -> None:

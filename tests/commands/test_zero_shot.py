@@ -197,6 +197,8 @@ def test_two_processes_find_what_one_does(small_clip: Path, tmp_path: Path) -> N
         (["templates=['{} {}']"], "has 2 {}; it needs exactly one"),
         (["class_names=[a,b]"], "class_names has 2 names, the data has 6 classes"),
         (["class_names={circel:disc}"], "the data has no class 'circel'; did you mean 'circle'?"),
+        (["class_names={circle:'  '}"], "class_names: the name of class 0 is empty"),
+        (["class_names=surrogate.json"], r"class_names=surrogate.json: the name of class 0 is not UTF-8 text"),
         (["class_names=nowhere.txt"], "class_names=nowhere.txt does not exist"),
         (["class_names=[a,b,c,d,e,'']"], "the name of class 5 is empty"),
         (["templates=shapes", "class_names=[a,b,c,d,e,f]"], "not 'a': give templates=simple, or a file"),
@@ -216,6 +218,7 @@ def test_two_processes_find_what_one_does(small_clip: Path, tmp_path: Path) -> N
 )
 def test_mistakes_are_one_line_and_write_nothing(small_clip: Path, arguments: list[str], message: str) -> None:
     before = sorted(small_clip.rglob("*"))
+    Path("surrogate.json").write_text(json.dumps(["\ud800", *"bcdef"]))
     assert message in mistake("zero-shot", f"run={small_clip}", "n=2", *arguments, "out=found", *QUIET)
     assert sorted(small_clip.rglob("*")) == before
     assert not Path("found").exists()

@@ -80,6 +80,11 @@ ONE = {"label": 0, "caption": "a"}
         (({**ONE, "label": True},), "line 1: label is true: give the number or the name of a class"),
         (({**ONE, "label": 1.0},), "line 1: label is 1.0: give the number"),
         (({**ONE, "caption": 3},), "line 1: caption is 3: give a text"),
+        (
+            ({**ONE, "caption": "a \ud800"},),
+            r"line 1: caption is not UTF-8 text (it holds \ud800, which is no character): correct it",
+        ),
+        (({**ONE, "caption": "a \0"},), "line 1: caption is not UTF-8 text (it holds zero bytes"),
         (({**ONE, "embedding": "gone.npy"},), "line 1: embedding=gone.npy does not exist in"),
         (({**ONE, "embedding": [1, "a"]},), "line 1: embedding is no embedding: give a list of finite numbers"),
         (({**ONE, "embedding": [float("nan")]},), "line 1: embedding is no embedding"),

@@ -16,6 +16,7 @@ from difflab.config.axes import AXES
 from difflab.config.base import Config
 from difflab.config.groups import choice_file, choices_of, conf_dirs, contents, is_group
 from difflab.config.validate import validate
+from difflab.console import printable
 from difflab.errors import UserError, first_line
 
 Model = TypeVar("Model", bound=Config)
@@ -196,9 +197,19 @@ def _refuse_choices_written_as_values(primary: str, overrides: Sequence[str]) ->
 
 def refuse_before_composing(primary: str, overrides: Sequence[str]) -> None:
     """Raises UserError for choices on which Hydra's own message would be wrong, or a traceback."""
+    _refuse_no_text(overrides)
     refuse_null_groups(overrides)
     _refuse_lists_of_no_choices(overrides)
     _refuse_another_task(primary, overrides)
+
+
+def _refuse_no_text(overrides: Sequence[str]) -> None:
+    """Raises UserError for bytes that are not UTF-8, which no record of the run could hold."""
+    for override in overrides:
+        try:
+            override.encode("utf-8")
+        except UnicodeEncodeError:
+            raise UserError(f"{printable(override)} is not UTF-8 text: write it in a terminal with UTF-8") from None
 
 
 def _refuse_another_task(primary: str, overrides: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ import codecs
 import numpy as np
 
 from difflab.config.data import Captions
+from difflab.console import printable
 from difflab.data.hashing import hash_indices
 from difflab.seeding import stream_seed
 
@@ -43,9 +44,26 @@ def decode_text(data: bytes) -> str:
     except UnicodeDecodeError:
         marked = f" (it starts with the mark of {encoding}, but is not that either)" if mark else ""
         raise BadCaption(f"not UTF-8 text{marked}") from None
+    return _without_zero_bytes(text).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def storable_text(text: str) -> str:
+    """Returns a text that did not come from a file of its own, such as one in JSON, if a caption file can hold it.
+
+    Raises BadCaption for zero bytes, and for what JSON and the command line can say but UTF-8 cannot: halves of
+    surrogate pairs.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadCaption(f"not UTF-8 text (it holds {printable(text[error.start])}, which is no character)") from None
+    return _without_zero_bytes(text)
+
+
+def _without_zero_bytes(text: str) -> str:
     if "\0" in text:
         raise BadCaption("not UTF-8 text (it holds zero bytes, as UTF-16 without its mark does)")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return text
 
 
 def lines_of(text: str) -> list[str]:

@@ -17,6 +17,7 @@ from difflab.config.clip import Label, PromptedConfig
 from difflab.config.data import DataConfig
 from difflab.console import printable
 from difflab.data.build import class_names_of
+from difflab.data.captions import BadCaption, storable_text
 from difflab.data.shapes.prompts import templates as shapes_templates
 from difflab.data.shapes.scene import Scene
 from difflab.data.shapes.source import class_label
@@ -109,7 +110,7 @@ def _names(config: PromptedConfig, known: Sequence[str] | None, classes: int | N
         said = f"class_names={printable(given)}"
         given = _from_file(Path(given), said)
     if isinstance(given, Mapping):
-        return _renamed(given, known, said)
+        return _checked(_renamed(given, known, said), said)
     if given is None:
         if known is None:
             raise UserError(
@@ -121,10 +122,18 @@ def _names(config: PromptedConfig, known: Sequence[str] | None, classes: int | N
             f"{said} has {len(given)} names, the data has {classes} classes: name each class once, in the order of the "
             "labels"
         )
-    empty = next((number for number, name in enumerate(given) if not name.strip()), None)
-    if empty is not None:
-        raise UserError(f"{said}: the name of class {empty} is empty")
-    return list(given)
+    return _checked(given, said)
+
+
+def _checked(names: Sequence[str], said: str) -> list[str]:
+    for number, name in enumerate(names):
+        if not name.strip():
+            raise UserError(f"{said}: the name of class {number} is empty")
+        try:
+            storable_text(name)
+        except BadCaption as error:
+            raise UserError(f"{said}: the name of class {number} is {error}: correct it") from None
+    return list(names)
 
 
 def _renamed(given: Mapping[str, str], known: Sequence[str] | None, said: str) -> list[str]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from difflab.console import printable
 from difflab.data.bad_files import read_whole
 from difflab.data.boxes import read_boxes, read_phrases
+from difflab.data.captions import BadCaption, storable_text
 from difflab.data.fields import as_embedding, decode_embedding, stacked
 from difflab.errors import UserError, in_one_line
 from difflab.requests.base import PICTURES, Nothing, Wanted
@@ -202,7 +203,10 @@ def gives(path: str | Path, field: str) -> bool:
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str):
         raise UserError(f"{where} is {json.dumps(value)}: give a text")
-    return value
+    try:
+        return storable_text(value)
+    except BadCaption as error:
+        raise UserError(f"{where} is {error}: correct it") from None
 
 
 def _boxes(content: dict[str, Any], where: str) -> dict[str, Any]:

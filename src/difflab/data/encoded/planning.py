@@ -132,8 +132,10 @@ def chosen_splits(directory: DataDirectory, splits: Sequence[str] | None) -> lis
         known = ", ".join(directory.index.splits)
         raise UserError(f"splits={pattern!r} is a glob of shards; name splits (there are: {known})")
     chosen = list(directory.index.splits if splits is None else dict.fromkeys(splits))
+    if not chosen:
+        raise UserError(f"no split of {directory.root} is named; name some, as in splits=[train], or leave splits out")
     empty = next((split for split in chosen if not directory.split(split).samples), None)
-    if empty is not None or not chosen:
+    if empty is not None:
         raise UserError(f"{directory.root} has no samples in split {empty!r}; name others, as in splits=[train]")
     return chosen
 

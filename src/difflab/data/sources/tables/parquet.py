@@ -11,7 +11,7 @@ from typing import Any
 from difflab.console import printable
 from difflab.data.bad_files import BadFile
 from difflab.data.sources.tables.columns import Columns, NamedColumns, choose_columns
-from difflab.data.sources.tables.reading import Row, Table, caption_of, class_names_of
+from difflab.data.sources.tables.reading import Row, Table, caption_of, class_names_of, text_of
 from difflab.errors import UserError, first_line
 
 _GROUPS_KEPT = 2
@@ -99,8 +99,10 @@ def _rows_of(opened: Any, file: int, columns: Columns, path: Path) -> list[Row]:
                 raise UserError(f"{printable(path)} row {number} has no {columns.label}; give every image its class")
             name = image.get("path") if isinstance(image, dict) else image
             place = (file, group, row) if columns.has_bytes else None
-            text = None if columns.caption is None else caption_of(caption)
-            rows.append(Row(number, name or None, text, None if label is None else str(label), place))
+            where = f"{printable(path)} row {number}:"
+            text = None if columns.caption is None else caption_of(caption, f"{where} its caption")
+            of_class = None if label is None else text_of(label, f"{where} its class")
+            rows.append(Row(number, name or None, text, of_class, place))
     return rows
 
 

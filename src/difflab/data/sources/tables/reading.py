@@ -12,7 +12,7 @@ from typing import Any
 
 from difflab.console import printable
 from difflab.data.bad_files import read_whole
-from difflab.data.captions import BadCaption, decode_text
+from difflab.data.captions import BadCaption, decode_text, storable_text
 from difflab.data.sources.tables.columns import NamedColumns, choose_columns
 from difflab.errors import UserError, first_line
 
@@ -62,11 +62,22 @@ def read_table(path: Path, named: NamedColumns) -> Table:
     return table
 
 
-def caption_of(value: Any) -> str:
-    """The text of a cell; a list of several captions becomes lines."""
+def caption_of(value: Any, where: str) -> str:
+    """The text of a cell; a list of several captions becomes lines. Raises UserError if a caption file cannot hold it.
+
+    where: the cell, for the message.
+    """
     if isinstance(value, list | tuple):
-        return "\n".join(map(caption_of, value))
-    return "" if value is None else str(value).replace("\r\n", "\n").replace("\r", "\n").strip()
+        return "\n".join(caption_of(one, where) for one in value)
+    return "" if value is None else text_of(value, where).replace("\r\n", "\n").replace("\r", "\n").strip()
+
+
+def text_of(value: Any, where: str) -> str:
+    """A value as text. Raises UserError if a file cannot hold it."""
+    try:
+        return storable_text(str(value))
+    except BadCaption as error:
+        raise UserError(f"{where} is {error}: correct it") from None
 
 
 def class_names_of(labels: Sequence[str], numbers: bool) -> list[str]:
@@ -90,8 +101,9 @@ def _from_text(path: Path, lines: Iterator[Cells], named: NamedColumns) -> Table
         if columns.label is not None and label in (None, ""):
             raise UserError(f"{printable(path)} line {number} has no {columns.label}; give every image its class")
         shown = None if image is None or not str(image).strip() else str(image).strip()
-        caption = None if columns.caption is None else caption_of(values.get(columns.caption))
-        rows.append(Row(number, shown, caption, None if label is None else str(label)))
+        where = f"{printable(path)} line {number}:"
+        caption = None if columns.caption is None else caption_of(values.get(columns.caption), f"{where} its caption")
+        rows.append(Row(number, shown, caption, None if label is None else text_of(label, f"{where} its class")))
     labels = [row.label for row in rows if row.label is not None]
     whole = all(label.removeprefix("-").isdecimal() for label in labels)
     return Table(path, rows, classes=class_names_of(labels, whole) if labels else None)
