@@ -93,7 +93,7 @@ def test_mistakes_are_one_line(official: dict[str, Tensor]) -> None:
     message = mistake("weights", "import", "base.pt", "--out", "ours")
     assert "base.pt: name the experiment that these weights are of" in message
     message = mistake("weights", "import", "base.pt", "--preset", "glide/shapes32", "--out", "ours")
-    assert "--preset glide/shapes32: its runs find their tokenizers or text encoders when they start" in message
+    assert "--preset glide/shapes32: its runs find their tokenizers, text encoders or first stages when they start" in message
     assert not Path("ours").exists()
 
 
