@@ -160,5 +160,5 @@ def test_two_processes_find_what_one_does(captioned: Path, small_clip: Path, tmp
     one, two = records(tmp_path / "on-1"), records(tmp_path / "on-2")
     assert len(one) == 4
     assert {name: found.value for name, found in two.items()} == {
-        name: pytest.approx(found.value, rel=1e-4) for name, found in one.items()
+        name: pytest.approx(found.value, rel=1e-3) for name, found in one.items()
     }

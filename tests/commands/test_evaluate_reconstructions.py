@@ -173,7 +173,8 @@ def test_two_processes_find_what_one_finds(runs: Path, run: str, n: int, more: l
     done("evaluate", *asked, "out=two", "devices=2")
     one, two = values(runs / "one"), values(runs / "two")
     assert list(one) == list(two)
-    assert one == pytest.approx(two, rel=1e-5)
+    # Batches of other sizes change the last bits of the arithmetic, which PSNR hides and SSIM of noise does not.
+    assert one == pytest.approx(two, rel=1e-3, abs=1e-5)
     assert (runs / "one" / "reconstructions.png").read_bytes() == (runs / "two" / "reconstructions.png").read_bytes()
 
 

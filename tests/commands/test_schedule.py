@@ -235,7 +235,7 @@ def test_several_numbers_of_steps_are_a_search_each(own_run: Path) -> None:
         (["candidates=1"], "candidates=1: input should be greater than or equal to 2"),
         (["metric=kid-lite0"], "metric=kid-lite0 is none of metrics= (oracle): choose others, as in metrics=lite0"),
         (["metric=psnr"], "metric=psnr is none of metrics= (oracle): choose others, as in metrics=super_resolution"),
-        (["metric=lpips"], "metric=lpips: set goal=minimize or goal=maximize"),
+        (["metric=dists"], "metric=dists: set goal=minimize or goal=maximize"),
         (["metric=oracle-mean-leftover"], "set goal=minimize"),
         (["start=0.5", "images=x"], "levels are searched for sampling from noise: leave start, inverted and mask out"),
         (["sampler=ddim_inversion"], "maps images to noise and generates none"),

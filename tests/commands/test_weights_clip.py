@@ -112,7 +112,10 @@ def test_the_silent_mismatch_of_activations_is_refused(preset: str) -> None:
 def test_a_preset_that_learns_its_tokenizer_is_none_for_weights() -> None:
     saved("weights.pt")
     message = mistake("weights", "import", "weights.pt", "--out", "ours", "--preset", "clip/shapes32")
-    assert "--preset clip/shapes32: its runs find their tokenizers, text encoders or first stages when they start" in message
+    assert (
+        "--preset clip/shapes32: its runs find their tokenizers, text encoders or first stages when they start"
+        in message
+    )
 
 
 def test_an_activation_is_for_clips(tiny_run: Path) -> None:

@@ -59,7 +59,7 @@ def test_a_file_comes_in_draws_prompts_and_goes_out(official: dict[str, Tensor])
     assert "base.pt (glide) -> ours: try `difflab sample run=ours n=4 'prompts=[\"a red circle\"]'`" in said
     config = load_stored("ours")[1].config
     assert (config.sampler.kind, config.sampler.steps, config.sampler.spacing) == ("ancestral", 100, "sections")
-    assert (config.guidance.kind, config.guidance.scale, config.guidance.threshold) == ("classifier_free", 3, "static")
+    assert (config.guidance.kind, config.guidance.scale, config.guidance.threshold) == ("classifier_free", 3, "auto")
     assert "text transformer of 3 layers of 48 channels on 6 tokens" in done("weights", "inspect", "ours").out
     done("sample", "run=ours", "n=4", "sampler.steps=2", PROMPTS, "out=drawn", *ON_CPU)
     record = json.loads(Path("drawn/sample.json").read_text())
@@ -93,7 +93,10 @@ def test_mistakes_are_one_line(official: dict[str, Tensor]) -> None:
     message = mistake("weights", "import", "base.pt", "--out", "ours")
     assert "base.pt: name the experiment that these weights are of" in message
     message = mistake("weights", "import", "base.pt", "--preset", "glide/shapes32", "--out", "ours")
-    assert "--preset glide/shapes32: its runs find their tokenizers, text encoders or first stages when they start" in message
+    assert (
+        "--preset glide/shapes32: its runs find their tokenizers, text encoders or first stages when they start"
+        in message
+    )
     assert not Path("ours").exists()
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from difflab.config.axes import METRICS
 from difflab.config.groups import smallest_with
 from difflab.config.metrics import known_metric
 from difflab.config.sample import EvaluateConfig
@@ -62,7 +63,8 @@ class ScheduleConfig(EvaluateConfig):
         kinds = [config.kind for config in self.metrics.values() if config is not None]
         if self.kind is not None and self.kind not in kinds:
             chosen = ", ".join(kinds) or "none"
-            there_is = smallest_with("metrics", self.kind)
+            of_samples = {name for name, kind in METRICS.items() if "samples" in getattr(kind.config, "measures", ())}
+            there_is = smallest_with("metrics", self.kind, of_samples)
             other = f": choose others, as in metrics={there_is}" if there_is else ""
             raise ValueError(f"metric={self.metric} is none of metrics= ({chosen}){other}")
         return self

@@ -36,6 +36,6 @@ def test_two_ranks_are_one(scenario: str, ended: Path, tiny_shapes: Path, tmp_pa
     assert first["weights"].keys() == alone.state_dict().keys()
     for name, tensor in alone.state_dict().items():
         torch.testing.assert_close(
-            first["weights"][name], tensor, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
+            first["weights"][name], tensor, rtol=1e-2, atol=2e-3, msg=lambda m, n=name: f"{n}: {m}"
         )
     assert first["means"] == pytest.approx(alone.training_means(), rel=1e-3, abs=1e-4)
