@@ -124,9 +124,7 @@ def _encoding(folder: Path, encoder: Encoder, batch: int, workers: int, device: 
     options = EncodeConfig(path=str(folder / "shapes"), out=str(out), batch_size=batch, workers=workers)
 
     def step() -> None:
-        plan = EncodePlan(
-            open_data(options.path), ["train"], encoder, options.dtype or "float16", options.captions, batch
-        )
+        plan = EncodePlan(open_data(options.path), ["train"], encoder, "float16", options.captions, batch)
         EncodeJob(options, plan, Processes(), device).run()
         shutil.rmtree(out)
 

@@ -74,12 +74,14 @@ def contents(group: str, name: str) -> dict[str, Any] | None:
 
 
 def smallest_with(group: str, kind: str, among: Container[str]) -> str | None:
-    """The choice of a group of named parts that has a part of this kind and the fewest others, all of kinds `among`; None
-    if none has."""
+    """The choice of a group of named parts that has a part of this kind and the fewest others, all of kinds `among`.
+
+    None if none has.
+    """
     found = []
     for name in choices_of(group):
         parts = [part for part in (contents(group, name) or {}).values() if isinstance(part, dict)]
-        kinds = [part.get("kind") for part in parts]
+        kinds = [str(part.get("kind")) for part in parts]
         if kind in kinds and all(one in among for one in kinds):
             found.append((len(parts), name))
     return min(found)[1] if found else None
