@@ -250,10 +250,10 @@ def test_mistakes_are_one_line_and_nothing_is_drawn(own_run: Path, arguments: li
 
 def test_a_choice_of_metrics_that_is_named_has_the_metric() -> None:
     for kind in METRICS:
-        choice = smallest_with("metrics", kind)
+        choice = smallest_with("metrics", kind, METRICS)
         assert choice is not None
         assert kind in {metric["kind"] for metric in (contents("metrics", choice) or {}).values()}
-    assert smallest_with("metrics", "beauty") is None
+    assert smallest_with("metrics", "beauty", METRICS) is None
 
 
 def test_a_metric_that_is_not_there_names_those_that_are(own_run: Path) -> None:
