@@ -197,7 +197,9 @@ class DiffusingStage:
             if self.ends_at is not None:
                 return {**batch, UNFINISHED: Unfinished(x, self.ends_at, noise, seeds)}
             images = self.images_of(x)
-            refuse_undecodable(images, indices, self._networks())
+            if self.first_stage is not None:
+                # What is not decoded was looked at already.
+                refuse_undecodable(images, indices, self._networks())
             return {**batch, "image": images}
 
     @torch.inference_mode()

@@ -70,7 +70,7 @@ class ReconstructionPipeline:
     @property
     def diverges(self) -> bool:
         """Whether latents have a distribution, which diverges from the standard normal."""
-        return self.network.moments_channels > self.network.latent_channels
+        return self.network.config.has_variance
 
     def __call__(self, batch: Batch, seed: int) -> tuple[Tensor, MadeOf]:
         """batch: `image` uint8 [B, C, H, W], `index` int64 [B], and perhaps `json`, on any device.

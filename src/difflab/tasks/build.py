@@ -27,7 +27,7 @@ class Model:
     network: nn.Module
     conditioners: ConditionerSet
 
-    def as_module(self) -> nn.Module:
+    def as_module(self) -> nn.ModuleDict:
         """One module whose state dict has the keys of every checkpoint and export: `network.*`, `conditioners.*`."""
         return nn.ModuleDict({"network": self.network, "conditioners": self.conditioners})
 
@@ -50,9 +50,9 @@ class NoisedModel(Model):
     process: Process
     first_stage: FirstStage | None = None
 
-    def as_module(self) -> nn.Module:
+    def as_module(self) -> nn.ModuleDict:
         """Also with `first_stage.*`, if there is one."""
-        module = nn.ModuleDict({"network": self.network, "conditioners": self.conditioners})
+        module = super().as_module()
         if self.first_stage is not None:
             module["first_stage"] = self.first_stage
         return module

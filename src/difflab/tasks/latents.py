@@ -28,14 +28,17 @@ class TrainedLatents:
         self.encoded = first_stage.config.encoded
         self._sha256 = moments_sha256(first_stage.config)
         self.field = moments_field(self._sha256)
-        config = first_stage.config
-        has_variance = config.autoencoder.moments_channels > config.autoencoder.latent_channels
-        self._sampled = config.latent == "sample" and has_variance
+        self._sampled = first_stage.config.latent == "sample" and first_stage.config.autoencoder.has_variance
 
     @property
     def cached(self) -> Mapping[str, str]:
         """The field that is read if a data set has it, and the hash of the encoder that made it."""
         return {} if self.encoded == "never" else {self.field: self._sha256}
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The field, if a data set has to have it."""
+        return (self.field,) if self.encoded == "always" else ()
 
     def refuse_others(self, fields: Mapping[str, str], where: str) -> None:
         """Raises UserError if a data set has latents, but of other first stages.

@@ -84,9 +84,7 @@ class NoisedModule(TrainingModule):
         self._seen_timesteps: list[Tensor] = []
 
     def batch_keys(self) -> tuple[str, ...]:
-        read = self.conditioners.missing(["image"])
-        required = self._latents is not None and self._latents.encoded == "always"
-        return (*read, self._latents.field) if self._latents is not None and required else read
+        return (*self.conditioners.missing(["image"]), *(() if self._latents is None else self._latents.required))
 
     def tokenizers(self) -> Mapping[str, Tokenizer]:
         return self.conditioners.tokenizers
@@ -113,16 +111,11 @@ class NoisedModule(TrainingModule):
         limit = self.first_stage.config.measured_on
         batches: Any = self.trainer.datamodule.one_pass(limit)  # pyrefly: ignore
         shown = track(batches, len(batches), "measuring the latents of the training images")
-        self._latents.measure(shown, self.device, self._added_up)
+        self._latents.measure(shown, self.device, lambda sums: self.added_up(sums).cpu())
         scale, shift = (
             ", ".join(f"{one:.4g}" for one in values) for values in (self.first_stage.scale, self.first_stage.shift)
         )
         _log.info("latents are scaled by %s after %s is subtracted", scale, shift)
-
-    def _added_up(self, values: Tensor) -> Tensor:
-        total = self.trainer.strategy.reduce(values.to(self.device), reduce_op="sum")
-        assert isinstance(total, Tensor)
-        return total.cpu()
 
     def noised(self, batch: Batch, seeds: Sequence[int], augmentation: Augmentation | None = None) -> Noised:
         """Samples t, noise and x_t from each sample's own stream; Ho et al. (2020), algorithm 1, lines 2 to 5.

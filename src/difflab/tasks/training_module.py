@@ -135,9 +135,13 @@ class TrainingModule(SteppingModule, HasTrainingOnly):
         return self.window.means(sums, "train")
 
     def _over_all_ranks(self, window: MeanWindow) -> Tensor:
-        sums = self.trainer.strategy.reduce(window.sums().to(self.device, copy=True), reduce_op="sum")
-        assert isinstance(sums, Tensor)
-        return sums
+        return self.added_up(window.sums())
+
+    def added_up(self, values: Tensor) -> Tensor:
+        """The sum of a tensor over all ranks, on the device; the tensor itself stays."""
+        total = self.trainer.strategy.reduce(values.to(self.device, copy=True), reduce_op="sum")
+        assert isinstance(total, Tensor)
+        return total
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 

@@ -162,6 +162,11 @@ class AutoencoderConfig(NetworkBase):
         return self.latent_channels * self.regularizer.moments_per_channel
 
     @property
+    def has_variance(self) -> bool:
+        """Whether a latent has a distribution, from which it can be sampled."""
+        return self.moments_channels > self.latent_channels
+
+    @property
     def attended_levels(self) -> frozenset[int]:
         """The levels with attention after each block, 0 being the full size."""
         return frozenset(factor.bit_length() - 1 for factor in self.attention_factors)
