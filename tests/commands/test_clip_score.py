@@ -152,7 +152,8 @@ def test_a_run_is_judged_while_it_trains(captioned: Path, small_clip: Path, tiny
 
 @pytest.mark.slow
 def test_two_processes_find_what_one_does(captioned: Path, small_clip: Path, tmp_path: Path) -> None:
-    asked = ["evaluate", f"run={captioned}", "n=5", "sampler.steps=2", "batch_size=2", "metrics=clip_score"]
+    # A sample at a time: other batches change the last bits of the arithmetic, and so a pixel now and then.
+    asked = ["evaluate", f"run={captioned}", "n=5", "sampler.steps=2", "batch_size=1", "metrics=clip_score"]
     arguments = [*asked, f"clip={small_clip}", "split=val", *QUIET]
     done(*arguments, "out=on-1")
     ended = spawn_difflab([*arguments, "devices=2", "out=on-2"], tmp_path)
@@ -160,5 +161,5 @@ def test_two_processes_find_what_one_does(captioned: Path, small_clip: Path, tmp
     one, two = records(tmp_path / "on-1"), records(tmp_path / "on-2")
     assert len(one) == 4
     assert {name: found.value for name, found in two.items()} == {
-        name: pytest.approx(found.value, rel=1e-3) for name, found in one.items()
+        name: pytest.approx(found.value, rel=1e-4) for name, found in one.items()
     }

@@ -168,13 +168,13 @@ def test_a_sample_is_drawn_with_the_stream_of_its_image(runs: Path, tiny_shapes:
 @pytest.mark.parametrize(("run", "n", "more"), [("kl", 5, ["posterior=sample"]), ("vq", 5, []), ("vq", 1, [])])
 def test_two_processes_find_what_one_finds(runs: Path, run: str, n: int, more: list[str]) -> None:
     metrics = [RANDOM] if n > 1 else ["metrics.fd=null"]
-    asked = (f"run={run}", f"n={n}", "batch_size=2", *metrics, *more, *QUIET)
+    # An image at a time: other batches change the last bits of the arithmetic, and so a pixel now and then.
+    asked = (f"run={run}", f"n={n}", "batch_size=1", *metrics, *more, *QUIET)
     done("evaluate", *asked, "out=one")
     done("evaluate", *asked, "out=two", "devices=2")
     one, two = values(runs / "one"), values(runs / "two")
     assert list(one) == list(two)
-    # Batches of other sizes change the last bits of the arithmetic, which PSNR hides and SSIM of noise does not.
-    assert one == pytest.approx(two, rel=1e-3, abs=1e-5)
+    assert one == pytest.approx(two, rel=1e-5)
     assert (runs / "one" / "reconstructions.png").read_bytes() == (runs / "two" / "reconstructions.png").read_bytes()
 
 
