@@ -16,7 +16,7 @@ from difflab.interop.keymap import KeyMap, shapes_of
 from difflab.interop.layout import Layout, Target
 from difflab.interop.pesser import PESSER
 from difflab.networks.build import build_network
-from difflab.networks.config import UNetConfig, UNetEncoderConfig
+from difflab.networks.config import TransformerConfig, UNetConfig, UNetEncoderConfig
 from difflab.networks.places import places
 from difflab.networks.plan import BackbonePlan
 from difflab.types import Conditioning
@@ -71,6 +71,27 @@ def _guided_backbone(c: dict[str, Any], image_size: int) -> dict[str, Any]:
         "norm_eps": 1e-5,
         "init": "adm",
     }
+
+
+def compvis_target(c: dict[str, Any]) -> Target:
+    """`UNetModel(...)` of latent diffusion, Stable Diffusion and generative-models."""
+    size, upsample_heads = c.get("image_size", 8), c.get("num_heads_upsample", -1)
+    guided = {"num_heads": -1, "dropout": 0.0, "use_scale_shift_norm": False, **c}
+    transforms = c.get("use_spatial_transformer") or c.get("context_dim") is not None
+    transformer = {
+        "depth": c.get("transformer_depth", 1),
+        "projection": "linear" if c.get("use_linear_in_transformer") else "convolution",
+    }
+    network = UNetConfig(
+        **(_guided_backbone(guided, size) | {"channels": c["out_channels"]}),
+        concat_channels=c["in_channels"] - c["out_channels"],
+        context_channels=c.get("context_dim"),
+        pooled_channels=c.get("adm_in_channels"),
+        transformer=TransformerConfig.model_validate(transformer) if transforms else None,
+        # Without `legacy`, the width of the heads is that of the encoder's.
+        decoder_attention_heads=None if upsample_heads == -1 or not c.get("legacy", True) else upsample_heads,
+    )
+    return Target(network, size)
 
 
 def janspiry_target(c: dict[str, Any]) -> tuple[Target, Layout]:

@@ -7,11 +7,12 @@ from pydantic import ValidationError
 
 from difflab.networks.attention import AttentionSpec
 from difflab.networks.blocks import ResBlockSpec
-from difflab.networks.config import UNetBase, UNetConfig, UNetEncoderConfig
+from difflab.networks.config import TransformerConfig, UNetBase, UNetConfig, UNetEncoderConfig
 from difflab.networks.count import meta_network
 from difflab.networks.places import places
 from difflab.networks.plan import EncoderPlan, UNetPlan, plan_encoder, plan_unet
 from difflab.networks.pools import AttentionPoolSpec, SpatialPoolSpec
+from difflab.networks.spatial_transformer import SpatialTransformerSpec
 
 CONFIG = UNetConfig(
     base_channels=32, channel_mult=[1, 2, 2], blocks_per_level=2, attention_resolutions=[8], attention_heads=2
@@ -185,3 +186,46 @@ def test_the_blocks_of_a_classifier_read_what_the_configuration_says() -> None:
     options = CONFIG.model_dump(include=set(UNetBase.model_fields) - {"kind"})
     config = UNetEncoderConfig(kind="unet_encoder", classes=3, pool="adaptive", **options)
     assert plan_encoder(config, image_size=32).reads == set(config.reads.fields) == {"vector"}
+
+
+TRANSFORMING = CONFIG.model_copy(
+    update={"context_channels": 8, "transformer": TransformerConfig(depth=[1, 0, 3]), "attention_resolutions": [16, 8]}
+)
+
+
+def test_transformer_blocks_take_the_place_of_each_attention() -> None:
+    plan = plan_unet(TRANSFORMING, image_size=32, learned_variance=False)
+    found = {place.key: place.spec for place in places(plan) if place.spec.name in ("attention", "transformer")}
+    depths = {
+        key: spec.depth if isinstance(spec, SpatialTransformerSpec) else 0
+        for key, spec in found.items()
+        if key.endswith(".0")
+    }
+    assert depths == {
+        "encoder.1.attention.0": 0,
+        "encoder.2.transformer.0": 3,
+        "middle.transformer.0": 3,
+        "decoder.2.transformer.0": 3,
+        "decoder.1.attention.0": 0,
+    }
+    assert plan.reads == {"vector", "concat", "tokens", "token_mask"}
+
+
+def test_how_files_store_the_layers_around_the_blocks_is_not_the_architecture() -> None:
+    stored = TransformerConfig(depth=[1, 0, 3], projection="linear")
+    assert TRANSFORMING.architecture(32) == TRANSFORMING.model_copy(update={"transformer": stored}).architecture(32)
+    deeper = TransformerConfig(depth=[1, 0, 2])
+    assert TRANSFORMING.architecture(32) != TRANSFORMING.model_copy(update={"transformer": deeper}).architecture(32)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"transformer": {"depth": [1, 2]}}, "transformer.depth has 2 entries and channel_mult 3"),
+        ({"transformer": {}, "qkv_bias": False}, "qkv_bias=False does not apply to transformer blocks"),
+        ({"transformer": {}, "residual_scale": 0.5}, "residual_scale=0.5 does not apply to transformer blocks"),
+    ],
+)
+def test_options_that_do_not_apply_to_transformers_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        UNetConfig.model_validate(CONFIG.model_dump() | options)

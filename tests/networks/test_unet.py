@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from difflab.networks.build import build_network
+from difflab.networks.config import UNetConfig
 from difflab.types import Conditioning
 from networks.small_networks import awake, inputs, small
 
@@ -164,3 +166,20 @@ def test_tokens_of_another_width_are_named(shape: tuple[int, ...]) -> None:
     x, time = inputs()
     with pytest.raises(ValueError, match=r"Conditioning\.tokens must be \[2, L, 8\], got"):
         small(context_channels=8)(x, time, Conditioning(tokens=torch.zeros(shape)))
+
+
+def test_a_pooled_embedding_joins_the_time() -> None:
+    torch.manual_seed(0)
+    config = UNetConfig(base_channels=8, channel_mult=[1], blocks_per_level=1, norm_groups=4, pooled_channels=6)
+    network = build_network(config, image_size=4, learned_variance=False).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    x, time, pooled = torch.randn(2, 3, 4, 4), torch.tensor([1.0, 9.0]), torch.randn(2, 6)
+    vector = network.get_submodule("pooled_embed")(pooled)
+    out = network(x, time, Conditioning(pooled=pooled))
+    assert not torch.allclose(out, network(x, time, Conditioning(pooled=pooled + 1)))
+    # It is added, as any vector is.
+    torch.testing.assert_close(out, network(x, time, Conditioning(pooled=pooled, vector=torch.zeros_like(vector))))
+    for wrong in (None, Conditioning(pooled=torch.randn(2, 5))):
+        with pytest.raises(ValueError, match=r"takes Conditioning.pooled \[2, 6\], got"):
+            network(x, time, wrong)

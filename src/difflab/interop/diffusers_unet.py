@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from difflab.interop.keymap import Entry, Fused, Shapes, both
+from difflab.interop.transformer_keys import transformer_entries
 from difflab.interop.unet_layout import UNetLayout, class_embedding
 from difflab.interop.unet_words import Places
 from difflab.networks.attention import AttentionSpec
 from difflab.networks.places import Place, places
 from difflab.networks.plan import UNetPlan
+from difflab.networks.spatial_transformer import SpatialTransformerSpec
 
 _BLOCK = {
     "norm1": "norm1",
@@ -37,7 +39,8 @@ def modern_attention_names(state: Mapping[str, Tensor]) -> tuple[dict[str, Tenso
     return renamed, [] if same else ["took the attention keys of older diffusers files (query, key, value, proj_attn)"]
 
 
-def _entries(plan: UNetPlan, shapes: Shapes) -> list[Entry]:
+def diffusers_entries(plan: UNetPlan, shapes: Shapes, *, linear: bool = False) -> list[Entry]:
+    """The entries of a network; linear: how the layers around transformer blocks are stored."""
     last = len(plan.encoder) - 1
     entries = [
         *both("time_embedding.linear_1", "time_embed.linear1"),
@@ -48,6 +51,9 @@ def _entries(plan: UNetPlan, shapes: Shapes) -> list[Entry]:
     ]
     for place in places(plan):
         official = _official_prefix(place, last)
+        if isinstance(place.spec, SpatialTransformerSpec):
+            entries += transformer_entries(place.spec, official, place.key, linear=linear)
+            continue
         if isinstance(place.spec, AttentionSpec):
             entries += both(f"{official}.group_norm", f"{place.key}.norm")
             entries += both([f"{official}.to_{name}" for name in "qkv"], f"{place.key}.qkv", Fused(3))
@@ -60,7 +66,8 @@ def _entries(plan: UNetPlan, shapes: Shapes) -> list[Entry]:
 
 
 def _official_prefix(place: Place, last: int) -> str:
-    kind = "attentions" if isinstance(place.spec, AttentionSpec) else _RESAMPLERS.get(place.spec.name, "resnets")
+    attends = isinstance(place.spec, AttentionSpec | SpatialTransformerSpec)
+    kind = "attentions" if attends else _RESAMPLERS.get(place.spec.name, "resnets")
     if place.side == "middle":
         return f"mid_block.{kind}.{place.number}"
     if place.side == "encoder":
@@ -71,12 +78,14 @@ def _official_prefix(place: Place, last: int) -> str:
 DIFFUSERS = UNetLayout(
     name="diffusers",
     code="diffusers' UNet2DModel",
-    entries=_entries,
+    entries=diffusers_entries,
     requires={
         "patch_size": 1,
         "pad": False,
         "concat_channels": 0,
         "context_channels": None,
+        "pooled_channels": None,
+        "transformer": None,
         "embedding_mult": 4,
         "embedding_activation": True,
         "qkv_bias": True,

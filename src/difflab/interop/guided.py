@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from difflab.interop.keymap import Entry, Fused, HeadsFirst, Shapes, both
+from difflab.interop.transformer_keys import transformer_entries
 from difflab.interop.unet_layout import UNetLayout, class_embedding, without_weights
 from difflab.interop.unet_words import Places
 from difflab.networks.attention import AttentionSpec
 from difflab.networks.places import Place, places
 from difflab.networks.plan import BackbonePlan, EncoderPlan
 from difflab.networks.pools import AdaptivePoolSpec, AttentionPoolSpec, PoolSpec
+from difflab.networks.spatial_transformer import SpatialTransformerSpec
 
 _BLOCK = {
     "norm1": "in_layers.0",
@@ -28,15 +30,24 @@ _BLOCK = {
 _RESAMPLERS = {"encoder": "op", "decoder": "conv"}
 
 
-def _entries_with(newer_order: bool) -> Callable[[BackbonePlan, Shapes], list[Entry]]:
+def unet_entries(*, newer_order: bool = False, linear: bool = False) -> Callable[[BackbonePlan, Shapes], list[Entry]]:
+    """The entries of a network: a function of its plan and the shapes of its weights.
+
+    newer_order: of the rows of attentions. linear: how the layers around transformer blocks are stored.
+    """
+
     def entries(plan: BackbonePlan, shapes: Shapes) -> list[Entry]:
         found = [
             *both("time_embed.0", "time_embed.linear1"),
             *both("time_embed.2", "time_embed.linear2"),
+            *_of_pooled(shapes),
             *both("input_blocks.0.0", "conv_in"),
             *(_of_pool(plan.pool) if isinstance(plan, EncoderPlan) else _of_head()),
         ]
         for place, official in _official_prefixes(plan):
+            if isinstance(place.spec, SpatialTransformerSpec):
+                found += transformer_entries(place.spec, official, place.key, linear=linear)
+                continue
             if isinstance(place.spec, AttentionSpec):
                 order = Fused(1, pointwise=1) if newer_order else HeadsFirst(place.spec.heads)
                 found += both(f"{official}.norm", f"{place.key}.norm")
@@ -54,6 +65,13 @@ def _entries_with(newer_order: bool) -> Callable[[BackbonePlan, Shapes], list[En
         return found
 
     return entries
+
+
+def _of_pooled(shapes: Shapes) -> list[Entry]:
+    """The two layers of a pooled embedding, where there are some."""
+    if "pooled_embed.linear1.weight" not in shapes:
+        return []
+    return [*both("label_emb.0.0", "pooled_embed.linear1"), *both("label_emb.0.2", "pooled_embed.linear2")]
 
 
 def _of_head() -> list[Entry]:
@@ -95,6 +113,8 @@ _REQUIRES = {
     "patch_size": 1,
     "pad": False,
     "context_channels": None,
+    "pooled_channels": None,
+    "transformer": None,
     "middle_attention": True,
     "time_embedding": "adm",
     "norm_groups": 32,
@@ -111,7 +131,7 @@ def _layout(name: str, newer_order: bool) -> UNetLayout:
     return UNetLayout(
         name=name,
         code="openai/guided-diffusion",
-        entries=_entries_with(newer_order),
+        entries=unet_entries(newer_order=newer_order),
         requires=_REQUIRES,
         stem="first_level",
         places=Places(

@@ -118,6 +118,8 @@ _REQUIRES = {
     "patch_size": 1,
     "pad": False,
     "context_channels": None,
+    "pooled_channels": None,
+    "transformer": None,
     "attention_heads": 1,
     "decoder_attention_heads": None,
     "middle_attention": True,

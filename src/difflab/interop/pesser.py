@@ -63,6 +63,8 @@ PESSER = UNetLayout(
         "pad": False,
         "concat_channels": 0,
         "context_channels": None,
+        "pooled_channels": None,
+        "transformer": None,
         "attention_heads": 1,
         "decoder_attention_heads": None,
         "middle_attention": True,

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from difflab.config.axes import INITIALISATIONS, NETWORKS, POOLS, RESAMPLINGS, TIME_EMBEDDINGS
+from difflab.config.base import Config
 from difflab.config.data import DataConfig
 from difflab.config.fitting import Reads
 from difflab.config.network import Gives, NetworkBase
@@ -26,6 +27,9 @@ for _name in ("ddpm", "adm", "orthogonal"):
 for _name in ("adaptive", "attention", "spatial", "spatial_v2"):
     POOLS.register(_name, f"difflab.networks.pools:{_name}")
 
+
+_OPTIONS_OF_FIELDS = {"concat": "concat_channels", "tokens": "context_channels", "pooled": "pooled_channels"}
+"""The fields of a conditioning that a U-Net reads on request, and the option that requests it."""
 
 _NOT_ARCHITECTURE = {
     *("dropout", "init", "checkpoint_activations"),
@@ -184,6 +188,22 @@ class UNetBase(NetworkBase):
         return self
 
 
+class TransformerConfig(Config):
+    """Transformer blocks in place of each attention of a U-Net: self-attention, attention to the tokens (to the places
+    again if context_channels is null), a feed-forward layer (Rombach et al. 2022, appendix E.2.1). The width and
+    number of heads are those of the attention; nothing of them has a bias for query, key and value.
+
+    depth:      number of blocks in a row, one number or one per level; the middle has that of the last level.
+    projection: how files of official codes store the layers around the blocks, which compute the same: convolution of
+                1x1 (latent diffusion, Stable Diffusion 1), or linear (Stable Diffusion 2).
+    norm_eps:   of the GroupNorm before the blocks.
+    """
+
+    depth: Positive | list[Annotated[int, Field(ge=0)]] = 1
+    projection: Literal["convolution", "linear"] = "convolution"
+    norm_eps: Annotated[float, Field(gt=0)] = 1e-6
+
+
 @NETWORKS.register("difflab.networks.unet:build")
 class UNetConfig(UNetBase):
     """A whole U-Net, which denoises; it has `channels` inputs and outputs, twice the outputs if diffusion learns its
@@ -191,6 +211,9 @@ class UNetConfig(UNetBase):
 
     concat_channels:         channels concatenated to the input (`Conditioning.concat`): a low-resolution image, a mask.
     context_channels:        width of the tokens that attention also sees (`Conditioning.tokens`), null for none.
+    pooled_channels:         width of an embedding (`Conditioning.pooled`) that two layers project and add to the time
+                             embedding, null for none.
+    transformer:             transformer blocks in place of each attention (latent diffusion), null for attention alone.
     decoder_attention_heads: heads of the decoder's attention (`num_heads_upsample` of the official code), null for
                              attention_heads.
     skip_scale:              factor on the encoder's outputs in the skip connections; 1/sqrt(2) in Imagen.
@@ -201,17 +224,55 @@ class UNetConfig(UNetBase):
     kind: Literal["unet"] = "unet"
     concat_channels: Annotated[int, Field(ge=0)] = 0
     context_channels: Positive | None = None
+    pooled_channels: Positive | None = None
+    transformer: TransformerConfig | None = None
     decoder_attention_heads: Positive | None = None
     skip_scale: Annotated[float, Field(gt=0)] = 1.0
 
     @property
     def reads(self) -> Reads:
-        keys = {"concat": "network.concat_channels", "tokens": "network.context_channels"}
-        joined = ("concat",) if self.concat_channels else ()
-        if self.context_channels is None:
-            return Reads(("vector", "concat"), joined, {"concat": self.concat_channels}, keys)
-        widths = {"concat": self.concat_channels, "tokens": self.context_channels}
-        return Reads(("vector", "concat", "tokens", "token_mask"), (*joined, "tokens"), widths, keys)
+        channels = {
+            "concat": self.concat_channels,
+            "tokens": self.context_channels,
+            "pooled": self.pooled_channels,
+        }
+        needed = {field: width for field, width in channels.items() if width}
+        fields = ["vector", "concat", *(field for field in ("tokens", "pooled") if field in needed)]
+        if "tokens" in needed:
+            fields.append("token_mask")
+        keys = {field: f"network.{_OPTIONS_OF_FIELDS[field]}" for field in channels}
+        return Reads(fields, tuple(needed), {"concat": self.concat_channels, **needed}, keys)
+
+    def architecture(self, image_size: int) -> dict[str, object]:
+        facts = super().architecture(image_size)
+        if self.transformer is not None:
+            depths = dict(zip(range(len(self.widths)), self.transformer_depths, strict=True))
+            facts["transformer"] = {"norm_eps": self.transformer.norm_eps, "depths": depths}
+        return facts
+
+    @property
+    def transformer_depths(self) -> list[int]:
+        """Transformer blocks in a row at each level, where there is attention; 0 without `transformer`."""
+        depth = 0 if self.transformer is None else self.transformer.depth
+        return [depth] * len(self.channel_mult) if isinstance(depth, int) else list(depth)
+
+    @model_validator(mode="after")
+    def _transformers_fit_the_levels(self) -> UNetConfig:
+        if self.transformer is None:
+            return self
+        depths = self.transformer_depths
+        if len(depths) != len(self.channel_mult):
+            raise ValueError(
+                f"transformer.depth has {len(depths)} entries and channel_mult {len(self.channel_mult)}; give one "
+                "number, or one per level"
+            )
+        for option, value in (("qkv_bias", True), ("residual_scale", 1.0)):
+            if getattr(self, option) != value:
+                raise ValueError(
+                    f"{option}={getattr(self, option)} does not apply to transformer blocks; leave it out, or set "
+                    "transformer=null"
+                )
+        return self
 
     @model_validator(mode="after")
     def _tokens_are_attended_to(self) -> UNetConfig:

@@ -75,3 +75,16 @@ class TimeEmbedding(nn.Module):
         emb = self.linear2(F.silu(self.linear1(sinusoids.to(self.linear1.weight.dtype))))
         emb = emb if vector is None else emb + vector
         return F.silu(emb) if self.spec.activation else emb
+
+
+class PooledEmbedding(nn.Module):
+    """Linear(SiLU(Linear(embedding))), added to the time embedding: the `adm` vector of Stability AI's models."""
+
+    def __init__(self, pooled_channels: int, channels: int) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(pooled_channels, channels)
+        self.linear2 = nn.Linear(channels, channels)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """pooled [B, pooled_channels] -> [B, channels]."""
+        return self.linear2(F.silu(self.linear1(pooled)))

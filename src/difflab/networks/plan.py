@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from difflab.networks.embedding import EmbeddingSpec
 from difflab.networks.layers import NormSpec
 from difflab.networks.pools import Features
 from difflab.networks.registry import BlockSpec
+from difflab.networks.spatial_transformer import SpatialTransformerSpec
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class UNetPlan(BackbonePlan):
 
     concat_channels: int
     context_channels: int | None
+    pooled_channels: int | None
     out_channels: int
     decoder: tuple[Level, ...]
     head_channels: int
@@ -72,7 +75,8 @@ class UNetPlan(BackbonePlan):
     @property
     def reads(self) -> frozenset[str]:
         # Also for 0 channels: their number is checked elsewhere.
-        return super().reads | {"concat"}
+        pooled = () if self.pooled_channels is None else ("pooled",)
+        return super().reads.union(("concat",), pooled)
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,8 @@ class _Blocks:
     attended: frozenset[int]
     context_channels: int | None = None
     decoder_heads: int | None = None
+    transformer_depths: Sequence[int] = ()
+    transformer_norm: NormSpec | None = None
 
     @property
     def norm(self) -> NormSpec:
@@ -125,21 +131,26 @@ class _Blocks:
             )
         return channels // divisor if name == "attention_head_channels" else divisor
 
-    def attention(self, channels: int, decoder: bool = False) -> AttentionSpec:
+    def attention(self, level: int, channels: int, decoder: bool = False) -> BlockSpec:
+        heads, checkpoint = self.heads(channels, decoder), self.cfg.checkpoint_activations
+        if self.transformer_norm is not None and (depth := self.transformer_depths[level]):
+            return SpatialTransformerSpec(
+                channels, heads, depth, self.transformer_norm, self.context_channels, checkpoint=checkpoint
+            )
         return AttentionSpec(
             channels,
-            self.heads(channels, decoder),
+            heads,
             self.norm,
             self.context_channels,
             self.cfg.residual_scale,
             self.cfg.qkv_bias,
-            checkpoint=self.cfg.checkpoint_activations,
+            checkpoint=checkpoint,
         )
 
     def stage(self, level: int, in_channels: int, out_channels: int, decoder: bool = False) -> Step:
         block = self.residual(in_channels, out_channels)
-        blocks = (block, self.attention(out_channels, decoder)) if level in self.attended else (block,)
-        return Step(blocks, skip=True)
+        attends = level in self.attended
+        return Step((block, self.attention(level, out_channels, decoder)) if attends else (block,), skip=True)
 
     def down(self, channels: int) -> Step:
         return Step((RESAMPLINGS.load(self.cfg.resample).down(self, channels),), skip=True)
@@ -149,7 +160,7 @@ class _Blocks:
 
     def middle(self, channels: int) -> Step:
         first, last = self.residual(channels, channels), self.residual(channels, channels)
-        between = (self.attention(channels),) if self.cfg.middle_attention else ()
+        between = (self.attention(-1, channels),) if self.cfg.middle_attention else ()
         return Step((first, *between, last), skip=False)
 
 
@@ -158,7 +169,14 @@ def plan_unet(cfg: UNetConfig, *, image_size: int, learned_variance: bool) -> UN
 
     Raises ValueError if image_size, an attention resolution or the heads do not fit the levels.
     """
-    blocks = _Blocks(cfg, _attended_levels(cfg, image_size), cfg.context_channels, cfg.decoder_attention_heads)
+    blocks = _Blocks(
+        cfg,
+        _attended_levels(cfg, image_size),
+        cfg.context_channels,
+        cfg.decoder_attention_heads,
+        cfg.transformer_depths,
+        None if cfg.transformer is None else NormSpec(cfg.norm_groups, cfg.transformer.norm_eps),
+    )
     backbone, kept = _plan_backbone(blocks)
     h = kept[-1]
     decoder: list[Level] = []
@@ -174,6 +192,7 @@ def plan_unet(cfg: UNetConfig, *, image_size: int, learned_variance: bool) -> UN
         **vars(backbone),
         concat_channels=cfg.concat_channels,
         context_channels=cfg.context_channels,
+        pooled_channels=cfg.pooled_channels,
         out_channels=cfg.channels * (2 if learned_variance else 1),
         decoder=tuple(decoder),
         head_channels=h,
