@@ -59,7 +59,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of rows to tokens. The rows of `key_value` are [k, v][head][channel]; only `out` has a bias."""
+    """Multi-head attention to tokens. The rows of `key_value` are [k, v][head][channel]; only `out` has a bias."""
 
     def __init__(self, channels: int, context_channels: int, heads: int) -> None:
         super().__init__()
