@@ -35,6 +35,7 @@ class Stage(Protocol):
     downsampling: how the low-resolution images are made from full-size ones, None if the stage enlarges nothing.
     autocast:  the dtype of its networks' arithmetic, None for float32.
     n_steps:   the number of sampling steps, 0 if it has no network.
+    decodes:   whether it diffuses latents, of which a decoder makes images.
     begins_at: the noise level at which it continues from the x of the previous stage, None if it does not.
     ends_at:   the noise level at which it leaves x, None for a finished image.
     Sample i of seed s is the same in any batch.
@@ -64,6 +65,8 @@ class Stage(Protocol):
     def n_steps(self) -> int: ...
     @property
     def takes(self) -> Takes: ...
+    @property
+    def decodes(self) -> bool: ...
     @property
     def begins_at(self) -> NoiseLevel | None: ...
     @property

@@ -111,6 +111,10 @@ class DiffusingStage:
         )
 
     @property
+    def decodes(self) -> bool:
+        return self.first_stage is not None
+
+    @property
     def takes(self) -> Takes:
         if self.editing.continued is not None:
             return "noise"

@@ -24,6 +24,7 @@ class ResizingStage:
     """
 
     n_steps = 0
+    decodes = False
     takes: Takes = "low_res"
     begins_at: NoiseLevel | None = None
     ends_at: NoiseLevel | None = None
