@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from difflab.conditioning.augmentation import Augmentation
+from difflab.conditioning.low_resolution import LowResolution
 from difflab.diffusion.noise import SampleNoise
-from difflab.images import Downsampling
 from difflab.seeding import stream_seed
 from difflab.text.base import Tokenizer
 from difflab.types import Batch, Conditioning
@@ -27,7 +27,7 @@ class Conditioner(nn.Module):
     draws:     whether it needs noise of its own.
     drop_rate: probability, per training sample, of being replaced by the null (classifier-free training).
     augmentation: how training augments the images, if this condition describes it, else None.
-    downsampling: how training computes `low_res` from the image, None if it reads no `low_res`.
+    low_resolution: how training computes `low_res` from the image, None if it reads no `low_res`.
     """
 
     reads: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ class Conditioner(nn.Module):
     sizes: Mapping[str, int] = {}
     draws: bool = False
     augmentation: Augmentation | None = None
-    downsampling: Downsampling | None = None
+    low_resolution: LowResolution | None = None
 
     def __init__(self, drop_rate: float = 0.0) -> None:
         super().__init__()
@@ -57,8 +57,11 @@ class Conditioner(nn.Module):
         """
         return {}
 
-    def complete(self, batch: Batch) -> Batch:
-        """Returns the batch with the fields of `reads` computed from their stand-ins, as in training."""
+    def complete(self, batch: Batch, seeds: Sequence[int] | None = None) -> Batch:
+        """Returns the batch with the fields of `reads` computed from their stand-ins, as in training.
+
+        seeds: one per sample, required if that is random.
+        """
         return batch
 
     def check(self, batch: Batch) -> None:
@@ -106,6 +109,7 @@ class ConditionerSet(nn.ModuleDict):
 
         Raises ValueError, in one line, if a conditioner cannot read the batch.
         """
+        batch = self.complete(batch, seeds)
         merged: Conditioning | None = None
         for name, conditioner in self.named():
             drops = None if dropped is None else dropped.get(name)
@@ -125,10 +129,13 @@ class ConditionerSet(nn.ModuleDict):
         everywhere = torch.ones(len(batch["index"]), dtype=torch.bool, device=batch["index"].device)
         return self.conditioning(batch, dict.fromkeys(droppable, everywhere), seeds)
 
-    def complete(self, batch: Batch) -> Batch:
-        """Returns the batch with the fields that its conditioners can compute from others."""
+    def complete(self, batch: Batch, seeds: Sequence[int] | None = None) -> Batch:
+        """Returns the batch with the fields that its conditioners can compute from others.
+
+        seeds: as in `conditioning`.
+        """
         for _, conditioner in self.named():
-            batch = conditioner.complete(batch)
+            batch = conditioner.complete(batch, seeds)
         return batch
 
     def check(self, batch: Batch) -> None:
@@ -172,9 +179,9 @@ class ConditionerSet(nn.ModuleDict):
         return {field: size for _, one in self.named() for field, size in one.sizes.items()}
 
     @property
-    def downsampling(self) -> Downsampling | None:
+    def low_resolution(self) -> LowResolution | None:
         """How `low_res` is computed from an image, None if no conditioner reads it."""
-        return next((one.downsampling for _, one in self.named() if one.downsampling is not None), None)
+        return next((one.low_resolution for _, one in self.named() if one.low_resolution is not None), None)
 
     def missing(self, given: Collection[str]) -> tuple[str, ...]:
         """Returns the fields that a batch with the fields `given` lacks; in training, those the loader must provide."""

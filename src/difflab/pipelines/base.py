@@ -9,9 +9,10 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from difflab.conditioning.low_resolution import LowResolution
 from difflab.diffusion.samplers.part import AS_PRINTED
 from difflab.errors import UserError, user_errors
-from difflab.images import Downsampling, Rounding, as_float, to_uint8
+from difflab.images import Rounding, as_float, to_uint8
 from difflab.pipelines.finite import NonFiniteSamplesError
 from difflab.pipelines.handover import FIELD as UNFINISHED
 from difflab.requests.base import Request, Wanted
@@ -30,7 +31,7 @@ class Stage(Protocol):
     shape:     of one output image, (C, H, W).
     reads, stand_ins, optional, classes, sizes: of the batch, see `difflab.conditioning.base.Conditioner`.
     class_names: the names of those classes, if known.
-    downsampling: how the low-resolution images are made from full-size ones, None if the stage enlarges nothing.
+    low_resolution: how the low-resolution images are made from full-size ones, None if the stage enlarges nothing.
     autocast:  the dtype of its networks' arithmetic, None for float32.
     n_steps:   the number of sampling steps, 0 if it has no network.
     begins_at: the noise level at which it continues from the x of the previous stage, None if it does not.
@@ -53,7 +54,7 @@ class Stage(Protocol):
     @property
     def sizes(self) -> Mapping[str, int]: ...
     @property
-    def downsampling(self) -> Downsampling | None: ...
+    def low_resolution(self) -> LowResolution | None: ...
     @property
     def device(self) -> torch.device: ...
     @property
@@ -164,7 +165,7 @@ class Pipeline:
     @property
     def enlarging(self) -> int | None:
         """The index of the first stage that enlarges images, None if none does."""
-        enlarge = (number for number, one in enumerate(self.stages.values()) if one.downsampling is not None)
+        enlarge = (number for number, one in enumerate(self.stages.values()) if one.low_resolution is not None)
         return next(enlarge, None)
 
     def follow(
