@@ -66,6 +66,15 @@ def test_the_conditioner_degrades_in_training_and_when_it_makes_the_image_itself
     assert torch.equal(to_float(completed["low_res"]), expected)
 
 
+def test_the_loader_makes_what_is_degraded_and_nothing_else() -> None:
+    assert conditioners().made.keys() == {"low_res"}
+    assert torch.equal(
+        conditioners().made["low_res"](IMAGES, SEEDS), conditioners().complete({"image": IMAGES}, SEEDS)["low_res"]
+    )
+    plain = LowResConditionerConfig(kind="low_res", size=8)
+    assert build_conditioners({"low_res": plain}, embedding_dim=4, image_size=32).made == {}
+
+
 def test_a_given_low_resolution_image_stays_as_it_is() -> None:
     small = IMAGES[:, :, :8, :8]
     for batch in ({"low_res": small}, {"low_res": small, "image": IMAGES}):

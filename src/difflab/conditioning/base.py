@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from difflab.conditioning.augmentation import Augmentation
 from difflab.conditioning.low_resolution import LowResolution
+from difflab.data.batching import FromImages
 from difflab.diffusion.noise import SampleNoise
 from difflab.seeding import stream_seed
 from difflab.text.base import Tokenizer
@@ -55,6 +56,11 @@ class Conditioner(nn.Module):
 
         If a batch has them, they are used in place of the encoder.
         """
+        return {}
+
+    @property
+    def made(self) -> Mapping[str, FromImages]:
+        """The fields that the loader makes of training images in its place, by name: those that take their time."""
         return {}
 
     def complete(self, batch: Batch, seeds: Sequence[int] | None = None) -> Batch:
@@ -157,6 +163,11 @@ class ConditionerSet(nn.ModuleDict):
     def cached(self) -> dict[str, str]:
         """The fields that a data set may have of frozen encoders' states, and the hash of the encoder of each."""
         return {field: sha256 for _, one in self.named() for field, sha256 in one.cached.items()}
+
+    @property
+    def made(self) -> dict[str, FromImages]:
+        """The fields that the loader makes of training images, by name."""
+        return {field: make for _, one in self.named() for field, make in one.made.items()}
 
     @property
     def stand_ins(self) -> dict[str, str]:

@@ -12,6 +12,7 @@ from difflab.conditioning.blur import Blur
 from difflab.conditioning.config import LowResConditionerConfig
 from difflab.conditioning.degradation.base import Degradation
 from difflab.conditioning.low_resolution import LowResolution, build_degradation
+from difflab.data.batching import FromImages
 from difflab.diffusion.noise import SampleNoise
 from difflab.images import Downsampling, Filter, as_float, resize
 from difflab.types import Batch, Conditioning
@@ -50,6 +51,11 @@ class LowResConditioner(Conditioner):
         self.upsample: Filter = upsample
         self.blur = blur
         self.draws = blur is not None
+
+    @property
+    def made(self) -> Mapping[str, FromImages]:
+        assert self.low_resolution is not None, "always set in this class"
+        return {} if self.low_resolution.degradation is None else {"low_res": self.low_resolution}
 
     def complete(self, batch: Batch, seeds: Sequence[int] | None = None) -> Batch:
         """Computes `low_res` from `image`, as in training, if it is missing."""
