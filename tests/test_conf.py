@@ -68,6 +68,7 @@ PARAMETERS = {  # of the whole model, with its class embedding
     "improved/imagenet64_256_upsampler": 279_792_390,
     "improved/lsun_bedroom_bs128": 113_676_678,
     "improved/lsun_bedroom_bs64": 113_676_678,
+    "ldm/bsr_sr": 113_622_563,
     "sr3/16_128": 560_719_107,  # the paper: 550 million
     "sr3/64_256": 617_118_467,  # 625
     "sr3/64_512": 609_802_371,  # 625
@@ -275,6 +276,8 @@ def _described(experiment: str) -> TrainConfig:
         of_stage, _ = composed(folder.parent.relative_to("runs").as_posix())
         model = build_model(of_stage.model()).as_module()
         save_export(folder, model.state_dict(), of_stage.model().plain())
+        # Again, now that the channels of the latents are known.
+        config, _ = compose_and_validate("train", TrainConfig, [f"experiment={experiment}"])
     return config.described().completed(lambda: ["a red circle"])
 
 

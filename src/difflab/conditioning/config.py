@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from difflab.conditioning.degradation.config import DegradationConfig
 from difflab.config.axes import CONDITIONERS
 from difflab.config.base import Config
 from difflab.config.data import DataConfig
@@ -16,6 +17,14 @@ from difflab.config.fitting import Makes
 
 DownsampleFilter = Literal["area", "bilinear", "bicubic"]
 Multiplier = Annotated[float, Field(ge=0)]
+
+
+class Shrinks(NamedTuple):
+    """How a low-resolution image is made: its pixels per side, the filter, and what degrades it in place of that."""
+
+    size: int
+    filter: DownsampleFilter
+    degradation: DegradationConfig | None = None
 
 
 class ConditionerBase(Config):
@@ -68,8 +77,8 @@ class ConditionerBase(Config):
         return None
 
     @property
-    def shrinks(self) -> tuple[int, DownsampleFilter] | None:
-        """Pixels per side and filter of the low-resolution image that it shows, None if it shows none."""
+    def shrinks(self) -> Shrinks | None:
+        """How the low-resolution image that it shows is made, None if it shows none."""
         return None
 
     def makes(self, channels: int) -> Makes:
@@ -159,12 +168,17 @@ def _divisors(number: int) -> list[int]:
 
 @CONDITIONERS.register("difflab.conditioning.low_res:build")
 class LowResConditionerConfig(ConditionerBase):
-    """A low-resolution image, enlarged and concatenated to the network's input (ADM's upsamplers).
+    """A low-resolution image, resized and concatenated to the network's input (ADM's upsamplers).
 
     size: pixels per side of the low-resolution image. Files may give a fraction of the image size, such as 1/4: the
         nearest divisor of data.image_size is used.
     downsample: how training computes it from the image: area = mean of each block of pixels (improved-diffusion, ADM).
-    upsample: how it is enlarged to the size of the image; bilinear with align_corners=False (ADM).
+    degradation: how it is computed in place of that, at random for each image, null for not at all: bsr = BSRGAN's
+        blur, resizing, noise and JPEG; bsr_light = latent diffusion's weaker variant. Also where `sample` and
+        `evaluate` make the low-resolution images; `downsample` then only says how samples are made smaller to be
+        compared with them.
+    upsample: how it is resized to the size of the image, or of its latent, if it has another; bilinear with
+        align_corners=False (ADM), and antialiased where it has to become smaller.
     blur: of the low-resolution image in training, null for none.
     drop_rate: probability that a training sample gets zeros instead.
     """
@@ -174,6 +188,7 @@ class LowResConditionerConfig(ConditionerBase):
     kind: Literal["low_res"]
     size: Annotated[int, Field(gt=0)]
     downsample: DownsampleFilter = "area"
+    degradation: DegradationConfig | None = None
     upsample: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
     blur: BlurConfig | None = None
     drop_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -194,8 +209,8 @@ class LowResConditionerConfig(ConditionerBase):
         return {"size": size}
 
     @property
-    def shrinks(self) -> tuple[int, DownsampleFilter]:
-        return self.size, self.downsample
+    def shrinks(self) -> Shrinks:
+        return Shrinks(self.size, self.downsample, self.degradation)
 
     def makes(self, channels: int) -> Makes:
         return Makes(("concat",), {"concat": channels})
