@@ -128,6 +128,7 @@ NEEDED = {  # what a choice cannot do without
         "conditioning.caption.tokenizer.kind=byte_pairs",
         "network.context_channels=128",
     ],
+    ("conditioning", "class_token"): ["network.context_channels=512"],
     ("conditioning", "text_encoder"): ["network.context_channels=128"],
     ("conditioning", "glide"): ["network.context_channels=512"],
     ("tokenizer", "clip"): ["task=contrastive"],

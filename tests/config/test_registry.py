@@ -44,6 +44,7 @@ NEEDED: dict[str, dict[str, Any]] = {
         for kind in ("bert", "t5", "transformers_clip", "difflab_clip")
     },
     "conditioning=class": {"classes": 6},
+    "conditioning=class_token": {"classes": 6, "width": 16},
     "conditioning=low_res": {"size": 8},
     "conditioning=augment": {"probability": 0.1},
     "network=unet": {**WIDTHS},

@@ -82,15 +82,13 @@ class ConditionerBase(Config):
         """Raises ValueError if `data` lacks what `conditioning.<name>` reads."""
 
 
-@CONDITIONERS.register("difflab.conditioning.class_label:build")
-class ClassConditionerConfig(ConditionerBase):
-    """A learned embedding per class, added to the time embedding (ADM), with a null class for dropped labels.
+class LabelConditionerBase(ConditionerBase):
+    """The options of every conditioner that has an embedding per class.
 
     classes: number of classes, equal to data.classes.
-    drop_rate: probability that a training sample loses its class.
+    drop_rate: probability that a training sample loses its class; above 0 there is one embedding more, the null class.
     """
 
-    kind: Literal["class"]
     classes: Annotated[int, Field(gt=0)]
     drop_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
 
@@ -108,9 +106,6 @@ class ClassConditionerConfig(ConditionerBase):
     def num_classes(self) -> int | None:
         return self.classes
 
-    def makes(self, channels: int) -> Makes:
-        return Makes(("vector",))
-
     def refuse_other_data(self, name: str, data: DataConfig) -> None:
         if self.classes != data.classes:
             raise ValueError(
@@ -118,6 +113,30 @@ class ClassConditionerConfig(ConditionerBase):
                 f"{'null' if data.classes is None else data.classes}; set data.classes to the number of "
                 f"classes and leave conditioning.{name}.classes out"
             )
+
+
+@CONDITIONERS.register("difflab.conditioning.class_label:build_vector")
+class ClassConditionerConfig(LabelConditionerBase):
+    """A learned embedding per class, added to the time embedding (ADM), with a null class for dropped labels."""
+
+    kind: Literal["class"]
+
+    def makes(self, channels: int) -> Makes:
+        return Makes(("vector",))
+
+
+@CONDITIONERS.register("difflab.conditioning.class_label:build_token")
+class ClassTokenConditionerConfig(LabelConditionerBase):
+    """A learned embedding per class as a token for attention (latent diffusion), with a null class for dropped labels.
+
+    width: channels of the token, equal to network.context_channels.
+    """
+
+    kind: Literal["class_token"]
+    width: Annotated[int, Field(gt=0)]
+
+    def makes(self, channels: int) -> Makes:
+        return Makes(("tokens",), {"tokens": self.width})
 
 
 class BlurConfig(Config):
