@@ -129,6 +129,8 @@ NEEDED = {  # what a choice cannot do without
         "network.context_channels=128",
     ],
     ("conditioning", "class_token"): ["network.context_channels=512"],
+    ("conditioning", "token_transformer"): ["network.context_channels=128"],
+    ("conditioning", "ldm_text"): ["network.context_channels=1280"],
     ("conditioning", "text_encoder"): ["network.context_channels=128"],
     ("conditioning", "glide"): ["network.context_channels=512"],
     ("tokenizer", "clip"): ["task=contrastive"],

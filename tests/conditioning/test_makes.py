@@ -23,6 +23,9 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "text_transformer": [
         {"tokenizer": {"kind": "clip", "context_length": 8}, "width": 16, "layers": 1, "heads": 2},
     ],
+    "token_transformer": [
+        {"tokenizer": {"kind": "clip", "context_length": 8}, "width": 16, "layers": 1, "heads": 2, "head_channels": 12},
+    ],
     "text_encoder": [
         {"encoder": MINILM, "context_length": 8, "width": 16},
         {"encoder": MINILM, "context_length": 8, "width": 16, "drop_rate": 0.1, "null_condition": "learned"},

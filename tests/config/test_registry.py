@@ -21,6 +21,7 @@ WIDTHS = {"base_channels": 32, "channel_mult": [1, 2], "blocks_per_level": 1}
 BLOCKS = {"width": 16, "layers": 1, "heads": 2}
 NEEDED: dict[str, dict[str, Any]] = {
     "conditioning=text_transformer": {"tokenizer": {"kind": "clip"}, **BLOCKS},
+    "conditioning=token_transformer": {"tokenizer": {"kind": "clip"}, "width": 16, "layers": 1},
     "tokenizer=pretrained": {"file": {"path": "tokenizer.json"}, "vocabulary": 9, "padding": 0},
     "network=clip": {
         "embedding_dim": 8,
