@@ -16,6 +16,7 @@ from difflab.config.accuracy import AccuracyConfig
 from difflab.config.axes import PERCEPTUAL, SIGMA_DISTRIBUTIONS
 from difflab.config.base import Config
 from difflab.config.groups import contents
+from difflab.config.learning import TrainingTexts
 from difflab.config.likelihood import LikelihoodConfig
 from difflab.config.probe import ProbeConfig
 from difflab.config.reconstructions import EvaluateReconstructionsConfig
@@ -129,6 +130,8 @@ NEEDED = {  # what a choice cannot do without
         "network.context_channels=128",
     ],
     ("conditioning", "class_token"): ["network.context_channels=512"],
+    ("conditioning", "layout"): ["network.context_channels=128"],
+    ("conditioning", "ldm_layout"): ["network.context_channels=512"],
     ("conditioning", "token_transformer"): ["network.context_channels=128"],
     ("conditioning", "ldm_text"): ["network.context_channels=1280"],
     ("conditioning", "text_encoder"): ["network.context_channels=128"],
@@ -272,7 +275,7 @@ def _described(experiment: str) -> TrainConfig:
         of_stage, _ = composed(folder.parent.relative_to("runs").as_posix())
         model = build_model(of_stage.model()).as_module()
         save_export(folder, model.state_dict(), of_stage.model().plain())
-    return config.described().completed(lambda: ["a red circle"])
+    return config.described().completed(TrainingTexts(lambda: ["a red circle"], lambda: ["a red circle"]))
 
 
 def _on_meta(experiment: str) -> int:

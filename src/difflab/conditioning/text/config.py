@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -11,6 +11,7 @@ from difflab.conditioning.config import ConditionerBase
 from difflab.conditioning.tokens.config import Positive, TokenTransformerBase
 from difflab.config.axes import CONDITIONERS
 from difflab.config.fitting import Makes
+from difflab.config.learning import TrainingTexts
 from difflab.networks.text_encoders.config import TextEncoderConfig
 from difflab.text.config import TokenizerConfig, TooLong
 
@@ -33,9 +34,9 @@ class TrainedTextBase(ConditionerBase):
     def untold(self) -> Mapping[str, Any]:
         return {"tokenizer": self.tokenizer.in_words()}
 
-    def completed(self, captions: Callable[[], Iterable[str]], earlier: ConditionerBase | None = None) -> Self:
+    def completed(self, texts: TrainingTexts, earlier: ConditionerBase | None = None) -> Self:
         theirs = earlier.tokenizer if isinstance(earlier, TrainedTextBase) else None
-        return self.model_copy(update={"tokenizer": self.tokenizer.completed(captions, theirs)})
+        return self.model_copy(update={"tokenizer": self.tokenizer.completed(texts.captions, theirs)})
 
 
 @CONDITIONERS.register("difflab.conditioning.text.transformer:build")
