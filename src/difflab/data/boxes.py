@@ -9,6 +9,9 @@ from typing import Any
 Box = list[float]
 """x0, y0, x1, y1 as fractions of width and height, from the upper left corner."""
 
+NamedBox = tuple[str, Box]
+"""A phrase and its box."""
+
 AS_ROUNDED = 1e-6
 """Tolerance for coordinates outside 0..1: the rounding error of a division."""
 

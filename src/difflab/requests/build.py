@@ -31,6 +31,9 @@ EXAMPLES = {
     "embedding": "request=FILE.jsonl or embeddings=FILE.npy",
 }
 
+BELONGS_TO = {"boxes": "phrases", "phrases": "boxes"}
+"""Fields that have an entry for each entry of another field, and so come from where that comes from."""
+
 IN_DATA = ("image", *EXTENSION_OF)
 """Fields that a data split can provide."""
 
@@ -124,7 +127,7 @@ def _refuse_unequal_lengths(given: dict[str, Request]) -> None:
 def _from_data(parts: Sequence[Request], wanted: Wanted, data: DataConfig | None, split: str) -> list[Request]:
     """Fields that were not given, if a data split has to provide some anyway; otherwise classes come from the seed."""
     given = {field for part in parts for field in part.fields}
-    needed = [field for field in wanted.missing(given) if field != "label"]
+    needed = [field for field in wanted.missing(given) if field != "label" and BELONGS_TO.get(field) not in given]
     if not needed or data is None:
         return []
     standing_in = {wanted.stand_ins.get(field, field): field for field in needed}
