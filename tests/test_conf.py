@@ -130,6 +130,7 @@ NEEDED = {  # what a choice cannot do without
         "network.context_channels=128",
     ],
     ("conditioning", "class_token"): ["network.context_channels=512"],
+    ("conditioning", "spatial_rescaler"): ["network.concat_channels=3"],
     ("conditioning", "layout"): ["network.context_channels=128"],
     ("conditioning", "ldm_layout"): ["network.context_channels=512"],
     ("conditioning", "token_transformer"): ["network.context_channels=128"],

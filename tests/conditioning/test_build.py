@@ -62,6 +62,7 @@ def test_what_is_not_in_the_table_is_not_known() -> None:
         "token_transformer",
         "text_encoder",
         "layout",
+        "spatial_rescaler",
     ]
     assert list(CONDITIONERS) == kinds
     with pytest.raises(UserError) as error:

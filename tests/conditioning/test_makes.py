@@ -32,6 +32,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {**SIZES, "max_objects": 3, "vocabulary": 64, "crop": True, "drop_rate": 0.1},
         {**SIZES, "categories": ["a"], "max_objects": 3, "vocabulary": 64},
     ],
+    "spatial_rescaler": [{"classes": 4, "stages": 1}, {"classes": 4, "stages": 1, "channels": 3, "drop_rate": 0.1}],
     "text_encoder": [
         {"encoder": MINILM, "context_length": 8, "width": 16},
         {"encoder": MINILM, "context_length": 8, "width": 16, "drop_rate": 0.1, "null_condition": "learned"},
@@ -45,6 +46,7 @@ BATCH = {
     "image": torch.zeros(2, 3, 16, 16, dtype=torch.uint8),
     "label": torch.tensor([0, 5]),
     "caption": ["a", ""],
+    "segmentation": torch.zeros(2, 32, 32, dtype=torch.uint8),
     "boxes": [[[0.0, 0.0, 0.5, 0.5]], []],
     "phrases": [["a"], []],
     "augment_label": torch.zeros(2, 6),

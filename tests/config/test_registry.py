@@ -22,6 +22,7 @@ BLOCKS = {"width": 16, "layers": 1, "heads": 2}
 NEEDED: dict[str, dict[str, Any]] = {
     "conditioning=text_transformer": {"tokenizer": {"kind": "clip"}, **BLOCKS},
     "conditioning=token_transformer": {"tokenizer": {"kind": "clip"}, "width": 16, "layers": 1},
+    "conditioning=spatial_rescaler": {"classes": 7, "stages": 2},
     "conditioning=layout": {"width": 16, "layers": 1},
     "tokenizer=pretrained": {"file": {"path": "tokenizer.json"}, "vocabulary": 9, "padding": 0},
     "network=clip": {

@@ -14,7 +14,7 @@ from difflab.conditioning.build import build_conditioners
 from difflab.conditioning.config import ConditionerBase
 from difflab.config.axes import CONDITIONERS
 from difflab.interop.keymap import Entry, KeyMap, shapes_of
-from difflab.interop.ldm_conditioners import UNUSED, class_token_entries, token_transformer_entries
+from difflab.interop.ldm_conditioners import UNUSED, class_token_entries, rescaler_entries, token_transformer_entries
 from golden_fixtures import ROOT, draw
 
 CLIP = {"kind": "clip", "context_length": 77}
@@ -28,6 +28,7 @@ RELEASED: dict[str, dict[str, Any]] = {
         "width": 512,
         "layers": 16,
     },
+    "ldm_semantic_synthesis256_unet": {"kind": "spatial_rescaler", "classes": 182, "stages": 2, "channels": 3},
 }
 """The published models, and their conditioners here."""
 
@@ -44,6 +45,7 @@ def keymap_of(options: dict[str, Any]) -> KeyMap:
         "class_token": lambda _: class_token_entries(),
         "token_transformer": token_transformer_entries,
         "layout": token_transformer_entries,
+        "spatial_rescaler": lambda _: rescaler_entries(),
     }
     made: list[Entry] = entries[config.kind](config)
     with torch.device("meta"):
@@ -68,6 +70,7 @@ def test_every_key_and_shape_of_a_released_conditioner(name: str) -> None:
     "options",
     [
         {"kind": "class_token", "classes": 5, "width": 8, "drop_rate": 0.1},
+        {"kind": "spatial_rescaler", "classes": 5, "stages": 1, "channels": 3},
         {"kind": "token_transformer", "tokenizer": CLIP, "width": 16, "layers": 2, "heads": 2, "head_channels": 12},
     ],
     ids=lambda options: options["kind"],

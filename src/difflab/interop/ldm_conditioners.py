@@ -14,6 +14,11 @@ def class_token_entries() -> list[Entry]:
     return [Entry(("embedding.weight",), "embedding.weight")]
 
 
+def rescaler_entries() -> list[Entry]:
+    """The entries of a spatial rescaler that maps channels (SpatialRescaler)."""
+    return [Entry(("channel_mapper.weight",), "rescaler.mapping.weight")]
+
+
 def token_transformer_entries(config: TokenTransformerBase) -> list[Entry]:
     """The entries of a token transformer (TransformerEmbedder and BERTEmbedder), in the order of the official file, but
     for the tensors that are `UNUSED`."""
