@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
@@ -14,6 +14,7 @@ from difflab.config.axes import CONDITIONERS
 from difflab.config.base import Config
 from difflab.config.data import DataConfig
 from difflab.config.fitting import Makes
+from difflab.config.learning import TrainingTexts
 
 DownsampleFilter = Literal["area", "bilinear", "bicubic"]
 Multiplier = Annotated[float, Field(ge=0)]
@@ -66,9 +67,9 @@ class ConditionerBase(Config):
         """Returns the configuration with what the files of a published model say. Raises UserError without them."""
         return self
 
-    def completed(self, captions: Callable[[], Iterable[str]], earlier: ConditionerBase | None = None) -> Self:
-        """Returns the configuration with what it learns from captions, or what the one of weights that exist already
-        has learned. Raises UserError if there are no captions."""
+    def completed(self, texts: TrainingTexts, earlier: ConditionerBase | None = None) -> Self:
+        """Returns the configuration with what it learns from texts, or what the one of weights that exist already has
+        learned. Raises UserError if there are no such texts."""
         return self
 
     @property
@@ -93,15 +94,13 @@ class ConditionerBase(Config):
         """Raises ValueError if `data` lacks what `conditioning.<name>` reads."""
 
 
-@CONDITIONERS.register("difflab.conditioning.class_label:build")
-class ClassConditionerConfig(ConditionerBase):
-    """A learned embedding per class, added to the time embedding (ADM), with a null class for dropped labels.
+class LabelConditionerBase(ConditionerBase):
+    """The options of every conditioner that has an embedding per class.
 
     classes: number of classes, equal to data.classes.
-    drop_rate: probability that a training sample loses its class.
+    drop_rate: probability that a training sample loses its class; above 0 there is one embedding more, the null class.
     """
 
-    kind: Literal["class"]
     classes: Annotated[int, Field(gt=0)]
     drop_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
 
@@ -119,9 +118,6 @@ class ClassConditionerConfig(ConditionerBase):
     def num_classes(self) -> int | None:
         return self.classes
 
-    def makes(self, channels: int) -> Makes:
-        return Makes(("vector",))
-
     def refuse_other_data(self, name: str, data: DataConfig) -> None:
         if self.classes != data.classes:
             raise ValueError(
@@ -129,6 +125,30 @@ class ClassConditionerConfig(ConditionerBase):
                 f"{'null' if data.classes is None else data.classes}; set data.classes to the number of "
                 f"classes and leave conditioning.{name}.classes out"
             )
+
+
+@CONDITIONERS.register("difflab.conditioning.class_label:build_vector")
+class ClassConditionerConfig(LabelConditionerBase):
+    """A learned embedding per class, added to the time embedding (ADM), with a null class for dropped labels."""
+
+    kind: Literal["class"]
+
+    def makes(self, channels: int) -> Makes:
+        return Makes(("vector",))
+
+
+@CONDITIONERS.register("difflab.conditioning.class_label:build_token")
+class ClassTokenConditionerConfig(LabelConditionerBase):
+    """A learned embedding per class as a token for attention (latent diffusion), with a null class for dropped labels.
+
+    width: channels of the token, equal to network.context_channels.
+    """
+
+    kind: Literal["class_token"]
+    width: Annotated[int, Field(gt=0)]
+
+    def makes(self, channels: int) -> Makes:
+        return Makes(("tokens",), {"tokens": self.width})
 
 
 class BlurConfig(Config):

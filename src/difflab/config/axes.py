@@ -11,6 +11,8 @@ CONDITIONERS = Registry(
     "difflab.conditioning.config",
     "difflab.conditioning.text.config",
     "difflab.conditioning.inpainting.config",
+    "difflab.conditioning.layout.config",
+    "difflab.conditioning.segmentation.config",
     base="difflab.conditioning.config:ConditionerBase",
 )
 """The conditioning besides x and time. Builders: (config, embedding_dim=, image_size=) -> `Conditioner`."""

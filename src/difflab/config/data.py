@@ -18,7 +18,7 @@ _FIXED: Mapping[str, Crop] = {"adm_random": "adm", "resize_short_random": "resiz
 """The deterministic rule of each random one, by which evaluation crops."""
 
 Alpha = Literal["white", "black", "drop"]
-DataField = Literal["label", "caption", "json", "embedding", "boxes", "phrases"]
+DataField = Literal["label", "caption", "json", "embedding", "boxes", "phrases", "segmentation"]
 KeyRule = Literal["first_dot", "last_dot"]
 _ARRAY_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _IN_EVERY_BATCH = ("image", "index", "key", "position", "weight")
@@ -65,8 +65,9 @@ class DataConfig(Config):
     image_size: pixels per side of the network's input.
     channels: 1 for grey images, 3 for colour.
     fields: the contents of a batch besides the image: label (.cls), caption (.txt), json, embedding (.npy), boxes
-        and phrases, which are read from the json, and the name of any array (NAME of .NAME.npy), as `difflab data
-        encode` adds them. The fields that conditioners read need not be listed.
+        and phrases, which are read from the json, segmentation (.seg.png, the class of each pixel), and the name of
+        any array (NAME of .NAME.npy), as `difflab data encode` adds them. The fields that conditioners read need not
+        be listed.
     captions: which part of a .txt is the caption: whole = all of it; first_line; lines = every line is a caption, of
         which training picks one per epoch, a function of (seed, epoch, image), and evaluation uses the first. The
         default keeps the whole file, as several lines may be several captions or the paragraphs of one.

@@ -135,6 +135,9 @@ def _collate(
             batch["image"][chosen] = batch["image"][chosen].flip(-1)
     for field in fields:
         batch[field] = stacked(field, [sample[field] for sample in samples])
+    if "segmentation" in batch and flip.any():
+        chosen = torch.from_numpy(flip)
+        batch["segmentation"][chosen] = batch["segmentation"][chosen].flip(-1)
     if "boxes" in batch:
         batch["boxes"] = [
             mirrored(boxes) if flipped else boxes for boxes, flipped in zip(batch["boxes"], flip, strict=True)

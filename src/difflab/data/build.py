@@ -115,6 +115,11 @@ def _dataset(cfg: DataConfig, directory: DataDirectory, split: str) -> ShardData
             f"boxes are shares of the whole image, of which data.crop={cfg.crop} may cut a part: set data.crop=none, "
             "with images of one size (difflab data make)"
         )
+    if "segmentation" in cfg.fields and cfg.crop != "none":
+        raise UserError(
+            f"segmentation has a class for each pixel of the stored image, which data.crop={cfg.crop} may change: set "
+            "data.crop=none, with images of one size (difflab data make)"
+        )
     for field in cfg.fields:
         refuse_other_captions(directory, field, cfg.captions)
     if directory.split(split).samples == 0:
