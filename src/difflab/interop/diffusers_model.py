@@ -19,8 +19,9 @@ from difflab.interop import native
 from difflab.interop.diffusers_config import to_diffusers_config
 from difflab.interop.diffusers_files import SchedulerFile, checked_scheduler
 from difflab.interop.diffusers_scheduler import PREDICTIONS, VARIANCES, to_scheduler_config
+from difflab.interop.latent_unets import DIFFUSERS_CONDITION_UNET
 from difflab.interop.layout import Described, Target
-from difflab.interop.opening import described_by_folder, network_folder
+from difflab.interop.opening import PIPELINE, described_by_folder, network_folder
 from difflab.networks.config import UNetConfig
 from difflab.tasks.denoising.config import DenoisingModelConfig
 
@@ -43,6 +44,11 @@ def model_of_folder(path: Path) -> Described[DenoisingModelConfig] | None:
     if target is None or target.network.gives != "images":
         return None
     folder = network_folder(path)
+    if DIFFUSERS_CONDITION_UNET.takes(target.network):
+        raise UserError(
+            f"{folder}: the network alone of a latent diffusion model; give the folder of its pipeline, which has "
+            f"{PIPELINE}, its first stage and its text encoder"
+        )
     places = [folder / SCHEDULER, folder.parent / "scheduler" / SCHEDULER]
     file = next((place for place in places if place.is_file()), None)
     if file is None:
