@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from difflab.conditioning.build import build_conditioners
 from difflab.conditioning.text.config import TextEncoderConditionerConfig
-from difflab.conditioning.text.encoder import TextEncoderConditioner
+from difflab.conditioning.text.encoder import TextEncoderConditioner, TextStatesConditioner
 from difflab.config.parts import FrozenConfig
 from difflab.config.validate import validate
 from difflab.errors import UserError
@@ -197,7 +197,7 @@ def test_it_is_recorded_what_the_files_say(folder: Path) -> None:
         ({"tokenizer": {"kind": "byte_pairs"}}, "tokenizer.kind=byte_pairs is learned from captions, but the encoder"),
         ({"encoder": {"kind": "bert", "weights": {}}}, "neither path, package nor hub is given"),
         ({"encoder": {"kind": "elmo", "weights": {}}}, "encoder.kind='elmo' is not known; choose one of 'bert', 't5'"),
-        ({"width": None}, "width"),
+        ({"width": None, "null_condition": "learned"}, "null_condition=learned needs a width"),
     ],
 )
 def test_mistakes_are_one_line(options: dict[str, Any], line: str, folder: Path) -> None:
@@ -205,3 +205,41 @@ def test_mistakes_are_one_line(options: dict[str, Any], line: str, folder: Path)
         config_of(folder, **options)
     assert line in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def states_conditioner(folder: Path, **options: Any) -> TextStatesConditioner:
+    config = config_of(folder, width=None, **options)
+    built = build_conditioners({"caption": config}, embedding_dim=DIM, image_size=16)
+    load_frozen(built)
+    conditioner = built["caption"]
+    assert isinstance(conditioner, TextStatesConditioner)
+    assert config.makes(3).widths == {"tokens": 16}
+    return conditioner
+
+
+def test_without_a_width_the_states_are_those_of_the_encoder(folder: Path) -> None:
+    conditioner = states_conditioner(folder)
+    assert not conditioner.state_dict()
+    tokens = conditioner.tokenizer(CAPTIONS)
+    expected = conditioner.encoder(tokens.ids, tokens.mask).tokens
+    made = conditioner(batch_of())
+    assert made.fields().keys() == {"tokens"}
+    assert torch.equal(made.tokens, expected)
+    dropped = conditioner(batch_of(), torch.tensor([True, False, False]))
+    assert torch.equal(dropped.tokens, expected[[2, 1, 2]])
+
+
+def test_states_made_in_advance_are_the_same_without_a_width(folder: Path) -> None:
+    conditioner = states_conditioner(folder)
+    tokens = conditioner.tokenizer(CAPTIONS)
+    states, field = conditioner.encoder(tokens.ids, tokens.mask), conditioner.cached_field
+    cached = {field: states.tokens, f"{field}_pooled": states.pooled, f"{field}_mask": states.mask}
+    batch = {**batch_of(["these are", "not", "read"]), **cached}
+    dropped = torch.tensor([False, True, False])
+    assert torch.equal(conditioner(batch).tokens, states.tokens)
+    torch.testing.assert_close(conditioner(batch, dropped).tokens, conditioner(batch_of(), dropped).tokens)
+
+
+def test_what_has_no_weights_of_its_own_goes_where_the_model_goes(folder: Path) -> None:
+    conditioner = states_conditioner(folder).double()
+    assert conditioner(batch_of()).tokens.dtype == torch.float64

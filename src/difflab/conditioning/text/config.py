@@ -61,7 +61,8 @@ class TextTransformerConditionerConfig(ConditionerBase):
 
 @CONDITIONERS.register("difflab.conditioning.text.encoder:build")
 class TextEncoderConditionerConfig(ConditionerBase):
-    """A frozen text encoder (Imagen): its tokens and its pooled state, projected by layers that are trained."""
+    """A frozen text encoder: its tokens and its pooled state, projected by layers that are trained (Imagen), or its
+    tokens as they are (Stable Diffusion)."""
 
     reads_captions: ClassVar[bool] = True
 
@@ -74,8 +75,9 @@ class TextEncoderConditionerConfig(ConditionerBase):
     """Whether captions with more tokens are refused or truncated."""
     tokenizer: TokenizerConfig | None = None
     """How captions become token ids; null is the encoder's own, which a run records."""
-    width: Positive
-    """Channels of every token for the network, equal to network.context_channels."""
+    width: Positive | None
+    """Channels of every token for the network, equal to network.context_channels, to which they are projected; null =
+    the encoder's tokens as they are, all of which are attended to, and no pooled state (Stable Diffusion)."""
     drop_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Probability that a training sample gets the null instead of its caption."""
     null_condition: NullCondition = "empty"
@@ -98,7 +100,16 @@ class TextEncoderConditionerConfig(ConditionerBase):
         return self.model_copy(update={"encoder": encoder, "tokenizer": tokenizer})
 
     def makes(self, channels: int) -> Makes:
-        return Makes(("vector", "tokens", "token_mask"), {"tokens": self.width})
+        if self.width is not None:
+            return Makes(("vector", "tokens", "token_mask"), {"tokens": self.width})
+        sizes = self.encoder.architecture
+        return Makes(("tokens",), {} if sizes is None else {"tokens": sizes.width})
+
+    @model_validator(mode="after")
+    def _null_can_be_learned(self) -> Self:
+        if self.width is None and self.null_condition == "learned":
+            raise ValueError("null_condition=learned needs a width, to which tokens are projected; set it to empty")
+        return self
 
     @model_validator(mode="after")
     def _tokenizer_fits(self) -> Self:

@@ -1,4 +1,4 @@
-"""Captions by a frozen text encoder (Saharia et al. 2022, section 2.1; Imagen)."""
+"""Captions by a frozen text encoder: projected (Saharia et al. 2022, section 2.1; Imagen) or as its states are."""
 
 from __future__ import annotations
 
@@ -21,43 +21,21 @@ from difflab.text.build import build_tokenizer
 from difflab.types import Batch, Conditioning
 
 
-class TextEncoderConditioner(Conditioner):
-    """`batch["caption"]` list[str] -> tokens [B, L, width], token_mask [B, L] and vector [B, embedding_dim].
-
-    The encoder's tokens and its pooled state are normalized and projected by layers that are trained; the latter joins
-    the time embedding. The network attends to the tokens of the caption alone. The null is the empty caption, or
-    learned: L tokens, all of which are attended to, and a vector.
+class _FrozenText(Conditioner):
+    """The states of a frozen text encoder of `batch["caption"]` list[str].
 
     If a batch has the encoder's states already (`cached_field`), or the token ids, those are used.
-    State-dict keys: norm.*, projection.*, pooled_norm.*, pooled_projection.*, and null_tokens [L, width] and
-    null_vector [embedding_dim] if they are learned; the encoder is a frozen part.
     """
 
     reads = ("caption",)
-    makes = ("vector", "tokens", "token_mask")
+    _placed: Tensor
 
-    def __init__(
-        self,
-        encoder: TextEncoderBase,
-        tokenizer: Tokenizer,
-        *,
-        width: int,
-        embedding_dim: int,
-        drop_rate: float,
-        null: NullCondition = "empty",
-    ) -> None:
+    def __init__(self, encoder: TextEncoderBase, tokenizer: Tokenizer, drop_rate: float) -> None:
         super().__init__(drop_rate)
         self.source, self.tokenizer = encoder, tokenizer
         self.encoder = build_text_encoder(encoder)
-        sizes = encoder.described_architecture
-        self.norm = LayerNorm(sizes.width)
-        self.projection = nn.Linear(sizes.width, width)
-        self.pooled_norm = LayerNorm(sizes.pooled_width)
-        self.pooled_projection = nn.Linear(sizes.pooled_width, embedding_dim)
-        self.null_tokens = self.null_vector = None
-        if null == "learned":
-            self.null_tokens = nn.Parameter(0.02 * torch.randn(tokenizer.context_length, width))
-            self.null_vector = nn.Parameter(torch.zeros(embedding_dim))
+        # Goes where the model goes, which has perhaps no other weights here.
+        self.register_buffer("_placed", torch.empty(0), persistent=False)
 
     @property
     def tokenizers(self) -> Mapping[str, Tokenizer]:
@@ -73,18 +51,15 @@ class TextEncoderConditioner(Conditioner):
         sha256 = states_sha256(self.source, self.tokenizer)
         return dict.fromkeys(states_fields(self.cached_field).values(), sha256)
 
-    def make(self, batch: Batch, dropped: Tensor | None, noise: SampleNoise | None) -> Conditioning:
-        made = self._projected(self._states(batch, None if self.null_tokens is not None else dropped))
-        return made if self.null_tokens is None or dropped is None else self._with_null(made, dropped)
-
-    def _states(self, batch: Batch, dropped: Tensor | None) -> TextStates:
-        cached = self._cached(batch)
+    def states(self, batch: Batch, dropped: Tensor | None) -> TextStates:
+        """The states of a batch's captions; where `dropped` (bool [B]) is True, those of the empty caption."""
+        device, cached = self._placed.device, self._cached(batch)
         if cached is None:
-            tokens = caption_tokens(batch, self.tokenizer, self._device, dropped)
+            tokens = caption_tokens(batch, self.tokenizer, device, dropped)
             return self.encoder(tokens.ids, tokens.mask)
         if dropped is None:
             return cached
-        device, tokens = self._device, self.tokenizer([""])
+        tokens = self.tokenizer([""])
         empty, chosen = self.encoder(tokens.ids.to(device), tokens.mask.to(device)), dropped.to(device)
         return TextStates(
             torch.where(chosen[:, None, None], empty.tokens, cached.tokens),
@@ -96,8 +71,61 @@ class TextEncoderConditioner(Conditioner):
         names = states_fields(self.cached_field)
         if names["tokens"] not in batch:
             return None
-        tokens, pooled = (batch[names[part]].to(self.projection.weight) for part in ("tokens", "pooled"))
-        return TextStates(tokens, pooled, batch[names["mask"]].to(self._device))
+        tokens, pooled = (batch[names[part]].to(self._placed) for part in ("tokens", "pooled"))
+        return TextStates(tokens, pooled, batch[names["mask"]].to(self._placed.device))
+
+
+class TextStatesConditioner(_FrozenText):
+    """`batch["caption"]` list[str] -> tokens [B, L, W], the states of a frozen text encoder as they are.
+
+    The network attends to all L tokens, without a mask, also to the padding (Rombach et al. 2022; Stable Diffusion).
+    The null is the empty caption. It has no weights of its own: the encoder is a frozen part.
+    """
+
+    makes = ("tokens",)
+
+    def make(self, batch: Batch, dropped: Tensor | None, noise: SampleNoise | None) -> Conditioning:
+        return Conditioning(tokens=self.states(batch, dropped).tokens)
+
+
+class TextEncoderConditioner(_FrozenText):
+    """`batch["caption"]` list[str] -> tokens [B, L, width], token_mask [B, L] and vector [B, embedding_dim].
+
+    The encoder's tokens and its pooled state are normalized and projected by layers that are trained; the latter joins
+    the time embedding. The network attends to the tokens of the caption alone. The null is the empty caption, or
+    learned: L tokens, all of which are attended to, and a vector.
+
+    State-dict keys: norm.*, projection.*, pooled_norm.*, pooled_projection.*, and null_tokens [L, width] and
+    null_vector [embedding_dim] if they are learned; the encoder is a frozen part.
+    """
+
+    makes = ("vector", "tokens", "token_mask")
+
+    def __init__(
+        self,
+        encoder: TextEncoderBase,
+        tokenizer: Tokenizer,
+        *,
+        width: int,
+        embedding_dim: int,
+        drop_rate: float,
+        null: NullCondition = "empty",
+    ) -> None:
+        super().__init__(encoder, tokenizer, drop_rate)
+        sizes = encoder.described_architecture
+        self.norm = LayerNorm(sizes.width)
+        self.projection = nn.Linear(sizes.width, width)
+        self.pooled_norm = LayerNorm(sizes.pooled_width)
+        self.pooled_projection = nn.Linear(sizes.pooled_width, embedding_dim)
+        self.null_tokens = self.null_vector = None
+        if null == "learned":
+            self.null_tokens = nn.Parameter(0.02 * torch.randn(tokenizer.context_length, width))
+            self.null_vector = nn.Parameter(torch.zeros(embedding_dim))
+
+    def make(self, batch: Batch, dropped: Tensor | None, noise: SampleNoise | None) -> Conditioning:
+        replaced = None if self.null_tokens is not None else dropped
+        made = self._projected(self.states(batch, replaced))
+        return made if self.null_tokens is None or dropped is None else self._with_null(made, dropped)
 
     def _projected(self, states: TextStates) -> Conditioning:
         tokens = self.projection(self.norm(states.tokens))
@@ -111,24 +139,23 @@ class TextEncoderConditioner(Conditioner):
         assert mask is not None
         assert self.null_tokens is not None
         assert self.null_vector is not None
-        chosen = dropped.to(self._device)[:, None]
+        chosen = dropped.to(self._placed.device)[:, None]
         return Conditioning(
             vector=torch.where(chosen, self.null_vector.to(vector.dtype), vector),
             tokens=torch.where(chosen[..., None], self.null_tokens.to(tokens.dtype), tokens),
             token_mask=mask | chosen,
         )
 
-    @property
-    def _device(self) -> torch.device:
-        return self.projection.weight.device
 
-
-def build(config: TextEncoderConditionerConfig, *, embedding_dim: int, image_size: int) -> TextEncoderConditioner:
+def build(config: TextEncoderConditionerConfig, *, embedding_dim: int, image_size: int) -> Conditioner:
     """Builds the conditioner of a configuration; see `build_conditioners`."""
     assert config.tokenizer is not None, "it is found before anything is built"
+    tokenizer = build_tokenizer(config.tokenizer)
+    if config.width is None:
+        return TextStatesConditioner(config.encoder, tokenizer, config.drop_rate)
     return TextEncoderConditioner(
         config.encoder,
-        build_tokenizer(config.tokenizer),
+        tokenizer,
         width=config.width,
         embedding_dim=embedding_dim,
         drop_rate=config.drop_rate,
