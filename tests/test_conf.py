@@ -129,6 +129,12 @@ NEEDED = {  # what a choice cannot do without
         "network.context_channels=128",
     ],
     ("conditioning", "text_encoder"): ["network.context_channels=128"],
+    ("conditioning", "masked_image"): ["network.concat_channels=4"],
+    ("conditioning", "text_masked_image"): [
+        "conditioning.caption.tokenizer.kind=byte_pairs",
+        "network.context_channels=128",
+        "network.concat_channels=4",
+    ],
     ("conditioning", "glide"): ["network.context_channels=512"],
     ("tokenizer", "clip"): ["task=contrastive"],
     ("tokenizer", "gpt2"): ["task=contrastive"],

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Rounding = Literal["truncate", "nearest", "edm"]
+WHITE = 128
+"""Pixels of a mask from this value on are drawn anew."""
 Filter = Literal["nearest", "area", "bilinear", "bicubic"]
 
 
@@ -21,6 +23,11 @@ def to_float(image: Tensor) -> Tensor:
 def as_float(image: Tensor) -> Tensor:
     """Converts uint8 pixels as `to_float`; floats, which are already in [-1, 1], are returned unchanged."""
     return to_float(image) if image.dtype == torch.uint8 else image
+
+
+def drawn_anew(mask: Tensor) -> Tensor:
+    """bool [...]: where a mask, uint8 [...], is white."""
+    return mask >= WHITE
 
 
 def resize(image: Tensor, size: int, filter: Filter) -> Tensor:

@@ -26,12 +26,14 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"encoder": MINILM, "context_length": 8, "width": 16},
         {"encoder": MINILM, "context_length": 8, "width": 16, "drop_rate": 0.1, "null_condition": "learned"},
     ],
+    "masked_image": [{}, {"order": "mask_image", "known": 0.0}],
     "words": [{}, {"as_field": "tokens", "width": 8}],
 }
 """One or more of each kind of the table: a new kind has its line here."""
 
 BATCH = {
     "index": torch.arange(2),
+    "mask": torch.zeros(2, 1, 16, 16, dtype=torch.uint8),
     "image": torch.zeros(2, 3, 16, 16, dtype=torch.uint8),
     "label": torch.tensor([0, 5]),
     "caption": ["a", ""],

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from difflab.conditioning.augmentation import Augmentation
+from difflab.data.masks import HoleMasks
 from difflab.diffusion.noise import SampleNoise
 from difflab.images import Downsampling
 from difflab.seeding import stream_seed
 from difflab.text.base import Tokenizer
 from difflab.types import Batch, Conditioning
+
+Encode = Callable[[Tensor], Tensor]
 
 
 class Conditioner(nn.Module):
@@ -21,6 +24,9 @@ class Conditioner(nn.Module):
     reads:     fields that a batch must have.
     stand_ins: for some of them, another field from which they can be computed (see `complete`).
     optional:  fields that are used if present.
+    trains_with: fields that it needs in training besides.
+    masks:     how it draws the masks of holes on which it is trained, None if it reads no `mask`.
+    encode:    images [B, C, H, W] in [-1, 1] -> what the model diffuses: their latents, or they themselves.
     makes:     the fields of `Conditioning` that it sets.
     classes:   number of classes of the field `label`, None if it does not read one.
     sizes:     pixels per side of the images that it reads, by field.
@@ -33,6 +39,9 @@ class Conditioner(nn.Module):
     reads: tuple[str, ...] = ()
     stand_ins: Mapping[str, str] = {}
     optional: tuple[str, ...] = ()
+    trains_with: tuple[str, ...] = ()
+    masks: HoleMasks | None = None
+    encode: Encode = staticmethod(lambda images: images)
     makes: tuple[str, ...] = ()
     classes: int | None = None
     sizes: Mapping[str, int] = {}
@@ -160,6 +169,16 @@ class ConditionerSet(nn.ModuleDict):
     def optional(self) -> tuple[str, ...]:
         """The fields that are used if present, each once."""
         return tuple(dict.fromkeys(field for _, one in self.named() for field in one.optional))
+
+    @property
+    def trains_with(self) -> tuple[str, ...]:
+        """The fields that are needed in training besides, each once."""
+        return tuple(dict.fromkeys(field for _, one in self.named() for field in one.trains_with))
+
+    @property
+    def masks(self) -> HoleMasks | None:
+        """How masks of holes are drawn, None if no conditioner reads them."""
+        return next((one.masks for _, one in self.named() if one.masks is not None), None)
 
     @property
     def classes(self) -> int | None:

@@ -24,11 +24,13 @@ class ConditionerBase(Config):
     augments: whether it augments the training images and conditions on the augmentation.
     shows_image: whether its condition contains part of the image itself.
     reads_captions: whether samples have to be given prompts.
+    encodes: whether it shows an image as the model diffuses it: as a latent, where it diffuses latents.
     """
 
     augments: ClassVar[bool] = False
     shows_image: ClassVar[bool] = False
     reads_captions: ClassVar[bool] = False
+    encodes: ClassVar[bool] = False
 
     kind: str
 
@@ -71,7 +73,7 @@ class ConditionerBase(Config):
         return None
 
     def makes(self, channels: int) -> Makes:
-        """Returns the network inputs that it makes for images with this number of channels.
+        """Returns the network inputs that it makes for images with this number of channels, or latents if it `encodes`.
 
         Override this: otherwise nothing is known before the network runs, and a network that ignores its inputs is not
         refused in the configuration.

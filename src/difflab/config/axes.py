@@ -10,6 +10,7 @@ CONDITIONERS = Registry(
     "conditioning",
     "difflab.conditioning.config",
     "difflab.conditioning.text.config",
+    "difflab.conditioning.inpainting.config",
     base="difflab.conditioning.config:ConditionerBase",
 )
 """The conditioning besides x and time. Builders: (config, embedding_dim=, image_size=) -> `Conditioner`."""

@@ -15,9 +15,10 @@ EDITING = ("start", "inverted", "inpaint")
 class InpaintConfig(Config):
     """How the known pixels of a mask enter sampling."""
 
-    replaced: Literal["x_t", "x0"] = "x_t"
-    """What known pixels replace at every step: x_t, noised anew, for any model (RePaint, algorithm 1); or x0,
-    the prediction, for models trained on images with a hole (GLIDE)."""
+    replaced: Literal["x_t", "x0", "nothing"] | None = None
+    """What known pixels replace at every step: x_t, noised anew, for any model (RePaint, algorithm 1); x0, the
+    prediction, for models trained on holes (GLIDE); nothing: only in the finished image (latent diffusion).
+    null = nothing for models that are conditioned on the known pixels, and x_t for others."""
     jump_length: Annotated[int, Field(ge=1)] = 10
     """The length in steps of a resampling jump; j of RePaint."""
     resamplings: Annotated[int, Field(ge=1)] = 1

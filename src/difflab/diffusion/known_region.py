@@ -13,7 +13,7 @@ from difflab.diffusion.noise import NoiseSource
 from difflab.diffusion.tables import check_choice
 from difflab.types import Denoised, Denoiser, NoiseLevel, StepContext
 
-Replaced = Literal["x_t", "x0"]
+Replaced = Literal["x_t", "x0", "nothing"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +28,7 @@ class KnownRegion:
               appendix I.2).
               x0, for models trained on images with holes (GLIDE, Nichol et al. 2022) and for samplers that should not
               see new noise in every step: they replace the prediction, and eps follows; x is then stepped as usual.
+              nothing, for models that are conditioned on the known pixels: those of the finished image alone.
 
     Raises ValueError if the mask has values between 0 and 1 (blending noised pixels reduces their noise: round it
     first), and in `like` if the shapes do not fit.
@@ -52,11 +53,11 @@ class KnownRegion:
 
     def around(self, denoiser: Denoiser) -> Denoiser:
         """Wraps the denoiser for samplers: with replaced=x0, its prediction contains the known pixels."""
-        return denoiser if self.replaced == "x_t" else _Knowing(denoiser, self)
+        return _Knowing(denoiser, self) if self.replaced == "x0" else denoiser
 
     def noised(self, x: Tensor, level: NoiseLevel, noise: NoiseSource) -> Tensor:
         """Returns x at a level between two steps, with known pixels from q(x_t | image) if replaced=x_t."""
-        if self.replaced == "x0":
+        if self.replaced != "x_t":
             return x
         known = self.image if level.sigma == 0.0 else level.alpha * self.image + level.sigma * noise.randn_like(x)
         return torch.where(self.mask, x, known)

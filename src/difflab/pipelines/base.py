@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from difflab.data.masks import HoleMasks
 from difflab.diffusion.samplers.part import AS_PRINTED
 from difflab.errors import UserError, user_errors
 from difflab.images import Downsampling, Rounding, as_float, to_uint8
@@ -30,6 +31,7 @@ class Stage(Protocol):
     shape:     of one output image, (C, H, W).
     reads, stand_ins, optional, classes, sizes: of the batch, see `difflab.conditioning.base.Conditioner`.
     class_names: the names of those classes, if known.
+    masks:     how masks are drawn where none is given, None if its model is not conditioned on a mask.
     downsampling: how the low-resolution images are made from full-size ones, None if the stage enlarges nothing.
     autocast:  the dtype of its networks' arithmetic, None for float32.
     n_steps:   the number of sampling steps, 0 if it has no network.
@@ -52,6 +54,8 @@ class Stage(Protocol):
     def classes(self) -> int | None: ...
     @property
     def sizes(self) -> Mapping[str, int]: ...
+    @property
+    def masks(self) -> HoleMasks | None: ...
     @property
     def downsampling(self) -> Downsampling | None: ...
     @property
@@ -245,6 +249,7 @@ def wanted_by(stages: Mapping[str, Stage]) -> Wanted:
         classes=counts[0] if counts else None,
         class_names=next((stages[name].class_names for name in having), None),
         sizes={**sizes, **{field: size for field, size in whole.items() if field in ("image", "mask")}},
+        masks=next((stage.masks for stage in parts if stage.masks is not None), None),
         channels=parts[0].shape[0],
         start="start" if len(parts) == 1 else f"pipeline.stages.{names[0]}.start",
     )

@@ -16,6 +16,7 @@ from difflab.conditioning.base import ConditionerSet
 from difflab.config.editing import EditingConfig
 from difflab.config.guidance import GuidanceBase
 from difflab.config.sampler import SamplerConfig
+from difflab.data.masks import HoleMasks
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.build import build_guidance, build_sampler, build_threshold
 from difflab.diffusion.denoiser import NetworkDenoiser
@@ -78,6 +79,8 @@ class DiffusingStage:
         self.guidance = guidance
         self.guides = dict(guides or {})
         self.editing = editing or Editing(EditingConfig())
+        if "mask" in conditioners.reads:
+            self.editing = replace(self.editing, masked=True, shown=True)
         self.class_names = class_names
         self.sampler_config = sampler
         self.trained_process = process
@@ -140,6 +143,10 @@ class DiffusingStage:
         """The number of classes: the model's, else the guiding classifier's."""
         counted = [self.conditioners.classes, *(guide.classes for guide in self.guides.values())]
         return next((count for count in counted if count is not None), None)
+
+    @property
+    def masks(self) -> HoleMasks | None:
+        return self.conditioners.masks
 
     @property
     def downsampling(self) -> Downsampling | None:
@@ -214,12 +221,8 @@ class DiffusingStage:
         image, region = part.image, part.region
         if region is not None:
             anew = F.adaptive_max_pool2d(region.mask.float(), self._noised_shape[-1]) > 0
-            region = KnownRegion(self._latents_of(region.image), anew, region.replaced)
-        return replace(part, image=None if image is None else self._latents_of(image), region=region)
-
-    def _latents_of(self, images: Tensor) -> Tensor:
-        assert self.first_stage is not None, "there are latents"
-        return self.first_stage.latents(self.first_stage.moments(images), None)
+            region = KnownRegion(self.first_stage.encode(region.image), anew, region.replaced)
+        return replace(part, image=None if image is None else self.first_stage.encode(image), region=region)
 
     def _start(self, seeds: Sequence[int], left: Unfinished | None) -> tuple[SampleNoise, Tensor]:
         """The samples' random streams, and the x from which the sampler starts."""

@@ -9,14 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from difflab.config.editing import EditingConfig
-from difflab.diffusion.known_region import KnownRegion
+from difflab.diffusion.known_region import KnownRegion, Replaced
 from difflab.diffusion.samplers.part import Part
 from difflab.diffusion.samplers.resampling import Resampling
-from difflab.images import as_float, resize
+from difflab.images import as_float, drawn_anew, resize
 from difflab.types import Batch, NoiseLevel
-
-WHITE = 128
-"""Pixels of a mask from this value on are regenerated."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +21,8 @@ class Editing:
     """Sampling begins with `image` [B, C, H, W] of a batch if the configuration says so; and `mask` [B, 1, H, W] uint8
     is white where the image is regenerated and black where it is kept exactly.
 
-    masked:    whether masks are given.
+    masked:    whether there are masks.
+    shown:     whether the model is conditioned on the image and the mask.
     begins_with: the field with the image of `start` and `inverted`; low_res is the output of the previous stage.
     end:       the fraction of the steps that is left out at the end.
     continued: the level at which the previous stage ended and this one continues; None if it does not.
@@ -34,6 +32,7 @@ class Editing:
 
     config: EditingConfig
     masked: bool = False
+    shown: bool = False
     begins_with: Literal["image", "low_res"] = "image"
     end: float = 0.0
     continued: NoiseLevel | None = None
@@ -80,15 +79,22 @@ class Editing:
     def record(self) -> dict[str, Any]:
         """The configuration, without options that have no effect."""
         used = {"start": self.config.start, "inverted": self.config.inverted} if self.config.begins_with_image else {}
-        inpaint = {"inpaint": self.config.inpaint.model_dump(mode="json")} if self.masked else {}
+        how = {**self.config.inpaint.model_dump(mode="json"), "replaced": self.replaced}
+        inpaint = {"inpaint": how} if self.masked else {}
         goes_on = {"continues": True} if self.continued is not None else {}
         return {**used, **({"end": self.end} if self.end else {}), **goes_on, **inpaint}
+
+    @property
+    def replaced(self) -> Replaced:
+        """How known pixels enter sampling; a model that sees them needs them in the finished image alone."""
+        given = self.config.inpaint.replaced
+        return given if given is not None else "nothing" if self.shown else "x_t"
 
     def _region(self, batch: Batch) -> KnownRegion:
         anew = drawn_anew(batch["mask"])
         if self.size is not None and anew.shape[-1] != self.size:
             anew = F.adaptive_max_pool2d(anew.float(), self.size) > 0
-        return KnownRegion(self._sized(as_float(batch["image"])), anew, self.config.inpaint.replaced)
+        return KnownRegion(self._sized(as_float(batch["image"])), anew, self.replaced)
 
     def _sized(self, image: Tensor) -> Tensor:
         if self.size is None or image.shape[-1] == self.size:
@@ -100,8 +106,3 @@ class Editing:
         inpaint = self.config.inpaint
         several = self.masked and inpaint.resamplings > 1
         return Resampling(inpaint.jump_length, inpaint.resamplings) if several else None
-
-
-def drawn_anew(mask: Tensor) -> Tensor:
-    """bool [B, 1, H, W]: where a mask uint8 [B, 1, H, W] is white."""
-    return mask >= WHITE

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from difflab.conditioning.base import ConditionerSet
+from difflab.data.masks import HoleMasks
 from difflab.errors import UserError
 from difflab.images import Filter, as_float, resize
 from difflab.pipelines.base import Takes
@@ -31,6 +32,7 @@ class ResizingStage:
     class_names: Sequence[str] | None = None
     reads = ("low_res",)
     optional = ("label",)
+    masks: HoleMasks | None = None
 
     def __init__(self, upsampler: ConditionerSet, shape: tuple[int, ...], *, filter: Filter) -> None:
         if "low_res" not in upsampler.sizes:

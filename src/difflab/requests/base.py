@@ -12,6 +12,7 @@ from torch import Tensor
 
 from difflab.config.data import Alpha
 from difflab.data.fields import stacked
+from difflab.data.masks import HoleMasks
 from difflab.seeding import stream_seed
 from difflab.types import Batch
 
@@ -53,6 +54,7 @@ class Wanted:
     classes: the number of classes of `label`, None if nothing is conditioned on them; class_names: their names.
     sizes: pixels per side of the images that are read, by field; channels: of them; alpha: the background onto which
         transparent pixels are composited, as in the training data.
+    masks: how masks are drawn where none is given, None if nothing is conditioned on them.
     start: the key that makes sampling begin with `image`.
     """
 
@@ -63,6 +65,7 @@ class Wanted:
     class_names: Sequence[str] | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
     channels: int = 3
+    masks: HoleMasks | None = None
     alpha: Alpha = "white"
     start: str = "start"
 

@@ -17,6 +17,7 @@ from difflab.requests.classes import class_numbers
 from difflab.requests.data_split import DataSplit
 from difflab.requests.embeddings import read_embeddings
 from difflab.requests.images import open_pictures
+from difflab.requests.masks import DrawnMasks
 from difflab.requests.sample_file import SampleFile
 
 KEY_OF = {"label": "classes", "caption": "prompts", "image": "images", "embedding": "embeddings"}
@@ -50,6 +51,8 @@ def build_request(
         wanted = dataclasses.replace(wanted, alpha=data.alpha)
     parts = _given(config, wanted)
     request = _merged([*parts, *_from_data(parts, wanted, data, split)])
+    if wanted.masks is not None and "mask" not in request.fields and "image" in request.fields:
+        request = DrawnMasks(request, wanted.masks, wanted.sizes["mask"])
     if "label" in wanted.reads and "label" not in request.fields and wanted.classes is not None:
         request = _merged([request, UniformClasses(wanted.classes)])
     missing = wanted.missing(request.fields)
@@ -124,9 +127,11 @@ def _refuse_unequal_lengths(given: dict[str, Request]) -> None:
 def _from_data(parts: Sequence[Request], wanted: Wanted, data: DataConfig | None, split: str) -> list[Request]:
     """Fields that were not given, if a data split has to provide some anyway; otherwise classes come from the seed."""
     given = {field for part in parts for field in part.fields}
-    needed = [field for field in wanted.missing(given) if field != "label"]
+    needed = [field for field in wanted.missing(given) if field not in ("label", "mask")]
     if not needed or data is None:
         return []
+    if wanted.masks is not None and wanted.masks.objects and "mask" not in given and "image" in needed:
+        needed.append("boxes")
     standing_in = {wanted.stand_ins.get(field, field): field for field in needed}
     if not standing_in.keys() <= set(IN_DATA):
         return []

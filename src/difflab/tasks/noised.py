@@ -22,12 +22,22 @@ def noised_model(config: NoisedModelConfig, conditioning: Mapping[str, Condition
     size = config.noised_shape[-1]
     with user_errors("network"):
         network = build_network(config.network, image_size=size, learned_variance=process.learns_variance)
-    conditioners = build_conditioners(conditioning, embedding_dim=config.network.embedding_channels, image_size=size)
+    first_stage = build_first_stage(config.first_stage)
+    conditioners = build_conditioners(
+        conditioning,
+        embedding_dim=config.network.embedding_channels,
+        image_size=size,
+        encode=None if first_stage is None else first_stage.encode,
+    )
     made = {
-        name: Makes(conditioner.makes, conditioning[name].makes(config.channels).widths)
+        name: Makes(conditioner.makes, conditioning[name].makes(_channels(config, conditioning[name])).widths)
         for name, conditioner in conditioners.named()
     }
     with user_errors():
         # Checked on the built parts too: a conditioner's configuration may not say it, or the model may be imported.
         refuse_unfit(made, config.network.reads)
-    return NoisedModel(config, network, conditioners, process, build_first_stage(config.first_stage))
+    return NoisedModel(config, network, conditioners, process, first_stage)
+
+
+def _channels(config: NoisedModelConfig, conditioner: ConditionerConfig) -> int:
+    return config.noised_shape[0] if conditioner.encodes else config.channels

@@ -84,7 +84,8 @@ class NoisedModule(TrainingModule):
         self._seen_timesteps: list[Tensor] = []
 
     def batch_keys(self) -> tuple[str, ...]:
-        return (*self.conditioners.missing(["image"]), *(() if self._latents is None else self._latents.required))
+        own = (*self.conditioners.missing(["image"]), *self.conditioners.trains_with)
+        return (*own, *(() if self._latents is None else self._latents.required))
 
     def tokenizers(self) -> Mapping[str, Tokenizer]:
         return self.conditioners.tokenizers

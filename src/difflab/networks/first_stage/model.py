@@ -70,6 +70,11 @@ class FirstStage(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             return self.network.encode(images.float()).moments
 
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Images [B, C, H, W] in [-1, 1] -> the scaled mode of their posterior, float32 [B, latent_channels, h, w]."""
+        return self.latents(self.moments(images), None)
+
     def posterior(self, moments: Tensor) -> Posterior:
         """Moments -> the posterior that they describe, before scaling."""
         return self.network.posterior(moments)

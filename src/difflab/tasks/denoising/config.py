@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, model_validator
 
 from difflab.conditioning.config import ConditioningConfig
 from difflab.config.diffusion import DiffusionConfig
-from difflab.config.fitting import refuse_unfit
+from difflab.config.fitting import Makes, refuse_unfit
 from difflab.config.guidance import GuidanceConfig
 from difflab.config.model import DrawingModelConfig, Measurement, ModelConfig
 from difflab.config.network import Gives, NetworkConfig, of_other_tasks
@@ -66,9 +66,21 @@ class DenoisingTrainConfig(TrainConfig):
         for name, conditioner in self.conditioning.items():
             conditioner.refuse_other_data(name, self.data)
         self._check_augmentation()
-        made = {name: conditioner.makes(self.data.channels) for name, conditioner in self.conditioning.items()}
-        refuse_unfit(made, self.network.reads)
+        self._refuse_unfit_conditioning()
         return self
+
+    def _refuse_unfit_conditioning(self) -> None:
+        made = {}
+        for name, conditioner in self.conditioning.items():
+            channels = self.data.channels
+            if conditioner.encodes and self.first_stage is not None:
+                if self.first_stage.architecture is None:
+                    # Its channels are not known yet.
+                    made[name] = Makes(conditioner.makes(channels).fields)
+                    continue
+                channels = self.first_stage.autoencoder.latent_channels
+            made[name] = conditioner.makes(channels)
+        refuse_unfit(made, self.network.reads)
 
     def _refuse_other_shape(self) -> None:
         if self.first_stage is None:
@@ -112,6 +124,7 @@ class DenoisingTrainConfig(TrainConfig):
         with user_errors():
             # What is known of a first stage only now.
             described._refuse_other_shape()
+            described._refuse_unfit_conditioning()
         return described
 
     def completed(self, captions: Callable[[], Iterable[str]], earlier: ModelConfig | None = None) -> Self:

@@ -1,0 +1,1 @@
+"""Conditioning on the known part of an image."""
