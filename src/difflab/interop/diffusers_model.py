@@ -91,7 +91,7 @@ def _model(path: Path, content: Mapping[str, Any], target: Target, name: str) ->
             experiment=f"diffusers/{name}",
             image_size=target.image_size,
             channels=target.network.channels,
-            diffusion=_process(path, scheduler, target),
+            diffusion=process_of(path, scheduler, target),
             network=cast(UNetConfig, target.network),
             conditioning=target.conditioning,
             sampler=_sampler(scheduler, kind),
@@ -102,7 +102,8 @@ def _model(path: Path, content: Mapping[str, Any], target: Target, name: str) ->
         raise UserError(f"{path}: {key}: {message}") from error
 
 
-def _process(path: Path, c: SchedulerFile, target: Target) -> DiscreteDiffusionConfig:
+def process_of(path: Path, c: SchedulerFile, target: Target) -> DiscreteDiffusionConfig:
+    """The process of a scheduler's file at `path`. Raises UserError naming the key for one that difflab has not."""
     predictions = {theirs: ours for ours, theirs in PREDICTIONS.items()}
     if c.prediction_type not in predictions:
         raise UserError(

@@ -16,7 +16,8 @@ from difflab.networks.frozen import OfAnotherFile
 class TextStates:
     """What an encoder knows of texts.
 
-    tokens: [B, L, width], of padding too, which Stable Diffusion attends to. pooled: [B, pooled_width], of the whole text.
+    tokens: [B, L, width], of padding too, which Stable Diffusion attends to.
+    pooled: [B, pooled_width], of the whole text.
     mask: bool [B, L], True for the tokens of the text, with its start and end.
     """
 
