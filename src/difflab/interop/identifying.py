@@ -107,7 +107,8 @@ def _config_beside(file: Path, shapes: Shapes, notes: list[str]) -> ModelConfig 
                 config = _read_config(path)
                 fits = Target.of(config).shapes() == shapes
             except UserError as error:
-                notes.append(f"{path} beside it is of no use: {error}")
+                why = str(error).removeprefix(f"{path}: ")
+                notes.append(f"{path} beside it is of no use: {why}")
                 return None
             if not fits:
                 notes.append(f"{path} beside it is of another model")
