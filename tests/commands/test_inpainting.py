@@ -54,13 +54,18 @@ def test_it_draws_what_is_missing_and_keeps_the_rest(run: Path) -> None:
     mask = np.zeros((16, 16), dtype=np.uint8)
     mask[4:12, 2:9] = 255
     Image.fromarray(mask).save("mask.png")
-    asked = ("prompts=['a red circle']", "images=drawn", "mask=mask.png", "n=3")
+    # Two steps of training make captions matter little.
+    asked = ("prompts=['a red circle']", "images=drawn", "mask=mask.png", "n=3", "guidance.scale=1000")
     done("sample", f"run={run}", *asked, "out=filled", *ON_CPU)
     before, after = pixels("drawn/000001.png"), pixels("filled/000001.png")
     assert np.array_equal(before[mask == 0], after[mask == 0])
     assert (before[mask > 0] != after[mask > 0]).mean() > 0.5
-    other = ("prompts=['a blue square']", *asked[1:])
-    done("sample", f"run={run}", *other, "out=other", "guidance.scale=3", *ON_CPU)
+    guided = ("sample", f"run={run}", *asked, *ON_CPU)
+    done(*guided, "out=away", "negative_prompts=['a blue square']")
+    assert not np.array_equal(pixels("away/000001.png"), after)
+    unguided = ("sample", f"run={run}", *asked[:-1], *ON_CPU, "out=unguided", "guidance=none")
+    line = mistake(*unguided, "negative_prompts=[a]")
+    assert "negative_prompts: nothing leads away from them without classifier-free guidance" in line
     Image.fromarray(mask[:8, :8]).save("small.png")
     line = mistake("sample", f"run={run}", "images=drawn", "mask=small.png", "prompts=[a]", "n=3", *ON_CPU)
     assert "holds 8x8 images; this model takes 16x16 as mask" in line

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from difflab.conditioning.build import build_conditioners
+from difflab.conditioning.text.config import TextTransformerConditionerConfig
 from difflab.conditioning.text.transformer import TextTransformerConditioner
 from difflab.interop.glide import text_entries
 from difflab.interop.guided import GUIDED
@@ -134,3 +136,19 @@ def test_what_stands_after_a_caption_is_of_no_account() -> None:
     ids, mask = torch.tensor([[3, 4, 9, 9, 9, 9, 9, 9]]), torch.tensor([[True] * 2 + [False] * 6])
     other = torch.where(mask, ids, 17)
     assert torch.equal(text.encoded(Tokens(ids, mask)).tokens, text.encoded(Tokens(other, mask)).tokens)
+
+
+def test_negative_captions_are_the_null_in_place_of_the_empty_one() -> None:
+    options = {"tokenizer": {"kind": "clip", "context_length": 8}, "width": 8, "layers": 1, "heads": 2}
+    config = TextTransformerConditionerConfig.model_validate({"kind": "text_transformer", **options, "drop_rate": 0.1})
+    torch.manual_seed(0)
+    conditioners = build_conditioners({"caption": config}, embedding_dim=6, image_size=8).eval()
+    # The ids of the captions are there already.
+    field, tokenizer = next(iter(conditioners.tokenizers.items()))
+    tokens = tokenizer(["a", "b"])
+    batch = {"index": torch.arange(2), "caption": ["a", "b"], field: tokens.ids, f"{field}_mask": tokens.mask}
+    null = conditioners.null({**batch, "negative_caption": ["a red circle", ""]})
+    plain = {"index": torch.arange(2), "caption": ["a red circle", ""]}
+    assert torch.equal(null.tokens, conditioners.conditioning(plain).tokens)
+    assert torch.equal(null.tokens[1], conditioners.null(batch).tokens[1])
+    assert not torch.equal(null.tokens[0], conditioners.null(batch).tokens[0])

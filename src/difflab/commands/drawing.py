@@ -73,7 +73,7 @@ class Drawing:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of a sample."""
-        return self.stored.config.shape
+        return self.pipeline.shape
 
     @property
     def device(self) -> torch.device:
@@ -170,7 +170,7 @@ def prepare_drawing(
     models = models or models_on(accelerator)
     compilation = Machine(processes, models).compilation(config.compile, config.n, config.batch_size)
     pipeline, stored = build_pipeline(config, models, autocast=autocast, compilation=compilation)
-    shape = stored.config.shape
+    shape = pipeline.shape
     require_memory(
         f"batch_size={config.batch_size}: {min(config.batch_size, config.n)} images of {shape} at once",
         min(config.batch_size, -(-config.n // processes.world_size)) * FLOATS_A_PIXEL * 4 * math.prod(shape),

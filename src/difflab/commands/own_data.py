@@ -207,7 +207,7 @@ def _noised(section: Any, channels: int, size: int) -> tuple[int, int]:
         # The validation of the whole reports it.
         return channels, size
     try:
-        latent, side, _ = config.described().latent_shape(size)
+        latent, side, _ = config.described().latent_shape(size, size)
     except UserError:
         # Training itself reports that the first stage is missing, or is none.
         return UNKNOWN_LATENTS[0], max(size // UNKNOWN_LATENTS[1], 1)

@@ -32,7 +32,7 @@ class SampleArchive:
         config = drawing.config
         assert isinstance(config, SampleConfig)
         self.folder, self.drawing, self.config = folder, drawing, config
-        channels, height, width = drawing.stored.config.shape
+        channels, height, width = drawing.shape
         kept = config.n if config.npz else min(config.n, GRID_MOST) if config.grid else 0
         self._images = RowFile(folder / ".samples-images.rows", kept, (height, width, channels), np.dtype(np.uint8))
         labelled = config.npz and "label" in drawing.pipeline.request.fields

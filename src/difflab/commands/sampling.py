@@ -115,7 +115,10 @@ def recorded(plain: dict[str, Any], drawing: Drawing) -> dict[str, Any]:
     wanted, words = drawing.pipeline.wanted, drawing.words(min(drawing.n, GRID_MOST))
     named = {"class_names": list(wanted.class_names)} if wanted.classes is not None and wanted.class_names else {}
     shows = {} if words is None else {"shows": words}
-    return {**plain, "compiled": drawing.compilation.used, **named, **shows}
+    # How known pixels enter sampling follows from the model where it is left open.
+    pipeline = drawing.pipeline.record().get("pipeline", {})
+    used = {key: value for key, value in pipeline.items() if key == "inpaint"}
+    return {**plain, **used, "compiled": drawing.compilation.used, **named, **shows}
 
 
 def made_of(plain: dict[str, Any], drawing: Drawing) -> dict[str, Any]:
@@ -127,7 +130,7 @@ def made_of(plain: dict[str, Any], drawing: Drawing) -> dict[str, Any]:
 
 def refuse_too_many(drawing: Drawing, config: SampleConfig, out: Path) -> None:
     """Raises UserError for more samples than the disk can hold."""
-    pixels = math.prod(drawing.stored.config.shape)
+    pixels = math.prod(drawing.shape)
     if config.png:
         require_disk(f"n={config.n}: pictures", config.n * SMALLEST_PNG, out, "lower n, or give another out=...")
     if config.npz:

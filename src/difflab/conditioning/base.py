@@ -125,14 +125,31 @@ class ConditionerSet(nn.ModuleDict):
     def null(self, batch: Batch, seeds: Sequence[int] | None = None) -> Conditioning | None:
         """Returns the conditioning with every condition dropped that training dropped (classifier-free guidance).
 
-        batch, seeds: as in `conditioning`; `index` gives the number of rows.
+        batch, seeds: as in `conditioning`; `index` gives the number of rows. `negative_caption` list[str], if it is
+            there, has the captions of the null, in place of dropped ones.
         Returns None if training dropped no condition.
         """
         droppable = [name for name, conditioner in self.named() if conditioner.drop_rate > 0]
         if not droppable:
             return None
-        everywhere = torch.ones(len(batch["index"]), dtype=torch.bool, device=batch["index"].device)
-        return self.conditioning(batch, dict.fromkeys(droppable, everywhere), seeds)
+        dropped = torch.ones(len(batch["index"]), dtype=torch.bool, device=batch["index"].device)
+        negative = self._negative(batch)
+        merged = Conditioning()
+        for name, conditioner in self.named():
+            noise = _noise_of(name, conditioner, batch, seeds)
+            if name in droppable and negative is not None and "caption" in conditioner.reads:
+                merged = merged.merge(conditioner(negative, None, noise))
+            else:
+                merged = merged.merge(conditioner(batch, dropped if name in droppable else None, noise))
+        return merged
+
+    def _negative(self, batch: Batch) -> Batch | None:
+        """The batch with its negative captions, and without what was made of the others."""
+        if "negative_caption" not in batch:
+            return None
+        made = {field: mask for field in self.tokenizers for mask in (field, f"{field}_mask")}
+        left = {field: value for field, value in batch.items() if field not in {*made, *made.values(), *self.cached}}
+        return {**left, "caption": batch["negative_caption"]}
 
     def complete(self, batch: Batch) -> Batch:
         """Returns the batch with the fields that its conditioners can compute from others."""

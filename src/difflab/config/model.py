@@ -107,7 +107,7 @@ class NoisedModelConfig(NetworkModelConfig):
     @property
     def noised_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of what is noised: of one latent, or of one image."""
-        return self.shape if self.first_stage is None else self.first_stage.latent_shape(self.image_size)
+        return self.shape if self.first_stage is None else self.first_stage.latent_shape(*self.shape[1:])
 
 
 class DrawingModelConfig(NoisedModelConfig):

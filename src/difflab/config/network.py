@@ -40,6 +40,11 @@ class NetworkBase(Config):
         return 1
 
     @property
+    def pads(self) -> bool:
+        """Whether images of other sizes are padded to that multiple."""
+        return False
+
+    @property
     def text_sizes(self) -> Mapping[str, int]:
         """What has to be equal in its tokenizer (context_length, vocabulary); empty if it reads no token ids."""
         return {}

@@ -8,7 +8,7 @@ from pydantic import model_validator
 
 from difflab.config.base import Config
 
-GIVEN = ("classes", "prompts", "images", "low_res", "mask", "embeddings", "request")
+GIVEN = ("classes", "prompts", "negative_prompts", "images", "low_res", "mask", "embeddings", "request")
 """The keys of a request."""
 
 
@@ -20,6 +20,9 @@ class RequestConfig(Config):
     low_res."""
     prompts: list[str] | str | None = None
     """Captions, as a list or a text file with one per line; null = those of the data split."""
+    negative_prompts: list[str] | str | None = None
+    """Captions that classifier-free guidance leads away from, in place of the empty caption, as a list or a text file;
+    null = the empty caption, as in training."""
     images: str | None = None
     """A folder or an archive of full-size images, or one image."""
     low_res: str | None = None
@@ -36,6 +39,7 @@ class RequestConfig(Config):
     def _lists_are_not_empty(self) -> Self:
         if self.classes == []:
             raise ValueError("classes=[] is empty: list some, or leave classes=null to draw them from the seed")
-        if self.prompts in ([], ""):
-            raise ValueError("prompts is empty: list some, or give a text file with one per line")
+        for key in ("prompts", "negative_prompts"):
+            if getattr(self, key) in ([], ""):
+                raise ValueError(f"{key} is empty: list some, or give a text file with one per line")
         return self

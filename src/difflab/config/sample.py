@@ -15,6 +15,8 @@ from difflab.config.request import RequestConfig
 from difflab.config.sampler import SamplerConfig
 from difflab.config.work import MeasuringConfig, WorkConfig
 
+Side = Annotated[int, Field(ge=1)]
+
 
 class DrawConfig(WorkConfig, RequestConfig, EditingConfig):
     """What sampling and evaluation share; the keys of `RequestConfig` determine what samples should show, and those of
@@ -91,6 +93,9 @@ class SampleConfig(DrawConfig):
     out: Where images are written; null = <run>/samples/<sampler>-<steps>-seed<seed>-<hash of the rest>.
     """
 
+    size: Side | Annotated[list[Side], Field(min_length=2, max_length=2)] | None = None
+    """Pixels per side of the samples, or [height, width]; null = the size of the training images. A convolutional
+    network draws other sizes too, the worse the further they are from that."""
     npz: bool
     """Also write the ADM archive (arr_0 uint8 NHWC, arr_1 labels)."""
     png: bool
@@ -101,6 +106,12 @@ class SampleConfig(DrawConfig):
     """The number of columns of the grid."""
     trajectory: Annotated[int, Field(ge=0)]
     """The number of intermediate predictions to show for the first samples; 0 = none."""
+
+    @model_validator(mode="after")
+    def _one_model_has_a_size(self) -> Self:
+        if self.pipeline.kind != "single" and self.size is not None:
+            raise ValueError(f"size cannot be used with pipeline={self.pipeline.kind}: leave it out")
+        return self
 
 
 class EvaluateConfig(DrawConfig, MeasuringConfig, JudgedConfig):

@@ -131,6 +131,10 @@ class UNetBase(NetworkBase):
         """Image height and width must be multiples of this, or are padded."""
         return self.patch_size * 2 ** (len(self.channel_mult) - 1)
 
+    @property
+    def pads(self) -> bool:
+        return self.pad
+
     def padded(self, image_size: int) -> int:
         """Returns pixels per side of the images after padding, if they are padded."""
         return -(-image_size // self.size_multiple) * self.size_multiple if self.pad else image_size

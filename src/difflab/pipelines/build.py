@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from difflab.config.guidance import GuidanceBase, Weights
 from difflab.config.model import DrawingModelConfig, ModelConfig
 from difflab.config.pipeline import CascadePipelineConfig, ResizePipelineConfig, StageConfig
 from difflab.config.request import RequestConfig
-from difflab.config.sample import DrawConfig, EvaluateConfig
+from difflab.config.sample import DrawConfig, EvaluateConfig, SampleConfig
 from difflab.config.sampler import SamplerConfig
 from difflab.errors import UserError
 from difflab.images import Rounding
@@ -85,7 +85,9 @@ def build_pipeline(
             stage: Stage = ResizingStage(model.conditioners, drawing.shape, filter=config.pipeline.filter)
         else:
             editing = Editing(config, masked)
-            stage = _diffusing(config.run, model, models, config.sampler, config.guidance, running, editing)
+            size = config.size if isinstance(config, SampleConfig) else None
+            shape = drawing.shape if size is None else sized(drawing, size)
+            stage = _diffusing(config.run, model, models, config.sampler, config.guidance, running, editing, shape)
         stages = {"single": stage}
     pipeline = pipeline_of(stages, config, data=_data_of(config, stored), split=config.split, rounding=config.rounding)
     return pipeline, stored
@@ -139,6 +141,18 @@ def require_drawing(run: str, model: ModelConfig) -> DrawingModelConfig:
     return model
 
 
+def sized(model: DrawingModelConfig, size: int | Sequence[int]) -> tuple[int, int, int]:
+    """(C, H, W) of samples of another size than the training images'. Raises UserError if the model draws no such."""
+    height, width = (size, size) if isinstance(size, int) else size
+    multiple = 1 if model.network.pads else model.network.size_multiple
+    if model.first_stage is not None:
+        multiple *= model.first_stage.autoencoder.downsampling
+    if height % multiple or width % multiple:
+        near = [max(round(side / multiple), 1) * multiple for side in (height, width)]
+        raise UserError(f"size={size}: this model draws multiples of {multiple} pixels: set size={near}")
+    return (model.channels, height, width)
+
+
 @dataclass(frozen=True)
 class _Running:
     """How all networks of a pipeline are run."""
@@ -155,6 +169,7 @@ def _diffusing(
     guidance: GuidanceBase,
     running: _Running,
     editing: Editing | None = None,
+    shape: tuple[int, int, int] | None = None,
 ) -> DiffusingStage:
     drawing = require_drawing(run, model.config)
     assert isinstance(model, NoisedModel), "what draws by diffusion looks at noised images"
@@ -165,7 +180,7 @@ def _diffusing(
         model.network,
         model.conditioners,
         model.process,
-        model.config.shape,
+        shape or model.config.shape,
         sampler=sampler,
         guidance=guidance,
         first_stage=model.first_stage,

@@ -34,6 +34,7 @@ from difflab.pipelines.finite import FiniteWatch, refuse_non_finite, refuse_unde
 from difflab.pipelines.guides import Drawn, Guides
 from difflab.pipelines.handover import FIELD as UNFINISHED
 from difflab.pipelines.handover import Unfinished
+from difflab.requests.captions import NEGATIVE
 from difflab.seeding import stream_seed
 from difflab.types import Batch, NoiseLevel, StepContext, StepHook
 
@@ -75,7 +76,7 @@ class DiffusingStage:
         self.conditioners = conditioners
         self.shape = shape
         self.first_stage = first_stage
-        self._noised_shape = shape if first_stage is None else first_stage.config.latent_shape(shape[-1])
+        self._noised_shape = shape if first_stage is None else first_stage.config.latent_shape(*shape[1:])
         self.guidance = guidance
         self.guides = dict(guides or {})
         self.editing = editing or Editing(EditingConfig())
@@ -94,6 +95,7 @@ class DiffusingStage:
         self.autocast = autocast
         self.compilation = compilation or Compilation()
         self._check_guidance()
+        self._check_size()
 
     @property
     def device(self) -> torch.device:
@@ -154,6 +156,11 @@ class DiffusingStage:
 
     def check(self, batch: Batch) -> None:
         """Raises ValueError, in one line, for a batch that the conditioners cannot read."""
+        if NEGATIVE in batch and not self.guidance.needs_null:
+            raise ValueError(
+                "negative_prompts: nothing leads away from them without classifier-free guidance; set "
+                "guidance=classifier_free and guidance.scale above 1, or leave them out"
+            )
         for part in self._conditioned():
             part.check(batch)
         self.editing.check(batch)
@@ -220,7 +227,7 @@ class DiffusingStage:
             return part
         image, region = part.image, part.region
         if region is not None:
-            anew = F.adaptive_max_pool2d(region.mask.float(), self._noised_shape[-1]) > 0
+            anew = F.adaptive_max_pool2d(region.mask.float(), self._noised_shape[1:]) > 0
             region = KnownRegion(self.first_stage.encode(region.image), anew, region.replaced)
         return replace(part, image=None if image is None else self.first_stage.encode(image), region=region)
 
@@ -255,6 +262,12 @@ class DiffusingStage:
         if self.first_stage is not None:
             parts.append(("first_stage", self.first_stage.network))
         return parts + [(f"guidance {name}", guide.model.as_module()) for name, guide in self.guides.items()]
+
+    def _check_size(self) -> None:
+        height, width = self.shape[1:]
+        reads = [field for field in self.reads if field in ("image", "mask", "low_res")]
+        if height != width and reads:
+            raise UserError(f"size=[{height},{width}]: this drawing reads {reads[0]}, which is square: give one number")
 
     # -- guidance -------------------------------------------------------------------------------------------------
 

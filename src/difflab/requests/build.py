@@ -12,7 +12,7 @@ from difflab.data.fields import EXTENSION_OF
 from difflab.data.reading import MissingFieldError
 from difflab.errors import UserError
 from difflab.requests.base import Listed, Merged, Nothing, Request, UniformClasses, Wanted
-from difflab.requests.captions import listed_captions
+from difflab.requests.captions import NEGATIVE, listed_captions
 from difflab.requests.classes import class_numbers
 from difflab.requests.data_split import DataSplit
 from difflab.requests.embeddings import read_embeddings
@@ -79,6 +79,9 @@ def _given(config: RequestConfig, wanted: Wanted) -> list[Request]:
     if config.prompts is not None:
         _refuse_unread("prompts", "caption", wanted)
         given["prompts"] = listed_captions(config.prompts)
+    if config.negative_prompts is not None:
+        _refuse_unread("negative_prompts", "caption", wanted)
+        given["negative_prompts"] = listed_captions(config.negative_prompts, NEGATIVE, "negative_prompts")
     for field in ("image", "low_res", "mask"):
         key = KEY_OF.get(field, field)
         where: str | None = getattr(config, key)

@@ -10,11 +10,17 @@ from difflab.data.captions import BadCaption, decode_caption
 from difflab.errors import UserError
 from difflab.requests.base import Listed
 
+NEGATIVE = "negative_caption"
+"""The field of captions that guidance leads away from."""
 
-def listed_captions(prompts: Sequence[str] | str) -> Listed:
-    """The request of captions, taken in turn: a list, or the path of a text file, read by `read_captions`."""
+
+def listed_captions(prompts: Sequence[str] | str, field: str = "caption", where: str = "prompts") -> Listed:
+    """The request of captions, taken in turn: a list, or the path of a text file, read by `read_captions`.
+
+    field: of the batch. where: the option with which they were given.
+    """
     path = Path(prompts) if isinstance(prompts, str) else None
-    return Listed("caption", list(prompts) if path is None else read_captions(path), path)
+    return Listed(field, list(prompts) if path is None else read_captions(path, where), path)
 
 
 def read_captions(path: Path, where: str = "prompts") -> list[str]:

@@ -144,7 +144,7 @@ def test_impossible_scalings_are_refused(options: dict, why: str) -> None:
 
 def test_images_without_a_latent_are_refused() -> None:
     config = FirstStageConfig(weights=FrozenConfig(path="a"), architecture=KL)
-    assert config.latent_shape(8) == (3, 4, 4)
+    assert config.latent_shape(8, 12) == (3, 4, 6)
     with pytest.raises(ValueError, match=r"image_size=9 is not a multiple of 2, by which the first stage makes"):
         config.refuse_images(3, 9)
     with pytest.raises(ValueError, match=r"takes images of 3 channels, but data\.channels=1"):

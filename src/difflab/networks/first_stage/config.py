@@ -49,10 +49,10 @@ class FirstStageConfig(Config):
         assert self.architecture is not None, "it is read before anything is built"
         return self.architecture
 
-    def latent_shape(self, image_size: int) -> tuple[int, int, int]:
-        """(C, h, w) of the latents of images of that many pixels per side."""
-        side = image_size // self.autoencoder.downsampling
-        return (self.autoencoder.latent_channels, side, side)
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """(C, h, w) of the latents of images of that many pixels."""
+        factor = self.autoencoder.downsampling
+        return (self.autoencoder.latent_channels, height // factor, width // factor)
 
     def factors(self, key: Literal["scale", "shift"]) -> list[float]:
         """The given scale or shift of every channel."""

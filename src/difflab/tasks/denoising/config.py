@@ -89,7 +89,7 @@ class DenoisingTrainConfig(TrainConfig):
         self.guidance.threshold_of(latents=True)  # raises for a threshold of latents
         if self.first_stage.architecture is not None:
             self.first_stage.refuse_images(self.data.channels, self.data.image_size)
-            channels, size, _ = self.first_stage.latent_shape(self.data.image_size)
+            channels, size, _ = self.first_stage.latent_shape(self.data.image_size, self.data.image_size)
             if self.network.channels != channels:
                 raise ValueError(
                     f"network.channels={self.network.channels}, but latents of this first stage have {channels}: set "
