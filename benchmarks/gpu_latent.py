@@ -16,7 +16,7 @@ from benchmarks.devices import Way, auto_training
 from benchmarks.gpu_cases import AGAINST_DIFFUSERS, AGAINST_EAGER_DIFFUSERS, Scale
 from benchmarks.gpu_rates import flops_of, utilisation
 from benchmarks.gpu_report import Goal, Report, free_memory
-from benchmarks.latent_peer import LatentUNet, OurNetwork, TheirNetwork, diffusers_unet, drawn_unet
+from benchmarks.latent_peer import LatentUNet, OurNetwork, TheirNetwork, diffusers_unet, drawn_unet, recomputing
 from benchmarks.latent_training import TrainingStep, batches_of
 from benchmarks.memory import PeakWatch
 from benchmarks.pairs import Rounds, Step, clocked, interleave
@@ -80,7 +80,7 @@ class LatentTraining:
         self.synchronise = synchroniser(self.device)
         self.block = 1 if args.tiny else case.block
         self.way = replace(auto_training(accelerator), compile=False)
-        self.network = drawn_unet(self.about)
+        self.network = drawn_unet(self.about, self.device)
         self.batches = batches_of(self.about, self.batch, self.device, count=2)
         self.flops = flops_per_latent(self.about)
 
@@ -90,8 +90,7 @@ class LatentTraining:
 
     def recomputed(self) -> None:
         """Slower, in less memory: it ends here."""
-        network = drawn_unet(self.about, checkpoint_activations=True)
-        self._begun(RECOMPUTED, self._step(OurNetwork(network), self.way))
+        self._begun(RECOMPUTED, self._step(OurNetwork(recomputing(self.network, self.about)), self.way))
 
     def begun_ones(self) -> dict[str, Step]:
         """Those that came to their first figure."""

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from benchmarks.drawers import fill_zero_layers
 from benchmarks.switches import allowing_tf32
-from difflab.errors import UserError, user_errors
+from difflab.config.validate import first_problem
+from difflab.errors import UserError
 from difflab.interop.diffusers_unet import diffusers_entries
 from difflab.interop.keymap import KeyMap, shapes_of
 from difflab.networks.build import build_network
@@ -18,6 +20,7 @@ from difflab.networks.config import TransformerConfig, UNetConfig
 from difflab.networks.unet import UNet
 from difflab.types import Conditioning
 
+PEER = "UNet2DConditionModel"
 AGREEMENT = 1e-4
 """Largest difference of the two outputs, relative to the largest value: else the two are not the same network."""
 ASKED_PLACES = 32
@@ -43,19 +46,22 @@ class LatentUNet:
     channels: int = 4
 
     def config(self, *, checkpoint_activations: bool = False) -> UNetConfig:
-        """Raises UserError for sizes that are no network."""
-        levels = range(len(self.mult) - 1)
-        if self.side % 2 ** len(levels):
-            raise UserError(
-                f"--side {self.side} is not a multiple of {2 ** len(levels)}, as {len(self.mult)} levels need"
-            )
-        with user_errors():
+        """Raises UserError for sizes that are no network, or none of diffusers'."""
+        last = len(self.mult) - 1
+        if self.mult[0] != 1:
+            raise UserError(f"--mult {self.mult[0]} ...: the first level of {PEER} is as wide as --base; begin with 1")
+        if self.side % 2**last:
+            raise UserError(f"--side {self.side} is not a multiple of {2**last}, as {last + 1} levels need")
+        odd = next((self.base * mult for mult in self.mult if self.base * mult % self.heads), None)
+        if odd is not None:
+            raise UserError(f"--heads {self.heads} do not divide {odd} channels; give other --heads, or another --base")
+        try:
             return UNetConfig(
                 channels=self.channels,
                 base_channels=self.base,
                 channel_mult=list(self.mult),
                 blocks_per_level=self.blocks,
-                attention_resolutions=[self.side // 2**level for level in levels],
+                attention_resolutions=[self.side // 2**level for level in range(last)],
                 attention_heads=self.heads,
                 resample="symmetric_conv",
                 time_embedding="adm",
@@ -65,6 +71,8 @@ class LatentUNet:
                 transformer=TransformerConfig(depth=self.depth),
                 checkpoint_activations=checkpoint_activations,
             )
+        except ValidationError as error:
+            raise UserError(first_problem(error)[1]) from None
 
     def arguments(self) -> dict[str, Any]:
         """Those with which diffusers builds the same network."""
@@ -126,17 +134,29 @@ class TheirNetwork(nn.Module):
         return self.unet(x, time, tokens, return_dict=False)[0]
 
 
-def drawn_unet(about: LatentUNet, *, checkpoint_activations: bool = False) -> UNet:
-    """difflab's network with drawn weights, none of them zero, on the CPU."""
+def drawn_unet(about: LatentUNet, device: torch.device | str = "cpu") -> UNet:
+    """difflab's network with drawn weights, none of them zero."""
     torch.manual_seed(0)
-    config = about.config(checkpoint_activations=checkpoint_activations)
-    network = build_network(config, image_size=about.side, learned_variance=False)
+    with torch.device(device):
+        network = _built(about.config(), about.side)
     fill_zero_layers(network)
-    return cast("UNet", network)
+    return network
+
+
+def recomputing(network: UNet, about: LatentUNet) -> UNet:
+    """A copy of `network` that recomputes its activations in the backward pass."""
+    with torch.device("meta"):
+        copied = _built(about.config(checkpoint_activations=True), about.side)
+    copied.load_state_dict({name: tensor.clone() for name, tensor in network.state_dict().items()}, assign=True)
+    return cast("UNet", copied.requires_grad_(True))
+
+
+def _built(config: UNetConfig, side: int) -> UNet:
+    return cast("UNet", build_network(config, image_size=side, learned_variance=False))
 
 
 def diffusers_unet(ours: UNet, about: LatentUNet) -> nn.Module:
-    """diffusers' network with the weights of ours, on the CPU, after both gave one answer to one input.
+    """diffusers' network with the weights of ours, on its device, after both gave one answer to one input.
 
     Raises UserError where diffusers is missing, or gives another answer.
     """
@@ -146,9 +166,9 @@ def diffusers_unet(ours: UNet, about: LatentUNet) -> nn.Module:
         raise UserError(
             "diffusers is not installed; `pip install 'difflab[peers]'`, or choose --part latents"
         ) from None
-    state = {name: tensor.detach().cpu().clone() for name, tensor in ours.state_dict().items()}
+    state = {name: tensor.detach().clone() for name, tensor in ours.state_dict().items()}
     shapes = shapes_of(state)
-    keymap = KeyMap("UNet2DConditionModel", diffusers_entries(ours.plan, shapes), shapes)
+    keymap = KeyMap(PEER, diffusers_entries(ours.plan, shapes), shapes)
     # Nobody waits for initial weights that are replaced at once.
     with torch.device("meta"):
         theirs = cast("nn.Module", UNet2DConditionModel(**about.arguments()))
@@ -166,11 +186,11 @@ def require_agreement(ours: nn.Module, theirs: nn.Module, about: LatentUNet) -> 
     """
     generator = torch.Generator().manual_seed(0)
     small = LatentUNet(**{**vars(about), "side": min(about.side, ASKED_PLACES)})
-    x, tokens = small.latents(2, generator), small.states(2, generator)
-    time, both = torch.tensor([3.0, 700.0]), (OurNetwork(ours), TheirNetwork(theirs))
+    inputs = small.latents(2, generator), torch.tensor([3.0, 700.0]), small.states(2, generator)
+    device, both = next(ours.parameters()).device, (OurNetwork(ours), TheirNetwork(theirs))
     modes = [one.training for one in (ours, theirs)]
     with allowing_tf32(False):
-        one, other = (network.eval()(x, time, tokens) for network in both)
+        one, other = (network.eval()(*(value.to(device) for value in inputs)) for network in both)
     for network, training in zip((ours, theirs), modes, strict=True):
         network.train(training)
     apart = float((one - other).abs().max() / one.abs().max().clamp_min(1e-12))
