@@ -70,6 +70,9 @@ PARAMETERS = {  # of the whole model, with its class embedding
     "improved/lsun_bedroom_bs128": 113_676_678,
     "improved/lsun_bedroom_bs64": 113_676_678,
     "ldm/bsr_sr": 113_622_563,
+    "ldm/inpainting_big": 387_245_827,  # of the released file too, as the next
+    "ldm/semantic_256": 215_229_861,  # with 546 of the map's
+    "ldm/layout_openimages256": 300_933_379,  # 246,277,379 of them the UNet's; no to_logits, which nothing reads
     "sr3/16_128": 560_719_107,  # the paper: 550 million
     "sr3/64_256": 617_118_467,  # 625
     "sr3/64_512": 609_802_371,  # 625
@@ -166,7 +169,10 @@ NEEDED_BY = {
     "clip": ["task=contrastive"],
     "autoencoder": ["task=autoencoder"],
 }
-NEEDED_BY_UPSAMPLERS = ["conditioning=low_res", "conditioning.low_res.size=16"]
+NEEDED_BY_CONCATENATION = {
+    3: ["conditioning=low_res", "conditioning.low_res.size=16"],
+    4: ["conditioning=masked_image"],
+}
 GROUPS = sorted(
     str(path.parent.relative_to(conf_dir()))
     for path in conf_dir().rglob("*.yaml")
@@ -221,7 +227,7 @@ def test_every_choice_of_every_group_validates(group: str, name: str) -> None:
     if group == "network":
         network = contents("network", name) or {}
         overrides += NEEDED_BY.get(network["kind"], [])
-        overrides += NEEDED_BY_UPSAMPLERS if network.get("concat_channels", 0) else []
+        overrides += NEEDED_BY_CONCATENATION.get(network.get("concat_channels", 0), [])
         overrides += ["conditioning=glide"] if network.get("context_channels") else []
         if network["kind"] == "clip":
             overrides += [] if name.endswith("small") else ["tokenizer=clip", "data.image_size=224", "data.crop=adm"]
