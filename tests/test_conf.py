@@ -18,6 +18,7 @@ from difflab.config.base import Config
 from difflab.config.groups import contents
 from difflab.config.learning import TrainingTexts
 from difflab.config.likelihood import LikelihoodConfig
+from difflab.config.parts import FrozenConfig, with_frozen
 from difflab.config.probe import ProbeConfig
 from difflab.config.reconstructions import EvaluateReconstructionsConfig
 from difflab.config.retrieval import RetrievalConfig
@@ -140,6 +141,7 @@ NEEDED = {  # what a choice cannot do without
     ("conditioning", "token_transformer"): ["network.context_channels=128"],
     ("conditioning", "ldm_text"): ["network.context_channels=1280"],
     ("conditioning", "text_encoder"): ["network.context_channels=128"],
+    ("conditioning", "clip_image"): ["network.context_channels=128"],
     ("conditioning", "masked_image"): ["network.concat_channels=4"],
     ("conditioning", "text_masked_image"): [
         "conditioning.caption.tokenizer.kind=byte_pairs",
@@ -280,17 +282,19 @@ def test_large_experiment_builds_on_the_meta_device_with_the_published_size(expe
 
 
 def _described(experiment: str) -> TrainConfig:
-    """The configuration as a run has it; a first stage lies where the experiment looks for it."""
-    config, _ = composed(experiment)
-    part = getattr(config, "first_stage", None)
-    if part is not None:
+    """The configuration as a run has it; the first stage and other frozen parts lie where the experiment looks."""
+
+    def put(part: FrozenConfig) -> FrozenConfig:
         # runs/autoencoder/kl_f4_shapes64/demo is a run of autoencoder/kl_f4_shapes64.
-        folder = Path(part.weights.path)
-        of_stage, _ = composed(folder.parent.relative_to("runs").as_posix())
-        model = build_model(of_stage.model()).as_module()
-        save_export(folder, model.state_dict(), of_stage.model().plain())
-        # Again, now that the channels of the latents are known.
-        config, _ = compose_and_validate("train", TrainConfig, [f"experiment={experiment}"])
+        folder = Path(part.path or "")
+        if folder.parts[:1] == ("runs",):
+            model = build_model(_described(folder.parent.relative_to("runs").as_posix()).model())
+            save_export(folder, model.as_module().state_dict(), model.config.plain())
+        return part
+
+    with_frozen(composed(experiment)[0], put)
+    # Again, now that the channels of the latents are known.
+    config, _ = compose_and_validate("train", TrainConfig, [f"experiment={experiment}"])
     return config.described().completed(TrainingTexts(lambda: ["a red circle"], lambda: ["a red circle"]))
 
 
