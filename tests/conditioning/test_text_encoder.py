@@ -222,6 +222,7 @@ def test_without_a_width_the_states_are_those_of_the_encoder(folder: Path) -> No
     assert not conditioner.state_dict()
     tokens = conditioner.tokenizer(CAPTIONS)
     expected = conditioner.encoder(tokens.ids, tokens.mask).tokens
+    assert expected[~tokens.mask].abs().amin() > 0, "of padding too"
     made = conditioner(batch_of())
     assert made.fields().keys() == {"tokens"}
     assert torch.equal(made.tokens, expected)

@@ -186,7 +186,7 @@ def test_a_process_that_is_none_of_ours_names_the_file_and_the_key(
         ({"sample_size": [16, 32]}, "sample_size=[16, 32]"),
         ({"act_fn": "gelu"}, "act_fn='gelu' is not supported"),
         ({"dropout": 1.5}, "less than 1"),
-        ({"_class_name": "UNet2DConditionModel", "cross_attention_dim": 768}, "cross_attention_dim=768"),
+        ({"_class_name": "UNet2DConditionModel"}, "mid_block_type='UNetMidBlock2D' is not supported"),
         ({"_class_name": "AutoencoderTiny"}, "_class_name is 'AutoencoderTiny'; read are UNet2DModel, AutoencoderKL"),
     ],
 )  # fmt: skip

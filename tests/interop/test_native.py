@@ -9,7 +9,7 @@ import torch
 
 from difflab.errors import UserError
 from difflab.files import sha256_of
-from difflab.interop.native import load_export, save_export
+from difflab.interop.native import exported_model, load_export, save_export
 
 STATE = {"a": torch.arange(6.0).reshape(2, 3).t(), "b": torch.ones(2, dtype=torch.bfloat16)}
 CONFIG = {"network": {"kind": "unet", "channel_mult": [1, 2]}, "note": None}
@@ -74,3 +74,18 @@ def test_other_folders_are_named(tmp_path: Path, text: str, message: str) -> Non
 def test_a_missing_export_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         load_export(tmp_path / "gone")
+
+
+def test_parts_in_the_folder_are_found_where_it_is(tmp_path: Path) -> None:
+    places = {"within": "stage/model.safetensors", "elsewhere": "/stage/model.safetensors"}
+    for name, path in places.items():
+        config = {
+            "experiment": "x", "task": "denoising", "image_size": 8, "channels": 3, "conditioning": {},
+            "network": {"kind": "unet", "base_channels": 32, "channel_mult": [1], "blocks_per_level": 1},
+            "diffusion": {"kind": "discrete", "schedule": {"kind": "linear"}, "prediction": "eps", "timesteps": 10},
+            "sampler": {"kind": "ddim"}, "guidance": {"kind": "none"},
+            "first_stage": {"weights": {"path": path}, "scale": 1.0},
+        }  # fmt: skip
+        save_export(tmp_path / name, STATE, config)
+    found = {name: exported_model(tmp_path / name).first_stage.weights.path for name in places}
+    assert found == {"within": str(tmp_path / "within" / places["within"]), "elsewhere": places["elsewhere"]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
@@ -18,6 +18,7 @@ from difflab.errors import UserError
 
 if TYPE_CHECKING:
     from difflab.config.model import ModelConfig
+    from difflab.interop.latent.parts import LatentModel
 
 _WRAPPER = "the key of the weights in a file that has several, as in ema or state_dict.ema_model"
 
@@ -79,6 +80,15 @@ def import_(
 
     if (path / "config.yaml").is_file():
         raise UserError(f"{path} is a run of difflab's own, which every command accepts as it is: run={path}")
+    whole = _whole_model(path, {"preset": preset, "layout": layout, "wrapper": wrapper, "activation": activation})
+    if whole is not None:
+        from difflab.interop.latent.exported import save_latent
+
+        save_latent(out, whole)
+        say(f"{path} -> {out}: try `{_next_command(whole.config, out)}`")
+        for note in whole.notes:
+            say(f"note: {note}")
+        return
     config, notes = _named_model(path, preset, layout, wrapper, activation)
     _require_activation(path if preset is None else preset, config, activation)
     check_export(out, config, NATIVE)
@@ -92,6 +102,20 @@ def import_(
             say(f"note: {preset} was published in layout {' or '.join(published_in)}, not {layout}")
     for note in (*notes, *imported.notes):
         say(f"note: {note}")
+
+
+def _whole_model(path: Path, given: Mapping[str, str | None]) -> LatentModel | None:
+    """The latent diffusion model with its parts that is at a path; None if there is something else.
+
+    given: the options that say what weights are.
+    """
+    from difflab.interop.latent.whole import read_whole
+
+    found = read_whole(path)
+    unused = next((option for option, value in given.items() if value is not None), None)
+    if found is not None and unused is not None:
+        raise UserError(f"--{unused}: {path} says itself what it is: leave it out")
+    return found
 
 
 def _named_model(
@@ -147,10 +171,18 @@ def export(
     which: Annotated[str, typer.Option("--weights", help="auto (averages where they are kept), ema or raw")] = "auto",
 ) -> None:
     """Write the weights of a run as a difflab folder, or in an official layout."""
+    from difflab.interop.latent.whole import check_whole, leaves_whole, save_whole
     from difflab.interop.registry import NATIVE, check_export, export_model
     from difflab.pipelines.stored import find_stored, load_weights, load_whole_weights
 
     stored = find_stored(run, _which(which))
+    if leaves_whole(stored.config, layout):
+        notes = check_whole(out, stored.config, layout)
+        notes = save_whole(out, stored.config, load_weights(stored), layout)
+        say(f"{run} -> {out}")
+        for note in notes:
+            say(f"note: {note}")
+        return
     notes = check_export(out, stored.config, layout)
     load = load_weights if layout == NATIVE else load_whole_weights
     written = export_model(out, load(stored), stored.config, layout)

@@ -14,7 +14,8 @@ from difflab.errors import UserError
 class FrozenConfig(Config):
     """A file that is never trained or copied: weights, or a tokenizer.
 
-    path: the file. Text encoders also take its folder, as in package and hub.
+    path: the file. Text encoders also take its folder, as in package and hub. In the config.json of an exported folder,
+        a relative path is one in that folder.
     package: instead, a file inside an installed Python package, as `package_name/folder/model.safetensors`.
     hub: instead, a file of a model of the Hugging Face hub, as `owner/model/model.safetensors`, from its local cache or
         downloaded.

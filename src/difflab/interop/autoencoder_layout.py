@@ -113,6 +113,7 @@ def _of_network_alone(state: Mapping[str, Tensor]) -> Tidied:
 
 COMPVIS_AUTOENCODER = AutoencoderLayout(
     name="compvis_autoencoder",
+    program="compvis",
     code="CompVis/latent-diffusion",
     entries=compvis_entries,
     keys=AutoencoderKeys(

@@ -13,14 +13,14 @@ from difflab.networks.config import UNetConfig
 CLASS_CONDITIONER = "class_label"
 """The name here of a folder's class embedding, as in conf/conditioning/class.yaml."""
 
-_TIME = {"ddpm": (1, False), "adm": (0, True), "sr3": (0, False)}
+TIME = {"ddpm": (1, False), "adm": (0, True), "sr3": (0, False)}
 """Our time embedding -> freq_shift, flip_sin_to_cos."""
-_PADDING = {"asymmetric_conv": 0, "symmetric_conv": 1}
+PADDING = {"asymmetric_conv": 0, "symmetric_conv": 1}
 """Our resampling by convolution -> downsample_padding."""
 _PLAIN = {"conv": ("DownBlock2D", "UpBlock2D"), "resnet": ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D")}
 """How a level without attention resamples -> its blocks in the encoder and the decoder."""
 _ATTENDING = ("AttnDownBlock2D", "AttnUpBlock2D")
-_NORMS = {"default": False, "scale_shift": True}
+NORMS = {"default": False, "scale_shift": True}
 """resnet_time_scale_shift -> our adaptive_norm."""
 _FIXED: dict[str, Any] = {
     "center_input_sample": False,
@@ -62,9 +62,9 @@ def to_diffusers_config(target: Target) -> dict[str, Any]:
     assert isinstance(cfg, UNetConfig), "the layout refuses other networks"
     resampling = _resampling(cfg)
     attended = [width > 0 for width in _attended_widths(target)]
-    if cfg.time_embedding not in _TIME:
+    if cfg.time_embedding not in TIME:
         raise UserError(f"diffusers' UNet2DModel has no time_embedding={cfg.time_embedding}")
-    shift, flip = _TIME[cfg.time_embedding]
+    shift, flip = TIME[cfg.time_embedding]
     down, up = _PLAIN[resampling]
     rows = [shape[0] for shape in target.conditioner_shapes().values()]
     return {
@@ -79,7 +79,7 @@ def to_diffusers_config(target: Target) -> dict[str, Any]:
         "up_block_types": [_ATTENDING[1] if attends else up for attends in reversed(attended)],
         "block_out_channels": cfg.widths,
         "layers_per_block": cfg.depths[0],
-        "downsample_padding": _PADDING.get(cfg.resample, 1),
+        "downsample_padding": PADDING.get(cfg.resample, 1),
         "downsample_type": resampling,
         "upsample_type": resampling,
         "dropout": cfg.dropout,
@@ -104,7 +104,7 @@ def _resampling(cfg: UNetConfig) -> str:
         )
     if cfg.resample == "residual":
         return "resnet"
-    if cfg.resample not in _PADDING:
+    if cfg.resample not in PADDING:
         raise UserError(f"diffusers' UNet2DModel has no resample={cfg.resample}")
     return "conv"
 
@@ -175,15 +175,15 @@ def from_diffusers_config(config: Mapping[str, Any]) -> Target:
 
 def _adaptive_norm(c: Mapping[str, Any]) -> bool:
     name, groups = c["resnet_time_scale_shift"], c["attn_norm_num_groups"]
-    if name not in _NORMS:
-        raise UserError(f"config.json: resnet_time_scale_shift={name!r} is not supported (only {', '.join(_NORMS)})")
-    expected = (c["norm_num_groups"],) if _NORMS[name] else (c["norm_num_groups"], None)
+    if name not in NORMS:
+        raise UserError(f"config.json: resnet_time_scale_shift={name!r} is not supported (only {', '.join(NORMS)})")
+    expected = (c["norm_num_groups"],) if NORMS[name] else (c["norm_num_groups"], None)
     if c["add_attention"] and groups not in expected:
         raise UserError(
             f"config.json: attn_norm_num_groups={groups!r} with resnet_time_scale_shift={name!r} is not supported "
             f"(only {c['norm_num_groups']})"
         )
-    return _NORMS[name]
+    return NORMS[name]
 
 
 def _resample(c: Mapping[str, Any]) -> Any:
@@ -203,7 +203,7 @@ def _resample(c: Mapping[str, Any]) -> Any:
         )
     if found == {"resnet"}:
         return "residual"
-    for name, padding in _PADDING.items():
+    for name, padding in PADDING.items():
         if c["downsample_padding"] == padding:
             return name
     raise UserError(f"config.json: downsample_padding={c['downsample_padding']!r} is neither 0 nor 1")
@@ -220,7 +220,7 @@ def _ways(names: Sequence[str], side: int, key: str, attending: str) -> set[str]
 
 
 def _time_embedding(c: Mapping[str, Any]) -> Any:
-    for name, pair in _TIME.items():
+    for name, pair in TIME.items():
         if pair == (c["freq_shift"], c["flip_sin_to_cos"]):
             return name
     raise UserError(

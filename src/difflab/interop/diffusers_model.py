@@ -19,8 +19,9 @@ from difflab.interop import native
 from difflab.interop.diffusers_config import to_diffusers_config
 from difflab.interop.diffusers_files import SchedulerFile, checked_scheduler
 from difflab.interop.diffusers_scheduler import PREDICTIONS, VARIANCES, to_scheduler_config
+from difflab.interop.latent_unets import DIFFUSERS_CONDITION_UNET
 from difflab.interop.layout import Described, Target
-from difflab.interop.opening import described_by_folder, network_folder
+from difflab.interop.opening import PIPELINE, described_by_folder, network_folder
 from difflab.networks.config import UNetConfig
 from difflab.tasks.denoising.config import DenoisingModelConfig
 
@@ -43,6 +44,11 @@ def model_of_folder(path: Path) -> Described[DenoisingModelConfig] | None:
     if target is None or target.network.gives != "images":
         return None
     folder = network_folder(path)
+    if DIFFUSERS_CONDITION_UNET.takes(target.network):
+        raise UserError(
+            f"{folder}: the network alone of a latent diffusion model; give the folder of its pipeline, which has "
+            f"{PIPELINE}, its first stage and its text encoder"
+        )
     places = [folder / SCHEDULER, folder.parent / "scheduler" / SCHEDULER]
     file = next((place for place in places if place.is_file()), None)
     if file is None:
@@ -85,7 +91,7 @@ def _model(path: Path, content: Mapping[str, Any], target: Target, name: str) ->
             experiment=f"diffusers/{name}",
             image_size=target.image_size,
             channels=target.network.channels,
-            diffusion=_process(path, scheduler, target),
+            diffusion=process_of(path, scheduler, target),
             network=cast(UNetConfig, target.network),
             conditioning=target.conditioning,
             sampler=_sampler(scheduler, kind),
@@ -96,7 +102,8 @@ def _model(path: Path, content: Mapping[str, Any], target: Target, name: str) ->
         raise UserError(f"{path}: {key}: {message}") from error
 
 
-def _process(path: Path, c: SchedulerFile, target: Target) -> DiscreteDiffusionConfig:
+def process_of(path: Path, c: SchedulerFile, target: Target) -> DiscreteDiffusionConfig:
+    """The process of a scheduler's file at `path`. Raises UserError naming the key for one that difflab has not."""
     predictions = {theirs: ours for ours, theirs in PREDICTIONS.items()}
     if c.prediction_type not in predictions:
         raise UserError(

@@ -6,6 +6,7 @@ from typing import Any
 
 from difflab.config.guidance import GuidanceBase
 from difflab.config.model import DrawingModelConfig
+from difflab.config.sampler_families import StridedConfig, StridingConfig
 from difflab.diffusion.config import DiscreteDiffusionConfig
 from difflab.diffusion.levels.rows import Spacing, sampling_timesteps
 from difflab.diffusion.samplers.config import AncestralConfig, DDIMConfig
@@ -22,7 +23,7 @@ def sampling_keys(config: DrawingModelConfig) -> dict[str, Any]:
     sampler, diffusion = config.sampler, config.diffusion
     if not isinstance(diffusion, DiscreteDiffusionConfig) or not isinstance(sampler, AncestralConfig | DDIMConfig):
         return _DEFAULT
-    return _steps(sampler, diffusion) or {**_DEFAULT, "set_alpha_to_one": _ends_clean(sampler)}
+    return steps_of(sampler, diffusion) or {**_DEFAULT, "set_alpha_to_one": _ends_clean(sampler)}
 
 
 def how_to_draw(config: DrawingModelConfig, folder: str) -> list[str]:
@@ -71,7 +72,7 @@ def _call(sampler: AncestralConfig | DDIMConfig, guidance: GuidanceBase) -> dict
 def _why_not(sampler: AncestralConfig | DDIMConfig, diffusion: DiscreteDiffusionConfig) -> str | None:
     if isinstance(sampler, DDIMConfig) and diffusion.learns_variance:
         return f"its DDIM takes no network with variance={diffusion.variance}"
-    if _steps(sampler, diffusion) is None:
+    if steps_of(sampler, diffusion) is None:
         stride = f", stride={sampler.stride}" if isinstance(sampler, DDIMConfig) else ""
         return (
             f"it does not take the steps of spacing={sampler.spacing}, steps={sampler.steps}{stride} of "
@@ -87,7 +88,7 @@ def _why_not(sampler: AncestralConfig | DDIMConfig, diffusion: DiscreteDiffusion
     return None
 
 
-def _kept(sampler: AncestralConfig | DDIMConfig, diffusion: DiscreteDiffusionConfig) -> list[int]:
+def _kept(sampler: StridedConfig, diffusion: DiscreteDiffusionConfig) -> list[int]:
     if sampler.spacing == "listed":
         raise ValueError("listed levels need not be timesteps")
     if sampler.steps is None:
@@ -95,8 +96,9 @@ def _kept(sampler: AncestralConfig | DDIMConfig, diffusion: DiscreteDiffusionCon
     return sampling_timesteps(diffusion.timesteps, sampler.steps, sampler.spacing, sampler.steps_offset)
 
 
-def _steps(sampler: AncestralConfig | DDIMConfig, diffusion: DiscreteDiffusionConfig) -> dict[str, Any] | None:
-    """The keys with which diffusers visits exactly the timesteps of the sampler, in the same strides."""
+def steps_of(sampler: StridedConfig, diffusion: DiscreteDiffusionConfig) -> dict[str, Any] | None:
+    """The keys with which diffusers visits exactly the timesteps of the sampler, in the same strides; None if none do
+    so."""
     total = diffusion.timesteps
     try:
         kept = _kept(sampler, diffusion)
@@ -104,11 +106,12 @@ def _steps(sampler: AncestralConfig | DDIMConfig, diffusion: DiscreteDiffusionCo
         # The run samples with other options, which this sampler never had.
         return None
     stride = total // len(kept)
-    if isinstance(sampler, DDIMConfig) and sampler.stride == "listed":
+    if isinstance(sampler, StridingConfig) and sampler.stride == "listed":
         following = [t - stride for t in kept]
         if following[1:] != kept[:-1] or following[0] >= 0:
             return None
-    for spacing in _SPACINGS:
+    # The same timesteps may have several names.
+    for spacing in sorted(_SPACINGS, key=lambda spacing: spacing != sampler.spacing):
         offset = kept[0] if spacing == "leading" else 0
         try:
             theirs = sampling_timesteps(total, len(kept), spacing, offset)
@@ -119,5 +122,5 @@ def _steps(sampler: AncestralConfig | DDIMConfig, diffusion: DiscreteDiffusionCo
     return None
 
 
-def _ends_clean(sampler: AncestralConfig | DDIMConfig) -> bool:
-    return not isinstance(sampler, DDIMConfig) or sampler.final_level == "clean"
+def _ends_clean(sampler: StridedConfig) -> bool:
+    return not isinstance(sampler, StridingConfig) or sampler.final_level == "clean"

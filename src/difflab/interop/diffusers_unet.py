@@ -45,6 +45,7 @@ def diffusers_entries(plan: UNetPlan, shapes: Shapes, *, linear: bool = False) -
     entries = [
         *both("time_embedding.linear_1", "time_embed.linear1"),
         *both("time_embedding.linear_2", "time_embed.linear2"),
+        *_of_pooled(shapes),
         *both("conv_in", "conv_in"),
         *both("conv_norm_out", "norm_out"),
         *both("conv_out", "conv_out"),
@@ -63,6 +64,17 @@ def diffusers_entries(plan: UNetPlan, shapes: Shapes, *, linear: bool = False) -
             if f"{place.key}.{ours}.weight" in shapes:
                 entries += both(f"{official}.{theirs}", f"{place.key}.{ours}")
     return entries
+
+
+def _of_pooled(shapes: Shapes) -> list[Entry]:
+    """The two layers of a pooled embedding, where there are some."""
+    if "pooled_embed.linear1.weight" not in shapes:
+        return []
+    layers = (
+        ("class_embedding.linear_1", "pooled_embed.linear1"),
+        ("class_embedding.linear_2", "pooled_embed.linear2"),
+    )
+    return [entry for theirs, ours in layers for entry in both(theirs, ours)]
 
 
 def _official_prefix(place: Place, last: int) -> str:
@@ -97,6 +109,8 @@ DIFFUSERS = UNetLayout(
     places=Places("conv_in.weight", "conv_out.weight", "up_blocks.", classes="class_embedding.weight"),
     marker="down_blocks.0.resnets.0.norm1.weight",
     beside=("time_embedding.linear_1.weight",),
+    # The same with transformer blocks is a UNet2DConditionModel.
+    absent=("mid_block.attentions.0.transformer_blocks.0.norm1.weight",),
     conditioners={"class": class_embedding("class_embedding")},
     modern=modern_attention_names,
 )

@@ -142,8 +142,8 @@ def _layout(name: str, newer_order: bool) -> UNetLayout:
             classes="label_emb.weight",
         ),
         marker="input_blocks.0.0.weight",
-        # The same network with a text transformer beside it is GLIDE's.
-        absent=("transformer_proj.weight",),
+        # The same network with a text transformer beside it is GLIDE's; with transformer blocks it is CompVis'.
+        absent=("transformer_proj.weight", "middle_block.1.transformer_blocks.0.norm1.weight"),
         networks=("unet", "unet_encoder"),
         # The low-resolution image of an upsampler is enlarged and concatenated to x, without weights.
         conditioners={"class": class_embedding("label_emb"), "low_res": without_weights},

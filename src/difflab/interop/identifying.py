@@ -18,7 +18,7 @@ from difflab.interop.describing import native_in_words, of_config
 from difflab.interop.keymap import Shapes, shapes_of
 from difflab.interop.layout import Target
 from difflab.interop.layouts import LAYOUTS, NATIVE, is_ours, layout_named, marked_layouts, part_of_a_model
-from difflab.interop.native import read_export_config, read_json
+from difflab.interop.native import exported_model, read_json
 from difflab.interop.opening import open_weights
 from difflab.interop.presets import PRESETS
 
@@ -107,7 +107,8 @@ def _config_beside(file: Path, shapes: Shapes, notes: list[str]) -> ModelConfig 
                 config = _read_config(path)
                 fits = Target.of(config).shapes() == shapes
             except UserError as error:
-                notes.append(f"{path} beside it is of no use: {error}")
+                why = str(error).removeprefix(f"{path}: ")
+                notes.append(f"{path} beside it is of no use: {why}")
                 return None
             if not fits:
                 notes.append(f"{path} beside it is of another model")
@@ -120,7 +121,7 @@ def _read_config(path: Path) -> ModelConfig:
     if path.suffix == ".json":
         content = read_json(path)
         # An export wraps the configuration, a run does not.
-        return validate(ModelConfig, read_export_config(path.parent) if "difflab" in content else content)
+        return exported_model(path.parent) if "difflab" in content else validate(ModelConfig, content)
     return read_train_config(path.parent / "config.yaml").model()
 
 

@@ -12,13 +12,15 @@ from difflab.interop.diffusers_unet import DIFFUSERS
 from difflab.interop.glide import GLIDE
 from difflab.interop.guided import GUIDED, GUIDED_NEW_ORDER
 from difflab.interop.janspiry import JANSPIRY, JANSPIRY_DDPM
+from difflab.interop.latent_unets import COMPVIS_UNET, DIFFUSERS_CONDITION_UNET
 from difflab.interop.layout import NETWORK, Layout
 from difflab.interop.pesser import PESSER
 
 _UNETS: tuple[Layout, ...] = (PESSER, DIFFUSERS, GUIDED, GUIDED_NEW_ORDER, GLIDE, JANSPIRY, JANSPIRY_DDPM)
+_LATENT_UNETS: tuple[Layout, ...] = (COMPVIS_UNET, DIFFUSERS_CONDITION_UNET)
 _CLIPS: tuple[Layout, ...] = (OPENAI_CLIP, OPEN_CLIP_CUSTOM, TRANSFORMERS_CLIP)
 _AUTOENCODERS: tuple[Layout, ...] = (COMPVIS_AUTOENCODER, DIFFUSERS_AUTOENCODER)
-LAYOUTS = {layout.name: layout for layout in (*_UNETS, *_CLIPS, *_AUTOENCODERS)}
+LAYOUTS = {layout.name: layout for layout in (*_UNETS, *_LATENT_UNETS, *_CLIPS, *_AUTOENCODERS)}
 NATIVE = "difflab"
 """The name of our own layout."""
 OUR_MARKERS = (

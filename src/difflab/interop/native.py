@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 from torch import Tensor
 
+from difflab.config.model import ModelConfig
+from difflab.config.parts import FrozenConfig, with_frozen
 from difflab.config.validate import validate
 from difflab.errors import UserError
 from difflab.files import replacing_together, sha256_of, write_text
@@ -81,9 +84,21 @@ def load_export(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return state, content["config"]
 
 
-def read_export_config(folder: str | Path) -> dict[str, Any]:
-    """The configuration of an exported folder, without reading weights."""
-    return _read_description(Path(folder))["config"]
+def exported_model(folder: str | Path) -> ModelConfig:
+    """The model of an exported folder, without reading weights; frozen parts in the folder are found where it is now.
+
+    Raises UserError if the folder is no export, or its configuration is not valid.
+    """
+    folder = Path(folder)
+    config = validated(ModelConfig, _read_description(folder)["config"], folder / CONFIG)
+    return with_frozen(config, partial(_in_folder, folder.absolute()))
+
+
+def _in_folder(folder: Path, part: FrozenConfig) -> FrozenConfig:
+    """A part with its path as an absolute one; a relative one is that in the folder."""
+    if part.path is None or Path(part.path).expanduser().is_absolute():
+        return part
+    return part.model_copy(update={"path": str(folder / part.path)})
 
 
 def validated(model: type[Model], data: Mapping[str, Any], path: Path) -> Model:

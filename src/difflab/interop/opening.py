@@ -15,6 +15,7 @@ from difflab.config.validate import first_problem
 from difflab.errors import UserError
 from difflab.interop import native
 from difflab.interop.diffusers_autoencoder import CLASSES, from_diffusers_autoencoder
+from difflab.interop.diffusers_condition import CONDITION, from_condition_config
 from difflab.interop.diffusers_config import from_diffusers_config
 from difflab.interop.diffusers_files import checked_unet
 from difflab.interop.layout import Target
@@ -88,11 +89,8 @@ def described_by_folder(path: Path) -> Target | None:
         return None
     if "_class_name" not in content and "block_out_channels" not in content:
         raise UserError(f"{config}: not the configuration of a diffusers network (no _class_name in it)")
-    if "cross_attention_dim" in content or content.get("_class_name") == "UNet2DConditionModel":
-        raise UserError(
-            f"{config}: _class_name is {content.get('_class_name')!r}, whose network attends to a text "
-            f"(cross_attention_dim={content.get('cross_attention_dim', 1280)!r}); only UNet2DModel is read of UNets"
-        )
+    if "cross_attention_dim" in content or content.get("_class_name") == CONDITION:
+        return from_condition_config(config, content)
     if content.get("_class_name") in CLASSES:
         return from_diffusers_autoencoder(config, content)
     if content.get("_class_name", "UNet2DModel") == "UNet2DModel":

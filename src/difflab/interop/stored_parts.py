@@ -9,7 +9,7 @@ from difflab.config.parts import FrozenConfig
 from difflab.config.stored import read_train_config
 from difflab.errors import UserError
 from difflab.frozen_files import file_in, find
-from difflab.interop.native import CONFIG, WEIGHTS, read_export_config, validated
+from difflab.interop.native import CONFIG, WEIGHTS, exported_model
 from difflab.networks.autoencoder.config import AutoencoderConfig
 from difflab.networks.clip_image.config import CLIPImageArchitecture
 from difflab.networks.towers.config import CLIPConfig
@@ -32,7 +32,7 @@ def model_of(weights: FrozenConfig) -> tuple[Path, ModelConfig]:
             f"{path} has no {CONFIG} beside it that says what it is: give a run directory or an exported folder "
             "(`difflab weights import` makes one of other files; a checkpoint's weights are in weights/ of its run)"
         )
-    return path, validated(ModelConfig, read_export_config(path.parent), path.parent / CONFIG)
+    return path, exported_model(path.parent)
 
 
 def autoencoder(weights: FrozenConfig) -> tuple[FrozenConfig, AutoencoderConfig]:

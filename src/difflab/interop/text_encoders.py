@@ -25,6 +25,8 @@ from difflab.text.pretrained import TOKENIZER_FILE, facts_of
 
 A = TypeVar("A", bound=EncoderArchitecture)
 
+CLIP_TYPES = ("clip", "clip_text_model")
+"""The model_type of a config.json that describes the text tower of a CLIP."""
 _OF_TRANSFORMERS = (WEIGHTS, "pytorch_model.bin")
 _ONLY = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
 """Options of BERT that change what it computes, and the values that it has here."""
@@ -50,7 +52,12 @@ def transformers_clip(weights: FrozenConfig) -> tuple[FrozenConfig, Transformers
 
     Raises UserError if there is none.
     """
-    file, path, content = _described(weights, "clip", "clip_text_model")
+    file, path, content = _described(weights, *CLIP_TYPES)
+    return file, clip_text_architecture(path, content)
+
+
+def clip_text_architecture(path: Path, content: Mapping[str, Any]) -> TransformersCLIPArchitecture:
+    """The text tower of a config.json at `path`, of a whole CLIP or of its text half."""
     if content["model_type"] == "clip":
         # Older versions wrote both, and read the second.
         text = content.get("text_config_dict") or content.get("text_config") or {}
@@ -59,7 +66,7 @@ def transformers_clip(weights: FrozenConfig) -> tuple[FrozenConfig, Transformers
         text = content
         projects = "CLIPTextModelWithProjection" in (content.get("architectures") or ())
         projection = content.get("projection_dim", 512) if projects else None
-    return file, _architecture(TransformersCLIPArchitecture, path, {**text, "projection_dim": projection})
+    return _architecture(TransformersCLIPArchitecture, path, {**text, "projection_dim": projection})
 
 
 def difflab_clip(weights: FrozenConfig) -> tuple[FrozenConfig, DifflabCLIPArchitecture]:

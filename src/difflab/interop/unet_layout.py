@@ -83,12 +83,15 @@ class UNetLayout(Layout):
 
     def keymap(self, target: Target) -> KeyMap:
         config = _unet_of(target)
-        self._refuse_network(config)
+        self.refuse_network(config)
         network = target.meta_network()
         shapes = shapes_of(network.state_dict())
         conditioners = target.conditioner_shapes()
         entries = [
-            *(replace(entry, ours=NETWORK + entry.ours) for entry in self.entries(network.plan, shapes)),
+            *(
+                replace(entry, ours=NETWORK + entry.ours)
+                for entry in self.network_entries(config, network.plan, shapes)
+            ),
             *self._conditioner_entries(target.conditioning),
         ]
         if self.order:
@@ -96,6 +99,10 @@ class UNetLayout(Layout):
         ours = {NETWORK + key: shape for key, shape in shapes.items()}
         shapes = ours | {CONDITIONERS + key: shape for key, shape in conditioners.items()}
         return KeyMap(self.name, entries, shapes, self.constants(network.plan))
+
+    def network_entries(self, config: UNetBase, plan: Any, shapes: Shapes) -> list[Entry]:
+        """The entries of the network of a configuration; our keys without `network.`."""
+        return self.entries(plan, shapes)
 
     def file_of(self, official: Mapping[str, Tensor], target: Target) -> dict[str, Tensor]:
         return self._tables_of(target) | {self.prefix + key: value for key, value in official.items()}
@@ -130,7 +137,8 @@ class UNetLayout(Layout):
             return {}
         return self.tables(target.diffusion)
 
-    def _refuse_network(self, network: UNetBase) -> None:
+    def refuse_network(self, network: UNetBase) -> None:
+        """Raises UserError naming the first option for which the code has no such network."""
         if network.kind not in self.networks:
             raise UserError(f"{self.code} has no network of kind {network.kind}; use another layout")
         for key, value in self.requires.items():

@@ -19,7 +19,7 @@ from difflab.config.train import TrainConfig
 from difflab.errors import UserError
 from difflab.interop.keymap import refuse_misfit, shapes_of
 from difflab.interop.layouts import marked_layouts
-from difflab.interop.native import CONFIG, WEIGHTS, load_export, read_export_config, validated
+from difflab.interop.native import CONFIG, WEIGHTS, exported_model, load_export
 from difflab.interop.opening import program_of
 from difflab.interop.unpickle import read_content, read_tensors
 from difflab.interop.unwrapping import read_weights
@@ -78,7 +78,7 @@ def find_stored(path: str | Path, which: Weights = "ema", key: str = "run") -> S
     if not (path / WEIGHTS).is_file():
         _refuse_part(path, key)
     if (path / "config.json").is_file():
-        return Stored(path, validated(ModelConfig, read_export_config(path), path / CONFIG), path / WEIGHTS)
+        return Stored(path, exported_model(path), path / WEIGHTS)
     raise UserError(f"{key}={path} is neither a run directory (config.yaml) nor an exported folder (config.json)")
 
 

@@ -30,7 +30,7 @@ class PretrainedTokenizer(Tokenizer):
 
     def __init__(self, content: bytes, padding: int, context_length: int, too_long: TooLong) -> None:
         super().__init__(context_length, too_long)
-        self._model = _read(content)
+        self._model = read_model(content)
         self._padding = padding
         self._sha256 = hashlib.sha256(b"%d\n%b" % (padding, content)).hexdigest()
         special = self._model.encode("a").special_tokens_mask
@@ -80,17 +80,11 @@ def facts_of(file: FrozenConfig) -> TokenizerFacts:
     path, _ = find(file)
     try:
         content = path.read_bytes()
-        model, own = _read(content), json.loads(content).get("padding")
+        model, own = read_model(content), json.loads(content).get("padding")
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
-    settings: dict[str, Any] = {}
-    for name in reversed(_SPECIAL_TOKENS):
-        settings |= _json(beside(file, name))
-    if settings.get("padding_side", "right") != "right":
-        raise UserError(f"{path}: its texts are padded at their start, which no text encoder here takes")
-    token = settings.get("pad_token")
-    text = token.get("content") if isinstance(token, Mapping) else token
-    padding = model.token_to_id(text) if isinstance(text, str) else None
+    token = padding_token_beside(file)
+    padding = None if token is None else model.token_to_id(token)
     if padding is None and own is not None:
         padding = own["pad_id"]
     if padding is None:
@@ -101,12 +95,28 @@ def facts_of(file: FrozenConfig) -> TokenizerFacts:
     return TokenizerFacts(vocabulary_of(model), padding)
 
 
+def padding_token_beside(file: FrozenConfig) -> str | None:
+    """The token of padding that the settings beside a tokenizer's file name; None if they name none.
+
+    Raises UserError if texts are not padded at their end.
+    """
+    settings: dict[str, Any] = {}
+    for name in reversed(_SPECIAL_TOKENS):
+        settings |= _json(beside(file, name))
+    if settings.get("padding_side", "right") != "right":
+        raise UserError(f"{file.place}: its texts are padded at their start, which no text encoder here takes")
+    token = settings.get("pad_token")
+    text = token.get("content") if isinstance(token, Mapping) else token
+    return text if isinstance(text, str) else None
+
+
 def vocabulary_of(model: tokenizers.Tokenizer) -> int:
     """Returns one more than the highest token id."""
     return 1 + max(model.get_vocab(with_added_tokens=True).values(), default=-1)
 
 
-def _read(content: bytes) -> tokenizers.Tokenizer:
+def read_model(content: bytes) -> tokenizers.Tokenizer:
+    """The tokenizer of a tokenizer.json, without padding or truncation. Raises ValueError if the content is none."""
     try:
         model = tokenizers.Tokenizer.from_buffer(content)
     except Exception as error:

@@ -34,8 +34,9 @@ class _FrozenText(Conditioner):
         super().__init__(drop_rate)
         self.source, self.tokenizer = encoder, tokenizer
         self.encoder = build_text_encoder(encoder)
-        # Goes where the model goes, which has perhaps no other weights here.
-        self.register_buffer("_placed", torch.empty(0), persistent=False)
+        # Goes where the model goes, which has perhaps no other weights here; no file fills it, so that it may not begin
+        # on the meta device.
+        self.register_buffer("_placed", torch.empty(0, device="cpu"), persistent=False)
 
     @property
     def tokenizers(self) -> Mapping[str, Tokenizer]:

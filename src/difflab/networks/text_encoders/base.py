@@ -16,7 +16,8 @@ from difflab.networks.frozen import OfAnotherFile
 class TextStates:
     """What an encoder knows of texts.
 
-    tokens: [B, L, width], zero where there is no token. pooled: [B, pooled_width], of the whole text.
+    tokens: [B, L, width], of padding too, which Stable Diffusion attends to.
+    pooled: [B, pooled_width], of the whole text.
     mask: bool [B, L], True for the tokens of the text, with its start and end.
     """
 
@@ -31,10 +32,11 @@ class TextEncoder(OfAnotherFile):
     def forward(self, ids: Tensor, mask: Tensor) -> TextStates:
         """ids int64 [B, L] and mask bool [B, L], True for the tokens of the text -> the states."""
         tokens, pooled = self.states(ids, mask)
-        return TextStates(tokens.masked_fill(~mask[..., None], 0.0), pooled.to(tokens.dtype), mask)
+        return TextStates(tokens, pooled.to(tokens.dtype), mask)
 
     def states(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the tokens [B, L, width], of any value outside the mask, and the pooled state [B, pooled_width]."""
+        """Returns the tokens [B, L, width], which outside the mask are what the official code has there, and the pooled
+        state [B, pooled_width]."""
         raise NotImplementedError
 
 

@@ -12,6 +12,9 @@ from difflab.networks.frozen import Frozen
 from difflab.networks.text_encoders.config import TextEncoderBase
 from difflab.text.base import Tokenizer
 
+_STATES = "with padding"
+"""Part of the hash of states: those that were zero for padding have another."""
+
 
 def build_text_encoder(config: TextEncoderBase) -> Frozen:
     """Builds the encoder of a configuration (`TextEncoderBase.described`), still without its weights (`load_frozen`).
@@ -28,7 +31,7 @@ def states_sha256(config: TextEncoderBase, tokenizer: Tokenizer) -> str:
     Raises UserError if the weights are not found and their hash is not recorded.
     """
     known = config if config.weights.sha256 is not None else with_recorded_parts(config)
-    content = [without_places(known).plain(), tokenizer.sha256]
+    content = [without_places(known).plain(), tokenizer.sha256, _STATES]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,0 +1,107 @@
+"""Writes a latent diffusion model as the folder of diffusers' StableDiffusionPipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from difflab.errors import UserError
+from difflab.files import replacing_together
+from difflab.interop import native
+from difflab.interop.autoencoder_layout import DIFFUSERS_AUTOENCODER
+from difflab.interop.diffusers_autoencoder import KL, to_diffusers_autoencoder
+from difflab.interop.diffusers_condition import CONDITION, to_condition_config
+from difflab.interop.diffusers_model import SCHEDULER
+from difflab.interop.latent.exported import refuse_used_folder
+from difflab.interop.latent.parts import LatentModel
+from difflab.interop.latent.pipeline import STABLE_DIFFUSION
+from difflab.interop.latent.scheduler_out import write_scheduler
+from difflab.interop.latent.stored import one_scale, text_conditioner
+from difflab.interop.latent.tower import save_tokenizer, save_tower
+from difflab.interop.latent_unets import DIFFUSERS_CONDITION_UNET
+from difflab.interop.layout import NETWORK, Target
+from difflab.interop.opening import DIFFUSERS_WEIGHTS, PIPELINE
+from difflab.interop.tensor_files import write_safetensors
+from difflab.tasks.denoising.config import DenoisingModelConfig
+
+_NOTHING = [None, None]
+
+
+def network_target(config: DenoisingModelConfig) -> Target:
+    """The network alone."""
+    return Target(config.network, config.noised_shape[-1], config.diffusion.learns_variance)
+
+
+def check_pipeline(config: DenoisingModelConfig) -> list[str]:
+    """Checks that the pipeline can represent a model, before its weights are read; returns remarks.
+
+    Raises UserError naming what it has not.
+    """
+    conditioner = text_conditioner(config)
+    if conditioner is None or len(config.conditioning) > 1:
+        made = ", ".join(config.conditioning) or "none"
+        raise UserError(
+            f"diffusers' {STABLE_DIFFUSION} is conditioned on captions by a frozen text encoder (conditioning.kind="
+            f"text_encoder) alone; this model's conditioners are {made}; use layout difflab"
+        )
+    assert config.first_stage is not None, "the model is one of latents"
+    if config.first_stage.autoencoder.regularizer.codebook_size is not None:
+        raise UserError(f"diffusers' {STABLE_DIFFUSION} has a first stage without a codebook; use layout difflab")
+    to_diffusers_autoencoder(config.first_stage.autoencoder, config.image_size)
+    target = network_target(config)
+    DIFFUSERS_CONDITION_UNET.keymap(target)
+    to_condition_config(target)
+    return write_scheduler(config)[1]
+
+
+def save_pipeline(folder: Path, model: LatentModel) -> list[str]:
+    """Writes the pipeline; returns remarks. All of it appears, or nothing does.
+
+    Raises UserError if there is something at the path already, or for a model that the pipeline has not.
+    """
+    refuse_used_folder(folder)
+    config, tower = model.config, model.tower
+    notes = check_pipeline(config)
+    assert tower is not None, "checked with the conditioners"
+    scheduler, _ = write_scheduler(config)
+    scale = one_scale(model.state)
+    target, first_stage = network_target(config), config.first_stage
+    assert first_stage is not None, "the model is one of latents"
+    network = {key: value for key, value in model.state.items() if key.startswith(NETWORK)}
+    autoencoder = Target(first_stage.autoencoder, config.image_size)
+    vae = to_diffusers_autoencoder(first_stage.autoencoder, config.image_size)
+    with replacing_together(folder) as temporary:
+        for part, layout, of, state, described in (
+            ("unet", DIFFUSERS_CONDITION_UNET, target, network, to_condition_config(target)),
+            ("vae", DIFFUSERS_AUTOENCODER, autoencoder, model.first_stage, vae | {"scaling_factor": scale}),
+        ):
+            (temporary / part).mkdir()
+            write_safetensors(temporary / part / DIFFUSERS_WEIGHTS, layout.keymap(of).to_official(state))
+            native.save_json(temporary / part / native.CONFIG, described)
+        save_tower(temporary / "text_encoder", tower)
+        save_tokenizer(temporary / "tokenizer", tower)
+        (temporary / "scheduler").mkdir()
+        native.save_json(temporary / "scheduler" / SCHEDULER, scheduler)
+        native.save_json(temporary / PIPELINE, _index(scheduler["_class_name"], tower.architecture.projection_dim))
+    if tower.tokenizer.pads_with_a_word:
+        notes.append(
+            f"transformers takes every {tower.tokenizer.padding!r} of a text for padding, which is a word to this "
+            "model: texts with it give other images"
+        )
+    return notes
+
+
+def _index(scheduler: str, projection: int | None) -> dict[str, Any]:
+    encoder = "CLIPTextModel" if projection is None else "CLIPTextModelWithProjection"
+    return {
+        "_class_name": STABLE_DIFFUSION,
+        "feature_extractor": _NOTHING,
+        "image_encoder": _NOTHING,
+        "requires_safety_checker": False,
+        "safety_checker": _NOTHING,
+        "scheduler": ["diffusers", scheduler],
+        "text_encoder": ["transformers", encoder],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", CONDITION],
+        "vae": ["diffusers", KL],
+    }

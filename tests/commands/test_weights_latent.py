@@ -1,0 +1,59 @@
+"""Whole latent diffusion models by the commands: imported, sampled, exported."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from interop.latent.small_pipelines import DDIM, small_pipeline
+from tiny_runs import done, mistake
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from diffusers import DDIMScheduler
+
+    folder = tmp_path_factory.mktemp("pipeline")
+    small_pipeline(folder / "tokenizer", DDIMScheduler(**DDIM)).save_pretrained(folder / "sd")
+    return folder / "sd"
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_pipeline_is_imported_sampled_and_exported(pipeline: Path) -> None:
+    shutil.copytree(pipeline, "sd")
+    out = done("weights", "import", "sd", "--out", "ours").out
+    assert "sd -> ours: try `difflab sample run=ours n=4 'prompts=[\"a red circle\"]'`" in out
+    out = done("weights", "inspect", "ours").out
+    assert "layout   difflab" in out
+    assert "beside it is of" not in out
+    shutil.rmtree("sd")
+    Path("ours").rename("moved")
+    done("sample", "run=moved", "n=2", 'prompts=["a red cat","cat"]', "sampler.steps=2", "out=samples")
+    drawn = sorted(Path("samples").glob("*.png"))
+    assert Image.open(drawn[0]).size == (16, 16)
+    out = done("weights", "export", "moved", "--out", "back", "--layout", "diffusers").out
+    assert "moved -> back" in out
+    done("weights", "import", "back", "--out", "again")
+    for name in ("model.safetensors", "first_stage/model.safetensors", "text_encoder/model.safetensors"):
+        assert Path("again", name).read_bytes() == Path("moved", name).read_bytes(), name
+
+
+def test_mistakes_are_one_line(pipeline: Path) -> None:
+    shutil.copytree(pipeline, "sd")
+    assert "--preset: sd says itself what it is" in mistake(
+        "weights", "import", "sd", "--out", "o", "--preset", "sd/v1"
+    )
+    message = mistake("weights", "import", "sd/unet", "--out", "o")
+    assert "unet: the network alone of a latent diffusion model; give the folder of its pipeline" in message
+    message = mistake("weights", "import", "sd", "--out", "o", "--activation", "gelu")
+    assert "--activation: sd says itself what it is" in message
+    shutil.rmtree("sd/vae")
+    assert "has no folder vae/" in mistake("weights", "import", "sd", "--out", "o")
+    assert not Path("o").exists()
