@@ -18,6 +18,7 @@ from difflab.config.base import Config
 from difflab.config.groups import contents
 from difflab.config.learning import TrainingTexts
 from difflab.config.likelihood import LikelihoodConfig
+from difflab.config.parts import FrozenConfig, with_frozen
 from difflab.config.probe import ProbeConfig
 from difflab.config.reconstructions import EvaluateReconstructionsConfig
 from difflab.config.retrieval import RetrievalConfig
@@ -70,6 +71,9 @@ PARAMETERS = {  # of the whole model, with its class embedding
     "improved/lsun_bedroom_bs128": 113_676_678,
     "improved/lsun_bedroom_bs64": 113_676_678,
     "ldm/bsr_sr": 113_622_563,
+    "ldm/inpainting_big": 387_245_827,  # of the released file too, as the next
+    "ldm/semantic_256": 215_229_861,  # with 546 of the map's
+    "ldm/layout_openimages256": 300_933_379,  # 246,277,379 of them the UNet's; no to_logits, which nothing reads
     "sr3/16_128": 560_719_107,  # the paper: 550 million
     "sr3/64_256": 617_118_467,  # 625
     "sr3/64_512": 609_802_371,  # 625
@@ -137,6 +141,7 @@ NEEDED = {  # what a choice cannot do without
     ("conditioning", "token_transformer"): ["network.context_channels=128"],
     ("conditioning", "ldm_text"): ["network.context_channels=1280"],
     ("conditioning", "text_encoder"): ["network.context_channels=128"],
+    ("conditioning", "clip_image"): ["network.context_channels=128"],
     ("conditioning", "masked_image"): ["network.concat_channels=4"],
     ("conditioning", "text_masked_image"): [
         "conditioning.caption.tokenizer.kind=byte_pairs",
@@ -166,7 +171,10 @@ NEEDED_BY = {
     "clip": ["task=contrastive"],
     "autoencoder": ["task=autoencoder"],
 }
-NEEDED_BY_UPSAMPLERS = ["conditioning=low_res", "conditioning.low_res.size=16"]
+NEEDED_BY_CONCATENATION = {
+    3: ["conditioning=low_res", "conditioning.low_res.size=16"],
+    4: ["conditioning=masked_image"],
+}
 GROUPS = sorted(
     str(path.parent.relative_to(conf_dir()))
     for path in conf_dir().rglob("*.yaml")
@@ -221,7 +229,7 @@ def test_every_choice_of_every_group_validates(group: str, name: str) -> None:
     if group == "network":
         network = contents("network", name) or {}
         overrides += NEEDED_BY.get(network["kind"], [])
-        overrides += NEEDED_BY_UPSAMPLERS if network.get("concat_channels", 0) else []
+        overrides += NEEDED_BY_CONCATENATION.get(network.get("concat_channels", 0), [])
         overrides += ["conditioning=glide"] if network.get("context_channels") else []
         if network["kind"] == "clip":
             overrides += [] if name.endswith("small") else ["tokenizer=clip", "data.image_size=224", "data.crop=adm"]
@@ -274,17 +282,19 @@ def test_large_experiment_builds_on_the_meta_device_with_the_published_size(expe
 
 
 def _described(experiment: str) -> TrainConfig:
-    """The configuration as a run has it; a first stage lies where the experiment looks for it."""
-    config, _ = composed(experiment)
-    part = getattr(config, "first_stage", None)
-    if part is not None:
+    """The configuration as a run has it; the first stage and other frozen parts lie where the experiment looks."""
+
+    def put(part: FrozenConfig) -> FrozenConfig:
         # runs/autoencoder/kl_f4_shapes64/demo is a run of autoencoder/kl_f4_shapes64.
-        folder = Path(part.weights.path)
-        of_stage, _ = composed(folder.parent.relative_to("runs").as_posix())
-        model = build_model(of_stage.model()).as_module()
-        save_export(folder, model.state_dict(), of_stage.model().plain())
-        # Again, now that the channels of the latents are known.
-        config, _ = compose_and_validate("train", TrainConfig, [f"experiment={experiment}"])
+        folder = Path(part.path or "")
+        if folder.parts[:1] == ("runs",):
+            model = build_model(_described(folder.parent.relative_to("runs").as_posix()).model())
+            save_export(folder, model.as_module().state_dict(), model.config.plain())
+        return part
+
+    with_frozen(composed(experiment)[0], put)
+    # Again, now that the channels of the latents are known.
+    config, _ = compose_and_validate("train", TrainConfig, [f"experiment={experiment}"])
     return config.described().completed(TrainingTexts(lambda: ["a red circle"], lambda: ["a red circle"]))
 
 

@@ -227,7 +227,7 @@ def _next_command(config: ModelConfig, out: Path) -> str:
         return f"difflab {config.use.format(run=out)}"
     if not isinstance(config, DrawingModelConfig):
         return f"difflab weights inspect {out}"
-    low_res = any(conditioner.shows_image for conditioner in config.conditioning.values())
+    low_res = any(conditioner.shrinks is not None for conditioner in config.conditioning.values())
     captions = any(conditioner.reads_captions for conditioner in config.conditioning.values())
     given = (" low_res=..." if low_res else "") + (" 'prompts=[\"a red circle\"]'" if captions else "")
     return f"difflab sample run={out} n=4{given}"
