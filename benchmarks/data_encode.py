@@ -29,6 +29,7 @@ from difflab.commands.composing import compose_and_validate
 from difflab.commands.data_encode import EncodeConfig
 from difflab.commands.data_encoding import EncodeJob
 from difflab.commands.processes import Processes
+from difflab.config.learning import TrainingTexts
 from difflab.config.train import TrainConfig
 from difflab.data.encoded.encoder import Encoder
 from difflab.data.encoded.planning import EncodePlan
@@ -96,7 +97,7 @@ def time_encoding(case: Case, folder: Path, rounds: int, warmup: int, workers: i
 def export_drawn(experiment: str, folder: Path) -> int:
     """Writes the CLIP of an experiment with drawn weights; returns the size of its images."""
     config, _ = compose_and_validate("train", TrainConfig, [f"experiment={experiment}"])
-    model = config.completed(lambda: ["a small red circle"]).model()
+    model = config.completed(TrainingTexts(lambda: ["a small red circle"], list)).model()
     save_export(folder, build_model(model).as_module().state_dict(), model.plain())
     return model.image_size
 

@@ -18,6 +18,7 @@ from difflab.config.accuracy import AccuracyConfig
 from difflab.config.axes import PERCEPTUAL, SIGMA_DISTRIBUTIONS
 from difflab.config.base import Config
 from difflab.config.groups import contents
+from difflab.config.learning import TrainingTexts
 from difflab.config.likelihood import LikelihoodConfig
 from difflab.config.probe import ProbeConfig
 from difflab.config.reconstructions import EvaluateReconstructionsConfig
@@ -74,6 +75,7 @@ PARAMETERS = {  # of the whole model, with its class embedding
     "improved/imagenet64_256_upsampler": 279_792_390,
     "improved/lsun_bedroom_bs128": 113_676_678,
     "improved/lsun_bedroom_bs64": 113_676_678,
+    "ldm/bsr_sr": 113_622_563,
     "sr3/16_128": 560_719_107,  # the paper: 550 million
     "sr3/64_256": 617_118_467,  # 625
     "sr3/64_512": 609_802_371,  # 625
@@ -142,6 +144,12 @@ NEEDED = {  # what a choice cannot do without
         "conditioning.caption.tokenizer.kind=byte_pairs",
         "network.context_channels=128",
     ],
+    ("conditioning", "class_token"): ["network.context_channels=512"],
+    ("conditioning", "spatial_rescaler"): ["network.concat_channels=3"],
+    ("conditioning", "layout"): ["network.context_channels=128"],
+    ("conditioning", "ldm_layout"): ["network.context_channels=512"],
+    ("conditioning", "token_transformer"): ["network.context_channels=128"],
+    ("conditioning", "ldm_text"): ["network.context_channels=1280"],
     ("conditioning", "text_encoder"): ["network.context_channels=128"],
     ("conditioning", "masked_image"): ["network.concat_channels=4"],
     ("conditioning", "text_masked_image"): [
@@ -294,7 +302,9 @@ def _described(experiment: str) -> TrainConfig:
         of_stage, _ = composed(folder.parent.relative_to("runs").as_posix())
         model = build_model(of_stage.model()).as_module()
         save_export(folder, model.state_dict(), of_stage.model().plain())
-    return config.described().completed(lambda: ["a red circle"])
+        # Again, now that the channels of the latents are known.
+        config, _ = compose_and_validate("train", TrainConfig, [f"experiment={experiment}"])
+    return config.described().completed(TrainingTexts(lambda: ["a red circle"], lambda: ["a red circle"]))
 
 
 def _published(experiment: str) -> TrainConfig:

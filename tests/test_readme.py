@@ -150,6 +150,18 @@ SMALLER: dict[str, tuple[str, ...]] = {
     "pipeline=resize": JUDGING,
     "difflab sample run=runs/sr3/shapes32/demo n=60 split=val out=drawn": (*DRAWING, "n=8"),
     "difflab fool-rate page --samples sr3=drawn --out page.html": (),
+    "difflab data make source=shapes out=data/shapes64 resolution=64 n=20000 val=1000": ("n=48", "val=16"),
+    "difflab train experiment=autoencoder/kl_f4_shapes64 name=demo": (
+        "network.base_channels=8",
+        "network.norm_groups=4",
+        "discriminator=null",
+        "perceptual=none",
+        *(change for change in TRAINING if change.startswith(("trainer.", "data."))),
+    ),
+    "difflab train experiment=ldm/shapes64_sr name=demo": TRAINING,
+    "difflab evaluate run=runs/ldm/shapes64_sr/demo n=256 split=val metrics=shapes_super_resolution": JUDGING,
+    "difflab sample run=runs/ldm/shapes64_sr/demo n=16 split=val pipeline=resize pipeline.filter=nearest "
+    "out=degraded": (*DRAWING, "n=4"),
     "difflab weights export runs/ddpm/shapes32/demo --out exported": (),
     "difflab weights inspect exported": (),
     "difflab doctor": (),
@@ -240,6 +252,7 @@ def test_guided_diffusion(tmp_path: Path) -> None:
 def test_super_resolution(tmp_path: Path) -> None:
     run_all("docs/super_resolution.md")
     assert (tmp_path / "page.html").is_file()
+    assert (tmp_path / "degraded" / "grid.png").is_file()
 
 
 @pytest.mark.slow

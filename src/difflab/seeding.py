@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 
 def stream_seed(seed: int, *parts: int | str) -> int:
@@ -13,3 +14,8 @@ def stream_seed(seed: int, *parts: int | str) -> int:
     text = "/".join(str(part) for part in (seed, *parts))
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
+
+
+def sample_seeds(seed: int, indices: Iterable[int]) -> list[int]:
+    """Returns the seed of each sample, by its index, of a drawing with `seed`."""
+    return [stream_seed(seed, "sample", index) for index in indices]

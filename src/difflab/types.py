@@ -17,9 +17,9 @@ samples being generated.
 
 The data pipeline adds `image` uint8 [B, C, H, W], `position` int64 [B] (place in the global batch), `weight` float32
 [B] (0 marks padding), `key` list[str], and any requested fields: `label` int64 [B], `caption` list[str], `json`
-list[dict], `embedding` float32 [B, ...], and per sample a list of `boxes` ([x0, y0, x1, y1] within 0..1) and of
-`phrases`. Sampling requests, and the stages of a pipeline, may add any fields that conditioners read; their images are
-uint8, or floats in [-1, 1]."""
+list[dict], `embedding` float32 [B, ...], `segmentation` uint8 [B, H, W] (the class of each pixel), and per sample a
+list of `boxes` ([x0, y0, x1, y1] within 0..1) and of `phrases`. Sampling requests, and the stages of a pipeline, may
+add any fields that conditioners read; their images are uint8, or floats in [-1, 1]."""
 
 _MASKS = {"tokens": "token_mask", "grounding": "grounding_mask"}
 """The fields of `Conditioning` that may have a mask, and the name of that mask."""

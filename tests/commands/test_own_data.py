@@ -109,6 +109,9 @@ def test_upsamplers_enlarge_a_share_of_it(scans: Path, drawings: Path) -> None:
     assert half["conditioning"]["low_res"]["size"] == 24
     given = compose("train", [SR3, f"data.path={scans}", "conditioning.low_res.size=14"])
     assert given["conditioning"]["low_res"]["size"] == 14
+    # With a first stage, too, it is the images that are made smaller, and not their latents.
+    latents = compose("train", ["experiment=ldm/shapes64_sr", f"data.path={drawings}"])
+    assert latents["conditioning"]["low_res"]["size"] == 12
 
 
 def test_any_choice_of_data_follows_the_data_too(scans: Path) -> None:

@@ -28,5 +28,9 @@ def test_sizes_that_cannot_be_are_one_line(tiny_run: Path, tmp_path: Path) -> No
     assert "reads image, which is square" in line
     line = mistake("sample", f"run={tiny_run}", "n=1", "size=24", images, "start=0.5", "out=drawn", *ON_CPU)
     assert "holds 16x16 images; this model takes 24x24 as image" in line
+    line = mistake("sample", f"run={tiny_run}", "n=1", "trajectory=2", "preview=linear", "out=drawn", *ON_CPU)
+    assert "preview=linear is for models of latents" in line
+    line = mistake("sample", f"run={tiny_run}", "n=1", "preview=linear", "out=drawn", *ON_CPU)
+    assert "preview=linear has no effect without a trajectory" in line
     line = mistake("sample", f"run={tiny_run}", "n=1", "negative_prompts=[a]", "out=drawn", *ON_CPU)
     assert "negative_prompts: this model reads no caption" in line

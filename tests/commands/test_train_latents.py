@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,9 @@ def test_a_run_stops_goes_on_draws_and_is_exported(tiny_shapes: Path, kl: Path) 
     assert {"first_stage.scale", "first_stage.shift"} <= state.keys()
     assert not [key for key in state if key.startswith("first_stage.") and "autoencoder" in key]
     assert bool((state["first_stage.scale"] > 0).all())
+    preview = ("trajectory=2", "preview=linear")
+    done("sample", f"run={RUNS / 'straight'}", "n=3", "out=drawn", "size=[16,24]", *preview, *ON_CPU)
+    assert (Path("drawn") / "trajectory.png").is_file()
     done("sample", f"run={RUNS / 'straight'}", "n=3", "out=drawn", *ON_CPU)
     done("weights", "export", str(RUNS / "straight"), "--out", "exported")
     done("sample", "run=exported", "n=3", "out=again", "batch_size=2", *ON_CPU)
@@ -125,6 +129,37 @@ def test_pictures_are_changed_and_kept_through_the_latent(tiny_shapes: Path, kl:
     kept = [(x, y) for x in range(5, 16) for y in range(16)]
     assert all(before.getpixel(place) == after.getpixel(place) for place in kept)
     assert any(before.getpixel((x, y)) != after.getpixel((x, y)) for x in range(5) for y in range(16))
+
+
+def judged(*arguments: object) -> dict[str, float]:
+    """What `difflab evaluate` measures."""
+    folder = Path(done("evaluate", *arguments).out.rpartition("records in ")[2].strip())
+    lines = map(json.loads, (folder / "evaluations.jsonl").read_text().splitlines())
+    return {line["name"]: line["value"] for line in lines}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [4, 2, 8])
+def test_degraded_pictures_are_enlarged_in_latents(tiny_shapes: Path, kl: Path, size: int) -> None:
+    """The latents are 4x4: the low-resolution image is resized to them, if it has another size."""
+    run = Path("runs/ldm/shapes64_sr/sr")
+    changes = [change.replace("shapes64", "shapes64_sr") if "experiment" in change else change for change in TINY]
+    where = ("name=sr", f"data.path={tiny_shapes}", f"first_stage.weights.path={kl}")
+    done("train", *changes, *where, f"conditioning.low_res.size={size}", "trainer.max_steps=2")
+    drawing = (f"run={run}", "split=val", "n=3", *ON_CPU)
+    done("sample", *drawing, "out=drawn")
+    done("sample", *drawing, "out=again", "batch_size=2")
+    for number in range(3):
+        name = f"{number:06d}.png"
+        assert (Path("drawn") / name).read_bytes() == (Path("again") / name).read_bytes()
+    metrics = ("metrics=super_resolution", "metrics.fd=null", "metrics.kid=null", "metrics.ssim=null", "logger=none")
+    data = ("data=shapes64", f"data.path={tiny_shapes}", "data.image_size=16", "accelerator=cpu")
+    direct = judged(*drawing, *metrics)
+    assert set(direct) == {"psnr@3", "consistency@3"}
+    # Consistency is with what the degradation made, which depends on the seed of the drawing.
+    assert judged("samples=drawn", *data, "split=val", *metrics) == pytest.approx(direct, rel=1e-9)
+    done("sample", *drawing, "out=other", "seed=1")
+    assert judged("samples=other", *data, "split=val", *metrics)["consistency@3"] != direct["consistency@3"]
 
 
 @pytest.mark.slow

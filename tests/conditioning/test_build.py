@@ -53,8 +53,20 @@ def test_a_mistake_in_it_is_one_line(given: dict[str, object], message: str) -> 
 
 
 def test_what_is_not_in_the_table_is_not_known() -> None:
-    assert list(CONDITIONERS) == ["class", "low_res", "augment", "text_transformer", "text_encoder", "masked_image"]
+    kinds = [
+        "class",
+        "class_token",
+        "low_res",
+        "augment",
+        "text_transformer",
+        "token_transformer",
+        "text_encoder",
+        "masked_image",
+        "layout",
+        "spatial_rescaler",
+    ]
+    assert list(CONDITIONERS) == kinds
     with pytest.raises(UserError) as error:
         validate(ModelConfig, plain_model(text={"kind": "words"}))
-    known = "choose one of 'class', 'low_res', 'augment', 'text_transformer', 'text_encoder', 'masked_image'"
+    known = f"choose one of {', '.join(map(repr, kinds))}"
     assert str(error.value) == f"conditioning.text.kind='words' is not known; {known}"

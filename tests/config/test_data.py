@@ -46,6 +46,7 @@ def test_impossible_values_are_one_line(changes, message):
 
 def test_only_training_draws_its_cuts():
     assert validate(DataConfig, BASE | {"crop": "adm_random"}).fixed_crop == "adm"
+    assert validate(DataConfig, BASE | {"crop": "area_random"}).fixed_crop == "area"
     assert validate(DataConfig, BASE | {"crop": "edm"}).fixed_crop == "edm"
     with pytest.raises(UserError, match="crop='adm_random'"):
         validate(FolderSourceConfig, {"path": "x", "crop": "adm_random", "resolution": 8})

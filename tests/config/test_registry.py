@@ -21,6 +21,9 @@ WIDTHS = {"base_channels": 32, "channel_mult": [1, 2], "blocks_per_level": 1}
 BLOCKS = {"width": 16, "layers": 1, "heads": 2}
 NEEDED: dict[str, dict[str, Any]] = {
     "conditioning=text_transformer": {"tokenizer": {"kind": "clip"}, **BLOCKS},
+    "conditioning=token_transformer": {"tokenizer": {"kind": "clip"}, "width": 16, "layers": 1},
+    "conditioning=spatial_rescaler": {"classes": 7, "stages": 2},
+    "conditioning=layout": {"width": 16, "layers": 1},
     "tokenizer=pretrained": {"file": {"path": "tokenizer.json"}, "vocabulary": 9, "padding": 0},
     "network=clip": {
         "embedding_dim": 8,
@@ -44,6 +47,7 @@ NEEDED: dict[str, dict[str, Any]] = {
         for kind in ("bert", "t5", "transformers_clip", "difflab_clip")
     },
     "conditioning=class": {"classes": 6},
+    "conditioning=class_token": {"classes": 6, "width": 16},
     "conditioning=low_res": {"size": 8},
     "conditioning=augment": {"probability": 0.1},
     "network=unet": {**WIDTHS},

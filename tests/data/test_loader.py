@@ -5,6 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from difflab.conditioning.config import Shrinks
+from difflab.conditioning.degradation.config import LightBSRConfig
+from difflab.conditioning.low_resolution import build_low_resolution
 from difflab.config.data import DataConfig
 from difflab.data.build import build_eval_loader, build_train_loader
 from difflab.data.transforms import crop_draws, fit_drawn
@@ -159,6 +162,51 @@ def test_training_stopped_after_any_batch_goes_on_with_the_next(tiny_data, worke
         rest = list(again)
         assert len(rest) == 12 - stop
         assert all(same(a, b) for a, b in zip(rest, expected[stop:], strict=True))
+
+
+DEGRADED = build_low_resolution(Shrinks(2, "area", LightBSRConfig(kind="bsr_light")))
+
+
+def made(path, total=12, rank=0, world_size=1, **changes):
+    fields = {"low_res": DEGRADED}
+    loader = build_train_loader(
+        config(path, **changes), seed=0, rank=rank, world_size=world_size, total_batches=total, made=fields
+    )
+    return list(loader)
+
+
+def test_a_field_made_of_images_at_random_depends_on_epoch_and_image_alone(tiny_data):
+    whole = made(tiny_data, flip=True)
+    assert all(batch["low_res"].shape == (4, 3, 2, 2) for batch in whole)
+    for changes in ({"workers": 2}, {"workers": 1, "prefetch": 1}):
+        assert all(same(a, b) for a, b in zip(made(tiny_data, flip=True, **changes), whole, strict=True))
+    shares = [made(tiny_data, flip=True, rank=rank, world_size=2) for rank in range(2)]
+    for batch, first, second in zip(whole, *shares, strict=True):
+        assert torch.equal(batch["low_res"], torch.cat([first["low_res"], second["low_res"]]))
+    plain = list(train(tiny_data, flip=True))
+    for batch, without in zip(whole, plain, strict=True):
+        assert torch.equal(batch["image"], without["image"]), "it changes nothing else"
+    # 5 batches an epoch: the same images come again in the next, degraded anew.
+    first = {int(i): low for batch in whole[:5] for i, low in zip(batch["index"], batch["low_res"], strict=True)}
+    again = {int(i): low for batch in whole[5:10] for i, low in zip(batch["index"], batch["low_res"], strict=True)}
+    both = first.keys() & again.keys()
+    assert len(both) > 10
+    assert sum(torch.equal(first[i], again[i]) for i in both) < len(both) / 2
+
+
+def test_a_field_is_made_of_the_image_as_it_is_mirrored(tiny_data):
+    seen = []
+
+    def record(images, seeds):
+        seen.append((images.clone(), list(seeds)))
+        return images[:, :1]
+
+    loader = build_train_loader(config(tiny_data, flip=True), seed=0, total_batches=3, made={"grey": record})
+    for batch, (images, seeds) in zip(loader, seen, strict=False):
+        assert torch.equal(batch["image"], images)
+        assert torch.equal(batch["grey"], images[:, :1])
+        assert len(set(seeds)) == 4
+        assert all(0 <= seed < 2**63 for seed in seeds)
 
 
 def test_a_loader_that_is_iterated_again_goes_on(tiny_data):

@@ -87,6 +87,31 @@ def test_adm_random_gives_the_square_asked_for(width, height, channels):
         assert fit_drawn(picture(width, height, channels), 16, "adm", draws).shape == (channels, 16, 16)
 
 
+def test_area_is_the_mean_of_the_centre_square():
+    image = picture(40, 71)
+    expected = np.array(as_pillow(image).crop((0, 15, 40, 55)).resize((10, 10), Image.Resampling.BOX))
+    np.testing.assert_array_equal(fit(image, 10, "area").permute(1, 2, 0).numpy(), expected)
+    means = image[:, 15:55].double().unflatten(2, (10, 4)).unflatten(1, (10, 4)).mean(dim=(2, 4))
+    assert (fit(image, 10, "area") - means).abs().max() < 1
+
+
+@pytest.mark.parametrize(
+    ("draws", "side", "top", "left"), [((0, 5, 7), 20, 5, 7), ((20, 9, 2), 40, 9, 0), ((21, 52, 0), 20, 0, 0)]
+)
+def test_area_random_takes_a_square_from_half_of_the_short_side_to_all_of_it(draws, side, top, left):
+    image = picture(40, 71)
+    square = as_pillow(image).crop((left, top, left + side, top + side))
+    expected = np.array(square.resize((16, 16), Image.Resampling.BOX))
+    np.testing.assert_array_equal(fit_drawn(image, 16, "area", draws).permute(1, 2, 0).numpy(), expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("width", "height"), [(40, 70), (33, 17), (16, 90), (10, 12)])
+def test_area_random_gives_the_square_asked_for(width, height, channels):
+    for draws in crop_draws(0, 0, np.arange(20)).tolist():
+        assert fit_drawn(picture(width, height, channels), 16, "area", draws).shape == (channels, 16, 16)
+
+
 def test_crop_draws_depend_on_seed_epoch_and_index_alone():
     indices = np.arange(10_000)
     first = crop_draws(0, 0, indices)

@@ -17,7 +17,10 @@ from difflab.forced_choice.drawn import Origin
 from difflab.forced_choice.pictures import Study
 from difflab.forced_choice.study import StudyOptions, open_study
 from difflab.images import to_float, to_uint8
+from difflab.pipelines.pairing import low_resolution_of
+from difflab.pipelines.stored import find_stored
 from difflab.requests.data_split import DataSplit
+from difflab.seeding import sample_seeds
 from tiny_runs import ON_CPU, TRAINING, done
 
 UPSAMPLER = ("conditioning=low_res", "conditioning.low_res.size=8", "network.concat_channels=3", "name=up")
@@ -136,6 +139,29 @@ def test_another_s_samples_in_the_order_of_a_split(root: Path, tiny_shapes: Path
     assert "task 1 shows the low resolution" in refusal(tmp_path, "theirs", origin=Origin(None, tiny_shapes, "val"))
     run = Origin(str(root / "runs/ddpm/shapes32/up"), None, None)
     assert study(tmp_path, "theirs", origin=run).low_res is not None
+
+
+def test_degraded_low_resolution_follows_the_seed_of_the_drawing(root: Path, tiny_shapes: Path, tmp_path: Path) -> None:
+    degraded = ("conditioning.low_res.degradation=bsr", "name=degraded")
+    done("train", *TRAINING, *UPSAMPLER, *degraded, f"data.path={tiny_shapes}", f"output_root={root}/runs")
+    run = f"{root}/runs/ddpm/shapes32/degraded"
+    for seed in (3, 4):
+        done("sample", f"run={run}", "n=12", *DRAWING, f"seed={seed}", f"out={tmp_path}/seed{seed}")
+    found, other = study(tmp_path, "seed3"), study(tmp_path, "seed4")
+    assert found.low_res is not None
+    assert other.low_res is not None
+    made = low_resolution_of(find_stored(run, "auto").config)
+    assert made is not None
+    low = made(of_split(tiny_shapes, "val"), sample_seeds(3, range(12)))
+    for i in (0, 11):
+        assert np.array_equal(found.low_res(f"{i:06d}"), as_pixels(low[i]))
+    assert not np.array_equal(found.low_res("000000"), other.low_res("000000"))
+    assert "of images that were degraded otherwise than those of the first" in refusal(tmp_path, "seed3", "seed4")
+    for name in ("sample.json", "samples.npz", "grid.png"):
+        (tmp_path / "seed3" / name).unlink()
+    message = refusal(tmp_path, "seed3", origin=Origin(run, None, None))
+    assert "degrades its low-resolution images at random" in message
+    assert message.endswith("give --low-res FOLDER")
 
 
 def test_a_run_that_is_gone(root: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from difflab.tracking.grid import LABEL_HEIGHT, LABEL_LINES, make_grid
+from difflab.tracking.grid import LABEL_HEIGHT, LABEL_LINES, OUTLINES, make_grid
 
 
 def test_images_stand_row_by_row_with_padding() -> None:
@@ -110,3 +110,22 @@ def test_images_that_are_large_stay_as_they_are() -> None:
 
 def test_a_row_is_no_wider_than_there_are_images() -> None:
     assert make_grid(torch.zeros(3, 1, 4, 4, dtype=torch.uint8), columns=8, pad=2).size == (3 * 6 + 2, 4 + 2 * 2)
+
+
+def test_boxes_are_drawn_over_their_image_alone() -> None:
+    images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    pixels = np.asarray(make_grid(images, pad=0, min_side=16, boxes=[[[0.25, 0.0, 1.0, 0.5]], []]))
+    outlined = (pixels == OUTLINES[0]).all(axis=-1)
+    expected = np.zeros((16, 32), dtype=bool)
+    expected[0:8, 4:16] = True
+    expected[1:7, 5:15] = False
+    assert np.array_equal(outlined, expected)
+    assert (pixels[~outlined] == 0).all()
+
+
+def test_boxes_of_an_image_have_different_colours_and_thin_ones_are_seen() -> None:
+    image = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
+    thin = [0.5, 0.5, 0.501, 0.501]
+    pixels = np.asarray(make_grid(image, pad=0, boxes=[[[0.0, 0.0, 0.25, 0.25], thin]]))
+    assert tuple(pixels[0, 0]) == OUTLINES[0]
+    assert tuple(pixels[8, 8]) == OUTLINES[1]

@@ -25,10 +25,12 @@ from difflab.callbacks.generation import (
 )
 from difflab.callbacks.periodic import Periodic
 from difflab.callbacks.preemption import stoppable
+from difflab.data.boxes import NamedBox
 from difflab.metrics.naming import distinct_names
 from difflab.metrics.protocol import Protocol as ProtocolRecord
 from difflab.metrics.protocol import Result
 from difflab.requests.base import Request
+from difflab.requests.layouts import layouts_of
 from difflab.tracking import evaluations
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ class SampleEvaluator(Protocol):
         label: Tensor | None = None,
         caption: Sequence[str] | None = None,
         references: Sequence[Sequence[str]] | None = None,
+        layouts: Sequence[Sequence[NamedBox]] | None = None,
     ) -> None: ...
     def compute(self) -> Sequence[MetricResult]: ...
 
@@ -112,8 +115,14 @@ class Evaluation(Periodic):
                 requested = {} if self.request is None else self.request(batch, self.seed)
                 with stoppable(trainer):
                     images, steps = draw_marked(self.generate, batch, self.seed)
-                    texts = {field: requested.get(field) for field in ("caption", "references")}
-                    evaluator.update(images, torch.tensor(batch), label=requested.get("label"), **texts)
+                    evaluator.update(
+                        images,
+                        torch.tensor(batch),
+                        label=requested.get("label"),
+                        caption=requested.get("caption"),
+                        references=requested.get("references"),
+                        layouts=layouts_of(requested),
+                    )
                 indices += batch
                 bad_steps += steps.tolist()
             bad = bad_samples(indices, bad_steps)

@@ -29,9 +29,9 @@ class SampleGrid(Pictures):
     """Draws samples 0..n-1 of `seed` with the averaged weights: `samples/step-000100.png` and the image `samples/grid`.
 
     The noise is the same every time, so the grids of one run show how the same samples change. The conditioning of each
-    sample is written below it. With `table` also logs `samples/table` with the columns image, index, seed, class, and
-    caption if captions are requested. A sample that is not finite is a crossed-out tile; their number is logged as
-    `samples/nonfinite`, and reported.
+    sample is written below it, and its boxes are drawn over it. With `table` also logs `samples/table` with the columns
+    image, index, seed, class, and caption if captions are requested. A sample that is not finite is a crossed-out tile;
+    their number is logged as `samples/nonfinite`, and reported.
     """
 
     def __init__(
@@ -71,8 +71,8 @@ class SampleGrid(Pictures):
         if not trainer.is_global_zero:
             return
         batch = {} if self.request is None else self.request(range(self.n), self.seed)
-        labels = in_words(batch, self.class_names)
-        grid = make_grid(images, self.columns, min_side=self.min_side, labels=labels)
+        labels, boxes = in_words(batch, self.class_names), batch.get("boxes")
+        grid = make_grid(images, self.columns, min_side=self.min_side, labels=labels, boxes=boxes)
         if bool(bad_steps.any()):
             (rows,) = bad_steps.nonzero(as_tuple=True)
             report_bad_samples(torch.stack([rows, bad_steps[rows]], dim=1), self.n, step, "sample grid")

@@ -24,6 +24,7 @@ from difflab.config.metrics import MetricsConfig
 from difflab.config.request import GIVEN
 from difflab.config.sample import DrawConfig
 from difflab.config.sampler import refuse_inversion
+from difflab.data.boxes import Box
 from difflab.devices import Accelerator, resolve_accelerator, sampling_autocast
 from difflab.errors import user_errors
 from difflab.metrics.paired import Pairs
@@ -117,8 +118,14 @@ class Drawing:
 
     def words(self, n: int) -> list[str] | None:
         """The requests of the first n samples, in words; None if nothing is requested."""
-        requested = self.pipeline.request.without_pictures()(range(n), self.config.seed)
-        return in_words(requested, self.pipeline.wanted.class_names)
+        return in_words(self._requested(n), self.pipeline.wanted.class_names)
+
+    def boxes(self, n: int) -> list[list[Box]] | None:
+        """The requested boxes of the first n samples; None if none are requested."""
+        return self._requested(n).get("boxes")
+
+    def _requested(self, n: int) -> Batch:
+        return self.pipeline.request.without_pictures()(range(n), self.config.seed)
 
     def job(self, out: RunDirectory, identity: Any) -> Job:
         """The tracker's run for an evaluation, in the group of the evaluated run."""

@@ -176,14 +176,15 @@ def _fill_in_what_suits(composed: Any, overrides: Sequence[str]) -> None:
     # The validation reports errors in these, without values that would be derived from them.
     size = size if isinstance(size, int) and 1 <= size <= 1 << 16 else UNKNOWN["image_size"]
     channels = channels if isinstance(channels, int) else UNKNOWN["channels"]
-    channels, size = _noised(composed.get("first_stage"), channels, size)
+    noised_channels, noised_size = _noised(composed.get("first_stage"), channels, size)
     network, conditioning = composed.get("network"), composed.get("conditioning")
     if OmegaConf.is_dict(network):
         if network.get("channels") in (None, COLOUR) and "network.channels" not in _keys(overrides):
-            network.channels = channels
-        _suit(NETWORKS, "network", network, size, channels)
+            network.channels = noised_channels
+        _suit(NETWORKS, "network", network, noised_size, noised_channels)
     for name, section in conditioning.items() if OmegaConf.is_dict(conditioning) else ():
         if OmegaConf.is_dict(section):
+            # A condition, such as a low-resolution image, is one of the images, also where latents are noised.
             _suit(CONDITIONERS, f"conditioning.{name}", section, size, channels)
 
 

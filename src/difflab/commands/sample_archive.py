@@ -72,5 +72,6 @@ class SampleArchive:
         if n < self.config.n:
             say_on_stderr(f"note: {GRID} shows the first {n} of {self.config.n} samples")
         images = torch.from_numpy(self._images.read(0, n).copy()).permute(0, 3, 1, 2)
-        grid = make_grid(images, self.config.columns, min_side=GRID_MIN_SIDE, labels=self.drawing.words(n))
+        labels, boxes = self.drawing.words(n), self.drawing.boxes(n)
+        grid = make_grid(images, self.config.columns, min_side=GRID_MIN_SIDE, labels=labels, boxes=boxes)
         save_picture(grid, self.folder / GRID)

@@ -14,9 +14,10 @@ from difflab.commands.limits import require_disk
 from difflab.commands.processes import Processes
 from difflab.commands.sample_archive import GRID_MIN_SIDE, GRID_MOST, SampleArchive
 from difflab.commands.sample_folder import SampleFolder
-from difflab.config.sample import SampleConfig
+from difflab.config.sample import Preview, SampleConfig
 from difflab.console import say
 from difflab.diffusion.samplers.trajectory import Trajectory
+from difflab.errors import UserError
 from difflab.images import to_uint8
 from difflab.requests.drawings import ARCHIVE, GRID, TRAJECTORY
 from difflab.tracking.grid import make_grid, save_picture
@@ -30,7 +31,7 @@ ROWS_OF_TRAJECTORY = 8
 SMALLEST_PNG = 512
 """The least number of bytes of an image, on a file system that packs small files."""
 
-WRITTEN_BESIDE = ("out", "npz", "png", "grid", "columns", "trajectory", "accelerator", "devices")
+WRITTEN_BESIDE = ("out", "npz", "png", "grid", "columns", "trajectory", "preview", "accelerator", "devices")
 """Keys that do not change the samples, or are recorded in another way."""
 
 
@@ -80,7 +81,7 @@ class Sampling:
             if processes.is_main:
                 together.finish()
                 if config.trajectory:
-                    save_trajectory(drawing, config.trajectory, out.path)
+                    save_trajectory(drawing, config.trajectory, out.path, config.preview)
                 out.finish(recorded(self.plain, drawing))
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
@@ -106,7 +107,10 @@ class Sampling:
 def sampling(config: SampleConfig, plain: dict[str, Any], overrides: list[str], machine: Machine) -> Sampling:
     """The work of generating `n` samples. Raises UserError for invalid requests."""
     with machine.processes.agreeing():
-        return Sampling(prepare_drawing(config, machine.processes, machine.models), config, plain)
+        drawing = prepare_drawing(config, machine.processes, machine.models)
+        if config.preview == "linear" and not drawing.pipeline.last.decodes:
+            raise UserError("preview=linear is for models of latents, and this one draws images: leave it out")
+        return Sampling(drawing, config, plain)
 
 
 def recorded(plain: dict[str, Any], drawing: Drawing) -> dict[str, Any]:
@@ -138,12 +142,12 @@ def refuse_too_many(drawing: Drawing, config: SampleConfig, out: Path) -> None:
         require_disk(f"n={config.n}: samples.npz", 2 * config.n * pixels, out, "lower n, or set npz=false")
 
 
-def save_trajectory(drawing: Drawing, moments: int, out: Path) -> None:
+def save_trajectory(drawing: Drawing, moments: int, out: Path, preview: Preview) -> None:
     """Writes the image of `draw_trajectory`."""
-    save_picture(draw_trajectory(drawing, moments), out / TRAJECTORY)
+    save_picture(draw_trajectory(drawing, moments, preview), out / TRAJECTORY)
 
 
-def draw_trajectory(drawing: Drawing, moments: int) -> Image:
+def draw_trajectory(drawing: Drawing, moments: int, preview: Preview = "decoder") -> Image:
     """An image with one row per sample (at most 8): the predicted x0 at `moments` steps from noise to image."""
     config = drawing.config
     indices = range(min(config.n, ROWS_OF_TRAJECTORY))
@@ -151,6 +155,12 @@ def draw_trajectory(drawing: Drawing, moments: int) -> Image:
     drawing.pipeline.draw(indices, config.seed, hook=recorder)
     import torch
 
-    images = torch.stack([drawing.pipeline.images_of(x0).cpu() for x0 in recorder.x0])
+    images_of = drawing.pipeline.images_of
+    if preview == "linear":
+        from difflab.networks.first_stage.preview import LinearPreview
+
+        last = recorder.x0[-1]
+        images_of = LinearPreview.fitted(last, images_of(last).to(last))
+    images = torch.stack([images_of(x0).cpu() for x0 in recorder.x0])
     frames = to_uint8(images, config.rounding).transpose(0, 1)
     return make_grid(frames.flatten(0, 1), columns=frames.shape[1], min_side=GRID_MIN_SIDE)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from difflab.commands.hydra_app import run_app
 from difflab.config.identity import NAMES, differences, identity, name_identity
+from difflab.config.learning import TrainingTexts
 from difflab.config.stored import read_train_config
 from difflab.config.train import TrainConfig
 from difflab.console import say_on_stderr
@@ -79,13 +80,13 @@ def train(config: TrainConfig, overrides: list[str], said: Sequence[str] = ()) -
 
 
 def completed(config: TrainConfig, run: RunDirectory) -> TrainConfig:
-    """The configuration with what its task learns before training: from captions, or taken over with weights.
+    """The configuration with what its task learns before training: from texts, or taken over with weights.
 
-    Raises UserError if there are no captions, or if a checkpoint of another run is of a model that is used otherwise.
+    Raises UserError if there are no texts, or if a checkpoint of another run is of a model that is used otherwise.
     """
     from difflab.checkpoints import newest_checkpoint
     from difflab.config.init import WeightsInitConfig
-    from difflab.data.contents import captions_of
+    from difflab.data.contents import captions_of, phrases_of
     from difflab.pipelines.stored import model_of_source, refuse_other_use
 
     earlier, said = None, ""
@@ -96,7 +97,9 @@ def completed(config: TrainConfig, run: RunDirectory) -> TrainConfig:
         earlier, said = read_train_config(beside).model() if beside.is_file() else None, f"resume={config.resume}"
     elif isinstance(config.init, WeightsInitConfig):
         earlier, said = model_of_source(config.init), f"init.from={config.init.source}"
-    config = config.completed(lambda: captions_of(config.data, config.data.train_split), earlier)
+    data, split = config.data, config.data.train_split
+    texts = TrainingTexts(captions=lambda: captions_of(data, split), phrases=lambda: phrases_of(data, split))
+    config = config.completed(texts, earlier)
     if said and earlier is not None:
         refuse_other_use(said, earlier.untold, config.model().untold)
     return config

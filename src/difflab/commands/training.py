@@ -107,6 +107,7 @@ def fit(
             empty_captions=module.empty_captions,
             cached=module.cached_fields(),
             in_place_of_images=module.in_place_of_images(),
+            made=module.made_fields(),
         )
         module.refuse_encoded(data.encoded, config.data.path)
         # Runs that cannot be resumed, sampled or evaluated are refused before anything is logged.

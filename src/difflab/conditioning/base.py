@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from difflab.conditioning.augmentation import Augmentation
+from difflab.conditioning.low_resolution import LowResolution
+from difflab.data.batching import FromImages
 from difflab.data.masks import HoleMasks
 from difflab.diffusion.noise import SampleNoise
-from difflab.images import Downsampling
 from difflab.seeding import stream_seed
 from difflab.text.base import Tokenizer
 from difflab.types import Batch, Conditioning
@@ -33,7 +34,7 @@ class Conditioner(nn.Module):
     draws:     whether it needs noise of its own.
     drop_rate: probability, per training sample, of being replaced by the null (classifier-free training).
     augmentation: how training augments the images, if this condition describes it, else None.
-    downsampling: how training computes `low_res` from the image, None if it reads no `low_res`.
+    low_resolution: how training computes `low_res` from the image, None if it reads no `low_res`.
     """
 
     reads: tuple[str, ...] = ()
@@ -47,7 +48,7 @@ class Conditioner(nn.Module):
     sizes: Mapping[str, int] = {}
     draws: bool = False
     augmentation: Augmentation | None = None
-    downsampling: Downsampling | None = None
+    low_resolution: LowResolution | None = None
 
     def __init__(self, drop_rate: float = 0.0) -> None:
         super().__init__()
@@ -66,8 +67,16 @@ class Conditioner(nn.Module):
         """
         return {}
 
-    def complete(self, batch: Batch) -> Batch:
-        """Returns the batch with the fields of `reads` computed from their stand-ins, as in training."""
+    @property
+    def made(self) -> Mapping[str, FromImages]:
+        """The fields that the loader makes of training images in its place, by name: those that take their time."""
+        return {}
+
+    def complete(self, batch: Batch, seeds: Sequence[int] | None = None) -> Batch:
+        """Returns the batch with the fields of `reads` computed from their stand-ins, as in training.
+
+        seeds: one per sample, required if that is random.
+        """
         return batch
 
     def check(self, batch: Batch) -> None:
@@ -115,6 +124,7 @@ class ConditionerSet(nn.ModuleDict):
 
         Raises ValueError, in one line, if a conditioner cannot read the batch.
         """
+        batch = self.complete(batch, seeds)
         merged: Conditioning | None = None
         for name, conditioner in self.named():
             drops = None if dropped is None else dropped.get(name)
@@ -132,6 +142,7 @@ class ConditionerSet(nn.ModuleDict):
         droppable = [name for name, conditioner in self.named() if conditioner.drop_rate > 0]
         if not droppable:
             return None
+        batch = self.complete(batch, seeds)
         dropped = torch.ones(len(batch["index"]), dtype=torch.bool, device=batch["index"].device)
         negative = self._negative(batch)
         merged = Conditioning()
@@ -151,10 +162,13 @@ class ConditionerSet(nn.ModuleDict):
         left = {field: value for field, value in batch.items() if field not in {*made, *made.values(), *self.cached}}
         return {**left, "caption": batch["negative_caption"]}
 
-    def complete(self, batch: Batch) -> Batch:
-        """Returns the batch with the fields that its conditioners can compute from others."""
+    def complete(self, batch: Batch, seeds: Sequence[int] | None = None) -> Batch:
+        """Returns the batch with the fields that its conditioners can compute from others.
+
+        seeds: as in `conditioning`.
+        """
         for _, conditioner in self.named():
-            batch = conditioner.complete(batch)
+            batch = conditioner.complete(batch, seeds)
         return batch
 
     def check(self, batch: Batch) -> None:
@@ -176,6 +190,11 @@ class ConditionerSet(nn.ModuleDict):
     def cached(self) -> dict[str, str]:
         """The fields that a data set may have of frozen encoders' states, and the hash of the encoder of each."""
         return {field: sha256 for _, one in self.named() for field, sha256 in one.cached.items()}
+
+    @property
+    def made(self) -> dict[str, FromImages]:
+        """The fields that the loader makes of training images, by name."""
+        return {field: make for _, one in self.named() for field, make in one.made.items()}
 
     @property
     def stand_ins(self) -> dict[str, str]:
@@ -208,9 +227,9 @@ class ConditionerSet(nn.ModuleDict):
         return {field: size for _, one in self.named() for field, size in one.sizes.items()}
 
     @property
-    def downsampling(self) -> Downsampling | None:
+    def low_resolution(self) -> LowResolution | None:
         """How `low_res` is computed from an image, None if no conditioner reads it."""
-        return next((one.downsampling for _, one in self.named() if one.downsampling is not None), None)
+        return next((one.low_resolution for _, one in self.named() if one.low_resolution is not None), None)
 
     def missing(self, given: Collection[str]) -> tuple[str, ...]:
         """Returns the fields that a batch with the fields `given` lacks; in training, those the loader must provide."""

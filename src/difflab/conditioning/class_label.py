@@ -1,4 +1,4 @@
-"""Class conditioning as in ADM: an embedding per class that is added to the time embedding."""
+"""Class conditioning: an embedding per class, added to the time embedding or attended to."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import torch
 from torch import Tensor, nn
 
 from difflab.conditioning.base import Conditioner
-from difflab.conditioning.config import ClassConditionerConfig
+from difflab.conditioning.config import ClassConditionerConfig, ClassTokenConditionerConfig
 from difflab.diffusion.noise import SampleNoise
 from difflab.types import Batch, Conditioning
 
 
-class ClassConditioner(Conditioner):
-    """`batch["label"]` int64 [B] -> vector [B, embedding_dim].
+class LabelConditioner(Conditioner):
+    """Looks up an embedding for `batch["label"]` int64 [B]; subclasses say which field it is.
 
     With drop_rate > 0 there is an extra class, the null class of classifier-free guidance (Ho & Salimans, 2022).
+    State-dict keys: embedding.weight.
     """
 
     reads = ("label",)
-    makes = ("vector",)
 
-    def __init__(self, classes: int, embedding_dim: int, drop_rate: float = 0.0) -> None:
+    def __init__(self, classes: int, width: int, drop_rate: float = 0.0) -> None:
         super().__init__(drop_rate)
         self.classes = self.null_class = classes
-        self.embedding = nn.Embedding(classes + (1 if drop_rate > 0 else 0), embedding_dim)
+        self.embedding = nn.Embedding(classes + (1 if drop_rate > 0 else 0), width)
 
     def check(self, batch: Batch) -> None:
         """Raises ValueError if a class is out of range."""
@@ -34,16 +34,42 @@ class ClassConditioner(Conditioner):
         if outside:
             raise ValueError(f"class {outside[0]} is not in 0..{self.null_class - 1}, the classes of this model")
 
-    def make(self, batch: Batch, dropped: Tensor | None, noise: SampleNoise | None) -> Conditioning:
-        """Raises ValueError if rows are dropped and the model has no null class."""
+    def embedded(self, batch: Batch, dropped: Tensor | None) -> Tensor:
+        """Returns the embedding of each class [B, width], that of the null class where `dropped` is True.
+
+        Raises ValueError if rows are dropped and the model has no null class.
+        """
         label = batch["label"]
         if dropped is not None:
             if self.drop_rate == 0.0:
                 raise ValueError("this model was trained without a null class (drop_rate 0): it cannot drop the class")
             label = torch.where(dropped, self.null_class, label)
-        return Conditioning(vector=self.embedding(label))
+        return self.embedding(label)
 
 
-def build(config: ClassConditionerConfig, *, embedding_dim: int, image_size: int) -> ClassConditioner:
+class ClassConditioner(LabelConditioner):
+    """A class -> vector [B, width], which is added to the time embedding (ADM)."""
+
+    makes = ("vector",)
+
+    def make(self, batch: Batch, dropped: Tensor | None, noise: SampleNoise | None) -> Conditioning:
+        return Conditioning(vector=self.embedded(batch, dropped))
+
+
+class ClassTokenConditioner(LabelConditioner):
+    """A class -> tokens [B, 1, width] (Rombach et al. 2022; latent-diffusion's ClassEmbedder)."""
+
+    makes = ("tokens",)
+
+    def make(self, batch: Batch, dropped: Tensor | None, noise: SampleNoise | None) -> Conditioning:
+        return Conditioning(tokens=self.embedded(batch, dropped)[:, None])
+
+
+def build_vector(config: ClassConditionerConfig, *, embedding_dim: int, image_size: int) -> ClassConditioner:
     """Builds the conditioner of a configuration; see `build_conditioners`."""
     return ClassConditioner(config.classes, embedding_dim, config.drop_rate)
+
+
+def build_token(config: ClassTokenConditionerConfig, *, embedding_dim: int, image_size: int) -> ClassTokenConditioner:
+    """Builds the conditioner of a configuration; see `build_conditioners`."""
+    return ClassTokenConditioner(config.classes, config.width, config.drop_rate)

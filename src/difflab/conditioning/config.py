@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from difflab.conditioning.degradation.config import DegradationConfig
 from difflab.config.axes import CONDITIONERS
 from difflab.config.base import Config
 from difflab.config.data import DataConfig
 from difflab.config.fitting import Makes
+from difflab.config.learning import TrainingTexts
 
 DownsampleFilter = Literal["area", "bilinear", "bicubic"]
 Multiplier = Annotated[float, Field(ge=0)]
+
+
+class Shrinks(NamedTuple):
+    """How a low-resolution image is made: its pixels per side, the filter, and what degrades it in place of that."""
+
+    size: int
+    filter: DownsampleFilter
+    degradation: DegradationConfig | None = None
 
 
 class ConditionerBase(Config):
@@ -57,9 +67,9 @@ class ConditionerBase(Config):
         """Returns the configuration with what the files of a published model say. Raises UserError without them."""
         return self
 
-    def completed(self, captions: Callable[[], Iterable[str]], earlier: ConditionerBase | None = None) -> Self:
-        """Returns the configuration with what it learns from captions, or what the one of weights that exist already
-        has learned. Raises UserError if there are no captions."""
+    def completed(self, texts: TrainingTexts, earlier: ConditionerBase | None = None) -> Self:
+        """Returns the configuration with what it learns from texts, or what the one of weights that exist already has
+        learned. Raises UserError if there are no such texts."""
         return self
 
     @property
@@ -68,8 +78,8 @@ class ConditionerBase(Config):
         return None
 
     @property
-    def shrinks(self) -> tuple[int, DownsampleFilter] | None:
-        """Pixels per side and filter of the low-resolution image that it shows, None if it shows none."""
+    def shrinks(self) -> Shrinks | None:
+        """How the low-resolution image that it shows is made, None if it shows none."""
         return None
 
     def makes(self, channels: int) -> Makes:
@@ -84,15 +94,13 @@ class ConditionerBase(Config):
         """Raises ValueError if `data` lacks what `conditioning.<name>` reads."""
 
 
-@CONDITIONERS.register("difflab.conditioning.class_label:build")
-class ClassConditionerConfig(ConditionerBase):
-    """A learned embedding per class, added to the time embedding (ADM), with a null class for dropped labels.
+class LabelConditionerBase(ConditionerBase):
+    """The options of every conditioner that has an embedding per class.
 
     classes: number of classes, equal to data.classes.
-    drop_rate: probability that a training sample loses its class.
+    drop_rate: probability that a training sample loses its class; above 0 there is one embedding more, the null class.
     """
 
-    kind: Literal["class"]
     classes: Annotated[int, Field(gt=0)]
     drop_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
 
@@ -110,9 +118,6 @@ class ClassConditionerConfig(ConditionerBase):
     def num_classes(self) -> int | None:
         return self.classes
 
-    def makes(self, channels: int) -> Makes:
-        return Makes(("vector",))
-
     def refuse_other_data(self, name: str, data: DataConfig) -> None:
         if self.classes != data.classes:
             raise ValueError(
@@ -120,6 +125,30 @@ class ClassConditionerConfig(ConditionerBase):
                 f"{'null' if data.classes is None else data.classes}; set data.classes to the number of "
                 f"classes and leave conditioning.{name}.classes out"
             )
+
+
+@CONDITIONERS.register("difflab.conditioning.class_label:build_vector")
+class ClassConditionerConfig(LabelConditionerBase):
+    """A learned embedding per class, added to the time embedding (ADM), with a null class for dropped labels."""
+
+    kind: Literal["class"]
+
+    def makes(self, channels: int) -> Makes:
+        return Makes(("vector",))
+
+
+@CONDITIONERS.register("difflab.conditioning.class_label:build_token")
+class ClassTokenConditionerConfig(LabelConditionerBase):
+    """A learned embedding per class as a token for attention (latent diffusion), with a null class for dropped labels.
+
+    width: channels of the token, equal to network.context_channels.
+    """
+
+    kind: Literal["class_token"]
+    width: Annotated[int, Field(gt=0)]
+
+    def makes(self, channels: int) -> Makes:
+        return Makes(("tokens",), {"tokens": self.width})
 
 
 class BlurConfig(Config):
@@ -159,12 +188,17 @@ def _divisors(number: int) -> list[int]:
 
 @CONDITIONERS.register("difflab.conditioning.low_res:build")
 class LowResConditionerConfig(ConditionerBase):
-    """A low-resolution image, enlarged and concatenated to the network's input (ADM's upsamplers).
+    """A low-resolution image, resized and concatenated to the network's input (ADM's upsamplers).
 
     size: pixels per side of the low-resolution image. Files may give a fraction of the image size, such as 1/4: the
         nearest divisor of data.image_size is used.
     downsample: how training computes it from the image: area = mean of each block of pixels (improved-diffusion, ADM).
-    upsample: how it is enlarged to the size of the image; bilinear with align_corners=False (ADM).
+    degradation: how it is computed in place of that, at random for each image, null for not at all: bsr = BSRGAN's
+        blur, resizing, noise and JPEG; bsr_light = latent diffusion's weaker variant. Also where `sample` and
+        `evaluate` make the low-resolution images; `downsample` then only says how samples are made smaller to be
+        compared with them.
+    upsample: how it is resized to the size of the image, or of its latent, if it has another; bilinear with
+        align_corners=False (ADM), and antialiased where it has to become smaller.
     blur: of the low-resolution image in training, null for none.
     drop_rate: probability that a training sample gets zeros instead.
     """
@@ -174,6 +208,7 @@ class LowResConditionerConfig(ConditionerBase):
     kind: Literal["low_res"]
     size: Annotated[int, Field(gt=0)]
     downsample: DownsampleFilter = "area"
+    degradation: DegradationConfig | None = None
     upsample: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
     blur: BlurConfig | None = None
     drop_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -194,8 +229,8 @@ class LowResConditionerConfig(ConditionerBase):
         return {"size": size}
 
     @property
-    def shrinks(self) -> tuple[int, DownsampleFilter]:
-        return self.size, self.downsample
+    def shrinks(self) -> Shrinks:
+        return Shrinks(self.size, self.downsample, self.degradation)
 
     def makes(self, channels: int) -> Makes:
         return Makes(("concat",), {"concat": channels})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -10,6 +10,9 @@ from torch import Tensor
 from difflab.conditioning.base import Conditioner
 from difflab.conditioning.blur import Blur
 from difflab.conditioning.config import LowResConditionerConfig
+from difflab.conditioning.degradation.base import Degradation
+from difflab.conditioning.low_resolution import LowResolution, build_degradation
+from difflab.data.batching import FromImages
 from difflab.diffusion.noise import SampleNoise
 from difflab.images import Downsampling, Filter, as_float, resize
 from difflab.types import Batch, Conditioning
@@ -19,7 +22,10 @@ class LowResConditioner(Conditioner):
     """`batch["low_res"]` [B, C, size, size] (uint8, or float in [-1, 1]) -> concat [B, C, image_size, image_size].
     In training there is no such entry: the low-resolution image is computed from `batch["image"]`, and blurred if there
     is a `blur`, which is only applied in training mode. Dropped rows are zeros.
-        (improved-diffusion, `super_res_train.py`; guided-diffusion, `SuperResModel`.)
+        (improved-diffusion, `super_res_train.py`; guided-diffusion, `SuperResModel`; latent diffusion, `bsr_sr`.)
+
+    image_size: pixels per side of what the network denoises: of an image, or of its latent, which may also be smaller
+        than the low-resolution image.
     """
 
     reads = ("low_res",)
@@ -33,6 +39,7 @@ class LowResConditioner(Conditioner):
         drop_rate: float = 0.0,
         *,
         downsample: Filter = "area",
+        degradation: Degradation | None = None,
         upsample: Filter = "bilinear",
         blur: Blur | None = None,
     ) -> None:
@@ -40,17 +47,22 @@ class LowResConditioner(Conditioner):
         self.size = size
         self.sizes = {"low_res": size}
         self.image_size = image_size
-        self.downsampling = Downsampling(size, downsample)
+        self.low_resolution = LowResolution(Downsampling(size, downsample), degradation)
         self.upsample: Filter = upsample
         self.blur = blur
         self.draws = blur is not None
 
-    def complete(self, batch: Batch) -> Batch:
+    @property
+    def made(self) -> Mapping[str, FromImages]:
+        assert self.low_resolution is not None, "always set in this class"
+        return {} if self.low_resolution.degradation is None else {"low_res": self.low_resolution}
+
+    def complete(self, batch: Batch, seeds: Sequence[int] | None = None) -> Batch:
         """Computes `low_res` from `image`, as in training, if it is missing."""
         if "low_res" in batch or "image" not in batch:
             return batch
-        assert self.downsampling is not None, "always set in this class"
-        return {**batch, "low_res": self.downsampling(batch["image"])}
+        assert self.low_resolution is not None, "always set in this class"
+        return {**batch, "low_res": self.low_resolution(batch["image"], seeds)}
 
     def check(self, batch: Batch) -> None:
         """Raises ValueError if the low-resolution images have the wrong size."""
@@ -59,7 +71,7 @@ class LowResConditioner(Conditioner):
         if small is not None and small.shape[-2:] != (self.size, self.size):
             raise ValueError(
                 f"the low-resolution images are {small.shape[-1]}x{small.shape[-2]}, "
-                f"this model enlarges {self.size}x{self.size} to {self.image_size}x{self.image_size}"
+                f"this model enlarges {self.size}x{self.size} ones"
             )
 
     def make(self, batch: Batch, dropped: Tensor | None, noise: SampleNoise | None) -> Conditioning:
@@ -84,6 +96,7 @@ def build(config: LowResConditionerConfig, *, embedding_dim: int, image_size: in
         image_size,
         config.drop_rate,
         downsample=config.downsample,
+        degradation=build_degradation(config.degradation),
         upsample=config.upsample,
         blur=None if blur is None else Blur((blur.sigma[0], blur.sigma[1]), blur.probability, blur.kernel_size),
     )

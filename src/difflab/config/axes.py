@@ -11,10 +11,19 @@ CONDITIONERS = Registry(
     "difflab.conditioning.config",
     "difflab.conditioning.text.config",
     "difflab.conditioning.inpainting.config",
+    "difflab.conditioning.layout.config",
+    "difflab.conditioning.segmentation.config",
     base="difflab.conditioning.config:ConditionerBase",
 )
 """The conditioning besides x and time. Builders: (config, embedding_dim=, image_size=) -> `Conditioner`."""
 
+DEGRADATIONS = Registry(
+    "degradation",
+    "difflab.conditioning.degradation.config",
+    base="difflab.conditioning.degradation.config:DegradationBase",
+    words=True,
+)
+"""How low-resolution images are degraded at random. Builders: (config) -> `Degradation`."""
 
 SAMPLERS = Registry("sampler", "difflab.diffusion.samplers.config", base="difflab.config.sampler:SamplerBase")
 """How samples are generated. Builders: (config) -> `Sampler`."""
@@ -128,6 +137,7 @@ ENCODERS = Registry(
 
 AXES = (
     CONDITIONERS,
+    DEGRADATIONS,
     SAMPLERS,
     NETWORKS,
     IMAGE_TOWERS,

@@ -10,15 +10,15 @@ from pydantic import AfterValidator, Field, model_validator
 
 from difflab.config.base import Config
 
-Crop = Literal["none", "adm", "edm", "resize_short"]
-TrainingCrop = Literal[Crop, "adm_random", "resize_short_random"]
+Crop = Literal["none", "adm", "edm", "resize_short", "area"]
+TrainingCrop = Literal[Crop, "adm_random", "resize_short_random", "area_random"]
 """The cropping rules: deterministic ones, and those that draw a random crop in training only."""
 
-_FIXED: Mapping[str, Crop] = {"adm_random": "adm", "resize_short_random": "resize_short"}
+_FIXED: Mapping[str, Crop] = {"adm_random": "adm", "resize_short_random": "resize_short", "area_random": "area"}
 """The deterministic rule of each random one, by which evaluation crops."""
 
 Alpha = Literal["white", "black", "drop"]
-DataField = Literal["label", "caption", "json", "embedding", "boxes", "phrases"]
+DataField = Literal["label", "caption", "json", "embedding", "boxes", "phrases", "segmentation"]
 KeyRule = Literal["first_dot", "last_dot"]
 _ARRAY_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _IN_EVERY_BATCH = ("image", "index", "key", "position", "weight")
@@ -65,16 +65,19 @@ class DataConfig(Config):
     image_size: pixels per side of the network's input.
     channels: 1 for grey images, 3 for colour.
     fields: the contents of a batch besides the image: label (.cls), caption (.txt), json, embedding (.npy), boxes
-        and phrases, which are read from the json, and the name of any array (NAME of .NAME.npy), as `difflab data
-        encode` adds them. The fields that conditioners read need not be listed.
+        and phrases, which are read from the json, segmentation (.seg.png, the class of each pixel), and the name of
+        any array (NAME of .NAME.npy), as `difflab data encode` adds them. The fields that conditioners read need not
+        be listed.
     captions: which part of a .txt is the caption: whole = all of it; first_line; lines = every line is a caption, of
         which training picks one per epoch, a function of (seed, epoch, image), and evaluation uses the first. The
         default keeps the whole file, as several lines may be several captions or the paragraphs of one.
     crop: how an image of another size is cropped: none = refuse it; adm = box halving, bicubic, centre crop; edm =
-        centre crop, then Lanczos; resize_short = antialiased bicubic to the short side, then centre crop; adm_random =
-        in training, a random square of at least 80 % of the short side, a new one in each epoch, also for images that
-        already have the size (ADM's noisy classifiers), and adm in evaluation; resize_short_random = in training, a
-        random square of the image that resize_short has resized (CLIP).
+        centre crop, then Lanczos; resize_short = antialiased bicubic to the short side, then centre crop; area = centre
+        crop, then the mean of the covered pixels; adm_random = in training, a random square of at least 80 % of the
+        short side, a new one in each epoch, also for images that already have the size (ADM's noisy classifiers), and
+        adm in evaluation; resize_short_random = in training, a
+        random square of the image that resize_short has resized (CLIP); area_random = in training, a random square of
+        at least half of the short side, resized as by area (latent diffusion's super-resolution).
     alpha: the background of transparent pixels: white, black, or drop = discard the alpha channel.
     flip: mirror half of the training images; which ones is a function of (seed, epoch, image), as is a random crop.
     batch_size: images per optimizer step, over all ranks.

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 from pydantic import Field
 
-from difflab.conditioning.config import ConditioningConfig, DownsampleFilter
+from difflab.conditioning.config import ConditioningConfig, Shrinks
 from difflab.config.diffusion import DiffusionConfig
 from difflab.config.foreign import RecordedConfig
 from difflab.config.guidance import GuidanceConfig
@@ -145,6 +145,6 @@ class DrawingModelConfig(NoisedModelConfig):
         return unread or any(one.learns for one in self.conditioning.values())
 
     @property
-    def shrinks(self) -> tuple[int, DownsampleFilter] | None:
-        """Pixels per side and the filter of the low-resolution image that it enlarges, None if it enlarges none."""
+    def shrinks(self) -> Shrinks | None:
+        """How the low-resolution image that it enlarges is made, None if it enlarges none."""
         return next((how for one in self.conditioning.values() if (how := one.shrinks) is not None), None)

@@ -16,6 +16,7 @@ from difflab.config.sampler import SamplerConfig
 from difflab.config.work import MeasuringConfig, WorkConfig
 
 Side = Annotated[int, Field(ge=1)]
+Preview = Literal["decoder", "linear"]
 
 
 class DrawConfig(WorkConfig, RequestConfig, EditingConfig):
@@ -107,10 +108,16 @@ class SampleConfig(DrawConfig):
     trajectory: Annotated[int, Field(ge=0)]
     """The number of intermediate predictions to show for the first samples; 0 = none."""
 
+    preview: Preview = "decoder"
+    """How those of latents become images: each by the decoder, or by a linear map to colours that is fitted on the last
+    of them: coarse, and almost for nothing."""
+
     @model_validator(mode="after")
-    def _one_model_has_a_size(self) -> Self:
+    def _what_is_given_is_used(self) -> Self:
         if self.pipeline.kind != "single" and self.size is not None:
             raise ValueError(f"size cannot be used with pipeline={self.pipeline.kind}: leave it out")
+        if self.preview != "decoder" and not self.trajectory:
+            raise ValueError(f"preview={self.preview} has no effect without a trajectory: set trajectory=8")
         return self
 
 

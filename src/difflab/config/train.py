@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self, TypeVar, cast
 
 from pydantic import Field, model_validator
@@ -12,6 +12,7 @@ from difflab.config.callbacks import CallbacksConfig
 from difflab.config.data import DataConfig
 from difflab.config.foreign import RecordedConfig
 from difflab.config.init import InitConfig
+from difflab.config.learning import TrainingTexts
 from difflab.config.logger import LoggerConfig
 from difflab.config.metrics import JudgedConfig
 from difflab.config.model import ModelConfig
@@ -64,9 +65,9 @@ class TrainConfig(RecordedConfig, JudgedConfig):
         itself. Raises UserError if there are none."""
         return self
 
-    def completed(self, captions: Callable[[], Iterable[str]], earlier: ModelConfig | None = None) -> Self:
-        """The configuration with what its task learns from the captions of its data before training, such as a
-        vocabulary; the same captions give the same. Raises UserError if there are none.
+    def completed(self, texts: TrainingTexts, earlier: ModelConfig | None = None) -> Self:
+        """The configuration with what its task learns from the texts of its data before training, such as a
+        vocabulary; the same texts give the same. Raises UserError if there are none.
 
         earlier: the model whose weights it begins with, if any; what that one learned is taken over.
         """

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from difflab.data.bad_samples import BadSample
 from difflab.data.boxes import mirrored
@@ -20,19 +21,23 @@ from difflab.types import Batch
 
 _REPLACEMENTS_TRIED = 32
 
+FromImages = Callable[[Tensor, Sequence[int]], Tensor]
+"""(images uint8 [B, C, H, W], a seed for each) -> a field [B, ...], of each image alone."""
+
 
 @dataclass(frozen=True)
 class BatchRequest:
     """A plan and, for each of its samples, whether the image is mirrored, and the random numbers of its crop and
     caption.
 
-    crop, caption: None if nothing is random.
+    crop, caption: None if nothing is random. seeds: of each sample, for the fields that are made of images.
     """
 
     plan: BatchPlan
     flip: np.ndarray
     crop: np.ndarray | None = None
     caption: np.ndarray | None = None
+    seeds: Sequence[int] = ()
 
 
 class BatchReader:
@@ -43,6 +48,7 @@ class BatchReader:
     tokenizers: of captions, by the field of the batch that their token ids become; `<field>_mask` is their mask.
     empty_captions: whether a caption may be empty; otherwise such a sample is bad.
     images: whether batches have the images; without, a batch is its fields alone.
+    made: fields made of the images, mirrored ones included, at random, by their names.
     """
 
     def __init__(
@@ -54,8 +60,10 @@ class BatchReader:
         tokenizers: Mapping[str, Tokenizer] | None = None,
         empty_captions: bool = True,
         images: bool = True,
+        made: Mapping[str, FromImages] | None = None,
     ) -> None:
         self.dataset = dataset
+        self.made = dict(made or {})
         self.images = images
         self.empty_captions = empty_captions
         self.tokenizers = dict(tokenizers or {})
@@ -85,6 +93,8 @@ class BatchReader:
         for field, tokenizer in self.tokenizers.items():
             tokens = tokenizer(batch["caption"])
             batch |= {field: tokens.ids, f"{field}_mask": tokens.mask}
+        for field, make in self.made.items():
+            batch[field] = make(batch["image"], request.seeds)
         return batch, bad
 
     def _sample(
@@ -125,6 +135,9 @@ def _collate(
             batch["image"][chosen] = batch["image"][chosen].flip(-1)
     for field in fields:
         batch[field] = stacked(field, [sample[field] for sample in samples])
+    if "segmentation" in batch and flip.any():
+        chosen = torch.from_numpy(flip)
+        batch["segmentation"][chosen] = batch["segmentation"][chosen].flip(-1)
     if "boxes" in batch:
         batch["boxes"] = [
             mirrored(boxes) if flipped else boxes for boxes, flipped in zip(batch["boxes"], flip, strict=True)

@@ -9,6 +9,9 @@ from typing import Any
 Box = list[float]
 """x0, y0, x1, y1 as fractions of width and height, from the upper left corner."""
 
+NamedBox = tuple[str, Box]
+"""A phrase and its box."""
+
 AS_ROUNDED = 1e-6
 """Tolerance for coordinates outside 0..1: the rounding error of a division."""
 
@@ -30,7 +33,7 @@ def read_boxes(content: Mapping[str, Any]) -> tuple[list[Box], list[str] | None]
         phrases = read_phrases(content) if "phrases" in content else None
         if phrases is not None and len(phrases) != len(boxes):
             raise ValueError(f"there are {len(boxes)} boxes and {len(phrases)} phrases: give one for each")
-        return [_box(number, box) for number, box in enumerate(boxes)], phrases
+        return [read_box(box, f"box {number}") for number, box in enumerate(boxes)], phrases
     if "phrases" in content:
         raise ValueError("phrases stand beside boxes that have their own: give one of the two")
     if len(with_phrases) < len(boxes):
@@ -41,7 +44,7 @@ def read_boxes(content: Mapping[str, Any]) -> tuple[list[Box], list[str] | None]
         if not isinstance(box.get("phrase"), str):
             raise ValueError(f"box {number} has no phrase: give a text with each")
         phrases.append(box["phrase"])
-    return [_box(number, box.get("box")) for number, box in enumerate(with_phrases)], phrases
+    return [read_box(box.get("box"), f"box {number}") for number, box in enumerate(with_phrases)], phrases
 
 
 def read_phrases(content: Mapping[str, Any]) -> list[str]:
@@ -58,14 +61,18 @@ def mirrored(boxes: Sequence[Box]) -> list[Box]:
     return [[1.0 - x1, y0, 1.0 - x0, y1] for x0, y0, x1, y1 in boxes]
 
 
-def _box(number: int, box: Any) -> Box:
+def read_box(box: Any, name: str) -> Box:
+    """Returns four numbers x0, y0, x1, y1 as a box; name: what an error calls it.
+
+    Raises ValueError for anything else, and for a box that is empty or not within 0..1.
+    """
     if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
-        raise ValueError(f"box {number} is {box!r}: give four numbers, [x0, y0, x1, y1]")
+        raise ValueError(f"{name} is {box!r}: give four numbers, [x0, y0, x1, y1]")
     x0, y0, x1, y1 = (min(max(float(v), 0.0), 1.0) if -AS_ROUNDED <= v <= 1 + AS_ROUNDED else float(v) for v in box)
     if not (x0 >= 0 and x1 <= 1 and y0 >= 0 and y1 <= 1):
-        raise ValueError(f"box {number} is {box}, outside of 0..1: give shares of width and height")
+        raise ValueError(f"{name} is {box}, outside of 0..1: give shares of width and height")
     if not (x0 < x1 and y0 < y1):
-        raise ValueError(f"box {number} is {box}, which holds nothing: give x0 < x1 and y0 < y1")
+        raise ValueError(f"{name} is {box}, which holds nothing: give x0 < x1 and y0 < y1")
     return [x0, y0, x1, y1]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from difflab.config.data import DataConfig, is_pattern
-from difflab.data.batching import BatchReader
+from difflab.data.batching import BatchReader, FromImages
 from difflab.data.directory import DataDirectory
 from difflab.data.encoded.checking import refuse_other_captions
 from difflab.data.left_out import described
@@ -33,16 +33,19 @@ def build_train_loader(
     tokenizers: Mapping[str, Tokenizer] | None = None,
     empty_captions: bool = True,
     images: bool = True,
+    made: Mapping[str, FromImages] | None = None,
 ) -> ShardLoader:
     """The training batches of `rank`: `total_batches` global batches of `cfg.batch_size` samples, shuffled by `seed`.
 
-    tokenizers, empty_captions, images: as in `BatchReader`.
+    tokenizers, empty_captions, images, made: as in `BatchReader`.
 
     Raises UserError if the data is missing, does not fit the configuration, or is smaller than a batch.
     """
     dataset = build_dataset(cfg, split=cfg.train_split)
     plan = GlobalBatches(len(dataset), cfg.batch_size, seed=seed, rank=rank, world_size=world_size)
-    reader = BatchReader(dataset, one_pass=False, tokenizers=tokenizers, empty_captions=empty_captions, images=images)
+    reader = BatchReader(
+        dataset, one_pass=False, tokenizers=tokenizers, empty_captions=empty_captions, images=images, made=made
+    )
     return _loader(cfg, reader, plan, total_batches=total_batches)
 
 
@@ -111,6 +114,11 @@ def _dataset(cfg: DataConfig, directory: DataDirectory, split: str) -> ShardData
         raise UserError(
             f"boxes are shares of the whole image, of which data.crop={cfg.crop} may cut a part: set data.crop=none, "
             "with images of one size (difflab data make)"
+        )
+    if "segmentation" in cfg.fields and cfg.crop != "none":
+        raise UserError(
+            f"segmentation has a class for each pixel of the stored image, which data.crop={cfg.crop} may change: set "
+            "data.crop=none, with images of one size (difflab data make)"
         )
     for field in cfg.fields:
         refuse_other_captions(directory, field, cfg.captions)

@@ -1,4 +1,4 @@
-"""The samples per class of a split, and its captions."""
+"""The samples per class of a split, its captions, and the phrases of its boxes."""
 
 from __future__ import annotations
 
@@ -72,3 +72,25 @@ def captions_of(cfg: DataConfig, split: str, most: int = 100_000) -> Iterator[st
     if not read:
         why = "all of them are empty" if bad is None else f"none of them can be read, as {bad}"
         raise UserError(f"{cfg.path} has no captions in split {split!r}: {why}")
+
+
+def phrases_of(cfg: DataConfig, split: str) -> Iterator[str]:
+    """The phrases of all boxes of a split. Those of unreadable samples are left out.
+
+    Raises UserError if the split is missing, or no sample has a phrase that can be read.
+    """
+    dataset = ShardDataset(open_data(cfg.path, cfg.keys), split, fields=("phrases",))
+    bad: BadSample | None = None
+    read = False
+    for index in track(range(len(dataset)), len(dataset), f"reading phrases of {split}"):
+        try:
+            phrases = dataset.sample(index, image=False)["phrases"]
+        except BadSample as error:
+            # Training reports all of them.
+            bad = bad or error
+            continue
+        read = read or bool(phrases)
+        yield from phrases
+    if not read:
+        why = "no image has a box" if bad is None else f"none of them can be read, as {bad}"
+        raise UserError(f"{cfg.path} has no phrases of boxes in split {split!r}: {why}")

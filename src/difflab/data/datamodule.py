@@ -11,6 +11,7 @@ import torch
 
 from difflab.config.data import DataConfig, is_pattern
 from difflab.config.trainer import TrainerConfig
+from difflab.data.batching import FromImages
 from difflab.data.build import build_eval_loader, build_train_loader, refuse_misfit
 from difflab.data.encoded.checking import encoder_of, refuse_other_images, require_encoder
 from difflab.data.loader import ShardLoader
@@ -43,10 +44,12 @@ class ShardDataModule(L.LightningDataModule):
         empty_captions: bool = True,
         cached: Mapping[str, str] | None = None,
         in_place_of_images: Collection[str] = (),
+        made: Mapping[str, FromImages] | None = None,
     ) -> None:
         """fields: the fields that the task reads, besides those in `data.fields`. tokenizers, empty_captions: as in
         `BatchReader`. cached: fields that are read if the data set has them, and the hash of the encoder of each.
         in_place_of_images: those of them that make images needless: with one of them, none are read.
+        made: as in `BatchReader`, of training batches.
 
         Raises UserError if another encoder computed one of these, or computed it of other images.
         """
@@ -62,6 +65,7 @@ class ShardDataModule(L.LightningDataModule):
         self.seed = seed
         self.tokenizers = tokenizers
         self.empty_captions = empty_captions
+        self.made = made
 
     @property
     def encoded(self) -> dict[str, str]:
@@ -108,6 +112,7 @@ class ShardDataModule(L.LightningDataModule):
             tokenizers=self.tokenizers,
             empty_captions=self.empty_captions,
             images=self.reads_images,
+            made=self.made,
         )
 
     def one_pass(self, limit: int | None) -> ShardLoader:

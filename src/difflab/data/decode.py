@@ -97,7 +97,7 @@ def image_size(data: bytes) -> tuple[int, int]:
     if header is not None:
         _refuse_huge(header.width, header.height)
         return header.height, header.width
-    with _opened(data) as image:
+    with opened(data) as image:
         return image.height, image.width
 
 
@@ -109,7 +109,7 @@ def image_channels(data: bytes) -> int:
     header = _read_header(data)
     if header is not None and header.plain:
         return header.channels
-    with _opened(data) as image:
+    with opened(data) as image:
         return 1 if image.getbands()[0] in ("1", "L", "I", "F") else 3
 
 
@@ -119,7 +119,7 @@ def frame_count(data: bytes) -> int:
     if header is not None and header.plain and data.find(b"acTL", 33, data.find(b"IDAT")) < 0:
         return 1
     try:
-        with _opened(data) as image:
+        with opened(data) as image:
             return 1 if image.format in _PAGES_OF_ONE_PICTURE else getattr(image, "n_frames", 1)
     except _DECODER_ERRORS:
         return 1
@@ -229,8 +229,8 @@ def _refuse_huge(width: int, height: int) -> None:
 
 
 @contextlib.contextmanager
-def _opened(data: bytes) -> Iterator[PillowImage.Image]:
-    """The image with its header read; exceptions of its decoder become BadImage."""
+def opened(data: bytes) -> Iterator[PillowImage.Image]:
+    """The image of a file's bytes with its header read; exceptions of its decoder become BadImage."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -251,8 +251,8 @@ def _opened(data: bytes) -> Iterator[PillowImage.Image]:
 def _decode_with_pillow(data: bytes, channels: int, alpha: Alpha) -> Tensor:
     from PIL import ImageOps
 
-    with _opened(data) as opened:
-        image = _without_alpha(_to_8_bits(ImageOps.exif_transpose(opened)), alpha)
+    with opened(data) as stored:
+        image = _without_alpha(_to_8_bits(ImageOps.exif_transpose(stored)), alpha)
         array = np.asarray(image.convert("RGB" if channels == 3 else "L"))
     pixels = torch.from_numpy(array.copy())
     return pixels.permute(2, 0, 1).contiguous() if channels == 3 else pixels[None]

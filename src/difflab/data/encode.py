@@ -30,6 +30,8 @@ def encode_sample(sample: dict[str, Any], image_format: ImageFormat) -> dict[str
         files["txt"] = sample["caption"].encode()
     if sample.get("json") is not None:
         files["json"] = _as_json(sample["json"])
+    if sample.get("segmentation") is not None:
+        files["seg.png"] = encode_image(sample["segmentation"], "png")
     if sample.get("embedding") is not None:
         files["npy"] = encode_array(np.asarray(sample["embedding"]))
     return files

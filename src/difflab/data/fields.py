@@ -12,6 +12,7 @@ from torch import Tensor
 
 from difflab.data.arrays import array_extension, decode_array, read_array
 from difflab.data.boxes import read_boxes, read_phrases
+from difflab.data.decode import opened
 
 EXTENSION_OF: dict[str, str] = {
     "label": "cls",
@@ -20,6 +21,7 @@ EXTENSION_OF: dict[str, str] = {
     "embedding": "npy",
     "boxes": "json",
     "phrases": "json",
+    "segmentation": "seg.png",
 }
 """Field -> the extension of its file in a sample."""
 
@@ -62,6 +64,17 @@ def decode_phrases(data: bytes) -> list[str]:
     return read_phrases(content) if phrases is None else phrases
 
 
+def decode_segmentation(data: bytes) -> Tensor:
+    """uint8 [H, W], the class of each pixel, of a grey or palette PNG, whose colours are of no account.
+
+    Raises ValueError for other images.
+    """
+    with opened(data) as image:
+        if image.format != "PNG" or image.mode not in ("L", "P"):
+            raise ValueError(f"a {image.format} of mode {image.mode}: give an 8-bit grey or palette PNG")
+        return torch.from_numpy(np.array(image))
+
+
 def decode_embedding(data: bytes) -> Tensor:
     """float32 [...] of an .npy file. Raises ValueError if it is not one, or its numbers are not finite."""
     return as_embedding(read_array(data))
@@ -88,6 +101,7 @@ DECODERS: dict[str, Callable[[bytes], Any]] = {
     "embedding": decode_embedding,
     "boxes": decode_boxes,
     "phrases": decode_phrases,
+    "segmentation": decode_segmentation,
 }
 """All fields but captions, of which a file may hold several, and arrays."""
 

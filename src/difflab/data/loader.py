@@ -13,10 +13,12 @@ from torch.utils.data import DataLoader
 from difflab.data.bad_samples import BadSamples
 from difflab.data.batching import BatchReader, BatchRequest
 from difflab.data.captions import caption_draws
+from difflab.data.hashing import hash_indices
 from difflab.data.processes import EndsWith, reading_context
-from difflab.data.sampling import GlobalBatches
+from difflab.data.sampling import BatchPlan, GlobalBatches
 from difflab.data.transforms import crop_draws, flips
 from difflab.errors import UserError
+from difflab.seeding import stream_seed
 from difflab.types import Batch
 
 _log = logging.getLogger(__name__)
@@ -34,7 +36,7 @@ class ShardLoader:
     another loader, on any number of ranks and workers, continues with the very next batch.
 
     flip, random_crop, random_caption: mirror and crop images and choose a line of a caption file at random, as
-        functions of (seed, epoch, dataset index) alone.
+        functions of (seed, epoch, dataset index) alone. So are the fields that the reader makes of images.
 
     Raises UserError while iterating if more samples are bad than allowed, and OSError with the path of the shard if the
     machine cannot read it.
@@ -58,7 +60,7 @@ class ShardLoader:
         self.total_batches = total_batches
         self.batches = 0
         self.bad = BadSamples(total=len(reader), max_fraction=max_bad_fraction)
-        self._requests = _Requests(plan, flip, random_crop, random_caption)
+        self._requests = _Requests(plan, flip, random_crop, random_caption, seeded=bool(reader.made))
         self._loader = _torch_loader(reader, self._requests, workers, prefetch, pin_memory)
         if plan.dropped_per_epoch and total_batches is not None:
             _log.info(
@@ -123,11 +125,14 @@ class ShardLoader:
 class _Requests:
     """The batch sampler of the DataLoader: the plans from `start` to `stop`."""
 
-    def __init__(self, plan: GlobalBatches, flip: bool, random_crop: bool, random_caption: bool) -> None:
+    def __init__(
+        self, plan: GlobalBatches, flip: bool, random_crop: bool, random_caption: bool, *, seeded: bool
+    ) -> None:
         self.plan = plan
         self.flip = flip
         self.random_crop = random_crop
         self.random_caption = random_caption
+        self.seeded = seeded
         self.start = 0
         self.stop = 0
 
@@ -142,7 +147,11 @@ class _Requests:
             )
             cut = crop_draws(self.plan.seed, plan.epoch, plan.indices) if self.random_crop else None
             line = caption_draws(self.plan.seed, plan.epoch, plan.indices) if self.random_caption else None
-            yield BatchRequest(plan, mirrored, cut, line)
+            yield BatchRequest(plan, mirrored, cut, line, self._seeds(plan) if self.seeded else ())
+
+    def _seeds(self, plan: BatchPlan) -> list[int]:
+        hashed = hash_indices(plan.indices, stream_seed(self.plan.seed, "made", plan.epoch))
+        return [int(number) >> 1 for number in hashed]
 
 
 class _Reporting:

@@ -52,9 +52,10 @@ class ShardDataset:
     Sample i is a dict: `image` uint8 [channels, image_size, image_size] (any size if image_size is None), `index`,
     `key`, and the requested `fields`: `label` int below `classes` (the index's, if it has them), `caption` str, `json`
     dict, `embedding` float32 of the shape that the first one of the split has, `boxes` and `phrases` of the json
-    (`difflab.data.boxes`), and arrays by name (`difflab.data.arrays`), each of its own dtype and, again, one shape; of
-    an array with a row for each line of the captions (`EncodedField.has_rows`) the row of the chosen line. Shards are
-    opened when they are first read, in whichever process reads them, so the object can be sent to workers.
+    (`difflab.data.boxes`), `segmentation` uint8 [H, W], again of one shape, and arrays by name (`difflab.data.arrays`),
+    each of its own dtype and of one shape; of an array with a row for each line of the captions
+    (`EncodedField.has_rows`) the row of the chosen line. Shards are opened when they are first read, in whichever
+    process reads them, so the object can be sent to workers.
 
     Raises UserError if a shard is missing or changed, or no sample has a field; reading a sample that is damaged or
     lacks a field, or whose position in the tar now holds something else, raises BadSample. Errors of the machine (too
@@ -303,7 +304,7 @@ class ShardDataset:
             if field == "label" and self.classes is not None and not 0 <= value < self.classes:
                 raise ValueError(f"outside the {self.classes} classes")
         except ValueError as error:
-            shown = "" if extension.endswith("npy") else f" {data[:40]!r}"
+            shown = "" if extension.endswith(("npy", "png")) else f" {data[:40]!r}"
             raise self._bad(shard, members, f"its .{extension} is no valid {field}:{shown} ({error})") from None
         if isinstance(value, Tensor) and tuple(value.shape) != (wanted := self._shape_of(field, value)):
             raise self._bad(

@@ -33,7 +33,7 @@ from difflab.errors import UserError
 _CONTENT_SAMPLED = 4096
 _LINKS = (tarfile.LNKTYPE, tarfile.SYMTYPE)
 _LONGEST_NAME = 1024
-_FIELD_EXTENSIONS = ("cls", "txt", "json")
+_FIELD_EXTENSIONS = tuple(dict.fromkeys(EXTENSION_OF.values()))
 
 
 @dataclass(frozen=True)
@@ -211,4 +211,4 @@ class _Members:
 
 
 def _is_dotted_image(extension: str) -> bool:
-    return "." in extension and is_image(extension.rpartition(".")[2])
+    return "." in extension and is_image(extension.rpartition(".")[2]) and extension not in _FIELD_EXTENSIONS

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 SMALLEST_CUT, LARGEST_CUT = 0.8, 1.0
 """Range of the side of a random crop as a fraction of the short side; ADM (`image_datasets.random_crop_arr`)."""
 
+SMALLEST_SQUARE = 0.5
+"""Least side of a random square as a fraction of the short side; latent diffusion (`ImageNetSR`, min_crop_f)."""
+
 
 def fit(image: Tensor, size: int, crop: Crop) -> Tensor:
     """uint8 [C, H, W] -> uint8 [C, size, size] by the named rule (`difflab.config.data.DataConfig.crop`).
@@ -33,7 +36,7 @@ def fit(image: Tensor, size: int, crop: Crop) -> Tensor:
         return image
     if crop == "none":
         refuse_other_size(height, width, size)
-    cut = {"adm": crop_adm, "edm": crop_edm, "resize_short": crop_resize_short}[crop]
+    cut = {"adm": crop_adm, "edm": crop_edm, "resize_short": crop_resize_short, "area": crop_area}[crop]
     return _from_pillow(cut(_to_pillow(image), size))
 
 
@@ -58,10 +61,10 @@ def fit_whole(image: Tensor, size: int, background: int) -> Tensor:
 def fit_drawn(image: Tensor, size: int, crop: Crop, draws: Sequence[int]) -> Tensor:
     """uint8 [C, H, W] -> uint8 [C, size, size]: a random crop from images of any size.
 
-    crop: the rule outside training, adm or resize_short, of which this is the random counterpart. An image that already
-    has the size is enlarged and cropped by adm too: that is the augmentation.
+    crop: the rule outside training (adm, resize_short or area), of which this is the random counterpart. An image that
+    already has the size is enlarged and cropped by adm and area too: that is the augmentation.
     """
-    cut = {"adm": crop_adm_random, "resize_short": crop_resize_short_random}[crop]
+    cut = {"adm": crop_adm_random, "resize_short": crop_resize_short_random, "area": crop_area_random}[crop]
     return _from_pillow(cut(_to_pillow(image), size, draws))
 
 
@@ -113,6 +116,25 @@ def crop_resize_short_random(image: PillowImage.Image, size: int, draws: Sequenc
     return _square_at(resized, size, for_left % (resized.width - size + 1), for_top % (resized.height - size + 1))
 
 
+def crop_area(image: PillowImage.Image, size: int) -> PillowImage.Image:
+    """Centre square of the full image, then the mean of the covered pixels (Pillow's box filter) to `size`."""
+    side = min(image.size)
+    return _square_by_area(image, side, size, (image.width - side) // 2, (image.height - side) // 2)
+
+
+def crop_area_random(image: PillowImage.Image, size: int, draws: Sequence[int]) -> PillowImage.Image:
+    """As `crop_area`, but a square anywhere, of a random side from SMALLEST_SQUARE of the short side to all of it.
+
+    draws: as in `crop_adm_random`. Latent diffusion (`data/imagenet.py`, `ImageNetSR`).
+    """
+    short = min(image.size)
+    shortest = math.ceil(short * SMALLEST_SQUARE)
+    for_side, for_top, for_left = draws
+    side = shortest + for_side % (short - shortest + 1)
+    left, top = for_left % (image.width - side + 1), for_top % (image.height - side + 1)
+    return _square_by_area(image, side, size, left, top)
+
+
 def pad_square(image: PillowImage.Image, size: int, background: int) -> PillowImage.Image:
     """Bicubic (Pillow's is antialiased) until the long side is `size`, larger or smaller, then centred on a square.
 
@@ -157,6 +179,12 @@ def _short_side_to(image: PillowImage.Image, size: int) -> PillowImage.Image:
 
 def _square_at(image: PillowImage.Image, size: int, left: int, top: int) -> PillowImage.Image:
     return image.crop((left, top, left + size, top + size))
+
+
+def _square_by_area(image: PillowImage.Image, side: int, size: int, left: int, top: int) -> PillowImage.Image:
+    from PIL import Image
+
+    return _square_at(image, side, left, top).resize((size, size), Image.Resampling.BOX)
 
 
 def _to_pillow(image: Tensor) -> PillowImage.Image:

@@ -8,16 +8,19 @@ from typing import Any
 
 from torch import Tensor
 
+from difflab.conditioning.degradation.config import DegradationConfig
 from difflab.config.data import DataConfig
+from difflab.config.model import DrawingModelConfig
 from difflab.console import printable
 from difflab.errors import UserError
 from difflab.forced_choice.pictures import Made, NamedPictures, as_pixels
-from difflab.images import to_uint8
+from difflab.images import as_float, to_uint8
 from difflab.pipelines.build import require_drawing
-from difflab.pipelines.pairing import downsampling_of
+from difflab.pipelines.pairing import low_resolution_of
 from difflab.pipelines.stored import Stored, find_stored
 from difflab.requests.data_split import DataSplit
-from difflab.requests.drawings import record_of, runs_of
+from difflab.requests.drawings import record_of, runs_of, seed_of
+from difflab.seeding import sample_seeds
 
 FIELD = "image"
 GIVEN = ("low_res", "images", "request")
@@ -46,7 +49,7 @@ class SplitOriginals:
             _refuse_given(record, samples.shown)
         first, last = _runs(record, given)
         self.split = given.split or _text(record, "split") or "val"
-        self._first = first
+        self._first, self._record = first, record
         self._data = _data(last, given, samples)
         self._pictures = DataSplit(self._data, self.split, [FIELD])
         self._places = {name: i for i, name in enumerate(samples.names)}
@@ -64,18 +67,40 @@ class SplitOriginals:
     def __call__(self, name: str) -> Any:
         return as_pixels(self._image(name)[0])
 
+    @property
+    def degraded(self) -> tuple[DegradationConfig, int] | None:
+        """How the low-resolution inputs of the run were degraded at random and with which seed, None if they were not.
+
+        Raises UserError if the samples do not say with which seed.
+        """
+        shrinks = None if self._first is None else self._drawing(self._first).shrinks
+        if self._first is None or shrinks is None or shrinks.degradation is None:
+            return None
+        if self._record is None:
+            raise UserError(
+                f"{self._first.path} degrades its low-resolution images at random, and nothing says how those of these "
+                "samples were: give --low-res FOLDER"
+            )
+        return shrinks.degradation, seed_of(self._record)
+
     def low_res(self) -> Made | None:
-        """The low-resolution inputs of the run, None if no run is known or if it is not an upsampler."""
-        if self._first is None:
+        """The low-resolution inputs of the run, None if no run is known or if it is not an upsampler.
+
+        Raises UserError as `degraded` does.
+        """
+        low_resolution = None if self._first is None else low_resolution_of(self._drawing(self._first))
+        if self._first is None or low_resolution is None:
             return None
-        downsampling = downsampling_of(require_drawing(str(self._first.path), self._first.config))
-        if downsampling is None:
-            return None
+        seed = 0 if self.degraded is None else self.degraded[1]
 
         def make(name: str) -> Any:
-            return as_pixels(to_uint8(downsampling(self._image(name)), "nearest")[0])
+            small = low_resolution(self._image(name), sample_seeds(seed, [self._places[name]]))
+            return as_pixels(to_uint8(as_float(small), "nearest")[0])
 
-        return Made(f"what {self._first.path} enlarges", (downsampling.size, downsampling.size), make)
+        return Made(f"what {self._first.path} enlarges", (low_resolution.size, low_resolution.size), make)
+
+    def _drawing(self, stored: Stored) -> DrawingModelConfig:
+        return require_drawing(str(stored.path), stored.config)
 
     def _image(self, name: str) -> Tensor:
         image = self._pictures([self._places[name]], 0)[FIELD]

@@ -95,8 +95,16 @@ def _of_split(models: dict[str, NamedPictures], options: StudyOptions) -> tuple[
                 f"{samples.shown} was drawn of {other.shown} ({other.size[0]} px), the first of {first.shown} "
                 f"({first.size[0]} px): models on one page must be conditioned on the same images"
             )
+    if options.low_res is not None:
+        return first, None
+    for samples, other in zip(models.values(), found, strict=True):
+        if other.degraded != first.degraded:
+            raise UserError(
+                f"{samples.shown} was drawn of images that were degraded otherwise than those of the first: draw both "
+                "with one seed and the same conditioning.low_res.degradation"
+            )
     sizes = {one.size for one in (original.low_res() for original in found) if one is not None}
-    if len(sizes) > 1 and options.low_res is None:
+    if len(sizes) > 1:
         raise UserError(
             f"--samples: the models enlarge images of {' and '.join(f'{h} px' for h, _ in sorted(sizes))}: show models "
             "of one task on a page"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from difflab.conditioning.config import ClassConditionerConfig
+from difflab.conditioning.config import LabelConditionerBase
 from difflab.conditioning.text.config import TextTransformerConditionerConfig
 from difflab.config.model import DrawingModelConfig, ModelConfig, NetworkModelConfig
 from difflab.interop.autoencoder_shapes import AutoencoderKeys, autoencoder_of_shapes
@@ -77,7 +77,7 @@ def of_config(config: ModelConfig) -> tuple[str, ...]:
     if config.diffusion.learns_variance:
         facts.append(LEARNED_SIGMA)
     for conditioner in config.conditioning.values():
-        if isinstance(conditioner, ClassConditionerConfig):
+        if isinstance(conditioner, LabelConditionerBase):
             null = " and a null class" if conditioner.drop_rate > 0 else ""
             facts.append(classes_in_words(conditioner.classes) + null)
         elif isinstance(conditioner, TextTransformerConditionerConfig):

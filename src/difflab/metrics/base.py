@@ -14,6 +14,7 @@ from torch import Tensor
 from difflab.config.data import DataConfig
 from difflab.config.foreign import records_of
 from difflab.config.metrics import ExtractorBase, MetricBase
+from difflab.data.boxes import NamedBox
 from difflab.errors import UserError
 from difflab.metrics.extractors.base import FeatureExtractor
 from difflab.metrics.extractors.loading import get_extractor
@@ -35,10 +36,10 @@ from difflab.metrics.scores import Pictures, Scores
 C = TypeVar("C", bound=MetricBase)
 E = TypeVar("E", bound=ExtractorBase)
 
-Keep = Literal["pool", "logits", "gaussian", "images", "labels", "captions", "references", "latents"]
+Keep = Literal["pool", "logits", "gaussian", "images", "labels", "captions", "references", "layouts", "latents"]
 """What can be kept of the samples: features of an extractor, its class logits, the Gaussian statistics of its features,
-the images, the requested class and caption of each, the other captions of the image that its caption is from, and what
-is known of the latents of reconstructions."""
+the images, the requested class and caption of each, the other captions of the image that its caption is from, the
+requested boxes of each, and what is known of the latents of reconstructions."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Samples:
     labels:    int64 [n], numbers of `class_names`; also None if the class of some sample is unknown.
     captions:  [n]; also None if the caption of some sample is unknown.
     references: [n], the other captions of the image that each caption is from, if any; None if not known.
+    layouts:   [n], the requested boxes of each with their phrases; None if not known of some sample.
     scores:    of each sample, by metrics that score them one by one.
     latents:   of reconstructions.
     originals: for the record, the images that reconstructions are of.
@@ -86,6 +88,7 @@ class Samples:
     labels: Tensor | None = None
     captions: Sequence[str] | None = None
     references: Sequence[Sequence[str]] | None = None
+    layouts: Sequence[Sequence[NamedBox]] | None = None
     class_names: Sequence[str] | None = None
     scores: Scores | None = None
     latents: Latents | None = None

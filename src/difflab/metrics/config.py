@@ -135,7 +135,7 @@ class OracleConfig(MetricBase):
 
     If every sample was requested with a class that the oracle can recognize, also the rate of samples showing their
     class; with captions of the shapes data, the rates of samples showing the count, colours, shapes and relations that
-    they name.
+    they name; with boxes and phrases of it, how far the objects named lie in their boxes.
     """
 
     reads_classes: ClassVar[bool] = True
@@ -145,6 +145,7 @@ class OracleConfig(MetricBase):
         "oracle-mean-fit": True,
         "oracle-class-accuracy": True,
         "oracle-caption": True,
+        "oracle-layout": True,
     }
 
     kind: Literal["oracle"] = "oracle"

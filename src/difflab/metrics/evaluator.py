@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from difflab.config.metrics import MetricBase
+from difflab.data.boxes import NamedBox
 from difflab.metrics.base import Metric, Samples, ScoreMetric
 from difflab.metrics.build import build_metrics
 from difflab.metrics.extractors.base import FeatureExtractor
@@ -65,6 +66,7 @@ class Evaluator:
         self._labels: SampleLabels | None = None
         self._captions: SampleTexts[str] | None = None
         self._other_captions: SampleTexts[Sequence[str]] | None = None
+        self._layouts: SampleTexts[Sequence[NamedBox]] | None = None
         scored = {name: metric for name, metric in self.metrics.items() if isinstance(metric, ScoreMetric)}
         self._scores = SampleScores(scored, pairs)
         self._latents: SampleLatents | None = None
@@ -121,6 +123,7 @@ class Evaluator:
         low_res: Tensor | None = None,
         caption: Sequence[str] | None = None,
         references: Sequence[Sequence[str]] | None = None,
+        layouts: Sequence[Sequence[NamedBox]] | None = None,
         made_of: MadeOf | None = None,
     ) -> None:
         """Adds samples of this process.
@@ -129,6 +132,7 @@ class Evaluator:
             processes.
         weight: [B], 0 marks padding. label: int64 [B], the requested class of each sample.
         caption: the requested text of each sample. references: other captions of the same image, if any.
+        layouts: the requested boxes of each sample with their phrases.
         low_res: [B, C, h, w], the low-resolution image of each sample, if `pairs` does not provide it.
         made_of: of reconstructions, their originals and latents; without `weight`.
         """
@@ -140,6 +144,7 @@ class Evaluator:
             label, low_res = (None if one is None else one[counts.to(one.device)] for one in (label, low_res))
             caption = None if caption is None else list(itertools.compress(caption, counts.tolist()))
             references = None if references is None else list(itertools.compress(references, counts.tolist()))
+            layouts = None if layouts is None else list(itertools.compress(layouts, counts.tolist()))
         if not len(images):
             return
         for features in self._features.values():
@@ -157,6 +162,8 @@ class Evaluator:
             self._captions.update(caption, index)
         if self._other_captions is not None:
             self._other_captions.update(references, index)
+        if self._layouts is not None:
+            self._layouts.update(layouts, index)
 
     def compute(self, there: Tensor | None = None) -> list[Result]:
         """Returns the results, the same on every process; all processes must call it together.
@@ -172,6 +179,7 @@ class Evaluator:
         labels = None if self._labels is None else self._labels.gathered(n)
         captions = None if self._captions is None else self._captions.gathered(n)
         references = None if self._other_captions is None else self._other_captions.gathered(n)
+        layouts = None if self._layouts is None else self._layouts.gathered(n)
         latents = None if self._latents is None else self._latents.gathered(n)
         scores = self._scores.gathered(n)
         results: list[Result] = []
@@ -188,6 +196,7 @@ class Evaluator:
                 labels=labels,
                 captions=captions,
                 references=references,
+                layouts=layouts,
                 class_names=self.class_names,
                 scores=scores.get(name),
                 latents=latents,
@@ -210,6 +219,7 @@ class Evaluator:
         self._labels = SampleLabels() if self._are_kept("labels") else None
         self._captions = SampleTexts() if self._are_kept("captions") else None
         self._other_captions = SampleTexts() if self._are_kept("references") else None
+        self._layouts = SampleTexts() if self._are_kept("layouts") else None
 
     def _are_kept(self, what: str) -> bool:
         return any(what in metric.keeps for metric in self.metrics.values())

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from difflab.data.boxes import NamedBox
 from difflab.data.shapes import EXTENTS, SHAPES, Scene, SceneObject, ShapesSource, class_names, render
 from difflab.data.shapes.description import describe
 from difflab.data.shapes.geometry import AREAS
@@ -19,7 +20,7 @@ from difflab.data.shapes.scene import BACKGROUNDS, COLOURS, size_word
 from difflab.data.sources.shapes.config import MAX_OBJECTS, ClassKind
 from difflab.metrics.oracle_fit import fit_shapes
 from difflab.metrics.oracle_report import OracleReport, shares
-from difflab.metrics.oracle_scores import compare, compare_words, same_scene
+from difflab.metrics.oracle_scores import compare, compare_boxes, compare_words, same_scene
 from difflab.metrics.oracle_segment import TONES, FloatArray, find_blobs
 
 SELF_TEST_IMAGES = 256
@@ -121,6 +122,28 @@ class Oracle:
         rows = [compare_words(r.scene(), d) for r, d in zip(readings, described, strict=True) if d is not None]
         names = dict.fromkeys(name for row in rows for name in row)
         return {name: statistics.fmean(row[name] for row in rows if name in row) for name in names}, len(rows)
+
+    @staticmethod
+    def score_layouts(
+        readings: Sequence[Reading], layouts: Sequence[Sequence[NamedBox]]
+    ) -> tuple[dict[str, float], int]:
+        """How well images that were read show the objects of their boxes: means over all boxes whose phrase names one
+        (`compare_boxes`), and `count`, the share of the images with as many objects as boxes; and how many phrases name
+        no object. Empty if all of them name none.
+        """
+        rows: list[dict[str, float]] = []
+        counts: list[bool] = []
+        unknown = 0
+        for reading, layout in zip(readings, layouts, strict=True):
+            described = [(describe(phrase), box) for phrase, box in layout]
+            wanted = [(d.objects[0], (box[0], box[1], box[2], box[3])) for d, box in described if d is not None]
+            unknown += len(layout) - len(wanted)
+            rows += compare_boxes(reading.scene(), wanted)
+            counts.append(len(reading.objects) == len(layout))
+        if not rows:
+            return {}, unknown
+        means = {name: statistics.fmean(row[name] for row in rows) for name in rows[0]}
+        return {**means, "count": statistics.fmean(counts)}, unknown
 
     def class_accuracy(self, images: Tensor, labels: Tensor, classes: Sequence[str]) -> float:
         """Share of the images whose largest object is of the requested class.

@@ -30,10 +30,11 @@ class ShapesOracle(Metric[MetricBase]):
 
     If the class of every sample is known, and the oracle knows all their names, one is `oracle-class-accuracy`. If the
     caption of every sample is known, and some name objects of the data, `oracle-caption-attributes` and others say how
-    well images show them (`compare_words`).
+    well images show them (`compare_words`); likewise `oracle-layout-box-iou` and others, if boxes were requested whose
+    phrases name objects of the data (`compare_boxes`).
     """
 
-    keeps = frozenset({"images", "labels", "captions"})
+    keeps = frozenset({"images", "labels", "captions", "layouts"})
 
     def unsuited(self, data: DataConfig | None, image_size: int) -> str | None:
         why = no_shapes(data, image_size)
@@ -60,7 +61,8 @@ class ShapesOracle(Metric[MetricBase]):
                 parameters["class_names"] = list(classes)
             metric = f"oracle-{key.replace('_', '-')}"
             results.append(samples.result(metric, float(value), parameters, details={} if results else report))
-        return results + self._of_captions(samples, oracle, readings)
+        of_layouts = self._of_layouts(samples, oracle, readings)
+        return results + self._of_captions(samples, oracle, readings) + of_layouts
 
     def _of_captions(self, samples: Samples, oracle: Oracle, readings: Sequence[Reading]) -> list[Result]:
         if samples.captions is None:
@@ -71,6 +73,19 @@ class ShapesOracle(Metric[MetricBase]):
         warnings = [f"{others} of {samples.n} captions name no shape of the data and are left out"] if others else []
         return [
             samples.result(f"oracle-caption-{name}", value, parameters, warnings=warnings)
+            for name, value in scores.items()
+        ]
+
+    def _of_layouts(self, samples: Samples, oracle: Oracle, readings: Sequence[Reading]) -> list[Result]:
+        if samples.layouts is None:
+            return []
+        scores, unknown = oracle.score_layouts(readings, samples.layouts)
+        texts = [json.dumps(list(layout)) for layout in samples.layouts]
+        parameters = {**dataclasses.asdict(oracle), "layouts": sha256_of_texts(texts)}
+        boxes = sum(map(len, samples.layouts))
+        warnings = [f"{unknown} of {boxes} phrases name no shape of the data and are left out"] if unknown else []
+        return [
+            samples.result(f"oracle-layout-{name.replace('_', '-')}", value, parameters, warnings=warnings)
             for name, value in scores.items()
         ]
 

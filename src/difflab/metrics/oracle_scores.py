@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from difflab.data.shapes.description import DescribedObject, Description
 from difflab.data.shapes.scene import Box, Scene, SceneObject, relation
@@ -60,6 +61,20 @@ def compare_words(found: Scene, wanted: Description) -> dict[str, float]:
         scores["background"] = found.background == wanted.background
     scores["all"] = all(score == 1 for score in scores.values())
     return {name: float(score) for name, score in scores.items()}
+
+
+def compare_boxes(found: Scene, wanted: Sequence[tuple[DescribedObject, Box]]) -> list[dict[str, float]]:
+    """How far `found` has what is wanted of each box, each score in [0, 1].
+
+    found: an object of its shape and colour is there. box_iou: the largest intersection over union of the box with such
+    an object, 0 if there is none; box_iou_above_half: whether that is at least 1/2.
+    """
+    rows = []
+    for obj, box in wanted:
+        alike = _alike(found, obj)
+        overlap = max((box_iou(one.box, box) for one in alike), default=0.0)
+        rows.append({"found": float(bool(alike)), "box_iou": overlap, "box_iou_above_half": float(overlap >= 0.5)})
+    return rows
 
 
 def same_scene(found: Scene, wanted: Scene) -> bool:

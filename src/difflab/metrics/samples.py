@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from difflab.data.boxes import NamedBox
 from difflab.metrics.extractors.base import FeatureExtractor
 from difflab.metrics.gather import gather_objects, gather_rows
 from difflab.metrics.gaussian import GaussianStatistics
@@ -105,11 +106,11 @@ class SampleLabels:
         return None if bool((labels == _UNKNOWN).any()) else labels
 
 
-Text = TypeVar("Text", str, Sequence[str])
+Text = TypeVar("Text", str, Sequence[str], Sequence[NamedBox])
 
 
 class SampleTexts(Generic[Text]):
-    """A text of each sample, such as its caption, or several texts of each."""
+    """A text of each sample, such as its caption, or several of each, or with boxes."""
 
     def __init__(self) -> None:
         self._texts: dict[int, Text] = {}

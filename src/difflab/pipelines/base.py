@@ -9,10 +9,11 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from difflab.conditioning.low_resolution import LowResolution
 from difflab.data.masks import HoleMasks
 from difflab.diffusion.samplers.part import AS_PRINTED
 from difflab.errors import UserError, user_errors
-from difflab.images import Downsampling, Rounding, as_float, to_uint8
+from difflab.images import Rounding, as_float, to_uint8
 from difflab.pipelines.finite import NonFiniteSamplesError
 from difflab.pipelines.handover import FIELD as UNFINISHED
 from difflab.requests.base import Request, Wanted
@@ -32,9 +33,10 @@ class Stage(Protocol):
     reads, stand_ins, optional, classes, sizes: of the batch, see `difflab.conditioning.base.Conditioner`.
     class_names: the names of those classes, if known.
     masks:     how masks are drawn where none is given, None if its model is not conditioned on a mask.
-    downsampling: how the low-resolution images are made from full-size ones, None if the stage enlarges nothing.
+    low_resolution: how the low-resolution images are made from full-size ones, None if the stage enlarges nothing.
     autocast:  the dtype of its networks' arithmetic, None for float32.
     n_steps:   the number of sampling steps, 0 if it has no network.
+    decodes:   whether it diffuses latents, of which a decoder makes images.
     begins_at: the noise level at which it continues from the x of the previous stage, None if it does not.
     ends_at:   the noise level at which it leaves x, None for a finished image.
     Sample i of seed s is the same in any batch.
@@ -57,13 +59,15 @@ class Stage(Protocol):
     @property
     def masks(self) -> HoleMasks | None: ...
     @property
-    def downsampling(self) -> Downsampling | None: ...
+    def low_resolution(self) -> LowResolution | None: ...
     @property
     def device(self) -> torch.device: ...
     @property
     def n_steps(self) -> int: ...
     @property
     def takes(self) -> Takes: ...
+    @property
+    def decodes(self) -> bool: ...
     @property
     def begins_at(self) -> NoiseLevel | None: ...
     @property
@@ -168,7 +172,7 @@ class Pipeline:
     @property
     def enlarging(self) -> int | None:
         """The index of the first stage that enlarges images, None if none does."""
-        enlarge = (number for number, one in enumerate(self.stages.values()) if one.downsampling is not None)
+        enlarge = (number for number, one in enumerate(self.stages.values()) if one.low_resolution is not None)
         return next(enlarge, None)
 
     def follow(

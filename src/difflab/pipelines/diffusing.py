@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from difflab.compiling import Compilation
 from difflab.conditioning.base import ConditionerSet
+from difflab.conditioning.low_resolution import LowResolution
 from difflab.config.editing import EditingConfig
 from difflab.config.guidance import GuidanceBase
 from difflab.config.sampler import SamplerConfig
@@ -25,7 +26,6 @@ from difflab.diffusion.known_region import KnownRegion
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.samplers.part import Part
 from difflab.errors import UserError, user_errors
-from difflab.images import Downsampling
 from difflab.networks.first_stage.model import FirstStage
 from difflab.networks.mode import evaluating
 from difflab.pipelines.base import Takes
@@ -35,7 +35,7 @@ from difflab.pipelines.guides import Drawn, Guides
 from difflab.pipelines.handover import FIELD as UNFINISHED
 from difflab.pipelines.handover import Unfinished
 from difflab.requests.captions import NEGATIVE
-from difflab.seeding import stream_seed
+from difflab.seeding import sample_seeds
 from difflab.types import Batch, NoiseLevel, StepContext, StepHook
 
 DROPPED_CLASSES = ("conditioning=class", "conditioning.class_label.drop_rate=0.1")
@@ -111,6 +111,10 @@ class DiffusingStage:
         )
 
     @property
+    def decodes(self) -> bool:
+        return self.first_stage is not None
+
+    @property
     def takes(self) -> Takes:
         if self.editing.continued is not None:
             return "noise"
@@ -151,8 +155,8 @@ class DiffusingStage:
         return self.conditioners.masks
 
     @property
-    def downsampling(self) -> Downsampling | None:
-        return self.conditioners.downsampling
+    def low_resolution(self) -> LowResolution | None:
+        return self.conditioners.low_resolution
 
     def check(self, batch: Batch) -> None:
         """Raises ValueError, in one line, for a batch that the conditioners cannot read."""
@@ -182,16 +186,18 @@ class DiffusingStage:
         """
         indices = batch["index"].tolist()
         left: Unfinished | None = batch[UNFINISHED] if self.editing.continued is not None else None
-        seeds = [stream_seed(seed, "sample", i) for i in indices] if left is None else left.seeds
+        seeds = sample_seeds(seed, indices) if left is None else left.seeds
         on_device = {key: v.to(self.device) if isinstance(v, Tensor) else v for key, v in batch.items()}
         with evaluating(self.network, self.conditioners):
             noise, start = self._start(seeds, left)
             watch = FiniteWatch(self._threshold)
+            # Once, as it may take its time; a guide makes its own, for it may have been trained with another.
+            told = self.conditioners.complete(on_device, seeds)
             denoiser = NetworkDenoiser(
                 self.compilation.network(self.network, self.autocast, rows=len(indices), calls=self._calls()),
                 self.process,
-                self.conditioners.conditioning(on_device, seeds=seeds),
-                guidance=build_guidance(self.guidance, self._parts(on_device, seeds)),
+                self.conditioners.conditioning(told, seeds=seeds),
+                guidance=build_guidance(self.guidance, self._parts(on_device, told, seeds)),
                 threshold=watch.threshold,
                 rederive_eps=self.guidance.rederive_eps,
                 one_batch=self.guidance.one_batch,
@@ -284,8 +290,8 @@ class DiffusingStage:
             )
         assert self.guides.keys() == self.guidance.guides.keys(), "load_guides loads what the guidance names"
 
-    def _parts(self, batch: Batch, seeds: Sequence[int]) -> GuidanceParts:
-        """The networks' side of guidance for one batch."""
+    def _parts(self, batch: Batch, told: Batch, seeds: Sequence[int]) -> GuidanceParts:
+        """The networks' side of guidance for one batch; told: the same as this model completes it."""
         drawn = Drawn(
             batch,
             seeds,
@@ -294,7 +300,7 @@ class DiffusingStage:
             lambda network: self.compilation.network(network, self.autocast, rows=len(seeds), calls=self.n_steps),
         )
         return GuidanceParts(
-            null=self.conditioners.null(batch, seeds),
+            null=self.conditioners.null(told, seeds),
             prediction=self.process.prediction,
             guides={name: guide.prepare(drawn) for name, guide in self.guides.items()},
         )

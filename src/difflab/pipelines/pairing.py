@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from difflab.conditioning.low_resolution import LowResolution, build_low_resolution
 from difflab.config.model import DrawingModelConfig
-from difflab.images import Downsampling
 from difflab.metrics.paired import Pairs
 from difflab.pipelines.base import Pipeline
+from difflab.seeding import sample_seeds
 from difflab.types import Batch
 
 ORIGINAL, LOW_RES = "image", "low_res"
@@ -25,7 +26,8 @@ def pairs_of(pipeline: Pipeline, seed: int) -> Pairs:
     if first is None:
         lacks = "this model enlarges nothing: evaluate an upsampler"
         return Pairs(shape=pipeline.last.shape, unpaired=lacks, enlarges_nothing=lacks)
-    downsampling = list(pipeline.stages.values())[first].downsampling
+    low_resolution = list(pipeline.stages.values())[first].low_resolution
+    assert low_resolution is not None, "it enlarges"
     requested = LOW_RES in fields or (first == 0 and ORIGINAL in fields)
     unpaired = _unpaired(pipeline, first)
 
@@ -34,15 +36,18 @@ def pairs_of(pipeline: Pipeline, seed: int) -> Pairs:
         pairs = {"original": batch[ORIGINAL]} if unpaired is None else {}
         if not requested:
             return pairs
-        assert downsampling is not None
-        return {**pairs, LOW_RES: batch[LOW_RES] if LOW_RES in fields else downsampling(batch[ORIGINAL])}
+        given = batch[LOW_RES] if LOW_RES in fields else None
+        # As the first stage makes it of the same sample.
+        made = low_resolution(batch[ORIGINAL], sample_seeds(seed, indices)) if given is None else given
+        return {**pairs, LOW_RES: made}
 
-    return Pairs(of if requested or unpaired is None else Pairs.of, pipeline.last.shape, downsampling, unpaired)
+    known = requested or unpaired is None
+    return Pairs(of if known else Pairs.of, pipeline.last.shape, low_resolution.downsampling, unpaired)
 
 
-def downsampling_of(model: DrawingModelConfig) -> Downsampling | None:
+def low_resolution_of(model: DrawingModelConfig) -> LowResolution | None:
     """How the low-resolution images of a model are made from full-size ones; None if it enlarges nothing."""
-    return None if model.shrinks is None else Downsampling(*model.shrinks)
+    return None if model.shrinks is None else build_low_resolution(model.shrinks)
 
 
 def _unpaired(pipeline: Pipeline, first: int) -> str | None:

@@ -13,6 +13,7 @@ from difflab.data.masks import HoleMasks
 from difflab.errors import UserError
 from difflab.images import Filter, as_float, resize
 from difflab.pipelines.base import Takes
+from difflab.seeding import sample_seeds
 from difflab.types import Batch, NoiseLevel, StepHook
 
 
@@ -24,6 +25,7 @@ class ResizingStage:
     """
 
     n_steps = 0
+    decodes = False
     takes: Takes = "low_res"
     begins_at: NoiseLevel | None = None
     ends_at: NoiseLevel | None = None
@@ -42,7 +44,7 @@ class ResizingStage:
         self.filter: Filter = filter
         self.sizes: Mapping[str, int] = {"low_res": upsampler.sizes["low_res"]}
         self.stand_ins: Mapping[str, str] = {"low_res": "image"}
-        self.downsampling = upsampler.downsampling
+        self.low_resolution = upsampler.low_resolution
 
     @property
     def device(self) -> torch.device:
@@ -55,8 +57,8 @@ class ResizingStage:
         return x0
 
     def __call__(self, batch: Batch, seed: int, hook: StepHook | None = None) -> Batch:
-        """Returns the batch with `image` float32; deterministic."""
-        small = as_float(self.upsampler.complete(batch)["low_res"])
+        """Returns the batch with `image` float32, of the low-resolution images that the upsampler would enlarge."""
+        small = as_float(self.upsampler.complete(batch, sample_seeds(seed, batch["index"].tolist()))["low_res"])
         return {**batch, "image": resize(small.cpu(), self.shape[-1], self.filter)}
 
     def known(self, batch: Batch) -> None:

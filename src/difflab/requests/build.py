@@ -32,6 +32,9 @@ EXAMPLES = {
     "embedding": "request=FILE.jsonl or embeddings=FILE.npy",
 }
 
+BELONGS_TO = {"boxes": "phrases", "phrases": "boxes"}
+"""Fields that have an entry for each entry of another field, and so come from where that comes from."""
+
 IN_DATA = ("image", *EXTENSION_OF)
 """Fields that a data split can provide."""
 
@@ -131,6 +134,7 @@ def _from_data(parts: Sequence[Request], wanted: Wanted, data: DataConfig | None
     """Fields that were not given, if a data split has to provide some anyway; otherwise classes come from the seed."""
     given = {field for part in parts for field in part.fields}
     needed = [field for field in wanted.missing(given) if field not in ("label", "mask")]
+    needed = [field for field in needed if BELONGS_TO.get(field) not in given]
     if not needed or data is None:
         return []
     if wanted.masks is not None and wanted.masks.objects and "mask" not in given and "image" in needed:

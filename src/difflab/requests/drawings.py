@@ -52,3 +52,13 @@ def runs_of(record: Mapping[str, Any]) -> list[str]:
     stages = pipeline.get("stages") if isinstance(pipeline, dict) else None
     drew = list(stages.values()) if isinstance(stages, dict) and stages else [record]
     return [run for run in (one.get("run") for one in drew) if isinstance(run, str) and run]
+
+
+def seed_of(record: Mapping[str, Any]) -> int:
+    """The seed of the samples, according to sample.json. Raises UserError if it does not say one."""
+    seed = record.get("seed")
+    if not isinstance(seed, int):
+        raise UserError(
+            f"{RECORD} says no seed, on which the low-resolution images of this model depend: draw the samples again"
+        )
+    return seed

@@ -15,7 +15,7 @@ from difflab.console import printable
 from difflab.data.bad_files import read_whole
 from difflab.data.boxes import read_boxes, read_phrases
 from difflab.data.captions import BadCaption, storable_text
-from difflab.data.fields import as_embedding, decode_embedding, stacked
+from difflab.data.fields import as_embedding, decode_embedding, decode_segmentation, stacked
 from difflab.errors import UserError, in_one_line
 from difflab.requests.base import PICTURES, Nothing, Wanted
 from difflab.requests.classes import class_numbers
@@ -34,8 +34,9 @@ class SampleFile(Nothing):
     """Sample i shows what line i says; indices wrap around at the end of the file, and blank lines are skipped.
 
     `label` is a class by number or name, `caption` a text, `image`, `low_res` and `mask` are paths of image files,
-    `embedding` is a list of numbers or the path of an .npy file, `boxes` and `phrases` are as in `difflab.data.boxes`;
-    other fields stay as in the JSON. Paths are relative to the file, and must lie inside its folder.
+    `embedding` is a list of numbers or the path of an .npy file, `segmentation` the path of a map of classes, `boxes`
+    and `phrases` are as in `difflab.data.boxes`; other fields stay as in the JSON. Paths are relative to the file, and
+    must lie inside its folder.
 
     Raises UserError, before sampling starts, for lines with different fields, and for values that no model of this kind
     supports.
@@ -110,6 +111,7 @@ class SampleFile(Nothing):
             "label": self._label,
             "caption": _text,
             "embedding": self._embedding,
+            "segmentation": self._segmentation,
             **dict.fromkeys(PICTURES, self._picture),
         }
         read = {field: readers.get(field, _as_it_is)(value, f"{where}: {field}") for field, value in content.items()}
@@ -132,6 +134,13 @@ class SampleFile(Nothing):
             raise UserError(
                 f"{where} is no embedding: give a list of finite numbers, or the path of an .npy file ({error})"
             ) from None
+
+    def _segmentation(self, value: Any, where: str) -> Tensor:
+        path = self._picture(value, where)
+        try:
+            return decode_segmentation(read_whole(path))
+        except ValueError as error:
+            raise UserError(f"{where}={value} is no map of classes: {error}") from None
 
     def _picture(self, value: Any, where: str) -> Path:
         if not isinstance(value, str):
@@ -165,7 +174,7 @@ class SampleFile(Nothing):
                 )
 
     def _refuse_unequal_sizes(self) -> None:
-        """Every image and embedding of a field has the size of its first; images of a sample that of its `image`."""
+        """Every image, map and embedding of a field has the size of its first; images of a sample that of `image`."""
         for field in self.fields:
             sizes: dict[tuple[int, ...], int] = {}
             if field == "low_res":

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from difflab.conditioning.augmentation import Augmentation
 from difflab.conditioning.base import ConditionerSet
 from difflab.config.optimizer import OptimizerConfig
+from difflab.data.batching import FromImages
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.noise import SampleNoise
 from difflab.diffusion.timesteps import TimestepSampler
@@ -97,6 +98,9 @@ class NoisedModule(TrainingModule):
         if self._latents is None or "image" in (*self.conditioners.reads, *self.conditioners.stand_ins.values()):
             return ()
         return tuple(self._latents.cached)
+
+    def made_fields(self) -> Mapping[str, FromImages]:
+        return self.conditioners.made
 
     def refuse_encoded(self, fields: Mapping[str, str], where: str) -> None:
         if self._latents is not None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from difflab.config.optimizer import OptimizerConfig
+from difflab.data.batching import FromImages
 from difflab.parts.selection import HasTrainingOnly, training_only_places
 from difflab.seeding import stream_seed
 from difflab.tasks.stepping import SteppingModule
@@ -83,6 +84,10 @@ class TrainingModule(SteppingModule, HasTrainingOnly):
     def in_place_of_images(self) -> Collection[str]:
         """Those of the cached fields with which the images themselves are not needed."""
         return ()
+
+    def made_fields(self) -> Mapping[str, FromImages]:
+        """The fields that the loader makes of the training images at random, in its processes."""
+        return {}
 
     def refuse_encoded(self, fields: Mapping[str, str], where: str) -> None:
         """Raises UserError if a data set has fields that this task would have to ignore without a word.

@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from difflab.data.boxes import Box
 from difflab.files import replacing
 from difflab.lettering import shortened
 
@@ -25,17 +26,25 @@ BREAKS = re.compile(r"(?<=[\s=_,;/-])(?!\s)")
 """Where a line of a label may end: after a space, and inside names and lists."""
 MISSING = (255, 0, 255)
 """The colour of the tile of a non-finite sample; its diagonals are black."""
+OUTLINES = ((255, 0, 0), (0, 200, 0), (0, 90, 255), (255, 160, 0), (190, 0, 255), (0, 200, 200))
+"""The colours of boxes, in turn."""
 
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 
 def make_grid(
-    images: Tensor, columns: int = 8, pad: int = 2, min_side: int = 1, labels: Sequence[str] | None = None
+    images: Tensor,
+    columns: int = 8,
+    pad: int = 2,
+    min_side: int = 1,
+    labels: Sequence[str] | None = None,
+    boxes: Sequence[Sequence[Box]] | None = None,
 ) -> Image.Image:
     """uint8 [N, C, H, W] with C = 1 or 3 -> one RGB image, row by row, with `pad` white pixels around each tile.
 
     labels: text for each image, wrapped below it to at most LABEL_LINES lines of its width, and shortened if it is
         longer; the font has Latin letters only, and others become question marks.
+    boxes: of each image, drawn as outlines over it, in the colours OUTLINES in turn.
     Images whose shorter side is below `min_side` are enlarged by an integer factor with nearest neighbour, so pixels
     stay pixels; if labels do not fit below them, up to a width of LABELLED_SIDE. Raises ValueError for other shapes or
     types.
@@ -58,12 +67,24 @@ def make_grid(
     for (top, left), image in zip(places, pixels, strict=True):
         canvas[top : top + height, left : left + width] = image
     picture = Image.fromarray(canvas)
+    for (top, left), layout in zip(places, boxes or [[]] * n, strict=True):
+        _outline(ImageDraw.Draw(picture), layout, (left, top), (width, height))
     if labels is not None:
         draw = ImageDraw.Draw(picture)
         for (top, left), lines in zip(places, texts, strict=True):
             for number, line in enumerate(lines):
                 draw.text((left, top + height + number * LABEL_HEIGHT), line, fill=(0, 0, 0), font=font)
     return picture
+
+
+def _outline(draw: ImageDraw.ImageDraw, layout: Sequence[Box], place: tuple[int, int], size: tuple[int, int]) -> None:
+    """Draws boxes over the image whose upper left pixel is at `place`."""
+    (left, top), (width, height) = place, size
+    for number, (x0, y0, x1, y1) in enumerate(layout):
+        corners = [left + x0 * width, top + y0 * height, left + x1 * width - 1, top + y1 * height - 1]
+        # A box may be narrower than a pixel.
+        corners[2:] = max(corners[0], corners[2]), max(corners[1], corners[3])
+        draw.rectangle([round(value) for value in corners], outline=OUTLINES[number % len(OUTLINES)])
 
 
 def _roomy(factor: int, width: int, labels: Sequence[str], font: Font) -> int:

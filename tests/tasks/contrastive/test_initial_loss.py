@@ -9,6 +9,7 @@ import torch
 
 from difflab.commands.composing import compose_and_validate
 from difflab.conf_dir import conf_dir
+from difflab.config.learning import TrainingTexts
 from difflab.config.train import TrainConfig
 from difflab.data.shapes import ShapesSource
 from difflab.images import to_float
@@ -33,7 +34,7 @@ def test_the_loss_is_within_a_tenth_of_the_logarithm_of_the_batch(network: str, 
     asked = ["experiment=clip/shapes32", f"network={network}", f"seed={seed}", "data.path=none"]
     config, _ = compose_and_validate("train", TrainConfig, asked, checking=True)
     torch.manual_seed(seed)
-    module = build_training_module(config.completed(lambda: captions))
+    module = build_training_module(config.completed(TrainingTexts(lambda: captions, list)))
     assert isinstance(module, ContrastiveModule)
     images = to_float(torch.stack([torch.as_tensor(sample["image"]).permute(2, 0, 1) for sample in samples]))
     with torch.no_grad():

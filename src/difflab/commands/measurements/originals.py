@@ -11,10 +11,11 @@ from difflab.config.request import GIVEN
 from difflab.config.sample import EvaluateSamplesConfig
 from difflab.errors import UserError
 from difflab.metrics.paired import Pairs
-from difflab.pipelines.pairing import downsampling_of
+from difflab.pipelines.pairing import LOW_RES, low_resolution_of
 from difflab.pipelines.stored import Stored, find_stored
 from difflab.requests.data_split import DataSplit
-from difflab.requests.drawings import RECORD, record_of, runs_of
+from difflab.requests.drawings import RECORD, record_of, runs_of, seed_of
+from difflab.seeding import sample_seeds
 from difflab.types import Batch
 
 SAY = "give paired=true if sample i was made from image i of the split"
@@ -42,10 +43,16 @@ def pairs_of_given(config: EvaluateSamplesConfig, path: Path, n: int, shape: tup
             f"{len(originals)} or less, or the split that they were made from"
         )
 
-    def of(indices: Sequence[int]) -> Batch:
-        return {"original": originals(indices, 0)["image"]}
+    low_resolution = None if stored is None else low_resolution_of(stored[0])
+    if low_resolution is None:
+        return Pairs(lambda indices: {"original": originals(indices, 0)["image"]}, shape)
+    seed = seed_of(record or {}) if low_resolution.degradation is not None else 0
 
-    return Pairs(of, shape, None if stored is None else downsampling_of(stored[0]))
+    def of(indices: Sequence[int]) -> Batch:
+        images = originals(indices, 0)["image"]
+        return {"original": images, LOW_RES: low_resolution(images, sample_seeds(seed, indices))}
+
+    return Pairs(of, shape, low_resolution.downsampling)
 
 
 def _unpaired(why: str, shape: tuple[int, int, int]) -> Pairs:

@@ -21,6 +21,7 @@ from difflab.metrics.evaluator import Evaluator
 from difflab.metrics.protocol import Result
 from difflab.metrics.suiting import refuse_others, without_unsuited
 from difflab.pipelines.evaluating import evaluator_of_samples
+from difflab.requests.layouts import layouts_of
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -67,6 +68,7 @@ class SamplesMeasurement:
                     low_res=batch.get("low_res"),
                     caption=batch.get("caption"),
                     references=batch.get("references"),
+                    layouts=layouts_of(batch),
                 )
         # Only now is it fully known how they were made.
         self.evaluator.sampling = self.samples.sampling()

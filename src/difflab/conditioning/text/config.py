@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from difflab.conditioning.config import ConditionerBase
+from difflab.conditioning.tokens.config import Positive, TokenTransformerBase
 from difflab.config.axes import CONDITIONERS
 from difflab.config.fitting import Makes
+from difflab.config.learning import TrainingTexts
 from difflab.networks.text_encoders.config import TextEncoderConfig
 from difflab.text.config import TokenizerConfig, TooLong
 
-Positive = Annotated[int, Field(ge=1)]
 NullCondition = Literal["empty", "learned"]
 
 
-@CONDITIONERS.register("difflab.conditioning.text.transformer:build")
-class TextTransformerConditionerConfig(ConditionerBase):
-    """A text transformer that is trained with the network (GLIDE): its tokens, and the last of them pooled."""
+class TrainedTextBase(ConditionerBase):
+    """The options of every conditioner whose text encoder is trained with the network."""
 
     reads_captions: ClassVar[bool] = True
 
-    kind: Literal["text_transformer"]
     tokenizer: TokenizerConfig
     """How captions become token ids."""
+
+    @property
+    def learns(self) -> bool:
+        return self.tokenizer.learns
+
+    @property
+    def untold(self) -> Mapping[str, Any]:
+        return {"tokenizer": self.tokenizer.in_words()}
+
+    def completed(self, texts: TrainingTexts, earlier: ConditionerBase | None = None) -> Self:
+        theirs = earlier.tokenizer if isinstance(earlier, TrainedTextBase) else None
+        return self.model_copy(update={"tokenizer": self.tokenizer.completed(texts.captions, theirs)})
+
+
+@CONDITIONERS.register("difflab.conditioning.text.transformer:build")
+class TextTransformerConditionerConfig(TrainedTextBase):
+    """A text transformer that is trained with the network (GLIDE): its tokens, and the last of them pooled."""
+
+    kind: Literal["text_transformer"]
     width: Positive
     """Channels of every token, equal to network.context_channels."""
     layers: Positive
@@ -37,18 +55,6 @@ class TextTransformerConditionerConfig(ConditionerBase):
     checkpoint_activations: bool = False
     """Recompute each block in the backward pass: less memory, about a third more time."""
 
-    @property
-    def learns(self) -> bool:
-        return self.tokenizer.learns
-
-    @property
-    def untold(self) -> Mapping[str, Any]:
-        return {"tokenizer": self.tokenizer.in_words()}
-
-    def completed(self, captions: Callable[[], Iterable[str]], earlier: ConditionerBase | None = None) -> Self:
-        theirs = earlier.tokenizer if isinstance(earlier, TextTransformerConditionerConfig) else None
-        return self.model_copy(update={"tokenizer": self.tokenizer.completed(captions, theirs)})
-
     def makes(self, channels: int) -> Makes:
         return Makes(("vector", "tokens"), {"tokens": self.width})
 
@@ -57,6 +63,15 @@ class TextTransformerConditionerConfig(ConditionerBase):
         if self.width % self.heads:
             raise ValueError(f"width={self.width} is not a multiple of heads={self.heads}: choose another number")
         return self
+
+
+@CONDITIONERS.register("difflab.conditioning.text.token_transformer:build")
+class TokenTransformerConditionerConfig(TrainedTextBase, TokenTransformerBase):
+    """A text transformer that is trained with the network (latent diffusion): tokens alone, padding included."""
+
+    kind: Literal["token_transformer"]
+    drop_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Probability that a training sample gets the empty caption instead."""
 
 
 @CONDITIONERS.register("difflab.conditioning.text.encoder:build")

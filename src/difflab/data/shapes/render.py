@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difflab.data.shapes.geometry import coverage
-from difflab.data.shapes.scene import BACKGROUNDS, COLOURS, Scene
+from difflab.data.shapes.scene import BACKGROUNDS, COLOURS, SHAPES, Scene
 
 
 def render(scene: Scene, resolution: int) -> NDArray[np.uint8]:
@@ -27,6 +27,19 @@ def render(scene: Scene, resolution: int) -> NDArray[np.uint8]:
         window += alpha * (np.asarray(COLOURS[obj.colour], np.float32) - window)
     canvas += 0.5
     return canvas.astype(np.uint8)
+
+
+def class_map(scene: Scene, resolution: int) -> NDArray[np.uint8]:
+    """The class of each pixel, uint8 [resolution, resolution]: 0 for the background, or 1 + the index in SHAPES of a
+    shape that covers at least half of it."""
+    classes = np.zeros((resolution, resolution), np.uint8)
+    for obj in scene.objects:
+        extent = obj.extent * resolution
+        columns, u = _pixels_along(obj.centre[0] * resolution, extent, resolution)
+        rows, v = _pixels_along(obj.centre[1] * resolution, extent, resolution)
+        covered = coverage(obj.shape, u, v[:, None], extent) >= 0.5
+        classes[rows, columns][covered] = 1 + SHAPES.index(obj.shape)
+    return classes
 
 
 def _pixels_along(centre: float, extent: float, resolution: int) -> tuple[slice, NDArray[np.float32]]:

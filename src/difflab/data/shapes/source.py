@@ -9,7 +9,7 @@ from difflab.config.combinations import Combination, read_combination
 from difflab.data.shapes import captions
 from difflab.data.shapes.holdout import Holdout
 from difflab.data.shapes.layout import draw_scene
-from difflab.data.shapes.render import render
+from difflab.data.shapes.render import class_map, render
 from difflab.data.shapes.scene import COLOURS, SHAPES, Scene
 from difflab.data.sources.shapes.config import ClassKind, Shape, ShapesSourceConfig, Size
 from difflab.seeding import stream_seed
@@ -39,6 +39,7 @@ class ShapesSource:
     and the sizes in use are the same, so two resolutions from 32 px up give aligned pairs.
 
     Args: resolution in pixels, 16..1024; objects = (fewest, most), sizes and shapes, None for the defaults;
+    segmentation: whether samples have the class of each pixel (`class_map`).
     paraphrases: a caption has every true description, one per line, instead of the exact one alone; holdout:
     combinations (`difflab.config.combinations`) of which the splits train, val and test have none, and each sample of
     the split holdout has one; a scene without any is the same as without holdout.
@@ -57,6 +58,7 @@ class ShapesSource:
         shapes: Sequence[Shape] | None = None,
         classes: ClassKind = "shape",
         paraphrases: bool = False,
+        segmentation: bool = False,
         holdout: Sequence[str] = (),
     ) -> None:
         if split not in SPLITS:
@@ -71,6 +73,7 @@ class ShapesSource:
             shapes=None if shapes is None else list(shapes),
             classes=classes,
             paraphrases=paraphrases,
+            segmentation=segmentation,
             holdout=list(holdout),
         )
         self.resolution = resolution
@@ -82,6 +85,7 @@ class ShapesSource:
         self.sizes = config.object_sizes()
         self.shapes = config.object_shapes()
         self.paraphrases = paraphrases
+        self.segmentation = segmentation
         self.holdout = tuple(config.holdout)
         self._held_out: Holdout | None = None
         if config.holdout:
@@ -104,6 +108,7 @@ class ShapesSource:
             shapes=config.object_shapes(),
             classes=config.classes,
             paraphrases=config.paraphrases,
+            segmentation=config.segmentation,
             holdout=config.holdout,
         )
 
@@ -113,22 +118,26 @@ class ShapesSource:
     def fingerprint(self) -> str:
         """Everything that samples are a function of; see `difflab.data.sources.base.Fingerprinted`."""
         how = (self.resolution, self.seed, self.split, self.objects, self.sizes, self.shapes, self.classes)
-        # What is left at its default is not named: sets made before there were these two keep their fingerprint.
+        # What is left at its default is not named: sets made before there were these keep their fingerprint.
         held_out = (self.holdout,) if self.holdout else ()
         told = ("paraphrases",) if self.paraphrases else ()
-        return repr(how + held_out + told)
+        mapped = ("segmentation",) if self.segmentation else ()
+        return repr(how + held_out + told + mapped)
 
     def scene(self, index: int) -> Scene:
         """The scene behind sample `index`, 0 <= index < n; raises IndexError outside."""
         return self._scene(index)[0]
 
     def sample(self, index: int) -> dict[str, Any]:
-        """image uint8 [H, W, 3], label int, caption str and json (captions, boxes with phrases, scene, licence)."""
+        """image uint8 [H, W, 3], label int, caption str and json (captions, boxes with phrases, scene, licence);
+        with `segmentation` also that, uint8 [H, W], the class of each pixel."""
         scene, combination = self._scene(index)
         texts = [captions.caption(scene), *captions.paraphrases(scene)]
         held_out = {} if combination is None else {"holdout": str(combination)}
+        mapped = {"segmentation": class_map(scene, self.resolution)} if self.segmentation else {}
         return {
             "image": render(scene, self.resolution),
+            **mapped,
             "label": class_label(scene, self.classes),
             "caption": "\n".join(texts) if self.paraphrases else texts[0],
             "json": {

@@ -1,4 +1,4 @@
-"""Pre-norm transformer blocks, as both towers of CLIP have them."""
+"""Pre-norm transformer blocks, as both towers of CLIP and the token transformers of latent diffusion have them."""
 
 from __future__ import annotations
 
@@ -41,11 +41,13 @@ class TransformerSpec:
     """The options of a stack of blocks.
 
     width:       channels of every token.
-    heads:       attention heads of width / heads channels.
+    heads:       attention heads.
     hidden:      width of the hidden layer of each perceptron.
     activation:  quick_gelu (OpenAI's weights) or gelu (most others).
     causal:      whether a token only attends to itself and the tokens before it.
     checkpoint_activations: recompute each block in the backward pass.
+    head_channels: channels of each head; None = width / heads.
+    qkv_bias:    whether query, key and value have a bias.
     """
 
     width: int
@@ -55,6 +57,13 @@ class TransformerSpec:
     activation: str
     causal: bool = False
     checkpoint_activations: bool = False
+    head_channels: int | None = None
+    qkv_bias: bool = True
+
+    @property
+    def attended(self) -> int:
+        """Channels of all heads together."""
+        return self.width if self.head_channels is None else self.heads * self.head_channels
 
 
 def spec_of(config: TransformerBase, activation: str, *, causal: bool = False) -> TransformerSpec:
@@ -81,19 +90,19 @@ class Block(nn.Module):
         self.heads, self.causal = spec.heads, spec.causal
         self.activation = ACTIVATIONS[spec.activation]
         self.norm1 = LayerNorm(spec.width)
-        self.qkv = FusedLinear(spec.width, spec.width, parts=3)
-        self.out = nn.Linear(spec.width, spec.width)
+        self.qkv = FusedLinear(spec.width, spec.attended, parts=3, bias=spec.qkv_bias)
+        self.out = nn.Linear(spec.attended, spec.width)
         self.norm2 = LayerNorm(spec.width)
         self.mlp_in = nn.Linear(spec.width, spec.hidden)
         self.mlp_out = nn.Linear(spec.hidden, spec.width)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, L, width] -> the same shape."""
-        batch, length, width = x.shape
-        rows = self.qkv(self.norm1(x)).view(batch, length, 3, self.heads, width // self.heads)
+        batch, length, _ = x.shape
+        rows = self.qkv(self.norm1(x)).view(batch, length, 3, self.heads, -1)
         query, key, value = rows.permute(2, 0, 3, 1, 4).unbind(0)
         attended = attend(query, key, value, causal=self.causal)
-        x = x + self.out(attended.transpose(1, 2).reshape(batch, length, width))
+        x = x + self.out(attended.transpose(1, 2).flatten(2))
         return x + self.mlp_out(self.activation(self.mlp_in(self.norm2(x))))
 
 
@@ -117,15 +126,15 @@ class Transformer(nn.Module):
 
     def _initialise(self) -> None:
         """Normal weights, narrower in the last layer of each branch, and zero biases (openai/CLIP, model.py)."""
-        width, layers = self.spec.width, self.spec.layers
-        branch = width**-0.5 * (2 * layers) ** -0.5
+        width, depth = self.spec.width, (2 * self.spec.layers) ** -0.5
         for block in self.blocks:
             assert isinstance(block, Block)
             for linear, std in (
                 (block.qkv, width**-0.5),
-                (block.out, branch),
+                (block.out, self.spec.attended**-0.5 * depth),
                 (block.mlp_in, (2 * width) ** -0.5),
-                (block.mlp_out, branch),
+                (block.mlp_out, width**-0.5 * depth),
             ):
                 nn.init.normal_(linear.weight, std=std)
-                nn.init.zeros_(linear.bias)
+                if linear.bias is not None:
+                    nn.init.zeros_(linear.bias)

@@ -45,7 +45,7 @@ class CLIPEncoderConfig(EncoderConfig):
     prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] | None = None
     """Put before the names of the fields, to tell those of a second CLIP, as in prefix=other_; null = nothing."""
     crop: Crop | None = None
-    """How images of another size are cropped: none = refuse them, adm, edm, resize_short; null = as the run does
+    """How images of another size are cropped: none = refuse them, adm, edm, resize_short, area; null = as the run does
     outside training, none for an exported folder."""
     alpha: Alpha | None = None
     """The background of transparent pixels: white, black, or drop the alpha channel; null = the run's, or white."""
@@ -74,7 +74,7 @@ class FirstStageEncoderConfig(EncoderConfig):
     image_size: Annotated[int, Field(ge=1)] | None = None
     """Pixels per side to which images are cropped; null = those of the autoencoder's own run or folder."""
     crop: Crop | None = None
-    """How images of another size are cropped: none = refuse them, adm, edm, resize_short; null = as the run does
+    """How images of another size are cropped: none = refuse them, adm, edm, resize_short, area; null = as the run does
     outside training, none for an exported folder."""
     alpha: Alpha | None = None
     """The background of transparent pixels: white, black, or drop the alpha channel; null = the run's, or white."""

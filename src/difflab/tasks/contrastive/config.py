@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from difflab.config.learning import TrainingTexts
 from difflab.config.model import EmbeddingModelConfig, ModelConfig
 from difflab.config.network import Gives, NetworkBase, NetworkConfig, of_other_tasks
 from difflab.config.task import TASKS
@@ -81,9 +82,9 @@ class ContrastiveTrainConfig(TrainConfig):
         self.callbacks.refuse_drawing("a CLIP draws no images: choose callbacks=classifier")
         return self
 
-    def completed(self, captions: Callable[[], Iterable[str]], earlier: ModelConfig | None = None) -> Self:
+    def completed(self, texts: TrainingTexts, earlier: ModelConfig | None = None) -> Self:
         theirs = earlier.tokenizer if isinstance(earlier, EmbeddingModelConfig) else None
-        return self.model_copy(update={"tokenizer": self.tokenizer.completed(captions, theirs)})
+        return self.model_copy(update={"tokenizer": self.tokenizer.completed(texts.captions, theirs)})
 
     def model(self) -> ContrastiveModelConfig:
         return self.stored_as(ContrastiveModelConfig)

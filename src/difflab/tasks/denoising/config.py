@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, model_validator
@@ -11,6 +10,7 @@ from difflab.conditioning.config import ConditioningConfig
 from difflab.config.diffusion import DiffusionConfig
 from difflab.config.fitting import Makes, refuse_unfit
 from difflab.config.guidance import GuidanceConfig
+from difflab.config.learning import TrainingTexts
 from difflab.config.model import DrawingModelConfig, Measurement, ModelConfig
 from difflab.config.network import Gives, NetworkConfig, of_other_tasks
 from difflab.config.sampler import SamplerConfig, refuse_inversion
@@ -127,9 +127,9 @@ class DenoisingTrainConfig(TrainConfig):
             described._refuse_unfit_conditioning()
         return described
 
-    def completed(self, captions: Callable[[], Iterable[str]], earlier: ModelConfig | None = None) -> Self:
+    def completed(self, texts: TrainingTexts, earlier: ModelConfig | None = None) -> Self:
         theirs = earlier.conditioning if isinstance(earlier, DrawingModelConfig) else {}
-        conditioning = {name: one.completed(captions, theirs.get(name)) for name, one in self.conditioning.items()}
+        conditioning = {name: one.completed(texts, theirs.get(name)) for name, one in self.conditioning.items()}
         return self.model_copy(update={"conditioning": conditioning})
 
     def model(self) -> DenoisingModelConfig:

@@ -39,7 +39,8 @@ class FolderSourceConfig(SourceConfig):
     resolution: int | None = Field(default=None, ge=1)
     """Side in pixels of the square that every image is cut to; null: files are stored as they are."""
     crop: Crop = "adm"
-    """How images are cut: adm, edm, resize_short (the centre), pad (the whole image, centred), none (refuse others)."""
+    """How images are cut: adm, edm, resize_short, area (the centre), pad (the whole image, centred), none (refuse
+    others)."""
     alpha: Alpha = "white"
     """What transparent pixels (and the margins of crop=pad) become: white, black; or drop: forget the alpha channel."""
     classes: Classes = "top"

@@ -51,6 +51,8 @@ class ShapesSourceConfig(SourceConfig):
     """What the label says of the largest object: shape (6 classes), colour (8) or shape_colour (48)."""
     paraphrases: bool = False
     """Whether a caption file has other true descriptions, too, a line each; data.captions=lines draws one per epoch."""
+    segmentation: bool = False
+    """Whether each image has its map of classes beside it: 0 for the background, 1 to 6 for the shapes in order."""
     holdout: list[str] = Field(default_factory=list)
     """Combinations that are excluded from train, val and test: [red circle, blue square above green triangle]."""
     holdout_n: int | None = Field(default=None, ge=0)

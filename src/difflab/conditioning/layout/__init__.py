@@ -1,0 +1,1 @@
+"""Boxes with phrases as tokens: layout to image."""

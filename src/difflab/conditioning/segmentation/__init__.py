@@ -1,0 +1,1 @@
+"""Maps of classes, one for each pixel: semantic map to image."""

@@ -1,0 +1,1 @@
+"""What conditioners share whose tokens a transformer of latent diffusion makes."""
