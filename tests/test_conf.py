@@ -122,6 +122,9 @@ PARAMETERS = {  # of the whole model, with its class embedding
     "ldm/ffhq256": 274_056_163,
     "ldm/lsun_beds256": 274_056_163,
     "ldm/lsun_churches256": 294_966_916,
+    "ldm/cin256_v2": 401_433_091,
+    "ldm/text2img256": 570_214_019,
+    "ldm/txt2img_large": 1_415_195_844,  # 1.45 billion with logits that nothing uses and the first stage
     "sd/v1": 859_520_964,  # of the official file too, without first stage and text encoder
     "sd/v2_base": 865_910_724,
     "sd/v2_768": 865_910_724,

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
+from difflab.conditioning.config import ConditioningConfig
 from difflab.config.parts import FrozenConfig
 from difflab.diffusion.config import DiscreteDiffusionConfig
 from difflab.diffusion.guidance.config import ClassifierFreeGuidance
@@ -20,6 +22,7 @@ from difflab.errors import UserError
 from difflab.interop.keymap import shapes_of
 from difflab.interop.latent.checkpoint import open_checkpoint
 from difflab.interop.latent.compvis import preset_of, read_checkpoint
+from difflab.interop.latent.conditions import conditions_keymap
 from difflab.interop.latent.exported import save_latent
 from difflab.interop.latent.parts import LatentModel
 from difflab.interop.latent.presets import LATENT_PRESETS, fitting_latent_presets, unet_keymap
@@ -166,6 +169,47 @@ def test_the_text_tower_of_open_clip_gives_what_it_gives_there(tmp_path: Path) -
     torch.testing.assert_close(found.tokens, expected, atol=2e-5, rtol=1e-5)
 
 
+def trained(kind: str, **options: Any) -> ConditioningConfig:
+    return TypeAdapter(ConditioningConfig).validate_python({"mine": {"kind": kind, **options}})
+
+
+TRAINED = {
+    "class": (trained("class_token", classes=5, width=64, drop_rate=0.1), {"embedding.weight": (6, 64)}, WITH_TEXT),
+    "text": (
+        trained("token_transformer", width=64, layers=1, heads=2,
+                tokenizer={"kind": "clip", "context_length": 8}),
+        {}, WITH_TEXT,
+    ),
+    "inpainting": (trained("masked_image"), {}, {"concat_channels": 5}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_conditioners_that_are_trained_come_in_and_go_out(tmp_path: Path, name: str) -> None:
+    conditioning, shapes, options = TRAINED[name]
+    config = config_of(**options).model_copy(update={"conditioning": conditioning})
+    if name == "text":
+        target = Target(config.network, 8, conditioning=conditioning)
+        shapes = {**conditions_keymap(target).official_shapes, "transformer.to_logits.weight": (49408, 64)}
+    condition = drawn(dict(shapes))
+    if name == "inpainting":
+        condition = load("latent", "diffusers_kl_noattn").state_dict()
+    content = content_of(config, condition)
+    torch.save(content, tmp_path / "model.ckpt")
+    found = read(tmp_path / "model.ckpt", config)
+    if name != "class":
+        assert any("left out" in note and "condition" in note for note in found.notes)
+    save_latent(tmp_path / "ours", found)
+    _, stored = load_stored(tmp_path / "ours")
+    assert stored.config.conditioning == conditioning
+    save_whole(tmp_path / "back.ckpt", stored.config, load_weights(stored), "compvis")
+    again = open_checkpoint(tmp_path / "back.ckpt")
+    assert again is not None
+    kept = {} if name == "inpainting" else {k: v for k, v in condition.items() if "to_logits" not in k}
+    assert again.condition.keys() == kept.keys()
+    assert all(torch.equal(again.condition[key], value) for key, value in kept.items())
+
+
 def test_averages_are_taken_where_there_are_some(tmp_path: Path) -> None:
     config = config_of()
     content = content_of(config, {})
@@ -218,7 +262,7 @@ def test_the_scale_in_a_file_is_that_of_the_model(tmp_path: Path) -> None:
 def test_what_cannot_be_is_one_line(tmp_path: Path) -> None:
     config = config_of()
     torch.save(content_of(config, {"embedding.weight": torch.zeros(3, 8)}), tmp_path / "class.ckpt")
-    with pytest.raises(UserError, match=r"its condition .* has embedding.weight, which is not the text encoder"):
+    with pytest.raises(UserError, match=r"its condition .*: these weights do not fit .* embedding.weight \[3, 8\]"):
         read(tmp_path / "class.ckpt", config)
     torch.save(content_of(config, {}), tmp_path / "model.ckpt")
     with pytest.raises(UserError, match="do not fit the guided layout of this network"):
@@ -250,6 +294,7 @@ def test_tables_are_the_official_ones(name: str) -> None:
 @pytest.mark.parametrize("name", LATENT_PRESETS)
 def test_released_unets_fit_their_presets(name: str) -> None:
     files = {"sd/v1": "sd_v1", "sd/v2_base": "sd_v2_base", "sd/v2_768": "sd_v2_768_v", "sd/v2_zero_snr": "sd_v2_768_v"}
+    files["ldm/txt2img_large"] = "ldm_text2img_large"
     file = files.get(name, name.replace("/", "_"))
     released = json.loads(gzip.decompress((ROOT / "latent" / "released" / f"{file}_unet.keys.json.gz").read_bytes()))
     shapes = {key: tuple(shape) for key, shape in released["keys"].items()}

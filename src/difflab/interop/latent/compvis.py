@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -13,12 +15,14 @@ from difflab.interop.autoencoder_layout import COMPVIS_AUTOENCODER, autoencoder_
 from difflab.interop.keymap import shapes_of
 from difflab.interop.latent.checkpoint import SCALE, Checkpoint, Which, listed
 from difflab.interop.latent.clip_text import has_tower, tower_of_checkpoint
+from difflab.interop.latent.conditions import conditions_keymap
 from difflab.interop.latent.exported import CAPTION, caption_conditioner, first_stage_weights
 from difflab.interop.latent.parts import LatentModel, TextTower
 from difflab.interop.latent.pipeline import scaling
 from difflab.interop.latent.presets import fitting_latent_presets, unet_keymap
 from difflab.interop.latent.tables import TABLES
 from difflab.interop.layout import Target
+from difflab.interop.ldm_conditioners import UNUSED
 from difflab.networks.autoencoder.config import AutoencoderConfig
 from difflab.networks.first_stage.config import FirstStageConfig
 from difflab.tasks.denoising.config import DenoisingModelConfig
@@ -58,10 +62,10 @@ def read_checkpoint(checkpoint: Checkpoint, config: DenoisingModelConfig, which:
         state = unet_keymap(target).from_official(network)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    conditioning, tower = _condition(checkpoint, config, notes)
+    conditioning, trained, tower = _condition(checkpoint, config, target, notes)
     whole = config.model_copy(update={"network": unet, "first_stage": first_stage, "conditioning": conditioning})
     _compare_tables(checkpoint, config.diffusion, notes)
-    return LatentModel(whole, {**state, **scaling(first_stage)}, stage_state, tower, tuple(notes))
+    return LatentModel(whole, {**state, **trained, **scaling(first_stage)}, stage_state, tower, tuple(notes))
 
 
 def _first_stage(
@@ -97,20 +101,26 @@ def _scale(checkpoint: Checkpoint, config: DenoisingModelConfig, notes: list[str
 
 
 def _condition(
-    checkpoint: Checkpoint, config: DenoisingModelConfig, notes: list[str]
-) -> tuple[ConditioningConfig, TextTower | None]:
-    condition = checkpoint.condition
+    checkpoint: Checkpoint, config: DenoisingModelConfig, target: Target, notes: list[str]
+) -> tuple[ConditioningConfig, dict[str, Tensor], TextTower | None]:
+    """The conditioners, the weights of those that are trained, and the frozen text encoder."""
+    condition, known = dict(checkpoint.condition), config.conditioning
     if has_tower(condition):
         tower, remarks = tower_of_checkpoint(condition, str(checkpoint.path))
         notes += remarks
-        return {CAPTION: caption_conditioner(tower.architecture, tower.tokenizer)}, tower
-    if condition or config.conditioning:
-        has = f"has {listed(list(condition), 2)}" if condition else "is empty"
-        raise UserError(
-            f"{checkpoint.path}: its condition (cond_stage_model.*) {has}, which is not the text encoder of a CLIP: "
-            "difflab imports no other yet"
-        )
-    return {}, None
+        others = {name: one for name, one in known.items() if not one.reads_captions}
+        return {CAPTION: caption_conditioner(tower.architecture, tower.tokenizer), **others}, {}, tower
+    if condition.keys() == checkpoint.first_stage.keys():
+        notes.append("left out its condition (cond_stage_model.*), which is the first stage once more")
+        condition = {}
+    if unused := [key for key in condition if key in UNUSED]:
+        notes.append(f"left out what its condition does not use: {listed(unused)}")
+    state = {key: value for key, value in condition.items() if key not in UNUSED}
+    try:
+        made = conditions_keymap(replace(target, conditioning=known)).from_official(state)
+    except UserError as error:
+        raise UserError(f"{checkpoint.path}: its condition (cond_stage_model.*): {error}") from error
+    return known, made, None
 
 
 def _compare_tables(checkpoint: Checkpoint, diffusion: object, notes: list[str]) -> None:

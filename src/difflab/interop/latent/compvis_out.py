@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,12 +14,13 @@ from difflab.files import replacing
 from difflab.interop.autoencoder_layout import COMPVIS_AUTOENCODER
 from difflab.interop.latent.checkpoint import CONDITION, SCALE, STAGE, UNET
 from difflab.interop.latent.clip_text import to_open_clip, to_transformers
+from difflab.interop.latent.conditions import conditions_keymap
 from difflab.interop.latent.parts import LatentModel, TextTower
 from difflab.interop.latent.pipeline_out import network_target
 from difflab.interop.latent.presets import unet_keymap
 from difflab.interop.latent.stored import one_scale, text_conditioner
 from difflab.interop.latent.tables import tables_of
-from difflab.interop.layout import NETWORK, Target
+from difflab.interop.layout import CONDITIONERS, NETWORK, Target
 from difflab.interop.tensor_files import write_safetensors
 from difflab.tasks.denoising.config import DenoisingModelConfig
 
@@ -36,10 +38,7 @@ def check_checkpoint(path: Path, config: DenoisingModelConfig) -> list[str]:
         raise UserError(f"{path}: end the name in {' or '.join(_ENDINGS)}")
     if path.is_dir():
         raise UserError(f"{path}: a folder, where layout compvis writes a file; give another name")
-    conditioner = text_conditioner(config)
-    others = [name for name, one in config.conditioning.items() if one is not conditioner]
-    if others:
-        raise UserError(f"layout compvis cannot hold the conditioner {others[0]} yet; use layout difflab")
+    conditions_keymap(_trained(config))
     diffusion = config.diffusion
     if not isinstance(diffusion, DiscreteDiffusionConfig):
         raise UserError(
@@ -69,7 +68,7 @@ def save_checkpoint(path: Path, model: LatentModel) -> list[str]:
     parts = {
         UNET: unet_keymap(network_target(config)).to_official(network),
         STAGE: COMPVIS_AUTOENCODER.keymap(stage).to_official(model.first_stage),
-        CONDITION: {} if model.tower is None else _condition(model.tower, notes),
+        CONDITION: _condition(model, notes),
     }
     state = {prefix + key: value for prefix, part in parts.items() for key, value in part.items()}
     tables, scale = tables_of(diffusion), one_scale(model.state)
@@ -79,7 +78,20 @@ def save_checkpoint(path: Path, model: LatentModel) -> list[str]:
     return notes
 
 
-def _condition(tower: TextTower, notes: list[str]) -> dict[str, Tensor]:
+def _trained(config: DenoisingModelConfig) -> Target:
+    """The network with the conditioners that are not a frozen text encoder."""
+    frozen = text_conditioner(config)
+    own = {name: one for name, one in config.conditioning.items() if one is not frozen}
+    return replace(network_target(config), conditioning=own)
+
+
+def _condition(model: LatentModel, notes: list[str]) -> dict[str, Tensor]:
+    state = {key: value for key, value in model.state.items() if key.startswith(CONDITIONERS)}
+    trained = conditions_keymap(_trained(model.config)).to_official(state)
+    return trained if model.tower is None else {**trained, **_tower(model.tower, notes)}
+
+
+def _tower(tower: TextTower, notes: list[str]) -> dict[str, Tensor]:
     if tower.architecture.hidden_act == "quick_gelu":
         return to_transformers(tower)
     notes.append(

@@ -34,6 +34,9 @@ def _all() -> Iterator[LatentPreset]:
     ldm = "CompVis/latent-diffusion (README)"
     for name in ("celeba256", "ffhq256", "lsun_beds256"):
         yield LatentPreset(f"ldm/{name}", "ldm_celeba256", 64, ldm)
+    yield LatentPreset("ldm/cin256_v2", "ldm_cin256_v2", 64, ldm)
+    yield LatentPreset("ldm/text2img256", "ldm_text2img256", 64, ldm)
+    yield LatentPreset("ldm/txt2img_large", "ldm_text2img_large", 32, ldm)
     yield LatentPreset("ldm/lsun_churches256", "ldm_churches256", 32, ldm)
     yield LatentPreset("sd/v1", "sd_v1", 64, "CompVis/stable-diffusion (README), 1.1 to 1.5")
     second = "Stability-AI/stablediffusion (README)"
