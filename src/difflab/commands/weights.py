@@ -73,10 +73,15 @@ def import_(
     which: Annotated[
         str, typer.Option("--weights", help="of a checkpoint that has both: auto (averages), ema or raw")
     ] = "auto",
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(help="a LoRA to merge into a Stable Diffusion, FILE or FILE:SCALE; may be repeated"),
+    ] = None,
 ) -> None:
     """Convert official weights into a folder (config.json, model.safetensors) that every command accepts."""
     from difflab.commands.weights_latent import latent_model
     from difflab.interop.latent.exported import save_latent
+    from difflab.interop.latent.lora import merged, parsed
     from difflab.interop.layout import Target
     from difflab.interop.layouts import NATIVE
     from difflab.interop.presets import PRESETS
@@ -86,13 +91,16 @@ def import_(
         raise UserError(f"{path} is a run of difflab's own, which every command accepts as it is: run={path}")
     whole = latent_model(path, preset, which, {"layout": layout, "wrapper": wrapper, "activation": activation})
     if whole is not None:
+        for argument in lora or ():
+            whole = merged(whole, *parsed(argument))
         save_latent(out, whole)
         say(f"{path} -> {out}: try `{_next_command(whole.config, out)}`")
         for note in whole.notes:
             say(f"note: {note}")
         return
-    if which != "auto":
-        raise UserError(f"--weights {which}: only a latent diffusion model's checkpoint has both: leave it out")
+    for option, value in (("--weights", None if which == "auto" else which), ("--lora", (lora or [None])[0])):
+        if value is not None:
+            raise UserError(f"{option} {value}: {path} is not a whole latent diffusion model: leave it out")
     config, notes = _named_model(path, preset, layout, wrapper, activation)
     _require_activation(path if preset is None else preset, config, activation)
     check_export(out, config, NATIVE)
