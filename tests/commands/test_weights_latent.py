@@ -11,6 +11,7 @@ from PIL import Image
 
 from interop.latent.small_pipelines import DDIM, small_pipeline
 from interop.latent.test_compvis import WITH_TEXT, config_of, content_of, text_of_transformers
+from interop.latent.test_lora import LAYERS, TEXT, file_of
 from tiny_runs import done, mistake
 
 
@@ -45,6 +46,17 @@ def test_a_pipeline_is_imported_sampled_and_exported(pipeline: Path) -> None:
     done("weights", "import", "back", "--out", "again")
     for name in ("model.safetensors", "first_stage/model.safetensors", "text_encoder/model.safetensors"):
         assert Path("again", name).read_bytes() == Path("moved", name).read_bytes(), name
+
+
+def test_loras_are_merged_on_import(pipeline: Path) -> None:
+    shutil.copytree(pipeline, "sd")
+    file_of(Path("lora.safetensors"), "kohya", LAYERS, TEXT)
+    loras = ("--lora", "lora.safetensors:0.5", "--lora", "lora.safetensors")
+    out = done("weights", "import", "sd", "--out", "o", *loras).out
+    assert "note: merged lora.safetensors with scale 0.5 into 3 layers" in out
+    assert "note: merged lora.safetensors with scale 1 into 3 layers" in out
+    message = mistake("weights", "import", "sd/vae", "--out", "v", "--lora", "lora.safetensors")
+    assert "--lora lora.safetensors: sd/vae is not a whole latent diffusion model" in message
 
 
 def test_mistakes_are_one_line(pipeline: Path) -> None:

@@ -41,7 +41,10 @@ def merged(model: LatentModel, path: Path, scale: float) -> LatentModel:
     state, left = _unet(model, file, scale)
     tower = model.tower
     if tower is not None:
-        text, unknown = _changed(file, TEXT, tower.state, [_by_name(tower.state)], scale)
+        own = _by_name(tower.state)
+        # Newer versions of transformers have no `text_model.` in the names.
+        short = {name.removeprefix("text_model."): key for name, key in own.items()}
+        text, unknown = _changed(file, TEXT, tower.state, [own, short], scale)
         tower, left = replace(tower, state=text), left + unknown
     else:
         left += list(file.changes[TEXT])
