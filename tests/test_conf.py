@@ -11,6 +11,8 @@ import torch
 import yaml
 
 from difflab.commands.composing import choices_of, compose, compose_and_validate
+from difflab.conditioning.config import ConditionerBase
+from difflab.conditioning.text.config import TextEncoderConditionerConfig
 from difflab.conf_dir import conf_dir
 from difflab.config.accuracy import AccuracyConfig
 from difflab.config.axes import PERCEPTUAL, SIGMA_DISTRIBUTIONS
@@ -29,7 +31,11 @@ from difflab.config.validate import validate
 from difflab.config.zero_shot import ZeroShotConfig
 from difflab.errors import UserError
 from difflab.interop.native import save_export
+from difflab.networks.autoencoder.config import AutoencoderConfig
+from difflab.networks.text_encoders.config import TransformersCLIPArchitecture
 from difflab.tasks.build import build_model, build_training_module
+from difflab.tasks.denoising.config import DenoisingTrainConfig
+from difflab.text.config import CLIPTokenizerConfig
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = choices_of("experiment")
@@ -116,6 +122,17 @@ PARAMETERS = {  # of the whole model, with its class embedding
     "autoencoder/vq_f32": 103_384_755,
     "autoencoder/vqgan_f16_1024": 72_141_699,
     "autoencoder/vqgan_f16_16384": 76_073_859,
+    "ldm/celeba256": 274_056_163,
+    "ldm/ffhq256": 274_056_163,
+    "ldm/lsun_beds256": 274_056_163,
+    "ldm/lsun_churches256": 294_966_916,
+    "ldm/cin256_v2": 401_433_091,
+    "ldm/text2img256": 570_214_019,
+    "ldm/txt2img_large": 1_415_195_844,  # 1.45 billion with logits that nothing uses and the first stage
+    "sd/v1": 859_520_964,  # of the official file too, without first stage and text encoder
+    "sd/v2_base": 865_910_724,
+    "sd/v2_768": 865_910_724,
+    "sd/v2_zero_snr": 865_910_724,
 }
 NEEDED = {  # what a choice cannot do without
     ("init", "weights"): ["init.from=runs/somewhere"],
@@ -149,6 +166,8 @@ NEEDED = {  # what a choice cannot do without
         "network.concat_channels=4",
     ],
     ("conditioning", "glide"): ["network.context_channels=512"],
+    ("conditioning", "sd_v1"): ["network.context_channels=768"],
+    ("conditioning", "sd_v2"): ["network.context_channels=1024"],
     ("tokenizer", "clip"): ["task=contrastive"],
     ("tokenizer", "gpt2"): ["task=contrastive"],
     ("tokenizer", "byte_pairs"): ["task=contrastive"],
@@ -230,7 +249,10 @@ def test_every_choice_of_every_group_validates(group: str, name: str) -> None:
         network = contents("network", name) or {}
         overrides += NEEDED_BY.get(network["kind"], [])
         overrides += NEEDED_BY_CONCATENATION.get(network.get("concat_channels", 0), [])
-        overrides += ["conditioning=glide"] if network.get("context_channels") else []
+        if width := network.get("context_channels"):
+            overrides += ["conditioning=text_encoder", f"conditioning.caption.width={width}"]
+        if network["kind"] == "unet" and network.get("channels") == 4:
+            overrides += ["first_stage=autoencoder", "first_stage.weights.path=runs/somewhere"]
         if network["kind"] == "clip":
             overrides += [] if name.endswith("small") else ["tokenizer=clip", "data.image_size=224", "data.crop=adm"]
     compose_and_validate("train", TrainConfig, overrides)
@@ -298,8 +320,36 @@ def _described(experiment: str) -> TrainConfig:
     return config.described().completed(TrainingTexts(lambda: ["a red circle"], lambda: ["a red circle"]))
 
 
+def _published(experiment: str) -> TrainConfig:
+    """The configuration of a large experiment as a run has it, without the files of its frozen parts."""
+    config, _ = composed(experiment)
+    if getattr(config, "first_stage", None) is None:
+        return _described(experiment)
+    assert isinstance(config, DenoisingTrainConfig)
+    of_stage, _ = composed(Path(config.first_stage.weights.path).parent.relative_to("runs").as_posix())
+    stage = of_stage.network
+    assert isinstance(stage, AutoencoderConfig)
+    return config.model_copy(
+        update={
+            "first_stage": config.first_stage.model_copy(update={"architecture": stage}),
+            "network": config.network.model_copy(update={"channels": stage.latent_channels}),
+            "conditioning": {name: _without_files(one, config) for name, one in config.conditioning.items()},
+        }
+    )
+
+
+def _without_files(conditioner: ConditionerBase, config: DenoisingTrainConfig) -> ConditionerBase:
+    """A conditioner of captions with what its files would say; others as they are."""
+    if not isinstance(conditioner, TextEncoderConditionerConfig):
+        return conditioner
+    architecture = TransformersCLIPArchitecture(hidden_size=config.network.context_channels)
+    encoder = conditioner.encoder.model_copy(update={"architecture": architecture})
+    tokenizer = CLIPTokenizerConfig(kind="clip", too_long=conditioner.too_long)
+    return conditioner.model_copy(update={"encoder": encoder, "tokenizer": tokenizer})
+
+
 def _on_meta(experiment: str) -> int:
-    config = _described(experiment)
+    config = _described(experiment) if experiment in SMALL else _published(experiment)
     with torch.device("meta"):
         model = build_model(config.model())
     return sum(p.numel() for p in model.as_module().parameters())
