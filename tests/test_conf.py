@@ -185,6 +185,8 @@ NEEDED = {  # what a choice cannot do without
 }
 DRAWING_NOTHING = [("sampler", "ddim_inversion")]
 NOT_OF_TRAINING = ("experiment", "pipeline", "method")
+TEXTS = TrainingTexts(lambda: ["a red circle"], lambda: ["a red circle"])
+"""Of a data set, from which vocabularies and categories are learned."""
 NEEDED_BY = {
     "unet_encoder": ["task=noisy_classifier"],
     "clip": ["task=contrastive"],
@@ -192,6 +194,7 @@ NEEDED_BY = {
 }
 NEEDED_BY_CONCATENATION = {
     3: ["conditioning=low_res", "conditioning.low_res.size=16"],
+    "${data.channels}": ["conditioning=low_res", "conditioning.low_res.size=16"],
     4: ["conditioning=masked_image"],
 }
 GROUPS = sorted(
@@ -317,7 +320,7 @@ def _described(experiment: str) -> TrainConfig:
     with_frozen(composed(experiment)[0], put)
     # Again, now that the channels of the latents are known.
     config, _ = compose_and_validate("train", TrainConfig, [f"experiment={experiment}"])
-    return config.described().completed(TrainingTexts(lambda: ["a red circle"], lambda: ["a red circle"]))
+    return config.described().completed(TEXTS)
 
 
 def _published(experiment: str) -> TrainConfig:
@@ -335,7 +338,7 @@ def _published(experiment: str) -> TrainConfig:
             "network": config.network.model_copy(update={"channels": stage.latent_channels}),
             "conditioning": {name: _without_files(one, config) for name, one in config.conditioning.items()},
         }
-    )
+    ).completed(TEXTS)
 
 
 def _without_files(conditioner: ConditionerBase, config: DenoisingTrainConfig) -> ConditionerBase:
