@@ -50,6 +50,8 @@ PARTS = {
     "adm64": Part(145, "training and drawing with ADM's network for 64 px, beside diffusers"),
     "cifar10": Part(115, "training and drawing with DDPM's network for CIFAR-10, beside diffusers"),
     "adm256": Part(45, "training and drawing with ADM's network for 256 px, with activation checkpointing"),
+    "sd256": Part(75, "training Stable Diffusion 1.5's UNet from latents of 256 px, by hand, beside diffusers"),
+    "sd512": Part(40, "the same from latents of 512 px"),
     "auto": Part(60, "what `auto` chooses against the best found"),
     "loader": Part(20, "reading shards into pinned memory and on to the device"),
 }

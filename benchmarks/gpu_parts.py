@@ -7,6 +7,7 @@ import warnings
 import torch
 
 from benchmarks.gpu_cases import ADM64, ADM256, CIFAR10, Case, Scale
+from benchmarks.gpu_latent import SD256, SD512, train_latents
 from benchmarks.gpu_loading import load
 from benchmarks.gpu_numerics import numerics
 from benchmarks.gpu_report import Report, start_afresh
@@ -45,6 +46,8 @@ def run_part(report: Report, *, tiny: bool, batch: int | None) -> None:
         report.attempt("auto", lambda: best_found(args, report))
     elif report.part == "loader":
         load(args, report, accelerator)
+    elif report.part in (latent := {case.name: case for case in (SD256, SD512)}):
+        train_latents(latent[report.part], args, report, accelerator)
     else:
         case = {case.name: case for case in (ADM64, CIFAR10, ADM256)}[report.part]
         train_and_draw(case, args, report)

@@ -11,6 +11,8 @@ import torch
 import yaml
 
 from difflab.commands.composing import choices_of, compose, compose_and_validate
+from difflab.conditioning.config import ConditionerBase
+from difflab.conditioning.text.config import TextEncoderConditionerConfig
 from difflab.conf_dir import conf_dir
 from difflab.config.accuracy import AccuracyConfig
 from difflab.config.axes import PERCEPTUAL, SIGMA_DISTRIBUTIONS
@@ -18,6 +20,7 @@ from difflab.config.base import Config
 from difflab.config.groups import contents
 from difflab.config.learning import TrainingTexts
 from difflab.config.likelihood import LikelihoodConfig
+from difflab.config.parts import FrozenConfig, with_frozen
 from difflab.config.probe import ProbeConfig
 from difflab.config.reconstructions import EvaluateReconstructionsConfig
 from difflab.config.retrieval import RetrievalConfig
@@ -28,7 +31,11 @@ from difflab.config.validate import validate
 from difflab.config.zero_shot import ZeroShotConfig
 from difflab.errors import UserError
 from difflab.interop.native import save_export
+from difflab.networks.autoencoder.config import AutoencoderConfig
+from difflab.networks.text_encoders.config import TransformersCLIPArchitecture
 from difflab.tasks.build import build_model, build_training_module
+from difflab.tasks.denoising.config import DenoisingTrainConfig
+from difflab.text.config import CLIPTokenizerConfig
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = choices_of("experiment")
@@ -70,6 +77,9 @@ PARAMETERS = {  # of the whole model, with its class embedding
     "improved/lsun_bedroom_bs128": 113_676_678,
     "improved/lsun_bedroom_bs64": 113_676_678,
     "ldm/bsr_sr": 113_622_563,
+    "ldm/inpainting_big": 387_245_827,  # of the released file too, as the next
+    "ldm/semantic_256": 215_229_861,  # with 546 of the map's
+    "ldm/layout_openimages256": 300_933_379,  # 246,277,379 of them the UNet's; no to_logits, which nothing reads
     "sr3/16_128": 560_719_107,  # the paper: 550 million
     "sr3/64_256": 617_118_467,  # 625
     "sr3/64_512": 609_802_371,  # 625
@@ -112,6 +122,17 @@ PARAMETERS = {  # of the whole model, with its class embedding
     "autoencoder/vq_f32": 103_384_755,
     "autoencoder/vqgan_f16_1024": 72_141_699,
     "autoencoder/vqgan_f16_16384": 76_073_859,
+    "ldm/celeba256": 274_056_163,
+    "ldm/ffhq256": 274_056_163,
+    "ldm/lsun_beds256": 274_056_163,
+    "ldm/lsun_churches256": 294_966_916,
+    "ldm/cin256_v2": 401_433_091,
+    "ldm/text2img256": 570_214_019,
+    "ldm/txt2img_large": 1_415_195_844,  # 1.45 billion with logits that nothing uses and the first stage
+    "sd/v1": 859_520_964,  # of the official file too, without first stage and text encoder
+    "sd/v2_base": 865_910_724,
+    "sd/v2_768": 865_910_724,
+    "sd/v2_zero_snr": 865_910_724,
 }
 NEEDED = {  # what a choice cannot do without
     ("init", "weights"): ["init.from=runs/somewhere"],
@@ -137,6 +158,7 @@ NEEDED = {  # what a choice cannot do without
     ("conditioning", "token_transformer"): ["network.context_channels=128"],
     ("conditioning", "ldm_text"): ["network.context_channels=1280"],
     ("conditioning", "text_encoder"): ["network.context_channels=128"],
+    ("conditioning", "clip_image"): ["network.context_channels=128"],
     ("conditioning", "masked_image"): ["network.concat_channels=4"],
     ("conditioning", "text_masked_image"): [
         "conditioning.caption.tokenizer.kind=byte_pairs",
@@ -144,6 +166,8 @@ NEEDED = {  # what a choice cannot do without
         "network.concat_channels=4",
     ],
     ("conditioning", "glide"): ["network.context_channels=512"],
+    ("conditioning", "sd_v1"): ["network.context_channels=768"],
+    ("conditioning", "sd_v2"): ["network.context_channels=1024"],
     ("tokenizer", "clip"): ["task=contrastive"],
     ("tokenizer", "gpt2"): ["task=contrastive"],
     ("tokenizer", "byte_pairs"): ["task=contrastive"],
@@ -161,12 +185,18 @@ NEEDED = {  # what a choice cannot do without
 }
 DRAWING_NOTHING = [("sampler", "ddim_inversion")]
 NOT_OF_TRAINING = ("experiment", "pipeline", "method")
+TEXTS = TrainingTexts(lambda: ["a red circle"], lambda: ["a red circle"])
+"""Of a data set, from which vocabularies and categories are learned."""
 NEEDED_BY = {
     "unet_encoder": ["task=noisy_classifier"],
     "clip": ["task=contrastive"],
     "autoencoder": ["task=autoencoder"],
 }
-NEEDED_BY_UPSAMPLERS = ["conditioning=low_res", "conditioning.low_res.size=16"]
+NEEDED_BY_CONCATENATION = {
+    3: ["conditioning=low_res", "conditioning.low_res.size=16"],
+    "${data.channels}": ["conditioning=low_res", "conditioning.low_res.size=16"],
+    4: ["conditioning=masked_image"],
+}
 GROUPS = sorted(
     str(path.parent.relative_to(conf_dir()))
     for path in conf_dir().rglob("*.yaml")
@@ -221,8 +251,11 @@ def test_every_choice_of_every_group_validates(group: str, name: str) -> None:
     if group == "network":
         network = contents("network", name) or {}
         overrides += NEEDED_BY.get(network["kind"], [])
-        overrides += NEEDED_BY_UPSAMPLERS if network.get("concat_channels", 0) else []
-        overrides += ["conditioning=glide"] if network.get("context_channels") else []
+        overrides += NEEDED_BY_CONCATENATION.get(network.get("concat_channels", 0), [])
+        if width := network.get("context_channels"):
+            overrides += ["conditioning=text_encoder", f"conditioning.caption.width={width}"]
+        if network["kind"] == "unet" and network.get("channels") == 4:
+            overrides += ["first_stage=autoencoder", "first_stage.weights.path=runs/somewhere"]
         if network["kind"] == "clip":
             overrides += [] if name.endswith("small") else ["tokenizer=clip", "data.image_size=224", "data.crop=adm"]
     compose_and_validate("train", TrainConfig, overrides)
@@ -274,22 +307,52 @@ def test_large_experiment_builds_on_the_meta_device_with_the_published_size(expe
 
 
 def _described(experiment: str) -> TrainConfig:
-    """The configuration as a run has it; a first stage lies where the experiment looks for it."""
-    config, _ = composed(experiment)
-    part = getattr(config, "first_stage", None)
-    if part is not None:
+    """The configuration as a run has it; the first stage and other frozen parts lie where the experiment looks."""
+
+    def put(part: FrozenConfig) -> FrozenConfig:
         # runs/autoencoder/kl_f4_shapes64/demo is a run of autoencoder/kl_f4_shapes64.
-        folder = Path(part.weights.path)
-        of_stage, _ = composed(folder.parent.relative_to("runs").as_posix())
-        model = build_model(of_stage.model()).as_module()
-        save_export(folder, model.state_dict(), of_stage.model().plain())
-        # Again, now that the channels of the latents are known.
-        config, _ = compose_and_validate("train", TrainConfig, [f"experiment={experiment}"])
-    return config.described().completed(TrainingTexts(lambda: ["a red circle"], lambda: ["a red circle"]))
+        folder = Path(part.path or "")
+        if folder.parts[:1] == ("runs",):
+            model = build_model(_described(folder.parent.relative_to("runs").as_posix()).model())
+            save_export(folder, model.as_module().state_dict(), model.config.plain())
+        return part
+
+    with_frozen(composed(experiment)[0], put)
+    # Again, now that the channels of the latents are known.
+    config, _ = compose_and_validate("train", TrainConfig, [f"experiment={experiment}"])
+    return config.described().completed(TEXTS)
+
+
+def _published(experiment: str) -> TrainConfig:
+    """The configuration of a large experiment as a run has it, without the files of its frozen parts."""
+    config, _ = composed(experiment)
+    if getattr(config, "first_stage", None) is None:
+        return _described(experiment)
+    assert isinstance(config, DenoisingTrainConfig)
+    of_stage, _ = composed(Path(config.first_stage.weights.path).parent.relative_to("runs").as_posix())
+    stage = of_stage.network
+    assert isinstance(stage, AutoencoderConfig)
+    return config.model_copy(
+        update={
+            "first_stage": config.first_stage.model_copy(update={"architecture": stage}),
+            "network": config.network.model_copy(update={"channels": stage.latent_channels}),
+            "conditioning": {name: _without_files(one, config) for name, one in config.conditioning.items()},
+        }
+    ).completed(TEXTS)
+
+
+def _without_files(conditioner: ConditionerBase, config: DenoisingTrainConfig) -> ConditionerBase:
+    """A conditioner of captions with what its files would say; others as they are."""
+    if not isinstance(conditioner, TextEncoderConditionerConfig):
+        return conditioner
+    architecture = TransformersCLIPArchitecture(hidden_size=config.network.context_channels)
+    encoder = conditioner.encoder.model_copy(update={"architecture": architecture})
+    tokenizer = CLIPTokenizerConfig(kind="clip", too_long=conditioner.too_long)
+    return conditioner.model_copy(update={"encoder": encoder, "tokenizer": tokenizer})
 
 
 def _on_meta(experiment: str) -> int:
-    config = _described(experiment)
+    config = _described(experiment) if experiment in SMALL else _published(experiment)
     with torch.device("meta"):
         model = build_model(config.model())
     return sum(p.numel() for p in model.as_module().parameters())

@@ -236,7 +236,7 @@ def started(*arguments: str, before: str = "") -> subprocess.Popen[str]:
 def test_a_dry_run_has_every_figure(tmp_path: Path) -> None:
     path = tmp_path / "figures.jsonl"
     # The other part trains as these do.
-    parts = ("numerics", "cifar10", "adm256", "auto", "loader")
+    parts = ("numerics", "cifar10", "adm256", "sd256", "auto", "loader")
     with started("--only", *parts, "--budget-s", "500", "--json", str(path)) as process:
         out, _ = process.communicate()
     assert process.returncode == 0
@@ -250,6 +250,8 @@ def test_a_dry_run_has_every_figure(tmp_path: Path) -> None:
         assert {(case, "training, framework tax"), (case, "drawing, difflab")} <= found
         assert (case, "drawing, difflab, speed / diffusers eager's") in found
     assert ("cifar10", "training, first step again, from the cache") in found
+    for name in ("difflab", "difflab compiled", "diffusers eager"):
+        assert ("sd256", f"training in turn, {name}") in found
     assert {("auto", f"auto, {what}, time / the fastest's") for what in ("training", "drawing")} <= found
     same = [one for one in records(path) if one["figure"].startswith("resume, ")]
     assert [(one["value"], one["held"]) for one in same] == [(0, True), (0, True)]

@@ -6,9 +6,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from interop.latent.small_pipelines import DDIM, small_pipeline
+from interop.latent.test_compvis import WITH_TEXT, config_of, content_of, text_of_transformers
+from interop.latent.test_lora import LAYERS, TEXT, file_of
 from tiny_runs import done, mistake
 
 
@@ -45,6 +48,17 @@ def test_a_pipeline_is_imported_sampled_and_exported(pipeline: Path) -> None:
         assert Path("again", name).read_bytes() == Path("moved", name).read_bytes(), name
 
 
+def test_loras_are_merged_on_import(pipeline: Path) -> None:
+    shutil.copytree(pipeline, "sd")
+    file_of(Path("lora.safetensors"), "kohya", LAYERS, TEXT)
+    loras = ("--lora", "lora.safetensors:0.5", "--lora", "lora.safetensors")
+    out = done("weights", "import", "sd", "--out", "o", *loras).out
+    assert "note: merged lora.safetensors with scale 0.5 into 3 layers" in out
+    assert "note: merged lora.safetensors with scale 1 into 3 layers" in out
+    message = mistake("weights", "import", "sd/vae", "--out", "v", "--lora", "lora.safetensors")
+    assert "--lora lora.safetensors: sd/vae is not a whole latent diffusion model" in message
+
+
 def test_mistakes_are_one_line(pipeline: Path) -> None:
     shutil.copytree(pipeline, "sd")
     assert "--preset: sd says itself what it is" in mistake(
@@ -57,3 +71,29 @@ def test_mistakes_are_one_line(pipeline: Path) -> None:
     shutil.rmtree("sd/vae")
     assert "has no folder vae/" in mistake("weights", "import", "sd", "--out", "o")
     assert not Path("o").exists()
+
+
+def test_a_checkpoint_is_imported_by_its_experiment_and_exported(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_of(**WITH_TEXT)
+    content = content_of(config, text_of_transformers())
+    torch.save(content, "v1.ckpt")
+    assert "none of the published ones known here: name the experiment" in mistake(
+        "weights", "import", "v1.ckpt", "--out", "o"
+    )
+    monkeypatch.setattr("difflab.commands.weights_latent.model_of_experiment", lambda name: config)
+    out = done("weights", "import", "v1.ckpt", "--out", "ours", "--preset", "ldm/mine").out
+    assert "v1.ckpt -> ours: try `difflab sample run=ours n=4" in out
+    assert "note: it has no averages (model_ema.*): took the weights as they are" in out
+    done("sample", "run=ours", "n=1", 'prompts=["a red cat"]', "sampler.steps=2", "out=samples")
+    out = done("weights", "export", "ours", "--out", "back.ckpt", "--layout", "compvis").out
+    assert "note: the file does not say diffusion.prediction=eps" in out
+    back = torch.load("back.ckpt", weights_only=True)["state_dict"]
+    assert back.keys() == content["state_dict"].keys()
+    assert all(torch.equal(back[key], value) for key, value in content["state_dict"].items())
+    message = mistake("weights", "export", "ours", "--out", "back", "--layout", "compvis")
+    assert "back: end the name in .ckpt or .safetensors" in message
+    for which, line in (("ema", "has no averages"), ("both", "is not one of auto, ema, raw")):
+        message = mistake("weights", "import", "v1.ckpt", "--out", "o", "--preset", "ldm/mine", "--weights", which)
+        assert line in message
+    out = done("weights", "import", "v1.ckpt", "--out", "stage", "--wrapper", "state_dict.first_stage_model").out
+    assert "v1.ckpt (compvis_autoencoder) -> stage" in out

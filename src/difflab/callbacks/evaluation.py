@@ -59,6 +59,7 @@ class SampleEvaluator(Protocol):
         caption: Sequence[str] | None = None,
         references: Sequence[Sequence[str]] | None = None,
         layouts: Sequence[Sequence[NamedBox]] | None = None,
+        maps: Tensor | None = None,
     ) -> None: ...
     def compute(self) -> Sequence[MetricResult]: ...
 
@@ -122,6 +123,7 @@ class Evaluation(Periodic):
                         caption=requested.get("caption"),
                         references=requested.get("references"),
                         layouts=layouts_of(requested),
+                        maps=requested.get("segmentation"),
                     )
                 indices += batch
                 bad_steps += steps.tolist()

@@ -17,6 +17,7 @@ from difflab.callbacks.generation import Generate, draw_on_all_ranks, ready_to_s
 from difflab.callbacks.pictures import Pictures
 from difflab.requests.base import Request
 from difflab.requests.words import class_words, in_words
+from difflab.tracking.class_maps import coloured
 from difflab.tracking.clock import ClockedLogger
 from difflab.tracking.grid import make_grid, to_pil
 from difflab.types import Batch
@@ -29,9 +30,9 @@ class SampleGrid(Pictures):
     """Draws samples 0..n-1 of `seed` with the averaged weights: `samples/step-000100.png` and the image `samples/grid`.
 
     The noise is the same every time, so the grids of one run show how the same samples change. The conditioning of each
-    sample is written below it, and its boxes are drawn over it. With `table` also logs `samples/table` with the columns
-    image, index, seed, class, and caption if captions are requested. A sample that is not finite is a crossed-out tile;
-    their number is logged as `samples/nonfinite`, and reported.
+    sample is written below it, its boxes are drawn over it, and its map of classes stands below it. With `table` also
+    logs `samples/table` with the columns image, index, seed, class, and caption if captions are requested. A sample
+    that is not finite is a crossed-out tile; their number is logged as `samples/nonfinite`, and reported.
     """
 
     def __init__(
@@ -72,7 +73,9 @@ class SampleGrid(Pictures):
             return
         batch = {} if self.request is None else self.request(range(self.n), self.seed)
         labels, boxes = in_words(batch, self.class_names), batch.get("boxes")
-        grid = make_grid(images, self.columns, min_side=self.min_side, labels=labels, boxes=boxes)
+        maps = batch.get("segmentation")
+        below = None if maps is None else coloured(maps, *images.shape[-2:])
+        grid = make_grid(images, self.columns, min_side=self.min_side, labels=labels, boxes=boxes, below=below)
         if bool(bad_steps.any()):
             (rows,) = bad_steps.nonzero(as_tuple=True)
             report_bad_samples(torch.stack([rows, bad_steps[rows]], dim=1), self.n, step, "sample grid")

@@ -124,6 +124,10 @@ class Drawing:
         """The requested boxes of the first n samples; None if none are requested."""
         return self._requested(n).get("boxes")
 
+    def maps(self, n: int) -> Tensor | None:
+        """The requested maps of classes of the first n samples, uint8 [n, H, W]; None if none are requested."""
+        return self._requested(n).get("segmentation")
+
     def _requested(self, n: int) -> Batch:
         return self.pipeline.request.without_pictures()(range(n), self.config.seed)
 

@@ -14,6 +14,7 @@ from difflab.config.sample import SampleConfig
 from difflab.console import say_on_stderr
 from difflab.files import replacing
 from difflab.requests.drawings import ARCHIVE, GRID
+from difflab.tracking.class_maps import coloured
 from difflab.tracking.grid import make_grid, save_picture
 from difflab.tracking.row_file import RowFile
 from difflab.types import Batch
@@ -72,6 +73,7 @@ class SampleArchive:
         if n < self.config.n:
             say_on_stderr(f"note: {GRID} shows the first {n} of {self.config.n} samples")
         images = torch.from_numpy(self._images.read(0, n).copy()).permute(0, 3, 1, 2)
-        labels, boxes = self.drawing.words(n), self.drawing.boxes(n)
-        grid = make_grid(images, self.config.columns, min_side=GRID_MIN_SIDE, labels=labels, boxes=boxes)
+        labels, boxes, maps = self.drawing.words(n), self.drawing.boxes(n), self.drawing.maps(n)
+        below = None if maps is None else coloured(maps, *images.shape[-2:])
+        grid = make_grid(images, self.config.columns, min_side=GRID_MIN_SIDE, labels=labels, boxes=boxes, below=below)
         save_picture(grid, self.folder / GRID)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
@@ -18,13 +18,12 @@ from difflab.errors import UserError
 
 if TYPE_CHECKING:
     from difflab.config.model import ModelConfig
-    from difflab.interop.latent.parts import LatentModel
 
 _WRAPPER = "the key of the weights in a file that has several, as in ema or state_dict.ema_model"
 
 _LAYOUTS = (
     "difflab, diffusers, glide, guided, guided-new-order, janspiry, pesser; of a CLIP openai_clip (also open_clip's), "
-    "open_clip_custom or transformers_clip; of an autoencoder diffusers or compvis_autoencoder"
+    "open_clip_custom or transformers_clip; of an autoencoder or a latent diffusion model diffusers or compvis"
 )
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
@@ -71,8 +70,18 @@ def import_(
     activation: Annotated[
         str | None, typer.Option(help="of a CLIP that nothing else says it of: quick_gelu or gelu")
     ] = None,
+    which: Annotated[
+        str, typer.Option("--weights", help="of a checkpoint that has both: auto (averages), ema or raw")
+    ] = "auto",
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(help="a LoRA to merge into a Stable Diffusion, FILE or FILE:SCALE; may be repeated"),
+    ] = None,
 ) -> None:
     """Convert official weights into a folder (config.json, model.safetensors) that every command accepts."""
+    from difflab.commands.weights_latent import latent_model
+    from difflab.interop.latent.exported import save_latent
+    from difflab.interop.latent.lora import merged, parsed
     from difflab.interop.layout import Target
     from difflab.interop.layouts import NATIVE
     from difflab.interop.presets import PRESETS
@@ -80,15 +89,18 @@ def import_(
 
     if (path / "config.yaml").is_file():
         raise UserError(f"{path} is a run of difflab's own, which every command accepts as it is: run={path}")
-    whole = _whole_model(path, {"preset": preset, "layout": layout, "wrapper": wrapper, "activation": activation})
+    whole = latent_model(path, preset, which, {"layout": layout, "wrapper": wrapper, "activation": activation})
     if whole is not None:
-        from difflab.interop.latent.exported import save_latent
-
+        for argument in lora or ():
+            whole = merged(whole, *parsed(argument))
         save_latent(out, whole)
         say(f"{path} -> {out}: try `{_next_command(whole.config, out)}`")
         for note in whole.notes:
             say(f"note: {note}")
         return
+    for option, value in (("--weights", None if which == "auto" else which), ("--lora", (lora or [None])[0])):
+        if value is not None:
+            raise UserError(f"{option} {value}: {path} is not a whole latent diffusion model: leave it out")
     config, notes = _named_model(path, preset, layout, wrapper, activation)
     _require_activation(path if preset is None else preset, config, activation)
     check_export(out, config, NATIVE)
@@ -104,37 +116,18 @@ def import_(
         say(f"note: {note}")
 
 
-def _whole_model(path: Path, given: Mapping[str, str | None]) -> LatentModel | None:
-    """The latent diffusion model with its parts that is at a path; None if there is something else.
-
-    given: the options that say what weights are.
-    """
-    from difflab.interop.latent.whole import read_whole
-
-    found = read_whole(path)
-    unused = next((option for option, value in given.items() if value is not None), None)
-    if found is not None and unused is not None:
-        raise UserError(f"--{unused}: {path} says itself what it is: leave it out")
-    return found
-
-
 def _named_model(
     path: Path, preset: str | None, layout: str | None, wrapper: str | None, activation: str | None
 ) -> tuple[ModelConfig, Sequence[str]]:
     """The model of the weights, and notes about how it was identified."""
-    from difflab.commands.choices import near_choices
-    from difflab.commands.composing import choices_of, compose_and_validate
-    from difflab.config.train import TrainConfig
+    from difflab.commands.weights_latent import model_of_experiment
     from difflab.interop.autoencoder_folder import autoencoder_of_folder
     from difflab.interop.clip_folder import clip_of_folder
     from difflab.interop.diffusers_model import model_of_folder
     from difflab.interop.registry import model_of_weights
 
     if preset is not None:
-        if preset not in choices_of("experiment"):
-            raise UserError(f"--preset {preset} is not an experiment{near_choices(preset, choices_of('experiment'))}")
-        experiment, _ = compose_and_validate("train", TrainConfig, [f"experiment={preset}"])
-        config = experiment.model()
+        config = model_of_experiment(preset)
         _refuse_unlearned_tokens(preset, config)
         return config, _other_process(path, config, preset)
     described = model_of_folder(path) or autoencoder_of_folder(path) or clip_of_folder(path)
@@ -227,7 +220,7 @@ def _next_command(config: ModelConfig, out: Path) -> str:
         return f"difflab {config.use.format(run=out)}"
     if not isinstance(config, DrawingModelConfig):
         return f"difflab weights inspect {out}"
-    low_res = any(conditioner.shows_image for conditioner in config.conditioning.values())
+    low_res = any(conditioner.shrinks is not None for conditioner in config.conditioning.values())
     captions = any(conditioner.reads_captions for conditioner in config.conditioning.values())
     given = (" low_res=..." if low_res else "") + (" 'prompts=[\"a red circle\"]'" if captions else "")
     return f"difflab sample run={out} n=4{given}"

@@ -13,6 +13,7 @@ CONDITIONERS = Registry(
     "difflab.conditioning.inpainting.config",
     "difflab.conditioning.layout.config",
     "difflab.conditioning.segmentation.config",
+    "difflab.conditioning.clip_image.config",
     base="difflab.conditioning.config:ConditionerBase",
 )
 """The conditioning besides x and time. Builders: (config, embedding_dim=, image_size=) -> `Conditioner`."""

@@ -11,6 +11,8 @@ from difflab.errors import UserError
 from difflab.frozen_files import file_in, find
 from difflab.interop.native import CONFIG, WEIGHTS, exported_model
 from difflab.networks.autoencoder.config import AutoencoderConfig
+from difflab.networks.clip_image.config import CLIPImageArchitecture
+from difflab.networks.towers.config import CLIPConfig
 
 OF_RUNS = ("weights/ema.safetensors", "weights/raw.safetensors", WEIGHTS)
 """The files of weights in a run directory or an exported folder, the best first."""
@@ -41,3 +43,13 @@ def autoencoder(weights: FrozenConfig) -> tuple[FrozenConfig, AutoencoderConfig]
     if not isinstance(network, AutoencoderConfig):
         raise UserError(f"{path} is of {model.title}, not of an autoencoder (task=autoencoder)")
     return file, network
+
+
+def clip_image(weights: FrozenConfig) -> tuple[FrozenConfig, CLIPImageArchitecture]:
+    """The file of the weights and the image tower of a stored CLIP. Raises UserError if there is none."""
+    file = file_in(weights, OF_RUNS)
+    path, model = model_of(file)
+    network = model.network if isinstance(model, NetworkModelConfig) else None
+    if not isinstance(network, CLIPConfig):
+        raise UserError(f"{path} is of {model.title}, not of a CLIP, whose image tower is wanted (task=contrastive)")
+    return file, CLIPImageArchitecture.of(network, model.image_size)

@@ -36,10 +36,10 @@ from difflab.metrics.scores import Pictures, Scores
 C = TypeVar("C", bound=MetricBase)
 E = TypeVar("E", bound=ExtractorBase)
 
-Keep = Literal["pool", "logits", "gaussian", "images", "labels", "captions", "references", "layouts", "latents"]
+Keep = Literal["pool", "logits", "gaussian", "images", "labels", "captions", "references", "layouts", "maps", "latents"]
 """What can be kept of the samples: features of an extractor, its class logits, the Gaussian statistics of its features,
 the images, the requested class and caption of each, the other captions of the image that its caption is from, the
-requested boxes of each, and what is known of the latents of reconstructions."""
+requested boxes or map of classes of each, and what is known of the latents of reconstructions."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ class Samples:
     captions:  [n]; also None if the caption of some sample is unknown.
     references: [n], the other captions of the image that each caption is from, if any; None if not known.
     layouts:   [n], the requested boxes of each with their phrases; None if not known of some sample.
+    maps:      [n], the requested class of each pixel, uint8 [H, W]; None if not known of some sample.
     scores:    of each sample, by metrics that score them one by one.
     latents:   of reconstructions.
     originals: for the record, the images that reconstructions are of.
@@ -89,6 +90,7 @@ class Samples:
     captions: Sequence[str] | None = None
     references: Sequence[Sequence[str]] | None = None
     layouts: Sequence[Sequence[NamedBox]] | None = None
+    maps: Sequence[Tensor] | None = None
     class_names: Sequence[str] | None = None
     scores: Scores | None = None
     latents: Latents | None = None

@@ -135,7 +135,8 @@ class OracleConfig(MetricBase):
 
     If every sample was requested with a class that the oracle can recognize, also the rate of samples showing their
     class; with captions of the shapes data, the rates of samples showing the count, colours, shapes and relations that
-    they name; with boxes and phrases of it, how far the objects named lie in their boxes.
+    they name; with boxes and phrases of it, how far the objects named lie in their boxes; with its maps of classes,
+    how far shapes are where the maps have them.
     """
 
     reads_classes: ClassVar[bool] = True
@@ -146,6 +147,7 @@ class OracleConfig(MetricBase):
         "oracle-class-accuracy": True,
         "oracle-caption": True,
         "oracle-layout": True,
+        "oracle-map": True,
     }
 
     kind: Literal["oracle"] = "oracle"

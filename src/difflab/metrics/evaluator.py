@@ -67,6 +67,7 @@ class Evaluator:
         self._captions: SampleTexts[str] | None = None
         self._other_captions: SampleTexts[Sequence[str]] | None = None
         self._layouts: SampleTexts[Sequence[NamedBox]] | None = None
+        self._maps: SampleTexts[Tensor] | None = None
         scored = {name: metric for name, metric in self.metrics.items() if isinstance(metric, ScoreMetric)}
         self._scores = SampleScores(scored, pairs)
         self._latents: SampleLatents | None = None
@@ -124,6 +125,7 @@ class Evaluator:
         caption: Sequence[str] | None = None,
         references: Sequence[Sequence[str]] | None = None,
         layouts: Sequence[Sequence[NamedBox]] | None = None,
+        maps: Tensor | None = None,
         made_of: MadeOf | None = None,
     ) -> None:
         """Adds samples of this process.
@@ -133,6 +135,7 @@ class Evaluator:
         weight: [B], 0 marks padding. label: int64 [B], the requested class of each sample.
         caption: the requested text of each sample. references: other captions of the same image, if any.
         layouts: the requested boxes of each sample with their phrases.
+        maps: uint8 [B, H, W], the requested class of each pixel.
         low_res: [B, C, h, w], the low-resolution image of each sample, if `pairs` does not provide it.
         made_of: of reconstructions, their originals and latents; without `weight`.
         """
@@ -145,6 +148,7 @@ class Evaluator:
             caption = None if caption is None else list(itertools.compress(caption, counts.tolist()))
             references = None if references is None else list(itertools.compress(references, counts.tolist()))
             layouts = None if layouts is None else list(itertools.compress(layouts, counts.tolist()))
+            maps = None if maps is None else maps[counts.to(maps.device)]
         if not len(images):
             return
         for features in self._features.values():
@@ -164,6 +168,8 @@ class Evaluator:
             self._other_captions.update(references, index)
         if self._layouts is not None:
             self._layouts.update(layouts, index)
+        if self._maps is not None:
+            self._maps.update(None if maps is None else list(maps.cpu()), index)
 
     def compute(self, there: Tensor | None = None) -> list[Result]:
         """Returns the results, the same on every process; all processes must call it together.
@@ -180,6 +186,7 @@ class Evaluator:
         captions = None if self._captions is None else self._captions.gathered(n)
         references = None if self._other_captions is None else self._other_captions.gathered(n)
         layouts = None if self._layouts is None else self._layouts.gathered(n)
+        maps = None if self._maps is None else self._maps.gathered(n)
         latents = None if self._latents is None else self._latents.gathered(n)
         scores = self._scores.gathered(n)
         results: list[Result] = []
@@ -197,6 +204,7 @@ class Evaluator:
                 captions=captions,
                 references=references,
                 layouts=layouts,
+                maps=maps,
                 class_names=self.class_names,
                 scores=scores.get(name),
                 latents=latents,
@@ -220,6 +228,7 @@ class Evaluator:
         self._captions = SampleTexts() if self._are_kept("captions") else None
         self._other_captions = SampleTexts() if self._are_kept("references") else None
         self._layouts = SampleTexts() if self._are_kept("layouts") else None
+        self._maps = SampleTexts() if self._are_kept("maps") else None
 
     def _are_kept(self, what: str) -> bool:
         return any(what in metric.keeps for metric in self.metrics.values())

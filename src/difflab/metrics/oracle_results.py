@@ -31,10 +31,11 @@ class ShapesOracle(Metric[MetricBase]):
     If the class of every sample is known, and the oracle knows all their names, one is `oracle-class-accuracy`. If the
     caption of every sample is known, and some name objects of the data, `oracle-caption-attributes` and others say how
     well images show them (`compare_words`); likewise `oracle-layout-box-iou` and others, if boxes were requested whose
-    phrases name objects of the data (`compare_boxes`).
+    phrases name objects of the data (`compare_boxes`), and `oracle-map-iou` and others, if maps of classes were
+    requested (`score_maps`).
     """
 
-    keeps = frozenset({"images", "labels", "captions", "layouts"})
+    keeps = frozenset({"images", "labels", "captions", "layouts", "maps"})
 
     def unsuited(self, data: DataConfig | None, image_size: int) -> str | None:
         why = no_shapes(data, image_size)
@@ -62,7 +63,8 @@ class ShapesOracle(Metric[MetricBase]):
             metric = f"oracle-{key.replace('_', '-')}"
             results.append(samples.result(metric, float(value), parameters, details={} if results else report))
         of_layouts = self._of_layouts(samples, oracle, readings)
-        return results + self._of_captions(samples, oracle, readings) + of_layouts
+        of_maps = self._of_maps(samples, oracle, readings)
+        return results + self._of_captions(samples, oracle, readings) + of_layouts + of_maps
 
     def _of_captions(self, samples: Samples, oracle: Oracle, readings: Sequence[Reading]) -> list[Result]:
         if samples.captions is None:
@@ -87,6 +89,21 @@ class ShapesOracle(Metric[MetricBase]):
         return [
             samples.result(f"oracle-layout-{name.replace('_', '-')}", value, parameters, warnings=warnings)
             for name, value in scores.items()
+        ]
+
+    def _of_maps(self, samples: Samples, oracle: Oracle, readings: Sequence[Reading]) -> list[Result]:
+        from difflab.metrics.oracle_maps import score_maps
+
+        if samples.maps is None:
+            return []
+        try:
+            scores = score_maps([reading.scene() for reading in readings], samples.maps)
+        except ValueError as error:
+            raise UserError(f"the shapes oracle cannot judge these samples: {error}; set {self.key}=null") from None
+        digest = hashlib.sha256(b"".join(one.numpy().tobytes() for one in samples.maps)).hexdigest()
+        parameters = {**dataclasses.asdict(oracle), "maps": digest}
+        return [
+            samples.result(f"oracle-map-{name.replace('_', '-')}", value, parameters) for name, value in scores.items()
         ]
 
 

@@ -71,10 +71,14 @@ def compare_boxes(found: Scene, wanted: Sequence[tuple[DescribedObject, Box]]) -
     """
     rows = []
     for obj, box in wanted:
-        alike = _alike(found, obj)
-        overlap = max((box_iou(one.box, box) for one in alike), default=0.0)
-        rows.append({"found": float(bool(alike)), "box_iou": overlap, "box_iou_above_half": float(overlap >= 0.5)})
+        rows.append(overlap_with(_alike(found, obj), box))
     return rows
+
+
+def overlap_with(candidates: Sequence[SceneObject], box: Box) -> dict[str, float]:
+    """The scores of `compare_boxes` for a box and the objects that are of the wanted kind."""
+    overlap = max((box_iou(one.box, box) for one in candidates), default=0.0)
+    return {"found": float(bool(candidates)), "box_iou": overlap, "box_iou_above_half": float(overlap >= 0.5)}
 
 
 def same_scene(found: Scene, wanted: Scene) -> bool:

@@ -106,11 +106,11 @@ class SampleLabels:
         return None if bool((labels == _UNKNOWN).any()) else labels
 
 
-Text = TypeVar("Text", str, Sequence[str], Sequence[NamedBox])
+Text = TypeVar("Text", str, Sequence[str], Sequence[NamedBox], Tensor)
 
 
 class SampleTexts(Generic[Text]):
-    """A text of each sample, such as its caption, or several of each, or with boxes."""
+    """A text of each sample, such as its caption, or several of each, or with boxes; or a small map of each."""
 
     def __init__(self) -> None:
         self._texts: dict[int, Text] = {}

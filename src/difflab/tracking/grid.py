@@ -39,12 +39,14 @@ def make_grid(
     min_side: int = 1,
     labels: Sequence[str] | None = None,
     boxes: Sequence[Sequence[Box]] | None = None,
+    below: Tensor | None = None,
 ) -> Image.Image:
     """uint8 [N, C, H, W] with C = 1 or 3 -> one RGB image, row by row, with `pad` white pixels around each tile.
 
     labels: text for each image, wrapped below it to at most LABEL_LINES lines of its width, and shortened if it is
         longer; the font has Latin letters only, and others become question marks.
     boxes: of each image, drawn as outlines over it, in the colours OUTLINES in turn.
+    below: a second image for each, uint8 [N, 1 or 3, H, W], which stands right below it and above its label.
     Images whose shorter side is below `min_side` are enlarged by an integer factor with nearest neighbour, so pixels
     stay pixels; if labels do not fit below them, up to a width of LABELLED_SIDE. Raises ValueError for other shapes or
     types.
@@ -52,20 +54,22 @@ def make_grid(
     if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
         raise ValueError(f"a grid takes uint8 images [N, 1 or 3, H, W] with N > 0, not {list(images.shape)}")
     pixels = np.stack([_to_rgb(image) for image in images])
+    height, width = images.shape[2:]
+    if below is not None:
+        pixels = np.concatenate([pixels, np.stack([_to_rgb(image) for image in below])], axis=1)
     font = ImageFont.load_default(LABEL_SIZE)
-    factor = -(-min_side // min(pixels.shape[1:3]))
-    factor = _roomy(factor, pixels.shape[2], labels or [], font)
+    factor = _roomy(-(-min_side // min(height, width)), width, labels or [], font)
     pixels = pixels.repeat(factor, axis=1).repeat(factor, axis=2)
-    n, height, width, _ = pixels.shape
+    n, tall, width, _ = pixels.shape
+    height *= factor
     columns = min(columns, n)
     rows = -(-n // columns)
     texts = [_shortened(_in_lines(label, font, width), font, width) for label in labels or []]
-    below = 0 if labels is None else LABEL_HEIGHT * max(map(len, texts))
-    step = height + below + pad
+    step = tall + pad + (0 if labels is None else LABEL_HEIGHT * max(map(len, texts)))
     canvas = np.full((rows * step + pad, columns * (width + pad) + pad, 3), BACKGROUND, dtype=np.uint8)
     places = [(pad + i // columns * step, pad + i % columns * (width + pad)) for i in range(n)]
     for (top, left), image in zip(places, pixels, strict=True):
-        canvas[top : top + height, left : left + width] = image
+        canvas[top : top + tall, left : left + width] = image
     picture = Image.fromarray(canvas)
     for (top, left), layout in zip(places, boxes or [[]] * n, strict=True):
         _outline(ImageDraw.Draw(picture), layout, (left, top), (width, height))
@@ -73,7 +77,7 @@ def make_grid(
         draw = ImageDraw.Draw(picture)
         for (top, left), lines in zip(places, texts, strict=True):
             for number, line in enumerate(lines):
-                draw.text((left, top + height + number * LABEL_HEIGHT), line, fill=(0, 0, 0), font=font)
+                draw.text((left, top + tall + number * LABEL_HEIGHT), line, fill=(0, 0, 0), font=font)
     return picture
 
 

@@ -11,7 +11,7 @@ from difflab.config.data import DataConfig
 from difflab.config.trainer import TrainerConfig
 from difflab.config.validate import validate
 from difflab.data.datamodule import ShardDataModule
-from difflab.data.encoded.checking import encoder_of, refuse_other_captions, require_encoder
+from difflab.data.encoded.checking import encoder_of, refuse_other_captions, refuse_other_images, require_encoder
 from difflab.data.encoded.field import EncodedField
 from difflab.data.index import INDEX_NAME
 from difflab.data.opening import open_data
@@ -69,3 +69,22 @@ def test_fields_of_other_captions_are_refused(encoded_data: Path) -> None:
         refuse_other_captions(directory, "caption_embedding", "whole")
     with pytest.raises(UserError, match=r"captions=first_line, but data.captions=lines: set data.captions=first_line"):
         refuse_other_captions(directory, "first", "lines")
+
+
+def test_a_vector_is_of_the_whole_image_and_a_grid_of_its_pixels(tiny_data: Path) -> None:
+    seen = {"image_size": 224, "channels": 3, "crop": "resize_short", "alpha": "white"}
+    vector = EncodedField(encoder="clip", sha256=OURS, dtype="float16", shape=[8], settings=seen)
+    index = json.loads((tiny_data / INDEX_NAME).read_text())
+    grid = vector.model_copy(update={"shape": [4, 2, 2]})
+    index["fields"] = {"vector": vector.model_dump(), "grid": grid.model_dump()}
+    (tiny_data / INDEX_NAME).write_text(json.dumps(index))
+    data = validate(DataConfig, {"path": str(tiny_data), "image_size": index["image_size"], "batch_size": 2})
+    directory = open_data(tiny_data)
+    refuse_other_images(directory, "vector", data)
+    with pytest.raises(UserError, match=r"grid was computed with image_size=224, but data.image_size="):
+        refuse_other_images(directory, "grid", data)
+    with pytest.raises(UserError, match=r"vector was computed of images as they are, but data.flip=true"):
+        refuse_other_images(directory, "vector", data.model_copy(update={"flip": True}))
+    cropped = data.model_copy(update={"image_size": 4, "crop": "adm"})
+    with pytest.raises(UserError, match=r"vector was computed with crop=resize_short, but data.crop=adm"):
+        refuse_other_images(directory, "vector", cropped)

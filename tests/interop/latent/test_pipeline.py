@@ -19,7 +19,8 @@ from difflab.diffusion.guidance.build import GuidanceParts
 from difflab.errors import UserError
 from difflab.files import sha256_of
 from difflab.interop.latent.exported import save_latent
-from difflab.interop.latent.whole import check_whole, leaves_whole, read_whole, save_whole
+from difflab.interop.latent.pipeline import read_whole
+from difflab.interop.latent.whole import check_whole, leaves_whole, save_whole
 from difflab.pipelines.stored import find_stored, load_stored, load_weights
 from difflab.tasks.build import NoisedModel
 from difflab.text.clip import END

@@ -69,6 +69,7 @@ class SamplesMeasurement:
                     caption=batch.get("caption"),
                     references=batch.get("references"),
                     layouts=layouts_of(batch),
+                    maps=batch.get("segmentation"),
                 )
         # Only now is it fully known how they were made.
         self.evaluator.sampling = self.samples.sampling()

@@ -39,7 +39,8 @@ def require_encoder(directory: DataDirectory, field: str, sha256: str) -> Encode
 
 def refuse_other_images(directory: DataDirectory, field: str, data: DataConfig) -> None:
     """Raises UserError if the arrays of a field are of other images than those that `data` makes of the stored ones:
-    of another size, cropped otherwise or at random, or mirrored."""
+    of another size, cropped otherwise or at random, or mirrored. One vector is of an image as a whole, whatever the
+    size at which the encoder saw it."""
     found = encoder_of(directory, field)
     if found is None or "image_size" not in found.settings:
         return
@@ -55,7 +56,12 @@ def refuse_other_images(directory: DataDirectory, field: str, data: DataConfig) 
             "the mirrored ones too"
         )
     ours = {"image_size": data.image_size, "channels": data.channels, "crop": data.fixed_crop, "alpha": data.alpha}
-    if directory.index.image_size == data.image_size == found.settings["image_size"]:
+    sizes = {data.image_size}
+    if len(found.shape) == 1:
+        del ours["image_size"]
+    else:
+        sizes.add(found.settings["image_size"])
+    if sizes == {directory.index.image_size}:
         # No rule of cropping has anything to do.
         del ours["crop"]
     for key, value in ours.items():

@@ -78,4 +78,5 @@ def save_latent(folder: Path, model: LatentModel) -> None:
             assert part.path is not None, "parts are in the folder"
             return part.model_copy(update={"sha256": sha256_of(temporary / part.path)})
 
-        native.save_export(temporary, model.state, with_frozen(config, recorded).model_dump(mode="json"))
+        made_of = {"lora": [dict(one) for one in model.merged]} if model.merged else None
+        native.save_export(temporary, model.state, with_frozen(config, recorded).model_dump(mode="json"), made_of)

@@ -36,6 +36,7 @@ class LatentModel:
     first_stage: network.* of the autoencoder, under our keys.
     tower:       the text encoder; None for a model without captions.
     notes:       how it was read, in lines.
+    merged:      the LoRA files that were merged into it: file, sha256, scale.
     """
 
     config: DenoisingModelConfig
@@ -43,3 +44,4 @@ class LatentModel:
     first_stage: Mapping[str, Tensor]
     tower: TextTower | None = None
     notes: tuple[str, ...] = ()
+    merged: tuple[Mapping[str, str | float], ...] = ()

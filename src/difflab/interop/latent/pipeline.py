@@ -42,6 +42,11 @@ _PARTS: dict[str, tuple[str, ...]] = {
 """The parts that a pipeline must have -> the classes that are read; () for those that its own file says."""
 
 
+def read_whole(path: Path) -> LatentModel | None:
+    """The model of a pipeline folder with all its parts; None if there is something else at the path."""
+    return read_pipeline(path) if is_pipeline(path) else None
+
+
 def is_pipeline(path: Path) -> bool:
     """Whether a path is the folder of a pipeline with a network that attends to a text, a first stage, or both."""
     if not (path / PIPELINE).is_file():

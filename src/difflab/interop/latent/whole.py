@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
 
 from difflab.config.model import ModelConfig, NoisedModelConfig
+from difflab.interop.latent.compvis_out import check_checkpoint, save_checkpoint
 from difflab.interop.latent.exported import refuse_used_folder
-from difflab.interop.latent.parts import LatentModel
-from difflab.interop.latent.pipeline import is_pipeline, read_pipeline
 from difflab.interop.latent.pipeline_out import check_pipeline, save_pipeline
 from difflab.interop.latent.stored import latent_config, with_parts
-from difflab.tasks.denoising.config import DenoisingModelConfig
 
-_CHECKS: dict[str, Callable[[DenoisingModelConfig], list[str]]] = {"diffusers": check_pipeline}
-_WRITERS: dict[str, Callable[[Path, LatentModel], list[str]]] = {"diffusers": save_pipeline}
-"""Layout -> what checks and writes a model with its first stage and text encoder."""
+_PIPELINE, _CHECKPOINT = "diffusers", "compvis"
+"""The layouts that have a place for a first stage and a text encoder."""
 
 
-def read_whole(path: Path) -> LatentModel | None:
-    """The latent diffusion model at a path, with all its parts; None if there is something else."""
-    return read_pipeline(path) if is_pipeline(path) else None
+def is_latent(config: ModelConfig) -> bool:
+    """Whether a model diffuses latents."""
+    return isinstance(config, NoisedModelConfig) and config.first_stage is not None
 
 
 def leaves_whole(config: ModelConfig, layout: str) -> bool:
     """Whether a model is written with its first stage in a layout of another program."""
-    return layout in _WRITERS and isinstance(config, NoisedModelConfig) and config.first_stage is not None
+    return layout in (_PIPELINE, _CHECKPOINT) and is_latent(config)
 
 
 def check_whole(path: Path, config: ModelConfig, layout: str) -> list[str]:
     """Checks that a model that `leaves_whole` can be written to `path`; returns remarks. Raises UserError if not."""
+    if layout == _CHECKPOINT:
+        return check_checkpoint(path, latent_config(config))
     refuse_used_folder(path)
-    return _CHECKS[layout](latent_config(config))
+    return check_pipeline(latent_config(config))
 
 
 def save_whole(path: Path, config: ModelConfig, state: Mapping[str, Tensor], layout: str) -> list[str]:
@@ -41,4 +40,5 @@ def save_whole(path: Path, config: ModelConfig, state: Mapping[str, Tensor], lay
 
     Raises UserError if the layout cannot represent it, or if there is something at the path already.
     """
-    return _WRITERS[layout](path, with_parts(latent_config(config), state))
+    model = with_parts(latent_config(config), state)
+    return save_checkpoint(path, model) if layout == _CHECKPOINT else save_pipeline(path, model)

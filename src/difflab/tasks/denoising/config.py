@@ -63,11 +63,14 @@ class DenoisingTrainConfig(TrainConfig):
     def _parts_fit(self) -> Self:
         refuse_inversion(self.sampler)
         self._refuse_other_shape()
-        for name, conditioner in self.conditioning.items():
-            conditioner.refuse_other_data(name, self.data)
+        self._refuse_other_data()
         self._check_augmentation()
         self._refuse_unfit_conditioning()
         return self
+
+    def _refuse_other_data(self) -> None:
+        for name, conditioner in self.conditioning.items():
+            conditioner.refuse_other_data(name, self.data)
 
     def _refuse_unfit_conditioning(self) -> None:
         made = {}
@@ -122,7 +125,8 @@ class DenoisingTrainConfig(TrainConfig):
             raise UserError(f"first_stage: {error}") from error
         described = self.model_copy(update={"conditioning": conditioning, "first_stage": first_stage})
         with user_errors():
-            # What is known of a first stage only now.
+            # What is known of frozen parts only now.
+            described._refuse_other_data()
             described._refuse_other_shape()
             described._refuse_unfit_conditioning()
         return described

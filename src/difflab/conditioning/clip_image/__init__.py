@@ -1,0 +1,1 @@
+"""An image by its CLIP embedding: image variation."""

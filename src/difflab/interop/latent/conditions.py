@@ -1,0 +1,48 @@
+"""Conditioners that are trained with the network, in the checkpoints of CompVis' codes, and those without weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from difflab.conditioning.config import ConditioningConfig
+from difflab.errors import UserError
+from difflab.interop.keymap import Entry, KeyMap
+from difflab.interop.layout import CONDITIONERS, Target
+from difflab.interop.ldm_conditioners import class_token_entries, rescaler_entries, token_transformer_entries
+from difflab.interop.unet_layout import without_weights
+
+_ENTRIES: Mapping[str, Callable[[Any], list[Entry]]] = {
+    "class_token": lambda config: class_token_entries(),
+    "token_transformer": token_transformer_entries,
+    "layout": token_transformer_entries,
+    "spatial_rescaler": lambda config: rescaler_entries(),
+    "low_res": without_weights,
+    "masked_image": without_weights,
+}
+"""Kind of a conditioner -> the entries of its weights, official keys without `cond_stage_model.`."""
+
+
+def unknown_conditioner(conditioning: ConditioningConfig) -> str | None:
+    """The first conditioner that a checkpoint cannot hold; None if it can hold all."""
+    return next((name for name, one in conditioning.items() if one.kind not in _ENTRIES), None)
+
+
+def conditions_keymap(target: Target) -> KeyMap:
+    """The map between a checkpoint's condition and the trained conditioners of a target.
+
+    Raises UserError for a conditioner that a checkpoint has not.
+    """
+    unknown = unknown_conditioner(target.conditioning)
+    if unknown is not None:
+        kind = target.conditioning[unknown].kind
+        raise UserError(f"CompVis' checkpoints have no conditioner of kind {kind} ({unknown}); use layout difflab")
+    shapes = {CONDITIONERS + key: shape for key, shape in target.conditioner_shapes().items()}
+    entries = [
+        replace(entry, ours=f"{CONDITIONERS}{name}.{entry.ours}")
+        for name, one in target.conditioning.items()
+        for entry in _ENTRIES[one.kind](one)
+    ]
+    # A rescaler that keeps its channels has no weights.
+    return KeyMap("compvis", [entry for entry in entries if entry.ours in shapes], shapes)

@@ -1,0 +1,1 @@
+"""The image tower of a stored CLIP, as a frozen part of other models."""

@@ -1,0 +1,302 @@
+"""Checkpoints of CompVis' codes as whole models, and back."""
+
+from __future__ import annotations
+
+import collections
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+from torch import Tensor
+
+from difflab.conditioning.config import ConditioningConfig
+from difflab.config.parts import FrozenConfig
+from difflab.diffusion.config import DiscreteDiffusionConfig
+from difflab.diffusion.guidance.config import ClassifierFreeGuidance
+from difflab.diffusion.samplers.config import DDIMConfig
+from difflab.errors import UserError
+from difflab.interop.keymap import shapes_of
+from difflab.interop.latent.checkpoint import open_checkpoint
+from difflab.interop.latent.compvis import preset_of, read_checkpoint
+from difflab.interop.latent.conditions import conditions_keymap
+from difflab.interop.latent.exported import save_latent
+from difflab.interop.latent.parts import LatentModel
+from difflab.interop.latent.presets import LATENT_PRESETS, fitting_latent_presets, unet_keymap
+from difflab.interop.latent.tables import TABLES, tables_of
+from difflab.interop.latent.whole import check_whole, save_whole
+from difflab.interop.layout import Target
+from difflab.networks.config import UNetConfig
+from difflab.networks.first_stage.config import FirstStageConfig
+from difflab.pipelines.stored import find_stored, load_stored, load_weights
+from difflab.tasks.denoising.config import DenoisingModelConfig
+from golden_fixtures import ROOT, draw, load
+
+UNET: dict[str, Any] = {
+    "channels": 4, "base_channels": 32, "channel_mult": [1, 2], "blocks_per_level": 1, "attention_resolutions": [4],
+    "attention_heads": 2, "resample": "symmetric_conv", "time_embedding": "adm", "norm_eps": 1e-5, "init": "adm",
+}  # fmt: skip
+WITH_TEXT: dict[str, Any] = {"context_channels": 64, "transformer": {"depth": 1}}
+STAGE = "ldm_kl_attn8_embed3"
+
+
+def config_of(**options: Any) -> DenoisingModelConfig:
+    return DenoisingModelConfig(
+        experiment="ldm/mine",
+        image_size=16,
+        channels=3,
+        diffusion=DiscreteDiffusionConfig.model_validate(
+            {"kind": "discrete", "schedule": {"kind": "scaled_linear"}, "prediction": "eps"}
+        ),
+        first_stage=FirstStageConfig(weights=FrozenConfig(path="elsewhere"), scale=0.18215),
+        network=UNetConfig.model_validate(UNET | options),
+        conditioning={},
+        sampler=DDIMConfig(kind="ddim", steps=2),
+        guidance=ClassifierFreeGuidance(kind="classifier_free", scale=7.5),
+    )
+
+
+def drawn(shapes: dict[str, tuple[int, ...]], seed: int = 3) -> dict[str, Tensor]:
+    return {key: torch.as_tensor(draw(seed, key, shape)) for key, shape in shapes.items()}
+
+
+def text_of_transformers(layers: int = 1, width: int = 64) -> dict[str, Tensor]:
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    sizes = CLIPTextConfig(hidden_size=width, intermediate_size=96, num_hidden_layers=layers, num_attention_heads=1)
+    with torch.device("meta"):
+        model = CLIPTextModelWithProjection(sizes)
+    state = drawn({k: s for k, s in shapes_of(model.state_dict()).items() if k.startswith("text_model.")})
+    return {f"transformer.{key}": value for key, value in state.items()}
+
+
+def text_of_open_clip(layers: int = 2, width: int = 64) -> dict[str, Tensor]:
+    from open_clip.transformer import TextTransformer
+
+    with torch.device("meta"):
+        text = TextTransformer(77, 49408, width, heads=1, layers=layers, mlp_ratio=1.5, output_dim=8)
+    state = {key: value for key, value in shapes_of(text.state_dict()).items() if key != "attn_mask"}
+    return {f"model.{key}": value for key, value in drawn(state).items()} | {"model.logit_scale": torch.tensor(4.6)}
+
+
+def content_of(config: DenoisingModelConfig, condition: dict[str, Tensor], **more: Tensor) -> dict[str, Any]:
+    fixture = load("latent", "diffusers_kl_noattn")
+    stage = fixture.state_dict()
+    unet = drawn(dict(unet_keymap(Target(config.network, 8)).official_shapes))
+    parts = {"model.diffusion_model.": unet, "first_stage_model.": stage, "cond_stage_model.": condition}
+    state = {prefix + key: value for prefix, part in parts.items() for key, value in part.items()}
+    tables = tables_of(config.diffusion)
+    return {"state_dict": {**tables, **state, **more}, "epoch": 3, "global_step": 7}
+
+
+def averages(content: dict[str, Any]) -> dict[str, Tensor]:
+    prefix = "model."
+    names = [key for key in content["state_dict"] if key.startswith("model.diffusion_model.")]
+    made = {f"model_ema.{key.removeprefix(prefix).replace('.', '')}": content["state_dict"][key] + 1 for key in names}
+    return {**made, "model_ema.decay": torch.tensor(0.9999), "model_ema.num_updates": torch.tensor(5)}
+
+
+def read(path: Path, config: DenoisingModelConfig, which: Any = "auto") -> LatentModel:
+    checkpoint = open_checkpoint(path)
+    assert checkpoint is not None
+    return read_checkpoint(checkpoint, config, which)
+
+
+TEXTS = {"none": dict, "transformers": text_of_transformers, "open_clip": text_of_open_clip}
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("ending", ["ckpt", "safetensors"])
+def test_a_checkpoint_comes_in_and_goes_out_bit_for_bit(tmp_path: Path, text: str, ending: str) -> None:
+    config = config_of(**({} if text == "none" else WITH_TEXT))
+    content = content_of(config, TEXTS[text]())
+    torch.save(content, tmp_path / "model.ckpt")
+    found = read(tmp_path / "model.ckpt", config)
+    assert "it has no averages (model_ema.*): took the weights as they are" in found.notes
+    assert "its tables of the noise schedule are those of the model" in found.notes
+    assert "left out epoch, global_step" in found.notes
+    save_latent(tmp_path / "ours", found)
+    model, stored = load_stored(tmp_path / "ours")
+    out = tmp_path / f"back.{ending}"
+    notes = check_whole(out, stored.config, "compvis")
+    assert save_whole(out, stored.config, load_weights(stored), "compvis")[: len(notes)] == notes
+    again = open_checkpoint(out)
+    assert again is not None
+    left = {"text_projection", "logit_scale"}
+    expected = {
+        key: value
+        for key, value in content["state_dict"].items()
+        if not (text == "open_clip" and (key.rpartition(".")[2] in left or ".resblocks.1." in key))
+    }
+    back = {
+        **{f"model.diffusion_model.{key}": value for key, value in again.unet.items()},
+        **{f"first_stage_model.{key}": value for key, value in again.first_stage.items()},
+        **{f"cond_stage_model.{key}": value for key, value in again.condition.items()},
+        **again.tables,
+    }
+    assert back.keys() == expected.keys()
+    assert all(torch.equal(back[key], value) for key, value in expected.items())
+    assert model.as_module() is not None
+    if text != "none":
+        assert stored.config.conditioning["caption"].encoder.architecture.hidden_act in ("quick_gelu", "gelu")
+
+
+def test_the_text_tower_of_open_clip_gives_what_it_gives_there(tmp_path: Path) -> None:
+    """Up to the penultimate block and through the last norm (FrozenOpenCLIPEmbedder)."""
+    import open_clip
+    from open_clip.transformer import TextTransformer
+
+    config = config_of(**WITH_TEXT)
+    condition = text_of_open_clip(layers=3)
+    torch.save(content_of(config, condition), tmp_path / "model.ckpt")
+    save_latent(tmp_path / "ours", read(tmp_path / "model.ckpt", config))
+    model, _ = load_stored(tmp_path / "ours")
+    text = TextTransformer(77, 49408, 64, heads=1, layers=3, mlp_ratio=1.5, output_dim=8).eval()
+    text.load_state_dict(
+        {key.removeprefix("model."): v for key, v in condition.items() if "logit" not in key}, strict=False
+    )
+    captions = ["a red cat!", ""]
+    with torch.inference_mode():
+        x = text.token_embedding(open_clip.tokenize(captions)) + text.positional_embedding
+        for block in text.transformer.resblocks[:2]:
+            x = block(x, attn_mask=text.attn_mask)
+        expected = text.ln_final(x)
+        found = model.conditioners.conditioning({"caption": captions}, seeds=[0, 1])
+    assert found is not None
+    torch.testing.assert_close(found.tokens, expected, atol=2e-5, rtol=1e-5)
+
+
+def trained(kind: str, **options: Any) -> ConditioningConfig:
+    return TypeAdapter(ConditioningConfig).validate_python({"mine": {"kind": kind, **options}})
+
+
+TRAINED = {
+    "class": (trained("class_token", classes=5, width=64, drop_rate=0.1), {"embedding.weight": (6, 64)}, WITH_TEXT),
+    "text": (
+        trained("token_transformer", width=64, layers=1, heads=2,
+                tokenizer={"kind": "clip", "context_length": 8}),
+        {}, WITH_TEXT,
+    ),
+    "inpainting": (trained("masked_image"), {}, {"concat_channels": 5}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_conditioners_that_are_trained_come_in_and_go_out(tmp_path: Path, name: str) -> None:
+    conditioning, shapes, options = TRAINED[name]
+    config = config_of(**options).model_copy(update={"conditioning": conditioning})
+    if name == "text":
+        target = Target(config.network, 8, conditioning=conditioning)
+        shapes = {**conditions_keymap(target).official_shapes, "transformer.to_logits.weight": (49408, 64)}
+    condition = drawn(dict(shapes))
+    if name == "inpainting":
+        condition = load("latent", "diffusers_kl_noattn").state_dict()
+    content = content_of(config, condition)
+    torch.save(content, tmp_path / "model.ckpt")
+    found = read(tmp_path / "model.ckpt", config)
+    if name != "class":
+        assert any("left out" in note and "condition" in note for note in found.notes)
+    save_latent(tmp_path / "ours", found)
+    _, stored = load_stored(tmp_path / "ours")
+    assert stored.config.conditioning == conditioning
+    save_whole(tmp_path / "back.ckpt", stored.config, load_weights(stored), "compvis")
+    again = open_checkpoint(tmp_path / "back.ckpt")
+    assert again is not None
+    kept = {} if name == "inpainting" else {k: v for k, v in condition.items() if "to_logits" not in k}
+    assert again.condition.keys() == kept.keys()
+    assert all(torch.equal(again.condition[key], value) for key, value in kept.items())
+
+
+def test_averages_are_taken_where_there_are_some(tmp_path: Path) -> None:
+    config = config_of()
+    content = content_of(config, {})
+    content["state_dict"] |= averages(content)
+    torch.save(content, tmp_path / "model.ckpt")
+    taken, raw, asked = (read(tmp_path / "model.ckpt", config, which) for which in ("auto", "raw", "ema"))
+    key = "network.conv_in.weight"
+    own = content["state_dict"]["model.diffusion_model.input_blocks.0.0.weight"]
+    assert torch.equal(taken.state[key], own + 1)
+    assert torch.equal(asked.state[key], own + 1)
+    assert torch.equal(raw.state[key], own)
+    assert any("took the averages of training" in note for note in taken.notes)
+    lacking = {k: v for k, v in content["state_dict"].items() if k != "model_ema.diffusion_modelinput_blocks00weight"}
+    torch.save({"state_dict": lacking}, tmp_path / "other.ckpt")
+    with pytest.raises(UserError, match=r"have no input_blocks.0.0.weight: they are of another network"):
+        open_checkpoint(tmp_path / "other.ckpt")
+
+
+class ModelCheckpoint:
+    """What Lightning's callbacks leave in official checkpoints."""
+
+
+def test_pickled_callbacks_are_not_executed(tmp_path: Path) -> None:
+    config = config_of()
+    content = content_of(config, {})
+    # Classes by which official files are refused by torch itself are named, and nothing of them runs.
+    content["callbacks"] = collections.OrderedDict(best=torch.zeros(1))
+    torch.save(content, tmp_path / "model.ckpt")
+    found = read(tmp_path / "model.ckpt", config)
+    assert "left out epoch, global_step, callbacks" in found.notes
+
+
+def test_the_scale_in_a_file_is_that_of_the_model(tmp_path: Path) -> None:
+    config = config_of()
+    torch.save(content_of(config, {}, scale_factor=torch.tensor(0.25)), tmp_path / "model.ckpt")
+    found = read(tmp_path / "model.ckpt", config)
+    assert found.config.first_stage.scale == 0.25
+    save_latent(tmp_path / "ours", found)
+    stored = find_stored(tmp_path / "ours")
+    save_whole(tmp_path / "back.ckpt", stored.config, load_weights(stored), "compvis")
+    again = open_checkpoint(tmp_path / "back.ckpt")
+    assert again is not None
+    assert float(again.tables["scale_factor"]) == 0.25
+    unknown = config.model_copy(update={"first_stage": FirstStageConfig(weights=FrozenConfig(path="elsewhere"))})
+    torch.save(content_of(config, {}), tmp_path / "model.ckpt")
+    with pytest.raises(UserError, match="neither its scale_factor nor ldm/mine"):
+        read(tmp_path / "model.ckpt", unknown)
+
+
+def test_what_cannot_be_is_one_line(tmp_path: Path) -> None:
+    config = config_of()
+    torch.save(content_of(config, {"embedding.weight": torch.zeros(3, 8)}), tmp_path / "class.ckpt")
+    with pytest.raises(UserError, match=r"its condition .*: these weights do not fit .* embedding.weight \[3, 8\]"):
+        read(tmp_path / "class.ckpt", config)
+    torch.save(content_of(config, {}), tmp_path / "model.ckpt")
+    with pytest.raises(UserError, match="do not fit the guided layout of this network"):
+        read(tmp_path / "model.ckpt", config_of(base_channels=64))
+    with pytest.raises(UserError, match="has no averages"):
+        read(tmp_path / "model.ckpt", config, "ema")
+    checkpoint = open_checkpoint(tmp_path / "model.ckpt")
+    assert checkpoint is not None
+    with pytest.raises(UserError, match="none of the published ones known here: name the experiment"):
+        preset_of(checkpoint)
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
+    assert open_checkpoint(tmp_path / "other.pt") is None
+    assert open_checkpoint(tmp_path) is None
+
+
+@pytest.mark.parametrize("name", ["ldm_schedule_sd", "ldm_schedule_default_0015_0195"])
+def test_tables_are_the_official_ones(name: str) -> None:
+    fixture = load("latent", name)
+    args, kept = fixture.spec["args"]["schedule"], fixture.spec["args"]["indices"]
+    ends = {"beta_start": args["linear_start"], "beta_end": args["linear_end"]}
+    diffusion = DiscreteDiffusionConfig.model_validate(
+        {"kind": "discrete", "schedule": {"kind": "scaled_linear", **ends}, "prediction": "eps"}
+    )
+    for key, value in tables_of(diffusion).items():
+        assert torch.equal(value if key in fixture.spec["full"] else value[kept], torch.as_tensor(fixture.arrays[key]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LATENT_PRESETS)
+def test_released_unets_fit_their_presets(name: str) -> None:
+    files = {"sd/v1": "sd_v1", "sd/v2_base": "sd_v2_base", "sd/v2_768": "sd_v2_768_v", "sd/v2_zero_snr": "sd_v2_768_v"}
+    files["ldm/txt2img_large"] = "ldm_text2img_large"
+    file = files.get(name, name.replace("/", "_"))
+    released = json.loads(gzip.decompress((ROOT / "latent" / "released" / f"{file}_unet.keys.json.gz").read_bytes()))
+    shapes = {key: tuple(shape) for key, shape in released["keys"].items()}
+    assert name in fitting_latent_presets(shapes)
+    assert len(TABLES) == 12
