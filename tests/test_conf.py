@@ -129,7 +129,6 @@ PARAMETERS = {  # of the whole model, with its class embedding
     "ldm/cin256_v2": 401_433_091,
     "ldm/text2img256": 570_214_019,
     "ldm/txt2img_large": 1_415_195_844,  # 1.45 billion with logits that nothing uses and the first stage
-    "ldm/inpainting_big": 387_245_827,
     "sd/v1_inpainting": 859_535_364,
     "sd/v2_inpainting": 865_925_124,
     "sd/v1": 859_520_964,  # of the official file too, without first stage and text encoder
