@@ -61,8 +61,8 @@ SD512 = LatentCase("sd512", side=64, batch=8, block=3)
 
 
 def train_latents(case: LatentCase, args: Scale, report: Report, accelerator: Accelerator) -> None:
-    """difflab's network with its activations recomputed, and alone after it, as it takes the least memory; then
-    everybody that keeps activations, alone and in turn."""
+    """First difflab with recomputed activations, alone, which takes the least memory; then all that keep them, alone
+    and in turn."""
     training = LatentTraining(case, args, report, accelerator)
     report.note("training", training.headline())
     report.attempt(f"training, {RECOMPUTED}", training.recomputed)

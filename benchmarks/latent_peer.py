@@ -13,8 +13,9 @@ from benchmarks.drawers import fill_zero_layers
 from benchmarks.switches import allowing_tf32
 from difflab.config.validate import first_problem
 from difflab.errors import UserError
-from difflab.interop.diffusers_unet import diffusers_entries
-from difflab.interop.keymap import KeyMap, shapes_of
+from difflab.interop.diffusers_condition import to_condition_config
+from difflab.interop.latent_unets import DIFFUSERS_CONDITION_UNET
+from difflab.interop.layout import NETWORK, Target
 from difflab.networks.build import build_network
 from difflab.networks.config import TransformerConfig, UNetConfig
 from difflab.networks.unet import UNet
@@ -73,23 +74,6 @@ class LatentUNet:
             )
         except ValidationError as error:
             raise UserError(first_problem(error)[1]) from None
-
-    def arguments(self) -> dict[str, Any]:
-        """Those with which diffusers builds the same network."""
-        plain = len(self.mult) - 1
-        return {
-            "sample_size": self.side,
-            "in_channels": self.channels,
-            "out_channels": self.channels,
-            "down_block_types": ("CrossAttnDownBlock2D",) * plain + ("DownBlock2D",),
-            "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * plain,
-            "block_out_channels": tuple(self.base * mult for mult in self.mult),
-            "layers_per_block": self.blocks,
-            "transformer_layers_per_block": self.depth,
-            # The number of heads, which the library calls their width.
-            "attention_head_dim": self.heads,
-            "cross_attention_dim": self.context,
-        }
 
     def in_words(self) -> str:
         """As in `4x16x16 latents, 64 channels x 1, 2, 4, tokens 77x128`."""
@@ -166,13 +150,13 @@ def diffusers_unet(ours: UNet, about: LatentUNet) -> nn.Module:
         raise UserError(
             "diffusers is not installed; `pip install 'difflab[peers]'`, or choose --part latents"
         ) from None
-    state = {name: tensor.detach().clone() for name, tensor in ours.state_dict().items()}
-    shapes = shapes_of(state)
-    keymap = KeyMap(PEER, diffusers_entries(ours.plan, shapes), shapes)
+    state = {NETWORK + name: tensor.detach().clone() for name, tensor in ours.state_dict().items()}
+    target = Target(about.config(), about.side)
+    described = {key: value for key, value in to_condition_config(target).items() if not key.startswith("_")}
     # Nobody waits for initial weights that are replaced at once.
     with torch.device("meta"):
-        theirs = cast("nn.Module", UNet2DConditionModel(**about.arguments()))
-    theirs.load_state_dict(keymap.to_official(state), assign=True)
+        theirs = cast("nn.Module", UNet2DConditionModel(**described))
+    theirs.load_state_dict(DIFFUSERS_CONDITION_UNET.keymap(target).to_official(state), assign=True)
     theirs.requires_grad_(True)
     require_agreement(ours, theirs, about)
     return theirs

@@ -129,6 +129,8 @@ PARAMETERS = {  # of the whole model, with its class embedding
     "ldm/cin256_v2": 401_433_091,
     "ldm/text2img256": 570_214_019,
     "ldm/txt2img_large": 1_415_195_844,  # 1.45 billion with logits that nothing uses and the first stage
+    "sd/v1_inpainting": 859_535_364,
+    "sd/v2_inpainting": 865_925_124,
     "sd/v1": 859_520_964,  # of the official file too, without first stage and text encoder
     "sd/v2_base": 865_910_724,
     "sd/v2_768": 865_910_724,
@@ -166,6 +168,8 @@ NEEDED = {  # what a choice cannot do without
         "network.concat_channels=4",
     ],
     ("conditioning", "glide"): ["network.context_channels=512"],
+    ("conditioning", "sd_v1_inpainting"): ["network.context_channels=768", "network.concat_channels=4"],
+    ("conditioning", "sd_v2_inpainting"): ["network.context_channels=1024", "network.concat_channels=4"],
     ("conditioning", "sd_v1"): ["network.context_channels=768"],
     ("conditioning", "sd_v2"): ["network.context_channels=1024"],
     ("tokenizer", "clip"): ["task=contrastive"],
@@ -251,9 +255,13 @@ def test_every_choice_of_every_group_validates(group: str, name: str) -> None:
     if group == "network":
         network = contents("network", name) or {}
         overrides += NEEDED_BY.get(network["kind"], [])
-        overrides += NEEDED_BY_CONCATENATION.get(network.get("concat_channels", 0), [])
-        if width := network.get("context_channels"):
+        width = network.get("context_channels")
+        if "inpainting" in name and width:
+            overrides += [f"conditioning={name}"]
+        elif width:
             overrides += ["conditioning=text_encoder", f"conditioning.caption.width={width}"]
+        else:
+            overrides += NEEDED_BY_CONCATENATION.get(network.get("concat_channels", 0), [])
         if network["kind"] == "unet" and network.get("channels") == 4:
             overrides += ["first_stage=autoencoder", "first_stage.weights.path=runs/somewhere"]
         if network["kind"] == "clip":

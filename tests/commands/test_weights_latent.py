@@ -80,6 +80,11 @@ def test_a_checkpoint_is_imported_by_its_experiment_and_exported(monkeypatch: py
     assert "none of the published ones known here: name the experiment" in mistake(
         "weights", "import", "v1.ckpt", "--out", "o"
     )
+    out = done("weights", "inspect", "v1.ckpt").out
+    assert "layout   compvis\n" in out
+    assert "is       latent diffusion model, denoiser of 4-channel images, autoencoder (KL), f=2" in out
+    assert "text encoder under the names of transformers" in out
+    assert "it has no averages of training" in out
     monkeypatch.setattr("difflab.commands.weights_latent.model_of_experiment", lambda name: config)
     out = done("weights", "import", "v1.ckpt", "--out", "ours", "--preset", "ldm/mine").out
     assert "v1.ckpt -> ours: try `difflab sample run=ours n=4" in out

@@ -40,9 +40,25 @@ def test_other_byte_orders_and_layouts_are_read() -> None:
     assert decode_array(npy(np.float32(3))).shape == ()
 
 
+def test_every_file_has_its_own_array_of_which_it_is_no_part() -> None:
+    first, second = (encode_array(np.full((2, 3), value, np.float32)) for value in (1, 2))
+    arrays = [decode_array(data) for data in (first, second, first)]
+    arrays[0] += 5
+    assert [array.unique().tolist() for array in arrays] == [[6.0], [2.0], [1.0]]
+
+
+def test_what_stands_behind_an_array_is_not_read() -> None:
+    assert decode_array(encode_array(np.arange(3)) + b"more").tolist() == [0, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
+        (encode_array(np.arange(3))[:-1], "no .npy file"),
+        (encode_array(np.arange(3)).replace(b"(3,)", b"(-3)"), "no .npy file"),
+        (encode_array(np.arange(3)).replace(b"(3,)", b"(3,("), "no .npy file"),
+        (encode_array(np.arange(3))[:20], "no .npy file"),
+        (npy(np.zeros(3, "S0")), "no array of numbers"),
         (b"no array", "no .npy file"),
         (npy(np.array([{"a": 1}], dtype=object)), "no .npy file"),
         (npy(np.zeros((0, 3))), "no array of numbers"),

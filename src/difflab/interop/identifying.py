@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,9 +13,15 @@ from difflab.config.model import ModelConfig
 from difflab.config.stored import read_train_config
 from difflab.config.validate import validate
 from difflab.errors import UserError
+from difflab.interop.autoencoder_layout import COMPVIS_AUTOENCODER
 from difflab.interop.clip_folder import clip_of_folder
 from difflab.interop.describing import native_in_words, of_config
+from difflab.interop.guided import GUIDED
 from difflab.interop.keymap import Shapes, shapes_of
+from difflab.interop.latent.checkpoint import Checkpoint, open_checkpoint
+from difflab.interop.latent.conditions import condition_in_words
+from difflab.interop.latent.presets import fitting_latent_presets
+from difflab.interop.latent_unets import COMPVIS_UNET
 from difflab.interop.layout import Target
 from difflab.interop.layouts import LAYOUTS, NATIVE, is_ours, layout_named, marked_layouts, part_of_a_model
 from difflab.interop.native import exported_model, read_json
@@ -47,6 +53,9 @@ class Identification:
 def identify(path: str | Path, wrapper: str | None = None) -> Identification:
     """Identifies the weights at `path` (a file, a diffusers folder or a difflab export)."""
     path = Path(path)
+    checkpoint = None if wrapper is not None else open_checkpoint(path)
+    if checkpoint is not None:
+        return _of_checkpoint(checkpoint)
     found = open_weights(path, wrapper)
     fitting = fitting_presets(found.state)
     marked = marked_layouts(found.state)
@@ -74,9 +83,34 @@ def identify(path: str | Path, wrapper: str | None = None) -> Identification:
         presets=tuple(fitting),
         tensors=len(found.state),
         parameters=sum(tensor.numel() for tensor in found.state.values()),
-        dtypes=tuple(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in found.state.values()})),
+        dtypes=_dtypes(found.state.values()),
         notes=tuple(notes),
     )
+
+
+def _of_checkpoint(checkpoint: Checkpoint) -> Identification:
+    """What a checkpoint of a whole latent diffusion model is."""
+    unet = checkpoint.unet_shapes
+    layout = COMPVIS_UNET if COMPVIS_UNET.marks(unet) else GUIDED
+    stage = COMPVIS_AUTOENCODER.in_words(shapes_of(checkpoint.first_stage))
+    tensors = [*checkpoint.unet.values(), *checkpoint.first_stage.values(), *checkpoint.condition.values()]
+    condition = condition_in_words(checkpoint.condition) if checkpoint.condition else "no condition of its own"
+    averages = "has averages" if checkpoint.averages is not None else "has no averages"
+    return Identification(
+        path=checkpoint.path,
+        format=checkpoint.format,
+        layout=COMPVIS_UNET.program,
+        facts=("latent diffusion model", *layout.in_words(unet), *stage, condition),
+        presets=tuple(fitting_latent_presets(unet)),
+        tensors=len(tensors),
+        parameters=sum(tensor.numel() for tensor in tensors),
+        dtypes=_dtypes(tensors),
+        notes=(f"it {averages} of training (model_ema.*), which are not counted; --wrapper inspects a part alone",),
+    )
+
+
+def _dtypes(tensors: Iterable[Tensor]) -> tuple[str, ...]:
+    return tuple(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors}))
 
 
 def _described_beside(path: Path, shapes: Shapes, notes: list[str]) -> ModelConfig | None:

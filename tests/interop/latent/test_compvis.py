@@ -294,7 +294,9 @@ def test_tables_are_the_official_ones(name: str) -> None:
 @pytest.mark.parametrize("name", LATENT_PRESETS)
 def test_released_unets_fit_their_presets(name: str) -> None:
     files = {"sd/v1": "sd_v1", "sd/v2_base": "sd_v2_base", "sd/v2_768": "sd_v2_768_v", "sd/v2_zero_snr": "sd_v2_768_v"}
-    files["ldm/txt2img_large"] = "ldm_text2img_large"
+    files |= {"ldm/txt2img_large": "ldm_text2img_large", "sd/v2_inpainting": "sd_v2_inpainting"}
+    if name == "sd/v1_inpainting":
+        pytest.skip("its keys are those of sd/v1 with a wider first convolution; no list of them is here")
     file = files.get(name, name.replace("/", "_"))
     released = json.loads(gzip.decompress((ROOT / "latent" / "released" / f"{file}_unet.keys.json.gz").read_bytes()))
     shapes = {key: tuple(shape) for key, shape in released["keys"].items()}

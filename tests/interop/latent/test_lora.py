@@ -161,7 +161,7 @@ def test_diffusers_own_merge_agrees(model: LatentModel, tmp_path: Path) -> None:
                 f"unet.{ATTENTION}.to_q.lora_A.weight": torch.zeros(2, 96),
                 f"unet.{ATTENTION}.to_q.lora_B.weight": torch.zeros(96, 2),
             },
-            f"another base: its change of {ATTENTION}.to_q is [96, 2] times [2, 96], for a weight of [64, 64]",
+            f"of another base: its change of {ATTENTION}.to_q is [96, 2] times [2, 96], for a weight of [64, 64]",
         ),
     ],
 )

@@ -44,7 +44,9 @@ def imported(folder: Path, out: Path) -> Path:
 
 
 @torch.inference_mode()
-def our_drawing(folder: Path, sampler: SamplerBase, negative: Sequence[str]) -> tuple[Tensor, Tensor]:
+def our_drawing(
+    folder: Path, sampler: SamplerBase, negative: Sequence[str], shown: dict[str, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """The latents and the images of the captions, guided away from others, as StableDiffusionPipeline does."""
     model, _ = load_stored(folder)
     assert isinstance(model, NoisedModel)
@@ -52,11 +54,11 @@ def our_drawing(folder: Path, sampler: SamplerBase, negative: Sequence[str]) -> 
     walk = build_sampler(sampler)
     process = walk.respace(model.process)
     config = model.config
-    away = model.conditioners.conditioning({"caption": list(negative)}, seeds=[0, 1])
+    away = model.conditioners.conditioning({"caption": list(negative), **(shown or {})}, seeds=[0, 1])
     denoiser = NetworkDenoiser(
         model.network,
         process,
-        model.conditioners.conditioning({"caption": CAPTIONS}, seeds=[0, 1]),
+        model.conditioners.conditioning({"caption": CAPTIONS, **(shown or {})}, seeds=[0, 1]),
         guidance=build_guidance(config.guidance, GuidanceParts(away, process.prediction, {})),
         threshold=build_threshold(config.guidance.model_copy(update={"threshold": "none"})),
     )
@@ -127,6 +129,42 @@ def test_it_draws_what_the_pipeline_draws_and_so_does_what_comes_back(
     assert again.config.network == first.network
     assert again.config.diffusion == first.diffusion
     assert kind not in ("PNDMScheduler", "DDIMScheduler") or again.config.sampler == first.sampler
+
+
+@pytest.mark.slow
+def test_inpainting_draws_what_its_pipeline_draws(tmp_path: Path) -> None:
+    from diffusers import DDIMScheduler, StableDiffusionInpaintPipeline
+
+    text = small_pipeline(tmp_path / "tokenizer", DDIMScheduler(**DDIM), in_channels=9)
+    # Its pipeline shows a sample of the posterior, which is its mode where the variance is none.
+    text.vae.quant_conv.weight.data[4:], text.vae.quant_conv.bias.data[4:] = 0.0, -30.0
+    text.save_pretrained(tmp_path / "text")
+    theirs = StableDiffusionInpaintPipeline.from_pretrained(tmp_path / "text")
+    theirs.set_progress_bar_config(disable=True)
+    theirs.save_pretrained(tmp_path / "theirs")
+    generator = torch.Generator().manual_seed(5)
+    image = torch.rand(2, 3, 16, 16, generator=generator) * 2 - 1
+    mask = torch.zeros(2, 1, 16, 16)
+    mask[:, :, 3:11, 5:13] = 1
+    call: dict[str, Any] = {"image": image, "mask_image": mask, "height": 16, "width": 16, "strength": 1.0}
+    call |= {"negative_prompt": NEGATIVE, "num_inference_steps": STEPS, "guidance_scale": 7.5, "latents": start()}
+    expected = theirs(CAPTIONS, output_type="latent", **call).images
+    ours = imported(tmp_path / "theirs", tmp_path / "ours")
+    config = find_stored(ours).config
+    assert config.conditioning["masked_image"].order == "mask_image"
+    sampler = config.sampler.model_copy(update={"steps": STEPS})
+    shown = {"image": image, "mask": (mask * 255).byte()}
+    found, _ = our_drawing(ours, sampler, NEGATIVE, shown)
+    torch.testing.assert_close(found, expected, atol=2e-3 * float(expected.abs().max()), rtol=0)
+    stored = find_stored(ours)
+    assert not save_whole(tmp_path / "back", stored.config, load_weights(stored), "diffusers")
+    back = StableDiffusionInpaintPipeline.from_pretrained(tmp_path / "back")
+    back.set_progress_bar_config(disable=True)
+    torch.testing.assert_close(back(CAPTIONS, output_type="latent", **call).images, expected, atol=1e-4, rtol=1e-4)
+    other = config.conditioning["masked_image"].model_copy(update={"order": "image_mask"})
+    conditioning = {**config.conditioning, "masked_image": other}
+    with pytest.raises(UserError, match=r"on a mask before its image \(masked_image.order=mask_image, known=0\)"):
+        check_whole(tmp_path / "o", config.model_copy(update={"conditioning": conditioning}), "diffusers")
 
 
 def read_whole_of(folder: Path) -> Any:
@@ -217,7 +255,7 @@ def changed(path: Path, **change: Any) -> None:
         ("text_encoder/config.json", {"num_hidden_layers": 3}, "is not the text encoder that its configuration says"),
         ("text_encoder/config.json", {"vocab_size": 64}, "is not the text encoder"),
         ("unet/config.json", {"cross_attention_dim": 48}, "attends to tokens of 48 channels (cross_attention_dim)"),
-        ("unet/config.json", {"in_channels": 9}, "unet reads concat besides the text"),
+        ("unet/config.json", {"in_channels": 8}, "unet reads concat, which the parts"),
         ("unet/config.json", {"in_channels": 3, "out_channels": 3}, "unet has 3 channels and vae latents of 4"),
         ("vae/config.json", {"use_quant_conv": False}, "use_quant_conv=False is not supported"),
         ("scheduler/scheduler_config.json", {"_class_name": "EDMEulerScheduler"}, "'EDMEulerScheduler' is not"),

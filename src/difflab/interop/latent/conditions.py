@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,24 @@ _ENTRIES: Mapping[str, Callable[[Any], list[Entry]]] = {
     "masked_image": without_weights,
 }
 """Kind of a conditioner -> the entries of its weights, official keys without `cond_stage_model.`."""
+
+
+_IN_WORDS = (
+    ("transformer.text_model.", "text encoder under the names of transformers"),
+    ("model.token_embedding.", "text encoder under the names of open_clip"),
+    ("transformer.token_emb.", "text transformer that is trained with it"),
+    ("channel_mapper.", "spatial rescaler"),
+    ("embedding.", "class token"),
+    ("decoder.", "the first stage as its condition"),
+)
+"""What the names of a condition begin with -> what it is."""
+
+
+def condition_in_words(keys: Iterable[str]) -> str:
+    """The fact of a checkpoint's condition, by its names."""
+    names = list(keys)
+    known = (words for beginning, words in _IN_WORDS if any(name.startswith(beginning) for name in names))
+    return next(known, "a condition that is not known here")
 
 
 def unknown_conditioner(conditioning: ConditioningConfig) -> str | None:

@@ -10,6 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from difflab.conditioning.config import ConditioningConfig
+from difflab.conditioning.inpainting.config import MaskedImageConditionerConfig
 from difflab.config.validate import first_problem
 from difflab.diffusion.guidance.config import ClassifierFreeGuidance
 from difflab.errors import UserError
@@ -30,8 +31,10 @@ from difflab.tasks.denoising.config import DenoisingModelConfig
 
 SCALE = 7.5
 """The default guidance_scale of StableDiffusionPipeline."""
-STABLE_DIFFUSION = "StableDiffusionPipeline"
-_PIPELINES = (STABLE_DIFFUSION, "StableDiffusionImg2ImgPipeline")
+STABLE_DIFFUSION, INPAINTING = "StableDiffusionPipeline", "StableDiffusionInpaintPipeline"
+_PIPELINES = (STABLE_DIFFUSION, "StableDiffusionImg2ImgPipeline", INPAINTING)
+MASKED_IMAGE = MaskedImageConditionerConfig(kind="masked_image", order="mask_image", hole=1.0, known=0.0)
+"""What a network for inpainting sees besides its input: the mask, 1 in the hole, and the latent of the rest."""
 _PARTS: dict[str, tuple[str, ...]] = {
     "unet": (CONDITION,),
     "vae": (KL,),
@@ -69,6 +72,8 @@ def read_pipeline(path: Path) -> LatentModel:
     scale = native.validated(AutoencoderFile, native.read_json(vae), vae).scaling_factor
     first_stage = FirstStageConfig(weights=first_stage_weights(), architecture=autoencoder, scale=scale)
     conditioning: ConditioningConfig = {CAPTION: caption_conditioner(tower.architecture, tower.tokenizer)}
+    if network.network.reads.widths.get("concat"):
+        conditioning[MASKED_IMAGE.kind] = MASKED_IMAGE
     try:
         config = DenoisingModelConfig(
             experiment=f"diffusers/{path.resolve().name}",
@@ -148,10 +153,11 @@ def _check_fit(path: Path, network: Target, latent_channels: int, tower: TextTow
             f"{path}: unet attends to tokens of {reads.get('tokens')} channels (cross_attention_dim) and text_encoder "
             f"gives {width} (hidden_size): they do not belong together"
         )
-    other = [field for field, channels in reads.items() if field != "tokens" and channels]
+    made = {"tokens": width, "concat": latent_channels + 1}
+    other = [field for field, channels in reads.items() if channels and channels != made.get(field)]
     if other or network.conditioning:
         what = " and ".join((*other, *network.conditioning))
         raise UserError(
-            f"{path}: unet reads {what} besides the text, which the parts of this folder do not make: only pipelines "
-            "of text to image are read whole"
+            f"{path}: unet reads {what}, which the parts of this folder do not make: only pipelines of text to image, "
+            "and of inpainting with five channels more, are read whole"
         )

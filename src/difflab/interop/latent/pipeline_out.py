@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from difflab.conditioning.config import ConditionerBase
+from difflab.conditioning.inpainting.config import MaskedImageConditionerConfig
 from difflab.errors import UserError
 from difflab.files import replacing_together
 from difflab.interop import native
@@ -14,7 +16,7 @@ from difflab.interop.diffusers_condition import CONDITION, to_condition_config
 from difflab.interop.diffusers_model import SCHEDULER
 from difflab.interop.latent.exported import refuse_used_folder
 from difflab.interop.latent.parts import LatentModel
-from difflab.interop.latent.pipeline import STABLE_DIFFUSION
+from difflab.interop.latent.pipeline import INPAINTING, MASKED_IMAGE, STABLE_DIFFUSION
 from difflab.interop.latent.scheduler_out import write_scheduler
 from difflab.interop.latent.stored import one_scale, text_conditioner
 from difflab.interop.latent.tower import save_tokenizer, save_tower
@@ -25,6 +27,8 @@ from difflab.interop.tensor_files import write_safetensors
 from difflab.tasks.denoising.config import DenoisingModelConfig
 
 _NOTHING = [None, None]
+_VERSION = "0.42.1"
+"""Of the library whose files these are, which its pipelines for inpainting ask for."""
 
 
 def network_target(config: DenoisingModelConfig) -> Target:
@@ -37,13 +41,7 @@ def check_pipeline(config: DenoisingModelConfig) -> list[str]:
 
     Raises UserError naming what it has not.
     """
-    conditioner = text_conditioner(config)
-    if conditioner is None or len(config.conditioning) > 1:
-        made = ", ".join(config.conditioning) or "none"
-        raise UserError(
-            f"diffusers' {STABLE_DIFFUSION} is conditioned on captions by a frozen text encoder (conditioning.kind="
-            f"text_encoder) alone; this model's conditioners are {made}; use layout difflab"
-        )
+    _pipeline_of(config)
     assert config.first_stage is not None, "the model is one of latents"
     if config.first_stage.autoencoder.regularizer.codebook_size is not None:
         raise UserError(f"diffusers' {STABLE_DIFFUSION} has a first stage without a codebook; use layout difflab")
@@ -52,6 +50,30 @@ def check_pipeline(config: DenoisingModelConfig) -> list[str]:
     DIFFUSERS_CONDITION_UNET.keymap(target)
     to_condition_config(target)
     return write_scheduler(config)[1]
+
+
+def _pipeline_of(config: DenoisingModelConfig) -> str:
+    """The class of the pipeline whose conditions are those of a model. Raises UserError if there is none."""
+    text = text_conditioner(config)
+    others = [(name, one) for name, one in config.conditioning.items() if one is not text]
+    if text is not None and not others:
+        return STABLE_DIFFUSION
+    if text is not None and len(others) == 1 and _inpaints(others[0][1]):
+        return INPAINTING
+    made = ", ".join(config.conditioning) or "none"
+    raise UserError(
+        f"diffusers' {STABLE_DIFFUSION} is conditioned on captions by a frozen text encoder (conditioning.kind="
+        "text_encoder), for inpainting also on a mask before its image (masked_image.order=mask_image, known=0); this "
+        f"model's conditioners are {made}; use layout difflab"
+    )
+
+
+def _inpaints(conditioner: ConditionerBase) -> bool:
+    """Whether a conditioner gives what a network for inpainting sees in diffusers; how masks are drawn is its own."""
+    if not isinstance(conditioner, MaskedImageConditionerConfig):
+        return False
+    ours = (conditioner.order, conditioner.hole, conditioner.known)
+    return ours == (MASKED_IMAGE.order, MASKED_IMAGE.hole, MASKED_IMAGE.known)
 
 
 def save_pipeline(folder: Path, model: LatentModel) -> list[str]:
@@ -82,7 +104,8 @@ def save_pipeline(folder: Path, model: LatentModel) -> list[str]:
         save_tokenizer(temporary / "tokenizer", tower)
         (temporary / "scheduler").mkdir()
         native.save_json(temporary / "scheduler" / SCHEDULER, scheduler)
-        native.save_json(temporary / PIPELINE, _index(scheduler["_class_name"], tower.architecture.projection_dim))
+        index = _index(_pipeline_of(config), scheduler["_class_name"], tower.architecture.projection_dim)
+        native.save_json(temporary / PIPELINE, index)
     if tower.tokenizer.pads_with_a_word:
         notes.append(
             f"transformers takes every {tower.tokenizer.padding!r} of a text for padding, which is a word to this "
@@ -91,10 +114,11 @@ def save_pipeline(folder: Path, model: LatentModel) -> list[str]:
     return notes
 
 
-def _index(scheduler: str, projection: int | None) -> dict[str, Any]:
+def _index(kind: str, scheduler: str, projection: int | None) -> dict[str, Any]:
     encoder = "CLIPTextModel" if projection is None else "CLIPTextModelWithProjection"
     return {
-        "_class_name": STABLE_DIFFUSION,
+        "_class_name": kind,
+        "_diffusers_version": _VERSION,
         "feature_extractor": _NOTHING,
         "image_encoder": _NOTHING,
         "requires_safety_checker": False,

@@ -38,10 +38,13 @@ def _all() -> Iterator[LatentPreset]:
     yield LatentPreset("ldm/text2img256", "ldm_text2img256", 64, ldm)
     yield LatentPreset("ldm/txt2img_large", "ldm_text2img_large", 32, ldm)
     yield LatentPreset("ldm/lsun_churches256", "ldm_churches256", 32, ldm)
+    yield LatentPreset("ldm/inpainting_big", "ldm_inpainting_big", 64, ldm)
     yield LatentPreset("sd/v1", "sd_v1", 64, "CompVis/stable-diffusion (README), 1.1 to 1.5")
+    yield LatentPreset("sd/v1_inpainting", "sd_v1_inpainting", 64, "runwayml (stable-diffusion-inpainting)")
     second = "Stability-AI/stablediffusion (README)"
     yield LatentPreset("sd/v2_base", "sd_v2", 64, f"{second}, 2-base and 2.1-base")
     yield LatentPreset("sd/v2_768", "sd_v2_768", 96, f"{second}, 2 and 2.1")
+    yield LatentPreset("sd/v2_inpainting", "sd_v2_inpainting", 64, f"{second}, inpainting")
     yield LatentPreset("sd/v2_zero_snr", "sd_v2_768", 96, "Lin et al. 2024")
 
 
