@@ -250,14 +250,16 @@ class DiffusingStage:
         return self.n_steps * self.sampler.calls_a_step * self.guidance.calls
 
     def record(self) -> dict[str, Any]:
-        """The sampler and the guidance, and under `pipeline` how a given image is used, and captions that are too long if
-        it is not as in training."""
+        """The sampler and the guidance; under `pipeline` how a given image is used, and captions that are too long, if not
+        as in training."""
         record: dict[str, Any] = {
             "sampler": self.sampler_config.model_dump(mode="json"),
             "guidance": self.guidance.recorded(),
         }
-        others = {one.too_long for one in self.conditioners.tokenizers.values() if one.too_long != one.trained_too_long}
-        used = {**self.editing.record(), **{"too_long": other for other in others}}
+        used = self.editing.record()
+        for tokenizer in self.conditioners.tokenizers.values():
+            if tokenizer.too_long != tokenizer.trained_too_long:
+                used["too_long"] = tokenizer.too_long
         return {**record, "pipeline": used} if used else record
 
     def known(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
