@@ -250,8 +250,7 @@ class DiffusingStage:
         return self.n_steps * self.sampler.calls_a_step * self.guidance.calls
 
     def record(self) -> dict[str, Any]:
-        """The sampler and the guidance; under `pipeline` how a given image is used, and captions that are too long, if not
-        as in training."""
+        """The sampler and the guidance; under `pipeline` how an image is used, and whether captions are shortened."""
         record: dict[str, Any] = {
             "sampler": self.sampler_config.model_dump(mode="json"),
             "guidance": self.guidance.recorded(),
