@@ -76,11 +76,6 @@ def test_it_is_trained_drawn_measured_and_told_what_to_draw(captioned: Path, tmp
 
 def test_what_it_cannot_be_told_is_one_line(captioned: Path) -> None:
     run = f"run={captioned}"
-    long = f"prompts=['{'a red circle above ' * 40}']"
-    drawn = (run, "n=1", "sampler.steps=2", *ON_CPU, long)
-    assert "shorten it, or set too_long=truncate" in mistake("sample", *drawn, "out=long")
-    done("sample", *drawn, "out=long", "too_long=truncate")
-    assert "shorten it, or set too_long=truncate" in mistake("sample", *drawn, "out=again")
     assert "this model has no classes: leave classes=null" in mistake("sample", run, "classes=[1]")
     assert "prompts=gone.txt does not exist" in mistake("sample", run, "prompts=gone.txt")
     assert "mask=somewhere does not exist" in mistake("sample", run, "mask=somewhere")
