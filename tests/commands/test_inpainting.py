@@ -66,6 +66,10 @@ def test_it_draws_what_is_missing_and_keeps_the_rest(run: Path) -> None:
     unguided = ("sample", f"run={run}", *asked[:-1], *ON_CPU, "out=unguided", "guidance=none")
     line = mistake(*unguided, "negative_prompts=[a]")
     assert "negative_prompts: nothing leads away from them without classifier-free guidance" in line
+    long = (*unguided[:2], *asked[1:-1], *ON_CPU, f"prompts=['{'a red circle above ' * 40}']")
+    assert "shorten it, or set too_long=truncate" in mistake(*long, "out=long")
+    done(*long, "out=long", "too_long=truncate")
+    assert "shorten it, or set too_long=truncate" in mistake(*long, "out=again")
     Image.fromarray(mask[:8, :8]).save("small.png")
     line = mistake("sample", f"run={run}", "images=drawn", "mask=small.png", "prompts=[a]", "n=3", *ON_CPU)
     assert "holds 8x8 images; this model takes 16x16 as mask" in line

@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from difflab.networks.embedding import EmbeddingSpec, TimeEmbedding, sinusoidal_embedding
+from difflab.networks.embedding import EmbeddingSpec, TimeEmbedding, adm, sinusoidal_embedding
+from golden_fixtures import load
 
 
 def test_ddpm_sinusoids_are_sines_then_cosines() -> None:
@@ -44,3 +45,8 @@ def test_without_the_last_activation_blocks_get_the_sum_itself() -> None:
     time, vector = torch.tensor([0.97, 0.25]), torch.randn(2, 8)
     hidden = torch.nn.functional.silu(embedding.linear1(sinusoidal_embedding(time, 8, "sin_cos", 0)))
     torch.testing.assert_close(embedding(time, vector), embedding.linear2(hidden) + vector)
+
+
+def test_latent_diffusions_embedding_is_adms() -> None:
+    fixture = load("latent", "ldm_timestep_embedding")
+    fixture.check_close("dim32", adm(fixture.input("timesteps"), 32))

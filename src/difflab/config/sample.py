@@ -14,6 +14,7 @@ from difflab.config.pipeline import PipelineConfig, SinglePipelineConfig
 from difflab.config.request import RequestConfig
 from difflab.config.sampler import SamplerConfig
 from difflab.config.work import MeasuringConfig, WorkConfig
+from difflab.text.config import TooLong
 
 Side = Annotated[int, Field(ge=1)]
 Preview = Literal["decoder", "linear"]
@@ -33,6 +34,8 @@ class DrawConfig(WorkConfig, RequestConfig, EditingConfig):
     """The split of the data set that supplies fields not given in the request."""
     n: Annotated[int, Field(ge=1)]
     """Number of samples; sample i depends on (seed, i) alone."""
+    too_long: TooLong | None = None
+    """Whether captions with more tokens than the model takes are refused or truncated; null = as in training."""
     seed: Annotated[int, Field(ge=0)]
     """The seed of the noise, and of randomly drawn classes."""
     weights: Literal["ema", "raw"]

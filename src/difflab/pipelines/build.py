@@ -30,6 +30,7 @@ from difflab.requests.base import Request
 from difflab.requests.build import build_request
 from difflab.requests.sample_file import gives
 from difflab.tasks.build import Model, NoisedModel
+from difflab.text.config import TooLong
 
 
 class StoredModels:
@@ -73,7 +74,7 @@ def build_pipeline(
     Raises UserError if a run does not exist, cannot generate images or does not fit the others, and for a request that
     the pipeline cannot follow.
     """
-    running = _Running(autocast, compilation)
+    running = _Running(autocast, compilation, config.too_long)
     masked = config.mask is not None or (config.request is not None and gives(config.request, "mask"))
     if isinstance(config.pipeline, CascadePipelineConfig):
         stages, stored = _cascade(config.pipeline, models, running, masked)
@@ -155,10 +156,11 @@ def sized(model: DrawingModelConfig, size: int | Sequence[int]) -> tuple[int, in
 
 @dataclass(frozen=True)
 class _Running:
-    """How all networks of a pipeline are run."""
+    """How all networks of a pipeline are run, and what becomes of captions that are too long for them."""
 
     autocast: torch.dtype | None
     compilation: Compilation | None
+    too_long: TooLong | None
 
 
 def _diffusing(
@@ -173,6 +175,8 @@ def _diffusing(
 ) -> DiffusingStage:
     drawing = require_drawing(run, model.config)
     assert isinstance(model, NoisedModel), "what draws by diffusion looks at noised images"
+    for tokenizer in model.conditioners.tokenizers.values():
+        tokenizer.take_too_long(running.too_long)
     guides = load_guides(guidance, drawing, models.load)
     leading = [] if model.conditioners.classes is not None else [g for g in guides.values() if g.classes is not None]
     names = leading[0].class_names if leading else drawing.class_names

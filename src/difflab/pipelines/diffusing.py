@@ -250,13 +250,16 @@ class DiffusingStage:
         return self.n_steps * self.sampler.calls_a_step * self.guidance.calls
 
     def record(self) -> dict[str, Any]:
-        """The sampler and the guidance, and under `pipeline` how a given image is used."""
+        """The sampler and the guidance; under `pipeline` how an image is used, and whether captions are shortened."""
         record: dict[str, Any] = {
             "sampler": self.sampler_config.model_dump(mode="json"),
             "guidance": self.guidance.recorded(),
         }
-        edited = self.editing.record()
-        return {**record, "pipeline": edited} if edited else record
+        used = self.editing.record()
+        for tokenizer in self.conditioners.tokenizers.values():
+            if tokenizer.too_long != tokenizer.trained_too_long:
+                used["too_long"] = tokenizer.too_long
+        return {**record, "pipeline": used} if used else record
 
     def known(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
         """The kept pixels, as `Editing.known` returns them; None if the whole image is generated."""

@@ -43,6 +43,11 @@ class Tokenizer(ABC):
 
     def __init__(self, context_length: int, too_long: TooLong) -> None:
         self.context_length, self.too_long = context_length, too_long
+        self.trained_too_long = too_long
+
+    def take_too_long(self, too_long: TooLong | None) -> None:
+        """Whether longer texts are refused or truncated from now on; None as it was built."""
+        self.too_long = too_long or self.trained_too_long
 
     @property
     @abstractmethod
