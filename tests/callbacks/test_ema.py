@@ -21,6 +21,7 @@ from difflab.commands.composing import compose_and_validate
 from difflab.config.train import TrainConfig
 from difflab.tracking.rundir import RunDirectory
 from difflab.types import Batch
+from golden_fixtures import draw, load
 
 
 def context_of(batch_size: int) -> CallbackContext:
@@ -57,6 +58,16 @@ def test_decay_schedules() -> None:
     assert ema_decay(1, 0.9999, "ramp_up") == 0.0
     assert ema_decay(21, 0.9999, "ramp_up", ramp_up=0.05) == pytest.approx(0.5)
     assert ema_decay(10**9, 0.9999, "ramp_up") == 0.9999
+
+
+def test_averages_are_those_of_latent_diffusion() -> None:
+    fixture = load("latent", "ldm_ema")
+    seed, decay = fixture.spec["seed"], fixture.spec["args"]["decay"]
+    for key, shape in fixture.spec["keys"].items():
+        start, *weights = (torch.as_tensor(draw(seed + i, key, shape)) for i in range(fixture.spec["num_updates"] + 1))
+        for n in range(1, len(weights) + 1):
+            decays = [ema_decay(i, decay, "count") for i in range(1, n + 1)]
+            fixture.check_close(f"{fixture.spec['name_map'][key]}@{n}", closed_form(start, weights[:n], decays))
 
 
 @pytest.mark.parametrize("step", [0, 1, 3, 100, 10**6])
