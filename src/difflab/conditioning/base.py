@@ -125,12 +125,7 @@ class ConditionerSet(nn.ModuleDict):
         Raises ValueError, in one line, if a conditioner cannot read the batch.
         """
         batch = self.complete(batch, seeds)
-        merged: Conditioning | None = None
-        for name, conditioner in self.named():
-            drops = None if dropped is None else dropped.get(name)
-            fields = conditioner(batch, drops, _noise_of(name, conditioner, batch, seeds))
-            merged = fields if merged is None else merged.merge(fields)
-        return merged
+        return self._merged(batch, seeds, lambda name, _: (batch, None if dropped is None else dropped.get(name)))
 
     def null(self, batch: Batch, seeds: Sequence[int] | None = None) -> Conditioning | None:
         """Returns the conditioning with every condition dropped that training dropped (classifier-free guidance).
@@ -145,13 +140,27 @@ class ConditionerSet(nn.ModuleDict):
         batch = self.complete(batch, seeds)
         dropped = torch.ones(len(batch["index"]), dtype=torch.bool, device=batch["index"].device)
         negative = self._negative(batch)
-        merged = Conditioning()
+
+        def given(name: str, conditioner: Conditioner) -> tuple[Batch, Tensor | None]:
+            if name not in droppable:
+                return batch, None
+            if negative is not None and "caption" in conditioner.reads:
+                return negative, None
+            return batch, dropped
+
+        return self._merged(batch, seeds, given)
+
+    def _merged(
+        self,
+        batch: Batch,
+        seeds: Sequence[int] | None,
+        given: Callable[[str, Conditioner], tuple[Batch, Tensor | None]],
+    ) -> Conditioning | None:
+        """The fields of all conditioners, merged; given: what each reads, and which rows of it are dropped."""
+        merged: Conditioning | None = None
         for name, conditioner in self.named():
-            noise = _noise_of(name, conditioner, batch, seeds)
-            if name in droppable and negative is not None and "caption" in conditioner.reads:
-                merged = merged.merge(conditioner(negative, None, noise))
-            else:
-                merged = merged.merge(conditioner(batch, dropped if name in droppable else None, noise))
+            fields = conditioner(*given(name, conditioner), _noise_of(name, conditioner, batch, seeds))
+            merged = fields if merged is None else merged.merge(fields)
         return merged
 
     def _negative(self, batch: Batch) -> Batch | None:

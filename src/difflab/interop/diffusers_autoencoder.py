@@ -10,6 +10,7 @@ from pydantic import Field
 
 from difflab.errors import UserError
 from difflab.interop.config_files import ConfigFile, Count
+from difflab.interop.diffusers_levels import attended_levels
 from difflab.interop.layout import Target
 from difflab.interop.native import validated
 from difflab.networks.autoencoder.config import AutoencoderConfig
@@ -76,7 +77,7 @@ def from_diffusers_autoencoder(path: Path, content: Mapping[str, Any]) -> Target
         "base_channels": base,
         "channel_mult": [width // base for width in widths],
         "blocks_per_level": c.layers_per_block,
-        "attention_factors": [2**level for level in _attended(path, c)],
+        "attention_factors": [2**level for level in attended_levels(path, c, _DOWN, _UP)],
         "middle_attention": c.mid_block_add_attention,
         "z_channels": z_channels,
         "latent_channels": z_channels if kind == KL else c.vq_embed_dim or z_channels,
@@ -122,25 +123,6 @@ def to_diffusers_autoencoder(config: AutoencoderConfig, image_size: int) -> dict
         return content | of_codebook | {"norm_type": "group", "lookup_from_codebook": False}
     unused = {"shift_factor": None, "latents_mean": None, "latents_std": None}
     return content | unused | {"use_quant_conv": True, "use_post_quant_conv": True}
-
-
-def _attended(path: Path, c: AutoencoderFile) -> list[int]:
-    """The levels with attention, which must be the same on both sides."""
-    for key, names, known in (
-        ("down_block_types", c.down_block_types, _DOWN),
-        ("up_block_types", c.up_block_types, _UP),
-    ):
-        if len(names) != len(c.block_out_channels):
-            raise UserError(
-                f"{path}: {key} has {len(names)} entries and block_out_channels {len(c.block_out_channels)}"
-            )
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            raise UserError(f"{path}: {key} has {unknown[0]}; known are {' and '.join(known)}")
-    down = [name == _DOWN[1] for name in c.down_block_types]
-    if down != [name == _UP[1] for name in reversed(c.up_block_types)]:
-        raise UserError(f"{path}: up_block_types={c.up_block_types} do not mirror down_block_types")
-    return [level for level, attends in enumerate(down) if attends]
 
 
 def _only(path: Path, sizes: Sequence[int]) -> int:

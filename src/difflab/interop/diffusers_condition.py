@@ -12,6 +12,7 @@ from difflab.conditioning.config import ClassConditionerConfig, ConditioningConf
 from difflab.errors import UserError
 from difflab.interop.config_files import ConfigFile, Count
 from difflab.interop.diffusers_config import CLASS_CONDITIONER, NORMS, PADDING, TIME
+from difflab.interop.diffusers_levels import attended_levels, require_levels
 from difflab.interop.layout import Target
 from difflab.interop.native import validated
 from difflab.networks.config import TransformerConfig, UNetConfig
@@ -98,7 +99,7 @@ def from_condition_config(path: Path, content: Mapping[str, Any]) -> Target:
         "base_channels": c.block_out_channels[0],
         "channel_mult": [width / c.block_out_channels[0] for width in c.block_out_channels],
         "blocks_per_level": c.layers_per_block,
-        "attention_resolutions": [size // 2**level for level in _attended(path, c)],
+        "attention_resolutions": [size // 2**level for level in attended_levels(path, c, _DOWN, _UP)],
         **_heads(path, c),
         "dropout": c.dropout,
         "adaptive_norm": _chosen(path, "resnet_time_scale_shift", c.resnet_time_scale_shift, NORMS),
@@ -191,7 +192,7 @@ def _heads(path: Path, c: ConditionUNetFile) -> dict[str, Any]:
     if isinstance(c.attention_head_dim, int) or len(set(c.attention_head_dim)) == 1:
         number = c.attention_head_dim if isinstance(c.attention_head_dim, int) else c.attention_head_dim[0]
         return {"attention_heads": number, "attention_head_channels": None}
-    _require_levels(path, c, "attention_head_dim", c.attention_head_dim)
+    require_levels(path, c, "attention_head_dim", c.attention_head_dim)
     widths = {width / heads for width, heads in zip(c.block_out_channels, c.attention_head_dim, strict=True)}
     if len(widths) > 1:
         raise UserError(
@@ -199,27 +200,6 @@ def _heads(path: Path, c: ConditionUNetFile) -> dict[str, Any]:
             "neither equally many nor equally wide at all levels: not supported"
         )
     return {"attention_heads": None, "attention_head_channels": int(widths.pop())}
-
-
-def _attended(path: Path, c: ConditionUNetFile) -> list[int]:
-    """The levels with transformer blocks, which must be the same on both sides."""
-    for key, names, known in (
-        ("down_block_types", c.down_block_types, _DOWN),
-        ("up_block_types", c.up_block_types, _UP),
-    ):
-        _require_levels(path, c, key, names)
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            raise UserError(f"{path}: {key} has {unknown[0]}; known are {' and '.join(known)}")
-    down = [name == _DOWN[1] for name in c.down_block_types]
-    if down != [name == _UP[1] for name in reversed(c.up_block_types)]:
-        raise UserError(f"{path}: up_block_types={c.up_block_types} do not mirror down_block_types")
-    return [level for level, attends in enumerate(down) if attends]
-
-
-def _require_levels(path: Path, c: ConditionUNetFile, key: str, values: list[Any]) -> None:
-    if len(values) != len(c.block_out_channels):
-        raise UserError(f"{path}: {key} has {len(values)} entries and block_out_channels {len(c.block_out_channels)}")
 
 
 def _size(path: Path, c: ConditionUNetFile) -> int:

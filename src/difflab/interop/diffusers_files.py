@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from difflab.errors import UserError
+from difflab.interop.diffusers_levels import require_blocks
 from difflab.interop.native import validated
 
 Count = Annotated[int, Field(ge=1)]
@@ -71,10 +71,7 @@ class SchedulerFile(_File):
 def checked_unet(path: Path, content: Mapping[str, Any]) -> UNetFile:
     """The file at `path`; UserError that names the first key of the wrong type."""
     found = validated(UNetFile, content, path)
-    levels = len(found.block_out_channels)
-    for key, blocks in (("down_block_types", found.down_block_types), ("up_block_types", found.up_block_types)):
-        if len(blocks) != levels:
-            raise UserError(f"{path}: {key} has {len(blocks)} entries and block_out_channels {levels}")
+    require_blocks(path, found)
     return found
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 from difflab.config.model import ModelConfig, NetworkModelConfig
+from difflab.config.network import NetworkBase
 from difflab.config.parts import FrozenConfig
 from difflab.config.stored import read_train_config
 from difflab.errors import UserError
@@ -13,6 +15,8 @@ from difflab.interop.native import CONFIG, WEIGHTS, exported_model
 from difflab.networks.autoencoder.config import AutoencoderConfig
 from difflab.networks.clip_image.config import CLIPImageArchitecture
 from difflab.networks.towers.config import CLIPConfig
+
+Network = TypeVar("Network", bound=NetworkBase)
 
 OF_RUNS = ("weights/ema.safetensors", "weights/raw.safetensors", WEIGHTS)
 """The files of weights in a run directory or an exported folder, the best first."""
@@ -37,19 +41,22 @@ def model_of(weights: FrozenConfig) -> tuple[Path, ModelConfig]:
 
 def autoencoder(weights: FrozenConfig) -> tuple[FrozenConfig, AutoencoderConfig]:
     """The file of the weights and the architecture of a stored autoencoder. Raises UserError if there is none."""
-    file = file_in(weights, OF_RUNS)
-    path, model = model_of(file)
-    network = model.network if isinstance(model, NetworkModelConfig) else None
-    if not isinstance(network, AutoencoderConfig):
-        raise UserError(f"{path} is of {model.title}, not of an autoencoder (task=autoencoder)")
+    file, _, network = _network_of(weights, AutoencoderConfig, "an autoencoder (task=autoencoder)")
     return file, network
 
 
 def clip_image(weights: FrozenConfig) -> tuple[FrozenConfig, CLIPImageArchitecture]:
     """The file of the weights and the image tower of a stored CLIP. Raises UserError if there is none."""
+    wanted = "a CLIP, whose image tower is wanted (task=contrastive)"
+    file, model, network = _network_of(weights, CLIPConfig, wanted)
+    return file, CLIPImageArchitecture.of(network, model.image_size)
+
+
+def _network_of(weights: FrozenConfig, kind: type[Network], wanted: str) -> tuple[FrozenConfig, ModelConfig, Network]:
+    """The file of the weights of a stored model, the model, and its network, which must be of a kind."""
     file = file_in(weights, OF_RUNS)
     path, model = model_of(file)
     network = model.network if isinstance(model, NetworkModelConfig) else None
-    if not isinstance(network, CLIPConfig):
-        raise UserError(f"{path} is of {model.title}, not of a CLIP, whose image tower is wanted (task=contrastive)")
-    return file, CLIPImageArchitecture.of(network, model.image_size)
+    if not isinstance(network, kind):
+        raise UserError(f"{path} is of {model.title}, not of {wanted}")
+    return file, model, network
