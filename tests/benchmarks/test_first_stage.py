@@ -21,7 +21,7 @@ from difflab.tasks.build import build_training_module
 CPU = torch.device("cpu")
 TINY = ["--network", "autoencoder_small", "--side", "32", "--rounds", "1", "--warmup", "0", "--accelerator", "cpu"]
 TRAINED = [
-    "experiment=autoencoder/kl_f4_shapes64",
+    "experiment=autoencoder/kl_f4_shapes64_adversarial",
     "perceptual=none",
     "network.base_channels=8",
     "network.channel_mult=[1,2]",

@@ -15,7 +15,9 @@ from run_files import differing
 from tiny_runs import done, mistake
 
 SMALL = (
-    "experiment=autoencoder/vq_f4_shapes64",
+    "experiment=autoencoder/kl_f4_shapes64_adversarial",
+    "network=autoencoder_small_vq",
+    "optimizer.schedule.decay=none",
     "network.base_channels=8",
     "network.norm_groups=4",
     "network.middle_attention=false",
@@ -43,7 +45,7 @@ def test_a_run_trains_stops_goes_on_and_is_a_model(tiny_shapes: Path) -> None:
     done("train", *small, "name=straight")
     done("train", *small, "name=halves", "trainer.max_steps=2")
     done("train", *small, "name=halves")
-    runs = Path("runs/autoencoder/vq_f4_shapes64")
+    runs = Path("runs/autoencoder/kl_f4_shapes64_adversarial")
     last = [runs / name / "checkpoints" / "last.ckpt" for name in ("halves", "straight")]
     ended = [torch.load(path, weights_only=True) for path in last]
     assert differing(ended[0], ended[1]) == []
@@ -70,12 +72,12 @@ def test_a_codebook_too_large_and_a_fresh_discriminator_are_said(tiny_shapes: Pa
     first = done("train", *small, "name=first", "network.regularizer.codes=2000")
     assert first.err.count("note: a codebook of 2000 codes, but an epoch has only ") == 1
     again = done(
-        "train", *small, "name=second", "init=weights", "init.from=runs/autoencoder/vq_f4_shapes64/first",
+        "train", *small, "name=second", "init=weights", "init.from=runs/autoencoder/kl_f4_shapes64_adversarial/first",
         "init.which=raw", "network.regularizer.codes=2000",
     )  # fmt: skip
-    assert "init: discriminator.* begins untrained: runs/autoencoder/vq_f4_shapes64/first has no weights" in again.err
+    assert "init: discriminator.* begins untrained: runs/autoencoder/kl_f4_shapes64_adversarial/first has no weights" in again.err
     alone = done(
-        "train", *small, "name=third", "init=weights", "init.from=runs/autoencoder/vq_f4_shapes64/first",
+        "train", *small, "name=third", "init=weights", "init.from=runs/autoencoder/kl_f4_shapes64_adversarial/first",
         "init.which=raw", "network.regularizer.codes=2000", "discriminator=null",
     )  # fmt: skip
     assert "untrained" not in alone.err
@@ -88,7 +90,7 @@ def test_a_codebook_too_large_and_a_fresh_discriminator_are_said(tiny_shapes: Pa
         (["network.channels=1"], "network.channels=1"),
         (["network.channel_mult=[1,2,2,2,2,2]"], "image_size=16 is not a multiple of 32"),
         (["discriminator=none"], "set its keys, as in discriminator.layers=..., or discriminator=null"),
-        (["optimizer.schedule.warmup_from=1e-6"], "warmup_from=1e-06 needs a warmup: set warmup_steps"),
+        (["optimizer.schedule.warmup_steps=0", "optimizer.schedule.warmup_from=1e-6"], "warmup_from=1e-06 needs a warmup: set warmup_steps"),
     ],
 )
 def test_a_mistake_is_one_line(tiny_shapes: Path, overrides: list[str], said: str) -> None:
