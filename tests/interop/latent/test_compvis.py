@@ -293,7 +293,7 @@ def test_tables_are_the_official_ones(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LATENT_PRESETS)
 def test_released_unets_fit_their_presets(name: str) -> None:
-    files = {"sd/v1": "sd_v1", "sd/v2_base": "sd_v2_base", "sd/v2_768": "sd_v2_768_v", "sd/v2_zero_snr": "sd_v2_768_v"}
+    files = {"sd/v1": "sd_v1", "sd/v2_base": "sd_v2_base", "sd/v2_768": "sd_v2_768_v", "sd/v2_zero_snr": "sd_v2_base"}
     files |= {"ldm/txt2img_large": "ldm_text2img_large", "sd/v2_inpainting": "sd_v2_inpainting"}
     if name == "sd/v1_inpainting":
         pytest.skip("its keys are those of sd/v1 with a wider first convolution; no list of them is here")

@@ -45,7 +45,7 @@ def _all() -> Iterator[LatentPreset]:
     yield LatentPreset("sd/v2_base", "sd_v2", 64, f"{second}, 2-base and 2.1-base")
     yield LatentPreset("sd/v2_768", "sd_v2_768", 96, f"{second}, 2 and 2.1")
     yield LatentPreset("sd/v2_inpainting", "sd_v2_inpainting", 64, f"{second}, inpainting")
-    yield LatentPreset("sd/v2_zero_snr", "sd_v2_768", 96, "Lin et al. 2024")
+    yield LatentPreset("sd/v2_zero_snr", "sd_v2", 64, "Lin et al. 2024")
 
 
 LATENT_PRESETS = {preset.name: preset for preset in _all()}
