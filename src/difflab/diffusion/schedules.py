@@ -107,8 +107,7 @@ def betas_for_alpha_bar(timesteps: int, alpha_bar: Callable[[float], float], max
 def shifted(betas: Betas, shift: float) -> Betas:
     """Multiplies sigma / alpha of every step by `shift`: log-SNR - 2 ln(shift); Hoogeboom et al. 2023, section 3.1.
 
-    The paper shifts a schedule made for 64 pixels to d pixels by d / 64, since d^2 / 64^2 as many pixels average as much
-    more noise away.
+    The paper shifts a schedule made for 64 pixels by d / 64 at d pixels: averaging over more pixels removes more noise.
     """
     alphas_cumprod = np.cumprod(1.0 - betas)
     signal = alphas_cumprod / (alphas_cumprod + shift**2 * (1.0 - alphas_cumprod))
