@@ -66,6 +66,10 @@ def test_mistakes_are_one_line(pipeline: Path) -> None:
     )
     message = mistake("weights", "import", "sd/unet", "--out", "o")
     assert "unet: the network alone of a latent diffusion model; give the folder of its pipeline" in message
+    message = mistake("weights", "import", "sd", "--out", "o", "--categories", "phrases.txt")
+    assert "--categories: sd says itself what it is" in message
+    message = mistake("weights", "import", "sd/vae", "--out", "o", "--categories", "phrases.txt")
+    assert "--categories phrases.txt: sd/vae is not a whole latent diffusion model: leave it out" in message
     message = mistake("weights", "import", "sd", "--out", "o", "--activation", "gelu")
     assert "--activation: sd says itself what it is" in message
     shutil.rmtree("sd/vae")
@@ -90,6 +94,11 @@ def test_a_checkpoint_is_imported_by_its_experiment_and_exported(monkeypatch: py
     assert "v1.ckpt -> ours: try `difflab sample run=ours n=4" in out
     assert "note: it has no averages (model_ema.*): took the weights as they are" in out
     done("sample", "run=ours", "n=1", 'prompts=["a red cat"]', "sampler.steps=2", "out=samples")
+    message = mistake("weights", "import", "v1.ckpt", "--out", "o", "--preset", "ldm/mine", "--categories", "no.txt")
+    assert "no.txt: no such file" in message
+    Path("phrases.txt").write_text("tree")
+    message = mistake("weights", "import", "v1.ckpt", "--out", "o", "--preset", "m", "--categories", "phrases.txt")
+    assert "--categories phrases.txt: ldm/mine is not conditioned on boxes" in message
     out = done("weights", "export", "ours", "--out", "back.ckpt", "--layout", "compvis").out
     assert "note: the file does not say diffusion.prediction=eps" in out
     back = torch.load("back.ckpt", weights_only=True)["state_dict"]

@@ -73,13 +73,17 @@ def import_(
     which: Annotated[
         str, typer.Option("--weights", help="of a checkpoint that has both: auto (averages), ema or raw")
     ] = "auto",
+    categories: Annotated[
+        Path | None,
+        typer.Option(readable=False, help="of a checkpoint with boxes: a text file of their phrases, one per line"),
+    ] = None,
     lora: Annotated[
         list[str] | None,
         typer.Option(help="a LoRA to merge into a Stable Diffusion, FILE or FILE:SCALE; may be repeated"),
     ] = None,
 ) -> None:
     """Convert official weights into a folder (config.json, model.safetensors) that every command accepts."""
-    from difflab.commands.weights_latent import latent_model
+    from difflab.commands.weights_latent import latent_model, refuse_options_of_latents
     from difflab.interop.latent.exported import save_latent
     from difflab.interop.latent.lora import merged, parsed
     from difflab.interop.layout import Target
@@ -89,7 +93,8 @@ def import_(
 
     if (path / "config.yaml").is_file():
         raise UserError(f"{path} is a run of difflab's own, which every command accepts as it is: run={path}")
-    whole = latent_model(path, preset, which, {"layout": layout, "wrapper": wrapper, "activation": activation})
+    given = {"layout": layout, "wrapper": wrapper, "activation": activation}
+    whole = latent_model(path, preset, which, categories, given)
     if whole is not None:
         for argument in lora or ():
             whole = merged(whole, *parsed(argument))
@@ -98,9 +103,7 @@ def import_(
         for note in whole.notes:
             say(f"note: {note}")
         return
-    for option, value in (("--weights", None if which == "auto" else which), ("--lora", (lora or [None])[0])):
-        if value is not None:
-            raise UserError(f"{option} {value}: {path} is not a whole latent diffusion model: leave it out")
+    refuse_options_of_latents(path, which, categories, lora or ())
     config, notes = _named_model(path, preset, layout, wrapper, activation)
     _require_activation(path if preset is None else preset, config, activation)
     check_export(out, config, NATIVE)
