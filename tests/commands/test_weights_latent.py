@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from interop.latent.small_pipelines import DDIM, small_pipeline
+from interop.latent.small_pipelines import DDIM, latent_pipeline, small_pipeline
 from interop.latent.test_compvis import WITH_TEXT, config_of, content_of, text_of_transformers
 from interop.latent.test_lora import LAYERS, TEXT, file_of
 from tiny_runs import done, mistake
@@ -46,6 +46,21 @@ def test_a_pipeline_is_imported_sampled_and_exported(pipeline: Path) -> None:
     done("weights", "import", "back", "--out", "again")
     for name in ("model.safetensors", "first_stage/model.safetensors", "text_encoder/model.safetensors"):
         assert Path("again", name).read_bytes() == Path("moved", name).read_bytes(), name
+
+
+def test_a_pipeline_without_conditions_is_imported_sampled_and_exported() -> None:
+    from diffusers import DDIMScheduler
+
+    latent_pipeline(DDIMScheduler(clip_sample=False, steps_offset=1)).save_pretrained("ldm")
+    out = done("weights", "import", "ldm", "--out", "ours").out
+    assert out == "ldm -> ours: try `difflab sample run=ours n=4`\n"
+    done("sample", "run=ours", "n=1", "sampler.steps=2", "out=samples")
+    assert Image.open(sorted(Path("samples").glob("*.png"))[0]).size == (16, 16)
+    out = done("weights", "export", "ours", "--out", "back", "--layout", "diffusers").out
+    assert "note: diffusers draws as the run's own sampler does with LDMPipeline.from_pretrained('back')" in out
+    done("weights", "import", "back", "--out", "again")
+    for name in ("model.safetensors", "first_stage/model.safetensors"):
+        assert Path("again", name).read_bytes() == Path("ours", name).read_bytes(), name
 
 
 def test_loras_are_merged_on_import(pipeline: Path) -> None:

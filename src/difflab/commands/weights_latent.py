@@ -22,7 +22,8 @@ def latent_model(
     given: the other options that say what weights are.
     Raises UserError for options that do not apply to it.
     """
-    from difflab.interop.latent.pipeline import is_pipeline, read_pipeline
+    from difflab.interop.latent.pipeline import read_pipeline
+    from difflab.interop.latent.pipeline_parts import is_pipeline
 
     if is_pipeline(path):
         _refuse(path, {"preset": preset, **given, **_of_checkpoints_alone(which, categories)})

@@ -16,9 +16,7 @@ from difflab.interop.diffusers_model import process_of
 from difflab.interop.layout import Target
 
 STEPS = 50
-"""The default number of steps of StableDiffusionPipeline."""
-_OFFSET = 1
-"""StableDiffusionPipeline sets steps_offset=1, whatever the file says."""
+"""The default number of steps of all pipelines of latents."""
 _BETWEEN = {"linspace": "fractional", "leading": "leading", "trailing": "trailing"}
 """timestep_spacing of the schedulers that step between levels -> our spacing."""
 _SOLVERS = {"linspace": "linspace_inner", "leading": "leading_inner", "trailing": "trailing"}
@@ -33,7 +31,7 @@ _REFUSED = (
 def read_scheduler(
     path: Path, content: Mapping[str, Any], target: Target
 ) -> tuple[DiscreteDiffusionConfig, SamplerConfig, list[str]]:
-    """The process, the sampler and remarks of a scheduler_config.json at `path`.
+    """The process, the sampler and remarks of a scheduler_config.json at `path`, with what its pipeline sets in it.
 
     Raises UserError naming the file and the key if difflab has no such.
     """
@@ -61,7 +59,7 @@ def read_scheduler(
 
 
 def _spaced(c: SchedulerFile) -> dict[str, Any]:
-    return {"spacing": c.timestep_spacing, "steps_offset": _OFFSET if c.timestep_spacing == "leading" else 0}
+    return {"spacing": c.timestep_spacing, "steps_offset": c.steps_offset if c.timestep_spacing == "leading" else 0}
 
 
 def _strided(kind: str, c: SchedulerFile) -> dict[str, Any]:
