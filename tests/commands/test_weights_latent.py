@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -46,6 +47,20 @@ def test_a_pipeline_is_imported_sampled_and_exported(pipeline: Path) -> None:
     done("weights", "import", "back", "--out", "again")
     for name in ("model.safetensors", "first_stage/model.safetensors", "text_encoder/model.safetensors"):
         assert Path("again", name).read_bytes() == Path("moved", name).read_bytes(), name
+
+
+def test_a_pipeline_is_inspected_part_by_part(pipeline: Path) -> None:
+    shutil.copytree(pipeline, "sd")
+    out = done("weights", "inspect", "sd").out
+    assert "format   folder of StableDiffusionPipeline\n" in out
+    lines = [line for line in out.splitlines() if line.startswith(("part ", "unet ", "tokenizer "))]
+    assert [line.index(line.split()[1]) for line in lines] == [14, 14, 14]
+    assert lines[-1].split()[1:3] == ["UNet2DConditionModel", "985,444"]
+    assert lines[-1].endswith("diffusion_pytorch_model.safetensors    network at 8x8")
+    found = json.loads(done("weights", "inspect", "sd", "--json").out)
+    assert [part["name"] for part in found["parts"] if part["dtypes"]] == ["text_encoder", "unet", "vae"]
+    assert "network alone" not in out
+    assert json.loads(done("weights", "inspect", "sd/vae", "--json").out)["parts"] == []
 
 
 def test_a_pipeline_without_conditions_is_imported_sampled_and_exported() -> None:

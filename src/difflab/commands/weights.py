@@ -18,6 +18,7 @@ from difflab.errors import UserError
 
 if TYPE_CHECKING:
     from difflab.config.model import ModelConfig
+    from difflab.interop.identifying import Component
 
 _WRAPPER = "the key of the weights in a file that has several, as in ema or state_dict.ema_model"
 
@@ -37,9 +38,12 @@ def inspect(
 ) -> None:
     """Identify weights by their keys and shapes; nothing in the file is executed."""
     from difflab.interop.identifying import identify
+    from difflab.interop.latent.inspecting import identify_pipeline
+    from difflab.interop.latent.pipeline_parts import is_pipeline
     from difflab.pipelines.stored import weights_of_run
 
-    found = identify(weights_of_run(path) or path, wrapper)
+    whole = wrapper is None and is_pipeline(path)
+    found = identify_pipeline(path) if whole else identify(weights_of_run(path) or path, wrapper)
     if as_json:
         say(json.dumps(asdict(found), default=str, indent=1))
         return
@@ -53,8 +57,25 @@ def inspect(
     }
     for name, value in rows.items():
         say(f"{name:<8} {value}")
+    for line in _of_parts(found.parts):
+        say(line)
     for note in found.notes:
         say(f"{'note':<8} {note}")
+
+
+def _of_parts(parts: Sequence[Component]) -> list[str]:
+    """A line for each part of a pipeline folder, in columns, below their names; none where there are no parts."""
+    if not parts:
+        return []
+    rows = [("part", "class", "parameters", "dtype", "files", "becomes")]
+    for part in parts:
+        number = f"{part.parameters:,}" if part.dtypes else ""
+        rows.append((part.name, part.kind, number, ", ".join(part.dtypes), ", ".join(part.files), part.becomes))
+    name, kind, number, dtype, files, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return [
+        f"{row[0]:<{name}}  {row[1]:<{kind}}  {row[2]:>{number}}  {row[3]:<{dtype}}  {row[4]:<{files}}  {row[5]}"
+        for row in rows
+    ]
 
 
 @app.command(name="import")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +30,7 @@ class Pipeline:
     """What a pipeline folder at `path` says of a model.
 
     stage_folder: the folder of the first stage in it. scale: what latents are multiplied by.
+    notes:        on how the folder was read.
     """
 
     path: Path
@@ -42,13 +42,15 @@ class Pipeline:
     sampler: SamplerConfig
     guidance: GuidanceConfig
     conditioning: ConditioningConfig
+    notes: tuple[str, ...]
+    tower: TextTower | None = None
 
-    def model(self, notes: Sequence[str], tower: TextTower | None = None) -> LatentModel:
-        """The model with its weights. notes: on how the folder was read.
+    def model(self) -> LatentModel:
+        """The model with its weights.
 
         Raises UserError for parts that do not fit together, and for weights that are of other networks.
         """
-        config = self._config()
+        config = self.config()
         assert config.first_stage is not None, "it has one"
         unet = import_weights(self.path / UNET, self.network)
         stage = import_weights(self.path / self.stage_folder, self.stage)
@@ -56,9 +58,10 @@ class Pipeline:
             f"{name}: {note}" for name, part in ((UNET, unet), (self.stage_folder, stage)) for note in part.notes
         ]
         state = {**unet.state, **scaling(config.first_stage)}
-        return LatentModel(config, state, stage.state, tower, (*notes, *of_weights))
+        return LatentModel(config, state, stage.state, self.tower, (*self.notes, *of_weights))
 
-    def _config(self) -> DenoisingModelConfig:
+    def config(self) -> DenoisingModelConfig:
+        """The model without its weights. Raises UserError for parts that do not fit together."""
         channels, autoencoder = self.network.network.channels, autoencoder_of(self.stage)
         if channels != autoencoder.latent_channels:
             raise UserError(

@@ -18,7 +18,7 @@ from difflab.interop.latent.parts import LatentModel, TextTower
 from difflab.interop.latent.pipeline_parts import UNCONDITIONAL, check_parts, described_part, is_pipeline, parts_of
 from difflab.interop.latent.schedulers import read_scheduler
 from difflab.interop.latent.tower import tower_of_folder
-from difflab.interop.latent.unconditional import read_unconditional
+from difflab.interop.latent.unconditional import described_unconditional
 from difflab.interop.layout import Target
 from difflab.interop.opening import PIPELINE
 
@@ -40,18 +40,26 @@ def read_whole(path: Path) -> LatentModel | None:
 def read_pipeline(path: Path) -> LatentModel:
     """The model of a pipeline folder. Raises UserError, in one line, for a part that is missing or that difflab has
     not, and for parts that do not fit together."""
+    return described_pipeline(path).model()
+
+
+def described_pipeline(path: Path) -> Pipeline:
+    """The parts of a pipeline folder, before the weights of its UNet and its first stage are read.
+
+    Raises the errors of `read_pipeline`.
+    """
     content = native.read_json(path / PIPELINE)
     kind = parts_of(path, content)
     notes = check_parts(path, content, kind.parts)
-    return read_unconditional(path, notes) if kind is UNCONDITIONAL else _read_of_text(path, notes)
+    return described_unconditional(path, notes) if kind is UNCONDITIONAL else _described_of_text(path, notes)
 
 
-def _read_of_text(path: Path, notes: list[str]) -> LatentModel:
+def _described_of_text(path: Path, notes: list[str]) -> Pipeline:
     network, stage = described_part(path / UNET), described_part(path / STAGE)
     tower, of_tower = tower_of_folder(path / "text_encoder", path / "tokenizer")
     scheduler = path / "scheduler" / SCHEDULER
     content = {**native.read_json(scheduler), **_FIXED}
-    process, sampler, of_scheduler = read_scheduler(scheduler, content, network)
+    process, sampler, of_scheduler = read_scheduler(scheduler, content, network.learned_variance)
     _check_inputs(path, network, autoencoder_of(stage).latent_channels, tower)
     vae = path / STAGE / native.CONFIG
     scale = native.validated(AutoencoderFile, native.read_json(vae), vae).scaling_factor
@@ -59,8 +67,8 @@ def _read_of_text(path: Path, notes: list[str]) -> LatentModel:
     if network.network.reads.widths.get("concat"):
         conditioning[MASKED_IMAGE.kind] = MASKED_IMAGE
     guidance = ClassifierFreeGuidance(kind="classifier_free", scale=SCALE)
-    pipeline = Pipeline(path, network, STAGE, stage, scale, process, sampler, guidance, conditioning)
-    return pipeline.model((*notes, *of_scheduler, *of_tower), tower)
+    notes = [*notes, *of_scheduler, *of_tower]
+    return Pipeline(path, network, STAGE, stage, scale, process, sampler, guidance, conditioning, tuple(notes), tower)
 
 
 def _check_inputs(path: Path, network: Target, latent_channels: int, tower: TextTower) -> None:

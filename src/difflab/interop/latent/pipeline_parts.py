@@ -60,7 +60,7 @@ def parts_of(path: Path, content: Mapping[str, Any]) -> PipelineParts:
     for known in _ALL:
         if kind in known.classes:
             return known
-    names = " and ".join(name for known in _ALL for name in known.classes)
+    names = ", ".join(name for known in _ALL for name in known.classes)
     raise UserError(
         f"{path / PIPELINE}: _class_name={kind!r}; read of the pipelines with a first stage or a text encoder are "
         f"{names}"
@@ -83,8 +83,11 @@ def check_parts(path: Path, content: Mapping[str, Any], parts: Mapping[str, tupl
 
 def class_of(content: Mapping[str, Any], name: str) -> str | None:
     """The class of a part by the content of model_index.json; None if the pipeline does without it."""
-    entry = content.get(name)
-    return entry[1] if isinstance(entry, list) and len(entry) == 2 else None
+    match content.get(name):
+        case [_, str(kind)]:
+            return kind
+        case _:
+            return None
 
 
 def described_part(folder: Path) -> Target:

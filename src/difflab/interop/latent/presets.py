@@ -64,6 +64,12 @@ def fitting_latent_presets(shapes: Shapes) -> list[str]:
     return [name for name, preset in LATENT_PRESETS.items() if _official(preset.network, preset.latent_size) == shapes]
 
 
+def presets_of_network(target: Target) -> list[str]:
+    """The published models that have this network, at this size of latents."""
+    ours = target.architecture()
+    return [name for name, preset in LATENT_PRESETS.items() if preset.target().architecture() == ours]
+
+
 @cache
 def _official(network: str, latent_size: int) -> Mapping[str, tuple[int, ...]]:
     return unet_keymap(Target(network_choice(network), latent_size)).official_shapes

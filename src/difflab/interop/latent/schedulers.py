@@ -13,7 +13,6 @@ from difflab.diffusion.config import DiscreteDiffusionConfig
 from difflab.errors import UserError
 from difflab.interop.diffusers_files import SchedulerFile, checked_scheduler
 from difflab.interop.diffusers_model import process_of
-from difflab.interop.layout import Target
 
 STEPS = 50
 """The default number of steps of all pipelines of latents."""
@@ -29,9 +28,11 @@ _REFUSED = (
 
 
 def read_scheduler(
-    path: Path, content: Mapping[str, Any], target: Target
+    path: Path, content: Mapping[str, Any], learned_variance: bool
 ) -> tuple[DiscreteDiffusionConfig, SamplerConfig, list[str]]:
     """The process, the sampler and remarks of a scheduler_config.json at `path`, with what its pipeline sets in it.
+
+    learned_variance: whether the network has twice as many channels out as in.
 
     Raises UserError naming the file and the key if difflab has no such.
     """
@@ -48,7 +49,7 @@ def read_scheduler(
     # Which variance a step has matters to DDPM alone; other schedulers write null.
     own = {key: value for key, value in content.items() if key != "variance_type" or kind == "DDPMScheduler"}
     scheduler = checked_scheduler(path, {**defaults, **own})
-    process = process_of(path, scheduler, target)
+    process = process_of(path, scheduler, learned_variance)
     notes = []
     if kind == "PNDMScheduler" and process.prediction != "eps":
         notes.append(

@@ -12,7 +12,6 @@ from difflab.interop import native
 from difflab.interop.diffusers_autoencoder import AutoencoderFile
 from difflab.interop.diffusers_model import SCHEDULER
 from difflab.interop.latent.assembling import UNET, Pipeline
-from difflab.interop.latent.parts import LatentModel
 from difflab.interop.latent.pipeline_parts import LATENT_DIFFUSION, described_part
 from difflab.interop.latent.schedulers import read_scheduler
 
@@ -22,8 +21,8 @@ _CLIPPING = ("DDIMScheduler", "DDPMScheduler")
 """The schedulers that clip x0 unless their file says otherwise."""
 
 
-def read_unconditional(path: Path, notes: list[str]) -> LatentModel:
-    """The model of a folder whose parts are there. notes: on the folder.
+def described_unconditional(path: Path, notes: list[str]) -> Pipeline:
+    """What a folder whose parts are there says of its model. notes: on the folder.
 
     Raises UserError, in one line, for a part that difflab has not, and for parts that do not fit together.
     """
@@ -36,10 +35,10 @@ def read_unconditional(path: Path, notes: list[str]) -> LatentModel:
     scheduler = path / "scheduler" / SCHEDULER
     content = native.read_json(scheduler)
     _refuse_clipping(scheduler, content)
-    process, sampler, of_scheduler = read_scheduler(scheduler, content, network)
+    process, sampler, of_scheduler = read_scheduler(scheduler, content, network.learned_variance)
     scale, of_scale = _scale(path / STAGE / native.CONFIG)
-    pipeline = Pipeline(path, network, STAGE, stage, scale, process, sampler, NoGuidance(kind="none"), {})
-    return pipeline.model((*notes, *of_scheduler, *of_scale))
+    guidance, notes = NoGuidance(kind="none"), [*notes, *of_scheduler, *of_scale]
+    return Pipeline(path, network, STAGE, stage, scale, process, sampler, guidance, {}, tuple(notes))
 
 
 def _refuse_clipping(path: Path, content: Mapping[str, Any]) -> None:
