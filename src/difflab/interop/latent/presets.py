@@ -39,6 +39,9 @@ def _all() -> Iterator[LatentPreset]:
     yield LatentPreset("ldm/txt2img_large", "ldm_text2img_large", 32, ldm)
     yield LatentPreset("ldm/lsun_churches256", "ldm_churches256", 32, ldm)
     yield LatentPreset("ldm/inpainting_big", "ldm_inpainting_big", 64, ldm)
+    yield LatentPreset("ldm/semantic_256", "ldm_semantic_256", 64, f"{ldm}; the one at 512 pixels has its shapes, too")
+    yield LatentPreset("ldm/layout_openimages256", "ldm_layout_openimages256", 64, ldm)
+    yield LatentPreset("ldm/bsr_sr", "ldm_bsr_sr", 64, ldm)
     yield LatentPreset("sd/v1", "sd_v1", 64, "CompVis/stable-diffusion (README), 1.1 to 1.5")
     yield LatentPreset("sd/v1_inpainting", "sd_v1_inpainting", 64, "runwayml (stable-diffusion-inpainting)")
     second = "Stability-AI/stablediffusion (README)"
@@ -59,6 +62,12 @@ def unet_keymap(target: Target) -> KeyMap:
 def fitting_latent_presets(shapes: Shapes) -> list[str]:
     """The published models whose UNet has exactly these official shapes."""
     return [name for name, preset in LATENT_PRESETS.items() if _official(preset.network, preset.latent_size) == shapes]
+
+
+def presets_of_network(target: Target) -> list[str]:
+    """The published models that have this network, at this size of latents."""
+    ours = target.architecture()
+    return [name for name, preset in LATENT_PRESETS.items() if preset.target().architecture() == ours]
 
 
 @cache
