@@ -152,8 +152,8 @@ def test_notes_on_the_files_of_a_part(pipeline: Path, tmp_path: Path) -> None:
     ("file", "size", "names"),
     [
         ("sd_v1", 64, ["sd/v1"]),
-        ("sd_v2_base", 64, ["sd/v2_base"]),
-        ("sd_v2_768_v", 96, ["sd/v2_768", "sd/v2_zero_snr"]),
+        ("sd_v2_base", 64, ["sd/v2_base", "sd/v2_zero_snr"]),
+        ("sd_v2_768_v", 96, ["sd/v2_768"]),
         ("sd_v2_inpainting", 64, ["sd/v2_inpainting"]),
         ("ldm_text2img_large", 32, ["ldm/txt2img_large"]),
         ("ldm_celeba256", 64, ["ldm/celeba256", "ldm/ffhq256", "ldm/lsun_beds256"]),
