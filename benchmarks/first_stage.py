@@ -213,7 +213,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--tile", type=command.at_least(1), default=TILE, help="of a tile (default %(default)s)")
     parser.add_argument(
-        "--experiment", default="autoencoder/kl_f4_shapes64", help="of the training step (default %(default)s)"
+        "--experiment",
+        default="autoencoder/kl_f4_shapes64_adversarial",
+        help="of the training step (default %(default)s)",
     )
     parser.add_argument("--batch", type=command.at_least(1), help="images of a training step")
     parser.add_argument(

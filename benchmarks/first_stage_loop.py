@@ -42,6 +42,7 @@ class AdversarialLoop:
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
         self.batches = itertools.cycle(images)
+        self.pixel_error = {"l1": F.l1_loss, "l2": F.mse_loss}[config.pixel_loss]
         self.perceptual_weight, self.adversarial_weight = config.perceptual_weight, options.weight
         regularizer = config.autoencoder.regularizer
         self.summed, self.regularizer_weight = regularizer.summed, regularizer.weight
@@ -67,7 +68,7 @@ class AdversarialLoop:
             found = self.network(images, noise)
         y = found.images.detach().float().requires_grad_()
         with self._forward():
-            error = (y - images).abs().flatten(1).mean(dim=1)
+            error = self.pixel_error(y, images, reduction="none").flatten(1).mean(dim=1)
             if self.distance is not None:
                 error = error + self.perceptual_weight * self.distance(y, images)
             nll = error.mean() * (images[0].numel() if self.summed else 1)
@@ -108,7 +109,6 @@ def _plain(config: AutoencoderTrainConfig) -> DiscriminatorConfig:
         "discriminator.start": (options.start, 0),
         "discriminator.loss": (options.loss, "hinge"),
         "discriminator.recompute": (options.recompute, False),
-        "pixel_loss": (config.pixel_loss, "l1"),
         "log_variance": (config.log_variance, 0.0),
         "learn_log_variance": (config.learn_log_variance, False),
         "restart_codes_every": (config.restart_codes_every, None),

@@ -155,7 +155,7 @@ def configure(name: str, arguments: Sequence[str]) -> None:
     keys = [argument.partition("=")[0] for argument in arguments]
     if "data.path" in keys and "data" not in keys:
         # The data of a run that reads captions, which is not there.
-        arguments = ["data=shapes32_pairs", *arguments]
+        arguments = ["data=shapes32_captions", *arguments]
     points = points_of(command.name, arguments, command.swept)
     compose_and_validate(command.primary, command.config, points[0].arguments if points else list(arguments))
 

@@ -83,10 +83,11 @@ SMALLER: dict[str, tuple[str, ...]] = {
         "n=48",
         "val=8",
     ),
-    "difflab data make source=shapes out=data/shapes32_pairs resolution=32 objects=2": ("n=48", "val=16"),
+    "difflab data make source=shapes out=data/shapes32_captions resolution=32 n=40000 objects=1-2 "
+    "'sizes=[medium,large]' 'shapes=[circle,square,triangle]'": ("n=48", "val=16"),
     "difflab train experiment=glide/shapes32 name=demo": TRAINING,
     "difflab sample run=runs/glide/shapes32/demo n=8 "
-    """'prompts=["a small red circle above a large blue square","a large green ring left of a small pink cross"]'""": (
+    """'prompts=["a medium red circle above a medium blue square","a large green triangle"]'""": (
         *DRAWING,
         "n=3",
     ),
@@ -95,7 +96,7 @@ SMALLER: dict[str, tuple[str, ...]] = {
         "guidance.scale=1,2",
     ),
     "difflab sample run=runs/glide/shapes32/demo n=1 guidance.scale=1,3,8 "
-    """'prompts=["a small red circle above a large blue square"]'""": (
+    """'prompts=["a medium red circle above a medium blue square"]'""": (
         *(change for change in DRAWING if not change.startswith("n=")),
         "guidance.scale=1,2",
     ),
@@ -262,7 +263,7 @@ def test_text_to_image(tmp_path: Path) -> None:
     run_all(page)
     run = tmp_path / "runs" / "glide" / "shapes32" / "demo"
     shown = {path: json.loads(path.read_text())["shows"] for path in (run / "samples").glob("*/sample.json")}
-    prompts = ["a small red circle above a large blue square", "a large green ring left of a small pink cross"]
+    prompts = ["a medium red circle above a medium blue square", "a large green triangle"]
     (folder,) = (path.parent for path, words in shown.items() if words == [*prompts, prompts[0]])
     assert (folder / "000001.txt").read_text() == prompts[1]
     assert (folder / "grid.png").is_file()

@@ -48,10 +48,10 @@ def kept_runs(tiny_shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     root = tmp_path_factory.mktemp("autoencoders")
     shared = (f"data.path={tiny_shapes}", f"output_root={root}")
     done("train", *TRAINED, *shared, "name=vq")
-    without_codes = [one for one in TRAINED[1:] if "regularizer" not in one]
-    done("train", KL[0], *without_codes, *shared, "name=kl")
-    for place in (root / "autoencoder" / "vq_f4_shapes64" / "vq", root / "autoencoder" / "kl_f4_shapes64" / "kl"):
-        shutil.move(place, root / place.name)
+    neither = [one for one in TRAINED[2:] if not one.startswith(("network.regularizer", "discriminator"))]
+    done("train", KL[0], *neither, *shared, "name=kl")
+    for place in ("kl_f4_shapes64_adversarial/vq", "kl_f4_shapes64/kl"):
+        shutil.move(root / "autoencoder" / place, root)
     return root
 
 

@@ -15,7 +15,9 @@ from run_files import differing
 from tiny_runs import done, mistake
 
 SMALL = (
-    "experiment=autoencoder/vq_f4_shapes64",
+    "experiment=autoencoder/kl_f4_shapes64_adversarial",
+    "network=autoencoder_small_vq",
+    "optimizer.schedule.decay=none",
     "network.base_channels=8",
     "network.norm_groups=4",
     "network.middle_attention=false",
@@ -35,6 +37,7 @@ SMALL = (
     "restart_codes_every=3",
     "logger=csv",
 )
+RUNS = Path("runs/autoencoder/kl_f4_shapes64_adversarial")
 
 
 @pytest.mark.slow
@@ -43,16 +46,15 @@ def test_a_run_trains_stops_goes_on_and_is_a_model(tiny_shapes: Path) -> None:
     done("train", *small, "name=straight")
     done("train", *small, "name=halves", "trainer.max_steps=2")
     done("train", *small, "name=halves")
-    runs = Path("runs/autoencoder/vq_f4_shapes64")
-    last = [runs / name / "checkpoints" / "last.ckpt" for name in ("halves", "straight")]
+    last = [RUNS / name / "checkpoints" / "last.ckpt" for name in ("halves", "straight")]
     ended = [torch.load(path, weights_only=True) for path in last]
     assert differing(ended[0], ended[1]) == []
-    row = next(row for row in read_csv(runs / "halves" / "metrics.csv") if row.get("val/loss"))
+    row = next(row for row in read_csv(RUNS / "halves" / "metrics.csv") if row.get("val/loss"))
     assert {"val/nll", "val/rec", "val/codebook", "val/codes_used", "val/d"} <= row.keys()
-    assert (runs / "halves" / "samples" / "step-000004.png").is_file()
-    weights = load_file(runs / "halves" / "weights" / "raw.safetensors")
+    assert (RUNS / "halves" / "samples" / "step-000004.png").is_file()
+    weights = load_file(RUNS / "halves" / "weights" / "raw.safetensors")
     assert all(key.startswith("network.") for key in weights)
-    model, _ = load_stored(runs / "halves", "raw")
+    model, _ = load_stored(RUNS / "halves", "raw")
     images = to_float(torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8))
     assert model.network(images).images.shape == images.shape
     again = done("train", *small, "name=halves")
@@ -70,12 +72,12 @@ def test_a_codebook_too_large_and_a_fresh_discriminator_are_said(tiny_shapes: Pa
     first = done("train", *small, "name=first", "network.regularizer.codes=2000")
     assert first.err.count("note: a codebook of 2000 codes, but an epoch has only ") == 1
     again = done(
-        "train", *small, "name=second", "init=weights", "init.from=runs/autoencoder/vq_f4_shapes64/first",
+        "train", *small, "name=second", "init=weights", f"init.from={RUNS}/first",
         "init.which=raw", "network.regularizer.codes=2000",
     )  # fmt: skip
-    assert "init: discriminator.* begins untrained: runs/autoencoder/vq_f4_shapes64/first has no weights" in again.err
+    assert f"init: discriminator.* begins untrained: {RUNS}/first has no weights" in again.err
     alone = done(
-        "train", *small, "name=third", "init=weights", "init.from=runs/autoencoder/vq_f4_shapes64/first",
+        "train", *small, "name=third", "init=weights", f"init.from={RUNS}/first",
         "init.which=raw", "network.regularizer.codes=2000", "discriminator=null",
     )  # fmt: skip
     assert "untrained" not in alone.err
@@ -88,7 +90,10 @@ def test_a_codebook_too_large_and_a_fresh_discriminator_are_said(tiny_shapes: Pa
         (["network.channels=1"], "network.channels=1"),
         (["network.channel_mult=[1,2,2,2,2,2]"], "image_size=16 is not a multiple of 32"),
         (["discriminator=none"], "set its keys, as in discriminator.layers=..., or discriminator=null"),
-        (["optimizer.schedule.warmup_from=1e-6"], "warmup_from=1e-06 needs a warmup: set warmup_steps"),
+        (
+            ["optimizer.schedule.warmup_steps=0", "optimizer.schedule.warmup_from=1e-6"],
+            "warmup_from=1e-06 needs a warmup: set warmup_steps",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(tiny_shapes: Path, overrides: list[str], said: str) -> None:

@@ -86,7 +86,7 @@ def test_it_is_recorded_with_its_hashes_and_written_without_its_weights(run: Pat
 
 def test_it_is_drawn_from_with_prompts_and_so_is_its_export(run: Path, tmp_path: Path) -> None:
     # After six steps it takes a strong guidance to see what the captions do.
-    fast = ("n=2", "sampler.steps=2", "guidance.scale=300", "png=false", "grid=false", *ON_CPU)
+    fast = ("n=2", "sampler.steps=2", "guidance.scale=3000", "png=false", "grid=false", *ON_CPU)
     words = 'prompts=["a small red circle above a blue square",""]'
     done("sample", f"run={run}", *fast, words, f"out={tmp_path / 'drawn'}")
     done("weights", "export", run, "--out", tmp_path / "exported")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from interop.latent.small_pipelines import DDIM, small_pipeline
+from interop.latent.small_pipelines import DDIM, latent_pipeline, small_pipeline
 from interop.latent.test_compvis import WITH_TEXT, config_of, content_of, text_of_transformers
 from interop.latent.test_lora import LAYERS, TEXT, file_of
 from tiny_runs import done, mistake
@@ -48,6 +49,35 @@ def test_a_pipeline_is_imported_sampled_and_exported(pipeline: Path) -> None:
         assert Path("again", name).read_bytes() == Path("moved", name).read_bytes(), name
 
 
+def test_a_pipeline_is_inspected_part_by_part(pipeline: Path) -> None:
+    shutil.copytree(pipeline, "sd")
+    out = done("weights", "inspect", "sd").out
+    assert "format   folder of StableDiffusionPipeline\n" in out
+    lines = [line for line in out.splitlines() if line.startswith(("part ", "unet ", "tokenizer "))]
+    assert [line.index(line.split()[1]) for line in lines] == [14, 14, 14]
+    assert lines[-1].split()[1:3] == ["UNet2DConditionModel", "985,444"]
+    assert lines[-1].endswith("diffusion_pytorch_model.safetensors    network at 8x8")
+    found = json.loads(done("weights", "inspect", "sd", "--json").out)
+    assert [part["name"] for part in found["parts"] if part["dtypes"]] == ["text_encoder", "unet", "vae"]
+    assert "network alone" not in out
+    assert json.loads(done("weights", "inspect", "sd/vae", "--json").out)["parts"] == []
+
+
+def test_a_pipeline_without_conditions_is_imported_sampled_and_exported() -> None:
+    from diffusers import DDIMScheduler
+
+    latent_pipeline(DDIMScheduler(clip_sample=False, steps_offset=1)).save_pretrained("ldm")
+    out = done("weights", "import", "ldm", "--out", "ours").out
+    assert out == "ldm -> ours: try `difflab sample run=ours n=4`\n"
+    done("sample", "run=ours", "n=1", "sampler.steps=2", "out=samples")
+    assert Image.open(sorted(Path("samples").glob("*.png"))[0]).size == (16, 16)
+    out = done("weights", "export", "ours", "--out", "back", "--layout", "diffusers").out
+    assert "note: diffusers draws as the run's own sampler does with LDMPipeline.from_pretrained('back')" in out
+    done("weights", "import", "back", "--out", "again")
+    for name in ("model.safetensors", "first_stage/model.safetensors"):
+        assert Path("again", name).read_bytes() == Path("ours", name).read_bytes(), name
+
+
 def test_loras_are_merged_on_import(pipeline: Path) -> None:
     shutil.copytree(pipeline, "sd")
     file_of(Path("lora.safetensors"), "kohya", LAYERS, TEXT)
@@ -66,6 +96,10 @@ def test_mistakes_are_one_line(pipeline: Path) -> None:
     )
     message = mistake("weights", "import", "sd/unet", "--out", "o")
     assert "unet: the network alone of a latent diffusion model; give the folder of its pipeline" in message
+    message = mistake("weights", "import", "sd", "--out", "o", "--categories", "phrases.txt")
+    assert "--categories: sd says itself what it is" in message
+    message = mistake("weights", "import", "sd/vae", "--out", "o", "--categories", "phrases.txt")
+    assert "--categories phrases.txt: sd/vae is not a whole latent diffusion model: leave it out" in message
     message = mistake("weights", "import", "sd", "--out", "o", "--activation", "gelu")
     assert "--activation: sd says itself what it is" in message
     shutil.rmtree("sd/vae")
@@ -90,6 +124,11 @@ def test_a_checkpoint_is_imported_by_its_experiment_and_exported(monkeypatch: py
     assert "v1.ckpt -> ours: try `difflab sample run=ours n=4" in out
     assert "note: it has no averages (model_ema.*): took the weights as they are" in out
     done("sample", "run=ours", "n=1", 'prompts=["a red cat"]', "sampler.steps=2", "out=samples")
+    message = mistake("weights", "import", "v1.ckpt", "--out", "o", "--preset", "ldm/mine", "--categories", "no.txt")
+    assert "no.txt: no such file" in message
+    Path("phrases.txt").write_text("tree")
+    message = mistake("weights", "import", "v1.ckpt", "--out", "o", "--preset", "m", "--categories", "phrases.txt")
+    assert "--categories phrases.txt: ldm/mine is not conditioned on boxes" in message
     out = done("weights", "export", "ours", "--out", "back.ckpt", "--layout", "compvis").out
     assert "note: the file does not say diffusion.prediction=eps" in out
     back = torch.load("back.ckpt", weights_only=True)["state_dict"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from difflab.diffusion import schedules
+from difflab.diffusion.config import CosineSchedule
 from difflab.diffusion.process import GaussianProcess
 from diffusion.fakes import Checked
 from golden_fixtures import load
@@ -94,6 +96,25 @@ def test_quad_is_scaled_linear_and_jsd_makes_alpha_bar_linear() -> None:
     assert np.array_equal(schedules.quad_betas(10, 0.1, 0.4), np.linspace(0.1**0.5, 0.4**0.5, 10) ** 2)
     alphas_cumprod = np.cumprod(1 - schedules.jsd_betas(50))
     np.testing.assert_allclose(alphas_cumprod, 1 - np.arange(1, 51) / 50, atol=1e-14)
+
+
+@pytest.mark.parametrize("make", [schedules.cosine_betas, schedules.quad_betas, schedules.jsd_betas])
+def test_a_shift_multiplies_the_noise_level_of_every_step(make: Callable[[int], schedules.Betas]) -> None:
+    def noise_levels(betas: schedules.Betas) -> schedules.Betas:
+        alphas_cumprod = np.cumprod(1 - betas)[:-1]  # jsd ends in pure noise
+        return np.sqrt((1 - alphas_cumprod) / alphas_cumprod)
+
+    betas = make(100)
+    shifted = schedules.shifted(betas, 3.0)
+    np.testing.assert_allclose(noise_levels(shifted), 3 * noise_levels(betas), rtol=1e-9)
+    assert np.all((shifted > 0) & (shifted <= 1))
+    np.testing.assert_allclose(schedules.shifted(shifted, 1 / 3), betas, rtol=1e-9)
+
+
+def test_the_shift_of_a_configuration_comes_before_the_rescaling() -> None:
+    config = CosineSchedule(kind="cosine", shift=2.0, zero_terminal_snr=True)
+    by_hand = schedules.zero_terminal_snr(schedules.shifted(schedules.cosine_betas(50), 2.0))
+    np.testing.assert_array_equal(schedules.build_betas(config, 50), by_hand)
 
 
 def test_zero_terminal_snr_keeps_the_first_step_and_ends_at_zero() -> None:

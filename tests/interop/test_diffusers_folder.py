@@ -69,6 +69,8 @@ def our_samples(model: Model, start: Tensor, sigmas: list[Tensor], steps: int) -
         ["diffusion/schedule=scaled_linear", "guidance.static_limit=2.0"],
         ["diffusion/schedule=linear_scaled", "diffusion.timesteps=500"],
         ["diffusion=v_cosine", "diffusion.schedule.zero_terminal_snr=true"],
+        ["diffusion=v_cosine", "diffusion.schedule.shift=2"],
+        ["diffusion/schedule=scaled_linear", "diffusion.schedule.shift=0.5", "guidance.threshold=none"],
         ["diffusion/schedule=warmup10"],
         ["diffusion/schedule=laplace", "guidance.threshold=none"],
     ],

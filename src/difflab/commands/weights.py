@@ -18,6 +18,7 @@ from difflab.errors import UserError
 
 if TYPE_CHECKING:
     from difflab.config.model import ModelConfig
+    from difflab.interop.identifying import Component
 
 _WRAPPER = "the key of the weights in a file that has several, as in ema or state_dict.ema_model"
 
@@ -37,9 +38,12 @@ def inspect(
 ) -> None:
     """Identify weights by their keys and shapes; nothing in the file is executed."""
     from difflab.interop.identifying import identify
+    from difflab.interop.latent.inspecting import identify_pipeline
+    from difflab.interop.latent.pipeline_parts import is_pipeline
     from difflab.pipelines.stored import weights_of_run
 
-    found = identify(weights_of_run(path) or path, wrapper)
+    whole = wrapper is None and is_pipeline(path)
+    found = identify_pipeline(path) if whole else identify(weights_of_run(path) or path, wrapper)
     if as_json:
         say(json.dumps(asdict(found), default=str, indent=1))
         return
@@ -53,8 +57,25 @@ def inspect(
     }
     for name, value in rows.items():
         say(f"{name:<8} {value}")
+    for line in _of_parts(found.parts):
+        say(line)
     for note in found.notes:
         say(f"{'note':<8} {note}")
+
+
+def _of_parts(parts: Sequence[Component]) -> list[str]:
+    """A line for each part of a pipeline folder, in columns, below their names; none where there are no parts."""
+    if not parts:
+        return []
+    rows = [("part", "class", "parameters", "dtype", "files", "becomes")]
+    for part in parts:
+        number = f"{part.parameters:,}" if part.dtypes else ""
+        rows.append((part.name, part.kind, number, ", ".join(part.dtypes), ", ".join(part.files), part.becomes))
+    name, kind, number, dtype, files, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return [
+        f"{row[0]:<{name}}  {row[1]:<{kind}}  {row[2]:>{number}}  {row[3]:<{dtype}}  {row[4]:<{files}}  {row[5]}"
+        for row in rows
+    ]
 
 
 @app.command(name="import")
@@ -73,13 +94,17 @@ def import_(
     which: Annotated[
         str, typer.Option("--weights", help="of a checkpoint that has both: auto (averages), ema or raw")
     ] = "auto",
+    categories: Annotated[
+        Path | None,
+        typer.Option(readable=False, help="of a checkpoint with boxes: a text file of their phrases, one per line"),
+    ] = None,
     lora: Annotated[
         list[str] | None,
         typer.Option(help="a LoRA to merge into a Stable Diffusion, FILE or FILE:SCALE; may be repeated"),
     ] = None,
 ) -> None:
     """Convert official weights into a folder (config.json, model.safetensors) that every command accepts."""
-    from difflab.commands.weights_latent import latent_model
+    from difflab.commands.weights_latent import latent_model, refuse_options_of_latents
     from difflab.interop.latent.exported import save_latent
     from difflab.interop.latent.lora import merged, parsed
     from difflab.interop.layout import Target
@@ -89,7 +114,8 @@ def import_(
 
     if (path / "config.yaml").is_file():
         raise UserError(f"{path} is a run of difflab's own, which every command accepts as it is: run={path}")
-    whole = latent_model(path, preset, which, {"layout": layout, "wrapper": wrapper, "activation": activation})
+    given = {"layout": layout, "wrapper": wrapper, "activation": activation}
+    whole = latent_model(path, preset, which, categories, given)
     if whole is not None:
         for argument in lora or ():
             whole = merged(whole, *parsed(argument))
@@ -98,9 +124,7 @@ def import_(
         for note in whole.notes:
             say(f"note: {note}")
         return
-    for option, value in (("--weights", None if which == "auto" else which), ("--lora", (lora or [None])[0])):
-        if value is not None:
-            raise UserError(f"{option} {value}: {path} is not a whole latent diffusion model: leave it out")
+    refuse_options_of_latents(path, which, categories, lora or ())
     config, notes = _named_model(path, preset, layout, wrapper, activation)
     _require_activation(path if preset is None else preset, config, activation)
     check_export(out, config, NATIVE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
@@ -13,21 +13,41 @@ if TYPE_CHECKING:
     from difflab.interop.latent.parts import LatentModel
 
 
-def latent_model(path: Path, preset: str | None, which: str, given: Mapping[str, str | None]) -> LatentModel | None:
+def latent_model(
+    path: Path, preset: str | None, which: str, categories: Path | None, given: Mapping[str, str | None]
+) -> LatentModel | None:
     """The latent diffusion model with its parts that is at a path; None if there is something else.
 
-    which: the weights of a checkpoint that has averages too. given: the other options that say what weights are.
+    which: the weights of a checkpoint that has averages too. categories: the file of the phrases of boxes.
+    given: the other options that say what weights are.
     Raises UserError for options that do not apply to it.
     """
-    from difflab.interop.latent.pipeline import is_pipeline, read_pipeline
+    from difflab.interop.latent.pipeline import read_pipeline
+    from difflab.interop.latent.pipeline_parts import is_pipeline
 
     if is_pipeline(path):
-        _refuse(path, {"preset": preset, **given, "weights": None if which == "auto" else which})
+        _refuse(path, {"preset": preset, **given, **_of_checkpoints_alone(which, categories)})
         return read_pipeline(path)
     # With one of these, a part of the file is meant.
     if given["layout"] is not None or given["wrapper"] is not None:
         return None
-    return _of_checkpoint(path, preset, which, given)
+    return _of_checkpoint(path, preset, which, categories, given)
+
+
+def refuse_options_of_latents(path: Path, which: str, categories: Path | None, lora: Sequence[str]) -> None:
+    """Raises UserError for an option that only whole latent diffusion models have."""
+    given = {**_of_checkpoints_alone(which, categories), "lora": next(iter(lora), None)}
+    for option, value in given.items():
+        if value is not None:
+            raise UserError(f"--{option} {value}: {path} is not a whole latent diffusion model: leave it out")
+
+
+def _of_checkpoints_alone(which: str, categories: Path | None) -> dict[str, str | None]:
+    """The options that say what is in a checkpoint, where they are given."""
+    return {
+        "weights": None if which == "auto" else which,
+        "categories": None if categories is None else str(categories),
+    }
 
 
 def model_of_experiment(preset: str) -> ModelConfig:
@@ -41,7 +61,10 @@ def model_of_experiment(preset: str) -> ModelConfig:
     return compose_and_validate("train", TrainConfig, [f"experiment={preset}"])[0].model()
 
 
-def _of_checkpoint(path: Path, preset: str | None, which: str, given: Mapping[str, str | None]) -> LatentModel | None:
+def _of_checkpoint(
+    path: Path, preset: str | None, which: str, categories: Path | None, given: Mapping[str, str | None]
+) -> LatentModel | None:
+    from difflab.interop.latent.categories import with_categories
     from difflab.interop.latent.checkpoint import Which, open_checkpoint
     from difflab.interop.latent.compvis import preset_of, read_checkpoint
     from difflab.interop.latent.stored import latent_config
@@ -56,7 +79,10 @@ def _of_checkpoint(path: Path, preset: str | None, which: str, given: Mapping[st
     if not is_latent(config):
         return None
     _refuse(path, given)
-    return read_checkpoint(checkpoint, latent_config(config), cast(Which, which))
+    latent = latent_config(config)
+    if categories is not None:
+        latent = with_categories(latent, categories)
+    return read_checkpoint(checkpoint, latent, cast(Which, which))
 
 
 def _refuse(path: Path, given: Mapping[str, str | None]) -> None:

@@ -16,6 +16,9 @@ class ScheduleBase(Config):
     """Base of the noise schedules."""
 
     kind: str
+    shift: float = Field(default=1.0, gt=0)
+    """Factor on sigma / alpha of every step: above 1 for more steps where layout and colours are decided (simple
+    diffusion, section 3.1: pixels per side / 64)."""
     zero_terminal_snr: bool = False
     """Rescaled to end in pure noise (Lin et al. 2024, algorithm 1); needs prediction v or x0."""
 

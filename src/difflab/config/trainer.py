@@ -24,8 +24,8 @@ class TrainerConfig(Config):
     strategy: Literal["auto", "ddp"] = "auto"
     """How several devices train together: ddp; auto = ddp if there are several."""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
-    """The precision: auto, 32-true, bf16-mixed or 16-mixed. auto = bf16-mixed on GPUs with bf16 and CPUs with AMX,
-    fp32 otherwise."""
+    """The precision: auto, 32-true, bf16-mixed or 16-mixed. auto = bf16-mixed on GPUs with bf16 and CPUs that
+    multiply in it (AMX, AVX512-BF16), fp32 otherwise."""
     accumulate: Annotated[int, Field(ge=1)] = 1
     """The number of parts into which each process splits its share of a batch (`data.batch_size`)."""
     gradient_clip: Annotated[float, Field(ge=0)] = 1.0

@@ -107,7 +107,7 @@ def crop_resize_short(image: PillowImage.Image, size: int) -> PillowImage.Image:
 
 
 def crop_resize_short_random(image: PillowImage.Image, size: int, draws: Sequence[int]) -> PillowImage.Image:
-    """As `crop_resize_short`, but a square anywhere along the long side (CLIP, section 2.4).
+    """As `crop_resize_short`, but a square anywhere along the long side (CLIP, section 2.3).
 
     draws: as in `crop_adm_random`; the first is not used.
     """

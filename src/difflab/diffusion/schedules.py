@@ -21,8 +21,10 @@ Betas = NDArray[np.float64]
 def build_betas(schedule: ScheduleBase, timesteps: int) -> Betas:
     """Returns the betas [T] of a schedule. Raises ValueError if it cannot have so few steps."""
     options = schedule.options
-    rescaled = options.pop("zero_terminal_snr")
+    shift, rescaled = options.pop("shift"), options.pop("zero_terminal_snr")
     betas = SCHEDULES.builder(schedule)(timesteps, **options)
+    if shift != 1:
+        betas = shifted(betas, shift)
     return zero_terminal_snr(betas) if rescaled else betas
 
 
@@ -102,6 +104,21 @@ def betas_for_alpha_bar(timesteps: int, alpha_bar: Callable[[float], float], max
     return np.array([min(1 - after / before, max_beta) for before, after in pairwise(values)], dtype=np.float64)
 
 
+def shifted(betas: Betas, shift: float) -> Betas:
+    """Multiplies sigma / alpha of every step by `shift`: log-SNR - 2 ln(shift); Hoogeboom et al. 2023, section 3.1.
+
+    The paper shifts a schedule made for 64 pixels by d / 64 at d pixels: averaging over more pixels removes more noise.
+    """
+    alphas_cumprod = np.cumprod(1.0 - betas)
+    signal = alphas_cumprod / (alphas_cumprod + shift**2 * (1.0 - alphas_cumprod))
+    return betas_of(signal)
+
+
+def betas_of(alphas_cumprod: NDArray[np.float64]) -> Betas:
+    """Returns the betas [T] whose cumulative product of 1 - beta is `alphas_cumprod` [T]."""
+    return 1.0 - alphas_cumprod / np.append(1.0, alphas_cumprod[:-1])
+
+
 def zero_terminal_snr(betas: Betas) -> Betas:
     """Shifts and scales sqrt(alpha_bar) to end at exactly 0 and keep its start; Lin et al. 2024, Algorithm 1.
 
@@ -111,5 +128,4 @@ def zero_terminal_snr(betas: Betas) -> Betas:
         raise ValueError(f"zero terminal SNR needs 2 steps or more, a first and a last one; got {len(betas)}")
     root = np.sqrt(np.cumprod(1.0 - betas))
     root = (root - root[-1]) * (root[0] / (root[0] - root[-1]))
-    alphas_cumprod = root**2
-    return 1.0 - alphas_cumprod / np.append(1.0, alphas_cumprod[:-1])
+    return betas_of(root**2)

@@ -91,7 +91,7 @@ def _model(path: Path, content: Mapping[str, Any], target: Target, name: str) ->
             experiment=f"diffusers/{name}",
             image_size=target.image_size,
             channels=target.network.channels,
-            diffusion=process_of(path, scheduler, target),
+            diffusion=process_of(path, scheduler, target.learned_variance),
             network=cast(UNetConfig, target.network),
             conditioning=target.conditioning,
             sampler=_sampler(scheduler, kind),
@@ -102,8 +102,11 @@ def _model(path: Path, content: Mapping[str, Any], target: Target, name: str) ->
         raise UserError(f"{path}: {key}: {message}") from error
 
 
-def process_of(path: Path, c: SchedulerFile, target: Target) -> DiscreteDiffusionConfig:
-    """The process of a scheduler's file at `path`. Raises UserError naming the key for one that difflab has not."""
+def process_of(path: Path, c: SchedulerFile, learned_variance: bool) -> DiscreteDiffusionConfig:
+    """The process of a scheduler's file at `path`. Raises UserError naming the key for one that difflab has not.
+
+    learned_variance: whether its network has twice as many channels out as in.
+    """
     predictions = {theirs: ours for ours, theirs in PREDICTIONS.items()}
     if c.prediction_type not in predictions:
         raise UserError(
@@ -117,8 +120,8 @@ def process_of(path: Path, c: SchedulerFile, target: Target) -> DiscreteDiffusio
     variance = c.variance_type.removesuffix("_log") if c.variance_type == "fixed_small_log" else c.variance_type
     if variance not in VARIANCES:
         raise UserError(f"{path}: variance_type={c.variance_type!r} is not supported (only {', '.join(VARIANCES)})")
-    if target.learned_variance != (variance == "learned_range"):
-        channels = "twice its in_channels" if target.learned_variance else "as many as its in_channels"
+    if learned_variance != (variance == "learned_range"):
+        channels = "twice its in_channels" if learned_variance else "as many as its in_channels"
         raise UserError(f"{path}: variance_type={variance!r}, but the out_channels of the network are {channels}")
     ends = {} if c.beta_schedule == "squaredcos_cap_v2" else {"beta_start": c.beta_start, "beta_end": c.beta_end}
     schedule = {"kind": _SCHEDULES[c.beta_schedule], **ends, "zero_terminal_snr": c.rescale_betas_zero_snr}
@@ -128,7 +131,7 @@ def process_of(path: Path, c: SchedulerFile, target: Target) -> DiscreteDiffusio
             "timesteps": c.num_train_timesteps,
             "prediction": predictions[c.prediction_type],
             "variance": variance,
-            "loss": "hybrid" if target.learned_variance else "mse",
+            "loss": "hybrid" if learned_variance else "mse",
         }
     )
 

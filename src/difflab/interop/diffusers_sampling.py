@@ -49,7 +49,7 @@ def how_to_draw(config: DrawingModelConfig, folder: str) -> list[str]:
     if reason is not None or not strided:
         return [f"diffusers' images differ from the run's own (sampler={sampler.kind}): {reason}", *lines]
     pipeline = "DDIMPipeline" if isinstance(sampler, DDIMConfig) else "DDPMPipeline"
-    options = {"num_inference_steps": len(_kept(sampler, diffusion))}
+    options = {"num_inference_steps": len(kept_timesteps(sampler, diffusion))}
     call = ", ".join(f"{key}={value}" for key, value in (options | _call(sampler, guidance)).items())
     if config.conditioning:
         scheduler = pipeline.replace("Pipeline", "Scheduler")
@@ -81,14 +81,15 @@ def _why_not(sampler: AncestralConfig | DDIMConfig, diffusion: DiscreteDiffusion
         )
     if (
         isinstance(sampler, AncestralConfig)
-        and _kept(sampler, diffusion)[0] > 0
+        and kept_timesteps(sampler, diffusion)[0] > 0
         and diffusion.variance != "fixed_small"
     ):
         return "its last step adds noise where it does not end at timestep 0"
     return None
 
 
-def _kept(sampler: StridedConfig, diffusion: DiscreteDiffusionConfig) -> list[int]:
+def kept_timesteps(sampler: StridedConfig, diffusion: DiscreteDiffusionConfig) -> list[int]:
+    """The timesteps that a sampler visits. Raises ValueError for levels that are none."""
     if sampler.spacing == "listed":
         raise ValueError("listed levels need not be timesteps")
     if sampler.steps is None:
@@ -101,7 +102,7 @@ def steps_of(sampler: StridedConfig, diffusion: DiscreteDiffusionConfig) -> dict
     so."""
     total = diffusion.timesteps
     try:
-        kept = _kept(sampler, diffusion)
+        kept = kept_timesteps(sampler, diffusion)
     except ValueError:
         # The run samples with other options, which this sampler never had.
         return None

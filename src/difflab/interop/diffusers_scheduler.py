@@ -72,10 +72,9 @@ def _betas(schedule: Schedule, timesteps: int, ddim: bool) -> dict[str, Any]:
     plain = schedule.model_copy(update={"zero_terminal_snr": False})
     if plain == _COSINE:
         return {"beta_schedule": "squaredcos_cap_v2", **zero_snr}
-    if isinstance(schedule, LinearSchedule | QuadSchedule | ScaledLinearSchedule | SigmoidSchedule) and not (
-        # Its DDIM lacks this schedule.
-        schedule.kind == "sigmoid" and ddim
-    ):
+    named = isinstance(schedule, LinearSchedule | QuadSchedule | ScaledLinearSchedule | SigmoidSchedule)
+    lacked = schedule.kind == "sigmoid" and ddim
+    if named and schedule.shift == 1 and not lacked:
         scaled = isinstance(schedule, LinearSchedule) and schedule.scale_with_steps
         scale = 1000 / timesteps if scaled else 1
         start, end = scale * schedule.beta_start, scale * schedule.beta_end

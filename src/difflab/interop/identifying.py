@@ -30,6 +30,26 @@ from difflab.interop.presets import PRESETS
 
 
 @dataclass(frozen=True)
+class Component:
+    """A part of a pipeline folder.
+
+    kind:    its class in the other program.
+    files:   those that were read.
+    dtypes:  of its weights; () if it has none, or none that are read.
+    becomes: what difflab makes of it, or why it does not read it.
+    refused: whether it is of a class that difflab reads, and is none of those that it has.
+    """
+
+    name: str
+    kind: str
+    files: tuple[str, ...]
+    parameters: int
+    dtypes: tuple[str, ...]
+    becomes: str
+    refused: bool
+
+
+@dataclass(frozen=True)
 class Identification:
     """What a file or folder of weights is, from its keys and shapes alone.
 
@@ -37,6 +57,7 @@ class Identification:
     facts:    a description of the model.
     presets:  the published models that it fits; several may share one architecture.
     notes:    what was done to read it, and anything remarkable.
+    parts:    those of a pipeline folder.
     """
 
     path: Path
@@ -48,6 +69,7 @@ class Identification:
     parameters: int
     dtypes: tuple[str, ...]
     notes: tuple[str, ...]
+    parts: tuple[Component, ...] = ()
 
 
 def identify(path: str | Path, wrapper: str | None = None) -> Identification:
@@ -83,7 +105,7 @@ def identify(path: str | Path, wrapper: str | None = None) -> Identification:
         presets=tuple(fitting),
         tensors=len(found.state),
         parameters=sum(tensor.numel() for tensor in found.state.values()),
-        dtypes=_dtypes(found.state.values()),
+        dtypes=dtypes_of(found.state.values()),
         notes=tuple(notes),
     )
 
@@ -104,12 +126,13 @@ def _of_checkpoint(checkpoint: Checkpoint) -> Identification:
         presets=tuple(fitting_latent_presets(unet)),
         tensors=len(tensors),
         parameters=sum(tensor.numel() for tensor in tensors),
-        dtypes=_dtypes(tensors),
+        dtypes=dtypes_of(tensors),
         notes=(f"it {averages} of training (model_ema.*), which are not counted; --wrapper inspects a part alone",),
     )
 
 
-def _dtypes(tensors: Iterable[Tensor]) -> tuple[str, ...]:
+def dtypes_of(tensors: Iterable[Tensor]) -> tuple[str, ...]:
+    """The names of their types, each once."""
     return tuple(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors}))
 
 

@@ -54,6 +54,11 @@ def open_weights(path: Path, wrapper: str | None = None) -> WeightFile:
     return replace(found, state=state, notes=(*found.notes, *notes))
 
 
+def holds_weights(folder: Path) -> bool:
+    """Whether there are weights in a folder itself, by the names of their files."""
+    return bool(_weights_in(folder, [name for names in _NAMES for name in names]))
+
+
 def program_of(path: Path) -> str | None:
     """The program whose folder a path is, or in whose folder a weights file is: diffusers, transformers or open_clip;
     None for anything else."""

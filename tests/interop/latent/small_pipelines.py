@@ -72,3 +72,28 @@ def small_pipeline(folder: Path, scheduler: Any, padding: str = END, act: str = 
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+LATENT_UNET: dict[str, Any] = {
+    "sample_size": 8, "block_out_channels": [32, 64], "layers_per_block": 1, "attention_head_dim": 16,
+    "down_block_types": ["DownBlock2D", "AttnDownBlock2D"], "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
+}  # fmt: skip
+
+
+def latent_pipeline(scheduler: Any, kl: bool = False, scale: float = 1.0, **unet: Any) -> Any:
+    """An LDMPipeline, of latents before quantization or of those of a first stage without a codebook."""
+    from diffusers import AutoencoderKL, LDMPipeline, UNet2DModel, VQModel
+
+    torch.manual_seed(0)
+    channels = 4 if kl else 3
+    of_stage = {**VAE, "latent_channels": channels, "scaling_factor": scale}
+    stage = AutoencoderKL(**of_stage) if kl else VQModel(**of_stage, num_vq_embeddings=64)
+    network = UNet2DModel(**LATENT_UNET | {"in_channels": channels, "out_channels": channels} | unet)
+    for parameter in stage.parameters():
+        parameter.data.normal_(std=0.12)
+    if not kl:
+        # Vectors as far apart as latents are, which therefore change with every step.
+        stage.quantize.embedding.weight.data.normal_(std=1 / scale)
+    pipeline = LDMPipeline(stage.eval(), network.eval(), scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
+from difflab.commands.weights_latent import model_of_experiment
 from difflab.conditioning.config import ConditioningConfig
 from difflab.config.parts import FrozenConfig
 from difflab.diffusion.config import DiscreteDiffusionConfig
@@ -20,7 +22,8 @@ from difflab.diffusion.guidance.config import ClassifierFreeGuidance
 from difflab.diffusion.samplers.config import DDIMConfig
 from difflab.errors import UserError
 from difflab.interop.keymap import shapes_of
-from difflab.interop.latent.checkpoint import open_checkpoint
+from difflab.interop.latent.categories import with_categories
+from difflab.interop.latent.checkpoint import Checkpoint, open_checkpoint
 from difflab.interop.latent.compvis import preset_of, read_checkpoint
 from difflab.interop.latent.conditions import conditions_keymap
 from difflab.interop.latent.exported import save_latent
@@ -29,6 +32,7 @@ from difflab.interop.latent.presets import LATENT_PRESETS, fitting_latent_preset
 from difflab.interop.latent.tables import TABLES, tables_of
 from difflab.interop.latent.whole import check_whole, save_whole
 from difflab.interop.layout import Target
+from difflab.interop.ldm_conditioners import UNUSED
 from difflab.networks.config import UNetConfig
 from difflab.networks.first_stage.config import FirstStageConfig
 from difflab.pipelines.stored import find_stored, load_stored, load_weights
@@ -40,7 +44,7 @@ UNET: dict[str, Any] = {
     "attention_heads": 2, "resample": "symmetric_conv", "time_embedding": "adm", "norm_eps": 1e-5, "init": "adm",
 }  # fmt: skip
 WITH_TEXT: dict[str, Any] = {"context_channels": 64, "transformer": {"depth": 1}}
-STAGE = "ldm_kl_attn8_embed3"
+UNET_KEYS = "model.diffusion_model."
 
 
 def config_of(**options: Any) -> DenoisingModelConfig:
@@ -181,6 +185,15 @@ TRAINED = {
         {}, WITH_TEXT,
     ),
     "inpainting": (trained("masked_image"), {}, {"concat_channels": 5}),
+    "layout": (
+        trained("layout", width=64, layers=1, heads=2, max_objects=3, vocabulary=64, crop=True, categories=["a", "b"]),
+        {"transformer.token_emb.weight": (64, 64)}, WITH_TEXT,
+    ),
+    "semantic": (
+        trained("spatial_rescaler", classes=5, stages=1, channels=3), {"channel_mapper.weight": (3, 5, 1, 1)},
+        {"concat_channels": 3},
+    ),
+    "super_resolution": (trained("low_res", size=8, downsample="bicubic"), {}, {"concat_channels": 3}),
 }  # fmt: skip
 
 
@@ -188,26 +201,61 @@ TRAINED = {
 def test_conditioners_that_are_trained_come_in_and_go_out(tmp_path: Path, name: str) -> None:
     conditioning, shapes, options = TRAINED[name]
     config = config_of(**options).model_copy(update={"conditioning": conditioning})
-    if name == "text":
+    if name in ("text", "layout"):
+        rows = shapes.get("transformer.token_emb.weight", (49408, 64))
         target = Target(config.network, 8, conditioning=conditioning)
-        shapes = {**conditions_keymap(target).official_shapes, "transformer.to_logits.weight": (49408, 64)}
+        shapes = {**conditions_keymap(target).official_shapes, "transformer.to_logits.weight": rows}
+        assert shapes["transformer.token_emb.weight"] == rows
     condition = drawn(dict(shapes))
     if name == "inpainting":
         condition = load("latent", "diffusers_kl_noattn").state_dict()
     content = content_of(config, condition)
+    content["state_dict"] |= averages(content)
     torch.save(content, tmp_path / "model.ckpt")
     found = read(tmp_path / "model.ckpt", config)
-    if name != "class":
-        assert any("left out" in note and "condition" in note for note in found.notes)
+    left = any("left out" in note and "condition" in note for note in found.notes)
+    assert left is (name in ("text", "inpainting", "layout"))
     save_latent(tmp_path / "ours", found)
     _, stored = load_stored(tmp_path / "ours")
     assert stored.config.conditioning == conditioning
     save_whole(tmp_path / "back.ckpt", stored.config, load_weights(stored), "compvis")
     again = open_checkpoint(tmp_path / "back.ckpt")
     assert again is not None
+    averaged = {key: value + 1 for key, value in content["state_dict"].items() if key.startswith(UNET_KEYS)}
+    assert {f"{UNET_KEYS}{key}" for key in again.unet} == averaged.keys()
+    assert all(torch.equal(value, averaged[f"{UNET_KEYS}{key}"]) for key, value in again.unet.items())
+    stage = {k: v for k, v in content["state_dict"].items() if k.startswith("first_stage_model.")}
+    assert len(again.first_stage) == len(stage)
+    assert all(torch.equal(v, stage[f"first_stage_model.{k}"]) for k, v in again.first_stage.items())
     kept = {} if name == "inpainting" else {k: v for k, v in condition.items() if "to_logits" not in k}
     assert again.condition.keys() == kept.keys()
     assert all(torch.equal(again.condition[key], value) for key, value in kept.items())
+
+
+def test_what_boxes_are_called_is_asked_for(tmp_path: Path) -> None:
+    boxes = trained("layout", width=64, layers=1, heads=2, max_objects=3, vocabulary=16)
+    config = config_of(**WITH_TEXT).model_copy(update={"conditioning": boxes})
+    phrases = tmp_path / "phrases.txt"
+    phrases.write_text("tree\ncat\ndog, occluded\n")
+    named = with_categories(config, phrases)
+    shapes = conditions_keymap(Target(named.network, 8, conditioning=named.conditioning)).official_shapes
+    torch.save(content_of(config, drawn(dict(shapes))), tmp_path / "model.ckpt")
+    with pytest.raises(UserError, match=r"no checkpoint says of conditioning.mine which .* as --categories FILE$"):
+        read(tmp_path / "model.ckpt", config)
+    found = read(tmp_path / "model.ckpt", named)
+    assert found.config.conditioning["mine"].categories == ["tree", "cat", "dog, occluded"]
+    for content, message in (
+        ("", "phrases.txt: categories is empty"),
+        ("tree\ntree\n", "phrases.txt: categories names 'tree' twice"),
+        ("tree\n\ncat\n", "phrases.txt: line 2 is empty"),
+        ("\n".join(map(str, range(16))), "phrases.txt: .*no token for each of 16 categories"),
+    ):
+        phrases.write_text(content)
+        with pytest.raises(UserError, match=message):
+            with_categories(config, phrases)
+    phrases.write_text("tree")
+    with pytest.raises(UserError, match="ldm/mine is not conditioned on boxes: leave it out"):
+        with_categories(config_of(), phrases)
 
 
 def test_averages_are_taken_where_there_are_some(tmp_path: Path) -> None:
@@ -290,15 +338,61 @@ def test_tables_are_the_official_ones(name: str) -> None:
         assert torch.equal(value if key in fixture.spec["full"] else value[kept], torch.as_tensor(fixture.arrays[key]))
 
 
+TASKS = {
+    "ldm/semantic_256": "ldm_semantic_synthesis256",
+    "ldm/layout_openimages256": "ldm_layout2img_openimages256",
+    "ldm/bsr_sr": "ldm_bsr_sr",
+}
+"""Experiment -> the key list of its published checkpoint."""
+
+
+def published(name: str) -> dict[str, Any]:
+    return json.loads(gzip.decompress((ROOT / "latent" / "released" / f"{name}.keys.json.gz").read_bytes()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TASKS)
+def test_published_checkpoints_of_further_tasks_come_in_and_go_out(name: str, tmp_path: Path) -> None:
+    """Every key and shape of the UNet, the first stage and the condition, without storage."""
+    lists = published(f"{TASKS[name]}_unet")
+
+    def empty(keys: dict[str, list[int]]) -> dict[str, Tensor]:
+        return {key: torch.empty(shape, device="meta") for key, shape in keys.items()}
+
+    config = model_of_experiment(name)
+    assert isinstance(config, DenoisingModelConfig)
+    if name == "ldm/layout_openimages256":
+        (tmp_path / "phrases.txt").write_text("\n".join(f"thing {number}" for number in range(601)))
+        config = with_categories(config, tmp_path / "phrases.txt")
+    unet, condition = empty(lists["keys"]), empty(lists["cond_stage_keys"])
+    stage = empty(published("ldm_first_stage_vq_f4")["keys"])
+    tables = tables_of(config.diffusion)
+    assert float(tables["betas"][-1]) == pytest.approx(lists["diffusion"]["linear_end"])
+    checkpoint = Checkpoint(tmp_path / "model.ckpt", "torch zip", unet, unet, stage, condition, tables, ())
+    assert preset_of(checkpoint) == name
+    found = read_checkpoint(checkpoint, config, "auto")
+    assert found.notes[-1] == "its tables of the noise schedule are those of the model"
+    assert found.config.noised_shape == (3, 64, 64)
+    whole = Target.of(found.config)
+    assert shapes_of(found.state) == whole.shapes()
+    alone = replace(whole, conditioning={})
+    back = unet_keymap(alone).to_official({k: v for k, v in found.state.items() if k.startswith("network.")})
+    assert shapes_of(back) == checkpoint.unet_shapes
+    trained_ones = {key: value for key, value in found.state.items() if key.startswith("conditioners.")}
+    assert shapes_of(conditions_keymap(whole).to_official(trained_ones)) == shapes_of(
+        {key: value for key, value in condition.items() if key not in UNUSED}
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LATENT_PRESETS)
 def test_released_unets_fit_their_presets(name: str) -> None:
-    files = {"sd/v1": "sd_v1", "sd/v2_base": "sd_v2_base", "sd/v2_768": "sd_v2_768_v", "sd/v2_zero_snr": "sd_v2_768_v"}
+    files = {"sd/v1": "sd_v1", "sd/v2_base": "sd_v2_base", "sd/v2_768": "sd_v2_768_v", "sd/v2_zero_snr": "sd_v2_base"}
     files |= {"ldm/txt2img_large": "ldm_text2img_large", "sd/v2_inpainting": "sd_v2_inpainting"}
+    files |= TASKS
     if name == "sd/v1_inpainting":
         pytest.skip("its keys are those of sd/v1 with a wider first convolution; no list of them is here")
     file = files.get(name, name.replace("/", "_"))
-    released = json.loads(gzip.decompress((ROOT / "latent" / "released" / f"{file}_unet.keys.json.gz").read_bytes()))
-    shapes = {key: tuple(shape) for key, shape in released["keys"].items()}
+    shapes = {key: tuple(shape) for key, shape in published(f"{file}_unet")["keys"].items()}
     assert name in fitting_latent_presets(shapes)
     assert len(TABLES) == 12

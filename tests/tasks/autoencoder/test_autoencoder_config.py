@@ -10,7 +10,8 @@ from difflab.errors import UserError
 from difflab.tasks.autoencoder.build import build_module
 from difflab.tasks.autoencoder.config import AutoencoderTrainConfig
 
-KL, VQ = "experiment=autoencoder/kl_f4_shapes64", "experiment=autoencoder/vq_f4_shapes64"
+KL = "experiment=autoencoder/kl_f4_shapes64_adversarial"
+VQ = (KL, "network=autoencoder_small_vq", "restart_codes_every=50")
 
 
 def config_of(*overrides: str) -> AutoencoderTrainConfig:
@@ -62,7 +63,7 @@ def test_a_mistake_is_one_line_that_names_the_fix(overrides: list[str], parts: l
 
 
 def test_a_codebook_that_an_epoch_cannot_fill_is_said() -> None:
-    config = config_of(VQ, "network.regularizer.codes=5000")
+    config = config_of(*VQ, "network.regularizer.codes=5000")
     assert config.remarks(20) == []  # of 16x16 places each
     (line,) = config.remarks(19)
     assert "a codebook of 5000 codes, but an epoch has only 4864 places to use one (19 images, 16x16 each)" in line
@@ -71,7 +72,7 @@ def test_a_codebook_that_an_epoch_cannot_fill_is_said() -> None:
 
 
 def test_the_module_is_what_the_configuration_says() -> None:
-    module = build_module(config_of(VQ, "pixel_loss=l2", "perceptual=none", "discriminator.norm=actnorm"))
+    module = build_module(config_of(*VQ, "perceptual=none", "discriminator.norm=actnorm"))
     assert module.error.distance is None
     assert not module.error.summed
     assert module.term == "codebook"
@@ -79,5 +80,5 @@ def test_the_module_is_what_the_configuration_says() -> None:
     assert module.discriminator is not None
     assert any(name.endswith("initialized") for name, _ in module.discriminator.named_buffers())
     kl = build_module(config_of(KL))
-    assert (kl.error.summed, kl.term, kl.regularizer_weight) == (True, "kl", 1e-6)
+    assert (kl.error.summed, kl.term, kl.regularizer_weight) == (True, "kl", 3e-4)
     assert kl.error.distance is not None

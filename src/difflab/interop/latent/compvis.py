@@ -16,9 +16,8 @@ from difflab.interop.keymap import shapes_of
 from difflab.interop.latent.checkpoint import SCALE, Checkpoint, Which, listed
 from difflab.interop.latent.clip_text import has_tower, tower_of_checkpoint
 from difflab.interop.latent.conditions import conditions_keymap
-from difflab.interop.latent.exported import CAPTION, caption_conditioner, first_stage_weights
+from difflab.interop.latent.exported import CAPTION, caption_conditioner, first_stage_weights, scaling
 from difflab.interop.latent.parts import LatentModel, TextTower
-from difflab.interop.latent.pipeline import scaling
 from difflab.interop.latent.presets import fitting_latent_presets, unet_keymap
 from difflab.interop.latent.tables import TABLES
 from difflab.interop.layout import Target

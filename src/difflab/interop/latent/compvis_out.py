@@ -14,9 +14,9 @@ from difflab.files import replacing
 from difflab.interop.autoencoder_layout import COMPVIS_AUTOENCODER
 from difflab.interop.latent.checkpoint import CONDITION, SCALE, STAGE, UNET
 from difflab.interop.latent.clip_text import to_open_clip, to_transformers
+from difflab.interop.latent.component_out import network_target
 from difflab.interop.latent.conditions import conditions_keymap
 from difflab.interop.latent.parts import LatentModel, TextTower
-from difflab.interop.latent.pipeline_out import network_target
 from difflab.interop.latent.presets import unet_keymap
 from difflab.interop.latent.stored import one_scale, text_conditioner
 from difflab.interop.latent.tables import tables_of

@@ -22,12 +22,17 @@ _ENTRIES: Mapping[str, Callable[[Any], list[Entry]]] = {
     "masked_image": without_weights,
 }
 """Kind of a conditioner -> the entries of its weights, official keys without `cond_stage_model.`."""
-
+_UNTOLD = {
+    "layout": "which phrase has which token: give a text file with a phrase per line, in the order of the official "
+    "numbers, as --categories FILE",
+    "token_transformer": "which tokens its run learned from captions: export the run in layout difflab, which has them",
+}
+"""Kind of a conditioner -> what a checkpoint does not say of it where the configuration does not either."""
 
 _IN_WORDS = (
     ("transformer.text_model.", "text encoder under the names of transformers"),
     ("model.token_embedding.", "text encoder under the names of open_clip"),
-    ("transformer.token_emb.", "text transformer that is trained with it"),
+    ("transformer.token_emb.", "transformer of captions or boxes that is trained with it"),
     ("channel_mapper.", "spatial rescaler"),
     ("embedding.", "class token"),
     ("decoder.", "the first stage as its condition"),
@@ -50,12 +55,15 @@ def unknown_conditioner(conditioning: ConditioningConfig) -> str | None:
 def conditions_keymap(target: Target) -> KeyMap:
     """The map between a checkpoint's condition and the trained conditioners of a target.
 
-    Raises UserError for a conditioner that a checkpoint has not.
+    Raises UserError for a conditioner that a checkpoint has not, and for one of which more has to be known.
     """
     unknown = unknown_conditioner(target.conditioning)
     if unknown is not None:
         kind = target.conditioning[unknown].kind
         raise UserError(f"CompVis' checkpoints have no conditioner of kind {kind} ({unknown}); use layout difflab")
+    for name, one in target.conditioning.items():
+        if one.learns:
+            raise UserError(f"no checkpoint says of conditioning.{name} {_UNTOLD[one.kind]}")
     shapes = {CONDITIONERS + key: shape for key, shape in target.conditioner_shapes().items()}
     entries = [
         replace(entry, ours=f"{CONDITIONERS}{name}.{entry.ours}")

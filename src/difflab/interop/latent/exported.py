@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from difflab.conditioning.text.config import TextEncoderConditionerConfig
 from difflab.config.parts import FrozenConfig, with_frozen
 from difflab.errors import UserError
@@ -13,6 +16,8 @@ from difflab.interop.autoencoder_model import stored_autoencoder
 from difflab.interop.latent.clip_tokenizer import TextTokenizer
 from difflab.interop.latent.parts import FIRST_STAGE, TEXT_ENCODER, LatentModel
 from difflab.interop.latent.tower import save_tokenizer, save_tower
+from difflab.interop.layout import FIRST_STAGE as PREFIX
+from difflab.networks.first_stage.config import FirstStageConfig
 from difflab.networks.text_encoders.config import TransformersCLIPArchitecture, TransformersCLIPEncoderConfig
 from difflab.text.config import PretrainedTokenizerConfig
 from difflab.text.pretrained import TOKENIZER_FILE
@@ -26,6 +31,11 @@ DROP_RATE = 0.1
 def first_stage_weights() -> FrozenConfig:
     """Where an exported folder has the weights of its first stage."""
     return FrozenConfig(path=f"{FIRST_STAGE}/{native.WEIGHTS}")
+
+
+def scaling(first_stage: FirstStageConfig) -> dict[str, Tensor]:
+    """The tensors of a first stage's scale and shift, which must be given."""
+    return {f"{PREFIX}{key}": torch.tensor(first_stage.factors(key)) for key in ("scale", "shift")}
 
 
 def caption_conditioner(

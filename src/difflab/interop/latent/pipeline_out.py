@@ -10,30 +10,23 @@ from difflab.conditioning.inpainting.config import MaskedImageConditionerConfig
 from difflab.errors import UserError
 from difflab.files import replacing_together
 from difflab.interop import native
-from difflab.interop.autoencoder_layout import DIFFUSERS_AUTOENCODER
 from difflab.interop.diffusers_autoencoder import KL, to_diffusers_autoencoder
 from difflab.interop.diffusers_condition import CONDITION, to_condition_config
 from difflab.interop.diffusers_model import SCHEDULER
+from difflab.interop.latent.assembling import UNET
+from difflab.interop.latent.component_out import network_target, save_first_stage, save_network
 from difflab.interop.latent.exported import refuse_used_folder
 from difflab.interop.latent.parts import LatentModel
-from difflab.interop.latent.pipeline import INPAINTING, MASKED_IMAGE, STABLE_DIFFUSION
+from difflab.interop.latent.pipeline import MASKED_IMAGE, STAGE
+from difflab.interop.latent.pipeline_parts import INPAINTING, LATENT_DIFFUSION, STABLE_DIFFUSION, VERSION
 from difflab.interop.latent.scheduler_out import write_scheduler
-from difflab.interop.latent.stored import one_scale, text_conditioner
+from difflab.interop.latent.stored import text_conditioner
 from difflab.interop.latent.tower import save_tokenizer, save_tower
 from difflab.interop.latent_unets import DIFFUSERS_CONDITION_UNET
-from difflab.interop.layout import NETWORK, Target
-from difflab.interop.opening import DIFFUSERS_WEIGHTS, PIPELINE
-from difflab.interop.tensor_files import write_safetensors
+from difflab.interop.opening import PIPELINE
 from difflab.tasks.denoising.config import DenoisingModelConfig
 
 _NOTHING = [None, None]
-_VERSION = "0.42.1"
-"""Of the library whose files these are, which its pipelines for inpainting ask for."""
-
-
-def network_target(config: DenoisingModelConfig) -> Target:
-    """The network alone."""
-    return Target(config.network, config.noised_shape[-1], config.diffusion.learns_variance)
 
 
 def check_pipeline(config: DenoisingModelConfig) -> list[str]:
@@ -49,7 +42,7 @@ def check_pipeline(config: DenoisingModelConfig) -> list[str]:
     target = network_target(config)
     DIFFUSERS_CONDITION_UNET.keymap(target)
     to_condition_config(target)
-    return write_scheduler(config)[1]
+    return write_scheduler(config, fixed_offset=True)[1]
 
 
 def _pipeline_of(config: DenoisingModelConfig) -> str:
@@ -60,11 +53,11 @@ def _pipeline_of(config: DenoisingModelConfig) -> str:
         return STABLE_DIFFUSION
     if text is not None and len(others) == 1 and _inpaints(others[0][1]):
         return INPAINTING
-    made = ", ".join(config.conditioning) or "none"
+    made = ", ".join(config.conditioning)
     raise UserError(
         f"diffusers' {STABLE_DIFFUSION} is conditioned on captions by a frozen text encoder (conditioning.kind="
-        "text_encoder), for inpainting also on a mask before its image (masked_image.order=mask_image, known=0); this "
-        f"model's conditioners are {made}; use layout difflab"
+        "text_encoder), for inpainting also on a mask before its image (masked_image.order=mask_image, known=0), and "
+        f"{LATENT_DIFFUSION} on nothing; this model's conditioners are {made}; use layout difflab"
     )
 
 
@@ -85,21 +78,11 @@ def save_pipeline(folder: Path, model: LatentModel) -> list[str]:
     config, tower = model.config, model.tower
     notes = check_pipeline(config)
     assert tower is not None, "checked with the conditioners"
-    scheduler, _ = write_scheduler(config)
-    scale = one_scale(model.state)
-    target, first_stage = network_target(config), config.first_stage
-    assert first_stage is not None, "the model is one of latents"
-    network = {key: value for key, value in model.state.items() if key.startswith(NETWORK)}
-    autoencoder = Target(first_stage.autoencoder, config.image_size)
-    vae = to_diffusers_autoencoder(first_stage.autoencoder, config.image_size)
+    scheduler, _ = write_scheduler(config, fixed_offset=True)
     with replacing_together(folder) as temporary:
-        for part, layout, of, state, described in (
-            ("unet", DIFFUSERS_CONDITION_UNET, target, network, to_condition_config(target)),
-            ("vae", DIFFUSERS_AUTOENCODER, autoencoder, model.first_stage, vae | {"scaling_factor": scale}),
-        ):
-            (temporary / part).mkdir()
-            write_safetensors(temporary / part / DIFFUSERS_WEIGHTS, layout.keymap(of).to_official(state))
-            native.save_json(temporary / part / native.CONFIG, described)
+        described = to_condition_config(network_target(config))
+        save_network(temporary / UNET, model, DIFFUSERS_CONDITION_UNET, described)
+        save_first_stage(temporary / STAGE, model)
         save_tower(temporary / "text_encoder", tower)
         save_tokenizer(temporary / "tokenizer", tower)
         (temporary / "scheduler").mkdir()
@@ -118,7 +101,7 @@ def _index(kind: str, scheduler: str, projection: int | None) -> dict[str, Any]:
     encoder = "CLIPTextModel" if projection is None else "CLIPTextModelWithProjection"
     return {
         "_class_name": kind,
-        "_diffusers_version": _VERSION,
+        "_diffusers_version": VERSION,
         "feature_extractor": _NOTHING,
         "image_encoder": _NOTHING,
         "requires_safety_checker": False,
@@ -126,6 +109,6 @@ def _index(kind: str, scheduler: str, projection: int | None) -> dict[str, Any]:
         "scheduler": ["diffusers", scheduler],
         "text_encoder": ["transformers", encoder],
         "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", CONDITION],
-        "vae": ["diffusers", KL],
+        UNET: ["diffusers", CONDITION],
+        STAGE: ["diffusers", KL],
     }

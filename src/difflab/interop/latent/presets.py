@@ -39,13 +39,16 @@ def _all() -> Iterator[LatentPreset]:
     yield LatentPreset("ldm/txt2img_large", "ldm_text2img_large", 32, ldm)
     yield LatentPreset("ldm/lsun_churches256", "ldm_churches256", 32, ldm)
     yield LatentPreset("ldm/inpainting_big", "ldm_inpainting_big", 64, ldm)
+    yield LatentPreset("ldm/semantic_256", "ldm_semantic_256", 64, f"{ldm}; the one at 512 pixels has its shapes, too")
+    yield LatentPreset("ldm/layout_openimages256", "ldm_layout_openimages256", 64, ldm)
+    yield LatentPreset("ldm/bsr_sr", "ldm_bsr_sr", 64, ldm)
     yield LatentPreset("sd/v1", "sd_v1", 64, "CompVis/stable-diffusion (README), 1.1 to 1.5")
     yield LatentPreset("sd/v1_inpainting", "sd_v1_inpainting", 64, "runwayml (stable-diffusion-inpainting)")
     second = "Stability-AI/stablediffusion (README)"
     yield LatentPreset("sd/v2_base", "sd_v2", 64, f"{second}, 2-base and 2.1-base")
     yield LatentPreset("sd/v2_768", "sd_v2_768", 96, f"{second}, 2 and 2.1")
     yield LatentPreset("sd/v2_inpainting", "sd_v2_inpainting", 64, f"{second}, inpainting")
-    yield LatentPreset("sd/v2_zero_snr", "sd_v2_768", 96, "Lin et al. 2024")
+    yield LatentPreset("sd/v2_zero_snr", "sd_v2", 64, "Lin et al. 2024")
 
 
 LATENT_PRESETS = {preset.name: preset for preset in _all()}
@@ -59,6 +62,12 @@ def unet_keymap(target: Target) -> KeyMap:
 def fitting_latent_presets(shapes: Shapes) -> list[str]:
     """The published models whose UNet has exactly these official shapes."""
     return [name for name, preset in LATENT_PRESETS.items() if _official(preset.network, preset.latent_size) == shapes]
+
+
+def presets_of_network(target: Target) -> list[str]:
+    """The published models that have this network, at this size of latents."""
+    ours = target.architecture()
+    return [name for name, preset in LATENT_PRESETS.items() if preset.target().architecture() == ours]
 
 
 @cache

@@ -13,12 +13,9 @@ from difflab.diffusion.config import DiscreteDiffusionConfig
 from difflab.errors import UserError
 from difflab.interop.diffusers_files import SchedulerFile, checked_scheduler
 from difflab.interop.diffusers_model import process_of
-from difflab.interop.layout import Target
 
 STEPS = 50
-"""The default number of steps of StableDiffusionPipeline."""
-_OFFSET = 1
-"""StableDiffusionPipeline sets steps_offset=1, whatever the file says."""
+"""The default number of steps of all pipelines of latents."""
 _BETWEEN = {"linspace": "fractional", "leading": "leading", "trailing": "trailing"}
 """timestep_spacing of the schedulers that step between levels -> our spacing."""
 _SOLVERS = {"linspace": "linspace_inner", "leading": "leading_inner", "trailing": "trailing"}
@@ -31,9 +28,11 @@ _REFUSED = (
 
 
 def read_scheduler(
-    path: Path, content: Mapping[str, Any], target: Target
+    path: Path, content: Mapping[str, Any], learned_variance: bool
 ) -> tuple[DiscreteDiffusionConfig, SamplerConfig, list[str]]:
-    """The process, the sampler and remarks of a scheduler_config.json at `path`.
+    """The process, the sampler and remarks of a scheduler_config.json at `path`, with what its pipeline sets in it.
+
+    learned_variance: whether the network has twice as many channels out as in.
 
     Raises UserError naming the file and the key if difflab has no such.
     """
@@ -50,7 +49,7 @@ def read_scheduler(
     # Which variance a step has matters to DDPM alone; other schedulers write null.
     own = {key: value for key, value in content.items() if key != "variance_type" or kind == "DDPMScheduler"}
     scheduler = checked_scheduler(path, {**defaults, **own})
-    process = process_of(path, scheduler, target)
+    process = process_of(path, scheduler, learned_variance)
     notes = []
     if kind == "PNDMScheduler" and process.prediction != "eps":
         notes.append(
@@ -61,7 +60,7 @@ def read_scheduler(
 
 
 def _spaced(c: SchedulerFile) -> dict[str, Any]:
-    return {"spacing": c.timestep_spacing, "steps_offset": _OFFSET if c.timestep_spacing == "leading" else 0}
+    return {"spacing": c.timestep_spacing, "steps_offset": c.steps_offset if c.timestep_spacing == "leading" else 0}
 
 
 def _strided(kind: str, c: SchedulerFile) -> dict[str, Any]:

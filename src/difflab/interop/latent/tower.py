@@ -30,16 +30,22 @@ def tower_of_folder(folder: Path, tokenizer: Path) -> tuple[TextTower, list[str]
     Raises UserError if a file is missing, or if it is of another model.
     """
     config = folder / native.CONFIG
-    content = native.read_json(config)
-    if content.get("model_type") not in CLIP_TYPES:
-        raise UserError(
-            f"{config}: model_type={content.get('model_type')!r}; read are the text encoders of CLIP "
-            f"({' and '.join(CLIP_TYPES)})"
-        )
+    content = checked_type(config)
     found = open_weights(folder)
     architecture = clip_text_architecture(config, content)
     tower = checked_tower(architecture, found.state, tokenizer_of_folder(tokenizer), str(found.path))
     return tower, [f"{_TEXT}: {note}" for note in found.notes]
+
+
+def checked_type(path: Path) -> dict[str, Any]:
+    """The content of the config.json of a text encoder at `path`. Raises UserError if it is of another model."""
+    content = native.read_json(path)
+    if content.get("model_type") not in CLIP_TYPES:
+        raise UserError(
+            f"{path}: model_type={content.get('model_type')!r}; read are the text encoders of CLIP "
+            f"({' and '.join(CLIP_TYPES)})"
+        )
+    return content
 
 
 def checked_tower(

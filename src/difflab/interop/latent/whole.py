@@ -12,6 +12,7 @@ from difflab.interop.latent.compvis_out import check_checkpoint, save_checkpoint
 from difflab.interop.latent.exported import refuse_used_folder
 from difflab.interop.latent.pipeline_out import check_pipeline, save_pipeline
 from difflab.interop.latent.stored import latent_config, with_parts
+from difflab.interop.latent.unconditional_out import check_unconditional, save_unconditional
 
 _PIPELINE, _CHECKPOINT = "diffusers", "compvis"
 """The layouts that have a place for a first stage and a text encoder."""
@@ -32,7 +33,8 @@ def check_whole(path: Path, config: ModelConfig, layout: str) -> list[str]:
     if layout == _CHECKPOINT:
         return check_checkpoint(path, latent_config(config))
     refuse_used_folder(path)
-    return check_pipeline(latent_config(config))
+    latent = latent_config(config)
+    return check_pipeline(latent) if latent.conditioning else check_unconditional(path, latent)
 
 
 def save_whole(path: Path, config: ModelConfig, state: Mapping[str, Tensor], layout: str) -> list[str]:
@@ -41,4 +43,6 @@ def save_whole(path: Path, config: ModelConfig, state: Mapping[str, Tensor], lay
     Raises UserError if the layout cannot represent it, or if there is something at the path already.
     """
     model = with_parts(latent_config(config), state)
-    return save_checkpoint(path, model) if layout == _CHECKPOINT else save_pipeline(path, model)
+    if layout == _CHECKPOINT:
+        return save_checkpoint(path, model)
+    return save_pipeline(path, model) if model.config.conditioning else save_unconditional(path, model)
