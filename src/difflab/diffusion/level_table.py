@@ -9,6 +9,7 @@ from torch import Tensor
 
 from difflab.diffusion.base_process import Levels, Process
 from difflab.diffusion.process import GaussianProcess
+from difflab.diffusion.schedules import betas_of
 from difflab.diffusion.tables import Time
 from difflab.types import Denoised, NoiseLevel
 
@@ -19,7 +20,7 @@ class LevelTable(GaussianProcess):
     def __init__(self, continuous: Process, levels: Sequence[NoiseLevel]) -> None:
         alphas_cumprod = np.array([level.alpha**2 for level in levels])
         super().__init__(
-            1.0 - alphas_cumprod / np.append(1.0, alphas_cumprod[:-1]),
+            betas_of(alphas_cumprod),
             prediction=continuous.prediction,
             variance=continuous.variance,
             variance_mix=continuous.variance_mix,

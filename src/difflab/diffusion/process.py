@@ -14,7 +14,7 @@ from torch import Tensor
 
 from difflab.diffusion.base_process import Process, Variance
 from difflab.diffusion.predictions import Prediction, PreviousDenoised, prediction_of
-from difflab.diffusion.schedules import build_betas
+from difflab.diffusion.schedules import betas_of, build_betas
 from difflab.diffusion.tables import BetaTables, PosteriorClip, Time, check_choice, interpolate_rows
 from difflab.types import Denoised, NoiseLevel
 
@@ -160,9 +160,8 @@ class GaussianProcess(BetaTables, Process):
 
     def on(self, alphas_cumprod: ArrayLike, timesteps: Sequence[float]) -> GaussianProcess:
         """Returns the process on a table of these decreasing alpha_bar [n], with the training index of each."""
-        kept = np.asarray(alphas_cumprod, dtype=np.float64)
         spaced = GaussianProcess(
-            1.0 - kept / np.append(1.0, kept[:-1]),
+            betas_of(np.asarray(alphas_cumprod, dtype=np.float64)),
             prediction=self.prediction,
             variance=self.variance,
             variance_mix=self.variance_mix,

@@ -18,24 +18,9 @@ from difflab.interop.identifying import Component, Identification
 from difflab.interop.latent.inspecting import identify_pipeline
 from difflab.interop.latent.presets import presets_of_network
 from golden_fixtures import ROOT
-from interop.latent.small_pipelines import PNDM, latent_pipeline, small_pipeline
+from interop.latent.small_pipelines import latent_pipeline
 
 CHECKER = ["stable_diffusion", "StableDiffusionSafetyChecker"]
-
-
-@pytest.fixture(scope="module")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from diffusers import PNDMScheduler
-
-    folder = tmp_path_factory.mktemp("pipeline")
-    small_pipeline(folder / "tokenizer", PNDMScheduler(**PNDM)).save_pretrained(folder / "sd")
-    return folder / "sd"
-
-
-@pytest.fixture
-def copied(pipeline: Path, tmp_path: Path) -> Path:
-    shutil.copytree(pipeline, tmp_path / "sd")
-    return tmp_path / "sd"
 
 
 def changed(path: Path, **change: Any) -> None:

@@ -171,21 +171,6 @@ def read_whole_of(folder: Path) -> Any:
     return find_stored(folder).config
 
 
-@pytest.fixture(scope="module")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from diffusers import PNDMScheduler
-
-    folder = tmp_path_factory.mktemp("pipeline")
-    small_pipeline(folder / "tokenizer", PNDMScheduler(**PNDM)).save_pretrained(folder / "theirs")
-    return folder / "theirs"
-
-
-@pytest.fixture
-def copied(pipeline: Path, tmp_path: Path) -> Path:
-    shutil.copytree(pipeline, tmp_path / "sd")
-    return tmp_path / "sd"
-
-
 def test_parts_are_recorded_and_verified(pipeline: Path, tmp_path: Path) -> None:
     out = imported(pipeline, tmp_path / "out")
     config = json.loads((out / "config.json").read_text())["config"]

@@ -21,6 +21,7 @@ from difflab.interop.latent.pipeline_parts import OF_TEXT, UNET_CLASS, class_of,
 from difflab.interop.latent.presets import presets_of_network
 from difflab.interop.latent.schedulers import read_scheduler
 from difflab.interop.latent.tower import checked_type
+from difflab.interop.layout import Layout, Target
 from difflab.interop.layouts import layout_for
 from difflab.interop.opening import PIPELINE, holds_weights, open_weights
 from difflab.interop.text_encoders import clip_text_architecture
@@ -98,25 +99,25 @@ def _component(folder: Path, kind: str) -> tuple[Component, Mapping[str, Tensor]
 
 
 def _network(folder: Path, state: Mapping[str, Tensor]) -> str:
-    _refuse_other_weights(folder, state)
-    target = described_part(folder)
+    target, _ = _checked(folder, state)
     return _fitting(f"network at {target.image_size}x{target.image_size}", presets_of_network(target))
 
 
 def _first_stage(folder: Path, state: Mapping[str, Tensor]) -> str:
-    _refuse_other_weights(folder, state)
-    layout = layout_for(_PROGRAM, lambda known: known.marks(state))
+    _, layout = _checked(folder, state)
     return _fitting(", ".join(("first stage", *layout.in_words(shapes_of(state)))), list(fitting_presets(state)))
 
 
-def _refuse_other_weights(folder: Path, state: Mapping[str, Tensor]) -> None:
-    """Raises UserError unless there are weights, and they are of the network that config.json says."""
+def _checked(folder: Path, state: Mapping[str, Tensor]) -> tuple[Target, Layout]:
+    """The network that config.json says, and the layout of its weights. Raises UserError unless these are there, and
+    are of that network."""
     target = described_part(folder)
     if not state:
         raise UserError("has no weights")
     layout = layout_for(_PROGRAM, lambda known: known.takes(target.network))
     expected = layout.keymap(target).official_shapes
     refuse_misfit(state, expected, "these weights", f"are not of the network that its {native.CONFIG} says")
+    return target, layout
 
 
 def _text_encoder(folder: Path, state: Mapping[str, Tensor]) -> str:
