@@ -7,7 +7,7 @@ words at all are the null. `KIND` goes into the table of conditioners, as the fi
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -23,6 +23,8 @@ from difflab.types import Batch, Conditioning
 
 class WordsConfig(ConditionerBase):
     """as_field: vector, or tokens of `width` (the network's context_channels)."""
+
+    given_by: ClassVar[str | None] = "prompts=FILE.txt"
 
     kind: Literal["words"]
     as_field: Literal["vector", "tokens"] = "vector"

@@ -78,6 +78,7 @@ def test_configuration_and_conditioner_agree(kind: str) -> None:
         said = config.makes(3)
         assert said.fields, "what it makes is checked against the network before anything is built"
         assert set(conditioner.makes) == set(said.fields)
+        assert (config.given_by is None) == (set(conditioner.reads) <= {"label", "augment_label"})
         augmentation = getattr(conditioner, "augmentation", None)
         labels = torch.zeros(2, augmentation.label_size) if augmentation is not None else None
         made = conditioner({**BATCH, "augment_label": labels} if labels is not None else BATCH)

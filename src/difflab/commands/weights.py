@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
+from difflab.commands.next_command import next_command
 from difflab.commands.typer_app import run_typer
 from difflab.commands.weights_ema import ema
 from difflab.config.guidance import Weights
@@ -120,7 +121,7 @@ def import_(
         for argument in lora or ():
             whole = merged(whole, *parsed(argument))
         save_latent(out, whole)
-        say(f"{path} -> {out}: try `{_next_command(whole.config, out)}`")
+        say(f"{path} -> {out}: try `{next_command(whole.config, out)}`")
         for note in whole.notes:
             say(f"note: {note}")
         return
@@ -131,7 +132,7 @@ def import_(
     published_in = PRESETS[preset].layouts if preset in PRESETS else ()
     imported = import_weights(path, Target.of(config), layout, wrapper, published_in)
     export_model(out, imported.state, config, NATIVE)
-    say(f"{path} ({imported.layout}) -> {out}: try `{_next_command(config, out)}`")
+    say(f"{path} ({imported.layout}) -> {out}: try `{next_command(config, out)}`")
     if preset is not None:
         _warn_of_the_name(path, preset)
         if layout is not None and published_in and layout not in published_in:
@@ -235,19 +236,6 @@ def _which(name: str) -> Weights:
     if name not in get_args(Weights):
         raise UserError(f"--weights {name} is not one of {', '.join(get_args(Weights))}")
     return cast(Weights, name)
-
-
-def _next_command(config: ModelConfig, out: Path) -> str:
-    from difflab.config.model import DrawingModelConfig
-
-    if config.use is not None:
-        return f"difflab {config.use.format(run=out)}"
-    if not isinstance(config, DrawingModelConfig):
-        return f"difflab weights inspect {out}"
-    low_res = any(conditioner.shrinks is not None for conditioner in config.conditioning.values())
-    captions = any(conditioner.reads_captions for conditioner in config.conditioning.values())
-    given = (" low_res=..." if low_res else "") + (" 'prompts=[\"a red circle\"]'" if captions else "")
-    return f"difflab sample run={out} n=4{given}"
 
 
 def _warn_of_the_name(path: Path, preset: str) -> None:

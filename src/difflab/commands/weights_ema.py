@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from difflab.commands.next_command import next_command
 from difflab.console import say
 from difflab.errors import UserError, user_errors
 
@@ -41,7 +42,7 @@ def ema(
         state = reconstruct(recipe, expected)
         save_export(folder, state, config.model_dump(mode="json"), {"run": str(run), "power_ema": recipe.facts()})
         say(f"{folder}: {_described(recipe)}")
-    say(f"try `difflab sample run={folder} n=4`")
+    say(f"try `{next_command(config, folder)}`")
 
 
 def _lengths(text: str) -> list[float]:

@@ -34,12 +34,14 @@ class ConditionerBase(Config):
     augments: whether it augments the training images and conditions on the augmentation.
     shows_image: whether its condition contains part of the image itself.
     reads_captions: whether samples have to be given prompts.
+    given_by: the option of `difflab sample` that gives what it reads, None if the seed can.
     encodes: whether it shows an image as the model diffuses it: as a latent, where it diffuses latents.
     """
 
     augments: ClassVar[bool] = False
     shows_image: ClassVar[bool] = False
     reads_captions: ClassVar[bool] = False
+    given_by: ClassVar[str | None] = None
     encodes: ClassVar[bool] = False
 
     kind: str
@@ -204,6 +206,7 @@ class LowResConditionerConfig(ConditionerBase):
     """
 
     shows_image: ClassVar[bool] = True
+    given_by: ClassVar[str | None] = "low_res=FOLDER"
 
     kind: Literal["low_res"]
     size: Annotated[int, Field(gt=0)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -19,6 +19,8 @@ from difflab.networks.clip_image.config import CLIPImageArchitecture
 @CONDITIONERS.register("difflab.conditioning.clip_image.conditioner:build")
 class CLIPImageConditionerConfig(ConditionerBase):
     """The embedding of an image by a frozen CLIP, as one token: a model that draws variations of images."""
+
+    given_by: ClassVar[str | None] = "images=FOLDER"
 
     kind: Literal["clip_image"]
     weights: FrozenConfig

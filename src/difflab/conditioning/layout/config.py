@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -19,6 +19,8 @@ from difflab.errors import user_errors
 @CONDITIONERS.register("difflab.conditioning.layout.conditioner:build")
 class LayoutConditionerConfig(TokenTransformerBase):
     """Boxes with phrases, as tokens of a transformer that is trained with the network (latent diffusion's layouts)."""
+
+    given_by: ClassVar[str | None] = "request=FILE.jsonl"
 
     kind: Literal["layout"]
     categories: list[Annotated[str, Field(min_length=1)]] | None = None

@@ -16,6 +16,7 @@ class SpatialRescalerConditionerConfig(ConditionerBase):
     """A map of classes, shrunk and concatenated to the network's input (latent diffusion's semantic synthesis)."""
 
     shows_image: ClassVar[bool] = True
+    given_by: ClassVar[str | None] = "request=FILE.jsonl"
 
     kind: Literal["spatial_rescaler"]
     classes: Annotated[int, Field(ge=1, le=256)]

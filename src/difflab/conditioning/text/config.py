@@ -17,11 +17,15 @@ from difflab.text.config import TokenizerConfig, TooLong
 
 NullCondition = Literal["empty", "learned"]
 
+PROMPTS = "'prompts=[\"a red circle\"]'"
+"""How a command line gives captions."""
+
 
 class TrainedTextBase(ConditionerBase):
     """The options of every conditioner whose text encoder is trained with the network."""
 
     reads_captions: ClassVar[bool] = True
+    given_by: ClassVar[str | None] = PROMPTS
 
     tokenizer: TokenizerConfig
     """How captions become token ids."""
@@ -80,6 +84,7 @@ class TextEncoderConditionerConfig(ConditionerBase):
     tokens as they are (Stable Diffusion)."""
 
     reads_captions: ClassVar[bool] = True
+    given_by: ClassVar[str | None] = PROMPTS
 
     kind: Literal["text_encoder"]
     encoder: TextEncoderConfig
