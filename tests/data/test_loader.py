@@ -10,6 +10,7 @@ from difflab.conditioning.degradation.config import LightBSRConfig
 from difflab.conditioning.low_resolution import build_low_resolution
 from difflab.config.data import DataConfig
 from difflab.data.build import build_eval_loader, build_train_loader
+from difflab.data.processes import cores
 from difflab.data.transforms import crop_draws, fit_drawn
 from difflab.errors import UserError
 
@@ -320,3 +321,10 @@ def test_what_the_machine_refuses_a_reading_process_keeps_its_path(tiny_data, wo
         list(loader)
     assert caught.value.filename == str(tiny_data / "train-000001.tar")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_more_workers_than_cores_are_no_warning(tiny_data, recwarn):
+    loader = train(tiny_data, total=1, workers=cores() + 1)
+    assert len(list(loader)) == 1
+    assert not [warning for warning in recwarn if "worker" in str(warning.message)]

@@ -20,6 +20,11 @@ _ELSEWHERE = re.compile(r"^In '(?P<place>[^']+)': Could not override '[^']*@expe
 _DEFAULTS = "_defaults"
 
 
+def chosen(group: str, overrides: Sequence[str]) -> str | None:
+    """Returns the choice that the last override of a group makes, None if there is none."""
+    return next((o.partition("=")[2] for o in reversed(overrides) if o.partition("=")[0] == group), None)
+
+
 def near_choices(value: str, known: Sequence[str]) -> str:
     """The hint after an unknown choice: the closest match, and all known choices."""
     close = difflib.get_close_matches(value, known, n=1, cutoff=0.5)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
-import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
-from difflab.commands.choices import chosen_twice, is_choice, no_mapping, no_such_choice, unreadable, wrong_in_a_file
+from difflab.commands.choices import chosen, no_mapping, unreadable
 from difflab.commands.interpolation import refuse_resolvers
 from difflab.commands.own_data import fill_in, fill_in_reference
 from difflab.commands.search_path import extend_search_path
+from difflab.commands.wrong_overrides import what_is_wrong
 from difflab.config.axes import AXES
 from difflab.config.base import Config
-from difflab.config.groups import choice_file, choices_of, conf_dirs, contents, is_group
+from difflab.config.groups import choices_of, conf_dirs, is_group
 from difflab.config.validate import validate
 from difflab.console import printable
 from difflab.errors import UserError, first_line
@@ -101,7 +101,7 @@ def _in_one_line(primary: str, overrides: Sequence[str]) -> Iterator[None]:
         where = f"{error.full_key}: " if error.full_key else ""
         raise UserError(f"{where}{first_line(error)}") from None
     except (HydraException, ValueError) as error:
-        raise UserError(_what_is_wrong(error, primary, overrides)) from None
+        raise UserError(what_is_wrong(error, overrides, partial(compose, primary))) from None
     except TypeError:
         # Of OmegaConf, for a file that holds a list; otherwise a bug.
         if (wrong := no_mapping(overrides)) is None:
@@ -191,8 +191,8 @@ def _refuse_choices_written_as_values(primary: str, overrides: Sequence[str]) ->
         for part in path:
             node = node.get(part) if isinstance(node, dict) else None
         if isinstance(node, dict):
-            chosen = own if is_group(own) else f"{shared}@{'.'.join(path)}"
-            raise UserError(f"{override}: this is a choice of a group: write {chosen}={value}")
+            group = own if is_group(own) else f"{shared}@{'.'.join(path)}"
+            raise UserError(f"{override}: this is a choice of a group: write {group}={value}")
 
 
 def refuse_before_composing(primary: str, overrides: Sequence[str]) -> None:
@@ -214,7 +214,7 @@ def _refuse_no_text(overrides: Sequence[str]) -> None:
 
 def _refuse_another_task(primary: str, overrides: Sequence[str]) -> None:
     """Raises UserError for an experiment of another task."""
-    task, experiment = (_chosen(group, overrides) for group in ("task", "experiment"))
+    task, experiment = (chosen(group, overrides) for group in ("task", "experiment"))
     if task is None or experiment is None or task not in choices_of("task"):
         return
     own = compose(primary, [f"experiment={experiment}"])["task"]
@@ -223,11 +223,6 @@ def _refuse_another_task(primary: str, overrides: Sequence[str]) -> None:
             f"task={task}, but experiment={experiment} has task={own}: leave task out, or choose an experiment of "
             f"task={task}"
         )
-
-
-def _chosen(group: str, overrides: Sequence[str]) -> str | None:
-    """The choice made by the last override of a whole group."""
-    return next((o.partition("=")[2] for o in reversed(overrides) if o.partition("=")[0] == group), None)
 
 
 def refuse_null_groups(overrides: Sequence[str]) -> None:
@@ -257,159 +252,3 @@ def _refuse_lists_of_no_choices(overrides: Sequence[str]) -> None:
         wrong = [one for one in listed if one not in known] if isinstance(listed, list) else []
         if wrong or not listed:
             raise UserError(f"{override}: choose one of {', '.join(known)}, without brackets")
-
-
-def _what_is_wrong(error: Exception, primary: str, overrides: Sequence[str]) -> str:
-    message = first_line(error)
-    return (
-        _wrong_choice(overrides)
-        or no_mapping(overrides)
-        or _wrong_syntax(overrides)
-        or chosen_twice(message, overrides)
-        or wrong_in_a_file(message)
-        or _wrong_key(error, message, primary, overrides)
-        or message
-    )
-
-
-def _wrong_choice(overrides: Sequence[str]) -> str | None:
-    for override in overrides:
-        key, _, value = override.partition("=")
-        group = key.lstrip("+")
-        if not is_group(group):
-            continue
-        if not is_choice(group, value):
-            return f"{override}: {no_such_choice(group, value)}"
-    return None
-
-
-def _wrong_syntax(overrides: Sequence[str]) -> str | None:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    parser = OverridesParser.create()
-    for override in overrides:
-        key, is_pair, value = override.partition("=")
-        if not is_pair and not override.startswith("~"):
-            return f"{override!r} is not an override; write key=value, as in seed=1"
-        quoted = f"quote a string, as in '{key}=\"{value}\"'"
-        try:
-            parsed = parser.parse_override(override)
-        except HydraException:
-            return f"{override}: the value cannot be read; {quoted}"
-        if parsed.is_sweep_override():
-            return f"{override}: expected one value; write a list as [1,2], and {quoted}"
-    return None
-
-
-def _wrong_key(error: Exception, message: str, primary: str, overrides: Sequence[str]) -> str | None:
-    for override in overrides:
-        key = override.partition("=")[0].lstrip("+~").split("@")[0]
-        if f"'{key}'" not in message and key not in message.split():
-            continue
-        if "already" in message:
-            if override.startswith("+"):
-                return f"{override}: {key!r} already exists; write it without +"
-            continue
-        # If the value is a mapping, the unknown key is inside it.
-        unknown = str(getattr(error.__cause__, "full_key", None) or key)
-        rest = [other for other in overrides if other != override]
-        if of_other_tasks := _in_other_tasks(key, primary, overrides):
-            return f"{override}: {of_other_tasks}"
-        elsewhere = _in_other_choices(unknown, rest)
-        if elsewhere is None and (whole := _below_null(unknown, primary, rest)):
-            return f"{override}: {whole}"
-        beside = _known_beside(unknown, primary, rest, guess=elsewhere is None)
-        return f"{override}: {elsewhere or f'unknown key {unknown!r}'}{beside}"
-    return None
-
-
-def _in_other_tasks(key: str, primary: str, overrides: Sequence[str]) -> str | None:
-    """A message naming the tasks that have the axis of a key, if the chosen task does not."""
-    axis = re.split(r"[./]", key)[0]
-    owners = [f"task={task}" for task in choices_of("task") if axis in _axes_of(task)]
-    if not owners:
-        return None
-    chosen = {group: _chosen(group, overrides) for group in ("experiment", "task")}
-    try:
-        present = compose(primary, [f"{group}={choice}" for group, choice in chosen.items() if choice])
-    except UserError:
-        return None
-    if "task" not in present or axis in present:
-        return None
-    return f"task={present['task']} has no {axis}: leave it out ({', '.join(owners)} has one)"
-
-
-def _axes_of(task: str) -> set[str]:
-    """The groups that a task adds to those that all share."""
-    import yaml
-
-    path = choice_file("task", task)
-    assert path is not None, "it is one of the choices"
-    defaults = yaml.safe_load(path.read_text(encoding="utf-8"))["defaults"]
-    return {group.strip("/") for choice in defaults for group in choice if group.startswith("/")}
-
-
-def _in_other_choices(key: str, overrides: Sequence[str]) -> str | None:
-    """A message naming the choices of its group that have a key which the present one lacks; None if there are none."""
-    parts = key.split(".")
-    for end in range(len(parts) - 1, 0, -1):
-        group = "/".join(parts[:end])
-        if not is_group(group):
-            continue
-        choices = [choice for choice in choices_of(group) if "/" not in choice]
-        owners = [f"{group}={choice}" for choice in choices if _has(group, choice, parts[end:])]
-        if not owners:
-            return None
-        chosen = [value for name, _, value in (o.partition("=") for o in overrides) if name == group]
-        present = f"{group}={chosen[-1]}" if chosen else f"{group}, as chosen here,"
-        inside = ".".join(parts[end:])
-        return f"{present} has no {inside!r}; {', '.join(owners)} {'has' if len(owners) == 1 else 'have'} it"
-    return None
-
-
-def _has(group: str, choice: str, path: Sequence[str]) -> bool:
-    node: Any = contents(group, choice)
-    for part in path:
-        if not isinstance(node, dict) or part not in node:
-            return False
-        node = node[part]
-    return True
-
-
-def _below_null(key: str, primary: str, overrides: Sequence[str]) -> str | None:
-    """A message about setting a key of a section that is null in the configuration."""
-    try:
-        node: Any = compose(primary, overrides)
-    except UserError:
-        return None
-    parts = key.split(".")
-    for depth, part in enumerate(parts[:-1], start=1):
-        if not isinstance(node, dict) or part not in node:
-            return None
-        node = node[part]
-        if node is None:
-            section = ".".join(parts[:depth])
-            return f"{section} is null here: set the whole section, as in '{section}={{{parts[depth]}:...}}'"
-    return None
-
-
-def _known_beside(key: str, primary: str, overrides: Sequence[str], *, guess: bool) -> str:
-    """A hint with the keys known at the place of `key`; with `guess`, with the closest match instead."""
-    try:
-        node: Any = compose(primary, overrides)
-    except UserError:
-        return " (see the known keys with --cfg job)"
-    *parents, last = key.split(".")
-    for parent in parents:
-        node = node.get(parent) if isinstance(node, dict) else None
-    if not isinstance(node, dict) or not node:
-        return " (see the known keys with --cfg job)"
-    deeper = [f"{key}.{last}" for key, section in node.items() if isinstance(section, dict) and last in section]
-    if deeper and guess and not parents:
-        return f"; did you mean {' or '.join(map(repr, deeper))}?"
-    close = difflib.get_close_matches(last, node, n=1)
-    if close and guess:
-        return f"; did you mean {'.'.join([*parents, close[0]])!r}?"
-    unshown = f" (use +{key}=... for one that is not listed)" if guess else ""
-    return f"; known here: {', '.join(node)}{unshown}"

@@ -171,10 +171,15 @@ class _Reporting:
             return error
 
 
+class _Unwarned(DataLoader[Any]):
+    def check_worker_number_rationality(self) -> None:
+        """Nothing: torch would warn of more workers than cores, and these wait most of the time (`refuse_workers`)."""
+
+
 def _torch_loader(
     reader: BatchReader, requests: _Requests, workers: int, prefetch: int, pin_memory: bool | None
 ) -> DataLoader[Any]:
-    return DataLoader(
+    return _Unwarned(
         _Reporting(reader),  # pyrefly: ignore
         batch_sampler=requests,  # pyrefly: ignore
         num_workers=workers,
