@@ -16,6 +16,7 @@ import pytest
 from command_line import run_difflab, start_difflab, tiny_training, wait_until
 from difflab.signals import LAUNCHED_BY
 from run_files import checkpoint, find_run
+from tiny_runs import ON_CPU
 from warm_python import Forked, WarmPython
 
 pytestmark = pytest.mark.slow
@@ -23,7 +24,16 @@ pytestmark = pytest.mark.slow
 STATUS = {signal.SIGINT: 130, signal.SIGHUP: 129, signal.SIGTERM: 75, signal.SIGUSR1: 75}
 ENDLESS = "trainer.max_steps=100000"
 TWO = ("trainer.devices=2", "callbacks.preemption.check_every=1")
-
+DRAWING = (
+    *ON_CPU,
+    "n=100000",
+    # It would pay for so many.
+    "compile=false",
+    "batch_size=1",
+    "out=out",
+    "npz=false",
+    "grid=false",
+)
 
 Start = Callable[..., Forked]
 
@@ -256,8 +266,7 @@ def test_nohup_stays_nohup(start: Start, tiny_shapes: Path, tmp_path: Path) -> N
 def test_drawing_has_its_folder_to_itself_and_stops_with_a_line(
     devices: int, class_run: Path, start: Start, tmp_path: Path
 ) -> None:
-    options = ["n=100000", "batch_size=1", "out=out", "npz=false", "grid=false"]
-    arguments = ["sample", f"run={class_run}", "accelerator=cpu", "precision=32-true", *options]
+    arguments = ["sample", f"run={class_run}", *DRAWING]
     program = start([*arguments, f"devices={devices}"])
     when(lambda: len(list(tmp_path.glob("out/*.png"))) > 3, program)
     others = children(program)
@@ -279,8 +288,7 @@ def test_drawing_has_its_folder_to_itself_and_stops_with_a_line(
 
 
 def test_a_rank_that_is_killed_ends_drawing(class_run: Path, start: Start, tmp_path: Path) -> None:
-    options = ["n=100000", "batch_size=1", "out=out", "npz=false", "grid=false", "devices=2"]
-    program = start(["sample", f"run={class_run}", "accelerator=cpu", "precision=32-true", *options])
+    program = start(["sample", f"run={class_run}", *DRAWING, "devices=2"])
     when(lambda: len(list(tmp_path.glob("out/*.png"))) > 3, program)
     os.kill(children(program)[0], signal.SIGKILL)
     assert ended(program) == (1, ["difflab sample: rank 1 ended (signal 9, SIGKILL); the others are ended too"])
