@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 from unittest import mock
 
 import torch
@@ -22,7 +23,20 @@ SEEN_IN_TESTS = ("SLURM_", "WANDB_", "PL_", "LOCAL_RANK", "NODE_RANK", "WORLD_SI
 
 # Linux tells a process when its parent is gone; whoever follows a program of ours ends with that one.
 _ENDING_WITH_THE_TESTS = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
-_started: list[subprocess.Popen[str]] = []
+
+
+class Program(Protocol):
+    """The first of a process group of its own; left as a context it has ended."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(self, *error: Any) -> None: ...
+
+
+_started: list[Program] = []
 
 TINY_NETWORK = [
     "network.base_channels=32",
@@ -132,12 +146,17 @@ def start_program(
         text=True,
         start_new_session=True,
     )
-    _started.append(program)
+    end_with_the_test(program)
     return program
 
 
+def end_with_the_test(program: Program) -> None:
+    """Not later than the test a program ends, with its process group."""
+    _started.append(program)
+
+
 def end_programs() -> None:
-    """End every process group that `start_program` has begun."""
+    """End every process group of those."""
     while _started:
         program = _started.pop()
         with contextlib.suppress(ProcessLookupError):

@@ -10,10 +10,10 @@ import pytest
 
 import difflab
 from clip_runs import QUIET, records, table
-from command_line import spawn_difflab
 from difflab.data.shapes import ShapesSource
 from difflab.data.writing import write_dataset
 from tiny_runs import TRAINING, done, mistake
+from warm_python import spawn_warm_difflab
 
 CONVENTIONS = ["glide", "imagen", "clipscore"]
 CAPTIONED = (
@@ -156,7 +156,7 @@ def test_two_processes_find_what_one_does(captioned: Path, small_clip: Path, tmp
     asked = ["evaluate", f"run={captioned}", "n=5", "sampler.steps=2", "batch_size=1", "metrics=clip_score"]
     arguments = [*asked, f"clip={small_clip}", "split=val", *QUIET]
     done(*arguments, "out=on-1")
-    ended = spawn_difflab([*arguments, "devices=2", "out=on-2"], tmp_path)
+    ended = spawn_warm_difflab([*arguments, "devices=2", "out=on-2"], tmp_path)
     assert ended.status == 0, ended.err
     one, two = records(tmp_path / "on-1"), records(tmp_path / "on-2")
     assert len(one) == 4

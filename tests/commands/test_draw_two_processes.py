@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from command_line import Done, spawn_difflab, start_program
+from command_line import Done, start_program
 from difflab.lock import locked
 from difflab.metrics.protocol import Result, compare
 from tiny_runs import ON_CPU, done
+from warm_python import spawn_warm_difflab
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +33,7 @@ JUDGING = (
 
 
 def spawned(root: Path, *arguments: object) -> Done:
-    ended = spawn_difflab([str(argument) for argument in arguments], root)
+    ended = spawn_warm_difflab([str(argument) for argument in arguments], root)
     assert ended.status == 0, ended.err
     return ended
 
@@ -81,7 +82,7 @@ def test_the_numbers_are_the_same_and_written_once(tiny_run: Path, tmp_path: Pat
 
 
 def test_a_mistake_is_said_once(tiny_run: Path, tmp_path: Path) -> None:
-    ended = spawn_difflab(["sample", f"run={tiny_run}", "classes=[1]", "out=two", "devices=2", *ON_CPU], tmp_path)
+    ended = spawn_warm_difflab(["sample", f"run={tiny_run}", "classes=[1]", "out=two", "devices=2", *ON_CPU], tmp_path)
     assert ended.status == 2
     assert ended.err == "difflab sample: this model has no classes: leave classes=null\n"
     assert not (tmp_path / "two").exists()
@@ -113,7 +114,7 @@ def test_samples_of_one_process_that_are_not_finite_end_both(
     embedding[1] = math.nan
     save_file(state, weights)
     asked = ("n=4", "batch_size=1", "classes=[0,1]", "devices=2", *ON_CPU)
-    ended = spawn_difflab([command[0], f"run={run}", *command[1:], *asked], tmp_path)
+    ended = spawn_warm_difflab([command[0], f"run={run}", *command[1:], *asked], tmp_path)
     assert ended.status == 2, ended.err
     assert ended.err.count(f"difflab {command[0]}: sample 1 is not finite from step 1 of 5 on") == 1
     assert ended.err.count("difflab ") == 1, ended.err
@@ -147,11 +148,11 @@ def test_a_point_that_fails_stops_no_other_on_two_devices(own_run: Path, tmp_pat
     places = {entry["point"]: entry["place"] for entry in map(json.loads, ledger.read_text().splitlines())}
     ledger.unlink()
     with locked(own_run / "samples" / places["seed=1"], "is being looked at"):
-        ended = spawn_difflab([*command, "devices=2"], tmp_path)
+        ended = spawn_warm_difflab([*command, "devices=2"], tmp_path)
     assert ended.status == 2, ended.err
     assert ended.last_error.startswith("difflab sample: 1 of 3 drawings failed: seed=1: ")
     assert "is being drawn into already" in ended.last_error
     assert ended.out.count("side by side in") == 1
-    again = spawn_difflab([*command, "devices=2"], tmp_path)
+    again = spawn_warm_difflab([*command, "devices=2"], tmp_path)
     assert again.status == 0, again.err
     assert again.err.count("2 of 3 points are done already") == 1

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from command_line import run_difflab, spawn_difflab
+from command_line import run_difflab
 from commands.test_train_classifier import trained as trained_classifier
 from difflab.commands.command import Machine
 from difflab.commands.composing import compose_and_validate
@@ -26,6 +26,7 @@ from difflab.pipelines.measuring import refuse_other_images
 from difflab.pipelines.stored import load_stored
 from difflab.tracking.runs import read_offline_run
 from tiny_runs import ON_CPU, done, mistake
+from warm_python import spawn_warm_difflab
 
 ODE = ("method=ode", "method.rtol=1e-3", "method.atol=1e-3")
 QUIET = ("logger=none", *ON_CPU)
@@ -293,7 +294,7 @@ def test_an_exported_folder_is_given_data(own_run: Path, tiny_shapes: Path) -> N
 def test_two_processes_find_what_one_finds(own_run: Path, tmp_path: Path) -> None:
     arguments = ["likelihood", f"run={own_run}", "n=5", "batch_size=2", *QUIET]
     for devices in (1, 2):
-        ended = spawn_difflab([*arguments, f"devices={devices}", f"out=on-{devices}"], tmp_path)
+        ended = spawn_warm_difflab([*arguments, f"devices={devices}", f"out=on-{devices}"], tmp_path)
         assert ended.status == 0, ended.err
         assert ended.out.count("records in") == 1
     one, two = (json.loads((tmp_path / f"on-{n}" / "evaluations.jsonl").read_text()) for n in (1, 2))

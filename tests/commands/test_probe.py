@@ -10,10 +10,10 @@ import pytest
 
 import difflab
 from clip_runs import QUIET, records, table
-from command_line import spawn_difflab
 from difflab.tracking.runs import read_offline_run
 from tiny_runs import ON_CPU, done, mistake
 from tiny_runs import difflab as run_command
+from warm_python import spawn_warm_difflab
 
 PROBED = ("n=12", "templates=shapes")
 
@@ -112,7 +112,7 @@ def test_what_has_no_features_is_refused(own_run: Path) -> None:
 def test_two_processes_find_what_one_does(small_clip: Path, tmp_path: Path) -> None:
     arguments = ["probe", f"run={small_clip}", "n=11", "shots=1,2", "batch_size=2", *QUIET]
     done(*arguments, "out=on-1")
-    ended = spawn_difflab([*arguments, "devices=2", "out=on-2"], tmp_path)
+    ended = spawn_warm_difflab([*arguments, "devices=2", "out=on-2"], tmp_path)
     assert ended.status == 0, ended.err
     one, two = records(tmp_path / "on-1"), records(tmp_path / "on-2")
     assert {name: found.value for name, found in two.items()} == {name: found.value for name, found in one.items()}

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import sys
+import weakref
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from difflab.commands.processes import (
     Layout,
@@ -11,6 +13,7 @@ from difflab.commands.processes import (
     environment_of,
     layout_of,
     layout_of_training,
+    leaving_together,
     started,
 )
 from difflab.errors import UserError
@@ -110,3 +113,26 @@ def test_one_device_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         processes.wait()
         with pytest.raises(UserError, match="as it was said"), processes.agreeing():
             raise UserError("as it was said")
+
+
+def test_an_error_raised_in_a_collective_does_not_hold_the_group() -> None:
+    """While anything refers to a group of gloo its connections stay open, and the other processes wait in it."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    seen: list[weakref.ref[dist.ProcessGroup]] = []
+
+    def collective() -> None:
+        group = dist.distributed_c10d._get_default_group()
+        seen.append(weakref.ref(group))
+        raise KeyboardInterrupt
+
+    def communicating() -> None:
+        try:
+            collective()
+        except KeyboardInterrupt:
+            raise RuntimeError from None
+
+    with pytest.raises(RuntimeError) as error, leaving_together():
+        communicating()
+    assert not dist.is_initialized()
+    assert error.value.__context__ is not None
+    assert seen[0]() is None

@@ -9,7 +9,6 @@ import torch
 
 import difflab as difflab_api
 from clip_runs import QUIET, records
-from command_line import spawn_difflab
 from difflab.config.data import DataConfig
 from difflab.data.build import build_dataset
 from difflab.data.shapes import ShapesSource
@@ -18,6 +17,7 @@ from difflab.pipelines.embedding import EmbeddingPipeline
 from difflab.pipelines.stored import load_stored
 from own_images import write_scans
 from tiny_runs import difflab, done, mistake
+from warm_python import spawn_warm_difflab
 
 KEYS = [f"{what}-retrieval-r{k}@val-12" for what in ("text", "image") for k in (1, 5, 10)]
 
@@ -157,7 +157,7 @@ def test_mistakes_are_one_line_and_write_nothing(small_clip: Path, arguments: li
 def test_two_processes_find_what_one_does(small_clip: Path, tmp_path: Path) -> None:
     arguments = ["retrieval", f"run={small_clip}", "n=11", "batch_size=2", *QUIET]
     done(*arguments, "out=on-1")
-    ended = spawn_difflab([*arguments, "devices=2", "out=on-2"], tmp_path)
+    ended = spawn_warm_difflab([*arguments, "devices=2", "out=on-2"], tmp_path)
     assert ended.status == 0, ended.err
     assert values(tmp_path / "on-2") == values(tmp_path / "on-1")
 

@@ -6,18 +6,20 @@ import csv
 import json
 import math
 import shlex
+import signal
 from pathlib import Path
 
 import pytest
 import yaml
 
-from command_line import start_difflab, wait_until
+from command_line import wait_until
 from difflab.commands import trials
 from difflab.commands.measurements.measuring import Measuring
 from difflab.config.axes import METRICS
 from difflab.config.groups import contents, smallest_with
 from difflab.metrics.protocol import Result
 from tiny_runs import ON_CPU, TRAINING, difflab, done, mistake
+from warm_python import start_warm_difflab
 
 SMALL = ("n=4", "batch_size=4", "sampler=ddim", "sampler.steps=3", "logger=none", *ON_CPU)
 JUDGE = ("metrics=shapes", "metrics.fd=null", "metrics.kid=null", "metric=oracle-mean-fit")
@@ -131,11 +133,11 @@ def test_a_search_goes_on_where_it_was_stopped(own_run: Path, tmp_path: Path, mo
 @pytest.mark.slow
 def test_a_search_that_is_killed_measures_no_candidate_twice(own_run: Path) -> None:
     arguments = ["schedule", f"run={own_run}", *SMALL, *JUDGE, "candidates=8"]
-    program = start_difflab(arguments, Path.cwd())
+    program = start_warm_difflab(arguments, Path.cwd())
     ledger = own_run / "schedules" / "candidates" / "ledger.jsonl"
     wait_until(lambda: ledger.is_file() and len(ledger.read_text().splitlines()) >= 3, program)
-    program.kill()
-    program.wait()
+    program.send_signal(signal.SIGKILL)
+    program.wait(60)
     before = [entry["digest"] for entry in ledger_of(own_run)]
     said, folder = search(own_run, "candidates=8")
     assert said.count(", done before: ") == len(before) >= 3

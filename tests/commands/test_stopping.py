@@ -8,7 +8,7 @@ import re
 import shutil
 import signal
 import tarfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,33 +16,24 @@ import pytest
 from command_line import run_difflab, start_difflab, tiny_training, wait_until
 from difflab.signals import LAUNCHED_BY
 from run_files import checkpoint, find_run
-from warm_python import Forked, WarmPython
+from tiny_runs import ON_CPU
+from warm_python import Forked, start_warm_difflab
 
 pytestmark = pytest.mark.slow
 
 STATUS = {signal.SIGINT: 130, signal.SIGHUP: 129, signal.SIGTERM: 75, signal.SIGUSR1: 75}
 ENDLESS = "trainer.max_steps=100000"
 TWO = ("trainer.devices=2", "callbacks.preemption.check_every=1")
-
-
-Start = Callable[..., Forked]
-
-
-@pytest.fixture(scope="module")
-def python() -> Iterator[WarmPython]:
-    with contextlib.closing(WarmPython()) as python:
-        yield python
-
-
-@pytest.fixture
-def start(python: WarmPython, tmp_path: Path) -> Iterator[Start]:
-    """start(arguments) -> the program, the first of a process group of its own, which does not outlive the test."""
-    with contextlib.ExitStack() as stack:
-
-        def started(arguments: list[str], ignored: Collection[signal.Signals] = ()) -> Forked:
-            return stack.enter_context(contextlib.closing(python.start(arguments, tmp_path, ignored)))
-
-        yield started
+DRAWING = (
+    *ON_CPU,
+    "n=100000",
+    # It would pay for so many.
+    "compile=false",
+    "batch_size=1",
+    "out=out",
+    "npz=false",
+    "grid=false",
+)
 
 
 def when(ready: Callable[[], object], program: Forked) -> None:
@@ -50,7 +41,7 @@ def when(ready: Callable[[], object], program: Forked) -> None:
         return bool(ready()) or program.poll() is not None
 
     wait_until(ready_or_ended)
-    assert program.poll() is None, program.ended(30)
+    assert program.poll() is None, program.communicate(30)
 
 
 def when_training(folder: Path, program: Forked) -> None:
@@ -59,8 +50,9 @@ def when_training(folder: Path, program: Forked) -> None:
 
 def ended(program: Forked) -> tuple[int, list[str]]:
     """The status of a program, and what it said on standard error without lines of progress."""
-    status, err = program.ended(120)
-    return status, [line for line in err.splitlines() if "| loss" not in line and "devices, batches" not in line]
+    _, err = program.communicate(120)
+    said = [line for line in err.splitlines() if "| loss" not in line and "devices, batches" not in line]
+    return program.wait(0), said
 
 
 def children(program: Forked) -> list[int]:
@@ -101,11 +93,9 @@ def assert_saved(number: signal.Signals, folder: Path, status: int, said: list[s
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
-def test_a_signal_to_the_group_with_readers_saves(
-    number: signal.Signals, start: Start, tiny_shapes: Path, tmp_path: Path
-) -> None:
+def test_a_signal_to_the_group_with_readers_saves(number: signal.Signals, tiny_shapes: Path, tmp_path: Path) -> None:
     """As a terminal and SLURM send it: to the readers, their server and everything else, too."""
-    program = start(tiny_training(tiny_shapes, ENDLESS, "data.workers=2"))
+    program = start_warm_difflab(tiny_training(tiny_shapes, ENDLESS, "data.workers=2"), tmp_path)
     when_training(tmp_path, program)
     os.killpg(program.pid, number)
     assert_saved(number, tmp_path, *ended(program))
@@ -113,13 +103,9 @@ def test_a_signal_to_the_group_with_readers_saves(
 
 @pytest.mark.parametrize(("number", "whole_group"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
 def test_two_ranks_save_once_and_end_together(
-    number: signal.Signals,
-    whole_group: bool,
-    start: Start,
-    tiny_shapes: Path,
-    tmp_path: Path,
+    number: signal.Signals, whole_group: bool, tiny_shapes: Path, tmp_path: Path
 ) -> None:
-    program = start(tiny_training(tiny_shapes, ENDLESS, *TWO))
+    program = start_warm_difflab(tiny_training(tiny_shapes, ENDLESS, *TWO), tmp_path)
     when_training(tmp_path, program)
     (other,) = children(program)
     (os.killpg if whole_group else os.kill)(program.pid, number)
@@ -127,14 +113,12 @@ def test_two_ranks_save_once_and_end_together(
     assert_gone(other)
 
 
-def test_a_signal_to_the_other_rank_saves_and_each_line_is_said_once(
-    start: Start, tiny_shapes: Path, tmp_path: Path
-) -> None:
+def test_a_signal_to_the_other_rank_saves_and_each_line_is_said_once(tiny_shapes: Path, tmp_path: Path) -> None:
     tars = tmp_path / "tars"
     shutil.copytree(tiny_shapes, tars, ignore=shutil.ignore_patterns("*.json", "*.npy"))
     with tarfile.open(next(tars.glob("train*.tar")), "a") as tar:
         tar.add(__file__, "22.05.png")
-    program = start(tiny_training(tars, ENDLESS, *TWO))
+    program = start_warm_difflab(tiny_training(tars, ENDLESS, *TWO), tmp_path)
     when_training(tmp_path, program)
     os.kill(children(program)[0], signal.SIGUSR1)
     status, said = ended(program)
@@ -165,9 +149,9 @@ def wait_for_each_other(program: Forked) -> bool:
     ("number", "ready"), [(signal.SIGINT, children), (signal.SIGTERM, wait_for_each_other)], ids=["started", "meeting"]
 )
 def test_a_signal_while_ranks_start_is_heeded(
-    number: signal.Signals, ready: Callable[[Forked], object], start: Start, tiny_shapes: Path, tmp_path: Path
+    number: signal.Signals, ready: Callable[[Forked], object], tiny_shapes: Path, tmp_path: Path
 ) -> None:
-    program = start(tiny_training(tiny_shapes, ENDLESS, *TWO))
+    program = start_warm_difflab(tiny_training(tiny_shapes, ENDLESS, *TWO), tmp_path)
     when(lambda: ready(program), program)
     others = children(program)
     assert others
@@ -181,10 +165,8 @@ def test_a_signal_while_ranks_start_is_heeded(
     assert run_difflab(tiny_training(tiny_shapes, "trainer.max_steps=1"), tmp_path).status == 0
 
 
-def test_no_rank_waits_for_a_first_that_was_killed_while_it_started(
-    start: Start, tiny_shapes: Path, tmp_path: Path
-) -> None:
-    program = start(tiny_training(tiny_shapes, ENDLESS, *TWO))
+def test_no_rank_waits_for_a_first_that_was_killed_while_it_started(tiny_shapes: Path, tmp_path: Path) -> None:
+    program = start_warm_difflab(tiny_training(tiny_shapes, ENDLESS, *TWO), tmp_path)
     when(lambda: children(program), program)
     others = children(program)
     os.kill(program.pid, signal.SIGKILL)
@@ -198,15 +180,15 @@ def handles(pid: int, number: signal.Signals) -> bool:
     return bool(int(status["SigCgt"], 16) >> (number - 1) & 1)
 
 
-def test_a_rank_that_is_killed_ends_the_other_in_one_line(start: Start, tiny_shapes: Path, tmp_path: Path) -> None:
-    program = start(tiny_training(tiny_shapes, ENDLESS, *TWO))
+def test_a_rank_that_is_killed_ends_the_other_in_one_line(tiny_shapes: Path, tmp_path: Path) -> None:
+    program = start_warm_difflab(tiny_training(tiny_shapes, ENDLESS, *TWO), tmp_path)
     when_training(tmp_path, program)
     os.kill(children(program)[0], signal.SIGKILL)
     assert ended(program) == (1, ["difflab train: rank 1 ended (signal 9, SIGKILL); the others are ended too"])
 
 
-def test_no_rank_outlives_the_first(start: Start, tiny_shapes: Path, tmp_path: Path) -> None:
-    program = start(tiny_training(tiny_shapes, ENDLESS, *TWO))
+def test_no_rank_outlives_the_first(tiny_shapes: Path, tmp_path: Path) -> None:
+    program = start_warm_difflab(tiny_training(tiny_shapes, ENDLESS, *TWO), tmp_path)
     when_training(tmp_path, program)
     (other,) = children(program)
     program.send_signal(signal.SIGKILL)
@@ -214,9 +196,9 @@ def test_no_rank_outlives_the_first(start: Start, tiny_shapes: Path, tmp_path: P
     assert_gone(other)
 
 
-def test_a_silent_rank_is_named_and_ended(start: Start, tiny_shapes: Path, tmp_path: Path) -> None:
+def test_a_silent_rank_is_named_and_ended(tiny_shapes: Path, tmp_path: Path) -> None:
     limits = ("trainer.ranks.warning_s=1", "trainer.ranks.timeout_s=4")
-    program = start(tiny_training(tiny_shapes, ENDLESS, *TWO, *limits))
+    program = start_warm_difflab(tiny_training(tiny_shapes, ENDLESS, *TWO, *limits), tmp_path)
     when_training(tmp_path, program)
     (other,) = children(program)
     os.kill(other, signal.SIGSTOP)
@@ -230,8 +212,8 @@ def test_a_silent_rank_is_named_and_ended(start: Start, tiny_shapes: Path, tmp_p
     assert_gone(other)
 
 
-def test_a_run_has_one_trainer(start: Start, tiny_shapes: Path, tmp_path: Path) -> None:
-    program = start(tiny_training(tiny_shapes, ENDLESS, "data.workers=1"))
+def test_a_run_has_one_trainer(tiny_shapes: Path, tmp_path: Path) -> None:
+    program = start_warm_difflab(tiny_training(tiny_shapes, ENDLESS, "data.workers=1"), tmp_path)
     when_training(tmp_path, program)
     second = run_difflab(tiny_training(tiny_shapes, ENDLESS), tmp_path)
     assert second.status == 2
@@ -244,8 +226,8 @@ def test_a_run_has_one_trainer(start: Start, tiny_shapes: Path, tmp_path: Path) 
     assert run_difflab(tiny_training(tiny_shapes, "trainer.max_steps=2"), tmp_path).status == 0
 
 
-def test_nohup_stays_nohup(start: Start, tiny_shapes: Path, tmp_path: Path) -> None:
-    program = start(tiny_training(tiny_shapes, "trainer.max_steps=12"), ignored=[signal.SIGHUP])
+def test_nohup_stays_nohup(tiny_shapes: Path, tmp_path: Path) -> None:
+    program = start_warm_difflab(tiny_training(tiny_shapes, "trainer.max_steps=12"), tmp_path, ignored=[signal.SIGHUP])
     when_training(tmp_path, program)
     program.send_signal(signal.SIGHUP)
     assert ended(program) == (0, [])
@@ -253,12 +235,9 @@ def test_nohup_stays_nohup(start: Start, tiny_shapes: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("devices", [1, 2])
-def test_drawing_has_its_folder_to_itself_and_stops_with_a_line(
-    devices: int, class_run: Path, start: Start, tmp_path: Path
-) -> None:
-    options = ["n=100000", "batch_size=1", "out=out", "npz=false", "grid=false"]
-    arguments = ["sample", f"run={class_run}", "accelerator=cpu", "precision=32-true", *options]
-    program = start([*arguments, f"devices={devices}"])
+def test_drawing_has_its_folder_to_itself_and_stops_with_a_line(devices: int, class_run: Path, tmp_path: Path) -> None:
+    arguments = ["sample", f"run={class_run}", *DRAWING]
+    program = start_warm_difflab([*arguments, f"devices={devices}"], tmp_path)
     when(lambda: len(list(tmp_path.glob("out/*.png"))) > 3, program)
     others = children(program)
     assert len(others) == devices - 1
@@ -278,9 +257,8 @@ def test_drawing_has_its_folder_to_itself_and_stops_with_a_line(
     assert not (tmp_path / "out" / ".lock").exists()
 
 
-def test_a_rank_that_is_killed_ends_drawing(class_run: Path, start: Start, tmp_path: Path) -> None:
-    options = ["n=100000", "batch_size=1", "out=out", "npz=false", "grid=false", "devices=2"]
-    program = start(["sample", f"run={class_run}", "accelerator=cpu", "precision=32-true", *options])
+def test_a_rank_that_is_killed_ends_drawing(class_run: Path, tmp_path: Path) -> None:
+    program = start_warm_difflab(["sample", f"run={class_run}", *DRAWING, "devices=2"], tmp_path)
     when(lambda: len(list(tmp_path.glob("out/*.png"))) > 3, program)
     os.kill(children(program)[0], signal.SIGKILL)
     assert ended(program) == (1, ["difflab sample: rank 1 ended (signal 9, SIGKILL); the others are ended too"])

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from command_line import Done, run_difflab, spawn_difflab, tiny_training
+from command_line import Done, run_difflab, tiny_training
 from run_files import checkpoint, differing, find_run, losses, rows
+from warm_python import spawn_warm_difflab
 
 EXPERIMENT = "adm/shapes32_classifier"
 CLASSIFIER = [
@@ -113,7 +114,7 @@ def test_a_label_that_the_network_has_no_class_for_is_refused_before_training(
 @pytest.mark.slow
 def test_two_processes_train_the_classifier_that_one_trains(run: Path, tiny_shapes: Path, tmp_path: Path) -> None:
     arguments = classifier_training(tiny_shapes, "trainer.devices=2", "trainer.strategy=ddp")
-    done = spawn_difflab(arguments, tmp_path)
+    done = spawn_warm_difflab(arguments, tmp_path)
     assert done.status == 0, done.err
     two = find_run(tmp_path, EXPERIMENT)
     assert losses(two) == pytest.approx(losses(run), rel=1e-4)

@@ -10,7 +10,6 @@ import pytest
 import torch
 import yaml
 
-from command_line import spawn_difflab
 from difflab.cli import COMMANDS
 from difflab.data.shapes import ShapesSource
 from difflab.data.writing import write_dataset
@@ -18,6 +17,7 @@ from difflab.pipelines.stored import load_stored
 from own_images import write_scans
 from run_files import checkpoint, differing, losses, rows
 from tiny_runs import difflab, done, mistake
+from warm_python import spawn_warm_difflab
 
 TRAINING = (
     "experiment=clip/shapes32",
@@ -115,8 +115,8 @@ def test_stopped_and_resumed_is_the_run_that_was_not(clip_run: Path, tiny_shapes
 def test_two_processes_train_what_one_does(tower: str, tiny_shapes: Path, tmp_path: Path) -> None:
     chosen = ["optimizer.eps=1e-3", "trainer.val_every_steps=0", *(RESNET if tower == "resnet" else VIT)]
     arguments = ["train", *TRAINING, *chosen, f"data.path={tiny_shapes}"]
-    one = spawn_difflab([*arguments, "name=one"], tmp_path)
-    two = spawn_difflab([*arguments, "name=two", "trainer.devices=2"], tmp_path)
+    one = spawn_warm_difflab([*arguments, "name=one"], tmp_path)
+    two = spawn_warm_difflab([*arguments, "name=two", "trainer.devices=2"], tmp_path)
     assert (one.status, two.status) == (0, 0), one.err + two.err
     root = tmp_path / "runs" / "clip" / "shapes32"
     ours, theirs = (checkpoint(root / name)["state_dict"] for name in ("two", "one"))

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from command_line import Done, run_difflab, spawn_difflab, tiny_training
+from command_line import Done, run_difflab, tiny_training
 from difflab.pipelines.stored import load_stored
 from difflab.types import Conditioning
 from run_files import assert_same_run, checkpoint, differing, exported, find_run, rows
+from warm_python import spawn_warm_difflab
 
 HALF = ["init.freeze=[network.encoder.*,network.time_embed.*,network.conv_in.*]"]
 FROZEN = ("network.encoder.", "network.time_embed.", "network.conv_in.")
@@ -38,7 +39,7 @@ def started(source: Path, tiny_shapes: Path) -> Callable[..., Done]:
     def start(root: Path, *overrides: str, spawned: bool = False) -> Done:
         root.mkdir(exist_ok=True)
         arguments = tiny_training(tiny_shapes, "init=weights", f"init.from={source}", *overrides)
-        return (spawn_difflab if spawned else run_difflab)(arguments, root)
+        return (spawn_warm_difflab if spawned else run_difflab)(arguments, root)
 
     return start
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from command_line import TINY_NETWORK, run_difflab, spawn_difflab
+from command_line import TINY_NETWORK, run_difflab
 from difflab.data.index import INDEX_NAME, read_index
 from run_files import assert_same_run, checkpoint, losses
 from tiny_runs import difflab, done, mistake
+from warm_python import spawn_warm_difflab
 
 RUNS = Path("runs/ldm/shapes64")
 TINY = (
@@ -167,7 +168,7 @@ def test_two_processes_measure_the_scale_of_one(tiny_shapes: Path, kl: Path) -> 
     options = ("trainer.max_steps=1", "first_stage.measured_on=7")
     done(*train("one", tiny_shapes, kl, *options))
     both = [*train("two", tiny_shapes, kl, *options), "trainer.devices=2", "trainer.strategy=ddp"]
-    ended = spawn_difflab(both, Path.cwd())
+    ended = spawn_warm_difflab(both, Path.cwd())
     assert ended.status == 0, ended.err
     ours, theirs = (load_file(RUNS / name / "weights" / "ema.safetensors") for name in ("one", "two"))
     torch.testing.assert_close(ours["first_stage.scale"], theirs["first_stage.scale"], rtol=1e-6, atol=0)

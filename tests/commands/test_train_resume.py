@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from command_line import run_difflab, spawn_difflab, start_difflab, tiny_training, wait_until
+from command_line import run_difflab, tiny_training, wait_until
 from difflab.tasks.denoising.module import DenoisingModule
 from poisoning import poison
 from run_files import assert_same_run, checkpoint, find_run, losses, rows
+from warm_python import spawn_warm_difflab, start_warm_difflab
 
 STEPS = 6
 VARIANTS = {
@@ -175,7 +176,7 @@ LONG = 60
 def long_run(tmp_path_factory: pytest.TempPathFactory, tiny_shapes: Path) -> Path:
     """An uninterrupted run in a process of its own, with an offline W&B run."""
     root = tmp_path_factory.mktemp("long")
-    done = spawn_difflab(long_training(tiny_shapes), root)
+    done = spawn_warm_difflab(long_training(tiny_shapes), root)
     assert done.status == 0, done.err
     return find_run(root)
 
@@ -199,7 +200,7 @@ def test_a_process_that_was_killed_goes_on_exactly(
     from difflab.tracking.rundir import RunDirectory
     from difflab.tracking.runs import read_offline_run
 
-    process = start_difflab(long_training(tiny_shapes), tmp_path)
+    process = start_warm_difflab(long_training(tiny_shapes), tmp_path)
     wait_until(lambda: list(tmp_path.glob("runs/*/*/*/checkpoints/step-*.ckpt")), process)
     process.send_signal(number)
     process.communicate(timeout=120)
@@ -210,7 +211,7 @@ def test_a_process_that_was_killed_goes_on_exactly(
     assert saved is not None
     assert 0 < checkpoint(run, saved.name)["difflab"]["train_step"] < LONG
 
-    done = spawn_difflab(long_training(tiny_shapes), tmp_path)
+    done = spawn_warm_difflab(long_training(tiny_shapes), tmp_path)
     assert done.status == 0, done.err
     assert_same_run(run, long_run)
     assert (run / "wandb/run_id").read_text() == run_id

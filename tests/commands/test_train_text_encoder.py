@@ -10,11 +10,12 @@ import pytest
 import torch
 import yaml
 
-from command_line import Done, run_difflab, spawn_difflab, tiny_training
+from command_line import Done, run_difflab, tiny_training
 from difflab.interop.native import load_export
 from run_files import assert_same_run, checkpoint, exported, find_run, losses
 from text_encoder_folders import MODELS
 from tiny_runs import ON_CPU, done, mistake
+from warm_python import spawn_warm_difflab
 
 WIDTH = 8
 OPTIONS = (
@@ -130,7 +131,7 @@ def test_stopped_and_resumed_is_the_run_that_was_not(
 @pytest.mark.slow
 def test_two_processes_train_what_one_does(run: Path, folder: Path, tiny_shapes: Path, tmp_path: Path) -> None:
     two = ("trainer.devices=2", "trainer.strategy=ddp")
-    ended = spawn_difflab(tiny_training(tiny_shapes, *OPTIONS, *at(folder), *two), tmp_path)
+    ended = spawn_warm_difflab(tiny_training(tiny_shapes, *OPTIONS, *at(folder), *two), tmp_path)
     assert ended.status == 0, ended.err
     other = find_run(tmp_path)
     assert losses(other) == pytest.approx(losses(run), rel=1e-5)

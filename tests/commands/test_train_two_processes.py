@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from command_line import spawn_difflab, start_difflab, tiny_training, wait_until
+from command_line import tiny_training, wait_until
 from run_files import checkpoint, find_run, losses, rows
+from warm_python import spawn_warm_difflab, start_warm_difflab
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +26,7 @@ TWO = ["trainer.devices=2", "trainer.strategy=ddp"]
 
 def trained(root: Path, data: Path, *overrides: str, logger: str = "csv") -> Path:
     root.mkdir(exist_ok=True)
-    done = spawn_difflab(tiny_training(data, *OPTIONS, *overrides, logger=logger), root)
+    done = spawn_warm_difflab(tiny_training(data, *OPTIONS, *overrides, logger=logger), root)
     assert done.status == 0, done.err
     return find_run(root)
 
@@ -71,7 +72,7 @@ def test_a_signal_ends_both_processes_with_the_status_of_the_first_and_one_line(
     tiny_shapes: Path, tmp_path: Path
 ) -> None:
     options = [*TWO, "trainer.max_steps=100000", "callbacks.preemption.check_every=1"]
-    process = start_difflab(tiny_training(tiny_shapes, *options, logger="wandb"), tmp_path)
+    process = start_warm_difflab(tiny_training(tiny_shapes, *options, logger="wandb"), tmp_path)
     wait_until(lambda: list(tmp_path.glob("runs/*/*/*/metrics.csv")), process)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=120)

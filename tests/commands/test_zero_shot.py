@@ -11,13 +11,13 @@ import torch
 
 import difflab
 from clip_runs import QUIET, records, table
-from command_line import spawn_difflab
 from difflab.data.shapes import ShapesSource, class_names
 from difflab.data.writing import write_dataset
 from difflab.pipelines.embedding import EmbeddingPipeline, class_vectors
 from difflab.pipelines.stored import load_stored
 from difflab.tracking.runs import read_offline_run
 from tiny_runs import ON_CPU, done, mistake
+from warm_python import spawn_warm_difflab
 
 NAMES = class_names("shape")
 
@@ -180,7 +180,7 @@ def test_an_attack_never_helps(small_clip: Path) -> None:
 def test_two_processes_find_what_one_does(small_clip: Path, tmp_path: Path) -> None:
     arguments = ["zero-shot", f"run={small_clip}", "n=11", "templates=shapes", "batch_size=2", *QUIET]
     done(*arguments, "out=on-1")
-    ended = spawn_difflab([*arguments, "devices=2", "out=on-2"], tmp_path)
+    ended = spawn_warm_difflab([*arguments, "devices=2", "out=on-2"], tmp_path)
     assert ended.status == 0, ended.err
     one, two = records(tmp_path / "on-1"), records(tmp_path / "on-2")
     assert {name: found.value for name, found in two.items()} == {

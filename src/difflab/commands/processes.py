@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,6 +223,7 @@ def leaving_together(*agreed: type[BaseException]) -> Iterator[None]:
         yield
     except BaseException as error:
         if isinstance(error, agreed) or (dist.is_initialized() and dist.get_backend() == "gloo"):
+            _free_locals(error)
             leave_process_group()
         raise
     leave_process_group()
@@ -235,6 +237,14 @@ def leave_process_group() -> None:
     """
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+
+
+def _free_locals(error: BaseException) -> None:
+    """An error raised in a collective refers to the group, and gloo keeps its connections while anything does."""
+    behind: BaseException | None = error
+    while behind is not None:
+        traceback.clear_frames(behind.__traceback__)
+        behind = behind.__context__
 
 
 def _started_by_others() -> Layout | None:
