@@ -52,12 +52,14 @@ class PeakWatch:
             raise UserError(
                 "the peak memory is measured on Linux and on CUDA only; choose --part time or --part outside"
             )
-        self._before = _status("VmRSS")
         Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
+        self._before = _status("VmRSS")
 
     def seen(self) -> Memory:
         """What there was at first, and the most since."""
-        return Memory(self._before, torch.cuda.max_memory_allocated() / 1e6 if self._on_gpu else _status("VmHWM"))
+        peak = torch.cuda.max_memory_allocated() / 1e6 if self._on_gpu else _status("VmHWM")
+        # Linux counts resident pages apart on each core and adds them up roughly: work that needs nothing can read less.
+        return Memory(self._before, max(self._before, peak))
 
 
 def in_own_process(function: Callable[..., Result], *arguments: Any) -> Result:

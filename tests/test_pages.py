@@ -153,7 +153,7 @@ def configure(name: str, arguments: Sequence[str]) -> None:
         # What the run was trained with, which is not there.
         arguments = ["guidance=classifier_free", *(a for a in arguments if a != "guidance=classifier_free")]
     keys = [argument.partition("=")[0] for argument in arguments]
-    if "data.path" in keys and "data" not in keys:
+    if "data" not in keys and any(key.startswith("data.") for key in keys):
         # The data of a run that reads captions, which is not there.
         arguments = ["data=shapes32_captions", *arguments]
     points = points_of(command.name, arguments, command.swept)
