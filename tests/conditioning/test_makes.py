@@ -39,6 +39,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "text_encoder": [
         {"encoder": MINILM, "context_length": 8, "width": 16},
         {"encoder": MINILM, "context_length": 8, "width": 16, "drop_rate": 0.1, "null_condition": "learned"},
+        {"encoder": MINILM, "context_length": 8, "width": 16, "pooled": False},
     ],
     "masked_image": [{}, {"order": "mask_image", "known": 0.0}],
     "words": [{}, {"as_field": "tokens", "width": 8}],

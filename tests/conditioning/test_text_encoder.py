@@ -124,6 +124,21 @@ def test_a_learned_null_takes_the_place_of_the_dropped_caption(folder: Path) -> 
     assert conditioner.null_tokens.grad.abs().min() > 0
 
 
+@pytest.mark.parametrize("null", ["empty", "learned"])
+def test_without_the_pooled_state_the_tokens_are_the_same(null: str, folder: Path) -> None:
+    whole, alone = (conditioner_of(folder, null_condition=null, pooled=pooled) for pooled in (True, False))
+    assert set(trained(whole)) - set(trained(alone)) == {
+        *(f"{name}.{kind}" for name in ("pooled_norm", "pooled_projection") for kind in KINDS),
+        *(["null_vector"] if null == "learned" else []),
+    }
+    whole.load_state_dict(alone.state_dict(), strict=False)
+    for dropped in (None, torch.tensor([True, False, True])):
+        found, expected = alone(batch_of(), dropped), whole(batch_of(), dropped)
+        assert found.fields().keys() == {"tokens", "token_mask"}
+        assert torch.equal(found.tokens, expected.tokens)
+        assert torch.equal(found.token_mask, expected.token_mask)
+
+
 def test_ids_that_the_loader_made_are_used(folder: Path) -> None:
     conditioner = conditioner_of(folder)
     ((field, tokenizer),) = conditioner.tokenizers.items()

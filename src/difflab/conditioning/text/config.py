@@ -98,6 +98,8 @@ class TextEncoderConditionerConfig(ConditionerBase):
     width: Positive | None
     """Channels of every token for the network, equal to network.context_channels, to which they are projected; null =
     the encoder's tokens as they are, all of which are attended to, and no pooled state (Stable Diffusion)."""
+    pooled: bool = True
+    """Whether the pooled state joins the time embedding, as well as the tokens the attention, if there is a width."""
     drop_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Probability that a training sample gets the null instead of its caption."""
     null_condition: NullCondition = "empty"
@@ -121,7 +123,8 @@ class TextEncoderConditionerConfig(ConditionerBase):
 
     def makes(self, channels: int) -> Makes:
         if self.width is not None:
-            return Makes(("vector", "tokens", "token_mask"), {"tokens": self.width})
+            vector = ("vector",) if self.pooled else ()
+            return Makes((*vector, "tokens", "token_mask"), {"tokens": self.width})
         sizes = self.encoder.architecture
         return Makes(("tokens",), {} if sizes is None else {"tokens": sizes.width})
 

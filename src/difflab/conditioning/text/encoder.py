@@ -93,14 +93,13 @@ class TextEncoderConditioner(_FrozenText):
     """`batch["caption"]` list[str] -> tokens [B, L, width], token_mask [B, L] and vector [B, embedding_dim].
 
     The encoder's tokens and its pooled state are normalized and projected by layers that are trained; the latter joins
-    the time embedding. The network attends to the tokens of the caption alone. The null is the empty caption, or
-    learned: L tokens, all of which are attended to, and a vector.
+    the time embedding, and is left out if `pooled` is False. The network attends to the tokens of the caption alone.
+    The null is the empty caption, or learned: L tokens, all of which are attended to, and a vector.
 
     State-dict keys: norm.*, projection.*, pooled_norm.*, pooled_projection.*, and null_tokens [L, width] and
-    null_vector [embedding_dim] if they are learned; the encoder is a frozen part.
+    null_vector [embedding_dim] if they are learned; without `pooled` none of the vector's. The encoder is a frozen
+    part.
     """
-
-    makes = ("vector", "tokens", "token_mask")
 
     def __init__(
         self,
@@ -110,18 +109,20 @@ class TextEncoderConditioner(_FrozenText):
         width: int,
         embedding_dim: int,
         drop_rate: float,
+        pooled: bool = True,
         null: NullCondition = "empty",
     ) -> None:
         super().__init__(encoder, tokenizer, drop_rate)
         sizes = encoder.described_architecture
         self.norm = LayerNorm(sizes.width)
         self.projection = nn.Linear(sizes.width, width)
-        self.pooled_norm = LayerNorm(sizes.pooled_width)
-        self.pooled_projection = nn.Linear(sizes.pooled_width, embedding_dim)
+        self.makes = ("vector", "tokens", "token_mask") if pooled else ("tokens", "token_mask")
+        self.pooled_norm = LayerNorm(sizes.pooled_width) if pooled else None
+        self.pooled_projection = nn.Linear(sizes.pooled_width, embedding_dim) if pooled else None
         self.null_tokens = self.null_vector = None
         if null == "learned":
             self.null_tokens = nn.Parameter(0.02 * torch.randn(tokenizer.context_length, width))
-            self.null_vector = nn.Parameter(torch.zeros(embedding_dim))
+            self.null_vector = nn.Parameter(torch.zeros(embedding_dim)) if pooled else None
 
     def make(self, batch: Batch, dropped: Tensor | None, noise: SampleNoise | None) -> Conditioning:
         replaced = None if self.null_tokens is not None else dropped
@@ -130,19 +131,21 @@ class TextEncoderConditioner(_FrozenText):
 
     def _projected(self, states: TextStates) -> Conditioning:
         tokens = self.projection(self.norm(states.tokens))
-        vector = self.pooled_projection(self.pooled_norm(states.pooled))
+        vector = None
+        if self.pooled_norm is not None and self.pooled_projection is not None:
+            vector = self.pooled_projection(self.pooled_norm(states.pooled))
         return Conditioning(vector=vector, tokens=tokens, token_mask=states.mask)
 
     def _with_null(self, made: Conditioning, dropped: Tensor) -> Conditioning:
         tokens, vector, mask = made.tokens, made.vector, made.token_mask
         assert tokens is not None
-        assert vector is not None
         assert mask is not None
         assert self.null_tokens is not None
-        assert self.null_vector is not None
         chosen = dropped.to(self._placed.device)[:, None]
+        if vector is not None and self.null_vector is not None:
+            vector = torch.where(chosen, self.null_vector.to(vector.dtype), vector)
         return Conditioning(
-            vector=torch.where(chosen, self.null_vector.to(vector.dtype), vector),
+            vector=vector,
             tokens=torch.where(chosen[..., None], self.null_tokens.to(tokens.dtype), tokens),
             token_mask=mask | chosen,
         )
@@ -160,5 +163,6 @@ def build(config: TextEncoderConditionerConfig, *, embedding_dim: int, image_siz
         width=config.width,
         embedding_dim=embedding_dim,
         drop_rate=config.drop_rate,
+        pooled=config.pooled,
         null=config.null_condition,
     )
