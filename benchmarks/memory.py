@@ -58,7 +58,7 @@ class PeakWatch:
     def seen(self) -> Memory:
         """What there was at first, and the most since."""
         peak = torch.cuda.max_memory_allocated() / 1e6 if self._on_gpu else _status("VmHWM")
-        # Linux counts resident pages apart on each core and adds them up roughly: work that needs nothing can read less.
+        # Linux counts resident pages on each core and adds them up roughly: work that needs nothing can read less.
         return Memory(self._before, max(self._before, peak))
 
 

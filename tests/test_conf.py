@@ -147,6 +147,7 @@ NEEDED = {  # what a choice cannot do without
     ("metrics", "classes"): ["classifier=runs/somewhere"],
     ("metrics", "clip_score"): ["clip=runs/somewhere"],
     ("metrics", "prompts"): ["clip=runs/somewhere"],
+    ("metrics", "variations"): ["clip=runs/somewhere"],
     ("guidance", "composed"): ["guidance.classifier.run=runs/somewhere"],
     ("guidance", "autoguidance"): ["guidance.reference.run=runs/somewhere"],
     ("conditioning", "text_transformer"): [

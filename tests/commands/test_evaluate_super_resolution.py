@@ -167,7 +167,9 @@ def test_pictures_that_were_not_drawn_of_a_data_set_are_refused(
     asked = (*data, "split=train", *PAIRED)
     assert "they were made from low_res=small.npz, not from a data set" in mistake("evaluate", "samples=given", *asked)
     done("sample", f"run={tiny_run}", "n=2", "out=plain", *ON_CPU)
-    assert "they are not from an upsampler" in mistake("evaluate", "samples=plain", *asked)
+    assert "they are not drawn from images, as those of an upsampler are" in mistake(
+        "evaluate", "samples=plain", *asked
+    )
     done("sample", f"run={run}", "n=2", "out=drawn", *ON_CPU)
     shutil.move(run, "elsewhere")
     assert "the run named in sample.json no longer exists" in mistake("evaluate", "samples=drawn", *asked)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clip_runs import records
 from difflab.interop.native import load_export
 from drawn_clip import DIM, export_clip
 from run_files import checkpoint, losses
@@ -61,6 +62,27 @@ def test_it_is_trained_drawn_with_images_and_embeddings_and_exported(tiny_shapes
     np.save("embeddings.npy", np.zeros((2, 3), np.float32))
     line = mistake("sample", f"run={run}", *FAST, "embeddings=embeddings.npy", "out=no")
     assert f"embedding has 3 numbers, but images of this model's CLIP have {DIM}" in line
+
+
+def test_samples_are_compared_with_what_they_are_variations_of(tiny_shapes: Path) -> None:
+    export_clip(Path("clip"))
+    export_clip(Path("judge"), image_size=32, seed=1)
+    done(*train("plain", tiny_shapes))
+    run, of_pairs = RUNS / "plain", ("metrics=variations", "metrics.fd=null", "metrics.kid=null", "clip=judge")
+    judged = (*of_pairs, "split=val", f"data.path={tiny_shapes}", "logger=none", "accelerator=cpu")
+    done("evaluate", f"run={run}", "n=4", "sampler.steps=2", *judged, "precision=32-true", "out=found")
+    found = records("found")
+    assert list(found) == ["clip-image-similarity@4", "oracle-same-objects@4", "oracle-same-images@4"]
+    similarity = found["clip-image-similarity@4"]
+    assert -1 <= similarity.value < 0.999
+    assert similarity.protocol.parameters["clip"]["run"].endswith("judge")
+
+    done("sample", f"run={run}", "n=4", "sampler.steps=2", "split=val", "out=drawn", *ON_CPU)
+    done("evaluate", "samples=drawn", "n=4", *judged, "out=again")
+    assert records("again")["clip-image-similarity@4"].value == pytest.approx(similarity.value, abs=1e-6)
+    np.save("embeddings.npy", np.zeros((4, DIM), np.float32))
+    line = mistake("evaluate", f"run={run}", "n=4", *judged, "embeddings=embeddings.npy", "out=no")
+    assert "are drawn from are not known: give images=FOLDER" in line
 
 
 def test_embeddings_of_the_data_are_read_in_place_of_the_clip(tiny_shapes: Path) -> None:

@@ -79,6 +79,7 @@ def test_configuration_and_conditioner_agree(kind: str) -> None:
         said = config.makes(3)
         assert said.fields, "what it makes is checked against the network before anything is built"
         assert set(conditioner.makes) == set(said.fields)
+        assert config.from_image == ("image" in conditioner.stand_ins.values())
         assert (config.given_by is None) == (set(conditioner.reads) <= {"label", "augment_label"})
         augmentation = getattr(conditioner, "augmentation", None)
         labels = torch.zeros(2, augmentation.label_size) if augmentation is not None else None

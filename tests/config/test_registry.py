@@ -59,6 +59,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "encoder=clip": {"run": "runs/clip"},
     "encoder=first_stage": {"run": "runs/first_stage"},
     "metrics=classes": {"classifier": "runs/c"},
+    "metrics=clip_image_similarity": {"clip": "runs/c"},
     "metrics=clip_score": {"clip": "runs/c"},
     "diffusion=discrete": {"schedule": {"kind": "linear"}, "prediction": "eps"},
     "diffusion=continuous": {"sigma_distribution": {"kind": "cosine"}, "prediction": "v"},

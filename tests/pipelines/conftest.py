@@ -31,7 +31,7 @@ def stage_of():
 
     def make(*overrides, **options):
         config = configuration(*overrides)
-        model = build_model(config.model())
+        model = build_model(config.described().model())
         for key, parameter in model.as_module().named_parameters():
             parameter.data.copy_(torch.from_numpy(draw(0, key, tuple(parameter.shape))))
         defaults = {"sampler": config.sampler, "guidance": config.guidance}

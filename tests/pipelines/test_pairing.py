@@ -13,6 +13,7 @@ from difflab.images import Downsampling, as_float
 from difflab.pipelines.pairing import pairs_of
 from difflab.pipelines.resizing import ResizingStage
 from difflab.requests.data_split import DataSplit
+from drawn_clip import DIM, export_clip
 from pipelines.conftest import UPSAMPLER
 
 BASE = ("data.image_size=8", "network.attention_resolutions=[4]")
@@ -71,6 +72,31 @@ def test_originals_may_be_given_alone_or_beside_it(pipeline_of, small, tmp_path:
 def test_a_model_that_enlarges_nothing_has_no_pairs(pipeline_of, data) -> None:
     pairs = pairs_of(pipeline_of(data=data), 0)
     assert pairs.unpaired == pairs.enlarges_nothing == "this model enlarges nothing: evaluate an upsampler"
+
+
+def test_what_is_varied_or_filled_is_the_original(pipeline_of, data, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    export_clip(Path("clip"))
+    varied = ("conditioning=clip_image", "conditioning.clip_image.weights.path=clip", "network.context_channels=128")
+    filled = ("conditioning=masked_image", "network.concat_channels=4")
+    originals = DataSplit(data, "val", ["image"])([3, 0], 0)["image"]
+    for options in (varied, filled):
+        pairs = pairs_of(pipeline_of(*options, data=data), 0)
+        assert (pairs.unpaired, pairs.shape, pairs.downsampling) == (None, (3, 16, 16), None)
+        assert pairs.enlarges_nothing == "this model enlarges nothing: evaluate an upsampler"
+        batch = pairs.of([3, 12])
+        assert batch.keys() == {"original"}
+        assert torch.equal(batch["original"], originals)
+
+
+def test_what_is_given_without_its_image_has_no_original(pipeline_of, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    export_clip(Path("clip"))
+    np.save("embeddings.npy", np.zeros((2, DIM), np.float32))
+    varied = ("conditioning=clip_image", "conditioning.clip_image.weights.path=clip", "network.context_channels=128")
+    pairs = pairs_of(pipeline_of(*varied, asked={"embeddings": "embeddings.npy"}), 0)
+    assert pairs.unpaired is not None
+    assert "the images that samples are drawn from are not known: give images=FOLDER" in pairs.unpaired
 
 
 def test_a_plain_resize_has_the_pairs_of_the_upsampler(pipeline_of, data) -> None:

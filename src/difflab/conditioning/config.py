@@ -33,6 +33,7 @@ class ConditionerBase(Config):
 
     augments: whether it augments the training images and conditions on the augmentation.
     shows_image: whether its condition contains part of the image itself.
+    from_image: whether it can be computed from the image, which samples can then be compared with.
     reads_captions: whether samples have to be given prompts.
     given_by: the option of `difflab sample` that gives what it reads, None if the seed can.
     encodes: whether it shows an image as the model diffuses it: as a latent, where it diffuses latents.
@@ -40,6 +41,7 @@ class ConditionerBase(Config):
 
     augments: ClassVar[bool] = False
     shows_image: ClassVar[bool] = False
+    from_image: ClassVar[bool] = False
     reads_captions: ClassVar[bool] = False
     given_by: ClassVar[str | None] = None
     encodes: ClassVar[bool] = False
@@ -206,6 +208,7 @@ class LowResConditionerConfig(ConditionerBase):
     """
 
     shows_image: ClassVar[bool] = True
+    from_image: ClassVar[bool] = True
     given_by: ClassVar[str | None] = "low_res=FOLDER"
 
     kind: Literal["low_res"]

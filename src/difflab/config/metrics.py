@@ -144,7 +144,8 @@ class JudgedConfig(Config):
     classifier: str | None = None
     """A run of task=classifier, with which `metrics=classes` classifies the samples."""
     clip: str | None = None
-    """A run of task=contrastive, with which `metrics=clip_score` compares the samples with their captions."""
+    """A run of task=contrastive, with which `metrics=clip_score` compares the samples with their captions, and
+    `metrics=variations` with the images that they are variations of."""
     metrics: MetricsConfig
     """The metrics, each under a name of your own; null disables one."""
 

@@ -148,3 +148,8 @@ class DrawingModelConfig(NoisedModelConfig):
     def shrinks(self) -> Shrinks | None:
         """How the low-resolution image that it enlarges is made, None if it enlarges none."""
         return next((how for one in self.conditioning.values() if (how := one.shrinks) is not None), None)
+
+    @property
+    def from_image(self) -> bool:
+        """Whether its samples are drawn from images: enlarged, with a hole filled, or varied."""
+        return any(one.from_image for one in self.conditioning.values())

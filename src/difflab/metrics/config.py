@@ -183,27 +183,11 @@ class ClassesConfig(MetricBase):
         return {"classifier": self.classifier}
 
 
-Convention = Literal["glide", "imagen", "clipscore"]
+class CLIPMetricBase(MetricBase):
+    """The options of every metric that a stored CLIP judges by."""
 
-
-@METRICS.register("difflab.pipelines.clip_score:CLIPScore")
-class CLIPScoreConfig(MetricBase):
-    """How well samples show their captions: the cosine of the embeddings of both by a stored CLIP.
-
-    A result per convention, `clip-score-<convention>`, the mean over the samples. Results of different CLIPs are not
-    comparable.
-    """
-
-    larger_is_better: ClassVar[Directions] = {"clip-score": True}
-
-    kind: Literal["clip_score"] = "clip_score"
     clip: str
     """A run of task=contrastive, an exported folder or a checkpoint."""
-    conventions: Annotated[list[Convention], Field(min_length=1)] = Field(
-        default_factory=lambda: ["glide", "imagen", "clipscore"]
-    )
-    """glide: 100 cos (Nichol et al. 2021). imagen: cos (Saharia et al. 2022). clipscore: 2.5 max(cos, 0) of the caption
-    after "A photo depicts" (Hessel et al. 2021), and RefCLIPScore if the data has several captions per image."""
 
     @field_validator("clip", mode="before")
     @classmethod
@@ -215,6 +199,31 @@ class CLIPScoreConfig(MetricBase):
             )
         return clip
 
+    @property
+    def asks(self) -> Mapping[str, str]:
+        return {"clip": self.clip}
+
+
+Convention = Literal["glide", "imagen", "clipscore"]
+
+
+@METRICS.register("difflab.pipelines.clip_score:CLIPScore")
+class CLIPScoreConfig(CLIPMetricBase):
+    """How well samples show their captions: the cosine of the embeddings of both by a stored CLIP.
+
+    A result per convention, `clip-score-<convention>`, the mean over the samples. Results of different CLIPs are not
+    comparable.
+    """
+
+    larger_is_better: ClassVar[Directions] = {"clip-score": True}
+
+    kind: Literal["clip_score"] = "clip_score"
+    conventions: Annotated[list[Convention], Field(min_length=1)] = Field(
+        default_factory=lambda: ["glide", "imagen", "clipscore"]
+    )
+    """glide: 100 cos (Nichol et al. 2021). imagen: cos (Saharia et al. 2022). clipscore: 2.5 max(cos, 0) of the caption
+    after "A photo depicts" (Hessel et al. 2021), and RefCLIPScore if the data has several captions per image."""
+
     @field_validator("conventions")
     @classmethod
     def _each_once(cls, conventions: list[Convention]) -> list[Convention]:
@@ -222,9 +231,21 @@ class CLIPScoreConfig(MetricBase):
             raise ValueError(f"{conventions} has one twice: give each once")
         return conventions
 
-    @property
-    def asks(self) -> Mapping[str, str]:
-        return {"clip": self.clip}
+
+@METRICS.register("difflab.pipelines.clip_similarity:CLIPImageSimilarity")
+class CLIPImageSimilarityConfig(CLIPMetricBase):
+    """How close each sample is to its original: the cosine of the embeddings of both by a stored CLIP; the mean over
+    samples.
+
+    DreamBooth's CLIP-I (Ruiz et al. 2023, section 4.1) is the same over all pairs of samples and real images. Results
+    of different CLIPs are not comparable.
+    """
+
+    needs: ClassVar[tuple[Need, ...]] = ("pair",)
+    measures: ClassVar[frozenset[Measured]] = BOTH
+    larger_is_better: ClassVar[Directions] = {"clip-image-similarity": True}
+
+    kind: Literal["clip_image_similarity"] = "clip_image_similarity"
 
 
 @METRICS.register("difflab.metrics.similarity:PSNR")
@@ -342,15 +363,16 @@ class KLMetricConfig(MetricBase):
 
 @METRICS.register("difflab.metrics.oracle_agreement:OracleAgreement")
 class OracleAgreementConfig(MetricBase):
-    """What the exact judge of the shapes data reads in reconstructions, beside what it reads in their originals.
+    """What the exact judge of the shapes data reads in samples or reconstructions, beside what it reads in their
+    originals.
 
     `oracle-same-objects`: the share of the originals' objects that it reads with the same shape, colour, size and
     position; `oracle-same-images`: the share of images of which it reads the same objects, no others, and the same
-    background. If the data records its scenes, `oracle-true-objects` and `oracle-true-images` are the same beside the
-    scenes themselves.
+    background. If the data records its scenes, `oracle-true-objects` and `oracle-true-images` of reconstructions are
+    the same beside the scenes themselves.
     """
 
-    measures: ClassVar[frozenset[Measured]] = RECONSTRUCTIONS
+    measures: ClassVar[frozenset[Measured]] = BOTH
     needs: ClassVar[tuple[Need, ...]] = ("pair",)
     larger_is_better: ClassVar[Directions] = {"oracle-same": True, "oracle-true": True}
 

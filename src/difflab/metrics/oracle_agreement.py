@@ -1,4 +1,4 @@
-"""The shapes oracle on reconstructions: whether it reads in them what it reads in their originals."""
+"""The shapes oracle on samples or reconstructions: whether it reads in them what it reads in their originals."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ATTRIBUTES = ("shape", "colour", "size", "position")
 PARTS = ("objects", *ATTRIBUTES, "images")
 """What is compared: whole objects, one attribute of each, and whole images."""
 COMPARISONS = ("same", "true", "original")
-"""Reconstruction beside original, reconstruction beside the recorded scene, original beside the recorded scene."""
+"""Image beside original, image beside the original's recorded scene, original beside its recorded scene."""
 WIDTH = len(PARTS) + 1
 BY_ATTRIBUTE = "by_attribute"
 
@@ -44,7 +44,7 @@ class OracleAgreement(ScoreMetric[OracleAgreementConfig]):
     def score(self, images: Tensor, pictures: Pictures) -> Tensor:
         from difflab.metrics.oracle import Oracle
 
-        assert pictures.original is not None, "reconstructions have originals"
+        assert pictures.original is not None, "there is something to compare with"
         oracle = Oracle()
         both = (images, pictures.original)
         made, originals = ([one.scene() for one in oracle.read(x.expand(-1, 3, -1, -1))] for x in both)

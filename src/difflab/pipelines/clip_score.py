@@ -11,14 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from difflab.config.model import EmbeddingModelConfig
 from difflab.errors import UserError
 from difflab.metrics.base import Metric, SampleFacts, Samples
 from difflab.metrics.config import CLIPScoreConfig, Convention
 from difflab.metrics.oracle_results import sha256_of_texts
 from difflab.metrics.protocol import Result
-from difflab.pipelines.clip_judge import CLIPJudge, judge_at
-from difflab.pipelines.stored import Stored, find_stored
+from difflab.pipelines.clip_judge import CLIPJudge, check_channels, described, find_clip, judge_at
+from difflab.pipelines.stored import Stored
 
 PREFIX = "A photo depicts "
 """Before every caption in CLIPScore (Hessel et al. 2021, section 3; jmhessel/clipscore, clipscore.py)."""
@@ -37,13 +36,7 @@ class CLIPScore(Metric[CLIPScoreConfig]):
     @functools.cached_property
     def stored(self) -> Stored:
         """The CLIP. Raises UserError if it does not exist, or does not embed images and texts."""
-        stored = find_stored(self.config.clip, "auto", "clip")
-        if not isinstance(stored.config, EmbeddingModelConfig):
-            raise UserError(
-                f"clip={self.config.clip} is {stored.config.title}, which embeds no texts: give a run of "
-                "task=contrastive, or an imported CLIP"
-            )
-        return stored
+        return find_clip(self.config.clip)
 
     @property
     def files(self) -> Sequence[Path]:
@@ -53,9 +46,7 @@ class CLIPScore(Metric[CLIPScoreConfig]):
         return judge_at(self.config.clip, self.stored.weights, device)
 
     def check_samples(self, facts: SampleFacts) -> None:
-        theirs, ours = self.stored.config.channels, facts.shape[0]
-        if ours > theirs:
-            raise UserError(f"clip={self.config.clip} takes {theirs} channel, the samples have {ours}: give another")
+        check_channels(self.config.clip, self.stored, facts.shape[0])
         if facts.uncaptioned is not None:
             raise UserError(f"{self.key} compares each sample with its caption, but {facts.uncaptioned}")
 
@@ -84,13 +75,13 @@ class CLIPScore(Metric[CLIPScoreConfig]):
     def _result(
         self, samples: Samples, name: str, scores: Tensor, parameters: dict[str, Any], warnings: Sequence[str]
     ) -> Result:
-        judge = {
-            "preprocessing": dict(self.stored.config.untold),
-            "clip": {"run": str(self.stored.home), "experiment": self.stored.config.experiment},
-        }
         error = float(scores.std()) / math.sqrt(len(scores)) if len(scores) > 1 else None
         return samples.result(
-            f"clip-score-{name}", float(scores.mean()), {**parameters, **judge}, spread=error, warnings=warnings
+            f"clip-score-{name}",
+            float(scores.mean()),
+            {**parameters, **described(self.stored)},
+            spread=error,
+            warnings=warnings,
         )
 
 

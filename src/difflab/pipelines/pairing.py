@@ -18,14 +18,13 @@ ORIGINAL, LOW_RES = "image", "low_res"
 def pairs_of(pipeline: Pipeline, seed: int) -> Pairs:
     """The pairs of the samples that `pipeline` generates with `seed`.
 
-    The original of a sample is the `image` of its request, from which `low_res` is made or beside which it is given;
-    from a data split it has the size of the last stage. The low-resolution image is the input of the first enlarging
-    stage, from the request or from the stage before it.
+    The original of a sample is the `image` of its request, from which the first stage's condition is made or beside
+    which it is given; from a data split it has the size of the last stage. The low-resolution image is the input of the
+    first enlarging stage, from the request or from the stage before it.
     """
     first, fields = pipeline.enlarging, pipeline.request.fields
     if first is None:
-        lacks = "this model enlarges nothing: evaluate an upsampler"
-        return Pairs(shape=pipeline.last.shape, unpaired=lacks, enlarges_nothing=lacks)
+        return _of_condition(pipeline, seed)
     low_resolution = list(pipeline.stages.values())[first].low_resolution
     assert low_resolution is not None, "it enlarges"
     requested = LOW_RES in fields or (first == 0 and ORIGINAL in fields)
@@ -48,6 +47,17 @@ def pairs_of(pipeline: Pipeline, seed: int) -> Pairs:
 def low_resolution_of(model: DrawingModelConfig) -> LowResolution | None:
     """How the low-resolution images of a model are made from full-size ones; None if it enlarges nothing."""
     return None if model.shrinks is None else build_low_resolution(model.shrinks)
+
+
+def _of_condition(pipeline: Pipeline, seed: int) -> Pairs:
+    """The pairs of a pipeline that enlarges nothing: the images that its samples are variations of."""
+    shape, lacks = pipeline.last.shape, "this model enlarges nothing: evaluate an upsampler"
+    if ORIGINAL not in next(iter(pipeline.stages.values())).stand_ins.values():
+        return Pairs(shape=shape, unpaired=lacks, enlarges_nothing=lacks)
+    if ORIGINAL not in pipeline.request.fields:
+        without = "the images that samples are drawn from are not known: give images=FOLDER, or draw from the data"
+        return Pairs(shape=shape, unpaired=without, enlarges_nothing=lacks)
+    return Pairs(lambda indices: {"original": pipeline.request(indices, seed)[ORIGINAL]}, shape, enlarges_nothing=lacks)
 
 
 def _unpaired(pipeline: Pipeline, first: int) -> str | None:

@@ -93,8 +93,8 @@ def _not_drawn_of(
     if stored is None:
         return f"the run named in {RECORD} no longer exists: {SAY}"
     model, last = stored
-    if model.shrinks is None:
-        return "they are not from an upsampler: evaluate the samples of one"
+    if not model.from_image:
+        return "they are not drawn from images, as those of an upsampler are: evaluate the samples of one"
     given = next((key for key in GIVEN if key not in ("classes", "prompts") and record.get(key) is not None), None)
     if given is not None:
         return f"they were made from {given}={record[given]}, not from a data set: {SAY}"

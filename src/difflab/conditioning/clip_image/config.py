@@ -20,6 +20,7 @@ from difflab.networks.clip_image.config import CLIPImageArchitecture
 class CLIPImageConditionerConfig(ConditionerBase):
     """The embedding of an image by a frozen CLIP, as one token: a model that draws variations of images."""
 
+    from_image: ClassVar[bool] = True
     given_by: ClassVar[str | None] = "images=FOLDER"
 
     kind: Literal["clip_image"]

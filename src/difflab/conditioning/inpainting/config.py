@@ -39,6 +39,7 @@ class MaskedImageConditionerConfig(ConditionerBase):
     """
 
     shows_image: ClassVar[bool] = True
+    from_image: ClassVar[bool] = True
     given_by: ClassVar[str | None] = "images=FOLDER"
     encodes: ClassVar[bool] = True
 
