@@ -229,6 +229,14 @@ def test_mistakes_are_one_line_and_write_nothing(runs: Path, run: str, arguments
     assert not (runs / run / "evaluations").exists()
 
 
+def test_a_mistake_of_one_of_several_runs_names_it(runs: Path) -> None:
+    line = mistake("evaluate", "run=kl,vq", "posterior=mode,sample", "n=2", *QUIET)
+    assert "run=vq posterior=sample: posterior=sample, but the latents of this autoencoder have no distribut" in line
+    # What is wrong with all of them is no mistake of the first.
+    assert mistake("evaluate", "run=kl,vq", "n=13", *QUIET).startswith("difflab evaluate: n=13")
+    assert not (runs / "kl" / "evaluations").exists()
+
+
 def test_reconstructions_that_are_not_finite_are_named(runs: Path) -> None:
     path = runs / "kl" / "weights" / "raw.safetensors"
     state = load_file(path)

@@ -8,10 +8,10 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from difflab.commands.command import Command, ConfigT, Machine, Work, machine_of, what_counts
 from difflab.commands.composing import compose_and_validate
@@ -26,6 +26,8 @@ from difflab.tracking.sweep_point import SweepPoint
 if TYPE_CHECKING:
     from difflab.tracking.job import Job
     from difflab.tracking.sweep_ledger import Ledger
+
+Made = TypeVar("Made")
 
 LONGEST_NAMED = 60
 """The number of characters of the swept keys in the name of a sweep's folder."""
@@ -74,16 +76,18 @@ def _in_turn(command: Command[ConfigT], points: Sequence[SweepPoint]) -> None:
     A point that was done before with the same configuration and files is skipped. One that fails does not stop the
     others. Raises UserError for invalid values, before anything is sampled, and at the end for points that failed.
     """
-    requested = [compose_and_validate(command.primary, command.config, command.complete(p.arguments)) for p in points]
+    requested = list(
+        _each_named(
+            points, lambda p: compose_and_validate(command.primary, command.config, command.complete(p.arguments))
+        )
+    )
     first = requested[0][0]
     refuse_unwritable(first)
     _refuse_one_wandb_run(first, len(points), command.results)
     with machine_of(first) as machine:
         processes = machine.processes
-        planned = [
-            _planned(command, point, config, plain, machine)
-            for point, (config, plain) in zip(points, requested, strict=True)
-        ]
+        configs = iter(requested)
+        planned = list(_each_named(points, lambda point: _planned(command, point, *next(configs), machine)))
         with processes.agreeing():
             _refuse_one_twice(planned)
         root = planned[0].work.kept.root if first.out is None else Path(first.out)
@@ -98,6 +102,17 @@ def _in_turn(command: Command[ConfigT], points: Sequence[SweepPoint]) -> None:
                 if ended:
                     command.show_all([each.point for each in ended], [each.place for each in ended], root / name)
                 _refuse_failed(planned, command.results)
+
+
+def _each_named(points: Sequence[SweepPoint], make: Callable[[SweepPoint], Made]) -> Iterator[Made]:
+    """Makes something of every point. Raises its UserError, with the point's values if another could be made."""
+    for number, point in enumerate(points):
+        try:
+            yield make(point)
+        except UserError as error:
+            if number == 0:
+                raise
+            raise UserError(f"{point.label}: {error}") from error
 
 
 def _refuse_one_twice(planned: Sequence[Planned[ConfigT]]) -> None:
