@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 import difflab
 from clip_runs import QUIET, records, table
@@ -102,6 +104,24 @@ def test_a_repeated_template_is_told(small_clip: Path) -> None:
     ended = done(*arguments, "templates=['a {}','the {}','a {}']", "out=twice")
     assert "1 of the prompts stand there repeatedly, as 'a {}', and count for more" in ended.out
     assert "repeatedly" not in done(*arguments, "templates=['a {}','the {}']", "out=once").out
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("network.logit_scale", "the factor on the cosines (logit_scale) is not finite: take another checkpoint"),
+        ("network.image.projection", "the image embeddings are not finite"),
+        ("network.text.projection", "the text embeddings are not finite"),
+    ],
+)
+def test_weights_that_are_not_finite_are_one_line(small_clip: Path, key: str, message: str, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(small_clip, tmp_path / "run"))
+    file = run / "weights" / "raw.safetensors"
+    with safe_open(file, "pt") as opened:
+        written = opened.metadata()
+        state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (it is no mapping)
+    save_file({**state, key: torch.full_like(state[key], torch.inf)}, file, metadata=written)
+    assert message in mistake("zero-shot", f"run={run}", "weights=raw", "n=2", *QUIET)
 
 
 def test_templates_from_python_are_text_too(small_clip: Path) -> None:

@@ -40,6 +40,12 @@ def first_problem(error: ValidationError) -> tuple[str, str]:
     return ".".join(map(str, problem["loc"])), problem["msg"].removeprefix("Value error, ")
 
 
+def problem_in_words(error: ValidationError) -> str:
+    """The first problem with its key, which a problem of the whole has not."""
+    key, message = first_problem(error)
+    return f"{key}: {message}" if key else message
+
+
 _WANTED = "Input should be "
 _OF_SEVERAL = "union_error"
 """The type of a problem that is merged of those of several types."""
