@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from difflab.config.parts import FrozenConfig
+from difflab.config.validate import validate
 from difflab.errors import UserError
 from difflab.files import sha256_of
 from difflab.frozen_files import beside, file_in, find, recorded
@@ -80,3 +82,32 @@ def test_without_a_network_it_is_one_line(cache: Path, answer: Answer) -> None:
     answer(httpx.ReadTimeout("the read\ntimed out"))
     with pytest.raises(UserError, match=r"^hub=someone/tiny/model.bin cannot be had: the read$"):
         find(FrozenConfig(hub="someone/tiny/model.bin"))
+
+
+def test_attempts_that_fail_are_not_logged(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = logging.getLogger("huggingface_hub.utils._http")
+    written: list[str] = []
+
+    def download(*_: Any, **__: Any) -> str:
+        written.extend(name for name in ("WARNING", "ERROR") if logger.isEnabledFor(getattr(logging, name)))
+        raise LocalEntryNotFoundError("offline")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    before = logger.getEffectiveLevel()
+    with pytest.raises(UserError, match="cannot be downloaded from here"):
+        find(FrozenConfig(hub="someone/tiny/model.bin"))
+    assert written == ["ERROR"]
+    assert logger.getEffectiveLevel() == before
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"hub": "t5-small"}, "hub: 't5-small' is not of the form owner/model"),
+        ({"package": "t5"}, "package: 't5' is not of the form package_name/folder"),
+    ],
+)
+def test_places_of_another_form_are_told_the_form(given: dict[str, str], line: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        validate(FrozenConfig, given)
+    assert str(refusal.value) == line

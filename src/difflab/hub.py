@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 from difflab.console import printable
@@ -22,7 +25,10 @@ def hub_file(name: str) -> Path | None:
     owner, model, file = name.split("/", 2)
     try:
         found = huggingface_hub.try_to_load_from_cache(f"{owner}/{model}", file)
-        return Path(found if isinstance(found, str) else huggingface_hub.hf_hub_download(f"{owner}/{model}", file))
+        if isinstance(found, str):
+            return Path(found)
+        with _without_warnings():
+            return Path(huggingface_hub.hf_hub_download(f"{owner}/{model}", file))
     except LocalEntryNotFoundError:
         raise UserError(
             f"hub={printable(name)} is not in the local cache and cannot be downloaded from here: run `hf download "
@@ -32,3 +38,15 @@ def hub_file(name: str) -> Path | None:
         return None
     except Exception as error:
         raise UserError(f"hub={printable(name)} cannot be had: {first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Without what the library logs of every attempt, of which the last error says enough."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

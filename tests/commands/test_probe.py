@@ -75,6 +75,12 @@ def test_classes_without_names_have_a_probe_alone(small_clip: Path, tmp_path: Pa
     assert "no zero-shot accuracy beside it: the data does not name its classes" in ended.out
 
 
+def test_classes_without_training_images_are_told(small_clip: Path) -> None:
+    ended = done("probe", f"run={small_clip}", *PROBED, "train_n=60", "label=shape_colour", "out=a", *QUIET)
+    assert " of the classes have no image in train, as '" in ended.out
+    assert "no image in train" not in done("probe", f"run={small_clip}", *PROBED, "out=b", *QUIET).out
+
+
 def test_from_python_it_is_what_the_command_finds(small_clip: Path) -> None:
     done("probe", f"run={small_clip}", *PROBED, "train_n=60", "shots=1,2", "out=found", *QUIET)
     run = difflab.load(small_clip, accelerator="cpu")

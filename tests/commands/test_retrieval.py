@@ -117,6 +117,25 @@ def test_captions_are_checked_before_any_image_is_embedded(small_clip: Path, mon
     message = last_line(*arguments, "out=none")
     assert "tokens, more than context_length=48: shorten it, or set too_long=truncate" in message
     assert not Path("none").exists()
+    message = last_line(*arguments, "too_long=truncate", "negatives=[relation]", "out=none")
+    assert "negatives=relation: no caption of these images has one" in message
+
+
+def test_false_captions_are_checked_before_any_image_is_embedded(
+    small_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Told(ShapesSource):
+        def sample(self, index: int) -> dict[str, object]:
+            return {**super().sample(index), "caption": f"number {index}\n{'many words ' * 40}"}
+
+    def never(*_: object) -> None:
+        raise AssertionError("an image was embedded")
+
+    write_dataset({"val": Told(resolution=16, n=3)}, Path("told"))
+    monkeypatch.setattr(EmbeddingPipeline, "images", never)
+    asked = ("data.path=told", "data.captions=first_line", "negatives=[lines]")
+    message = last_line("retrieval", f"run={small_clip}", "n=3", *asked, "out=none", *QUIET)
+    assert "tokens, more than context_length=48: shorten it, or set too_long=truncate" in message
 
 
 def test_from_python_it_is_what_the_command_finds(small_clip: Path) -> None:

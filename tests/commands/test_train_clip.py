@@ -87,7 +87,7 @@ def test_the_factor_on_the_cosines_stays_within_its_limits(tiny_shapes: Path) ->
 @pytest.mark.parametrize("loss", ["infonce", "siglip"])
 def test_parts_of_a_batch_have_the_gradient_of_the_whole(loss: str, tiny_shapes: Path) -> None:
     # Plain gradient steps would be exact; Adam divides by their size, so small ones differ more.
-    chosen = (f"loss={loss}", "optimizer.eps=1e-3", "trainer.val_every_steps=0")
+    chosen = (f"loss={loss}", "optimizer.eps=1e-3", "trainer.val_every_steps=4")
     bias = ("network.logit_bias_init=-1.0",) if loss == "siglip" else ()
     whole = trained(tiny_shapes, "whole", *chosen, *bias)
     parts = trained(tiny_shapes, "parts", *chosen, *bias, "trainer.accumulate=4")
@@ -95,6 +95,19 @@ def test_parts_of_a_batch_have_the_gradient_of_the_whole(loss: str, tiny_shapes:
     ours, theirs = checkpoint(parts)["state_dict"], checkpoint(whole)["state_dict"]
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value, rtol=1e-4, atol=1e-5)
+    # The loss is over as many pairs in validation, too.
+    assert validated(parts) == pytest.approx(validated(whole), rel=1e-4)
+
+
+def validated(run: Path) -> list[float]:
+    return [float(row[f"val/{name}"]) for row in rows(run) if "val/loss" in row for name in ("loss", "image_top1")]
+
+
+def test_the_first_step_in_parts_has_the_loss_of_the_whole_in_bf16(tiny_shapes: Path) -> None:
+    chosen = ("trainer.precision=bf16-mixed", "trainer.max_steps=1", "trainer.val_every_steps=0")
+    whole = trained(tiny_shapes, "whole", *chosen)
+    parts = trained(tiny_shapes, "parts", *chosen, "trainer.accumulate=2")
+    assert losses(parts) == losses(whole) != []
 
 
 @pytest.mark.slow

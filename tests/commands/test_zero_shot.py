@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 import difflab
 from clip_runs import QUIET, records, table
 from difflab.data.shapes import ShapesSource, class_names
 from difflab.data.writing import write_dataset
+from difflab.errors import UserError
 from difflab.pipelines.embedding import EmbeddingPipeline, class_vectors
 from difflab.pipelines.stored import load_stored
 from difflab.tracking.runs import read_offline_run
@@ -94,6 +97,36 @@ def test_names_can_be_given_in_every_form(small_clip: Path, tmp_path: Path) -> N
     hashes = {form: {name: one.protocol.hash for name, one in records(form).items()} for form in forms}
     assert all(each == hashes["list"] for each in hashes.values())
     assert [row["name"] for row in table(Path("json/classes.csv"))] == theirs
+
+
+def test_a_repeated_template_is_told(small_clip: Path) -> None:
+    arguments = ("zero-shot", f"run={small_clip}", "n=2", *QUIET)
+    ended = done(*arguments, "templates=['a {}','the {}','a {}']", "out=twice")
+    assert "1 of the prompts stand there repeatedly, as 'a {}', and count for more" in ended.out
+    assert "repeatedly" not in done(*arguments, "templates=['a {}','the {}']", "out=once").out
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("network.logit_scale", "the factor on the cosines (logit_scale) is not finite: take another checkpoint"),
+        ("network.image.projection", "the image embeddings are not finite"),
+        ("network.text.projection", "the text embeddings are not finite"),
+    ],
+)
+def test_weights_that_are_not_finite_are_one_line(small_clip: Path, key: str, message: str, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(small_clip, tmp_path / "run"))
+    file = run / "weights" / "raw.safetensors"
+    with safe_open(file, "pt") as opened:
+        written = opened.metadata()
+        state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (it is no mapping)
+    save_file({**state, key: torch.full_like(state[key], torch.inf)}, file, metadata=written)
+    assert message in mistake("zero-shot", f"run={run}", "weights=raw", "n=2", *QUIET)
+
+
+def test_templates_from_python_are_text_too(small_clip: Path) -> None:
+    with pytest.raises(UserError, match="template 2 is not UTF-8 text"):
+        difflab.load(small_clip, accelerator="cpu").zero_shot(n=2, templates=["a {}", "a \0 {}"])
 
 
 def test_attributes_of_the_shapes_data_are_classes(small_clip: Path) -> None:
@@ -199,6 +232,8 @@ def test_two_processes_find_what_one_does(small_clip: Path, tmp_path: Path) -> N
         (["class_names={circel:disc}"], "the data has no class 'circel'; did you mean 'circle'?"),
         (["class_names={circle:'  '}"], "class_names: the name of class 0 is empty"),
         (["class_names=surrogate.json"], r"class_names=surrogate.json: the name of class 0 is not UTF-8 text"),
+        (["templates=zero.txt"], "templates=zero.txt is not UTF-8 text: save it as UTF-8"),
+        (["class_names={circle:null}"], "class_names.circle=None: input should be a valid string"),
         (["class_names=nowhere.txt"], "class_names=nowhere.txt does not exist"),
         (["class_names=[a,b,c,d,e,'']"], "the name of class 5 is empty"),
         (["templates=shapes", "class_names=[a,b,c,d,e,f]"], "not 'a': give templates=simple, or a file"),
@@ -219,6 +254,7 @@ def test_two_processes_find_what_one_does(small_clip: Path, tmp_path: Path) -> N
 def test_mistakes_are_one_line_and_write_nothing(small_clip: Path, arguments: list[str], message: str) -> None:
     before = sorted(small_clip.rglob("*"))
     Path("surrogate.json").write_text(json.dumps(["\ud800", *"bcdef"]))
+    Path("zero.txt").write_text("a \0{}")
     assert message in mistake("zero-shot", f"run={small_clip}", "n=2", *arguments, "out=found", *QUIET)
     assert sorted(small_clip.rglob("*")) == before
     assert not Path("found").exists()

@@ -89,6 +89,7 @@ class Sections(Config):
     either: int | str | None = None
     many: list[int | str] | None = None
     choice: Literal["auto"] | bool = "auto"
+    names: list[str] | dict[str, str] | str = "file"
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,17 @@ class Sections(Config):
         ({"either": [1]}, "either=[1]: input should be a valid integer or a valid string"),
         ({"many": [1, 1.5]}, "many.1=1.5: input should be a valid integer"),
         ({"choice": "maybe"}, "choice='maybe': input should be 'auto' or a valid boolean"),
-        ({"choice": "maybe", "bogus": 1}, "unknown key 'bogus'; known here: choice, either, many, one (and 1 more)"),
+        (
+            {"choice": "maybe", "bogus": 1},
+            "unknown key 'bogus'; known here: choice, either, many, names, one (and 1 more)",
+        ),
+        ({"names": None}, "names=None: input should be a valid list or a valid dictionary or a valid string"),
+        ({"names": {"a": None}}, "names.a=None: input should be a valid string"),
+        ({"names": {"a": {"b": "c"}}}, "names.a={'b': 'c'}: input should be a valid string"),
+        ({"names": ["a", None]}, "names.1=None: input should be a valid string"),
+        ({"names": 3}, "names=3: input should be a valid list or a valid dictionary or a valid string"),
+        ({"many": {"a": 1}}, "many={'a': 1}: write a list, as in many=[{'a': 1}]"),
+        ({"many": [None]}, "many.0=None: input should be a valid integer or a valid string"),
     ],
 )
 def test_a_value_of_another_kind_is_named_by_the_key_that_was_written(data: dict[str, object], line: str) -> None:

@@ -331,6 +331,23 @@ def test_what_open_clip_has_and_we_do_not_is_named(
     assert "\n" not in str(error.value)
 
 
+def test_preprocessing_of_another_kind_is_told_or_refused(tmp_path: Path) -> None:
+    content = copy.deepcopy(open_clip_config("gelu"))
+    content["preprocess_cfg"] = {"interpolation": "bilinear", "resize_mode": "squash"}
+    path = written(tmp_path / "open_clip_config.json", content)
+    described = clip_of_folder(tmp_path)
+    assert described is not None
+    assert described.notes[1:] == (
+        "open_clip_config.json has interpolation=bilinear: images are resized bicubically here",
+        "open_clip_config.json has resize_mode=squash: of images that are not square the centre is taken here",
+    )
+    content["preprocess_cfg"] = {"mean": [0.5, 0.5], "std": [0.5] * 3}
+    written(path, content)
+    with pytest.raises(UserError) as error:
+        clip_of_folder(tmp_path)
+    assert str(error.value) == f"{path}: mean has 2 numbers for channels=3; give one per channel"
+
+
 def test_the_size_of_images_is_one(tmp_path: Path) -> None:
     written(tmp_path / "open_clip_config.json", open_clip_config("gelu", size=[24, 24]))
     with pytest.raises(UserError, match=r"preprocess_cfg.size=\[24, 24\] but model_cfg.vision_cfg.image_size=32"):

@@ -251,6 +251,14 @@ def test_shapes_of_no_clip_are_told_as_such(tmp_path: Path, key: str, shape: tup
         model_of_weights(path, activation="gelu")
 
 
+@pytest.mark.parametrize("key", ["visual.proj", "visual.positional_embedding", "positional_embedding"])
+def test_what_a_clip_lacks_is_named(tmp_path: Path, key: str) -> None:
+    state = official().state_dict()
+    del state[key]
+    with pytest.raises(UserError, match=f"part.pt: this is no whole CLIP of openai/CLIP: {key} is missing"):
+        model_of_weights(saved(tmp_path / "part.pt", state), activation="gelu")
+
+
 def test_positions_that_are_no_square_are_named(tmp_path: Path) -> None:
     state = official().state_dict() | {"visual.positional_embedding": torch.zeros(16, 64)}
     with pytest.raises(UserError, match=r"odd.pt: visual.positional_embedding has 16 rows, which are not a square"):

@@ -32,6 +32,12 @@ def test_a_file_has_one_per_line(tmp_path: Path) -> None:
     assert read_templates(str(path)) == ["a {}", "the {} in {Z}ürich"]
 
 
+def test_lines_end_as_on_any_system_and_nowhere_else(tmp_path: Path) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_bytes("a {}\r\nthe {}\rone\u2028{}\n".encode())
+    assert read_templates(str(path)) == ["a {}", "the {}", "one\u2028{}"]
+
+
 def test_braces_of_a_name_are_left_alone() -> None:
     assert filled("a {} of {x}", "{}{0}") == "a {}{0} of {x}"
 
@@ -44,6 +50,7 @@ def test_braces_of_a_name_are_left_alone() -> None:
         (b"{} and {}\n", "template 1, '{} and {}', has 2 {}; it needs exactly one"),
         (b"a {0}\n", "has no {}"),
         (b"caf\xe9 {}\n", "is not UTF-8 text"),
+        ("a {}\n".encode("utf-16-le"), "is not UTF-8 text"),
     ],
 )
 def test_files_that_cannot_be_used(content: bytes, message: str, tmp_path: Path) -> None:

@@ -55,6 +55,10 @@ def with_defaults_of_run(
     if data and stored.train is not None:
         # The class names belong to the model; those of other data are in its index.
         groups.append(("data", stored.train.data.model_dump(exclude={"class_names"})))
+    elif data and any(argument.startswith("data.") for argument in argv):
+        # An export and imported weights have no data of their own, but take images of one size.
+        images = {"image_size": stored.config.image_size, "channels": stored.config.channels}
+        groups.append(("data", {"kind": "shards", **images, "batch_size": 1}))
     defaults: list[str] = []
     for group, values in groups:
         if _value_of(group, argv) is None:

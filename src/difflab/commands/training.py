@@ -108,6 +108,7 @@ def fit(
             cached=module.cached_fields(),
             in_place_of_images=module.in_place_of_images(),
             made=module.made_fields(),
+            whole_batches=module.compares_samples,
         )
         module.refuse_encoded(data.encoded, config.data.path)
         # Runs that cannot be resumed, sampled or evaluated are refused before anything is logged.

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from difflab.config.axes import METRICS
 from difflab.config.base import Config
+from difflab.config.patterns import matching
 
 ExtractorName = Literal["lite0", "inception", "random"]
 Need = Literal["reference", "pair", "low_res"]
@@ -24,7 +25,7 @@ RECONSTRUCTIONS: frozenset[Measured] = frozenset({"reconstructions"})
 Directions = Mapping[str, bool | None]
 """Whether larger is better, by prefix of the result's name; None if not known."""
 
-Label = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+Label = Annotated[str, matching(r"[a-z0-9][a-z0-9.-]*", "my-label, of small letters, digits, . and -")]
 
 
 class MetricBase(Config):

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from difflab.config.base import Config
+from difflab.config.patterns import matching
 from difflab.errors import UserError
 
 
@@ -23,8 +24,8 @@ class FrozenConfig(Config):
     """
 
     path: str | None = None
-    package: Annotated[str, Field(pattern=r"^\w+/.+$")] | None = None
-    hub: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+(/.+)?$")] | None = None
+    package: Annotated[str, matching(r"\w+/.+", "package_name/folder")] | None = None
+    hub: Annotated[str, matching(r"[\w.-]+/[\w.-]+(/.+)?", "owner/model")] | None = None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
 
     @property

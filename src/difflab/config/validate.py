@@ -40,15 +40,28 @@ def first_problem(error: ValidationError) -> tuple[str, str]:
     return ".".join(map(str, problem["loc"])), problem["msg"].removeprefix("Value error, ")
 
 
+def problem_in_words(error: ValidationError) -> str:
+    """The first problem with its key, which a problem of the whole has not."""
+    key, message = first_problem(error)
+    return f"{key}: {message}" if key else message
+
+
 _WANTED = "Input should be "
+_OF_SEVERAL = "union_error"
+"""The type of a problem that is merged of those of several types."""
 
 
 def _of_one_value(data: Mapping[str, Any], problems: list[ErrorDetails]) -> list[ErrorDetails]:
-    """Merges the problems of one value: each type of a union reports what it would have accepted."""
+    """Merges the problems of one value: each type of a union reports what it would have accepted.
+
+    Where one type of a union took the value as a whole, what it found inside counts, not what the others wanted.
+    """
     kept: list[ErrorDetails] = []
     wanted: dict[tuple[int | str, ...], ErrorDetails] = {}
-    for problem in problems:
-        place = tuple(_path_in_data(data, problem["loc"]))
+    places = [tuple(_path_in_data(data, problem)) for problem in problems]
+    for place, problem in zip(places, problems, strict=True):
+        if any(len(other) > len(place) and other[: len(place)] == place for other in places):
+            continue
         if not problem["msg"].startswith(_WANTED):
             kept.append(problem)
         elif place not in wanted:
@@ -58,11 +71,12 @@ def _of_one_value(data: Mapping[str, Any], problems: list[ErrorDetails]) -> list
             first = wanted[place]
             here, also = (one["msg"].partition(", unable")[0] for one in (first, problem))
             first["msg"] = f"{here} or {also.removeprefix(_WANTED)}"
+            first["type"] = _OF_SEVERAL
     return kept
 
 
 def _explain(model: type[BaseModel], data: Mapping[str, Any], problem: ErrorDetails) -> str:
-    path = _path_in_data(data, problem["loc"])
+    path = _path_in_data(data, problem)
     key = ".".join(str(part) for part in path)
     if problem["type"] == "extra_forbidden":
         return _unknown_key(model, data, path)
@@ -80,7 +94,8 @@ def _explain(model: type[BaseModel], data: Mapping[str, Any], problem: ErrorDeta
     if problem["type"] == "literal_error" and (package := missing(data, key)) is not None:
         return f"{key}={problem['input']!r} comes with {package}, {NOT_INSTALLED}"
     if problem["type"] == "list_type":
-        return f"{key}={problem['input']!r}: write a list, as in {key}=[{problem['input']}]"
+        example = "..." if problem["input"] is None else problem["input"]
+        return f"{key}={problem['input']!r}: write a list, as in {key}=[{example}]"
     if problem["type"] in ("model_type", "model_attributes_type", "dict_type", "union_tag_not_found") and key:
         here, _ = models_at(model, data, path)
         fields = [name for name in _fields(here) if name != "kind"]
@@ -97,18 +112,21 @@ def _tag(problem: ErrorDetails) -> object:
     return problem.get("ctx", {}).get("tag")
 
 
-def _path_in_data(data: Any, loc: tuple[int | str, ...]) -> list[int | str]:
-    """Drops the tag of a discriminated union, which pydantic puts into the location but the user never wrote."""
+def _path_in_data(data: Any, problem: ErrorDetails) -> list[int | str]:
+    """The keys and list indices of a problem that the user wrote, and the key that is missing.
+
+    The rest of its location are names of the types that a union tried, and of the kind that it selected.
+    """
     path: list[int | str] = []
     node = data
-    for i, part in enumerate(loc):
-        inner = entry(node, part)
-        is_tag = isinstance(node, Mapping) and node.get("kind") == part
-        # Below a plain value, the location only names the type of a union that was tried.
-        has_entries = isinstance(node, Mapping) or (isinstance(node, list) and isinstance(part, int))
-        if inner is not None or (i == len(loc) - 1 and has_entries and not is_tag):
+    for number, part in enumerate(problem["loc"], start=1):
+        if isinstance(part, int):
+            written = isinstance(node, list) and part < len(node)
+        else:
+            written = isinstance(node, Mapping) and part in node
+        if written or (problem["type"] == "missing" and number == len(problem["loc"])):
             path.append(part)
-            node = inner
+            node = entry(node, part)
     return path
 
 

@@ -45,11 +45,13 @@ class ShardDataModule(L.LightningDataModule):
         cached: Mapping[str, str] | None = None,
         in_place_of_images: Collection[str] = (),
         made: Mapping[str, FromImages] | None = None,
+        whole_batches: bool = False,
     ) -> None:
         """fields: the fields that the task reads, besides those in `data.fields`. tokenizers, empty_captions: as in
         `BatchReader`. cached: fields that are read if the data set has them, and the hash of the encoder of each.
         in_place_of_images: those of them that make images needless: with one of them, none are read.
-        made: as in `BatchReader`, of training batches.
+        made: as in `BatchReader`, of training batches. whole_batches: validation batches are as large as those of
+        training, not as their parts (`trainer.accumulate`).
 
         Raises UserError if another encoder computed one of these, or computed it of other images.
         """
@@ -66,6 +68,7 @@ class ShardDataModule(L.LightningDataModule):
         self.tokenizers = tokenizers
         self.empty_captions = empty_captions
         self.made = made
+        self.whole_batches = whole_batches
 
     @property
     def encoded(self) -> dict[str, str]:
@@ -137,8 +140,8 @@ class ShardDataModule(L.LightningDataModule):
         return build_eval_loader(
             self.data,
             split=self.data.val_split,
-            # As many at a time as in a training step on one device.
-            batch_size=self.data.batch_size // self.accumulate,
+            # Otherwise as many at a time as in a part of a training step.
+            batch_size=self.data.batch_size if self.whole_batches else self.data.batch_size // self.accumulate,
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
             tokenizers=self.tokenizers,

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from difflab.config.base import Config
 from difflab.config.data import KeyRule
-from difflab.config.validate import first_problem
+from difflab.config.validate import problem_in_words
 from difflab.data.encoded.field import EncodedField
 from difflab.data.freshness import Stamp
 from difflab.data.left_out import LeftOut
@@ -146,8 +146,7 @@ def read_index(path: Path) -> DataIndex:
     try:
         return DataIndex.model_validate(content)
     except ValidationError as error:
-        where, says = first_problem(error)
-        raise UserError(f"{path} is not a valid index: {where + ': ' if where else ''}{says}") from None
+        raise UserError(f"{path} is not a valid index: {problem_in_words(error)}") from None
 
 
 def write_index(tables: Path, index: DataIndex) -> None:

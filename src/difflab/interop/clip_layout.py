@@ -113,6 +113,8 @@ class CLIPLayout(Layout):
 
     def model_of(self, shapes: Shapes, name: str, activation: str | None) -> Described | None:
         found = shape_of_clip(shapes, self.keys)
+        if found is None and (absent := self.keys.absent(shapes)):
+            raise UserError(f"this is no whole CLIP of {self.code}: {' and '.join(absent)} is missing; fetch it again")
         return None if found is None else clip_model(found, f"{self.name}/{name}", activation)
 
 

@@ -7,7 +7,7 @@ from typing import cast, get_args
 
 from pydantic import ValidationError
 
-from difflab.config.validate import first_problem
+from difflab.config.validate import problem_in_words
 from difflab.errors import UserError
 from difflab.interop.clip_shapes import CLIPShape
 from difflab.interop.layout import Described
@@ -58,8 +58,7 @@ def stored_clip(config: CLIPConfig, image_size: int, name: str) -> ContrastiveMo
     try:
         return ContrastiveModelConfig.model_validate(content)
     except ValidationError as error:
-        key, message = first_problem(error)
-        raise UserError(f"{key}: {message}") from error
+        raise UserError(problem_in_words(error)) from error
 
 
 def refuse_unknown_activation(name: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from difflab.config.validate import first_problem
+from difflab.config.validate import problem_in_words
 from difflab.errors import UserError
 from difflab.interop.keymap import Shapes
 from difflab.networks.towers.config import OPENAI_MEAN, OPENAI_STD, Activation, CLIPConfig
@@ -47,6 +47,14 @@ class CLIPKeys:
     pool_projection: str = ""
     bias: str = "logit_bias"
 
+    def absent(self, shapes: Shapes) -> list[str]:
+        """The keys of those that tell the shape which a state dict of such a CLIP does not have."""
+        vit = (self.patch, self.image_position, self.image_projection)
+        resnet = (self.first, self.stem, self.pool_position, self.pool_projection)
+        # Only a ResNet has its third convolution.
+        image = resnet if self.stem in shapes else vit
+        return [key for key in (*image, self.tokens, self.text_position) if key not in shapes]
+
 
 @dataclass(frozen=True)
 class CLIPShape:
@@ -79,8 +87,7 @@ class CLIPShape:
         try:
             return CLIPConfig.model_validate(values)
         except ValidationError as error:
-            key, message = first_problem(error)
-            raise UserError(f"{key}: {message}") from error
+            raise UserError(problem_in_words(error)) from error
 
     @property
     def attending(self) -> dict[str, int]:

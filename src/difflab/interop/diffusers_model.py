@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from difflab.config.diffusion import Schedule
 from difflab.config.sampler import SamplerConfig
-from difflab.config.validate import first_problem, validate
+from difflab.config.validate import problem_in_words, validate
 from difflab.diffusion.config import DiscreteDiffusionConfig
 from difflab.diffusion.guidance.config import NoGuidance
 from difflab.diffusion.samplers.config import AncestralConfig, DDIMConfig
@@ -98,8 +98,7 @@ def _model(path: Path, content: Mapping[str, Any], target: Target, name: str) ->
             guidance=_range_of_x0(scheduler, kind),
         )
     except ValidationError as error:
-        key, message = first_problem(error)
-        raise UserError(f"{path}: {key}: {message}") from error
+        raise UserError(f"{path}: {problem_in_words(error)}") from error
 
 
 def process_of(path: Path, c: SchedulerFile, learned_variance: bool) -> DiscreteDiffusionConfig:

@@ -89,6 +89,7 @@ class PreprocessCfg(ConfigFile):
     mean: list[float] | None = None
     std: list[float] | None = None
     interpolation: str = "bicubic"
+    resize_mode: str = "shortest"
 
 
 class OpenCLIPFile(ConfigFile):
@@ -118,6 +119,11 @@ def from_open_clip_config(path: Path, content: Mapping[str, Any]) -> tuple[CLIPC
         notes.append(f"took the mean and std of OpenAI's images: {path.name} has none")
     if preprocess.interpolation != "bicubic":
         notes.append(f"{path.name} has interpolation={preprocess.interpolation}: images are resized bicubically here")
+    if preprocess.resize_mode != "shortest":
+        notes.append(
+            f"{path.name} has resize_mode={preprocess.resize_mode}: of images that are not square the centre is taken "
+            "here"
+        )
     bias = {} if model.init_logit_bias is None else {"logit_bias_init": model.init_logit_bias}
     shape = CLIPShape(
         {

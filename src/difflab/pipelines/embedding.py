@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, cast
 
@@ -58,8 +59,11 @@ class EmbeddingPipeline:
 
     @property
     def scale(self) -> float:
-        """The learned factor on the cosines."""
-        return float(self.network.logit_scale.exp())
+        """The learned factor on the cosines. Raises UserError if it is not finite."""
+        scale = float(self.network.logit_scale.exp())
+        if not math.isfinite(scale):
+            raise UserError("the factor on the cosines (logit_scale) is not finite: take another checkpoint")
+        return scale
 
     def images(self, pixels: Tensor) -> Tensor:
         """uint8, or floats in [-1, 1], [B, C, H, W] -> [B, dim], of unit length.

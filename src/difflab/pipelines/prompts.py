@@ -44,6 +44,11 @@ class Prompts:
         """Names that several classes have."""
         return [name for name, count in Counter(self.names).items() if count > 1]
 
+    @property
+    def repeated(self) -> list[str]:
+        """Templates that are there several times, so that they count for more."""
+        return [template for template, count in Counter(self.templates).items() if count > 1]
+
 
 def data_with_classes(data: DataConfig, label: Label) -> DataConfig:
     """The data with as many classes as its index names, or with those of the shapes data. Raises UserError if missing.
@@ -69,6 +74,11 @@ def prompts_of(config: PromptedConfig, data: DataConfig) -> Prompts:
     names = _names(config, known, data.classes)
     with user_errors():
         templates = read_templates(config.templates, {**NAMED, "shapes": lambda: shapes_templates(names)})
+    for number, template in enumerate(templates, start=1):
+        try:
+            storable_text(template)
+        except BadCaption as error:
+            raise UserError(f"templates: template {number} is {error}: correct it") from None
     return Prompts(names, templates)
 
 

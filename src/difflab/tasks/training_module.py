@@ -76,6 +76,12 @@ class TrainingModule(SteppingModule, HasTrainingOnly):
         """Whether a caption may be empty; otherwise such a sample counts as unreadable."""
         return True
 
+    @property
+    def compares_samples(self) -> bool:
+        """Whether the loss of a sample depends on the others of its batch; then validation has batches as large as
+        training, however many parts those have."""
+        return False
+
     def cached_fields(self) -> Mapping[str, str]:
         """The fields that the loader provides if the data set has them: the states of frozen encoders, with the hash of
         the encoder of each."""

@@ -49,10 +49,14 @@ def filled(template: str, name: str) -> str:
 def lines_of_file(path: Path, key: str) -> list[str]:
     """The lines of a text file, stripped, without the blank ones. Raises UserError unless it is UTF-8."""
     try:
+        # Line ends of every system become newlines.
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise UserError(f"{key}={printable(str(path))} is not UTF-8 text: save it as UTF-8") from None
-    return [line.strip() for line in text.splitlines() if line.strip()]
+        text = None
+    # UTF-16 without its mark is UTF-8 with zero bytes.
+    if text is None or "\0" in text:
+        raise UserError(f"{key}={printable(str(path))} is not UTF-8 text: save it as UTF-8")
+    return [line.strip() for line in text.split("\n") if line.strip()]
 
 
 def _checked(templates: Sequence[str], said: str) -> list[str]:

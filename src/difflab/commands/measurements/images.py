@@ -246,10 +246,7 @@ def log_picture(loggers: Sequence[Any], key: str, path: Path) -> None:
 def _data_of(config: MeasuringImagesConfig, stored: Stored) -> DataConfig:
     data = config.data or (None if stored.train is None else stored.train.data)
     if data is None:
-        raise UserError(
-            f"run={config.run} does not record its training data: give a data set, as in data=shards data.path=... "
-            "data.image_size=... data.batch_size=1"
-        )
+        raise UserError(f"run={config.run} does not record its training data: give a data set, as in data.path=...")
     return data
 
 

@@ -88,6 +88,7 @@ class ProbeMeasurement(ImagesMeasurement[ProbeConfig]):
     fitted: dict[int | None, list[Fitted]]
     zero_shot: float | None = None
     crossed: float | None = None
+    untrained: list[int]
 
     def __init__(self, config: ProbeConfig, machine: Machine) -> None:
         require_sklearn()
@@ -141,6 +142,7 @@ class ProbeMeasurement(ImagesMeasurement[ProbeConfig]):
     def found(self) -> list[Result]:
         evaluation, right = self.collected.over_ranks(self.config.split)
         train = self._training_images()
+        self.untrained = np.setdiff1d(evaluation.labels, train.labels).tolist()
         # Every process has all features, and the fit is small: the first does it for all.
         self.fitted = self.processes.from_first(lambda: self._fitted(train, evaluation))
         self.results_found = self._results(len(train.labels), len(evaluation.labels), right)
@@ -175,11 +177,13 @@ class ProbeMeasurement(ImagesMeasurement[ProbeConfig]):
         counts = {int(label): int((labels == label).sum()) for label in np.unique(labels)}
         few = min(counts, key=lambda label: (counts[label], label))
         if counts[few] < shots:
-            name = few if self.prompts is None else repr(self.prompts.names[few])
             raise UserError(
-                f"shots={shots}, but class {name} has {counts[few]} images in {self.config.train_split} besides those "
-                f"that choose the penalty: give shots up to {counts[few]}, or a larger train_n"
+                f"shots={shots}, but class {self._named(few)} has {counts[few]} images in {self.config.train_split} "
+                f"besides those that choose the penalty: give shots up to {counts[few]}, or a larger train_n"
             )
+
+    def _named(self, label: int) -> str:
+        return str(label) if self.prompts is None else repr(self.prompts.names[label])
 
     def _results(self, train_n: int, n: int, right: np.ndarray) -> list[Result]:
         config = self.config
@@ -244,6 +248,11 @@ class ProbeMeasurement(ImagesMeasurement[ProbeConfig]):
             + ("" if all(fit.converged for fit in fits) else "; the optimizer did not converge")
             for shots, fits in self.fitted.items()
         ]
+        if self.untrained:
+            lines.append(
+                f"{len(self.untrained)} of the classes have no image in {self.config.train_split}, as "
+                f"{self._named(self.untrained[0])}: a probe never finds them"
+            )
         if self.zero_shot is None:
             return [*lines, "no zero-shot accuracy beside it: the data does not name its classes, give class_names=..."]
         if self.config.shots is None:

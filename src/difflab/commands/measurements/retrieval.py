@@ -143,7 +143,8 @@ class RetrievalMeasurement(ImagesMeasurement[RetrievalConfig]):
         some. All are embeddings."""
         having = [row for row, numbers in enumerate(false) if numbers]
         if not having:
-            raise UserError(f"negatives={kind}: no caption of these images has one: leave it out, or give other data")
+            # The only images with some could not be read.
+            raise _none_false(kind)
         rows = torch.tensor(having, device=self.device)
         of = torch.tensor([i for i, row in enumerate(having) for _ in false[row]])
         wrong = texts[torch.tensor([number for row in having for number in false[row]], device=self.device)]
@@ -180,22 +181,30 @@ class RetrievalMeasurement(ImagesMeasurement[RetrievalConfig]):
         return torch.arange(self.processes.rank, n, self.processes.world_size)
 
     def _refuse_captions(self) -> None:
-        """Raises UserError for captions that are empty, or too long if those are refused."""
+        """Raises UserError for captions that are empty, or too long if those are refused, and if there are no false
+        ones of a kind."""
         dataset, empty = build_dataset(self.data, split=self.config.split), []
+        without = set(self.config.negatives)
         indices = spread_evenly(self.config.n, len(dataset)).tolist() if self.chosen is None else self.chosen
         for index in track(indices, len(indices), "checking captions"):
             try:
-                texts = captions_in(dataset.sample(index, image=False)["caption"], self.captions_as)
+                file = dataset.sample(index, image=False)["caption"]
             except BadSample:
                 continue
+            texts = captions_in(file, self.captions_as)
             if not all(texts):
                 empty.append(index)
-            self.pipeline.tokenizer([filled(self.config.template, text) for text in texts])
+            false = {kind: false_captions(kind, texts[0], lines_of(file)) for kind in self.config.negatives}
+            without -= {kind for kind, made in false.items() if made}
+            asked = itertools.chain(texts, *false.values())
+            self.pipeline.tokenizer([filled(self.config.template, text) for text in asked])
         if empty:
             raise UserError(
                 f"{len(empty)} of {len(indices)} images have an empty caption, such as number {empty[0]} of the split "
                 f"{self.config.split}, which describes nothing: write one, or choose other data"
             )
+        if kind := next((kind for kind in self.config.negatives if kind in without), None):
+            raise _none_false(kind)
 
     def _distinct(self) -> list[int]:
         """The first n images without a caption that an earlier one of them has."""
@@ -237,6 +246,10 @@ class RetrievalMeasurement(ImagesMeasurement[RetrievalConfig]):
                 for one in chosen
             ),
         ]
+
+
+def _none_false(kind: str) -> UserError:
+    return UserError(f"negatives={kind}: no caption of these images has one: leave it out, or give other data")
 
 
 def retrieval(config: RetrievalConfig, plain: dict[str, Any], overrides: list[str], machine: Machine) -> Measuring:

@@ -156,6 +156,10 @@ class ZeroShotMeasurement(ImagesMeasurement[ZeroShotConfig]):
             lines.append(f"{len(names) - len(there)} of the classes have no image here")
         if self.prompts.alike:
             lines.append(f"several classes are called {self.prompts.alike[0]!r}, of which the first is always ahead")
+        if repeated := self.prompts.repeated:
+            lines.append(
+                f"{len(repeated)} of the prompts stand there repeatedly, as {repeated[0]!r}, and count for more"
+            )
         return lines
 
 

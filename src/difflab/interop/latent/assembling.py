@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from difflab.conditioning.config import ConditioningConfig
 from difflab.config.guidance import GuidanceConfig
 from difflab.config.sampler import SamplerConfig
-from difflab.config.validate import first_problem
+from difflab.config.validate import problem_in_words
 from difflab.diffusion.config import DiscreteDiffusionConfig
 from difflab.errors import UserError
 from difflab.interop.autoencoder_layout import autoencoder_of
@@ -81,5 +81,4 @@ class Pipeline:
                 guidance=self.guidance,
             )
         except ValidationError as error:
-            key, message = first_problem(error)
-            raise UserError(f"{self.path}: {key}: {message}") from error
+            raise UserError(f"{self.path}: {problem_in_words(error)}") from error

@@ -11,6 +11,7 @@ from difflab.config.data import Alpha, Crop
 from difflab.config.encoder import EncoderConfig, FloatDtype
 from difflab.config.guidance import Weights
 from difflab.config.parts import FrozenConfig
+from difflab.config.patterns import matching
 from difflab.networks.text_encoders.config import BertEncoderConfig, TextEncoderConfig
 from difflab.text.config import TooLong
 
@@ -42,7 +43,7 @@ class CLIPEncoderConfig(EncoderConfig):
     """The fields that are added. Of image_... and caption_...: embedding [D], after the projection; features [W],
     before it; tokens [L, W], all of them after the last norm; penultimate [L, W], the tokens before the last block;
     and caption_mask [L], which of the tokens are the caption's."""
-    prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] | None = None
+    prefix: Annotated[str, matching(r"[a-z][a-z0-9_]*", "other_, of small letters, digits and _")] | None = None
     """Put before the names of the fields, to tell those of a second CLIP, as in prefix=other_; null = nothing."""
     crop: Crop | None = None
     """How images of another size are cropped: none = refuse them, adm, edm, resize_short, area; null = as the run does

@@ -29,7 +29,7 @@ class ContrastiveModule(TrainingModule):
     loss:      over the global batch, whatever the number of processes and parts.
     max_scale: the factor on the cosines is kept within [1, max_scale] (section 2.5); None for no limit.
 
-    With `accumulate` > 1, embeddings of all parts are computed without gradients first, then the loss and its gradient
+    With `accumulate` > 1, embeddings of all parts are computed and detached first, then the loss and its gradient
     with respect to them, then each part again with gradients (Gao et al. 2021, gradient caching): the gradient of the
     whole batch in the memory of a part, for a second forward pass.
     Logs `loss`, `image_top1`, `text_top1` as in `Contrasted`, and `logit_scale`, the factor itself.
@@ -71,21 +71,28 @@ class ContrastiveModule(TrainingModule):
         """False: they would belong to several images."""
         return False
 
+    @property
+    def compares_samples(self) -> bool:
+        """True: with fewer others the right one is found more easily."""
+        return True
+
     def networks(self) -> Sequence[nn.Module]:
         return (self.network,)
 
     def terms(self, batch: Batch, seeds: Sequence[int], *, training: bool) -> StepTerms:
         """Padding is no pair, and nobody's other."""
-        found = self.loss(self._embedded(batch), None if training else batch["weight"].to(self.device))
+        if training:
+            found = self.loss(self._embedded(batch), None)
+        else:
+            found = self.loss(self._embedded_in_parts(batch), batch["weight"].to(self.device))
         return StepTerms(found.minimized, found.values)
 
     def optimize(self, batch: Batch) -> Tensor:
         if self.accumulate == 1:
             return super().optimize(batch)
-        # Where no gradients are exchanged and dropout is absent, both passes compute the same.
-        with torch.no_grad():
-            cached = [self._embedded(part.batch) for part in self.parts(batch)]
-        leaves = [torch.cat(each).requires_grad_() for each in zip(*(one[:2] for one in cached), strict=True)]
+        # Both passes compute the same. Under `no_grad` they would not: attention may have another kernel there.
+        cached = [_detached(self._embedded(part.batch)) for part in self.parts(batch)]
+        leaves = [torch.cat(each).requires_grad_() for each in zip(*cached, strict=True)]
         whole, scalars = self._contrasted(leaves)
         gradients = torch.autograd.grad(whole.minimized, [*leaves, *scalars])
         self.record(StepTerms(whole.minimized, whole.values))
@@ -119,6 +126,16 @@ class ContrastiveModule(TrainingModule):
     def _embedded(self, batch: Batch) -> Embeddings:
         return self.network(to_float(batch["image"]), batch[self.tokenizer.field])
 
+    def _embedded_in_parts(self, batch: Batch) -> Embeddings:
+        """All of a batch, with the memory of a part of it."""
+        size = math.ceil(len(batch["position"]) / self.accumulate)
+        parts = [
+            self._embedded({name: values[begin : begin + size] for name, values in batch.items()})
+            for begin in range(0, len(batch["position"]), size)
+        ]
+        image, text = (torch.cat(each) for each in zip(*map(_detached, parts), strict=True))
+        return parts[0]._replace(image=image, text=text)
+
     def on_optimized(self) -> None:
         if self.max_scale is not None:
             with torch.no_grad():
@@ -126,3 +143,7 @@ class ContrastiveModule(TrainingModule):
 
     def training_means(self) -> dict[str, float]:
         return {**super().training_means(), "train/logit_scale": float(self.network.logit_scale.detach().exp())}
+
+
+def _detached(found: Embeddings) -> tuple[Tensor, Tensor]:
+    return found.image.detach(), found.text.detach()
