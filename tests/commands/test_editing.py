@@ -108,6 +108,10 @@ def test_the_record_says_what_was_done_with_an_image(tiny_run, tmp_path, picture
         (("images={pictures}", "start=1.5"), "start=1.5"),
         (("images={pictures}", "start=0.01"), "keeps none of 5 steps"),
         (("images={pictures}", "mask={small}"), "holds 8x8 images; this model takes 16x16 as mask"),
+        (
+            ("images={pictures}", "mask={ones}"),
+            "mask: nothing is drawn anew, for its brightest pixel is 1, and white is",
+        ),
         (("images={pictures}", "mask={masks}", "sampler=dpm_solver_pp_sde", "inpaint.resamplings=2"), "jump"),
         (
             ("images={pictures}", "start=0.5", "inpaint.resamplings=2"),
@@ -120,7 +124,8 @@ def test_the_record_says_what_was_done_with_an_image(tiny_run, tmp_path, picture
 def test_mistakes_are_one_line(tiny_run, tmp_path, pictures, masks, given, line):
     (tmp_path / "small").mkdir()
     Image.new("L", (8, 8)).save(tmp_path / "small" / "m.png")
-    paths = {"pictures": pictures, "masks": masks, "small": tmp_path / "small"}
+    Image.fromarray(np.where(KEPT, 0, 1).astype(np.uint8)).save(tmp_path / "ones.png")
+    paths = {"pictures": pictures, "masks": masks, "small": tmp_path / "small", "ones": tmp_path / "ones.png"}
     asked = [one.format(**paths) for one in given]
     assert line in mistake("sample", f"run={tiny_run}", "n=2", "sampler.steps=5", *ON_CPU, f"out={tmp_path}", *asked)
 

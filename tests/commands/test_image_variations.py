@@ -59,6 +59,10 @@ def test_it_is_trained_drawn_with_images_and_embeddings_and_exported(tiny_shapes
     np.save("embeddings.npy", np.random.default_rng(0).normal(size=(2, DIM)).astype(np.float32))
     done("sample", f"run={run}", *FAST, "embeddings=embeddings.npy", "out=embedded")
     assert not np.array_equal(drawn("embedded"), drawn("given"))
+    both = ("images=pictures", "embeddings=embeddings.npy")
+    line = mistake("sample", f"run={run}", *FAST, *both, "out=no")
+    assert "images and embeddings both say what embedding is: leave one of the two out" in line
+    done("sample", f"run={run}", *FAST, *both, "start=0.5", "out=begun")
     np.save("embeddings.npy", np.zeros((2, 3), np.float32))
     line = mistake("sample", f"run={run}", *FAST, "embeddings=embeddings.npy", "out=no")
     assert f"embedding has 3 numbers, but images of this model's CLIP have {DIM}" in line

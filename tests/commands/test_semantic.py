@@ -58,4 +58,17 @@ def test_it_is_trained_drawn_measured_and_told_what_to_draw(tiny_shapes: Path, t
     assert "class 7, which is not in 0..6" in mistake("sample", f"run={run}", *FAST, "request=asked.jsonl", "out=no")
     Image.fromarray(np.zeros((8, 8), np.uint8)).save("asked.png")
     line = mistake("sample", f"run={run}", *FAST, "request=asked.jsonl", "out=no")
-    assert "segmentation is 8x8, this model reads maps of 16x16 pixels" in line
+    assert "segmentation: the condition is for images of 8x8 pixels, and 16x16 are drawn" in line
+
+
+def test_maps_of_another_size_than_trained_are_drawn_in_theirs(tiny_shapes: Path) -> None:
+    done("data", "make", "source=shapes", "out=mapped", "segmentation=true", "resolution=16", "n=24", "val=8")
+    done("train", *TRAINING, *MAPS, "data.path=mapped", "output_root=.", "name=maps")
+    run = Path("ddpm/shapes32/maps")
+    Image.fromarray(np.zeros((24, 32), np.uint8)).save("asked.png")
+    Path("asked.jsonl").write_text('{"segmentation": "asked.png"}\n')
+    asked = ("sample", f"run={run}", *FAST, "request=asked.jsonl")
+    done(*asked, "size=[24,32]", "out=large")
+    assert Image.open("large/000000.png").size == (32, 24)
+    line = mistake(*asked, "out=no")
+    assert "segmentation: the condition is for images of 32x24 pixels, and 16x16 are drawn" in line

@@ -159,6 +159,8 @@ def test_degraded_pictures_are_enlarged_in_latents(tiny_shapes: Path, kl: Path, 
     assert set(direct) == {"psnr@3", "consistency@3"}
     # Consistency is with what the degradation made, which depends on the seed of the drawing.
     assert judged("samples=drawn", *data, "split=val", *metrics) == pytest.approx(direct, rel=1e-9)
+    line = mistake("sample", *drawing, "out=large", "size=32")
+    assert "low_res: the condition is for images of 16x16 pixels, and 32x32 are drawn" in line
     done("sample", *drawing, "out=other", "seed=1")
     assert judged("samples=other", *data, "split=val", *metrics)["consistency@3"] != direct["consistency@3"]
 

@@ -134,6 +134,9 @@ def test_a_checkpoint_is_imported_by_its_experiment_and_exported(monkeypatch: py
     back = torch.load("back.ckpt", weights_only=True)["state_dict"]
     assert back.keys() == content["state_dict"].keys()
     assert all(torch.equal(back[key], value) for key, value in content["state_dict"].items())
+    torch.save({key: value for key, value in content["state_dict"].items() if "first_stage" not in key}, "part.ckpt")
+    message = mistake("weights", "import", "part.ckpt", "--out", "o", "--preset", "ldm/mine")
+    assert "part.ckpt: no checkpoint of a UNet (model.diffusion_model.*) with its first stage" in message
     message = mistake("weights", "export", "ours", "--out", "back", "--layout", "compvis")
     assert "back: end the name in .ckpt or .safetensors" in message
     for which, line in (("ema", "has no averages"), ("both", "is not one of auto, ema, raw")):

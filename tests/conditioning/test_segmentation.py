@@ -64,10 +64,20 @@ def test_a_dropped_map_is_zeros() -> None:
 @pytest.mark.parametrize(
     ("maps", "message"),
     [
-        (torch.zeros(8, 4), "segmentation is 4x8, this model reads maps of 8x8 pixels"),
+        (torch.zeros(8, 5), "segmentation is 5x8, this model reads maps whose sides are multiples of 2"),
         (torch.full((8, 8), 3), r"segmentation has class 3, which is not in 0\.\.2"),
     ],
 )
 def test_a_map_that_does_not_fit_is_refused(maps: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         conditioner_of()(batch_of(maps))
+
+
+def test_maps_of_another_size_are_read_if_they_are_those_of_their_images() -> None:
+    conditioner = conditioner_of()
+    large = batch_of(torch.zeros(12, 16))
+    made = conditioner(large).concat
+    assert made is not None
+    assert made.shape == (1, 3, 6, 8)
+    with pytest.raises(ValueError, match="segmentation is 16x12, of images of 8x8 pixels"):
+        conditioner(large | {"image": torch.zeros(1, 3, 8, 8)})

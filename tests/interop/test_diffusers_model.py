@@ -155,7 +155,7 @@ def test_what_was_changed_after_the_export_counts(tmp_path: Path) -> None:
         ({"variance_type": "fixed_large_log"}, "variance_type='fixed_large_log' is not supported"),
         ({"variance_type": "learned_range"}, "variance_type='learned_range', but the out_channels of the network"),
         ({"beta_start": "small"}, "beta_start='small': input should be a valid number"),
-        ({"beta_end": 7.0}, "beta_end: Input should be less than 1"),
+        ({"beta_end": 7.0}, "beta_end=7.0: input should be less than 1"),
         ({"num_train_timesteps": 0}, "num_train_timesteps=0: input should be greater than or equal to 1"),
         ({"timestep_spacing": "odd"}, "timestep_spacing='odd'"),
         ({"rescale_betas_zero_snr": True}, "zero_terminal_snr"),

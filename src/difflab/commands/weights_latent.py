@@ -74,6 +74,11 @@ def _of_checkpoint(
         raise UserError(f"--weights {which} is not one of {', '.join(get_args(Which))}")
     checkpoint = open_checkpoint(path)
     if checkpoint is None:
+        if preset is not None and path.is_file() and is_latent(model_of_experiment(preset)):
+            raise UserError(
+                f"{path}: no checkpoint of a UNet (model.diffusion_model.*) with its first stage "
+                f"(first_stage_model.*), as those of {preset} are: give the whole file"
+            )
         return None
     config = model_of_experiment(preset or preset_of(checkpoint))
     if not is_latent(config):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -42,12 +42,12 @@ class AutoencoderFile(ConfigFile):
     out_channels: Count = 3
     down_block_types: list[str] = Field(default_factory=lambda: [_DOWN[0]])
     up_block_types: list[str] = Field(default_factory=lambda: [_UP[0]])
-    block_out_channels: list[Count] = Field(default_factory=lambda: [64])
+    block_out_channels: list[Count] = Field(default_factory=lambda: [64], min_length=1)
     layers_per_block: Count = 1
     latent_channels: Count | None = None
     norm_num_groups: Count = 32
     sample_size: Count | list[Count] = 32
-    scaling_factor: float = 0.18215
+    scaling_factor: Annotated[float, Field(gt=0)] = 0.18215
     mid_block_add_attention: bool = True
     num_vq_embeddings: Count = 256
     vq_embed_dim: Count | None = None

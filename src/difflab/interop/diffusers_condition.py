@@ -63,7 +63,7 @@ class ConditionUNetFile(ConfigFile):
     freq_shift: int = 0
     down_block_types: list[str] = Field(default_factory=lambda: [_DOWN[1]] * 3 + [_DOWN[0]])
     up_block_types: list[str] = Field(default_factory=lambda: [_UP[0]] + [_UP[1]] * 3)
-    block_out_channels: list[Count] = Field(default_factory=lambda: [320, 640, 1280, 1280])
+    block_out_channels: list[Count] = Field(default_factory=lambda: [320, 640, 1280, 1280], min_length=1)
     layers_per_block: Count | list[Count] = 2
     downsample_padding: int = 1
     dropout: float = 0.0

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from difflab.config.diffusion import Schedule
 from difflab.config.sampler import SamplerConfig
 from difflab.config.validate import problem_in_words, validate
 from difflab.diffusion.config import DiscreteDiffusionConfig
@@ -124,15 +123,14 @@ def process_of(path: Path, c: SchedulerFile, learned_variance: bool) -> Discrete
         raise UserError(f"{path}: variance_type={variance!r}, but the out_channels of the network are {channels}")
     ends = {} if c.beta_schedule == "squaredcos_cap_v2" else {"beta_start": c.beta_start, "beta_end": c.beta_end}
     schedule = {"kind": _SCHEDULES[c.beta_schedule], **ends, "zero_terminal_snr": c.rescale_betas_zero_snr}
-    return DiscreteDiffusionConfig.model_validate(
-        {
-            "schedule": TypeAdapter(Schedule).validate_python(schedule),
-            "timesteps": c.num_train_timesteps,
-            "prediction": predictions[c.prediction_type],
-            "variance": variance,
-            "loss": "hybrid" if learned_variance else "mse",
-        }
-    )
+    content = {
+        "schedule": schedule,
+        "timesteps": c.num_train_timesteps,
+        "prediction": predictions[c.prediction_type],
+        "variance": variance,
+        "loss": "hybrid" if learned_variance else "mse",
+    }
+    return native.validated(DiscreteDiffusionConfig, content, path)
 
 
 def _sampler(c: SchedulerFile, kind: str) -> SamplerConfig:

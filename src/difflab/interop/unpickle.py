@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from difflab.errors import UserError, first_line
+from difflab.interop.framework_pickles import framework_stand_ins
 from difflab.interop.numpy_pickles import STAND_INS
 from difflab.interop.torchscript import content_members, is_script, read_script
 from difflab.machine import machine_error
@@ -36,7 +37,8 @@ def read_content(path: str | Path) -> tuple[str, Any]:
 
     It may be a .safetensors file or one written by torch.save or torch.jit.save, whatever its name; of a TorchScript
     module, the tensors by their names. Nothing in it is executed. Raises UserError if there is no such file, if it is
-    damaged, or if it contains anything but tensors and containers; OSError if the machine cannot read it.
+    damaged, or if it contains anything but tensors, containers and the objects of training frameworks, which become
+    dictionaries; OSError if the machine cannot read it.
     """
     path = Path(path)
     refuse_what_is_no_file(path)
@@ -104,23 +106,33 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_torch(path: Path, kind: str) -> Any:
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(STAND_INS):
-            # On an unusual pickle protocol torch warns, then reads it or raises; the error below says more.
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            if path.suffix == ".safetensors":
-                # Given the file's name, torch might take it for another format.
-                with path.open("rb") as file:
-                    return torch.load(file, map_location="cpu", weights_only=True)
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=kind == "torch zip")
+        try:
+            return _loaded(path, kind, STAND_INS)
+        except pickle.UnpicklingError as error:
+            if _refused_global(error) is None:
+                raise
+            return _loaded(path, kind, [*STAND_INS, *framework_stand_ins(_globals_in(path, kind))])
     except _UNREADABLE as error:
         _pass_on(error, path)
-        forbidden = _refused_global(error) or _first_foreign_global(path, kind)
+        forbidden = _refused_global(error) or _first_foreign(_globals_in(path, kind))
         if forbidden is not None:
             raise UserError(
                 f"{path}: refused, because reading it would run {forbidden}; only tensors and plain containers are "
                 "read, so ask its author for a safetensors file"
             ) from error
         raise UserError(f"{path}: {_CUT_SHORT} ({first_line(error)[:_LONGEST]}); fetch it again") from error
+
+
+def _loaded(path: Path, kind: str, stand_ins: list[Any]) -> Any:
+    """stand_ins: as `torch.serialization.safe_globals` takes them."""
+    with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):
+        # On an unusual pickle protocol torch warns, then reads it or raises; the error of the caller says more.
+        warnings.filterwarnings("ignore", message="Detected pickle protocol")
+        if path.suffix == ".safetensors":
+            # Given the file's name, torch might take it for another format.
+            with path.open("rb") as file:
+                return torch.load(file, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=kind == "torch zip")
 
 
 def _read_script(path: Path) -> dict[str, Tensor]:
@@ -166,7 +178,12 @@ def _refused_global(error: BaseException) -> str | None:
     return found[1] if found else None
 
 
-def _first_foreign_global(path: Path, kind: str) -> str | None:
+def _first_foreign(names: list[str]) -> str | None:
+    return next((name for name in names if name.split(".")[0] not in _TENSOR_MODULES), None)
+
+
+def _globals_in(path: Path, kind: str) -> list[str]:
+    """Every `module.name` that the pickles of a file would import, in their order."""
     names: list[str] = []
     if kind == "torch zip":
         with zipfile.ZipFile(path) as archive:
@@ -177,7 +194,7 @@ def _first_foreign_global(path: Path, kind: str) -> str | None:
     else:
         with path.open("rb") as file:
             names.extend(_globals_of(file))
-    return next((name for name in names if name.split(".")[0] not in _TENSOR_MODULES), None)
+    return names
 
 
 def _globals_of(file: IO[bytes]) -> Iterator[str]:

@@ -36,7 +36,7 @@ from difflab.pipelines.handover import FIELD as UNFINISHED
 from difflab.pipelines.handover import Unfinished
 from difflab.requests.captions import NEGATIVE
 from difflab.seeding import sample_seeds
-from difflab.types import Batch, NoiseLevel, StepContext, StepHook
+from difflab.types import Batch, Conditioning, NoiseLevel, StepContext, StepHook
 
 DROPPED_CLASSES = ("conditioning=class", "conditioning.class_label.drop_rate=0.1")
 """How a model without conditions is trained for classifier-free guidance."""
@@ -193,10 +193,12 @@ class DiffusingStage:
             watch = FiniteWatch(self._threshold)
             # Once, as it may take its time; a guide makes its own, for it may have been trained with another.
             told = self.conditioners.complete(on_device, seeds)
+            conditioning = self.conditioners.conditioning(told, seeds=seeds)
+            self._check_beside(conditioning)
             denoiser = NetworkDenoiser(
                 self.compilation.network(self.network, self.autocast, rows=len(indices), calls=self._calls()),
                 self.process,
-                self.conditioners.conditioning(told, seeds=seeds),
+                conditioning,
                 guidance=build_guidance(self.guidance, self._parts(on_device, told, seeds)),
                 threshold=watch.threshold,
                 rederive_eps=self.guidance.rederive_eps,
@@ -277,6 +279,19 @@ class DiffusingStage:
         reads = [field for field in self.reads if field in ("image", "mask", "low_res")]
         if height != width and reads:
             raise UserError(f"size=[{height},{width}]: this drawing reads {reads[0]}, which is square: give one number")
+
+    def _check_beside(self, conditioning: Conditioning | None) -> None:
+        """Raises UserError if what stands beside the network's input is for images of another size."""
+        if conditioning is None or conditioning.concat is None:
+            return
+        height, width = conditioning.concat.shape[-2:]
+        if (height, width) != self._noised_shape[1:]:
+            factor = self.shape[-1] // self._noised_shape[-1]
+            names = ", ".join(name for name, one in self.conditioners.named() if "concat" in one.makes)
+            raise UserError(
+                f"{names}: the condition is for images of {width * factor}x{height * factor} pixels, and "
+                f"{self.shape[-1]}x{self.shape[-2]} are drawn: give one of the same size, or another size="
+            )
 
     # -- guidance -------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from difflab.config.editing import EditingConfig
 from difflab.diffusion.known_region import KnownRegion, Replaced
 from difflab.diffusion.samplers.part import Part
 from difflab.diffusion.samplers.resampling import Resampling
-from difflab.images import as_float, drawn_anew, resize
+from difflab.images import WHITE, as_float, drawn_anew, resize
 from difflab.types import Batch, NoiseLevel
 
 
@@ -51,12 +51,22 @@ class Editing:
         return Part(start=start, end=self.end, resampling=self._resampling)
 
     def check(self, batch: Batch) -> None:
-        """Raises ValueError, in one line, if the batch lacks a field that it needs."""
+        """Raises ValueError, in one line, if the batch lacks a field that it needs, and for masks without a white pixel
+        that are not black: they are of another range, as 0 and 1."""
         for field in self.reads:
             if field not in batch:
                 raise ValueError(f"{field} is missing, which sampling from an image needs")
         if not self.masked and "mask" in batch:
             raise ValueError("mask: this sampling run keeps no part of an image; give mask= for all samples")
+        if not self.masked:
+            return
+        brightest = batch["mask"].flatten(1).amax(1)
+        dark = brightest[(brightest > 0) & (brightest < WHITE)]
+        if dark.numel():
+            raise ValueError(
+                f"mask: nothing is drawn anew, for its brightest pixel is {int(dark.max())}, and white is {WHITE} to "
+                "255: give masks of 0 and 255"
+            )
 
     def part(self, batch: Batch) -> Part | None:
         """The steps that the sampler takes for a batch on its device; None for all of them, from pure noise."""

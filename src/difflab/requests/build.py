@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence, Sized
+from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
 
 from difflab.config.data import DataConfig
@@ -104,6 +104,7 @@ def _given(config: RequestConfig, wanted: Wanted) -> list[Request]:
             twice = [field for field in lines.fields if other is not lines and field == other.fields[0]]
             if twice:
                 raise UserError(f"{key} and request={config.request} both give {twice[0]}: leave one of the two out")
+    _refuse_unused_pictures(given, wanted)
     _refuse_unequal_lengths(given)
     return list(given.values())
 
@@ -120,6 +121,17 @@ def _refuse_unread(given: str, field: str, wanted: Wanted) -> None:
     known = [f for f in wanted.known if f != "label" or wanted.classes is not None]
     reads = f"it reads {', '.join(known)}" if known else "it is unconditional"
     raise UserError(f"{given}: this model reads no {field}, {reads}; leave it out")
+
+
+def _refuse_unused_pictures(given: Mapping[str, Request], wanted: Wanted) -> None:
+    """Raises UserError for images that only stand in for a field that is given, too.
+
+    Those of an image that is read, as of a low-resolution one, are its originals.
+    """
+    fields = {field: key for key, part in given.items() for field in part.fields}
+    for field, other in wanted.stand_ins.items():
+        if {field, other} <= fields.keys() and other not in wanted.reads and field not in wanted.sizes:
+            raise UserError(f"{fields[other]} and {fields[field]} both say what {field} is: leave one of the two out")
 
 
 def _refuse_unequal_lengths(given: dict[str, Request]) -> None:

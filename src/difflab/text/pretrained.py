@@ -98,7 +98,7 @@ def facts_of(file: FrozenConfig) -> TokenizerFacts:
 def padding_token_beside(file: FrozenConfig) -> str | None:
     """The token of padding that the settings beside a tokenizer's file name; None if they name none.
 
-    Raises UserError if texts are not padded at their end.
+    Raises UserError if texts are not padded at their end, or if what is named is no text.
     """
     settings: dict[str, Any] = {}
     for name in reversed(_SPECIAL_TOKENS):
@@ -107,7 +107,9 @@ def padding_token_beside(file: FrozenConfig) -> str | None:
         raise UserError(f"{file.place}: its texts are padded at their start, which no text encoder here takes")
     token = settings.get("pad_token")
     text = token.get("content") if isinstance(token, Mapping) else token
-    return text if isinstance(text, str) else None
+    if not isinstance(text, str | None):
+        raise UserError(f"{file.place}: pad_token={token!r} in the settings beside it is no token")
+    return text
 
 
 def vocabulary_of(model: tokenizers.Tokenizer) -> int:
@@ -137,7 +139,9 @@ def _json(file: FrozenConfig) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON ({error})") from error
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds a {type(content).__name__}, not an object")
+    return content
 
 
 def build(config: PretrainedTokenizerConfig) -> PretrainedTokenizer:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import collections
 import gzip
 import json
+import os
+import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from pydantic import TypeAdapter
 from torch import Tensor
 
@@ -276,18 +280,53 @@ def test_averages_are_taken_where_there_are_some(tmp_path: Path) -> None:
         open_checkpoint(tmp_path / "other.ckpt")
 
 
-class ModelCheckpoint:
-    """What Lightning's callbacks leave in official checkpoints."""
+class Trap:
+    """What is refused beside them."""
+
+    def __reduce__(self) -> tuple[Any, tuple[()]]:
+        return os.getcwd, ()
 
 
-def test_pickled_callbacks_are_not_executed(tmp_path: Path) -> None:
+def of_framework(patch: pytest.MonkeyPatch, name: str, base: type = object) -> Any:
+    """A class that pickles as that of a framework, which need not be installed, and cannot be read as itself."""
+    module, _, own = name.rpartition(".")
+
+    def runs(self: object, state: object) -> None:
+        raise AssertionError("it runs")
+
+    made = type(own, (base,), {"__module__": module, "__setstate__": runs})
+    for end in (place for place, letter in enumerate(f"{module}.") if letter == "."):
+        patch.setitem(sys.modules, module[:end], types.ModuleType(module[:end]))
+    setattr(sys.modules[module], own, made)
+    return made
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_pickled_callbacks_and_settings_are_left_out_and_do_not_run(
+    tmp_path: Path, legacy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning's callbacks stand under their classes in official checkpoints, beside them what others left there."""
     config = config_of()
     content = content_of(config, {})
-    # Classes by which official files are refused by torch itself are named, and nothing of them runs.
-    content["callbacks"] = collections.OrderedDict(best=torch.zeros(1))
-    torch.save(content, tmp_path / "model.ckpt")
+    callback = of_framework(monkeypatch, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint")
+    settings = of_framework(monkeypatch, "pytorch_lightning.utilities.parsing.AttributeDict", dict)
+    one = callback()
+    one.path = "somewhere"
+    content["callbacks"] = {callback: {"best_model_score": torch.zeros(1)}, "again": one}
+    content["hyper_parameters"] = settings(lr=1.0, counts=collections.defaultdict(int, a=1))
+    content["configuration"] = OmegaConf.create({"a": [1, {"b": None}], "c": "${a}"})
+    torch.save(content, tmp_path / "model.ckpt", _use_new_zipfile_serialization=not legacy)
     found = read(tmp_path / "model.ckpt", config)
-    assert "left out epoch, global_step, callbacks" in found.notes
+    left = "left out epoch, global_step, callbacks, hyper_parameters, configuration"
+    assert left in found.notes
+    taken = open_checkpoint(tmp_path / "model.ckpt")
+    assert taken is not None
+    for key, value in taken.unet.items():
+        assert torch.equal(value, content["state_dict"][UNET_KEYS + key])
+    content["callbacks"]["evil"] = Trap()
+    torch.save(content, tmp_path / "evil.ckpt", _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(UserError, match=rf"would run {os.getcwd.__module__}\.getcwd"):
+        open_checkpoint(tmp_path / "evil.ckpt")
 
 
 def test_the_scale_in_a_file_is_that_of_the_model(tmp_path: Path) -> None:
@@ -305,6 +344,31 @@ def test_the_scale_in_a_file_is_that_of_the_model(tmp_path: Path) -> None:
     torch.save(content_of(config, {}), tmp_path / "model.ckpt")
     with pytest.raises(UserError, match="neither its scale_factor nor ldm/mine"):
         read(tmp_path / "model.ckpt", unknown)
+
+
+@pytest.mark.parametrize(
+    ("table", "value", "message"),
+    [
+        ("scale_factor", torch.tensor(0.0), "its scale_factor is 0.0, where a number above 0 is needed"),
+        ("scale_factor", torch.tensor(torch.nan), "its scale_factor is nan, where a number above 0 is needed"),
+        ("scale_factor", torch.ones(2), r"its scale_factor is \[1.0, 1.0\], where a number above 0 is needed"),
+        ("betas", torch.tensor(0.1), r"its betas have shape \[\], which is no noise schedule"),
+        ("betas", torch.zeros(0), r"its betas have shape \[0\], which is no noise schedule"),
+    ],
+)
+def test_tables_that_are_none_are_one_line(tmp_path: Path, table: str, value: Tensor, message: str) -> None:
+    config = config_of()
+    torch.save(content_of(config, {}, **{table: value}), tmp_path / "model.ckpt")
+    with pytest.raises(UserError, match=message):
+        read(tmp_path / "model.ckpt", config)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_schedule_of_a_file_in_half_precision_is_that_of_the_model(tmp_path: Path, dtype: torch.dtype) -> None:
+    config = config_of()
+    content = {key: value.to(dtype) for key, value in content_of(config, {})["state_dict"].items()}
+    torch.save({"state_dict": content}, tmp_path / "model.ckpt")
+    assert "its tables of the noise schedule are those of the model" in read(tmp_path / "model.ckpt", config).notes
 
 
 def test_what_cannot_be_is_one_line(tmp_path: Path) -> None:

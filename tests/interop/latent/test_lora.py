@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from difflab.errors import UserError
@@ -146,6 +146,55 @@ def test_diffusers_own_merge_agrees(model: LatentModel, tmp_path: Path) -> None:
         torch.testing.assert_close(after[key], value, atol=1e-6, rtol=1e-6)
 
 
+def test_the_alpha_in_a_files_header_is_that_of_diffusers(model: LatentModel, tmp_path: Path) -> None:
+    """peft's settings of both parts: one alpha, another for some modules, and one divided by the root of the rank."""
+    pytest.importorskip("peft")
+    from diffusers import StableDiffusionPipeline
+
+    from difflab.interop.latent.pipeline_out import save_pipeline
+
+    path = file_of(tmp_path / "lora.safetensors", "peft", LAYERS, TEXT)
+    settings = {
+        **{f"unet.{key}": value for key, value in {
+            "r": RANK, "lora_alpha": 6, "alpha_pattern": {"to_out.0": 2}, "target_modules": ["to_q", "to_out.0"],
+        }.items()},
+        **{f"text_encoder.{key}": value for key, value in {
+            "r": RANK, "lora_alpha": 5, "use_rslora": True, "target_modules": ["v_proj"],
+        }.items()},
+    }  # fmt: skip
+    save_file(load_file(path), path, metadata={"format": "pt", "lora_adapter_metadata": json.dumps(settings)})
+    save_pipeline(tmp_path / "sd", model)
+    theirs = StableDiffusionPipeline.from_pretrained(tmp_path / "sd")
+    theirs.load_lora_weights(path)
+    theirs.fuse_lora(lora_scale=SCALE)
+    theirs.unload_lora_weights()
+    found = merged(model, path, SCALE)
+    assert found.tower is not None
+    for ours, other in ((official(found), theirs.unet), (found.tower.state, theirs.text_encoder)):
+        expected = {key.removeprefix("text_model."): value for key, value in other.state_dict().items()}
+        for key, value in ours.items():
+            torch.testing.assert_close(value, expected[key.removeprefix("text_model.")], atol=1e-6, rtol=1e-6)
+    alone = file_of(tmp_path / "alone.safetensors", "peft", LAYERS, TEXT)
+    assert any(
+        not torch.equal(value, official(found)[key]) for key, value in official(merged(model, alone, SCALE)).items()
+    )
+
+
+def test_a_header_that_cannot_be_read_is_one_line(model: LatentModel, tmp_path: Path) -> None:
+    path = file_of(tmp_path / "lora.safetensors", "peft", LAYERS, {})
+    for header, message in (
+        ("{", "is not valid JSON"),
+        ("[]", "holds a list, not an object"),
+        ('{"unet.lora_alpha": "much"}', "lora_alpha='much': input should be a valid number"),
+        ('{"lora_alpha": 0}', "lora_alpha=0: input should be greater than 0"),
+    ):
+        save_file(load_file(path), path, metadata={"lora_adapter_metadata": header})
+        with pytest.raises(UserError) as refusal:
+            merged(model, path, 1.0)
+        assert message in str(refusal.value)
+        assert "\n" not in str(refusal.value)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -162,6 +211,44 @@ def test_diffusers_own_merge_agrees(model: LatentModel, tmp_path: Path) -> None:
                 f"unet.{ATTENTION}.to_q.lora_B.weight": torch.zeros(96, 2),
             },
             f"of another base: its change of {ATTENTION}.to_q is [96, 2] times [2, 96], for a weight of [64, 64]",
+        ),
+        (
+            {"unet.x.lora_A.weight": torch.zeros(0, 64), "unet.x.lora_B.weight": torch.zeros(64, 0)},
+            "unet x has tensors of shapes [64, 0] and [0, 64], which are not matrices of a rank",
+        ),
+        (
+            {"unet.x.lora_A.weight": torch.zeros(64), "unet.x.lora_B.weight": torch.zeros(())},
+            "unet x has tensors of shapes [] and [64], which are not matrices of a rank",
+        ),
+        (
+            {
+                "lora_unet_x.lora_down.weight": torch.zeros(2, 64),
+                "lora_unet_x.lora_up.weight": torch.zeros(64, 2),
+                "lora_unet_x.alpha": torch.zeros(2),
+            },
+            "lora_unet_x.alpha has shape [2], where one number is needed",
+        ),
+        (
+            {
+                f"unet.{ATTENTION}.to_q.lora_A.weight": torch.full((2, 64), torch.nan),
+                f"unet.{ATTENTION}.to_q.lora_B.weight": torch.ones(64, 2),
+            },
+            f"with scale 1, its change of {ATTENTION}.to_q gives numbers that are not finite",
+        ),
+        (
+            {
+                f"unet.{ATTENTION}.to_q.{name}.weight": torch.ones(shape)
+                for name, shape in {"lora_A": (2, 64), "lora_B": (64, 2), "lora.down": (2, 64)}.items()
+            },
+            "is of a layer that it names in another way, too",
+        ),
+        (
+            {
+                f"{name}.{leaf}.weight": torch.ones(shape)
+                for name in (f"unet.{ATTENTION}.to_q", f"lora_unet_{ATTENTION.replace('.', '_')}_to_q")
+                for leaf, shape in {"lora_down": (2, 64), "lora_up": (64, 2)}.items()
+            },
+            "are the same layer: take one of them out of the file",
         ),
     ],
 )
@@ -181,6 +268,9 @@ def test_the_argument_of_a_command(tmp_path: Path) -> None:
     assert parsed("a/b.safetensors:0.75") == (Path("a/b.safetensors"), 0.75)
     with pytest.raises(UserError, match=r"'x' is not a number; write FILE or FILE:0\.8"):
         parsed("a/b.safetensors:x")
+    for scale in ("nan", "inf", "-inf"):
+        with pytest.raises(UserError, match=f"'{scale}' is not a number"):
+            parsed(f"a/b.safetensors:{scale}")
     odd = tmp_path / "a:1"
     odd.write_bytes(b"")
     assert parsed(str(odd)) == (odd, 1.0)

@@ -243,7 +243,23 @@ def changed(path: Path, **change: Any) -> None:
         ("unet/config.json", {"in_channels": 8}, "unet reads concat, which the parts"),
         ("unet/config.json", {"in_channels": 3, "out_channels": 3}, "unet has 3 channels and vae latents of 4"),
         ("vae/config.json", {"use_quant_conv": False}, "use_quant_conv=False is not supported"),
+        ("vae/config.json", {"block_out_channels": []}, "block_out_channels=[]: list should have at least 1 item"),
+        ("vae/config.json", {"scaling_factor": 0}, "vae/config.json: scaling_factor=0: input should be greater than 0"),
+        ("unet/config.json", {"block_out_channels": []}, "block_out_channels=[]: list should have at least 1 item"),
+        ("tokenizer/tokenizer_config.json", {"pad_token": "<pad>"}, "tokenizer.json: has no '<pad>', with which"),
+        ("tokenizer/tokenizer_config.json", {"pad_token": 5}, "pad_token=5 in the settings beside it is no token"),
+        ("model_index.json", {"vae": [None, None]}, "vae has no class; read is AutoencoderKL"),
         ("scheduler/scheduler_config.json", {"_class_name": "EDMEulerScheduler"}, "'EDMEulerScheduler' is not"),
+        ("scheduler/scheduler_config.json", {"_class_name": ["PNDMScheduler"]}, "['PNDMScheduler'] is not supported"),
+        ("scheduler/scheduler_config.json", {"beta_end": 2}, "beta_end=2.0: input should be less than 1"),
+        ("scheduler/scheduler_config.json", {"rescale_betas_zero_snr": True}, "where eps does not give x0"),
+        ("scheduler/scheduler_config.json", {"skip_prk_steps": "no"}, "skip_prk_steps='no': input should be a valid"),
+        ("scheduler/scheduler_config.json", {"solver_order": 7}, "solver_order=7: input should be less than or equal"),
+        ("scheduler/scheduler_config.json", {"final_sigmas_type": "x"}, "final_sigmas_type='x': input should be"),
+        ("scheduler/scheduler_config.json", {"sigma_min": 0.1}, "sigma_min=0.1 is not supported (only None)"),
+        ("scheduler/scheduler_config.json", {"timestep_type": "continuous"}, "timestep_type='continuous' is not"),
+        ("scheduler/scheduler_config.json", {"interpolation_type": "log_linear"}, "interpolation_type='log_linear' is"),
+        ("scheduler/scheduler_config.json", {"lambda_min_clipped": -5.1}, "lambda_min_clipped=-5.1 is not supported"),
         ("scheduler/scheduler_config.json", {"beta_schedule": "odd"}, "beta_schedule='odd' is not supported"),
         ("scheduler/scheduler_config.json", {"use_beta_sigmas": True}, "use_beta_sigmas=True is not supported"),
         ("scheduler/scheduler_config.json", {"prediction_type": "flow"}, "prediction_type='flow' is not supported"),
@@ -256,6 +272,19 @@ def test_parts_that_difflab_has_not_are_one_line(copied: Path, part: str, change
     assert str(copied) in str(refusal.value)
     assert message in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(("part", "other"), [("vae", "unet"), ("unet", "vae")])
+def test_a_part_with_the_configuration_of_another_is_named(copied: Path, part: str, other: str) -> None:
+    shutil.copy(copied / other / "config.json", copied / part / "config.json")
+    with pytest.raises(UserError, match=f"{part}/config.json: describes the network of another part"):
+        read_whole(copied)
+
+
+def test_settings_of_a_tokenizer_that_are_no_object_are_refused(copied: Path) -> None:
+    (copied / "tokenizer" / "tokenizer_config.json").write_text("[]")
+    with pytest.raises(UserError, match=r"tokenizer_config\.json: holds a list, not an object"):
+        read_whole(copied)
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "tokenizer", "scheduler"])

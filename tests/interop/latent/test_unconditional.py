@@ -200,6 +200,7 @@ def copied(pipeline: Path, tmp_path: Path) -> Path:
     [
         ("model_index.json", {"_class_name": "LDMSuperResolutionPipeline"}, "read of the pipelines with a first stage"),
         ("model_index.json", {"vqvae": ["diffusers", "AutoencoderTiny"]}, "vqvae is a AutoencoderTiny; read is"),
+        ("model_index.json", {"vqvae": None}, "vqvae has no class; read is VQModel or AutoencoderKL"),
         ("unet/config.json", {"in_channels": 6}, "unet/config.json: out_channels=3 is neither in_channels nor twice"),
         ("unet/config.json", {"mid_block_type": None}, "unet/config.json: mid_block_type=None is not supported"),
         ("unet/config.json", {"class_embed_type": "timestep"}, "class_embed_type='timestep' is not supported"),

@@ -14,28 +14,30 @@ from difflab.types import Batch, Conditioning
 
 
 class SpatialRescalerConditioner(Conditioner):
-    """`batch["segmentation"]` uint8 [B, S, S], the class of each pixel -> concat [B, C, image_size, image_size].
+    """`batch["segmentation"]` uint8 [B, H, W], the class of each pixel -> concat [B, C, H / 2^stages, W / 2^stages].
 
-    S is image_size * 2^stages. Maps become one channel per class, are shrunk, and mapped to C channels. Dropped rows
-    are zeros.
+    Maps become one channel per class, are shrunk, and mapped to C channels. Dropped rows are zeros.
     State-dict keys: rescaler.mapping.weight, if channels are mapped.
     """
 
     reads = ("segmentation",)
     makes = ("concat",)
 
-    def __init__(self, classes: int, rescaler: SpatialRescaler, image_size: int, drop_rate: float = 0.0) -> None:
+    def __init__(self, classes: int, rescaler: SpatialRescaler, drop_rate: float = 0.0) -> None:
         super().__init__(drop_rate)
         self.map_classes, self.rescaler = classes, rescaler
-        self.side = image_size * 2**rescaler.stages
 
     def check(self, batch: Batch) -> None:
-        """Raises ValueError for maps of another size, and for classes out of range."""
+        """Raises ValueError for maps of another size than the images beside them, for those that cannot be halved, and
+        for classes out of range."""
         super().check(batch)
-        maps = batch["segmentation"]
-        if tuple(maps.shape[1:]) != (self.side, self.side):
-            shown = "x".join(str(side) for side in reversed(maps.shape[1:]))
-            raise ValueError(f"segmentation is {shown}, this model reads maps of {self.side}x{self.side} pixels")
+        maps, images = batch["segmentation"], batch.get("image")
+        shown = "x".join(str(side) for side in reversed(maps.shape[1:]))
+        if images is not None and maps.shape[1:] != images.shape[-2:]:
+            raise ValueError(f"segmentation is {shown}, of images of {images.shape[-1]}x{images.shape[-2]} pixels")
+        multiple = 2**self.rescaler.stages
+        if any(side % multiple for side in maps.shape[1:]):
+            raise ValueError(f"segmentation is {shown}, this model reads maps whose sides are multiples of {multiple}")
         # On a GPU this would synchronise with the device at every step; there the pipeline checks before the transfer.
         if maps.device.type == "cpu" and maps.numel() and int(maps.max()) >= self.map_classes:
             raise ValueError(
@@ -60,4 +62,4 @@ def build(
     """Builds the conditioner of a configuration; see `build_conditioners`."""
     channels = None if config.channels is None else (config.classes, config.channels)
     rescaler = SpatialRescaler(config.stages, config.method, channels)
-    return SpatialRescalerConditioner(config.classes, rescaler, image_size, config.drop_rate)
+    return SpatialRescalerConditioner(config.classes, rescaler, config.drop_rate)

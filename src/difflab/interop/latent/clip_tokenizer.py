@@ -43,10 +43,9 @@ class TextTokenizer:
 
     @property
     def padding_id(self) -> int:
-        """The id after the end of a text. Raises UserError if the token is none of the vocabulary's."""
+        """The id after the end of a text."""
         found = read_model(self.content).token_to_id(self.padding)
-        if found is None:
-            raise UserError(f"the token of padding, {self.padding!r}, is not in the tokenizer's vocabulary")
+        assert found is not None, "it is in the vocabulary"
         return found
 
     def files(self, context_length: int) -> dict[str, bytes]:
@@ -73,7 +72,7 @@ def tokenizer_of_folder(folder: Path) -> TextTokenizer:
     """The tokenizer of a folder of transformers: its tokenizer.json, or else CLIP's byte pairs of its vocab.json and
     merges.txt.
 
-    Raises UserError if there is neither, or if they cannot be read.
+    Raises UserError if there is neither, if they cannot be read, or if the token of padding is none of theirs.
     """
     file = folder / TOKENIZER_FILE
     if file.is_file():
@@ -88,6 +87,8 @@ def tokenizer_of_folder(folder: Path) -> TextTokenizer:
             )
         content = _of_files(file, folder / _MERGES)
     padding = padding_token_beside(FrozenConfig(path=str(file))) or END
+    if read_model(content).token_to_id(padding) is None:
+        raise UserError(f"{file}: has no {padding!r}, with which {SETTINGS} beside it says that texts are padded")
     return TextTokenizer(_with_special(content, padding), padding)
 
 

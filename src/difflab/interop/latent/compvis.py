@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -53,7 +54,7 @@ def read_checkpoint(checkpoint: Checkpoint, config: DenoisingModelConfig, which:
     notes.append(remark)
     first_stage, stage_state = _first_stage(checkpoint, config, notes)
     assert first_stage.architecture is not None, "it is told by shapes"
-    channels = checkpoint.unet_shapes.get("out.2.weight", (0,))[0]
+    channels = checkpoint.unet_shapes.get("out.2.weight", (config.network.channels,))[0]
     # What an experiment says of channels may be a guess where its first stage is not there yet.
     unet = config.network.model_copy(update={"channels": channels})
     target = Target(unet, config.image_size // first_stage.autoencoder.downsampling)
@@ -88,7 +89,9 @@ def _first_stage(
 def _scale(checkpoint: Checkpoint, config: DenoisingModelConfig, notes: list[str]) -> float:
     assert config.first_stage is not None, "the model is one of latents"
     found, known = checkpoint.tables.get(SCALE), config.first_stage.scale
-    if found is not None and found.numel() == 1:
+    if found is not None:
+        if found.numel() != 1 or not 0 < float(found) < math.inf:
+            raise UserError(f"{checkpoint.path}: its {SCALE} is {found.tolist()}, where a number above 0 is needed")
         notes.append(f"latents are scaled by its {SCALE}, {float(found):g}")
         return float(found)
     if not isinstance(known, float):
@@ -129,8 +132,12 @@ def _compare_tables(checkpoint: Checkpoint, diffusion: object, notes: list[str])
         notes.append(f"left out {listed(left)}")
     if found is None or not isinstance(diffusion, DiscreteDiffusionConfig):
         return
+    if found.ndim != 1 or not found.numel():
+        raise UserError(f"{checkpoint.path}: its betas have shape {list(found.shape)}, which is no noise schedule")
     ours = torch.as_tensor(build_betas(diffusion.schedule, diffusion.timesteps)).float()
-    if found.shape == ours.shape and torch.allclose(found.float(), ours, rtol=1e-4, atol=1e-7):
+    # Files in half precision have theirs in it, too.
+    rtol = max(1e-4, torch.finfo(found.dtype).eps) if found.is_floating_point() else 0.0
+    if found.shape == ours.shape and torch.allclose(found.float(), ours, rtol=rtol, atol=1e-7):
         notes.append("its tables of the noise schedule are those of the model")
         return
     notes.append(

@@ -99,19 +99,19 @@ def _component(folder: Path, kind: str) -> tuple[Component, Mapping[str, Tensor]
 
 
 def _network(folder: Path, state: Mapping[str, Tensor]) -> str:
-    target, _ = _checked(folder, state)
+    target, _ = _checked(folder, "unet", state)
     return _fitting(f"network at {target.image_size}x{target.image_size}", presets_of_network(target))
 
 
 def _first_stage(folder: Path, state: Mapping[str, Tensor]) -> str:
-    _, layout = _checked(folder, state)
+    _, layout = _checked(folder, "autoencoder", state)
     return _fitting(", ".join(("first stage", *layout.in_words(shapes_of(state)))), list(fitting_presets(state)))
 
 
-def _checked(folder: Path, state: Mapping[str, Tensor]) -> tuple[Target, Layout]:
+def _checked(folder: Path, kind: str, state: Mapping[str, Tensor]) -> tuple[Target, Layout]:
     """The network that config.json says, and the layout of its weights. Raises UserError unless these are there, and
     are of that network."""
-    target = described_part(folder)
+    target = described_part(folder, kind)
     if not state:
         raise UserError("has no weights")
     layout = layout_for(_PROGRAM, lambda known: known.takes(target.network))

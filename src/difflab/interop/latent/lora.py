@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,20 +23,27 @@ _WEIGHT = ".weight"
 
 
 def parsed(argument: str) -> tuple[Path, float]:
-    """A file and the scale of its changes, from FILE or FILE:SCALE. Raises UserError for a scale that is no number."""
+    """A file and the scale of its changes, from FILE or FILE:SCALE.
+
+    Raises UserError for a scale that is no number, or not a finite one.
+    """
     path, colon, scale = argument.rpartition(":")
     if not colon or Path(argument).exists():
         return Path(argument), 1.0
     try:
-        return Path(path), float(scale)
+        number = float(scale)
     except ValueError:
-        raise UserError(f"--lora {argument}: {scale!r} is not a number; write FILE or FILE:0.8") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"--lora {argument}: {scale!r} is not a number; write FILE or FILE:0.8")
+    return Path(path), number
 
 
 def merged(model: LatentModel, path: Path, scale: float) -> LatentModel:
     """The model with the changes of a LoRA file, `scale` times.
 
-    Raises UserError for a file of another base, or if nothing in it is of this model.
+    Raises UserError for a file of another base, for one that changes a layer twice or to numbers that are not finite,
+    and if nothing in it is of this model.
     """
     file = read_lora(path)
     state, left = _unet(model, file, scale)
@@ -90,11 +98,14 @@ def _changed(
     # kohya's scripts write underscores in place of dots, from which a name is told but not the other way round.
     known = {form: key for table in names for name, key in table.items() for form in (name, name.replace(".", "_"))}
     changed, left = dict(state), []
+    names_of: dict[str, str] = {}
     for module, change in file.changes[part].items():
         key = known.get(module)
         if key is None:
             left.append(module)
             continue
+        if (other := names_of.setdefault(key, module)) != module:
+            raise UserError(f"{file.path}: {other} and {module} are the same layer: take one of them out of the file")
         changed[key] = _applied(file.path, module, changed[key], change, scale)
     return changed, left
 
@@ -108,4 +119,7 @@ def _applied(path: Path, module: str, weight: Tensor, change: Change, scale: flo
             f"{path}: a LoRA of another base: its change of {module} is {list(change.up.shape)} times "
             f"{list(change.down.shape)}, for a weight of {list(weight.shape)}"
         )
-    return (weight.float() + scale * delta).to(weight.dtype)
+    after = (weight.float() + scale * delta).to(weight.dtype)
+    if not after.isfinite().all() and weight.isfinite().all():
+        raise UserError(f"{path}: with scale {scale:g}, its change of {module} gives numbers that are not finite")
+    return after

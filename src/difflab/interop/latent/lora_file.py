@@ -10,15 +10,16 @@ from pathlib import Path
 from torch import Tensor
 
 from difflab.errors import UserError
+from difflab.interop.latent.lora_header import LoRAHeader, read_lora_header
 from difflab.interop.unpickle import read_content
 
 UNET, TEXT = "unet", "text_encoder"
+_DOTTED = {f"{UNET}.": UNET, f"{TEXT}.": TEXT}
 _PARTS = {
     "lora_unet_": UNET,
     "lora_te_": TEXT,
     "lora_te1_": TEXT,
-    f"{UNET}.": UNET,
-    f"{TEXT}.": TEXT,
+    **_DOTTED,
 }
 """The beginnings of names -> the part that they are of; without any, as in old files, it is the UNet."""
 _LEAVES = {
@@ -38,7 +39,7 @@ _PROCESSOR = re.compile(r"\.processor\.(to_[qkv]|to_out)$")
 class Change:
     """The change of one weight by alpha / rank * up @ down.
 
-    down: [rank, in, ...]. up: [out, rank, ...]. alpha: None where the file has none, which is the rank.
+    down: [rank, in, ...]. up: [out, rank, ...]. alpha: None until it is known.
     """
 
     down: Tensor | None = None
@@ -49,8 +50,8 @@ class Change:
         """The change of a weight, of its shape; None if it is for another shape."""
         assert self.down is not None, "it is whole"
         assert self.up is not None, "it is whole"
-        rank = self.down.shape[0]
-        alpha = rank if self.alpha is None else self.alpha
+        assert self.alpha is not None, "it is whole"
+        rank, alpha = self.down.shape[0], self.alpha
         up, down = self.up.float().flatten(1), self.down.float().flatten(1)
         if up.shape != (weight.shape[0], rank) or down.shape[1] * weight.shape[0] != weight.numel():
             return None
@@ -66,8 +67,8 @@ class LoRAFile:
 
 
 def read_lora(path: Path) -> LoRAFile:
-    """The changes in a file. Raises UserError if it is no LoRA, or not a plain one."""
-    _, content = read_content(path)
+    """The changes in a file. Raises UserError if it is no LoRA, not a plain one, or names a layer twice."""
+    kind, content = read_content(path)
     tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
     found = LoRAFile(path)
     for key, value in tensors.items():
@@ -76,17 +77,35 @@ def read_lora(path: Path) -> LoRAFile:
             raise UserError(f"{path}: {key} is not of a plain LoRA (a product of two matrices for each layer)")
         part, module = _module_of(key.removesuffix(leaf))
         change = found.changes[part].setdefault(module, Change())
-        if _LEAVES[leaf] == "alpha":
-            change.alpha = float(value)
-        else:
-            setattr(change, _LEAVES[leaf], value)
+        if getattr(change, _LEAVES[leaf]) is not None:
+            raise UserError(
+                f"{path}: {key} is of a layer that it names in another way, too: take one of them out of it"
+            )
+        setattr(change, _LEAVES[leaf], _number(path, key, value) if _LEAVES[leaf] == "alpha" else value)
     if not tensors:
         raise UserError(f"{path}: no LoRA, it holds no tensors")
+    header = read_lora_header(path, _DOTTED) if kind == "safetensors" else LoRAHeader({})
     for part, changes in found.changes.items():
         for module, change in changes.items():
-            if change.down is None or change.up is None:
-                raise UserError(f"{path}: {part} {module} has only one of its two matrices: the file is incomplete")
+            _complete(path, part, module, change, header)
     return found
+
+
+def _complete(path: Path, part: str, module: str, change: Change, header: LoRAHeader) -> None:
+    """Gives a change its alpha. Raises UserError unless it has two matrices of a rank."""
+    if change.down is None or change.up is None:
+        raise UserError(f"{path}: {part} {module} has only one of its two matrices: the file is incomplete")
+    if any(matrix.ndim < 2 or not matrix.numel() for matrix in (change.down, change.up)):
+        shapes = f"{list(change.up.shape)} and {list(change.down.shape)}"
+        raise UserError(f"{path}: {part} {module} has tensors of shapes {shapes}, which are not matrices of a rank")
+    if change.alpha is None:
+        change.alpha = header.alpha(part, module, change.down.shape[0])
+
+
+def _number(path: Path, key: str, value: Tensor) -> float:
+    if value.numel() != 1:
+        raise UserError(f"{path}: {key} has shape {list(value.shape)}, where one number is needed")
+    return float(value)
 
 
 def _module_of(name: str) -> tuple[str, str]:

@@ -55,7 +55,7 @@ def described_pipeline(path: Path) -> Pipeline:
 
 
 def _described_of_text(path: Path, notes: list[str]) -> Pipeline:
-    network, stage = described_part(path / UNET), described_part(path / STAGE)
+    network, stage = described_part(path / UNET, "unet"), described_part(path / STAGE, "autoencoder")
     tower, of_tower = tower_of_folder(path / "text_encoder", path / "tokenizer")
     scheduler = path / "scheduler" / SCHEDULER
     content = {**native.read_json(scheduler), **_FIXED}

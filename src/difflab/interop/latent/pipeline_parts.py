@@ -47,10 +47,13 @@ _ALL = (OF_TEXT, UNCONDITIONAL)
 
 
 def is_pipeline(path: Path) -> bool:
-    """Whether a path is the folder of a pipeline with a network that attends to a text, a first stage, or both."""
+    """Whether a path is the folder of a pipeline with a network that attends to a text, a first stage, or both, or of
+    one of the pipelines that are read here."""
     if not (path / PIPELINE).is_file():
         return False
     content = native.read_json(path / PIPELINE)
+    if any(content.get("_class_name") in known.classes for known in _ALL):
+        return True
     return any(class_of(content, name) is not None for name in ("vae", "vqvae", "text_encoder"))
 
 
@@ -76,7 +79,8 @@ def check_parts(path: Path, content: Mapping[str, Any], parts: Mapping[str, tupl
             )
         found = class_of(content, name)
         if classes and found not in classes:
-            raise UserError(f"{path / PIPELINE}: {name} is a {found}; read is {' or '.join(classes)}")
+            what = "has no class" if found is None else f"is a {found}"
+            raise UserError(f"{path / PIPELINE}: {name} {what}; read is {' or '.join(classes)}")
     left = [name for name in content if name not in parts and class_of(content, name) is not None]
     return [f"left out the pipeline's {', '.join(left)}"] if left else []
 
@@ -90,9 +94,17 @@ def class_of(content: Mapping[str, Any], name: str) -> str | None:
             return None
 
 
-def described_part(folder: Path) -> Target:
-    """The network of a part, by its config.json. Raises UserError if there is none, or for one that difflab has not."""
+def described_part(folder: Path, kind: str) -> Target:
+    """The network of a part, by its config.json. kind: of the network, `unet` or `autoencoder`.
+
+    Raises UserError if there is no such file, if it is of another kind, or for a network that difflab has not.
+    """
     target = described_by_folder(folder)
     if target is None:
         raise UserError(f"{folder}: has no {native.CONFIG}, which says what its weights are of: fetch the folder again")
+    if target.network.kind != kind:
+        raise UserError(
+            f"{folder / native.CONFIG}: describes the network of another part ({target.network.kind} in place of "
+            f"{kind}): fetch the folder again"
+        )
     return target

@@ -26,7 +26,7 @@ def described_unconditional(path: Path, notes: list[str]) -> Pipeline:
 
     Raises UserError, in one line, for a part that difflab has not, and for parts that do not fit together.
     """
-    network, stage = described_part(path / UNET), described_part(path / STAGE)
+    network, stage = described_part(path / UNET, "unet"), described_part(path / STAGE, "autoencoder")
     if network.conditioning or network.learned_variance:
         what = "classes (num_class_embeds)" if network.conditioning else "variances (out_channels)"
         raise UserError(
