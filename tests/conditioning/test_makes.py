@@ -52,7 +52,7 @@ BATCH = {
     "image": torch.zeros(2, 3, 16, 16, dtype=torch.uint8),
     "label": torch.tensor([0, 5]),
     "caption": ["a", ""],
-    "segmentation": torch.zeros(2, 32, 32, dtype=torch.uint8),
+    "segmentation": torch.zeros(2, 16, 16, dtype=torch.uint8),
     "boxes": [[[0.0, 0.0, 0.5, 0.5]], []],
     "phrases": [["a"], []],
     "augment_label": torch.zeros(2, 6),
