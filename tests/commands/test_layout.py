@@ -86,8 +86,9 @@ def test_a_run_that_begins_with_its_weights_has_its_categories(run: Path, tiny_s
     begins = (f"init.from={run}", "init=weights", "trainer.max_steps=1", "name=tuned")
     done("train", *TRAINING, *LAYOUT, f"data.path={tiny_shapes}", "output_root=.", *begins)
     assert categories_of(tmp_path / "ddpm" / "shapes32" / "tuned") == categories_of(run)
-    other = 'conditioning.layout.categories=["a cat"]'
+    other = '+conditioning.layout.categories=["a cat"]'
     line = mistake(
         "train", *TRAINING, *LAYOUT, f"data.path={tiny_shapes}", "output_root=.", *begins, "name=other", other
     )
     assert "conditioning.layout.categories" in line
+    assert "unknown key" not in line
