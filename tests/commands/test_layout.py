@@ -71,12 +71,24 @@ def test_a_mistake_is_one_line(run: Path) -> None:
         assert said in mistake("sample", f"run={run}", *FAST, "request=bad.jsonl", "out=bad")
 
 
+def test_phrases_of_the_validation_split_are_known_and_others_are_one_line(tmp_path: Path, tiny_shapes: Path) -> None:
+    """In the tiny data the validation split has phrases that the training split has not."""
+    rest = [option for option in TRAINING if "val_every_steps" not in option]
+    training = ("train", *rest, *LAYOUT, f"data.path={tiny_shapes}", "output_root=.", "trainer.val_every_steps=1")
+    done(*training, "name=checked")
+    known = categories_of(tmp_path / "ddpm" / "shapes32" / "checked")
+    listed = ",".join(f'"{phrase}"' for phrase in known[:1])
+    line = mistake(*training, "name=other", f"+conditioning.layout.categories=[{listed}]")
+    assert "is none of the 1 phrases that this model knows" in line
+
+
 def test_a_run_that_begins_with_its_weights_has_its_categories(run: Path, tiny_shapes: Path, tmp_path: Path) -> None:
     begins = (f"init.from={run}", "init=weights", "trainer.max_steps=1", "name=tuned")
     done("train", *TRAINING, *LAYOUT, f"data.path={tiny_shapes}", "output_root=.", *begins)
     assert categories_of(tmp_path / "ddpm" / "shapes32" / "tuned") == categories_of(run)
-    other = 'conditioning.layout.categories=["a cat"]'
+    other = '+conditioning.layout.categories=["a cat"]'
     line = mistake(
         "train", *TRAINING, *LAYOUT, f"data.path={tiny_shapes}", "output_root=.", *begins, "name=other", other
     )
     assert "conditioning.layout.categories" in line
+    assert "unknown key" not in line

@@ -31,6 +31,9 @@ def test_it_is_trained_drawn_measured_and_told_what_to_draw(tiny_shapes: Path, t
     where = ("output_root=.", "name=maps")
     without = mistake("train", *every, *MAPS, *grid, f"data.path={tiny_shapes}", *where)
     assert "has no segmentation (.seg.png files) in split 'train'" in without
+    few = ("conditioning.segmentation.classes=2", "output_root=.", "name=few")
+    line = mistake("train", *every, *MAPS, "data.path=mapped", *few)
+    assert "which is not in 0..1, the classes of this model's maps" in line
     done("train", *every, *MAPS, *grid, "data.path=mapped", *where)
     run = tmp_path / "ddpm" / "shapes32" / "maps"
     (picture,) = (run / "samples").glob("step-*.png")

@@ -98,7 +98,7 @@ def completed(config: TrainConfig, run: RunDirectory) -> TrainConfig:
     elif isinstance(config.init, WeightsInitConfig):
         earlier, said = model_of_source(config.init), f"init.from={config.init.source}"
     data, split = config.data, config.data.train_split
-    texts = TrainingTexts(captions=lambda: captions_of(data, split), phrases=lambda: phrases_of(data, split))
+    texts = TrainingTexts(captions=lambda: captions_of(data, split), phrases=lambda: phrases_of(data))
     config = config.completed(texts, earlier)
     if said and earlier is not None:
         refuse_other_use(said, earlier.untold, config.model().untold)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 
 from difflab.config.data import DataConfig
 from difflab.data.bad_samples import BadSample
@@ -74,12 +75,22 @@ def captions_of(cfg: DataConfig, split: str, most: int = 100_000) -> Iterator[st
         raise UserError(f"{cfg.path} has no captions in split {split!r}: {why}")
 
 
-def phrases_of(cfg: DataConfig, split: str) -> Iterator[str]:
-    """The phrases of all boxes of a split. Those of unreadable samples are left out.
+def phrases_of(cfg: DataConfig) -> Iterator[str]:
+    """The phrases of all boxes of the training split, and of the validation split if there is one, whose boxes are
+    drawn during training. Those of unreadable samples are left out.
 
-    Raises UserError if the split is missing, or no sample has a phrase that can be read.
+    Raises UserError if the training split is missing, or none of its samples has a phrase that can be read.
     """
-    dataset = ShardDataset(open_data(cfg.path, cfg.keys), split, fields=("phrases",))
+    directory = open_data(cfg.path, cfg.keys)
+    yield from _phrases_of_split(cfg, directory, cfg.train_split)
+    if cfg.val_split is not None and directory.has_split(cfg.val_split):
+        # What is wrong with it is said when it is drawn.
+        with suppress(UserError):
+            yield from _phrases_of_split(cfg, directory, cfg.val_split)
+
+
+def _phrases_of_split(cfg: DataConfig, directory: DataDirectory, split: str) -> Iterator[str]:
+    dataset = ShardDataset(directory, split, fields=("phrases",))
     bad: BadSample | None = None
     read = False
     for index in track(range(len(dataset)), len(dataset), f"reading phrases of {split}"):

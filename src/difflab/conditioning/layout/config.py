@@ -24,8 +24,8 @@ class LayoutConditionerConfig(TokenTransformerBase):
 
     kind: Literal["layout"]
     categories: list[Annotated[str, Field(min_length=1)]] | None = None
-    """The phrases that boxes may have, in the order of their tokens; null = those of the training data, found when a
-    run starts."""
+    """The phrases that boxes may have, in the order of their tokens; null = those of the training and the validation
+    split, found when a run starts."""
     max_objects: Positive = 30
     """Number of boxes that fit; of more, the largest are kept."""
     vocabulary: Annotated[int, Field(ge=5)] = 8192

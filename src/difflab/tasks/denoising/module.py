@@ -11,6 +11,7 @@ from difflab.config.optimizer import OptimizerConfig
 from difflab.diffusion.base_process import Process
 from difflab.diffusion.losses import Loss
 from difflab.diffusion.timesteps import TimestepSampler
+from difflab.errors import user_errors
 from difflab.networks.first_stage.model import FirstStage
 from difflab.tasks.noised_module import NoisedModule
 from difflab.tasks.training_module import StepTerms
@@ -60,7 +61,9 @@ class DenoisingModule(NoisedModule):
             for name, conditioner in self.conditioners.named()
             if training and conditioner.drop_rate > 0
         }
-        conditioning = self.conditioners.conditioning(batch, dropped, seeds)
+        # Data may have what the model does not know: a class of a map, a phrase of a box.
+        with user_errors():
+            conditioning = self.conditioners.conditioning(batch, dropped, seeds)
         seen = self.process.network_input(noised.x_t, noised.t)
         output = self.network(seen, self.process.network_time(noised.t), conditioning)
         loss = self.loss(output.float(), noised.x0, noised.x_t, noised.t, noised.noise)["loss"]
