@@ -64,7 +64,8 @@ class ContrastiveTrainConfig(TrainConfig):
     loss: Literal["infonce", "siglip"] = "infonce"
     """infonce: symmetric cross entropy over the global batch (CLIP); siglip: each pair alone (Zhai et al. 2023)."""
     local_loss: bool = False
-    """Whether each process computes the logits of its own pairs alone: the same gradient, in less memory."""
+    """Whether each process computes the logits of its own pairs alone: the same gradient, in less memory. SigLIP's
+    always does."""
     max_scale: Annotated[float, Field(ge=1)] | None = 100.0
     """The largest factor on the cosines (CLIP, section 2.5); null sets no limit."""
 
