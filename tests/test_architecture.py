@@ -33,6 +33,7 @@ LAYERS = [
         "config",
         "progress",
         "files",
+        "near",
         "frozen_files",
         "hub",
         "lettering",

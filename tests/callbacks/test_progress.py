@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from callbacks.tiny import Tiny
-from difflab.callbacks.progress import Progress
+from difflab.callbacks.progress import Progress, showing
 
 
 class Stub:
@@ -55,6 +56,47 @@ def test_a_bar_in_a_terminal() -> None:
     drive(stream, 7)
     assert "7/100" in stream.getvalue()
     assert "loss 0.1429" in stream.getvalue()
+
+
+def drive_with_a_grid(stream: io.StringIO) -> None:
+    """Trains two steps of 10 s with a grid of 100 s between them, and makes another grid after the end."""
+    time = [0.0]
+    model = Tiny()
+    model.train_step, model.train_images = 0, 0
+    progress = Progress(2, line_every_s=10.0, stream=stream, now=lambda: time[0])
+    trainer: Any = SimpleNamespace(is_global_zero=True, callbacks=[progress])
+    progress.on_train_start(trainer, model)
+    for step in (1, 2):
+        time[0] += 10.0
+        model.train_step, model.train_images = step, 16 * step
+        progress.on_train_batch_end(trainer, model, None, None, 0)
+        if step == 2:
+            progress.on_train_end(trainer, model)
+        with showing(trainer, model, "sampling"):
+            time[0] += 100.0
+
+
+def test_what_is_done_between_steps_is_shown_and_is_no_time_of_training() -> None:
+    stream = io.StringIO()
+    drive_with_a_grid(stream)
+    assert stream.getvalue().splitlines() == [
+        "step 1/2 | loss - | 1.6 images/s | 0:10 left",
+        "step 1/2 | sampling",
+        "step 2/2 | loss - | 1.6 images/s | 0:00 left",
+        "step 2/2 | sampling",
+    ]
+
+
+def test_a_terminal_shows_it_too() -> None:
+    stream = Terminal()
+    drive_with_a_grid(stream)
+    assert "step 2/2 | sampling" in stream.getvalue()
+
+
+def test_a_training_without_progress_shows_nothing() -> None:
+    trainer: Any = SimpleNamespace(is_global_zero=True, callbacks=[])
+    with showing(trainer, Tiny(), "sampling"):
+        pass
 
 
 def test_other_processes_are_silent() -> None:

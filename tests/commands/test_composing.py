@@ -50,6 +50,7 @@ def test_choices_are_named_as_they_are_given_on_the_command_line() -> None:
     ("override", "parts"),
     [
         ("sampler=dim", ["sampler=dim: no such choice", "did you mean ddim?"]),
+        ("experiment=ddpm/shapes3", ["mean ddpm/shapes32? (known: ddpm/celebahq256, ", " adm/*, autoencoder/*, "]),
         ("experiment=ddpm", ["experiment=ddpm", "ddpm/shapes32"]),
         ("experiment=null", ["experiment=null", "ddpm/shapes32", "leave experiment out"]),
         ("debug=null", ["debug=null: choose one of fast, or leave debug out"]),

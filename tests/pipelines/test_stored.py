@@ -242,6 +242,8 @@ def test_nothing_is_read_while_looking(own_run: Path) -> None:
 
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     assert one_line(tmp_path / "nowhere").startswith(f"run={tmp_path / 'nowhere'} does not exist")
+    (tmp_path / "photos").mkdir()
+    assert one_line(tmp_path / "photo").endswith(f"or a checkpoint; did you mean {tmp_path / 'photos'}?")
     assert "neither a run directory (config.yaml) nor an exported folder" in one_line(tmp_path)
     (tmp_path / "weights.safetensors").write_bytes(b"")
     assert "`difflab weights import` first" in one_line(tmp_path / "weights.safetensors")

@@ -109,7 +109,7 @@ class Evaluation(Periodic):
         step = train_step(pl_module)
         indices: list[int] = []
         bad_steps: list[int] = []
-        with ready_to_sample(trainer, pl_module):
+        with ready_to_sample(trainer, pl_module, f"sampling {self.n} images for metrics"):
             with stoppable(trainer):
                 evaluator = self.make_evaluator()
             for batch in batches_of_this_rank(trainer, self.n, self.batch_size):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from difflab.callbacks.ema import averaged
 from difflab.callbacks.preemption import stop_together, stoppable, stopping_within
+from difflab.callbacks.progress import showing
 from difflab.callbacks.throughput import off_the_clock
 from difflab.console import say_on_stderr
 from difflab.images import to_uint8
@@ -27,14 +28,16 @@ Generate = Callable[[list[int], int], Tensor]
 
 
 @contextlib.contextmanager
-def ready_to_sample(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[None]:
+def ready_to_sample(trainer: pl.Trainer, pl_module: pl.LightningModule, what: str) -> Iterator[None]:
     """Inside: averaged weights if the run keeps them, evaluation mode, no gradients, no throughput counting.
 
+    what: what is made inside, shown in place of the progress of training.
     A signal that interrupts the block saves the run afterwards, and ends it.
     """
     with (
         stopping_within(trainer, pl_module),
         off_the_clock(trainer),
+        showing(trainer, pl_module, what),
         averaged(trainer, pl_module),
         torch.no_grad(),
         evaluating(pl_module),

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from typing_extensions import override
 
-from difflab.callbacks.clock import train_images, train_step
+from difflab.callbacks.clock import find_callback, train_images, train_step
 from difflab.callbacks.config import ProgressConfig
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ class Progress(Callback):
     """Shows the step, loss, images per second and the time left, on the first process.
 
     A bar (twice a second) if `stream` is a terminal, else a line every `line_every_s` seconds and at the end.
-    Only then is the loss read from the device.
+    Only then is the loss read from the device. Inside `showing` what is done instead of training is shown, and its
+    time is excluded from the speed.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Progress(Callback):
         self.max_steps, self.line_every_s = max_steps, line_every_s
         self.stream, self._now = stream, now
         self._bar: RichProgress | None = None
+        self._shown = now()
 
     @classmethod
     def from_config(cls, config: ProgressConfig, context: CallbackContext) -> Progress:
@@ -47,12 +50,11 @@ class Progress(Callback):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._stream = self.stream or sys.stderr
         self._shown = self._now()
         self._shown_step, self._shown_images = train_step(pl_module), train_images(pl_module)
         self._line_step: int | None = None
-        if trainer.is_global_zero and self._stream.isatty():
-            self._bar = _open_bar(self._stream)
+        if trainer.is_global_zero and self._out().isatty():
+            self._bar = _open_bar(self._out())
             self._task = self._bar.add_task("train", total=self.max_steps, completed=self._shown_step, text="")
 
     @override
@@ -74,6 +76,20 @@ class Progress(Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._close()
 
+    @contextlib.contextmanager
+    def doing(self, trainer: pl.Trainer, pl_module: pl.LightningModule, what: str) -> Iterator[None]:
+        """Shows `what` at the current step."""
+        begin = self._now()
+        if trainer.is_global_zero:
+            if self._bar is not None:
+                self._bar.update(self._task, completed=train_step(pl_module), text=what)
+            else:
+                self._write(f"step {train_step(pl_module)}/{self.max_steps} | {what}")
+        try:
+            yield
+        finally:
+            self._shown += self._now() - begin
+
     def _show(self, pl_module: pl.LightningModule, outputs: Any) -> None:
         now, step, images = self._now(), train_step(pl_module), train_images(pl_module)
         seconds = max(now - self._shown, 1e-9)
@@ -83,14 +99,26 @@ class Progress(Callback):
         else:
             rate = (step - self._shown_step) / seconds
             left = _duration((self.max_steps - step) / rate) if rate > 0 else "?"
-            self._stream.write(f"step {step}/{self.max_steps} | {text} | {left} left\n")
-            self._stream.flush()
+            self._write(f"step {step}/{self.max_steps} | {text} | {left} left")
         self._shown, self._shown_step, self._shown_images, self._line_step = now, step, images, step
+
+    def _out(self) -> TextIO:
+        return self.stream or sys.stderr
+
+    def _write(self, line: str) -> None:
+        self._out().write(f"{line}\n")
+        self._out().flush()
 
     def _close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def showing(trainer: pl.Trainer, pl_module: pl.LightningModule, what: str) -> contextlib.AbstractContextManager[None]:
+    """A context during which the trainer's Progress callback shows `what`."""
+    progress = find_callback(trainer, Progress)
+    return contextlib.nullcontext() if progress is None else progress.doing(trainer, pl_module, what)
 
 
 def _open_bar(stream: TextIO) -> RichProgress:

@@ -70,7 +70,7 @@ class ReconstructionGrid(Pictures):
         def pairs(indices: list[int], seed: int) -> Tensor:
             return side_by_side(self._originals(indices).to(pl_module.device), module)
 
-        with ready_to_sample(trainer, pl_module):
+        with ready_to_sample(trainer, pl_module, f"reconstructing {n} images for a grid"):
             images, _ = draw_on_all_ranks(trainer, pairs, n, 0, self.batch_size)
         if not trainer.is_global_zero:
             return

@@ -67,7 +67,7 @@ class SampleGrid(Pictures):
     def act(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draws, saves and logs a grid at this step."""
         step = train_step(pl_module)
-        with ready_to_sample(trainer, pl_module):
+        with ready_to_sample(trainer, pl_module, f"sampling {self.n} images for a grid"):
             images, bad_steps = draw_on_all_ranks(trainer, self.generate, self.n, self.seed, self.batch_size)
         if not trainer.is_global_zero:
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,10 +26,21 @@ def chosen(group: str, overrides: Sequence[str]) -> str | None:
 
 
 def near_choices(value: str, known: Sequence[str]) -> str:
-    """The hint after an unknown choice: the closest match, and all known choices."""
+    """The hint after an unknown choice: the closest match, and the known choices.
+
+    Of choices in folders, those beside the value or its closest match are named, and the other folders.
+    """
     close = difflib.get_close_matches(value, known, n=1, cutoff=0.5)
     hint = f"; did you mean {close[0]}?" if close else ""
-    return f"{hint} (known: {', '.join(known)})"
+    return f"{hint} (known: {', '.join(_listed(known, {value, *close}))})"
+
+
+def _listed(known: Sequence[str], near: Iterable[str]) -> list[str]:
+    """The choices without folder, those in a folder of `near`, and the other folders, as `folder/*`."""
+    opened = {name.partition("/")[0] for name in near}
+    folders = {name.partition("/")[0] for name in known if "/" in name}
+    named = [name for name in known if "/" not in name or name.partition("/")[0] in opened]
+    return [*named, *(f"{folder}/*" for folder in sorted(folders - opened))]
 
 
 def is_choice(group: str, name: str) -> bool:

@@ -23,6 +23,7 @@ from difflab.interop.native import CONFIG, WEIGHTS, exported_model, load_export
 from difflab.interop.opening import program_of
 from difflab.interop.unpickle import read_content, read_tensors
 from difflab.interop.unwrapping import read_weights
+from difflab.near import near_path
 from difflab.parts.loading import load_frozen
 from difflab.parts.selection import frozen_state, is_inside, written
 from difflab.parts.starting import start_from
@@ -60,7 +61,8 @@ def find_stored(path: str | Path, which: Weights = "ema", key: str = "run") -> S
     """
     path, takes_raw = Path(path), "init.which=raw" if key == "init.from" else "weights=raw"
     if not path.exists():
-        raise UserError(f"{key}={path} does not exist: give a run directory, an exported folder or a checkpoint")
+        what = "give a run directory, an exported folder or a checkpoint"
+        raise UserError(f"{key}={path} does not exist: {what}{near_path(path)}")
     if path.is_file():
         run_dir = path.parent.parent
         if path.suffix != ".ckpt" or not (run_dir / "config.yaml").is_file():
