@@ -117,6 +117,19 @@ def test_the_log_is_appended_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ]
 
 
+def test_what_lightning_says_of_itself_is_left_out(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    with run.log_to_file():
+        for line in ("a Tip: for you", "`weights_only` was not set, defaulting to `False`.", "GPU available: True"):
+            logging.getLogger("lightning.pytorch").warning(line)
+            logging.getLogger("difflab.anything").info(line)
+    lines = [line.split(" ", 3)[3] for line in run.log.read_text().splitlines()]
+    assert [line.partition(": ")[0] for line in lines] == ["difflab.anything"] * 2 + [
+        "lightning.pytorch",
+        "difflab.anything",
+    ]
+
+
 def test_a_kill_before_last_was_made_leaves_the_newest_checkpoint(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     run.checkpoints.mkdir()

@@ -26,6 +26,9 @@ from difflab.errors import UserError
 from difflab.files import write_keeping_older
 from difflab.rank_logging import is_said_here
 
+_OF_LIGHTNING_ALONE = ("Tip: ", "`weights_only` was not set")
+"""What Lightning says in every run: products to try, and an argument that difflab leaves to it."""
+
 _ALLOWED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+,-]*")
 _ADJECTIVES = [
     "amber",
@@ -182,6 +185,7 @@ class RunDirectory:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         handler.setLevel(logging.INFO)
         handler.addFilter(is_said_here)
+        handler.addFilter(_is_of_the_run)
         # Lightning's loggers do not propagate to the root logger, unless that had a handler before their import.
         lightning = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
         loggers = [logging.getLogger(), *(logger for logger in lightning if not logger.propagate)]
@@ -197,6 +201,12 @@ class RunDirectory:
                 logger.removeHandler(handler)
             ours.setLevel(level)
             handler.close()
+
+
+def _is_of_the_run(record: logging.LogRecord) -> bool:
+    """A filter of handlers: False for what Lightning says of itself."""
+    ours = not record.name.startswith("lightning.")
+    return ours or not any(remark in record.getMessage() for remark in _OF_LIGHTNING_ALONE)
 
 
 class _LogFile(logging.FileHandler):
