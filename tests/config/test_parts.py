@@ -58,7 +58,7 @@ def test_what_is_recorded_is_the_same_wherever_it_lies() -> None:
         ({}, "encoders.a.weights: neither path, package nor hub is given"),
         ({"path": "a", "package": "b/c"}, "encoders.a.weights: path and package are both given"),
         ({"path": "a", "sha256": "12"}, "encoders.a.weights.sha256='12'"),
-        ({"package": "b"}, "encoders.a.weights.package='b'"),
+        ({"package": "b"}, "encoders.a.weights.package: 'b' is not of the form package_name/folder"),
     ],
 )
 def test_mistakes_are_one_line(place: dict[str, Any], line: str) -> None:
