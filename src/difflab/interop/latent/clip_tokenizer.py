@@ -43,9 +43,10 @@ class TextTokenizer:
 
     @property
     def padding_id(self) -> int:
-        """The id after the end of a text."""
+        """The id after the end of a text. Raises UserError if the token is none of the vocabulary's."""
         found = read_model(self.content).token_to_id(self.padding)
-        assert found is not None, "it is in the vocabulary"
+        if found is None:
+            raise UserError(f"the token of padding, {self.padding!r}, is not in the tokenizer's vocabulary")
         return found
 
     def files(self, context_length: int) -> dict[str, bytes]:
