@@ -85,7 +85,7 @@ SMALLER: dict[str, tuple[str, ...]] = {
     ),
     "difflab data make source=shapes out=data/shapes32_captions resolution=32 n=40000 objects=1-2 "
     "'sizes=[medium,large]' 'shapes=[circle,square,triangle]'": ("n=48", "val=16"),
-    "difflab train experiment=glide/shapes32 name=demo": TRAINING,
+    "difflab train experiment=glide/shapes32 trainer.max_steps=5000 name=demo": TRAINING,
     "difflab sample run=runs/glide/shapes32/demo n=8 "
     """'prompts=["a medium red circle above a medium blue square","a large green triangle"]'""": (
         *DRAWING,
