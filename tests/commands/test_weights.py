@@ -439,7 +439,7 @@ def test_a_bare_pickle_is_no_weights() -> None:
         (["export", "runs/gone", "--out", "x"], "run=runs/gone does not exist"),
         (
             ["import", "gone.pt", "--preset", "ddpm/cifar1", "--out", "x"],
-            "--preset ddpm/cifar1 is not an experiment; did you mean ddpm/cifar10? (known: adm/imagenet128,",
+            "--preset ddpm/cifar1 is not an experiment; did you mean ddpm/cifar10? (known: ddpm/",
         ),
         (["import", "gone.pt", "--preset", "ddpm/cifar10", "--out", "x"], "gone.pt: no such file"),
     ],
