@@ -76,18 +76,15 @@ def _in_turn(command: Command[ConfigT], points: Sequence[SweepPoint]) -> None:
     A point that was done before with the same configuration and files is skipped. One that fails does not stop the
     others. Raises UserError for invalid values, before anything is sampled, and at the end for points that failed.
     """
-    requested = list(
-        _each_named(
-            points, lambda p: compose_and_validate(command.primary, command.config, command.complete(p.arguments))
-        )
+    requested = _each_named(
+        points, lambda p: compose_and_validate(command.primary, command.config, command.complete(p.arguments))
     )
     first = requested[0][0]
     refuse_unwritable(first)
     _refuse_one_wandb_run(first, len(points), command.results)
     with machine_of(first) as machine:
         processes = machine.processes
-        configs = iter(requested)
-        planned = list(_each_named(points, lambda point: _planned(command, point, *next(configs), machine)))
+        planned = _each_named(points, lambda point, one: _planned(command, point, one, machine), requested)
         with processes.agreeing():
             _refuse_one_twice(planned)
         root = planned[0].work.kept.root if first.out is None else Path(first.out)
@@ -104,15 +101,18 @@ def _in_turn(command: Command[ConfigT], points: Sequence[SweepPoint]) -> None:
                 _refuse_failed(planned, command.results)
 
 
-def _each_named(points: Sequence[SweepPoint], make: Callable[[SweepPoint], Made]) -> Iterator[Made]:
-    """Makes something of every point. Raises its UserError, with the point's values if another could be made."""
-    for number, point in enumerate(points):
+def _each_named(points: Sequence[SweepPoint], make: Callable[..., Made], *more: Sequence[Any]) -> list[Made]:
+    """Makes something of every point and what `more` has in its place. Raises its UserError, with the point's values if
+    one before could be made."""
+    made: list[Made] = []
+    for point, *others in zip(points, *more, strict=True):
         try:
-            yield make(point)
+            made.append(make(point, *others))
         except UserError as error:
-            if number == 0:
+            if not made:
                 raise
             raise UserError(f"{point.label}: {error}") from error
+    return made
 
 
 def _refuse_one_twice(planned: Sequence[Planned[ConfigT]]) -> None:
@@ -124,8 +124,9 @@ def _refuse_one_twice(planned: Sequence[Planned[ConfigT]]) -> None:
 
 
 def _planned(
-    command: Command[ConfigT], point: SweepPoint, config: ConfigT, plain: dict[str, Any], machine: Machine
+    command: Command[ConfigT], point: SweepPoint, requested: tuple[ConfigT, dict[str, Any]], machine: Machine
 ) -> Planned[ConfigT]:
+    config, plain = requested
     work = command.work(config, plain, point.arguments, machine)
     place = place_of(work, config.out, several=True)
     return Planned(point, config, plain, work, place)

@@ -5,20 +5,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from difflab.config.model import EmbeddingModelConfig
 from difflab.data.transforms import fit
-from difflab.errors import UserError
 from difflab.metrics.extractors.base import FeatureExtractor, Features, full_precision, sha256_of_tensors
 from difflab.metrics.gather import gather_rows, rank, world_size
 from difflab.metrics.protocol import ExtractorRecord
 from difflab.metrics.reference import in_order
 from difflab.pipelines.embedding import EmbeddingPipeline
-from difflab.pipelines.stored import Stored, find_stored, load_stored
+from difflab.pipelines.stored import load_stored
 from difflab.progress import track
 from difflab.tasks.build import Model
 
@@ -77,32 +74,6 @@ class CLIPJudge(FeatureExtractor):
     def _embedded(self, texts: Sequence[str]) -> Tensor:
         with torch.inference_mode(), full_precision(self.device):
             return self._pipeline.texts(texts).cpu().double()
-
-
-def find_clip(clip: str) -> Stored:
-    """The CLIP that a metric names. Raises UserError if it does not exist, or does not embed images and texts."""
-    stored = find_stored(clip, "auto", "clip")
-    if not isinstance(stored.config, EmbeddingModelConfig):
-        raise UserError(
-            f"clip={clip} is {stored.config.title}, which embeds no texts: give a run of task=contrastive, or an "
-            "imported CLIP"
-        )
-    return stored
-
-
-def check_channels(clip: str, stored: Stored, channels: int) -> None:
-    """Raises UserError if samples have more channels than the CLIP takes."""
-    theirs = stored.config.channels
-    if channels > theirs:
-        raise UserError(f"clip={clip} takes {theirs} channel, the samples have {channels}: give another")
-
-
-def described(stored: Stored) -> dict[str, Any]:
-    """What the record of a metric's protocol says of the CLIP, besides its weights."""
-    return {
-        "preprocessing": dict(stored.config.untold),
-        "clip": {"run": str(stored.home), "experiment": stored.config.experiment},
-    }
 
 
 def judge_at(run: str, weights: Path, device: torch.device) -> CLIPJudge:

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from difflab.errors import UserError
-from difflab.metrics.base import Metric, SampleFacts, Samples
+from difflab.metrics.base import SampleFacts, Samples
 from difflab.metrics.config import CLIPScoreConfig, Convention
 from difflab.metrics.oracle_results import sha256_of_texts
 from difflab.metrics.protocol import Result
-from difflab.pipelines.clip_judge import CLIPJudge, check_channels, described, find_clip, judge_at
-from difflab.pipelines.stored import Stored
+from difflab.pipelines.clip_judge import CLIPJudge
+from difflab.pipelines.clip_metric import CLIPMetric
 
 PREFIX = "A photo depicts "
 """Before every caption in CLIPScore (Hessel et al. 2021, section 3; jmhessel/clipscore, clipscore.py)."""
 
 
-class CLIPScore(Metric[CLIPScoreConfig]):
+class CLIPScore(CLIPMetric[CLIPScoreConfig]):
     """`clip-score-<convention>` for each convention, the mean over the samples, with its standard error.
 
     With `clipscore`, and data that has further captions of every image, also `clip-score-refclipscore`: the harmonic
@@ -33,20 +31,11 @@ class CLIPScore(Metric[CLIPScoreConfig]):
 
     keeps = frozenset({"pool", "captions", "references"})
 
-    @functools.cached_property
-    def stored(self) -> Stored:
-        """The CLIP. Raises UserError if it does not exist, or does not embed images and texts."""
-        return find_clip(self.config.clip)
-
-    @property
-    def files(self) -> Sequence[Path]:
-        return [self.stored.weights]
-
     def extractor(self, device: torch.device) -> CLIPJudge:
-        return judge_at(self.config.clip, self.stored.weights, device)
+        return self.judge(device)
 
     def check_samples(self, facts: SampleFacts) -> None:
-        check_channels(self.config.clip, self.stored, facts.shape[0])
+        super().check_samples(facts)
         if facts.uncaptioned is not None:
             raise UserError(f"{self.key} compares each sample with its caption, but {facts.uncaptioned}")
 
@@ -79,7 +68,7 @@ class CLIPScore(Metric[CLIPScoreConfig]):
         return samples.result(
             f"clip-score-{name}",
             float(scores.mean()),
-            {**parameters, **described(self.stored)},
+            {**parameters, **self.described()},
             spread=error,
             warnings=warnings,
         )

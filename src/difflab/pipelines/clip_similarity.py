@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from difflab.metrics.base import SampleFacts, ScoreMetric
+from difflab.metrics.base import ScoreMetric
 from difflab.metrics.config import CLIPImageSimilarityConfig
 from difflab.metrics.scores import Pictures
-from difflab.pipelines.clip_judge import CLIPJudge, check_channels, described, find_clip, judge_at
-from difflab.pipelines.stored import Stored
+from difflab.pipelines.clip_judge import CLIPJudge
+from difflab.pipelines.clip_metric import CLIPMetric
 
 
-class CLIPImageSimilarity(ScoreMetric[CLIPImageSimilarityConfig]):
+class CLIPImageSimilarity(CLIPMetric[CLIPImageSimilarityConfig], ScoreMetric[CLIPImageSimilarityConfig]):
     """`clip-image-similarity`, in [-1, 1]; 1 for an identical pair."""
 
     result_name = "clip-image-similarity"
     _judge: CLIPJudge
 
-    @functools.cached_property
-    def stored(self) -> Stored:
-        """The CLIP. Raises UserError if it does not exist, or does not embed images."""
-        return find_clip(self.config.clip)
-
-    @property
-    def files(self) -> Sequence[Path]:
-        return [self.stored.weights]
-
     def load(self, device: torch.device) -> None:
-        self._judge = judge_at(self.config.clip, self.stored.weights, device)
-
-    def check_samples(self, facts: SampleFacts) -> None:
-        check_channels(self.config.clip, self.stored, facts.shape[0])
+        self._judge = self.judge(device)
 
     def score(self, images: Tensor, pictures: Pictures) -> Tensor:
         assert pictures.original is not None, "there is something to compare with"
@@ -44,4 +29,4 @@ class CLIPImageSimilarity(ScoreMetric[CLIPImageSimilarityConfig]):
         return (ours * theirs).sum(dim=1)
 
     def parameters(self, pictures: Pictures) -> dict[str, Any]:
-        return {**described(self.stored), "judge": self._judge.record.plain()}
+        return {**self.described(), "judge": self._judge.record.plain()}
