@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -277,6 +278,18 @@ def test_export_and_import_give_the_same_bits(tiny_run: Path, tiny_preset: str, 
     assert same(model.as_module().state_dict(), averaged(tiny_run))
     assert stored.config.experiment == tiny_preset
     done("sample", "run=back", "n=1", "sampler.steps=2", *ON_CPU)
+
+
+def test_weights_that_are_not_finite_are_named_on_import(tiny_run: Path, tiny_preset: str) -> None:
+    done("weights", "export", tiny_run, "--out", "file.pt", "--layout", "pesser")
+    state = torch.load("file.pt", weights_only=True)
+    assert "not finite" not in done("weights", "import", "file.pt", "--preset", tiny_preset, "--out", "fine").out
+    broken = [name for name in state if name.startswith("conv_out.")]
+    for name in broken:
+        state[name].view(-1)[-1] = torch.nan if name.endswith("bias") else -torch.inf
+    torch.save(state, "file.pt")
+    told = done("weights", "import", "file.pt", "--preset", tiny_preset, "--out", "broken").out
+    assert re.search(r"note: not finite, .*: network\.\S+, network\.\S+, 2 of \d+ tensors", " ".join(told.split()))
 
 
 def test_export_of_an_export_is_the_same_file(tiny_run: Path, tmp_path: Path) -> None:

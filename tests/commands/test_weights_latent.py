@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from interop.latent.small_pipelines import DDIM, latent_pipeline, small_pipeline
 from interop.latent.test_compvis import WITH_TEXT, config_of, content_of, text_of_transformers
@@ -47,6 +48,19 @@ def test_a_pipeline_is_imported_sampled_and_exported(pipeline: Path) -> None:
     done("weights", "import", "back", "--out", "again")
     for name in ("model.safetensors", "first_stage/model.safetensors", "text_encoder/model.safetensors"):
         assert Path("again", name).read_bytes() == Path("moved", name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    ("part", "name"), [("vae", "first_stage"), ("text_encoder", "text_encoder"), ("unet", "network")]
+)
+def test_a_part_that_is_not_finite_is_named_on_import(pipeline: Path, part: str, name: str) -> None:
+    shutil.copytree(pipeline, "sd")
+    file = next(Path("sd", part).glob("*.safetensors"))
+    state = load_file(file)
+    state[next(iter(sorted(state)))].view(-1)[0] = torch.nan
+    save_file(state, file, metadata={"format": "pt"})
+    told = " ".join(done("weights", "import", "sd", "--out", "broken").out.split())
+    assert f"note: not finite, so that nothing can be drawn with them: {name}." in told
 
 
 def test_a_pipeline_is_inspected_part_by_part(pipeline: Path) -> None:

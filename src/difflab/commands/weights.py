@@ -106,6 +106,7 @@ def import_(
 ) -> None:
     """Convert official weights into a folder (config.json, model.safetensors) that every command accepts."""
     from difflab.commands.weights_latent import latent_model, refuse_options_of_latents
+    from difflab.interop.finite import nonfinite_notes
     from difflab.interop.latent.exported import save_latent
     from difflab.interop.latent.lora import merged, parsed
     from difflab.interop.layout import Target
@@ -122,7 +123,7 @@ def import_(
             whole = merged(whole, *parsed(argument))
         save_latent(out, whole)
         say(f"{path} -> {out}: try `{next_command(whole.config, out)}`")
-        for note in whole.notes:
+        for note in (*whole.notes, *nonfinite_notes(whole.tensors())):
             say(f"note: {note}")
         return
     refuse_options_of_latents(path, which, categories, lora or ())
@@ -137,7 +138,7 @@ def import_(
         _warn_of_the_name(path, preset)
         if layout is not None and published_in and layout not in published_in:
             say(f"note: {preset} was published in layout {' or '.join(published_in)}, not {layout}")
-    for note in (*notes, *imported.notes):
+    for note in (*notes, *imported.notes, *nonfinite_notes(imported.state)):
         say(f"note: {note}")
 
 

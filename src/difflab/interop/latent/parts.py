@@ -45,3 +45,9 @@ class LatentModel:
     tower: TextTower | None = None
     notes: tuple[str, ...] = ()
     merged: tuple[Mapping[str, str | float], ...] = ()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All weights; those of the parts under <folder of the part>.<key>."""
+        tower = {} if self.tower is None else self.tower.state
+        parts = {FIRST_STAGE: self.first_stage, TEXT_ENCODER: tower}
+        return dict(self.state) | {f"{part}.{name}": t for part, state in parts.items() for name, t in state.items()}
