@@ -40,7 +40,9 @@ from benchmarks.peer import OwnNetwork, diffusers_model, diffusers_network
 from benchmarks.stage import Stage, add_experiment_options, open_stage, overrides_of, synchroniser
 from benchmarks.switches import deterministic
 from difflab.callbacks.throughput import off_the_clock
-from difflab.commands.training import build_module, build_trainer, hush_lightning, sampling_pipeline
+from difflab.commands.trainer import build_trainer, hush_lightning
+from difflab.commands.training import build_module
+from difflab.commands.training_evaluation import sampling_pipeline
 from difflab.data.datamodule import ShardDataModule
 from difflab.tasks.build import Model
 from difflab.tasks.denoising.module import DenoisingModule

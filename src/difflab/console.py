@@ -6,6 +6,7 @@ import contextlib
 import logging
 import sys
 import unicodedata
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -42,6 +43,11 @@ def say_and_log(line: str) -> None:
     """Prints one line on standard error, and logs it as a warning in log.txt."""
     say_on_stderr(f"difflab: {line}")
     _log.warning("%s", line)
+
+
+def short_path(path: Path) -> Path:
+    """The path as one would type it here: relative if it is below the working directory."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def printable(path: object) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from callbacks.tiny import Tiny, loader, trainer
 from difflab.callbacks.checkpoint import Checkpoint
 from difflab.callbacks.checkpoint_io import AtomicCheckpointIO
 from difflab.callbacks.clock import Clock
+from difflab.callbacks.progress import Progress
 from difflab.callbacks.validation import Validation
 from difflab.tracking.csv import CSVLogger
 from difflab.types import Batch
@@ -29,13 +31,16 @@ class Validated(Tiny):
         self.trainer.logger.log_metrics({"val/loss": 0.5}, step=self.train_step)
 
 
-def fit(root: Path, steps: int, every: int = 2, resume: str | None = None, *, noted: bool = True) -> list[int]:
+def fit(
+    root: Path, steps: int, every: int = 2, resume: str | None = None, *, noted: bool = True, stream: Any = None
+) -> list[int]:
     """The steps after which all three held-out batches were seen."""
     model, logger = Validated(), CSVLogger(root / "metrics.csv")
     callbacks = [
         Clock(steps),
         Checkpoint(root, every_steps=2, keep_last=9),
         Validation(every, logger.path if noted else None),
+        Progress(steps, line_every_s=0.0, stream=stream or io.StringIO()),
     ]
     run = trainer(
         root, -1, callbacks, logger=logger, max_epochs=1, check_val_every_n_epoch=2, plugins=[AtomicCheckpointIO()]
@@ -49,6 +54,13 @@ def fit(root: Path, steps: int, every: int = 2, resume: str | None = None, *, no
 
 def test_it_validates_at_the_multiples_and_after_the_last_step(tmp_path: Path) -> None:
     assert fit(tmp_path, 5) == [2, 4, 5]
+
+
+def test_it_is_shown(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    fit(tmp_path, 3, stream=stream)
+    shown = [line.split(" | ")[:2] for line in stream.getvalue().splitlines()]
+    assert [step for step, what in shown if what == "validating"] == ["step 2/3", "step 3/3"]
 
 
 @pytest.mark.parametrize(("noted", "again"), [(True, []), (False, [2])])

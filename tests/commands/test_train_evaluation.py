@@ -12,7 +12,8 @@ from command_line import Done, run_difflab, tiny_training
 from difflab.callbacks.context import CallbackContext
 from difflab.callbacks.evaluation import Evaluation
 from difflab.commands.composing import compose_and_validate
-from difflab.commands.training import build_module, build_run_evaluator, sampling_pipeline
+from difflab.commands.training import build_module
+from difflab.commands.training_evaluation import build_run_evaluator, sampling_pipeline
 from difflab.config.train import TrainConfig
 from difflab.data.index import INDEX_NAME
 from difflab.tracking.rundir import RunDirectory

@@ -18,7 +18,7 @@ from difflab.callbacks.guard import NonFiniteGuard
 from difflab.callbacks.power_ema import PowerEMA
 from difflab.callbacks.training_log import TrainingLog
 from difflab.callbacks.weights import WeightsExport
-from difflab.commands.training import refuse_other_training
+from difflab.commands.continuing import refuse_other_training
 from difflab.config.init import WeightsInitConfig
 from difflab.config.optimizer import OptimizerConfig
 from difflab.errors import UserError

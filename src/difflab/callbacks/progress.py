@@ -16,10 +16,9 @@ from difflab.callbacks.clock import find_callback, train_images, train_step
 from difflab.callbacks.config import ProgressConfig
 
 if TYPE_CHECKING:
-    from difflab.callbacks.context import CallbackContext
-
-if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
+
+    from difflab.callbacks.context import CallbackContext
 
 BAR_EVERY_S = 0.5
 

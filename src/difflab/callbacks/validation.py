@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from difflab.callbacks.clock import train_step
 from difflab.callbacks.periodic import Periodic
+from difflab.callbacks.progress import showing
 from difflab.tracking.clock import STEP
 from difflab.tracking.csv_rows import read_csv
 
@@ -39,7 +40,8 @@ class Validation(Periodic):
         in_first_batch = connector._first_loop_iter
         trainer.validating = True
         try:
-            validation.run()
+            with showing(trainer, pl_module, "validating"):
+                validation.run()
         finally:
             trainer.training = True
             connector._first_loop_iter = in_first_batch

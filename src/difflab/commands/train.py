@@ -40,7 +40,8 @@ def train(config: TrainConfig, overrides: list[str], said: Sequence[str] = ()) -
 
     from difflab.callbacks.preemption import Preempted
     from difflab.commands.machine import refuse_more_than_there_is
-    from difflab.commands.training import fit, with_checked_evaluation
+    from difflab.commands.training import fit
+    from difflab.commands.training_evaluation import with_checked_evaluation
     from difflab.data.build import build_dataset, with_class_names
     from difflab.data.sampling import GlobalBatches
     from difflab.devices import is_first_process
