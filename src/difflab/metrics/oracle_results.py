@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from difflab.metrics.oracle import Oracle, Reading
 
 _NOT_RESULTS = ("n", "resolution", "self_error")
-
-
 SIDES = 16, 1024
 """Pixels per side that it supports."""
 
@@ -70,26 +68,18 @@ class ShapesOracle(Metric[MetricBase]):
         if samples.captions is None:
             return []
         scores, count = oracle.score_captions(readings, samples.captions)
-        parameters = {**dataclasses.asdict(oracle), "captions": sha256_of_texts(samples.captions)}
         others = samples.n - count
-        warnings = [f"{others} of {samples.n} captions name no shape of the data and are left out"] if others else []
-        return [
-            samples.result(f"oracle-caption-{name}", value, parameters, warnings=warnings)
-            for name, value in scores.items()
-        ]
+        left_out = f"{others} of {samples.n} captions name no shape of the data and are left out" if others else None
+        return _scored(samples, oracle, "caption", sha256_of_texts(samples.captions), scores, left_out)
 
     def _of_layouts(self, samples: Samples, oracle: Oracle, readings: Sequence[Reading]) -> list[Result]:
         if samples.layouts is None:
             return []
         scores, unknown = oracle.score_layouts(readings, samples.layouts)
-        texts = [json.dumps(list(layout)) for layout in samples.layouts]
-        parameters = {**dataclasses.asdict(oracle), "layouts": sha256_of_texts(texts)}
+        digest = sha256_of_texts([json.dumps(list(layout)) for layout in samples.layouts])
         boxes = sum(map(len, samples.layouts))
-        warnings = [f"{unknown} of {boxes} phrases name no shape of the data and are left out"] if unknown else []
-        return [
-            samples.result(f"oracle-layout-{name.replace('_', '-')}", value, parameters, warnings=warnings)
-            for name, value in scores.items()
-        ]
+        left_out = f"{unknown} of {boxes} phrases name no shape of the data and are left out" if unknown else None
+        return _scored(samples, oracle, "layout", digest, scores, left_out)
 
     def _of_maps(self, samples: Samples, oracle: Oracle, readings: Sequence[Reading]) -> list[Result]:
         from difflab.metrics.oracle_maps import score_maps
@@ -101,10 +91,22 @@ class ShapesOracle(Metric[MetricBase]):
         except ValueError as error:
             raise UserError(f"the shapes oracle cannot judge these samples: {error}; set {self.key}=null") from None
         digest = hashlib.sha256(b"".join(one.numpy().tobytes() for one in samples.maps)).hexdigest()
-        parameters = {**dataclasses.asdict(oracle), "maps": digest}
-        return [
-            samples.result(f"oracle-map-{name.replace('_', '-')}", value, parameters) for name, value in scores.items()
-        ]
+        return _scored(samples, oracle, "map", digest, scores)
+
+
+def _scored(
+    samples: Samples, oracle: Oracle, given: str, digest: str, scores: Mapping[str, float], left_out: str | None = None
+) -> list[Result]:
+    """A result for each score of how well samples show what was given for each of them: caption, layout or map.
+
+    digest: the hash of all that was given.
+    """
+    parameters = {**dataclasses.asdict(oracle), f"{given}s": digest}
+    warnings = [] if left_out is None else [left_out]
+    return [
+        samples.result(f"oracle-{given}-{name.replace('_', '-')}", value, parameters, warnings=warnings)
+        for name, value in scores.items()
+    ]
 
 
 def sha256_of_texts(texts: Sequence[str]) -> str:
