@@ -35,7 +35,6 @@ TRAINING = (
     "trainer.log_every_steps=1",
     "trainer.val_batches=1",
     "callbacks.sample_grid.n=2",
-    "callbacks.sample_grid.columns=2",
     "sampler.steps=2",
 )
 DRAWING = ("n=2", "sampler.steps=2", *ON_CPU)
