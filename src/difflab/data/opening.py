@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -89,9 +90,10 @@ def open_data(path: str | Path, keys: KeyRule = "first_dot", made_with: str | No
 
 
 def _hint_to_make(root: Path, made_with: str | None) -> str:
+    out = shlex.quote(str(root))
     if made_with is not None:
-        return f"; make it with `{command_of(made_with, str(root))}`"
-    return f"; make it with `{command_of('source=shapes', str(root))}` (or source=folder path=<images> out={root})"
+        return f"; make it with `{command_of(made_with, out)}`"
+    return f"; make it with `{command_of('source=shapes', out)}` (or source=folder path=<images> out={out})"
 
 
 def _hint_for_file(path: Path) -> str:
